@@ -1,0 +1,55 @@
+/* mem.h - the only door to the C heap (malloc/free are called in mem.c and nowhere else), arenas, growable arrays.
+ * Every block is counted, so that tests can prove that nothing leaks and that a step allocates nothing, and the n-th
+ * allocation can be made to fail. All functions are thread-safe; an arena is not. */
+#ifndef KVI_MEM_H
+#define KVI_MEM_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* NULL when memory is out, on overflow, or when the failure hook says so. Size 0 gives a unique pointer. */
+void *kvi_mem_alloc(size_t bytes);
+void *kvi_mem_zalloc(size_t count, size_t size);            /* zeroed; checks count * size */
+void *kvi_mem_realloc(void *block, size_t bytes);           /* on failure the old block stays */
+void kvi_mem_free(void *block);                             /* NULL is fine */
+/* 64-byte aligned and zeroed; whole pages with a huge-page hint from 1 MiB on. Freed by kvi_mem_free_aligned. */
+void *kvi_mem_alloc_aligned(size_t bytes);
+void kvi_mem_free_aligned(void *block);
+char *kvi_mem_strndup(const char *text, size_t len);        /* NUL-terminated copy */
+
+void kvi_mem_fail_nth(uint64_t nth);                        /* 1: the next allocation fails once; 0: off */
+void kvi_mem_stats(uint64_t *bytes, uint64_t *blocks, uint64_t *allocations);
+
+/* Arena: allocations that die together. Blocks of `block_bytes`, larger requests get a block of their own. */
+typedef struct kvi_arena {
+    struct kvi_arena_block *head;
+    size_t block_bytes;
+    size_t used_bytes; /* in the head block */
+    size_t total_bytes;
+} kvi_arena;
+void kvi_arena_init(kvi_arena *arena, size_t block_bytes);
+void *kvi_arena_alloc(kvi_arena *arena, size_t bytes);      /* 16-byte aligned, zeroed; NULL when memory is out */
+char *kvi_arena_strndup(kvi_arena *arena, const char *text, size_t len);
+void kvi_arena_free(kvi_arena *arena);                      /* everything; the arena may be used again */
+
+/* Growable byte buffer, always NUL-terminated once non-empty. `failed` sticks, so that callers check once at the end. */
+typedef struct kvi_buf {
+    char *data;
+    size_t len, cap;
+    size_t max; /* 0: no limit; beyond it appending fails */
+    bool failed;
+} kvi_buf;
+void kvi_buf_append(kvi_buf *buf, const void *bytes, size_t len);
+void kvi_buf_append_str(kvi_buf *buf, const char *text);
+void kvi_buf_append_byte(kvi_buf *buf, char byte);
+void kvi_buf_clear(kvi_buf *buf);                           /* keeps the memory */
+void kvi_buf_free(kvi_buf *buf);
+
+/* Makes room for `need` elements of `size` bytes in *data; false when memory is out (data unchanged). */
+bool kvi_mem_grow(void **data, size_t *cap, size_t need, size_t size);
+
+/* a * b and a + b that report overflow. */
+static inline bool kvi_mul_u64(uint64_t a, uint64_t b, uint64_t *out) { return !__builtin_mul_overflow(a, b, out); }
+static inline bool kvi_add_u64(uint64_t a, uint64_t b, uint64_t *out) { return !__builtin_add_overflow(a, b, out); }
+
+#endif

@@ -1,0 +1,61 @@
+/* os.h - the seam to the operating system: files, mapping, clock, threads, CPU features. One file per platform (os_posix.c);
+ * nothing outside it calls the system. Paths are UTF-8 and NUL-terminated. */
+#ifndef KVI_OS_H
+#define KVI_OS_H
+#include <stdbool.h>
+#include "status.h"
+
+typedef struct kvi_map {
+    const uint8_t *data; /* NULL when empty */
+    uint64_t len;
+    bool copied; /* memory of our own instead of a mapping */
+} kvi_map;
+
+typedef enum kvi_os_kind { KVI_OS_ABSENT, KVI_OS_FILE, KVI_OS_DIRECTORY, KVI_OS_OTHER } kvi_os_kind;
+kvi_os_kind kvi_os_path_kind(const char *path);
+/* Maps a regular file read-only; the length is the one at open. copy = true reads it into memory instead. */
+kvrt_status kvi_os_map(const char *path, bool copy, kvi_map *out, kvrt_error *error);
+void kvi_os_unmap(kvi_map *map);
+/* Asks for read-ahead of a range; a hint. */
+void kvi_os_prefetch(const kvi_map *map, uint64_t offset, uint64_t len);
+
+/* Anonymous zeroed pages with a huge-page hint, for pools and workspaces; NULL when memory is out. */
+void *kvi_os_pages_alloc(uint64_t bytes);
+void kvi_os_pages_free(void *pages, uint64_t bytes);
+
+uint64_t kvi_os_now_us(void); /* monotonic */
+uint64_t kvi_os_memory_available(void); /* bytes, 0 if unknown */
+uint32_t kvi_os_cpu_count(void); /* cores this process may use */
+
+/* Threads: thin names over the platform's. */
+typedef struct kvi_thread kvi_thread;
+kvrt_status kvi_thread_start(void (*fn)(void *), void *arg, kvi_thread **out, kvrt_error *error);
+void kvi_thread_join(kvi_thread *thread); /* frees it */
+typedef union kvi_mutex { uint64_t align; unsigned char bytes[64]; } kvi_mutex;
+typedef union kvi_cond { uint64_t align; unsigned char bytes[64]; } kvi_cond;
+void kvi_mutex_init(kvi_mutex *mutex);
+void kvi_mutex_destroy(kvi_mutex *mutex);
+void kvi_mutex_lock(kvi_mutex *mutex);
+bool kvi_mutex_try_lock(kvi_mutex *mutex);
+void kvi_mutex_unlock(kvi_mutex *mutex);
+void kvi_cond_init(kvi_cond *cond);
+void kvi_cond_destroy(kvi_cond *cond);
+void kvi_cond_wait(kvi_cond *cond, kvi_mutex *mutex);
+void kvi_cond_broadcast(kvi_cond *cond);
+/* A process-wide lock that needs no initialization (handle table, log). */
+void kvi_global_lock(void);
+void kvi_global_unlock(void);
+
+/* CPU features that the operating system has enabled for this process. */
+typedef struct kvi_cpu {
+    bool avx2, fma, f16c, avx_vnni;
+    bool avx512;      /* F, BW, DQ, VL, CD */
+    bool avx512_vnni, avx512_bf16, avx512_fp16, avx512_vbmi;
+    bool amx_bf16, amx_int8; /* present; permission comes from kvi_os_amx_enable */
+    char name[64];
+} kvi_cpu;
+void kvi_os_cpu(kvi_cpu *out);
+/* Asks the kernel for AMX state, process-wide (ARCH_REQ_XCOMP_PERM). It enlarges signal frames, so only on request. */
+bool kvi_os_amx_enable(void);
+
+#endif

@@ -1,0 +1,395 @@
+/* kvrt.h - an embeddable runtime for one language model on one workstation GPU (or CPU).
+ *
+ * THE MODEL IN YOUR HEAD
+ *   An *engine* is what was loaded: one model folder, mapped from disk, on one device, with a planned amount of
+ *   memory. A *session* is one timeline of tokens that moves forward on an engine; it owns a page table into the
+ *   engine's KV pool. You make a session equal to a list of tokens (sync) and let it continue (generate); text comes
+ *   back as events on the thread that called. Memory is computed before it is taken (plan), taken once (open), and
+ *   never during generation.
+ *
+ *       options -> engine -> session -> sync prompt -> generate -> events -> close
+ *
+ * GROUND RULES
+ *   1. No function aborts, exits, throws, longjmps, forks, prints, reads the environment or the locale, changes signal
+ *      masks or handlers, or registers atexit.
+ *   2. Text is UTF-8 as (pointer, length); length -1 means NUL-terminated. Invalid bytes are accepted in prompts (they
+ *      become byte tokens or U+FFFD as the tokenizer defines) and rejected in paths and keys.
+ *   3. A returned pointer is owned by the named object until the named event, or released by the named function.
+ *   4. Thread rule: an engine and its sessions may be used from any thread, one call at a time per engine; a second
+ *      concurrent call that would drive the engine returns KVRT_BUSY at once. Functions marked [any thread] may be
+ *      called while another thread drives. Functions marked [callback] may be called from an event callback; every
+ *      other function called there on the same engine returns KVRT_REENTRANT.
+ *   5. Device memory is taken in kvrt_engine_open and nowhere else.
+ *   6. Options go in by key; results come out in caller-allocated structs that begin with their size and only ever grow
+ *      at the end: set `size = sizeof(the struct)` before the call. No struct by value, no variadics.
+ *   7. Errors travel in the caller's optional kvrt_error, never in thread-local state. A failing call leaves the object
+ *      as it was, except DEVICE_LOST and INTERNAL, after which only close works.
+ *   8. Results of the same binary, inputs, options and device are bit-identical, whatever the number of threads.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef KVRT_H
+#define KVRT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32)
+#  if defined(KVRT_BUILD)
+#    define KVRT_API __declspec(dllexport)
+#  elif defined(KVRT_STATIC)
+#    define KVRT_API
+#  else
+#    define KVRT_API __declspec(dllimport)
+#  endif
+#else
+#  define KVRT_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define KVRT_VERSION_MAJOR 0
+#define KVRT_VERSION_MINOR 1
+#define KVRT_VERSION_PATCH 0
+#define KVRT_ABI_VERSION 1 /* bumped on any incompatible change while 0.x */
+
+/* ------------------------------------------------------------------------------------------------ status codes --- */
+/* X(name, value, text). 0 is success, positive values are not errors, negative values are. Values never change. */
+#define KVRT_STATUS_LIST(X)                                                                       \
+    X(OK, 0, "ok")                                                                                \
+    X(MORE, 1, "work remains")                                                                    \
+    X(DONE, 2, "finished")                                                                        \
+    X(PAUSED, 3, "paused by the callback")                                                        \
+    X(PARTIAL, 4, "partial result")                                                               \
+    X(ARG, -1, "invalid argument")                                                                \
+    X(HANDLE, -2, "invalid or closed handle")                                                     \
+    X(STATE, -3, "not possible in this state")                                                    \
+    X(BUSY, -4, "another thread is driving this engine")                                          \
+    X(REENTRANT, -5, "not allowed inside a callback")                                             \
+    X(CANCELLED, -6, "cancelled")                                                                 \
+    X(IO, -7, "input/output error")                                                               \
+    X(FORMAT, -8, "malformed file")                                                               \
+    X(UNSUPPORTED, -9, "not supported")                                                           \
+    X(NO_DEVICE, -10, "no usable device")                                                         \
+    X(DRIVER_TOO_OLD, -11, "device driver too old")                                               \
+    X(NOMEM_HOST, -12, "out of host memory")                                                      \
+    X(NOMEM_DEVICE, -13, "out of device memory")                                                  \
+    X(OVER_BUDGET, -14, "does not fit the memory budget")                                         \
+    X(CTX_FULL, -15, "context full")                                                              \
+    X(TEMPLATE, -16, "chat template error")                                                       \
+    X(GRAMMAR, -17, "grammar error")                                                              \
+    X(GRAMMAR_DEAD_END, -18, "no token satisfies the grammar")                                    \
+    X(SNAPSHOT_MISMATCH, -19, "snapshot belongs to another model or format")                      \
+    X(SNAPSHOT_CORRUPT, -20, "snapshot damaged")                                                  \
+    X(DEVICE_LOST, -21, "device lost")                                                            \
+    X(INTERNAL, -22, "internal error")                                                            \
+    X(ABI, -23, "header and library do not match")
+
+typedef enum kvrt_status {
+#define KVRT_STATUS_ENUM(name, value, text) KVRT_##name = value,
+    KVRT_STATUS_LIST(KVRT_STATUS_ENUM)
+#undef KVRT_STATUS_ENUM
+} kvrt_status;
+
+/* "KVRT_CTX_FULL" and "context full"; "KVRT_?" for an unknown value. Static strings. [any thread] [callback] */
+KVRT_API const char *kvrt_status_name(int32_t status);
+KVRT_API const char *kvrt_status_text(int32_t status);
+
+/* The caller's error record. Initialize `size`; every field is written by a failing call, none by a succeeding one. */
+typedef struct kvrt_error {
+    uint32_t size;
+    int32_t code;             /* a kvrt_status */
+    int32_t extended;         /* refinement of code, 0 if none */
+    int32_t system_code;      /* errno or CUresult, 0 if none */
+    uint64_t needed_bytes;    /* for memory errors */
+    uint64_t available_bytes; /* for memory errors */
+    char message[512];        /* what, which object, found, needed, hint; NUL-terminated UTF-8 */
+} kvrt_error;
+
+/* 0x00MMmmpp, and "0.1.0". [any thread] [callback] */
+KVRT_API uint32_t kvrt_version(void);
+KVRT_API const char *kvrt_version_string(void);
+/* Call once with KVRT_ABI_VERSION; returns KVRT_ABI when the library cannot serve programs built with this header. */
+KVRT_API kvrt_status kvrt_abi_check(uint32_t header_abi);
+
+/* ----------------------------------------------------------------------------------------------------- options --- */
+/* A bag of typed key/values. The same keys are command-line flags and configuration-file entries. Owned by the caller;
+ * not thread-safe. An unset key has its default. */
+typedef struct kvrt_options kvrt_options;
+
+typedef enum kvrt_option_type {
+    KVRT_OPTION_BOOL = 1,
+    KVRT_OPTION_I64 = 2,
+    KVRT_OPTION_F64 = 3,
+    KVRT_OPTION_STRING = 4,
+    KVRT_OPTION_CHOICE = 5, /* a string out of `choices` */
+    KVRT_OPTION_BYTES = 6,  /* an amount of memory; text such as "24GiB" is understood */
+    KVRT_OPTION_LIST = 7    /* strings; setting appends, kvrt_options_clear empties */
+} kvrt_option_type;
+
+typedef struct kvrt_option_info {
+    uint32_t size;
+    int32_t type;         /* kvrt_option_type */
+    const char *key;      /* "sample.temperature" */
+    const char *flag;     /* "temp" for --temp, or NULL: no flag of its own */
+    const char *defaults; /* the default as text */
+    const char *range;    /* "0..100", "auto|cpu|cuda" or "" */
+    const char *help;     /* one line */
+    const char *group;    /* "model", "sample", ... */
+    double min, max;      /* for I64 and F64 */
+} kvrt_option_info;       /* all strings static */
+
+KVRT_API kvrt_status kvrt_options_create(kvrt_options **out, kvrt_error *error);
+KVRT_API kvrt_status kvrt_options_clone(const kvrt_options *options, kvrt_options **out, kvrt_error *error);
+KVRT_API void kvrt_options_destroy(kvrt_options *options); /* NULL is fine */
+/* Errors: KVRT_ARG for an unknown key (the message names the nearest), a wrong type or a value out of range. */
+KVRT_API kvrt_status kvrt_options_set_bool(kvrt_options *options, const char *key, int32_t value, kvrt_error *error);
+KVRT_API kvrt_status kvrt_options_set_i64(kvrt_options *options, const char *key, int64_t value, kvrt_error *error);
+KVRT_API kvrt_status kvrt_options_set_f64(kvrt_options *options, const char *key, double value, kvrt_error *error);
+KVRT_API kvrt_status kvrt_options_set_string(kvrt_options *options, const char *key, const char *text, int64_t len,
+                                             kvrt_error *error);
+/* Any type from its text form, as on a command line: "0.7", "true", "24GiB", "auto". */
+KVRT_API kvrt_status kvrt_options_set_text(kvrt_options *options, const char *key, const char *text, kvrt_error *error);
+KVRT_API kvrt_status kvrt_options_clear(kvrt_options *options, const char *key, kvrt_error *error); /* back to default */
+/* Effective values. The string belongs to `options` until the next change of that key. I64 "auto" values read as -1. */
+KVRT_API kvrt_status kvrt_options_get_bool(const kvrt_options *options, const char *key, int32_t *out, kvrt_error *error);
+KVRT_API kvrt_status kvrt_options_get_i64(const kvrt_options *options, const char *key, int64_t *out, kvrt_error *error);
+KVRT_API kvrt_status kvrt_options_get_f64(const kvrt_options *options, const char *key, double *out, kvrt_error *error);
+KVRT_API kvrt_status kvrt_options_get_string(const kvrt_options *options, const char *key, const char **out,
+                                             kvrt_error *error);
+/* The table itself: index 0 .. count-1. [any thread] [callback] */
+KVRT_API uint32_t kvrt_option_count(void);
+KVRT_API kvrt_status kvrt_option_at(uint32_t index, kvrt_option_info *out, kvrt_error *error);
+
+/* ------------------------------------------------------------------------------------------------------ events --- */
+typedef enum kvrt_event_type {
+    KVRT_EVENT_LOAD_PROGRESS = 1,    /* done, total (bytes or stages); text names the stage */
+    KVRT_EVENT_PREFILL_PROGRESS = 2, /* done, total (tokens) */
+    KVRT_EVENT_TEXT = 3,             /* text: whole code points, never part of a stop string */
+    KVRT_EVENT_REASONING = 4,        /* text of a reasoning section, when the template marks one */
+    KVRT_EVENT_TOKEN = 5,            /* opt-in by gen.token_events: token, text = its raw bytes, logprob */
+    KVRT_EVENT_WARNING = 6,          /* text says what */
+    KVRT_EVENT_DONE = 7,             /* finish; the last event of a generation */
+    KVRT_EVENT_ERROR = 8,            /* status and text; the call then returns that status */
+    KVRT_EVENT_KV_DEMOTED = 9        /* done = pages demoted, total = bytes returned to the pool; text = new format */
+} kvrt_event_type;
+
+typedef enum kvrt_finish {
+    KVRT_FINISH_NONE = 0,
+    KVRT_FINISH_EOS = 1,
+    KVRT_FINISH_STOP = 2,   /* a stop string */
+    KVRT_FINISH_LENGTH = 3, /* gen.max_tokens reached */
+    KVRT_FINISH_CTX_FULL = 4,
+    KVRT_FINISH_CANCELLED = 5,
+    KVRT_FINISH_CALLBACK = 6, /* the callback answered STOP */
+    KVRT_FINISH_PAUSED = 7
+} kvrt_finish;
+
+typedef enum kvrt_answer { KVRT_CONTINUE = 0, KVRT_STOP = 1, KVRT_PAUSE = 2 } kvrt_answer;
+
+typedef struct kvrt_event {
+    uint32_t size;
+    int32_t type;     /* kvrt_event_type */
+    uint64_t request; /* 0 while loading */
+    const char *text; /* valid during the callback; NUL-terminated as well */
+    uint64_t text_len;
+    uint64_t done, total;
+    int32_t token;
+    int32_t finish; /* kvrt_finish */
+    int32_t status; /* kvrt_status */
+    float logprob;  /* natural log, from the raw logits */
+} kvrt_event;
+
+/* Called on the thread that called the function. Answers KVRT_CONTINUE, KVRT_STOP or KVRT_PAUSE. */
+typedef int32_t (*kvrt_event_fn)(const kvrt_event *event, void *user);
+
+/* Log lines, silent unless set. level: 1 error, 2 warning, 3 info, 4 debug, 5 kernels. May be called on any thread that
+ * is inside a kvrt call; must only record. Process-wide; set before open. NULL switches logging off. */
+typedef void (*kvrt_log_fn)(int32_t level, const char *message, void *user);
+KVRT_API void kvrt_log_set(kvrt_log_fn fn, void *user, int32_t max_level);
+
+/* ------------------------------------------------------------------------------------------------------ engine --- */
+/* Handles encode an index and a generation and are never dereferenced: use after close gives KVRT_HANDLE, safely. */
+typedef struct kvrt_engine_handle *kvrt_engine;
+typedef struct kvrt_session_handle *kvrt_session;
+
+/* Opens `model.path` (a Hugging Face folder) or `model.shape` (synthetic weights). Takes all memory of the engine; all or
+ * nothing. Blocks; `fn` (may be NULL) gets LOAD_PROGRESS, and its STOP cancels. `options` are copied.
+ * Errors: IO, FORMAT, UNSUPPORTED (the exact tensor or config key), OVER_BUDGET, NOMEM_*, NO_DEVICE, CANCELLED. */
+KVRT_API kvrt_status kvrt_engine_open(const kvrt_options *options, kvrt_event_fn fn, void *user, kvrt_engine *out,
+                                      kvrt_error *error);
+/* Closes the sessions of the engine, then the engine. BUSY while another thread drives it. */
+KVRT_API kvrt_status kvrt_engine_close(kvrt_engine engine);
+
+typedef struct kvrt_engine_info {
+    uint32_t size;
+    uint32_t n_layers, n_heads, n_kv_heads, head_dim, hidden_size, ffn_size, vocab_size;
+    uint32_t ctx_size;  /* tokens granted to a session */
+    uint32_t ctx_model; /* tokens the model was trained for (max_position_embeddings) */
+    uint64_t n_params, weight_bytes, workspace_bytes, kv_pool_bytes, kv_pool_used_bytes;
+    double kv_bytes_per_token;    /* body pages, asymptotic */
+    const char *architecture;     /* "llama", "qwen3", ...   Strings belong to the engine. */
+    const char *backend;          /* "cpu", "cuda" */
+    const char *device;           /* "AVX-512 + AMX, 2 threads" */
+    const char *kv_format;        /* "k4v4" */
+    const char *weight_dtype;     /* of most bytes: "bf16" */
+    int32_t bos_id, eos_id;       /* -1: none */
+    uint32_t n_sessions;
+    uint64_t resident_bytes;      /* what the engine allocated itself, mapping excluded */
+} kvrt_engine_info;
+KVRT_API kvrt_status kvrt_engine_get_info(kvrt_engine engine, kvrt_engine_info *out, kvrt_error *error);
+
+/* ------------------------------------------------------------------------------------------------------ tokens --- */
+#define KVRT_TOKENIZE_ADD_SPECIAL 1u   /* what the post-processor adds (BOS, EOS) */
+#define KVRT_TOKENIZE_PARSE_SPECIAL 2u /* text that spells a special token becomes that token; off for user text */
+/* Writes at most cap ids and sets *n to the number needed (KVRT_PARTIAL when n > cap). Pure. [any thread] [callback] */
+KVRT_API kvrt_status kvrt_tokenize(kvrt_engine engine, const char *text, int64_t len, uint32_t flags, int32_t *ids,
+                                   uint64_t cap, uint64_t *n, kvrt_error *error);
+#define KVRT_DETOKENIZE_KEEP_SPECIAL 1u /* special tokens appear as their text instead of vanishing */
+/* Bytes of the ids; *len is the number needed (KVRT_PARTIAL when above cap); not NUL-terminated. [any thread] [callback] */
+KVRT_API kvrt_status kvrt_detokenize(kvrt_engine engine, const int32_t *ids, uint64_t n, uint32_t flags, char *text,
+                                     uint64_t cap, uint64_t *len, kvrt_error *error);
+
+/* ----------------------------------------------------------------------------------------------------- session --- */
+/* `options` (may be NULL: the engine's) supplies ctx.size, kv.* and sample.* of this session. Takes pages lazily from
+ * the engine's pool; allocates host memory for the token list only. */
+KVRT_API kvrt_status kvrt_session_create(kvrt_engine engine, const kvrt_options *options, kvrt_session *out,
+                                         kvrt_error *error);
+KVRT_API kvrt_status kvrt_session_close(kvrt_session session);
+
+typedef struct kvrt_session_info {
+    uint32_t size;
+    uint32_t ctx_size;   /* tokens that fit */
+    uint32_t n_tokens;   /* tokens the session is equal to */
+    uint32_t n_cached;   /* of these, tokens whose K/V is in the cache */
+    uint64_t kv_bytes;   /* pool bytes held by this session */
+    uint32_t n_pages;    /* pages held */
+    uint32_t n_packed_pages; /* of these, encoded below 16 bits */
+} kvrt_session_info;
+KVRT_API kvrt_status kvrt_session_get_info(kvrt_session session, kvrt_session_info *out, kvrt_error *error);
+/* The token list; *n is the number needed (KVRT_PARTIAL when above cap). */
+KVRT_API kvrt_status kvrt_session_tokens(kvrt_session session, int32_t *ids, uint64_t cap, uint64_t *n, kvrt_error *error);
+
+/* Makes the session equal to this full list, reusing the longest cached prefix; nothing is computed yet. *n_reused (may be
+ * NULL) tells how many tokens stay cached. Errors: ARG (n = 0 or an id outside the vocabulary), CTX_FULL. */
+KVRT_API kvrt_status kvrt_session_sync(kvrt_session session, const int32_t *ids, uint64_t n, uint64_t *n_reused,
+                                       kvrt_error *error);
+/* Shortens the session to its first n tokens. Exact inside the 16-bit pages, page-rounded below: then up to 127 tokens are
+ * computed again by the next call that needs them. */
+KVRT_API kvrt_status kvrt_session_rewind(kvrt_session session, uint64_t n, kvrt_error *error);
+
+/* -------------------------------------------------------------------------------------------------- generation --- */
+typedef struct kvrt_result {
+    uint32_t size;
+    int32_t finish;        /* kvrt_finish */
+    uint64_t request;
+    uint32_t n_prompt;     /* tokens before generation */
+    uint32_t n_reused;     /* of these, already cached */
+    uint32_t n_generated;
+    uint64_t prefill_us, decode_us, first_token_us;
+    uint64_t kv_bytes;     /* pool bytes held at the end */
+} kvrt_result;
+
+/* Computes what the session still lacks, then samples until a stop condition. `options` (NULL: the session's) may override
+ * gen.* and sample.* for this call. Blocks; `fn` gets the events; `out` may be NULL. Generated ids are part of the session.
+ * A pause (callback answer) returns KVRT_PAUSED; calling again continues. Never allocates device memory.
+ * Errors: STATE (session is empty), CTX_FULL (prompt does not fit), CANCELLED (during prefill), DEVICE_LOST, INTERNAL. */
+KVRT_API kvrt_status kvrt_generate(kvrt_session session, const kvrt_options *options, kvrt_event_fn fn, void *user,
+                                   kvrt_result *out, kvrt_error *error);
+/* Stops the generation (or prefill) that runs on this session, within one slice. Harmless when none runs.
+ * [any thread] [callback] [async-signal-safe] */
+KVRT_API void kvrt_cancel(kvrt_session session);
+
+/* Appends n ids to the session, computes them and writes the logits of the chosen rows: rows[i] in 0..n-1 selects ids[rows[i]],
+ * logits is (n_rows, vocab_size). rows = NULL with n_rows = 1 means the last row. n_rows = 0 computes the cache only. */
+KVRT_API kvrt_status kvrt_session_eval(kvrt_session session, const int32_t *ids, uint64_t n, const uint32_t *rows,
+                                       uint64_t n_rows, float *logits, kvrt_error *error);
+
+/* --------------------------------------------------------------------------------------------------------- plan --- */
+/* What fits, before anything is allocated: reads config.json and safetensors headers only (milliseconds), or model.shape. One row
+ * per KV format of `formats` (comma-separated, NULL: all). Memory budget: mem.limit and mem.reserve; for --card, the caller sets
+ * mem.limit. */
+typedef struct kvrt_plan_row {
+    uint32_t size;
+    const char *kv;           /* format name, static */
+    double bits_per_element;
+    double bytes_per_token;   /* body, asymptotic, all layers */
+    uint64_t fixed_kv_bytes;  /* sink and tail beyond what the body would take */
+    uint64_t max_ctx;         /* tokens */
+    const char *capped_by;    /* "memory", "model", "nothing fits" */
+    uint64_t ctx;             /* the context the totals below are for: ctx.size, or max_ctx when auto */
+    uint64_t kv_bytes;        /* at ctx */
+    uint64_t total_bytes;     /* everything at ctx */
+    int32_t fits;             /* ctx fits the budget */
+    uint64_t max_sessions;    /* sessions of ctx tokens that fit */
+} kvrt_plan_row;
+
+typedef struct kvrt_plan_info {
+    uint32_t size;
+    uint64_t weight_bytes, workspace_bytes, device_context_bytes, budget_bytes, reserve_bytes;
+    uint32_t ctx_model;
+    uint64_t n_params;
+    char architecture[32];
+} kvrt_plan_info;
+KVRT_API kvrt_status kvrt_plan(const kvrt_options *options, const char *formats, kvrt_plan_info *info, kvrt_plan_row *rows,
+                               uint64_t cap, uint64_t *n, kvrt_error *error);
+
+/* ---------------------------------------------------------------------------------------- measurement, unstable --- */
+/* What `kvrt bench`, `eval` and `inspect` need. May change in any release; not for applications. */
+
+/* Devices and why a backend is absent: fn is called once per backend with a line of text. */
+typedef void (*kvrt_line_fn)(const char *name, const char *text, int32_t usable, void *user);
+KVRT_API void kvrt_measure_devices(kvrt_line_fn fn, void *user);
+
+/* The folder as found: never fails on an unsupported model, it reports. */
+typedef struct kvrt_inspect_tensor {
+    uint32_t size;
+    const char *name, *dtype, *file; /* valid during the callback */
+    uint64_t shape[8], n_dims, bytes;
+} kvrt_inspect_tensor;
+typedef struct kvrt_inspect_info {
+    uint32_t size;
+    char architecture[64], family[32], problem[512]; /* problem: empty when the model is supported */
+    uint32_t n_layers, n_heads, n_kv_heads, head_dim, hidden_size, ffn_size, vocab_size, ctx_model;
+    int32_t tied_embeddings, qkv_bias, qk_norm;
+    uint32_t sliding_window;
+    double rope_theta;
+    char rope_scaling[32], tokenizer[96];
+    uint64_t n_params, bytes, n_tensors, n_files;
+} kvrt_inspect_info;
+typedef void (*kvrt_tensor_fn)(const kvrt_inspect_tensor *tensor, void *user);
+KVRT_API kvrt_status kvrt_inspect(const char *path, kvrt_inspect_info *out, kvrt_tensor_fn fn, void *user,
+                                  kvrt_error *error);
+
+/* Known shapes for model.shape: NULL past the end. */
+KVRT_API const char *kvrt_shape_name(uint32_t index);
+
+/* Appends n positions of synthetic, distinct K/V records (no prefill), as if n tokens had been processed. */
+KVRT_API kvrt_status kvrt_measure_fill(kvrt_session session, uint64_t n, uint64_t seed, kvrt_error *error);
+
+/* Per-operation times, collected while enabled; reset by enabling. */
+typedef struct kvrt_op_time {
+    uint32_t size;
+    const char *op;     /* "attention" */
+    const char *kernel; /* the kernel that ran */
+    uint64_t calls, total_us, bytes;
+} kvrt_op_time;
+KVRT_API kvrt_status kvrt_measure_ops(kvrt_engine engine, int32_t enable, kvrt_error *error);
+KVRT_API kvrt_status kvrt_measure_op_at(kvrt_engine engine, uint32_t index, kvrt_op_time *out, kvrt_error *error);
+
+/* Read bandwidth of this machine in GB/s: best of 1 and 8 streams per thread over a buffer of `bytes`. Owns the buffer between
+ * open and close so that rounds are short. */
+typedef struct kvrt_bandwidth kvrt_bandwidth;
+KVRT_API kvrt_status kvrt_bandwidth_open(uint32_t n_threads, uint64_t bytes, kvrt_bandwidth **out, kvrt_error *error);
+KVRT_API double kvrt_bandwidth_read_gbps(kvrt_bandwidth *probe);
+KVRT_API void kvrt_bandwidth_close(kvrt_bandwidth *probe);
+
+/* Host-memory test hooks: let the n-th allocation from now fail (0: off); bytes and blocks now held by kvrt. */
+KVRT_API void kvrt_debug_fail_alloc(uint64_t nth);
+KVRT_API void kvrt_debug_mem(uint64_t *bytes, uint64_t *blocks, uint64_t *allocations);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* KVRT_H */
