@@ -1,0 +1,274 @@
+/* os_posix.c - the operating system seam for Linux and other POSIX systems. */
+#define _GNU_SOURCE
+#include "os.h"
+#include "mem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+#if defined(__linux__)
+#  include <sys/syscall.h>
+#  include <sys/sysinfo.h>
+#endif
+#if defined(__x86_64__)
+#  include <cpuid.h>
+#endif
+
+/* ------------------------------------------------------------------------------------------------------- files --- */
+kvi_os_kind kvi_os_path_kind(const char *path)
+{
+    struct stat st;
+    if (stat(path, &st) != 0) return KVI_OS_ABSENT;
+    if (S_ISREG(st.st_mode)) return KVI_OS_FILE;
+    return S_ISDIR(st.st_mode) ? KVI_OS_DIRECTORY : KVI_OS_OTHER;
+}
+
+static kvrt_status read_all(int fd, const char *path, uint64_t len, kvi_map *out, kvrt_error *error)
+{
+    uint8_t *data = kvi_mem_alloc_aligned(len);
+    if (!data) return kvi_error_nomem(error, len, path);
+    uint64_t got = 0;
+    while (got < len) {
+        ssize_t n = read(fd, data + got, len - got);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) {
+            int code = n < 0 ? errno : EIO;
+            kvi_mem_free_aligned(data);
+            return kvi_error_errno(error, KVRT_IO, code, "%s: read %llu of %llu bytes", path, (unsigned long long)got,
+                                   (unsigned long long)len);
+        }
+        got += (uint64_t)n;
+    }
+    *out = (kvi_map){.data = data, .len = len, .copied = true};
+    return KVRT_OK;
+}
+
+kvrt_status kvi_os_map(const char *path, bool copy, kvi_map *out, kvrt_error *error)
+{
+    *out = (kvi_map){0};
+    /* O_NONBLOCK: opening a FIFO by mistake must not hang. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) return kvi_error_errno(error, KVRT_IO, errno, "%s: cannot open", path);
+    struct stat st;
+    kvrt_status status = KVRT_OK;
+    if (fstat(fd, &st) != 0)
+        status = kvi_error_errno(error, KVRT_IO, errno, "%s: cannot stat", path);
+    else if (!S_ISREG(st.st_mode))
+        status = kvi_error_set(error, KVRT_IO, "%s: is %s, need a regular file", path,
+                               S_ISDIR(st.st_mode) ? "a directory" : "a special file");
+    else if (st.st_size > 0 && copy)
+        status = read_all(fd, path, (uint64_t)st.st_size, out, error);
+    else if (st.st_size > 0) {
+        void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+        if (data == MAP_FAILED)
+            status = kvi_error_errno(error, KVRT_IO, errno, "%s: cannot map %lld bytes", path, (long long)st.st_size);
+        else
+            *out = (kvi_map){.data = data, .len = (uint64_t)st.st_size};
+    }
+    (void)close(fd);
+    return status;
+}
+
+void kvi_os_unmap(kvi_map *map)
+{
+    if (map->copied) kvi_mem_free_aligned((void *)(uintptr_t)map->data);
+    else if (map->data) (void)munmap((void *)(uintptr_t)map->data, map->len);
+    *map = (kvi_map){0};
+}
+
+void kvi_os_prefetch(const kvi_map *map, uint64_t offset, uint64_t len)
+{
+    if (map->copied || !map->data || offset >= map->len) return;
+    if (len > map->len - offset) len = map->len - offset;
+    uint64_t start = offset & ~(uint64_t)4095;
+    (void)madvise((void *)(uintptr_t)(map->data + start), len + (offset - start), MADV_WILLNEED);
+}
+
+/* ------------------------------------------------------------------------------------------------------ memory --- */
+void *kvi_os_pages_alloc(uint64_t bytes)
+{
+    void *pages = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (pages == MAP_FAILED) return NULL;
+#if defined(MADV_HUGEPAGE)
+    (void)madvise(pages, bytes, MADV_HUGEPAGE);
+#endif
+    return pages;
+}
+
+void kvi_os_pages_free(void *pages, uint64_t bytes)
+{
+    if (pages) (void)munmap(pages, bytes);
+}
+
+uint64_t kvi_os_memory_available(void)
+{
+#if defined(__linux__)
+    /* MemAvailable counts reclaimable page cache, which sysinfo() does not know. */
+    int fd = open("/proc/meminfo", O_RDONLY | O_CLOEXEC);
+    if (fd >= 0) {
+        char text[2048];
+        ssize_t n = read(fd, text, sizeof text - 1);
+        (void)close(fd);
+        if (n > 0) {
+            text[n] = 0;
+            const char *at = strstr(text, "MemAvailable:");
+            if (at) {
+                uint64_t kib = 0;
+                for (at += 13; *at == ' '; at++) {}
+                for (; *at >= '0' && *at <= '9'; at++) kib = kib * 10 + (uint64_t)(*at - '0');
+                return kib * 1024;
+            }
+        }
+    }
+    struct sysinfo info;
+    if (sysinfo(&info) == 0) return (uint64_t)info.freeram * info.mem_unit;
+#endif
+    return 0;
+}
+
+uint32_t kvi_os_cpu_count(void)
+{
+#if defined(__linux__)
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) {
+        int n = CPU_COUNT(&set);
+        if (n > 0) return (uint32_t)n;
+    }
+#endif
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n > 0 ? (uint32_t)n : 1;
+}
+
+uint64_t kvi_os_now_us(void)
+{
+    struct timespec ts;
+    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000u + (uint64_t)ts.tv_nsec / 1000u;
+}
+
+/* ----------------------------------------------------------------------------------------------------- threads --- */
+struct kvi_thread {
+    pthread_t id;
+    void (*fn)(void *);
+    void *arg;
+};
+
+static void *thread_main(void *arg)
+{
+    kvi_thread *thread = arg;
+    thread->fn(thread->arg);
+    return NULL;
+}
+
+kvrt_status kvi_thread_start(void (*fn)(void *), void *arg, kvi_thread **out, kvrt_error *error)
+{
+    *out = NULL;
+    kvi_thread *thread = kvi_mem_alloc(sizeof *thread);
+    if (!thread) return kvi_error_nomem(error, sizeof *thread, "thread");
+    thread->fn = fn;
+    thread->arg = arg;
+    int code = pthread_create(&thread->id, NULL, thread_main, thread);
+    if (code != 0) {
+        kvi_mem_free(thread);
+        return kvi_error_errno(error, KVRT_NOMEM_HOST, code, "cannot start a worker thread");
+    }
+    *out = thread;
+    return KVRT_OK;
+}
+
+void kvi_thread_join(kvi_thread *thread)
+{
+    if (!thread) return;
+    (void)pthread_join(thread->id, NULL);
+    kvi_mem_free(thread);
+}
+
+_Static_assert(sizeof(pthread_mutex_t) <= sizeof(kvi_mutex), "kvi_mutex too small");
+_Static_assert(sizeof(pthread_cond_t) <= sizeof(kvi_cond), "kvi_cond too small");
+
+void kvi_mutex_init(kvi_mutex *mutex) { (void)pthread_mutex_init((pthread_mutex_t *)(void *)mutex, NULL); }
+void kvi_mutex_destroy(kvi_mutex *mutex) { (void)pthread_mutex_destroy((pthread_mutex_t *)(void *)mutex); }
+void kvi_mutex_lock(kvi_mutex *mutex) { (void)pthread_mutex_lock((pthread_mutex_t *)(void *)mutex); }
+bool kvi_mutex_try_lock(kvi_mutex *mutex) { return pthread_mutex_trylock((pthread_mutex_t *)(void *)mutex) == 0; }
+void kvi_mutex_unlock(kvi_mutex *mutex) { (void)pthread_mutex_unlock((pthread_mutex_t *)(void *)mutex); }
+void kvi_cond_init(kvi_cond *cond) { (void)pthread_cond_init((pthread_cond_t *)(void *)cond, NULL); }
+void kvi_cond_destroy(kvi_cond *cond) { (void)pthread_cond_destroy((pthread_cond_t *)(void *)cond); }
+void kvi_cond_wait(kvi_cond *cond, kvi_mutex *mutex)
+{
+    (void)pthread_cond_wait((pthread_cond_t *)(void *)cond, (pthread_mutex_t *)(void *)mutex);
+}
+void kvi_cond_broadcast(kvi_cond *cond) { (void)pthread_cond_broadcast((pthread_cond_t *)(void *)cond); }
+
+static pthread_mutex_t global = PTHREAD_MUTEX_INITIALIZER;
+void kvi_global_lock(void) { (void)pthread_mutex_lock(&global); }
+void kvi_global_unlock(void) { (void)pthread_mutex_unlock(&global); }
+
+/* ------------------------------------------------------------------------------------------------ CPU features --- */
+#if defined(__x86_64__)
+static uint64_t xgetbv0(void)
+{
+    uint32_t lo, hi;
+    __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+    return (uint64_t)hi << 32 | lo;
+}
+
+static void cpu_name(char name[64])
+{
+    uint32_t regs[12] = {0};
+    for (uint32_t i = 0; i < 3; i++)
+        if (!__get_cpuid(0x80000002u + i, &regs[4 * i], &regs[4 * i + 1], &regs[4 * i + 2], &regs[4 * i + 3])) return;
+    memcpy(name, regs, 48);
+    name[48] = 0;
+}
+
+void kvi_os_cpu(kvi_cpu *out)
+{
+    memset(out, 0, sizeof *out);
+    memcpy(out->name, "x86-64", 7);
+    uint32_t a, b, c, d;
+    if (!__get_cpuid(1, &a, &b, &c, &d)) return;
+    cpu_name(out->name);
+    bool osxsave = (c >> 27) & 1;
+    uint64_t xcr0 = osxsave ? xgetbv0() : 0;
+    bool ymm = (xcr0 & 0x6) == 0x6, zmm = (xcr0 & 0xe6) == 0xe6, tiles = (xcr0 & 0x60000) == 0x60000;
+    out->fma = ymm && ((c >> 12) & 1);
+    out->f16c = ymm && ((c >> 29) & 1);
+    uint32_t a7, b7, c7, d7;
+    if (!__get_cpuid_count(7, 0, &a7, &b7, &c7, &d7)) return;
+    out->avx2 = ymm && ((b7 >> 5) & 1);
+    out->avx512 = zmm && ((b7 >> 16) & 1) && ((b7 >> 30) & 1) && ((b7 >> 17) & 1) && ((b7 >> 31) & 1) && ((b7 >> 28) & 1);
+    out->avx512_vnni = out->avx512 && ((c7 >> 11) & 1);
+    out->avx512_vbmi = out->avx512 && ((c7 >> 1) & 1);
+    out->avx512_fp16 = out->avx512 && ((d7 >> 23) & 1);
+    out->amx_bf16 = tiles && ((d7 >> 24) & 1) && ((d7 >> 22) & 1);
+    out->amx_int8 = tiles && ((d7 >> 24) & 1) && ((d7 >> 25) & 1);
+    if (__get_cpuid_count(7, 1, &a7, &b7, &c7, &d7)) {
+        out->avx_vnni = ymm && ((a7 >> 4) & 1);
+        out->avx512_bf16 = out->avx512 && ((a7 >> 5) & 1);
+    }
+}
+#else
+void kvi_os_cpu(kvi_cpu *out)
+{
+    memset(out, 0, sizeof *out);
+    memcpy(out->name, "generic", 8);
+}
+#endif
+
+bool kvi_os_amx_enable(void)
+{
+#if defined(__x86_64__) && defined(__linux__)
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+    kvi_cpu cpu;
+    kvi_os_cpu(&cpu);
+    return cpu.amx_bf16 && syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+#else
+    return false;
+#endif
+}
