@@ -260,8 +260,8 @@ static kvrt_status wrong_type(const kvrt_option_info *info, const char *given, k
 
 kvrt_status kvrt_options_set_bool(kvrt_options *options, const char *key, int32_t value, kvrt_error *error)
 {
-    option_slot *slot;
-    const kvrt_option_info *info;
+    option_slot *slot = NULL;
+    const kvrt_option_info *info = NULL;
     KVI_TRY(begin_set(options, key, &slot, &info, error));
     if (info->type != KVRT_OPTION_BOOL) return wrong_type(info, "a boolean", error);
     slot->i64 = value != 0;
@@ -271,8 +271,8 @@ kvrt_status kvrt_options_set_bool(kvrt_options *options, const char *key, int32_
 
 kvrt_status kvrt_options_set_i64(kvrt_options *options, const char *key, int64_t value, kvrt_error *error)
 {
-    option_slot *slot;
-    const kvrt_option_info *info;
+    option_slot *slot = NULL;
+    const kvrt_option_info *info = NULL;
     KVI_TRY(begin_set(options, key, &slot, &info, error));
     if (info->type == KVRT_OPTION_F64) return kvrt_options_set_f64(options, key, (double)value, error);
     if (info->type != KVRT_OPTION_I64 && info->type != KVRT_OPTION_BYTES) return wrong_type(info, "an integer", error);
@@ -290,8 +290,8 @@ kvrt_status kvrt_options_set_i64(kvrt_options *options, const char *key, int64_t
 
 kvrt_status kvrt_options_set_f64(kvrt_options *options, const char *key, double value, kvrt_error *error)
 {
-    option_slot *slot;
-    const kvrt_option_info *info;
+    option_slot *slot = NULL;
+    const kvrt_option_info *info = NULL;
     KVI_TRY(begin_set(options, key, &slot, &info, error));
     if (info->type != KVRT_OPTION_F64) return wrong_type(info, "a number", error);
     if (!(value >= info->min && value <= info->max)) return refuse(info, "a number outside", error);
@@ -302,8 +302,8 @@ kvrt_status kvrt_options_set_f64(kvrt_options *options, const char *key, double 
 
 kvrt_status kvrt_options_set_string(kvrt_options *options, const char *key, const char *text, int64_t len, kvrt_error *error)
 {
-    option_slot *slot;
-    const kvrt_option_info *info;
+    option_slot *slot = NULL;
+    const kvrt_option_info *info = NULL;
     KVI_TRY(begin_set(options, key, &slot, &info, error));
     if (!text || len < -1) return kvi_error_set(error, KVRT_ARG, "option %s: text is NULL or its length negative", key);
     uint64_t n = len < 0 ? strlen(text) : (uint64_t)len;
@@ -322,8 +322,8 @@ kvrt_status kvrt_options_set_string(kvrt_options *options, const char *key, cons
 
 kvrt_status kvrt_options_set_text(kvrt_options *options, const char *key, const char *text, kvrt_error *error)
 {
-    option_slot *slot;
-    const kvrt_option_info *info;
+    option_slot *slot = NULL;
+    const kvrt_option_info *info = NULL;
     KVI_TRY(begin_set(options, key, &slot, &info, error));
     if (!text) return kvi_error_set(error, KVRT_ARG, "option %s: text is NULL", key);
     int64_t i64;
