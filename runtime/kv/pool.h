@@ -1,0 +1,27 @@
+/* pool.h - byte extents of the KV pool: who holds which part of it. Bookkeeping only; the bytes live in the backend.
+ * Extents are counted in units of KVI_KV_UNIT; first fit from the lowest address, neighbours merge on release, so that pages of different
+ * formats share the pool without waste. Not thread-safe: the engine's driver owns it. */
+#ifndef KVI_KV_POOL_H
+#define KVI_KV_POOL_H
+#include "../base/status.h"
+#include <stdbool.h>
+
+typedef struct kvi_pool_hole {
+    uint32_t unit, len;
+} kvi_pool_hole;
+
+typedef struct kvi_pool {
+    kvi_pool_hole *holes; /* free extents, by address; capacity is fixed at init so that a step allocates nothing */
+    uint32_t n_holes, cap_holes;
+    uint32_t n_units, free_units;
+} kvi_pool;
+
+/* max_extents: most extents alive at a time; there are never more holes than that + 1. */
+kvrt_status kvi_pool_init(kvi_pool *pool, uint64_t bytes, uint32_t max_extents, kvrt_error *error);
+void kvi_pool_free(kvi_pool *pool);
+/* KVI_KV_NO_EXTENT when no hole is large enough. */
+uint32_t kvi_pool_take(kvi_pool *pool, uint32_t units);
+void kvi_pool_release(kvi_pool *pool, uint32_t unit, uint32_t units);
+uint64_t kvi_pool_used_bytes(const kvi_pool *pool);
+
+#endif

@@ -1,0 +1,43 @@
+/* config.h - what a model is: the checked content of config.json and generation_config.json.
+ * Owns: defaults as transformers has them, and the refusal of everything kvrt would compute wrongly (the key, what was found and what is
+ * needed are named). Layouts of transformers 4 (rope_theta, rope_scaling, torch_dtype) and 5 (rope_parameters, dtype) are read. */
+#ifndef KVI_CONFIG_H
+#define KVI_CONFIG_H
+#include "../base/status.h"
+#include <stdbool.h>
+
+#define KVI_MAX_LAYERS 1024u
+#define KVI_MAX_EOS 16u
+
+typedef enum kvi_rope_scaling { KVI_ROPE_NONE, KVI_ROPE_LINEAR, KVI_ROPE_LLAMA3 } kvi_rope_scaling;
+
+typedef struct kvi_model_config {
+    char architecture[64];     /* "LlamaForCausalLM" */
+    const char *family;        /* "llama", "mistral", "qwen2", "qwen3"; static */
+    uint32_t n_layers, n_heads, n_kv_heads, head_dim, hidden_size, ffn_size, vocab_size;
+    uint32_t ctx_model;        /* max_position_embeddings */
+    double rms_eps;
+    double rope_theta;
+    kvi_rope_scaling rope_scaling;
+    double rope_factor, rope_low_freq_factor, rope_high_freq_factor;
+    uint32_t rope_original_ctx;
+    uint32_t sliding_window;   /* 0: none */
+    uint8_t windowed[KVI_MAX_LAYERS]; /* (n_layers) 1: the layer sees the window only */
+    bool tied_embeddings;
+    bool qkv_bias, o_bias, mlp_bias;
+    bool qk_norm;
+    int32_t bos_id;            /* -1: none */
+    int32_t eos_ids[KVI_MAX_EOS];
+    uint32_t n_eos;
+} kvi_model_config;
+
+/* Reads DIR/config.json and, when present, DIR/generation_config.json. Errors: IO, FORMAT, UNSUPPORTED. `architecture` is filled in as
+ * far as the file was understood, also on failure. */
+kvrt_status kvi_config_read(const char *dir, kvi_model_config *out, kvrt_error *error);
+/* The same from memory; generation may be NULL. */
+kvrt_status kvi_config_parse(const char *config, size_t config_len, const char *generation, size_t generation_len,
+                             kvi_model_config *out, kvrt_error *error);
+/* Parameters of the model, from the shape alone. */
+uint64_t kvi_config_params(const kvi_model_config *config);
+
+#endif

@@ -1,0 +1,213 @@
+/* weights.c - one table says which tensors a layer has and what shape each needs; binding walks it. */
+#include "weights.h"
+#include "families.h"
+#include "../base/mem.h"
+
+#include <stdio.h>
+#include <string.h>
+
+typedef struct binder {
+    const kvi_model_config *config;
+    const kvi_checkpoint *checkpoint;
+    const kvi_backend *backend;
+    kvi_device *device;
+    kvi_progress_fn progress;
+    void *user;
+    kvi_model_weights *out;
+    kvi_dtype synthetic_dtype;
+    uint64_t synthetic_used, total_bytes, dtype_bytes[3];
+    kvrt_error *error;
+} binder;
+
+/* A place in the model: name, needed shape and the key of config.json that the shape comes from. n_in 0 marks a vector. */
+typedef struct place {
+    const char *name;
+    uint32_t n_out, n_in;
+    const char *why;
+    bool present;
+    size_t slot; /* offset of the handle in kvi_layer_weights */
+} place;
+
+#define N_LAYER_PLACES 14u
+
+static void layer_places(const kvi_model_config *c, place out[N_LAYER_PLACES])
+{
+    uint32_t q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim, h = c->hidden_size, f = c->ffn_size, d = c->head_dim;
+    const place rows[N_LAYER_PLACES] = {
+#define SLOT(field) offsetof(kvi_layer_weights, field)
+        {"input_layernorm.weight", h, 0, "hidden_size", true, SLOT(input_norm)},
+        {"self_attn.q_proj.weight", q, h, "num_attention_heads * head_dim, hidden_size", true, SLOT(q)},
+        {"self_attn.k_proj.weight", kv, h, "num_key_value_heads * head_dim, hidden_size", true, SLOT(k)},
+        {"self_attn.v_proj.weight", kv, h, "num_key_value_heads * head_dim, hidden_size", true, SLOT(v)},
+        {"self_attn.q_proj.bias", q, 0, "num_attention_heads * head_dim", c->qkv_bias, SLOT(q_bias)},
+        {"self_attn.k_proj.bias", kv, 0, "num_key_value_heads * head_dim", c->qkv_bias, SLOT(k_bias)},
+        {"self_attn.v_proj.bias", kv, 0, "num_key_value_heads * head_dim", c->qkv_bias, SLOT(v_bias)},
+        {"self_attn.q_norm.weight", d, 0, "head_dim", c->qk_norm, SLOT(q_norm)},
+        {"self_attn.k_norm.weight", d, 0, "head_dim", c->qk_norm, SLOT(k_norm)},
+        {"self_attn.o_proj.weight", h, q, "hidden_size, num_attention_heads * head_dim", true, SLOT(o)},
+        {"self_attn.o_proj.bias", h, 0, "hidden_size", c->o_bias, SLOT(o_bias)},
+        {"post_attention_layernorm.weight", h, 0, "hidden_size", true, SLOT(post_norm)},
+        {"mlp.gate_proj.weight", f, h, "intermediate_size, hidden_size", true, SLOT(gate)},
+        {"mlp.up_proj.weight", f, h, "intermediate_size, hidden_size", true, SLOT(up)},
+    };
+    memcpy(out, rows, sizeof rows);
+}
+static place down_place(const kvi_model_config *c)
+{
+    return (place){"mlp.down_proj.weight", c->hidden_size, c->ffn_size, "hidden_size, intermediate_size", true, SLOT(down)};
+}
+#undef SLOT
+
+static bool usable_dtype(kvi_tensor_dtype found, kvi_dtype *out)
+{
+    if (found == KVI_TENSOR_F32) return *out = KVI_F32, true;
+    if (found == KVI_TENSOR_F16) return *out = KVI_F16, true;
+    if (found == KVI_TENSOR_BF16) return *out = KVI_BF16, true;
+    return false;
+}
+
+static void shape_text(const kvi_tensor *t, char *text, size_t cap)
+{
+    size_t len = (size_t)snprintf(text, cap, "[");
+    for (uint32_t i = 0; i < t->n_dims && len < cap; i++)
+        len += (size_t)snprintf(text + len, cap - len, "%s%llu", i ? ", " : "", (unsigned long long)t->shape[i]);
+    if (len < cap) (void)snprintf(text + len, cap - len, "]");
+}
+
+static kvrt_status check_tensor(const binder *b, const kvi_tensor *t, const place *p, kvi_weight_desc *desc)
+{
+    bool vector = p->n_in == 0;
+    bool fits = t->n_dims == (vector ? 1u : 2u) && t->shape[0] == p->n_out && (vector || t->shape[1] == p->n_in);
+    if (!fits) {
+        char found[200], need[64];
+        shape_text(t, found, sizeof found);
+        if (vector) (void)snprintf(need, sizeof need, "[%u]", p->n_out);
+        else (void)snprintf(need, sizeof need, "[%u, %u]", p->n_out, p->n_in);
+        return kvi_error_set(b->error, KVRT_FORMAT, "tensor %s: shape %s, need %s (%s in config.json)", t->name, found, need, p->why);
+    }
+    if (!usable_dtype(t->dtype, &desc->dtype))
+        return kvi_error_set(b->error, KVRT_UNSUPPORTED, "tensor %s: dtype %s, need F32, F16 or BF16", t->name,
+                             kvi_tensor_dtype_name(t->dtype));
+    desc->name = t->name;
+    desc->data = t->data;
+    return KVRT_OK;
+}
+
+static kvrt_status bind(binder *b, const char *name, const place *p, const kvi_weight **out)
+{
+    bool vector = p->n_in == 0;
+    kvi_weight_desc desc = {.name = p->name, .dtype = vector ? KVI_F32 : b->synthetic_dtype,
+                            .n_out = vector ? 1 : p->n_out, .n_in = vector ? p->n_out : p->n_in};
+    if (b->checkpoint) {
+        const kvi_tensor *t = kvi_checkpoint_find(b->checkpoint, name);
+        if (!t) return kvi_error_set(b->error, KVRT_FORMAT, "tensor %s: not found, need it for %s", name, b->config->architecture);
+        KVI_TRY(check_tensor(b, t, p, &desc));
+    }
+    uint64_t bytes = (uint64_t)desc.n_out * desc.n_in * kvi_dtype_bytes(desc.dtype);
+    if (!b->checkpoint && b->out->synthetic) {
+        desc.data = (unsigned char *)b->out->synthetic + b->synthetic_used;
+        b->synthetic_used += (bytes + 63) & ~(uint64_t)63;
+    }
+    b->out->bytes += bytes;
+    b->out->n_params += (uint64_t)desc.n_out * desc.n_in;
+    b->dtype_bytes[desc.dtype] += bytes;
+    if (!b->backend) return KVRT_OK;
+    kvi_weight *weight;
+    KVI_TRY(b->backend->weight_import(b->device, &desc, &weight, b->error));
+    *out = weight;
+    if (b->progress && !b->progress(b->user, b->out->bytes, b->total_bytes))
+        return kvi_error_set(b->error, KVRT_CANCELLED, "loading cancelled");
+    return KVRT_OK;
+}
+
+static kvrt_status bind_layer(binder *b, uint32_t layer)
+{
+    place places[N_LAYER_PLACES + 1];
+    layer_places(b->config, places);
+    places[N_LAYER_PLACES] = down_place(b->config);
+    unsigned char *handles = (unsigned char *)&b->out->layers[layer];
+    for (uint32_t i = 0; i <= N_LAYER_PLACES; i++) {
+        if (!places[i].present) continue;
+        char name[128];
+        (void)snprintf(name, sizeof name, KVI_NAME_LAYER, layer, places[i].name);
+        KVI_TRY(bind(b, name, &places[i], (const kvi_weight **)(void *)(handles + places[i].slot)));
+    }
+    return KVRT_OK;
+}
+
+static kvrt_status bind_all(binder *b)
+{
+    const kvi_model_config *c = b->config;
+    kvi_model_weights *out = b->out;
+    place embed = {KVI_NAME_EMBED, c->vocab_size, c->hidden_size, "vocab_size, hidden_size", true, 0};
+    place norm = {KVI_NAME_NORM, c->hidden_size, 0, "hidden_size", true, 0};
+    /* Tied embeddings may be stored under either name. */
+    const char *embed_name = KVI_NAME_EMBED;
+    if (b->checkpoint && c->tied_embeddings && !kvi_checkpoint_find(b->checkpoint, KVI_NAME_EMBED) &&
+        kvi_checkpoint_find(b->checkpoint, KVI_NAME_HEAD))
+        embed_name = KVI_NAME_HEAD;
+    KVI_TRY(bind(b, embed_name, &embed, &out->embed));
+    uint64_t embed_bytes = out->bytes;
+    for (uint32_t i = 0; i < c->n_layers; i++) KVI_TRY(bind_layer(b, i));
+    KVI_TRY(bind(b, KVI_NAME_NORM, &norm, &out->norm));
+    out->head = out->embed;
+    if (!c->tied_embeddings) {
+        embed.name = KVI_NAME_HEAD;
+        KVI_TRY(bind(b, KVI_NAME_HEAD, &embed, &out->head));
+    }
+    out->read_bytes = c->tied_embeddings ? out->bytes : out->bytes - embed_bytes;
+    for (int d = 0; d < 3; d++)
+        if (b->dtype_bytes[d] > b->dtype_bytes[out->dtype]) out->dtype = (kvi_dtype)d;
+    return KVRT_OK;
+}
+
+/* Small values around zero without structure; vectors are F32 and 64-byte aligned. One block is drawn and repeated at odd strides, which
+ * costs a copy's time and still makes neighbouring rows differ. */
+static kvrt_status make_synthetic(binder *b)
+{
+    kvi_model_weights count = {0};
+    binder dry = *b;
+    dry.out = &count;
+    dry.backend = NULL;
+    count.layers = b->out->layers;
+    KVI_TRY(bind_all(&dry));
+    uint64_t bytes = count.bytes + 64ull * (b->config->n_layers * 16ull + 8);
+    unsigned char *memory = kvi_mem_alloc_aligned(bytes);
+    if (!memory) return kvi_error_nomem(b->error, bytes, "synthetic weights");
+    b->out->synthetic = memory;
+    enum { BLOCK = 1 << 20 };
+    uint64_t block = BLOCK + 4u * 1021u, filled = 0, state = 0x9e3779b97f4a7c15u;
+    for (; filled < block && filled + 4 <= bytes; filled += 4) {
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        /* Exponent near 2^-6, random sign and mantissa, laid so that both halves of the word and the word itself are such numbers. */
+        uint32_t r = (uint32_t)(state >> 33), word;
+        if (b->synthetic_dtype == KVI_F16) word = 0x24002400u | (r & 0x83ff83ffu);
+        else word = 0x3c003c00u | (r & 0x80ff80ffu);
+        memcpy(memory + filled, &word, 4);
+    }
+    for (; filled < bytes; filled += block)
+        memcpy(memory + filled, memory, bytes - filled < block ? bytes - filled : block);
+    return KVRT_OK;
+}
+
+kvrt_status kvi_weights_bind(const kvi_model_config *config, const kvi_checkpoint *checkpoint, kvi_dtype dtype, const kvi_backend *backend,
+                             kvi_device *device, kvi_progress_fn progress, void *user, kvi_model_weights *out, kvrt_error *error)
+{
+    memset(out, 0, sizeof *out);
+    out->layers = kvi_mem_zalloc(config->n_layers, sizeof *out->layers);
+    if (!out->layers) return kvi_error_nomem(error, config->n_layers * sizeof *out->layers, "layer table");
+    binder b = {.config = config, .checkpoint = checkpoint, .backend = backend, .device = device, .progress = progress, .user = user,
+                .out = out, .synthetic_dtype = dtype, .total_bytes = checkpoint ? kvi_checkpoint_bytes(checkpoint) : 0, .error = error};
+    kvrt_status status = backend && !checkpoint ? make_synthetic(&b) : KVRT_OK;
+    if (status >= KVRT_OK) status = bind_all(&b);
+    if (status < KVRT_OK) kvi_weights_free(out);
+    return status;
+}
+
+void kvi_weights_free(kvi_model_weights *weights)
+{
+    kvi_mem_free(weights->layers);
+    kvi_mem_free_aligned(weights->synthetic);
+    weights->layers = NULL;
+    weights->synthetic = NULL;
+}
