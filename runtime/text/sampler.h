@@ -1,0 +1,54 @@
+/* sampler.h - logits to one token. Order (API.md section 4): penalties and bias, temperature, top-k, top-p, min-p, draw.
+ * Owns: its random state and scratch, so that a call allocates nothing. Refuses: NaN logits, all logits at -infinity.
+ * To know: temperature 0 is greedy and exact: the highest logit after penalties and bias, lowest id among equals; no random number is
+ * drawn. Same seed, same logits: same tokens, on every machine with IEEE doubles. */
+#ifndef KVI_SAMPLER_H
+#define KVI_SAMPLER_H
+#include <stdbool.h>
+#include "../base/mem.h"
+#include "../base/status.h"
+
+typedef struct kvi_logit_bias {
+    int32_t id;
+    float bias; /* added to the logit; -INFINITY bans the token */
+} kvi_logit_bias;
+
+typedef struct kvi_sampler_params {
+    float temperature;       /* 0: greedy */
+    uint32_t top_k;          /* 0: all */
+    float top_p;             /* 1: all */
+    float min_p;             /* 0: none dropped */
+    float repeat_penalty;    /* 1: off; positive logits are divided, negative ones multiplied */
+    float frequency_penalty; /* 0: off; times occurrences, subtracted */
+    float presence_penalty;  /* 0: off; subtracted once */
+    uint32_t repeat_last;    /* newest tokens the penalties look at */
+    const kvi_logit_bias *bias; // (n_bias), copied by init
+    uint32_t n_bias;
+    uint64_t seed;
+} kvi_sampler_params;
+/* Everything off, temperature 0. */
+kvi_sampler_params kvi_sampler_defaults(void);
+
+typedef struct kvi_sampler {
+    kvi_sampler_params params;
+    uint64_t rng[4];         /* xoshiro256**; part of a session snapshot */
+    int32_t n_vocab;
+    struct kvi_candidate *candidates; // (n_vocab)
+    uint32_t *counts;        // (n_vocab) zero between calls
+    kvi_logit_bias *bias;    // (n_bias)
+} kvi_sampler;
+
+/* Checks the parameters (ARG names the one out of range; a bias id outside the vocabulary too) and takes the scratch memory. */
+kvrt_status kvi_sampler_init(kvi_sampler *sampler, const kvi_sampler_params *params, int32_t n_vocab, kvrt_error *error);
+void kvi_sampler_free(kvi_sampler *sampler);
+/* Restarts the random sequence. */
+void kvi_sampler_seed(kvi_sampler *sampler, uint64_t seed);
+
+/* Chooses a token. logits (n_vocab) are changed by penalties and bias; recent (n_recent) is the token list, newest last (its last
+ * repeat_last entries count, ids outside the vocabulary do not). *logprob (may be NULL): natural log of the token's probability under
+ * the logits after penalties and bias at temperature 1, before any truncation.
+ * Errors: ARG (NaN logit, no finite logit); the random state is then as it was. */
+kvrt_status kvi_sampler_sample(kvi_sampler *sampler, float *logits, const int32_t *recent, size_t n_recent, int32_t *token,
+                               float *logprob, kvrt_error *error);
+
+#endif
