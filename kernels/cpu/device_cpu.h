@@ -1,0 +1,74 @@
+/* device_cpu.h - the CPU device: what the files of kernels/cpu share. */
+#ifndef KVI_DEVICE_CPU_H
+#define KVI_DEVICE_CPU_H
+#include "variants.h"
+#include "workers.h"
+#include "../../runtime/base/mem.h"
+
+#define KVI_CPU_MAX_BUFFERS 8u
+#define KVI_CPU_QUERY_BLOCK 64u /* queries of one KV head that one attention task handles */
+#define KVI_CPU_SPLIT_PAGES 32u /* pages of one split in decode; fixed, so that results do not depend on the thread count */
+#define KVI_CPU_SMALL_ROWS 8u   /* steps up to this many rows use gemv and split attention */
+#define KVI_CPU_KC 256u         /* depth of a packed weight panel */
+
+struct kvi_weight {
+    kvi_weight_desc desc;
+    const float *f32; /* vectors, widened at import; NULL for matrices */
+    struct kvi_weight *next;
+};
+
+struct kvi_device {
+    const kvi_cpu_variant *v;
+    kvi_workers *workers;
+    uint32_t n_threads;
+    bool amx;
+    char text[160];
+    kvi_arena arena; /* weight handles and widened vectors */
+    kvi_cpu cpu;
+
+    const kvi_program *program;
+    kvi_limits limits;
+    uint8_t *pool;
+    float *buffers[KVI_CPU_MAX_BUFFERS];
+    void *workspace;      /* everything below */
+    float *normed;        /* (max_rows, widest input) */
+    float *up;            /* (max_rows, widest ffn) */
+    void *amx_packed;
+    float *thread_scratch; /* (n_threads, scratch_floats) */
+    size_t scratch_floats;
+    float *split_out;     /* (splits, small rows * heads, D + 2) */
+    uint32_t max_splits, max_heads, max_dim;
+    float *rope_cos, *rope_sin; /* (max_rows, n_dims / 2) of the current step */
+
+    kvi_step step;        /* copies, in the arrays below */
+    int32_t *ids;
+    uint32_t *logit_rows, *row_seq, *row_pos;
+    kvi_seq *seqs;
+
+    bool timing;
+    struct cpu_op_time {
+        const char *kernel;
+        uint64_t calls, us, bytes;
+    } times[KVI_OP_KIND_COUNT + 1];
+};
+
+/* y (n_rows, n_out) = x W^T in one of the forms an operation needs. */
+typedef enum kvi_epilogue { KVI_STORE, KVI_ADD, KVI_SILU_MUL } kvi_epilogue;
+typedef struct kvi_linear {
+    const float *x; /* (n_rows, n_in) */
+    uint32_t n_rows, n_in, n_weights;
+    const kvi_weight *weights[3], *biases[3];
+    float *y;
+    size_t ldy;
+    kvi_epilogue epilogue; /* SILU_MUL: two weights, y = silu(first) * second */
+    uint32_t first_out, n_out; /* range of the outputs of weight 0; n_out 0: all */
+} kvi_linear;
+const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job); /* name of the kernel that ran */
+
+void kvi_cpu_rope_append(kvi_device *device, const kvi_op *op);
+const char *kvi_cpu_attention(kvi_device *device, const kvi_op *op);
+size_t kvi_cpu_attention_scratch(uint32_t head_dim); /* floats per thread */
+/* In place, orthonormal; the largest power of two dividing n, block-diagonal (KV.md section 1). */
+void kvi_cpu_hadamard(float *x, uint32_t n);
+
+#endif

@@ -1,0 +1,177 @@
+/* linear.c - y = x W^T on the CPU: gemv for a few rows, packed panels or AMX tiles for many. Work is divided by output rows into tasks of
+ * a fixed size, so results do not depend on the number of threads. */
+#include "device_cpu.h"
+#include "gemm_amx.h"
+
+#include <string.h>
+
+#define GEMV_ROWS 64u
+#define AMX_ROWS 256u
+
+typedef struct linear_task {
+    kvi_device *device;
+    const kvi_linear *job;
+    uint32_t rows_per_task;
+    uint32_t first_task[4]; /* of each weight; [n_weights]: number of tasks */
+    uint32_t first_col[3];  /* of each weight in y */
+} linear_task;
+
+static uint32_t out_rows(const kvi_linear *job, uint32_t w) { return job->n_out ? job->n_out : job->weights[w]->desc.n_out; }
+
+static const uint8_t *weight_at(const kvi_weight *weight, uint32_t row)
+{
+    return (const uint8_t *)weight->desc.data + (size_t)row * weight->desc.n_in * kvi_dtype_bytes(weight->desc.dtype);
+}
+
+static void plan_tasks(linear_task *t, uint32_t n_weights)
+{
+    uint32_t tasks = 0, col = 0;
+    for (uint32_t w = 0; w < n_weights; w++) {
+        t->first_task[w] = tasks;
+        t->first_col[w] = col;
+        tasks += (out_rows(t->job, w) + t->rows_per_task - 1) / t->rows_per_task;
+        col += out_rows(t->job, w);
+    }
+    t->first_task[n_weights] = tasks;
+}
+
+/* Weight and row range of a task. */
+static uint32_t locate(const linear_task *t, uint32_t n_weights, uint32_t task, uint32_t *first, uint32_t *n)
+{
+    uint32_t w = 0;
+    while (w + 1 < n_weights && task >= t->first_task[w + 1]) w++;
+    *first = (task - t->first_task[w]) * t->rows_per_task;
+    uint32_t left = out_rows(t->job, w) - *first;
+    *n = left < t->rows_per_task ? left : t->rows_per_task;
+    return w;
+}
+
+/* Results of rows [first, first + n) of weight w for all inputs into block (n_rows, GEMV_ROWS). */
+static void gemv_block(const linear_task *t, uint32_t w, uint32_t first, uint32_t n, float *block)
+{
+    const kvi_linear *job = t->job;
+    const kvi_weight *weight = job->weights[w];
+    for (uint32_t r = 0; r < job->n_rows; r += 4) {
+        uint32_t n_x = job->n_rows - r < 4 ? job->n_rows - r : 4;
+        t->device->v->gemv(weight_at(weight, job->first_out + first), weight->desc.dtype, n, job->n_in, job->x + (size_t)r * job->n_in, n_x,
+                           job->n_in, block + (size_t)r * GEMV_ROWS, GEMV_ROWS);
+    }
+    if (!job->biases[w]) return;
+    for (uint32_t r = 0; r < job->n_rows; r++)
+        for (uint32_t i = 0; i < n; i++) block[r * GEMV_ROWS + i] += job->biases[w]->f32[first + i];
+}
+
+static void gemv_task(void *arg, uint32_t task, uint32_t thread)
+{
+    linear_task *t = arg;
+    const kvi_linear *job = t->job;
+    float block[KVI_CPU_SMALL_ROWS * GEMV_ROWS], second[KVI_CPU_SMALL_ROWS * GEMV_ROWS];
+    uint32_t first, n;
+    (void)thread;
+    bool gated = job->epilogue == KVI_SILU_MUL;
+    uint32_t w = locate(t, gated ? 1 : job->n_weights, task, &first, &n);
+    gemv_block(t, w, first, n, block);
+    if (gated) gemv_block(t, 1, first, n, second);
+    for (uint32_t r = 0; r < job->n_rows; r++) {
+        float *y = job->y + r * job->ldy + t->first_col[w] + job->first_out + first, *b = block + r * GEMV_ROWS;
+        if (gated) t->device->v->silu_mul(b, second + r * GEMV_ROWS, n);
+        if (job->epilogue == KVI_ADD)
+            for (uint32_t i = 0; i < n; i++) y[i] += b[i];
+        else memcpy(y, b, (size_t)n * 4);
+    }
+}
+
+/* One packed panel of weights against every row. */
+static void panel_into(kvi_device *device, const kvi_linear *job, uint32_t w, uint32_t first, uint32_t n, bool add, float *y, size_t ldy,
+                       uint32_t thread)
+{
+    const kvi_cpu_variant *v = device->v;
+    const kvi_weight *weight = job->weights[w];
+    float *panel = device->thread_scratch + thread * device->scratch_floats;
+    for (uint32_t k = 0; k < job->n_in; k += KVI_CPU_KC) {
+        uint32_t n_k = job->n_in - k < KVI_CPU_KC ? job->n_in - k : KVI_CPU_KC;
+        v->pack(weight_at(weight, job->first_out + first), weight->desc.dtype, n, job->n_in, k, n_k, panel);
+        v->panel_mac(job->x + k, job->n_in, job->n_rows, n_k, panel, y, ldy, n, add || k > 0);
+    }
+    if (!job->biases[w]) return;
+    for (uint32_t r = 0; r < job->n_rows; r++)
+        for (uint32_t i = 0; i < n; i++) y[r * ldy + i] += job->biases[w]->f32[first + i];
+}
+
+static void panel_task(void *arg, uint32_t task, uint32_t thread)
+{
+    linear_task *t = arg;
+    const kvi_linear *job = t->job;
+    uint32_t first, n;
+    bool gated = job->epilogue == KVI_SILU_MUL;
+    uint32_t w = locate(t, gated ? 1 : job->n_weights, task, &first, &n);
+    float *y = job->y + t->first_col[w] + job->first_out + first;
+    panel_into(t->device, job, w, first, n, job->epilogue == KVI_ADD, y, job->ldy, thread);
+    if (!gated) return;
+    panel_into(t->device, job, 1, first, n, false, t->device->up + first, job->ldy, thread);
+    for (uint32_t r = 0; r < job->n_rows; r++) t->device->v->silu_mul(y + r * job->ldy, t->device->up + first + r * job->ldy, n);
+}
+
+#if defined(__x86_64__)
+static void amx_pack_task(void *arg, uint32_t task, uint32_t thread)
+{
+    linear_task *t = arg;
+    (void)thread;
+    kvi_amx_pack_block(t->job->x, t->job->n_rows, t->job->n_in, task, t->device->amx_packed);
+}
+
+static void amx_task(void *arg, uint32_t task, uint32_t thread)
+{
+    linear_task *t = arg;
+    const kvi_linear *job = t->job;
+    uint32_t first, n;
+    (void)thread;
+    bool gated = job->epilogue == KVI_SILU_MUL;
+    uint32_t w = locate(t, gated ? 1 : job->n_weights, task, &first, &n);
+    float *y = job->y + t->first_col[w] + job->first_out + first;
+    const float *bias = job->biases[w] ? job->biases[w]->f32 + first : NULL;
+    kvi_amx_gemm(weight_at(job->weights[w], job->first_out + first), n, job->n_in, t->device->amx_packed, job->n_rows, bias,
+                 job->epilogue == KVI_ADD, y, job->ldy);
+    if (!gated) return;
+    float *up = t->device->up + first;
+    kvi_amx_gemm(weight_at(job->weights[1], first), n, job->n_in, t->device->amx_packed, job->n_rows, NULL, false, up, job->ldy);
+    for (uint32_t r = 0; r < job->n_rows; r++) t->device->v->silu_mul(y + r * job->ldy, up + r * job->ldy, n);
+}
+
+static bool amx_fits(const kvi_device *device, const kvi_linear *job)
+{
+    if (!device->amx || job->n_in % 32) return false;
+    for (uint32_t w = 0; w < job->n_weights; w++)
+        if (job->weights[w]->desc.dtype != KVI_BF16 || out_rows(job, w) % 32) return false;
+    return true;
+}
+#endif
+
+static const char *kernel_name(const char *const names[3], kvi_dtype dtype) { return names[dtype]; }
+
+const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job)
+{
+    linear_task t = {.device = device, .job = job};
+    uint32_t n_weights = job->epilogue == KVI_SILU_MUL ? 1 : job->n_weights;
+    static const char *const gemv_names[3] = {"gemv_f32", "gemv_f16", "gemv_bf16"};
+    static const char *const gemm_names[3] = {"gemm_f32", "gemm_f16", "gemm_bf16"};
+    if (job->n_rows <= KVI_CPU_SMALL_ROWS) {
+        t.rows_per_task = GEMV_ROWS;
+        plan_tasks(&t, n_weights);
+        kvi_workers_run(device->workers, gemv_task, &t, t.first_task[n_weights]);
+        return kernel_name(gemv_names, job->weights[0]->desc.dtype);
+    }
+#if defined(__x86_64__)
+    if (amx_fits(device, job)) {
+        t.rows_per_task = AMX_ROWS;
+        plan_tasks(&t, n_weights);
+        kvi_workers_run(device->workers, amx_pack_task, &t, (job->n_rows + 31) / 32 * 2);
+        kvi_workers_run(device->workers, amx_task, &t, t.first_task[n_weights]);
+        return "gemm_amx_bf16";
+    }
+#endif
+    t.rows_per_task = device->v->panel;
+    plan_tasks(&t, n_weights);
+    kvi_workers_run(device->workers, panel_task, &t, t.first_task[n_weights]);
+    return kernel_name(gemm_names, job->weights[0]->desc.dtype);
+}

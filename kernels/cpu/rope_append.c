@@ -1,0 +1,77 @@
+/* rope_append.c - QK norm, RoPE, rotation, and the append of K and V to their pages. One task per row and KV head. */
+#include "device_cpu.h"
+
+#include <math.h>
+
+void kvi_cpu_hadamard(float *x, uint32_t n)
+{
+    uint32_t block = n & (~n + 1u); /* largest power of two dividing n */
+    float norm = 1.0f / sqrtf((float)block);
+    for (uint32_t half = 1; half < block; half *= 2)
+        for (uint32_t i = 0; i < n; i += 2 * half)
+            for (uint32_t j = i; j < i + half; j++) {
+                float a = x[j], b = x[j + half];
+                x[j] = a + b;
+                x[j + half] = a - b;
+            }
+    for (uint32_t i = 0; i < n; i++) x[i] *= norm;
+}
+
+typedef struct append_task {
+    kvi_device *device;
+    const kvi_op *op;
+    const kvi_cache_group *group;
+    float *qkv;
+    uint32_t cols;
+} append_task;
+
+static void norm_and_rope(const append_task *t, float *head, const kvi_weight *gain, uint32_t row)
+{
+    uint32_t d = t->group->shape.head_dim;
+    const kvi_rope *rope = t->op->rope;
+    if (gain) t->device->v->rmsnorm(head, gain->f32, t->op->eps, d, head);
+    if (rope) {
+        uint32_t half = rope->n_dims / 2;
+        const float *c = t->device->rope_cos + (size_t)row * half, *s = t->device->rope_sin + (size_t)row * half;
+        for (uint32_t i = 0; i < half; i++) {
+            float a = head[i], b = head[i + half];
+            head[i] = a * c[i] - b * s[i];
+            head[i + half] = b * c[i] + a * s[i];
+        }
+    }
+    if (t->group->rotate) kvi_cpu_hadamard(head, d);
+}
+
+static void append_one(void *arg, uint32_t task, uint32_t thread)
+{
+    const append_task *t = arg;
+    kvi_device *device = t->device;
+    const kvi_cache_group *group = t->group;
+    const uint32_t n_kv = group->shape.n_kv_heads, d = group->shape.head_dim, n_heads = t->op->n_heads;
+    const uint32_t row = task / n_kv, kv_head = task % n_kv, per_kv = n_heads / n_kv;
+    float *base = t->qkv + (size_t)row * t->cols;
+    float *k = base + (size_t)(n_heads + kv_head) * d, *v = base + (size_t)(n_heads + n_kv + kv_head) * d;
+    (void)thread;
+    for (uint32_t h = 0; h < per_kv; h++) norm_and_rope(t, base + (size_t)(kv_head * per_kv + h) * d, t->op->q_gain, row);
+    norm_and_rope(t, k, t->op->k_gain, row);
+    if (group->rotate) kvi_cpu_hadamard(v, d);
+
+    uint32_t pos = device->row_pos[row];
+    const kvi_page_ref *page = &device->step.seqs[device->row_seq[row]].pages[t->op->group][pos >> KVI_KV_PAGE_SHIFT];
+    uint8_t *record = device->pool + (uint64_t)page->unit * KVI_KV_UNIT +
+                      kvi_kv_record_off(page->format, &group->shape, t->op->group_layer, kv_head);
+    const kvi_dtype dtype = (kvi_dtype)group->plain; /* plain codes and weight types share their numbers */
+    const size_t row_bytes = (size_t)d * kvi_dtype_bytes(dtype), at = (pos & (KVI_KV_PAGE - 1)) * row_bytes;
+    device->v->narrow(k, dtype, d, record + at);
+    device->v->narrow(v, dtype, d, record + KVI_KV_PAGE * row_bytes + at);
+}
+
+_Static_assert((int)KVI_F32 == (int)KVI_KV_F32 && (int)KVI_F16 == (int)KVI_KV_F16 && (int)KVI_BF16 == (int)KVI_KV_BF16,
+               "plain cache codes and weight types share their numbers");
+
+void kvi_cpu_rope_append(kvi_device *device, const kvi_op *op)
+{
+    const kvi_cache_group *group = &device->program->groups[op->group];
+    append_task t = {device, op, group, device->buffers[op->out], device->program->buffers[op->out].cols};
+    kvi_workers_run(device->workers, append_one, &t, device->step.n_rows * group->shape.n_kv_heads);
+}

@@ -1,0 +1,308 @@
+/* variant_body.h - the source of every variant, compiled once per instruction set by variant_*.c, which define
+ *   VARIANT       suffix of the table's name          VB        bytes of a vector (16, 32, 64)
+ *   MR            rows of a panel_mac tile            widen_f16, narrow_f16: VW values at a time
+ * Vectors are the compilers' vector extension, so one text serves all; the files are compiled with -ffp-contract=fast. */
+#include "variants.h"
+#include "../../runtime/kv/half.h"
+
+#include <math.h>
+#include <string.h>
+
+typedef float vf __attribute__((vector_size(VB)));
+typedef int32_t vi __attribute__((vector_size(VB)));
+typedef uint32_t vu __attribute__((vector_size(VB)));
+typedef uint16_t vh __attribute__((vector_size(VB / 2)));
+#define VW ((uint32_t)(VB / 4))
+#define PANEL (2u * VW)
+
+static inline vf load(const float *p)
+{
+    vf v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+static inline void store(float *p, vf v) { memcpy(p, &v, sizeof v); }
+static inline vf splat(float x) { return x - (vf){0}; }
+static inline float sum(vf v)
+{
+    float parts[VB / 4];
+    memcpy(parts, &v, sizeof v);
+    for (uint32_t n = VW / 2; n; n /= 2)
+        for (uint32_t i = 0; i < n; i++) parts[i] += parts[i + n];
+    return parts[0];
+}
+
+/* ---------------------------------------------------------------------------------------------------- 16-bit types --- */
+static vf widen_f16(const uint16_t *p);
+static void narrow_f16(vf v, uint16_t *p);
+
+static inline vf widen_bf16(const uint16_t *p)
+{
+    vh h;
+    memcpy(&h, p, sizeof h);
+    vu u = __builtin_convertvector(h, vu) << 16;
+    vf v;
+    memcpy(&v, &u, sizeof v);
+    return v;
+}
+
+/* One vector of weights, by type; dtype is a constant at every call, so the switch folds. */
+static inline __attribute__((always_inline)) vf load_as(const unsigned char *p, kvi_dtype dtype)
+{
+    if (dtype == KVI_BF16) return widen_bf16((const uint16_t *)(const void *)p);
+    if (dtype == KVI_F16) return widen_f16((const uint16_t *)(const void *)p);
+    return load((const float *)(const void *)p);
+}
+static inline float scalar_as(const unsigned char *p, kvi_dtype dtype)
+{
+    uint16_t h;
+    float f;
+    if (dtype == KVI_F32) return memcpy(&f, p, 4), f;
+    memcpy(&h, p, 2);
+    return dtype == KVI_BF16 ? kvi_bf16_to_f32(h) : kvi_f16_to_f32(h);
+}
+
+/* ----------------------------------------------------------------------------------------------------------- gemv --- */
+#define STREAMS 8u
+
+/* n_w rows `stride` bytes apart times n_x inputs; n_w, n_x and dtype are constants at every call. */
+static inline __attribute__((always_inline)) void dot_block(const unsigned char *w, size_t stride, kvi_dtype dtype, uint32_t n_in,
+                                                           uint32_t n_w, const float *x, uint32_t n_x, size_t ldx, float *y,
+                                                           size_t y_stride, size_t ldy)
+{
+    const uint32_t size = dtype == KVI_F32 ? 4u : 2u;
+    vf acc[STREAMS * 2u];
+    for (uint32_t i = 0; i < n_w * n_x; i++) acc[i] = (vf){0};
+    uint32_t k = 0;
+    for (; k + VW <= n_in; k += VW) {
+        vf xs[4];
+        for (uint32_t j = 0; j < n_x; j++) xs[j] = load(x + j * ldx + k);
+        for (uint32_t i = 0; i < n_w; i++) {
+            vf ws = load_as(w + i * stride + (size_t)k * size, dtype);
+            for (uint32_t j = 0; j < n_x; j++) acc[i * n_x + j] += ws * xs[j];
+        }
+    }
+    for (uint32_t i = 0; i < n_w; i++)
+        for (uint32_t j = 0; j < n_x; j++) {
+            float total = sum(acc[i * n_x + j]);
+            for (uint32_t t = k; t < n_in; t++) total += scalar_as(w + i * stride + (size_t)t * size, dtype) * x[j * ldx + t];
+            y[j * ldy + i * y_stride] = total;
+        }
+}
+
+/* Rows are split into STREAMS equal runs, walked side by side. */
+static inline __attribute__((always_inline)) void gemv_typed(const unsigned char *w, kvi_dtype dtype, uint32_t n_rows, uint32_t n_in,
+                                                            const float *x, uint32_t n_x, size_t ldx, float *y, size_t ldy)
+{
+    const size_t row = (size_t)n_in * (dtype == KVI_F32 ? 4u : 2u);
+    const uint32_t run = n_rows / STREAMS;
+    for (uint32_t r = 0; r < run; r++) {
+        const unsigned char *at = w + r * row;
+        if (n_x == 1) dot_block(at, run * row, dtype, n_in, 8, x, 1, ldx, y + r, run, ldy);
+        else if (n_x == 2) dot_block(at, run * row, dtype, n_in, 8, x, 2, ldx, y + r, run, ldy);
+        else
+            for (uint32_t half = 0; half < 2; half++) {
+                const unsigned char *from = at + half * 4u * run * row;
+                float *to = y + r + half * 4u * run;
+                if (n_x == 3) dot_block(from, run * row, dtype, n_in, 4, x, 3, ldx, to, run, ldy);
+                else dot_block(from, run * row, dtype, n_in, 4, x, 4, ldx, to, run, ldy);
+            }
+    }
+    for (uint32_t r = run * STREAMS; r < n_rows; r++)
+        for (uint32_t j = 0; j < n_x; j++) dot_block(w + r * row, row, dtype, n_in, 1, x + j * ldx, 1, ldx, y + r + j * ldy, 1, ldy);
+}
+
+static void gemv(const void *w, kvi_dtype dtype, uint32_t n_rows, uint32_t n_in, const float *x, uint32_t n_x, size_t ldx, float *y,
+                 size_t ldy)
+{
+    if (dtype == KVI_BF16) gemv_typed(w, KVI_BF16, n_rows, n_in, x, n_x, ldx, y, ldy);
+    else if (dtype == KVI_F16) gemv_typed(w, KVI_F16, n_rows, n_in, x, n_x, ldx, y, ldy);
+    else gemv_typed(w, KVI_F32, n_rows, n_in, x, n_x, ldx, y, ldy);
+}
+
+/* ---------------------------------------------------------------------------------------------------------- panels --- */
+static void widen(const void *src, kvi_dtype dtype, uint32_t n, float *dst)
+{
+    const unsigned char *p = src;
+    const uint32_t size = kvi_dtype_bytes(dtype);
+    uint32_t i = 0;
+    if (dtype == KVI_BF16) for (; i + VW <= n; i += VW) store(dst + i, load_as(p + (size_t)i * 2, KVI_BF16));
+    else if (dtype == KVI_F16) for (; i + VW <= n; i += VW) store(dst + i, load_as(p + (size_t)i * 2, KVI_F16));
+    else memcpy(dst, src, (size_t)n * 4), i = n;
+    for (; i < n; i++) dst[i] = scalar_as(p + (size_t)i * size, dtype);
+}
+
+static void pack(const void *w, kvi_dtype dtype, uint32_t n_rows, size_t n_in, uint32_t k0, uint32_t n_k, float *dst)
+{
+    enum { BLOCK = 64 };
+    const size_t size = kvi_dtype_bytes(dtype);
+    float rows[PANEL][BLOCK];
+    if (n_rows < PANEL) memset(rows, 0, sizeof rows);
+    for (uint32_t k = 0; k < n_k; k += BLOCK) {
+        uint32_t n = n_k - k < BLOCK ? n_k - k : BLOCK;
+        for (uint32_t r = 0; r < n_rows; r++) widen((const unsigned char *)w + (r * n_in + k0 + k) * size, dtype, n, rows[r]);
+        for (uint32_t i = 0; i < n; i++)
+            for (uint32_t r = 0; r < PANEL; r++) dst[(size_t)(k + i) * PANEL + r] = rows[r][i];
+    }
+}
+
+static inline __attribute__((always_inline)) void mac_tile(const float *a, size_t lda, uint32_t m, uint32_t n_k, const float *b, float *c,
+                                                          size_t ldc, uint32_t n_cols, bool add)
+{
+    vf lo[MR], hi[MR];
+    for (uint32_t r = 0; r < m; r++) lo[r] = hi[r] = (vf){0};
+    for (uint32_t k = 0; k < n_k; k++) {
+        vf b0 = load(b + (size_t)k * PANEL), b1 = load(b + (size_t)k * PANEL + VW);
+        for (uint32_t r = 0; r < m; r++) {
+            vf x = splat(a[r * lda + k]);
+            lo[r] += x * b0;
+            hi[r] += x * b1;
+        }
+    }
+    for (uint32_t r = 0; r < m; r++) {
+        float *out = c + r * ldc;
+        if (n_cols == PANEL) {
+            store(out, add ? load(out) + lo[r] : lo[r]);
+            store(out + VW, add ? load(out + VW) + hi[r] : hi[r]);
+        } else {
+            float tile[PANEL];
+            store(tile, lo[r]);
+            store(tile + VW, hi[r]);
+            for (uint32_t i = 0; i < n_cols; i++) out[i] = add ? out[i] + tile[i] : tile[i];
+        }
+    }
+}
+
+static void panel_mac(const float *a, size_t lda, uint32_t n_rows, uint32_t n_k, const float *b, float *c, size_t ldc, uint32_t n_cols,
+                      bool add)
+{
+    uint32_t r = 0;
+    for (; r + MR <= n_rows; r += MR) mac_tile(a + r * lda, lda, MR, n_k, b, c + r * ldc, ldc, n_cols, add);
+    for (; r + 4 <= n_rows; r += 4) mac_tile(a + r * lda, lda, 4, n_k, b, c + r * ldc, ldc, n_cols, add);
+    for (; r < n_rows; r++) mac_tile(a + r * lda, lda, 1, n_k, b, c + r * ldc, ldc, n_cols, add);
+}
+
+/* ------------------------------------------------------------------------------------------------------ elementwise --- */
+static void narrow(const float *src, kvi_dtype dtype, uint32_t n, void *dst)
+{
+    uint16_t *out = dst;
+    if (dtype == KVI_F32) {
+        memcpy(dst, src, (size_t)n * 4);
+        return;
+    }
+    uint32_t i = 0;
+    if (dtype == KVI_F16) for (; i + VW <= n; i += VW) narrow_f16(load(src + i), out + i);
+    for (; i < n; i++) out[i] = dtype == KVI_F16 ? kvi_f32_to_f16(src[i]) : kvi_f32_to_bf16(src[i]);
+}
+
+static void rmsnorm(const float *x, const float *gain, float eps, uint32_t n, float *y)
+{
+    vf squares = (vf){0};
+    uint32_t i = 0;
+    for (; i + VW <= n; i += VW) squares += load(x + i) * load(x + i);
+    float total = sum(squares);
+    for (; i < n; i++) total += x[i] * x[i];
+    float factor = 1.0f / sqrtf(total / (float)n + eps);
+    for (i = 0; i + VW <= n; i += VW) store(y + i, load(x + i) * splat(factor) * load(gain + i));
+    for (; i < n; i++) y[i] = x[i] * factor * gain[i];
+}
+
+static void scale(float *x, float factor, uint32_t n)
+{
+    uint32_t i = 0;
+    for (; i + VW <= n; i += VW) store(x + i, load(x + i) * splat(factor));
+    for (; i < n; i++) x[i] *= factor;
+}
+
+/* exp(x) for x <= 88, relative error below 2e-7: 2^n times a degree-6 polynomial on [-ln2/2, ln2/2] (Cephes coefficients). Below -87 the
+ * result is 0, -inf included; NaN stays NaN through the polynomial. */
+static inline vf vexp(vf x)
+{
+    const vf low = splat(-87.0f);
+    vi dead = x < low;
+    vf clamped = (vf)(((vi)x & ~dead) | ((vi)low & dead));
+    vf t = clamped * splat(1.44269504088896341f) + splat(12582912.0f); /* 1.5 * 2^23: rounds to an integer in the low bits */
+    vi n = (vi)t - (vi)splat(12582912.0f);
+    t -= splat(12582912.0f);
+    vf r = clamped - t * splat(0.693359375f) + t * splat(2.12194440e-4f);
+    vf p = splat(1.9875691500e-4f);
+    p = p * r + splat(1.3981999507e-3f);
+    p = p * r + splat(8.3334519073e-3f);
+    p = p * r + splat(4.1665795894e-2f);
+    p = p * r + splat(1.6666665459e-1f);
+    p = p * r + splat(5.0000001201e-1f);
+    p = p * r * r + r + splat(1.0f);
+    vf scaled = (vf)((vi)p + (n << 23));
+    vi is_nan = x != x;
+    return (vf)((((vi)scaled & ~dead) & ~is_nan) | ((vi)x & is_nan));
+}
+
+static void silu_mul(float *gate, const float *up, uint32_t n)
+{
+    const vf one = splat(1.0f), top = splat(88.0f);
+    for (uint32_t i = 0; i < n; i += VW) {
+        uint32_t m = n - i < VW ? n - i : VW;
+        vf g = (vf){0}, u = (vf){0};
+        memcpy(&g, gate + i, (size_t)m * 4);
+        memcpy(&u, up + i, (size_t)m * 4);
+        vf minus = -g;
+        vi big = minus > top;
+        minus = (vf)(((vi)minus & ~big) | ((vi)top & big));
+        vf y = g / (one + vexp(minus)) * u;
+        memcpy(gate + i, &y, (size_t)m * 4);
+    }
+}
+
+static float softmax_step(float *s, uint32_t n, float *m, float *l)
+{
+    float top = *m;
+    for (uint32_t i = 0; i < n; i++) {
+        if (s[i] > top) top = s[i];
+        if (s[i] != s[i]) top = s[i]; /* NaN must come out, not vanish */
+    }
+    if (top == -INFINITY) {
+        memset(s, 0, (size_t)n * 4);
+        return 1.0f;
+    }
+    vf total = (vf){0};
+    for (uint32_t i = 0; i < n; i += VW) {
+        uint32_t len = n - i < VW ? n - i : VW;
+        vf x = splat(-INFINITY);
+        memcpy(&x, s + i, (size_t)len * 4);
+        vf e = vexp(x - splat(top));
+        total += e;
+        memcpy(s + i, &e, (size_t)len * 4);
+    }
+    float factor = *m == -INFINITY ? 0.0f : expf(*m - top);
+    *l = *l * factor + sum(total);
+    *m = top;
+    return factor;
+}
+
+/* ------------------------------------------------------------------------------------------------------- bandwidth --- */
+static uint64_t read_streams(const void *data, uint64_t bytes, uint32_t n_streams)
+{
+    const unsigned char *base = data;
+    uint64_t part = bytes / n_streams / 256 * 256;
+    vu acc[8];
+    for (uint32_t i = 0; i < 8; i++) acc[i] = (vu){0};
+    for (uint64_t at = 0; at < part; at += 256)
+        for (uint32_t s = 0; s < n_streams; s++)
+            for (uint32_t k = 0; k < 256; k += VB) {
+                vu v;
+                memcpy(&v, base + s * part + at + k, sizeof v);
+                acc[s & 7] += v;
+            }
+    uint64_t total = 0;
+    for (uint32_t i = 0; i < 8; i++)
+        for (uint32_t k = 0; k < VW; k++) total += acc[i][k];
+    return total;
+}
+
+#define TABLE_NAME_(v) kvi_cpu_##v
+#define TABLE_NAME(v) TABLE_NAME_(v)
+#define TEXT_(v) #v
+#define TEXT(v) TEXT_(v)
+const kvi_cpu_variant TABLE_NAME(VARIANT) = {
+    .name = TEXT(VARIANT), .panel = PANEL, .gemv = gemv, .pack = pack, .panel_mac = panel_mac, .widen = widen, .narrow = narrow,
+    .rmsnorm = rmsnorm, .silu_mul = silu_mul, .softmax_step = softmax_step, .scale = scale, .read_streams = read_streams};
