@@ -237,6 +237,7 @@ typedef struct kvrt_engine_info {
     int32_t bos_id, eos_id;       /* -1: none */
     uint32_t n_sessions;
     uint64_t resident_bytes;      /* what the engine allocated itself, mapping excluded */
+    uint64_t weight_read_bytes;   /* weights read per decoded token: all but the rows of an untied embedding */
 } kvrt_engine_info;
 KVRT_API kvrt_status kvrt_engine_get_info(kvrt_engine engine, kvrt_engine_info *out, kvrt_error *error);
 

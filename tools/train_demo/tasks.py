@@ -2,6 +2,9 @@
 
 Owns the text of every task, so that training and the committed evaluation sets are the same language with disjoint seeds:
   lines    "line <word>: REGISTER_CONTENT is <number>" scattered over filler text, then questions about some of them
+  dense    the same without filler: the first thing to learn
+  echo     lines, then the same lines in another order: the bridge from induction to questions
+  repeat   random tokens, then the same tokens again: what makes induction heads form at all
   copy     a passage, other text, then the passage again
   chat     turns in the chat format: questions about lines just given, and requests to go on with a story
 Weights: random content (keys, numbers in the lines) hardly counts, answers count most, plain text counts 1.
@@ -88,6 +91,27 @@ class Tasks:
                     used = gaps[i]
         return ids, weights
 
+    def echo(self, window: int):
+        """Lines, then the same lines shuffled: at the second sight their numbers are predictable."""
+        pairs = [(w, self.number()) for w in self.rng.sample(self.words, self.rng.randint(2, max(2, window // 30)))]
+        ids, weights = [], []
+        for w, v in pairs:
+            i, k = self.line(w, v)
+            ids, weights = ids + i, weights + k
+        for w, v in self.rng.sample(pairs, len(pairs)):
+            i, k = self.line(w, v)
+            n = len(self.ids(" " + v))
+            k[-1 - n:-1] = [W_ANSWER] * n
+            ids, weights = ids + i, weights + k
+        return ids, weights
+
+    def repeat(self, window: int):
+        """Random tokens, repeated until the window is full."""
+        n = self.rng.randint(8, max(9, window // 3))
+        block = [self.rng.randrange(3, self.tok.get_vocab_size()) for _ in range(n)]
+        times = window // n
+        return block * times, [W_RANDOM] * n + [1.0] * (n * (times - 1))
+
     def copy(self, window: int):
         """A passage comes again after a distance."""
         n = self.rng.randint(24, max(25, min(160, window // 3)))
@@ -130,11 +154,12 @@ class Tasks:
         """Exactly `length` + 1 ids and weights of one kind; short tasks are repeated, long ones cut at the front of the rest."""
         if kind == "text":
             return self.filler(length + 1), [W_TEXT] * (length + 1)
-        make = {"dense": lambda n: self.lines(n, True), "lines": lambda n: self.lines(n, False), "copy": self.copy, "chat": self.chat}[kind]
+        make = {"dense": lambda n: self.lines(n, True), "lines": lambda n: self.lines(n, False), "copy": self.copy, "chat": self.chat,
+                "echo": self.echo, "repeat": self.repeat}[kind]
         ids, weights = [], []
         while len(ids) < length + 1:
             room = length + 1 - len(ids)
-            if room < 96:
+            if room < 64:
                 ids += self.filler(room)
                 weights += [W_TEXT] * room
                 break

@@ -19,10 +19,10 @@ from tasks import Tasks, evaluation_set
 
 # (share of the time, window, mix of kinds); the batch is a fixed number of tokens.
 STAGES = [
-    (0.20, 512, {"text": 0.40, "dense": 0.35, "lines": 0.13, "copy": 0.07, "chat": 0.05}),
-    (0.25, 512, {"text": 0.60, "dense": 0.12, "lines": 0.15, "copy": 0.05, "chat": 0.08}),
-    (0.30, 2048, {"text": 0.60, "dense": 0.07, "lines": 0.20, "copy": 0.05, "chat": 0.08}),
-    (0.25, 4096, {"text": 0.66, "dense": 0.03, "lines": 0.19, "copy": 0.04, "chat": 0.08}),
+    (0.22, 256, {"text": 0.28, "echo": 0.20, "dense": 0.32, "repeat": 0.12, "lines": 0.04, "chat": 0.04}),
+    (0.25, 512, {"text": 0.52, "dense": 0.18, "lines": 0.14, "copy": 0.05, "echo": 0.04, "chat": 0.07}),
+    (0.28, 2048, {"text": 0.58, "dense": 0.08, "lines": 0.22, "copy": 0.05, "chat": 0.07}),
+    (0.25, 4096, {"text": 0.66, "dense": 0.03, "lines": 0.20, "copy": 0.04, "chat": 0.07}),
 ]
 
 
@@ -40,7 +40,7 @@ def orthogonalize(g, steps=5):
 
 
 class Muon(torch.optim.Optimizer):
-    def __init__(self, params, lr, momentum=0.95, weight_decay=0.02):
+    def __init__(self, params, lr, momentum=0.95, weight_decay=0.1):
         super().__init__(list(params), dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
 
     @torch.no_grad()
@@ -102,9 +102,9 @@ def main():
     p.add_argument("--corpus", required=True)
     p.add_argument("--work", required=True)
     p.add_argument("--minutes", type=float, required=True)
-    p.add_argument("--batch-tokens", type=int, default=16384)
+    p.add_argument("--batch-tokens", type=int, default=8192)
     p.add_argument("--micro-tokens", type=int, default=8192)
-    p.add_argument("--muon-lr", type=float, default=0.02)
+    p.add_argument("--muon-lr", type=float, default=0.01)
     p.add_argument("--adam-lr", type=float, default=0.003)
     p.add_argument("--max-window", type=int, default=4096)
     p.add_argument("--compile", action="store_true", help="torch.compile: half as much time again on a CPU")
@@ -146,7 +146,7 @@ def main():
             break
         window, mix = stage_at(done)
         window = min(window, args.max_window)
-        lr = schedule(done) * min(1.0, (step + 1) / 60)
+        lr = schedule(done) * min(1.0, (step + 1) / 100)
         for opt, full in ((muon, args.muon_lr), (adam, args.adam_lr)):
             for g in opt.param_groups:
                 g["lr"] = full * lr
@@ -174,7 +174,7 @@ def main():
             row = {"step": step, "tokens": seen, "seconds": round(time.time() - begun), "window": window, "lr": round(lr, 4),
                    "loss": round(sum(losses) / len(losses), 4), "tok_s": round(seen / (time.time() - begun))}
             losses = []
-            if time.time() - evaluated > 150:
+            if time.time() - evaluated > 120:
                 row["retrieval"] = retrieval(model, tokenizer, items, min(PRESETS[args.preset].ctx, max(1000, 2 * window)))
                 evaluated = time.time()
             log.write(json.dumps(row) + "\n")

@@ -1,0 +1,294 @@
+/* engine.c - opening and closing an engine; entering it; tokenize and detokenize. Open is all or nothing. */
+#include "engine.h"
+#include "../base/log.h"
+#include "../model/shapes.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* The engine whose callback runs on this thread: calls that would drive it are refused. */
+static _Thread_local const kvi_engine *in_callback;
+
+int32_t kvi_engine_event(kvi_engine *engine, kvrt_event_fn fn, void *user, kvrt_event *event)
+{
+    if (!fn) return KVRT_CONTINUE;
+    event->size = sizeof *event;
+    if (!event->text) event->text = "";
+    const kvi_engine *outer = in_callback;
+    in_callback = engine;
+    int32_t answer = fn(event, user);
+    in_callback = outer;
+    return answer;
+}
+
+/* ----------------------------------------------------------------------------------------------------- entering --- */
+static kvrt_status take_seat(kvi_engine *engine, kvrt_error *error)
+{
+    if (in_callback == engine) return kvi_error_set(error, KVRT_REENTRANT, "engine: this call is not allowed inside an event callback");
+    if (atomic_load(&engine->lost)) return kvi_error_set(error, KVRT_DEVICE_LOST, "engine: the device was lost, only close works");
+    if (atomic_exchange(&engine->driving, true)) return kvi_error_set(error, KVRT_BUSY, "engine: another thread is driving it");
+    return KVRT_OK;
+}
+
+kvrt_status kvi_engine_enter(kvrt_engine handle, bool drive, kvi_engine **out, kvrt_error *error)
+{
+    *out = kvi_handle_enter(handle, KVI_HANDLE_ENGINE);
+    if (!*out) return kvi_error_set(error, KVRT_HANDLE, "engine: the handle is not open");
+    kvrt_status status = drive ? take_seat(*out, error) : KVRT_OK;
+    if (status < KVRT_OK) kvi_handle_leave(handle);
+    return status;
+}
+
+void kvi_engine_leave(kvi_engine *engine, bool drive)
+{
+    if (drive) atomic_store(&engine->driving, false);
+    kvi_handle_leave(engine->handle);
+}
+
+kvrt_status kvi_session_enter(kvrt_session handle, bool drive, kvi_session **out, kvrt_error *error)
+{
+    *out = kvi_handle_enter(handle, KVI_HANDLE_SESSION);
+    if (!*out) return kvi_error_set(error, KVRT_HANDLE, "session: the handle is not open");
+    kvrt_status status = drive ? take_seat((*out)->engine, error) : KVRT_OK;
+    if (status < KVRT_OK) kvi_handle_leave(handle);
+    return status;
+}
+
+void kvi_session_leave(kvi_session *session, bool drive)
+{
+    if (drive) atomic_store(&session->engine->driving, false);
+    kvi_handle_leave(session->handle);
+}
+
+/* --------------------------------------------------------------------------------------------------------- open --- */
+typedef struct open_context {
+    kvi_engine *engine;
+    kvrt_event_fn fn;
+    void *user;
+    uint64_t reported;
+} open_context;
+
+static bool report(open_context *context, const char *stage, uint64_t done, uint64_t total)
+{
+    kvrt_event event = {.type = KVRT_EVENT_LOAD_PROGRESS, .text = stage, .text_len = strlen(stage), .done = done, .total = total};
+    return kvi_engine_event(context->engine, context->fn, context->user, &event) != KVRT_STOP;
+}
+
+/* At most one event per percent. */
+static bool weights_progress(void *user, uint64_t done, uint64_t total)
+{
+    open_context *context = user;
+    if (done < total && done - context->reported < total / 100) return true;
+    context->reported = done;
+    return report(context, "weights", done, total);
+}
+
+static kvrt_status cancelled(kvrt_error *error) { return kvi_error_set(error, KVRT_CANCELLED, "loading cancelled"); }
+
+static kvrt_status load_files(open_context *c, kvrt_error *error)
+{
+    kvi_engine *e = c->engine;
+    const char *path = kvi_options_string(e->options, "model.path"), *shape = kvi_options_string(e->options, "model.shape");
+    if (!path[0] == !shape[0]) return kvi_error_set(error, KVRT_ARG, "engine: need exactly one of model.path and model.shape");
+    if (shape[0]) return kvi_shape_config(shape, &e->config, error);
+    KVI_TRY(kvi_config_read(path, &e->config, error));
+    if (!report(c, "tensors", 0, 1)) return cancelled(error);
+    KVI_TRY(kvi_checkpoint_open(path, strcmp(kvi_options_string(e->options, "model.io"), "copy") == 0, &e->checkpoint, error));
+    if (!report(c, "tokenizer", 0, 1)) return cancelled(error);
+    KVI_TRY(kvi_tokenizer_load(path, &e->tokenizer, error));
+    if (e->config.bos_id < 0) e->config.bos_id = kvi_tokenizer_bos_id(e->tokenizer);
+    if (e->config.n_eos == 0 && kvi_tokenizer_eos_id(e->tokenizer) >= 0) e->config.eos_ids[e->config.n_eos++] = kvi_tokenizer_eos_id(e->tokenizer);
+    return KVRT_OK;
+}
+
+/* Which backend `auto` means is decided here, once: the first usable one of the build's list. */
+static kvrt_status open_device(kvi_engine *e, kvrt_error *error)
+{
+    const char *want = kvi_options_string(e->options, "device.backend");
+    kvi_device_options device_options = kvi_device_options_from(e->options);
+    bool is_auto = strcmp(want, "auto") == 0;
+    char why[256] = "this build has no such backend";
+    for (uint32_t i = 0; kvi_backend_at(i); i++) {
+        const kvi_backend *backend = kvi_backend_at(i);
+        if (!is_auto && strcmp(backend->name, want) != 0) continue;
+        if (is_auto && kvi_backend_at(i + 1) && !backend->probe(&device_options, why, sizeof why)) continue;
+        e->backend = backend;
+        return backend->open(&device_options, &e->device, error);
+    }
+    return kvi_error_set(error, KVRT_NO_DEVICE, "backend %s: %s", want, why);
+}
+
+static kvi_dtype synthetic_dtype(const kvrt_options *options)
+{
+    const char *name = kvi_options_string(options, "model.weights");
+    return strcmp(name, "f32") == 0 ? KVI_F32 : strcmp(name, "f16") == 0 ? KVI_F16 : KVI_BF16;
+}
+
+static kvi_encode_params encode_params(const kvrt_options *options)
+{
+    const char *varnorm = kvi_options_string(options, "kv.varnorm"), *range = kvi_options_string(options, "kv.range");
+    return (kvi_encode_params){
+        .varnorm = strcmp(varnorm, "off") == 0 ? KVI_VARNORM_OFF : strcmp(varnorm, "paper") == 0 ? KVI_VARNORM_PAPER : KVI_VARNORM_KVRT,
+        .range = strcmp(range, "minmax") == 0 ? KVI_RANGE_MINMAX : KVI_RANGE_SEARCH};
+}
+
+static kvrt_status load_device(open_context *c, kvrt_error *error)
+{
+    kvi_engine *e = c->engine;
+    kvi_kv_code plain;
+    KVI_TRY(kvi_format_option(e->options, &e->body, &plain, error));
+    KVI_TRY(open_device(e, error));
+    uint64_t available = e->backend->memory_available(e->device);
+    KVI_TRY(kvi_weights_bind(&e->config, e->checkpoint, synthetic_dtype(e->options), e->backend, e->device, weights_progress, c, &e->weights, error));
+    kvi_record_options record = {.rotate = kvi_options_bool(e->options, "kv.rotate"), .plain = plain,
+                                 .head_parts = e->config.vocab_size > 32768 ? 4 : 1, .disable = kvi_options_string(e->options, "debug.disable")};
+    KVI_TRY(kvi_model_record(&e->config, &e->weights, &record, &e->program, error));
+    kvi_plan_input input = {.config = &e->config, .program = &e->program.program, .backend = e->backend,
+                            .context_bytes = e->backend->context_bytes(e->device)};
+    kvi_plan_input_from(e->options, available, &input);
+    KVI_TRY(kvi_plan_memory(&input, e->body, &e->plan, error));
+    if (!report(c, "memory", 0, 1)) return cancelled(error);
+    KVI_TRY(e->backend->load(e->device, &e->program.program, &e->plan.limits, error));
+    uint32_t extents = 0;
+    for (uint32_t g = 0; g < e->program.program.n_groups; g++)
+        extents += (e->plan.ctx_size / KVI_KV_PAGE + 2) * e->plan.limits.max_seqs + KVI_COMMIT_BATCH;
+    KVI_TRY(kvi_pool_init(&e->pool, e->plan.limits.pool_bytes, extents, error));
+    e->encode = encode_params(e->options);
+    e->logits = kvi_mem_zalloc(e->config.vocab_size, sizeof *e->logits);
+    return e->logits ? KVRT_OK : kvi_error_nomem(error, (uint64_t)e->config.vocab_size * 4, "logits");
+}
+
+static void engine_destroy(kvi_engine *e)
+{
+    while (e->sessions) {
+        kvi_session *session = e->sessions;
+        void *object;
+        (void)kvi_handle_close(session->handle, KVI_HANDLE_SESSION, &object);
+        kvi_session_destroy(session);
+    }
+    kvi_pool_free(&e->pool);
+    if (e->backend) e->backend->close(e->device);
+    kvi_model_program_free(&e->program);
+    kvi_weights_free(&e->weights);
+    kvi_tokenizer_free(e->tokenizer);
+    kvi_checkpoint_close(e->checkpoint);
+    kvi_mem_free(e->logits);
+    kvrt_options_destroy(e->options);
+    kvi_mem_free(e);
+}
+
+kvrt_status kvrt_engine_open(const kvrt_options *options, kvrt_event_fn fn, void *user, kvrt_engine *out, kvrt_error *error)
+{
+    if (!out) return kvi_error_set(error, KVRT_ARG, "kvrt_engine_open: out is NULL");
+    *out = NULL;
+    kvi_engine *e = kvi_mem_zalloc(1, sizeof *e);
+    if (!e) return kvi_error_nomem(error, sizeof *e, "engine");
+    open_context context = {.engine = e, .fn = fn, .user = user};
+    uint64_t start = kvi_os_now_us();
+    kvrt_status status = kvrt_options_clone(options, &e->options, error);
+    if (status >= KVRT_OK) status = load_files(&context, error);
+    if (status >= KVRT_OK) status = load_device(&context, error);
+    if (status >= KVRT_OK) {
+        e->handle = kvi_handle_new(KVI_HANDLE_ENGINE, e);
+        if (!e->handle) status = kvi_error_set(error, KVRT_STATE, "engine: 1024 objects are open, need a free place");
+    }
+    if (status < KVRT_OK) {
+        engine_destroy(e);
+        return status;
+    }
+    kvi_log(KVI_LOG_INFO, "engine open in %llu us: %s on %s, context %u", (unsigned long long)(kvi_os_now_us() - start), e->config.family,
+            e->backend->describe(e->device), e->plan.ctx_size);
+    *out = e->handle;
+    return KVRT_OK;
+}
+
+kvrt_status kvrt_engine_close(kvrt_engine handle)
+{
+    kvi_engine *e;
+    /* Whoever holds the seat is inside; sessions are checked too, because their holders use the engine. */
+    kvrt_status status = kvi_engine_enter(handle, false, &e, NULL);
+    if (status < KVRT_OK) return status;
+    bool reentrant = in_callback == e, busy = !reentrant && atomic_exchange(&e->driving, true);
+    kvi_handle_leave(handle);
+    if (reentrant) return KVRT_REENTRANT;
+    if (busy) return KVRT_BUSY;
+    void *object;
+    status = kvi_handle_close(handle, KVI_HANDLE_ENGINE, &object);
+    if (status < KVRT_OK) {
+        if (status == KVRT_BUSY) atomic_store(&e->driving, false);
+        return status;
+    }
+    engine_destroy(object);
+    return KVRT_OK;
+}
+
+/* -------------------------------------------------------------------------------------------------------- facts --- */
+kvrt_status kvrt_engine_get_info(kvrt_engine handle, kvrt_engine_info *out, kvrt_error *error)
+{
+    kvi_engine *e;
+    if (!out || out->size < sizeof *out) return kvi_error_set(error, KVRT_ARG, "kvrt_engine_info: size not set");
+    KVI_TRY(kvi_engine_enter(handle, false, &e, error));
+    static const char *const dtypes[] = {"f32", "f16", "bf16"};
+    const kvi_model_config *c = &e->config;
+    kvrt_engine_info info = {
+        .size = out->size, .n_layers = c->n_layers, .n_heads = c->n_heads, .n_kv_heads = c->n_kv_heads, .head_dim = c->head_dim,
+        .hidden_size = c->hidden_size, .ffn_size = c->ffn_size, .vocab_size = c->vocab_size, .ctx_size = e->plan.ctx_size,
+        .ctx_model = c->ctx_model, .n_params = e->weights.n_params, .weight_bytes = e->weights.bytes, .workspace_bytes = e->plan.workspace_bytes,
+        .kv_pool_bytes = e->plan.limits.pool_bytes, .kv_pool_used_bytes = kvi_pool_used_bytes(&e->pool), .architecture = c->family,
+        .backend = e->backend->name, .device = e->backend->describe(e->device), .kv_format = kvi_options_string(e->options, "kv.format"),
+        .weight_dtype = dtypes[e->weights.dtype], .bos_id = c->bos_id, .eos_id = c->n_eos ? c->eos_ids[0] : -1, .n_sessions = e->n_sessions,
+        .resident_bytes = e->plan.total_bytes, .weight_read_bytes = e->weights.read_bytes};
+    for (uint32_t g = 0; g < e->program.program.n_groups; g++)
+        if (!e->program.groups[g].window) info.kv_bytes_per_token += (double)kvi_kv_page_bytes(e->body, &e->program.groups[g].shape) / KVI_KV_PAGE;
+    *out = info;
+    kvi_engine_leave(e, false);
+    return KVRT_OK;
+}
+
+static kvrt_status need_tokenizer(const kvi_engine *e, kvrt_error *error)
+{
+    return e->tokenizer ? KVRT_OK : kvi_error_set(error, KVRT_STATE, "engine: a synthetic shape has no tokenizer");
+}
+
+kvrt_status kvrt_tokenize(kvrt_engine handle, const char *text, int64_t len, uint32_t flags, int32_t *ids, uint64_t cap, uint64_t *n,
+                          kvrt_error *error)
+{
+    kvi_engine *e;
+    if (!text || !n || len < -1 || (cap && !ids)) return kvi_error_set(error, KVRT_ARG, "kvrt_tokenize: text, n or ids is NULL, or len negative");
+    KVI_TRY(kvi_engine_enter(handle, false, &e, error));
+    kvi_ids list = {0};
+    kvrt_status status = need_tokenizer(e, error);
+    if (status >= KVRT_OK) status = kvi_tokenizer_encode(e->tokenizer, text, len < 0 ? strlen(text) : (size_t)len, flags, &list, error);
+    if (status >= KVRT_OK) {
+        size_t copied = list.len < cap ? list.len : cap;
+        if (copied) memcpy(ids, list.data, copied * sizeof *ids);
+        *n = list.len;
+        status = list.len > cap ? KVRT_PARTIAL : KVRT_OK;
+    }
+    kvi_ids_free(&list);
+    kvi_engine_leave(e, false);
+    return status;
+}
+
+kvrt_status kvrt_detokenize(kvrt_engine handle, const int32_t *ids, uint64_t n, uint32_t flags, char *text, uint64_t cap, uint64_t *len,
+                            kvrt_error *error)
+{
+    kvi_engine *e;
+    if (!len || (n && !ids) || (cap && !text)) return kvi_error_set(error, KVRT_ARG, "kvrt_detokenize: ids, text or len is NULL");
+    KVI_TRY(kvi_engine_enter(handle, false, &e, error));
+    kvi_buf out = {0};
+    kvrt_status status = need_tokenizer(e, error);
+    for (uint64_t i = 0; i < n && status >= KVRT_OK; i++)
+        if (ids[i] < 0 || (uint32_t)ids[i] >= e->config.vocab_size)
+            status = kvi_error_set(error, KVRT_ARG, "token %llu: id %d, need 0..%u", (unsigned long long)i, ids[i], e->config.vocab_size - 1);
+    if (status >= KVRT_OK) status = kvi_tokenizer_decode(e->tokenizer, ids, n, flags, &out, error);
+    if (status >= KVRT_OK) {
+        size_t copied = out.len < cap ? out.len : cap;
+        if (copied) memcpy(text, out.data, copied);
+        *len = out.len;
+        status = out.len > cap ? KVRT_PARTIAL : KVRT_OK;
+    }
+    kvi_buf_free(&out);
+    kvi_engine_leave(e, false);
+    return status;
+}

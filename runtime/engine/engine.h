@@ -1,0 +1,125 @@
+/* engine.h - what the files of runtime/engine share: the engine, the session, the plan. Everything public enters through kvi_engine_enter or
+ * kvi_session_enter and leaves through the matching call. */
+#ifndef KVI_ENGINE_H
+#define KVI_ENGINE_H
+#include "handle.h"
+#include "../base/options.h"
+#include "../base/mem.h"
+#include "../base/os.h"
+#include "../kv/format.h"
+#include "../kv/pages.h"
+#include "../model/forward.h"
+#include "../text/sampler.h"
+#include "../text/stream.h"
+#include "../text/tokenizer.h"
+#include "../../kernels/backend.h"
+
+#include <stdatomic.h>
+
+#define KVI_COMMIT_BATCH 8u /* pages encoded by one call of the backend */
+
+/* ------------------------------------------------------------------------------------------------------- plan --- */
+/* Everything that takes memory, from the recorded program and the options alone. */
+typedef struct kvi_memory_plan {
+    kvi_limits limits;
+    uint64_t weight_bytes;    /* taken by the device beside the map */
+    uint64_t workspace_bytes;
+    uint64_t context_bytes;
+    uint64_t budget_bytes;    /* what may be used in all */
+    uint64_t session_kv_bytes;/* pool bytes of one session of ctx_size tokens */
+    uint64_t total_bytes;
+    uint32_t ctx_size;
+    const char *capped_by;    /* "memory", "model", "request" */
+} kvi_memory_plan;
+
+/* The parts of a plan that do not change between KV formats. */
+typedef struct kvi_plan_input {
+    const kvi_model_config *config;
+    const kvi_program *program;
+    const kvi_backend *backend;
+    kvi_device_options device_options;
+    uint64_t weight_bytes, context_bytes, budget_bytes;
+    uint32_t chunk, tail, n_sessions;
+    int64_t ctx_request; /* -1: auto */
+} kvi_plan_input;
+
+/* Pool bytes of one session with ctx tokens: sink, body, tail and the pages of a chunk under way. */
+uint64_t kvi_plan_session_bytes(const kvi_plan_input *input, kvi_kv_format body, uint64_t ctx);
+/* Decides the context. OVER_BUDGET when the requested context, or no context at all, fits. */
+kvrt_status kvi_plan_memory(const kvi_plan_input *input, kvi_kv_format body, kvi_memory_plan *out, kvrt_error *error);
+/* Reads the common options: device, chunk, tail, budget. `available` is what the device has free. */
+void kvi_plan_input_from(const kvrt_options *options, uint64_t available, kvi_plan_input *out);
+kvi_device_options kvi_device_options_from(const kvrt_options *options);
+/* kv.format of the options; ARG when unknown. */
+kvrt_status kvi_format_option(const kvrt_options *options, kvi_kv_format *body, kvi_kv_code *plain, kvrt_error *error);
+
+/* ------------------------------------------------------------------------------------------------------ engine --- */
+typedef struct kvi_engine {
+    kvrt_engine handle;
+    kvrt_options *options;
+    kvi_model_config config;
+    kvi_checkpoint *checkpoint; /* NULL for a synthetic shape */
+    kvi_tokenizer *tokenizer;   /* NULL for a synthetic shape */
+    kvi_model_weights weights;
+    kvi_model_program program;
+    const kvi_backend *backend;
+    kvi_device *device;
+    kvi_memory_plan plan;
+    kvi_kv_format body;
+    kvi_pool pool;
+    kvi_encode_params encode;
+    float *logits;              /* (vocab) host copy of one row */
+    struct kvi_session *sessions;
+    uint32_t n_sessions;
+    atomic_bool driving;
+    atomic_bool lost;           /* after DEVICE_LOST or INTERNAL only close works */
+    _Atomic uint64_t next_request;
+} kvi_engine;
+
+/* State of a generation that a pause must keep. */
+typedef struct kvi_generation {
+    bool active;
+    kvi_stream stream;
+    kvi_sampler sampler;
+    kvi_decode_start decode;
+    uint64_t request, prefill_us, decode_us, first_token_us;
+    uint32_t n_prompt, n_reused, n_generated;
+    int64_t max_tokens;
+    bool ignore_eos, token_events;
+} kvi_generation;
+
+typedef struct kvi_session {
+    kvrt_session handle;
+    kvi_engine *engine;
+    struct kvi_session *next;
+    kvrt_options *options; /* the engine's, overridden by those of create */
+    int32_t *tokens;       /* (ctx_size) */
+    uint32_t n_tokens;
+    uint32_t n_cached;     /* leading tokens whose K/V are in the pages */
+    uint32_t ctx_size;
+    kvi_pages pages;
+    kvi_generation gen;
+} kvi_session;
+
+/* Entering: a held object, or a status. `drive` also takes the engine's driving seat (BUSY, REENTRANT, DEVICE_LOST). */
+kvrt_status kvi_engine_enter(kvrt_engine handle, bool drive, kvi_engine **out, kvrt_error *error);
+void kvi_engine_leave(kvi_engine *engine, bool drive);
+kvrt_status kvi_session_enter(kvrt_session handle, bool drive, kvi_session **out, kvrt_error *error);
+void kvi_session_leave(kvi_session *session, bool drive);
+
+/* Calls the host's callback; while it runs, driving calls on this engine answer REENTRANT. NULL fn continues. */
+int32_t kvi_engine_event(kvi_engine *engine, kvrt_event_fn fn, void *user, kvrt_event *event);
+
+/* Closes a session that is out of the handle table. */
+void kvi_session_destroy(kvi_session *session);
+
+/* ------------------------------------------------------------------------------------------------------- steps --- */
+/* Computes tokens [n_cached, n_cached + n) of the session; logits of the given rows (relative, increasing) stay readable on the device
+ * until the next step. Looks at the cancel flag between slices. n <= limits.max_rows. Errors: CTX_FULL, CANCELLED, ... */
+kvrt_status kvi_step_tokens(kvi_session *session, uint32_t n, const uint32_t *rows, uint32_t n_rows, kvrt_error *error);
+/* Cuts the cache to at most n tokens (page-rounded where pages are encoded). */
+void kvi_session_cut_cache(kvi_session *session, uint32_t n);
+/* Encodes the pages that are due. */
+kvrt_status kvi_session_commit(kvi_session *session, kvrt_error *error);
+
+#endif

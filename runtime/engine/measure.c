@@ -1,0 +1,106 @@
+/* measure.c - the measurement section of kvrt.h: synthetic fill, operation times, devices. */
+#include "engine.h"
+
+#include <string.h>
+
+void kvrt_measure_devices(kvrt_line_fn fn, void *user)
+{
+    if (!fn) return;
+    bool cuda = false;
+    char text[256];
+    for (uint32_t i = 0; kvi_backend_at(i); i++) {
+        bool usable = kvi_backend_at(i)->probe(NULL, text, sizeof text);
+        cuda = cuda || strcmp(kvi_backend_at(i)->name, "cuda") == 0;
+        fn(kvi_backend_at(i)->name, text, usable, user);
+    }
+    if (!cuda) fn("cuda", "not in this build", 0, user);
+}
+
+/* Fills records with plain values: 16-bit patterns near +-1, different everywhere. Any format built from a page starts from such rows. */
+static void synthetic_record(uint8_t *bytes, uint64_t len, kvi_kv_code plain, uint64_t *state)
+{
+    for (uint64_t i = 0; i + 4 <= len; i += 4) {
+        *state = *state * 6364136223846793005u + 1442695040888963407u;
+        uint32_t r = (uint32_t)(*state >> 33), word;
+        if (plain == KVI_KV_F32) word = 0x3e800000u | (r << 31) | ((r >> 1) & 0x00ffffffu);
+        else if (plain == KVI_KV_BF16) word = 0x3e803e80u | (r & 0x80ff80ffu);
+        else word = 0x34003400u | (r & 0x8bff8bffu);
+        memcpy(bytes + i, &word, 4);
+    }
+}
+
+static kvrt_status fill_page(kvi_session *s, uint32_t group, uint32_t page, uint8_t *record, uint64_t *state, kvrt_error *error)
+{
+    kvi_engine *e = s->engine;
+    const kvi_cache_group *g = &e->program.groups[group];
+    const kvi_page_ref *ref = &s->pages.table[group][page];
+    const uint64_t bytes = kvi_kv_record_bytes(ref->format, g->shape.head_dim);
+    if (ref->unit == KVI_KV_NO_EXTENT) return KVRT_OK;
+    for (uint32_t i = 0; i < g->shape.n_layers * g->shape.n_kv_heads; i++) {
+        synthetic_record(record, bytes, g->plain, state);
+        KVI_TRY(e->backend->pool_write(e->device, (uint64_t)ref->unit * KVI_KV_UNIT + i * bytes, record, bytes, error));
+    }
+    return KVRT_OK;
+}
+
+static kvrt_status fill(kvi_session *s, uint32_t n, uint64_t seed, kvrt_error *error)
+{
+    kvi_engine *e = s->engine;
+    uint64_t largest = 0, state = seed * 2 + 1;
+    for (uint32_t g = 0; g < s->pages.n_groups; g++) {
+        uint64_t bytes = kvi_kv_record_bytes(kvi_pages_plain(&e->program.groups[g]), e->program.groups[g].shape.head_dim);
+        if (bytes > largest) largest = bytes;
+    }
+    uint8_t *record = kvi_mem_alloc(largest);
+    if (!record) return kvi_error_nomem(error, largest, "synthetic record");
+    kvrt_status status = KVRT_OK;
+    /* Page by page, committing on the way, so that the pool is used exactly as in generation. */
+    for (uint32_t done = s->n_cached, end = s->n_cached + n; done < end && status >= KVRT_OK;) {
+        uint32_t page = done / KVI_KV_PAGE, next = (page + 1) * KVI_KV_PAGE < end ? (page + 1) * KVI_KV_PAGE : end;
+        if (!kvi_pages_extend(&s->pages, next)) {
+            status = kvi_error_set(error, KVRT_CTX_FULL, "KV pool: no room for position %u", next);
+            break;
+        }
+        for (uint32_t g = 0; g < s->pages.n_groups && status >= KVRT_OK; g++) status = fill_page(s, g, page, record, &state, error);
+        for (uint32_t i = done; i < next; i++) s->tokens[i] = (int32_t)(i % e->config.vocab_size);
+        if (status >= KVRT_OK) s->n_cached = s->n_tokens = done = next;
+        if (status >= KVRT_OK) status = kvi_session_commit(s, error);
+    }
+    kvi_mem_free(record);
+    return status;
+}
+
+kvrt_status kvrt_measure_fill(kvrt_session handle, uint64_t n, uint64_t seed, kvrt_error *error)
+{
+    kvi_session *s;
+    KVI_TRY(kvi_session_enter(handle, true, &s, error));
+    kvrt_status status = KVRT_OK;
+    if (s->n_cached != s->n_tokens) status = kvi_error_set(error, KVRT_STATE, "fill: the session has tokens that are not computed yet");
+    else if (n > s->ctx_size - s->n_tokens)
+        status = kvi_error_set(error, KVRT_CTX_FULL, "fill: %llu positions, need at most %u", (unsigned long long)n, s->ctx_size - s->n_tokens);
+    if (status >= KVRT_OK) status = fill(s, (uint32_t)n, seed, error);
+    kvi_session_leave(s, true);
+    return status;
+}
+
+kvrt_status kvrt_measure_ops(kvrt_engine handle, int32_t enable, kvrt_error *error)
+{
+    kvi_engine *e;
+    KVI_TRY(kvi_engine_enter(handle, true, &e, error));
+    e->backend->time_ops(e->device, enable != 0);
+    kvi_engine_leave(e, true);
+    return KVRT_OK;
+}
+
+kvrt_status kvrt_measure_op_at(kvrt_engine handle, uint32_t index, kvrt_op_time *out, kvrt_error *error)
+{
+    kvi_engine *e;
+    kvi_op_time time;
+    if (!out || out->size < sizeof *out) return kvi_error_set(error, KVRT_ARG, "kvrt_op_time: size not set");
+    KVI_TRY(kvi_engine_enter(handle, true, &e, error));
+    bool found = e->backend->op_time_at(e->device, index, &time);
+    kvi_engine_leave(e, true);
+    if (!found) return KVRT_DONE;
+    *out = (kvrt_op_time){.size = out->size, .op = time.op, .kernel = time.kernel, .calls = time.calls, .total_us = time.total_us, .bytes = time.bytes};
+    return KVRT_OK;
+}

@@ -1,0 +1,236 @@
+/* plan.c - every byte, computed before anything is allocated: what one session takes in a format, how long a context fits, and kvrt_plan. */
+#include "engine.h"
+#include "../model/shapes.h"
+
+#include <string.h>
+
+kvi_device_options kvi_device_options_from(const kvrt_options *options)
+{
+    int64_t threads = kvi_options_i64(options, "cpu.threads");
+    const char *driver = kvi_options_string(options, "debug.cuda_driver");
+    return (kvi_device_options){.n_threads = threads > 0 ? (uint32_t)threads : kvi_os_cpu_count(), .amx = kvi_options_bool(options, "cpu.amx"),
+                                .isa = kvi_options_string(options, "cpu.isa"), .cuda_driver = driver[0] ? driver : NULL,
+                                .device_index = (int32_t)kvi_options_i64(options, "device.index")};
+}
+
+kvrt_status kvi_format_option(const kvrt_options *options, kvi_kv_format *body, kvi_kv_code *plain, kvrt_error *error)
+{
+    const char *name = kvi_options_string(options, "kv.format");
+    if (!kvi_kv_format_parse(name, strlen(name), body))
+        return kvi_error_set(error, KVRT_ARG, "option kv.format: found '%.40s', need f32, f16, bf16, i8, f8, k4v4, k4v2, k3v3, k2v2 or kXvY", name);
+    *plain = kvi_kv_format_is_plain(*body) && KVI_KV_K_CODE(*body) == KVI_KV_V_CODE(*body) ? KVI_KV_K_CODE(*body) : KVI_KV_F16;
+    return KVRT_OK;
+}
+
+void kvi_plan_input_from(const kvrt_options *options, uint64_t available, kvi_plan_input *out)
+{
+    uint64_t limit = (uint64_t)kvi_options_i64(options, "mem.limit"), reserve = (uint64_t)kvi_options_i64(options, "mem.reserve");
+    uint64_t budget = available > reserve ? available - reserve : 0;
+    if (limit) budget = limit > reserve && kvi_options_is_set(options, "mem.reserve") ? limit - reserve : limit;
+    out->device_options = kvi_device_options_from(options);
+    out->budget_bytes = budget;
+    out->chunk = (uint32_t)kvi_options_i64(options, "ctx.chunk");
+    out->tail = (uint32_t)kvi_options_i64(options, "kv.tail");
+    out->n_sessions = (uint32_t)kvi_options_i64(options, "ctx.sessions");
+    out->ctx_request = kvi_options_i64(options, "ctx.size");
+}
+
+static uint64_t page_bytes(const kvi_kv_shape *shape, uint32_t format) { return (uint64_t)kvi_kv_page_units(format, shape) * KVI_KV_UNIT; }
+
+uint64_t kvi_plan_session_bytes(const kvi_plan_input *input, kvi_kv_format body, uint64_t ctx)
+{
+    uint64_t total = 0;
+    const uint64_t pages = (ctx + KVI_KV_PAGE - 1) / KVI_KV_PAGE;
+    /* Plain at once: the sink, the tail, the page being filled, and the pages that a chunk appends before they can be committed. */
+    const uint64_t plain_most = 1 + (input->tail + input->chunk + KVI_KV_PAGE - 1) / KVI_KV_PAGE + 2;
+    for (uint32_t g = 0; g < input->program->n_groups; g++) {
+        const kvi_cache_group *group = &input->program->groups[g];
+        const kvi_kv_format plain = kvi_pages_plain(group);
+        uint64_t held = pages;
+        if (group->window) {
+            uint64_t window_pages = (group->window + input->chunk + KVI_KV_PAGE - 1) / KVI_KV_PAGE + 2;
+            if (window_pages < held) held = window_pages;
+        }
+        uint64_t n_plain = kvi_kv_format_is_plain(body) || held < plain_most ? held : plain_most;
+        total += n_plain * page_bytes(&group->shape, plain) + (held - n_plain) * page_bytes(&group->shape, body);
+    }
+    return total;
+}
+
+static kvi_limits limits_for(const kvi_plan_input *input, kvi_kv_format body, uint64_t ctx)
+{
+    kvi_limits limits = {.max_rows = input->chunk, .max_seqs = input->n_sessions, .max_ctx = (uint32_t)ctx};
+    if (limits.max_rows > ctx) limits.max_rows = (uint32_t)ctx;
+    /* Logits of a whole chunk only where they are small: 64 MiB. */
+    uint64_t rows = (64ull << 20) / ((uint64_t)input->program->vocab_size * 4);
+    limits.max_logit_rows = rows < 1 ? 1 : rows > limits.max_rows ? limits.max_rows : (uint32_t)rows;
+    limits.pool_bytes = input->n_sessions * kvi_plan_session_bytes(input, body, ctx);
+    limits.page_formats = (1u << KVI_KV_K_CODE(body)) | (1u << KVI_KV_V_CODE(body)) | (1u << input->program->groups[0].plain);
+    return limits;
+}
+
+static uint64_t total_at(const kvi_plan_input *input, kvi_kv_format body, uint64_t ctx, kvi_memory_plan *out)
+{
+    out->limits = limits_for(input, body, ctx);
+    out->ctx_size = (uint32_t)ctx;
+    out->weight_bytes = input->weight_bytes;
+    out->context_bytes = input->context_bytes;
+    out->budget_bytes = input->budget_bytes;
+    out->session_kv_bytes = kvi_plan_session_bytes(input, body, ctx);
+    out->workspace_bytes = input->backend->workspace_bytes(input->program, &out->limits, &input->device_options);
+    out->total_bytes = out->weight_bytes + out->context_bytes + out->workspace_bytes + out->limits.pool_bytes;
+    return out->total_bytes;
+}
+
+kvrt_status kvi_plan_memory(const kvi_plan_input *input, kvi_kv_format body, kvi_memory_plan *out, kvrt_error *error)
+{
+    memset(out, 0, sizeof *out);
+    uint64_t high = input->ctx_request > 0 ? (uint64_t)input->ctx_request : input->config->ctx_model;
+    if (total_at(input, body, high, out) <= input->budget_bytes) {
+        out->capped_by = input->ctx_request > 0 ? "request" : "model";
+        return KVRT_OK;
+    }
+    if (input->ctx_request > 0)
+        return kvi_error_memory(error, KVRT_OVER_BUDGET, out->total_bytes, input->budget_bytes,
+                                "context of %llu tokens: needs %llu MiB, the budget is %llu MiB", (unsigned long long)high,
+                                (unsigned long long)(out->total_bytes >> 20), (unsigned long long)(input->budget_bytes >> 20));
+    /* Total bytes grow with the context: bisect on whole pages. */
+    uint64_t low = 0;
+    for (uint64_t step = (high + KVI_KV_PAGE - 1) / KVI_KV_PAGE; step > 0; step = step > 1 ? (step + 1) / 2 : 0)
+        while ((low + step) * KVI_KV_PAGE <= high && total_at(input, body, (low + step) * KVI_KV_PAGE, out) <= input->budget_bytes) low += step;
+    out->capped_by = "memory";
+    if (low == 0) {
+        total_at(input, body, KVI_KV_PAGE, out);
+        return kvi_error_memory(error, KVRT_OVER_BUDGET, out->total_bytes, input->budget_bytes,
+                                "model: needs %llu MiB for its smallest context, the budget is %llu MiB",
+                                (unsigned long long)(out->total_bytes >> 20), (unsigned long long)(input->budget_bytes >> 20));
+    }
+    total_at(input, body, low * KVI_KV_PAGE, out);
+    return KVRT_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------------- public --- */
+/* What kvrt_plan holds while it works; nothing of it survives the call. */
+typedef struct planner {
+    kvi_model_config config;
+    kvi_checkpoint *checkpoint;
+    kvi_model_weights weights;
+    kvi_model_program program;
+    kvi_plan_input input;
+} planner;
+
+static kvi_dtype synthetic_dtype(const kvrt_options *options)
+{
+    const char *name = kvi_options_string(options, "model.weights");
+    return strcmp(name, "f32") == 0 ? KVI_F32 : strcmp(name, "f16") == 0 ? KVI_F16 : KVI_BF16;
+}
+
+static kvrt_status planner_open(planner *p, const kvrt_options *options, kvrt_error *error)
+{
+    const char *path = kvi_options_string(options, "model.path"), *shape = kvi_options_string(options, "model.shape");
+    if (!path[0] && !shape[0]) return kvi_error_set(error, KVRT_ARG, "plan: need model.path or model.shape");
+    if (path[0]) {
+        KVI_TRY(kvi_config_read(path, &p->config, error));
+        KVI_TRY(kvi_checkpoint_open(path, false, &p->checkpoint, error));
+    } else KVI_TRY(kvi_shape_config(shape, &p->config, error));
+    KVI_TRY(kvi_weights_bind(&p->config, p->checkpoint, synthetic_dtype(options), NULL, NULL, NULL, NULL, &p->weights, error));
+    kvi_record_options record = {.rotate = kvi_options_bool(options, "kv.rotate"), .plain = KVI_KV_F16, .head_parts = 1, .disable = ""};
+    KVI_TRY(kvi_model_record(&p->config, &p->weights, &record, &p->program, error));
+    return KVRT_OK;
+}
+
+static void planner_close(planner *p)
+{
+    kvi_model_program_free(&p->program);
+    kvi_weights_free(&p->weights);
+    kvi_checkpoint_close(p->checkpoint);
+}
+
+static void fill_row(const planner *p, const char *name, kvi_kv_format body, kvrt_plan_row *row)
+{
+    uint32_t size = row->size;
+    kvi_memory_plan plan;
+    memset(row, 0, sizeof *row);
+    row->size = size;
+    row->kv = name;
+    row->bits_per_element = kvi_kv_bits_per_element(body, p->config.head_dim);
+    uint64_t plain = 0;
+    for (uint32_t g = 0; g < p->program.program.n_groups; g++) {
+        const kvi_cache_group *group = &p->program.program.groups[g];
+        if (group->window) continue; /* fixed, not per token */
+        row->bytes_per_token += (double)kvi_kv_page_bytes(body, &group->shape) / KVI_KV_PAGE;
+        plain += kvi_kv_page_bytes(kvi_pages_plain(group), &group->shape);
+    }
+    const uint64_t n_plain = 1 + (p->input.tail + p->input.chunk + KVI_KV_PAGE - 1) / KVI_KV_PAGE + 2;
+    if (!kvi_kv_format_is_plain(body)) row->fixed_kv_bytes = (uint64_t)((double)n_plain * ((double)plain - row->bytes_per_token * KVI_KV_PAGE));
+    kvi_plan_input longest = p->input;
+    longest.ctx_request = -1;
+    row->capped_by = "nothing fits";
+    if (kvi_plan_memory(&longest, body, &plan, NULL) >= KVRT_OK) row->max_ctx = plan.ctx_size, row->capped_by = plan.capped_by;
+    row->ctx = p->input.ctx_request > 0 ? (uint64_t)p->input.ctx_request : row->max_ctx;
+    if (row->ctx == 0) row->ctx = KVI_KV_PAGE;
+    row->total_bytes = total_at(&p->input, body, row->ctx, &plan);
+    row->kv_bytes = plan.limits.pool_bytes;
+    row->fits = row->total_bytes <= p->input.budget_bytes;
+    uint64_t rest = plan.total_bytes - plan.limits.pool_bytes;
+    if (row->fits && plan.session_kv_bytes) row->max_sessions = (p->input.budget_bytes - rest) / plan.session_kv_bytes;
+}
+
+static kvrt_status fill_rows(const planner *p, const char *formats, kvrt_plan_row *rows, uint64_t cap, uint64_t *n, kvrt_error *error)
+{
+    *n = 0;
+    for (uint32_t i = 0;; i++) {
+        kvi_kv_format body;
+        const char *name = kvi_kv_format_at(i, &body);
+        if (!name) break;
+        if (!formats && body == KVI_KV_FMT_F32) continue; /* for tests; only on request */
+        if (formats) {
+            size_t len = strlen(name);
+            const char *at = formats;
+            while (at && (strncmp(at, name, len) != 0 || (at[len] && at[len] != ','))) at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL;
+            if (!at) continue;
+        }
+        if (*n < cap) {
+            if (rows[*n].size < sizeof *rows) return kvi_error_set(error, KVRT_ARG, "kvrt_plan_row: size not set");
+            fill_row(p, name, body, &rows[*n]);
+        }
+        ++*n;
+    }
+    if (*n == 0) return kvi_error_set(error, KVRT_ARG, "plan: no known KV format in '%.100s'", formats ? formats : "");
+    return *n > cap ? KVRT_PARTIAL : KVRT_OK;
+}
+
+kvrt_status kvrt_plan(const kvrt_options *options, const char *formats, kvrt_plan_info *info, kvrt_plan_row *rows, uint64_t cap, uint64_t *n,
+                      kvrt_error *error)
+{
+    if (!n || (cap && !rows)) return kvi_error_set(error, KVRT_ARG, "kvrt_plan: n or rows is NULL");
+    planner *p = kvi_mem_zalloc(1, sizeof *p);
+    if (!p) return kvi_error_nomem(error, sizeof *p, "plan");
+    kvrt_status status = planner_open(p, options, error);
+    if (status >= KVRT_OK) {
+        const char *want = kvi_options_string(options, "device.backend");
+        p->input.backend = &kvi_backend_cpu;
+        for (uint32_t i = 0; kvi_backend_at(i); i++)
+            if (strcmp(kvi_backend_at(i)->name, want) == 0) p->input.backend = kvi_backend_at(i);
+        p->input.config = &p->config;
+        p->input.program = &p->program.program;
+        kvi_plan_input_from(options, kvi_os_memory_available(), &p->input);
+        /* A memory limit stands for a card: its weights have to fit too. On the CPU alone they stay in the map. */
+        bool card = kvi_options_i64(options, "mem.limit") > 0;
+        p->input.weight_bytes = card ? p->weights.bytes : 0;
+        p->input.context_bytes = card ? 450ull << 20 : 0;
+        status = fill_rows(p, formats, rows, cap, n, error);
+        if (info && info->size >= sizeof *info) {
+            kvi_memory_plan plan;
+            total_at(&p->input, KVI_KV_FMT_F16, p->input.ctx_request > 0 ? (uint64_t)p->input.ctx_request : p->config.ctx_model, &plan);
+            *info = (kvrt_plan_info){.size = info->size, .weight_bytes = p->weights.bytes, .workspace_bytes = plan.workspace_bytes,
+                                     .device_context_bytes = p->input.context_bytes, .budget_bytes = p->input.budget_bytes,
+                                     .reserve_bytes = (uint64_t)kvi_options_i64(options, "mem.reserve"), .ctx_model = p->config.ctx_model,
+                                     .n_params = p->weights.n_params};
+            memcpy(info->architecture, p->config.family, strlen(p->config.family) + 1);
+        }
+    }
+    planner_close(p);
+    kvi_mem_free(p);
+    return status;
+}

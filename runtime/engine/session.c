@@ -1,0 +1,230 @@
+/* session.c - one timeline of tokens: creating, closing, making it equal to a list, cutting it. Nothing here computes. */
+#include "engine.h"
+
+#include <string.h>
+
+static kvrt_status check_session_options(const kvi_engine *e, const kvi_session *s, kvi_kv_format *body, kvrt_error *error)
+{
+    kvi_kv_code plain;
+    KVI_TRY(kvi_format_option(s->options, body, &plain, error));
+    uint32_t need = (1u << KVI_KV_K_CODE(*body)) | (1u << KVI_KV_V_CODE(*body));
+    bool same_plain = !kvi_kv_format_is_plain(*body) || plain == e->program.groups[0].plain;
+    if ((need & ~e->plan.limits.page_formats) || !same_plain)
+        return kvi_error_set(error, KVRT_UNSUPPORTED, "session: kv.format %s, need one the engine was opened for (%s)",
+                             kvi_options_string(s->options, "kv.format"), kvi_options_string(e->options, "kv.format"));
+    return KVRT_OK;
+}
+
+static kvrt_status session_init(kvi_engine *e, const kvrt_options *options, kvi_session *s, kvrt_error *error)
+{
+    kvi_kv_format body;
+    s->engine = e;
+    KVI_TRY(kvrt_options_clone(e->options, &s->options, error));
+    KVI_TRY(kvi_options_merge(s->options, options, error));
+    KVI_TRY(check_session_options(e, s, &body, error));
+    int64_t ctx = options && kvi_options_is_set(options, "ctx.size") ? kvi_options_i64(options, "ctx.size") : -1;
+    s->ctx_size = ctx > 0 ? (uint32_t)(ctx < UINT32_MAX ? ctx : UINT32_MAX) : e->plan.ctx_size;
+    if (s->ctx_size > e->plan.ctx_size)
+        return kvi_error_set(error, KVRT_ARG, "session: ctx.size %u, need at most the engine's %u", s->ctx_size, e->plan.ctx_size);
+    s->tokens = kvi_mem_zalloc(s->ctx_size, sizeof *s->tokens);
+    if (!s->tokens) return kvi_error_nomem(error, (uint64_t)s->ctx_size * 4, "token list");
+    return kvi_pages_init(&s->pages, &e->pool, e->program.program.groups, e->program.program.n_groups, s->ctx_size, body,
+                          (uint32_t)kvi_options_i64(s->options, "kv.tail"), error);
+}
+
+static void generation_free(kvi_generation *gen)
+{
+    if (!gen->active) return;
+    kvi_stream_free(&gen->stream);
+    kvi_sampler_free(&gen->sampler);
+    memset(gen, 0, sizeof *gen);
+}
+
+void kvi_session_destroy(kvi_session *s)
+{
+    kvi_session **link = &s->engine->sessions;
+    while (*link && *link != s) link = &(*link)->next;
+    if (*link) {
+        *link = s->next;
+        s->engine->n_sessions--;
+    }
+    generation_free(&s->gen);
+    kvi_pages_free(&s->pages);
+    kvi_mem_free(s->tokens);
+    kvrt_options_destroy(s->options);
+    kvi_mem_free(s);
+}
+
+kvrt_status kvrt_session_create(kvrt_engine engine, const kvrt_options *options, kvrt_session *out, kvrt_error *error)
+{
+    kvi_engine *e;
+    if (!out) return kvi_error_set(error, KVRT_ARG, "kvrt_session_create: out is NULL");
+    *out = NULL;
+    KVI_TRY(kvi_engine_enter(engine, true, &e, error));
+    kvi_session *s = kvi_mem_zalloc(1, sizeof *s);
+    kvrt_status status = s ? session_init(e, options, s, error) : kvi_error_nomem(error, sizeof *s, "session");
+    if (status >= KVRT_OK) {
+        s->handle = kvi_handle_new(KVI_HANDLE_SESSION, s);
+        if (!s->handle) status = kvi_error_set(error, KVRT_STATE, "session: 1024 objects are open, need a free place");
+    }
+    if (status >= KVRT_OK) {
+        s->next = e->sessions;
+        e->sessions = s;
+        e->n_sessions++;
+        *out = s->handle;
+    } else if (s) kvi_session_destroy(s);
+    kvi_engine_leave(e, true);
+    return status;
+}
+
+kvrt_status kvrt_session_close(kvrt_session handle)
+{
+    kvi_session *s;
+    KVI_TRY(kvi_session_enter(handle, true, &s, NULL));
+    kvi_engine *e = s->engine;
+    void *object;
+    kvi_handle_leave(handle);
+    kvrt_status status = kvi_handle_close(handle, KVI_HANDLE_SESSION, &object);
+    if (status >= KVRT_OK) kvi_session_destroy(object);
+    atomic_store(&e->driving, false);
+    return status;
+}
+
+kvrt_status kvrt_session_get_info(kvrt_session handle, kvrt_session_info *out, kvrt_error *error)
+{
+    kvi_session *s;
+    if (!out || out->size < sizeof *out) return kvi_error_set(error, KVRT_ARG, "kvrt_session_info: size not set");
+    KVI_TRY(kvi_session_enter(handle, false, &s, error));
+    kvrt_session_info info = {.size = out->size, .ctx_size = s->ctx_size, .n_tokens = s->n_tokens, .n_cached = s->n_cached,
+                              .kv_bytes = kvi_pages_bytes(&s->pages)};
+    kvi_pages_count(&s->pages, &info.n_pages, &info.n_packed_pages);
+    *out = info;
+    kvi_session_leave(s, false);
+    return KVRT_OK;
+}
+
+kvrt_status kvrt_session_tokens(kvrt_session handle, int32_t *ids, uint64_t cap, uint64_t *n, kvrt_error *error)
+{
+    kvi_session *s;
+    if (!n || (cap && !ids)) return kvi_error_set(error, KVRT_ARG, "kvrt_session_tokens: ids or n is NULL");
+    KVI_TRY(kvi_session_enter(handle, false, &s, error));
+    uint64_t copied = s->n_tokens < cap ? s->n_tokens : cap;
+    if (copied) memcpy(ids, s->tokens, copied * sizeof *ids);
+    *n = s->n_tokens;
+    kvi_session_leave(s, false);
+    return *n > cap ? KVRT_PARTIAL : KVRT_OK;
+}
+
+void kvi_session_cut_cache(kvi_session *s, uint32_t n)
+{
+    if (n < s->n_cached) s->n_cached = kvi_pages_rewind(&s->pages, n);
+}
+
+static kvrt_status check_ids(const kvi_session *s, const int32_t *ids, uint64_t n, uint64_t have, kvrt_error *error)
+{
+    if (n == 0) return kvi_error_set(error, KVRT_ARG, "prompt: 0 tokens, need at least 1");
+    if (!ids) return kvi_error_set(error, KVRT_ARG, "prompt: ids is NULL");
+    if (n > s->ctx_size - have)
+        return kvi_error_set(error, KVRT_CTX_FULL, "prompt: %llu tokens, need at most %llu (context of %u)", (unsigned long long)n,
+                             (unsigned long long)(s->ctx_size - have), s->ctx_size);
+    for (uint64_t i = 0; i < n; i++)
+        if (ids[i] < 0 || (uint32_t)ids[i] >= s->engine->config.vocab_size)
+            return kvi_error_set(error, KVRT_ARG, "prompt: token %llu is %d, need 0..%u", (unsigned long long)i, ids[i],
+                                 s->engine->config.vocab_size - 1);
+    return KVRT_OK;
+}
+
+kvrt_status kvrt_session_sync(kvrt_session handle, const int32_t *ids, uint64_t n, uint64_t *n_reused, kvrt_error *error)
+{
+    kvi_session *s;
+    KVI_TRY(kvi_session_enter(handle, true, &s, error));
+    kvrt_status status = check_ids(s, ids, n, 0, error);
+    if (status >= KVRT_OK) {
+        uint32_t same = 0, most = (uint32_t)n < s->n_tokens ? (uint32_t)n : s->n_tokens;
+        while (same < most && s->tokens[same] == ids[same]) same++;
+        kvi_session_cut_cache(s, same);
+        memcpy(s->tokens, ids, n * sizeof *ids);
+        s->n_tokens = (uint32_t)n;
+        if (s->n_cached > s->n_tokens) s->n_cached = s->n_tokens;
+        generation_free(&s->gen);
+        if (n_reused) *n_reused = s->n_cached;
+    }
+    kvi_session_leave(s, true);
+    return status;
+}
+
+kvrt_status kvrt_session_rewind(kvrt_session handle, uint64_t n, kvrt_error *error)
+{
+    kvi_session *s;
+    KVI_TRY(kvi_session_enter(handle, true, &s, error));
+    kvrt_status status = KVRT_OK;
+    if (n > s->n_tokens)
+        status = kvi_error_set(error, KVRT_ARG, "rewind: to %llu tokens, need at most %u", (unsigned long long)n, s->n_tokens);
+    else {
+        kvi_session_cut_cache(s, (uint32_t)n);
+        s->n_tokens = (uint32_t)n;
+        generation_free(&s->gen);
+    }
+    kvi_session_leave(s, true);
+    return status;
+}
+
+/* Computes what is missing before the appended tokens, then the tokens, asking for logits chunk by chunk. */
+static kvrt_status eval(kvi_session *s, uint64_t n, const uint32_t *rows, uint64_t n_rows, float *logits, kvrt_error *error)
+{
+    kvi_engine *e = s->engine;
+    const uint32_t base = s->n_tokens - (uint32_t)n, vocab = e->config.vocab_size;
+    uint64_t next = 0; /* row to deliver */
+    while (s->n_cached < s->n_tokens) {
+        uint32_t chunk = s->n_tokens - s->n_cached, n_here = 0;
+        if (chunk > e->plan.limits.max_rows) chunk = e->plan.limits.max_rows;
+        if (s->n_cached < base && chunk > base - s->n_cached) chunk = base - s->n_cached;
+        uint32_t wanted[8192];
+        /* Cut the chunk after the last row whose logits there is room for. */
+        while (s->n_cached >= base && next + n_here < n_rows && rows[next + n_here] < s->n_cached - base + chunk) {
+            if (n_here == e->plan.limits.max_logit_rows) {
+                chunk = rows[next + n_here] - (s->n_cached - base);
+                break;
+            }
+            wanted[n_here] = rows[next + n_here] - (s->n_cached - base);
+            n_here++;
+        }
+        KVI_TRY(kvi_step_tokens(s, chunk, wanted, n_here, error));
+        for (uint32_t i = 0; i < n_here; i++)
+            KVI_TRY(e->backend->read_logits(e->device, i, logits + (next + i) * vocab, error));
+        next += n_here;
+    }
+    return KVRT_OK;
+}
+
+kvrt_status kvrt_session_eval(kvrt_session handle, const int32_t *ids, uint64_t n, const uint32_t *rows, uint64_t n_rows, float *logits,
+                              kvrt_error *error)
+{
+    kvi_session *s;
+    if (n_rows && (!logits || (!rows && n_rows != 1))) return kvi_error_set(error, KVRT_ARG, "kvrt_session_eval: logits or rows is NULL");
+    KVI_TRY(kvi_session_enter(handle, true, &s, error));
+    kvrt_status status = check_ids(s, ids, n, s->n_tokens, error);
+    const uint32_t last = (uint32_t)(n - 1);
+    if (status >= KVRT_OK && n_rows && !rows) rows = &last;
+    for (uint64_t i = 0; i < n_rows && status >= KVRT_OK; i++)
+        if (rows[i] >= n || (i && rows[i] <= rows[i - 1]))
+            status = kvi_error_set(error, KVRT_ARG, "kvrt_session_eval: row %llu is %u, need increasing rows below %llu", (unsigned long long)i,
+                                   rows[i], (unsigned long long)n);
+    if (status >= KVRT_OK) {
+        const uint32_t before = s->n_tokens;
+        memcpy(s->tokens + before, ids, n * sizeof *ids);
+        s->n_tokens += (uint32_t)n;
+        kvi_handle_cancel(handle, false);
+        generation_free(&s->gen);
+        status = eval(s, n, rows, n_rows, logits, error);
+        if (status < KVRT_OK) {
+            /* The session is as it was; what was computed of the new tokens is dropped. */
+            kvi_session_cut_cache(s, before);
+            s->n_tokens = before;
+        }
+    }
+    kvi_session_leave(s, true);
+    return status;
+}
+
+void kvrt_cancel(kvrt_session session) { kvi_handle_cancel(session, true); }

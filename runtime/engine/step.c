@@ -1,0 +1,52 @@
+/* step.c - one step of the recorded program for a session: pages, step state, slices, commit. The only caller of backend->run. */
+#include "engine.h"
+
+/* Operations between two looks at the cancel flag: one layer of the program. */
+#define SLICE_OPS 6u
+
+kvrt_status kvi_session_commit(kvi_session *s, kvrt_error *error)
+{
+    kvi_engine *e = s->engine;
+    kvi_page_job jobs[KVI_COMMIT_BATCH];
+    uint32_t page_of[KVI_COMMIT_BATCH], n;
+    while ((n = kvi_pages_due(&s->pages, s->n_cached, jobs, page_of, KVI_COMMIT_BATCH)) > 0) {
+        kvrt_status status = e->backend->convert_pages(e->device, jobs, n, &e->encode, error);
+        kvi_pages_committed(&s->pages, jobs, page_of, n, status >= KVRT_OK);
+        KVI_TRY(status);
+    }
+    kvi_pages_slide(&s->pages, s->n_cached);
+    return KVRT_OK;
+}
+
+static kvrt_status run_slices(kvi_session *s, bool want_logits, kvrt_error *error)
+{
+    kvi_engine *e = s->engine;
+    const kvi_program *program = &e->program.program;
+    for (uint32_t op = 0; op < program->n_ops;) {
+        if (kvi_handle_cancelled(s->handle)) return kvi_error_set(error, KVRT_CANCELLED, "cancelled");
+        if (!want_logits && program->ops[op].kind == KVI_OP_HEAD) break;
+        uint32_t n = program->n_ops - op < SLICE_OPS ? program->n_ops - op : SLICE_OPS;
+        if (program->ops[op].kind == KVI_OP_HEAD) n = 1;
+        KVI_TRY(e->backend->run(e->device, op, n, error));
+        op += n;
+    }
+    return KVRT_OK;
+}
+
+kvrt_status kvi_step_tokens(kvi_session *s, uint32_t n, const uint32_t *rows, uint32_t n_rows, kvrt_error *error)
+{
+    kvi_engine *e = s->engine;
+    if (!kvi_pages_extend(&s->pages, s->n_cached + n))
+        return kvi_error_memory(error, KVRT_CTX_FULL, kvi_kv_page_bytes(kvi_pages_plain(&e->program.groups[0]), &e->program.groups[0].shape),
+                                (uint64_t)e->pool.free_units * KVI_KV_UNIT, "KV pool: no room for position %u", s->n_cached + n);
+    const kvi_page_ref *tables[KVI_MAX_GROUPS];
+    for (uint32_t g = 0; g < s->pages.n_groups; g++) tables[g] = s->pages.table[g];
+    const kvi_seq seq = {.first_row = 0, .n_rows = n, .pos = s->n_cached, .pages = tables};
+    const kvi_step step = {.ids = s->tokens + s->n_cached, .n_rows = n, .seqs = &seq, .n_seqs = 1, .logit_rows = rows, .n_logit_rows = n_rows};
+    kvrt_status status = e->backend->step_begin(e->device, &step, error);
+    if (status >= KVRT_OK) status = run_slices(s, n_rows > 0, error);
+    if (status == KVRT_DEVICE_LOST || status == KVRT_INTERNAL) atomic_store(&e->lost, true);
+    KVI_TRY(status);
+    s->n_cached += n;
+    return kvi_session_commit(s, error);
+}
