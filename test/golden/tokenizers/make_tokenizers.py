@@ -1,0 +1,205 @@
+#!/usr/bin/env python3
+"""Goldens of the tokenizer: small tokenizers made here, and what the reference library says about a list of texts.
+
+    pip install tokenizers==0.23.3
+    python3 test/golden/tokenizers/make_tokenizers.py [SHARED_DATA]
+
+Writes NAME.json (the tokenizer) and NAME.cases.json beside this script. With the folder of shared vectors as argument it also writes
+t5_small_exceptions.json: the cases of a JavaScript-made vector file in which that library departs from the reference.
+"""
+import json
+import random
+import sys
+from pathlib import Path
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+HERE = Path(__file__).resolve().parent
+LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+
+CORPUS = [
+    "The quick brown fox jumps over the lazy dog. She said that it wasn't hers, and they're going home.",
+    "Once upon a time there was a little girl who lived in a house near the forest with her mother and father.",
+    "int main(void) { for (int i = 0; i < 100; i++) printf(\"%d\\n\", i); return 0; }",
+    "El niño comió una manzana; la niña bebió café. Über die Brücke ging der große Mann, ça va très bien.",
+    "Быстрая коричневая лиса прыгает через ленивую собаку. Это было давно и неправда.",
+    "今日は天気がいいですね。東京に行きました。你好，世界。我想在苹果工作。한국어 문장입니다.",
+    "In 1984 there were 365 days, 12 months and 7 cats; 3.14159 is pi, 2.71828 is e.",
+    "the cat sat on the mat and the dog sat on the log and the bird sang in the tree and then they were all happy",
+] * 12
+
+TEXTS = [
+    "", " ", "  ", "   ", "\n", "\n\n", "\t", " \n ", "a", " a", "a ", "Hello", " Hello", "Hello world", "  Hello   world  ",
+    "hello\nworld", "hello \n world", "line\r\nbreak\r\n\r\nend", "it's they're I'll we've I'M YOU'D don't", "123456789", "1 22 333 4444 55555",
+    "3.14159", "$12,345.67", "!!!???...", "---===---", "a_b_c snake_case camelCase", "https://example.com/a?b=c&d=e#f",
+    "café naïve", "cafe\u0301 nai\u0308ve", "Ångström A\u030angstro\u0308m", "ẛ̣", "ﬁ ﬂ ½ ² ①", "ＦＵＬＬ　ｗｉｄｔｈ",
+    "Straße STRASSE İstanbul", "привет мир", "Ёлка ёлка", "你好，世界！", "今日は", "한국어 문장", "\u1112\u1161\u11ab\u1100\u116e\u11a8",
+    "שלום עולם", "مرحبا بالعالم", "नमस्ते दुनिया", "ไทย ລາວ ខ្មែរ", "😀", "😀😃", "👨‍👩‍👧‍👦 family", "🏳️‍🌈 flag", "👍🏽", "✨🤗",
+    "a\u0300\u0301\u0302\u0316b", "\u0301 leading mark", "zero\u200bwidth \u200d joiner \ufeff bom", "non\u00a0breaking\u202fspaces\u3000here",
+    "\u180emongolian", "nul\x00byte", "ctrl \x01\x1f\x7f\x85", "tab\tsep\ttext", "▁under▁score", "a▁b ▁", "Ġspace Ċ", "<0x41> <0xE2>",
+    "<unk>", "<s>hello</s>", "<|begin|>user text<|end|>", "<|begin|> <|end|> ", "x<|end|>y", " <tool> ", "<tool>x</tool>", "<mask> a <mask>b",
+    "a  <mask>  b", "word sub subword words wordy", "WORD word", "Word! (word) [word]", "Ŵord Wörd",
+    "the the the cat sat on the mat", "Once upon a time there was a little girl", "aaaaaaaaaaaaaaaaaaaaaaaaaaaa", "abababababababab", "ａｂｃ",
+    "x" * 200, "ab " * 60, "é" * 50, "\n" * 30, " " * 33 + "x", "a" + " " * 33, "\u0301" * 40, "漢字" * 30,
+    "def f(x):\n    return x ** 2  # square\n\n\nprint(f(3))\n", "{\"a\": [1, 2.5, null], \"b\": \"c\\n\"}", "\U000f0000 private \U0010fffd",
+    "mixed 中文 and English和русский", "e=mc² ∑∞ ≠ ≈", "‘quotes’ “double” «guillemets»", "…—–", "\u2028line\u2029sep",
+]
+
+
+def random_texts(n, seed):
+    rng = random.Random(seed)
+    pools = ["abcdefgh  ", "ABC xyz ", "0123456789 ", " \n\t\r", ".,!?'\"-", "éüñçßœ", "абвгд ", "中文字日本", "😀🎉🏳️👍🏽‍", "\u0301\u0308\u0323\u200d", "ﬁ½①Ａ",
+             "▁ <>|"]
+    words = ["<|begin|>", "<|end|>", "<mask>", "<tool>", "word", "the", "<s>", "</s>", "<unk>", "'s", "'LL"]
+    out = []
+    for _ in range(n):
+        text = ""
+        for _ in range(rng.randint(1, 14)):
+            text += rng.choice(words) if rng.random() < 0.15 else "".join(rng.choice(rng.choice(pools)) for _ in range(rng.randint(1, 4)))
+        out.append(text)
+    return out
+
+
+def special(text, **kw):
+    return AddedToken(text, special=True, normalized=kw.pop("normalized", False), **kw)
+
+
+def add_common(tok):
+    tok.add_special_tokens([special("<|begin|>"), special("<|end|>", rstrip=True)])
+    tok.add_tokens([AddedToken("<tool>", normalized=False, special=False), AddedToken("<mask>", lstrip=True, normalized=True),
+                    AddedToken("word", single_word=True, normalized=True)])
+
+
+def byte_level(regex, normalizer, ignore_merges, n_vocab):
+    tok = Tokenizer(models.BPE(ignore_merges=ignore_merges))
+    if normalizer:
+        tok.normalizer = normalizer
+    tok.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(regex), behavior="isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tok.decoder = decoders.ByteLevel()
+    tok.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=n_vocab, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+                                                        show_progress=False))
+    add_common(tok)
+    begin = tok.token_to_id("<|begin|>")
+    tok.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), processors.TemplateProcessing(
+        single="<|begin|> $A", pair="<|begin|> $A <|begin|> $B", special_tokens=[("<|begin|>", begin)])])
+    return tok
+
+
+def gpt2_like():
+    tok = Tokenizer(models.BPE())
+    tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tok.decoder = decoders.ByteLevel()
+    tok.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=420, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+                                                        show_progress=False))
+    tok.add_special_tokens([special("<|begin|>", normalized=True)])
+    tok.post_processor = processors.ByteLevel(trim_offsets=False)
+    return tok
+
+
+def spm_bpe(metaspace):
+    """Llama 2 and Phi-3 (normalizers) or Mistral's newer form (Metaspace, first only), with byte fallback."""
+    trainer_tok = Tokenizer(models.BPE(unk_token="<unk>"))
+    trainer_tok.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    trainer_tok.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=600, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False,
+                                                                max_token_length=8, limit_alphabet=120))
+    state = json.loads(trainer_tok.to_str())["model"]
+    vocab = {"<unk>": 0, "<s>": 1, "</s>": 2}
+    for b in range(256):
+        vocab[f"<0x{b:02X}>"] = len(vocab)
+    for token in sorted(state["vocab"], key=state["vocab"].get):
+        vocab.setdefault(token, len(vocab))
+    merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in state["merges"]]
+    tok = Tokenizer(models.BPE(vocab=vocab, merges=merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    if metaspace:
+        tok.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first", split=False)
+    else:
+        tok.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tok.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    tok.add_special_tokens([special("<unk>"), special("<s>"), special("</s>")])
+    add_common(tok)
+    tok.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)])
+    return tok
+
+
+def unigram(byte_fallback):
+    tok = Tokenizer(models.Unigram())
+    tok.normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " "),
+                                           normalizers.Lowercase()])
+    tok.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    tok.decoder = decoders.Metaspace()
+    tok.train_from_iterator(CORPUS, trainers.UnigramTrainer(vocab_size=400, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>",
+                                                            show_progress=False))
+    if byte_fallback:
+        state = json.loads(tok.to_str())
+        for b in range(256):
+            state["model"]["vocab"].append([f"<0x{b:02X}>", -20.0])
+        state["model"]["byte_fallback"] = True
+        state["decoder"] = json.loads(json.dumps({"type": "Sequence", "decoders": [
+            {"type": "ByteFallback"}, {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}]}))
+        tok = Tokenizer.from_str(json.dumps(state))
+    add_common(tok)
+    tok.post_processor = processors.TemplateProcessing(single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)])
+    return tok
+
+
+def mixed_parts():
+    """Components that the well-known tokenizers above leave out."""
+    tok = Tokenizer(models.BPE(unk_token="<unk>"))
+    tok.normalizer = normalizers.Sequence([normalizers.Strip(), normalizers.NFD(), normalizers.StripAccents(), normalizers.Lowercase()])
+    tok.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Whitespace(), pre_tokenizers.Digits(individual_digits=False), pre_tokenizers.Punctuation("merged_with_previous"),
+        pre_tokenizers.Split("-", behavior="merged_with_next"), pre_tokenizers.Split(Regex("ab|ba"), behavior="contiguous", invert=True)])
+    tok.decoder = decoders.Sequence([decoders.Replace(Regex("e+"), "E"), decoders.Strip("a", 1, 0)])
+    tok.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=300, special_tokens=["<unk>"], show_progress=False, limit_alphabet=60))
+    add_common(tok)
+    return tok
+
+
+def make_cases(tok, texts):
+    cases = []
+    for text in texts:
+        ids = tok.encode(text, add_special_tokens=False).ids
+        case = {"text": text, "ids": ids, "decoded": tok.decode(ids, skip_special_tokens=False)}
+        skipped, with_special = tok.decode(ids, skip_special_tokens=True), tok.encode(text).ids
+        if skipped != case["decoded"]:
+            case["decoded_skip"] = skipped
+        if len(cases) % 8 == 0 or len(text) < 4:
+            case["ids_special"] = with_special
+        cases.append(case)
+    return cases
+
+
+def write_cases(path, cases):
+    rows = ",\n".join(json.dumps(c, ensure_ascii=True, separators=(",", ":")) for c in cases)
+    path.write_text('{"oracle": "tokenizers 0.23.3", "cases": [\n' + rows + "\n]}\n")
+
+
+def write_exceptions(shared):
+    tok = Tokenizer.from_file(str(shared / "tokenizers/t5-small/tokenizer.json"))
+    given = json.loads((shared / "tokenizers/encodings/t5-small.json").read_text())["cases"]
+    texts = [c["text"] for c in given if tok.encode(c["text"]).ids != c["ids_special"]]
+    write_cases(HERE / "t5_small_exceptions.json", make_cases(tok, texts))
+
+
+def main():
+    made = {
+        "byte_level_llama3": byte_level(LLAMA3, None, True, 500),
+        "byte_level_qwen2": byte_level(QWEN2, normalizers.NFC(), False, 460),
+        "byte_level_gpt2": gpt2_like(),
+        "spm_bpe_normalizer": spm_bpe(False),
+        "spm_bpe_metaspace": spm_bpe(True),
+        "unigram": unigram(False),
+        "unigram_bytes": unigram(True),
+        "mixed_parts": mixed_parts(),
+    }
+    for i, (name, tok) in enumerate(made.items()):
+        (HERE / f"{name}.json").write_text(tok.to_str(pretty=False))
+        write_cases(HERE / f"{name}.cases.json", make_cases(tok, TEXTS + random_texts(60, i)))
+    if len(sys.argv) > 1:
+        write_exceptions(Path(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    main()
