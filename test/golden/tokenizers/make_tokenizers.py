@@ -159,11 +159,15 @@ def mixed_parts():
 
 def make_cases(tok, texts):
     cases = []
+    added = {t["id"]: t["content"] for t in json.loads(tok.to_str())["added_tokens"]}
     for text in texts:
         ids = tok.encode(text, add_special_tokens=False).ids
-        case = {"text": text, "ids": ids, "decoded": tok.decode(ids, skip_special_tokens=False)}
+        case = {"text": text, "ids": ids}
+        # This version of the library decodes a normalized added token to its normalized spelling ("\u2581<mask>") instead of its own.
+        if not any(tok.id_to_token(i) != added[i] for i in ids if i in added):
+            case["decoded"] = tok.decode(ids, skip_special_tokens=False)
         skipped, with_special = tok.decode(ids, skip_special_tokens=True), tok.encode(text).ids
-        if skipped != case["decoded"]:
+        if "decoded" in case and skipped != case["decoded"]:
             case["decoded_skip"] = skipped
         if len(cases) % 8 == 0 or len(text) < 4:
             case["ids_special"] = with_special
