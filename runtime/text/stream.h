@@ -3,7 +3,8 @@
  * The one thing to know: what has been emitted is never taken back, and the concatenation of all emitted pieces is the final text.
  * A suffix is withheld only while it is an incomplete code point or a proper prefix of a stop string. Invalid bytes become U+FFFD
  * as Python's bytes.decode("utf-8", "replace") does (one per maximal invalid part). Of several stop strings the match that begins
- * earliest in the text wins, the longest of those that begin together; it is known only when no earlier match can still complete. */
+ * earliest in the text wins; it is known only when none that begins before it can still complete. So the final text does not depend
+ * on how the bytes were cut into tokens. */
 #ifndef KVI_STREAM_H
 #define KVI_STREAM_H
 #include "../base/mem.h"
@@ -20,13 +21,15 @@ typedef struct kvi_stream {
     unsigned char tail[4]; /* bytes of a code point that is not complete */
     uint32_t n_tail;
     char *stop_bytes;  /* all stop strings, one after the other */
-    struct { size_t offset, len; } *stops; // (n_stops)
-    uint32_t n_stops;
+    struct kvi_stop_at { size_t offset, len; } *stops; // (n_stops)
+    size_t n_stops;
+    bool begins[256];   /* some stop string begins with this byte */
     int32_t stopped_by; /* index of the stop string that matched, -1 */
-    uint32_t max_stop;  /* bytes of the longest stop string */
+    size_t max_stop;    /* bytes of the longest stop string */
 } kvi_stream;
 
-/* Copies the stop strings; empty ones are ignored (their index stays). n_stops may be 0. */
+/* Copies the stop strings; empty ones are ignored (their index stays). n_stops may be 0. Errors: ARG (a stop string that is not
+ * UTF-8 could never match), NOMEM_HOST. */
 kvrt_status kvi_stream_init(kvi_stream *stream, const kvi_stop *stops, size_t n_stops, kvrt_error *error);
 void kvi_stream_free(kvi_stream *stream);
 /* Forgets text and match, keeps the stop strings. */

@@ -1,0 +1,259 @@
+/* sampler.c - see sampler.h. Probabilities are taken relative to the best logit in double, so that no temperature overflows. */
+#include "sampler.h"
+
+#include <math.h>
+#include <string.h>
+
+typedef struct kvi_candidate {
+    float logit;
+    int32_t id;
+} candidate;
+
+/* ------------------------------------------------------------------------------------------------------ random --- */
+static uint64_t rotl(uint64_t x, int k) { return x << k | x >> (64 - k); }
+
+/* xoshiro256** (Blackman, Vigna), public domain. */
+static uint64_t next_random(uint64_t s[4])
+{
+    uint64_t result = rotl(s[1] * 5, 7) * 9, t = s[1] << 17;
+    s[2] ^= s[0];
+    s[3] ^= s[1];
+    s[1] ^= s[2];
+    s[0] ^= s[3];
+    s[2] ^= t;
+    s[3] = rotl(s[3], 45);
+    return result;
+}
+
+/* In [0, 1), 53 bits. */
+static double uniform(uint64_t s[4]) { return (double)(next_random(s) >> 11) * 0x1p-53; }
+
+void kvi_sampler_seed(kvi_sampler *sampler, uint64_t seed)
+{
+    sampler->params.seed = seed;
+    for (int i = 0; i < 4; i++) { /* splitmix64, as xoshiro's authors advise */
+        seed += UINT64_C(0x9e3779b97f4a7c15);
+        uint64_t z = seed;
+        z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+        z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+        sampler->rng[i] = z ^ z >> 31;
+    }
+}
+
+/* -------------------------------------------------------------------------------------------------------- init --- */
+kvi_sampler_params kvi_sampler_defaults(void)
+{
+    return (kvi_sampler_params){.top_p = 1, .repeat_penalty = 1};
+}
+
+static const char *bad_param(const kvi_sampler_params *p)
+{
+    if (!(p->temperature >= 0 && p->temperature <= 1e6f)) return "temperature is out of range, need 0 to 1000000";
+    if (!(p->top_p >= 0 && p->top_p <= 1)) return "top_p is out of range, need 0 to 1";
+    if (!(p->min_p >= 0 && p->min_p <= 1)) return "min_p is out of range, need 0 to 1";
+    if (!(p->repeat_penalty > 0 && isfinite(p->repeat_penalty))) return "repeat_penalty is out of range, need a positive number";
+    if (!isfinite(p->frequency_penalty)) return "frequency_penalty is not a finite number";
+    if (!isfinite(p->presence_penalty)) return "presence_penalty is not a finite number";
+    return NULL;
+}
+
+kvrt_status kvi_sampler_init(kvi_sampler *sampler, const kvi_sampler_params *params, int32_t n_vocab, kvrt_error *error)
+{
+    memset(sampler, 0, sizeof *sampler);
+    const char *bad = bad_param(params);
+    if (bad) return kvi_error_set(error, KVRT_ARG, "sampling: %s", bad);
+    if (n_vocab <= 0) return kvi_error_set(error, KVRT_ARG, "sampling: vocabulary of %d tokens", (int)n_vocab);
+    for (uint32_t i = 0; i < params->n_bias; i++) {
+        const kvi_logit_bias *b = &params->bias[i];
+        if (b->id < 0 || b->id >= n_vocab)
+            return kvi_error_set(error, KVRT_ARG, "sampling: logit bias of token %d, need 0 to %d", (int)b->id, (int)n_vocab - 1);
+        if (isnan(b->bias) || (isinf(b->bias) && b->bias > 0))
+            return kvi_error_set(error, KVRT_ARG, "sampling: logit bias of token %d is not a finite number", (int)b->id);
+    }
+    sampler->params = *params;
+    sampler->params.bias = NULL;
+    sampler->n_vocab = n_vocab;
+    sampler->candidates = kvi_mem_zalloc((size_t)n_vocab, sizeof *sampler->candidates);
+    sampler->counts = kvi_mem_zalloc((size_t)n_vocab, sizeof *sampler->counts);
+    sampler->bias = kvi_mem_zalloc(params->n_bias, sizeof *sampler->bias);
+    if (!sampler->candidates || !sampler->counts || !sampler->bias) {
+        kvi_sampler_free(sampler);
+        return kvi_error_nomem(error, (uint64_t)n_vocab * sizeof(candidate), "sampler");
+    }
+    if (params->n_bias) memcpy(sampler->bias, params->bias, params->n_bias * sizeof *params->bias);
+    kvi_sampler_seed(sampler, params->seed);
+    return KVRT_OK;
+}
+
+void kvi_sampler_free(kvi_sampler *sampler)
+{
+    kvi_mem_free(sampler->candidates);
+    kvi_mem_free(sampler->counts);
+    kvi_mem_free(sampler->bias);
+    memset(sampler, 0, sizeof *sampler);
+}
+
+/* ----------------------------------------------------------------------------------------- penalties and bias --- */
+static void apply_penalties(kvi_sampler *s, float *logits, const int32_t *recent, size_t n_recent)
+{
+    const kvi_sampler_params *p = &s->params;
+    if (p->repeat_penalty == 1 && p->frequency_penalty == 0 && p->presence_penalty == 0) return;
+    if (n_recent > p->repeat_last) {
+        recent += n_recent - p->repeat_last;
+        n_recent = p->repeat_last;
+    }
+    for (size_t i = 0; i < n_recent; i++)
+        if (recent[i] >= 0 && recent[i] < s->n_vocab) s->counts[recent[i]]++;
+    for (size_t i = 0; i < n_recent; i++) {
+        if (recent[i] < 0 || recent[i] >= s->n_vocab || s->counts[recent[i]] == 0) continue;
+        float *logit = &logits[recent[i]];
+        *logit = *logit > 0 ? *logit / p->repeat_penalty : *logit * p->repeat_penalty;
+        *logit -= (float)s->counts[recent[i]] * p->frequency_penalty + p->presence_penalty;
+        s->counts[recent[i]] = 0;
+    }
+}
+
+/* Highest logit, lowest id among equals; an error when a logit is no number or none is left. */
+static kvrt_status find_best(const kvi_sampler *s, const float *logits, int32_t *best, kvrt_error *error)
+{
+    *best = 0;
+    for (int32_t id = 0; id < s->n_vocab; id++) {
+        if (isnan(logits[id]) || (isinf(logits[id]) && logits[id] > 0))
+            return kvi_error_set(error, KVRT_ARG, "sampling: logit of token %d is %s", (int)id, isnan(logits[id]) ? "NaN" : "+infinity");
+        if (logits[id] > logits[*best]) *best = id;
+    }
+    if (isinf(logits[*best])) return kvi_error_set(error, KVRT_ARG, "sampling: no token is left, all logits are -infinity");
+    return KVRT_OK;
+}
+
+static float log_probability(const kvi_sampler *s, const float *logits, int32_t best, int32_t token)
+{
+    double sum = 0, top = logits[best];
+    for (int32_t id = 0; id < s->n_vocab; id++) sum += exp((double)logits[id] - top);
+    return (float)((double)logits[token] - top - log(sum));
+}
+
+/* -------------------------------------------------------------------------------------------------- truncation --- */
+/* More likely; of equals, the lower id. */
+static bool better(candidate a, candidate b) { return a.logit > b.logit || (a.logit == b.logit && a.id < b.id); }
+
+/* Heap of n with the root best (sign 1) or worst (sign -1). */
+static void sift_down(candidate *heap, size_t n, size_t i, int sign)
+{
+    candidate item = heap[i];
+    for (;;) {
+        size_t child = 2 * i + 1;
+        if (child >= n) break;
+        if (child + 1 < n && (sign > 0 ? better(heap[child + 1], heap[child]) : better(heap[child], heap[child + 1]))) child++;
+        if (sign > 0 ? !better(heap[child], item) : !better(item, heap[child])) break;
+        heap[i] = heap[child];
+        i = child;
+    }
+    heap[i] = item;
+}
+
+static void heapify(candidate *heap, size_t n, int sign)
+{
+    for (size_t i = n / 2; i-- > 0;) sift_down(heap, n, i, sign);
+}
+
+/* The k best of n, best first, at the front. */
+static void keep_top_k(candidate *c, size_t n, size_t k)
+{
+    heapify(c, k, -1);
+    for (size_t i = k; i < n; i++) {
+        if (!better(c[i], c[0])) continue;
+        c[0] = c[i];
+        sift_down(c, k, 0, -1);
+    }
+    for (size_t left = k; left > 1; left--) { /* the worst goes to the end */
+        candidate worst = c[0];
+        c[0] = c[left - 1];
+        c[left - 1] = worst;
+        sift_down(c, left - 1, 0, -1);
+    }
+}
+
+typedef struct mass {
+    double top, inverse_temperature;
+} mass;
+static double weight(const mass *m, candidate c) { return exp(((double)c.logit - m->top) * m->inverse_temperature); }
+
+/* Keeps the best of n (a heap when `heaped`, else sorted) up to a share top_p of their mass, and of these the ones not below min_p
+ * times the best. Returns how many; they stand at *kept, best first. */
+static size_t keep_mass(const kvi_sampler_params *p, const mass *m, candidate *c, size_t n, bool heaped, candidate **kept)
+{
+    double total = 0, sum = 0;
+    for (size_t i = 0; i < n && p->top_p < 1; i++) total += weight(m, c[i]);
+    double wanted = total * (double)p->top_p;
+    size_t count = 0;
+    if (heaped) heapify(c, n, 1);
+    while (count < n) {
+        candidate best = heaped ? c[0] : c[count];
+        double w = weight(m, best);
+        if (count > 0 && (w < (double)p->min_p || w == 0)) break;
+        if (heaped) { /* from the heap's root to the end, so that the kept ones stand there in reverse */
+            c[0] = c[n - 1 - count];
+            c[n - 1 - count] = best;
+            sift_down(c, n - 1 - count, 0, 1);
+        }
+        count++;
+        sum += w;
+        if (p->top_p < 1 && sum >= wanted) break;
+    }
+    *kept = heaped ? c + n - count : c;
+    for (size_t i = 0; heaped && i < count / 2; i++) {
+        candidate swap = (*kept)[i];
+        (*kept)[i] = (*kept)[count - 1 - i];
+        (*kept)[count - 1 - i] = swap;
+    }
+    return count;
+}
+
+static int32_t draw(kvi_sampler *s, const mass *m, const candidate *c, size_t n)
+{
+    double total = 0, sum = 0;
+    for (size_t i = 0; i < n; i++) total += weight(m, c[i]);
+    double target = uniform(s->rng) * total;
+    int32_t last = c[0].id;
+    for (size_t i = 0; i < n; i++) {
+        double w = weight(m, c[i]);
+        if (w > 0) last = c[i].id; /* rounding may leave the target a hair above the sum: then the last possible one */
+        sum += w;
+        if (sum > target) return c[i].id;
+    }
+    return last;
+}
+
+static int32_t sample(kvi_sampler *s, const float *logits, int32_t best)
+{
+    const kvi_sampler_params *p = &s->params;
+    mass m = {.top = logits[best], .inverse_temperature = 1 / (double)p->temperature};
+    candidate *c = s->candidates;
+    size_t n = 0, n_vocab = (size_t)s->n_vocab;
+    bool sorted = p->top_k > 0 && p->top_k < n_vocab;
+    /* min-p without top-k and top-p needs no order: one comparison with the best decides for each token. */
+    bool filter = !sorted && p->top_p >= 1 && p->min_p > 0;
+    for (int32_t id = 0; id < s->n_vocab; id++) {
+        candidate one = {.logit = logits[id], .id = id};
+        if (!filter || id == best || !(weight(&m, one) < (double)p->min_p)) c[n++] = one;
+    }
+    if (sorted) {
+        keep_top_k(c, n, p->top_k);
+        n = p->top_k;
+    }
+    if (!filter && (p->top_p < 1 || p->min_p > 0)) n = keep_mass(p, &m, c, n, !sorted, &c);
+    return draw(s, &m, c, n);
+}
+
+kvrt_status kvi_sampler_sample(kvi_sampler *s, float *logits, const int32_t *recent, size_t n_recent, int32_t *token, float *logprob,
+                               kvrt_error *error)
+{
+    apply_penalties(s, logits, recent, n_recent);
+    for (uint32_t i = 0; i < s->params.n_bias; i++) logits[s->bias[i].id] += s->bias[i].bias;
+    int32_t best;
+    KVI_TRY(find_best(s, logits, &best, error));
+    *token = s->params.temperature > 0 ? sample(s, logits, best) : best;
+    if (logprob) *logprob = log_probability(s, logits, best, *token);
+    return KVRT_OK;
+}
