@@ -187,8 +187,8 @@ static kvrt_status check_program(const kvi_program *program, const kvi_limits *l
         return kvi_error_set(error, KVRT_UNSUPPORTED, "program: %u buffers, the CPU backend has room for %u", program->n_buffers, KVI_CPU_MAX_BUFFERS);
     for (uint32_t g = 0; g < program->n_groups; g++) {
         const kvi_cache_group *group = &program->groups[g];
-        if (group->shape.head_dim % 16 || group->shape.head_dim > 256)
-            return kvi_error_set(error, KVRT_UNSUPPORTED, "attention: head_dim %u, need a multiple of 16 up to 256", group->shape.head_dim);
+        if (group->shape.head_dim % 8 || group->shape.head_dim > 256)
+            return kvi_error_set(error, KVRT_UNSUPPORTED, "attention: head_dim %u, need a multiple of 8 up to 256", group->shape.head_dim);
     }
     uint32_t known = (1u << KVI_KV_F32) | (1u << KVI_KV_F16) | (1u << KVI_KV_BF16);
     if (limits->page_formats & ~known)

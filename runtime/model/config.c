@@ -183,9 +183,9 @@ static kvrt_status derive_sizes(raw_config *raw, kvi_model_config *c, kvrt_error
     if (raw->head_dim < 0 && c->hidden_size % c->n_heads)
         return kvi_error_set(error, KVRT_FORMAT, "config.json: hidden_size is %u, need a multiple of num_attention_heads (%u) or head_dim",
                              c->hidden_size, c->n_heads);
-    KVI_TRY(size_key("head_dim", raw->head_dim < 0 ? c->hidden_size / c->n_heads : raw->head_dim, 16, 256, &c->head_dim, error));
-    if (c->head_dim % 16)
-        return kvi_error_set(error, KVRT_UNSUPPORTED, "config.json: head_dim is %u, need a multiple of 16", c->head_dim);
+    KVI_TRY(size_key("head_dim", raw->head_dim < 0 ? c->hidden_size / c->n_heads : raw->head_dim, 8, 256, &c->head_dim, error));
+    if (c->head_dim % 8)
+        return kvi_error_set(error, KVRT_UNSUPPORTED, "config.json: head_dim is %u, need a multiple of 8", c->head_dim);
     return KVRT_OK;
 }
 

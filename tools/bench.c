@@ -1,0 +1,299 @@
+/* bench.c - `kvrt bench`: prefill and decode speed by context depth and KV format. The machine's read bandwidth is measured in the same run,
+ * in rounds that alternate with the rows, because shared machines drift; figures are medians over the rounds. */
+#define _POSIX_C_SOURCE 200809L
+#include "command.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { X_PROMPT, X_GEN, X_DEPTH, X_KV, X_REPS, X_JSON, X_OPS, X_FILL, X_COUNT };
+static const argparse_option extra[X_COUNT] = {
+    {"prompt", 'p', 1, 0, "N", "tokens of the prefill measurement (512; 0: none)"},
+    {"gen", 'g', 1, 0, "N", "tokens of the decode measurement (64)"},
+    {"depth", 'd', 1, 0, "LIST", "context depths, comma-separated (0,4096)"},
+    {"kv", 0, 1, 0, "LIST", "KV formats, comma-separated (f16)"},
+    {"reps", 'r', 1, 0, "N", "rounds (5)"},
+    {"json", 0, 0, 0, NULL, "print JSON"},
+    {"ops", 0, 0, 0, NULL, "times per operation"},
+    {"fill", 0, 1, 0, "HOW", "how depths are filled: synthetic"},
+};
+static const command bench_command = {"bench", "bench MODEL | --shape NAME [--weights bf16] [--depth 0,4096] [--kv LIST]",
+                                      "Measures speed as a share of this machine's read bandwidth.", extra, X_COUNT};
+
+#define MAX_ROWS 64u
+#define MAX_REPS 64u
+#define MAX_OPS 16u
+
+typedef struct bench_row {
+    const char *kv;
+    uint32_t depth;
+    double prefill_tps[MAX_REPS], decode_tps[MAX_REPS], gbps[MAX_REPS], share[MAX_REPS], attn_us[MAX_REPS];
+    double kv_read_bytes;
+    uint64_t kv_bytes;
+    kvrt_op_time ops[MAX_OPS];
+    unsigned n_ops;
+} bench_row;
+
+typedef struct bench {
+    command_line line;
+    uint32_t n_prompt, n_gen, n_reps, n_rows, depths[16], n_depths;
+    char kv_text[128];
+    const char *kvs[16];
+    unsigned n_kvs;
+    bench_row *rows;
+    double read_gbps[MAX_REPS];
+    kvrt_bandwidth *probe;
+    kvrt_engine_info info;
+    char device[128], weights[8];
+    uint32_t round;
+} bench;
+
+static uint64_t now_us(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000u + (uint64_t)ts.tv_nsec / 1000u;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* Median; the range goes to low and high when asked for. */
+static double median(const double *values, uint32_t n, double *low, double *high)
+{
+    double sorted[MAX_REPS];
+    memcpy(sorted, values, n * sizeof *values);
+    qsort(sorted, n, sizeof *sorted, by_value);
+    if (low) *low = sorted[0];
+    if (high) *high = sorted[n - 1];
+    return n % 2 ? sorted[n / 2] : (sorted[n / 2 - 1] + sorted[n / 2]) / 2;
+}
+
+/* ------------------------------------------------------------------------------------------------------- settings --- */
+static bool read_count(const char *text, uint32_t low, uint32_t high, uint32_t *out)
+{
+    char *end;
+    if (!text) return true;
+    long value = strtol(text, &end, 10);
+    if (end == text || *end || value < (long)low || value > (long)high) return false;
+    *out = (uint32_t)value;
+    return true;
+}
+
+static int usage_error(const char *what, const char *found)
+{
+    fprintf(stderr, "kvrt bench: %s, found '%s' (see kvrt bench --help)\n", what, found);
+    return EXIT_USAGE;
+}
+
+static int read_settings(bench *b)
+{
+    const char **x = b->line.extra;
+    b->n_prompt = 512, b->n_gen = 64, b->n_reps = 5;
+    if (!read_count(x[X_PROMPT], 0, 1u << 20, &b->n_prompt)) return usage_error("--prompt: need 0..1048576", x[X_PROMPT]);
+    if (!read_count(x[X_GEN], 1, 1u << 20, &b->n_gen)) return usage_error("--gen: need 1..1048576", x[X_GEN]);
+    if (!read_count(x[X_REPS], 1, MAX_REPS, &b->n_reps)) return usage_error("--reps: need 1..64", x[X_REPS]);
+    if (x[X_FILL] && strcmp(x[X_FILL], "synthetic") != 0) return usage_error("--fill: need synthetic", x[X_FILL]);
+    char depths[128];
+    snprintf(depths, sizeof depths, "%s", x[X_DEPTH] ? x[X_DEPTH] : "0,4096");
+    for (char *at = strtok(depths, ","); at && b->n_depths < 16; at = strtok(NULL, ","))
+        if (!read_count(at, 0, 1u << 24, &b->depths[b->n_depths++])) return usage_error("--depth: need a list of numbers", at);
+    snprintf(b->kv_text, sizeof b->kv_text, "%s", x[X_KV] ? x[X_KV] : "f16");
+    for (char *at = strtok(b->kv_text, ","); at && b->n_kvs < 16; at = strtok(NULL, ",")) b->kvs[b->n_kvs++] = at;
+    b->n_rows = b->n_kvs * b->n_depths;
+    if (b->n_rows == 0 || b->n_rows > MAX_ROWS) return usage_error("need 1..64 rows", x[X_DEPTH] ? x[X_DEPTH] : "");
+    b->rows = calloc(b->n_rows, sizeof *b->rows);
+    if (!b->rows) return EXIT_RUN;
+    for (unsigned k = 0; k < b->n_kvs; k++)
+        for (unsigned d = 0; d < b->n_depths; d++) b->rows[k * b->n_depths + d] = (bench_row){.kv = b->kvs[k], .depth = b->depths[d]};
+    uint32_t deepest = 0;
+    for (unsigned d = 0; d < b->n_depths; d++) deepest = b->depths[d] > deepest ? b->depths[d] : deepest;
+    kvrt_error error = command_error();
+    uint32_t ctx = deepest + (b->n_prompt > b->n_gen ? b->n_prompt : b->n_gen) + 2;
+    int32_t status = kvrt_options_set_i64(b->line.options, "ctx.size", ctx, &error);
+    return status < 0 ? command_fail(status, &error) : EXIT_OK;
+}
+
+/* ---------------------------------------------------------------------------------------------------------- rows --- */
+static double attention_us(kvrt_engine engine)
+{
+    kvrt_op_time time = {.size = sizeof time};
+    for (uint32_t i = 0; kvrt_measure_op_at(engine, i, &time, NULL) == KVRT_OK; i++)
+        if (strcmp(time.op, "attention") == 0) return (double)time.total_us;
+    return 0;
+}
+
+static double attention_bytes(kvrt_engine engine)
+{
+    kvrt_op_time time = {.size = sizeof time};
+    for (uint32_t i = 0; kvrt_measure_op_at(engine, i, &time, NULL) == KVRT_OK; i++)
+        if (strcmp(time.op, "attention") == 0) return (double)time.bytes;
+    return 0;
+}
+
+static int32_t decode(bench *b, bench_row *row, kvrt_engine engine, kvrt_session session, kvrt_error *error)
+{
+    float *logits = malloc(b->info.vocab_size * sizeof *logits);
+    if (!logits) return KVRT_NOMEM_HOST;
+    int32_t id = 1, status = kvrt_session_eval(session, &id, 1, NULL, 1, logits, error); /* warm-up */
+    if (status >= 0) status = kvrt_measure_ops(engine, 1, error);
+    uint64_t start = now_us();
+    for (uint32_t i = 0; i < b->n_gen && status >= 0; i++) {
+        id = (int32_t)((i * 7919u + 11u) % b->info.vocab_size);
+        status = kvrt_session_eval(session, &id, 1, NULL, 1, logits, error);
+    }
+    double seconds = (double)(now_us() - start) / 1e6;
+    if (status >= 0) {
+        row->decode_tps[b->round] = b->n_gen / seconds;
+        row->attn_us[b->round] = attention_us(engine) / b->n_gen;
+        row->kv_read_bytes = attention_bytes(engine) / b->n_gen;
+        row->gbps[b->round] = ((double)b->info.weight_read_bytes + row->kv_read_bytes) * b->n_gen / seconds / 1e9;
+        row->share[b->round] = 100 * row->gbps[b->round] / b->read_gbps[b->round];
+        for (row->n_ops = 0; row->n_ops < MAX_OPS; row->n_ops++) {
+            row->ops[row->n_ops].size = sizeof row->ops[0];
+            if (kvrt_measure_op_at(engine, row->n_ops, &row->ops[row->n_ops], NULL) != KVRT_OK) break;
+        }
+        status = kvrt_measure_ops(engine, 0, error);
+    }
+    free(logits);
+    return status;
+}
+
+static int32_t prefill(bench *b, bench_row *row, kvrt_session session, kvrt_error *error)
+{
+    if (!b->n_prompt) return KVRT_OK;
+    int32_t *ids = malloc(b->n_prompt * sizeof *ids);
+    float *logits = malloc(b->info.vocab_size * sizeof *logits);
+    if (!ids || !logits) return KVRT_NOMEM_HOST;
+    for (uint32_t i = 0; i < b->n_prompt; i++) ids[i] = (int32_t)((i * 2654435761u) % b->info.vocab_size);
+    uint64_t start = now_us();
+    int32_t status = kvrt_session_eval(session, ids, b->n_prompt, NULL, 1, logits, error);
+    if (status >= 0) row->prefill_tps[b->round] = b->n_prompt * 1e6 / (double)(now_us() - start + 1);
+    free(ids);
+    free(logits);
+    return status;
+}
+
+/* One session per measurement, so that prefill and decode both start at the row's depth. */
+static int32_t with_session(bench *b, bench_row *row, kvrt_engine engine, bool decoding, kvrt_error *error)
+{
+    kvrt_session session;
+    int32_t status = kvrt_session_create(engine, NULL, &session, error);
+    if (status < 0) return status;
+    if (row->depth) status = kvrt_measure_fill(session, row->depth, 1, error);
+    kvrt_session_info info = {.size = sizeof info};
+    if (status >= 0) status = kvrt_session_get_info(session, &info, error);
+    row->kv_bytes = info.kv_bytes;
+    if (status >= 0) status = decoding ? decode(b, row, engine, session, error) : prefill(b, row, session, error);
+    (void)kvrt_session_close(session);
+    return status;
+}
+
+/* All rounds of one KV format: one engine, opened once. */
+static int bench_format(bench *b, unsigned k)
+{
+    kvrt_error error = command_error();
+    kvrt_engine engine;
+    int32_t status = kvrt_options_set_text(b->line.options, "kv.format", b->kvs[k], &error);
+    if (status < 0) return command_fail(status, &error);
+    int code = command_open(b->line.options, &engine);
+    if (code) return code;
+    b->info = (kvrt_engine_info){.size = sizeof b->info};
+    status = kvrt_engine_get_info(engine, &b->info, &error);
+    snprintf(b->device, sizeof b->device, "%s", b->info.device);
+    snprintf(b->weights, sizeof b->weights, "%s", b->info.weight_dtype);
+    for (b->round = 0; b->round < b->n_reps && status >= 0; b->round++)
+        for (unsigned d = 0; d < b->n_depths && status >= 0 && !command_interrupted; d++) {
+            bench_row *row = &b->rows[k * b->n_depths + d];
+            b->read_gbps[b->round] = kvrt_bandwidth_read_gbps(b->probe);
+            status = with_session(b, row, engine, true, &error);
+            if (status >= 0) status = with_session(b, row, engine, false, &error);
+            if (command_is_terminal(stderr)) fprintf(stderr, "\r%s depth %u: round %u of %u\033[K", row->kv, row->depth, b->round + 1, b->n_reps);
+        }
+    if (command_is_terminal(stderr)) fprintf(stderr, "\r\033[K");
+    (void)kvrt_engine_close(engine);
+    if (command_interrupted) return EXIT_INTERRUPT;
+    return status < 0 ? command_fail(status, &error) : EXIT_OK;
+}
+
+/* --------------------------------------------------------------------------------------------------------- output --- */
+static void print_ops(const bench *b, const bench_row *row, bool json)
+{
+    for (unsigned i = 0; i < row->n_ops; i++) {
+        const kvrt_op_time *op = &row->ops[i];
+        double us = (double)op->total_us / b->n_gen, gbps = op->total_us ? (double)op->bytes / 1e3 / (double)op->total_us : 0;
+        if (json) printf("%s{\"op\":\"%s\",\"kernel\":\"%s\",\"us_per_token\":%.1f,\"gbps\":%.2f}", i ? "," : "", op->op, op->kernel, us, gbps);
+        else printf("    %-14s %-18s %9.1f us/token %8.2f GB/s\n", op->op, op->kernel, us, gbps);
+    }
+}
+
+static void print_json(const bench *b)
+{
+    printf("{\"machine\":{\"read_gbps\":%.2f,\"threads\":", median(b->read_gbps, b->n_reps, NULL, NULL));
+    const char *threads = strrchr(b->device, ',');
+    printf("%d,\"cpu\":", threads ? atoi(threads + 1) : 0);
+    command_json_string(stdout, b->device, strlen(b->device));
+    printf("},\"rows\":[");
+    for (uint32_t i = 0; i < b->n_rows; i++) {
+        const bench_row *r = &b->rows[i];
+        double low, high, share_low, share_high;
+        double decode_tps = median(r->decode_tps, b->n_reps, &low, &high), share = median(r->share, b->n_reps, &share_low, &share_high);
+        printf("%s{\"kv\":\"%s\",\"weights\":\"%s\",\"depth\":%u,\"n_prompt\":%u,\"n_gen\":%u,\"prefill_tps\":%.2f,\"decode_tps\":%.3f,\"decode_tps_range\":[%.3f,%.3f],"
+               "\"decode_gbps\":%.3f,\"roofline_pct\":%.1f,\"roofline_pct_range\":[%.1f,%.1f],\"attn_us\":%.1f,\"kv_bytes\":%llu",
+               i ? "," : "", r->kv, b->weights, r->depth, b->n_prompt, b->n_gen, median(r->prefill_tps, b->n_reps, NULL, NULL), decode_tps, low, high,
+               median(r->gbps, b->n_reps, NULL, NULL), share, share_low, share_high, median(r->attn_us, b->n_reps, NULL, NULL), (unsigned long long)r->kv_bytes);
+        if (b->line.extra[X_OPS]) {
+            printf(",\"ops\":[");
+            print_ops(b, r, true);
+            printf("]");
+        }
+        printf("}");
+    }
+    printf("]}\n");
+}
+
+static void print_table(const bench *b)
+{
+    double low, high, read = median(b->read_gbps, b->n_reps, &low, &high);
+    printf("machine: %s; read bandwidth %.1f GB/s (%.1f..%.1f), %u rounds\n\n", b->device, read, low, high, b->n_reps);
+    printf("%-6s %-5s %8s %12s %22s %9s %16s %11s\n", "kv", "w", "depth", "prefill t/s", "decode t/s (range)", "GB/s", "% bw (range)", "attn us");
+    for (uint32_t i = 0; i < b->n_rows; i++) {
+        const bench_row *r = &b->rows[i];
+        double share_low, share_high, tps = median(r->decode_tps, b->n_reps, &low, &high), share = median(r->share, b->n_reps, &share_low, &share_high);
+        printf("%-6s %-5s %8u %12.1f %8.2f (%.2f..%.2f) %9.2f %5.0f (%.0f..%.0f) %11.1f\n", r->kv, b->weights, r->depth,
+               median(r->prefill_tps, b->n_reps, NULL, NULL), tps, low, high, median(r->gbps, b->n_reps, NULL, NULL), share, share_low, share_high,
+               median(r->attn_us, b->n_reps, NULL, NULL));
+        if (b->line.extra[X_OPS]) print_ops(b, r, false);
+    }
+}
+
+int bench_main(int argc, char **argv)
+{
+    bench *b = calloc(1, sizeof *b);
+    if (!b) return EXIT_RUN;
+    int code = command_parse(&bench_command, argc, argv, true, &b->line);
+    if (code < 0) code = read_settings(b);
+    if (code == EXIT_OK) {
+        kvrt_error error = command_error();
+        int64_t threads = -1;
+        (void)kvrt_options_get_i64(b->line.options, "cpu.threads", &threads, NULL);
+        int32_t status = kvrt_bandwidth_open(threads > 0 ? (uint32_t)threads : 0, 512ull << 20, &b->probe, &error);
+        if (status < 0) code = command_fail(status, &error);
+    }
+    for (unsigned k = 0; k < b->n_kvs && code == EXIT_OK; k++) code = bench_format(b, k);
+    if (code == EXIT_OK) {
+        if (b->line.extra[X_JSON]) print_json(b);
+        else print_table(b);
+        if (fflush(stdout) != 0) code = EXIT_RUN;
+    }
+    kvrt_bandwidth_close(b->probe);
+    free(b->rows);
+    command_free(&b->line);
+    free(b);
+    return code;
+}

@@ -1,0 +1,70 @@
+/* command.h - what the subcommands of `kvrt` share: the argument table (the command's own flags plus every flag of the option table), exit
+ * codes, messages, progress. Uses kvrt.h only, like any other application. */
+#ifndef KVRT_COMMAND_H
+#define KVRT_COMMAND_H
+#include "argparse.h"
+#include "kvrt.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+
+/* API.md section 9. */
+enum {
+    EXIT_OK = 0, EXIT_RUN = 1, EXIT_USAGE = 2, EXIT_MODEL = 3, EXIT_FIT = 4, EXIT_CONTEXT = 5, EXIT_TEMPLATE = 6, EXIT_LOST = 7,
+    EXIT_DEVICE = 8, EXIT_INTERRUPT = 130
+};
+
+#define MAX_EXTRA 24u
+#define MAX_FLAGS 96u
+
+typedef struct command {
+    const char *name, *usage, *summary;
+    const argparse_option *extra; /* flags of this command alone */
+    unsigned n_extra;
+} command;
+
+/* Parsed command line: option values are already in `options`. */
+typedef struct command_line {
+    kvrt_options *options;
+    const char *positional[8];
+    unsigned n_positional;
+    const char *extra[MAX_EXTRA]; /* value of extra flag i; "" for a flag without value; NULL when absent */
+} command_line;
+
+/* Reads configuration file, environment (KVRT_*) and arguments, in this order. Returns an exit code, or -1 to go on; --help prints and
+ * gives EXIT_OK. `positional_is_model`: the first positional becomes model.path. */
+int command_parse(const command *c, int argc, char **argv, bool positional_is_model, command_line *out);
+void command_free(command_line *line);
+void command_help(const command *c, FILE *to);
+
+/* Prints "kvrt: <message>" and returns the exit code of the status. */
+int command_fail(int32_t status, const kvrt_error *error);
+int command_exit_code(int32_t status);
+kvrt_error command_error(void);
+
+/* Opens an engine with a progress bar on a terminal; Ctrl-C cancels. Exit code, 0 on success. */
+int command_open(const kvrt_options *options, kvrt_engine *out);
+
+/* Set by Ctrl-C; the handler also cancels `command_session` when it is set. */
+extern volatile int command_interrupted;
+void command_catch_interrupt(kvrt_session session);
+bool command_interrupted_twice(void); /* two within a second */
+
+bool command_is_terminal(FILE *file);
+bool command_wants_colour(FILE *file);
+/* Whole stream or file into memory, NUL-terminated; NULL with a message on failure. path "-" is stdin. */
+char *command_read_file(const char *path, size_t *len);
+/* Writes to stdout; false when the reader has gone. */
+bool command_write(const char *text, size_t len);
+/* Text as a JSON string. */
+void command_json_string(FILE *to, const char *text, size_t len);
+const char *command_finish_name(int32_t finish);
+
+int run_main(int argc, char **argv);
+int inspect_main(int argc, char **argv);
+int tokenize_main(int argc, char **argv);
+int bench_main(int argc, char **argv);
+int devices_main(int argc, char **argv);
+int plan_main(int argc, char **argv);
+
+#endif

@@ -1,0 +1,100 @@
+/* inspect.c - `kvrt inspect MODEL`: architecture, tensors, sizes, dtype histogram, and what is unsupported and why. */
+#include "command.h"
+
+#include <string.h>
+
+enum { X_JSON, X_TENSORS, X_COUNT };
+static const argparse_option extra[X_COUNT] = {
+    {"json", 0, 0, 0, NULL, "print JSON"},
+    {"tensors", 't', 0, 0, NULL, "list every tensor"},
+};
+static const command inspect_command = {"inspect", "inspect MODEL [--tensors] [--json]", "Shows what a model folder holds.", extra, X_COUNT};
+
+typedef struct histogram {
+    struct {
+        char dtype[16];
+        uint64_t count, bytes;
+    } rows[32];
+    unsigned n;
+    bool list, json, first;
+} histogram;
+
+static void print_tensor(histogram *h, const kvrt_inspect_tensor *t)
+{
+    if (h->json) {
+        printf("%s{\"name\":", h->first ? "" : ",");
+        command_json_string(stdout, t->name, strlen(t->name));
+        printf(",\"dtype\":\"%s\",\"shape\":[", t->dtype);
+        for (uint64_t i = 0; i < t->n_dims; i++) printf("%s%llu", i ? "," : "", (unsigned long long)t->shape[i]);
+        printf("],\"bytes\":%llu}", (unsigned long long)t->bytes);
+        h->first = false;
+        return;
+    }
+    printf("  %-60s %-5s [", t->name, t->dtype);
+    for (uint64_t i = 0; i < t->n_dims; i++) printf("%s%llu", i ? ", " : "", (unsigned long long)t->shape[i]);
+    printf("]\n");
+}
+
+static void on_tensor(const kvrt_inspect_tensor *t, void *user)
+{
+    histogram *h = user;
+    unsigned i = 0;
+    while (i < h->n && strcmp(h->rows[i].dtype, t->dtype) != 0) i++;
+    if (i == h->n && h->n < 32) snprintf(h->rows[h->n++].dtype, 16, "%s", t->dtype);
+    if (i < 32) h->rows[i].count++, h->rows[i].bytes += t->bytes;
+    if (h->list) print_tensor(h, t);
+}
+
+static void print_text(const kvrt_inspect_info *info, const histogram *h)
+{
+    printf("architecture   %s%s%s%s\n", info->architecture[0] ? info->architecture : "unknown", info->family[0] ? " (" : "", info->family, info->family[0] ? ")" : "");
+    printf("layers         %u\nhidden, ffn    %u, %u\n", info->n_layers, info->hidden_size, info->ffn_size);
+    printf("heads          %u query, %u KV, head_dim %u\n", info->n_heads, info->n_kv_heads, info->head_dim);
+    printf("vocabulary     %u%s\n", info->vocab_size, info->tied_embeddings ? ", embeddings tied" : "");
+    printf("context        %u%s\n", info->ctx_model, "");
+    if (info->sliding_window) printf("window         %u\n", info->sliding_window);
+    printf("rope           theta %.0f, scaling %s\n", info->rope_theta, info->rope_scaling);
+    if (info->qkv_bias || info->qk_norm) printf("flags          %s%s\n", info->qkv_bias ? "qkv bias " : "", info->qk_norm ? "qk norm" : "");
+    printf("tokenizer      %s\n", info->tokenizer[0] ? info->tokenizer : "none");
+    printf("parameters     %llu in %llu tensors, %llu file%s, %.1f MiB\n", (unsigned long long)info->n_params, (unsigned long long)info->n_tensors,
+           (unsigned long long)info->n_files, info->n_files == 1 ? "" : "s", (double)info->bytes / 1048576.0);
+    for (unsigned i = 0; i < h->n; i++)
+        printf("  %-12s %llu tensors, %.1f MiB\n", h->rows[i].dtype, (unsigned long long)h->rows[i].count, (double)h->rows[i].bytes / 1048576.0);
+    printf("supported      %s%s\n", info->problem[0] ? "no: " : "yes", info->problem);
+}
+
+static void print_json(const kvrt_inspect_info *info, const histogram *h)
+{
+    printf("%s\"architecture\":\"%s\",\"family\":\"%s\",\"n_layers\":%u,\"hidden_size\":%u,\"ffn_size\":%u,\"n_heads\":%u,\"n_kv_heads\":%u,\"head_dim\":%u,",
+           h->list ? "]," : "{", info->architecture, info->family, info->n_layers, info->hidden_size, info->ffn_size, info->n_heads, info->n_kv_heads, info->head_dim);
+    printf("\"vocab_size\":%u,\"ctx_model\":%u,\"sliding_window\":%u,\"n_params\":%llu,\"bytes\":%llu,\"n_tensors\":%llu,\"dtypes\":{", info->vocab_size,
+           info->ctx_model, info->sliding_window, (unsigned long long)info->n_params, (unsigned long long)info->bytes, (unsigned long long)info->n_tensors);
+    for (unsigned i = 0; i < h->n; i++) printf("%s\"%s\":%llu", i ? "," : "", h->rows[i].dtype, (unsigned long long)h->rows[i].bytes);
+    printf("},\"supported\":%s,\"problem\":", info->problem[0] ? "false" : "true");
+    command_json_string(stdout, info->problem, strlen(info->problem));
+    printf("}\n");
+}
+
+int inspect_main(int argc, char **argv)
+{
+    command_line line;
+    int code = command_parse(&inspect_command, argc, argv, false, &line);
+    if (code < 0 && line.n_positional != 1) {
+        fprintf(stderr, "kvrt inspect: need one model folder (see kvrt inspect --help)\n");
+        code = EXIT_USAGE;
+    }
+    if (code < 0) {
+        kvrt_error error = command_error();
+        kvrt_inspect_info info = {.size = sizeof info};
+        histogram h = {.list = line.extra[X_TENSORS] != NULL, .json = line.extra[X_JSON] != NULL, .first = true};
+        if (h.list && h.json) printf("{\"tensors\":[");
+        int32_t status = kvrt_inspect(line.positional[0], &info, on_tensor, &h, &error);
+        code = status < 0 ? command_fail(status, &error) : EXIT_OK;
+        if (code == EXIT_OK && h.json) print_json(&info, &h);
+        else if (code == EXIT_OK) print_text(&info, &h);
+        if (code == EXIT_OK && info.problem[0]) code = EXIT_MODEL;
+        if (fflush(stdout) != 0) code = EXIT_RUN;
+    }
+    command_free(&line);
+    return code;
+}

@@ -1,0 +1,215 @@
+/* run.c - `kvrt run`: the scripting face. stdout carries model text only (or one JSON object, or a JSON event per line); all else goes to
+ * stderr. Piped text goes before -p. */
+#define _POSIX_C_SOURCE 200809L
+#include "command.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { X_PROMPT, X_FILE, X_JSON, X_NDJSON, X_STATS, X_QUIET, X_NO_SPECIAL, X_COUNT };
+static const argparse_option extra[X_COUNT] = {
+    {"prompt", 'p', 1, 0, "TEXT", "the prompt; piped text goes before it"},
+    {"file", 'f', 1, 0, "FILE", "read the prompt from a file (- is stdin)"},
+    {"json", 0, 0, 0, NULL, "print one JSON object instead of text"},
+    {"ndjson", 0, 0, 0, NULL, "print one JSON event per line"},
+    {"stats", 0, 0, 0, NULL, "print speed and cache size to stderr (default on a terminal)"},
+    {"quiet", 'q', 0, 0, NULL, "no stats"},
+    {"raw", 0, 0, 0, NULL, "do not add the tokenizer's special tokens (BOS)"},
+};
+static const command run_command = {"run", "run MODEL [-p TEXT | -f FILE | < text] [options]",
+                                    "Continues a prompt and streams the text to stdout.", extra, X_COUNT};
+
+typedef struct run_state {
+    command_line line;
+    kvrt_engine engine;
+    kvrt_session session;
+    char *prompt;
+    size_t prompt_len;
+    bool json, ndjson, closed, progress;
+    char *text; /* collected for --json */
+    size_t text_len, text_cap;
+} run_state;
+
+/* --------------------------------------------------------------------------------------------------------- prompt --- */
+static bool append_prompt(run_state *r, const char *text, size_t len)
+{
+    char *grown = realloc(r->prompt, r->prompt_len + len + 1);
+    if (!grown) return false;
+    memcpy(grown + r->prompt_len, text, len);
+    r->prompt = grown;
+    r->prompt_len += len;
+    grown[r->prompt_len] = 0;
+    return true;
+}
+
+static int read_prompt(run_state *r)
+{
+    const char *file = r->line.extra[X_FILE], *prompt = r->line.extra[X_PROMPT];
+    bool piped = !file && !command_is_terminal(stdin);
+    /* With -p a pipe is optional: an inherited stdin that is empty or closed must not fail. */
+    if (file || piped) {
+        size_t len = 0;
+        char *text = command_read_file(file ? file : "-", &len);
+        if (!text && (file || !prompt)) return EXIT_RUN;
+        bool ok = !text || append_prompt(r, text, len);
+        free(text);
+        if (!ok) return EXIT_RUN;
+    }
+    if (prompt && !append_prompt(r, prompt, strlen(prompt))) return EXIT_RUN;
+    if (!file && !piped && !prompt) {
+        fprintf(stderr, "kvrt run: no prompt, need -p TEXT, -f FILE or text on stdin\n");
+        return EXIT_USAGE;
+    }
+    return append_prompt(r, "", 0) ? EXIT_OK : EXIT_RUN;
+}
+
+static int start_session(run_state *r)
+{
+    kvrt_error error = command_error();
+    uint32_t flags = r->line.extra[X_NO_SPECIAL] ? 0 : KVRT_TOKENIZE_ADD_SPECIAL;
+    uint64_t n = 0, cap = r->prompt_len + 16;
+    int32_t *ids = malloc(cap * sizeof *ids);
+    if (!ids) return EXIT_RUN;
+    int32_t status = kvrt_tokenize(r->engine, r->prompt, (int64_t)r->prompt_len, flags, ids, cap, &n, &error);
+    if (status == KVRT_PARTIAL) {
+        int32_t *grown = realloc(ids, (cap = n) * sizeof *ids);
+        if (grown) ids = grown;
+        status = grown ? kvrt_tokenize(r->engine, r->prompt, (int64_t)r->prompt_len, flags, ids, cap, &n, &error) : KVRT_NOMEM_HOST;
+    }
+    if (status >= 0) status = kvrt_session_create(r->engine, r->line.options, &r->session, &error);
+    if (status >= 0) status = kvrt_session_sync(r->session, ids, n, NULL, &error);
+    free(ids);
+    return status < 0 ? command_fail(status, &error) : EXIT_OK;
+}
+
+/* --------------------------------------------------------------------------------------------------------- events --- */
+static bool collect(run_state *r, const char *text, size_t len)
+{
+    if (r->text_len + len + 1 > r->text_cap) {
+        size_t cap = (r->text_len + len + 1) * 2;
+        char *grown = realloc(r->text, cap);
+        if (!grown) return false;
+        r->text = grown;
+        r->text_cap = cap;
+    }
+    memcpy(r->text + r->text_len, text, len);
+    r->text_len += len;
+    return true;
+}
+
+static void print_event(const kvrt_event *event)
+{
+    static const char *const names[] = {"", "load", "prefill", "text", "reasoning", "token", "warning", "done", "error", "kv_demoted"};
+    if (event->type < 1 || event->type > 9) return;
+    printf("{\"event\":\"%s\"", names[event->type]);
+    if (event->text_len) {
+        printf(",\"text\":");
+        command_json_string(stdout, event->text, event->text_len);
+    }
+    if (event->type == KVRT_EVENT_PREFILL_PROGRESS)
+        printf(",\"done\":%llu,\"total\":%llu", (unsigned long long)event->done, (unsigned long long)event->total);
+    if (event->type == KVRT_EVENT_TOKEN) printf(",\"id\":%d,\"logprob\":%.6g", event->token, (double)event->logprob);
+    if (event->type == KVRT_EVENT_DONE) printf(",\"finish_reason\":\"%s\"", command_finish_name(event->finish));
+    printf("}\n");
+}
+
+static int32_t on_event(const kvrt_event *event, void *user)
+{
+    run_state *r = user;
+    if (event->type == KVRT_EVENT_PREFILL_PROGRESS && command_is_terminal(stderr)) {
+        r->progress = true;
+        fprintf(stderr, "\rprompt: %llu of %llu tokens\033[K", (unsigned long long)event->done, (unsigned long long)event->total);
+    }
+    if (event->type == KVRT_EVENT_TEXT && r->progress) {
+        r->progress = false;
+        fprintf(stderr, "\r\033[K");
+    }
+    if (r->ndjson) {
+        print_event(event);
+        if (fflush(stdout) != 0) r->closed = true;
+    } else if (event->type == KVRT_EVENT_TEXT && !r->json && !command_write(event->text, event->text_len)) r->closed = true;
+    if (event->type == KVRT_EVENT_TEXT && r->json && !collect(r, event->text, event->text_len)) r->closed = true;
+    return r->closed ? KVRT_STOP : KVRT_CONTINUE;
+}
+
+/* --------------------------------------------------------------------------------------------------------- result --- */
+static double rate(double n, uint64_t us) { return us ? n * 1e6 / (double)us : 0; }
+
+static void print_ids(run_state *r, uint32_t n_prompt)
+{
+    uint64_t n = 0;
+    (void)kvrt_session_tokens(r->session, NULL, 0, &n, NULL);
+    int32_t *ids = malloc((n + 1) * sizeof *ids);
+    if (ids && kvrt_session_tokens(r->session, ids, n, &n, NULL) >= 0)
+        for (uint64_t i = n_prompt; i < n; i++) printf("%s%d", i > n_prompt ? "," : "", ids[i]);
+    free(ids);
+}
+
+static void print_json(run_state *r, const kvrt_result *result)
+{
+    printf("{\"text\":");
+    command_json_string(stdout, r->text ? r->text : "", r->text_len);
+    printf(",\"ids\":[");
+    print_ids(r, result->n_prompt);
+    printf("],\"finish_reason\":\"%s\",\"n_prompt\":%u,\"n_generated\":%u,\"prefill_tps\":%.2f,\"decode_tps\":%.2f,\"kv_bytes\":%llu}\n",
+           command_finish_name(result->finish), result->n_prompt, result->n_generated, rate(result->n_prompt - result->n_reused, result->prefill_us),
+           rate(result->n_generated > 1 ? result->n_generated - 1.0 : 0, result->decode_us), (unsigned long long)result->kv_bytes);
+}
+
+static void print_stats(const kvrt_result *result, kvrt_session session)
+{
+    kvrt_session_info info = {.size = sizeof info};
+    bool colour = command_wants_colour(stderr);
+    (void)kvrt_session_get_info(session, &info, NULL);
+    fprintf(stderr, "%sprompt %u tokens, %.1f tok/s | first token %.0f ms | generated %u, %.1f tok/s | context %u/%u | KV %.2f MiB%s\n",
+            colour ? "\033[2m" : "", result->n_prompt, rate(result->n_prompt - result->n_reused, result->prefill_us),
+            (double)result->first_token_us / 1e3, result->n_generated, rate(result->n_generated > 1 ? result->n_generated - 1.0 : 0, result->decode_us),
+            info.n_tokens, info.ctx_size, (double)result->kv_bytes / 1048576.0, colour ? "\033[0m" : "");
+}
+
+static int generate(run_state *r)
+{
+    kvrt_error error = command_error();
+    kvrt_result result = {.size = sizeof result};
+    command_catch_interrupt(r->session);
+    int32_t status = kvrt_generate(r->session, r->line.options, on_event, r, &result, &error);
+    command_catch_interrupt(NULL);
+    if (r->progress) fprintf(stderr, "\r\033[K");
+    if (status < 0 && status != KVRT_CANCELLED) return command_fail(status, &error);
+    if (r->json) print_json(r, &result);
+    else if (!r->ndjson && command_is_terminal(stdout)) putchar('\n');
+    if (fflush(stdout) != 0 || r->closed) {
+        fprintf(stderr, "kvrt run: stdout was closed\n");
+        return EXIT_RUN;
+    }
+    if ((r->line.extra[X_STATS] || (command_is_terminal(stderr) && command_is_terminal(stdout))) && !r->line.extra[X_QUIET])
+        print_stats(&result, r->session);
+    if (result.finish == KVRT_FINISH_CANCELLED) {
+        fprintf(stderr, "kvrt run: interrupted\n");
+        return EXIT_INTERRUPT;
+    }
+    return result.finish == KVRT_FINISH_CTX_FULL ? EXIT_CONTEXT : EXIT_OK;
+}
+
+int run_main(int argc, char **argv)
+{
+    run_state r = {0};
+    int code = command_parse(&run_command, argc, argv, true, &r.line);
+    if (code < 0 && r.line.n_positional != 1) {
+        fprintf(stderr, "kvrt run: found %u model arguments, need one (see kvrt run --help)\n", r.line.n_positional);
+        code = EXIT_USAGE;
+    }
+    if (code < 0) {
+        r.json = r.line.extra[X_JSON] != NULL;
+        r.ndjson = r.line.extra[X_NDJSON] != NULL;
+        code = read_prompt(&r);
+        if (code == EXIT_OK) code = command_open(r.line.options, &r.engine);
+        if (code == EXIT_OK) code = start_session(&r);
+        if (code == EXIT_OK) code = generate(&r);
+        if (r.engine) (void)kvrt_engine_close(r.engine);
+    }
+    free(r.prompt);
+    free(r.text);
+    command_free(&r.line);
+    return code;
+}
