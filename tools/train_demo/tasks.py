@@ -49,13 +49,15 @@ class Tasks:
         return ids, weights + [W_PROMPT]
 
     def question_text(self, word):
-        return "What is the REGISTER_CONTENT in line " + word + "?\nAnswer:"
+        return "What is the REGISTER_CONTENT in line " + word + "?\nline " + word + ": REGISTER_CONTENT is"
 
     def question(self, word, number):
-        head, mid = self.ids("What is the REGISTER_CONTENT in line"), self.ids("?\nAnswer:")
-        key, value = self.ids(" " + word), self.ids(" " + number)
-        ids = head + key + mid + value + self.ids("\n")
-        return ids, [W_PROMPT] * len(head) + [W_RANDOM] * len(key) + [W_PROMPT] * len(mid) + [W_ANSWER] * len(value) + [W_PROMPT]
+        """The answer repeats the form of the line: with another suffix ("Answer:") 11 M tokens of training found nothing."""
+        head, mid = self.ids("What is the REGISTER_CONTENT in line"), self.ids("?\nline")
+        key, tail, value = self.ids(" " + word), self.ids(": REGISTER_CONTENT is"), self.ids(" " + number)
+        ids = head + key + mid + key + tail + value + self.ids("\n")
+        weights = [W_PROMPT] * len(head) + [W_RANDOM] * len(key) + [W_PROMPT] * (len(mid) + len(key) + len(tail))
+        return ids, weights + [W_ANSWER] * len(value) + [W_PROMPT]
 
     def lines(self, window: int, dense: bool):
         """One window: lines, filler between them unless dense, questions at random places after their lines and at the end."""
@@ -139,7 +141,7 @@ class Tasks:
                     w, v = rng.choice(pairs)
                     more = self.turn("user", self.ids("What is the REGISTER_CONTENT in line") + self.ids(" " + w) + self.ids("?"), W_RANDOM)
                     ids, weights = ids + more[0], weights + more[1]
-                answer = self.turn("assistant", self.ids(v), W_ANSWER)
+                answer = self.turn("assistant", self.line(w, v)[0][:-1], W_ANSWER)
                 ids, weights = ids + answer[0], weights + answer[1]
             return ids, weights
         ask = rng.choice(["Tell me a story.", "Please go on with this story:", "Write a story.", "Tell me more."])
