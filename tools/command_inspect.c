@@ -1,4 +1,4 @@
-/* inspect.c - `kvrt inspect MODEL`: architecture, tensors, sizes, dtype histogram, and what is unsupported and why. */
+/* command_inspect.c - `kvrt inspect MODEL`: architecture, tensors, sizes, dtype histogram, and what is unsupported and why. */
 #include "command.h"
 
 #include <string.h>

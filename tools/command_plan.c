@@ -1,4 +1,4 @@
-/* plan.c - `kvrt plan`: what context fits into which memory, per KV format, before anything is allocated. */
+/* command_plan.c - `kvrt plan`: what context fits into which memory, per KV format, before anything is allocated. */
 #include "command.h"
 
 #include <stdlib.h>
