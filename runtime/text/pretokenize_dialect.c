@@ -13,8 +13,10 @@
 #define NOT_SPACE_SET                                                                                                  \
     "\\x{0}-\\x{8}\\x{e}-\\x{1f}\\x{21}-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-\\x{2027}" \
     "\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{10ffff}"
-/* Alphabetic, M, Nd, Pc; PCRE2 10.42's own \w lacks marks, letter numbers and connectors. */
+/* Alphabetic, M, Nd, Pc; PCRE2 10.42's own \w lacks marks and connectors. Outside classes Oniguruma also takes superscript digits and
+ * fractions of Latin-1 for word characters, inside it does not. */
 #define WORD_SET "\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}\\p{L}\\p{M}\\p{Nl}\\p{Nd}\\p{Pc}"
+#define WORD "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}" WORD_SET
 
 typedef struct dialect {
     const char *p, *end;
@@ -22,7 +24,7 @@ typedef struct dialect {
     const char *why;
     size_t groups[MAX_DEPTH]; /* output position of each open '(' */
     size_t depth, atom;       /* output position of the last atom */
-    bool has_atom;
+    bool has_atom, has_not_word; /* has_not_word: \W was in the class being read */
 } dialect;
 
 static bool refuse(dialect *d, const char *why)
@@ -63,6 +65,19 @@ static bool copy_u(dialect *d)
     return true;
 }
 
+/* After "\x": two digits, or any number of them in braces. */
+static bool copy_x(dialect *d)
+{
+    size_t n = 0, left = (size_t)(d->end - d->p), start = at(d, 0, '{') ? 1 : 0;
+    while (start + n < left && is_hex(d->p[start + n]) && (start || n < 2)) n++;
+    if (n == 0 || n > 8 || (start ? !at(d, start + n, '}') : n != 2)) return refuse(d, "\\x needs two hexadecimal digits or braces");
+    kvi_buf_append_str(d->out, "\\x{");
+    kvi_buf_append(d->out, d->p + start, n);
+    kvi_buf_append_str(d->out, "}");
+    d->p += start + n + start;
+    return true;
+}
+
 /* After "\p" or "\P": the property in braces, as it stands. */
 static bool copy_property(dialect *d, char letter)
 {
@@ -87,10 +102,7 @@ static bool shared_escape(dialect *d, char c)
     case 'p': case 'P': return copy_property(d, c);
     case 'n': case 'r': case 't': case 'f': case 'e': case 'a': kvi_buf_append_str(d->out, pair); return true;
     case 'x':
-        if (!at(d, 0, '{') && !((size_t)(d->end - d->p) >= 2 && is_hex(d->p[0]) && is_hex(d->p[1])))
-            return refuse(d, "\\x needs two hexadecimal digits or braces");
-        kvi_buf_append_str(d->out, pair);
-        return true;
+        return copy_x(d);
     default: break;
     }
     if (is_alnum(c)) return false;
@@ -142,8 +154,24 @@ static bool class_posix(dialect *d)
     return true;
 }
 
+static bool class_item(dialect *d, bool *was_set, unsigned depth);
+
+/* A class within a class is a union, so its brackets can go; a negated one cannot be written in place. */
+static bool class_nested(dialect *d, bool *was_set, unsigned depth)
+{
+    d->p++;
+    if (at(d, 0, '^')) return refuse(d, "nested negated character class");
+    if (at(d, 0, ']') || depth == 4) return refuse(d, "nested character class of this form");
+    while (d->p < d->end && *d->p != ']')
+        if (!class_item(d, was_set, depth + 1)) return false;
+    if (d->p == d->end) return refuse(d, "unterminated character class");
+    d->p++;
+    *was_set = true; /* a hyphen after it is a literal */
+    return true;
+}
+
 /* One item of a class. *was_set: the item before it is a set, after which a hyphen is a literal in Ruby and an error in PCRE2. */
-static bool class_item(dialect *d, bool *was_set)
+static bool class_item(dialect *d, bool *was_set, unsigned depth)
 {
     const char *set;
     if (class_set_escape(d, &set)) {
@@ -153,11 +181,16 @@ static bool class_item(dialect *d, bool *was_set)
         d->p += 2;
         return true;
     }
+    if (at(d, 0, '\\') && at(d, 1, 'W') && depth == 0) {
+        d->has_not_word = *was_set = true;
+        d->p += 2;
+        return true;
+    }
     bool after_set = *was_set;
     *was_set = false;
     if (at(d, 0, '\\')) return d->end - d->p >= 2 ? class_escape(d) : refuse(d, "pattern ends after a backslash");
     if (at(d, 0, '[')) {
-        if (!at(d, 1, ':')) return refuse(d, "nested character class");
+        if (!at(d, 1, ':')) return class_nested(d, was_set, depth);
         *was_set = true;
         return class_posix(d);
     }
@@ -172,20 +205,44 @@ static bool class_item(dialect *d, bool *was_set)
     return true;
 }
 
+/* \W cannot be spelled inside a class: [\W..] becomes an alternative, [^\W..] a condition. `body`: output position of what is between
+ * the brackets. */
+static void spell_not_word(dialect *d, size_t body, bool negated)
+{
+    kvi_buf rest = {0};
+    kvi_buf_append(&rest, d->out->data + body, d->out->len - body);
+    d->out->len = d->atom;
+    if (rest.failed) d->out->failed = true;
+    if (rest.len == 0) {
+        kvi_buf_append_str(d->out, negated ? "[" WORD_SET "]" : "[^" WORD_SET "]");
+    } else {
+        kvi_buf_append_str(d->out, negated ? "(?:(?=[" WORD_SET "])[^" : "(?:[^" WORD_SET "]|[");
+        kvi_buf_append(d->out, rest.data, rest.len);
+        kvi_buf_append_str(d->out, "])");
+    }
+    kvi_buf_free(&rest);
+}
+
 static bool translate_class(dialect *d)
 {
     begin_atom(d);
     kvi_buf_append_byte(d->out, *d->p++);
-    if (at(d, 0, '^')) kvi_buf_append_byte(d->out, *d->p++);
+    bool negated = at(d, 0, '^');
+    if (negated) kvi_buf_append_byte(d->out, *d->p++);
+    size_t body = d->out->len;
     if (at(d, 0, ']')) {
         kvi_buf_append_str(d->out, "\\]");
         d->p++;
     }
     bool was_set = false;
+    d->has_not_word = false;
     while (d->p < d->end && *d->p != ']')
-        if (!class_item(d, &was_set)) return false;
+        if (!class_item(d, &was_set, 0)) return false;
     if (d->p == d->end) return refuse(d, "unterminated character class");
-    kvi_buf_append_byte(d->out, *d->p++);
+    d->p++;
+    if (d->out->failed) return true;
+    if (d->has_not_word) spell_not_word(d, body, negated);
+    else kvi_buf_append_byte(d->out, ']');
     return true;
 }
 
@@ -199,17 +256,17 @@ static bool translate_escape(dialect *d)
     switch (c) {
     case 's': kvi_buf_append_str(d->out, "[" SPACE_SET "]"); return true;
     case 'S': kvi_buf_append_str(d->out, "[^" SPACE_SET "]"); return true;
-    case 'w': kvi_buf_append_str(d->out, "[" WORD_SET "]"); return true;
-    case 'W': kvi_buf_append_str(d->out, "[^" WORD_SET "]"); return true;
+    case 'w': kvi_buf_append_str(d->out, "[" WORD "]"); return true;
+    case 'W': kvi_buf_append_str(d->out, "[^" WORD "]"); return true;
     case 'h': kvi_buf_append_str(d->out, "[0-9a-fA-F]"); return true;
     case 'H': kvi_buf_append_str(d->out, "[^0-9a-fA-F]"); return true;
     case 'b':
-        kvi_buf_append_str(d->out, "(?:(?<=[" WORD_SET "])(?![" WORD_SET "])|(?<![" WORD_SET "])(?=[" WORD_SET "]))");
+        kvi_buf_append_str(d->out, "(?:(?<=[" WORD "])(?![" WORD "])|(?<![" WORD "])(?=[" WORD "]))");
         return true;
     case 'B':
-        kvi_buf_append_str(d->out, "(?:(?<=[" WORD_SET "])(?=[" WORD_SET "])|(?<![" WORD_SET "])(?![" WORD_SET "]))");
+        kvi_buf_append_str(d->out, "(?:(?<=[" WORD "])(?=[" WORD "])|(?<![" WORD "])(?![" WORD "]))");
         return true;
-    case 'A': case 'z': case 'Z': case 'R': case 'X':
+    case 'A': case 'z': case 'Z': case 'G': case 'R': case 'X':
     case '1': case '2': case '3': case '4': case '5': case '6': case '7': case '8': case '9':
         kvi_buf_append_byte(d->out, '\\');
         kvi_buf_append_byte(d->out, c);
@@ -254,7 +311,7 @@ static bool translate_group(dialect *d)
         kvi_buf_append_byte(d->out, *d->p++);
         return true;
     }
-    if (c == 'i' || c == 'm' || c == '-') {
+    if (c == 'i' || c == 'm' || c == 'x' || c == '-') {
         if (!translate_options(d, at_front)) return false;
         if (*d->p == ':') kvi_buf_append_byte(d->out, *d->p++);
         return true;

@@ -5,8 +5,8 @@
 #include <pcre2.h>
 #include <string.h>
 
-/* One search over a megabyte takes some ten million steps with the usual patterns; backtracking beyond this is a runaway. */
-#define STEP_LIMIT 200000000u
+/* One search over a megabyte takes a few million steps with the usual patterns; backtracking beyond this is a runaway. */
+#define STEP_LIMIT 50000000u
 #define HEAP_LIMIT_KIB (256u * 1024u)
 #define PATTERN_MAX 16384u
 
@@ -40,7 +40,8 @@ void kvi_regex_free(kvi_regex *regex)
 
 kvi_regex **kvi_regex_next(kvi_regex *regex) { return &regex->next; }
 
-static kvrt_status compile_into(kvi_regex *regex, const kvi_buf *pattern, const char *owner, kvrt_error *error)
+static kvrt_status compile_into(kvi_regex *regex, const kvi_buf *pattern, const char *owner, const char *original, int shown,
+                                kvrt_error *error)
 {
     regex->memory = pcre2_general_context_create(take, give, NULL);
     if (!regex->memory) return kvi_error_nomem(error, 0, "regular expression");
@@ -63,7 +64,7 @@ static kvrt_status compile_into(kvi_regex *regex, const kvi_buf *pattern, const 
     if (code == PCRE2_ERROR_HEAP_FAILED) return kvi_error_nomem(error, 0, "regular expression");
     char text[128] = "";
     pcre2_get_error_message(code, (PCRE2_UCHAR *)text, sizeof text);
-    return kvi_error_set(error, KVRT_UNSUPPORTED, "%s: regular expression: %s", owner, text);
+    return kvi_error_set(error, KVRT_UNSUPPORTED, "%s: regular expression \"%.*s\": %s", owner, shown, original, text);
 }
 
 kvrt_status kvi_regex_compile(const char *pattern, size_t len, const char *owner, kvi_regex **out, kvrt_error *error)
@@ -71,17 +72,17 @@ kvrt_status kvi_regex_compile(const char *pattern, size_t len, const char *owner
     *out = NULL;
     if (len > PATTERN_MAX)
         return kvi_error_set(error, KVRT_UNSUPPORTED, "%s: regular expression of %zu bytes, need at most %u", owner, len, PATTERN_MAX);
+    int shown = (int)(len > 80 ? 80 : len);
     kvi_buf translated = {0};
     const char *why = NULL;
     kvrt_status status = KVRT_OK;
     if (!kvi_regex_translate(pattern, len, &translated, &why))
-        status = kvi_error_set(error, KVRT_UNSUPPORTED, "%s: regular expression \"%.*s\": %s", owner, (int)(len > 80 ? 80 : len),
-                               pattern, why);
+        status = kvi_error_set(error, KVRT_UNSUPPORTED, "%s: regular expression \"%.*s\": %s", owner, shown, pattern, why);
     kvi_regex *regex = NULL;
     if (status == KVRT_OK) {
         regex = kvi_mem_zalloc(1, sizeof *regex);
         if (!regex || translated.failed) status = kvi_error_nomem(error, sizeof *regex, "regular expression");
-        else status = compile_into(regex, &translated, owner, error);
+        else status = compile_into(regex, &translated, owner, pattern, shown, error);
     }
     kvi_buf_free(&translated);
     if (status != KVRT_OK) {

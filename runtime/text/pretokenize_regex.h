@@ -1,6 +1,6 @@
 /* pretokenize_regex.h - the regular expressions of tokenizer.json, run by PCRE2 with Oniguruma's meaning.
  * Owns: the translation of the Ruby dialect (\s, \w, \h, \v, ^, $, {n,m}+), step limits, memory through base/mem.h.
- * Refuses: class set operations and nested classes (PCRE2 10.42 misreads [..&&[^..]] without a word), (?x), \K, \G, callouts.
+ * Refuses: class set operations and negated nested classes (PCRE2 10.42 misreads [..&&[^..]] without a word), (?x), \K, callouts.
  * To know: no JIT (it maps executable memory in the host's process). Subjects are well-formed UTF-8. */
 #ifndef KVI_PRETOKENIZE_REGEX_H
 #define KVI_PRETOKENIZE_REGEX_H

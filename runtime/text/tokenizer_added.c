@@ -113,16 +113,13 @@ static size_t match_at(const kvi_encoder *e, const kvi_view *in, const kvi_trie 
     return end;
 }
 
-/* \w as Rust's regex crate has it: with the two joiners. */
-static bool is_word(uint32_t cp) { return kvi_cp_is_word(cp) || cp == 0x200c || cp == 0x200d; }
-
 static bool stands_alone(const kvi_view *in, size_t start, size_t end)
 {
     uint32_t before = ' ', after = ' ';
     size_t previous = start > 0 ? kvi_utf8_prev(in->text, start) : 0;
     if (start > 0) kvi_utf8_decode(in->text + previous, in->len - previous, &before);
     if (end < in->len) kvi_utf8_decode(in->text + end, in->len - end, &after);
-    return !is_word(before) && !is_word(after);
+    return !kvi_cp_is_word(before) && !kvi_cp_is_word(after);
 }
 
 static size_t spaces_before(const kvi_view *in, size_t pos, size_t floor)

@@ -147,8 +147,8 @@ bool kvi_cp_is_word(uint32_t cp)
     case UTF8PROC_CATEGORY_MN: case UTF8PROC_CATEGORY_MC: case UTF8PROC_CATEGORY_ME:
         return true;
     default:
-        /* Other_Alphabetic outside these categories: circled and squared Latin letters. */
-        return (cp >= 0x24b6 && cp <= 0x24e9) || (cp >= 0x1f130 && cp <= 0x1f149) || (cp >= 0x1f150 && cp <= 0x1f169) ||
+        /* Joiners, and Other_Alphabetic outside these categories: circled and squared Latin letters. */
+        return cp == 0x200c || cp == 0x200d || (cp >= 0x24b6 && cp <= 0x24e9) || (cp >= 0x1f130 && cp <= 0x1f149) || (cp >= 0x1f150 && cp <= 0x1f169) ||
                (cp >= 0x1f170 && cp <= 0x1f189);
     }
 }

@@ -58,9 +58,9 @@ uint32_t kvi_utf8_blocks_base(const kvi_utf8_blocks *blocks);
 /* Appends the text with its invalid bytes as stand-ins, or as U+FFFD when base is KVI_UTF8_NO_BASE. */
 void kvi_utf8_sanitize(kvi_buf *out, const char *text, size_t len, uint32_t base);
 
-/* Classes, as Rust's and Oniguruma's: */
+/* Classes, as in Rust: */
 bool kvi_cp_is_space(uint32_t cp);       /* property White_Space */
-bool kvi_cp_is_word(uint32_t cp);        /* \w: Alphabetic, M, Nd, Pc */
+bool kvi_cp_is_word(uint32_t cp);        /* Rust's \w: Alphabetic, M, Nd, Pc, the two joiners */
 bool kvi_cp_is_mark(uint32_t cp);        /* general category M */
 bool kvi_cp_is_punctuation(uint32_t cp); /* general category P, or ASCII punctuation */
 bool kvi_cp_is_numeric(uint32_t cp);     /* general category N */
