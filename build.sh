@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The front door of kvrt: builds, demonstrates, tests, installs. ./build.sh --help
+# The front door of kvrt: builds, demonstrates, tests, installs. CMakeLists.txt is the build description behind it.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -9,119 +9,166 @@ usage: ./build.sh [COMMAND]
 
   (none)          build the library and the command into build/
   demo            build, then let the bundled model tell a story
-  test [NAME]     build and run all tests, or only those whose name contains NAME
+  test [NAME]     build and run all tests, or only those whose name matches NAME (a regular expression)
   install PREFIX  build and install under PREFIX
-  asan | tsan     the same tests under AddressSanitizer+UBSan or ThreadSanitizer [NAME]
+  asan [NAME]     the tests under AddressSanitizer and UBSan, in build-asan/
+  tsan [NAME]     the tests under ThreadSanitizer, in build-tsan/
   clean           remove the build folders
   --help          this text
 
-Environment: CC chooses the compiler, JOBS the number of compile jobs.
+Environment: CC chooses the compiler, JOBS the number of parallel jobs (default: all cores).
 TEXT
 }
 
-packages=(gcc cmake make libpcre2-dev libutf8proc-dev libcmocka-dev libedit-dev)
+jobs=${JOBS:-$(nproc 2>/dev/null || echo 2)}
 
-missing_packages() {
-    command -v dpkg-query >/dev/null || return 0
-    for p in "${packages[@]}"; do
-        [ "$p" = gcc ] && command -v "${CC:-cc}" >/dev/null && continue
-        dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'install ok installed' || echo "$p"
+# ---- what must be installed --------------------------------------------------------------------------------------------------------
+build_packages=(cmake libpcre2-dev libutf8proc-dev libxxhash-dev libedit-dev)
+test_packages=(libcmocka-dev python3)
+
+missing_packages() { # package...
+    command -v dpkg-query >/dev/null || return 0 # not Debian: CMake names what it does not find
+    local p
+    command -v "${CC:-cc}" >/dev/null || echo gcc
+    command -v ninja >/dev/null || command -v make >/dev/null || echo ninja-build
+    for p in "$@"; do
+        case $p in
+            cmake | python3) command -v "$p" >/dev/null || echo "$p" ;;
+            *) dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || echo "$p" ;;
+        esac
     done
 }
 
-ensure_packages() {
-    local missing
-    missing=$(missing_packages | tr '\n' ' ')
-    [ -z "${missing// }" ] && return 0
-    local sudo=""
-    [ "$(id -u)" = 0 ] || sudo="sudo -n"
-    if [ -z "$sudo" ] || sudo -n true 2>/dev/null; then
-        echo "installing: $missing"
-        # shellcheck disable=SC2086
-        $sudo apt-get install -y -qq $missing >/dev/null 2>&1 || {
-            $sudo apt-get update -qq >/dev/null 2>&1 || true
-            # shellcheck disable=SC2086
-            $sudo apt-get install -y -qq $missing >/dev/null
-        }
-    else
-        echo "missing packages; this line installs them:" >&2
-        echo "  sudo apt-get install -y $missing" >&2
-        exit 1
+ensure_packages() { # package...
+    local missing sudo=()
+    missing=$(missing_packages "$@" | tr '\n' ' ')
+    [ -n "${missing// /}" ] || return 0
+    if [ "$(id -u)" != 0 ]; then
+        sudo=(sudo -n)
+        if ! sudo -n true 2>/dev/null; then
+            printf 'missing packages; this line installs them:\n  sudo apt-get install -y %s\n' "$missing" >&2
+            exit 1
+        fi
     fi
+    echo "installing: $missing"
+    # shellcheck disable=SC2086
+    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $missing >/dev/null 2>&1 || {
+        "${sudo[@]}" apt-get update -qq >/dev/null
+        "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $missing >/dev/null
+    }
 }
 
-configure_and_build() { # folder, cmake arguments...
+# ---- building ------------------------------------------------------------------------------------------------------------------------
+quietly() { # command...; shows its output only when it fails
+    local log rc=0
+    log=$(mktemp)
+    "$@" >"$log" 2>&1 || rc=$?
+    [ $rc = 0 ] || cat "$log" >&2
+    rm -f "$log"
+    return $rc
+}
+
+configure() { # folder, cmake arguments...
     local dir=$1
     shift
-    if ! cmake -S . -B "$dir" -DKVRT_WERROR=ON "$@" >"$dir.log" 2>&1; then
-        cat "$dir.log" >&2
-        exit 1
-    fi
-    rm -f "$dir.log"
-    cmake --build "$dir" -j "${JOBS:-$(nproc)}" >"$dir.log" 2>&1 || { cat "$dir.log" >&2; exit 1; }
-    rm -f "$dir.log"
+    if [ ! -f "$dir/CMakeCache.txt" ] && command -v ninja >/dev/null; then set -- -G Ninja "$@"; fi
+    quietly cmake -S . -B "$dir" -DKVRT_WERROR=ON "$@"
 }
 
-say_backends() {
-    local cuda="not built yet (CPU only)"
-    [ -f kernels/cuda/CMakeLists.txt ] && cuda="nvcc not found" && command -v nvcc >/dev/null && cuda="$(nvcc --version | tail -n 1)"
-    echo "backends: cpu; cuda: $cuda"
+compile() { # folder, target...
+    local dir=$1 target arguments=()
+    shift
+    for target in "$@"; do arguments+=(--target "$target"); done
+    quietly cmake --build "$dir" -j "$jobs" "${arguments[@]}"
 }
+
+say_build() { sed -n 's/^KVRT_BACKENDS:INTERNAL=/backends: /p' build/CMakeCache.txt; }
 
 build() {
-    ensure_packages
-    configure_and_build build
-    ln -sf libkvrt.so.0.1.0 build/libkvrt.so.0
-    say_backends
+    ensure_packages "${build_packages[@]}"
+    configure build
+    compile build front_door
+    say_build
     echo "built: build/kvrt build/libkvrt.so build/libkvrt.a"
 }
 
+# ---- tests ---------------------------------------------------------------------------------------------------------------------------
+# The build targets behind the tests that match a name, so that an edit of one part does not wait for the others.
+targets_of() { # folder, filter
+    ctest --test-dir "$1" -N -R "$2" 2>/dev/null | sed -n 's/^ *Test *#[0-9]*: //p' | while read -r name; do
+        case $name in
+            unit.* | ops.* | golden.* | fault.*) echo "test_${name#*.}" ;;
+            fuzz.*) echo "fuzz_${name#*.}" ;;
+            cli.*) echo front_door ;;
+            *) echo all ;;
+        esac
+    done | sort -u
+}
+
 run_tests() { # folder, filter
-    local dir=$1 filter=${2:-} log
-    log=$(mktemp)
-    local args=(--test-dir "$dir" --output-on-failure -j 1)
-    [ -n "$filter" ] && args+=(-R "$filter")
-    local rc=0
-    ctest "${args[@]}" | tee "$log" || rc=$?
-    local total failed
-    total=$(sed -n 's/.* out of \([0-9][0-9]*\)$/\1/p' "$log" | tail -n 1)
-    failed=$(sed -n 's/.*, \([0-9][0-9]*\) tests\{0,1\} failed out of.*/\1/p' "$log" | tail -n 1)
-    rm -f "$log"
-    if [ -z "$total" ]; then
-        echo "no test matches '$filter'" >&2
-        echo "0 passed, 1 failed"
-        return 1
+    local dir=$1 filter=${2:-} targets=() log rc=0 total failed
+    if [ -n "$filter" ]; then
+        mapfile -t targets < <(targets_of "$dir" "$filter")
+        if [ ${#targets[@]} = 0 ]; then
+            printf "no test matches '%s'; the names are:\n" "$filter" >&2
+            ctest --test-dir "$dir" -N | sed -n 's/^ *Test *#[0-9]*: /  /p' >&2
+            echo "0 passed, 0 failed"
+            return 1
+        fi
     fi
-    echo "$((total - failed)) passed, $failed failed"
-    return "$rc"
+    compile "$dir" "${targets[@]}"
+    log=$(mktemp)
+    ctest --test-dir "$dir" --output-on-failure -j "$jobs" ${filter:+-R "$filter"} | tee "$log" || rc=$?
+    total=$(sed -n 's/.* tests failed out of \([0-9]*\)$/\1/p' "$log" | tail -n 1)
+    failed=$(sed -n 's/.*, \([0-9]*\) tests failed out of.*/\1/p' "$log" | tail -n 1)
+    rm -f "$log"
+    echo "$((${total:-0} - ${failed:-0})) passed, ${failed:-0} failed"
+    [ -n "$total" ] && [ "$rc" = 0 ]
 }
 
-demo_model() {
-    for dir in examples/models/storyteller-8m examples/models/*/ test/golden/models/llama_gqa2; do
-        [ -f "$dir/config.json" ] && { echo "${dir%/}"; return; }
-    done
+tests() { # folder, filter, cmake arguments...
+    local dir=$1 filter=$2
+    shift 2
+    ensure_packages "${build_packages[@]}" "${test_packages[@]}"
+    configure "$dir" "$@"
+    [ "$dir" != build ] || say_build
+    run_tests "$dir" "$filter"
 }
 
+# ---- demo ----------------------------------------------------------------------------------------------------------------------------
 demo() {
     build
-    local model
-    model=$(demo_model)
-    case "$model" in
-        test/*) echo "note: the bundled trained model is not in this tree yet; a tiny random model shows that everything works" ;;
+    local model dir
+    for dir in examples/models/storyteller-* test/golden/models/llama*; do
+        [ -f "$dir/config.json" ] && [ -f "$dir/tokenizer.json" ] && { model=$dir; break; }
+    done
+    [ -n "${model:-}" ] || { echo "no model in examples/models" >&2; return 1; }
+    case $model in
+        test/*) echo "note: the trained model is not in this tree; a tiny random model shows that everything works, in nonsense" ;;
     esac
-    echo
-    ./build/kvrt run "$model" -p "Once upon a time there was a little girl who" -n 200 --temp 0.7 --seed 7 --stats
+    printf '\n%s tells a story:\n\nOnce upon a time' "$model"
+    build/kvrt run "$model" -p "Once upon a time" -n 200 --temp 0.7 --seed 7 --stats </dev/null
+    # The same words and the same seed from a cache of 4 bits instead of 16; --kv names that this build lacks are left out.
+    if build/kvrt run "$model" -p "Once upon a time" -n 1 --kv k4v4 -q </dev/null >/dev/null 2>&1; then
+        printf '\n\nthe same with a 4-bit cache (--kv k4v4):\n\nOnce upon a time'
+        build/kvrt run "$model" -p "Once upon a time" -n 200 --temp 0.7 --seed 7 --kv k4v4 --stats </dev/null
+    fi
+    printf '\ntry: build/kvrt run %s -p "Your words"\n' "$model"
 }
 
-case "${1:-}" in
+case ${1:-} in
     "") build ;;
     demo) demo ;;
-    test) build; run_tests build "${2:-}" ;;
-    asan) ensure_packages; configure_and_build build-asan -DKVRT_SANITIZE=address,undefined; run_tests build-asan "${2:-}" ;;
-    tsan) ensure_packages; configure_and_build build-tsan -DKVRT_SANITIZE=thread; run_tests build-tsan "${2:-unit|ops}" ;;
-    install) [ -n "${2:-}" ] || { usage >&2; exit 2; }
-             build; cmake --install build --prefix "$2" ;;
+    test) tests build "${2:-}" ;;
+    asan) tests build-asan "${2:-}" -DKVRT_SANITIZE=address,undefined ;;
+    tsan) tests build-tsan "${2:-unit|ops}" -DKVRT_SANITIZE=thread ;;
+    install)
+        [ -n "${2:-}" ] || { usage >&2; exit 2; }
+        build
+        quietly cmake --install build --prefix "$2"
+        echo "installed under $2"
+        ;;
     clean) rm -rf build build-asan build-tsan ;;
-    -h|--help|help) usage ;;
+    -h | --help | help) usage ;;
     *) usage >&2; exit 2 ;;
 esac

@@ -21,7 +21,7 @@ def check(entry):
             skip = word in ("-o", "-MF", "-MT", "-MQ") and not skip
             continue
         arguments.append(word)
-    command = ["clang", "-fsyntax-only", *arguments, *WARNINGS, entry["file"]]
+    command = ["clang", "-fsyntax-only", *WARNINGS, *arguments, entry["file"]]
     result = subprocess.run(command, cwd=entry["directory"], capture_output=True, text=True)
     return entry["file"], result.returncode, result.stderr
 
