@@ -141,6 +141,7 @@ def main():
             for p in model.parameters():
                 p.copy_(p.to(dtype).float())
         model.config.dtype = dtype
+        model.config.architectures = [family + "ForCausalLM"]
         model.config.save_pretrained(folder)
         tokenizer().save(os.path.join(folder, "tokenizer.json"))
         with open(os.path.join(folder, "tokenizer_config.json"), "w") as f:

@@ -1,0 +1,119 @@
+/* golden_model.c - see golden_model.h. */
+#include "golden_model.h"
+#include "../../runtime/base/json.h"
+#include "../../runtime/base/os.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+static const char *const names[] = {"llama_mha", "llama_gqa2", "llama_gqa4_d32", "llama_gqa8_d64", "llama_d80", "llama_d128",
+                                    "llama_rope3", "llama_bias", "llama_head_only", "llama_sharded", "mistral", "mistral_window",
+                                    "qwen2", "qwen2_window", "qwen3", "qwen3_bf16"};
+const char *golden_name(unsigned index) { return index < sizeof names / sizeof names[0] ? names[index] : NULL; }
+
+static uint32_t read_list(kvi_json *r, int32_t *ints, uint32_t *unsigned_ints, double *reals, uint32_t cap)
+{
+    uint32_t n = 0;
+    kvi_json_expect(r, KVI_JSON_ARRAY);
+    while (kvi_json_next_item(r) && n < cap) {
+        if (ints) ints[n++] = (int32_t)kvi_json_i64(r);
+        else if (unsigned_ints) unsigned_ints[n++] = (uint32_t)kvi_json_i64(r);
+        else reals[n++] = kvi_json_f64(r);
+    }
+    return n;
+}
+
+static void read_prompt(kvi_json *r, golden_prompt *p)
+{
+    kvi_json_expect(r, KVI_JSON_OBJECT);
+    while (kvi_json_next_key(r)) {
+        if (kvi_json_key_is(r, "ids")) p->n = read_list(r, p->ids, NULL, NULL, 512);
+        else if (kvi_json_key_is(r, "rows")) p->n_rows = read_list(r, NULL, p->rows, NULL, 64);
+        else if (kvi_json_key_is(r, "greedy")) p->n_greedy = read_list(r, p->greedy, NULL, NULL, 64);
+        else if (kvi_json_key_is(r, "margin")) read_list(r, NULL, NULL, p->margin, 64);
+        else kvi_json_skip(r);
+    }
+}
+
+bool golden_load(const char *name, golden_model *out)
+{
+    char path[600];
+    kvi_map json = {0}, bin = {0};
+    memset(out, 0, sizeof *out);
+    snprintf(out->dir, sizeof out->dir, "%s/golden/models/%s", KVRT_TEST_DIR, name);
+    snprintf(path, sizeof path, "%s/golden.json", out->dir);
+    if (kvi_os_map(path, true, &json, NULL) < KVRT_OK) return false;
+    kvi_json r;
+    kvi_json_init(&r, (const char *)json.data, json.len);
+    kvi_json_expect(&r, KVI_JSON_OBJECT);
+    while (kvi_json_next_key(&r)) {
+        if (kvi_json_key_is(&r, "vocab")) out->vocab = (uint32_t)kvi_json_i64(&r);
+        else if (kvi_json_key_is(&r, "std")) out->std = kvi_json_f64(&r);
+        else if (kvi_json_key_is(&r, "prompts")) {
+            kvi_json_expect(&r, KVI_JSON_ARRAY);
+            while (kvi_json_next_item(&r) && out->n_prompts < GOLDEN_MAX_PROMPTS) read_prompt(&r, &out->prompts[out->n_prompts++]);
+        } else kvi_json_skip(&r);
+    }
+    bool ok = kvi_json_end(&r);
+    snprintf(path, sizeof path, "%s/golden.bin", out->dir);
+    ok = ok && kvi_os_map(path, true, &bin, NULL) >= KVRT_OK;
+    uint64_t floats = 0;
+    for (uint32_t i = 0; i < out->n_prompts; i++) floats += (uint64_t)out->prompts[i].n_rows * out->vocab;
+    ok = ok && bin.len == floats * 4;
+    if (ok) {
+        out->blob = malloc(bin.len);
+        memcpy(out->blob, bin.data, bin.len);
+        const float *at = out->blob;
+        for (uint32_t i = 0; i < out->n_prompts; at += (size_t)out->prompts[i].n_rows * out->vocab, i++) out->prompts[i].logits = at;
+    }
+    kvi_os_unmap(&json);
+    kvi_os_unmap(&bin);
+    return ok;
+}
+
+void golden_free(golden_model *model) { free(model->blob); }
+
+kvrt_engine golden_open(const golden_model *model, const char *const *pairs)
+{
+    kvrt_error error = {.size = sizeof error};
+    kvrt_options *options;
+    kvrt_engine engine = NULL;
+    assert_int_equal(kvrt_options_create(&options, &error), KVRT_OK);
+    kvrt_options_set_string(options, "model.path", model->dir, -1, &error);
+    for (; pairs && *pairs; pairs += 2)
+        if (kvrt_options_set_text(options, pairs[0], pairs[1], &error) < 0) fail_msg("%s", error.message);
+    if (kvrt_engine_open(options, NULL, NULL, &engine, &error) < 0) fail_msg("%s: %s", model->dir, error.message);
+    kvrt_options_destroy(options);
+    return engine;
+}
+
+double golden_logit_error(kvrt_engine engine, const golden_model *model, uint64_t *digest)
+{
+    kvrt_error error = {.size = sizeof error};
+    double worst = 0;
+    for (uint32_t i = 0; i < model->n_prompts; i++) {
+        const golden_prompt *p = &model->prompts[i];
+        kvrt_session session;
+        size_t n = (size_t)p->n_rows * model->vocab;
+        float *logits = malloc(n * sizeof *logits);
+        assert_int_equal(kvrt_session_create(engine, NULL, &session, &error), KVRT_OK);
+        if (kvrt_session_eval(session, p->ids, p->n, p->rows, p->n_rows, logits, &error) < 0) fail_msg("%s", error.message);
+        for (size_t k = 0; k < n; k++) {
+            double e = fabs((double)logits[k] - (double)p->logits[k]);
+            if (!(e <= worst)) worst = isnan(e) ? INFINITY : e;
+            if (digest) {
+                uint32_t bits;
+                memcpy(&bits, &logits[k], 4);
+                *digest = (*digest ^ bits) * 1099511628211u;
+            }
+        }
+        free(logits);
+        kvrt_session_close(session);
+    }
+    return worst;
+}
