@@ -1,0 +1,267 @@
+/* test_sampler.c - the sampler against a plain double-precision reference (sort everything, follow API.md's order), and statistics. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <setjmp.h>
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/text/sampler.h"
+
+#define N 200
+
+static uint64_t seed = 7;
+static double rnd(void)
+{
+    seed = seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return (double)(seed >> 11) * 0x1p-53;
+}
+
+/* ----------------------------------------------------------------------------------------------------- reference --- */
+typedef struct entry {
+    double logit, p;
+    int id;
+} entry;
+
+static int by_logit(const void *a, const void *b)
+{
+    const entry *x = a, *y = b;
+    return x->logit > y->logit ? -1 : x->logit < y->logit ? 1 : x->id - y->id;
+}
+
+/* Probabilities (by id) of what may be drawn. */
+static void reference(const kvi_sampler_params *p, const float *logits, const int32_t *recent, size_t n_recent, double *probs, double *logprobs)
+{
+    entry e[N];
+    size_t first = n_recent > p->repeat_last ? n_recent - p->repeat_last : 0;
+    double sum = 0;
+    for (int id = 0; id < N; id++) {
+        float x = logits[id];
+        int count = 0;
+        for (size_t i = first; i < n_recent; i++) count += recent[i] == id;
+        if (count) {
+            x = x > 0 ? x / p->repeat_penalty : x * p->repeat_penalty;
+            x -= (float)count * p->frequency_penalty + p->presence_penalty;
+        }
+        for (uint32_t i = 0; i < p->n_bias; i++)
+            if (p->bias[i].id == id) x += p->bias[i].bias;
+        e[id] = (entry){.logit = x, .id = id};
+        sum += exp(e[id].logit);
+        probs[id] = 0;
+    }
+    for (int id = 0; id < N; id++) logprobs[id] = e[id].logit - log(sum);
+    qsort(e, N, sizeof *e, by_logit);
+    size_t n = p->top_k && p->top_k < N ? p->top_k : N, kept = 0;
+    double total = 0, mass = 0;
+    for (size_t i = 0; i < n; i++) total += e[i].p = exp((e[i].logit - e[0].logit) / (double)p->temperature);
+    while (kept < n) {
+        mass += e[kept++].p;
+        if (p->top_p < 1 && mass >= (double)p->top_p * total) break;
+    }
+    while (kept > 1 && e[kept - 1].p < (double)p->min_p * e[0].p) mass -= e[--kept].p;
+    mass = 0;
+    for (size_t i = 0; i < kept; i++) mass += e[i].p;
+    for (size_t i = 0; i < kept; i++) probs[e[i].id] = e[i].p / mass;
+}
+
+static kvi_sampler make(const kvi_sampler_params *p, int n)
+{
+    kvi_sampler s;
+    kvrt_error error = {.size = sizeof error};
+    if (kvi_sampler_init(&s, p, n, &error) != KVRT_OK) fail_msg("%s", error.message);
+    return s;
+}
+
+/* ------------------------------------------------------------------------------------------------------- checks --- */
+static void test_against_reference(void **state)
+{
+    (void)state;
+    for (int round = 0; round < 150; round++) {
+        kvi_logit_bias bias[3] = {{5, 2}, {17, -INFINITY}, {40, -1.5f}};
+        kvi_sampler_params p = kvi_sampler_defaults();
+        p.temperature = 0.2f + 1.5f * (float)rnd();
+        if (round & 1) p.top_k = 1 + (uint32_t)(rnd() * 60);
+        if (round & 2) p.top_p = 0.3f + 0.69f * (float)rnd();
+        if (round & 4) p.min_p = 0.2f * (float)rnd();
+        if (round & 8) p.repeat_penalty = 1.3f, p.frequency_penalty = 0.2f, p.presence_penalty = 0.3f, p.repeat_last = 20;
+        if (round & 16) p.bias = bias, p.n_bias = 3;
+        p.seed = (uint64_t)round;
+        float logits[N], work[N];
+        int32_t recent[30];
+        for (int i = 0; i < N; i++) logits[i] = (float)(6 * rnd() - 3) + (rnd() < 0.05 ? 4.0f : 0.0f);
+        logits[11] = logits[12];
+        for (int i = 0; i < 30; i++) recent[i] = (int32_t)(rnd() * 50) - 2;
+        double probs[N], logprobs[N];
+        reference(&p, logits, recent, 30, probs, logprobs);
+        kvi_sampler s = make(&p, N);
+        int counts[N] = {0}, draws = 4000;
+        for (int i = 0; i < draws; i++) {
+            int32_t token;
+            float logprob;
+            memcpy(work, logits, sizeof work);
+            assert_int_equal(kvi_sampler_sample(&s, work, recent, 30, &token, &logprob, NULL), KVRT_OK);
+            if (!(probs[token] > 0)) fail_msg("round %d: token %d cannot be drawn", round, (int)token);
+            if (!(fabs((double)logprob - logprobs[token]) <= 1e-5)) fail_msg("logprob %g, need %g", (double)logprob, logprobs[token]);
+            counts[token]++;
+        }
+        for (int id = 0; id < N; id++) {
+            double expected = probs[id] * draws, sigma = sqrt(expected * (1 - probs[id])) + 1;
+            if (!(fabs(counts[id] - expected) <= 5.5 * sigma)) fail_msg("round %d: token %d drawn %d times, need %g", round, id, counts[id], expected);
+        }
+        kvi_sampler_free(&s);
+    }
+}
+
+static void test_greedy(void **state)
+{
+    (void)state;
+    kvi_sampler_params p = kvi_sampler_defaults();
+    kvi_sampler s = make(&p, 5);
+    uint64_t rng[4];
+    memcpy(rng, s.rng, sizeof rng);
+    float logits[5] = {1, 3, -2, 3, 3};
+    int32_t token;
+    assert_int_equal(kvi_sampler_sample(&s, logits, NULL, 0, &token, NULL, NULL), KVRT_OK);
+    assert_int_equal(token, 1); /* lowest id among equals */
+    assert_memory_equal(rng, s.rng, sizeof rng);
+    kvi_sampler_free(&s);
+    kvi_logit_bias bias = {1, -INFINITY};
+    p.bias = &bias;
+    p.n_bias = 1;
+    p.repeat_penalty = 2;
+    p.repeat_last = 8;
+    s = make(&p, 5);
+    int32_t recent[2] = {3, 3};
+    float again[5] = {1, 3, -2, 3, 2};
+    assert_int_equal(kvi_sampler_sample(&s, again, recent, 2, &token, NULL, NULL), KVRT_OK);
+    assert_int_equal(token, 4);
+    kvi_sampler_free(&s);
+}
+
+static void test_seed_repeats(void **state)
+{
+    (void)state;
+    kvi_sampler_params p = kvi_sampler_defaults();
+    p.temperature = 1;
+    p.seed = 42;
+    kvi_sampler a = make(&p, N), b = make(&p, N);
+    int n_differ = 0;
+    for (int i = 0; i < 200; i++) {
+        float x[N], y[N];
+        for (int k = 0; k < N; k++) x[k] = y[k] = (float)rnd();
+        int32_t s, t;
+        kvi_sampler_sample(&a, x, NULL, 0, &s, NULL, NULL);
+        kvi_sampler_sample(&b, y, NULL, 0, &t, NULL, NULL);
+        assert_int_equal(s, t);
+    }
+    kvi_sampler_seed(&b, 43);
+    for (int i = 0; i < 200; i++) {
+        float x[N] = {0}, y[N] = {0};
+        int32_t s, t;
+        kvi_sampler_sample(&a, x, NULL, 0, &s, NULL, NULL);
+        kvi_sampler_sample(&b, y, NULL, 0, &t, NULL, NULL);
+        n_differ += s != t;
+    }
+    assert_true(n_differ > 150);
+    kvi_sampler_free(&a);
+    kvi_sampler_free(&b);
+}
+
+static void expect_bad(float value, const char *part)
+{
+    kvi_sampler_params p = kvi_sampler_defaults();
+    p.temperature = 1;
+    kvi_sampler s = make(&p, 4);
+    float logits[4] = {-INFINITY, value, -INFINITY, -INFINITY};
+    int32_t token;
+    kvrt_error error = {.size = sizeof error};
+    uint64_t rng[4];
+    memcpy(rng, s.rng, sizeof rng);
+    assert_int_equal(kvi_sampler_sample(&s, logits, NULL, 0, &token, NULL, &error), KVRT_ARG);
+    assert_memory_equal(rng, s.rng, sizeof rng);
+    if (!strstr(error.message, part)) fail_msg("message \"%s\" lacks \"%s\"", error.message, part);
+    kvi_sampler_free(&s);
+}
+
+static void test_bad_logits(void **state)
+{
+    (void)state;
+    expect_bad(NAN, "NaN");
+    expect_bad(INFINITY, "+infinity");
+    expect_bad(-INFINITY, "no token");
+}
+
+static void test_extremes(void **state)
+{
+    (void)state;
+    kvi_sampler_params p = kvi_sampler_defaults();
+    p.temperature = 1e-6f;
+    p.top_k = 3;
+    p.top_p = 0;
+    p.min_p = 1;
+    kvi_sampler s = make(&p, 4);
+    float logits[4] = {-3e38f, 3e38f, -INFINITY, 3e38f};
+    int32_t token;
+    float logprob;
+    assert_int_equal(kvi_sampler_sample(&s, logits, NULL, 0, &token, &logprob, NULL), KVRT_OK);
+    assert_int_equal(token, 1);
+    assert_true(fabs((double)logprob - log(0.5)) < 1e-6);
+    kvi_sampler_free(&s);
+    p.top_k = 4000000;
+    s = make(&p, 4);
+    assert_int_equal(kvi_sampler_sample(&s, logits, NULL, 0, &token, NULL, NULL), KVRT_OK);
+    kvi_sampler_free(&s);
+}
+
+static void test_parameters(void **state)
+{
+    (void)state;
+    kvi_sampler s;
+    kvrt_error error = {.size = sizeof error};
+    kvi_logit_bias bias = {9, 1};
+    struct { kvi_sampler_params p; const char *part; } bad[] = {
+        {{.temperature = -1, .top_p = 1, .repeat_penalty = 1}, "temperature"}, {{.temperature = NAN, .top_p = 1, .repeat_penalty = 1}, "temperature"},
+        {{.top_p = 1.5f, .repeat_penalty = 1}, "top_p"}, {{.top_p = 1, .min_p = -1, .repeat_penalty = 1}, "min_p"},
+        {{.top_p = 1, .repeat_penalty = 0}, "repeat_penalty"}, {{.top_p = 1, .repeat_penalty = 1, .frequency_penalty = INFINITY}, "frequency"},
+        {{.top_p = 1, .repeat_penalty = 1, .presence_penalty = NAN}, "presence"}, {{.top_p = 1, .repeat_penalty = 1, .bias = &bias, .n_bias = 1}, "token 9"}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        assert_int_equal(kvi_sampler_init(&s, &bad[i].p, 9, &error), KVRT_ARG);
+        if (!strstr(error.message, bad[i].part)) fail_msg("message \"%s\" lacks \"%s\"", error.message, bad[i].part);
+    }
+}
+
+static void test_calls_allocate_nothing(void **state)
+{
+    (void)state;
+    kvi_sampler_params p = kvi_sampler_defaults();
+    p.temperature = 0.8f;
+    p.top_k = 40;
+    p.top_p = 0.9f;
+    p.min_p = 0.05f;
+    p.repeat_penalty = 1.1f;
+    p.repeat_last = 64;
+    kvi_sampler s = make(&p, N);
+    uint64_t before, after;
+    kvi_mem_stats(NULL, NULL, &before);
+    for (int i = 0; i < 100; i++) {
+        float logits[N];
+        int32_t token, recent[4] = {1, 2, 3, 3};
+        for (int k = 0; k < N; k++) logits[k] = (float)rnd();
+        assert_int_equal(kvi_sampler_sample(&s, logits, recent, 4, &token, NULL, NULL), KVRT_OK);
+        for (int k = 0; k < N; k++) assert_int_equal(s.counts[k], 0);
+    }
+    kvi_mem_stats(NULL, NULL, &after);
+    assert_int_equal(before, after);
+    kvi_sampler_free(&s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_against_reference), cmocka_unit_test(test_greedy), cmocka_unit_test(test_seed_repeats),
+                                       cmocka_unit_test(test_bad_logits), cmocka_unit_test(test_extremes), cmocka_unit_test(test_parameters),
+                                       cmocka_unit_test(test_calls_allocate_nothing)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
