@@ -187,20 +187,43 @@ def write_exceptions(shared):
     write_cases(HERE / "t5_small_exceptions.json", make_cases(tok, texts))
 
 
+def normalizer_cases():
+    """Unicode forms of single code points, of random runs of marks, Hangul and compatibility characters."""
+    rng = random.Random(5)
+    marks = [chr(c) for c in (0x300, 0x301, 0x302, 0x308, 0x30A, 0x316, 0x323, 0x327, 0x328, 0x345, 0x591, 0x5B0, 0x64B, 0x651, 0x93C, 0x9BC,
+                              0x9BE, 0x9D7, 0xBBE, 0xBC6, 0xDCF, 0xDDF, 0x1039, 0x102E, 0x1B35, 0x20D0, 0x3099, 0x309A, 0xFF9E, 0x1D165)]
+    bases = list("aeoAEOcsd ") + [chr(c) for c in (0xC5, 0xE9, 0x1E9B, 0x1E69, 0x1EA5, 0x1F71, 0x3A9, 0x2126, 0x212B, 0x9C7, 0xBC6, 0xDD9, 0x1025,
+                                                   0x1100, 0x1112, 0x1161, 0x1175, 0x11A8, 0x11C2, 0xAC00, 0xAC01, 0xD55C, 0xFB01, 0xBD, 0x2460,
+                                                   0xFF21, 0xFF76, 0x304B, 0x2F00, 0x3400, 0x4E2D, 0xF900, 0xFDFA, 0x1D15E, 0x2F800, 0x130, 0x10400)]
+    texts = [b + m for b in bases for m in marks[1:10:2]] + bases + marks
+    texts += ["".join(rng.choice(marks if rng.random() < 0.6 else bases) for _ in range(rng.randint(1, 12))) for _ in range(200)]
+    kinds = {"NFC": normalizers.NFC(), "NFD": normalizers.NFD(), "NFKC": normalizers.NFKC(), "NFKD": normalizers.NFKD(),
+             "Lowercase": normalizers.Lowercase(), "StripAccents": normalizers.StripAccents()}
+    return [{"text": t, **{k: n.normalize_str(t) for k, n in kinds.items()}} for t in texts]
+
+
+def made_or_kept(name, make):
+    """Training is not deterministic (hash order), so an existing tokenizer stays; delete NAME.json to train it anew."""
+    path = HERE / f"{name}.json"
+    if not path.exists():
+        path.write_text(make().to_str(pretty=False))
+    return Tokenizer.from_file(str(path))
+
+
 def main():
-    made = {
-        "byte_level_llama3": byte_level(LLAMA3, None, True, 500),
-        "byte_level_qwen2": byte_level(QWEN2, normalizers.NFC(), False, 460),
-        "byte_level_gpt2": gpt2_like(),
-        "spm_bpe_normalizer": spm_bpe(False),
-        "spm_bpe_metaspace": spm_bpe(True),
-        "unigram": unigram(False),
-        "unigram_bytes": unigram(True),
-        "mixed_parts": mixed_parts(),
+    write_cases(HERE / "normalizers.cases.json", normalizer_cases())
+    makers = {
+        "byte_level_llama3": lambda: byte_level(LLAMA3, None, True, 500),
+        "byte_level_qwen2": lambda: byte_level(QWEN2, normalizers.NFC(), False, 460),
+        "byte_level_gpt2": gpt2_like,
+        "spm_bpe_normalizer": lambda: spm_bpe(False),
+        "spm_bpe_metaspace": lambda: spm_bpe(True),
+        "unigram": lambda: unigram(False),
+        "unigram_bytes": lambda: unigram(True),
+        "mixed_parts": mixed_parts,
     }
-    for i, (name, tok) in enumerate(made.items()):
-        (HERE / f"{name}.json").write_text(tok.to_str(pretty=False))
-        write_cases(HERE / f"{name}.cases.json", make_cases(tok, TEXTS + random_texts(60, i)))
+    for i, (name, make) in enumerate(makers.items()):
+        write_cases(HERE / f"{name}.cases.json", make_cases(made_or_kept(name, make), TEXTS + random_texts(60, i)))
     if len(sys.argv) > 1:
         write_exceptions(Path(sys.argv[1]))
 
