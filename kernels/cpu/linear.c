@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-#define GEMV_ROWS 64u
+#define GEMV_ROWS 256u /* most rows of a gemv task */
 #define AMX_ROWS 256u
 
 typedef struct linear_task {
@@ -156,7 +156,10 @@ const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job)
     static const char *const gemv_names[3] = {"gemv_f32", "gemv_f16", "gemv_bf16"};
     static const char *const gemm_names[3] = {"gemm_f32", "gemm_f16", "gemm_bf16"};
     if (job->n_rows <= KVI_CPU_SMALL_ROWS) {
-        t.rows_per_task = GEMV_ROWS;
+        /* Large tasks keep the streams long; small matrices still give every thread some. Depends on the shape alone. */
+        t.rows_per_task = out_rows(job, 0) / 8u / 8u * 8u;
+        if (t.rows_per_task > GEMV_ROWS) t.rows_per_task = GEMV_ROWS;
+        if (t.rows_per_task < 16u) t.rows_per_task = 16u;
         plan_tasks(&t, n_weights);
         kvi_workers_run(device->workers, gemv_task, &t, t.first_task[n_weights]);
         return kernel_name(gemv_names, job->weights[0]->desc.dtype);
