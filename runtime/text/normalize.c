@@ -36,7 +36,7 @@ static void copy(kvi_norm_text *out, const kvi_view *in, size_t start, size_t en
 typedef struct segment {
     utf8proc_int32_t *cps;
     size_t n, cap;
-    char mark;
+    char mark, first_mark; /* of all its code points together; of the first */
 } segment;
 
 static bool decompose(segment *s, uint32_t cp, utf8proc_option_t options)
@@ -98,10 +98,12 @@ static bool flush(segment *s, utf8proc_option_t options, kvi_norm_text *out)
 {
     if (s->n > 1 && !reorder(s)) return false;
     utf8proc_ssize_t n = (utf8proc_ssize_t)s->n;
+    utf8proc_int32_t first = n ? s->cps[0] : 0;
     if ((options & UTF8PROC_COMPOSE) && n > 1) n = utf8proc_normalize_utf32(s->cps, n, options);
-    for (utf8proc_ssize_t i = 0; i < n; i++) emit_cp(out, (uint32_t)s->cps[i], s->mark);
+    /* A first code point that nothing was joined to stays what it was: user text after it does not make it user text. */
+    for (utf8proc_ssize_t i = 0; i < n; i++) emit_cp(out, (uint32_t)s->cps[i], i == 0 && s->cps[0] == first ? s->first_mark : s->mark);
     s->n = 0;
-    s->mark = 0;
+    s->mark = s->first_mark = 0;
     return true;
 }
 
@@ -128,6 +130,7 @@ static bool unicode_form(const kvi_view *in, kvi_norm_text *out, utf8proc_option
         }
         uint32_t cp = 0;
         size_t n = kvi_utf8_decode(text + pos, len - pos, &cp), before = s.n;
+        bool begins = before == 0;
         ok = decompose(&s, cp, options);
         if (ok && before > 0 && is_boundary(s.cps[before])) {
             /* The new code point begins a segment of its own: flush the part before it, then keep it. */
@@ -138,7 +141,9 @@ static bool unicode_form(const kvi_view *in, kvi_norm_text *out, utf8proc_option
             ok = flush(&s, options, out);
             memcpy(s.cps, parts, n_new * sizeof *parts);
             s.n = n_new;
+            begins = true;
         }
+        if (begins) s.first_mark = mark_at(in, pos);
         s.mark = (char)(s.mark | mark_at(in, pos));
         pos += n;
     }
