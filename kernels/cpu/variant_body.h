@@ -1,7 +1,9 @@
 /* variant_body.h - the source of every variant, compiled once per instruction set by variant_*.c, which define
  *   VARIANT       suffix of the table's name          VB        bytes of a vector (16, 32, 64)
  *   MR            rows of a panel_mac tile            widen_f16, narrow_f16: VW values at a time
- * Vectors are the compilers' vector extension, so one text serves all; the files are compiled with -ffp-contract=fast. */
+ *   fma_vec       a * b + c, fused where the instruction set has it
+ * Vectors are the compilers' vector extension, so one text serves all. Contraction is off (-ffp-contract=off), so that the compiler's
+ * choices do not change results; where a product is fused, fma_vec says so. */
 #include "variants.h"
 #include "../../runtime/kv/half.h"
 
@@ -33,8 +35,9 @@ static inline float sum(vf v)
 }
 
 /* ---------------------------------------------------------------------------------------------------- 16-bit types --- */
-static vf widen_f16(const uint16_t *p);
-static void narrow_f16(vf v, uint16_t *p);
+static inline vf fma_vec(vf a, vf b, vf c);
+static inline vf widen_f16(const uint16_t *p);
+static inline void narrow_f16(vf v, uint16_t *p);
 
 static inline vf widen_bf16(const uint16_t *p)
 {
@@ -83,7 +86,7 @@ static inline __attribute__((always_inline)) void dot_block(const unsigned char 
         for (uint32_t j = 0; j < n_x; j++) xs[j] = load(x + j * ldx + k);
         for (uint32_t i = 0; i < n_w; i++) {
             vf ws = load_as(w + i * stride + (size_t)k * size, dtype);
-            for (uint32_t j = 0; j < n_x; j++) acc[i * n_x + j] += ws * xs[j];
+            for (uint32_t j = 0; j < n_x; j++) acc[i * n_x + j] = fma_vec(ws, xs[j], acc[i * n_x + j]);
         }
     }
     for (uint32_t i = 0; i < n_w; i++)
@@ -159,8 +162,8 @@ static inline __attribute__((always_inline)) void mac_tile(const float *a, size_
         vf b0 = load(b + (size_t)k * PANEL), b1 = load(b + (size_t)k * PANEL + VW);
         for (uint32_t r = 0; r < m; r++) {
             vf x = splat(a[r * lda + k]);
-            lo[r] += x * b0;
-            hi[r] += x * b1;
+            lo[r] = fma_vec(x, b0, lo[r]);
+            hi[r] = fma_vec(x, b1, hi[r]);
         }
     }
     for (uint32_t r = 0; r < m; r++) {
@@ -203,7 +206,7 @@ static void rmsnorm(const float *x, const float *gain, float eps, uint32_t n, fl
 {
     vf squares = (vf){0};
     uint32_t i = 0;
-    for (; i + VW <= n; i += VW) squares += load(x + i) * load(x + i);
+    for (; i + VW <= n; i += VW) squares = fma_vec(load(x + i), load(x + i), squares);
     float total = sum(squares);
     for (; i < n; i++) total += x[i] * x[i];
     float factor = 1.0f / sqrtf(total / (float)n + eps);
@@ -225,17 +228,17 @@ static inline vf vexp(vf x)
     const vf low = splat(-87.0f);
     vi dead = x < low;
     vf clamped = (vf)(((vi)x & ~dead) | ((vi)low & dead));
-    vf t = clamped * splat(1.44269504088896341f) + splat(12582912.0f); /* 1.5 * 2^23: rounds to an integer in the low bits */
+    vf t = fma_vec(clamped, splat(1.44269504088896341f), splat(12582912.0f)); /* 1.5 * 2^23: rounds to an integer in the low bits */
     vi n = (vi)t - (vi)splat(12582912.0f);
     t -= splat(12582912.0f);
-    vf r = clamped - t * splat(0.693359375f) + t * splat(2.12194440e-4f);
+    vf r = fma_vec(t, splat(2.12194440e-4f), fma_vec(t, splat(-0.693359375f), clamped));
     vf p = splat(1.9875691500e-4f);
-    p = p * r + splat(1.3981999507e-3f);
-    p = p * r + splat(8.3334519073e-3f);
-    p = p * r + splat(4.1665795894e-2f);
-    p = p * r + splat(1.6666665459e-1f);
-    p = p * r + splat(5.0000001201e-1f);
-    p = p * r * r + r + splat(1.0f);
+    p = fma_vec(p, r, splat(1.3981999507e-3f));
+    p = fma_vec(p, r, splat(8.3334519073e-3f));
+    p = fma_vec(p, r, splat(4.1665795894e-2f));
+    p = fma_vec(p, r, splat(1.6666665459e-1f));
+    p = fma_vec(p, r, splat(5.0000001201e-1f));
+    p = fma_vec(p * r, r, r) + splat(1.0f);
     vf scaled = (vf)((vi)p + (n << 23));
     vi is_nan = x != x;
     return (vf)((((vi)scaled & ~dead) & ~is_nan) | ((vi)x & is_nan));

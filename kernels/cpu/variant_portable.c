@@ -4,13 +4,14 @@
 #define MR 4
 #include "variant_body.h"
 
-static vf widen_f16(const uint16_t *p)
+static inline vf fma_vec(vf a, vf b, vf c) { return a * b + c; }
+static inline vf widen_f16(const uint16_t *p)
 {
     uint16_t h[4];
     memcpy(h, p, sizeof h);
     return (vf){kvi_f16_to_f32(h[0]), kvi_f16_to_f32(h[1]), kvi_f16_to_f32(h[2]), kvi_f16_to_f32(h[3])};
 }
-static void narrow_f16(vf v, uint16_t *p)
+static inline void narrow_f16(vf v, uint16_t *p)
 {
     uint16_t h[4];
     for (int i = 0; i < 4; i++) h[i] = kvi_f32_to_f16(v[i]);
