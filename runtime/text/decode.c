@@ -129,12 +129,17 @@ static bool keep_bytes(kvi_tokenizer *tok, kvi_token *token, const kvi_buf *byte
         token->bytes_len = token->text_len;
         return true;
     }
+    if (bytes->len == 0) {
+        token->bytes = "";
+        token->bytes_len = 0;
+        return true;
+    }
     if (bytes->len > *left) {
         *left = bytes->len > 65536 ? bytes->len : 65536;
         *chunk = kvi_arena_alloc(&tok->arena, *left);
         if (!*chunk) return false;
     }
-    if (bytes->len) memcpy(*chunk, bytes->data, bytes->len);
+    memcpy(*chunk, bytes->data, bytes->len);
     token->bytes = *chunk;
     token->bytes_len = (uint32_t)bytes->len;
     *chunk += bytes->len;
