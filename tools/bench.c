@@ -19,7 +19,7 @@ static const argparse_option extra[X_COUNT] = {
     {"ops", 0, 0, 0, NULL, "times per operation"},
     {"fill", 0, 1, 0, "HOW", "how depths are filled: synthetic"},
 };
-static const command bench_command = {"bench", "bench MODEL | --shape NAME [--weights bf16] [--depth 0,4096] [--kv LIST]",
+const command bench_command = {"bench", "bench MODEL | --shape NAME [--weights bf16] [--depth 0,4096] [--kv LIST]",
                                       "Measures speed as a share of this machine's read bandwidth.", extra, X_COUNT};
 
 #define MAX_ROWS 64u
@@ -36,7 +36,7 @@ typedef struct bench_row {
     unsigned n_ops;
 } bench_row;
 
-typedef struct bench {
+typedef struct bench_run {
     command_line line;
     uint32_t n_prompt, n_gen, n_reps, n_rows, depths[16], n_depths;
     char kv_text[128];
@@ -48,7 +48,7 @@ typedef struct bench {
     kvrt_engine_info info;
     char device[128], weights[8];
     uint32_t round;
-} bench;
+} bench_run;
 
 static uint64_t now_us(void)
 {
@@ -91,7 +91,7 @@ static int usage_error(const char *what, const char *found)
     return EXIT_USAGE;
 }
 
-static int read_settings(bench *b)
+static int read_settings(bench_run *b)
 {
     const char **x = b->line.extra;
     b->n_prompt = 512, b->n_gen = 64, b->n_reps = 5;
@@ -136,7 +136,7 @@ static double attention_bytes(kvrt_engine engine)
     return 0;
 }
 
-static int32_t decode(bench *b, bench_row *row, kvrt_engine engine, kvrt_session session, kvrt_error *error)
+static int32_t decode(bench_run *b, bench_row *row, kvrt_engine engine, kvrt_session session, kvrt_error *error)
 {
     float *logits = malloc(b->info.vocab_size * sizeof *logits);
     if (!logits) return KVRT_NOMEM_HOST;
@@ -164,7 +164,7 @@ static int32_t decode(bench *b, bench_row *row, kvrt_engine engine, kvrt_session
     return status;
 }
 
-static int32_t prefill(bench *b, bench_row *row, kvrt_session session, kvrt_error *error)
+static int32_t prefill(bench_run *b, bench_row *row, kvrt_session session, kvrt_error *error)
 {
     if (!b->n_prompt) return KVRT_OK;
     int32_t *ids = malloc(b->n_prompt * sizeof *ids);
@@ -180,7 +180,7 @@ static int32_t prefill(bench *b, bench_row *row, kvrt_session session, kvrt_erro
 }
 
 /* One session per measurement, so that prefill and decode both start at the row's depth. */
-static int32_t with_session(bench *b, bench_row *row, kvrt_engine engine, bool decoding, kvrt_error *error)
+static int32_t with_session(bench_run *b, bench_row *row, kvrt_engine engine, bool decoding, kvrt_error *error)
 {
     kvrt_session session;
     int32_t status = kvrt_session_create(engine, NULL, &session, error);
@@ -195,7 +195,7 @@ static int32_t with_session(bench *b, bench_row *row, kvrt_engine engine, bool d
 }
 
 /* All rounds of one KV format: one engine, opened once. */
-static int bench_format(bench *b, unsigned k)
+static int bench_format(bench_run *b, unsigned k)
 {
     kvrt_error error = command_error();
     kvrt_engine engine;
@@ -222,7 +222,7 @@ static int bench_format(bench *b, unsigned k)
 }
 
 /* --------------------------------------------------------------------------------------------------------- output --- */
-static void print_ops(const bench *b, const bench_row *row, bool json)
+static void print_ops(const bench_run *b, const bench_row *row, bool json)
 {
     for (unsigned i = 0; i < row->n_ops; i++) {
         const kvrt_op_time *op = &row->ops[i];
@@ -232,7 +232,7 @@ static void print_ops(const bench *b, const bench_row *row, bool json)
     }
 }
 
-static void print_json(const bench *b)
+static void print_json(const bench_run *b)
 {
     printf("{\"machine\":{\"read_gbps\":%.2f,\"threads\":", median(b->read_gbps, b->n_reps, NULL, NULL));
     const char *threads = strrchr(b->device, ',');
@@ -257,7 +257,7 @@ static void print_json(const bench *b)
     printf("]}\n");
 }
 
-static void print_table(const bench *b)
+static void print_table(const bench_run *b)
 {
     double low, high, read = median(b->read_gbps, b->n_reps, &low, &high);
     printf("machine: %s; read bandwidth %.1f GB/s (%.1f..%.1f), %u rounds\n\n", b->device, read, low, high, b->n_reps);
@@ -272,26 +272,28 @@ static void print_table(const bench *b)
     }
 }
 
-int bench_main(int argc, char **argv)
+static int bench(bench_run *b)
 {
-    bench *b = calloc(1, sizeof *b);
-    if (!b) return EXIT_RUN;
-    int code = command_parse(&bench_command, argc, argv, true, &b->line);
-    if (code < 0) code = read_settings(b);
-    if (code == EXIT_OK) {
-        kvrt_error error = command_error();
-        int64_t threads = -1;
-        (void)kvrt_options_get_i64(b->line.options, "cpu.threads", &threads, NULL);
-        int32_t status = kvrt_bandwidth_open(threads > 0 ? (uint32_t)threads : 0, 512ull << 20, &b->probe, &error);
-        if (status < 0) code = command_fail(status, &error);
-    }
+    kvrt_error error = command_error();
+    int64_t threads = -1;
+    (void)kvrt_options_get_i64(b->line.options, "cpu.threads", &threads, NULL);
+    int32_t status = kvrt_bandwidth_open(threads > 0 ? (uint32_t)threads : 0, 512ull << 20, &b->probe, &error);
+    int code = status < 0 ? command_fail(status, &error) : EXIT_OK;
     for (unsigned k = 0; k < b->n_kvs && code == EXIT_OK; k++) code = bench_format(b, k);
     if (code == EXIT_OK) {
         if (b->line.extra[X_JSON]) print_json(b);
         else print_table(b);
-        if (fflush(stdout) != 0) code = EXIT_RUN;
     }
     kvrt_bandwidth_close(b->probe);
+    return code;
+}
+
+int bench_main(int argc, char **argv)
+{
+    bench_run *b = calloc(1, sizeof *b);
+    if (!b) return EXIT_RUN;
+    int code = command_parse(&bench_command, argc, argv, true, &b->line);
+    if (code < 0 && (code = read_settings(b)) == EXIT_OK) code = bench(b);
     free(b->rows);
     command_free(&b->line);
     free(b);

@@ -65,25 +65,35 @@ static void build_table(const command *c, flag_table *t)
     }
 }
 
-static void print_flag(FILE *to, const argparse_option *o, const kvrt_option_info *info)
+static void print_flag(const argparse_option *o, const kvrt_option_info *info, void *user)
 {
-    char left[64];
-    snprintf(left, sizeof left, "%c%c%s--%s%s%s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ', o->letter ? ", " : "  ", o->name,
-             o->takes_value ? " " : "", o->takes_value ? (o->value_name ? o->value_name : "VALUE") : "");
+    FILE *to = user;
+    char left[64], letter[5] = "    ";
+    bool is_letter = !o->name[1]; /* an option named by one letter, such as -n */
+    if (o->letter) snprintf(letter, sizeof letter, "-%c%s", o->letter, is_letter ? "" : ", ");
+    snprintf(left, sizeof left, "%s%s%s%s%s", letter, is_letter ? "" : "--", is_letter ? "" : o->name, o->takes_value ? " " : "",
+             o->takes_value ? (o->value_name ? o->value_name : "VALUE") : "");
     fprintf(to, "  %-30s %s", left, o->help);
-    if (info && info->key) fprintf(to, " [%s%s%s]", info->range, info->range[0] && info->defaults[0] ? "; " : "", info->defaults);
+    const char *range = info ? info->range : "", *defaults = info ? info->defaults : "";
+    if (info && strcmp(info->key, "cpu.amx") == 0) defaults = "true"; /* see command_parse */
+    if (*range || *defaults) fprintf(to, " [%s%s%s]", range, *range && *defaults ? "; " : "", defaults);
     fputc('\n', to);
 }
 
-void command_help(const command *c, FILE *to)
+void command_flags(const command *c, command_flag_fn fn, void *user)
 {
     flag_table *t = calloc(1, sizeof *t);
     if (!t) return;
     build_table(c, t);
-    fprintf(to, "usage: kvrt %s\n%s\n\n", c->usage, c->summary);
-    for (unsigned i = 0; i < t->n; i++) print_flag(to, &t->flags[i], i >= t->first_option ? &t->info[i] : NULL);
-    fprintf(to, "\nEvery option is also read from the environment: --top-k as KVRT_TOP_K.\n");
+    for (unsigned i = 0; i < t->n; i++) fn(&t->flags[i], i >= t->first_option ? &t->info[i] : NULL, user);
     free(t);
+}
+
+void command_help(const command *c, FILE *to)
+{
+    fprintf(to, "usage: kvrt %s\n%s\n\n", c->usage, c->summary);
+    command_flags(c, print_flag, to);
+    fprintf(to, "\nEvery option is also read from the environment: --top-k as KVRT_TOP_K.\n");
 }
 
 static int usage_error(const char *name, const char *message)
@@ -149,6 +159,17 @@ static int read_environment(const flag_table *t, kvrt_options *options)
     return -1;
 }
 
+/* The file named by --config, else by KVRT_CONFIG. */
+static int find_config(const command *c, const flag_table *t, int argc, char **argv, kvrt_options *options)
+{
+    argparse p;
+    const char *path = getenv("KVRT_CONFIG");
+    argparse_init(&p, argc, argv, t->flags, t->n);
+    for (int i; (i = argparse_next(&p)) != ARGPARSE_END;)
+        if (i == (int)c->n_extra + GENERAL_CONFIG) path = p.value;
+    return path && *path ? read_config(options, path) : -1;
+}
+
 static int handle_flag(const command *c, const flag_table *t, int i, const argparse *p, command_line *out)
 {
     kvrt_error error = command_error();
@@ -160,7 +181,7 @@ static int handle_flag(const command *c, const flag_table *t, int i, const argpa
     switch (index - c->n_extra) {
     case GENERAL_HELP: command_help(c, stdout); return EXIT_OK;
     case GENERAL_SET: return set_pair(out->options, p->value, strlen(p->value));
-    case GENERAL_CONFIG: return read_config(out->options, p->value);
+    case GENERAL_CONFIG: return -1; /* read before everything else */
     default: break;
     }
     const char *text = p->value ? p->value : p->negated ? "false" : "true";
@@ -205,7 +226,8 @@ int command_parse(const command *c, int argc, char **argv, bool positional_is_mo
     flag_table *t = calloc(1, sizeof *t);
     if (!t) return EXIT_RUN;
     build_table(c, t);
-    int code = read_environment(t, out->options);
+    int code = find_config(c, t, argc, argv, out->options);
+    if (code < 0) code = read_environment(t, out->options);
     if (code < 0) code = parse(c, t, argc, argv, positional_is_model, out);
     free(t);
     int64_t level = 2;
@@ -253,31 +275,6 @@ void command_catch_interrupt(kvrt_session session)
 
 bool command_interrupted_twice(void) { return twice != 0; }
 
-/* ---------------------------------------------------------------------------------------------------------- output --- */
-bool command_is_terminal(FILE *file) { return isatty(fileno(file)) == 1; }
-bool command_wants_colour(FILE *file)
-{
-    const char *no = getenv("NO_COLOR"), *term = getenv("TERM");
-    return command_is_terminal(file) && !(no && *no) && term && strcmp(term, "dumb") != 0;
-}
-
-bool command_write(const char *text, size_t len) { return fwrite(text, 1, len, stdout) == len && fflush(stdout) == 0; }
-
-void command_json_string(FILE *to, const char *text, size_t len)
-{
-    fputc('"', to);
-    for (size_t i = 0; i < len; i++) {
-        unsigned char c = (unsigned char)text[i];
-        if (c == '"' || c == '\\') fprintf(to, "\\%c", c);
-        else if (c == '\n') fputs("\\n", to);
-        else if (c == '\t') fputs("\\t", to);
-        else if (c == '\r') fputs("\\r", to);
-        else if (c < 0x20 || c == 0x7f) fprintf(to, "\\u%04x", c);
-        else fputc(c, to);
-    }
-    fputc('"', to);
-}
-
 const char *command_finish_name(int32_t finish)
 {
     static const char *const names[] = {"none", "eos", "stop", "length", "ctx_full", "cancelled", "callback", "paused"};
@@ -318,21 +315,17 @@ char *command_read_file(const char *path, size_t *len)
 /* -------------------------------------------------------------------------------------------------------- opening --- */
 static int32_t show_load(const kvrt_event *event, void *user)
 {
-    bool *shown = user;
     if (command_interrupted) return KVRT_STOP;
-    if (command_is_terminal(stderr) && event->total > 1) {
-        *shown = true;
-        fprintf(stderr, "\rloading %s: %llu of %llu MiB\033[K", event->text, (unsigned long long)(event->done >> 20), (unsigned long long)(event->total >> 20));
-    }
+    command_progress_show(user, event->text, event->done, event->total, 1.0 / 1048576, "MiB");
     return KVRT_CONTINUE;
 }
 
 int command_open(const kvrt_options *options, kvrt_engine *out)
 {
     kvrt_error error = command_error();
-    bool shown = false;
+    command_progress progress = {0};
     command_catch_interrupt(NULL);
-    int32_t status = kvrt_engine_open(options, show_load, &shown, out, &error);
-    if (shown) fprintf(stderr, "\r\033[K");
+    int32_t status = kvrt_engine_open(options, show_load, &progress, out, &error);
+    command_progress_clear(&progress);
     return status < 0 ? command_fail(status, &error) : 0;
 }

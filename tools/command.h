@@ -31,7 +31,12 @@ typedef struct command_line {
     const char *extra[MAX_EXTRA]; /* value of extra flag i; "" for a flag without value; NULL when absent */
 } command_line;
 
-/* Reads configuration file, environment (KVRT_*) and arguments, in this order. Returns an exit code, or -1 to go on; --help prints and
+/* The flags of a command: its own, the general ones, and every option of the library's table that has a flag. Calls fn for each; `info` is
+ * NULL for a flag that is no option. */
+typedef void (*command_flag_fn)(const argparse_option *flag, const kvrt_option_info *info, void *user);
+void command_flags(const command *c, command_flag_fn fn, void *user);
+
+/* Reads configuration file, environment (KVRT_*) and arguments, in this order: the later wins. Returns an exit code, or -1 to go on; --help prints and
  * gives EXIT_OK. `positional_is_model`: the first positional becomes model.path. */
 int command_parse(const command *c, int argc, char **argv, bool positional_is_model, command_line *out);
 void command_free(command_line *line);
@@ -52,19 +57,40 @@ bool command_interrupted_twice(void); /* two within a second */
 
 bool command_is_terminal(FILE *file);
 bool command_wants_colour(FILE *file);
+/* A line on stderr that is rewritten in place: only on a terminal that can, only when the work takes longer than 0.3 seconds, and at most
+ * ten times a second. `scale` turns done and total into `unit`. */
+typedef struct command_progress {
+    uint64_t start_us, shown_us;
+    bool visible;
+} command_progress;
+void command_progress_show(command_progress *p, const char *stage, uint64_t done, uint64_t total, double scale, const char *unit);
+void command_progress_clear(command_progress *p);
 /* Whole stream or file into memory, NUL-terminated; NULL with a message on failure. path "-" is stdin. */
 char *command_read_file(const char *path, size_t *len);
 /* Writes to stdout; false when the reader has gone. */
 bool command_write(const char *text, size_t len);
-/* Text as a JSON string. */
+/* Text as a JSON string; bytes that are not UTF-8 become U+FFFD. */
 void command_json_string(FILE *to, const char *text, size_t len);
 const char *command_finish_name(int32_t finish);
 
+/* The subcommands, one file each; main.c lists them. */
+typedef struct command_entry {
+    const command *about;
+    int (*main)(int argc, char **argv);
+} command_entry;
+extern const command_entry command_list[];
+extern const size_t command_count;
+
+extern const command run_command, inspect_command, tokenize_command, bench_command, devices_command, plan_command;
 int run_main(int argc, char **argv);
 int inspect_main(int argc, char **argv);
 int tokenize_main(int argc, char **argv);
 int bench_main(int argc, char **argv);
 int devices_main(int argc, char **argv);
 int plan_main(int argc, char **argv);
+
+/* Completion scripts and the manual page, from the same tables. False for an unknown shell. */
+bool completions_print(const char *shell, FILE *to);
+void manual_print(FILE *to);
 
 #endif

@@ -8,7 +8,7 @@ static const argparse_option extra[X_COUNT] = {
     {"json", 0, 0, 0, NULL, "print JSON"},
     {"tensors", 't', 0, 0, NULL, "list every tensor"},
 };
-static const command inspect_command = {"inspect", "inspect MODEL [--tensors] [--json]", "Shows what a model folder holds.", extra, X_COUNT};
+const command inspect_command = {"inspect", "inspect MODEL [--tensors] [--json]", "Shows what a model folder holds.", extra, X_COUNT};
 
 typedef struct histogram {
     struct {
@@ -93,7 +93,6 @@ int inspect_main(int argc, char **argv)
         if (code == EXIT_OK && h.json) print_json(&info, &h);
         else if (code == EXIT_OK) print_text(&info, &h);
         if (code == EXIT_OK && info.problem[0]) code = EXIT_MODEL;
-        if (fflush(stdout) != 0) code = EXIT_RUN;
     }
     command_free(&line);
     return code;

@@ -10,7 +10,7 @@ static const argparse_option extra[X_COUNT] = {
     {"card", 0, 1, 0, "NAME", "a well-known card: rtx3060, rtx3090, rtx4060ti, rtx4070, rtx4080, rtx4090, rtx5090"},
     {"json", 0, 0, 0, NULL, "print JSON"},
 };
-static const command plan_command = {"plan", "plan MODEL | --shape NAME [--card NAME | --vram BYTES] [--ctx N]",
+const command plan_command = {"plan", "plan MODEL | --shape NAME [--card NAME | --vram BYTES] [--ctx N]",
                                      "Shows what fits: weights, cache and the longest context for each KV format.", extra, X_COUNT};
 
 /* Memory a program can use on an otherwise idle card, as the driver reports it. */
@@ -81,7 +81,6 @@ static int plan(command_line *line)
     for (uint64_t i = 0; i < n; i++) n_fit += rows[i].fits != 0;
     if (line->extra[X_JSON]) print_json(&info, rows, n);
     else print_table(&info, rows, n);
-    if (fflush(stdout) != 0) return EXIT_RUN;
     return n_fit ? EXIT_OK : EXIT_FIT;
 }
 
@@ -89,8 +88,7 @@ int plan_main(int argc, char **argv)
 {
     command_line line;
     int code = command_parse(&plan_command, argc, argv, true, &line);
-    if (code < 0) code = apply_card(&line);
-    if (code == EXIT_OK) code = plan(&line);
+    if (code < 0 && (code = apply_card(&line)) == EXIT_OK) code = plan(&line);
     command_free(&line);
     return code;
 }

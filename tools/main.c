@@ -1,27 +1,54 @@
-/* main.c - the `kvrt` command: finds the subcommand. Bare `kvrt MODEL` runs the model. */
+/* main.c - the `kvrt` command: finds the subcommand, and answers for stdout. Bare `kvrt MODEL` runs the model. */
+#define _POSIX_C_SOURCE 200809L
 #include "command.h"
 
+#include <errno.h>
+#include <signal.h>
 #include <string.h>
+#include <unistd.h>
 
-static const struct {
-    const char *name;
-    int (*main)(int argc, char **argv);
-    const char *summary;
-} commands[] = {
-    {"run", run_main, "generate text from a prompt; reads a pipe, writes a pipe"},
-    {"plan", plan_main, "what context fits into which memory, per KV format"},
-    {"inspect", inspect_main, "what a model folder holds, and what is unsupported in it"},
-    {"tokenize", tokenize_main, "text to token ids and back"},
-    {"bench", bench_main, "speed by context depth, as a share of this machine's bandwidth"},
-    {"devices", devices_main, "backends of this build and why one is absent"},
+const command_entry command_list[] = {
+    {&run_command, run_main},           {&plan_command, plan_main},   {&inspect_command, inspect_main},
+    {&tokenize_command, tokenize_main}, {&bench_command, bench_main}, {&devices_command, devices_main},
 };
-#define N_COMMANDS (sizeof commands / sizeof commands[0])
+const size_t command_count = sizeof command_list / sizeof command_list[0];
 
 static void usage(FILE *to)
 {
     fprintf(to, "usage: kvrt COMMAND [MODEL] [options]\n\n");
-    for (size_t i = 0; i < N_COMMANDS; i++) fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].summary);
-    fprintf(to, "\nkvrt MODEL          the same as kvrt run MODEL\nkvrt COMMAND --help  options of a command\n");
+    for (size_t i = 0; i < command_count; i++) fprintf(to, "  %-10s %s\n", command_list[i].about->name, command_list[i].about->summary);
+    fprintf(to, "\nkvrt MODEL                      the same as kvrt run MODEL\n"
+                "kvrt COMMAND --help             options of a command\n"
+                "kvrt --version\n"
+                "kvrt --completions bash|zsh|fish   a completion script\n"
+                "kvrt --man                      the manual page\n");
+}
+
+static int usage_error(const char *what, const char *found)
+{
+    fprintf(stderr, "kvrt: %s %s (see kvrt --help)\n", what, found);
+    return EXIT_USAGE;
+}
+
+static int dispatch(int argc, char **argv)
+{
+    const char *first = argc > 1 ? argv[1] : "";
+    for (size_t i = 0; i < command_count; i++)
+        if (strcmp(first, command_list[i].about->name) == 0) return command_list[i].main(argc - 2, argv + 2);
+    if (argc < 2) {
+        usage(stderr);
+        return EXIT_USAGE;
+    }
+    if (strcmp(first, "--help") == 0 || strcmp(first, "-h") == 0 || strcmp(first, "help") == 0) usage(stdout);
+    else if (strcmp(first, "--version") == 0) printf("kvrt %s\n", kvrt_version_string());
+    else if (strcmp(first, "--man") == 0) manual_print(stdout);
+    else if (strcmp(first, "--completions") == 0) {
+        const char *shell = argc > 2 ? argv[2] : "";
+        if (!completions_print(shell, stdout)) return usage_error("--completions: need bash, zsh or fish, found", *shell ? shell : "nothing");
+    } else if (first[0] == '-') return usage_error("unknown option", first);
+    else if (!strchr(first, '/') && access(first, F_OK) != 0) return usage_error("neither a command nor a model folder:", first);
+    else return run_main(argc - 1, argv + 1);
+    return EXIT_OK;
 }
 
 int main(int argc, char **argv)
@@ -30,24 +57,12 @@ int main(int argc, char **argv)
         fprintf(stderr, "kvrt: library %s does not match this command\n", kvrt_version_string());
         return EXIT_RUN;
     }
-    if (argc < 2) {
-        usage(stderr);
-        return EXIT_USAGE;
+    (void)signal(SIGPIPE, SIG_IGN); /* a reader that leaves is an error to report, not a death */
+    int code = dispatch(argc, argv);
+    errno = 0;
+    if ((fflush(stdout) != 0 || ferror(stdout)) && (code == EXIT_OK || code == EXIT_RUN)) {
+        fprintf(stderr, "kvrt: stdout: %s\n", errno ? strerror(errno) : "closed, output is incomplete");
+        return EXIT_RUN;
     }
-    for (size_t i = 0; i < N_COMMANDS; i++)
-        if (strcmp(argv[1], commands[i].name) == 0) return commands[i].main(argc - 2, argv + 2);
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
-        usage(stdout);
-        return EXIT_OK;
-    }
-    if (strcmp(argv[1], "--version") == 0) {
-        printf("kvrt %s\n", kvrt_version_string());
-        return EXIT_OK;
-    }
-    if (argv[1][0] == '-') {
-        fprintf(stderr, "kvrt: unknown option %s\n", argv[1]);
-        usage(stderr);
-        return EXIT_USAGE;
-    }
-    return run_main(argc - 1, argv + 1);
+    return code;
 }

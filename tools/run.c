@@ -16,7 +16,7 @@ static const argparse_option extra[X_COUNT] = {
     {"quiet", 'q', 0, 0, NULL, "no stats"},
     {"raw", 0, 0, 0, NULL, "do not add the tokenizer's special tokens (BOS)"},
 };
-static const command run_command = {"run", "run MODEL [-p TEXT | -f FILE | < text] [options]",
+const command run_command = {"run", "run MODEL [-p TEXT | -f FILE | < text] [options]",
                                     "Continues a prompt and streams the text to stdout.", extra, X_COUNT};
 
 typedef struct run_state {
@@ -25,7 +25,8 @@ typedef struct run_state {
     kvrt_session session;
     char *prompt;
     size_t prompt_len;
-    bool json, ndjson, closed, progress;
+    bool json, ndjson, closed;
+    command_progress progress;
     char *text; /* collected for --json */
     size_t text_len, text_cap;
 } run_state;
@@ -109,21 +110,15 @@ static void print_event(const kvrt_event *event)
     if (event->type == KVRT_EVENT_PREFILL_PROGRESS)
         printf(",\"done\":%llu,\"total\":%llu", (unsigned long long)event->done, (unsigned long long)event->total);
     if (event->type == KVRT_EVENT_TOKEN) printf(",\"id\":%d,\"logprob\":%.6g", event->token, (double)event->logprob);
-    if (event->type == KVRT_EVENT_DONE) printf(",\"finish_reason\":\"%s\"", command_finish_name(event->finish));
     printf("}\n");
 }
 
 static int32_t on_event(const kvrt_event *event, void *user)
 {
     run_state *r = user;
-    if (event->type == KVRT_EVENT_PREFILL_PROGRESS && command_is_terminal(stderr)) {
-        r->progress = true;
-        fprintf(stderr, "\rprompt: %llu of %llu tokens\033[K", (unsigned long long)event->done, (unsigned long long)event->total);
-    }
-    if (event->type == KVRT_EVENT_TEXT && r->progress) {
-        r->progress = false;
-        fprintf(stderr, "\r\033[K");
-    }
+    if (event->type == KVRT_EVENT_PREFILL_PROGRESS) command_progress_show(&r->progress, "prompt", event->done, event->total, 1, "tokens");
+    else command_progress_clear(&r->progress);
+    if (event->type == KVRT_EVENT_DONE) return KVRT_CONTINUE; /* said with the figures when the call is over */
     if (r->ndjson) {
         print_event(event);
         if (fflush(stdout) != 0) r->closed = true;
@@ -145,15 +140,22 @@ static void print_ids(run_state *r, uint32_t n_prompt)
     free(ids);
 }
 
+static void print_figures(const kvrt_result *result)
+{
+    printf("\"finish_reason\":\"%s\",\"n_prompt\":%u,\"n_generated\":%u,\"prefill_tps\":%.2f,\"decode_tps\":%.2f,\"kv_bytes\":%llu}\n",
+           command_finish_name(result->finish), result->n_prompt, result->n_generated,
+           rate(result->n_prompt - result->n_reused, result->prefill_us),
+           rate(result->n_generated > 1 ? result->n_generated - 1.0 : 0, result->decode_us), (unsigned long long)result->kv_bytes);
+}
+
 static void print_json(run_state *r, const kvrt_result *result)
 {
     printf("{\"text\":");
     command_json_string(stdout, r->text ? r->text : "", r->text_len);
     printf(",\"ids\":[");
     print_ids(r, result->n_prompt);
-    printf("],\"finish_reason\":\"%s\",\"n_prompt\":%u,\"n_generated\":%u,\"prefill_tps\":%.2f,\"decode_tps\":%.2f,\"kv_bytes\":%llu}\n",
-           command_finish_name(result->finish), result->n_prompt, result->n_generated, rate(result->n_prompt - result->n_reused, result->prefill_us),
-           rate(result->n_generated > 1 ? result->n_generated - 1.0 : 0, result->decode_us), (unsigned long long)result->kv_bytes);
+    printf("],");
+    print_figures(result);
 }
 
 static void print_stats(const kvrt_result *result, kvrt_session session)
@@ -174,14 +176,15 @@ static int generate(run_state *r)
     command_catch_interrupt(r->session);
     int32_t status = kvrt_generate(r->session, r->line.options, on_event, r, &result, &error);
     command_catch_interrupt(NULL);
-    if (r->progress) fprintf(stderr, "\r\033[K");
+    command_progress_clear(&r->progress);
     if (status < 0 && status != KVRT_CANCELLED) return command_fail(status, &error);
     if (r->json) print_json(r, &result);
-    else if (!r->ndjson && command_is_terminal(stdout)) putchar('\n');
-    if (fflush(stdout) != 0 || r->closed) {
-        fprintf(stderr, "kvrt run: stdout was closed\n");
-        return EXIT_RUN;
+    else if (r->ndjson) {
+        printf("{\"event\":\"done\",");
+        print_figures(&result);
     }
+    else if (command_is_terminal(stdout)) putchar('\n');
+    if (fflush(stdout) != 0 || r->closed) return EXIT_OK; /* main reports what happened to stdout */
     if ((r->line.extra[X_STATS] || (command_is_terminal(stderr) && command_is_terminal(stdout))) && !r->line.extra[X_QUIET])
         print_stats(&result, r->session);
     if (result.finish == KVRT_FINISH_CANCELLED) {

@@ -10,7 +10,7 @@ static const argparse_option extra[X_COUNT] = {
     {"parse-special", 0, 0, 0, NULL, "text that spells a special token becomes that token"},
     {"decode", 0, 0, 0, NULL, "read a JSON array of ids, write bytes"},
 };
-static const command tokenize_command = {"tokenize", "tokenize MODEL [--special] [--decode] < input", "Text to token ids and back.", extra, X_COUNT};
+const command tokenize_command = {"tokenize", "tokenize MODEL [--special] [--decode] < input", "Text to token ids and back.", extra, X_COUNT};
 
 static int encode(kvrt_engine engine, const char *text, size_t len, uint32_t flags)
 {
@@ -64,11 +64,11 @@ static int decode(kvrt_engine engine, const char *text, size_t len, uint32_t fla
     int32_t status = kvrt_detokenize(engine, ids, n, flags, NULL, 0, &n_bytes, &error);
     char *bytes = malloc(n_bytes + 1);
     if (status >= 0 && bytes) status = kvrt_detokenize(engine, ids, n, flags, bytes, n_bytes, &n_bytes, &error);
-    bool written = status < 0 || (bytes && command_write(bytes, n_bytes));
+    if (status >= 0 && !bytes) status = KVRT_NOMEM_HOST;
+    if (status >= 0) fwrite(bytes, 1, n_bytes, stdout);
     free(ids);
     free(bytes);
-    if (status < 0) return command_fail(status, &error);
-    return written ? EXIT_OK : EXIT_RUN;
+    return status < 0 ? command_fail(status, &error) : EXIT_OK;
 }
 
 int tokenize_main(int argc, char **argv)
@@ -89,7 +89,6 @@ int tokenize_main(int argc, char **argv)
         uint32_t flags = (line.extra[X_SPECIAL] ? KVRT_TOKENIZE_ADD_SPECIAL : 0) | (line.extra[X_PARSE] ? KVRT_TOKENIZE_PARSE_SPECIAL : 0);
         if (code == EXIT_OK)
             code = line.extra[X_DECODE] ? decode(engine, text, len, line.extra[X_SPECIAL] ? KVRT_DETOKENIZE_KEEP_SPECIAL : 0) : encode(engine, text, len, flags);
-        if (code == EXIT_OK && fflush(stdout) != 0) code = EXIT_RUN;
         if (engine) (void)kvrt_engine_close(engine);
         free(text);
     }

@@ -1,0 +1,202 @@
+#!/usr/bin/env python3
+"""Bad models, prompts and options: the right exit code, and a message that names object, found and needed. Never a crash."""
+import json
+import os
+import tempfile
+
+from harness import Folder, MODEL, kvrt, main, test
+
+HUGE = 1 << 62
+
+
+def run(model, *args, **more):
+    return kvrt("run", model, "-p", "x", "-n", 2, *args, **more)
+
+
+@test
+def not_a_folder():
+    run("/nonexistent/model").expect(3, ["/nonexistent/model", "no such file", "need a Hugging Face folder"])
+    run(__file__).expect(3, [__file__, "not a directory"])
+    with tempfile.TemporaryDirectory() as empty:
+        run(empty).expect(3, [empty, "config.json"])
+
+
+@test
+def config():
+    with Folder() as m:
+        m.config(architectures=["ElmanForCausalLM"], model_type="elman")
+        run(m).expect(3, ["config.json", "ElmanForCausalLM", "LlamaForCausalLM"])
+    for key, value in (("hidden_size", -1), ("hidden_size", "many"), ("num_hidden_layers", 0), ("num_hidden_layers", HUGE),
+                       ("num_attention_heads", 0), ("num_key_value_heads", 3), ("vocab_size", 1 << 40), ("head_dim", 0),
+                       ("rms_norm_eps", "x"), ("hidden_act", "sine")):
+        with Folder() as m:
+            m.config(**{key: value})
+            wrong_type = isinstance(value, str) and key != "hidden_act"
+            run(m).expect(3, ["config.json", "byte"] if wrong_type else "head" if key == "head_dim" else key)
+    for text in ("", "{", "[]", "nul", '{"architectures": ', "{}", "\xff", "[" * 100000):
+        with Folder() as m:
+            (m.path / "config.json").write_text(text, encoding="latin-1")
+            run(m).expect(3, "config.json")
+
+
+@test
+def tensors():
+    with Folder() as m:
+        m.config(hidden_size=64)
+        run(m).expect(3, ["model.embed_tokens.weight", "shape [96, 48]", "need [96, 64]", "hidden_size"])
+    with Folder() as m:
+        header, data = m.weights()
+        header["model.layers.1.mlp.up.weight"] = header.pop("model.layers.1.mlp.up_proj.weight")
+        m.write_weights(header, data)
+        run(m).expect(3, ["model.layers.1.mlp.up_proj.weight"])
+    for dtype in ("I32", "F64", "F8_E4M3", "Q4_K", "", 7):
+        with Folder() as m:
+            header, data = m.weights()
+            header["model.norm.weight"]["dtype"] = dtype
+            m.write_weights(header, data)
+            run(m).expect(3, ["model.norm.weight" if isinstance(dtype, str) else "safetensors"])
+
+
+@test
+def truncated_anywhere():
+    with Folder() as m:
+        file = m.path / "model.safetensors"
+        whole = file.read_bytes()
+        for size in (0, 1, 7, 8, 9, 100, len(whole) // 2, len(whole) - 1):
+            file.write_bytes(whole[:size])
+            run(m).expect(3, "model.safetensors")
+        file.write_bytes(whole + b"x")  # bytes that no tensor owns
+        assert run(m).code in (0, 3)
+
+
+@test
+def header_lies():
+    """One lie per entry about the tensor table."""
+    name = "model.layers.0.self_attn.q_proj.weight"
+
+    def change(**fields):
+        return lambda h: h[name].update(fields)
+
+    lies = [change(data_offsets=o) for o in ([0, HUGE], [-4, 9212], [9216, 0], [0], [0, 1, 2], "ab", None, [0.5, 1], [0, 9215],
+                                             [HUGE, HUGE + 9216], [0, (1 << 64) - 1], [1 << 70, 1 << 71])]
+    lies += [change(shape=s) for s in ([], [0, 48], [48], [48, 48, 48], [-48, -48], [HUGE, 4], [1 << 32, 1 << 32], "x", [48, "48"],
+                                       [1] * 64 + [48, 48], [48.5, 48])]
+    lies += [change(dtype=d) for d in ("BF16", "f32", None, ["F32"])]
+    lies += [lambda h: h.update({name: []}), lambda h: h.update({name: None}), lambda h: h[name].pop("data_offsets"),
+             lambda h: h[name].pop("shape"), lambda h: h[name].pop("dtype"), lambda h: h.update({"": {}}),
+             lambda h: h.update({"second": dict(h[name])})]
+    for number, lie in enumerate(lies):
+        with Folder() as m:
+            header, data = m.weights()
+            lie(header)
+            m.write_weights(header, data)
+            result = run(m)
+            assert result.code == 3, f"lie {number} gives exit {result.code}: {result.err}"
+            assert "model.safetensors" in result.err or name in result.err, f"lie {number}: {result.err}"
+
+
+@test
+def header_text_lies():
+    with Folder() as m:
+        header, data = m.weights()
+        text = json.dumps(header).encode()
+        for broken in (text[:-1], b"{}", b"[]", b"", text + b"garbage", text.replace(b"F32", b"F\xff2"), b"{" * 5000,
+                       text[:-1] + b"," + text[1:], text.replace(b":", b"", 1)):
+            m.write_weights(broken, data)
+            run(m).expect(3, "")
+        file = m.path / "model.safetensors"
+        for length in (0, 1, HUGE, (1 << 64) - 1, (1 << 64) - 8, len(data) + len(text) + 1):
+            file.write_bytes(length.to_bytes(8, "little") + text + data)
+            run(m).expect(3, "model.safetensors")
+
+
+@test
+def shards_stay_in_the_folder():
+    for shard in ("../outside.safetensors", "/etc/passwd", "a/../../x", "missing.safetensors", "", "."):
+        with Folder() as m:
+            header, _ = m.weights()
+            (m.path / "model.safetensors").rename(m.path.parent / "outside.safetensors")
+            index = {"metadata": {}, "weight_map": {name: shard for name in header if name != "__metadata__"}}
+            (m.path / "model.safetensors.index.json").write_text(json.dumps(index))
+            run(m).expect(3, "index.json" if shard != "missing.safetensors" else shard)
+
+
+@test
+def files_of_the_wrong_kind():
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        with Folder() as m:
+            (m.path / name).unlink()
+            run(m).expect(3, name if name != "model.safetensors" else "safetensors")
+            (m.path / name).mkdir()
+            run(m).expect(3, name)
+        with Folder() as m:
+            (m.path / name).unlink()
+            os.mkfifo(m.path / name)
+            run(m, timeout=20).expect(3, name)
+        if os.geteuid() != 0:
+            with Folder() as m:
+                (m.path / name).chmod(0)
+                run(m).expect(3, name)
+
+
+@test
+def tokenizer():
+    for text in ("", "{", "{}", "[]", '{"model": {"type": "BPE"}}', '{"model": {"type": "Wavelet", "vocab": {}}}', "\x00"):
+        with Folder() as m:
+            (m.path / "tokenizer.json").write_text(text)
+            run(m).expect(3, "tokenizer.json")
+
+
+@test
+def prompts():
+    kvrt("run", MODEL, "-p", "").expect(2, ["prompt", "0 tokens", "need at least 1"])
+    kvrt("run", MODEL).expect(2, ["prompt"])
+    kvrt("run", MODEL, stdin=b"y" * 40, env={"KVRT_CTX": "8"}).expect(5, ["40 tokens", "at most 8"])
+    kvrt("run", MODEL, "-f", "/nonexistent/prompt").expect(1, "/nonexistent/prompt")
+    kvrt("run", MODEL, "-f", "/").expect(1, "/")
+
+
+@test
+def options():
+    for args, parts in (
+        (["--ctx", "0"], ["ctx.size", "'0'", "1..16777216"]),
+        (["--ctx", "-5"], ["ctx.size"]),
+        (["--temp", "hot"], ["sample.temperature", "'hot'", "0..100"]),
+        (["--temp", "nan"], ["sample.temperature"]),
+        (["--temp", "1e999"], ["sample.temperature"]),
+        (["--top-p", "1.5"], ["sample.top_p"]),
+        (["--threads", "0"], ["cpu.threads"]),
+        (["--backend", "tpu"], ["device.backend", "'tpu'", "auto|cpu|cuda"]),
+        (["--kv", "q9"], ["kv.format", "'q9'"]),
+        (["-n", "many"], ["gen.max_tokens", "'many'"]),
+        (["--mem-limit", "24GoB"], ["mem.limit", "24GoB"]),
+        (["--set", "sample.temperatur=1"], ["sample.temperatur", "did you mean sample.temperature"]),
+        (["--set", "nonsense"], ["KEY=VALUE"]),
+        (["--tmp", "1"], ["unknown option --tmp"]),
+        (["-Z"], ["unknown option -Z"]),
+        (["--temp"], ["--temp", "needs a value"]),
+        (["another-model"], ["2 model arguments"]),
+    ):
+        run(MODEL, *args).expect(2, parts)
+    run(MODEL, env={"KVRT_TEMP": "warm"}).expect(2, ["KVRT_TEMP", "'warm'"])
+    run(MODEL, "--mem-limit", "1KiB").expect(4, ["MiB"])
+    kvrt().expect(2, "")
+    kvrt("--frobnicate").expect(2, "unknown option --frobnicate")
+    kvrt("frobnicate").expect(2, ["neither a command nor a model folder", "frobnicate"])
+    kvrt("./frobnicate").expect(3, "frobnicate")
+    for command in ("run", "inspect", "tokenize", "bench", "devices", "plan"):
+        result = kvrt(command, "--no-such-option")
+        result.expect(2, "unknown option --no-such-option")
+        assert b"usage: kvrt " + command.encode() in kvrt(command, "--help").expect(0).out
+
+
+@test
+def a_config_file_is_checked_as_well():
+    with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
+        file.write("# comment\nsample.temperature = hot\n")
+        file.flush()
+        run(MODEL, "--config", file.name).expect(2, ["sample.temperature", "'hot'"])
+    run(MODEL, "--config", "/nonexistent").expect(1, "/nonexistent")
+
+
+main()

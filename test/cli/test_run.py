@@ -1,0 +1,202 @@
+#!/usr/bin/env python3
+"""`kvrt run` as a filter: exact bytes on stdout, everything else on stderr; JSON; configuration; interrupts; closed pipes."""
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import tempfile
+import time
+
+from harness import ENVIRONMENT, KVRT, MODEL, kvrt, main, test
+
+GREEDY = ["--temp", "0", "--ignore-eos"]
+# Enough work to be interrupted in the middle, on any machine.
+ENDLESS = ["-n", "1000000", "--ctx", "2000000", "--ignore-eos", "--reserve", "0"]
+
+
+def text_of(prompt, *args):
+    return kvrt("run", MODEL, "-p", prompt, *GREEDY, *args).expect(0).out
+
+
+@test
+def stdout_is_model_text_only():
+    result = kvrt("run", MODEL, "-p", "hello", "-n", 20, *GREEDY).expect(0)
+    assert len(result.out) > 0 and result.err == "", result.err
+    assert result.out == text_of("hello", "-n", 20), "two runs are equal"
+
+
+@test
+def piped_text_goes_before_the_prompt():
+    whole = text_of("abcdef", "-n", 12)
+    kvrt("run", MODEL, "-p", "def", "-n", 12, *GREEDY, stdin=b"abc").expect(0, out=whole)
+    kvrt("run", MODEL, "-n", 12, *GREEDY, stdin=b"abcdef").expect(0, out=whole)
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"abcdef")
+        file.flush()
+        kvrt("run", MODEL, "-f", file.name, "-n", 12, *GREEDY).expect(0, out=whole)
+        kvrt("run", MODEL, "-f", "-", "-n", 12, *GREEDY, stdin=b"abcdef").expect(0, out=whole)
+        kvrt(MODEL, "-p", "abcdef", "-n", 12, *GREEDY).expect(0, out=whole)  # a bare model runs when nobody watches
+
+
+@test
+def json_envelope():
+    out = kvrt("run", MODEL, "-p", "hello", "-n", 20, *GREEDY, "--json").expect(0).json()
+    for key in ("text", "ids", "finish_reason", "n_prompt", "n_generated", "prefill_tps", "decode_tps", "kv_bytes"):
+        assert key in out, f"{key} is missing from {out}"
+    assert out["text"].encode() == text_of("hello", "-n", 20)
+    assert out["n_prompt"] == 5 and out["n_generated"] == 20 == len(out["ids"]) and out["finish_reason"] == "length"
+    ids = json.dumps(out["ids"]).encode()
+    assert kvrt("tokenize", MODEL, "--decode", stdin=ids).expect(0).out == out["text"].encode()
+
+
+@test
+def ndjson_is_an_event_per_line():
+    result = kvrt("run", MODEL, "-p", "hello", "-n", 20, *GREEDY, "--ndjson", "--set", "gen.token_events=true").expect(0)
+    events = [json.loads(line) for line in result.out.splitlines()]
+    assert "".join(e["text"] for e in events if e["event"] == "text").encode() == text_of("hello", "-n", 20)
+    assert [e["event"] for e in events].count("token") == 20
+    assert events[-1]["event"] == "done" and events[-1]["finish_reason"] == "length"
+
+
+@test
+def nothing_to_generate_and_stop_strings():
+    kvrt("run", MODEL, "-p", "hello", "-n", 0).expect(0, out=b"")
+    text = text_of("hello", "-n", 30).decode()
+    stop = text[4:6]
+    out = kvrt("run", MODEL, "-p", "hello", "-n", 30, *GREEDY, "--stop", stop, "--json").expect(0).json()
+    assert out["finish_reason"] == "stop" and out["text"] == text[:text.index(stop)], out
+
+
+@test
+def context_full_is_exit_5():
+    out = kvrt("run", MODEL, "-p", "hello", "--ctx", 16, *GREEDY, "--json").expect(5).json()
+    assert out["finish_reason"] == "ctx_full" and out["n_prompt"] + out["n_generated"] <= 17, out
+
+
+@test
+def seeds():
+    def sample(seed):
+        return kvrt("run", MODEL, "-p", "hello", "-n", 40, "--temp", 1, "--ignore-eos", "--seed", seed).expect(0).out
+    assert sample(1) == sample(1)
+    assert sample(1) != sample(2)
+
+
+@test
+def options_come_from_file_environment_and_flags_in_this_order():
+    def count(*args, **env):
+        return kvrt("run", MODEL, "-p", "hello", *GREEDY, "--json", *args, env=env).expect(0).json()["n_generated"]
+    with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
+        file.write("# how long\n\n  gen.max_tokens = 3  \n")
+        file.flush()
+        assert count("--config", file.name) == 3
+        assert count("--config", file.name, KVRT_N="4") == 4
+        assert count("-n", "5", "--config", file.name, KVRT_N="4") == 5
+        assert count("--set", "gen.max_tokens=6") == 6
+        assert count(KVRT_CONFIG=file.name) == 3
+
+
+# ---- closed pipes, interrupts ----------------------------------------------------------------------------------------------------------
+@test
+def a_reader_that_leaves():
+    for extra in ([], ["--json"], ["--ndjson"]):
+        process = subprocess.Popen([KVRT, "run", MODEL, "-p", "hello", *GREEDY, *extra, *(ENDLESS if extra != ["--json"] else ["-n", "5"])],
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
+        if extra != ["--json"]:
+            process.stdout.read(1)
+        process.stdout.close()
+        err = process.stderr.read().decode()
+        assert process.wait(30) == 1 and "stdout" in err, (extra, process.returncode, err)
+
+
+@test
+def a_closed_or_full_stdout():
+    result = subprocess.run(f'"{KVRT}" run "{MODEL}" -p hello -n 3 </dev/null >&-', shell=True, stderr=subprocess.PIPE, env=ENVIRONMENT)
+    assert result.returncode == 1 and b"stdout" in result.stderr, result
+    with open("/dev/full", "wb") as full:
+        for command in (["run", MODEL, "-p", "hello", "-n", 3], ["run", MODEL, "-p", "hello", "-n", 3, "--json"], ["inspect", MODEL],
+                        ["devices"], ["tokenize", MODEL], ["run", "--help"], ["--version"]):
+            result = kvrt(*command, stdin=b"x", stdout=full)
+            result.expect(1, "stdout")
+
+
+def interrupted(args, stdin=b"", after=None, prepare=None):
+    """Starts kvrt, waits for the first output (or `after` seconds), sends Ctrl-C; returns (code, out, err, seconds it took to end)."""
+    process = subprocess.Popen([KVRT, *args], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
+    process.stdin.write(stdin)
+    process.stdin.close()
+    first = b""
+    if after is None:
+        first = process.stdout.read(8)
+    else:
+        time.sleep(after)
+    start = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    out = first + process.stdout.read()
+    err = process.stderr.read().decode()
+    code = process.wait(60)
+    return code, out, err, time.monotonic() - start
+
+
+@test
+def interrupt_keeps_the_partial_text():
+    code, out, err, seconds = interrupted(["run", MODEL, "-p", "hello", *GREEDY, *ENDLESS])
+    assert code == 130 and "interrupted" in err and seconds < 2, (code, err, seconds)
+    assert text_of("hello", "-n", len(out.decode())).startswith(out[:8])
+
+
+@test
+def interrupt_in_json_still_prints_the_envelope():
+    code, out, err, seconds = interrupted(["run", MODEL, "-p", "hello", *GREEDY, *ENDLESS, "--json"], after=1.0)
+    answer = json.loads(out)
+    assert code == 130 and answer["finish_reason"] == "cancelled" and answer["n_generated"] > 0, (code, err, seconds)
+
+
+@test
+def interrupt_in_prefill():
+    code, out, err, seconds = interrupted(["run", MODEL, *GREEDY, *ENDLESS], stdin=b"x" * 1500000, after=3.0)
+    assert code == 130 and out == b"" and seconds < 3, (code, out[:80], err, seconds)
+
+
+# ---- on a terminal -----------------------------------------------------------------------------------------------------------------------
+def on_terminal(args, **env):
+    """Runs kvrt with all three streams on a pseudo-terminal; returns (code, everything it showed)."""
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.execve(KVRT, [KVRT, *args], {**ENVIRONMENT, "TERM": "xterm", **env})
+    shown, deadline = b"", time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if not select.select([fd], [], [], 1)[0]:
+            continue
+        try:
+            piece = os.read(fd, 65536)
+        except OSError:
+            break
+        if not piece:
+            break
+        shown += piece
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    os.close(fd)
+    return code, shown
+
+
+@test
+def a_terminal_gets_stats_and_colour():
+    code, shown = on_terminal(["run", MODEL, "-p", "hello", "-n", "10", *GREEDY])
+    assert code == 0 and b"tok/s" in shown and b"\x1b[2m" in shown, shown
+    code, shown = on_terminal(["run", MODEL, "-p", "hello", "-n", "10", *GREEDY, "-q"])
+    assert code == 0 and b"tok/s" not in shown, shown
+    code, shown = on_terminal(["run", MODEL])
+    assert code == 2 and b"prompt" in shown, shown
+
+
+@test
+def no_colour_and_dumb_terminals():
+    for env in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+        code, shown = on_terminal(["run", MODEL, "-p", "hello", "-n", "10", *GREEDY], **env)
+        assert code == 0 and b"tok/s" in shown and b"\x1b[2m" not in shown, shown
+        assert env != {"TERM": "dumb"} or b"\x1b" not in shown, shown
+
+
+main()

@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+"""tokenize, inspect, devices, plan, bench, completions and the manual page, each as a script sees them."""
+import json
+import shutil
+import subprocess
+
+from harness import Folder, MODEL, ROOT, kvrt, main, test
+
+
+def encode(data, *args):
+    result = kvrt("tokenize", MODEL, *args, stdin=data).expect(0)
+    assert result.out.endswith(b"]\n") and result.out.count(b"\n") == 1, result.out[:200]
+    return json.loads(result.out)
+
+
+def decode(ids, *args):
+    return kvrt("tokenize", MODEL, "--decode", *args, stdin=ids if isinstance(ids, bytes) else json.dumps(ids).encode()).expect(0).out
+
+
+@test
+def tokenize_there_and_back():
+    for text in (b"hello,world!", b"", b"a" * 5000):  # this vocabulary has printable ASCII only
+        assert decode(encode(text)) == text
+    assert encode(b"<s>") == encode(b"<s>", "--special")[-3:], "text never becomes a special token"
+    assert encode(b"<s>", "--parse-special") == [0]
+    for data in (b"\xff\xfe", b"\x00", bytes(range(256))):
+        encode(data)  # any bytes are fine
+    assert decode(b" 38\n,39 ] 40") == decode([38, 39, 40])
+
+
+@test
+def tokenize_rejects_what_is_no_id():
+    for ids, code in ((b"[1, x]", 1), (b"[1.5]", 1), (b"[99999999999]", 1), (b"[96]", 2), (b"[-1]", 2)):
+        result = kvrt("tokenize", MODEL, "--decode", stdin=ids)
+        assert result.code in (1, 2) and result.err.startswith("kvrt") and result.out == b"", (ids, result.code, result.err)
+
+
+@test
+def inspect_as_text_and_json():
+    text = kvrt("inspect", MODEL).expect(0).out.decode()
+    for part in ("llama", "layers", "F32", "supported      yes"):
+        assert part in text, text
+    out = kvrt("inspect", MODEL, "--json", "--tensors").expect(0).json()
+    assert out["supported"] is True and out["n_layers"] == 2 and out["hidden_size"] == 48 and out["vocab_size"] == 96, out
+    assert len(out["tensors"]) == out["n_tensors"] and sum(t["bytes"] for t in out["tensors"]) == out["bytes"], out
+    assert sum(out["dtypes"].values()) == out["bytes"]
+
+
+@test
+def inspect_reports_what_is_unsupported():
+    with Folder() as m:
+        m.config(architectures=["ElmanForCausalLM"], model_type="elman")
+        result = kvrt("inspect", m, "--json")
+        out = json.loads(result.out)
+        assert result.code == 3 and out["supported"] is False and "ElmanForCausalLM" in out["problem"], out
+        assert out["n_tensors"] > 0, "the tensors are listed all the same"
+
+
+@test
+def devices_name_every_backend():
+    out = kvrt("devices").expect(0).out.decode()
+    assert out.startswith("cpu") and "cuda" in out, out
+
+
+@test
+def plan_rows():
+    out = kvrt("plan", "--shape", "llama-3.1-8b", "--card", "rtx4090", "--weights", "bf16", "--json").expect(0).json()
+    rows = {row["kv"]: row for row in out["rows"]}
+    assert {"f16", "i8", "k4v4", "k4v2"} <= set(rows), rows
+    assert rows["f16"]["bytes_per_token"] == 32 * 2 * 8 * 128 * 2
+    assert rows["f16"]["max_ctx"] < rows["i8"]["max_ctx"] < rows["k4v4"]["max_ctx"], rows
+    for row in rows.values():
+        assert row["capped_by"] in ("memory", "model") and row["total_bytes"] <= out["budget_bytes"], row
+    kvrt("plan", "--shape", "llama-3.1-8b", "--vram", "4GiB").expect(4)
+    kvrt("plan", "--shape", "llama-3.1-8b", "--card", "voodoo2").expect(2, "voodoo2")
+    kvrt("plan", "--shape", "llama-9").expect(2, "llama-9")
+
+
+@test
+def bench_json():
+    out = kvrt("bench", MODEL, "--prompt", 16, "--gen", 4, "--depth", "0,130", "--kv", "f16,f32", "--reps", 2, "--json", "--ops").expect(0).json()
+    machine, rows = out["machine"], out["rows"]
+    assert machine["read_gbps"] > 0 and machine["threads"] >= 1 and machine["cpu"], machine
+    assert [(r["kv"], r["depth"]) for r in rows] == [("f16", 0), ("f16", 130), ("f32", 0), ("f32", 130)], rows
+    for row in rows:
+        for key in ("weights", "n_prompt", "n_gen", "prefill_tps", "decode_tps", "decode_gbps", "roofline_pct", "attn_us"):
+            assert key in row, (key, row)
+        assert row["prefill_tps"] > 0 and row["decode_tps"] > 0 and 0 < row["roofline_pct"] <= 100
+        assert {"attention", "head"} <= {op["op"] for op in row["ops"]}, row["ops"]
+    for args in (["--gen", "0"], ["--reps", "0"], ["--depth", "x"], ["--kv", ""], ["--fill", "magic"], ["--shape", "llama-9"]):
+        result = kvrt("bench", MODEL, *args)
+        assert result.code == 2, (args, result.code, result.err)
+
+
+@test
+def completions_and_manual():
+    bash = kvrt("--completions", "bash").expect(0).out
+    script = bash.decode() + """
+ask() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _kvrt; printf '%s\\n' "${COMPREPLY[@]}"; }
+ask kvrt to; ask kvrt run --te; ask kvrt run m --backend ''; ask kvrt bench --rep
+"""
+    shown = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd="/")
+    assert shown.stdout.split() == ["tokenize", "--temp", "auto", "cpu", "cuda", "--reps", "--repeat-penalty", "--repeat-last"], shown
+    for shell in ("zsh", "fish"):
+        text = kvrt("--completions", shell).expect(0).out
+        assert b"temp" in text and b"tokenize" in text
+        if shutil.which(shell):
+            subprocess.run([shell, "-n"], input=text, check=True)
+    kvrt("--completions", "tcsh").expect(2, "tcsh")
+    kvrt("--completions").expect(2, "nothing")
+    page = kvrt("--man").expect(0).out.decode()
+    for part in (".TH KVRT 1", "sample.temperature", "\\-\\-top\\-k", "EXIT STATUS"):
+        assert part in page, part
+    if shutil.which("groff"):
+        lint = subprocess.run(["groff", "-man", "-Tutf8", "-ww", "-z"], input=page.encode(), stderr=subprocess.PIPE)
+        assert lint.returncode == 0 and not lint.stderr, lint.stderr.decode()
+
+
+@test
+def help_and_version_go_to_stdout():
+    out = kvrt("--help").expect(0).out.decode()
+    for name in ("run", "plan", "inspect", "tokenize", "bench", "devices"):
+        assert f"  {name} " in out, out
+    header = (ROOT / "runtime/kvrt.h").read_text()
+    version = ".".join(header.split(f"#define KVRT_VERSION_{part} ")[1].split()[0] for part in ("MAJOR", "MINOR", "PATCH"))
+    assert kvrt("--version").expect(0).out.decode() == f"kvrt {version}\n"
+
+
+main()
