@@ -1,6 +1,6 @@
-/* bpe.c - byte pair encoding of one piece: initial symbols, then merges in order of rank from a heap (n log n on any word).
- * Owns: ignore_merges, byte fallback, unknown tokens, the byte-level alphabet. Gives exactly what the reference library gives,
- * including which stale heap entries still count. */
+/* bpe.c - byte pair encoding of one piece: initial symbols, then merges in order of rank from a heap (n log n on any
+ * word). Owns: ignore_merges, byte fallback, unknown tokens, the byte-level alphabet. Gives exactly what the reference
+ * library gives, including which stale heap entries still count. */
 #include "tokenizer_impl.h"
 #include "utf8.h"
 
@@ -68,13 +68,15 @@ static kvrt_status merge_all(kvi_encoder *e, size_t n_symbols)
         if (s->dead || s->next < 0) continue;
         symbol *right = &e->symbols[s->next];
         const kvi_pair_slot *merge = kvi_pair_table_get(&bpe->merges, s->id, right->id);
-        /* An entry is stale when the pair here no longer gives the token the entry was made for (its rank names that token). */
+        /* An entry is stale when the pair here no longer gives the token the entry was made for (its rank names that
+         * token). */
         if (!merge || merge->id != bpe->rank_ids[key >> 32]) continue;
         s->id = merge->id;
         right->dead = true;
         s->next = right->next;
         if (s->next >= 0) e->symbols[s->next].prev = pos;
-        if ((s->prev >= 0 && !push_pair(e, &n, s->prev)) || !push_pair(e, &n, pos)) return no_memory(e, n * sizeof *e->heap);
+        if ((s->prev >= 0 && !push_pair(e, &n, s->prev)) || !push_pair(e, &n, pos))
+            return no_memory(e, n * sizeof *e->heap);
     }
     return KVRT_OK;
 }

@@ -1,6 +1,6 @@
-/* decode.c - ids to bytes. Owns: the decoder chain, run once per token at load, so that decoding is copying; the byte-level
- * alphabet. To know: the chain's steps all work token by token, except "fuse, then strip a leading space", which is the
- * kvi_decode_start rule of tokenizer.h. */
+/* decode.c - ids to bytes. Owns: the decoder chain, run once per token at load, so that decoding is copying; the
+ * byte-level alphabet. To know: the chain's steps all work token by token, except "fuse, then strip a leading space",
+ * which is the kvi_decode_start rule of tokenizer.h. */
 #include "tokenizer_impl.h"
 #include "utf8.h"
 
@@ -8,16 +8,18 @@
 
 /* GPT-2's alphabet: printable Latin-1 bytes stand for themselves, the other 68 for U+0100 and up, in order. */
 const uint16_t kvi_byte_alphabet[256] = {
-    256, 257, 258, 259, 260, 261, 262, 263, 264, 265, 266, 267, 268, 269, 270, 271, 272, 273, 274, 275, 276, 277, 278, 279, 280, 281,
-    282, 283, 284, 285, 286, 287, 288, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56,
-    57, 58, 59, 60, 61, 62, 63, 64, 65, 66, 67, 68, 69, 70, 71, 72, 73, 74, 75, 76, 77, 78, 79, 80, 81, 82, 83, 84, 85, 86, 87, 88, 89,
-    90, 91, 92, 93, 94, 95, 96, 97, 98, 99, 100, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110, 111, 112, 113, 114, 115, 116, 117,
-    118, 119, 120, 121, 122, 123, 124, 125, 126, 289, 290, 291, 292, 293, 294, 295, 296, 297, 298, 299, 300, 301, 302, 303, 304, 305,
-    306, 307, 308, 309, 310, 311, 312, 313, 314, 315, 316, 317, 318, 319, 320, 321, 322, 161, 162, 163, 164, 165, 166, 167, 168, 169,
-    170, 171, 172, 323, 174, 175, 176, 177, 178, 179, 180, 181, 182, 183, 184, 185, 186, 187, 188, 189, 190, 191, 192, 193, 194, 195,
-    196, 197, 198, 199, 200, 201, 202, 203, 204, 205, 206, 207, 208, 209, 210, 211, 212, 213, 214, 215, 216, 217, 218, 219, 220, 221,
-    222, 223, 224, 225, 226, 227, 228, 229, 230, 231, 232, 233, 234, 235, 236, 237, 238, 239, 240, 241, 242, 243, 244, 245, 246, 247,
-    248, 249, 250, 251, 252, 253, 254, 255};
+    256, 257, 258, 259, 260, 261, 262, 263, 264, 265, 266, 267, 268, 269, 270, 271, 272, 273, 274, 275, 276, 277,
+    278, 279, 280, 281, 282, 283, 284, 285, 286, 287, 288, 33,  34,  35,  36,  37,  38,  39,  40,  41,  42,  43,
+    44,  45,  46,  47,  48,  49,  50,  51,  52,  53,  54,  55,  56,  57,  58,  59,  60,  61,  62,  63,  64,  65,
+    66,  67,  68,  69,  70,  71,  72,  73,  74,  75,  76,  77,  78,  79,  80,  81,  82,  83,  84,  85,  86,  87,
+    88,  89,  90,  91,  92,  93,  94,  95,  96,  97,  98,  99,  100, 101, 102, 103, 104, 105, 106, 107, 108, 109,
+    110, 111, 112, 113, 114, 115, 116, 117, 118, 119, 120, 121, 122, 123, 124, 125, 126, 289, 290, 291, 292, 293,
+    294, 295, 296, 297, 298, 299, 300, 301, 302, 303, 304, 305, 306, 307, 308, 309, 310, 311, 312, 313, 314, 315,
+    316, 317, 318, 319, 320, 321, 322, 161, 162, 163, 164, 165, 166, 167, 168, 169, 170, 171, 172, 323, 174, 175,
+    176, 177, 178, 179, 180, 181, 182, 183, 184, 185, 186, 187, 188, 189, 190, 191, 192, 193, 194, 195, 196, 197,
+    198, 199, 200, 201, 202, 203, 204, 205, 206, 207, 208, 209, 210, 211, 212, 213, 214, 215, 216, 217, 218, 219,
+    220, 221, 222, 223, 224, 225, 226, 227, 228, 229, 230, 231, 232, 233, 234, 235, 236, 237, 238, 239, 240, 241,
+    242, 243, 244, 245, 246, 247, 248, 249, 250, 251, 252, 253, 254, 255};
 
 int kvi_byte_alphabet_back(uint32_t cp)
 {
@@ -27,7 +29,13 @@ int kvi_byte_alphabet_back(uint32_t cp)
     return (cp >= 33 && cp <= 126) || (cp >= 161 && cp <= 255 && cp != 173) ? (int)cp : -1;
 }
 
-static int hex_value(char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1; }
+static int hex_value(char c)
+{
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                                  : -1;
+}
 
 int kvi_byte_token_value(const char *text, size_t len)
 {
@@ -66,7 +74,8 @@ static void step_replace(const kvi_dec_op *op, kvi_buf *in, kvi_buf *out)
     }
 }
 
-static kvrt_status step_replace_regex(const kvi_dec_op *op, kvi_buf *in, kvi_buf *out, kvi_regex_scratch *scratch, kvrt_error *error)
+static kvrt_status step_replace_regex(const kvi_dec_op *op, kvi_buf *in, kvi_buf *out, kvi_regex_scratch *scratch,
+                                      kvrt_error *error)
 {
     size_t pos = 0, done = 0;
     while (pos <= in->len) {
@@ -87,12 +96,16 @@ static kvrt_status step_replace_regex(const kvi_dec_op *op, kvi_buf *in, kvi_buf
 static void step_strip(const kvi_dec_op *op, kvi_buf *in, kvi_buf *out)
 {
     size_t first = 0, last = in->len, n = op->content.len;
-    for (uint32_t i = 0; i < op->start && last - first >= n && memcmp(in->data + first, op->content.data, n) == 0; i++) first += n;
-    for (uint32_t i = 0; i < op->stop && last - first >= n && memcmp(in->data + last - n, op->content.data, n) == 0; i++) last -= n;
+    for (uint32_t i = 0; i < op->start && last - first >= n && memcmp(in->data + first, op->content.data, n) == 0; i++)
+        first += n;
+    for (uint32_t i = 0; i < op->stop && last - first >= n && memcmp(in->data + last - n, op->content.data, n) == 0;
+         i++)
+        last -= n;
     kvi_buf_append(out, in->data + first, last - first);
 }
 
-static kvrt_status run_chain(const kvi_tokenizer *tok, kvi_buf *a, kvi_buf *b, kvi_regex_scratch *scratch, kvrt_error *error)
+static kvrt_status run_chain(const kvi_tokenizer *tok, kvi_buf *a, kvi_buf *b, kvi_regex_scratch *scratch,
+                             kvrt_error *error)
 {
     for (size_t i = 0; i < tok->n_dec && a->len > 0; i++) {
         const kvi_dec_op *op = &tok->dec[i];
@@ -169,9 +182,9 @@ kvrt_status kvi_decode_prepare(kvi_tokenizer *tok, kvrt_error *error)
     return status;
 }
 
-/* ---------------------------------------------------------------------------------------------------- public part --- */
-void kvi_tokenizer_token_bytes(const kvi_tokenizer *tok, kvi_decode_start *start, int32_t id, uint32_t flags, const char **bytes,
-                               size_t *len)
+/* ------------------------------------------------------------------------------------------------ public part --- */
+void kvi_tokenizer_token_bytes(const kvi_tokenizer *tok, kvi_decode_start *start, int32_t id, uint32_t flags,
+                               const char **bytes, size_t *len)
 {
     *bytes = "";
     *len = 0;
@@ -191,7 +204,8 @@ void kvi_tokenizer_token_bytes(const kvi_tokenizer *tok, kvi_decode_start *start
     if (*len > 0 || tok->strip_first_token || start->n_stripped >= tok->strip_first_max) start->started = true;
 }
 
-kvrt_status kvi_tokenizer_decode(const kvi_tokenizer *tok, const int32_t *ids, size_t n, uint32_t flags, kvi_buf *out, kvrt_error *error)
+kvrt_status kvi_tokenizer_decode(const kvi_tokenizer *tok, const int32_t *ids, size_t n, uint32_t flags, kvi_buf *out,
+                                 kvrt_error *error)
 {
     kvi_decode_start start = {0};
     size_t first = out->len;

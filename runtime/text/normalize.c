@@ -1,6 +1,7 @@
-/* normalize.c - the normalizers of tokenizer.json. Owns: Unicode forms, lower case, strip, accents, replace, prepend, NMT; the
- * Precompiled map is in normalize_charsmap.c. To know: where provenance is mixed, every output byte carries the mark of the input it
- * came from (user text wins within one Unicode segment), so that user text stays recognizable after any rewriting. */
+/* normalize.c - the normalizers of tokenizer.json. Owns: Unicode forms, lower case, strip, accents, replace, prepend,
+ * NMT; the Precompiled map is in normalize_charsmap.c. To know: where provenance is mixed, every output byte carries
+ * the mark of the input it came from (user text wins within one Unicode segment), so that user text stays recognizable
+ * after any rewriting. */
 #include "tokenizer_impl.h"
 #include "normalize_parts.h"
 #include "utf8.h"
@@ -58,7 +59,7 @@ static bool decompose(segment *s, uint32_t cp, utf8proc_option_t options)
 
 static int combining_class(utf8proc_int32_t cp) { return cp < 0x300 ? 0 : utf8proc_get_property(cp)->combining_class; }
 
-/* Nothing that begins with cp reorders or composes with what stands before: class 0, no mark, no Hangul vowel or final. */
+/* Nothing that begins with cp reorders or composes with what is before: class 0, no mark, no Hangul vowel or final. */
 static bool is_boundary(utf8proc_int32_t cp)
 {
     if (cp < 0x300) return true;
@@ -66,8 +67,8 @@ static bool is_boundary(utf8proc_int32_t cp)
     return !(cp >= 0x1161 && cp <= 0x1175) && !(cp >= 0x11a8 && cp <= 0x11c2);
 }
 
-/* Canonical order: stable by combining class within each run of non-starters. Counting sort, because a text may be a megabyte of
- * marks, on which an insertion sort (utf8proc's own) is quadratic. */
+/* Canonical order: stable by combining class within each run of non-starters. Counting sort, because a text may be a
+ * megabyte of marks, on which an insertion sort (utf8proc's own) is quadratic. */
 static bool reorder(segment *s)
 {
     utf8proc_int32_t *sorted = NULL;
@@ -100,8 +101,9 @@ static bool flush(segment *s, utf8proc_option_t options, kvi_norm_text *out)
     utf8proc_ssize_t n = (utf8proc_ssize_t)s->n;
     utf8proc_int32_t first = n ? s->cps[0] : 0;
     if ((options & UTF8PROC_COMPOSE) && n > 1) n = utf8proc_normalize_utf32(s->cps, n, options);
-    /* A first code point that nothing was joined to stays what it was: user text after it does not make it user text. */
-    for (utf8proc_ssize_t i = 0; i < n; i++) emit_cp(out, (uint32_t)s->cps[i], i == 0 && s->cps[0] == first ? s->first_mark : s->mark);
+    /* A first code point that nothing was joined to stays what it was, whatever comes after it. */
+    for (utf8proc_ssize_t i = 0; i < n; i++)
+        emit_cp(out, (uint32_t)s->cps[i], i == 0 && s->cps[0] == first ? s->first_mark : s->mark);
     s->n = 0;
     s->mark = s->first_mark = 0;
     return true;
@@ -165,9 +167,11 @@ static void map_each(const kvi_view *in, kvi_norm_text *out, kvi_norm_kind kind)
         } else if (kind == KVI_NORM_STRIP_ACCENTS) {
             if (cp < 0x300 || !kvi_cp_is_mark(cp)) copy(out, in, pos, pos + n);
         } else { /* NMT */
-            bool gone = (cp >= 1 && cp <= 8) || cp == 0xb || (cp >= 0xe && cp <= 0x1f) || cp == 0x7f || cp == 0x8f || cp == 0x9f;
-            bool space = cp == 9 || cp == 0xa || cp == 0xc || cp == 0xd || cp == 0x1680 || (cp >= 0x200b && cp <= 0x200f) ||
-                         cp == 0x2028 || cp == 0x2029 || cp == 0x2581 || cp == 0xfeff || cp == 0xfffd;
+            bool gone = (cp >= 1 && cp <= 8) || cp == 0xb || (cp >= 0xe && cp <= 0x1f) || cp == 0x7f || cp == 0x8f ||
+                        cp == 0x9f;
+            bool space = cp == 9 || cp == 0xa || cp == 0xc || cp == 0xd || cp == 0x1680 ||
+                         (cp >= 0x200b && cp <= 0x200f) || cp == 0x2028 || cp == 0x2029 || cp == 0x2581 ||
+                         cp == 0xfeff || cp == 0xfffd;
             if (space) kvi_norm_emit(out, " ", 1, mark);
             else if (!gone) copy(out, in, pos, pos + n);
         }
@@ -214,8 +218,8 @@ static void replace_literal(const kvi_norm_op *op, const kvi_view *in, kvi_norm_
     copy(out, in, done, len);
 }
 
-static kvrt_status replace_regex(const kvi_norm_op *op, const kvi_view *in, kvi_norm_text *out, kvi_regex_scratch *scratch,
-                                 kvrt_error *error)
+static kvrt_status replace_regex(const kvi_norm_op *op, const kvi_view *in, kvi_norm_text *out,
+                                 kvi_regex_scratch *scratch, kvrt_error *error)
 {
     size_t done = 0, pos = 0, len = in->len;
     while (pos <= len) {
@@ -261,8 +265,8 @@ static kvrt_status run_op(const kvi_norm_op *op, const kvi_view *in, kvi_norm_te
     return KVRT_OK;
 }
 
-kvrt_status kvi_normalize(const kvi_norm_op *ops, size_t n_ops, kvi_view *view, kvi_norm_text buffers[2], kvi_regex_scratch *scratch,
-                          kvrt_error *error)
+kvrt_status kvi_normalize(const kvi_norm_op *ops, size_t n_ops, kvi_view *view, kvi_norm_text buffers[2],
+                          kvi_regex_scratch *scratch, kvrt_error *error)
 {
     for (size_t i = 0; i < n_ops && view->len > 0; i++) {
         kvi_norm_text *out = &buffers[i % 2];

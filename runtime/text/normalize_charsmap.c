@@ -1,7 +1,7 @@
-/* normalize_charsmap.c - SentencePiece's Precompiled normalizer: a double-array trie from character sequences to replacements.
- * Layout (little-endian): u32 bytes of the trie, the trie's u32 units, then the replacements as NUL-terminated UTF-8.
- * Distrusts the units: every step is bounds-checked. To know: the shortest key that a grapheme begins with decides for the whole
- * grapheme, as in the reference library. */
+/* normalize_charsmap.c - SentencePiece's Precompiled normalizer: a double-array trie from character sequences to
+ * replacements. Layout (little-endian): u32 bytes of the trie, the trie's u32 units, then the replacements as
+ * NUL-terminated UTF-8. Distrusts the units: every step is bounds-checked. To know: the shortest key that a grapheme
+ * begins with decides for the whole grapheme, as in the reference library. */
 #include "normalize_parts.h"
 #include "utf8.h"
 
@@ -104,9 +104,13 @@ static size_t base64_decode(const char *text, size_t len, unsigned char *dst)
     return n;
 }
 
-static uint32_t read_u32(const unsigned char *p) { return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24; }
+static uint32_t read_u32(const unsigned char *p)
+{
+    return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
 
-kvrt_status kvi_charsmap_load(kvi_arena *arena, const char *base64, size_t len, const char *owner, kvi_norm_op *op, kvrt_error *error)
+kvrt_status kvi_charsmap_load(kvi_arena *arena, const char *base64, size_t len, const char *owner, kvi_norm_op *op,
+                              kvrt_error *error)
 {
     if (len == 0) return KVRT_OK; /* an empty map changes nothing */
     unsigned char *raw = kvi_arena_alloc(arena, len / 4 * 3 + 4);

@@ -1,6 +1,6 @@
-/* pretokenize.c - a run of normalized text into pieces for the model. Owns: Split, ByteLevel, Metaspace, WhitespaceSplit, Whitespace,
- * Punctuation, Digits and their sequence. To know: the steps are walked depth first, one piece at a time, so each
- * step needs only one list of splits and one buffer, whatever the text. */
+/* pretokenize.c - a run of normalized text into pieces for the model. Owns: Split, ByteLevel, Metaspace,
+ * WhitespaceSplit, Whitespace, Punctuation, Digits and their sequence. To know: the steps are walked depth first, one
+ * piece at a time, so each step needs only one list of splits and one buffer, whatever the text. */
 #include "tokenizer_impl.h"
 #include "utf8.h"
 
@@ -143,7 +143,8 @@ static void merge_splits(split *items, size_t *n, kvi_behavior behavior)
 }
 
 /* Hands the pieces to the next step. The list of this step stays untouched meanwhile: later steps have their own. */
-static kvrt_status hand_on(kvi_encoder *e, size_t op, kvi_behavior behavior, bool invert, const char *text, bool at_start)
+static kvrt_status hand_on(kvi_encoder *e, size_t op, kvi_behavior behavior, bool invert, const char *text,
+                           bool at_start)
 {
     if (invert)
         for (size_t i = 0; i < e->pre[op].n; i++) e->pre[op].items[i].match = !e->pre[op].items[i].match;
@@ -205,7 +206,8 @@ kvrt_status kvi_pretokenize(kvi_encoder *e, size_t op, const char *text, size_t 
 {
     const kvi_tokenizer *tok = e->tok;
     if (len == 0) return KVRT_OK;
-    if (op == tok->n_pre) return tok->model == KVI_MODEL_UNIGRAM ? kvi_unigram_encode(e, text, len) : kvi_bpe_encode(e, text, len);
+    if (op == tok->n_pre)
+        return tok->model == KVI_MODEL_UNIGRAM ? kvi_unigram_encode(e, text, len) : kvi_bpe_encode(e, text, len);
     const kvi_pre_op *pre = &tok->pre[op];
     splitter s = {.e = e, .op = op};
     e->pre[op].n = 0;

@@ -1,7 +1,8 @@
 /* pretokenize_dialect.c - Oniguruma's Ruby dialect, which tokenizer.json is written in, to PCRE2's.
- * Owns: every construct whose meaning differs between the two. Refuses what it cannot carry over, instead of letting PCRE2 read it as
- * something else. To know: one pass, output positions of open groups and of the last atom are kept, because {n,m}+ is "repeat the
- * repeat" in Ruby and possessive in PCRE2, so that the atom has to be wrapped after the fact. */
+ * Owns: every construct whose meaning differs between the two. Refuses what it cannot carry over, instead of letting
+ * PCRE2 read it as something else. To know: one pass, output positions of open groups and of the last atom are kept,
+ * because {n,m}+ is "repeat the repeat" in Ruby and possessive in PCRE2, so that the atom has to be wrapped after the
+ * fact. */
 #include "pretokenize_regex.h"
 #include "utf8.h"
 
@@ -9,13 +10,16 @@
 
 #define MAX_DEPTH 200
 /* White_Space; PCRE2's own \s also takes U+180E. */
-#define SPACE_SET "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
+#define SPACE_SET                                                                                                      \
+    "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
 #define NOT_SPACE_SET                                                                                                  \
     "\\x{0}-\\x{8}\\x{e}-\\x{1f}\\x{21}-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-\\x{2027}" \
     "\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{10ffff}"
-/* Alphabetic, M, Nd, Pc; PCRE2 10.42's own \w lacks marks and connectors. Outside classes Oniguruma also takes superscript digits and
- * fractions of Latin-1 for word characters, inside it does not. */
-#define WORD_SET "\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}\\p{L}\\p{M}\\p{Nl}\\p{Nd}\\p{Pc}"
+/* Alphabetic, M, Nd, Pc; PCRE2 10.42's own \w lacks marks and connectors. Outside classes Oniguruma also takes
+ * superscript digits and fractions of Latin-1 for word characters, inside it does not. */
+#define WORD_SET                                                                                                       \
+    "\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}\\p{L}\\p{M}\\p{Nl}\\p{Nd}" \
+    "\\p{Pc}"
 #define WORD "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}" WORD_SET
 
 typedef struct dialect {
@@ -33,7 +37,10 @@ static bool refuse(dialect *d, const char *why)
     return false;
 }
 
-static bool at(const dialect *d, size_t offset, char c) { return (size_t)(d->end - d->p) > offset && d->p[offset] == c; }
+static bool at(const dialect *d, size_t offset, char c)
+{
+    return (size_t)(d->end - d->p) > offset && d->p[offset] == c;
+}
 static bool is_hex(char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F'); }
 static bool is_alnum(char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 
@@ -70,7 +77,8 @@ static bool copy_x(dialect *d)
 {
     size_t n = 0, left = (size_t)(d->end - d->p), start = at(d, 0, '{') ? 1 : 0;
     while (start + n < left && is_hex(d->p[start + n]) && (start || n < 2)) n++;
-    if (n == 0 || n > 8 || (start ? !at(d, start + n, '}') : n != 2)) return refuse(d, "\\x needs two hexadecimal digits or braces");
+    if (n == 0 || n > 8 || (start ? !at(d, start + n, '}') : n != 2))
+        return refuse(d, "\\x needs two hexadecimal digits or braces");
     kvi_buf_append_str(d->out, "\\x{");
     kvi_buf_append(d->out, d->p + start, n);
     kvi_buf_append_str(d->out, "}");
@@ -170,7 +178,8 @@ static bool class_nested(dialect *d, bool *was_set, unsigned depth)
     return true;
 }
 
-/* One item of a class. *was_set: the item before it is a set, after which a hyphen is a literal in Ruby and an error in PCRE2. */
+/* One item of a class. *was_set: the item before it is a set, after which a hyphen is a literal in Ruby and an error in
+ * PCRE2. */
 static bool class_item(dialect *d, bool *was_set, unsigned depth)
 {
     const char *set;
@@ -205,8 +214,8 @@ static bool class_item(dialect *d, bool *was_set, unsigned depth)
     return true;
 }
 
-/* \W cannot be spelled inside a class: [\W..] becomes an alternative, [^\W..] a condition. `body`: output position of what is between
- * the brackets. */
+/* \W cannot be spelled inside a class: [\W..] becomes an alternative, [^\W..] a condition. `body`: output position of
+ * what is between the brackets. */
 static void spell_not_word(dialect *d, size_t body, bool negated)
 {
     kvi_buf rest = {0};
@@ -284,7 +293,7 @@ static bool translate_options(dialect *d, bool at_front)
         kvi_buf_append_byte(d->out, c == 'm' ? 's' : c);
     }
     if (d->p == d->end) return refuse(d, "unterminated group");
-    /* In the middle of a branch, Ruby lets the option reach over the following alternatives, PCRE2 does it differently. */
+    /* In mid-branch, Ruby lets the option reach over the following alternatives, PCRE2 does it differently. */
     if (*d->p == ')' && !at_front) return refuse(d, "group option in the middle of a branch");
     return true;
 }

@@ -5,7 +5,7 @@
 #include <pcre2.h>
 #include <string.h>
 
-/* One search over a megabyte takes a few million steps with the usual patterns; backtracking beyond this is a runaway. */
+/* One search over a megabyte takes a few million steps with the usual patterns; more than this is a runaway. */
 #define STEP_LIMIT 50000000u
 #define HEAP_LIMIT_KIB (256u * 1024u)
 #define PATTERN_MAX 16384u
@@ -40,8 +40,8 @@ void kvi_regex_free(kvi_regex *regex)
 
 kvi_regex **kvi_regex_next(kvi_regex *regex) { return &regex->next; }
 
-static kvrt_status compile_into(kvi_regex *regex, const kvi_buf *pattern, const char *owner, const char *original, int shown,
-                                kvrt_error *error)
+static kvrt_status compile_into(kvi_regex *regex, const kvi_buf *pattern, const char *owner, const char *original,
+                                int shown, kvrt_error *error)
 {
     regex->memory = pcre2_general_context_create(take, give, NULL);
     if (!regex->memory) return kvi_error_nomem(error, 0, "regular expression");
@@ -58,7 +58,8 @@ static kvrt_status compile_into(kvi_regex *regex, const kvi_buf *pattern, const 
     int code = 0;
     PCRE2_SIZE offset = 0;
     uint32_t options = PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C;
-    regex->code = pcre2_compile((PCRE2_SPTR)(pattern->data ? pattern->data : ""), pattern->len, options, &code, &offset, context);
+    regex->code =
+        pcre2_compile((PCRE2_SPTR)(pattern->data ? pattern->data : ""), pattern->len, options, &code, &offset, context);
     pcre2_compile_context_free(context);
     if (regex->code) return KVRT_OK;
     if (code == PCRE2_ERROR_HEAP_FAILED) return kvi_error_nomem(error, 0, "regular expression");
@@ -71,13 +72,15 @@ kvrt_status kvi_regex_compile(const char *pattern, size_t len, const char *owner
 {
     *out = NULL;
     if (len > PATTERN_MAX)
-        return kvi_error_set(error, KVRT_UNSUPPORTED, "%s: regular expression of %zu bytes, need at most %u", owner, len, PATTERN_MAX);
+        return kvi_error_set(error, KVRT_UNSUPPORTED, "%s: regular expression of %zu bytes, need at most %u", owner,
+                             len, PATTERN_MAX);
     int shown = (int)(len > 80 ? 80 : len);
     kvi_buf translated = {0};
     const char *why = NULL;
     kvrt_status status = KVRT_OK;
     if (!kvi_regex_translate(pattern, len, &translated, &why))
-        status = kvi_error_set(error, KVRT_UNSUPPORTED, "%s: regular expression \"%.*s\": %s", owner, shown, pattern, why);
+        status =
+            kvi_error_set(error, KVRT_UNSUPPORTED, "%s: regular expression \"%.*s\": %s", owner, shown, pattern, why);
     kvi_regex *regex = NULL;
     if (status == KVRT_OK) {
         regex = kvi_mem_zalloc(1, sizeof *regex);
@@ -99,8 +102,8 @@ void kvi_regex_scratch_free(kvi_regex_scratch *scratch)
     scratch->match = NULL;
 }
 
-kvrt_status kvi_regex_find(const kvi_regex *regex, kvi_regex_scratch *scratch, const char *text, size_t len, size_t from, bool *found,
-                           size_t *start, size_t *end, kvrt_error *error)
+kvrt_status kvi_regex_find(const kvi_regex *regex, kvi_regex_scratch *scratch, const char *text, size_t len,
+                           size_t from, bool *found, size_t *start, size_t *end, kvrt_error *error)
 {
     /* The match data carries its own copy of the memory functions, so it may serve several expressions. */
     if (!scratch->match) scratch->match = pcre2_match_data_create(1, regex->memory);
@@ -111,8 +114,9 @@ kvrt_status kvi_regex_find(const kvi_regex *regex, kvi_regex_scratch *scratch, c
     if (rc == PCRE2_ERROR_NOMATCH) return KVRT_OK;
     if (rc < 0) {
         if (rc == PCRE2_ERROR_NOMEMORY) return kvi_error_nomem(error, 0, "regular expression match");
-        return kvi_error_set(error, KVRT_UNSUPPORTED,
-                             "tokenizer: regular expression needs more steps or memory than allowed on a text of %zu bytes", len);
+        return kvi_error_set(
+            error, KVRT_UNSUPPORTED,
+            "tokenizer: regular expression needs more steps or memory than allowed on a text of %zu bytes", len);
     }
     const PCRE2_SIZE *pair = pcre2_get_ovector_pointer(scratch->match);
     *start = pair[0];

@@ -1,7 +1,7 @@
 /* pretokenize_regex.h - the regular expressions of tokenizer.json, run by PCRE2 with Oniguruma's meaning.
  * Owns: the translation of the Ruby dialect (\s, \w, \h, \v, ^, $, {n,m}+), step limits, memory through base/mem.h.
- * Refuses: class set operations and negated nested classes (PCRE2 10.42 misreads [..&&[^..]] without a word), (?x), \K, callouts.
- * To know: no JIT (it maps executable memory in the host's process). Subjects are well-formed UTF-8. */
+ * Refuses: class set operations and negated nested classes (PCRE2 10.42 misreads [..&&[^..]] without a word), (?x), \K,
+ * callouts. To know: no JIT (it maps executable memory in the host's process). Subjects are well-formed UTF-8. */
 #ifndef KVI_PRETOKENIZE_REGEX_H
 #define KVI_PRETOKENIZE_REGEX_H
 #include "../base/mem.h"
@@ -24,8 +24,8 @@ typedef struct kvi_regex_scratch {
 } kvi_regex_scratch;
 void kvi_regex_scratch_free(kvi_regex_scratch *scratch);
 
-/* Leftmost match at or after `from`. Returns KVRT_OK with *found, or NOMEM_HOST, or UNSUPPORTED beyond the step limit. */
-kvrt_status kvi_regex_find(const kvi_regex *regex, kvi_regex_scratch *scratch, const char *text, size_t len, size_t from, bool *found,
-                           size_t *start, size_t *end, kvrt_error *error);
+/* Leftmost match at or after `from`. KVRT_OK with *found, or NOMEM_HOST, or UNSUPPORTED beyond the step limit. */
+kvrt_status kvi_regex_find(const kvi_regex *regex, kvi_regex_scratch *scratch, const char *text, size_t len,
+                           size_t from, bool *found, size_t *start, size_t *end, kvrt_error *error);
 
 #endif

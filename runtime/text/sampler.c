@@ -1,4 +1,5 @@
-/* sampler.c - see sampler.h. Probabilities are taken relative to the best logit in double, so that no temperature overflows. */
+/* sampler.c - see sampler.h. Probabilities are taken relative to the best logit in double, so that no temperature
+ * overflows. */
 #include "sampler.h"
 
 #include <math.h>
@@ -51,7 +52,8 @@ static const char *bad_param(const kvi_sampler_params *p)
     if (!(p->temperature >= 0 && p->temperature <= 1e6f)) return "temperature is out of range, need 0 to 1000000";
     if (!(p->top_p >= 0 && p->top_p <= 1)) return "top_p is out of range, need 0 to 1";
     if (!(p->min_p >= 0 && p->min_p <= 1)) return "min_p is out of range, need 0 to 1";
-    if (!(p->repeat_penalty > 0 && isfinite(p->repeat_penalty))) return "repeat_penalty is out of range, need a positive number";
+    if (!(p->repeat_penalty > 0 && isfinite(p->repeat_penalty)))
+        return "repeat_penalty is out of range, need a positive number";
     if (!isfinite(p->frequency_penalty)) return "frequency_penalty is not a finite number";
     if (!isfinite(p->presence_penalty)) return "presence_penalty is not a finite number";
     return NULL;
@@ -66,9 +68,11 @@ kvrt_status kvi_sampler_init(kvi_sampler *sampler, const kvi_sampler_params *par
     for (uint32_t i = 0; i < params->n_bias; i++) {
         const kvi_logit_bias *b = &params->bias[i];
         if (b->id < 0 || b->id >= n_vocab)
-            return kvi_error_set(error, KVRT_ARG, "sampling: logit bias of token %d, need 0 to %d", (int)b->id, (int)n_vocab - 1);
+            return kvi_error_set(error, KVRT_ARG, "sampling: logit bias of token %d, need 0 to %d", (int)b->id,
+                                 (int)n_vocab - 1);
         if (isnan(b->bias) || (isinf(b->bias) && b->bias > 0))
-            return kvi_error_set(error, KVRT_ARG, "sampling: logit bias of token %d is not a finite number", (int)b->id);
+            return kvi_error_set(error, KVRT_ARG, "sampling: logit bias of token %d is not a finite number",
+                                 (int)b->id);
     }
     sampler->params = *params;
     sampler->params.bias = NULL;
@@ -119,10 +123,12 @@ static kvrt_status find_best(const kvi_sampler *s, const float *logits, int32_t 
     *best = 0;
     for (int32_t id = 0; id < s->n_vocab; id++) {
         if (isnan(logits[id]) || (isinf(logits[id]) && logits[id] > 0))
-            return kvi_error_set(error, KVRT_ARG, "sampling: logit of token %d is %s", (int)id, isnan(logits[id]) ? "NaN" : "+infinity");
+            return kvi_error_set(error, KVRT_ARG, "sampling: logit of token %d is %s", (int)id,
+                                 isnan(logits[id]) ? "NaN" : "+infinity");
         if (logits[id] > logits[*best]) *best = id;
     }
-    if (isinf(logits[*best])) return kvi_error_set(error, KVRT_ARG, "sampling: no token is left, all logits are -infinity");
+    if (isinf(logits[*best]))
+        return kvi_error_set(error, KVRT_ARG, "sampling: no token is left, all logits are -infinity");
     return KVRT_OK;
 }
 
@@ -144,7 +150,8 @@ static void sift_down(candidate *heap, size_t n, size_t i, int sign)
     for (;;) {
         size_t child = 2 * i + 1;
         if (child >= n) break;
-        if (child + 1 < n && (sign > 0 ? better(heap[child + 1], heap[child]) : better(heap[child], heap[child + 1]))) child++;
+        if (child + 1 < n && (sign > 0 ? better(heap[child + 1], heap[child]) : better(heap[child], heap[child + 1])))
+            child++;
         if (sign > 0 ? !better(heap[child], item) : !better(item, heap[child])) break;
         heap[i] = heap[child];
         i = child;
@@ -179,9 +186,10 @@ typedef struct mass {
 } mass;
 static double weight(const mass *m, candidate c) { return exp(((double)c.logit - m->top) * m->inverse_temperature); }
 
-/* Keeps the best of n (a heap when `heaped`, else sorted) up to a share top_p of their mass, and of these the ones not below min_p
- * times the best. Returns how many; they stand at *kept, best first. */
-static size_t keep_mass(const kvi_sampler_params *p, const mass *m, candidate *c, size_t n, bool heaped, candidate **kept)
+/* Keeps the best of n (a heap when `heaped`, else sorted) up to a share top_p of their mass, and of these the ones not
+ * below min_p times the best. Returns how many; they stand at *kept, best first. */
+static size_t keep_mass(const kvi_sampler_params *p, const mass *m, candidate *c, size_t n, bool heaped,
+                        candidate **kept)
 {
     double total = 0, sum = 0;
     for (size_t i = 0; i < n && p->top_p < 1; i++) total += weight(m, c[i]);
@@ -246,8 +254,8 @@ static int32_t sample(kvi_sampler *s, const float *logits, int32_t best)
     return draw(s, &m, c, n);
 }
 
-kvrt_status kvi_sampler_sample(kvi_sampler *s, float *logits, const int32_t *recent, size_t n_recent, int32_t *token, float *logprob,
-                               kvrt_error *error)
+kvrt_status kvi_sampler_sample(kvi_sampler *s, float *logits, const int32_t *recent, size_t n_recent, int32_t *token,
+                               float *logprob, kvrt_error *error)
 {
     apply_penalties(s, logits, recent, n_recent);
     for (uint32_t i = 0; i < s->params.n_bias; i++) logits[s->bias[i].id] += s->bias[i].bias;

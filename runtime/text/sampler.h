@@ -1,7 +1,8 @@
-/* sampler.h - logits to one token. Order (API.md section 4): penalties and bias, temperature, top-k, top-p, min-p, draw.
- * Owns: its random state and scratch, so that a call allocates nothing. Refuses: NaN and +infinite logits, all logits at -infinity.
- * To know: temperature 0 is greedy and exact: the highest logit after penalties and bias, lowest id among equals; no random number is
- * drawn. Probabilities are doubles. Same seed, same logits, same binary: same tokens. */
+/* sampler.h - logits to one token. Order (API.md section 4): penalties and bias, temperature, top-k, top-p, min-p,
+ * draw. Owns: its random state and scratch, so that a call allocates nothing. Refuses: NaN and +infinite logits, all
+ * logits at -infinity. To know: temperature 0 is greedy and exact: the highest logit after penalties and bias, lowest
+ * id among equals; no random number is drawn. Probabilities are doubles. Same seed, same logits, same binary: same
+ * tokens. */
 #ifndef KVI_SAMPLER_H
 #define KVI_SAMPLER_H
 #include <stdbool.h>
@@ -38,17 +39,19 @@ typedef struct kvi_sampler {
     kvi_logit_bias *bias;    // (n_bias)
 } kvi_sampler;
 
-/* Checks the parameters (ARG names the one out of range; a bias id outside the vocabulary too) and takes the scratch memory. */
-kvrt_status kvi_sampler_init(kvi_sampler *sampler, const kvi_sampler_params *params, int32_t n_vocab, kvrt_error *error);
+/* Checks the parameters (ARG names the one out of range; a bias id outside the vocabulary too) and takes the scratch
+ * memory. */
+kvrt_status kvi_sampler_init(kvi_sampler *sampler, const kvi_sampler_params *params, int32_t n_vocab,
+                             kvrt_error *error);
 void kvi_sampler_free(kvi_sampler *sampler);
 /* Restarts the random sequence. */
 void kvi_sampler_seed(kvi_sampler *sampler, uint64_t seed);
 
-/* Chooses a token. logits (n_vocab) are changed by penalties and bias; recent (n_recent) is the token list, newest last (its last
- * repeat_last entries count, ids outside the vocabulary do not). *logprob (may be NULL): natural log of the token's probability under
- * the logits after penalties and bias at temperature 1, before any truncation.
- * Errors: ARG (NaN or +infinite logit, no finite logit); the random state is then as it was. */
-kvrt_status kvi_sampler_sample(kvi_sampler *sampler, float *logits, const int32_t *recent, size_t n_recent, int32_t *token,
-                               float *logprob, kvrt_error *error);
+/* Chooses a token. logits (n_vocab) are changed by penalties and bias; recent (n_recent) is the token list, newest last
+ * (its last repeat_last entries count, ids outside the vocabulary do not). *logprob (may be NULL): natural log of the
+ * token's probability under the logits after penalties and bias at temperature 1, before any truncation. Errors: ARG
+ * (NaN or +infinite logit, no finite logit); the random state is then as it was. */
+kvrt_status kvi_sampler_sample(kvi_sampler *sampler, float *logits, const int32_t *recent, size_t n_recent,
+                               int32_t *token, float *logprob, kvrt_error *error);
 
 #endif

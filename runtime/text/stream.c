@@ -1,5 +1,5 @@
-/* stream.c - see stream.h. The text that is not out yet lies in `pending`; each call scans it from the front and stops at the first place
- * where a stop string matches (done) or may still match (withheld from there on). */
+/* stream.c - see stream.h. The text that is not out yet lies in `pending`; each call scans it from the front and stops
+ * at the first place where a stop string matches (done) or may still match (withheld from there on). */
 #include "stream.h"
 #include "utf8.h"
 
@@ -69,7 +69,7 @@ kvrt_status kvi_stream_reserve(kvi_stream *stream, size_t max_bytes, kvrt_error 
 }
 
 /* --------------------------------------------------------------------------------------------- bytes to text --- */
-/* Moves what is decided of the tail into the text: complete code points, and U+FFFD for what can no longer become one. */
+/* Moves what is decided of the tail into the text: complete code points, and U+FFFD for what cannot become one. */
 static void settle_tail(kvi_stream *stream)
 {
     while (stream->n_tail > 0) {
@@ -127,7 +127,8 @@ static fit fit_at(const kvi_stream *stream, size_t pos, int32_t *which)
 }
 
 /* Releases the text before the first match or possible match; with `final` nothing more can come. */
-static kvrt_status release(kvi_stream *stream, bool final, const char **text, size_t *text_len, bool *stopped, kvrt_error *error)
+static kvrt_status release(kvi_stream *stream, bool final, const char **text, size_t *text_len, bool *stopped,
+                           kvrt_error *error)
 {
     kvi_buf_clear(&stream->out);
     size_t pos = stream->n_stops ? 0 : stream->pending.len;
@@ -150,8 +151,8 @@ static kvrt_status release(kvi_stream *stream, bool final, const char **text, si
     return KVRT_OK;
 }
 
-kvrt_status kvi_stream_push(kvi_stream *stream, const char *bytes, size_t len, const char **text, size_t *text_len, bool *stopped,
-                            kvrt_error *error)
+kvrt_status kvi_stream_push(kvi_stream *stream, const char *bytes, size_t len, const char **text, size_t *text_len,
+                            bool *stopped, kvrt_error *error)
 {
     *text = "";
     *text_len = 0;

@@ -1,4 +1,5 @@
-/* tokenizer.c - loading a tokenizer as a whole, and encoding as a whole; the parts are in the files named in tokenizer_impl.h. */
+/* tokenizer.c - loading a tokenizer as a whole, and encoding as a whole; the parts are in the files named in
+ * tokenizer_impl.h. */
 #include "tokenizer.h"
 
 #include "../base/os.h"
@@ -73,9 +74,10 @@ static kvrt_status check_combination(const kvi_tokenizer *tok, kvrt_error *error
 {
     if (!tok->byte_level) return KVRT_OK;
     if (tok->model != KVI_MODEL_BPE || tok->bpe.prefix.len || tok->bpe.suffix.len)
-        return kvi_error_set(error, KVRT_UNSUPPORTED,
-                             "%s: ByteLevel with a Unigram model, a continuing_subword_prefix or an end_of_word_suffix is not supported",
-                             tok->name);
+        return kvi_error_set(
+            error, KVRT_UNSUPPORTED,
+            "%s: ByteLevel with a Unigram model, a continuing_subword_prefix or an end_of_word_suffix is not supported",
+            tok->name);
     return KVRT_OK;
 }
 
@@ -113,12 +115,15 @@ static kvrt_status load_config(kvi_tokenizer *tok, const char *config, size_t le
 
 static void describe(kvi_tokenizer *tok)
 {
-    static const char *const pre[] = {"Split", "ByteLevel", "Metaspace", "WhitespaceSplit", "Whitespace", "Punctuation", "Digits"};
-    int n = snprintf(tok->describe, sizeof tok->describe, "%s, %d tokens", tok->model == KVI_MODEL_BPE ? "BPE" : "Unigram", (int)tok->n_ids);
+    static const char *const pre[] = {"Split",      "ByteLevel",   "Metaspace", "WhitespaceSplit",
+                                      "Whitespace", "Punctuation", "Digits"};
+    int n = snprintf(tok->describe, sizeof tok->describe, "%s, %d tokens",
+                     tok->model == KVI_MODEL_BPE ? "BPE" : "Unigram", (int)tok->n_ids);
     if (tok->model == KVI_MODEL_BPE && n > 0 && (size_t)n < sizeof tok->describe)
         n += snprintf(tok->describe + n, sizeof tok->describe - (size_t)n, ", %zu merges", tok->bpe.n_merges);
     for (size_t i = 0; i < tok->n_pre && n > 0 && (size_t)n < sizeof tok->describe; i++)
-        n += snprintf(tok->describe + n, sizeof tok->describe - (size_t)n, "%s%s", i ? "+" : ", ", pre[tok->pre[i].kind]);
+        n += snprintf(tok->describe + n, sizeof tok->describe - (size_t)n, "%s%s", i ? "+" : ", ",
+                      pre[tok->pre[i].kind]);
 }
 
 static kvrt_status load_parts(kvi_tokenizer *tok, const char *json, size_t len, kvrt_error *error)
@@ -139,8 +144,8 @@ static kvrt_status load_parts(kvi_tokenizer *tok, const char *json, size_t len, 
     return kvi_decode_prepare(tok, error);
 }
 
-kvrt_status kvi_tokenizer_load_json(const char *json, size_t len, const char *config, size_t config_len, const char *name,
-                                    kvi_tokenizer **out, kvrt_error *error)
+kvrt_status kvi_tokenizer_load_json(const char *json, size_t len, const char *config, size_t config_len,
+                                    const char *name, kvi_tokenizer **out, kvrt_error *error)
 {
     *out = NULL;
     kvi_tokenizer *tok = kvi_mem_zalloc(1, sizeof *tok);
@@ -166,7 +171,8 @@ kvrt_status kvi_tokenizer_load(const char *dir, kvi_tokenizer **out, kvrt_error 
     kvi_map json = {0}, config = {0};
     kvi_buf_append_str(&path, dir);
     kvi_buf_append_str(&path, "/tokenizer.json");
-    kvrt_status status = path.failed ? kvi_error_nomem(error, path.len, "path") : kvi_os_map(path.data, false, &json, error);
+    kvrt_status status =
+        path.failed ? kvi_error_nomem(error, path.len, "path") : kvi_os_map(path.data, false, &json, error);
     if (status == KVRT_OK) {
         kvi_buf_clear(&path);
         kvi_buf_append_str(&path, dir);
@@ -175,8 +181,8 @@ kvrt_status kvi_tokenizer_load(const char *dir, kvi_tokenizer **out, kvrt_error 
         else if (kvi_os_path_kind(path.data) == KVI_OS_FILE) status = kvi_os_map(path.data, false, &config, error);
     }
     if (status == KVRT_OK)
-        status = kvi_tokenizer_load_json((const char *)json.data, (size_t)json.len, (const char *)config.data, (size_t)config.len,
-                                         "tokenizer.json", out, error);
+        status = kvi_tokenizer_load_json((const char *)json.data, (size_t)json.len, (const char *)config.data,
+                                         (size_t)config.len, "tokenizer.json", out, error);
     kvi_os_unmap(&json);
     kvi_os_unmap(&config);
     kvi_buf_free(&path);
@@ -220,7 +226,8 @@ static kvrt_status run(kvi_encoder *e, size_t start, size_t end, int32_t id, con
     return kvi_added_walk(e, &view, true, piece);
 }
 
-/* The whole input as one well-formed text with its provenance; *view points to the caller's bytes when they are fit as they are. */
+/* The whole input as one well-formed text with its provenance; *view points to the caller's bytes when they are fit as
+ * they are. */
 static kvrt_status gather(kvi_encoder *e, const kvi_segment *segments, size_t n, kvi_view *view)
 {
     kvi_utf8_blocks blocks = {{0}, false};
@@ -228,7 +235,8 @@ static kvrt_status gather(kvi_encoder *e, const kvi_segment *segments, size_t n,
     bool any_user = false, any_parsed = false;
     for (size_t i = 0; i < n; i++) {
         if (segments[i].len > TEXT_MAX || (total += segments[i].len) > TEXT_MAX)
-            return kvi_error_set(e->error, KVRT_ARG, "text of more than %u bytes cannot be tokenized in one call", TEXT_MAX);
+            return kvi_error_set(e->error, KVRT_ARG, "text of more than %u bytes cannot be tokenized in one call",
+                                 TEXT_MAX);
         if (segments[i].len == 0) continue;
         *(segments[i].parse_special ? &any_parsed : &any_user) = true;
         if (kvi_utf8_valid_prefix(segments[i].text, segments[i].len) < segments[i].len) blocks.invalid = true;
@@ -274,8 +282,8 @@ static kvrt_status encode(kvi_encoder *e, const kvi_segment *segments, size_t n,
     return special ? push_all(e, e->tok->suffix, e->tok->n_suffix) : KVRT_OK;
 }
 
-kvrt_status kvi_tokenizer_encode_segments(const kvi_tokenizer *tok, const kvi_segment *segments, size_t n_segments, uint32_t flags,
-                                          kvi_ids *out, kvrt_error *error)
+kvrt_status kvi_tokenizer_encode_segments(const kvi_tokenizer *tok, const kvi_segment *segments, size_t n_segments,
+                                          uint32_t flags, kvi_ids *out, kvrt_error *error)
 {
     kvi_encoder e = {.tok = tok, .out = out, .error = error, .byte_base = KVI_UTF8_NO_BASE};
     size_t len_before = out->len;
@@ -299,7 +307,8 @@ kvrt_status kvi_tokenizer_encode_segments(const kvi_tokenizer *tok, const kvi_se
     return status;
 }
 
-kvrt_status kvi_tokenizer_encode(const kvi_tokenizer *tok, const char *text, size_t len, uint32_t flags, kvi_ids *out, kvrt_error *error)
+kvrt_status kvi_tokenizer_encode(const kvi_tokenizer *tok, const char *text, size_t len, uint32_t flags, kvi_ids *out,
+                                 kvrt_error *error)
 {
     kvi_segment all = {.text = text, .len = len, .parse_special = (flags & KVRT_TOKENIZE_PARSE_SPECIAL) != 0};
     return kvi_tokenizer_encode_segments(tok, &all, 1, flags, out, error);

@@ -1,8 +1,8 @@
 /* tokenizer.h - text to token ids and back, as the model folder's tokenizer.json defines it.
  * Owns: normalizer, pre-tokenizer, model (BPE, byte-fallback BPE, Unigram), added tokens, post-processor, decoder.
  * Refuses: components it does not know (UNSUPPORTED, named), WordPiece and WordLevel models.
- * To know: a loaded tokenizer is const; any number of threads may encode and decode with it at once. Text is bytes: invalid
- * UTF-8 never fails, it becomes byte tokens where the vocabulary has them and U+FFFD where it has not. */
+ * To know: a loaded tokenizer is const; any number of threads may encode and decode with it at once. Text is bytes:
+ * invalid UTF-8 never fails, it becomes byte tokens where the vocabulary has them and U+FFFD where it has not. */
 #ifndef KVI_TOKENIZER_H
 #define KVI_TOKENIZER_H
 #include "../base/mem.h"
@@ -20,45 +20,49 @@ void kvi_ids_free(kvi_ids *ids);
 
 /* Reads tokenizer.json (needed) and tokenizer_config.json (optional: names BOS and EOS) of a model folder. */
 kvrt_status kvi_tokenizer_load(const char *dir, kvi_tokenizer **out, kvrt_error *error);
-/* The same from memory; `config` may be NULL. `name` and "tokenizer_config.json" appear in messages. Nothing is kept of the input. */
-kvrt_status kvi_tokenizer_load_json(const char *json, size_t len, const char *config, size_t config_len, const char *name,
-                                    kvi_tokenizer **out, kvrt_error *error);
+/* The same from memory; `config` may be NULL. `name` and "tokenizer_config.json" appear in messages. Nothing is kept of
+ * the input. */
+kvrt_status kvi_tokenizer_load_json(const char *json, size_t len, const char *config, size_t config_len,
+                                    const char *name, kvi_tokenizer **out, kvrt_error *error);
 void kvi_tokenizer_free(kvi_tokenizer *tok); /* NULL is fine */
 
-/* Appends the ids of `text` to *out. flags: KVRT_TOKENIZE_ADD_SPECIAL | KVRT_TOKENIZE_PARSE_SPECIAL of kvrt.h. On an error *out is as
- * it was. Errors: NOMEM_HOST; UNSUPPORTED when a regex of the tokenizer runs past its step limit on this text. */
+/* Appends the ids of `text` to *out. flags: KVRT_TOKENIZE_ADD_SPECIAL | KVRT_TOKENIZE_PARSE_SPECIAL of kvrt.h. On an
+ * error *out is as it was. Errors: NOMEM_HOST; UNSUPPORTED when a regex of the tokenizer runs past its step limit on
+ * this text. */
 kvrt_status kvi_tokenizer_encode(const kvi_tokenizer *tok, const char *text, size_t len, uint32_t flags, kvi_ids *out,
                                  kvrt_error *error);
 
-/* Text with provenance: the segments are encoded as their concatenation would be, except that a token that touches a segment with
- * parse_special = false never matches as a marker (below), whichever bytes that segment holds. */
+/* Text with provenance: the segments are encoded as their concatenation would be, except that a token that touches a
+ * segment with parse_special = false never matches as a marker (below), whichever bytes that segment holds. */
 typedef struct kvi_segment {
     const char *text;
     size_t len;
     bool parse_special;
 } kvi_segment;
 /* flags: ADD_SPECIAL only; PARSE_SPECIAL is ignored. */
-kvrt_status kvi_tokenizer_encode_segments(const kvi_tokenizer *tok, const kvi_segment *segments, size_t n_segments, uint32_t flags,
-                                          kvi_ids *out, kvrt_error *error);
+kvrt_status kvi_tokenizer_encode_segments(const kvi_tokenizer *tok, const kvi_segment *segments, size_t n_segments,
+                                          uint32_t flags, kvi_ids *out, kvrt_error *error);
 
-/* Decoding. The text of a list of ids is the concatenation of the bytes of its tokens, except that some decoders strip a leading
- * space from the first one: kvi_decode_start remembers where the text stands. Start from {0} for the beginning of a text, or
- * from {.started = true} when ids continue earlier text (generation after a prompt). */
+/* Decoding. The text of a list of ids is the concatenation of the bytes of its tokens, except that some decoders strip
+ * a leading space from the first one: kvi_decode_start remembers where the text stands. Start from {0} for the
+ * beginning of a text, or from {.started = true} when ids continue earlier text (generation after a prompt). */
 typedef struct kvi_decode_start {
     bool started;
     uint32_t n_stripped; /* leading characters taken away so far */
 } kvi_decode_start;
-/* Bytes of one token; they belong to the tokenizer. Special tokens give nothing unless flags has KVRT_DETOKENIZE_KEEP_SPECIAL.
- * An id outside the vocabulary gives nothing. `start` may be NULL: raw bytes without the leading-space rule. */
-void kvi_tokenizer_token_bytes(const kvi_tokenizer *tok, kvi_decode_start *start, int32_t id, uint32_t flags, const char **bytes,
-                               size_t *len);
+/* Bytes of one token; they belong to the tokenizer. Special tokens give nothing unless flags has
+ * KVRT_DETOKENIZE_KEEP_SPECIAL. An id outside the vocabulary gives nothing. `start` may be NULL: raw bytes without the
+ * leading-space rule. */
+void kvi_tokenizer_token_bytes(const kvi_tokenizer *tok, kvi_decode_start *start, int32_t id, uint32_t flags,
+                               const char **bytes, size_t *len);
 /* Appends the bytes of all ids; may end inside a code point and may hold invalid UTF-8 when the ids do. */
 kvrt_status kvi_tokenizer_decode(const kvi_tokenizer *tok, const int32_t *ids, size_t n, uint32_t flags, kvi_buf *out,
                                  kvrt_error *error);
 
 /* Facts. */
 int32_t kvi_tokenizer_vocab_size(const kvi_tokenizer *tok); /* highest id + 1, added tokens included */
-int32_t kvi_tokenizer_token_to_id(const kvi_tokenizer *tok, const char *text, size_t len); /* as spelled in the file; -1: none */
+int32_t kvi_tokenizer_token_to_id(const kvi_tokenizer *tok, const char *text,
+                                  size_t len); /* as spelled in the file; -1: none */
 /* Token as spelled in the file ("Ġthe", "▁the", "<s>"); NULL and 0 for an unused id. Not NUL-terminated. */
 const char *kvi_tokenizer_token_text(const kvi_tokenizer *tok, int32_t id, size_t *len);
 bool kvi_tokenizer_is_special(const kvi_tokenizer *tok, int32_t id); /* an added token with "special": true */

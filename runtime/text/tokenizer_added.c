@@ -1,12 +1,16 @@
-/* tokenizer_added.c - added tokens: what they are, and finding them in text. Owns: lstrip, rstrip, single_word, normalized, and the rule
- * that user text never becomes a marker. To know: matching is leftmost, then longest; tokens with "normalized": false are looked for
- * in the raw text, the others in the normalized text, by their normalized spelling. */
+/* tokenizer_added.c - added tokens: what they are, and finding them in text. Owns: lstrip, rstrip, single_word,
+ * normalized, and the rule that user text never becomes a marker. To know: matching is leftmost, then longest; tokens
+ * with "normalized": false are looked for in the raw text, the others in the normalized text, by their normalized
+ * spelling. */
 #include "tokenizer_impl.h"
 #include "utf8.h"
 
 #include <string.h>
 
-static bool looks_like_markup(const kvi_bytes *text) { return text->len >= 3 && text->data[0] == '<' && text->data[text->len - 1] == '>'; }
+static bool looks_like_markup(const kvi_bytes *text)
+{
+    return text->len >= 3 && text->data[0] == '<' && text->data[text->len - 1] == '>';
+}
 
 /* ----------------------------------------------------------------------------------------------------- loading --- */
 static kvrt_status read_added(kvi_tokenizer *tok, kvi_json *r, kvi_added *out, int64_t *id, kvrt_error *error)
@@ -50,8 +54,10 @@ static kvrt_status keep_added(kvi_tokenizer *tok, kvi_added *added, int64_t id, 
         return kvi_error_nomem(error, sizeof *added, "tokenizer");
     tok->added = data;
     tok->added[tok->n_added++] = *added;
-    uint32_t flags = KVI_TOKEN_USED | KVI_TOKEN_ADDED | (added->special ? KVI_TOKEN_SPECIAL : 0u) | (added->marker ? KVI_TOKEN_MARKER : 0u);
-    tok->tokens[id] = (kvi_token){.text = added->content.data, .text_len = (uint32_t)added->content.len, .flags = flags};
+    uint32_t flags = KVI_TOKEN_USED | KVI_TOKEN_ADDED | (added->special ? KVI_TOKEN_SPECIAL : 0u) |
+                     (added->marker ? KVI_TOKEN_MARKER : 0u);
+    tok->tokens[id] =
+        (kvi_token){.text = added->content.data, .text_len = (uint32_t)added->content.len, .flags = flags};
     return KVRT_OK;
 }
 
@@ -73,14 +79,17 @@ kvrt_status kvi_added_prepare(kvi_tokenizer *tok, kvrt_error *error)
 {
     kvi_norm_text buffers[2] = {{{0}, {0}, false}, {{0}, {0}, false}};
     kvi_regex_scratch scratch = {0};
-    kvrt_status status = kvi_trie_init(&tok->raw_trie) && kvi_trie_init(&tok->norm_trie) ? KVRT_OK : kvi_error_nomem(error, 0, "tokenizer");
+    kvrt_status status = kvi_trie_init(&tok->raw_trie) && kvi_trie_init(&tok->norm_trie)
+                             ? KVRT_OK
+                             : kvi_error_nomem(error, 0, "tokenizer");
     for (size_t i = 0; i < tok->n_added && status == KVRT_OK; i++) {
         const kvi_added *added = &tok->added[i];
         kvi_view view = {.text = added->content.data, .len = added->content.len, .at_start = true};
         if (added->normalized) status = kvi_normalize(tok->norm, tok->n_norm, &view, buffers, &scratch, error);
         if (status != KVRT_OK || view.len == 0) continue;
         kvi_trie *trie = added->normalized ? &tok->norm_trie : &tok->raw_trie;
-        if (!kvi_trie_put(trie, view.text, view.len, (int32_t)i)) status = kvi_error_nomem(error, view.len, "tokenizer");
+        if (!kvi_trie_put(trie, view.text, view.len, (int32_t)i))
+            status = kvi_error_nomem(error, view.len, "tokenizer");
     }
     for (size_t i = 0; i < 2; i++) {
         kvi_buf_free(&buffers[i].text);
@@ -97,7 +106,8 @@ static bool touches_user(const kvi_encoder *e, const kvi_view *in, size_t start,
 }
 
 /* Longest token that begins at `start` and may stand there; its end, or 0. */
-static size_t match_at(const kvi_encoder *e, const kvi_view *in, const kvi_trie *trie, size_t start, const kvi_added **found)
+static size_t match_at(const kvi_encoder *e, const kvi_view *in, const kvi_trie *trie, size_t start,
+                       const kvi_added **found)
 {
     size_t end = 0;
     uint32_t node = 0;

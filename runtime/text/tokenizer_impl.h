@@ -29,8 +29,17 @@ typedef struct kvi_added {
 
 /* ------------------------------------------------------------------------------------------------- normalizers --- */
 typedef enum kvi_norm_kind {
-    KVI_NORM_NFC, KVI_NORM_NFD, KVI_NORM_NFKC, KVI_NORM_NFKD, KVI_NORM_LOWERCASE, KVI_NORM_STRIP, KVI_NORM_STRIP_ACCENTS,
-    KVI_NORM_REPLACE, KVI_NORM_PREPEND, KVI_NORM_PRECOMPILED, KVI_NORM_NMT
+    KVI_NORM_NFC,
+    KVI_NORM_NFD,
+    KVI_NORM_NFKC,
+    KVI_NORM_NFKD,
+    KVI_NORM_LOWERCASE,
+    KVI_NORM_STRIP,
+    KVI_NORM_STRIP_ACCENTS,
+    KVI_NORM_REPLACE,
+    KVI_NORM_PREPEND,
+    KVI_NORM_PRECOMPILED,
+    KVI_NORM_NMT
 } kvi_norm_kind;
 typedef struct kvi_norm_op {
     kvi_norm_kind kind;
@@ -54,14 +63,19 @@ typedef struct kvi_norm_text {
     kvi_buf text, mark;
     bool marked;
 } kvi_norm_text;
-/* Runs ops on `view` and replaces it by the result, which lies in one of the two buffers (or is the input when n_ops = 0).
- * Fails with NOMEM_HOST or a regex limit. */
-kvrt_status kvi_normalize(const kvi_norm_op *ops, size_t n_ops, kvi_view *view, kvi_norm_text buffers[2], kvi_regex_scratch *scratch,
-                          kvrt_error *error);
+/* Runs ops on `view` and replaces it by the result, which lies in one of the two buffers (or is the input when n_ops =
+ * 0). Fails with NOMEM_HOST or a regex limit. */
+kvrt_status kvi_normalize(const kvi_norm_op *ops, size_t n_ops, kvi_view *view, kvi_norm_text buffers[2],
+                          kvi_regex_scratch *scratch, kvrt_error *error);
 
 /* ---------------------------------------------------------------------------------------------- pre-tokenizers --- */
 typedef enum kvi_pre_kind {
-    KVI_PRE_SPLIT, KVI_PRE_BYTE_LEVEL, KVI_PRE_METASPACE, KVI_PRE_WHITESPACE_SPLIT, KVI_PRE_WHITESPACE, KVI_PRE_PUNCTUATION,
+    KVI_PRE_SPLIT,
+    KVI_PRE_BYTE_LEVEL,
+    KVI_PRE_METASPACE,
+    KVI_PRE_WHITESPACE_SPLIT,
+    KVI_PRE_WHITESPACE,
+    KVI_PRE_PUNCTUATION,
     KVI_PRE_DIGITS
 } kvi_pre_kind;
 typedef enum kvi_behavior {
@@ -78,7 +92,7 @@ typedef struct kvi_pre_op {
 } kvi_pre_op;
 #define KVI_PRE_MAX 16
 
-/* -------------------------------------------------------------------------------------------------------- models --- */
+/* ---------------------------------------------------------------------------------------------------- models --- */
 typedef enum kvi_model_kind { KVI_MODEL_NONE, KVI_MODEL_BPE, KVI_MODEL_UNIGRAM } kvi_model_kind;
 
 typedef struct kvi_bpe {
@@ -101,8 +115,14 @@ typedef struct kvi_unigram {
     kvi_trie trie;
 } kvi_unigram;
 
-/* ------------------------------------------------------------------------------------------------------ decoders --- */
-typedef enum kvi_dec_kind { KVI_DEC_BYTE_LEVEL, KVI_DEC_METASPACE, KVI_DEC_REPLACE, KVI_DEC_BYTE_FALLBACK, KVI_DEC_STRIP } kvi_dec_kind;
+/* -------------------------------------------------------------------------------------------------- decoders --- */
+typedef enum kvi_dec_kind {
+    KVI_DEC_BYTE_LEVEL,
+    KVI_DEC_METASPACE,
+    KVI_DEC_REPLACE,
+    KVI_DEC_BYTE_FALLBACK,
+    KVI_DEC_STRIP
+} kvi_dec_kind;
 typedef struct kvi_dec_op {
     kvi_dec_kind kind;
     kvi_bytes pattern, content;
@@ -124,12 +144,14 @@ struct kvi_tokenizer {
     kvi_string_table added_by_text; /* and the added ones */
     kvi_added *added; // (n_added)
     size_t n_added, added_cap;
-    kvi_trie raw_trie, norm_trie; /* added tokens matched before and after normalization; values are indices into added */
+    kvi_trie raw_trie,
+        norm_trie; /* added tokens matched before and after normalization; values are indices into added */
     kvi_norm_op norm[KVI_NORM_MAX]; // (n_norm)
     size_t n_norm;
     kvi_pre_op pre[KVI_PRE_MAX]; // (n_pre)
     size_t n_pre;
-    bool byte_level; /* the last pre-tokenizer maps bytes to the byte-level alphabet; the model sees raw bytes instead */
+    bool
+        byte_level; /* the last pre-tokenizer maps bytes to the byte-level alphabet; the model sees raw bytes instead */
     kvi_model_kind model;
     kvi_bpe bpe;
     kvi_unigram unigram;
@@ -201,7 +223,8 @@ kvrt_status kvi_load_reserve(kvi_tokenizer *tok, int64_t id, size_t n_known, kvr
 kvrt_status kvi_load_added(kvi_tokenizer *tok, kvi_json *r, kvrt_error *error);
 /* After the normalizer is known: content of normalized tokens, tries. */
 kvrt_status kvi_added_prepare(kvi_tokenizer *tok, kvrt_error *error);
-/* Walks the added tokens in a text: fn gets each stretch between them (id -1) and each token. `normalized` chooses the trie. */
+/* Walks the added tokens in a text: fn gets each stretch between them (id -1) and each token. `normalized` chooses the
+ * trie. */
 typedef kvrt_status (*kvi_added_fn)(kvi_encoder *e, size_t start, size_t end, int32_t id, const kvi_view *in);
 kvrt_status kvi_added_walk(kvi_encoder *e, const kvi_view *in, bool normalized, kvi_added_fn fn);
 

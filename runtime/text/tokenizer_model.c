@@ -1,6 +1,7 @@
-/* tokenizer_model.c - "model" of tokenizer.json: vocabulary, BPE merges, Unigram scores. Owns: the lookup tables of the model.
- * Refuses: WordPiece, WordLevel, ids far beyond the number of tokens, merges of tokens that do not exist. To know: this is the 9 MB part,
- * read in one pass; merges that precede the vocabulary (sorted keys) are read again once it is known. */
+/* tokenizer_model.c - "model" of tokenizer.json: vocabulary, BPE merges, Unigram scores. Owns: the lookup tables of the
+ * model. Refuses: WordPiece, WordLevel, ids far beyond the number of tokens, merges of tokens that do not exist. To
+ * know: this is the 9 MB part, read in one pass; merges that precede the vocabulary (sorted keys) are read again once
+ * it is known. */
 #include "tokenizer_impl.h"
 #include "utf8.h"
 
@@ -32,10 +33,12 @@ kvrt_status kvi_load_reserve(kvi_tokenizer *tok, int64_t id, size_t n_known, kvr
     /* Ids need not be dense, but memory is proportional to the highest one: a short file must not claim gigabytes. */
     int64_t limit = (int64_t)(4 * n_known + (1u << 18));
     if (id < 0 || id >= limit || id >= INT32_MAX / 2)
-        return kvi_error_set(error, KVRT_FORMAT, "%s: token id %lld, need 0 to %lld", tok->name, (long long)id, (long long)limit - 1);
+        return kvi_error_set(error, KVRT_FORMAT, "%s: token id %lld, need 0 to %lld", tok->name, (long long)id,
+                             (long long)limit - 1);
     void *tokens = tok->tokens;
     size_t cap = tok->tokens_cap;
-    if (!kvi_mem_grow(&tokens, &cap, (size_t)id + 1, sizeof *tok->tokens)) return kvi_error_nomem(error, (uint64_t)id, "tokenizer");
+    if (!kvi_mem_grow(&tokens, &cap, (size_t)id + 1, sizeof *tok->tokens))
+        return kvi_error_nomem(error, (uint64_t)id, "tokenizer");
     tok->tokens = tokens;
     if (cap > tok->tokens_cap) memset(tok->tokens + tok->tokens_cap, 0, (cap - tok->tokens_cap) * sizeof *tok->tokens);
     tok->tokens_cap = cap;
@@ -97,7 +100,8 @@ typedef struct merge {
 
 static kvrt_status bad_merge(model_reader *m, size_t rank)
 {
-    return kvi_error_set(m->error, KVRT_FORMAT, "%s: merge %zu names a token that is not in the vocabulary", m->tok->name, rank);
+    return kvi_error_set(m->error, KVRT_FORMAT, "%s: merge %zu names a token that is not in the vocabulary",
+                         m->tok->name, rank);
 }
 
 /* "left right" or ["left", "right"]. */
@@ -183,7 +187,8 @@ static kvrt_status read_key(model_reader *m)
 {
     kvi_json *r = m->r;
     kvi_bpe *bpe = &m->tok->bpe;
-    if (kvi_json_key_is(r, "vocab")) return kvi_json_peek(r) == KVI_JSON_ARRAY ? read_vocab_array(m) : read_vocab_object(m);
+    if (kvi_json_key_is(r, "vocab"))
+        return kvi_json_peek(r) == KVI_JSON_ARRAY ? read_vocab_array(m) : read_vocab_object(m);
     if (kvi_json_key_is(r, "merges")) {
         m->has_merges = true;
         if (m->has_vocab) return read_merges(m, r);
@@ -201,7 +206,8 @@ static kvrt_status read_key(model_reader *m)
     if (kvi_json_key_is(r, "continuing_subword_prefix")) {
         KVI_TRY(read_optional_text(m, &bpe->prefix));
         if (!bpe->merges.slots || bpe->prefix.len == 0) return KVRT_OK;
-        return kvi_error_set(m->error, KVRT_UNSUPPORTED, "%s: continuing_subword_prefix after merges is not supported", m->tok->name);
+        return kvi_error_set(m->error, KVRT_UNSUPPORTED, "%s: continuing_subword_prefix after merges is not supported",
+                             m->tok->name);
     }
     if (kvi_json_key_is(r, "end_of_word_suffix")) return read_optional_text(m, &bpe->suffix);
     if (kvi_json_key_is(r, "byte_fallback")) bpe->byte_fallback = optional_bool(r);
@@ -218,7 +224,8 @@ static void find_byte_ids(kvi_tokenizer *tok, int32_t *byte_ids)
     for (unsigned b = 0; b < 256; b++) {
         char text[6] = {'<', '0', 'x', hex[b >> 4], hex[b & 15], '>'}, letter[4];
         byte_ids[b] = kvi_string_table_get(&tok->vocab, text, sizeof text);
-        tok->bpe.alphabet_ids[b] = kvi_string_table_get(&tok->vocab, letter, kvi_utf8_encode(letter, kvi_byte_alphabet[b]));
+        tok->bpe.alphabet_ids[b] =
+            kvi_string_table_get(&tok->vocab, letter, kvi_utf8_encode(letter, kvi_byte_alphabet[b]));
     }
 }
 
@@ -240,7 +247,8 @@ static kvrt_status finish_unigram(model_reader *m)
     kvi_unigram *u = &tok->unigram;
     tok->model = KVI_MODEL_UNIGRAM;
     if (m->unk_id >= (int64_t)m->n_tokens)
-        return kvi_error_set(m->error, KVRT_FORMAT, "%s: unk_id %lld, need less than %zu", tok->name, (long long)m->unk_id, m->n_tokens);
+        return kvi_error_set(m->error, KVRT_FORMAT, "%s: unk_id %lld, need less than %zu", tok->name,
+                             (long long)m->unk_id, m->n_tokens);
     u->unk_id = tok->unk_id = m->unk_id < 0 ? -1 : (int32_t)m->unk_id;
     u->byte_fallback = tok->bpe.byte_fallback;
     u->unk_score = m->min_score - UNK_PENALTY;

@@ -1,6 +1,6 @@
 /* tokenizer_parts.c - the components of tokenizer.json: normalizer, pre-tokenizer, decoder, post-processor.
- * Refuses, by name, each component and setting it does not know. To know: a component is read twice, first for its "type", which
- * need not be its first key. */
+ * Refuses, by name, each component and setting it does not know. To know: a component is read twice, first for its
+ * "type", which need not be its first key. */
 #include "normalize_parts.h"
 #include "tokenizer_impl.h"
 
@@ -19,7 +19,8 @@ static kvrt_status no_memory(reader *in) { return kvi_error_nomem(in->error, 0, 
 
 static kvrt_status unsupported(reader *in, const char *what)
 {
-    return kvi_error_set(in->error, KVRT_UNSUPPORTED, "%s: %s %s: %s is not supported", in->tok->name, in->part, in->type, what);
+    return kvi_error_set(in->error, KVRT_UNSUPPORTED, "%s: %s %s: %s is not supported", in->tok->name, in->part,
+                         in->type, what);
 }
 
 /* Reads ahead for "type" and leaves r before the object. */
@@ -33,8 +34,8 @@ static kvrt_status peek_type(reader *in)
             kvi_json_skip(&ahead);
         } else if (kvi_json_string(&ahead)) {
             if (ahead.str_len >= sizeof in->type || ahead.str_escaped)
-                return kvi_error_set(in->error, KVRT_UNSUPPORTED, "%s: %s with a type of %zu bytes is not supported", in->tok->name,
-                                     in->part, ahead.str_len);
+                return kvi_error_set(in->error, KVRT_UNSUPPORTED, "%s: %s with a type of %zu bytes is not supported",
+                                     in->tok->name, in->part, ahead.str_len);
             memcpy(in->type, ahead.str, ahead.str_len);
             in->type[ahead.str_len] = 0;
         }
@@ -97,10 +98,18 @@ static kvrt_status read_sequence(reader *in, const char *list_key, kvrt_status (
 /* ------------------------------------------------------------------------------------------------- normalizers --- */
 static bool norm_kind(const char *type, kvi_norm_kind *out)
 {
-    static const struct { const char *type; kvi_norm_kind kind; } kinds[] = {
-        {"NFC", KVI_NORM_NFC}, {"NFD", KVI_NORM_NFD}, {"NFKC", KVI_NORM_NFKC}, {"NFKD", KVI_NORM_NFKD},
-        {"Lowercase", KVI_NORM_LOWERCASE}, {"Strip", KVI_NORM_STRIP}, {"StripAccents", KVI_NORM_STRIP_ACCENTS},
-        {"Replace", KVI_NORM_REPLACE}, {"Prepend", KVI_NORM_PREPEND}, {"Precompiled", KVI_NORM_PRECOMPILED}, {"Nmt", KVI_NORM_NMT}};
+    static const struct { const char *type; kvi_norm_kind kind;
+    } kinds[] = {{"NFC", KVI_NORM_NFC},
+                 {"NFD", KVI_NORM_NFD},
+                 {"NFKC", KVI_NORM_NFKC},
+                 {"NFKD", KVI_NORM_NFKD},
+                 {"Lowercase", KVI_NORM_LOWERCASE},
+                 {"Strip", KVI_NORM_STRIP},
+                 {"StripAccents", KVI_NORM_STRIP_ACCENTS},
+                 {"Replace", KVI_NORM_REPLACE},
+                 {"Prepend", KVI_NORM_PREPEND},
+                 {"Precompiled", KVI_NORM_PRECOMPILED},
+                 {"Nmt", KVI_NORM_NMT}};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         if (strcmp(kinds[i].type, type) != 0) continue;
         *out = kinds[i].kind;
@@ -174,10 +183,11 @@ static kvrt_status read_scheme(reader *in, kvi_prepend *out)
 
 static bool pre_kind(const char *type, kvi_pre_op *op)
 {
-    static const struct { const char *type; kvi_pre_kind kind; } kinds[] = {
-        {"Split", KVI_PRE_SPLIT}, {"ByteLevel", KVI_PRE_BYTE_LEVEL}, {"Metaspace", KVI_PRE_METASPACE},
-        {"WhitespaceSplit", KVI_PRE_WHITESPACE_SPLIT}, {"Whitespace", KVI_PRE_WHITESPACE}, {"Punctuation", KVI_PRE_PUNCTUATION},
-        {"Digits", KVI_PRE_DIGITS}, {"CharDelimiterSplit", KVI_PRE_SPLIT}};
+    static const struct { const char *type; kvi_pre_kind kind;
+    } kinds[] = {{"Split", KVI_PRE_SPLIT},           {"ByteLevel", KVI_PRE_BYTE_LEVEL},
+                 {"Metaspace", KVI_PRE_METASPACE},   {"WhitespaceSplit", KVI_PRE_WHITESPACE_SPLIT},
+                 {"Whitespace", KVI_PRE_WHITESPACE}, {"Punctuation", KVI_PRE_PUNCTUATION},
+                 {"Digits", KVI_PRE_DIGITS},         {"CharDelimiterSplit", KVI_PRE_SPLIT}};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         if (strcmp(kinds[i].type, type) != 0) continue;
         op->kind = kinds[i].kind;
@@ -199,7 +209,8 @@ static kvrt_status read_pre_settings(reader *in, kvi_pre_op *op, bool *use_regex
         else if (kvi_json_key_is(r, "use_regex")) *use_regex = kvi_json_bool(r);
         else if (kvi_json_key_is(r, "individual_digits")) op->individual = kvi_json_bool(r);
         else if (kvi_json_key_is(r, "split")) op->split = kvi_json_bool(r);
-        else if (kvi_json_key_is(r, "replacement") || kvi_json_key_is(r, "delimiter")) KVI_TRY(read_text(in, &op->literal));
+        else if (kvi_json_key_is(r, "replacement") || kvi_json_key_is(r, "delimiter"))
+            KVI_TRY(read_text(in, &op->literal));
         else if (kvi_json_key_is(r, "add_prefix_space")) {
             op->add_prefix_space = kvi_json_bool(r);
             if (!prepend_given && !op->add_prefix_space) op->prepend = KVI_PREPEND_NEVER;

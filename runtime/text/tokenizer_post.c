@@ -1,5 +1,6 @@
-/* tokenizer_post.c - the post-processor of tokenizer.json, reduced to what it means for one text: ids before and ids after.
- * Owns: TemplateProcessing ("single"), Bert- and RobertaProcessing, ByteLevel (offsets only, so nothing), Sequence. */
+/* tokenizer_post.c - the post-processor of tokenizer.json, reduced to what it means for one text: ids before and ids
+ * after. Owns: TemplateProcessing ("single"), Bert- and RobertaProcessing, ByteLevel (offsets only, so nothing),
+ * Sequence. */
 #include "tokenizer_impl.h"
 
 #include <string.h>
@@ -29,6 +30,7 @@ static kvrt_status template_ids(post *p, kvi_json map, const kvi_json *name, kvi
     while (!failed && kvi_json_next_key(&map)) {
         kvi_buf_clear(&key);
         kvi_json_str_copy(&map, &key);
+        failed |= key.failed;
         bool match = key.len == wanted.len && (key.len == 0 || memcmp(key.data, wanted.data, key.len) == 0);
         if (!match || found) {
             kvi_json_skip(&map);
@@ -44,7 +46,8 @@ static kvrt_status template_ids(post *p, kvi_json map, const kvi_json *name, kvi
             kvi_json_expect(&map, KVI_JSON_ARRAY);
             while (kvi_json_next_item(&map)) {
                 int64_t id = kvi_json_i64(&map);
-                if (id < 0 || id >= p->tok->n_ids) kvi_json_set_error(&map, "id of a special token outside the vocabulary");
+                if (id < 0 || id >= p->tok->n_ids)
+                    kvi_json_set_error(&map, "id of a special token outside the vocabulary");
                 else failed |= !kvi_ids_push(out, (int32_t)id);
             }
         }
@@ -57,7 +60,8 @@ static kvrt_status template_ids(post *p, kvi_json map, const kvi_json *name, kvi
 }
 
 /* One item of "single": {"SpecialToken": {"id": ..}} or {"Sequence": {"id": "A"}}. */
-static kvrt_status template_item(post *p, kvi_json *r, const kvi_json *map, bool *seen_text, kvi_ids *before, kvi_ids *after)
+static kvrt_status template_item(post *p, kvi_json *r, const kvi_json *map, bool *seen_text, kvi_ids *before,
+                                 kvi_ids *after)
 {
     kvi_json_expect(r, KVI_JSON_OBJECT);
     while (kvi_json_next_key(r)) {
@@ -73,7 +77,8 @@ static kvrt_status template_item(post *p, kvi_json *r, const kvi_json *map, bool
             if (special) {
                 KVI_TRY(template_ids(p, *map, r, *seen_text ? after : before));
             } else {
-                if (*seen_text || !kvi_json_str_is(r, "A")) return refuse(p, "a template that is not one text with tokens around it");
+                if (*seen_text || !kvi_json_str_is(r, "A"))
+                    return refuse(p, "a template that is not one text with tokens around it");
                 *seen_text = true;
             }
         }
@@ -104,12 +109,14 @@ static kvrt_status template(post *p)
         kvi_json_skip(r);
     }
     if (r->error) return malformed(p, r);
-    if (!single.text || kvi_json_peek(&single) != KVI_JSON_ARRAY) return refuse(p, "a template without a list \"single\"");
+    if (!single.text || kvi_json_peek(&single) != KVI_JSON_ARRAY)
+        return refuse(p, "a template without a list \"single\"");
     kvi_ids before = {0}, after = {0};
     bool seen_text = false;
     kvrt_status status = KVRT_OK;
     kvi_json_expect(&single, KVI_JSON_ARRAY);
-    while (status == KVRT_OK && kvi_json_next_item(&single)) status = template_item(p, &single, &map, &seen_text, &before, &after);
+    while (status == KVRT_OK && kvi_json_next_item(&single))
+        status = template_item(p, &single, &map, &seen_text, &before, &after);
     if (status == KVRT_OK && single.error) status = malformed(p, &single);
     if (status == KVRT_OK && !seen_text) status = refuse(p, "a template without the text");
     if (status == KVRT_OK && !wrap(p, &before, &after)) status = no_memory(p);
@@ -138,7 +145,8 @@ static kvrt_status cls_sep(post *p)
         *(is_cls ? &cls : &sep) = id;
     }
     if (r->error) return malformed(p, r);
-    if (cls < 0 || sep < 0 || cls >= p->tok->n_ids || sep >= p->tok->n_ids) return refuse(p, "cls or sep outside the vocabulary");
+    if (cls < 0 || sep < 0 || cls >= p->tok->n_ids || sep >= p->tok->n_ids)
+        return refuse(p, "cls or sep outside the vocabulary");
     kvi_ids before = {0}, after = {0};
     bool ok = kvi_ids_push(&before, (int32_t)cls) && kvi_ids_push(&after, (int32_t)sep) && wrap(p, &before, &after);
     kvi_ids_free(&before);
@@ -154,12 +162,14 @@ static kvrt_status process(post *p)
     while (kvi_json_next_key(&ahead)) {
         if (kvi_json_key_is(&ahead, "type") && kvi_json_peek(&ahead) == KVI_JSON_STRING) {
             kvi_json_string(&ahead);
-            kind = kvi_json_str_is(&ahead, "TemplateProcessing") ? TEMPLATE : kvi_json_str_is(&ahead, "Sequence") ? SEQUENCE
-                 : kvi_json_str_is(&ahead, "ByteLevel") ? BYTE_LEVEL
-                 : kvi_json_str_is(&ahead, "RobertaProcessing") || kvi_json_str_is(&ahead, "BertProcessing") ? CLS_SEP : OTHER;
+            kind = kvi_json_str_is(&ahead, "TemplateProcessing") ? TEMPLATE
+                   : kvi_json_str_is(&ahead, "Sequence")         ? SEQUENCE
+                   : kvi_json_str_is(&ahead, "ByteLevel")        ? BYTE_LEVEL
+                   : kvi_json_str_is(&ahead, "RobertaProcessing") || kvi_json_str_is(&ahead, "BertProcessing") ? CLS_SEP
+                                                                                                               : OTHER;
             if (kind == OTHER)
-                return kvi_error_set(p->error, KVRT_UNSUPPORTED, "%s: post_processor %.*s is not supported", p->tok->name,
-                                     (int)(ahead.str_len > 60 ? 60 : ahead.str_len), ahead.str);
+                return kvi_error_set(p->error, KVRT_UNSUPPORTED, "%s: post_processor %.*s is not supported",
+                                     p->tok->name, (int)(ahead.str_len > 60 ? 60 : ahead.str_len), ahead.str);
             continue;
         }
         if (kvi_json_key_is(&ahead, "processors")) list = ahead;

@@ -10,8 +10,8 @@ static size_t slots_for(size_t n)
     return slots;
 }
 
-/* Eight bytes a step, multiply and fold. Speed matters (loading hashes a million short strings), secrecy does not: whoever writes the
- * tokenizer file owns the model anyway. */
+/* Eight bytes a step, multiply and fold. Speed matters (loading hashes a million short strings), secrecy does not:
+ * whoever writes the tokenizer file owns the model anyway. */
 static uint64_t mix(uint64_t a, uint64_t b)
 {
     a = (a ^ b) * UINT64_C(0x9fb21c651e98df25);
@@ -181,7 +181,8 @@ bool kvi_trie_put(kvi_trie *trie, const char *text, size_t len, int32_t value)
         uint32_t child = kvi_trie_step(trie, node, byte);
         if (child == 0) {
             void *values = trie->values;
-            if (trie->n_nodes >= MAX_NODES || !kvi_mem_grow(&values, &trie->values_cap, trie->n_nodes + 1, sizeof *trie->values))
+            if (trie->n_nodes >= MAX_NODES ||
+                !kvi_mem_grow(&values, &trie->values_cap, trie->n_nodes + 1, sizeof *trie->values))
                 return false;
             trie->values = values;
             if (2 * (trie->n_edges + 1) > trie->mask && !grow_edges(trie)) return false;

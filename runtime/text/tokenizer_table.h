@@ -1,5 +1,6 @@
 /* tokenizer_table.h - the three lookups of a tokenizer: spelling -> id, pair of ids -> merge, prefix tree over bytes.
- * Open addressing, power-of-two sizes, at most half full; built once, then const. Memory comes from kvi_mem and is freed by free. */
+ * Open addressing, power-of-two sizes, at most half full; built once, then const. Memory comes from kvi_mem and is
+ * freed by free. */
 #ifndef KVI_TOKENIZER_TABLE_H
 #define KVI_TOKENIZER_TABLE_H
 #include "../base/mem.h"

@@ -1,6 +1,6 @@
-/* unigram.c - the Unigram model: the segmentation of a piece with the highest sum of token scores (Viterbi over byte positions).
- * Scores are doubles, ties and unknown characters go as in the reference library: a character that no single token covers costs
- * the worst score minus ten, runs of unknown characters are one token. */
+/* unigram.c - the Unigram model: the segmentation of a piece with the highest sum of token scores (Viterbi over byte
+ * positions). Scores are doubles, ties and unknown characters go as in the reference library: a character that no
+ * single token covers costs the worst score minus ten, runs of unknown characters are one token. */
 #include "tokenizer_impl.h"
 #include "utf8.h"
 
@@ -71,10 +71,12 @@ kvrt_status kvi_unigram_encode(kvi_encoder *e, const char *text, size_t len)
 {
     if (len == 0) return KVRT_OK;
     void *data = e->nodes;
-    if (!kvi_mem_grow(&data, &e->nodes_cap, len + 1, sizeof *e->nodes)) return no_memory(e, (len + 1) * sizeof *e->nodes);
+    if (!kvi_mem_grow(&data, &e->nodes_cap, len + 1, sizeof *e->nodes))
+        return no_memory(e, (len + 1) * sizeof *e->nodes);
     e->nodes = data;
     fill_lattice(e, text, len);
-    /* Turn the chain of starts around, so that it reads from the front: nodes[start].start becomes the end of that token. */
+    /* Turn the chain of starts around, so that it reads from the front: nodes[start].start becomes the end of that
+     * token. */
     size_t end = len;
     uint32_t next_end = UINT32_MAX;
     int32_t next_id = -1;

@@ -33,8 +33,8 @@ size_t kvi_utf8_encode(char *dst, uint32_t cp);
 void kvi_utf8_append(kvi_buf *out, uint32_t cp);
 /* Length of the well-formed prefix of a text. */
 size_t kvi_utf8_valid_prefix(const char *text, size_t len);
-/* For bytes at p that start no well-formed sequence: length of the maximal ill-formed part (1..3, what one U+FFFD stands for), and
- * *partial = true when the text ends inside what could still become a code point. */
+/* For bytes at p that start no well-formed sequence: length of the maximal ill-formed part (1..3, what one U+FFFD
+ * stands for), and *partial = true when the text ends inside what could still become a code point. */
 size_t kvi_utf8_bad_len(const char *text, size_t left, bool *partial);
 /* Start of the code point before `pos` in well-formed text. pos > 0. */
 static inline size_t kvi_utf8_prev(const char *text, size_t pos)
@@ -44,8 +44,9 @@ static inline size_t kvi_utf8_prev(const char *text, size_t pos)
     return pos;
 }
 
-/* Stand-ins for bytes that are not UTF-8: byte b >= 0x80 becomes the private-use code point base + (b - 0x80), so that regexes and
- * normalizers see well-formed text and the model can give the byte back. `base` is a block of 128 that the text itself does not use. */
+/* Stand-ins for bytes that are not UTF-8: byte b >= 0x80 becomes the private-use code point base + (b - 0x80), so that
+ * regexes and normalizers see well-formed text and the model can give the byte back. `base` is a block of 128 that the
+ * text itself does not use. */
 #define KVI_UTF8_NO_BASE 0u
 /* A block that none of the texts added so far contains; start from {0}. */
 typedef struct kvi_utf8_blocks {

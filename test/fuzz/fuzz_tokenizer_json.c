@@ -15,7 +15,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     kvi_ids ids = {0};
     kvi_buf back = {0};
     kvi_segment segments[] = {{text, 16, true}, {text + 16, sizeof text - 17, false}};
-    kvi_tokenizer_encode(tok, text, sizeof text - 1, KVRT_TOKENIZE_PARSE_SPECIAL | KVRT_TOKENIZE_ADD_SPECIAL, &ids, NULL);
+    kvi_tokenizer_encode(tok, text, sizeof text - 1, KVRT_TOKENIZE_PARSE_SPECIAL | KVRT_TOKENIZE_ADD_SPECIAL, &ids,
+                         NULL);
     kvi_tokenizer_encode_segments(tok, segments, 2, 0, &ids, NULL);
     for (size_t i = 0; i < ids.len; i++)
         if (ids.data[i] < 0 || ids.data[i] >= kvi_tokenizer_vocab_size(tok)) __builtin_trap();

@@ -1,4 +1,5 @@
-/* gunzip.h - a small inflate for test data that comes as .gz (RFC 1951 and 1952). Slow and simple; false on anything odd. */
+/* gunzip.h - a small inflate for test data that comes as .gz (RFC 1951 and 1952). Slow and simple; false on anything
+ * odd. */
 #ifndef KVI_TEST_GUNZIP_H
 #define KVI_TEST_GUNZIP_H
 #include <string.h>
@@ -88,10 +89,13 @@ static inline void gunzip_codes(gunzip *g, gunzip_code *literals, gunzip_code *d
 
 static inline void gunzip_block(gunzip *g, kvi_buf *out, bool fixed)
 {
-    static const uint16_t base[] = {3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 15, 17, 19, 23, 27, 31, 35, 43, 51, 59, 67, 83, 99, 115, 131, 163, 195, 227, 258};
-    static const uint8_t extra[] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0};
-    static const uint16_t far_base[] = {1, 2, 3, 4, 5, 7, 9, 13, 17, 25, 33, 49, 65, 97, 129, 193, 257, 385, 513, 769, 1025, 1537, 2049, 3073,
-                                        4097, 6145, 8193, 12289, 16385, 24577};
+    static const uint16_t base[] = {3,  4,  5,  6,  7,  8,  9,  10, 11,  13,  15,  17,  19,  23, 27,
+                                    31, 35, 43, 51, 59, 67, 83, 99, 115, 131, 163, 195, 227, 258};
+    static const uint8_t extra[] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2,
+                                    2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0};
+    static const uint16_t far_base[] = {1,    2,    3,    4,    5,    7,    9,    13,    17,    25,
+                                        33,   49,   65,   97,   129,  193,  257,  385,   513,   769,
+                                        1025, 1537, 2049, 3073, 4097, 6145, 8193, 12289, 16385, 24577};
     gunzip_code literals, distances;
     gunzip_codes(g, &literals, &distances, fixed);
     while (!g->bad) {

@@ -1,4 +1,5 @@
-/* test_sampler.c - the sampler against a plain double-precision reference (sort everything, follow API.md's order), and statistics. */
+/* test_sampler.c - the sampler against a plain double-precision reference (sort everything, follow API.md's order), and
+ * statistics. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -20,7 +21,7 @@ static double rnd(void)
     return (double)(seed >> 11) * 0x1p-53;
 }
 
-/* ----------------------------------------------------------------------------------------------------- reference --- */
+/* ------------------------------------------------------------------------------------------------- reference --- */
 typedef struct entry {
     double logit, p;
     int id;
@@ -33,7 +34,8 @@ static int by_logit(const void *a, const void *b)
 }
 
 /* Probabilities (by id) of what may be drawn. */
-static void reference(const kvi_sampler_params *p, const float *logits, const int32_t *recent, size_t n_recent, double *probs, double *logprobs)
+static void reference(const kvi_sampler_params *p, const float *logits, const int32_t *recent, size_t n_recent,
+                      double *probs, double *logprobs)
 {
     entry e[N];
     size_t first = n_recent > p->repeat_last ? n_recent - p->repeat_last : 0;
@@ -86,7 +88,8 @@ static void test_against_reference(void **state)
         if (round & 1) p.top_k = 1 + (uint32_t)(rnd() * 60);
         if (round & 2) p.top_p = 0.3f + 0.69f * (float)rnd();
         if (round & 4) p.min_p = 0.2f * (float)rnd();
-        if (round & 8) p.repeat_penalty = 1.3f, p.frequency_penalty = 0.2f, p.presence_penalty = 0.3f, p.repeat_last = 20;
+        if (round & 8)
+            p.repeat_penalty = 1.3f, p.frequency_penalty = 0.2f, p.presence_penalty = 0.3f, p.repeat_last = 20;
         if (round & 16) p.bias = bias, p.n_bias = 3;
         p.seed = (uint64_t)round;
         float logits[N], work[N];
@@ -104,12 +107,14 @@ static void test_against_reference(void **state)
             memcpy(work, logits, sizeof work);
             assert_int_equal(kvi_sampler_sample(&s, work, recent, 30, &token, &logprob, NULL), KVRT_OK);
             if (!(probs[token] > 0)) fail_msg("round %d: token %d cannot be drawn", round, (int)token);
-            if (!(fabs((double)logprob - logprobs[token]) <= 1e-5)) fail_msg("logprob %g, need %g", (double)logprob, logprobs[token]);
+            if (!(fabs((double)logprob - logprobs[token]) <= 1e-5))
+                fail_msg("logprob %g, need %g", (double)logprob, logprobs[token]);
             counts[token]++;
         }
         for (int id = 0; id < N; id++) {
             double expected = probs[id] * draws, sigma = sqrt(expected * (1 - probs[id])) + 1;
-            if (!(fabs(counts[id] - expected) <= 5.5 * sigma)) fail_msg("round %d: token %d drawn %d times, need %g", round, id, counts[id], expected);
+            if (!(fabs(counts[id] - expected) <= 5.5 * sigma))
+                fail_msg("round %d: token %d drawn %d times, need %g", round, id, counts[id], expected);
         }
         kvi_sampler_free(&s);
     }
@@ -222,11 +227,15 @@ static void test_parameters(void **state)
     kvi_sampler s;
     kvrt_error error = {.size = sizeof error};
     kvi_logit_bias bias = {9, 1};
-    struct { kvi_sampler_params p; const char *part; } bad[] = {
-        {{.temperature = -1, .top_p = 1, .repeat_penalty = 1}, "temperature"}, {{.temperature = NAN, .top_p = 1, .repeat_penalty = 1}, "temperature"},
-        {{.top_p = 1.5f, .repeat_penalty = 1}, "top_p"}, {{.top_p = 1, .min_p = -1, .repeat_penalty = 1}, "min_p"},
-        {{.top_p = 1, .repeat_penalty = 0}, "repeat_penalty"}, {{.top_p = 1, .repeat_penalty = 1, .frequency_penalty = INFINITY}, "frequency"},
-        {{.top_p = 1, .repeat_penalty = 1, .presence_penalty = NAN}, "presence"}, {{.top_p = 1, .repeat_penalty = 1, .bias = &bias, .n_bias = 1}, "token 9"}};
+    struct { kvi_sampler_params p; const char *part;
+    } bad[] = {{{.temperature = -1, .top_p = 1, .repeat_penalty = 1}, "temperature"},
+               {{.temperature = NAN, .top_p = 1, .repeat_penalty = 1}, "temperature"},
+               {{.top_p = 1.5f, .repeat_penalty = 1}, "top_p"},
+               {{.top_p = 1, .min_p = -1, .repeat_penalty = 1}, "min_p"},
+               {{.top_p = 1, .repeat_penalty = 0}, "repeat_penalty"},
+               {{.top_p = 1, .repeat_penalty = 1, .frequency_penalty = INFINITY}, "frequency"},
+               {{.top_p = 1, .repeat_penalty = 1, .presence_penalty = NAN}, "presence"},
+               {{.top_p = 1, .repeat_penalty = 1, .bias = &bias, .n_bias = 1}, "token 9"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         assert_int_equal(kvi_sampler_init(&s, &bad[i].p, 9, &error), KVRT_ARG);
         if (!strstr(error.message, bad[i].part)) fail_msg("message \"%s\" lacks \"%s\"", error.message, bad[i].part);
@@ -260,8 +269,12 @@ static void test_calls_allocate_nothing(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_against_reference), cmocka_unit_test(test_greedy), cmocka_unit_test(test_seed_repeats),
-                                       cmocka_unit_test(test_bad_logits), cmocka_unit_test(test_extremes), cmocka_unit_test(test_parameters),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_against_reference),
+                                       cmocka_unit_test(test_greedy),
+                                       cmocka_unit_test(test_seed_repeats),
+                                       cmocka_unit_test(test_bad_logits),
+                                       cmocka_unit_test(test_extremes),
+                                       cmocka_unit_test(test_parameters),
                                        cmocka_unit_test(test_calls_allocate_nothing)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* test_stream.c - the text contract: random texts, random cuts, random stop strings against a plain reference that sees the whole text. */
+/* test_stream.c - the text contract: random texts, random cuts, random stop strings against a plain reference that sees
+ * the whole text. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -17,12 +18,15 @@ static uint32_t rnd(uint32_t n)
     return (uint32_t)(seed >> 33) % n;
 }
 
-/* ----------------------------------------------------------------------------------------------------- reference --- */
-/* Python's bytes.decode("utf-8", "replace"), written from the table of well-formed sequences (Unicode 3.9, table 3-7). */
+/* ------------------------------------------------------------------------------------------------- reference --- */
+/* Python's bytes.decode("utf-8", "replace"), written from the table of well-formed sequences (Unicode 3.9, table 3-7).
+ */
 static void reference_decode(const uint8_t *p, size_t len, kvi_buf *out)
 {
-    static const uint8_t rows[][5] = {{0xc2, 0xdf, 0x80, 0xbf, 1}, {0xe0, 0xe0, 0xa0, 0xbf, 2}, {0xe1, 0xec, 0x80, 0xbf, 2}, {0xed, 0xed, 0x80, 0x9f, 2},
-                                      {0xee, 0xef, 0x80, 0xbf, 2}, {0xf0, 0xf0, 0x90, 0xbf, 3}, {0xf1, 0xf3, 0x80, 0xbf, 3}, {0xf4, 0xf4, 0x80, 0x8f, 3}};
+    static const uint8_t rows[][5] = {{0xc2, 0xdf, 0x80, 0xbf, 1}, {0xe0, 0xe0, 0xa0, 0xbf, 2},
+                                      {0xe1, 0xec, 0x80, 0xbf, 2}, {0xed, 0xed, 0x80, 0x9f, 2},
+                                      {0xee, 0xef, 0x80, 0xbf, 2}, {0xf0, 0xf0, 0x90, 0xbf, 3},
+                                      {0xf1, 0xf3, 0x80, 0xbf, 3}, {0xf4, 0xf4, 0x80, 0x8f, 3}};
     for (size_t i = 0; i < len;) {
         size_t good = p[i] < 0x80 ? 1 : 0, need = good;
         for (size_t r = 0; r < 8 && p[i] >= 0x80; r++) {
@@ -49,7 +53,9 @@ static size_t reference_stop(const kvi_buf *text, const kvi_stop *stops, size_t 
 {
     for (size_t pos = 0; pos < text->len; pos++)
         for (size_t i = 0; i < n; i++)
-            if (stops[i].len && stops[i].len <= text->len - pos && memcmp(text->data + pos, stops[i].text, stops[i].len) == 0) return pos;
+            if (stops[i].len && stops[i].len <= text->len - pos &&
+                memcmp(text->data + pos, stops[i].text, stops[i].len) == 0)
+                return pos;
     return text->len;
 }
 
@@ -69,7 +75,8 @@ static void check_withheld(const kvi_stream *s, const kvi_stop *stops, size_t n)
     fail_msg("withheld without need: %.*s", (int)s->pending.len, s->pending.data);
 }
 
-static bool run_stream(kvi_stream *s, const uint8_t *bytes, size_t len, const kvi_stop *stops, size_t n, uint32_t max_cut, kvi_buf *got)
+static bool run_stream(kvi_stream *s, const uint8_t *bytes, size_t len, const kvi_stop *stops, size_t n,
+                       uint32_t max_cut, kvi_buf *got)
 {
     const char *text;
     size_t text_len;
@@ -92,8 +99,31 @@ static bool run_stream(kvi_stream *s, const uint8_t *bytes, size_t len, const kv
 
 static size_t random_bytes(uint8_t *out, size_t cap)
 {
-    static const char *const parts[] = {"a", "b", "ab", "abc", "<|end|>", "<|", "\n\n", "User:", " ", "é", "ü", "中", "文字", "😀", "👨‍👩‍👧", "🏳️‍🌈",
-                                        "\xff", "\xc3", "\xe2\x82", "\xf0\x9f\x98", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xc0\x80", "\x80", "\xef\xbf\xbd"};
+    static const char *const parts[] = {"a",
+                                        "b",
+                                        "ab",
+                                        "abc",
+                                        "<|end|>",
+                                        "<|",
+                                        "\n\n",
+                                        "User:",
+                                        " ",
+                                        "é",
+                                        "ü",
+                                        "中",
+                                        "文字",
+                                        "😀",
+                                        "👨‍👩‍👧",
+                                        "🏳️‍🌈",
+                                        "\xff",
+                                        "\xc3",
+                                        "\xe2\x82",
+                                        "\xf0\x9f\x98",
+                                        "\xed\xa0\x80",
+                                        "\xf4\x90\x80\x80",
+                                        "\xc0\x80",
+                                        "\x80",
+                                        "\xef\xbf\xbd"};
     size_t len = 0, n = rnd(30);
     for (size_t i = 0; i < n; i++) {
         const char *part = parts[rnd(sizeof parts / sizeof *parts)];
@@ -108,8 +138,9 @@ static size_t random_bytes(uint8_t *out, size_t cap)
 static void test_random_texts(void **state)
 {
     (void)state;
-    static const char *const pool[] = {"abc", "bc", "b", "aab", "<|end|>", "<|en", "\n\n", "User:", "中文", "文", "😀a", "é", "ababab", "a😀", "\xef\xbf\xbd", "",
-                                       "ca", "|>", "🏳️‍🌈"};
+    static const char *const pool[] = {
+        "abc", "bc", "b",      "aab", "<|end|>",      "<|en", "\n\n", "User:", "中文",          "文",
+        "😀a",  "é",  "ababab", "a😀",  "\xef\xbf\xbd", "",     "ca",   "|>",    "🏳️‍🌈"};
     int n_stopped = 0;
     for (int round = 0; round < 30000; round++) {
         uint8_t bytes[512];
@@ -126,7 +157,8 @@ static void test_random_texts(void **state)
         size_t end = reference_stop(&whole, stops, n_stops);
         bool stopped = run_stream(&s, bytes, len, stops, n_stops, rnd(3) ? 1 + rnd(6) : 0, &got);
         if (got.len != end || (end && memcmp(got.data, whole.data, end) != 0) || stopped != (end < whole.len))
-            fail_msg("round %d: got \"%.*s\", need \"%.*s\"", round, (int)got.len, got.data ? got.data : "", (int)end, whole.data ? whole.data : "");
+            fail_msg("round %d: got \"%.*s\", need \"%.*s\"", round, (int)got.len, got.data ? got.data : "", (int)end,
+                     whole.data ? whole.data : "");
         if (stopped) {
             n_stopped++;
             const kvi_stop *by = &stops[s.stopped_by];
@@ -243,7 +275,7 @@ static void test_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_random_texts), cmocka_unit_test(test_earliest_match_waits),
-                                       cmocka_unit_test(test_incomplete_tail), cmocka_unit_test(test_steps_allocate_nothing),
-                                       cmocka_unit_test(test_errors)};
+                                       cmocka_unit_test(test_incomplete_tail),
+                                       cmocka_unit_test(test_steps_allocate_nothing), cmocka_unit_test(test_errors)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* test_tokenizer_golden.c - our own small tokenizers against the reference library's ids and texts (test/golden/tokenizers). */
+/* test_tokenizer_golden.c - our own small tokenizers against the reference library's ids and texts
+ * (test/golden/tokenizers). */
 #include "tokenizer_cases.h"
 
 #define GOLDEN KVRT_TEST_DIR "/golden/tokenizers/"
@@ -11,7 +12,8 @@ static kvi_tokenizer *load_golden(const char *name)
     kvi_tokenizer *tok = NULL;
     kvrt_error error = {.size = sizeof error};
     if (kvi_os_map(path, false, &map, &error) != KVRT_OK) fail_msg("%s", error.message);
-    if (kvi_tokenizer_load_json((const char *)map.data, (size_t)map.len, NULL, 0, name, &tok, &error) != KVRT_OK) fail_msg("%s", error.message);
+    if (kvi_tokenizer_load_json((const char *)map.data, (size_t)map.len, NULL, 0, name, &tok, &error) != KVRT_OK)
+        fail_msg("%s", error.message);
     kvi_os_unmap(&map);
     return tok;
 }
@@ -40,8 +42,9 @@ static void test_mixed_parts(void **state) { (void)state; run_golden("mixed_part
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_byte_level_llama3), cmocka_unit_test(test_byte_level_qwen2), cmocka_unit_test(test_byte_level_gpt2),
-        cmocka_unit_test(test_spm_bpe_normalizer), cmocka_unit_test(test_spm_bpe_metaspace), cmocka_unit_test(test_unigram),
-        cmocka_unit_test(test_unigram_bytes), cmocka_unit_test(test_mixed_parts)};
+        cmocka_unit_test(test_byte_level_llama3), cmocka_unit_test(test_byte_level_qwen2),
+        cmocka_unit_test(test_byte_level_gpt2),   cmocka_unit_test(test_spm_bpe_normalizer),
+        cmocka_unit_test(test_spm_bpe_metaspace), cmocka_unit_test(test_unigram),
+        cmocka_unit_test(test_unigram_bytes),     cmocka_unit_test(test_mixed_parts)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
-/* test_tokenizer_regex.c - the dialect translation, refusals, and what the reference library matches for many real patterns (shared data,
- * where present; our own list in the goldens always). */
+/* test_tokenizer_regex.c - the dialect translation, refusals, and what the reference library matches for many real
+ * patterns (shared data, where present; our own list in the goldens always). */
 #include "gunzip.h"
 #include "tokenizer_cases.h"
 
@@ -13,7 +13,8 @@ static void expect_translation(const char *pattern, const char *expected)
     const char *why = NULL;
     bool ok = kvi_regex_translate(pattern, strlen(pattern), &out, &why);
     if (!ok) fail_msg("%s refused: %s", pattern, why);
-    if (out.len != strlen(expected) || memcmp(out.data, expected, out.len) != 0) fail_msg("%s became %s, not %s", pattern, out.data, expected);
+    if (out.len != strlen(expected) || memcmp(out.data, expected, out.len) != 0)
+        fail_msg("%s became %s, not %s", pattern, out.data, expected);
     kvi_buf_free(&out);
 }
 
@@ -49,7 +50,8 @@ static void expect_refused(const char *pattern, const char *part)
     kvrt_status status = kvi_regex_compile(pattern, strlen(pattern), "test.json", &regex, &error);
     assert_int_equal(status, KVRT_UNSUPPORTED);
     assert_null(regex);
-    if (!strstr(error.message, part) || !strstr(error.message, "test.json")) fail_msg("%s: message \"%s\" lacks \"%s\"", pattern, error.message, part);
+    if (!strstr(error.message, part) || !strstr(error.message, "test.json"))
+        fail_msg("%s: message \"%s\" lacks \"%s\"", pattern, error.message, part);
 }
 
 static void test_refusals(void **state)
@@ -115,7 +117,8 @@ static void test_runaway_is_an_error(void **state)
     assert_int_equal(kvi_regex_compile("(?:a+a+)+c", 10, "test", &regex, &error), KVRT_OK);
     bool found;
     size_t start, end;
-    assert_int_equal(kvi_regex_find(regex, &scratch, text, sizeof text, 0, &found, &start, &end, &error), KVRT_UNSUPPORTED);
+    assert_int_equal(kvi_regex_find(regex, &scratch, text, sizeof text, 0, &found, &start, &end, &error),
+                     KVRT_UNSUPPORTED);
     kvi_regex_scratch_free(&scratch);
     kvi_regex_free(regex);
 }
@@ -131,7 +134,8 @@ static void all_matches(const kvi_regex *regex, const kvi_buf *text, kvi_buf *ou
         bool found;
         size_t start, end;
         kvrt_error error = {.size = sizeof error};
-        if (kvi_regex_find(regex, &scratch, data, text->len, from, &found, &start, &end, &error) != KVRT_OK) fail_msg("%s", error.message);
+        if (kvi_regex_find(regex, &scratch, data, text->len, from, &found, &start, &end, &error) != KVRT_OK)
+            fail_msg("%s", error.message);
         if (!found) break;
         if (start == end && last == end) {
             uint32_t cp;
@@ -207,7 +211,8 @@ static void run_shared_patterns(oracle *o, kvi_json patterns, kvi_json defaults,
         kvi_json_expect(&patterns, KVI_JSON_OBJECT);
         while (kvi_json_next_key(&patterns)) {
             if (kvi_json_key_is(&patterns, "pattern")) case_read_text(&patterns, &pattern);
-            else if (kvi_json_key_is(&patterns, "name") || (kvi_json_key_is(&patterns, "id") && id.len == 0)) case_read_text(&patterns, &id);
+            else if (kvi_json_key_is(&patterns, "name") || (kvi_json_key_is(&patterns, "id") && id.len == 0))
+                case_read_text(&patterns, &id);
             else {
                 if (kvi_json_key_is(&patterns, "inputs")) inputs = patterns;
                 kvi_json_skip(&patterns);
@@ -226,7 +231,8 @@ static void run_shared_patterns(oracle *o, kvi_json patterns, kvi_json defaults,
 static void test_shared_oracle(void **state)
 {
     (void)state;
-    const char *packed = KVRT_SHARED_DIR "/data/tokenizers/splitRegexOracle.json.gz", *plain = KVRT_SHARED_DIR "/data/tokenizers/splitRegexPatterns.json";
+    const char *packed = KVRT_SHARED_DIR "/data/tokenizers/splitRegexOracle.json.gz",
+               *plain = KVRT_SHARED_DIR "/data/tokenizers/splitRegexPatterns.json";
     if (kvi_os_path_kind(packed) != KVI_OS_FILE) {
         printf("skipped: no %s\n", packed);
         skip();
@@ -243,7 +249,8 @@ static void test_shared_oracle(void **state)
     assert_true(case_find(&patterns, "patterns") && case_find(&defaults, "defaults") && case_find(&defaults, "inputs"));
     oracle o = {0};
     run_shared_patterns(&o, patterns, defaults, tokens);
-    printf("shared oracle: %d patterns, %d refused, %d texts, %d differences\n", o.n_patterns, o.n_refused, o.n_texts, o.n_failed);
+    printf("shared oracle: %d patterns, %d refused, %d texts, %d differences\n", o.n_patterns, o.n_refused, o.n_texts,
+           o.n_failed);
     kvi_os_unmap(&gz);
     kvi_os_unmap(&map);
     kvi_buf_free(&text);
@@ -252,7 +259,8 @@ static void test_shared_oracle(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_translation), cmocka_unit_test(test_refusals), cmocka_unit_test(test_memory),
-                                       cmocka_unit_test(test_runaway_is_an_error), cmocka_unit_test(test_shared_oracle)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_translation), cmocka_unit_test(test_refusals),
+                                       cmocka_unit_test(test_memory), cmocka_unit_test(test_runaway_is_an_error),
+                                       cmocka_unit_test(test_shared_oracle)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

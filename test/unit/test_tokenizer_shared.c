@@ -1,4 +1,5 @@
-/* test_tokenizer_shared.c - the real tokenizers and vectors of the shared data, where they are present; skipped visibly where not. */
+/* test_tokenizer_shared.c - the real tokenizers and vectors of the shared data, where they are present; skipped visibly
+ * where not. */
 #include "tokenizer_cases.h"
 
 #include <stdlib.h>
@@ -18,7 +19,8 @@ static kvi_tokenizer *load(const char *dir)
     kvrt_error error = {.size = sizeof error};
     uint64_t start = kvi_os_now_us();
     if (kvi_tokenizer_load(path, &tok, &error) != KVRT_OK) fail_msg("%s", error.message);
-    printf("%s: %s, loaded in %llu us\n", dir, kvi_tokenizer_describe(tok), (unsigned long long)(kvi_os_now_us() - start));
+    printf("%s: %s, loaded in %llu us\n", dir, kvi_tokenizer_describe(tok),
+           (unsigned long long)(kvi_os_now_us() - start));
     return tok;
 }
 
@@ -37,9 +39,17 @@ static void run_vectors(const char *dir, const char *vectors, const char *except
 static void test_gpt2(void **state) { (void)state; run_vectors("tokenizers/gpt2", "gpt2.json", NULL); }
 static void test_llama3(void **state) { (void)state; run_vectors("tokenizers/llama3", "llama3.json", NULL); }
 static void test_qwen2_5(void **state) { (void)state; run_vectors("tokenizers/qwen2.5", "qwen2.5.json", NULL); }
-static void test_mistral_v3(void **state) { (void)state; run_vectors("tokenizers/mistral-v3", "mistral-v3.json", NULL); }
+static void test_mistral_v3(void **state)
+{
+    (void)state;
+    run_vectors("tokenizers/mistral-v3", "mistral-v3.json", NULL);
+}
 static void test_phi_3(void **state) { (void)state; run_vectors("tokenizers/phi-3", "phi-3.json", NULL); }
-static void test_t5_small(void **state) { (void)state; run_vectors("tokenizers/t5-small", "t5-small.json", KVRT_TEST_DIR "/golden/tokenizers/t5_small_exceptions.json"); }
+static void test_t5_small(void **state)
+{
+    (void)state;
+    run_vectors("tokenizers/t5-small", "t5-small.json", KVRT_TEST_DIR "/golden/tokenizers/t5_small_exceptions.json");
+}
 static void test_stories260k(void **state) { (void)state; run_vectors("models/stories260k", "stories260k.json", NULL); }
 
 /* llama.cpp's vectors: texts between separator lines, one line of ids each. */
@@ -54,11 +64,13 @@ static void run_llama_cpp(const char *dir, const char *name)
     if (kvi_os_map(path, false, &in, &error) != KVRT_OK) fail_msg("%s", error.message);
     snprintf(path, sizeof path, DATA "tokenizers/llama.cpp-vectors/ggml-vocab-%s.gguf.out", name);
     if (kvi_os_map(path, false, &out, &error) != KVRT_OK) fail_msg("%s", error.message);
-    const char *text = (const char *)in.data, *end = text + in.len, *line = (const char *)out.data, *out_end = line + out.len;
+    const char *text = (const char *)in.data, *end = text + in.len, *line = (const char *)out.data,
+               *out_end = line + out.len;
     case_totals totals = {0};
     while (text < end) {
         const char *stop = text;
-        while (end - stop >= (ptrdiff_t)sizeof separator - 1 && memcmp(stop, separator, sizeof separator - 1) != 0) stop++;
+        while (end - stop >= (ptrdiff_t)sizeof separator - 1 && memcmp(stop, separator, sizeof separator - 1) != 0)
+            stop++;
         if (end - stop < (ptrdiff_t)sizeof separator - 1) break;
         kvi_ids expected = {0};
         while (line < out_end && *line != '\n') {
@@ -91,10 +103,16 @@ static void test_llama_cpp_phi3(void **state) { (void)state; run_llama_cpp("toke
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gpt2), cmocka_unit_test(test_llama3), cmocka_unit_test(test_qwen2_5), cmocka_unit_test(test_mistral_v3),
-        cmocka_unit_test(test_phi_3), cmocka_unit_test(test_t5_small), cmocka_unit_test(test_stories260k),
-        cmocka_unit_test(test_llama_cpp_gpt2), cmocka_unit_test(test_llama_cpp_llama3), cmocka_unit_test(test_llama_cpp_qwen2),
-        cmocka_unit_test(test_llama_cpp_phi3)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_gpt2),
+                                       cmocka_unit_test(test_llama3),
+                                       cmocka_unit_test(test_qwen2_5),
+                                       cmocka_unit_test(test_mistral_v3),
+                                       cmocka_unit_test(test_phi_3),
+                                       cmocka_unit_test(test_t5_small),
+                                       cmocka_unit_test(test_stories260k),
+                                       cmocka_unit_test(test_llama_cpp_gpt2),
+                                       cmocka_unit_test(test_llama_cpp_llama3),
+                                       cmocka_unit_test(test_llama_cpp_qwen2),
+                                       cmocka_unit_test(test_llama_cpp_phi3)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,10 +1,11 @@
-/* test_tokenizer_text.c - what holds for every text: provenance of segments, invalid bytes, megabyte words, streaming decode, failing memory. */
+/* test_tokenizer_text.c - what holds for every text: provenance of segments, invalid bytes, megabyte words, streaming
+ * decode, failing memory. */
 #include "tokenizer_cases.h"
 
 #define GOLDEN KVRT_TEST_DIR "/golden/tokenizers/"
 
-static const char *const names[] = {"byte_level_llama3", "byte_level_qwen2", "byte_level_gpt2", "spm_bpe_normalizer", "spm_bpe_metaspace", "unigram",
-                                    "unigram_bytes", "mixed_parts"};
+static const char *const names[] = {"byte_level_llama3", "byte_level_qwen2", "byte_level_gpt2", "spm_bpe_normalizer",
+                                    "spm_bpe_metaspace", "unigram",          "unigram_bytes",   "mixed_parts"};
 #define N_NAMES (sizeof names / sizeof *names)
 
 static kvi_tokenizer *load_golden(const char *name)
@@ -15,7 +16,8 @@ static kvi_tokenizer *load_golden(const char *name)
     kvi_tokenizer *tok = NULL;
     kvrt_error error = {.size = sizeof error};
     if (kvi_os_map(path, false, &map, &error) != KVRT_OK) fail_msg("%s", error.message);
-    if (kvi_tokenizer_load_json((const char *)map.data, (size_t)map.len, NULL, 0, name, &tok, &error) != KVRT_OK) fail_msg("%s", error.message);
+    if (kvi_tokenizer_load_json((const char *)map.data, (size_t)map.len, NULL, 0, name, &tok, &error) != KVRT_OK)
+        fail_msg("%s", error.message);
     kvi_os_unmap(&map);
     return tok;
 }
@@ -46,8 +48,9 @@ static bool has_id(const kvi_ids *ids, int32_t id)
 static void test_user_text_never_becomes_a_marker(void **state)
 {
     (void)state;
-    static const char *const parts[] = {"<|begin|>", "<|end|>", "<tool>", "<mask>", "<s>", "</s>", "<unk>", "<pad>", "word", " ", "x", "\n", "中", "<|", "|>",
-                                        "＜/s＞", "<0x41>"};
+    static const char *const parts[] = {"<|begin|>", "<|end|>", "<tool>", "<mask>", "<s>",   "</s>",
+                                        "<unk>",     "<pad>",   "word",   " ",      "x",     "\n",
+                                        "中",        "<|",      "|>",     "＜/s＞", "<0x41>"};
     for (size_t t = 0; t < N_NAMES; t++) {
         kvi_tokenizer *tok = load_golden(names[t]);
         for (int round = 0; round < 500; round++) {
@@ -68,7 +71,8 @@ static void test_user_text_never_becomes_a_marker(void **state)
 static void test_segments_equal_concatenation(void **state)
 {
     (void)state;
-    static const char text[] = "<|begin|>Hello wor\xc3\xa9ld, e\xcc\x81t\xc3\xa9 <mask> word \xe4\xb8\xad\xe6\x96\x87<|end|>  it's 12345 done";
+    static const char text[] =
+        "<|begin|>Hello wor\xc3\xa9ld, e\xcc\x81t\xc3\xa9 <mask> word \xe4\xb8\xad\xe6\x96\x87<|end|>  it's 12345 done";
     for (size_t t = 0; t < N_NAMES; t++) {
         kvi_tokenizer *tok = load_golden(names[t]);
         for (int round = 0; round < 200; round++) {
@@ -98,10 +102,12 @@ static void test_mixed_segments(void **state)
     (void)state;
     for (size_t t = 0; t < N_NAMES; t++) {
         kvi_tokenizer *tok = load_golden(names[t]);
-        int32_t begin = kvi_tokenizer_token_to_id(tok, "<|begin|>", 9), mask = kvi_tokenizer_token_to_id(tok, "<mask>", 6);
+        int32_t begin = kvi_tokenizer_token_to_id(tok, "<|begin|>", 9),
+                mask = kvi_tokenizer_token_to_id(tok, "<mask>", 6);
         assert_true(begin >= 0);
         kvi_segment injected[] = {{"<|begin|>", 9, true}, {"hi <|begin|> <mask>", 19, false}, {"<|begin|>", 9, true}};
-        kvi_segment joined[] = {{"<|beg", 5, true}, {"in|>", 4, false}}; /* a marker must not grow over the border either */
+        kvi_segment joined[] = {{"<|beg", 5, true},
+                                {"in|>", 4, false}}; /* a marker must not grow over the border either */
         kvi_segment after[] = {{"\xe4\xb8\xad\xcc\x81", 5, false}, {" <mask>", 7, true}, {"\xcc\x81", 2, false}};
         kvi_ids ids = {0};
         assert_int_equal(kvi_tokenizer_encode_segments(tok, injected, 3, 0, &ids, NULL), KVRT_OK);
@@ -115,14 +121,18 @@ static void test_mixed_segments(void **state)
         /* Normalized tokens are looked for after normalization, where the template's own must still be found. */
         ids.len = 0;
         assert_int_equal(kvi_tokenizer_encode_segments(tok, after, 3, 0, &ids, NULL), KVRT_OK);
-        if (mask >= 0 && strcmp(names[t], "spm_bpe_normalizer") && !has_id(&ids, mask)) fail_msg("%s: template's mask is gone", names[t]);
+        if (mask >= 0 && strcmp(names[t], "spm_bpe_normalizer") && !has_id(&ids, mask))
+            fail_msg("%s: template's mask is gone", names[t]);
         kvi_ids_free(&ids);
         kvi_tokenizer_free(tok);
     }
 }
 
-/* ------------------------------------------------------------------------------------------------- invalid bytes --- */
-static bool round_trips(const char *name) { return strncmp(name, "byte_level", 10) == 0 || strncmp(name, "spm", 3) == 0; }
+/* --------------------------------------------------------------------------------------------- invalid bytes --- */
+static bool round_trips(const char *name)
+{
+    return strncmp(name, "byte_level", 10) == 0 || strncmp(name, "spm", 3) == 0;
+}
 
 static void test_invalid_bytes(void **state)
 {
@@ -136,11 +146,14 @@ static void test_invalid_bytes(void **state)
             if (round < 256) text[0] = (char)round, len = 1;
             kvi_ids ids = encode(tok, text, len, KVRT_TOKENIZE_PARSE_SPECIAL);
             kvi_buf back = {0};
-            assert_int_equal(kvi_tokenizer_decode(tok, ids.data, ids.len, KVRT_DETOKENIZE_KEEP_SPECIAL, &back, NULL), KVRT_OK);
+            assert_int_equal(kvi_tokenizer_decode(tok, ids.data, ids.len, KVRT_DETOKENIZE_KEEP_SPECIAL, &back, NULL),
+                             KVRT_OK);
             /* NFC may rewrite valid text, a leading space is the decoder's: compare where neither can interfere. */
             bool comparable = round_trips(names[t]) && (round >= 256 || round > ' ');
-            for (size_t i = 0; i < len && comparable; i++) comparable = (unsigned char)text[i] < 0x80 || strcmp(names[t], "byte_level_qwen2") != 0;
-            if (strcmp(names[t], "byte_level_gpt2") == 0 && back.len && back.data[0] == ' ') memmove(back.data, back.data + 1, --back.len);
+            for (size_t i = 0; i < len && comparable; i++)
+                comparable = (unsigned char)text[i] < 0x80 || strcmp(names[t], "byte_level_qwen2") != 0;
+            if (strcmp(names[t], "byte_level_gpt2") == 0 && back.len && back.data[0] == ' ')
+                memmove(back.data, back.data + 1, --back.len);
             if (comparable && len && text[0] != ' ' && (back.len != len || memcmp(back.data, text, len) != 0))
                 fail_msg("%s: round %d does not come back", names[t], round);
             kvi_buf_free(&back);
@@ -154,7 +167,9 @@ static void test_invalid_bytes(void **state)
 static void test_megabytes(void **state)
 {
     (void)state;
-    static const char *const units[] = {"a", " ", "\n", "ab", "1", "!", "\xe4\xb8\xad", "\xcc\x81", " \n", "\xff", "<|", "\xf0\x9f\x98\x80", "a ", "\xe2\x96\x81"};
+    static const char *const units[] = {
+        "a",  " ",           "\n", "ab", "1", "!", "\xe4\xb8\xad", "\xcc\x81", " \n", "\xff", "<|", "\xf0\x9f\x98\x80",
+        "a ", "\xe2\x96\x81"};
     for (size_t t = 0; t < N_NAMES; t++) {
         kvi_tokenizer *tok = load_golden(names[t]);
         for (size_t u = 0; u < sizeof units / sizeof *units; u++) {
@@ -184,7 +199,8 @@ static void test_streaming_decode(void **state)
         for (int round = 0; round < 200; round++) {
             int32_t ids[20];
             size_t n = rnd(20);
-            for (size_t i = 0; i < n; i++) ids[i] = (int32_t)rnd((uint32_t)n_vocab + 4) - 2; /* ids outside give nothing */
+            for (size_t i = 0; i < n; i++)
+                ids[i] = (int32_t)rnd((uint32_t)n_vocab + 4) - 2; /* ids outside give nothing */
             kvi_buf whole = {0}, parts = {0};
             kvi_decode_start start = {0};
             assert_int_equal(kvi_tokenizer_decode(tok, ids, n, 0, &whole, NULL), KVRT_OK);
@@ -220,7 +236,7 @@ static void test_leading_space(void **state)
     kvi_tokenizer_free(tok);
 }
 
-/* ------------------------------------------------------------------------------------------------ failing memory --- */
+/* -------------------------------------------------------------------------------------------- failing memory --- */
 static void test_every_allocation_fails(void **state)
 {
     (void)state;
@@ -232,14 +248,16 @@ static void test_every_allocation_fails(void **state)
         kvi_mem_stats(NULL, &before, NULL);
         kvrt_status status = KVRT_NOMEM_HOST;
         kvi_ids good = {0};
-        assert_int_equal(kvi_tokenizer_encode_segments(tok, segments, 2, KVRT_TOKENIZE_ADD_SPECIAL, &good, NULL), KVRT_OK);
+        assert_int_equal(kvi_tokenizer_encode_segments(tok, segments, 2, KVRT_TOKENIZE_ADD_SPECIAL, &good, NULL),
+                         KVRT_OK);
         for (uint64_t nth = 1; status != KVRT_OK && nth < 2000; nth++) {
             kvi_ids ids = {0};
             kvi_mem_fail_nth(nth);
             status = kvi_tokenizer_encode_segments(tok, segments, 2, KVRT_TOKENIZE_ADD_SPECIAL, &ids, NULL);
             kvi_mem_fail_nth(0);
             if (status == KVRT_OK) assert_true(case_same(&ids, &good));
-            else if (status != KVRT_NOMEM_HOST || ids.len != 0) fail_msg("%s: allocation %d: status %d", names[t], (int)nth, (int)status);
+            else if (status != KVRT_NOMEM_HOST || ids.len != 0)
+                fail_msg("%s: allocation %d: status %d", names[t], (int)nth, (int)status);
             kvi_ids_free(&ids);
         }
         kvi_ids_free(&good);
@@ -252,9 +270,13 @@ static void test_every_allocation_fails(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_user_text_never_becomes_a_marker), cmocka_unit_test(test_segments_equal_concatenation),
-        cmocka_unit_test(test_mixed_segments), cmocka_unit_test(test_invalid_bytes), cmocka_unit_test(test_megabytes),
-        cmocka_unit_test(test_streaming_decode), cmocka_unit_test(test_leading_space), cmocka_unit_test(test_every_allocation_fails)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_user_text_never_becomes_a_marker),
+                                       cmocka_unit_test(test_segments_equal_concatenation),
+                                       cmocka_unit_test(test_mixed_segments),
+                                       cmocka_unit_test(test_invalid_bytes),
+                                       cmocka_unit_test(test_megabytes),
+                                       cmocka_unit_test(test_streaming_decode),
+                                       cmocka_unit_test(test_leading_space),
+                                       cmocka_unit_test(test_every_allocation_fails)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* test_unicode.c - UTF-8 primitives, character classes, Unicode forms against the reference library (golden), and linear time. */
+/* test_unicode.c - UTF-8 primitives, character classes, Unicode forms against the reference library (golden), and
+ * linear time. */
 #include "tokenizer_cases.h"
 
 #include "runtime/text/tokenizer_impl.h"
@@ -28,10 +29,25 @@ static void test_every_code_point(void **state)
 static void test_invalid_sequences(void **state)
 {
     (void)state;
-    static const struct { const char *bytes; size_t bad; bool partial; } rows[] = {
-        {"\x80", 1, false}, {"\xc0\x80", 1, false}, {"\xc1\xbf", 1, false}, {"\xe0\x80\x80", 1, false}, {"\xed\xa0\x80", 1, false},
-        {"\xf0\x80\x80\x80", 1, false}, {"\xf4\x90\x80\x80", 1, false}, {"\xf5\x80\x80\x80", 1, false}, {"\xff", 1, false},
-        {"\xe2\x82" "A", 2, false}, {"\xf0\x9f\x98" "A", 3, false}, {"\xe2\x82", 2, true}, {"\xc3", 1, true}, {"\xf0\x9f\x98", 3, true}};
+    static const struct { const char *bytes; size_t bad; bool partial;
+    } rows[] = {{"\x80", 1, false},
+                {"\xc0\x80", 1, false},
+                {"\xc1\xbf", 1, false},
+                {"\xe0\x80\x80", 1, false},
+                {"\xed\xa0\x80", 1, false},
+                {"\xf0\x80\x80\x80", 1, false},
+                {"\xf4\x90\x80\x80", 1, false},
+                {"\xf5\x80\x80\x80", 1, false},
+                {"\xff", 1, false},
+                {"\xe2\x82"
+                 "A",
+                 2, false},
+                {"\xf0\x9f\x98"
+                 "A",
+                 3, false},
+                {"\xe2\x82", 2, true},
+                {"\xc3", 1, true},
+                {"\xf0\x9f\x98", 3, true}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         uint32_t cp;
         bool partial;
@@ -68,14 +84,17 @@ static void test_stand_ins(void **state)
 static void test_classes(void **state)
 {
     (void)state;
-    assert_true(kvi_cp_is_space(0x20) && kvi_cp_is_space(0x85) && kvi_cp_is_space(0x3000) && !kvi_cp_is_space(0x180e) && !kvi_cp_is_space(0x200b));
-    assert_true(kvi_cp_is_word('_') && kvi_cp_is_word(0xe9) && kvi_cp_is_word(0x301) && kvi_cp_is_word(0x24d0) && !kvi_cp_is_word(0xb2));
+    assert_true(kvi_cp_is_space(0x20) && kvi_cp_is_space(0x85) && kvi_cp_is_space(0x3000) && !kvi_cp_is_space(0x180e) &&
+                !kvi_cp_is_space(0x200b));
+    assert_true(kvi_cp_is_word('_') && kvi_cp_is_word(0xe9) && kvi_cp_is_word(0x301) && kvi_cp_is_word(0x24d0) &&
+                !kvi_cp_is_word(0xb2));
     assert_true(kvi_cp_is_mark(0x301) && kvi_cp_is_mark(0x903) && !kvi_cp_is_mark('a'));
     assert_true(kvi_cp_is_punctuation('$') && kvi_cp_is_punctuation(0x3001) && !kvi_cp_is_punctuation(0x20ac));
-    assert_true(kvi_cp_is_numeric('7') && kvi_cp_is_numeric(0xbd) && kvi_cp_is_numeric(0x2160) && !kvi_cp_is_numeric('x'));
+    assert_true(kvi_cp_is_numeric('7') && kvi_cp_is_numeric(0xbd) && kvi_cp_is_numeric(0x2160) &&
+                !kvi_cp_is_numeric('x'));
 }
 
-/* ---------------------------------------------------------------------------------------------------- normalizers --- */
+/* ------------------------------------------------------------------------------------------------ normalizers --- */
 static void normalize(kvi_norm_kind kind, const kvi_buf *text, kvi_buf *out)
 {
     kvi_norm_op op = {.kind = kind, .left = true, .right = true};
@@ -91,9 +110,13 @@ static void normalize(kvi_norm_kind kind, const kvi_buf *text, kvi_buf *out)
 static void test_forms_golden(void **state)
 {
     (void)state;
-    static const struct { const char *key; kvi_norm_kind kind; } kinds[] = {
-        {"NFC", KVI_NORM_NFC}, {"NFD", KVI_NORM_NFD}, {"NFKC", KVI_NORM_NFKC}, {"NFKD", KVI_NORM_NFKD}, {"Lowercase", KVI_NORM_LOWERCASE},
-        {"StripAccents", KVI_NORM_STRIP_ACCENTS}};
+    static const struct { const char *key; kvi_norm_kind kind;
+    } kinds[] = {{"NFC", KVI_NORM_NFC},
+                 {"NFD", KVI_NORM_NFD},
+                 {"NFKC", KVI_NORM_NFKC},
+                 {"NFKD", KVI_NORM_NFKD},
+                 {"Lowercase", KVI_NORM_LOWERCASE},
+                 {"StripAccents", KVI_NORM_STRIP_ACCENTS}};
     kvi_map map;
     kvi_json r;
     kvi_buf text = {0}, expected = {0}, got = {0};
@@ -115,7 +138,8 @@ static void test_forms_golden(void **state)
                 n++;
                 if (case_equal(&got, &expected)) break;
                 n_failed++;
-                printf("FAIL %s of \"%s\": need \"%s\", got \"%s\"\n", kinds[k].key, text.data, expected.data, got.data);
+                printf("FAIL %s of \"%s\": need \"%s\", got \"%s\"\n", kinds[k].key, text.data, expected.data,
+                       got.data);
                 break;
             }
         }
@@ -148,8 +172,9 @@ static void test_marks_in_linear_time(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_code_point), cmocka_unit_test(test_invalid_sequences),
-                                       cmocka_unit_test(test_stand_ins), cmocka_unit_test(test_classes), cmocka_unit_test(test_forms_golden),
-                                       cmocka_unit_test(test_marks_in_linear_time)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_code_point), cmocka_unit_test(test_invalid_sequences),
+        cmocka_unit_test(test_stand_ins),        cmocka_unit_test(test_classes),
+        cmocka_unit_test(test_forms_golden),     cmocka_unit_test(test_marks_in_linear_time)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

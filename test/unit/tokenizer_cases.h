@@ -1,8 +1,9 @@
-/* tokenizer_cases.h - runs a file of tokenizer cases: {"cases": [{"text", "ids", "ids_special", "decoded", "decoded_skip"}, ...]}.
- * "decoded" keeps special tokens, "decoded_skip" drops them. Used for our own goldens and, where present, for the shared vectors.
- * Those come from a JavaScript library that also tidies spaces before punctuation: with case_rules.tidy, a decoded text may equal
- * either form. Where that library departs from the reference (it takes NFKC for T5's character map), `exceptions` has a file of
- * cases from the reference that replace those with the same text. */
+/* tokenizer_cases.h - runs a file of tokenizer cases: {"cases": [{"text", "ids", "ids_special", "decoded",
+ * "decoded_skip"}, ...]}. "decoded" keeps special tokens, "decoded_skip" drops them. Used for our own goldens and,
+ * where present, for the shared vectors. Those come from a JavaScript library that also tidies spaces before
+ * punctuation: with case_rules.tidy, a decoded text may equal either form. Where that library departs from the
+ * reference (it takes NFKC for T5's character map), `exceptions` has a file of cases from the reference that replace
+ * those with the same text. */
 #ifndef KVI_TEST_TOKENIZER_CASES_H
 #define KVI_TEST_TOKENIZER_CASES_H
 #include <stdarg.h>
@@ -46,15 +47,17 @@ static inline bool case_same(const kvi_ids *a, const kvi_ids *b)
     return a->len == b->len && (a->len == 0 || memcmp(a->data, b->data, a->len * sizeof *a->data) == 0);
 }
 
-static inline void case_check_encode(const kvi_tokenizer *tok, const kvi_buf *text, uint32_t flags, const kvi_ids *expected,
-                                     const char *what, case_totals *totals)
+static inline void case_check_encode(const kvi_tokenizer *tok, const kvi_buf *text, uint32_t flags,
+                                     const kvi_ids *expected, const char *what, case_totals *totals)
 {
     kvi_ids got = {0};
     kvrt_error error = {.size = sizeof error};
-    kvrt_status status = kvi_tokenizer_encode(tok, text->data ? text->data : "", text->len, flags | KVRT_TOKENIZE_PARSE_SPECIAL, &got, &error);
+    kvrt_status status = kvi_tokenizer_encode(tok, text->data ? text->data : "", text->len,
+                                              flags | KVRT_TOKENIZE_PARSE_SPECIAL, &got, &error);
     if (status != KVRT_OK || !case_same(&got, expected)) {
         totals->n_failed++;
-        printf("FAIL %s: \"%.*s\" status %d %s\n", what, (int)text->len, text->data ? text->data : "", (int)status, status ? error.message : "");
+        printf("FAIL %s: \"%.*s\" status %d %s\n", what, (int)text->len, text->data ? text->data : "", (int)status,
+               status ? error.message : "");
         case_print_ids("expected", expected);
         case_print_ids("got     ", &got);
     }
@@ -64,8 +67,9 @@ static inline void case_check_encode(const kvi_tokenizer *tok, const kvi_buf *te
 /* What transformers calls clean_up_tokenization. */
 static inline void case_tidy(kvi_buf *text)
 {
-    static const char *const pairs[][2] = {{" .", "."}, {" ?", "?"}, {" !", "!"}, {" ,", ","}, {" ' ", "'"}, {" n't", "n't"},
-                                           {" 'm", "'m"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+    static const char *const pairs[][2] = {{" .", "."},     {" ?", "?"},     {" !", "!"},   {" ,", ","},
+                                           {" ' ", "'"},    {" n't", "n't"}, {" 'm", "'m"}, {" 's", "'s"},
+                                           {" 've", "'ve"}, {" 're", "'re"}};
     for (size_t k = 0; k < sizeof pairs / sizeof *pairs; k++) {
         size_t n = strlen(pairs[k][0]), m = strlen(pairs[k][1]), to = 0;
         for (size_t i = 0; i < text->len;) {
@@ -86,8 +90,8 @@ static inline bool case_equal(const kvi_buf *a, const kvi_buf *b)
     return a->len == b->len && (a->len == 0 || memcmp(a->data, b->data, a->len) == 0);
 }
 
-static inline void case_check_decode(const kvi_tokenizer *tok, const kvi_ids *ids, uint32_t flags, const kvi_buf *expected, bool tidy,
-                                     case_totals *totals)
+static inline void case_check_decode(const kvi_tokenizer *tok, const kvi_ids *ids, uint32_t flags,
+                                     const kvi_buf *expected, bool tidy, case_totals *totals)
 {
     kvi_buf got = {0};
     kvrt_status status = kvi_tokenizer_decode(tok, ids->data, ids->len, flags, &got, NULL);
@@ -98,8 +102,8 @@ static inline void case_check_decode(const kvi_tokenizer *tok, const kvi_ids *id
     }
     if (!same) {
         totals->n_failed++;
-        printf("FAIL decode: expected \"%.*s\" got \"%.*s\"\n", (int)expected->len, expected->data ? expected->data : "", (int)got.len,
-               got.data ? got.data : "");
+        printf("FAIL decode: expected \"%.*s\" got \"%.*s\"\n", (int)expected->len,
+               expected->data ? expected->data : "", (int)got.len, got.data ? got.data : "");
         case_print_ids("ids", ids);
     }
     kvi_buf_free(&got);
@@ -133,7 +137,8 @@ static inline void case_read(kvi_json *r, case_one *c)
     kvi_json_expect(r, KVI_JSON_OBJECT);
     while (kvi_json_next_key(r)) {
         if (kvi_json_key_is(r, "text")) case_read_text(r, &c->text);
-        else if (kvi_json_key_is(r, "decoded") && kvi_json_peek(r) == KVI_JSON_STRING) c->has_decoded = case_read_text(r, &c->decoded);
+        else if (kvi_json_key_is(r, "decoded") && kvi_json_peek(r) == KVI_JSON_STRING)
+            c->has_decoded = case_read_text(r, &c->decoded);
         else if (kvi_json_key_is(r, "decoded_skip")) c->has_skip = case_read_text(r, &c->decoded_skip);
         else if (kvi_json_key_is(r, "ids")) c->has_ids = case_read_ids(r, &c->ids);
         else if (kvi_json_key_is(r, "ids_special")) c->has_special = case_read_ids(r, &c->special);
@@ -160,14 +165,16 @@ static inline bool case_replace(kvi_json r, case_one *c)
     return found;
 }
 
-static inline void case_run_one(const kvi_tokenizer *tok, kvi_json *r, const kvi_json *exceptions, bool tidy, case_totals *totals)
+static inline void case_run_one(const kvi_tokenizer *tok, kvi_json *r, const kvi_json *exceptions, bool tidy,
+                                case_totals *totals)
 {
     case_one c = {0};
     case_read(r, &c);
     if (exceptions && case_replace(*exceptions, &c)) totals->n_replaced++;
     if (c.has_ids) case_check_encode(tok, &c.text, 0, &c.ids, "ids", totals);
     if (c.has_special) case_check_encode(tok, &c.text, KVRT_TOKENIZE_ADD_SPECIAL, &c.special, "ids_special", totals);
-    if (c.has_ids && c.has_decoded) case_check_decode(tok, &c.ids, KVRT_DETOKENIZE_KEEP_SPECIAL, &c.decoded, tidy, totals);
+    if (c.has_ids && c.has_decoded)
+        case_check_decode(tok, &c.ids, KVRT_DETOKENIZE_KEEP_SPECIAL, &c.decoded, tidy, totals);
     if (c.has_ids && c.has_skip) case_check_decode(tok, &c.ids, 0, &c.decoded_skip, tidy, totals);
     totals->n_cases++;
     case_free(&c);
@@ -209,7 +216,8 @@ static inline int case_run_file(const kvi_tokenizer *tok, const char *path, cons
     if (r.error) fail_msg("%s: %s at byte %zu", path, r.error, r.error_pos);
     kvi_os_unmap(&map);
     kvi_os_unmap(&exceptions_map);
-    printf("%s: %d cases, %d replaced by the reference's, %d differences\n", path, totals.n_cases, totals.n_replaced, totals.n_failed);
+    printf("%s: %d cases, %d replaced by the reference's, %d differences\n", path, totals.n_cases, totals.n_replaced,
+           totals.n_failed);
     assert_int_equal(totals.n_failed, 0);
     assert_true(totals.n_cases > 0);
     return totals.n_cases;
