@@ -1,7 +1,7 @@
 /* attention.c - softmax attention over pages on the CPU, decode and prefill.
  * A task handles up to KVI_CPU_QUERY_BLOCK queries of one KV head: the rows of one sequence times the query heads that share the KV head, so
- * every K and V value is read once for all of them. Per page: K becomes transposed panels, V panels, and both products are the panel
- * kernel of the GEMM; the softmax runs online. In small steps (decode) a long context is split into fixed runs of pages whose partial
+ * every K and V value is read once for all of them. Per page: K becomes transposed panels, V panels (packed pages: their raw codes, a page at
+ * a time in the thread's scratch), and both products are the panel kernel of the GEMM; the softmax runs online. In small steps (decode) a long context is split into fixed runs of pages whose partial
  * results are merged by log-sum-exp; the split does not depend on the number of threads. */
 #include "device_cpu.h"
 
@@ -26,6 +26,9 @@ typedef struct stage {
     float *k;      /* panels of 128 columns over D rows */
     float *v;      /* panels of D columns over 128 rows */
     float *row;    /* (D) */
+    float *k_a, *k_z, *k_o; /* (D), (D), (128) side vectors of a packed K; see fold_k */
+    float *v_a, *v_z, *v_o; /* (128), (128), (D) */
+    float *part;   /* (QUERY_BLOCK, D) one packed page's p . codes */
 } stage;
 
 #define PAD 64u /* widest panel, rounded up */
@@ -33,7 +36,7 @@ static uint32_t padded(uint32_t d) { return (d + PAD - 1) / PAD * PAD; }
 
 size_t kvi_cpu_attention_scratch(uint32_t d)
 {
-    return (size_t)KVI_CPU_QUERY_BLOCK * (2u * d + KVI_KV_PAGE + 2u) + (size_t)KVI_KV_PAGE * (d + padded(d)) + d;
+    return (size_t)KVI_CPU_QUERY_BLOCK * (3u * d + KVI_KV_PAGE + 2u) + (size_t)KVI_KV_PAGE * (d + padded(d)) + 4u * d + 3u * KVI_KV_PAGE;
 }
 
 static stage stage_of(kvi_device *device, uint32_t thread, uint32_t d)
@@ -47,43 +50,132 @@ static stage stage_of(kvi_device *device, uint32_t thread, uint32_t d)
     s.scores = at, at += (size_t)KVI_CPU_QUERY_BLOCK * KVI_KV_PAGE;
     s.m = at, at += KVI_CPU_QUERY_BLOCK;
     s.l = at, at += KVI_CPU_QUERY_BLOCK;
-    s.row = at;
+    s.row = at, at += d;
+    s.k_a = at, at += d;
+    s.k_z = at, at += d;
+    s.k_o = at, at += KVI_KV_PAGE;
+    s.v_a = at, at += KVI_KV_PAGE;
+    s.v_z = at, at += KVI_KV_PAGE;
+    s.v_o = at, at += d;
+    s.part = at;
     return s;
 }
 
-/* K and V of a plain page into panels; only the first n tokens hold data. */
-static void stage_page(const kvi_device *device, const kvi_cache_group *group, const kvi_page_ref *page, uint32_t layer, uint32_t kv_head,
-                       uint32_t n, const stage *s)
+/* ------------------------------------------------------------------------------------------------------- staging --- */
+static void stage_plain_k(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_code code, uint32_t d, uint32_t n, const stage *s)
 {
-    const kvi_cpu_variant *v = device->v;
-    const uint32_t d = group->shape.head_dim, panel = v->panel;
-    const kvi_dtype dtype = (kvi_dtype)KVI_KV_K_CODE(page->format);
-    const size_t row_bytes = (size_t)d * kvi_dtype_bytes(dtype);
-    const uint8_t *k = device->pool + (uint64_t)page->unit * KVI_KV_UNIT + kvi_kv_record_off(page->format, &group->shape, layer, kv_head);
-    const uint8_t *vs = k + KVI_KV_PAGE * row_bytes;
-    for (uint32_t t = 0; t < n; t += panel) {
-        uint32_t rows = n - t < panel ? n - t : panel;
-        v->pack(k + t * row_bytes, dtype, rows, d, 0, d, s->k + (size_t)t * d);
+    const size_t row_bytes = (size_t)d * kvi_dtype_bytes((kvi_dtype)code);
+    for (uint32_t t = 0; t < n; t += v->panel) {
+        uint32_t rows = n - t < v->panel ? n - t : v->panel;
+        v->pack(side + t * row_bytes, (kvi_dtype)code, rows, d, 0, d, s->k + (size_t)t * d);
     }
+}
+
+static void stage_plain_v(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_code code, uint32_t d, uint32_t n, const stage *s)
+{
+    const size_t row_bytes = (size_t)d * kvi_dtype_bytes((kvi_dtype)code);
     for (uint32_t t = 0; t < n; t++) {
-        v->widen(vs + t * row_bytes, dtype, d, s->row);
-        for (uint32_t c = 0; c < d; c += panel) {
-            uint32_t cols = d - c < panel ? d - c : panel;
-            memcpy(s->v + (size_t)c * KVI_KV_PAGE + (size_t)t * panel, s->row + c, (size_t)cols * 4);
+        v->widen(side + t * row_bytes, (kvi_dtype)code, d, s->row);
+        for (uint32_t c = 0; c < d; c += v->panel) {
+            uint32_t cols = d - c < v->panel ? d - c : v->panel;
+            memcpy(s->v + (size_t)c * KVI_KV_PAGE + (size_t)t * v->panel, s->row + c, (size_t)cols * 4);
         }
     }
 }
 
-/* One page for all queries of a block. first_query counts (row, head) pairs of the KV head. */
-static void attend_page(const attention_task *t, const kvi_seq *seq, uint32_t page, uint32_t n, uint32_t first_query, uint32_t n_queries,
-                        const stage *s)
+static void side_vector(const kvi_cpu_variant *v, const uint8_t *side, uint32_t off, uint32_t n, float *out) { v->widen(side + off, KVI_F16, n, out); }
+
+static void fill(float *x, uint32_t n, float value)
+{
+    for (uint32_t i = 0; i < n; i++) x[i] = value;
+}
+
+/* A packed side is staged as its raw codes; the scales are folded into the queries and probabilities (KV.md section 6):
+ *   score[t] = O[t] * ( sum_d (q[d] A[d]) code[d][t]  +  sum_d q[d] Z[d] )
+ *   out[d]   = O[d] * ( sum_t (p[t] A[t]) code[t][d]  +  sum_t p[t] Z[t] ) */
+static void stage_packed_k(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_code code, uint32_t d, const stage *s)
+{
+    const kvi_kv_side at = kvi_kv_k_side(code, d);
+    v->unpack(side + at.codes_off, code, d, KVI_KV_PAGE, s->k);
+    side_vector(v, side, at.o_off, KVI_KV_PAGE, s->k_o);
+    fill(s->k_a, d, 1.0f);
+    fill(s->k_z, d, code == KVI_KV_I8 ? -128.0f : 0.0f);
+    if (code < KVI_KV_Q4) return;
+    side_vector(v, side, at.a_off, d, s->k_a);
+    side_vector(v, side, at.z_off, d, s->k_z);
+}
+
+static void stage_packed_v(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_code code, uint32_t d, const stage *s)
+{
+    const kvi_kv_side at = kvi_kv_v_side(code, d);
+    v->unpack(side + at.codes_off, code, KVI_KV_PAGE, d, s->v);
+    side_vector(v, side, at.a_off, KVI_KV_PAGE, s->v_a);
+    fill(s->v_z, KVI_KV_PAGE, 0.0f);
+    fill(s->v_o, d, 1.0f);
+    if (code != KVI_KV_F8) side_vector(v, side, at.z_off, KVI_KV_PAGE, s->v_z);
+    if (code >= KVI_KV_Q4) side_vector(v, side, at.o_off, d, s->v_o);
+}
+
+/* --------------------------------------------------------------------------------------------------------- one page --- */
+static void multiply(float *x, const float *y, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) x[i] *= y[i];
+}
+static float dot(const float *x, const float *y, uint32_t n)
+{
+    float parts[8] = {0};
+    for (uint32_t i = 0; i < n; i += 8)
+        for (uint32_t k = 0; k < 8; k++) parts[k] += x[i + k] * y[i + k];
+    return ((parts[0] + parts[1]) + (parts[2] + parts[3])) + ((parts[4] + parts[5]) + (parts[6] + parts[7]));
+}
+
+/* scores (n_queries, 128) = q . K^T */
+static void score_page(const kvi_cpu_variant *v, bool packed, uint32_t d, uint32_t n, uint32_t n_queries, const stage *s)
+{
+    const float *q = s->q;
+    if (packed) { /* `part` is free until the values' turn */
+        memcpy(s->part, s->q, (size_t)n_queries * d * 4);
+        for (uint32_t i = 0; i < n_queries; i++) multiply(s->part + (size_t)i * d, s->k_a, d);
+        q = s->part;
+    }
+    for (uint32_t c = 0; c < n; c += v->panel)
+        v->panel_mac(q, d, n_queries, d, s->k + (size_t)c * d, s->scores + c, KVI_KV_PAGE, v->panel, false);
+    for (uint32_t i = 0; packed && i < n_queries; i++) {
+        float *score = s->scores + (size_t)i * KVI_KV_PAGE, zero = dot(s->q + (size_t)i * d, s->k_z, d);
+        for (uint32_t t = 0; t < KVI_KV_PAGE; t++) score[t] = (score[t] + zero) * s->k_o[t];
+    }
+}
+
+/* acc (n_queries, D) += p . V; the probabilities in `scores` are used up. */
+static void value_page(const kvi_cpu_variant *v, bool packed, uint32_t d, uint32_t n, uint32_t n_queries, const stage *s)
+{
+    float *out = packed ? s->part : s->acc;
+    for (uint32_t i = 0; packed && i < n_queries; i++) {
+        float *p = s->scores + (size_t)i * KVI_KV_PAGE, zero = dot(p, s->v_z, KVI_KV_PAGE);
+        multiply(p, s->v_a, KVI_KV_PAGE);
+        fill(out + (size_t)i * d, d, zero);
+    }
+    for (uint32_t c = 0; c < d; c += v->panel) {
+        uint32_t cols = d - c < v->panel ? d - c : v->panel;
+        v->panel_mac(s->scores, KVI_KV_PAGE, n_queries, n, s->v + (size_t)c * KVI_KV_PAGE, out + c, d, cols, true);
+    }
+    for (uint32_t i = 0; packed && i < n_queries * d; i++) s->acc[i] += out[i] * s->v_o[i % d];
+}
+
+/* One page for all queries of a block. first_query counts (row, head) pairs of the KV head; only the first n positions hold data. */
+static void attend_page(const attention_task *t, const kvi_seq *seq, uint32_t page, uint32_t n, uint32_t kv_head, uint32_t first_query,
+                        uint32_t n_queries, const stage *s)
 {
     const kvi_cpu_variant *v = t->device->v;
-    const uint32_t d = t->group->shape.head_dim, panel = v->panel, first_pos = page * KVI_KV_PAGE, window = t->group->window;
-    for (uint32_t c = 0; c < n; c += panel) {
-        uint32_t cols = KVI_KV_PAGE - c < panel ? KVI_KV_PAGE - c : panel;
-        v->panel_mac(s->q, d, n_queries, d, s->k + (size_t)c * d, s->scores + c, KVI_KV_PAGE, cols, false);
-    }
+    const kvi_page_ref *ref = &seq->pages[t->op->group][page];
+    const kvi_kv_code k_code = KVI_KV_K_CODE(ref->format), v_code = KVI_KV_V_CODE(ref->format);
+    const uint32_t d = t->group->shape.head_dim, first_pos = page * KVI_KV_PAGE, window = t->group->window;
+    const uint8_t *record = t->device->pool + (uint64_t)ref->unit * KVI_KV_UNIT +
+                            kvi_kv_record_off(ref->format, &t->group->shape, t->op->group_layer, kv_head);
+    const bool k_packed = !kvi_kv_code_is_plain(k_code), v_packed = !kvi_kv_code_is_plain(v_code);
+    if (k_packed) stage_packed_k(v, record, k_code, d, s);
+    else stage_plain_k(v, record, k_code, d, n, s);
+    score_page(v, k_packed, d, n, n_queries, s);
     for (uint32_t i = 0; i < n_queries; i++) {
         float *score = s->scores + (size_t)i * KVI_KV_PAGE;
         uint32_t pos = seq->pos + (first_query + i) / t->per_kv;
@@ -95,10 +187,10 @@ static void attend_page(const attention_task *t, const kvi_seq *seq, uint32_t pa
         float factor = v->softmax_step(score, n, &s->m[i], &s->l[i]);
         if (factor != 1.0f) v->scale(s->acc + (size_t)i * d, factor, d);
     }
-    for (uint32_t c = 0; c < d; c += panel) {
-        uint32_t cols = d - c < panel ? d - c : panel;
-        v->panel_mac(s->scores, KVI_KV_PAGE, n_queries, n, s->v + (size_t)c * KVI_KV_PAGE, s->acc + c, d, cols, true);
-    }
+    record += kvi_kv_k_side(k_code, d).bytes;
+    if (v_packed) stage_packed_v(v, record, v_code, d, s);
+    else stage_plain_v(v, record, v_code, d, n, s);
+    value_page(v, v_packed, d, n, n_queries, s);
 }
 
 static void finish(const attention_task *t, float *acc, float l, float *out)
@@ -154,8 +246,7 @@ static void attend(void *arg, uint32_t task, uint32_t thread)
     }
     for (; page < end; page++) {
         const uint32_t n = n_pos - page * KVI_KV_PAGE < KVI_KV_PAGE ? n_pos - page * KVI_KV_PAGE : KVI_KV_PAGE;
-        stage_page(device, t->group, &seq->pages[t->op->group][page], t->op->group_layer, kv_head, n, &s);
-        attend_page(t, seq, page, n, first_query, n_queries, &s);
+        attend_page(t, seq, page, n, kv_head, first_query, n_queries, &s);
     }
     for (uint32_t i = 0; i < n_queries; i++) {
         if (t->n_splits == 1) {

@@ -1,6 +1,7 @@
 /* backend_cpu.c - the CPU backend's table: device, weights, planned memory, step state, dispatch and timing of operations. */
 #include "device_cpu.h"
 #include "gemm_amx.h"
+#include "../../runtime/kv/encode.h"
 #include "../../runtime/base/log.h"
 
 #include <math.h>
@@ -130,7 +131,8 @@ static demand demand_of(const kvi_program *program, const kvi_limits *limits, ui
             need.widest_gated = program->buffers[op->out].cols;
         if (op->kind == KVI_OP_ATTENTION) {
             uint32_t d = program->groups[op->group].shape.head_dim;
-            size_t floats = kvi_cpu_attention_scratch(d);
+            size_t floats = kvi_cpu_attention_scratch(d), convert = 2u * d * KVI_KV_PAGE + kvi_kv_encode_scratch(d);
+            if (convert > floats) floats = convert;
             if (floats > need.scratch_floats) need.scratch_floats = floats;
             if (d > need.max_dim) need.max_dim = d;
             if (op->n_heads > need.max_heads) need.max_heads = op->n_heads;
@@ -190,9 +192,11 @@ static kvrt_status check_program(const kvi_program *program, const kvi_limits *l
         if (group->shape.head_dim % 8 || group->shape.head_dim > 256)
             return kvi_error_set(error, KVRT_UNSUPPORTED, "attention: head_dim %u, need a multiple of 8 up to 256", group->shape.head_dim);
     }
-    uint32_t known = (1u << KVI_KV_F32) | (1u << KVI_KV_F16) | (1u << KVI_KV_BF16);
-    if (limits->page_formats & ~known)
-        return kvi_error_set(error, KVRT_UNSUPPORTED, "attention: a page format of this session is not in the CPU backend, need f32, f16 or bf16");
+    const uint32_t plain = (1u << KVI_KV_F32) | (1u << KVI_KV_F16) | (1u << KVI_KV_BF16);
+    for (uint32_t g = 0; (limits->page_formats & ~plain) && g < program->n_groups; g++)
+        if (program->groups[g].shape.head_dim % 16)
+            return kvi_error_set(error, KVRT_UNSUPPORTED, "attention: head_dim %u with a quantized cache, need a multiple of 16",
+                                 program->groups[g].shape.head_dim);
     return KVRT_OK;
 }
 
@@ -389,11 +393,82 @@ static kvrt_status cpu_pool_read(kvi_device *device, uint64_t offset, void *byte
     memcpy(bytes, device->pool + offset, len);
     return KVRT_OK;
 }
+/* One record from any format to any other, through f32 rows in the thread's scratch. */
+typedef struct convert_task {
+    kvi_device *device;
+    const kvi_page_job *jobs;
+    const kvi_encode_params *params;
+    uint32_t first_task[64]; /* of each job */
+    uint32_t n_jobs;
+} convert_task;
+
+static void encode_side(kvi_kv_code kind, bool is_v, const float *rows, uint32_t d, const kvi_encode_params *params, float *scratch,
+                        const kvi_cpu_variant *v, uint8_t *side)
+{
+    if (kvi_kv_code_is_plain(kind)) v->narrow(rows, (kvi_dtype)kind, d * KVI_KV_PAGE, side);
+    else if (is_v) kvi_kv_encode_v(kind, rows, d, params, scratch, side);
+    else kvi_kv_encode_k(kind, rows, d, params, scratch, side);
+}
+
+static void decode_side(const uint8_t *side, kvi_kv_code kind, bool is_v, uint32_t d, const kvi_cpu_variant *v, float *rows)
+{
+    if (kvi_kv_code_is_plain(kind)) v->widen(side, (kvi_dtype)kind, d * KVI_KV_PAGE, rows);
+    else kvi_kv_decode_rows(side, kind, is_v, d, rows);
+}
+
+static void convert_record(const convert_task *t, const kvi_page_job *job, uint32_t index, uint32_t thread)
+{
+    kvi_device *device = t->device;
+    const uint32_t d = device->program->groups[job->group].shape.head_dim;
+    float *k = device->thread_scratch + thread * device->scratch_floats, *v = k + d * KVI_KV_PAGE, *scratch = v + d * KVI_KV_PAGE;
+    const kvi_kv_code from_k = KVI_KV_K_CODE(job->from.format), from_v = KVI_KV_V_CODE(job->from.format);
+    const kvi_kv_code to_k = KVI_KV_K_CODE(job->to.format), to_v = KVI_KV_V_CODE(job->to.format);
+    const uint8_t *from = device->pool + (uint64_t)job->from.unit * KVI_KV_UNIT + (uint64_t)index * kvi_kv_record_bytes(job->from.format, d);
+    uint8_t *to = device->pool + (uint64_t)job->to.unit * KVI_KV_UNIT + (uint64_t)index * kvi_kv_record_bytes(job->to.format, d);
+    decode_side(from, from_k, false, d, device->v, k);
+    decode_side(from + kvi_kv_k_side(from_k, d).bytes, from_v, true, d, device->v, v);
+    encode_side(to_k, false, k, d, t->params, scratch, device->v, to);
+    encode_side(to_v, true, v, d, t->params, scratch, device->v, to + kvi_kv_k_side(to_k, d).bytes);
+}
+
+static uint32_t records_of(const kvi_device *device, const kvi_page_job *job)
+{
+    const kvi_kv_shape *shape = &device->program->groups[job->group].shape;
+    return shape->n_layers * shape->n_kv_heads;
+}
+
+static void convert_one(void *arg, uint32_t task, uint32_t thread)
+{
+    const convert_task *t = arg;
+    uint32_t job = 0;
+    while (job + 1 < t->n_jobs && task >= t->first_task[job + 1]) job++;
+    if (t->jobs[job].from.unit != t->jobs[job].to.unit) {
+        convert_record(t, &t->jobs[job], task - t->first_task[job], thread);
+        return;
+    }
+    /* In place: records shrink towards the front, so they go in order, each read whole before it is written. */
+    for (uint32_t i = 0; i < records_of(t->device, &t->jobs[job]); i++) convert_record(t, &t->jobs[job], i, thread);
+}
+
 static kvrt_status cpu_convert_pages(kvi_device *device, const kvi_page_job *jobs, uint32_t n_jobs, const kvi_encode_params *params,
                                      kvrt_error *error)
 {
-    (void)device, (void)jobs, (void)params;
-    return n_jobs ? kvi_error_set(error, KVRT_UNSUPPORTED, "page conversion: the CPU backend has plain formats only") : KVRT_OK;
+    for (uint32_t done = 0; done < n_jobs;) {
+        convert_task t = {.device = device, .jobs = jobs + done, .params = params};
+        uint32_t tasks = 0;
+        for (; t.n_jobs < 64 && done + t.n_jobs < n_jobs; t.n_jobs++) {
+            const kvi_page_job *job = &t.jobs[t.n_jobs];
+            bool in_place = job->from.unit == job->to.unit;
+            if (in_place && kvi_kv_record_bytes(job->to.format, device->program->groups[job->group].shape.head_dim) >
+                                kvi_kv_record_bytes(job->from.format, device->program->groups[job->group].shape.head_dim))
+                return kvi_error_set(error, KVRT_INTERNAL, "page conversion: an extent cannot grow in place");
+            t.first_task[t.n_jobs] = tasks;
+            tasks += in_place ? 1 : records_of(device, job);
+        }
+        kvi_workers_run(device->workers, convert_one, &t, tasks);
+        done += t.n_jobs;
+    }
+    return KVRT_OK;
 }
 
 /* ------------------------------------------------------------------------------------------------------- timing --- */

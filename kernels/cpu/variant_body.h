@@ -5,7 +5,7 @@
  * Vectors are the compilers' vector extension, so one text serves all. Contraction is off (-ffp-contract=off), so that the compiler's
  * choices do not change results; where a product is fused, fma_vec says so. */
 #include "variants.h"
-#include "../../runtime/kv/half.h"
+#include "../../runtime/kv/codec.h"
 
 #include <math.h>
 #include <string.h>
@@ -189,6 +189,58 @@ static void panel_mac(const float *a, size_t lda, uint32_t n_rows, uint32_t n_k,
     for (; r < n_rows; r++) mac_tile(a + r * lda, lda, 1, n_k, b, c + r * ldc, ldc, n_cols, add);
 }
 
+/* VW codes of b bits that begin at p, b * VW a whole number of bytes. */
+static inline __attribute__((always_inline)) vf unpack_vector(const uint8_t *p, uint32_t bits)
+{
+    vu lane;
+    for (uint32_t i = 0; i < VW; i++) lane[i] = i;
+    uint64_t word = 0;
+    memcpy(&word, p, bits * VW / 8u);
+    vu low = (uint32_t)word - (vu){0}, wide = low;
+    if (bits == 4u && VW == 16u) { /* lanes 8.. read the upper word */
+        vu upper = (uint32_t)(word >> 32) - (vu){0};
+        vu take = (vu)(lane > 7u);
+        wide = (low & ~take) | (upper & take);
+    }
+    vu codes = (wide >> ((lane * bits) & 31u)) & ((1u << bits) - 1u);
+    return __builtin_convertvector((vi)codes, vf);
+}
+
+static inline __attribute__((always_inline)) void unpack_rows(const uint8_t *codes, uint32_t bits, uint32_t n_rows, uint32_t n_cols, float *dst)
+{
+    const size_t row_bytes = n_cols / 8u * bits;
+    for (uint32_t c = 0; c < n_cols; c += VW) {
+        float *out = dst + (size_t)(c / PANEL * PANEL) * n_rows + c % PANEL;
+        for (uint32_t r = 0; r < n_rows; r++) store(out + (size_t)r * PANEL, unpack_vector(codes + r * row_bytes + c / 8u * bits, bits));
+    }
+}
+
+/* 8-bit codes, and 3-bit ones that cross bytes: one by one. */
+static void unpack_scalar(const uint8_t *codes, kvi_kv_code kind, uint32_t n_rows, uint32_t n_cols, float *dst)
+{
+    const uint32_t bits = kvi_kv_code_bits(kind);
+    for (uint32_t r = 0; r < n_rows; r++)
+        for (uint32_t c = 0; c < n_cols; c++) {
+            uint32_t code = kvi_kv_get_code(codes + (size_t)r * (n_cols / 8u * bits), c, bits);
+            dst[(size_t)(c / PANEL * PANEL) * n_rows + (size_t)r * PANEL + c % PANEL] = kind == KVI_KV_F8 ? kvi_e4m3_to_f32((uint8_t)code) : (float)code;
+        }
+}
+
+static void unpack(const uint8_t *codes, kvi_kv_code kind, uint32_t n_rows, uint32_t n_cols, float *dst)
+{
+    typedef uint8_t vb __attribute__((vector_size(VB / 4)));
+    if (kind == KVI_KV_Q4) unpack_rows(codes, 4, n_rows, n_cols, dst);
+    else if (kind == KVI_KV_Q2) unpack_rows(codes, 2, n_rows, n_cols, dst);
+    else if (kind == KVI_KV_I8)
+        for (uint32_t c = 0; c < n_cols; c += VW)
+            for (uint32_t r = 0; r < n_rows; r++) {
+                vb bytes;
+                memcpy(&bytes, codes + (size_t)r * n_cols + c, sizeof bytes);
+                store(dst + (size_t)(c / PANEL * PANEL) * n_rows + (size_t)r * PANEL + c % PANEL, __builtin_convertvector(__builtin_convertvector(bytes, vi), vf));
+            }
+    else unpack_scalar(codes, kind, n_rows, n_cols, dst);
+}
+
 /* ------------------------------------------------------------------------------------------------------ elementwise --- */
 static void narrow(const float *src, kvi_dtype dtype, uint32_t n, void *dst)
 {
@@ -311,5 +363,5 @@ static uint64_t read_streams(const void *data, uint64_t bytes, uint32_t n_stream
 #define TEXT_(v) #v
 #define TEXT(v) TEXT_(v)
 const kvi_cpu_variant TABLE_NAME(VARIANT) = {
-    .name = TEXT(VARIANT), .panel = PANEL, .gemv = gemv, .pack = pack, .panel_mac = panel_mac, .widen = widen, .narrow = narrow,
+    .name = TEXT(VARIANT), .panel = PANEL, .gemv = gemv, .pack = pack, .panel_mac = panel_mac, .unpack = unpack, .widen = widen, .narrow = narrow,
     .rmsnorm = rmsnorm, .silu_mul = silu_mul, .softmax_step = softmax_step, .scale = scale, .read_streams = read_streams};

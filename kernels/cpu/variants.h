@@ -17,6 +17,9 @@ typedef struct kvi_cpu_variant {
     /* c[r][0..n_cols) (+)= a[r][0..n_k) . b, b (n_k, panel) packed, n_cols <= panel; add = false overwrites. */
     void (*panel_mac)(const float *a, size_t lda, uint32_t n_rows, uint32_t n_k, const float *b, float *c, size_t ldc, uint32_t n_cols,
                       bool add);
+    /* Codes of a packed side as numbers: dst gets panels of `panel` columns over n_rows rows, from an (n_rows, n_cols) matrix of codes
+     * (codec.h, rows order); n_cols a multiple of 16. Integer codes come as they are, F8 as its value. */
+    void (*unpack)(const uint8_t *codes, kvi_kv_code kind, uint32_t n_rows, uint32_t n_cols, float *dst);
     /* dst (n) f32 from n values of dtype. */
     void (*widen)(const void *src, kvi_dtype dtype, uint32_t n, float *dst);
     /* n values of dtype from f32, round to nearest even. */
