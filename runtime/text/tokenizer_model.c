@@ -122,13 +122,18 @@ static kvrt_status read_merge(model_reader *m, kvi_json *r, kvi_buf *text, size_
         right = text->data ? text->data + left_len : NULL;
     } else {
         kvi_json_string(r);
-        kvi_json_str_copy(r, text);
-        const char *space = text->len ? memchr(text->data, ' ', text->len) : NULL;
+        size_t len = r->str_len;
+        left = r->str;
+        if (r->str_escaped) { /* rare: only then the text has to be copied */
+            kvi_json_str_copy(r, text);
+            left = text->data;
+            len = text->len;
+        }
+        const char *space = len && left ? memchr(left, ' ', len) : NULL;
         if (!space) kvi_json_set_error(r, "need \"left right\"");
-        left = text->data;
         left_len = space ? (size_t)(space - left) : 0;
         right = space ? space + 1 : left;
-        right_len = space ? text->len - left_len - 1 : 0;
+        right_len = space ? len - left_len - 1 : 0;
         if (space && memchr(right, ' ', right_len)) kvi_json_set_error(r, "need \"left right\"");
     }
     if (r->error) return kvi_json_fail(r, m->tok->name, m->error);
@@ -267,7 +272,7 @@ static kvrt_status finish_unigram(model_reader *m)
 kvrt_status kvi_load_model(kvi_tokenizer *tok, kvi_json *r, kvrt_error *error)
 {
     model_reader m = {.tok = tok, .r = r, .error = error, .unk_id = -1, .min_score = INFINITY};
-    kvrt_status status = kvi_string_table_init(&tok->vocab, 1024) ? KVRT_OK : no_memory(&m);
+    kvrt_status status = kvi_string_table_init(&tok->vocab, 256 + (r->len - r->pos) / 64) ? KVRT_OK : no_memory(&m);
     kvi_json_expect(r, KVI_JSON_OBJECT);
     while (status == KVRT_OK && kvi_json_next_key(r)) {
         if ((m.has_vocab || m.has_scores) && kvi_json_key_is(r, "vocab")) kvi_json_set_error(r, "a second vocab");
@@ -296,7 +301,13 @@ void kvi_model_exclude_markers(kvi_tokenizer *tok)
             node = kvi_trie_step(&tok->unigram.trie, node, (unsigned char)token->text[i]);
         if (node) tok->unigram.trie.values[node] = -1;
     }
-    for (size_t i = 0; tok->bpe.merges.slots && i <= tok->bpe.merges.mask; i++) {
+    /* Markers are hardly ever among the model's own tokens; only those could come out of a merge. */
+    bool any = false;
+    for (size_t i = 0; i < tok->n_added && !any; i++) {
+        const kvi_bytes *text = &tok->added[i].content;
+        any = tok->added[i].marker && kvi_string_table_get(&tok->vocab, text->data, text->len) >= 0;
+    }
+    for (size_t i = 0; any && tok->bpe.merges.slots && i <= tok->bpe.merges.mask; i++) {
         kvi_pair_slot *slot = &tok->bpe.merges.slots[i];
         if (slot->rank == UINT32_MAX || !(tok->tokens[slot->id].flags & KVI_TOKEN_MARKER)) continue;
         /* The slot stays, for the probing; a key that no pair has takes it out of use. */
