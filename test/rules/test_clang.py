@@ -21,7 +21,8 @@ def check(entry):
             skip = word in ("-o", "-MF", "-MT", "-MQ") and not skip
             continue
         arguments.append(word)
-    command = ["clang", "-fsyntax-only", *WARNINGS, *arguments, entry["file"]]
+    cmocka = ["-Wno-unused-parameter"] if "/test/" in entry["file"] else []  # it hands every test a state
+    command = ["clang", "-fsyntax-only", *WARNINGS, *arguments, *cmocka, entry["file"]]
     result = subprocess.run(command, cwd=entry["directory"], capture_output=True, text=True)
     return entry["file"], result.returncode, result.stderr
 
