@@ -163,6 +163,9 @@ static void choose_range(const float *line, uint32_t n, uint32_t bits, kvi_range
 /* Values that survive fp16 side vectors; NaN becomes 0. */
 static float tame(float x) { return x != x ? 0.0f : clamp(x, -60000.0f, 60000.0f); }
 
+/* A side value saturates: an infinity would spread over its whole row. */
+static uint16_t side_f16(float x) { return kvi_f32_to_f16(clamp(x, -65504.0f, 65504.0f)); }
+
 /* tile (n_rows, n_cols) to n_rows rows of codes with A, Z per row and O per column. */
 static void quantize(const float *tile, uint32_t n_rows, uint32_t n_cols, uint32_t bits, bool normalize, const kvi_encode_params *params,
                      float *scratch, uint8_t *codes, uint8_t *a_out, uint8_t *z_out, uint8_t *o_out)
@@ -175,7 +178,7 @@ static void quantize(const float *tile, uint32_t n_rows, uint32_t n_cols, uint32
     if (paper) kvi_kv_varnorm_paper(tile, n_rows, n_cols, c, r, work, NULL, NULL);
     else if (normalize && params->varnorm == KVI_VARNORM_KVRT) varnorm_kvrt(tile, n_rows, n_cols, c, work);
     for (uint32_t j = 0; j < n_cols; j++) {
-        uint16_t stored = kvi_f32_to_f16(c[j]);
+        uint16_t stored = side_f16(c[j]);
         kvi_kv_store16(o_out + 2u * j, stored);
         if (!paper) c[j] = kvi_f16_to_f32(stored); /* quantize against what will be read back */
     }
@@ -183,7 +186,7 @@ static void quantize(const float *tile, uint32_t n_rows, uint32_t n_cols, uint32
         float low, step;
         for (uint32_t j = 0; j < n_cols; j++) balanced[j] = tile[i * n_cols + j] / (c[j] * r[i]);
         choose_range(balanced, n_cols, bits, params->range, &low, &step);
-        const uint16_t a = kvi_f32_to_f16(step * r[i]), z = kvi_f32_to_f16(low * r[i]);
+        const uint16_t a = side_f16(step * r[i]), z = side_f16(low * r[i]);
         kvi_kv_store16(a_out + 2u * i, a);
         kvi_kv_store16(z_out + 2u * i, z);
         if (!paper) {
