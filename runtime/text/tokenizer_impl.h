@@ -215,6 +215,8 @@ kvrt_status kvi_load_decoder(kvi_tokenizer *tok, kvi_json *r, kvrt_error *error)
 kvrt_status kvi_load_post_processor(kvi_tokenizer *tok, kvi_json *r, kvrt_error *error);
 /* tokenizer_model.c: "model" into vocab, tokens and tables. */
 kvrt_status kvi_load_model(kvi_tokenizer *tok, kvi_json *r, kvrt_error *error);
+/* tokenizer_merges.c: "merges" of a BPE model; the vocabulary is known. */
+kvrt_status kvi_load_merges(kvi_tokenizer *tok, kvi_json *r, kvrt_error *error);
 /* After added tokens are known: markers must not come out of the model. */
 void kvi_model_exclude_markers(kvi_tokenizer *tok);
 /* Makes tokens[id] exist; false with *error set. `n_known` bounds how sparse ids may be. */

@@ -93,90 +93,6 @@ static kvrt_status read_vocab_array(model_reader *m)
     return m->r->error ? malformed(m) : KVRT_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------------- merges --- */
-typedef struct merge {
-    int32_t left, right, id;
-} merge;
-
-static kvrt_status bad_merge(model_reader *m, size_t rank)
-{
-    return kvi_error_set(m->error, KVRT_FORMAT, "%s: merge %zu names a token that is not in the vocabulary",
-                         m->tok->name, rank);
-}
-
-/* "left right" or ["left", "right"]. */
-static kvrt_status read_merge(model_reader *m, kvi_json *r, kvi_buf *text, size_t rank, merge *out)
-{
-    const char *left, *right;
-    size_t left_len, right_len;
-    kvi_buf_clear(text);
-    if (kvi_json_peek(r) == KVI_JSON_ARRAY) {
-        kvi_json_expect(r, KVI_JSON_ARRAY);
-        if (kvi_json_next_item(r) && kvi_json_string(r)) kvi_json_str_copy(r, text);
-        left_len = text->len;
-        if (kvi_json_next_item(r) && kvi_json_string(r)) kvi_json_str_copy(r, text);
-        else kvi_json_set_error(r, "need [left, right]");
-        right_len = text->len - left_len;
-        if (!r->error && kvi_json_next_item(r)) kvi_json_set_error(r, "need [left, right]");
-        left = text->data;
-        right = text->data ? text->data + left_len : NULL;
-    } else {
-        kvi_json_string(r);
-        size_t len = r->str_len;
-        left = r->str;
-        if (r->str_escaped) { /* rare: only then the text has to be copied */
-            kvi_json_str_copy(r, text);
-            left = text->data;
-            len = text->len;
-        }
-        const char *space = len && left ? memchr(left, ' ', len) : NULL;
-        if (!space) kvi_json_set_error(r, "need \"left right\"");
-        left_len = space ? (size_t)(space - left) : 0;
-        right = space ? space + 1 : left;
-        right_len = space ? len - left_len - 1 : 0;
-        if (space && memchr(right, ' ', right_len)) kvi_json_set_error(r, "need \"left right\"");
-    }
-    if (r->error) return kvi_json_fail(r, m->tok->name, m->error);
-    if (text->failed) return no_memory(m);
-    const kvi_string_table *vocab = &m->tok->vocab;
-    const kvi_bytes *prefix = &m->tok->bpe.prefix;
-    out->left = kvi_string_table_get(vocab, left, left_len);
-    out->right = kvi_string_table_get(vocab, right, right_len);
-    /* The joined token is spelled without the second part's continuing prefix. */
-    size_t cut = prefix->len < right_len ? prefix->len : right_len;
-    out->id = kvi_string_table_get2(vocab, left, left_len, right + cut, right_len - cut);
-    return out->left < 0 || out->right < 0 || out->id < 0 ? bad_merge(m, rank) : KVRT_OK;
-}
-
-static kvrt_status read_merges(model_reader *m, kvi_json *r)
-{
-    kvi_buf text = {0};
-    merge *merges = NULL;
-    size_t n = 0, cap = 0;
-    kvrt_status status = KVRT_OK;
-    kvi_json_expect(r, KVI_JSON_ARRAY);
-    while (status == KVRT_OK && kvi_json_next_item(r)) {
-        void *data = merges;
-        merge one;
-        status = read_merge(m, r, &text, n, &one);
-        if (status != KVRT_OK) break;
-        if (n >= INT32_MAX || !kvi_mem_grow(&data, &cap, n + 1, sizeof *merges)) status = no_memory(m);
-        else (merges = data)[n++] = one;
-    }
-    if (status == KVRT_OK && r->error) status = kvi_json_fail(r, m->tok->name, m->error);
-    kvi_bpe *bpe = &m->tok->bpe;
-    bpe->rank_ids = kvi_arena_alloc(&m->tok->arena, n * sizeof *bpe->rank_ids + 1);
-    if (status == KVRT_OK && (!bpe->rank_ids || !kvi_pair_table_init(&bpe->merges, n))) status = no_memory(m);
-    for (size_t i = 0; i < n && status == KVRT_OK; i++) {
-        kvi_pair_table_put(&bpe->merges, merges[i].left, merges[i].right, (uint32_t)i, merges[i].id);
-        bpe->rank_ids[i] = merges[i].id;
-    }
-    bpe->n_merges = n;
-    kvi_mem_free(merges);
-    kvi_buf_free(&text);
-    return status;
-}
-
 /* -------------------------------------------------------------------------------------------------- whole model --- */
 static kvrt_status read_optional_text(model_reader *m, kvi_bytes *out)
 {
@@ -196,7 +112,7 @@ static kvrt_status read_key(model_reader *m)
         return kvi_json_peek(r) == KVI_JSON_ARRAY ? read_vocab_array(m) : read_vocab_object(m);
     if (kvi_json_key_is(r, "merges")) {
         m->has_merges = true;
-        if (m->has_vocab) return read_merges(m, r);
+        if (m->has_vocab) return kvi_load_merges(m->tok, r, m->error);
         m->merges_at = *r;
         kvi_json_skip(r);
         return r->error ? malformed(m) : KVRT_OK;
@@ -243,7 +159,7 @@ static kvrt_status finish_bpe(model_reader *m)
         return kvi_error_set(m->error, KVRT_FORMAT, "%s: unk_token is not in the vocabulary", tok->name);
     tok->unk_id = tok->bpe.unk_id;
     find_byte_ids(tok, tok->bpe.byte_ids);
-    return m->merges_at.text ? read_merges(m, &m->merges_at) : KVRT_OK;
+    return m->merges_at.text ? kvi_load_merges(m->tok, &m->merges_at, m->error) : KVRT_OK;
 }
 
 static kvrt_status finish_unigram(model_reader *m)

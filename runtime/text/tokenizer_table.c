@@ -52,7 +52,7 @@ static uint64_t hash_end(hasher *h, size_t len)
 bool kvi_string_table_init(kvi_string_table *table, size_t n)
 {
     size_t slots = slots_for(n);
-    table->slots = kvi_mem_zalloc(slots, sizeof *table->slots);
+    table->slots = kvi_mem_alloc_aligned(slots * sizeof *table->slots); /* zeroed, in huge pages where it is large */
     table->mask = slots - 1;
     table->n = 0;
     return table->slots != NULL;
@@ -79,28 +79,37 @@ bool kvi_string_table_put(kvi_string_table *table, const char *text, size_t len,
         if (!kvi_string_table_init(&bigger, table->mask + 1)) return false;
         for (size_t i = 0; i <= table->mask; i++)
             if (table->slots[i].text) place(&bigger, &table->slots[i]);
-        kvi_mem_free(table->slots);
+        kvi_mem_free_aligned(table->slots);
         *table = bigger;
     }
     place(table, &(kvi_string_slot){.text = text, .len = (uint32_t)len, .id = id});
     return true;
 }
 
-int32_t kvi_string_table_get2(const kvi_string_table *table, const char *a, size_t a_len, const char *b, size_t b_len)
+uint64_t kvi_string_hash(const char *a, size_t a_len, const char *b, size_t b_len)
 {
-    if (!table->slots) return -1;
-    size_t len = a_len + b_len;
     hasher h = {0};
     hash_add(&h, a, a_len);
     hash_add(&h, b, b_len);
-    size_t i = (size_t)hash_end(&h, len) & table->mask;
-    for (;; i = (i + 1) & table->mask) {
+    return hash_end(&h, a_len + b_len);
+}
+
+int32_t kvi_string_table_find(const kvi_string_table *table, uint64_t hash, const char *a, size_t a_len, const char *b,
+                              size_t b_len)
+{
+    if (!table->slots) return -1;
+    for (size_t i = (size_t)hash & table->mask;; i = (i + 1) & table->mask) {
         const kvi_string_slot *slot = &table->slots[i];
         if (!slot->text) return -1;
-        if (slot->len != len || (a_len && memcmp(slot->text, a, a_len) != 0)) continue;
+        if (slot->len != a_len + b_len || (a_len && memcmp(slot->text, a, a_len) != 0)) continue;
         if (b_len && memcmp(slot->text + a_len, b, b_len) != 0) continue;
         return slot->id;
     }
+}
+
+int32_t kvi_string_table_get2(const kvi_string_table *table, const char *a, size_t a_len, const char *b, size_t b_len)
+{
+    return kvi_string_table_find(table, kvi_string_hash(a, a_len, b, b_len), a, a_len, b, b_len);
 }
 
 int32_t kvi_string_table_get(const kvi_string_table *table, const char *text, size_t len)
@@ -110,14 +119,14 @@ int32_t kvi_string_table_get(const kvi_string_table *table, const char *text, si
 
 void kvi_string_table_free(kvi_string_table *table)
 {
-    kvi_mem_free(table->slots);
+    kvi_mem_free_aligned(table->slots);
     table->slots = NULL;
 }
 
 bool kvi_pair_table_init(kvi_pair_table *table, size_t n)
 {
     size_t slots = slots_for(n);
-    table->slots = kvi_mem_alloc(slots * sizeof *table->slots);
+    table->slots = kvi_mem_alloc_aligned(slots * sizeof *table->slots);
     table->mask = slots - 1;
     if (table->slots) memset(table->slots, 0xff, slots * sizeof *table->slots);
     return table->slots != NULL;
@@ -133,7 +142,7 @@ void kvi_pair_table_put(kvi_pair_table *table, int32_t left, int32_t right, uint
 
 void kvi_pair_table_free(kvi_pair_table *table)
 {
-    kvi_mem_free(table->slots);
+    kvi_mem_free_aligned(table->slots);
     table->slots = NULL;
 }
 

@@ -20,6 +20,10 @@ bool kvi_string_table_put(kvi_string_table *table, const char *text, size_t len,
 int32_t kvi_string_table_get(const kvi_string_table *table, const char *text, size_t len); /* -1: none */
 /* Id of the concatenation of two strings. */
 int32_t kvi_string_table_get2(const kvi_string_table *table, const char *a, size_t a_len, const char *b, size_t b_len);
+/* The same in steps, for many lookups at once: hash, then find. */
+uint64_t kvi_string_hash(const char *a, size_t a_len, const char *b, size_t b_len);
+int32_t kvi_string_table_find(const kvi_string_table *table, uint64_t hash, const char *a, size_t a_len, const char *b,
+                              size_t b_len);
 void kvi_string_table_free(kvi_string_table *table);
 
 typedef struct kvi_pair_slot {
