@@ -1,0 +1,380 @@
+/* op_cases_attention.c - ROPE_APPEND and ATTENTION against double-precision formulas. Attention is computed from K and V as the pool holds
+ * them, so that the error of a kernel and the rounding of a cache format stay apart. Every byte of the pool that no operation wrote is
+ * a NaN pattern: a kernel that looks at a position it must not see shows it. */
+#include "op_cases.h"
+#include "runtime/kv/half.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+typedef struct attention_case {
+    uint32_t dim, n_kv, per_kv, window, start, tokens, chunk, n_seqs;
+    kvi_kv_code plain;
+    bool rotate, qk_norm;
+    uint32_t rope_dims; /* 0: no RoPE */
+} attention_case;
+
+#define F32 KVI_KV_F32
+#define F16 KVI_KV_F16
+#define BF16 KVI_KV_BF16
+static const attention_case cases[] = {
+    /* dim kv per win start tokens chunk seqs plain rotate qk_norm rope */
+    {16, 2, 1, 0, 0, 1, 1, 1, F32, false, false, 16},      {16, 1, 8, 0, 0, 20, 7, 1, F16, true, false, 16},
+    {32, 2, 2, 0, 0, 127, 127, 1, F32, false, true, 32},   {32, 1, 4, 0, 0, 128, 128, 1, F16, false, false, 32},
+    {32, 1, 4, 0, 0, 129, 129, 1, BF16, true, false, 32},  {64, 1, 4, 0, 120, 20, 1, 1, F16, false, false, 64},
+    {64, 1, 3, 0, 100, 60, 8, 1, F32, true, true, 64},     {64, 2, 4, 0, 0, 260, 64, 1, F16, false, false, 64},
+    {80, 1, 2, 0, 0, 40, 16, 1, F16, true, false, 80},     {96, 1, 2, 0, 250, 12, 5, 1, F16, true, false, 96},
+    {96, 1, 1, 0, 0, 33, 33, 1, F32, false, true, 48},     {128, 1, 4, 0, 126, 5, 1, 1, BF16, true, false, 128},
+    {128, 1, 7, 0, 0, 140, 70, 1, F32, true, false, 128},  {192, 1, 2, 0, 127, 10, 3, 1, F16, true, false, 64},
+    {256, 1, 2, 0, 0, 30, 30, 1, F32, true, true, 256},    {256, 1, 1, 0, 255, 3, 1, 1, F16, false, false, 128},
+    {32, 1, 2, 1, 0, 20, 9, 1, F32, false, false, 32},     {32, 1, 2, 100, 0, 300, 50, 1, F32, false, false, 32},
+    {32, 1, 2, 128, 200, 140, 33, 1, F16, true, false, 32}, {32, 2, 2, 129, 380, 6, 1, 1, F16, false, false, 32},
+    {64, 1, 1, 100, 131000, 80, 40, 1, F32, false, false, 64}, {64, 1, 4, 0, 0, 10, 4, 1, F16, false, false, 0},
+    {32, 1, 2, 0, 0, 1, 1, 2, F16, false, false, 32},      {32, 2, 2, 0, 90, 50, 25, 2, F32, true, false, 32},
+};
+static const attention_case long_cases[] = {
+    {16, 1, 2, 0, 4090, 10, 1, 1, F16, false, false, 16},   {16, 1, 4, 0, 8300, 3, 3, 1, F32, true, false, 16},
+    {16, 2, 1, 5000, 12500, 2, 1, 1, F16, false, false, 16}, {32, 1, 1, 0, 4300, 30, 30, 1, F16, false, false, 32},
+};
+#define COUNT(a) (sizeof(a) / sizeof(a)[0])
+
+/* ----------------------------------------------------------------------------------------------------------- setup --- */
+typedef struct attention_rig {
+    op_rig rig;
+    attention_case c;
+    uint32_t n_heads, cols, n_pages, first_page; /* pages below first_page are outside every window */
+    op_matrix in, q_gain, k_gain;
+    double *inv_freq;
+    kvi_page_ref *pages[2];
+    kvi_rope rope;
+    kvi_op *attention;
+    double *kv[2]; /* (n_kv, 2, positions from first_page * 128, dim) as stored */
+} attention_rig;
+
+static uint32_t format_of(const attention_case *c) { return KVI_KV_FORMAT(c->plain, c->plain); }
+
+static void name_case(const attention_case *c, const char *what, char text[200])
+{
+    snprintf(text, 200, "%s (dim %u, %u x %u heads, window %u, %u + %u tokens by %u, %u seqs, code %d, rotate %d, norm %d, rope %u)", what, c->dim,
+             c->n_kv, c->per_kv, c->window, c->start, c->tokens, c->chunk, c->n_seqs, (int)c->plain, c->rotate, c->qk_norm, c->rope_dims);
+}
+
+/* Extents in descending order, so that nothing depends on pages being neighbours. */
+static uint64_t place_pages(attention_rig *a)
+{
+    const attention_case *c = &a->c;
+    const uint32_t units = kvi_kv_page_units(format_of(c), &a->rig.group.shape);
+    a->n_pages = (c->start + c->tokens + KVI_KV_PAGE - 1) / KVI_KV_PAGE;
+    a->first_page = c->window && c->start + 1 > c->window ? (c->start + 1 - c->window) / KVI_KV_PAGE : 0;
+    uint32_t unit = units * c->n_seqs * (a->n_pages - a->first_page);
+    const uint64_t pool = (uint64_t)unit * KVI_KV_UNIT;
+    for (uint32_t s = 0; s < c->n_seqs; s++) {
+        a->pages[s] = op_rig_memory(&a->rig, a->n_pages * sizeof *a->pages[s]);
+        for (uint32_t p = 0; p < a->n_pages; p++) {
+            bool gone = p < a->first_page;
+            if (!gone) unit -= units;
+            a->pages[s][p] = (kvi_page_ref){gone ? KVI_KV_NO_EXTENT : unit, format_of(c)};
+        }
+    }
+    return pool;
+}
+
+static bool open_case(attention_rig *a, const op_target *target, const attention_case *c, bool attend)
+{
+    memset(a, 0, sizeof *a);
+    a->c = *c;
+    a->n_heads = c->n_kv * c->per_kv;
+    a->cols = (a->n_heads + 2 * c->n_kv) * c->dim;
+    op_rig *rig = &a->rig;
+    op_rig_open(rig, target);
+    rig->group = (kvi_cache_group){{2, c->n_kv, c->dim}, c->window, c->rotate, c->plain};
+    kvi_buffer qkv = op_rig_buffer(rig, a->cols, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND);
+    a->in = op_rig_input(rig, qkv, c->tokens * c->n_seqs);
+    kvi_op *op = op_rig_op(rig, KVI_OP_ROPE_APPEND, qkv, qkv);
+    op->n_heads = a->n_heads;
+    op->group_layer = 1;
+    if (c->qk_norm) {
+        a->q_gain = op_rig_matrix(rig, 1, c->dim, KVI_F32, 1, 0.3, 0);
+        a->k_gain = op_rig_matrix(rig, 1, c->dim, KVI_F32, 1, 0.3, 0);
+        op->q_gain = a->q_gain.weight;
+        op->k_gain = a->k_gain.weight;
+    }
+    if (c->rope_dims) {
+        a->inv_freq = op_rig_memory(rig, c->rope_dims / 2 * sizeof(double));
+        for (uint32_t i = 0; i < c->rope_dims / 2; i++) a->inv_freq[i] = pow(10000, -2.0 * i / c->rope_dims);
+        a->rope = (kvi_rope){c->rope_dims, a->inv_freq, c->dim == 96 ? 1.25f : 1.0f};
+        op->rope = &a->rope;
+    }
+    kvi_buffer out = qkv;
+    if (attend) {
+        out = op_rig_buffer(rig, a->n_heads * c->dim, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND);
+        op = a->attention = op_rig_op(rig, KVI_OP_ATTENTION, qkv, out);
+        op->n_heads = a->n_heads;
+        op->group_layer = 1;
+        op->scale = (float)(1 / sqrt(c->dim));
+    }
+    op_rig_output(rig, out);
+    const uint64_t pool = place_pages(a);
+    return op_rig_load(rig, c->chunk * c->n_seqs, c->n_seqs, c->start + c->tokens, pool);
+}
+
+/* Byte offset of one row of K (side 0) or V (side 1) in the pool. */
+static uint64_t row_at(const attention_rig *a, uint32_t s, uint32_t kv_head, uint32_t side, uint32_t pos)
+{
+    const uint64_t row = (uint64_t)a->c.dim * kvi_kv_code_bits(a->c.plain) / 8;
+    return (uint64_t)a->pages[s][pos / KVI_KV_PAGE].unit * KVI_KV_UNIT + kvi_kv_record_off(format_of(&a->c), &a->rig.group.shape, 1, kv_head) +
+           (side * KVI_KV_PAGE + pos % KVI_KV_PAGE) * row;
+}
+
+/* NaN everywhere, then random rows for the positions before `start`. */
+static void fill_pool(attention_rig *a)
+{
+    const kvi_backend *backend = a->rig.target->backend;
+    const attention_case *c = &a->c;
+    unsigned char *bytes = malloc((size_t)a->rig.limits.pool_bytes), row[256 * 4];
+    assert_non_null(bytes);
+    memset(bytes, 0xff, (size_t)a->rig.limits.pool_bytes);
+    op_seed = 99; /* the first sequence is the same whether or not there is a second */
+    for (uint32_t s = 0; s < c->n_seqs; s++)
+        for (uint32_t pos = a->first_page * KVI_KV_PAGE; pos < c->start; pos++)
+            for (uint32_t i = 0; i < 2 * c->n_kv; i++) {
+                for (uint32_t k = 0; k < c->dim; k++) {
+                    float value = (float)op_normal();
+                    uint16_t h = c->plain == KVI_KV_F16 ? kvi_f32_to_f16(value) : kvi_f32_to_bf16(value);
+                    if (c->plain == KVI_KV_F32) memcpy(row + 4 * k, &value, 4);
+                    else memcpy(row + 2 * k, &h, 2);
+                }
+                memcpy(bytes + row_at(a, s, i / 2, i % 2, pos), row, (size_t)c->dim * kvi_kv_code_bits(c->plain) / 8);
+            }
+    assert_true(backend->pool_write(a->rig.device, 0, bytes, a->rig.limits.pool_bytes, NULL) >= KVRT_OK);
+    free(bytes);
+}
+
+/* Runs all tokens of all sequences; out (n_seqs * tokens, logits). */
+static void run_case(attention_rig *a, float *out)
+{
+    const attention_case *c = &a->c;
+    const uint32_t vocab = a->rig.program.vocab_size, most = c->chunk * c->n_seqs;
+    float *rows = calloc((size_t)most * vocab, sizeof *rows);
+    int32_t *ids = calloc(most, sizeof *ids);
+    assert_true(rows && ids);
+    for (uint32_t done = 0; done < c->tokens; done += c->chunk) {
+        const uint32_t n = c->tokens - done < c->chunk ? c->tokens - done : c->chunk;
+        const kvi_page_ref *tables[2] = {a->pages[0], a->pages[1]};
+        kvi_seq seqs[2];
+        for (uint32_t s = 0; s < c->n_seqs; s++) {
+            seqs[s] = (kvi_seq){s * n, n, c->start + done, &tables[s]};
+            for (uint32_t i = 0; i < n; i++) ids[s * n + i] = (int32_t)(s * c->tokens + done + i);
+        }
+        op_rig_step(&a->rig, &(kvi_step){.ids = ids, .n_rows = n * c->n_seqs, .seqs = seqs, .n_seqs = c->n_seqs}, done % 2, rows);
+        for (uint32_t s = 0; s < c->n_seqs; s++)
+            memcpy(out + ((size_t)s * c->tokens + done) * vocab, rows + (size_t)s * n * vocab, (size_t)n * vocab * sizeof *rows);
+    }
+    free(rows);
+    free(ids);
+}
+
+/* --------------------------------------------------------------------------------------------------------- formulas --- */
+static void rotate(double *h, uint32_t dim)
+{
+    const uint32_t block = dim & (~dim + 1);
+    double out[256];
+    for (uint32_t i = 0; i < dim; i++) {
+        out[i] = 0;
+        for (uint32_t j = 0; j < block; j++)
+            out[i] += (__builtin_popcount(i % block & j) % 2 ? -1 : 1) * h[i / block * block + j] / sqrt(block);
+    }
+    memcpy(h, out, dim * sizeof *h);
+}
+
+/* Head `head` (counted over q | k | v) of input row `id` at `pos`, as ROPE_APPEND defines it. */
+static void head_at(const attention_rig *a, uint32_t id, uint32_t head, uint32_t pos, double *h)
+{
+    const attention_case *c = &a->c;
+    const bool is_v = head >= a->n_heads + c->n_kv, is_q = head < a->n_heads;
+    const double *gain = is_q ? a->q_gain.values : a->k_gain.values;
+    memcpy(h, a->in.values + (size_t)id * a->cols + head * c->dim, c->dim * sizeof *h);
+    if (!is_v && gain) {
+        double squares = 0;
+        for (uint32_t i = 0; i < c->dim; i++) squares += h[i] * h[i];
+        for (uint32_t i = 0; i < c->dim; i++) h[i] *= gain[i] / sqrt(squares / c->dim + (double)1e-5f);
+    }
+    const uint32_t half = c->rope_dims / 2;
+    for (uint32_t i = 0; !is_v && i < half; i++) {
+        double angle = a->inv_freq[i] * pos, x = h[i], y = h[i + half], magnitude = (double)a->rope.magnitude;
+        h[i] = magnitude * (x * cos(angle) - y * sin(angle));
+        h[i + half] = magnitude * (y * cos(angle) + x * sin(angle));
+    }
+    if (c->rotate) rotate(h, c->dim);
+}
+
+/* Everything the sequence has in the pool, as double; largest |v| in the return value. */
+static double read_pool(attention_rig *a)
+{
+    const attention_case *c = &a->c;
+    const uint32_t base = a->first_page * KVI_KV_PAGE, n = c->start + c->tokens - base;
+    unsigned char *bytes = malloc((size_t)a->rig.limits.pool_bytes);
+    double largest = 0;
+    assert_non_null(bytes);
+    assert_true(a->rig.target->backend->pool_read(a->rig.device, 0, bytes, a->rig.limits.pool_bytes, NULL) >= KVRT_OK);
+    for (uint32_t s = 0; s < c->n_seqs; s++) {
+        double *to = a->kv[s] = op_rig_memory(&a->rig, (size_t)c->n_kv * 2 * n * c->dim * sizeof *to);
+        for (uint32_t i = 0; i < 2 * c->n_kv; i++)
+            for (uint32_t pos = base; pos < base + n; pos++)
+                for (uint32_t k = 0; k < c->dim; k++, to++) {
+                    const unsigned char *at = bytes + row_at(a, s, i / 2, i % 2, pos);
+                    float f;
+                    uint16_t u;
+                    memcpy(&f, at + 4 * (c->plain == KVI_KV_F32 ? k : 0), 4);
+                    memcpy(&u, at + 2 * (size_t)k, 2);
+                    *to = c->plain == KVI_KV_F32 ? f : c->plain == KVI_KV_F16 ? kvi_f16_to_f32(u) : kvi_bf16_to_f32(u);
+                    if (i % 2 && fabs(*to) > largest) largest = fabs(*to);
+                }
+    }
+    free(bytes);
+    return largest;
+}
+
+static void attend(const attention_rig *a, uint32_t s, uint32_t head, uint32_t pos, const double *q, double *out)
+{
+    const attention_case *c = &a->c;
+    const uint32_t base = a->first_page * KVI_KV_PAGE, n = c->start + c->tokens - base;
+    const double *k = a->kv[s] + (size_t)(head / c->per_kv) * 2 * n * c->dim, *v = k + (size_t)n * c->dim;
+    const uint32_t first = c->window && pos + 1 > c->window ? pos + 1 - c->window : base;
+    double *p = malloc(n * sizeof *p), top = -INFINITY, total = 0;
+    assert_non_null(p);
+    for (uint32_t t = first - base; t <= pos - base; t++) {
+        p[t] = 0;
+        for (uint32_t i = 0; i < c->dim; i++) p[t] += q[i] * k[(size_t)t * c->dim + i];
+        p[t] *= (double)a->attention->scale;
+        if (p[t] > top) top = p[t];
+    }
+    memset(out, 0, c->dim * sizeof *out);
+    for (uint32_t t = first - base; t <= pos - base; t++) {
+        double e = exp(p[t] - top);
+        total += e;
+        for (uint32_t i = 0; i < c->dim; i++) out[i] += e * v[(size_t)t * c->dim + i];
+    }
+    for (uint32_t i = 0; i < c->dim; i++) out[i] /= total;
+    if (c->rotate) rotate(out, c->dim);
+    free(p);
+}
+
+/* ----------------------------------------------------------------------------------------------------------- checks --- */
+static double norm_of(const double *h, uint32_t n)
+{
+    double squares = 0;
+    for (uint32_t i = 0; i < n; i++) squares += h[i] * h[i];
+    return sqrt(squares);
+}
+
+static void check_append(const attention_rig *a, const float *out)
+{
+    const attention_case *c = &a->c;
+    const op_target *target = a->rig.target;
+    const double ulp = c->plain == KVI_KV_F32 ? 0 : c->plain == KVI_KV_F16 ? 1.0 / 2048 : 1.0 / 256;
+    const uint32_t n = c->start + c->tokens - a->first_page * KVI_KV_PAGE, vocab = a->rig.program.vocab_size;
+    char text[200];
+    double h[256];
+    name_case(c, "rope_append", text);
+    for (uint32_t s = 0; s < c->n_seqs; s++)
+        for (uint32_t t = 0; t < c->tokens; t++)
+            for (uint32_t head = 0; head < a->n_heads + 2 * c->n_kv; head++) {
+                const uint32_t pos = c->start + t, kv = head - a->n_heads, side = kv / c->n_kv, at = pos - a->first_page * KVI_KV_PAGE;
+                head_at(a, s * c->tokens + t, head, pos, h);
+                const double rotary = target->rotary * norm_of(h, c->dim);
+                const double *stored = a->kv[s] + ((size_t)(kv % c->n_kv * 2 + side) * n + at) * c->dim;
+                for (uint32_t i = 0; i < c->dim; i++)
+                    if (head < a->n_heads)
+                        op_check(target, text, t, head * c->dim + i, (double)out[((size_t)s * c->tokens + t) * vocab + head * c->dim + i], h[i], rotary);
+                    else op_check(target, text, t, head * c->dim + i, stored[i], h[i], rotary + ulp * fabs(h[i]) + 6e-8);
+            }
+}
+
+static void check_attention(const attention_rig *a, const float *out, double largest)
+{
+    const attention_case *c = &a->c;
+    char text[200];
+    double q[256], want[256];
+    name_case(c, "attention", text);
+    for (uint32_t s = 0; s < c->n_seqs; s++)
+        for (uint32_t t = 0; t < c->tokens; t++)
+            for (uint32_t head = 0; head < a->n_heads; head++) {
+                head_at(a, s * c->tokens + t, head, c->start + t, q);
+                attend(a, s, head, c->start + t, q, want);
+                for (uint32_t i = 0; i < c->dim; i++)
+                    op_check(a->rig.target, text, t, head * c->dim + i,
+                             (double)out[(((size_t)s * c->tokens + t) * a->n_heads + head) * c->dim + i], want[i], a->rig.target->attention * largest);
+            }
+}
+
+static float *run_on(const op_target *target, const attention_case *c, bool attend_too, bool check, size_t *n_out)
+{
+    attention_rig *a = calloc(1, sizeof *a);
+    assert_non_null(a);
+    float *out = NULL;
+    if (open_case(a, target, c, attend_too)) {
+        *n_out = (size_t)c->n_seqs * c->tokens * a->rig.program.vocab_size;
+        out = calloc(*n_out, sizeof *out);
+        assert_non_null(out);
+        fill_pool(a);
+        run_case(a, out);
+        double largest = read_pool(a);
+        if (check && attend_too) check_attention(a, out, largest);
+        else if (check) check_append(a, out);
+    }
+    op_rig_close(&a->rig);
+    free(a);
+    return out;
+}
+
+static void check_all(const op_target *target, const attention_case *list, size_t n, bool attend_too)
+{
+    size_t n_out;
+    for (size_t i = 0; i < n; i++) free(run_on(target, &list[i], attend_too, true, &n_out));
+}
+
+void op_case_rope_append(const op_target *target) { check_all(target, cases, COUNT(cases), false); }
+void op_case_attention(const op_target *target) { check_all(target, cases, COUNT(cases), true); }
+void op_case_long_context(const op_target *target) { check_all(target, long_cases, COUNT(long_cases), true); }
+
+void op_case_attention_bits(const op_target *a, const op_target *b)
+{
+    for (size_t i = 0; i < COUNT(cases) + COUNT(long_cases); i++) {
+        const attention_case *c = i < COUNT(cases) ? &cases[i] : &long_cases[i - COUNT(cases)];
+        size_t n_a = 0, n_b = 0;
+        op_seed = i + 1;
+        float *first = run_on(a, c, true, false, &n_a);
+        op_seed = i + 1;
+        float *second = run_on(b, c, true, false, &n_b);
+        assert_int_equal(n_a, n_b);
+        if (first && second) assert_memory_equal(first, second, n_a * sizeof *first);
+        free(first);
+        free(second);
+    }
+}
+
+/* Two sequences in one step: the first has the bits that it has alone, as long as both steps are on the same side of the small-step limit. */
+void op_case_batch(const op_target *target)
+{
+    static const attention_case together[] = {{32, 2, 2, 0, 120, 20, 1, 2, F16, true, false, 32}, {64, 1, 4, 0, 4200, 2, 1, 2, F16, false, false, 64},
+                                              {32, 1, 2, 0, 0, 300, 50, 2, F32, false, false, 32}};
+    for (size_t i = 0; i < COUNT(together); i++) {
+        size_t n_both = 0, n_one = 0;
+        attention_case alone = together[i];
+        alone.n_seqs = 1;
+        op_seed = 3;
+        float *both = run_on(target, &together[i], true, true, &n_both);
+        op_seed = 3; /* the input table of one is the first half of the table of both */
+        float *one = run_on(target, &alone, true, true, &n_one);
+        if (both && one) assert_memory_equal(both, one, n_one * sizeof *one);
+        free(both);
+        free(one);
+    }
+}

@@ -1,0 +1,64 @@
+/* op_rig.h - a bench for one operation of any backend, through the backend table alone, so that the same cases run on every device.
+ * Inputs enter by EMBED from an F32 table (token id = row of the input), outputs leave by HEAD. An operand buffer is reached through
+ * NORM_LINEAR and left through LINEAR_ADD with the identity matrix, as the contracts demand. Where a norm is in the way it is made harmless
+ * by eps = 1e12 and a gain of 1e6: it passes values on to two f32 roundings. */
+#ifndef OP_RIG_H
+#define OP_RIG_H
+#include "kernels/backend.h"
+
+/* A backend, how to open it, and what it promises. */
+typedef struct op_target {
+    const char *name; /* "cpu avx512, 2 threads" */
+    const kvi_backend *backend;
+    kvi_device_options options;
+    double linear, attention, rotary, copy; /* limits, tolerance.h */
+    bool partial; /* UNSUPPORTED at load skips a case instead of failing it */
+} op_target;
+
+typedef struct op_matrix {
+    uint32_t n_out, n_in;
+    double *values; /* (n_out, n_in) as stored, after rounding to the type */
+    const kvi_weight *weight;
+} op_matrix;
+
+typedef struct op_rig {
+    const op_target *target;
+    kvi_device *device;
+    kvi_op ops[16];
+    kvi_buffer_desc buffers[8];
+    kvi_cache_group group;
+    kvi_program program;
+    kvi_limits limits;
+    void *blocks[64];
+    uint32_t n_blocks, n_ids;
+} op_rig;
+
+void op_rig_open(op_rig *rig, const op_target *target);
+void op_rig_close(op_rig *rig);
+void *op_rig_memory(op_rig *rig, size_t bytes); /* zeroed, lives as long as the rig */
+
+kvi_buffer op_rig_buffer(op_rig *rig, uint32_t cols, kvi_rows rows, kvi_precision precision);
+/* Random values of standard deviation `std` around `mean`, stored as dtype `misalign` bytes off every alignment. */
+op_matrix op_rig_matrix(op_rig *rig, uint32_t n_out, uint32_t n_in, kvi_dtype dtype, double mean, double std, uint32_t misalign);
+kvi_op *op_rig_op(op_rig *rig, kvi_op_kind kind, kvi_buffer in, kvi_buffer out);
+/* A random F32 table (n_ids, cols) whose row of a token's id stands in `to` from then on; returns the table's values. */
+op_matrix op_rig_input(op_rig *rig, kvi_buffer to, uint32_t n_ids);
+/* Makes the logits show `from`; last call before load. */
+void op_rig_output(op_rig *rig, kvi_buffer from);
+
+/* False: the backend refused, which `partial` targets may. */
+bool op_rig_load(op_rig *rig, uint32_t max_rows, uint32_t max_seqs, uint32_t max_ctx, uint64_t pool_bytes);
+/* One step; out (n_logit_rows, vocab). logit_rows NULL: every row. */
+void op_rig_step(op_rig *rig, const kvi_step *step, bool op_by_op, float *out);
+/* One step of one sequence of n_rows from position 0 that uses no cache, ids 0.. */
+void op_rig_rows(op_rig *rig, uint32_t n_rows, bool op_by_op, float *out);
+
+/* Randomness, the same on every machine. */
+extern uint64_t op_seed;
+double op_uniform(void); /* [0, 1) */
+double op_normal(void);
+
+/* Fails the running test, NaN included, unless |got - want| <= limit. */
+void op_check(const op_target *target, const char *what, uint32_t row, uint32_t col, double got, double want, double limit);
+
+#endif
