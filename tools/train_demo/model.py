@@ -26,7 +26,7 @@ class Shape:
 
 PRESETS = {
     "8m": Shape(),
-    "tiny": Shape(vocab=512, dim=128, n_layers=3, n_heads=2, n_kv_heads=1, ffn=256, ctx=2048),
+    "tiny": Shape(vocab=512, dim=128, n_layers=3, n_heads=2, n_kv_heads=1, ffn=192, ctx=2048),
     "30m": Shape(dim=512, n_layers=10, n_heads=8, n_kv_heads=4, ffn=1408, ctx=8192),
 }
 

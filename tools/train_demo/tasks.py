@@ -9,7 +9,9 @@ Owns the text of every task, so that training and the committed evaluation sets 
   chat     turns in the chat format: questions about lines just given, and requests to go on with a story
 Weights: random content (keys, numbers in the lines) hardly counts, answers count most, plain text counts 1.
 """
+import collections
 import random
+import re
 
 EOT, IM_START, IM_END = 0, 1, 2
 W_RANDOM, W_TEXT, W_PROMPT, W_ANSWER = 0.05, 1.0, 0.2, 4.0
@@ -22,6 +24,10 @@ class Tasks:
         # Keys are single tokens: plain lower-case words with a leading space.
         self.words = sorted(w[1:] for w in vocab if w[0] == "Ġ" and 4 <= len(w) - 1 <= 9 and w[1:].isalpha() and w[1:].islower()
                             and w[1:].isascii())
+        if len(self.words) < 200:  # a small vocabulary: then frequent words of the text, of several tokens
+            sample = tokenizer.decode(text_ids[:400_000].tolist())
+            counts = collections.Counter(re.findall(r"(?<= )[a-z]{4,9}(?= )", sample))
+            self.words = sorted(w for w, _ in counts.most_common(600))
         self.cache = {}
 
     def ids(self, text: str):
@@ -73,7 +79,7 @@ class Tasks:
         room = window - sum(len(p[0]) for p in parts) - sum(len(q[0]) for q in questions)
         while room < 0 and len(questions) > 1:
             room += len(questions.pop()[0])
-        gaps = [] if dense else sorted(rng.randrange(room + 1) for _ in range(len(parts) + len(questions) - 1))
+        gaps = [] if dense else sorted(rng.randrange(max(0, room) + 1) for _ in range(len(parts) + len(questions) - 1))
         order = parts + questions
         if not dense and rng.random() < 0.7:
             # Interleave: a question may stand anywhere after its line.
