@@ -196,7 +196,7 @@ static int by_offset(const void *a, const void *b)
 static kvrt_status check_cover(header_reader *h, size_t first)
 {
     kvi_checkpoint *c = h->c;
-    qsort(c->tensors + first, c->n_tensors - first, sizeof *c->tensors, by_offset);
+    if (c->n_tensors > first) qsort(c->tensors + first, c->n_tensors - first, sizeof *c->tensors, by_offset);
     const uint8_t *at = h->buffer;
     for (size_t i = first; i < c->n_tensors; i++) {
         if (c->tensors[i].data < at) return lie(h, c->tensors[i].name, "overlaps another tensor");
