@@ -1,5 +1,5 @@
-/* test_golden_demo.c - the demo models of examples/models against transformers: likelihood of every token of a full window, and greedy text,
- * through the public API. A model that is not in this checkout is skipped, visibly. */
+/* test_golden_demo.c - the demo models of examples/models against transformers: likelihood of every token of a full window, and greedy
+ * text, through the public API. A model that is not in this checkout is skipped, visibly. */
 #include "../../runtime/base/json.h"
 #include "../../runtime/base/os.h"
 #include "../../runtime/kvrt.h"
@@ -166,7 +166,7 @@ static void check_likelihoods(const char *name)
         kvrt_engine engine = open_model(cases[i].format);
         double error = worst_error(engine, &shift);
         print_message("%s, %s cache, %u tokens: worst %.2g, mean shift %.2g nats\n", name, cases[i].format, golden.n, error, shift);
-        if (!(error <= cases[i].most)) fail_msg("%s, %s: likelihood error %g, need at most %g", name, cases[i].format, error, cases[i].most);
+        if (!(error <= cases[i].most)) fail_msg("%s, %s: likelihood error %g, limit %g", name, cases[i].format, error, cases[i].most);
         kvrt_engine_close(engine);
     }
 }
