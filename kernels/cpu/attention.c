@@ -197,7 +197,7 @@ static void finish(const attention_task *t, float *acc, float l, float *out)
 {
     const uint32_t d = t->group->shape.head_dim;
     t->device->v->scale(acc, 1.0f / l, d);
-    if (t->group->rotate) kvi_cpu_hadamard(acc, d); /* H is its own inverse */
+    if (t->group->rotate) t->device->v->hadamard(acc, d); /* H is its own inverse */
     memcpy(out, acc, (size_t)d * 4);
 }
 

@@ -68,7 +68,5 @@ const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job); /* name o
 void kvi_cpu_rope_append(kvi_device *device, const kvi_op *op);
 const char *kvi_cpu_attention(kvi_device *device, const kvi_op *op);
 size_t kvi_cpu_attention_scratch(uint32_t head_dim); /* floats per thread */
-/* In place, orthonormal; the largest power of two dividing n, block-diagonal (KV.md section 1). */
-void kvi_cpu_hadamard(float *x, uint32_t n);
 
 #endif

@@ -1,46 +1,108 @@
 /* gemm_amx.c - see gemm_amx.h.
  * The weights are the A operand: a tile is 16 output rows x 32 k, read in place, so nothing of the model is repacked. The activations are
  * the B operand: 16 tokens x 32 k with pairs of k interleaved, packed once per operation. A step of the inner loop loads two tiles of
- * each and does four products, 32 outputs x 32 tokens. */
+ * each and does four products, 32 outputs x 32 tokens. Outputs are the inner of the two outer loops: a task's weights (at most half a
+ * megabyte) and 32 packed tokens stay in L2, while the other order streams all tokens past every 32 outputs. */
 #include "gemm_amx.h"
 
 #if defined(__x86_64__)
 #include "amx.h"
-#include "../../runtime/kv/half.h"
 
+#include <immintrin.h>
 #include <string.h>
 
 #define TILE_BYTES 1024u
 
 size_t kvi_amx_packed_bytes(uint32_t n_rows, uint32_t n_in) { return (size_t)((n_rows + 31u) / 32u * 2u) * (n_in / 32u) * TILE_BYTES; }
 
+/* (16, 16) words in place: rows become columns. */
+static void transpose(__m512i r[16])
+{
+    __m512i t[16];
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4) {
+        r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+        r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+        r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+        r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+    for (int i = 0; i < 4; i++) { /* r[i + 4 q] holds column i of every lane, rows 4 q .. 4 q + 3 */
+        __m512i ab = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88), cd = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
+        __m512i AB = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd), CD = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
+        t[i] = _mm512_shuffle_i32x4(ab, cd, 0x88);
+        t[i + 4] = _mm512_shuffle_i32x4(AB, CD, 0x88);
+        t[i + 8] = _mm512_shuffle_i32x4(ab, cd, 0xdd);
+        t[i + 12] = _mm512_shuffle_i32x4(AB, CD, 0xdd);
+    }
+    memcpy(r, t, sizeof t);
+}
+
+/* Bits of 16 floats rounded to BF16, to nearest even, in the low half of each word; NaN stays NaN. */
+static __m512i round_bf16(__m512 x)
+{
+    const __m512i u = _mm512_castps_si512(x), high = _mm512_srli_epi32(u, 16);
+    const __m512i bias = _mm512_add_epi32(_mm512_set1_epi32(0x7fff), _mm512_and_si512(high, _mm512_set1_epi32(1)));
+    const __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(u, bias), 16);
+    return _mm512_mask_or_epi32(rounded, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), high, _mm512_set1_epi32(0x40));
+}
+
 void kvi_amx_pack_block(const float *x, uint32_t n_rows, uint32_t n_in, uint32_t block, void *packed)
 {
-    uint16_t *tile = (uint16_t *)packed + (size_t)block * (n_in / 32u) * (TILE_BYTES / 2u);
-    for (uint32_t k = 0; k < n_in; k += 32, tile += TILE_BYTES / 2u) {
-        uint16_t rows[16][32];
+    uint8_t *tile = (uint8_t *)packed + (size_t)block * (n_in / 32u) * TILE_BYTES;
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30), odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+    for (uint32_t k = 0; k < n_in; k += 32, tile += TILE_BYTES) {
+        __m512i rows[16]; /* word p of row r: elements 2 p and 2 p + 1 of the row */
         for (uint32_t r = 0; r < 16; r++) {
-            uint32_t row = block * 16 + r;
-            for (uint32_t i = 0; i < 32; i++) rows[r][i] = row < n_rows ? kvi_f32_to_bf16(x[(size_t)row * n_in + k + i]) : 0;
+            rows[r] = _mm512_setzero_si512();
+            if (block * 16 + r >= n_rows) continue;
+            const float *from = x + (size_t)(block * 16 + r) * n_in + k;
+            const __m512i a = round_bf16(_mm512_loadu_ps(from)), b = round_bf16(_mm512_loadu_ps(from + 16));
+            rows[r] = _mm512_or_si512(_mm512_permutex2var_epi32(a, even, b), _mm512_slli_epi32(_mm512_permutex2var_epi32(a, odd, b), 16));
         }
-        for (uint32_t pair = 0; pair < 16; pair++)
-            for (uint32_t r = 0; r < 16; r++) {
-                tile[pair * 32 + 2 * r] = rows[r][2 * pair];
-                tile[pair * 32 + 2 * r + 1] = rows[r][2 * pair + 1];
-            }
+        transpose(rows);
+        memcpy(tile, rows, TILE_BYTES);
     }
 }
 
 /* out (16 outputs, 16 tokens) to y[token][output] */
 static void put_tile(float out[16][16], uint32_t first_token, uint32_t n_rows, const float *bias, bool add, float *y, size_t ldy)
 {
+    __m512i rows[16];
+    const __m512 b = bias ? _mm512_loadu_ps(bias) : _mm512_setzero_ps();
+    memcpy(rows, out, sizeof rows);
+    transpose(rows);
     for (uint32_t t = 0; t < 16 && first_token + t < n_rows; t++) {
         float *row = y + (size_t)(first_token + t) * ldy;
-        for (uint32_t o = 0; o < 16; o++) {
-            float value = out[o][t] + (bias ? bias[o] : 0.0f);
-            row[o] = add ? row[o] + value : value;
-        }
+        __m512 value = _mm512_add_ps(_mm512_castsi512_ps(rows[t]), b);
+        _mm512_storeu_ps(row, add ? _mm512_add_ps(_mm512_loadu_ps(row), value) : value);
     }
+}
+
+/* out[2 i + j]: outputs 16 i .. of a, tokens 16 j .. of b, over `steps` tiles of 32 k. */
+static void multiply(const uint8_t *a, size_t row, const uint8_t *b, size_t steps, float out[4][16][16])
+{
+    const uint8_t *a1 = a + 16 * row, *b1 = b + steps * TILE_BYTES;
+    KVI_AMX_ZERO(0);
+    KVI_AMX_ZERO(1);
+    KVI_AMX_ZERO(2);
+    KVI_AMX_ZERO(3);
+    for (size_t k = 0; k < steps; k++) {
+        KVI_AMX_LOAD(4, a + k * 64, row);
+        KVI_AMX_LOAD(6, b + k * TILE_BYTES, 64);
+        KVI_AMX_LOAD(7, b1 + k * TILE_BYTES, 64);
+        KVI_AMX_LOAD(5, a1 + k * 64, row);
+        KVI_AMX_DP_BF16(0, 4, 6);
+        KVI_AMX_DP_BF16(1, 4, 7);
+        KVI_AMX_DP_BF16(2, 5, 6);
+        KVI_AMX_DP_BF16(3, 5, 7);
+    }
+    KVI_AMX_STORE(0, out[0], 64);
+    KVI_AMX_STORE(1, out[1], 64);
+    KVI_AMX_STORE(2, out[2], 64);
+    KVI_AMX_STORE(3, out[3], 64);
 }
 
 void kvi_amx_gemm(const void *w, uint32_t n_out, uint32_t n_in, const void *packed, uint32_t n_rows, const float *bias, bool add,
@@ -53,28 +115,9 @@ void kvi_amx_gemm(const void *w, uint32_t n_out, uint32_t n_in, const void *pack
     kvi_amx_configure(&config);
     const size_t row = (size_t)n_in * 2u, steps = n_in / 32u;
     float out[4][16][16];
-    for (uint32_t o = 0; o < n_out; o += 32)
-        for (uint32_t t = 0; t < n_rows; t += 32) {
-            const uint8_t *a0 = (const uint8_t *)w + (size_t)o * row, *a1 = a0 + 16 * row;
-            const uint8_t *b0 = (const uint8_t *)packed + (size_t)(t / 16) * steps * TILE_BYTES, *b1 = b0 + steps * TILE_BYTES;
-            KVI_AMX_ZERO(0);
-            KVI_AMX_ZERO(1);
-            KVI_AMX_ZERO(2);
-            KVI_AMX_ZERO(3);
-            for (size_t k = 0; k < steps; k++) {
-                KVI_AMX_LOAD(4, a0 + k * 64, row);
-                KVI_AMX_LOAD(6, b0 + k * TILE_BYTES, 64);
-                KVI_AMX_DP_BF16(0, 4, 6);
-                KVI_AMX_LOAD(7, b1 + k * TILE_BYTES, 64);
-                KVI_AMX_DP_BF16(1, 4, 7);
-                KVI_AMX_LOAD(5, a1 + k * 64, row);
-                KVI_AMX_DP_BF16(2, 5, 6);
-                KVI_AMX_DP_BF16(3, 5, 7);
-            }
-            KVI_AMX_STORE(0, out[0], 64);
-            KVI_AMX_STORE(1, out[1], 64);
-            KVI_AMX_STORE(2, out[2], 64);
-            KVI_AMX_STORE(3, out[3], 64);
+    for (uint32_t t = 0; t < n_rows; t += 32)
+        for (uint32_t o = 0; o < n_out; o += 32) {
+            multiply((const uint8_t *)w + (size_t)o * row, row, (const uint8_t *)packed + (size_t)(t / 16) * steps * TILE_BYTES, steps, out);
             for (uint32_t q = 0; q < 4; q++)
                 put_tile(out[q], t + 16 * (q & 1), n_rows, bias ? bias + o + 16 * (q >> 1) : NULL, add, y + o + 16 * (q >> 1), ldy);
         }

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #define GEMV_ROWS 256u /* most rows of a gemv task */
-#define AMX_ROWS 256u
+#define AMX_TASK_BYTES (512u * 1024u) /* weights of an AMX task: stay in L2 while all tokens pass */
 
 typedef struct linear_task {
     kvi_device *device;
@@ -166,7 +166,9 @@ const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job)
     }
 #if defined(__x86_64__)
     if (amx_fits(device, job)) {
-        t.rows_per_task = AMX_ROWS;
+        t.rows_per_task = AMX_TASK_BYTES / (job->n_in * 2u) / 32u * 32u;
+        if (t.rows_per_task < 32u) t.rows_per_task = 32u;
+        if (t.rows_per_task > 256u) t.rows_per_task = 256u;
         plan_tasks(&t, n_weights);
         kvi_workers_run(device->workers, amx_pack_task, &t, (job->n_rows + 31) / 32 * 2);
         kvi_workers_run(device->workers, amx_task, &t, t.first_task[n_weights]);

@@ -1,22 +1,6 @@
 /* rope_append.c - QK norm, RoPE, rotation, and the append of K and V to their pages. One task per row and KV head. */
 #include "device_cpu.h"
 
-#include <math.h>
-
-void kvi_cpu_hadamard(float *x, uint32_t n)
-{
-    uint32_t block = n & (~n + 1u); /* largest power of two dividing n */
-    float norm = 1.0f / sqrtf((float)block);
-    for (uint32_t half = 1; half < block; half *= 2)
-        for (uint32_t i = 0; i < n; i += 2 * half)
-            for (uint32_t j = i; j < i + half; j++) {
-                float a = x[j], b = x[j + half];
-                x[j] = a + b;
-                x[j + half] = a - b;
-            }
-    for (uint32_t i = 0; i < n; i++) x[i] *= norm;
-}
-
 typedef struct append_task {
     kvi_device *device;
     const kvi_op *op;
@@ -39,7 +23,7 @@ static void norm_and_rope(const append_task *t, float *head, const kvi_weight *g
             head[i + half] = b * c[i] + a * s[i];
         }
     }
-    if (t->group->rotate) kvi_cpu_hadamard(head, d);
+    if (t->group->rotate) t->device->v->hadamard(head, d);
 }
 
 static void append_one(void *arg, uint32_t task, uint32_t thread)
@@ -54,7 +38,7 @@ static void append_one(void *arg, uint32_t task, uint32_t thread)
     (void)thread;
     for (uint32_t h = 0; h < per_kv; h++) norm_and_rope(t, base + (size_t)(kv_head * per_kv + h) * d, t->op->q_gain, row);
     norm_and_rope(t, k, t->op->k_gain, row);
-    if (group->rotate) kvi_cpu_hadamard(v, d);
+    if (group->rotate) device->v->hadamard(v, d);
 
     uint32_t pos = device->row_pos[row];
     const kvi_page_ref *page = &device->step.seqs[device->row_seq[row]].pages[t->op->group][pos >> KVI_KV_PAGE_SHIFT];

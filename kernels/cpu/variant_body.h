@@ -296,46 +296,109 @@ static inline vf vexp(vf x)
     return (vf)((((vi)scaled & ~dead) & ~is_nan) | ((vi)x & is_nan));
 }
 
+static inline vf load_part(const float *p, uint32_t n, float rest)
+{
+    float parts[VW];
+    for (uint32_t i = 0; i < VW; i++) parts[i] = i < n ? p[i] : rest;
+    return load(parts);
+}
+static inline void store_part(float *p, uint32_t n, vf v)
+{
+    float parts[VW];
+    store(parts, v);
+    for (uint32_t i = 0; i < n; i++) p[i] = parts[i];
+}
+
+static inline vf silu_vec(vf g, vf u)
+{
+    const vf top = splat(88.0f);
+    vf minus = -g;
+    vi big = minus > top;
+    minus = (vf)(((vi)minus & ~big) | ((vi)top & big));
+    return g / (splat(1.0f) + vexp(minus)) * u;
+}
+
 static void silu_mul(float *gate, const float *up, uint32_t n)
 {
-    const vf one = splat(1.0f), top = splat(88.0f);
-    for (uint32_t i = 0; i < n; i += VW) {
-        uint32_t m = n - i < VW ? n - i : VW;
-        vf g = (vf){0}, u = (vf){0};
-        memcpy(&g, gate + i, (size_t)m * 4);
-        memcpy(&u, up + i, (size_t)m * 4);
-        vf minus = -g;
-        vi big = minus > top;
-        minus = (vf)(((vi)minus & ~big) | ((vi)top & big));
-        vf y = g / (one + vexp(minus)) * u;
-        memcpy(gate + i, &y, (size_t)m * 4);
+    uint32_t i = 0;
+    for (; i + VW <= n; i += VW) store(gate + i, silu_vec(load(gate + i), load(up + i)));
+    if (i < n) store_part(gate + i, n - i, silu_vec(load_part(gate + i, n - i, 0), load_part(up + i, n - i, 0)));
+}
+
+/* Largest of s and `top`; NaNs are passed over. */
+static float largest(const float *s, uint32_t n, float top)
+{
+    vf most = splat(top);
+    uint32_t i = 0;
+    for (; i + VW <= n; i += VW) {
+        vf x = load(s + i);
+        vi more = x > most;
+        most = (vf)(((vi)x & more) | ((vi)most & ~more));
     }
+    for (; i < n; i++) top = s[i] > top ? s[i] : top;
+    for (uint32_t k = 0; k < VW; k++) top = most[k] > top ? most[k] : top;
+    return top;
 }
 
 static float softmax_step(float *s, uint32_t n, float *m, float *l)
 {
-    float top = *m;
-    for (uint32_t i = 0; i < n; i++) {
-        if (s[i] > top) top = s[i];
-        if (s[i] != s[i]) top = s[i]; /* NaN must come out, not vanish */
-    }
-    if (top == -INFINITY) {
+    const float top = largest(s, n, *m);
+    bool nothing = top == -INFINITY; /* a NaN must come out, not vanish: then exp(NaN) below makes the sum NaN */
+    for (uint32_t i = 0; nothing && i < n; i++) nothing = s[i] == s[i];
+    if (nothing) {
         memset(s, 0, (size_t)n * 4);
         return 1.0f;
     }
     vf total = (vf){0};
-    for (uint32_t i = 0; i < n; i += VW) {
-        uint32_t len = n - i < VW ? n - i : VW;
-        vf x = splat(-INFINITY);
-        memcpy(&x, s + i, (size_t)len * 4);
-        vf e = vexp(x - splat(top));
+    uint32_t i = 0;
+    for (; i + VW <= n; i += VW) {
+        vf e = vexp(load(s + i) - splat(top));
         total += e;
-        memcpy(s + i, &e, (size_t)len * 4);
+        store(s + i, e);
+    }
+    if (i < n) {
+        vf e = vexp(load_part(s + i, n - i, -INFINITY) - splat(top));
+        total += e;
+        store_part(s + i, n - i, e);
     }
     float factor = *m == -INFINITY ? 0.0f : expf(*m - top);
     *l = *l * factor + sum(total);
     *m = top;
     return factor;
+}
+
+/* Walsh-Hadamard over blocks of the largest power of two that divides n. Stages of 1, 2 and 4 (and 8) apart stay inside a vector. */
+static void hadamard(float *x, uint32_t n)
+{
+    const uint32_t block = n & (~n + 1u);
+    for (uint32_t i = 0; i + 4 <= n && block >= 4; i += 4) {
+        float a = x[i] + x[i + 1], b = x[i] - x[i + 1], c = x[i + 2] + x[i + 3], d = x[i + 2] - x[i + 3];
+        x[i] = a + c, x[i + 1] = b + d, x[i + 2] = a - c, x[i + 3] = b - d;
+    }
+    typedef float v4 __attribute__((vector_size(16)));
+    for (uint32_t half = block >= 4 ? 4 : 1; half < block; half *= 2)
+        for (uint32_t i = 0; i < n; i += 2 * half) {
+            uint32_t j = i;
+            for (; half >= VW && j < i + half; j += VW) {
+                vf a = load(x + j), b = load(x + j + half);
+                store(x + j, a + b);
+                store(x + j + half, a - b);
+            }
+            for (; half >= 4 && j < i + half; j += 4) {
+                v4 a, b, up, down;
+                memcpy(&a, x + j, sizeof a);
+                memcpy(&b, x + j + half, sizeof b);
+                up = a + b, down = a - b;
+                memcpy(x + j, &up, sizeof up);
+                memcpy(x + j + half, &down, sizeof down);
+            }
+            for (; j < i + half; j++) {
+                float a = x[j], b = x[j + half];
+                x[j] = a + b;
+                x[j + half] = a - b;
+            }
+        }
+    scale(x, 1.0f / sqrtf((float)block), n);
 }
 
 /* ------------------------------------------------------------------------------------------------------- bandwidth --- */
@@ -364,4 +427,4 @@ static uint64_t read_streams(const void *data, uint64_t bytes, uint32_t n_stream
 #define TEXT(v) TEXT_(v)
 const kvi_cpu_variant TABLE_NAME(VARIANT) = {
     .name = TEXT(VARIANT), .panel = PANEL, .gemv = gemv, .pack = pack, .panel_mac = panel_mac, .unpack = unpack, .widen = widen, .narrow = narrow,
-    .rmsnorm = rmsnorm, .silu_mul = silu_mul, .softmax_step = softmax_step, .scale = scale, .read_streams = read_streams};
+    .rmsnorm = rmsnorm, .silu_mul = silu_mul, .softmax_step = softmax_step, .scale = scale, .hadamard = hadamard, .read_streams = read_streams};
