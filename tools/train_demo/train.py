@@ -19,10 +19,11 @@ from tasks import Tasks, evaluation_set
 
 # (share of the time, window, mix of kinds); the batch is a fixed number of tokens.
 STAGES = [
-    (0.40, 256, {"text": 0.28, "echo": 0.16, "dense": 0.40, "repeat": 0.06, "lines": 0.06, "chat": 0.04}),
-    (0.14, 512, {"text": 0.50, "dense": 0.18, "lines": 0.16, "copy": 0.05, "echo": 0.04, "chat": 0.07}),
-    (0.23, 2048, {"text": 0.58, "dense": 0.08, "lines": 0.22, "copy": 0.05, "chat": 0.07}),
-    (0.23, 4096, {"text": 0.66, "dense": 0.03, "lines": 0.20, "copy": 0.04, "chat": 0.07}),
+    (0.46, 256, {"text": 0.28, "echo": 0.16, "dense": 0.40, "repeat": 0.06, "lines": 0.06, "chat": 0.04}),
+    (0.21, 256, {"text": 0.18, "echo": 0.22, "dense": 0.22, "repeat": 0.38}),
+    (0.12, 512, {"text": 0.55, "dense": 0.14, "lines": 0.14, "repeat": 0.06, "copy": 0.04, "chat": 0.07}),
+    (0.14, 2048, {"text": 0.62, "dense": 0.06, "lines": 0.20, "copy": 0.05, "chat": 0.07}),
+    (0.07, 4096, {"text": 0.72, "lines": 0.20, "copy": 0.03, "chat": 0.05}),
 ]
 
 

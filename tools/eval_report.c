@@ -1,0 +1,108 @@
+/* eval_report.c - what `kvrt eval` prints and draws. */
+#include "eval.h"
+
+#include <errno.h>
+#include <math.h>
+#include <string.h>
+
+static double mean(double sum, uint64_t n) { return n ? sum / (double)n : 0; }
+static double percent(uint64_t part, uint64_t n) { return n ? 100.0 * (double)part / (double)n : 0; }
+
+static void print_retrieval_table(const eval *e)
+{
+    printf("\nretrieval, exact match %% by distance in tokens\n%-6s", "kv");
+    for (unsigned d = 0; d < e->reference.n_distances; d++) printf(" %6llu", (unsigned long long)e->reference.retrieval[d].distance);
+    for (unsigned k = 0; k <= e->n_formats; k++) {
+        const eval_format *f = k ? &e->formats[k - 1] : &e->reference;
+        printf("\n%-6s", f->kv);
+        for (unsigned d = 0; d < f->n_distances; d++) printf(" %6.1f", percent(f->retrieval[d].right, f->retrieval[d].asked));
+    }
+    printf("\n");
+}
+
+void eval_print_table(const eval *e)
+{
+    if (e->n_tokens) {
+        printf("mode %s, %llu tokens, reference f16: perplexity %.4f\n\n", e->decode ? "decode" : "prefill", (unsigned long long)e->n_tokens,
+               exp(mean(e->reference.all.nll, e->reference.all.n)));
+        printf("%-6s %8s %12s %11s %9s %11s %11s %11s %8s\n", "kv", "bits", "bytes/token", "perplexity", "vs f16", "KLD mean", "KLD median", "KLD 99.9%", "top-1");
+        for (unsigned k = 0; k < e->n_formats; k++) {
+            const eval_format *f = &e->formats[k];
+            double ppl = exp(mean(f->all.nll, f->all.n)), base = exp(mean(e->reference.all.nll, e->reference.all.n));
+            printf("%-6s %8.4f %12.0f %11.4f %+8.3f%% %11.3g %11.3g %11.3g %7.2f%%\n", f->kv, f->bits_per_element, f->bytes_per_token, ppl,
+                   100 * (ppl / base - 1), mean(f->all.kld, f->all.n), f->kld_p50, f->kld_p999, percent(f->all.same_top, f->all.n));
+        }
+    }
+    if (e->reference.n_distances) print_retrieval_table(e);
+}
+
+static void print_retrieval_json(const eval_format *f)
+{
+    printf(",\"retrieval\":[");
+    for (unsigned d = 0; d < f->n_distances; d++)
+        printf("%s{\"distance\":%llu,\"asked\":%llu,\"exact\":%.4f}", d ? "," : "", (unsigned long long)f->retrieval[d].distance,
+               (unsigned long long)f->retrieval[d].asked, percent(f->retrieval[d].right, f->retrieval[d].asked) / 100);
+    printf("]");
+}
+
+void eval_print_json(const eval *e)
+{
+    printf("{\"mode\":\"%s\",\"n_tokens\":%llu,\"reference\":{\"kv\":\"f16\",\"ppl\":%.6f", e->decode ? "decode" : "prefill", (unsigned long long)e->n_tokens,
+           exp(mean(e->reference.all.nll, e->reference.all.n)));
+    print_retrieval_json(&e->reference);
+    printf("},\"formats\":[");
+    for (unsigned k = 0; k < e->n_formats; k++) {
+        const eval_format *f = &e->formats[k];
+        printf("%s{\"kv\":\"%s\",\"bits_per_element\":%.4f,\"bytes_per_token\":%.1f,\"ppl\":%.6f,\"kld_mean\":%.6g,\"kld_p50\":%.6g,\"kld_p999\":%.6g,\"top1\":%.5f",
+               k ? "," : "", f->kv, f->bits_per_element, f->bytes_per_token, exp(mean(f->all.nll, f->all.n)), mean(f->all.kld, f->all.n), f->kld_p50,
+               f->kld_p999, percent(f->all.same_top, f->all.n) / 100);
+        print_retrieval_json(f);
+        printf(",\"buckets\":[");
+        for (unsigned b = 0; b < EVAL_BUCKETS; b++)
+            printf("%s{\"from\":%llu,\"n\":%llu,\"ppl\":%.6f,\"kld_mean\":%.6g,\"top1\":%.5f}", b ? "," : "",
+                   (unsigned long long)(b * e->n_tokens / EVAL_BUCKETS), (unsigned long long)f->buckets[b].n, exp(mean(f->buckets[b].nll, f->buckets[b].n)),
+                   mean(f->buckets[b].kld, f->buckets[b].n), percent(f->buckets[b].same_top, f->buckets[b].n) / 100);
+        printf("]}");
+    }
+    printf("]}\n");
+}
+
+bool eval_plot(const eval *e, const char *path)
+{
+    enum { W = 640, H = 400, LEFT = 70, RIGHT = 40, TOP = 30, BOTTOM = 50 };
+    FILE *svg = fopen(path, "w");
+    if (!svg) {
+        fprintf(stderr, "kvrt eval: %s: %s\n", path, strerror(errno));
+        return false;
+    }
+    double low = 0, high = -12, bits = 2;
+    for (unsigned k = 0; k < e->n_formats; k++) {
+        double kld = log10(fmax(mean(e->formats[k].all.kld, e->formats[k].all.n), 1e-9));
+        low = fmin(low, floor(kld));
+        high = fmax(high, ceil(kld));
+        bits = fmax(bits, ceil(e->formats[k].bits_per_element));
+    }
+    if (high <= low) high = low + 1;
+    fprintf(svg, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n", W, H);
+    for (double y = low; y <= high; y++) {
+        double at = TOP + (high - y) / (high - low) * (H - TOP - BOTTOM);
+        fprintf(svg, "<line x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"#ddd\"/><text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">1e%.0f</text>\n", LEFT, W - RIGHT, at, at, LEFT - 6, at + 4, y);
+    }
+    for (double b = 0; b <= bits; b += 1 + (bits > 9)) {
+        double at = LEFT + b / bits * (W - LEFT - RIGHT);
+        fprintf(svg, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%.0f</text>\n", at, H - BOTTOM + 18, b);
+    }
+    fprintf(svg, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">bits per element</text><text x=\"14\" y=\"%d\" transform=\"rotate(-90 14 %d)\" text-anchor=\"middle\">mean KL divergence from f16 (nats)</text>\n",
+            (W + LEFT - RIGHT) / 2, H - 12, H / 2, H / 2);
+    for (unsigned k = 0; k < e->n_formats; k++) {
+        const eval_format *f = &e->formats[k];
+        double kld = log10(fmax(mean(f->all.kld, f->all.n), 1e-9));
+        double x = LEFT + f->bits_per_element / bits * (W - LEFT - RIGHT), y = TOP + (high - kld) / (high - low) * (H - TOP - BOTTOM);
+        fprintf(svg, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"4\" fill=\"#1f6feb\"/><text x=\"%.1f\" y=\"%.1f\">%s</text>\n", x, y, x + 7, y - 5, f->kv);
+    }
+    fprintf(svg, "</svg>\n");
+    bool ok = ferror(svg) == 0;
+    ok = fclose(svg) == 0 && ok;
+    if (!ok) fprintf(stderr, "kvrt eval: %s: %s\n", path, strerror(errno));
+    return ok;
+}
