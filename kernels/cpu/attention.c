@@ -31,6 +31,8 @@ typedef struct stage {
     float *part;   /* (QUERY_BLOCK, D) one packed page's p . codes */
 } stage;
 
+/* Up to this many queries read plain pages in place; for more, panels that are made once are worth their cost. */
+#define DIRECT_QUERIES 16u
 #define PAD 64u /* widest panel, rounded up */
 static uint32_t padded(uint32_t d) { return (d + PAD - 1) / PAD * PAD; }
 
@@ -173,9 +175,13 @@ static void attend_page(const attention_task *t, const kvi_seq *seq, uint32_t pa
     const uint8_t *record = t->device->pool + (uint64_t)ref->unit * KVI_KV_UNIT +
                             kvi_kv_record_off(ref->format, &t->group->shape, t->op->group_layer, kv_head);
     const bool k_packed = !kvi_kv_code_is_plain(k_code), v_packed = !kvi_kv_code_is_plain(v_code);
-    if (k_packed) stage_packed_k(v, record, k_code, d, s);
-    else stage_plain_k(v, record, k_code, d, n, s);
-    score_page(v, k_packed, d, n, n_queries, s);
+    const bool direct = n_queries <= DIRECT_QUERIES && d % (v->panel / 2u) == 0;
+    if (direct && !k_packed) v->score(record, (kvi_dtype)k_code, n, d, s->q, n_queries, s->scores, KVI_KV_PAGE);
+    else {
+        if (k_packed) stage_packed_k(v, record, k_code, d, s);
+        else stage_plain_k(v, record, k_code, d, n, s);
+        score_page(v, k_packed, d, n, n_queries, s);
+    }
     for (uint32_t i = 0; i < n_queries; i++) {
         float *score = s->scores + (size_t)i * KVI_KV_PAGE;
         uint32_t pos = seq->pos + (first_query + i) / t->per_kv;
@@ -188,6 +194,10 @@ static void attend_page(const attention_task *t, const kvi_seq *seq, uint32_t pa
         if (factor != 1.0f) v->scale(s->acc + (size_t)i * d, factor, d);
     }
     record += kvi_kv_k_side(k_code, d).bytes;
+    if (direct && !v_packed) {
+        v->blend(record, (kvi_dtype)v_code, n, d, s->scores, KVI_KV_PAGE, n_queries, s->acc);
+        return;
+    }
     if (v_packed) stage_packed_v(v, record, v_code, d, s);
     else stage_plain_v(v, record, v_code, d, n, s);
     value_page(v, v_packed, d, n, n_queries, s);

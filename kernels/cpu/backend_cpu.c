@@ -195,7 +195,7 @@ static kvrt_status check_program(const kvi_program *program, const kvi_limits *l
     const uint32_t plain = (1u << KVI_KV_F32) | (1u << KVI_KV_F16) | (1u << KVI_KV_BF16);
     for (uint32_t g = 0; (limits->page_formats & ~plain) && g < program->n_groups; g++)
         if (program->groups[g].shape.head_dim % 16)
-            return kvi_error_set(error, KVRT_UNSUPPORTED, "attention: head_dim %u with a quantized cache, need a multiple of 16",
+            return kvi_error_set(error, KVRT_UNSUPPORTED, "attention: head_dim %u with a quantized cache, need a multiple of 16 (or kv.format f16)",
                                  program->groups[g].shape.head_dim);
     return KVRT_OK;
 }

@@ -17,6 +17,11 @@ typedef struct kvi_cpu_variant {
     /* c[r][0..n_cols) (+)= a[r][0..n_k) . b, b (n_k, panel) packed, n_cols <= panel; add = false overwrites. */
     void (*panel_mac)(const float *a, size_t lda, uint32_t n_rows, uint32_t n_k, const float *b, float *c, size_t ldc, uint32_t n_cols,
                       bool add);
+    /* Attention of a few queries over plain rows of one page, read in place; d a multiple of panel / 2.
+     * scores[j * ld + t] = k[t] . q[j] for t < n (up to 3 more are written), q (n_q, d), ld a multiple of 4. */
+    void (*score)(const void *k, kvi_dtype dtype, uint32_t n, uint32_t d, const float *q, uint32_t n_q, float *scores, size_t ld);
+    /* acc[j] += sum over t < n of p[j * ld + t] v[t], acc (n_q, d) */
+    void (*blend)(const void *v, kvi_dtype dtype, uint32_t n, uint32_t d, const float *p, size_t ld, uint32_t n_q, float *acc);
     /* Codes of a packed side as numbers: dst gets panels of `panel` columns over n_rows rows, from an (n_rows, n_cols) matrix of codes
      * (codec.h, rows order); n_cols a multiple of 16. Integer codes come as they are, F8 as its value. */
     void (*unpack)(const uint8_t *codes, kvi_kv_code kind, uint32_t n_rows, uint32_t n_cols, float *dst);
