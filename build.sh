@@ -148,11 +148,10 @@ demo() {
     case $model in
         test/*) echo "note: the trained model is not in this tree; a tiny random model shows that everything works, in nonsense" ;;
     esac
-    printf '\n%s tells a story:\n\nOnce upon a time' "$model"
-    build/kvrt run "$model" -p "Once upon a time" -n 200 --temp 0.7 --seed 7 --stats </dev/null
-    # The same words and the same seed from a cache of 4 bits instead of 16; --kv names that this build lacks are left out.
+    printf '\n%s tells a story, with a 16-bit cache (--kv f16):\n\nOnce upon a time' "$model"
+    build/kvrt run "$model" -p "Once upon a time" -n 200 --temp 0.7 --seed 7 --kv f16 --stats </dev/null
     if build/kvrt run "$model" -p "Once upon a time" -n 1 --kv k4v4 -q </dev/null >/dev/null 2>&1; then
-        printf '\n\nthe same with a 4-bit cache (--kv k4v4):\n\nOnce upon a time'
+        printf '\n\nthe same words and seed with the default cache of 4 bits (--kv k4v4):\n\nOnce upon a time'
         build/kvrt run "$model" -p "Once upon a time" -n 200 --temp 0.7 --seed 7 --kv k4v4 --stats </dev/null
     fi
     printf '\ntry: build/kvrt run %s -p "Your words"\n' "$model"

@@ -85,6 +85,7 @@ int tokenize_main(int argc, char **argv)
         char *text = command_read_file("-", &len);
         /* Only the tokenizer is wanted; the smallest context keeps the rest small. */
         (void)kvrt_options_set_i64(line.options, "ctx.size", 128, NULL);
+        (void)kvrt_options_set_text(line.options, "kv.format", "f16", NULL); /* any head size */
         code = text ? command_open(line.options, &engine) : EXIT_RUN;
         uint32_t flags = (line.extra[X_SPECIAL] ? KVRT_TOKENIZE_ADD_SPECIAL : 0) | (line.extra[X_PARSE] ? KVRT_TOKENIZE_PARSE_SPECIAL : 0);
         if (code == EXIT_OK)
