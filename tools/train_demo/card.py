@@ -70,13 +70,25 @@ def size(folder):
 
 def card(name, config, rows, start, measured, ngram, texts, notes):
     v, last = measured["validation"], rows[-1]
-    table = "\n".join(f"| {d} | {r['exact']} of {r['n']} | {100 * r['exact'] / r['n']:.0f}% |" for d, r in measured["retrieval"].items())
+
+    def table(name):
+        return "\n".join(f"| {d} | {r['exact']} of {r['n']} | {100 * r['exact'] / r['n']:.0f}% |" for d, r in measured[name].items())
+
+    recall = "" if "recall" not in measured else f"""
+Recall (`recall.jsonl`): random words, six of them again; the answer is the four words that followed them. Greedy, all four right:
+
+| distance in tokens | exact | |
+|---|---|---|
+{table("recall")}
+"""
     stages = []
     for r in rows:
         if not stages or stages[-1][0] != r["window"]:
             stages.append([r["window"], r["tokens"]])
         stages[-1][1] = r["tokens"]
     windows = ", ".join(f"{w} up to {t / 1e6:.1f} M tokens" for w, t in stages)
+    heads = f"query heads: {config['num_attention_heads']}, KV heads: {config['num_key_value_heads']}, of {config['head_dim']}"
+    effort = f"{last['tokens'] / 1e6:.1f} M tokens in {last['seconds'] / 60:.0f} minutes on two shared CPU cores, {last['step']} steps"
     positions = ", ".join(f"{k}: {x:.2f}" for k, x in v["nats_by_position"].items())
     samples = "\n\n".join(f"Seed {s}:\n> **{PROMPT}**{t.strip(chr(10)).replace(chr(10), chr(10) + '> ')}" for s, t in texts)
     return f"""# {name}
@@ -88,19 +100,19 @@ It is a laboratory animal, not an assistant: it knows no facts and follows no in
 |---|---|
 | architecture | LlamaForCausalLM, {start['params']:,} parameters, BF16, tied embeddings |
 | layers, width, feed-forward | {config['num_hidden_layers']}, {config['hidden_size']}, {config['intermediate_size']} |
-| attention | query heads: {config['num_attention_heads']}, KV heads: {config['num_key_value_heads']}, of {config['head_dim']}; RoPE base {config['rope_theta']:g} |
+| attention | {heads}; RoPE base {config['rope_theta']:g} |
 | vocabulary | byte-level BPE, {config['vocab_size']} entries, digits are single tokens |
 | context | {config['max_position_embeddings']} tokens |
 | licence | weights: Apache-2.0; corpus: public domain |
 
 ## Data
-English fiction and story books published before 1929, 45 MB, {start['corpus_tokens']:,} tokens, public domain. Mixed in: generated tasks for
-attention over distance (`tools/train_demo/tasks.py`): lines such as `line river: REGISTER_CONTENT is 4821` between other text and questions
+English fiction and story books published before 1929, 45 MB, {start['corpus_tokens']:,} tokens, public domain. Mixed in:
+generated tasks for attention over distance (`tools/train_demo/tasks.py`): lines such as `line river: REGISTER_CONTENT is 4821` between other text and questions
 about them; the same lines again in another order; repeated random tokens; repeated passages; question turns in the chat format.
 
 ## Recipe
-`tools/train_demo/train.py`, {last['tokens'] / 1e6:.1f} M tokens in {last['seconds'] / 60:.0f} minutes on two shared CPU cores, {last['step']} steps. Muon for matrices, AdamW for
-embeddings and norms; the learning rate is flat, then falls linearly over the last 35% of the time.
+`tools/train_demo/train.py`, {effort}. Muon for matrices, AdamW
+for embeddings and norms; the learning rate is flat, then falls linearly over the last 35% of the time.
 Windows: {windows}.
 Answers of the tasks weigh 4, plain text 1, unpredictable content 0.05.
 
@@ -122,8 +134,8 @@ Line retrieval (`retrieval.jsonl`, seed and text apart from training), greedy de
 
 | distance in tokens | exact | |
 |---|---|---|
-{table}
-
+{table("retrieval")}
+{recall}
 ## What it writes
 Prompt "{PROMPT}", `kvrt run -n {TOKENS} --temp 0.7`, the first five seeds as they came:
 
