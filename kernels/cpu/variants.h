@@ -39,7 +39,7 @@ typedef struct kvi_cpu_variant {
     void (*scale)(float *x, float factor, uint32_t n);
     /* In place, orthonormal, its own inverse; block-diagonal over the largest power of two that divides n. */
     void (*hadamard)(float *x, uint32_t n);
-    /* Sum of 32-bit words over n_streams equal parts of a buffer, read in lock-step: the bandwidth probe. */
+    /* Sum of 32-bit words over n_streams (1 or 8) equal parts of a buffer, read in lock-step: the bandwidth probe. */
     uint64_t (*read_streams)(const void *data, uint64_t bytes, uint32_t n_streams);
 } kvi_cpu_variant;
 
