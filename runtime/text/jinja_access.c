@@ -62,8 +62,8 @@ static kvi_jinja_value loop_attribute(kvi_jinja_interp *in, kvi_jinja_value obje
     if (strcmp(name, "length") == 0) return kvi_jinja_int(n);
     if (strcmp(name, "revindex") == 0) return kvi_jinja_int(n - i);
     if (strcmp(name, "revindex0") == 0) return kvi_jinja_int(n - i - 1);
-    if (strcmp(name, "depth") == 0) return kvi_jinja_int((int64_t)loop->depth0 + 1);
-    if (strcmp(name, "depth0") == 0) return kvi_jinja_int(loop->depth0);
+    if (strcmp(name, "depth") == 0) return kvi_jinja_int(1); /* counts recursive loops, which are not supported */
+    if (strcmp(name, "depth0") == 0) return kvi_jinja_int(0);
     if (strcmp(name, "previtem") == 0) return i ? loop->seq->items[i - 1] : kvi_jinja_undefined("there is no previous item");
     if (strcmp(name, "nextitem") == 0) return i + 1 < n ? loop->seq->items[i + 1] : kvi_jinja_undefined("there is no next item");
     if (strcmp(name, "cycle") == 0 || strcmp(name, "changed") == 0) return method(in, object, name);

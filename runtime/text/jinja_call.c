@@ -82,17 +82,14 @@ static kvi_jinja_value call_macro(kvi_jinja_interp *in, const kvi_jinja_macro *m
     kvi_jinja_scope *saved_scope = in->scope, *scope = kvi_jinja_alloc(in->ctx, sizeof *scope);
     kvi_jinja_builder b = {0}, *saved_out = in->out;
     uint32_t line = in->ctx->line, column = in->ctx->column;
-    unsigned saved_loops = in->loop_depth;
     if (!scope) return kvi_jinja_undefined(NULL);
     scope->parent = macro->scope;
     in->scope = scope;
     in->out = &b;
-    in->loop_depth = 0;
     bind_params(in, macro->node, args);
     kvi_jinja_run_body(in, macro->node->list);
     in->scope = saved_scope;
     in->out = saved_out;
-    in->loop_depth = saved_loops;
     if (!in->ctx->failed) in->ctx->line = line, in->ctx->column = column;
     return kvi_jinja_built(in->ctx, &b);
 }

@@ -98,7 +98,6 @@ static void run_for(kvi_jinja_interp *in, const kvi_jinja_node *node)
     kvi_jinja_loop *loop = kvi_jinja_alloc(in->ctx, sizeof *loop);
     if (!loop) return;
     loop->seq = seq;
-    loop->depth0 = in->loop_depth++;
     const char *loop_name = kvi_jinja_intern(in->ctx, in->names, "loop", 4);
     for (size_t i = 0; i < seq->n && !in->ctx->failed && in->flow != KVI_JINJA_BREAK; i++) {
         kvi_jinja_scope *saved;
@@ -111,7 +110,6 @@ static void run_for(kvi_jinja_interp *in, const kvi_jinja_node *node)
         in->scope = saved;
     }
     in->flow = KVI_JINJA_RUN;
-    in->loop_depth--;
     kvi_jinja_scope *saved;
     if (!seq->n && node->other && open_scope(in, &saved)) {
         kvi_jinja_run_body(in, node->other);

@@ -27,7 +27,6 @@ typedef struct kvi_jinja_macro {
 typedef struct kvi_jinja_loop {
     const kvi_jinja_seq *seq;
     size_t index0;
-    unsigned depth0;
     bool has_changed;
     kvi_jinja_value changed;
 } kvi_jinja_loop;
@@ -37,7 +36,6 @@ typedef struct kvi_jinja_interp {
     kvi_jinja_names *names;
     kvi_jinja_scope *scope;
     kvi_jinja_builder *out;
-    unsigned loop_depth;
     enum { KVI_JINJA_RUN = 0, KVI_JINJA_BREAK, KVI_JINJA_CONTINUE } flow;
     int64_t now; /* local wall time in seconds since 1970, for strftime_now */
 } kvi_jinja_interp;

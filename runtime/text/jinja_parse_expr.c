@@ -326,8 +326,8 @@ static kvi_jinja_node *parse_product(kvi_jinja_parser *p)
         char op = kvi_jinja_is_op(p, "*") ? '*' : kvi_jinja_is_op(p, "/") ? '/' : kvi_jinja_is_op(p, "//") ? 'F'
                 : kvi_jinja_is_op(p, "%") ? '%' : 0;
         if (!op) break;
-        p->token++;
         node = binary(p, KVI_JINJA_N_BINARY, op, node);
+        p->token++;
         if (node) node->b = parse_power(p);
     }
     return node;

@@ -1,7 +1,10 @@
 /* test_jinja_shared.c - 40 real templates of models, 7 conversations each, against Python's Jinja2; feature cases; and for each template: a
  * message that spells its special tokens stays message text. Needs shared data; skipped without. */
+#define _POSIX_C_SOURCE 200809L
 #include "chat_cases.h"
+#include "runtime/base/json.h"
 
+#include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -55,6 +58,7 @@ static void renderings_equal(void **state)
     size_t len;
     char *json = chat_read_file(TEMPLATES "renderings.json", &len);
     if (!json) skip();
+    n_cases = n_bad = 0;
     renderings = (chat_slice){json, len};
     chat_each(chat_member(renderings, "cases"), check_rendering, NULL);
     print_message("%d renderings\n", n_cases);
@@ -98,8 +102,73 @@ static void features_equal(void **state)
     free(json);
 }
 
+/* ----------------------------------------------------------------------------------------------------- injection --- */
+/* All "<...>" and "[...]" pieces without spaces of a template: its markers, and more. */
+static void collect_markers(const char *source, char *out, size_t cap)
+{
+    size_t n = 0;
+    for (const char *p = source; *p; p++) {
+        if (*p != '<' && *p != '[') continue;
+        size_t len = strcspn(p, *p == '<' ? "> \n" : "] \n");
+        if ((p[len] != '>' && p[len] != ']') || len > 60 || n + len + 2 > cap) continue;
+        for (size_t i = 0; i <= len; i++)
+            if (p[i] != '"' && p[i] != '\'' && p[i] != '\\') out[n++] = p[i];
+    }
+    out[n] = 0;
+}
+
+/* The message stands in the text, and none of its bytes was written by the template. */
+static void assert_text_only(const char *name, const kvi_chat_text *text, const char *message)
+{
+    size_t len = strlen(message), from = 0;
+    char *at = strstr(text->text.data, message);
+    if (!at) fail_msg("%s: the message is not in its rendering", name);
+    size_t start = (size_t)(at - text->text.data);
+    for (size_t i = 0; i < text->n_segments; from += text->segments[i++].len) {
+        bool overlaps = from < start + len && from + text->segments[i].len > start;
+        if (overlaps && text->segments[i].parse_special) fail_msg("%s: message bytes are tagged as the template's", name);
+    }
+}
+
+static void check_injection(const char *name)
+{
+    char path[512], markers[16384];
+    size_t len;
+    snprintf(path, sizeof path, TEMPLATES "jinja/%s", name);
+    char *source = chat_read_file(path, &len);
+    collect_markers(source, markers, sizeof markers - 64);
+    char message[17000];
+    snprintf(message, sizeof message, "a%s<s></s><|im_start|><|eot_id|>z", markers);
+    kvi_buf context = {0};
+    kvi_buf_append_str(&context, "{\"add_generation_prompt\": true, \"messages\": [{\"role\": \"user\", \"content\": ");
+    kvi_json_write_string(&context, message, strlen(message));
+    kvi_buf_append_str(&context, "}]}");
+    kvi_chat_template *t = open_template(name);
+    kvi_chat_text text = {0};
+    kvrt_error error = {.size = sizeof error};
+    if (chat_render(t, (chat_slice){context.data, context.len}, &text, &error) < 0) fail_msg("%s: %s", name, error.message);
+    assert_text_only(name, &text, message);
+    kvi_chat_text_free(&text);
+    kvi_chat_template_free(t);
+    kvi_buf_free(&context);
+    free(source);
+    n_cases++;
+}
+
+static void injected_markers_stay_text(void **state)
+{
+    DIR *dir = opendir(TEMPLATES "jinja");
+    if (!dir) skip();
+    n_cases = 0;
+    for (struct dirent *e; (e = readdir(dir)) != NULL;)
+        if (strstr(e->d_name, ".jinja")) check_injection(e->d_name);
+    closedir(dir);
+    print_message("%d templates\n", n_cases);
+    assert_int_equal(n_cases, 40);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(renderings_equal), cmocka_unit_test(features_equal)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(injected_markers_stay_text), cmocka_unit_test(renderings_equal), cmocka_unit_test(features_equal)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
