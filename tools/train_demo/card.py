@@ -107,8 +107,9 @@ It is a laboratory animal, not an assistant: it knows no facts and follows no in
 
 ## Data
 English fiction and story books published before 1929, 45 MB, {start['corpus_tokens']:,} tokens, public domain. Mixed in:
-generated tasks for attention over distance (`tools/train_demo/tasks.py`): lines such as `line river: REGISTER_CONTENT is 4821` between other text and questions
-about them; the same lines again in another order; repeated random tokens; repeated passages; question turns in the chat format.
+generated tasks for attention over distance (`tools/train_demo/tasks.py`): lines such as `line river: REGISTER_CONTENT is
+4821` between other text and questions about them; the same lines again in another order; repeated
+random tokens; repeated passages; question turns in the chat format.
 
 ## Recipe
 `tools/train_demo/train.py`, {effort}. Muon for matrices, AdamW
