@@ -1,5 +1,6 @@
 /* engine.c - opening and closing an engine; entering it; tokenize and detokenize. Open is all or nothing. */
 #include "engine.h"
+#include "../text/chat_template.h"
 #include "../base/log.h"
 #include "../model/shapes.h"
 
@@ -96,6 +97,7 @@ static kvrt_status load_files(open_context *c, kvrt_error *error)
     KVI_TRY(kvi_checkpoint_open(path, strcmp(kvi_options_string(e->options, "model.io"), "copy") == 0, &e->checkpoint, error));
     if (!report(c, "tokenizer", 0, 1)) return cancelled(error);
     KVI_TRY(kvi_tokenizer_load(path, &e->tokenizer, error));
+    (void)kvi_chat_template_load(path, NULL, &e->chat, NULL); /* base models have none; a chat then gets the error */
     if (e->config.bos_id < 0) e->config.bos_id = kvi_tokenizer_bos_id(e->tokenizer);
     if (e->config.n_eos == 0 && kvi_tokenizer_eos_id(e->tokenizer) >= 0) e->config.eos_ids[e->config.n_eos++] = kvi_tokenizer_eos_id(e->tokenizer);
     return KVRT_OK;
@@ -170,6 +172,7 @@ static void engine_destroy(kvi_engine *e)
     if (e->backend) e->backend->close(e->device);
     kvi_model_program_free(&e->program);
     kvi_weights_free(&e->weights);
+    kvi_chat_template_free(e->chat);
     kvi_tokenizer_free(e->tokenizer);
     kvi_checkpoint_close(e->checkpoint);
     kvi_mem_free(e->logits);

@@ -60,6 +60,7 @@ typedef struct kvi_engine {
     kvi_model_config config;
     kvi_checkpoint *checkpoint; /* NULL for a synthetic shape */
     kvi_tokenizer *tokenizer;   /* NULL for a synthetic shape */
+    struct kvi_chat_template *chat; /* NULL: none, or a broken one; kvrt_chat_render then tells which */
     kvi_model_weights weights;
     kvi_model_program program;
     const kvi_backend *backend;
