@@ -25,6 +25,7 @@ const command bench_command = {"bench", "bench MODEL | --shape NAME [--weights b
 #define MAX_ROWS 64u
 #define MAX_REPS 64u
 #define MAX_OPS 16u
+#define MAX_READS (MAX_ROWS * MAX_REPS)
 
 typedef struct bench_row {
     const char *kv;
@@ -43,7 +44,8 @@ typedef struct bench_run {
     const char *kvs[16];
     unsigned n_kvs;
     bench_row *rows;
-    double read_gbps[MAX_REPS];
+    double read_gbps[MAX_READS], read_now; /* every reading; the one beside the row at hand */
+    uint32_t n_reads;
     kvrt_bandwidth *probe;
     kvrt_engine_info info;
     char device[128], weights[8];
@@ -66,7 +68,7 @@ static int by_value(const void *a, const void *b)
 /* Median; the range goes to low and high when asked for. */
 static double median(const double *values, uint32_t n, double *low, double *high)
 {
-    double sorted[MAX_REPS];
+    static double sorted[MAX_READS];
     memcpy(sorted, values, n * sizeof *values);
     qsort(sorted, n, sizeof *sorted, by_value);
     if (low) *low = sorted[0];
@@ -153,7 +155,7 @@ static int32_t decode(bench_run *b, bench_row *row, kvrt_engine engine, kvrt_ses
         row->attn_us[b->round] = attention_us(engine) / b->n_gen;
         row->kv_read_bytes = attention_bytes(engine) / b->n_gen;
         row->gbps[b->round] = ((double)b->info.weight_read_bytes + row->kv_read_bytes) * b->n_gen / seconds / 1e9;
-        row->share[b->round] = 100 * row->gbps[b->round] / b->read_gbps[b->round];
+        row->share[b->round] = 100 * row->gbps[b->round] / b->read_now;
         for (row->n_ops = 0; row->n_ops < MAX_OPS; row->n_ops++) {
             row->ops[row->n_ops].size = sizeof row->ops[0];
             if (kvrt_measure_op_at(engine, row->n_ops, &row->ops[row->n_ops], NULL) != KVRT_OK) break;
@@ -210,7 +212,7 @@ static int bench_format(bench_run *b, unsigned k)
     for (b->round = 0; b->round < b->n_reps && status >= 0; b->round++)
         for (unsigned d = 0; d < b->n_depths && status >= 0 && !command_interrupted; d++) {
             bench_row *row = &b->rows[k * b->n_depths + d];
-            b->read_gbps[b->round] = kvrt_bandwidth_read_gbps(b->probe);
+            b->read_now = b->read_gbps[b->n_reads++] = kvrt_bandwidth_read_gbps(b->probe);
             status = with_session(b, row, engine, true, &error);
             if (status >= 0) status = with_session(b, row, engine, false, &error);
             if (command_is_terminal(stderr)) fprintf(stderr, "\r%s depth %u: round %u of %u\033[K", row->kv, row->depth, b->round + 1, b->n_reps);
@@ -234,7 +236,7 @@ static void print_ops(const bench_run *b, const bench_row *row, bool json)
 
 static void print_json(const bench_run *b)
 {
-    printf("{\"machine\":{\"read_gbps\":%.2f,\"threads\":", median(b->read_gbps, b->n_reps, NULL, NULL));
+    printf("{\"machine\":{\"read_gbps\":%.2f,\"threads\":", median(b->read_gbps, b->n_reads, NULL, NULL));
     const char *threads = strrchr(b->device, ',');
     printf("%d,\"cpu\":", threads ? atoi(threads + 1) : 0);
     command_json_string(stdout, b->device, strlen(b->device));
@@ -259,7 +261,7 @@ static void print_json(const bench_run *b)
 
 static void print_table(const bench_run *b)
 {
-    double low, high, read = median(b->read_gbps, b->n_reps, &low, &high);
+    double low, high, read = median(b->read_gbps, b->n_reads, &low, &high);
     printf("machine: %s; read bandwidth %.1f GB/s (%.1f..%.1f), %u rounds\n\n", b->device, read, low, high, b->n_reps);
     printf("%-6s %-5s %8s %12s %22s %9s %16s %11s\n", "kv", "w", "depth", "prefill t/s", "decode t/s (range)", "GB/s", "% bw (range)", "attn us");
     for (uint32_t i = 0; i < b->n_rows; i++) {

@@ -162,6 +162,8 @@ static void print_stats(const kvrt_result *result, kvrt_session session)
 {
     kvrt_session_info info = {.size = sizeof info};
     bool colour = command_wants_colour(stderr);
+    /* Text that went to a file or pipe ends without a newline; in a log of both streams the figures begin on their own line. */
+    if (!command_is_terminal(stdout)) fputc('\n', stderr);
     (void)kvrt_session_get_info(session, &info, NULL);
     fprintf(stderr, "%sprompt %u tokens, %.1f tok/s | first token %.0f ms | generated %u, %.1f tok/s | context %u/%u | KV %.2f MiB%s\n",
             colour ? "\033[2m" : "", result->n_prompt, rate(result->n_prompt - result->n_reused, result->prefill_us),

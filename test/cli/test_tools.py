@@ -85,7 +85,8 @@ def bench_json():
     for row in rows:
         for key in ("weights", "n_prompt", "n_gen", "prefill_tps", "decode_tps", "decode_gbps", "roofline_pct", "attn_us"):
             assert key in row, (key, row)
-        assert row["prefill_tps"] > 0 and row["decode_tps"] > 0 and 0 < row["roofline_pct"] <= 100
+        # A model this small lives in the caches, so its share of the memory bandwidth may pass 100%.
+        assert row["prefill_tps"] > 0 and row["decode_tps"] > 0 and row["roofline_pct"] > 0, row
         assert {"attention", "head"} <= {op["op"] for op in row["ops"]}, row["ops"]
     for args in (["--gen", "0"], ["--reps", "0"], ["--depth", "x"], ["--kv", ""], ["--fill", "magic"], ["--shape", "llama-9"]):
         result = kvrt("bench", MODEL, *args)

@@ -121,7 +121,7 @@ static uint64_t number(const char *text, uint64_t fallback) { return text ? strt
 
 int main(int argc, char **argv)
 {
-    uint64_t runs = number(getenv("KVRT_FUZZ_RUNS"), number(argc > 2 ? argv[2] : NULL, 20000));
+    uint64_t runs = number(getenv("KVRT_FUZZ_RUNS"), number(argc > 2 ? argv[2] : NULL, 100000));
     random_state = number(argc > 3 ? argv[3] : NULL, 1);
     if (argc > 1) load_folder(argv[1]);
     run_one((const uint8_t *)"", 0);
