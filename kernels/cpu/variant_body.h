@@ -212,7 +212,7 @@ static inline __attribute__((always_inline)) void unpack_rows(const uint8_t *cod
     const size_t row_bytes = n_cols / 8u * bits;
     for (uint32_t c = 0; c < n_cols; c += VW) {
         float *out = dst + (size_t)(c / PANEL * PANEL) * n_rows + c % PANEL;
-        for (uint32_t r = 0; r < n_rows; r++) store(out + (size_t)r * PANEL, unpack_vector(codes + r * row_bytes + c / 8u * bits, bits));
+        for (uint32_t r = 0; r < n_rows; r++) store(out + (size_t)r * PANEL, unpack_vector(codes + r * row_bytes + c * bits / 8u, bits));
     }
 }
 
