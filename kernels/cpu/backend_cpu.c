@@ -192,6 +192,13 @@ static kvrt_status check_program(const kvi_program *program, const kvi_limits *l
         if (group->shape.head_dim % 8 || group->shape.head_dim > 256)
             return kvi_error_set(error, KVRT_UNSUPPORTED, "attention: head_dim %u, need a multiple of 8 up to 256", group->shape.head_dim);
     }
+    const kvi_rope *rope = NULL;
+    for (uint32_t i = 0; i < program->n_ops; i++) {
+        const kvi_op *op = &program->ops[i];
+        if (op->rope && rope && op->rope != rope) /* the angles of a step are computed once, for all layers */
+            return kvi_error_set(error, KVRT_UNSUPPORTED, "rope_append, layer %u: a second set of RoPE frequencies, need one for all layers", op->layer);
+        if (op->rope) rope = op->rope;
+    }
     const uint32_t plain = (1u << KVI_KV_F32) | (1u << KVI_KV_F16) | (1u << KVI_KV_BF16);
     for (uint32_t g = 0; (limits->page_formats & ~plain) && g < program->n_groups; g++)
         if (program->groups[g].shape.head_dim % 16)
@@ -360,7 +367,7 @@ static kvrt_status cpu_run(kvi_device *device, uint32_t first_op, uint32_t n_ops
             time->us += kvi_os_now_us() - start;
             time->bytes += op_bytes(device, op);
         }
-        if (kvi_log_on(KVI_LOG_KERNELS)) kvi_log(KVI_LOG_KERNELS, "layer %u: %s_%s, %u rows", op->layer, kernel, device->v->name, device->step.n_rows);
+        if (kvi_log_on(KVI_LOG_KERNELS)) kvi_log(KVI_LOG_KERNELS, "layer %u: %s, %u rows", op->layer, kernel, device->step.n_rows);
     }
     return KVRT_OK;
 }

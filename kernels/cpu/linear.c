@@ -147,14 +147,11 @@ static bool amx_fits(const kvi_device *device, const kvi_linear *job)
 }
 #endif
 
-static const char *kernel_name(const char *const names[3], kvi_dtype dtype) { return names[dtype]; }
-
 const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job)
 {
     linear_task t = {.device = device, .job = job};
     uint32_t n_weights = job->epilogue == KVI_SILU_MUL ? 1 : job->n_weights;
-    static const char *const gemv_names[3] = {"gemv_f32", "gemv_f16", "gemv_bf16"};
-    static const char *const gemm_names[3] = {"gemm_f32", "gemm_f16", "gemm_bf16"};
+    const kvi_dtype dtype = job->weights[0]->desc.dtype;
     if (job->n_rows <= KVI_CPU_SMALL_ROWS) {
         /* Large tasks keep the streams long; small matrices still give every thread some. Depends on the shape alone. */
         t.rows_per_task = out_rows(job, 0) / 8u / 8u * 8u;
@@ -162,7 +159,7 @@ const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job)
         if (t.rows_per_task < 16u) t.rows_per_task = 16u;
         plan_tasks(&t, n_weights);
         kvi_workers_run(device->workers, gemv_task, &t, t.first_task[n_weights]);
-        return kernel_name(gemv_names, job->weights[0]->desc.dtype);
+        return device->v->gemv_names[dtype];
     }
 #if defined(__x86_64__)
     if (amx_fits(device, job)) {
@@ -178,5 +175,5 @@ const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job)
     t.rows_per_task = device->v->panel;
     plan_tasks(&t, n_weights);
     kvi_workers_run(device->workers, panel_task, &t, t.first_task[n_weights]);
-    return kernel_name(gemm_names, job->weights[0]->desc.dtype);
+    return device->v->gemm_names[dtype];
 }

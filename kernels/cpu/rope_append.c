@@ -57,5 +57,8 @@ void kvi_cpu_rope_append(kvi_device *device, const kvi_op *op)
 {
     const kvi_cache_group *group = &device->program->groups[op->group];
     append_task t = {device, op, group, device->buffers[op->out], device->program->buffers[op->out].cols};
-    kvi_workers_run(device->workers, append_one, &t, device->step.n_rows * group->shape.n_kv_heads);
+    const uint32_t n_tasks = device->step.n_rows * group->shape.n_kv_heads;
+    if (device->step.n_rows > 2) kvi_workers_run(device->workers, append_one, &t, n_tasks);
+    else /* a microsecond or two of work: less than waking the others, much less where cores are shared */
+        for (uint32_t task = 0; task < n_tasks; task++) append_one(&t, task, 0);
 }

@@ -545,5 +545,8 @@ static uint64_t read_streams(const void *data, uint64_t bytes, uint32_t n_stream
 #define TEXT_(v) #v
 #define TEXT(v) TEXT_(v)
 const kvi_cpu_variant TABLE_NAME(VARIANT) = {
-    .name = TEXT(VARIANT), .panel = PANEL, .gemv = gemv, .pack = pack, .panel_mac = panel_mac, .score = score, .blend = blend, .unpack = unpack, .widen = widen, .narrow = narrow,
+    .name = TEXT(VARIANT), .panel = PANEL,
+    .gemv_names = {"gemv_f32_" TEXT(VARIANT), "gemv_f16_" TEXT(VARIANT), "gemv_bf16_" TEXT(VARIANT)},
+    .gemm_names = {"gemm_f32_" TEXT(VARIANT), "gemm_f16_" TEXT(VARIANT), "gemm_bf16_" TEXT(VARIANT)},
+    .gemv = gemv, .pack = pack, .panel_mac = panel_mac, .score = score, .blend = blend, .unpack = unpack, .widen = widen, .narrow = narrow,
     .rmsnorm = rmsnorm, .silu_mul = silu_mul, .softmax_step = softmax_step, .scale = scale, .hadamard = hadamard, .read_streams = read_streams};

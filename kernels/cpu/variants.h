@@ -7,6 +7,7 @@
 typedef struct kvi_cpu_variant {
     const char *name; /* "avx512" */
     uint32_t panel;   /* columns of a packed panel */
+    const char *gemv_names[3], *gemm_names[3]; /* by kvi_dtype, "gemv_bf16_avx512": for operation times */
 
     /* y[j * ldy + i] = w[i] . x[j], i < n_rows, j < n_x <= 4; w (n_rows, n_in). Several rows are walked at once, because one sequential
      * stream per core leaves a third of the memory bandwidth unused. */
