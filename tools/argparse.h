@@ -1,6 +1,8 @@
 /* argparse.h - a small command-line parser in one header, stb style.
- * In one C file: #define ARGPARSE_IMPLEMENTATION before including it. No allocation, no globals, no output; getopt's conventions:
- *   --name value   --name=value   -n value   -nvalue   -abc (flags)   --no-name (for flags that allow it)   -- (rest is positional)
+ * In one C file: #define ARGPARSE_IMPLEMENTATION before including it. No allocation, no globals, no output; the
+ * conventions of getopt:
+ *   --name value   --name=value   -n value   -nvalue   -abc (flags)   --no-name (for flags that allow it)
+ *   -- (the rest is positional)
  * The caller owns the table and the arguments; the parser only walks.
  *
  *     argparse p; argparse_init(&p, argc, argv, table, n);
@@ -32,7 +34,7 @@ typedef struct argparse {
     int index;           /* next argument */
     const char *cluster; /* rest of "-abc" */
     int only_positional;
-    const char *value;   /* of the option, or the positional itself */
+    const char *value; /* of the option, or the positional itself */
     int negated;
     char message[256];
 } argparse;
@@ -91,7 +93,8 @@ static int argparse_long_(argparse *p, const char *arg)
     for (size_t i = 0; i < p->n_options; i++) {
         const argparse_option *o = &p->table[i];
         int plain = o->name && strlen(o->name) == len && memcmp(o->name, name, len) == 0;
-        int no = !plain && o->name && o->negatable && len == strlen(o->name) + 3 && memcmp(name, "no-", 3) == 0 && memcmp(name + 3, o->name, len - 3) == 0;
+        int no = !plain && o->name && o->negatable && len == strlen(o->name) + 3 && memcmp(name, "no-", 3) == 0 &&
+                 memcmp(name + 3, o->name, len - 3) == 0;
         if (!plain && !no) continue;
         p->negated = no;
         if (!o->takes_value && equals) return argparse_error_(p, "option %s takes no value", arg);

@@ -1,5 +1,6 @@
-/* bench.c - `kvrt bench`: prefill and decode speed by context depth and KV format. The machine's read bandwidth is measured in the same run,
- * in rounds that alternate with the rows, because shared machines drift; figures are medians over the rounds. */
+/* bench.c - `kvrt bench`: prefill and decode speed by context depth and KV format. The machine's read bandwidth is
+ * measured in the same run, in rounds that alternate with the rows, because shared machines drift; figures are
+ * medians over the rounds. */
 #define _POSIX_C_SOURCE 200809L
 #include "command.h"
 
@@ -20,7 +21,7 @@ static const argparse_option extra[X_COUNT] = {
     {"fill", 0, 1, 0, "HOW", "how depths are filled: synthetic"},
 };
 const command bench_command = {"bench", "bench MODEL | --shape NAME [--weights bf16] [--depth 0,4096] [--kv LIST]",
-                                      "Measures speed as a share of this machine's read bandwidth.", extra, X_COUNT};
+                               "Measures speed as a share of this machine's read bandwidth.", extra, X_COUNT};
 
 #define MAX_ROWS 64u
 #define MAX_REPS 64u
@@ -76,7 +77,7 @@ static double median(const double *values, uint32_t n, double *low, double *high
     return n % 2 ? sorted[n / 2] : (sorted[n / 2 - 1] + sorted[n / 2]) / 2;
 }
 
-/* ------------------------------------------------------------------------------------------------------- settings --- */
+/* --------------------------------------------------------------------------------------------------- settings --- */
 static bool read_count(const char *text, uint32_t low, uint32_t high, uint32_t *out)
 {
     char *end;
@@ -97,14 +98,16 @@ static int read_settings(bench_run *b)
 {
     const char **x = b->line.extra;
     b->n_prompt = 512, b->n_gen = 64, b->n_reps = 5;
-    if (!read_count(x[X_PROMPT], 0, 1u << 20, &b->n_prompt)) return usage_error("--prompt: need 0..1048576", x[X_PROMPT]);
+    if (!read_count(x[X_PROMPT], 0, 1u << 20, &b->n_prompt))
+        return usage_error("--prompt: need 0..1048576", x[X_PROMPT]);
     if (!read_count(x[X_GEN], 1, 1u << 20, &b->n_gen)) return usage_error("--gen: need 1..1048576", x[X_GEN]);
     if (!read_count(x[X_REPS], 1, MAX_REPS, &b->n_reps)) return usage_error("--reps: need 1..64", x[X_REPS]);
     if (x[X_FILL] && strcmp(x[X_FILL], "synthetic") != 0) return usage_error("--fill: need synthetic", x[X_FILL]);
     char depths[128];
     snprintf(depths, sizeof depths, "%s", x[X_DEPTH] ? x[X_DEPTH] : "0,4096");
     for (char *at = strtok(depths, ","); at && b->n_depths < 16; at = strtok(NULL, ","))
-        if (!read_count(at, 0, 1u << 24, &b->depths[b->n_depths++])) return usage_error("--depth: need a list of numbers", at);
+        if (!read_count(at, 0, 1u << 24, &b->depths[b->n_depths++]))
+            return usage_error("--depth: need a list of numbers", at);
     snprintf(b->kv_text, sizeof b->kv_text, "%s", x[X_KV] ? x[X_KV] : "f16");
     for (char *at = strtok(b->kv_text, ","); at && b->n_kvs < 16; at = strtok(NULL, ",")) b->kvs[b->n_kvs++] = at;
     b->n_rows = b->n_kvs * b->n_depths;
@@ -112,7 +115,8 @@ static int read_settings(bench_run *b)
     b->rows = calloc(b->n_rows, sizeof *b->rows);
     if (!b->rows) return EXIT_RUN;
     for (unsigned k = 0; k < b->n_kvs; k++)
-        for (unsigned d = 0; d < b->n_depths; d++) b->rows[k * b->n_depths + d] = (bench_row){.kv = b->kvs[k], .depth = b->depths[d]};
+        for (unsigned d = 0; d < b->n_depths; d++)
+            b->rows[k * b->n_depths + d] = (bench_row){.kv = b->kvs[k], .depth = b->depths[d]};
     uint32_t deepest = 0;
     for (unsigned d = 0; d < b->n_depths; d++) deepest = b->depths[d] > deepest ? b->depths[d] : deepest;
     kvrt_error error = command_error();
@@ -121,7 +125,7 @@ static int read_settings(bench_run *b)
     return status < 0 ? command_fail(status, &error) : EXIT_OK;
 }
 
-/* ---------------------------------------------------------------------------------------------------------- rows --- */
+/* ------------------------------------------------------------------------------------------------------- rows --- */
 static double attention_us(kvrt_engine engine)
 {
     kvrt_op_time time = {.size = sizeof time};
@@ -215,7 +219,8 @@ static int bench_format(bench_run *b, unsigned k)
             b->read_now = b->read_gbps[b->n_reads++] = kvrt_bandwidth_read_gbps(b->probe);
             status = with_session(b, row, engine, true, &error);
             if (status >= 0) status = with_session(b, row, engine, false, &error);
-            if (command_is_terminal(stderr)) fprintf(stderr, "\r%s depth %u: round %u of %u\033[K", row->kv, row->depth, b->round + 1, b->n_reps);
+            if (command_is_terminal(stderr))
+                fprintf(stderr, "\r%s depth %u: round %u of %u\033[K", row->kv, row->depth, b->round + 1, b->n_reps);
         }
     if (command_is_terminal(stderr)) fprintf(stderr, "\r\033[K");
     (void)kvrt_engine_close(engine);
@@ -223,13 +228,16 @@ static int bench_format(bench_run *b, unsigned k)
     return status < 0 ? command_fail(status, &error) : EXIT_OK;
 }
 
-/* --------------------------------------------------------------------------------------------------------- output --- */
+/* ----------------------------------------------------------------------------------------------------- output --- */
 static void print_ops(const bench_run *b, const bench_row *row, bool json)
 {
     for (unsigned i = 0; i < row->n_ops; i++) {
         const kvrt_op_time *op = &row->ops[i];
-        double us = (double)op->total_us / b->n_gen, gbps = op->total_us ? (double)op->bytes / 1e3 / (double)op->total_us : 0;
-        if (json) printf("%s{\"op\":\"%s\",\"kernel\":\"%s\",\"us_per_token\":%.1f,\"gbps\":%.2f}", i ? "," : "", op->op, op->kernel, us, gbps);
+        double us = (double)op->total_us / b->n_gen,
+               gbps = op->total_us ? (double)op->bytes / 1e3 / (double)op->total_us : 0;
+        if (json)
+            printf("%s{\"op\":\"%s\",\"kernel\":\"%s\",\"us_per_token\":%.1f,\"gbps\":%.2f}", i ? "," : "", op->op,
+                   op->kernel, us, gbps);
         else printf("    %-14s %-18s %9.1f us/token %8.2f GB/s\n", op->op, op->kernel, us, gbps);
     }
 }
@@ -244,11 +252,16 @@ static void print_json(const bench_run *b)
     for (uint32_t i = 0; i < b->n_rows; i++) {
         const bench_row *r = &b->rows[i];
         double low, high, share_low, share_high;
-        double decode_tps = median(r->decode_tps, b->n_reps, &low, &high), share = median(r->share, b->n_reps, &share_low, &share_high);
-        printf("%s{\"kv\":\"%s\",\"weights\":\"%s\",\"depth\":%u,\"n_prompt\":%u,\"n_gen\":%u,\"prefill_tps\":%.2f,\"decode_tps\":%.3f,\"decode_tps_range\":[%.3f,%.3f],"
-               "\"decode_gbps\":%.3f,\"roofline_pct\":%.1f,\"roofline_pct_range\":[%.1f,%.1f],\"attn_us\":%.1f,\"kv_bytes\":%llu",
-               i ? "," : "", r->kv, b->weights, r->depth, b->n_prompt, b->n_gen, median(r->prefill_tps, b->n_reps, NULL, NULL), decode_tps, low, high,
-               median(r->gbps, b->n_reps, NULL, NULL), share, share_low, share_high, median(r->attn_us, b->n_reps, NULL, NULL), (unsigned long long)r->kv_bytes);
+        double decode_tps = median(r->decode_tps, b->n_reps, &low, &high),
+               share = median(r->share, b->n_reps, &share_low, &share_high);
+        printf("%s{\"kv\":\"%s\",\"weights\":\"%s\",\"depth\":%u,\"n_prompt\":%u,\"n_gen\":%u,\"prefill_tps\":%.2f,"
+               "\"decode_tps\":%.3f,\"decode_tps_range\":[%.3f,%.3f],"
+               "\"decode_gbps\":%.3f,\"roofline_pct\":%.1f,\"roofline_pct_range\":[%.1f,%.1f],\"attn_us\":%.1f,\"kv_"
+               "bytes\":%llu",
+               i ? "," : "", r->kv, b->weights, r->depth, b->n_prompt, b->n_gen,
+               median(r->prefill_tps, b->n_reps, NULL, NULL), decode_tps, low, high,
+               median(r->gbps, b->n_reps, NULL, NULL), share, share_low, share_high,
+               median(r->attn_us, b->n_reps, NULL, NULL), (unsigned long long)r->kv_bytes);
         if (b->line.extra[X_OPS]) {
             printf(",\"ops\":[");
             print_ops(b, r, true);
@@ -263,13 +276,15 @@ static void print_table(const bench_run *b)
 {
     double low, high, read = median(b->read_gbps, b->n_reads, &low, &high);
     printf("machine: %s; read bandwidth %.1f GB/s (%.1f..%.1f), %u rounds\n\n", b->device, read, low, high, b->n_reps);
-    printf("%-6s %-5s %8s %12s %22s %9s %16s %11s\n", "kv", "w", "depth", "prefill t/s", "decode t/s (range)", "GB/s", "% bw (range)", "attn us");
+    printf("%-6s %-5s %8s %12s %22s %9s %16s %11s\n", "kv", "w", "depth", "prefill t/s", "decode t/s (range)", "GB/s",
+           "% bw (range)", "attn us");
     for (uint32_t i = 0; i < b->n_rows; i++) {
         const bench_row *r = &b->rows[i];
-        double share_low, share_high, tps = median(r->decode_tps, b->n_reps, &low, &high), share = median(r->share, b->n_reps, &share_low, &share_high);
+        double share_low, share_high, tps = median(r->decode_tps, b->n_reps, &low, &high),
+                                      share = median(r->share, b->n_reps, &share_low, &share_high);
         printf("%-6s %-5s %8u %12.1f %8.2f (%.2f..%.2f) %9.2f %5.0f (%.0f..%.0f) %11.1f\n", r->kv, b->weights, r->depth,
-               median(r->prefill_tps, b->n_reps, NULL, NULL), tps, low, high, median(r->gbps, b->n_reps, NULL, NULL), share, share_low, share_high,
-               median(r->attn_us, b->n_reps, NULL, NULL));
+               median(r->prefill_tps, b->n_reps, NULL, NULL), tps, low, high, median(r->gbps, b->n_reps, NULL, NULL),
+               share, share_low, share_high, median(r->attn_us, b->n_reps, NULL, NULL));
         if (b->line.extra[X_OPS]) print_ops(b, r, false);
     }
 }

@@ -16,12 +16,19 @@ int command_exit_code(int32_t status)
 {
     switch (status) {
     case KVRT_ARG: return EXIT_USAGE;
-    case KVRT_IO: case KVRT_FORMAT: case KVRT_UNSUPPORTED: return EXIT_MODEL;
-    case KVRT_OVER_BUDGET: case KVRT_NOMEM_HOST: case KVRT_NOMEM_DEVICE: return EXIT_FIT;
+    case KVRT_IO:
+    case KVRT_FORMAT:
+    case KVRT_UNSUPPORTED: return EXIT_MODEL;
+    case KVRT_OVER_BUDGET:
+    case KVRT_NOMEM_HOST:
+    case KVRT_NOMEM_DEVICE: return EXIT_FIT;
     case KVRT_CTX_FULL: return EXIT_CONTEXT;
-    case KVRT_TEMPLATE: case KVRT_GRAMMAR: case KVRT_GRAMMAR_DEAD_END: return EXIT_TEMPLATE;
+    case KVRT_TEMPLATE:
+    case KVRT_GRAMMAR:
+    case KVRT_GRAMMAR_DEAD_END: return EXIT_TEMPLATE;
     case KVRT_DEVICE_LOST: return EXIT_LOST;
-    case KVRT_NO_DEVICE: case KVRT_DRIVER_TOO_OLD: return EXIT_DEVICE;
+    case KVRT_NO_DEVICE:
+    case KVRT_DRIVER_TOO_OLD: return EXIT_DEVICE;
     case KVRT_CANCELLED: return EXIT_INTERRUPT;
     default: return status < 0 ? EXIT_RUN : EXIT_OK;
     }
@@ -33,7 +40,7 @@ int command_fail(int32_t status, const kvrt_error *error)
     return command_exit_code(status);
 }
 
-/* ------------------------------------------------------------------------------------------------------ arguments --- */
+/* -------------------------------------------------------------------------------------------------- arguments --- */
 /* The flag table: extra flags, general flags, then every option that has a flag. */
 enum { GENERAL_HELP, GENERAL_SET, GENERAL_CONFIG, GENERAL_COUNT };
 static const argparse_option general[GENERAL_COUNT] = {
@@ -61,7 +68,8 @@ static void build_table(const command *c, flag_table *t)
         if (shadowed) continue;
         bool is_bool = info.type == KVRT_OPTION_BOOL;
         t->info[t->n] = info;
-        t->flags[t->n++] = (argparse_option){info.flag, (char)(info.flag[1] ? 0 : info.flag[0]), !is_bool, is_bool, "VALUE", info.help};
+        t->flags[t->n++] = (argparse_option){
+            info.flag, (char)(info.flag[1] ? 0 : info.flag[0]), !is_bool, is_bool, "VALUE", info.help};
     }
 }
 
@@ -71,8 +79,8 @@ static void print_flag(const argparse_option *o, const kvrt_option_info *info, v
     char left[64], letter[5] = "    ";
     bool is_letter = !o->name[1]; /* an option named by one letter, such as -n */
     if (o->letter) snprintf(letter, sizeof letter, "-%c%s", o->letter, is_letter ? "" : ", ");
-    snprintf(left, sizeof left, "%s%s%s%s%s", letter, is_letter ? "" : "--", is_letter ? "" : o->name, o->takes_value ? " " : "",
-             o->takes_value ? (o->value_name ? o->value_name : "VALUE") : "");
+    snprintf(left, sizeof left, "%s%s%s%s%s", letter, is_letter ? "" : "--", is_letter ? "" : o->name,
+             o->takes_value ? " " : "", o->takes_value ? (o->value_name ? o->value_name : "VALUE") : "");
     fprintf(to, "  %-30s %s", left, o->help);
     const char *range = info ? info->range : "", *defaults = info ? info->defaults : "";
     if (info && strcmp(info->key, "cpu.amx") == 0) defaults = "true"; /* see command_parse */
@@ -116,7 +124,9 @@ static int set_pair(kvrt_options *options, const char *pair, size_t len)
     if (!value) return EXIT_RUN;
     char *start = value;
     while (*start == ' ' || *start == '\t') start++;
-    for (size_t end = strlen(start); end && (start[end - 1] == ' ' || start[end - 1] == '\r' || start[end - 1] == '\t'); end--) start[end - 1] = 0;
+    for (size_t end = strlen(start); end && (start[end - 1] == ' ' || start[end - 1] == '\r' || start[end - 1] == '\t');
+         end--)
+        start[end - 1] = 0;
     int32_t status = kvrt_options_set_text(options, key, start, &error);
     free(value);
     return status < 0 ? command_fail(status, &error) : -1;
@@ -145,7 +155,8 @@ static int read_environment(const flag_table *t, kvrt_options *options)
     for (unsigned i = t->first_option; i < t->n; i++) {
         char name[64] = "KVRT_";
         size_t n = strlen(name);
-        for (const char *p = t->flags[i].name; *p && n < sizeof name - 1; p++) name[n++] = *p == '-' ? '_' : (char)(*p >= 'a' && *p <= 'z' ? *p - 32 : *p);
+        for (const char *p = t->flags[i].name; *p && n < sizeof name - 1; p++)
+            name[n++] = *p == '-' ? '_' : (char)(*p >= 'a' && *p <= 'z' ? *p - 32 : *p);
         name[n] = 0;
         const char *value = getenv(name);
         if (!value || !*value) continue;
@@ -189,14 +200,16 @@ static int handle_flag(const command *c, const flag_table *t, int i, const argpa
     return status < 0 ? command_fail(status, &error) : -1;
 }
 
-static int parse(const command *c, const flag_table *t, int argc, char **argv, bool positional_is_model, command_line *out)
+static int parse(const command *c, const flag_table *t, int argc, char **argv, bool positional_is_model,
+                 command_line *out)
 {
     argparse p;
     argparse_init(&p, argc, argv, t->flags, t->n);
     for (int i, code; (i = argparse_next(&p)) != ARGPARSE_END;) {
         if (i == ARGPARSE_ERROR) return usage_error(c->name, p.message);
         if (i == ARGPARSE_POSITIONAL) {
-            if (out->n_positional == sizeof out->positional / sizeof out->positional[0]) return usage_error(c->name, "too many arguments");
+            if (out->n_positional == sizeof out->positional / sizeof out->positional[0])
+                return usage_error(c->name, "too many arguments");
             out->positional[out->n_positional++] = p.value;
         } else if ((code = handle_flag(c, t, i, &p, out)) >= 0) return code;
     }
@@ -238,7 +251,7 @@ int command_parse(const command *c, int argc, char **argv, bool positional_is_mo
 
 void command_free(command_line *line) { kvrt_options_destroy(line->options); }
 
-/* ----------------------------------------------------------------------------------------------------- interrupts --- */
+/* ------------------------------------------------------------------------------------------------- interrupts --- */
 volatile int command_interrupted;
 static volatile sig_atomic_t twice;
 static volatile time_t last_time;
@@ -312,7 +325,7 @@ char *command_read_file(const char *path, size_t *len)
     return text;
 }
 
-/* -------------------------------------------------------------------------------------------------------- opening --- */
+/* ---------------------------------------------------------------------------------------------------- opening --- */
 static int32_t show_load(const kvrt_event *event, void *user)
 {
     if (command_interrupted) return KVRT_STOP;

@@ -1,5 +1,5 @@
-/* command.h - what the subcommands of `kvrt` share: the argument table (the command's own flags plus every flag of the option table), exit
- * codes, messages, progress. Uses kvrt.h only, like any other application. */
+/* command.h - what the subcommands of `kvrt` share: the argument table (the command's own flags plus every flag of
+ * the option table), exit codes, messages, progress. Uses kvrt.h only, like any other application. */
 #ifndef KVRT_COMMAND_H
 #define KVRT_COMMAND_H
 #include "argparse.h"
@@ -10,8 +10,16 @@
 
 /* API.md section 9. */
 enum {
-    EXIT_OK = 0, EXIT_RUN = 1, EXIT_USAGE = 2, EXIT_MODEL = 3, EXIT_FIT = 4, EXIT_CONTEXT = 5, EXIT_TEMPLATE = 6, EXIT_LOST = 7,
-    EXIT_DEVICE = 8, EXIT_INTERRUPT = 130
+    EXIT_OK = 0,
+    EXIT_RUN = 1,
+    EXIT_USAGE = 2,
+    EXIT_MODEL = 3,
+    EXIT_FIT = 4,
+    EXIT_CONTEXT = 5,
+    EXIT_TEMPLATE = 6,
+    EXIT_LOST = 7,
+    EXIT_DEVICE = 8,
+    EXIT_INTERRUPT = 130
 };
 
 #define MAX_EXTRA 24u
@@ -31,13 +39,14 @@ typedef struct command_line {
     const char *extra[MAX_EXTRA]; /* value of extra flag i; "" for a flag without value; NULL when absent */
 } command_line;
 
-/* The flags of a command: its own, the general ones, and every option of the library's table that has a flag. Calls fn for each; `info` is
- * NULL for a flag that is no option. */
+/* The flags of a command: its own, the general ones, and every option of the library's table that has a flag.
+ * Calls fn for each; `info` is NULL for a flag that is no option. */
 typedef void (*command_flag_fn)(const argparse_option *flag, const kvrt_option_info *info, void *user);
 void command_flags(const command *c, command_flag_fn fn, void *user);
 
-/* Reads configuration file, environment (KVRT_*) and arguments, in this order: the later wins. Returns an exit code, or -1 to go on; --help prints and
- * gives EXIT_OK. `positional_is_model`: the first positional becomes model.path. */
+/* Reads configuration file, environment (KVRT_*) and arguments, in this order: the later wins. Returns an exit
+ * code, or -1 to go on; --help prints and gives EXIT_OK. `positional_is_model`: the first positional becomes
+ * model.path. */
 int command_parse(const command *c, int argc, char **argv, bool positional_is_model, command_line *out);
 void command_free(command_line *line);
 void command_help(const command *c, FILE *to);
@@ -57,13 +66,14 @@ bool command_interrupted_twice(void); /* two within a second */
 
 bool command_is_terminal(FILE *file);
 bool command_wants_colour(FILE *file);
-/* A line on stderr that is rewritten in place: only on a terminal that can, only when the work takes longer than 0.3 seconds, and at most
- * ten times a second. `scale` turns done and total into `unit`. */
+/* A line on stderr that is rewritten in place: only on a terminal that can, only when the work takes longer than
+ * 0.3 seconds, and at most ten times a second. `scale` turns done and total into `unit`. */
 typedef struct command_progress {
     uint64_t start_us, shown_us;
     bool visible;
 } command_progress;
-void command_progress_show(command_progress *p, const char *stage, uint64_t done, uint64_t total, double scale, const char *unit);
+void command_progress_show(command_progress *p, const char *stage, uint64_t done, uint64_t total, double scale,
+                           const char *unit);
 void command_progress_clear(command_progress *p);
 /* Whole stream or file into memory, NUL-terminated; NULL with a message on failure. path "-" is stdin. */
 char *command_read_file(const char *path, size_t *len);
@@ -81,7 +91,8 @@ typedef struct command_entry {
 extern const command_entry command_list[];
 extern const size_t command_count;
 
-extern const command run_command, inspect_command, tokenize_command, bench_command, devices_command, eval_command, plan_command;
+extern const command run_command, inspect_command, tokenize_command, bench_command, devices_command, eval_command,
+    plan_command;
 int run_main(int argc, char **argv);
 int inspect_main(int argc, char **argv);
 int tokenize_main(int argc, char **argv);

@@ -1,4 +1,5 @@
-/* command_inspect.c - `kvrt inspect MODEL`: architecture, tensors, sizes, dtype histogram, and what is unsupported and why. */
+/* command_inspect.c - `kvrt inspect MODEL`: architecture, tensors, sizes, dtype histogram, and what is unsupported
+ * and why. */
 #include "command.h"
 
 #include <string.h>
@@ -8,7 +9,8 @@ static const argparse_option extra[X_COUNT] = {
     {"json", 0, 0, 0, NULL, "print JSON"},
     {"tensors", 't', 0, 0, NULL, "list every tensor"},
 };
-const command inspect_command = {"inspect", "inspect MODEL [--tensors] [--json]", "Shows what a model folder holds.", extra, X_COUNT};
+const command inspect_command = {"inspect", "inspect MODEL [--tensors] [--json]", "Shows what a model folder holds.",
+                                 extra, X_COUNT};
 
 typedef struct histogram {
     struct {
@@ -47,29 +49,38 @@ static void on_tensor(const kvrt_inspect_tensor *t, void *user)
 
 static void print_text(const kvrt_inspect_info *info, const histogram *h)
 {
-    printf("architecture   %s%s%s%s\n", info->architecture[0] ? info->architecture : "unknown", info->family[0] ? " (" : "", info->family, info->family[0] ? ")" : "");
+    printf("architecture   %s%s%s%s\n", info->architecture[0] ? info->architecture : "unknown",
+           info->family[0] ? " (" : "", info->family, info->family[0] ? ")" : "");
     printf("layers         %u\nhidden, ffn    %u, %u\n", info->n_layers, info->hidden_size, info->ffn_size);
     printf("heads          %u query, %u KV, head_dim %u\n", info->n_heads, info->n_kv_heads, info->head_dim);
     printf("vocabulary     %u%s\n", info->vocab_size, info->tied_embeddings ? ", embeddings tied" : "");
     printf("context        %u%s\n", info->ctx_model, "");
     if (info->sliding_window) printf("window         %u\n", info->sliding_window);
     printf("rope           theta %.0f, scaling %s\n", info->rope_theta, info->rope_scaling);
-    if (info->qkv_bias || info->qk_norm) printf("flags          %s%s\n", info->qkv_bias ? "qkv bias " : "", info->qk_norm ? "qk norm" : "");
+    if (info->qkv_bias || info->qk_norm)
+        printf("flags          %s%s\n", info->qkv_bias ? "qkv bias " : "", info->qk_norm ? "qk norm" : "");
     printf("tokenizer      %s\n", info->tokenizer[0] ? info->tokenizer : "none");
-    printf("parameters     %llu in %llu tensors, %llu file%s, %.1f MiB\n", (unsigned long long)info->n_params, (unsigned long long)info->n_tensors,
-           (unsigned long long)info->n_files, info->n_files == 1 ? "" : "s", (double)info->bytes / 1048576.0);
+    printf("parameters     %llu in %llu tensors, %llu file%s, %.1f MiB\n", (unsigned long long)info->n_params,
+           (unsigned long long)info->n_tensors, (unsigned long long)info->n_files, info->n_files == 1 ? "" : "s",
+           (double)info->bytes / 1048576.0);
     for (unsigned i = 0; i < h->n; i++)
-        printf("  %-12s %llu tensors, %.1f MiB\n", h->rows[i].dtype, (unsigned long long)h->rows[i].count, (double)h->rows[i].bytes / 1048576.0);
+        printf("  %-12s %llu tensors, %.1f MiB\n", h->rows[i].dtype, (unsigned long long)h->rows[i].count,
+               (double)h->rows[i].bytes / 1048576.0);
     printf("supported      %s%s\n", info->problem[0] ? "no: " : "yes", info->problem);
 }
 
 static void print_json(const kvrt_inspect_info *info, const histogram *h)
 {
-    printf("%s\"architecture\":\"%s\",\"family\":\"%s\",\"n_layers\":%u,\"hidden_size\":%u,\"ffn_size\":%u,\"n_heads\":%u,\"n_kv_heads\":%u,\"head_dim\":%u,",
-           h->list ? "]," : "{", info->architecture, info->family, info->n_layers, info->hidden_size, info->ffn_size, info->n_heads, info->n_kv_heads, info->head_dim);
-    printf("\"vocab_size\":%u,\"ctx_model\":%u,\"sliding_window\":%u,\"n_params\":%llu,\"bytes\":%llu,\"n_tensors\":%llu,\"dtypes\":{", info->vocab_size,
-           info->ctx_model, info->sliding_window, (unsigned long long)info->n_params, (unsigned long long)info->bytes, (unsigned long long)info->n_tensors);
-    for (unsigned i = 0; i < h->n; i++) printf("%s\"%s\":%llu", i ? "," : "", h->rows[i].dtype, (unsigned long long)h->rows[i].bytes);
+    printf("%s\"architecture\":\"%s\",\"family\":\"%s\",\"n_layers\":%u,\"hidden_size\":%u,\"ffn_size\":%u,\"n_heads\":"
+           "%u,\"n_kv_heads\":%u,\"head_dim\":%u,",
+           h->list ? "]," : "{", info->architecture, info->family, info->n_layers, info->hidden_size, info->ffn_size,
+           info->n_heads, info->n_kv_heads, info->head_dim);
+    printf("\"vocab_size\":%u,\"ctx_model\":%u,\"sliding_window\":%u,\"n_params\":%llu,\"bytes\":%llu,\"n_tensors\":%"
+           "llu,\"dtypes\":{",
+           info->vocab_size, info->ctx_model, info->sliding_window, (unsigned long long)info->n_params,
+           (unsigned long long)info->bytes, (unsigned long long)info->n_tensors);
+    for (unsigned i = 0; i < h->n; i++)
+        printf("%s\"%s\":%llu", i ? "," : "", h->rows[i].dtype, (unsigned long long)h->rows[i].bytes);
     printf("},\"supported\":%s,\"problem\":", info->problem[0] ? "false" : "true");
     command_json_string(stdout, info->problem, strlen(info->problem));
     printf("}\n");

@@ -11,13 +11,15 @@ static const argparse_option extra[X_COUNT] = {
     {"json", 0, 0, 0, NULL, "print JSON"},
 };
 const command plan_command = {"plan", "plan MODEL | --shape NAME [--card NAME | --vram BYTES] [--ctx N]",
-                                     "Shows what fits: weights, cache and the longest context for each KV format.", extra, X_COUNT};
+                              "Shows what fits: weights, cache and the longest context for each KV format.", extra,
+                              X_COUNT};
 
 /* Memory a program can use on an otherwise idle card, as the driver reports it. */
 static const struct {
     const char *name;
     uint64_t mib;
-} cards[] = {{"rtx3060", 12288}, {"rtx3090", 24576}, {"rtx4060ti", 16380}, {"rtx4070", 12282}, {"rtx4080", 16376}, {"rtx4090", 24564}, {"rtx5090", 32607}};
+} cards[] = {{"rtx3060", 12288}, {"rtx3090", 24576}, {"rtx4060ti", 16380}, {"rtx4070", 12282},
+             {"rtx4080", 16376}, {"rtx4090", 24564}, {"rtx5090", 32607}};
 
 static int apply_card(command_line *line)
 {
@@ -46,25 +48,33 @@ static double mib(uint64_t bytes) { return (double)bytes / 1048576.0; }
 
 static void print_json(const kvrt_plan_info *info, const kvrt_plan_row *rows, uint64_t n)
 {
-    printf("{\"architecture\":\"%s\",\"weight_bytes\":%llu,\"workspace_bytes\":%llu,\"device_context_bytes\":%llu,\"budget_bytes\":%llu,\"ctx_model\":%u,\"rows\":[",
+    printf("{\"architecture\":\"%s\",\"weight_bytes\":%llu,\"workspace_bytes\":%llu,\"device_context_bytes\":%llu,"
+           "\"budget_bytes\":%llu,\"ctx_model\":%u,\"rows\":[",
            info->architecture, (unsigned long long)info->weight_bytes, (unsigned long long)info->workspace_bytes,
            (unsigned long long)info->device_context_bytes, (unsigned long long)info->budget_bytes, info->ctx_model);
     for (uint64_t i = 0; i < n; i++)
-        printf("%s{\"kv\":\"%s\",\"bits_per_element\":%.4f,\"bytes_per_token\":%.1f,\"max_ctx\":%llu,\"capped_by\":\"%s\",\"ctx\":%llu,\"kv_bytes\":%llu,\"total_bytes\":%llu,\"fits\":%s}",
-               i ? "," : "", rows[i].kv, rows[i].bits_per_element, rows[i].bytes_per_token, (unsigned long long)rows[i].max_ctx, rows[i].capped_by,
-               (unsigned long long)rows[i].ctx, (unsigned long long)rows[i].kv_bytes, (unsigned long long)rows[i].total_bytes, rows[i].fits ? "true" : "false");
+        printf("%s{\"kv\":\"%s\",\"bits_per_element\":%.4f,\"bytes_per_token\":%.1f,\"max_ctx\":%llu,\"capped_by\":\"%"
+               "s\",\"ctx\":%llu,\"kv_bytes\":%llu,\"total_bytes\":%llu,\"fits\":%s}",
+               i ? "," : "", rows[i].kv, rows[i].bits_per_element, rows[i].bytes_per_token,
+               (unsigned long long)rows[i].max_ctx, rows[i].capped_by, (unsigned long long)rows[i].ctx,
+               (unsigned long long)rows[i].kv_bytes, (unsigned long long)rows[i].total_bytes,
+               rows[i].fits ? "true" : "false");
     printf("]}\n");
 }
 
 static void print_table(const kvrt_plan_info *info, const kvrt_plan_row *rows, uint64_t n)
 {
-    printf("model      %s, %.2f G parameters, trained for %u tokens\n", info->architecture, (double)info->n_params / 1e9, info->ctx_model);
-    printf("weights    %.0f MiB   workspace %.0f MiB   device context %.0f MiB   budget %.0f MiB\n\n", mib(info->weight_bytes),
-           mib(info->workspace_bytes), mib(info->device_context_bytes), mib(info->budget_bytes));
-    printf("%-6s %12s %14s %12s %-13s %12s %12s\n", "KV", "bits/element", "bytes/token", "max context", "capped by", "KV MiB", "total MiB");
+    printf("model      %s, %.2f G parameters, trained for %u tokens\n", info->architecture,
+           (double)info->n_params / 1e9, info->ctx_model);
+    printf("weights    %.0f MiB   workspace %.0f MiB   device context %.0f MiB   budget %.0f MiB\n\n",
+           mib(info->weight_bytes), mib(info->workspace_bytes), mib(info->device_context_bytes),
+           mib(info->budget_bytes));
+    printf("%-6s %12s %14s %12s %-13s %12s %12s\n", "KV", "bits/element", "bytes/token", "max context", "capped by",
+           "KV MiB", "total MiB");
     for (uint64_t i = 0; i < n; i++)
-        printf("%-6s %12.4f %14.0f %12llu %-13s %12.0f %12.0f%s\n", rows[i].kv, rows[i].bits_per_element, rows[i].bytes_per_token,
-               (unsigned long long)rows[i].max_ctx, rows[i].capped_by, mib(rows[i].kv_bytes), mib(rows[i].total_bytes), rows[i].fits ? "" : "  does not fit");
+        printf("%-6s %12.4f %14.0f %12llu %-13s %12.0f %12.0f%s\n", rows[i].kv, rows[i].bits_per_element,
+               rows[i].bytes_per_token, (unsigned long long)rows[i].max_ctx, rows[i].capped_by, mib(rows[i].kv_bytes),
+               mib(rows[i].total_bytes), rows[i].fits ? "" : "  does not fit");
 }
 
 static int plan(command_line *line)

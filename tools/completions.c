@@ -1,10 +1,11 @@
-/* completions.c - `kvrt --completions SHELL` and `kvrt --man`: scripts and the manual page, printed from the same tables that parse the
- * command line, so that they cannot fall behind it. */
+/* completions.c - `kvrt --completions SHELL` and `kvrt --man`: scripts and the manual page, printed from the same
+ * tables that parse the command line, so that they cannot fall behind it. */
 #include "command.h"
 
 #include <string.h>
 
-/* The words a value may be, from a range such as "auto|cpu|cuda"; numbers and open ranges are left out. Returns how many. */
+/* The words a value may be, from a range such as "auto|cpu|cuda"; numbers and open ranges are left out. Returns
+ * how many. */
 static unsigned print_words(FILE *to, const char *range, const char *separator)
 {
     unsigned n = 0;
@@ -22,9 +23,12 @@ static bool has_words(const kvrt_option_info *info)
 }
 
 static bool is_letter(const argparse_option *flag) { return flag->name[1] == 0; }
-static bool wants_file(const argparse_option *flag) { return flag->value_name && strcmp(flag->value_name, "FILE") == 0; }
+static bool wants_file(const argparse_option *flag)
+{
+    return flag->value_name && strcmp(flag->value_name, "FILE") == 0;
+}
 
-/* ----------------------------------------------------------------------------------------------------------- bash --- */
+/* ------------------------------------------------------------------------------------------------------- bash --- */
 static void bash_flag(const argparse_option *flag, const kvrt_option_info *info, void *user)
 {
     (void)info;
@@ -50,7 +54,8 @@ static void print_bash(FILE *to)
                 "    if [ \"$COMP_CWORD\" = 1 ]; then\n        COMPREPLY=($(compgen -d -W \"");
     for (size_t i = 0; i < command_count; i++) fprintf(to, "%s ", command_list[i].about->name);
     fprintf(to, "--help --version --man --completions\" -- \"$word\"))\n        return\n    fi\n    case $before in\n"
-                "        --completions) words=\"bash zsh fish\" ;;\n        -f|--file|--config) COMPREPLY=($(compgen -f -- \"$word\")); return ;;\n");
+                "        --completions) words=\"bash zsh fish\" ;;\n        -f|--file|--config) COMPREPLY=($(compgen "
+                "-f -- \"$word\")); return ;;\n");
     command_flags(&run_command, bash_words, to); /* the library's options are the same for every command */
     fprintf(to, "    esac\n    if [ -z \"$words\" ] && [[ $word == -* ]]; then\n        case ${COMP_WORDS[1]} in\n");
     for (size_t i = 0; i < command_count; i++) {
@@ -58,11 +63,12 @@ static void print_bash(FILE *to)
         command_flags(command_list[i].about, bash_flag, to);
         fprintf(to, "\" ;;\n");
     }
-    fprintf(to, "        esac\n    fi\n    if [ -n \"$words\" ]; then COMPREPLY=($(compgen -W \"$words\" -- \"$word\"))\n"
-                "    else COMPREPLY=($(compgen -d -- \"$word\")); fi\n}\ncomplete -o filenames -F _kvrt kvrt\n");
+    fprintf(to,
+            "        esac\n    fi\n    if [ -n \"$words\" ]; then COMPREPLY=($(compgen -W \"$words\" -- \"$word\"))\n"
+            "    else COMPREPLY=($(compgen -d -- \"$word\")); fi\n}\ncomplete -o filenames -F _kvrt kvrt\n");
 }
 
-/* ------------------------------------------------------------------------------------------------------------ zsh --- */
+/* -------------------------------------------------------------------------------------------------------- zsh --- */
 /* Help text inside a single-quoted zsh specification: quotes, colons and brackets have a meaning there. */
 static void zsh_text(FILE *to, const char *text)
 {
@@ -77,7 +83,9 @@ static void zsh_flag(const argparse_option *flag, const kvrt_option_info *info, 
 {
     FILE *to = user;
     for (int spelling = 0; spelling < 3; spelling++) { /* letter, long name, negation */
-        if ((spelling == 0 && !flag->letter) || (spelling == 1 && is_letter(flag)) || (spelling == 2 && !flag->negatable)) continue;
+        if ((spelling == 0 && !flag->letter) || (spelling == 1 && is_letter(flag)) ||
+            (spelling == 2 && !flag->negatable))
+            continue;
         fprintf(to, "            '*%s", spelling == 0 ? "-" : spelling == 1 ? "--" : "--no-");
         if (spelling == 0) fputc(flag->letter, to);
         else fputs(flag->name, to);
@@ -103,7 +111,8 @@ static void print_zsh(FILE *to)
         zsh_text(to, command_list[i].about->summary);
         fprintf(to, "'\n");
     }
-    fprintf(to, "        )\n        _describe command commands\n        _files -/\n        return\n    fi\n    case $words[2] in\n");
+    fprintf(to, "        )\n        _describe command commands\n        _files -/\n        return\n    fi\n    case "
+                "$words[2] in\n");
     for (size_t i = 0; i < command_count; i++) {
         fprintf(to, "        %s) shift words; (( CURRENT-- )); _arguments -s \\\n", command_list[i].about->name);
         command_flags(command_list[i].about, zsh_flag, to);
@@ -112,7 +121,7 @@ static void print_zsh(FILE *to)
     fprintf(to, "    esac\n}\n_kvrt \"$@\"\n");
 }
 
-/* ----------------------------------------------------------------------------------------------------------- fish --- */
+/* ------------------------------------------------------------------------------------------------------- fish --- */
 typedef struct fish_target {
     FILE *to;
     const char *command;
@@ -162,7 +171,7 @@ bool completions_print(const char *shell, FILE *to)
     return true;
 }
 
-/* ---------------------------------------------------------------------------------------------------- manual page --- */
+/* ------------------------------------------------------------------------------------------------ manual page --- */
 static void roff(FILE *to, const char *text)
 {
     for (const char *p = text; *p; p++) {
@@ -210,7 +219,10 @@ static void manual_options(FILE *to)
 
 void manual_print(FILE *to)
 {
-    fprintf(to, ".TH KVRT 1 \"\" \"kvrt %s\"\n.SH NAME\nkvrt \\- run a language model with a quantized KV cache\n.SH SYNOPSIS\n", kvrt_version_string());
+    fprintf(to,
+            ".TH KVRT 1 \"\" \"kvrt %s\"\n.SH NAME\nkvrt \\- run a language model with a quantized KV cache\n.SH "
+            "SYNOPSIS\n",
+            kvrt_version_string());
     for (size_t i = 0; i < command_count; i++) {
         fprintf(to, ".B kvrt %s\n.br\n", command_list[i].about->usage);
     }
@@ -221,15 +233,30 @@ void manual_print(FILE *to)
         fputc('\n', to);
         command_flags(command_list[i].about, manual_flag, to);
     }
-    fprintf(to, ".SH OPTIONS\nEvery option is a key for \\fB\\-\\-set\\fR \\fIKEY\\fR=\\fIVALUE\\fR and for the configuration file; many have a flag as well.\n");
+    fprintf(to, ".SH OPTIONS\nEvery option is a key for \\fB\\-\\-set\\fR \\fIKEY\\fR=\\fIVALUE\\fR and for the "
+                "configuration file; many have a flag as well.\n");
     manual_options(to);
-    fprintf(to, ".SH ENVIRONMENT\nThe flag \\fB\\-\\-top\\-k\\fR is read from \\fBKVRT_TOP_K\\fR, and so on; \\fBKVRT_CONFIG\\fR names a configuration file.\n"
-                "A file gives way to the environment, the environment to the command line. \\fBNO_COLOR\\fR turns colour off.\n"
-                ".SH FILES\nA configuration file has lines of \\fIKEY\\fR = \\fIVALUE\\fR; lines that begin with # are comments.\n"
-                ".SH EXIT STATUS\n");
-    static const struct { int code; const char *text; } codes[] = {
-        {EXIT_OK, "success"}, {EXIT_RUN, "run-time error"}, {EXIT_USAGE, "usage"}, {EXIT_MODEL, "model not loadable"},
-        {EXIT_FIT, "does not fit into memory"}, {EXIT_CONTEXT, "context overflow"}, {EXIT_TEMPLATE, "template or grammar"},
-        {EXIT_LOST, "device lost"}, {EXIT_DEVICE, "device not available"}, {EXIT_INTERRUPT, "interrupted"}};
-    for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++) fprintf(to, ".TP\n.B %d\n%s\n", codes[i].code, codes[i].text);
+    fprintf(
+        to,
+        ".SH ENVIRONMENT\nThe flag \\fB\\-\\-top\\-k\\fR is read from \\fBKVRT_TOP_K\\fR, and so on; "
+        "\\fBKVRT_CONFIG\\fR names a configuration file.\n"
+        "A file gives way to the environment, the environment to the command line. \\fBNO_COLOR\\fR turns colour off.\n"
+        ".SH FILES\nA configuration file has lines of \\fIKEY\\fR = \\fIVALUE\\fR; lines that begin with # are "
+        "comments.\n"
+        ".SH EXIT STATUS\n");
+    static const struct {
+        int code;
+        const char *text;
+    } codes[] = {{EXIT_OK, "success"},
+                 {EXIT_RUN, "run-time error"},
+                 {EXIT_USAGE, "usage"},
+                 {EXIT_MODEL, "model not loadable"},
+                 {EXIT_FIT, "does not fit into memory"},
+                 {EXIT_CONTEXT, "context overflow"},
+                 {EXIT_TEMPLATE, "template or grammar"},
+                 {EXIT_LOST, "device lost"},
+                 {EXIT_DEVICE, "device not available"},
+                 {EXIT_INTERRUPT, "interrupted"}};
+    for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++)
+        fprintf(to, ".TP\n.B %d\n%s\n", codes[i].code, codes[i].text);
 }

@@ -1,6 +1,7 @@
-/* main.c - the `kvrt` command: finds the subcommand, and answers for stdout. Bare `kvrt MODEL` runs the model. */
+/* main.c - the `kvrt` command: finds the subcommand, and answers for stdout. Bare `kvrt MODEL` is chat on a
+ * terminal, run otherwise. */
 #define _POSIX_C_SOURCE 200809L
-#include "command.h"
+#include "chat.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -8,6 +9,7 @@
 #include <unistd.h>
 
 const command_entry command_list[] = {
+    {&chat_command_about, chat_main},
     {&run_command, run_main},           {&plan_command, plan_main},   {&inspect_command, inspect_main},
     {&tokenize_command, tokenize_main}, {&bench_command, bench_main}, {&eval_command, eval_main},
     {&devices_command, devices_main},
@@ -17,8 +19,9 @@ const size_t command_count = sizeof command_list / sizeof command_list[0];
 static void usage(FILE *to)
 {
     fprintf(to, "usage: kvrt COMMAND [MODEL] [options]\n\n");
-    for (size_t i = 0; i < command_count; i++) fprintf(to, "  %-10s %s\n", command_list[i].about->name, command_list[i].about->summary);
-    fprintf(to, "\nkvrt MODEL                      the same as kvrt run MODEL\n"
+    for (size_t i = 0; i < command_count; i++)
+        fprintf(to, "  %-10s %s\n", command_list[i].about->name, command_list[i].about->summary);
+    fprintf(to, "\nkvrt MODEL                      kvrt chat on a terminal, kvrt run otherwise\n"
                 "kvrt COMMAND --help             options of a command\n"
                 "kvrt --version\n"
                 "kvrt --completions bash|zsh|fish   a completion script\n"
@@ -45,9 +48,12 @@ static int dispatch(int argc, char **argv)
     else if (strcmp(first, "--man") == 0) manual_print(stdout);
     else if (strcmp(first, "--completions") == 0) {
         const char *shell = argc > 2 ? argv[2] : "";
-        if (!completions_print(shell, stdout)) return usage_error("--completions: need bash, zsh or fish, found", *shell ? shell : "nothing");
+        if (!completions_print(shell, stdout))
+            return usage_error("--completions: need bash, zsh or fish, found", *shell ? shell : "nothing");
     } else if (first[0] == '-') return usage_error("unknown option", first);
-    else if (!strchr(first, '/') && access(first, F_OK) != 0) return usage_error("neither a command nor a model folder:", first);
+    else if (!strchr(first, '/') && access(first, F_OK) != 0)
+        return usage_error("neither a command nor a model folder:", first);
+    else if (command_is_terminal(stdin) && command_is_terminal(stdout)) return chat_main(argc - 1, argv + 1);
     else return run_main(argc - 1, argv + 1);
     return EXIT_OK;
 }

@@ -1,5 +1,5 @@
-/* run.c - `kvrt run`: the scripting face. stdout carries model text only (or one JSON object, or a JSON event per line); all else goes to
- * stderr. Piped text goes before -p. */
+/* run.c - `kvrt run`: the scripting face. stdout carries model text only (or one JSON object, or a JSON event per
+ * line); all else goes to stderr. Piped text goes before -p. */
 #define _POSIX_C_SOURCE 200809L
 #include "command.h"
 
@@ -17,7 +17,7 @@ static const argparse_option extra[X_COUNT] = {
     {"raw", 0, 0, 0, NULL, "do not add the tokenizer's special tokens (BOS)"},
 };
 const command run_command = {"run", "run MODEL [-p TEXT | -f FILE | < text] [options]",
-                                    "Continues a prompt and streams the text to stdout.", extra, X_COUNT};
+                             "Continues a prompt and streams the text to stdout.", extra, X_COUNT};
 
 typedef struct run_state {
     command_line line;
@@ -31,7 +31,7 @@ typedef struct run_state {
     size_t text_len, text_cap;
 } run_state;
 
-/* --------------------------------------------------------------------------------------------------------- prompt --- */
+/* ----------------------------------------------------------------------------------------------------- prompt --- */
 static bool append_prompt(run_state *r, const char *text, size_t len)
 {
     char *grown = realloc(r->prompt, r->prompt_len + len + 1);
@@ -75,7 +75,8 @@ static int start_session(run_state *r)
     if (status == KVRT_PARTIAL) {
         int32_t *grown = realloc(ids, (cap = n) * sizeof *ids);
         if (grown) ids = grown;
-        status = grown ? kvrt_tokenize(r->engine, r->prompt, (int64_t)r->prompt_len, flags, ids, cap, &n, &error) : KVRT_NOMEM_HOST;
+        status = grown ? kvrt_tokenize(r->engine, r->prompt, (int64_t)r->prompt_len, flags, ids, cap, &n, &error)
+                       : KVRT_NOMEM_HOST;
     }
     if (status >= 0) status = kvrt_session_create(r->engine, r->line.options, &r->session, &error);
     if (status >= 0) status = kvrt_session_sync(r->session, ids, n, NULL, &error);
@@ -83,7 +84,7 @@ static int start_session(run_state *r)
     return status < 0 ? command_fail(status, &error) : EXIT_OK;
 }
 
-/* --------------------------------------------------------------------------------------------------------- events --- */
+/* ----------------------------------------------------------------------------------------------------- events --- */
 static bool collect(run_state *r, const char *text, size_t len)
 {
     if (r->text_len + len + 1 > r->text_cap) {
@@ -100,7 +101,8 @@ static bool collect(run_state *r, const char *text, size_t len)
 
 static void print_event(const kvrt_event *event)
 {
-    static const char *const names[] = {"", "load", "prefill", "text", "reasoning", "token", "warning", "done", "error", "kv_demoted"};
+    static const char *const names[] = {"",      "load",    "prefill", "text",  "reasoning",
+                                        "token", "warning", "done",    "error", "kv_demoted"};
     if (event->type < 1 || event->type > 9) return;
     printf("{\"event\":\"%s\"", names[event->type]);
     if (event->text_len) {
@@ -116,18 +118,20 @@ static void print_event(const kvrt_event *event)
 static int32_t on_event(const kvrt_event *event, void *user)
 {
     run_state *r = user;
-    if (event->type == KVRT_EVENT_PREFILL_PROGRESS) command_progress_show(&r->progress, "prompt", event->done, event->total, 1, "tokens");
+    if (event->type == KVRT_EVENT_PREFILL_PROGRESS)
+        command_progress_show(&r->progress, "prompt", event->done, event->total, 1, "tokens");
     else command_progress_clear(&r->progress);
     if (event->type == KVRT_EVENT_DONE) return KVRT_CONTINUE; /* said with the figures when the call is over */
     if (r->ndjson) {
         print_event(event);
         if (fflush(stdout) != 0) r->closed = true;
-    } else if (event->type == KVRT_EVENT_TEXT && !r->json && !command_write(event->text, event->text_len)) r->closed = true;
+    } else if (event->type == KVRT_EVENT_TEXT && !r->json && !command_write(event->text, event->text_len))
+        r->closed = true;
     if (event->type == KVRT_EVENT_TEXT && r->json && !collect(r, event->text, event->text_len)) r->closed = true;
     return r->closed ? KVRT_STOP : KVRT_CONTINUE;
 }
 
-/* --------------------------------------------------------------------------------------------------------- result --- */
+/* ----------------------------------------------------------------------------------------------------- result --- */
 static double rate(double n, uint64_t us) { return us ? n * 1e6 / (double)us : 0; }
 
 static void print_ids(run_state *r, uint32_t n_prompt)
@@ -142,10 +146,12 @@ static void print_ids(run_state *r, uint32_t n_prompt)
 
 static void print_figures(const kvrt_result *result)
 {
-    printf("\"finish_reason\":\"%s\",\"n_prompt\":%u,\"n_generated\":%u,\"prefill_tps\":%.2f,\"decode_tps\":%.2f,\"kv_bytes\":%llu}\n",
+    printf("\"finish_reason\":\"%s\",\"n_prompt\":%u,\"n_generated\":%u,\"prefill_tps\":%.2f,\"decode_tps\":%.2f,\"kv_"
+           "bytes\":%llu}\n",
            command_finish_name(result->finish), result->n_prompt, result->n_generated,
            rate(result->n_prompt - result->n_reused, result->prefill_us),
-           rate(result->n_generated > 1 ? result->n_generated - 1.0 : 0, result->decode_us), (unsigned long long)result->kv_bytes);
+           rate(result->n_generated > 1 ? result->n_generated - 1.0 : 0, result->decode_us),
+           (unsigned long long)result->kv_bytes);
 }
 
 static void print_json(run_state *r, const kvrt_result *result)
@@ -162,13 +168,17 @@ static void print_stats(const kvrt_result *result, kvrt_session session)
 {
     kvrt_session_info info = {.size = sizeof info};
     bool colour = command_wants_colour(stderr);
-    /* Text that went to a file or pipe ends without a newline; in a log of both streams the figures begin on their own line. */
+    /* Text that went to a file or pipe ends without a newline; in a log of both streams the figures begin on their
+     * own line. */
     if (!command_is_terminal(stdout)) fputc('\n', stderr);
     (void)kvrt_session_get_info(session, &info, NULL);
-    fprintf(stderr, "%sprompt %u tokens, %.1f tok/s | first token %.0f ms | generated %u, %.1f tok/s | context %u/%u | KV %.2f MiB%s\n",
+    fprintf(stderr,
+            "%sprompt %u tokens, %.1f tok/s | first token %.0f ms | generated %u, %.1f tok/s | context %u/%u | KV %.2f "
+            "MiB%s\n",
             colour ? "\033[2m" : "", result->n_prompt, rate(result->n_prompt - result->n_reused, result->prefill_us),
-            (double)result->first_token_us / 1e3, result->n_generated, rate(result->n_generated > 1 ? result->n_generated - 1.0 : 0, result->decode_us),
-            info.n_tokens, info.ctx_size, (double)result->kv_bytes / 1048576.0, colour ? "\033[0m" : "");
+            (double)result->first_token_us / 1e3, result->n_generated,
+            rate(result->n_generated > 1 ? result->n_generated - 1.0 : 0, result->decode_us), info.n_tokens,
+            info.ctx_size, (double)result->kv_bytes / 1048576.0, colour ? "\033[0m" : "");
 }
 
 static int generate(run_state *r)
@@ -184,10 +194,10 @@ static int generate(run_state *r)
     else if (r->ndjson) {
         printf("{\"event\":\"done\",");
         print_figures(&result);
-    }
-    else if (command_is_terminal(stdout)) putchar('\n');
-    if (fflush(stdout) != 0 || r->closed) return EXIT_OK; /* main reports what happened to stdout */
-    if ((r->line.extra[X_STATS] || (command_is_terminal(stderr) && command_is_terminal(stdout))) && !r->line.extra[X_QUIET])
+    } else if (command_is_terminal(stdout)) putchar('\n');
+    if (fflush(stdout) != 0 || r->closed) return EXIT_RUN; /* main says what happened to stdout */
+    if ((r->line.extra[X_STATS] || (command_is_terminal(stderr) && command_is_terminal(stdout))) &&
+        !r->line.extra[X_QUIET])
         print_stats(&result, r->session);
     if (result.finish == KVRT_FINISH_CANCELLED) {
         fprintf(stderr, "kvrt run: interrupted\n");

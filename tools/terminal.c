@@ -1,4 +1,5 @@
-/* terminal.c - how the command writes: plain bytes to pipes, colour and a progress line only where a person looks on, JSON strings. */
+/* terminal.c - how the command writes: plain bytes to pipes, colour and a progress line only where a person looks
+ * on, JSON strings. */
 #define _POSIX_C_SOURCE 200809L
 #include "command.h"
 
@@ -24,7 +25,7 @@ bool command_wants_colour(FILE *file)
 
 bool command_write(const char *text, size_t len) { return fwrite(text, 1, len, stdout) == len && fflush(stdout) == 0; }
 
-/* ------------------------------------------------------------------------------------------------------- progress --- */
+/* --------------------------------------------------------------------------------------------------- progress --- */
 #define PATIENCE_US 300000u
 #define REDRAW_US 100000u
 
@@ -35,7 +36,8 @@ static uint64_t now_us(void)
     return (uint64_t)ts.tv_sec * 1000000u + (uint64_t)ts.tv_nsec / 1000u;
 }
 
-void command_progress_show(command_progress *p, const char *stage, uint64_t done, uint64_t total, double scale, const char *unit)
+void command_progress_show(command_progress *p, const char *stage, uint64_t done, uint64_t total, double scale,
+                           const char *unit)
 {
     uint64_t now = now_us();
     if (!p->start_us) p->start_us = now;
@@ -45,7 +47,8 @@ void command_progress_show(command_progress *p, const char *stage, uint64_t done
     for (size_t i = 0; i < 24; i++) bar[i] = i < filled ? '#' : '.';
     bar[24] = 0;
     double rate = (double)done * scale * 1e6 / (double)(now - p->start_us);
-    fprintf(stderr, "\r%s [%s] %.0f of %.0f %s, %.0f %s/s\033[K", stage, bar, (double)done * scale, (double)total * scale, unit, rate, unit);
+    fprintf(stderr, "\r%s [%s] %.0f of %.0f %s, %.0f %s/s\033[K", stage, bar, (double)done * scale,
+            (double)total * scale, unit, rate, unit);
     fflush(stderr);
     p->shown_us = now;
     p->visible = true;
@@ -57,7 +60,7 @@ void command_progress_clear(command_progress *p)
     *p = (command_progress){0};
 }
 
-/* ----------------------------------------------------------------------------------------------------------- JSON --- */
+/* ------------------------------------------------------------------------------------------------------- JSON --- */
 /* Length of the well-formed UTF-8 sequence at text, 0 if there is none. */
 static size_t sequence_len(const unsigned char *text, size_t len)
 {
@@ -66,7 +69,9 @@ static size_t sequence_len(const unsigned char *text, size_t len)
     if (n == 0 || n > len) return 0;
     for (size_t i = 1; i < n; i++)
         if ((text[i] & 0xc0) != 0x80) return 0;
-    if ((c == 0xe0 && text[1] < 0xa0) || (c == 0xed && text[1] > 0x9f) || (c == 0xf0 && text[1] < 0x90) || (c == 0xf4 && text[1] > 0x8f)) return 0;
+    if ((c == 0xe0 && text[1] < 0xa0) || (c == 0xed && text[1] > 0x9f) || (c == 0xf0 && text[1] < 0x90) ||
+        (c == 0xf4 && text[1] > 0x8f))
+        return 0;
     return n;
 }
 

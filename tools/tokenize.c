@@ -1,4 +1,5 @@
-/* tokenize.c - `kvrt tokenize MODEL`: bytes on stdin to one JSON array of ids on one line; --decode reads ids and writes bytes. */
+/* tokenize.c - `kvrt tokenize MODEL`: bytes on stdin to one JSON array of ids on one line; --decode reads ids and
+ * writes bytes. */
 #include "command.h"
 
 #include <stdlib.h>
@@ -10,7 +11,8 @@ static const argparse_option extra[X_COUNT] = {
     {"parse-special", 0, 0, 0, NULL, "text that spells a special token becomes that token"},
     {"decode", 0, 0, 0, NULL, "read a JSON array of ids, write bytes"},
 };
-const command tokenize_command = {"tokenize", "tokenize MODEL [--special] [--decode] < input", "Text to token ids and back.", extra, X_COUNT};
+const command tokenize_command = {"tokenize", "tokenize MODEL [--special] [--decode] < input",
+                                  "Text to token ids and back.", extra, X_COUNT};
 
 static int encode(kvrt_engine engine, const char *text, size_t len, uint32_t flags)
 {
@@ -32,7 +34,8 @@ static int encode(kvrt_engine engine, const char *text, size_t len, uint32_t fla
     return status < 0 ? command_fail(status, &error) : EXIT_OK;
 }
 
-/* Reads integers separated by anything but digits and signs; a stray character other than [ ] , or space is an error. */
+/* Reads integers separated by anything but digits and signs; a stray character other than [ ] , or space is an
+ * error. */
 static int32_t *read_ids(const char *text, size_t len, uint64_t *n)
 {
     int32_t *ids = malloc((len / 2 + 2) * sizeof *ids);
@@ -87,9 +90,12 @@ int tokenize_main(int argc, char **argv)
         (void)kvrt_options_set_i64(line.options, "ctx.size", 128, NULL);
         (void)kvrt_options_set_text(line.options, "kv.format", "f16", NULL); /* any head size */
         code = text ? command_open(line.options, &engine) : EXIT_RUN;
-        uint32_t flags = (line.extra[X_SPECIAL] ? KVRT_TOKENIZE_ADD_SPECIAL : 0) | (line.extra[X_PARSE] ? KVRT_TOKENIZE_PARSE_SPECIAL : 0);
+        uint32_t flags = (line.extra[X_SPECIAL] ? KVRT_TOKENIZE_ADD_SPECIAL : 0) |
+                         (line.extra[X_PARSE] ? KVRT_TOKENIZE_PARSE_SPECIAL : 0);
         if (code == EXIT_OK)
-            code = line.extra[X_DECODE] ? decode(engine, text, len, line.extra[X_SPECIAL] ? KVRT_DETOKENIZE_KEEP_SPECIAL : 0) : encode(engine, text, len, flags);
+            code = line.extra[X_DECODE]
+                       ? decode(engine, text, len, line.extra[X_SPECIAL] ? KVRT_DETOKENIZE_KEEP_SPECIAL : 0)
+                       : encode(engine, text, len, flags);
         if (engine) (void)kvrt_engine_close(engine);
         free(text);
     }

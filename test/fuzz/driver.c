@@ -1,6 +1,7 @@
-/* driver.c - runs a fuzz target without libFuzzer: replays a corpus folder, then a bounded number of seeded mutations of it.
- * usage: fuzz_X [CORPUS_FOLDER] [RUNS] [SEED]. The same arguments do the same work on every machine; KVRT_FUZZ_RUNS overrides RUNS.
- * The input of the run that crashes stays as fuzz-last.bin in the working directory when KVRT_FUZZ_KEEP is set. */
+/* driver.c - runs a fuzz target without libFuzzer: replays a corpus folder, then a bounded number of seeded
+ * mutations of it. usage: fuzz_X [CORPUS_FOLDER] [RUNS] [SEED]. The same arguments do the same work on every
+ * machine; KVRT_FUZZ_RUNS overrides RUNS. The input of the run that crashes stays as fuzz-last.bin in the working
+ * directory when KVRT_FUZZ_KEEP is set. */
 #include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -79,7 +80,8 @@ static void run_one(const uint8_t *data, size_t size)
     free(exact);
 }
 
-static const uint8_t interesting[] = {0x00, 0x01, 0x7f, 0x80, 0xff, '"', '\\', '{', '}', '[', ']', '0', '9', '-', '%', '\n'};
+static const uint8_t interesting[] = {0x00, 0x01, 0x7f, 0x80, 0xff, '"', '\\', '{',
+                                      '}',  '[',  ']',  '0',  '9',  '-', '%',  '\n'};
 
 /* One random edit in place; returns the new size. */
 static size_t mutate(uint8_t *data, size_t size, size_t cap)
@@ -87,9 +89,15 @@ static size_t mutate(uint8_t *data, size_t size, size_t cap)
     size_t at = random_below(size);
     size_t span = 1 + random_below(1u << random_below(8));
     switch (random_below(8)) {
-    case 0: if (size) data[at] ^= (uint8_t)(1u << random_below(8)); break;
-    case 1: if (size) data[at] = (uint8_t)random_next(); break;
-    case 2: if (size) data[at] = interesting[random_below(sizeof interesting)]; break;
+    case 0:
+        if (size) data[at] ^= (uint8_t)(1u << random_below(8));
+        break;
+    case 1:
+        if (size) data[at] = (uint8_t)random_next();
+        break;
+    case 2:
+        if (size) data[at] = interesting[random_below(sizeof interesting)];
+        break;
     case 3: /* delete a span */
         if (span > size - at) span = size - at;
         memmove(data + at, data + at + span, size - at - span);
@@ -105,7 +113,7 @@ static size_t mutate(uint8_t *data, size_t size, size_t cap)
         memmove(data + at + span, data + at, size - at);
         return size + span;
     case 6: return at; /* cut */
-    default: { /* splice in a part of another seed */
+    default: {         /* splice in a part of another seed */
         const seed *other = n_seeds ? &seeds[random_below(n_seeds)] : NULL;
         if (!other || !other->size) break;
         size_t from = random_below(other->size);
