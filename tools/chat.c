@@ -1,0 +1,176 @@
+/* chat.c - `kvrt chat`: a conversation on the terminal. Without one (stdin or stdout is a pipe) it answers once: no prompt, colour or
+ * statistics, model text alone on stdout. */
+#define _POSIX_C_SOURCE 200809L
+#include "chat.h"
+
+#include <string.h>
+
+enum { X_SYSTEM, X_HIDE, X_NO_THINK, X_NO_STATS, X_COUNT };
+static const argparse_option extra[X_COUNT] = {
+    {"system", 's', 1, 0, "TEXT", "the system message"},
+    {"hide-thinking", 0, 0, 0, NULL, "do not show reasoning"},
+    {"no-think", 0, 0, 0, NULL, "ask the template to switch reasoning off"},
+    {"no-stats", 0, 0, 0, NULL, "no statistics after each answer"},
+};
+const command chat_command_about = {"chat", "chat MODEL [options]", "Talks with a model on the terminal.", extra, X_COUNT};
+
+static int32_t on_event(const kvrt_event *event, void *user)
+{
+    chat *c = user;
+    if (event->type == KVRT_EVENT_PREFILL_PROGRESS) command_progress_show(&c->view.progress, "prompt", event->done, event->total, 1, "tokens");
+    if (event->type == KVRT_EVENT_WARNING) fprintf(stderr, "kvrt: %s\n", event->text);
+    if (event->type == KVRT_EVENT_TEXT) {
+        command_progress_clear(&c->view.progress);
+        chat_append(&c->answer, event->text, event->text_len);
+        chat_view_text(&c->view, event->text, event->text_len);
+    }
+    return c->view.closed ? KVRT_STOP : KVRT_CONTINUE;
+}
+
+static void warn_context(chat *c)
+{
+    kvrt_session_info info = {.size = sizeof info};
+    if (kvrt_session_get_info(c->session, &info, NULL) < 0 || !info.ctx_size) return;
+    int percent = (int)((uint64_t)info.n_tokens * 100 / info.ctx_size), level = percent >= 95 ? 95 : percent >= 80 ? 80 : 0;
+    if (level > c->warned) fprintf(stderr, "kvrt: the context is %d%% full (%u of %u tokens); /reset or /undo make room\n", percent, info.n_tokens, info.ctx_size);
+    c->warned = level;
+}
+
+static bool ends_thinking(const chat_conversation *v)
+{
+    size_t n = v->held.len;
+    while (n && (v->held.data[n - 1] == '\n' || v->held.data[n - 1] == ' ')) n--;
+    return n >= 7 && memcmp(v->held.data + n - 7, "<think>", 7) == 0;
+}
+
+/* Answers the last message. An exit code when the command should end, -1 to go on. */
+static int answer(chat *c, bool terminal)
+{
+    kvrt_error error = command_error();
+    kvrt_result result = {.size = sizeof result};
+    uint64_t n_new = 0;
+    chat_conversation *v = &c->conversation;
+    int32_t status = chat_prepare(v, c->engine, c->session, &n_new, &error);
+    if (status >= 0) {
+        chat_clear(&c->answer);
+        chat_view_start(&c->view, ends_thinking(v));
+        chat_signal_session(c->session);
+        status = kvrt_generate(c->session, c->line.options, on_event, c, &result, &error);
+        chat_signal_session(NULL);
+        chat_view_end(&c->view);
+    }
+    bool stopped = chat_signal_take();
+    if (c->view.closed) {
+        fprintf(stderr, "kvrt chat: stdout was closed\n");
+        return EXIT_RUN;
+    }
+    if (status < 0) {
+        chat_drop_last(v); /* the conversation is as it was before the message */
+        chat_clear(&v->held);
+        if (status == KVRT_CANCELLED) fprintf(stderr, "(cancelled)\n");
+        int code = status == KVRT_CANCELLED ? EXIT_INTERRUPT : command_fail(status, &error);
+        return terminal ? -1 : code;
+    }
+    chat_note_answer(v, c->engine, c->session, c->answer.data, c->answer.len, result.finish);
+    chat_add_message(v, "assistant", c->answer.data, c->answer.len);
+    v->messages[v->n - 1].partial = result.finish == KVRT_FINISH_CANCELLED || result.finish == KVRT_FINISH_LENGTH;
+    c->last = result;
+    c->last_new = n_new;
+    if (!terminal) return stopped ? EXIT_INTERRUPT : result.finish == KVRT_FINISH_CTX_FULL ? EXIT_CONTEXT : EXIT_OK;
+    if (!command_write("\n", 1)) return EXIT_RUN;
+    if (result.finish == KVRT_FINISH_CANCELLED) fprintf(stderr, "(stopped)\n");
+    if (result.finish == KVRT_FINISH_CTX_FULL) fprintf(stderr, "kvrt: the context is full; /reset or /undo make room\n");
+    if (!c->line.extra[X_NO_STATS]) chat_show_stats(c);
+    warn_context(c);
+    return -1;
+}
+
+static void banner(chat *c)
+{
+    kvrt_engine_info e = {.size = sizeof e};
+    if (kvrt_engine_get_info(c->engine, &e, NULL) < 0) return;
+    fprintf(stderr, "%s, %.1f MiB of %s weights, KV %s (%.0f bytes per token), context %u, %.1f MiB resident on %s\n", e.architecture,
+            (double)e.weight_bytes / 1048576.0, e.weight_dtype, e.kv_format, e.kv_bytes_per_token, e.ctx_size,
+            (double)e.resident_bytes / 1048576.0, e.device);
+    fprintf(stderr, "/help lists the commands, Ctrl-D leaves.\n");
+}
+
+static int converse(chat *c)
+{
+    chat_input *in = chat_input_open("kvrt");
+    chat_text text = {0};
+    int code = -1;
+    if (!in) return EXIT_RUN;
+    banner(c);
+    while (code < 0) {
+        chat_read got = chat_input_read(in, "> ", &text);
+        chat_action action = CHAT_ANSWER;
+        if (got == CHAT_END) break;
+        if (got == CHAT_INTERRUPT) {
+            fprintf(stderr, "(Ctrl-D or /quit leaves)\n");
+            continue;
+        }
+        if (!text.len) continue;
+        if (text.data[0] == '/') action = chat_command(c, text.data);
+        else chat_add_message(&c->conversation, "user", text.data, text.len);
+        if (action == CHAT_QUIT) break;
+        if (action == CHAT_ANSWER) code = answer(c, true);
+    }
+    chat_free(&text);
+    chat_input_close(in);
+    return code < 0 ? EXIT_OK : code;
+}
+
+/* The whole of stdin is one message. */
+static int answer_pipe(chat *c)
+{
+    size_t len = 0;
+    char *text = command_read_file("-", &len);
+    if (!text) return EXIT_RUN;
+    chat_add_message(&c->conversation, "user", text, len);
+    free(text);
+    return answer(c, false);
+}
+
+/* Renders a message that says nothing, so that a missing or broken template is found before anyone types. */
+static int check_template(chat *c)
+{
+    kvrt_error error = command_error();
+    chat_text text = {0};
+    int32_t status = chat_render(&c->conversation, c->engine, "[{\"role\": \"user\", \"content\": \"x\"}]", 0, &text, &error);
+    chat_free(&text);
+    c->conversation.n_ids = 0;
+    if (status >= 0) return EXIT_OK;
+    int code = command_fail(status, &error);
+    return status == KVRT_UNSUPPORTED ? EXIT_TEMPLATE : code;
+}
+
+int chat_main(int argc, char **argv)
+{
+    chat c = {.conversation = {.thinking = true}};
+    int code = command_parse(&chat_command_about, argc, argv, true, &c.line);
+    if (code < 0 && c.line.n_positional != 1) {
+        fprintf(stderr, "kvrt chat: found %u model arguments, need one (see kvrt chat --help)\n", c.line.n_positional);
+        code = EXIT_USAGE;
+    }
+    if (code < 0) {
+        bool terminal = command_is_terminal(stdin) && command_is_terminal(stdout);
+        kvrt_error error = command_error();
+        code = command_open(c.line.options, &c.engine);
+        chat_signal_install();
+        if (code == EXIT_OK) code = check_template(&c);
+        int32_t status = code == EXIT_OK ? kvrt_session_create(c.engine, c.line.options, &c.session, &error) : KVRT_OK;
+        if (status < 0) code = command_fail(status, &error);
+        c.view.colour = command_wants_colour(stdout);
+        c.view.hide_thinking = c.line.extra[X_HIDE] != NULL;
+        c.conversation.thinking = !c.line.extra[X_NO_THINK];
+        if (c.line.extra[X_SYSTEM]) chat_set_system(&c.conversation, c.line.extra[X_SYSTEM]);
+        if (code == EXIT_OK) code = terminal ? converse(&c) : answer_pipe(&c);
+        if (c.engine) (void)kvrt_engine_close(c.engine);
+    }
+    chat_conversation_free(&c.conversation);
+    chat_free(&c.answer);
+    chat_free(&c.view.pending);
+    command_free(&c.line);
+    return code;
+}

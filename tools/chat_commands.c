@@ -1,0 +1,177 @@
+/* chat_commands.c - what begins with a slash. An unknown command is an error message, never a message to the model. */
+#define _POSIX_C_SOURCE 200809L
+#include "chat.h"
+
+#include <errno.h>
+#include <string.h>
+
+const char *const chat_command_names[] = {"/help", "/system", "/set", "/show", "/stats", "/mem", "/kv", "/ctx", "/regen", "/undo", "/export",
+                                          "/read", "/reset", "/quit", NULL};
+
+static const char help[] =
+    "/system [TEXT]       show or set the system message (- removes it)\n"
+    "/set KEY VALUE       set an option of sampling or generation, or thinking on|off|hide\n"
+    "/show                model, options and system message\n"
+    "/stats /mem /kv /ctx the last answer, memory, cache, context\n"
+    "/regen               answer again        /undo   take back the last exchange\n"
+    "/read FILE           send a file         /export md|json FILE\n"
+    "/reset               start over          /quit   leave (also Ctrl-D)\n"
+    "\"\"\" begins and ends a message of several lines. Ctrl-C stops an answer; twice leaves.\n";
+
+static double mib(uint64_t bytes) { return (double)bytes / 1048576.0; }
+static double rate(double n, uint64_t us) { return us ? n * 1e6 / (double)us : 0; }
+
+void chat_show_stats(chat *c)
+{
+    kvrt_session_info info = {.size = sizeof info};
+    if (!c->last.size || kvrt_session_get_info(c->session, &info, NULL) < 0) return;
+    const kvrt_result *r = &c->last;
+    bool colour = command_wants_colour(stderr);
+    fprintf(stderr, "%sprompt %u tokens (%u cached, %u new) | first token %.0f ms | prefill %.0f tok/s | %u tokens, %.1f tok/s | context %u/%u"
+            " | KV %.2f MiB%s\n", colour ? "\033[2m" : "", r->n_prompt, r->n_reused, r->n_prompt - r->n_reused,
+            (double)r->first_token_us / 1e3, rate(r->n_prompt - r->n_reused, r->prefill_us), r->n_generated,
+            rate(r->n_generated > 1 ? r->n_generated - 1.0 : 0, r->decode_us), info.n_tokens, info.ctx_size, mib(r->kv_bytes),
+            colour ? "\033[0m" : "");
+}
+
+static void show_engine(chat *c, bool memory, bool cache)
+{
+    kvrt_engine_info e = {.size = sizeof e};
+    kvrt_session_info s = {.size = sizeof s};
+    if (kvrt_engine_get_info(c->engine, &e, NULL) < 0 || kvrt_session_get_info(c->session, &s, NULL) < 0) return;
+    if (memory)
+        fprintf(stderr, "weights %.1f MiB, workspace %.1f MiB, KV pool %.1f MiB (%.1f used), resident %.1f MiB\n", mib(e.weight_bytes),
+                mib(e.workspace_bytes), mib(e.kv_pool_bytes), mib(e.kv_pool_used_bytes), mib(e.resident_bytes));
+    if (cache)
+        fprintf(stderr, "%s, %.0f bytes per token, %u pages (%u packed), %.2f MiB\n", e.kv_format, e.kv_bytes_per_token, s.n_pages,
+                s.n_packed_pages, mib(s.kv_bytes));
+    if (!memory && !cache)
+        fprintf(stderr, "context %u of %u tokens (%u in the cache)\n", s.n_tokens, s.ctx_size, s.n_cached);
+}
+
+static void show(chat *c)
+{
+    kvrt_engine_info e = {.size = sizeof e};
+    if (kvrt_engine_get_info(c->engine, &e, NULL) >= 0)
+        fprintf(stderr, "%s, %.1fM parameters, %s weights, %s on %s\n", e.architecture, (double)e.n_params / 1e6, e.weight_dtype, e.backend, e.device);
+    static const char *const keys[] = {"sample.temperature", "sample.top_k", "sample.top_p", "sample.min_p"};
+    for (size_t i = 0; i < 4; i++) {
+        double f = 0;
+        int64_t n = 0;
+        if (kvrt_options_get_f64(c->line.options, keys[i], &f, NULL) >= 0) fprintf(stderr, "%s %g\n", keys[i], f);
+        else if (kvrt_options_get_i64(c->line.options, keys[i], &n, NULL) >= 0) fprintf(stderr, "%s %lld\n", keys[i], (long long)n);
+    }
+    const chat_conversation *v = &c->conversation;
+    fprintf(stderr, "thinking %s\n", !v->thinking ? "off" : c->view.hide_thinking ? "hidden" : "on");
+    if (v->n && strcmp(v->messages[0].role, "system") == 0) fprintf(stderr, "system: %s\n", v->messages[0].content.data);
+}
+
+static void set_option(chat *c, char *argument)
+{
+    char *value = strchr(argument, ' ');
+    if (!value) {
+        fprintf(stderr, "/set needs KEY VALUE, such as /set temperature 0.7\n");
+        return;
+    }
+    *value++ = 0;
+    if (strcmp(argument, "thinking") == 0) {
+        c->conversation.thinking = strcmp(value, "off") != 0;
+        c->view.hide_thinking = strcmp(value, "hide") == 0;
+        return;
+    }
+    kvrt_error error = command_error(), unused = command_error();
+    char key[128];
+    /* The short names of sampling and generation options are enough. */
+    static const char *const prefixes[] = {"", "sample.", "gen."};
+    for (size_t i = 0; i < 3; i++) {
+        snprintf(key, sizeof key, "%s%s", prefixes[i], argument);
+        if (kvrt_options_set_text(c->line.options, key, value, i ? &unused : &error) >= 0) return;
+        if (i && !strstr(unused.message, "unknown")) error = unused;
+    }
+    fprintf(stderr, "%s\n", error.message);
+}
+
+static void export_to(chat *c, char *argument)
+{
+    char *path = strchr(argument, ' ');
+    bool json = strncmp(argument, "json", 4) == 0, markdown = strncmp(argument, "md", 2) == 0;
+    if (!path || (!json && !markdown)) {
+        fprintf(stderr, "/export needs md FILE or json FILE\n");
+        return;
+    }
+    chat_text text = {0};
+    if (json) chat_to_json(&c->conversation, &text);
+    else chat_to_markdown(&c->conversation, &text);
+    FILE *file = fopen(path + 1, "wb");
+    bool good = file && fwrite(text.data, 1, text.len, file) == text.len;
+    if (file && fclose(file) != 0) good = false;
+    fprintf(stderr, good ? "wrote %s\n" : "%s: cannot be written\n", path + 1);
+    chat_free(&text);
+}
+
+static chat_action read_file(chat *c, const char *path)
+{
+    size_t len = 0;
+    if (!*path) {
+        fprintf(stderr, "/read needs a file name\n");
+        return CHAT_NOTHING;
+    }
+    char *text = command_read_file(path, &len);
+    if (!text) return CHAT_NOTHING;
+    chat_add_message(&c->conversation, "user", text, len);
+    free(text);
+    return CHAT_ANSWER;
+}
+
+static chat_action take_back(chat *c, bool again)
+{
+    chat_conversation *v = &c->conversation;
+    bool answered = v->n && strcmp(v->messages[v->n - 1].role, "assistant") == 0;
+    if (answered) chat_drop_last(v);
+    bool asked = v->n && strcmp(v->messages[v->n - 1].role, "user") == 0;
+    if (!asked) {
+        fprintf(stderr, "there is no exchange yet\n");
+        return CHAT_NOTHING;
+    }
+    chat_clear(&v->held); /* the session holds more than the messages now; the common prefix is found again */
+    if (again) return CHAT_ANSWER;
+    chat_drop_last(v);
+    fprintf(stderr, "took back the last exchange\n");
+    return CHAT_NOTHING;
+}
+
+static void system_message(chat *c, const char *argument)
+{
+    const chat_conversation *v = &c->conversation;
+    bool has = v->n && strcmp(v->messages[0].role, "system") == 0;
+    if (!*argument) fprintf(stderr, "%s\n", has ? v->messages[0].content.data : "there is no system message");
+    else chat_set_system(&c->conversation, strcmp(argument, "-") == 0 ? "" : argument);
+}
+
+chat_action chat_command(chat *c, const char *line)
+{
+    char name[32];
+    size_t n = strcspn(line, " ");
+    snprintf(name, sizeof name, "%.*s", (int)(n < sizeof name ? n : sizeof name - 1), line);
+    char *argument = strdup(line[n] ? line + n + 1 : "");
+    if (!argument) return CHAT_QUIT;
+    chat_action action = CHAT_NOTHING;
+    if (strcmp(name, "/help") == 0) fputs(help, stderr);
+    else if (strcmp(name, "/quit") == 0 || strcmp(name, "/exit") == 0) action = CHAT_QUIT;
+    else if (strcmp(name, "/system") == 0) system_message(c, argument);
+    else if (strcmp(name, "/set") == 0) set_option(c, argument);
+    else if (strcmp(name, "/show") == 0) show(c);
+    else if (strcmp(name, "/stats") == 0) chat_show_stats(c);
+    else if (strcmp(name, "/mem") == 0) show_engine(c, true, false);
+    else if (strcmp(name, "/kv") == 0) show_engine(c, false, true);
+    else if (strcmp(name, "/ctx") == 0) show_engine(c, false, false);
+    else if (strcmp(name, "/regen") == 0 || strcmp(name, "/undo") == 0) action = take_back(c, name[1] == 'r');
+    else if (strcmp(name, "/export") == 0) export_to(c, argument);
+    else if (strcmp(name, "/read") == 0) action = read_file(c, argument);
+    else if (strcmp(name, "/reset") == 0) {
+        chat_reset(&c->conversation);
+        fprintf(stderr, "the conversation is empty\n");
+    } else fprintf(stderr, "unknown command %s (see /help)\n", name);
+    free(argument);
+    return action;
+}
