@@ -3,6 +3,7 @@
  * every K and V value is read once for all of them. Per page: K becomes transposed panels, V panels (packed pages: their raw codes, a page at
  * a time in the thread's scratch), and both products are the panel kernel of the GEMM; the softmax runs online. In small steps (decode) a long context is split into fixed runs of pages whose partial
  * results are merged by log-sum-exp; the split does not depend on the number of threads. */
+#include "attention_packed.h"
 #include "device_cpu.h"
 
 #include <math.h>
@@ -176,7 +177,9 @@ static void attend_page(const attention_task *t, const kvi_seq *seq, uint32_t pa
                             kvi_kv_record_off(ref->format, &t->group->shape, t->op->group_layer, kv_head);
     const bool k_packed = !kvi_kv_code_is_plain(k_code), v_packed = !kvi_kv_code_is_plain(v_code);
     const bool direct = n_queries <= DIRECT_QUERIES && d % (v->panel / 2u) == 0;
-    if (direct && !k_packed) v->score(record, (kvi_dtype)k_code, n, d, s->q, n_queries, s->scores, KVI_KV_PAGE);
+    const kvi_cpu_packed *packed = kvi_cpu_packed_of(v);
+    if (kvi_cpu_packed_serves(k_code, d, n_queries)) packed->score(record, k_code, d, s->q, n_queries, s->scores);
+    else if (direct && !k_packed) v->score(record, (kvi_dtype)k_code, n, d, s->q, n_queries, s->scores, KVI_KV_PAGE);
     else {
         if (k_packed) stage_packed_k(v, record, k_code, d, s);
         else stage_plain_k(v, record, k_code, d, n, s);
@@ -192,8 +195,13 @@ static void attend_page(const attention_task *t, const kvi_seq *seq, uint32_t pa
         for (uint32_t k = end; k < n; k++) score[k] = -INFINITY;
         float factor = v->softmax_step(score, n, &s->m[i], &s->l[i]);
         if (factor != 1.0f) v->scale(s->acc + (size_t)i * d, factor, d);
+        for (uint32_t k = n; v_packed && k < KVI_KV_PAGE; k++) score[k] = 0; /* packed values are summed over the whole page */
     }
     record += kvi_kv_k_side(k_code, d).bytes;
+    if (kvi_cpu_packed_serves(v_code, d, n_queries)) {
+        packed->blend(record, v_code, d, s->scores, n_queries, s->acc);
+        return;
+    }
     if (direct && !v_packed) {
         v->blend(record, (kvi_dtype)v_code, n, d, s->scores, KVI_KV_PAGE, n_queries, s->acc);
         return;

@@ -1,0 +1,40 @@
+/* attention_packed.h - decode attention straight from packed records: no dequantized copy, the codes of a page go through registers once for
+ * up to four queries. One table per instruction set, in f32 throughout.
+ *
+ *   score[t] = O[t] * ( sum_d (q[d] A[d]) code[d][t]  +  sum_d q[d] Z[d] )
+ *   out[d]   = O[d] * ( sum_t (p[t] A[t]) code[t][d]  +  sum_t p[t] Z[t] )                               (design: codec.h) */
+#ifndef KVI_CPU_ATTENTION_PACKED_H
+#define KVI_CPU_ATTENTION_PACKED_H
+#include "variants.h"
+
+#define KVI_CPU_PACKED_QUERIES 16u /* more queries than this pay for staging a page as numbers */
+#define KVI_CPU_PACKED_DIM 256u    /* head dimensions: multiples of 16 up to this */
+
+typedef struct kvi_cpu_packed {
+    /* scores (n_q, 128) = q (n_q, d) . K^T of one page; side: the K side of a record in `code`. */
+    void (*score)(const uint8_t *side, kvi_kv_code code, uint32_t d, const float *q, uint32_t n_q, float *scores);
+    /* acc (n_q, d) += p (n_q, 128) . V of one page; side: the V side. */
+    void (*blend)(const uint8_t *side, kvi_kv_code code, uint32_t d, const float *p, uint32_t n_q, float *acc);
+} kvi_cpu_packed;
+
+extern const kvi_cpu_packed kvi_cpu_packed_portable;
+#if defined(__x86_64__)
+extern const kvi_cpu_packed kvi_cpu_packed_avx2, kvi_cpu_packed_avx512;
+#endif
+
+/* The table that belongs to a variant. */
+static inline const kvi_cpu_packed *kvi_cpu_packed_of(const kvi_cpu_variant *v)
+{
+#if defined(__x86_64__)
+    if (v == &kvi_cpu_avx512) return &kvi_cpu_packed_avx512;
+    if (v == &kvi_cpu_avx2) return &kvi_cpu_packed_avx2;
+#endif
+    (void)v;
+    return &kvi_cpu_packed_portable;
+}
+static inline bool kvi_cpu_packed_serves(kvi_kv_code code, uint32_t d, uint32_t n_queries)
+{
+    return !kvi_kv_code_is_plain(code) && d % 16u == 0 && d <= KVI_CPU_PACKED_DIM && n_queries <= KVI_CPU_PACKED_QUERIES;
+}
+
+#endif

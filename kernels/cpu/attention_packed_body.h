@@ -1,0 +1,265 @@
+/* attention_packed_body.h - the source of the packed attention kernels, compiled once per instruction set by attention_packed_*.c, which
+ * define VB (bytes of a vector) and TABLE, include this, and then define
+ *   fma_vec     a * b + c, fused where the instruction set has it
+ *   number      the low `bits` bits of every 32-bit lane as f32, less CENTRE (2^bits - 1) / 2; CENTRE is 0 or 1. Centred codes cancel less
+ *   shift       lanes >> counts; same: all counts are equal
+ *   bytes       VW unsigned bytes as f32
+ *   repeat      `words` 32-bit words, repeated until the vector is full
+ *   zip         elements of a and b alternating
+ *   half_bytes  VW E4M3 codes as f32, divided by 256
+ *
+ * A row of 4-bit codes in LSB-first order is a row of 32-bit words of 8 codes. A vector of words shifted right by 4 j holds code j of every
+ * word: one load serves 8 vectors of codes, and nothing moves between lanes. The results come out in the order (j, word) and are put
+ * in natural order once per page by log2(8) perfect shuffles. Rows too short for a vector are repeated in it, each copy shifted to another
+ * code. 2-bit codes alike, with 16 codes a word. */
+#include "attention_packed.h"
+#include "../../runtime/kv/codec.h"
+
+#include <string.h>
+
+typedef float vf __attribute__((vector_size(VB)));
+typedef int32_t vi __attribute__((vector_size(VB)));
+typedef uint32_t vu __attribute__((vector_size(VB)));
+#define VW ((uint32_t)(VB / 4))
+#define QUERIES 4u
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE vf fma_vec(vf a, vf b, vf c);
+INLINE vf number(vu lanes, uint32_t bits);
+INLINE vu shift(vu lanes, vu counts, bool same);
+INLINE vf bytes(const uint8_t *p);
+INLINE vu repeat(const uint8_t *p, uint32_t words);
+INLINE void zip(vf a, vf b, vf *low, vf *high);
+INLINE vf half_bytes(const uint8_t *p);
+
+INLINE vf load(const float *p)
+{
+    vf v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+INLINE void store(float *p, vf v) { memcpy(p, &v, sizeof v); }
+INLINE vf splat(float x) { return x - (vf){0}; }
+INLINE float total(vf v)
+{
+    float parts[VB / 4];
+    memcpy(parts, &v, sizeof v);
+    for (uint32_t n = VW / 2; n; n /= 2)
+        for (uint32_t i = 0; i < n; i++) parts[i] += parts[i + n];
+    return parts[0];
+}
+
+/* Words of VW 3-bit codes that begin at code i of a row: eight codes are three bytes. Reads up to a byte past them, inside the record. */
+INLINE vu words3(const uint8_t *row, uint32_t i)
+{
+    uint32_t low;
+    memcpy(&low, row + i * 3u / 8u, 4);
+    vu words = low - (vu){0};
+    if (VW == 16u) {
+        uint32_t high;
+        memcpy(&high, row + i * 3u / 8u + 3, 4);
+        vu lane, upper = high - (vu){0};
+        for (uint32_t k = 0; k < VW; k++) lane[k] = k;
+        vu take = (vu)(lane > 7u);
+        words = (words & ~take) | (upper & take);
+    }
+    return words;
+}
+
+/* out[i][j] = sum over rows of x[i][row] * (vector j of the row's codes), i < n_q, j < n_v <= 4; kind, n_v, n_q are constants. `counts`: per
+ * vector and lane the bits to shift away. */
+INLINE void mac(const uint8_t *codes, kvi_kv_code kind, size_t row_bytes, uint32_t n_rows, uint32_t words, const vu *counts, uint32_t n_v,
+                const float *x, size_t ldx, uint32_t n_q, float *out, size_t ldo)
+{
+    vf acc[QUERIES * 4];
+    const vf bias = splat(128.0f);
+    for (uint32_t i = 0; i < QUERIES * 4; i++) acc[i] = (vf){0};
+    for (uint32_t r = 0; r < n_rows; r++) {
+        const uint8_t *row = codes + r * row_bytes;
+        vf value[4];
+        __builtin_prefetch(row + 2048);
+        vu word = {0};
+        if (kind == KVI_KV_Q4 || kind == KVI_KV_Q2) word = repeat(row, words);
+        for (uint32_t j = 0; j < n_v; j++) {
+            if (kind == KVI_KV_Q4) value[j] = number(shift(word, counts[j], words == VW), 4);
+            else if (kind == KVI_KV_Q2) value[j] = number(shift(word, counts[j], words == VW), 2);
+            else if (kind == KVI_KV_Q3) value[j] = number(shift(words3(row, j * VW), counts[0], false), 3);
+            else if (kind == KVI_KV_F8) value[j] = half_bytes(row + j * VW);
+            else value[j] = bytes(row + j * VW) - bias;
+        }
+        for (uint32_t i = 0; i < n_q; i++) {
+            vf factor = splat(x[i * ldx + r]);
+            for (uint32_t j = 0; j < n_v; j++) acc[i * 4 + j] = fma_vec(factor, value[j], acc[i * 4 + j]);
+        }
+    }
+    for (uint32_t i = 0; i < n_q; i++)
+        for (uint32_t j = 0; j < n_v; j++) store(out + i * ldo + j * VW, acc[i * 4 + j]);
+}
+
+typedef struct product {
+    const uint8_t *codes;
+    size_t row_bytes;
+    uint32_t n_rows, n_cols, n_q;
+    const float *x; /* (QUERIES, KVI_CPU_PACKED_DIM) */
+    float *out;     /* (QUERIES, KVI_CPU_PACKED_DIM) in natural order */
+} product;
+
+INLINE void block(const product *p, kvi_kv_code kind, const uint8_t *codes, uint32_t words, const vu *counts, uint32_t n_v, float *out)
+{
+    const size_t ld = KVI_CPU_PACKED_DIM;
+#define CASE(v, q) \
+    if (n_v == (v) && p->n_q == (q)) mac(codes, kind, p->row_bytes, p->n_rows, words, counts, v, p->x, ld, q, out, ld)
+    CASE(4, 4); CASE(4, 3); CASE(4, 2); CASE(4, 1);
+    CASE(2, 4); CASE(2, 3); CASE(2, 2); CASE(2, 1);
+    CASE(1, 4); CASE(1, 3); CASE(1, 2); CASE(1, 1);
+#undef CASE
+}
+
+/* Kinds whose vectors are VW neighbouring codes. */
+INLINE void product_natural(const product *p, kvi_kv_code kind)
+{
+    const uint32_t bits = kvi_kv_code_bits(kind);
+    vu counts[4];
+    for (uint32_t k = 0; k < VW; k++) counts[0][k] = (k % 8u) * 3u;
+    for (uint32_t c = 0; c < p->n_cols;) {
+        const uint32_t left = (p->n_cols - c) / VW;
+        /* 3-bit vectors of 4 codes begin at half bytes: one by one, counted from the row's start. */
+        const uint32_t n_v = kind == KVI_KV_Q3 && VW == 4u ? 1u : left >= 4 ? 4u : left >= 2 ? 2u : 1u;
+        const uint32_t from = kind == KVI_KV_Q3 && VW == 4u ? c / 8u * 8u : c;
+        if (kind == KVI_KV_Q3 && VW == 4u)
+            for (uint32_t k = 0; k < VW; k++) counts[0][k] = (c - from + k) * 3u;
+        block(p, kind, p->codes + from * bits / 8u, 0, counts, n_v, p->out + c);
+        c += n_v * VW;
+    }
+}
+
+/* n vectors of one query, (j, word) order to natural order: `rounds` perfect shuffles of the n * VW values. */
+INLINE void put_in_order(float *values, uint32_t n, uint32_t rounds)
+{
+    vf x[16], y[16];
+    for (uint32_t j = 0; j < n; j++) x[j] = load(values + j * VW);
+    for (uint32_t r = 0; r < rounds; r++) {
+        for (uint32_t j = 0; j < n / 2; j++) zip(x[j], x[j + n / 2], &y[2 * j], &y[2 * j + 1]);
+        for (uint32_t j = 0; j < n; j++) x[j] = y[j];
+    }
+    for (uint32_t j = 0; j < n; j++) store(values + j * VW, x[j]);
+}
+
+/* One vector: its first half is zipped with its second. */
+static void put_one_in_order(float *values, uint32_t rounds)
+{
+    float copy[VB / 4];
+    for (uint32_t r = 0; r < rounds; r++) {
+        memcpy(copy, values, sizeof copy);
+        for (uint32_t i = 0; i < VW; i++) values[i] = copy[i / 2 + i % 2 * (VW / 2)];
+    }
+}
+
+/* 4- and 2-bit kinds: segments of a power of two of words, as many as fit a vector. */
+INLINE void product_words(const product *p, kvi_kv_code kind)
+{
+    const uint32_t bits = kvi_kv_code_bits(kind), fields = 32u / bits, rounds = kind == KVI_KV_Q4 ? 3u : 4u;
+    for (uint32_t c = 0; c < p->n_cols;) {
+        uint32_t words = VW;
+        while (words * fields > p->n_cols - c) words /= 2;
+        const uint32_t copies = VW / words, n = words * fields / VW;
+        for (uint32_t j = 0; j < n;) {
+            const uint32_t n_v = n - j >= 4 ? 4u : n - j >= 2 ? 2u : 1u;
+            vu counts[4];
+            for (uint32_t k = 0; k < 4; k++)
+                for (uint32_t lane = 0; lane < VW; lane++) counts[k][lane] = ((j + k) * copies + lane / words) % fields * bits;
+            block(p, kind, p->codes + c * bits / 8u, words, counts, n_v, p->out + c + j * VW);
+            j += n_v;
+        }
+        for (uint32_t i = 0; i < p->n_q; i++) {
+            float *values = p->out + i * KVI_CPU_PACKED_DIM + c;
+            if (n == 16) put_in_order(values, 16, rounds);
+            else if (n == 8) put_in_order(values, 8, rounds);
+            else if (n == 4) put_in_order(values, 4, rounds);
+            else if (n == 2) put_in_order(values, 2, rounds);
+            else put_one_in_order(values, rounds);
+        }
+        c += words * fields;
+    }
+}
+
+static void product_q4(const product *p) { product_words(p, KVI_KV_Q4); }
+static void product_q2(const product *p) { product_words(p, KVI_KV_Q2); }
+static void product_q3(const product *p) { product_natural(p, KVI_KV_Q3); }
+static void product_i8(const product *p) { product_natural(p, KVI_KV_I8); }
+static void product_f8(const product *p) { product_natural(p, KVI_KV_F8); }
+static void run(const product *p, kvi_kv_code kind)
+{
+    if (kind == KVI_KV_Q4) product_q4(p);
+    else if (kind == KVI_KV_Q2) product_q2(p);
+    else if (kind == KVI_KV_Q3) product_q3(p);
+    else if (kind == KVI_KV_I8) product_i8(p);
+    else product_f8(p);
+}
+
+INLINE vf load_half(const uint8_t *side, uint32_t off, uint32_t i);
+
+/* x = in * A per row, zero = sum of in * Z; A or Z absent: 1 and 0. `gain` multiplies A, `shift` is added to Z / A. */
+static void fold(const uint8_t *side, bool has_a, uint32_t a_off, bool has_z, uint32_t z_off, uint32_t n, float gain, float shift,
+                 const float *in, uint32_t n_in, uint32_t n_q, float *x, float *zero)
+{
+    vf zeros[QUERIES];
+    for (uint32_t q = 0; q < n_q; q++) zeros[q] = (vf){0};
+    for (uint32_t i = 0; i < n; i += VW) {
+        const vf a = has_a ? load_half(side, a_off, i) : splat(1.0f);
+        const vf z = has_z ? fma_vec(splat(shift), a, load_half(side, z_off, i)) : (vf){0};
+        for (uint32_t q = 0; q < n_q; q++) {
+            const vf value = load(in + (size_t)q * n_in + i);
+            store(x + q * KVI_CPU_PACKED_DIM + i, value * a * splat(gain));
+            zeros[q] = fma_vec(value, z, zeros[q]);
+        }
+    }
+    for (uint32_t q = 0; q < n_q; q++) zero[q] = has_z ? total(zeros[q]) : 0.0f;
+}
+
+/* What the kernel takes from every code before it multiplies. */
+static float taken(kvi_kv_code code)
+{
+    if (code == KVI_KV_I8) return 128.0f;
+    return code >= KVI_KV_Q4 ? (float)CENTRE * 0.5f * (float)((1u << kvi_kv_code_bits(code)) - 1u) : 0.0f;
+}
+
+static void score(const uint8_t *side, kvi_kv_code code, uint32_t d, const float *q, uint32_t n_q, float *scores)
+{
+    const kvi_kv_side s = kvi_kv_k_side(code, d);
+    float x[QUERIES * KVI_CPU_PACKED_DIM], out[QUERIES * KVI_CPU_PACKED_DIM], zero[QUERIES];
+    for (uint32_t first = 0; first < n_q; first += QUERIES) {
+        const uint32_t n = n_q - first < QUERIES ? n_q - first : QUERIES;
+        const bool affine = code >= KVI_KV_Q4; /* I8: the kernel takes 128 from the codes, so Z is spent */
+        fold(side, affine, s.a_off, affine, s.z_off, d, code == KVI_KV_F8 ? 256.0f : 1.0f, taken(code), q + (size_t)first * d, d, n, x, zero);
+        const product p = {side + s.codes_off, s.codes_bytes / d, d, KVI_KV_PAGE, n, x, out};
+        run(&p, code);
+        for (uint32_t t = 0; t < KVI_KV_PAGE; t += VW) {
+            const vf o = load_half(side, s.o_off, t);
+            for (uint32_t i = 0; i < n; i++)
+                store(scores + (size_t)(first + i) * KVI_KV_PAGE + t, (load(out + i * KVI_CPU_PACKED_DIM + t) + splat(zero[i])) * o);
+        }
+    }
+}
+
+static void blend(const uint8_t *side, kvi_kv_code code, uint32_t d, const float *p, uint32_t n_q, float *acc)
+{
+    const kvi_kv_side s = kvi_kv_v_side(code, d);
+    float x[QUERIES * KVI_CPU_PACKED_DIM], out[QUERIES * KVI_CPU_PACKED_DIM], zero[QUERIES];
+    for (uint32_t first = 0; first < n_q; first += QUERIES) {
+        const uint32_t n = n_q - first < QUERIES ? n_q - first : QUERIES;
+        fold(side, true, s.a_off, code != KVI_KV_F8, s.z_off, KVI_KV_PAGE, code == KVI_KV_F8 ? 256.0f : 1.0f,
+             taken(code), p + (size_t)first * KVI_KV_PAGE, KVI_KV_PAGE, n, x, zero);
+        const product job = {side + s.codes_off, s.codes_bytes / KVI_KV_PAGE, KVI_KV_PAGE, d, n, x, out};
+        run(&job, code);
+        for (uint32_t c = 0; c < d; c += VW) {
+            const vf o = code >= KVI_KV_Q4 ? load_half(side, s.o_off, c) : splat(1.0f);
+            for (uint32_t i = 0; i < n; i++) {
+                float *to = acc + (size_t)(first + i) * d + c;
+                store(to, fma_vec(load(out + i * KVI_CPU_PACKED_DIM + c) + splat(zero[i]), o, load(to)));
+            }
+        }
+    }
+}
+
+const kvi_cpu_packed TABLE = {.score = score, .blend = blend};
