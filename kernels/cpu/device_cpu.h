@@ -6,7 +6,7 @@
 #include "../../runtime/base/mem.h"
 
 #define KVI_CPU_MAX_BUFFERS 8u
-#define KVI_CPU_QUERY_BLOCK 64u /* queries of one KV head that one attention task handles */
+#define KVI_CPU_QUERY_BLOCK 128u /* queries of one KV head that one attention task handles */
 #define KVI_CPU_SPLIT_PAGES 32u /* pages of one split in decode; fixed, so that results do not depend on the thread count */
 #define KVI_CPU_SMALL_ROWS 8u   /* steps up to this many rows use gemv and split attention */
 #define KVI_CPU_KC 256u         /* depth of a packed weight panel */
