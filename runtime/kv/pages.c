@@ -57,7 +57,7 @@ bool kvi_pages_extend(kvi_pages *pages, uint32_t n)
     for (uint32_t g = 0; g < pages->n_groups; g++)
         while (pages->n_pages[g] < need) {
             kvi_page_ref page = {.format = kvi_pages_plain(&pages->groups[g])};
-            page.unit = kvi_pool_take(pages->pool, units_of(pages, g, &page));
+            page.unit = kvi_pool_take_high(pages->pool, units_of(pages, g, &page));
             if (absent(&page)) {
                 for (uint32_t k = 0; k <= g; k++)
                     while (pages->n_pages[k] > before[k]) release(pages, k, &pages->table[k][--pages->n_pages[k]]);

@@ -45,6 +45,20 @@ uint32_t kvi_pool_take(kvi_pool *pool, uint32_t units)
     return KVI_KV_NO_EXTENT;
 }
 
+uint32_t kvi_pool_take_high(kvi_pool *pool, uint32_t units)
+{
+    for (uint32_t i = pool->n_holes; units && i-- > 0;) {
+        kvi_pool_hole *hole = &pool->holes[i];
+        if (hole->len < units) continue;
+        hole->len -= units;
+        uint32_t unit = hole->unit + hole->len;
+        if (!hole->len) remove_hole(pool, i);
+        pool->free_units -= units;
+        return unit;
+    }
+    return KVI_KV_NO_EXTENT;
+}
+
 void kvi_pool_release(kvi_pool *pool, uint32_t unit, uint32_t units)
 {
     if (!units) return;

@@ -1,5 +1,5 @@
 /* pool.h - byte extents of the KV pool: who holds which part of it. Bookkeeping only; the bytes live in the backend.
- * Extents are counted in units of KVI_KV_UNIT; first fit from the lowest address, neighbours merge on release, so that pages of different
+ * Extents are counted in units of KVI_KV_UNIT; first fit from either end, neighbours merge on release, so that pages of different
  * formats share the pool without waste. Not thread-safe: the engine's driver owns it. */
 #ifndef KVI_KV_POOL_H
 #define KVI_KV_POOL_H
@@ -19,8 +19,10 @@ typedef struct kvi_pool {
 /* max_extents: most extents alive at a time; there are never more holes than that + 1. */
 kvrt_status kvi_pool_init(kvi_pool *pool, uint64_t bytes, uint32_t max_extents, kvrt_error *error);
 void kvi_pool_free(kvi_pool *pool);
-/* KVI_KV_NO_EXTENT when no hole is large enough. */
+/* KVI_KV_NO_EXTENT when no hole is large enough. Long-lived extents (encoded pages) are taken from the low end, short-lived ones (open
+ * pages) from the high end, so that the two do not cut each other's room into pieces. */
 uint32_t kvi_pool_take(kvi_pool *pool, uint32_t units);
+uint32_t kvi_pool_take_high(kvi_pool *pool, uint32_t units);
 void kvi_pool_release(kvi_pool *pool, uint32_t unit, uint32_t units);
 uint64_t kvi_pool_used_bytes(const kvi_pool *pool);
 

@@ -201,6 +201,31 @@ static void bad_calls_change_nothing(void **state)
 }
 
 /* ---------------------------------------------------------------------------------------------------------- memory --- */
+/* The plan's context really fits its pool, in every format, to the last position; the bytes held follow the plan. */
+static void planned_context_fits(void **state)
+{
+    (void)state;
+    static const char *const formats[] = {"f32", "f16", "bf16", "i8", "f8", "k4v4", "k4v2", "k3v3", "k2v2", "k8v4"};
+    for (unsigned i = 0; i < sizeof formats / sizeof formats[0]; i++)
+        for (unsigned m = 0; m < 2; m++) {
+            golden_model windowed;
+            assert_true(golden_load(m ? "qwen2_window" : "llama_gqa2", &windowed));
+            const char *pairs[] = {"kv.format", formats[i], "ctx.size", "9000", "ctx.chunk", "200", NULL};
+            kvrt_engine engine = golden_open(&windowed, pairs);
+            kvrt_session s = session_on(engine);
+            kvrt_error error = {.size = sizeof error};
+            kvrt_engine_info info = {.size = sizeof info};
+            int32_t ids[200];
+            for (int k = 0; k < 200; k++) ids[k] = 2 + k % 90;
+            for (uint32_t n = 0; n < 9000; n += 200)
+                if (kvrt_session_eval(s, ids, 200, NULL, 0, NULL, &error) < 0) fail_msg("%s at %u of 9000 tokens: %s", formats[i], n, error.message);
+            assert_int_equal(kvrt_engine_get_info(engine, &info, NULL), KVRT_OK);
+            assert_true(info.kv_pool_used_bytes <= info.kv_pool_bytes);
+            kvrt_engine_close(engine);
+            golden_free(&windowed);
+        }
+}
+
 static int32_t count_allocations(const kvrt_event *event, void *user)
 {
     uint64_t *seen = user, now;
@@ -286,7 +311,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(closed_handles_are_refused), cmocka_unit_test(misuse_is_answered), cmocka_unit_test(pause_continues_exactly),
-        cmocka_unit_test(sync_reuses_and_rewind_is_exact), cmocka_unit_test(bad_calls_change_nothing), cmocka_unit_test(steps_allocate_nothing),
+        cmocka_unit_test(sync_reuses_and_rewind_is_exact), cmocka_unit_test(bad_calls_change_nothing), cmocka_unit_test(planned_context_fits), cmocka_unit_test(steps_allocate_nothing),
         cmocka_unit_test(hundred_opens_leave_nothing), cmocka_unit_test(every_allocation_may_fail)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

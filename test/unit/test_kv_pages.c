@@ -1,0 +1,179 @@
+/* test_kv_pages.c - pool and page tables: extents without waste or overlap, commit, window, rewind, recycling. */
+#include "../../runtime/kv/pages.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+/* Random takes and releases against a map of units: no overlap, exact accounting, everything merges back into one hole. */
+static void pool_is_exact(void **state)
+{
+    (void)state;
+    enum { UNITS = 1000, MAX = 200 };
+    kvi_pool pool;
+    uint8_t owner[UNITS] = {0};
+    struct { uint32_t unit, len; } held[MAX];
+    uint32_t n = 0, used = 0, random = 1;
+    assert_int_equal(kvi_pool_init(&pool, UNITS * KVI_KV_UNIT + 17, MAX, NULL), KVRT_OK);
+    for (int step = 0; step < 20000; step++) {
+        random = random * 1664525u + 1013904223u;
+        if (n < MAX && (random >> 31 || !n)) {
+            uint32_t len = 1 + (random >> 8) % 40, run = 0, longest = 0;
+            uint32_t unit = random & 64 ? kvi_pool_take(&pool, len) : kvi_pool_take_high(&pool, len);
+            for (uint32_t i = 0; i < UNITS; i++) {
+                run = owner[i] ? 0 : run + 1;
+                longest = run > longest ? run : longest;
+            }
+            assert_int_equal(unit == KVI_KV_NO_EXTENT, longest < len);
+            if (unit == KVI_KV_NO_EXTENT) continue;
+            for (uint32_t i = 0; i < len; i++) assert_int_equal(owner[unit + i]++, 0);
+            held[n].unit = unit, held[n++].len = len, used += len;
+        } else {
+            uint32_t k = (random >> 8) % n;
+            for (uint32_t i = 0; i < held[k].len; i++) owner[held[k].unit + i]--;
+            kvi_pool_release(&pool, held[k].unit, held[k].len);
+            used -= held[k].len;
+            held[k] = held[--n];
+        }
+        assert_int_equal(kvi_pool_used_bytes(&pool), (uint64_t)used * KVI_KV_UNIT);
+    }
+    while (n) n--, kvi_pool_release(&pool, held[n].unit, held[n].len);
+    assert_int_equal(pool.n_holes, 1);
+    assert_int_equal(kvi_pool_take(&pool, UNITS), 0);
+    assert_int_equal(kvi_pool_take(&pool, 1), KVI_KV_NO_EXTENT);
+    kvi_pool_free(&pool);
+}
+
+typedef struct rig {
+    kvi_pool pool;
+    kvi_pages pages;
+    kvi_cache_group groups[2];
+} rig;
+
+static void open_rig(rig *r, uint64_t pool_bytes, uint32_t window, kvi_kv_format body, uint32_t tail)
+{
+    memset(r, 0, sizeof *r);
+    r->groups[0] = (kvi_cache_group){.shape = {2, 2, 64}, .plain = KVI_KV_F16};
+    r->groups[1] = (kvi_cache_group){.shape = {1, 2, 64}, .plain = KVI_KV_F16, .window = window};
+    assert_int_equal(kvi_pool_init(&r->pool, pool_bytes, 400, NULL), KVRT_OK);
+    assert_int_equal(kvi_pages_init(&r->pages, &r->pool, r->groups, window ? 2 : 1, 8192, body, tail, NULL), KVRT_OK);
+}
+
+static void close_rig(rig *r)
+{
+    kvi_pages_free(&r->pages);
+    assert_int_equal(kvi_pool_used_bytes(&r->pool), 0);
+    kvi_pool_free(&r->pool);
+}
+
+static void commit_all(rig *r, uint32_t n)
+{
+    kvi_page_job jobs[4];
+    uint32_t page_of[4], k;
+    while ((k = kvi_pages_due(&r->pages, n, jobs, page_of, 4)) > 0) kvi_pages_committed(&r->pages, jobs, page_of, k, true);
+    kvi_pages_slide(&r->pages, n);
+}
+
+/* Page p is encoded exactly when 128 (p + 1) + tail positions are accepted; the sink never. */
+static void commit_rule(void **state)
+{
+    (void)state;
+    for (uint32_t tail = 0; tail <= 300; tail += 100) {
+        rig r;
+        open_rig(&r, 64 << 20, 0, KVI_KV_FMT_K4V2, tail);
+        for (uint32_t n = 1; n <= 1200; n++) {
+            assert_true(kvi_pages_extend(&r.pages, n));
+            commit_all(&r, n);
+            for (uint32_t p = 0; p < r.pages.n_pages[0]; p++) {
+                bool packed = r.pages.table[0][p].format == KVI_KV_FMT_K4V2, due = p > 0 && 128 * (p + 1) + tail <= n;
+                if (packed != due) fail_msg("tail %u, %u positions: page %u packed %d, due %d", tail, n, p, packed, due);
+            }
+        }
+        /* Bytes follow the formula. */
+        uint32_t n_pages, n_packed;
+        kvi_pages_count(&r.pages, &n_pages, &n_packed);
+        uint64_t want = (uint64_t)KVI_KV_UNIT * ((n_pages - n_packed) * kvi_kv_page_units(KVI_KV_FMT_F16, &r.groups[0].shape) +
+                                                 n_packed * kvi_kv_page_units(KVI_KV_FMT_K4V2, &r.groups[0].shape));
+        assert_int_equal(kvi_pages_bytes(&r.pages), want);
+        assert_int_equal(kvi_pool_used_bytes(&r.pool), want);
+        close_rig(&r);
+    }
+}
+
+/* Without room beside it, a page is encoded in place and its end returns to the pool; a failing commit gives the target back. */
+static void commit_in_a_full_pool(void **state)
+{
+    (void)state;
+    rig r;
+    uint64_t page = (uint64_t)KVI_KV_UNIT * kvi_kv_page_units(KVI_KV_FMT_F16, &(kvi_kv_shape){2, 2, 64});
+    open_rig(&r, 4 * page, 0, KVI_KV_FMT_K4V4, 0);
+    assert_true(kvi_pages_extend(&r.pages, 512));
+    assert_false(kvi_pages_extend(&r.pages, 513));
+    assert_int_equal(r.pages.n_pages[0], 4);
+    kvi_page_job jobs[4];
+    uint32_t page_of[4];
+    uint64_t before = kvi_pool_used_bytes(&r.pool);
+    uint32_t n = kvi_pages_due(&r.pages, 512, jobs, page_of, 4);
+    assert_int_equal(n, 3);
+    for (uint32_t i = 0; i < n; i++) assert_int_equal(jobs[i].from.unit, jobs[i].to.unit);
+    kvi_pages_committed(&r.pages, jobs, page_of, n, false);
+    assert_int_equal(kvi_pool_used_bytes(&r.pool), before);
+    commit_all(&r, 512);
+    uint64_t packed = (uint64_t)KVI_KV_UNIT * kvi_kv_page_units(KVI_KV_FMT_K4V4, &r.groups[0].shape);
+    assert_int_equal(kvi_pool_used_bytes(&r.pool), page + 3 * packed);
+    close_rig(&r);
+}
+
+static void window_keeps_its_window(void **state)
+{
+    (void)state;
+    rig r;
+    open_rig(&r, 64 << 20, 300, KVI_KV_FMT_F16, 0);
+    for (uint32_t n = 1; n <= 2000; n++) {
+        assert_true(kvi_pages_extend(&r.pages, n));
+        commit_all(&r, n);
+        for (uint32_t p = 0; p < r.pages.n_pages[1]; p++) {
+            /* A query at position n sees positions above n - 300. */
+            bool seen = (p + 1) * 128 > n - (n < 300 ? n : 299), there = r.pages.table[1][p].unit != KVI_KV_NO_EXTENT;
+            if (seen && !there) fail_msg("%u positions: page %u of the window is gone", n, p);
+            assert_true(r.pages.table[0][p].unit != KVI_KV_NO_EXTENT);
+        }
+    }
+    uint32_t alive = 0;
+    for (uint32_t p = 0; p < r.pages.n_pages[1]; p++) alive += r.pages.table[1][p].unit != KVI_KV_NO_EXTENT;
+    assert_true(alive <= 4);
+    /* Back by a little: exact. Back past what the window gave away: from the start. */
+    assert_int_equal(kvi_pages_rewind(&r.pages, 1990), 1990);
+    assert_int_equal(kvi_pages_rewind(&r.pages, 900), 0);
+    assert_int_equal(kvi_pages_bytes(&r.pages), 0);
+    assert_true(kvi_pages_extend(&r.pages, 700));
+    close_rig(&r);
+}
+
+static void rewind_rounds_to_encoded_pages(void **state)
+{
+    (void)state;
+    rig r;
+    open_rig(&r, 64 << 20, 0, KVI_KV_FMT_K4V4, 128);
+    assert_true(kvi_pages_extend(&r.pages, 1000));
+    commit_all(&r, 1000); /* pages 1..5 packed */
+    assert_int_equal(kvi_pages_rewind(&r.pages, 999), 999);
+    assert_int_equal(kvi_pages_rewind(&r.pages, 800), 800);
+    assert_int_equal(kvi_pages_rewind(&r.pages, 768), 768);
+    assert_int_equal(kvi_pages_rewind(&r.pages, 767), 640);
+    assert_int_equal(kvi_pages_rewind(&r.pages, 256), 256);
+    assert_int_equal(kvi_pages_rewind(&r.pages, 100), 100); /* the sink is plain */
+    assert_true(kvi_pages_extend(&r.pages, 400));
+    assert_int_equal(r.pages.table[0][2].format, KVI_KV_FMT_F16);
+    close_rig(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(pool_is_exact), cmocka_unit_test(commit_rule), cmocka_unit_test(commit_in_a_full_pool),
+                                       cmocka_unit_test(window_keeps_its_window), cmocka_unit_test(rewind_rounds_to_encoded_pages)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
