@@ -1,6 +1,7 @@
 /* amx.h - AMX tile instructions as inline assembly, the only one of the CPU backend.
- * GCC 12's intrinsics declare too little memory: _tile_loadconfig reads 8 of 64 bytes and _tile_loadd none, so stores before them may be
- * dropped or moved. Every statement here names memory as clobbered. Tiles 0-3 accumulate, 4-5 hold A, 6-7 hold B. */
+ * GCC 12's intrinsics declare too little memory: _tile_loadconfig reads 8 of 64 bytes and _tile_loadd none, so stores
+ * before them may be dropped or moved. Every statement here names memory as clobbered. Tiles 0-3 accumulate, 4-5 hold
+ * A, 6-7 hold B. */
 #ifndef KVI_CPU_AMX_H
 #define KVI_CPU_AMX_H
 #include <stddef.h>
@@ -18,9 +19,9 @@ static inline void kvi_amx_configure(const kvi_amx_config *config)
 }
 static inline void kvi_amx_release(void) { __asm__ volatile("tilerelease" ::: "memory"); }
 #define KVI_AMX_ZERO(t) __asm__ volatile("tilezero %%tmm" #t ::: "memory")
-#define KVI_AMX_LOAD(t, base, stride) \
+#define KVI_AMX_LOAD(t, base, stride)                                                                                  \
     __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #t ::"r"((const void *)(base)), "r"((size_t)(stride)) : "memory")
-#define KVI_AMX_STORE(t, base, stride) \
+#define KVI_AMX_STORE(t, base, stride)                                                                                 \
     __asm__ volatile("tilestored %%tmm" #t ", (%0,%1,1)" ::"r"((void *)(base)), "r"((size_t)(stride)) : "memory")
 /* c (16 x 16 f32) += a (16 x 32 bf16) . b (32 x 16 bf16, pairs of k interleaved) */
 #define KVI_AMX_DP_BF16(c, a, b) __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c ::: "memory")

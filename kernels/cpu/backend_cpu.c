@@ -1,4 +1,5 @@
-/* backend_cpu.c - the CPU backend's table: device, weights, planned memory, step state, dispatch and timing of operations. */
+/* backend_cpu.c - the CPU backend's table: device, weights, planned memory, step state, dispatch and timing of
+ * operations. */
 #include "device_cpu.h"
 #include "gemm_amx.h"
 #include "../../runtime/kv/encode.h"
@@ -28,8 +29,8 @@ static bool cpu_probe(const kvi_device_options *options, char *text, uint64_t ca
     kvi_cpu cpu;
     kvi_os_cpu(&cpu);
     const kvi_cpu_variant *v = choose(&cpu, options && options->isa ? options->isa : "auto");
-    (void)snprintf(text, cap, "%s, %u cores, %s%s", cpu.name, kvi_os_cpu_count(), v ? v->name : "instruction set not present",
-                   cpu.amx_bf16 ? ", AMX available" : "");
+    (void)snprintf(text, cap, "%s, %u cores, %s%s", cpu.name, kvi_os_cpu_count(),
+                   v ? v->name : "instruction set not present", cpu.amx_bf16 ? ", AMX available" : "");
     return v != NULL;
 }
 
@@ -55,15 +56,16 @@ static kvrt_status cpu_open(const kvi_device_options *options, kvi_device **out,
     device->n_threads = options->n_threads ? options->n_threads : kvi_os_cpu_count();
     kvrt_status status = KVRT_OK;
     if (!device->v)
-        status = kvi_error_set(error, KVRT_UNSUPPORTED, "option cpu.isa: found '%s', but this CPU (%s) does not have it", isa, device->cpu.name);
+        status = kvi_error_set(error, KVRT_UNSUPPORTED,
+                               "option cpu.isa: found '%s', but this CPU (%s) does not have it", isa, device->cpu.name);
     if (status >= KVRT_OK) status = kvi_workers_open(device->n_threads, &device->workers, error);
     if (status < KVRT_OK) {
         cpu_close(device);
         return status;
     }
     device->amx = options->amx && device->v != &kvi_cpu_portable && device->cpu.amx_bf16 && kvi_os_amx_enable();
-    (void)snprintf(device->text, sizeof device->text, "%s, %s%s, %u thread%s", device->cpu.name, device->v->name, device->amx ? " + AMX" : "",
-                   device->n_threads, device->n_threads == 1 ? "" : "s");
+    (void)snprintf(device->text, sizeof device->text, "%s, %s%s, %u thread%s", device->cpu.name, device->v->name,
+                   device->amx ? " + AMX" : "", device->n_threads, device->n_threads == 1 ? "" : "s");
     *out = device;
     return KVRT_OK;
 }
@@ -87,7 +89,8 @@ static uint64_t cpu_weight_bytes(const kvi_weight_desc *desc)
 }
 
 /* Matrices alias the map; vectors (gains, biases) are widened once, they are small and used by every kernel as f32. */
-static kvrt_status cpu_weight_import(kvi_device *device, const kvi_weight_desc *desc, kvi_weight **out, kvrt_error *error)
+static kvrt_status cpu_weight_import(kvi_device *device, const kvi_weight_desc *desc, kvi_weight **out,
+                                     kvrt_error *error)
 {
     kvi_weight *weight = kvi_arena_alloc(&device->arena, sizeof *weight);
     if (!weight) return kvi_error_nomem(error, sizeof *weight, desc->name);
@@ -125,7 +128,8 @@ static demand demand_of(const kvi_program *program, const kvi_limits *limits, ui
     for (uint32_t i = 0; i < program->n_ops; i++) {
         const kvi_op *op = &program->ops[i];
         uint32_t cols = program->buffers[op->in].cols;
-        if (op->kind != KVI_OP_EMBED && op->kind != KVI_OP_ATTENTION && op->kind != KVI_OP_ROPE_APPEND && cols > need.widest_in)
+        if (op->kind != KVI_OP_EMBED && op->kind != KVI_OP_ATTENTION && op->kind != KVI_OP_ROPE_APPEND &&
+            cols > need.widest_in)
             need.widest_in = cols;
         if (op->kind == KVI_OP_NORM_GATE_UP && program->buffers[op->out].cols > need.widest_gated)
             need.widest_gated = program->buffers[op->out].cols;
@@ -145,13 +149,16 @@ static demand demand_of(const kvi_program *program, const kvi_limits *limits, ui
     for (uint32_t i = 0; i < program->n_buffers; i++) need.buffers += round64(buffer_floats(program, limits, i) * 4);
     const uint64_t rows = limits->max_rows, small = rows < KVI_CPU_SMALL_ROWS ? rows : KVI_CPU_SMALL_ROWS;
     need.total = need.buffers + round64(rows * need.widest_in * 4) + round64(rows * need.widest_gated * 4) +
-                 round64(((rows + 31) / 32 * 32) * need.widest_in * 2) + round64((uint64_t)n_threads * need.scratch_floats * 4) +
-                 round64(small * need.max_heads * need.max_splits * (need.max_dim + 2u) * 4) + 2 * round64(rows * need.max_rope * 4) +
-                 round64(rows * 4) * 4 + round64((uint64_t)limits->max_seqs * sizeof(kvi_seq)) + 64;
+                 round64(((rows + 31) / 32 * 32) * need.widest_in * 2) +
+                 round64((uint64_t)n_threads * need.scratch_floats * 4) +
+                 round64(small * need.max_heads * need.max_splits * (need.max_dim + 2u) * 4) +
+                 2 * round64(rows * need.max_rope * 4) + round64(rows * 4) * 4 +
+                 round64((uint64_t)limits->max_seqs * sizeof(kvi_seq)) + 64;
     return need;
 }
 
-static uint64_t cpu_workspace_bytes(const kvi_program *program, const kvi_limits *limits, const kvi_device_options *options)
+static uint64_t cpu_workspace_bytes(const kvi_program *program, const kvi_limits *limits,
+                                    const kvi_device_options *options)
 {
     return demand_of(program, limits, options && options->n_threads ? options->n_threads : kvi_os_cpu_count()).total;
 }
@@ -167,7 +174,8 @@ static void carve_workspace(kvi_device *d, const demand *need)
 {
     uint8_t *at = d->workspace;
     const uint64_t rows = d->limits.max_rows, small = rows < KVI_CPU_SMALL_ROWS ? rows : KVI_CPU_SMALL_ROWS;
-    for (uint32_t i = 0; i < d->program->n_buffers; i++) d->buffers[i] = carve(&at, buffer_floats(d->program, &d->limits, i) * 4);
+    for (uint32_t i = 0; i < d->program->n_buffers; i++)
+        d->buffers[i] = carve(&at, buffer_floats(d->program, &d->limits, i) * 4);
     d->normed = carve(&at, rows * need->widest_in * 4);
     d->up = carve(&at, rows * need->widest_gated * 4);
     d->amx_packed = carve(&at, ((rows + 31) / 32 * 32) * need->widest_in * 2);
@@ -186,24 +194,30 @@ static void carve_workspace(kvi_device *d, const demand *need)
 static kvrt_status check_program(const kvi_program *program, const kvi_limits *limits, kvrt_error *error)
 {
     if (program->n_buffers > KVI_CPU_MAX_BUFFERS)
-        return kvi_error_set(error, KVRT_UNSUPPORTED, "program: %u buffers, the CPU backend has room for %u", program->n_buffers, KVI_CPU_MAX_BUFFERS);
+        return kvi_error_set(error, KVRT_UNSUPPORTED, "program: %u buffers, the CPU backend has room for %u",
+                             program->n_buffers, KVI_CPU_MAX_BUFFERS);
     for (uint32_t g = 0; g < program->n_groups; g++) {
         const kvi_cache_group *group = &program->groups[g];
         if (group->shape.head_dim % 8 || group->shape.head_dim > 256)
-            return kvi_error_set(error, KVRT_UNSUPPORTED, "attention: head_dim %u, need a multiple of 8 up to 256", group->shape.head_dim);
+            return kvi_error_set(error, KVRT_UNSUPPORTED, "attention: head_dim %u, need a multiple of 8 up to 256",
+                                 group->shape.head_dim);
     }
     const kvi_rope *rope = NULL;
     for (uint32_t i = 0; i < program->n_ops; i++) {
         const kvi_op *op = &program->ops[i];
         if (op->rope && rope && op->rope != rope) /* the angles of a step are computed once, for all layers */
-            return kvi_error_set(error, KVRT_UNSUPPORTED, "rope_append, layer %u: a second set of RoPE frequencies, need one for all layers", op->layer);
+            return kvi_error_set(error, KVRT_UNSUPPORTED,
+                                 "rope_append, layer %u: a second set of RoPE frequencies, need one for all layers",
+                                 op->layer);
         if (op->rope) rope = op->rope;
     }
     const uint32_t plain = (1u << KVI_KV_F32) | (1u << KVI_KV_F16) | (1u << KVI_KV_BF16);
     for (uint32_t g = 0; (limits->page_formats & ~plain) && g < program->n_groups; g++)
         if (program->groups[g].shape.head_dim % 16)
-            return kvi_error_set(error, KVRT_UNSUPPORTED, "attention: head_dim %u with a quantized cache, need a multiple of 16 (or kv.format f16)",
-                                 program->groups[g].shape.head_dim);
+            return kvi_error_set(
+                error, KVRT_UNSUPPORTED,
+                "attention: head_dim %u with a quantized cache, need a multiple of 16 (or kv.format f16)",
+                program->groups[g].shape.head_dim);
     return KVRT_OK;
 }
 
@@ -243,9 +257,11 @@ static void fill_angles(kvi_device *device)
 static kvrt_status cpu_step_begin(kvi_device *device, const kvi_step *step, kvrt_error *error)
 {
     const kvi_limits *limits = &device->limits;
-    if (step->n_rows == 0 || step->n_rows > limits->max_rows || step->n_seqs > limits->max_seqs || step->n_logit_rows > limits->max_logit_rows)
-        return kvi_error_set(error, KVRT_INTERNAL, "step: %u rows, %u sequences, %u logit rows; planned %u, %u, %u", step->n_rows, step->n_seqs,
-                             step->n_logit_rows, limits->max_rows, limits->max_seqs, limits->max_logit_rows);
+    if (step->n_rows == 0 || step->n_rows > limits->max_rows || step->n_seqs > limits->max_seqs ||
+        step->n_logit_rows > limits->max_logit_rows)
+        return kvi_error_set(error, KVRT_INTERNAL, "step: %u rows, %u sequences, %u logit rows; planned %u, %u, %u",
+                             step->n_rows, step->n_seqs, step->n_logit_rows, limits->max_rows, limits->max_seqs,
+                             limits->max_logit_rows);
     memcpy(device->ids, step->ids, (size_t)step->n_rows * 4);
     if (step->n_logit_rows) memcpy(device->logit_rows, step->logit_rows, (size_t)step->n_logit_rows * 4);
     memcpy(device->seqs, step->seqs, (size_t)step->n_seqs * sizeof *step->seqs);
@@ -276,7 +292,8 @@ static void norm_row(void *arg, uint32_t task, uint32_t thread)
     const row_task *t = arg;
     const size_t from = t->rows ? t->rows[task] : task;
     (void)thread;
-    t->device->v->rmsnorm(t->x + from * t->cols, t->op->gain->f32, t->op->eps, t->cols, t->device->normed + (size_t)task * t->cols);
+    t->device->v->rmsnorm(t->x + from * t->cols, t->op->gain->f32, t->op->eps, t->cols,
+                          t->device->normed + (size_t)task * t->cols);
 }
 
 /* Normed input of an operation, rows chosen by `rows`. */
@@ -296,7 +313,8 @@ static void embed_row(void *arg, uint32_t task, uint32_t thread)
     float *out = t->device->buffers[t->op->out] + (size_t)task * table->n_in;
     const size_t row = (size_t)table->n_in * kvi_dtype_bytes(table->dtype);
     (void)thread;
-    t->device->v->widen((const uint8_t *)table->data + (size_t)t->device->step.ids[task] * row, table->dtype, table->n_in, out);
+    t->device->v->widen((const uint8_t *)table->data + (size_t)t->device->step.ids[task] * row, table->dtype,
+                        table->n_in, out);
     if (t->op->scale != 1.0f) t->device->v->scale(out, t->op->scale, table->n_in);
 }
 
@@ -306,8 +324,12 @@ static const char *linear_op(kvi_device *device, const kvi_op *op)
     bool head = op->kind == KVI_OP_HEAD;
     uint32_t n_rows = head ? device->step.n_logit_rows : device->step.n_rows;
     if (n_rows == 0) return "none";
-    kvi_linear job = {.n_rows = n_rows, .n_in = program->buffers[op->in].cols, .n_weights = op->n_weights, .y = device->buffers[op->out],
-                      .ldy = program->buffers[op->out].cols, .x = device->buffers[op->in]};
+    kvi_linear job = {.n_rows = n_rows,
+                      .n_in = program->buffers[op->in].cols,
+                      .n_weights = op->n_weights,
+                      .y = device->buffers[op->out],
+                      .ldy = program->buffers[op->out].cols,
+                      .x = device->buffers[op->in]};
     for (uint32_t i = 0; i < op->n_weights; i++) {
         job.weights[i] = op->weights[i];
         job.biases[i] = op->biases[i];
@@ -339,9 +361,11 @@ static uint64_t op_bytes(const kvi_device *device, const kvi_op *op)
         for (uint32_t s = 0; s < device->step.n_seqs; s++) {
             const kvi_seq *seq = &device->step.seqs[s];
             uint32_t end = (seq->pos + seq->n_rows + KVI_KV_PAGE - 1) / KVI_KV_PAGE;
-            uint32_t first = group->window && seq->pos + 1 > group->window ? (seq->pos + 1 - group->window) / KVI_KV_PAGE : 0;
+            uint32_t first =
+                group->window && seq->pos + 1 > group->window ? (seq->pos + 1 - group->window) / KVI_KV_PAGE : 0;
             for (uint32_t p = first; p < end; p++)
-                bytes += (uint64_t)group->shape.n_kv_heads * kvi_kv_record_bytes(seq->pages[op->group][p].format, group->shape.head_dim);
+                bytes += (uint64_t)group->shape.n_kv_heads *
+                         kvi_kv_record_bytes(seq->pages[op->group][p].format, group->shape.head_dim);
         }
         return bytes;
     }
@@ -355,7 +379,8 @@ static uint64_t op_bytes(const kvi_device *device, const kvi_op *op)
 static kvrt_status cpu_run(kvi_device *device, uint32_t first_op, uint32_t n_ops, kvrt_error *error)
 {
     if (first_op + n_ops > device->program->n_ops)
-        return kvi_error_set(error, KVRT_INTERNAL, "run: operations %u..%u of %u", first_op, first_op + n_ops, device->program->n_ops);
+        return kvi_error_set(error, KVRT_INTERNAL, "run: operations %u..%u of %u", first_op, first_op + n_ops,
+                             device->program->n_ops);
     for (uint32_t i = first_op; i < first_op + n_ops; i++) {
         const kvi_op *op = &device->program->ops[i];
         uint64_t start = device->timing ? kvi_os_now_us() : 0;
@@ -367,7 +392,8 @@ static kvrt_status cpu_run(kvi_device *device, uint32_t first_op, uint32_t n_ops
             time->us += kvi_os_now_us() - start;
             time->bytes += op_bytes(device, op);
         }
-        if (kvi_log_on(KVI_LOG_KERNELS)) kvi_log(KVI_LOG_KERNELS, "layer %u: %s, %u rows", op->layer, kernel, device->step.n_rows);
+        if (kvi_log_on(KVI_LOG_KERNELS))
+            kvi_log(KVI_LOG_KERNELS, "layer %u: %s, %u rows", op->layer, kernel, device->step.n_rows);
     }
     return KVRT_OK;
 }
@@ -388,7 +414,8 @@ static kvrt_status check_range(const kvi_device *device, uint64_t offset, uint64
         return kvi_error_set(error, KVRT_INTERNAL, "KV pool: range outside");
     return KVRT_OK;
 }
-static kvrt_status cpu_pool_write(kvi_device *device, uint64_t offset, const void *bytes, uint64_t len, kvrt_error *error)
+static kvrt_status cpu_pool_write(kvi_device *device, uint64_t offset, const void *bytes, uint64_t len,
+                                  kvrt_error *error)
 {
     KVI_TRY(check_range(device, offset, len, error));
     memcpy(device->pool + offset, bytes, len);
@@ -409,15 +436,16 @@ typedef struct convert_task {
     uint32_t n_jobs;
 } convert_task;
 
-static void encode_side(kvi_kv_code kind, bool is_v, const float *rows, uint32_t d, const kvi_encode_params *params, float *scratch,
-                        const kvi_cpu_variant *v, uint8_t *side)
+static void encode_side(kvi_kv_code kind, bool is_v, const float *rows, uint32_t d, const kvi_encode_params *params,
+                        float *scratch, const kvi_cpu_variant *v, uint8_t *side)
 {
     if (kvi_kv_code_is_plain(kind)) v->narrow(rows, (kvi_dtype)kind, d * KVI_KV_PAGE, side);
     else if (is_v) kvi_kv_encode_v(kind, rows, d, params, scratch, side);
     else kvi_kv_encode_k(kind, rows, d, params, scratch, side);
 }
 
-static void decode_side(const uint8_t *side, kvi_kv_code kind, bool is_v, uint32_t d, const kvi_cpu_variant *v, float *rows)
+static void decode_side(const uint8_t *side, kvi_kv_code kind, bool is_v, uint32_t d, const kvi_cpu_variant *v,
+                        float *rows)
 {
     if (kvi_kv_code_is_plain(kind)) v->widen(side, (kvi_dtype)kind, d * KVI_KV_PAGE, rows);
     else kvi_kv_decode_rows(side, kind, is_v, d, rows);
@@ -427,11 +455,14 @@ static void convert_record(const convert_task *t, const kvi_page_job *job, uint3
 {
     kvi_device *device = t->device;
     const uint32_t d = device->program->groups[job->group].shape.head_dim;
-    float *k = device->thread_scratch + thread * device->scratch_floats, *v = k + d * KVI_KV_PAGE, *scratch = v + d * KVI_KV_PAGE;
+    float *k = device->thread_scratch + thread * device->scratch_floats, *v = k + d * KVI_KV_PAGE,
+          *scratch = v + d * KVI_KV_PAGE;
     const kvi_kv_code from_k = KVI_KV_K_CODE(job->from.format), from_v = KVI_KV_V_CODE(job->from.format);
     const kvi_kv_code to_k = KVI_KV_K_CODE(job->to.format), to_v = KVI_KV_V_CODE(job->to.format);
-    const uint8_t *from = device->pool + (uint64_t)job->from.unit * KVI_KV_UNIT + (uint64_t)index * kvi_kv_record_bytes(job->from.format, d);
-    uint8_t *to = device->pool + (uint64_t)job->to.unit * KVI_KV_UNIT + (uint64_t)index * kvi_kv_record_bytes(job->to.format, d);
+    const uint8_t *from = device->pool + (uint64_t)job->from.unit * KVI_KV_UNIT +
+                          (uint64_t)index * kvi_kv_record_bytes(job->from.format, d);
+    uint8_t *to =
+        device->pool + (uint64_t)job->to.unit * KVI_KV_UNIT + (uint64_t)index * kvi_kv_record_bytes(job->to.format, d);
     decode_side(from, from_k, false, d, device->v, k);
     decode_side(from + kvi_kv_k_side(from_k, d).bytes, from_v, true, d, device->v, v);
     encode_side(to_k, false, k, d, t->params, scratch, device->v, to);
@@ -457,8 +488,8 @@ static void convert_one(void *arg, uint32_t task, uint32_t thread)
     for (uint32_t i = 0; i < records_of(t->device, &t->jobs[job]); i++) convert_record(t, &t->jobs[job], i, thread);
 }
 
-static kvrt_status cpu_convert_pages(kvi_device *device, const kvi_page_job *jobs, uint32_t n_jobs, const kvi_encode_params *params,
-                                     kvrt_error *error)
+static kvrt_status cpu_convert_pages(kvi_device *device, const kvi_page_job *jobs, uint32_t n_jobs,
+                                     const kvi_encode_params *params, kvrt_error *error)
 {
     for (uint32_t done = 0; done < n_jobs;) {
         convert_task t = {.device = device, .jobs = jobs + done, .params = params};
@@ -466,8 +497,9 @@ static kvrt_status cpu_convert_pages(kvi_device *device, const kvi_page_job *job
         for (; t.n_jobs < 64 && done + t.n_jobs < n_jobs; t.n_jobs++) {
             const kvi_page_job *job = &t.jobs[t.n_jobs];
             bool in_place = job->from.unit == job->to.unit;
-            if (in_place && kvi_kv_record_bytes(job->to.format, device->program->groups[job->group].shape.head_dim) >
-                                kvi_kv_record_bytes(job->from.format, device->program->groups[job->group].shape.head_dim))
+            if (in_place &&
+                kvi_kv_record_bytes(job->to.format, device->program->groups[job->group].shape.head_dim) >
+                    kvi_kv_record_bytes(job->from.format, device->program->groups[job->group].shape.head_dim))
                 return kvi_error_set(error, KVRT_INTERNAL, "page conversion: an extent cannot grow in place");
             t.first_task[t.n_jobs] = tasks;
             tasks += in_place ? 1 : records_of(device, job);
@@ -487,7 +519,8 @@ static void cpu_time_ops(kvi_device *device, bool enable)
 
 static bool cpu_op_time_at(const kvi_device *device, uint32_t index, kvi_op_time *out)
 {
-    static const char *const names[KVI_OP_KIND_COUNT] = {"embed", "norm_linear", "rope_append", "attention", "linear_add", "norm_gate_up", "head"};
+    static const char *const names[KVI_OP_KIND_COUNT] = {"embed",      "norm_linear",  "rope_append", "attention",
+                                                         "linear_add", "norm_gate_up", "head"};
     for (uint32_t kind = 0; kind < KVI_OP_KIND_COUNT; kind++) {
         const struct cpu_op_time *time = &device->times[kind];
         if (!time->calls || index--) continue;
@@ -497,9 +530,22 @@ static bool cpu_op_time_at(const kvi_device *device, uint32_t index, kvi_op_time
     return false;
 }
 
-const kvi_backend kvi_backend_cpu = {
-    .name = "cpu", .probe = cpu_probe, .open = cpu_open, .close = cpu_close, .describe = cpu_describe,
-    .memory_available = cpu_memory_available, .context_bytes = cpu_context_bytes, .weight_bytes = cpu_weight_bytes,
-    .weight_import = cpu_weight_import, .workspace_bytes = cpu_workspace_bytes, .load = cpu_load, .step_begin = cpu_step_begin,
-    .run = cpu_run, .read_logits = cpu_read_logits, .convert_pages = cpu_convert_pages, .pool_write = cpu_pool_write,
-    .pool_read = cpu_pool_read, .time_ops = cpu_time_ops, .op_time_at = cpu_op_time_at};
+const kvi_backend kvi_backend_cpu = {.name = "cpu",
+                                     .probe = cpu_probe,
+                                     .open = cpu_open,
+                                     .close = cpu_close,
+                                     .describe = cpu_describe,
+                                     .memory_available = cpu_memory_available,
+                                     .context_bytes = cpu_context_bytes,
+                                     .weight_bytes = cpu_weight_bytes,
+                                     .weight_import = cpu_weight_import,
+                                     .workspace_bytes = cpu_workspace_bytes,
+                                     .load = cpu_load,
+                                     .step_begin = cpu_step_begin,
+                                     .run = cpu_run,
+                                     .read_logits = cpu_read_logits,
+                                     .convert_pages = cpu_convert_pages,
+                                     .pool_write = cpu_pool_write,
+                                     .pool_read = cpu_pool_read,
+                                     .time_ops = cpu_time_ops,
+                                     .op_time_at = cpu_op_time_at};

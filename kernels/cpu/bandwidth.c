@@ -1,5 +1,5 @@
-/* bandwidth.c - read bandwidth of this machine: the limit that `kvrt bench` states its figures against. Best of one and of eight streams
- * per thread, because one sequential stream does not reach the machine's limit. */
+/* bandwidth.c - read bandwidth of this machine: the limit that `kvrt bench` states its figures against. Best of one and
+ * of eight streams per thread, because one sequential stream does not reach the machine's limit. */
 #include "device_cpu.h"
 
 struct kvrt_bandwidth {
@@ -27,7 +27,8 @@ kvrt_status kvrt_bandwidth_open(uint32_t n_threads, uint64_t bytes, kvrt_bandwid
     probe->n_threads = n_threads ? n_threads : kvi_os_cpu_count();
     probe->bytes = bytes / probe->n_threads / 4096 * 4096;
     probe->data = kvi_mem_alloc_aligned(probe->bytes * probe->n_threads);
-    kvrt_status status = probe->data ? kvi_workers_open(probe->n_threads, &probe->workers, error) : kvi_error_nomem(error, bytes, "bandwidth probe");
+    kvrt_status status = probe->data ? kvi_workers_open(probe->n_threads, &probe->workers, error)
+                                     : kvi_error_nomem(error, bytes, "bandwidth probe");
     if (status < KVRT_OK) {
         kvrt_bandwidth_close(probe);
         return status;

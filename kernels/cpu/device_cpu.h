@@ -7,9 +7,10 @@
 
 #define KVI_CPU_MAX_BUFFERS 8u
 #define KVI_CPU_QUERY_BLOCK 128u /* queries of one KV head that one attention task handles */
-#define KVI_CPU_SPLIT_PAGES 32u /* pages of one split in decode; fixed, so that results do not depend on the thread count */
-#define KVI_CPU_SMALL_ROWS 8u   /* steps up to this many rows use gemv and split attention */
-#define KVI_CPU_KC 256u         /* depth of a packed weight panel */
+#define KVI_CPU_SPLIT_PAGES                                                                                            \
+    32u /* pages of one split in decode; fixed, so that results do not depend on the thread count */
+#define KVI_CPU_SMALL_ROWS 8u /* steps up to this many rows use gemv and split attention */
+#define KVI_CPU_KC 256u       /* depth of a packed weight panel */
 
 struct kvi_weight {
     kvi_weight_desc desc;
@@ -30,17 +31,17 @@ struct kvi_device {
     kvi_limits limits;
     uint8_t *pool;
     float *buffers[KVI_CPU_MAX_BUFFERS];
-    void *workspace;      /* everything below */
-    float *normed;        /* (max_rows, widest input) */
-    float *up;            /* (max_rows, widest ffn) */
+    void *workspace; /* everything below */
+    float *normed;   /* (max_rows, widest input) */
+    float *up;       /* (max_rows, widest ffn) */
     void *amx_packed;
     float *thread_scratch; /* (n_threads, scratch_floats) */
     size_t scratch_floats;
-    float *split_out;     /* (splits, small rows * heads, D + 2) */
+    float *split_out; /* (splits, small rows * heads, D + 2) */
     uint32_t max_splits, max_heads, max_dim;
     float *rope_cos, *rope_sin; /* (max_rows, n_dims / 2) of the current step */
 
-    kvi_step step;        /* copies, in the arrays below */
+    kvi_step step; /* copies, in the arrays below */
     int32_t *ids;
     uint32_t *logit_rows, *row_seq, *row_pos;
     kvi_seq *seqs;
@@ -60,7 +61,7 @@ typedef struct kvi_linear {
     const kvi_weight *weights[3], *biases[3];
     float *y;
     size_t ldy;
-    kvi_epilogue epilogue; /* SILU_MUL: two weights, y = silu(first) * second */
+    kvi_epilogue epilogue;     /* SILU_MUL: two weights, y = silu(first) * second */
     uint32_t first_out, n_out; /* range of the outputs of weight 0; n_out 0: all */
 } kvi_linear;
 const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job); /* name of the kernel that ran */

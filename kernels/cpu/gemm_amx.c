@@ -1,8 +1,9 @@
 /* gemm_amx.c - see gemm_amx.h.
- * The weights are the A operand: a tile is 16 output rows x 32 k, read in place, so nothing of the model is repacked. The activations are
- * the B operand: 16 tokens x 32 k with pairs of k interleaved, packed once per operation. A step of the inner loop loads two tiles of
- * each and does four products, 32 outputs x 32 tokens. Outputs are the inner of the two outer loops: a task's weights (at most half a
- * megabyte) and 32 packed tokens stay in L2, while the other order streams all tokens past every 32 outputs. */
+ * The weights are the A operand: a tile is 16 output rows x 32 k, read in place, so nothing of the model is repacked.
+ * The activations are the B operand: 16 tokens x 32 k with pairs of k interleaved, packed once per operation. A step of
+ * the inner loop loads two tiles of each and does four products, 32 outputs x 32 tokens. Outputs are the inner of the
+ * two outer loops: a task's weights (at most half a megabyte) and 32 packed tokens stay in L2, while the other order
+ * streams all tokens past every 32 outputs. */
 #include "gemm_amx.h"
 
 #if defined(__x86_64__)
@@ -13,7 +14,10 @@
 
 #define TILE_BYTES 1024u
 
-size_t kvi_amx_packed_bytes(uint32_t n_rows, uint32_t n_in) { return (size_t)((n_rows + 31u) / 32u * 2u) * (n_in / 32u) * TILE_BYTES; }
+size_t kvi_amx_packed_bytes(uint32_t n_rows, uint32_t n_in)
+{
+    return (size_t)((n_rows + 31u) / 32u * 2u) * (n_in / 32u) * TILE_BYTES;
+}
 
 /* (16, 16) words in place: rows become columns. */
 static void transpose(__m512i r[16])
@@ -52,7 +56,8 @@ static __m512i round_bf16(__m512 x)
 void kvi_amx_pack_block(const float *x, uint32_t n_rows, uint32_t n_in, uint32_t block, void *packed)
 {
     uint8_t *tile = (uint8_t *)packed + (size_t)block * (n_in / 32u) * TILE_BYTES;
-    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30), odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30),
+                  odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
     for (uint32_t k = 0; k < n_in; k += 32, tile += TILE_BYTES) {
         __m512i rows[16]; /* word p of row r: elements 2 p and 2 p + 1 of the row */
         for (uint32_t r = 0; r < 16; r++) {
@@ -60,7 +65,8 @@ void kvi_amx_pack_block(const float *x, uint32_t n_rows, uint32_t n_in, uint32_t
             if (block * 16 + r >= n_rows) continue;
             const float *from = x + (size_t)(block * 16 + r) * n_in + k;
             const __m512i a = round_bf16(_mm512_loadu_ps(from)), b = round_bf16(_mm512_loadu_ps(from + 16));
-            rows[r] = _mm512_or_si512(_mm512_permutex2var_epi32(a, even, b), _mm512_slli_epi32(_mm512_permutex2var_epi32(a, odd, b), 16));
+            rows[r] = _mm512_or_si512(_mm512_permutex2var_epi32(a, even, b),
+                                      _mm512_slli_epi32(_mm512_permutex2var_epi32(a, odd, b), 16));
         }
         transpose(rows);
         memcpy(tile, rows, TILE_BYTES);
@@ -68,7 +74,8 @@ void kvi_amx_pack_block(const float *x, uint32_t n_rows, uint32_t n_in, uint32_t
 }
 
 /* out (16 outputs, 16 tokens) to y[token][output] */
-static void put_tile(float out[16][16], uint32_t first_token, uint32_t n_rows, const float *bias, bool add, float *y, size_t ldy)
+static void put_tile(float out[16][16], uint32_t first_token, uint32_t n_rows, const float *bias, bool add, float *y,
+                     size_t ldy)
 {
     __m512i rows[16];
     const __m512 b = bias ? _mm512_loadu_ps(bias) : _mm512_setzero_ps();
@@ -105,8 +112,8 @@ static void multiply(const uint8_t *a, size_t row, const uint8_t *b, size_t step
     KVI_AMX_STORE(3, out[3], 64);
 }
 
-void kvi_amx_gemm(const void *w, uint32_t n_out, uint32_t n_in, const void *packed, uint32_t n_rows, const float *bias, bool add,
-                  float *y, size_t ldy)
+void kvi_amx_gemm(const void *w, uint32_t n_out, uint32_t n_in, const void *packed, uint32_t n_rows, const float *bias,
+                  bool add, float *y, size_t ldy)
 {
     kvi_amx_config config;
     memset(&config, 0, sizeof config);
@@ -117,9 +124,11 @@ void kvi_amx_gemm(const void *w, uint32_t n_out, uint32_t n_in, const void *pack
     float out[4][16][16];
     for (uint32_t t = 0; t < n_rows; t += 32)
         for (uint32_t o = 0; o < n_out; o += 32) {
-            multiply((const uint8_t *)w + (size_t)o * row, row, (const uint8_t *)packed + (size_t)(t / 16) * steps * TILE_BYTES, steps, out);
+            multiply((const uint8_t *)w + (size_t)o * row, row,
+                     (const uint8_t *)packed + (size_t)(t / 16) * steps * TILE_BYTES, steps, out);
             for (uint32_t q = 0; q < 4; q++)
-                put_tile(out[q], t + 16 * (q & 1), n_rows, bias ? bias + o + 16 * (q >> 1) : NULL, add, y + o + 16 * (q >> 1), ldy);
+                put_tile(out[q], t + 16 * (q & 1), n_rows, bias ? bias + o + 16 * (q >> 1) : NULL, add,
+                         y + o + 16 * (q >> 1), ldy);
         }
     kvi_amx_release();
 }

@@ -1,11 +1,11 @@
-/* linear.c - y = x W^T on the CPU: gemv for a few rows, packed panels or AMX tiles for many. Work is divided by output rows into tasks of
- * a fixed size, so results do not depend on the number of threads. */
+/* linear.c - y = x W^T on the CPU: gemv for a few rows, packed panels or AMX tiles for many. Work is divided by output
+ * rows into tasks of a fixed size, so results do not depend on the number of threads. */
 #include "device_cpu.h"
 #include "gemm_amx.h"
 
 #include <string.h>
 
-#define GEMV_ROWS 256u /* most rows of a gemv task */
+#define GEMV_ROWS 256u                /* most rows of a gemv task */
 #define AMX_TASK_BYTES (512u * 1024u) /* weights of an AMX task: stay in L2 while all tokens pass */
 
 typedef struct linear_task {
@@ -16,7 +16,10 @@ typedef struct linear_task {
     uint32_t first_col[3];  /* of each weight in y */
 } linear_task;
 
-static uint32_t out_rows(const kvi_linear *job, uint32_t w) { return job->n_out ? job->n_out : job->weights[w]->desc.n_out; }
+static uint32_t out_rows(const kvi_linear *job, uint32_t w)
+{
+    return job->n_out ? job->n_out : job->weights[w]->desc.n_out;
+}
 
 static const uint8_t *weight_at(const kvi_weight *weight, uint32_t row)
 {
@@ -53,8 +56,8 @@ static void gemv_block(const linear_task *t, uint32_t w, uint32_t first, uint32_
     const kvi_weight *weight = job->weights[w];
     for (uint32_t r = 0; r < job->n_rows; r += 4) {
         uint32_t n_x = job->n_rows - r < 4 ? job->n_rows - r : 4;
-        t->device->v->gemv(weight_at(weight, job->first_out + first), weight->desc.dtype, n, job->n_in, job->x + (size_t)r * job->n_in, n_x,
-                           job->n_in, block + (size_t)r * GEMV_ROWS, GEMV_ROWS);
+        t->device->v->gemv(weight_at(weight, job->first_out + first), weight->desc.dtype, n, job->n_in,
+                           job->x + (size_t)r * job->n_in, n_x, job->n_in, block + (size_t)r * GEMV_ROWS, GEMV_ROWS);
     }
     if (!job->biases[w]) return;
     for (uint32_t r = 0; r < job->n_rows; r++)
@@ -82,8 +85,8 @@ static void gemv_task(void *arg, uint32_t task, uint32_t thread)
 }
 
 /* One packed panel of weights against every row. */
-static void panel_into(kvi_device *device, const kvi_linear *job, uint32_t w, uint32_t first, uint32_t n, bool add, float *y, size_t ldy,
-                       uint32_t thread)
+static void panel_into(kvi_device *device, const kvi_linear *job, uint32_t w, uint32_t first, uint32_t n, bool add,
+                       float *y, size_t ldy, uint32_t thread)
 {
     const kvi_cpu_variant *v = device->v;
     const kvi_weight *weight = job->weights[w];
@@ -109,7 +112,8 @@ static void panel_task(void *arg, uint32_t task, uint32_t thread)
     panel_into(t->device, job, w, first, n, job->epilogue == KVI_ADD, y, job->ldy, thread);
     if (!gated) return;
     panel_into(t->device, job, 1, first, n, false, t->device->up + first, job->ldy, thread);
-    for (uint32_t r = 0; r < job->n_rows; r++) t->device->v->silu_mul(y + r * job->ldy, t->device->up + first + r * job->ldy, n);
+    for (uint32_t r = 0; r < job->n_rows; r++)
+        t->device->v->silu_mul(y + r * job->ldy, t->device->up + first + r * job->ldy, n);
 }
 
 #if defined(__x86_64__)
@@ -130,11 +134,12 @@ static void amx_task(void *arg, uint32_t task, uint32_t thread)
     uint32_t w = locate(t, gated ? 1 : job->n_weights, task, &first, &n);
     float *y = job->y + t->first_col[w] + job->first_out + first;
     const float *bias = job->biases[w] ? job->biases[w]->f32 + first : NULL;
-    kvi_amx_gemm(weight_at(job->weights[w], job->first_out + first), n, job->n_in, t->device->amx_packed, job->n_rows, bias,
-                 job->epilogue == KVI_ADD, y, job->ldy);
+    kvi_amx_gemm(weight_at(job->weights[w], job->first_out + first), n, job->n_in, t->device->amx_packed, job->n_rows,
+                 bias, job->epilogue == KVI_ADD, y, job->ldy);
     if (!gated) return;
     float *up = t->device->up + first;
-    kvi_amx_gemm(weight_at(job->weights[1], first), n, job->n_in, t->device->amx_packed, job->n_rows, NULL, false, up, job->ldy);
+    kvi_amx_gemm(weight_at(job->weights[1], first), n, job->n_in, t->device->amx_packed, job->n_rows, NULL, false, up,
+                 job->ldy);
     for (uint32_t r = 0; r < job->n_rows; r++) t->device->v->silu_mul(y + r * job->ldy, up + r * job->ldy, n);
 }
 
@@ -153,7 +158,8 @@ const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job)
     uint32_t n_weights = job->epilogue == KVI_SILU_MUL ? 1 : job->n_weights;
     const kvi_dtype dtype = job->weights[0]->desc.dtype;
     if (job->n_rows <= KVI_CPU_SMALL_ROWS) {
-        /* Large tasks keep the streams long; small matrices still give every thread some. Depends on the shape alone. */
+        /* Large tasks keep the streams long; small matrices still give every thread some. Depends on the shape alone.
+         */
         t.rows_per_task = out_rows(job, 0) / 8u / 8u * 8u;
         if (t.rows_per_task > GEMV_ROWS) t.rows_per_task = GEMV_ROWS;
         if (t.rows_per_task < 16u) t.rows_per_task = 16u;

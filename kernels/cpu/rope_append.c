@@ -36,7 +36,8 @@ static void append_one(void *arg, uint32_t task, uint32_t thread)
     float *base = t->qkv + (size_t)row * t->cols;
     float *k = base + (size_t)(n_heads + kv_head) * d, *v = base + (size_t)(n_heads + n_kv + kv_head) * d;
     (void)thread;
-    for (uint32_t h = 0; h < per_kv; h++) norm_and_rope(t, base + (size_t)(kv_head * per_kv + h) * d, t->op->q_gain, row);
+    for (uint32_t h = 0; h < per_kv; h++)
+        norm_and_rope(t, base + (size_t)(kv_head * per_kv + h) * d, t->op->q_gain, row);
     norm_and_rope(t, k, t->op->k_gain, row);
     if (group->rotate) device->v->hadamard(v, d);
 

@@ -2,8 +2,8 @@
  *   VARIANT       suffix of the table's name          VB        bytes of a vector (16, 32, 64)
  *   MR            rows of a panel_mac tile            widen_f16, narrow_f16: VW values at a time
  *   fma_vec       a * b + c, fused where the instruction set has it
- * Vectors are the compilers' vector extension, so one text serves all. Contraction is off (-ffp-contract=off), so that the compiler's
- * choices do not change results; where a product is fused, fma_vec says so. */
+ * Vectors are the compilers' vector extension, so one text serves all. Contraction is off (-ffp-contract=off), so that
+ * the compiler's choices do not change results; where a product is fused, fma_vec says so. */
 #include "variants.h"
 #include "../../runtime/kv/codec.h"
 
@@ -35,7 +35,7 @@ static inline float sum(vf v)
     return parts[0];
 }
 
-/* ---------------------------------------------------------------------------------------------------- 16-bit types --- */
+/* ------------------------------------------------------------------------------------------------- 16-bit types --- */
 static inline vf fma_vec(vf a, vf b, vf c);
 static inline vf widen_f16(const uint16_t *p);
 static inline void narrow_f16(vf v, uint16_t *p);
@@ -66,14 +66,14 @@ static inline float scalar_as(const unsigned char *p, kvi_dtype dtype)
     return dtype == KVI_BF16 ? kvi_bf16_to_f32(h) : kvi_f16_to_f32(h);
 }
 
-/* ----------------------------------------------------------------------------------------------------------- gemv --- */
+/* --------------------------------------------------------------------------------------------------------- gemv --- */
 #define STREAMS 8u
 #define PREFETCH_BYTES 3072u /* decode of the 1B shape: 73% of the bandwidth without, 80..90% with 1.5 to 4 KiB */
 
 /* n_w rows `stride` bytes apart times n_x inputs; n_w, n_x and dtype are constants at every call. */
-static inline __attribute__((always_inline)) void dot_block(const unsigned char *w, size_t stride, kvi_dtype dtype, uint32_t n_in,
-                                                           uint32_t n_w, const float *x, uint32_t n_x, size_t ldx, float *y,
-                                                           size_t y_stride, size_t ldy)
+static inline __attribute__((always_inline)) void dot_block(const unsigned char *w, size_t stride, kvi_dtype dtype,
+                                                            uint32_t n_in, uint32_t n_w, const float *x, uint32_t n_x,
+                                                            size_t ldx, float *y, size_t y_stride, size_t ldy)
 {
     const uint32_t size = dtype == KVI_F32 ? 4u : 2u;
     vf acc[STREAMS * 2u];
@@ -93,14 +93,16 @@ static inline __attribute__((always_inline)) void dot_block(const unsigned char 
     for (uint32_t i = 0; i < n_w; i++)
         for (uint32_t j = 0; j < n_x; j++) {
             float total = sum(acc[i * n_x + j]);
-            for (uint32_t t = k; t < n_in; t++) total += scalar_as(w + i * stride + (size_t)t * size, dtype) * x[j * ldx + t];
+            for (uint32_t t = k; t < n_in; t++)
+                total += scalar_as(w + i * stride + (size_t)t * size, dtype) * x[j * ldx + t];
             y[j * ldy + i * y_stride] = total;
         }
 }
 
 /* Rows are split into STREAMS equal runs, walked side by side. */
-static inline __attribute__((always_inline)) void gemv_typed(const unsigned char *w, kvi_dtype dtype, uint32_t n_rows, uint32_t n_in,
-                                                            const float *x, uint32_t n_x, size_t ldx, float *y, size_t ldy)
+static inline __attribute__((always_inline)) void gemv_typed(const unsigned char *w, kvi_dtype dtype, uint32_t n_rows,
+                                                             uint32_t n_in, const float *x, uint32_t n_x, size_t ldx,
+                                                             float *y, size_t ldy)
 {
     const size_t row = (size_t)n_in * (dtype == KVI_F32 ? 4u : 2u);
     const uint32_t run = n_rows / STREAMS;
@@ -117,25 +119,28 @@ static inline __attribute__((always_inline)) void gemv_typed(const unsigned char
             }
     }
     for (uint32_t r = run * STREAMS; r < n_rows; r++)
-        for (uint32_t j = 0; j < n_x; j++) dot_block(w + r * row, row, dtype, n_in, 1, x + j * ldx, 1, ldx, y + r + j * ldy, 1, ldy);
+        for (uint32_t j = 0; j < n_x; j++)
+            dot_block(w + r * row, row, dtype, n_in, 1, x + j * ldx, 1, ldx, y + r + j * ldy, 1, ldy);
 }
 
-static void gemv(const void *w, kvi_dtype dtype, uint32_t n_rows, uint32_t n_in, const float *x, uint32_t n_x, size_t ldx, float *y,
-                 size_t ldy)
+static void gemv(const void *w, kvi_dtype dtype, uint32_t n_rows, uint32_t n_in, const float *x, uint32_t n_x,
+                 size_t ldx, float *y, size_t ldy)
 {
     if (dtype == KVI_BF16) gemv_typed(w, KVI_BF16, n_rows, n_in, x, n_x, ldx, y, ldy);
     else if (dtype == KVI_F16) gemv_typed(w, KVI_F16, n_rows, n_in, x, n_x, ldx, y, ldy);
     else gemv_typed(w, KVI_F32, n_rows, n_in, x, n_x, ldx, y, ldy);
 }
 
-/* ---------------------------------------------------------------------------------------------------------- panels --- */
+/* ------------------------------------------------------------------------------------------------------- panels --- */
 static void widen(const void *src, kvi_dtype dtype, uint32_t n, float *dst)
 {
     const unsigned char *p = src;
     const uint32_t size = kvi_dtype_bytes(dtype);
     uint32_t i = 0;
-    if (dtype == KVI_BF16) for (; i + VW <= n; i += VW) store(dst + i, load_as(p + (size_t)i * 2, KVI_BF16));
-    else if (dtype == KVI_F16) for (; i + VW <= n; i += VW) store(dst + i, load_as(p + (size_t)i * 2, KVI_F16));
+    if (dtype == KVI_BF16)
+        for (; i + VW <= n; i += VW) store(dst + i, load_as(p + (size_t)i * 2, KVI_BF16));
+    else if (dtype == KVI_F16)
+        for (; i + VW <= n; i += VW) store(dst + i, load_as(p + (size_t)i * 2, KVI_F16));
     else memcpy(dst, src, (size_t)n * 4), i = n;
     for (; i < n; i++) dst[i] = scalar_as(p + (size_t)i * size, dtype);
 }
@@ -148,14 +153,16 @@ static void pack(const void *w, kvi_dtype dtype, uint32_t n_rows, size_t n_in, u
     if (n_rows < PANEL) memset(rows, 0, sizeof rows);
     for (uint32_t k = 0; k < n_k; k += BLOCK) {
         uint32_t n = n_k - k < BLOCK ? n_k - k : BLOCK;
-        for (uint32_t r = 0; r < n_rows; r++) widen((const unsigned char *)w + (r * n_in + k0 + k) * size, dtype, n, rows[r]);
+        for (uint32_t r = 0; r < n_rows; r++)
+            widen((const unsigned char *)w + (r * n_in + k0 + k) * size, dtype, n, rows[r]);
         for (uint32_t i = 0; i < n; i++)
             for (uint32_t r = 0; r < PANEL; r++) dst[(size_t)(k + i) * PANEL + r] = rows[r][i];
     }
 }
 
-static inline __attribute__((always_inline)) void mac_tile(const float *a, size_t lda, uint32_t m, uint32_t n_k, const float *b, float *c,
-                                                          size_t ldc, uint32_t n_cols, bool add)
+static inline __attribute__((always_inline)) void mac_tile(const float *a, size_t lda, uint32_t m, uint32_t n_k,
+                                                           const float *b, float *c, size_t ldc, uint32_t n_cols,
+                                                           bool add)
 {
     vf lo[MR], hi[MR];
     for (uint32_t r = 0; r < m; r++) lo[r] = hi[r] = (vf){0};
@@ -181,8 +188,8 @@ static inline __attribute__((always_inline)) void mac_tile(const float *a, size_
     }
 }
 
-static void panel_mac(const float *a, size_t lda, uint32_t n_rows, uint32_t n_k, const float *b, float *c, size_t ldc, uint32_t n_cols,
-                      bool add)
+static void panel_mac(const float *a, size_t lda, uint32_t n_rows, uint32_t n_k, const float *b, float *c, size_t ldc,
+                      uint32_t n_cols, bool add)
 {
     uint32_t r = 0;
     for (; r + MR <= n_rows; r += MR) mac_tile(a + r * lda, lda, MR, n_k, b, c + r * ldc, ldc, n_cols, add);
@@ -207,12 +214,14 @@ static inline __attribute__((always_inline)) vf unpack_vector(const uint8_t *p, 
     return __builtin_convertvector((vi)codes, vf);
 }
 
-static inline __attribute__((always_inline)) void unpack_rows(const uint8_t *codes, uint32_t bits, uint32_t n_rows, uint32_t n_cols, float *dst)
+static inline __attribute__((always_inline)) void unpack_rows(const uint8_t *codes, uint32_t bits, uint32_t n_rows,
+                                                              uint32_t n_cols, float *dst)
 {
     const size_t row_bytes = n_cols / 8u * bits;
     for (uint32_t c = 0; c < n_cols; c += VW) {
         float *out = dst + (size_t)(c / PANEL * PANEL) * n_rows + c % PANEL;
-        for (uint32_t r = 0; r < n_rows; r++) store(out + (size_t)r * PANEL, unpack_vector(codes + r * row_bytes + c * bits / 8u, bits));
+        for (uint32_t r = 0; r < n_rows; r++)
+            store(out + (size_t)r * PANEL, unpack_vector(codes + r * row_bytes + c * bits / 8u, bits));
     }
 }
 
@@ -223,7 +232,8 @@ static void unpack_scalar(const uint8_t *codes, kvi_kv_code kind, uint32_t n_row
     for (uint32_t r = 0; r < n_rows; r++)
         for (uint32_t c = 0; c < n_cols; c++) {
             uint32_t code = kvi_kv_get_code(codes + (size_t)r * (n_cols / 8u * bits), c, bits);
-            dst[(size_t)(c / PANEL * PANEL) * n_rows + (size_t)r * PANEL + c % PANEL] = kind == KVI_KV_F8 ? kvi_e4m3_to_f32((uint8_t)code) : (float)code;
+            dst[(size_t)(c / PANEL * PANEL) * n_rows + (size_t)r * PANEL + c % PANEL] =
+                kind == KVI_KV_F8 ? kvi_e4m3_to_f32((uint8_t)code) : (float)code;
         }
 }
 
@@ -237,12 +247,13 @@ static void unpack(const uint8_t *codes, kvi_kv_code kind, uint32_t n_rows, uint
             for (uint32_t r = 0; r < n_rows; r++) {
                 vb bytes;
                 memcpy(&bytes, codes + (size_t)r * n_cols + c, sizeof bytes);
-                store(dst + (size_t)(c / PANEL * PANEL) * n_rows + (size_t)r * PANEL + c % PANEL, __builtin_convertvector(__builtin_convertvector(bytes, vi), vf));
+                store(dst + (size_t)(c / PANEL * PANEL) * n_rows + (size_t)r * PANEL + c % PANEL,
+                      __builtin_convertvector(__builtin_convertvector(bytes, vi), vf));
             }
     else unpack_scalar(codes, kind, n_rows, n_cols, dst);
 }
 
-/* ------------------------------------------------------------------------------------------------------ elementwise --- */
+/* -------------------------------------------------------------------------------------------------- elementwise --- */
 static void narrow(const float *src, kvi_dtype dtype, uint32_t n, void *dst)
 {
     uint16_t *out = dst;
@@ -251,7 +262,8 @@ static void narrow(const float *src, kvi_dtype dtype, uint32_t n, void *dst)
         return;
     }
     uint32_t i = 0;
-    if (dtype == KVI_F16) for (; i + VW <= n; i += VW) narrow_f16(load(src + i), out + i);
+    if (dtype == KVI_F16)
+        for (; i + VW <= n; i += VW) narrow_f16(load(src + i), out + i);
     for (; i < n; i++) out[i] = dtype == KVI_F16 ? kvi_f32_to_f16(src[i]) : kvi_f32_to_bf16(src[i]);
 }
 
@@ -274,14 +286,15 @@ static void scale(float *x, float factor, uint32_t n)
     for (; i < n; i++) x[i] *= factor;
 }
 
-/* exp(x) for x <= 88, relative error below 2e-7: 2^n times a degree-6 polynomial on [-ln2/2, ln2/2] (Cephes coefficients). Below -87 the
- * result is 0, -inf included; NaN stays NaN through the polynomial. */
+/* exp(x) for x <= 88, relative error below 2e-7: 2^n times a degree-6 polynomial on [-ln2/2, ln2/2] (Cephes
+ * coefficients). Below -87 the result is 0, -inf included; NaN stays NaN through the polynomial. */
 static inline vf vexp(vf x)
 {
     const vf low = splat(-87.0f);
     vi dead = x < low;
     vf clamped = (vf)(((vi)x & ~dead) | ((vi)low & dead));
-    vf t = fma_vec(clamped, splat(1.44269504088896341f), splat(12582912.0f)); /* 1.5 * 2^23: rounds to an integer in the low bits */
+    vf t = fma_vec(clamped, splat(1.44269504088896341f),
+                   splat(12582912.0f)); /* 1.5 * 2^23: rounds to an integer in the low bits */
     vi n = (vi)t - (vi)splat(12582912.0f);
     t -= splat(12582912.0f);
     vf r = fma_vec(t, splat(2.12194440e-4f), fma_vec(t, splat(-0.693359375f), clamped));
@@ -368,7 +381,8 @@ static float softmax_step(float *s, uint32_t n, float *m, float *l)
     return factor;
 }
 
-/* Walsh-Hadamard over blocks of the largest power of two that divides n. Stages of 1, 2 and 4 (and 8) apart stay inside a vector. */
+/* Walsh-Hadamard over blocks of the largest power of two that divides n. Stages of 1, 2 and 4 (and 8) apart stay inside
+ * a vector. */
 static void hadamard(float *x, uint32_t n)
 {
     const uint32_t block = n & (~n + 1u);
@@ -401,7 +415,7 @@ static void hadamard(float *x, uint32_t n)
     scale(x, 1.0f / sqrtf((float)block), n);
 }
 
-/* ----------------------------------------------------------------------------------------------- attention, few queries --- */
+/* --------------------------------------------------------------------------------------- attention, few queries --- */
 #define AHEAD 2048u /* bytes: K and V of a page are two sequential runs */
 
 static inline v4 fold(vf v)
@@ -422,8 +436,8 @@ static inline v4 sum4(vf a, vf b, vf c, vf d)
 }
 
 /* Four rows of K from t on against n_q queries, scores[q * ld + t]; n_q and dtype are constants at every call. */
-static inline __attribute__((always_inline)) void score_rows(const unsigned char *k, kvi_dtype dtype, uint32_t d, const float *q, uint32_t n_q,
-                                                            float *scores, size_t ld)
+static inline __attribute__((always_inline)) void score_rows(const unsigned char *k, kvi_dtype dtype, uint32_t d,
+                                                             const float *q, uint32_t n_q, float *scores, size_t ld)
 {
     const size_t row = (size_t)d * (dtype == KVI_F32 ? 4u : 2u);
     vf acc[16];
@@ -442,11 +456,13 @@ static inline __attribute__((always_inline)) void score_rows(const unsigned char
     }
 }
 
-static inline __attribute__((always_inline)) void score_typed(const unsigned char *k, kvi_dtype dtype, uint32_t n, uint32_t d, const float *q,
-                                                             uint32_t n_q, float *scores, size_t ld)
+static inline __attribute__((always_inline)) void score_typed(const unsigned char *k, kvi_dtype dtype, uint32_t n,
+                                                              uint32_t d, const float *q, uint32_t n_q, float *scores,
+                                                              size_t ld)
 {
     const size_t row = (size_t)d * (dtype == KVI_F32 ? 4u : 2u);
-    for (uint32_t t = 0; t < n; t += 4) { /* rows past n, up to the next multiple of 4, are inside the page; their scores are not used */
+    for (uint32_t t = 0; t < n;
+         t += 4) { /* rows past n, up to the next multiple of 4, are inside the page; their scores are not used */
         for (size_t at = 0; at < 4 * row; at += 64) __builtin_prefetch(k + t * row + at + AHEAD);
         for (uint32_t j = 0; j < n_q; j += 4) {
             const float *x = q + (size_t)j * d;
@@ -459,7 +475,8 @@ static inline __attribute__((always_inline)) void score_typed(const unsigned cha
     }
 }
 
-static void score(const void *k, kvi_dtype dtype, uint32_t n, uint32_t d, const float *q, uint32_t n_q, float *scores, size_t ld)
+static void score(const void *k, kvi_dtype dtype, uint32_t n, uint32_t d, const float *q, uint32_t n_q, float *scores,
+                  size_t ld)
 {
     if (dtype == KVI_F16) score_typed(k, KVI_F16, n, d, q, n_q, scores, ld);
     else if (dtype == KVI_BF16) score_typed(k, KVI_BF16, n, d, q, n_q, scores, ld);
@@ -469,8 +486,9 @@ static void score(const void *k, kvi_dtype dtype, uint32_t n, uint32_t d, const 
 #define BLEND (VB == 64 ? 4u : 2u) /* vectors of V that stay in registers for four queries */
 
 /* n_v vectors of V's columns for n_q queries; n_q, n_v and dtype are constants at every call. */
-static inline __attribute__((always_inline)) void blend_tile(const unsigned char *v, kvi_dtype dtype, uint32_t n, uint32_t d, const float *p,
-                                                            size_t ld, uint32_t n_q, uint32_t n_v, float *acc)
+static inline __attribute__((always_inline)) void blend_tile(const unsigned char *v, kvi_dtype dtype, uint32_t n,
+                                                             uint32_t d, const float *p, size_t ld, uint32_t n_q,
+                                                             uint32_t n_v, float *acc)
 {
     const uint32_t size = dtype == KVI_F32 ? 4u : 2u;
     const size_t row = (size_t)d * size;
@@ -482,14 +500,16 @@ static inline __attribute__((always_inline)) void blend_tile(const unsigned char
         vf x[4];
         for (uint32_t c = 0; c < n_v; c++) x[c] = load_as(v + t * row + (size_t)c * VW * size, dtype);
         for (uint32_t j = 0; j < n_q; j++)
-            for (uint32_t c = 0; c < n_v; c++) sums[j * n_v + c] = fma_vec(splat(p[j * ld + t]), x[c], sums[j * n_v + c]);
+            for (uint32_t c = 0; c < n_v; c++)
+                sums[j * n_v + c] = fma_vec(splat(p[j * ld + t]), x[c], sums[j * n_v + c]);
     }
     for (uint32_t j = 0; j < n_q; j++)
         for (uint32_t c = 0; c < n_v; c++) store(acc + j * d + c * VW, sums[j * n_v + c]);
 }
 
-static inline __attribute__((always_inline)) void blend_typed(const unsigned char *v, kvi_dtype dtype, uint32_t n, uint32_t d, const float *p,
-                                                             size_t ld, uint32_t n_q, float *acc)
+static inline __attribute__((always_inline)) void blend_typed(const unsigned char *v, kvi_dtype dtype, uint32_t n,
+                                                              uint32_t d, const float *p, size_t ld, uint32_t n_q,
+                                                              float *acc)
 {
     const uint32_t size = dtype == KVI_F32 ? 4u : 2u;
     for (uint32_t j = 0; j < n_q;) {
@@ -507,16 +527,19 @@ static inline __attribute__((always_inline)) void blend_typed(const unsigned cha
     }
 }
 
-static void blend(const void *v, kvi_dtype dtype, uint32_t n, uint32_t d, const float *p, size_t ld, uint32_t n_q, float *acc)
+static void blend(const void *v, kvi_dtype dtype, uint32_t n, uint32_t d, const float *p, size_t ld, uint32_t n_q,
+                  float *acc)
 {
     if (dtype == KVI_F16) blend_typed(v, KVI_F16, n, d, p, ld, n_q, acc);
     else if (dtype == KVI_BF16) blend_typed(v, KVI_BF16, n, d, p, ld, n_q, acc);
     else blend_typed(v, KVI_F32, n, d, p, ld, n_q, acc);
 }
 
-/* ------------------------------------------------------------------------------------------------------- bandwidth --- */
-/* n_streams is a constant at every call. Eight streams with a prefetch: 29 GB/s where one stream gets 27 and, without prefetch, 24. */
-static inline __attribute__((always_inline)) uint64_t read_parts(const unsigned char *base, uint64_t part, uint32_t n_streams)
+/* ---------------------------------------------------------------------------------------------------- bandwidth --- */
+/* n_streams is a constant at every call. Eight streams with a prefetch: 29 GB/s where one stream gets 27 and, without
+ * prefetch, 24. */
+static inline __attribute__((always_inline)) uint64_t read_parts(const unsigned char *base, uint64_t part,
+                                                                 uint32_t n_streams)
 {
     vu acc[8];
     for (uint32_t i = 0; i < 8; i++) acc[i] = (vu){0};
@@ -545,8 +568,21 @@ static uint64_t read_streams(const void *data, uint64_t bytes, uint32_t n_stream
 #define TEXT_(v) #v
 #define TEXT(v) TEXT_(v)
 const kvi_cpu_variant TABLE_NAME(VARIANT) = {
-    .name = TEXT(VARIANT), .panel = PANEL,
+    .name = TEXT(VARIANT),
+    .panel = PANEL,
     .gemv_names = {"gemv_f32_" TEXT(VARIANT), "gemv_f16_" TEXT(VARIANT), "gemv_bf16_" TEXT(VARIANT)},
     .gemm_names = {"gemm_f32_" TEXT(VARIANT), "gemm_f16_" TEXT(VARIANT), "gemm_bf16_" TEXT(VARIANT)},
-    .gemv = gemv, .pack = pack, .panel_mac = panel_mac, .score = score, .blend = blend, .unpack = unpack, .widen = widen, .narrow = narrow,
-    .rmsnorm = rmsnorm, .silu_mul = silu_mul, .softmax_step = softmax_step, .scale = scale, .hadamard = hadamard, .read_streams = read_streams};
+    .gemv = gemv,
+    .pack = pack,
+    .panel_mac = panel_mac,
+    .score = score,
+    .blend = blend,
+    .unpack = unpack,
+    .widen = widen,
+    .narrow = narrow,
+    .rmsnorm = rmsnorm,
+    .silu_mul = silu_mul,
+    .softmax_step = softmax_step,
+    .scale = scale,
+    .hadamard = hadamard,
+    .read_streams = read_streams};

@@ -1,4 +1,5 @@
-/* workers.c - see workers.h. A run is published by bumping `generation`; the last thread to leave it sets `busy` to 0. */
+/* workers.c - see workers.h. A run is published by bumping `generation`; the last thread to leave it sets `busy` to 0.
+ */
 #include "workers.h"
 #include "../../runtime/base/mem.h"
 
@@ -104,7 +105,8 @@ kvrt_status kvi_workers_open(uint32_t n_threads, kvi_workers **out, kvrt_error *
     w->n_threads = 1;
     w->threads = kvi_mem_zalloc(n_threads, sizeof *w->threads);
     w->args = kvi_mem_zalloc(n_threads, sizeof *w->args);
-    kvrt_status status = w->threads && w->args ? KVRT_OK : kvi_error_nomem(error, n_threads * sizeof *w->args, "worker pool");
+    kvrt_status status =
+        w->threads && w->args ? KVRT_OK : kvi_error_nomem(error, n_threads * sizeof *w->args, "worker pool");
     for (uint32_t i = 1; i < n_threads && status >= KVRT_OK; i++) {
         w->args[i] = (worker_arg){w, i};
         status = kvi_thread_start(worker_main, &w->args[i], &w->threads[i], error);

@@ -1,5 +1,6 @@
-/* workers.h - the CPU backend's thread pool: runs fn(arg, task, thread) for every task of a range on all threads, the caller included.
- * Tasks are handed out dynamically; results must not depend on who runs a task. Workers spin briefly between runs, then sleep. */
+/* workers.h - the CPU backend's thread pool: runs fn(arg, task, thread) for every task of a range on all threads, the
+ * caller included. Tasks are handed out dynamically; results must not depend on who runs a task. Workers spin briefly
+ * between runs, then sleep. */
 #ifndef KVI_WORKERS_H
 #define KVI_WORKERS_H
 #include "../../runtime/base/os.h"
