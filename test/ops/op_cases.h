@@ -1,5 +1,5 @@
-/* op_cases.h - every operation against its formula in double precision, for any backend. Each function is one test: it fails through
- * cmocka, and visits tables of shapes that stand one below, at and one above every tile edge. */
+/* op_cases.h - every operation against its formula in double precision, for any backend. Each function is one test: it
+ * fails through cmocka, and visits tables of shapes that stand one below, at and one above every tile edge. */
 #ifndef OP_CASES_H
 #define OP_CASES_H
 #include "op_rig.h"
@@ -12,7 +12,7 @@ void op_case_head(const op_target *target);        /* chosen rows, vocabulary cu
 void op_case_rope_append(const op_target *target); /* q as left behind, K and V as stored */
 void op_case_attention(const op_target *target);   /* head sizes, groups, windows, chunks, page edges */
 void op_case_long_context(const op_target *target);
-void op_case_batch(const op_target *target);       /* several sequences at once give what each gives alone */
+void op_case_batch(const op_target *target); /* several sequences at once give what each gives alone */
 
 /* The same bits: results of two targets (thread counts) and of programs run whole or operation by operation. */
 void op_case_same_bits(const op_target *a, const op_target *b);

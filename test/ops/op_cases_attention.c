@@ -1,6 +1,6 @@
-/* op_cases_attention.c - ROPE_APPEND and ATTENTION against double-precision formulas. Attention is computed from K and V as the pool holds
- * them, so that the error of a kernel and the rounding of a cache format stay apart. Every byte of the pool that no operation wrote is
- * a NaN pattern: a kernel that looks at a position it must not see shows it. */
+/* op_cases_attention.c - ROPE_APPEND and ATTENTION against double-precision formulas. Attention is computed from K and
+ * V as the pool holds them, so that the error of a kernel and the rounding of a cache format stay apart. Every byte of
+ * the pool that no operation wrote is a NaN pattern: a kernel that looks at a position it must not see shows it. */
 #include "op_cases.h"
 #include "runtime/kv/half.h"
 
@@ -23,6 +23,7 @@ typedef struct attention_case {
 #define F32 KVI_KV_F32
 #define F16 KVI_KV_F16
 #define BF16 KVI_KV_BF16
+/* clang-format off */
 static const attention_case cases[] = {
     /* dim kv per win start tokens chunk seqs plain rotate qk_norm rope */
     {16, 2, 1, 0, 0, 1, 1, 1, F32, false, false, 16},      {16, 1, 8, 0, 0, 20, 7, 1, F16, true, false, 16},
@@ -42,9 +43,10 @@ static const attention_case long_cases[] = {
     {16, 1, 2, 0, 4090, 10, 1, 1, F16, false, false, 16},   {16, 1, 4, 0, 8300, 3, 3, 1, F32, true, false, 16},
     {16, 2, 1, 5000, 12500, 2, 1, 1, F16, false, false, 16}, {32, 1, 1, 0, 4300, 30, 30, 1, F16, false, false, 32},
 };
+/* clang-format on */
 #define COUNT(a) (sizeof(a) / sizeof(a)[0])
 
-/* ----------------------------------------------------------------------------------------------------------- setup --- */
+/* -------------------------------------------------------------------------------------------------------- setup --- */
 typedef struct attention_rig {
     op_rig rig;
     attention_case c;
@@ -61,8 +63,11 @@ static uint32_t format_of(const attention_case *c) { return KVI_KV_FORMAT(c->pla
 
 static void name_case(const attention_case *c, const char *what, char text[200])
 {
-    snprintf(text, 200, "%s (dim %u, %u x %u heads, window %u, %u + %u tokens by %u, %u seqs, code %d, rotate %d, norm %d, rope %u)", what, c->dim,
-             c->n_kv, c->per_kv, c->window, c->start, c->tokens, c->chunk, c->n_seqs, (int)c->plain, c->rotate, c->qk_norm, c->rope_dims);
+    snprintf(
+        text, 200,
+        "%s (dim %u, %u x %u heads, window %u, %u + %u tokens by %u, %u seqs, code %d, rotate %d, norm %d, rope %u)",
+        what, c->dim, c->n_kv, c->per_kv, c->window, c->start, c->tokens, c->chunk, c->n_seqs, (int)c->plain, c->rotate,
+        c->qk_norm, c->rope_dims);
 }
 
 /* Extents in descending order, so that nothing depends on pages being neighbours. */
@@ -128,7 +133,8 @@ static bool open_case(attention_rig *a, const op_target *target, const attention
 static uint64_t row_at(const attention_rig *a, uint32_t s, uint32_t kv_head, uint32_t side, uint32_t pos)
 {
     const uint64_t row = (uint64_t)a->c.dim * kvi_kv_code_bits(a->c.plain) / 8;
-    return (uint64_t)a->pages[s][pos / KVI_KV_PAGE].unit * KVI_KV_UNIT + kvi_kv_record_off(format_of(&a->c), &a->rig.group.shape, 1, kv_head) +
+    return (uint64_t)a->pages[s][pos / KVI_KV_PAGE].unit * KVI_KV_UNIT +
+           kvi_kv_record_off(format_of(&a->c), &a->rig.group.shape, 1, kv_head) +
            (side * KVI_KV_PAGE + pos % KVI_KV_PAGE) * row;
 }
 
@@ -172,15 +178,17 @@ static void run_case(attention_rig *a, float *out)
             seqs[s] = (kvi_seq){s * n, n, c->start + done, &tables[s]};
             for (uint32_t i = 0; i < n; i++) ids[s * n + i] = (int32_t)(s * c->tokens + done + i);
         }
-        op_rig_step(&a->rig, &(kvi_step){.ids = ids, .n_rows = n * c->n_seqs, .seqs = seqs, .n_seqs = c->n_seqs}, done % 2, rows);
+        op_rig_step(&a->rig, &(kvi_step){.ids = ids, .n_rows = n * c->n_seqs, .seqs = seqs, .n_seqs = c->n_seqs},
+                    done % 2, rows);
         for (uint32_t s = 0; s < c->n_seqs; s++)
-            memcpy(out + ((size_t)s * c->tokens + done) * vocab, rows + (size_t)s * n * vocab, (size_t)n * vocab * sizeof *rows);
+            memcpy(out + ((size_t)s * c->tokens + done) * vocab, rows + (size_t)s * n * vocab,
+                   (size_t)n * vocab * sizeof *rows);
     }
     free(rows);
     free(ids);
 }
 
-/* --------------------------------------------------------------------------------------------------------- formulas --- */
+/* ----------------------------------------------------------------------------------------------------- formulas --- */
 static void rotate(double *h, uint32_t dim)
 {
     const uint32_t block = dim & (~dim + 1);
@@ -266,7 +274,7 @@ static void attend(const attention_rig *a, uint32_t s, uint32_t head, uint32_t p
     free(p);
 }
 
-/* ----------------------------------------------------------------------------------------------------------- checks --- */
+/* ------------------------------------------------------------------------------------------------------- checks --- */
 static double norm_of(const double *h, uint32_t n)
 {
     double squares = 0;
@@ -286,14 +294,17 @@ static void check_append(const attention_rig *a, const float *out)
     for (uint32_t s = 0; s < c->n_seqs; s++)
         for (uint32_t t = 0; t < c->tokens; t++)
             for (uint32_t head = 0; head < a->n_heads + 2 * c->n_kv; head++) {
-                const uint32_t pos = c->start + t, kv = head - a->n_heads, side = kv / c->n_kv, at = pos - a->first_page * KVI_KV_PAGE;
+                const uint32_t pos = c->start + t, kv = head - a->n_heads, side = kv / c->n_kv,
+                               at = pos - a->first_page * KVI_KV_PAGE;
                 head_at(a, s * c->tokens + t, head, pos, h);
                 const double rotary = target->rotary * norm_of(h, c->dim);
                 const double *stored = a->kv[s] + ((size_t)(kv % c->n_kv * 2 + side) * n + at) * c->dim;
                 for (uint32_t i = 0; i < c->dim; i++)
                     if (head < a->n_heads)
-                        op_check(target, text, t, head * c->dim + i, (double)out[((size_t)s * c->tokens + t) * vocab + head * c->dim + i], h[i], rotary);
-                    else op_check(target, text, t, head * c->dim + i, stored[i], h[i], rotary + ulp * fabs(h[i]) + 6e-8);
+                        op_check(target, text, t, head * c->dim + i,
+                                 (double)out[((size_t)s * c->tokens + t) * vocab + head * c->dim + i], h[i], rotary);
+                    else
+                        op_check(target, text, t, head * c->dim + i, stored[i], h[i], rotary + ulp * fabs(h[i]) + 6e-8);
             }
 }
 
@@ -310,7 +321,8 @@ static void check_attention(const attention_rig *a, const float *out, double lar
                 attend(a, s, head, c->start + t, q, want);
                 for (uint32_t i = 0; i < c->dim; i++)
                     op_check(a->rig.target, text, t, head * c->dim + i,
-                             (double)out[(((size_t)s * c->tokens + t) * a->n_heads + head) * c->dim + i], want[i], a->rig.target->attention * largest);
+                             (double)out[(((size_t)s * c->tokens + t) * a->n_heads + head) * c->dim + i], want[i],
+                             a->rig.target->attention * largest);
             }
 }
 
@@ -360,10 +372,12 @@ void op_case_attention_bits(const op_target *a, const op_target *b)
     }
 }
 
-/* Two sequences in one step: the first has the bits that it has alone, as long as both steps are on the same side of the small-step limit. */
+/* Two sequences in one step: the first has the bits that it has alone, as long as both steps are on the same side of
+ * the small-step limit. */
 void op_case_batch(const op_target *target)
 {
-    static const attention_case together[] = {{32, 2, 2, 0, 120, 20, 1, 2, F16, true, false, 32}, {64, 1, 4, 0, 4200, 2, 1, 2, F16, false, false, 64},
+    static const attention_case together[] = {{32, 2, 2, 0, 120, 20, 1, 2, F16, true, false, 32},
+                                              {64, 1, 4, 0, 4200, 2, 1, 2, F16, false, false, 64},
                                               {32, 1, 2, 0, 0, 300, 50, 2, F32, false, false, 32}};
     for (size_t i = 0; i < COUNT(together); i++) {
         size_t n_both = 0, n_one = 0;

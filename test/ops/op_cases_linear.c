@@ -20,8 +20,10 @@ typedef struct linear_case {
     uint32_t misalign; /* bytes */
 } linear_case;
 
-/* Edges: vectors of 4, 8, 16; panels of 8, 16, 32; 8 streams; row blocks 4, 6, 12; 8 rows between the two kernels; depth 256; AMX 32. */
-static const uint32_t ins[] = {8, 16, 24, 32, 40, 64, 96, 248, 256, 264, 512}, outs[] = {1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 255, 256, 257},
+/* Edges: vectors of 4, 8, 16; panels of 8, 16, 32; 8 streams; row blocks 4, 6, 12; 8 rows between the two kernels;
+ * depth 256; AMX 32. */
+static const uint32_t ins[] = {8, 16, 24, 32, 40, 64, 96, 248, 256, 264, 512},
+                      outs[] = {1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 255, 256, 257},
                       row_counts[] = {1, 2, 3, 4, 5, 7, 8, 9, 11, 12, 13, 16, 17, 31, 32, 33, 48};
 #define COUNT(a) ((uint32_t)(sizeof(a) / sizeof(a)[0]))
 
@@ -29,12 +31,24 @@ static const uint32_t ins[] = {8, 16, 24, 32, 40, 64, 96, 248, 256, 264, 512}, o
 static bool nth_case(uint32_t i, linear_case *c)
 {
     if (i >= 3 * COUNT(row_counts) * 2) return false;
-    *c = (linear_case){.rows = row_counts[i % COUNT(row_counts)], .n_in = ins[(i * 7 + i / 17) % COUNT(ins)], .n_weights = 1 + i % 3,
-                       .n_out = {outs[i % COUNT(outs)], outs[(i * 5 + 3) % COUNT(outs)], outs[(i * 11 + 6) % COUNT(outs)]},
-                       .dtype = (kvi_dtype)(i / 2 % 3), .bias = i % 4 == 1, .misalign = i % 5 == 2 ? 1 : i % 5 == 4 ? 2 : 0};
+    *c = (linear_case){
+        .rows = row_counts[i % COUNT(row_counts)],
+        .n_in = ins[(i * 7 + i / 17) % COUNT(ins)],
+        .n_weights = 1 + i % 3,
+        .n_out = {outs[i % COUNT(outs)], outs[(i * 5 + 3) % COUNT(outs)], outs[(i * 11 + 6) % COUNT(outs)]},
+        .dtype = (kvi_dtype)(i / 2 % 3),
+        .bias = i % 4 == 1,
+        .misalign = i % 5 == 2   ? 1
+                    : i % 5 == 4 ? 2
+                                 : 0};
     if (i % 6 == 5) /* what AMX takes: BF16, multiples of 32, more than 8 rows */
-        *c = (linear_case){.rows = 9 + i % 40, .n_in = 32 * (1 + i % 9), .n_weights = 2, .n_out = {32 * (1 + i % 9), 288}, .dtype = KVI_BF16,
-                           .bias = i % 4 == 1, .misalign = i % 3};
+        *c = (linear_case){.rows = 9 + i % 40,
+                           .n_in = 32 * (1 + i % 9),
+                           .n_weights = 2,
+                           .n_out = {32 * (1 + i % 9), 288},
+                           .dtype = KVI_BF16,
+                           .bias = i % 4 == 1,
+                           .misalign = i % 3};
     return true;
 }
 
@@ -59,12 +73,15 @@ static double dot(const op_matrix *w, uint32_t o, const double *x, const op_matr
     return total;
 }
 
-static double linear_limit(const op_target *target, kvi_dtype dtype) { return dtype == KVI_BF16 ? target->linear : fmin(target->linear, OPS_LINEAR_F32); }
+static double linear_limit(const op_target *target, kvi_dtype dtype)
+{
+    return dtype == KVI_BF16 ? target->linear : fmin(target->linear, OPS_LINEAR_F32);
+}
 
 static void name_case(const char *op, const linear_case *c, char text[160])
 {
-    snprintf(text, 160, "%s (%u x %u, dtype %d, out %u %u %u of %u%s, %u bytes off)", op, c->rows, c->n_in, (int)c->dtype, c->n_out[0], c->n_out[1],
-             c->n_out[2], c->n_weights, c->bias ? ", bias" : "", c->misalign);
+    snprintf(text, 160, "%s (%u x %u, dtype %d, out %u %u %u of %u%s, %u bytes off)", op, c->rows, c->n_in,
+             (int)c->dtype, c->n_out[0], c->n_out[1], c->n_out[2], c->n_weights, c->bias ? ", bias" : "", c->misalign);
 }
 
 static op_matrix gain_of(op_rig *rig, kvi_op *op, uint32_t n)
@@ -86,7 +103,7 @@ static void add_weights(op_rig *rig, kvi_op *op, const linear_case *c, op_matrix
     }
 }
 
-/* ----------------------------------------------------------------------------------------------------------- embed --- */
+/* -------------------------------------------------------------------------------------------------------- embed --- */
 void op_case_embed(const op_target *target)
 {
     static const uint32_t cols[] = {8, 15, 16, 17, 33, 64};
@@ -116,7 +133,7 @@ void op_case_embed(const op_target *target)
     }
 }
 
-/* ----------------------------------------------------------------------------------------------------- norm_linear --- */
+/* -------------------------------------------------------------------------------------------------- norm_linear --- */
 static void norm_linear(const op_target *target, const linear_case *c, bool op_by_op, bool check, float *out)
 {
     op_rig rig;
@@ -140,7 +157,8 @@ static void norm_linear(const op_target *target, const linear_case *c, bool op_b
         for (uint32_t j = 0, col = 0; j < c->n_weights; j++)
             for (uint32_t o = 0; o < c->n_out[j]; o++, col++) {
                 double size, want = dot(&w[j], o, normed, c->bias ? &b[j] : NULL, &size);
-                op_check(target, text, r, col, (double)out[(size_t)r * cols + col], want, size * linear_limit(target, c->dtype));
+                op_check(target, text, r, col, (double)out[(size_t)r * cols + col], want,
+                         size * linear_limit(target, c->dtype));
             }
     }
     op_rig_close(&rig);
@@ -171,7 +189,7 @@ void op_case_same_bits(const op_target *a, const op_target *b)
     free(second);
 }
 
-/* ------------------------------------------------------------------------------------------------------ linear_add --- */
+/* --------------------------------------------------------------------------------------------------- linear_add --- */
 static void linear_add(const op_target *target, const linear_case *c, float *out)
 {
     op_rig rig;
@@ -192,7 +210,8 @@ static void linear_add(const op_target *target, const linear_case *c, float *out
         for (uint32_t o = 0; o < cols; o++) {
             double size, before = residual.values[(size_t)r * cols + o];
             double want = before + dot(&w[0], o, in.values + (size_t)r * c->n_in, c->bias ? &b[0] : NULL, &size);
-            op_check(target, text, r, o, (double)out[(size_t)r * cols + o], want, (size + fabs(before)) * linear_limit(target, c->dtype));
+            op_check(target, text, r, o, (double)out[(size_t)r * cols + o], want,
+                     (size + fabs(before)) * linear_limit(target, c->dtype));
         }
     op_rig_close(&rig);
 }
@@ -209,7 +228,7 @@ void op_case_linear_add(const op_target *target)
     free(out);
 }
 
-/* ---------------------------------------------------------------------------------------------------- norm_gate_up --- */
+/* ------------------------------------------------------------------------------------------------- norm_gate_up --- */
 static void norm_gate_up(const op_target *target, const linear_case *c, float *out)
 {
     op_rig rig;
@@ -233,7 +252,8 @@ static void norm_gate_up(const op_target *target, const linear_case *c, float *o
         for (uint32_t o = 0; o < cols; o++) {
             double size_a, size_b, a = dot(&w[0], o, normed, NULL, &size_a), u = dot(&w[1], o, normed, NULL, &size_b);
             double silu = a / (1 + exp(-a)), size = size_a * fabs(u) + size_b * fmax(fabs(silu), 1e-3);
-            op_check(target, text, r, o, (double)out[(size_t)r * cols + o], silu * u, OPS_GATED * size * linear_limit(target, c->dtype));
+            op_check(target, text, r, o, (double)out[(size_t)r * cols + o], silu * u,
+                     OPS_GATED * size * linear_limit(target, c->dtype));
         }
     }
     op_rig_close(&rig);
@@ -253,19 +273,22 @@ void op_case_norm_gate_up(const op_target *target)
     free(out);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ head --- */
+/* --------------------------------------------------------------------------------------------------------- head --- */
 void op_case_head(const op_target *target)
 {
-    static const uint32_t cuts[][2] = {{1, 64}, {3, 33}, {2, 32}, {3, 97}, {1, 31}}; /* pieces of a vocabulary of n * pieces + 1 */
+    static const uint32_t cuts[][2] = {
+        {1, 64}, {3, 33}, {2, 32}, {3, 97}, {1, 31}}; /* pieces of a vocabulary of n * pieces + 1 */
     for (uint32_t i = 0; i < 3 * COUNT(cuts); i++) {
-        const uint32_t pieces = cuts[i / 3][0], each = cuts[i / 3][1], vocab = pieces * each + 1, n_in = 64, rows = i % 2 ? 21 : 5;
+        const uint32_t pieces = cuts[i / 3][0], each = cuts[i / 3][1], vocab = pieces * each + 1, n_in = 64,
+                       rows = i % 2 ? 21 : 5;
         const uint32_t chosen[] = {0, 2, 3, 4, 7, 8, 9, 11, 12, 13, 20}, n_chosen = i % 2 ? 11 : 4;
         const kvi_dtype dtype = (kvi_dtype)(i % 3);
         op_rig rig;
         op_rig_open(&rig, target);
         kvi_buffer x = op_rig_buffer(&rig, n_in, KVI_ROWS_TOKEN, KVI_PRECISION_RESIDUAL);
         kvi_buffer logits = op_rig_buffer(&rig, vocab, KVI_ROWS_LOGIT, KVI_PRECISION_RESIDUAL);
-        op_matrix in = op_rig_input(&rig, x, rows), w = op_rig_matrix(&rig, vocab, n_in, dtype, 0, 0.2, i % 2), gain = {0};
+        op_matrix in = op_rig_input(&rig, x, rows), w = op_rig_matrix(&rig, vocab, n_in, dtype, 0, 0.2, i % 2),
+                  gain = {0};
         for (uint32_t p = 0; p < pieces; p++) {
             kvi_op *op = op_rig_op(&rig, KVI_OP_HEAD, x, logits);
             if (!p) gain = gain_of(&rig, op, n_in);
@@ -288,7 +311,8 @@ void op_case_head(const op_target *target)
                 rmsnorm(in.values + (size_t)chosen[l] * n_in, gain.values, 1e-5, n_in, normed);
                 for (uint32_t o = 0; o < vocab; o++) {
                     double want = dot(&w, o, normed, NULL, &size);
-                    op_check(target, "head", l, o, (double)out[(size_t)l * vocab + o], want, size * linear_limit(target, dtype));
+                    op_check(target, "head", l, o, (double)out[(size_t)l * vocab + o], want,
+                             size * linear_limit(target, dtype));
                 }
             }
         }

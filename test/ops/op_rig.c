@@ -21,10 +21,12 @@ double op_uniform(void)
 
 double op_normal(void) { return sqrt(-2 * log(1 - op_uniform())) * cos(6.283185307179586 * op_uniform()); }
 
-void op_check(const op_target *target, const char *what, uint32_t row, uint32_t col, double got, double want, double limit)
+void op_check(const op_target *target, const char *what, uint32_t row, uint32_t col, double got, double want,
+              double limit)
 {
     if (!(fabs(got - want) <= limit))
-        fail_msg("%s, %s: row %u, column %u: found %.9g, need %.9g +- %.2g", target->name, what, row, col, got, want, limit);
+        fail_msg("%s, %s: row %u, column %u: found %.9g, need %.9g +- %.2g", target->name, what, row, col, got, want,
+                 limit);
 }
 
 void *op_rig_memory(op_rig *rig, size_t bytes)
@@ -82,7 +84,8 @@ static const kvi_weight *import(op_rig *rig, uint32_t n_out, uint32_t n_in, kvi_
     return weight;
 }
 
-op_matrix op_rig_matrix(op_rig *rig, uint32_t n_out, uint32_t n_in, kvi_dtype dtype, double mean, double std, uint32_t misalign)
+op_matrix op_rig_matrix(op_rig *rig, uint32_t n_out, uint32_t n_in, kvi_dtype dtype, double mean, double std,
+                        uint32_t misalign)
 {
     const size_t n = (size_t)n_out * n_in;
     op_matrix m = {n_out, n_in, op_rig_memory(rig, n * sizeof(double)), NULL};
@@ -162,7 +165,11 @@ bool op_rig_load(op_rig *rig, uint32_t max_rows, uint32_t max_seqs, uint32_t max
     kvrt_error error = {.size = sizeof error};
     rig->program.groups = &rig->group;
     rig->program.n_groups = pool_bytes ? 1 : 0;
-    rig->limits = (kvi_limits){max_rows, max_rows, max_seqs, max_ctx, (pool_bytes + KVI_KV_UNIT - 1) / KVI_KV_UNIT * KVI_KV_UNIT,
+    rig->limits = (kvi_limits){max_rows,
+                               max_rows,
+                               max_seqs,
+                               max_ctx,
+                               (pool_bytes + KVI_KV_UNIT - 1) / KVI_KV_UNIT * KVI_KV_UNIT,
                                pool_bytes ? 1u << rig->group.plain : 0};
     kvrt_status status = rig->target->backend->load(rig->device, &rig->program, &rig->limits, &error);
     if (status == KVRT_UNSUPPORTED && rig->target->partial) return false;
@@ -181,9 +188,11 @@ void op_rig_step(op_rig *rig, const kvi_step *step, bool op_by_op, float *out)
     if (!copy.logit_rows) copy.logit_rows = all, copy.n_logit_rows = step->n_rows;
     must(rig->target, backend->step_begin(rig->device, &copy, &error), &error);
     const uint32_t each = op_by_op ? 1 : rig->program.n_ops;
-    for (uint32_t i = 0; i < rig->program.n_ops; i += each) must(rig->target, backend->run(rig->device, i, each, &error), &error);
+    for (uint32_t i = 0; i < rig->program.n_ops; i += each)
+        must(rig->target, backend->run(rig->device, i, each, &error), &error);
     for (uint32_t i = 0; i < copy.n_logit_rows; i++)
-        must(rig->target, backend->read_logits(rig->device, i, out + (size_t)i * rig->program.vocab_size, &error), &error);
+        must(rig->target, backend->read_logits(rig->device, i, out + (size_t)i * rig->program.vocab_size, &error),
+             &error);
     free(all);
 }
 

@@ -1,7 +1,8 @@
-/* op_rig.h - a bench for one operation of any backend, through the backend table alone, so that the same cases run on every device.
- * Inputs enter by EMBED from an F32 table (token id = row of the input), outputs leave by HEAD. An operand buffer is reached through
- * NORM_LINEAR and left through LINEAR_ADD with the identity matrix, as the contracts demand. Where a norm is in the way it is made harmless
- * by eps = 1e12 and a gain of 1e6: it passes values on to two f32 roundings. */
+/* op_rig.h - a bench for one operation of any backend, through the backend table alone, so that the same cases run on
+ * every device. Inputs enter by EMBED from an F32 table (token id = row of the input), outputs leave by HEAD. An
+ * operand buffer is reached through NORM_LINEAR and left through LINEAR_ADD with the identity matrix, as the contracts
+ * demand. Where a norm is in the way it is made harmless by eps = 1e12 and a gain of 1e6: it passes values on to two
+ * f32 roundings. */
 #ifndef OP_RIG_H
 #define OP_RIG_H
 #include "kernels/backend.h"
@@ -12,7 +13,7 @@ typedef struct op_target {
     const kvi_backend *backend;
     kvi_device_options options;
     double linear, attention, rotary, copy; /* limits, tolerance.h */
-    bool partial; /* UNSUPPORTED at load skips a case instead of failing it */
+    bool partial;                           /* UNSUPPORTED at load skips a case instead of failing it */
 } op_target;
 
 typedef struct op_matrix {
@@ -39,9 +40,11 @@ void *op_rig_memory(op_rig *rig, size_t bytes); /* zeroed, lives as long as the 
 
 kvi_buffer op_rig_buffer(op_rig *rig, uint32_t cols, kvi_rows rows, kvi_precision precision);
 /* Random values of standard deviation `std` around `mean`, stored as dtype `misalign` bytes off every alignment. */
-op_matrix op_rig_matrix(op_rig *rig, uint32_t n_out, uint32_t n_in, kvi_dtype dtype, double mean, double std, uint32_t misalign);
+op_matrix op_rig_matrix(op_rig *rig, uint32_t n_out, uint32_t n_in, kvi_dtype dtype, double mean, double std,
+                        uint32_t misalign);
 kvi_op *op_rig_op(op_rig *rig, kvi_op_kind kind, kvi_buffer in, kvi_buffer out);
-/* A random F32 table (n_ids, cols) whose row of a token's id stands in `to` from then on; returns the table's values. */
+/* A random F32 table (n_ids, cols) whose row of a token's id stands in `to` from then on; returns the table's values.
+ */
 op_matrix op_rig_input(op_rig *rig, kvi_buffer to, uint32_t n_ids);
 /* Makes the logits show `from`; last call before load. */
 void op_rig_output(op_rig *rig, kvi_buffer from);
@@ -59,6 +62,7 @@ double op_uniform(void); /* [0, 1) */
 double op_normal(void);
 
 /* Fails the running test, NaN included, unless |got - want| <= limit. */
-void op_check(const op_target *target, const char *what, uint32_t row, uint32_t col, double got, double want, double limit);
+void op_check(const op_target *target, const char *what, uint32_t row, uint32_t col, double got, double want,
+              double limit);
 
 #endif

@@ -1,4 +1,5 @@
-/* test_ops_cpu.c - the operation cases on the CPU backend: every instruction set that this CPU has, one and two threads. */
+/* test_ops_cpu.c - the operation cases on the CPU backend: every instruction set that this CPU has, one and two
+ * threads. */
 #include "op_cases.h"
 #include "tolerance.h"
 
@@ -16,8 +17,12 @@ static void add(const char *name, const char *isa, bool amx)
 {
     for (uint32_t threads = 1; threads <= 2; threads++) {
         kvi_device *device;
-        op_target t = {.name = name, .backend = &kvi_backend_cpu, .options = {.n_threads = threads, .isa = isa, .amx = amx},
-                       .linear = amx ? OPS_LINEAR_AMX : OPS_LINEAR_F32, .attention = OPS_ATTENTION_F32, .rotary = OPS_ROTARY_F32,
+        op_target t = {.name = name,
+                       .backend = &kvi_backend_cpu,
+                       .options = {.n_threads = threads, .isa = isa, .amx = amx},
+                       .linear = amx ? OPS_LINEAR_AMX : OPS_LINEAR_F32,
+                       .attention = OPS_ATTENTION_F32,
+                       .rotary = OPS_ROTARY_F32,
                        .copy = OPS_COPY_F32};
         bool there = kvi_backend_cpu.open(&t.options, &device, NULL) >= KVRT_OK;
         if (there && amx) there = strstr(kvi_backend_cpu.describe(device), "AMX") != NULL;
@@ -27,11 +32,11 @@ static void add(const char *name, const char *isa, bool amx)
     }
 }
 
-#define ON_ALL(op)                                                                   \
-    static void test_##op(void **state)                                              \
-    {                                                                                \
-        (void)state;                                                                 \
-        for (uint32_t i = 0; i < n_targets; i++) op_seed = 7, op_case_##op(&targets[i]); \
+#define ON_ALL(op)                                                                                                     \
+    static void test_##op(void **state)                                                                                \
+    {                                                                                                                  \
+        (void)state;                                                                                                   \
+        for (uint32_t i = 0; i < n_targets; i++) op_seed = 7, op_case_##op(&targets[i]);                               \
     }
 ON_ALL(embed)
 ON_ALL(norm_linear)
@@ -46,7 +51,8 @@ ON_ALL(batch)
 static void test_same_bits(void **state)
 {
     (void)state;
-    for (uint32_t i = 0; i + 1 < n_targets; i += 2) op_case_same_bits(&targets[i], &targets[i + 1]), op_case_attention_bits(&targets[i], &targets[i + 1]);
+    for (uint32_t i = 0; i + 1 < n_targets; i += 2)
+        op_case_same_bits(&targets[i], &targets[i + 1]), op_case_attention_bits(&targets[i], &targets[i + 1]);
 }
 
 int main(void)
@@ -56,8 +62,8 @@ int main(void)
     add("cpu avx512", "avx512", false);
     add("cpu amx", "auto", true);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_embed),        cmocka_unit_test(test_norm_linear), cmocka_unit_test(test_linear_add),
-        cmocka_unit_test(test_norm_gate_up), cmocka_unit_test(test_head),        cmocka_unit_test(test_rope_append),
+        cmocka_unit_test(test_embed),        cmocka_unit_test(test_norm_linear),  cmocka_unit_test(test_linear_add),
+        cmocka_unit_test(test_norm_gate_up), cmocka_unit_test(test_head),         cmocka_unit_test(test_rope_append),
         cmocka_unit_test(test_attention),    cmocka_unit_test(test_long_context), cmocka_unit_test(test_batch),
         cmocka_unit_test(test_same_bits),
     };

@@ -1,13 +1,17 @@
 /* tolerance.h - the limits of the operation tests, each with its reason. A kernel that fails is fixed; these stay.
- * Linear operations: |error| <= TOL * (sum over k of |w_k x_k| + |bias| + |y|). Attention: |error| <= TOL * largest |v|. */
+ * Linear operations: |error| <= TOL * (sum over k of |w_k x_k| + |bias| + |y|). Attention: |error| <= TOL * largest
+ * |v|. */
 #ifndef OPS_TOLERANCE_H
 #define OPS_TOLERANCE_H
 
-#define OPS_LINEAR_F32 1e-6    /* f32 products and sums over up to a thousand terms; the norm in front of them included */
-#define OPS_LINEAR_AMX 4e-3    /* activations rounded to BF16: at most 2^-9 of each product, 2^-8 once a norm's own rounding is added */
+#define OPS_LINEAR_F32 1e-6 /* f32 products and sums over up to a thousand terms; the norm in front of them included   \
+                             */
+#define OPS_LINEAR_AMX                                                                                                 \
+    4e-3 /* activations rounded to BF16: at most 2^-9 of each product, 2^-8 once a norm's own rounding is added */
 #define OPS_GATED 4.0          /* silu(a) * b passes on the errors of both products: times this */
 #define OPS_ATTENTION_F32 1e-5 /* scores carry about 1e-6 absolute, the softmax passes it on */
-#define OPS_ROTARY_F32 3e-6    /* of the head's norm: angles exact to f32, then one rotation and up to 8 butterfly stages */
-#define OPS_COPY_F32 4e-7      /* a value read back through the identity head: two f32 roundings */
+#define OPS_ROTARY_F32                                                                                                 \
+    3e-6                  /* of the head's norm: angles exact to f32, then one rotation and up to 8 butterfly stages */
+#define OPS_COPY_F32 4e-7 /* a value read back through the identity head: two f32 roundings */
 
 #endif
