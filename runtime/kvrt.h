@@ -308,26 +308,28 @@ KVRT_API kvrt_status kvrt_session_eval(kvrt_session session, const int32_t *ids,
                                        uint64_t n_rows, float *logits, kvrt_error *error);
 
 /* --------------------------------------------------------------------------------------------------------- chat --- */
-/* Structured messages in, tokens out, by the chat template of the model folder. Only what the template itself writes may become a special
- * token; text of messages never does, whatever it spells. {"allow_special": true} in a message lifts that for this message. */
+/* Structured messages in, tokens out, by the chat template of the model folder. Only what the template itself writes may
+ * become a special token; text of messages never does, whatever it spells. {"allow_special": true} in a message lifts
+ * that for this message. */
 typedef struct kvrt_chat_input {
     uint32_t size;
     int32_t add_generation_prompt; /* end with the opening of an assistant message */
-    const char *messages;          /* JSON: [{"role": "user", "content": "..."}, ...]; content may be a list of {"type": "text", "text": ...} */
+    const char *messages;          /* JSON: [{"role": "user", "content": "..."}, ...]; content may be a list of text parts */
     int64_t messages_len;          /* -1: NUL-terminated, as the lengths below */
     const char *tools;             /* JSON array of tools; NULL: none */
     int64_t tools_len;
-    const char *variables;         /* JSON object of further template variables (enable_thinking, documents, ...); NULL: none */
+    const char *variables;         /* JSON object of template variables (enable_thinking, documents, ...); NULL: none */
     int64_t variables_len;
-    int64_t local_time;            /* wall time as seconds since 1970, time zone applied, for templates that print the date */
-    uint64_t text_from;            /* ids only for the text from this byte on: a chat whose session already holds what stands before */
+    int64_t local_time;            /* seconds since 1970, time zone applied, for templates that print the date */
+    uint64_t text_from;            /* ids only for the text from this byte on: the session already holds what is before */
 } kvrt_chat_input;
 
-/* Writes at most cap ids and text_cap bytes (either may be 0) and sets *n and *text_len (may be NULL) to the numbers needed; KVRT_PARTIAL
- * when something did not fit. Pure: sync the session with the ids. Errors: TEMPLATE with line and column; ARG for malformed messages;
- * UNSUPPORTED: no chat template, or parts that are not text. [any thread] [callback] */
-KVRT_API kvrt_status kvrt_chat_render(kvrt_engine engine, const kvrt_chat_input *input, int32_t *ids, uint64_t cap, uint64_t *n, char *text,
-                                      uint64_t text_cap, uint64_t *text_len, kvrt_error *error);
+/* Writes at most cap ids and text_cap bytes (either may be 0) and sets *n and *text_len (may be NULL) to the numbers
+ * needed; KVRT_PARTIAL when something did not fit. Pure: sync the session with the ids. Errors: TEMPLATE with line and
+ * column; ARG for malformed messages; UNSUPPORTED: no chat template, or parts that are not text. [any thread] [callback] */
+KVRT_API kvrt_status kvrt_chat_render(kvrt_engine engine, const kvrt_chat_input *input, int32_t *ids, uint64_t cap,
+                                      uint64_t *n, char *text, uint64_t text_cap, uint64_t *text_len,
+                                      kvrt_error *error);
 
 /* --------------------------------------------------------------------------------------------------------- plan --- */
 /* What fits, before anything is allocated: reads config.json and safetensors headers only (milliseconds), or model.shape. One row

@@ -1,6 +1,7 @@
-/* chat.h - what the files of `kvrt chat` share: the conversation, its tokens, the terminal.
- * To know: the session's tokens are the truth. Ids that were generated stay; of each new rendering only the text behind what the session
- * already spells is tokenized. When a template rewrites earlier turns, all is tokenized again and the common prefix is reused. */
+/* chat.h - what the files of `kvrt chat` share: the conversation, its tokens, the terminal. To know: the session's
+ * tokens are the truth. Ids that were generated stay; of each new rendering only the text behind what the session
+ * already spells is tokenized. When a template rewrites earlier turns, all is tokenized again and the common prefix is
+ * reused. */
 #ifndef KVRT_CHAT_H
 #define KVRT_CHAT_H
 #include "command.h"
@@ -21,7 +22,7 @@ void chat_free(chat_text *t);
 typedef struct chat_message {
     char role[12]; /* "system", "user", "assistant" */
     chat_text content;
-    bool partial;  /* an answer that was cut off */
+    bool partial; /* an answer that was cut off */
 } chat_message;
 
 /* ---- chat_messages.c: the conversation as messages and as tokens */
@@ -33,7 +34,7 @@ typedef struct chat_conversation {
     chat_text held;
     int32_t *ids; // (n_ids) scratch
     uint64_t n_ids, cap_ids;
-    size_t held_plain; /* bytes of `held` without the EOS */
+    size_t held_plain;  /* bytes of `held` without the EOS */
     uint64_t ids_plain; /* session tokens without the EOS */
 } chat_conversation;
 void chat_add_message(chat_conversation *c, const char *role, const char *text, size_t len);
@@ -44,12 +45,16 @@ void chat_conversation_free(chat_conversation *c);
 /* All messages as a JSON array. */
 void chat_to_json(const chat_conversation *c, chat_text *out);
 void chat_to_markdown(const chat_conversation *c, chat_text *out);
-/* Renders messages (JSON) and leaves the ids in c->ids, the text in *text; `from`: ids of the text from this byte on. Status. */
-int32_t chat_render(chat_conversation *c, kvrt_engine engine, const char *messages, uint64_t from, chat_text *text, kvrt_error *error);
+/* Renders messages (JSON) and leaves the ids in c->ids, the text in *text; `from`: ids of the text from this byte
+ * on. Status. */
+int32_t chat_render(chat_conversation *c, kvrt_engine engine, const char *messages, uint64_t from, chat_text *text,
+                    kvrt_error *error);
 /* Makes the session ready to answer. *n_new: tokens that were tokenized anew. */
-int32_t chat_prepare(chat_conversation *c, kvrt_engine engine, kvrt_session session, uint64_t *n_new, kvrt_error *error);
+int32_t chat_prepare(chat_conversation *c, kvrt_engine engine, kvrt_session session, uint64_t *n_new,
+                     kvrt_error *error);
 /* Notes what a generation added to the session. */
-void chat_note_answer(chat_conversation *c, kvrt_engine engine, kvrt_session session, const char *answer, size_t len, int32_t finish);
+void chat_note_answer(chat_conversation *c, kvrt_engine engine, kvrt_session session, const char *answer, size_t len,
+                      int32_t finish);
 
 /* ---- chat_view.c: the answer on the screen */
 typedef struct chat_view {

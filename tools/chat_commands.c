@@ -5,18 +5,17 @@
 #include <errno.h>
 #include <string.h>
 
-const char *const chat_command_names[] = {"/help", "/system", "/set", "/show", "/stats", "/mem", "/kv", "/ctx", "/regen", "/undo", "/export",
-                                          "/read", "/reset", "/quit", NULL};
+const char *const chat_command_names[] = {"/help",  "/system", "/set",    "/show", "/stats", "/mem",  "/kv", "/ctx",
+                                          "/regen", "/undo",   "/export", "/read", "/reset", "/quit", NULL};
 
-static const char help[] =
-    "/system [TEXT]       show or set the system message (- removes it)\n"
-    "/set KEY VALUE       set an option of sampling or generation, or thinking on|off|hide\n"
-    "/show                model, options and system message\n"
-    "/stats /mem /kv /ctx the last answer, memory, cache, context\n"
-    "/regen               answer again        /undo   take back the last exchange\n"
-    "/read FILE           send a file         /export md|json FILE\n"
-    "/reset               start over          /quit   leave (also Ctrl-D)\n"
-    "\"\"\" begins and ends a message of several lines. Ctrl-C stops an answer; twice leaves.\n";
+static const char help[] = "/system [TEXT]       show or set the system message (- removes it)\n"
+                           "/set KEY VALUE       set an option of sampling or generation, or thinking on|off|hide\n"
+                           "/show                model, options and system message\n"
+                           "/stats /mem /kv /ctx the last answer, memory, cache, context\n"
+                           "/regen               answer again        /undo   take back the last exchange\n"
+                           "/read FILE           send a file         /export md|json FILE\n"
+                           "/reset               start over          /quit   leave (also Ctrl-D)\n"
+                           "\"\"\" begins and ends a message of several lines. Ctrl-C stops an answer; twice leaves.\n";
 
 static double mib(uint64_t bytes) { return (double)bytes / 1048576.0; }
 static double rate(double n, uint64_t us) { return us ? n * 1e6 / (double)us : 0; }
@@ -27,11 +26,14 @@ void chat_show_stats(chat *c)
     if (!c->last.size || kvrt_session_get_info(c->session, &info, NULL) < 0) return;
     const kvrt_result *r = &c->last;
     bool colour = command_wants_colour(stderr);
-    fprintf(stderr, "%sprompt %u tokens (%u cached, %u new) | first token %.0f ms | prefill %.0f tok/s | %u tokens, %.1f tok/s | context %u/%u"
-            " | KV %.2f MiB%s\n", colour ? "\033[2m" : "", r->n_prompt, r->n_reused, r->n_prompt - r->n_reused,
+    fprintf(stderr,
+            "%sprompt %u tokens (%u cached, %u new) | first token %.0f ms | prefill %.0f tok/s | %u tokens, %.1f tok/s "
+            "| context %u/%u"
+            " | KV %.2f MiB%s\n",
+            colour ? "\033[2m" : "", r->n_prompt, r->n_reused, r->n_prompt - r->n_reused,
             (double)r->first_token_us / 1e3, rate(r->n_prompt - r->n_reused, r->prefill_us), r->n_generated,
-            rate(r->n_generated > 1 ? r->n_generated - 1.0 : 0, r->decode_us), info.n_tokens, info.ctx_size, mib(r->kv_bytes),
-            colour ? "\033[0m" : "");
+            rate(r->n_generated > 1 ? r->n_generated - 1.0 : 0, r->decode_us), info.n_tokens, info.ctx_size,
+            mib(r->kv_bytes), colour ? "\033[0m" : "");
 }
 
 static void show_engine(chat *c, bool memory, bool cache)
@@ -40,11 +42,12 @@ static void show_engine(chat *c, bool memory, bool cache)
     kvrt_session_info s = {.size = sizeof s};
     if (kvrt_engine_get_info(c->engine, &e, NULL) < 0 || kvrt_session_get_info(c->session, &s, NULL) < 0) return;
     if (memory)
-        fprintf(stderr, "weights %.1f MiB, workspace %.1f MiB, KV pool %.1f MiB (%.1f used), resident %.1f MiB\n", mib(e.weight_bytes),
-                mib(e.workspace_bytes), mib(e.kv_pool_bytes), mib(e.kv_pool_used_bytes), mib(e.resident_bytes));
+        fprintf(stderr, "weights %.1f MiB, workspace %.1f MiB, KV pool %.1f MiB (%.1f used), resident %.1f MiB\n",
+                mib(e.weight_bytes), mib(e.workspace_bytes), mib(e.kv_pool_bytes), mib(e.kv_pool_used_bytes),
+                mib(e.resident_bytes));
     if (cache)
-        fprintf(stderr, "%s, %.0f bytes per token, %u pages (%u packed), %.2f MiB\n", e.kv_format, e.kv_bytes_per_token, s.n_pages,
-                s.n_packed_pages, mib(s.kv_bytes));
+        fprintf(stderr, "%s, %.0f bytes per token, %u pages (%u packed), %.2f MiB\n", e.kv_format, e.kv_bytes_per_token,
+                s.n_pages, s.n_packed_pages, mib(s.kv_bytes));
     if (!memory && !cache)
         fprintf(stderr, "context %u of %u tokens (%u in the cache)\n", s.n_tokens, s.ctx_size, s.n_cached);
 }
@@ -53,17 +56,20 @@ static void show(chat *c)
 {
     kvrt_engine_info e = {.size = sizeof e};
     if (kvrt_engine_get_info(c->engine, &e, NULL) >= 0)
-        fprintf(stderr, "%s, %.1fM parameters, %s weights, %s on %s\n", e.architecture, (double)e.n_params / 1e6, e.weight_dtype, e.backend, e.device);
+        fprintf(stderr, "%s, %.1fM parameters, %s weights, %s on %s\n", e.architecture, (double)e.n_params / 1e6,
+                e.weight_dtype, e.backend, e.device);
     static const char *const keys[] = {"sample.temperature", "sample.top_k", "sample.top_p", "sample.min_p"};
     for (size_t i = 0; i < 4; i++) {
         double f = 0;
         int64_t n = 0;
         if (kvrt_options_get_f64(c->line.options, keys[i], &f, NULL) >= 0) fprintf(stderr, "%s %g\n", keys[i], f);
-        else if (kvrt_options_get_i64(c->line.options, keys[i], &n, NULL) >= 0) fprintf(stderr, "%s %lld\n", keys[i], (long long)n);
+        else if (kvrt_options_get_i64(c->line.options, keys[i], &n, NULL) >= 0)
+            fprintf(stderr, "%s %lld\n", keys[i], (long long)n);
     }
     const chat_conversation *v = &c->conversation;
     fprintf(stderr, "thinking %s\n", !v->thinking ? "off" : c->view.hide_thinking ? "hidden" : "on");
-    if (v->n && strcmp(v->messages[0].role, "system") == 0) fprintf(stderr, "system: %s\n", v->messages[0].content.data);
+    if (v->n && strcmp(v->messages[0].role, "system") == 0)
+        fprintf(stderr, "system: %s\n", v->messages[0].content.data);
 }
 
 static void set_option(chat *c, char *argument)

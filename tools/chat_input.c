@@ -1,6 +1,7 @@
-/* chat_input.c - reading messages: libedit on a terminal that can (history, completion, bracketed paste), plain lines otherwise.
- * To know: libedit edits one line. A paste of several lines becomes a placeholder in it, and its text replaces the placeholder when the
- * line is sent; so does nothing that was pasted run as a command or send itself early. */
+/* chat_input.c - reading messages: libedit on a terminal that can (history, completion, bracketed paste), plain lines
+ * otherwise. To know: libedit edits one line. A paste of several lines becomes a placeholder in it, and its text
+ * replaces the placeholder when the line is sent; so does nothing that was pasted run as a command or send itself
+ * early. */
 #define _POSIX_C_SOURCE 200809L
 #define _DEFAULT_SOURCE
 #include "chat.h"
@@ -10,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 #ifdef KVRT_HAVE_LIBEDIT
-#  include <histedit.h>
+#include <histedit.h>
 #endif
 
 #define MAX_PASTES 32u

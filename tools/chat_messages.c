@@ -47,7 +47,8 @@ void chat_append_json(chat_text *t, const char *text, size_t len)
     free(data);
 }
 
-/* ------------------------------------------------------------------------------------------------------- messages --- */
+/* ------------------------------------------------------------------------------------------------------- messages
+ * --- */
 void chat_add_message(chat_conversation *c, const char *role, const char *text, size_t len)
 {
     if (c->n == c->cap) {
@@ -125,7 +126,8 @@ void chat_to_markdown(const chat_conversation *c, chat_text *out)
     }
 }
 
-/* --------------------------------------------------------------------------------------------------------- tokens --- */
+/* --------------------------------------------------------------------------------------------------------- tokens
+ * --- */
 static int64_t local_time(void)
 {
     time_t now = time(NULL);
@@ -145,14 +147,21 @@ static bool reserve_ids(chat_conversation *c, uint64_t n)
 }
 
 /* The ids go to c->ids + n_ids. */
-static int32_t render_at(chat_conversation *c, kvrt_engine engine, const char *messages, uint64_t from, chat_text *text, kvrt_error *error)
+static int32_t render_at(chat_conversation *c, kvrt_engine engine, const char *messages, uint64_t from, chat_text *text,
+                         kvrt_error *error)
 {
-    kvrt_chat_input input = {.size = sizeof input, .add_generation_prompt = 1, .messages = messages, .messages_len = -1,
-                             .variables = c->thinking ? NULL : "{\"enable_thinking\": false}", .variables_len = -1,
-                             .local_time = local_time(), .text_from = from};
+    kvrt_chat_input input = {.size = sizeof input,
+                             .add_generation_prompt = 1,
+                             .messages = messages,
+                             .messages_len = -1,
+                             .variables = c->thinking ? NULL : "{\"enable_thinking\": false}",
+                             .variables_len = -1,
+                             .local_time = local_time(),
+                             .text_from = from};
     for (;;) {
         uint64_t n = 0, n_text = 0, room = c->cap_ids - c->n_ids, text_room = text->cap ? text->cap - 1 : 0;
-        int32_t status = kvrt_chat_render(engine, &input, c->ids ? c->ids + c->n_ids : NULL, room, &n, text->data, text_room, &n_text, error);
+        int32_t status = kvrt_chat_render(engine, &input, c->ids ? c->ids + c->n_ids : NULL, room, &n, text->data,
+                                          text_room, &n_text, error);
         if (status < 0) return status;
         bool fits = n <= room && n_text <= text_room;
         if (n_text > text_room) {
@@ -172,15 +181,17 @@ static int32_t render_at(chat_conversation *c, kvrt_engine engine, const char *m
     }
 }
 
-int32_t chat_render(chat_conversation *c, kvrt_engine engine, const char *messages, uint64_t from, chat_text *text, kvrt_error *error)
+int32_t chat_render(chat_conversation *c, kvrt_engine engine, const char *messages, uint64_t from, chat_text *text,
+                    kvrt_error *error)
 {
     c->n_ids = 0;
     return render_at(c, engine, messages, from, text, error);
 }
 
-/* When the rendering begins with what the session spells, c->ids becomes the session's tokens and the tail alone is tokenized. */
-static int32_t continue_session(chat_conversation *c, kvrt_engine engine, kvrt_session session, const char *json, const chat_text *whole,
-                                kvrt_error *error)
+/* When the rendering begins with what the session spells, c->ids becomes the session's tokens and the tail alone
+ * is tokenized. */
+static int32_t continue_session(chat_conversation *c, kvrt_engine engine, kvrt_session session, const char *json,
+                                const chat_text *whole, kvrt_error *error)
 {
     uint64_t n = 0;
     size_t known = c->held.len;
@@ -224,7 +235,8 @@ int32_t chat_prepare(chat_conversation *c, kvrt_engine engine, kvrt_session sess
     return status;
 }
 
-void chat_note_answer(chat_conversation *c, kvrt_engine engine, kvrt_session session, const char *answer, size_t len, int32_t finish)
+void chat_note_answer(chat_conversation *c, kvrt_engine engine, kvrt_session session, const char *answer, size_t len,
+                      int32_t finish)
 {
     kvrt_session_info info = {.size = sizeof info};
     if (finish == KVRT_FINISH_STOP || kvrt_session_get_info(session, &info, NULL) < 0) {
@@ -238,7 +250,9 @@ void chat_note_answer(chat_conversation *c, kvrt_engine engine, kvrt_session ses
     uint64_t n = 0, n_text = 0;
     char text[256];
     if (kvrt_session_tokens(session, c->ids, c->cap_ids, &n, NULL) != KVRT_OK || n == 0) return;
-    if (kvrt_detokenize(engine, c->ids + n - 1, 1, KVRT_DETOKENIZE_KEEP_SPECIAL, text, sizeof text, &n_text, NULL) != KVRT_OK) return;
+    if (kvrt_detokenize(engine, c->ids + n - 1, 1, KVRT_DETOKENIZE_KEEP_SPECIAL, text, sizeof text, &n_text, NULL) !=
+        KVRT_OK)
+        return;
     chat_append(&c->held, text, n_text);
     c->ids_plain = n - 1;
 }

@@ -1,5 +1,5 @@
-/* chat_signal.c - Ctrl-C and window size. The handler cancels a running generation; a second Ctrl-C within a second leaves at once, so it
- * must put the terminal back itself. Everything it calls is async-signal-safe. */
+/* chat_signal.c - Ctrl-C and window size. The handler cancels a running generation; a second Ctrl-C within a second
+ * leaves at once, so it must put the terminal back itself. Everything it calls is async-signal-safe. */
 #define _POSIX_C_SOURCE 200809L
 #define _DEFAULT_SOURCE
 #include "chat.h"

@@ -1,4 +1,5 @@
-/* chat_view.c - an answer on the screen: reasoning between <think> and </think> dimmed or hidden, the rest as it is. Never colours a pipe. */
+/* chat_view.c - an answer on the screen: reasoning between <think> and </think> dimmed or hidden, the rest as it is.
+ * Never colours a pipe. */
 #include "chat.h"
 
 #include <string.h>

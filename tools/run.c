@@ -1,12 +1,12 @@
 /* run.c - `kvrt run`: the scripting face. stdout carries model text only (or one JSON object, or a JSON event per
  * line); all else goes to stderr. Piped text goes before -p. */
 #define _POSIX_C_SOURCE 200809L
-#include "command.h"
+#include "chat.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { X_PROMPT, X_FILE, X_JSON, X_NDJSON, X_STATS, X_QUIET, X_NO_SPECIAL, X_COUNT };
+enum { X_PROMPT, X_FILE, X_JSON, X_NDJSON, X_STATS, X_QUIET, X_NO_SPECIAL, X_MESSAGES, X_SYSTEM, X_COUNT };
 static const argparse_option extra[X_COUNT] = {
     {"prompt", 'p', 1, 0, "TEXT", "the prompt; piped text goes before it"},
     {"file", 'f', 1, 0, "FILE", "read the prompt from a file (- is stdin)"},
@@ -15,6 +15,8 @@ static const argparse_option extra[X_COUNT] = {
     {"stats", 0, 0, 0, NULL, "print speed and cache size to stderr (default on a terminal)"},
     {"quiet", 'q', 0, 0, NULL, "no stats"},
     {"raw", 0, 0, 0, NULL, "do not add the tokenizer's special tokens (BOS)"},
+    {"messages", 'm', 1, 0, "FILE", "answer a JSON array of messages through the chat template (- is stdin)"},
+    {"system", 's', 1, 0, "TEXT", "a system message; the prompt becomes a user message"},
 };
 const command run_command = {"run", "run MODEL [-p TEXT | -f FILE | < text] [options]",
                              "Continues a prompt and streams the text to stdout.", extra, X_COUNT};
@@ -46,6 +48,12 @@ static bool append_prompt(run_state *r, const char *text, size_t len)
 static int read_prompt(run_state *r)
 {
     const char *file = r->line.extra[X_FILE], *prompt = r->line.extra[X_PROMPT];
+    const char *messages = r->line.extra[X_MESSAGES];
+    if (messages && (file || prompt)) {
+        fprintf(stderr, "kvrt run: --messages holds the whole prompt, found -p or -f as well\n");
+        return EXIT_USAGE;
+    }
+    if (messages) file = messages;
     bool piped = !file && !command_is_terminal(stdin);
     /* With -p a pipe is optional: an inherited stdin that is empty or closed must not fail. */
     if (file || piped) {
@@ -64,8 +72,39 @@ static int read_prompt(run_state *r)
     return append_prompt(r, "", 0) ? EXIT_OK : EXIT_RUN;
 }
 
+/* Messages, and a prompt under --system, go through the chat template. */
+static int start_chat(run_state *r)
+{
+    kvrt_error error = command_error();
+    chat_conversation c = {.thinking = true};
+    chat_text json = {0}, text = {0};
+    const char *system = r->line.extra[X_SYSTEM], *rest = r->prompt;
+    if (system) chat_add_message(&c, "system", system, strlen(system));
+    if (!r->line.extra[X_MESSAGES]) chat_add_message(&c, "user", r->prompt, r->prompt_len);
+    chat_to_json(&c, &json);
+    if (r->line.extra[X_MESSAGES]) {
+        while (*rest == ' ' || *rest == '\n' || *rest == '\r' || *rest == '\t') rest++;
+        if (system && *rest == '[') { /* "[{system}]" and "[...]" become one array */
+            json.data[json.len = strlen(json.data) - 2] = 0;
+            for (rest++; *rest == ' ' || *rest == '\n' || *rest == '\r' || *rest == '\t'; rest++) {}
+            chat_append_str(&json, *rest == ']' ? "" : ",");
+        } else chat_clear(&json);
+        chat_append_str(&json, rest);
+    }
+    int32_t status = chat_render(&c, r->engine, json.data, 0, &text, &error);
+    int code = status == KVRT_UNSUPPORTED ? EXIT_TEMPLATE : 0;
+    if (status >= 0) status = kvrt_session_create(r->engine, r->line.options, &r->session, &error);
+    if (status >= 0) status = kvrt_session_sync(r->session, c.ids, c.n_ids, NULL, &error);
+    chat_free(&json);
+    chat_free(&text);
+    chat_conversation_free(&c);
+    int failed = status < 0 ? command_fail(status, &error) : EXIT_OK;
+    return code ? code : failed;
+}
+
 static int start_session(run_state *r)
 {
+    if (r->line.extra[X_MESSAGES] || r->line.extra[X_SYSTEM]) return start_chat(r);
     kvrt_error error = command_error();
     uint32_t flags = r->line.extra[X_NO_SPECIAL] ? 0 : KVRT_TOKENIZE_ADD_SPECIAL;
     uint64_t n = 0, cap = r->prompt_len + 16;

@@ -18,16 +18,21 @@ static void skip_text(kvi_chat_text *text, uint64_t from)
     text->segments[0].len -= (size_t)from;
 }
 
-static kvrt_status render(kvi_engine *e, const kvrt_chat_input *input, kvi_chat_text *text, kvi_ids *ids, kvrt_error *error)
+static kvrt_status render(kvi_engine *e, const kvrt_chat_input *input, kvi_chat_text *text, kvi_ids *ids,
+                          kvrt_error *error)
 {
     kvi_chat_template *own = NULL;
     if (!e->tokenizer) return kvi_error_set(error, KVRT_UNSUPPORTED, "engine: a synthetic shape has no chat template");
     /* Not loaded at open: loading again says why. */
     if (!e->chat) KVI_TRY(kvi_chat_template_load(kvi_options_string(e->options, "model.path"), NULL, &own, error));
-    kvi_chat_input in = {.messages = input->messages, .messages_len = length(input->messages, input->messages_len),
-                         .tools = input->tools, .tools_len = length(input->tools, input->tools_len),
-                         .extra = input->variables, .extra_len = length(input->variables, input->variables_len),
-                         .add_generation_prompt = input->add_generation_prompt != 0, .now = input->local_time};
+    kvi_chat_input in = {.messages = input->messages,
+                         .messages_len = length(input->messages, input->messages_len),
+                         .tools = input->tools,
+                         .tools_len = length(input->tools, input->tools_len),
+                         .extra = input->variables,
+                         .extra_len = length(input->variables, input->variables_len),
+                         .add_generation_prompt = input->add_generation_prompt != 0,
+                         .now = input->local_time};
     kvrt_status status = kvi_chat_template_render(e->chat ? e->chat : own, &in, text, error);
     if (status >= KVRT_OK && input->text_from > text->text.len)
         status = kvi_error_set(error, KVRT_ARG, "kvrt_chat_render: text_from is %llu, the text has %zu bytes",
@@ -38,18 +43,20 @@ static kvrt_status render(kvi_engine *e, const kvrt_chat_input *input, kvi_chat_
     return status;
 }
 
-kvrt_status kvrt_chat_render(kvrt_engine handle, const kvrt_chat_input *input, int32_t *ids, uint64_t cap, uint64_t *n, char *text,
-                             uint64_t text_cap, uint64_t *text_len, kvrt_error *error)
+kvrt_status kvrt_chat_render(kvrt_engine handle, const kvrt_chat_input *input, int32_t *ids, uint64_t cap, uint64_t *n,
+                             char *text, uint64_t text_cap, uint64_t *text_len, kvrt_error *error)
 {
     kvi_engine *e;
     if (!input || input->size < sizeof *input || !input->messages || !n || (cap && !ids) || (text_cap && !text))
-        return kvi_error_set(error, KVRT_ARG, "kvrt_chat_render: input, its size or messages, n, ids or text is NULL or not set");
+        return kvi_error_set(error, KVRT_ARG,
+                             "kvrt_chat_render: input, its size or messages, n, ids or text is NULL or not set");
     KVI_TRY(kvi_engine_enter(handle, false, &e, error));
     kvi_chat_text rendered = {0};
     kvi_ids list = {0};
     kvrt_status status = render(e, input, &rendered, &list, error);
     if (status >= KVRT_OK) {
-        size_t n_ids = list.len < cap ? list.len : cap, n_bytes = rendered.text.len < text_cap ? rendered.text.len : text_cap;
+        size_t n_ids = list.len < cap ? list.len : cap,
+               n_bytes = rendered.text.len < text_cap ? rendered.text.len : text_cap;
         if (n_ids) memcpy(ids, list.data, n_ids * sizeof *ids);
         if (n_bytes) memcpy(text, rendered.text.data, n_bytes);
         *n = list.len;

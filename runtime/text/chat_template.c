@@ -7,10 +7,12 @@
 #define BASE_BYTES ((uint64_t)52 << 20)
 #define BASE_STEPS 600000u
 
-kvrt_status kvi_chat_template_parse(const char *source, size_t len, const char *name, kvi_chat_template **out, kvrt_error *error)
+kvrt_status kvi_chat_template_parse(const char *source, size_t len, const char *name, kvi_chat_template **out,
+                                    kvrt_error *error)
 {
     if (len > MAX_SOURCE)
-        return kvi_error_set(error, KVRT_TEMPLATE, "%s: the template has %zu bytes, at most %u are accepted", name, len, MAX_SOURCE);
+        return kvi_error_set(error, KVRT_TEMPLATE, "%s: the template has %zu bytes, at most %u are accepted", name, len,
+                             MAX_SOURCE);
     kvi_chat_template *t = kvi_mem_zalloc(1, sizeof *t);
     if (!t) return kvi_error_nomem(error, sizeof *t, "chat template");
     t->first.size = sizeof t->first;
@@ -42,7 +44,8 @@ void kvi_chat_template_free(kvi_chat_template *t)
     kvi_mem_free(t);
 }
 
-/* ---------------------------------------------------------------------------------------------------------- input --- */
+/* ---------------------------------------------------------------------------------------------------------- input
+ * --- */
 static kvrt_status bad_message(kvi_jinja_ctx *ctx, kvrt_status code, size_t i, const char *what, const char *detail)
 {
     ctx->failed = true;
@@ -67,7 +70,8 @@ static bool plain_word(const kvi_jinja_str *s)
 {
     for (size_t i = 0; i < s->len; i++) {
         char c = s->data[i];
-        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-')) return false;
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-'))
+            return false;
     }
     return s->len > 0 && s->len <= 32;
 }
@@ -79,7 +83,8 @@ static kvrt_status join_parts(kvi_jinja_ctx *ctx, size_t i, kvi_jinja_value *con
     for (size_t k = 0; k < content->u.seq->n; k++) {
         kvi_jinja_value part = content->u.seq->items[k];
         if (part.type != KVI_JINJA_DICT) return bad_message(ctx, KVRT_ARG, i, "a part of content is not an object", "");
-        kvi_jinja_value *type = kvi_jinja_dict_get(part.u.dict, "type"), *text = kvi_jinja_dict_get(part.u.dict, "text");
+        kvi_jinja_value *type = kvi_jinja_dict_get(part.u.dict, "type"),
+                        *text = kvi_jinja_dict_get(part.u.dict, "text");
         if (type && type->type == KVI_JINJA_STR && !kvi_jinja_str_is(type->u.s, "text")) {
             char shown[64];
             size_t n = type->u.s->len < sizeof shown - 1 ? type->u.s->len : sizeof shown - 1;
@@ -87,7 +92,8 @@ static kvrt_status join_parts(kvi_jinja_ctx *ctx, size_t i, kvi_jinja_value *con
             shown[n] = 0;
             return bad_message(ctx, KVRT_UNSUPPORTED, i, "only text parts are supported, found a part of type ", shown);
         }
-        if (!text || text->type != KVI_JINJA_STR) return bad_message(ctx, KVRT_ARG, i, "a part of content has no text", "");
+        if (!text || text->type != KVI_JINJA_STR)
+            return bad_message(ctx, KVRT_ARG, i, "a part of content has no text", "");
         kvi_jinja_add_str(ctx, &b, text->u.s);
     }
     *content = kvi_jinja_built(ctx, &b);
@@ -107,16 +113,19 @@ static kvrt_status check_message(kvi_jinja_ctx *ctx, size_t i, kvi_jinja_value *
     if (message->type != KVI_JINJA_DICT) return bad_message(ctx, KVRT_ARG, i, "not a JSON object", "");
     kvi_jinja_value *special = kvi_jinja_dict_get(message->u.dict, "allow_special");
     if (special) {
-        if (special->type != KVI_JINJA_BOOL) return bad_message(ctx, KVRT_ARG, i, "allow_special is not true or false", "");
+        if (special->type != KVI_JINJA_BOOL)
+            return bad_message(ctx, KVRT_ARG, i, "allow_special is not true or false", "");
         if (special->u.b) allow_special(ctx, *message);
         *message = without_key(ctx, message->u.dict, "allow_special");
         if (ctx->failed) return KVRT_TEMPLATE;
     }
-    kvi_jinja_value *role = kvi_jinja_dict_get(message->u.dict, "role"), *content = kvi_jinja_dict_get(message->u.dict, "content");
+    kvi_jinja_value *role = kvi_jinja_dict_get(message->u.dict, "role"),
+                    *content = kvi_jinja_dict_get(message->u.dict, "content");
     if (!role || role->type != KVI_JINJA_STR) return bad_message(ctx, KVRT_ARG, i, "no role", "");
     if (plain_word(role->u.s)) allow_special(ctx, *role);
     if (!content || content->type == KVI_JINJA_STR || content->type == KVI_JINJA_NONE) return KVRT_OK;
-    if (content->type != KVI_JINJA_SEQ) return bad_message(ctx, KVRT_ARG, i, "content is neither a string nor a list of parts", "");
+    if (content->type != KVI_JINJA_SEQ)
+        return bad_message(ctx, KVRT_ARG, i, "content is neither a string nor a list of parts", "");
     return join_parts(ctx, i, content);
 }
 
@@ -128,23 +137,30 @@ static void set_global(kvi_jinja_ctx *ctx, kvi_jinja_dict *globals, const char *
 static kvi_jinja_dict *read_globals(kvi_jinja_ctx *ctx, const kvi_chat_template *t, const kvi_chat_input *input)
 {
     kvi_jinja_dict *globals = kvi_jinja_dict_new(ctx);
-    kvi_jinja_value messages = kvi_jinja_from_json(ctx, input->messages, input->messages_len, "messages", KVI_JINJA_TEXT);
+    kvi_jinja_value messages =
+        kvi_jinja_from_json(ctx, input->messages, input->messages_len, "messages", KVI_JINJA_TEXT);
     if (!globals || ctx->failed) return NULL;
     if (messages.type != KVI_JINJA_SEQ) {
         ctx->failed = true;
         kvi_error_set(ctx->error, KVRT_ARG, "messages: need a JSON array of messages");
         return NULL;
     }
-    for (size_t i = 0; i < messages.u.seq->n && !ctx->failed; i++) (void)check_message(ctx, i, &messages.u.seq->items[i]);
+    for (size_t i = 0; i < messages.u.seq->n && !ctx->failed; i++)
+        (void)check_message(ctx, i, &messages.u.seq->items[i]);
     set_global(ctx, globals, "messages", messages);
-    if (input->tools) set_global(ctx, globals, "tools", kvi_jinja_from_json(ctx, input->tools, input->tools_len, "tools", KVI_JINJA_TEXT));
+    if (input->tools)
+        set_global(ctx, globals, "tools",
+                   kvi_jinja_from_json(ctx, input->tools, input->tools_len, "tools", KVI_JINJA_TEXT));
     else if (!input->absent_is_undefined) set_global(ctx, globals, "tools", kvi_jinja_none());
     if (!input->absent_is_undefined) set_global(ctx, globals, "documents", kvi_jinja_none());
     set_global(ctx, globals, "add_generation_prompt", kvi_jinja_bool(input->add_generation_prompt));
-    if (t->bos) set_global(ctx, globals, "bos_token", kvi_jinja_str_copy(ctx, t->bos, strlen(t->bos), KVI_JINJA_LITERAL));
-    if (t->eos) set_global(ctx, globals, "eos_token", kvi_jinja_str_copy(ctx, t->eos, strlen(t->eos), KVI_JINJA_LITERAL));
+    if (t->bos)
+        set_global(ctx, globals, "bos_token", kvi_jinja_str_copy(ctx, t->bos, strlen(t->bos), KVI_JINJA_LITERAL));
+    if (t->eos)
+        set_global(ctx, globals, "eos_token", kvi_jinja_str_copy(ctx, t->eos, strlen(t->eos), KVI_JINJA_LITERAL));
     kvi_jinja_value extra = kvi_jinja_none();
-    if (input->extra) extra = kvi_jinja_from_json(ctx, input->extra, input->extra_len, "template variables", KVI_JINJA_TEXT);
+    if (input->extra)
+        extra = kvi_jinja_from_json(ctx, input->extra, input->extra_len, "template variables", KVI_JINJA_TEXT);
     if (!ctx->failed && input->extra && extra.type != KVI_JINJA_DICT) {
         ctx->failed = true;
         kvi_error_set(ctx->error, KVRT_ARG, "template variables: need a JSON object");
@@ -154,22 +170,28 @@ static kvi_jinja_dict *read_globals(kvi_jinja_ctx *ctx, const kvi_chat_template 
     return ctx->failed ? NULL : globals;
 }
 
-/* ------------------------------------------------------------------------------------------------------ rendering --- */
+/* ------------------------------------------------------------------------------------------------------ rendering
+ * --- */
 static kvrt_status copy_out(const kvi_jinja_builder *b, kvi_chat_text *out, kvrt_error *error)
 {
     kvi_buf_append(&out->text, b->len ? b->data : "", b->len);
-    if (out->text.failed || !kvi_mem_grow((void **)&out->segments, &out->cap_segments, b->n_runs + 1, sizeof *out->segments))
+    if (out->text.failed ||
+        !kvi_mem_grow((void **)&out->segments, &out->cap_segments, b->n_runs + 1, sizeof *out->segments))
         return kvi_error_nomem(error, b->len + b->n_runs * sizeof *out->segments, "rendered chat");
     for (size_t i = 0, from = 0; i < b->n_runs; from = b->runs[i++].end)
-        out->segments[out->n_segments++] = (kvi_segment){out->text.data + from, b->runs[i].end - from, b->runs[i].tag == KVI_JINJA_LITERAL};
+        out->segments[out->n_segments++] =
+            (kvi_segment){out->text.data + from, b->runs[i].end - from, b->runs[i].tag == KVI_JINJA_LITERAL};
     return KVRT_OK;
 }
 
-kvrt_status kvi_chat_template_render(const kvi_chat_template *t, const kvi_chat_input *input, kvi_chat_text *out, kvrt_error *error)
+kvrt_status kvi_chat_template_render(const kvi_chat_template *t, const kvi_chat_input *input, kvi_chat_text *out,
+                                     kvrt_error *error)
 {
-    uint64_t bytes = (uint64_t)input->messages_len + (input->tools ? input->tools_len : 0) + (input->extra ? input->extra_len : 0);
+    uint64_t bytes =
+        (uint64_t)input->messages_len + (input->tools ? input->tools_len : 0) + (input->extra ? input->extra_len : 0);
     kvrt_error own = {.size = sizeof own};
-    kvi_jinja_names names = t->names; /* entries are shared, buckets are not: names met only now go to this rendering's arena */
+    kvi_jinja_names names =
+        t->names; /* entries are shared, buckets are not: names met only now go to this rendering's arena */
     kvi_jinja_ctx ctx = {.name = t->name, .error = &own};
     ctx.max_steps = input->max_steps ? input->max_steps : BASE_STEPS + 64 * bytes;
     ctx.max_bytes = input->max_bytes ? (size_t)input->max_bytes : (size_t)(BASE_BYTES + 32 * bytes);

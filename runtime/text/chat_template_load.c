@@ -1,5 +1,6 @@
-/* chat_template_load.c - where a model folder keeps its chat template, in the order in which Hugging Face looks: chat_template.jinja,
- * chat_template.json, chat_template of tokenizer_config.json. The names of the BOS and EOS tokens come from the last. */
+/* chat_template_load.c - where a model folder keeps its chat template, in the order in which Hugging Face looks:
+ * chat_template.jinja, chat_template.json, chat_template of tokenizer_config.json. The names of the BOS and EOS tokens
+ * come from the last. */
 #include "../base/json.h"
 #include "../base/os.h"
 #include "chat_template_impl.h"
@@ -21,7 +22,8 @@ static kvrt_status map_file(const char *dir, const char *name, kvi_map *map, kvr
 {
     char path[4096];
     memset(map, 0, sizeof *map);
-    if ((size_t)snprintf(path, sizeof path, "%s/%s", dir, name) >= sizeof path) return kvi_error_set(error, KVRT_ARG, "the path is too long");
+    if ((size_t)snprintf(path, sizeof path, "%s/%s", dir, name) >= sizeof path)
+        return kvi_error_set(error, KVRT_ARG, "the path is too long");
     if (kvi_os_path_kind(path) != KVI_OS_FILE) return KVRT_OK;
     KVI_TRY(kvi_os_map(path, true, map, error));
     if (map->len <= MAX_CONFIG) return KVRT_OK;
@@ -33,7 +35,8 @@ static kvrt_status map_file(const char *dir, const char *name, kvi_map *map, kvr
 static void note_name(found *f, const kvi_json *r)
 {
     size_t used = strlen(f->names);
-    (void)snprintf(f->names + used, sizeof f->names - used, "%s%.*s", used ? ", " : "", (int)(r->str_len < 60 ? r->str_len : 60), r->str);
+    (void)snprintf(f->names + used, sizeof f->names - used, "%s%.*s", used ? ", " : "",
+                   (int)(r->str_len < 60 ? r->str_len : 60), r->str);
 }
 
 /* {"name": ..., "template": ...}, in any order. */
@@ -132,11 +135,14 @@ kvrt_status kvi_chat_template_load(const char *dir, const char *which, kvi_chat_
     (void)snprintf(name, sizeof name, "chat template%s%.40s", which ? " " : "", which ? which : "");
     kvrt_status status = find_template(dir, which ? which : "default", &f, error);
     if (status >= KVRT_OK && !f.has_source && f.has_named)
-        status = kvi_error_set(error, KVRT_UNSUPPORTED, "tokenizer_config.json: no chat template named %s, found %s", which ? which : "default", f.names);
+        status = kvi_error_set(error, KVRT_UNSUPPORTED, "tokenizer_config.json: no chat template named %s, found %s",
+                               which ? which : "default", f.names);
     else if (status >= KVRT_OK && !f.has_source)
-        status = kvi_error_set(error, KVRT_UNSUPPORTED, "the model folder has no chat template (chat_template.jinja, or chat_template in "
+        status = kvi_error_set(error, KVRT_UNSUPPORTED,
+                               "the model folder has no chat template (chat_template.jinja, or chat_template in "
                                "tokenizer_config.json): give plain text instead of messages");
-    if (status >= KVRT_OK) status = kvi_chat_template_parse(f.source.len ? f.source.data : "", f.source.len, name, out, error);
+    if (status >= KVRT_OK)
+        status = kvi_chat_template_parse(f.source.len ? f.source.data : "", f.source.len, name, out, error);
     if (status >= KVRT_OK) {
         (*out)->bos = f.bos;
         (*out)->eos = f.eos;

@@ -1,6 +1,6 @@
-/* jinja_access.c - a.b, a[b] and slices. As in Jinja2's sandbox: a.b tries Python's attribute first and the element then, a[b] the other
- * way round; what neither knows is undefined. Methods that would change a list or dictionary, and names that begin with "__", are
- * undefined values whose use is a SecurityError. */
+/* jinja_access.c - a.b, a[b] and slices. As in Jinja2's sandbox: a.b tries Python's attribute first and the element
+ * then, a[b] the other way round; what neither knows is undefined. Methods that would change a list or dictionary, and
+ * names that begin with "__", are undefined values whose use is a SecurityError. */
 #include "jinja_eval.h"
 
 #include <stdio.h>
@@ -13,17 +13,20 @@ static bool listed(const char *const *names, const char *name)
     return false;
 }
 
-static const char *const str_methods[] = {"capitalize", "casefold", "center", "count", "encode", "endswith", "expandtabs", "find", "format",
-    "format_map", "index", "isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "isidentifier", "islower", "isnumeric", "isprintable",
-    "isspace", "istitle", "isupper", "join", "ljust", "lower", "lstrip", "maketrans", "partition", "removeprefix", "removesuffix", "replace",
-    "rfind", "rindex", "rjust", "rpartition", "rsplit", "rstrip", "split", "splitlines", "startswith", "strip", "swapcase", "title",
-    "translate", "upper", "zfill", NULL};
+static const char *const str_methods[] = {
+    "capitalize",   "casefold",   "center",    "count",       "encode",    "endswith",     "expandtabs",   "find",
+    "format",       "format_map", "index",     "isalnum",     "isalpha",   "isascii",      "isdecimal",    "isdigit",
+    "isidentifier", "islower",    "isnumeric", "isprintable", "isspace",   "istitle",      "isupper",      "join",
+    "ljust",        "lower",      "lstrip",    "maketrans",   "partition", "removeprefix", "removesuffix", "replace",
+    "rfind",        "rindex",     "rjust",     "rpartition",  "rsplit",    "rstrip",       "split",        "splitlines",
+    "startswith",   "strip",      "swapcase",  "title",       "translate", "upper",        "zfill",        NULL};
 static const char *const dict_methods[] = {"copy", "fromkeys", "get", "items", "keys", "values", NULL};
 static const char *const list_methods[] = {"copy", "count", "index", NULL};
-static const char *const mutators[] = {"append", "clear", "extend", "insert", "pop", "popitem", "remove", "reverse", "setdefault", "sort",
-    "update", NULL};
-static const char *const number_attributes[] = {"as_integer_ratio", "bit_count", "bit_length", "conjugate", "denominator", "from_bytes",
-    "fromhex", "hex", "imag", "is_integer", "numerator", "real", "to_bytes", NULL};
+static const char *const mutators[] = {"append", "clear",   "extend",     "insert", "pop",    "popitem",
+                                       "remove", "reverse", "setdefault", "sort",   "update", NULL};
+static const char *const number_attributes[] = {
+    "as_integer_ratio", "bit_count", "bit_length", "conjugate", "denominator", "from_bytes", "fromhex", "hex", "imag",
+    "is_integer",       "numerator", "real",       "to_bytes",  NULL};
 
 static kvi_jinja_value message(kvi_jinja_interp *in, const char *format, const char *a, const char *b)
 {
@@ -64,8 +67,10 @@ static kvi_jinja_value loop_attribute(kvi_jinja_interp *in, kvi_jinja_value obje
     if (strcmp(name, "revindex0") == 0) return kvi_jinja_int(n - i - 1);
     if (strcmp(name, "depth") == 0) return kvi_jinja_int(1); /* counts recursive loops, which are not supported */
     if (strcmp(name, "depth0") == 0) return kvi_jinja_int(0);
-    if (strcmp(name, "previtem") == 0) return i ? loop->seq->items[i - 1] : kvi_jinja_undefined("there is no previous item");
-    if (strcmp(name, "nextitem") == 0) return i + 1 < n ? loop->seq->items[i + 1] : kvi_jinja_undefined("there is no next item");
+    if (strcmp(name, "previtem") == 0)
+        return i ? loop->seq->items[i - 1] : kvi_jinja_undefined("there is no previous item");
+    if (strcmp(name, "nextitem") == 0)
+        return i + 1 < n ? loop->seq->items[i + 1] : kvi_jinja_undefined("there is no next item");
     if (strcmp(name, "cycle") == 0 || strcmp(name, "changed") == 0) return method(in, object, name);
     return message(in, "'%1' has no attribute '%2'", "jinja2.runtime.LoopContext object", name);
 }
@@ -74,10 +79,13 @@ static kvi_jinja_value loop_attribute(kvi_jinja_interp *in, kvi_jinja_value obje
 static bool python_attribute(kvi_jinja_interp *in, kvi_jinja_value object, const char *name, kvi_jinja_value *out)
 {
     bool container = object.type == KVI_JINJA_DICT || object.type == KVI_JINJA_SEQ;
-    const char *const *methods = object.type == KVI_JINJA_STR ? str_methods : object.type == KVI_JINJA_DICT ? dict_methods : list_methods;
+    const char *const *methods = object.type == KVI_JINJA_STR    ? str_methods
+                                 : object.type == KVI_JINJA_DICT ? dict_methods
+                                                                 : list_methods;
     if (strncmp(name, "__", 2) == 0 || (container && listed(mutators, name) &&
-        (object.type == KVI_JINJA_DICT || object.u.seq->kind == KVI_JINJA_LIST))) {
-        *out = message(in, "SecurityError: access to attribute '%1' of '%2' object is unsafe.", name, described(object));
+                                        (object.type == KVI_JINJA_DICT || object.u.seq->kind == KVI_JINJA_LIST))) {
+        *out =
+            message(in, "SecurityError: access to attribute '%1' of '%2' object is unsafe.", name, described(object));
         return true;
     }
     switch (object.type) {
@@ -100,7 +108,8 @@ static bool python_attribute(kvi_jinja_interp *in, kvi_jinja_value object, const
     case KVI_JINJA_BOOL:
     case KVI_JINJA_INT:
     case KVI_JINJA_FLOAT:
-        if (listed(number_attributes, name)) kvi_jinja_fail(in->ctx, "attribute '%s' of numbers is not supported", name);
+        if (listed(number_attributes, name))
+            kvi_jinja_fail(in->ctx, "attribute '%s' of numbers is not supported", name);
         return false;
     default: return false;
     }
@@ -141,7 +150,8 @@ static bool python_item(kvi_jinja_interp *in, kvi_jinja_value object, kvi_jinja_
     int64_t n = (int64_t)kvi_jinja_str_chars(object.u.s);
     if (i < 0) i += n;
     if (i < 0 || i >= n) return false;
-    *out = kvi_jinja_slice_bytes(in->ctx, object.u.s, kvi_jinja_byte_at(object.u.s, (size_t)i), kvi_jinja_byte_at(object.u.s, (size_t)i + 1));
+    *out = kvi_jinja_slice_bytes(in->ctx, object.u.s, kvi_jinja_byte_at(object.u.s, (size_t)i),
+                                 kvi_jinja_byte_at(object.u.s, (size_t)i + 1));
     return true;
 }
 
@@ -193,10 +203,12 @@ kvi_jinja_value kvi_jinja_slice(kvi_jinja_interp *in, kvi_jinja_value object, co
     int64_t start = 0, stop = 0, step = 1, n = 0;
     bool has_start, has_stop, has_step;
     if (object.type == KVI_JINJA_UNDEFINED) return kvi_jinja_use_undefined(in->ctx, object);
-    bool is_str = object.type == KVI_JINJA_STR, is_seq = object.type == KVI_JINJA_SEQ && object.u.seq->kind <= KVI_JINJA_RANGE;
+    bool is_str = object.type == KVI_JINJA_STR,
+         is_seq = object.type == KVI_JINJA_SEQ && object.u.seq->kind <= KVI_JINJA_RANGE;
     if (!is_str && !is_seq) return message(in, "'%1' has no such element%2", described(object), "");
     if (!slice_part(in, part[0], &start, &has_start) || !slice_part(in, part[1], &stop, &has_stop) ||
-        !slice_part(in, part[2], &step, &has_step)) return kvi_jinja_undefined(NULL);
+        !slice_part(in, part[2], &step, &has_step))
+        return kvi_jinja_undefined(NULL);
     if (has_step && !step) return kvi_jinja_fail(in->ctx, "ValueError: slice step cannot be zero");
     n = is_str ? (int64_t)kvi_jinja_str_chars(object.u.s) : (int64_t)object.u.seq->n;
     if (step == INT64_MIN) step = -INT64_MAX;
@@ -206,10 +218,12 @@ kvi_jinja_value kvi_jinja_slice(kvi_jinja_interp *in, kvi_jinja_value object, co
     if (is_str && step == 1) {
         size_t from = kvi_jinja_byte_at(object.u.s, (size_t)start);
         kvi_jinja_charge(in->ctx, object.u.s->len / 64);
-        return kvi_jinja_slice_bytes(in->ctx, object.u.s, from, start < stop ? kvi_jinja_byte_at(object.u.s, (size_t)stop) : from);
+        return kvi_jinja_slice_bytes(in->ctx, object.u.s, from,
+                                     start < stop ? kvi_jinja_byte_at(object.u.s, (size_t)stop) : from);
     }
     kvi_jinja_seq *items = kvi_jinja_iterate(in->ctx, object);
-    kvi_jinja_seq *out = kvi_jinja_seq_new(in->ctx, is_str || object.u.seq->kind == KVI_JINJA_RANGE ? KVI_JINJA_LIST : object.u.seq->kind);
+    kvi_jinja_seq *out = kvi_jinja_seq_new(
+        in->ctx, is_str || object.u.seq->kind == KVI_JINJA_RANGE ? KVI_JINJA_LIST : object.u.seq->kind);
     for (int64_t i = start; items && out && !in->ctx->failed && (step > 0 ? i < stop : i > stop);) {
         kvi_jinja_seq_push(in->ctx, out, items->items[i]);
         if (step > 0 ? i > INT64_MAX - step : i < INT64_MIN - step) break;
@@ -227,7 +241,8 @@ kvi_jinja_value kvi_jinja_slice(kvi_jinja_interp *in, kvi_jinja_value object, co
 kvi_jinja_value kvi_jinja_path(kvi_jinja_interp *in, kvi_jinja_value object, kvi_jinja_value path)
 {
     if (path.type == KVI_JINJA_INT) return kvi_jinja_item(in, object, path);
-    if (path.type != KVI_JINJA_STR) return kvi_jinja_fail(in->ctx, "an attribute is named by a %s", kvi_jinja_type_name(path));
+    if (path.type != KVI_JINJA_STR)
+        return kvi_jinja_fail(in->ctx, "an attribute is named by a %s", kvi_jinja_type_name(path));
     const kvi_jinja_str *s = path.u.s;
     for (size_t from = 0, at = 0; at <= s->len && !in->ctx->failed; at++) {
         if (at < s->len && s->data[at] != '.') continue;

@@ -1,5 +1,5 @@
-/* jinja_arith.c - arithmetic with Python's types: int and float mix, strings and lists join and repeat; integers beyond 64 bits are an
- * error instead of growing. Markup: what is joined to it by + is escaped, as MarkupSafe does. */
+/* jinja_arith.c - arithmetic with Python's types: int and float mix, strings and lists join and repeat; integers
+ * beyond 64 bits are an error instead of growing. Markup: what is joined to it by + is escaped, as MarkupSafe does. */
 #include "jinja_eval.h"
 
 #include <math.h>
@@ -18,8 +18,8 @@ static kvi_jinja_value type_error(kvi_jinja_ctx *ctx, char op, kvi_jinja_value a
         return kvi_jinja_use_undefined(ctx, a.type == KVI_JINJA_UNDEFINED ? a : b);
     if (op == '+' && a.type == KVI_JINJA_STR)
         return kvi_jinja_fail(ctx, "TypeError: can only concatenate str (not \"%s\") to str", kvi_jinja_type_name(b));
-    return kvi_jinja_fail(ctx, "TypeError: unsupported operand type(s) for %s: '%s' and '%s'", text, kvi_jinja_type_name(a),
-                          kvi_jinja_type_name(b));
+    return kvi_jinja_fail(ctx, "TypeError: unsupported operand type(s) for %s: '%s' and '%s'", text,
+                          kvi_jinja_type_name(a), kvi_jinja_type_name(b));
 }
 
 kvi_jinja_value kvi_jinja_as_markup(kvi_jinja_ctx *ctx, kvi_jinja_value value, bool markup)
@@ -38,8 +38,12 @@ kvi_jinja_value kvi_jinja_escape(kvi_jinja_ctx *ctx, kvi_jinja_value value)
     kvi_jinja_builder b = {0};
     size_t from = 0;
     for (size_t i = 0; i < s->len && !ctx->failed; i++) {
-        const char *entity = s->data[i] == '&' ? "&amp;" : s->data[i] == '<' ? "&lt;" : s->data[i] == '>' ? "&gt;"
-                           : s->data[i] == '"' ? "&#34;" : s->data[i] == '\'' ? "&#39;" : NULL;
+        const char *entity = s->data[i] == '&'    ? "&amp;"
+                             : s->data[i] == '<'  ? "&lt;"
+                             : s->data[i] == '>'  ? "&gt;"
+                             : s->data[i] == '"'  ? "&#34;"
+                             : s->data[i] == '\'' ? "&#39;"
+                                                  : NULL;
         if (!entity) continue;
         kvi_jinja_add_range(ctx, &b, s, from, i);
         kvi_jinja_add(ctx, &b, entity, strlen(entity), KVI_JINJA_TEXT);
@@ -65,7 +69,8 @@ static kvi_jinja_value repeat(kvi_jinja_ctx *ctx, kvi_jinja_value what, int64_t 
     if (times < 0) times = 0;
     if (what.type == KVI_JINJA_STR) {
         kvi_jinja_builder b = {0};
-        for (int64_t i = 0; i < times && what.u.s->len && kvi_jinja_charge(ctx, 1); i++) kvi_jinja_add_str(ctx, &b, what.u.s);
+        for (int64_t i = 0; i < times && what.u.s->len && kvi_jinja_charge(ctx, 1); i++)
+            kvi_jinja_add_str(ctx, &b, what.u.s);
         return kvi_jinja_as_markup(ctx, kvi_jinja_built(ctx, &b), what.u.s->markup);
     }
     kvi_jinja_seq *out = kvi_jinja_seq_new(ctx, what.u.seq->kind);
@@ -97,7 +102,8 @@ static kvi_jinja_value integers(kvi_jinja_ctx *ctx, char op, int64_t a, int64_t 
     int64_t out = 0;
     bool overflow = false;
     if ((op == '/' || op == 'F' || op == '%') && !b)
-        return kvi_jinja_fail(ctx, "ZeroDivisionError: %s", op == '/' ? "division by zero" : "integer division or modulo by zero");
+        return kvi_jinja_fail(ctx, "ZeroDivisionError: %s",
+                              op == '/' ? "division by zero" : "integer division or modulo by zero");
     switch (op) {
     case '+': overflow = __builtin_add_overflow(a, b, &out); break;
     case '-': overflow = __builtin_sub_overflow(a, b, &out); break;
@@ -119,7 +125,8 @@ static kvi_jinja_value integers(kvi_jinja_ctx *ctx, char op, int64_t a, int64_t 
 
 static kvi_jinja_value floats(kvi_jinja_ctx *ctx, char op, double a, double b)
 {
-    if ((op == '/' || op == 'F' || op == '%') && b == 0) return kvi_jinja_fail(ctx, "ZeroDivisionError: float division by zero");
+    if ((op == '/' || op == 'F' || op == '%') && b == 0)
+        return kvi_jinja_fail(ctx, "ZeroDivisionError: float division by zero");
     double rest;
     switch (op) {
     case '+': return kvi_jinja_float(a + b);
@@ -130,7 +137,8 @@ static kvi_jinja_value floats(kvi_jinja_ctx *ctx, char op, double a, double b)
         if (a == 0 && b < 0) return kvi_jinja_fail(ctx, "ZeroDivisionError: 0.0 cannot be raised to a negative power");
         if (a < 0 && floor(b) != b) return kvi_jinja_fail(ctx, "complex numbers are not supported");
         rest = pow(a, b);
-        if (isinf(rest) && !isinf(a) && !isinf(b)) return kvi_jinja_fail(ctx, "OverflowError: Numerical result out of range");
+        if (isinf(rest) && !isinf(a) && !isinf(b))
+            return kvi_jinja_fail(ctx, "OverflowError: Numerical result out of range");
         return kvi_jinja_float(rest);
     default:
         rest = fmod(a, b);
@@ -161,6 +169,8 @@ kvi_jinja_value kvi_jinja_negate(kvi_jinja_ctx *ctx, kvi_jinja_value a, bool neg
 {
     if (a.type == KVI_JINJA_UNDEFINED) return kvi_jinja_use_undefined(ctx, a);
     if (a.type == KVI_JINJA_FLOAT) return kvi_jinja_float(negative ? -a.u.f : a.u.f);
-    if (!is_int(a)) return kvi_jinja_fail(ctx, "TypeError: bad operand type for unary %c: '%s'", negative ? '-' : '+', kvi_jinja_type_name(a));
+    if (!is_int(a))
+        return kvi_jinja_fail(ctx, "TypeError: bad operand type for unary %c: '%s'", negative ? '-' : '+',
+                              kvi_jinja_type_name(a));
     return negative ? integers(ctx, '-', 0, int_of(a)) : kvi_jinja_int(int_of(a));
 }

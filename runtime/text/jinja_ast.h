@@ -1,5 +1,5 @@
-/* jinja_ast.h - a parsed template. To know: nodes live in the arena of the context that parsed them and are never changed afterwards;
- * names are interned, so that two equal names are one pointer. */
+/* jinja_ast.h - a parsed template. To know: nodes live in the arena of the context that parsed them and are never
+ * changed afterwards; names are interned, so that two equal names are one pointer. */
 #ifndef KVI_JINJA_AST_H
 #define KVI_JINJA_AST_H
 #include "jinja_lex.h"
@@ -23,23 +23,23 @@ typedef enum kvi_jinja_kind {
     KVI_JINJA_N_POSITIVE,
     KVI_JINJA_N_AND,
     KVI_JINJA_N_OR,
-    KVI_JINJA_N_BINARY,  /* a op b; op: + - * / % F (//) P (**) */
-    KVI_JINJA_N_CONCAT,  /* list */
-    KVI_JINJA_N_COMPARE, /* a, then list of COMPARAND */
+    KVI_JINJA_N_BINARY,    /* a op b; op: + - * / % F (//) P (**) */
+    KVI_JINJA_N_CONCAT,    /* list */
+    KVI_JINJA_N_COMPARE,   /* a, then list of COMPARAND */
     KVI_JINJA_N_COMPARAND, /* op: = ! < > l (<=) g (>=) i (in) n (not in); a */
-    KVI_JINJA_N_COND,    /* a if b else c; c may be NULL */
+    KVI_JINJA_N_COND,      /* a if b else c; c may be NULL */
     /* Statements: bodies in `list`, else in `other`. */
-    KVI_JINJA_N_DATA,    /* constant */
-    KVI_JINJA_N_PRINT,   /* a */
-    KVI_JINJA_N_FOR,     /* for a in b if c: list, else other */
-    KVI_JINJA_N_IF,      /* a: list, else other (an elif is an IF in other) */
-    KVI_JINJA_N_SET,     /* a = b; a: NAME, TUPLE of NAMEs, or ATTR of a namespace */
-    KVI_JINJA_N_SET_BLOCK, /* a, filters in b, list */
-    KVI_JINJA_N_MACRO,   /* name, parameters in other (KEYWORD, a = default or NULL), list */
-    KVI_JINJA_N_CALL_BLOCK, /* b: the call; a: a MACRO node that holds parameters and body */
+    KVI_JINJA_N_DATA,         /* constant */
+    KVI_JINJA_N_PRINT,        /* a */
+    KVI_JINJA_N_FOR,          /* for a in b if c: list, else other */
+    KVI_JINJA_N_IF,           /* a: list, else other (an elif is an IF in other) */
+    KVI_JINJA_N_SET,          /* a = b; a: NAME, TUPLE of NAMEs, or ATTR of a namespace */
+    KVI_JINJA_N_SET_BLOCK,    /* a, filters in b, list */
+    KVI_JINJA_N_MACRO,        /* name, parameters in other (KEYWORD, a = default or NULL), list */
+    KVI_JINJA_N_CALL_BLOCK,   /* b: the call; a: a MACRO node that holds parameters and body */
     KVI_JINJA_N_FILTER_BLOCK, /* b: filters, list */
-    KVI_JINJA_N_WITH,    /* other: KEYWORDs, list */
-    KVI_JINJA_N_GENERATION, /* list */
+    KVI_JINJA_N_WITH,         /* other: KEYWORDs, list */
+    KVI_JINJA_N_GENERATION,   /* list */
     KVI_JINJA_N_BREAK,
     KVI_JINJA_N_CONTINUE
 } kvi_jinja_kind;
@@ -75,7 +75,7 @@ typedef struct kvi_jinja_parser {
     kvi_jinja_ctx *ctx;
     const kvi_jinja_token *token;
     kvi_jinja_names *names;
-    uint8_t uses; /* what the macro being parsed refers to */
+    uint8_t uses;   /* what the macro being parsed refers to */
     unsigned loops; /* open for loops of the current macro */
 } kvi_jinja_parser;
 #define KVI_JINJA_MAX_NESTING 100u

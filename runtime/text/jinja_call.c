@@ -6,8 +6,8 @@
 static const char absent[] = "absent";
 bool kvi_jinja_absent(kvi_jinja_value value) { return value.type == KVI_JINJA_UNDEFINED && value.u.why == absent; }
 
-bool kvi_jinja_bind(kvi_jinja_ctx *ctx, const char *what, const kvi_jinja_args *args, const char *const *names, size_t n,
-                    kvi_jinja_value *out)
+bool kvi_jinja_bind(kvi_jinja_ctx *ctx, const char *what, const kvi_jinja_args *args, const char *const *names,
+                    size_t n, kvi_jinja_value *out)
 {
     if (args->n > n) kvi_jinja_fail(ctx, "TypeError: %s takes at most %zu argument(s), found %zu", what, n, args->n);
     for (size_t i = 0; i < n; i++) out[i] = i < args->n ? args->values[i] : kvi_jinja_undefined(absent);
@@ -15,7 +15,8 @@ bool kvi_jinja_bind(kvi_jinja_ctx *ctx, const char *what, const kvi_jinja_args *
         size_t i = 0;
         while (i < n && strcmp(names[i], args->keys[k]) != 0) i++;
         if (i == n) kvi_jinja_fail(ctx, "TypeError: %s got an unexpected keyword argument '%s'", what, args->keys[k]);
-        else if (!kvi_jinja_absent(out[i])) kvi_jinja_fail(ctx, "TypeError: %s got multiple values for argument '%s'", what, args->keys[k]);
+        else if (!kvi_jinja_absent(out[i]))
+            kvi_jinja_fail(ctx, "TypeError: %s got multiple values for argument '%s'", what, args->keys[k]);
         else out[i] = args->named[k];
     }
     return !ctx->failed;
@@ -27,12 +28,14 @@ bool kvi_jinja_want_int(kvi_jinja_ctx *ctx, kvi_jinja_value value, const char *w
         *out = value.type == KVI_JINJA_INT ? value.u.i : value.u.b;
         return true;
     }
-    kvi_jinja_fail(ctx, "TypeError: %s: '%s' object cannot be interpreted as an integer", what, kvi_jinja_type_name(value));
+    kvi_jinja_fail(ctx, "TypeError: %s: '%s' object cannot be interpreted as an integer", what,
+                   kvi_jinja_type_name(value));
     return false;
 }
 
 /* Arguments beyond the parameters: varargs and kwargs where the body reads them, an error otherwise. */
-static void bind_rest(kvi_jinja_interp *in, const kvi_jinja_node *node, const kvi_jinja_args *args, size_t n_params, const bool *used)
+static void bind_rest(kvi_jinja_interp *in, const kvi_jinja_node *node, const kvi_jinja_args *args, size_t n_params,
+                      const bool *used)
 {
     kvi_jinja_ctx *ctx = in->ctx;
     if (node->uses & KVI_JINJA_USES_VARARGS) {
@@ -47,11 +50,13 @@ static void bind_rest(kvi_jinja_interp *in, const kvi_jinja_node *node, const kv
         if (strcmp(args->keys[k], "caller") == 0 && node->uses & KVI_JINJA_USES_CALLER)
             kvi_jinja_assign(in, kvi_jinja_intern(ctx, in->names, "caller", 6), args->named[k]);
         else if (node->uses & KVI_JINJA_USES_KWARGS)
-            kvi_jinja_dict_set(ctx, rest, kvi_jinja_str_copy(ctx, args->keys[k], strlen(args->keys[k]), KVI_JINJA_TEXT), args->named[k]);
+            kvi_jinja_dict_set(ctx, rest, kvi_jinja_str_copy(ctx, args->keys[k], strlen(args->keys[k]), KVI_JINJA_TEXT),
+                               args->named[k]);
         else kvi_jinja_fail(ctx, "TypeError: macro '%s' takes no keyword argument '%s'", node->name, args->keys[k]);
     }
     if (node->uses & KVI_JINJA_USES_KWARGS)
-        kvi_jinja_assign(in, kvi_jinja_intern(ctx, in->names, "kwargs", 6), (kvi_jinja_value){KVI_JINJA_DICT, {.dict = rest}});
+        kvi_jinja_assign(in, kvi_jinja_intern(ctx, in->names, "kwargs", 6),
+                         (kvi_jinja_value){KVI_JINJA_DICT, {.dict = rest}});
 }
 
 static void bind_params(kvi_jinja_interp *in, const kvi_jinja_node *node, const kvi_jinja_args *args)
@@ -64,7 +69,8 @@ static void bind_params(kvi_jinja_interp *in, const kvi_jinja_node *node, const 
         if (n < args->n) value = args->values[n];
         for (size_t k = 0; k < args->n_keys; k++) {
             if (strcmp(args->keys[k], p->name) != 0) continue;
-            if (n < args->n) kvi_jinja_fail(ctx, "TypeError: macro '%s' got multiple values for argument '%s'", node->name, p->name);
+            if (n < args->n)
+                kvi_jinja_fail(ctx, "TypeError: macro '%s' got multiple values for argument '%s'", node->name, p->name);
             value = args->named[k];
             used[k] = true;
         }

@@ -59,17 +59,20 @@ static void assign_target(kvi_jinja_interp *in, const kvi_jinja_node *target, kv
             return;
         }
         if (target->name[0] == '_') {
-            kvi_jinja_fail(in->ctx, "SecurityError: cannot store the underscore-prefixed attribute '%s' on a namespace", target->name);
+            kvi_jinja_fail(in->ctx, "SecurityError: cannot store the underscore-prefixed attribute '%s' on a namespace",
+                           target->name);
             return;
         }
-        kvi_jinja_dict_set(in->ctx, ns.u.dict, kvi_jinja_str_copy(in->ctx, target->name, strlen(target->name), KVI_JINJA_TEXT), value);
+        kvi_jinja_dict_set(in->ctx, ns.u.dict,
+                           kvi_jinja_str_copy(in->ctx, target->name, strlen(target->name), KVI_JINJA_TEXT), value);
         return;
     }
     kvi_jinja_seq *seq = kvi_jinja_iterate(in->ctx, value);
     size_t n = 0;
     for (const kvi_jinja_node *item = target->list; item; item = item->next) n++;
     if (seq && seq->n != n)
-        kvi_jinja_fail(in->ctx, "ValueError: %s values to unpack (found %zu, need %zu)", seq->n > n ? "too many" : "not enough", seq->n, n);
+        kvi_jinja_fail(in->ctx, "ValueError: %s values to unpack (found %zu, need %zu)",
+                       seq->n > n ? "too many" : "not enough", seq->n, n);
     size_t i = 0;
     for (const kvi_jinja_node *item = target->list; item && !in->ctx->failed; item = item->next)
         assign_target(in, item, seq->items[i++]);
@@ -127,7 +130,8 @@ static void run_if(kvi_jinja_interp *in, const kvi_jinja_node *node)
         }
         const kvi_jinja_node *other = node->other;
         if (in->ctx->failed) return;
-        /* An elif is the only IF that stands in `other` without a tag of its own; running a body of one IF is the same thing. */
+        /* An elif is the only IF that stands in `other` without a tag of its own; running a body of one IF is the
+         * same thing. */
         if (!other || other->kind != KVI_JINJA_N_IF || other->next) {
             kvi_jinja_run_body(in, other);
             return;
@@ -234,13 +238,15 @@ static void run_statement(kvi_jinja_interp *in, const kvi_jinja_node *node)
 
 void kvi_jinja_run_body(kvi_jinja_interp *in, const kvi_jinja_node *body)
 {
-    if (++in->ctx->depth > KVI_JINJA_MAX_DEPTH) kvi_jinja_fail(in->ctx, "RecursionError: more than %u levels", KVI_JINJA_MAX_DEPTH);
-    for (; body && in->flow == KVI_JINJA_RUN && kvi_jinja_charge(in->ctx, 1); body = body->next) run_statement(in, body);
+    if (++in->ctx->depth > KVI_JINJA_MAX_DEPTH)
+        kvi_jinja_fail(in->ctx, "RecursionError: more than %u levels", KVI_JINJA_MAX_DEPTH);
+    for (; body && in->flow == KVI_JINJA_RUN && kvi_jinja_charge(in->ctx, 1); body = body->next)
+        run_statement(in, body);
     in->ctx->depth--;
 }
 
-void kvi_jinja_run_template(kvi_jinja_ctx *ctx, kvi_jinja_names *names, const kvi_jinja_node *body, const kvi_jinja_dict *globals,
-                            int64_t now, kvi_jinja_builder *out)
+void kvi_jinja_run_template(kvi_jinja_ctx *ctx, kvi_jinja_names *names, const kvi_jinja_node *body,
+                            const kvi_jinja_dict *globals, int64_t now, kvi_jinja_builder *out)
 {
     kvi_jinja_scope context = {NULL, NULL}, root = {NULL, &context};
     kvi_jinja_interp in = {.ctx = ctx, .names = names, .scope = &context, .out = out, .now = now};

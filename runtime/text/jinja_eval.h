@@ -1,6 +1,6 @@
-/* jinja_eval.h - what the evaluator's files share: scopes, calls, and the tables of filters, tests, methods and functions.
- * To know: names are resolved at run time through a chain of scopes. A for loop (each iteration), a macro, a call, set, filter or with
- * block opens a scope; if does not; set writes to the innermost one. */
+/* jinja_eval.h - what the evaluator's files share: scopes, calls, and the tables of filters, tests, methods and
+ * functions. To know: names are resolved at run time through a chain of scopes. A for loop (each iteration), a macro,
+ * a call, set, filter or with block opens a scope; if does not; set writes to the innermost one. */
 #ifndef KVI_JINJA_EVAL_H
 #define KVI_JINJA_EVAL_H
 #include "jinja_ast.h"
@@ -43,14 +43,15 @@ typedef struct kvi_jinja_interp {
 typedef struct kvi_jinja_args {
     const kvi_jinja_value *values; // (n)
     size_t n;
-    const char *const *keys;       // (n_keys)
-    const kvi_jinja_value *named;  // (n_keys)
+    const char *const *keys;      // (n_keys)
+    const kvi_jinja_value *named; // (n_keys)
     size_t n_keys;
 } kvi_jinja_args;
 
-/* Spreads the arguments over n parameters; those not given read as absent. False after an error (too many, unknown, twice). */
-bool kvi_jinja_bind(kvi_jinja_ctx *ctx, const char *what, const kvi_jinja_args *args, const char *const *names, size_t n,
-                    kvi_jinja_value *out);
+/* Spreads the arguments over n parameters; those not given read as absent. False after an error (too many,
+ * unknown, twice). */
+bool kvi_jinja_bind(kvi_jinja_ctx *ctx, const char *what, const kvi_jinja_args *args, const char *const *names,
+                    size_t n, kvi_jinja_value *out);
 bool kvi_jinja_absent(kvi_jinja_value value);
 /* With a message when the value is of another type. */
 bool kvi_jinja_want_int(kvi_jinja_ctx *ctx, kvi_jinja_value value, const char *what, int64_t *out);
@@ -58,8 +59,8 @@ bool kvi_jinja_want_int(kvi_jinja_ctx *ctx, kvi_jinja_value value, const char *w
 /* jinja_eval.c */
 void kvi_jinja_run_body(kvi_jinja_interp *in, const kvi_jinja_node *body);
 /* Runs the template with `globals` (name, value pairs of a dict) and appends to `out`. */
-void kvi_jinja_run_template(kvi_jinja_ctx *ctx, kvi_jinja_names *names, const kvi_jinja_node *body, const kvi_jinja_dict *globals,
-                            int64_t now, kvi_jinja_builder *out);
+void kvi_jinja_run_template(kvi_jinja_ctx *ctx, kvi_jinja_names *names, const kvi_jinja_node *body,
+                            const kvi_jinja_dict *globals, int64_t now, kvi_jinja_builder *out);
 kvi_jinja_value kvi_jinja_lookup(kvi_jinja_interp *in, const char *name);
 void kvi_jinja_assign(kvi_jinja_interp *in, const char *name, kvi_jinja_value value);
 
@@ -75,7 +76,8 @@ kvi_jinja_value kvi_jinja_call(kvi_jinja_interp *in, kvi_jinja_value callee, con
 /* jinja_access.c */
 kvi_jinja_value kvi_jinja_attribute(kvi_jinja_interp *in, kvi_jinja_value object, const char *name);
 kvi_jinja_value kvi_jinja_item(kvi_jinja_interp *in, kvi_jinja_value object, kvi_jinja_value key);
-kvi_jinja_value kvi_jinja_slice(kvi_jinja_interp *in, kvi_jinja_value object, const kvi_jinja_value part[3]); /* absent parts */
+kvi_jinja_value kvi_jinja_slice(kvi_jinja_interp *in, kvi_jinja_value object,
+                                const kvi_jinja_value part[3]); /* absent parts */
 /* "a.b.0" as the filters' attribute argument means it. */
 kvi_jinja_value kvi_jinja_path(kvi_jinja_interp *in, kvi_jinja_value object, kvi_jinja_value path);
 
@@ -87,27 +89,41 @@ kvi_jinja_value kvi_jinja_as_markup(kvi_jinja_ctx *ctx, kvi_jinja_value str, boo
 
 /* jinja_functions.c: globals and methods of str, dict, list, loop */
 typedef enum kvi_jinja_function {
-    KVI_JINJA_F_RANGE = 0, KVI_JINJA_F_DICT, KVI_JINJA_F_NAMESPACE, KVI_JINJA_F_RAISE, KVI_JINJA_F_STRFTIME, KVI_JINJA_F_MISSING
+    KVI_JINJA_F_RANGE = 0,
+    KVI_JINJA_F_DICT,
+    KVI_JINJA_F_NAMESPACE,
+    KVI_JINJA_F_RAISE,
+    KVI_JINJA_F_STRFTIME,
+    KVI_JINJA_F_MISSING
 } kvi_jinja_function;
 bool kvi_jinja_find_function(const char *name, kvi_jinja_value *out);
 kvi_jinja_value kvi_jinja_call_function(kvi_jinja_interp *in, kvi_jinja_value function, const kvi_jinja_args *args);
 kvi_jinja_value kvi_jinja_call_method(kvi_jinja_interp *in, const kvi_jinja_method *method, const kvi_jinja_args *args);
-kvi_jinja_value kvi_jinja_str_method(kvi_jinja_interp *in, const kvi_jinja_str *s, const char *name, const kvi_jinja_args *args);
+kvi_jinja_value kvi_jinja_str_method(kvi_jinja_interp *in, const kvi_jinja_str *s, const char *name,
+                                     const kvi_jinja_args *args);
 
 /* jinja_strings.c: what methods and filters have in common */
 kvi_jinja_value kvi_jinja_strip(kvi_jinja_ctx *ctx, kvi_jinja_value s, kvi_jinja_value chars, bool left, bool right);
-kvi_jinja_value kvi_jinja_replace(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, const kvi_jinja_str *from, const kvi_jinja_str *to,
-                                  int64_t count);
-typedef enum kvi_jinja_case { KVI_JINJA_LOWER, KVI_JINJA_UPPER, KVI_JINJA_TITLE, KVI_JINJA_FILTER_TITLE, KVI_JINJA_CAPITALIZE } kvi_jinja_case;
+kvi_jinja_value kvi_jinja_replace(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, const kvi_jinja_str *from,
+                                  const kvi_jinja_str *to, int64_t count);
+typedef enum kvi_jinja_case {
+    KVI_JINJA_LOWER,
+    KVI_JINJA_UPPER,
+    KVI_JINJA_TITLE,
+    KVI_JINJA_FILTER_TITLE,
+    KVI_JINJA_CAPITALIZE
+} kvi_jinja_case;
 kvi_jinja_value kvi_jinja_change_case(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, kvi_jinja_case mode);
-kvi_jinja_value kvi_jinja_join(kvi_jinja_ctx *ctx, const kvi_jinja_seq *seq, const kvi_jinja_str *separator, bool strict);
+kvi_jinja_value kvi_jinja_join(kvi_jinja_ctx *ctx, const kvi_jinja_seq *seq, const kvi_jinja_str *separator,
+                               bool strict);
 size_t kvi_jinja_byte_at(const kvi_jinja_str *s, size_t chars); /* offset of the character with that index */
 
 /* jinja_filters*.c, jinja_tests.c */
 typedef kvi_jinja_value (*kvi_jinja_filter_fn)(kvi_jinja_interp *in, kvi_jinja_value input, const kvi_jinja_args *args);
 kvi_jinja_filter_fn kvi_jinja_find_filter(const char *name);
 kvi_jinja_filter_fn kvi_jinja_find_seq_filter(const char *name);
-kvi_jinja_value kvi_jinja_apply_filter(kvi_jinja_interp *in, const char *name, kvi_jinja_value input, const kvi_jinja_args *args);
+kvi_jinja_value kvi_jinja_apply_filter(kvi_jinja_interp *in, const char *name, kvi_jinja_value input,
+                                       const kvi_jinja_args *args);
 bool kvi_jinja_apply_test(kvi_jinja_interp *in, const char *name, kvi_jinja_value input, const kvi_jinja_args *args);
 
 /* jinja_time.c: Python's strftime in the C locale; false for a directive it does not know. */

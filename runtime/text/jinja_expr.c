@@ -14,7 +14,8 @@ void kvi_jinja_eval_args(kvi_jinja_interp *in, const kvi_jinja_node *list, kvi_j
 {
     size_t n = 0, n_keys = 0;
     *out = (kvi_jinja_args){NULL, 0, NULL, NULL, 0};
-    for (const kvi_jinja_node *arg = list; arg; arg = arg->next) *(arg->kind == KVI_JINJA_N_KEYWORD ? &n_keys : &n) += 1;
+    for (const kvi_jinja_node *arg = list; arg; arg = arg->next)
+        *(arg->kind == KVI_JINJA_N_KEYWORD ? &n_keys : &n) += 1;
     if (!n && !n_keys) return;
     kvi_jinja_value *values = kvi_jinja_alloc(in->ctx, (n + n_keys) * sizeof *values);
     const char **keys = kvi_jinja_alloc(in->ctx, (n_keys + 1) * sizeof *keys);
@@ -24,7 +25,8 @@ void kvi_jinja_eval_args(kvi_jinja_interp *in, const kvi_jinja_node *list, kvi_j
         if (arg->kind == KVI_JINJA_N_KEYWORD) {
             keys[key] = arg->name;
             for (size_t i = 0; i < key; i++)
-                if (keys[i] == keys[key]) kvi_jinja_fail(in->ctx, "SyntaxError: keyword argument repeated: %s", arg->name);
+                if (keys[i] == keys[key])
+                    kvi_jinja_fail(in->ctx, "SyntaxError: keyword argument repeated: %s", arg->name);
             values[n + key++] = kvi_jinja_eval(in, arg->a);
         } else values[at++] = kvi_jinja_eval(in, arg);
     }
@@ -104,9 +106,11 @@ kvi_jinja_value kvi_jinja_eval_filter(kvi_jinja_interp *in, const kvi_jinja_node
 {
     /* A chain hangs together by a; its head is the one without. */
     kvi_jinja_args args;
-    if (++in->ctx->depth > KVI_JINJA_MAX_DEPTH) kvi_jinja_fail(in->ctx, "RecursionError: more than %u levels", KVI_JINJA_MAX_DEPTH);
+    if (++in->ctx->depth > KVI_JINJA_MAX_DEPTH)
+        kvi_jinja_fail(in->ctx, "RecursionError: more than %u levels", KVI_JINJA_MAX_DEPTH);
     if (node->a && !in->ctx->failed)
-        input = node->a->kind == KVI_JINJA_N_FILTER ? kvi_jinja_eval_filter(in, node->a, input) : kvi_jinja_eval(in, node->a);
+        input = node->a->kind == KVI_JINJA_N_FILTER ? kvi_jinja_eval_filter(in, node->a, input)
+                                                    : kvi_jinja_eval(in, node->a);
     in->ctx->depth--;
     if (in->ctx->failed) return input;
     kvi_jinja_eval_args(in, node->list, &args);
@@ -190,7 +194,8 @@ kvi_jinja_value kvi_jinja_eval(kvi_jinja_interp *in, const kvi_jinja_node *node)
 {
     kvi_jinja_ctx *ctx = in->ctx;
     if (!kvi_jinja_charge(ctx, 1)) return kvi_jinja_undefined(NULL);
-    if (++ctx->depth > KVI_JINJA_MAX_DEPTH) kvi_jinja_fail(ctx, "RecursionError: more than %u levels", KVI_JINJA_MAX_DEPTH);
+    if (++ctx->depth > KVI_JINJA_MAX_DEPTH)
+        kvi_jinja_fail(ctx, "RecursionError: more than %u levels", KVI_JINJA_MAX_DEPTH);
     kvi_jinja_value value = ctx->failed ? kvi_jinja_undefined(NULL) : eval_kind(in, node);
     ctx->depth--;
     return value;

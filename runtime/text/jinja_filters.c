@@ -1,5 +1,5 @@
-/* jinja_filters.c - filters on single values: text, numbers, default, tojson. An unknown filter is an error when it is reached, as in
- * Jinja2 (a template may mention it in a branch that never runs). */
+/* jinja_filters.c - filters on single values: text, numbers, default, tojson. An unknown filter is an error when it is
+ * reached, as in Jinja2 (a template may mention it in a branch that never runs). */
 #include "../base/json.h"
 #include "jinja_eval.h"
 
@@ -7,11 +7,11 @@
 #include <string.h>
 
 #define FILTER(name) static kvi_jinja_value name(kvi_jinja_interp *in, kvi_jinja_value x, const kvi_jinja_args *args)
-#define BIND(what, n, ...)                                                     \
-    static const char *const names[] = {__VA_ARGS__};                          \
-    kvi_jinja_value v[n];                                                      \
+#define BIND(what, n, ...)                                                                                             \
+    static const char *const names[] = {__VA_ARGS__};                                                                  \
+    kvi_jinja_value v[n];                                                                                              \
     if (!kvi_jinja_bind(in->ctx, what, args, names, n, v)) return v[0]
-#define NO_ARGUMENTS(what) \
+#define NO_ARGUMENTS(what)                                                                                             \
     if (args->n || args->n_keys) return kvi_jinja_fail(in->ctx, "TypeError: %s takes no arguments", what)
 
 FILTER(filter_safe)
@@ -30,7 +30,8 @@ FILTER(filter_string)
     return kvi_jinja_str_of(in->ctx, x);
 }
 
-static kvi_jinja_value cased(kvi_jinja_interp *in, kvi_jinja_value x, const kvi_jinja_args *args, const char *what, kvi_jinja_case mode)
+static kvi_jinja_value cased(kvi_jinja_interp *in, kvi_jinja_value x, const kvi_jinja_args *args, const char *what,
+                             kvi_jinja_case mode)
 {
     NO_ARGUMENTS(what);
     x = kvi_jinja_str_of(in->ctx, x);
@@ -52,8 +53,10 @@ FILTER(filter_replace)
 {
     BIND("replace", 3, "old", "new", "count");
     int64_t count = -1;
-    if (kvi_jinja_absent(v[0]) || kvi_jinja_absent(v[1])) return kvi_jinja_fail(in->ctx, "TypeError: replace needs old and new");
-    if (!kvi_jinja_absent(v[2]) && v[2].type != KVI_JINJA_NONE && !kvi_jinja_want_int(in->ctx, v[2], "replace", &count)) return v[2];
+    if (kvi_jinja_absent(v[0]) || kvi_jinja_absent(v[1]))
+        return kvi_jinja_fail(in->ctx, "TypeError: replace needs old and new");
+    if (!kvi_jinja_absent(v[2]) && v[2].type != KVI_JINJA_NONE && !kvi_jinja_want_int(in->ctx, v[2], "replace", &count))
+        return v[2];
     kvi_jinja_value s = kvi_jinja_as_markup(in->ctx, kvi_jinja_str_of(in->ctx, x), false);
     kvi_jinja_value from = kvi_jinja_str_of(in->ctx, v[0]), to = kvi_jinja_str_of(in->ctx, v[1]);
     return in->ctx->failed ? s : kvi_jinja_replace(in->ctx, s.u.s, from.u.s, to.u.s, count);
@@ -83,7 +86,8 @@ FILTER(filter_default)
     return kvi_jinja_absent(v[0]) ? kvi_jinja_str_static(in->ctx, "") : v[0];
 }
 
-/* ------------------------------------------------------------------------------------------------------- numbers --- */
+/* ------------------------------------------------------------------------------------------------------- numbers
+ * --- */
 /* Python's int(text) and float(text): surrounding whitespace, a sign, underscores between digits. */
 static bool clean_number(const kvi_jinja_str *s, char *dst, size_t cap, size_t *len, bool *negative)
 {
@@ -95,7 +99,9 @@ static bool clean_number(const kvi_jinja_str *s, char *dst, size_t cap, size_t *
     *len = 0;
     for (size_t i = from; i < to; i++) {
         char c = s->data[i];
-        if (c == '_' && i > from && i + 1 < to && s->data[i - 1] >= '0' && s->data[i - 1] <= '9' && s->data[i + 1] >= '0' && s->data[i + 1] <= '9') continue;
+        if (c == '_' && i > from && i + 1 < to && s->data[i - 1] >= '0' && s->data[i - 1] <= '9' &&
+            s->data[i + 1] >= '0' && s->data[i + 1] <= '9')
+            continue;
         if (*len + 1 >= cap) return false;
         dst[(*len)++] = c;
     }
@@ -113,7 +119,8 @@ static bool parse_float(const kvi_jinja_str *s, double *out)
     while (from + 1 < len && text[from] == '0' && text[from + 1] >= '0' && text[from + 1] <= '9') from++;
     /* ".5" and "5." are numbers to Python, not to JSON. */
     for (size_t i = from; i < len; i++) {
-        bool before = i > from && text[i - 1] >= '0' && text[i - 1] <= '9', after = i + 1 < len && text[i + 1] >= '0' && text[i + 1] <= '9';
+        bool before = i > from && text[i - 1] >= '0' && text[i - 1] <= '9',
+             after = i + 1 < len && text[i + 1] >= '0' && text[i + 1] <= '9';
         if (text[i] == '.' && !before && !after) return false;
         if (text[i] == '.' && !before) padded[n++] = '0';
         padded[n++] = text[i];
@@ -136,7 +143,9 @@ static bool parse_int(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, int64_t base, 
     *out = 0;
     bool overflow = false;
     for (; i < len; i++) {
-        int64_t d = text[i] >= '0' && text[i] <= '9' ? text[i] - '0' : (text[i] | 0x20) >= 'a' && (text[i] | 0x20) <= 'z' ? (text[i] | 0x20) - 'a' + 10 : 99;
+        int64_t d = text[i] >= '0' && text[i] <= '9'                     ? text[i] - '0'
+                    : (text[i] | 0x20) >= 'a' && (text[i] | 0x20) <= 'z' ? (text[i] | 0x20) - 'a' + 10
+                                                                         : 99;
         if (d >= base) return false;
         overflow = overflow || __builtin_mul_overflow(*out, base, out) || __builtin_sub_overflow(*out, d, out);
     }
@@ -212,14 +221,17 @@ FILTER(filter_round)
         if (i == 3) return kvi_jinja_fail(in->ctx, "FilterArgumentError: method must be common, ceil or floor");
         method = known[i];
     }
-    if (places < 0 || places > 15) return kvi_jinja_fail(in->ctx, "round: a precision of %lld is not supported", (long long)places);
+    if (places < 0 || places > 15)
+        return kvi_jinja_fail(in->ctx, "round: a precision of %lld is not supported", (long long)places);
     bool common = strcmp(method, "common") == 0;
     if (x.type == KVI_JINJA_INT || x.type == KVI_JINJA_BOOL) {
         int64_t i = x.type == KVI_JINJA_INT ? x.u.i : x.u.b;
         return common ? kvi_jinja_int(i) : kvi_jinja_float((double)i);
     }
-    if (x.type != KVI_JINJA_FLOAT) return x.type == KVI_JINJA_UNDEFINED ? kvi_jinja_use_undefined(in->ctx, x)
-        : kvi_jinja_fail(in->ctx, "TypeError: round: '%s' is not a number", kvi_jinja_type_name(x));
+    if (x.type != KVI_JINJA_FLOAT)
+        return x.type == KVI_JINJA_UNDEFINED
+                   ? kvi_jinja_use_undefined(in->ctx, x)
+                   : kvi_jinja_fail(in->ctx, "TypeError: round: '%s' is not a number", kvi_jinja_type_name(x));
     double f = x.u.f;
     if (!common) {
         double scale = pow(10, (double)places);
@@ -233,7 +245,8 @@ FILTER(filter_round)
     return kvi_jinja_float(negative ? -f : f);
 }
 
-/* ---------------------------------------------------------------------------------------------------------- text --- */
+/* ---------------------------------------------------------------------------------------------------------- text
+ * --- */
 FILTER(filter_tojson)
 {
     BIND("tojson", 4, "ensure_ascii", "indent", "separators", "sort_keys");
@@ -248,7 +261,8 @@ FILTER(filter_tojson)
         style.indent_text = text;
     } else if (!kvi_jinja_absent(v[1]) && v[1].type != KVI_JINJA_NONE) {
         if (!kvi_jinja_want_int(in->ctx, v[1], "tojson", &indent)) return v[1];
-        if (indent > 64) return kvi_jinja_fail(in->ctx, "tojson: an indent of %lld is not supported", (long long)indent);
+        if (indent > 64)
+            return kvi_jinja_fail(in->ctx, "tojson: an indent of %lld is not supported", (long long)indent);
         style.indent = indent < 0 ? 0 : (int)indent;
     }
     if (!kvi_jinja_absent(v[2]) && v[2].type != KVI_JINJA_NONE) {
@@ -266,7 +280,8 @@ FILTER(filter_indent)
     BIND("indent", 3, "width", "first", "blank");
     kvi_jinja_ctx *ctx = in->ctx;
     int64_t width = 4;
-    bool first = !kvi_jinja_absent(v[1]) && kvi_jinja_truth(v[1]), blank = !kvi_jinja_absent(v[2]) && kvi_jinja_truth(v[2]);
+    bool first = !kvi_jinja_absent(v[1]) && kvi_jinja_truth(v[1]),
+         blank = !kvi_jinja_absent(v[2]) && kvi_jinja_truth(v[2]);
     kvi_jinja_value pad, text = kvi_jinja_str_of(ctx, x);
     if (v[0].type == KVI_JINJA_STR) pad = v[0];
     else {
@@ -289,18 +304,26 @@ FILTER(filter_indent)
 
 kvi_jinja_filter_fn kvi_jinja_find_filter(const char *name)
 {
-    static const struct { const char *name; kvi_jinja_filter_fn fn; } table[] = {
-        {"safe", filter_safe}, {"escape", filter_escape}, {"e", filter_escape}, {"string", filter_string}, {"upper", filter_upper},
-        {"lower", filter_lower}, {"title", filter_title}, {"capitalize", filter_capitalize}, {"trim", filter_trim},
-        {"replace", filter_replace}, {"length", filter_length}, {"count", filter_length}, {"default", filter_default},
-        {"d", filter_default}, {"int", filter_int}, {"float", filter_float}, {"abs", filter_abs}, {"round", filter_round},
-        {"tojson", filter_tojson}, {"indent", filter_indent}};
+    static const struct {
+        const char *name;
+        kvi_jinja_filter_fn fn;
+    } table[] = {{"safe", filter_safe},       {"escape", filter_escape},
+                 {"e", filter_escape},        {"string", filter_string},
+                 {"upper", filter_upper},     {"lower", filter_lower},
+                 {"title", filter_title},     {"capitalize", filter_capitalize},
+                 {"trim", filter_trim},       {"replace", filter_replace},
+                 {"length", filter_length},   {"count", filter_length},
+                 {"default", filter_default}, {"d", filter_default},
+                 {"int", filter_int},         {"float", filter_float},
+                 {"abs", filter_abs},         {"round", filter_round},
+                 {"tojson", filter_tojson},   {"indent", filter_indent}};
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
         if (strcmp(table[i].name, name) == 0) return table[i].fn;
     return kvi_jinja_find_seq_filter(name);
 }
 
-kvi_jinja_value kvi_jinja_apply_filter(kvi_jinja_interp *in, const char *name, kvi_jinja_value input, const kvi_jinja_args *args)
+kvi_jinja_value kvi_jinja_apply_filter(kvi_jinja_interp *in, const char *name, kvi_jinja_value input,
+                                       const kvi_jinja_args *args)
 {
     kvi_jinja_filter_fn fn = kvi_jinja_find_filter(name);
     return fn ? fn(in, input, args) : kvi_jinja_fail(in->ctx, "unknown or unsupported filter '%s'", name);

@@ -1,5 +1,6 @@
-/* jinja_json.c - JSON text to template values and back; writing as Python's json.dumps does (", " and ": ", keys in order).
- * To know: tojson loses the tag of what it writes, on purpose: its quotes come from neither template nor message. */
+/* jinja_json.c - JSON text to template values and back; writing as Python's json.dumps does (", " and ": ", keys in
+ * order). To know: tojson loses the tag of what it writes, on purpose: its quotes come from neither template nor
+ * message. */
 #include "../base/json.h"
 #include "jinja_value.h"
 #include "utf8.h"
@@ -21,7 +22,8 @@ static kvi_jinja_value read_number(kvi_jinja_ctx *ctx, kvi_json *r)
     kvi_json_skip(r);
     const char *text = r->text + start;
     size_t len = r->pos - start;
-    while (len && (*text == ' ' || *text == '\n' || *text == '\r' || *text == '\t' || *text == ',' || *text == ':')) text++, len--;
+    while (len && (*text == ' ' || *text == '\n' || *text == '\r' || *text == '\t' || *text == ',' || *text == ':'))
+        text++, len--;
     bool whole = true;
     for (size_t i = 0; i < len; i++) whole = whole && text[i] != '.' && text[i] != 'e' && text[i] != 'E';
     if (whole) {
@@ -81,7 +83,8 @@ kvi_jinja_value kvi_jinja_from_json(kvi_jinja_ctx *ctx, const char *json, size_t
     return value;
 }
 
-/* -------------------------------------------------------------------------------------------------------- writing --- */
+/* -------------------------------------------------------------------------------------------------------- writing
+ * --- */
 typedef struct writer {
     kvi_jinja_ctx *ctx;
     kvi_jinja_builder *out;
@@ -106,8 +109,14 @@ static void write_string(writer *w, const kvi_jinja_str *s)
         uint32_t cp;
         size_t n = kvi_utf8_decode(s->data + at, s->len - at, &cp);
         if (!n) n = 1, cp = 0xfffd;
-        const char *escape = cp == '"' ? "\\\"" : cp == '\\' ? "\\\\" : cp == '\n' ? "\\n" : cp == '\r' ? "\\r" : cp == '\t' ? "\\t"
-                           : cp == '\b' ? "\\b" : cp == '\f' ? "\\f" : NULL;
+        const char *escape = cp == '"'    ? "\\\""
+                             : cp == '\\' ? "\\\\"
+                             : cp == '\n' ? "\\n"
+                             : cp == '\r' ? "\\r"
+                             : cp == '\t' ? "\\t"
+                             : cp == '\b' ? "\\b"
+                             : cp == '\f' ? "\\f"
+                                          : NULL;
         if (escape || cp < 0x20 || (w->style->ensure_ascii && cp >= 0x7f)) {
             bool del = cp == 0x7f;
             put(w, s->data + from, at - from);
@@ -129,7 +138,8 @@ static void newline(writer *w)
     put(w, "\n", 1);
     for (unsigned i = 0; i < w->level && !w->ctx->failed; i++) {
         if (w->style->indent_text) put(w, w->style->indent_text, strlen(w->style->indent_text));
-        else for (int k = 0; k < w->style->indent; k++) put(w, " ", 1);
+        else
+            for (int k = 0; k < w->style->indent; k++) put(w, " ", 1);
     }
 }
 
@@ -145,16 +155,20 @@ static void write_value(writer *w, kvi_jinja_value value);
 static void write_key(writer *w, kvi_jinja_value key)
 {
     if (key.type == KVI_JINJA_STR) write_string(w, key.u.s);
-    else if (key.type == KVI_JINJA_NONE || key.type == KVI_JINJA_BOOL || key.type == KVI_JINJA_INT || key.type == KVI_JINJA_FLOAT) {
+    else if (key.type == KVI_JINJA_NONE || key.type == KVI_JINJA_BOOL || key.type == KVI_JINJA_INT ||
+             key.type == KVI_JINJA_FLOAT) {
         put(w, "\"", 1);
         write_value(w, key);
         put(w, "\"", 1);
-    } else kvi_jinja_fail(w->ctx, "TypeError: keys must be str, int, float, bool or None, not %s", kvi_jinja_type_name(key));
+    } else
+        kvi_jinja_fail(w->ctx, "TypeError: keys must be str, int, float, bool or None, not %s",
+                       kvi_jinja_type_name(key));
     if (w->style->key_separator) put(w, w->style->key_separator->data, w->style->key_separator->len);
     else put(w, ": ", 2);
 }
 
-/* Index of the i-th key in writing order. Insertion sort: dictionaries of templates are small, and each step is charged. */
+/* Index of the i-th key in writing order. Insertion sort: dictionaries of templates are small, and each step is
+ * charged. */
 static size_t *key_order(writer *w, const kvi_jinja_dict *dict)
 {
     size_t *order = kvi_jinja_alloc(w->ctx, (dict->n + 1) * sizeof *order);
@@ -214,20 +228,22 @@ static void write_value(writer *w, kvi_jinja_value value)
     if (!kvi_jinja_charge(w->ctx, 1)) return;
     if (++w->ctx->depth > 100) kvi_jinja_fail(w->ctx, "a value is nested too deeply for tojson");
     if (!w->ctx->failed) switch (value.type) {
-    case KVI_JINJA_NONE: put(w, "null", 4); break;
-    case KVI_JINJA_BOOL: put(w, value.u.b ? "true" : "false", value.u.b ? 4 : 5); break;
-    case KVI_JINJA_INT: put(w, text, kvi_jinja_int_text(value.u.i, text)); break;
-    case KVI_JINJA_FLOAT: write_float(w, value.u.f); break;
-    case KVI_JINJA_STR: write_string(w, value.u.s); break;
-    case KVI_JINJA_DICT: write_dict(w, value.u.dict); break;
-    case KVI_JINJA_SEQ:
-        if (value.u.seq->kind <= KVI_JINJA_TUPLE) {
-            write_seq(w, value.u.seq);
+        case KVI_JINJA_NONE: put(w, "null", 4); break;
+        case KVI_JINJA_BOOL: put(w, value.u.b ? "true" : "false", value.u.b ? 4 : 5); break;
+        case KVI_JINJA_INT: put(w, text, kvi_jinja_int_text(value.u.i, text)); break;
+        case KVI_JINJA_FLOAT: write_float(w, value.u.f); break;
+        case KVI_JINJA_STR: write_string(w, value.u.s); break;
+        case KVI_JINJA_DICT: write_dict(w, value.u.dict); break;
+        case KVI_JINJA_SEQ:
+            if (value.u.seq->kind <= KVI_JINJA_TUPLE) {
+                write_seq(w, value.u.seq);
+                break;
+            }
+            /* fall through */
+        default:
+            kvi_jinja_fail(w->ctx, "TypeError: Object of type %s is not JSON serializable", kvi_jinja_type_name(value));
             break;
         }
-        /* fall through */
-    default: kvi_jinja_fail(w->ctx, "TypeError: Object of type %s is not JSON serializable", kvi_jinja_type_name(value)); break;
-    }
     w->ctx->depth--;
 }
 

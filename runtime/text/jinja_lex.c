@@ -1,5 +1,5 @@
-/* jinja_lex.c - see jinja_lex.h. The rules are those of Jinja2's lexer: which whitespace goes depends on what stands before a tag on its
- * line, on the sign inside the tag, and on one newline after a block. */
+/* jinja_lex.c - see jinja_lex.h. The rules are those of Jinja2's lexer: which whitespace goes depends on what stands
+ * before a tag on its line, on the sign inside the tag, and on one newline after a block. */
 #include "../base/json.h"
 #include "jinja_lex.h"
 #include "utf8.h"
@@ -145,14 +145,17 @@ static bool begin_raw(lexer *l, size_t at)
     return true;
 }
 
-/* ------------------------------------------------------------------------------------------------ inside of a tag --- */
+/* ------------------------------------------------------------------------------------------------ inside of a tag
+ * --- */
 static uint32_t hex_value(const char *p, size_t n, bool *ok)
 {
     uint32_t v = 0;
     for (size_t i = 0; i < n; i++) {
         char c = p[i];
-        uint32_t d = c >= '0' && c <= '9' ? (uint32_t)(c - '0') : c >= 'a' && c <= 'f' ? (uint32_t)(c - 'a' + 10)
-                   : c >= 'A' && c <= 'F' ? (uint32_t)(c - 'A' + 10) : 16;
+        uint32_t d = c >= '0' && c <= '9'   ? (uint32_t)(c - '0')
+                     : c >= 'a' && c <= 'f' ? (uint32_t)(c - 'a' + 10)
+                     : c >= 'A' && c <= 'F' ? (uint32_t)(c - 'A' + 10)
+                                            : 16;
         if (d == 16) *ok = false;
         v = v << 4 | d;
     }
@@ -265,7 +268,8 @@ static size_t lex_number(lexer *l, size_t at)
         return end;
     }
     for (size_t i = 0; i < n; i++)
-        if (__builtin_mul_overflow(token->i, 10, &token->i) || __builtin_add_overflow(token->i, text[i] - '0', &token->i)) {
+        if (__builtin_mul_overflow(token->i, 10, &token->i) ||
+            __builtin_add_overflow(token->i, text[i] - '0', &token->i)) {
             kvi_jinja_fail(l->ctx, "an integer does not fit 64 bits");
             break;
         }
@@ -274,7 +278,8 @@ static size_t lex_number(lexer *l, size_t at)
 
 static bool is_name_byte(char c, bool first)
 {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || (unsigned char)c >= 0x80 || (!first && is_digit(c));
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || (unsigned char)c >= 0x80 ||
+           (!first && is_digit(c));
 }
 
 static size_t lex_operator(lexer *l, size_t at, unsigned *depth, char *stack)
@@ -285,7 +290,8 @@ static size_t lex_operator(lexer *l, size_t at, unsigned *depth, char *stack)
         if (starts(l, at, two[i])) return push(l, KVI_JINJA_T_OP, at, two[i], 2), at + 2;
     if (!c || !strchr("+-/*%~[](){}><=.:|,;", c)) {
         locate(l, at);
-        kvi_jinja_fail(l->ctx, "TemplateSyntaxError: unexpected char '%.*s'", (int)((unsigned char)c < 0x80), l->s + at);
+        kvi_jinja_fail(l->ctx, "TemplateSyntaxError: unexpected char '%.*s'", (int)((unsigned char)c < 0x80),
+                       l->s + at);
         return l->len;
     }
     if (c == '(' || c == '[' || c == '{') {
@@ -296,7 +302,8 @@ static size_t lex_operator(lexer *l, size_t at, unsigned *depth, char *stack)
     if (c == ')' || c == ']' || c == '}') {
         if (!*depth) return kvi_jinja_fail(l->ctx, "TemplateSyntaxError: unexpected '%c'", c), l->len;
         if (stack[--*depth] != c)
-            return kvi_jinja_fail(l->ctx, "TemplateSyntaxError: unexpected '%c', expected '%c'", c, stack[*depth]), l->len;
+            return kvi_jinja_fail(l->ctx, "TemplateSyntaxError: unexpected '%c', expected '%c'", c, stack[*depth]),
+                   l->len;
     }
     return at + 1;
 }
@@ -351,7 +358,9 @@ bool kvi_jinja_lex(kvi_jinja_ctx *ctx, const char *source, size_t len, kvi_jinja
     normalize(&l, source, len);
     while (!ctx->failed && l.at < l.len) {
         size_t tag = l.at;
-        while (tag + 1 < l.len && !(l.s[tag] == '{' && (l.s[tag + 1] == '{' || l.s[tag + 1] == '%' || l.s[tag + 1] == '#'))) tag++;
+        while (tag + 1 < l.len &&
+               !(l.s[tag] == '{' && (l.s[tag + 1] == '{' || l.s[tag + 1] == '%' || l.s[tag + 1] == '#')))
+            tag++;
         if (tag + 1 >= l.len) {
             push(&l, KVI_JINJA_T_DATA, l.at, l.s + l.at, l.len - l.at);
             break;

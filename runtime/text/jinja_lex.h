@@ -1,12 +1,20 @@
-/* jinja_lex.h - a template's text as tokens, whitespace control already applied (trim_blocks and lstrip_blocks are on, as Hugging
- * Face sets them). Refuses: unclosed tags, unknown characters. To know: the token list is made whole before parsing starts. */
+/* jinja_lex.h - a template's text as tokens, whitespace control already applied (trim_blocks and lstrip_blocks are on,
+ * as Hugging Face sets them). Refuses: unclosed tags, unknown characters. To know: the token list is made whole before
+ * parsing starts. */
 #ifndef KVI_JINJA_LEX_H
 #define KVI_JINJA_LEX_H
 #include "jinja_value.h"
 
 typedef enum kvi_jinja_token_type {
-    KVI_JINJA_T_DATA, KVI_JINJA_T_BLOCK_BEGIN, KVI_JINJA_T_BLOCK_END, KVI_JINJA_T_PRINT_BEGIN, KVI_JINJA_T_PRINT_END,
-    KVI_JINJA_T_NAME, KVI_JINJA_T_STRING, KVI_JINJA_T_INT, KVI_JINJA_T_FLOAT,
+    KVI_JINJA_T_DATA,
+    KVI_JINJA_T_BLOCK_BEGIN,
+    KVI_JINJA_T_BLOCK_END,
+    KVI_JINJA_T_PRINT_BEGIN,
+    KVI_JINJA_T_PRINT_END,
+    KVI_JINJA_T_NAME,
+    KVI_JINJA_T_STRING,
+    KVI_JINJA_T_INT,
+    KVI_JINJA_T_FLOAT,
     KVI_JINJA_T_OP, /* text holds it: "==", "|", ... */
     KVI_JINJA_T_END
 } kvi_jinja_token_type;

@@ -1,4 +1,5 @@
-/* jinja_meaning.c - truth, equality, order, membership, str() and repr() of template values, as Python defines them. */
+/* jinja_meaning.c - truth, equality, order, membership, str() and repr() of template values, as Python defines
+ * them. */
 #include "jinja_value.h"
 #include "utf8.h"
 
@@ -96,7 +97,8 @@ static bool equal_at(kvi_jinja_ctx *ctx, kvi_jinja_value a, kvi_jinja_value b, u
         return a.u.s->len == b.u.s->len && memcmp(a.u.s->data, b.u.s->data, a.u.s->len) == 0;
     case KVI_JINJA_SEQ:
         if (a.u.seq == b.u.seq) return true;
-        if (a.u.seq->kind != b.u.seq->kind || a.u.seq->kind == KVI_JINJA_ITERATOR || a.u.seq->kind == KVI_JINJA_VALUES) return false;
+        if (a.u.seq->kind != b.u.seq->kind || a.u.seq->kind == KVI_JINJA_ITERATOR || a.u.seq->kind == KVI_JINJA_VALUES)
+            return false;
         if (a.u.seq->n != b.u.seq->n) return false;
         for (size_t i = 0; i < a.u.seq->n; i++)
             if (!equal_at(ctx, a.u.seq->items[i], b.u.seq->items[i], depth + 1)) return false;
@@ -128,7 +130,8 @@ int kvi_jinja_order(kvi_jinja_ctx *ctx, kvi_jinja_value a, kvi_jinja_value b, co
         int c = n ? memcmp(a.u.s->data, b.u.s->data, n) : 0; /* UTF-8 sorts as code points do */
         return c ? (c > 0 ? 1 : -1) : (a.u.s->len > b.u.s->len) - (a.u.s->len < b.u.s->len);
     }
-    if (a.type == KVI_JINJA_SEQ && b.type == KVI_JINJA_SEQ && a.u.seq->kind == b.u.seq->kind && a.u.seq->kind <= KVI_JINJA_TUPLE) {
+    if (a.type == KVI_JINJA_SEQ && b.type == KVI_JINJA_SEQ && a.u.seq->kind == b.u.seq->kind &&
+        a.u.seq->kind <= KVI_JINJA_TUPLE) {
         const kvi_jinja_seq *x = a.u.seq, *y = b.u.seq;
         if (++ctx->depth > MAX_NESTING) kvi_jinja_fail(ctx, "values are nested too deeply to compare");
         int c = 0;
@@ -162,7 +165,8 @@ bool kvi_jinja_contains(kvi_jinja_ctx *ctx, kvi_jinja_value item, kvi_jinja_valu
 {
     if (container.type == KVI_JINJA_STR) {
         if (item.type == KVI_JINJA_STR) return find_bytes(ctx, container.u.s, item.u.s);
-        kvi_jinja_fail(ctx, "TypeError: 'in <string>' requires string as left operand, not %s", kvi_jinja_type_name(item));
+        kvi_jinja_fail(ctx, "TypeError: 'in <string>' requires string as left operand, not %s",
+                       kvi_jinja_type_name(item));
         return false;
     }
     if (container.type == KVI_JINJA_DICT) return kvi_jinja_dict_find(ctx, container.u.dict, item) != NULL;
@@ -177,13 +181,20 @@ bool kvi_jinja_contains(kvi_jinja_ctx *ctx, kvi_jinja_value item, kvi_jinja_valu
     return false;
 }
 
-/* ----------------------------------------------------------------------------------------------------------- text --- */
+/* ----------------------------------------------------------------------------------------------------------- text
+ * --- */
 static bool is_printable(uint32_t cp)
 {
     if (cp == ' ') return true;
     switch (utf8proc_category((utf8proc_int32_t)cp)) {
-    case UTF8PROC_CATEGORY_CC: case UTF8PROC_CATEGORY_CF: case UTF8PROC_CATEGORY_CS: case UTF8PROC_CATEGORY_CO:
-    case UTF8PROC_CATEGORY_CN: case UTF8PROC_CATEGORY_ZL: case UTF8PROC_CATEGORY_ZP: case UTF8PROC_CATEGORY_ZS: return false;
+    case UTF8PROC_CATEGORY_CC:
+    case UTF8PROC_CATEGORY_CF:
+    case UTF8PROC_CATEGORY_CS:
+    case UTF8PROC_CATEGORY_CO:
+    case UTF8PROC_CATEGORY_CN:
+    case UTF8PROC_CATEGORY_ZL:
+    case UTF8PROC_CATEGORY_ZP:
+    case UTF8PROC_CATEGORY_ZS: return false;
     default: return true;
     }
 }
@@ -273,21 +284,23 @@ void kvi_jinja_add_repr(kvi_jinja_ctx *ctx, kvi_jinja_builder *b, kvi_jinja_valu
     if (!kvi_jinja_charge(ctx, 1)) return;
     if (++ctx->depth > MAX_NESTING) kvi_jinja_fail(ctx, "a value is nested too deeply to print");
     if (!ctx->failed) switch (value.type) {
-    case KVI_JINJA_UNDEFINED: add_text(ctx, b, "Undefined"); break;
-    case KVI_JINJA_NONE: add_text(ctx, b, "None"); break;
-    case KVI_JINJA_BOOL: add_text(ctx, b, value.u.b ? "True" : "False"); break;
-    case KVI_JINJA_INT: kvi_jinja_add(ctx, b, number, kvi_jinja_int_text(value.u.i, number), KVI_JINJA_TEXT); break;
-    case KVI_JINJA_FLOAT: kvi_jinja_add(ctx, b, number, kvi_jinja_float_repr(value.u.f, number), KVI_JINJA_TEXT); break;
-    case KVI_JINJA_STR: repr_str(ctx, b, value.u.s); break;
-    case KVI_JINJA_SEQ: repr_seq(ctx, b, value.u.seq); break;
-    case KVI_JINJA_DICT: repr_dict(ctx, b, value.u.dict); break;
-    case KVI_JINJA_NAMESPACE:
-        add_text(ctx, b, "<Namespace ");
-        repr_dict(ctx, b, value.u.dict);
-        add_text(ctx, b, ">");
-        break;
-    default: kvi_jinja_fail(ctx, "a %s is printed, which has no useful text", kvi_jinja_type_name(value)); break;
-    }
+        case KVI_JINJA_UNDEFINED: add_text(ctx, b, "Undefined"); break;
+        case KVI_JINJA_NONE: add_text(ctx, b, "None"); break;
+        case KVI_JINJA_BOOL: add_text(ctx, b, value.u.b ? "True" : "False"); break;
+        case KVI_JINJA_INT: kvi_jinja_add(ctx, b, number, kvi_jinja_int_text(value.u.i, number), KVI_JINJA_TEXT); break;
+        case KVI_JINJA_FLOAT:
+            kvi_jinja_add(ctx, b, number, kvi_jinja_float_repr(value.u.f, number), KVI_JINJA_TEXT);
+            break;
+        case KVI_JINJA_STR: repr_str(ctx, b, value.u.s); break;
+        case KVI_JINJA_SEQ: repr_seq(ctx, b, value.u.seq); break;
+        case KVI_JINJA_DICT: repr_dict(ctx, b, value.u.dict); break;
+        case KVI_JINJA_NAMESPACE:
+            add_text(ctx, b, "<Namespace ");
+            repr_dict(ctx, b, value.u.dict);
+            add_text(ctx, b, ">");
+            break;
+        default: kvi_jinja_fail(ctx, "a %s is printed, which has no useful text", kvi_jinja_type_name(value)); break;
+        }
     ctx->depth--;
 }
 

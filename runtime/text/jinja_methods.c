@@ -11,7 +11,9 @@ static kvi_jinja_value self_value(const kvi_jinja_str *s) { return (kvi_jinja_va
 static bool want_str(kvi_jinja_ctx *ctx, kvi_jinja_value v, const kvi_jinja_str **out)
 {
     if (v.type == KVI_JINJA_STR) *out = v.u.s;
-    else kvi_jinja_fail(ctx, "TypeError: a string method needs str, not %s", kvi_jinja_absent(v) ? "nothing" : kvi_jinja_type_name(v));
+    else
+        kvi_jinja_fail(ctx, "TypeError: a string method needs str, not %s",
+                       kvi_jinja_absent(v) ? "nothing" : kvi_jinja_type_name(v));
     return v.type == KVI_JINJA_STR;
 }
 
@@ -63,8 +65,14 @@ static kvi_jinja_value has_affix(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, con
         if (!want_str(ctx, v[0].u.seq->items[i], &part) || affix(s, part, end)) return kvi_jinja_bool(true);
     return kvi_jinja_bool(false);
 }
-static kvi_jinja_value do_startswith(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, const kvi_jinja_value *v) { return has_affix(ctx, s, v, false); }
-static kvi_jinja_value do_endswith(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, const kvi_jinja_value *v) { return has_affix(ctx, s, v, true); }
+static kvi_jinja_value do_startswith(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, const kvi_jinja_value *v)
+{
+    return has_affix(ctx, s, v, false);
+}
+static kvi_jinja_value do_endswith(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, const kvi_jinja_value *v)
+{
+    return has_affix(ctx, s, v, true);
+}
 
 static kvi_jinja_value remove_affix(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, kvi_jinja_value v, bool end)
 {
@@ -73,8 +81,14 @@ static kvi_jinja_value remove_affix(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, 
     if (!affix(s, part, end)) return self_value(s);
     return kvi_jinja_slice_bytes(ctx, s, end ? 0 : part->len, end ? s->len - part->len : s->len);
 }
-static kvi_jinja_value do_removeprefix(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, const kvi_jinja_value *v) { return remove_affix(ctx, s, v[0], false); }
-static kvi_jinja_value do_removesuffix(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, const kvi_jinja_value *v) { return remove_affix(ctx, s, v[0], true); }
+static kvi_jinja_value do_removeprefix(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, const kvi_jinja_value *v)
+{
+    return remove_affix(ctx, s, v[0], false);
+}
+static kvi_jinja_value do_removesuffix(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, const kvi_jinja_value *v)
+{
+    return remove_affix(ctx, s, v[0], true);
+}
 
 static kvi_jinja_value do_replace(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, const kvi_jinja_value *v)
 {
@@ -123,9 +137,18 @@ static kvi_jinja_value find(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, const kv
     int64_t at = find_in(ctx, s, part, last, &count);
     return must && at < 0 ? kvi_jinja_fail(ctx, "ValueError: substring not found") : kvi_jinja_int(at);
 }
-static kvi_jinja_value do_find(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, const kvi_jinja_value *v) { return find(ctx, s, v, false, false); }
-static kvi_jinja_value do_rfind(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, const kvi_jinja_value *v) { return find(ctx, s, v, true, false); }
-static kvi_jinja_value do_index(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, const kvi_jinja_value *v) { return find(ctx, s, v, false, true); }
+static kvi_jinja_value do_find(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, const kvi_jinja_value *v)
+{
+    return find(ctx, s, v, false, false);
+}
+static kvi_jinja_value do_rfind(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, const kvi_jinja_value *v)
+{
+    return find(ctx, s, v, true, false);
+}
+static kvi_jinja_value do_index(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, const kvi_jinja_value *v)
+{
+    return find(ctx, s, v, false, true);
+}
 static kvi_jinja_value do_count(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, const kvi_jinja_value *v)
 {
     const kvi_jinja_str *part;
@@ -134,7 +157,8 @@ static kvi_jinja_value do_count(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, cons
     return kvi_jinja_int(count);
 }
 
-/* ---------------------------------------------------------------------------------------------------------- split --- */
+/* ---------------------------------------------------------------------------------------------------------- split
+ * --- */
 static void push_part(kvi_jinja_ctx *ctx, kvi_jinja_seq *out, const kvi_jinja_str *s, size_t from, size_t to)
 {
     kvi_jinja_seq_push(ctx, out, kvi_jinja_slice_bytes(ctx, s, from, to));
@@ -165,7 +189,8 @@ static void split_spaces(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, int64_t max
     }
 }
 
-static void split_on(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, const kvi_jinja_str *separator, int64_t max, kvi_jinja_seq *out)
+static void split_on(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, const kvi_jinja_str *separator, int64_t max,
+                     kvi_jinja_seq *out)
 {
     size_t from = 0;
     for (size_t at = 0; max != 0 && at + separator->len <= s->len && !ctx->failed;) {
@@ -181,7 +206,8 @@ static void split_on(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, const kvi_jinja
     push_part(ctx, out, s, from, s->len);
 }
 
-static void rsplit_on(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, const kvi_jinja_str *separator, int64_t max, kvi_jinja_seq *out)
+static void rsplit_on(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, const kvi_jinja_str *separator, int64_t max,
+                      kvi_jinja_seq *out)
 {
     size_t to = s->len;
     for (size_t at = s->len; max != 0 && at >= separator->len && !ctx->failed;) {
@@ -221,8 +247,14 @@ static kvi_jinja_value split(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, const k
     }
     return kvi_jinja_seq_value(out);
 }
-static kvi_jinja_value do_split(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, const kvi_jinja_value *v) { return split(ctx, s, v, false); }
-static kvi_jinja_value do_rsplit(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, const kvi_jinja_value *v) { return split(ctx, s, v, true); }
+static kvi_jinja_value do_split(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, const kvi_jinja_value *v)
+{
+    return split(ctx, s, v, false);
+}
+static kvi_jinja_value do_rsplit(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, const kvi_jinja_value *v)
+{
+    return split(ctx, s, v, true);
+}
 
 /* ASCII answers only: what templates ask about digits and letters. */
 static kvi_jinja_value ascii_class(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, int kind)
@@ -233,17 +265,45 @@ static kvi_jinja_value ascii_class(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, i
         if ((unsigned char)c >= 0x80) return kvi_jinja_fail(ctx, "is...() methods beyond ASCII are not supported");
         bool digit = c >= '0' && c <= '9', lower = c >= 'a' && c <= 'z', upper = c >= 'A' && c <= 'Z';
         cased = cased || (kind == 'l' ? lower : upper);
-        all = all && (kind == 'd' ? digit : kind == 'a' ? lower || upper : kind == 'n' ? digit || lower || upper : kind == 's'
-                      ? kvi_jinja_is_space((unsigned char)c) : kind == 'l' ? !upper : !lower);
+        all = all && (kind == 'd'   ? digit
+                      : kind == 'a' ? lower || upper
+                      : kind == 'n' ? digit || lower || upper
+                      : kind == 's' ? kvi_jinja_is_space((unsigned char)c)
+                      : kind == 'l' ? !upper
+                                    : !lower);
     }
     return kvi_jinja_bool(all && (cased || (kind != 'l' && kind != 'u')));
 }
-static kvi_jinja_value do_isdigit(kvi_jinja_ctx *c, const kvi_jinja_str *s, const kvi_jinja_value *v) { (void)v; return ascii_class(c, s, 'd'); }
-static kvi_jinja_value do_isalpha(kvi_jinja_ctx *c, const kvi_jinja_str *s, const kvi_jinja_value *v) { (void)v; return ascii_class(c, s, 'a'); }
-static kvi_jinja_value do_isalnum(kvi_jinja_ctx *c, const kvi_jinja_str *s, const kvi_jinja_value *v) { (void)v; return ascii_class(c, s, 'n'); }
-static kvi_jinja_value do_isspace(kvi_jinja_ctx *c, const kvi_jinja_str *s, const kvi_jinja_value *v) { (void)v; return ascii_class(c, s, 's'); }
-static kvi_jinja_value do_islower(kvi_jinja_ctx *c, const kvi_jinja_str *s, const kvi_jinja_value *v) { (void)v; return ascii_class(c, s, 'l'); }
-static kvi_jinja_value do_isupper(kvi_jinja_ctx *c, const kvi_jinja_str *s, const kvi_jinja_value *v) { (void)v; return ascii_class(c, s, 'u'); }
+static kvi_jinja_value do_isdigit(kvi_jinja_ctx *c, const kvi_jinja_str *s, const kvi_jinja_value *v)
+{
+    (void)v;
+    return ascii_class(c, s, 'd');
+}
+static kvi_jinja_value do_isalpha(kvi_jinja_ctx *c, const kvi_jinja_str *s, const kvi_jinja_value *v)
+{
+    (void)v;
+    return ascii_class(c, s, 'a');
+}
+static kvi_jinja_value do_isalnum(kvi_jinja_ctx *c, const kvi_jinja_str *s, const kvi_jinja_value *v)
+{
+    (void)v;
+    return ascii_class(c, s, 'n');
+}
+static kvi_jinja_value do_isspace(kvi_jinja_ctx *c, const kvi_jinja_str *s, const kvi_jinja_value *v)
+{
+    (void)v;
+    return ascii_class(c, s, 's');
+}
+static kvi_jinja_value do_islower(kvi_jinja_ctx *c, const kvi_jinja_str *s, const kvi_jinja_value *v)
+{
+    (void)v;
+    return ascii_class(c, s, 'l');
+}
+static kvi_jinja_value do_isupper(kvi_jinja_ctx *c, const kvi_jinja_str *s, const kvi_jinja_value *v)
+{
+    (void)v;
+    return ascii_class(c, s, 'u');
+}
 
 static kvi_jinja_value do_splitlines(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, const kvi_jinja_value *v)
 {
@@ -253,7 +313,8 @@ static kvi_jinja_value do_splitlines(kvi_jinja_ctx *ctx, const kvi_jinja_str *s,
     for (size_t at = 0; out && at < s->len && kvi_jinja_charge(ctx, 1); at++) {
         uint32_t cp = (unsigned char)s->data[at];
         size_t n = kvi_utf8_decode(s->data + at, s->len - at, &cp);
-        bool ends = (cp >= 0x0a && cp <= 0x0d) || (cp >= 0x1c && cp <= 0x1e) || cp == 0x85 || cp == 0x2028 || cp == 0x2029;
+        bool ends =
+            (cp >= 0x0a && cp <= 0x0d) || (cp >= 0x1c && cp <= 0x1e) || cp == 0x85 || cp == 0x2028 || cp == 0x2029;
         if (!n || !ends) continue;
         push_part(ctx, out, s, from, at);
         if (cp == '\r' && at + 1 < s->len && s->data[at + 1] == '\n') n = 2;
@@ -264,22 +325,46 @@ static kvi_jinja_value do_splitlines(kvi_jinja_ctx *ctx, const kvi_jinja_str *s,
     return kvi_jinja_seq_value(out);
 }
 
-kvi_jinja_value kvi_jinja_str_method(kvi_jinja_interp *in, const kvi_jinja_str *s, const char *name, const kvi_jinja_args *args)
+kvi_jinja_value kvi_jinja_str_method(kvi_jinja_interp *in, const kvi_jinja_str *s, const char *name,
+                                     const kvi_jinja_args *args)
 {
     static const char *const none[] = {"", "", ""}, *const split_names[] = {"sep", "maxsplit"};
-    static const struct { const char *name; str_fn fn; size_t n; const char *const *names; } table[] = {
-        {"strip", do_strip, 1, none}, {"lstrip", do_lstrip, 1, none}, {"rstrip", do_rstrip, 1, none}, {"upper", do_upper, 0, none},
-        {"lower", do_lower, 0, none}, {"title", do_title, 0, none}, {"capitalize", do_capitalize, 0, none},
-        {"startswith", do_startswith, 2, none}, {"endswith", do_endswith, 2, none}, {"removeprefix", do_removeprefix, 1, none},
-        {"removesuffix", do_removesuffix, 1, none}, {"replace", do_replace, 3, none}, {"join", do_join, 1, none},
-        {"find", do_find, 2, none}, {"rfind", do_rfind, 2, none}, {"index", do_index, 2, none}, {"count", do_count, 1, none},
-        {"split", do_split, 2, split_names}, {"rsplit", do_rsplit, 2, split_names}, {"splitlines", do_splitlines, 1, none},
-        {"isdigit", do_isdigit, 0, none}, {"isalpha", do_isalpha, 0, none}, {"isalnum", do_isalnum, 0, none},
-        {"isspace", do_isspace, 0, none}, {"islower", do_islower, 0, none}, {"isupper", do_isupper, 0, none}};
+    static const struct {
+        const char *name;
+        str_fn fn;
+        size_t n;
+        const char *const *names;
+    } table[] = {{"strip", do_strip, 1, none},
+                 {"lstrip", do_lstrip, 1, none},
+                 {"rstrip", do_rstrip, 1, none},
+                 {"upper", do_upper, 0, none},
+                 {"lower", do_lower, 0, none},
+                 {"title", do_title, 0, none},
+                 {"capitalize", do_capitalize, 0, none},
+                 {"startswith", do_startswith, 2, none},
+                 {"endswith", do_endswith, 2, none},
+                 {"removeprefix", do_removeprefix, 1, none},
+                 {"removesuffix", do_removesuffix, 1, none},
+                 {"replace", do_replace, 3, none},
+                 {"join", do_join, 1, none},
+                 {"find", do_find, 2, none},
+                 {"rfind", do_rfind, 2, none},
+                 {"index", do_index, 2, none},
+                 {"count", do_count, 1, none},
+                 {"split", do_split, 2, split_names},
+                 {"rsplit", do_rsplit, 2, split_names},
+                 {"splitlines", do_splitlines, 1, none},
+                 {"isdigit", do_isdigit, 0, none},
+                 {"isalpha", do_isalpha, 0, none},
+                 {"isalnum", do_isalnum, 0, none},
+                 {"isspace", do_isspace, 0, none},
+                 {"islower", do_islower, 0, none},
+                 {"isupper", do_isupper, 0, none}};
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
         if (strcmp(table[i].name, name) != 0) continue;
         kvi_jinja_value v[3];
-        return kvi_jinja_bind(in->ctx, name, args, table[i].names, table[i].n, v) ? table[i].fn(in->ctx, s, v) : kvi_jinja_undefined(NULL);
+        return kvi_jinja_bind(in->ctx, name, args, table[i].names, table[i].n, v) ? table[i].fn(in->ctx, s, v)
+                                                                                  : kvi_jinja_undefined(NULL);
     }
     return kvi_jinja_fail(in->ctx, "method str.%s is not supported", name);
 }

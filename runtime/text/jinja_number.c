@@ -1,5 +1,5 @@
-/* jinja_number.c - numbers as text without the locale: Python's repr of floats, fixed digits, integers.
- * To know: a double is expanded exactly in base 10^9, then rounded; the shortest text is found by trying 1..17 digits and reading
+/* jinja_number.c - numbers as text without the locale: Python's repr of floats, fixed digits, integers. To know: a
+ * double is expanded exactly in base 10^9, then rounded; the shortest text is found by trying 1..17 digits and reading
  * each back. Slow beside the famous algorithms, short, and templates print few floats. */
 #include "../base/json.h"
 #include "jinja_value.h"

@@ -1,9 +1,11 @@
-/* jinja_parse.c - statements of a template. Refuses, by name: extends, include, import, block, do, autoescape, trans, recursive loops. */
+/* jinja_parse.c - statements of a template. Refuses, by name: extends, include, import, block, do, autoescape, trans,
+ * recursive loops. */
 #include "jinja_ast.h"
 
 #include <string.h>
 
-/* -------------------------------------------------------------------------------------------------------- helpers --- */
+/* -------------------------------------------------------------------------------------------------------- helpers
+ * --- */
 const char *kvi_jinja_intern(kvi_jinja_ctx *ctx, kvi_jinja_names *names, const char *text, size_t len)
 {
     uint32_t hash = 2166136261u;
@@ -59,13 +61,17 @@ bool kvi_jinja_skip_name(kvi_jinja_parser *p, const char *name)
 void kvi_jinja_unexpected(kvi_jinja_parser *p, const char *needed)
 {
     const kvi_jinja_token *t = p->token;
-    static const char *const names[] = {"text", "begin of a statement", "end of the statement", "begin of a print", "end of the print"};
+    static const char *const names[] = {"text", "begin of a statement", "end of the statement", "begin of a print",
+                                        "end of the print"};
     p->ctx->line = t->line;
     p->ctx->column = t->column;
-    if (t->type == KVI_JINJA_T_END) kvi_jinja_fail(p->ctx, "TemplateSyntaxError: unexpected end of template, need %s", needed);
+    if (t->type == KVI_JINJA_T_END)
+        kvi_jinja_fail(p->ctx, "TemplateSyntaxError: unexpected end of template, need %s", needed);
     else if (t->type <= KVI_JINJA_T_PRINT_END)
         kvi_jinja_fail(p->ctx, "TemplateSyntaxError: unexpected %s, need %s", names[t->type], needed);
-    else kvi_jinja_fail(p->ctx, "TemplateSyntaxError: unexpected '%.*s', need %s", (int)(t->len < 60 ? t->len : 60), t->text, needed);
+    else
+        kvi_jinja_fail(p->ctx, "TemplateSyntaxError: unexpected '%.*s', need %s", (int)(t->len < 60 ? t->len : 60),
+                       t->text, needed);
 }
 
 void kvi_jinja_expect_op(kvi_jinja_parser *p, const char *op)
@@ -87,7 +93,8 @@ const char *kvi_jinja_expect_name(kvi_jinja_parser *p)
     return kvi_jinja_intern(p->ctx, p->names, t->text, t->len);
 }
 
-/* ----------------------------------------------------------------------------------------------------- statements --- */
+/* ----------------------------------------------------------------------------------------------------- statements
+ * --- */
 static kvi_jinja_node *parse_body(kvi_jinja_parser *p, const char *const *ends);
 
 static void expect_block_end(kvi_jinja_parser *p)
@@ -124,7 +131,8 @@ kvi_jinja_node *kvi_jinja_parse_target(kvi_jinja_parser *p, bool with_namespace)
         } else node->name = kvi_jinja_expect_name(p);
         static const char *const words[] = {"true", "True", "false", "False", "none", "None"};
         for (size_t i = 0; i < 6 && node->name; i++)
-            if (strcmp(node->name, words[i]) == 0) kvi_jinja_fail(p->ctx, "TemplateSyntaxError: can't assign to '%s'", words[i]);
+            if (strcmp(node->name, words[i]) == 0)
+                kvi_jinja_fail(p->ctx, "TemplateSyntaxError: can't assign to '%s'", words[i]);
         if (with_namespace && !tuple && !parenthesis && kvi_jinja_skip_op(p, ".")) {
             kvi_jinja_node *attr = kvi_jinja_node_new(p, KVI_JINJA_N_ATTR);
             if (!attr) return NULL;
@@ -150,7 +158,8 @@ static void parse_for(kvi_jinja_parser *p, kvi_jinja_node *node)
     if (!kvi_jinja_skip_name(p, "in")) kvi_jinja_unexpected(p, "'in'");
     node->b = kvi_jinja_parse_tuple(p, false, "recursive");
     if (kvi_jinja_skip_name(p, "if")) node->c = kvi_jinja_parse_expr(p, true);
-    if (kvi_jinja_is_name(p, "recursive")) kvi_jinja_unexpected(p, "end of the statement (recursive loops are not supported)");
+    if (kvi_jinja_is_name(p, "recursive"))
+        kvi_jinja_unexpected(p, "end of the statement (recursive loops are not supported)");
     expect_block_end(p);
     p->loops++;
     node->list = parse_body(p, ends);
@@ -210,7 +219,8 @@ static void parse_parameters(kvi_jinja_parser *p, kvi_jinja_node *node)
         if (kvi_jinja_skip_op(p, "=")) {
             parameter->a = kvi_jinja_parse_expr(p, true);
             defaults = true;
-        } else if (defaults) kvi_jinja_fail(p->ctx, "TemplateSyntaxError: non-default argument follows default argument");
+        } else if (defaults)
+            kvi_jinja_fail(p->ctx, "TemplateSyntaxError: non-default argument follows default argument");
         *tail = parameter;
         tail = &parameter->next;
     }
@@ -258,16 +268,21 @@ static void parse_with(kvi_jinja_parser *p, kvi_jinja_node *node)
 
 static kvi_jinja_node *parse_statement(kvi_jinja_parser *p)
 {
-    static const struct { const char *name; kvi_jinja_kind kind; } words[] = {
-        {"for", KVI_JINJA_N_FOR}, {"if", KVI_JINJA_N_IF}, {"set", KVI_JINJA_N_SET}, {"macro", KVI_JINJA_N_MACRO},
-        {"call", KVI_JINJA_N_CALL_BLOCK}, {"filter", KVI_JINJA_N_FILTER_BLOCK}, {"with", KVI_JINJA_N_WITH},
-        {"generation", KVI_JINJA_N_GENERATION}, {"break", KVI_JINJA_N_BREAK}, {"continue", KVI_JINJA_N_CONTINUE}};
+    static const struct {
+        const char *name;
+        kvi_jinja_kind kind;
+    } words[] = {{"for", KVI_JINJA_N_FOR},         {"if", KVI_JINJA_N_IF},
+                 {"set", KVI_JINJA_N_SET},         {"macro", KVI_JINJA_N_MACRO},
+                 {"call", KVI_JINJA_N_CALL_BLOCK}, {"filter", KVI_JINJA_N_FILTER_BLOCK},
+                 {"with", KVI_JINJA_N_WITH},       {"generation", KVI_JINJA_N_GENERATION},
+                 {"break", KVI_JINJA_N_BREAK},     {"continue", KVI_JINJA_N_CONTINUE}};
     size_t i = 0;
     while (i < sizeof words / sizeof *words && !kvi_jinja_is_name(p, words[i].name)) i++;
     if (i == sizeof words / sizeof *words) {
         p->ctx->line = p->token->line;
         p->ctx->column = p->token->column;
-        kvi_jinja_fail(p->ctx, "unknown or unsupported tag '%.*s'", (int)(p->token->len < 60 ? p->token->len : 60), p->token->text);
+        kvi_jinja_fail(p->ctx, "unknown or unsupported tag '%.*s'", (int)(p->token->len < 60 ? p->token->len : 60),
+                       p->token->text);
         return NULL;
     }
     kvi_jinja_node *node = kvi_jinja_node_new(p, words[i].kind);
@@ -318,14 +333,16 @@ static bool at_any(const kvi_jinja_parser *p, const char *const *ends)
 static kvi_jinja_node *parse_body(kvi_jinja_parser *p, const char *const *ends)
 {
     kvi_jinja_node *first = NULL, **tail = &first;
-    if (++p->ctx->depth > KVI_JINJA_MAX_NESTING) kvi_jinja_fail(p->ctx, "more than %u levels of nesting", KVI_JINJA_MAX_NESTING);
+    if (++p->ctx->depth > KVI_JINJA_MAX_NESTING)
+        kvi_jinja_fail(p->ctx, "more than %u levels of nesting", KVI_JINJA_MAX_NESTING);
     while (!p->ctx->failed) {
         kvi_jinja_node *node = NULL;
         const kvi_jinja_token *t = p->token;
         p->ctx->line = t->line;
         p->ctx->column = t->column;
         if (t->type == KVI_JINJA_T_END) {
-            if (ends) kvi_jinja_fail(p->ctx, "TemplateSyntaxError: unexpected end of template, need {%% %s %%}", ends[0]);
+            if (ends)
+                kvi_jinja_fail(p->ctx, "TemplateSyntaxError: unexpected end of template, need {%% %s %%}", ends[0]);
             break;
         }
         if (t->type == KVI_JINJA_T_DATA) {

@@ -1,5 +1,5 @@
-/* jinja_parse_expr.c - expressions, with the precedence of Jinja2 (not quite Python's: ** binds looser than a sign, filters bind tighter
- * than everything but attributes and calls). */
+/* jinja_parse_expr.c - expressions, with the precedence of Jinja2 (not quite Python's: ** binds looser than a sign,
+ * filters bind tighter than everything but attributes and calls). */
 #include "jinja_ast.h"
 
 #include <string.h>
@@ -29,8 +29,8 @@ static kvi_jinja_node *binary(kvi_jinja_parser *p, kvi_jinja_kind kind, char op,
 static bool at_tuple_end(const kvi_jinja_parser *p, const char *end)
 {
     kvi_jinja_token_type t = p->token->type;
-    return t == KVI_JINJA_T_PRINT_END || t == KVI_JINJA_T_BLOCK_END || t == KVI_JINJA_T_END || kvi_jinja_is_op(p, ")") ||
-           (end && kvi_jinja_is_name(p, end));
+    return t == KVI_JINJA_T_PRINT_END || t == KVI_JINJA_T_BLOCK_END || t == KVI_JINJA_T_END ||
+           kvi_jinja_is_op(p, ")") || (end && kvi_jinja_is_name(p, end));
 }
 
 static kvi_jinja_node *tuple_of(kvi_jinja_parser *p, bool with_condition, const char *end, bool parentheses)
@@ -174,7 +174,8 @@ static kvi_jinja_node *parse_arguments(kvi_jinja_parser *p)
             return NULL;
         }
         kvi_jinja_node *arg;
-        if (p->token->type == KVI_JINJA_T_NAME && p->token[1].type == KVI_JINJA_T_OP && p->token[1].len == 1 && p->token[1].text[0] == '=') {
+        if (p->token->type == KVI_JINJA_T_NAME && p->token[1].type == KVI_JINJA_T_OP && p->token[1].len == 1 &&
+            p->token[1].text[0] == '=') {
             arg = kvi_jinja_node_new(p, KVI_JINJA_N_KEYWORD);
             if (!arg) return NULL;
             arg->name = kvi_jinja_expect_name(p);
@@ -263,7 +264,8 @@ static kvi_jinja_node *parse_test(kvi_jinja_parser *p, kvi_jinja_node *a)
                  t->type == KVI_JINJA_T_FLOAT || kvi_jinja_is_op(p, "[") || kvi_jinja_is_op(p, "{");
     if (kvi_jinja_is_op(p, "(")) node->list = parse_arguments(p);
     else if (value && !kvi_jinja_is_name(p, "else") && !kvi_jinja_is_name(p, "or") && !kvi_jinja_is_name(p, "and")) {
-        if (kvi_jinja_is_name(p, "is")) kvi_jinja_fail(p->ctx, "TemplateSyntaxError: You cannot chain multiple tests with is");
+        if (kvi_jinja_is_name(p, "is"))
+            kvi_jinja_fail(p->ctx, "TemplateSyntaxError: You cannot chain multiple tests with is");
         node->list = kvi_jinja_parse_postfix(p, parse_primary(p));
     }
     return negated ? binary(p, KVI_JINJA_N_NOT, 0, node) : node;
@@ -323,8 +325,11 @@ static kvi_jinja_node *parse_product(kvi_jinja_parser *p)
 {
     kvi_jinja_node *node = parse_power(p);
     while (node && !p->ctx->failed) {
-        char op = kvi_jinja_is_op(p, "*") ? '*' : kvi_jinja_is_op(p, "/") ? '/' : kvi_jinja_is_op(p, "//") ? 'F'
-                : kvi_jinja_is_op(p, "%") ? '%' : 0;
+        char op = kvi_jinja_is_op(p, "*")    ? '*'
+                  : kvi_jinja_is_op(p, "/")  ? '/'
+                  : kvi_jinja_is_op(p, "//") ? 'F'
+                  : kvi_jinja_is_op(p, "%")  ? '%'
+                                             : 0;
         if (!op) break;
         node = binary(p, KVI_JINJA_N_BINARY, op, node);
         p->token++;

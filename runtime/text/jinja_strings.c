@@ -1,5 +1,5 @@
-/* jinja_strings.c - text operations shared by string methods and filters. All keep the tags of the bytes they keep; a changed letter has the
- * tag of the letter it was. */
+/* jinja_strings.c - text operations shared by string methods and filters. All keep the tags of the bytes they keep; a
+ * changed letter has the tag of the letter it was. */
 #include "jinja_eval.h"
 #include "utf8.h"
 
@@ -51,8 +51,8 @@ kvi_jinja_value kvi_jinja_strip(kvi_jinja_ctx *ctx, kvi_jinja_value value, kvi_j
     return kvi_jinja_slice_bytes(ctx, s, from, to);
 }
 
-kvi_jinja_value kvi_jinja_replace(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, const kvi_jinja_str *from, const kvi_jinja_str *to,
-                                  int64_t count)
+kvi_jinja_value kvi_jinja_replace(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, const kvi_jinja_str *from,
+                                  const kvi_jinja_str *to, int64_t count)
 {
     kvi_jinja_builder b = {0};
     size_t start = 0, at = 0;
@@ -96,7 +96,8 @@ kvi_jinja_value kvi_jinja_change_case(kvi_jinja_ctx *ctx, const kvi_jinja_str *s
         bool raise = mode == KVI_JINJA_UPPER || (mode != KVI_JINJA_LOWER && start);
         if (raise && cp == 0xdf) kvi_jinja_add(ctx, &b, mode == KVI_JINJA_UPPER ? "SS" : "Ss", 2, tag_at(s, at));
         else if (raise) {
-            utf8proc_int32_t up = mode == KVI_JINJA_UPPER ? utf8proc_toupper((utf8proc_int32_t)cp) : utf8proc_totitle((utf8proc_int32_t)cp);
+            utf8proc_int32_t up = mode == KVI_JINJA_UPPER ? utf8proc_toupper((utf8proc_int32_t)cp)
+                                                          : utf8proc_totitle((utf8proc_int32_t)cp);
             kvi_jinja_add(ctx, &b, upper, kvi_utf8_encode(upper, (uint32_t)up), tag_at(s, at));
         } else {
             kvi_buf_clear(&lower);
@@ -104,7 +105,8 @@ kvi_jinja_value kvi_jinja_change_case(kvi_jinja_ctx *ctx, const kvi_jinja_str *s
             kvi_jinja_add(ctx, &b, lower.data, lower.len, tag_at(s, at));
         }
         at += n;
-        bool cased = utf8proc_toupper((utf8proc_int32_t)cp) != (utf8proc_int32_t)cp || utf8proc_tolower((utf8proc_int32_t)cp) != (utf8proc_int32_t)cp;
+        bool cased = utf8proc_toupper((utf8proc_int32_t)cp) != (utf8proc_int32_t)cp ||
+                     utf8proc_tolower((utf8proc_int32_t)cp) != (utf8proc_int32_t)cp;
         start = mode == KVI_JINJA_TITLE ? !cased : mode == KVI_JINJA_FILTER_TITLE ? begins_word(cp) : false;
     }
     if (lower.failed) kvi_jinja_fail(ctx, "out of memory");
@@ -113,13 +115,15 @@ kvi_jinja_value kvi_jinja_change_case(kvi_jinja_ctx *ctx, const kvi_jinja_str *s
 }
 
 /* strict: as str.join, which wants strings; the filter takes anything. */
-kvi_jinja_value kvi_jinja_join(kvi_jinja_ctx *ctx, const kvi_jinja_seq *seq, const kvi_jinja_str *separator, bool strict)
+kvi_jinja_value kvi_jinja_join(kvi_jinja_ctx *ctx, const kvi_jinja_seq *seq, const kvi_jinja_str *separator,
+                               bool strict)
 {
     kvi_jinja_builder b = {0};
     for (size_t i = 0; i < seq->n && kvi_jinja_charge(ctx, 1); i++) {
         if (i) kvi_jinja_add_str(ctx, &b, separator);
         if (strict && seq->items[i].type != KVI_JINJA_STR)
-            return kvi_jinja_fail(ctx, "TypeError: sequence item %zu: expected str instance, %s found", i, kvi_jinja_type_name(seq->items[i]));
+            return kvi_jinja_fail(ctx, "TypeError: sequence item %zu: expected str instance, %s found", i,
+                                  kvi_jinja_type_name(seq->items[i]));
         kvi_jinja_add_value(ctx, &b, seq->items[i]);
     }
     return kvi_jinja_built(ctx, &b);

@@ -7,14 +7,25 @@ static bool is_type(const char *name, kvi_jinja_value x, bool *out)
 {
     bool integer = x.type == KVI_JINJA_INT, boolean = x.type == KVI_JINJA_BOOL, floating = x.type == KVI_JINJA_FLOAT;
     bool list = x.type == KVI_JINJA_SEQ && x.u.seq->kind <= KVI_JINJA_RANGE;
-    struct { const char *name; bool value; } answers[] = {
-        {"defined", x.type != KVI_JINJA_UNDEFINED}, {"undefined", x.type == KVI_JINJA_UNDEFINED}, {"none", x.type == KVI_JINJA_NONE},
-        {"boolean", boolean}, {"true", boolean && x.u.b}, {"false", boolean && !x.u.b}, {"integer", integer}, {"float", floating},
-        {"number", integer || boolean || floating}, {"string", x.type == KVI_JINJA_STR}, {"mapping", x.type == KVI_JINJA_DICT},
+    struct {
+        const char *name;
+        bool value;
+    } answers[] = {
+        {"defined", x.type != KVI_JINJA_UNDEFINED},
+        {"undefined", x.type == KVI_JINJA_UNDEFINED},
+        {"none", x.type == KVI_JINJA_NONE},
+        {"boolean", boolean},
+        {"true", boolean && x.u.b},
+        {"false", boolean && !x.u.b},
+        {"integer", integer},
+        {"float", floating},
+        {"number", integer || boolean || floating},
+        {"string", x.type == KVI_JINJA_STR},
+        {"mapping", x.type == KVI_JINJA_DICT},
         {"iterable", kvi_jinja_is_iterable(x)},
         {"sequence", x.type == KVI_JINJA_STR || x.type == KVI_JINJA_DICT || x.type == KVI_JINJA_UNDEFINED || list},
-        {"callable", x.type == KVI_JINJA_FUNCTION || x.type == KVI_JINJA_METHOD || x.type == KVI_JINJA_MACRO || x.type == KVI_JINJA_LOOP ||
-                     x.type == KVI_JINJA_UNDEFINED},
+        {"callable", x.type == KVI_JINJA_FUNCTION || x.type == KVI_JINJA_METHOD || x.type == KVI_JINJA_MACRO ||
+                         x.type == KVI_JINJA_LOOP || x.type == KVI_JINJA_UNDEFINED},
         {"escaped", x.type == KVI_JINJA_STR && x.u.s->markup}};
     for (size_t i = 0; i < sizeof answers / sizeof *answers; i++)
         if (strcmp(answers[i].name, name) == 0) {
@@ -26,10 +37,15 @@ static bool is_type(const char *name, kvi_jinja_value x, bool *out)
 
 static bool compare(kvi_jinja_ctx *ctx, const char *name, kvi_jinja_value a, kvi_jinja_value b, bool *out)
 {
-    static const struct { const char *name; char op; const char *text; } table[] = {
-        {"eq", '=', ""}, {"equalto", '=', ""}, {"==", '=', ""}, {"ne", '!', ""}, {"!=", '!', ""}, {"lt", '<', "<"}, {"lessthan", '<', "<"},
-        {"<", '<', "<"}, {"le", 'l', "<="}, {"<=", 'l', "<="}, {"gt", '>', ">"}, {"greaterthan", '>', ">"}, {">", '>', ">"},
-        {"ge", 'g', ">="}, {">=", 'g', ">="}, {"in", 'i', ""}, {"sameas", 's', ""}, {"divisibleby", 'd', ""}};
+    static const struct {
+        const char *name;
+        char op;
+        const char *text;
+    } table[] = {{"eq", '=', ""},     {"equalto", '=', ""},    {"==", '=', ""},        {"ne", '!', ""},
+                 {"!=", '!', ""},     {"lt", '<', "<"},        {"lessthan", '<', "<"}, {"<", '<', "<"},
+                 {"le", 'l', "<="},   {"<=", 'l', "<="},       {"gt", '>', ">"},       {"greaterthan", '>', ">"},
+                 {">", '>', ">"},     {"ge", 'g', ">="},       {">=", 'g', ">="},      {"in", 'i', ""},
+                 {"sameas", 's', ""}, {"divisibleby", 'd', ""}};
     size_t i = 0;
     while (i < sizeof table / sizeof *table && strcmp(table[i].name, name) != 0) i++;
     if (i == sizeof table / sizeof *table) return false;
@@ -44,8 +60,10 @@ static bool compare(kvi_jinja_ctx *ctx, const char *name, kvi_jinja_value a, kvi
     case 'i': *out = kvi_jinja_contains(ctx, a, b); break;
     case 'd': *out = !kvi_jinja_truth(kvi_jinja_binary(ctx, '%', a, b)) && !ctx->failed; break;
     default:
-        *out = a.type == b.type && (a.type == KVI_JINJA_NONE || (a.type == KVI_JINJA_BOOL ? a.u.b == b.u.b : a.type == KVI_JINJA_INT
-               ? a.u.i == b.u.i : a.type != KVI_JINJA_FLOAT && a.u.dict == b.u.dict));
+        *out = a.type == b.type && (a.type == KVI_JINJA_NONE ||
+                                    (a.type == KVI_JINJA_BOOL  ? a.u.b == b.u.b
+                                     : a.type == KVI_JINJA_INT ? a.u.i == b.u.i
+                                                               : a.type != KVI_JINJA_FLOAT && a.u.dict == b.u.dict));
         break;
     }
     return true;

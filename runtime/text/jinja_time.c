@@ -1,4 +1,5 @@
-/* jinja_time.c - Python's strftime in the C locale, without the C library's (locale, time zone). The caller supplies local wall time. */
+/* jinja_time.c - Python's strftime in the C locale, without the C library's (locale, time zone). The caller supplies
+ * local wall time. */
 #include "jinja_eval.h"
 
 #include <string.h>
@@ -36,8 +37,8 @@ static void put_number(kvi_buf *out, int64_t value, size_t width, char pad)
     kvi_buf_append(out, text, n);
 }
 
-static const char *const months[] = {"January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
-    "November", "December"};
+static const char *const months[] = {"January", "February", "March",     "April",   "May",      "June",
+                                     "July",    "August",   "September", "October", "November", "December"};
 static const char *const weekdays[] = {"Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"};
 
 static bool directive(kvi_buf *out, const civil *c, char d, bool unpadded)
@@ -46,7 +47,8 @@ static bool directive(kvi_buf *out, const civil *c, char d, bool unpadded)
     switch (d) {
     case 'a': kvi_buf_append(out, weekdays[c->wday], 3); return true;
     case 'A': kvi_buf_append_str(out, weekdays[c->wday]); return true;
-    case 'b': case 'h': kvi_buf_append(out, months[c->month - 1], 3); return true;
+    case 'b':
+    case 'h': kvi_buf_append(out, months[c->month - 1], 3); return true;
     case 'B': kvi_buf_append_str(out, months[c->month - 1]); return true;
     case 'd': put_number(out, c->day, two, '0'); return true;
     case 'e': put_number(out, c->day, two, ' '); return true;
@@ -63,7 +65,8 @@ static bool directive(kvi_buf *out, const civil *c, char d, bool unpadded)
     case 'j': put_number(out, c->yday, unpadded ? 1 : 3, '0'); return true;
     case 'w': put_number(out, c->wday, 1, '0'); return true;
     case 'u': put_number(out, c->wday ? c->wday : 7, 1, '0'); return true;
-    case 'Z': case 'z': return true; /* Python's naive datetime gives nothing */
+    case 'Z':
+    case 'z': return true; /* Python's naive datetime gives nothing */
     case 'n': kvi_buf_append_byte(out, '\n'); return true;
     case 't': kvi_buf_append_byte(out, '\t'); return true;
     case '%': kvi_buf_append_byte(out, '%'); return true;
@@ -73,9 +76,12 @@ static bool directive(kvi_buf *out, const civil *c, char d, bool unpadded)
 
 bool kvi_jinja_strftime(int64_t seconds, const char *format, size_t len, kvi_buf *out)
 {
-    static const struct { char d; const char *format; } composed[] = {
-        {'D', "%m/%d/%y"}, {'F', "%Y-%m-%d"}, {'R', "%H:%M"}, {'T', "%H:%M:%S"}, {'c', "%a %b %e %H:%M:%S %Y"}, {'x', "%m/%d/%y"},
-        {'X', "%H:%M:%S"}, {'r', "%I:%M:%S %p"}};
+    static const struct {
+        char d;
+        const char *format;
+    } composed[] = {
+        {'D', "%m/%d/%y"}, {'F', "%Y-%m-%d"}, {'R', "%H:%M"},      {'T', "%H:%M:%S"}, {'c', "%a %b %e %H:%M:%S %Y"},
+        {'x', "%m/%d/%y"}, {'X', "%H:%M:%S"}, {'r', "%I:%M:%S %p"}};
     civil c = from_seconds(seconds);
     if (c.year < 1000 || c.year > 9999) return false;
     for (size_t i = 0; i < len; i++) {
@@ -86,7 +92,8 @@ bool kvi_jinja_strftime(int64_t seconds, const char *format, size_t len, kvi_buf
         bool unpadded = format[i + 1] == '-' && i + 2 < len, done = false;
         char d = format[i += 1 + unpadded];
         for (size_t k = 0; k < sizeof composed / sizeof *composed && !done; k++)
-            if (composed[k].d == d) done = kvi_jinja_strftime(seconds, composed[k].format, strlen(composed[k].format), out);
+            if (composed[k].d == d)
+                done = kvi_jinja_strftime(seconds, composed[k].format, strlen(composed[k].format), out);
         if (!done && !directive(out, &c, d, unpadded)) return false;
     }
     return true;

@@ -17,9 +17,9 @@ kvi_jinja_value kvi_jinja_fail(kvi_jinja_ctx *ctx, const char *format, ...)
         /* A cut in the middle of a code point would make the message invalid UTF-8. */
         text[kvi_utf8_valid_prefix(text, strlen(text))] = 0;
         if (ctx->line)
-            kvi_error_set(ctx->error, KVRT_TEMPLATE, "%s: line %u, column %u: %s", ctx->name, ctx->line, ctx->column, text);
-        else
-            kvi_error_set(ctx->error, KVRT_TEMPLATE, "%s: %s", ctx->name, text);
+            kvi_error_set(ctx->error, KVRT_TEMPLATE, "%s: line %u, column %u: %s", ctx->name, ctx->line, ctx->column,
+                          text);
+        else kvi_error_set(ctx->error, KVRT_TEMPLATE, "%s: %s", ctx->name, text);
     }
     ctx->failed = true;
     return kvi_jinja_undefined(NULL);
@@ -51,7 +51,8 @@ bool kvi_jinja_charge(kvi_jinja_ctx *ctx, uint64_t steps)
     return false;
 }
 
-/* -------------------------------------------------------------------------------------------------------- strings --- */
+/* -------------------------------------------------------------------------------------------------------- strings
+ * --- */
 static kvi_jinja_value make_str(kvi_jinja_ctx *ctx, const char *data, size_t len, int tag)
 {
     kvi_jinja_str *s = kvi_jinja_alloc(ctx, sizeof *s);
@@ -100,7 +101,8 @@ kvi_jinja_value kvi_jinja_slice_bytes(kvi_jinja_ctx *ctx, const kvi_jinja_str *s
     if (!s->runs) return out;
     size_t first = 0, last;
     while (first + 1 < s->n_runs && s->runs[first].end <= from) first++;
-    for (last = first; last + 1 < s->n_runs && s->runs[last].end < to; last++) {}
+    for (last = first; last + 1 < s->n_runs && s->runs[last].end < to; last++) {
+    }
     cut->tag = s->runs[first].tag;
     if (first == last) return out;
     kvi_jinja_run *runs = kvi_jinja_alloc(ctx, (last - first + 1) * sizeof *runs);
@@ -171,7 +173,8 @@ kvi_jinja_value kvi_jinja_built(kvi_jinja_ctx *ctx, const kvi_jinja_builder *b)
     return out;
 }
 
-/* ------------------------------------------------------------------------------------------------------ sequences --- */
+/* ------------------------------------------------------------------------------------------------------ sequences
+ * --- */
 kvi_jinja_seq *kvi_jinja_seq_new(kvi_jinja_ctx *ctx, kvi_jinja_seq_kind kind)
 {
     kvi_jinja_seq *seq = kvi_jinja_alloc(ctx, sizeof *seq);
@@ -231,7 +234,8 @@ kvi_jinja_seq *kvi_jinja_iterate(kvi_jinja_ctx *ctx, kvi_jinja_value value)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------------------ dict --- */
+/* ------------------------------------------------------------------------------------------------------------
+ * dict --- */
 kvi_jinja_dict *kvi_jinja_dict_new(kvi_jinja_ctx *ctx) { return kvi_jinja_alloc(ctx, sizeof(kvi_jinja_dict)); }
 
 kvi_jinja_value *kvi_jinja_dict_get(const kvi_jinja_dict *dict, const char *key)
@@ -275,8 +279,9 @@ kvi_jinja_value kvi_jinja_dict_view(kvi_jinja_ctx *ctx, const kvi_jinja_dict *di
     kvi_jinja_seq *out = kvi_jinja_seq_new(ctx, kind);
     if (!out) return kvi_jinja_undefined(NULL);
     for (size_t i = 0; i < dict->n && !ctx->failed; i++)
-        kvi_jinja_seq_push(ctx, out, kind == KVI_JINJA_KEYS     ? dict->keys[i]
-                                     : kind == KVI_JINJA_VALUES ? dict->values[i]
-                                                                : kvi_jinja_pair(ctx, dict->keys[i], dict->values[i]));
+        kvi_jinja_seq_push(ctx, out,
+                           kind == KVI_JINJA_KEYS     ? dict->keys[i]
+                           : kind == KVI_JINJA_VALUES ? dict->values[i]
+                                                      : kvi_jinja_pair(ctx, dict->keys[i], dict->values[i]));
     return kvi_jinja_seq_value(out);
 }

@@ -1,10 +1,9 @@
-/* jinja_value.h - the values a chat template computes with, equal to Python's as far as templates can see.
- * Owns: strings with provenance, sequences, ordered dictionaries, comparison, truth, str() and repr().
- * Refuses: integers beyond 64 bits (an error), sets, objects of the host.
- * To know: everything lives in one arena that dies with the rendering; a value is never changed after it was shared, except
- * namespaces. The first error sticks in the context (`failed`), values that follow are meaningless. Each byte of a string knows
- * whether it was written by the template (KVI_JINJA_LITERAL) or came from outside (KVI_JINJA_TEXT); operations that cannot keep
- * the two apart answer TEXT. */
+/* jinja_value.h - the values a chat template computes with, equal to Python's as far as templates can see. Owns:
+ * strings with provenance, sequences, ordered dictionaries, comparison, truth, str() and repr(). Refuses: integers
+ * beyond 64 bits (an error), sets, objects of the host. To know: everything lives in one arena that dies with the
+ * rendering; a value is never changed after it was shared, except namespaces. The first error sticks in the context
+ * (`failed`), values that follow are meaningless. Each byte of a string knows whether it was written by the template
+ * (KVI_JINJA_LITERAL) or came from outside (KVI_JINJA_TEXT); operations that cannot keep the two apart answer TEXT. */
 #ifndef KVI_JINJA_VALUE_H
 #define KVI_JINJA_VALUE_H
 #include "../base/mem.h"
@@ -79,8 +78,8 @@ typedef struct kvi_jinja_seq {
     kvi_jinja_value *items; // (n)
     size_t n, cap;
     kvi_jinja_seq_kind kind;
-    bool consumed;                /* an iterator that was read */
-    int64_t start, stop, step;    /* of a range */
+    bool consumed;             /* an iterator that was read */
+    int64_t start, stop, step; /* of a range */
 } kvi_jinja_seq;
 
 typedef struct kvi_jinja_dict {
@@ -105,13 +104,17 @@ typedef struct kvi_jinja_ctx {
     uint32_t line, column;
 } kvi_jinja_ctx;
 
-/* KVRT_TEMPLATE with "name: line L, column C: message". The first error wins. Returns an undefined value for `return`. */
+/* KVRT_TEMPLATE with "name: line L, column C: message". The first error wins. Returns an undefined value for
+ * `return`. */
 kvi_jinja_value kvi_jinja_fail(kvi_jinja_ctx *ctx, const char *format, ...) KVI_PRINTF(2, 3);
-void *kvi_jinja_alloc(kvi_jinja_ctx *ctx, size_t bytes); /* zeroed; NULL after an error (memory, limit) */
+void *kvi_jinja_alloc(kvi_jinja_ctx *ctx, size_t bytes);   /* zeroed; NULL after an error (memory, limit) */
 bool kvi_jinja_charge(kvi_jinja_ctx *ctx, uint64_t steps); /* false when the step limit is reached */
 
 static inline kvi_jinja_value kvi_jinja_none(void) { return (kvi_jinja_value){.type = KVI_JINJA_NONE}; }
-static inline kvi_jinja_value kvi_jinja_undefined(const char *why) { return (kvi_jinja_value){KVI_JINJA_UNDEFINED, {.why = why}}; }
+static inline kvi_jinja_value kvi_jinja_undefined(const char *why)
+{
+    return (kvi_jinja_value){KVI_JINJA_UNDEFINED, {.why = why}};
+}
 static inline kvi_jinja_value kvi_jinja_bool(bool b) { return (kvi_jinja_value){KVI_JINJA_BOOL, {.b = b}}; }
 static inline kvi_jinja_value kvi_jinja_int(int64_t i) { return (kvi_jinja_value){KVI_JINJA_INT, {.i = i}}; }
 static inline kvi_jinja_value kvi_jinja_float(double f) { return (kvi_jinja_value){KVI_JINJA_FLOAT, {.f = f}}; }
@@ -140,7 +143,10 @@ kvi_jinja_value kvi_jinja_built(kvi_jinja_ctx *ctx, const kvi_jinja_builder *b);
 /* ---- sequences and dictionaries */
 kvi_jinja_seq *kvi_jinja_seq_new(kvi_jinja_ctx *ctx, kvi_jinja_seq_kind kind);
 void kvi_jinja_seq_push(kvi_jinja_ctx *ctx, kvi_jinja_seq *seq, kvi_jinja_value value);
-static inline kvi_jinja_value kvi_jinja_seq_value(kvi_jinja_seq *seq) { return (kvi_jinja_value){KVI_JINJA_SEQ, {.seq = seq}}; }
+static inline kvi_jinja_value kvi_jinja_seq_value(kvi_jinja_seq *seq)
+{
+    return (kvi_jinja_value){KVI_JINJA_SEQ, {.seq = seq}};
+}
 kvi_jinja_value kvi_jinja_pair(kvi_jinja_ctx *ctx, kvi_jinja_value a, kvi_jinja_value b); /* a tuple of two */
 kvi_jinja_dict *kvi_jinja_dict_new(kvi_jinja_ctx *ctx);
 void kvi_jinja_dict_set(kvi_jinja_ctx *ctx, kvi_jinja_dict *dict, kvi_jinja_value key, kvi_jinja_value value);
@@ -154,9 +160,10 @@ bool kvi_jinja_is_iterable(kvi_jinja_value value);
 /* ---- meaning */
 bool kvi_jinja_truth(kvi_jinja_value value);
 bool kvi_jinja_equal(kvi_jinja_ctx *ctx, kvi_jinja_value a, kvi_jinja_value b);
-int kvi_jinja_order(kvi_jinja_ctx *ctx, kvi_jinja_value a, kvi_jinja_value b, const char *op); /* TypeError when unordered */
+int kvi_jinja_order(kvi_jinja_ctx *ctx, kvi_jinja_value a, kvi_jinja_value b,
+                    const char *op); /* TypeError when unordered */
 bool kvi_jinja_contains(kvi_jinja_ctx *ctx, kvi_jinja_value item, kvi_jinja_value container);
-const char *kvi_jinja_type_name(kvi_jinja_value value); /* Python's: "str", "NoneType" */
+const char *kvi_jinja_type_name(kvi_jinja_value value);                      /* Python's: "str", "NoneType" */
 kvi_jinja_value kvi_jinja_str_of(kvi_jinja_ctx *ctx, kvi_jinja_value value); /* str(value), type STR */
 void kvi_jinja_add_value(kvi_jinja_ctx *ctx, kvi_jinja_builder *b, kvi_jinja_value value); /* str(value) appended */
 void kvi_jinja_add_repr(kvi_jinja_ctx *ctx, kvi_jinja_builder *b, kvi_jinja_value value);
@@ -165,7 +172,8 @@ kvi_jinja_value kvi_jinja_use_undefined(kvi_jinja_ctx *ctx, kvi_jinja_value valu
 /* ---- numbers as text */
 /* Shortest text that reads back as the same double, as Python's repr: "0.1", "1e+16", "inf". dst holds 32 bytes. */
 size_t kvi_jinja_float_repr(double f, char *dst);
-/* Digits and decimal exponent of a finite f > 0 rounded (half to even) to n digits: 0.d1d2d3... * 10^exponent. n <= 17. */
+/* Digits and decimal exponent of a finite f > 0 rounded (half to even) to n digits: 0.d1d2d3... * 10^exponent. n
+ * <= 17. */
 void kvi_jinja_float_digits(double f, unsigned n, char *digits, int *exponent);
 /* f with `places` digits after the point, as Python's "%.*f"; -1 when it does not fit dst[cap]. */
 int kvi_jinja_float_fixed(double f, unsigned places, char *dst, size_t cap);
@@ -176,8 +184,8 @@ size_t kvi_jinja_int_text(int64_t i, char *dst); /* dst holds 24 bytes */
 kvi_jinja_value kvi_jinja_from_json(kvi_jinja_ctx *ctx, const char *json, size_t len, const char *what, int tag);
 typedef struct kvi_jinja_json_style {
     bool ensure_ascii, sort_keys;
-    int indent; /* -1: one line */
-    const char *indent_text; /* instead of spaces */
+    int indent;                                          /* -1: one line */
+    const char *indent_text;                             /* instead of spaces */
     const kvi_jinja_str *item_separator, *key_separator; /* NULL: Python's default */
 } kvi_jinja_json_style;
 kvi_jinja_value kvi_jinja_to_json(kvi_jinja_ctx *ctx, kvi_jinja_value value, const kvi_jinja_json_style *style);

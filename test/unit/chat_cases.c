@@ -30,7 +30,9 @@ static chat_slice value_at(kvi_json *r)
     (void)kvi_json_peek(r); /* moves over white space */
     size_t start = r->pos;
     kvi_json_skip(r);
-    while (start < r->pos && (r->text[start] == ' ' || r->text[start] == '\n' || r->text[start] == ':' || r->text[start] == ',')) start++;
+    while (start < r->pos &&
+           (r->text[start] == ' ' || r->text[start] == '\n' || r->text[start] == ':' || r->text[start] == ','))
+        start++;
     return (chat_slice){r->text + start, r->pos - start};
 }
 
@@ -71,8 +73,12 @@ kvrt_status chat_render(kvi_chat_template *t, chat_slice context, kvi_chat_text 
 {
     chat_slice messages = chat_member(context, "messages"), tools = chat_member(context, "tools");
     chat_slice generation = chat_member(context, "add_generation_prompt");
-    kvi_chat_input input = {.messages = messages.len ? messages.text : "[]", .messages_len = messages.len ? messages.len : 2,
-                            .tools = tools.text, .tools_len = tools.len, .now = FIXED_NOW, .absent_is_undefined = true,
+    kvi_chat_input input = {.messages = messages.len ? messages.text : "[]",
+                            .messages_len = messages.len ? messages.len : 2,
+                            .tools = tools.text,
+                            .tools_len = tools.len,
+                            .now = FIXED_NOW,
+                            .absent_is_undefined = true,
                             .add_generation_prompt = generation.len == 4};
     /* The rest of the context becomes variables. */
     kvi_buf extra = {0};
@@ -80,7 +86,8 @@ kvrt_status chat_render(kvi_chat_template *t, chat_slice context, kvi_chat_text 
     kvi_json_init(&r, context.text, context.len);
     kvi_json_expect(&r, KVI_JSON_OBJECT);
     while (kvi_json_next_key(&r)) {
-        bool known = kvi_json_key_is(&r, "messages") || kvi_json_key_is(&r, "tools") || kvi_json_key_is(&r, "add_generation_prompt");
+        bool known = kvi_json_key_is(&r, "messages") || kvi_json_key_is(&r, "tools") ||
+                     kvi_json_key_is(&r, "add_generation_prompt");
         const char *key = r.str;
         size_t key_len = r.str_len;
         chat_slice value = value_at(&r);

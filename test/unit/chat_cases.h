@@ -1,5 +1,5 @@
-/* chat_cases.h - template cases of a JSON file: {"contexts": {name: {...}}, "special": {...}, "templates": {name: text} (or files of a
- * folder), "cases": [{template, case, output, error}]}. Shared by the tests that render them. */
+/* chat_cases.h - template cases of a JSON file: {"contexts": {name: {...}}, "special": {...}, "templates": {name:
+ * text} (or files of a folder), "cases": [{template, case, output, error}]}. Shared by the tests that render them. */
 #ifndef CHAT_CASES_H
 #define CHAT_CASES_H
 #include "runtime/text/chat_template_impl.h"
@@ -23,7 +23,8 @@ char *chat_string(chat_slice json, size_t *len);
 /* Calls fn for each element of an array. */
 void chat_each(chat_slice array, void (*fn)(chat_slice item, void *user), void *user);
 
-/* Renders with `context` (messages, tools, add_generation_prompt, others) as the cases were made: 2025-07-10 12:00:00, tokens <s> </s>. */
+/* Renders with `context` (messages, tools, add_generation_prompt, others) as the cases were made: 2025-07-10
+ * 12:00:00, tokens <s> </s>. */
 kvrt_status chat_render(kvi_chat_template *t, chat_slice context, kvi_chat_text *out, kvrt_error *error);
 
 #endif

@@ -1,5 +1,5 @@
-/* test_jinja.c - the template interpreter against goldens made by Python's Jinja2 (test/golden/templates), hostile templates within their
- * limits, places of errors. */
+/* test_jinja.c - the template interpreter against goldens made by Python's Jinja2 (test/golden/templates), hostile
+ * templates within their limits, places of errors. */
 #include "chat_cases.h"
 #include "runtime/base/os.h"
 
@@ -25,23 +25,27 @@ static kvrt_status render(const char *source, size_t len, chat_slice with, kvi_c
 /* Where this engine refuses and Python does not: each is a decision, named here. */
 static bool refused_on_purpose(const char *message)
 {
-    return strstr(message, "not supported") || strstr(message, "unsupported") || strstr(message, "useful text") || strstr(message, "64 bits");
+    return strstr(message, "not supported") || strstr(message, "unsupported") || strstr(message, "useful text") ||
+           strstr(message, "64 bits");
 }
 
 static void check_case(chat_slice item, void *user)
 {
     size_t len, want_len = 0, error_len = 0;
-    char *source = chat_string(chat_member(item, "template"), &len), *want = chat_string(chat_member(item, "output"), &want_len);
+    char *source = chat_string(chat_member(item, "template"), &len),
+         *want = chat_string(chat_member(item, "output"), &want_len);
     char *exception = chat_string(chat_member(item, "error"), &error_len);
     kvi_chat_text text = {0};
     kvrt_error error = {.size = sizeof error};
     kvrt_status status = render(source, len, context, &text, &error);
-    bool equal = want && status == KVRT_OK && text.text.len == want_len && memcmp(text.text.data ? text.text.data : "", want, want_len) == 0;
+    bool equal = want && status == KVRT_OK && text.text.len == want_len &&
+                 memcmp(text.text.data ? text.text.data : "", want, want_len) == 0;
     bool good = want ? equal || (status < 0 && refused_on_purpose(error.message)) : status < 0;
     n_cases++;
     if (!good) {
         n_bad++;
-        print_error("%s\nexpected: %s\nfound:    %s\n", source, want ? want : exception, status < 0 ? error.message : text.text.data);
+        print_error("%s\nexpected: %s\nfound:    %s\n", source, want ? want : exception,
+                    status < 0 ? error.message : text.text.data);
     }
     kvi_chat_text_free(&text);
     free(source), free(want), free(exception);
@@ -60,7 +64,8 @@ static void goldens_equal(void **state)
     free(json);
 }
 
-/* ------------------------------------------------------------------------------------------------------- hostile --- */
+/* ------------------------------------------------------------------------------------------------------- hostile
+ * --- */
 static char *repeated(const char *head, const char *piece, size_t times, const char *tail)
 {
     size_t n = strlen(piece), at = strlen(head);
@@ -82,7 +87,8 @@ static void must_fail(const char *label, const char *source)
     kvrt_status status = render(source, strlen(source), (chat_slice){messages, sizeof messages - 1}, &text, &error);
     uint64_t us = kvi_os_now_us() - start, after;
     kvi_mem_stats(&after, NULL, NULL);
-    print_message("%-28s %4llu ms  %.100s\n", label, (unsigned long long)us / 1000, status < 0 ? error.message : "no error");
+    print_message("%-28s %4llu ms  %.100s\n", label, (unsigned long long)us / 1000,
+                  status < 0 ? error.message : "no error");
     kvi_chat_text_free(&text);
     assert_true(status == KVRT_TEMPLATE);
     assert_int_equal(before, after);
@@ -92,26 +98,54 @@ static void must_fail(const char *label, const char *source)
 static void hostile_templates_end(void **state)
 {
     static const char *const plain[][2] = {
-        {"three loops", "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}x{% endfor %}{% endfor %}{% endfor %}"},
+        {"three loops", "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}x{% endfor "
+                        "%}{% endfor %}{% endfor %}"},
         {"empty loops", "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"},
-        {"doubling", "{% set ns = namespace(s='xxxxxxxx') %}{% for i in range(100) %}{% set ns.s = ns.s + ns.s %}{% endfor %}{{ ns.s }}"},
-        {"repetition", "{{ 'abcdefgh' * 1000000000 }}"}, {"list repetition", "{{ ([1] * 100000000) | length }}"},
-        {"nested lists", "{% set ns = namespace(l=[1]) %}{% for i in range(60) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}{{ ns.l }}"},
-        {"deep list", "{% set ns = namespace(l=[1]) %}{% for i in range(5000) %}{% set ns.l = [ns.l] %}{% endfor %}{{ ns.l | tojson }}"},
-        {"list compare", "{% set a = namespace(l=[1]) %}{% set b = namespace(l=[1]) %}{% for i in range(60) %}{% set a.l = [a.l, a.l] %}{% set b.l = [b.l, b.l] %}{% endfor %}{{ a.l == b.l }}"},
-        {"recursion", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"}, {"two macros", "{% macro f() %}{{ g() }}{% endmacro %}{% macro g() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}"},
-        {"join", "{{ range(99999) | join('x' * 100000) }}"}, {"replace", "{{ ('a' * 100000) | replace('a', 'b' * 100000) }}"},
-        {"range", "{{ range(1000000000000) }}"}, {"indent", "{{ ('a\\n' * 10000) | indent(100000) }}"}, {"batch", "{{ [1] | batch(100000000000, 1) | list }}"},
-        {"json indent", "{{ [[[[[[1]]]]]] | tojson(indent=1000000) }}"}, {"power", "{{ 10 ** 10 ** 10 }}"}, {"slices", "{% for i in range(90000) %}{{ ('x' * 50000)[::-1] }}{% endfor %}"},
-        {"sorts", "{% for i in range(90000) %}{{ range(5000) | sort(reverse=true) | first }}{% endfor %}"}, {"finds", "{% for i in range(90000) %}{{ ('x' * 500000).count('y') }}{% endfor %}"},
-        {"strips", "{{ ('ab' * 300000).strip('ba' * 300000) }}{{ ('ab' * 300000).strip('cd' * 300000 + 'ab') }}{{ 1 / 0 }}"}};
+        {"doubling", "{% set ns = namespace(s='xxxxxxxx') %}{% for i in range(100) %}{% set ns.s = ns.s + ns.s %}{% "
+                     "endfor %}{{ ns.s }}"},
+        {"repetition", "{{ 'abcdefgh' * 1000000000 }}"},
+        {"list repetition", "{{ ([1] * 100000000) | length }}"},
+        {"nested lists",
+         "{% set ns = namespace(l=[1]) %}{% for i in range(60) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}{{ ns.l }}"},
+        {"deep list", "{% set ns = namespace(l=[1]) %}{% for i in range(5000) %}{% set ns.l = [ns.l] %}{% endfor %}{{ "
+                      "ns.l | tojson }}"},
+        {"list compare", "{% set a = namespace(l=[1]) %}{% set b = namespace(l=[1]) %}{% for i in range(60) %}{% set "
+                         "a.l = [a.l, a.l] %}{% set b.l = [b.l, b.l] %}{% endfor %}{{ a.l == b.l }}"},
+        {"recursion", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"},
+        {"two macros",
+         "{% macro f() %}{{ g() }}{% endmacro %}{% macro g() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}"},
+        {"join", "{{ range(99999) | join('x' * 100000) }}"},
+        {"replace", "{{ ('a' * 100000) | replace('a', 'b' * 100000) }}"},
+        {"range", "{{ range(1000000000000) }}"},
+        {"indent", "{{ ('a\\n' * 10000) | indent(100000) }}"},
+        {"batch", "{{ [1] | batch(100000000000, 1) | list }}"},
+        {"json indent", "{{ [[[[[[1]]]]]] | tojson(indent=1000000) }}"},
+        {"power", "{{ 10 ** 10 ** 10 }}"},
+        {"slices", "{% for i in range(90000) %}{{ ('x' * 50000)[::-1] }}{% endfor %}"},
+        {"sorts", "{% for i in range(90000) %}{{ range(5000) | sort(reverse=true) | first }}{% endfor %}"},
+        {"finds", "{% for i in range(90000) %}{{ ('x' * 500000).count('y') }}{% endfor %}"},
+        {"strips",
+         "{{ ('ab' * 300000).strip('ba' * 300000) }}{{ ('ab' * 300000).strip('cd' * 300000 + 'ab') }}{{ 1 / 0 }}"}};
     for (size_t i = 0; i < sizeof plain / sizeof *plain; i++) must_fail(plain[i][0], plain[i][1]);
-    struct { const char *label, *head, *piece, *tail; size_t times; } grown[] = {
-        {"parentheses", "{{ ", "(", "", 100000}, {"lists", "{{ ", "[", "", 100000}, {"nots", "{{ ", "not ", "1 }}", 100000}, {"minus", "{{ ", "-", "1 }}", 100000},
-        {"blocks", "", "{% if 1 %}", "", 50000}, {"filters", "{{ 1", "|string", " }}", 60000}, {"attributes", "{{ d", ".a", " }}", 60000},
-        {"sums", "{{ 1", "+1", " }}", 60000}, {"conditions", "{{ 1", " if 1 else 1", " }}", 60000}, {"concats", "{{ 1", ".a()", " }}", 60000},
-        {"10 MB literal", "", "0123456789", "", 1000000}, {"10 MB string", "{{ '", "0123456789", "' }}", 1000000}, {"ands", "{{ x", " and x", " ~ ", 90000},
-        {"elifs", "{% if 0 %}", "{% elif 0 %}", "{{ 1 / 0 }}", 60000}, {"names", "{{ [", "a1,b2,c3,", "", 100000}, {"loops", "", "{% for x in [1,2] %}", "", 80}};
+    struct {
+        const char *label, *head, *piece, *tail;
+        size_t times;
+    } grown[] = {{"parentheses", "{{ ", "(", "", 100000},
+                 {"lists", "{{ ", "[", "", 100000},
+                 {"nots", "{{ ", "not ", "1 }}", 100000},
+                 {"minus", "{{ ", "-", "1 }}", 100000},
+                 {"blocks", "", "{% if 1 %}", "", 50000},
+                 {"filters", "{{ 1", "|string", " }}", 60000},
+                 {"attributes", "{{ d", ".a", " }}", 60000},
+                 {"sums", "{{ 1", "+1", " }}", 60000},
+                 {"conditions", "{{ 1", " if 1 else 1", " }}", 60000},
+                 {"concats", "{{ 1", ".a()", " }}", 60000},
+                 {"10 MB literal", "", "0123456789", "", 1000000},
+                 {"10 MB string", "{{ '", "0123456789", "' }}", 1000000},
+                 {"ands", "{{ x", " and x", " ~ ", 90000},
+                 {"elifs", "{% if 0 %}", "{% elif 0 %}", "{{ 1 / 0 }}", 60000},
+                 {"names", "{{ [", "a1,b2,c3,", "", 100000},
+                 {"loops", "", "{% for x in [1,2] %}", "", 80}};
     for (size_t i = 0; i < sizeof grown / sizeof *grown; i++) {
         char *source = repeated(grown[i].head, grown[i].piece, grown[i].times, grown[i].tail);
         must_fail(grown[i].label, source);
@@ -119,13 +153,18 @@ static void hostile_templates_end(void **state)
     }
 }
 
-/* -------------------------------------------------------------------------------------------------- places, tags --- */
+/* -------------------------------------------------------------------------------------------------- places, tags
+ * --- */
 static void errors_name_their_place(void **state)
 {
-    static const struct { const char *source, *place; } cases[] = {
-        {"a\nb {{ x.y }}", "line 2, column 7: UndefinedError: 'x' is undefined"}, {"{% if 1 %}\n\n  {% foo %}", "line 3, column 6:"},
-        {"{{ 1 +\n  }}", "line 2, column 3: TemplateSyntaxError"}, {"é{{ 1 / 0 }}", "line 1, column 7: ZeroDivisionError"},
-        {"{{ 'abc\n }}", "line 1, column 4: TemplateSyntaxError"}, {"{{ n | frob }}", "line 1, column 8: unknown or unsupported filter 'frob'"}};
+    static const struct {
+        const char *source, *place;
+    } cases[] = {{"a\nb {{ x.y }}", "line 2, column 7: UndefinedError: 'x' is undefined"},
+                 {"{% if 1 %}\n\n  {% foo %}", "line 3, column 6:"},
+                 {"{{ 1 +\n  }}", "line 2, column 3: TemplateSyntaxError"},
+                 {"é{{ 1 / 0 }}", "line 1, column 7: ZeroDivisionError"},
+                 {"{{ 'abc\n }}", "line 1, column 4: TemplateSyntaxError"},
+                 {"{{ n | frob }}", "line 1, column 8: unknown or unsupported filter 'frob'"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         kvi_chat_text text = {0};
         kvrt_error error = {.size = sizeof error};
@@ -142,10 +181,12 @@ static void tags(const char *source, const char *messages, const char *expected)
     kvi_chat_text text = {0};
     kvrt_error error = {.size = sizeof error};
     snprintf(with, sizeof with, "{\"messages\": %s}", messages);
-    if (render(source, strlen(source), (chat_slice){with, strlen(with)}, &text, &error) < 0) fail_msg("%s: %s", source, error.message);
+    if (render(source, strlen(source), (chat_slice){with, strlen(with)}, &text, &error) < 0)
+        fail_msg("%s: %s", source, error.message);
     size_t n = 0;
     for (size_t i = 0; i < text.n_segments; i++)
-        for (size_t k = 0; k < text.segments[i].len; k++) shown[n++] = text.segments[i].parse_special ? text.segments[i].text[k] : '.';
+        for (size_t k = 0; k < text.segments[i].len; k++)
+            shown[n++] = text.segments[i].parse_special ? text.segments[i].text[k] : '.';
     shown[n] = 0;
     assert_string_equal(shown, expected);
     kvi_chat_text_free(&text);
@@ -158,25 +199,37 @@ static void text_keeps_its_origin(void **state)
     tags("{{ '<s>' + messages[0].content | trim + '</s>' }}", one, "<s>....</s>");
     tags("{{ ('<a>' ~ messages[0].content ~ '<b>').replace('<', '[[') }}", one, "[[a>.[[....[[b>");
     tags("{{ '<|' + messages[0]['role'] + '|>' }}", one, "<|user|>");
-    tags("{{ messages[0].content | tojson }}{{ {'a': '<s>'} | tojson }}", one, "........" "............");
+    tags("{{ messages[0].content | tojson }}{{ {'a': '<s>'} | tojson }}", one,
+         "........"
+         "............");
     tags("{% set x %}<s>{{ messages[0].content }}{% endset %}{{ x[1:6] | upper }}", one, "S>...");
     tags("{% macro m(t) %}<s>{{ t }}{% endmacro %}{{ m(messages[0].content) }}", one, "<s>......");
     tags("{{ ['<s>', messages[0].content] | join('|') }}", one, "<s>|......");
     tags("{{ messages[0].content.split('s')[0] }}{{ messages | length }}", one, "...");
     tags("{% for c in '<' + messages[0].content %}{{ c }}{% endfor %}", one, "<......");
     tags("{{ ['<s>', messages[0].content] }}", one, "..<s>............");
-    tags("{{ messages[0].content }}{{ bos_token }}", "[{\"role\": \"user\", \"content\": \"<s>\", \"allow_special\": true}]", "<s><s>");
+    tags("{{ messages[0].content }}{{ bos_token }}",
+         "[{\"role\": \"user\", \"content\": \"<s>\", \"allow_special\": true}]", "<s><s>");
     tags("{{ messages[0].role }}", "[{\"role\": \"<s>\"}]", "...");
-    tags("{{ messages[0].content }}", "[{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": \"<s>\"}, {\"type\": \"text\", \"text\": \"b\"}]}]", "....");
+    tags("{{ messages[0].content }}",
+         "[{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": \"<s>\"}, {\"type\": \"text\", \"text\": "
+         "\"b\"}]}]",
+         "....");
 }
 
 static void bad_messages_are_refused(void **state)
 {
-    static const struct { const char *messages, *text; kvrt_status status; } cases[] = {
-        {"[{\"role\": \"user\", \"content\": [{\"type\": \"image\", \"url\": \"x\"}]}]", "only text parts are supported, found a part of type image", KVRT_UNSUPPORTED},
-        {"[{\"content\": \"x\"}]", "message 0: no role", KVRT_ARG}, {"{}", "need a JSON array", KVRT_ARG}, {"[3]", "not a JSON object", KVRT_ARG},
-        {"[{\"role\": \"user\", \"content\": 3}]", "neither a string", KVRT_ARG}, {"[{\"role\"", "messages", KVRT_ARG},
-        {"[{\"role\": \"user\", \"content\": 1e400}]", "messages", KVRT_ARG}};
+    static const struct {
+        const char *messages, *text;
+        kvrt_status status;
+    } cases[] = {{"[{\"role\": \"user\", \"content\": [{\"type\": \"image\", \"url\": \"x\"}]}]",
+                  "only text parts are supported, found a part of type image", KVRT_UNSUPPORTED},
+                 {"[{\"content\": \"x\"}]", "message 0: no role", KVRT_ARG},
+                 {"{}", "need a JSON array", KVRT_ARG},
+                 {"[3]", "not a JSON object", KVRT_ARG},
+                 {"[{\"role\": \"user\", \"content\": 3}]", "neither a string", KVRT_ARG},
+                 {"[{\"role\"", "messages", KVRT_ARG},
+                 {"[{\"role\": \"user\", \"content\": 1e400}]", "messages", KVRT_ARG}};
     kvi_chat_template *t = NULL;
     kvrt_error error = {.size = sizeof error};
     assert_int_equal(kvi_chat_template_parse("x", 1, "test", &t, &error), KVRT_OK);
@@ -184,7 +237,8 @@ static void bad_messages_are_refused(void **state)
         kvi_chat_text text = {0};
         kvi_chat_input input = {.messages = cases[i].messages, .messages_len = strlen(cases[i].messages)};
         kvrt_status status = kvi_chat_template_render(t, &input, &text, &error);
-        if (status != cases[i].status || !strstr(error.message, cases[i].text)) print_error("%s: %d %s\n", cases[i].messages, status, error.message);
+        if (status != cases[i].status || !strstr(error.message, cases[i].text))
+            print_error("%s: %d %s\n", cases[i].messages, status, error.message);
         assert_true(status < 0);
         kvi_chat_text_free(&text);
     }
@@ -194,7 +248,8 @@ static void bad_messages_are_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(goldens_equal), cmocka_unit_test(errors_name_their_place),
-                                       cmocka_unit_test(text_keeps_its_origin), cmocka_unit_test(bad_messages_are_refused),
+                                       cmocka_unit_test(text_keeps_its_origin),
+                                       cmocka_unit_test(bad_messages_are_refused),
                                        cmocka_unit_test(hostile_templates_end)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

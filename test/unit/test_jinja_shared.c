@@ -1,5 +1,6 @@
-/* test_jinja_shared.c - 40 real templates of models, 7 conversations each, against Python's Jinja2; feature cases; and for each template: a
- * message that spells its special tokens stays message text. Needs shared data; skipped without. */
+/* test_jinja_shared.c - 40 real templates of models, 7 conversations each, against Python's Jinja2; feature cases;
+ * and for each template: a message that spells its special tokens stays message text. Needs shared data; skipped
+ * without. */
 #define _POSIX_C_SOURCE 200809L
 #include "chat_cases.h"
 #include "runtime/base/json.h"
@@ -35,18 +36,23 @@ static void check_rendering(chat_slice item, void *user)
 {
     size_t name_len, context_len, output_len = 0, error_len = 0;
     (void)user;
-    char *name = chat_string(chat_member(item, "template"), &name_len), *which = chat_string(chat_member(item, "case"), &context_len);
-    char *output = chat_string(chat_member(item, "output"), &output_len), *expected = chat_string(chat_member(item, "error"), &error_len);
+    char *name = chat_string(chat_member(item, "template"), &name_len),
+         *which = chat_string(chat_member(item, "case"), &context_len);
+    char *output = chat_string(chat_member(item, "output"), &output_len),
+         *expected = chat_string(chat_member(item, "error"), &error_len);
     kvi_chat_template *t = open_template(name);
     kvi_chat_text text = {0};
     kvrt_error error = {.size = sizeof error};
-    kvrt_status status = t ? chat_render(t, chat_member(chat_member(renderings, "contexts"), which), &text, &error) : KVRT_TEMPLATE;
-    bool good = output ? status == KVRT_OK && text.text.len == output_len && memcmp(text.text.data, output, output_len) == 0
-                       : status < 0 && expected && strstr(error.message, expected);
+    kvrt_status status =
+        t ? chat_render(t, chat_member(chat_member(renderings, "contexts"), which), &text, &error) : KVRT_TEMPLATE;
+    bool good =
+        output ? status == KVRT_OK && text.text.len == output_len && memcmp(text.text.data, output, output_len) == 0
+               : status < 0 && expected && strstr(error.message, expected);
     n_cases++;
     if (!good) {
         n_bad++;
-        print_error("%s %s\nexpected: %s\nfound:    %s\n", name, which, output ? output : expected, status < 0 ? error.message : text.text.data);
+        print_error("%s %s\nexpected: %s\nfound:    %s\n", name, which, output ? output : expected,
+                    status < 0 ? error.message : text.text.data);
     }
     kvi_chat_text_free(&text);
     kvi_chat_template_free(t);
@@ -70,7 +76,8 @@ static void renderings_equal(void **state)
 static void check_feature(chat_slice item, void *user)
 {
     size_t len, target_len;
-    char *source = chat_string(chat_member(item, "template"), &len), *target = chat_string(chat_member(item, "target"), &target_len);
+    char *source = chat_string(chat_member(item, "template"), &len),
+         *target = chat_string(chat_member(item, "target"), &target_len);
     chat_slice context = chat_member(item, "context");
     kvi_chat_template *t = NULL;
     kvi_chat_text text = {0};
@@ -79,7 +86,8 @@ static void check_feature(chat_slice item, void *user)
     (void)user;
     kvrt_status status = kvi_chat_template_parse(source, len, "feature", &t, &error);
     if (status >= 0) status = kvi_chat_template_render(t, &input, &text, &error);
-    if (status < 0 || text.text.len != target_len || memcmp(text.text.data ? text.text.data : "", target, target_len) != 0) {
+    if (status < 0 || text.text.len != target_len ||
+        memcmp(text.text.data ? text.text.data : "", target, target_len) != 0) {
         n_bad++;
         print_error("%s\nexpected: %s\nfound:    %s\n", source, target, status < 0 ? error.message : text.text.data);
     }
@@ -102,7 +110,8 @@ static void features_equal(void **state)
     free(json);
 }
 
-/* ----------------------------------------------------------------------------------------------------- injection --- */
+/* ----------------------------------------------------------------------------------------------------- injection
+ * --- */
 /* All "<...>" and "[...]" pieces without spaces of a template: its markers, and more. */
 static void collect_markers(const char *source, char *out, size_t cap)
 {
@@ -126,7 +135,8 @@ static void assert_text_only(const char *name, const kvi_chat_text *text, const 
     size_t start = (size_t)(at - text->text.data);
     for (size_t i = 0; i < text->n_segments; from += text->segments[i++].len) {
         bool overlaps = from < start + len && from + text->segments[i].len > start;
-        if (overlaps && text->segments[i].parse_special) fail_msg("%s: message bytes are tagged as the template's", name);
+        if (overlaps && text->segments[i].parse_special)
+            fail_msg("%s: message bytes are tagged as the template's", name);
     }
 }
 
@@ -146,7 +156,8 @@ static void check_injection(const char *name)
     kvi_chat_template *t = open_template(name);
     kvi_chat_text text = {0};
     kvrt_error error = {.size = sizeof error};
-    if (chat_render(t, (chat_slice){context.data, context.len}, &text, &error) < 0) fail_msg("%s: %s", name, error.message);
+    if (chat_render(t, (chat_slice){context.data, context.len}, &text, &error) < 0)
+        fail_msg("%s: %s", name, error.message);
     assert_text_only(name, &text, message);
     kvi_chat_text_free(&text);
     kvi_chat_template_free(t);
@@ -169,6 +180,7 @@ static void injected_markers_stay_text(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(injected_markers_stay_text), cmocka_unit_test(renderings_equal), cmocka_unit_test(features_equal)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(injected_markers_stay_text), cmocka_unit_test(renderings_equal),
+                                       cmocka_unit_test(features_equal)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
-/* chat.c - `kvrt chat`: a conversation on the terminal. Without one (stdin or stdout is a pipe) it answers once: no prompt, colour or
- * statistics, model text alone on stdout. */
+/* command_chat.c - `kvrt chat`: a conversation on the terminal. Without one (stdin or stdout is a pipe) it answers
+ * once: no prompt, colour or statistics, model text alone on stdout. */
 #define _POSIX_C_SOURCE 200809L
 #include "chat.h"
 
@@ -12,12 +12,14 @@ static const argparse_option extra[X_COUNT] = {
     {"no-think", 0, 0, 0, NULL, "ask the template to switch reasoning off"},
     {"no-stats", 0, 0, 0, NULL, "no statistics after each answer"},
 };
-const command chat_command_about = {"chat", "chat MODEL [options]", "Talks with a model on the terminal.", extra, X_COUNT};
+const command chat_command_about = {"chat", "chat MODEL [options]", "Talks with a model on the terminal.", extra,
+                                    X_COUNT};
 
 static int32_t on_event(const kvrt_event *event, void *user)
 {
     chat *c = user;
-    if (event->type == KVRT_EVENT_PREFILL_PROGRESS) command_progress_show(&c->view.progress, "prompt", event->done, event->total, 1, "tokens");
+    if (event->type == KVRT_EVENT_PREFILL_PROGRESS)
+        command_progress_show(&c->view.progress, "prompt", event->done, event->total, 1, "tokens");
     if (event->type == KVRT_EVENT_WARNING) fprintf(stderr, "kvrt: %s\n", event->text);
     if (event->type == KVRT_EVENT_TEXT) {
         command_progress_clear(&c->view.progress);
@@ -31,8 +33,12 @@ static void warn_context(chat *c)
 {
     kvrt_session_info info = {.size = sizeof info};
     if (kvrt_session_get_info(c->session, &info, NULL) < 0 || !info.ctx_size) return;
-    int percent = (int)((uint64_t)info.n_tokens * 100 / info.ctx_size), level = percent >= 95 ? 95 : percent >= 80 ? 80 : 0;
-    if (level > c->warned) fprintf(stderr, "kvrt: the context is %d%% full (%u of %u tokens); /reset or /undo make room\n", percent, info.n_tokens, info.ctx_size);
+    int percent = (int)((uint64_t)info.n_tokens * 100 / info.ctx_size), level = percent >= 95   ? 95
+                                                                                : percent >= 80 ? 80
+                                                                                                : 0;
+    if (level > c->warned)
+        fprintf(stderr, "kvrt: the context is %d%% full (%u of %u tokens); /reset or /undo make room\n", percent,
+                info.n_tokens, info.ctx_size);
     c->warned = level;
 }
 
@@ -79,7 +85,8 @@ static int answer(chat *c, bool terminal)
     if (!terminal) return stopped ? EXIT_INTERRUPT : result.finish == KVRT_FINISH_CTX_FULL ? EXIT_CONTEXT : EXIT_OK;
     if (!command_write("\n", 1)) return EXIT_RUN;
     if (result.finish == KVRT_FINISH_CANCELLED) fprintf(stderr, "(stopped)\n");
-    if (result.finish == KVRT_FINISH_CTX_FULL) fprintf(stderr, "kvrt: the context is full; /reset or /undo make room\n");
+    if (result.finish == KVRT_FINISH_CTX_FULL)
+        fprintf(stderr, "kvrt: the context is full; /reset or /undo make room\n");
     if (!c->line.extra[X_NO_STATS]) chat_show_stats(c);
     warn_context(c);
     return -1;
@@ -89,9 +96,9 @@ static void banner(chat *c)
 {
     kvrt_engine_info e = {.size = sizeof e};
     if (kvrt_engine_get_info(c->engine, &e, NULL) < 0) return;
-    fprintf(stderr, "%s, %.1f MiB of %s weights, KV %s (%.0f bytes per token), context %u, %.1f MiB resident on %s\n", e.architecture,
-            (double)e.weight_bytes / 1048576.0, e.weight_dtype, e.kv_format, e.kv_bytes_per_token, e.ctx_size,
-            (double)e.resident_bytes / 1048576.0, e.device);
+    fprintf(stderr, "%s, %.1f MiB of %s weights, KV %s (%.0f bytes per token), context %u, %.1f MiB resident on %s\n",
+            e.architecture, (double)e.weight_bytes / 1048576.0, e.weight_dtype, e.kv_format, e.kv_bytes_per_token,
+            e.ctx_size, (double)e.resident_bytes / 1048576.0, e.device);
     fprintf(stderr, "/help lists the commands, Ctrl-D leaves.\n");
 }
 
@@ -137,7 +144,8 @@ static int check_template(chat *c)
 {
     kvrt_error error = command_error();
     chat_text text = {0};
-    int32_t status = chat_render(&c->conversation, c->engine, "[{\"role\": \"user\", \"content\": \"x\"}]", 0, &text, &error);
+    int32_t status =
+        chat_render(&c->conversation, c->engine, "[{\"role\": \"user\", \"content\": \"x\"}]", 0, &text, &error);
     chat_free(&text);
     c->conversation.n_ids = 0;
     if (status >= 0) return EXIT_OK;

@@ -1,0 +1,272 @@
+#!/usr/bin/env python3
+"""Drives the real `kvrt chat` through a pseudo-terminal: typing, blocks, paste, history, completion, Ctrl-C in prefill, decode and idle,
+Ctrl-D, unknown commands, resize, NO_COLOR, dumb terminals, a closed pipe; and what a turn computes."""
+import fcntl
+import json
+import os
+import pathlib
+import pty
+import re
+import select
+import shlex
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+
+KVRT = os.environ.get("KVRT", "build/kvrt")
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+MODEL = str(ROOT / "examples/models/storyteller-tiny")
+FAST = ["--temp", "0", "-n", "24"]
+
+
+class Chat:
+    """The command on a terminal of its own; what it prints collects in `seen`."""
+
+    def __init__(self, *args, env=None, size=(24, 100), shell=None):
+        self.seen = b""
+        self.mark = 0
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.environ.update({"TERM": "xterm", **(env or {})})
+            for name in ("NO_COLOR",) if not env or "NO_COLOR" not in env else ():
+                os.environ.pop(name, None)
+            command = [KVRT, "chat", MODEL, *args]
+            if shell:
+                command = ["/bin/sh", "-c", shell.format(shlex.join(command))]
+            os.execv(command[0], command)
+        self.resize(size)
+
+    def resize(self, size):
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", size[0], size[1], 0, 0))
+
+    def pump(self, seconds):
+        ready, _, _ = select.select([self.fd], [], [], seconds)
+        if ready:
+            try:
+                data = os.read(self.fd, 65536)
+            except OSError:
+                data = b""
+            self.seen += data
+            return bool(data)
+        return True
+
+    def expect(self, pattern, seconds=30):
+        """Waits for a pattern behind the last match."""
+        end = time.monotonic() + seconds
+        alive = True
+        while True:
+            found = re.compile(pattern.encode(), re.S).search(self.seen, self.mark)
+            if found:
+                self.mark = found.end()
+                return found
+            if time.monotonic() > end or not alive:
+                raise AssertionError(f"no {pattern!r} in {self.seen[self.mark:][-1500:]!r}")
+            alive = self.pump(0.05)
+
+    def send(self, text):
+        os.write(self.fd, text.encode())
+
+    def ask(self, text):
+        self.prompt()
+        self.send(text + "\r")
+
+    def prompt(self):
+        self.expect(r"> ")
+
+    def leave(self, seconds=10):
+        """Exit code."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.pump(0.02)
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                os.close(self.fd)
+                return os.waitstatus_to_exitcode(status)
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        raise AssertionError(f"still running: {self.seen[-800:]!r}")
+
+
+def stats(chat):
+    found = chat.expect(r"prompt (\d+) tokens \((\d+) cached, (\d+) new\)")
+    return tuple(int(g) for g in found.groups())
+
+
+def test_turns_compute_only_what_is_new():
+    chat = Chat(*FAST)
+    first = None
+    for turn in range(10):
+        chat.ask("Tell me more." if turn else "Tell me about a fox.")
+        total, cached, new = stats(chat)
+        first = first or new
+        assert total == cached + new, (total, cached, new)
+        assert turn == 0 or new < 40, f"turn {turn + 1}: {new} new of {total}"
+    chat.prompt()
+    with tempfile.TemporaryDirectory() as folder:
+        path = folder + "/chat.json"
+        chat.send(f"/export json {path}\r")
+        chat.expect("wrote")
+        messages = json.load(open(path, encoding="utf-8"))
+    assert [m["role"] for m in messages] == ["user", "assistant"] * 10
+    chat.ask("/quit")
+    assert chat.leave() == 0
+
+
+def test_answers_equal_those_of_a_fresh_session():
+    chat = Chat("--kv", "f16", *FAST)
+    for text in ("Tell me about a fox.", "And a bear?", "Where is it now?"):
+        chat.ask(text)
+        stats(chat)
+    chat.prompt()
+    with tempfile.TemporaryDirectory() as folder:
+        path = folder + "/chat.json"
+        chat.send(f"/export json {path}\r")
+        chat.expect("wrote")
+        messages = json.load(open(path, encoding="utf-8"))
+    chat.ask("/quit")
+    assert chat.leave() == 0
+    run = subprocess.run([KVRT, "run", MODEL, "--kv", "f16", "--messages", "-", *FAST], capture_output=True, timeout=60,
+                         input=json.dumps(messages[:-1]).encode())
+    assert run.stdout.decode() == messages[-1]["content"], (run.stdout, messages[-1])
+
+
+def test_commands():
+    chat = Chat(*FAST)
+    chat.ask("/frobnicate")
+    chat.expect("unknown command /frobnicate")
+    chat.ask("/help")
+    chat.expect("/regen")
+    chat.ask("/system Be brief.")
+    chat.ask("/show")
+    chat.expect("system: Be brief.")
+    chat.ask("/set temperature 0.5")
+    chat.ask("/show")
+    chat.expect(r"sample.temperature 0\.5")
+    chat.ask("/set temperature nonsense")
+    chat.expect("temperature")
+    chat.ask("/set temperature 0")
+    chat.ask("/undo")
+    chat.expect("no exchange")
+    chat.ask("Hello")
+    stats(chat)
+    chat.ask("/regen")
+    total, cached, new = stats(chat)
+    assert new <= 2, (total, cached, new)
+    for command, text in (("/mem", "MiB"), ("/kv", "bytes per token"), ("/ctx", r"context \d+ of"), ("/stats", "cached"), ("/undo", "took back"),
+                          ("/reset", "empty")):
+        chat.ask(command)
+        chat.expect(text)
+    chat.ask("/read " + __file__ + ".missing")
+    chat.expect("No such file")
+    chat.prompt()
+    time.sleep(0.3)  # the editor takes the terminal over when it begins to read
+    chat.send("\x04")
+    assert chat.leave() == 0
+
+
+def test_editing():
+    chat = Chat(*FAST, "--no-stats")
+    chat.prompt()
+    chat.send("/he\t\r")
+    chat.expect("/regen")
+    chat.prompt()
+    chat.send('"""first line\r')
+    chat.expect(r"\.\.\. ")
+    chat.send('second line"""\r')
+    chat.prompt()
+    chat.send("\x1b[200~pasted one\npasted two\n/quit\x1b[201~")
+    chat.expect(r"\[pasted 4? ?\d* ?lines #1\]")
+    chat.send("\r")
+    chat.prompt()
+    with tempfile.TemporaryDirectory() as folder:
+        path = folder + "/out.json"
+        chat.send(f"/export json {folder}/ou\t")
+        chat.send("t.json\r")
+        chat.expect("wrote")
+        messages = json.load(open(path, encoding="utf-8"))
+        users = [m["content"] for m in messages if m["role"] == "user"]
+        assert users == ["first line\nsecond line", "pasted one\npasted two\n/quit"], users
+        chat.prompt()
+        chat.send("\x1b[A\r")  # Up: the last line again
+        chat.expect("wrote")
+        chat.resize((30, 40))
+        chat.ask("/read " + folder + "/out.js\t\r")
+        chat.prompt()
+    chat.send("/quit\r")
+    assert chat.leave() == 0
+
+
+def test_interrupts():
+    chat = Chat("--temp", "0", "-n", "100000", "--ignore-eos", "--no-stats")
+    chat.prompt()
+    chat.send("\x03")
+    chat.expect("Ctrl-D or /quit")
+    time.sleep(1.1)
+    chat.ask("Tell me a story.")
+    chat.expect(r"\n.{40}")
+    chat.send("\x03")
+    chat.expect("stopped")
+    time.sleep(1.1)
+    chat.ask("/export md /dev/null")
+    chat.expect("wrote")
+    chat.ask("Go on.")
+    chat.expect(r"\n.{20}")
+    chat.send("\x03")
+    time.sleep(0.2)
+    chat.send("\x03")
+    assert chat.leave() == 130
+
+
+def test_leaving_twice_when_idle_restores_the_terminal():
+    chat = Chat(*FAST, shell="trap : INT; {} ; echo code $?; stty -a")
+    chat.prompt()
+    time.sleep(0.2)
+    chat.send("\x03")
+    chat.expect("Ctrl-D or /quit")
+    chat.send("\x03")
+    chat.expect("code 130")
+    chat.expect(r"[ ;]icanon.*[ ;]echo ")
+    chat.leave()
+
+
+def test_colours():
+    for env, args in (({"NO_COLOR": "1"}, FAST), ({"TERM": "dumb"}, FAST)):
+        chat = Chat(*args, env=env)
+        chat.ask("Hello")
+        stats(chat)
+        chat.ask("/quit")
+        assert chat.leave() == 0
+        assert b"\x1b[2m" not in chat.seen, chat.seen
+        if env.get("TERM") == "dumb":
+            assert b"\x1b" not in chat.seen, chat.seen
+
+
+def test_pipes():
+    run = subprocess.run([KVRT, "chat", MODEL, *FAST], input=b"Hello", capture_output=True, timeout=60)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout and b"\x1b" not in run.stdout and b">" not in run.stdout[:2]
+    again = subprocess.run([KVRT, "run", MODEL, "--messages", "-", *FAST], capture_output=True, timeout=60,
+                           input=json.dumps([{"role": "user", "content": "Hello"}]).encode())
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == run.stdout, (again.stdout, run.stdout)
+    closed = subprocess.run(f"printf Hello | {KVRT} chat {MODEL} --temp 0 -n 2000 --ignore-eos | head -c 1 > /dev/null; echo ${{PIPESTATUS[1]}}",
+                            shell=True, executable="/bin/bash", capture_output=True, timeout=60)
+    assert closed.stdout.strip() == b"1", closed
+    bare = subprocess.run([KVRT, "chat", str(ROOT / "test/golden/models/llama_gqa2")], input=b"x", capture_output=True, timeout=60)
+    assert bare.returncode == 6 and b"chat template" in bare.stderr, bare
+
+
+def main():
+    names = sys.argv[1:] or [n for n in globals() if n.startswith("test_")]
+    for name in names:
+        start = time.monotonic()
+        globals()[name]()
+        print(f"{name}: {time.monotonic() - start:.1f} s")
+
+
+if __name__ == "__main__":
+    main()
