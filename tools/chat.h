@@ -77,7 +77,9 @@ chat_read chat_input_read(chat_input *in, const char *prompt, chat_text *out);
 /* ---- chat_signal.c: Ctrl-C. Twice within a second leaves with 130 and the terminal as it was. */
 void chat_signal_install(void);
 void chat_signal_session(kvrt_session session); /* whose generation Ctrl-C stops; NULL: none */
-bool chat_signal_take(void);                    /* true once after each Ctrl-C */
+typedef enum chat_wait { CHAT_WAIT_READY, CHAT_WAIT_INTERRUPT, CHAT_WAIT_RESIZE } chat_wait;
+chat_wait chat_signal_wait(int fd); /* until fd can be read (or is at its end), Ctrl-C, or a new window size */
+bool chat_signal_take(void);        /* true once after each Ctrl-C */
 bool chat_signal_resized(void);
 
 /* ---- chat_commands.c */

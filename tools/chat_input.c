@@ -8,6 +8,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <locale.h>
 #include <string.h>
 #include <unistd.h>
 #ifdef KVRT_HAVE_LIBEDIT
@@ -126,6 +127,31 @@ static unsigned char complete(EditLine *edit, int key)
     return CC_REFRESH;
 }
 
+/* Reads one character; the library's own reader would sleep through a Ctrl-C that comes just before it. */
+static int read_key(EditLine *edit, wchar_t *key)
+{
+    unsigned char bytes[4];
+    size_t have = 0, need = 1;
+    while (have < need) {
+        chat_wait got = chat_signal_wait(STDIN_FILENO);
+        if (got == CHAT_WAIT_INTERRUPT) return -1;
+        if (got == CHAT_WAIT_RESIZE) {
+            (void)chat_signal_resized();
+            el_resize(edit);
+            continue;
+        }
+        ssize_t n = read(STDIN_FILENO, bytes + have, 1);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return (int)n;
+        if (have++ == 0)
+            need = bytes[0] < 0xc2 ? 1 : bytes[0] < 0xe0 ? 2 : bytes[0] < 0xf0 ? 3 : bytes[0] < 0xf5 ? 4 : 1;
+    }
+    uint32_t cp = need == 1 ? bytes[0] : bytes[0] & (0x7fu >> need);
+    for (size_t i = 1; i < need; i++) cp = cp << 6 | (bytes[i] & 63u);
+    *key = (wchar_t)cp;
+    return 1;
+}
+
 static void open_editor(chat_input *in, const char *program)
 {
     in->edit = el_init(program, stdin, stderr, stderr);
@@ -137,6 +163,7 @@ static void open_editor(chat_input *in, const char *program)
     el_set(in->edit, EL_PROMPT, prompt_of);
     el_set(in->edit, EL_HIST, history, in->history);
     el_set(in->edit, EL_SIGNAL, 0); /* chat_signal.c has them */
+    el_set(in->edit, EL_GETCFN, read_key);
     el_set(in->edit, EL_ADDFN, "kvrt-paste", "pasted text", paste);
     el_set(in->edit, EL_ADDFN, "kvrt-complete", "complete", complete);
     el_set(in->edit, EL_BIND, "\033[200~", "kvrt-paste", NULL);
@@ -171,6 +198,8 @@ chat_input *chat_input_open(const char *program)
     chat_input *in = calloc(1, sizeof *in);
     const char *term = getenv("TERM");
     if (!in) return NULL;
+    /* libedit keeps wide characters: it needs to know that the terminal speaks UTF-8. */
+    if (!setlocale(LC_CTYPE, "") || MB_CUR_MAX == 1) (void)setlocale(LC_CTYPE, "C.UTF-8");
     in->capable = term && *term && strcmp(term, "dumb") != 0;
 #ifdef KVRT_HAVE_LIBEDIT
     if (in->capable) open_editor(in, program);
@@ -199,13 +228,18 @@ static chat_read read_plain(chat_input *in, chat_text *out)
     fflush(stderr);
     for (;;) {
         char c;
+        chat_wait wait = chat_signal_wait(STDIN_FILENO);
+        if (wait == CHAT_WAIT_RESIZE) (void)chat_signal_resized();
+        if (wait == CHAT_WAIT_RESIZE) continue;
+        if (wait == CHAT_WAIT_INTERRUPT) {
+            (void)chat_signal_take();
+            fputc('\n', stderr);
+            return CHAT_INTERRUPT;
+        }
         ssize_t n = read(STDIN_FILENO, &c, 1);
         if (n == 1) {
             chat_append(out, &c, 1);
             if (c == '\n') return CHAT_LINE;
-        } else if (n < 0 && errno == EINTR && chat_signal_take()) {
-            fputc('\n', stderr);
-            return CHAT_INTERRUPT;
         } else if (n == 0 || errno != EINTR) return out->len ? CHAT_LINE : CHAT_END;
     }
 }

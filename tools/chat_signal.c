@@ -6,6 +6,7 @@
 
 #include <signal.h>
 #include <string.h>
+#include <sys/select.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
@@ -56,6 +57,28 @@ void chat_signal_install(void)
 }
 
 void chat_signal_session(kvrt_session s) { session = s; }
+
+/* Signals arrive inside pselect or are seen before it: none falls between a check and a read that blocks. */
+chat_wait chat_signal_wait(int fd)
+{
+    sigset_t both, before;
+    sigemptyset(&both);
+    sigaddset(&both, SIGINT);
+    sigaddset(&both, SIGWINCH);
+    sigprocmask(SIG_BLOCK, &both, &before);
+    chat_wait got = CHAT_WAIT_INTERRUPT;
+    if (resized) got = CHAT_WAIT_RESIZE;
+    if (!interrupted && !resized) {
+        fd_set set;
+        FD_ZERO(&set);
+        FD_SET(fd, &set);
+        int n = pselect(fd + 1, &set, NULL, NULL, NULL, &before);
+        if (n >= 0 || !(interrupted || resized)) got = CHAT_WAIT_READY;
+        else if (!interrupted) got = CHAT_WAIT_RESIZE;
+    }
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    return got;
+}
 
 bool chat_signal_take(void)
 {

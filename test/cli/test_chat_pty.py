@@ -162,6 +162,9 @@ def test_commands():
         chat.expect(text)
     chat.ask("/read " + __file__ + ".missing")
     chat.expect("No such file")
+    chat.ask("/system Grüße, 世界")
+    chat.ask("/system")
+    chat.expect("Grüße, 世界")
     chat.prompt()
     time.sleep(0.3)  # the editor takes the terminal over when it begins to read
     chat.send("\x04")
