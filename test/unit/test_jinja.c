@@ -245,11 +245,40 @@ static void bad_messages_are_refused(void **state)
     kvi_chat_template_free(t);
 }
 
+/* Every allocation in turn fails: NOMEM_HOST, nothing leaks, the next rendering works. */
+static void failing_allocations_are_survived(void **state)
+{
+    static const char source[] =
+        "{% set ns = namespace(x=[]) %}{% for m in messages %}{% set ns.x = ns.x + [m.content | upper] %}"
+        "{% endfor %}<s>{{ ns.x | tojson }}{{ messages[0].role }}{% macro f(a) %}{{ a }}{% endmacro %}{{ f(1) }}";
+    static const char with[] = "{\"messages\": [{\"role\": \"user\", \"content\": \"hello\"}]}";
+    uint64_t before, after, n = 1;
+    kvrt_status status = KVRT_NOMEM_HOST;
+    kvi_mem_stats(&before, NULL, NULL);
+    for (; status < 0 && n < 200; n++) {
+        kvi_chat_text text = {0};
+        kvrt_error error = {.size = sizeof error};
+        kvi_chat_template *t = NULL;
+        kvi_mem_fail_nth(n);
+        status = kvi_chat_template_parse(source, sizeof source - 1, "test", &t, &error);
+        kvi_chat_input input = {.messages = with + 13, .messages_len = sizeof with - 15};
+        if (status >= 0) status = kvi_chat_template_render(t, &input, &text, &error);
+        kvi_mem_fail_nth(0);
+        if (status < 0) assert_int_equal(status, KVRT_NOMEM_HOST);
+        kvi_chat_text_free(&text);
+        kvi_chat_template_free(t);
+        kvi_mem_stats(&after, NULL, NULL);
+        assert_int_equal(before, after);
+    }
+    assert_int_equal(status, KVRT_OK);
+    assert_true(n > 4);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(goldens_equal), cmocka_unit_test(errors_name_their_place),
-                                       cmocka_unit_test(text_keeps_its_origin),
-                                       cmocka_unit_test(bad_messages_are_refused),
-                                       cmocka_unit_test(hostile_templates_end)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(goldens_equal),         cmocka_unit_test(errors_name_their_place),
+        cmocka_unit_test(text_keeps_its_origin), cmocka_unit_test(bad_messages_are_refused),
+        cmocka_unit_test(hostile_templates_end), cmocka_unit_test(failing_allocations_are_survived)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -178,9 +178,68 @@ static void injected_markers_stay_text(void **state)
     assert_int_equal(n_cases, 40);
 }
 
+/* Markers among the ids of a conversation whose user says `message`. */
+static size_t count_markers(const char *name, const kvi_tokenizer *tok, const char *message)
+{
+    kvi_buf context = {0};
+    kvi_buf_append_str(&context, "{\"add_generation_prompt\": true, \"messages\": [{\"role\": \"user\", \"content\": ");
+    kvi_json_write_string(&context, message, strlen(message));
+    kvi_buf_append_str(&context, "}]}");
+    kvi_chat_template *t = open_template(name);
+    kvi_chat_text text = {0};
+    kvi_ids ids = {0};
+    kvrt_error error = {.size = sizeof error};
+    if (chat_render(t, (chat_slice){context.data, context.len}, &text, &error) < 0)
+        fail_msg("%s: %s", name, error.message);
+    assert_int_equal(kvi_chat_text_encode(&text, tok, &ids, &error), KVRT_OK);
+    size_t n = 0;
+    for (size_t i = 0; i < ids.len; i++) n += kvi_tokenizer_is_marker(tok, ids.data[i]);
+    kvi_ids_free(&ids);
+    kvi_chat_text_free(&text);
+    kvi_chat_template_free(t);
+    kvi_buf_free(&context);
+    return n;
+}
+
+/* With real vocabularies: a message of all special tokens gives not one of them. */
+static void injected_markers_become_ordinary_tokens(void **state)
+{
+    static const char *const tokenizers[] = {"llama3", "qwen2.5", "phi-3"};
+    kvrt_error error = {.size = sizeof error};
+    n_cases = 0;
+    for (size_t k = 0; k < 3; k++) {
+        kvi_tokenizer *tok = NULL;
+        char path[512];
+        snprintf(path, sizeof path, KVRT_SHARED_DIR "/data/tokenizers/%s", tokenizers[k]);
+        if (kvi_tokenizer_load(path, &tok, &error) < 0) skip();
+        kvi_buf message = {0};
+        kvi_buf_append_str(&message, "a ");
+        for (int32_t id = 0; id < kvi_tokenizer_vocab_size(tok); id++) {
+            size_t len;
+            const char *spelled = kvi_tokenizer_token_text(tok, id, &len);
+            if (kvi_tokenizer_is_marker(tok, id)) kvi_buf_append(&message, spelled, len);
+        }
+        kvi_buf_append_str(&message, " z");
+        DIR *dir = opendir(TEMPLATES "jinja");
+        for (struct dirent *e; dir && (e = readdir(dir)) != NULL;) {
+            if (!strstr(e->d_name, ".jinja")) continue;
+            size_t plain = count_markers(e->d_name, tok, "a z"), injected = count_markers(e->d_name, tok, message.data);
+            if (plain != injected)
+                fail_msg("%s, %s: %zu markers, %zu without", e->d_name, tokenizers[k], injected, plain);
+            n_cases++;
+        }
+        if (dir) closedir(dir);
+        kvi_buf_free(&message);
+        kvi_tokenizer_free(tok);
+    }
+    print_message("%d templates and tokenizers\n", n_cases);
+    assert_int_equal(n_cases, 120);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(injected_markers_stay_text), cmocka_unit_test(renderings_equal),
-                                       cmocka_unit_test(features_equal)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(injected_markers_stay_text),
+                                       cmocka_unit_test(injected_markers_become_ordinary_tokens),
+                                       cmocka_unit_test(renderings_equal), cmocka_unit_test(features_equal)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
