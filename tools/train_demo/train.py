@@ -19,11 +19,10 @@ from tasks import Tasks, evaluation_set
 
 # (share of the time, window, mix of kinds); the batch is a fixed number of tokens.
 STAGES = [
-    (0.37, 256, {"text": 0.28, "echo": 0.16, "dense": 0.40, "repeat": 0.06, "lines": 0.06, "chat": 0.04}),
-    (0.25, 256, {"text": 0.18, "echo": 0.22, "dense": 0.22, "repeat": 0.38}),
-    (0.15, 512, {"text": 0.50, "dense": 0.22, "lines": 0.14, "repeat": 0.05, "copy": 0.04, "chat": 0.05}),
-    (0.16, 2048, {"text": 0.60, "dense": 0.08, "lines": 0.20, "copy": 0.05, "chat": 0.07}),
-    (0.07, 4096, {"text": 0.72, "lines": 0.20, "copy": 0.03, "chat": 0.05}),
+    (0.20, 256, {"text": 0.20, "echo": 0.20, "dense": 0.20, "repeat": 0.40}),
+    (0.30, 512, {"text": 0.52, "dense": 0.20, "lines": 0.14, "repeat": 0.05, "copy": 0.04, "chat": 0.05}),
+    (0.28, 2048, {"text": 0.60, "dense": 0.08, "lines": 0.20, "copy": 0.05, "chat": 0.07}),
+    (0.22, 4096, {"text": 0.66, "dense": 0.03, "lines": 0.20, "copy": 0.04, "chat": 0.07}),
 ]
 
 
