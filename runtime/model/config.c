@@ -4,30 +4,43 @@
 #include "../base/json.h"
 #include "../base/os.h"
 
-#include <stdio.h>
+#include <math.h>
 #include <string.h>
 
-/* Keys as found; -1 or 0 where absent. */
+#define ABSENT INT64_MIN /* an integer key that is not there, or null */
+#define MAX_POSITIONS (1 << 24)
+
+/* Keys as found. */
 typedef struct raw_config {
     int64_t hidden_size, intermediate_size, n_layers, n_heads, n_kv_heads, head_dim, vocab_size, max_positions, sliding_window;
     int64_t max_window_layers, original_ctx;
-    double rms_eps, rope_theta, factor, low_freq, high_freq, partial_rotary;
+    double rms_eps, rope_theta /* NAN absent */, factor, low_freq, high_freq, partial_rotary;
     int use_sliding_window, attention_bias, mlp_bias, tie; /* -1 absent */
-    bool has_layer_types;
+    bool has_layer_types, nested_rope, quantized;
     uint32_t n_layer_types;
     uint8_t layer_types[KVI_MAX_LAYERS]; /* 1 = sliding_attention */
     char act[32], rope_type[32], quant[48], layer_type_problem[48];
 } raw_config;
 
+/* A string that is too long to be one we know is cut, never dropped: dropped, it would pass for an absent key. */
 static void text_value(kvi_json *r, char *out, size_t cap)
 {
     out[0] = 0;
-    if (!kvi_json_string(r) || r->str_len >= cap) return;
-    out[kvi_json_str_unescape(r, out)] = 0;
+    if (!kvi_json_string(r)) return;
+    char whole[256];
+    if (r->str_len >= sizeof whole) {
+        kvi_json_set_error(r, "string of more than 255 bytes");
+        return;
+    }
+    size_t len = kvi_json_str_unescape(r, whole);
+    if (memchr(whole, 0, len)) kvi_json_set_error(r, "NUL character in a string");
+    if (len >= cap) len = cap - 1;
+    memcpy(out, whole, len);
+    out[len] = 0;
 }
 
 /* An integer key may be null. */
-static int64_t int_or_null(kvi_json *r) { return kvi_json_null(r) ? -1 : kvi_json_i64(r); }
+static int64_t int_or_null(kvi_json *r) { return kvi_json_null(r) ? ABSENT : kvi_json_i64(r); }
 
 static void read_rope(kvi_json *r, raw_config *raw)
 {
@@ -40,8 +53,11 @@ static void read_rope(kvi_json *r, raw_config *raw)
         else if (kvi_json_key_is(r, "low_freq_factor")) raw->low_freq = kvi_json_f64(r);
         else if (kvi_json_key_is(r, "high_freq_factor")) raw->high_freq = kvi_json_f64(r);
         else if (kvi_json_key_is(r, "partial_rotary_factor")) raw->partial_rotary = kvi_json_f64(r);
-        else if (kvi_json_key_is(r, "original_max_position_embeddings")) raw->original_ctx = kvi_json_i64(r);
-        else kvi_json_skip(r);
+        else if (kvi_json_key_is(r, "original_max_position_embeddings")) raw->original_ctx = int_or_null(r);
+        else {
+            if (kvi_json_peek(r) == KVI_JSON_OBJECT) raw->nested_rope = true;
+            kvi_json_skip(r);
+        }
     }
 }
 
@@ -61,24 +77,26 @@ static void read_layer_types(kvi_json *r, raw_config *raw)
     }
 }
 
+/* One id or a list. A dropped end token would make a model talk on, so too many of them is an error. Negative: none. */
 static void read_ids(kvi_json *r, int32_t *ids, uint32_t *n)
 {
     *n = 0;
     if (kvi_json_null(r)) return;
-    if (kvi_json_peek(r) != KVI_JSON_ARRAY) {
-        ids[(*n)++] = (int32_t)kvi_json_i64(r);
-        return;
-    }
-    if (!kvi_json_expect(r, KVI_JSON_ARRAY)) return;
-    while (kvi_json_next_item(r)) {
+    bool list = kvi_json_peek(r) == KVI_JSON_ARRAY;
+    if (list && !kvi_json_expect(r, KVI_JSON_ARRAY)) return;
+    while (!list || kvi_json_next_item(r)) {
         int64_t id = kvi_json_i64(r);
-        if (*n < KVI_MAX_EOS) ids[(*n)++] = (int32_t)id;
+        if (id > INT32_MAX) kvi_json_set_error(r, "token id above 2147483647");
+        else if (id >= 0 && *n == KVI_MAX_EOS) kvi_json_set_error(r, "more than 16 token ids");
+        else if (id >= 0) ids[(*n)++] = (int32_t)id;
+        if (!list || r->error) return;
     }
 }
 
 static void read_quantization(kvi_json *r, raw_config *raw)
 {
     if (kvi_json_null(r)) return;
+    raw->quantized = true;
     memcpy(raw->quant, "unnamed", 8);
     if (!kvi_json_expect(r, KVI_JSON_OBJECT)) return;
     while (kvi_json_next_key(r))
@@ -161,6 +179,9 @@ static kvrt_status read_generation(const char *text, size_t len, kvi_model_confi
 
 static kvrt_status size_key(const char *key, int64_t found, int64_t low, int64_t high, uint32_t *out, kvrt_error *error)
 {
+    if (found == ABSENT)
+        return kvi_error_set(error, KVRT_FORMAT, "config.json: %s not found, need %lld..%lld", key, (long long)low,
+                             (long long)high);
     if (found < low || found > high)
         return kvi_error_set(error, found < 0 ? KVRT_FORMAT : KVRT_UNSUPPORTED, "config.json: %s is %lld, need %lld..%lld", key,
                              (long long)found, (long long)low, (long long)high);
@@ -173,17 +194,17 @@ static kvrt_status derive_sizes(raw_config *raw, kvi_model_config *c, kvrt_error
     KVI_TRY(size_key("hidden_size", raw->hidden_size, 1, 1 << 20, &c->hidden_size, error));
     KVI_TRY(size_key("num_hidden_layers", raw->n_layers, 1, KVI_MAX_LAYERS, &c->n_layers, error));
     KVI_TRY(size_key("num_attention_heads", raw->n_heads, 1, 1024, &c->n_heads, error));
-    KVI_TRY(size_key("num_key_value_heads", raw->n_kv_heads < 0 ? raw->n_heads : raw->n_kv_heads, 1, 1024, &c->n_kv_heads, error));
+    KVI_TRY(size_key("num_key_value_heads", raw->n_kv_heads == ABSENT ? raw->n_heads : raw->n_kv_heads, 1, 1024, &c->n_kv_heads, error));
     KVI_TRY(size_key("intermediate_size", raw->intermediate_size, 1, 1 << 22, &c->ffn_size, error));
     KVI_TRY(size_key("vocab_size", raw->vocab_size, 1, 1 << 24, &c->vocab_size, error));
-    KVI_TRY(size_key("max_position_embeddings", raw->max_positions < 0 ? 2048 : raw->max_positions, 1, 1 << 24, &c->ctx_model, error));
+    KVI_TRY(size_key("max_position_embeddings", raw->max_positions == ABSENT ? 2048 : raw->max_positions, 1, MAX_POSITIONS, &c->ctx_model, error));
     if (c->n_heads % c->n_kv_heads)
         return kvi_error_set(error, KVRT_FORMAT, "config.json: num_attention_heads is %u, need a multiple of num_key_value_heads (%u)",
                              c->n_heads, c->n_kv_heads);
-    if (raw->head_dim < 0 && c->hidden_size % c->n_heads)
+    if (raw->head_dim == ABSENT && c->hidden_size % c->n_heads)
         return kvi_error_set(error, KVRT_FORMAT, "config.json: hidden_size is %u, need a multiple of num_attention_heads (%u) or head_dim",
                              c->hidden_size, c->n_heads);
-    KVI_TRY(size_key("head_dim", raw->head_dim < 0 ? c->hidden_size / c->n_heads : raw->head_dim, 8, 256, &c->head_dim, error));
+    KVI_TRY(size_key("head_dim", raw->head_dim == ABSENT ? c->hidden_size / c->n_heads : raw->head_dim, 8, 256, &c->head_dim, error));
     if (c->head_dim % 8)
         return kvi_error_set(error, KVRT_UNSUPPORTED, "config.json: head_dim is %u, need a multiple of 8", c->head_dim);
     return KVRT_OK;
@@ -191,10 +212,14 @@ static kvrt_status derive_sizes(raw_config *raw, kvi_model_config *c, kvrt_error
 
 static kvrt_status derive_rope(raw_config *raw, kvi_model_config *c, kvrt_error *error)
 {
-    c->rope_theta = raw->rope_theta > 0 ? raw->rope_theta : 10000.0;
+    c->rope_theta = isnan(raw->rope_theta) ? 10000.0 : raw->rope_theta;
+    if (!(c->rope_theta > 0)) return kvi_error_set(error, KVRT_FORMAT, "config.json: rope_theta is not above 0");
+    if (raw->nested_rope)
+        return kvi_error_set(error, KVRT_UNSUPPORTED,
+                             "config.json: rope_parameters differ by layer type, need one set for all layers");
     if (raw->partial_rotary != 1.0)
         return kvi_error_set(error, KVRT_UNSUPPORTED, "config.json: partial_rotary_factor is not 1, need full rotary embeddings");
-    if (!raw->rope_type[0] || strcmp(raw->rope_type, "default") == 0) return KVRT_OK;
+    if (strcmp(raw->rope_type, "default") == 0) return KVRT_OK;
     c->rope_factor = raw->factor;
     if (!(raw->factor >= 1)) return kvi_error_set(error, KVRT_FORMAT, "config.json: rope_scaling.factor is below 1 or absent, need 1 or more");
     if (strcmp(raw->rope_type, "linear") == 0) {
@@ -206,7 +231,7 @@ static kvrt_status derive_rope(raw_config *raw, kvi_model_config *c, kvrt_error 
     c->rope_scaling = KVI_ROPE_LLAMA3;
     c->rope_low_freq_factor = raw->low_freq;
     c->rope_high_freq_factor = raw->high_freq;
-    KVI_TRY(size_key("rope_scaling.original_max_position_embeddings", raw->original_ctx, 1, 1 << 24, &c->rope_original_ctx, error));
+    KVI_TRY(size_key("rope_scaling.original_max_position_embeddings", raw->original_ctx, 1, MAX_POSITIONS, &c->rope_original_ctx, error));
     if (!(raw->low_freq > 0 && raw->high_freq > raw->low_freq))
         return kvi_error_set(error, KVRT_FORMAT, "config.json: rope_scaling: need 0 < low_freq_factor < high_freq_factor");
     return KVRT_OK;
@@ -220,12 +245,15 @@ static kvrt_status derive_window(const raw_config *raw, const kvi_family *family
     if (raw->has_layer_types && raw->n_layer_types != c->n_layers)
         return kvi_error_set(error, KVRT_FORMAT, "config.json: layer_types has %u entries, need %u (num_hidden_layers)", raw->n_layer_types,
                              c->n_layers);
-    bool on = raw->sliding_window > 0 && (family->has_use_window ? raw->use_sliding_window == 1 : family->window_by_default);
+    uint32_t window = 0; /* 0 and absent: none */
+    if (raw->sliding_window != ABSENT)
+        KVI_TRY(size_key("sliding_window", raw->sliding_window, 0, INT32_MAX, &window, error));
+    bool on = window > 0 && (family->has_use_window ? raw->use_sliding_window == 1 : family->window_by_default);
     for (uint32_t i = 0; i < c->n_layers; i++) {
         /* Qwen windows the layers from max_window_layers on; Mistral all of them. */
-        bool by_rule = !family->has_use_window || (int64_t)i >= (raw->max_window_layers < 0 ? 28 : raw->max_window_layers);
+        bool by_rule = !family->has_use_window || (int64_t)i >= (raw->max_window_layers == ABSENT ? 28 : raw->max_window_layers);
         c->windowed[i] = on && (raw->has_layer_types ? raw->layer_types[i] != 0 : by_rule);
-        if (c->windowed[i]) c->sliding_window = (uint32_t)raw->sliding_window;
+        if (c->windowed[i]) c->sliding_window = window;
     }
     return KVRT_OK;
 }
@@ -233,9 +261,11 @@ static kvrt_status derive_window(const raw_config *raw, const kvi_family *family
 kvrt_status kvi_config_parse(const char *config, size_t config_len, const char *generation, size_t generation_len, kvi_model_config *out,
                              kvrt_error *error)
 {
-    raw_config raw = {.hidden_size = -1, .intermediate_size = -1, .n_layers = -1, .n_heads = -1, .n_kv_heads = -1, .head_dim = -1,
-                      .vocab_size = -1, .max_positions = -1, .sliding_window = -1, .max_window_layers = -1, .original_ctx = -1,
-                      .rms_eps = 1e-6, .partial_rotary = 1.0, .use_sliding_window = -1, .attention_bias = -1, .mlp_bias = -1, .tie = -1};
+    raw_config raw = {.hidden_size = ABSENT, .intermediate_size = ABSENT, .n_layers = ABSENT, .n_heads = ABSENT,
+                      .n_kv_heads = ABSENT, .head_dim = ABSENT, .vocab_size = ABSENT, .max_positions = ABSENT,
+                      .sliding_window = ABSENT, .max_window_layers = ABSENT, .original_ctx = ABSENT, .rms_eps = 1e-6,
+                      .rope_theta = NAN, .partial_rotary = 1.0, .use_sliding_window = -1, .attention_bias = -1,
+                      .mlp_bias = -1, .tie = -1, .act = "silu", .rope_type = "default"};
     memset(out, 0, sizeof *out);
     out->bos_id = -1;
     KVI_TRY(read_raw(config, config_len, out, &raw, error));
@@ -244,10 +274,10 @@ kvrt_status kvi_config_parse(const char *config, size_t config_len, const char *
     if (!family)
         return kvi_error_set(error, KVRT_UNSUPPORTED, "config.json: architecture %s, need one of %s", out->architecture, kvi_family_list());
     out->family = family->name;
-    if (raw.quant[0])
+    if (raw.quantized)
         return kvi_error_set(error, KVRT_UNSUPPORTED, "config.json: quantization_config (%s), need unquantized F32, F16 or BF16 weights",
                              raw.quant);
-    if (raw.act[0] && strcmp(raw.act, "silu") != 0 && strcmp(raw.act, "swish") != 0)
+    if (strcmp(raw.act, "silu") != 0 && strcmp(raw.act, "swish") != 0)
         return kvi_error_set(error, KVRT_UNSUPPORTED, "config.json: hidden_act is '%s', need silu", raw.act);
     KVI_TRY(derive_sizes(&raw, out, error));
     KVI_TRY(derive_rope(&raw, out, error));

@@ -93,6 +93,12 @@ static kvrt_status check_tensor(const binder *b, const kvi_tensor *t, const plac
     return KVRT_OK;
 }
 
+/* Synthetic gains lie around one and biases around zero, so that activations keep their size through every layer. */
+static void fill_vector(float *out, uint32_t n, bool bias)
+{
+    for (uint32_t i = 0; i < n; i++) out[i] = (bias ? 0.0f : 1.0f) + (float)((int)(i * 37 % 64) - 32) / 256.0f;
+}
+
 static kvrt_status bind(binder *b, const char *name, const place *p, const kvi_weight **out)
 {
     bool vector = p->n_in == 0;
@@ -105,8 +111,10 @@ static kvrt_status bind(binder *b, const char *name, const place *p, const kvi_w
     }
     uint64_t bytes = (uint64_t)desc.n_out * desc.n_in * kvi_dtype_bytes(desc.dtype);
     if (!b->checkpoint && b->out->synthetic) {
-        desc.data = (unsigned char *)b->out->synthetic + b->synthetic_used;
+        void *memory = (unsigned char *)b->out->synthetic + b->synthetic_used;
+        desc.data = memory;
         b->synthetic_used += (bytes + 63) & ~(uint64_t)63;
+        if (vector) fill_vector(memory, desc.n_in, strstr(p->name, ".bias") != NULL);
     }
     b->out->bytes += bytes;
     b->out->n_params += (uint64_t)desc.n_out * desc.n_in;
@@ -161,17 +169,23 @@ static kvrt_status bind_all(binder *b)
     return KVRT_OK;
 }
 
+/* Checks every tensor and adds up the bytes before the first one is imported. */
+static kvrt_status count_all(const binder *b, uint64_t *bytes)
+{
+    kvi_model_weights count = {.layers = b->out->layers};
+    binder dry = *b;
+    dry.out = &count;
+    dry.backend = NULL;
+    KVI_TRY(bind_all(&dry));
+    *bytes = count.bytes;
+    return KVRT_OK;
+}
+
 /* Small values around zero without structure; vectors are F32 and 64-byte aligned. One block is drawn and repeated at odd strides, which
  * costs a copy's time and still makes neighbouring rows differ. */
 static kvrt_status make_synthetic(binder *b)
 {
-    kvi_model_weights count = {0};
-    binder dry = *b;
-    dry.out = &count;
-    dry.backend = NULL;
-    count.layers = b->out->layers;
-    KVI_TRY(bind_all(&dry));
-    uint64_t bytes = count.bytes + 64ull * (b->config->n_layers * 16ull + 8);
+    uint64_t bytes = b->total_bytes + 64ull * (b->config->n_layers * 16ull + 8);
     unsigned char *memory = kvi_mem_alloc_aligned(bytes);
     if (!memory) return kvi_error_nomem(b->error, bytes, "synthetic weights");
     b->out->synthetic = memory;
@@ -197,8 +211,9 @@ kvrt_status kvi_weights_bind(const kvi_model_config *config, const kvi_checkpoin
     out->layers = kvi_mem_zalloc(config->n_layers, sizeof *out->layers);
     if (!out->layers) return kvi_error_nomem(error, config->n_layers * sizeof *out->layers, "layer table");
     binder b = {.config = config, .checkpoint = checkpoint, .backend = backend, .device = device, .progress = progress, .user = user,
-                .out = out, .synthetic_dtype = dtype, .total_bytes = checkpoint ? kvi_checkpoint_bytes(checkpoint) : 0, .error = error};
-    kvrt_status status = backend && !checkpoint ? make_synthetic(&b) : KVRT_OK;
+                .out = out, .synthetic_dtype = dtype, .error = error};
+    kvrt_status status = backend ? count_all(&b, &b.total_bytes) : KVRT_OK;
+    if (status >= KVRT_OK && backend && !checkpoint) status = make_synthetic(&b);
     if (status >= KVRT_OK) status = bind_all(&b);
     if (status < KVRT_OK) kvi_weights_free(out);
     return status;
