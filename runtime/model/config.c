@@ -220,14 +220,16 @@ static kvrt_status derive_rope(raw_config *raw, kvi_model_config *c, kvrt_error 
     if (raw->partial_rotary != 1.0)
         return kvi_error_set(error, KVRT_UNSUPPORTED, "config.json: partial_rotary_factor is not 1, need full rotary embeddings");
     if (strcmp(raw->rope_type, "default") == 0) return KVRT_OK;
+    bool linear = strcmp(raw->rope_type, "linear") == 0;
+    if (!linear && strcmp(raw->rope_type, "llama3") != 0)
+        return kvi_error_set(error, KVRT_UNSUPPORTED, "config.json: rope scaling type '%s', need default, linear or llama3",
+                             raw->rope_type);
     c->rope_factor = raw->factor;
     if (!(raw->factor >= 1)) return kvi_error_set(error, KVRT_FORMAT, "config.json: rope_scaling.factor is below 1 or absent, need 1 or more");
-    if (strcmp(raw->rope_type, "linear") == 0) {
+    if (linear) {
         c->rope_scaling = KVI_ROPE_LINEAR;
         return KVRT_OK;
     }
-    if (strcmp(raw->rope_type, "llama3") != 0)
-        return kvi_error_set(error, KVRT_UNSUPPORTED, "config.json: rope scaling type '%s', need default, linear or llama3", raw->rope_type);
     c->rope_scaling = KVI_ROPE_LLAMA3;
     c->rope_low_freq_factor = raw->low_freq;
     c->rope_high_freq_factor = raw->high_freq;
