@@ -1,7 +1,7 @@
 /* command.c - see command.h. */
 #define _POSIX_C_SOURCE 200809L
 #define ARGPARSE_IMPLEMENTATION
-#include "command.h"
+#include "plan_report.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -340,5 +340,7 @@ int command_open(const kvrt_options *options, kvrt_engine *out)
     command_catch_interrupt(NULL);
     int32_t status = kvrt_engine_open(options, show_load, &progress, out, &error);
     command_progress_clear(&progress);
-    return status < 0 ? command_fail(status, &error) : 0;
+    int code = status < 0 ? command_fail(status, &error) : 0;
+    if (code == EXIT_FIT) plan_report_explain(options);
+    return code;
 }

@@ -56,7 +56,8 @@ int command_fail(int32_t status, const kvrt_error *error);
 int command_exit_code(int32_t status);
 kvrt_error command_error(void);
 
-/* Opens an engine with a progress bar on a terminal; Ctrl-C cancels. Exit code, 0 on success. */
+/* Opens an engine with a progress bar on a terminal; Ctrl-C cancels. When the model does not fit, the table of `kvrt plan`
+ * follows the message. Exit code, 0 on success. */
 int command_open(const kvrt_options *options, kvrt_engine *out);
 
 /* Set by Ctrl-C; the handler also cancels `command_session` when it is set. */

@@ -3,6 +3,9 @@
 import json
 import shutil
 import subprocess
+import tempfile
+from pathlib import Path
+from xml.etree import ElementTree
 
 from harness import Folder, MODEL, ROOT, kvrt, main, test
 
@@ -74,6 +77,65 @@ def plan_rows():
     kvrt("plan", "--shape", "llama-3.1-8b", "--vram", "4GiB").expect(4)
     kvrt("plan", "--shape", "llama-3.1-8b", "--card", "voodoo2").expect(2, "voodoo2")
     kvrt("plan", "--shape", "llama-9").expect(2, "llama-9")
+
+
+@test
+def plan_table_is_for_people_and_fits_a_terminal():
+    out = kvrt("plan", "--shape", "llama-3.1-8b", "--card", "rtx4090", "--weights", "bf16", "--ctx", 65536).expect(0).out.decode()
+    for part in ("8.03 G parameters", "weights 15317.0 MiB", "device context", "the context asked for"):
+        assert part in out, out
+    rows = {line.split()[0]: line for line in out.splitlines() if line.strip()}
+    assert "no fit" in rows["f16"] and "60544 memory" in rows["f16"], out
+    assert "no fit" not in rows["k4v4"] and "131072 model" in rows["k4v4"], out
+    assert max(map(len, out.splitlines())) <= 80, out
+
+
+@test
+def every_format_of_the_plan_is_in_the_build():
+    for row in kvrt("plan", MODEL, "--json").expect(0).json()["rows"]:
+        kvrt("run", MODEL, "-p", "x", "-n", 1, "--kv", row["kv"]).expect(0)
+
+
+@test
+def plan_plot_is_a_picture_of_the_table():
+    svg = "{http://www.w3.org/2000/svg}"
+    with tempfile.TemporaryDirectory() as folder:
+        for args, limit in ((["--shape", "llama-3.1-8b", "--card", "rtx4090"], "rtx4090: 22.99 GiB"),
+                            (["--shape", "llama-3.1-8b", "--vram", "16GiB", "--reserve", "0", "--ctx", "5000"], "card: 16 GiB"),
+                            (["--shape", "llama-3.1-8b", "--vram", "4GiB"], "card: 3 GiB"), ([MODEL], "above the picture")):
+            path = f"{folder}/plan.svg"
+            result = kvrt("plan", *args, "--json", "--plot", path)
+            assert result.code == (4 if "4GiB" in args else 0), result.err
+            rows, text = result.json()["rows"], Path(path).read_text()
+            root = ElementTree.fromstring(text)
+            words = [t.text or "" for t in root.iter(svg + "text")]
+            assert root.tag == svg + "svg" and "href" not in text and "http" not in text.replace(svg[1:-1], ""), "self-contained"
+            assert {"context (tokens)", "KV format: longest context"} <= set(words) and any(w.startswith("memory (") for w in words), words
+            assert any(limit in w for w in words), (limit, words)
+            assert (root.find(".//*[@id='limit']") is not None) == ("above" not in limit), text
+            assert (root.find(".//*[@id='request']") is not None) == ("--ctx" in args)
+            lines = root.findall(svg + "polyline")
+            assert len(lines) == len(rows)
+            for row, line in zip(rows, lines):
+                shown = f"{row['kv']}: {row['max_ctx']} tokens" if row["max_ctx"] else f"{row['kv']}: does not fit"
+                assert shown in words, (shown, words)
+                points = [tuple(map(float, p.split(","))) for p in line.get("points").split()]
+                assert len(points) > (3 if MODEL in args else 40) and all(a[0] < b[0] and a[1] >= b[1] for a, b in zip(points, points[1:])), (args, points)
+            heights = {row["kv"]: float(line.get("points").split(",")[-1]) for row, line in zip(rows, lines)}
+            higher = [heights[kv] for kv in ("f16", "i8", "k4v4", "k2v2")]
+            assert MODEL in args or sorted(set(higher)) == higher, "more bits stand higher (y points down)"
+    kvrt("plan", MODEL, "--plot", "/nonexistent/plan.svg").expect(1, ["kvrt plan: /nonexistent/plan.svg", "No such file"])
+
+
+@test
+def what_does_not_fit_is_answered_with_the_plan():
+    for command in (["run", MODEL, "-p", "x"], ["chat", MODEL], ["bench", MODEL], ["eval", MODEL, "--text", __file__]):
+        result = kvrt(*command, "--mem-limit", "64KiB").expect(4, ["needs", "budget", "max ctx", "k4v4"])
+        assert result.out == b"" and result.err.count("no fit") >= 8, result.err
+    # The table is the one of `kvrt plan`, for the device that was to be used.
+    fits_less = kvrt("run", MODEL, "-p", "x", "--ctx", 512, "--mem-limit", "700KiB").expect(4, "512 tokens").err
+    table = kvrt("plan", MODEL, "--ctx", 512, "--mem-limit", "700KiB", "--backend", "cpu")
+    assert table.code == 4 and fits_less.split("\n\n", 1)[1] == table.out.decode(), (fits_less, table.out)
 
 
 @test
