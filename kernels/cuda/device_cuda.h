@@ -1,0 +1,163 @@
+/* device_cuda.h - the CUDA device: what the host files of kernels/cuda share. A file per family of operations (linear_cuda.c,
+ * attention_cuda.c, encode_cuda.c) turns operations into launches; backend_cuda.c owns memory, step state and the table; graph_cuda.c
+ * records launches instead of making them.
+ *
+ * Memory is four blocks: weights (taken at import), workspace and pool (taken at load), pinned host memory. Whoever needs device
+ * memory for its operations says so in its `bytes` function and gets an address in `prepare`; nothing is taken later. */
+#ifndef KVI_DEVICE_CUDA_H
+#define KVI_DEVICE_CUDA_H
+#include "driver.h"
+#include "params.h"
+#include "../backend.h"
+#include "../../runtime/base/mem.h"
+
+#define KVI_CUDA_MAX_BUFFERS 8u
+#define KVI_CUDA_SMALL_ROWS 8u /* steps up to this many rows are decode steps: gemv, split attention, graphs */
+#define KVI_CUDA_MAX_SMS 160u  /* multiprocessors that workspace is planned for; grids of larger cards stay within it */
+#define KVI_CUDA_STAGING (4u << 20) /* bytes of each of the two pinned staging blocks */
+
+typedef enum kvi_cuda_kernel_id {
+#define KERNEL(name, registers) KVI_CUDA_K_##name,
+#include "kernel_list.h"
+#undef KERNEL
+    KVI_CUDA_KERNEL_COUNT
+} kvi_cuda_kernel_id;
+const char *kvi_cuda_kernel_name(kvi_cuda_kernel_id id);
+
+struct kvi_weight {
+    const char *name;
+    kvi_dtype dtype; /* on the device; vectors (n_out = 1) are always F32 */
+    uint32_t n_out, n_in;
+    uint32_t pitch;  /* elements from row to row; rows start at 16 bytes and end in zeros */
+    kvi_dptr data;
+};
+
+/* A buffer of the program. Rows start at 16 bytes; what lies between cols and pitch stays zero for ever. */
+typedef struct kvi_cuda_buffer {
+    kvi_dptr data;
+    kvi_dtype dtype; /* RESIDUAL: F32; OPERAND: the 16-bit type of the device (kvi_device.operand) */
+    uint32_t cols, pitch; /* elements */
+} kvi_cuda_buffer;
+
+typedef struct kvi_cuda_block { /* of weight memory */
+    kvi_dptr data;
+    uint64_t bytes, used;
+} kvi_cuda_block;
+#define KVI_CUDA_MAX_BLOCKS 1024u
+
+typedef struct kvi_cuda_graph { /* one range of the program for steps of up to `rows` rows */
+    uint32_t first_op, n_ops, rows;
+    kvi_cu_graph_exec exec;
+} kvi_cuda_graph;
+#define KVI_CUDA_MAX_GRAPHS 16u
+
+struct kvi_cuda_attention; /* attention_cuda.c */
+struct kvi_cuda_encode;    /* encode_cuda.c */
+
+struct kvi_device {
+    kvi_cuda_driver driver;
+    kvi_cu_device ordinal;
+    kvi_cu_context context;
+    bool owns_context; /* retained the primary context, else the host handed one over */
+    kvi_cu_stream stream;
+    bool owns_stream;
+    char text[200];
+    uint32_t sm_count, capability; /* 86 is 8.6 */
+    kvi_cu_library libraries[16];
+    uint32_t n_libraries;
+    kvi_cu_function kernels[KVI_CUDA_KERNEL_COUNT];
+    kvi_arena arena; /* host: weight handles and what the families keep */
+
+    kvi_cuda_block blocks[KVI_CUDA_MAX_BLOCKS]; /* weights */
+    uint32_t n_blocks;
+    uint8_t *staging[2]; /* pinned, KVI_CUDA_STAGING each */
+    kvi_cu_event staged[2];
+    uint32_t next_staging;
+
+    const kvi_program *program;
+    kvi_limits limits;
+    kvi_dtype operand; /* F16, or BF16 when the program has BF16 matrices */
+    kvi_dptr pool, workspace;
+    kvi_cuda_buffer buffers[KVI_CUDA_MAX_BUFFERS];
+    kvi_cuda_buffer normed; /* (max_rows, widest normed input) operands of the matrix kernels */
+    struct kvi_cuda_attention *attention;
+    struct kvi_cuda_encode *encode;
+
+    /* The step: written to pinned memory, copied to the device before anything runs. */
+    kvi_cuda_step_map map;   /* device addresses */
+    uint8_t *step_host[2];   /* pinned, the device's layout */
+    kvi_cu_event step_copied[2];
+    uint32_t next_step;
+    uint64_t step_bytes;
+    uint32_t n_rows, n_logit_rows, n_seqs; /* of the current step */
+    uint64_t attention_bytes[4]; /* record bytes per layer that the current step reads, by cache group */
+
+    kvi_cu_graph recording; /* NULL: launches are made at once */
+    kvi_cu_node last_node;
+    kvi_cuda_graph graphs[KVI_CUDA_MAX_GRAPHS];
+    uint32_t n_graphs;
+
+    bool timing;
+    kvi_cu_event time_start, time_end;
+    struct {
+        const char *kernel;
+        uint64_t calls, bytes;
+        double us;
+    } times[KVI_OP_KIND_COUNT + 1]; /* the last one: page conversion */
+};
+
+/* ------------------------------------------------------------------------------------------- backend_cuda.c, memory --- */
+/* Every entry of the table runs between these two; the caller's current context is as before afterwards. */
+kvrt_status kvi_cuda_enter(kvi_device *device, kvrt_error *error);
+void kvi_cuda_leave(kvi_device *device);
+
+static inline uint64_t kvi_cuda_round(uint64_t bytes) { return (bytes + 255) & ~(uint64_t)255; }
+/* A walk over a block of device memory: `base` 0 counts, else gives addresses; 256-byte aligned. */
+typedef struct kvi_cuda_space {
+    kvi_dptr base;
+    uint64_t used;
+} kvi_cuda_space;
+static inline kvi_dptr kvi_cuda_carve(kvi_cuda_space *space, uint64_t bytes)
+{
+    kvi_dptr at = space->base + space->used;
+    space->used += kvi_cuda_round(bytes);
+    return at;
+}
+/* Host bytes of any length and alignment through pinned staging; the source may be reused on return. Not within a graph. */
+kvrt_status kvi_cuda_upload(kvi_device *device, kvi_dptr to, const void *from, uint64_t bytes, kvrt_error *error);
+/* Waits for the device. */
+kvrt_status kvi_cuda_download(kvi_device *device, void *to, kvi_dptr from, uint64_t bytes, kvrt_error *error);
+
+/* -------------------------------------------------------------------------------------------------- graph_cuda.c --- */
+/* Launches on the device's stream, or adds a node to the graph being recorded. `params` is the kernel's only parameter. */
+kvrt_status kvi_cuda_launch(kvi_device *device, kvi_cuda_kernel_id kernel, uint32_t grid_x, uint32_t grid_y, uint32_t grid_z,
+                            uint32_t threads, uint32_t shared_bytes, const void *params, kvrt_error *error);
+/* Graphs of the whole program for the row counts of decode. After every `prepare`. */
+kvrt_status kvi_cuda_graphs_build(kvi_device *device, kvrt_error *error);
+void kvi_cuda_graphs_free(kvi_device *device);
+/* Rows that launches are made for: the step's own count, or the bucket (1, 2, 4, 8) of a decode step. Kernels read the real count. */
+uint32_t kvi_cuda_bucket(uint32_t n_rows);
+
+/* ---------------------------------------------------------------------------------------- families of operations ---
+ * *_check refuses at load (UNSUPPORTED: operation, layer, reason) and is called before memory is taken. *_bytes says how much device
+ * workspace the family needs, from the program and the limits alone. *_prepare gets that much memory (256-byte aligned, zeroed), uploads its
+ * constants and allocates host state from device->arena. The run functions launch for `rows` rows (device->n_rows, or a bucket when a
+ * graph is recorded) and set *kernel to the name of the main kernel. */
+kvrt_status kvi_cuda_linear_check(const kvi_device *device, const kvi_program *program, kvrt_error *error);
+uint64_t kvi_cuda_linear_bytes(const kvi_program *program, const kvi_limits *limits);
+kvrt_status kvi_cuda_linear_prepare(kvi_device *device, kvi_dptr memory, kvrt_error *error);
+/* EMBED, NORM_LINEAR, LINEAR_ADD, NORM_GATE_UP, HEAD */
+kvrt_status kvi_cuda_linear_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel, kvrt_error *error);
+
+kvrt_status kvi_cuda_attention_check(const kvi_device *device, const kvi_program *program, const kvi_limits *limits, kvrt_error *error);
+uint64_t kvi_cuda_attention_bytes(const kvi_program *program, const kvi_limits *limits);
+kvrt_status kvi_cuda_attention_prepare(kvi_device *device, kvi_dptr memory, kvrt_error *error);
+kvrt_status kvi_cuda_rope_append_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel, kvrt_error *error);
+kvrt_status kvi_cuda_attention_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel, kvrt_error *error);
+
+uint64_t kvi_cuda_encode_bytes(const kvi_program *program, const kvi_limits *limits);
+kvrt_status kvi_cuda_encode_prepare(kvi_device *device, kvi_dptr memory, kvrt_error *error);
+kvrt_status kvi_cuda_encode_run(kvi_device *device, const kvi_page_job *jobs, uint32_t n_jobs, const kvi_encode_params *params,
+                                const char **kernel, kvrt_error *error);
+
+#endif
