@@ -45,7 +45,7 @@ uint64_t kvi_plan_session_bytes(const kvi_plan_input *input, kvi_kv_format body,
     const uint64_t plain_most = 1 + (input->tail + input->chunk + KVI_KV_PAGE - 1) / KVI_KV_PAGE + 2;
     for (uint32_t g = 0; g < input->program->n_groups; g++) {
         const kvi_cache_group *group = &input->program->groups[g];
-        const kvi_kv_format plain = kvi_pages_plain(group);
+        const kvi_kv_format plain = kvi_kv_format_is_plain(body) ? body : kvi_pages_plain(group);
         uint64_t held = pages;
         if (group->window) {
             uint64_t window_pages = (group->window + input->chunk + KVI_KV_PAGE - 1) / KVI_KV_PAGE + 2;
@@ -215,8 +215,8 @@ kvrt_status kvrt_plan(const kvrt_options *options, const char *formats, kvrt_pla
         p->input.config = &p->config;
         p->input.program = &p->program.program;
         kvi_plan_input_from(options, kvi_os_memory_available(), &p->input);
-        /* A memory limit stands for a card: its weights have to fit too. On the CPU alone they stay in the map. */
-        bool card = kvi_options_i64(options, "mem.limit") > 0;
+        /* A memory limit stands for a card, whose memory the weights have to fit too, unless the CPU is asked for: there they stay in the map. */
+        bool card = kvi_options_i64(options, "mem.limit") > 0 && strcmp(want, "cpu") != 0;
         p->input.weight_bytes = card ? p->weights.bytes : 0;
         p->input.context_bytes = card ? 450ull << 20 : 0;
         status = fill_rows(p, formats, rows, cap, n, error);
