@@ -24,7 +24,8 @@
  *      at the end: set `size = sizeof(the struct)` before the call. No struct by value, no variadics.
  *   7. Errors travel in the caller's optional kvrt_error, never in thread-local state. A failing call leaves the object
  *      as it was, except DEVICE_LOST and INTERNAL, after which only close works.
- *   8. Results of the same binary, inputs, options and device are bit-identical, whatever the number of threads.
+ *   8. Results of the same binary, inputs, options and device are bit-identical, whatever the number of threads. With
+ *      kv.format=elastic the size of the KV pool is one of the inputs: set kv.pool to pin it (DESIGN.md, Elastic cache).
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef KVRT_H
@@ -172,7 +173,9 @@ typedef enum kvrt_event_type {
     KVRT_EVENT_WARNING = 6,          /* text says what */
     KVRT_EVENT_DONE = 7,             /* finish; the last event of a generation */
     KVRT_EVENT_ERROR = 8,            /* status and text; the call then returns that status */
-    KVRT_EVENT_KV_DEMOTED = 9        /* done = pages demoted, total = bytes returned to the pool; text = new format */
+    KVRT_EVENT_KV_DEMOTED = 9        /* kv.format=elastic: the step before it needed room. done = pages of 128 positions that
+                                        lost precision, total = bytes returned to the pool, text = their new format; one
+                                        event per format. STOP ends the generation, PAUSE pauses it (not during prefill) */
 } kvrt_event_type;
 
 typedef enum kvrt_finish {
@@ -228,7 +231,7 @@ typedef struct kvrt_engine_info {
     uint32_t ctx_size;  /* tokens granted to a session */
     uint32_t ctx_model; /* tokens the model was trained for (max_position_embeddings) */
     uint64_t n_params, weight_bytes, workspace_bytes, kv_pool_bytes, kv_pool_used_bytes;
-    double kv_bytes_per_token;    /* body pages, asymptotic */
+    double kv_bytes_per_token;    /* body pages, asymptotic; elastic: at its lowest precision */
     const char *architecture;     /* "llama", "qwen3", ...   Strings belong to the engine. */
     const char *backend;          /* "cpu", "cuda" */
     const char *device;           /* "AVX-512 + AMX, 2 threads" */
@@ -337,7 +340,8 @@ KVRT_API kvrt_status kvrt_chat_render(kvrt_engine engine, const kvrt_chat_input 
  * mem.limit. */
 typedef struct kvrt_plan_row {
     uint32_t size;
-    const char *kv;           /* format name, static */
+    const char *kv;           /* format name, static. "elastic": its row counts the lowest precision, with which ctx is reached;
+                                 an engine takes up to 16 bits per position beyond kv_bytes where the budget allows */
     double bits_per_element;
     double bytes_per_token;   /* body, asymptotic, all layers */
     uint64_t fixed_kv_bytes;  /* sink and tail beyond what the body would take */

@@ -463,10 +463,17 @@ static void convert_record(const convert_task *t, const kvi_page_job *job, uint3
                           (uint64_t)index * kvi_kv_record_bytes(job->from.format, d);
     uint8_t *to =
         device->pool + (uint64_t)job->to.unit * KVI_KV_UNIT + (uint64_t)index * kvi_kv_record_bytes(job->to.format, d);
-    decode_side(from, from_k, false, d, device->v, k);
-    decode_side(from + kvi_kv_k_side(from_k, d).bytes, from_v, true, d, device->v, v);
-    encode_side(to_k, false, k, d, t->params, scratch, device->v, to);
-    encode_side(to_v, true, v, d, t->params, scratch, device->v, to + kvi_kv_k_side(to_k, d).bytes);
+    /* A side whose code stays is copied: it would lose a second time otherwise. In place, `to` is at or before `from`, so that reading V
+     * before anything is written, and K before V is written, is enough. */
+    if (from_v != to_v) decode_side(from + kvi_kv_k_side(from_k, d).bytes, from_v, true, d, device->v, v);
+    else memcpy(v, from + kvi_kv_k_side(from_k, d).bytes, kvi_kv_v_side(from_v, d).bytes);
+    if (from_k != to_k) {
+        decode_side(from, from_k, false, d, device->v, k);
+        encode_side(to_k, false, k, d, t->params, scratch, device->v, to);
+    } else memmove(to, from, kvi_kv_k_side(from_k, d).bytes);
+    to += kvi_kv_k_side(to_k, d).bytes;
+    if (from_v != to_v) encode_side(to_v, true, v, d, t->params, scratch, device->v, to);
+    else memcpy(to, v, kvi_kv_v_side(to_v, d).bytes);
 }
 
 static uint32_t records_of(const kvi_device *device, const kvi_page_job *job)

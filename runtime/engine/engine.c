@@ -103,6 +103,30 @@ static kvrt_status load_files(open_context *c, kvrt_error *error)
     return KVRT_OK;
 }
 
+/* A pool never holds more extents than of its smallest pages; sessions beyond the planned ones included. */
+static uint32_t most_extents(const kvi_engine *e)
+{
+    uint32_t smallest = UINT32_MAX;
+    for (uint32_t g = 0; g < e->program.program.n_groups; g++)
+        for (uint32_t i = 0; i < 64; i++) {
+            if (!(e->plan.limits.page_formats >> (i & 7) & 1) || !(e->plan.limits.page_formats >> (i >> 3) & 1)) continue;
+            const uint32_t units = kvi_kv_page_units(KVI_KV_FORMAT(i & 7, i >> 3), &e->program.groups[g].shape);
+            if (units < smallest) smallest = units;
+        }
+    return (uint32_t)(e->plan.limits.pool_bytes / KVI_KV_UNIT / (smallest ? smallest : 1)) + 1;
+}
+
+static kvrt_status open_pool(kvi_engine *e, kvrt_error *error)
+{
+    const uint32_t extents = most_extents(e);
+    KVI_TRY(kvi_pool_init(&e->pool, e->plan.limits.pool_bytes, extents, error));
+    if (!e->format.elastic) return KVRT_OK;
+    e->cap_extents = extents;
+    e->extents = kvi_mem_zalloc(extents, sizeof *e->extents);
+    e->bounce = kvi_mem_alloc(KVI_BOUNCE_BYTES);
+    return e->extents && e->bounce ? KVRT_OK : kvi_error_nomem(error, extents * sizeof *e->extents + KVI_BOUNCE_BYTES, "room for moving pages");
+}
+
 /* Which backend `auto` means is decided here, once: the first usable one of the build's list. */
 static kvrt_status open_device(kvi_engine *e, kvrt_error *error)
 {
@@ -137,24 +161,20 @@ static kvi_encode_params encode_params(const kvrt_options *options)
 static kvrt_status load_device(open_context *c, kvrt_error *error)
 {
     kvi_engine *e = c->engine;
-    kvi_kv_code plain;
-    KVI_TRY(kvi_format_option(e->options, &e->body, &plain, error));
+    KVI_TRY(kvi_format_option(e->options, &e->format, error));
     KVI_TRY(open_device(e, error));
     uint64_t available = e->backend->memory_available(e->device);
     KVI_TRY(kvi_weights_bind(&e->config, e->checkpoint, synthetic_dtype(e->options), e->backend, e->device, weights_progress, c, &e->weights, error));
-    kvi_record_options record = {.rotate = kvi_options_bool(e->options, "kv.rotate"), .plain = plain,
+    kvi_record_options record = {.rotate = kvi_options_bool(e->options, "kv.rotate"), .plain = e->format.plain,
                                  .head_parts = e->config.vocab_size > 32768 ? 4 : 1, .disable = kvi_options_string(e->options, "debug.disable")};
     KVI_TRY(kvi_model_record(&e->config, &e->weights, &record, &e->program, error));
     kvi_plan_input input = {.config = &e->config, .program = &e->program.program, .backend = e->backend,
                             .context_bytes = e->backend->context_bytes(e->device)};
     kvi_plan_input_from(e->options, available, &input);
-    KVI_TRY(kvi_plan_memory(&input, e->body, &e->plan, error));
+    KVI_TRY(kvi_plan_memory(&input, e->format.body, &e->plan, error));
     if (!report(c, "memory", 0, 1)) return cancelled(error);
     KVI_TRY(e->backend->load(e->device, &e->program.program, &e->plan.limits, error));
-    uint32_t extents = 0;
-    for (uint32_t g = 0; g < e->program.program.n_groups; g++)
-        extents += (e->plan.ctx_size / KVI_KV_PAGE + 2) * e->plan.limits.max_seqs + KVI_COMMIT_BATCH;
-    KVI_TRY(kvi_pool_init(&e->pool, e->plan.limits.pool_bytes, extents, error));
+    KVI_TRY(open_pool(e, error));
     e->encode = encode_params(e->options);
     e->logits = kvi_mem_zalloc(e->config.vocab_size, sizeof *e->logits);
     return e->logits ? KVRT_OK : kvi_error_nomem(error, (uint64_t)e->config.vocab_size * 4, "logits");
@@ -169,6 +189,8 @@ static void engine_destroy(kvi_engine *e)
         kvi_session_destroy(session);
     }
     kvi_pool_free(&e->pool);
+    kvi_mem_free(e->extents);
+    kvi_mem_free(e->bounce);
     if (e->backend) e->backend->close(e->device);
     kvi_model_program_free(&e->program);
     kvi_weights_free(&e->weights);
@@ -242,7 +264,7 @@ kvrt_status kvrt_engine_get_info(kvrt_engine handle, kvrt_engine_info *out, kvrt
         .weight_dtype = dtypes[e->weights.dtype], .bos_id = c->bos_id, .eos_id = c->n_eos ? c->eos_ids[0] : -1, .n_sessions = e->n_sessions,
         .resident_bytes = e->plan.total_bytes, .weight_read_bytes = e->weights.read_bytes};
     for (uint32_t g = 0; g < e->program.program.n_groups; g++)
-        if (!e->program.groups[g].window) info.kv_bytes_per_token += (double)kvi_kv_page_bytes(e->body, &e->program.groups[g].shape) / KVI_KV_PAGE;
+        if (!e->program.groups[g].window) info.kv_bytes_per_token += (double)kvi_kv_page_bytes(e->format.body, &e->program.groups[g].shape) / KVI_KV_PAGE;
     *out = info;
     kvi_engine_leave(e, false);
     return KVRT_OK;

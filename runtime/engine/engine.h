@@ -6,8 +6,8 @@
 #include "../base/options.h"
 #include "../base/mem.h"
 #include "../base/os.h"
+#include "../kv/elastic.h"
 #include "../kv/format.h"
-#include "../kv/pages.h"
 #include "../model/forward.h"
 #include "../text/sampler.h"
 #include "../text/stream.h"
@@ -17,6 +17,7 @@
 #include <stdatomic.h>
 
 #define KVI_COMMIT_BATCH 8u /* pages encoded by one call of the backend */
+#define KVI_BOUNCE_BYTES 65536u /* pages are moved in pieces of this size */
 
 /* ------------------------------------------------------------------------------------------------------- plan --- */
 /* Everything that takes memory, from the recorded program and the options alone. */
@@ -32,6 +33,13 @@ typedef struct kvi_memory_plan {
     const char *capped_by;    /* "memory", "model", "request" */
 } kvi_memory_plan;
 
+/* What kv.format says. */
+typedef struct kvi_cache_format {
+    kvi_kv_format body; /* of committed pages; elastic: of the last level, which decides how long a context fits */
+    kvi_kv_code plain;  /* of unencoded pages */
+    bool elastic;
+} kvi_cache_format;
+
 /* The parts of a plan that do not change between KV formats. */
 typedef struct kvi_plan_input {
     const kvi_model_config *config;
@@ -41,6 +49,8 @@ typedef struct kvi_plan_input {
     uint64_t weight_bytes, context_bytes, budget_bytes;
     uint32_t chunk, tail, n_sessions;
     int64_t ctx_request; /* -1: auto */
+    bool elastic;             /* the pool grows beyond what the context needs, up to 16 bits for all of it */
+    uint64_t pool_most_bytes; /* elastic: 0 or a limit of the pool */
 } kvi_plan_input;
 
 /* Pool bytes of one session with ctx tokens: sink, body, tail and the pages of a chunk under way. */
@@ -51,7 +61,9 @@ kvrt_status kvi_plan_memory(const kvi_plan_input *input, kvi_kv_format body, kvi
 void kvi_plan_input_from(const kvrt_options *options, uint64_t available, kvi_plan_input *out);
 kvi_device_options kvi_device_options_from(const kvrt_options *options);
 /* kv.format of the options; ARG when unknown. */
-kvrt_status kvi_format_option(const kvrt_options *options, kvi_kv_format *body, kvi_kv_code *plain, kvrt_error *error);
+kvrt_status kvi_format_option(const kvrt_options *options, kvi_cache_format *out, kvrt_error *error);
+/* As bits over kvi_kv_code: what pages of such a cache may hold. */
+uint32_t kvi_format_codes(const kvi_cache_format *format);
 
 /* ------------------------------------------------------------------------------------------------------ engine --- */
 typedef struct kvi_engine {
@@ -66,8 +78,11 @@ typedef struct kvi_engine {
     const kvi_backend *backend;
     kvi_device *device;
     kvi_memory_plan plan;
-    kvi_kv_format body;
+    kvi_cache_format format;
     kvi_pool pool;
+    kvi_elastic_extent *extents; /* (cap_extents) scratch of room.c; NULL unless the format is elastic */
+    uint32_t cap_extents;
+    uint8_t *bounce;             /* (KVI_BOUNCE_BYTES) likewise */
     kvi_encode_params encode;
     float *logits;              /* (vocab) host copy of one row */
     struct kvi_session *sessions;
@@ -99,6 +114,7 @@ typedef struct kvi_session {
     uint32_t n_cached;     /* leading tokens whose K/V are in the pages */
     uint32_t ctx_size;
     kvi_pages pages;
+    struct { uint32_t n_pages; uint64_t bytes; } demoted[KVI_ELASTIC_LEVELS]; /* to each level by the last step */
     kvi_generation gen;
 } kvi_session;
 
@@ -118,6 +134,9 @@ void kvi_session_destroy(kvi_session *session);
 /* Computes tokens [n_cached, n_cached + n) of the session; logits of the given rows (relative, increasing) stay readable on the device
  * until the next step. Looks at the cancel flag between slices. n <= limits.max_rows. Errors: CTX_FULL, CANCELLED, ... */
 kvrt_status kvi_step_tokens(kvi_session *session, uint32_t n, const uint32_t *rows, uint32_t n_rows, kvrt_error *error);
+/* Makes the page tables cover positions [0, n), n > n_cached; an elastic session demotes pages for that. CTX_FULL when there is no room:
+ * then no page was added. Allocates nothing. */
+kvrt_status kvi_session_reserve(kvi_session *session, uint32_t n, kvrt_error *error);
 /* Cuts the cache to at most n tokens (page-rounded where pages are encoded). */
 void kvi_session_cut_cache(kvi_session *session, uint32_t n);
 /* Encodes the pages that are due. */

@@ -110,6 +110,31 @@ static void send_text(run *r, const char *text, size_t len)
     if (answer == KVRT_PAUSE) r->finish = KVRT_FINISH_PAUSED;
 }
 
+/* Tells what the step gave up to find room. A STOP or PAUSE is answered like one to text. */
+static void send_demotions(run *r)
+{
+    kvi_session *s = r->s;
+    for (uint32_t level = 1; level < KVI_ELASTIC_LEVELS; level++) {
+        char name[8];
+        if (!s->demoted[level].n_pages) continue;
+        kvrt_event event = {.type = KVRT_EVENT_KV_DEMOTED, .done = s->demoted[level].n_pages, .total = s->demoted[level].bytes,
+                            .text = kvi_kv_format_name(kvi_elastic_format(level), name)};
+        event.text_len = strlen(event.text);
+        int32_t answer = send(r, event);
+        if (answer == KVRT_STOP) r->finish = KVRT_FINISH_CALLBACK;
+        if (answer == KVRT_PAUSE) r->finish = KVRT_FINISH_PAUSED;
+    }
+}
+
+/* One step of n tokens; with_logits: of the last. */
+static kvrt_status step(run *r, uint32_t n, bool with_logits)
+{
+    const uint32_t last = n - 1;
+    kvrt_status status = kvi_step_tokens(r->s, n, &last, with_logits, r->error);
+    send_demotions(r);
+    return status;
+}
+
 /* ------------------------------------------------------------------------------------------------------- prefill --- */
 static kvrt_status prefill(run *r)
 {
@@ -120,11 +145,12 @@ static kvrt_status prefill(run *r)
     if (s->gen.n_generated == 0) s->gen.n_reused = s->n_cached;
     const uint32_t first = s->n_cached, total = s->n_tokens - first;
     while (s->n_cached < s->n_tokens) {
-        uint32_t left = s->n_tokens - s->n_cached, chunk = left < most ? left : most, last = chunk - 1;
-        KVI_TRY(kvi_step_tokens(s, chunk, &last, chunk == left, r->error));
-        if (total <= most) continue;
-        kvrt_event event = {.type = KVRT_EVENT_PREFILL_PROGRESS, .done = s->n_cached - first, .total = total};
-        if (send(r, event) == KVRT_STOP) return kvi_error_set(r->error, KVRT_CANCELLED, "cancelled by the callback during prefill");
+        uint32_t left = s->n_tokens - s->n_cached, chunk = left < most ? left : most;
+        KVI_TRY(step(r, chunk, chunk == left));
+        if (r->finish == KVRT_FINISH_PAUSED) r->finish = KVRT_FINISH_NONE; /* a prefill does not pause */
+        const kvrt_event event = {.type = KVRT_EVENT_PREFILL_PROGRESS, .done = s->n_cached - first, .total = total};
+        if ((total > most && send(r, event) == KVRT_STOP) || r->finish == KVRT_FINISH_CALLBACK)
+            return kvi_error_set(r->error, KVRT_CANCELLED, "cancelled by the callback during prefill");
     }
     return KVRT_OK;
 }
@@ -176,8 +202,7 @@ static kvrt_status decode(run *r)
         else KVI_TRY(next_token(r));
         if (r->finish != KVRT_FINISH_NONE) break;
         if ((int64_t)gen->n_generated >= gen->max_tokens || s->n_tokens >= s->ctx_size) continue;
-        const uint32_t row = 0;
-        kvrt_status status = kvi_step_tokens(s, 1, &row, 1, r->error);
+        kvrt_status status = step(r, 1, true);
         if (status == KVRT_CANCELLED) r->finish = KVRT_FINISH_CANCELLED;
         else if (status == KVRT_CTX_FULL) r->finish = KVRT_FINISH_CTX_FULL;
         else KVI_TRY(status);

@@ -57,10 +57,8 @@ static kvrt_status fill(kvi_session *s, uint32_t n, uint64_t seed, kvrt_error *e
     /* Page by page, committing on the way, so that the pool is used exactly as in generation. */
     for (uint32_t done = s->n_cached, end = s->n_cached + n; done < end && status >= KVRT_OK;) {
         uint32_t page = done / KVI_KV_PAGE, next = (page + 1) * KVI_KV_PAGE < end ? (page + 1) * KVI_KV_PAGE : end;
-        if (!kvi_pages_extend(&s->pages, next)) {
-            status = kvi_error_set(error, KVRT_CTX_FULL, "KV pool: no room for position %u", next);
-            break;
-        }
+        status = kvi_session_reserve(s, next, error);
+        if (status < KVRT_OK) break;
         for (uint32_t g = 0; g < s->pages.n_groups && status >= KVRT_OK; g++) status = fill_page(s, g, page, record, &state, error);
         for (uint32_t i = done; i < next; i++) s->tokens[i] = (int32_t)(i % e->config.vocab_size);
         if (status >= KVRT_OK) s->n_cached = s->n_tokens = done = next;

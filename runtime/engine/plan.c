@@ -13,13 +13,25 @@ kvi_device_options kvi_device_options_from(const kvrt_options *options)
                                 .device_index = (int32_t)kvi_options_i64(options, "device.index")};
 }
 
-kvrt_status kvi_format_option(const kvrt_options *options, kvi_kv_format *body, kvi_kv_code *plain, kvrt_error *error)
+kvrt_status kvi_format_option(const kvrt_options *options, kvi_cache_format *out, kvrt_error *error)
 {
     const char *name = kvi_options_string(options, "kv.format");
-    if (!kvi_kv_format_parse(name, strlen(name), body))
-        return kvi_error_set(error, KVRT_ARG, "option kv.format: found '%.40s', need f32, f16, bf16, i8, f8, k4v4, k4v2, k3v3, k2v2 or kXvY", name);
-    *plain = kvi_kv_format_is_plain(*body) && KVI_KV_K_CODE(*body) == KVI_KV_V_CODE(*body) ? KVI_KV_K_CODE(*body) : KVI_KV_F16;
+    *out = (kvi_cache_format){.body = kvi_elastic_format(KVI_ELASTIC_LEVELS - 1), .plain = KVI_KV_F16, .elastic = strcmp(name, "elastic") == 0};
+    if (out->elastic) return KVRT_OK;
+    if (!kvi_kv_format_parse(name, strlen(name), &out->body))
+        return kvi_error_set(error, KVRT_ARG, "option kv.format: found '%.40s', need f32, f16, bf16, i8, f8, k4v4, k4v2, k3v3, k2v2, kXvY or elastic",
+                             name);
+    if (kvi_kv_format_is_plain(out->body) && KVI_KV_K_CODE(out->body) == KVI_KV_V_CODE(out->body)) out->plain = KVI_KV_K_CODE(out->body);
     return KVRT_OK;
+}
+
+static uint32_t codes_of(kvi_kv_format format) { return (1u << KVI_KV_K_CODE(format)) | (1u << KVI_KV_V_CODE(format)); }
+
+uint32_t kvi_format_codes(const kvi_cache_format *format)
+{
+    uint32_t codes = codes_of(format->body) | (1u << format->plain);
+    for (uint32_t level = 0; format->elastic && level < KVI_ELASTIC_LEVELS; level++) codes |= codes_of(kvi_elastic_format(level));
+    return codes;
 }
 
 void kvi_plan_input_from(const kvrt_options *options, uint64_t available, kvi_plan_input *out)
@@ -33,6 +45,8 @@ void kvi_plan_input_from(const kvrt_options *options, uint64_t available, kvi_pl
     out->tail = (uint32_t)kvi_options_i64(options, "kv.tail");
     out->n_sessions = (uint32_t)kvi_options_i64(options, "ctx.sessions");
     out->ctx_request = kvi_options_i64(options, "ctx.size");
+    out->elastic = strcmp(kvi_options_string(options, "kv.format"), "elastic") == 0;
+    out->pool_most_bytes = (uint64_t)kvi_options_i64(options, "kv.pool");
 }
 
 static uint64_t page_bytes(const kvi_kv_shape *shape, uint32_t format) { return (uint64_t)kvi_kv_page_units(format, shape) * KVI_KV_UNIT; }
@@ -65,8 +79,29 @@ static kvi_limits limits_for(const kvi_plan_input *input, kvi_kv_format body, ui
     uint64_t rows = (64ull << 20) / ((uint64_t)input->program->vocab_size * 4);
     limits.max_logit_rows = rows < 1 ? 1 : rows > limits.max_rows ? limits.max_rows : (uint32_t)rows;
     limits.pool_bytes = input->n_sessions * kvi_plan_session_bytes(input, body, ctx);
-    limits.page_formats = (1u << KVI_KV_K_CODE(body)) | (1u << KVI_KV_V_CODE(body)) | (1u << input->program->groups[0].plain);
+    limits.page_formats = kvi_format_codes(&(kvi_cache_format){body, input->program->groups[0].plain, input->elastic});
     return limits;
+}
+
+static bool fits(const kvi_plan_input *input, const kvi_memory_plan *plan)
+{
+    const bool pool_fits = !input->elastic || !input->pool_most_bytes || plan->limits.pool_bytes <= input->pool_most_bytes;
+    return pool_fits && plan->total_bytes <= input->budget_bytes;
+}
+
+/* The context of an elastic cache is what its last level allows; beyond that, memory buys precision: up to 16 bits for every page. */
+static void grow_elastic_pool(const kvi_plan_input *input, kvi_memory_plan *plan)
+{
+    if (!input->elastic) return;
+    const uint64_t most = kvi_plan_session_bytes(input, kvi_elastic_format(0), plan->ctx_size) * input->n_sessions;
+    uint64_t pool = plan->limits.pool_bytes + (input->budget_bytes > plan->total_bytes ? input->budget_bytes - plan->total_bytes : 0);
+    if (pool > most) pool = most;
+    if (input->pool_most_bytes && pool > input->pool_most_bytes) pool = input->pool_most_bytes;
+    const uint64_t step = (uint64_t)KVI_KV_UNIT * input->n_sessions;
+    if (pool / step * step <= plan->limits.pool_bytes) return;
+    plan->total_bytes += pool / step * step - plan->limits.pool_bytes;
+    plan->limits.pool_bytes = pool / step * step;
+    plan->session_kv_bytes = plan->limits.pool_bytes / input->n_sessions;
 }
 
 static uint64_t total_at(const kvi_plan_input *input, kvi_kv_format body, uint64_t ctx, kvi_memory_plan *out)
@@ -86,10 +121,17 @@ kvrt_status kvi_plan_memory(const kvi_plan_input *input, kvi_kv_format body, kvi
 {
     memset(out, 0, sizeof *out);
     uint64_t high = input->ctx_request > 0 ? (uint64_t)input->ctx_request : input->config->ctx_model;
-    if (total_at(input, body, high, out) <= input->budget_bytes) {
+    total_at(input, body, high, out);
+    if (fits(input, out)) {
+        grow_elastic_pool(input, out);
         out->capped_by = input->ctx_request > 0 ? "request" : "model";
         return KVRT_OK;
     }
+    if (input->ctx_request > 0 && out->total_bytes <= input->budget_bytes)
+        return kvi_error_memory(error, KVRT_OVER_BUDGET, out->limits.pool_bytes, input->pool_most_bytes,
+                                "context of %llu tokens: needs a KV pool of %llu KiB at the lowest precision, kv.pool is %llu KiB",
+                                (unsigned long long)high, (unsigned long long)(out->limits.pool_bytes >> 10),
+                                (unsigned long long)(input->pool_most_bytes >> 10));
     if (input->ctx_request > 0)
         return kvi_error_memory(error, KVRT_OVER_BUDGET, out->total_bytes, input->budget_bytes,
                                 "context of %llu tokens: needs %llu MiB, the budget is %llu MiB", (unsigned long long)high,
@@ -97,7 +139,7 @@ kvrt_status kvi_plan_memory(const kvi_plan_input *input, kvi_kv_format body, kvi
     /* Total bytes grow with the context: bisect on whole pages. */
     uint64_t low = 0;
     for (uint64_t step = (high + KVI_KV_PAGE - 1) / KVI_KV_PAGE; step > 0; step = step > 1 ? (step + 1) / 2 : 0)
-        while ((low + step) * KVI_KV_PAGE <= high && total_at(input, body, (low + step) * KVI_KV_PAGE, out) <= input->budget_bytes) low += step;
+        while ((low + step) * KVI_KV_PAGE <= high && (total_at(input, body, (low + step) * KVI_KV_PAGE, out), fits(input, out))) low += step;
     out->capped_by = "memory";
     if (low == 0) {
         total_at(input, body, KVI_KV_PAGE, out);
@@ -106,6 +148,7 @@ kvrt_status kvi_plan_memory(const kvi_plan_input *input, kvi_kv_format body, kvi
                                 (unsigned long long)(out->total_bytes >> 20), (unsigned long long)(input->budget_bytes >> 20));
     }
     total_at(input, body, low * KVI_KV_PAGE, out);
+    grow_elastic_pool(input, out);
     return KVRT_OK;
 }
 
@@ -146,7 +189,8 @@ static void planner_close(planner *p)
     kvi_checkpoint_close(p->checkpoint);
 }
 
-static void fill_row(const planner *p, const char *name, kvi_kv_format body, kvrt_plan_row *row)
+/* Of an elastic cache: what it takes at its last level, which is what decides. */
+static void fill_row(const planner *p, const char *name, kvi_kv_format body, bool elastic, kvrt_plan_row *row)
 {
     uint32_t size = row->size;
     kvi_memory_plan plan;
@@ -165,6 +209,7 @@ static void fill_row(const planner *p, const char *name, kvi_kv_format body, kvr
     if (!kvi_kv_format_is_plain(body)) row->fixed_kv_bytes = (uint64_t)((double)n_plain * ((double)plain - row->bytes_per_token * KVI_KV_PAGE));
     kvi_plan_input longest = p->input;
     longest.ctx_request = -1;
+    longest.elastic = elastic;
     row->capped_by = "nothing fits";
     if (kvi_plan_memory(&longest, body, &plan, NULL) >= KVRT_OK) row->max_ctx = plan.ctx_size, row->capped_by = plan.capped_by;
     row->ctx = p->input.ctx_request > 0 ? (uint64_t)p->input.ctx_request : row->max_ctx;
@@ -179,10 +224,12 @@ static void fill_row(const planner *p, const char *name, kvi_kv_format body, kvr
 static kvrt_status fill_rows(const planner *p, const char *formats, kvrt_plan_row *rows, uint64_t cap, uint64_t *n, kvrt_error *error)
 {
     *n = 0;
-    for (uint32_t i = 0;; i++) {
-        kvi_kv_format body;
+    bool elastic = false;
+    for (uint32_t i = 0; !elastic; i++) {
+        kvi_kv_format body = kvi_elastic_format(KVI_ELASTIC_LEVELS - 1);
         const char *name = kvi_kv_format_at(i, &body);
-        if (!name) break;
+        elastic = !name;
+        if (elastic) name = "elastic";
         if (!formats && body == KVI_KV_FMT_F32) continue; /* for tests; only on request */
         if (formats) {
             size_t len = strlen(name);
@@ -192,7 +239,7 @@ static kvrt_status fill_rows(const planner *p, const char *formats, kvrt_plan_ro
         }
         if (*n < cap) {
             if (rows[*n].size < sizeof *rows) return kvi_error_set(error, KVRT_ARG, "kvrt_plan_row: size not set");
-            fill_row(p, name, body, &rows[*n]);
+            fill_row(p, name, body, elastic, &rows[*n]);
         }
         ++*n;
     }
@@ -219,6 +266,7 @@ kvrt_status kvrt_plan(const kvrt_options *options, const char *formats, kvrt_pla
         bool card = kvi_options_i64(options, "mem.limit") > 0 && strcmp(want, "cpu") != 0;
         p->input.weight_bytes = card ? p->weights.bytes : 0;
         p->input.context_bytes = card ? 450ull << 20 : 0;
+        p->input.elastic = false;
         status = fill_rows(p, formats, rows, cap, n, error);
         if (info && info->size >= sizeof *info) {
             kvi_memory_plan plan;

@@ -3,13 +3,12 @@
 
 #include <string.h>
 
-static kvrt_status check_session_options(const kvi_engine *e, const kvi_session *s, kvi_kv_format *body, kvrt_error *error)
+static kvrt_status check_session_options(const kvi_engine *e, const kvi_session *s, kvi_cache_format *format, kvrt_error *error)
 {
-    kvi_kv_code plain;
-    KVI_TRY(kvi_format_option(s->options, body, &plain, error));
-    uint32_t need = (1u << KVI_KV_K_CODE(*body)) | (1u << KVI_KV_V_CODE(*body));
-    bool same_plain = !kvi_kv_format_is_plain(*body) || plain == e->program.groups[0].plain;
-    if ((need & ~e->plan.limits.page_formats) || !same_plain)
+    KVI_TRY(kvi_format_option(s->options, format, error));
+    const bool same_plain = format->plain == e->program.groups[0].plain || !(format->elastic || kvi_kv_format_is_plain(format->body));
+    const uint32_t codes = kvi_format_codes(format) & ~(1u << format->plain);
+    if ((codes & ~e->plan.limits.page_formats) || !same_plain || (format->elastic && !e->format.elastic))
         return kvi_error_set(error, KVRT_UNSUPPORTED, "session: kv.format %s, need one the engine was opened for (%s)",
                              kvi_options_string(s->options, "kv.format"), kvi_options_string(e->options, "kv.format"));
     return KVRT_OK;
@@ -17,19 +16,22 @@ static kvrt_status check_session_options(const kvi_engine *e, const kvi_session 
 
 static kvrt_status session_init(kvi_engine *e, const kvrt_options *options, kvi_session *s, kvrt_error *error)
 {
-    kvi_kv_format body;
+    kvi_cache_format format;
     s->engine = e;
     KVI_TRY(kvrt_options_clone(e->options, &s->options, error));
     KVI_TRY(kvi_options_merge(s->options, options, error));
-    KVI_TRY(check_session_options(e, s, &body, error));
+    KVI_TRY(check_session_options(e, s, &format, error));
     int64_t ctx = options && kvi_options_is_set(options, "ctx.size") ? kvi_options_i64(options, "ctx.size") : -1;
     s->ctx_size = ctx > 0 ? (uint32_t)(ctx < UINT32_MAX ? ctx : UINT32_MAX) : e->plan.ctx_size;
     if (s->ctx_size > e->plan.ctx_size)
         return kvi_error_set(error, KVRT_ARG, "session: ctx.size %u, need at most the engine's %u", s->ctx_size, e->plan.ctx_size);
     s->tokens = kvi_mem_zalloc(s->ctx_size, sizeof *s->tokens);
     if (!s->tokens) return kvi_error_nomem(error, (uint64_t)s->ctx_size * 4, "token list");
-    return kvi_pages_init(&s->pages, &e->pool, e->program.program.groups, e->program.program.n_groups, s->ctx_size, body,
-                          (uint32_t)kvi_options_i64(s->options, "kv.tail"), error);
+    KVI_TRY(kvi_pages_init(&s->pages, &e->pool, e->program.program.groups, e->program.program.n_groups, s->ctx_size,
+                           format.elastic ? kvi_elastic_format(0) : format.body, (uint32_t)kvi_options_i64(s->options, "kv.tail"), error));
+    s->pages.elastic = format.elastic;
+    s->pages.share_units = e->pool.n_units / e->plan.limits.max_seqs;
+    return KVRT_OK;
 }
 
 static void generation_free(kvi_generation *gen)

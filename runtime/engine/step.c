@@ -1,4 +1,4 @@
-/* step.c - one step of the recorded program for a session: pages, step state, slices, commit. The only caller of backend->run. */
+/* step.c - one step of the recorded program for a session: step state, slices, commit. The only caller of backend->run. */
 #include "engine.h"
 
 /* Operations between two looks at the cancel flag: one layer of the program. */
@@ -36,9 +36,7 @@ static kvrt_status run_slices(kvi_session *s, bool want_logits, kvrt_error *erro
 kvrt_status kvi_step_tokens(kvi_session *s, uint32_t n, const uint32_t *rows, uint32_t n_rows, kvrt_error *error)
 {
     kvi_engine *e = s->engine;
-    if (!kvi_pages_extend(&s->pages, s->n_cached + n))
-        return kvi_error_memory(error, KVRT_CTX_FULL, kvi_kv_page_bytes(kvi_pages_plain(&e->program.groups[0]), &e->program.groups[0].shape),
-                                (uint64_t)e->pool.free_units * KVI_KV_UNIT, "KV pool: no room for position %u", s->n_cached + n);
+    KVI_TRY(kvi_session_reserve(s, s->n_cached + n, error));
     const kvi_page_ref *tables[KVI_MAX_GROUPS];
     for (uint32_t g = 0; g < s->pages.n_groups; g++) tables[g] = s->pages.table[g];
     const kvi_seq seq = {.first_row = 0, .n_rows = n, .pos = s->n_cached, .pages = tables};

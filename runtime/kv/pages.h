@@ -20,6 +20,8 @@ typedef struct kvi_pages {
     kvi_page_ref *table[KVI_MAX_GROUPS];  /* (cap_pages) */
     kvi_kv_format body;            /* format of committed pages; plain: nothing is ever encoded */
     uint32_t tail;                 /* positions */
+    bool elastic;                  /* pages give up precision when the pool is full (elastic.h); body is plain then */
+    uint32_t share_units;          /* of an elastic sequence: what it may hold before it does */
 } kvi_pages;
 
 kvrt_status kvi_pages_init(kvi_pages *pages, kvi_pool *pool, const kvi_cache_group *groups, uint32_t n_groups, uint32_t max_ctx,

@@ -82,4 +82,20 @@ void kvi_pool_release(kvi_pool *pool, uint32_t unit, uint32_t units)
     }
 }
 
+uint32_t kvi_pool_slide(kvi_pool *pool, uint32_t unit, uint32_t units)
+{
+    for (uint32_t i = 0; i < pool->n_holes && pool->holes[i].unit < unit; i++) {
+        kvi_pool_hole *hole = &pool->holes[i];
+        if (hole->unit + hole->len != unit) continue;
+        const uint32_t place = hole->unit;
+        hole->unit += units;
+        if (i + 1 < pool->n_holes && hole->unit + hole->len == pool->holes[i + 1].unit) {
+            hole->len += pool->holes[i + 1].len;
+            remove_hole(pool, i + 1);
+        }
+        return place;
+    }
+    return unit;
+}
+
 uint64_t kvi_pool_used_bytes(const kvi_pool *pool) { return (uint64_t)(pool->n_units - pool->free_units) * KVI_KV_UNIT; }

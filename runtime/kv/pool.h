@@ -23,7 +23,11 @@ void kvi_pool_free(kvi_pool *pool);
  * pages) from the high end, so that the two do not cut each other's room into pieces. */
 uint32_t kvi_pool_take(kvi_pool *pool, uint32_t units);
 uint32_t kvi_pool_take_high(kvi_pool *pool, uint32_t units);
+/* Gives back an extent, or any end of one: whoever shrinks an extent in place releases what lies behind its new end. */
 void kvi_pool_release(kvi_pool *pool, uint32_t unit, uint32_t units);
+/* Moves an extent down over the hole right below it, whatever its size, and returns its new place; `unit` itself when there is no hole.
+ * The bytes are the caller's business: move them before anything else is taken. */
+uint32_t kvi_pool_slide(kvi_pool *pool, uint32_t unit, uint32_t units);
 uint64_t kvi_pool_used_bytes(const kvi_pool *pool);
 
 #endif
