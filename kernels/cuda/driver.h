@@ -18,12 +18,12 @@ bool kvi_cuda_has_kernels(const char **why);
 
 typedef struct kvi_cuda_driver {
     kvi_cu_driver cu;
-    void *library;
+    void *library; /* never unloaded */
     int version; /* as cuDriverGetVersion: 12040 is 12.4 */
 } kvi_cuda_driver;
 
 /* Loads `path` (NULL: libcuda.so.1) and initializes it. NO_DEVICE: no such library, or no card behind it; DRIVER_TOO_OLD: a function
- * is missing or the version is below what the kernels need. On failure nothing stays open. */
+ * is missing or the version is below what the kernels need. On failure nothing stays open but the mapped library. */
 kvrt_status kvi_cuda_driver_open(const char *path, kvi_cuda_driver *out, kvrt_error *error);
 void kvi_cuda_driver_close(kvi_cuda_driver *driver);
 

@@ -46,6 +46,12 @@ void kvi_cond_broadcast(kvi_cond *cond);
 void kvi_global_lock(void);
 void kvi_global_unlock(void);
 
+/* Shared libraries opened at run time, by file name or path. NULL and a reason in `why` when there is none; the symbols of a library stay
+ * its own (RTLD_LOCAL). */
+void *kvi_os_library_open(const char *path, char *why, uint64_t why_cap);
+void *kvi_os_library_symbol(void *library, const char *name); /* NULL: absent */
+void kvi_os_library_close(void *library); /* NULL is fine */
+
 /* CPU features that the operating system has enabled for this process. */
 typedef struct kvi_cpu {
     bool avx2, fma, f16c, avx_vnni;

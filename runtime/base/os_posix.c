@@ -3,6 +3,7 @@
 #include "os.h"
 #include "mem.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -208,6 +209,24 @@ void kvi_cond_broadcast(kvi_cond *cond) { (void)pthread_cond_broadcast((pthread_
 static pthread_mutex_t global = PTHREAD_MUTEX_INITIALIZER;
 void kvi_global_lock(void) { (void)pthread_mutex_lock(&global); }
 void kvi_global_unlock(void) { (void)pthread_mutex_unlock(&global); }
+
+/* --------------------------------------------------------------------------------------------- shared libraries --- */
+void *kvi_os_library_open(const char *path, char *why, uint64_t why_cap)
+{
+    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    const char *reason = library ? "" : dlerror();
+    size_t len = reason ? strlen(reason) : 0;
+    if (!why_cap) return library;
+    if (len >= why_cap) len = why_cap - 1;
+    if (len) memcpy(why, reason, len);
+    why[len] = 0;
+    return library;
+}
+void *kvi_os_library_symbol(void *library, const char *name) { return dlsym(library, name); }
+void kvi_os_library_close(void *library)
+{
+    if (library) (void)dlclose(library);
+}
 
 /* ------------------------------------------------------------------------------------------------ CPU features --- */
 #if defined(__x86_64__)
