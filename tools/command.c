@@ -340,6 +340,12 @@ int command_open(const kvrt_options *options, kvrt_engine *out)
     command_catch_interrupt(NULL);
     int32_t status = kvrt_engine_open(options, show_load, &progress, out, &error);
     command_progress_clear(&progress);
+    if (status >= 0 && command_interrupted) { /* pressed behind the last event of the load */
+        (void)kvrt_engine_close(*out);
+        *out = NULL;
+        fprintf(stderr, "kvrt: loading cancelled\n");
+        return EXIT_INTERRUPT;
+    }
     int code = status < 0 ? command_fail(status, &error) : 0;
     if (code == EXIT_FIT) plan_report_explain(options);
     return code;

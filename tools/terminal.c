@@ -42,6 +42,13 @@ void command_progress_show(command_progress *p, const char *stage, uint64_t done
     uint64_t now = now_us();
     if (!p->start_us) p->start_us = now;
     if (now - p->start_us < PATIENCE_US || now - p->shown_us < REDRAW_US || !total || !is_capable(stderr)) return;
+    p->shown_us = now;
+    p->visible = true;
+    if (total == 1) { /* a stage, not an amount */
+        fprintf(stderr, "\r%s ...\033[K", stage);
+        fflush(stderr);
+        return;
+    }
     char bar[25];
     size_t filled = done < total ? (size_t)((double)done / (double)total * 24) : 24;
     for (size_t i = 0; i < 24; i++) bar[i] = i < filled ? '#' : '.';
@@ -50,8 +57,6 @@ void command_progress_show(command_progress *p, const char *stage, uint64_t done
     fprintf(stderr, "\r%s [%s] %.0f of %.0f %s, %.0f %s/s\033[K", stage, bar, (double)done * scale,
             (double)total * scale, unit, rate, unit);
     fflush(stderr);
-    p->shown_us = now;
-    p->visible = true;
 }
 
 void command_progress_clear(command_progress *p)

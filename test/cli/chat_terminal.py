@@ -1,0 +1,99 @@
+"""`kvrt chat` on a pseudo-terminal, for the tests that drive it."""
+import fcntl
+import os
+import pathlib
+import pty
+import re
+import select
+import shlex
+import signal
+import struct
+import sys
+import termios
+import time
+
+KVRT = os.environ.get("KVRT", "build/kvrt")
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+MODEL = str(ROOT / "examples/models/storyteller-tiny")
+FAST = ["--temp", "0", "-n", "24"]
+
+
+class Chat:
+    """The command on a terminal of its own; what it prints collects in `seen`."""
+
+    def __init__(self, *args, model=MODEL, env=None, size=(24, 100), shell=None):
+        self.seen = b""
+        self.mark = 0
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.environ.update({"TERM": "xterm", **(env or {})})
+            for name in ("NO_COLOR",) if not env or "NO_COLOR" not in env else ():
+                os.environ.pop(name, None)
+            command = [KVRT, "chat", str(model), *args]
+            if shell:
+                command = ["/bin/sh", "-c", shell.format(shlex.join(command))]
+            os.execv(command[0], command)
+        self.resize(size)
+
+    def resize(self, size):
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", size[0], size[1], 0, 0))
+
+    def pump(self, seconds):
+        ready, _, _ = select.select([self.fd], [], [], seconds)
+        if ready:
+            try:
+                data = os.read(self.fd, 65536)
+            except OSError:
+                data = b""
+            self.seen += data
+            return bool(data)
+        return True
+
+    def expect(self, pattern, seconds=30):
+        """Waits for a pattern behind the last match."""
+        end = time.monotonic() + seconds
+        alive = True
+        while True:
+            found = re.compile(pattern.encode(), re.S).search(self.seen, self.mark)
+            if found:
+                self.mark = found.end()
+                return found
+            if time.monotonic() > end or not alive:
+                raise AssertionError(f"no {pattern!r} in {self.seen[self.mark:][-1500:]!r}")
+            alive = self.pump(0.05)
+
+    def send(self, text):
+        os.write(self.fd, text.encode())
+
+    def ask(self, text):
+        self.prompt()
+        self.send(text + "\r")
+
+    def prompt(self):
+        self.expect(r"> ")
+
+    def leave(self, seconds=10):
+        """Exit code."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.pump(0.02)
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                os.close(self.fd)
+                return os.waitstatus_to_exitcode(status)
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        raise AssertionError(f"still running: {self.seen[-800:]!r}")
+
+
+def stats(chat):
+    found = chat.expect(r"prompt (\d+) tokens \((\d+) cached, (\d+) new\)")
+    return tuple(int(g) for g in found.groups())
+
+
+def main(tests):
+    """Runs the functions named test_*, or those named on the command line."""
+    for name in sys.argv[1:] or [n for n in tests if n.startswith("test_")]:
+        start = time.monotonic()
+        tests[name]()
+        print(f"{name}: {time.monotonic() - start:.1f} s", flush=True)

@@ -1,0 +1,135 @@
+#!/usr/bin/env python3
+"""Ctrl-C while `kvrt chat` loads and while it reads a long prompt, on a terminal. The bundled models are too fast to be caught there, so
+this makes a wide model of zeros (121 M parameters, a sparse file) that takes seconds for what is sent to it."""
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import struct
+import tempfile
+import time
+
+from chat_terminal import Chat, KVRT, MODEL, main, stats
+
+HIDDEN, FFN, LAYERS, HEADS, KV_HEADS, HEAD_DIM = 1024, 4096, 8, 16, 4, 64
+SLOW = ["--temp", "0", "-n", "4", "--no-amx", "--ignore-eos"]
+COPY = ["--set", "model.io=copy"]  # reads the whole file, so that loading takes time
+PROMPT_TOKENS = 12000              # at least; seconds of prefill on a fast machine
+
+
+@contextlib.contextmanager
+def slow_model():
+    with tempfile.TemporaryDirectory(prefix="kvrt-slow-") as folder:
+        config = json.loads(pathlib.Path(MODEL, "config.json").read_text())
+        config.update(hidden_size=HIDDEN, intermediate_size=FFN, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
+                      num_key_value_heads=KV_HEADS, head_dim=HEAD_DIM, max_position_embeddings=32768)
+        pathlib.Path(folder, "config.json").write_text(json.dumps(config))
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(f"{MODEL}/{name}", folder)
+        shapes = {"model.embed_tokens.weight": [config["vocab_size"], HIDDEN], "model.norm.weight": [HIDDEN]}
+        for i in range(LAYERS):
+            layer = f"model.layers.{i}."
+            shapes |= {layer + "input_layernorm.weight": [HIDDEN], layer + "post_attention_layernorm.weight": [HIDDEN],
+                       layer + "self_attn.q_proj.weight": [HEADS * HEAD_DIM, HIDDEN],
+                       layer + "self_attn.k_proj.weight": [KV_HEADS * HEAD_DIM, HIDDEN],
+                       layer + "self_attn.v_proj.weight": [KV_HEADS * HEAD_DIM, HIDDEN],
+                       layer + "self_attn.o_proj.weight": [HIDDEN, HEADS * HEAD_DIM], layer + "mlp.gate_proj.weight": [FFN, HIDDEN],
+                       layer + "mlp.up_proj.weight": [FFN, HIDDEN], layer + "mlp.down_proj.weight": [HIDDEN, FFN]}
+        header, at = {}, 0
+        for name, shape in shapes.items():
+            size = 2 * shape[0] * (shape[1] if len(shape) > 1 else 1)
+            header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at + size]}
+            at += size
+        text = json.dumps(header).encode()
+        with open(f"{folder}/model.safetensors", "wb") as file:
+            file.write(struct.pack("<Q", len(text)) + text)
+            file.truncate(8 + len(text) + at)
+        pathlib.Path(folder, "long.txt").write_text("The quick brown fox. " * (PROMPT_TOKENS // 10))
+        yield folder
+
+
+def wait_until_loading(pid, seconds=10):
+    """Until the command has its own handler for Ctrl-C: it installs that before it opens the model."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        caught = [line for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt")]
+        started = os.path.realpath(f"/proc/{pid}/exe") == os.path.realpath(KVRT)  # before that it is this script's fork
+        if started and int(caught[0].split()[1], 16) & 2:
+            return
+        time.sleep(0.001)
+    raise AssertionError("no handler for Ctrl-C")
+
+
+def test_interrupt_while_loading(folder):
+    for twice in (False, True):
+        chat = Chat(*SLOW, *COPY, model=folder)
+        wait_until_loading(chat.pid)
+        chat.send("\x03\x03" if twice else "\x03")
+        start = time.monotonic()
+        code = chat.leave()
+        assert code == 130 and time.monotonic() - start < 5, (code, time.monotonic() - start)
+        assert b"> " not in chat.seen, chat.seen
+        assert twice or b"loading cancelled" in chat.seen, chat.seen
+
+
+def test_interrupt_in_a_long_prompt(folder):
+    chat = Chat(*SLOW, model=folder)
+    chat.ask(f"/read {folder}/long.txt")
+    found = chat.expect(r"prompt \[[#.]{24}\] (\d+) of (\d+) tokens, \d+ tokens/s")
+    total = int(found.group(2))
+    assert total > PROMPT_TOKENS, total
+    start = time.monotonic()
+    chat.send("\x03")
+    chat.expect(r"\(cancelled\)")
+    took = time.monotonic() - start
+    assert took < 3, f"cancelled after {took:.1f} s"
+    reached = int(found.group(1))
+    # What was cancelled is not part of the conversation, and the next message is answered.
+    chat.ask("Hi")
+    tokens, cached, new = stats(chat)
+    assert tokens < 100 and tokens == cached + new, (tokens, cached, new)
+    chat.prompt()
+    chat.send(f"/export json {folder}/chat.json\r")
+    chat.expect("wrote")
+    messages = json.loads(pathlib.Path(folder, "chat.json").read_text())
+    assert [m["role"] for m in messages] == ["user", "assistant"] and messages[0]["content"] == "Hi", messages
+    # At an empty prompt Ctrl-C is a hint, more than a second after the last.
+    chat.prompt()
+    time.sleep(1.1)
+    chat.send("\x03")
+    chat.expect("Ctrl-D or /quit leaves")
+    chat.prompt()
+    time.sleep(0.2)
+    chat.send("\x04")
+    assert chat.leave() == 0
+    print(f"  cancelled in {took * 1000:.0f} ms, after {reached} of {total} tokens")
+
+
+def test_twice_in_a_long_prompt_leaves(folder):
+    chat = Chat(*SLOW, model=folder, shell="trap : INT; {} ; echo code $?; stty -a")
+    chat.ask(f"/read {folder}/long.txt")
+    chat.expect(r"prompt \[")
+    chat.send("\x03")
+    time.sleep(0.05)
+    chat.send("\x03")
+    chat.expect("code 130", 10)
+    chat.expect(r"[ ;]icanon.*[ ;]echo ")
+    chat.leave()
+
+
+def test_interrupt_with_a_plain_terminal(folder):
+    """No progress bar, no escape sequence; the rest is the same."""
+    chat = Chat(*SLOW, model=folder, env={"TERM": "dumb"})
+    chat.ask(f"/read {folder}/long.txt")
+    time.sleep(1)
+    chat.send("\x03")
+    chat.expect(r"\(cancelled\)", 5)
+    chat.ask("/quit")
+    assert chat.leave() == 0
+    assert b"\x1b" not in chat.seen and b"prompt [" not in chat.seen, chat.seen
+
+
+if __name__ == "__main__":
+    with slow_model() as made:
+        main({name: (lambda test=value: test(made)) for name, value in list(globals().items()) if name.startswith("test_")})
