@@ -85,6 +85,13 @@ KVI_DEV void kvi_ldmatrix_x2(uint32_t r[2], const void *row)
     asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];"
                  : "=r"(r[0]), "=r"(r[1]) : "r"(kvi_shared_address(row)) : "memory");
 }
+/* The 8x8 matrix of 16-bit values that a warp holds as fragments (lane 4r + c: columns 2c, 2c + 1 of row r), transposed. */
+KVI_DEV uint32_t kvi_transpose8x8(uint32_t pair)
+{
+    uint32_t r;
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(r) : "r"(pair));
+    return r;
+}
 KVI_DEV void kvi_mma_f16(float c[4], const uint32_t a[4], const uint32_t b[2])
 {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
