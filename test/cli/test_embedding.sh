@@ -7,8 +7,10 @@ trap 'rm -rf "$work"' EXIT
 model=$root/test/golden/models/llama_gqa2
 if grep -q '^KVRT_SANITIZE:STRING=.' "$KVRT_BUILD_DIR/CMakeCache.txt"; then echo "skipped: a sanitizer build is not for embedding"; exit 77; fi
 
-lines=$(wc -l <"$root/examples/hello.c")
-[ "$lines" -le 40 ] || { echo "FAIL: hello.c has $lines lines, 40 suffice"; exit 1; }
+for example in hello small_chat; do
+    lines=$(wc -l <"$root/examples/$example.c")
+    [ "$lines" -le 40 ] || { echo "FAIL: $example.c has $lines lines, 40 suffice"; exit 1; }
+done
 
 check() { # name, program...
     local name=$1 out
@@ -20,6 +22,26 @@ check() { # name, program...
 check "built example" "$KVRT_BUILD_DIR/examples/hello"
 if "$KVRT_BUILD_DIR/examples/hello" /nonexistent x 2>"$work/err"; then echo "FAIL: hello ignores errors"; exit 1; fi
 grep -q '/nonexistent' "$work/err"
+
+# A conversation: the second answer begins as that of the command, given the first exchange; quotes and backslashes survive the way.
+story=$root/examples/models/storyteller-tiny
+printf 'Say "fox\\bear".\nGo on, \303\274ber!\n' | "$KVRT_BUILD_DIR/examples/small_chat" "$story" >"$work/chat" || { echo "FAIL: small_chat"; exit 1; }
+if "$KVRT_BUILD_DIR/examples/small_chat" 2>"$work/err"; then echo "FAIL: small_chat without a model"; exit 1; fi
+grep -q 'usage: small_chat' "$work/err"
+if "$KVRT_BUILD_DIR/examples/small_chat" /nonexistent </dev/null 2>"$work/err"; then echo "FAIL: small_chat ignores errors"; exit 1; fi
+grep -q '/nonexistent' "$work/err"
+python3 - "$work/chat" "${KVRT:-$KVRT_BUILD_DIR/kvrt}" "$story" <<'TEXT' || { echo "FAIL: small_chat answers differently"; exit 1; }
+import json, subprocess, sys
+said = open(sys.argv[1], encoding="utf-8").read()
+def answer(*messages):
+    messages = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(messages)]
+    return subprocess.run([*sys.argv[2:3], "run", sys.argv[3], "--no-amx", "--messages", "-"], input=json.dumps(messages).encode(),
+                          stdout=subprocess.PIPE, check=True).stdout.decode()
+first = answer('Say "fox\\bear".')
+second = answer('Say "fox\\bear".', first, "Go on, \u00fcber!")
+# Pages that the first answer filled are encoded later in one long prompt: the beginning is what must agree.
+assert said.startswith(f"{first}\n{second[:60]}") and said.endswith("\n"), (said, first, second)
+TEXT
 
 cmake --install "$KVRT_BUILD_DIR" --prefix "$work/usr" >/dev/null
 for file in bin/kvrt include/kvrt.h share/man/man1/kvrt.1 share/bash-completion/completions/kvrt share/zsh/site-functions/_kvrt \
