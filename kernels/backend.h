@@ -160,6 +160,7 @@ typedef struct kvi_device_options {
     const char *isa;         /* "auto", "portable", "avx2", "avx512" */
     const char *cuda_driver; /* path of the driver library, NULL: the system's */
     int32_t device_index;
+    void *cuda_context, *cuda_stream; /* the host's CUcontext and CUstream to work in; NULL: our own */
 } kvi_device_options;
 
 typedef struct kvi_op_time {
@@ -180,6 +181,7 @@ typedef struct kvi_backend {
 
     /* Device bytes an import takes (0: aliases the map), and the import itself. The handle lives until close. */
     uint64_t (*weight_bytes)(const kvi_weight_desc *desc);
+    kvrt_status (*weights_reserve)(kvi_device *device, uint64_t bytes, kvrt_error *error); /* before the first; NULL: not needed */
     kvrt_status (*weight_import)(kvi_device *device, const kvi_weight_desc *desc, kvi_weight **out, kvrt_error *error);
 
     /* Workspace beside weights and pool, from the program alone (handles may be NULL in it). */
@@ -187,6 +189,9 @@ typedef struct kvi_backend {
     /* Checks that every operation can run, then takes workspace and pool. `program` and what it points to outlive the device.
      * UNSUPPORTED names operation, layer and reason. */
     kvrt_status (*load)(kvi_device *device, const kvi_program *program, const kvi_limits *limits, kvrt_error *error);
+
+    /* A step of a few rows is best run as one range, program start to end (or to the first HEAD): it was recorded as such at load. */
+    bool decodes_at_once;
 
     /* Makes `step` current (copied), then runs ranges of the program on it, in order. Neither allocates. */
     kvrt_status (*step_begin)(kvi_device *device, const kvi_step *step, kvrt_error *error);
@@ -208,6 +213,6 @@ typedef struct kvi_backend {
 
 /* The backends of this build, in order of preference; NULL past the end. */
 const kvi_backend *kvi_backend_at(uint32_t index);
-extern const kvi_backend kvi_backend_cpu;
+extern const kvi_backend kvi_backend_cpu, kvi_backend_cuda; /* cuda: without a driver, a card or kernels its probe says so */
 
 #endif

@@ -28,11 +28,11 @@ struct kvi_weight {
     const char *name;
     kvi_dtype dtype; /* on the device; vectors (n_out = 1) are always F32 */
     uint32_t n_out, n_in;
-    uint32_t pitch;  /* elements from row to row; rows start at 16 bytes and end in zeros */
+    uint32_t pitch;  /* elements from row to row, a multiple of 8; what lies beyond n_in is zero */
     kvi_dptr data;
 };
 
-/* A buffer of the program. Rows start at 16 bytes; what lies between cols and pitch stays zero for ever. */
+/* A buffer of the program. pitch is a multiple of 8; what lies between cols and pitch stays zero for ever. */
 typedef struct kvi_cuda_buffer {
     kvi_dptr data;
     kvi_dtype dtype; /* RESIDUAL: F32; OPERAND: the 16-bit type of the device (kvi_device.operand) */
@@ -44,6 +44,7 @@ typedef struct kvi_cuda_block { /* of weight memory */
     uint64_t bytes, used;
 } kvi_cuda_block;
 #define KVI_CUDA_MAX_BLOCKS 1024u
+#define KVI_CUDA_MAX_GROUPS 4u
 
 typedef struct kvi_cuda_graph { /* one range of the program for steps of up to `rows` rows */
     uint32_t first_op, n_ops, rows;
@@ -62,7 +63,8 @@ struct kvi_device {
     kvi_cu_stream stream;
     bool owns_stream;
     char text[200];
-    uint32_t sm_count, capability; /* 86 is 8.6 */
+    uint32_t sm_count;   /* at most KVI_CUDA_MAX_SMS: what grids are made for */
+    uint32_t capability; /* 86 is 8.6 */
     kvi_cu_library libraries[16];
     uint32_t n_libraries;
     kvi_cu_function kernels[KVI_CUDA_KERNEL_COUNT];
@@ -90,7 +92,7 @@ struct kvi_device {
     uint32_t next_step;
     uint64_t step_bytes;
     uint32_t n_rows, n_logit_rows, n_seqs; /* of the current step */
-    uint64_t attention_bytes[4]; /* record bytes per layer that the current step reads, by cache group */
+    uint64_t attention_bytes[KVI_CUDA_MAX_GROUPS]; /* record bytes per layer that the current step reads, by cache group; when timed */
 
     kvi_cu_graph recording; /* NULL: launches are made at once */
     kvi_cu_node last_node;
@@ -135,6 +137,10 @@ kvrt_status kvi_cuda_launch(kvi_device *device, kvi_cuda_kernel_id kernel, uint3
 /* Graphs of the whole program for the row counts of decode. After every `prepare`. */
 kvrt_status kvi_cuda_graphs_build(kvi_device *device, kvrt_error *error);
 void kvi_cuda_graphs_free(kvi_device *device);
+/* The graph of a range for the rows of the current step; NULL: launch its operations one by one. */
+const kvi_cuda_graph *kvi_cuda_graph_find(const kvi_device *device, uint32_t first_op, uint32_t n_ops);
+/* Launches of one operation (backend_cuda.c), for `rows` rows: a bucket or, beyond 8, the step's own count. */
+kvrt_status kvi_cuda_op_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel, kvrt_error *error);
 /* Rows that launches are made for: the step's own count, or the bucket (1, 2, 4, 8) of a decode step. Kernels read the real count. */
 uint32_t kvi_cuda_bucket(uint32_t n_rows);
 

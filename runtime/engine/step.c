@@ -1,8 +1,10 @@
 /* step.c - one step of the recorded program for a session: step state, slices, commit. The only caller of backend->run. */
 #include "engine.h"
 
-/* Operations between two looks at the cancel flag: one layer of the program. */
+/* Operations between two looks at the cancel flag: one layer of the program. A decode step of a device that replays it as a whole takes
+ * milliseconds, and is one slice. */
 #define SLICE_OPS 6u
+#define DECODE_ROWS 8u
 
 kvrt_status kvi_session_commit(kvi_session *s, kvrt_error *error)
 {
@@ -18,10 +20,21 @@ kvrt_status kvi_session_commit(kvi_session *s, kvrt_error *error)
     return KVRT_OK;
 }
 
-static kvrt_status run_slices(kvi_session *s, bool want_logits, kvrt_error *error)
+static kvrt_status run_at_once(kvi_session *s, bool want_logits, kvrt_error *error)
 {
     kvi_engine *e = s->engine;
     const kvi_program *program = &e->program.program;
+    uint32_t n = program->n_ops;
+    while (!want_logits && n > 0 && program->ops[n - 1].kind == KVI_OP_HEAD) n--;
+    if (kvi_handle_cancelled(s->handle)) return kvi_error_set(error, KVRT_CANCELLED, "cancelled");
+    return e->backend->run(e->device, 0, n, error);
+}
+
+static kvrt_status run_slices(kvi_session *s, uint32_t n_tokens, bool want_logits, kvrt_error *error)
+{
+    kvi_engine *e = s->engine;
+    const kvi_program *program = &e->program.program;
+    if (e->backend->decodes_at_once && n_tokens <= DECODE_ROWS) return run_at_once(s, want_logits, error);
     for (uint32_t op = 0; op < program->n_ops;) {
         if (kvi_handle_cancelled(s->handle)) return kvi_error_set(error, KVRT_CANCELLED, "cancelled");
         if (!want_logits && program->ops[op].kind == KVI_OP_HEAD) break;
@@ -42,7 +55,7 @@ kvrt_status kvi_step_tokens(kvi_session *s, uint32_t n, const uint32_t *rows, ui
     const kvi_seq seq = {.first_row = 0, .n_rows = n, .pos = s->n_cached, .pages = tables};
     const kvi_step step = {.ids = s->tokens + s->n_cached, .n_rows = n, .seqs = &seq, .n_seqs = 1, .logit_rows = rows, .n_logit_rows = n_rows};
     kvrt_status status = e->backend->step_begin(e->device, &step, error);
-    if (status >= KVRT_OK) status = run_slices(s, n_rows > 0, error);
+    if (status >= KVRT_OK) status = run_slices(s, n, n_rows > 0, error);
     if (status == KVRT_DEVICE_LOST || status == KVRT_INTERNAL) atomic_store(&e->lost, true);
     KVI_TRY(status);
     s->n_cached += n;

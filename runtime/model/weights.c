@@ -11,11 +11,13 @@ typedef struct binder {
     const kvi_checkpoint *checkpoint;
     const kvi_backend *backend;
     kvi_device *device;
+    bool dry; /* only counts */
     kvi_progress_fn progress;
     void *user;
     kvi_model_weights *out;
     kvi_dtype synthetic_dtype;
     uint64_t synthetic_used, total_bytes, dtype_bytes[3];
+    uint64_t device_bytes; /* of imports, counted on the dry run */
     kvrt_error *error;
 } binder;
 
@@ -119,7 +121,8 @@ static kvrt_status bind(binder *b, const char *name, const place *p, const kvi_w
     b->out->bytes += bytes;
     b->out->n_params += (uint64_t)desc.n_out * desc.n_in;
     b->dtype_bytes[desc.dtype] += bytes;
-    if (!b->backend) return KVRT_OK;
+    if (b->device) b->device_bytes += b->backend->weight_bytes(&desc);
+    if (b->dry || !b->backend) return KVRT_OK;
     kvi_weight *weight;
     KVI_TRY(b->backend->weight_import(b->device, &desc, &weight, b->error));
     *out = weight;
@@ -170,14 +173,15 @@ static kvrt_status bind_all(binder *b)
 }
 
 /* Checks every tensor and adds up the bytes before the first one is imported. */
-static kvrt_status count_all(const binder *b, uint64_t *bytes)
+static kvrt_status count_all(const binder *b, uint64_t *bytes, uint64_t *device_bytes)
 {
     kvi_model_weights count = {.layers = b->out->layers};
     binder dry = *b;
     dry.out = &count;
-    dry.backend = NULL;
+    dry.dry = true;
     KVI_TRY(bind_all(&dry));
     *bytes = count.bytes;
+    *device_bytes = dry.device_bytes;
     return KVRT_OK;
 }
 
@@ -212,7 +216,9 @@ kvrt_status kvi_weights_bind(const kvi_model_config *config, const kvi_checkpoin
     if (!out->layers) return kvi_error_nomem(error, config->n_layers * sizeof *out->layers, "layer table");
     binder b = {.config = config, .checkpoint = checkpoint, .backend = backend, .device = device, .progress = progress, .user = user,
                 .out = out, .synthetic_dtype = dtype, .error = error};
-    kvrt_status status = backend ? count_all(&b, &b.total_bytes) : KVRT_OK;
+    uint64_t device_bytes = 0;
+    kvrt_status status = backend ? count_all(&b, &b.total_bytes, &device_bytes) : KVRT_OK;
+    if (status >= KVRT_OK && backend && backend->weights_reserve) status = backend->weights_reserve(device, device_bytes, error);
     if (status >= KVRT_OK && backend && !checkpoint) status = make_synthetic(&b);
     if (status >= KVRT_OK) status = bind_all(&b);
     if (status < KVRT_OK) kvi_weights_free(out);

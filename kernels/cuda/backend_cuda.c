@@ -1,0 +1,561 @@
+/* backend_cuda.c - the CUDA backend's table: device, memory, step state, running ranges of the program, timing.
+ * Every entry pushes the device's context and pops it again, so that the host's current context is never changed. What a step needs is
+ * copied to the device before it runs; kernels read it there, and nothing is allocated. Operations live in linear_cuda.c,
+ * attention_cuda.c and encode_cuda.c. */
+#include "memory_cuda.h"
+#include "../../runtime/base/log.h"
+
+#include <stdio.h>
+#include <string.h>
+
+kvrt_status kvi_cuda_enter(kvi_device *d, kvrt_error *error)
+{
+    return kvi_cuda_check(&d->driver.cu, d->driver.cu.context_push(d->context), "context", error);
+}
+void kvi_cuda_leave(kvi_device *d)
+{
+    kvi_cu_context popped;
+    (void)d->driver.cu.context_pop(&popped);
+}
+
+/* --------------------------------------------------------------------------------------------------------- open --- */
+static int attribute(const kvi_cuda_driver *driver, kvi_cu_device device, int which)
+{
+    int value = 0;
+    return driver->cu.device_attribute(&value, which, device) == KVI_CU_SUCCESS ? value : 0;
+}
+
+/* Finds device `index` and says what it is in `text`. */
+static kvrt_status find_device(const kvi_cuda_driver *driver, int32_t index, kvi_cu_device *out, char *text, uint64_t cap, kvrt_error *error)
+{
+    int count = 0;
+    char name[100] = "";
+    size_t bytes = 0;
+    if (driver->cu.device_count(&count) != KVI_CU_SUCCESS || count <= 0)
+        return kvi_error_set(error, KVRT_NO_DEVICE, "cuda: the driver sees no device");
+    if (index < 0 || index >= count)
+        return kvi_error_set(error, KVRT_NO_DEVICE, "cuda: option device.index: found %d, need 0..%d", (int)index, count - 1);
+    KVI_TRY(kvi_cuda_check(&driver->cu, driver->cu.device_get(out, index), "device", error));
+    (void)driver->cu.device_name(name, sizeof name, *out);
+    (void)driver->cu.device_total_mem(&bytes, *out);
+    const int major = attribute(driver, *out, KVI_CU_ATTR_CAPABILITY_MAJOR), minor = attribute(driver, *out, KVI_CU_ATTR_CAPABILITY_MINOR);
+    (void)snprintf(text, cap, "%s, compute %d.%d, %d SMs, %llu MiB, driver for CUDA %d.%d", name, major, minor,
+                   attribute(driver, *out, KVI_CU_ATTR_SM_COUNT), (unsigned long long)(bytes >> 20), driver->version / 1000,
+                   driver->version % 1000 / 10);
+    if (major < 8)
+        return kvi_error_set(error, KVRT_NO_DEVICE, "cuda: %s has compute capability %d.%d, need 8.0 or newer", name, major, minor);
+    return KVRT_OK;
+}
+
+static bool cuda_probe(const kvi_device_options *options, char *text, uint64_t cap)
+{
+    kvrt_error error = {.size = sizeof error};
+    kvi_cuda_driver driver;
+    kvi_cu_device device;
+    kvrt_status status = kvi_cuda_driver_open(options ? options->cuda_driver : NULL, &driver, &error);
+    if (status >= KVRT_OK) {
+        status = find_device(&driver, options ? options->device_index : 0, &device, text, cap, &error);
+        kvi_cuda_driver_close(&driver);
+    }
+    if (status < KVRT_OK) (void)snprintf(text, cap, "%s", strncmp(error.message, "cuda: ", 6) == 0 ? error.message + 6 : error.message);
+    return status >= KVRT_OK;
+}
+
+/* Every kernel is looked up now; asking for its attributes makes a lazily loading driver load it. */
+static kvrt_status load_kernels(kvi_device *d, kvrt_error *error)
+{
+    const kvi_cu_driver *cu = &d->driver.cu;
+    for (uint32_t i = 0; kvi_cuda_image_at(i) && i < sizeof d->libraries / sizeof d->libraries[0]; i++) {
+        const kvi_cuda_image *image = kvi_cuda_image_at(i);
+        kvi_cu_result result = cu->library_load(&d->libraries[i], image->data, NULL, NULL, 0, NULL, NULL, 0);
+        if (result == KVI_CU_NO_BINARY_FOR_GPU || result == KVI_CU_INVALID_IMAGE || result == KVI_CU_UNSUPPORTED_PTX_VERSION)
+            return kvi_error_set(error, KVRT_NO_DEVICE, "cuda: the kernels of this build (%s) do not fit the device: %s", image->name, d->text);
+        KVI_TRY(kvi_cuda_check(cu, result, image->name, error));
+        d->n_libraries = i + 1;
+    }
+    for (uint32_t k = 0; k < KVI_CUDA_KERNEL_COUNT; k++) {
+        const char *name = kvi_cuda_kernel_name((kvi_cuda_kernel_id)k);
+        kvi_cu_kernel kernel = NULL;
+        kvi_cu_result result = KVI_CU_NOT_FOUND;
+        int local = 0;
+        for (uint32_t i = 0; i < d->n_libraries && result == KVI_CU_NOT_FOUND; i++)
+            result = cu->library_kernel(&kernel, d->libraries[i], name);
+        if (result == KVI_CU_SUCCESS) result = cu->kernel_function(&d->kernels[k], kernel);
+        if (result == KVI_CU_SUCCESS) result = cu->function_attribute(&local, KVI_CU_FUNC_LOCAL_BYTES, d->kernels[k]);
+        KVI_TRY(kvi_cuda_check(cu, result, name, error));
+        if (local) kvi_log(KVI_LOG_DEBUG, "cuda: kernel %s uses %d bytes of local memory", name, local);
+    }
+    return KVRT_OK;
+}
+
+static kvrt_status open_streams(kvi_device *d, const kvi_device_options *options, kvrt_error *error)
+{
+    const kvi_cu_driver *cu = &d->driver.cu;
+    d->stream = options->cuda_stream;
+    if (!d->stream) {
+        KVI_TRY(kvi_cuda_check(cu, cu->stream_create(&d->stream, KVI_CU_STREAM_NON_BLOCKING), "stream", error));
+        d->owns_stream = true;
+    }
+    KVI_TRY(kvi_cuda_check(cu, cu->event_create(&d->time_start, KVI_CU_EVENT_DEFAULT), "event", error));
+    KVI_TRY(kvi_cuda_check(cu, cu->event_create(&d->time_end, KVI_CU_EVENT_DEFAULT), "event", error));
+    for (uint32_t i = 0; i < 2; i++)
+        KVI_TRY(kvi_cuda_check(cu, cu->event_create(&d->step_copied[i], KVI_CU_EVENT_DISABLE_TIMING), "event", error));
+    return kvi_cuda_staging_open(d, error);
+}
+
+static void destroy_event(kvi_device *d, kvi_cu_event event)
+{
+    if (event) (void)d->driver.cu.event_destroy(event);
+}
+
+static void cuda_close(kvi_device *d)
+{
+    if (!d) return;
+    const kvi_cu_driver *cu = &d->driver.cu;
+    if (d->context && cu->context_push(d->context) == KVI_CU_SUCCESS) {
+        if (d->stream) (void)cu->stream_wait(d->stream);
+        kvi_cuda_graphs_free(d);
+        for (uint32_t i = 0; i < d->n_blocks; i++) (void)cu->mem_free(d->blocks[i].data);
+        if (d->workspace) (void)cu->mem_free(d->workspace);
+        if (d->pool) (void)cu->mem_free(d->pool);
+        kvi_cuda_staging_close(d);
+        for (uint32_t i = 0; i < 2; i++) {
+            if (d->step_host[i]) (void)cu->host_free(d->step_host[i]);
+            destroy_event(d, d->step_copied[i]);
+        }
+        destroy_event(d, d->time_start);
+        destroy_event(d, d->time_end);
+        if (d->owns_stream) (void)cu->stream_destroy(d->stream);
+        for (uint32_t i = 0; i < d->n_libraries; i++) (void)cu->library_unload(d->libraries[i]);
+        kvi_cuda_leave(d);
+    }
+    if (d->owns_context) (void)cu->primary_release(d->ordinal);
+    kvi_cuda_driver_close(&d->driver);
+    kvi_arena_free(&d->arena);
+    kvi_mem_free(d);
+}
+
+static kvrt_status open_device(kvi_device *d, const kvi_device_options *options, kvrt_error *error)
+{
+    const kvi_cu_driver *cu = &d->driver.cu;
+    KVI_TRY(kvi_cuda_driver_open(options->cuda_driver, &d->driver, error));
+    KVI_TRY(find_device(&d->driver, options->device_index, &d->ordinal, d->text, sizeof d->text, error));
+    d->capability = (uint32_t)(10 * attribute(&d->driver, d->ordinal, KVI_CU_ATTR_CAPABILITY_MAJOR) +
+                               attribute(&d->driver, d->ordinal, KVI_CU_ATTR_CAPABILITY_MINOR));
+    const int sms = attribute(&d->driver, d->ordinal, KVI_CU_ATTR_SM_COUNT);
+    d->sm_count = sms < 1 ? 1 : sms > (int)KVI_CUDA_MAX_SMS ? KVI_CUDA_MAX_SMS : (uint32_t)sms;
+    d->context = options->cuda_context;
+    if (!d->context) {
+        KVI_TRY(kvi_cuda_check(cu, cu->primary_retain(&d->context, d->ordinal), "context", error));
+        d->owns_context = true;
+    }
+    KVI_TRY(kvi_cuda_enter(d, error));
+    kvrt_status status = open_streams(d, options, error);
+    if (status >= KVRT_OK) status = load_kernels(d, error);
+    kvi_cuda_leave(d);
+    return status;
+}
+
+static kvrt_status cuda_open(const kvi_device_options *options, kvi_device **out, kvrt_error *error)
+{
+    *out = NULL;
+    kvi_device *d = kvi_mem_zalloc(1, sizeof *d);
+    if (!d) return kvi_error_nomem(error, sizeof *d, "CUDA device");
+    kvi_arena_init(&d->arena, 64 * 1024);
+    kvrt_status status = open_device(d, options, error);
+    if (status < KVRT_OK) {
+        cuda_close(d);
+        return status;
+    }
+    *out = d;
+    return KVRT_OK;
+}
+
+static const char *cuda_describe(const kvi_device *d) { return d->text; }
+
+static uint64_t cuda_memory_available(const kvi_device *device)
+{
+    kvi_device *d = (kvi_device *)(uintptr_t)device; /* the context is pushed and popped: the device is as before */
+    size_t available = 0, total = 0;
+    if (kvi_cuda_enter(d, NULL) < KVRT_OK) return 0;
+    (void)d->driver.cu.mem_info(&available, &total);
+    kvi_cuda_leave(d);
+    return available;
+}
+
+/* The context and its kernels are there once the device is open: memory_available is what is left beside them. */
+static uint64_t cuda_context_bytes(const kvi_device *d)
+{
+    (void)d;
+    return 0;
+}
+
+static kvrt_status cuda_weights_reserve(kvi_device *d, uint64_t bytes, kvrt_error *error)
+{
+    KVI_TRY(kvi_cuda_enter(d, error));
+    kvrt_status status = kvi_cuda_weights_reserve(d, bytes, error);
+    kvi_cuda_leave(d);
+    return status;
+}
+
+static kvrt_status cuda_weight_import(kvi_device *d, const kvi_weight_desc *desc, kvi_weight **out, kvrt_error *error)
+{
+    KVI_TRY(kvi_cuda_enter(d, error));
+    kvrt_status status = kvi_cuda_weight_import(d, desc, out, error);
+    kvi_cuda_leave(d);
+    return status;
+}
+
+/* --------------------------------------------------------------------------------------------------------- load --- */
+static uint64_t cuda_workspace_bytes(const kvi_program *program, const kvi_limits *limits, const kvi_device_options *options)
+{
+    kvi_cuda_layout layout;
+    (void)options;
+    return kvi_cuda_workspace_layout(program, limits, 0, &layout);
+}
+
+static kvrt_status check_program(const kvi_device *d, const kvi_program *program, const kvi_limits *limits, kvrt_error *error)
+{
+    if (program->n_buffers > KVI_CUDA_MAX_BUFFERS || program->n_groups > KVI_CUDA_MAX_GROUPS)
+        return kvi_error_set(error, KVRT_UNSUPPORTED, "program: %u buffers and %u cache groups, the CUDA backend has room for %u and %u",
+                             program->n_buffers, program->n_groups, KVI_CUDA_MAX_BUFFERS, KVI_CUDA_MAX_GROUPS);
+    KVI_TRY(kvi_cuda_linear_check(d, program, error));
+#if defined(KVRT_CUDA_ATTENTION)
+    return kvi_cuda_attention_check(d, program, limits, error);
+#else
+    (void)limits;
+    for (uint32_t i = 0; i < program->n_ops; i++)
+        if (program->ops[i].kind == KVI_OP_ATTENTION || program->ops[i].kind == KVI_OP_ROPE_APPEND)
+            return kvi_error_set(error, KVRT_UNSUPPORTED, "attention, layer %u: not in this build's CUDA kernels", program->ops[i].layer);
+    return KVRT_OK;
+#endif
+}
+
+/* Operands are 16-bit in the family of the weights: BF16 weights come from models whose activations may leave the range of F16, and a
+ * tensor core multiplies two numbers of the same type. */
+static kvi_dtype operand_of(const kvi_program *program)
+{
+    for (uint32_t i = 0; i < program->n_ops; i++)
+        for (uint32_t j = 0; program->ops[i].kind != KVI_OP_EMBED && j < program->ops[i].n_weights; j++)
+            if (program->ops[i].weights[j]->dtype == KVI_BF16) return KVI_BF16;
+    return KVI_F16;
+}
+
+static kvrt_status take(kvi_device *d, uint64_t bytes, const char *what, kvi_dptr *out, kvrt_error *error)
+{
+    const kvi_cu_driver *cu = &d->driver.cu;
+    if (!bytes) return KVRT_OK;
+    if (cu->mem_alloc(out, bytes) != KVI_CU_SUCCESS) {
+        size_t available = 0, total = 0;
+        *out = 0;
+        (void)cu->mem_info(&available, &total);
+        return kvi_error_memory(error, KVRT_NOMEM_DEVICE, bytes, available, "%s: need %llu MiB on the device, %llu MiB are free", what,
+                                (unsigned long long)(bytes >> 20), (unsigned long long)(available >> 20));
+    }
+    return KVRT_OK;
+}
+
+static kvrt_status take_memory(kvi_device *d, kvi_cuda_layout *layout, kvrt_error *error)
+{
+    const kvi_cu_driver *cu = &d->driver.cu;
+    const uint64_t bytes = kvi_cuda_workspace_layout(d->program, &d->limits, 0, layout);
+    KVI_TRY(take(d, d->limits.pool_bytes, "KV pool", &d->pool, error));
+    KVI_TRY(take(d, bytes, "workspace", &d->workspace, error));
+    (void)kvi_cuda_workspace_layout(d->program, &d->limits, d->workspace, layout);
+    /* Zeros: the tails of padded rows stay so for ever, and counters of the kernels start there. */
+    KVI_TRY(kvi_cuda_check(cu, cu->mem_set(d->workspace, 0, bytes, d->stream), "workspace", error));
+    for (uint32_t i = 0; i < 2; i++) {
+        void *block = NULL;
+        if (cu->host_alloc(&block, layout->step_bytes) != KVI_CU_SUCCESS)
+            return kvi_error_nomem(error, layout->step_bytes, "cuda: pinned memory of the step");
+        d->step_host[i] = block;
+    }
+    return KVRT_OK;
+}
+
+static kvrt_status load(kvi_device *d, kvrt_error *error)
+{
+    kvi_cuda_layout layout;
+    KVI_TRY(take_memory(d, &layout, error));
+    memcpy(d->buffers, layout.buffers, sizeof d->buffers);
+    for (uint32_t i = 0; i < d->program->n_buffers; i++)
+        if (d->buffers[i].dtype != KVI_F32) d->buffers[i].dtype = d->operand;
+    d->map = layout.map;
+    d->step_bytes = layout.step_bytes;
+    KVI_TRY(kvi_cuda_linear_prepare(d, layout.linear, error));
+#if defined(KVRT_CUDA_ATTENTION)
+    KVI_TRY(kvi_cuda_attention_prepare(d, layout.attention, error));
+    KVI_TRY(kvi_cuda_encode_prepare(d, layout.encode, error));
+#endif
+    KVI_TRY(kvi_cuda_graphs_build(d, error));
+    return kvi_cuda_check(&d->driver.cu, d->driver.cu.stream_wait(d->stream), "load", error);
+}
+
+static kvrt_status cuda_load(kvi_device *d, const kvi_program *program, const kvi_limits *limits, kvrt_error *error)
+{
+    d->operand = operand_of(program);
+    KVI_TRY(check_program(d, program, limits, error));
+    d->program = program;
+    d->limits = *limits;
+    KVI_TRY(kvi_cuda_enter(d, error));
+    kvrt_status status = load(d, error);
+    kvi_cuda_leave(d);
+    return status;
+}
+
+/* --------------------------------------------------------------------------------------------------------- step --- */
+static void *host_of(const kvi_device *d, uint8_t *block, kvi_dptr at) { return block + (at - d->map.step); }
+
+/* Writes the step in the device's layout; returns the bytes in use. */
+static uint64_t write_step(const kvi_device *d, const kvi_step *step, uint8_t *block)
+{
+    const kvi_cuda_step_map *map = &d->map;
+    const kvi_cuda_step head = {step->n_rows, step->n_seqs, step->n_logit_rows, 0};
+    uint32_t *row_seq = host_of(d, block, map->row_seq);
+    kvi_cuda_seq *seqs = host_of(d, block, map->seqs);
+    kvi_page_ref *pages = host_of(d, block, map->pages), *end = pages;
+    memcpy(block, &head, sizeof head);
+    memcpy(host_of(d, block, map->ids), step->ids, (size_t)step->n_rows * 4);
+    if (step->n_logit_rows) memcpy(host_of(d, block, map->logit_rows), step->logit_rows, (size_t)step->n_logit_rows * 4);
+    for (uint32_t s = 0; s < step->n_seqs; s++) {
+        const kvi_seq *seq = &step->seqs[s];
+        const uint32_t n_pages = (seq->pos + seq->n_rows + KVI_KV_PAGE - 1) / KVI_KV_PAGE;
+        seqs[s] = (kvi_cuda_seq){seq->first_row, seq->n_rows, seq->pos, n_pages};
+        for (uint32_t r = 0; r < seq->n_rows; r++) row_seq[seq->first_row + r] = s;
+        for (uint32_t g = 0; g < map->n_groups; g++) {
+            kvi_page_ref *table = pages + ((size_t)s * map->n_groups + g) * map->max_pages;
+            memcpy(table, seq->pages[g], n_pages * sizeof *table);
+            end = table + n_pages;
+        }
+    }
+    return (uint64_t)((uint8_t *)end - block);
+}
+
+/* Bytes of the records that attention of one layer reads in this step, by cache group. */
+static void count_attention(kvi_device *d, const kvi_step *step)
+{
+    for (uint32_t g = 0; g < d->program->n_groups; g++) {
+        const kvi_cache_group *group = &d->program->groups[g];
+        d->attention_bytes[g] = 0;
+        for (uint32_t s = 0; s < step->n_seqs; s++) {
+            const kvi_seq *seq = &step->seqs[s];
+            const uint32_t end = (seq->pos + seq->n_rows + KVI_KV_PAGE - 1) / KVI_KV_PAGE;
+            const bool cut = group->window && seq->pos + 1 > group->window;
+            for (uint32_t p = cut ? (seq->pos + 1 - group->window) / KVI_KV_PAGE : 0; p < end; p++)
+                d->attention_bytes[g] +=
+                    (uint64_t)group->shape.n_kv_heads * kvi_kv_record_bytes(seq->pages[g][p].format, group->shape.head_dim);
+        }
+    }
+}
+
+static kvrt_status check_step(const kvi_device *d, const kvi_step *step, kvrt_error *error)
+{
+    const kvi_limits *limits = &d->limits;
+    if (step->n_rows == 0 || step->n_rows > limits->max_rows || step->n_seqs > limits->max_seqs || step->n_logit_rows > limits->max_logit_rows)
+        return kvi_error_set(error, KVRT_INTERNAL, "step: %u rows, %u sequences, %u logit rows; planned %u, %u, %u", step->n_rows,
+                             step->n_seqs, step->n_logit_rows, limits->max_rows, limits->max_seqs, limits->max_logit_rows);
+    for (uint32_t s = 0; s < step->n_seqs; s++)
+        if ((uint64_t)step->seqs[s].pos + step->seqs[s].n_rows > (uint64_t)d->map.max_pages * KVI_KV_PAGE && d->map.n_groups)
+            return kvi_error_set(error, KVRT_INTERNAL, "step: sequence %u ends at position %u, planned %u", s,
+                                 step->seqs[s].pos + step->seqs[s].n_rows, limits->max_ctx);
+    return KVRT_OK;
+}
+
+static kvrt_status step_begin(kvi_device *d, const kvi_step *step, kvrt_error *error)
+{
+    const kvi_cu_driver *cu = &d->driver.cu;
+    const uint32_t i = d->next_step;
+    KVI_TRY(kvi_cuda_check(cu, cu->event_wait(d->step_copied[i]), "step", error)); /* two steps ago: over long since */
+    const uint64_t bytes = write_step(d, step, d->step_host[i]);
+    KVI_TRY(kvi_cuda_check(cu, cu->copy_to_device(d->map.step, d->step_host[i], bytes, d->stream), "step", error));
+    KVI_TRY(kvi_cuda_check(cu, cu->event_record(d->step_copied[i], d->stream), "step", error));
+    d->next_step = 1 - i;
+    d->n_rows = step->n_rows;
+    d->n_seqs = step->n_seqs;
+    d->n_logit_rows = step->n_logit_rows;
+    if (d->timing) count_attention(d, step);
+    return KVRT_OK;
+}
+
+static kvrt_status cuda_step_begin(kvi_device *d, const kvi_step *step, kvrt_error *error)
+{
+    KVI_TRY(check_step(d, step, error));
+    KVI_TRY(kvi_cuda_enter(d, error));
+    kvrt_status status = step_begin(d, step, error);
+    kvi_cuda_leave(d);
+    return status;
+}
+
+/* ---------------------------------------------------------------------------------------------------------- run --- */
+kvrt_status kvi_cuda_op_run(kvi_device *d, const kvi_op *op, uint32_t rows, const char **kernel, kvrt_error *error)
+{
+#if defined(KVRT_CUDA_ATTENTION)
+    if (op->kind == KVI_OP_ROPE_APPEND) return kvi_cuda_rope_append_run(d, op, rows, kernel, error);
+    if (op->kind == KVI_OP_ATTENTION) return kvi_cuda_attention_run(d, op, rows, kernel, error);
+#endif
+    return kvi_cuda_linear_run(d, op, rows, kernel, error);
+}
+
+static uint64_t op_bytes(const kvi_device *d, const kvi_op *op)
+{
+    uint64_t bytes = 0;
+    if (op->kind == KVI_OP_ATTENTION) return d->attention_bytes[op->group];
+    for (uint32_t i = 0; op->kind != KVI_OP_EMBED && i < op->n_weights; i++) {
+        const kvi_weight *w = op->weights[i];
+        bytes += (uint64_t)(op->n_out ? op->n_out : w->n_out) * w->n_in * kvi_dtype_bytes(w->dtype);
+    }
+    return bytes;
+}
+
+static kvrt_status time_begin(kvi_device *d, kvrt_error *error)
+{
+    return d->timing ? kvi_cuda_check(&d->driver.cu, d->driver.cu.event_record(d->time_start, d->stream), "time", error) : KVRT_OK;
+}
+
+static kvrt_status time_end(kvi_device *d, uint32_t slot, const char *kernel, uint64_t bytes, kvrt_error *error)
+{
+    const kvi_cu_driver *cu = &d->driver.cu;
+    float ms = 0;
+    if (!d->timing) return KVRT_OK;
+    KVI_TRY(kvi_cuda_check(cu, cu->event_record(d->time_end, d->stream), "time", error));
+    KVI_TRY(kvi_cuda_check(cu, cu->event_wait(d->time_end), "time", error));
+    KVI_TRY(kvi_cuda_check(cu, cu->event_elapsed(&ms, d->time_start, d->time_end), "time", error));
+    d->times[slot].kernel = kernel;
+    d->times[slot].calls++;
+    d->times[slot].bytes += bytes;
+    d->times[slot].us += (double)ms * 1e3;
+    return KVRT_OK;
+}
+
+static kvrt_status run_range(kvi_device *d, uint32_t first_op, uint32_t n_ops, kvrt_error *error)
+{
+    const bool seen = d->timing || kvi_log_on(KVI_LOG_KERNELS); /* operation by operation; the same kernels, the same bits */
+    const kvi_cuda_graph *graph = seen ? NULL : kvi_cuda_graph_find(d, first_op, n_ops);
+    if (graph) return kvi_cuda_check(&d->driver.cu, d->driver.cu.graph_launch(graph->exec, d->stream), "graph", error);
+    const uint32_t rows = kvi_cuda_bucket(d->n_rows);
+    for (uint32_t i = first_op; i < first_op + n_ops; i++) {
+        const kvi_op *op = &d->program->ops[i];
+        const char *kernel = "none";
+        KVI_TRY(time_begin(d, error));
+        KVI_TRY(kvi_cuda_op_run(d, op, rows, &kernel, error));
+        KVI_TRY(time_end(d, (uint32_t)op->kind, kernel, op_bytes(d, op), error));
+        if (kvi_log_on(KVI_LOG_KERNELS)) kvi_log(KVI_LOG_KERNELS, "layer %u: %s, %u rows", op->layer, kernel, d->n_rows);
+    }
+    return KVRT_OK;
+}
+
+static kvrt_status cuda_run(kvi_device *d, uint32_t first_op, uint32_t n_ops, kvrt_error *error)
+{
+    if (first_op > d->program->n_ops || n_ops > d->program->n_ops - first_op)
+        return kvi_error_set(error, KVRT_INTERNAL, "run: operations %u..%u of %u", first_op, first_op + n_ops, d->program->n_ops);
+    KVI_TRY(kvi_cuda_enter(d, error));
+    kvrt_status status = run_range(d, first_op, n_ops, error);
+    kvi_cuda_leave(d);
+    return status;
+}
+
+static kvrt_status cuda_read_logits(kvi_device *d, uint32_t logit_row, float *out, kvrt_error *error)
+{
+    if (logit_row >= d->n_logit_rows) return kvi_error_set(error, KVRT_INTERNAL, "logits: row %u of %u", logit_row, d->n_logit_rows);
+    const kvi_cuda_buffer *logits = &d->buffers[d->program->logits];
+    KVI_TRY(kvi_cuda_enter(d, error));
+    kvrt_status status = kvi_cuda_download(d, out, logits->data + (uint64_t)logit_row * logits->pitch * 4, (uint64_t)d->program->vocab_size * 4, error);
+    kvi_cuda_leave(d);
+    return status;
+}
+
+/* --------------------------------------------------------------------------------------------------------- pool --- */
+static kvrt_status convert(kvi_device *d, const kvi_page_job *jobs, uint32_t n_jobs, const kvi_encode_params *params, kvrt_error *error)
+{
+#if defined(KVRT_CUDA_ATTENTION)
+    const char *kernel = "none";
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < n_jobs; i++) {
+        const kvi_kv_shape *shape = &d->program->groups[jobs[i].group].shape;
+        bytes += kvi_kv_page_bytes(jobs[i].from.format, shape) + kvi_kv_page_bytes(jobs[i].to.format, shape);
+        if (jobs[i].from.unit == jobs[i].to.unit && kvi_kv_page_bytes(jobs[i].to.format, shape) > kvi_kv_page_bytes(jobs[i].from.format, shape))
+            return kvi_error_set(error, KVRT_INTERNAL, "page conversion: an extent cannot grow in place");
+    }
+    KVI_TRY(time_begin(d, error));
+    KVI_TRY(kvi_cuda_encode_run(d, jobs, n_jobs, params, &kernel, error));
+    return time_end(d, KVI_OP_KIND_COUNT, kernel, bytes, error);
+#else
+    (void)d, (void)jobs, (void)n_jobs, (void)params;
+    return kvi_error_set(error, KVRT_UNSUPPORTED, "page conversion: not in this build's CUDA kernels");
+#endif
+}
+
+static kvrt_status cuda_convert_pages(kvi_device *d, const kvi_page_job *jobs, uint32_t n_jobs, const kvi_encode_params *params,
+                                      kvrt_error *error)
+{
+    KVI_TRY(kvi_cuda_enter(d, error));
+    kvrt_status status = convert(d, jobs, n_jobs, params, error);
+    kvi_cuda_leave(d);
+    return status;
+}
+
+static kvrt_status check_range(const kvi_device *d, uint64_t offset, uint64_t len, kvrt_error *error)
+{
+    if (offset > d->limits.pool_bytes || len > d->limits.pool_bytes - offset)
+        return kvi_error_set(error, KVRT_INTERNAL, "KV pool: range outside");
+    return KVRT_OK;
+}
+
+static kvrt_status cuda_pool_write(kvi_device *d, uint64_t offset, const void *bytes, uint64_t len, kvrt_error *error)
+{
+    KVI_TRY(check_range(d, offset, len, error));
+    KVI_TRY(kvi_cuda_enter(d, error));
+    kvrt_status status = kvi_cuda_upload(d, d->pool + offset, bytes, len, error);
+    kvi_cuda_leave(d);
+    return status;
+}
+
+static kvrt_status cuda_pool_read(kvi_device *d, uint64_t offset, void *bytes, uint64_t len, kvrt_error *error)
+{
+    KVI_TRY(check_range(d, offset, len, error));
+    KVI_TRY(kvi_cuda_enter(d, error));
+    kvrt_status status = kvi_cuda_download(d, bytes, d->pool + offset, len, error);
+    kvi_cuda_leave(d);
+    return status;
+}
+
+/* ------------------------------------------------------------------------------------------------------- timing --- */
+static void cuda_time_ops(kvi_device *d, bool enable)
+{
+    memset(d->times, 0, sizeof d->times);
+    d->timing = enable;
+}
+
+static bool cuda_op_time_at(const kvi_device *d, uint32_t index, kvi_op_time *out)
+{
+    static const char *const names[KVI_OP_KIND_COUNT + 1] = {"embed",        "norm_linear", "rope_append",  "attention", "linear_add",
+                                                             "norm_gate_up", "head",        "convert_pages"};
+    for (uint32_t slot = 0; slot <= KVI_OP_KIND_COUNT; slot++) {
+        if (!d->times[slot].calls || index--) continue;
+        *out = (kvi_op_time){names[slot], d->times[slot].kernel, d->times[slot].calls, (uint64_t)d->times[slot].us, d->times[slot].bytes};
+        return true;
+    }
+    return false;
+}
+
+const kvi_backend kvi_backend_cuda = {.name = "cuda",
+                                      .probe = cuda_probe,
+                                      .open = cuda_open,
+                                      .close = cuda_close,
+                                      .describe = cuda_describe,
+                                      .memory_available = cuda_memory_available,
+                                      .context_bytes = cuda_context_bytes,
+                                      .weight_bytes = kvi_cuda_weight_bytes,
+                                      .weights_reserve = cuda_weights_reserve,
+                                      .weight_import = cuda_weight_import,
+                                      .workspace_bytes = cuda_workspace_bytes,
+                                      .load = cuda_load,
+                                      .decodes_at_once = true,
+                                      .step_begin = cuda_step_begin,
+                                      .run = cuda_run,
+                                      .read_logits = cuda_read_logits,
+                                      .convert_pages = cuda_convert_pages,
+                                      .pool_write = cuda_pool_write,
+                                      .pool_read = cuda_pool_read,
+                                      .time_ops = cuda_time_ops,
+                                      .op_time_at = cuda_op_time_at};

@@ -1,0 +1,88 @@
+/* graph_cuda.c - launches, made at once or recorded as nodes of a graph, and the graphs of decode steps.
+ * A graph is built node by node from the recorded program, never by stream capture, which would disturb other threads of the host.
+ * It stays valid while the context grows, because all that changes from step to step stands in device memory; so a decode
+ * step is one cuGraphLaunch. There is one graph per bucket of rows (1, 2, 4, 8), with and without the head. */
+#include "device_cuda.h"
+
+#include <stddef.h>
+
+static const char *const names[] = {
+#define KERNEL(name, registers) #name,
+#include "kernel_list.h"
+#undef KERNEL
+};
+const char *kvi_cuda_kernel_name(kvi_cuda_kernel_id id) { return names[id]; }
+
+kvrt_status kvi_cuda_launch(kvi_device *d, kvi_cuda_kernel_id id, uint32_t grid_x, uint32_t grid_y, uint32_t grid_z, uint32_t threads,
+                            uint32_t shared_bytes, const void *params, kvrt_error *error)
+{
+    const kvi_cu_driver *cu = &d->driver.cu;
+    void *list[1];
+    *(const void **)list = params; /* the driver's prototype lacks the const; it only reads */
+    if (!d->recording)
+        return kvi_cuda_check(cu, cu->launch(d->kernels[id], grid_x, grid_y, grid_z, threads, 1, 1, shared_bytes, d->stream, list, NULL),
+                              names[id], error);
+    const kvi_cu_kernel_node node = {.function = d->kernels[id], .grid_x = grid_x, .grid_y = grid_y, .grid_z = grid_z, .block_x = threads,
+                                     .block_y = 1, .block_z = 1, .shared_bytes = shared_bytes, .params = list};
+    kvi_cu_node added = NULL;
+    KVI_TRY(kvi_cuda_check(cu, cu->graph_add_kernel(&added, d->recording, d->last_node ? &d->last_node : NULL, d->last_node ? 1 : 0, &node),
+                           names[id], error));
+    d->last_node = added;
+    return KVRT_OK;
+}
+
+uint32_t kvi_cuda_bucket(uint32_t n_rows)
+{
+    if (n_rows > KVI_CUDA_SMALL_ROWS) return n_rows;
+    return n_rows <= 2 ? n_rows : n_rows <= 4 ? 4 : 8;
+}
+
+/* -------------------------------------------------------------------------------------------------------- graphs --- */
+static kvrt_status record(kvi_device *d, kvi_cuda_graph *graph, kvrt_error *error)
+{
+    const char *kernel;
+    for (uint32_t i = graph->first_op; i < graph->first_op + graph->n_ops; i++)
+        KVI_TRY(kvi_cuda_op_run(d, &d->program->ops[i], graph->rows, &kernel, error));
+    return kvi_cuda_check(&d->driver.cu, d->driver.cu.graph_instantiate(&graph->exec, d->recording, 0), "graph", error);
+}
+
+static kvrt_status build(kvi_device *d, uint32_t n_ops, uint32_t rows, kvrt_error *error)
+{
+    const kvi_cu_driver *cu = &d->driver.cu;
+    kvi_cuda_graph *graph = &d->graphs[d->n_graphs];
+    *graph = (kvi_cuda_graph){.n_ops = n_ops, .rows = rows};
+    KVI_TRY(kvi_cuda_check(cu, cu->graph_create(&d->recording, 0), "graph", error));
+    d->last_node = NULL;
+    kvrt_status status = record(d, graph, error);
+    (void)cu->graph_destroy(d->recording); /* the executable copy stays */
+    d->recording = NULL;
+    d->last_node = NULL;
+    if (status >= KVRT_OK) d->n_graphs++;
+    return status;
+}
+
+kvrt_status kvi_cuda_graphs_build(kvi_device *d, kvrt_error *error)
+{
+    uint32_t first_head = 0;
+    while (first_head < d->program->n_ops && d->program->ops[first_head].kind != KVI_OP_HEAD) first_head++;
+    for (uint32_t rows = 1; rows <= KVI_CUDA_SMALL_ROWS; rows *= 2) {
+        if (kvi_cuda_bucket(d->limits.max_rows) < rows) break;
+        KVI_TRY(build(d, d->program->n_ops, rows, error));
+        if (first_head && first_head < d->program->n_ops) KVI_TRY(build(d, first_head, rows, error));
+    }
+    return KVRT_OK;
+}
+
+const kvi_cuda_graph *kvi_cuda_graph_find(const kvi_device *d, uint32_t first_op, uint32_t n_ops)
+{
+    const uint32_t rows = kvi_cuda_bucket(d->n_rows);
+    for (uint32_t i = 0; i < d->n_graphs; i++)
+        if (d->graphs[i].first_op == first_op && d->graphs[i].n_ops == n_ops && d->graphs[i].rows == rows) return &d->graphs[i];
+    return NULL;
+}
+
+void kvi_cuda_graphs_free(kvi_device *d)
+{
+    for (uint32_t i = 0; i < d->n_graphs; i++) (void)d->driver.cu.graph_exec_destroy(d->graphs[i].exec);
+    d->n_graphs = 0;
+}

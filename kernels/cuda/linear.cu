@@ -1,0 +1,197 @@
+/* linear.cu - embedding rows, RMSNorm, and the matrix-vector products of decode steps.
+ *
+ * gemv: a warp owns two outputs, its lanes walk along their rows of W with 16-byte loads, several in flight. x is read from
+ * global memory: it is small, so it comes from L1, and no barrier is needed anywhere. The norm in front costs no pass of its own:
+ *     y = (sum over k of W[k] g[k] x[k]) / sqrt(mean(x^2) + eps)
+ * and the mean is summed along the way. All sums are f32 fused multiply-adds in one fixed order, the same for every number of rows, so
+ * that a row's result does not depend on its neighbours. Two outputs per warp because gate and up of one column are two rows.
+ *
+ * Unproven: no card has timed these kernels. By count, 8 weights cost about 20 instructions where an RTX 3090 has 300 to spare. */
+#include "linear_params.h"
+#include "weights.cuh"
+
+/* -------------------------------------------------------------------------------------------------------- embed --- */
+/* A block per row. */
+KVI_KERNEL(embed, kvi_cuda_embed_params, 256, 4)
+{
+    const kvi_cuda_step *step = (const kvi_cuda_step *)p.step.step;
+    const uint32_t r = blockIdx.x;
+    if (r >= step->n_rows) return;
+    const uint64_t from = (uint64_t)(uint32_t)((const int32_t *)p.step.ids)[r] * p.pitch;
+    float *y = (float *)p.y + (uint64_t)r * p.y_pitch;
+    for (uint32_t i = threadIdx.x; i < p.n_cols; i += blockDim.x) {
+        float v;
+        if (p.type == KVI_CUDA_F32) v = ((const float *)p.table)[from + i];
+        else {
+            const uint32_t raw = ((const uint16_t *)p.table)[from + i];
+            v = p.type == KVI_CUDA_F16 ? kvi_f16_lo(raw) : kvi_bf16_lo(raw);
+        }
+        y[i] = p.scale * v;
+    }
+}
+
+/* ---------------------------------------------------------------------------------------------------- norm_rows --- */
+KVI_DEV float warp_sum(float v)
+{
+#pragma unroll
+    for (uint32_t mask = 16; mask; mask /= 2) v += kvi_shfl_xor(v, mask);
+    return v;
+}
+
+KVI_DEV float saturated(float v) { return kvi_max(-KVI_CUDA_F16_MAX, kvi_min(KVI_CUDA_F16_MAX, v)); }
+
+/* A block of 256 per row; eight columns per thread and turn. For the matrix products of prefill, whose operand must be 16-bit. */
+KVI_KERNEL(norm_rows, kvi_cuda_norm_params, 256, 4)
+{
+    KVI_SHARED(float, part); /* (8) */
+    const kvi_cuda_step *step = (const kvi_cuda_step *)p.step.step;
+    const uint32_t r = blockIdx.x;
+    if (r >= (p.logits ? step->n_logit_rows : step->n_rows)) return; /* the whole block */
+    const uint32_t from = p.logits ? ((const uint32_t *)p.step.logit_rows)[r] : r;
+    const float *x = (const float *)p.x + (uint64_t)from * p.x_pitch, *gain = (const float *)p.gain;
+    uint32_t *y = (uint32_t *)((uint16_t *)p.y + (uint64_t)r * p.y_pitch);
+    float squares = 0.0f;
+    for (uint32_t i = threadIdx.x * 4u; i < p.n_cols; i += blockDim.x * 4u) { /* x is zero beyond n_cols */
+        const float4 v = *(const float4 *)(x + i);
+        squares = kvi_fma(v.x, v.x, kvi_fma(v.y, v.y, kvi_fma(v.z, v.z, kvi_fma(v.w, v.w, squares))));
+    }
+    squares = warp_sum(squares);
+    if (threadIdx.x % 32u == 0u) part[threadIdx.x / 32u] = squares;
+    kvi_sync_block();
+    squares = 0.0f;
+    for (uint32_t i = 0; i < blockDim.x / 32u; i++) squares += part[i];
+    const float inv = kvi_div_rn(1.0f, kvi_sqrt_rn(squares / (float)p.n_cols + p.eps));
+    for (uint32_t i = threadIdx.x * 4u; i < p.n_cols; i += blockDim.x * 4u) {
+        const float4 v = *(const float4 *)(x + i), g = *(const float4 *)(gain + i); /* gains are zero beyond n_cols too */
+        const float a = v.x * inv * g.x, b = v.y * inv * g.y, c = v.z * inv * g.z, d = v.w * inv * g.w;
+        const bool bf16 = p.y_type == KVI_CUDA_BF16;
+        y[i / 2u] = bf16 ? kvi_pack_bf16(a, b) : kvi_pack_f16(saturated(a), saturated(b));
+        y[i / 2u + 1u] = bf16 ? kvi_pack_bf16(c, d) : kvi_pack_f16(saturated(c), saturated(d));
+    }
+}
+
+/* --------------------------------------------------------------------------------------------------------- gemv --- */
+KVI_DEV void load_x(const unsigned char *x, uint32_t type, uint32_t k, float (&v)[8])
+{
+    if (type == KVI_CUDA_F32) {
+        const uint4 a = *(const uint4 *)(x + k * 4u), b = *(const uint4 *)(x + k * 4u + 16u);
+        kvi_unpack_f32(a, b, v);
+        return;
+    }
+    const uint4 a = *(const uint4 *)(x + k * 2u);
+    if (type == KVI_CUDA_F16) kvi_unpack_f16(a, v);
+    else kvi_unpack_bf16(a, v);
+}
+
+/* Sums of one warp: two outputs by `rows` rows of x. */
+template <int rows> struct gemv_sums {
+    float dot[rows][2], squares[rows];
+};
+
+/* Eight columns: both weight rows against every row of x. */
+template <class weight, int rows>
+KVI_DEV void gemv_step(const kvi_cuda_linear_params &p, const unsigned char *const (&x)[rows], uint32_t k, const typename weight::raw &raw0,
+                       const typename weight::raw &raw1, gemv_sums<rows> &s)
+{
+    float w0[8], w1[8], gain[8];
+    weight::unpack(raw0, w0);
+    weight::unpack(raw1, w1);
+    if (p.gain) load_x((const unsigned char *)p.gain, KVI_CUDA_F32, k, gain);
+#pragma unroll
+    for (int r = 0; r < rows; r++) {
+        float v[8];
+        load_x(x[r], p.x_type, k, v);
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            if (p.gain) {
+                s.squares[r] = kvi_fma(v[i], v[i], s.squares[r]);
+                v[i] = kvi_mul_rn(v[i], gain[i]);
+            }
+            s.dot[r][0] = kvi_fma(w0[i], v[i], s.dot[r][0]);
+            s.dot[r][1] = kvi_fma(w1[i], v[i], s.dot[r][1]);
+        }
+    }
+}
+
+/* Which weight output o belongs to. */
+KVI_DEV uint32_t weight_of(const kvi_cuda_linear_params &p, uint32_t o) { return (o >= p.end[0]) + (o >= p.end[1]); }
+KVI_DEV uint32_t local_of(const kvi_cuda_linear_params &p, uint32_t o)
+{
+    const uint32_t j = weight_of(p, o);
+    return j == 0u ? o + p.first_out : o - p.end[j - 1u];
+}
+
+KVI_DEV float silu(float a) { return kvi_div_rn(a, 1.0f + kvi_exp2(a * -1.4426950408889634f)); }
+
+KVI_DEV void put(const kvi_cuda_linear_params &p, uint32_t row, uint32_t o, float v)
+{
+    const uint64_t at = (uint64_t)row * p.y_pitch + p.y_first + o;
+    if (p.y_type == KVI_CUDA_F32) {
+        float *y = (float *)p.y + at;
+        *y = p.action == KVI_CUDA_ADD ? *y + v : v;
+    } else ((uint16_t *)p.y)[at] = (uint16_t)(p.y_type == KVI_CUDA_BF16 ? kvi_pack_bf16(v, 0.0f) : kvi_pack_f16(saturated(v), 0.0f));
+}
+
+KVI_DEV float bias_of(const kvi_cuda_linear_params &p, uint32_t o)
+{
+    const uint32_t j = weight_of(p, o);
+    const kvi_dptr bias = j == 0u ? p.bias[0] : j == 1u ? p.bias[1] : p.bias[2];
+    return bias ? ((const float *)bias)[local_of(p, o)] : 0.0f;
+}
+
+template <class weight, int rows, int ahead> KVI_DEV void gemv(const kvi_cuda_linear_params &p)
+{
+    const uint32_t lane = threadIdx.x % 32u, task = blockIdx.x * (blockDim.x / 32u) + threadIdx.x / 32u;
+    const kvi_cuda_step *step = (const kvi_cuda_step *)p.step.step;
+    const uint32_t n_rows = p.logits ? step->n_logit_rows : step->n_rows, first_row = blockIdx.y * rows;
+    const bool pair = p.action == KVI_CUDA_SILU_MUL;
+    const uint32_t n_out = pair ? p.end[0] : p.end[2], o0 = pair ? task : 2u * task;
+    if (o0 >= n_out || first_row >= n_rows) return; /* whole warps, and no barrier follows */
+    const uint32_t o1 = pair ? o0 + p.end[0] : o0 + 1u < n_out ? o0 + 1u : o0;
+    const uint32_t j0 = weight_of(p, o0), j1 = weight_of(p, o1);
+    const unsigned char *w0 = weight::row(j0 == 0u ? p.w[0] : j0 == 1u ? p.w[1] : p.w[2], p.w_pitch, local_of(p, o0));
+    const unsigned char *w1 = weight::row(j1 == 0u ? p.w[0] : j1 == 1u ? p.w[1] : p.w[2], p.w_pitch, local_of(p, o1));
+    const unsigned char *x[rows];
+    gemv_sums<rows> s;
+#pragma unroll
+    for (int r = 0; r < rows; r++) {
+        const uint32_t at = first_row + r < n_rows ? first_row + r : first_row; /* rows beyond the step repeat the first, unused */
+        const uint32_t from = p.gather ? ((const uint32_t *)p.step.logit_rows)[at] : at;
+        x[r] = (const unsigned char *)p.x + (uint64_t)from * p.x_pitch * (p.x_type == KVI_CUDA_F32 ? 4u : 2u);
+        s.dot[r][0] = s.dot[r][1] = s.squares[r] = 0.0f;
+    }
+    uint32_t k = lane * 8u;
+    for (; (k - lane * 8u) + 256u * ahead <= p.n_in; k += 256u * ahead) {
+        typename weight::raw raw0[ahead], raw1[ahead];
+#pragma unroll
+        for (int i = 0; i < ahead; i++) raw0[i] = weight::load(w0, k + 256u * i), raw1[i] = weight::load(w1, k + 256u * i);
+#pragma unroll
+        for (int i = 0; i < ahead; i++) gemv_step<weight, rows>(p, x, k + 256u * i, raw0[i], raw1[i], s);
+    }
+    for (; k < p.n_in; k += 256u) gemv_step<weight, rows>(p, x, k, weight::load(w0, k), weight::load(w1, k), s);
+#pragma unroll
+    for (int r = 0; r < rows; r++) {
+        float a = warp_sum(s.dot[r][0]), b = warp_sum(s.dot[r][1]);
+        if (p.gain) {
+            const float inv = kvi_div_rn(1.0f, kvi_sqrt_rn(kvi_div_rn(warp_sum(s.squares[r]), (float)p.n_in) + p.eps));
+            a *= inv, b *= inv;
+        }
+        if (lane != (uint32_t)r || first_row + r >= n_rows) continue; /* lane r writes row r; nothing collective follows in this turn */
+        if (pair) put(p, first_row + r, o0, silu(a) * b);
+        else {
+            put(p, first_row + r, o0, a + bias_of(p, o0));
+            if (o1 != o0) put(p, first_row + r, o1, b + bias_of(p, o1));
+        }
+    }
+}
+
+KVI_KERNEL(gemv_f16_n1, kvi_cuda_linear_params, 128, 5) { gemv<kvi_weight_f16, 1, 4>(p); }
+KVI_KERNEL(gemv_f16_n2, kvi_cuda_linear_params, 128, 4) { gemv<kvi_weight_f16, 2, 4>(p); }
+KVI_KERNEL(gemv_f16_n4, kvi_cuda_linear_params, 128, 4) { gemv<kvi_weight_f16, 4, 4>(p); }
+KVI_KERNEL(gemv_f16_n8, kvi_cuda_linear_params, 128, 4) { gemv<kvi_weight_f16, 8, 2>(p); }
+KVI_KERNEL(gemv_bf16_n1, kvi_cuda_linear_params, 128, 5) { gemv<kvi_weight_bf16, 1, 4>(p); }
+KVI_KERNEL(gemv_bf16_n2, kvi_cuda_linear_params, 128, 4) { gemv<kvi_weight_bf16, 2, 4>(p); }
+KVI_KERNEL(gemv_bf16_n4, kvi_cuda_linear_params, 128, 4) { gemv<kvi_weight_bf16, 4, 4>(p); }
+KVI_KERNEL(gemv_bf16_n8, kvi_cuda_linear_params, 128, 4) { gemv<kvi_weight_bf16, 8, 2>(p); }
+KVI_KERNEL(gemv_f32_n1, kvi_cuda_linear_params, 128, 5) { gemv<kvi_weight_f32, 1, 2>(p); }
+KVI_KERNEL(gemv_f32_n4, kvi_cuda_linear_params, 128, 4) { gemv<kvi_weight_f32, 4, 2>(p); }

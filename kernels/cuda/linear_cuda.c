@@ -1,0 +1,156 @@
+/* linear_cuda.c - which kernel runs for EMBED, NORM_LINEAR, LINEAR_ADD, NORM_GATE_UP and HEAD, and with what parameters.
+ * Up to 8 rows: one gemv, norm and epilogue fused. More rows: a norm into 16-bit operands, then a tensor-core product; where
+ * the weights are not of the operand's type (F32, or the other 16-bit type), gemv over groups of rows, exact and slow. */
+#include "device_cuda.h"
+#include "linear_params.h"
+
+#include <string.h>
+
+#define GEMV_THREADS 128u
+#define GEMV_WARPS 4u
+
+kvrt_status kvi_cuda_linear_check(const kvi_device *d, const kvi_program *program, kvrt_error *error)
+{
+    (void)d;
+    for (uint32_t i = 0; i < program->n_ops; i++) {
+        const kvi_op *op = &program->ops[i];
+        if (op->n_weights > 3)
+            return kvi_error_set(error, KVRT_UNSUPPORTED, "linear, layer %u: %u weights, need at most 3", op->layer, op->n_weights);
+        for (uint32_t j = 0; j < op->n_weights; j++)
+            if (op->weights[j]->n_in != program->buffers[op->kind == KVI_OP_EMBED ? op->out : op->in].cols)
+                return kvi_error_set(error, KVRT_INTERNAL, "linear, layer %u: weight %s has %u columns, the buffer %u", op->layer,
+                                     op->weights[j]->name, op->weights[j]->n_in, program->buffers[op->in].cols);
+    }
+    return KVRT_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------------- memory --- */
+static bool normalizes(const kvi_op *op)
+{
+    return op->kind == KVI_OP_NORM_LINEAR || op->kind == KVI_OP_NORM_GATE_UP || op->kind == KVI_OP_HEAD;
+}
+
+static uint32_t normed_pitch(const kvi_program *program)
+{
+    uint32_t widest = 0;
+    for (uint32_t i = 0; i < program->n_ops; i++)
+        if (normalizes(&program->ops[i]) && program->buffers[program->ops[i].in].cols > widest)
+            widest = program->buffers[program->ops[i].in].cols;
+    return (widest + 7) / 8 * 8;
+}
+
+static uint32_t normed_rows(const kvi_limits *limits)
+{
+    return limits->max_rows > limits->max_logit_rows ? limits->max_rows : limits->max_logit_rows;
+}
+
+uint64_t kvi_cuda_linear_bytes(const kvi_program *program, const kvi_limits *limits)
+{
+    return kvi_cuda_round((uint64_t)normed_rows(limits) * normed_pitch(program) * 2);
+}
+
+kvrt_status kvi_cuda_linear_prepare(kvi_device *d, kvi_dptr memory, kvrt_error *error)
+{
+    (void)error;
+    d->normed = (kvi_cuda_buffer){memory, d->operand, 0, normed_pitch(d->program)};
+    return KVRT_OK;
+}
+
+/* --------------------------------------------------------------------------------------------------------- gemv --- */
+static kvi_cuda_kernel_id gemv_kernel(kvi_dtype dtype, uint32_t rows, uint32_t *kernel_rows)
+{
+    static const kvi_cuda_kernel_id f16[] = {KVI_CUDA_K_gemv_f16_n1, KVI_CUDA_K_gemv_f16_n2, KVI_CUDA_K_gemv_f16_n4, KVI_CUDA_K_gemv_f16_n8};
+    static const kvi_cuda_kernel_id bf16[] = {KVI_CUDA_K_gemv_bf16_n1, KVI_CUDA_K_gemv_bf16_n2, KVI_CUDA_K_gemv_bf16_n4,
+                                              KVI_CUDA_K_gemv_bf16_n8};
+    if (dtype == KVI_F32) {
+        *kernel_rows = rows == 1 ? 1 : 4;
+        return rows == 1 ? KVI_CUDA_K_gemv_f32_n1 : KVI_CUDA_K_gemv_f32_n4;
+    }
+    const uint32_t i = rows == 1 ? 0 : rows == 2 ? 1 : rows <= 4 ? 2 : 3;
+    *kernel_rows = 1u << i;
+    return dtype == KVI_F16 ? f16[i] : bf16[i];
+}
+
+static kvrt_status gemv(kvi_device *d, const kvi_cuda_linear_params *p, kvi_dtype dtype, uint32_t rows, const char **name, kvrt_error *error)
+{
+    uint32_t kernel_rows;
+    const kvi_cuda_kernel_id kernel = gemv_kernel(dtype, rows, &kernel_rows);
+    const uint32_t tasks = p->action == KVI_CUDA_SILU_MUL ? p->end[0] : (p->end[2] + 1) / 2;
+    *name = kvi_cuda_kernel_name(kernel);
+    return kvi_cuda_launch(d, kernel, (tasks + GEMV_WARPS - 1) / GEMV_WARPS, (rows + kernel_rows - 1) / kernel_rows, 1, GEMV_THREADS, 0, p,
+                           error);
+}
+
+/* ------------------------------------------------------------------------------------------------------- linear --- */
+/* Parameters but for the weights, which may need several launches. */
+static kvi_cuda_linear_params common(const kvi_device *d, const kvi_op *op)
+{
+    const kvi_cuda_buffer *in = &d->buffers[op->in], *out = &d->buffers[op->out];
+    const bool head = op->kind == KVI_OP_HEAD;
+    return (kvi_cuda_linear_params){.step = d->map,
+                                    .x = in->data,
+                                    .gain = normalizes(op) ? op->gain->data : 0,
+                                    .y = out->data,
+                                    .n_in = in->cols,
+                                    .x_pitch = in->pitch,
+                                    .y_pitch = out->pitch,
+                                    .x_type = (uint32_t)in->dtype,
+                                    .y_type = (uint32_t)out->dtype,
+                                    .action = op->kind == KVI_OP_LINEAR_ADD     ? KVI_CUDA_ADD
+                                              : op->kind == KVI_OP_NORM_GATE_UP ? KVI_CUDA_SILU_MUL
+                                                                                : KVI_CUDA_STORE,
+                                    .logits = head,
+                                    .gather = head,
+                                    .eps = op->eps};
+}
+
+/* Weights first .. of the operation that have the same type go side by side; returns how many. */
+static uint32_t add_weights(kvi_cuda_linear_params *p, const kvi_op *op, uint32_t first)
+{
+    uint32_t n = 0, end = 0;
+    memset(p->w, 0, sizeof p->w);
+    memset(p->bias, 0, sizeof p->bias);
+    for (; first + n < op->n_weights && op->weights[first + n]->dtype == op->weights[first]->dtype; n++) {
+        const kvi_weight *w = op->weights[first + n];
+        p->w[n] = w->data;
+        p->bias[n] = op->biases[first + n] ? op->biases[first + n]->data : 0;
+        end += op->kind == KVI_OP_HEAD ? op->n_out : w->n_out;
+        p->end[n] = end;
+        p->w_pitch = w->pitch;
+    }
+    for (uint32_t i = n; i < 3; i++) p->end[i] = end;
+    p->first_out = op->kind == KVI_OP_HEAD ? op->first_out : 0;
+    return n;
+}
+
+static kvrt_status linear(kvi_device *d, const kvi_op *op, uint32_t rows, const char **name, kvrt_error *error)
+{
+    kvi_cuda_linear_params p = common(d, op);
+    p.y_first = op->kind == KVI_OP_HEAD ? op->first_out : 0;
+    for (uint32_t first = 0; first < op->n_weights;) {
+        const kvi_dtype dtype = op->weights[first]->dtype;
+        first += add_weights(&p, op, first);
+        KVI_TRY(gemv(d, &p, dtype, rows, name, error));
+        p.y_first += p.end[2];
+    }
+    return KVRT_OK;
+}
+
+static kvrt_status embed(kvi_device *d, const kvi_op *op, uint32_t rows, const char **name, kvrt_error *error)
+{
+    const kvi_weight *table = op->weights[0];
+    const kvi_cuda_buffer *out = &d->buffers[op->out];
+    const kvi_cuda_embed_params p = {.step = d->map, .table = table->data, .y = out->data, .type = (uint32_t)table->dtype,
+                                     .n_cols = out->cols, .pitch = table->pitch, .y_pitch = out->pitch, .scale = op->scale};
+    *name = kvi_cuda_kernel_name(KVI_CUDA_K_embed);
+    return kvi_cuda_launch(d, KVI_CUDA_K_embed, rows, 1, 1, 256, 0, &p, error);
+}
+
+kvrt_status kvi_cuda_linear_run(kvi_device *d, const kvi_op *op, uint32_t rows, const char **kernel, kvrt_error *error)
+{
+    if (op->kind == KVI_OP_EMBED) return embed(d, op, rows, kernel, error);
+    /* Rows of the head: as many as the step says; a decode step's launches are made for its bucket. */
+    if (op->kind == KVI_OP_HEAD && rows > KVI_CUDA_SMALL_ROWS) rows = kvi_cuda_bucket(d->n_logit_rows);
+    if (op->kind == KVI_OP_HEAD && rows > d->limits.max_logit_rows) rows = kvi_cuda_bucket(d->limits.max_logit_rows);
+    return rows ? linear(d, op, rows, kernel, error) : KVRT_OK;
+}

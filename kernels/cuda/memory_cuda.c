@@ -1,0 +1,237 @@
+/* memory_cuda.c - device memory: weights from the map through pinned staging, plain uploads and downloads, the planned workspace.
+ * Owns what is allocated and when: weights at import, workspace and pool at load, nothing afterwards.
+ * The one thing to know: staging is two pinned blocks that take turns, so that the copy from the map (which may wait for the disk)
+ * overlaps the transfer of the block before. */
+#include "memory_cuda.h"
+#include "../../runtime/kv/half.h"
+
+#include <string.h>
+
+/* ------------------------------------------------------------------------------------------------------ staging --- */
+kvrt_status kvi_cuda_staging_open(kvi_device *d, kvrt_error *error)
+{
+    const kvi_cu_driver *cu = &d->driver.cu;
+    for (uint32_t i = 0; i < 2; i++) {
+        void *block = NULL;
+        if (cu->host_alloc(&block, KVI_CUDA_STAGING) != KVI_CU_SUCCESS)
+            return kvi_error_nomem(error, KVI_CUDA_STAGING, "cuda: pinned staging memory");
+        d->staging[i] = block;
+        KVI_TRY(kvi_cuda_check(cu, cu->event_create(&d->staged[i], KVI_CU_EVENT_DISABLE_TIMING), "event", error));
+    }
+    return KVRT_OK;
+}
+
+void kvi_cuda_staging_close(kvi_device *d)
+{
+    for (uint32_t i = 0; i < 2; i++) {
+        if (d->staged[i]) (void)d->driver.cu.event_destroy(d->staged[i]);
+        if (d->staging[i]) (void)d->driver.cu.host_free(d->staging[i]);
+        d->staged[i] = NULL;
+        d->staging[i] = NULL;
+    }
+}
+
+/* The staging block whose turn it is, once its last transfer is over. */
+static kvrt_status staging_take(kvi_device *d, uint8_t **out, kvrt_error *error)
+{
+    KVI_TRY(kvi_cuda_check(&d->driver.cu, d->driver.cu.event_wait(d->staged[d->next_staging]), "staging", error));
+    *out = d->staging[d->next_staging];
+    return KVRT_OK;
+}
+
+static kvrt_status staging_send(kvi_device *d, kvi_dptr to, uint64_t bytes, kvrt_error *error)
+{
+    const kvi_cu_driver *cu = &d->driver.cu;
+    const uint32_t i = d->next_staging;
+    d->next_staging = 1 - i;
+    KVI_TRY(kvi_cuda_check(cu, cu->copy_to_device(to, d->staging[i], bytes, d->stream), "copy to the device", error));
+    return kvi_cuda_check(cu, cu->event_record(d->staged[i], d->stream), "event", error);
+}
+
+kvrt_status kvi_cuda_upload(kvi_device *d, kvi_dptr to, const void *from, uint64_t bytes, kvrt_error *error)
+{
+    for (uint64_t done = 0; done < bytes;) {
+        const uint64_t n = bytes - done < KVI_CUDA_STAGING ? bytes - done : KVI_CUDA_STAGING;
+        uint8_t *block;
+        KVI_TRY(staging_take(d, &block, error));
+        memcpy(block, (const uint8_t *)from + done, n);
+        KVI_TRY(staging_send(d, to + done, n, error));
+        done += n;
+    }
+    return KVRT_OK;
+}
+
+kvrt_status kvi_cuda_download(kvi_device *d, void *to, kvi_dptr from, uint64_t bytes, kvrt_error *error)
+{
+    const kvi_cu_driver *cu = &d->driver.cu;
+    for (uint64_t done = 0; done < bytes;) {
+        const uint64_t n = bytes - done < KVI_CUDA_STAGING ? bytes - done : KVI_CUDA_STAGING;
+        uint8_t *block;
+        KVI_TRY(staging_take(d, &block, error));
+        KVI_TRY(kvi_cuda_check(cu, cu->copy_to_host(block, from + done, n, d->stream), "copy from the device", error));
+        KVI_TRY(kvi_cuda_check(cu, cu->stream_wait(d->stream), "device", error));
+        memcpy((uint8_t *)to + done, block, n);
+        done += n;
+    }
+    return KVRT_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------------ weights --- */
+/* Elements from row to row: kernels take eight at a time, from 16-byte aligned rows, whatever n_in is. */
+static uint32_t pitch_of(uint32_t n_in) { return (n_in + 7) / 8 * 8; }
+
+static kvi_dtype device_dtype(const kvi_weight_desc *desc) { return desc->n_out == 1 ? KVI_F32 : desc->dtype; }
+
+uint64_t kvi_cuda_weight_bytes(const kvi_weight_desc *desc)
+{
+    const kvi_dtype dtype = device_dtype(desc);
+    return kvi_cuda_round((uint64_t)desc->n_out * pitch_of(desc->n_in) * kvi_dtype_bytes(dtype));
+}
+
+kvrt_status kvi_cuda_weights_reserve(kvi_device *d, uint64_t bytes, kvrt_error *error)
+{
+    if (!bytes) return KVRT_OK;
+    if (d->n_blocks == KVI_CUDA_MAX_BLOCKS)
+        return kvi_error_set(error, KVRT_UNSUPPORTED, "cuda: more than %u blocks of weights", KVI_CUDA_MAX_BLOCKS);
+    kvi_cuda_block *block = &d->blocks[d->n_blocks];
+    if (d->driver.cu.mem_alloc(&block->data, bytes) != KVI_CU_SUCCESS) {
+        size_t available = 0, total = 0;
+        (void)d->driver.cu.mem_info(&available, &total);
+        return kvi_error_memory(error, KVRT_NOMEM_DEVICE, bytes, available, "weights: need %llu MiB on the device, %llu MiB are free",
+                                (unsigned long long)(bytes >> 20), (unsigned long long)(available >> 20));
+    }
+    block->bytes = bytes;
+    block->used = 0;
+    d->n_blocks++;
+    return KVRT_OK;
+}
+
+/* From the last block while it lasts (an engine reserves one for all weights), else from a block of its own. */
+static kvrt_status place(kvi_device *d, uint64_t bytes, kvi_dptr *out, kvrt_error *error)
+{
+    kvi_cuda_block *block = d->n_blocks ? &d->blocks[d->n_blocks - 1] : NULL;
+    if (!block || block->bytes - block->used < bytes) {
+        KVI_TRY(kvi_cuda_weights_reserve(d, bytes, error));
+        block = &d->blocks[d->n_blocks - 1];
+    }
+    *out = block->data + block->used;
+    block->used += bytes;
+    return KVRT_OK;
+}
+
+static void widen(const uint8_t *from, kvi_dtype dtype, uint32_t n, float *out)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        uint16_t half;
+        if (dtype == KVI_F32) {
+            memcpy(&out[i], from + 4 * (size_t)i, 4);
+            continue;
+        }
+        memcpy(&half, from + 2 * (size_t)i, 2);
+        out[i] = dtype == KVI_F16 ? kvi_f16_to_f32(half) : kvi_bf16_to_f32(half);
+    }
+}
+
+/* Vectors (gains, biases) are widened once: they are small, and every kernel reads them as f32. */
+static kvrt_status send_vector(kvi_device *d, const kvi_weight_desc *desc, const kvi_weight *w, kvrt_error *error)
+{
+    const uint32_t most = KVI_CUDA_STAGING / 4, from_bytes = kvi_dtype_bytes(desc->dtype);
+    for (uint32_t done = 0; done < w->pitch;) {
+        const uint32_t n = w->pitch - done < most ? w->pitch - done : most;
+        const uint32_t real = done >= w->n_in ? 0 : w->n_in - done < n ? w->n_in - done : n;
+        uint8_t *block;
+        KVI_TRY(staging_take(d, &block, error));
+        memset(block, 0, (size_t)n * 4);
+        widen((const uint8_t *)desc->data + (size_t)done * from_bytes, desc->dtype, real, (float *)(void *)block);
+        KVI_TRY(staging_send(d, w->data + (uint64_t)done * 4, (uint64_t)n * 4, error));
+        done += n;
+    }
+    return KVRT_OK;
+}
+
+/* The next `n` bytes of the padded matrix, from byte `at` of it. */
+static void padded_bytes(const uint8_t *from, uint64_t row_bytes, uint64_t pitch_bytes, uint64_t at, uint64_t n, uint8_t *out)
+{
+    if (row_bytes == pitch_bytes) {
+        memcpy(out, from + at, n);
+        return;
+    }
+    for (uint64_t done = 0; done < n;) {
+        const uint64_t row = (at + done) / pitch_bytes, col = (at + done) % pitch_bytes;
+        uint64_t some = (col < row_bytes ? row_bytes : pitch_bytes) - col;
+        if (some > n - done) some = n - done;
+        if (col < row_bytes) memcpy(out + done, from + row * row_bytes + col, some);
+        else memset(out + done, 0, some);
+        done += some;
+    }
+}
+
+static kvrt_status send_matrix(kvi_device *d, const kvi_weight_desc *desc, const kvi_weight *w, kvrt_error *error)
+{
+    const uint64_t size = kvi_dtype_bytes(w->dtype), row = w->n_in * size, pitch = w->pitch * size, total = w->n_out * pitch;
+    for (uint64_t done = 0; done < total;) {
+        const uint64_t n = total - done < KVI_CUDA_STAGING ? total - done : KVI_CUDA_STAGING;
+        uint8_t *block;
+        KVI_TRY(staging_take(d, &block, error));
+        padded_bytes(desc->data, row, pitch, done, n, block);
+        KVI_TRY(staging_send(d, w->data + done, n, error));
+        done += n;
+    }
+    return KVRT_OK;
+}
+
+kvrt_status kvi_cuda_weight_import(kvi_device *d, const kvi_weight_desc *desc, kvi_weight **out, kvrt_error *error)
+{
+    kvi_weight *w = kvi_arena_alloc(&d->arena, sizeof *w);
+    if (!w) return kvi_error_nomem(error, sizeof *w, desc->name);
+    w->name = desc->name;
+    w->dtype = device_dtype(desc);
+    w->n_out = desc->n_out;
+    w->n_in = desc->n_in;
+    w->pitch = pitch_of(desc->n_in);
+    KVI_TRY(place(d, kvi_cuda_weight_bytes(desc), &w->data, error));
+    KVI_TRY(desc->n_out == 1 ? send_vector(d, desc, w, error) : send_matrix(d, desc, w, error));
+    *out = w;
+    return KVRT_OK;
+}
+
+/* ---------------------------------------------------------------------------------------------------- workspace --- */
+static uint32_t rows_of(const kvi_buffer_desc *buffer, const kvi_limits *limits)
+{
+    return buffer->rows == KVI_ROWS_LOGIT ? limits->max_logit_rows : limits->max_rows;
+}
+
+static void carve_step(const kvi_program *program, const kvi_limits *limits, kvi_cuda_space *space, kvi_cuda_step_map *map)
+{
+    /* In the order of the host copy: what is usually short last, so that one copy up to the last byte in use is enough. */
+    map->n_groups = program->n_groups;
+    map->max_pages = (limits->max_ctx + KVI_KV_PAGE - 1) / KVI_KV_PAGE;
+    map->step = kvi_cuda_carve(space, sizeof(kvi_cuda_step));
+    map->seqs = kvi_cuda_carve(space, (uint64_t)limits->max_seqs * sizeof(kvi_cuda_seq));
+    map->ids = kvi_cuda_carve(space, (uint64_t)limits->max_rows * 4);
+    map->row_seq = kvi_cuda_carve(space, (uint64_t)limits->max_rows * 4);
+    map->logit_rows = kvi_cuda_carve(space, (uint64_t)limits->max_logit_rows * 4);
+    map->pages = kvi_cuda_carve(space, (uint64_t)limits->max_seqs * map->n_groups * map->max_pages * sizeof(kvi_page_ref));
+}
+
+uint64_t kvi_cuda_workspace_layout(const kvi_program *program, const kvi_limits *limits, kvi_dptr base, kvi_cuda_layout *out)
+{
+    kvi_cuda_space space = {base, 0};
+    memset(out, 0, sizeof *out);
+    for (uint32_t i = 0; i < program->n_buffers && i < KVI_CUDA_MAX_BUFFERS; i++) {
+        const kvi_buffer_desc *b = &program->buffers[i];
+        const bool residual = b->precision == KVI_PRECISION_RESIDUAL;
+        const uint32_t pitch = pitch_of(b->cols);
+        out->buffers[i] = (kvi_cuda_buffer){kvi_cuda_carve(&space, (uint64_t)rows_of(b, limits) * pitch * (residual ? 4 : 2)),
+                                            residual ? KVI_F32 : KVI_F16, b->cols, pitch};
+    }
+    const uint64_t first = space.used;
+    carve_step(program, limits, &space, &out->map);
+    out->step_bytes = space.used - first;
+    out->linear = kvi_cuda_carve(&space, kvi_cuda_linear_bytes(program, limits));
+#if defined(KVRT_CUDA_ATTENTION)
+    out->attention = kvi_cuda_carve(&space, kvi_cuda_attention_bytes(program, limits));
+    out->encode = kvi_cuda_carve(&space, kvi_cuda_encode_bytes(program, limits));
+#endif
+    return space.used;
+}
