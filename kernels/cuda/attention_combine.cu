@@ -1,0 +1,57 @@
+/* attention_combine.cu - the partial results of decode attention merged by log-sum-exp, divided, rotated back, rounded. One block per row and
+ * head. Eight warps share the parts; the first turns the sum into the output. Which warp adds which part is fixed, so the bits are. */
+#include "attention_params.h"
+#include "ptx.cuh"
+#include "rotation.cuh"
+
+#define WARPS 8
+
+template <int D> KVI_DEV void attn_combine(const kvi_cuda_attention_params &p)
+{
+    KVI_SHARED(float, shared); /* (WARPS, D + 1): sums, and l */
+    const uint32_t lane = threadIdx.x % 32u, warp = threadIdx.x / 32u, row = blockIdx.x, head = blockIdx.y;
+    if (row >= ((const kvi_cuda_step *)p.step.step)->n_rows) return;
+    const uint64_t first = ((uint64_t)row * p.n_heads + head) * p.n_parts;
+    const float2 *ml = (const float2 *)p.ml + first;
+    const float *acc = (const float *)p.acc + first * D;
+    float top = kvi_bits_f32(0xff800000u);
+    for (uint32_t i = lane; i < p.n_parts; i += 32u)
+        if (ml[i].y != 0.0f) top = kvi_max(top, ml[i].x);
+#pragma unroll
+    for (uint32_t bit = 16; bit; bit /= 2) top = kvi_max(top, kvi_shfl_xor(top, bit));
+    float sum[D / 32], total = 0.0f;
+#pragma unroll
+    for (int k = 0; k < D / 32; k++) sum[k] = 0.0f;
+#pragma unroll 4
+    for (uint32_t i = warp; i < p.n_parts; i += WARPS) {
+        const float2 part = ml[i];
+        if (part.y == 0.0f) continue; /* nothing seen; NaN goes on */
+        const float factor = kvi_exp2(part.x - top);
+        total += factor * part.y;
+#pragma unroll
+        for (int k = 0; k < D / 32; k++) sum[k] += factor * acc[(uint64_t)i * D + lane + 32u * k];
+    }
+    float *mine = shared + warp * (D + 1u);
+#pragma unroll
+    for (int k = 0; k < D / 32; k++) mine[lane + 32u * k] = sum[k];
+    if (lane == 0) mine[D] = total;
+    kvi_sync_block();
+    if (warp != 0) return;
+    for (uint32_t w = 1; w < WARPS; w++) {
+        total += shared[w * (D + 1u) + D];
+#pragma unroll
+        for (int k = 0; k < D / 32; k++) sum[k] += shared[w * (D + 1u) + lane + 32u * k];
+    }
+    total = kvi_shfl(total, 0);
+    const float inv = kvi_div_rn(1.0f, total);
+#pragma unroll
+    for (int k = 0; k < D / 32; k++) sum[k] *= inv;
+    if (p.kv.rotate) kvi_hadamard<D>(sum, lane);
+    uint16_t *out = (uint16_t *)p.out + (uint64_t)row * p.out_pitch + head * D;
+#pragma unroll
+    for (int k = 0; k < D / 32; k++) out[lane + 32u * k] = kvi_narrow(sum[k], p.bf16);
+}
+
+KVI_KERNEL(attn_combine_d64, kvi_cuda_attention_params, 256, 4) { attn_combine<64>(p); }
+KVI_KERNEL(attn_combine_d128, kvi_cuda_attention_params, 256, 4) { attn_combine<128>(p); }
+KVI_KERNEL(attn_combine_d256, kvi_cuda_attention_params, 256, 4) { attn_combine<256>(p); }

@@ -1,0 +1,228 @@
+/* attention_cuda.c - ROPE_APPEND and ATTENTION as launches of rope_append_*, attn_decode_* and attn_combine_*.
+ * Decode: one launch per page format that the cache may hold (a warp skips pages of others), then one that merges their partial results.
+ * Grids depend on the number of rows, the limits and the card, never on how long a context is. The number of splits is the same for every
+ * step of up to KVI_CUDA_SMALL_ROWS rows, so that a sequence has the same bits alone and in a batch. */
+#include "device_cuda.h"
+#include "attention_params.h"
+
+#define MAX_ROPES 8u
+#define N_FORMATS 4u
+#define DECODE_THREADS 128u
+#define COMBINE_THREADS 256u
+#define BLOCKS_PER_SM 3u
+
+static const struct attention_format {
+    uint32_t format;
+    uint32_t codes; /* bit set that limits.page_formats has when such pages may occur */
+    const char *name;
+} formats[N_FORMATS] = {{KVI_KV_FMT_F16, 1u << KVI_KV_F16, "f16"},
+                        {KVI_KV_FMT_I8, 1u << KVI_KV_I8, "i8"},
+                        {KVI_KV_FMT_K4V4, 1u << KVI_KV_Q4, "k4v4"},
+                        {KVI_KV_FMT_K4V2, 1u << KVI_KV_Q4 | 1u << KVI_KV_Q2, "k4v2"}};
+
+/* [format][head dimension] */
+static const kvi_cuda_kernel_id decode_kernels[N_FORMATS][3] = {
+    {KVI_CUDA_K_attn_decode_f16_d64, KVI_CUDA_K_attn_decode_f16_d128, KVI_CUDA_K_attn_decode_f16_d256},
+    {KVI_CUDA_K_attn_decode_i8_d64, KVI_CUDA_K_attn_decode_i8_d128, KVI_CUDA_K_attn_decode_i8_d256},
+    {KVI_CUDA_K_attn_decode_k4v4_d64, KVI_CUDA_K_attn_decode_k4v4_d128, KVI_CUDA_K_attn_decode_k4v4_d256},
+    {KVI_CUDA_K_attn_decode_k4v2_d64, KVI_CUDA_K_attn_decode_k4v2_d128, KVI_CUDA_K_attn_decode_k4v2_d256}};
+static const kvi_cuda_kernel_id combine_kernels[3] = {KVI_CUDA_K_attn_combine_d64, KVI_CUDA_K_attn_combine_d128, KVI_CUDA_K_attn_combine_d256};
+static const kvi_cuda_kernel_id rope_kernels[3] = {KVI_CUDA_K_rope_append_d64, KVI_CUDA_K_rope_append_d128, KVI_CUDA_K_rope_append_d256};
+
+static uint32_t dim_index(uint32_t head_dim) { return head_dim == 64 ? 0 : head_dim == 128 ? 1 : 2; }
+
+struct kvi_cuda_attention {
+    const kvi_rope *ropes[MAX_ROPES];
+    kvi_dptr turns[MAX_ROPES];
+    uint32_t n_ropes;
+    kvi_dptr ml, acc;
+    uint32_t n_formats, used[N_FORMATS]; /* indices into formats */
+};
+
+/* ---------------------------------------------------------------------------------------------------------- check --- */
+static bool format_possible(uint32_t index, uint32_t codes) { return (formats[index].codes & ~codes) == 0; }
+
+static uint32_t find_ropes(const kvi_program *program, const kvi_rope *ropes[MAX_ROPES])
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < program->n_ops; i++) {
+        const kvi_rope *rope = program->ops[i].rope;
+        uint32_t k = 0;
+        while (rope && k < n && ropes[k] != rope) k++;
+        if (!rope || k < n) continue;
+        if (n == MAX_ROPES) return MAX_ROPES + 1;
+        ropes[n++] = rope;
+    }
+    return n;
+}
+
+kvrt_status kvi_cuda_attention_check(const kvi_device *device, const kvi_program *program, const kvi_limits *limits, kvrt_error *error)
+{
+    const uint32_t known = 1u << KVI_KV_F16 | 1u << KVI_KV_I8 | 1u << KVI_KV_Q4 | 1u << KVI_KV_Q2;
+    const kvi_rope *ropes[MAX_ROPES];
+    (void)device;
+    for (uint32_t i = 0; i < program->n_ops; i++) {
+        const kvi_op *op = &program->ops[i];
+        if (op->kind != KVI_OP_ROPE_APPEND && op->kind != KVI_OP_ATTENTION) continue;
+        const char *name = op->kind == KVI_OP_ATTENTION ? "attention" : "rope_append";
+        const kvi_cache_group *group = &program->groups[op->group];
+        const uint32_t d = group->shape.head_dim;
+        if (d != 64 && d != 128 && d != 256)
+            return kvi_error_set(error, KVRT_UNSUPPORTED, "%s, layer %u: head_dim %u; the CUDA backend has 64, 128 and 256 (backend 'cpu' has all)",
+                                 name, op->layer, d);
+        if (group->plain != KVI_KV_F16)
+            return kvi_error_set(error, KVRT_UNSUPPORTED, "%s, layer %u: %s pages; the CUDA backend keeps unencoded pages in f16 (kv.format)", name,
+                                 op->layer, group->plain == KVI_KV_BF16 ? "bf16" : "f32");
+        if (op->n_heads == 0 || op->n_heads % group->shape.n_kv_heads)
+            return kvi_error_set(error, KVRT_UNSUPPORTED, "%s, layer %u: %u query heads over %u KV heads, need a multiple", name, op->layer, op->n_heads,
+                                 group->shape.n_kv_heads);
+        if (op->rope && (op->rope->n_dims > d || op->rope->n_dims % 2))
+            return kvi_error_set(error, KVRT_UNSUPPORTED, "%s, layer %u: RoPE over %u of %u dimensions", name, op->layer, op->rope->n_dims, d);
+    }
+    if (limits->page_formats & ~known)
+        return kvi_error_set(error, KVRT_UNSUPPORTED,
+                             "attention: the cache may hold pages that the CUDA backend does not read; it has f16, i8, k4v4 and k4v2 (kv.format)");
+    if (find_ropes(program, ropes) > MAX_ROPES)
+        return kvi_error_set(error, KVRT_UNSUPPORTED, "rope_append: more than %u sets of RoPE frequencies", MAX_ROPES);
+    return KVRT_OK;
+}
+
+bool kvi_cuda_attention_reads(const kvi_device *device, uint32_t format)
+{
+    for (uint32_t i = 0; i < device->attention->n_formats; i++)
+        if (formats[device->attention->used[i]].format == format) return true;
+    return false;
+}
+
+/* --------------------------------------------------------------------------------------------------------- memory --- */
+/* Splits of a decode step: with one row they fill the card once, but never more than there are pages for. */
+static uint32_t decode_splits(uint32_t n_kv_heads, uint32_t max_ctx, uint32_t sm_count)
+{
+    const uint32_t most = (max_ctx + 4u * KVI_KV_PAGE - 1) / (4u * KVI_KV_PAGE), n = (BLOCKS_PER_SM * sm_count + n_kv_heads - 1) / n_kv_heads;
+    return n < most ? n : most ? most : 1;
+}
+
+typedef struct demand {
+    uint64_t ml, acc; /* bytes */
+} demand;
+
+static demand demand_of(const kvi_program *program, const kvi_limits *limits, uint32_t sm_count)
+{
+    const uint64_t small = limits->max_rows < KVI_CUDA_SMALL_ROWS ? limits->max_rows : KVI_CUDA_SMALL_ROWS;
+    demand need = {0, 0};
+    uint32_t n_formats = 0;
+    for (uint32_t i = 0; i < N_FORMATS; i++) n_formats += format_possible(i, limits->page_formats);
+    for (uint32_t i = 0; i < program->n_ops; i++) {
+        const kvi_op *op = &program->ops[i];
+        if (op->kind != KVI_OP_ATTENTION) continue;
+        const kvi_kv_shape *shape = &program->groups[op->group].shape;
+        uint64_t slots = small * decode_splits(shape->n_kv_heads, limits->max_ctx, sm_count);
+        if (slots < limits->max_rows) slots = limits->max_rows;
+        slots *= (uint64_t)op->n_heads * n_formats;
+        if (slots * 8u > need.ml) need.ml = slots * 8u;
+        if (slots * shape->head_dim * 4u > need.acc) need.acc = slots * shape->head_dim * 4u;
+    }
+    return need;
+}
+
+uint64_t kvi_cuda_attention_bytes(const kvi_program *program, const kvi_limits *limits)
+{
+    const demand need = demand_of(program, limits, KVI_CUDA_MAX_SMS);
+    const kvi_rope *ropes[MAX_ROPES];
+    const uint32_t n = find_ropes(program, ropes);
+    uint64_t bytes = kvi_cuda_round(need.ml) + kvi_cuda_round(need.acc);
+    for (uint32_t i = 0; i < n && i < MAX_ROPES; i++) bytes += kvi_cuda_round((uint64_t)ropes[i]->n_dims / 2 * sizeof(double));
+    return bytes;
+}
+
+kvrt_status kvi_cuda_attention_prepare(kvi_device *device, kvi_dptr memory, kvrt_error *error)
+{
+    struct kvi_cuda_attention *a = kvi_arena_alloc(&device->arena, sizeof *a);
+    if (!a) return kvi_error_nomem(error, sizeof *a, "attention");
+    *a = (struct kvi_cuda_attention){0};
+    device->attention = a;
+    for (uint32_t i = 0; i < N_FORMATS; i++)
+        if (format_possible(i, device->limits.page_formats)) a->used[a->n_formats++] = i;
+    const demand need = demand_of(device->program, &device->limits, KVI_CUDA_MAX_SMS);
+    kvi_cuda_space space = {memory, 0};
+    a->ml = kvi_cuda_carve(&space, need.ml);
+    a->acc = kvi_cuda_carve(&space, need.acc);
+    a->n_ropes = find_ropes(device->program, a->ropes);
+    for (uint32_t i = 0; i < a->n_ropes; i++) {
+        const uint32_t n = a->ropes[i]->n_dims / 2;
+        double *turns = kvi_arena_alloc(&device->arena, n * sizeof *turns);
+        if (!turns) return kvi_error_nomem(error, n * sizeof *turns, "RoPE frequencies");
+        for (uint32_t k = 0; k < n; k++) turns[k] = a->ropes[i]->inv_freq[k] * 0.15915494309189535; /* 1 / 2 pi */
+        a->turns[i] = kvi_cuda_carve(&space, n * sizeof *turns);
+        KVI_TRY(kvi_cuda_upload(device, a->turns[i], turns, n * sizeof *turns, error));
+    }
+    return KVRT_OK;
+}
+
+/* -------------------------------------------------------------------------------------------------------- launches --- */
+static kvi_cuda_kv kv_of(const kvi_device *device, const kvi_op *op)
+{
+    const kvi_cache_group *group = &device->program->groups[op->group];
+    return (kvi_cuda_kv){.pool = device->pool,
+                         .group = op->group,
+                         .layer = op->group_layer,
+                         .n_kv_heads = group->shape.n_kv_heads,
+                         .head_dim = group->shape.head_dim,
+                         .window = group->window,
+                         .rotate = group->rotate};
+}
+
+kvrt_status kvi_cuda_rope_append_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel, kvrt_error *error)
+{
+    const kvi_cuda_buffer *io = &device->buffers[op->out];
+    kvi_cuda_rope_params p = {.step = device->map,
+                              .kv = kv_of(device, op),
+                              .qkv = io->data,
+                              .q_gain = op->q_gain ? op->q_gain->data : 0,
+                              .k_gain = op->k_gain ? op->k_gain->data : 0,
+                              .pitch = io->pitch,
+                              .n_heads = op->n_heads,
+                              .bf16 = io->dtype == KVI_BF16,
+                              .magnitude = 1,
+                              .eps = op->eps};
+    for (uint32_t i = 0; op->rope && i < device->attention->n_ropes; i++)
+        if (device->attention->ropes[i] == op->rope) p.turns = device->attention->turns[i];
+    if (op->rope) p.n_dims = op->rope->n_dims, p.magnitude = op->rope->magnitude;
+    const kvi_cuda_kernel_id id = rope_kernels[dim_index(p.kv.head_dim)];
+    *kernel = kvi_cuda_kernel_name(id);
+    return kvi_cuda_launch(device, id, rows, (p.n_heads + 2 * p.kv.n_kv_heads + 3) / 4, 1, 128, 4 * p.kv.head_dim * 4, &p, error);
+}
+
+/* Shared memory of attn_decode: the sums of four warps for eight columns, with m and l. */
+static uint32_t decode_shared(uint32_t head_dim) { return 4 * 8 * (head_dim + 2) * 4; }
+
+kvrt_status kvi_cuda_attention_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel, kvrt_error *error)
+{
+    const struct kvi_cuda_attention *a = device->attention;
+    const kvi_cuda_buffer *in = &device->buffers[op->in], *out = &device->buffers[op->out];
+    kvi_cuda_attention_params p = {.step = device->map,
+                                   .kv = kv_of(device, op),
+                                   .q = in->data,
+                                   .out = out->data,
+                                   .ml = a->ml,
+                                   .acc = a->acc,
+                                   .q_pitch = in->pitch,
+                                   .out_pitch = out->pitch,
+                                   .bf16 = in->dtype == KVI_BF16,
+                                   .n_heads = op->n_heads,
+                                   .causal = op->causal,
+                                   .scale_log2 = op->scale * 1.4426950408889634f};
+    const uint32_t d = dim_index(p.kv.head_dim), per_kv = p.n_heads / p.kv.n_kv_heads;
+    const uint32_t n_seqs = rows < device->limits.max_seqs ? rows : device->limits.max_seqs;
+    p.n_splits = rows <= KVI_CUDA_SMALL_ROWS ? decode_splits(p.kv.n_kv_heads, device->limits.max_ctx, device->sm_count < KVI_CUDA_MAX_SMS ? device->sm_count : KVI_CUDA_MAX_SMS) : 1;
+    p.n_parts = p.n_splits * a->n_formats;
+    for (uint32_t i = 0; i < a->n_formats; i++) {
+        p.format = formats[a->used[i]].format;
+        p.first_part = i * p.n_splits;
+        const kvi_cuda_kernel_id id = decode_kernels[a->used[i]][d];
+        *kernel = kvi_cuda_kernel_name(id); /* the most packed one stays */
+        KVI_TRY(kvi_cuda_launch(device, id, p.n_splits, p.kv.n_kv_heads * ((rows * per_kv + 7) / 8), n_seqs, DECODE_THREADS, decode_shared(p.kv.head_dim),
+                                &p, error));
+    }
+    return kvi_cuda_launch(device, combine_kernels[d], rows, p.n_heads, 1, COMBINE_THREADS, COMBINE_THREADS / 32 * (p.kv.head_dim + 1) * 4, &p, error);
+}

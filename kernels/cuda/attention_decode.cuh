@@ -1,0 +1,473 @@
+/* attention_decode.cuh - split-K decode attention over pages of one format; attention_decode.cu has the instantiations.
+ *
+ * Work. A warp takes whole pages: page p of a sequence belongs to warp (p - first) mod (4 * splits) of the grid, so the grid depends on the
+ * card alone and a recorded launch stays right while the context grows. Pages of another format are another launch's. The four warps of
+ * a block merge their sums in shared memory; attn_combine merges blocks and formats. Nothing waits for anybody.
+ *
+ * Columns. A block serves 8 columns of the tensor cores: column = query row * heads per KV head + head. Tokens (then channels) are the
+ * 16 rows: with 4 heads per KV head that wastes half, the other way round would waste three quarters, and a 3090's tensor cores
+ * (one m16n8k16 per 8 cycles and SM with f32 sums) could then barely keep up with its memory.
+ *
+ * Codes to numbers without a shuffle. Lane (g, t) = (lane / 4, lane % 4) needs, of every product, rows g and g + 8 at depths 2t, 2t+1, 2t+8,
+ * 2t+9. Rows and depths may be permuted freely, so they are chosen such that a lane's codes are contiguous in the record:
+ *   K (row of codes = channel): row g, g+8 of product j = tokens 16g + 2j, 16g + 2j + 1;  depths of step s = channels 32(s/2) + 8t + 4(s%2) + 0..3
+ *   V (row of codes = token):   depths of product j = tokens 32t + 2j, 32t + 16 + 2j | 32t + 2j + 1, 32t + 17 + 2j: what a transpose of the
+ *                               score fragments gives;  rows g, g+8 of product i = channels D/8 g + 2i, D/8 g + 2i + 1
+ * Two rows of codes are interleaved by PRMT, and one LOP3 makes the pair of F16 numbers (bias + code, bias + code'), where the bias is the power of
+ * two whose mantissa starts at those bits: 1024 for the lowest four (two, eight) bits, 256, 64, 16 for those at 2, 4, 6.
+ * The biases leave by a product with a row of minus biases (K), or by the start value of the sum (V).
+ *
+ * Scales (KV.md section 6): score = O[t] * (sum (q A) code + sum q Z), out = C[d] * (sum (p A) code + sum p Z). q A and p A are rounded to F16;
+ * p A is taken times the power of two that brings the page's largest A to 1024 .. 2048, so that small values do not leave F16's range. */
+#ifndef KVI_ATTENTION_DECODE_CUH
+#define KVI_ATTENTION_DECODE_CUH
+#include "attention_params.h"
+#include "ptx.cuh"
+
+#define DECODE_WARPS 4
+#define DECODE_COLS 8
+#define NEGATIVE_INFINITY kvi_bits_f32(0xff800000u)
+
+/* ------------------------------------------------------------------------------------------------------- numbers --- */
+KVI_DEV uint32_t take(uint32_t codes, uint32_t mask, uint32_t bias) { return kvi_lop3<0xea>(codes, mask, bias); } /* (a & b) | c */
+KVI_DEV uint32_t word_of(uint4 v, int i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
+KVI_DEV uint32_t word_of(uint2 v, int i) { return i == 0 ? v.x : v.y; }
+KVI_DEV uint32_t word_of(uint32_t v, int) { return v; }
+
+/* n bytes of a lane. */
+template <int bytes> struct run;
+template <> struct run<2> { uint32_t v; KVI_DEV void load(const uint8_t *at) { v = *(const uint16_t *)at; } };
+template <> struct run<4> { uint32_t v; KVI_DEV void load(const uint8_t *at) { v = kvi_load32(at); } };
+template <> struct run<8> { uint2 v; KVI_DEV void load(const uint8_t *at) { v = kvi_load64(at); } };
+template <> struct run<16> { uint4 v; KVI_DEV void load(const uint8_t *at) { v = kvi_load128(at); } };
+template <> struct run<32> {
+    uint4 v, w;
+    KVI_DEV void load(const uint8_t *at) { v = kvi_load128(at), w = kvi_load128(at + 16); }
+};
+template <int bytes> KVI_DEV uint32_t word_of(const run<bytes> &r, int i) { return word_of(r.v, i); }
+template <> KVI_DEV uint32_t word_of<32>(const run<32> &r, int i) { return i < 4 ? word_of(r.v, i) : word_of(r.w, i - 4); }
+
+/* Fragments of two products from the codes of two rows: lower 16 bits of `p` from one row, upper from the other. frag[i][h]: product i, row half h. */
+template <int bits> struct codes;
+template <> struct codes<8> { /* 16 bits: one product */
+    static constexpr int products = 1;
+    KVI_DEV static float bias(int, int) { return 1024.0f; }
+    KVI_DEV static uint32_t pair(uint32_t p, int, int half) { return half ? kvi_prmt(p, 0x64646464u, 0x4341u) : take(p, 0x00ff00ffu, 0x64006400u); }
+};
+template <> struct codes<4> { /* two products */
+    static constexpr int products = 2;
+    KVI_DEV static float bias(int, int half) { return half ? 64.0f : 1024.0f; }
+    KVI_DEV static uint32_t pair(uint32_t p, int i, int half)
+    {
+        if (i) p >>= 8;
+        return half ? take(p, 0x00f000f0u, 0x54005400u) : take(p, 0x000f000fu, 0x64006400u);
+    }
+};
+template <> struct codes<2> { /* four products */
+    static constexpr int products = 4;
+    KVI_DEV static float bias(int i, int half) { return i & 1 ? (half ? 16.0f : 64.0f) : (half ? 256.0f : 1024.0f); }
+    KVI_DEV static uint32_t pair(uint32_t p, int i, int half)
+    {
+        if (i >= 2) p >>= 8;
+        if (i & 1) return half ? take(p, 0x00c000c0u, 0x4c004c00u) : take(p, 0x00300030u, 0x54005400u);
+        return half ? take(p, 0x000c000cu, 0x5c005c00u) : take(p, 0x00030003u, 0x64006400u);
+    }
+};
+
+/* ------------------------------------------------------------------------------------------------------------ keys --- */
+/* Each gives s[j][0..3]: scores of tokens 16g + 2j (0, 1) and 16g + 2j + 1 (2, 3) for columns 2t, 2t + 1, and the factors `o` of the lane's 16
+ * tokens. q: shared memory, fragments (D/16 steps, 32 lanes) of 8 bytes. Rows from n_tokens on hold no data and are not read. */
+template <int D, int bits> struct key_codes {
+    static constexpr uint32_t row_bytes = KVI_KV_PAGE * bits / 8;
+    static constexpr uint32_t a_off = D * row_bytes, z_off = a_off + 2 * D, o_off = bits == 8 ? a_off : z_off + 2 * D;
+    static constexpr uint32_t bytes = o_off + 2 * KVI_KV_PAGE;
+    struct stage {
+        run<2 * bits> row[4];
+    };
+    KVI_DEV static void load(const uint8_t *side, uint32_t step, uint32_t g, uint32_t t, stage &r)
+    {
+        const uint8_t *at = side + (32u * (step / 2u) + 8u * t + 4u * (step % 2u)) * row_bytes + 2u * bits * g;
+#pragma unroll
+        for (int i = 0; i < 4; i++) r.row[i].load(at + i * row_bytes);
+    }
+    KVI_DEV static void step(const stage &r, uint2 q, uint2 a, uint2 z, float (&s)[8][4], float (&zero)[4])
+    {
+        uint32_t b[2] = {q.x, q.y};
+        if (bits == 8) { /* A = 1, Z = -128: with the bias of 1024, -1152 */
+            const uint32_t f[4] = {0xe480e480u, 0xe480e480u, 0xe480e480u, 0xe480e480u};
+            kvi_mma_f16(zero, f, b);
+        } else {
+            const uint32_t f[4] = {z.x, z.x, z.y, z.y}, biases[4] = {0xe400e400u, 0xd400d400u, 0xe400e400u, 0xd400d400u}; /* -1024, -64 */
+            kvi_mma_f16(zero, f, b);
+            b[0] = kvi_mul_f16x2(b[0], a.x);
+            b[1] = kvi_mul_f16x2(b[1], a.y);
+            kvi_mma_f16(zero, biases, b);
+        }
+        constexpr int n = codes<bits>::products;
+#pragma unroll
+        for (int k = 0; k < 8 / n; k++) {
+            const int w = k / 2;
+            const uint32_t p = kvi_prmt(word_of(r.row[0], w), word_of(r.row[1], w), k % 2 ? 0x7632u : 0x5410u);
+            const uint32_t u = kvi_prmt(word_of(r.row[2], w), word_of(r.row[3], w), k % 2 ? 0x7632u : 0x5410u);
+#pragma unroll
+            for (int i = 0; i < n; i++) {
+                const uint32_t f[4] = {codes<bits>::pair(p, i, 0), codes<bits>::pair(p, i, 1), codes<bits>::pair(u, i, 0), codes<bits>::pair(u, i, 1)};
+                kvi_mma_f16(s[k * n + i], f, b);
+            }
+        }
+    }
+    KVI_DEV static void scores(const uint8_t *side, const uint2 *q, uint32_t, uint32_t g, uint32_t t, float (&s)[8][4], float (&o)[16])
+    {
+        float zero[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+        stage even, odd;
+        uint4 a, z, next_a, next_z;
+        a = z = next_a = next_z = make_uint4(0, 0, 0, 0);
+        const uint8_t *a_at = side + a_off + 16u * t, *z_at = side + z_off + 16u * t;
+        const uint2 *q_at = q + 4u * g + t;
+        load(side, 0, g, t, even);
+        if (bits != 8) a = kvi_load128(a_at), z = kvi_load128(z_at);
+        load(side, 1, g, t, odd);
+#pragma unroll 1
+        for (uint32_t i = 0; i < D / 32; i++) {
+            const bool more = i + 1 < D / 32;
+            step(even, q_at[64u * i], make_uint2(a.x, a.y), make_uint2(z.x, z.y), s, zero);
+            if (more) load(side, 2u * i + 2u, g, t, even);
+            if (bits != 8 && more) next_a = kvi_load128(a_at + 64u * (i + 1u)), next_z = kvi_load128(z_at + 64u * (i + 1u));
+            step(odd, q_at[64u * i + 32u], make_uint2(a.z, a.w), make_uint2(z.z, z.w), s, zero);
+            if (more) load(side, 2u * i + 3u, g, t, odd);
+            a = next_a, z = next_z;
+        }
+        const uint4 o0 = kvi_load128(side + o_off + 32u * g), o1 = kvi_load128(side + o_off + 32u * g + 16u);
+#pragma unroll
+        for (int j = 0; j < 8; j++) {
+#pragma unroll
+            for (int e = 0; e < 4; e++) s[j][e] += zero[e];
+            const uint32_t pair = j < 4 ? word_of(o0, j) : word_of(o1, j - 4);
+            o[2 * j] = kvi_f16_lo(pair);
+            o[2 * j + 1] = kvi_f16_hi(pair);
+        }
+    }
+};
+
+template <int D> struct key_f16 {
+    static constexpr uint32_t bytes = 2 * D * KVI_KV_PAGE;
+    KVI_DEV static uint4 row(const uint8_t *side, uint32_t token, uint32_t n_tokens, uint32_t at)
+    {
+        return token < n_tokens ? kvi_load128(side + token * (2u * D) + at) : make_uint4(0, 0, 0, 0);
+    }
+    KVI_DEV static void scores(const uint8_t *side, const uint2 *q, uint32_t n_tokens, uint32_t g, uint32_t t, float (&s)[8][4], float (&o)[16])
+    {
+        const uint2 *q_at = q + 4u * g + t;
+        uint4 x[8], y[8]; /* 32 channels of the lane's first eight tokens, and of the others */
+        load(side, 0, n_tokens, g, t, x);
+#pragma unroll 1
+        for (uint32_t i = 0; i < D / 32; i++) {
+            load(side + 64u * i, 8, n_tokens, g, t, y);
+            const uint2 even = q_at[64u * i], odd = q_at[64u * i + 32u];
+            step(x, even, odd, s, 0);
+            if (i + 1 < D / 32) load(side + 64u * i + 64u, 0, n_tokens, g, t, x);
+            step(y, even, odd, s, 4);
+        }
+#pragma unroll
+        for (int j = 0; j < 16; j++) o[j] = 1.0f;
+    }
+    KVI_DEV static void load(const uint8_t *side, uint32_t first, uint32_t n_tokens, uint32_t g, uint32_t t, uint4 (&x)[8])
+    {
+#pragma unroll
+        for (uint32_t i = 0; i < 8; i++) x[i] = row(side, 16u * g + first + i, n_tokens, 16u * t);
+    }
+    KVI_DEV static void step(const uint4 (&x)[8], uint2 even, uint2 odd, float (&s)[8][4], int first)
+    {
+        const uint32_t b[2] = {even.x, even.y}, c[2] = {odd.x, odd.y};
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            const uint32_t f[4] = {x[2 * j].x, x[2 * j + 1].x, x[2 * j].y, x[2 * j + 1].y}, h[4] = {x[2 * j].z, x[2 * j + 1].z, x[2 * j].w, x[2 * j + 1].w};
+            kvi_mma_f16(s[first + j], f, b);
+            kvi_mma_f16(s[first + j], h, c);
+        }
+    }
+};
+
+/* ---------------------------------------------------------------------------------------------------------- values --- */
+/* Each turns the probabilities p (laid out as the scores) into acc = acc * alpha + p V for columns 2t, 2t + 1; channel(i, g): of acc[i][0..1], the
+ * one of acc[i][2..3] is the next. */
+
+/* Fragments of product j for both halves of the depth. */
+KVI_DEV void transpose(const float (&p)[8][4], uint32_t (&b)[8][2])
+{
+#pragma unroll
+    for (int j = 0; j < 8; j++) {
+        b[j][0] = kvi_transpose8x8(kvi_pack_f16(p[j][0], p[j][1]));
+        b[j][1] = kvi_transpose8x8(kvi_pack_f16(p[j][2], p[j][3]));
+    }
+}
+
+/* Sum over the lanes that share t. */
+KVI_DEV float sum_over_rows(float x)
+{
+    x += kvi_shfl_xor(x, 4);
+    x += kvi_shfl_xor(x, 8);
+    return x + kvi_shfl_xor(x, 16);
+}
+KVI_DEV float max_over_rows(float x)
+{
+    x = kvi_max(x, kvi_shfl_xor(x, 4));
+    x = kvi_max(x, kvi_shfl_xor(x, 8));
+    return kvi_max(x, kvi_shfl_xor(x, 16));
+}
+
+template <int D, int bits> struct value_codes {
+    static constexpr uint32_t row_bytes = D * bits / 8, lane_bytes = row_bytes / 8;
+    static constexpr uint32_t o_off = KVI_KV_PAGE * row_bytes, a_off = o_off + (bits == 8 ? 0 : 2 * D), z_off = a_off + 2 * KVI_KV_PAGE;
+    KVI_DEV static uint32_t channel(int i, uint32_t g) { return D / 8u * g + 2u * i; }
+    struct stage {
+        run<lane_bytes> row[4];
+    };
+    KVI_DEV static void load(const uint8_t *side, int j, uint32_t g, uint32_t t, stage &r)
+    {
+        const uint8_t *at = side + (32u * t + 2u * j) * row_bytes + lane_bytes * g;
+        r.row[0].load(at);
+        r.row[1].load(at + 16 * row_bytes);
+        r.row[2].load(at + row_bytes);
+        r.row[3].load(at + 17 * row_bytes);
+    }
+    KVI_DEV static void blend(const uint8_t *side, uint32_t, uint32_t g, uint32_t t, float (&p)[8][4], const float (&alpha)[2], float (&acc)[D / 16][4])
+    {
+        stage r[2];
+        load(side, 0, g, t, r[0]);
+        load(side, 1, g, t, r[1]);
+        const uint4 a0 = kvi_load128(side + a_off + 32u * g), a1 = kvi_load128(side + a_off + 32u * g + 16u);
+        const uint4 z0 = kvi_load128(side + z_off + 32u * g), z1 = kvi_load128(side + z_off + 32u * g + 16u);
+        float top = 0.0f, zero[2] = {0.0f, 0.0f};
+#pragma unroll
+        for (int j = 0; j < 8; j++) {
+            const uint32_t a = j < 4 ? word_of(a0, j) : word_of(a1, j - 4);
+            top = kvi_max(top, kvi_max(kvi_f16_lo(a), kvi_f16_hi(a)));
+        }
+        /* 2^(10 - floor(log2 top)), and its inverse */
+        uint32_t exponent = kvi_f32_to_bits(max_over_rows(top)) & 0x7f800000u;
+        exponent = exponent < (103u << 23) ? 103u << 23 : exponent;
+        const float up = kvi_bits_f32((264u << 23) - exponent), down = kvi_bits_f32(exponent - (10u << 23));
+#pragma unroll
+        for (int j = 0; j < 8; j++) {
+            const uint32_t a = j < 4 ? word_of(a0, j) : word_of(a1, j - 4), z = j < 4 ? word_of(z0, j) : word_of(z1, j - 4);
+            const float al = kvi_f16_lo(a) * up, ah = kvi_f16_hi(a) * up, zl = kvi_f16_lo(z), zh = kvi_f16_hi(z);
+#pragma unroll
+            for (int e = 0; e < 2; e++) {
+                zero[e] += p[j][e] * zl + p[j][e + 2] * zh;
+                p[j][e] *= al;
+                p[j][e + 2] *= ah;
+            }
+        }
+        uint32_t b[8][2];
+        transpose(p, b);
+        float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f}, part[D / 16][4];
+        const uint32_t ones[4] = {0x3c003c00u, 0x3c003c00u, 0x3c003c00u, 0x3c003c00u};
+#pragma unroll
+        for (int j = 0; j < 8; j++) kvi_mma_f16(sum, ones, b[j]);
+#pragma unroll
+        for (int e = 0; e < 2; e++) zero[e] = sum_over_rows(zero[e]) * up;
+        constexpr int n = codes<bits>::products;
+#pragma unroll
+        for (int i = 0; i < D / 16; i++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) part[i][e] = zero[e & 1] - codes<bits>::bias(i % n, e / 2) * sum[e & 1];
+#pragma unroll
+        for (int j = 0; j < 8; j++) {
+            const stage &x = r[j % 2];
+#pragma unroll
+            for (int k = 0; k < D / 16 / n; k++) {
+                const int w = k / 2;
+                const uint32_t u = kvi_prmt(word_of(x.row[0], w), word_of(x.row[1], w), k % 2 ? 0x7632u : 0x5410u);
+                const uint32_t v = kvi_prmt(word_of(x.row[2], w), word_of(x.row[3], w), k % 2 ? 0x7632u : 0x5410u);
+#pragma unroll
+                for (int i = 0; i < n; i++) {
+                    const uint32_t f[4] = {codes<bits>::pair(u, i, 0), codes<bits>::pair(u, i, 1), codes<bits>::pair(v, i, 0), codes<bits>::pair(v, i, 1)};
+                    kvi_mma_f16(part[k * n + i], f, b[j]);
+                }
+            }
+            if (j + 2 < 8) load(side, j + 2, g, t, r[j % 2]);
+        }
+#pragma unroll
+        for (int i = 0; i < D / 16; i++) {
+            uint32_t c = 0x3c003c00u;
+            if (bits != 8) c = *(const uint32_t *)(side + o_off + 2u * channel(i, g));
+            const float lo = kvi_f16_lo(c) * down, hi = kvi_f16_hi(c) * down;
+#pragma unroll
+            for (int e = 0; e < 4; e++) acc[i][e] = acc[i][e] * alpha[e & 1] + part[i][e] * (e < 2 ? lo : hi);
+        }
+    }
+};
+
+template <int D> struct value_f16 {
+    KVI_DEV static uint32_t channel(int i, uint32_t g) { return 64u * (i / 4) + 8u * g + 2u * (i % 4); }
+    KVI_DEV static void blend(const uint8_t *side, uint32_t n_tokens, uint32_t g, uint32_t t, float (&p)[8][4], const float (&alpha)[2], float (&acc)[D / 16][4])
+    {
+        uint32_t b[8][2];
+        transpose(p, b);
+#pragma unroll
+        for (int i = 0; i < D / 16; i++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) acc[i][e] *= alpha[e & 1];
+#pragma unroll
+        for (int j = 0; j < 8; j++) {
+#pragma unroll
+            for (int block = 0; block < D / 64; block++) {
+                uint4 r[4];
+#pragma unroll
+                for (uint32_t k = 0; k < 4; k++) /* rows behind the last token are zeros: 0 * NaN would spread */
+                    r[k] = key_f16<D>::row(side, 32u * t + 2u * j + 16u * (k & 1u) + (k >> 1), n_tokens, 128u * block + 16u * g);
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    const uint32_t w0 = word_of(r[0], i), w1 = word_of(r[1], i), w2 = word_of(r[2], i), w3 = word_of(r[3], i);
+                    const uint32_t f[4] = {kvi_prmt(w0, w1, 0x5410u), kvi_prmt(w0, w1, 0x7632u), kvi_prmt(w2, w3, 0x5410u), kvi_prmt(w2, w3, 0x7632u)};
+                    kvi_mma_f16(acc[4 * block + i], f, b[j]);
+                }
+            }
+        }
+    }
+};
+
+/* ---------------------------------------------------------------------------------------------------------- kernel --- */
+/* Queries of the block's columns as fragments in shared memory, F16. */
+template <int D> KVI_DEV void stage_queries(const kvi_cuda_attention_params &p, uint2 *q, const kvi_cuda_seq &seq, uint32_t kv_head, uint32_t first_col, uint32_t n_cols)
+{
+    const uint32_t per_kv = p.n_heads / p.kv.n_kv_heads;
+    for (uint32_t i = threadIdx.x; i < D / 16 * 32u; i += blockDim.x) {
+        const uint32_t step = i / 32u, g = i % 32u / 4u, t = i % 4u, col = first_col + g;
+        uint2 v = make_uint2(0, 0);
+        if (col < n_cols) {
+            const uint64_t row = seq.first_row + col / per_kv, head = kv_head * per_kv + col % per_kv;
+            v = *(const uint2 *)(p.q + 2u * (row * p.q_pitch + head * D + 32u * (step / 2u) + 8u * t + 4u * (step % 2u)));
+            if (p.bf16) {
+                v.x = kvi_pack_f16(kvi_bf16_lo(v.x), kvi_bf16_hi(v.x));
+                v.y = kvi_pack_f16(kvi_bf16_lo(v.y), kvi_bf16_hi(v.y));
+            }
+        }
+        q[i] = v;
+    }
+}
+
+/* The softmax step of one page: scores to probabilities (powers of two relative to the new maximum m). lo, hi: tokens of the page that each column
+ * sees. */
+KVI_DEV void softmax(float (&s)[8][4], const float (&o)[16], float scale, const int32_t (&lo)[2], const int32_t (&hi)[2], bool all, int32_t first, float (&m)[2],
+                     float (&l)[2], float (&alpha)[2])
+{
+    float top[2] = {NEGATIVE_INFINITY, NEGATIVE_INFINITY};
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            const int32_t token = first + 2 * j + e / 2;
+            s[j][e] *= o[2 * j + e / 2] * scale;
+            if (!all && (token < lo[e & 1] || token >= hi[e & 1])) s[j][e] = NEGATIVE_INFINITY;
+            top[e & 1] = kvi_max(top[e & 1], s[j][e]);
+        }
+#pragma unroll
+    for (int e = 0; e < 2; e++) {
+        const float now = kvi_max(m[e], max_over_rows(top[e])), base = now == NEGATIVE_INFINITY ? 0.0f : now;
+        alpha[e] = kvi_exp2(m[e] - base);
+        m[e] = now;
+        float sum = 0.0f;
+#pragma unroll
+        for (int j = 0; j < 8; j++) {
+            s[j][e] = kvi_exp2(s[j][e] - base);
+            s[j][e + 2] = kvi_exp2(s[j][e + 2] - base);
+            sum += s[j][e] + s[j][e + 2];
+        }
+        l[e] = l[e] * alpha[e] + sum;
+    }
+}
+
+/* Shared memory: queries; after the pages, the warps' sums: m and l (warps, cols, 2), then acc (warps, cols, D). */
+template <int D, class Key, class Value> KVI_DEV void attn_decode(const kvi_cuda_attention_params &p)
+{
+    KVI_SHARED(unsigned char, shared);
+    const kvi_cuda_step *step = (const kvi_cuda_step *)p.step.step;
+    const uint32_t lane = threadIdx.x % 32u, warp = threadIdx.x / 32u, g = lane / 4u, t = lane % 4u;
+    const uint32_t n_kv = p.kv.n_kv_heads, per_kv = p.n_heads / n_kv, kv_head = blockIdx.y % n_kv, first_col = blockIdx.y / n_kv * DECODE_COLS;
+    if (blockIdx.z >= step->n_seqs) return;
+    const kvi_cuda_seq seq = ((const kvi_cuda_seq *)p.step.seqs)[blockIdx.z];
+    const uint32_t n_cols = seq.n_rows * per_kv;
+    if (first_col >= n_cols) return;
+    const kvi_page_ref *pages = (const kvi_page_ref *)p.step.pages + ((uint64_t)blockIdx.z * p.step.n_groups + p.kv.group) * p.step.max_pages;
+
+    const uint32_t last_col = first_col + DECODE_COLS <= n_cols ? first_col + DECODE_COLS - 1u : n_cols - 1u;
+    const uint32_t low = seq.pos + first_col / per_kv, high = seq.pos + last_col / per_kv; /* positions of the block's queries */
+    const uint32_t n_pos = p.causal ? high + 1u : seq.pos + seq.n_rows;
+    const uint32_t first_seen = p.kv.window && low + 1u > p.kv.window ? low + 1u - p.kv.window : 0u;
+    const uint32_t end = (n_pos + KVI_KV_PAGE - 1u) / KVI_KV_PAGE;
+    int32_t from[2], to[2]; /* positions that the lane's two columns see */
+#pragma unroll
+    for (uint32_t e = 0; e < 2; e++) {
+        uint32_t col = first_col + 2u * t + e;
+        const uint32_t pos = seq.pos + (col <= last_col ? col : last_col) / per_kv;
+        to[e] = (int32_t)(p.causal ? pos + 1u : n_pos);
+        from[e] = (int32_t)(p.kv.window && pos + 1u > p.kv.window ? pos + 1u - p.kv.window : 0u);
+    }
+
+    uint2 *q = (uint2 *)shared;
+    stage_queries<D>(p, q, seq, kv_head, first_col, n_cols);
+    kvi_sync_block();
+    float acc[D / 16][4], m[2] = {NEGATIVE_INFINITY, NEGATIVE_INFINITY}, l[2] = {0.0f, 0.0f};
+#pragma unroll
+    for (int i = 0; i < D / 16; i++) acc[i][0] = acc[i][1] = acc[i][2] = acc[i][3] = 0.0f;
+    const uint32_t record_bytes = kvi_kv_record_bytes(p.format, D);
+    for (uint32_t page = first_seen / KVI_KV_PAGE + blockIdx.x * DECODE_WARPS + warp; page < end; page += p.n_splits * DECODE_WARPS) {
+        const kvi_page_ref ref = pages[page];
+        if (ref.format != p.format || ref.unit == KVI_KV_NO_EXTENT) continue;
+        const uint8_t *side = (const uint8_t *)(p.kv.pool + (uint64_t)ref.unit * KVI_KV_UNIT + (uint64_t)(p.kv.layer * n_kv + kv_head) * record_bytes);
+        const uint32_t first_pos = page * KVI_KV_PAGE, n_tokens = n_pos - first_pos < KVI_KV_PAGE ? n_pos - first_pos : KVI_KV_PAGE;
+        const bool all = first_pos + KVI_KV_PAGE <= (p.causal ? low + 1u : n_pos) && (!p.kv.window || first_pos + p.kv.window > high);
+        float s[8][4], o[16], alpha[2];
+#pragma unroll
+        for (int j = 0; j < 8; j++) s[j][0] = s[j][1] = s[j][2] = s[j][3] = 0.0f;
+        Key::scores(side, q, n_tokens, g, t, s, o);
+        softmax(s, o, p.scale_log2, from, to, all, (int32_t)(first_pos + 16u * g), m, l, alpha);
+        Value::blend(side + Key::bytes, n_tokens, g, t, s, alpha, acc);
+    }
+
+    kvi_sync_block(); /* the queries have been read */
+    float *ml = (float *)shared, *sums = ml + 2 * DECODE_WARPS * DECODE_COLS;
+#pragma unroll
+    for (uint32_t e = 0; e < 2; e++) {
+        const float total = sum_over_rows(l[e]);
+        if (g == 0) {
+            ml[2u * (warp * DECODE_COLS + 2u * t + e)] = m[e];
+            ml[2u * (warp * DECODE_COLS + 2u * t + e) + 1u] = total;
+        }
+#pragma unroll
+        for (int i = 0; i < D / 16; i++) {
+            float *to_sum = sums + (warp * DECODE_COLS + 2u * t + e) * D + Value::channel(i, g);
+            to_sum[0] = acc[i][e];
+            to_sum[1] = acc[i][e + 2];
+        }
+    }
+    kvi_sync_block();
+    for (uint32_t i = threadIdx.x; i < DECODE_COLS * D; i += blockDim.x) {
+        const uint32_t col = i / D, d = i % D;
+        if (first_col + col >= n_cols) break;
+        float top = NEGATIVE_INFINITY, total = 0.0f, sum = 0.0f;
+#pragma unroll
+        for (uint32_t w = 0; w < DECODE_WARPS; w++) top = kvi_max(top, ml[2u * (w * DECODE_COLS + col)]);
+#pragma unroll
+        for (uint32_t w = 0; w < DECODE_WARPS; w++) {
+            const float *mine = ml + 2u * (w * DECODE_COLS + col);
+            const float factor = mine[0] == NEGATIVE_INFINITY ? 0.0f : kvi_exp2(mine[0] - top);
+            total += factor * mine[1];
+            sum += factor * sums[(w * DECODE_COLS + col) * D + d];
+        }
+        const uint64_t row = seq.first_row + (first_col + col) / per_kv, head = kv_head * per_kv + (first_col + col) % per_kv;
+        const uint64_t slot = (row * p.n_heads + head) * p.n_parts + p.first_part + blockIdx.x;
+        if (total != 0.0f) ((float *)p.acc)[slot * D + d] = sum;
+        if (d == 0) {
+            ((float *)p.ml)[2u * slot] = top;
+            ((float *)p.ml)[2u * slot + 1u] = total;
+        }
+    }
+}
+
+/* Bytes of shared memory per block. */
+#define DECODE_SHARED(D) (DECODE_WARPS * DECODE_COLS * ((D) + 2) * 4)
+
+#endif

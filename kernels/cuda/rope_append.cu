@@ -1,0 +1,92 @@
+/* rope_append.cu - QK norm, RoPE, rotation, append of K and V to their page.
+ * One warp per row and head of q | k | v. The head passes through shared memory once, for the pairs of RoPE (i, i + n_dims/2) whatever n_dims
+ * is; norm and Hadamard stay in registers and shuffles: element e of a head is register e / 32 of lane e % 32.
+ * Angles: position times turns in double, the whole turns removed in double, then f32: three double operations per pair, which even cards
+ * with 1/64 double rate do not notice, and 131,072 positions are as exact as one. */
+#include "attention_params.h"
+#include "ptx.cuh"
+#include "rotation.cuh"
+
+#define WARPS 4
+
+/* cos and sin of 2 pi x for |x| <= 1/2, error below 1e-7: Taylor on the nearest quarter turn. */
+KVI_DEV void cos_sin_turns(float x, float *c, float *s)
+{
+    const int32_t quarter = kvi_round_to_int(4.0f * x);
+    const float a = (x - 0.25f * (float)quarter) * 6.283185307179586f, a2 = a * a;
+    const float sine = a + a * a2 * (-1.6666667e-1f + a2 * (8.3333333e-3f + a2 * (-1.9841270e-4f + a2 * 2.7557319e-6f)));
+    const float cosine = 1.0f + a2 * (-0.5f + a2 * (4.1666667e-2f + a2 * (-1.3888889e-3f + a2 * (2.4801587e-5f - a2 * 2.7557319e-7f))));
+    const uint32_t q = (uint32_t)quarter & 3u;
+    const float first = q & 1u ? sine : cosine, second = q & 1u ? cosine : sine;
+    *c = q == 1u || q == 2u ? -first : first;
+    *s = q >= 2u ? -second : second;
+}
+
+/* Rounds ties to even in double without an intrinsic; |x| < 2^51. */
+KVI_DEV double whole(double x) { return (x + 6755399441055744.0) - 6755399441055744.0; }
+
+template <int D> KVI_DEV void rope_append(const kvi_cuda_rope_params &p)
+{
+    KVI_SHARED(float, shared);
+    const uint32_t lane = threadIdx.x % 32u, warp = threadIdx.x / 32u, row = blockIdx.x, head = blockIdx.y * WARPS + warp;
+    const kvi_cuda_step *step = (const kvi_cuda_step *)p.step.step;
+    const uint32_t n_kv = p.kv.n_kv_heads, n_all = p.n_heads + 2u * n_kv;
+    if (row >= step->n_rows || head >= n_all) return; /* whole warps, and there is no block barrier */
+    const bool is_q = head < p.n_heads, is_v = head >= p.n_heads + n_kv;
+    const uint32_t s = ((const uint32_t *)p.step.row_seq)[row];
+    const kvi_cuda_seq seq = ((const kvi_cuda_seq *)p.step.seqs)[s];
+    const uint32_t pos = seq.pos + row - seq.first_row;
+    uint16_t *io = (uint16_t *)p.qkv + (uint64_t)row * p.pitch + head * D;
+    float h[D / 32], *staged = shared + warp * D;
+#pragma unroll
+    for (int i = 0; i < D / 32; i++) {
+        const uint32_t raw = io[lane + 32u * i];
+        h[i] = p.bf16 ? kvi_bf16_lo(raw) : kvi_f16_lo(raw);
+    }
+    const float *gain = is_v ? nullptr : (const float *)(is_q ? p.q_gain : p.k_gain);
+    if (gain) {
+        float squares = 0.0f;
+#pragma unroll
+        for (int i = 0; i < D / 32; i++) squares += h[i] * h[i];
+#pragma unroll
+        for (uint32_t bit = 16; bit; bit /= 2) squares += kvi_shfl_xor(squares, bit);
+        const float inv = kvi_div_rn(1.0f, kvi_sqrt_rn(squares * (1.0f / D) + p.eps));
+#pragma unroll
+        for (int i = 0; i < D / 32; i++) h[i] = h[i] * inv * gain[lane + 32u * i];
+    }
+    if (p.turns && !is_v) {
+        const uint32_t half = p.n_dims / 2u;
+#pragma unroll
+        for (int i = 0; i < D / 32; i++) staged[lane + 32u * i] = h[i];
+        kvi_sync_warp();
+        for (uint32_t i = lane; i < half; i += 32u) {
+            const double angle = ((const double *)p.turns)[i] * pos;
+            float c, sine;
+            cos_sin_turns((float)(angle - whole(angle)), &c, &sine);
+            c *= p.magnitude, sine *= p.magnitude;
+            const float a = staged[i], b = staged[i + half];
+            staged[i] = a * c - b * sine;
+            staged[i + half] = b * c + a * sine;
+        }
+        kvi_sync_warp();
+#pragma unroll
+        for (int i = 0; i < D / 32; i++) h[i] = staged[lane + 32u * i];
+    }
+    if (p.kv.rotate) kvi_hadamard<D>(h, lane);
+    if (is_q) {
+#pragma unroll
+        for (int i = 0; i < D / 32; i++) io[lane + 32u * i] = kvi_narrow(h[i], p.bf16);
+        return;
+    }
+    const kvi_page_ref page =
+        ((const kvi_page_ref *)p.step.pages)[((uint64_t)s * p.step.n_groups + p.kv.group) * p.step.max_pages + (pos >> KVI_KV_PAGE_SHIFT)];
+    const uint32_t kv_head = (head - p.n_heads) % n_kv;
+    uint16_t *record = (uint16_t *)(p.kv.pool + (uint64_t)page.unit * KVI_KV_UNIT + (uint64_t)(p.kv.layer * n_kv + kv_head) * (4u * KVI_KV_PAGE * D));
+    record += ((is_v ? KVI_KV_PAGE : 0u) + (pos & (KVI_KV_PAGE - 1u))) * D;
+#pragma unroll
+    for (int i = 0; i < D / 32; i++) record[lane + 32u * i] = kvi_narrow(h[i], 0);
+}
+
+KVI_KERNEL(rope_append_d64, kvi_cuda_rope_params, 128, 8) { rope_append<64>(p); }
+KVI_KERNEL(rope_append_d128, kvi_cuda_rope_params, 128, 8) { rope_append<128>(p); }
+KVI_KERNEL(rope_append_d256, kvi_cuda_rope_params, 128, 8) { rope_append<256>(p); }
