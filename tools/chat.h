@@ -96,6 +96,8 @@ typedef struct chat {
 } chat;
 typedef enum chat_action { CHAT_NOTHING, CHAT_ANSWER, CHAT_QUIT } chat_action;
 extern const char *const chat_command_names[]; /* NULL at the end */
+/* A file name as it was typed: quotes around it are taken off, ~/ is the home folder. */
+void chat_path(const char *typed, char *out, size_t cap);
 /* Runs "/name argument". */
 chat_action chat_command(chat *c, const char *line);
 void chat_show_stats(chat *c);

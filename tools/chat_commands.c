@@ -97,31 +97,45 @@ static void set_option(chat *c, char *argument)
     fprintf(stderr, "%s\n", error.message);
 }
 
+void chat_path(const char *typed, char *out, size_t cap)
+{
+    size_t len = strlen(typed);
+    const char *home = getenv("HOME");
+    if (len >= 2 && (*typed == '"' || *typed == '\'') && typed[len - 1] == *typed) typed++, len -= 2;
+    bool is_home = len >= 2 && typed[0] == '~' && typed[1] == '/' && home && *home;
+    snprintf(out, cap, "%s%.*s", is_home ? home : "", (int)(len - is_home), typed + is_home);
+}
+
 static void export_to(chat *c, char *argument)
 {
-    char *path = strchr(argument, ' ');
-    bool json = strncmp(argument, "json", 4) == 0, markdown = strncmp(argument, "md", 2) == 0;
-    if (!path || (!json && !markdown)) {
+    char path[4096], *name = strchr(argument, ' ');
+    bool json = strncmp(argument, "json ", 5) == 0, markdown = strncmp(argument, "md ", 3) == 0;
+    if (!name || !name[1] || (!json && !markdown)) {
         fprintf(stderr, "/export needs md FILE or json FILE\n");
         return;
     }
+    chat_path(name + 1, path, sizeof path);
     chat_text text = {0};
     if (json) chat_to_json(&c->conversation, &text);
     else chat_to_markdown(&c->conversation, &text);
-    FILE *file = fopen(path + 1, "wb");
+    errno = 0;
+    FILE *file = fopen(path, "wb");
     bool good = file && fwrite(text.data, 1, text.len, file) == text.len;
     if (file && fclose(file) != 0) good = false;
-    fprintf(stderr, good ? "wrote %s\n" : "%s: cannot be written\n", path + 1);
+    if (good) fprintf(stderr, "wrote %s\n", path);
+    else fprintf(stderr, "%s: cannot be written: %s\n", path, strerror(errno));
     chat_free(&text);
 }
 
-static chat_action read_file(chat *c, const char *path)
+static chat_action read_file(chat *c, const char *name)
 {
+    char path[4096];
     size_t len = 0;
-    if (!*path) {
+    if (!*name) {
         fprintf(stderr, "/read needs a file name\n");
         return CHAT_NOTHING;
     }
+    chat_path(name, path, sizeof path);
     char *text = command_read_file(path, &len);
     if (!text) return CHAT_NOTHING;
     chat_add_message(&c->conversation, "user", text, len);

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <locale.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #ifdef KVRT_HAVE_LIBEDIT
 #include <histedit.h>
@@ -77,27 +78,51 @@ typedef struct matches {
     unsigned n;
 } matches;
 
-static void add_match(matches *m, const char *word)
+/* `full` is what the line would hold, `shown` what a list of several shows. */
+static void add_match(matches *m, const char *full, const char *shown)
 {
     size_t used = strlen(m->list), k = 0;
-    if (m->n++ == 0) snprintf(m->common, sizeof m->common, "%s", word);
-    while (m->common[k] && m->common[k] == word[k]) k++;
+    if (m->n++ == 0) snprintf(m->common, sizeof m->common, "%s", full);
+    while (m->common[k] && m->common[k] == full[k]) k++;
+    while (k && ((unsigned char)m->common[k] & 0xc0) == 0x80) k--; /* whole characters only */
     m->common[k] = 0;
-    snprintf(m->list + used, sizeof m->list - used, "%s  ", word);
+    snprintf(m->list + used, sizeof m->list - used, "%s  ", shown);
+}
+
+static bool is_folder(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
 static void match_files(matches *m, const char *prefix)
 {
-    char folder[512] = ".", full[512];
+    char typed[512] = ".", folder[1024], full[512], found[2048];
     const char *slash = strrchr(prefix, '/'), *base = slash ? slash + 1 : prefix;
-    if (slash) snprintf(folder, sizeof folder, "%.*s", (int)(slash - prefix + 1), prefix);
-    DIR *dir = opendir(folder);
-    for (struct dirent *e; dir && (e = readdir(dir)) != NULL;) {
-        if (strncmp(e->d_name, base, strlen(base)) != 0 || (e->d_name[0] == '.' && !*base)) continue;
-        int n = snprintf(full, sizeof full, "%.*s%s", (int)(base - prefix), prefix, e->d_name);
-        if (n > 0 && (size_t)n < sizeof full) add_match(m, full);
+    struct dirent **names = NULL;
+    if (slash) snprintf(typed, sizeof typed, "%.*s", (int)(slash - prefix + 1), prefix);
+    chat_path(typed, folder, sizeof folder);
+    int n = scandir(folder, &names, NULL, alphasort);
+    for (int i = 0; i < n; i++) {
+        const char *name = names[i]->d_name;
+        if (strncmp(name, base, strlen(base)) == 0 && (name[0] != '.' || *base)) {
+            snprintf(found, sizeof found, "%s/%s", folder, name);
+            int len = snprintf(full, sizeof full, "%.*s%s%s", (int)(base - prefix), prefix, name,
+                               is_folder(found) ? "/" : "");
+            if (len > 0 && (size_t)len < sizeof full) add_match(m, full, full + (base - prefix));
+        }
+        free(names[i]);
     }
-    if (dir) closedir(dir);
+    free(names);
+}
+
+/* Where the file name begins in a command that takes one; it goes on to the end of the line, spaces included. */
+static const char *file_argument(const char *line)
+{
+    static const char *const before[] = {"/read ", "/export md ", "/export json "};
+    for (size_t i = 0; i < sizeof before / sizeof before[0]; i++)
+        if (strncmp(line, before[i], strlen(before[i])) == 0) return line + strlen(before[i]);
+    return NULL;
 }
 
 /* Tab: command names at the start, file names behind /read and /export. */
@@ -111,12 +136,13 @@ static unsigned char complete(EditLine *edit, int key)
     if (len >= sizeof line || !len || info->buffer[0] != '/') return CC_ERROR;
     memcpy(line, info->buffer, len);
     line[len] = 0;
-    const char *word = strrchr(line, ' ');
-    if (word) match_files(&m, word + 1);
+    const char *word = file_argument(line);
+    if (word) match_files(&m, word);
     else
         for (size_t i = 0; chat_command_names[i]; i++)
-            if (strncmp(chat_command_names[i], line, len) == 0) add_match(&m, chat_command_names[i]);
-    size_t have = word ? strlen(word + 1) : len;
+            if (strncmp(chat_command_names[i], line, len) == 0)
+                add_match(&m, chat_command_names[i], chat_command_names[i]);
+    size_t have = word ? strlen(word) : len;
     if (!m.n) return CC_ERROR;
     if (strlen(m.common) > have) el_insertstr(edit, m.common + have);
     else if (m.n > 1) {

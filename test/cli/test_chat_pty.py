@@ -3,6 +3,7 @@
 Ctrl-D, unknown commands, resize, NO_COLOR, dumb terminals, a closed pipe; and what a turn computes. Ctrl-C in load and prefill needs a
 slower model: test_chat_slow.py."""
 import json
+import pathlib
 import subprocess
 import tempfile
 import time
@@ -123,6 +124,34 @@ def test_editing():
         chat.prompt()
     chat.send("/quit\r")
     assert chat.leave() == 0
+
+
+def test_completion_of_files():
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("two words.txt", "two wings.txt", "ein Bär.txt", "ein Bör.txt", "a folder/inner.txt"):
+            path = pathlib.Path(folder, name)
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(f"text of {name}")
+        chat = Chat(*FAST, "--no-stats", env={"HOME": folder})
+        for keys, name in ((f"/read {folder}/two wo\t", "two words.txt"), ("/read ~/tw\ti\t", "two wings.txt"),
+                           ("/read ~/a f\ti\t", "a folder/inner.txt"), (f"/read {folder}/ein\tö\t", "ein Bör.txt"),
+                           (f"/read '{folder}/two words.txt'", "two words.txt")):
+            chat.prompt()
+            for key in keys:  # as fast as a person at best
+                chat.send(key)
+                if key == "\t":
+                    time.sleep(0.05)
+            chat.send("\r")
+        chat.prompt()
+        chat.send("/export json ~/out put.json\r")
+        chat.expect("wrote")
+        chat.ask("/read ~/two\t\t")
+        chat.expect("two wings.txt  two words.txt")
+        chat.ask("/quit")
+        assert chat.leave() == 0
+        messages = json.loads(pathlib.Path(folder, "out put.json").read_text())
+        users = [m["content"] for m in messages if m["role"] == "user"]
+        assert users == [f"text of {name}" for name in ("two words.txt", "two wings.txt", "a folder/inner.txt", "ein Bör.txt", "two words.txt")], users
 
 
 def test_interrupts():
