@@ -25,5 +25,8 @@ static inline void kvi_amx_release(void) { __asm__ volatile("tilerelease" ::: "m
     __asm__ volatile("tilestored %%tmm" #t ", (%0,%1,1)" ::"r"((void *)(base)), "r"((size_t)(stride)) : "memory")
 /* c (16 x 16 f32) += a (16 x 32 bf16) . b (32 x 16 bf16, pairs of k interleaved) */
 #define KVI_AMX_DP_BF16(c, a, b) __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c ::: "memory")
+/* c (16 x 16 int32) += a (16 x 64 signed bytes) . b (64 x 16 bytes, unsigned or signed, four k interleaved) */
+#define KVI_AMX_DP_S8S8(c, a, b) __asm__ volatile("tdpbssd %%tmm" #b ", %%tmm" #a ", %%tmm" #c ::: "memory")
+#define KVI_AMX_DP_S8U8(c, a, b) __asm__ volatile("tdpbsud %%tmm" #b ", %%tmm" #a ", %%tmm" #c ::: "memory")
 
 #endif

@@ -165,20 +165,26 @@ static void value_page(const kvi_cpu_variant *v, bool packed, uint32_t d, uint32
     for (uint32_t i = 0; packed && i < n_queries * d; i++) s->acc[i] += out[i] * s->v_o[i % d];
 }
 
-/* One page for all queries of a block. first_query counts (row, head) pairs of the KV head; only the first n positions hold data. */
-static void attend_page(const attention_task *t, const kvi_seq *seq, uint32_t page, uint32_t n, uint32_t kv_head, uint32_t first_query,
-                        uint32_t n_queries, const stage *s)
+static const uint8_t *record_of(const attention_task *t, const kvi_page_ref *ref, uint32_t kv_head)
+{
+    return t->device->pool + (uint64_t)ref->unit * KVI_KV_UNIT + kvi_kv_record_off(ref->format, &t->group->shape, t->op->group_layer, kv_head);
+}
+
+/* One page for all queries of a block; next_page comes after it. first_query counts (row, head) pairs of the KV head; only the first n positions hold data. */
+static void attend_page(const attention_task *t, const kvi_seq *seq, uint32_t page, uint32_t next_page, uint32_t n, uint32_t kv_head,
+                        uint32_t first_query, uint32_t n_queries, const stage *s)
 {
     const kvi_cpu_variant *v = t->device->v;
     const kvi_page_ref *ref = &seq->pages[t->op->group][page];
+    const uint8_t *next = record_of(t, &seq->pages[t->op->group][next_page], kv_head);
     const kvi_kv_code k_code = KVI_KV_K_CODE(ref->format), v_code = KVI_KV_V_CODE(ref->format);
     const uint32_t d = t->group->shape.head_dim, first_pos = page * KVI_KV_PAGE, window = t->group->window;
-    const uint8_t *record = t->device->pool + (uint64_t)ref->unit * KVI_KV_UNIT +
-                            kvi_kv_record_off(ref->format, &t->group->shape, t->op->group_layer, kv_head);
+    const uint8_t *record = record_of(t, ref, kv_head);
     const bool k_packed = !kvi_kv_code_is_plain(k_code), v_packed = !kvi_kv_code_is_plain(v_code);
     const bool direct = n_queries <= DIRECT_QUERIES && d % (v->panel / 2u) == 0;
-    const kvi_cpu_packed *packed = kvi_cpu_packed_of(v);
-    if (kvi_cpu_packed_serves(k_code, d, n_queries)) packed->score(record, k_code, d, s->q, n_queries, s->scores);
+    const kvi_cpu_packed *k_kernel = kvi_cpu_packed_for(v, t->device->amx, k_code, d, n_queries);
+    const kvi_cpu_packed *v_kernel = kvi_cpu_packed_for(v, t->device->amx, v_code, d, n_queries);
+    if (k_kernel) k_kernel->score(record, k_code, d, s->q, n_queries, s->scores, next);
     else if (direct && !k_packed) v->score(record, (kvi_dtype)k_code, n, d, s->q, n_queries, s->scores, KVI_KV_PAGE);
     else {
         if (k_packed) stage_packed_k(v, record, k_code, d, s);
@@ -198,8 +204,9 @@ static void attend_page(const attention_task *t, const kvi_seq *seq, uint32_t pa
         for (uint32_t k = n; v_packed && k < KVI_KV_PAGE; k++) score[k] = 0; /* packed values are summed over the whole page */
     }
     record += kvi_kv_k_side(k_code, d).bytes;
-    if (kvi_cpu_packed_serves(v_code, d, n_queries)) {
-        packed->blend(record, v_code, d, s->scores, n_queries, s->acc);
+    next += kvi_kv_k_side(k_code, d).bytes;
+    if (v_kernel) {
+        v_kernel->blend(record, v_code, d, s->scores, n_queries, s->acc, next);
         return;
     }
     if (direct && !v_packed) {
@@ -262,10 +269,16 @@ static void attend(void *arg, uint32_t task, uint32_t thread)
         if (page < split * KVI_CPU_SPLIT_PAGES) page = split * KVI_CPU_SPLIT_PAGES;
         if (end > (split + 1) * KVI_CPU_SPLIT_PAGES) end = (split + 1) * KVI_CPU_SPLIT_PAGES;
     }
+#if defined(__x86_64__)
+    if (device->amx) kvi_cpu_packed_amx.begin(n_queries);
+#endif
     for (; page < end; page++) {
         const uint32_t n = n_pos - page * KVI_KV_PAGE < KVI_KV_PAGE ? n_pos - page * KVI_KV_PAGE : KVI_KV_PAGE;
-        attend_page(t, seq, page, n, kv_head, first_query, n_queries, &s);
+        attend_page(t, seq, page, page + 1 < end ? page + 1 : page, n, kv_head, first_query, n_queries, &s);
     }
+#if defined(__x86_64__)
+    if (device->amx) kvi_cpu_packed_amx.end();
+#endif
     for (uint32_t i = 0; i < n_queries; i++) {
         if (t->n_splits == 1) {
             finish(t, s.acc + (size_t)i * d, s.l[i], out_of(t, seq, kv_head, first_query + i));

@@ -1,5 +1,5 @@
 /* attention_packed.h - decode attention straight from packed records: no dequantized copy, the codes of a page go through registers once for
- * up to four queries. One table per instruction set, in f32 throughout.
+ * up to four queries (five on AMX). One table per instruction set, in f32 or as exact.
  *
  *   score[t] = O[t] * ( sum_d (q[d] A[d]) code[d][t]  +  sum_d q[d] Z[d] )
  *   out[d]   = O[d] * ( sum_t (p[t] A[t]) code[t][d]  +  sum_t p[t] Z[t] )                               (design: codec.h) */
@@ -7,34 +7,39 @@
 #define KVI_CPU_ATTENTION_PACKED_H
 #include "variants.h"
 
-#define KVI_CPU_PACKED_QUERIES 16u /* more queries than this pay for staging a page as numbers */
+#define KVI_CPU_PACKED_QUERIES 16u /* more queries than this pay for staging a page as numbers, unless there are tiles */
 #define KVI_CPU_PACKED_DIM 256u    /* head dimensions: multiples of 16 up to this */
 
 typedef struct kvi_cpu_packed {
-    /* scores (n_q, 128) = q (n_q, d) . K^T of one page; side: the K side of a record in `code`. */
-    void (*score)(const uint8_t *side, kvi_kv_code code, uint32_t d, const float *q, uint32_t n_q, float *scores);
+    /* scores (n_q, 128) = q (n_q, d) . K^T of one page; side: the K side of a record in `code`. `next` is fetched into the cache meanwhile: the
+     * same side of the next page, which no hardware prefetcher can guess; any address will do. */
+    void (*score)(const uint8_t *side, kvi_kv_code code, uint32_t d, const float *q, uint32_t n_q, float *scores, const uint8_t *next);
     /* acc (n_q, d) += p (n_q, 128) . V of one page; side: the V side. */
-    void (*blend)(const uint8_t *side, kvi_kv_code code, uint32_t d, const float *p, uint32_t n_q, float *acc);
+    void (*blend)(const uint8_t *side, kvi_kv_code code, uint32_t d, const float *p, uint32_t n_q, float *acc, const uint8_t *next);
+    /* Around any number of calls with that many queries on one thread; NULL: nothing to prepare. */
+    void (*begin)(uint32_t n_q);
+    void (*end)(void);
 } kvi_cpu_packed;
 
 extern const kvi_cpu_packed kvi_cpu_packed_portable;
 #if defined(__x86_64__)
-extern const kvi_cpu_packed kvi_cpu_packed_avx2, kvi_cpu_packed_avx512;
+extern const kvi_cpu_packed kvi_cpu_packed_avx2, kvi_cpu_packed_avx512, kvi_cpu_packed_amx;
 #endif
 
-/* The table that belongs to a variant. */
-static inline const kvi_cpu_packed *kvi_cpu_packed_of(const kvi_cpu_variant *v)
+/* The kernels for a side of that code; NULL: the page is staged as numbers instead, which pays with many queries. `amx`: tiles may be used. */
+static inline const kvi_cpu_packed *kvi_cpu_packed_for(const kvi_cpu_variant *v, bool amx, kvi_kv_code code, uint32_t d, uint32_t n_queries)
 {
+    if (kvi_kv_code_is_plain(code) || d % 16u != 0 || d > KVI_CPU_PACKED_DIM) return NULL;
+#if defined(__x86_64__)
+    if (amx && (code == KVI_KV_I8 || code == KVI_KV_Q4 || code == KVI_KV_Q2)) return &kvi_cpu_packed_amx;
+#endif
+    if (n_queries > KVI_CPU_PACKED_QUERIES) return NULL;
 #if defined(__x86_64__)
     if (v == &kvi_cpu_avx512) return &kvi_cpu_packed_avx512;
     if (v == &kvi_cpu_avx2) return &kvi_cpu_packed_avx2;
 #endif
-    (void)v;
+    (void)v, (void)amx;
     return &kvi_cpu_packed_portable;
-}
-static inline bool kvi_cpu_packed_serves(kvi_kv_code code, uint32_t d, uint32_t n_queries)
-{
-    return !kvi_kv_code_is_plain(code) && d % 16u == 0 && d <= KVI_CPU_PACKED_DIM && n_queries <= KVI_CPU_PACKED_QUERIES;
 }
 
 #endif

@@ -69,7 +69,7 @@ INLINE vu words3(const uint8_t *row, uint32_t i)
 /* out[i][j] = sum over rows of x[i][row] * (vector j of the row's codes), i < n_q, j < n_v <= 4; kind, n_v, n_q are constants. `counts`: per
  * vector and lane the bits to shift away. */
 INLINE void mac(const uint8_t *codes, kvi_kv_code kind, size_t row_bytes, uint32_t n_rows, uint32_t words, const vu *counts, uint32_t n_v,
-                const float *x, size_t ldx, uint32_t n_q, float *out, size_t ldo)
+                const float *x, size_t ldx, uint32_t n_q, float *out, size_t ldo, const uint8_t *next)
 {
     vf acc[QUERIES * 4];
     const vf bias = splat(128.0f);
@@ -77,7 +77,7 @@ INLINE void mac(const uint8_t *codes, kvi_kv_code kind, size_t row_bytes, uint32
     for (uint32_t r = 0; r < n_rows; r++) {
         const uint8_t *row = codes + r * row_bytes;
         vf value[4];
-        __builtin_prefetch(row + 2048);
+        __builtin_prefetch(next + r * row_bytes);
         vu word = {0};
         if (kind == KVI_KV_Q4 || kind == KVI_KV_Q2) word = repeat(row, words);
         for (uint32_t j = 0; j < n_v; j++) {
@@ -102,13 +102,14 @@ typedef struct product {
     uint32_t n_rows, n_cols, n_q;
     const float *x; /* (QUERIES, KVI_CPU_PACKED_DIM) */
     float *out;     /* (QUERIES, KVI_CPU_PACKED_DIM) in natural order */
+    const uint8_t *next; /* codes to fetch meanwhile */
 } product;
 
 INLINE void block(const product *p, kvi_kv_code kind, const uint8_t *codes, uint32_t words, const vu *counts, uint32_t n_v, float *out)
 {
     const size_t ld = KVI_CPU_PACKED_DIM;
 #define CASE(v, q) \
-    if (n_v == (v) && p->n_q == (q)) mac(codes, kind, p->row_bytes, p->n_rows, words, counts, v, p->x, ld, q, out, ld)
+    if (n_v == (v) && p->n_q == (q)) mac(codes, kind, p->row_bytes, p->n_rows, words, counts, v, p->x, ld, q, out, ld, p->next + (codes - p->codes))
     CASE(4, 4); CASE(4, 3); CASE(4, 2); CASE(4, 1);
     CASE(2, 4); CASE(2, 3); CASE(2, 2); CASE(2, 1);
     CASE(1, 4); CASE(1, 3); CASE(1, 2); CASE(1, 1);
@@ -224,7 +225,7 @@ static float taken(kvi_kv_code code)
     return code >= KVI_KV_Q4 ? (float)CENTRE * 0.5f * (float)((1u << kvi_kv_code_bits(code)) - 1u) : 0.0f;
 }
 
-static void score(const uint8_t *side, kvi_kv_code code, uint32_t d, const float *q, uint32_t n_q, float *scores)
+static void score(const uint8_t *side, kvi_kv_code code, uint32_t d, const float *q, uint32_t n_q, float *scores, const uint8_t *next)
 {
     const kvi_kv_side s = kvi_kv_k_side(code, d);
     float x[QUERIES * KVI_CPU_PACKED_DIM], out[QUERIES * KVI_CPU_PACKED_DIM], zero[QUERIES];
@@ -232,7 +233,7 @@ static void score(const uint8_t *side, kvi_kv_code code, uint32_t d, const float
         const uint32_t n = n_q - first < QUERIES ? n_q - first : QUERIES;
         const bool affine = code >= KVI_KV_Q4; /* I8: the kernel takes 128 from the codes, so Z is spent */
         fold(side, affine, s.a_off, affine, s.z_off, d, code == KVI_KV_F8 ? 256.0f : 1.0f, taken(code), q + (size_t)first * d, d, n, x, zero);
-        const product p = {side + s.codes_off, s.codes_bytes / d, d, KVI_KV_PAGE, n, x, out};
+        const product p = {side + s.codes_off, s.codes_bytes / d, d, KVI_KV_PAGE, n, x, out, next};
         run(&p, code);
         for (uint32_t t = 0; t < KVI_KV_PAGE; t += VW) {
             const vf o = load_half(side, s.o_off, t);
@@ -242,7 +243,7 @@ static void score(const uint8_t *side, kvi_kv_code code, uint32_t d, const float
     }
 }
 
-static void blend(const uint8_t *side, kvi_kv_code code, uint32_t d, const float *p, uint32_t n_q, float *acc)
+static void blend(const uint8_t *side, kvi_kv_code code, uint32_t d, const float *p, uint32_t n_q, float *acc, const uint8_t *next)
 {
     const kvi_kv_side s = kvi_kv_v_side(code, d);
     float x[QUERIES * KVI_CPU_PACKED_DIM], out[QUERIES * KVI_CPU_PACKED_DIM], zero[QUERIES];
@@ -250,7 +251,7 @@ static void blend(const uint8_t *side, kvi_kv_code code, uint32_t d, const float
         const uint32_t n = n_q - first < QUERIES ? n_q - first : QUERIES;
         fold(side, true, s.a_off, code != KVI_KV_F8, s.z_off, KVI_KV_PAGE, code == KVI_KV_F8 ? 256.0f : 1.0f,
              taken(code), p + (size_t)first * KVI_KV_PAGE, KVI_KV_PAGE, n, x, zero);
-        const product job = {side + s.codes_off, s.codes_bytes / KVI_KV_PAGE, KVI_KV_PAGE, d, n, x, out};
+        const product job = {side + s.codes_off, s.codes_bytes / KVI_KV_PAGE, KVI_KV_PAGE, d, n, x, out, next};
         run(&job, code);
         for (uint32_t c = 0; c < d; c += VW) {
             const vf o = code >= KVI_KV_Q4 ? load_half(side, s.o_off, c) : splat(1.0f);

@@ -92,7 +92,8 @@ static void fill_pages(bench *b, const packed_case *c, uint32_t n_pages)
 
 static void open_bench(bench *b, const packed_case *c, const char *isa, uint32_t n_pages)
 {
-    const kvi_device_options options = {.n_threads = 2, .isa = isa};
+    const bool amx = strcmp(isa, "amx") == 0;
+    const kvi_device_options options = {.n_threads = 2, .isa = amx ? "avx512" : isa, .amx = amx};
     const uint32_t n_heads = c->n_kv * c->per_kv;
     memset(b, 0, sizeof *b);
     b->group = (kvi_cache_group){.shape = {1, c->n_kv, c->d}, .window = c->window, .plain = KVI_KV_F16};
@@ -159,13 +160,27 @@ static void run_case(const packed_case *c, unsigned index, const char *isa)
     kvi_backend_cpu.close(b.device);
 }
 
+static bool has_amx(void)
+{
+    kvi_device *device;
+    const kvi_device_options options = {.isa = "auto", .amx = true};
+    assert_int_equal(kvi_backend_cpu.open(&options, &device, NULL), KVRT_OK);
+    const bool amx = device->amx;
+    kvi_backend_cpu.close(device);
+    return amx;
+}
+
 static void packed_pages_match_double(void **state)
 {
     (void)state;
-    static const char *const sets[] = {"portable", "avx2", "avx512"};
-    for (unsigned k = 0; k < 3; k++) {
+    static const char *const sets[] = {"portable", "avx2", "avx512", "amx"};
+    for (unsigned k = 0; k < 4; k++) {
         char text[256];
-        const kvi_device_options options = {.isa = sets[k]};
+        const kvi_device_options options = {.isa = k < 3 ? sets[k] : "avx512", .amx = k == 3};
+        if (k == 3 && !has_amx()) {
+            print_message("skipped: this CPU has no AMX\n");
+            continue;
+        }
         if (!kvi_backend_cpu.probe(&options, text, sizeof text)) {
             print_message("skipped: this CPU has no %s\n", sets[k]);
             continue;
@@ -181,6 +196,7 @@ static void every_tail_offset(void **state)
     for (uint32_t tail = 1; tail <= KVI_KV_PAGE; tail++) {
         packed_case c = {64, 1, 4, 0, 256 + tail, 1, {"f16", "k4v4", "f16"}};
         run_case(&c, 100 + tail, "auto");
+        if (has_amx()) run_case(&c, 100 + tail, "amx");
     }
 }
 
