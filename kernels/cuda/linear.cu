@@ -61,8 +61,9 @@ KVI_KERNEL(norm_rows, kvi_cuda_norm_params, 256, 4)
     squares = 0.0f;
     for (uint32_t i = 0; i < blockDim.x / 32u; i++) squares += part[i];
     const float inv = kvi_div_rn(1.0f, kvi_sqrt_rn(squares / (float)p.n_cols + p.eps));
-    for (uint32_t i = threadIdx.x * 4u; i < p.n_cols; i += blockDim.x * 4u) {
-        const float4 v = *(const float4 *)(x + i), g = *(const float4 *)(gain + i); /* gains are zero beyond n_cols too */
+    const uint32_t end = (p.n_cols + 7u) / 8u * 8u; /* products take eight columns at a time */
+    for (uint32_t i = threadIdx.x * 4u; i < end; i += blockDim.x * 4u) {
+        const float4 v = *(const float4 *)(x + i), g = *(const float4 *)(gain + i); /* zero beyond n_cols, both */
         const float a = v.x * inv * g.x, b = v.y * inv * g.y, c = v.z * inv * g.z, d = v.w * inv * g.w;
         const bool bf16 = p.y_type == KVI_CUDA_BF16;
         y[i / 2u] = bf16 ? kvi_pack_bf16(a, b) : kvi_pack_f16(saturated(a), saturated(b));

@@ -81,7 +81,7 @@ static kvrt_status gemv(kvi_device *d, const kvi_cuda_linear_params *p, kvi_dtyp
                            error);
 }
 
-/* ------------------------------------------------------------------------------------------------------- linear --- */
+/* --------------------------------------------------------------------------------------------------- parameters --- */
 /* Parameters but for the weights, which may need several launches. */
 static kvi_cuda_linear_params common(const kvi_device *d, const kvi_op *op)
 {
@@ -123,14 +123,56 @@ static uint32_t add_weights(kvi_cuda_linear_params *p, const kvi_op *op, uint32_
     return n;
 }
 
+/* --------------------------------------------------------------------------------------------------------- gemm --- */
+/* Turns parameters of a gemv into those of a product over rows that are normalized already. */
+static kvi_cuda_linear_params on_normed(const kvi_device *d, kvi_cuda_linear_params p)
+{
+    if (p.gain) {
+        p.x = d->normed.data;
+        p.x_pitch = d->normed.pitch;
+        p.x_type = (uint32_t)d->normed.dtype;
+    }
+    p.gain = 0;
+    p.gather = 0;
+    return p;
+}
+
+static kvrt_status norm_rows(kvi_device *d, const kvi_cuda_linear_params *p, uint32_t rows, kvrt_error *error)
+{
+    const kvi_cuda_norm_params norm = {.step = d->map, .x = p->x, .gain = p->gain, .y = d->normed.data, .n_cols = p->n_in,
+                                       .x_pitch = p->x_pitch, .y_pitch = d->normed.pitch, .y_type = (uint32_t)d->normed.dtype,
+                                       .logits = p->logits, .eps = p->eps};
+    return kvi_cuda_launch(d, KVI_CUDA_K_norm_rows, rows, 1, 1, 256, 8 * sizeof(float), &norm, error);
+}
+
+static kvrt_status gemm(kvi_device *d, const kvi_cuda_linear_params *p, uint32_t rows, const char **name, kvrt_error *error)
+{
+    const bool wide = rows > 64, bf16 = d->operand == KVI_BF16;
+    const kvi_cuda_kernel_id kernel = wide ? bf16 ? KVI_CUDA_K_gemm_bf16_m128 : KVI_CUDA_K_gemm_f16_m128
+                                           : bf16 ? KVI_CUDA_K_gemm_bf16_m32 : KVI_CUDA_K_gemm_f16_m32;
+    const uint32_t tile_m = wide ? 128 : 32, tile_n = wide ? 128 : 64, stages = wide ? 3 : 4;
+    *name = kvi_cuda_kernel_name(kernel);
+    /* Tiles of the same outputs follow each other, so that their weights come from L2. */
+    return kvi_cuda_launch(d, kernel, (rows + tile_m - 1) / tile_m, (p->end[2] + tile_n - 1) / tile_n, 1, wide ? 256 : 128,
+                           stages * (tile_m + tile_n) * 64, p, error);
+}
+
+/* ------------------------------------------------------------------------------------------------------- linear --- */
 static kvrt_status linear(kvi_device *d, const kvi_op *op, uint32_t rows, const char **name, kvrt_error *error)
 {
     kvi_cuda_linear_params p = common(d, op);
+    bool normed = false;
     p.y_first = op->kind == KVI_OP_HEAD ? op->first_out : 0;
     for (uint32_t first = 0; first < op->n_weights;) {
         const kvi_dtype dtype = op->weights[first]->dtype;
         first += add_weights(&p, op, first);
-        KVI_TRY(gemv(d, &p, dtype, rows, name, error));
+        if (rows <= KVI_CUDA_SMALL_ROWS || dtype != d->operand) KVI_TRY(gemv(d, &p, dtype, rows, name, error));
+        else {
+            if (p.gain && !normed) KVI_TRY(norm_rows(d, &p, rows, error));
+            normed = true;
+            const kvi_cuda_linear_params product = on_normed(d, p);
+            KVI_TRY(gemm(d, &product, rows, name, error));
+        }
         p.y_first += p.end[2];
     }
     return KVRT_OK;

@@ -1,0 +1,195 @@
+/* gemm.cu - matrix products of prefill on tensor cores: y (rows, n_out) = x W^T, both operands 16-bit, sums in f32.
+ *
+ * A block computes a tile of tile_m rows by tile_n outputs, 32 columns of K at a time. Both tiles pass through shared memory in several
+ * stages of cp.async, so that the loads of later stages overlap the products of this one; one barrier per stage.
+ *
+ *   stage in shared memory: tile_m rows of x, then tile_n rows of W, 32 halves (64 bytes, four chunks of 16) each;
+ *   chunk c of row r stands at place c ^ (r / 2 % 4): the eight rows that one ldmatrix reads then touch all 32 banks once.
+ *
+ * Rows of W come from up to three weights side by side (q | k | v). For gate and up the tile alternates eight rows of one and eight of the
+ * other, so that a thread holds both sums of a column and multiplies them in registers.
+ * K is summed in the same order whatever the tile, so that a row's bits do not depend on how many rows there are.
+ *
+ * Unproven: no card has timed this kernel. 48 KiB of shared memory and 128 registers allow two blocks per multiprocessor. */
+#include "linear_params.h"
+#include "ptx.cuh"
+
+#define STEP 32u /* columns of K per stage */
+
+template <bool bf16, int tile_m, int tile_n, int warps_m, int warps_n, int stages> struct gemm {
+    static constexpr uint32_t threads = 32 * warps_m * warps_n;
+    static constexpr uint32_t stage_bytes = (tile_m + tile_n) * STEP * 2;
+    static constexpr int m_tiles = tile_m / warps_m / 16, n_tiles = tile_n / warps_n / 8; /* of mma, per warp */
+    static constexpr int copies = (tile_m + tile_n) * 4 / (32 * warps_m * warps_n);       /* chunks per thread and stage */
+
+    /* Where a thread's chunks of each stage come from. */
+    struct source {
+        const unsigned char *row; /* nullptr: zeros */
+        uint32_t place;           /* bytes into the stage */
+        uint32_t chunk;
+    };
+
+    static KVI_DEV uint32_t place_of(uint32_t row, uint32_t chunk) { return row * STEP * 2u + ((chunk ^ (row / 2u % 4u)) * 16u); }
+
+    /* Row n of the tile of W: gate and up alternate by eights. */
+    static KVI_DEV uint32_t output_of(const kvi_cuda_linear_params &p, uint32_t first, uint32_t n)
+    {
+        if (p.action != KVI_CUDA_SILU_MUL) return first + n;
+        const uint32_t column = first / 2u + n / 16u * 8u + n % 8u;
+        if (column >= p.end[0]) return p.end[2];
+        return n / 8u % 2u ? p.end[0] + column : column;
+    }
+
+    static KVI_DEV const unsigned char *weight_row(const kvi_cuda_linear_params &p, uint32_t o)
+    {
+        if (o >= p.end[2]) return nullptr;
+        const uint32_t j = (o >= p.end[0]) + (o >= p.end[1]);
+        const uint32_t row = j == 0u ? o + p.first_out : j == 1u ? o - p.end[0] : o - p.end[1];
+        return (const unsigned char *)(j == 0u ? p.w[0] : j == 1u ? p.w[1] : p.w[2]) + (uint64_t)row * p.w_pitch * 2u;
+    }
+
+    static KVI_DEV void find_sources(const kvi_cuda_linear_params &p, uint32_t first_row, uint32_t n_rows, uint32_t first_out,
+                                     source (&from)[copies])
+    {
+#pragma unroll
+        for (int i = 0; i < copies; i++) {
+            const uint32_t at = threadIdx.x + i * threads, row = at / 4u;
+            from[i].chunk = at % 4u;
+            from[i].place = place_of(row, at % 4u);
+            if (row >= tile_m) from[i].row = weight_row(p, output_of(p, first_out, row - tile_m));
+            else from[i].row = first_row + row < n_rows ? (const unsigned char *)p.x + (uint64_t)(first_row + row) * p.x_pitch * 2u : nullptr;
+        }
+    }
+
+    static KVI_DEV void load(const kvi_cuda_linear_params &p, const source (&from)[copies], unsigned char *shared, uint32_t step)
+    {
+#pragma unroll
+        for (int i = 0; i < copies; i++) {
+            const uint32_t k = step * STEP + from[i].chunk * 8u;
+            const bool there = from[i].row && k < p.n_in; /* rows end in zeros up to a multiple of 8 */
+            kvi_cp_async16_zfill(shared + from[i].place, there ? from[i].row + k * 2u : (const unsigned char *)p.x, there ? 16u : 0u);
+        }
+    }
+
+    static KVI_DEV void multiply(const unsigned char *shared, uint32_t warp_m, uint32_t warp_n, uint32_t lane, float (&sum)[m_tiles][n_tiles][4])
+    {
+#pragma unroll
+        for (uint32_t half = 0; half < 2; half++) { /* 16 columns of K */
+            uint32_t a[m_tiles][4], b[n_tiles / 2][4];
+#pragma unroll
+            for (int i = 0; i < m_tiles; i++)
+                kvi_ldmatrix_x4(a[i], shared + place_of(warp_m * (m_tiles * 16u) + i * 16u + lane % 16u, half * 2u + lane / 16u));
+#pragma unroll
+            for (int j = 0; j < n_tiles / 2; j++)
+                kvi_ldmatrix_x4(b[j], shared + place_of(tile_m + warp_n * (n_tiles * 8u) + j * 16u + lane / 16u * 8u + lane % 8u,
+                                                        half * 2u + lane / 8u % 2u));
+#pragma unroll
+            for (int i = 0; i < m_tiles; i++)
+#pragma unroll
+                for (int j = 0; j < n_tiles; j++) {
+                    if (bf16) kvi_mma_bf16(sum[i][j], a[i], &b[j / 2][j % 2 * 2]);
+                    else kvi_mma_f16(sum[i][j], a[i], &b[j / 2][j % 2 * 2]);
+                }
+        }
+    }
+
+    static KVI_DEV float silu(float v) { return kvi_div_rn(v, 1.0f + kvi_exp2(v * -1.4426950408889634f)); }
+    static KVI_DEV float saturated(float v) { return kvi_max(-KVI_CUDA_F16_MAX, kvi_min(KVI_CUDA_F16_MAX, v)); }
+
+    static KVI_DEV float bias_of(const kvi_cuda_linear_params &p, uint32_t o)
+    {
+        const uint32_t j = (o >= p.end[0]) + (o >= p.end[1]);
+        const kvi_dptr bias = j == 0u ? p.bias[0] : j == 1u ? p.bias[1] : p.bias[2];
+        return bias ? ((const float *)bias)[j == 0u ? o : j == 1u ? o - p.end[0] : o - p.end[1]] : 0.0f;
+    }
+
+    /* Two neighbouring outputs of a row; the second may lie outside. */
+    static KVI_DEV void put(const kvi_cuda_linear_params &p, uint32_t row, uint32_t o, uint32_t n_out, float v, float w)
+    {
+        const uint64_t at = (uint64_t)row * p.y_pitch + p.y_first + o;
+        const bool both = o + 1u < n_out;
+        if (p.y_type == KVI_CUDA_F32) {
+            float *y = (float *)p.y + at;
+            const bool add = p.action == KVI_CUDA_ADD;
+            y[0] = add ? y[0] + v : v;
+            if (both) y[1] = add ? y[1] + w : w;
+            return;
+        }
+        const uint32_t pair = p.y_type == KVI_CUDA_BF16 ? kvi_pack_bf16(v, w) : kvi_pack_f16(saturated(v), saturated(w));
+        uint16_t *y = (uint16_t *)p.y + at;
+        if (both && at % 2u == 0u) *(uint32_t *)y = pair;
+        else {
+            y[0] = (uint16_t)pair;
+            if (both) y[1] = (uint16_t)(pair >> 16);
+        }
+    }
+
+    static KVI_DEV void finish(const kvi_cuda_linear_params &p, uint32_t first_row, uint32_t n_rows, uint32_t first_out, uint32_t lane,
+                               const float (&sum)[m_tiles][n_tiles][4])
+    {
+        const bool pair = p.action == KVI_CUDA_SILU_MUL;
+        const uint32_t n_out = pair ? p.end[0] : p.end[2];
+#pragma unroll
+        for (int i = 0; i < m_tiles; i++)
+#pragma unroll
+            for (int j = 0; j < n_tiles; j++)
+#pragma unroll
+                for (uint32_t half = 0; half < 2; half++) { /* rows g and g + 8 of the fragment */
+                    if (pair && j % 2) continue;
+                    const uint32_t row = first_row + i * 16u + half * 8u + lane / 4u;
+                    const uint32_t o = (pair ? first_out / 2u + j / 2 * 8u : first_out + j * 8u) + lane % 4u * 2u;
+                    float v = sum[i][j][2u * half], w = sum[i][j][2u * half + 1u];
+                    if (row >= n_rows || o >= n_out) continue;
+                    if (pair) {
+                        v = silu(v) * sum[i][(j + 1) % n_tiles][2u * half];
+                        w = silu(w) * sum[i][(j + 1) % n_tiles][2u * half + 1u];
+                    } else {
+                        v += bias_of(p, o);
+                        if (o + 1u < n_out) w += bias_of(p, o + 1u);
+                    }
+                    put(p, row, o, n_out, v, w);
+                }
+    }
+
+    static KVI_DEV void run(const kvi_cuda_linear_params &p)
+    {
+        KVI_SHARED(unsigned char, shared); /* (stages, stage_bytes) */
+        const kvi_cuda_step *step = (const kvi_cuda_step *)p.step.step;
+        const uint32_t n_rows = p.logits ? step->n_logit_rows : step->n_rows;
+        const uint32_t first_row = blockIdx.x * tile_m, first_out = blockIdx.y * tile_n;
+        const uint32_t lane = threadIdx.x % 32u, warp_m = threadIdx.x / 32u % warps_m, warp_n = threadIdx.x / 32u / warps_m;
+        if (first_row >= n_rows) return; /* the whole block */
+        source from[copies];
+        find_sources(p, first_row, n_rows, first_out, from);
+        float sum[m_tiles][n_tiles][4];
+#pragma unroll
+        for (int i = 0; i < m_tiles; i++)
+#pragma unroll
+            for (int j = 0; j < n_tiles; j++) sum[i][j][0] = sum[i][j][1] = sum[i][j][2] = sum[i][j][3] = 0.0f;
+
+        const uint32_t n_steps = (p.n_in + STEP - 1u) / STEP;
+#pragma unroll
+        for (uint32_t s = 0; s < stages - 1u; s++) {
+            if (s < n_steps) load(p, from, shared + s * stage_bytes, s);
+            kvi_cp_commit(); /* empty groups too: the wait counts groups */
+        }
+        for (uint32_t s = 0; s < n_steps; s++) {
+            kvi_cp_wait<stages - 2>();
+            kvi_sync_block(); /* stage s is there for all, and all are done with stage s - 1, which is filled next */
+            const uint32_t next = s + stages - 1u;
+            if (next < n_steps) load(p, from, shared + next % stages * stage_bytes, next);
+            kvi_cp_commit();
+            multiply(shared + s % stages * stage_bytes, warp_m, warp_n, lane, sum);
+        }
+        finish(p, first_row + warp_m * (m_tiles * 16u), n_rows, first_out + warp_n * (n_tiles * 8u), lane, sum);
+    }
+};
+
+typedef gemm<false, 128, 128, 2, 4, 3> f16_m128;
+typedef gemm<true, 128, 128, 2, 4, 3> bf16_m128;
+typedef gemm<false, 32, 64, 1, 4, 4> f16_m32;
+typedef gemm<true, 32, 64, 1, 4, 4> bf16_m32;
+KVI_KERNEL(gemm_f16_m128, kvi_cuda_linear_params, 256, 2) { f16_m128::run(p); }
+KVI_KERNEL(gemm_bf16_m128, kvi_cuda_linear_params, 256, 2) { bf16_m128::run(p); }
+KVI_KERNEL(gemm_f16_m32, kvi_cuda_linear_params, 128, 4) { f16_m32::run(p); }
+KVI_KERNEL(gemm_bf16_m32, kvi_cuda_linear_params, 128, 4) { bf16_m32::run(p); }
