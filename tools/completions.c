@@ -4,6 +4,12 @@
 
 #include <string.h>
 
+/* What a flag is printed for. */
+typedef struct completion_target {
+    FILE *to;
+    const char *command;
+} completion_target;
+
 /* The words a value may be, from a range such as "auto|cpu|cuda"; numbers and open ranges are left out. Returns
  * how many. */
 static unsigned print_words(FILE *to, const char *range, const char *separator)
@@ -25,7 +31,7 @@ static bool has_words(const kvrt_option_info *info)
 static bool is_letter(const argparse_option *flag) { return flag->name[1] == 0; }
 static bool wants_file(const argparse_option *flag)
 {
-    return flag->value_name && strcmp(flag->value_name, "FILE") == 0;
+    return flag->value_name && strncmp(flag->value_name, "FILE", 4) == 0;
 }
 
 /* ------------------------------------------------------------------------------------------------------- bash --- */
@@ -36,6 +42,19 @@ static void bash_flag(const argparse_option *flag, const kvrt_option_info *info,
     if (flag->letter) fprintf(to, " -%c", flag->letter);
     if (!is_letter(flag)) fprintf(to, " --%s", flag->name);
     if (flag->negatable) fprintf(to, " --no-%s", flag->name);
+}
+
+/* A case arm for every flag whose value is a file: "run:-f". `run` stands for a bare model folder as well. */
+static void bash_files(const argparse_option *flag, const kvrt_option_info *info, void *user)
+{
+    const completion_target *target = user;
+    const char *name = strcmp(target->command, "run") == 0 ? "*" : target->command;
+    (void)info;
+    if (!wants_file(flag)) return;
+    fprintf(target->to, "        ");
+    if (flag->letter) fprintf(target->to, "%s:-%c%s", name, flag->letter, is_letter(flag) ? "" : "|");
+    if (!is_letter(flag)) fprintf(target->to, "%s:--%s", name, flag->name);
+    fprintf(target->to, ") local IFS=$'\\n'; COMPREPLY=($(compgen -f -- \"$word\")); return ;;\n");
 }
 
 static void bash_words(const argparse_option *flag, const kvrt_option_info *info, void *user)
@@ -53,9 +72,11 @@ static void print_bash(FILE *to)
                 "_kvrt() {\n    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} words=\"\"\n"
                 "    if [ \"$COMP_CWORD\" = 1 ]; then\n        COMPREPLY=($(compgen -d -W \"");
     for (size_t i = 0; i < command_count; i++) fprintf(to, "%s ", command_list[i].about->name);
-    fprintf(to, "--help --version --man --completions\" -- \"$word\"))\n        return\n    fi\n    case $before in\n"
-                "        --completions) words=\"bash zsh fish\" ;;\n        -f|--file|--config) COMPREPLY=($(compgen "
-                "-f -- \"$word\")); return ;;\n");
+    fprintf(to, "--help --version --man --completions\" -- \"$word\"))\n        return\n    fi\n    case "
+                "${COMP_WORDS[1]}:$before in\n");
+    for (size_t i = 0; i < command_count; i++)
+        command_flags(command_list[i].about, bash_files, &(completion_target){to, command_list[i].about->name});
+    fprintf(to, "    esac\n    case $before in\n        --completions) words=\"bash zsh fish\" ;;\n");
     command_flags(&run_command, bash_words, to); /* the library's options are the same for every command */
     fprintf(to, "    esac\n    if [ -z \"$words\" ] && [[ $word == -* ]]; then\n        case ${COMP_WORDS[1]} in\n");
     for (size_t i = 0; i < command_count; i++) {
@@ -65,7 +86,8 @@ static void print_bash(FILE *to)
     }
     fprintf(to,
             "        esac\n    fi\n    if [ -n \"$words\" ]; then COMPREPLY=($(compgen -W \"$words\" -- \"$word\"))\n"
-            "    else COMPREPLY=($(compgen -d -- \"$word\")); fi\n}\ncomplete -o filenames -F _kvrt kvrt\n");
+            "    else local IFS=$'\\n'; COMPREPLY=($(compgen -d -- \"$word\")); fi\n}\ncomplete -o filenames -F _kvrt "
+            "kvrt\n");
 }
 
 /* -------------------------------------------------------------------------------------------------------- zsh --- */
@@ -122,11 +144,6 @@ static void print_zsh(FILE *to)
 }
 
 /* ------------------------------------------------------------------------------------------------------- fish --- */
-typedef struct fish_target {
-    FILE *to;
-    const char *command;
-} fish_target;
-
 static void fish_text(FILE *to, const char *text)
 {
     for (; *text; text++) fprintf(to, *text == '\'' || *text == '\\' ? "\\%c" : "%c", *text);
@@ -134,7 +151,7 @@ static void fish_text(FILE *to, const char *text)
 
 static void fish_flag(const argparse_option *flag, const kvrt_option_info *info, void *user)
 {
-    const fish_target *target = user;
+    const completion_target *target = user;
     FILE *to = target->to;
     fprintf(to, "complete -c kvrt -n '__fish_seen_subcommand_from %s'", target->command);
     if (flag->letter) fprintf(to, " -s %c", flag->letter);
@@ -158,7 +175,7 @@ static void print_fish(FILE *to)
         fprintf(to, "complete -c kvrt -n __fish_use_subcommand -a %s -d '", c->name);
         fish_text(to, c->summary);
         fprintf(to, "'\n");
-        command_flags(c, fish_flag, &(fish_target){to, c->name});
+        command_flags(c, fish_flag, &(completion_target){to, c->name});
     }
 }
 

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """tokenize, inspect, devices, plan, bench, completions and the manual page, each as a script sees them."""
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 from xml.etree import ElementTree
 
-from harness import Folder, MODEL, ROOT, kvrt, main, test
+from harness import ENVIRONMENT, Folder, MODEL, ROOT, kvrt, main, test
 
 
 def encode(data, *args):
@@ -163,12 +165,7 @@ ask() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _kvrt; printf '%s\\n' "${COMP
 ask kvrt to; ask kvrt run --te; ask kvrt run m --backend ''; ask kvrt bench --rep
 """
     shown = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd="/")
-    assert shown.stdout.split() == ["tokenize", "--temp", "auto", "cpu", "cuda", "--reps", "--repeat-penalty", "--repeat-last"], shown
-    for shell in ("zsh", "fish"):
-        text = kvrt("--completions", shell).expect(0).out
-        assert b"temp" in text and b"tokenize" in text
-        if shutil.which(shell):
-            subprocess.run([shell, "-n"], input=text, check=True)
+    assert not shown.stderr and shown.stdout.split() == ["tokenize", "--temp", "auto", "cpu", "cuda", "--reps", "--repeat-penalty", "--repeat-last"], shown
     kvrt("--completions", "tcsh").expect(2, "tcsh")
     kvrt("--completions").expect(2, "nothing")
     page = kvrt("--man").expect(0).out.decode()
@@ -177,6 +174,65 @@ ask kvrt to; ask kvrt run --te; ask kvrt run m --backend ''; ask kvrt bench --re
     if shutil.which("groff"):
         lint = subprocess.run(["groff", "-man", "-Tutf8", "-ww", "-z"], input=page.encode(), stderr=subprocess.PIPE)
         assert lint.returncode == 0 and not lint.stderr, lint.stderr.decode()
+
+
+@test
+def bash_completes_files_where_a_file_is_wanted():
+    bash = kvrt("--completions", "bash").expect(0).out.decode()
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "two words.txt").touch()
+        Path(folder, "two folder").mkdir()
+        for words, found in ((["run", "m", "-f"], ["two folder", "two words.txt"]), (["./m", "--messages"], ["two folder", "two words.txt"]),
+                             (["plan", "--plot"], ["two folder", "two words.txt"]), (["eval", "m", "--text"], ["two folder", "two words.txt"]),
+                             (["run"], ["two folder"]), (["plan", "--card"], ["two folder"])):
+            script = bash + f"""
+COMP_WORDS=(kvrt {' '.join(words)} tw); COMP_CWORD={len(words) + 1}; _kvrt; printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+            shown = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=folder)
+            assert not shown.stderr and sorted(shown.stdout.splitlines()) == found, (words, shown)
+
+
+def flags_of_help(command):
+    """--name and -n of a command as its help lists them."""
+    out = kvrt(command, "--help").expect(0).out.decode()
+    return {word.rstrip(",") for line in out.splitlines() if line.startswith("  ") for word in line.split()[:2] if re.fullmatch(r"--?[\w-]+,?", word)}
+
+
+@test
+def zsh_and_fish_completions_are_sound():
+    """Their own parsers where the shells are there; and what any machine can tell: quotes, blocks, every flag of every command."""
+    scripts = {shell: kvrt("--completions", shell).expect(0).out.decode() for shell in ("zsh", "fish")}
+    for shell, text in scripts.items():
+        if shutil.which(shell):
+            subprocess.run([shell, "-n"], input=text.encode(), check=True)
+        # Both shells quote '...' as sh does, but fish writes \\' inside; comments hold no quotes.
+        lines = text.splitlines() if shell == "zsh" else [line.replace("\\'", "") for line in text.splitlines()]
+        for line in lines:
+            shlex.split(line.rstrip("\\"))  # raises on an open quote
+    zsh, fish = scripts["zsh"].splitlines(), scripts["fish"].splitlines()
+    assert zsh[0] == "#compdef kvrt" and zsh[-1] == '_kvrt "$@"', zsh[:2]
+    for opened, closed in ((" case ", " esac"), ("    if ", "    fi"), (" in\n", "    esac\n"), ("{\n", "}\n")):
+        assert scripts["zsh"].count(opened) == scripts["zsh"].count(closed), (opened, closed)
+    arms = scripts["zsh"].split("    case $words[2] in\n")[1].split(" ;;\n")
+    for command in ("chat", "run", "plan", "inspect", "tokenize", "bench", "eval", "devices"):
+        arm = next(a for a in arms if a.lstrip().startswith(f"{command}) "))
+        specs = shlex.split(arm.replace("\\\n", " "))
+        assert specs[1:6] == ["shift", "words;", "((", "CURRENT--", "));"] and specs[-1] == "*:model folder:_files -/", arm
+        spelled = {re.match(r"\*(--?[\w-]+)\[", s).group(1) for s in specs[8:-1]}
+        flags = flags_of_help(command)
+        assert len(flags) > 20 and flags <= spelled, (command, flags - spelled)
+        mine = [shlex.split(line.replace("\\'", "")) for line in fish if f"'__fish_seen_subcommand_from {command}'" in line]
+        said = {("--" if kind == "-l" else "-") + name for words in mine for kind, name in zip(words, words[1:]) if kind in ("-l", "-s")}
+        assert all(words[:4] == ["complete", "-c", "kvrt", "-n"] and words[-2] == "-d" for words in mine), command
+        assert flags <= said, (command, flags - said)
+    if shutil.which("fish"):
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "kvrt.fish").write_text(scripts["fish"])
+            ask = f"source {folder}/kvrt.fish; complete -C 'kvrt run --temp'; complete -C 'kvrt tok'; complete -C 'kvrt run m --backend '"
+            shown = subprocess.run(["fish", "--no-config", "-c", ask], capture_output=True, text=True, cwd="/",
+                                   env={**ENVIRONMENT, "HOME": folder, "TERM": "dumb"}).stdout
+            words = {line.split("\t")[0] for line in shown.splitlines()}
+            assert {"--temp", "tokenize", "auto", "cpu", "cuda"} <= words, shown
 
 
 @test
