@@ -7,6 +7,8 @@ OPTION("model.weights", "weights", CHOICE, "bf16", 0, 0, "bf16|f16|f32", "data t
 OPTION("model.io", "io", CHOICE, "map", 0, 0, "map|copy", "map weights from disk, or read them into memory")
 OPTION("device.backend", "backend", CHOICE, "auto", 0, 0, "auto|cpu|cuda", "device to run on; auto: CUDA if usable, else CPU")
 OPTION("device.index", "device", I64, "0", 0, 63, "0..63", "index of the CUDA device")
+OPTION("device.cuda_context", NULL, I64, "0", 0, 9.2e18, "0..", "address of the host's CUcontext to work in; 0: the device's primary context")
+OPTION("device.cuda_stream", NULL, I64, "0", 0, 9.2e18, "0..", "address of the host's CUstream to work on; 0: a stream of kvrt's own")
 OPTION("cpu.threads", "threads", I64, "auto", 1, 1024, "auto|1..1024", "CPU worker threads; auto: all cores")
 OPTION("cpu.amx", "amx", BOOL, "false", 0, 0, "", "use AMX tiles (asks the kernel for a process-wide permission)")
 OPTION("cpu.isa", "isa", CHOICE, "auto", 0, 0, "auto|portable|avx2|avx512", "CPU instruction set; auto: the best present")

@@ -10,7 +10,9 @@ kvi_device_options kvi_device_options_from(const kvrt_options *options)
     const char *driver = kvi_options_string(options, "debug.cuda_driver");
     return (kvi_device_options){.n_threads = threads > 0 ? (uint32_t)threads : kvi_os_cpu_count(), .amx = kvi_options_bool(options, "cpu.amx"),
                                 .isa = kvi_options_string(options, "cpu.isa"), .cuda_driver = driver[0] ? driver : NULL,
-                                .device_index = (int32_t)kvi_options_i64(options, "device.index")};
+                                .device_index = (int32_t)kvi_options_i64(options, "device.index"),
+                                .cuda_context = (void *)(uintptr_t)kvi_options_i64(options, "device.cuda_context"),
+                                .cuda_stream = (void *)(uintptr_t)kvi_options_i64(options, "device.cuda_stream")};
 }
 
 kvrt_status kvi_format_option(const kvrt_options *options, kvi_cache_format *out, kvrt_error *error)

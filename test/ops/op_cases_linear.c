@@ -75,7 +75,7 @@ static double dot(const op_matrix *w, uint32_t o, const double *x, const op_matr
 
 static double linear_limit(const op_target *target, kvi_dtype dtype)
 {
-    return dtype == KVI_BF16 ? target->linear : fmin(target->linear, OPS_LINEAR_F32);
+    return dtype == KVI_BF16 ? target->linear : target->linear_f16 > 0 ? target->linear_f16 : OPS_LINEAR_F32;
 }
 
 static void name_case(const char *op, const linear_case *c, char text[160])

@@ -12,7 +12,8 @@ typedef struct op_target {
     const char *name; /* "cpu avx512, 2 threads" */
     const kvi_backend *backend;
     kvi_device_options options;
-    double linear, attention, rotary, copy; /* limits, tolerance.h */
+    double linear, attention, rotary, copy; /* limits, tolerance.h; linear: of BF16 weights */
+    double linear_f16;                      /* of F16 and F32 weights; 0: OPS_LINEAR_F32 */
     bool partial;                           /* UNSUPPORTED at load skips a case instead of failing it */
 } op_target;
 

@@ -1,0 +1,72 @@
+/* test_ops_cuda.c - the operation cases on the CUDA backend: on the emulated device, which runs the same kernel source on the CPU, and on
+ * a card when there is one. What the backend refuses by name at load (head sizes, f32 pages) is skipped. */
+#include "op_cases.h"
+#include "tolerance.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+static op_target targets[2];
+static uint32_t n_targets;
+static char emulated[1024];
+
+static void add(const char *name, const char *driver)
+{
+    char text[256];
+    op_target t = {.name = name,
+                   .backend = &kvi_backend_cuda,
+                   .options = {.cuda_driver = driver},
+                   .linear = OPS_LINEAR_BF16,
+                   .linear_f16 = OPS_LINEAR_F16,
+                   .attention = OPS_ATTENTION_F16,
+                   .rotary = OPS_ROTARY_F16,
+                   .copy = OPS_COPY_F16,
+                   .partial = true};
+    if (kvi_backend_cuda.probe(&t.options, text, sizeof text)) targets[n_targets++] = t;
+    else printf("skipped: %s: %s\n", name, text);
+}
+
+#define ON_ALL(op)                                                                                                     \
+    static void test_##op(void **state)                                                                                \
+    {                                                                                                                  \
+        (void)state;                                                                                                   \
+        for (uint32_t i = 0; i < n_targets; i++) op_seed = 7, op_case_##op(&targets[i]);                               \
+    }
+ON_ALL(embed)
+ON_ALL(norm_linear)
+ON_ALL(linear_add)
+ON_ALL(norm_gate_up)
+ON_ALL(head)
+ON_ALL(rope_append)
+ON_ALL(attention)
+ON_ALL(long_context)
+ON_ALL(batch)
+
+/* Programs run whole, which for few rows is a graph, and operation by operation. */
+static void test_same_bits(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < n_targets; i++)
+        op_case_same_bits(&targets[i], &targets[i]), op_case_attention_bits(&targets[i], &targets[i]);
+}
+
+int main(void)
+{
+    const char *build = getenv("KVRT_BUILD_DIR");
+    snprintf(emulated, sizeof emulated, "%s/libkvrt-emu-cuda.so", build ? build : "build");
+    add("emulated cuda", emulated);
+    add("cuda", NULL);
+    if (!n_targets) return 77;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_embed),        cmocka_unit_test(test_norm_linear),  cmocka_unit_test(test_linear_add),
+        cmocka_unit_test(test_norm_gate_up), cmocka_unit_test(test_head),         cmocka_unit_test(test_rope_append),
+        cmocka_unit_test(test_attention),    cmocka_unit_test(test_long_context), cmocka_unit_test(test_batch),
+        cmocka_unit_test(test_same_bits),
+    };
+    return cmocka_run_group_tests_name("operations, cuda", tests, NULL, NULL);
+}
