@@ -1,6 +1,8 @@
 /* encode.c - see encode.h. A tile is held with its code rows as matrix rows: K transposed (channels x tokens), V as it is (tokens x
- * channels); from then on both are the same code. */
+ * channels); from then on both are the same code. Sums run serially, along a column or a row: kernels/cuda/encode.cu gives every column and row a
+ * thread and so has the same order and the same bytes. */
 #include "encode.h"
+#include "elementary.h"
 
 #include <math.h>
 #include <string.h>
@@ -45,9 +47,9 @@ static float clamp(float x, float low, float high) { return x < low ? low : x > 
 
 static void divide(const float *tile, uint32_t n_rows, uint32_t n_cols, const float *log_c, const float *log_r, float *x, float *inv_c)
 {
-    for (uint32_t j = 0; j < n_cols; j++) inv_c[j] = expf(-log_c[j]);
+    for (uint32_t j = 0; j < n_cols; j++) inv_c[j] = kvi_kv_exp(-log_c[j]);
     for (uint32_t i = 0; i < n_rows; i++) {
-        float inv_r = expf(-log_r[i]);
+        float inv_r = kvi_kv_exp(-log_r[i]);
         for (uint32_t j = 0; j < n_cols; j++) x[i * n_cols + j] = tile[i * n_cols + j] * inv_c[j] * inv_r;
     }
 }
@@ -65,10 +67,10 @@ void kvi_kv_varnorm_paper(const float *tile, uint32_t n_rows, uint32_t n_cols, f
     if (imbalance) imbalance[0] = least;
     if (best) *best = 0;
     for (int k = 1; k <= PAPER_ITERATIONS; k++) {
-        for (uint32_t j = 0; j < n_cols; j++) log_c[j] = clamp(log_c[j] + logf(clamp(col[j], 1e-3f, 1e3f)), -0.3f, 10.0f);
+        for (uint32_t j = 0; j < n_cols; j++) log_c[j] = clamp(log_c[j] + kvi_kv_log(clamp(col[j], 1e-3f, 1e3f)), -0.3f, 10.0f);
         divide(tile, n_rows, n_cols, log_c, log_r, x, mean);
         deviations(x, n_rows, n_cols, col, row, mean);
-        for (uint32_t i = 0; i < n_rows; i++) log_r[i] = clamp(log_r[i] + logf(clamp(row[i], 1e-3f, 1e3f)), -0.3f, 10.0f);
+        for (uint32_t i = 0; i < n_rows; i++) log_r[i] = clamp(log_r[i] + kvi_kv_log(clamp(row[i], 1e-3f, 1e3f)), -0.3f, 10.0f);
         divide(tile, n_rows, n_cols, log_c, log_r, x, mean);
         deviations(x, n_rows, n_cols, col, row, mean);
         double now = spread(col, n_cols) + spread(row, n_rows);
@@ -79,8 +81,8 @@ void kvi_kv_varnorm_paper(const float *tile, uint32_t n_rows, uint32_t n_cols, f
         memcpy(c, log_c, n_cols * sizeof *c);
         memcpy(r, log_r, n_rows * sizeof *r);
     }
-    for (uint32_t j = 0; j < n_cols; j++) c[j] = expf(c[j]);
-    for (uint32_t i = 0; i < n_rows; i++) r[i] = expf(r[i]);
+    for (uint32_t j = 0; j < n_cols; j++) c[j] = kvi_kv_exp(c[j]);
+    for (uint32_t i = 0; i < n_rows; i++) r[i] = kvi_kv_exp(r[i]);
 }
 
 /* Column factors with the tile's own scale taken out and no floor: each pass divides the rows by their deviation and takes the columns'
@@ -106,9 +108,9 @@ static void varnorm_kvrt(const float *tile, uint32_t n_rows, uint32_t n_cols, fl
         least = least / (float)n_cols * 1e-2f;
         for (uint32_t j = 0; j < n_cols; j++) {
             col[j] = col[j] > least ? col[j] : least;
-            log_sum += logf(col[j]);
+            log_sum += kvi_kv_log(col[j]);
         }
-        float scale = expf(-log_sum / (float)n_cols);
+        float scale = kvi_kv_exp(-log_sum / (float)n_cols);
         for (uint32_t j = 0; j < n_cols; j++) {
             c[j] *= col[j] * scale;
             float inv = 1.0f / (col[j] * scale);

@@ -1,0 +1,417 @@
+/* encode.cu - pages from any format to any other: the same bytes as runtime/kv/encode.c, record for record.
+ * Why it can be: every sum of the CPU encoder runs along one column or one row of the tile, so a thread per column and row has the CPU's order;
+ * elements are independent; logarithm and exponential are elementary.h; no operation contracts (-fmad=false). Speed comes from the number of
+ * records (all layers and heads of a page are one launch), and needs no more: a page is encoded once in 128 tokens.
+ * The tile lies in scratch memory twice, by rows (x) and by columns (xt), so that both kinds of threads read neighbours; 512 threads do columns in
+ * the lower half and rows in the upper half. Only a page that shrinks in place is one block's work, record after record. */
+#include "encode_params.h"
+#include "ptx.cuh"
+#include "../../runtime/kv/codec.h"
+#include "../../runtime/kv/elementary.h"
+
+#define THREADS KVI_CONVERT_THREADS
+#define MOST 256u /* rows or columns of a tile */
+enum { VARNORM_OFF, VARNORM_PAPER, VARNORM_KVRT }; /* kvi_varnorm */
+enum { RANGE_MINMAX, RANGE_SEARCH };              /* kvi_range */
+
+/* A tile of n_rows rows of codes: K transposed (channels x tokens), V as it is. */
+struct tile {
+    float *x, *xt;        /* (n_rows, n_cols), (n_cols, n_rows) */
+    uint32_t n_rows, n_cols;
+    const uint8_t *side;  /* where its values come from */
+    kvi_kv_code from;
+    bool is_v;
+    uint32_t d;
+};
+/* Shared memory, MOST floats each. */
+struct vectors {
+    float *col, *row, *mean, *log_c, *log_r, *best_c, *best_r, *c, *r, *words, *errors; /* words: single values; errors (8, MOST) */
+};
+
+KVI_DEV float tame(float x) { return x != x ? 0.0f : x < -60000.0f ? -60000.0f : x > 60000.0f ? 60000.0f : x; }
+KVI_DEV float clamp(float x, float low, float high) { return x < low ? low : x > high ? high : x; }
+KVI_DEV uint16_t side_f16(float x) { return kvi_f32_to_f16(clamp(x, -65504.0f, 65504.0f)); }
+/* The CPU's round-then-clamp: the bounds are whole, so the order does not matter, and within them adding 1.5 * 2^23 rounds ties to even. */
+KVI_DEV float to_code(float x, float top)
+{
+    const float y = clamp(x, 0.0f, top);
+    return (y + 12582912.0f) - 12582912.0f;
+}
+
+/* Value (row i, column j) as it was before anything was done to it. */
+KVI_DEV float original(const tile &t, uint32_t i, uint32_t j)
+{
+    return tame(t.is_v ? kvi_kv_decode_v(t.side, t.from, t.d, i, j) : kvi_kv_decode_k(t.side, t.from, t.d, j, i));
+}
+
+/* ------------------------------------------------------------------------------------------------- normalization --- */
+/* x = original * inv_c * inv_r, both copies; NULL: without factors. */
+KVI_DEV void fill_tile(const tile &t, const float *inv_c, const float *inv_r)
+{
+    for (uint32_t k = threadIdx.x; k < t.n_rows * t.n_cols; k += THREADS) {
+        const uint32_t i = k / t.n_cols, j = k % t.n_cols;
+        float v = original(t, i, j);
+        if (inv_c) v = v * inv_c[j] * inv_r[i];
+        t.x[k] = v;
+        t.xt[j * t.n_rows + i] = v;
+    }
+    kvi_sync_block();
+}
+
+/* Sample standard deviations of columns (v.col) and rows (v.row). */
+KVI_DEV void deviations(const tile &t, const vectors &v)
+{
+    const bool rows = threadIdx.x >= MOST;
+    const uint32_t me = threadIdx.x % MOST, n = rows ? t.n_cols : t.n_rows, stride = rows ? t.n_rows : t.n_cols;
+    if (me < stride) {
+        const float *line = (rows ? t.xt : t.x) + me;
+        float mean = 0.0f, squares = 0.0f;
+#pragma unroll 8
+        for (uint32_t k = 0; k < n; k++) mean += line[k * stride];
+        mean /= (float)n;
+#pragma unroll 8
+        for (uint32_t k = 0; k < n; k++) {
+            const float a = line[k * stride] - mean;
+            squares += a * a;
+        }
+        (rows ? v.row : v.col)[me] = kvi_sqrt_rn(squares / (float)(n - 1u));
+    }
+    kvi_sync_block();
+}
+
+KVI_DEV double spread(const float *values, uint32_t n)
+{
+    float low = values[0], high = values[0];
+    for (uint32_t i = 1; i < n; i++) {
+        if (values[i] < low) low = values[i];
+        if (values[i] > high) high = values[i];
+    }
+    return (double)high / (low > 1e-8f ? (double)low : 1e-8);
+}
+
+/* What fill_tile divides by: exp(-log_c), exp(-log_r). */
+KVI_DEV void divide(const tile &t, const vectors &v, float *inv_c, float *inv_r)
+{
+    const uint32_t me = threadIdx.x;
+    if (me < t.n_cols) inv_c[me] = kvi_kv_exp(-v.log_c[me]);
+    if (me < t.n_rows) inv_r[me] = kvi_kv_exp(-v.log_r[me]);
+    kvi_sync_block();
+    fill_tile(t, inv_c, inv_r);
+    deviations(t, v);
+}
+
+KVI_DEV void varnorm_paper(const tile &t, const vectors &v)
+{
+    const uint32_t me = threadIdx.x;
+    double least = 0;
+    if (me < MOST) v.log_c[me] = v.log_r[me] = v.best_c[me] = v.best_r[me] = 0.0f;
+    fill_tile(t, nullptr, nullptr);
+    deviations(t, v);
+    if (me == 0) least = spread(v.col, t.n_cols) + spread(v.row, t.n_rows);
+    for (int k = 1; k <= 8; k++) {
+        if (me < t.n_cols) v.log_c[me] = clamp(v.log_c[me] + kvi_kv_log(clamp(v.col[me], 1e-3f, 1e3f)), -0.3f, 10.0f);
+        kvi_sync_block();
+        divide(t, v, v.mean, v.errors);
+        if (me < t.n_rows) v.log_r[me] = clamp(v.log_r[me] + kvi_kv_log(clamp(v.row[me], 1e-3f, 1e3f)), -0.3f, 10.0f);
+        kvi_sync_block();
+        divide(t, v, v.mean, v.errors);
+        if (me == 0) {
+            const double now = spread(v.col, t.n_cols) + spread(v.row, t.n_rows);
+            v.words[0] = now > least ? 0.0f : 1.0f;
+            if (!(now > least)) least = now;
+        }
+        kvi_sync_block();
+        if (v.words[0] != 0.0f && me < MOST) v.best_c[me] = v.log_c[me], v.best_r[me] = v.log_r[me];
+        kvi_sync_block();
+    }
+    if (me < t.n_cols) v.c[me] = kvi_kv_exp(v.best_c[me]);
+    if (me < t.n_rows) v.r[me] = kvi_kv_exp(v.best_r[me]);
+    kvi_sync_block();
+}
+
+/* Both copies times a factor per row (`rows`) or per column. */
+KVI_DEV void scale_tile(const tile &t, const float *factor, bool rows)
+{
+    for (uint32_t k = threadIdx.x; k < t.n_rows * t.n_cols; k += THREADS) {
+        t.x[k] *= factor[rows ? k / t.n_cols : k % t.n_cols];
+        t.xt[k] *= factor[rows ? k % t.n_rows : k / t.n_rows];
+    }
+    kvi_sync_block();
+}
+
+KVI_DEV void varnorm_kvrt(const tile &t, const vectors &v)
+{
+    const uint32_t me = threadIdx.x;
+    fill_tile(t, nullptr, nullptr);
+    for (int pass = 0; pass < 2; pass++) {
+        deviations(t, v);
+        if (me == 0) {
+            float sum = 0.0f;
+            for (uint32_t i = 0; i < t.n_rows; i++) sum += v.row[i];
+            v.words[0] = sum / (float)t.n_rows * 1e-3f;
+        }
+        kvi_sync_block();
+        const float floor_row = v.words[0];
+        if (!(floor_row > 0.0f)) return; /* a constant tile; the same for all threads */
+        if (me < t.n_rows) v.mean[me] = 1.0f / (v.row[me] > floor_row ? v.row[me] : floor_row);
+        kvi_sync_block();
+        scale_tile(t, v.mean, true);
+        deviations(t, v);
+        if (me == 0) {
+            float sum = 0.0f;
+            for (uint32_t j = 0; j < t.n_cols; j++) sum += v.col[j];
+            v.words[0] = sum / (float)t.n_cols * 1e-2f;
+        }
+        kvi_sync_block();
+        const float least = v.words[0];
+        if (me < t.n_cols) {
+            v.col[me] = v.col[me] > least ? v.col[me] : least;
+            v.log_c[me] = kvi_kv_log(v.col[me]);
+        }
+        kvi_sync_block();
+        if (me == 0) {
+            float sum = 0.0f;
+            for (uint32_t j = 0; j < t.n_cols; j++) sum += v.log_c[j];
+            v.words[0] = kvi_kv_exp(-sum / (float)t.n_cols);
+        }
+        kvi_sync_block();
+        const float scale = v.words[0];
+        if (me < t.n_cols) {
+            v.c[me] *= v.col[me] * scale;
+            v.mean[me] = 1.0f / (v.col[me] * scale);
+        }
+        kvi_sync_block();
+        scale_tile(t, v.mean, false);
+    }
+}
+
+/* --------------------------------------------------------------------------------------------------- quantization --- */
+KVI_DEV float squared_error(const float *column, uint32_t n, uint32_t stride, float low, float step, float top)
+{
+    const float inv = 1.0f / step;
+    float error = 0.0f;
+#pragma unroll 4
+    for (uint32_t j = 0; j < n; j++) {
+        const float value = column[j * stride], q = to_code((value - low) * inv, top), e = value - (q * step + low);
+        error += e * e;
+    }
+    return error;
+}
+
+/* Ranges of all rows into low (v.col) and step (v.mean), from the balanced tile. */
+KVI_DEV void choose_ranges(const tile &t, const vectors &v, uint32_t bits, uint32_t how)
+{
+    const uint32_t me = threadIdx.x;
+    const float top = (float)((1u << bits) - 1u);
+    float *low = v.log_c, *high = v.log_r; /* their logs are no longer needed */
+    if (me < t.n_rows) {
+        float l = t.xt[me], h = l;
+        for (uint32_t j = 1; j < t.n_cols; j++) {
+            const float value = t.xt[j * t.n_rows + me];
+            l = value < l ? value : l;
+            h = value > h ? value : h;
+        }
+        low[me] = l, high[me] = h;
+    }
+    kvi_sync_block();
+    for (uint32_t k = me; how != RANGE_MINMAX && k < 8u * t.n_rows; k += THREADS) {
+        const uint32_t i = k % t.n_rows, f = k / t.n_rows;
+        const float factor = f == 0 ? 1.0f : f == 1 ? 0.94f : f == 2 ? 0.88f : f == 3 ? 0.82f : f == 4 ? 0.76f : f == 5 ? 0.70f : f == 6 ? 0.64f : 0.58f;
+        const float middle = 0.5f * (low[i] + high[i]), half = 0.5f * (high[i] - low[i]);
+        float l = low[i], s = 2.0f * half / top, error = kvi_bits_f32(0x7f800000u);
+        if (f == 0 && !(s > 1e-10f)) s = 1e-10f;
+        if (f) l = middle - half * factor, s = 2.0f * half * factor / top;
+        if (half > 0.0f && (f == 0 || s > 1e-10f)) error = squared_error(t.xt + i, t.n_cols, t.n_rows, l, s, top);
+        v.errors[f * MOST + i] = error;
+    }
+    kvi_sync_block();
+    if (me < t.n_rows) {
+        const float middle = 0.5f * (low[me] + high[me]), half = 0.5f * (high[me] - low[me]);
+        float l = low[me], s = 2.0f * half / top;
+        if (!(s > 1e-10f)) s = 1e-10f;
+        if (how != RANGE_MINMAX && half > 0.0f) {
+            float least = v.errors[me];
+            for (uint32_t f = 1; f < 8u; f++) {
+                const float factor = f == 1 ? 0.94f : f == 2 ? 0.88f : f == 3 ? 0.82f : f == 4 ? 0.76f : f == 5 ? 0.70f : f == 6 ? 0.64f : 0.58f;
+                const float error = v.errors[f * MOST + me];
+                if (error < least) least = error, l = middle - half * factor, s = 2.0f * half * factor / top;
+            }
+        }
+        v.col[me] = l;
+        v.mean[me] = s;
+    }
+    kvi_sync_block();
+}
+
+/* The whole of quantize() in encode.c. Everything of the source has been read when the first byte is written. */
+KVI_DEV void quantize(const tile &t, const vectors &v, const kvi_cuda_convert_params &p, uint32_t bits, uint8_t *codes, uint8_t *a_out, uint8_t *z_out, uint8_t *o_out)
+{
+    const uint32_t me = threadIdx.x;
+    const float top = (float)((1u << bits) - 1u);
+    const bool paper = p.varnorm == VARNORM_PAPER;
+    if (me < MOST) v.c[me] = v.r[me] = 1.0f;
+    kvi_sync_block();
+    if (paper) varnorm_paper(t, v);
+    else if (!t.is_v && p.varnorm == VARNORM_KVRT) varnorm_kvrt(t, v);
+    kvi_sync_block();
+    uint16_t o = 0, a = 0, z = 0;
+    if (me < t.n_cols) {
+        o = side_f16(v.c[me]);
+        if (!paper) v.c[me] = kvi_f16_to_f32(o); /* quantize against what will be read back */
+    }
+    kvi_sync_block();
+    for (uint32_t k = me; k < t.n_rows * t.n_cols; k += THREADS) {
+        const uint32_t i = k / t.n_cols, j = k % t.n_cols;
+        const float balanced = original(t, i, j) / (v.c[j] * v.r[i]);
+        t.x[k] = balanced;
+        t.xt[j * t.n_rows + i] = balanced;
+    }
+    kvi_sync_block();
+    choose_ranges(t, v, bits, p.range);
+    if (me < t.n_cols) kvi_kv_store16(o_out + 2u * me, o);
+    if (me < t.n_rows) {
+        a = side_f16(v.mean[me] * v.r[me]), z = side_f16(v.col[me] * v.r[me]);
+        kvi_kv_store16(a_out + 2u * me, a);
+        kvi_kv_store16(z_out + 2u * me, z);
+        if (!paper) {
+            const float stored = kvi_f16_to_f32(a);
+            v.mean[me] = stored > 0.0f ? stored : 6e-8f;
+            v.col[me] = kvi_f16_to_f32(z);
+        }
+    }
+    kvi_sync_block();
+    for (uint32_t k = me; k < t.n_rows * t.n_cols / 8u; k += THREADS) { /* eight codes are `bits` bytes */
+        const uint32_t i = k / (t.n_cols / 8u);
+        const float low = v.col[i], step = v.mean[i], *line = t.x + 8u * k;
+        uint64_t packed = 0;
+        for (uint32_t e = 0; e < 8u; e++) packed |= (uint64_t)(uint32_t)to_code((line[e] - low) / step, top) << (e * bits);
+        for (uint32_t b = 0; b < bits; b++) codes[k * bits + b] = (uint8_t)(packed >> (8u * b));
+    }
+}
+
+/* One scale per token: 8-bit formats, and plain ones. x holds rows = tokens here for K as well; is_v tells V's vectors. */
+KVI_DEV void per_token(const tile &t, const vectors &v, kvi_kv_code kind, bool is_v, uint8_t *side)
+{
+    const uint32_t me = threadIdx.x, d = t.d;
+    const kvi_kv_side at = is_v ? kvi_kv_v_side(kind, d) : kvi_kv_k_side(kind, d);
+    if (me < KVI_KV_PAGE && !kvi_kv_code_is_plain(kind)) {
+        float low = t.xt[me], high = low, most = 0.0f, offset = 0.0f;
+        for (uint32_t c = 0; c < d; c++) {
+            const float value = t.xt[c * KVI_KV_PAGE + me], size = value < 0.0f ? -value : value;
+            low = value < low ? value : low;
+            high = value > high ? value : high;
+            most = size > most ? size : most;
+        }
+        uint16_t scale;
+        if (is_v && kind == KVI_KV_I8) {
+            const uint16_t z = kvi_f32_to_f16(low);
+            scale = kvi_f32_to_f16((high - low) / 255.0f);
+            offset = kvi_f16_to_f32(z);
+            kvi_kv_store16(side + at.z_off + 2u * me, z);
+        } else scale = kvi_f32_to_f16(most / (kind == KVI_KV_F8 ? 448.0f : 127.0f));
+        kvi_kv_store16(side + (is_v ? at.a_off : at.o_off) + 2u * me, scale);
+        float step = kvi_f16_to_f32(scale);
+        if (!(step > 0.0f)) step = is_v && kind == KVI_KV_I8 ? 6e-8f : 1.0f;
+        v.mean[me] = step;
+        v.col[me] = offset;
+    }
+    kvi_sync_block();
+    for (uint32_t k = me; k < KVI_KV_PAGE * d; k += THREADS) {
+        const uint32_t token = k / d, c = k % d;
+        const float value = t.x[k];
+        if (kind == KVI_KV_F32) {
+            kvi_kv_store16(side + 4u * k, (uint16_t)kvi_f32_bits(value));
+            kvi_kv_store16(side + 4u * k + 2u, (uint16_t)(kvi_f32_bits(value) >> 16));
+        } else if (kvi_kv_code_is_plain(kind)) kvi_kv_store16(side + 2u * k, kind == KVI_KV_F16 ? kvi_f32_to_f16(value) : kvi_f32_to_bf16(value));
+        else if (kind == KVI_KV_F8) side[at.codes_off + (is_v ? k : c * KVI_KV_PAGE + token)] = kvi_f32_to_e4m3(value / v.mean[token]);
+        else if (is_v) side[at.codes_off + k] = (uint8_t)to_code((value - v.col[token]) / v.mean[token], 255.0f);
+        else {
+            const float q = clamp(value / v.mean[token], -127.0f, 127.0f);
+            side[at.codes_off + c * KVI_KV_PAGE + token] = (uint8_t)(int)(((q + 12582912.0f) - 12582912.0f) + 128.0f);
+        }
+    }
+}
+
+/* One side, from `from` (whole, and no longer needed once its values are in the tile) to `to`. */
+KVI_DEV void convert_side(const kvi_cuda_convert_params &p, const vectors &v, uint8_t *scratch, const uint8_t *from, kvi_kv_code from_code, uint8_t *to, kvi_kv_code to_code,
+                          bool is_v, uint32_t d)
+{
+    tile t;
+    t.x = (float *)scratch;
+    t.xt = t.x + d * KVI_KV_PAGE;
+    t.side = from;
+    t.from = from_code;
+    t.is_v = is_v;
+    t.d = d;
+    if (to_code >= KVI_KV_Q4) {
+        t.n_rows = is_v ? KVI_KV_PAGE : d;
+        t.n_cols = is_v ? d : KVI_KV_PAGE;
+        const kvi_kv_side at = is_v ? kvi_kv_v_side(to_code, d) : kvi_kv_k_side(to_code, d);
+        quantize(t, v, p, kvi_kv_code_bits(to_code), to + at.codes_off, to + at.a_off, to + at.z_off, to + at.o_off);
+    } else {
+        const bool plain = kvi_kv_code_is_plain(to_code);
+        for (uint32_t k = threadIdx.x; k < KVI_KV_PAGE * d; k += THREADS) {
+            const uint32_t token = k / d, c = k % d;
+            float value = is_v ? kvi_kv_decode_v(from, from_code, d, token, c) : kvi_kv_decode_k(from, from_code, d, token, c);
+            if (!plain) value = tame(value);
+            t.x[k] = value;
+            t.xt[c * KVI_KV_PAGE + token] = value;
+        }
+        kvi_sync_block();
+        per_token(t, v, to_code, is_v, to);
+    }
+    kvi_sync_block();
+}
+
+/* Sides are multiples of 16 bytes and start at multiples of 16. */
+KVI_DEV void copy(uint8_t *to, const uint8_t *from, uint32_t bytes)
+{
+    for (uint32_t k = threadIdx.x; k < bytes / 16u; k += THREADS) ((uint4 *)to)[k] = ((const uint4 *)from)[k];
+    kvi_sync_block();
+}
+
+/* `to` is at or before `from` in place: V is set aside before anything is written, K is in the tile before K is written. A side whose code stays is
+ * copied: it would lose a second time otherwise. */
+KVI_DEV void convert_record(const kvi_cuda_convert_params &p, const vectors &v, uint8_t *scratch, const uint8_t *from, uint32_t from_format, uint8_t *to, uint32_t to_format,
+                            uint32_t d, bool in_place)
+{
+    const kvi_kv_code from_k = KVI_KV_K_CODE(from_format), from_v = KVI_KV_V_CODE(from_format);
+    const kvi_kv_code to_k = KVI_KV_K_CODE(to_format), to_v = KVI_KV_V_CODE(to_format);
+    const uint32_t k_bytes = kvi_kv_k_side(from_k, d).bytes, v_bytes = kvi_kv_v_side(from_v, d).bytes;
+    uint8_t *aside = scratch + 8u * d * KVI_KV_PAGE;
+    const uint8_t *values = from + k_bytes;
+    if (in_place) {
+        copy(aside, values, v_bytes);
+        values = aside;
+    }
+    if (from_k != to_k) convert_side(p, v, scratch, from, from_k, to, to_k, false, d);
+    else {
+        copy(scratch, from, k_bytes);
+        copy(to, scratch, k_bytes);
+    }
+    to += kvi_kv_k_side(to_k, d).bytes;
+    if (from_v != to_v) convert_side(p, v, scratch, values, from_v, to, to_v, true, d);
+    else copy(to, values, v_bytes);
+}
+
+KVI_KERNEL(kv_convert, kvi_cuda_convert_params, KVI_CONVERT_THREADS, 1)
+{
+    KVI_SHARED(float, shared);
+    vectors v;
+    v.col = shared, v.row = v.col + MOST, v.mean = v.row + MOST, v.log_c = v.mean + MOST, v.log_r = v.log_c + MOST;
+    v.best_c = v.log_r + MOST, v.best_r = v.best_c + MOST, v.c = v.best_r + MOST, v.r = v.c + MOST, v.words = v.r + MOST, v.errors = v.words + MOST;
+    uint8_t *scratch = (uint8_t *)(p.scratch + blockIdx.x * p.scratch_bytes);
+    for (uint32_t task = blockIdx.x; task < p.n_tasks; task += gridDim.x) {
+        uint32_t job = 0;
+        while (job + 1u < p.n_jobs && task >= p.first_task[job + 1u]) job++;
+        const kvi_kv_shape shape = p.shapes[p.groups[job]];
+        const uint32_t d = shape.head_dim, n_records = shape.n_layers * shape.n_kv_heads;
+        const bool in_place = p.from[job].unit == p.to[job].unit;
+        const uint32_t from_bytes = kvi_kv_record_bytes(p.from[job].format, d), to_bytes = kvi_kv_record_bytes(p.to[job].format, d);
+        const uint8_t *from = (const uint8_t *)(p.pool + (uint64_t)p.from[job].unit * KVI_KV_UNIT);
+        uint8_t *to = (uint8_t *)(p.pool + (uint64_t)p.to[job].unit * KVI_KV_UNIT);
+        const uint32_t first = in_place ? 0u : task - p.first_task[job], end = in_place ? n_records : first + 1u;
+        for (uint32_t i = first; i < end; i++)
+            convert_record(p, v, scratch, from + (uint64_t)i * from_bytes, p.from[job].format, to + (uint64_t)i * to_bytes, p.to[job].format, d, in_place);
+    }
+}
