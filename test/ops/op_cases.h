@@ -14,6 +14,10 @@ void op_case_attention(const op_target *target);   /* head sizes, groups, window
 void op_case_long_context(const op_target *target);
 void op_case_batch(const op_target *target); /* several sequences at once give what each gives alone */
 
+void op_case_packed(const op_target *target);  /* attention over quantized pages, every mix of formats the target reads */
+void op_case_tail(const op_target *target);    /* every offset of the open page behind a quantized one */
+void op_case_convert(const op_target *target); /* pages converted by the device have the bytes of runtime/kv/encode.c */
+
 /* The same bits: results of two targets (thread counts) and of programs run whole or operation by operation. */
 void op_case_same_bits(const op_target *a, const op_target *b);
 void op_case_attention_bits(const op_target *a, const op_target *b);

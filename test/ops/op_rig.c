@@ -122,7 +122,7 @@ static void neutral_norm(op_rig *rig, kvi_op *op, uint32_t n)
 
 static op_matrix embed_into(op_rig *rig, kvi_buffer to, uint32_t n_ids, double std)
 {
-    op_matrix table = op_rig_matrix(rig, n_ids, rig->buffers[to].cols, KVI_F32, 0, std, 0);
+    op_matrix table = op_rig_matrix(rig, n_ids, rig->buffers[to].cols, rig->inputs, 0, std, 0);
     kvi_op *op = op_rig_op(rig, KVI_OP_EMBED, to, to);
     op->n_weights = 1;
     op->weights[0] = table.weight;
@@ -170,7 +170,7 @@ bool op_rig_load(op_rig *rig, uint32_t max_rows, uint32_t max_seqs, uint32_t max
                                max_seqs,
                                max_ctx,
                                (pool_bytes + KVI_KV_UNIT - 1) / KVI_KV_UNIT * KVI_KV_UNIT,
-                               pool_bytes ? 1u << rig->group.plain : 0};
+                               pool_bytes ? 1u << rig->group.plain | rig->page_codes : 0};
     kvrt_status status = rig->target->backend->load(rig->device, &rig->program, &rig->limits, &error);
     if (status == KVRT_UNSUPPORTED && rig->target->partial) return false;
     must(rig->target, status, &error);

@@ -33,6 +33,8 @@ typedef struct op_rig {
     kvi_limits limits;
     void *blocks[64];
     uint32_t n_blocks, n_ids;
+    kvi_dtype inputs;    /* type of the tables of op_rig_input; F32 unless set. F16: values that a 16-bit operand holds as they are */
+    uint32_t page_codes; /* codes of pages beside group.plain, for limits.page_formats */
 } op_rig;
 
 void op_rig_open(op_rig *rig, const op_target *target);
@@ -44,7 +46,7 @@ kvi_buffer op_rig_buffer(op_rig *rig, uint32_t cols, kvi_rows rows, kvi_precisio
 op_matrix op_rig_matrix(op_rig *rig, uint32_t n_out, uint32_t n_in, kvi_dtype dtype, double mean, double std,
                         uint32_t misalign);
 kvi_op *op_rig_op(op_rig *rig, kvi_op_kind kind, kvi_buffer in, kvi_buffer out);
-/* A random F32 table (n_ids, cols) whose row of a token's id stands in `to` from then on; returns the table's values.
+/* A random table (n_ids, cols) of type `inputs` whose row of a token's id stands in `to` from then on; returns the table's values.
  */
 op_matrix op_rig_input(op_rig *rig, kvi_buffer to, uint32_t n_ids);
 /* Makes the logits show `from`; last call before load. */

@@ -46,6 +46,9 @@ ON_ALL(rope_append)
 ON_ALL(attention)
 ON_ALL(long_context)
 ON_ALL(batch)
+ON_ALL(packed)
+ON_ALL(tail)
+ON_ALL(convert)
 
 /* Programs run whole, which for few rows is a graph, and operation by operation. */
 static void test_same_bits(void **state)
@@ -66,6 +69,7 @@ int main(void)
         cmocka_unit_test(test_embed),        cmocka_unit_test(test_norm_linear),  cmocka_unit_test(test_linear_add),
         cmocka_unit_test(test_norm_gate_up), cmocka_unit_test(test_head),         cmocka_unit_test(test_rope_append),
         cmocka_unit_test(test_attention),    cmocka_unit_test(test_long_context), cmocka_unit_test(test_batch),
+        cmocka_unit_test(test_packed),       cmocka_unit_test(test_tail),         cmocka_unit_test(test_convert),
         cmocka_unit_test(test_same_bits),
     };
     return cmocka_run_group_tests_name("operations, cuda", tests, NULL, NULL);
