@@ -87,11 +87,28 @@ kvrt_status kvi_cuda_attention_check(const kvi_device *device, const kvi_program
     return KVRT_OK;
 }
 
-bool kvi_cuda_attention_reads(const kvi_device *device, uint32_t format)
+static bool reads(const struct kvi_cuda_attention *a, uint32_t format)
 {
-    for (uint32_t i = 0; i < device->attention->n_formats; i++)
-        if (formats[device->attention->used[i]].format == format) return true;
+    for (uint32_t i = 0; i < a->n_formats; i++)
+        if (formats[a->used[i]].format == format) return true;
     return false;
+}
+
+/* limits.page_formats knows sides, not pairs of them: a pair without a kernel (k8v4, say) shows here. */
+kvrt_status kvi_cuda_attention_check_step(const kvi_device *device, const kvi_step *step, kvrt_error *error)
+{
+    for (uint32_t s = 0; s < step->n_seqs; s++) {
+        const kvi_seq *seq = &step->seqs[s];
+        for (uint32_t g = 0; g < device->program->n_groups; g++)
+            for (uint32_t p = 0; p < (seq->pos + seq->n_rows + KVI_KV_PAGE - 1) / KVI_KV_PAGE; p++) {
+                const kvi_page_ref *page = &seq->pages[g][p];
+                if (page->unit != KVI_KV_NO_EXTENT && !reads(device->attention, page->format))
+                    return kvi_error_set(error, KVRT_UNSUPPORTED,
+                                         "attention: a page with %u-bit keys and %u-bit values; the CUDA backend reads f16, i8, k4v4 and k4v2 (kv.format)",
+                                         kvi_kv_code_bits(KVI_KV_K_CODE(page->format)), kvi_kv_code_bits(KVI_KV_V_CODE(page->format)));
+            }
+    }
+    return KVRT_OK;
 }
 
 /* --------------------------------------------------------------------------------------------------------- memory --- */

@@ -358,7 +358,7 @@ static kvrt_status check_step(const kvi_device *d, const kvi_step *step, kvrt_er
         if ((uint64_t)step->seqs[s].pos + step->seqs[s].n_rows > (uint64_t)d->map.max_pages * KVI_KV_PAGE && d->map.n_groups)
             return kvi_error_set(error, KVRT_INTERNAL, "step: sequence %u ends at position %u, planned %u", s,
                                  step->seqs[s].pos + step->seqs[s].n_rows, limits->max_ctx);
-    return KVRT_OK;
+    return kvi_cuda_attention_check_step(d, step, error);
 }
 
 static kvrt_status step_begin(kvi_device *d, const kvi_step *step, kvrt_error *error)

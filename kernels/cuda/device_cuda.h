@@ -156,7 +156,7 @@ kvrt_status kvi_cuda_linear_prepare(kvi_device *device, kvi_dptr memory, kvrt_er
 kvrt_status kvi_cuda_linear_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel, kvrt_error *error);
 
 kvrt_status kvi_cuda_attention_check(const kvi_device *device, const kvi_program *program, const kvi_limits *limits, kvrt_error *error);
-bool kvi_cuda_attention_reads(const kvi_device *device, uint32_t format); /* pages of that format are seen by attention; after prepare */
+kvrt_status kvi_cuda_attention_check_step(const kvi_device *device, const kvi_step *step, kvrt_error *error); /* every page can be read */
 uint64_t kvi_cuda_attention_bytes(const kvi_program *program, const kvi_limits *limits);
 kvrt_status kvi_cuda_attention_prepare(kvi_device *device, kvi_dptr memory, kvrt_error *error);
 kvrt_status kvi_cuda_rope_append_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel, kvrt_error *error);
