@@ -69,5 +69,8 @@ const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job); /* name o
 void kvi_cpu_rope_append(kvi_device *device, const kvi_op *op);
 const char *kvi_cpu_attention(kvi_device *device, const kvi_op *op);
 size_t kvi_cpu_attention_scratch(uint32_t head_dim); /* floats per thread */
+/* Steps of more than KVI_CPU_SMALL_ROWS rows. */
+const char *kvi_cpu_prefill_attention(kvi_device *device, const kvi_op *op);
+size_t kvi_cpu_prefill_scratch(uint32_t head_dim);
 
 #endif

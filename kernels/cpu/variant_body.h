@@ -253,6 +253,16 @@ static void unpack(const uint8_t *codes, kvi_kv_code kind, uint32_t n_rows, uint
     else unpack_scalar(codes, kind, n_rows, n_cols, dst);
 }
 
+static void affine(float *x, uint32_t n_rows, const float *a, const float *z, const float *o)
+{
+    const vf o0 = load(o), o1 = load(o + VW);
+    for (uint32_t r = 0; r < n_rows; r++, x += PANEL) {
+        const vf gain = splat(a[r]), zero = splat(z[r]);
+        store(x, (load(x) * gain + zero) * o0);
+        store(x + VW, (load(x + VW) * gain + zero) * o1);
+    }
+}
+
 /* -------------------------------------------------------------------------------------------------- elementwise --- */
 static void narrow(const float *src, kvi_dtype dtype, uint32_t n, void *dst)
 {
@@ -578,6 +588,7 @@ const kvi_cpu_variant TABLE_NAME(VARIANT) = {
     .score = score,
     .blend = blend,
     .unpack = unpack,
+    .affine = affine,
     .widen = widen,
     .narrow = narrow,
     .rmsnorm = rmsnorm,

@@ -29,6 +29,8 @@ typedef struct kvi_cpu_variant {
      * matrix of codes (codec.h, rows order); n_cols a multiple of 16. Integer codes come as they are, F8 as its value.
      */
     void (*unpack)(const uint8_t *codes, kvi_kv_code kind, uint32_t n_rows, uint32_t n_cols, float *dst);
+    /* x[r][i] = (x[r][i] * a[r] + z[r]) * o[i] in place, x (n_rows, panel): codes of a panel to their values, in the codec's own order. */
+    void (*affine)(float *x, uint32_t n_rows, const float *a, const float *z, const float *o);
     /* dst (n) f32 from n values of dtype. */
     void (*widen)(const void *src, kvi_dtype dtype, uint32_t n, float *dst);
     /* n values of dtype from f32, round to nearest even. */

@@ -21,7 +21,7 @@ static void add(const char *name, const char *isa, bool amx)
                        .backend = &kvi_backend_cpu,
                        .options = {.n_threads = threads, .isa = isa, .amx = amx},
                        .linear = amx ? OPS_LINEAR_AMX : OPS_LINEAR_F32,
-                       .attention = OPS_ATTENTION_F32,
+                       .attention = amx ? OPS_ATTENTION_AMX : OPS_ATTENTION_F32,
                        .rotary = OPS_ROTARY_F32,
                        .copy = OPS_COPY_F32};
         bool there = kvi_backend_cpu.open(&t.options, &device, NULL) >= KVRT_OK;

@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #define TOL_PACKED_L2 1e-5 /* relative L2 of the output rows */
+#define TOL_BF16_L2 3e-2   /* on AMX, steps of more than eight rows round to BF16: see test_prefill_attention.c */
 
 typedef struct packed_case {
     uint32_t d, n_kv, per_kv, window, n_ctx, n_rows; /* n_rows queries at the end of n_ctx positions */
@@ -153,8 +154,9 @@ static void run_case(const packed_case *c, unsigned index, const char *isa)
             double error = 0, norm = 0;
             expected(&b, c, n_pages, head / c->per_kv, seq.pos + r, qkv + (size_t)r * b.buffers[0].cols + (size_t)head * d, want);
             for (uint32_t e = 0; e < d; e++) error += pow((double)got[e] - want[e], 2), norm += want[e] * want[e];
-            if (!(sqrt(error / norm) <= TOL_PACKED_L2))
-                fail_msg("case %u, %s, row %u, head %u: relative L2 %g, need at most %g", index, isa, r, head, sqrt(error / norm), TOL_PACKED_L2);
+            const double limit = strcmp(isa, "amx") == 0 && c->n_rows > KVI_CPU_SMALL_ROWS ? TOL_BF16_L2 : TOL_PACKED_L2;
+            if (!(sqrt(error / norm) <= limit))
+                fail_msg("case %u, %s, row %u, head %u: relative L2 %g, need at most %g", index, isa, r, head, sqrt(error / norm), limit);
         }
     free(want), free(b.k), free(b.v);
     kvi_backend_cpu.close(b.device);

@@ -10,6 +10,7 @@
     4e-3 /* activations rounded to BF16: at most 2^-9 of each product, 2^-8 once a norm's own rounding is added */
 #define OPS_GATED 4.0          /* silu(a) * b passes on the errors of both products: times this */
 #define OPS_ATTENTION_F32 1e-5 /* scores carry about 1e-6 absolute, the softmax passes it on */
+#define OPS_ATTENTION_AMX 1e-2 /* more than eight rows: q, K, V and p rounded to BF16, 2^-9 each; scores carry some 5e-3 */
 #define OPS_ROTARY_F32                                                                                                 \
     3e-6                  /* of the head's norm: angles exact to f32, then one rotation and up to 8 butterfly stages */
 #define OPS_COPY_F32 4e-7 /* a value read back through the identity head: two f32 roundings */
