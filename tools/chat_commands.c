@@ -23,6 +23,7 @@ static double rate(double n, uint64_t us) { return us ? n * 1e6 / (double)us : 0
 void chat_show_stats(chat *c)
 {
     kvrt_session_info info = {.size = sizeof info};
+    if (!c->last.size) fprintf(stderr, "there is no answer yet\n");
     if (!c->last.size || kvrt_session_get_info(c->session, &info, NULL) < 0) return;
     const kvrt_result *r = &c->last;
     bool colour = command_wants_colour(stderr);
@@ -72,6 +73,21 @@ static void show(chat *c)
         fprintf(stderr, "system: %s\n", v->messages[0].content.data);
 }
 
+/* The key of an option by its key, its flag ("top-k") or its key without the group ("temperature"). */
+static void full_key(const char *name, char *key, size_t cap)
+{
+    snprintf(key, cap, "%s", name);
+    while (*name == '-') name++;
+    for (uint32_t i = 0; i < kvrt_option_count(); i++) {
+        kvrt_option_info info = {.size = sizeof info};
+        if (kvrt_option_at(i, &info, NULL) < 0) continue;
+        const char *dot = strchr(info.key, '.');
+        bool short_key = dot && strcmp(dot + 1, name) == 0 &&
+                         (strncmp(info.key, "sample.", 7) == 0 || strncmp(info.key, "gen.", 4) == 0);
+        if (short_key || (info.flag && strcmp(info.flag, name) == 0)) snprintf(key, cap, "%s", info.key);
+    }
+}
+
 static void set_option(chat *c, char *argument)
 {
     char *value = strchr(argument, ' ');
@@ -85,16 +101,12 @@ static void set_option(chat *c, char *argument)
         c->view.hide_thinking = strcmp(value, "hide") == 0;
         return;
     }
-    kvrt_error error = command_error(), unused = command_error();
+    kvrt_error error = command_error();
     char key[128];
-    /* The short names of sampling and generation options are enough. */
-    static const char *const prefixes[] = {"", "sample.", "gen."};
-    for (size_t i = 0; i < 3; i++) {
-        snprintf(key, sizeof key, "%s%s", prefixes[i], argument);
-        if (kvrt_options_set_text(c->line.options, key, value, i ? &unused : &error) >= 0) return;
-        if (i && !strstr(unused.message, "unknown")) error = unused;
-    }
-    fprintf(stderr, "%s\n", error.message);
+    full_key(argument, key, sizeof key);
+    if (strchr(key, '.') && strncmp(key, "sample.", 7) != 0 && strncmp(key, "gen.", 4) != 0)
+        fprintf(stderr, "%s is fixed when the model is loaded (see kvrt chat --help)\n", key);
+    else if (kvrt_options_set_text(c->line.options, key, value, &error) < 0) fprintf(stderr, "%s\n", error.message);
 }
 
 void chat_path(const char *typed, char *out, size_t cap)

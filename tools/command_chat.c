@@ -36,7 +36,7 @@ static void warn_context(chat *c)
     int percent = (int)((uint64_t)info.n_tokens * 100 / info.ctx_size), level = percent >= 95   ? 95
                                                                                 : percent >= 80 ? 80
                                                                                                 : 0;
-    if (level > c->warned)
+    if (level > c->warned && c->last.finish != KVRT_FINISH_CTX_FULL) /* that has been said */
         fprintf(stderr, "kvrt: the context is %d%% full (%u of %u tokens); /reset or /undo make room\n", percent,
                 info.n_tokens, info.ctx_size);
     c->warned = level;
@@ -75,6 +75,7 @@ static int answer(chat *c, bool terminal)
         chat_clear(&v->held);
         if (status == KVRT_CANCELLED) fprintf(stderr, "(cancelled)\n");
         int code = status == KVRT_CANCELLED ? EXIT_INTERRUPT : command_fail(status, &error);
+        if (terminal && status == KVRT_CTX_FULL) fprintf(stderr, "/reset or /undo make room\n");
         return terminal ? -1 : code;
     }
     chat_note_answer(v, c->engine, c->session, c->answer.data, c->answer.len, result.finish);
@@ -92,23 +93,33 @@ static int answer(chat *c, bool terminal)
     return -1;
 }
 
-static void banner(chat *c)
+/* `budget`: bytes that an open might have taken. */
+static void banner(chat *c, uint64_t budget)
 {
     kvrt_engine_info e = {.size = sizeof e};
     if (kvrt_engine_get_info(c->engine, &e, NULL) < 0) return;
-    fprintf(stderr, "%s, %.1f MiB of %s weights, KV %s (%.0f bytes per token), context %u, %.1f MiB resident on %s\n",
+    fprintf(stderr, "%s, %.1f MiB of %s weights, KV %s (%.0f bytes per token), context %u, memory %.1f MiB used",
             e.architecture, (double)e.weight_bytes / 1048576.0, e.weight_dtype, e.kv_format, e.kv_bytes_per_token,
-            e.ctx_size, (double)e.resident_bytes / 1048576.0, e.device);
-    fprintf(stderr, "/help lists the commands, Ctrl-D leaves.\n");
+            e.ctx_size, (double)e.resident_bytes / 1048576.0);
+    if (budget > e.resident_bytes) fprintf(stderr, ", %.1f free", (double)(budget - e.resident_bytes) / 1048576.0);
+    fprintf(stderr, " on %s\n/help lists the commands, Ctrl-D leaves.\n", e.device);
 }
 
-static int converse(chat *c)
+/* What the plan may use, 0 when it cannot tell; read before the open, which takes its part. */
+static uint64_t memory_budget(const kvrt_options *options)
+{
+    kvrt_plan_info info = {.size = sizeof info};
+    uint64_t n = 0;
+    return kvrt_plan(options, "f16", &info, NULL, 0, &n, NULL) >= 0 ? info.budget_bytes : 0;
+}
+
+static int converse(chat *c, uint64_t budget)
 {
     chat_input *in = chat_input_open("kvrt");
     chat_text text = {0};
     int code = -1;
     if (!in) return EXIT_RUN;
-    banner(c);
+    banner(c, budget);
     while (code < 0) {
         chat_read got = chat_input_read(in, "> ", &text);
         chat_action action = CHAT_ANSWER;
@@ -134,9 +145,10 @@ static int answer_pipe(chat *c)
     size_t len = 0;
     char *text = command_read_file("-", &len);
     if (!text) return EXIT_RUN;
-    chat_add_message(&c->conversation, "user", text, len);
+    if (!len) fprintf(stderr, "kvrt chat: stdin is empty, need a message\n");
+    else chat_add_message(&c->conversation, "user", text, len);
     free(text);
-    return answer(c, false);
+    return len ? answer(c, false) : EXIT_USAGE;
 }
 
 /* Renders a message that says nothing, so that a missing or broken template is found before anyone types. */
@@ -164,6 +176,7 @@ int chat_main(int argc, char **argv)
     if (code < 0) {
         bool terminal = command_is_terminal(stdin) && command_is_terminal(stdout);
         kvrt_error error = command_error();
+        uint64_t budget = terminal ? memory_budget(c.line.options) : 0;
         code = command_open(c.line.options, &c.engine);
         chat_signal_install();
         if (code == EXIT_OK) code = check_template(&c);
@@ -173,7 +186,7 @@ int chat_main(int argc, char **argv)
         c.view.hide_thinking = c.line.extra[X_HIDE] != NULL;
         c.conversation.thinking = !c.line.extra[X_NO_THINK];
         if (c.line.extra[X_SYSTEM]) chat_set_system(&c.conversation, c.line.extra[X_SYSTEM]);
-        if (code == EXIT_OK) code = terminal ? converse(&c) : answer_pipe(&c);
+        if (code == EXIT_OK) code = terminal ? converse(&c, budget) : answer_pipe(&c);
         if (c.engine) (void)kvrt_engine_close(c.engine);
     }
     chat_conversation_free(&c.conversation);

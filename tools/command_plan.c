@@ -1,7 +1,9 @@
 /* command_plan.c - `kvrt plan`: what context fits into which memory, per KV format, before anything is allocated. */
+#define _POSIX_C_SOURCE 200809L
 #include "plan_report.h"
 
 #include <string.h>
+#include <strings.h>
 
 enum { X_VRAM, X_CARD, X_JSON, X_PLOT, X_COUNT };
 static const argparse_option extra[X_COUNT] = {
@@ -21,27 +23,53 @@ static const struct {
 } cards[] = {{"rtx3060", 12288}, {"rtx3090", 24576}, {"rtx4060ti", 16380}, {"rtx4070", 12282},
              {"rtx4080", 16376}, {"rtx4090", 24564}, {"rtx5090", 32607}};
 
+static int usage_error(const char *message, const char *found)
+{
+    fprintf(stderr, "kvrt plan: %s, found '%s' (see kvrt plan --help)\n", message, found);
+    return EXIT_USAGE;
+}
+
+static int unknown_card(const char *card)
+{
+    fprintf(stderr, "kvrt plan: card '%s' is unknown, need --vram BYTES or one of", card);
+    for (size_t i = 0; i < sizeof cards / sizeof cards[0]; i++) fprintf(stderr, "%s %s", i ? "," : "", cards[i].name);
+    fputc('\n', stderr);
+    return EXIT_USAGE;
+}
+
 static int apply_card(command_line *line)
 {
     kvrt_error error = command_error();
     const char *vram = line->extra[X_VRAM], *card = line->extra[X_CARD];
     char text[32];
+    if (vram && card) return usage_error("need --card or --vram, not both", card);
     for (size_t i = 0; card && i < sizeof cards / sizeof cards[0]; i++)
-        if (strcmp(cards[i].name, card) == 0) {
+        if (strcasecmp(cards[i].name, card) == 0) {
             snprintf(text, sizeof text, "%lluMiB", (unsigned long long)cards[i].mib);
             vram = text;
         }
-    if (card && vram != text) {
-        fprintf(stderr, "kvrt plan: card '%s' is unknown (see kvrt plan --help), or use --vram\n", card);
-        return EXIT_USAGE;
-    }
+    if (card && !vram) return unknown_card(card);
     if (!vram) return EXIT_OK;
+    int64_t bytes = 0, reserve = 0;
     int32_t status = kvrt_options_set_text(line->options, "mem.limit", vram, &error);
+    if (status >= 0) status = kvrt_options_get_i64(line->options, "mem.limit", &bytes, &error);
+    if (status < 0 || bytes < 1 << 20) return usage_error("--vram: need an amount of memory such as 24GiB", vram);
     /* The reserve counts against a card unless the caller chose one. */
-    int64_t reserve = 0;
-    if (status >= 0) status = kvrt_options_get_i64(line->options, "mem.reserve", &reserve, &error);
+    status = kvrt_options_get_i64(line->options, "mem.reserve", &reserve, &error);
     if (status >= 0) status = kvrt_options_set_i64(line->options, "mem.reserve", reserve, &error);
     return status < 0 ? command_fail(status, &error) : EXIT_OK;
+}
+
+/* One model: a folder or a shape. */
+static int check_model(const command_line *line)
+{
+    const char *shape = "";
+    (void)kvrt_options_get_string(line->options, "model.shape", &shape, NULL);
+    if (line->n_positional > 1) return usage_error("need one model folder", line->positional[1]);
+    if (line->n_positional && *shape) return usage_error("need a model folder or --shape, not both", shape);
+    const char *path = "";
+    (void)kvrt_options_get_string(line->options, "model.path", &path, NULL);
+    return *path || *shape ? EXIT_OK : usage_error("need a model folder or --shape NAME", "neither");
 }
 
 static int plan(command_line *line)
@@ -63,7 +91,7 @@ int plan_main(int argc, char **argv)
 {
     command_line line;
     int code = command_parse(&plan_command, argc, argv, true, &line);
-    if (code < 0 && (code = apply_card(&line)) == EXIT_OK) code = plan(&line);
+    if (code < 0 && (code = check_model(&line)) == EXIT_OK && (code = apply_card(&line)) == EXIT_OK) code = plan(&line);
     command_free(&line);
     return code;
 }

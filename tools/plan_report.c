@@ -61,8 +61,8 @@ void plan_report_table(const plan_report *r, FILE *to)
     fprintf(to, "memory     weights %.1f MiB, workspace %.1f MiB, device context %.0f MiB\n", mib(info->weight_bytes),
             mib(info->workspace_bytes), mib(info->device_context_bytes));
     fprintf(to, "budget     %.1f MiB\n", mib(info->budget_bytes));
-    fprintf(to, "KV and total below are for %s\n\n",
-            r->ctx_request > 0 ? "the context asked for" : "the longest context, or for 128 tokens where nothing fits");
+    fprintf(to, "KV and total are for %s\n\n",
+            r->ctx_request > 0 ? "the context asked for" : "the longest context (128 tokens where none fits)");
     fprintf(to, "%-7s %6s %8s %9s %8s %-9s %8s %9s %8s\n", "KV", "bits", "B/token", "fixed MiB", "max ctx", "capped by",
             "KV MiB", "total MiB", "sessions");
     for (uint64_t i = 0; i < r->n; i++) print_row(&r->rows[i], to);

@@ -21,7 +21,7 @@ FAST = ["--temp", "0", "-n", "24"]
 class Chat:
     """The command on a terminal of its own; what it prints collects in `seen`."""
 
-    def __init__(self, *args, model=MODEL, env=None, size=(24, 100), shell=None):
+    def __init__(self, *args, model=MODEL, env=None, size=(24, 100), shell=None, bare=False):
         self.seen = b""
         self.mark = 0
         self.pid, self.fd = pty.fork()
@@ -29,7 +29,7 @@ class Chat:
             os.environ.update({"TERM": "xterm", **(env or {})})
             for name in ("NO_COLOR",) if not env or "NO_COLOR" not in env else ():
                 os.environ.pop(name, None)
-            command = [KVRT, "chat", str(model), *args]
+            command = [KVRT, *([] if bare else ["chat"]), str(model), *args]
             if shell:
                 command = ["/bin/sh", "-c", shell.format(shlex.join(command))]
             os.execv(command[0], command)

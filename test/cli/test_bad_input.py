@@ -4,7 +4,7 @@ import json
 import os
 import tempfile
 
-from harness import Folder, MODEL, kvrt, main, test
+from harness import Folder, MODEL, ROOT, kvrt, main, test
 
 HUGE = 1 << 62
 
@@ -152,6 +152,7 @@ def prompts():
     kvrt("run", MODEL, "-p", "").expect(2, ["prompt", "0 tokens", "need at least 1"])
     kvrt("run", MODEL).expect(2, ["prompt"])
     kvrt("run", MODEL, stdin=b"y" * 40, env={"KVRT_CTX": "8"}).expect(5, ["40 tokens", "at most 8"])
+    kvrt("chat", ROOT / "examples/models/storyteller-tiny").expect(2, ["stdin is empty"])
     kvrt("run", MODEL, "-f", "/nonexistent/prompt").expect(1, "/nonexistent/prompt")
     kvrt("run", MODEL, "-f", "/").expect(1, "/")
 
@@ -188,6 +189,16 @@ def options():
         result = kvrt(command, "--no-such-option")
         result.expect(2, "unknown option --no-such-option")
         assert b"usage: kvrt " + command.encode() in kvrt(command, "--help").expect(0).out
+
+
+@test
+def plan_arguments():
+    for args, parts in (([], ["model folder or --shape"]), ([MODEL, MODEL], ["one model folder"]), ([MODEL, "--shape", "llama-3.1-8b"], ["not both"]),
+                        ([MODEL, "--card", "voodoo2"], ["voodoo2", "rtx4090"]), ([MODEL, "--vram", "lots"], ["--vram", "24GiB", "'lots'"]),
+                        ([MODEL, "--vram", "24"], ["--vram", "24GiB", "'24'"]), ([MODEL, "--vram", "1GiB", "--card", "rtx4090"], ["not both"]),
+                        ([MODEL, "--ctx", "0"], ["ctx.size"]), (["--shape", "llama-9"], ["llama-9", "llama-3.1-8b"])):
+        assert kvrt("plan", *args).expect(2, parts).out == b""
+    assert kvrt("plan", MODEL, "--card", "RTX4090").expect(0).out == kvrt("plan", MODEL, "--card", "rtx4090").expect(0).out
 
 
 @test

@@ -4,6 +4,8 @@ Ctrl-D, unknown commands, resize, NO_COLOR, dumb terminals, a closed pipe; and w
 slower model: test_chat_slow.py."""
 import json
 import pathlib
+import re
+import shutil
 import subprocess
 import tempfile
 import time
@@ -71,7 +73,14 @@ def test_commands():
     chat.expect(r"sample.temperature 0\.5")
     chat.ask("/set temperature nonsense")
     chat.expect("temperature")
-    chat.ask("/set temperature 0")
+    chat.ask("/set top-k 7")
+    chat.ask("/show")
+    chat.expect("sample.top_k 7")
+    chat.ask("/set ctx 5")
+    chat.expect("ctx.size is fixed when the model is loaded")
+    chat.ask("/stats")
+    chat.expect("no answer yet")
+    chat.ask("/set temp 0")
     chat.ask("/undo")
     chat.expect("no exchange")
     chat.ask("Hello")
@@ -187,6 +196,45 @@ def test_leaving_twice_when_idle_restores_the_terminal():
     chat.leave()
 
 
+def test_a_context_that_fills_up():
+    chat = Chat("--ctx", "200", "--temp", "0", "-n", "4", "--ignore-eos")
+    chat.prompt()
+    warnings = []  # (tokens, percent that was said)
+    for _ in range(60):
+        chat.send("Yes\r")
+        found = chat.expect(r"context (\d+)/200 \| KV [\d.]+ MiB(.*?)> |need at most 200[^\n]*\n([^\n]*)\r\n.*?> ")
+        if found.group(3) is not None:
+            break
+        warnings += [(int(found.group(1)), int(percent)) for percent in re.findall(rb"the context is (\d+)% full", found.group(2))]
+    assert found.group(3) == b"/reset or /undo make room", found
+    # One warning when 80% are passed, one at 95% unless an answer filled the rest at once.
+    assert 1 <= len(warnings) <= 2 and all(tokens * 100 // 200 == said for tokens, said in warnings), warnings
+    assert 80 <= warnings[0][1] < 95 and (len(warnings) == 1 or warnings[1][1] >= 95), warnings
+    chat.send("/reset\r")
+    chat.ask("Hello")
+    total, cached, new = stats(chat)
+    assert total < 40, (total, cached, new)
+    chat.ask("/quit")
+    assert chat.leave() == 0
+
+
+def test_a_bare_model_and_a_tiny_terminal():
+    chat = Chat(*FAST, size=(2, 8), shell="{} ; echo code $?")
+    chat.ask("Tell me a story about a fox and a bear")
+    stats(chat)
+    chat.resize((1, 3))
+    chat.ask("/help")
+    chat.expect("/export")
+    chat.ask("/quit")
+    chat.expect("code 0")
+    chat.leave()
+    bare = Chat(*FAST, bare=True)
+    bare.ask("/ctx")
+    bare.expect("context 0 of")
+    bare.ask("/quit")
+    assert bare.leave() == 0
+
+
 def test_colours():
     for env, args in (({"NO_COLOR": "1"}, FAST), ({"TERM": "dumb"}, FAST)):
         chat = Chat(*args, env=env)
@@ -197,6 +245,25 @@ def test_colours():
         assert b"\x1b[2m" not in chat.seen, chat.seen
         if env.get("TERM") == "dumb":
             assert b"\x1b" not in chat.seen, chat.seen
+
+
+def test_reasoning_is_dimmed_or_hidden():
+    with tempfile.TemporaryDirectory() as folder:
+        for file in pathlib.Path(MODEL).iterdir():
+            shutil.copy(file, folder)
+        config = json.loads(pathlib.Path(MODEL, "tokenizer_config.json").read_text())
+        think = "{% if enable_thinking is not defined or enable_thinking %}{{ '<think>\n' }}{% endif %}"
+        config["chat_template"] = config["chat_template"].replace("assistant\n' }}", "assistant\n' }}" + think)
+        pathlib.Path(folder, "tokenizer_config.json").write_text(json.dumps(config))
+        for args, env, dim, text in (([], {}, True, True), ([], {"NO_COLOR": "1"}, False, True), (["--hide-thinking"], {}, False, False),
+                                     (["--no-think"], {}, False, True)):
+            chat = Chat(*FAST, *args, "--no-stats", model=folder, env=env)
+            chat.ask("Hello")
+            answer = chat.expect(r"\x1b\[\?2004l(.*?)\x1b\[\?2004h").group(1)
+            assert (b"\x1b[2m" in answer and answer.rstrip().endswith(b"\x1b[0m")) == dim, (args, env, answer)
+            assert (len(answer.strip()) > 20) == text and (b"(thinking)" in answer) == ("--hide-thinking" in args), (args, env, answer)
+            chat.ask("/quit")
+            assert chat.leave() == 0
 
 
 def test_pipes():
