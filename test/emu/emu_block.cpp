@@ -159,7 +159,6 @@ static void lane_main()
         m->job->code->run(m->job->params);
         me->n_copies = me->n_groups = me->n_open = 0;
         released(&m->job->ended);
-        if (__builtin_expect(stack_overflowed(me->home), 0)) fault(me, KVI_CU_HARDWARE_STACK_ERROR, "more local variables than a stack holds");
         stack *home = me->home;
         if (++m->n_returned == m->n_threads) {
             resume_point dropped;

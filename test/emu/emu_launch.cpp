@@ -60,20 +60,30 @@ static void on_fault(int number, siginfo_t *info, void *)
     const lane *at = static_cast<const lane *>(self);
     const uint3 &b = at->block->block_index, &t = at->thread;
     char text[300];
-    int len = snprintf(text, sizeof text, "kvrt-emu: %s, block (%u,%u,%u), thread (%u,%u,%u), seed %u: touched address %p, which is no memory\n",
+    int len = snprintf(text, sizeof text,
+                       "kvrt-emu: %s, block (%u,%u,%u), thread (%u,%u,%u), seed %u: touched address %p, which is no memory, or the end of its stack\n",
                        at->owner->job->code->name, b.x, b.y, b.z, t.x, t.y, t.z, at->owner->job->seed, info->si_addr);
     if (len > 0) fwrite(text, 1, (size_t)len, stderr);
 }
 static void watch_faults()
 {
-    static bool watched;
+    static bool watched; /* first called under the driver's lock, by the calling thread's share */
+    static __thread bool has_stack; /* the handler's own: the fault may be the end of the thread's */
     struct sigaction old, ours = {};
+    stack_t there;
+    if (!has_stack && sigaltstack(nullptr, &there) == 0 && (there.ss_flags & SS_DISABLE)) {
+        there = {};
+        there.ss_size = 64u << 10;
+        there.ss_sp = malloc(there.ss_size);
+        sigaltstack(&there, nullptr);
+    }
+    has_stack = true;
     if (watched) return;
     watched = true;
     for (int number : {SIGSEGV, SIGBUS}) {
         if (sigaction(number, nullptr, &old) != 0 || old.sa_handler != SIG_DFL) continue;
         ours.sa_sigaction = on_fault;
-        ours.sa_flags = SA_SIGINFO;
+        ours.sa_flags = SA_SIGINFO | SA_ONSTACK;
         sigaction(number, &ours, nullptr);
     }
 }
@@ -111,6 +121,7 @@ static void run_share(share *s)
     const dim3 &g = s->job->grid;
     s->good = true;
     s->done = 0;
+    watch_faults();
     machine_prepare(s->m, s->job);
     for (uint64_t i = s->first; i < s->order.n && s->good; i += s->step, s->done++) {
         uint64_t at = s->order.at(i);
@@ -199,7 +210,6 @@ kvi_cu_result launch_run(const node &n)
     uint32_t n_shares = d.set.threads < n_blocks ? d.set.threads : (uint32_t)n_blocks;
     if (n_shares > max_workers) n_shares = max_workers;
     block_order order = order_blocks(n_blocks, d.set.seed, job.number);
-    watch_faults();
     for (uint32_t i = 0; i < n_shares; i++) {
         share *s = &pool.shares[i];
         if (!s->m) s->m = machine_create();

@@ -38,15 +38,15 @@ static const size_t stack_bytes = 256u << 10; /* red zones make frames several t
 #else
 static const size_t stack_bytes = 64u << 10;
 #endif
-static const uint64_t canary = 0x6b7672742d656d75u;
+static const size_t guard_bytes = 1u << 20; /* unreadable, wide enough for a frame that oversteps it in one go */
 
 stack *stack_create(uint32_t index, void (*entry)())
 {
     stack *s = static_cast<stack *>(calloc(1, sizeof *s));
-    void *memory = mmap(nullptr, stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *memory = mmap(nullptr, guard_bytes + stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (!s || memory == MAP_FAILED) abort();
     s->memory = static_cast<unsigned char *>(memory);
-    memcpy(s->memory, &canary, sizeof canary);
+    if (mprotect(memory, guard_bytes, PROT_NONE) != 0) abort();
     /* Equal offsets in every stack would meet in the same few sets of the first-level cache. */
     s->start.fiber = nullptr;
 #if defined(KVRT_EMU_TSAN)
@@ -54,7 +54,7 @@ stack *stack_create(uint32_t index, void (*entry)())
     s->start.fiber = s->fiber;
 #endif
 #if defined(__x86_64__)
-    uintptr_t top = ((uintptr_t)s->memory + stack_bytes - 64u - (index * 576u) % 4096u) & ~(uintptr_t)15;
+    uintptr_t top = ((uintptr_t)s->memory + guard_bytes + stack_bytes - 64u - (index * 576u) % 4096u) & ~(uintptr_t)15;
     s->start.sp = reinterpret_cast<void *>(top - 64u);
 #else
     (void)index;
@@ -72,13 +72,11 @@ void stack_rewind(stack *s, void (*entry)())
     frame[7] = nullptr;                         /* where backtraces end */
 #else
     getcontext(&s->start.context);
-    s->start.context.uc_stack.ss_sp = s->memory + 64;
-    s->start.context.uc_stack.ss_size = stack_bytes - 64;
+    s->start.context.uc_stack.ss_sp = s->memory + guard_bytes;
+    s->start.context.uc_stack.ss_size = stack_bytes;
     s->start.context.uc_link = nullptr;
     makecontext(&s->start.context, entry, 0);
 #endif
 }
-
-bool stack_overflowed(const stack *s) { return memcmp(s->memory, &canary, sizeof canary) != 0; }
 
 } // namespace kvi_emu

@@ -32,7 +32,7 @@ struct resume_point {
 };
 
 struct stack {
-    unsigned char *memory; /* stack_bytes; the lowest word is a canary */
+    unsigned char *memory; /* guard, then stack_bytes */
     void *fiber;
     resume_point start;
 };
@@ -40,7 +40,6 @@ struct stack {
 /* A stack whose first resume calls entry(), which never returns. `index` spreads the hot lines of many stacks over the cache. */
 stack *stack_create(uint32_t index, void (*entry)());
 void stack_rewind(stack *s, void (*entry)()); /* to its first resume again; what was on it is dropped */
-bool stack_overflowed(const stack *s);
 
 #if defined(__x86_64__)
 extern "C" void kvi_emu_switch(void **save, void *load);
