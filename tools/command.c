@@ -347,6 +347,6 @@ int command_open(const kvrt_options *options, kvrt_engine *out)
         return EXIT_INTERRUPT;
     }
     int code = status < 0 ? command_fail(status, &error) : 0;
-    if (code == EXIT_FIT) plan_report_explain(options);
+    if (code == EXIT_FIT) plan_report_explain(options, &error);
     return code;
 }

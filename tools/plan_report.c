@@ -74,9 +74,9 @@ static void see_device(const char *name, const char *text, int32_t usable, void 
     if (usable && strcmp(name, "cpu") != 0) *(bool *)user = true;
 }
 
-/* A plan with a memory limit is about a card unless the backend says otherwise; an open without one was about the CPU,
- * where the weights stay in the file's map. */
-void plan_report_explain(const kvrt_options *options)
+/* A plan is about the CPU, where the weights stay in the file's map, unless there is a memory limit: that stands for a
+ * card. So when the open was about a card, what it found there becomes the limit. */
+void plan_report_explain(const kvrt_options *options, const kvrt_error *error)
 {
     static plan_report report;
     kvrt_options *here = NULL;
@@ -85,7 +85,12 @@ void plan_report_explain(const kvrt_options *options)
     if (kvrt_options_clone(options, &here, NULL) < 0) return;
     (void)kvrt_options_get_string(here, "device.backend", &backend, NULL);
     kvrt_measure_devices(see_device, &has_card);
-    if (!has_card && strcmp(backend, "auto") == 0) (void)kvrt_options_set_text(here, "device.backend", "cpu", NULL);
+    const bool on_card = strcmp(backend, "cpu") != 0 && (has_card || strcmp(backend, "auto") != 0);
+    if (!on_card) (void)kvrt_options_set_text(here, "device.backend", "cpu", NULL);
+    if (on_card && error->available_bytes) {
+        (void)kvrt_options_set_i64(here, "mem.limit", (int64_t)error->available_bytes, NULL);
+        (void)kvrt_options_set_i64(here, "mem.reserve", 0, NULL);
+    }
     if (plan_report_make(here, &report, NULL) >= 0) {
         fputc('\n', stderr);
         plan_report_table(&report, stderr);
