@@ -49,7 +49,7 @@ template <int D> KVI_DEV void attn_combine(const kvi_cuda_attention_params &p)
     if (p.kv.rotate) kvi_hadamard<D>(sum, lane);
     uint16_t *out = (uint16_t *)p.out + (uint64_t)row * p.out_pitch + head * D;
 #pragma unroll
-    for (int k = 0; k < D / 32; k++) out[lane + 32u * k] = kvi_narrow(sum[k], p.bf16);
+    for (int k = 0; k < D / 32; k++) out[lane + 32u * k] = kvi_narrow(sum[k], p.out_bf16);
 }
 
 KVI_KERNEL(attn_combine_d64, kvi_cuda_attention_params, 256, 4) { attn_combine<64>(p); }

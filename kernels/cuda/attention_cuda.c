@@ -1,4 +1,5 @@
-/* attention_cuda.c - ROPE_APPEND and ATTENTION as launches of rope_append_*, attn_decode_* and attn_combine_*.
+/* attention_cuda.c - ROPE_APPEND and ATTENTION as launches of rope_append_*, attn_decode_*, attn_combine_* and attn_prefill_*.
+ * Up to SPLIT_ROWS rows the context is split over the card (decode); more rows fill it by themselves (prefill, one launch).
  * Decode: one launch per page format that the cache may hold (a warp skips pages of others), then one that merges their partial results.
  * Grids depend on the number of rows, the limits and the card, never on how long a context is. The number of splits is the same for every
  * step of up to KVI_CUDA_SMALL_ROWS rows, so that a sequence has the same bits alone and in a batch. */
@@ -9,6 +10,9 @@
 #define N_FORMATS 4u
 #define DECODE_THREADS 128u
 #define COMBINE_THREADS 256u
+#define PREFILL_THREADS 256u
+#define PREFILL_COLS 128u
+#define SPLIT_ROWS 32u
 #define BLOCKS_PER_SM 3u
 
 static const struct attention_format {
@@ -27,6 +31,7 @@ static const kvi_cuda_kernel_id decode_kernels[N_FORMATS][3] = {
     {KVI_CUDA_K_attn_decode_k4v4_d64, KVI_CUDA_K_attn_decode_k4v4_d128, KVI_CUDA_K_attn_decode_k4v4_d256},
     {KVI_CUDA_K_attn_decode_k4v2_d64, KVI_CUDA_K_attn_decode_k4v2_d128, KVI_CUDA_K_attn_decode_k4v2_d256}};
 static const kvi_cuda_kernel_id combine_kernels[3] = {KVI_CUDA_K_attn_combine_d64, KVI_CUDA_K_attn_combine_d128, KVI_CUDA_K_attn_combine_d256};
+static const kvi_cuda_kernel_id prefill_kernels[3] = {KVI_CUDA_K_attn_prefill_d64, KVI_CUDA_K_attn_prefill_d128, KVI_CUDA_K_attn_prefill_d256};
 static const kvi_cuda_kernel_id rope_kernels[3] = {KVI_CUDA_K_rope_append_d64, KVI_CUDA_K_rope_append_d128, KVI_CUDA_K_rope_append_d256};
 
 static uint32_t dim_index(uint32_t head_dim) { return head_dim == 64 ? 0 : head_dim == 128 ? 1 : 2; }
@@ -112,11 +117,16 @@ kvrt_status kvi_cuda_attention_check_step(const kvi_device *device, const kvi_st
 }
 
 /* --------------------------------------------------------------------------------------------------------- memory --- */
-/* Splits of a decode step: with one row they fill the card once, but never more than there are pages for. */
-static uint32_t decode_splits(uint32_t n_kv_heads, uint32_t max_ctx, uint32_t sm_count)
+/* Splits of a step of up to SPLIT_ROWS rows: one row fills the card once, but there are never more splits than pages for their warps. Up to
+ * KVI_CUDA_SMALL_ROWS rows they are the same, so that a sequence has the same bits alone and in a batch; beyond, partial results stay within
+ * the memory of those. */
+static uint32_t splits_for(uint32_t rows, uint32_t n_kv_heads, uint32_t max_ctx, uint32_t sm_count)
 {
-    const uint32_t most = (max_ctx + 4u * KVI_KV_PAGE - 1) / (4u * KVI_KV_PAGE), n = (BLOCKS_PER_SM * sm_count + n_kv_heads - 1) / n_kv_heads;
-    return n < most ? n : most ? most : 1;
+    const uint32_t most = (max_ctx + 4u * KVI_KV_PAGE - 1) / (4u * KVI_KV_PAGE);
+    uint32_t n = (BLOCKS_PER_SM * sm_count + n_kv_heads - 1) / n_kv_heads;
+    if (n > most) n = most;
+    n /= (rows + KVI_CUDA_SMALL_ROWS - 1) / KVI_CUDA_SMALL_ROWS;
+    return n ? n : 1;
 }
 
 typedef struct demand {
@@ -125,7 +135,8 @@ typedef struct demand {
 
 static demand demand_of(const kvi_program *program, const kvi_limits *limits, uint32_t sm_count)
 {
-    const uint64_t small = limits->max_rows < KVI_CUDA_SMALL_ROWS ? limits->max_rows : KVI_CUDA_SMALL_ROWS;
+    const uint32_t rows = limits->max_rows < SPLIT_ROWS ? limits->max_rows : SPLIT_ROWS;
+    const uint64_t small = rows < KVI_CUDA_SMALL_ROWS ? rows : KVI_CUDA_SMALL_ROWS;
     demand need = {0, 0};
     uint32_t n_formats = 0;
     for (uint32_t i = 0; i < N_FORMATS; i++) n_formats += format_possible(i, limits->page_formats);
@@ -133,8 +144,8 @@ static demand demand_of(const kvi_program *program, const kvi_limits *limits, ui
         const kvi_op *op = &program->ops[i];
         if (op->kind != KVI_OP_ATTENTION) continue;
         const kvi_kv_shape *shape = &program->groups[op->group].shape;
-        uint64_t slots = small * decode_splits(shape->n_kv_heads, limits->max_ctx, sm_count);
-        if (slots < limits->max_rows) slots = limits->max_rows;
+        uint64_t slots = small * splits_for(1, shape->n_kv_heads, limits->max_ctx, sm_count);
+        if (slots < rows) slots = rows;
         slots *= (uint64_t)op->n_heads * n_formats;
         if (slots * 8u > need.ml) need.ml = slots * 8u;
         if (slots * shape->head_dim * 4u > need.acc) need.acc = slots * shape->head_dim * 4u;
@@ -213,6 +224,13 @@ kvrt_status kvi_cuda_rope_append_run(kvi_device *device, const kvi_op *op, uint3
 /* Shared memory of attn_decode: the sums of four warps for eight columns, with m and l. */
 static uint32_t decode_shared(uint32_t head_dim) { return 4 * 8 * (head_dim + 2) * 4; }
 
+/* Of attn_prefill: two stages of 4096 / D tokens, K in whichever of its two orders takes more, and V. */
+static uint32_t prefill_shared(uint32_t head_dim)
+{
+    const uint32_t tokens = 4096 / head_dim, straight = (head_dim + 8) * tokens, turned = (tokens + 8) * head_dim;
+    return 2 * 2 * ((straight > turned ? straight : turned) + straight);
+}
+
 kvrt_status kvi_cuda_attention_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel, kvrt_error *error)
 {
     const struct kvi_cuda_attention *a = device->attention;
@@ -226,12 +244,18 @@ kvrt_status kvi_cuda_attention_run(kvi_device *device, const kvi_op *op, uint32_
                                    .q_pitch = in->pitch,
                                    .out_pitch = out->pitch,
                                    .bf16 = in->dtype == KVI_BF16,
+                                   .out_bf16 = out->dtype == KVI_BF16,
                                    .n_heads = op->n_heads,
                                    .causal = op->causal,
                                    .scale_log2 = op->scale * 1.4426950408889634f};
     const uint32_t d = dim_index(p.kv.head_dim), per_kv = p.n_heads / p.kv.n_kv_heads;
     const uint32_t n_seqs = rows < device->limits.max_seqs ? rows : device->limits.max_seqs;
-    p.n_splits = rows <= KVI_CUDA_SMALL_ROWS ? decode_splits(p.kv.n_kv_heads, device->limits.max_ctx, device->sm_count < KVI_CUDA_MAX_SMS ? device->sm_count : KVI_CUDA_MAX_SMS) : 1;
+    if (rows > SPLIT_ROWS) {
+        *kernel = kvi_cuda_kernel_name(prefill_kernels[d]);
+        return kvi_cuda_launch(device, prefill_kernels[d], (rows * per_kv + PREFILL_COLS - 1) / PREFILL_COLS, p.kv.n_kv_heads, n_seqs, PREFILL_THREADS,
+                               prefill_shared(p.kv.head_dim), &p, error);
+    }
+    p.n_splits = splits_for(rows, p.kv.n_kv_heads, device->limits.max_ctx, device->sm_count < KVI_CUDA_MAX_SMS ? device->sm_count : KVI_CUDA_MAX_SMS);
     p.n_parts = p.n_splits * a->n_formats;
     for (uint32_t i = 0; i < a->n_formats; i++) {
         p.format = formats[a->used[i]].format;

@@ -37,7 +37,8 @@ typedef struct kvi_cuda_attention_params {
     kvi_dptr q;       /* (max_rows, q_pitch), heads first */
     kvi_dptr out;     /* (max_rows, out_pitch) */
     kvi_dptr ml, acc;
-    uint32_t q_pitch, out_pitch, bf16; /* q and out are BF16, else F16 */
+    uint32_t q_pitch, out_pitch;
+    uint32_t bf16, out_bf16; /* q, out: BF16, else F16 */
     uint32_t n_heads;
     uint32_t n_splits, n_parts;        /* n_splits = gridDim.x of every decode launch */
     uint32_t first_part;               /* of this launch's format */

@@ -232,7 +232,15 @@ static kvrt_status check_program(const kvi_device *d, const kvi_program *program
 }
 
 /* Operands are 16-bit in the family of the weights: BF16 weights come from models whose activations may leave the range of F16, and a
- * tensor core multiplies two numbers of the same type. */
+ * tensor core multiplies two numbers of the same type. q | k | v are no operand of a weight: the cache is F16 and so are they, three bits
+ * more exact. */
+static kvi_dtype buffer_dtype(const kvi_program *program, uint32_t buffer, kvi_dtype operand)
+{
+    for (uint32_t i = 0; i < program->n_ops; i++)
+        if (program->ops[i].kind == KVI_OP_ROPE_APPEND && program->ops[i].out == buffer) return KVI_F16;
+    return operand;
+}
+
 static kvi_dtype operand_of(const kvi_program *program)
 {
     for (uint32_t i = 0; i < program->n_ops; i++)
@@ -279,7 +287,7 @@ static kvrt_status load(kvi_device *d, kvrt_error *error)
     KVI_TRY(take_memory(d, &layout, error));
     memcpy(d->buffers, layout.buffers, sizeof d->buffers);
     for (uint32_t i = 0; i < d->program->n_buffers; i++)
-        if (d->buffers[i].dtype != KVI_F32) d->buffers[i].dtype = d->operand;
+        if (d->buffers[i].dtype != KVI_F32) d->buffers[i].dtype = buffer_dtype(d->program, i, d->operand);
     d->map = layout.map;
     d->step_bytes = layout.step_bytes;
     KVI_TRY(kvi_cuda_linear_prepare(d, layout.linear, error));

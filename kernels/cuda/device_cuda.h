@@ -35,7 +35,7 @@ struct kvi_weight {
 /* A buffer of the program. pitch is a multiple of 8; what lies between cols and pitch stays zero for ever. */
 typedef struct kvi_cuda_buffer {
     kvi_dptr data;
-    kvi_dtype dtype; /* RESIDUAL: F32; OPERAND: the 16-bit type of the device (kvi_device.operand) */
+    kvi_dtype dtype; /* RESIDUAL: F32; OPERAND: F16 for q | k | v, else kvi_device.operand */
     uint32_t cols, pitch; /* elements */
 } kvi_cuda_buffer;
 

@@ -147,7 +147,7 @@ static kvrt_status norm_rows(kvi_device *d, const kvi_cuda_linear_params *p, uin
 
 static kvrt_status gemm(kvi_device *d, const kvi_cuda_linear_params *p, uint32_t rows, const char **name, kvrt_error *error)
 {
-    const bool wide = rows > 64, bf16 = d->operand == KVI_BF16;
+    const bool wide = rows > 64, bf16 = p->x_type == KVI_CUDA_BF16;
     const kvi_cuda_kernel_id kernel = wide ? bf16 ? KVI_CUDA_K_gemm_bf16_m128 : KVI_CUDA_K_gemm_f16_m128
                                            : bf16 ? KVI_CUDA_K_gemm_bf16_m32 : KVI_CUDA_K_gemm_f16_m32;
     const uint32_t tile_m = wide ? 128 : 32, tile_n = wide ? 128 : 64, stages = wide ? 3 : 4;
@@ -166,7 +166,7 @@ static kvrt_status linear(kvi_device *d, const kvi_op *op, uint32_t rows, const 
     for (uint32_t first = 0; first < op->n_weights;) {
         const kvi_dtype dtype = op->weights[first]->dtype;
         first += add_weights(&p, op, first);
-        if (rows <= KVI_CUDA_SMALL_ROWS || dtype != d->operand) KVI_TRY(gemv(d, &p, dtype, rows, name, error));
+        if (rows <= KVI_CUDA_SMALL_ROWS || (uint32_t)dtype != (p.gain ? (uint32_t)d->normed.dtype : p.x_type)) KVI_TRY(gemv(d, &p, dtype, rows, name, error));
         else {
             if (p.gain && !normed) KVI_TRY(norm_rows(d, &p, rows, error));
             normed = true;
