@@ -261,15 +261,15 @@ void sync_warp(const char *file, int line)
     lane *me = current_lane();
     machine *m = me->owner;
     warp *w = &m->warps[me->warp];
-    char *token = &w->tokens[w->phase];
-    released(token);
+    token *order = &w->tokens[w->phase];
+    released(order);
     if (!arrive(m, w, me, "kvi_sync_warp", file, line)) park(m, me);
-    acquired(token);
+    acquired(order);
 }
 
 /* Orders what came before it against what comes after another thread's fence that ran later, and nothing else: the atomic in between is
  * relaxed, so leaving one of the two fences out is a race to ThreadSanitizer. */
-static char fence_token;
+static token fence_token;
 void fence()
 {
     acquired(&fence_token);
@@ -391,7 +391,7 @@ machine *machine_create()
 /* Exactly the bytes asked for, so that AddressSanitizer sees the first one too many; elsewhere a guard is looked at afterwards. */
 static void fresh_shared(machine *m)
 {
-#if defined(KVRT_EMU_SANITIZED)
+#if defined(KVRT_EMU_ASAN)
     const uint32_t guard = 0;
 #else
     const uint32_t guard = guard_bytes;
@@ -402,7 +402,7 @@ static void fresh_shared(machine *m)
         m->cap_old_shared = m->cap_old_shared * 2u + 64u;
         m->old_shared = static_cast<void **>(realloc(m->old_shared, m->cap_old_shared * sizeof *m->old_shared));
     }
-    m->old_shared[m->n_old_shared++] = m->shared = static_cast<unsigned char *>(malloc(bytes));
+    m->old_shared[m->n_old_shared++] = m->shared = static_cast<unsigned char *>(malloc(bytes + guard));
 #else
     if (!m->shared) m->shared = static_cast<unsigned char *>(malloc(bytes + guard));
 #endif
@@ -412,7 +412,7 @@ static void fresh_shared(machine *m)
 }
 static bool guard_touched(const machine *m)
 {
-#if !defined(KVRT_EMU_SANITIZED)
+#if !defined(KVRT_EMU_ASAN)
     for (uint32_t i = 0; i < guard_bytes; i++)
         if (m->shared[m->job->shared_bytes + i] != poison) return true;
 #endif
@@ -429,6 +429,10 @@ void machine_prepare(machine *m, launch *job)
     m->n_warps = (m->n_threads + 31u) / 32u;
     m->all_warps = m->n_warps == 32 ? ~0u : (1u << m->n_warps) - 1u;
     m->order = job->seed == 0 ? machine::natural : job->seed == 1 ? machine::backwards : machine::shuffled;
+#if defined(KVRT_EMU_TSAN)
+    /* All fibers beforehand: to ThreadSanitizer, who creates a fiber comes before it. */
+    while (m->n_created < m->n_threads) m->stacks[m->n_stacks++] = stack_create(m->n_created++, lane_main);
+#endif
     for (uint32_t i = 0; i < m->n_threads; i++) {
         uint32_t x = job->threads.x, y = job->threads.y;
         m->lanes[i].thread = uint3{i % x, i / x % y, i / (x * y)};

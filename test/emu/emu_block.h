@@ -17,6 +17,11 @@ namespace kvi_emu {
 
 struct machine;
 
+/* Named to ThreadSanitizer when something orders memory; it keeps one clock per 8 bytes of address. */
+struct alignas(8) token {
+    char unused[8];
+};
+
 /* Of one thread; powers of two. */
 static const uint32_t max_copies = 256, max_groups = 32;
 
@@ -44,7 +49,7 @@ struct warp {
     uint32_t a[16][8];       /* mma: pairs of 16-bit values, (row, k/2) */
     uint32_t b[8][8];        /* (column, k/2) */
     float c[16][8];          /* (row, column), in and out */
-    char tokens[2];          /* ThreadSanitizer: kvi_sync_warp */
+    token tokens[2];         /* kvi_sync_warp */
 };
 
 /* What a launch asks for. */
@@ -55,7 +60,7 @@ struct launch {
     uint32_t shared_bytes;
     uint32_t seed;      /* 0 natural, 1 backwards, else shuffled */
     uint32_t number;    /* of launches so far: shuffles differ from launch to launch */
-    char begun, ended;  /* tokens for ThreadSanitizer */
+    token begun, ended;
 };
 
 struct statistics {
@@ -74,7 +79,7 @@ struct machine {
     uint32_t barrier_arrived, barrier_phase;
     const char *barrier_file;
     int barrier_line;
-    char barrier_tokens[2];
+    token barrier_tokens[2];
     enum { natural, backwards, shuffled } order;
     uint32_t random;
     resume_point host;

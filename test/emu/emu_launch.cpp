@@ -52,7 +52,7 @@ kvi_cu_result launch_check(const node &n)
 }
 
 /* --------------------------------------------------------------------------------------------------- memory faults --- */
-#if !defined(KVRT_EMU_SANITIZED)
+#if !defined(KVRT_EMU_ASAN) && !defined(KVRT_EMU_TSAN)
 static void on_fault(int number, siginfo_t *info, void *)
 {
     signal(number, SIG_DFL); /* the instruction is tried again, and ends the process */
@@ -206,7 +206,7 @@ kvi_cu_result launch_run(const node &n)
     void *params = malloc(n.code->param_bytes); /* exactly as long as the struct */
     if (!params) return KVI_CU_OUT_OF_MEMORY;
     memcpy(params, n.params.data(), n.code->param_bytes);
-    launch job = {n.code, params, n.grid, n.threads, n.shared_bytes, d.set.seed, (uint32_t)d.counted.launches, 0, 0};
+    launch job = {n.code, params, n.grid, n.threads, n.shared_bytes, d.set.seed, (uint32_t)d.counted.launches, {}, {}};
     uint32_t n_shares = d.set.threads < n_blocks ? d.set.threads : (uint32_t)n_blocks;
     if (n_shares > max_workers) n_shares = max_workers;
     block_order order = order_blocks(n_blocks, d.set.seed, job.number);

@@ -9,7 +9,7 @@ namespace kvi_emu {
 static const unsigned char fill = 0xff, guard_fill = 0xa5;
 static const size_t fill_bytes = 64u << 20; /* larger blocks are filled up to here: a pool of gigabytes stays unmapped until used */
 static const size_t alignment = 256;
-#if defined(KVRT_EMU_SANITIZED)
+#if defined(KVRT_EMU_ASAN)
 static const size_t guard = 0;
 #else
 static const size_t guard = 256;

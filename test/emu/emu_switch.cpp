@@ -33,7 +33,7 @@ __asm__(".text\n"
 
 namespace kvi_emu {
 
-#if defined(KVRT_EMU_SANITIZED) || !defined(__OPTIMIZE__)
+#if defined(KVRT_EMU_ASAN) || defined(KVRT_EMU_TSAN) || !defined(__OPTIMIZE__)
 static const size_t stack_bytes = 256u << 10; /* red zones make frames several times larger */
 #else
 static const size_t stack_bytes = 64u << 10;

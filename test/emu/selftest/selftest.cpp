@@ -101,7 +101,7 @@ static outcome run_child(const char *name, uint32_t seed)
         setenv("KVRT_EMU_SEED", std::to_string(seed).c_str(), 1);
         setenv("ASAN_OPTIONS", "detect_leaks=0", 1);
         setenv("UBSAN_OPTIONS", "print_stacktrace=0", 1);
-        setenv("TSAN_OPTIONS", "report_bugs=1", 1);
+        setenv("TSAN_OPTIONS", "atexit_sleep_ms=0", 1);
         execl("/proc/self/exe", "emu_selftest", name, (char *)nullptr);
         _exit(4);
     }
