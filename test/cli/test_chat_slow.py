@@ -53,10 +53,11 @@ def wait_until_loading(pid, seconds=10):
     """Until the command has its own handler for Ctrl-C: it installs that before it opens the model."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        caught = [line for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt")]
-        started = os.path.realpath(f"/proc/{pid}/exe") == os.path.realpath(KVRT)  # before that it is this script's fork
-        if started and int(caught[0].split()[1], 16) & 2:
-            return
+        # In this order: until exec it is a fork of this script, which has a handler of its own.
+        if os.path.realpath(f"/proc/{pid}/exe") == os.path.realpath(KVRT):
+            caught = next(line for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt"))
+            if int(caught.split()[1], 16) & 2:
+                return
         time.sleep(0.001)
     raise AssertionError("no handler for Ctrl-C")
 
