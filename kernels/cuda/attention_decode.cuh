@@ -76,7 +76,7 @@ template <> struct codes<2> { /* four products */
 
 /* ------------------------------------------------------------------------------------------------------------ keys --- */
 /* Each gives s[j][0..3]: scores of tokens 16g + 2j (0, 1) and 16g + 2j + 1 (2, 3) for columns 2t, 2t + 1, and the factors `o` of the lane's 16
- * tokens. q: shared memory, fragments (D/16 steps, 32 lanes) of 8 bytes. Rows from n_tokens on hold no data and are not read. */
+ * tokens. q: shared memory, fragments (D/16 steps, 32 lanes) of 8 bytes. Rows from n_tokens on hold no data. */
 template <int D, int bits> struct key_codes {
     static constexpr uint32_t row_bytes = KVI_KV_PAGE * bits / 8;
     static constexpr uint32_t a_off = D * row_bytes, z_off = a_off + 2 * D, o_off = bits == 8 ? a_off : z_off + 2 * D;
@@ -151,36 +151,42 @@ template <int D, int bits> struct key_codes {
 
 template <int D> struct key_f16 {
     static constexpr uint32_t bytes = 2 * D * KVI_KV_PAGE;
+    static constexpr int batch = D == 256 ? 4 : 8; /* rows in flight: twice this; registers are short where sums take 64 */
+    /* Behind the last token stands what nobody wrote, perhaps NaN, which a probability of 0 would not silence: the last token again instead. */
     KVI_DEV static uint4 row(const uint8_t *side, uint32_t token, uint32_t n_tokens, uint32_t at)
     {
-        return token < n_tokens ? kvi_load128(side + token * (2u * D) + at) : make_uint4(0, 0, 0, 0);
+        return kvi_load128(side + (token < n_tokens ? token : n_tokens - 1u) * (2u * D) + at);
     }
     KVI_DEV static void scores(const uint8_t *side, const uint2 *q, uint32_t n_tokens, uint32_t g, uint32_t t, float (&s)[8][4], float (&o)[16])
     {
         const uint2 *q_at = q + 4u * g + t;
-        uint4 x[8], y[8]; /* 32 channels of the lane's first eight tokens, and of the others */
+        uint4 x[batch], y[batch]; /* 32 channels of so many of the lane's 16 tokens, and of the next */
         load(side, 0, n_tokens, g, t, x);
 #pragma unroll 1
         for (uint32_t i = 0; i < D / 32; i++) {
-            load(side + 64u * i, 8, n_tokens, g, t, y);
             const uint2 even = q_at[64u * i], odd = q_at[64u * i + 32u];
-            step(x, even, odd, s, 0);
-            if (i + 1 < D / 32) load(side + 64u * i + 64u, 0, n_tokens, g, t, x);
-            step(y, even, odd, s, 4);
+#pragma unroll
+            for (int first = 0; first < 16; first += 2 * batch) {
+                load(side + 64u * i, first + batch, n_tokens, g, t, y);
+                step(x, even, odd, s, first / 2);
+                if (first + 2 * batch < 16) load(side + 64u * i, first + 2 * batch, n_tokens, g, t, x);
+                else if (i + 1 < D / 32) load(side + 64u * i + 64u, 0, n_tokens, g, t, x);
+                step(y, even, odd, s, (first + batch) / 2);
+            }
         }
 #pragma unroll
         for (int j = 0; j < 16; j++) o[j] = 1.0f;
     }
-    KVI_DEV static void load(const uint8_t *side, uint32_t first, uint32_t n_tokens, uint32_t g, uint32_t t, uint4 (&x)[8])
+    KVI_DEV static void load(const uint8_t *side, uint32_t first, uint32_t n_tokens, uint32_t g, uint32_t t, uint4 (&x)[batch])
     {
 #pragma unroll
-        for (uint32_t i = 0; i < 8; i++) x[i] = row(side, 16u * g + first + i, n_tokens, 16u * t);
+        for (uint32_t i = 0; i < batch; i++) x[i] = row(side, 16u * g + first + i, n_tokens, 16u * t);
     }
-    KVI_DEV static void step(const uint4 (&x)[8], uint2 even, uint2 odd, float (&s)[8][4], int first)
+    KVI_DEV static void step(const uint4 (&x)[batch], uint2 even, uint2 odd, float (&s)[8][4], int first)
     {
         const uint32_t b[2] = {even.x, even.y}, c[2] = {odd.x, odd.y};
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
+        for (int j = 0; j < batch / 2; j++) {
             const uint32_t f[4] = {x[2 * j].x, x[2 * j + 1].x, x[2 * j].y, x[2 * j + 1].y}, h[4] = {x[2 * j].z, x[2 * j + 1].z, x[2 * j].w, x[2 * j + 1].w};
             kvi_mma_f16(s[first + j], f, b);
             kvi_mma_f16(s[first + j], h, c);
@@ -315,7 +321,7 @@ template <int D> struct value_f16 {
             for (int block = 0; block < D / 64; block++) {
                 uint4 r[4];
 #pragma unroll
-                for (uint32_t k = 0; k < 4; k++) /* rows behind the last token are zeros: 0 * NaN would spread */
+                for (uint32_t k = 0; k < 4; k++)
                     r[k] = key_f16<D>::row(side, 32u * t + 2u * j + 16u * (k & 1u) + (k >> 1), n_tokens, 128u * block + 16u * g);
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
@@ -348,21 +354,29 @@ template <int D> KVI_DEV void stage_queries(const kvi_cuda_attention_params &p, 
     }
 }
 
-/* The softmax step of one page: scores to probabilities (powers of two relative to the new maximum m). lo, hi: tokens of the page that each column
- * sees. */
-KVI_DEV void softmax(float (&s)[8][4], const float (&o)[16], float scale, const int32_t (&lo)[2], const int32_t (&hi)[2], bool all, int32_t first, float (&m)[2],
-                     float (&l)[2], float (&alpha)[2])
+/* Minus infinity where columns `col` and the next must not look; `first`: position of the lane's first token. */
+KVI_DEV void hide(const kvi_cuda_attention_params &p, const kvi_cuda_seq &seq, uint32_t per_kv, uint32_t col, uint32_t last_col, uint32_t n_pos, uint32_t first, float (&s)[8][4])
+{
+#pragma unroll
+    for (uint32_t e = 0; e < 2; e++) {
+        const uint32_t pos = seq.pos + (col + e <= last_col ? col + e : last_col) / per_kv, to = p.causal ? pos + 1u : n_pos;
+        const uint32_t from = p.kv.window && pos + 1u > p.kv.window ? pos + 1u - p.kv.window : 0u;
+#pragma unroll
+        for (int j = 0; j < 8; j++)
+#pragma unroll
+            for (uint32_t k = 0; k < 2; k++)
+                if (first + 2u * j + k < from || first + 2u * j + k >= to) s[j][e + 2u * k] = NEGATIVE_INFINITY;
+    }
+}
+
+/* The softmax step of one page: scores in powers of two become probabilities relative to the new maximum m. */
+KVI_DEV void softmax(float (&s)[8][4], float (&m)[2], float (&l)[2], float (&alpha)[2])
 {
     float top[2] = {NEGATIVE_INFINITY, NEGATIVE_INFINITY};
 #pragma unroll
     for (int j = 0; j < 8; j++)
 #pragma unroll
-        for (int e = 0; e < 4; e++) {
-            const int32_t token = first + 2 * j + e / 2;
-            s[j][e] *= o[2 * j + e / 2] * scale;
-            if (!all && (token < lo[e & 1] || token >= hi[e & 1])) s[j][e] = NEGATIVE_INFINITY;
-            top[e & 1] = kvi_max(top[e & 1], s[j][e]);
-        }
+        for (int e = 0; e < 4; e++) top[e & 1] = kvi_max(top[e & 1], s[j][e]);
 #pragma unroll
     for (int e = 0; e < 2; e++) {
         const float now = kvi_max(m[e], max_over_rows(top[e])), base = now == NEGATIVE_INFINITY ? 0.0f : now;
@@ -379,56 +393,14 @@ KVI_DEV void softmax(float (&s)[8][4], const float (&o)[16], float scale, const 
     }
 }
 
-/* Shared memory: queries; after the pages, the warps' sums: m and l (warps, cols, 2), then acc (warps, cols, D). */
-template <int D, class Key, class Value> KVI_DEV void attn_decode(const kvi_cuda_attention_params &p)
+/* The sums of the block's warps become one partial result per column. The place in the batch is read again: registers are short in the loop. */
+template <int D, class Value> KVI_DEV void merge(const kvi_cuda_attention_params &p, float *ml, const float (&acc)[D / 16][4], const float (&m)[2], const float (&l)[2])
 {
-    KVI_SHARED(unsigned char, shared);
-    const kvi_cuda_step *step = (const kvi_cuda_step *)p.step.step;
     const uint32_t lane = threadIdx.x % 32u, warp = threadIdx.x / 32u, g = lane / 4u, t = lane % 4u;
     const uint32_t n_kv = p.kv.n_kv_heads, per_kv = p.n_heads / n_kv, kv_head = blockIdx.y % n_kv, first_col = blockIdx.y / n_kv * DECODE_COLS;
-    if (blockIdx.z >= step->n_seqs) return;
     const kvi_cuda_seq seq = ((const kvi_cuda_seq *)p.step.seqs)[blockIdx.z];
     const uint32_t n_cols = seq.n_rows * per_kv;
-    if (first_col >= n_cols) return;
-    const kvi_page_ref *pages = (const kvi_page_ref *)p.step.pages + ((uint64_t)blockIdx.z * p.step.n_groups + p.kv.group) * p.step.max_pages;
-
-    const uint32_t last_col = first_col + DECODE_COLS <= n_cols ? first_col + DECODE_COLS - 1u : n_cols - 1u;
-    const uint32_t low = seq.pos + first_col / per_kv, high = seq.pos + last_col / per_kv; /* positions of the block's queries */
-    const uint32_t n_pos = p.causal ? high + 1u : seq.pos + seq.n_rows;
-    const uint32_t first_seen = p.kv.window && low + 1u > p.kv.window ? low + 1u - p.kv.window : 0u;
-    const uint32_t end = (n_pos + KVI_KV_PAGE - 1u) / KVI_KV_PAGE;
-    int32_t from[2], to[2]; /* positions that the lane's two columns see */
-#pragma unroll
-    for (uint32_t e = 0; e < 2; e++) {
-        uint32_t col = first_col + 2u * t + e;
-        const uint32_t pos = seq.pos + (col <= last_col ? col : last_col) / per_kv;
-        to[e] = (int32_t)(p.causal ? pos + 1u : n_pos);
-        from[e] = (int32_t)(p.kv.window && pos + 1u > p.kv.window ? pos + 1u - p.kv.window : 0u);
-    }
-
-    uint2 *q = (uint2 *)shared;
-    stage_queries<D>(p, q, seq, kv_head, first_col, n_cols);
-    kvi_sync_block();
-    float acc[D / 16][4], m[2] = {NEGATIVE_INFINITY, NEGATIVE_INFINITY}, l[2] = {0.0f, 0.0f};
-#pragma unroll
-    for (int i = 0; i < D / 16; i++) acc[i][0] = acc[i][1] = acc[i][2] = acc[i][3] = 0.0f;
-    const uint32_t record_bytes = kvi_kv_record_bytes(p.format, D);
-    for (uint32_t page = first_seen / KVI_KV_PAGE + blockIdx.x * DECODE_WARPS + warp; page < end; page += p.n_splits * DECODE_WARPS) {
-        const kvi_page_ref ref = pages[page];
-        if (ref.format != p.format || ref.unit == KVI_KV_NO_EXTENT) continue;
-        const uint8_t *side = (const uint8_t *)(p.kv.pool + (uint64_t)ref.unit * KVI_KV_UNIT + (uint64_t)(p.kv.layer * n_kv + kv_head) * record_bytes);
-        const uint32_t first_pos = page * KVI_KV_PAGE, n_tokens = n_pos - first_pos < KVI_KV_PAGE ? n_pos - first_pos : KVI_KV_PAGE;
-        const bool all = first_pos + KVI_KV_PAGE <= (p.causal ? low + 1u : n_pos) && (!p.kv.window || first_pos + p.kv.window > high);
-        float s[8][4], o[16], alpha[2];
-#pragma unroll
-        for (int j = 0; j < 8; j++) s[j][0] = s[j][1] = s[j][2] = s[j][3] = 0.0f;
-        Key::scores(side, q, n_tokens, g, t, s, o);
-        softmax(s, o, p.scale_log2, from, to, all, (int32_t)(first_pos + 16u * g), m, l, alpha);
-        Value::blend(side + Key::bytes, n_tokens, g, t, s, alpha, acc);
-    }
-
-    kvi_sync_block(); /* the queries have been read */
-    float *ml = (float *)shared, *sums = ml + 2 * DECODE_WARPS * DECODE_COLS;
+    float *sums = ml + 2 * DECODE_WARPS * DECODE_COLS;
 #pragma unroll
     for (uint32_t e = 0; e < 2; e++) {
         const float total = sum_over_rows(l[e]);
@@ -465,6 +437,54 @@ template <int D, class Key, class Value> KVI_DEV void attn_decode(const kvi_cuda
             ((float *)p.ml)[2u * slot + 1u] = total;
         }
     }
+}
+
+/* Shared memory: queries; after the pages, the warps' sums: m and l (warps, cols, 2), then acc (warps, cols, D). */
+template <int D, class Key, class Value> KVI_DEV void attn_decode(const kvi_cuda_attention_params &p)
+{
+    KVI_SHARED(unsigned char, shared);
+    const kvi_cuda_step *step = (const kvi_cuda_step *)p.step.step;
+    const uint32_t lane = threadIdx.x % 32u, warp = threadIdx.x / 32u, g = lane / 4u, t = lane % 4u;
+    const uint32_t n_kv = p.kv.n_kv_heads, per_kv = p.n_heads / n_kv, kv_head = blockIdx.y % n_kv, first_col = blockIdx.y / n_kv * DECODE_COLS;
+    if (blockIdx.z >= step->n_seqs) return;
+    const kvi_cuda_seq seq = ((const kvi_cuda_seq *)p.step.seqs)[blockIdx.z];
+    const uint32_t n_cols = seq.n_rows * per_kv;
+    if (first_col >= n_cols) return;
+    const kvi_page_ref *pages = (const kvi_page_ref *)p.step.pages + ((uint64_t)blockIdx.z * p.step.n_groups + p.kv.group) * p.step.max_pages;
+
+    const uint32_t last_col = first_col + DECODE_COLS <= n_cols ? first_col + DECODE_COLS - 1u : n_cols - 1u;
+    const uint32_t low = seq.pos + first_col / per_kv, high = seq.pos + last_col / per_kv; /* positions of the block's queries */
+    const uint32_t n_pos = p.causal ? high + 1u : seq.pos + seq.n_rows;
+    const uint32_t first_seen = p.kv.window && low + 1u > p.kv.window ? low + 1u - p.kv.window : 0u;
+    const uint32_t end = (n_pos + KVI_KV_PAGE - 1u) / KVI_KV_PAGE;
+    uint2 *q = (uint2 *)shared;
+    stage_queries<D>(p, q, seq, kv_head, first_col, n_cols);
+    kvi_sync_block();
+    float acc[D / 16][4], m[2] = {NEGATIVE_INFINITY, NEGATIVE_INFINITY}, l[2] = {0.0f, 0.0f};
+#pragma unroll
+    for (int i = 0; i < D / 16; i++) acc[i][0] = acc[i][1] = acc[i][2] = acc[i][3] = 0.0f;
+    const uint32_t record_bytes = kvi_kv_record_bytes(p.format, D);
+    for (uint32_t page = first_seen / KVI_KV_PAGE + blockIdx.x * DECODE_WARPS + warp; page < end; page += p.n_splits * DECODE_WARPS) {
+        const kvi_page_ref ref = pages[page];
+        if (ref.format != p.format || ref.unit == KVI_KV_NO_EXTENT) continue;
+        const uint8_t *side = (const uint8_t *)(p.kv.pool + (uint64_t)ref.unit * KVI_KV_UNIT + (uint64_t)(p.kv.layer * n_kv + kv_head) * record_bytes);
+        const uint32_t first_pos = page * KVI_KV_PAGE, n_tokens = n_pos - first_pos < KVI_KV_PAGE ? n_pos - first_pos : KVI_KV_PAGE;
+        const bool all = first_pos + KVI_KV_PAGE <= (p.causal ? low + 1u : n_pos) && (!p.kv.window || first_pos + p.kv.window > high);
+        float s[8][4], o[16], alpha[2];
+#pragma unroll
+        for (int j = 0; j < 8; j++) s[j][0] = s[j][1] = s[j][2] = s[j][3] = 0.0f;
+        Key::scores(side, q, n_tokens, g, t, s, o);
+#pragma unroll
+        for (int j = 0; j < 8; j++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) s[j][e] *= o[2 * j + e / 2] * p.scale_log2;
+        if (!all) hide(p, seq, per_kv, first_col + 2u * t, last_col, n_pos, first_pos + 16u * g, s);
+        softmax(s, m, l, alpha);
+        Value::blend(side + Key::bytes, n_tokens, g, t, s, alpha, acc);
+    }
+
+    kvi_sync_block(); /* the queries have been read */
+    merge<D, Value>(p, (float *)shared, acc, m, l);
 }
 
 /* Bytes of shared memory per block. */

@@ -1,0 +1,317 @@
+/* attention_prefill.cu - attention for many query rows, in one pass over the context: 128 columns (query row * heads per KV head + head) by a
+ * block, 16 by a warp, their sums in registers; tokens pass through shared memory in stages of 8,192 / D, as F16, two stages deep.
+ *
+ * Packed pages become F16 on their way into shared memory: a thread expands 16 codes of K and 16 of V per stage, whose loads were issued before
+ * the products of the stage in front. For 128 columns that is about 160 instructions of a thread against 2,000 to 4,000 cycles of its
+ * tensor core, so a context-sized or window-sized copy of dequantized values (KV.md section 5) is not needed, and none is planned.
+ * K of packed pages stands as (channel, token), as its codes do, K of F16 pages as (token, channel): two ways of ldmatrix.
+ * The output leaves divided and rotated back: channel 8 i + 2 t + e of a query is register (i, e) of lane t, so that most butterflies are local. */
+#include "attention_params.h"
+#include "ptx.cuh"
+#include "rotation.cuh"
+
+#define WARPS 8
+#define THREADS 256u
+#define COLS 128u
+#define NEGATIVE_INFINITY kvi_bits_f32(0xff800000u)
+
+template <int D> struct shape {
+    static constexpr uint32_t tokens = 4096u / D;                             /* of a stage */
+    static constexpr uint32_t pitch = D + 8u, turned = tokens + 8u;           /* halves; 8 rows of either fall into different banks */
+    static constexpr uint32_t k_halves = pitch * tokens > turned * D ? pitch * tokens : turned * D;
+    static constexpr uint32_t halves = k_halves + pitch * tokens;             /* of one stage */
+};
+#define PREFILL_SHARED(D) (2u * 2u * shape<D>::halves)
+
+/* What a thread carries from the loads of a stage to its expansion: 16 codes of K of one channel, 16 of V of one token. */
+struct cargo {
+    uint4 k, v;          /* codes, 2 to 16 bytes each */
+    uint4 k_o[2], v_o[2]; /* factors of the 16 tokens (K), of the 16 channels (V) */
+    float k_a, k_z, v_a, v_z;
+    uint32_t format;
+    const uint8_t *record;
+};
+
+KVI_DEV float side_value(const uint8_t *side, uint32_t off, uint32_t i) { return kvi_f16_lo(*(const uint16_t *)(side + off + 2u * i)); }
+KVI_DEV uint32_t word_of(const uint4 &v, int i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
+
+/* 16 values (code * a + z) * o as F16 pairs. */
+template <int bits> KVI_DEV void expand(const uint4 &codes, float a, float z, const uint4 (&o)[2], uint32_t (&out)[8])
+{
+#pragma unroll
+    for (int e = 0; e < 8; e++) {
+        const uint32_t word = word_of(codes, 2 * e * bits / 32), shift = 2 * e * bits % 32, mask = (1u << bits) - 1u;
+        const float lo = kvi_bits_f32(0x4b000000u | (word >> shift & mask)) - 8388608.0f, hi = kvi_bits_f32(0x4b000000u | (word >> (shift + bits) & mask)) - 8388608.0f;
+        const uint32_t factor = word_of(o[e / 4], e % 4);
+        out[e] = kvi_pack_f16((lo * a + z) * kvi_f16_lo(factor), (hi * a + z) * kvi_f16_hi(factor));
+    }
+}
+
+template <int D> struct stager {
+    const kvi_cuda_attention_params &p;
+    const kvi_page_ref *pages;
+    uint32_t kv_head, n_pos;
+
+    /* Starts the loads of the stage whose first token is `token`: F16 pages go to shared memory by themselves. */
+    KVI_DEV void begin(uint32_t token, uint16_t *to, cargo &c) const
+    {
+        constexpr uint32_t n = shape<D>::tokens;
+        const kvi_page_ref page = pages[token / KVI_KV_PAGE];
+        const uint32_t first = token % KVI_KV_PAGE, me = threadIdx.x;
+        const uint8_t *record = (const uint8_t *)(p.kv.pool + (uint64_t)page.unit * KVI_KV_UNIT +
+                                                  (uint64_t)(p.kv.layer * p.kv.n_kv_heads + kv_head) * kvi_kv_record_bytes(page.format, D));
+        c.format = page.format;
+        if (page.format == KVI_KV_FMT_F16) {
+            for (uint32_t i = me; i < n * D / 8u; i += THREADS) { /* rows behind the last position become zeros */
+                const uint32_t row = i / (D / 8u), at = i % (D / 8u) * 8u, bytes = token + row < n_pos ? 16u : 0u;
+                const uint8_t *from = record + ((first + (bytes ? row : 0u)) * D + at) * 2u;
+                kvi_cp_async16_zfill(to + row * shape<D>::pitch + at, from, bytes);
+                kvi_cp_async16_zfill(to + shape<D>::k_halves + row * shape<D>::pitch + at, from + 2u * D * KVI_KV_PAGE, bytes);
+            }
+            kvi_cp_commit();
+            return;
+        }
+        c.record = record;
+        if (D < 256) load(first, c); /* with sums of 128 registers there is no room to carry anything */
+    }
+
+    KVI_DEV void load(uint32_t first, cargo &c) const
+    {
+        const uint32_t me = threadIdx.x, channel = me % D, k_token = first + me / D * 16u, v_token = first + me / (D / 16u), v_channel = me % (D / 16u) * 16u;
+        const uint32_t v_code = v_token * D + v_channel;
+        const kvi_kv_code kc = KVI_KV_K_CODE(c.format), vc = KVI_KV_V_CODE(c.format);
+        const kvi_kv_side k = kvi_kv_k_side(kc, D), v = kvi_kv_v_side(vc, D);
+        const uint8_t *values = c.record + k.bytes;
+        c.k_o[0] = kvi_load128(c.record + k.o_off + 2u * k_token);
+        c.k_o[1] = kvi_load128(c.record + k.o_off + 2u * k_token + 16u);
+        c.v_a = side_value(values, v.a_off, v_token);
+        c.v_z = side_value(values, v.z_off, v_token);
+        if (kc == KVI_KV_I8) {
+            c.k = kvi_load128(c.record + channel * KVI_KV_PAGE + k_token);
+            c.v = kvi_load128(values + v_code);
+            c.k_a = 1.0f, c.k_z = -128.0f;
+            c.v_o[0] = c.v_o[1] = make_uint4(0x3c003c00u, 0x3c003c00u, 0x3c003c00u, 0x3c003c00u);
+            return;
+        }
+        const uint2 codes = kvi_load64(c.record + (channel * KVI_KV_PAGE + k_token) / 2u);
+        c.k = make_uint4(codes.x, codes.y, 0, 0);
+        if (vc == KVI_KV_Q4) {
+            const uint2 four = kvi_load64(values + v_code / 2u);
+            c.v = make_uint4(four.x, four.y, 0, 0);
+        } else c.v = make_uint4(kvi_load32(values + v_code / 4u), 0, 0, 0);
+        c.k_a = side_value(c.record, k.a_off, channel);
+        c.k_z = side_value(c.record, k.z_off, channel);
+        c.v_o[0] = kvi_load128(values + v.o_off + 2u * v_channel);
+        c.v_o[1] = kvi_load128(values + v.o_off + 2u * v_channel + 16u);
+    }
+
+    /* Finishes the stage whose first token is `token`. */
+    KVI_DEV void end(uint32_t token, uint16_t *to, cargo &c) const
+    {
+        if (c.format == KVI_KV_FMT_F16) {
+            kvi_cp_wait<0>();
+            return;
+        }
+        const uint32_t me = threadIdx.x;
+        if (D == 256) load(token % KVI_KV_PAGE, c);
+        uint32_t pairs[8];
+        if (KVI_KV_K_CODE(c.format) == KVI_KV_I8) expand<8>(c.k, c.k_a, c.k_z, c.k_o, pairs);
+        else expand<4>(c.k, c.k_a, c.k_z, c.k_o, pairs);
+        uint4 *k = (uint4 *)(to + me % D * shape<D>::turned + me / D * 16u);
+        k[0] = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+        k[1] = make_uint4(pairs[4], pairs[5], pairs[6], pairs[7]);
+        if (KVI_KV_V_CODE(c.format) == KVI_KV_I8) expand<8>(c.v, c.v_a, c.v_z, c.v_o, pairs);
+        else if (KVI_KV_V_CODE(c.format) == KVI_KV_Q4) expand<4>(c.v, c.v_a, c.v_z, c.v_o, pairs);
+        else expand<2>(c.v, c.v_a, c.v_z, c.v_o, pairs);
+        uint4 *v = (uint4 *)(to + shape<D>::k_halves + me / (D / 16u) * shape<D>::pitch + me % (D / 16u) * 16u);
+        v[0] = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+        v[1] = make_uint4(pairs[4], pairs[5], pairs[6], pairs[7]);
+    }
+};
+
+/* s (16 columns, tokens) = q . K^T */
+template <int D> KVI_DEV void scores(const uint16_t *k, bool turned, const uint32_t (&q)[D / 16][4], uint32_t lane, float (&s)[shape<D>::tokens / 8][4])
+{
+    const uint32_t row = lane % 8u, low = lane / 8u % 2u * 8u, high = lane / 16u * 8u;
+#pragma unroll
+    for (int i = 0; i < D / 16; i++)
+#pragma unroll
+        for (int j = 0; j < (int)shape<D>::tokens / 16; j++) {
+            uint32_t b[4];
+            if (turned) kvi_ldmatrix_x4_trans(b, k + (16u * i + low + row) * shape<D>::turned + 16u * j + high);
+            else kvi_ldmatrix_x4(b, k + (16u * j + high + row) * shape<D>::pitch + 16u * i + low);
+            const uint32_t first[2] = {b[0], b[1]}, second[2] = {b[2], b[3]};
+            kvi_mma_f16(s[2 * j], q[i], first);
+            kvi_mma_f16(s[2 * j + 1], q[i], second);
+        }
+}
+
+/* Minus infinity where columns `col` and col + 8 must not look; `first`: position of the lane's first token. */
+template <int D>
+KVI_DEV void hide(const kvi_cuda_attention_params &p, const kvi_cuda_seq &seq, uint32_t per_kv, uint32_t col, uint32_t last_col, uint32_t n_pos, uint32_t first,
+                  float (&s)[shape<D>::tokens / 8][4])
+{
+#pragma unroll
+    for (uint32_t h = 0; h < 2; h++) {
+        const uint32_t pos = seq.pos + (col + 8u * h <= last_col ? col + 8u * h : last_col) / per_kv, to = p.causal ? pos + 1u : n_pos;
+        const uint32_t from = p.kv.window && pos + 1u > p.kv.window ? pos + 1u - p.kv.window : 0u;
+#pragma unroll
+        for (int j = 0; j < (int)shape<D>::tokens / 8; j++)
+#pragma unroll
+            for (uint32_t e = 0; e < 2; e++)
+                if (first + 8u * j + e < from || first + 8u * j + e >= to) s[j][2u * h + e] = NEGATIVE_INFINITY;
+    }
+}
+
+/* acc (16 columns, D) += p V */
+template <int D> KVI_DEV void blend(const uint16_t *v, const float (&p)[shape<D>::tokens / 8][4], uint32_t lane, float (&acc)[D / 8][4])
+{
+    const uint32_t row = lane % 8u, low = lane / 8u % 2u * 8u, high = lane / 16u * 8u;
+#pragma unroll
+    for (int j = 0; j < (int)shape<D>::tokens / 16; j++) {
+        const uint32_t a[4] = {kvi_pack_f16(p[2 * j][0], p[2 * j][1]), kvi_pack_f16(p[2 * j][2], p[2 * j][3]), kvi_pack_f16(p[2 * j + 1][0], p[2 * j + 1][1]),
+                               kvi_pack_f16(p[2 * j + 1][2], p[2 * j + 1][3])};
+#pragma unroll
+        for (int i = 0; i < D / 16; i++) {
+            uint32_t b[4];
+            kvi_ldmatrix_x4_trans(b, v + (16u * j + low + row) * shape<D>::pitch + 16u * i + high);
+            const uint32_t first[2] = {b[0], b[1]}, second[2] = {b[2], b[3]};
+            kvi_mma_f16(acc[2 * i], a, first);
+            kvi_mma_f16(acc[2 * i + 1], a, second);
+        }
+    }
+}
+
+/* Both queries of a lane (h = 0: column g, 1: column g + 8) times the Hadamard matrix: channel 8 i + 2 t + e. */
+template <int D> KVI_DEV void rotate_back(float (&acc)[D / 8][4], uint32_t t)
+{
+    const float scale = D == 64 ? 0.125f : D == 128 ? 0.08838834764831845f : 0.0625f;
+#pragma unroll
+    for (int i = 0; i < D / 8; i++)
+#pragma unroll
+        for (int h = 0; h < 4; h += 2) {
+            const float a = acc[i][h], b = acc[i][h + 1];
+            acc[i][h] = (a + b) * scale;
+            acc[i][h + 1] = (a - b) * scale;
+        }
+#pragma unroll
+    for (uint32_t bit = 1; bit < 4; bit *= 2)
+#pragma unroll
+        for (int i = 0; i < D / 8; i++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                const float other = kvi_shfl_xor(acc[i][e], bit);
+                acc[i][e] = t & bit ? other - acc[i][e] : acc[i][e] + other;
+            }
+#pragma unroll
+    for (int apart = 1; apart < D / 8; apart *= 2)
+#pragma unroll
+        for (int i = 0; i < D / 8; i++)
+            if (!(i & apart))
+#pragma unroll
+                for (int e = 0; e < 4; e++) {
+                    const float a = acc[i][e], b = acc[i + apart][e];
+                    acc[i][e] = a + b;
+                    acc[i + apart][e] = a - b;
+                }
+}
+
+template <int D> KVI_DEV void attn_prefill(const kvi_cuda_attention_params &p)
+{
+    KVI_SHARED(uint16_t, shared);
+    constexpr uint32_t n = shape<D>::tokens;
+    const kvi_cuda_step *step = (const kvi_cuda_step *)p.step.step;
+    if (blockIdx.z >= step->n_seqs) return;
+    const kvi_cuda_seq seq = ((const kvi_cuda_seq *)p.step.seqs)[blockIdx.z];
+    const uint32_t per_kv = p.n_heads / p.kv.n_kv_heads, n_cols = seq.n_rows * per_kv, kv_head = blockIdx.y;
+    const uint32_t first_col = (gridDim.x - 1u - blockIdx.x) * COLS; /* the longest first */
+    if (first_col >= n_cols) return;
+    const uint32_t lane = threadIdx.x % 32u, warp = threadIdx.x / 32u, g = lane / 4u, t = lane % 4u;
+    const uint32_t last_col = first_col + COLS <= n_cols ? first_col + COLS - 1u : n_cols - 1u;
+    const uint32_t low = seq.pos + first_col / per_kv, high = seq.pos + last_col / per_kv;
+    const uint32_t n_pos = p.causal ? high + 1u : seq.pos + seq.n_rows;
+    const uint32_t first_seen = p.kv.window && low + 1u > p.kv.window ? low + 1u - p.kv.window : 0u;
+
+    uint32_t q[D / 16][4];
+#pragma unroll
+    for (uint32_t h = 0; h < 2; h++) {
+        const uint32_t want = first_col + 16u * warp + g + 8u * h, col = want <= last_col ? want : last_col;
+        const uint64_t at = (uint64_t)(seq.first_row + col / per_kv) * p.q_pitch + (kv_head * per_kv + col % per_kv) * D;
+#pragma unroll
+        for (int i = 0; i < D / 16; i++)
+#pragma unroll
+            for (uint32_t k = 0; k < 2; k++) {
+                uint32_t pair = *(const uint32_t *)(p.q + 2u * (at + 16u * i + 8u * k + 2u * t));
+                if (p.bf16) pair = kvi_pack_f16(kvi_bf16_lo(pair), kvi_bf16_hi(pair));
+                q[i][h + 2u * k] = pair;
+            }
+    }
+    const stager<D> stage = {p, (const kvi_page_ref *)p.step.pages + ((uint64_t)blockIdx.z * p.step.n_groups + p.kv.group) * p.step.max_pages, kv_head, n_pos};
+    float acc[D / 8][4], m[2] = {NEGATIVE_INFINITY, NEGATIVE_INFINITY}, l[2] = {0.0f, 0.0f};
+#pragma unroll
+    for (int i = 0; i < D / 8; i++) acc[i][0] = acc[i][1] = acc[i][2] = acc[i][3] = 0.0f;
+
+    cargo c;
+    uint32_t token = first_seen / n * n, now = 0;
+    stage.begin(token, shared, c);
+    stage.end(token, shared, c);
+    kvi_sync_block();
+    for (; token < n_pos; token += n, now ^= 1u) {
+        const bool turned = c.format != KVI_KV_FMT_F16, more = token + n < n_pos;
+        const uint16_t *k = shared + now * shape<D>::halves;
+        uint16_t *next = shared + (now ^ 1u) * shape<D>::halves;
+        if (more) stage.begin(token + n, next, c);
+        float s[n / 8][4];
+#pragma unroll
+        for (int j = 0; j < (int)n / 8; j++) s[j][0] = s[j][1] = s[j][2] = s[j][3] = 0.0f;
+        if (turned) scores<D>(k, true, q, lane, s);
+        else scores<D>(k, false, q, lane, s);
+        const bool all = token + n <= (p.causal ? low + 1u : n_pos) && (!p.kv.window || token + p.kv.window > high);
+        if (!all) hide<D>(p, seq, per_kv, first_col + 16u * warp + g, last_col, n_pos, token + 2u * t, s);
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            float top = m[h];
+#pragma unroll
+            for (int j = 0; j < (int)n / 8; j++) top = kvi_max(top, kvi_max(s[j][2 * h], s[j][2 * h + 1]) * p.scale_log2);
+            top = kvi_max(top, kvi_shfl_xor(top, 1));
+            top = kvi_max(top, kvi_shfl_xor(top, 2));
+            const float base = top == NEGATIVE_INFINITY ? 0.0f : top, alpha = kvi_exp2(m[h] - base);
+            m[h] = top;
+            l[h] *= alpha;
+#pragma unroll
+            for (int j = 0; j < (int)n / 8; j++)
+#pragma unroll
+                for (int e = 2 * h; e < 2 * h + 2; e++) {
+                    s[j][e] = kvi_exp2(s[j][e] * p.scale_log2 - base);
+                    l[h] += s[j][e];
+                }
+#pragma unroll
+            for (int i = 0; i < D / 8; i++) acc[i][2 * h] *= alpha, acc[i][2 * h + 1] *= alpha;
+        }
+        blend<D>(k + shape<D>::k_halves, s, lane, acc);
+        if (more) stage.end(token + n, next, c);
+        kvi_sync_block();
+    }
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        l[h] += kvi_shfl_xor(l[h], 1);
+        l[h] += kvi_shfl_xor(l[h], 2);
+        const float inv = kvi_div_rn(1.0f, l[h]);
+#pragma unroll
+        for (int i = 0; i < D / 8; i++) acc[i][2 * h] *= inv, acc[i][2 * h + 1] *= inv;
+    }
+    if (p.kv.rotate) rotate_back<D>(acc, t);
+#pragma unroll
+    for (uint32_t h = 0; h < 2; h++) {
+        const uint32_t col = first_col + 16u * warp + g + 8u * h;
+        if (col > last_col) continue;
+        uint16_t *out = (uint16_t *)p.out + (uint64_t)(seq.first_row + col / per_kv) * p.out_pitch + (kv_head * per_kv + col % per_kv) * D;
+#pragma unroll
+        for (int i = 0; i < D / 8; i++)
+            *(uint32_t *)(out + 8u * i + 2u * t) = (uint32_t)kvi_narrow(acc[i][2 * h], p.out_bf16) | (uint32_t)kvi_narrow(acc[i][2 * h + 1], p.out_bf16) << 16;
+    }
+}
+
+KVI_KERNEL(attn_prefill_d64, kvi_cuda_attention_params, 256, 1) { attn_prefill<64>(p); }
+KVI_KERNEL(attn_prefill_d128, kvi_cuda_attention_params, 256, 1) { attn_prefill<128>(p); }
+KVI_KERNEL(attn_prefill_d256, kvi_cuda_attention_params, 256, 1) { attn_prefill<256>(p); }
