@@ -11,8 +11,11 @@ int32_t plan_report_make(const kvrt_options *options, plan_report *out, kvrt_err
     out->info.size = sizeof out->info;
     for (size_t i = 0; i < PLAN_MAX_ROWS; i++) out->rows[i].size = sizeof out->rows[i];
     (void)kvrt_options_get_i64(options, "ctx.size", &out->ctx_request, NULL);
+    int64_t limit = 0;
+    (void)kvrt_options_get_i64(options, "mem.limit", &limit, NULL);
     int32_t status = kvrt_plan(options, NULL, &out->info, out->rows, PLAN_MAX_ROWS, &out->n, error);
     if (out->n > PLAN_MAX_ROWS) out->n = PLAN_MAX_ROWS;
+    out->reserve_counts = out->info.reserve_bytes && (uint64_t)limit != out->info.budget_bytes;
     return status;
 }
 
@@ -60,7 +63,9 @@ void plan_report_table(const plan_report *r, FILE *to)
     fprintf(to, ", trained for %u tokens\n", info->ctx_model);
     fprintf(to, "memory     weights %.1f MiB, workspace %.1f MiB, device context %.0f MiB\n", mib(info->weight_bytes),
             mib(info->workspace_bytes), mib(info->device_context_bytes));
-    fprintf(to, "budget     %.1f MiB\n", mib(info->budget_bytes));
+    fprintf(to, "budget     %.1f MiB", mib(info->budget_bytes));
+    if (r->reserve_counts) fprintf(to, ", %.0f MiB kept free", mib(info->reserve_bytes));
+    fputc('\n', to);
     fprintf(to, "KV and total are for %s\n\n",
             r->ctx_request > 0 ? "the context asked for" : "the longest context (128 tokens where none fits)");
     fprintf(to, "%-7s %6s %8s %9s %8s %-9s %8s %9s %8s\n", "KV", "bits", "B/token", "fixed MiB", "max ctx", "capped by",

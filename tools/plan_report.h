@@ -11,6 +11,7 @@ typedef struct plan_report {
     kvrt_plan_row rows[PLAN_MAX_ROWS]; /* one per KV format */
     uint64_t n;
     int64_t ctx_request; /* tokens; -1: the longest that fits */
+    bool reserve_counts; /* a limit that was given without a reserve is the budget as it is */
 } plan_report;
 
 int32_t plan_report_make(const kvrt_options *options, plan_report *out, kvrt_error *error);

@@ -73,6 +73,9 @@ def plan_rows():
     rows = {row["kv"]: row for row in out["rows"]}
     assert {"f16", "i8", "k4v4", "k4v2"} <= set(rows), rows
     assert rows["f16"]["bytes_per_token"] == 32 * 2 * 8 * 128 * 2
+    # Bits per element at head dimension 128: codes, and 16-bit side vectors (KV.md; i8 has one for K and two for V).
+    for kv, bits in (("i8", 8 + 24 / 128), ("k4v4", 4.375), ("k4v2", 3.375), ("k3v3", 3.375), ("k2v2", 2.375)):
+        assert rows[kv]["bytes_per_token"] == 32 * 2 * 8 * 128 * bits / 8 and rows[kv]["bits_per_element"] == round(bits, 4), rows[kv]
     assert rows["f16"]["max_ctx"] < rows["i8"]["max_ctx"] < rows["k4v4"]["max_ctx"], rows
     for row in rows.values():
         assert row["capped_by"] in ("memory", "model") and row["total_bytes"] <= out["budget_bytes"], row
@@ -84,7 +87,7 @@ def plan_rows():
 @test
 def plan_table_is_for_people_and_fits_a_terminal():
     out = kvrt("plan", "--shape", "llama-3.1-8b", "--card", "rtx4090", "--weights", "bf16", "--ctx", 65536).expect(0).out.decode()
-    for part in ("8.03 G parameters", "weights 15317.0 MiB", "device context", "the context asked for"):
+    for part in ("8.03 G parameters", "weights 15317.0 MiB", "device context", "the context asked for", "23540.0 MiB, 1024 MiB kept free"):
         assert part in out, out
     rows = {line.split()[0]: line for line in out.splitlines() if line.strip()}
     assert "no fit" in rows["f16"] and "60544 memory" in rows["f16"], out
