@@ -137,7 +137,7 @@ kvrt_status kvi_plan_memory(const kvi_plan_input *input, kvi_kv_format body, kvi
     if (input->ctx_request > 0)
         return kvi_error_memory(error, KVRT_OVER_BUDGET, out->total_bytes, input->budget_bytes,
                                 "context of %llu tokens: needs %llu MiB, the budget is %llu MiB", (unsigned long long)high,
-                                (unsigned long long)(out->total_bytes >> 20), (unsigned long long)(input->budget_bytes >> 20));
+                                (unsigned long long)((out->total_bytes + (1u << 20) - 1) >> 20), (unsigned long long)(input->budget_bytes >> 20));
     /* Total bytes grow with the context: bisect on whole pages. */
     uint64_t low = 0;
     for (uint64_t step = (high + KVI_KV_PAGE - 1) / KVI_KV_PAGE; step > 0; step = step > 1 ? (step + 1) / 2 : 0)
@@ -147,7 +147,7 @@ kvrt_status kvi_plan_memory(const kvi_plan_input *input, kvi_kv_format body, kvi
         total_at(input, body, KVI_KV_PAGE, out);
         return kvi_error_memory(error, KVRT_OVER_BUDGET, out->total_bytes, input->budget_bytes,
                                 "model: needs %llu MiB for its smallest context, the budget is %llu MiB",
-                                (unsigned long long)(out->total_bytes >> 20), (unsigned long long)(input->budget_bytes >> 20));
+                                (unsigned long long)((out->total_bytes + (1u << 20) - 1) >> 20), (unsigned long long)(input->budget_bytes >> 20));
     }
     total_at(input, body, low * KVI_KV_PAGE, out);
     grow_elastic_pool(input, out);
