@@ -407,6 +407,10 @@ typedef struct kvrt_op_time {
 KVRT_API kvrt_status kvrt_measure_ops(kvrt_engine engine, int32_t enable, kvrt_error *error);
 KVRT_API kvrt_status kvrt_measure_op_at(kvrt_engine engine, uint32_t index, kvrt_op_time *out, kvrt_error *error);
 
+/* Copy bandwidth of a CUDA engine's device in GB/s, bytes read plus bytes written, measured over its KV pool: STATE while sessions
+ * are open. UNSUPPORTED on the CPU (see below) and for pools under 128 MiB. */
+KVRT_API kvrt_status kvrt_measure_copy(kvrt_engine engine, double *gbps, kvrt_error *error);
+
 /* Read bandwidth of this machine in GB/s: best of 1 and 8 streams per thread over a buffer of `bytes`. Owns the buffer between
  * open and close so that rounds are short. */
 typedef struct kvrt_bandwidth kvrt_bandwidth;

@@ -1,6 +1,7 @@
-/* bench.c - `kvrt bench`: prefill and decode speed by context depth and KV format. The machine's read bandwidth is
- * measured in the same run, in rounds that alternate with the rows, because shared machines drift; figures are
- * medians over the rounds. */
+/* bench.c - `kvrt bench`: prefill and decode speed by context depth and KV format. The machine's read bandwidth (of a
+ * card: its copy bandwidth) is measured in the same run, in rounds that alternate with the rows, because shared machines
+ * drift; figures are medians over the rounds. Operations are timed in a pass of their own, since a device that is asked
+ * after every operation does not run at its speed. */
 #define _POSIX_C_SOURCE 200809L
 #include "command.h"
 
@@ -26,6 +27,7 @@ const command bench_command = {"bench", "bench MODEL | --shape NAME [--weights b
 #define MAX_ROWS 64u
 #define MAX_REPS 64u
 #define MAX_OPS 16u
+#define OPS_TOKENS 16u /* of the pass that times operations */
 #define MAX_READS (MAX_ROWS * MAX_REPS)
 
 typedef struct bench_row {
@@ -35,7 +37,7 @@ typedef struct bench_row {
     double kv_read_bytes;
     uint64_t kv_bytes;
     kvrt_op_time ops[MAX_OPS];
-    unsigned n_ops;
+    unsigned n_ops, n_timed; /* tokens of the pass that timed them */
 } bench_row;
 
 typedef struct bench_run {
@@ -49,7 +51,7 @@ typedef struct bench_run {
     uint32_t n_reads;
     kvrt_bandwidth *probe;
     kvrt_engine_info info;
-    char device[128], weights[8];
+    char device[200], weights[8], backend[8];
     uint32_t round;
 } bench_run;
 
@@ -120,7 +122,8 @@ static int read_settings(bench_run *b)
     uint32_t deepest = 0;
     for (unsigned d = 0; d < b->n_depths; d++) deepest = b->depths[d] > deepest ? b->depths[d] : deepest;
     kvrt_error error = command_error();
-    uint32_t ctx = deepest + (b->n_prompt > b->n_gen ? b->n_prompt : b->n_gen) + 2;
+    const uint32_t decoded = b->n_gen + OPS_TOKENS;
+    uint32_t ctx = deepest + (b->n_prompt > decoded ? b->n_prompt : decoded) + 2;
     int32_t status = kvrt_options_set_i64(b->line.options, "ctx.size", ctx, &error);
     return status < 0 ? command_fail(status, &error) : EXIT_OK;
 }
@@ -142,24 +145,34 @@ static double attention_bytes(kvrt_engine engine)
     return 0;
 }
 
+static int32_t steps(const bench_run *b, kvrt_session session, uint32_t n, float *logits, kvrt_error *error)
+{
+    int32_t status = KVRT_OK;
+    for (uint32_t i = 0; i < n && status >= 0; i++) {
+        const int32_t id = (int32_t)((i * 7919u + 11u) % b->info.vocab_size);
+        status = kvrt_session_eval(session, &id, 1, NULL, 1, logits, error);
+    }
+    return status;
+}
+
 static int32_t decode(bench_run *b, bench_row *row, kvrt_engine engine, kvrt_session session, kvrt_error *error)
 {
     float *logits = malloc(b->info.vocab_size * sizeof *logits);
     if (!logits) return KVRT_NOMEM_HOST;
-    int32_t id = 1, status = kvrt_session_eval(session, &id, 1, NULL, 1, logits, error); /* warm-up */
-    if (status >= 0) status = kvrt_measure_ops(engine, 1, error);
+    int32_t status = steps(b, session, 1, logits, error); /* warm-up */
     uint64_t start = now_us();
-    for (uint32_t i = 0; i < b->n_gen && status >= 0; i++) {
-        id = (int32_t)((i * 7919u + 11u) % b->info.vocab_size);
-        status = kvrt_session_eval(session, &id, 1, NULL, 1, logits, error);
-    }
+    if (status >= 0) status = steps(b, session, b->n_gen, logits, error);
     double seconds = (double)(now_us() - start) / 1e6;
+    const uint32_t n_timed = b->n_gen < OPS_TOKENS ? b->n_gen : OPS_TOKENS;
+    if (status >= 0) status = kvrt_measure_ops(engine, 1, error);
+    if (status >= 0) status = steps(b, session, n_timed, logits, error);
     if (status >= 0) {
+        row->n_timed = n_timed;
         row->decode_tps[b->round] = b->n_gen / seconds;
-        row->attn_us[b->round] = attention_us(engine) / b->n_gen;
-        row->kv_read_bytes = attention_bytes(engine) / b->n_gen;
+        row->attn_us[b->round] = attention_us(engine) / n_timed;
+        row->kv_read_bytes = attention_bytes(engine) / n_timed;
         row->gbps[b->round] = ((double)b->info.weight_read_bytes + row->kv_read_bytes) * b->n_gen / seconds / 1e9;
-        row->share[b->round] = 100 * row->gbps[b->round] / b->read_now;
+        row->share[b->round] = b->read_now > 0 ? 100 * row->gbps[b->round] / b->read_now : 0;
         for (row->n_ops = 0; row->n_ops < MAX_OPS; row->n_ops++) {
             row->ops[row->n_ops].size = sizeof row->ops[0];
             if (kvrt_measure_op_at(engine, row->n_ops, &row->ops[row->n_ops], NULL) != KVRT_OK) break;
@@ -200,6 +213,14 @@ static int32_t with_session(bench_run *b, bench_row *row, kvrt_engine engine, bo
     return status;
 }
 
+/* What the device at hand can move; 0: cannot be measured here. */
+static double bandwidth(const bench_run *b, kvrt_engine engine)
+{
+    double gbps = 0;
+    if (strcmp(b->info.backend, "cuda") != 0) return kvrt_bandwidth_read_gbps(b->probe);
+    return kvrt_measure_copy(engine, &gbps, NULL) >= 0 ? gbps : 0;
+}
+
 /* All rounds of one KV format: one engine, opened once. */
 static int bench_format(bench_run *b, unsigned k)
 {
@@ -213,10 +234,11 @@ static int bench_format(bench_run *b, unsigned k)
     status = kvrt_engine_get_info(engine, &b->info, &error);
     snprintf(b->device, sizeof b->device, "%s", b->info.device);
     snprintf(b->weights, sizeof b->weights, "%s", b->info.weight_dtype);
+    snprintf(b->backend, sizeof b->backend, "%s", b->info.backend);
     for (b->round = 0; b->round < b->n_reps && status >= 0; b->round++)
         for (unsigned d = 0; d < b->n_depths && status >= 0 && !command_interrupted; d++) {
             bench_row *row = &b->rows[k * b->n_depths + d];
-            b->read_now = b->read_gbps[b->n_reads++] = kvrt_bandwidth_read_gbps(b->probe);
+            b->read_now = b->read_gbps[b->n_reads++] = bandwidth(b, engine);
             status = with_session(b, row, engine, true, &error);
             if (status >= 0) status = with_session(b, row, engine, false, &error);
             if (command_is_terminal(stderr))
@@ -229,11 +251,11 @@ static int bench_format(bench_run *b, unsigned k)
 }
 
 /* ----------------------------------------------------------------------------------------------------- output --- */
-static void print_ops(const bench_run *b, const bench_row *row, bool json)
+static void print_ops(const bench_row *row, bool json)
 {
     for (unsigned i = 0; i < row->n_ops; i++) {
         const kvrt_op_time *op = &row->ops[i];
-        double us = (double)op->total_us / b->n_gen,
+        double us = (double)op->total_us / row->n_timed,
                gbps = op->total_us ? (double)op->bytes / 1e3 / (double)op->total_us : 0;
         if (json)
             printf("%s{\"op\":\"%s\",\"kernel\":\"%s\",\"us_per_token\":%.1f,\"gbps\":%.2f}", i ? "," : "", op->op,
@@ -264,7 +286,7 @@ static void print_json(const bench_run *b)
                median(r->attn_us, b->n_reps, NULL, NULL), (unsigned long long)r->kv_bytes);
         if (b->line.extra[X_OPS]) {
             printf(",\"ops\":[");
-            print_ops(b, r, true);
+            print_ops(r, true);
             printf("]");
         }
         printf("}");
@@ -275,7 +297,8 @@ static void print_json(const bench_run *b)
 static void print_table(const bench_run *b)
 {
     double low, high, read = median(b->read_gbps, b->n_reads, &low, &high);
-    printf("machine: %s; read bandwidth %.1f GB/s (%.1f..%.1f), %u rounds\n\n", b->device, read, low, high, b->n_reps);
+    printf("machine: %s; %s bandwidth %.1f GB/s (%.1f..%.1f), %u rounds\n\n", b->device,
+           strcmp(b->backend, "cuda") == 0 ? "copy" : "read", read, low, high, b->n_reps);
     printf("%-6s %-5s %8s %12s %22s %9s %16s %11s\n", "kv", "w", "depth", "prefill t/s", "decode t/s (range)", "GB/s",
            "% bw (range)", "attn us");
     for (uint32_t i = 0; i < b->n_rows; i++) {
@@ -285,7 +308,7 @@ static void print_table(const bench_run *b)
         printf("%-6s %-5s %8u %12.1f %8.2f (%.2f..%.2f) %9.2f %5.0f (%.0f..%.0f) %11.1f\n", r->kv, b->weights, r->depth,
                median(r->prefill_tps, b->n_reps, NULL, NULL), tps, low, high, median(r->gbps, b->n_reps, NULL, NULL),
                share, share_low, share_high, median(r->attn_us, b->n_reps, NULL, NULL));
-        if (b->line.extra[X_OPS]) print_ops(b, r, false);
+        if (b->line.extra[X_OPS]) print_ops(r, false);
     }
 }
 

@@ -527,7 +527,47 @@ static kvrt_status cuda_pool_read(kvi_device *d, uint64_t offset, void *bytes, u
     return status;
 }
 
+static kvrt_status cuda_pool_fill(kvi_device *d, uint64_t offset, uint64_t len, uint32_t base, uint32_t mask, uint64_t seed, kvrt_error *error)
+{
+    KVI_TRY(check_range(d, offset, len, error));
+    const kvi_cuda_fill_params p = {.at = d->pool + offset, .n_words = len / 4, .seed = seed, .base = base, .mask = mask};
+    KVI_TRY(kvi_cuda_enter(d, error));
+    kvrt_status status = kvi_cuda_launch(d, KVI_CUDA_K_fill_words, 4 * d->sm_count, 1, 1, 256, 0, &p, error);
+    kvi_cuda_leave(d);
+    return status;
+}
+
 /* ------------------------------------------------------------------------------------------------------- timing --- */
+/* Best of five copies of one half of the pool to the other; more than the L2 cache holds, or the figure means nothing. */
+static kvrt_status copy_bandwidth(kvi_device *d, double *gbps, kvrt_error *error)
+{
+    const kvi_cu_driver *cu = &d->driver.cu;
+    const uint64_t half = d->limits.pool_bytes / 2 / KVI_KV_UNIT * KVI_KV_UNIT, bytes = half < (1ull << 30) ? half : 1ull << 30;
+    if (bytes < (64ull << 20))
+        return kvi_error_set(error, KVRT_UNSUPPORTED, "copy bandwidth: the KV pool has %llu MiB, need 128 or more",
+                             (unsigned long long)(d->limits.pool_bytes >> 20));
+    for (uint32_t i = 0; i < 5; i++) {
+        float ms = 0;
+        KVI_TRY(kvi_cuda_check(cu, cu->event_record(d->time_start, d->stream), "time", error));
+        KVI_TRY(kvi_cuda_check(cu, cu->copy_on_device(d->pool + half, d->pool, bytes, d->stream), "copy", error));
+        KVI_TRY(kvi_cuda_check(cu, cu->event_record(d->time_end, d->stream), "time", error));
+        KVI_TRY(kvi_cuda_check(cu, cu->event_wait(d->time_end), "time", error));
+        KVI_TRY(kvi_cuda_check(cu, cu->event_elapsed(&ms, d->time_start, d->time_end), "time", error));
+        const double now = ms > 0 ? 2 * (double)bytes / ((double)ms * 1e6) : 0;
+        if (now > *gbps) *gbps = now;
+    }
+    return KVRT_OK;
+}
+
+static kvrt_status cuda_copy_bandwidth(kvi_device *d, double *gbps, kvrt_error *error)
+{
+    *gbps = 0;
+    KVI_TRY(kvi_cuda_enter(d, error));
+    kvrt_status status = copy_bandwidth(d, gbps, error);
+    kvi_cuda_leave(d);
+    return status;
+}
+
 static void cuda_time_ops(kvi_device *d, bool enable)
 {
     memset(d->times, 0, sizeof d->times);
@@ -565,5 +605,7 @@ const kvi_backend kvi_backend_cuda = {.name = "cuda",
                                       .convert_pages = cuda_convert_pages,
                                       .pool_write = cuda_pool_write,
                                       .pool_read = cuda_pool_read,
+                                      .pool_fill = cuda_pool_fill,
+                                      .copy_bandwidth = cuda_copy_bandwidth,
                                       .time_ops = cuda_time_ops,
                                       .op_time_at = cuda_op_time_at};

@@ -34,4 +34,11 @@ typedef struct kvi_cuda_step_map {
     uint32_t n_groups, max_pages;
 } kvi_cuda_step_map;
 
+/* fill_words: word i = base | (random(seed, i) & mask). */
+typedef struct kvi_cuda_fill_params {
+    kvi_dptr at;
+    uint64_t n_words, seed;
+    uint32_t base, mask;
+} kvi_cuda_fill_params;
+
 #endif

@@ -1,4 +1,4 @@
-/* measure.c - the measurement section of kvrt.h: synthetic fill, operation times, devices. */
+/* measure.c - the measurement section of kvrt.h: synthetic fill, operation times, devices, copy bandwidth. */
 #include "engine.h"
 
 #include <string.h>
@@ -16,15 +16,21 @@ void kvrt_measure_devices(kvrt_line_fn fn, void *user)
     if (!cuda) fn("cuda", "not in this build", 0, user);
 }
 
-/* Fills records with plain values: 16-bit patterns near +-1, different everywhere. Any format built from a page starts from such rows. */
+/* Plain values: numbers near +-1, different everywhere; words of base | (random & mask). Any format built from a page starts from such
+ * rows. */
+static void synthetic_words(kvi_kv_code plain, uint32_t *base, uint32_t *mask)
+{
+    *base = plain == KVI_KV_F32 ? 0x3e800000u : plain == KVI_KV_BF16 ? 0x3e803e80u : 0x34003400u;
+    *mask = plain == KVI_KV_F32 ? 0x80ffffffu : plain == KVI_KV_BF16 ? 0x80ff80ffu : 0x8bff8bffu;
+}
+
 static void synthetic_record(uint8_t *bytes, uint64_t len, kvi_kv_code plain, uint64_t *state)
 {
+    uint32_t base, mask;
+    synthetic_words(plain, &base, &mask);
     for (uint64_t i = 0; i + 4 <= len; i += 4) {
         *state = *state * 6364136223846793005u + 1442695040888963407u;
-        uint32_t r = (uint32_t)(*state >> 33), word;
-        if (plain == KVI_KV_F32) word = 0x3e800000u | (r << 31) | ((r >> 1) & 0x00ffffffu);
-        else if (plain == KVI_KV_BF16) word = 0x3e803e80u | (r & 0x80ff80ffu);
-        else word = 0x34003400u | (r & 0x8bff8bffu);
+        const uint32_t word = base | ((uint32_t)(*state >> 33) & mask) | ((uint32_t)(*state >> 32) << 31 & mask);
         memcpy(bytes + i, &word, 4);
     }
 }
@@ -34,11 +40,18 @@ static kvrt_status fill_page(kvi_session *s, uint32_t group, uint32_t page, uint
     kvi_engine *e = s->engine;
     const kvi_cache_group *g = &e->program.groups[group];
     const kvi_page_ref *ref = &s->pages.table[group][page];
-    const uint64_t bytes = kvi_kv_record_bytes(ref->format, g->shape.head_dim);
+    const uint64_t bytes = kvi_kv_record_bytes(ref->format, g->shape.head_dim), at = (uint64_t)ref->unit * KVI_KV_UNIT;
+    const uint32_t n_records = g->shape.n_layers * g->shape.n_kv_heads;
     if (ref->unit == KVI_KV_NO_EXTENT) return KVRT_OK;
-    for (uint32_t i = 0; i < g->shape.n_layers * g->shape.n_kv_heads; i++) {
+    if (e->backend->pool_fill) {
+        uint32_t base, mask;
+        synthetic_words(g->plain, &base, &mask);
+        *state = *state * 6364136223846793005u + 1442695040888963407u;
+        return e->backend->pool_fill(e->device, at, n_records * bytes, base, mask, *state, error);
+    }
+    for (uint32_t i = 0; i < n_records; i++) {
         synthetic_record(record, bytes, g->plain, state);
-        KVI_TRY(e->backend->pool_write(e->device, (uint64_t)ref->unit * KVI_KV_UNIT + i * bytes, record, bytes, error));
+        KVI_TRY(e->backend->pool_write(e->device, at + i * bytes, record, bytes, error));
     }
     return KVRT_OK;
 }
@@ -101,4 +114,18 @@ kvrt_status kvrt_measure_op_at(kvrt_engine handle, uint32_t index, kvrt_op_time 
     if (!found) return KVRT_DONE;
     *out = (kvrt_op_time){.size = out->size, .op = time.op, .kernel = time.kernel, .calls = time.calls, .total_us = time.total_us, .bytes = time.bytes};
     return KVRT_OK;
+}
+
+kvrt_status kvrt_measure_copy(kvrt_engine handle, double *gbps, kvrt_error *error)
+{
+    kvi_engine *e;
+    if (!gbps) return kvi_error_set(error, KVRT_ARG, "kvrt_measure_copy: gbps is NULL");
+    KVI_TRY(kvi_engine_enter(handle, true, &e, error));
+    kvrt_status status = KVRT_OK;
+    if (e->sessions) status = kvi_error_set(error, KVRT_STATE, "copy bandwidth: sessions are open, and their cache would be lost");
+    else if (!e->backend->copy_bandwidth)
+        status = kvi_error_set(error, KVRT_UNSUPPORTED, "copy bandwidth: not measured on backend %s; kvrt_bandwidth_* measures the machine", e->backend->name);
+    if (status >= KVRT_OK) status = e->backend->copy_bandwidth(e->device, gbps, error);
+    kvi_engine_leave(e, true);
+    return status;
 }
