@@ -221,8 +221,13 @@ kvrt_status kvi_cuda_rope_append_run(kvi_device *device, const kvi_op *op, uint3
     return kvi_cuda_launch(device, id, rows, (p.n_heads + 2 * p.kv.n_kv_heads + 3) / 4, 1, 128, 4 * p.kv.head_dim * 4, &p, error);
 }
 
-/* Shared memory of attn_decode: the sums of four warps for eight columns, with m and l. */
-static uint32_t decode_shared(uint32_t head_dim) { return 4 * 8 * (head_dim + 2) * 4; }
+/* Shared memory of attn_decode: queries, and sums where registers have no room for them; at the end the sums of four warps for eight columns,
+ * with m and l. */
+static uint32_t decode_shared(uint32_t head_dim)
+{
+    const uint32_t pages = head_dim * 16 + (head_dim == 256 ? 4 * 8 * head_dim * 4 : 0), end = 4 * 8 * (head_dim + 2) * 4;
+    return pages > end ? pages : end;
+}
 
 /* Of attn_prefill: two stages of 4096 / D tokens, K in whichever of its two orders takes more, and V. */
 static uint32_t prefill_shared(uint32_t head_dim)

@@ -208,6 +208,23 @@ KVI_DEV void transpose(const float (&p)[8][4], uint32_t (&b)[8][2])
     }
 }
 
+/* A warp's sums over the pages, acc[i][e] of the comments. For head dimension 256 they rest in shared memory between pages, or else 64 registers of a
+ * lane would hold them while the page at hand needs those for its own sums. */
+template <int D> struct sums_in_registers {
+    static constexpr bool in_registers = true;
+    float a[D / 16][4];
+    KVI_DEV float get(int i, int e) const { return a[i][e]; }
+    KVI_DEV void set(int i, int e, float x) { a[i][e] = x; }
+};
+template <int D> struct sums_in_shared {
+    static constexpr bool in_registers = false;
+    float *a; /* (D / 16, 4, 32 lanes), the lane's own */
+    KVI_DEV float get(int i, int e) const { return a[32 * (4 * i + e)]; }
+    KVI_DEV void set(int i, int e, float x) { a[32 * (4 * i + e)] = x; }
+};
+template <int D> struct sums_of { typedef sums_in_registers<D> type; };
+template <> struct sums_of<256> { typedef sums_in_shared<256> type; };
+
 /* Sum over the lanes that share t. */
 KVI_DEV float sum_over_rows(float x)
 {
@@ -237,7 +254,7 @@ template <int D, int bits> struct value_codes {
         r.row[2].load(at + row_bytes);
         r.row[3].load(at + 17 * row_bytes);
     }
-    KVI_DEV static void blend(const uint8_t *side, uint32_t, uint32_t g, uint32_t t, float (&p)[8][4], const float (&alpha)[2], float (&acc)[D / 16][4])
+    template <class Sums> KVI_DEV static void blend(const uint8_t *side, uint32_t, uint32_t g, uint32_t t, float (&p)[8][4], const float (&alpha)[2], Sums &acc)
     {
         stage r[2];
         load(side, 0, g, t, r[0]);
@@ -300,36 +317,51 @@ template <int D, int bits> struct value_codes {
             if (bits != 8) c = *(const uint32_t *)(side + o_off + 2u * channel(i, g));
             const float lo = kvi_f16_lo(c) * down, hi = kvi_f16_hi(c) * down;
 #pragma unroll
-            for (int e = 0; e < 4; e++) acc[i][e] = acc[i][e] * alpha[e & 1] + part[i][e] * (e < 2 ? lo : hi);
+            for (int e = 0; e < 4; e++) acc.set(i, e, acc.get(i, e) * alpha[e & 1] + part[i][e] * (e < 2 ? lo : hi));
         }
     }
 };
 
 template <int D> struct value_f16 {
     KVI_DEV static uint32_t channel(int i, uint32_t g) { return 64u * (i / 4) + 8u * g + 2u * (i % 4); }
-    KVI_DEV static void blend(const uint8_t *side, uint32_t n_tokens, uint32_t g, uint32_t t, float (&p)[8][4], const float (&alpha)[2], float (&acc)[D / 16][4])
+    template <class Sums>
+    KVI_DEV static void blend(const uint8_t *side, uint32_t n_tokens, uint32_t g, uint32_t t, float (&p)[8][4], const float (&alpha)[2], Sums &acc)
     {
         uint32_t b[8][2];
         transpose(p, b);
+        if constexpr (Sums::in_registers) {
 #pragma unroll
-        for (int i = 0; i < D / 16; i++)
+            for (int i = 0; i < D / 16; i++) {
 #pragma unroll
-            for (int e = 0; e < 4; e++) acc[i][e] *= alpha[e & 1];
-#pragma unroll
-        for (int j = 0; j < 8; j++) {
-#pragma unroll
-            for (int block = 0; block < D / 64; block++) {
-                uint4 r[4];
-#pragma unroll
-                for (uint32_t k = 0; k < 4; k++)
-                    r[k] = key_f16<D>::row(side, 32u * t + 2u * j + 16u * (k & 1u) + (k >> 1), n_tokens, 128u * block + 16u * g);
-#pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    const uint32_t w0 = word_of(r[0], i), w1 = word_of(r[1], i), w2 = word_of(r[2], i), w3 = word_of(r[3], i);
-                    const uint32_t f[4] = {kvi_prmt(w0, w1, 0x5410u), kvi_prmt(w0, w1, 0x7632u), kvi_prmt(w2, w3, 0x5410u), kvi_prmt(w2, w3, 0x7632u)};
-                    kvi_mma_f16(acc[4 * block + i], f, b[j]);
-                }
+                for (int e = 0; e < 4; e++) acc.a[i][e] *= alpha[e & 1];
             }
+#pragma unroll
+            for (int j = 0; j < 8; j++)
+#pragma unroll
+                for (int block = 0; block < D / 64; block++) product(side, n_tokens, g, t, j, block, b[j], &acc.a[4 * block]);
+        } else {
+#pragma unroll 1 /* 64 channels at a time, or ptxas starts more loads than there are registers for */
+            for (int block = 0; block < D / 64; block++) {
+                float part[4][4] = {};
+#pragma unroll
+                for (int j = 0; j < 8; j++) product(side, n_tokens, g, t, j, block, b[j], part);
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+#pragma unroll
+                    for (int e = 0; e < 4; e++) acc.set(4 * block + i, e, acc.get(4 * block + i, e) * alpha[e & 1] + part[i][e]);
+            }
+        }
+    }
+    KVI_DEV static void product(const uint8_t *side, uint32_t n_tokens, uint32_t g, uint32_t t, int j, int block, const uint32_t (&b)[2], float (*acc)[4])
+    {
+        uint4 r[4];
+#pragma unroll
+        for (uint32_t k = 0; k < 4; k++) r[k] = key_f16<D>::row(side, 32u * t + 2u * j + 16u * (k & 1u) + (k >> 1), n_tokens, 128u * block + 16u * g);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const uint32_t w0 = word_of(r[0], i), w1 = word_of(r[1], i), w2 = word_of(r[2], i), w3 = word_of(r[3], i);
+            const uint32_t f[4] = {kvi_prmt(w0, w1, 0x5410u), kvi_prmt(w0, w1, 0x7632u), kvi_prmt(w2, w3, 0x5410u), kvi_prmt(w2, w3, 0x7632u)};
+            kvi_mma_f16(acc[i], f, b);
         }
     }
 };
@@ -439,7 +471,7 @@ template <int D, class Value> KVI_DEV void merge(const kvi_cuda_attention_params
     }
 }
 
-/* Shared memory: queries; after the pages, the warps' sums: m and l (warps, cols, 2), then acc (warps, cols, D). */
+/* Shared memory: queries (D / 16, 32, 2), with D = 256 the warps' sums; after the pages m and l (warps, cols, 2), then sums (warps, cols, D). */
 template <int D, class Key, class Value> KVI_DEV void attn_decode(const kvi_cuda_attention_params &p)
 {
     KVI_SHARED(unsigned char, shared);
@@ -460,9 +492,13 @@ template <int D, class Key, class Value> KVI_DEV void attn_decode(const kvi_cuda
     uint2 *q = (uint2 *)shared;
     stage_queries<D>(p, q, seq, kv_head, first_col, n_cols);
     kvi_sync_block();
-    float acc[D / 16][4], m[2] = {NEGATIVE_INFINITY, NEGATIVE_INFINITY}, l[2] = {0.0f, 0.0f};
+    float m[2] = {NEGATIVE_INFINITY, NEGATIVE_INFINITY}, l[2] = {0.0f, 0.0f};
+    typename sums_of<D>::type acc;
+    if constexpr (D == 256) acc.a = (float *)(q + D / 16 * 32) + warp * (D / 4 * 32) + lane;
 #pragma unroll
-    for (int i = 0; i < D / 16; i++) acc[i][0] = acc[i][1] = acc[i][2] = acc[i][3] = 0.0f;
+    for (int i = 0; i < D / 16; i++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) acc.set(i, e, 0.0f);
     const uint32_t record_bytes = kvi_kv_record_bytes(p.format, D);
     for (uint32_t page = first_seen / KVI_KV_PAGE + blockIdx.x * DECODE_WARPS + warp; page < end; page += p.n_splits * DECODE_WARPS) {
         const kvi_page_ref ref = pages[page];
@@ -483,11 +519,13 @@ template <int D, class Key, class Value> KVI_DEV void attn_decode(const kvi_cuda
         Value::blend(side + Key::bytes, n_tokens, g, t, s, alpha, acc);
     }
 
-    kvi_sync_block(); /* the queries have been read */
-    merge<D, Value>(p, (float *)shared, acc, m, l);
+    float last[D / 16][4];
+#pragma unroll
+    for (int i = 0; i < D / 16; i++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) last[i][e] = acc.get(i, e);
+    kvi_sync_block(); /* queries and sums have been read */
+    merge<D, Value>(p, (float *)shared, last, m, l);
 }
-
-/* Bytes of shared memory per block. */
-#define DECODE_SHARED(D) (DECODE_WARPS * DECODE_COLS * ((D) + 2) * 4)
 
 #endif
