@@ -145,7 +145,7 @@ typedef struct kvi_page_job {
 
 /* How quantized pages are made (KV.md section 2); the stored format and the attention kernels do not depend on it. */
 typedef enum kvi_varnorm { KVI_VARNORM_OFF, KVI_VARNORM_PAPER, KVI_VARNORM_KVRT } kvi_varnorm;
-typedef enum kvi_range { KVI_RANGE_MINMAX, KVI_RANGE_SEARCH } kvi_range;
+typedef enum kvi_range { KVI_RANGE_MINMAX, KVI_RANGE_SEARCH, KVI_RANGE_UNBIASED } kvi_range;
 typedef struct kvi_encode_params {
     kvi_varnorm varnorm;
     kvi_range range;
@@ -205,11 +205,6 @@ typedef struct kvi_backend {
     /* Raw bytes of the pool: snapshots, synthetic fill, tests. */
     kvrt_status (*pool_write)(kvi_device *device, uint64_t offset, const void *bytes, uint64_t len, kvrt_error *error);
     kvrt_status (*pool_read)(kvi_device *device, uint64_t offset, void *bytes, uint64_t len, kvrt_error *error);
-
-    /* Synthetic content: 32-bit words base | (random & mask), the same for the same seed. NULL: the caller makes and writes them. */
-    kvrt_status (*pool_fill)(kvi_device *device, uint64_t offset, uint64_t len, uint32_t base, uint32_t mask, uint64_t seed, kvrt_error *error);
-    /* GB/s, read plus written, of a copy within the device over the pool, whose content is lost. NULL: not measured here. */
-    kvrt_status (*copy_bandwidth)(kvi_device *device, double *gbps, kvrt_error *error);
 
     /* Per-operation times: enable resets; at(index) is false past the end. */
     void (*time_ops)(kvi_device *device, bool enable);

@@ -1,4 +1,4 @@
-/* encode.cu - pages from any format to any other: the same bytes as runtime/kv/encode.c, record for record.
+/* encode.cu - pages from any format to any other: the same bytes as runtime/kv/encode_body.h, record for record.
  * Why it can be: every sum of the CPU encoder runs along one column or one row of the tile, so a thread per column and row has the CPU's order;
  * elements are independent; logarithm and exponential are elementary.h; no operation contracts (-fmad=false). Speed comes from the number of
  * records (all layers and heads of a page are one launch), and needs no more: a page is encoded once in 128 tokens.
@@ -12,7 +12,7 @@
 #define THREADS KVI_CONVERT_THREADS
 #define MOST 256u /* rows or columns of a tile */
 enum { VARNORM_OFF, VARNORM_PAPER, VARNORM_KVRT }; /* kvi_varnorm */
-enum { RANGE_MINMAX, RANGE_SEARCH };              /* kvi_range */
+enum { RANGE_MINMAX, RANGE_SEARCH, RANGE_UNBIASED }; /* kvi_range */
 
 /* A tile of n_rows rows of codes: K transposed (channels x tokens), V as it is. */
 struct tile {
@@ -198,7 +198,30 @@ KVI_DEV float squared_error(const float *column, uint32_t n, uint32_t stride, fl
     return error;
 }
 
-/* Ranges of all rows into low (v.col) and step (v.mean), from the balanced tile. */
+/* A row's codes in a range, against the row less its mean. */
+struct match {
+    float sum, squares, dot;
+};
+KVI_DEV match match_of(const float *column, uint32_t n, uint32_t stride, float low, float step, float mean, float top)
+{
+    const float inv = 1.0f / step;
+    match m = {0.0f, 0.0f, 0.0f};
+#pragma unroll 4
+    for (uint32_t j = 0; j < n; j++) {
+        const float value = column[j * stride], q = to_code((value - low) * inv, top);
+        m.sum += q;
+        m.squares += q * q;
+        m.dot += q * (value - mean);
+    }
+    return m;
+}
+KVI_DEV float range_factor(uint32_t f)
+{
+    return f == 0 ? 1.0f : f == 1 ? 0.94f : f == 2 ? 0.88f : f == 3 ? 0.82f : f == 4 ? 0.76f : f == 5 ? 0.70f : f == 6 ? 0.64f : 0.58f;
+}
+
+/* Offset and step of all rows as they will be stored, into v.col and v.mean, from the balanced tile; codes are (x - v.best_c) * v.best_r or, where
+ * v.best_r is 0, (x - offset) / step. */
 KVI_DEV void choose_ranges(const tile &t, const vectors &v, uint32_t bits, uint32_t how)
 {
     const uint32_t me = threadIdx.x;
@@ -212,16 +235,22 @@ KVI_DEV void choose_ranges(const tile &t, const vectors &v, uint32_t bits, uint3
             h = value > h ? value : h;
         }
         low[me] = l, high[me] = h;
+        float mean = 0.0f;
+        for (uint32_t j = 0; j < t.n_cols; j++) mean += t.xt[j * t.n_rows + me];
+        v.row[me] = mean / (float)t.n_cols;
     }
     kvi_sync_block();
     for (uint32_t k = me; how != RANGE_MINMAX && k < 8u * t.n_rows; k += THREADS) {
         const uint32_t i = k % t.n_rows, f = k / t.n_rows;
-        const float factor = f == 0 ? 1.0f : f == 1 ? 0.94f : f == 2 ? 0.88f : f == 3 ? 0.82f : f == 4 ? 0.76f : f == 5 ? 0.70f : f == 6 ? 0.64f : 0.58f;
+        const float factor = range_factor(f);
         const float middle = 0.5f * (low[i] + high[i]), half = 0.5f * (high[i] - low[i]);
         float l = low[i], s = 2.0f * half / top, error = kvi_bits_f32(0x7f800000u);
         if (f == 0 && !(s > 1e-10f)) s = 1e-10f;
         if (f) l = middle - half * factor, s = 2.0f * half * factor / top;
-        if (half > 0.0f && (f == 0 || s > 1e-10f)) error = squared_error(t.xt + i, t.n_cols, t.n_rows, l, s, top);
+        if (how == RANGE_UNBIASED) {
+            const match m = match_of(t.xt + i, t.n_cols, t.n_rows, l, s, v.row[i], top);
+            if (half > 0.0f && s > 1e-10f && m.dot > 0.0f) error = (m.squares - m.sum * m.sum / (float)t.n_cols) / (m.dot * m.dot);
+        } else if (half > 0.0f && s > 1e-10f) error = squared_error(t.xt + i, t.n_cols, t.n_rows, l, s, top);
         v.errors[f * MOST + i] = error;
     }
     kvi_sync_block();
@@ -229,21 +258,32 @@ KVI_DEV void choose_ranges(const tile &t, const vectors &v, uint32_t bits, uint3
         const float middle = 0.5f * (low[me] + high[me]), half = 0.5f * (high[me] - low[me]);
         float l = low[me], s = 2.0f * half / top;
         if (!(s > 1e-10f)) s = 1e-10f;
-        if (how != RANGE_MINMAX && half > 0.0f) {
-            float least = v.errors[me];
-            for (uint32_t f = 1; f < 8u; f++) {
-                const float factor = f == 1 ? 0.94f : f == 2 ? 0.88f : f == 3 ? 0.82f : f == 4 ? 0.76f : f == 5 ? 0.70f : f == 6 ? 0.64f : 0.58f;
-                const float error = v.errors[f * MOST + me];
-                if (error < least) least = error, l = middle - half * factor, s = 2.0f * half * factor / top;
+        float least = kvi_bits_f32(0x7f800000u), inv = 0.0f;
+        uint32_t best = 8u;
+        for (uint32_t f = 0; how != RANGE_MINMAX && f < 8u; f++)
+            if (v.errors[f * MOST + me] < least) least = v.errors[f * MOST + me], best = f;
+        if (best > 0u && best < 8u) l = middle - half * range_factor(best), s = 2.0f * half * range_factor(best) / top;
+        if (how == RANGE_UNBIASED && best < 8u) {
+            const float mean = v.row[me], n = (float)t.n_cols;
+            float length = 0.0f;
+            for (uint32_t j = 0; j < t.n_cols; j++) {
+                const float a = t.xt[j * t.n_rows + me] - mean;
+                length += a * a;
             }
+            const match m = match_of(t.xt + me, t.n_cols, t.n_rows, l, s, mean, top);
+            v.best_c[me] = l;
+            inv = 1.0f / s;
+            s = length / m.dot;
+            l = mean - s * (m.sum / n);
         }
+        v.best_r[me] = inv;
         v.col[me] = l;
         v.mean[me] = s;
     }
     kvi_sync_block();
 }
 
-/* The whole of quantize() in encode.c. Everything of the source has been read when the first byte is written. */
+/* The whole of quantize() in encode_body.h. Everything of the source has been read when the first byte is written. */
 KVI_DEV void quantize(const tile &t, const vectors &v, const kvi_cuda_convert_params &p, uint32_t bits, uint8_t *codes, uint8_t *a_out, uint8_t *z_out, uint8_t *o_out)
 {
     const uint32_t me = threadIdx.x;
@@ -252,7 +292,7 @@ KVI_DEV void quantize(const tile &t, const vectors &v, const kvi_cuda_convert_pa
     if (me < MOST) v.c[me] = v.r[me] = 1.0f;
     kvi_sync_block();
     if (paper) varnorm_paper(t, v);
-    else if (!t.is_v && p.varnorm == VARNORM_KVRT) varnorm_kvrt(t, v);
+    else if (p.varnorm == VARNORM_KVRT) varnorm_kvrt(t, v);
     kvi_sync_block();
     uint16_t o = 0, a = 0, z = 0;
     if (me < t.n_cols) {
@@ -282,9 +322,12 @@ KVI_DEV void quantize(const tile &t, const vectors &v, const kvi_cuda_convert_pa
     kvi_sync_block();
     for (uint32_t k = me; k < t.n_rows * t.n_cols / 8u; k += THREADS) { /* eight codes are `bits` bytes */
         const uint32_t i = k / (t.n_cols / 8u);
-        const float low = v.col[i], step = v.mean[i], *line = t.x + 8u * k;
+        const float inv = v.best_r[i], low = inv > 0.0f ? v.best_c[i] : v.col[i], step = v.mean[i], *line = t.x + 8u * k;
         uint64_t packed = 0;
-        for (uint32_t e = 0; e < 8u; e++) packed |= (uint64_t)(uint32_t)to_code((line[e] - low) / step, top) << (e * bits);
+        for (uint32_t e = 0; e < 8u; e++) {
+            const float a = line[e] - low;
+            packed |= (uint64_t)(uint32_t)to_code(inv > 0.0f ? a * inv : a / step, top) << (e * bits);
+        }
         for (uint32_t b = 0; b < bits; b++) codes[k * bits + b] = (uint8_t)(packed >> (8u * b));
     }
 }

@@ -20,7 +20,7 @@ OPTION("kv.pool", "kv-pool", BYTES, "0", 0, 0, "", "most bytes of an elastic KV 
 OPTION("kv.tail", "tail", I64, "128", 0, 65536, "0..65536", "newest positions that stay 16-bit beyond the open page")
 OPTION("kv.rotate", NULL, BOOL, "true", 0, 0, "", "store K and V rotated by a Hadamard matrix")
 OPTION("kv.varnorm", NULL, CHOICE, "kvrt", 0, 0, "off|paper|kvrt", "variance normalization of quantized pages")
-OPTION("kv.range", NULL, CHOICE, "search", 0, 0, "minmax|search", "range of quantized rows: extremes, or least-error search")
+OPTION("kv.range", NULL, CHOICE, "unbiased", 0, 0, "minmax|search|unbiased", "range of quantized rows: extremes, least error, or least error without shrinkage")
 OPTION("mem.limit", "mem-limit", BYTES, "0", 0, 0, "", "most bytes kvrt may use; 0: what is free")
 OPTION("mem.reserve", "reserve", BYTES, "1GiB", 0, 0, "", "bytes to leave free for others")
 OPTION("gen.max_tokens", "n", I64, "256", 0, 16777216, "0..16777216", "most new tokens")

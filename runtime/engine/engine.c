@@ -155,7 +155,7 @@ static kvi_encode_params encode_params(const kvrt_options *options)
     const char *varnorm = kvi_options_string(options, "kv.varnorm"), *range = kvi_options_string(options, "kv.range");
     return (kvi_encode_params){
         .varnorm = strcmp(varnorm, "off") == 0 ? KVI_VARNORM_OFF : strcmp(varnorm, "paper") == 0 ? KVI_VARNORM_PAPER : KVI_VARNORM_KVRT,
-        .range = strcmp(range, "minmax") == 0 ? KVI_RANGE_MINMAX : KVI_RANGE_SEARCH};
+        .range = strcmp(range, "minmax") == 0 ? KVI_RANGE_MINMAX : strcmp(range, "search") == 0 ? KVI_RANGE_SEARCH : KVI_RANGE_UNBIASED};
 }
 
 static kvrt_status load_device(open_context *c, kvrt_error *error)

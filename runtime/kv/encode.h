@@ -2,8 +2,10 @@
  * Three separable stages: variance normalization finds one scale per column of the tile (K: per token, V: per channel); the range of each row
  * (K: per channel, V: per token) is its extremes or the best of a few shrunken ranges; then asymmetric round-to-nearest-even.
  *   varnorm paper  the published procedure (arXiv 2606.03458 as released: 8 log-domain iterations, floor -0.3, best iterate)
- *   varnorm kvrt   K: the tile's scale is removed first, no floor, two iterations. V: none, the rotation has done the work
+ *   varnorm kvrt   the tile's scale is removed first, no floor, two passes; only columns get factors, rows have ranges
  *   varnorm off    all scales 1: a rotation-only cache, or KIVI when the cache does not rotate either
+ *   range minmax   extremes; search: least squared error; unbiased: smallest angle, then a scale without shrinkage
+ * What each of them is worth is measured in README.md. Head dimensions are multiples of 16 for integer codes below 8 bits.
  * Input may hold anything: NaN counts as 0, magnitudes above 60000 saturate, so that a record never decodes to NaN. */
 #ifndef KVI_KV_ENCODE_H
 #define KVI_KV_ENCODE_H
@@ -13,14 +15,28 @@
 /* Floats of scratch for head dimension d. */
 static inline uint32_t kvi_kv_encode_scratch(uint32_t d) { return 3u * d * KVI_KV_PAGE + 6u * (d + KVI_KV_PAGE); }
 
-/* rows (128, d) f32, row-major by token, rotated. `side` (kvi_kv_k_side(kind, d).bytes) is overwritten. */
-void kvi_kv_encode_k(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_encode_params *params, float *scratch, uint8_t *side);
-void kvi_kv_encode_v(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_encode_params *params, float *scratch, uint8_t *side);
+/* rows (128, d) f32, row-major by token, rotated. `side` (kvi_kv_k_side(kind, d).bytes) is overwritten. Every table writes the same bytes. */
+typedef struct kvi_kv_encoder {
+    void (*k)(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_encode_params *params, float *scratch, uint8_t *side);
+    void (*v)(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_encode_params *params, float *scratch, uint8_t *side);
+} kvi_kv_encoder;
+extern const kvi_kv_encoder kvi_kv_encoder_portable;
+#if defined(__x86_64__)
+extern const kvi_kv_encoder kvi_kv_encoder_avx2, kvi_kv_encoder_avx512; /* only on CPUs that have them */
+#endif
+static inline void kvi_kv_encode_k(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_encode_params *params, float *scratch, uint8_t *side)
+{
+    kvi_kv_encoder_portable.k(kind, rows, d, params, scratch, side);
+}
+static inline void kvi_kv_encode_v(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_encode_params *params, float *scratch, uint8_t *side)
+{
+    kvi_kv_encoder_portable.v(kind, rows, d, params, scratch, side);
+}
 /* All 128 rows back to f32. */
 void kvi_kv_decode_rows(const uint8_t *side, kvi_kv_code kind, bool is_v, uint32_t d, float *rows);
 
-/* The normalization alone, for tests and studies: tile (n_rows, n_cols) gives column factors c and row factors r. `best` and `imbalance`
- * (9 values: start and after each iteration) may be NULL. work holds n_rows * n_cols + 3 * (n_rows + n_cols) floats. */
-void kvi_kv_varnorm_paper(const float *tile, uint32_t n_rows, uint32_t n_cols, float *c, float *r, float *work, int *best, double *imbalance);
+/* The normalization alone, for tests and studies: x (n_rows, n_cols), both multiples of 16, gives column factors c and row factors r. `best` and
+ * `imbalance` (9 values: start and after each iteration) may be NULL. scratch: as of kvi_kv_encode_scratch for the larger of the two. */
+void kvi_kv_varnorm_paper(const float *x, uint32_t n_rows, uint32_t n_cols, float *c, float *r, float *scratch, int *best, double *imbalance);
 
 #endif

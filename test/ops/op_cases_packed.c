@@ -332,11 +332,12 @@ void op_case_convert(const op_target *target)
         {64, "f16", "k4v4", {KVI_VARNORM_PAPER, KVI_RANGE_MINMAX}},  {64, "f16", "i8", {KVI_VARNORM_KVRT, KVI_RANGE_SEARCH}},
         {128, "f16", "k4v2", {KVI_VARNORM_KVRT, KVI_RANGE_SEARCH}},  {128, "f16", "k4v4", {KVI_VARNORM_PAPER, KVI_RANGE_SEARCH}},
         {256, "f16", "k4v4", {KVI_VARNORM_KVRT, KVI_RANGE_MINMAX}},  {64, "k4v4", "f16", {KVI_VARNORM_KVRT, KVI_RANGE_SEARCH}},
-        {64, "f16", "k2v2", {KVI_VARNORM_KVRT, KVI_RANGE_SEARCH}},
+        {64, "f16", "k2v2", {KVI_VARNORM_KVRT, KVI_RANGE_SEARCH}},   {64, "f16", "k4v2", {KVI_VARNORM_KVRT, KVI_RANGE_UNBIASED}},
+        {128, "f16", "k4v4", {KVI_VARNORM_KVRT, KVI_RANGE_UNBIASED}}, {64, "f16", "k4v4", {KVI_VARNORM_PAPER, KVI_RANGE_UNBIASED}},
     };
     static const convert_case demotions[] = {
         {64, "f16", "i8", {KVI_VARNORM_KVRT, KVI_RANGE_SEARCH}},   {64, "i8", "k4v4", {KVI_VARNORM_KVRT, KVI_RANGE_SEARCH}},
-        {64, "k4v4", "k4v2", {KVI_VARNORM_KVRT, KVI_RANGE_SEARCH}}, {128, "f16", "k4v4", {KVI_VARNORM_KVRT, KVI_RANGE_SEARCH}},
+        {64, "k4v4", "k4v2", {KVI_VARNORM_KVRT, KVI_RANGE_SEARCH}}, {128, "f16", "k4v4", {KVI_VARNORM_KVRT, KVI_RANGE_UNBIASED}},
     };
     for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) check_convert(target, &list[i], false);
     for (size_t i = 0; i < sizeof demotions / sizeof demotions[0]; i++) check_convert(target, &demotions[i], true);

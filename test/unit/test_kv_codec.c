@@ -149,7 +149,7 @@ static void published_golden_vector(void **state)
     rotate_tile(x);
     near(x[0][0], 0.712872, 1e-5, "X'[0][0]");
     near(x[0][3], 0.234612, 1e-5, "X'[0][3]");
-    float *rows = malloc(128 * 128 * 4), *tile = malloc(128 * 128 * 4), *work = malloc((128 * 128 + 6 * 256) * 4), c[128], r[128];
+    float *rows = malloc(128 * 128 * 4), *tile = malloc(128 * 128 * 4), *work = malloc(kvi_kv_encode_scratch(128) * 4), c[128], r[128];
     for (int t = 0; t < 128; t++)
         for (int d = 0; d < 128; d++) {
             rows[t * 128 + d] = (float)x[t][d];
@@ -216,7 +216,7 @@ static void error_follows_bits(void **state)
         uint8_t *side = malloc(d * 512 + 4096);
         random_rows(rows, d, d, 0.7);
         for (int varnorm = 0; varnorm < 3; varnorm++)
-            for (int range = 0; range < 2; range++) {
+            for (int range = 0; range < 3; range++) {
                 const kvi_encode_params params = {(kvi_varnorm)varnorm, (kvi_range)range};
                 static const double most[] = {2e-3, 1e-4, 1.5e-2, 8e-2, 4.2e-1}; /* relative squared error: F8, I8, 4, 3, 2 bits */
                 for (int c = 0; c < 5; c++)
@@ -244,7 +244,7 @@ static void bad_values_never_spread(void **state)
         for (int varnorm = 0; varnorm < 3; varnorm++)
             for (int c = 0; c < 5; c++)
                 for (int is_v = 0; is_v < 2; is_v++) {
-                    const kvi_encode_params params = {(kvi_varnorm)varnorm, KVI_RANGE_SEARCH};
+                    const kvi_encode_params params = {(kvi_varnorm)varnorm, is_v ? KVI_RANGE_SEARCH : KVI_RANGE_UNBIASED};
                     random_rows(rows, d, 5, kind == 4 ? 1e30 : kind == 5 ? 1e-30 : 1);
                     for (uint32_t i = 0; i < d * 128; i++) {
                         if (kind == 0) rows[i] = 0;
@@ -265,6 +265,75 @@ static void bad_values_never_spread(void **state)
     free(rows), free(back), free(scratch), free(side);
 }
 
+/* What range "unbiased" promises: every row of codes keeps its mean and its length along itself (least squares shrinks it, the extremes inflate it), up to
+ * the rounding of the stored scale and offset, and lies at no larger angle than with the extremes. */
+static void unbiased_rows_keep_mean_and_length(void **state)
+{
+    (void)state;
+    for (size_t h = 0; h < sizeof head_dims / sizeof head_dims[0]; h++) {
+        const uint32_t d = head_dims[h];
+        float *rows = malloc(d * 512), *back = malloc(d * 512), *plain = malloc(d * 512), *scratch = malloc(kvi_kv_encode_scratch(d) * 4);
+        uint8_t *side = malloc(d * 512 + 4096);
+        random_rows(rows, d, 9 + d, 1);
+        for (uint32_t i = 0; i < d * 128; i++) rows[i] += 0.25f;
+        for (int c = 2; c < 5; c++)
+            for (int is_v = 0; is_v < 2; is_v++) {
+                const kvi_encode_params unbiased = {KVI_VARNORM_OFF, KVI_RANGE_UNBIASED}, minmax = {KVI_VARNORM_OFF, KVI_RANGE_MINMAX};
+                (is_v ? kvi_kv_encode_v : kvi_kv_encode_k)(packed_codes[c], rows, d, &minmax, scratch, side);
+                kvi_kv_decode_rows(side, packed_codes[c], is_v, d, plain);
+                (is_v ? kvi_kv_encode_v : kvi_kv_encode_k)(packed_codes[c], rows, d, &unbiased, scratch, side);
+                kvi_kv_decode_rows(side, packed_codes[c], is_v, d, back);
+                const uint32_t n_rows = is_v ? 128 : d, n = is_v ? d : 128, from = is_v ? d : 1, step = is_v ? 1 : d;
+                double total = 0, total_plain = 0;
+                for (uint32_t r = 0; r < n_rows; r++) {
+                    const float *x = rows + r * from, *y = back + r * from, *p = plain + r * from;
+                    double mx = 0, my = 0, mp = 0, xx = 0, xy = 0, yy = 0, xp = 0, pp = 0;
+                    for (uint32_t i = 0; i < n; i++) mx += x[i * step] / (double)n, my += y[i * step] / (double)n, mp += p[i * step] / (double)n;
+                    for (uint32_t i = 0; i < n; i++) {
+                        const double a = x[i * step] - mx, b = y[i * step] - my, q = p[i * step] - mp;
+                        xx += a * a, xy += a * b, yy += b * b, xp += a * q, pp += q * q;
+                    }
+                    near(xy / xx, 1, 2e-3, "length of a row along itself");
+                    near(my, mx, 4e-3 * sqrt(xx / n) + 2e-3 * fabs(mx), "mean of a row");
+                    total += yy * xx / (xy * xy), total_plain += pp * xx / (xp * xp);
+                }
+                if (!(total <= total_plain * (1 + 1e-6))) fail_msg("D %u code %d V %d: angles grew from %g to %g", d, packed_codes[c], is_v, total_plain, total);
+            }
+        free(rows), free(back), free(plain), free(scratch), free(side);
+    }
+}
+
+/* Every instruction set writes the bytes of the portable encoder. */
+static void instruction_sets_agree(void **state)
+{
+    (void)state;
+    const kvi_kv_encoder *others[2] = {NULL, NULL};
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) others[0] = &kvi_kv_encoder_avx2;
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) others[1] = &kvi_kv_encoder_avx512;
+#endif
+    for (int e = 0; e < 2; e++) {
+        if (!others[e]) print_message("skipped: this CPU has no %s\n", e ? "AVX-512" : "AVX2");
+        for (size_t h = 0; others[e] && h < sizeof head_dims / sizeof head_dims[0]; h++) {
+            const uint32_t d = head_dims[h];
+            float *rows = malloc(d * 512), *scratch = malloc(kvi_kv_encode_scratch(d) * 4);
+            uint8_t *want = malloc(d * 512 + 4096), *got = malloc(d * 512 + 4096);
+            random_rows(rows, d, 177 + d, 0.3);
+            for (int c = 0; c < 5; c++)
+                for (int k = 0; k < 18; k++) {
+                    const bool is_v = k & 1;
+                    const kvi_encode_params params = {(kvi_varnorm)(k / 2 % 3), (kvi_range)(k / 6)};
+                    (is_v ? kvi_kv_encoder_portable.v : kvi_kv_encoder_portable.k)(packed_codes[c], rows, d, &params, scratch, want);
+                    (is_v ? others[e]->v : others[e]->k)(packed_codes[c], rows, d, &params, scratch, got);
+                    if (memcmp(want, got, is_v ? kvi_kv_v_side(packed_codes[c], d).bytes : kvi_kv_k_side(packed_codes[c], d).bytes) != 0)
+                        fail_msg("%s: D %u code %d V %d varnorm %d range %d: other bytes than the portable encoder", e ? "AVX-512" : "AVX2", d, packed_codes[c],
+                                 is_v, (int)params.varnorm, (int)params.range);
+                }
+            free(rows), free(scratch), free(want), free(got);
+        }
+    }
+}
+
 /* The bytes of a record are part of snapshots: this sum was computed with gcc -O3 and holds for every compiler and level. */
 static void bytes_are_the_same_everywhere(void **state)
 {
@@ -277,7 +346,7 @@ static void bytes_are_the_same_everywhere(void **state)
         random_rows(rows, d, 77 + d, 0.3);
         for (int c = 0; c < 5; c++)
             for (int is_v = 0; is_v < 2; is_v++) {
-                const kvi_encode_params params = {KVI_VARNORM_OFF, KVI_RANGE_SEARCH}; /* varnorm uses expf and logf of libm */
+                const kvi_encode_params params = {KVI_VARNORM_OFF, KVI_RANGE_SEARCH};
                 if (is_v) kvi_kv_encode_v(packed_codes[c], rows, d, &params, scratch, side);
                 else kvi_kv_encode_k(packed_codes[c], rows, d, &params, scratch, side);
                 uint32_t bytes = is_v ? kvi_kv_v_side(packed_codes[c], d).bytes : kvi_kv_k_side(packed_codes[c], d).bytes;
@@ -293,6 +362,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(codes_round_trip), cmocka_unit_test(record_sizes), cmocka_unit_test(format_names), cmocka_unit_test(halves_are_exact),
         cmocka_unit_test(e4m3_is_exact), cmocka_unit_test(published_golden_vector), cmocka_unit_test(error_follows_bits),
-        cmocka_unit_test(bad_values_never_spread), cmocka_unit_test(bytes_are_the_same_everywhere)};
+        cmocka_unit_test(bad_values_never_spread), cmocka_unit_test(unbiased_rows_keep_mean_and_length),
+        cmocka_unit_test(instruction_sets_agree), cmocka_unit_test(bytes_are_the_same_everywhere)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,400 @@
+/* encode_body.h - the source of the encoder, compiled once per instruction set by encode.c, encode_avx2.c and encode_avx512.c, which define
+ * ENCODER, the name of its table, and VB, the bytes of a vector. All of them write the same bytes: sums run serially along a column or a row, a
+ * vector of columns or rows at a time, and nothing contracts. kernels/cuda/encode.cu gives every column and row a thread and so has the same order
+ * and the same bytes, too.
+ *
+ * A tile has its code rows as matrix rows: K transposed (channels x tokens), V as it is (tokens x channels); from then on both are the same.
+ * It is held by rows, x (n_rows, n_cols), for sums along columns, and by columns, xt (n_cols, n_rows), for sums along rows. */
+#include "encode.h"
+#include "elementary.h"
+
+#include <math.h>
+#include <string.h>
+
+#define PAPER_ITERATIONS 8
+#define LANES (VB / 4u)
+#define BLOCK 16u /* every side of a tile is a multiple of it */
+#define INLINE static inline __attribute__((always_inline))
+typedef float lanes __attribute__((vector_size(VB)));
+typedef int32_t bits32 __attribute__((vector_size(VB)));
+typedef uint32_t words __attribute__((vector_size(VB)));
+
+INLINE lanes load(const float *p)
+{
+    lanes v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+INLINE void store(float *p, lanes v) { memcpy(p, &v, sizeof v); }
+INLINE lanes splat(float x) { return x - (lanes){0}; }
+INLINE lanes choose(bits32 mask, lanes yes, lanes no)
+{
+    bits32 a, b;
+    memcpy(&a, &yes, sizeof a);
+    memcpy(&b, &no, sizeof b);
+    a = (a & mask) | (b & ~mask);
+    memcpy(&yes, &a, sizeof a);
+    return yes;
+}
+INLINE lanes least(lanes a, lanes b) { return choose(a < b, a, b); }
+INLINE lanes most(lanes a, lanes b) { return choose(a > b, a, b); }
+static float clamp(float x, float low, float high) { return x < low ? low : x > high ? high : x; }
+
+/* To the nearest code, ties to even: within 0..255 adding 1.5 * 2^23 rounds so. */
+INLINE lanes to_code(lanes x, float top)
+{
+    const lanes y = least(most(x, splat(0.0f)), splat(top));
+    return (y + splat(12582912.0f)) - splat(12582912.0f);
+}
+
+/* Values that survive fp16 side vectors; NaN becomes 0. */
+static float tame(float x) { return x != x ? 0.0f : clamp(x, -60000.0f, 60000.0f); }
+/* A side value saturates: an infinity would spread over its whole row. */
+static uint16_t side_f16(float x) { return kvi_f32_to_f16(clamp(x, -65504.0f, 65504.0f)); }
+
+/* to (n_cols, n_rows) = transpose of from (n_rows, n_cols), both multiples of 16 */
+static void transpose(const float *from, uint32_t n_rows, uint32_t n_cols, float *to)
+{
+    for (uint32_t i = 0; i < n_rows; i += BLOCK)
+        for (uint32_t j = 0; j < n_cols; j += BLOCK)
+            for (uint32_t b = 0; b < BLOCK; b++)
+                for (uint32_t a = 0; a < BLOCK; a++) to[(size_t)(j + b) * n_rows + i + a] = from[(size_t)(i + a) * n_cols + j + b];
+}
+
+/* ------------------------------------------------------------------------------------------------ normalization --- */
+typedef struct tile {
+    uint32_t n_rows, n_cols;
+    float *origin_t;     /* (n_cols, n_rows) what is to be encoded */
+    float *x, *xt;       /* (n_rows, n_cols), (n_cols, n_rows) the same, normalized */
+    float *c, *r;        /* (n_cols), (n_rows) factors of the normalization */
+    float *col, *row;    /* deviations */
+    float *log_c, *log_r;
+} tile;
+
+/* Sample standard deviations, mean removed, of the `width` columns of x (n, width). */
+static void deviations(const float *x, uint32_t n, uint32_t width, float *out)
+{
+    for (uint32_t w = 0; w < width; w += LANES) {
+        lanes mean = splat(0.0f), squares = mean;
+        for (uint32_t k = 0; k < n; k++) mean += load(x + (size_t)k * width + w);
+        mean /= splat((float)n);
+        for (uint32_t k = 0; k < n; k++) {
+            const lanes a = load(x + (size_t)k * width + w) - mean;
+            squares += a * a;
+        }
+        store(out + w, squares / splat((float)(n - 1)));
+    }
+    for (uint32_t w = 0; w < width; w++) out[w] = sqrtf(out[w]);
+}
+static void deviations_of(const tile *t)
+{
+    deviations(t->x, t->n_rows, t->n_cols, t->col);
+    deviations(t->xt, t->n_cols, t->n_rows, t->row);
+}
+
+static double spread(const float *values, uint32_t n)
+{
+    float low = values[0], high = values[0];
+    for (uint32_t i = 1; i < n; i++) {
+        if (values[i] < low) low = values[i];
+        if (values[i] > high) high = values[i];
+    }
+    return (double)high / (low > 1e-8f ? (double)low : 1e-8);
+}
+static double imbalance_of(const tile *t) { return spread(t->col, t->n_cols) + spread(t->row, t->n_rows); }
+
+/* x = origin * exp(-log_c) * exp(-log_r), and its deviations */
+static void divide(const tile *t)
+{
+    float inv_r[256];
+    for (uint32_t i = 0; i < t->n_rows; i++) inv_r[i] = kvi_kv_exp(-t->log_r[i]);
+    for (uint32_t j = 0; j < t->n_cols; j++) {
+        const float inv_c = kvi_kv_exp(-t->log_c[j]);
+        const size_t at = (size_t)j * t->n_rows;
+        for (uint32_t i = 0; i < t->n_rows; i++) t->xt[at + i] = t->origin_t[at + i] * inv_c * inv_r[i];
+    }
+    transpose(t->xt, t->n_cols, t->n_rows, t->x);
+    deviations_of(t);
+}
+
+static void varnorm_paper(const tile *t, int *best, double *imbalance)
+{
+    memcpy(t->xt, t->origin_t, (size_t)t->n_rows * t->n_cols * sizeof(float));
+    transpose(t->xt, t->n_cols, t->n_rows, t->x);
+    memset(t->log_c, 0, t->n_cols * sizeof(float));
+    memset(t->log_r, 0, t->n_rows * sizeof(float));
+    memset(t->c, 0, t->n_cols * sizeof(float)); /* logs of the best iterate until the end */
+    memset(t->r, 0, t->n_rows * sizeof(float));
+    deviations_of(t);
+    double smallest = imbalance_of(t);
+    if (imbalance) imbalance[0] = smallest;
+    if (best) *best = 0;
+    for (int k = 1; k <= PAPER_ITERATIONS; k++) {
+        for (uint32_t j = 0; j < t->n_cols; j++) t->log_c[j] = clamp(t->log_c[j] + kvi_kv_log(clamp(t->col[j], 1e-3f, 1e3f)), -0.3f, 10.0f);
+        divide(t);
+        for (uint32_t i = 0; i < t->n_rows; i++) t->log_r[i] = clamp(t->log_r[i] + kvi_kv_log(clamp(t->row[i], 1e-3f, 1e3f)), -0.3f, 10.0f);
+        divide(t);
+        const double now = imbalance_of(t);
+        if (imbalance) imbalance[k] = now;
+        if (now > smallest) continue;
+        smallest = now;
+        if (best) *best = k;
+        memcpy(t->c, t->log_c, t->n_cols * sizeof(float));
+        memcpy(t->r, t->log_r, t->n_rows * sizeof(float));
+    }
+    for (uint32_t j = 0; j < t->n_cols; j++) t->c[j] = kvi_kv_exp(t->c[j]);
+    for (uint32_t i = 0; i < t->n_rows; i++) t->r[i] = kvi_kv_exp(t->r[i]);
+}
+
+/* Column factors with the tile's own scale taken out and no floor: each pass divides the rows by their deviation and takes the columns'
+ * deviations of what remains. Factors are relative to their geometric mean; rows need none, they have ranges of their own. */
+static void varnorm_kvrt(const tile *t)
+{
+    memcpy(t->xt, t->origin_t, (size_t)t->n_rows * t->n_cols * sizeof(float));
+    transpose(t->xt, t->n_cols, t->n_rows, t->x);
+    float inv_r[256], inv_c[256];
+    for (int pass = 0; pass < 2; pass++) {
+        deviations(t->xt, t->n_cols, t->n_rows, t->row);
+        float floor_row = 0, floor_col = 0, log_sum = 0;
+        for (uint32_t i = 0; i < t->n_rows; i++) floor_row += t->row[i];
+        floor_row = floor_row / (float)t->n_rows * 1e-3f;
+        if (!(floor_row > 0)) return; /* a constant tile */
+        for (uint32_t i = 0; i < t->n_rows; i++) {
+            inv_r[i] = 1.0f / (t->row[i] > floor_row ? t->row[i] : floor_row);
+            for (uint32_t j = 0; j < t->n_cols; j++) t->x[(size_t)i * t->n_cols + j] *= inv_r[i];
+        }
+        deviations(t->x, t->n_rows, t->n_cols, t->col);
+        for (uint32_t j = 0; j < t->n_cols; j++) floor_col += t->col[j];
+        floor_col = floor_col / (float)t->n_cols * 1e-2f;
+        for (uint32_t j = 0; j < t->n_cols; j++) {
+            t->col[j] = t->col[j] > floor_col ? t->col[j] : floor_col;
+            log_sum += kvi_kv_log(t->col[j]);
+        }
+        const float scale = kvi_kv_exp(-log_sum / (float)t->n_cols);
+        for (uint32_t j = 0; j < t->n_cols; j++) {
+            t->c[j] *= t->col[j] * scale;
+            inv_c[j] = 1.0f / (t->col[j] * scale);
+        }
+        if (pass) return;
+        for (uint32_t i = 0; i < t->n_rows; i++)
+            for (uint32_t j = 0; j < t->n_cols; j++) t->x[(size_t)i * t->n_cols + j] *= inv_c[j];
+        for (uint32_t j = 0; j < t->n_cols; j++)
+            for (uint32_t i = 0; i < t->n_rows; i++) {
+                float *at = &t->xt[(size_t)j * t->n_rows + i];
+                *at = *at * inv_r[i] * inv_c[j];
+            }
+    }
+}
+
+/* --------------------------------------------------------------------------------------------------- quantization --- */
+/* A vector of rows: codes are to_code((x - low) * inv) or, with inv 0, to_code((x - low) / step); a row reads back as q * out_step + out_low. */
+typedef struct ranges {
+    lanes low, step, inv, out_low, out_step;
+} ranges;
+
+static const float range_factors[8] = {1.0f, 0.94f, 0.88f, 0.82f, 0.76f, 0.70f, 0.64f, 0.58f};
+
+/* The shrunken range about the same middle that loses least, by squared error. x: column 0 of the rows, `stride` from column to column. */
+INLINE void search_error(const float *x, uint32_t n, uint32_t stride, lanes middle, lanes half, float top, ranges *out)
+{
+    lanes smallest = splat(INFINITY), low = out->low, step = out->step;
+    for (uint32_t k = 0; k < 8; k++) {
+        const lanes l = k ? middle - half * splat(range_factors[k]) : low, s = k ? splat(2.0f) * half * splat(range_factors[k]) / splat(top) : step;
+        const lanes inv = splat(1.0f) / s;
+        lanes error = splat(0.0f);
+        for (uint32_t j = 0; j < n; j++) {
+            const lanes v = load(x + (size_t)j * stride), q = to_code((v - l) * inv, top), e = v - (q * s + l);
+            error += e * e;
+        }
+        const bits32 better = (error < smallest) & (half > splat(0.0f)) & (s > splat(1e-10f));
+        smallest = choose(better, error, smallest);
+        out->low = choose(better, l, out->low);
+        out->step = choose(better, s, out->step);
+    }
+}
+
+/* The shrunken range whose codes make the smallest angle with the row, and the scale and offset that keep the row's mean and its length along itself:
+ * with x and q less their means, step = |x|^2 / <x, q>. The result is not shrunk as one of least squares is; attention averages over many rows, in which
+ * errors without a bias vanish and a bias stays. The scale is the one of EDEN (Vargaftik et al., ICML 2022). */
+INLINE void search_angle(const float *x, uint32_t n, uint32_t stride, lanes middle, lanes half, float top, ranges *out)
+{
+    const lanes count = splat((float)n);
+    lanes mean = splat(0.0f), length = mean, smallest = splat(INFINITY), best_dot = mean, best_sum = mean, best_inv = mean;
+    for (uint32_t j = 0; j < n; j++) mean += load(x + (size_t)j * stride);
+    mean /= count;
+    for (uint32_t j = 0; j < n; j++) {
+        const lanes a = load(x + (size_t)j * stride) - mean;
+        length += a * a;
+    }
+    const lanes low = out->low, step = out->step;
+    for (uint32_t k = 0; k < 8; k++) {
+        const lanes l = k ? middle - half * splat(range_factors[k]) : low, s = k ? splat(2.0f) * half * splat(range_factors[k]) / splat(top) : step;
+        const lanes inv = splat(1.0f) / s;
+        lanes sum = splat(0.0f), squares = sum, dot = sum;
+        for (uint32_t j = 0; j < n; j++) {
+            const lanes v = load(x + (size_t)j * stride), q = to_code((v - l) * inv, top);
+            sum += q;
+            squares += q * q;
+            dot += q * (v - mean);
+        }
+        const lanes angle = (squares - sum * sum / count) / (dot * dot);
+        const bits32 better = (angle < smallest) & (dot > splat(0.0f)) & (half > splat(0.0f)) & (s > splat(1e-10f));
+        smallest = choose(better, angle, smallest);
+        out->low = choose(better, l, out->low);
+        best_inv = choose(better, inv, best_inv);
+        best_dot = choose(better, dot, best_dot);
+        best_sum = choose(better, sum, best_sum);
+    }
+    const bits32 found = best_dot > splat(0.0f);
+    out->inv = best_inv;
+    out->out_step = choose(found, length / choose(found, best_dot, splat(1.0f)), out->step);
+    out->out_low = choose(found, mean - out->out_step * (best_sum / count), out->low);
+}
+
+INLINE ranges choose_ranges(const float *x, uint32_t n, uint32_t stride, uint32_t bits, kvi_range how)
+{
+    const float top = (float)((1u << bits) - 1u);
+    lanes low = load(x), high = low;
+    for (uint32_t j = 1; j < n; j++) {
+        const lanes v = load(x + (size_t)j * stride);
+        low = least(v, low);
+        high = most(v, high);
+    }
+    const lanes middle = splat(0.5f) * (low + high), half = splat(0.5f) * (high - low);
+    ranges out = {.low = low, .step = most(splat(2.0f) * half / splat(top), splat(1e-10f)), .inv = splat(0.0f)};
+    out.out_low = out.low, out.out_step = out.step;
+    if (how == KVI_RANGE_SEARCH) search_error(x, n, stride, middle, half, top, &out);
+    if (how == KVI_RANGE_UNBIASED) search_angle(x, n, stride, middle, half, top, &out);
+    else out.out_low = out.low, out.out_step = out.step;
+    return out;
+}
+
+/* A vector of rows of codes, LSB first; codes: the first row, `row_bytes` from row to row. */
+INLINE void put_codes(const float *x, uint32_t n, uint32_t stride, uint32_t bits, const ranges *range, uint8_t *codes, uint32_t row_bytes)
+{
+    const float top = (float)((1u << bits) - 1u);
+    const bits32 multiply = range->inv > splat(0.0f);
+    for (uint32_t j = 0; j < n; j += 8) {
+        words packed = {0};
+        for (uint32_t k = 0; k < 8; k++) {
+            const lanes a = load(x + (size_t)(j + k) * stride) - range->low;
+            packed |= __builtin_convertvector(to_code(choose(multiply, a * range->inv, a / range->step), top), words) << (k * bits);
+        }
+        for (uint32_t i = 0; i < LANES; i++)
+            for (uint32_t b = 0; b < bits; b++) codes[i * row_bytes + j / 8u * bits + b] = (uint8_t)(packed[i] >> (8u * b));
+    }
+}
+
+/* A tile whose origin_t is set, to n_rows rows of codes with A, Z per row and O per column. */
+static void quantize(const tile *t, uint32_t bits, const kvi_encode_params *params, uint8_t *codes, uint8_t *a_out, uint8_t *z_out, uint8_t *o_out)
+{
+    const uint32_t n_rows = t->n_rows, n_cols = t->n_cols, row_bytes = n_cols / 8u * bits;
+    const bool paper = params->varnorm == KVI_VARNORM_PAPER;
+    for (uint32_t j = 0; j < n_cols; j++) t->c[j] = 1.0f;
+    for (uint32_t i = 0; i < n_rows; i++) t->r[i] = 1.0f;
+    if (paper) varnorm_paper(t, NULL, NULL);
+    else if (params->varnorm == KVI_VARNORM_KVRT) varnorm_kvrt(t);
+    for (uint32_t j = 0; j < n_cols; j++) {
+        const uint16_t stored = side_f16(t->c[j]);
+        kvi_kv_store16(o_out + 2u * j, stored);
+        if (!paper) t->c[j] = kvi_f16_to_f32(stored); /* quantize against what will be read back */
+    }
+    for (uint32_t j = 0; j < n_cols; j++)
+        for (uint32_t i = 0; i < n_rows; i++) t->xt[(size_t)j * n_rows + i] = t->origin_t[(size_t)j * n_rows + i] / (t->c[j] * t->r[i]);
+    for (uint32_t i = 0; i < n_rows; i += LANES) {
+        ranges range = choose_ranges(t->xt + i, n_cols, n_rows, bits, params->range);
+        for (uint32_t k = 0; k < LANES; k++) {
+            const uint16_t a = side_f16(range.out_step[k] * t->r[i + k]), z = side_f16(range.out_low[k] * t->r[i + k]);
+            kvi_kv_store16(a_out + 2u * (i + k), a);
+            kvi_kv_store16(z_out + 2u * (i + k), z);
+            if (paper) continue;
+            const float stored = kvi_f16_to_f32(a);
+            range.step[k] = stored > 0 ? stored : 6e-8f;
+            if (!(range.inv[k] > 0)) range.low[k] = kvi_f16_to_f32(z);
+        }
+        put_codes(t->xt + i, n_cols, n_rows, bits, &range, codes + (size_t)i * row_bytes, row_bytes);
+    }
+}
+
+/* The parts of a tile in scratch (kvi_kv_encode_scratch). */
+static tile tile_in(float *scratch, uint32_t n_rows, uint32_t n_cols)
+{
+    const size_t n = (size_t)n_rows * n_cols;
+    float *rest = scratch + 3 * n;
+    return (tile){.n_rows = n_rows, .n_cols = n_cols, .origin_t = scratch, .x = scratch + n, .xt = scratch + 2 * n, .c = rest, .r = rest + n_cols,
+                  .col = rest + n_cols + n_rows, .row = rest + 2 * n_cols + n_rows, .log_c = rest + 2 * (n_cols + n_rows),
+                  .log_r = rest + 3 * n_cols + 2 * n_rows};
+}
+
+static float largest(const float *line, uint32_t n)
+{
+    float top = 0;
+    for (uint32_t j = 0; j < n; j++) {
+        float a = fabsf(line[j]);
+        top = a > top ? a : top;
+    }
+    return top;
+}
+
+static void encode_k(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_encode_params *params, float *scratch, uint8_t *side)
+{
+    const kvi_kv_side s = kvi_kv_k_side(kind, d);
+    memset(side, 0, s.bytes);
+    if (kind >= KVI_KV_Q4) {
+        const tile t = tile_in(scratch, d, KVI_KV_PAGE);
+        for (uint32_t i = 0; i < d * KVI_KV_PAGE; i++) t.origin_t[i] = tame(rows[i]);
+        quantize(&t, kvi_kv_code_bits(kind), params, side + s.codes_off, side + s.a_off, side + s.z_off, side + s.o_off);
+        return;
+    }
+    for (uint32_t t = 0; t < KVI_KV_PAGE; t++) {
+        for (uint32_t c = 0; c < d; c++) scratch[c] = tame(rows[t * d + c]);
+        const uint16_t scale = kvi_f32_to_f16(largest(scratch, d) / (kind == KVI_KV_F8 ? 448.0f : 127.0f));
+        float stored = kvi_f16_to_f32(scale);
+        kvi_kv_store16(side + s.o_off + 2u * t, scale);
+        if (!(stored > 0)) stored = 1.0f; /* a zero row: every code is zero */
+        for (uint32_t c = 0; c < d; c++) {
+            uint8_t *at = side + s.codes_off + c * KVI_KV_PAGE + t;
+            *at = kind == KVI_KV_F8 ? kvi_f32_to_e4m3(scratch[c] / stored) : (uint8_t)(int)(clamp(rintf(scratch[c] / stored), -127, 127) + 128.0f);
+        }
+    }
+}
+
+static void encode_v(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_encode_params *params, float *scratch, uint8_t *side)
+{
+    const kvi_kv_side s = kvi_kv_v_side(kind, d);
+    memset(side, 0, s.bytes);
+    if (kind >= KVI_KV_Q4) {
+        const tile t = tile_in(scratch, KVI_KV_PAGE, d);
+        for (uint32_t i = 0; i < d * KVI_KV_PAGE; i++) t.x[i] = tame(rows[i]);
+        transpose(t.x, KVI_KV_PAGE, d, t.origin_t);
+        quantize(&t, kvi_kv_code_bits(kind), params, side + s.codes_off, side + s.a_off, side + s.z_off, side + s.o_off);
+        return;
+    }
+    for (uint32_t t = 0; t < KVI_KV_PAGE; t++) {
+        float *line = scratch;
+        for (uint32_t c = 0; c < d; c++) line[c] = tame(rows[t * d + c]);
+        uint8_t *codes = side + s.codes_off + t * d;
+        if (kind == KVI_KV_F8) {
+            const uint16_t scale = kvi_f32_to_f16(largest(line, d) / 448.0f);
+            float stored = kvi_f16_to_f32(scale);
+            kvi_kv_store16(side + s.a_off + 2u * t, scale);
+            if (!(stored > 0)) stored = 1.0f;
+            for (uint32_t c = 0; c < d; c++) codes[c] = kvi_f32_to_e4m3(line[c] / stored);
+            continue;
+        }
+        float low = line[0], high = line[0];
+        for (uint32_t c = 1; c < d; c++) {
+            low = line[c] < low ? line[c] : low;
+            high = line[c] > high ? line[c] : high;
+        }
+        const uint16_t a = kvi_f32_to_f16((high - low) / 255.0f), z = kvi_f32_to_f16(low);
+        float step = kvi_f16_to_f32(a);
+        low = kvi_f16_to_f32(z);
+        kvi_kv_store16(side + s.a_off + 2u * t, a);
+        kvi_kv_store16(side + s.z_off + 2u * t, z);
+        if (!(step > 0)) step = 6e-8f;
+        for (uint32_t c = 0; c < d; c++) codes[c] = (uint8_t)clamp(rintf((line[c] - low) / step), 0, 255);
+    }
+}
+
+const kvi_kv_encoder ENCODER = {.k = encode_k, .v = encode_v};
