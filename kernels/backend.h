@@ -206,6 +206,11 @@ typedef struct kvi_backend {
     kvrt_status (*pool_write)(kvi_device *device, uint64_t offset, const void *bytes, uint64_t len, kvrt_error *error);
     kvrt_status (*pool_read)(kvi_device *device, uint64_t offset, void *bytes, uint64_t len, kvrt_error *error);
 
+    /* Synthetic content: 32-bit words base | (random & mask), the same for the same seed. NULL: the caller makes and writes them. */
+    kvrt_status (*pool_fill)(kvi_device *device, uint64_t offset, uint64_t len, uint32_t base, uint32_t mask, uint64_t seed, kvrt_error *error);
+    /* GB/s, read plus written, of a copy within the device over the pool, whose content is lost. NULL: not measured here. */
+    kvrt_status (*copy_bandwidth)(kvi_device *device, double *gbps, kvrt_error *error);
+
     /* Per-operation times: enable resets; at(index) is false past the end. */
     void (*time_ops)(kvi_device *device, bool enable);
     bool (*op_time_at)(const kvi_device *device, uint32_t index, kvi_op_time *out);
