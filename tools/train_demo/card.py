@@ -71,16 +71,8 @@ def size(folder):
 def card(name, config, rows, start, measured, ngram, texts, notes):
     v, last = measured["validation"], rows[-1]
 
-    def table(name):
-        return "\n".join(f"| {d} | {r['exact']} of {r['n']} | {100 * r['exact'] / r['n']:.0f}% |" for d, r in measured[name].items())
+    retrieval = "\n".join(f"| {d} | {r['exact']} of {r['n']} | {100 * r['exact'] / r['n']:.0f}% |" for d, r in measured["retrieval"].items())
 
-    recall = "" if "recall" not in measured else f"""
-Recall (`recall.jsonl`): random words, six of them again; the answer is the four words that followed them. Greedy, all four right:
-
-| distance in tokens | exact | |
-|---|---|---|
-{table("recall")}
-"""
     stages = []
     for r in rows:
         if not stages or stages[-1][0] != r["window"]:
@@ -108,8 +100,8 @@ It is a laboratory animal, not an assistant: it knows no facts and follows no in
 ## Data
 English fiction and story books published before 1929, 45 MB, {start['corpus_tokens']:,} tokens, public domain. Mixed in:
 generated tasks for attention over distance (`tools/train_demo/tasks.py`): lines such as `line river: REGISTER_CONTENT is
-4821` between other text and questions about them; the same lines again in another order; repeated
-random tokens; repeated passages; question turns in the chat format.
+48` between other text and questions about them; the same lines again in another order; keys and values of random tokens;
+repeated random tokens; repeated passages; question turns in the chat format.
 
 ## Recipe
 `tools/train_demo/train.py`, {effort}. Muon for matrices, AdamW
@@ -135,8 +127,7 @@ Line retrieval (`retrieval.jsonl`, seed and text apart from training), greedy de
 
 | distance in tokens | exact | |
 |---|---|---|
-{table("retrieval")}
-{recall}
+{retrieval}
 ## What it writes
 Prompt "{PROMPT}", `kvrt run -n {TOKENS} --temp 0.7`, the first five seeds as they came:
 

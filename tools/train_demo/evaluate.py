@@ -1,10 +1,9 @@
 """Measures an exported folder: perplexity on validation text, retrieval by distance with free-running greedy decoding.
 
-    evaluate.py retrieval-set --model FOLDER --valid fiction_valid.txt           writes FOLDER/retrieval.jsonl and FOLDER/recall.jsonl
+    evaluate.py retrieval-set --model FOLDER --valid fiction_valid.txt           writes FOLDER/retrieval.jsonl
     evaluate.py measure --model FOLDER --valid fiction_valid.txt --out RESULT.json
 The computation is float32 on the BF16 weights of the folder. The retrieval sets have a seed that training and its checks never use, and
-their filler is validation text. recall.jsonl is the easier sister in the same form: a list of random words, some of them again, and the
-answer is what followed them the first time; a model with induction heads can do it long before it can look up a line.
+their filler is validation text.
 """
 import argparse
 import json
@@ -23,8 +22,6 @@ RETRIEVAL_SEED = 424242
 # distance in tokens: number of items. The files must stay small, so the long ones are fewer.
 ITEMS = {128: 40, 256: 40, 512: 40, 1000: 32, 1500: 20, 2000: 20, 3000: 12, 3800: 12}
 ITEMS_TINY = {64: 12, 128: 12, 256: 12, 512: 12}
-RECALL_ITEMS = {32: 20, 64: 20, 128: 20, 192: 20, 256: 20, 512: 20, 1000: 12, 2000: 8}
-PASSAGE, SHOWN, ASKED = 12, 6, 4  # words of a recall passage, words of it that the question repeats, words of the answer
 WINDOWS = 16  # of validation text, spread over the file
 
 
@@ -74,20 +71,6 @@ def perplexity(model, shape, tokenizer, ids, count=WINDOWS):
             "nats_by_position": by_position}
 
 
-def recall_set(tokenizer, text_ids, seed):
-    """Items {context, question, answer, distance}: words that stand `distance` tokens before the question's end, and only there."""
-    tasks, items = Tasks(tokenizer, text_ids, seed), []
-    rng = tasks.rng
-    for distance, n in RECALL_ITEMS.items():
-        for _ in range(n):
-            passage = rng.sample(tasks.words, PASSAGE)
-            rest = [w for w in tasks.words if w not in passage]
-            words = rng.choices(rest, k=8) + passage + rng.choices(rest, k=distance - PASSAGE)
-            items.append({"context": " " + " ".join(words), "question": " " + " ".join(passage[:SHOWN]),
-                          "answer": " " + " ".join(passage[SHOWN:SHOWN + ASKED]), "distance": distance})
-    return items
-
-
 @torch.no_grad()
 def greedy(model, shape, prompt, n):
     """n greedy tokens after the prompt, each fed back: what a runtime does."""
@@ -130,15 +113,10 @@ def main():
         items = [item for distance, n in (ITEMS if large else ITEMS_TINY).items() for item in
                  evaluation_set(tokenizer, ids, [distance], n, seed=RETRIEVAL_SEED + distance, n_lines=8 if large else 2)]
         write_items(args.model, "retrieval.jsonl", items)
-        if large:
-            write_items(args.model, "recall.jsonl", recall_set(tokenizer, ids, RETRIEVAL_SEED))
         return
     result = {"validation": perplexity(model, shape, tokenizer, ids)}
-    for name in ("retrieval", "recall"):
-        path = os.path.join(args.model, name + ".jsonl")
-        if os.path.exists(path):
-            with open(path, encoding="utf-8") as f:
-                result[name] = retrieval(model, shape, tokenizer, [json.loads(line) for line in f])
+    with open(os.path.join(args.model, "retrieval.jsonl"), encoding="utf-8") as f:
+        result["retrieval"] = retrieval(model, shape, tokenizer, [json.loads(line) for line in f])
     print(json.dumps(result))
     if args.out:
         with open(args.out, "w", encoding="utf-8") as f:

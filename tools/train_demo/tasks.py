@@ -5,6 +5,8 @@ Owns the text of every task, so that training and the committed evaluation sets 
   dense    the same without filler: the first thing to learn
   echo     lines, then the same lines in another order: the bridge from induction to questions
   repeat   random tokens, then the same tokens again: what makes induction heads form at all
+  bind     keys and values of random tokens with a fixed phrase of 0 to 6 tokens between them, then asked again: the steps from plain
+           induction (phrase of 0) to a line (phrase of 5, values over an alphabet of ten)
   copy     a passage, other text, then the passage again
   chat     turns in the chat format: questions about lines just given, and requests to go on with a story
 Weights: random content (keys, numbers in the lines) hardly counts, answers count most, plain text counts 1.
@@ -29,6 +31,7 @@ class Tasks:
             counts = collections.Counter(re.findall(r"(?<= )[a-z]{4,9}(?= )", sample))
             self.words = sorted(w for w, _ in counts.most_common(600))
         self.cache = {}
+        self.word_share = 0.5
 
     def ids(self, text: str):
         """Encodes short fixed text once."""
@@ -44,7 +47,15 @@ class Tasks:
         return self.text[start:start + n].tolist()
 
     def number(self):
-        return str(self.rng.randrange(1000, 10000))
+        """Two digits: which of four comes next was never learned (MODEL_CARD.md of storyteller-8m)."""
+        return str(self.rng.randrange(10, 100))
+
+    def values(self, n: int):
+        """n values of one kind: numbers, or in half of the windows words. A word is one token that is hard to guess, so it rewards finding
+        the line ten times as much as a digit does; numbers follow once lines are found."""
+        if self.rng.random() < self.word_share:
+            return self.rng.sample(self.words, n)
+        return [self.number() for _ in range(n)]
 
     def line(self, word, number):
         """(ids, weights) of one line."""
@@ -68,13 +79,13 @@ class Tasks:
     def lines(self, window: int, dense: bool):
         """One window: lines, filler between them unless dense, questions at random places after their lines and at the end."""
         rng = self.rng
-        n_questions = max(2, window // 64) if dense else max(4, window // 160)
-        n_lines = max(2, window // 32) if dense else rng.randint(2, max(3, window // 100))
+        n_questions = max(2, window // 64) if dense else min(16, max(4, window // 90))
+        n_lines = max(2, window // 32) if dense else rng.randint(4, min(24, max(5, window // 45)))
         n_lines = rng.randint(max(2, n_lines // 4), n_lines)
         words = rng.sample(self.words, n_lines)
-        pairs = [(w, self.number()) for w in words]
+        pairs = list(zip(words, self.values(n_lines)))
         parts = [self.line(w, v) for w, v in pairs]
-        asked = [rng.choice(pairs) for _ in range(n_questions)]
+        asked = (rng.sample(pairs, n_lines) * n_questions)[:n_questions]  # no line twice before all were asked
         questions = [self.question(w, v) for w, v in asked]
         room = window - sum(len(p[0]) for p in parts) - sum(len(q[0]) for q in questions)
         while room < 0 and len(questions) > 1:
@@ -101,7 +112,8 @@ class Tasks:
 
     def echo(self, window: int):
         """Lines, then the same lines shuffled: at the second sight their numbers are predictable."""
-        pairs = [(w, self.number()) for w in self.rng.sample(self.words, self.rng.randint(2, max(2, window // 30)))]
+        words = self.rng.sample(self.words, self.rng.randint(2, max(2, window // 30)))
+        pairs = list(zip(words, self.values(len(words))))
         ids, weights = [], []
         for w, v in pairs:
             i, k = self.line(w, v)
@@ -119,6 +131,30 @@ class Tasks:
         block = [self.rng.randrange(3, self.tok.get_vocab_size()) for _ in range(n)]
         times = window // n
         return block * times, [W_RANDOM] * n + [1.0] * (n * (times - 1))
+
+    def bind(self, window: int, gap=None):
+        """Entries `prefix key phrase value end`, all once, then drawn again: a value follows from its key, `gap` tokens before it."""
+        rng, vocab = self.rng, self.tok.get_vocab_size()
+        token = lambda: rng.randrange(3, vocab)
+        gap = rng.choice([0, 0, 1, 1, 2, 3, 4, 5, 6]) if gap is None else gap
+        phrase, prefix, end = [token() for _ in range(gap)], [token()] * rng.randint(0, 1), [token()] * rng.randint(0, 1)
+        alphabet = [token() for _ in range(10)] if rng.random() < 0.4 else None
+        length = rng.choice([1, 1, 2, 4])
+        entry = len(prefix) + 1 + gap + length + len(end)
+        most = max(2, window // (2 * entry))
+        n = rng.randint(2, most) if rng.random() < 0.5 else rng.randint(2, min(8, most))
+        keys = rng.sample(range(3, vocab), n)
+        values = [[rng.choice(alphabet) if alphabet else token() for _ in range(length)] for _ in keys]
+        ids, weights = [], []
+        def put(i, answer):
+            nonlocal ids, weights
+            ids += prefix + [keys[i]] + phrase + values[i] + end
+            weights += [W_RANDOM] * (len(prefix) + 1 + gap) + [answer] * length + [W_RANDOM] * len(end)
+        for i in range(n):
+            put(i, 0.0)
+        while len(ids) + entry <= window:
+            put(rng.randrange(n), W_ANSWER)
+        return ids, weights
 
     def copy(self, window: int):
         """A passage comes again after a distance."""
@@ -163,7 +199,7 @@ class Tasks:
         if kind == "text":
             return self.filler(length + 1), [W_TEXT] * (length + 1)
         make = {"dense": lambda n: self.lines(n, True), "lines": lambda n: self.lines(n, False), "copy": self.copy, "chat": self.chat,
-                "echo": self.echo, "repeat": self.repeat}[kind]
+                "echo": self.echo, "repeat": self.repeat, "bind": self.bind}[kind]
         ids, weights = [], []
         while len(ids) < length + 1:
             room = length + 1 - len(ids)

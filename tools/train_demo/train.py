@@ -8,6 +8,7 @@ import argparse
 import json
 import math
 import os
+import signal
 import time
 
 import numpy as np
@@ -15,14 +16,14 @@ import torch
 from tokenizers import Tokenizer
 
 from model import PRESETS, DemoModel
-from tasks import Tasks, evaluation_set
+from tasks import EOT, W_ANSWER, Tasks, evaluation_set
 
-# (share of the time, window, mix of kinds); the batch is a fixed number of tokens.
+# (share of the time, window, mix of kinds); the batch is a fixed number of tokens. Windows of `lines` are text for the most part.
 STAGES = [
-    (0.20, 256, {"text": 0.20, "echo": 0.20, "dense": 0.20, "repeat": 0.40}),
-    (0.30, 512, {"text": 0.52, "dense": 0.20, "lines": 0.14, "repeat": 0.05, "copy": 0.04, "chat": 0.05}),
-    (0.28, 2048, {"text": 0.60, "dense": 0.08, "lines": 0.20, "copy": 0.05, "chat": 0.07}),
-    (0.22, 4096, {"text": 0.66, "dense": 0.03, "lines": 0.20, "copy": 0.04, "chat": 0.07}),
+    (0.13, 256, {"text": 0.30, "repeat": 0.08, "bind": 0.17, "echo": 0.35, "dense": 0.10}),
+    (0.565, 512, {"text": 0.36, "repeat": 0.07, "bind": 0.04, "echo": 0.06, "dense": 0.09, "lines": 0.34, "copy": 0.02, "chat": 0.02}),
+    (0.205, 2048, {"text": 0.58, "repeat": 0.03, "echo": 0.02, "dense": 0.02, "lines": 0.30, "copy": 0.02, "chat": 0.03}),
+    (0.10, 4096, {"text": 0.60, "repeat": 0.02, "dense": 0.01, "lines": 0.32, "copy": 0.02, "chat": 0.03}),
 ]
 
 
@@ -82,9 +83,28 @@ def retrieval(model, tokenizer, items, limit):
         with torch.autocast(DEVICE, torch.bfloat16):
             logits = model(torch.tensor([ids], device=DEVICE))[0, len(prompt) - 1:-1]
         ok = logits.argmax(-1).tolist() == answer
-        first = int(logits[-4].argmax()) == answer[-4]
+        first = int(logits[1].argmax()) == answer[1]  # answer[0] is the space
         hits.setdefault(item["distance"], []).append((ok, first))
     return {d: [round(sum(h[i] for h in v) / len(v), 3) for i in (0, 1)] for d, v in hits.items()}
+
+
+@torch.no_grad()
+def probe(model, tokenizer, corpus, window):
+    """{kind: share of answer tokens that are predicted}, on fresh windows of a seed that training never uses."""
+    tasks, result = Tasks(tokenizer, corpus, 777), {}
+    for name in ("bind0", "bind2", "bind4", "echo words", "echo", "dense words", "dense", "lines words", "lines"):
+        rows, tasks.word_share = [], float(name.endswith("words"))
+        for _ in range(max(2, 2048 // window)):
+            if name.startswith("bind"):
+                ids, weights = tasks.bind(window - 2, int(name[4:]))
+                rows.append((ids + [EOT] * (window - len(ids)), weights + [0.0] * (window - len(weights))))
+            else:
+                rows.append(tuple(x[:window] for x in tasks.window(window, name.split()[0])))
+        ids, weights = (torch.tensor([r[i] for r in rows], device=DEVICE) for i in (0, 1))
+        with torch.autocast(DEVICE, torch.bfloat16):
+            right = model(ids)[:, :-1].argmax(-1) == ids[:, 1:]
+        result[name] = round(float(right[weights[:, 1:] == W_ANSWER].float().mean()), 3)
+    return result
 
 
 def stage_at(done):
@@ -109,6 +129,7 @@ def main():
     p.add_argument("--adam-lr", type=float, default=0.003)
     p.add_argument("--max-window", type=int, default=4096)
     p.add_argument("--compile", action="store_true", help="torch.compile: half as much time again on a CPU")
+    p.add_argument("--init", help="state.pt of an earlier run to take the weights from, when --work has none")
     p.add_argument("--seed", type=int, default=1)
     args = p.parse_args()
 
@@ -135,18 +156,23 @@ def main():
         adam.load_state_dict(state["adam"])
         step, seen, spent = state["step"], state["seen"], state["spent"]
         tasks.rng.setstate(state["rng"])
+    elif args.init:
+        model.load_state_dict(torch.load(args.init, weights_only=False)["model"])
     log = open(os.path.join(args.work, "log.jsonl"), "a", buffering=1)
     log.write(json.dumps({"event": "start", "params": n_params, "corpus_tokens": len(corpus), "step": step}) + "\n")
 
     budget, begun, saved, evaluated = args.minutes * 60, time.time() - spent, time.time(), 0
     losses = []
-    while True:
+    stop = []
+    signal.signal(signal.SIGTERM, lambda *_: stop.append(True))  # saves and ends
+    while not stop:
         spent = time.time() - begun
         done = spent / budget
         if done >= 1:
             break
         window, mix = stage_at(done)
         window = min(window, args.max_window)
+        tasks.word_share = 0.5 if window <= 256 else 0.1
         lr = schedule(done) * min(1.0, (step + 1) / 100)
         for opt, full in ((muon, args.muon_lr), (adam, args.adam_lr)):
             for g in opt.param_groups:
@@ -177,12 +203,13 @@ def main():
             losses = []
             if time.time() - evaluated > 120:
                 row["retrieval"] = retrieval(model, tokenizer, items, min(PRESETS[args.preset].ctx, max(1000, 2 * window)))
+                row["probe"] = probe(model, tokenizer, corpus, min(window, 512))
                 evaluated = time.time()
             log.write(json.dumps(row) + "\n")
         if time.time() - saved > 240:
             save(state_path, model, muon, adam, step, seen, time.time() - begun, tasks)
             saved = time.time()
-    save(state_path, model, muon, adam, step, seen, spent, tasks)
+    save(state_path, model, muon, adam, step, seen, time.time() - begun, tasks)
     log.write(json.dumps({"event": "end", "step": step, "tokens": seen, "seconds": round(spent)}) + "\n")
 
 
