@@ -99,17 +99,17 @@ static inline void multiply(const uint8_t *a, size_t lda, const uint8_t *b0, con
 }
 
 /* ------------------------------------------------------------------------------------------------------- softmax --- */
-/* 2^x for x <= 0, -inf gives 0, NaN stays. */
+/* 2^x for x <= 0; 0 below -126, -inf included, because results near zero cost the processor some hundred cycles each; NaN stays. */
 static inline __m512 power(__m512 x)
 {
-    x = _mm512_max_ps(_mm512_set1_ps(-200.0f), x); /* a NaN in the second operand comes out */
+    const __mmask16 alive = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-126.0f), _CMP_NLT_UQ);
     const __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), r = _mm512_sub_ps(x, n);
     __m512 p = _mm512_set1_ps(9.5827e-3f);
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.590594e-2f));
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(2.4024098e-1f));
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(6.9312425e-1f));
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-    return _mm512_scalef_ps(p, n);
+    return _mm512_maskz_scalef_ps(alive, p, n);
 }
 
 /* Scores to probabilities, one online step for all queries of the group. Unseen positions are -inf; a query that sees nothing keeps m = -inf, l = 0

@@ -11,6 +11,10 @@ static inline vf widen_f16(const uint16_t *p)
 {
     return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
 }
+static inline vf widen_u8(const uint8_t *p)
+{
+    return (vf)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
+}
 static inline void narrow_f16(vf v, uint16_t *p)
 {
     _mm256_storeu_si256((__m256i *)(void *)p,

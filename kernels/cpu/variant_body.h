@@ -1,6 +1,6 @@
 /* variant_body.h - the source of every variant, compiled once per instruction set by variant_*.c, which define
  *   VARIANT       suffix of the table's name          VB        bytes of a vector (16, 32, 64)
- *   MR            rows of a panel_mac tile            widen_f16, narrow_f16: VW values at a time
+ *   MR            rows of a panel_mac tile            widen_f16, narrow_f16, widen_u8: VW values at a time
  *   fma_vec       a * b + c, fused where the instruction set has it
  * Vectors are the compilers' vector extension, so one text serves all. Contraction is off (-ffp-contract=off), so that
  * the compiler's choices do not change results; where a product is fused, fma_vec says so. */
@@ -39,6 +39,7 @@ static inline float sum(vf v)
 static inline vf fma_vec(vf a, vf b, vf c);
 static inline vf widen_f16(const uint16_t *p);
 static inline void narrow_f16(vf v, uint16_t *p);
+static inline vf widen_u8(const uint8_t *p);
 
 static inline vf widen_bf16(const uint16_t *p)
 {
@@ -239,17 +240,12 @@ static void unpack_scalar(const uint8_t *codes, kvi_kv_code kind, uint32_t n_row
 
 static void unpack(const uint8_t *codes, kvi_kv_code kind, uint32_t n_rows, uint32_t n_cols, float *dst)
 {
-    typedef uint8_t vb __attribute__((vector_size(VB / 4)));
     if (kind == KVI_KV_Q4) unpack_rows(codes, 4, n_rows, n_cols, dst);
     else if (kind == KVI_KV_Q2) unpack_rows(codes, 2, n_rows, n_cols, dst);
     else if (kind == KVI_KV_I8)
-        for (uint32_t c = 0; c < n_cols; c += VW)
-            for (uint32_t r = 0; r < n_rows; r++) {
-                vb bytes;
-                memcpy(&bytes, codes + (size_t)r * n_cols + c, sizeof bytes);
-                store(dst + (size_t)(c / PANEL * PANEL) * n_rows + (size_t)r * PANEL + c % PANEL,
-                      __builtin_convertvector(__builtin_convertvector(bytes, vi), vf));
-            }
+        for (uint32_t r = 0; r < n_rows; r++)
+            for (uint32_t c = 0; c < n_cols; c += VW)
+                store(dst + (size_t)(c / PANEL * PANEL) * n_rows + (size_t)r * PANEL + c % PANEL, widen_u8(codes + (size_t)r * n_cols + c));
     else unpack_scalar(codes, kind, n_rows, n_cols, dst);
 }
 

@@ -11,6 +11,7 @@ static inline vf widen_f16(const uint16_t *p)
     memcpy(h, p, sizeof h);
     return (vf){kvi_f16_to_f32(h[0]), kvi_f16_to_f32(h[1]), kvi_f16_to_f32(h[2]), kvi_f16_to_f32(h[3])};
 }
+static inline vf widen_u8(const uint8_t *p) { return (vf){(float)p[0], (float)p[1], (float)p[2], (float)p[3]}; }
 static inline void narrow_f16(vf v, uint16_t *p)
 {
     uint16_t h[4];
