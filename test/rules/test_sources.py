@@ -18,10 +18,10 @@ ALLOWED = {
     "runtime/engine": ["runtime/", "kernels/backend.h"],
     "kernels": ["runtime/kvrt.h", "runtime/base/", "runtime/kv/layout.h"],
     # The folder's record format is layout.h, codec.h and the 16-bit conversions they are built on.
-    "kernels/cpu": ["kernels/backend.h", "runtime/base/", "runtime/kv/layout.h", "runtime/kv/codec.h", "runtime/kv/half.h",
+    "kernels/cpu": ["kernels/backend.h", "runtime/base/", "runtime/kv/layout.h", "runtime/kv/codec.h", "runtime/kv/half.h", "runtime/kv/elementary.h",
                     "runtime/kv/encode.h"],
     # The emulator's side of ptx.cuh, which stands for the device when a host compiler builds the kernels.
-    "kernels/cuda": ["kernels/backend.h", "runtime/base/", "runtime/kv/layout.h", "runtime/kv/codec.h", "runtime/kv/half.h",
+    "kernels/cuda": ["kernels/backend.h", "runtime/base/", "runtime/kv/layout.h", "runtime/kv/codec.h", "runtime/kv/half.h", "runtime/kv/elementary.h",
                      "test/emu/emu_device.h"],
 }
 LIBRARY = ("runtime/", "kernels/")
