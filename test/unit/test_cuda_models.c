@@ -1,6 +1,7 @@
 /* test_cuda_models.c - whole models on the CUDA backend of the emulated device, through the public API: golden models and the bundled one
- * against the CPU, mutations, graphs against single launches, thread orders, and the promises to the host: its current context, no
- * allocation in a step, every failing allocation and a lost device. */
+ * against the CPU, mutations, graphs against single launches, thread orders, and the promises to the host: its current context, its
+ * memory, no allocation in a step, every failing allocation and a lost device. With KVRT_TEST_CARD set it runs on the card instead, without
+ * what only the emulator can provoke. */
 #include "golden_model.h"
 #include "../emu/emu_control.h"
 #include "../../kernels/cuda/cuda_api.h"
@@ -17,12 +18,20 @@
 #define TOL_CUDA 3e-2 /* times max(1, s): operands of 16 bits against f32 */
 #define TEXT_TOKENS 32u
 
-static char driver_path[1024];
+static char driver_path[1024]; /* empty: the system's, a card */
+static bool on_card(void) { return !driver_path[0]; }
 static struct {
     void (*seed)(uint32_t);
     void (*break_nth)(const char *, uint64_t);
     uint64_t (*count)(const char *);
 } emu;
+
+static void no_seed(uint32_t seed) { (void)seed; }
+static uint64_t no_count(const char *what)
+{
+    (void)what;
+    return 0;
+}
 
 static void *symbol(void *library, const char *name)
 {
@@ -236,7 +245,7 @@ static kvrt_status generate(kvrt_engine engine, kvrt_error *error)
 static void context_of_the_host_stays(void **state)
 {
     (void)state;
-    void *library = dlopen(driver_path, RTLD_NOW | RTLD_LOCAL);
+    void *library = dlopen(on_card() ? "libcuda.so.1" : driver_path, RTLD_NOW | RTLD_LOCAL);
     assert_non_null(library);
     kvi_cu_result (*push)(kvi_cu_context), (*pop)(kvi_cu_context *), (*current)(kvi_cu_context *), (*retain)(kvi_cu_context *, kvi_cu_device),
         (*release)(kvi_cu_device);
@@ -259,9 +268,37 @@ static void context_of_the_host_stays(void **state)
     }
 }
 
+static void memory_returns(void **state)
+{
+    (void)state;
+    void *library = dlopen(on_card() ? "libcuda.so.1" : driver_path, RTLD_NOW | RTLD_LOCAL);
+    assert_non_null(library);
+    kvi_cu_result (*push)(kvi_cu_context), (*pop)(kvi_cu_context *), (*retain)(kvi_cu_context *, kvi_cu_device), (*release)(kvi_cu_device),
+        (*info)(size_t *, size_t *), (*init)(unsigned);
+    *(void **)&push = symbol(library, "cuCtxPushCurrent_v2");
+    *(void **)&pop = symbol(library, "cuCtxPopCurrent_v2");
+    *(void **)&retain = symbol(library, "cuDevicePrimaryCtxRetain");
+    *(void **)&release = symbol(library, "cuDevicePrimaryCtxRelease_v2");
+    *(void **)&info = symbol(library, "cuMemGetInfo_v2");
+    *(void **)&init = symbol(library, "cuInit");
+    kvi_cu_context mine = NULL, seen;
+    size_t before = 0, after = 0, total;
+    assert_true(init(0) == 0 && retain(&mine, 0) == 0 && push(mine) == 0);
+    for (int i = 0; i < (on_card() ? 101 : 4); i++) {
+        kvrt_engine engine;
+        assert_int_equal(open_on(bundled(), small, &engine, NULL), KVRT_OK);
+        assert_true(generate(engine, NULL) >= 0);
+        assert_int_equal(kvrt_engine_close(engine), KVRT_OK);
+        assert_int_equal(info(i ? &after : &before, &total), 0); /* the first round is the driver's own */
+    }
+    assert_int_equal(before, after);
+    assert_true(pop(&seen) == 0 && release(0) == 0);
+}
+
 static void every_failing_allocation(void **state)
 {
     (void)state;
+    if (on_card()) skip();
     const uint64_t objects = emu.count("objects");
     uint64_t nth = 0;
     kvrt_status status;
@@ -285,6 +322,7 @@ static void every_failing_allocation(void **state)
 static void lost_device(void **state)
 {
     (void)state;
+    if (on_card()) skip();
     const uint64_t objects = emu.count("objects");
     kvrt_engine engine = NULL;
     kvrt_error error = {.size = sizeof error};
@@ -312,7 +350,7 @@ static void refusals_have_names(void **state)
     const char *no_driver[] = {"device.backend", "cuda", "debug.cuda_driver", "/nonexistent/libcuda.so.1", NULL};
     assert_int_equal(open_on(bundled(), no_driver, &engine, &error), KVRT_NO_DEVICE);
     assert_non_null(strstr(error.message, "no driver"));
-    const char *no_card[] = {"device.backend", "cuda", "device.index", "7", NULL};
+    const char *no_card[] = {"device.backend", "cuda", "device.index", "63", NULL};
     assert_int_equal(open_on(bundled(), no_card, &engine, &error), KVRT_NO_DEVICE);
     assert_non_null(strstr(error.message, "device.index"));
     const char *f32_pages[] = {"device.backend", "cuda", "kv.format", "f32", NULL};
@@ -320,23 +358,30 @@ static void refusals_have_names(void **state)
     print_message("%s\n", error.message);
 }
 
-int main(void)
+static bool find_driver(void)
 {
     const char *build = getenv("KVRT_BUILD_DIR");
+    emu.seed = no_seed;
+    emu.count = no_count;
+    if (getenv("KVRT_TEST_CARD")) return true;
     snprintf(driver_path, sizeof driver_path, "%s/libkvrt-emu-cuda.so", build ? build : "build");
     void *library = dlopen(driver_path, RTLD_NOW | RTLD_LOCAL);
-    if (!library) {
-        printf("skipped: %s\n", dlerror());
-        return 77;
-    }
-    *(void **)&emu.seed = dlsym(library, "kvrt_emu_seed");
-    *(void **)&emu.break_nth = dlsym(library, "kvrt_emu_fail");
-    *(void **)&emu.count = dlsym(library, "kvrt_emu_count");
-    if (!emu.seed || !emu.break_nth || !emu.count) return 1;
+    if (library) {
+        *(void **)&emu.seed = dlsym(library, "kvrt_emu_seed");
+        *(void **)&emu.break_nth = dlsym(library, "kvrt_emu_fail");
+        *(void **)&emu.count = dlsym(library, "kvrt_emu_count");
+    } else printf("skipped: %s\n", dlerror());
+    return library && emu.seed && emu.break_nth && emu.count;
+}
+
+int main(void)
+{
+    if (!find_driver()) return 77;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(golden_models),           cmocka_unit_test(mutations_are_found),
         cmocka_unit_test(bundled_model_as_on_the_cpu), cmocka_unit_test(thread_orders_change_nothing),
-        cmocka_unit_test(context_of_the_host_stays),   cmocka_unit_test(every_failing_allocation),
-        cmocka_unit_test(lost_device),             cmocka_unit_test(refusals_have_names)};
+        cmocka_unit_test(context_of_the_host_stays),   cmocka_unit_test(memory_returns),
+        cmocka_unit_test(every_failing_allocation),    cmocka_unit_test(lost_device),
+        cmocka_unit_test(refusals_have_names)};
     return cmocka_run_group_tests_name("models, cuda", tests, NULL, NULL);
 }
