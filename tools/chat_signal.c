@@ -1,20 +1,32 @@
 /* chat_signal.c - Ctrl-C and window size. The handler cancels a running generation; a second Ctrl-C within a second
- * leaves at once, so it must put the terminal back itself. Everything it calls is async-signal-safe. */
+ * leaves at once, so it must put the terminal back itself. Everything it calls is async-signal-safe. A pipe wakes the
+ * reader of the terminal, whichever thread the signal was delivered to. */
 #define _POSIX_C_SOURCE 200809L
 #define _DEFAULT_SOURCE
 #include "chat.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/select.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
 static volatile sig_atomic_t interrupted, resized, has_terminal;
+static int wake[2] = {-1, -1};
 static struct timespec last;
 static struct termios saved;
 static kvrt_session session;
+
+static void wake_reader(void)
+{
+    const int before = errno;
+    ssize_t ignored = write(wake[1], "", 1);
+    (void)ignored; /* full: the reader will wake anyway */
+    errno = before;
+}
 
 static void on_interrupt(int number)
 {
@@ -35,17 +47,24 @@ static void on_interrupt(int number)
     last = now;
     interrupted = 1;
     if (session) kvrt_cancel(session);
+    wake_reader();
 }
 
 static void on_resize(int number)
 {
     (void)number;
     resized = 1;
+    wake_reader();
 }
 
 void chat_signal_install(void)
 {
     struct sigaction action;
+    if (pipe(wake) == 0)
+        for (int i = 0; i < 2; i++) {
+            (void)fcntl(wake[i], F_SETFD, FD_CLOEXEC);
+            (void)fcntl(wake[i], F_SETFL, O_NONBLOCK);
+        }
     has_terminal = tcgetattr(STDIN_FILENO, &saved) == 0 && isatty(STDERR_FILENO);
     memset(&action, 0, sizeof action);
     sigemptyset(&action.sa_mask);
@@ -58,26 +77,17 @@ void chat_signal_install(void)
 
 void chat_signal_session(kvrt_session s) { session = s; }
 
-/* Signals arrive inside pselect or are seen before it: none falls between a check and a read that blocks. */
 chat_wait chat_signal_wait(int fd)
 {
-    sigset_t both, before;
-    sigemptyset(&both);
-    sigaddset(&both, SIGINT);
-    sigaddset(&both, SIGWINCH);
-    sigprocmask(SIG_BLOCK, &both, &before);
-    chat_wait got = CHAT_WAIT_INTERRUPT;
-    if (resized) got = CHAT_WAIT_RESIZE;
-    if (!interrupted && !resized) {
-        fd_set set;
-        FD_ZERO(&set);
-        FD_SET(fd, &set);
-        int n = pselect(fd + 1, &set, NULL, NULL, NULL, &before);
-        if (n >= 0 || !(interrupted || resized)) got = CHAT_WAIT_READY;
-        else if (!interrupted) got = CHAT_WAIT_RESIZE;
+    for (;;) {
+        struct pollfd watched[2] = {{.fd = fd, .events = POLLIN}, {.fd = wake[0], .events = POLLIN}};
+        if (!interrupted && !resized && poll(watched, 2, -1) < 0 && errno != EINTR) return CHAT_WAIT_READY;
+        char drained[16];
+        while (read(wake[0], drained, sizeof drained) > 0) continue;
+        if (interrupted) return CHAT_WAIT_INTERRUPT;
+        if (resized) return CHAT_WAIT_RESIZE;
+        if (watched[0].revents) return CHAT_WAIT_READY;
     }
-    sigprocmask(SIG_SETMASK, &before, NULL);
-    return got;
 }
 
 bool chat_signal_take(void)

@@ -29,7 +29,7 @@ uint32_t kvi_os_cpu_count(void); /* cores this process may use */
 
 /* Threads: thin names over the platform's. */
 typedef struct kvi_thread kvi_thread;
-kvrt_status kvi_thread_start(void (*fn)(void *), void *arg, kvi_thread **out, kvrt_error *error);
+kvrt_status kvi_thread_start(void (*fn)(void *), void *arg, kvi_thread **out, kvrt_error *error); /* takes no signals */
 void kvi_thread_join(kvi_thread *thread); /* frees it */
 typedef union kvi_mutex { uint64_t align; unsigned char bytes[64]; } kvi_mutex;
 typedef union kvi_cond { uint64_t align; unsigned char bytes[64]; } kvi_cond;

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -167,6 +168,8 @@ static void *thread_main(void *arg)
     return NULL;
 }
 
+/* The thread is started with every signal blocked: signals of the process belong to the host's own threads, whose
+ * handlers and waits would miss one that a worker took. */
 kvrt_status kvi_thread_start(void (*fn)(void *), void *arg, kvi_thread **out, kvrt_error *error)
 {
     *out = NULL;
@@ -174,7 +177,11 @@ kvrt_status kvi_thread_start(void (*fn)(void *), void *arg, kvi_thread **out, kv
     if (!thread) return kvi_error_nomem(error, sizeof *thread, "thread");
     thread->fn = fn;
     thread->arg = arg;
+    sigset_t all, before;
+    sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
     int code = pthread_create(&thread->id, NULL, thread_main, thread);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (code != 0) {
         kvi_mem_free(thread);
         return kvi_error_errno(error, KVRT_NOMEM_HOST, code, "cannot start a worker thread");
