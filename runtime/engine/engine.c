@@ -120,7 +120,6 @@ static kvrt_status open_pool(kvi_engine *e, kvrt_error *error)
 {
     const uint32_t extents = most_extents(e);
     KVI_TRY(kvi_pool_init(&e->pool, e->plan.limits.pool_bytes, extents, error));
-    if (!e->format.elastic) return KVRT_OK;
     e->cap_extents = extents;
     e->extents = kvi_mem_zalloc(extents, sizeof *e->extents);
     e->bounce = kvi_mem_alloc(KVI_BOUNCE_BYTES);

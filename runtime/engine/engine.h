@@ -80,7 +80,7 @@ typedef struct kvi_engine {
     kvi_memory_plan plan;
     kvi_cache_format format;
     kvi_pool pool;
-    kvi_elastic_extent *extents; /* (cap_extents) scratch of room.c; NULL unless the format is elastic */
+    kvi_elastic_extent *extents; /* (cap_extents) scratch of room.c */
     uint32_t cap_extents;
     uint8_t *bounce;             /* (KVI_BOUNCE_BYTES) likewise */
     kvi_encode_params encode;
@@ -134,8 +134,8 @@ void kvi_session_destroy(kvi_session *session);
 /* Computes tokens [n_cached, n_cached + n) of the session; logits of the given rows (relative, increasing) stay readable on the device
  * until the next step. Looks at the cancel flag between slices. n <= limits.max_rows. Errors: CTX_FULL, CANCELLED, ... */
 kvrt_status kvi_step_tokens(kvi_session *session, uint32_t n, const uint32_t *rows, uint32_t n_rows, kvrt_error *error);
-/* Makes the page tables cover positions [0, n), n > n_cached; an elastic session demotes pages for that. CTX_FULL when there is no room:
- * then no page was added. Allocates nothing. */
+/* Makes the page tables cover positions [0, n), n > n_cached; pages may move for that, and those of an elastic session be demoted. CTX_FULL when
+ * there is no room: then no page was added. Allocates nothing. */
 kvrt_status kvi_session_reserve(kvi_session *session, uint32_t n, kvrt_error *error);
 /* Cuts the cache to at most n tokens (page-rounded where pages are encoded). */
 void kvi_session_cut_cache(kvi_session *session, uint32_t n);

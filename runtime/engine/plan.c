@@ -53,18 +53,22 @@ void kvi_plan_input_from(const kvrt_options *options, uint64_t available, kvi_pl
 
 static uint64_t page_bytes(const kvi_kv_shape *shape, uint32_t format) { return (uint64_t)kvi_kv_page_units(format, shape) * KVI_KV_UNIT; }
 
+/* Most pages that n positions in a row can touch. */
+static uint64_t pages_touched(uint64_t n) { return 1 + (n + KVI_KV_PAGE - 2) / KVI_KV_PAGE; }
+
+/* Plain at once: the sink, and what the tail and a chunk on top of it touch. */
+static uint64_t plain_pages(const kvi_plan_input *input) { return 1 + pages_touched((uint64_t)input->tail + input->chunk); }
+
 uint64_t kvi_plan_session_bytes(const kvi_plan_input *input, kvi_kv_format body, uint64_t ctx)
 {
     uint64_t total = 0;
-    const uint64_t pages = (ctx + KVI_KV_PAGE - 1) / KVI_KV_PAGE;
-    /* Plain at once: the sink, the tail, the page being filled, and the pages that a chunk appends before they can be committed. */
-    const uint64_t plain_most = 1 + (input->tail + input->chunk + KVI_KV_PAGE - 1) / KVI_KV_PAGE + 2;
+    const uint64_t pages = (ctx + KVI_KV_PAGE - 1) / KVI_KV_PAGE, plain_most = plain_pages(input);
     for (uint32_t g = 0; g < input->program->n_groups; g++) {
         const kvi_cache_group *group = &input->program->groups[g];
         const kvi_kv_format plain = kvi_kv_format_is_plain(body) ? body : kvi_pages_plain(group);
         uint64_t held = pages;
         if (group->window) {
-            uint64_t window_pages = (group->window + input->chunk + KVI_KV_PAGE - 1) / KVI_KV_PAGE + 2;
+            const uint64_t window_pages = pages_touched((uint64_t)group->window - 1 + input->chunk);
             if (window_pages < held) held = window_pages;
         }
         uint64_t n_plain = kvi_kv_format_is_plain(body) || held < plain_most ? held : plain_most;
@@ -207,7 +211,7 @@ static void fill_row(const planner *p, const char *name, kvi_kv_format body, boo
         row->bytes_per_token += (double)kvi_kv_page_bytes(body, &group->shape) / KVI_KV_PAGE;
         plain += kvi_kv_page_bytes(kvi_pages_plain(group), &group->shape);
     }
-    const uint64_t n_plain = 1 + (p->input.tail + p->input.chunk + KVI_KV_PAGE - 1) / KVI_KV_PAGE + 2;
+    const uint64_t n_plain = plain_pages(&p->input);
     if (!kvi_kv_format_is_plain(body)) row->fixed_kv_bytes = (uint64_t)((double)n_plain * ((double)plain - row->bytes_per_token * KVI_KV_PAGE));
     kvi_plan_input longest = p->input;
     longest.ctx_request = -1;

@@ -1,8 +1,9 @@
 /* room.c - makes room in the KV pool for the next positions of a session. A session of a fixed format has room or has not. An elastic one
- * demotes pages until its share of the pool (pool / ctx.sessions) and the pool itself hold the new page; where the freed ends lie apart, it
- * slides pages of elastic sessions together. Sessions of other formats are neither demoted nor moved.
+ * demotes pages until its share of the pool (pool / ctx.sessions) and the pool itself hold the new page. Pages of different sizes come and
+ * go (a window gives back, a page shrinks), so that what is free may lie apart: then pages are slid together, whosever they are, and free
+ * bytes are room. Sessions of fixed formats are never demoted.
  * The one thing to know: what an elastic session computes depends on its own inputs and its share alone, because the share decides when it
- * demotes. Other sessions matter only when more are open than planned, or when their fixed pages cut the pool into pieces. */
+ * demotes. Other sessions matter only when more are open than planned. */
 #include "engine.h"
 
 /* Pool units of one more page in every group. */
@@ -56,8 +57,7 @@ static kvrt_status gather(kvi_engine *e, uint32_t units, bool *done, kvrt_error 
 {
     uint32_t n = 0, first, count;
     *done = false;
-    for (kvi_session *s = e->sessions; s; s = s->next)
-        if (s->pages.elastic) n = kvi_elastic_extents(&s->pages, e->extents, n, e->cap_extents);
+    for (kvi_session *s = e->sessions; s; s = s->next) n = kvi_elastic_extents(&s->pages, e->extents, n, e->cap_extents);
     kvi_elastic_sort(e->extents, n);
     if (!kvi_elastic_gather(&e->pool, e->extents, n, units, &first, &count) || count == 0) return KVRT_OK;
     for (uint32_t i = first; i < first + count; i++) {
@@ -76,9 +76,9 @@ static kvrt_status reserve_page(kvi_session *s, uint32_t n, bool *made, kvrt_err
     kvi_pages *pages = &s->pages;
     const kvi_pool *pool = &s->engine->pool;
     const uint32_t need = page_row_units(pages);
-    for (bool spent = false;;) {
+    for (bool spent = !pages->elastic;;) {
         const uint64_t after = kvi_pages_bytes(pages) / KVI_KV_UNIT + need;
-        uint32_t lacking = after > pages->share_units ? (uint32_t)(after - pages->share_units) : 0, freed = 0;
+        uint32_t lacking = pages->elastic && after > pages->share_units ? (uint32_t)(after - pages->share_units) : 0, freed = 0;
         if (need > pool->free_units && need - pool->free_units > lacking) lacking = need - pool->free_units;
         if (lacking && !spent) {
             KVI_TRY(demote(s, lacking, &freed, error));
@@ -89,10 +89,7 @@ static kvrt_status reserve_page(kvi_session *s, uint32_t n, bool *made, kvrt_err
         if (*made || need > pool->free_units) return KVRT_OK;
         bool joined;
         KVI_TRY(gather(s->engine, need, &joined, error));
-        if (joined) continue;
-        /* Enough is free, but others' pages lie between. */
-        if (!spent) KVI_TRY(demote(s, need, &freed, error));
-        if (freed == 0) return KVRT_OK;
+        if (!joined) return KVRT_OK; /* cannot be: every page is in the list of those that move */
     }
 }
 
@@ -102,7 +99,7 @@ kvrt_status kvi_session_reserve(kvi_session *s, uint32_t n, kvrt_error *error)
     const uint32_t n_pages = (n + KVI_KV_PAGE - 1) / KVI_KV_PAGE;
     bool made = !pages->elastic && kvi_pages_extend(pages, n);
     for (uint32_t level = 0; level < KVI_ELASTIC_LEVELS; level++) s->demoted[level].n_pages = 0, s->demoted[level].bytes = 0;
-    if (pages->elastic) {
+    if (!made) {
         made = n_pages <= pages->cap_pages;
         for (uint32_t p = pages->n_pages[0]; made && p < n_pages; p++) KVI_TRY(reserve_page(s, (p + 1) * KVI_KV_PAGE, &made, error));
         if (!made) (void)kvi_pages_rewind(pages, s->n_cached); /* pages that were added before the pool was full */
