@@ -24,7 +24,7 @@ jobs=${JOBS:-$(nproc 2>/dev/null || echo 2)}
 
 # ---- what must be installed --------------------------------------------------------------------------------------------------------
 build_packages=(cmake libpcre2-dev libutf8proc-dev libxxhash-dev libedit-dev)
-test_packages=(libcmocka-dev python3)
+test_packages=(libcmocka-dev python3 g++)
 
 missing_packages() { # package...
     command -v dpkg-query >/dev/null || return 0 # not Debian: CMake names what it does not find
@@ -99,6 +99,8 @@ targets_of() { # folder, filter
         case $name in
             unit.* | ops.* | golden.* | fault.*) echo "test_${name#*.}" ;;
             fuzz.*) echo "fuzz_${name#*.}" ;;
+            emu.selftest_*) echo "emu_${name#*.}" ;;
+            emu.ops_*) echo test_ops_cuda ;;
             cli.*) echo front_door ;;
             *) echo all ;;
         esac

@@ -27,10 +27,22 @@ static const uint32_t ins[] = {8, 16, 24, 32, 40, 64, 96, 248, 256, 264, 512},
                       row_counts[] = {1, 2, 3, 4, 5, 7, 8, 9, 11, 12, 13, 16, 17, 31, 32, 33, 48};
 #define COUNT(a) ((uint32_t)(sizeof(a) / sizeof(a)[0]))
 
+/* Beyond the walk: the tiles of 32 and 128 rows, 64 and 128 outputs, 32 columns of tensor-core products, one below, at and above. */
+static const linear_case tiles[] = {
+    {65, 40, 2, {72, 57, 0}, KVI_F16, false, 0}, {64, 64, 1, {64, 0, 0}, KVI_F16, true, 0}, {127, 24, 1, {129, 0, 0}, KVI_BF16, true, 1},
+    {128, 96, 3, {16, 8, 104}, KVI_F16, true, 0}, {129, 72, 1, {127, 0, 0}, KVI_F16, false, 2},
+};
+#define MAX_ROWS 129u
+
 /* Case i of a fixed walk: every edge of each table appears several times, combined differently. */
 static bool nth_case(uint32_t i, linear_case *c)
 {
-    if (i >= 3 * COUNT(row_counts) * 2) return false;
+    const uint32_t walk = 3 * COUNT(row_counts) * 2;
+    if (i >= walk + COUNT(tiles)) return false;
+    if (i >= walk) {
+        *c = tiles[i - walk];
+        return true;
+    }
     *c = (linear_case){
         .rows = row_counts[i % COUNT(row_counts)],
         .n_in = ins[(i * 7 + i / 17) % COUNT(ins)],
@@ -167,7 +179,7 @@ static void norm_linear(const op_target *target, const linear_case *c, bool op_b
 void op_case_norm_linear(const op_target *target)
 {
     linear_case c;
-    float *out = calloc(64 * MAX_COLS, sizeof *out);
+    float *out = calloc(MAX_ROWS * MAX_COLS, sizeof *out);
     assert_non_null(out);
     for (uint32_t i = 0; nth_case(i, &c); i++) norm_linear(target, &c, false, true, out);
     free(out);
@@ -176,14 +188,14 @@ void op_case_norm_linear(const op_target *target)
 void op_case_same_bits(const op_target *a, const op_target *b)
 {
     linear_case c;
-    float *first = calloc(64 * MAX_COLS, sizeof *first), *second = calloc(64 * MAX_COLS, sizeof *second);
+    float *first = calloc(MAX_ROWS * MAX_COLS, sizeof *first), *second = calloc(MAX_ROWS * MAX_COLS, sizeof *second);
     assert_true(first && second);
     for (uint32_t i = 0; nth_case(i, &c); i++) {
         op_seed = i + 1;
         norm_linear(a, &c, false, false, first);
         op_seed = i + 1;
         norm_linear(b, &c, true, false, second);
-        assert_memory_equal(first, second, 64 * MAX_COLS * sizeof *first);
+        assert_memory_equal(first, second, MAX_ROWS * MAX_COLS * sizeof *first);
     }
     free(first);
     free(second);
@@ -219,7 +231,7 @@ static void linear_add(const op_target *target, const linear_case *c, float *out
 void op_case_linear_add(const op_target *target)
 {
     linear_case c;
-    float *out = calloc(64 * MAX_COLS, sizeof *out);
+    float *out = calloc(MAX_ROWS * MAX_COLS, sizeof *out);
     assert_non_null(out);
     for (uint32_t i = 0; nth_case(i, &c); i++) {
         c.n_weights = 1;
@@ -262,7 +274,7 @@ static void norm_gate_up(const op_target *target, const linear_case *c, float *o
 void op_case_norm_gate_up(const op_target *target)
 {
     linear_case c;
-    float *out = calloc(64 * MAX_COLS, sizeof *out);
+    float *out = calloc(MAX_ROWS * MAX_COLS, sizeof *out);
     assert_non_null(out);
     for (uint32_t i = 0; nth_case(i, &c); i++) {
         c.n_weights = 2;

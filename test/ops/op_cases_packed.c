@@ -41,7 +41,10 @@ static const packed_case cases[] = {
 static const packed_case prompts[] = {
     {64, 2, 4, 0, 700, 70, false, {"f16", "k4v4", "i8", "k4v2", "k4v4", "f16"}},
     {128, 1, 3, 0, 600, 100, true, {"f16", "k4v4", "k4v2", "f16"}},
-    {64, 1, 4, 129, 700, 20, false, {"f16", "k4v4", "k4v2", "k4v4", "i8", "f16"}},
+    {64, 1, 4, 129, 700, 20, false, {"f16", "k4v4", "k4v2", "k4v4", "i8", "f16"}}, /* few enough rows to be split like decode on CUDA */
+    {64, 1, 4, 150, 700, 33, false, {"f16", "k4v4", "k4v2", "k4v4", "i8", "f16"}}, /* one more than that */
+    {256, 1, 2, 0, 420, 34, true, {"f16", "k4v4", "i8", "f16"}},
+    {256, 1, 1, 0, 300, 40, false, {"k4v2", "k4v2", "f16"}},
 };
 /* clang-format on */
 
@@ -276,7 +279,7 @@ static void check_convert(const op_target *target, const convert_case *c, bool i
 {
     enum { RECORDS = 4, PAGES = 2 };
     packed_rig *b = calloc(1, sizeof *b);
-    kvi_kv_format from, to;
+    kvi_kv_format from = 0, to = 0;
     assert_true(b && kvi_kv_format_parse(c->from, strlen(c->from), &from) && kvi_kv_format_parse(c->to, strlen(c->to), &to));
     op_rig *rig = &b->rig;
     op_rig_open(rig, target);
