@@ -12,7 +12,7 @@
 #include <cmocka.h>
 
 static const kvi_kv_code packed_codes[] = {KVI_KV_F8, KVI_KV_I8, KVI_KV_Q4, KVI_KV_Q3, KVI_KV_Q2};
-static const uint32_t head_dims[] = {16, 32, 64, 80, 96, 128, 192, 256};
+static const uint32_t head_dims[] = {16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240, 256};
 
 /* ------------------------------------------------------------------------------------------------------- packing --- */
 static void codes_round_trip(void **state)
@@ -297,7 +297,7 @@ static void unbiased_rows_keep_mean_and_length(void **state)
                     near(my, mx, 4e-3 * sqrt(xx / n) + 2e-3 * fabs(mx), "mean of a row");
                     total += yy * xx / (xy * xy), total_plain += pp * xx / (xp * xp);
                 }
-                if (!(total <= total_plain * (1 + 1e-6))) fail_msg("D %u code %d V %d: angles grew from %g to %g", d, packed_codes[c], is_v, total_plain, total);
+                if (!(total <= total_plain * (1 + 1e-4))) fail_msg("D %u code %d V %d: angles grew from %g to %g", d, packed_codes[c], is_v, total_plain, total);
             }
         free(rows), free(back), free(plain), free(scratch), free(side);
     }
@@ -334,27 +334,47 @@ static void instruction_sets_agree(void **state)
     }
 }
 
-/* The bytes of a record are part of snapshots: this sum was computed with gcc -O3 and holds for every compiler and level. */
+/* The bytes of a record are part of snapshots, and so are the numbers they stand for: these sums were computed with gcc -O3 and hold for every
+ * compiler, level and instruction set (test/rules/test_kv_compilers.sh). A change of the encoder that is meant changes the rows it
+ * concerns, never the last one. */
+static uint64_t digest_bytes(uint64_t digest, const void *bytes, size_t n)
+{
+    for (size_t i = 0; i < n; i++) digest = (digest ^ ((const uint8_t *)bytes)[i]) * 1099511628211u;
+    return digest;
+}
+
 static void bytes_are_the_same_everywhere(void **state)
 {
     (void)state;
-    uint64_t digest = 14695981039346656037u;
-    for (size_t h = 0; h < sizeof head_dims / sizeof head_dims[0]; h++) {
-        const uint32_t d = head_dims[h];
-        float *rows = malloc(d * 512), *scratch = malloc(kvi_kv_encode_scratch(d) * 4);
-        uint8_t *side = malloc(d * 512 + 4096);
-        random_rows(rows, d, 77 + d, 0.3);
-        for (int c = 0; c < 5; c++)
-            for (int is_v = 0; is_v < 2; is_v++) {
-                const kvi_encode_params params = {KVI_VARNORM_OFF, KVI_RANGE_SEARCH};
-                if (is_v) kvi_kv_encode_v(packed_codes[c], rows, d, &params, scratch, side);
-                else kvi_kv_encode_k(packed_codes[c], rows, d, &params, scratch, side);
-                uint32_t bytes = is_v ? kvi_kv_v_side(packed_codes[c], d).bytes : kvi_kv_k_side(packed_codes[c], d).bytes;
-                for (uint32_t i = 0; i < bytes; i++) digest = (digest ^ side[i]) * 1099511628211u;
-            }
-        free(rows), free(scratch), free(side);
-    }
-    if (digest != 0xbe57971332cfc42cu) fail_msg("digest of the records is %#llx", (unsigned long long)digest);
+    static const uint64_t want[3][3] = {/* [varnorm off, paper, kvrt][range minmax, search, unbiased] */
+                                        {0xa1f8c635c71cf83fu, 0x52a1a3920a589d29u, 0x89b43f1ea640aab1u},
+                                        {0xe1786957d77860c5u, 0x28ef7aec837d780du, 0xbf0c121ac6cb1306u},
+                                        {0xd3ab12ad87123cf6u, 0x3556aef15fcca2cu, 0xcfaa65e9b6135bbbu}},
+                          want_decoded = 0x9e86942f918a2656u;
+    uint64_t decoded = 14695981039346656037u;
+    bool same = true;
+    float *rows = malloc(256 * 512), *scratch = malloc(kvi_kv_encode_scratch(256) * 4);
+    uint8_t *side = malloc(256 * 512 + 4096);
+    for (int varnorm = 0; varnorm < 3; varnorm++)
+        for (int range = 0; range < 3; range++) {
+            const kvi_encode_params params = {(kvi_varnorm)varnorm, (kvi_range)range};
+            uint64_t digest = 14695981039346656037u;
+            for (size_t h = 0; h < sizeof head_dims / sizeof head_dims[0]; h++)
+                for (int c = 0; c < 5; c++)
+                    for (int is_v = 0; is_v < 2; is_v++) {
+                        const uint32_t d = head_dims[h];
+                        random_rows(rows, d, 77 + d, 0.3);
+                        (is_v ? kvi_kv_encode_v : kvi_kv_encode_k)(packed_codes[c], rows, d, &params, scratch, side);
+                        digest = digest_bytes(digest, side, is_v ? kvi_kv_v_side(packed_codes[c], d).bytes : kvi_kv_k_side(packed_codes[c], d).bytes);
+                        if (varnorm || range) continue;
+                        kvi_kv_decode_rows(side, packed_codes[c], is_v, d, rows);
+                        decoded = digest_bytes(decoded, rows, (size_t)d * 512);
+                    }
+            if (digest != want[varnorm][range]) print_error("varnorm %d, range %d: the sum of the records is 0x%llxu\n", varnorm, range, (unsigned long long)digest), same = false;
+        }
+    if (decoded != want_decoded) print_error("the sum of the decoded numbers is 0x%llxu\n", (unsigned long long)decoded), same = false;
+    free(rows), free(scratch), free(side);
+    assert_true(same);
 }
 
 int main(void)
