@@ -136,6 +136,16 @@ typedef struct kvi_step {
     uint32_t n_logit_rows;
 } kvi_step;
 
+/* The most likely tokens of a row of logits, best first, of equals the lower id: what most samplers need, in half a kilobyte. */
+#define KVI_BEST_MAX 64u
+typedef struct kvi_best {
+    uint32_t n;  /* min(KVI_BEST_MAX, vocab_size) */
+    bool bad;    /* a logit is NaN or +infinite: read_logits tells which */
+    float sum;   /* of exp(logit - logits[0]) over the vocabulary */
+    float logits[KVI_BEST_MAX];
+    int32_t ids[KVI_BEST_MAX];
+} kvi_best;
+
 /* One page to encode or to convert: reads `from` (plain or packed), writes `to` (which may overlap `from` only when both start at the
  * same unit and `to` is not longer: in-place demotion, done record by record through staging). */
 typedef struct kvi_page_job {
@@ -198,6 +208,8 @@ typedef struct kvi_backend {
     kvrt_status (*run)(kvi_device *device, uint32_t first_op, uint32_t n_ops, kvrt_error *error);
     /* Logits of row l of the current step, (vocab_size) f32; waits for the device. */
     kvrt_status (*read_logits)(kvi_device *device, uint32_t logit_row, float *out, kvrt_error *error);
+    /* The best of them; waits. NULL: logits are at hand, look there. */
+    kvrt_status (*read_best)(kvi_device *device, uint32_t logit_row, kvi_best *out, kvrt_error *error);
 
     /* Encodes or converts pages. */
     kvrt_status (*convert_pages)(kvi_device *device, const kvi_page_job *jobs, uint32_t n_jobs, const kvi_encode_params *params,

@@ -290,6 +290,7 @@ static kvrt_status load(kvi_device *d, kvrt_error *error)
         if (d->buffers[i].dtype != KVI_F32) d->buffers[i].dtype = buffer_dtype(d->program, i, d->operand);
     d->map = layout.map;
     d->step_bytes = layout.step_bytes;
+    d->best = layout.best;
     KVI_TRY(kvi_cuda_linear_prepare(d, layout.linear, error));
 #if defined(KVRT_CUDA_ATTENTION)
     KVI_TRY(kvi_cuda_attention_prepare(d, layout.attention, error));
@@ -472,6 +473,25 @@ static kvrt_status cuda_read_logits(kvi_device *d, uint32_t logit_row, float *ou
     return status;
 }
 
+static kvrt_status read_best(kvi_device *d, uint32_t logit_row, kvi_best *out, kvrt_error *error)
+{
+    const char *kernel = "none";
+    KVI_TRY(time_begin(d, error));
+    KVI_TRY(kvi_cuda_best_run(d, logit_row, out, &kernel, error));
+    KVI_TRY(time_end(d, KVI_OP_KIND_COUNT + 1, kernel, (uint64_t)d->program->vocab_size * 4, error));
+    if (kvi_log_on(KVI_LOG_KERNELS)) kvi_log(KVI_LOG_KERNELS, "best tokens: %s", kernel);
+    return KVRT_OK;
+}
+
+static kvrt_status cuda_read_best(kvi_device *d, uint32_t logit_row, kvi_best *out, kvrt_error *error)
+{
+    if (logit_row >= d->n_logit_rows) return kvi_error_set(error, KVRT_INTERNAL, "best tokens: row %u of %u", logit_row, d->n_logit_rows);
+    KVI_TRY(kvi_cuda_enter(d, error));
+    kvrt_status status = read_best(d, logit_row, out, error);
+    kvi_cuda_leave(d);
+    return status;
+}
+
 /* --------------------------------------------------------------------------------------------------------- pool --- */
 static kvrt_status convert(kvi_device *d, const kvi_page_job *jobs, uint32_t n_jobs, const kvi_encode_params *params, kvrt_error *error)
 {
@@ -576,9 +596,9 @@ static void cuda_time_ops(kvi_device *d, bool enable)
 
 static bool cuda_op_time_at(const kvi_device *d, uint32_t index, kvi_op_time *out)
 {
-    static const char *const names[KVI_OP_KIND_COUNT + 1] = {"embed",        "norm_linear", "rope_append",  "attention", "linear_add",
-                                                             "norm_gate_up", "head",        "convert_pages"};
-    for (uint32_t slot = 0; slot <= KVI_OP_KIND_COUNT; slot++) {
+    static const char *const names[KVI_OP_KIND_COUNT + 2] = {"embed",        "norm_linear", "rope_append",   "attention",  "linear_add",
+                                                             "norm_gate_up", "head",        "convert_pages", "best_tokens"};
+    for (uint32_t slot = 0; slot < KVI_OP_KIND_COUNT + 2; slot++) {
         if (!d->times[slot].calls || index--) continue;
         *out = (kvi_op_time){names[slot], d->times[slot].kernel, d->times[slot].calls, (uint64_t)d->times[slot].us, d->times[slot].bytes};
         return true;
@@ -602,6 +622,7 @@ const kvi_backend kvi_backend_cuda = {.name = "cuda",
                                       .step_begin = cuda_step_begin,
                                       .run = cuda_run,
                                       .read_logits = cuda_read_logits,
+                                      .read_best = cuda_read_best,
                                       .convert_pages = cuda_convert_pages,
                                       .pool_write = cuda_pool_write,
                                       .pool_read = cuda_pool_read,

@@ -81,6 +81,7 @@ struct kvi_device {
     kvi_dtype operand; /* F16, or BF16 when the program has BF16 matrices */
     kvi_dptr pool, workspace;
     kvi_cuda_buffer buffers[KVI_CUDA_MAX_BUFFERS];
+    kvi_dptr best; /* scratch of best_cuda.c */
     kvi_cuda_buffer normed; /* (max_rows, widest normed input) operands of the matrix kernels */
     struct kvi_cuda_attention *attention;
     struct kvi_cuda_encode *encode;
@@ -105,7 +106,7 @@ struct kvi_device {
         const char *kernel;
         uint64_t calls, bytes;
         double us;
-    } times[KVI_OP_KIND_COUNT + 1]; /* the last one: page conversion */
+    } times[KVI_OP_KIND_COUNT + 2]; /* the last ones: page conversion, best tokens */
 };
 
 /* ------------------------------------------------------------------------------------------- backend_cuda.c, memory --- */
@@ -161,6 +162,10 @@ uint64_t kvi_cuda_attention_bytes(const kvi_program *program, const kvi_limits *
 kvrt_status kvi_cuda_attention_prepare(kvi_device *device, kvi_dptr memory, kvrt_error *error);
 kvrt_status kvi_cuda_rope_append_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel, kvrt_error *error);
 kvrt_status kvi_cuda_attention_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel, kvrt_error *error);
+
+/* The sampling head, outside of the program: it runs when the host asks for it. */
+uint64_t kvi_cuda_best_bytes(const kvi_program *program);
+kvrt_status kvi_cuda_best_run(kvi_device *device, uint32_t logit_row, kvi_best *out, const char **kernel, kvrt_error *error);
 
 uint64_t kvi_cuda_encode_bytes(const kvi_program *program, const kvi_limits *limits);
 kvrt_status kvi_cuda_encode_prepare(kvi_device *device, kvi_dptr memory, kvrt_error *error);

@@ -228,6 +228,7 @@ uint64_t kvi_cuda_workspace_layout(const kvi_program *program, const kvi_limits 
     const uint64_t first = space.used;
     carve_step(program, limits, &space, &out->map);
     out->step_bytes = space.used - first;
+    out->best = kvi_cuda_carve(&space, kvi_cuda_best_bytes(program));
     out->linear = kvi_cuda_carve(&space, kvi_cuda_linear_bytes(program, limits));
 #if defined(KVRT_CUDA_ATTENTION)
     out->attention = kvi_cuda_carve(&space, kvi_cuda_attention_bytes(program, limits));

@@ -163,7 +163,21 @@ static bool is_eos(const kvi_engine *e, int32_t id)
     return false;
 }
 
-/* Samples from the logits of the last step and streams the token. */
+/* Samples from the logits of the last step: from the best of them where a device finds those and they decide. */
+static kvrt_status choose(run *r, int32_t *id, float *logprob)
+{
+    kvi_engine *e = r->s->engine;
+    kvi_sampler *sampler = &r->s->gen.sampler;
+    if (e->backend->read_best && kvi_sampler_takes_best(sampler)) {
+        kvi_best best;
+        KVI_TRY(e->backend->read_best(e->device, 0, &best, r->error));
+        if (!best.bad && kvi_sampler_from_best(sampler, best.logits, best.ids, best.n, best.sum, id, logprob)) return KVRT_OK;
+    }
+    KVI_TRY(e->backend->read_logits(e->device, 0, e->logits, r->error));
+    return kvi_sampler_sample(sampler, e->logits, r->s->tokens, r->s->n_tokens, id, logprob, r->error);
+}
+
+/* Streams the next token. */
 static kvrt_status next_token(run *r)
 {
     kvi_session *s = r->s;
@@ -171,8 +185,7 @@ static kvrt_status next_token(run *r)
     kvi_generation *gen = &s->gen;
     int32_t id;
     float logprob;
-    KVI_TRY(e->backend->read_logits(e->device, 0, e->logits, r->error));
-    KVI_TRY(kvi_sampler_sample(&gen->sampler, e->logits, s->tokens, s->n_tokens, &id, &logprob, r->error));
+    KVI_TRY(choose(r, &id, &logprob));
     s->tokens[s->n_tokens++] = id;
     gen->n_generated++;
     const char *bytes = "", *text;

@@ -265,3 +265,47 @@ kvrt_status kvi_sampler_sample(kvi_sampler *s, float *logits, const int32_t *rec
     if (logprob) *logprob = log_probability(s, logits, best, *token);
     return KVRT_OK;
 }
+
+/* ---------------------------------------------------------------------------------------------- from the best --- */
+bool kvi_sampler_takes_best(const kvi_sampler *s)
+{
+    const kvi_sampler_params *p = &s->params;
+    return p->repeat_penalty == 1 && p->frequency_penalty == 0 && p->presence_penalty == 0 && p->n_bias == 0;
+}
+
+/* Puts what truncation leaves into the candidates, in the order of sample(); 0: more than the n best may be left. */
+static size_t keep_best(kvi_sampler *s, const mass *m, const float *logits, const int32_t *ids, uint32_t n,
+                        candidate **kept)
+{
+    const kvi_sampler_params *p = &s->params;
+    const bool all = n == (uint32_t)s->n_vocab;
+    candidate *c = *kept = s->candidates;
+    size_t count = 0;
+    if (p->top_k > 0 && p->top_k < (uint32_t)s->n_vocab) {
+        if (p->top_k > n) return 0;
+        for (; count < p->top_k; count++) c[count] = (candidate){logits[count], ids[count]};
+        return p->top_p < 1 || p->min_p > 0 ? keep_mass(p, m, c, count, false, kept) : count;
+    }
+    if (p->top_p < 1 || !(p->min_p > 0)) return 0; /* needs the mass at this temperature, or every token */
+    while (count < n && (count == 0 || !(weight(m, (candidate){logits[count], ids[count]}) < (double)p->min_p))) {
+        size_t at = count++; /* by id, as the filter leaves them */
+        for (; at > 0 && c[at - 1].id > ids[count - 1]; at--) c[at] = c[at - 1];
+        c[at] = (candidate){logits[count - 1], ids[count - 1]};
+    }
+    return count < n || all ? count : 0;
+}
+
+bool kvi_sampler_from_best(kvi_sampler *s, const float *logits, const int32_t *ids, uint32_t n, float sum,
+                           int32_t *token, float *logprob)
+{
+    if (n == 0 || !isfinite(logits[0])) return false;
+    const mass m = {.top = logits[0], .inverse_temperature = 1 / (double)s->params.temperature};
+    candidate one = {logits[0], ids[0]}, *kept = &one;
+    const bool greedy = !(s->params.temperature > 0);
+    const size_t count = greedy ? 1 : keep_best(s, &m, logits, ids, n, &kept);
+    if (count == 0) return false;
+    *token = greedy ? ids[0] : draw(s, &m, kept, count);
+    for (uint32_t i = 0; logprob && i < n; i++)
+        if (ids[i] == *token) *logprob = (float)((double)logits[i] - (double)logits[0] - log((double)sum));
+    return true;
+}

@@ -54,4 +54,12 @@ void kvi_sampler_seed(kvi_sampler *sampler, uint64_t seed);
 kvrt_status kvi_sampler_sample(kvi_sampler *sampler, float *logits, const int32_t *recent, size_t n_recent,
                                int32_t *token, float *logprob, kvrt_error *error);
 
+/* The same from the best logits alone (a device that finds them reads back little): `logits` and `ids` (n), best first, of
+ * equals the lower id; `sum` of exp(logit - logits[0]) over the vocabulary. Whether parameters may allow it (no penalties, no
+ * bias), and whether these n decide: false leaves everything as it was, and all logits are needed. The token is
+ * then kvi_sampler_sample's; *logprob differs by what rounding of `sum` does. */
+bool kvi_sampler_takes_best(const kvi_sampler *sampler);
+bool kvi_sampler_from_best(kvi_sampler *sampler, const float *logits, const int32_t *ids, uint32_t n, float sum,
+                           int32_t *token, float *logprob);
+
 #endif

@@ -9,6 +9,7 @@ void op_case_norm_linear(const op_target *target);
 void op_case_linear_add(const op_target *target);
 void op_case_norm_gate_up(const op_target *target);
 void op_case_head(const op_target *target);        /* chosen rows, vocabulary cut into ranges */
+void op_case_best(const op_target *target);        /* the 64 best logits, ties, the sum; nothing where the target has no such entry */
 void op_case_rope_append(const op_target *target); /* q as left behind, K and V as stored */
 void op_case_attention(const op_target *target);   /* head sizes, groups, windows, chunks, page edges */
 void op_case_long_context(const op_target *target);

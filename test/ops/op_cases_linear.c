@@ -331,3 +331,66 @@ void op_case_head(const op_target *target)
         op_rig_close(&rig);
     }
 }
+
+/* --------------------------------------------------------------------------------------------------------- best --- */
+/* The best of row l against its own logits: exact, ties by id; the sum to f32. */
+static void check_best(op_rig *rig, uint32_t l, uint32_t vocab, float *logits)
+{
+    const kvi_backend *backend = rig->target->backend;
+    kvrt_error error = {.size = sizeof error};
+    kvi_best best;
+    double sum = 0;
+    if (backend->read_best(rig->device, l, &best, &error) < KVRT_OK) fail_msg("%s: %s", rig->target->name, error.message);
+    assert_false(best.bad);
+    assert_int_equal(best.n, vocab < KVI_BEST_MAX ? vocab : KVI_BEST_MAX);
+    for (uint32_t i = 0; i < vocab; i++) sum += exp((double)logits[i] - (double)best.logits[0]);
+    op_check(rig->target, "best: sum", l, vocab, (double)best.sum, sum, 1e-5 * sum);
+    for (uint32_t i = 0; i < best.n; i++) {
+        uint32_t top = 0;
+        for (uint32_t id = 1; id < vocab; id++)
+            if (logits[id] > logits[top]) top = id;
+        if (best.ids[i] != (int32_t)top || best.logits[i] != logits[top])
+            fail_msg("%s, best: vocabulary of %u, place %u: found %d (%g), need %u (%g)", rig->target->name, vocab, i, best.ids[i],
+                     (double)best.logits[i], top, (double)logits[top]);
+        logits[top] = -INFINITY;
+    }
+}
+
+void op_case_best(const op_target *target)
+{
+    static const uint32_t vocabs[] = {2, 3, 63, 64, 65, 300, 2047, 2048, 2049, 4096, 65536, 65537, 70001};
+    if (!target->backend->read_best) return;
+    for (uint32_t i = 0; i < 2 * COUNT(vocabs); i++) {
+        const uint32_t vocab = vocabs[i / 2], rows = vocab > 5000 ? 1 : 3;
+        const bool bad = i % 2;
+        if (bad && vocab > 5000) continue;
+        float *logits = calloc(rows, vocab * sizeof *logits);
+        op_rig rig;
+        assert_non_null(logits);
+        op_rig_open(&rig, target);
+        kvi_buffer x = op_rig_buffer(&rig, 8, KVI_ROWS_TOKEN, KVI_PRECISION_RESIDUAL);
+        kvi_buffer out = op_rig_buffer(&rig, vocab, KVI_ROWS_LOGIT, KVI_PRECISION_RESIDUAL);
+        op_rig_input(&rig, x, rows);
+        if (bad) rig.ops[0].scale = INFINITY; /* NaN behind the norm */
+        /* Weights of few values: among thousands of logits many are equal. */
+        op_matrix w = op_rig_matrix(&rig, vocab, 8, KVI_F16, 0, vocab > 1000 ? 6e-8 : 0.3, 0);
+        kvi_op *op = op_rig_op(&rig, KVI_OP_HEAD, x, out);
+        gain_of(&rig, op, 8);
+        op->n_weights = 1;
+        op->weights[0] = w.weight;
+        op->n_out = vocab;
+        rig.program.logits = out;
+        rig.program.vocab_size = vocab;
+        if (op_rig_load(&rig, rows, 1, 128, 0)) {
+            op_rig_rows(&rig, rows, false, logits);
+            kvi_best best;
+            for (uint32_t l = 0; l < rows && !bad; l++) check_best(&rig, l, vocab, logits + (size_t)l * vocab);
+            if (bad) {
+                assert_int_equal(target->backend->read_best(rig.device, rows - 1, &best, NULL), KVRT_OK);
+                assert_true(best.bad);
+            }
+        }
+        op_rig_close(&rig);
+        free(logits);
+    }
+}

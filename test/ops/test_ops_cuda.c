@@ -42,6 +42,7 @@ ON_ALL(norm_linear)
 ON_ALL(linear_add)
 ON_ALL(norm_gate_up)
 ON_ALL(head)
+ON_ALL(best)
 ON_ALL(rope_append)
 ON_ALL(attention)
 ON_ALL(long_context)
@@ -70,7 +71,7 @@ int main(void)
         cmocka_unit_test(test_norm_gate_up), cmocka_unit_test(test_head),         cmocka_unit_test(test_rope_append),
         cmocka_unit_test(test_attention),    cmocka_unit_test(test_long_context), cmocka_unit_test(test_batch),
         cmocka_unit_test(test_packed),       cmocka_unit_test(test_tail),         cmocka_unit_test(test_convert),
-        cmocka_unit_test(test_same_bits),
+        cmocka_unit_test(test_same_bits),    cmocka_unit_test(test_best),
     };
     return cmocka_run_group_tests_name("operations, cuda", tests, NULL, NULL);
 }

@@ -267,6 +267,64 @@ static void test_calls_allocate_nothing(void **state)
     kvi_sampler_free(&s);
 }
 
+/* From the 64 best and the sum: the same tokens, the same random numbers, or a refusal that changes nothing. */
+static void test_from_best(void **state)
+{
+    (void)state;
+    enum { MANY = 300, BEST = 64 };
+    int decided = 0, refused = 0;
+    for (int round = 0; round < 400; round++) {
+        kvi_sampler_params p = kvi_sampler_defaults();
+        const int n = round % 5 == 4 ? 40 : MANY, n_best = n < BEST ? n : BEST;
+        if (round % 7) p.temperature = 0.2f + 1.5f * (float)rnd();
+        if (round & 1) p.top_k = 1 + (uint32_t)(rnd() * 80);
+        if (round & 2) p.top_p = 0.3f + 0.69f * (float)rnd();
+        if (round & 4) p.min_p = 0.2f * (float)rnd();
+        p.seed = (uint64_t)round;
+        kvi_sampler a = make(&p, n), b = make(&p, n);
+        assert_true(kvi_sampler_takes_best(&b));
+        for (int step = 0; step < 20; step++) {
+            struct {
+                float logit;
+                int32_t id;
+            } order[MANY], swap;
+            float logits[MANY], best[BEST], logprob = 0, got_logprob = 0;
+            int32_t ids[BEST], token = -1, got = -1;
+            double sum = 0;
+            for (int i = 0; i < n; i++) logits[i] = (float)((int)(40 * rnd()) - 20) * 0.25f; /* many equal ones */
+            for (int i = 0; i < n; i++) {
+                order[i].logit = logits[i], order[i].id = i;
+                for (int j = i; j > 0 && order[j].logit > order[j - 1].logit; j--)
+                    swap = order[j], order[j] = order[j - 1], order[j - 1] = swap;
+            }
+            for (int i = 0; i < n_best; i++) best[i] = order[i].logit, ids[i] = order[i].id;
+            for (int i = 0; i < n; i++) sum += exp((double)logits[i] - (double)best[0]);
+            uint64_t before[4];
+            memcpy(before, b.rng, sizeof before);
+            const bool yes = kvi_sampler_from_best(&b, best, ids, (uint32_t)n_best, (float)sum, &got, &got_logprob);
+            if (!yes) {
+                assert_memory_equal(before, b.rng, sizeof before);
+                if (p.temperature == 0 || (p.top_k > 0 && p.top_k < (uint32_t)n && p.top_k <= BEST)) fail_msg("round %d: not decided", round);
+                refused++;
+                break;
+            }
+            decided++;
+            assert_int_equal(kvi_sampler_sample(&a, logits, NULL, 0, &token, &logprob, NULL), KVRT_OK);
+            assert_int_equal(got, token);
+            assert_memory_equal(a.rng, b.rng, sizeof before);
+            if (!(fabs((double)logprob - (double)got_logprob) <= 1e-5)) fail_msg("logprob %g, need %g", (double)got_logprob, (double)logprob);
+        }
+        kvi_sampler_free(&a);
+        kvi_sampler_free(&b);
+    }
+    assert_true(decided > 1000 && refused > 50);
+    kvi_sampler_params p = kvi_sampler_defaults();
+    p.presence_penalty = 0.1f;
+    kvi_sampler s = make(&p, 10);
+    assert_false(kvi_sampler_takes_best(&s));
+    kvi_sampler_free(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_against_reference),
@@ -275,6 +333,7 @@ int main(void)
                                        cmocka_unit_test(test_bad_logits),
                                        cmocka_unit_test(test_extremes),
                                        cmocka_unit_test(test_parameters),
-                                       cmocka_unit_test(test_calls_allocate_nothing)};
+                                       cmocka_unit_test(test_calls_allocate_nothing),
+                                       cmocka_unit_test(test_from_best)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
