@@ -8,6 +8,7 @@
 #include "ptx.cuh"
 #include "../../runtime/kv/codec.h"
 #include "../../runtime/kv/elementary.h"
+#include "../../runtime/kv/ranges.h"
 
 #define THREADS KVI_CONVERT_THREADS
 #define MOST 256u /* rows or columns of a tile */
@@ -215,10 +216,6 @@ KVI_DEV match match_of(const float *column, uint32_t n, uint32_t stride, float l
     }
     return m;
 }
-KVI_DEV float range_factor(uint32_t f)
-{
-    return f == 0 ? 1.0f : f == 1 ? 0.94f : f == 2 ? 0.88f : f == 3 ? 0.82f : f == 4 ? 0.76f : f == 5 ? 0.70f : f == 6 ? 0.64f : 0.58f;
-}
 
 /* Offset and step of all rows as they will be stored, into v.col and v.mean, from the balanced tile; codes are (x - v.best_c) * v.best_r or, where
  * v.best_r is 0, (x - offset) / step. */
@@ -240,9 +237,10 @@ KVI_DEV void choose_ranges(const tile &t, const vectors &v, uint32_t bits, uint3
         v.row[me] = mean / (float)t.n_cols;
     }
     kvi_sync_block();
-    for (uint32_t k = me; how != RANGE_MINMAX && k < 8u * t.n_rows; k += THREADS) {
+    const uint32_t tries = how == RANGE_MINMAX ? 0u : how == RANGE_UNBIASED ? kvi_kv_range_tries(t.is_v) : KVI_KV_RANGES;
+    for (uint32_t k = me; k < tries * t.n_rows; k += THREADS) {
         const uint32_t i = k % t.n_rows, f = k / t.n_rows;
-        const float factor = range_factor(f);
+        const float factor = kvi_kv_range_factor(f);
         const float middle = 0.5f * (low[i] + high[i]), half = 0.5f * (high[i] - low[i]);
         float l = low[i], s = 2.0f * half / top, error = kvi_bits_f32(0x7f800000u);
         if (f == 0 && !(s > 1e-10f)) s = 1e-10f;
@@ -259,11 +257,11 @@ KVI_DEV void choose_ranges(const tile &t, const vectors &v, uint32_t bits, uint3
         float l = low[me], s = 2.0f * half / top;
         if (!(s > 1e-10f)) s = 1e-10f;
         float least = kvi_bits_f32(0x7f800000u), inv = 0.0f;
-        uint32_t best = 8u;
-        for (uint32_t f = 0; how != RANGE_MINMAX && f < 8u; f++)
+        uint32_t best = KVI_KV_RANGES;
+        for (uint32_t f = 0; f < tries; f++)
             if (v.errors[f * MOST + me] < least) least = v.errors[f * MOST + me], best = f;
-        if (best > 0u && best < 8u) l = middle - half * range_factor(best), s = 2.0f * half * range_factor(best) / top;
-        if (how == RANGE_UNBIASED && best < 8u) {
+        if (best > 0u && best < tries) l = middle - half * kvi_kv_range_factor(best), s = 2.0f * half * kvi_kv_range_factor(best) / top;
+        if (how == RANGE_UNBIASED && best < tries) {
             const float mean = v.row[me], n = (float)t.n_cols;
             float length = 0.0f;
             for (uint32_t j = 0; j < t.n_cols; j++) {

@@ -7,6 +7,7 @@
  * It is held by rows, x (n_rows, n_cols), for sums along columns, and by columns, xt (n_cols, n_rows), for sums along rows. */
 #include "encode.h"
 #include "elementary.h"
+#include "ranges.h"
 
 #include <math.h>
 #include <string.h>
@@ -192,14 +193,12 @@ typedef struct ranges {
     lanes low, step, inv, out_low, out_step;
 } ranges;
 
-static const float range_factors[8] = {1.0f, 0.94f, 0.88f, 0.82f, 0.76f, 0.70f, 0.64f, 0.58f};
-
 /* The shrunken range about the same middle that loses least, by squared error. x: column 0 of the rows, `stride` from column to column. */
 INLINE void search_error(const float *x, uint32_t n, uint32_t stride, lanes middle, lanes half, float top, ranges *out)
 {
     lanes smallest = splat(INFINITY), low = out->low, step = out->step;
-    for (uint32_t k = 0; k < 8; k++) {
-        const lanes l = k ? middle - half * splat(range_factors[k]) : low, s = k ? splat(2.0f) * half * splat(range_factors[k]) / splat(top) : step;
+    for (uint32_t k = 0; k < KVI_KV_RANGES; k++) {
+        const lanes l = k ? middle - half * splat(kvi_kv_range_factor(k)) : low, s = k ? splat(2.0f) * half * splat(kvi_kv_range_factor(k)) / splat(top) : step;
         const lanes inv = splat(1.0f) / s;
         lanes error = splat(0.0f);
         for (uint32_t j = 0; j < n; j++) {
@@ -216,7 +215,7 @@ INLINE void search_error(const float *x, uint32_t n, uint32_t stride, lanes midd
 /* The shrunken range whose codes make the smallest angle with the row, and the scale and offset that keep the row's mean and its length along itself:
  * with x and q less their means, step = |x|^2 / <x, q>. The result is not shrunk as one of least squares is; attention averages over many rows, in which
  * errors without a bias vanish and a bias stays. The scale is the one of EDEN (Vargaftik et al., ICML 2022). */
-INLINE void search_angle(const float *x, uint32_t n, uint32_t stride, lanes middle, lanes half, float top, ranges *out)
+INLINE void search_angle(const float *x, uint32_t n, uint32_t stride, lanes middle, lanes half, float top, uint32_t n_tries, ranges *out)
 {
     const lanes count = splat((float)n);
     lanes mean = splat(0.0f), length = mean, smallest = splat(INFINITY), best_dot = mean, best_sum = mean, best_inv = mean;
@@ -227,8 +226,8 @@ INLINE void search_angle(const float *x, uint32_t n, uint32_t stride, lanes midd
         length += a * a;
     }
     const lanes low = out->low, step = out->step;
-    for (uint32_t k = 0; k < 8; k++) {
-        const lanes l = k ? middle - half * splat(range_factors[k]) : low, s = k ? splat(2.0f) * half * splat(range_factors[k]) / splat(top) : step;
+    for (uint32_t k = 0; k < n_tries; k++) {
+        const lanes l = k ? middle - half * splat(kvi_kv_range_factor(k)) : low, s = k ? splat(2.0f) * half * splat(kvi_kv_range_factor(k)) / splat(top) : step;
         const lanes inv = splat(1.0f) / s;
         lanes sum = splat(0.0f), squares = sum, dot = sum;
         for (uint32_t j = 0; j < n; j++) {
@@ -251,7 +250,7 @@ INLINE void search_angle(const float *x, uint32_t n, uint32_t stride, lanes midd
     out->out_low = choose(found, mean - out->out_step * (best_sum / count), out->low);
 }
 
-INLINE ranges choose_ranges(const float *x, uint32_t n, uint32_t stride, uint32_t bits, kvi_range how)
+INLINE ranges choose_ranges(const float *x, uint32_t n, uint32_t stride, uint32_t bits, bool is_v, kvi_range how)
 {
     const float top = (float)((1u << bits) - 1u);
     lanes low = load(x), high = low;
@@ -264,7 +263,7 @@ INLINE ranges choose_ranges(const float *x, uint32_t n, uint32_t stride, uint32_
     ranges out = {.low = low, .step = most(splat(2.0f) * half / splat(top), splat(1e-10f)), .inv = splat(0.0f)};
     out.out_low = out.low, out.out_step = out.step;
     if (how == KVI_RANGE_SEARCH) search_error(x, n, stride, middle, half, top, &out);
-    if (how == KVI_RANGE_UNBIASED) search_angle(x, n, stride, middle, half, top, &out);
+    if (how == KVI_RANGE_UNBIASED) search_angle(x, n, stride, middle, half, top, kvi_kv_range_tries(is_v), &out);
     else out.out_low = out.low, out.out_step = out.step;
     return out;
 }
@@ -286,7 +285,7 @@ INLINE void put_codes(const float *x, uint32_t n, uint32_t stride, uint32_t bits
 }
 
 /* A tile whose origin_t is set, to n_rows rows of codes with A, Z per row and O per column. */
-static void quantize(const tile *t, uint32_t bits, const kvi_encode_params *params, uint8_t *codes, uint8_t *a_out, uint8_t *z_out, uint8_t *o_out)
+static void quantize(const tile *t, bool is_v, uint32_t bits, const kvi_encode_params *params, uint8_t *codes, uint8_t *a_out, uint8_t *z_out, uint8_t *o_out)
 {
     const uint32_t n_rows = t->n_rows, n_cols = t->n_cols, row_bytes = n_cols / 8u * bits;
     const bool paper = params->varnorm == KVI_VARNORM_PAPER;
@@ -302,7 +301,7 @@ static void quantize(const tile *t, uint32_t bits, const kvi_encode_params *para
     for (uint32_t j = 0; j < n_cols; j++)
         for (uint32_t i = 0; i < n_rows; i++) t->xt[(size_t)j * n_rows + i] = t->origin_t[(size_t)j * n_rows + i] / (t->c[j] * t->r[i]);
     for (uint32_t i = 0; i < n_rows; i += LANES) {
-        ranges range = choose_ranges(t->xt + i, n_cols, n_rows, bits, params->range);
+        ranges range = choose_ranges(t->xt + i, n_cols, n_rows, bits, is_v, params->range);
         for (uint32_t k = 0; k < LANES; k++) {
             const uint16_t a = side_f16(range.out_step[k] * t->r[i + k]), z = side_f16(range.out_low[k] * t->r[i + k]);
             kvi_kv_store16(a_out + 2u * (i + k), a);
@@ -343,7 +342,7 @@ static void encode_k(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_
     if (kind >= KVI_KV_Q4) {
         const tile t = tile_in(scratch, d, KVI_KV_PAGE);
         for (uint32_t i = 0; i < d * KVI_KV_PAGE; i++) t.origin_t[i] = tame(rows[i]);
-        quantize(&t, kvi_kv_code_bits(kind), params, side + s.codes_off, side + s.a_off, side + s.z_off, side + s.o_off);
+        quantize(&t, false, kvi_kv_code_bits(kind), params, side + s.codes_off, side + s.a_off, side + s.z_off, side + s.o_off);
         return;
     }
     for (uint32_t t = 0; t < KVI_KV_PAGE; t++) {
@@ -367,7 +366,7 @@ static void encode_v(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_
         const tile t = tile_in(scratch, KVI_KV_PAGE, d);
         for (uint32_t i = 0; i < d * KVI_KV_PAGE; i++) t.x[i] = tame(rows[i]);
         transpose(t.x, KVI_KV_PAGE, d, t.origin_t);
-        quantize(&t, kvi_kv_code_bits(kind), params, side + s.codes_off, side + s.a_off, side + s.z_off, side + s.o_off);
+        quantize(&t, true, kvi_kv_code_bits(kind), params, side + s.codes_off, side + s.a_off, side + s.z_off, side + s.o_off);
         return;
     }
     for (uint32_t t = 0; t < KVI_KV_PAGE; t++) {

@@ -18,10 +18,10 @@ ALLOWED = {
     "runtime/engine": ["runtime/", "kernels/backend.h"],
     "kernels": ["runtime/kvrt.h", "runtime/base/", "runtime/kv/layout.h"],
     # The folder's record format is layout.h, codec.h and the 16-bit conversions they are built on.
-    "kernels/cpu": ["kernels/backend.h", "runtime/base/", "runtime/kv/layout.h", "runtime/kv/codec.h", "runtime/kv/half.h", "runtime/kv/elementary.h",
+    "kernels/cpu": ["kernels/backend.h", "runtime/base/", "runtime/kv/layout.h", "runtime/kv/codec.h", "runtime/kv/half.h", "runtime/kv/elementary.h", "runtime/kv/ranges.h",
                     "runtime/kv/encode.h"],
     # The emulator's side of ptx.cuh, which stands for the device when a host compiler builds the kernels.
-    "kernels/cuda": ["kernels/backend.h", "runtime/base/", "runtime/kv/layout.h", "runtime/kv/codec.h", "runtime/kv/half.h", "runtime/kv/elementary.h",
+    "kernels/cuda": ["kernels/backend.h", "runtime/base/", "runtime/kv/layout.h", "runtime/kv/codec.h", "runtime/kv/half.h", "runtime/kv/elementary.h", "runtime/kv/ranges.h",
                      "test/emu/emu_device.h"],
 }
 LIBRARY = ("runtime/", "kernels/")
@@ -31,6 +31,8 @@ FORBIDDEN_CALLS = re.compile(
     r"rand|srand|strerror|gmtime|localtime|strtok)\s*\(")
 HEAP_CALLS = re.compile(r"(?<![\w.>])(malloc|calloc|realloc|free|strdup|strndup|aligned_alloc|posix_memalign|alloca)\s*\(")
 ASM_HOMES = {"kernels/cuda/ptx.cuh", "kernels/cpu/amx.h", "runtime/base/os_posix.c"}  # the last one asks XGETBV
+# Worker threads are started with every signal blocked, which needs the caller's mask for the length of one call.
+CALL_HOMES = {"pthread_sigmask": "runtime/base/os_posix.c"}
 COMMENTS = re.compile(r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|/\*.*?\*/|//[^\n]*', re.S)
 
 problems = []
@@ -85,6 +87,8 @@ def check_calls(name, code):
         return
     for number, line in enumerate(code.splitlines(), 1):
         for match in FORBIDDEN_CALLS.finditer(line):
+            if CALL_HOMES.get(match.group(1)) == name:
+                continue
             problems.append(f"{name}:{number}: calls {match.group(1)}; the library is a guest in the process")
         if name != "runtime/base/mem.c":
             for match in HEAP_CALLS.finditer(line):

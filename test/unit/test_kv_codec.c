@@ -297,7 +297,7 @@ static void unbiased_rows_keep_mean_and_length(void **state)
                     near(my, mx, 4e-3 * sqrt(xx / n) + 2e-3 * fabs(mx), "mean of a row");
                     total += yy * xx / (xy * xy), total_plain += pp * xx / (xp * xp);
                 }
-                if (!(total <= total_plain * (1 + 1e-4))) fail_msg("D %u code %d V %d: angles grew from %g to %g", d, packed_codes[c], is_v, total_plain, total);
+                if (!(total <= total_plain * (1 + 1e-3))) fail_msg("D %u code %d V %d: angles grew from %g to %g", d, packed_codes[c], is_v, total_plain, total);
             }
         free(rows), free(back), free(plain), free(scratch), free(side);
     }
@@ -347,9 +347,9 @@ static void bytes_are_the_same_everywhere(void **state)
 {
     (void)state;
     static const uint64_t want[3][3] = {/* [varnorm off, paper, kvrt][range minmax, search, unbiased] */
-                                        {0xa1f8c635c71cf83fu, 0x52a1a3920a589d29u, 0x89b43f1ea640aab1u},
-                                        {0xe1786957d77860c5u, 0x28ef7aec837d780du, 0xbf0c121ac6cb1306u},
-                                        {0xd3ab12ad87123cf6u, 0x3556aef15fcca2cu, 0xcfaa65e9b6135bbbu}},
+                                        {0xa1f8c635c71cf83fu, 0x52a1a3920a589d29u, 0x62e9ff6d2c1ecd9u},
+                                        {0xe1786957d77860c5u, 0x28ef7aec837d780du, 0xe47f0dbf1d54e559u},
+                                        {0xd3ab12ad87123cf6u, 0x3556aef15fcca2cu, 0x7bb14c6dd81c0dbbu}},
                           want_decoded = 0x9e86942f918a2656u;
     uint64_t decoded = 14695981039346656037u;
     bool same = true;
