@@ -20,7 +20,7 @@ void kvrt_emu_seed(uint32_t seed);
 void kvrt_emu_fail(const char *what, uint64_t nth);
 
 /* "alloc", "launch", "lost": seen since kvrt_emu_fail or the start. "kernels", "blocks", "switches": executed. "bytes": device memory
- * in use. "reports": bugs reported. "objects": live allocations, streams, events, libraries, graphs. */
+ * in use. "to_host": bytes copied to the host. "reports": bugs reported. "objects": live allocations, streams, events, libraries, graphs. */
 uint64_t kvrt_emu_count(const char *what);
 
 /* Reports so far, one or more lines each, the last kilobytes of them; forgetting them makes the exit code the program's own again. */

@@ -160,6 +160,7 @@ KVRT_EMU_API uint64_t kvrt_emu_count(const char *what)
     else if (name == "blocks") count = d.counted.blocks;
     else if (name == "switches") count = d.counted.switches;
     else if (name == "bytes") count = d.device_bytes;
+    else if (name == "to_host") count = d.to_host_bytes;
     else if (name == "reports") count = d.n_reports;
     else if (name == "objects")
         count = d.device.size() + d.pinned.size() + d.streams.size() + d.events.size() + d.libraries.size() + d.graphs.size() + d.executables.size();
@@ -227,7 +228,7 @@ KVRT_EMU_API kvi_cu_result cuInit(unsigned int flags)
 }
 KVRT_EMU_API kvi_cu_result cuDriverGetVersion(int *version)
 {
-    *version = 13000;
+    *version = (int)number_of("KVRT_EMU_VERSION", 13000); /* asked before cuInit */
     return KVI_CU_SUCCESS;
 }
 KVRT_EMU_API kvi_cu_result cuDeviceGetCount(int *count)

@@ -63,7 +63,7 @@ struct state {
     kvi_cu_result lost; /* sticky */
     int retained;
     uint64_t n_reports, n_allocations;
-    uint64_t device_bytes;
+    uint64_t device_bytes, to_host_bytes;
     std::map<uintptr_t, allocation> device, pinned;
     std::set<void *> streams, events, libraries, graphs, executables;
     std::deque<work> default_queue;

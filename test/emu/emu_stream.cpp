@@ -64,7 +64,10 @@ static void run(work &item)
     }
     switch (item.kind) {
     case work::to_device: memcpy(item.to, item.snapshot.empty() ? item.from : item.snapshot.data(), item.bytes); break;
-    case work::to_host: memcpy(item.to, item.from, item.bytes); break;
+    case work::to_host:
+        memcpy(item.to, item.from, item.bytes);
+        d.to_host_bytes += item.bytes;
+        break;
     case work::on_device: memmove(item.to, item.from, item.bytes); break;
     case work::set: memset(item.to, item.value, item.bytes); break;
     case work::kernels: {

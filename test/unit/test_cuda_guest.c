@@ -1,0 +1,329 @@
+/* test_cuda_guest.c - the CUDA backend as a guest in somebody's process, through the public API, on the emulated device: the host's context
+ * and stream, memory that comes back, progress and cancel of loading, every allocation, launch and operation failing in turn, drivers that are
+ * missing or too old, what a step reads back. With KVRT_TEST_CARD set it runs on a card, without what only the emulator can provoke. */
+#define _POSIX_C_SOURCE 200809L /* setenv */
+#include "cuda_engine.h"
+#include "golden_model.h"
+#include "../../kernels/cuda/cuda_api.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#define SMALL "device.backend", "cuda", "kv.format", "k4v4", "ctx.size", "256", "gen.max_tokens", "4", "gen.ignore_eos", "true"
+static const char *const small[] = {SMALL, NULL};
+
+/* A prompt of n tokens (above 32: prefill kernels) and four tokens more. */
+static kvrt_status generate(kvrt_engine engine, uint32_t n, kvrt_error *error)
+{
+    kvrt_session s;
+    int32_t ids[64];
+    for (uint32_t i = 0; i < n; i++) ids[i] = (int32_t)(10 + 3 * i);
+    kvrt_status status = kvrt_session_create(engine, NULL, &s, error);
+    if (status < 0) return status;
+    status = kvrt_session_sync(s, ids, n, NULL, error);
+    if (status >= 0) status = kvrt_generate(s, NULL, NULL, NULL, NULL, error);
+    kvrt_session_close(s);
+    return status;
+}
+
+/* -------------------------------------------------------------------------------------------- context, stream, memory --- */
+typedef struct functions {
+    kvi_cu_result (*init)(unsigned), (*push)(kvi_cu_context), (*pop)(kvi_cu_context *), (*current)(kvi_cu_context *), (*retain)(kvi_cu_context *, kvi_cu_device),
+        (*release)(kvi_cu_device), (*info)(size_t *, size_t *), (*stream_create)(kvi_cu_stream *, unsigned), (*stream_destroy)(kvi_cu_stream),
+        (*stream_wait)(kvi_cu_stream);
+} functions;
+
+static functions driver(void)
+{
+    functions f;
+    *(void **)&f.init = cuda_symbol("cuInit");
+    *(void **)&f.push = cuda_symbol("cuCtxPushCurrent_v2");
+    *(void **)&f.pop = cuda_symbol("cuCtxPopCurrent_v2");
+    *(void **)&f.current = cuda_symbol("cuCtxGetCurrent");
+    *(void **)&f.retain = cuda_symbol("cuDevicePrimaryCtxRetain");
+    *(void **)&f.release = cuda_symbol("cuDevicePrimaryCtxRelease_v2");
+    *(void **)&f.info = cuda_symbol("cuMemGetInfo_v2");
+    *(void **)&f.stream_create = cuda_symbol("cuStreamCreate");
+    *(void **)&f.stream_destroy = cuda_symbol("cuStreamDestroy_v2");
+    *(void **)&f.stream_wait = cuda_symbol("cuStreamSynchronize");
+    assert_int_equal(f.init(0), 0);
+    return f;
+}
+
+static void context_of_the_host_stays(void **state)
+{
+    (void)state;
+    const functions f = driver();
+    for (int with = 0; with < 2; with++) { /* without a current context, and with one */
+        kvi_cu_context mine = NULL, seen = NULL;
+        kvrt_engine engine;
+        if (with) assert_true(f.retain(&mine, 0) == 0 && f.push(mine) == 0);
+        assert_int_equal(cuda_open(cuda_bundled_model(), small, &engine, NULL), KVRT_OK);
+        assert_true(f.current(&seen) == 0 && seen == mine);
+        assert_true(generate(engine, 5, NULL) >= 0);
+        assert_true(f.current(&seen) == 0 && seen == mine);
+        assert_int_equal(kvrt_engine_close(engine), KVRT_OK);
+        assert_true(f.current(&seen) == 0 && seen == mine);
+        if (with) assert_true(f.pop(&seen) == 0 && seen == mine && f.release(0) == 0);
+    }
+}
+
+/* The host hands over its context and stream: both are used, neither is pushed for good nor destroyed. */
+static void context_and_stream_handed_over(void **state)
+{
+    (void)state;
+    const functions f = driver();
+    kvi_cu_context mine = NULL, seen = NULL;
+    kvi_cu_stream stream = NULL;
+    kvrt_engine engine;
+    char context_text[32], stream_text[32];
+    assert_true(f.retain(&mine, 0) == 0 && f.push(mine) == 0 && f.stream_create(&stream, 0) == 0 && f.pop(&seen) == 0);
+    snprintf(context_text, sizeof context_text, "%llu", (unsigned long long)(uintptr_t)mine);
+    snprintf(stream_text, sizeof stream_text, "%llu", (unsigned long long)(uintptr_t)stream);
+    const char *pairs[] = {SMALL, "device.cuda_context", context_text, "device.cuda_stream", stream_text, NULL};
+    const uint64_t objects = cuda_emu.count("objects");
+    assert_int_equal(cuda_open(cuda_bundled_model(), pairs, &engine, NULL), KVRT_OK);
+    assert_true(generate(engine, 40, NULL) >= 0);
+    assert_true(f.current(&seen) == 0 && seen == NULL);
+    assert_int_equal(kvrt_engine_close(engine), KVRT_OK);
+    assert_true(f.current(&seen) == 0 && seen == NULL);
+    assert_int_equal(cuda_emu.count("objects"), objects);
+    assert_true(f.push(mine) == 0 && f.stream_wait(stream) == 0 && f.stream_destroy(stream) == 0 && f.pop(&seen) == 0 && f.release(0) == 0);
+}
+
+static void memory_returns(void **state)
+{
+    (void)state;
+    const functions f = driver();
+    kvi_cu_context mine = NULL, seen;
+    size_t before = 0, after = 0, total;
+    assert_true(f.retain(&mine, 0) == 0 && f.push(mine) == 0);
+    for (int i = 0; i < (cuda_on_card() ? 101 : 4); i++) {
+        kvrt_engine engine;
+        assert_int_equal(cuda_open(cuda_bundled_model(), small, &engine, NULL), KVRT_OK);
+        assert_true(generate(engine, 5, NULL) >= 0);
+        assert_int_equal(kvrt_engine_close(engine), KVRT_OK);
+        assert_int_equal(f.info(i ? &after : &before, &total), 0); /* the first round is the driver's own */
+    }
+    assert_int_equal(before, after);
+    assert_true(f.pop(&seen) == 0 && f.release(0) == 0);
+}
+
+/* ------------------------------------------------------------------------------------------------------ loading --- */
+typedef struct loading {
+    uint64_t done, total, events, stop_after;
+} loading;
+
+static int32_t on_load(const kvrt_event *event, void *user)
+{
+    loading *l = user;
+    if (event->type != KVRT_EVENT_LOAD_PROGRESS || event->text_len != 7 || memcmp(event->text, "weights", 7) != 0) return KVRT_CONTINUE;
+    assert_true(event->done >= l->done && event->done <= event->total);
+    l->done = event->done, l->total = event->total;
+    return ++l->events == l->stop_after ? KVRT_STOP : KVRT_CONTINUE;
+}
+
+static void weights_report_progress_and_stop(void **state)
+{
+    (void)state;
+    const uint64_t objects = cuda_emu.count("objects");
+    loading all = {0}, some = {.stop_after = 5};
+    kvrt_engine engine = NULL;
+    kvrt_error error = {.size = sizeof error};
+    kvrt_options *o = cuda_options(cuda_bundled_model(), small);
+    assert_int_equal(kvrt_engine_open(o, on_load, &all, &engine, &error), KVRT_OK);
+    assert_int_equal(kvrt_engine_close(engine), KVRT_OK);
+    assert_true(all.events > 10 && all.done == all.total && all.total > 0);
+    assert_int_equal(kvrt_engine_open(o, on_load, &some, &engine, &error), KVRT_CANCELLED);
+    assert_null(engine);
+    assert_int_equal(some.events, 5);
+    assert_int_equal(cuda_emu.count("objects"), objects);
+    kvrt_options_destroy(o);
+}
+
+/* --------------------------------------------------------------------------------------------------------- failures --- */
+static void every_failing_allocation(void **state)
+{
+    (void)state;
+    if (cuda_on_card()) skip();
+    const uint64_t objects = cuda_emu.count("objects");
+    uint64_t nth = 0;
+    kvrt_status status;
+    do {
+        kvrt_engine engine = NULL;
+        kvrt_error error = {.size = sizeof error};
+        cuda_emu.break_nth("alloc", ++nth);
+        status = cuda_open(cuda_bundled_model(), small, &engine, &error);
+        if (status < 0) {
+            if (status != KVRT_NOMEM_DEVICE && status != KVRT_NOMEM_HOST) fail_msg("allocation %d: %s", (int)nth, error.message);
+            assert_null(engine);
+        } else assert_int_equal(kvrt_engine_close(engine), KVRT_OK);
+        assert_int_equal(cuda_emu.count("objects"), objects);
+        assert_true(nth < 100);
+    } while (status < 0);
+    cuda_emu.break_nth("alloc", 0);
+    print_message("%d allocations, each failed in turn\n", (int)nth - 1);
+    assert_true(nth > 4);
+}
+
+/* A launch that is refused ends the step with its name; closing works, and the next engine is whole. */
+static void every_failing_launch(void **state)
+{
+    (void)state;
+    if (cuda_on_card()) skip();
+    const uint64_t objects = cuda_emu.count("objects");
+    kvrt_engine engine = NULL;
+    assert_int_equal(cuda_open(cuda_bundled_model(), small, &engine, NULL), KVRT_OK);
+    cuda_emu.break_nth("launch", 0);
+    assert_true(generate(engine, 40, NULL) >= 0);
+    const uint64_t n = cuda_emu.count("launch");
+    assert_int_equal(kvrt_engine_close(engine), KVRT_OK);
+    assert_true(n > 20); /* prefill kernel by kernel, four steps as graphs, four sampling heads */
+    for (uint64_t nth = 1; nth <= n; nth += nth + 12 < n ? 5 : 1) { /* all of the last ones, every fifth of prefill */
+        kvrt_error error = {.size = sizeof error};
+        assert_int_equal(cuda_open(cuda_bundled_model(), small, &engine, NULL), KVRT_OK);
+        cuda_emu.break_nth("launch", nth);
+        const kvrt_status status = generate(engine, 40, &error);
+        if (status != KVRT_INTERNAL || !strstr(error.message, "LAUNCH_OUT_OF_RESOURCES"))
+            fail_msg("launch %d of %d: status %d, %s", (int)nth, (int)n, (int)status, error.message);
+        assert_int_equal(kvrt_engine_close(engine), KVRT_OK);
+        assert_int_equal(cuda_emu.count("objects"), objects);
+    }
+    cuda_emu.break_nth("launch", 0);
+    print_message("%d launches\n", (int)n);
+}
+
+/* The device is lost at any operation of opening, or while generating. */
+static void lost_device(void **state)
+{
+    (void)state;
+    if (cuda_on_card()) skip();
+    const uint64_t objects = cuda_emu.count("objects");
+    kvrt_engine engine = NULL;
+    kvrt_error error = {.size = sizeof error};
+    cuda_emu.break_nth("lost", 0);
+    assert_int_equal(cuda_open(cuda_bundled_model(), small, &engine, NULL), KVRT_OK);
+    const uint64_t opening = cuda_emu.count("lost");
+    assert_true(generate(engine, 40, NULL) >= 0);
+    const uint64_t all = cuda_emu.count("lost");
+    assert_int_equal(kvrt_engine_close(engine), KVRT_OK);
+    assert_true(opening > 10 && all > opening + 10);
+    for (uint64_t nth = 1; nth <= all; nth += 1 + all / 40) {
+        cuda_emu.break_nth("lost", nth);
+        kvrt_status status = cuda_open(cuda_bundled_model(), small, &engine, &error);
+        assert_int_equal(status, nth <= opening ? KVRT_DEVICE_LOST : KVRT_OK);
+        if (status < 0) assert_null(engine);
+        else {
+            assert_int_equal(generate(engine, 40, &error), KVRT_DEVICE_LOST);
+            assert_int_equal(generate(engine, 5, &error), KVRT_DEVICE_LOST); /* and it stays so */
+            assert_int_equal(kvrt_engine_close(engine), KVRT_OK);
+        }
+        assert_int_equal(cuda_emu.count("objects"), objects);
+    }
+    print_message("%d operations, %d of them at open; %s\n", (int)all, (int)opening, error.message);
+    cuda_emu.break_nth("lost", 0);
+    assert_int_equal(cuda_open(cuda_bundled_model(), small, &engine, &error), KVRT_OK); /* a fresh open in the same process */
+    assert_true(generate(engine, 5, NULL) >= 0);
+    assert_int_equal(kvrt_engine_close(engine), KVRT_OK);
+}
+
+/* --------------------------------------------------------------------------------------------------------- refusals --- */
+static void refused(const char *dir, const char *const *pairs, kvrt_status want, const char *part)
+{
+    kvrt_engine engine = NULL;
+    kvrt_error error = {.size = sizeof error};
+    const uint64_t objects = cuda_emu.count("objects");
+    const kvrt_status status = cuda_open(dir, pairs, &engine, &error);
+    print_message("%s\n", error.message);
+    if (status != want || !strstr(error.message, part)) fail_msg("status %d: %s; need %d and '%s'", (int)status, error.message, (int)want, part);
+    assert_null(engine);
+    assert_int_equal(cuda_emu.count("objects"), objects);
+}
+
+static void refusals_have_names(void **state)
+{
+    (void)state;
+    const char *no_driver[] = {"device.backend", "cuda", "debug.cuda_driver", "/nonexistent/libcuda.so.1", NULL};
+    const char *no_symbols[] = {"device.backend", "cuda", "debug.cuda_driver", "libm.so.6", NULL};
+    const char *no_card[] = {"device.backend", "cuda", "device.index", "63", NULL};
+    const char *f32_pages[] = {"device.backend", "cuda", "kv.format", "f32", NULL};
+    const char *k3v3[] = {"device.backend", "cuda", "kv.format", "k3v3", NULL};
+    const char *f16[] = {"device.backend", "cuda", "kv.format", "f16", NULL};
+    refused(cuda_bundled_model(), no_driver, KVRT_NO_DEVICE, "no driver");
+    refused(cuda_bundled_model(), no_symbols, KVRT_DRIVER_TOO_OLD, "has no cuInit; need a driver for CUDA 1");
+    refused(cuda_bundled_model(), no_card, KVRT_NO_DEVICE, "device.index");
+    refused(cuda_bundled_model(), f32_pages, KVRT_UNSUPPORTED, "f32 pages");
+    refused(cuda_bundled_model(), k3v3, KVRT_UNSUPPORTED, "k4v4");
+    unsigned n = 0;
+    for (unsigned i = 0; golden_name(i); i++) { /* small heads: refused at open, by layer and number */
+        golden_model m;
+        assert_true(golden_load(golden_name(i), &m));
+        kvrt_engine engine = NULL;
+        if (cuda_open(m.dir, f16, &engine, NULL) < 0) refused(m.dir, f16, KVRT_UNSUPPORTED, "layer 0: head_dim "), n++;
+        else assert_int_equal(kvrt_engine_close(engine), KVRT_OK);
+        golden_free(&m);
+    }
+    assert_true(n > 0);
+}
+
+static void old_drivers_are_named(void **state)
+{
+    (void)state;
+    if (cuda_on_card()) skip();
+    setenv("KVRT_EMU_VERSION", "11080", 1);
+    refused(cuda_bundled_model(), small, KVRT_DRIVER_TOO_OLD, "found CUDA 11.8, need CUDA 1");
+    unsetenv("KVRT_EMU_VERSION");
+}
+
+/* -------------------------------------------------------------------------------------------------------- read-back --- */
+/* Bytes that eight tokens read back, and the tokens. */
+static uint64_t read_back(const char *key, const char *value, int32_t tokens[13])
+{
+    const char *pairs[] = {"device.backend", "cuda", "ctx.size", "256", "gen.max_tokens", "8", "gen.ignore_eos", "true", "sample.seed", "3", key, value, NULL};
+    const int32_t ids[5] = {10, 20, 30, 40, 50};
+    kvrt_engine engine;
+    kvrt_session s;
+    uint64_t n = 0;
+    assert_int_equal(cuda_open(cuda_bundled_model(), pairs, &engine, NULL), KVRT_OK);
+    assert_int_equal(kvrt_session_create(engine, NULL, &s, NULL), KVRT_OK);
+    assert_int_equal(kvrt_session_sync(s, ids, 5, NULL, NULL), KVRT_OK);
+    const uint64_t before = cuda_emu.count("to_host");
+    assert_true(kvrt_generate(s, NULL, NULL, NULL, NULL, NULL) >= 0);
+    const uint64_t bytes = cuda_emu.count("to_host") - before;
+    assert_int_equal(kvrt_session_tokens(s, tokens, 13, &n, NULL), KVRT_OK);
+    assert_int_equal(n, 13);
+    assert_int_equal(kvrt_engine_close(engine), KVRT_OK);
+    return bytes;
+}
+
+/* A penalty needs all logits, and one of nearly nothing changes no choice: the same tokens by both ways. */
+static void steps_read_back_little(void **state)
+{
+    (void)state;
+    static const char *const cases[] = {"0", "0.8"};
+    for (unsigned i = 0; i < 2; i++) {
+        int32_t best[13], all[13];
+        const uint64_t few = read_back("sample.temperature", cases[i], best);
+        if (i) {
+            const uint64_t many = read_back("sample.presence_penalty", "1e-9", all); /* at the default temperature, which is 0.8 */
+            assert_memory_equal(best, all, sizeof all);
+            if (!cuda_on_card()) assert_int_equal(many, 8 * 512 * 4);
+        }
+        if (!cuda_on_card()) assert_true(few <= 8 * 528);
+    }
+}
+
+int main(void)
+{
+    if (!cuda_find_driver()) return 77;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(context_of_the_host_stays), cmocka_unit_test(context_and_stream_handed_over), cmocka_unit_test(memory_returns),
+        cmocka_unit_test(weights_report_progress_and_stop), cmocka_unit_test(every_failing_allocation), cmocka_unit_test(every_failing_launch),
+        cmocka_unit_test(lost_device), cmocka_unit_test(refusals_have_names), cmocka_unit_test(old_drivers_are_named),
+        cmocka_unit_test(steps_read_back_little)};
+    return cmocka_run_group_tests_name("guest, cuda", tests, NULL, NULL);
+}
