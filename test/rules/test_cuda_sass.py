@@ -2,6 +2,7 @@
 """Counts machine instructions per byte that a kernel streams from memory, in the loop that streams it, for sm_86. An RTX 3090 moves 6.7 bytes
 a clock and multiprocessor at full bandwidth and issues 128 lane-instructions, so 19 per byte are the most that bandwidth leaves room for
 (9.5 per 4-bit code); fewer leave room for latency. Static counts: both sides of a branch are in them.
+Then test/gpu/sass_count.py counts what decode attention spends per cached value against its own, closer limits.
 Needs the build's fatbins and cuobjdump (CUDA toolkit, or PyPI's triton); skipped without either."""
 import importlib.util
 import os
@@ -86,9 +87,13 @@ def main():
                 continue
             count, size = busiest_loop(body)
             ratio = count / size if size else 0.0
-            print(f"{name:26} {len(body):6} instructions, loop {count:5} for {size:4} bytes a lane: {ratio:6.2f} per byte")
+            print(f"{name:26} {len(body):6} instructions, loop {count:5} for {size:4} bytes a lane: {ratio:6.2f} per byte", flush=True)
             if HELD.match(name) and not 0 < ratio <= BUDGET:
                 problems.append(f"{name}: {ratio:.1f} instructions per byte, the budget is {BUDGET}")
+        if image.stem == "attention_decode":
+            count = [sys.executable, "-B", str(ROOT / "test/gpu/sass_count.py"), tool, str(image), ARCH]
+            if subprocess.run(count, check=False).returncode:
+                problems.append("decode attention: instructions per cached value, above")
     for problem in problems:
         print(problem)
     return 1 if problems else 0

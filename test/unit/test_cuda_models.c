@@ -48,6 +48,40 @@ static void golden_models(void **state)
     assert_true(n > 0);
 }
 
+/* Greedy text is the reference's as long as its margin is wider than twice the error. */
+static void golden_greedy_text(void **state)
+{
+    (void)state;
+    static const char *const pairs[] = {"device.backend", "cuda", "kv.format", "f16", "sample.temperature", "0", "gen.max_tokens", "16", "gen.ignore_eos", "true", NULL};
+    unsigned compared = 0;
+    for (unsigned i = 0; golden_name(i); i++) {
+        golden_model m;
+        kvrt_engine engine = NULL;
+        assert_true(golden_load(golden_name(i), &m));
+        if (cuda_open(m.dir, pairs, &engine, NULL) >= 0) {
+            const double error = golden_logit_error(engine, &m, NULL);
+            for (uint32_t p = 0; p < m.n_prompts; p++) {
+                const golden_prompt *prompt = &m.prompts[p];
+                kvrt_session session;
+                int32_t ids[600];
+                uint64_t n;
+                assert_int_equal(kvrt_session_create(engine, NULL, &session, NULL), KVRT_OK);
+                assert_int_equal(kvrt_session_sync(session, prompt->ids, prompt->n, NULL, NULL), KVRT_OK);
+                assert_int_equal(kvrt_generate(session, NULL, NULL, NULL, NULL, NULL), KVRT_OK);
+                assert_int_equal(kvrt_session_tokens(session, ids, 600, &n, NULL), KVRT_OK);
+                for (uint32_t k = 0; k < prompt->n_greedy && prompt->margin[k] > 2 * error; k++, compared++)
+                    if (ids[prompt->n + k] != prompt->greedy[k])
+                        fail_msg("%s, prompt of %u: token %u is %d, need %d", golden_name(i), prompt->n, k, ids[prompt->n + k], prompt->greedy[k]);
+                kvrt_session_close(session);
+            }
+            kvrt_engine_close(engine);
+        }
+        golden_free(&m);
+    }
+    print_message("%u tokens\n", compared);
+    assert_true(compared > 10);
+}
+
 static void mutations_are_found(void **state)
 {
     (void)state;
@@ -176,7 +210,7 @@ static void thread_orders_change_nothing(void **state)
 int main(void)
 {
     if (!cuda_find_driver()) return 77;
-    const struct CMUnitTest tests[] = {cmocka_unit_test(golden_models), cmocka_unit_test(mutations_are_found),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(golden_models), cmocka_unit_test(golden_greedy_text), cmocka_unit_test(mutations_are_found),
                                        cmocka_unit_test(bundled_model_as_on_the_cpu), cmocka_unit_test(thread_orders_change_nothing)};
     return cmocka_run_group_tests_name("models, cuda", tests, NULL, NULL);
 }
