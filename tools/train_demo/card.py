@@ -44,13 +44,12 @@ def picture(rows, path):
     for distance in ("64", "200", "400", "1000", "1800"):
         points = [(t, v[distance]) for t, v in checks if distance in v and isinstance(v[distance], list)]
         if points:
-            b.plot([t for t, _ in points], [100 * v[1] for _, v in points], lw=1, label=distance)
-    b.axhline(10, color="#bbbbbb", lw=0.8)
+            b.plot([t for t, _ in points], [100 * v[0] for _, v in points], lw=1, label=distance)
     b.set_ylim(0, 103)
-    b.set_ylabel("first digit right, %")
-    b.set_xlabel("million tokens (grey: window begins; grey level: chance)")
+    b.set_ylabel("lines retrieved, %")
+    b.set_xlabel("million tokens (grey: a window begins)")
     if b.get_legend_handles_labels()[0]:
-        b.legend(title="distance", fontsize=7, title_fontsize=7, ncols=5, loc="upper left")
+        b.legend(title="distance", fontsize=7, title_fontsize=7, ncols=5, loc="center left")
     fig.tight_layout()
     fig.savefig(path, dpi=80, metadata={"Software": None})
 
@@ -128,6 +127,7 @@ Line retrieval (`retrieval.jsonl`, seed and text apart from training), greedy de
 | distance in tokens | exact | |
 |---|---|---|
 {retrieval}
+
 ## What it writes
 Prompt "{PROMPT}", `kvrt run -n {TOKENS} --temp 0.7`, the first five seeds as they came:
 

@@ -17,7 +17,9 @@ from model import DemoModel, Shape
 from tokenizer import CHAT_TEMPLATE
 
 SHARD_BYTES = 14_900_000
-TOLERANCE = 1e-4  # of float32 logits, times their standard deviation where that exceeds 1
+# Of float32 logits, times their standard deviation where that exceeds 1. transformers computes the angles of RoPE in float32, 6e-5 radians
+# off at position 1,000, and attention that looks up one line out of many turns on such angles.
+TOLERANCE = 1e-3
 CONTEXT = 4096    # positions promised by the folder; a shape with less promises less
 
 

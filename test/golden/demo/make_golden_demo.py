@@ -30,10 +30,26 @@ PROMPTS = [
 ]
 
 
+class ExactRotary(torch.nn.Module):
+    """Angles in double, as kvrt computes them. transformers multiplies in float32: 2e-4 radians off at position 4,000, which attention that
+    looks up one line out of many turns into hundredths of a logit."""
+
+    def __init__(self, config):
+        super().__init__()
+        dim = config.head_dim
+        self.inv_freq = config.rope_parameters["rope_theta"] ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+
+    def forward(self, x, position_ids):
+        angle = position_ids[..., None].double() * self.inv_freq
+        angle = torch.cat([angle, angle], -1)
+        return angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+
+
 @torch.no_grad()
 def golden(name, valid):
     folder = os.path.join(MODELS, name)
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    model.model.rotary_emb = ExactRotary(model.config)
     tokenizer = Tokenizer.from_file(os.path.join(folder, "tokenizer.json"))
     with open(valid, encoding="utf-8") as f:
         text = f.read()[START:START + 40 * TOKENS[name]]
