@@ -142,21 +142,15 @@ tests() { # folder, filter, cmake arguments...
 # ---- demo ----------------------------------------------------------------------------------------------------------------------------
 demo() {
     build
-    local model dir
-    for dir in examples/models/storyteller-* test/golden/models/llama*; do
-        [ -f "$dir/config.json" ] && [ -f "$dir/tokenizer.json" ] && { model=$dir; break; }
+    local model=examples/models/storyteller-8m kv
+    for kv in f16 k4v4; do
+        printf '\n--- %s, the cache as --kv %s\n\nOnce upon a time' "$model" $kv
+        build/kvrt run "$model" -p "Once upon a time" -n 500 --temp 0.9 --min-p 0.1 --repeat-penalty 1.1 --seed 1 --kv $kv --stats </dev/null
     done
-    [ -n "${model:-}" ] || { echo "no model in examples/models" >&2; return 1; }
-    case $model in
-        test/*) echo "note: the trained model is not in this tree; a tiny random model shows that everything works, in nonsense" ;;
-    esac
-    printf '\n%s tells a story, with a 16-bit cache (--kv f16):\n\nOnce upon a time' "$model"
-    build/kvrt run "$model" -p "Once upon a time" -n 200 --temp 0.7 --seed 7 --kv f16 --stats </dev/null
-    if build/kvrt run "$model" -p "Once upon a time" -n 1 --kv k4v4 -q </dev/null >/dev/null 2>&1; then
-        printf '\n\nthe same words and seed with the default cache of 4 bits (--kv k4v4):\n\nOnce upon a time'
-        build/kvrt run "$model" -p "Once upon a time" -n 200 --temp 0.7 --seed 7 --kv k4v4 --stats </dev/null
-    fi
-    printf '\ntry: build/kvrt run %s -p "Your words"\n' "$model"
+    printf '\n--- the same model looks up a line of text that lies 1,000 to 3,000 tokens back: exact answers by cache format\n'
+    awk '/"distance": (1000|2000|3000)/ && seen[$NF]++ < 2' "$model/retrieval.jsonl" >build/demo.jsonl
+    build/kvrt eval "$model" --retrieval build/demo.jsonl --kv k4v4,k4v2
+    printf '\ntry: build/kvrt chat %s\n     build/kvrt run %s -p "Your words"\n     build/kvrt plan --shape llama-3.1-8b --card rtx4090\n' "$model" "$model"
 }
 
 case ${1:-} in
