@@ -405,6 +405,10 @@ kvrt_status kvi_cuda_op_run(kvi_device *d, const kvi_op *op, uint32_t rows, cons
     return kvi_cuda_linear_run(d, op, rows, kernel, error);
 }
 
+/* By kvi_op_kind, then what stands outside of the program; the slots of kvi_device.times. */
+static const char *const op_names[KVI_OP_KIND_COUNT + 2] = {"embed",        "norm_linear", "rope_append",   "attention",  "linear_add",
+                                                            "norm_gate_up", "head",        "convert_pages", "best_tokens"};
+
 static uint64_t op_bytes(const kvi_device *d, const kvi_op *op)
 {
     uint64_t bytes = 0;
@@ -448,7 +452,7 @@ static kvrt_status run_range(kvi_device *d, uint32_t first_op, uint32_t n_ops, k
         KVI_TRY(time_begin(d, error));
         KVI_TRY(kvi_cuda_op_run(d, op, rows, &kernel, error));
         KVI_TRY(time_end(d, (uint32_t)op->kind, kernel, op_bytes(d, op), error));
-        if (kvi_log_on(KVI_LOG_KERNELS)) kvi_log(KVI_LOG_KERNELS, "layer %u: %s, %u rows", op->layer, kernel, d->n_rows);
+        if (kvi_log_on(KVI_LOG_KERNELS)) kvi_log(KVI_LOG_KERNELS, "layer %u, %s: %s, %u rows", op->layer, op_names[op->kind], kernel, d->n_rows);
     }
     return KVRT_OK;
 }
@@ -479,7 +483,7 @@ static kvrt_status read_best(kvi_device *d, uint32_t logit_row, kvi_best *out, k
     KVI_TRY(time_begin(d, error));
     KVI_TRY(kvi_cuda_best_run(d, logit_row, out, &kernel, error));
     KVI_TRY(time_end(d, KVI_OP_KIND_COUNT + 1, kernel, (uint64_t)d->program->vocab_size * 4, error));
-    if (kvi_log_on(KVI_LOG_KERNELS)) kvi_log(KVI_LOG_KERNELS, "best tokens: %s", kernel);
+    if (kvi_log_on(KVI_LOG_KERNELS)) kvi_log(KVI_LOG_KERNELS, "%s: %s", op_names[KVI_OP_KIND_COUNT + 1], kernel);
     return KVRT_OK;
 }
 
@@ -506,6 +510,7 @@ static kvrt_status convert(kvi_device *d, const kvi_page_job *jobs, uint32_t n_j
     }
     KVI_TRY(time_begin(d, error));
     KVI_TRY(kvi_cuda_encode_run(d, jobs, n_jobs, params, &kernel, error));
+    if (kvi_log_on(KVI_LOG_KERNELS)) kvi_log(KVI_LOG_KERNELS, "%s: %s, %u pages", op_names[KVI_OP_KIND_COUNT], kernel, n_jobs);
     return time_end(d, KVI_OP_KIND_COUNT, kernel, bytes, error);
 #else
     (void)d, (void)jobs, (void)n_jobs, (void)params;
@@ -596,11 +601,9 @@ static void cuda_time_ops(kvi_device *d, bool enable)
 
 static bool cuda_op_time_at(const kvi_device *d, uint32_t index, kvi_op_time *out)
 {
-    static const char *const names[KVI_OP_KIND_COUNT + 2] = {"embed",        "norm_linear", "rope_append",   "attention",  "linear_add",
-                                                             "norm_gate_up", "head",        "convert_pages", "best_tokens"};
     for (uint32_t slot = 0; slot < KVI_OP_KIND_COUNT + 2; slot++) {
         if (!d->times[slot].calls || index--) continue;
-        *out = (kvi_op_time){names[slot], d->times[slot].kernel, d->times[slot].calls, (uint64_t)d->times[slot].us, d->times[slot].bytes};
+        *out = (kvi_op_time){op_names[slot], d->times[slot].kernel, d->times[slot].calls, (uint64_t)d->times[slot].us, d->times[slot].bytes};
         return true;
     }
     return false;
