@@ -10,7 +10,7 @@ static double percent(uint64_t part, uint64_t n) { return n ? 100.0 * (double)pa
 
 static void print_retrieval_table(const eval *e)
 {
-    printf("\nretrieval, exact match %% by distance in tokens\n%-6s", "kv");
+    printf("%sretrieval, exact match %% by distance in tokens\n%-6s", e->n_tokens ? "\n" : "", "kv");
     for (unsigned d = 0; d < e->reference.n_distances; d++) printf(" %6llu", (unsigned long long)e->reference.retrieval[d].distance);
     for (unsigned k = 0; k <= e->n_formats; k++) {
         const eval_format *f = k ? &e->formats[k - 1] : &e->reference;
@@ -45,24 +45,38 @@ static void print_retrieval_json(const eval_format *f)
     printf("]");
 }
 
+/* Without a text there are no scores: null, and no buckets. */
+static void print_scores_json(const eval *e, const eval_format *f)
+{
+    if (!e->n_tokens) {
+        printf(",\"ppl\":null,\"kld_mean\":null,\"kld_p50\":null,\"kld_p999\":null,\"top1\":null,\"buckets\":[]");
+        return;
+    }
+    printf(",\"ppl\":%.6f,\"kld_mean\":%.6g,\"kld_p50\":%.6g,\"kld_p999\":%.6g,\"top1\":%.5f,\"buckets\":[", exp(mean(f->all.nll, f->all.n)),
+           mean(f->all.kld, f->all.n), f->kld_p50, f->kld_p999, percent(f->all.same_top, f->all.n) / 100);
+    for (unsigned b = 0; b < EVAL_BUCKETS; b++)
+        printf("%s{\"from\":%llu,\"n\":%llu,\"ppl\":%.6f,\"kld_mean\":%.6g,\"top1\":%.5f}", b ? "," : "",
+               (unsigned long long)(b * e->n_tokens / EVAL_BUCKETS), (unsigned long long)f->buckets[b].n,
+               exp(mean(f->buckets[b].nll, f->buckets[b].n)), mean(f->buckets[b].kld, f->buckets[b].n),
+               percent(f->buckets[b].same_top, f->buckets[b].n) / 100);
+    printf("]");
+}
+
 void eval_print_json(const eval *e)
 {
-    printf("{\"mode\":\"%s\",\"n_tokens\":%llu,\"reference\":{\"kv\":\"f16\",\"ppl\":%.6f", e->decode ? "decode" : "prefill", (unsigned long long)e->n_tokens,
-           exp(mean(e->reference.all.nll, e->reference.all.n)));
+    const double ppl = exp(mean(e->reference.all.nll, e->reference.all.n));
+    printf("{\"mode\":\"%s\",\"n_tokens\":%llu,\"reference\":{\"kv\":\"f16\",\"ppl\":", e->decode ? "decode" : "prefill",
+           (unsigned long long)e->n_tokens);
+    if (e->n_tokens) printf("%.6f", ppl);
+    else printf("null");
     print_retrieval_json(&e->reference);
     printf("},\"formats\":[");
     for (unsigned k = 0; k < e->n_formats; k++) {
         const eval_format *f = &e->formats[k];
-        printf("%s{\"kv\":\"%s\",\"bits_per_element\":%.4f,\"bytes_per_token\":%.1f,\"ppl\":%.6f,\"kld_mean\":%.6g,\"kld_p50\":%.6g,\"kld_p999\":%.6g,\"top1\":%.5f",
-               k ? "," : "", f->kv, f->bits_per_element, f->bytes_per_token, exp(mean(f->all.nll, f->all.n)), mean(f->all.kld, f->all.n), f->kld_p50,
-               f->kld_p999, percent(f->all.same_top, f->all.n) / 100);
+        printf("%s{\"kv\":\"%s\",\"bits_per_element\":%.4f,\"bytes_per_token\":%.1f", k ? "," : "", f->kv, f->bits_per_element, f->bytes_per_token);
+        print_scores_json(e, f);
         print_retrieval_json(f);
-        printf(",\"buckets\":[");
-        for (unsigned b = 0; b < EVAL_BUCKETS; b++)
-            printf("%s{\"from\":%llu,\"n\":%llu,\"ppl\":%.6f,\"kld_mean\":%.6g,\"top1\":%.5f}", b ? "," : "",
-                   (unsigned long long)(b * e->n_tokens / EVAL_BUCKETS), (unsigned long long)f->buckets[b].n, exp(mean(f->buckets[b].nll, f->buckets[b].n)),
-                   mean(f->buckets[b].kld, f->buckets[b].n), percent(f->buckets[b].same_top, f->buckets[b].n) / 100);
-        printf("]}");
+        printf("}");
     }
     printf("]}\n");
 }
