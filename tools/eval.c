@@ -192,6 +192,7 @@ int eval_main(int argc, char **argv)
     const char **x = e->line.extra;
     if (code < 0 && e->line.n_positional != 1) code = usage_error("need one model folder");
     if (code < 0 && !x[X_TEXT] && !x[X_RETRIEVAL]) code = usage_error("need --text FILE or --retrieval FILE");
+    if (code < 0 && x[X_PLOT] && !x[X_TEXT]) code = usage_error("--plot draws the scores of a text: need --text FILE");
     if (code < 0 && x[X_MODE] && strcmp(x[X_MODE], "decode") != 0 && strcmp(x[X_MODE], "prefill") != 0) code = usage_error("--mode: need decode or prefill");
     if (code < 0) {
         e->decode = !x[X_MODE] || strcmp(x[X_MODE], "decode") == 0;

@@ -108,11 +108,16 @@ bool eval_plot(const eval *e, const char *path)
     }
     fprintf(svg, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">bits per element</text><text x=\"14\" y=\"%d\" transform=\"rotate(-90 14 %d)\" text-anchor=\"middle\">mean KL divergence from f16 (nats)</text>\n",
             (W + LEFT - RIGHT) / 2, H - 12, H / 2, H / 2);
+    double xs[EVAL_MAX_FORMATS], ys[EVAL_MAX_FORMATS];
     for (unsigned k = 0; k < e->n_formats; k++) {
         const eval_format *f = &e->formats[k];
         double kld = log10(fmax(mean(f->all.kld, f->all.n), 1e-9));
-        double x = LEFT + f->bits_per_element / bits * (W - LEFT - RIGHT), y = TOP + (high - kld) / (high - low) * (H - TOP - BOTTOM);
-        fprintf(svg, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"4\" fill=\"#1f6feb\"/><text x=\"%.1f\" y=\"%.1f\">%s</text>\n", x, y, x + 7, y - 5, f->kv);
+        xs[k] = LEFT + f->bits_per_element / bits * (W - LEFT - RIGHT);
+        ys[k] = TOP + (high - kld) / (high - low) * (H - TOP - BOTTOM);
+        bool crowded = false; /* then the name stands below on the left */
+        for (unsigned j = 0; j < k; j++) crowded |= fabs(xs[j] - xs[k]) < 40 && fabs(ys[j] - ys[k]) < 14;
+        fprintf(svg, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"4\" fill=\"#1f6feb\"/><text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\">%s</text>\n",
+                xs[k], ys[k], xs[k] + (crowded ? -7 : 7), ys[k] + (crowded ? 13 : -5), crowded ? "end" : "start", f->kv);
     }
     fprintf(svg, "</svg>\n");
     bool ok = ferror(svg) == 0;
