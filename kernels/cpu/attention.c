@@ -307,7 +307,7 @@ static void combine(void *arg, uint32_t task, uint32_t thread)
         memset(acc, 0, (size_t)d * 4);
         for (uint32_t i = 0; i < t->n_splits; i++) {
             const float *partial = split_at(t, seq, kv_head, query, i);
-            if (partial[0] == -INFINITY) continue;
+            if (partial[0] - top < -60.0f) continue; /* weighs nothing (variant_body.h, LEAST_LOG), or saw nothing: -inf */
             float factor = expf(partial[0] - top);
             l += factor * partial[1];
             for (uint32_t k = 0; k < d; k++) acc[k] += factor * partial[2 + k];

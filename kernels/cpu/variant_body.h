@@ -293,10 +293,10 @@ static void scale(float *x, float factor, uint32_t n)
 }
 
 /* exp(x) for x <= 88, relative error below 2e-7: 2^n times a degree-6 polynomial on [-ln2/2, ln2/2] (Cephes
- * coefficients). Below -87 the result is 0, -inf included; NaN stays NaN through the polynomial. */
-static inline vf vexp(vf x)
+ * coefficients). Below `least`, at least -87, the result is 0, -inf included; NaN stays NaN through the polynomial. */
+static inline vf vexp(vf x, float least)
 {
-    const vf low = splat(-87.0f);
+    const vf low = splat(least);
     vi dead = x < low;
     vf clamped = (vf)(((vi)x & ~dead) | ((vi)low & dead));
     vf t = fma_vec(clamped, splat(1.44269504088896341f),
@@ -335,7 +335,7 @@ static inline vf silu_vec(vf g, vf u)
     vf minus = -g;
     vi big = minus > top;
     minus = (vf)(((vi)minus & ~big) | ((vi)top & big));
-    return g / (splat(1.0f) + vexp(minus)) * u;
+    return g / (splat(1.0f) + vexp(minus, -87.0f)) * u;
 }
 
 static void silu_mul(float *gate, const float *up, uint32_t n)
@@ -360,6 +360,10 @@ static float largest(const float *s, uint32_t n, float top)
     return top;
 }
 
+/* A weight below e^-60 = 9e-27 of the largest is none: too small to change any sum in f32, yet scaled once more it would be a denormal number,
+ * and each product with one of those costs some 150 cycles (attention of i8 pages took twice as long where scores spread wide). */
+#define LEAST_LOG (-60.0f)
+
 static float softmax_step(float *s, uint32_t n, float *m, float *l)
 {
     const float top = largest(s, n, *m);
@@ -372,16 +376,16 @@ static float softmax_step(float *s, uint32_t n, float *m, float *l)
     vf total = (vf){0};
     uint32_t i = 0;
     for (; i + VW <= n; i += VW) {
-        vf e = vexp(load(s + i) - splat(top));
+        vf e = vexp(load(s + i) - splat(top), LEAST_LOG);
         total += e;
         store(s + i, e);
     }
     if (i < n) {
-        vf e = vexp(load_part(s + i, n - i, -INFINITY) - splat(top));
+        vf e = vexp(load_part(s + i, n - i, -INFINITY) - splat(top), LEAST_LOG);
         total += e;
         store_part(s + i, n - i, e);
     }
-    float factor = *m == -INFINITY ? 0.0f : expf(*m - top);
+    float factor = *m - top < LEAST_LOG ? 0.0f : expf(*m - top); /* NaN passes through */
     *l = *l * factor + sum(total);
     *m = top;
     return factor;
