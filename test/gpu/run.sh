@@ -86,7 +86,7 @@ for format in $formats; do # the formats that matter most came first
     for shape in $shapes; do bench "bench_${shape}_$format" "$shape" "$format" "$depths"; done
 done
 if command -v compute-sanitizer >/dev/null; then
-    story=(--error-exitcode 9 "$KVRT_BUILD_DIR/kvrt" run examples/models/storyteller-tiny --backend cuda --kv k4v4 --ctx 512 --tail 0
+    story=(--error-exitcode 9 "$KVRT_BUILD_DIR/kvrt" run examples/models/storyteller-tiny --backend cuda --kv k4v4 --ctx 1024 --tail 0
            --temp 0 --ignore-eos -n 8 -p "$(printf 'Once upon a time there was a fox. %.0s' $(seq 40))")
     for tool in memcheck racecheck synccheck initcheck; do part "sanitizer_$tool" 120 compute-sanitizer --tool "$tool" "${story[@]}"; done
 fi
