@@ -39,10 +39,11 @@ typedef struct piece {
 } piece;
 
 /* Fetches some lines of the next side. A core has about 16 outstanding misses, so they are spread over all of the work: in one burst
- * they would stall the loads of this side. */
+ * they would stall the loads of this side. Into L2: the tiles fill L1. (At 4,096 positions k4v4 takes 6.4 ms of one core so, 6.7 with L1 as
+ * the goal, 7.9 with every second line, 9.4 without; i8 8.7, 9.5, 10.5, 11.7.) */
 static inline void fetch(job *w, uint32_t lines)
 {
-    for (uint32_t i = 0; i < lines && w->next < w->next_end; i++, w->next += 64) _mm_prefetch((const char *)w->next, _MM_HINT_T0);
+    for (uint32_t i = 0; i < lines && w->next < w->next_end; i++, w->next += 64) _mm_prefetch((const char *)w->next, _MM_HINT_T1);
 }
 
 /* ---------------------------------------------------------------------------------------------------- the queries --- */

@@ -12,6 +12,7 @@
 
 typedef float vf __attribute__((vector_size(VB)));
 typedef float v4 __attribute__((vector_size(16)));
+typedef float v8 __attribute__((vector_size(32)));
 typedef int32_t vi __attribute__((vector_size(VB)));
 typedef uint32_t vu __attribute__((vector_size(VB)));
 typedef uint16_t vh __attribute__((vector_size(VB / 2)));
@@ -26,13 +27,21 @@ static inline vf load(const float *p)
 }
 static inline void store(float *p, vf v) { memcpy(p, &v, sizeof v); }
 static inline vf splat(float x) { return x - (vf){0}; }
+/* Halves upon each other, in registers: through memory it costs as much as the loop that made the vector. */
 static inline float sum(vf v)
 {
-    float parts[VB / 4];
-    memcpy(parts, &v, sizeof v);
-    for (uint32_t n = VW / 2; n; n /= 2)
-        for (uint32_t i = 0; i < n; i++) parts[i] += parts[i + n];
-    return parts[0];
+#if VB == 64
+    v8 a, b;
+    memcpy(&a, &v, sizeof a);
+    memcpy(&b, (const char *)&v + sizeof a, sizeof b);
+    a += b;
+#else
+    vf a = v;
+#endif
+    v4 x, y = {0};
+    memcpy(&x, &a, sizeof x);
+    if (VB > 16) memcpy(&y, (const char *)&a + sizeof a - sizeof y, sizeof y), x += y;
+    return (x[0] + x[2]) + (x[1] + x[3]);
 }
 
 /* ------------------------------------------------------------------------------------------------- 16-bit types --- */
@@ -356,7 +365,11 @@ static float largest(const float *s, uint32_t n, float top)
         most = (vf)(((vi)x & more) | ((vi)most & ~more));
     }
     for (; i < n; i++) top = s[i] > top ? s[i] : top;
-    for (uint32_t k = 0; k < VW; k++) top = most[k] > top ? most[k] : top;
+    float parts[4][VW / 4];
+    memcpy(parts, &most, sizeof parts);
+    for (uint32_t k = 1; k < VW / 4; k++)
+        for (uint32_t r = 0; r < 4; r++) parts[r][0] = parts[r][k] > parts[r][0] ? parts[r][k] : parts[r][0];
+    for (uint32_t r = 0; r < 4; r++) top = parts[r][0] > top ? parts[r][0] : top;
     return top;
 }
 
@@ -385,7 +398,7 @@ static float softmax_step(float *s, uint32_t n, float *m, float *l)
         total += e;
         store_part(s + i, n - i, e);
     }
-    float factor = *m - top < LEAST_LOG ? 0.0f : expf(*m - top); /* NaN passes through */
+    float factor = *m == top ? 1.0f : *m - top < LEAST_LOG ? 0.0f : expf(*m - top); /* NaN passes through */
     *l = *l * factor + sum(total);
     *m = top;
     return factor;
