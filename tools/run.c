@@ -150,6 +150,9 @@ static void print_event(const kvrt_event *event)
     }
     if (event->type == KVRT_EVENT_PREFILL_PROGRESS)
         printf(",\"done\":%llu,\"total\":%llu", (unsigned long long)event->done, (unsigned long long)event->total);
+    if (event->type == KVRT_EVENT_KV_DEMOTED)
+        printf(",\"pages\":%llu,\"freed_bytes\":%llu", (unsigned long long)event->done,
+               (unsigned long long)event->total);
     if (event->type == KVRT_EVENT_TOKEN) printf(",\"id\":%d,\"logprob\":%.6g", event->token, (double)event->logprob);
     printf("}\n");
 }

@@ -136,7 +136,7 @@ kvrt_status kvi_plan_memory(const kvi_plan_input *input, kvi_kv_format body, kvi
     if (input->ctx_request > 0 && out->total_bytes <= input->budget_bytes)
         return kvi_error_memory(error, KVRT_OVER_BUDGET, out->limits.pool_bytes, input->pool_most_bytes,
                                 "context of %llu tokens: needs a KV pool of %llu KiB at the lowest precision, kv.pool is %llu KiB",
-                                (unsigned long long)high, (unsigned long long)(out->limits.pool_bytes >> 10),
+                                (unsigned long long)high, (unsigned long long)((out->limits.pool_bytes + 1023u) >> 10),
                                 (unsigned long long)(input->pool_most_bytes >> 10));
     if (input->ctx_request > 0)
         return kvi_error_memory(error, KVRT_OVER_BUDGET, out->total_bytes, input->budget_bytes,

@@ -3,7 +3,7 @@
  * go (a window gives back, a page shrinks), so that what is free may lie apart: then pages are slid together, whosever they are, and free
  * bytes are room. Sessions of fixed formats are never demoted.
  * The one thing to know: what an elastic session computes depends on its own inputs and its share alone, because the share decides when it
- * demotes. Other sessions matter only when more are open than planned. */
+ * demotes. Other sessions matter only when more are open than planned, or when one of a fixed format takes more than its part. */
 #include "engine.h"
 
 /* Pool units of one more page in every group. */

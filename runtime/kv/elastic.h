@@ -1,5 +1,5 @@
-/* elastic.h - elastic precision: which pages give up precision when the pool is full, and how the freed ends become one hole. Decisions only;
- * the engine moves and converts the bytes (engine/room.c).
+/* elastic.h - elastic precision: which pages give up precision when the pool is full; and, for pages of every kind, how free bytes that lie
+ * apart become one hole. Decisions only; the engine moves and converts the bytes (engine/room.c).
  *
  *   level        0      1      2      3
  *   format      f16 -> i8 -> k4v4 -> k4v2

@@ -15,7 +15,7 @@ typedef struct kvi_pages {
     uint32_t n_groups;
     uint32_t cap_pages;            /* per group */
     uint32_t n_pages[KVI_MAX_GROUPS];     /* table length: pages below it exist or were given back */
-    uint32_t first_page[KVI_MAX_GROUPS];  /* pages below it (sink excepted) were given back by the window */
+    uint32_t first_page[KVI_MAX_GROUPS];  /* pages below it, the sink too, were given back by the window */
     uint32_t n_committed[KVI_MAX_GROUPS]; /* pages below it (sink excepted) are encoded */
     kvi_page_ref *table[KVI_MAX_GROUPS];  /* (cap_pages) */
     kvi_kv_format body;            /* format of committed pages; plain: nothing is ever encoded */
