@@ -103,7 +103,7 @@ def main():
             print(f"| {row.strip()} | {r['kld_mean']:.2e} | {r['kld_p50']:.2e} | {r['kld_p999']:.2e} | {100 * r['top1']:.2f}% | {100 * r['ppl_change']:+.3f}% |")
         kinds = ("bias", "channels", "tokens", "small")
         result["outliers"][name] = tables = {kind: attention_error(kind, kb, vb) for kind in kinds}
-        print(f"\n{name}, relative error of attention on tiles with outliers\n\n| encoder | " + " | ".join(kinds) + " |\n|---" * 5 + "|")
+        print(f"\n{name}, relative error of attention on tiles with outliers\n\n| encoder | " + " | ".join(kinds) + " |\n" + "|---" * 5 + "|")
         for row in tables["bias"]:
             print(f"| {row.strip()} | " + " | ".join(f"{tables[kind][row]:.4f}" for kind in kinds) + " |", flush=True)
     if args.out:
