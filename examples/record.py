@@ -9,11 +9,12 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-COLUMNS, ROWS, CHAR, LINE = 100, 26, 8.4, 19
+COLUMNS, ROWS, CHAR, LINE = 104, 34, 8.4, 19
 MODEL = next(str(p.relative_to(ROOT)) for p in sorted((ROOT / "examples/models").iterdir()) if (p / "config.json").exists())
 COMMANDS = [
     ["kvrt", "plan", "--shape", "llama-3.1-8b", "--card", "rtx4090", "--weights", "bf16"],
-    ["kvrt", "run", MODEL, "-p", "Once upon a time there was a little girl who", "-n", "90", "--temp", "0.6", "--seed", "4"],
+    ["kvrt", "run", MODEL, "-p", "Once upon a time there was a little girl who", "-n", "120", "--temp", "0.9", "--min-p", "0.1",
+     "--repeat-penalty", "1.1", "--seed", "5", "--stats"],
 ]
 
 
