@@ -126,17 +126,17 @@ static kvrt_status open_pool(kvi_engine *e, kvrt_error *error)
     return e->extents && e->bounce ? KVRT_OK : kvi_error_nomem(error, extents * sizeof *e->extents + KVI_BOUNCE_BYTES, "room for moving pages");
 }
 
-/* Which backend `auto` means is decided here, once: the first usable one of the build's list. */
-static kvrt_status open_device(kvi_engine *e, kvrt_error *error)
+/* Opens the backend that is asked for; for `auto` the first usable one of the build's list from *index on. */
+static kvrt_status open_device(kvi_engine *e, uint32_t *index, kvrt_error *error)
 {
     const char *want = kvi_options_string(e->options, "device.backend");
     kvi_device_options device_options = kvi_device_options_from(e->options);
     bool is_auto = strcmp(want, "auto") == 0;
     char why[256] = "this build has no such backend";
-    for (uint32_t i = 0; kvi_backend_at(i); i++) {
-        const kvi_backend *backend = kvi_backend_at(i);
+    for (; kvi_backend_at(*index); ++*index) {
+        const kvi_backend *backend = kvi_backend_at(*index);
         if (!is_auto && strcmp(backend->name, want) != 0) continue;
-        if (is_auto && kvi_backend_at(i + 1) && !backend->probe(&device_options, why, sizeof why)) continue;
+        if (is_auto && kvi_backend_at(*index + 1) && !backend->probe(&device_options, why, sizeof why)) continue;
         e->backend = backend;
         return backend->open(&device_options, &e->device, error);
     }
@@ -157,11 +157,9 @@ static kvi_encode_params encode_params(const kvrt_options *options)
         .range = strcmp(range, "minmax") == 0 ? KVI_RANGE_MINMAX : strcmp(range, "search") == 0 ? KVI_RANGE_SEARCH : KVI_RANGE_UNBIASED};
 }
 
-static kvrt_status load_device(open_context *c, kvrt_error *error)
+static kvrt_status fill_device(open_context *c, kvrt_error *error)
 {
     kvi_engine *e = c->engine;
-    KVI_TRY(kvi_format_option(e->options, &e->format, error));
-    KVI_TRY(open_device(e, error));
     uint64_t available = e->backend->memory_available(e->device);
     KVI_TRY(kvi_weights_bind(&e->config, e->checkpoint, synthetic_dtype(e->options), e->backend, e->device, weights_progress, c, &e->weights, error));
     kvi_record_options record = {.rotate = kvi_options_bool(e->options, "kv.rotate"), .plain = e->format.plain,
@@ -177,6 +175,36 @@ static kvrt_status load_device(open_context *c, kvrt_error *error)
     e->encode = encode_params(e->options);
     e->logits = kvi_mem_zalloc(e->config.vocab_size, sizeof *e->logits);
     return e->logits ? KVRT_OK : kvi_error_nomem(error, (uint64_t)e->config.vocab_size * 4, "logits");
+}
+
+static void leave_device(kvi_engine *e)
+{
+    e->backend->close(e->device);
+    e->device = NULL;
+    kvi_model_program_free(&e->program);
+    kvi_weights_free(&e->weights);
+}
+
+static bool device_does_not_do(kvrt_status status)
+{
+    return status == KVRT_UNSUPPORTED || status == KVRT_OVER_BUDGET || status == KVRT_NOMEM_DEVICE || status == KVRT_NO_DEVICE || status == KVRT_DRIVER_TOO_OLD;
+}
+
+/* Which backend `auto` means is decided here, once: the first that is usable and takes this model; why one does not is a warning. */
+static kvrt_status load_device(open_context *c, kvrt_error *error)
+{
+    kvi_engine *e = c->engine;
+    const bool is_auto = strcmp(kvi_options_string(e->options, "device.backend"), "auto") == 0;
+    kvrt_error unasked = {.size = sizeof unasked}, *why = error ? error : &unasked;
+    KVI_TRY(kvi_format_option(e->options, &e->format, error));
+    for (uint32_t index = 0;; index++) {
+        kvrt_status status = open_device(e, &index, why);
+        if (status >= KVRT_OK) status = fill_device(c, why);
+        if (!is_auto || !device_does_not_do(status) || !kvi_backend_at(index) || !kvi_backend_at(index + 1)) return status;
+        kvi_log(KVI_LOG_WARN, "backend %s: %s; trying the next one", e->backend->name, why->size >= sizeof *why ? why->message : "");
+        leave_device(e);
+        c->reported = 0;
+    }
 }
 
 static void engine_destroy(kvi_engine *e)

@@ -270,6 +270,30 @@ static void refusals_have_names(void **state)
     assert_true(n > 0);
 }
 
+/* `auto` takes the card for a model that it serves, and the CPU for others, as it does without a driver. */
+static void auto_takes_what_serves_the_model(void **state)
+{
+    (void)state;
+    char small_heads[1100];
+    const uint64_t objects = cuda_emu.count("objects");
+    snprintf(small_heads, sizeof small_heads, "%s/golden/models/llama_gqa2", KVRT_TEST_DIR);
+    const char *const cases[][4] = {{cuda_bundled_model(), "k4v4", NULL, "cuda"}, {small_heads, "f16", NULL, "cpu"}, {cuda_bundled_model(), "k3v3", NULL, "cpu"},
+                                    {cuda_bundled_model(), "k4v4", "/nonexistent/libcuda.so.1", "cpu"}};
+    for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const char *pairs[] = {"device.backend", "auto", "kv.format", cases[i][1], "ctx.size", "256", cases[i][2] ? "debug.cuda_driver" : NULL, cases[i][2], NULL};
+        kvrt_engine engine = NULL;
+        kvrt_error error = {.size = sizeof error};
+        kvrt_engine_info info = {.size = sizeof info};
+        if (cuda_open(cases[i][0], pairs, &engine, &error) < 0) fail_msg("case %u: %s", i, error.message);
+        assert_int_equal(kvrt_engine_get_info(engine, &info, NULL), KVRT_OK);
+        assert_string_equal(info.backend, cases[i][3]);
+        if (strcmp(info.backend, "cpu") == 0) assert_int_equal(cuda_emu.count("objects"), objects);
+        assert_true(generate(engine, 5, NULL) >= 0);
+        assert_int_equal(kvrt_engine_close(engine), KVRT_OK);
+    }
+    assert_int_equal(cuda_emu.count("objects"), objects);
+}
+
 static void old_drivers_are_named(void **state)
 {
     (void)state;
@@ -323,7 +347,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(context_of_the_host_stays), cmocka_unit_test(context_and_stream_handed_over), cmocka_unit_test(memory_returns),
         cmocka_unit_test(weights_report_progress_and_stop), cmocka_unit_test(every_failing_allocation), cmocka_unit_test(every_failing_launch),
-        cmocka_unit_test(lost_device), cmocka_unit_test(refusals_have_names), cmocka_unit_test(old_drivers_are_named),
+        cmocka_unit_test(lost_device), cmocka_unit_test(refusals_have_names), cmocka_unit_test(auto_takes_what_serves_the_model),
+        cmocka_unit_test(old_drivers_are_named),
         cmocka_unit_test(steps_read_back_little)};
     return cmocka_run_group_tests_name("guest, cuda", tests, NULL, NULL);
 }
