@@ -101,6 +101,7 @@ targets_of() { # folder, filter
             fuzz.*) echo "fuzz_${name#*.}" ;;
             emu.selftest_*) echo "emu_${name#*.}" ;;
             emu.ops_*) echo test_ops_cuda ;;
+            emu.models_* | emu.guest_*) name=${name%_*} && echo "test_cuda_${name#*.}" ;;
             cli.*) echo front_door ;;
             *) echo all ;;
         esac
