@@ -127,7 +127,8 @@ typedef struct story {
 /* Prefill of n tokens, then TEXT_TOKENS greedy steps of one token. `single`: times operations, which launches kernels one by one. */
 static void tell(const char *backend, const char *format, const int32_t *prompt, uint64_t n, bool single, story *out)
 {
-    const char *pairs[] = {"device.backend", backend, "kv.format", format, "ctx.size", "640", "ctx.chunk", "64", "kv.tail", "0", NULL};
+    const char *pairs[] = {"device.backend", backend, "kv.format", format, "ctx.size", "640", "ctx.chunk", "64", "kv.tail", "0",
+                           strcmp(format, "elastic") == 0 ? "kv.pool" : NULL, "400KiB" /* of 480 that f16 would take: pages are demoted in place */, NULL};
     kvrt_error error = {.size = sizeof error};
     kvrt_engine engine;
     kvrt_session s;
@@ -143,6 +144,9 @@ static void tell(const char *backend, const char *format, const int32_t *prompt,
             if (out->logits[i][t] > out->logits[i][out->ids[i]]) out->ids[i] = t;
     }
     assert_int_equal(cuda_emu.count("alloc"), allocations); /* a step allocates nothing */
+    kvrt_session_info info = {.size = sizeof info};
+    assert_int_equal(kvrt_session_get_info(s, &info, NULL), KVRT_OK);
+    if (strcmp(format, "elastic") == 0) assert_true(info.kv_bytes <= 400 * 1024 && info.n_packed_pages > 0);
     kvrt_engine_close(engine);
 }
 
@@ -179,7 +183,7 @@ static void compare_stories(const char *format, const story *cpu, const story *c
 static void bundled_model_as_on_the_cpu(void **state)
 {
     (void)state;
-    static const char *const formats[] = {"f16", "i8", "k4v4", "k4v2"};
+    static const char *const formats[] = {"f16", "i8", "k4v4", "k4v2", "elastic"};
     static story cpu, cuda, single;
     int32_t prompt[580];
     make_prompt(prompt, 580); /* five pages: the second split of decode attention has work */
