@@ -168,7 +168,9 @@ static int score_text(eval *e, const char *path)
     if (len > cap * 16) len = cap * 16;
     uint64_t n = 0;
     int32_t *ids = malloc((len + 16) * sizeof *ids);
-    int32_t status = ids ? kvrt_tokenize(e->reference.engine, text, (int64_t)len, KVRT_TOKENIZE_ADD_SPECIAL, ids, len + 16, &n, &error) : KVRT_NOMEM_HOST;
+    int32_t status = ids ? kvrt_tokenize(e->reference.engine, text, (int64_t)len, KVRT_TOKENIZE_ADD_SPECIAL, ids,
+                                         len + 16, &n, &error)
+                         : KVRT_NOMEM_HOST;
     e->n_tokens = n > cap ? cap - 1 : n ? n - 1 : 0;
     const char *limit = e->line.extra[X_LIMIT];
     uint64_t most = limit ? strtoull(limit, NULL, 10) : e->n_tokens;
@@ -193,7 +195,8 @@ int eval_main(int argc, char **argv)
     if (code < 0 && e->line.n_positional != 1) code = usage_error("need one model folder");
     if (code < 0 && !x[X_TEXT] && !x[X_RETRIEVAL]) code = usage_error("need --text FILE or --retrieval FILE");
     if (code < 0 && x[X_PLOT] && !x[X_TEXT]) code = usage_error("--plot draws the scores of a text: need --text FILE");
-    if (code < 0 && x[X_MODE] && strcmp(x[X_MODE], "decode") != 0 && strcmp(x[X_MODE], "prefill") != 0) code = usage_error("--mode: need decode or prefill");
+    if (code < 0 && x[X_MODE] && strcmp(x[X_MODE], "decode") != 0 && strcmp(x[X_MODE], "prefill") != 0)
+        code = usage_error("--mode: need decode or prefill");
     if (code < 0) {
         e->decode = !x[X_MODE] || strcmp(x[X_MODE], "decode") == 0;
         snprintf(formats, sizeof formats, "%s", x[X_KV] ? x[X_KV] : "i8,k4v4,k4v2,k2v2");

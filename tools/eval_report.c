@@ -25,7 +25,8 @@ void eval_print_table(const eval *e)
     if (e->n_tokens) {
         printf("mode %s, %llu tokens, reference f16: perplexity %.4f\n\n", e->decode ? "decode" : "prefill", (unsigned long long)e->n_tokens,
                exp(mean(e->reference.all.nll, e->reference.all.n)));
-        printf("%-6s %8s %12s %11s %9s %11s %11s %11s %8s\n", "kv", "bits", "bytes/token", "perplexity", "vs f16", "KLD mean", "KLD median", "KLD 99.9%", "top-1");
+        printf("%-6s %8s %12s %11s %9s %11s %11s %11s %8s\n", "kv", "bits", "bytes/token", "perplexity", "vs f16",
+               "KLD mean", "KLD median", "KLD 99.9%", "top-1");
         for (unsigned k = 0; k < e->n_formats; k++) {
             const eval_format *f = &e->formats[k];
             double ppl = exp(mean(f->all.nll, f->all.n)), base = exp(mean(e->reference.all.nll, e->reference.all.n));
@@ -97,16 +98,24 @@ bool eval_plot(const eval *e, const char *path)
         bits = fmax(bits, ceil(e->formats[k].bits_per_element));
     }
     if (high <= low) high = low + 1;
-    fprintf(svg, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n", W, H);
+    fprintf(svg,
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" font-family=\"sans-serif\" "
+            "font-size=\"12\">\n<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n",
+            W, H);
     for (double y = low; y <= high; y++) {
         double at = TOP + (high - y) / (high - low) * (H - TOP - BOTTOM);
-        fprintf(svg, "<line x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"#ddd\"/><text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">1e%.0f</text>\n", LEFT, W - RIGHT, at, at, LEFT - 6, at + 4, y);
+        fprintf(svg,
+                "<line x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"#ddd\"/><text x=\"%d\" y=\"%.1f\" "
+                "text-anchor=\"end\">1e%.0f</text>\n",
+                LEFT, W - RIGHT, at, at, LEFT - 6, at + 4, y);
     }
     for (double b = 0; b <= bits; b += 1 + (bits > 9)) {
         double at = LEFT + b / bits * (W - LEFT - RIGHT);
         fprintf(svg, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%.0f</text>\n", at, H - BOTTOM + 18, b);
     }
-    fprintf(svg, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">bits per element</text><text x=\"14\" y=\"%d\" transform=\"rotate(-90 14 %d)\" text-anchor=\"middle\">mean KL divergence from f16 (nats)</text>\n",
+    fprintf(svg,
+            "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">bits per element</text><text x=\"14\" y=\"%d\" "
+            "transform=\"rotate(-90 14 %d)\" text-anchor=\"middle\">mean KL divergence from f16 (nats)</text>\n",
             (W + LEFT - RIGHT) / 2, H - 12, H / 2, H / 2);
     double xs[EVAL_MAX_FORMATS], ys[EVAL_MAX_FORMATS];
     for (unsigned k = 0; k < e->n_formats; k++) {

@@ -15,12 +15,14 @@ OPTION("cpu.isa", "isa", CHOICE, "auto", 0, 0, "auto|portable|avx2|avx512", "CPU
 OPTION("ctx.size", "ctx", I64, "auto", 1, 16777216, "auto|1..16777216", "context size in tokens; auto: what the plan allows")
 OPTION("ctx.chunk", "chunk", I64, "512", 1, 8192, "1..8192", "tokens per prefill step")
 OPTION("ctx.sessions", "sessions", I64, "1", 1, 256, "1..256", "sessions of ctx.size tokens that the KV pool is planned for")
-OPTION("kv.format", "kv", STRING, "k4v4", 0, 0, "f32|f16|bf16|f8|i8|k4v4|k4v2|k3v3|k2v2|kXvY|elastic", "KV cache format; elastic: f16, old pages less as the pool fills")
+OPTION("kv.format", "kv", STRING, "k4v4", 0, 0, "f32|f16|bf16|f8|i8|k4v4|k4v2|k3v3|k2v2|kXvY|elastic",
+       "KV cache format; elastic: f16, old pages less as the pool fills")
 OPTION("kv.pool", "kv-pool", BYTES, "0", 0, 0, "", "most bytes of an elastic KV pool; 0: up to 16 bits for every position")
 OPTION("kv.tail", "tail", I64, "128", 0, 65536, "0..65536", "newest positions that stay 16-bit beyond the open page")
 OPTION("kv.rotate", NULL, BOOL, "true", 0, 0, "", "store K and V rotated by a Hadamard matrix")
 OPTION("kv.varnorm", NULL, CHOICE, "kvrt", 0, 0, "off|paper|kvrt", "variance normalization of quantized pages")
-OPTION("kv.range", NULL, CHOICE, "unbiased", 0, 0, "minmax|search|unbiased", "range of quantized rows: extremes, least error, or least error without shrinkage")
+OPTION("kv.range", NULL, CHOICE, "unbiased", 0, 0, "minmax|search|unbiased",
+       "range of quantized rows: extremes, least error, or least error without shrinkage")
 OPTION("mem.limit", "mem-limit", BYTES, "0", 0, 0, "", "most bytes kvrt may use; 0: what is free")
 OPTION("mem.reserve", "reserve", BYTES, "1GiB", 0, 0, "", "bytes to leave free for others")
 OPTION("gen.max_tokens", "n", I64, "256", 0, 16777216, "0..16777216", "most new tokens")

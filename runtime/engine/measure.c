@@ -112,7 +112,8 @@ kvrt_status kvrt_measure_op_at(kvrt_engine handle, uint32_t index, kvrt_op_time 
     bool found = e->backend->op_time_at(e->device, index, &time);
     kvi_engine_leave(e, true);
     if (!found) return KVRT_DONE;
-    *out = (kvrt_op_time){.size = out->size, .op = time.op, .kernel = time.kernel, .calls = time.calls, .total_us = time.total_us, .bytes = time.bytes};
+    *out = (kvrt_op_time){.size = out->size, .op = time.op, .kernel = time.kernel, .calls = time.calls,
+                          .total_us = time.total_us, .bytes = time.bytes};
     return KVRT_OK;
 }
 
@@ -124,7 +125,9 @@ kvrt_status kvrt_measure_copy(kvrt_engine handle, double *gbps, kvrt_error *erro
     kvrt_status status = KVRT_OK;
     if (e->sessions) status = kvi_error_set(error, KVRT_STATE, "copy bandwidth: sessions are open, and their cache would be lost");
     else if (!e->backend->copy_bandwidth)
-        status = kvi_error_set(error, KVRT_UNSUPPORTED, "copy bandwidth: not measured on backend %s; kvrt_bandwidth_* measures the machine", e->backend->name);
+        status = kvi_error_set(error, KVRT_UNSUPPORTED,
+                               "copy bandwidth: not measured on backend %s; kvrt_bandwidth_* measures the machine",
+                               e->backend->name);
     if (status >= KVRT_OK) status = e->backend->copy_bandwidth(e->device, gbps, error);
     kvi_engine_leave(e, true);
     return status;

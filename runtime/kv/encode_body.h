@@ -198,7 +198,8 @@ INLINE void search_error(const float *x, uint32_t n, uint32_t stride, lanes midd
 {
     lanes smallest = splat(INFINITY), low = out->low, step = out->step;
     for (uint32_t k = 0; k < KVI_KV_RANGES; k++) {
-        const lanes l = k ? middle - half * splat(kvi_kv_range_factor(k)) : low, s = k ? splat(2.0f) * half * splat(kvi_kv_range_factor(k)) / splat(top) : step;
+        const lanes l = k ? middle - half * splat(kvi_kv_range_factor(k)) : low,
+                    s = k ? splat(2.0f) * half * splat(kvi_kv_range_factor(k)) / splat(top) : step;
         const lanes inv = splat(1.0f) / s;
         lanes error = splat(0.0f);
         for (uint32_t j = 0; j < n; j++) {
@@ -212,9 +213,10 @@ INLINE void search_error(const float *x, uint32_t n, uint32_t stride, lanes midd
     }
 }
 
-/* The shrunken range whose codes make the smallest angle with the row, and the scale and offset that keep the row's mean and its length along itself:
- * with x and q less their means, step = |x|^2 / <x, q>. The result is not shrunk as one of least squares is; attention averages over many rows, in which
- * errors without a bias vanish and a bias stays. The scale is the one of EDEN (Vargaftik et al., ICML 2022). */
+/* The shrunken range whose codes make the smallest angle with the row, and the scale and offset that keep the row's
+ * mean and its length along itself: with x and q less their means, step = |x|^2 / <x, q>. The result is not shrunk as
+ * one of least squares is; attention averages over many rows, in which errors without a bias vanish and a bias stays.
+ * The scale is the one of EDEN (Vargaftik et al., ICML 2022). */
 INLINE void search_angle(const float *x, uint32_t n, uint32_t stride, lanes middle, lanes half, float top, uint32_t n_tries, ranges *out)
 {
     const lanes count = splat((float)n);
@@ -227,7 +229,8 @@ INLINE void search_angle(const float *x, uint32_t n, uint32_t stride, lanes midd
     }
     const lanes low = out->low, step = out->step;
     for (uint32_t k = 0; k < n_tries; k++) {
-        const lanes l = k ? middle - half * splat(kvi_kv_range_factor(k)) : low, s = k ? splat(2.0f) * half * splat(kvi_kv_range_factor(k)) / splat(top) : step;
+        const lanes l = k ? middle - half * splat(kvi_kv_range_factor(k)) : low,
+                    s = k ? splat(2.0f) * half * splat(kvi_kv_range_factor(k)) / splat(top) : step;
         const lanes inv = splat(1.0f) / s;
         lanes sum = splat(0.0f), squares = sum, dot = sum;
         for (uint32_t j = 0; j < n; j++) {
@@ -285,7 +288,8 @@ INLINE void put_codes(const float *x, uint32_t n, uint32_t stride, uint32_t bits
 }
 
 /* A tile whose origin_t is set, to n_rows rows of codes with A, Z per row and O per column. */
-static void quantize(const tile *t, bool is_v, uint32_t bits, const kvi_encode_params *params, uint8_t *codes, uint8_t *a_out, uint8_t *z_out, uint8_t *o_out)
+static void quantize(const tile *t, bool is_v, uint32_t bits, const kvi_encode_params *params, uint8_t *codes,
+                     uint8_t *a_out, uint8_t *z_out, uint8_t *o_out)
 {
     const uint32_t n_rows = t->n_rows, n_cols = t->n_cols, row_bytes = n_cols / 8u * bits;
     const bool paper = params->varnorm == KVI_VARNORM_PAPER;

@@ -9,7 +9,9 @@ kvrt_status kvi_pool_init(kvi_pool *pool, uint64_t bytes, uint32_t max_extents, 
 {
     memset(pool, 0, sizeof *pool);
     uint64_t units = bytes / KVI_KV_UNIT;
-    if (units >= KVI_KV_NO_EXTENT) return kvi_error_set(error, KVRT_UNSUPPORTED, "KV pool: %llu bytes, need less than 1 TiB", (unsigned long long)bytes);
+    if (units >= KVI_KV_NO_EXTENT)
+        return kvi_error_set(error, KVRT_UNSUPPORTED, "KV pool: %llu bytes, need less than 1 TiB",
+                             (unsigned long long)bytes);
     pool->cap_holes = max_extents + 2;
     pool->holes = kvi_mem_zalloc(pool->cap_holes, sizeof *pool->holes);
     if (!pool->holes) return kvi_error_nomem(error, pool->cap_holes * sizeof *pool->holes, "KV pool bookkeeping");

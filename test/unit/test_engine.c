@@ -286,9 +286,13 @@ static void every_allocation_may_fail(void **state)
         kvrt_debug_fail_alloc(0);
         if (engine) kvrt_engine_close(engine);
         kvrt_debug_mem(&bytes_after, &blocks_after, NULL);
-        if (bytes_after != bytes || blocks_after != blocks) fail_msg("allocation %llu failing: %lld blocks lost", (unsigned long long)nth, (long long)(blocks_after - blocks));
+        if (bytes_after != bytes || blocks_after != blocks)
+            fail_msg("allocation %llu failing: %lld blocks lost", (unsigned long long)nth,
+                     (long long)(blocks_after - blocks));
         if (status >= 0) break; /* fewer than nth allocations: all were tried */
-        if (status != KVRT_NOMEM_HOST) fail_msg("allocation %llu failing: status %s (%s)", (unsigned long long)nth, kvrt_status_name(status), error.message);
+        if (status != KVRT_NOMEM_HOST)
+            fail_msg("allocation %llu failing: status %s (%s)", (unsigned long long)nth, kvrt_status_name(status),
+                     error.message);
         failures++;
     }
     assert_true(failures > 30);
@@ -310,8 +314,10 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(closed_handles_are_refused), cmocka_unit_test(misuse_is_answered), cmocka_unit_test(pause_continues_exactly),
-        cmocka_unit_test(sync_reuses_and_rewind_is_exact), cmocka_unit_test(bad_calls_change_nothing), cmocka_unit_test(planned_context_fits), cmocka_unit_test(steps_allocate_nothing),
-        cmocka_unit_test(hundred_opens_leave_nothing), cmocka_unit_test(every_allocation_may_fail)};
+        cmocka_unit_test(closed_handles_are_refused), cmocka_unit_test(misuse_is_answered),
+        cmocka_unit_test(pause_continues_exactly),    cmocka_unit_test(sync_reuses_and_rewind_is_exact),
+        cmocka_unit_test(bad_calls_change_nothing),   cmocka_unit_test(planned_context_fits),
+        cmocka_unit_test(steps_allocate_nothing),     cmocka_unit_test(hundred_opens_leave_nothing),
+        cmocka_unit_test(every_allocation_may_fail)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

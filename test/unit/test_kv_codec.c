@@ -226,7 +226,9 @@ static void error_follows_bits(void **state)
                         kvi_kv_decode_rows(side, packed_codes[c], is_v, d, back);
                         double error = 0, total = 0;
                         for (uint32_t i = 0; i < d * 128; i++) error += pow((double)back[i] - rows[i], 2), total += pow(rows[i], 2);
-                        if (!(error / total <= most[c])) fail_msg("D %u code %d V %d varnorm %d range %d: relative error %g", d, packed_codes[c], is_v, varnorm, range, error / total);
+                        if (!(error / total <= most[c]))
+                            fail_msg("D %u code %d V %d varnorm %d range %d: relative error %g", d, packed_codes[c],
+                                     is_v, varnorm, range, error / total);
                     }
             }
         free(rows), free(back), free(scratch), free(side);
@@ -257,7 +259,9 @@ static void bad_values_never_spread(void **state)
                     else kvi_kv_encode_k(packed_codes[c], rows, d, &params, scratch, side);
                     kvi_kv_decode_rows(side, packed_codes[c], is_v, d, back);
                     for (uint32_t i = 0; i < d * 128; i++) {
-                        if (!isfinite(back[i])) fail_msg("values %d code %d V %d varnorm %d: element %u decodes to %g", kind, packed_codes[c], is_v, varnorm, i, (double)back[i]);
+                        if (!isfinite(back[i]))
+                            fail_msg("values %d code %d V %d varnorm %d: element %u decodes to %g", kind,
+                                     packed_codes[c], is_v, varnorm, i, (double)back[i]);
                         if (kind == 0 && back[i] != 0) fail_msg("zeros come back as %g", (double)back[i]);
                         if (kind == 1) near(back[i], 3.25, 2e-2, "constant");
                     }
@@ -265,8 +269,9 @@ static void bad_values_never_spread(void **state)
     free(rows), free(back), free(scratch), free(side);
 }
 
-/* What range "unbiased" promises: every row of codes keeps its mean and its length along itself (least squares shrinks it, the extremes inflate it), up to
- * the rounding of the stored scale and offset, and lies at no larger angle than with the extremes. */
+/* What range "unbiased" promises: every row of codes keeps its mean and its length along itself (least squares
+ * shrinks it, the extremes inflate it), up to the rounding of the stored scale and offset, and lies at no larger
+ * angle than with the extremes. */
 static void unbiased_rows_keep_mean_and_length(void **state)
 {
     (void)state;
@@ -297,7 +302,9 @@ static void unbiased_rows_keep_mean_and_length(void **state)
                     near(my, mx, 4e-3 * sqrt(xx / n) + 2e-3 * fabs(mx), "mean of a row");
                     total += yy * xx / (xy * xy), total_plain += pp * xx / (xp * xp);
                 }
-                if (!(total <= total_plain * (1 + 1e-3))) fail_msg("D %u code %d V %d: angles grew from %g to %g", d, packed_codes[c], is_v, total_plain, total);
+                if (!(total <= total_plain * (1 + 1e-3)))
+                    fail_msg("D %u code %d V %d: angles grew from %g to %g", d, packed_codes[c], is_v, total_plain,
+                             total);
             }
         free(rows), free(back), free(plain), free(scratch), free(side);
     }
@@ -310,7 +317,8 @@ static void instruction_sets_agree(void **state)
     const kvi_kv_encoder *others[2] = {NULL, NULL};
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) others[0] = &kvi_kv_encoder_avx2;
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) others[1] = &kvi_kv_encoder_avx512;
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
+        others[1] = &kvi_kv_encoder_avx512;
 #endif
     for (int e = 0; e < 2; e++) {
         if (!others[e]) print_message("skipped: this CPU has no %s\n", e ? "AVX-512" : "AVX2");
@@ -326,8 +334,9 @@ static void instruction_sets_agree(void **state)
                     (is_v ? kvi_kv_encoder_portable.v : kvi_kv_encoder_portable.k)(packed_codes[c], rows, d, &params, scratch, want);
                     (is_v ? others[e]->v : others[e]->k)(packed_codes[c], rows, d, &params, scratch, got);
                     if (memcmp(want, got, is_v ? kvi_kv_v_side(packed_codes[c], d).bytes : kvi_kv_k_side(packed_codes[c], d).bytes) != 0)
-                        fail_msg("%s: D %u code %d V %d varnorm %d range %d: other bytes than the portable encoder", e ? "AVX-512" : "AVX2", d, packed_codes[c],
-                                 is_v, (int)params.varnorm, (int)params.range);
+                        fail_msg("%s: D %u code %d V %d varnorm %d range %d: other bytes than the portable encoder",
+                                 e ? "AVX-512" : "AVX2", d, packed_codes[c], is_v, (int)params.varnorm,
+                                 (int)params.range);
                 }
             free(rows), free(scratch), free(want), free(got);
         }
@@ -370,7 +379,10 @@ static void bytes_are_the_same_everywhere(void **state)
                         kvi_kv_decode_rows(side, packed_codes[c], is_v, d, rows);
                         decoded = digest_bytes(decoded, rows, (size_t)d * 512);
                     }
-            if (digest != want[varnorm][range]) print_error("varnorm %d, range %d: the sum of the records is 0x%llxu\n", varnorm, range, (unsigned long long)digest), same = false;
+            if (digest != want[varnorm][range])
+                print_error("varnorm %d, range %d: the sum of the records is 0x%llxu\n", varnorm, range,
+                            (unsigned long long)digest),
+                    same = false;
         }
     if (decoded != want_decoded) print_error("the sum of the decoded numbers is 0x%llxu\n", (unsigned long long)decoded), same = false;
     free(rows), free(scratch), free(side);

@@ -1,7 +1,8 @@
-/* test_plan.c - the plan against what is then held on the CPU, for every golden and demo model, with sessions filled to their end.
- * Three limits. The promise of the API: resident bytes within max(2%, 64 MiB), which small models cannot break. Therefore also: what the
- * library has taken, allocation by allocation and the KV pool, is never below the plan's total and at most 1%, EXTRA and 4 times tokenizer.json above it; and with
- * a pool of up to 128 MiB what the system counts as resident is within 2% and NOISE. Not in a plan, and so in EXTRA: tokenizer, tensor names, page
+/* test_plan.c - the plan against what is then held on the CPU, for every golden and demo model, with sessions filled
+ * to their end. Three limits. The promise of the API: resident bytes within max(2%, 64 MiB), which small models
+ * cannot break. Therefore also: what the library has taken, allocation by allocation and the KV pool, is never below
+ * the plan's total and at most 1%, EXTRA and 4 times tokenizer.json above it; and with a pool of up to 128 MiB what
+ * the system counts as resident is within 2% and NOISE. Not in a plan, and so in EXTRA: tokenizer, tensor names, page
  * tables, token lists, one row of logits. Weights are in the file's map, which the CPU does not copy. */
 #include "golden_model.h"
 
