@@ -12,7 +12,9 @@
 
 typedef float vf __attribute__((vector_size(VB)));
 typedef float v4 __attribute__((vector_size(16)));
+#if VB == 64
 typedef float v8 __attribute__((vector_size(32)));
+#endif
 typedef int32_t vi __attribute__((vector_size(VB)));
 typedef uint32_t vu __attribute__((vector_size(VB)));
 typedef uint16_t vh __attribute__((vector_size(VB / 2)));
@@ -28,19 +30,20 @@ static inline vf load(const float *p)
 static inline void store(float *p, vf v) { memcpy(p, &v, sizeof v); }
 static inline vf splat(float x) { return x - (vf){0}; }
 /* Halves upon each other, in registers: through memory it costs as much as the loop that made the vector. */
-static inline float sum(vf v)
+static inline v4 fold(vf v)
 {
 #if VB == 64
-    v8 a, b;
-    memcpy(&a, &v, sizeof a);
-    memcpy(&b, (const char *)&v + sizeof a, sizeof b);
-    a += b;
+    const v8 a = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) + __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+    return __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
+#elif VB == 32
+    return __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
 #else
-    vf a = v;
+    return v;
 #endif
-    v4 x, y = {0};
-    memcpy(&x, &a, sizeof x);
-    if (VB > 16) memcpy(&y, (const char *)&a + sizeof a - sizeof y, sizeof y), x += y;
+}
+static inline float sum(vf v)
+{
+    const v4 x = fold(v);
     return (x[0] + x[2]) + (x[1] + x[3]);
 }
 
@@ -441,14 +444,6 @@ static void hadamard(float *x, uint32_t n)
 /* --------------------------------------------------------------------------------------- attention, few queries --- */
 #define AHEAD 2048u /* bytes: K and V of a page are two sequential runs */
 
-static inline v4 fold(vf v)
-{
-    v4 parts[VB / 16];
-    memcpy(parts, &v, sizeof v);
-    v4 total = parts[0];
-    for (uint32_t i = 1; i < VB / 16; i++) total += parts[i];
-    return total;
-}
 /* The sums of four vectors. */
 static inline v4 sum4(vf a, vf b, vf c, vf d)
 {
