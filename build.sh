@@ -23,7 +23,7 @@ TEXT
 jobs=${JOBS:-$(nproc 2>/dev/null || echo 2)}
 
 # ---- what must be installed --------------------------------------------------------------------------------------------------------
-build_packages=(cmake libpcre2-dev libutf8proc-dev libxxhash-dev libedit-dev)
+build_packages=(cmake libpcre2-dev libutf8proc-dev libedit-dev)
 test_packages=(libcmocka-dev python3 g++)
 
 missing_packages() { # package...

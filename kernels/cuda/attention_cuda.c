@@ -79,8 +79,9 @@ kvrt_status kvi_cuda_attention_check(const kvi_device *device, const kvi_program
             return kvi_error_set(error, KVRT_UNSUPPORTED, "%s, layer %u: %s pages; the CUDA backend keeps unencoded pages in f16 (kv.format)", name,
                                  op->layer, group->plain == KVI_KV_BF16 ? "bf16" : "f32");
         if (op->n_heads == 0 || op->n_heads % group->shape.n_kv_heads)
-            return kvi_error_set(error, KVRT_UNSUPPORTED, "%s, layer %u: %u query heads over %u KV heads, need a multiple", name, op->layer, op->n_heads,
-                                 group->shape.n_kv_heads);
+            return kvi_error_set(error, KVRT_UNSUPPORTED,
+                                 "%s, layer %u: %u query heads over %u KV heads, need a multiple", name, op->layer,
+                                 op->n_heads, group->shape.n_kv_heads);
         if (op->rope && (op->rope->n_dims > d || op->rope->n_dims % 2))
             return kvi_error_set(error, KVRT_UNSUPPORTED, "%s, layer %u: RoPE over %u of %u dimensions", name, op->layer, op->rope->n_dims, d);
     }
@@ -109,8 +110,10 @@ kvrt_status kvi_cuda_attention_check_step(const kvi_device *device, const kvi_st
                 const kvi_page_ref *page = &seq->pages[g][p];
                 if (page->unit != KVI_KV_NO_EXTENT && !reads(device->attention, page->format))
                     return kvi_error_set(error, KVRT_UNSUPPORTED,
-                                         "attention: a page with %u-bit keys and %u-bit values; the CUDA backend reads f16, i8, k4v4 and k4v2 (kv.format)",
-                                         kvi_kv_code_bits(KVI_KV_K_CODE(page->format)), kvi_kv_code_bits(KVI_KV_V_CODE(page->format)));
+                                         "attention: a page with %u-bit keys and %u-bit values; the CUDA backend reads "
+                                         "f16, i8, k4v4 and k4v2 (kv.format)",
+                                         kvi_kv_code_bits(KVI_KV_K_CODE(page->format)),
+                                         kvi_kv_code_bits(KVI_KV_V_CODE(page->format)));
             }
     }
     return KVRT_OK;
@@ -257,8 +260,8 @@ kvrt_status kvi_cuda_attention_run(kvi_device *device, const kvi_op *op, uint32_
     const uint32_t n_seqs = rows < device->limits.max_seqs ? rows : device->limits.max_seqs;
     if (rows > SPLIT_ROWS) {
         *kernel = kvi_cuda_kernel_name(prefill_kernels[d]);
-        return kvi_cuda_launch(device, prefill_kernels[d], (rows * per_kv + PREFILL_COLS - 1) / PREFILL_COLS, p.kv.n_kv_heads, n_seqs, PREFILL_THREADS,
-                               prefill_shared(p.kv.head_dim), &p, error);
+        return kvi_cuda_launch(device, prefill_kernels[d], (rows * per_kv + PREFILL_COLS - 1) / PREFILL_COLS,
+                               p.kv.n_kv_heads, n_seqs, PREFILL_THREADS, prefill_shared(p.kv.head_dim), &p, error);
     }
     p.n_splits = splits_for(rows, p.kv.n_kv_heads, device->limits.max_ctx, device->sm_count < KVI_CUDA_MAX_SMS ? device->sm_count : KVI_CUDA_MAX_SMS);
     p.n_parts = p.n_splits * a->n_formats;
@@ -267,8 +270,9 @@ kvrt_status kvi_cuda_attention_run(kvi_device *device, const kvi_op *op, uint32_
         p.first_part = i * p.n_splits;
         const kvi_cuda_kernel_id id = decode_kernels[a->used[i]][d];
         *kernel = kvi_cuda_kernel_name(id); /* the most packed one stays */
-        KVI_TRY(kvi_cuda_launch(device, id, p.n_splits, p.kv.n_kv_heads * ((rows * per_kv + 7) / 8), n_seqs, DECODE_THREADS, decode_shared(p.kv.head_dim),
-                                &p, error));
+        KVI_TRY(kvi_cuda_launch(device, id, p.n_splits, p.kv.n_kv_heads * ((rows * per_kv + 7) / 8), n_seqs,
+                                DECODE_THREADS, decode_shared(p.kv.head_dim), &p, error));
     }
-    return kvi_cuda_launch(device, combine_kernels[d], rows, p.n_heads, 1, COMBINE_THREADS, COMBINE_THREADS / 32 * (p.kv.head_dim + 1) * 4, &p, error);
+    return kvi_cuda_launch(device, combine_kernels[d], rows, p.n_heads, 1, COMBINE_THREADS,
+                           COMBINE_THREADS / 32 * (p.kv.head_dim + 1) * 4, &p, error);
 }

@@ -47,7 +47,8 @@ template <> struct run<32> {
 template <int bytes> KVI_DEV uint32_t word_of(const run<bytes> &r, int i) { return word_of(r.v, i); }
 template <> KVI_DEV uint32_t word_of<32>(const run<32> &r, int i) { return i < 4 ? word_of(r.v, i) : word_of(r.w, i - 4); }
 
-/* Fragments of two products from the codes of two rows: lower 16 bits of `p` from one row, upper from the other. frag[i][h]: product i, row half h. */
+/* Fragments of two products from the codes of two rows: lower 16 bits of `p` from one row, upper from the other.
+ * frag[i][h]: product i, row half h. */
 template <int bits> struct codes;
 template <> struct codes<8> { /* 16 bits: one product */
     static constexpr int products = 1;
@@ -111,7 +112,8 @@ template <int D, int bits> struct key_codes {
             const uint32_t u = kvi_prmt(word_of(r.row[2], w), word_of(r.row[3], w), k % 2 ? 0x7632u : 0x5410u);
 #pragma unroll
             for (int i = 0; i < n; i++) {
-                const uint32_t f[4] = {codes<bits>::pair(p, i, 0), codes<bits>::pair(p, i, 1), codes<bits>::pair(u, i, 0), codes<bits>::pair(u, i, 1)};
+                const uint32_t f[4] = {codes<bits>::pair(p, i, 0), codes<bits>::pair(p, i, 1),
+                                       codes<bits>::pair(u, i, 0), codes<bits>::pair(u, i, 1)};
                 kvi_mma_f16(s[k * n + i], f, b);
             }
         }
@@ -187,7 +189,8 @@ template <int D> struct key_f16 {
         const uint32_t b[2] = {even.x, even.y}, c[2] = {odd.x, odd.y};
 #pragma unroll
         for (int j = 0; j < batch / 2; j++) {
-            const uint32_t f[4] = {x[2 * j].x, x[2 * j + 1].x, x[2 * j].y, x[2 * j + 1].y}, h[4] = {x[2 * j].z, x[2 * j + 1].z, x[2 * j].w, x[2 * j + 1].w};
+            const uint32_t f[4] = {x[2 * j].x, x[2 * j + 1].x, x[2 * j].y, x[2 * j + 1].y},
+                           h[4] = {x[2 * j].z, x[2 * j + 1].z, x[2 * j].w, x[2 * j + 1].w};
             kvi_mma_f16(s[first + j], f, b);
             kvi_mma_f16(s[first + j], h, c);
         }
@@ -254,7 +257,9 @@ template <int D, int bits> struct value_codes {
         r.row[2].load(at + row_bytes);
         r.row[3].load(at + 17 * row_bytes);
     }
-    template <class Sums> KVI_DEV static void blend(const uint8_t *side, uint32_t, uint32_t g, uint32_t t, float (&p)[8][4], const float (&alpha)[2], Sums &acc)
+    template <class Sums>
+    KVI_DEV static void blend(const uint8_t *side, uint32_t, uint32_t g, uint32_t t, float (&p)[8][4],
+                              const float (&alpha)[2], Sums &acc)
     {
         stage r[2];
         load(side, 0, g, t, r[0]);
@@ -305,7 +310,8 @@ template <int D, int bits> struct value_codes {
                 const uint32_t v = kvi_prmt(word_of(x.row[2], w), word_of(x.row[3], w), k % 2 ? 0x7632u : 0x5410u);
 #pragma unroll
                 for (int i = 0; i < n; i++) {
-                    const uint32_t f[4] = {codes<bits>::pair(u, i, 0), codes<bits>::pair(u, i, 1), codes<bits>::pair(v, i, 0), codes<bits>::pair(v, i, 1)};
+                    const uint32_t f[4] = {codes<bits>::pair(u, i, 0), codes<bits>::pair(u, i, 1),
+                                           codes<bits>::pair(v, i, 0), codes<bits>::pair(v, i, 1)};
                     kvi_mma_f16(part[k * n + i], f, b[j]);
                 }
             }
@@ -352,7 +358,8 @@ template <int D> struct value_f16 {
             }
         }
     }
-    KVI_DEV static void product(const uint8_t *side, uint32_t n_tokens, uint32_t g, uint32_t t, int j, int block, const uint32_t (&b)[2], float (*acc)[4])
+    KVI_DEV static void product(const uint8_t *side, uint32_t n_tokens, uint32_t g, uint32_t t, int j, int block,
+                                const uint32_t (&b)[2], float (*acc)[4])
     {
         uint4 r[4];
 #pragma unroll
@@ -368,7 +375,9 @@ template <int D> struct value_f16 {
 
 /* ---------------------------------------------------------------------------------------------------------- kernel --- */
 /* Queries of the block's columns as fragments in shared memory, F16. */
-template <int D> KVI_DEV void stage_queries(const kvi_cuda_attention_params &p, uint2 *q, const kvi_cuda_seq &seq, uint32_t kv_head, uint32_t first_col, uint32_t n_cols)
+template <int D>
+KVI_DEV void stage_queries(const kvi_cuda_attention_params &p, uint2 *q, const kvi_cuda_seq &seq, uint32_t kv_head,
+                           uint32_t first_col, uint32_t n_cols)
 {
     const uint32_t per_kv = p.n_heads / p.kv.n_kv_heads;
     for (uint32_t i = threadIdx.x; i < D / 16 * 32u; i += blockDim.x) {
@@ -387,7 +396,8 @@ template <int D> KVI_DEV void stage_queries(const kvi_cuda_attention_params &p, 
 }
 
 /* Minus infinity where columns `col` and the next must not look; `first`: position of the lane's first token. */
-KVI_DEV void hide(const kvi_cuda_attention_params &p, const kvi_cuda_seq &seq, uint32_t per_kv, uint32_t col, uint32_t last_col, uint32_t n_pos, uint32_t first, float (&s)[8][4])
+KVI_DEV void hide(const kvi_cuda_attention_params &p, const kvi_cuda_seq &seq, uint32_t per_kv, uint32_t col,
+                  uint32_t last_col, uint32_t n_pos, uint32_t first, float (&s)[8][4])
 {
 #pragma unroll
     for (uint32_t e = 0; e < 2; e++) {
@@ -426,7 +436,9 @@ KVI_DEV void softmax(float (&s)[8][4], float (&m)[2], float (&l)[2], float (&alp
 }
 
 /* The sums of the block's warps become one partial result per column. The place in the batch is read again: registers are short in the loop. */
-template <int D, class Value> KVI_DEV void merge(const kvi_cuda_attention_params &p, float *ml, const float (&acc)[D / 16][4], const float (&m)[2], const float (&l)[2])
+template <int D, class Value>
+KVI_DEV void merge(const kvi_cuda_attention_params &p, float *ml, const float (&acc)[D / 16][4], const float (&m)[2],
+                   const float (&l)[2])
 {
     const uint32_t lane = threadIdx.x % 32u, warp = threadIdx.x / 32u, g = lane / 4u, t = lane % 4u;
     const uint32_t n_kv = p.kv.n_kv_heads, per_kv = p.n_heads / n_kv, kv_head = blockIdx.y % n_kv, first_col = blockIdx.y / n_kv * DECODE_COLS;
@@ -503,7 +515,8 @@ template <int D, class Key, class Value> KVI_DEV void attn_decode(const kvi_cuda
     for (uint32_t page = first_seen / KVI_KV_PAGE + blockIdx.x * DECODE_WARPS + warp; page < end; page += p.n_splits * DECODE_WARPS) {
         const kvi_page_ref ref = pages[page];
         if (ref.format != p.format || ref.unit == KVI_KV_NO_EXTENT) continue;
-        const uint8_t *side = (const uint8_t *)(p.kv.pool + (uint64_t)ref.unit * KVI_KV_UNIT + (uint64_t)(p.kv.layer * n_kv + kv_head) * record_bytes);
+        const uint8_t *side = (const uint8_t *)(p.kv.pool + (uint64_t)ref.unit * KVI_KV_UNIT +
+                                                (uint64_t)(p.kv.layer * n_kv + kv_head) * record_bytes);
         const uint32_t first_pos = page * KVI_KV_PAGE, n_tokens = n_pos - first_pos < KVI_KV_PAGE ? n_pos - first_pos : KVI_KV_PAGE;
         const bool all = first_pos + KVI_KV_PAGE <= (p.causal ? low + 1u : n_pos) && (!p.kv.window || first_pos + p.kv.window > high);
         float s[8][4], o[16], alpha[2];

@@ -41,7 +41,8 @@ template <int bits> KVI_DEV void expand(const uint4 &codes, float a, float z, co
 #pragma unroll
     for (int e = 0; e < 8; e++) {
         const uint32_t word = word_of(codes, 2 * e * bits / 32), shift = 2 * e * bits % 32, mask = (1u << bits) - 1u;
-        const float lo = kvi_bits_f32(0x4b000000u | (word >> shift & mask)) - 8388608.0f, hi = kvi_bits_f32(0x4b000000u | (word >> (shift + bits) & mask)) - 8388608.0f;
+        const float lo = kvi_bits_f32(0x4b000000u | (word >> shift & mask)) - 8388608.0f,
+                    hi = kvi_bits_f32(0x4b000000u | (word >> (shift + bits) & mask)) - 8388608.0f;
         const uint32_t factor = word_of(o[e / 4], e % 4);
         out[e] = kvi_pack_f16((lo * a + z) * kvi_f16_lo(factor), (hi * a + z) * kvi_f16_hi(factor));
     }
@@ -77,7 +78,8 @@ template <int D> struct stager {
 
     KVI_DEV void load(uint32_t first, cargo &c) const
     {
-        const uint32_t me = threadIdx.x, channel = me % D, k_token = first + me / D * 16u, v_token = first + me / (D / 16u), v_channel = me % (D / 16u) * 16u;
+        const uint32_t me = threadIdx.x, channel = me % D, k_token = first + me / D * 16u,
+                       v_token = first + me / (D / 16u), v_channel = me % (D / 16u) * 16u;
         const uint32_t v_code = v_token * D + v_channel;
         const kvi_kv_code kc = KVI_KV_K_CODE(c.format), vc = KVI_KV_V_CODE(c.format);
         const kvi_kv_side k = kvi_kv_k_side(kc, D), v = kvi_kv_v_side(vc, D);
@@ -130,7 +132,9 @@ template <int D> struct stager {
 };
 
 /* s (16 columns, tokens) = q . K^T */
-template <int D> KVI_DEV void scores(const uint16_t *k, bool turned, const uint32_t (&q)[D / 16][4], uint32_t lane, float (&s)[shape<D>::tokens / 8][4])
+template <int D>
+KVI_DEV void scores(const uint16_t *k, bool turned, const uint32_t (&q)[D / 16][4], uint32_t lane,
+                    float (&s)[shape<D>::tokens / 8][4])
 {
     const uint32_t row = lane % 8u, low = lane / 8u % 2u * 8u, high = lane / 16u * 8u;
 #pragma unroll
@@ -148,8 +152,8 @@ template <int D> KVI_DEV void scores(const uint16_t *k, bool turned, const uint3
 
 /* Minus infinity where columns `col` and col + 8 must not look; `first`: position of the lane's first token. */
 template <int D>
-KVI_DEV void hide(const kvi_cuda_attention_params &p, const kvi_cuda_seq &seq, uint32_t per_kv, uint32_t col, uint32_t last_col, uint32_t n_pos, uint32_t first,
-                  float (&s)[shape<D>::tokens / 8][4])
+KVI_DEV void hide(const kvi_cuda_attention_params &p, const kvi_cuda_seq &seq, uint32_t per_kv, uint32_t col,
+                  uint32_t last_col, uint32_t n_pos, uint32_t first, float (&s)[shape<D>::tokens / 8][4])
 {
 #pragma unroll
     for (uint32_t h = 0; h < 2; h++) {
@@ -169,7 +173,8 @@ template <int D> KVI_DEV void blend(const uint16_t *v, const float (&p)[shape<D>
     const uint32_t row = lane % 8u, low = lane / 8u % 2u * 8u, high = lane / 16u * 8u;
 #pragma unroll
     for (int j = 0; j < (int)shape<D>::tokens / 16; j++) {
-        const uint32_t a[4] = {kvi_pack_f16(p[2 * j][0], p[2 * j][1]), kvi_pack_f16(p[2 * j][2], p[2 * j][3]), kvi_pack_f16(p[2 * j + 1][0], p[2 * j + 1][1]),
+        const uint32_t a[4] = {kvi_pack_f16(p[2 * j][0], p[2 * j][1]), kvi_pack_f16(p[2 * j][2], p[2 * j][3]),
+                               kvi_pack_f16(p[2 * j + 1][0], p[2 * j + 1][1]),
                                kvi_pack_f16(p[2 * j + 1][2], p[2 * j + 1][3])};
 #pragma unroll
         for (int i = 0; i < D / 16; i++) {
@@ -246,7 +251,8 @@ template <int D> KVI_DEV void attn_prefill(const kvi_cuda_attention_params &p)
                 q[i][h + 2u * k] = pair;
             }
     }
-    const stager<D> stage = {p, (const kvi_page_ref *)p.step.pages + ((uint64_t)blockIdx.z * p.step.n_groups + p.kv.group) * p.step.max_pages, kv_head, n_pos};
+    const uint64_t table = ((uint64_t)blockIdx.z * p.step.n_groups + p.kv.group) * p.step.max_pages;
+    const stager<D> stage = {p, (const kvi_page_ref *)p.step.pages + table, kv_head, n_pos};
     float acc[D / 8][4], m[2] = {NEGATIVE_INFINITY, NEGATIVE_INFINITY}, l[2] = {0.0f, 0.0f};
 #pragma unroll
     for (int i = 0; i < D / 8; i++) acc[i][0] = acc[i][1] = acc[i][2] = acc[i][3] = 0.0f;
@@ -308,7 +314,8 @@ template <int D> KVI_DEV void attn_prefill(const kvi_cuda_attention_params &p)
         uint16_t *out = (uint16_t *)p.out + (uint64_t)(seq.first_row + col / per_kv) * p.out_pitch + (kv_head * per_kv + col % per_kv) * D;
 #pragma unroll
         for (int i = 0; i < D / 8; i++)
-            *(uint32_t *)(out + 8u * i + 2u * t) = (uint32_t)kvi_narrow(acc[i][2 * h], p.out_bf16) | (uint32_t)kvi_narrow(acc[i][2 * h + 1], p.out_bf16) << 16;
+            *(uint32_t *)(out + 8u * i + 2u * t) = (uint32_t)kvi_narrow(acc[i][2 * h], p.out_bf16) |
+                                                       (uint32_t)kvi_narrow(acc[i][2 * h + 1], p.out_bf16) << 16;
     }
 }
 

@@ -472,7 +472,8 @@ static kvrt_status cuda_read_logits(kvi_device *d, uint32_t logit_row, float *ou
     if (logit_row >= d->n_logit_rows) return kvi_error_set(error, KVRT_INTERNAL, "logits: row %u of %u", logit_row, d->n_logit_rows);
     const kvi_cuda_buffer *logits = &d->buffers[d->program->logits];
     KVI_TRY(kvi_cuda_enter(d, error));
-    kvrt_status status = kvi_cuda_download(d, out, logits->data + (uint64_t)logit_row * logits->pitch * 4, (uint64_t)d->program->vocab_size * 4, error);
+    kvrt_status status = kvi_cuda_download(d, out, logits->data + (uint64_t)logit_row * logits->pitch * 4,
+                                           (uint64_t)d->program->vocab_size * 4, error);
     kvi_cuda_leave(d);
     return status;
 }

@@ -282,7 +282,8 @@ KVI_DEV void choose_ranges(const tile &t, const vectors &v, uint32_t bits, uint3
 }
 
 /* The whole of quantize() in encode_body.h. Everything of the source has been read when the first byte is written. */
-KVI_DEV void quantize(const tile &t, const vectors &v, const kvi_cuda_convert_params &p, uint32_t bits, uint8_t *codes, uint8_t *a_out, uint8_t *z_out, uint8_t *o_out)
+KVI_DEV void quantize(const tile &t, const vectors &v, const kvi_cuda_convert_params &p, uint32_t bits, uint8_t *codes,
+                      uint8_t *a_out, uint8_t *z_out, uint8_t *o_out)
 {
     const uint32_t me = threadIdx.x;
     const float top = (float)((1u << bits) - 1u);
@@ -374,8 +375,8 @@ KVI_DEV void per_token(const tile &t, const vectors &v, kvi_kv_code kind, bool i
 }
 
 /* One side, from `from` (whole, and no longer needed once its values are in the tile) to `to`. */
-KVI_DEV void convert_side(const kvi_cuda_convert_params &p, const vectors &v, uint8_t *scratch, const uint8_t *from, kvi_kv_code from_code, uint8_t *to, kvi_kv_code to_code,
-                          bool is_v, uint32_t d)
+KVI_DEV void convert_side(const kvi_cuda_convert_params &p, const vectors &v, uint8_t *scratch, const uint8_t *from,
+                          kvi_kv_code from_code, uint8_t *to, kvi_kv_code to_code, bool is_v, uint32_t d)
 {
     tile t;
     t.x = (float *)scratch;
@@ -413,8 +414,8 @@ KVI_DEV void copy(uint8_t *to, const uint8_t *from, uint32_t bytes)
 
 /* `to` is at or before `from` in place: V is set aside before anything is written, K is in the tile before K is written. A side whose code stays is
  * copied: it would lose a second time otherwise. */
-KVI_DEV void convert_record(const kvi_cuda_convert_params &p, const vectors &v, uint8_t *scratch, const uint8_t *from, uint32_t from_format, uint8_t *to, uint32_t to_format,
-                            uint32_t d, bool in_place)
+KVI_DEV void convert_record(const kvi_cuda_convert_params &p, const vectors &v, uint8_t *scratch, const uint8_t *from,
+                            uint32_t from_format, uint8_t *to, uint32_t to_format, uint32_t d, bool in_place)
 {
     const kvi_kv_code from_k = KVI_KV_K_CODE(from_format), from_v = KVI_KV_V_CODE(from_format);
     const kvi_kv_code to_k = KVI_KV_K_CODE(to_format), to_v = KVI_KV_V_CODE(to_format);
@@ -453,6 +454,7 @@ KVI_KERNEL(kv_convert, kvi_cuda_convert_params, KVI_CONVERT_THREADS, 1)
         uint8_t *to = (uint8_t *)(p.pool + (uint64_t)p.to[job].unit * KVI_KV_UNIT);
         const uint32_t first = in_place ? 0u : task - p.first_task[job], end = in_place ? n_records : first + 1u;
         for (uint32_t i = first; i < end; i++)
-            convert_record(p, v, scratch, from + (uint64_t)i * from_bytes, p.from[job].format, to + (uint64_t)i * to_bytes, p.to[job].format, d, in_place);
+            convert_record(p, v, scratch, from + (uint64_t)i * from_bytes, p.from[job].format,
+                           to + (uint64_t)i * to_bytes, p.to[job].format, d, in_place);
     }
 }

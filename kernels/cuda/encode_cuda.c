@@ -37,9 +37,12 @@ kvrt_status kvi_cuda_encode_prepare(kvi_device *device, kvi_dptr memory, kvrt_er
 
 static kvrt_status check_job(const kvi_device *device, const kvi_page_job *job, kvrt_error *error)
 {
-    if (job->group >= device->program->n_groups) return kvi_error_set(error, KVRT_INTERNAL, "page conversion: group %u of %u", job->group, device->program->n_groups);
+    if (job->group >= device->program->n_groups)
+        return kvi_error_set(error, KVRT_INTERNAL, "page conversion: group %u of %u", job->group,
+                             device->program->n_groups);
     const kvi_kv_shape *shape = &device->program->groups[job->group].shape;
-    if (job->from.unit == job->to.unit && kvi_kv_record_bytes(job->to.format, shape->head_dim) > kvi_kv_record_bytes(job->from.format, shape->head_dim))
+    if (job->from.unit == job->to.unit &&
+        kvi_kv_record_bytes(job->to.format, shape->head_dim) > kvi_kv_record_bytes(job->from.format, shape->head_dim))
         return kvi_error_set(error, KVRT_INTERNAL, "page conversion: an extent cannot grow in place");
     const kvi_page_ref *refs[2] = {&job->from, &job->to};
     for (int i = 0; i < 2; i++)
@@ -54,7 +57,11 @@ kvrt_status kvi_cuda_encode_run(kvi_device *device, const kvi_page_job *jobs, ui
     const struct kvi_cuda_encode *e = device->encode;
     *kernel = kvi_cuda_kernel_name(KVI_CUDA_K_kv_convert);
     for (uint32_t done = 0; done < n_jobs;) {
-        kvi_cuda_convert_params p = {.pool = device->pool, .scratch = e->scratch, .scratch_bytes = e->scratch_bytes, .varnorm = params->varnorm, .range = params->range};
+        kvi_cuda_convert_params p = {.pool = device->pool,
+                                     .scratch = e->scratch,
+                                     .scratch_bytes = e->scratch_bytes,
+                                     .varnorm = params->varnorm,
+                                     .range = params->range};
         for (uint32_t g = 0; g < device->program->n_groups; g++) p.shapes[g] = device->program->groups[g].shape;
         for (; p.n_jobs < KVI_CONVERT_JOBS && done < n_jobs; done++, p.n_jobs++) {
             const kvi_page_job *job = &jobs[done];

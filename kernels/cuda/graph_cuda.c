@@ -21,8 +21,8 @@ kvrt_status kvi_cuda_launch(kvi_device *d, kvi_cuda_kernel_id id, uint32_t grid_
     void *list[1];
     *(const void **)list = params; /* the driver's prototype lacks the const; it only reads */
     if (!d->recording && kvi_log_on(KVI_LOG_KERNELS))
-        kvi_log(KVI_LOG_KERNELS, "    launch %s: grid %u x %u x %u, %u threads, %u bytes of shared memory", names[id], grid_x, grid_y, grid_z, threads,
-                shared_bytes);
+        kvi_log(KVI_LOG_KERNELS, "    launch %s: grid %u x %u x %u, %u threads, %u bytes of shared memory", names[id],
+                grid_x, grid_y, grid_z, threads, shared_bytes);
     if (!d->recording)
         return kvi_cuda_check(cu, cu->launch(d->kernels[id], grid_x, grid_y, grid_z, threads, 1, 1, shared_bytes, d->stream, list, NULL),
                               names[id], error);

@@ -166,7 +166,8 @@ static kvrt_status linear(kvi_device *d, const kvi_op *op, uint32_t rows, const 
     for (uint32_t first = 0; first < op->n_weights;) {
         const kvi_dtype dtype = op->weights[first]->dtype;
         first += add_weights(&p, op, first);
-        if (rows <= KVI_CUDA_SMALL_ROWS || (uint32_t)dtype != (p.gain ? (uint32_t)d->normed.dtype : p.x_type)) KVI_TRY(gemv(d, &p, dtype, rows, name, error));
+        if (rows <= KVI_CUDA_SMALL_ROWS || (uint32_t)dtype != (p.gain ? (uint32_t)d->normed.dtype : p.x_type))
+            KVI_TRY(gemv(d, &p, dtype, rows, name, error));
         else {
             if (p.gain && !normed) KVI_TRY(norm_rows(d, &p, rows, error));
             normed = true;

@@ -187,7 +187,8 @@ static void leave_device(kvi_engine *e)
 
 static bool device_does_not_do(kvrt_status status)
 {
-    return status == KVRT_UNSUPPORTED || status == KVRT_OVER_BUDGET || status == KVRT_NOMEM_DEVICE || status == KVRT_NO_DEVICE || status == KVRT_DRIVER_TOO_OLD;
+    return status == KVRT_UNSUPPORTED || status == KVRT_OVER_BUDGET || status == KVRT_NOMEM_DEVICE ||
+           status == KVRT_NO_DEVICE || status == KVRT_DRIVER_TOO_OLD;
 }
 
 /* Which backend `auto` means is decided here, once: the first that is usable and takes this model; why one does not is a warning. */
@@ -291,7 +292,9 @@ kvrt_status kvrt_engine_get_info(kvrt_engine handle, kvrt_engine_info *out, kvrt
         .weight_dtype = dtypes[e->weights.dtype], .bos_id = c->bos_id, .eos_id = c->n_eos ? c->eos_ids[0] : -1, .n_sessions = e->n_sessions,
         .resident_bytes = e->plan.total_bytes, .weight_read_bytes = e->weights.read_bytes};
     for (uint32_t g = 0; g < e->program.program.n_groups; g++)
-        if (!e->program.groups[g].window) info.kv_bytes_per_token += (double)kvi_kv_page_bytes(e->format.body, &e->program.groups[g].shape) / KVI_KV_PAGE;
+        if (!e->program.groups[g].window)
+            info.kv_bytes_per_token +=
+                (double)kvi_kv_page_bytes(e->format.body, &e->program.groups[g].shape) / KVI_KV_PAGE;
     *out = info;
     kvi_engine_leave(e, false);
     return KVRT_OK;

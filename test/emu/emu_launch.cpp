@@ -61,7 +61,8 @@ static void on_fault(int number, siginfo_t *info, void *)
     const uint3 &b = at->block->block_index, &t = at->thread;
     char text[300];
     int len = snprintf(text, sizeof text,
-                       "kvrt-emu: %s, block (%u,%u,%u), thread (%u,%u,%u), seed %u: touched address %p, which is no memory, or the end of its stack\n",
+                       "kvrt-emu: %s, block (%u,%u,%u), thread (%u,%u,%u), seed %u: touched address %p, which is no "
+                       "memory, or the end of its stack\n",
                        at->owner->job->code->name, b.x, b.y, b.z, t.x, t.y, t.z, at->owner->job->seed, info->si_addr);
     if (len > 0) fwrite(text, 1, (size_t)len, stderr);
 }

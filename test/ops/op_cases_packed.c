@@ -285,12 +285,14 @@ static void check_convert(const op_target *target, const convert_case *c, bool i
     op_rig_open(rig, target);
     rig->group = (kvi_cache_group){{2, 2, c->d}, 0, false, KVI_KV_F16};
     rig->page_codes = 1u << KVI_KV_I8 | 1u << KVI_KV_Q4 | 1u << KVI_KV_Q2;
-    kvi_buffer qkv = op_rig_buffer(rig, 6 * c->d, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND), out = op_rig_buffer(rig, 2 * c->d, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND);
+    kvi_buffer qkv = op_rig_buffer(rig, 6 * c->d, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND),
+               out = op_rig_buffer(rig, 2 * c->d, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND);
     (void)op_rig_input(rig, qkv, 2);
     kvi_op *op = op_rig_op(rig, KVI_OP_ATTENTION, qkv, out);
     op->n_heads = 2;
     op_rig_output(rig, out);
-    const uint32_t units = kvi_kv_page_units(KVI_KV_FMT_F32, &rig->group.shape), from_bytes = kvi_kv_record_bytes(from, c->d), to_bytes = kvi_kv_record_bytes(to, c->d);
+    const uint32_t units = kvi_kv_page_units(KVI_KV_FMT_F32, &rig->group.shape),
+                   from_bytes = kvi_kv_record_bytes(from, c->d), to_bytes = kvi_kv_record_bytes(to, c->d);
     const uint64_t pool = (uint64_t)2 * PAGES * units * KVI_KV_UNIT;
     if (!op_rig_load(rig, 1, 1, 256, pool)) {
         op_rig_close(rig);
@@ -320,8 +322,10 @@ static void check_convert(const op_target *target, const convert_case *c, bool i
         for (uint32_t i = 0; i < RECORDS * to_bytes; i++) {
             const uint64_t at = (uint64_t)jobs[p].to.unit * KVI_KV_UNIT + i;
             if (got[at] != want[at])
-                fail_msg("%s, %s to %s, head_dim %u, varnorm %d, range %d%s: page %u, record %u, byte %u is 0x%02x, need 0x%02x", target->name, c->from, c->to, c->d,
-                         (int)c->params.varnorm, (int)c->params.range, in_place ? ", in place" : "", p, i / to_bytes, i % to_bytes, got[at], want[at]);
+                fail_msg("%s, %s to %s, head_dim %u, varnorm %d, range %d%s: page %u, record %u, byte %u is 0x%02x, "
+                         "need 0x%02x",
+                         target->name, c->from, c->to, c->d, (int)c->params.varnorm, (int)c->params.range,
+                         in_place ? ", in place" : "", p, i / to_bytes, i % to_bytes, got[at], want[at]);
         }
     free(bytes), free(want), free(got), free(rows), free(scratch);
     op_rig_close(rig);

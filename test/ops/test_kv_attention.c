@@ -69,7 +69,9 @@ static void make_page(shelf *s, uint32_t p, uint32_t f, float *rows, float *scra
             else if (is_v) kvi_kv_encode_v(code, rows, d, &params, scratch, side);
             else kvi_kv_encode_k(code, rows, d, &params, scratch, side);
             for (uint32_t t = 0; t < KVI_KV_PAGE; t++)
-                for (uint32_t e = 0; e < d; e++) out[t * d + e] = (double)(is_v ? kvi_kv_decode_v(side, code, d, t, e) : kvi_kv_decode_k(side, code, d, t, e));
+                for (uint32_t e = 0; e < d; e++)
+                    out[t * d + e] =
+                        (double)(is_v ? kvi_kv_decode_v(side, code, d, t, e) : kvi_kv_decode_k(side, code, d, t, e));
             side += is_v ? 0 : kvi_kv_k_side(code, d).bytes;
         }
     }
@@ -85,7 +87,13 @@ static void open_shelf(shelf *s, const char *isa, uint32_t d, uint32_t n_kv, uin
     s->group = (kvi_cache_group){.shape = {2, n_kv, d}, .window = window, .plain = KVI_KV_F16};
     s->buffers[0] = (kvi_buffer_desc){"qkv", n_kv * (per_kv + 2) * d, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND};
     s->buffers[1] = (kvi_buffer_desc){"out", n_kv * per_kv * d, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND};
-    s->op = (kvi_op){.kind = KVI_OP_ATTENTION, .in = 0, .out = 1, .n_heads = n_kv * per_kv, .scale = (float)(1 / sqrt(d)), .causal = true, .group_layer = 1};
+    s->op = (kvi_op){.kind = KVI_OP_ATTENTION,
+                     .in = 0,
+                     .out = 1,
+                     .n_heads = n_kv * per_kv,
+                     .scale = (float)(1 / sqrt(d)),
+                     .causal = true,
+                     .group_layer = 1};
     s->program = (kvi_program){.ops = &s->op, .n_ops = 1, .buffers = s->buffers, .n_buffers = 2, .groups = &s->group, .n_groups = 1,
                                .logits = 1, .vocab_size = 1, .n_layers = 2};
     assert_int_equal(kvi_backend_cpu.open(&options, &s->device, NULL), KVRT_OK);
@@ -195,9 +203,11 @@ static void check_step(shelf *s, sequence *seqs, uint32_t n_seqs)
                 expected(s, &seqs[i], h / s->per_kv, seqs[i].pos + r, in + row * cols + (size_t)h * d, want);
                 for (uint32_t e = 0; e < d; e++) error += pow((double)got[e] - want[e], 2), norm += want[e] * want[e];
                 if (!(sqrt(error / norm) <= limit))
-                    fail_msg("%s, D %u, %u heads of %u, window %u, sequence %u of %u (%u + %u; %s %s %s), row %u, head %u: relative L2 %g, need at most %g", s->isa, d,
-                             s->per_kv, s->group.shape.n_kv_heads, window, i, n_seqs, seqs[i].pos, seqs[i].n_rows, formats[seqs[i].format[0]],
-                             formats[seqs[i].format[1]], formats[seqs[i].format[2]], r, h, sqrt(error / norm), limit);
+                    fail_msg("%s, D %u, %u heads of %u, window %u, sequence %u of %u (%u + %u; %s %s %s), row %u, head "
+                             "%u: relative L2 %g, need at most %g",
+                             s->isa, d, s->per_kv, s->group.shape.n_kv_heads, window, i, n_seqs, seqs[i].pos,
+                             seqs[i].n_rows, formats[seqs[i].format[0]], formats[seqs[i].format[1]],
+                             formats[seqs[i].format[2]], r, h, sqrt(error / norm), limit);
             }
 }
 
@@ -284,7 +294,9 @@ static void sequences_of_different_length(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_head_dimension), cmocka_unit_test(every_group_of_heads_and_rows), cmocka_unit_test(every_page_edge),
-                                       cmocka_unit_test(every_fill_of_the_open_page), cmocka_unit_test(sequences_of_different_length)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_head_dimension),
+                                       cmocka_unit_test(every_group_of_heads_and_rows),
+                                       cmocka_unit_test(every_page_edge), cmocka_unit_test(every_fill_of_the_open_page),
+                                       cmocka_unit_test(sequences_of_different_length)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

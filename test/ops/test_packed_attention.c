@@ -101,10 +101,23 @@ static void open_bench(bench *b, const packed_case *c, const char *isa, uint32_t
     b->buffers[0] = (kvi_buffer_desc){"qkv", (n_heads + 2 * c->n_kv) * c->d, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND};
     b->buffers[1] = (kvi_buffer_desc){"out", n_heads * c->d, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND};
     b->op = (kvi_op){.kind = KVI_OP_ATTENTION, .in = 0, .out = 1, .n_heads = n_heads, .scale = (float)(1 / sqrt(c->d)), .causal = true};
-    b->program = (kvi_program){.ops = &b->op, .n_ops = 1, .buffers = b->buffers, .n_buffers = 2, .groups = &b->group, .n_groups = 1, .logits = 1, .vocab_size = 1, .n_layers = 1};
+    b->program = (kvi_program){.ops = &b->op,
+                               .n_ops = 1,
+                               .buffers = b->buffers,
+                               .n_buffers = 2,
+                               .groups = &b->group,
+                               .n_groups = 1,
+                               .logits = 1,
+                               .vocab_size = 1,
+                               .n_layers = 1};
     assert_int_equal(kvi_backend_cpu.open(&options, &b->device, NULL), KVRT_OK);
-    const kvi_limits limits = {.max_rows = 128, .max_logit_rows = 1, .max_seqs = 1, .max_ctx = n_pages * KVI_KV_PAGE,
-                               .pool_bytes = (uint64_t)n_pages * kvi_kv_page_units(KVI_KV_FMT_F32, &b->group.shape) * KVI_KV_UNIT, .page_formats = 0xff};
+    const kvi_limits limits = {.max_rows = 128,
+                               .max_logit_rows = 1,
+                               .max_seqs = 1,
+                               .max_ctx = n_pages * KVI_KV_PAGE,
+                               .pool_bytes =
+                                   (uint64_t)n_pages * kvi_kv_page_units(KVI_KV_FMT_F32, &b->group.shape) * KVI_KV_UNIT,
+                               .page_formats = 0xff};
     assert_int_equal(kvi_backend_cpu.load(b->device, &b->program, &limits, NULL), KVRT_OK);
     b->k = malloc((size_t)c->n_kv * n_pages * KVI_KV_PAGE * c->d * sizeof(double));
     b->v = malloc((size_t)c->n_kv * n_pages * KVI_KV_PAGE * c->d * sizeof(double));

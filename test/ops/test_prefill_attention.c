@@ -67,7 +67,10 @@ typedef struct bench {
     float *qkv;    /* (n_seqs * n_rows, cols) */
 } bench;
 
-static size_t index_of(const bench *b, const prefill_case *c, uint32_t seq, uint32_t head) { return ((size_t)seq * c->n_kv + head) * b->n_pages * KVI_KV_PAGE * c->d; }
+static size_t index_of(const bench *b, const prefill_case *c, uint32_t seq, uint32_t head)
+{
+    return ((size_t)seq * c->n_kv + head) * b->n_pages * KVI_KV_PAGE * c->d;
+}
 
 static void fill_page(bench *b, const prefill_case *c, uint32_t seq, uint32_t p)
 {
@@ -89,7 +92,9 @@ static void fill_page(bench *b, const prefill_case *c, uint32_t seq, uint32_t p)
             } else if (is_v) kvi_kv_encode_v(code, rows, d, &params, scratch, record);
             else kvi_kv_encode_k(code, rows, d, &params, scratch, record);
             for (uint32_t t = 0; t < KVI_KV_PAGE; t++)
-                for (uint32_t e = 0; e < d; e++) out[t * d + e] = (double)(is_v ? kvi_kv_decode_v(record, code, d, t, e) : kvi_kv_decode_k(record, code, d, t, e));
+                for (uint32_t e = 0; e < d; e++)
+                    out[t * d + e] = (double)(is_v ? kvi_kv_decode_v(record, code, d, t, e)
+                                                   : kvi_kv_decode_k(record, code, d, t, e));
             record += is_v ? 0 : kvi_kv_k_side(code, d).bytes;
         }
     }

@@ -48,7 +48,9 @@ static void every_task_once(void **state)
             }
             kvi_workers_run(w, task_of, &r, n);
             for (uint32_t i = 0; i < MOST; i++)
-                if (r.done[i] != (i < n ? r.value : 0)) fail_msg("%u threads, round %u: task %u of %u ran %u times", threads, round, i, n, r.done[i] / r.value);
+                if (r.done[i] != (i < n ? r.value : 0))
+                    fail_msg("%u threads, round %u: task %u of %u ran %u times", threads, round, i, n,
+                             r.done[i] / r.value);
             assert_int_equal(r.bad_thread, 0);
             helped += r.by_others;
         }

@@ -32,9 +32,9 @@ static kvrt_status generate(kvrt_engine engine, uint32_t n, kvrt_error *error)
 
 /* -------------------------------------------------------------------------------------------- context, stream, memory --- */
 typedef struct functions {
-    kvi_cu_result (*init)(unsigned), (*push)(kvi_cu_context), (*pop)(kvi_cu_context *), (*current)(kvi_cu_context *), (*retain)(kvi_cu_context *, kvi_cu_device),
-        (*release)(kvi_cu_device), (*info)(size_t *, size_t *), (*stream_create)(kvi_cu_stream *, unsigned), (*stream_destroy)(kvi_cu_stream),
-        (*stream_wait)(kvi_cu_stream);
+    kvi_cu_result (*init)(unsigned), (*push)(kvi_cu_context), (*pop)(kvi_cu_context *), (*current)(kvi_cu_context *),
+        (*retain)(kvi_cu_context *, kvi_cu_device), (*release)(kvi_cu_device), (*info)(size_t *, size_t *),
+        (*stream_create)(kvi_cu_stream *, unsigned), (*stream_destroy)(kvi_cu_stream), (*stream_wait)(kvi_cu_stream);
 } functions;
 
 static functions driver(void)
@@ -277,10 +277,20 @@ static void auto_takes_what_serves_the_model(void **state)
     char small_heads[1100];
     const uint64_t objects = cuda_emu.count("objects");
     snprintf(small_heads, sizeof small_heads, "%s/golden/models/llama_gqa2", KVRT_TEST_DIR);
-    const char *const cases[][4] = {{cuda_bundled_model(), "k4v4", NULL, "cuda"}, {small_heads, "f16", NULL, "cpu"}, {cuda_bundled_model(), "k3v3", NULL, "cpu"},
+    const char *const cases[][4] = {{cuda_bundled_model(), "k4v4", NULL, "cuda"},
+                                    {small_heads, "f16", NULL, "cpu"},
+                                    {cuda_bundled_model(), "k3v3", NULL, "cpu"},
                                     {cuda_bundled_model(), "k4v4", "/nonexistent/libcuda.so.1", "cpu"}};
     for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        const char *pairs[] = {"device.backend", "auto", "kv.format", cases[i][1], "ctx.size", "256", cases[i][2] ? "debug.cuda_driver" : NULL, cases[i][2], NULL};
+        const char *pairs[] = {"device.backend",
+                               "auto",
+                               "kv.format",
+                               cases[i][1],
+                               "ctx.size",
+                               "256",
+                               cases[i][2] ? "debug.cuda_driver" : NULL,
+                               cases[i][2],
+                               NULL};
         kvrt_engine engine = NULL;
         kvrt_error error = {.size = sizeof error};
         kvrt_engine_info info = {.size = sizeof info};
@@ -307,7 +317,19 @@ static void old_drivers_are_named(void **state)
 /* Bytes that eight tokens read back, and the tokens. */
 static uint64_t read_back(const char *key, const char *value, int32_t tokens[13])
 {
-    const char *pairs[] = {"device.backend", "cuda", "ctx.size", "256", "gen.max_tokens", "8", "gen.ignore_eos", "true", "sample.seed", "3", key, value, NULL};
+    const char *pairs[] = {"device.backend",
+                           "cuda",
+                           "ctx.size",
+                           "256",
+                           "gen.max_tokens",
+                           "8",
+                           "gen.ignore_eos",
+                           "true",
+                           "sample.seed",
+                           "3",
+                           key,
+                           value,
+                           NULL};
     const int32_t ids[5] = {10, 20, 30, 40, 50};
     kvrt_engine engine;
     kvrt_session s;

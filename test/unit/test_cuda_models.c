@@ -52,7 +52,9 @@ static void golden_models(void **state)
 static void golden_greedy_text(void **state)
 {
     (void)state;
-    static const char *const pairs[] = {"device.backend", "cuda", "kv.format", "f16", "sample.temperature", "0", "gen.max_tokens", "16", "gen.ignore_eos", "true", NULL};
+    static const char *const pairs[] = {
+        "device.backend", "cuda", "kv.format", "f16", "sample.temperature", "0", "gen.max_tokens", "16",
+        "gen.ignore_eos", "true", NULL};
     unsigned compared = 0;
     for (unsigned i = 0; golden_name(i); i++) {
         golden_model m;
@@ -127,8 +129,19 @@ typedef struct story {
 /* Prefill of n tokens, then TEXT_TOKENS greedy steps of one token. `single`: times operations, which launches kernels one by one. */
 static void tell(const char *backend, const char *format, const int32_t *prompt, uint64_t n, bool single, story *out)
 {
-    const char *pairs[] = {"device.backend", backend, "kv.format", format, "ctx.size", "640", "ctx.chunk", "64", "kv.tail", "0",
-                           strcmp(format, "elastic") == 0 ? "kv.pool" : NULL, "400KiB" /* of 480 that f16 would take: pages are demoted in place */, NULL};
+    const char *pairs[] = {"device.backend",
+                           backend,
+                           "kv.format",
+                           format,
+                           "ctx.size",
+                           "640",
+                           "ctx.chunk",
+                           "64",
+                           "kv.tail",
+                           "0",
+                           strcmp(format, "elastic") == 0 ? "kv.pool" : NULL,
+                           "400KiB" /* of 480 that f16 would take: pages are demoted in place */,
+                           NULL};
     kvrt_error error = {.size = sizeof error};
     kvrt_engine engine;
     kvrt_session s;
