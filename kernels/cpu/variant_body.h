@@ -41,6 +41,22 @@ static inline v4 fold(vf v)
     return v;
 #endif
 }
+/* The same for the larger ones; no NaN comes here. */
+#define MOST(a, b) ((__typeof__(a))(((__typeof__((a) > (b)))(a) & ((a) > (b))) | ((__typeof__((a) > (b)))(b) & ~((a) > (b)))))
+static inline v4 fold_most(vf v)
+{
+#if VB == 64
+    const v8 a = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7);
+    const v8 b = __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15), m = MOST(a, b);
+    const v4 c = __builtin_shufflevector(m, m, 0, 1, 2, 3), d = __builtin_shufflevector(m, m, 4, 5, 6, 7);
+    return MOST(c, d);
+#elif VB == 32
+    const v4 c = __builtin_shufflevector(v, v, 0, 1, 2, 3), d = __builtin_shufflevector(v, v, 4, 5, 6, 7);
+    return MOST(c, d);
+#else
+    return v;
+#endif
+}
 static inline float sum(vf v)
 {
     const v4 x = fold(v);
@@ -309,11 +325,11 @@ static void scale(float *x, float factor, uint32_t n)
 static inline vf vexp(vf x, float least)
 {
     const vf low = splat(least);
-    vi dead = x < low;
-    vf clamped = (vf)(((vi)x & ~dead) | ((vi)low & dead));
+    const vi dead = x < low;
+    const vf clamped = (vf)(((vi)x & ~dead) | ((vi)low & dead));
     vf t = fma_vec(clamped, splat(1.44269504088896341f),
-                   splat(12582912.0f)); /* 1.5 * 2^23: rounds to an integer in the low bits */
-    vi n = (vi)t - (vi)splat(12582912.0f);
+                   splat(12582912.0f)); /* 1.5 * 2^23: rounds to an integer n in the low bits */
+    const vf power = (vf)(((vu)t << 23) + (127u << 23)); /* 2^n; the constant's bits are shifted out */
     t -= splat(12582912.0f);
     vf r = fma_vec(t, splat(2.12194440e-4f), fma_vec(t, splat(-0.693359375f), clamped));
     vf p = splat(1.9875691500e-4f);
@@ -323,9 +339,7 @@ static inline vf vexp(vf x, float least)
     p = fma_vec(p, r, splat(1.6666665459e-1f));
     p = fma_vec(p, r, splat(5.0000001201e-1f));
     p = fma_vec(p * r, r, r) + splat(1.0f);
-    vf scaled = (vf)((vi)p + (n << 23));
-    vi is_nan = x != x;
-    return (vf)((((vi)scaled & ~dead) & ~is_nan) | ((vi)x & is_nan));
+    return (vf)((vi)(p * power) & ~dead);
 }
 
 static inline vf load_part(const float *p, uint32_t n, float rest)
@@ -364,15 +378,11 @@ static float largest(const float *s, uint32_t n, float top)
     uint32_t i = 0;
     for (; i + VW <= n; i += VW) {
         vf x = load(s + i);
-        vi more = x > most;
-        most = (vf)(((vi)x & more) | ((vi)most & ~more));
+        most = MOST(x, most);
     }
     for (; i < n; i++) top = s[i] > top ? s[i] : top;
-    float parts[4][VW / 4];
-    memcpy(parts, &most, sizeof parts);
-    for (uint32_t k = 1; k < VW / 4; k++)
-        for (uint32_t r = 0; r < 4; r++) parts[r][0] = parts[r][k] > parts[r][0] ? parts[r][k] : parts[r][0];
-    for (uint32_t r = 0; r < 4; r++) top = parts[r][0] > top ? parts[r][0] : top;
+    const v4 four = fold_most(most);
+    for (uint32_t k = 0; k < 4; k++) top = four[k] > top ? four[k] : top;
     return top;
 }
 
