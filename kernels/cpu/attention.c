@@ -1,8 +1,9 @@
-/* attention.c - softmax attention over pages on the CPU, decode and prefill.
- * A task handles up to KVI_CPU_QUERY_BLOCK queries of one KV head: the rows of one sequence times the query heads that share the KV head, so
- * every K and V value is read once for all of them. Per page: K becomes transposed panels, V panels (packed pages: their raw codes, a page at
- * a time in the thread's scratch), and both products are the panel kernel of the GEMM; the softmax runs online. In small steps (decode) a long context is split into fixed runs of pages whose partial
- * results are merged by log-sum-exp; the split does not depend on the number of threads. */
+/* attention.c - softmax attention over pages on the CPU, decode and prefill. A task handles up to KVI_CPU_QUERY_BLOCK
+ * queries of one KV head: the rows of one sequence times the query heads that share the KV head, so every K and V
+ * value is read once for all of them. Per page: K becomes transposed panels, V panels (packed pages: their raw codes,
+ * a page at a time in the thread's scratch), and both products are the panel kernel of the GEMM; the softmax runs
+ * online. In small steps (decode) a long context is split into fixed runs of pages whose partial results are merged
+ * by log-sum-exp; the split does not depend on the number of threads. */
 #include "attention_packed.h"
 #include "device_cpu.h"
 
@@ -86,7 +87,10 @@ static void stage_plain_v(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_
     }
 }
 
-static void side_vector(const kvi_cpu_variant *v, const uint8_t *side, uint32_t off, uint32_t n, float *out) { v->widen(side + off, KVI_F16, n, out); }
+static void side_vector(const kvi_cpu_variant *v, const uint8_t *side, uint32_t off, uint32_t n, float *out)
+{
+    v->widen(side + off, KVI_F16, n, out);
+}
 
 static void fill(float *x, uint32_t n, float value)
 {
@@ -170,7 +174,8 @@ static const uint8_t *record_of(const attention_task *t, const kvi_page_ref *ref
     return t->device->pool + (uint64_t)ref->unit * KVI_KV_UNIT + kvi_kv_record_off(ref->format, &t->group->shape, t->op->group_layer, kv_head);
 }
 
-/* One page for all queries of a block; next_page comes after it. first_query counts (row, head) pairs of the KV head; only the first n positions hold data. */
+/* One page for all queries of a block; next_page comes after it. first_query counts (row, head) pairs of the KV head;
+ * only the first n positions hold data. */
 static void attend_page(const attention_task *t, const kvi_seq *seq, uint32_t page, uint32_t next_page, uint32_t n, uint32_t kv_head,
                         uint32_t first_query, uint32_t n_queries, const stage *s)
 {

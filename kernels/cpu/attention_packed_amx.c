@@ -151,7 +151,8 @@ static void expand(job *w, const piece *p)
 
 /* --------------------------------------------------------------------------------------------------- the products --- */
 /* Four tiles of a piece against a group; out (4, rows, 16). Fewer than four tiles: the last one is computed again. */
-static inline __attribute__((always_inline)) void multiply_kind(const job *w, const piece *p, uint32_t group, uint32_t first, bool is_signed, int32_t out[4][16][16])
+static inline __attribute__((always_inline)) void multiply_kind(const job *w, const piece *p, uint32_t group,
+                                                                uint32_t first, bool is_signed, int32_t out[4][16][16])
 {
     const int8_t *a = w->a + (size_t)group * w->n_steps * TILE;
     const size_t last = p->n_tiles - 1, step = (size_t)p->n_tiles * TILE;
@@ -305,8 +306,16 @@ static void score(const uint8_t *side, kvi_kv_code code, uint32_t d, const float
     int8_t a[CHUNK / GROUP * MAX_STEPS * TILE] __attribute__((aligned(64)));
     uint8_t b[32 * TILE] __attribute__((aligned(64)));
     float out[CHUNK][KVI_CPU_PACKED_DIM];
-    job w = {.codes = side + s.codes_off, .next = next, .next_end = next + s.bytes, .bits = kvi_kv_code_bits(code), .row_bytes = s.codes_bytes / d, .n_rows = d,
-             .n_steps = (d + TILE_K - 1u) / TILE_K, .a = a, .b = b, .out = out};
+    job w = {.codes = side + s.codes_off,
+             .next = next,
+             .next_end = next + s.bytes,
+             .bits = kvi_kv_code_bits(code),
+             .row_bytes = s.codes_bytes / d,
+             .n_rows = d,
+             .n_steps = (d + TILE_K - 1u) / TILE_K,
+             .a = a,
+             .b = b,
+             .out = out};
     for (uint32_t first = 0; first < n_q; first += CHUNK) {
         w.n_queries = n_q - first < CHUNK ? n_q - first : CHUNK;
         w.n_groups = (w.n_queries + GROUP - 1u) / GROUP;
@@ -328,8 +337,16 @@ static void blend(const uint8_t *side, kvi_kv_code code, uint32_t d, const float
     int8_t a[CHUNK / GROUP * KVI_KV_PAGE / TILE_K * TILE] __attribute__((aligned(64)));
     uint8_t b[32 * TILE] __attribute__((aligned(64)));
     float out[CHUNK][KVI_CPU_PACKED_DIM];
-    job w = {.codes = side + s.codes_off, .next = next, .next_end = next + s.bytes, .bits = kvi_kv_code_bits(code), .row_bytes = s.codes_bytes / KVI_KV_PAGE, .n_rows = KVI_KV_PAGE,
-             .n_steps = KVI_KV_PAGE / TILE_K, .a = a, .b = b, .out = out};
+    job w = {.codes = side + s.codes_off,
+             .next = next,
+             .next_end = next + s.bytes,
+             .bits = kvi_kv_code_bits(code),
+             .row_bytes = s.codes_bytes / KVI_KV_PAGE,
+             .n_rows = KVI_KV_PAGE,
+             .n_steps = KVI_KV_PAGE / TILE_K,
+             .a = a,
+             .b = b,
+             .out = out};
     for (uint32_t first = 0; first < n_q; first += CHUNK) {
         w.n_queries = n_q - first < CHUNK ? n_q - first : CHUNK;
         w.n_groups = (w.n_queries + GROUP - 1u) / GROUP;

@@ -47,7 +47,8 @@ static uint32_t padded(uint32_t d) { return (d + 63u) / 64u * 64u; }
 
 size_t kvi_cpu_prefill_scratch(uint32_t d)
 {
-    return (size_t)PREFILL_BLOCK * (2u * padded(d) + 2u) + 3u * (size_t)KVI_KV_PAGE * padded(d) + (GROUP + KVI_AMX_GROUP / 2u) * KVI_KV_PAGE + 3u * 256u;
+    return (size_t)PREFILL_BLOCK * (2u * padded(d) + 2u) + 3u * (size_t)KVI_KV_PAGE * padded(d) +
+           (GROUP + KVI_AMX_GROUP / 2u) * KVI_KV_PAGE + 3u * 256u;
 }
 
 static area area_of(const prefill *t, uint32_t thread)
@@ -166,7 +167,8 @@ static void group_panels(const prefill *t, const area *s, uint32_t first_pos, ui
         if (factor != 1.0f) v->scale(acc + (size_t)r * s->width, factor, d);
     }
     for (uint32_t c = 0; c < d; c += v->panel)
-        v->panel_mac(s->scores, KVI_KV_PAGE, n_queries, n, s->v + (size_t)c * KVI_KV_PAGE, acc + c, s->width, d - c < v->panel ? d - c : v->panel, true);
+        v->panel_mac(s->scores, KVI_KV_PAGE, n_queries, n, s->v + (size_t)c * KVI_KV_PAGE, acc + c, s->width,
+                     d - c < v->panel ? d - c : v->panel, true);
 }
 
 static void group_tiles(const prefill *t, const area *s, uint32_t first_pos, uint32_t n, uint32_t i, uint32_t n_queries)

@@ -30,12 +30,15 @@ void kvi_amx_prefill_end(void) { kvi_amx_release(); }
 /* Rounded to nearest, ties away from zero; the upper halves of the result are the BF16 numbers. NaN may turn into something else. */
 static inline __m512i round_up(__m512 x) { return _mm512_add_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(0x8000)); }
 /* The same, and NaN stays NaN. */
-static inline __m512i round_safe(__m512 x) { return _mm512_mask_mov_epi32(round_up(x), _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), _mm512_set1_epi32(0x7fc00000)); }
+static inline __m512i round_safe(__m512 x)
+{
+    return _mm512_mask_mov_epi32(round_up(x), _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), _mm512_set1_epi32(0x7fc00000));
+}
 /* The upper halves of 32 words, in order. */
 static inline __m512i join(__m512i first, __m512i second)
 {
-    const __m512i upper = _mm512_set_epi16(63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5,
-                                           3, 1);
+    const __m512i upper = _mm512_set_epi16(63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29, 27,
+                                           25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
     return _mm512_permutex2var_epi16(first, upper, second);
 }
 

@@ -111,6 +111,9 @@ def main():
             if other != name:
                 problems.append(f"{name}: a file named {path.name} exists as {other}")
         lines = text.count("\n")
+        for number, line in enumerate(text.splitlines(), 1):
+            if len(line) > 150:
+                problems.append(f"{name}:{number}: {len(line)} columns, at most 150")
         if lines > 900 and "generated" not in text[:400]:
             problems.append(f"{name}: {lines} lines, the limit is 900")
         if re.search(r"\b(TODO|FIXME|XXX)\b", text):

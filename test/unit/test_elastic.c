@@ -254,8 +254,9 @@ static bool simulate(simulation *m, uint32_t groups, uint32_t n)
 static void pages_follow_the_simulation(void **state)
 {
     (void)state;
-    static const struct { uint32_t units, window, tail, step; } cases[] = {
-        {3000, 0, 128, 1}, {3000, 0, 0, 128}, {4000, 0, 300, 77}, {4000, 700, 128, 1}, {4001, 130, 0, 50}, {6000, 0, 128, 512}, {5000, 2000, 256, 33}};
+    static const struct { uint32_t units, window, tail, step;
+    } cases[] = {{3000, 0, 128, 1},  {3000, 0, 0, 128},   {4000, 0, 300, 77},   {4000, 700, 128, 1},
+                 {4001, 130, 0, 50}, {6000, 0, 128, 512}, {5000, 2000, 256, 33}};
     for (unsigned c = 0; c < sizeof cases / sizeof cases[0]; c++) {
         static simulation m;
         const uint32_t groups = cases[c].window ? 2 : 1;
@@ -267,7 +268,9 @@ static void pages_follow_the_simulation(void **state)
             const kvi_pages *pages = &r.sessions[0].pages;
             const bool room = simulate(&m, groups, n + cases[c].step);
             const kvrt_status status = grow(0, n + cases[c].step);
-            if ((status >= KVRT_OK) != room) fail_msg("case %u, %u positions: status %d, the simulation has %s", c, n, status, room ? "room" : "none");
+            if ((status >= KVRT_OK) != room)
+                fail_msg("case %u, %u positions: status %d, the simulation has %s", c, n, status,
+                         room ? "room" : "none");
             for (uint32_t level = 1; level < 4; level++) {
                 assert_int_equal(r.sessions[0].demoted[level].n_pages, m.count[level]);
                 assert_int_equal(r.sessions[0].demoted[level].bytes, (uint64_t)m.freed[level] * KVI_KV_UNIT);
@@ -403,8 +406,27 @@ static int32_t collect(const kvrt_event *event, void *user)
     return c->n_events == c->stop_at_event ? c->answer : KVRT_CONTINUE;
 }
 
-static const char *const tiny[] = {"kv.format", "elastic", "kv.pool", "367KiB", "ctx.size", "3600", "kv.tail", "0", "ctx.chunk", "64", "gen.token_events", "true",
-                                   "gen.max_tokens", "4000", "gen.ignore_eos", "true", "sample.temperature", "1.2", "sample.seed", "3", NULL};
+static const char *const tiny[] = {"kv.format",
+                                   "elastic",
+                                   "kv.pool",
+                                   "367KiB",
+                                   "ctx.size",
+                                   "3600",
+                                   "kv.tail",
+                                   "0",
+                                   "ctx.chunk",
+                                   "64",
+                                   "gen.token_events",
+                                   "true",
+                                   "gen.max_tokens",
+                                   "4000",
+                                   "gen.ignore_eos",
+                                   "true",
+                                   "sample.temperature",
+                                   "1.2",
+                                   "sample.seed",
+                                   "3",
+                                   NULL};
 
 static kvrt_engine open_with(const char *key, const char *value)
 {
@@ -628,10 +650,16 @@ static int teardown(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(gathering_is_cheapest), cmocka_unit_test(pages_follow_the_simulation), cmocka_unit_test(sessions_share_a_pool), cmocka_unit_test(fixed_pages_in_the_way),
-        cmocka_unit_test(rewind_gives_back), cmocka_unit_test(failing_conversion), cmocka_unit_test(long_generation_keeps_running),
-        cmocka_unit_test(enough_memory_is_f16), cmocka_unit_test(event_is_answered), cmocka_unit_test(refusals_and_failed_allocations),
-        cmocka_unit_test(plan_and_windows)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(gathering_is_cheapest),
+                                       cmocka_unit_test(pages_follow_the_simulation),
+                                       cmocka_unit_test(sessions_share_a_pool),
+                                       cmocka_unit_test(fixed_pages_in_the_way),
+                                       cmocka_unit_test(rewind_gives_back),
+                                       cmocka_unit_test(failing_conversion),
+                                       cmocka_unit_test(long_generation_keeps_running),
+                                       cmocka_unit_test(enough_memory_is_f16),
+                                       cmocka_unit_test(event_is_answered),
+                                       cmocka_unit_test(refusals_and_failed_allocations),
+                                       cmocka_unit_test(plan_and_windows)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -84,7 +84,8 @@ static void kernels_read_what_the_codec_packs(void **state)
                             const float want = packed_codes[c] == KVI_KV_F8 ? kvi_e4m3_to_f32((uint8_t)code) : (float)code;
                             const float got = out[(size_t)(i / panel * panel) * rows + (size_t)r * panel + i % panel];
                             if (!(got == want) && !(isnan(want) && isnan(got)))
-                                fail_msg("%s, code %d, %u x %u: row %u, place %u reads %g, need %g", sets[s].name, packed_codes[c], rows, cols, r, i, (double)got, (double)want);
+                                fail_msg("%s, code %d, %u x %u: row %u, place %u reads %g, need %g", sets[s].name,
+                                         packed_codes[c], rows, cols, r, i, (double)got, (double)want);
                         }
                 }
             }
@@ -106,7 +107,9 @@ static void sizes_have_no_padding(void **state)
                 assert_int_equal(kvi_kv_page_bytes(f, &shape), 15 * want);
                 assert_int_equal(kvi_kv_page_units(f, &shape), (15 * want + 255) / 256);
                 assert_int_equal(kvi_kv_record_off(f, &shape, 4, 2), 14 * want);
-                if (k >= KVI_KV_Q4 && v >= KVI_KV_Q4) assert_true(fabs(kvi_kv_bits_per_element(f, d) - ((bits[k] + bits[v]) / 2.0 + 24.0 * (d + 128) / (d * 128))) < 1e-12);
+                if (k >= KVI_KV_Q4 && v >= KVI_KV_Q4)
+                    assert_true(fabs(kvi_kv_bits_per_element(f, d) -
+                                     ((bits[k] + bits[v]) / 2.0 + 24.0 * (d + 128) / (d * 128))) < 1e-12);
             }
     assert_int_equal(kvi_kv_record_bytes(KVI_KV_FMT_K4V2, 512), 52992);
 }
@@ -137,8 +140,11 @@ static void reconstruction_rounds_twice(void **state)
         if (!isfinite(z)) continue;
         const double product = (double)q * (double)a, exact = (product + (double)z) * (double)o;
         const float sum = (float)(product + (double)z), want = (float)((double)sum * (double)o), got = kvi_kv_reconstruct(q, a, z, o);
-        if (kvi_f32_bits(got) != kvi_f32_bits(want)) fail_msg("(%u * %g + %g) * %g is %.9g, need %.9g", q, (double)a, (double)z, (double)o, (double)got, (double)want);
-        if (!(fabs((double)got - exact) <= 0.5 * ulp(sum) * fabs((double)o) + 0.5 * ulp(got))) fail_msg("(%u * %g + %g) * %g: two roundings exceeded", q, (double)a, (double)z, (double)o);
+        if (kvi_f32_bits(got) != kvi_f32_bits(want))
+            fail_msg("(%u * %g + %g) * %g is %.9g, need %.9g", q, (double)a, (double)z, (double)o, (double)got,
+                     (double)want);
+        if (!(fabs((double)got - exact) <= 0.5 * ulp(sum) * fabs((double)o) + 0.5 * ulp(got)))
+            fail_msg("(%u * %g + %g) * %g: two roundings exceeded", q, (double)a, (double)z, (double)o);
         fused_would_differ += want != (float)exact;
     }
     assert_true(fused_would_differ > 1000);
@@ -189,7 +195,8 @@ static void codes_survive_encoding(void **state)
             for (int is_v = 0; is_v < 2; is_v++) {
                 const kvi_kv_code code = packed_codes[c];
                 const kvi_kv_side s = is_v ? kvi_kv_v_side(code, d) : kvi_kv_k_side(code, d);
-                const uint32_t bits = kvi_kv_code_bits(code), top = (1u << bits) - 1, n_rows = is_v ? KVI_KV_PAGE : d, n_cols = is_v ? d : KVI_KV_PAGE;
+                const uint32_t bits = kvi_kv_code_bits(code), top = (1u << bits) - 1, n_rows = is_v ? KVI_KV_PAGE : d,
+                               n_cols = is_v ? d : KVI_KV_PAGE;
                 memset(side, 0, s.bytes);
                 for (uint32_t r = 0; r < n_rows; r++)
                     for (uint32_t i = 0; i < n_cols; i++) {
@@ -219,7 +226,9 @@ static void codes_survive_encoding(void **state)
                 for (unsigned k = 0; k < n_sets; k++) {
                     (is_v ? sets[k].encoder->v : sets[k].encoder->k)(code, rows, d, &params, scratch, again);
                     for (uint32_t i = 0; i < s.bytes; i++)
-                        if (side[i] != again[i]) fail_msg("%s, code %d V %d, D %u: byte %u of %u (codes: %u) is 0x%02x, was 0x%02x", sets[k].name, code, is_v, d, i, s.bytes, s.codes_bytes, again[i], side[i]);
+                        if (side[i] != again[i])
+                            fail_msg("%s, code %d V %d, D %u: byte %u of %u (codes: %u) is 0x%02x, was 0x%02x",
+                                     sets[k].name, code, is_v, d, i, s.bytes, s.codes_bytes, again[i], side[i]);
                 }
             }
     free(side), free(again), free(rows), free(scratch);
@@ -238,7 +247,8 @@ static void encoding_follows_the_formula(void **state)
                 const kvi_kv_code code = packed_codes[c];
                 const kvi_kv_side s = is_v ? kvi_kv_v_side(code, d) : kvi_kv_k_side(code, d);
                 const bool by_token = is_v || code == KVI_KV_I8;
-                const uint32_t bits = kvi_kv_code_bits(code), top = (1u << bits) - 1, n_rows = by_token ? KVI_KV_PAGE : d, n_cols = by_token ? d : KVI_KV_PAGE;
+                const uint32_t bits = kvi_kv_code_bits(code), top = (1u << bits) - 1,
+                               n_rows = by_token ? KVI_KV_PAGE : d, n_cols = by_token ? d : KVI_KV_PAGE;
                 for (uint32_t i = 0; i < d * 128; i++) rows[i] = ldexpf((float)(int32_t)random32(), -31) * (float)(1 + i / d % 3) + 0.1f;
                 (is_v ? kvi_kv_encode_v : kvi_kv_encode_k)(code, rows, d, &params, scratch, side);
                 for (uint32_t r = 0; r < n_rows; r++) {
@@ -252,12 +262,18 @@ static void encoding_follows_the_formula(void **state)
                         if (!(fabs(a - fmax(fabs(low), fabs(high)) / 127) <= a / 1024)) fail_msg("I8 K: scale %g of %g..%g", a, low, high);
                     } else {
                         a = (double)kvi_kv_side_value(side, s.a_off, r), z = (double)kvi_kv_side_value(side, s.z_off, r);
-                        if (!(fabs(a - (high - low) / top) <= a / 1024) || !(fabs(z - low) <= fabs(low) / 1024 + 1e-7)) fail_msg("code %d V %d: A %g, Z %g of %g..%g", code, is_v, a, z, low, high);
+                        if (!(fabs(a - (high - low) / top) <= a / 1024) || !(fabs(z - low) <= fabs(low) / 1024 + 1e-7))
+                            fail_msg("code %d V %d: A %g, Z %g of %g..%g", code, is_v, a, z, low, high);
                     }
                     for (uint32_t i = 0; i < n_cols; i++) {
-                        const double x = (double)rows[by_token ? r * d + i : i * d + r], q = fmin(fmax((x - z) / a, code == KVI_KV_I8 && !is_v ? 1 : 0), top);
-                        const uint32_t got = code == KVI_KV_I8 && !is_v ? side[i * 128 + r] : kvi_kv_get_code(side + r * (n_cols / 8 * bits), i, bits);
-                        if (got != (uint32_t)rint(q) && !(fabs(fabs(q - got) - 0.5) < 1e-4)) fail_msg("code %d V %d, D %u, row %u, place %u: code %u for %g", code, is_v, d, r, i, got, q);
+                        const double x = (double)rows[by_token ? r * d + i : i * d + r],
+                                     q = fmin(fmax((x - z) / a, code == KVI_KV_I8 && !is_v ? 1 : 0), top);
+                        const uint32_t got = code == KVI_KV_I8 && !is_v
+                                                 ? side[i * 128 + r]
+                                                 : kvi_kv_get_code(side + r * (n_cols / 8 * bits), i, bits);
+                        if (got != (uint32_t)rint(q) && !(fabs(fabs(q - got) - 0.5) < 1e-4))
+                            fail_msg("code %d V %d, D %u, row %u, place %u: code %u for %g", code, is_v, d, r, i, got,
+                                     q);
                     }
                 }
             }

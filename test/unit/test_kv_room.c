@@ -30,7 +30,10 @@ typedef struct rig {
 static rig r;
 
 /* The first and last word of every unit tell whose it is. */
-static uint32_t word_of(uint32_t session, uint32_t group, uint32_t page, uint32_t unit) { return (session << 28) | (group << 26) | (page << 10) | (unit & 1023); }
+static uint32_t word_of(uint32_t session, uint32_t group, uint32_t page, uint32_t unit)
+{
+    return (session << 28) | (group << 26) | (page << 10) | (unit & 1023);
+}
 static void mark(uint32_t session, uint32_t group, uint32_t page, const kvi_page_ref *ref)
 {
     for (uint32_t u = 0; r.bytes && u < kvi_kv_page_units(ref->format, &r.engine.program.groups[group].shape); u++) {
@@ -175,8 +178,10 @@ static void planned_positions_fit(void **state)
             uint32_t n = style == 0 && r.sessions[i].n_cached ? c.chunk : style == 1 ? 1 : 1 + below(c.chunk);
             if (n > left) n = left;
             if (!step(i, n))
-                fail_msg("round %u: format %x, chunk %u, tail %u, %u full layers, window %u, session %u of %u: no room at %u + %u of %u", round, c.body,
-                         c.chunk, c.tail, c.full, c.window, i, c.n_sessions, r.sessions[i].n_cached, n, c.ctx);
+                fail_msg("round %u: format %x, chunk %u, tail %u, %u full layers, window %u, session %u of %u: no room "
+                         "at %u + %u of %u",
+                         round, c.body, c.chunk, c.tail, c.full, c.window, i, c.n_sessions, r.sessions[i].n_cached, n,
+                         c.ctx);
             if (r.bytes && below(50) == 0) check_marks();
             done += r.sessions[i].n_cached == c.ctx;
         }
@@ -200,7 +205,9 @@ static void plan_is_tight(void **state)
                     bool room = true;
                     while (room && r.sessions[0].n_cached + c.chunk < c.ctx) room = step(0, 1);
                     assert_true(room);
-                    if (step(0, c.chunk) == (less == 1)) fail_msg("format %x, chunk %u, tail %u: %u unit less and %s room", c.body, c.chunk, c.tail, less, less ? "still" : "no");
+                    if (step(0, c.chunk) == (less == 1))
+                        fail_msg("format %x, chunk %u, tail %u: %u unit less and %s room", c.body, c.chunk, c.tail,
+                                 less, less ? "still" : "no");
                     close_rig();
                 }
             }
@@ -279,9 +286,14 @@ static void plan_is_reached_and_ends(void **state)
 /* What the engine tells (and `kvrt eval` prints), what the pool holds more after some pages, and the formula of the record. */
 static void bytes_per_token_agree(void **state)
 {
-    static const struct { const char *name; double k_bits, v_bits; uint32_t k_vectors, v_vectors; } rows[] = { /* fp16 values per record: in D, in 128 */
-        {"f32", 32, 32, 0, 0}, {"f16", 16, 16, 0, 0}, {"bf16", 16, 16, 0, 0}, {"i8", 8, 8, 0, 3}, {"f8", 8, 8, 0, 2},
-        {"k4v4", 4, 4, 3, 3}, {"k4v2", 4, 2, 3, 3}, {"k3v3", 3, 3, 3, 3}, {"k2v2", 2, 2, 3, 3}, {"k8v4", 8, 4, 1, 3}};
+    static const struct {
+        const char *name;
+        double k_bits, v_bits;
+        uint32_t k_vectors, v_vectors;
+    } rows[] = {/* fp16 values per record: in D, in 128 */
+                {"f32", 32, 32, 0, 0}, {"f16", 16, 16, 0, 0}, {"bf16", 16, 16, 0, 0}, {"i8", 8, 8, 0, 3},
+                {"f8", 8, 8, 0, 2},    {"k4v4", 4, 4, 3, 3},  {"k4v2", 4, 2, 3, 3},   {"k3v3", 3, 3, 3, 3},
+                {"k2v2", 2, 2, 3, 3},  {"k8v4", 8, 4, 1, 3}};
     for (unsigned f = 0; f < sizeof rows / sizeof rows[0]; f++) {
         golden_model model;
         assert_true(golden_load("llama_d128", &model));
@@ -306,7 +318,8 @@ static void bytes_per_token_agree(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(planned_positions_fit), cmocka_unit_test(plan_is_tight), cmocka_unit_test(plan_is_reached_and_ends),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(planned_positions_fit), cmocka_unit_test(plan_is_tight),
+                                       cmocka_unit_test(plan_is_reached_and_ends),
                                        cmocka_unit_test(bytes_per_token_agree)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -126,7 +126,9 @@ static void recycled_and_moved_pages(void **state)
                     (void)feed(s, 5 + round, 0, n / 3, step, 0); /* somebody's pages before */
                     kvrt_session_close(s);
                     s = session_on(small, NULL);
-                    if (feed(s, 0, 0, n, step, 1) != want) fail_msg("%s, %s, steps of %u, round %u: a full pool changes the results", model_names[m], formats[f], step, round);
+                    if (feed(s, 0, 0, n, step, 1) != want)
+                        fail_msg("%s, %s, steps of %u, round %u: a full pool changes the results", model_names[m],
+                                 formats[f], step, round);
                     kvrt_session_close(s);
                 }
                 kvrt_engine_close(small), kvrt_engine_close(large);
@@ -146,8 +148,14 @@ static void sessions_take_turns(void **state)
             for (unsigned other = 0; other < (f == 4 ? 2 : 1); other++) { /* beside an elastic session: another one, and a fixed one */
                 const bool elastic = f == 4;
                 uint64_t want[2];
-                kvrt_engine alone = open_engine(formats[f], "128", (const char *const[]){"ctx.size", "1600", elastic ? "kv.pool" : "ctx.sessions", elastic ? m ? "150KiB" : "260KiB" : "1", NULL});
-                kvrt_engine both = open_engine(formats[f], "128", (const char *const[]){"ctx.size", "1600", "ctx.sessions", "2", elastic ? "kv.pool" : NULL, m ? "300KiB" : "520KiB", NULL});
+                kvrt_engine alone =
+                    open_engine(formats[f], "128",
+                                (const char *const[]){"ctx.size", "1600", elastic ? "kv.pool" : "ctx.sessions",
+                                                      elastic ? m ? "150KiB" : "260KiB" : "1", NULL});
+                kvrt_engine both =
+                    open_engine(formats[f], "128",
+                                (const char *const[]){"ctx.size", "1600", "ctx.sessions", "2",
+                                                      elastic ? "kv.pool" : NULL, m ? "300KiB" : "520KiB", NULL});
                 for (uint32_t i = 0; i < 2; i++) {
                     kvrt_session s = session_on(alone, i && other ? "k4v4" : NULL);
                     want[i] = feed(s, i, 0, 1600, 64, 1);
@@ -162,7 +170,9 @@ static void sessions_take_turns(void **state)
                     at[i] += 64;
                 }
                 for (uint32_t i = 0; i < 2; i++)
-                    if (got[i] != want[i]) fail_msg("%s, %s beside %s: session %u is not what it is alone", model_names[m], formats[f], other ? "k4v4" : formats[f], i);
+                    if (got[i] != want[i])
+                        fail_msg("%s, %s beside %s: session %u is not what it is alone", model_names[m], formats[f],
+                                 other ? "k4v4" : formats[f], i);
                 kvrt_engine_close(alone), kvrt_engine_close(both);
             }
     }
@@ -203,7 +213,9 @@ static int teardown(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(rewind_into_the_tail), cmocka_unit_test(rewind_into_encoded_pages), cmocka_unit_test(recycled_and_moved_pages),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(rewind_into_the_tail),
+                                       cmocka_unit_test(rewind_into_encoded_pages),
+                                       cmocka_unit_test(recycled_and_moved_pages),
                                        cmocka_unit_test(sessions_take_turns), cmocka_unit_test(smallest_contexts)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
