@@ -299,6 +299,18 @@ static void begin(uint32_t n_queries)
 }
 static void end(void) { kvi_amx_release(); }
 
+static job job_of(const kvi_kv_side *s, const uint8_t *side, uint32_t bits, uint32_t n_rows, const uint8_t *next)
+{
+    return (job){.codes = side + s->codes_off, .next = next, .next_end = next + s->bytes, .bits = bits, .row_bytes = s->codes_bytes / n_rows,
+                 .n_rows = n_rows, .n_steps = (n_rows + TILE_K - 1u) / TILE_K};
+}
+/* As many of the queries left as one pass takes. */
+static void take_queries(job *w, uint32_t left)
+{
+    w->n_queries = left < CHUNK ? left : CHUNK;
+    w->n_groups = (w->n_queries + GROUP - 1u) / GROUP;
+}
+
 static void score(const uint8_t *side, kvi_kv_code code, uint32_t d, const float *q, uint32_t n_q, float *scores, const uint8_t *next)
 {
     const kvi_kv_side s = kvi_kv_k_side(code, d);
@@ -306,19 +318,10 @@ static void score(const uint8_t *side, kvi_kv_code code, uint32_t d, const float
     int8_t a[CHUNK / GROUP * MAX_STEPS * TILE] __attribute__((aligned(64)));
     uint8_t b[32 * TILE] __attribute__((aligned(64)));
     float out[CHUNK][KVI_CPU_PACKED_DIM];
-    job w = {.codes = side + s.codes_off,
-             .next = next,
-             .next_end = next + s.bytes,
-             .bits = kvi_kv_code_bits(code),
-             .row_bytes = s.codes_bytes / d,
-             .n_rows = d,
-             .n_steps = (d + TILE_K - 1u) / TILE_K,
-             .a = a,
-             .b = b,
-             .out = out};
+    job w = job_of(&s, side, kvi_kv_code_bits(code), d, next);
+    w.a = a, w.b = b, w.out = out;
     for (uint32_t first = 0; first < n_q; first += CHUNK) {
-        w.n_queries = n_q - first < CHUNK ? n_q - first : CHUNK;
-        w.n_groups = (w.n_queries + GROUP - 1u) / GROUP;
+        take_queries(&w, n_q - first);
         fold(&w, side, affine, s.a_off, affine, s.z_off, 0.0f, q + (size_t)first * d, d);
         run(&w);
         fetch(&w, 256);
@@ -337,19 +340,10 @@ static void blend(const uint8_t *side, kvi_kv_code code, uint32_t d, const float
     int8_t a[CHUNK / GROUP * KVI_KV_PAGE / TILE_K * TILE] __attribute__((aligned(64)));
     uint8_t b[32 * TILE] __attribute__((aligned(64)));
     float out[CHUNK][KVI_CPU_PACKED_DIM];
-    job w = {.codes = side + s.codes_off,
-             .next = next,
-             .next_end = next + s.bytes,
-             .bits = kvi_kv_code_bits(code),
-             .row_bytes = s.codes_bytes / KVI_KV_PAGE,
-             .n_rows = KVI_KV_PAGE,
-             .n_steps = KVI_KV_PAGE / TILE_K,
-             .a = a,
-             .b = b,
-             .out = out};
+    job w = job_of(&s, side, kvi_kv_code_bits(code), KVI_KV_PAGE, next);
+    w.a = a, w.b = b, w.out = out;
     for (uint32_t first = 0; first < n_q; first += CHUNK) {
-        w.n_queries = n_q - first < CHUNK ? n_q - first : CHUNK;
-        w.n_groups = (w.n_queries + GROUP - 1u) / GROUP;
+        take_queries(&w, n_q - first);
         fold(&w, side, true, s.a_off, true, s.z_off, code == KVI_KV_I8 ? 128.0f : 0.0f, p + (size_t)first * KVI_KV_PAGE,
              KVI_KV_PAGE);
         run(&w);

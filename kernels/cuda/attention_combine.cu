@@ -3,6 +3,7 @@
 #include "attention_params.h"
 #include "ptx.cuh"
 #include "rotation.cuh"
+#include "warp.cuh"
 
 #define WARPS 8
 
@@ -14,11 +15,10 @@ template <int D> KVI_DEV void attn_combine(const kvi_cuda_attention_params &p)
     const uint64_t first = ((uint64_t)row * p.n_heads + head) * p.n_parts;
     const float2 *ml = (const float2 *)p.ml + first;
     const float *acc = (const float *)p.acc + first * D;
-    float top = kvi_bits_f32(0xff800000u);
+    float top = NEGATIVE_INFINITY;
     for (uint32_t i = lane; i < p.n_parts; i += 32u)
         if (ml[i].y != 0.0f) top = kvi_max(top, ml[i].x);
-#pragma unroll
-    for (uint32_t bit = 16; bit; bit /= 2) top = kvi_max(top, kvi_shfl_xor(top, bit));
+    top = warp_max(top);
     float sum[D / 32], total = 0.0f;
 #pragma unroll
     for (int k = 0; k < D / 32; k++) sum[k] = 0.0f;

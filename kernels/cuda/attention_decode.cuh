@@ -22,11 +22,10 @@
 #ifndef KVI_ATTENTION_DECODE_CUH
 #define KVI_ATTENTION_DECODE_CUH
 #include "attention_params.h"
-#include "ptx.cuh"
+#include "warp.cuh"
 
 #define DECODE_WARPS 4
 #define DECODE_COLS 8
-#define NEGATIVE_INFINITY kvi_bits_f32(0xff800000u)
 
 /* ------------------------------------------------------------------------------------------------------- numbers --- */
 KVI_DEV uint32_t take(uint32_t codes, uint32_t mask, uint32_t bias) { return kvi_lop3<0xea>(codes, mask, bias); } /* (a & b) | c */
@@ -75,6 +74,24 @@ template <> struct codes<2> { /* four products */
     }
 };
 
+/* acc[i] += (codes of four rows, pairs of rows in the two halves of a fragment) b; n_acc products of 16 rows each. */
+template <int bits, class Run, int n_acc> KVI_DEV void multiply_codes(const Run (&row)[4], const uint32_t (&b)[2], float (&acc)[n_acc][4])
+{
+    constexpr int n = codes<bits>::products;
+#pragma unroll
+    for (int k = 0; k < n_acc / n; k++) {
+        const int w = k / 2;
+        const uint32_t p = kvi_prmt(word_of(row[0], w), word_of(row[1], w), k % 2 ? 0x7632u : 0x5410u);
+        const uint32_t u = kvi_prmt(word_of(row[2], w), word_of(row[3], w), k % 2 ? 0x7632u : 0x5410u);
+#pragma unroll
+        for (int i = 0; i < n; i++) {
+            const uint32_t f[4] = {codes<bits>::pair(p, i, 0), codes<bits>::pair(p, i, 1),
+                                   codes<bits>::pair(u, i, 0), codes<bits>::pair(u, i, 1)};
+            kvi_mma_f16(acc[k * n + i], f, b);
+        }
+    }
+}
+
 /* ------------------------------------------------------------------------------------------------------------ keys --- */
 /* Each gives s[j][0..3]: scores of tokens 16g + 2j (0, 1) and 16g + 2j + 1 (2, 3) for columns 2t, 2t + 1, and the factors `o` of the lane's 16
  * tokens. q: shared memory, fragments (D/16 steps, 32 lanes) of 8 bytes. Rows from n_tokens on hold no data. */
@@ -104,19 +121,7 @@ template <int D, int bits> struct key_codes {
             b[1] = kvi_mul_f16x2(b[1], a.y);
             kvi_mma_f16(zero, biases, b);
         }
-        constexpr int n = codes<bits>::products;
-#pragma unroll
-        for (int k = 0; k < 8 / n; k++) {
-            const int w = k / 2;
-            const uint32_t p = kvi_prmt(word_of(r.row[0], w), word_of(r.row[1], w), k % 2 ? 0x7632u : 0x5410u);
-            const uint32_t u = kvi_prmt(word_of(r.row[2], w), word_of(r.row[3], w), k % 2 ? 0x7632u : 0x5410u);
-#pragma unroll
-            for (int i = 0; i < n; i++) {
-                const uint32_t f[4] = {codes<bits>::pair(p, i, 0), codes<bits>::pair(p, i, 1),
-                                       codes<bits>::pair(u, i, 0), codes<bits>::pair(u, i, 1)};
-                kvi_mma_f16(s[k * n + i], f, b);
-            }
-        }
+        multiply_codes<bits>(r.row, b, s);
     }
     KVI_DEV static void scores(const uint8_t *side, const uint2 *q, uint32_t, uint32_t g, uint32_t t, float (&s)[8][4], float (&o)[16])
     {
@@ -303,18 +308,7 @@ template <int D, int bits> struct value_codes {
 #pragma unroll
         for (int j = 0; j < 8; j++) {
             const stage &x = r[j % 2];
-#pragma unroll
-            for (int k = 0; k < D / 16 / n; k++) {
-                const int w = k / 2;
-                const uint32_t u = kvi_prmt(word_of(x.row[0], w), word_of(x.row[1], w), k % 2 ? 0x7632u : 0x5410u);
-                const uint32_t v = kvi_prmt(word_of(x.row[2], w), word_of(x.row[3], w), k % 2 ? 0x7632u : 0x5410u);
-#pragma unroll
-                for (int i = 0; i < n; i++) {
-                    const uint32_t f[4] = {codes<bits>::pair(u, i, 0), codes<bits>::pair(u, i, 1),
-                                           codes<bits>::pair(v, i, 0), codes<bits>::pair(v, i, 1)};
-                    kvi_mma_f16(part[k * n + i], f, b[j]);
-                }
-            }
+            multiply_codes<bits>(x.row, b[j], part);
             if (j + 2 < 8) load(side, j + 2, g, t, r[j % 2]);
         }
 #pragma unroll

@@ -9,11 +9,11 @@
 #include "attention_params.h"
 #include "ptx.cuh"
 #include "rotation.cuh"
+#include "warp.cuh"
 
 #define WARPS 8
 #define THREADS 256u
 #define COLS 128u
-#define NEGATIVE_INFINITY kvi_bits_f32(0xff800000u)
 
 template <int D> struct shape {
     static constexpr uint32_t tokens = 4096u / D;                             /* of a stage */

@@ -8,14 +8,13 @@
  *
  * Unproven: no card has timed these kernels. By count, 56 steps with a barrier each, once for the blocks together and once for the merge. */
 #include "best_params.h"
-#include "ptx.cuh"
+#include "warp.cuh"
 
 #define RUN KVI_CUDA_BEST_RUN
 #define RUNS (KVI_CUDA_BEST_PART / RUN)
 #define THREADS 256u
 #define WARPS (THREADS / 32u)
 #define LOG2_E 1.4426950408889634f
-#define NEGATIVE_INFINITY kvi_bits_f32(0xff800000u)
 
 KVI_DEV uint64_t key_of(float logit, uint32_t id)
 {
@@ -64,18 +63,6 @@ KVI_DEV void merge_runs(uint64_t *keys)
     }
 }
 
-KVI_DEV float warp_max(float v)
-{
-#pragma unroll
-    for (uint32_t mask = 16; mask; mask /= 2) v = kvi_max(v, kvi_shfl_xor(v, mask));
-    return v;
-}
-KVI_DEV float warp_sum(float v)
-{
-#pragma unroll
-    for (uint32_t mask = 16; mask; mask /= 2) v += kvi_shfl_xor(v, mask);
-    return v;
-}
 
 /* Largest and sum over the block. part: shared, (WARPS); free again on return. */
 KVI_DEV float block_max(float v, float *part)

@@ -8,6 +8,7 @@
  *
  * Unproven: no card has timed these kernels. By count, 8 weights cost about 20 instructions where an RTX 3090 has 300 to spare. */
 #include "linear_params.h"
+#include "warp.cuh"
 #include "weights.cuh"
 
 /* -------------------------------------------------------------------------------------------------------- embed --- */
@@ -31,13 +32,6 @@ KVI_KERNEL(embed, kvi_cuda_embed_params, 256, 4)
 }
 
 /* ---------------------------------------------------------------------------------------------------- norm_rows --- */
-KVI_DEV float warp_sum(float v)
-{
-#pragma unroll
-    for (uint32_t mask = 16; mask; mask /= 2) v += kvi_shfl_xor(v, mask);
-    return v;
-}
-
 KVI_DEV float saturated(float v) { return kvi_max(-KVI_CUDA_F16_MAX, kvi_min(KVI_CUDA_F16_MAX, v)); }
 
 /* A block of 256 per row; eight columns per thread and turn. For the matrix products of prefill, whose operand must be 16-bit. */

@@ -6,6 +6,7 @@
 #include "attention_params.h"
 #include "ptx.cuh"
 #include "rotation.cuh"
+#include "warp.cuh"
 
 #define WARPS 4
 
@@ -48,9 +49,7 @@ template <int D> KVI_DEV void rope_append(const kvi_cuda_rope_params &p)
         float squares = 0.0f;
 #pragma unroll
         for (int i = 0; i < D / 32; i++) squares += h[i] * h[i];
-#pragma unroll
-        for (uint32_t bit = 16; bit; bit /= 2) squares += kvi_shfl_xor(squares, bit);
-        const float inv = kvi_div_rn(1.0f, kvi_sqrt_rn(squares * (1.0f / D) + p.eps));
+        const float inv = kvi_div_rn(1.0f, kvi_sqrt_rn(warp_sum(squares) * (1.0f / D) + p.eps));
 #pragma unroll
         for (int i = 0; i < D / 32; i++) h[i] = h[i] * inv * gain[lane + 32u * i];
     }

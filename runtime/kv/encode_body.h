@@ -193,13 +193,20 @@ typedef struct ranges {
     lanes low, step, inv, out_low, out_step;
 } ranges;
 
+/* Offset and step of the k-th range about the same middle; number 0 is the row's own. */
+INLINE void shrink(uint32_t k, lanes middle, lanes half, float top, lanes *low, lanes *step)
+{
+    *low = middle - half * splat(kvi_kv_range_factor(k));
+    *step = splat(2.0f) * half * splat(kvi_kv_range_factor(k)) / splat(top);
+}
+
 /* The shrunken range about the same middle that loses least, by squared error. x: column 0 of the rows, `stride` from column to column. */
 INLINE void search_error(const float *x, uint32_t n, uint32_t stride, lanes middle, lanes half, float top, ranges *out)
 {
     lanes smallest = splat(INFINITY), low = out->low, step = out->step;
     for (uint32_t k = 0; k < KVI_KV_RANGES; k++) {
-        const lanes l = k ? middle - half * splat(kvi_kv_range_factor(k)) : low,
-                    s = k ? splat(2.0f) * half * splat(kvi_kv_range_factor(k)) / splat(top) : step;
+        lanes l = low, s = step;
+        if (k) shrink(k, middle, half, top, &l, &s);
         const lanes inv = splat(1.0f) / s;
         lanes error = splat(0.0f);
         for (uint32_t j = 0; j < n; j++) {
@@ -229,8 +236,8 @@ INLINE void search_angle(const float *x, uint32_t n, uint32_t stride, lanes midd
     }
     const lanes low = out->low, step = out->step;
     for (uint32_t k = 0; k < n_tries; k++) {
-        const lanes l = k ? middle - half * splat(kvi_kv_range_factor(k)) : low,
-                    s = k ? splat(2.0f) * half * splat(kvi_kv_range_factor(k)) / splat(top) : step;
+        lanes l = low, s = step;
+        if (k) shrink(k, middle, half, top, &l, &s);
         const lanes inv = splat(1.0f) / s;
         lanes sum = splat(0.0f), squares = sum, dot = sum;
         for (uint32_t j = 0; j < n; j++) {
@@ -264,7 +271,6 @@ INLINE ranges choose_ranges(const float *x, uint32_t n, uint32_t stride, uint32_
     }
     const lanes middle = splat(0.5f) * (low + high), half = splat(0.5f) * (high - low);
     ranges out = {.low = low, .step = most(splat(2.0f) * half / splat(top), splat(1e-10f)), .inv = splat(0.0f)};
-    out.out_low = out.low, out.out_step = out.step;
     if (how == KVI_RANGE_SEARCH) search_error(x, n, stride, middle, half, top, &out);
     if (how == KVI_RANGE_UNBIASED) search_angle(x, n, stride, middle, half, top, kvi_kv_range_tries(is_v), &out);
     else out.out_low = out.low, out.out_step = out.step;

@@ -2,6 +2,7 @@
  * V as the pool holds them, so that the error of a kernel and the rounding of a cache format stay apart. Every byte of
  * the pool that no operation wrote is a NaN pattern: a kernel that looks at a position it must not see shows it. */
 #include "op_cases.h"
+#include "oracle.h"
 #include "runtime/kv/half.h"
 
 #include <math.h>
@@ -189,18 +190,6 @@ static void run_case(attention_rig *a, float *out)
 }
 
 /* ----------------------------------------------------------------------------------------------------- formulas --- */
-static void rotate(double *h, uint32_t dim)
-{
-    const uint32_t block = dim & (~dim + 1);
-    double out[256];
-    for (uint32_t i = 0; i < dim; i++) {
-        out[i] = 0;
-        for (uint32_t j = 0; j < block; j++)
-            out[i] += (__builtin_popcount(i % block & j) % 2 ? -1 : 1) * h[i / block * block + j] / sqrt(block);
-    }
-    memcpy(h, out, dim * sizeof *h);
-}
-
 /* Head `head` (counted over q | k | v) of input row `id` at `pos`, as ROPE_APPEND defines it. */
 static void head_at(const attention_rig *a, uint32_t id, uint32_t head, uint32_t pos, double *h)
 {
@@ -219,7 +208,7 @@ static void head_at(const attention_rig *a, uint32_t id, uint32_t head, uint32_t
         h[i] = magnitude * (x * cos(angle) - y * sin(angle));
         h[i + half] = magnitude * (y * cos(angle) + x * sin(angle));
     }
-    if (c->rotate) rotate(h, c->dim);
+    if (c->rotate) oracle_rotate(h, c->dim);
 }
 
 /* Everything the sequence has in the pool, as double; largest |v| in the return value. */
@@ -255,23 +244,8 @@ static void attend(const attention_rig *a, uint32_t s, uint32_t head, uint32_t p
     const uint32_t base = a->first_page * KVI_KV_PAGE, n = c->start + c->tokens - base;
     const double *k = a->kv[s] + (size_t)(head / c->per_kv) * 2 * n * c->dim, *v = k + (size_t)n * c->dim;
     const uint32_t first = c->window && pos + 1 > c->window ? pos + 1 - c->window : base;
-    double *p = malloc(n * sizeof *p), top = -INFINITY, total = 0;
-    assert_non_null(p);
-    for (uint32_t t = first - base; t <= pos - base; t++) {
-        p[t] = 0;
-        for (uint32_t i = 0; i < c->dim; i++) p[t] += q[i] * k[(size_t)t * c->dim + i];
-        p[t] *= (double)a->attention->scale;
-        if (p[t] > top) top = p[t];
-    }
-    memset(out, 0, c->dim * sizeof *out);
-    for (uint32_t t = first - base; t <= pos - base; t++) {
-        double e = exp(p[t] - top);
-        total += e;
-        for (uint32_t i = 0; i < c->dim; i++) out[i] += e * v[(size_t)t * c->dim + i];
-    }
-    for (uint32_t i = 0; i < c->dim; i++) out[i] /= total;
-    if (c->rotate) rotate(out, c->dim);
-    free(p);
+    oracle_attention(k, v, c->dim, first - base, pos - base, q, (double)a->attention->scale, out);
+    if (c->rotate) oracle_rotate(out, c->dim);
 }
 
 /* ------------------------------------------------------------------------------------------------------- checks --- */

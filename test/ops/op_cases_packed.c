@@ -1,6 +1,7 @@
 /* op_cases_packed.c - quantized pages on any backend: attention against double precision on the dequantized values (what is measured is the
  * kernel's error alone; what a format loses is measured by `kvrt eval`), and page conversion against the encoder, byte for byte. */
 #include "op_cases.h"
+#include "oracle.h"
 #include "runtime/kv/encode.h"
 #include "runtime/kv/format.h"
 
@@ -140,41 +141,13 @@ static bool open_packed(packed_rig *b, const op_target *target, const packed_cas
     return true;
 }
 
-/* Blockwise Hadamard over the largest power of two. */
-static void rotate(double *h, uint32_t dim)
-{
-    const uint32_t block = dim & (~dim + 1);
-    double out[256];
-    for (uint32_t i = 0; i < dim; i++) {
-        out[i] = 0;
-        for (uint32_t j = 0; j < block; j++)
-            out[i] += (__builtin_popcount(i % block & j) % 2 ? -1 : 1) * h[i / block * block + j] / sqrt(block);
-    }
-    memcpy(h, out, dim * sizeof *h);
-}
-
 /* The contract's formula for one query. */
 static void expected(const packed_rig *b, const packed_case *c, uint32_t h, uint32_t pos, const double *q, double *out)
 {
     const uint32_t d = c->d, first = c->window && pos + 1 > c->window ? pos + 1 - c->window : 0;
     const double *k = b->k + (size_t)h * b->n_pages * KVI_KV_PAGE * d, *v = b->v + (size_t)h * b->n_pages * KVI_KV_PAGE * d;
-    double *score = malloc((pos + 1) * sizeof *score), top = -INFINITY, sum = 0;
-    assert_non_null(score);
-    for (uint32_t t = first; t <= pos; t++) {
-        score[t] = 0;
-        for (uint32_t e = 0; e < d; e++) score[t] += q[e] * k[(size_t)t * d + e];
-        score[t] /= sqrt(d);
-        top = fmax(top, score[t]);
-    }
-    memset(out, 0, d * sizeof *out);
-    for (uint32_t t = first; t <= pos; t++) {
-        double p = exp(score[t] - top);
-        sum += p;
-        for (uint32_t e = 0; e < d; e++) out[e] += p * v[(size_t)t * d + e];
-    }
-    for (uint32_t e = 0; e < d; e++) out[e] /= sum;
-    if (c->rotate) rotate(out, d);
-    free(score);
+    oracle_attention(k, v, d, first, pos, q, 1 / sqrt(d), out);
+    if (c->rotate) oracle_rotate(out, d);
 }
 
 static void run_case(const op_target *target, const packed_case *c, uint32_t index)

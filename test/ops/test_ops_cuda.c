@@ -31,25 +31,8 @@ static void add(const char *name, const char *driver)
     else printf("skipped: %s: %s\n", name, text);
 }
 
-#define ON_ALL(op)                                                                                                     \
-    static void test_##op(void **state)                                                                                \
-    {                                                                                                                  \
-        (void)state;                                                                                                   \
-        for (uint32_t i = 0; i < n_targets; i++) op_seed = 7, op_case_##op(&targets[i]);                               \
-    }
-ON_ALL(embed)
-ON_ALL(norm_linear)
-ON_ALL(linear_add)
-ON_ALL(norm_gate_up)
-ON_ALL(head)
-ON_ALL(best)
-ON_ALL(rope_append)
-ON_ALL(attention)
-ON_ALL(long_context)
-ON_ALL(batch)
-ON_ALL(packed)
-ON_ALL(tail)
-ON_ALL(convert)
+OP_CASES(OP_CASE_TEST)
+OP_CASE_TEST(best)
 
 /* Programs run whole, which for few rows is a graph, and operation by operation. */
 static void test_same_bits(void **state)
@@ -66,12 +49,6 @@ int main(void)
     if (!getenv("KVRT_TEST_CARD")) add("emulated cuda", emulated); /* test/gpu/run.sh wants the card alone */
     add("cuda", NULL);
     if (!n_targets) return 77;
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_embed),        cmocka_unit_test(test_norm_linear),  cmocka_unit_test(test_linear_add),
-        cmocka_unit_test(test_norm_gate_up), cmocka_unit_test(test_head),         cmocka_unit_test(test_rope_append),
-        cmocka_unit_test(test_attention),    cmocka_unit_test(test_long_context), cmocka_unit_test(test_batch),
-        cmocka_unit_test(test_packed),       cmocka_unit_test(test_tail),         cmocka_unit_test(test_convert),
-        cmocka_unit_test(test_same_bits),    cmocka_unit_test(test_best),
-    };
+    const struct CMUnitTest tests[] = {OP_CASES(OP_CASE_ENTRY) OP_CASE_ENTRY(best) cmocka_unit_test(test_same_bits)};
     return cmocka_run_group_tests_name("operations, cuda", tests, NULL, NULL);
 }

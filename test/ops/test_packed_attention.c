@@ -2,6 +2,7 @@
  * mix of sides, pages of different formats in one sequence, tails, windows, groups, decode and prefill, every instruction set. What is
  * measured here is the kernel's error alone; what a format loses is measured by `kvrt eval`. */
 #include "kernels/cpu/device_cpu.h"
+#include "oracle.h"
 #include "runtime/kv/encode.h"
 #include "runtime/kv/format.h"
 
@@ -128,21 +129,9 @@ static void expected(const bench *b, const packed_case *c, uint32_t n_pages, uin
 {
     const uint32_t d = c->d, first = c->window && pos + 1 > c->window ? pos + 1 - c->window : 0;
     const double *k = b->k + (size_t)h * n_pages * KVI_KV_PAGE * d, *v = b->v + (size_t)h * n_pages * KVI_KV_PAGE * d;
-    double *score = malloc((pos + 1) * sizeof *score), top = -INFINITY, sum = 0;
-    for (uint32_t t = first; t <= pos; t++) {
-        double s = 0;
-        for (uint32_t e = 0; e < d; e++) s += (double)q[e] * k[(size_t)t * d + e];
-        score[t] = s * (double)b->op.scale;
-        top = fmax(top, score[t]);
-    }
-    memset(out, 0, d * sizeof *out);
-    for (uint32_t t = first; t <= pos; t++) {
-        double p = exp(score[t] - top);
-        sum += p;
-        for (uint32_t e = 0; e < d; e++) out[e] += p * v[(size_t)t * d + e];
-    }
-    for (uint32_t e = 0; e < d; e++) out[e] /= sum;
-    free(score);
+    double wide[256];
+    for (uint32_t e = 0; e < d; e++) wide[e] = (double)q[e];
+    oracle_attention(k, v, d, first, pos, wide, (double)b->op.scale, out);
 }
 
 static void run_case(const packed_case *c, unsigned index, const char *isa)

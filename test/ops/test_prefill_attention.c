@@ -2,6 +2,7 @@
  * formats, mixed pages, windows, two sequences, head dimensions that fill no tile, every instruction set. And to the last bit: the same
  * for one and two threads, and for a prompt cut anywhere into steps of more than eight rows. */
 #include "kernels/cpu/device_cpu.h"
+#include "oracle.h"
 #include "runtime/kv/encode.h"
 #include "runtime/kv/format.h"
 
@@ -167,32 +168,15 @@ static void run_steps(bench *b, const prefill_case *c, uint32_t step, float *out
     }
 }
 
-static double dot(const double *a, const float *q, uint32_t d)
-{
-    double s = 0;
-    for (uint32_t e = 0; e < d; e++) s += a[e] * (double)q[e];
-    return s;
-}
-
-/* The contract's formula; un-rotated by the plain definition of the Hadamard matrix. */
+/* The contract's formula. */
 static void expected(const bench *b, const prefill_case *c, uint32_t seq, uint32_t head, uint32_t pos, const float *q, double *out)
 {
     const uint32_t d = c->d, first = c->window && pos + 1 > c->window ? pos + 1 - c->window : 0;
     const double *k = b->k + index_of(b, c, seq, head), *v = b->v + index_of(b, c, seq, head);
-    double *score = malloc((pos + 1) * sizeof *score), top = -INFINITY, sum = 0, plain[256] = {0};
-    for (uint32_t t = first; t <= pos; t++) top = fmax(top, score[t] = dot(k + (size_t)t * d, q, d) * (double)b->op.scale);
-    for (uint32_t t = first; t <= pos; t++) {
-        const double p = exp(score[t] - top);
-        sum += p;
-        for (uint32_t e = 0; e < d; e++) plain[e] += p * v[(size_t)t * d + e];
-    }
-    const uint32_t block = d & (~d + 1u);
-    for (uint32_t e = 0; e < d; e++) {
-        out[e] = b->group.rotate ? 0 : plain[e] / sum;
-        for (uint32_t i = e / block * block; b->group.rotate && i < e / block * block + block; i++)
-            out[e] += (__builtin_popcount((e % block) & (i % block)) & 1 ? -plain[i] : plain[i]) / sum / sqrt(block);
-    }
-    free(score);
+    double wide[256];
+    for (uint32_t e = 0; e < d; e++) wide[e] = (double)q[e];
+    oracle_attention(k, v, d, first, pos, wide, (double)b->op.scale, out);
+    if (b->group.rotate) oracle_rotate(out, d);
 }
 
 static double worst_of(const bench *b, const prefill_case *c, const float *out)

@@ -118,3 +118,24 @@ double golden_logit_error(kvrt_engine engine, const golden_model *model, uint64_
     }
     return worst;
 }
+
+unsigned golden_greedy(kvrt_engine engine, const golden_model *model, double error)
+{
+    unsigned compared = 0;
+    for (uint32_t p = 0; p < model->n_prompts; p++) {
+        const golden_prompt *prompt = &model->prompts[p];
+        kvrt_session session;
+        int32_t ids[600];
+        uint64_t n;
+        assert_int_equal(kvrt_session_create(engine, NULL, &session, NULL), KVRT_OK);
+        assert_int_equal(kvrt_session_sync(session, prompt->ids, prompt->n, NULL, NULL), KVRT_OK);
+        assert_int_equal(kvrt_generate(session, NULL, NULL, NULL, NULL, NULL), KVRT_OK);
+        assert_int_equal(kvrt_session_tokens(session, ids, 600, &n, NULL), KVRT_OK);
+        assert_int_equal(n, prompt->n + 16);
+        for (uint32_t k = 0; k < prompt->n_greedy && prompt->margin[k] > 2 * error; k++, compared++)
+            if (ids[prompt->n + k] != prompt->greedy[k])
+                fail_msg("%s, prompt of %u: token %u is %d, need %d", model->dir, prompt->n, k, ids[prompt->n + k], prompt->greedy[k]);
+        kvrt_session_close(session);
+    }
+    return compared;
+}

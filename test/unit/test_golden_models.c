@@ -112,21 +112,7 @@ static void greedy_text(void **state)
         assert_true(golden_load(golden_name(i), &m));
         kvrt_engine engine = golden_open(&m, pairs);
         double error = golden_logit_error(engine, &m, NULL);
-        for (uint32_t p = 0; p < m.n_prompts; p++) {
-            const golden_prompt *prompt = &m.prompts[p];
-            kvrt_session session;
-            int32_t ids[600];
-            uint64_t n;
-            assert_int_equal(kvrt_session_create(engine, NULL, &session, NULL), KVRT_OK);
-            assert_int_equal(kvrt_session_sync(session, prompt->ids, prompt->n, NULL, NULL), KVRT_OK);
-            assert_int_equal(kvrt_generate(session, NULL, NULL, NULL, NULL, NULL), KVRT_OK);
-            assert_int_equal(kvrt_session_tokens(session, ids, 600, &n, NULL), KVRT_OK);
-            assert_int_equal(n, prompt->n + 16);
-            for (uint32_t k = 0; k < prompt->n_greedy && prompt->margin[k] > 2 * error; k++)
-                if (ids[prompt->n + k] != prompt->greedy[k])
-                    fail_msg("%s, prompt of %u: token %u is %d, need %d", golden_name(i), prompt->n, k, ids[prompt->n + k], prompt->greedy[k]);
-            kvrt_session_close(session);
-        }
+        (void)golden_greedy(engine, &m, error);
         kvrt_engine_close(engine);
         golden_free(&m);
     }
