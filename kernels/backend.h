@@ -22,11 +22,11 @@ typedef enum kvi_dtype { KVI_F32 = 0, KVI_F16 = 1, KVI_BF16 = 2 } kvi_dtype;
 static inline uint32_t kvi_dtype_bytes(kvi_dtype dtype) { return dtype == KVI_F32 ? 4u : 2u; }
 
 typedef struct kvi_weight_desc {
-    const char *name;  /* for messages; outlives the weight */
+    const char *name; /* for messages; outlives the weight */
     kvi_dtype dtype;
-    uint32_t n_out;    /* rows; 1 for a vector */
-    uint32_t n_in;     /* columns, contiguous */
-    const void *data;  /* (n_out, n_in), in the map; may be unaligned for its type; outlives the weight */
+    uint32_t n_out;   /* rows; 1 for a vector */
+    uint32_t n_in;    /* columns, contiguous */
+    const void *data; /* (n_out, n_in), in the map; may be unaligned for its type; outlives the weight */
 } kvi_weight_desc;
 
 typedef struct kvi_weight kvi_weight; /* the backend's own form; freed by device close */
@@ -46,16 +46,16 @@ typedef struct kvi_buffer_desc {
 } kvi_buffer_desc;
 
 typedef struct kvi_rope {
-    uint32_t n_dims;         /* rotated leading dimensions of a head, even; pairs are (i, i + n_dims/2) */
-    const double *inv_freq;  /* (n_dims/2) radians per position, scaling already applied */
-    float magnitude;         /* multiplies cos and sin; 1 unless the scaling says otherwise */
+    uint32_t n_dims;        /* rotated leading dimensions of a head, even; pairs are (i, i + n_dims/2) */
+    const double *inv_freq; /* (n_dims/2) radians per position, scaling already applied */
+    float magnitude;        /* multiplies cos and sin; 1 unless the scaling says otherwise */
 } kvi_rope;
 
 /* One group of layers whose K/V live in the same pages. */
 typedef struct kvi_cache_group {
     kvi_kv_shape shape;
-    uint32_t window; /* positions a query may see including itself; 0: all */
-    bool rotate;     /* Hadamard along the head, block-diagonal over the largest power of two that divides head_dim */
+    uint32_t window;   /* positions a query may see including itself; 0: all */
+    bool rotate;       /* Hadamard along the head, block-diagonal over the largest power of two that divides head_dim */
     kvi_kv_code plain; /* code of unencoded pages (sink, tail): F32, F16 or BF16 */
 } kvi_cache_group;
 
@@ -83,52 +83,57 @@ typedef enum kvi_op_kind {
 
 typedef struct kvi_op {
     kvi_op_kind kind;
-    uint32_t layer;          /* of the model; 0 for EMBED and HEAD */
-    kvi_buffer in, out;      /* ROPE_APPEND, LINEAR_ADD: out is the buffer updated in place */
+    uint32_t layer;     /* of the model; 0 for EMBED and HEAD */
+    kvi_buffer in, out; /* ROPE_APPEND, LINEAR_ADD: out is the buffer updated in place */
     uint32_t n_weights;
     const kvi_weight *weights[3];
-    const kvi_weight *biases[3]; /* NULL: none */
-    const kvi_weight *gain;      /* of the leading norm; (n_in) */
+    const kvi_weight *biases[3];       /* NULL: none */
+    const kvi_weight *gain;            /* of the leading norm; (n_in) */
     const kvi_weight *q_gain, *k_gain; /* (D); NULL: no QK norm */
     float eps;
-    float scale;             /* EMBED, ATTENTION */
-    const kvi_rope *rope;    /* NULL: none */
-    uint32_t n_heads;        /* query heads; ROPE_APPEND, ATTENTION */
-    uint32_t group;          /* index into kvi_program.groups */
-    uint32_t group_layer;    /* index of this layer inside its group */
-    bool causal;             /* ATTENTION; false only in mutation tests */
+    float scale;               /* EMBED, ATTENTION */
+    const kvi_rope *rope;      /* NULL: none */
+    uint32_t n_heads;          /* query heads; ROPE_APPEND, ATTENTION */
+    uint32_t group;            /* index into kvi_program.groups */
+    uint32_t group_layer;      /* index of this layer inside its group */
+    bool causal;               /* ATTENTION; false only in mutation tests */
     uint32_t first_out, n_out; /* HEAD: range of the vocabulary */
 } kvi_op;
 
 typedef struct kvi_program {
-    const kvi_op *ops;               uint32_t n_ops;
-    const kvi_buffer_desc *buffers;  uint32_t n_buffers;
-    const kvi_cache_group *groups;   uint32_t n_groups;
-    kvi_buffer logits;               /* (logit rows, vocab) f32 */
+    const kvi_op *ops;
+    uint32_t n_ops;
+    const kvi_buffer_desc *buffers;
+    uint32_t n_buffers;
+    const kvi_cache_group *groups;
+    uint32_t n_groups;
+    kvi_buffer logits; /* (logit rows, vocab) f32 */
     uint32_t vocab_size;
     uint32_t n_layers;
 } kvi_program;
 
 /* What every step stays within; workspace is planned from these. */
 typedef struct kvi_limits {
-    uint32_t max_rows;       /* tokens of a step (the prefill chunk) */
+    uint32_t max_rows; /* tokens of a step (the prefill chunk) */
     uint32_t max_logit_rows;
     uint32_t max_seqs;
-    uint32_t max_ctx;        /* positions of a sequence */
-    uint64_t pool_bytes;     /* KV pool, multiple of KVI_KV_UNIT */
-    uint32_t page_formats;   /* bit set over kvi_kv_code: codes that pages may have, so that a backend can refuse at load */
+    uint32_t max_ctx;    /* positions of a sequence */
+    uint64_t pool_bytes; /* KV pool, multiple of KVI_KV_UNIT */
+    uint32_t
+        page_formats; /* bit set over kvi_kv_code: codes that pages may have, so that a backend can refuse at load */
 } kvi_limits;
 
 /* --------------------------------------------------------------------------------------------------- step state --- */
 typedef struct kvi_seq {
-    uint32_t first_row;      /* row of its first query in the batch; sequences are contiguous and in order */
-    uint32_t n_rows;         /* query rows, >= 1 */
-    uint32_t pos;            /* absolute position of its first query row; positions below are in the cache */
-    const kvi_page_ref *const *pages; /* (n_groups) -> (ceil((pos + n_rows) / 128)) page table, appended pages included */
+    uint32_t first_row; /* row of its first query in the batch; sequences are contiguous and in order */
+    uint32_t n_rows;    /* query rows, >= 1 */
+    uint32_t pos;       /* absolute position of its first query row; positions below are in the cache */
+    const kvi_page_ref *const
+        *pages; /* (n_groups) -> (ceil((pos + n_rows) / 128)) page table, appended pages included */
 } kvi_seq;
 
 typedef struct kvi_step {
-    const int32_t *ids;      /* (n_rows) checked against the vocabulary */
+    const int32_t *ids; /* (n_rows) checked against the vocabulary */
     uint32_t n_rows;
     const kvi_seq *seqs;
     uint32_t n_seqs;
@@ -139,9 +144,9 @@ typedef struct kvi_step {
 /* The most likely tokens of a row of logits, best first, of equals the lower id: what most samplers need, in half a kilobyte. */
 #define KVI_BEST_MAX 64u
 typedef struct kvi_best {
-    uint32_t n;  /* min(KVI_BEST_MAX, vocab_size) */
-    bool bad;    /* a logit is NaN or +infinite: read_logits tells which */
-    float sum;   /* of exp(logit - logits[0]) over the vocabulary */
+    uint32_t n; /* min(KVI_BEST_MAX, vocab_size) */
+    bool bad;   /* a logit is NaN or +infinite: read_logits tells which */
+    float sum;  /* of exp(logit - logits[0]) over the vocabulary */
     float logits[KVI_BEST_MAX];
     int32_t ids[KVI_BEST_MAX];
 } kvi_best;
@@ -191,11 +196,13 @@ typedef struct kvi_backend {
 
     /* Device bytes an import takes (0: aliases the map), and the import itself. The handle lives until close. */
     uint64_t (*weight_bytes)(const kvi_weight_desc *desc);
-    kvrt_status (*weights_reserve)(kvi_device *device, uint64_t bytes, kvrt_error *error); /* before the first; NULL: not needed */
+    kvrt_status (*weights_reserve)(kvi_device *device, uint64_t bytes,
+                                   kvrt_error *error); /* before the first; NULL: not needed */
     kvrt_status (*weight_import)(kvi_device *device, const kvi_weight_desc *desc, kvi_weight **out, kvrt_error *error);
 
     /* Workspace beside weights and pool, from the program alone (handles may be NULL in it). */
-    uint64_t (*workspace_bytes)(const kvi_program *program, const kvi_limits *limits, const kvi_device_options *options);
+    uint64_t (*workspace_bytes)(const kvi_program *program, const kvi_limits *limits,
+                                const kvi_device_options *options);
     /* Checks that every operation can run, then takes workspace and pool. `program` and what it points to outlive the device.
      * UNSUPPORTED names operation, layer and reason. */
     kvrt_status (*load)(kvi_device *device, const kvi_program *program, const kvi_limits *limits, kvrt_error *error);
@@ -212,14 +219,15 @@ typedef struct kvi_backend {
     kvrt_status (*read_best)(kvi_device *device, uint32_t logit_row, kvi_best *out, kvrt_error *error);
 
     /* Encodes or converts pages. */
-    kvrt_status (*convert_pages)(kvi_device *device, const kvi_page_job *jobs, uint32_t n_jobs, const kvi_encode_params *params,
-                                 kvrt_error *error);
+    kvrt_status (*convert_pages)(kvi_device *device, const kvi_page_job *jobs, uint32_t n_jobs,
+                                 const kvi_encode_params *params, kvrt_error *error);
     /* Raw bytes of the pool: snapshots, synthetic fill, tests. */
     kvrt_status (*pool_write)(kvi_device *device, uint64_t offset, const void *bytes, uint64_t len, kvrt_error *error);
     kvrt_status (*pool_read)(kvi_device *device, uint64_t offset, void *bytes, uint64_t len, kvrt_error *error);
 
     /* Synthetic content: 32-bit words base | (random & mask), the same for the same seed. NULL: the caller makes and writes them. */
-    kvrt_status (*pool_fill)(kvi_device *device, uint64_t offset, uint64_t len, uint32_t base, uint32_t mask, uint64_t seed, kvrt_error *error);
+    kvrt_status (*pool_fill)(kvi_device *device, uint64_t offset, uint64_t len, uint32_t base, uint32_t mask,
+                             uint64_t seed, kvrt_error *error);
     /* GB/s, read plus written, of a copy within the device over the pool, whose content is lost. NULL: not measured here. */
     kvrt_status (*copy_bandwidth)(kvi_device *device, double *gbps, kvrt_error *error);
 
@@ -230,6 +238,7 @@ typedef struct kvi_backend {
 
 /* The backends of this build, in order of preference; NULL past the end. */
 const kvi_backend *kvi_backend_at(uint32_t index);
-extern const kvi_backend kvi_backend_cpu, kvi_backend_cuda; /* cuda: without a driver, a card or kernels its probe says so */
+extern const kvi_backend kvi_backend_cpu,
+    kvi_backend_cuda; /* cuda: without a driver, a card or kernels its probe says so */
 
 #endif

@@ -35,15 +35,15 @@
 #include <stdint.h>
 
 #if defined(_WIN32)
-#  if defined(KVRT_BUILD)
-#    define KVRT_API __declspec(dllexport)
-#  elif defined(KVRT_STATIC)
-#    define KVRT_API
-#  else
-#    define KVRT_API __declspec(dllimport)
-#  endif
+#if defined(KVRT_BUILD)
+#define KVRT_API __declspec(dllexport)
+#elif defined(KVRT_STATIC)
+#define KVRT_API
 #else
-#  define KVRT_API __attribute__((visibility("default")))
+#define KVRT_API __declspec(dllimport)
+#endif
+#else
+#define KVRT_API __attribute__((visibility("default")))
 #endif
 
 #ifdef __cplusplus
@@ -57,34 +57,34 @@ extern "C" {
 
 /* ------------------------------------------------------------------------------------------------ status codes --- */
 /* X(name, value, text). 0 is success, positive values are not errors, negative values are. Values never change. */
-#define KVRT_STATUS_LIST(X)                                                                       \
-    X(OK, 0, "ok")                                                                                \
-    X(MORE, 1, "work remains")                                                                    \
-    X(DONE, 2, "finished")                                                                        \
-    X(PAUSED, 3, "paused by the callback")                                                        \
-    X(PARTIAL, 4, "partial result")                                                               \
-    X(ARG, -1, "invalid argument")                                                                \
-    X(HANDLE, -2, "invalid or closed handle")                                                     \
-    X(STATE, -3, "not possible in this state")                                                    \
-    X(BUSY, -4, "another thread is driving this engine")                                          \
-    X(REENTRANT, -5, "not allowed inside a callback")                                             \
-    X(CANCELLED, -6, "cancelled")                                                                 \
-    X(IO, -7, "input/output error")                                                               \
-    X(FORMAT, -8, "malformed file")                                                               \
-    X(UNSUPPORTED, -9, "not supported")                                                           \
-    X(NO_DEVICE, -10, "no usable device")                                                         \
-    X(DRIVER_TOO_OLD, -11, "device driver too old")                                               \
-    X(NOMEM_HOST, -12, "out of host memory")                                                      \
-    X(NOMEM_DEVICE, -13, "out of device memory")                                                  \
-    X(OVER_BUDGET, -14, "does not fit the memory budget")                                         \
-    X(CTX_FULL, -15, "context full")                                                              \
-    X(TEMPLATE, -16, "chat template error")                                                       \
-    X(GRAMMAR, -17, "grammar error")                                                              \
-    X(GRAMMAR_DEAD_END, -18, "no token satisfies the grammar")                                    \
-    X(SNAPSHOT_MISMATCH, -19, "snapshot belongs to another model or format")                      \
-    X(SNAPSHOT_CORRUPT, -20, "snapshot damaged")                                                  \
-    X(DEVICE_LOST, -21, "device lost")                                                            \
-    X(INTERNAL, -22, "internal error")                                                            \
+#define KVRT_STATUS_LIST(X)                                                                                            \
+    X(OK, 0, "ok")                                                                                                     \
+    X(MORE, 1, "work remains")                                                                                         \
+    X(DONE, 2, "finished")                                                                                             \
+    X(PAUSED, 3, "paused by the callback")                                                                             \
+    X(PARTIAL, 4, "partial result")                                                                                    \
+    X(ARG, -1, "invalid argument")                                                                                     \
+    X(HANDLE, -2, "invalid or closed handle")                                                                          \
+    X(STATE, -3, "not possible in this state")                                                                         \
+    X(BUSY, -4, "another thread is driving this engine")                                                               \
+    X(REENTRANT, -5, "not allowed inside a callback")                                                                  \
+    X(CANCELLED, -6, "cancelled")                                                                                      \
+    X(IO, -7, "input/output error")                                                                                    \
+    X(FORMAT, -8, "malformed file")                                                                                    \
+    X(UNSUPPORTED, -9, "not supported")                                                                                \
+    X(NO_DEVICE, -10, "no usable device")                                                                              \
+    X(DRIVER_TOO_OLD, -11, "device driver too old")                                                                    \
+    X(NOMEM_HOST, -12, "out of host memory")                                                                           \
+    X(NOMEM_DEVICE, -13, "out of device memory")                                                                       \
+    X(OVER_BUDGET, -14, "does not fit the memory budget")                                                              \
+    X(CTX_FULL, -15, "context full")                                                                                   \
+    X(TEMPLATE, -16, "chat template error")                                                                            \
+    X(GRAMMAR, -17, "grammar error")                                                                                   \
+    X(GRAMMAR_DEAD_END, -18, "no token satisfies the grammar")                                                         \
+    X(SNAPSHOT_MISMATCH, -19, "snapshot belongs to another model or format")                                           \
+    X(SNAPSHOT_CORRUPT, -20, "snapshot damaged")                                                                       \
+    X(DEVICE_LOST, -21, "device lost")                                                                                 \
+    X(INTERNAL, -22, "internal error")                                                                                 \
     X(ABI, -23, "header and library do not match")
 
 typedef enum kvrt_status {
@@ -152,10 +152,13 @@ KVRT_API kvrt_status kvrt_options_set_string(kvrt_options *options, const char *
                                              kvrt_error *error);
 /* Any type from its text form, as on a command line: "0.7", "true", "24GiB", "auto". */
 KVRT_API kvrt_status kvrt_options_set_text(kvrt_options *options, const char *key, const char *text, kvrt_error *error);
-KVRT_API kvrt_status kvrt_options_clear(kvrt_options *options, const char *key, kvrt_error *error); /* back to default */
+KVRT_API kvrt_status kvrt_options_clear(kvrt_options *options, const char *key,
+                                        kvrt_error *error); /* back to default */
 /* Effective values. The string belongs to `options` until the next change of that key. I64 "auto" values read as -1. */
-KVRT_API kvrt_status kvrt_options_get_bool(const kvrt_options *options, const char *key, int32_t *out, kvrt_error *error);
-KVRT_API kvrt_status kvrt_options_get_i64(const kvrt_options *options, const char *key, int64_t *out, kvrt_error *error);
+KVRT_API kvrt_status kvrt_options_get_bool(const kvrt_options *options, const char *key, int32_t *out,
+                                           kvrt_error *error);
+KVRT_API kvrt_status kvrt_options_get_i64(const kvrt_options *options, const char *key, int64_t *out,
+                                          kvrt_error *error);
 KVRT_API kvrt_status kvrt_options_get_f64(const kvrt_options *options, const char *key, double *out, kvrt_error *error);
 KVRT_API kvrt_status kvrt_options_get_string(const kvrt_options *options, const char *key, const char **out,
                                              kvrt_error *error);
@@ -173,7 +176,7 @@ typedef enum kvrt_event_type {
     KVRT_EVENT_WARNING = 6,          /* text says what */
     KVRT_EVENT_DONE = 7,             /* finish; the last event of a generation */
     KVRT_EVENT_ERROR = 8,            /* status and text; the call then returns that status */
-    KVRT_EVENT_KV_DEMOTED = 9        /* kv.format=elastic: the step before it needed room. done = pages of 128 positions that
+    KVRT_EVENT_KV_DEMOTED = 9 /* kv.format=elastic: the step before it needed room. done = pages of 128 positions that
                                         lost precision, total = bytes returned to the pool, text = their new format; one
                                         event per format. STOP ends the generation, PAUSE pauses it (not during prefill) */
 } kvrt_event_type;
@@ -231,16 +234,16 @@ typedef struct kvrt_engine_info {
     uint32_t ctx_size;  /* tokens granted to a session */
     uint32_t ctx_model; /* tokens the model was trained for (max_position_embeddings) */
     uint64_t n_params, weight_bytes, workspace_bytes, kv_pool_bytes, kv_pool_used_bytes;
-    double kv_bytes_per_token;    /* body pages, asymptotic; elastic: at its lowest precision */
-    const char *architecture;     /* "llama", "qwen3", ...   Strings belong to the engine. */
-    const char *backend;          /* "cpu", "cuda" */
-    const char *device;           /* "AVX-512 + AMX, 2 threads" */
-    const char *kv_format;        /* "k4v4" */
-    const char *weight_dtype;     /* of most bytes: "bf16" */
-    int32_t bos_id, eos_id;       /* -1: none */
+    double kv_bytes_per_token; /* body pages, asymptotic; elastic: at its lowest precision */
+    const char *architecture;  /* "llama", "qwen3", ...   Strings belong to the engine. */
+    const char *backend;       /* "cpu", "cuda" */
+    const char *device;        /* "AVX-512 + AMX, 2 threads" */
+    const char *kv_format;     /* "k4v4" */
+    const char *weight_dtype;  /* of most bytes: "bf16" */
+    int32_t bos_id, eos_id;    /* -1: none */
     uint32_t n_sessions;
-    uint64_t resident_bytes;      /* what the engine allocated itself, mapping excluded */
-    uint64_t weight_read_bytes;   /* weights read per decoded token: all but the rows of an untied embedding */
+    uint64_t resident_bytes;    /* what the engine allocated itself, mapping excluded */
+    uint64_t weight_read_bytes; /* weights read per decoded token: all but the rows of an untied embedding */
 } kvrt_engine_info;
 KVRT_API kvrt_status kvrt_engine_get_info(kvrt_engine engine, kvrt_engine_info *out, kvrt_error *error);
 
@@ -264,16 +267,17 @@ KVRT_API kvrt_status kvrt_session_close(kvrt_session session);
 
 typedef struct kvrt_session_info {
     uint32_t size;
-    uint32_t ctx_size;   /* tokens that fit */
-    uint32_t n_tokens;   /* tokens the session is equal to */
-    uint32_t n_cached;   /* of these, tokens whose K/V is in the cache */
-    uint64_t kv_bytes;   /* pool bytes held by this session */
-    uint32_t n_pages;    /* pages held */
+    uint32_t ctx_size;       /* tokens that fit */
+    uint32_t n_tokens;       /* tokens the session is equal to */
+    uint32_t n_cached;       /* of these, tokens whose K/V is in the cache */
+    uint64_t kv_bytes;       /* pool bytes held by this session */
+    uint32_t n_pages;        /* pages held */
     uint32_t n_packed_pages; /* of these, encoded below 16 bits */
 } kvrt_session_info;
 KVRT_API kvrt_status kvrt_session_get_info(kvrt_session session, kvrt_session_info *out, kvrt_error *error);
 /* The token list; *n is the number needed (KVRT_PARTIAL when above cap). */
-KVRT_API kvrt_status kvrt_session_tokens(kvrt_session session, int32_t *ids, uint64_t cap, uint64_t *n, kvrt_error *error);
+KVRT_API kvrt_status kvrt_session_tokens(kvrt_session session, int32_t *ids, uint64_t cap, uint64_t *n,
+                                         kvrt_error *error);
 
 /* Makes the session equal to this full list, reusing the longest cached prefix; nothing is computed yet. *n_reused (may be
  * NULL) tells how many tokens stay cached. Errors: ARG (n = 0 or an id outside the vocabulary), CTX_FULL. */
@@ -286,13 +290,13 @@ KVRT_API kvrt_status kvrt_session_rewind(kvrt_session session, uint64_t n, kvrt_
 /* -------------------------------------------------------------------------------------------------- generation --- */
 typedef struct kvrt_result {
     uint32_t size;
-    int32_t finish;        /* kvrt_finish */
+    int32_t finish; /* kvrt_finish */
     uint64_t request;
-    uint32_t n_prompt;     /* tokens before generation */
-    uint32_t n_reused;     /* of these, already cached */
+    uint32_t n_prompt; /* tokens before generation */
+    uint32_t n_reused; /* of these, already cached */
     uint32_t n_generated;
     uint64_t prefill_us, decode_us, first_token_us;
-    uint64_t kv_bytes;     /* pool bytes held at the end */
+    uint64_t kv_bytes; /* pool bytes held at the end */
 } kvrt_result;
 
 /* Computes what the session still lacks, then samples until a stop condition. `options` (NULL: the session's) may override
@@ -317,14 +321,14 @@ KVRT_API kvrt_status kvrt_session_eval(kvrt_session session, const int32_t *ids,
 typedef struct kvrt_chat_input {
     uint32_t size;
     int32_t add_generation_prompt; /* end with the opening of an assistant message */
-    const char *messages;          /* JSON: [{"role": "user", "content": "..."}, ...]; content may be a list of text parts */
-    int64_t messages_len;          /* -1: NUL-terminated, as the lengths below */
-    const char *tools;             /* JSON array of tools; NULL: none */
+    const char *messages; /* JSON: [{"role": "user", "content": "..."}, ...]; content may be a list of text parts */
+    int64_t messages_len; /* -1: NUL-terminated, as the lengths below */
+    const char *tools;    /* JSON array of tools; NULL: none */
     int64_t tools_len;
-    const char *variables;         /* JSON object of template variables (enable_thinking, documents, ...); NULL: none */
+    const char *variables; /* JSON object of template variables (enable_thinking, documents, ...); NULL: none */
     int64_t variables_len;
-    int64_t local_time;            /* seconds since 1970, time zone applied, for templates that print the date */
-    uint64_t text_from;            /* ids only for the text from this byte on: the session already holds what is before */
+    int64_t local_time; /* seconds since 1970, time zone applied, for templates that print the date */
+    uint64_t text_from; /* ids only for the text from this byte on: the session already holds what is before */
 } kvrt_chat_input;
 
 /* Writes at most cap ids and text_cap bytes (either may be 0) and sets *n and *text_len (may be NULL) to the numbers
@@ -340,18 +344,18 @@ KVRT_API kvrt_status kvrt_chat_render(kvrt_engine engine, const kvrt_chat_input 
  * mem.limit. */
 typedef struct kvrt_plan_row {
     uint32_t size;
-    const char *kv;           /* format name, static. "elastic": its row counts the lowest precision, with which ctx is reached;
+    const char *kv; /* format name, static. "elastic": its row counts the lowest precision, with which ctx is reached;
                                  an engine takes up to 16 bits per position beyond kv_bytes where the budget allows */
     double bits_per_element;
-    double bytes_per_token;   /* body, asymptotic, all layers */
-    uint64_t fixed_kv_bytes;  /* sink and tail beyond what the body would take */
-    uint64_t max_ctx;         /* tokens */
-    const char *capped_by;    /* "memory", "model", "nothing fits" */
-    uint64_t ctx;             /* the context the totals below are for: ctx.size, or max_ctx when auto */
-    uint64_t kv_bytes;        /* at ctx */
-    uint64_t total_bytes;     /* everything at ctx */
-    int32_t fits;             /* ctx fits the budget */
-    uint64_t max_sessions;    /* sessions of ctx tokens that fit */
+    double bytes_per_token;  /* body, asymptotic, all layers */
+    uint64_t fixed_kv_bytes; /* sink and tail beyond what the body would take */
+    uint64_t max_ctx;        /* tokens */
+    const char *capped_by;   /* "memory", "model", "nothing fits" */
+    uint64_t ctx;            /* the context the totals below are for: ctx.size, or max_ctx when auto */
+    uint64_t kv_bytes;       /* at ctx */
+    uint64_t total_bytes;    /* everything at ctx */
+    int32_t fits;            /* ctx fits the budget */
+    uint64_t max_sessions;   /* sessions of ctx tokens that fit */
 } kvrt_plan_row;
 
 typedef struct kvrt_plan_info {
@@ -361,8 +365,8 @@ typedef struct kvrt_plan_info {
     uint64_t n_params;
     char architecture[32];
 } kvrt_plan_info;
-KVRT_API kvrt_status kvrt_plan(const kvrt_options *options, const char *formats, kvrt_plan_info *info, kvrt_plan_row *rows,
-                               uint64_t cap, uint64_t *n, kvrt_error *error);
+KVRT_API kvrt_status kvrt_plan(const kvrt_options *options, const char *formats, kvrt_plan_info *info,
+                               kvrt_plan_row *rows, uint64_t cap, uint64_t *n, kvrt_error *error);
 
 /* ---------------------------------------------------------------------------------------- measurement, unstable --- */
 /* What `kvrt bench`, `eval` and `inspect` need. May change in any release; not for applications. */

@@ -98,8 +98,8 @@ static void add(eval_bucket *b, double nll, double kld, bool same)
     b->same_top += same;
 }
 
-static void score_chunk(eval *e, eval_format *f, const float *reference, const uint32_t *tops, float *logits, const int32_t *targets, uint32_t n,
-                        uint64_t first)
+static void score_chunk(eval *e, eval_format *f, const float *reference, const uint32_t *tops, float *logits,
+                        const int32_t *targets, uint32_t n, uint64_t first)
 {
     for (uint32_t r = 0; r < n; r++) {
         float *row = logits + (size_t)r * e->vocab;

@@ -11,11 +11,13 @@ static double percent(uint64_t part, uint64_t n) { return n ? 100.0 * (double)pa
 static void print_retrieval_table(const eval *e)
 {
     printf("%sretrieval, exact match %% by distance in tokens\n%-6s", e->n_tokens ? "\n" : "", "kv");
-    for (unsigned d = 0; d < e->reference.n_distances; d++) printf(" %6llu", (unsigned long long)e->reference.retrieval[d].distance);
+    for (unsigned d = 0; d < e->reference.n_distances; d++)
+        printf(" %6llu", (unsigned long long)e->reference.retrieval[d].distance);
     for (unsigned k = 0; k <= e->n_formats; k++) {
         const eval_format *f = k ? &e->formats[k - 1] : &e->reference;
         printf("\n%-6s", f->kv);
-        for (unsigned d = 0; d < f->n_distances; d++) printf(" %6.1f", percent(f->retrieval[d].right, f->retrieval[d].asked));
+        for (unsigned d = 0; d < f->n_distances; d++)
+            printf(" %6.1f", percent(f->retrieval[d].right, f->retrieval[d].asked));
     }
     printf("\n");
 }
@@ -23,15 +25,16 @@ static void print_retrieval_table(const eval *e)
 void eval_print_table(const eval *e)
 {
     if (e->n_tokens) {
-        printf("mode %s, %llu tokens, reference f16: perplexity %.4f\n\n", e->decode ? "decode" : "prefill", (unsigned long long)e->n_tokens,
-               exp(mean(e->reference.all.nll, e->reference.all.n)));
+        printf("mode %s, %llu tokens, reference f16: perplexity %.4f\n\n", e->decode ? "decode" : "prefill",
+               (unsigned long long)e->n_tokens, exp(mean(e->reference.all.nll, e->reference.all.n)));
         printf("%-6s %8s %12s %11s %9s %11s %11s %11s %8s\n", "kv", "bits", "bytes/token", "perplexity", "vs f16",
                "KLD mean", "KLD median", "KLD 99.9%", "top-1");
         for (unsigned k = 0; k < e->n_formats; k++) {
             const eval_format *f = &e->formats[k];
             double ppl = exp(mean(f->all.nll, f->all.n)), base = exp(mean(e->reference.all.nll, e->reference.all.n));
-            printf("%-6s %8.4f %12.0f %11.4f %+8.3f%% %11.3g %11.3g %11.3g %7.2f%%\n", f->kv, f->bits_per_element, f->bytes_per_token, ppl,
-                   100 * (ppl / base - 1), mean(f->all.kld, f->all.n), f->kld_p50, f->kld_p999, percent(f->all.same_top, f->all.n));
+            printf("%-6s %8.4f %12.0f %11.4f %+8.3f%% %11.3g %11.3g %11.3g %7.2f%%\n", f->kv, f->bits_per_element,
+                   f->bytes_per_token, ppl, 100 * (ppl / base - 1), mean(f->all.kld, f->all.n), f->kld_p50, f->kld_p999,
+                   percent(f->all.same_top, f->all.n));
         }
     }
     if (e->reference.n_distances) print_retrieval_table(e);
@@ -41,8 +44,9 @@ static void print_retrieval_json(const eval_format *f)
 {
     printf(",\"retrieval\":[");
     for (unsigned d = 0; d < f->n_distances; d++)
-        printf("%s{\"distance\":%llu,\"asked\":%llu,\"exact\":%.4f}", d ? "," : "", (unsigned long long)f->retrieval[d].distance,
-               (unsigned long long)f->retrieval[d].asked, percent(f->retrieval[d].right, f->retrieval[d].asked) / 100);
+        printf("%s{\"distance\":%llu,\"asked\":%llu,\"exact\":%.4f}", d ? "," : "",
+               (unsigned long long)f->retrieval[d].distance, (unsigned long long)f->retrieval[d].asked,
+               percent(f->retrieval[d].right, f->retrieval[d].asked) / 100);
     printf("]");
 }
 
@@ -53,8 +57,9 @@ static void print_scores_json(const eval *e, const eval_format *f)
         printf(",\"ppl\":null,\"kld_mean\":null,\"kld_p50\":null,\"kld_p999\":null,\"top1\":null,\"buckets\":[]");
         return;
     }
-    printf(",\"ppl\":%.6f,\"kld_mean\":%.6g,\"kld_p50\":%.6g,\"kld_p999\":%.6g,\"top1\":%.5f,\"buckets\":[", exp(mean(f->all.nll, f->all.n)),
-           mean(f->all.kld, f->all.n), f->kld_p50, f->kld_p999, percent(f->all.same_top, f->all.n) / 100);
+    printf(",\"ppl\":%.6f,\"kld_mean\":%.6g,\"kld_p50\":%.6g,\"kld_p999\":%.6g,\"top1\":%.5f,\"buckets\":[",
+           exp(mean(f->all.nll, f->all.n)), mean(f->all.kld, f->all.n), f->kld_p50, f->kld_p999,
+           percent(f->all.same_top, f->all.n) / 100);
     for (unsigned b = 0; b < EVAL_BUCKETS; b++)
         printf("%s{\"from\":%llu,\"n\":%llu,\"ppl\":%.6f,\"kld_mean\":%.6g,\"top1\":%.5f}", b ? "," : "",
                (unsigned long long)(b * e->n_tokens / EVAL_BUCKETS), (unsigned long long)f->buckets[b].n,
@@ -66,15 +71,16 @@ static void print_scores_json(const eval *e, const eval_format *f)
 void eval_print_json(const eval *e)
 {
     const double ppl = exp(mean(e->reference.all.nll, e->reference.all.n));
-    printf("{\"mode\":\"%s\",\"n_tokens\":%llu,\"reference\":{\"kv\":\"f16\",\"ppl\":", e->decode ? "decode" : "prefill",
-           (unsigned long long)e->n_tokens);
+    printf("{\"mode\":\"%s\",\"n_tokens\":%llu,\"reference\":{\"kv\":\"f16\",\"ppl\":",
+           e->decode ? "decode" : "prefill", (unsigned long long)e->n_tokens);
     if (e->n_tokens) printf("%.6f", ppl);
     else printf("null");
     print_retrieval_json(&e->reference);
     printf("},\"formats\":[");
     for (unsigned k = 0; k < e->n_formats; k++) {
         const eval_format *f = &e->formats[k];
-        printf("%s{\"kv\":\"%s\",\"bits_per_element\":%.4f,\"bytes_per_token\":%.1f", k ? "," : "", f->kv, f->bits_per_element, f->bytes_per_token);
+        printf("%s{\"kv\":\"%s\",\"bits_per_element\":%.4f,\"bytes_per_token\":%.1f", k ? "," : "", f->kv,
+               f->bits_per_element, f->bytes_per_token);
         print_scores_json(e, f);
         print_retrieval_json(f);
         printf("}");
@@ -125,8 +131,11 @@ bool eval_plot(const eval *e, const char *path)
         ys[k] = TOP + (high - kld) / (high - low) * (H - TOP - BOTTOM);
         bool crowded = false; /* then the name stands below on the left */
         for (unsigned j = 0; j < k; j++) crowded |= fabs(xs[j] - xs[k]) < 40 && fabs(ys[j] - ys[k]) < 14;
-        fprintf(svg, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"4\" fill=\"#1f6feb\"/><text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\">%s</text>\n",
-                xs[k], ys[k], xs[k] + (crowded ? -7 : 7), ys[k] + (crowded ? 13 : -5), crowded ? "end" : "start", f->kv);
+        fprintf(svg,
+                "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"4\" fill=\"#1f6feb\"/><text x=\"%.1f\" y=\"%.1f\" "
+                "text-anchor=\"%s\">%s</text>\n",
+                xs[k], ys[k], xs[k] + (crowded ? -7 : 7), ys[k] + (crowded ? 13 : -5), crowded ? "end" : "start",
+                f->kv);
     }
     fprintf(svg, "</svg>\n");
     bool ok = ferror(svg) == 0;

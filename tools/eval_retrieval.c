@@ -9,7 +9,9 @@ static size_t put_utf8(char *out, uint32_t cp)
 {
     if (cp < 0x80) return out[0] = (char)cp, 1;
     if (cp < 0x800) return out[0] = (char)(0xc0 | (cp >> 6)), out[1] = (char)(0x80 | (cp & 63)), 2;
-    if (cp < 0x10000) return out[0] = (char)(0xe0 | (cp >> 12)), out[1] = (char)(0x80 | ((cp >> 6) & 63)), out[2] = (char)(0x80 | (cp & 63)), 3;
+    if (cp < 0x10000)
+        return out[0] = (char)(0xe0 | (cp >> 12)), out[1] = (char)(0x80 | ((cp >> 6) & 63)),
+               out[2] = (char)(0x80 | (cp & 63)), 3;
     out[0] = (char)(0xf0 | (cp >> 18));
     out[1] = (char)(0x80 | ((cp >> 12) & 63));
     out[2] = (char)(0x80 | ((cp >> 6) & 63));
@@ -81,7 +83,8 @@ static int32_t ask(eval_format *f, const char *prompt, const char *answer, bool 
     int32_t *ids = malloc(cap * sizeof *ids), *want = malloc(cap * sizeof *want);
     uint64_t n = 0, n_want = 0, n_all = 0;
     kvrt_options *options = NULL;
-    int32_t status = ids && want ? kvrt_tokenize(f->engine, prompt, -1, KVRT_TOKENIZE_ADD_SPECIAL, ids, cap, &n, error) : KVRT_NOMEM_HOST;
+    int32_t status = ids && want ? kvrt_tokenize(f->engine, prompt, -1, KVRT_TOKENIZE_ADD_SPECIAL, ids, cap, &n, error)
+                                 : KVRT_NOMEM_HOST;
     if (status >= 0) status = kvrt_tokenize(f->engine, answer, -1, 0, want, cap, &n_want, error);
     if (status >= 0) status = kvrt_options_create(&options, error);
     if (status >= 0) status = kvrt_options_set_f64(options, "sample.temperature", 0, error);
@@ -103,11 +106,13 @@ static int32_t ask(eval_format *f, const char *prompt, const char *answer, bool 
 
 static int32_t one_item(eval *e, const char *line, kvrt_error *error)
 {
-    char *context = string_value(line, "context"), *question = string_value(line, "question"), *answer = string_value(line, "answer");
+    char *context = string_value(line, "context"), *question = string_value(line, "question"),
+         *answer = string_value(line, "answer");
     const char *distance = after_key(line, "distance");
     int32_t status = KVRT_OK;
     if (!context || !question || !answer || !distance) {
-        snprintf(error->message, sizeof error->message, "retrieval: a line lacks context, question, answer or distance: %.60s", line);
+        snprintf(error->message, sizeof error->message,
+                 "retrieval: a line lacks context, question, answer or distance: %.60s", line);
         status = KVRT_FORMAT;
     }
     char *prompt = status >= 0 ? malloc(strlen(context) + strlen(question) + 1) : NULL;

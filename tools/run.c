@@ -86,7 +86,8 @@ static int start_chat(run_state *r)
         while (*rest == ' ' || *rest == '\n' || *rest == '\r' || *rest == '\t') rest++;
         if (system && *rest == '[') { /* "[{system}]" and "[...]" become one array */
             json.data[json.len = strlen(json.data) - 2] = 0;
-            for (rest++; *rest == ' ' || *rest == '\n' || *rest == '\r' || *rest == '\t'; rest++) {}
+            for (rest++; *rest == ' ' || *rest == '\n' || *rest == '\r' || *rest == '\t'; rest++) {
+            }
             chat_append_str(&json, *rest == ']' ? "" : ",");
         } else chat_clear(&json);
         chat_append_str(&json, rest);

@@ -14,23 +14,23 @@ typedef struct attention_task {
     kvi_device *device;
     const kvi_op *op;
     const kvi_cache_group *group;
-    const float *qkv; /* (rows, cols), q first */
-    float *out;       /* (rows, n_heads * D) */
+    const float *qkv;                        /* (rows, cols), q first */
+    float *out;                              /* (rows, n_heads * D) */
     uint32_t cols, per_kv, blocks, n_splits; /* tasks = seqs * kv heads * blocks * splits */
 } attention_task;
 
 /* One thread's staging area, sized by kvi_cpu_attention_scratch. */
 typedef struct stage {
-    float *q;      /* (QUERY_BLOCK, D) scaled queries */
-    float *scores; /* (QUERY_BLOCK, 128) */
-    float *acc;    /* (QUERY_BLOCK, D) */
-    float *m, *l;  /* (QUERY_BLOCK) */
-    float *k;      /* panels of 128 columns over D rows */
-    float *v;      /* panels of D columns over 128 rows */
-    float *row;    /* (D) */
+    float *q;               /* (QUERY_BLOCK, D) scaled queries */
+    float *scores;          /* (QUERY_BLOCK, 128) */
+    float *acc;             /* (QUERY_BLOCK, D) */
+    float *m, *l;           /* (QUERY_BLOCK) */
+    float *k;               /* panels of 128 columns over D rows */
+    float *v;               /* panels of D columns over 128 rows */
+    float *row;             /* (D) */
     float *k_a, *k_z, *k_o; /* (D), (D), (128) side vectors of a packed K; see fold_k */
     float *v_a, *v_z, *v_o; /* (128), (128), (D) */
-    float *part;   /* (QUERY_BLOCK, D) one packed page's p . codes */
+    float *part;            /* (QUERY_BLOCK, D) one packed page's p . codes */
 } stage;
 
 /* Up to this many queries read plain pages in place; for more, panels that are made once are worth their cost. */
@@ -40,7 +40,8 @@ static uint32_t padded(uint32_t d) { return (d + PAD - 1) / PAD * PAD; }
 
 size_t kvi_cpu_attention_scratch(uint32_t d)
 {
-    return (size_t)KVI_CPU_QUERY_BLOCK * (3u * d + KVI_KV_PAGE + 2u) + (size_t)KVI_KV_PAGE * (d + padded(d)) + 4u * d + 3u * KVI_KV_PAGE;
+    return (size_t)KVI_CPU_QUERY_BLOCK * (3u * d + KVI_KV_PAGE + 2u) + (size_t)KVI_KV_PAGE * (d + padded(d)) + 4u * d +
+           3u * KVI_KV_PAGE;
 }
 
 static stage stage_of(kvi_device *device, uint32_t thread, uint32_t d)
@@ -66,7 +67,8 @@ static stage stage_of(kvi_device *device, uint32_t thread, uint32_t d)
 }
 
 /* ------------------------------------------------------------------------------------------------------- staging --- */
-static void stage_plain_k(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_code code, uint32_t d, uint32_t n, const stage *s)
+static void stage_plain_k(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_code code, uint32_t d, uint32_t n,
+                          const stage *s)
 {
     const size_t row_bytes = (size_t)d * kvi_dtype_bytes((kvi_dtype)code);
     for (uint32_t t = 0; t < n; t += v->panel) {
@@ -75,7 +77,8 @@ static void stage_plain_k(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_
     }
 }
 
-static void stage_plain_v(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_code code, uint32_t d, uint32_t n, const stage *s)
+static void stage_plain_v(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_code code, uint32_t d, uint32_t n,
+                          const stage *s)
 {
     const size_t row_bytes = (size_t)d * kvi_dtype_bytes((kvi_dtype)code);
     for (uint32_t t = 0; t < n; t++) {
@@ -137,7 +140,8 @@ static float dot(const float *x, const float *y, uint32_t n)
 }
 
 /* scores (n_queries, 128) = q . K^T */
-static void score_page(const kvi_cpu_variant *v, bool packed, uint32_t d, uint32_t n, uint32_t n_queries, const stage *s)
+static void score_page(const kvi_cpu_variant *v, bool packed, uint32_t d, uint32_t n, uint32_t n_queries,
+                       const stage *s)
 {
     const float *q = s->q;
     if (packed) { /* `part` is free until the values' turn */
@@ -154,7 +158,8 @@ static void score_page(const kvi_cpu_variant *v, bool packed, uint32_t d, uint32
 }
 
 /* acc (n_queries, D) += p . V; the probabilities in `scores` are used up. */
-static void value_page(const kvi_cpu_variant *v, bool packed, uint32_t d, uint32_t n, uint32_t n_queries, const stage *s)
+static void value_page(const kvi_cpu_variant *v, bool packed, uint32_t d, uint32_t n, uint32_t n_queries,
+                       const stage *s)
 {
     float *out = packed ? s->part : s->acc;
     for (uint32_t i = 0; packed && i < n_queries; i++) {
@@ -171,13 +176,14 @@ static void value_page(const kvi_cpu_variant *v, bool packed, uint32_t d, uint32
 
 static const uint8_t *record_of(const attention_task *t, const kvi_page_ref *ref, uint32_t kv_head)
 {
-    return t->device->pool + (uint64_t)ref->unit * KVI_KV_UNIT + kvi_kv_record_off(ref->format, &t->group->shape, t->op->group_layer, kv_head);
+    return t->device->pool + (uint64_t)ref->unit * KVI_KV_UNIT +
+           kvi_kv_record_off(ref->format, &t->group->shape, t->op->group_layer, kv_head);
 }
 
 /* One page for all queries of a block; next_page comes after it. first_query counts (row, head) pairs of the KV head;
  * only the first n positions hold data. */
-static void attend_page(const attention_task *t, const kvi_seq *seq, uint32_t page, uint32_t next_page, uint32_t n, uint32_t kv_head,
-                        uint32_t first_query, uint32_t n_queries, const stage *s)
+static void attend_page(const attention_task *t, const kvi_seq *seq, uint32_t page, uint32_t next_page, uint32_t n,
+                        uint32_t kv_head, uint32_t first_query, uint32_t n_queries, const stage *s)
 {
     const kvi_cpu_variant *v = t->device->v;
     const kvi_page_ref *ref = &seq->pages[t->op->group][page];
@@ -206,7 +212,8 @@ static void attend_page(const attention_task *t, const kvi_seq *seq, uint32_t pa
         for (uint32_t k = end; k < n; k++) score[k] = -INFINITY;
         float factor = v->softmax_step(score, n, &s->m[i], &s->l[i]);
         if (factor != 1.0f) v->scale(s->acc + (size_t)i * d, factor, d);
-        for (uint32_t k = n; v_packed && k < KVI_KV_PAGE; k++) score[k] = 0; /* packed values are summed over the whole page */
+        for (uint32_t k = n; v_packed && k < KVI_KV_PAGE; k++)
+            score[k] = 0; /* packed values are summed over the whole page */
     }
     record += kvi_kv_k_side(k_code, d).bytes;
     next += kvi_kv_k_side(k_code, d).bytes;
@@ -266,7 +273,8 @@ static void attend(void *arg, uint32_t task, uint32_t thread)
     }
     memset(s.acc, 0, (size_t)n_queries * d * 4);
 
-    const uint32_t low = seq->pos + first_query / t->per_kv, high = seq->pos + (first_query + n_queries - 1) / t->per_kv;
+    const uint32_t low = seq->pos + first_query / t->per_kv,
+                   high = seq->pos + (first_query + n_queries - 1) / t->per_kv;
     const uint32_t n_pos = t->op->causal ? high + 1 : seq->pos + seq->n_rows; /* positions that may be seen */
     const uint32_t first_seen = t->group->window && low + 1 > t->group->window ? low + 1 - t->group->window : 0;
     uint32_t page = first_seen / KVI_KV_PAGE, end = (n_pos + KVI_KV_PAGE - 1) / KVI_KV_PAGE;
@@ -312,7 +320,8 @@ static void combine(void *arg, uint32_t task, uint32_t thread)
         memset(acc, 0, (size_t)d * 4);
         for (uint32_t i = 0; i < t->n_splits; i++) {
             const float *partial = split_at(t, seq, kv_head, query, i);
-            if (partial[0] - top < -60.0f) continue; /* weighs nothing (variant_body.h, LEAST_LOG), or saw nothing: -inf */
+            if (partial[0] - top < -60.0f)
+                continue; /* weighs nothing (variant_body.h, LEAST_LOG), or saw nothing: -inf */
             float factor = expf(partial[0] - top);
             l += factor * partial[1];
             for (uint32_t k = 0; k < d; k++) acc[k] += factor * partial[2 + k];
@@ -324,8 +333,14 @@ static void combine(void *arg, uint32_t task, uint32_t thread)
 const char *kvi_cpu_attention(kvi_device *device, const kvi_op *op)
 {
     const kvi_cache_group *group = &device->program->groups[op->group];
-    attention_task t = {.device = device, .op = op, .group = group, .qkv = device->buffers[op->in], .out = device->buffers[op->out],
-                        .cols = device->program->buffers[op->in].cols, .per_kv = op->n_heads / group->shape.n_kv_heads, .n_splits = 1};
+    attention_task t = {.device = device,
+                        .op = op,
+                        .group = group,
+                        .qkv = device->buffers[op->in],
+                        .out = device->buffers[op->out],
+                        .cols = device->program->buffers[op->in].cols,
+                        .per_kv = op->n_heads / group->shape.n_kv_heads,
+                        .n_splits = 1};
     uint32_t longest = 0, rows = 0;
     for (uint32_t i = 0; i < device->step.n_seqs; i++) {
         const kvi_seq *seq = &device->step.seqs[i];

@@ -7,15 +7,18 @@
 #define KVI_CPU_ATTENTION_PACKED_H
 #include "variants.h"
 
-#define KVI_CPU_PACKED_QUERIES 16u /* more queries than this pay for staging a page as numbers, unless there are tiles */
-#define KVI_CPU_PACKED_DIM 256u    /* head dimensions: multiples of 16 up to this */
+#define KVI_CPU_PACKED_QUERIES                                                                                         \
+    16u                         /* more queries than this pay for staging a page as numbers, unless there are tiles */
+#define KVI_CPU_PACKED_DIM 256u /* head dimensions: multiples of 16 up to this */
 
 typedef struct kvi_cpu_packed {
     /* scores (n_q, 128) = q (n_q, d) . K^T of one page; side: the K side of a record in `code`. `next` is fetched into the cache meanwhile: the
      * same side of the next page, which no hardware prefetcher can guess; any address will do. */
-    void (*score)(const uint8_t *side, kvi_kv_code code, uint32_t d, const float *q, uint32_t n_q, float *scores, const uint8_t *next);
+    void (*score)(const uint8_t *side, kvi_kv_code code, uint32_t d, const float *q, uint32_t n_q, float *scores,
+                  const uint8_t *next);
     /* acc (n_q, d) += p (n_q, 128) . V of one page; side: the V side. */
-    void (*blend)(const uint8_t *side, kvi_kv_code code, uint32_t d, const float *p, uint32_t n_q, float *acc, const uint8_t *next);
+    void (*blend)(const uint8_t *side, kvi_kv_code code, uint32_t d, const float *p, uint32_t n_q, float *acc,
+                  const uint8_t *next);
     /* Around any number of calls with that many queries on one thread; NULL: nothing to prepare. */
     void (*begin)(uint32_t n_q);
     void (*end)(void);
@@ -27,7 +30,8 @@ extern const kvi_cpu_packed kvi_cpu_packed_avx2, kvi_cpu_packed_avx512, kvi_cpu_
 #endif
 
 /* The kernels for a side of that code; NULL: the page is staged as numbers instead, which pays with many queries. `amx`: tiles may be used. */
-static inline const kvi_cpu_packed *kvi_cpu_packed_for(const kvi_cpu_variant *v, bool amx, kvi_kv_code code, uint32_t d, uint32_t n_queries)
+static inline const kvi_cpu_packed *kvi_cpu_packed_for(const kvi_cpu_variant *v, bool amx, kvi_kv_code code, uint32_t d,
+                                                       uint32_t n_queries)
 {
     if (kvi_kv_code_is_plain(code) || d % 16u != 0 || d > KVI_CPU_PACKED_DIM) return NULL;
 #if defined(__x86_64__)

@@ -15,20 +15,21 @@
 #include <immintrin.h>
 #include <string.h>
 
-#define GROUP 5u        /* queries of an A tile */
-#define CHUNK 20u       /* queries that are prepared at once */
-#define TILE 1024u      /* bytes */
-#define TILE_K 64u      /* k of a tile */
+#define GROUP 5u   /* queries of an A tile */
+#define CHUNK 20u  /* queries that are prepared at once */
+#define TILE 1024u /* bytes */
+#define TILE_K 64u /* k of a tile */
 #define MAX_STEPS (KVI_CPU_PACKED_DIM / TILE_K)
-#define MAX_TILES 16u   /* of 64 bytes of a row: 4 vectors of up to 4 fields; steps * tiles never exceed 32 (see expand) */
+#define MAX_TILES                                                                                                      \
+    16u /* of 64 bytes of a row: 4 vectors of up to 4 fields; steps * tiles never exceed 32 (see expand) */
 
 /* A product: `a` of the queries of a chunk times one side's codes. */
 typedef struct job {
     const uint8_t *codes;
     const uint8_t *next, *next_end; /* what will be read after this side and is not fetched yet */
     uint32_t bits, row_bytes, n_rows, n_steps, n_queries, n_groups;
-    int8_t *a;      /* (n_groups, n_steps) tiles */
-    uint8_t *b;     /* (n_steps, tiles of a piece) tiles */
+    int8_t *a;  /* (n_groups, n_steps) tiles */
+    uint8_t *b; /* (n_steps, tiles of a piece) tiles */
     float scale[CHUNK], zero[CHUNK];
     float (*out)[KVI_CPU_PACKED_DIM]; /* (CHUNK, columns) in natural order */
 } job;
@@ -43,7 +44,8 @@ typedef struct piece {
  * the goal, 7.9 with every second line, 9.4 without; i8 8.7, 9.5, 10.5, 11.7.) */
 static inline void fetch(job *w, uint32_t lines)
 {
-    for (uint32_t i = 0; i < lines && w->next < w->next_end; i++, w->next += 64) _mm_prefetch((const char *)w->next, _MM_HINT_T1);
+    for (uint32_t i = 0; i < lines && w->next < w->next_end; i++, w->next += 64)
+        _mm_prefetch((const char *)w->next, _MM_HINT_T1);
 }
 
 /* ---------------------------------------------------------------------------------------------------- the queries --- */
@@ -63,7 +65,8 @@ static void put_query(job *w, uint32_t query, const float *x, float largest)
     const float scale = largest > 0x1p-100f ? largest * 0x1p-22f : 0x1p-122f; /* a query this small counts as zero */
     const __m512 inverse = _mm512_set1_ps(1.0f / scale);
     const __m512i bias = _mm512_set1_epi32(0x808080);
-    const __m512i by_digit = _mm512_broadcast_i32x4(_mm_setr_epi8(2, 6, 10, 14, 1, 5, 9, 13, 0, 4, 8, 12, 3, 7, 11, 15));
+    const __m512i by_digit =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(2, 6, 10, 14, 1, 5, 9, 13, 0, 4, 8, 12, 3, 7, 11, 15));
     for (uint32_t step = 0; step < w->n_steps; step++, tile += TILE, x += TILE_K) {
         __m512i v[4];
         for (uint32_t i = 0; i < 4; i++) {
@@ -80,19 +83,22 @@ static void put_query(job *w, uint32_t query, const float *x, float largest)
 }
 
 /* The queries of a chunk, A folded in; zero = in . (Z + middle A). A or Z absent: 1 and 0. */
-static void fold(job *w, const uint8_t *side, bool has_a, uint32_t a_off, bool has_z, uint32_t z_off, float middle, const float *in, uint32_t n_in)
+static void fold(job *w, const uint8_t *side, bool has_a, uint32_t a_off, bool has_z, uint32_t z_off, float middle,
+                 const float *in, uint32_t n_in)
 {
     float a[KVI_CPU_PACKED_DIM], z[KVI_CPU_PACKED_DIM], x[KVI_CPU_PACKED_DIM];
     for (uint32_t k = 0; k < w->n_rows; k += 16) {
         const __m512 gain = has_a ? half_at(side, a_off, k) : _mm512_set1_ps(1.0f);
         _mm512_storeu_ps(a + k, gain);
-        _mm512_storeu_ps(z + k, has_z ? _mm512_fmadd_ps(_mm512_set1_ps(middle), gain, half_at(side, z_off, k)) : _mm512_setzero_ps());
+        _mm512_storeu_ps(z + k, has_z ? _mm512_fmadd_ps(_mm512_set1_ps(middle), gain, half_at(side, z_off, k))
+                                      : _mm512_setzero_ps());
     }
     for (uint32_t k = w->n_rows; k < w->n_steps * TILE_K; k++) x[k] = 0;
     for (uint32_t i = 0; i < w->n_queries; i++) {
         __m512 sum = _mm512_setzero_ps(), largest = sum;
         for (uint32_t k = 0; k < w->n_rows; k += 16) {
-            const __m512 q = _mm512_loadu_ps(in + (size_t)i * n_in + k), value = _mm512_mul_ps(q, _mm512_loadu_ps(a + k));
+            const __m512 q = _mm512_loadu_ps(in + (size_t)i * n_in + k),
+                         value = _mm512_mul_ps(q, _mm512_loadu_ps(a + k));
             sum = _mm512_fmadd_ps(q, _mm512_loadu_ps(z + k), sum);
             largest = _mm512_max_ps(largest, _mm512_abs_ps(value));
             _mm512_storeu_ps(x + k, value);
@@ -108,15 +114,17 @@ static void fold(job *w, const uint8_t *side, bool has_a, uint32_t a_off, bool h
 static inline __attribute__((always_inline)) __m512i load_piece(const uint8_t *row, uint32_t bytes, __mmask64 take)
 {
     if (bytes == 64) return take == ~(__mmask64)0 ? _mm512_loadu_si512(row) : _mm512_maskz_loadu_epi8(take, row);
-    const __m512i part = take == 0xffffffffu ? _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(const void *)row))
-                                             : _mm512_maskz_loadu_epi8(take, row);
+    const __m512i part = take == 0xffffffffu
+                             ? _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(const void *)row))
+                             : _mm512_maskz_loadu_epi8(take, row);
     if (bytes == 32) return _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 0, 1, 1, 2, 2, 3, 3), part);
     return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3), part);
 }
 
 /* The tiles of a piece for all k: tile h * fields + f, row of k, word (lane L, w) = field f of byte (bytes / 4) L + 4 h + w of four rows. Bytes
  * that are whole codes become signed. Rows past n_rows stay as they are: the A operand is zero there. */
-static inline __attribute__((always_inline)) void expand_bits(job *w, const piece *p, uint32_t bits, uint32_t bytes, __mmask64 take)
+static inline __attribute__((always_inline)) void expand_bits(job *w, const piece *p, uint32_t bits, uint32_t bytes,
+                                                              __mmask64 take)
 {
     const uint32_t fields = 8u / bits, n_vectors = bytes / 16u;
     const __m512i mask = _mm512_set1_epi8((char)((1u << bits) - 1u)), sign = _mm512_set1_epi8((char)0x80);
@@ -125,14 +133,17 @@ static inline __attribute__((always_inline)) void expand_bits(job *w, const piec
         uint8_t *to = w->b + (size_t)(k / TILE_K) * (n_vectors * fields) * TILE + row_of(k) * 64u;
         fetch(w, bytes == 64 ? 2 : 1);
         const __m512i r0 = load_piece(row, bytes, take), r1 = load_piece(row + w->row_bytes, bytes, take);
-        const __m512i r2 = load_piece(row + 2 * w->row_bytes, bytes, take), r3 = load_piece(row + 3 * w->row_bytes, bytes, take);
+        const __m512i r2 = load_piece(row + 2 * w->row_bytes, bytes, take),
+                      r3 = load_piece(row + 3 * w->row_bytes, bytes, take);
         const __m512i a = _mm512_unpacklo_epi8(r0, r1), b = _mm512_unpacklo_epi8(r2, r3);
         const __m512i c = _mm512_unpackhi_epi8(r0, r1), d = _mm512_unpackhi_epi8(r2, r3);
-        const __m512i v[4] = {_mm512_unpacklo_epi16(a, b), _mm512_unpackhi_epi16(a, b), _mm512_unpacklo_epi16(c, d), _mm512_unpackhi_epi16(c, d)};
+        const __m512i v[4] = {_mm512_unpacklo_epi16(a, b), _mm512_unpackhi_epi16(a, b), _mm512_unpacklo_epi16(c, d),
+                              _mm512_unpackhi_epi16(c, d)};
         for (uint32_t h = 0; h < n_vectors; h++)
             for (uint32_t f = 0; f < fields; f++) {
                 const __m512i code = f ? _mm512_srlv_epi16(v[h], _mm512_set1_epi16((short)(f * bits))) : v[h];
-                _mm512_store_si512(to + (h * fields + f) * TILE, bits == 8 ? _mm512_xor_si512(code, sign) : _mm512_and_si512(code, mask));
+                _mm512_store_si512(to + (h * fields + f) * TILE,
+                                   bits == 8 ? _mm512_xor_si512(code, sign) : _mm512_and_si512(code, mask));
             }
     }
 }
@@ -157,7 +168,8 @@ static inline __attribute__((always_inline)) void multiply_kind(const job *w, co
     const int8_t *a = w->a + (size_t)group * w->n_steps * TILE;
     const size_t last = p->n_tiles - 1, step = (size_t)p->n_tiles * TILE;
     const uint8_t *b0 = w->b + first * TILE, *b1 = w->b + (first + 1 > last ? last : first + 1) * TILE;
-    const uint8_t *b2 = w->b + (first + 2 > last ? last : first + 2) * TILE, *b3 = w->b + (first + 3 > last ? last : first + 3) * TILE;
+    const uint8_t *b2 = w->b + (first + 2 > last ? last : first + 2) * TILE,
+                  *b3 = w->b + (first + 3 > last ? last : first + 3) * TILE;
     KVI_AMX_ZERO(0);
     KVI_AMX_ZERO(1);
     KVI_AMX_ZERO(2);
@@ -208,8 +220,10 @@ static inline void gather_fields(__m512 *v, uint32_t n_vectors, uint32_t fields)
             x[0] = low;
             continue;
         }
-        const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(x[0], x[1])), b = _mm512_castps_pd(_mm512_unpacklo_ps(x[2], x[3]));
-        const __m512d c = _mm512_castps_pd(_mm512_unpackhi_ps(x[0], x[1])), d = _mm512_castps_pd(_mm512_unpackhi_ps(x[2], x[3]));
+        const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(x[0], x[1])),
+                      b = _mm512_castps_pd(_mm512_unpacklo_ps(x[2], x[3]));
+        const __m512d c = _mm512_castps_pd(_mm512_unpackhi_ps(x[0], x[1])),
+                      d = _mm512_castps_pd(_mm512_unpackhi_ps(x[2], x[3]));
         x[0] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
         x[1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
         x[2] = _mm512_castpd_ps(_mm512_unpacklo_pd(c, d));
@@ -225,7 +239,8 @@ static inline void put_runs(const __m512 *v, uint32_t n, float *out)
         return;
     }
     if (n == 2) {
-        const __m512 a = _mm512_shuffle_f32x4(v[0], v[1], 0x44), b = _mm512_shuffle_f32x4(v[0], v[1], 0xee); /* v0.0 v0.1 v1.0 v1.1 */
+        const __m512 a = _mm512_shuffle_f32x4(v[0], v[1], 0x44),
+                     b = _mm512_shuffle_f32x4(v[0], v[1], 0xee); /* v0.0 v0.1 v1.0 v1.1 */
         _mm512_storeu_ps(out, _mm512_shuffle_f32x4(a, a, 0xd8));
         _mm512_storeu_ps(out + 16, _mm512_shuffle_f32x4(b, b, 0xd8));
         return;
@@ -240,7 +255,8 @@ static inline void put_runs(const __m512 *v, uint32_t n, float *out)
     }
 }
 
-static inline __attribute__((always_inline)) void product_fields(job *w, const piece *p, uint32_t n_vectors, uint32_t fields)
+static inline __attribute__((always_inline)) void product_fields(job *w, const piece *p, uint32_t n_vectors,
+                                                                 uint32_t fields)
 {
     const uint32_t first_col = p->at * fields, n_cols = p->left * fields, n_tiles = n_vectors * fields;
     int32_t tiles[MAX_TILES / 4][4][16][16] __attribute__((aligned(64)));
@@ -252,7 +268,8 @@ static inline __attribute__((always_inline)) void product_fields(job *w, const p
             const __m512 scale = _mm512_set1_ps(w->scale[q]), zero = _mm512_set1_ps(w->zero[q]);
             __m512 v[MAX_TILES];
             fetch(w, 4);
-            for (uint32_t t = 0; t < n_tiles; t++) v[t] = join((const int32_t(*)[16])tiles[t / 4][t % 4][3 * i], scale, zero);
+            for (uint32_t t = 0; t < n_tiles; t++)
+                v[t] = join((const int32_t(*)[16])tiles[t / 4][t % 4][3 * i], scale, zero);
             gather_fields(v, n_vectors, fields);
             const bool whole = n_cols == n_tiles * 16u;
             put_runs(v, n_tiles, whole ? w->out[q] + first_col : row);
@@ -263,11 +280,17 @@ static inline __attribute__((always_inline)) void product_fields(job *w, const p
 static void product(job *w, const piece *p)
 {
     const uint32_t fields = 8u / w->bits;
-#define CASE(v, f) \
+#define CASE(v, f)                                                                                                     \
     if (p->n_vectors == (v) && fields == (f)) product_fields(w, p, v, f)
-    CASE(4, 2); CASE(2, 2); CASE(1, 2);
-    CASE(4, 4); CASE(2, 4); CASE(1, 4);
-    CASE(4, 1); CASE(2, 1); CASE(1, 1);
+    CASE(4, 2);
+    CASE(2, 2);
+    CASE(1, 2);
+    CASE(4, 4);
+    CASE(2, 4);
+    CASE(1, 4);
+    CASE(4, 1);
+    CASE(2, 1);
+    CASE(1, 1);
 #undef CASE
 }
 
@@ -301,8 +324,13 @@ static void end(void) { kvi_amx_release(); }
 
 static job job_of(const kvi_kv_side *s, const uint8_t *side, uint32_t bits, uint32_t n_rows, const uint8_t *next)
 {
-    return (job){.codes = side + s->codes_off, .next = next, .next_end = next + s->bytes, .bits = bits, .row_bytes = s->codes_bytes / n_rows,
-                 .n_rows = n_rows, .n_steps = (n_rows + TILE_K - 1u) / TILE_K};
+    return (job){.codes = side + s->codes_off,
+                 .next = next,
+                 .next_end = next + s->bytes,
+                 .bits = bits,
+                 .row_bytes = s->codes_bytes / n_rows,
+                 .n_rows = n_rows,
+                 .n_steps = (n_rows + TILE_K - 1u) / TILE_K};
 }
 /* As many of the queries left as one pass takes. */
 static void take_queries(job *w, uint32_t left)
@@ -311,7 +339,8 @@ static void take_queries(job *w, uint32_t left)
     w->n_groups = (w->n_queries + GROUP - 1u) / GROUP;
 }
 
-static void score(const uint8_t *side, kvi_kv_code code, uint32_t d, const float *q, uint32_t n_q, float *scores, const uint8_t *next)
+static void score(const uint8_t *side, kvi_kv_code code, uint32_t d, const float *q, uint32_t n_q, float *scores,
+                  const uint8_t *next)
 {
     const kvi_kv_side s = kvi_kv_k_side(code, d);
     const bool affine = code != KVI_KV_I8; /* I8: A = 1 and Z = -128, which makes the bytes signed */
@@ -334,7 +363,8 @@ static void score(const uint8_t *side, kvi_kv_code code, uint32_t d, const float
     }
 }
 
-static void blend(const uint8_t *side, kvi_kv_code code, uint32_t d, const float *p, uint32_t n_q, float *acc, const uint8_t *next)
+static void blend(const uint8_t *side, kvi_kv_code code, uint32_t d, const float *p, uint32_t n_q, float *acc,
+                  const uint8_t *next)
 {
     const kvi_kv_side s = kvi_kv_v_side(code, d);
     int8_t a[CHUNK / GROUP * KVI_KV_PAGE / TILE_K * TILE] __attribute__((aligned(64)));

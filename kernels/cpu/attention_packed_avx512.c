@@ -10,10 +10,10 @@
 INLINE vf fma_vec(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
 INLINE vf number(vu lanes, uint32_t bits)
 {
-    const float half = 0.5f * (float)((1u << bits) - 1u), top = (bits == 4 ? 8.0f : 0.0f) - half, middle = (bits >= 3 ? 4.0f : 0.0f) - half,
-                both = top + middle + half;
-    const __m512 table = _mm512_setr_ps(-half, 1 - half, 2 - half, 3 - half, middle, middle + 1, middle + 2, middle + 3, top, top + 1, top + 2,
-                                        top + 3, both, both + 1, both + 2, both + 3);
+    const float half = 0.5f * (float)((1u << bits) - 1u), top = (bits == 4 ? 8.0f : 0.0f) - half,
+                middle = (bits >= 3 ? 4.0f : 0.0f) - half, both = top + middle + half;
+    const __m512 table = _mm512_setr_ps(-half, 1 - half, 2 - half, 3 - half, middle, middle + 1, middle + 2, middle + 3,
+                                        top, top + 1, top + 2, top + 3, both, both + 1, both + 2, both + 3);
     return (vf)_mm512_permutexvar_ps((__m512i)lanes, table);
 }
 INLINE vu shift(vu lanes, vu counts, bool same)

@@ -68,8 +68,9 @@ INLINE vu words3(const uint8_t *row, uint32_t i)
 
 /* out[i][j] = sum over rows of x[i][row] * (vector j of the row's codes), i < n_q, j < n_v <= 4; kind, n_v, n_q are constants. `counts`: per
  * vector and lane the bits to shift away. */
-INLINE void mac(const uint8_t *codes, kvi_kv_code kind, size_t row_bytes, uint32_t n_rows, uint32_t words, const vu *counts, uint32_t n_v,
-                const float *x, size_t ldx, uint32_t n_q, float *out, size_t ldo, const uint8_t *next)
+INLINE void mac(const uint8_t *codes, kvi_kv_code kind, size_t row_bytes, uint32_t n_rows, uint32_t words,
+                const vu *counts, uint32_t n_v, const float *x, size_t ldx, uint32_t n_q, float *out, size_t ldo,
+                const uint8_t *next)
 {
     vf acc[QUERIES * 4];
     const vf bias = splat(128.0f);
@@ -100,19 +101,30 @@ typedef struct product {
     const uint8_t *codes;
     size_t row_bytes;
     uint32_t n_rows, n_cols, n_q;
-    const float *x; /* (QUERIES, KVI_CPU_PACKED_DIM) */
-    float *out;     /* (QUERIES, KVI_CPU_PACKED_DIM) in natural order */
+    const float *x;      /* (QUERIES, KVI_CPU_PACKED_DIM) */
+    float *out;          /* (QUERIES, KVI_CPU_PACKED_DIM) in natural order */
     const uint8_t *next; /* codes to fetch meanwhile */
 } product;
 
-INLINE void block(const product *p, kvi_kv_code kind, const uint8_t *codes, uint32_t words, const vu *counts, uint32_t n_v, float *out)
+INLINE void block(const product *p, kvi_kv_code kind, const uint8_t *codes, uint32_t words, const vu *counts,
+                  uint32_t n_v, float *out)
 {
     const size_t ld = KVI_CPU_PACKED_DIM;
-#define CASE(v, q) \
-    if (n_v == (v) && p->n_q == (q)) mac(codes, kind, p->row_bytes, p->n_rows, words, counts, v, p->x, ld, q, out, ld, p->next + (codes - p->codes))
-    CASE(4, 4); CASE(4, 3); CASE(4, 2); CASE(4, 1);
-    CASE(2, 4); CASE(2, 3); CASE(2, 2); CASE(2, 1);
-    CASE(1, 4); CASE(1, 3); CASE(1, 2); CASE(1, 1);
+#define CASE(v, q)                                                                                                     \
+    if (n_v == (v) && p->n_q == (q))                                                                                   \
+    mac(codes, kind, p->row_bytes, p->n_rows, words, counts, v, p->x, ld, q, out, ld, p->next + (codes - p->codes))
+    CASE(4, 4);
+    CASE(4, 3);
+    CASE(4, 2);
+    CASE(4, 1);
+    CASE(2, 4);
+    CASE(2, 3);
+    CASE(2, 2);
+    CASE(2, 1);
+    CASE(1, 4);
+    CASE(1, 3);
+    CASE(1, 2);
+    CASE(1, 1);
 #undef CASE
 }
 
@@ -168,7 +180,8 @@ INLINE void product_words(const product *p, kvi_kv_code kind)
             const uint32_t n_v = n - j >= 4 ? 4u : n - j >= 2 ? 2u : 1u;
             vu counts[4];
             for (uint32_t k = 0; k < 4; k++)
-                for (uint32_t lane = 0; lane < VW; lane++) counts[k][lane] = ((j + k) * copies + lane / words) % fields * bits;
+                for (uint32_t lane = 0; lane < VW; lane++)
+                    counts[k][lane] = ((j + k) * copies + lane / words) % fields * bits;
             block(p, kind, p->codes + c * bits / 8u, words, counts, n_v, p->out + c + j * VW);
             j += n_v;
         }
@@ -201,8 +214,8 @@ static void run(const product *p, kvi_kv_code kind)
 INLINE vf load_half(const uint8_t *side, uint32_t off, uint32_t i);
 
 /* x = in * A per row, zero = sum of in * Z; A or Z absent: 1 and 0. `gain` multiplies A, `shift` is added to Z / A. */
-static void fold(const uint8_t *side, bool has_a, uint32_t a_off, bool has_z, uint32_t z_off, uint32_t n, float gain, float shift,
-                 const float *in, uint32_t n_in, uint32_t n_q, float *x, float *zero)
+static void fold(const uint8_t *side, bool has_a, uint32_t a_off, bool has_z, uint32_t z_off, uint32_t n, float gain,
+                 float shift, const float *in, uint32_t n_in, uint32_t n_q, float *x, float *zero)
 {
     vf zeros[QUERIES];
     for (uint32_t q = 0; q < n_q; q++) zeros[q] = (vf){0};
@@ -225,25 +238,29 @@ static float taken(kvi_kv_code code)
     return code >= KVI_KV_Q4 ? (float)CENTRE * 0.5f * (float)((1u << kvi_kv_code_bits(code)) - 1u) : 0.0f;
 }
 
-static void score(const uint8_t *side, kvi_kv_code code, uint32_t d, const float *q, uint32_t n_q, float *scores, const uint8_t *next)
+static void score(const uint8_t *side, kvi_kv_code code, uint32_t d, const float *q, uint32_t n_q, float *scores,
+                  const uint8_t *next)
 {
     const kvi_kv_side s = kvi_kv_k_side(code, d);
     float x[QUERIES * KVI_CPU_PACKED_DIM], out[QUERIES * KVI_CPU_PACKED_DIM], zero[QUERIES];
     for (uint32_t first = 0; first < n_q; first += QUERIES) {
         const uint32_t n = n_q - first < QUERIES ? n_q - first : QUERIES;
         const bool affine = code >= KVI_KV_Q4; /* I8: the kernel takes 128 from the codes, so Z is spent */
-        fold(side, affine, s.a_off, affine, s.z_off, d, code == KVI_KV_F8 ? 256.0f : 1.0f, taken(code), q + (size_t)first * d, d, n, x, zero);
+        fold(side, affine, s.a_off, affine, s.z_off, d, code == KVI_KV_F8 ? 256.0f : 1.0f, taken(code),
+             q + (size_t)first * d, d, n, x, zero);
         const product p = {side + s.codes_off, s.codes_bytes / d, d, KVI_KV_PAGE, n, x, out, next};
         run(&p, code);
         for (uint32_t t = 0; t < KVI_KV_PAGE; t += VW) {
             const vf o = load_half(side, s.o_off, t);
             for (uint32_t i = 0; i < n; i++)
-                store(scores + (size_t)(first + i) * KVI_KV_PAGE + t, (load(out + i * KVI_CPU_PACKED_DIM + t) + splat(zero[i])) * o);
+                store(scores + (size_t)(first + i) * KVI_KV_PAGE + t,
+                      (load(out + i * KVI_CPU_PACKED_DIM + t) + splat(zero[i])) * o);
         }
     }
 }
 
-static void blend(const uint8_t *side, kvi_kv_code code, uint32_t d, const float *p, uint32_t n_q, float *acc, const uint8_t *next)
+static void blend(const uint8_t *side, kvi_kv_code code, uint32_t d, const float *p, uint32_t n_q, float *acc,
+                  const uint8_t *next)
 {
     const kvi_kv_side s = kvi_kv_v_side(code, d);
     float x[QUERIES * KVI_CPU_PACKED_DIM], out[QUERIES * KVI_CPU_PACKED_DIM], zero[QUERIES];

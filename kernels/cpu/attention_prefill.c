@@ -24,21 +24,21 @@ typedef struct prefill {
     kvi_device *device;
     const kvi_op *op;
     const kvi_cache_group *group;
-    const float *qkv; /* (rows, cols), q first */
-    float *out;       /* (rows, n_heads * D) */
+    const float *qkv;                     /* (rows, cols), q first */
+    float *out;                           /* (rows, n_heads * D) */
     uint32_t cols, per_kv, block, blocks; /* tasks = seqs * kv heads * blocks */
     bool amx;
 } prefill;
 
 /* One thread's scratch, and the block it works on. */
 typedef struct area {
-    float *q;             /* (PREFILL_BLOCK, D) scaled; AMX: (PREFILL_BLOCK, padded D) BF16 */
-    float *acc, *m, *l;   /* (PREFILL_BLOCK, width), (PREFILL_BLOCK), (PREFILL_BLOCK) */
-    float *k, *v;         /* (128, padded D) each, panels or rows */
-    float *scores;        /* (GROUP, 128) */
+    float *q;                       /* (PREFILL_BLOCK, D) scaled; AMX: (PREFILL_BLOCK, padded D) BF16 */
+    float *acc, *m, *l;             /* (PREFILL_BLOCK, width), (PREFILL_BLOCK), (PREFILL_BLOCK) */
+    float *k, *v;                   /* (128, padded D) each, panels or rows */
+    float *scores;                  /* (GROUP, 128) */
     uint8_t *k_tiles, *v_tiles, *p; /* AMX: (128, padded D) BF16 each, (KVI_AMX_GROUP, 128) BF16 */
-    float *a, *z, *o;     /* (256) side vectors */
-    uint32_t width;       /* floats between rows of acc */
+    float *a, *z, *o;               /* (256) side vectors */
+    uint32_t width;                 /* floats between rows of acc */
     const kvi_seq *seq;
     uint32_t kv_head, first, n_queries; /* queries of the sequence and KV head: row * per_kv + head */
 } area;
@@ -77,11 +77,13 @@ static void fill(float *x, uint32_t n, float value)
 }
 
 /* Codes of a side as their values, in panels over the side's rows: K by channel (D rows of 128), V by token (128 rows of D). */
-static void dequantize(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_code code, bool is_v, uint32_t d, const area *s, float *panels)
+static void dequantize(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_code code, bool is_v, uint32_t d,
+                       const area *s, float *panels)
 {
     const kvi_kv_side at = is_v ? kvi_kv_v_side(code, d) : kvi_kv_k_side(code, d);
     const uint32_t rows = is_v ? KVI_KV_PAGE : d, cols = is_v ? d : KVI_KV_PAGE;
-    const bool has_a = is_v || code >= KVI_KV_Q4, has_z = code >= KVI_KV_Q4 || (is_v && code == KVI_KV_I8), has_o = !is_v || code >= KVI_KV_Q4;
+    const bool has_a = is_v || code >= KVI_KV_Q4, has_z = code >= KVI_KV_Q4 || (is_v && code == KVI_KV_I8),
+               has_o = !is_v || code >= KVI_KV_Q4;
     fill(s->o, 256, 1.0f);
     if (has_a) v->widen(side + at.a_off, KVI_F16, rows, s->a);
     else fill(s->a, rows, 1.0f);
@@ -93,7 +95,8 @@ static void dequantize(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_cod
 }
 
 /* Plain K as panels of 128 columns over D rows. */
-static void stage_plain_k(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_code code, uint32_t d, uint32_t n, float *panels)
+static void stage_plain_k(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_code code, uint32_t d, uint32_t n,
+                          float *panels)
 {
     const size_t row_bytes = (size_t)d * kvi_dtype_bytes((kvi_dtype)code);
     for (uint32_t t = 0; t < n; t += v->panel) {
@@ -103,7 +106,8 @@ static void stage_plain_k(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_
 }
 
 /* Plain V as panels of D columns over 128 rows. */
-static void stage_plain_v(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_code code, uint32_t d, uint32_t n, float *panels)
+static void stage_plain_v(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_code code, uint32_t d, uint32_t n,
+                          float *panels)
 {
     const uint32_t size = kvi_dtype_bytes((kvi_dtype)code);
     for (uint32_t t = 0; t < n; t++)
@@ -113,7 +117,8 @@ static void stage_plain_v(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_
 }
 
 /* Tiles want pairs of rows of the inner dimension: channels for K, tokens for V. Panels and V's rows have them; K's plain rows are turned. */
-static void stage_tiles(const prefill *t, const uint8_t *side, kvi_kv_code code, bool is_v, uint32_t n, const area *s, uint8_t *tiles)
+static void stage_tiles(const prefill *t, const uint8_t *side, kvi_kv_code code, bool is_v, uint32_t n, const area *s,
+                        uint8_t *tiles)
 {
     const kvi_cpu_variant *v = t->device->v;
     const uint32_t d = t->group->shape.head_dim, wide = kvi_amx_padded(d), size = kvi_dtype_bytes((kvi_dtype)code);
@@ -123,13 +128,14 @@ static void stage_tiles(const prefill *t, const uint8_t *side, kvi_kv_code code,
         const uint32_t height = is_v ? KVI_KV_PAGE : d, have = is_v ? d : KVI_KV_PAGE;
         dequantize(v, side, code, is_v, d, s, rows);
         for (uint32_t c = 0; c < cols; c += 16)
-            kvi_amx_prefill_pack(rows + (size_t)(c / v->panel * v->panel) * height + c % v->panel, v->panel, c < have ? height : 0, depth,
-                                 tiles + (size_t)c * depth * 2u);
+            kvi_amx_prefill_pack(rows + (size_t)(c / v->panel * v->panel) * height + c % v->panel, v->panel,
+                                 c < have ? height : 0, depth, tiles + (size_t)c * depth * 2u);
         return;
     }
     if (is_v) {
         v->widen(side, (kvi_dtype)code, n * d, rows);
-        for (uint32_t c = 0; c < wide; c += 16) kvi_amx_prefill_pack(rows + c, d, c < d ? n : 0, depth, tiles + (size_t)c * depth * 2u);
+        for (uint32_t c = 0; c < wide; c += 16)
+            kvi_amx_prefill_pack(rows + c, d, c < d ? n : 0, depth, tiles + (size_t)c * depth * 2u);
         return;
     }
     for (uint32_t r = 0; r < n; r++) {
@@ -141,7 +147,8 @@ static void stage_tiles(const prefill *t, const uint8_t *side, kvi_kv_code code,
 
 /* --------------------------------------------------------------------------------------------------------- one page --- */
 /* Positions of the page that a query sees: [*begin, *end) of n. */
-static void visible(const prefill *t, const area *s, uint32_t query, uint32_t first_pos, uint32_t n, uint32_t *begin, uint32_t *end)
+static void visible(const prefill *t, const area *s, uint32_t query, uint32_t first_pos, uint32_t n, uint32_t *begin,
+                    uint32_t *end)
 {
     const uint32_t pos = s->seq->pos + query / t->per_kv, window = t->group->window;
     *end = t->op->causal && pos + 1 < first_pos + n ? (pos + 1 > first_pos ? pos + 1 - first_pos : 0) : n;
@@ -150,13 +157,15 @@ static void visible(const prefill *t, const area *s, uint32_t query, uint32_t fi
 }
 
 /* Queries [i, i + n_queries) of the block against the staged page. */
-static void group_panels(const prefill *t, const area *s, uint32_t first_pos, uint32_t n, uint32_t i, uint32_t n_queries)
+static void group_panels(const prefill *t, const area *s, uint32_t first_pos, uint32_t n, uint32_t i,
+                         uint32_t n_queries)
 {
     const kvi_cpu_variant *v = t->device->v;
     const uint32_t d = t->group->shape.head_dim;
     float *acc = s->acc + (size_t)i * s->width;
     for (uint32_t c = 0; c < n; c += v->panel)
-        v->panel_mac(s->q + (size_t)i * d, d, n_queries, d, s->k + (size_t)c * d, s->scores + c, KVI_KV_PAGE, v->panel, false);
+        v->panel_mac(s->q + (size_t)i * d, d, n_queries, d, s->k + (size_t)c * d, s->scores + c, KVI_KV_PAGE, v->panel,
+                     false);
     for (uint32_t r = 0; r < n_queries; r++) {
         float *score = s->scores + (size_t)r * KVI_KV_PAGE;
         uint32_t begin, end;
@@ -173,10 +182,17 @@ static void group_panels(const prefill *t, const area *s, uint32_t first_pos, ui
 
 static void group_tiles(const prefill *t, const area *s, uint32_t first_pos, uint32_t n, uint32_t i, uint32_t n_queries)
 {
-    kvi_amx_page page = {.d = t->group->shape.head_dim, .q = (const uint16_t *)(const void *)s->q + (size_t)i * s->width,
-                         .k = s->k_tiles, .v = s->v_tiles, .m = s->m + i, .l = s->l + i, .acc = s->acc + (size_t)i * s->width,
-                         .scores = s->scores, .p = (uint16_t *)(void *)s->p};
-    for (uint32_t r = 0; r < n_queries; r++) visible(t, s, s->first + i + r, first_pos, n, &page.begin[r], &page.end[r]);
+    kvi_amx_page page = {.d = t->group->shape.head_dim,
+                         .q = (const uint16_t *)(const void *)s->q + (size_t)i * s->width,
+                         .k = s->k_tiles,
+                         .v = s->v_tiles,
+                         .m = s->m + i,
+                         .l = s->l + i,
+                         .acc = s->acc + (size_t)i * s->width,
+                         .scores = s->scores,
+                         .p = (uint16_t *)(void *)s->p};
+    for (uint32_t r = 0; r < n_queries; r++)
+        visible(t, s, s->first + i + r, first_pos, n, &page.begin[r], &page.end[r]);
     kvi_amx_prefill_page(&page);
 }
 
@@ -203,7 +219,8 @@ static void attend_page(const prefill *t, const area *s, uint32_t page)
     const uint32_t step = t->amx ? KVI_AMX_GROUP : GROUP;
     for (uint32_t i = 0; i < s->n_queries; i += step) {
         const uint32_t n_queries = s->n_queries - i < step ? s->n_queries - i : step;
-        const uint32_t low = seq->pos + (s->first + i) / t->per_kv, high = seq->pos + (s->first + i + n_queries - 1) / t->per_kv;
+        const uint32_t low = seq->pos + (s->first + i) / t->per_kv,
+                       high = seq->pos + (s->first + i + n_queries - 1) / t->per_kv;
         if (t->op->causal && high < first_pos) continue; /* none of them sees the page */
         if (window && low + 1 > first_pos + n - 1 + window) continue;
         if (t->amx) group_tiles(t, s, first_pos, n, i, n_queries);
@@ -222,11 +239,14 @@ static void load_queries(const prefill *t, const area *s)
         else
             for (uint32_t k = 0; k < d; k++) s->q[(size_t)i * d + k] = q[k] * t->op->scale;
     }
-    const uint32_t rows = (s->n_queries + KVI_AMX_GROUP - 1) / KVI_AMX_GROUP * KVI_AMX_GROUP; /* tiles reach beyond the last query */
+    const uint32_t rows =
+        (s->n_queries + KVI_AMX_GROUP - 1) / KVI_AMX_GROUP * KVI_AMX_GROUP; /* tiles reach beyond the last query */
     fill(s->m, rows, -INFINITY);
     memset(s->l, 0, rows * sizeof *s->l);
     memset(s->acc, 0, (size_t)rows * s->width * sizeof *s->acc);
-    if (t->amx) memset((uint16_t *)(void *)s->q + (size_t)s->n_queries * s->width, 0, (size_t)(rows - s->n_queries) * s->width * 2u);
+    if (t->amx)
+        memset((uint16_t *)(void *)s->q + (size_t)s->n_queries * s->width, 0,
+               (size_t)(rows - s->n_queries) * s->width * 2u);
 }
 
 static void store_results(const prefill *t, const area *s)
@@ -238,7 +258,8 @@ static void store_results(const prefill *t, const area *s)
         float *acc = s->acc + (size_t)i * s->width;
         v->scale(acc, 1.0f / s->l[i], d);
         if (t->group->rotate) v->hadamard(acc, d); /* H is its own inverse */
-        memcpy(t->out + ((size_t)row * t->op->n_heads + s->kv_head * t->per_kv + query % t->per_kv) * d, acc, (size_t)d * 4u);
+        memcpy(t->out + ((size_t)row * t->op->n_heads + s->kv_head * t->per_kv + query % t->per_kv) * d, acc,
+               (size_t)d * 4u);
     }
 }
 
@@ -266,14 +287,20 @@ static void attend_block(void *arg, uint32_t task, uint32_t thread)
 const char *kvi_cpu_prefill_attention(kvi_device *device, const kvi_op *op)
 {
     const kvi_cache_group *group = &device->program->groups[op->group];
-    prefill t = {.device = device, .op = op, .group = group, .qkv = device->buffers[op->in], .out = device->buffers[op->out],
-                 .cols = device->program->buffers[op->in].cols, .per_kv = op->n_heads / group->shape.n_kv_heads,
+    prefill t = {.device = device,
+                 .op = op,
+                 .group = group,
+                 .qkv = device->buffers[op->in],
+                 .out = device->buffers[op->out],
+                 .cols = device->program->buffers[op->in].cols,
+                 .per_kv = op->n_heads / group->shape.n_kv_heads,
                  .amx = device->amx && group->shape.head_dim % 16u == 0};
     uint32_t rows = 0;
     for (uint32_t i = 0; i < device->step.n_seqs; i++)
         if (device->step.seqs[i].n_rows > rows) rows = device->step.seqs[i].n_rows;
     const uint32_t heads = device->step.n_seqs * group->shape.n_kv_heads, queries = rows * t.per_kv;
-    t.block = (queries * heads / PREFILL_TASKS + GROUP * 2u - 1) / (GROUP * 2u) * (GROUP * 2u); /* whole groups of both paths */
+    t.block = (queries * heads / PREFILL_TASKS + GROUP * 2u - 1) / (GROUP * 2u) *
+              (GROUP * 2u); /* whole groups of both paths */
     if (t.block < GROUP * 2u) t.block = GROUP * 2u;
     if (t.block > PREFILL_BLOCK / (GROUP * 2u) * (GROUP * 2u)) t.block = PREFILL_BLOCK / (GROUP * 2u) * (GROUP * 2u);
     t.blocks = (queries + t.block - 1) / t.block;

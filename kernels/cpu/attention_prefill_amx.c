@@ -60,7 +60,8 @@ void kvi_amx_prefill_pack(const float *x, size_t stride, uint32_t n_valid, uint3
         __m512 a = _mm512_setzero_ps(), b = a;
         if (k < n_valid) a = _mm512_loadu_ps(x + k * stride);
         if (k + 1 < n_valid) b = _mm512_loadu_ps(x + (k + 1) * stride);
-        _mm512_store_si512(to, _mm512_or_si512(_mm512_srli_epi32(round_safe(a), 16), _mm512_and_si512(round_safe(b), high)));
+        _mm512_store_si512(
+            to, _mm512_or_si512(_mm512_srli_epi32(round_safe(a), 16), _mm512_and_si512(round_safe(b), high)));
     }
 }
 
@@ -71,7 +72,8 @@ void kvi_amx_prefill_turn(const float *rows, uint32_t n, uint32_t n_k, void *til
 
 /* ------------------------------------------------------------------------------------------------------- products --- */
 /* c (32, 32) of rows `ldc` floats apart (+)= a (32, 32 n_steps) . b; a rows lda bytes apart, b two columns of n_steps tiles. */
-static inline void multiply(const uint8_t *a, size_t lda, const uint8_t *b0, const uint8_t *b1, uint32_t n_steps, float *c, size_t ldc, int add)
+static inline void multiply(const uint8_t *a, size_t lda, const uint8_t *b0, const uint8_t *b1, uint32_t n_steps,
+                            float *c, size_t ldc, int add)
 {
     float *c1 = c + 16 * ldc;
     if (add) {
@@ -125,12 +127,14 @@ static void softmax(const kvi_amx_page *page, uint32_t width)
         for (uint32_t t = 0; t < page->begin[i]; t++) s[t] = -INFINITY;
         for (uint32_t t = page->end[i]; t < POSITIONS; t++) s[t] = -INFINITY;
         __m512 most = _mm512_set1_ps(-INFINITY);
-        for (uint32_t t = 0; t < POSITIONS; t += 16) most = _mm512_max_ps(_mm512_load_ps(s + t), most); /* passes over a NaN in front */
+        for (uint32_t t = 0; t < POSITIONS; t += 16)
+            most = _mm512_max_ps(_mm512_load_ps(s + t), most); /* passes over a NaN in front */
         top[i] = _mm512_reduce_max_ps(most);
     }
     for (uint32_t i = 0; i < KVI_AMX_GROUP; i += 16) {
         const __m512 before = _mm512_load_ps(page->m + i), now = _mm512_max_ps(_mm512_loadu_ps(top + i), before);
-        const __m512 base = _mm512_mask_mov_ps(now, _mm512_cmp_ps_mask(now, _mm512_set1_ps(-INFINITY), _CMP_EQ_OQ), _mm512_setzero_ps());
+        const __m512 base = _mm512_mask_mov_ps(now, _mm512_cmp_ps_mask(now, _mm512_set1_ps(-INFINITY), _CMP_EQ_OQ),
+                                               _mm512_setzero_ps());
         _mm512_store_ps(page->m + i, now);
         _mm512_storeu_ps(top + i, base);
         _mm512_storeu_ps(factor + i, power(_mm512_sub_ps(before, base)));
@@ -141,7 +145,8 @@ static void softmax(const kvi_amx_page *page, uint32_t width)
         const __m512 base = _mm512_set1_ps(top[i]);
         __m512 even = _mm512_setzero_ps(), odd = even;
         for (uint32_t t = 0; t < POSITIONS; t += 32) {
-            const __m512 a = power(_mm512_sub_ps(_mm512_load_ps(s + t), base)), b = power(_mm512_sub_ps(_mm512_load_ps(s + t + 16), base));
+            const __m512 a = power(_mm512_sub_ps(_mm512_load_ps(s + t), base)),
+                         b = power(_mm512_sub_ps(_mm512_load_ps(s + t + 16), base));
             even = _mm512_add_ps(even, a);
             odd = _mm512_add_ps(odd, b);
             _mm512_store_si512(p + t, join(round_up(a), round_up(b))); /* a NaN shows in the sum */
@@ -149,10 +154,12 @@ static void softmax(const kvi_amx_page *page, uint32_t width)
         sum[i] = _mm512_reduce_add_ps(_mm512_add_ps(even, odd));
         if (factor[i] == 1.0f) continue;
         float *acc = page->acc + (size_t)i * width;
-        for (uint32_t c = 0; c < width; c += 16) _mm512_store_ps(acc + c, _mm512_mul_ps(_mm512_load_ps(acc + c), _mm512_set1_ps(factor[i])));
+        for (uint32_t c = 0; c < width; c += 16)
+            _mm512_store_ps(acc + c, _mm512_mul_ps(_mm512_load_ps(acc + c), _mm512_set1_ps(factor[i])));
     }
     for (uint32_t i = 0; i < KVI_AMX_GROUP; i += 16)
-        _mm512_store_ps(page->l + i, _mm512_fmadd_ps(_mm512_load_ps(page->l + i), _mm512_loadu_ps(factor + i), _mm512_loadu_ps(sum + i)));
+        _mm512_store_ps(page->l + i, _mm512_fmadd_ps(_mm512_load_ps(page->l + i), _mm512_loadu_ps(factor + i),
+                                                     _mm512_loadu_ps(sum + i)));
 }
 
 void kvi_amx_prefill_page(const kvi_amx_page *page)
@@ -160,11 +167,12 @@ void kvi_amx_prefill_page(const kvi_amx_page *page)
     const uint32_t width = kvi_amx_padded(page->d), steps = width / 32u;
     const uint8_t *k = page->k, *v = page->v;
     for (uint32_t t = 0; t < POSITIONS / 16u; t += 2)
-        multiply((const uint8_t *)page->q, (size_t)width * 2, k + (size_t)t * steps * TILE, k + (size_t)(t + 1) * steps * TILE, steps,
-                 page->scores + 16 * t, POSITIONS, 0);
+        multiply((const uint8_t *)page->q, (size_t)width * 2, k + (size_t)t * steps * TILE,
+                 k + (size_t)(t + 1) * steps * TILE, steps, page->scores + 16 * t, POSITIONS, 0);
     softmax(page, width);
     for (uint32_t c = 0; c < width / 16u; c += 2)
-        multiply((const uint8_t *)page->p, POSITIONS * 2, v + (size_t)c * 4 * TILE, v + (size_t)(c + 1) * 4 * TILE, 4, page->acc + 16 * c, width, 1);
+        multiply((const uint8_t *)page->p, POSITIONS * 2, v + (size_t)c * 4 * TILE, v + (size_t)(c + 1) * 4 * TILE, 4,
+                 page->acc + 16 * c, width, 1);
 }
 #else
 typedef int kvi_prefill_amx_absent;

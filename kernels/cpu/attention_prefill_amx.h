@@ -13,15 +13,16 @@ static inline uint32_t kvi_amx_padded(uint32_t d) { return (d + KVI_AMX_STEP - 1
 
 /* One group of queries and one page of 128 positions; all pointers 64-byte aligned. */
 typedef struct kvi_amx_page {
-    uint32_t d;                  /* a multiple of 16 */
-    const uint16_t *q;           /* (KVI_AMX_GROUP, padded d) BF16, times scale * log2(e) */
-    const void *k;               /* (8, padded d / 32) tiles */
-    const void *v;               /* (padded d / 16, 4) tiles */
-    uint32_t begin[KVI_AMX_GROUP], end[KVI_AMX_GROUP]; /* positions of the page that each query sees; a place without a query: none */
-    float *m, *l;                /* (KVI_AMX_GROUP) running maximum (of score * log2(e)) and sum */
-    float *acc;                  /* (KVI_AMX_GROUP, padded d) */
-    float *scores;               /* (KVI_AMX_GROUP, 128) scratch */
-    uint16_t *p;                 /* (KVI_AMX_GROUP, 128) scratch */
+    uint32_t d;        /* a multiple of 16 */
+    const uint16_t *q; /* (KVI_AMX_GROUP, padded d) BF16, times scale * log2(e) */
+    const void *k;     /* (8, padded d / 32) tiles */
+    const void *v;     /* (padded d / 16, 4) tiles */
+    uint32_t begin[KVI_AMX_GROUP],
+        end[KVI_AMX_GROUP]; /* positions of the page that each query sees; a place without a query: none */
+    float *m, *l;           /* (KVI_AMX_GROUP) running maximum (of score * log2(e)) and sum */
+    float *acc;             /* (KVI_AMX_GROUP, padded d) */
+    float *scores;          /* (KVI_AMX_GROUP, 128) scratch */
+    uint16_t *p;            /* (KVI_AMX_GROUP, 128) scratch */
 } kvi_amx_page;
 
 #if defined(__x86_64__)
@@ -39,12 +40,18 @@ void kvi_amx_prefill_page(const kvi_amx_page *page);
 #else /* never called: such a device has no AMX */
 static inline void kvi_amx_prefill_begin(void) {}
 static inline void kvi_amx_prefill_end(void) {}
-static inline void kvi_amx_prefill_query(const float *x, float factor, uint32_t d, uint16_t *out) { (void)x, (void)factor, (void)d, (void)out; }
+static inline void kvi_amx_prefill_query(const float *x, float factor, uint32_t d, uint16_t *out)
+{
+    (void)x, (void)factor, (void)d, (void)out;
+}
 static inline void kvi_amx_prefill_pack(const float *x, size_t stride, uint32_t n_valid, uint32_t n_k, void *tiles)
 {
     (void)x, (void)stride, (void)n_valid, (void)n_k, (void)tiles;
 }
-static inline void kvi_amx_prefill_turn(const float *rows, uint32_t n, uint32_t n_k, void *tiles) { (void)rows, (void)n, (void)n_k, (void)tiles; }
+static inline void kvi_amx_prefill_turn(const float *rows, uint32_t n, uint32_t n_k, void *tiles)
+{
+    (void)rows, (void)n, (void)n_k, (void)tiles;
+}
 static inline void kvi_amx_prefill_page(const kvi_amx_page *page) { (void)page; }
 #endif
 

@@ -63,7 +63,8 @@ static kvrt_status cpu_open(const kvi_device_options *options, kvi_device **out,
         cpu_close(device);
         return status;
     }
-    device->amx = options->amx && device->v != &kvi_cpu_portable && device->cpu.amx_bf16 && device->cpu.amx_int8 && kvi_os_amx_enable();
+    device->amx = options->amx && device->v != &kvi_cpu_portable && device->cpu.amx_bf16 && device->cpu.amx_int8 &&
+                  kvi_os_amx_enable();
     (void)snprintf(device->text, sizeof device->text, "%s, %s%s, %u thread%s", device->cpu.name, device->v->name,
                    device->amx ? " + AMX" : "", device->n_threads, device->n_threads == 1 ? "" : "s");
     *out = device;
@@ -349,7 +350,8 @@ static const char *run_op(kvi_device *device, const kvi_op *op)
     case KVI_OP_EMBED: kvi_workers_run(device->workers, embed_row, &t, device->step.n_rows); return "embed";
     case KVI_OP_ROPE_APPEND: kvi_cpu_rope_append(device, op); return "rope_append";
     case KVI_OP_ATTENTION:
-        return device->step.n_rows > KVI_CPU_SMALL_ROWS ? kvi_cpu_prefill_attention(device, op) : kvi_cpu_attention(device, op);
+        return device->step.n_rows > KVI_CPU_SMALL_ROWS ? kvi_cpu_prefill_attention(device, op)
+                                                        : kvi_cpu_attention(device, op);
     default: return linear_op(device, op);
     }
 }

@@ -33,7 +33,8 @@ static inline vf splat(float x) { return x - (vf){0}; }
 static inline v4 fold(vf v)
 {
 #if VB == 64
-    const v8 a = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) + __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+    const v8 a = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+                 __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
     return __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
 #elif VB == 32
     return __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
@@ -42,7 +43,8 @@ static inline v4 fold(vf v)
 #endif
 }
 /* The same for the larger ones; no NaN comes here. */
-#define MOST(a, b) ((__typeof__(a))(((__typeof__((a) > (b)))(a) & ((a) > (b))) | ((__typeof__((a) > (b)))(b) & ~((a) > (b)))))
+#define MOST(a, b)                                                                                                     \
+    ((__typeof__(a))(((__typeof__((a) > (b)))(a) & ((a) > (b))) | ((__typeof__((a) > (b)))(b) & ~((a) > (b)))))
 static inline v4 fold_most(vf v)
 {
 #if VB == 64
@@ -273,7 +275,8 @@ static void unpack(const uint8_t *codes, kvi_kv_code kind, uint32_t n_rows, uint
     else if (kind == KVI_KV_I8)
         for (uint32_t r = 0; r < n_rows; r++)
             for (uint32_t c = 0; c < n_cols; c += VW)
-                store(dst + (size_t)(c / PANEL * PANEL) * n_rows + (size_t)r * PANEL + c % PANEL, widen_u8(codes + (size_t)r * n_cols + c));
+                store(dst + (size_t)(c / PANEL * PANEL) * n_rows + (size_t)r * PANEL + c % PANEL,
+                      widen_u8(codes + (size_t)r * n_cols + c));
     else unpack_scalar(codes, kind, n_rows, n_cols, dst);
 }
 
@@ -328,7 +331,7 @@ static inline vf vexp(vf x, float least)
     const vi dead = x < low;
     const vf clamped = (vf)(((vi)x & ~dead) | ((vi)low & dead));
     vf t = fma_vec(clamped, splat(1.44269504088896341f),
-                   splat(12582912.0f)); /* 1.5 * 2^23: rounds to an integer n in the low bits */
+                   splat(12582912.0f));                  /* 1.5 * 2^23: rounds to an integer n in the low bits */
     const vf power = (vf)(((vu)t << 23) + (127u << 23)); /* 2^n; the constant's bits are shifted out */
     t -= splat(12582912.0f);
     vf r = fma_vec(t, splat(2.12194440e-4f), fma_vec(t, splat(-0.693359375f), clamped));

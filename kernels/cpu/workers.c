@@ -44,7 +44,8 @@ static bool take(kvi_workers *w, uint32_t *task)
     uint32_t left = atomic_load_explicit(&w->left, memory_order_acquire);
     do
         if (left == 0) return false;
-    while (!atomic_compare_exchange_weak_explicit(&w->left, &left, left - 1, memory_order_acquire, memory_order_acquire));
+    while (
+        !atomic_compare_exchange_weak_explicit(&w->left, &left, left - 1, memory_order_acquire, memory_order_acquire));
     *task = w->n_tasks - left;
     return true;
 }
@@ -63,7 +64,9 @@ static void work(kvi_workers *w, uint32_t thread)
 static void wait_for_run(kvi_workers *w)
 {
     for (int i = 0; i < SPINS; i++) {
-        if (atomic_load_explicit(&w->left, memory_order_relaxed) || atomic_load_explicit(&w->stop, memory_order_relaxed)) return;
+        if (atomic_load_explicit(&w->left, memory_order_relaxed) ||
+            atomic_load_explicit(&w->stop, memory_order_relaxed))
+            return;
         relax();
     }
     kvi_mutex_lock(&w->mutex);

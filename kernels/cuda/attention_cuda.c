@@ -30,9 +30,12 @@ static const kvi_cuda_kernel_id decode_kernels[N_FORMATS][3] = {
     {KVI_CUDA_K_attn_decode_i8_d64, KVI_CUDA_K_attn_decode_i8_d128, KVI_CUDA_K_attn_decode_i8_d256},
     {KVI_CUDA_K_attn_decode_k4v4_d64, KVI_CUDA_K_attn_decode_k4v4_d128, KVI_CUDA_K_attn_decode_k4v4_d256},
     {KVI_CUDA_K_attn_decode_k4v2_d64, KVI_CUDA_K_attn_decode_k4v2_d128, KVI_CUDA_K_attn_decode_k4v2_d256}};
-static const kvi_cuda_kernel_id combine_kernels[3] = {KVI_CUDA_K_attn_combine_d64, KVI_CUDA_K_attn_combine_d128, KVI_CUDA_K_attn_combine_d256};
-static const kvi_cuda_kernel_id prefill_kernels[3] = {KVI_CUDA_K_attn_prefill_d64, KVI_CUDA_K_attn_prefill_d128, KVI_CUDA_K_attn_prefill_d256};
-static const kvi_cuda_kernel_id rope_kernels[3] = {KVI_CUDA_K_rope_append_d64, KVI_CUDA_K_rope_append_d128, KVI_CUDA_K_rope_append_d256};
+static const kvi_cuda_kernel_id combine_kernels[3] = {KVI_CUDA_K_attn_combine_d64, KVI_CUDA_K_attn_combine_d128,
+                                                      KVI_CUDA_K_attn_combine_d256};
+static const kvi_cuda_kernel_id prefill_kernels[3] = {KVI_CUDA_K_attn_prefill_d64, KVI_CUDA_K_attn_prefill_d128,
+                                                      KVI_CUDA_K_attn_prefill_d256};
+static const kvi_cuda_kernel_id rope_kernels[3] = {KVI_CUDA_K_rope_append_d64, KVI_CUDA_K_rope_append_d128,
+                                                   KVI_CUDA_K_rope_append_d256};
 
 static uint32_t dim_index(uint32_t head_dim) { return head_dim == 64 ? 0 : head_dim == 128 ? 1 : 2; }
 
@@ -61,7 +64,8 @@ static uint32_t find_ropes(const kvi_program *program, const kvi_rope *ropes[MAX
     return n;
 }
 
-kvrt_status kvi_cuda_attention_check(const kvi_device *device, const kvi_program *program, const kvi_limits *limits, kvrt_error *error)
+kvrt_status kvi_cuda_attention_check(const kvi_device *device, const kvi_program *program, const kvi_limits *limits,
+                                     kvrt_error *error)
 {
     const uint32_t known = 1u << KVI_KV_F16 | 1u << KVI_KV_I8 | 1u << KVI_KV_Q4 | 1u << KVI_KV_Q2;
     const kvi_rope *ropes[MAX_ROPES];
@@ -73,21 +77,26 @@ kvrt_status kvi_cuda_attention_check(const kvi_device *device, const kvi_program
         const kvi_cache_group *group = &program->groups[op->group];
         const uint32_t d = group->shape.head_dim;
         if (d != 64 && d != 128 && d != 256)
-            return kvi_error_set(error, KVRT_UNSUPPORTED, "%s, layer %u: head_dim %u; the CUDA backend has 64, 128 and 256 (backend 'cpu' has all)",
-                                 name, op->layer, d);
+            return kvi_error_set(
+                error, KVRT_UNSUPPORTED,
+                "%s, layer %u: head_dim %u; the CUDA backend has 64, 128 and 256 (backend 'cpu' has all)", name,
+                op->layer, d);
         if (group->plain != KVI_KV_F16)
-            return kvi_error_set(error, KVRT_UNSUPPORTED, "%s, layer %u: %s pages; the CUDA backend keeps unencoded pages in f16 (kv.format)", name,
-                                 op->layer, group->plain == KVI_KV_BF16 ? "bf16" : "f32");
+            return kvi_error_set(error, KVRT_UNSUPPORTED,
+                                 "%s, layer %u: %s pages; the CUDA backend keeps unencoded pages in f16 (kv.format)",
+                                 name, op->layer, group->plain == KVI_KV_BF16 ? "bf16" : "f32");
         if (op->n_heads == 0 || op->n_heads % group->shape.n_kv_heads)
             return kvi_error_set(error, KVRT_UNSUPPORTED,
                                  "%s, layer %u: %u query heads over %u KV heads, need a multiple", name, op->layer,
                                  op->n_heads, group->shape.n_kv_heads);
         if (op->rope && (op->rope->n_dims > d || op->rope->n_dims % 2))
-            return kvi_error_set(error, KVRT_UNSUPPORTED, "%s, layer %u: RoPE over %u of %u dimensions", name, op->layer, op->rope->n_dims, d);
+            return kvi_error_set(error, KVRT_UNSUPPORTED, "%s, layer %u: RoPE over %u of %u dimensions", name,
+                                 op->layer, op->rope->n_dims, d);
     }
     if (limits->page_formats & ~known)
         return kvi_error_set(error, KVRT_UNSUPPORTED,
-                             "attention: the cache may hold pages that the CUDA backend does not read; it has f16, i8, k4v4 and k4v2 (kv.format)");
+                             "attention: the cache may hold pages that the CUDA backend does not read; it has f16, i8, "
+                             "k4v4 and k4v2 (kv.format)");
     if (find_ropes(program, ropes) > MAX_ROPES)
         return kvi_error_set(error, KVRT_UNSUPPORTED, "rope_append: more than %u sets of RoPE frequencies", MAX_ROPES);
     return KVRT_OK;
@@ -162,7 +171,8 @@ uint64_t kvi_cuda_attention_bytes(const kvi_program *program, const kvi_limits *
     const kvi_rope *ropes[MAX_ROPES];
     const uint32_t n = find_ropes(program, ropes);
     uint64_t bytes = kvi_cuda_round(need.ml) + kvi_cuda_round(need.acc);
-    for (uint32_t i = 0; i < n && i < MAX_ROPES; i++) bytes += kvi_cuda_round((uint64_t)ropes[i]->n_dims / 2 * sizeof(double));
+    for (uint32_t i = 0; i < n && i < MAX_ROPES; i++)
+        bytes += kvi_cuda_round((uint64_t)ropes[i]->n_dims / 2 * sizeof(double));
     return bytes;
 }
 
@@ -203,7 +213,8 @@ static kvi_cuda_kv kv_of(const kvi_device *device, const kvi_op *op)
                          .rotate = group->rotate};
 }
 
-kvrt_status kvi_cuda_rope_append_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel, kvrt_error *error)
+kvrt_status kvi_cuda_rope_append_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel,
+                                     kvrt_error *error)
 {
     const kvi_cuda_buffer *io = &device->buffers[op->out];
     kvi_cuda_rope_params p = {.step = device->map,
@@ -221,14 +232,16 @@ kvrt_status kvi_cuda_rope_append_run(kvi_device *device, const kvi_op *op, uint3
     if (op->rope) p.n_dims = op->rope->n_dims, p.magnitude = op->rope->magnitude;
     const kvi_cuda_kernel_id id = rope_kernels[dim_index(p.kv.head_dim)];
     *kernel = kvi_cuda_kernel_name(id);
-    return kvi_cuda_launch(device, id, rows, (p.n_heads + 2 * p.kv.n_kv_heads + 3) / 4, 1, 128, 4 * p.kv.head_dim * 4, &p, error);
+    return kvi_cuda_launch(device, id, rows, (p.n_heads + 2 * p.kv.n_kv_heads + 3) / 4, 1, 128, 4 * p.kv.head_dim * 4,
+                           &p, error);
 }
 
 /* Shared memory of attn_decode: queries, and sums where registers have no room for them; at the end the sums of four warps for eight columns,
  * with m and l. */
 static uint32_t decode_shared(uint32_t head_dim)
 {
-    const uint32_t pages = head_dim * 16 + (head_dim == 256 ? 4 * 8 * head_dim * 4 : 0), end = 4 * 8 * (head_dim + 2) * 4;
+    const uint32_t pages = head_dim * 16 + (head_dim == 256 ? 4 * 8 * head_dim * 4 : 0),
+                   end = 4 * 8 * (head_dim + 2) * 4;
     return pages > end ? pages : end;
 }
 
@@ -239,7 +252,8 @@ static uint32_t prefill_shared(uint32_t head_dim)
     return 2 * 2 * ((straight > turned ? straight : turned) + straight);
 }
 
-kvrt_status kvi_cuda_attention_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel, kvrt_error *error)
+kvrt_status kvi_cuda_attention_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel,
+                                   kvrt_error *error)
 {
     const struct kvi_cuda_attention *a = device->attention;
     const kvi_cuda_buffer *in = &device->buffers[op->in], *out = &device->buffers[op->out];
@@ -263,7 +277,8 @@ kvrt_status kvi_cuda_attention_run(kvi_device *device, const kvi_op *op, uint32_
         return kvi_cuda_launch(device, prefill_kernels[d], (rows * per_kv + PREFILL_COLS - 1) / PREFILL_COLS,
                                p.kv.n_kv_heads, n_seqs, PREFILL_THREADS, prefill_shared(p.kv.head_dim), &p, error);
     }
-    p.n_splits = splits_for(rows, p.kv.n_kv_heads, device->limits.max_ctx, device->sm_count < KVI_CUDA_MAX_SMS ? device->sm_count : KVI_CUDA_MAX_SMS);
+    p.n_splits = splits_for(rows, p.kv.n_kv_heads, device->limits.max_ctx,
+                            device->sm_count < KVI_CUDA_MAX_SMS ? device->sm_count : KVI_CUDA_MAX_SMS);
     p.n_parts = p.n_splits * a->n_formats;
     for (uint32_t i = 0; i < a->n_formats; i++) {
         p.format = formats[a->used[i]].format;

@@ -28,23 +28,41 @@
 #define DECODE_COLS 8
 
 /* ------------------------------------------------------------------------------------------------------- numbers --- */
-KVI_DEV uint32_t take(uint32_t codes, uint32_t mask, uint32_t bias) { return kvi_lop3<0xea>(codes, mask, bias); } /* (a & b) | c */
+KVI_DEV uint32_t take(uint32_t codes, uint32_t mask, uint32_t bias)
+{
+    return kvi_lop3<0xea>(codes, mask, bias);
+} /* (a & b) | c */
 KVI_DEV uint32_t word_of(uint4 v, int i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
 KVI_DEV uint32_t word_of(uint2 v, int i) { return i == 0 ? v.x : v.y; }
 KVI_DEV uint32_t word_of(uint32_t v, int) { return v; }
 
 /* n bytes of a lane. */
 template <int bytes> struct run;
-template <> struct run<2> { uint32_t v; KVI_DEV void load(const uint8_t *at) { v = *(const uint16_t *)at; } };
-template <> struct run<4> { uint32_t v; KVI_DEV void load(const uint8_t *at) { v = kvi_load32(at); } };
-template <> struct run<8> { uint2 v; KVI_DEV void load(const uint8_t *at) { v = kvi_load64(at); } };
-template <> struct run<16> { uint4 v; KVI_DEV void load(const uint8_t *at) { v = kvi_load128(at); } };
+template <> struct run<2> {
+    uint32_t v;
+    KVI_DEV void load(const uint8_t *at) { v = *(const uint16_t *)at; }
+};
+template <> struct run<4> {
+    uint32_t v;
+    KVI_DEV void load(const uint8_t *at) { v = kvi_load32(at); }
+};
+template <> struct run<8> {
+    uint2 v;
+    KVI_DEV void load(const uint8_t *at) { v = kvi_load64(at); }
+};
+template <> struct run<16> {
+    uint4 v;
+    KVI_DEV void load(const uint8_t *at) { v = kvi_load128(at); }
+};
 template <> struct run<32> {
     uint4 v, w;
     KVI_DEV void load(const uint8_t *at) { v = kvi_load128(at), w = kvi_load128(at + 16); }
 };
 template <int bytes> KVI_DEV uint32_t word_of(const run<bytes> &r, int i) { return word_of(r.v, i); }
-template <> KVI_DEV uint32_t word_of<32>(const run<32> &r, int i) { return i < 4 ? word_of(r.v, i) : word_of(r.w, i - 4); }
+template <> KVI_DEV uint32_t word_of<32>(const run<32> &r, int i)
+{
+    return i < 4 ? word_of(r.v, i) : word_of(r.w, i - 4);
+}
 
 /* Fragments of two products from the codes of two rows: lower 16 bits of `p` from one row, upper from the other.
  * frag[i][h]: product i, row half h. */
@@ -52,7 +70,10 @@ template <int bits> struct codes;
 template <> struct codes<8> { /* 16 bits: one product */
     static constexpr int products = 1;
     KVI_DEV static float bias(int, int) { return 1024.0f; }
-    KVI_DEV static uint32_t pair(uint32_t p, int, int half) { return half ? kvi_prmt(p, 0x64646464u, 0x4341u) : take(p, 0x00ff00ffu, 0x64006400u); }
+    KVI_DEV static uint32_t pair(uint32_t p, int, int half)
+    {
+        return half ? kvi_prmt(p, 0x64646464u, 0x4341u) : take(p, 0x00ff00ffu, 0x64006400u);
+    }
 };
 template <> struct codes<4> { /* two products */
     static constexpr int products = 2;
@@ -75,7 +96,8 @@ template <> struct codes<2> { /* four products */
 };
 
 /* acc[i] += (codes of four rows, pairs of rows in the two halves of a fragment) b; n_acc products of 16 rows each. */
-template <int bits, class Run, int n_acc> KVI_DEV void multiply_codes(const Run (&row)[4], const uint32_t (&b)[2], float (&acc)[n_acc][4])
+template <int bits, class Run, int n_acc>
+KVI_DEV void multiply_codes(const Run (&row)[4], const uint32_t (&b)[2], float (&acc)[n_acc][4])
 {
     constexpr int n = codes<bits>::products;
 #pragma unroll
@@ -85,8 +107,8 @@ template <int bits, class Run, int n_acc> KVI_DEV void multiply_codes(const Run 
         const uint32_t u = kvi_prmt(word_of(row[2], w), word_of(row[3], w), k % 2 ? 0x7632u : 0x5410u);
 #pragma unroll
         for (int i = 0; i < n; i++) {
-            const uint32_t f[4] = {codes<bits>::pair(p, i, 0), codes<bits>::pair(p, i, 1),
-                                   codes<bits>::pair(u, i, 0), codes<bits>::pair(u, i, 1)};
+            const uint32_t f[4] = {codes<bits>::pair(p, i, 0), codes<bits>::pair(p, i, 1), codes<bits>::pair(u, i, 0),
+                                   codes<bits>::pair(u, i, 1)};
             kvi_mma_f16(acc[k * n + i], f, b);
         }
     }
@@ -115,7 +137,8 @@ template <int D, int bits> struct key_codes {
             const uint32_t f[4] = {0xe480e480u, 0xe480e480u, 0xe480e480u, 0xe480e480u};
             kvi_mma_f16(zero, f, b);
         } else {
-            const uint32_t f[4] = {z.x, z.x, z.y, z.y}, biases[4] = {0xe400e400u, 0xd400d400u, 0xe400e400u, 0xd400d400u}; /* -1024, -64 */
+            const uint32_t f[4] = {z.x, z.x, z.y, z.y},
+                           biases[4] = {0xe400e400u, 0xd400d400u, 0xe400e400u, 0xd400d400u}; /* -1024, -64 */
             kvi_mma_f16(zero, f, b);
             b[0] = kvi_mul_f16x2(b[0], a.x);
             b[1] = kvi_mul_f16x2(b[1], a.y);
@@ -123,7 +146,8 @@ template <int D, int bits> struct key_codes {
         }
         multiply_codes<bits>(r.row, b, s);
     }
-    KVI_DEV static void scores(const uint8_t *side, const uint2 *q, uint32_t, uint32_t g, uint32_t t, float (&s)[8][4], float (&o)[16])
+    KVI_DEV static void scores(const uint8_t *side, const uint2 *q, uint32_t, uint32_t g, uint32_t t, float (&s)[8][4],
+                               float (&o)[16])
     {
         float zero[4] = {0.0f, 0.0f, 0.0f, 0.0f};
         stage even, odd;
@@ -139,7 +163,8 @@ template <int D, int bits> struct key_codes {
             const bool more = i + 1 < D / 32;
             step(even, q_at[64u * i], make_uint2(a.x, a.y), make_uint2(z.x, z.y), s, zero);
             if (more) load(side, 2u * i + 2u, g, t, even);
-            if (bits != 8 && more) next_a = kvi_load128(a_at + 64u * (i + 1u)), next_z = kvi_load128(z_at + 64u * (i + 1u));
+            if (bits != 8 && more)
+                next_a = kvi_load128(a_at + 64u * (i + 1u)), next_z = kvi_load128(z_at + 64u * (i + 1u));
             step(odd, q_at[64u * i + 32u], make_uint2(a.z, a.w), make_uint2(z.z, z.w), s, zero);
             if (more) load(side, 2u * i + 3u, g, t, odd);
             a = next_a, z = next_z;
@@ -158,13 +183,15 @@ template <int D, int bits> struct key_codes {
 
 template <int D> struct key_f16 {
     static constexpr uint32_t bytes = 2 * D * KVI_KV_PAGE;
-    static constexpr int batch = D == 256 ? 4 : 8; /* rows in flight: twice this; registers are short where sums take 64 */
+    static constexpr int batch =
+        D == 256 ? 4 : 8; /* rows in flight: twice this; registers are short where sums take 64 */
     /* Behind the last token stands what nobody wrote, perhaps NaN, which a probability of 0 would not silence: the last token again instead. */
     KVI_DEV static uint4 row(const uint8_t *side, uint32_t token, uint32_t n_tokens, uint32_t at)
     {
         return kvi_load128(side + (token < n_tokens ? token : n_tokens - 1u) * (2u * D) + at);
     }
-    KVI_DEV static void scores(const uint8_t *side, const uint2 *q, uint32_t n_tokens, uint32_t g, uint32_t t, float (&s)[8][4], float (&o)[16])
+    KVI_DEV static void scores(const uint8_t *side, const uint2 *q, uint32_t n_tokens, uint32_t g, uint32_t t,
+                               float (&s)[8][4], float (&o)[16])
     {
         const uint2 *q_at = q + 4u * g + t;
         uint4 x[batch], y[batch]; /* 32 channels of so many of the lane's 16 tokens, and of the next */
@@ -184,7 +211,8 @@ template <int D> struct key_f16 {
 #pragma unroll
         for (int j = 0; j < 16; j++) o[j] = 1.0f;
     }
-    KVI_DEV static void load(const uint8_t *side, uint32_t first, uint32_t n_tokens, uint32_t g, uint32_t t, uint4 (&x)[batch])
+    KVI_DEV static void load(const uint8_t *side, uint32_t first, uint32_t n_tokens, uint32_t g, uint32_t t,
+                             uint4 (&x)[batch])
     {
 #pragma unroll
         for (uint32_t i = 0; i < batch; i++) x[i] = row(side, 16u * g + first + i, n_tokens, 16u * t);
@@ -230,8 +258,12 @@ template <int D> struct sums_in_shared {
     KVI_DEV float get(int i, int e) const { return a[32 * (4 * i + e)]; }
     KVI_DEV void set(int i, int e, float x) { a[32 * (4 * i + e)] = x; }
 };
-template <int D> struct sums_of { typedef sums_in_registers<D> type; };
-template <> struct sums_of<256> { typedef sums_in_shared<256> type; };
+template <int D> struct sums_of {
+    typedef sums_in_registers<D> type;
+};
+template <> struct sums_of<256> {
+    typedef sums_in_shared<256> type;
+};
 
 /* Sum over the lanes that share t. */
 KVI_DEV float sum_over_rows(float x)
@@ -249,7 +281,8 @@ KVI_DEV float max_over_rows(float x)
 
 template <int D, int bits> struct value_codes {
     static constexpr uint32_t row_bytes = D * bits / 8, lane_bytes = row_bytes / 8;
-    static constexpr uint32_t o_off = KVI_KV_PAGE * row_bytes, a_off = o_off + (bits == 8 ? 0 : 2 * D), z_off = a_off + 2 * KVI_KV_PAGE;
+    static constexpr uint32_t o_off = KVI_KV_PAGE * row_bytes, a_off = o_off + (bits == 8 ? 0 : 2 * D),
+                              z_off = a_off + 2 * KVI_KV_PAGE;
     KVI_DEV static uint32_t channel(int i, uint32_t g) { return D / 8u * g + 2u * i; }
     struct stage {
         run<lane_bytes> row[4];
@@ -283,7 +316,8 @@ template <int D, int bits> struct value_codes {
         const float up = kvi_bits_f32((264u << 23) - exponent), down = kvi_bits_f32(exponent - (10u << 23));
 #pragma unroll
         for (int j = 0; j < 8; j++) {
-            const uint32_t a = j < 4 ? word_of(a0, j) : word_of(a1, j - 4), z = j < 4 ? word_of(z0, j) : word_of(z1, j - 4);
+            const uint32_t a = j < 4 ? word_of(a0, j) : word_of(a1, j - 4),
+                           z = j < 4 ? word_of(z0, j) : word_of(z1, j - 4);
             const float al = kvi_f16_lo(a) * up, ah = kvi_f16_hi(a) * up, zl = kvi_f16_lo(z), zh = kvi_f16_hi(z);
 #pragma unroll
             for (int e = 0; e < 2; e++) {
@@ -325,7 +359,8 @@ template <int D, int bits> struct value_codes {
 template <int D> struct value_f16 {
     KVI_DEV static uint32_t channel(int i, uint32_t g) { return 64u * (i / 4) + 8u * g + 2u * (i % 4); }
     template <class Sums>
-    KVI_DEV static void blend(const uint8_t *side, uint32_t n_tokens, uint32_t g, uint32_t t, float (&p)[8][4], const float (&alpha)[2], Sums &acc)
+    KVI_DEV static void blend(const uint8_t *side, uint32_t n_tokens, uint32_t g, uint32_t t, float (&p)[8][4],
+                              const float (&alpha)[2], Sums &acc)
     {
         uint32_t b[8][2];
         transpose(p, b);
@@ -338,7 +373,8 @@ template <int D> struct value_f16 {
 #pragma unroll
             for (int j = 0; j < 8; j++)
 #pragma unroll
-                for (int block = 0; block < D / 64; block++) product(side, n_tokens, g, t, j, block, b[j], &acc.a[4 * block]);
+                for (int block = 0; block < D / 64; block++)
+                    product(side, n_tokens, g, t, j, block, b[j], &acc.a[4 * block]);
         } else {
 #pragma unroll 1 /* 64 channels at a time, or ptxas starts more loads than there are registers for */
             for (int block = 0; block < D / 64; block++) {
@@ -348,7 +384,8 @@ template <int D> struct value_f16 {
 #pragma unroll
                 for (int i = 0; i < 4; i++)
 #pragma unroll
-                    for (int e = 0; e < 4; e++) acc.set(4 * block + i, e, acc.get(4 * block + i, e) * alpha[e & 1] + part[i][e]);
+                    for (int e = 0; e < 4; e++)
+                        acc.set(4 * block + i, e, acc.get(4 * block + i, e) * alpha[e & 1] + part[i][e]);
             }
         }
     }
@@ -357,11 +394,14 @@ template <int D> struct value_f16 {
     {
         uint4 r[4];
 #pragma unroll
-        for (uint32_t k = 0; k < 4; k++) r[k] = key_f16<D>::row(side, 32u * t + 2u * j + 16u * (k & 1u) + (k >> 1), n_tokens, 128u * block + 16u * g);
+        for (uint32_t k = 0; k < 4; k++)
+            r[k] =
+                key_f16<D>::row(side, 32u * t + 2u * j + 16u * (k & 1u) + (k >> 1), n_tokens, 128u * block + 16u * g);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const uint32_t w0 = word_of(r[0], i), w1 = word_of(r[1], i), w2 = word_of(r[2], i), w3 = word_of(r[3], i);
-            const uint32_t f[4] = {kvi_prmt(w0, w1, 0x5410u), kvi_prmt(w0, w1, 0x7632u), kvi_prmt(w2, w3, 0x5410u), kvi_prmt(w2, w3, 0x7632u)};
+            const uint32_t f[4] = {kvi_prmt(w0, w1, 0x5410u), kvi_prmt(w0, w1, 0x7632u), kvi_prmt(w2, w3, 0x5410u),
+                                   kvi_prmt(w2, w3, 0x7632u)};
             kvi_mma_f16(acc[i], f, b);
         }
     }
@@ -379,7 +419,8 @@ KVI_DEV void stage_queries(const kvi_cuda_attention_params &p, uint2 *q, const k
         uint2 v = make_uint2(0, 0);
         if (col < n_cols) {
             const uint64_t row = seq.first_row + col / per_kv, head = kv_head * per_kv + col % per_kv;
-            v = *(const uint2 *)(p.q + 2u * (row * p.q_pitch + head * D + 32u * (step / 2u) + 8u * t + 4u * (step % 2u)));
+            v = *(const uint2 *)(p.q +
+                                 2u * (row * p.q_pitch + head * D + 32u * (step / 2u) + 8u * t + 4u * (step % 2u)));
             if (p.bf16) {
                 v.x = kvi_pack_f16(kvi_bf16_lo(v.x), kvi_bf16_hi(v.x));
                 v.y = kvi_pack_f16(kvi_bf16_lo(v.y), kvi_bf16_hi(v.y));
@@ -395,7 +436,8 @@ KVI_DEV void hide(const kvi_cuda_attention_params &p, const kvi_cuda_seq &seq, u
 {
 #pragma unroll
     for (uint32_t e = 0; e < 2; e++) {
-        const uint32_t pos = seq.pos + (col + e <= last_col ? col + e : last_col) / per_kv, to = p.causal ? pos + 1u : n_pos;
+        const uint32_t pos = seq.pos + (col + e <= last_col ? col + e : last_col) / per_kv,
+                       to = p.causal ? pos + 1u : n_pos;
         const uint32_t from = p.kv.window && pos + 1u > p.kv.window ? pos + 1u - p.kv.window : 0u;
 #pragma unroll
         for (int j = 0; j < 8; j++)
@@ -435,7 +477,8 @@ KVI_DEV void merge(const kvi_cuda_attention_params &p, float *ml, const float (&
                    const float (&l)[2])
 {
     const uint32_t lane = threadIdx.x % 32u, warp = threadIdx.x / 32u, g = lane / 4u, t = lane % 4u;
-    const uint32_t n_kv = p.kv.n_kv_heads, per_kv = p.n_heads / n_kv, kv_head = blockIdx.y % n_kv, first_col = blockIdx.y / n_kv * DECODE_COLS;
+    const uint32_t n_kv = p.kv.n_kv_heads, per_kv = p.n_heads / n_kv, kv_head = blockIdx.y % n_kv,
+                   first_col = blockIdx.y / n_kv * DECODE_COLS;
     const kvi_cuda_seq seq = ((const kvi_cuda_seq *)p.step.seqs)[blockIdx.z];
     const uint32_t n_cols = seq.n_rows * per_kv;
     float *sums = ml + 2 * DECODE_WARPS * DECODE_COLS;
@@ -467,7 +510,8 @@ KVI_DEV void merge(const kvi_cuda_attention_params &p, float *ml, const float (&
             total += factor * mine[1];
             sum += factor * sums[(w * DECODE_COLS + col) * D + d];
         }
-        const uint64_t row = seq.first_row + (first_col + col) / per_kv, head = kv_head * per_kv + (first_col + col) % per_kv;
+        const uint64_t row = seq.first_row + (first_col + col) / per_kv,
+                       head = kv_head * per_kv + (first_col + col) % per_kv;
         const uint64_t slot = (row * p.n_heads + head) * p.n_parts + p.first_part + blockIdx.x;
         if (total != 0.0f) ((float *)p.acc)[slot * D + d] = sum;
         if (d == 0) {
@@ -483,15 +527,18 @@ template <int D, class Key, class Value> KVI_DEV void attn_decode(const kvi_cuda
     KVI_SHARED(unsigned char, shared);
     const kvi_cuda_step *step = (const kvi_cuda_step *)p.step.step;
     const uint32_t lane = threadIdx.x % 32u, warp = threadIdx.x / 32u, g = lane / 4u, t = lane % 4u;
-    const uint32_t n_kv = p.kv.n_kv_heads, per_kv = p.n_heads / n_kv, kv_head = blockIdx.y % n_kv, first_col = blockIdx.y / n_kv * DECODE_COLS;
+    const uint32_t n_kv = p.kv.n_kv_heads, per_kv = p.n_heads / n_kv, kv_head = blockIdx.y % n_kv,
+                   first_col = blockIdx.y / n_kv * DECODE_COLS;
     if (blockIdx.z >= step->n_seqs) return;
     const kvi_cuda_seq seq = ((const kvi_cuda_seq *)p.step.seqs)[blockIdx.z];
     const uint32_t n_cols = seq.n_rows * per_kv;
     if (first_col >= n_cols) return;
-    const kvi_page_ref *pages = (const kvi_page_ref *)p.step.pages + ((uint64_t)blockIdx.z * p.step.n_groups + p.kv.group) * p.step.max_pages;
+    const kvi_page_ref *pages =
+        (const kvi_page_ref *)p.step.pages + ((uint64_t)blockIdx.z * p.step.n_groups + p.kv.group) * p.step.max_pages;
 
     const uint32_t last_col = first_col + DECODE_COLS <= n_cols ? first_col + DECODE_COLS - 1u : n_cols - 1u;
-    const uint32_t low = seq.pos + first_col / per_kv, high = seq.pos + last_col / per_kv; /* positions of the block's queries */
+    const uint32_t low = seq.pos + first_col / per_kv,
+                   high = seq.pos + last_col / per_kv; /* positions of the block's queries */
     const uint32_t n_pos = p.causal ? high + 1u : seq.pos + seq.n_rows;
     const uint32_t first_seen = p.kv.window && low + 1u > p.kv.window ? low + 1u - p.kv.window : 0u;
     const uint32_t end = (n_pos + KVI_KV_PAGE - 1u) / KVI_KV_PAGE;
@@ -506,13 +553,16 @@ template <int D, class Key, class Value> KVI_DEV void attn_decode(const kvi_cuda
 #pragma unroll
         for (int e = 0; e < 4; e++) acc.set(i, e, 0.0f);
     const uint32_t record_bytes = kvi_kv_record_bytes(p.format, D);
-    for (uint32_t page = first_seen / KVI_KV_PAGE + blockIdx.x * DECODE_WARPS + warp; page < end; page += p.n_splits * DECODE_WARPS) {
+    for (uint32_t page = first_seen / KVI_KV_PAGE + blockIdx.x * DECODE_WARPS + warp; page < end;
+         page += p.n_splits * DECODE_WARPS) {
         const kvi_page_ref ref = pages[page];
         if (ref.format != p.format || ref.unit == KVI_KV_NO_EXTENT) continue;
         const uint8_t *side = (const uint8_t *)(p.kv.pool + (uint64_t)ref.unit * KVI_KV_UNIT +
                                                 (uint64_t)(p.kv.layer * n_kv + kv_head) * record_bytes);
-        const uint32_t first_pos = page * KVI_KV_PAGE, n_tokens = n_pos - first_pos < KVI_KV_PAGE ? n_pos - first_pos : KVI_KV_PAGE;
-        const bool all = first_pos + KVI_KV_PAGE <= (p.causal ? low + 1u : n_pos) && (!p.kv.window || first_pos + p.kv.window > high);
+        const uint32_t first_pos = page * KVI_KV_PAGE,
+                       n_tokens = n_pos - first_pos < KVI_KV_PAGE ? n_pos - first_pos : KVI_KV_PAGE;
+        const bool all = first_pos + KVI_KV_PAGE <= (p.causal ? low + 1u : n_pos) &&
+                         (!p.kv.window || first_pos + p.kv.window > high);
         float s[8][4], o[16], alpha[2];
 #pragma unroll
         for (int j = 0; j < 8; j++) s[j][0] = s[j][1] = s[j][2] = s[j][3] = 0.0f;

@@ -12,7 +12,7 @@ typedef struct kvi_cuda_kv {
     kvi_dptr pool;
     uint32_t group, layer; /* layer inside the group */
     uint32_t n_kv_heads, head_dim;
-    uint32_t window;       /* positions that a query may see including itself; 0: all */
+    uint32_t window; /* positions that a query may see including itself; 0: all */
     uint32_t rotate;
 } kvi_cuda_kv;
 
@@ -34,17 +34,17 @@ typedef struct kvi_cuda_rope_params {
 typedef struct kvi_cuda_attention_params {
     kvi_cuda_step_map step;
     kvi_cuda_kv kv;
-    kvi_dptr q;       /* (max_rows, q_pitch), heads first */
-    kvi_dptr out;     /* (max_rows, out_pitch) */
+    kvi_dptr q;   /* (max_rows, q_pitch), heads first */
+    kvi_dptr out; /* (max_rows, out_pitch) */
     kvi_dptr ml, acc;
     uint32_t q_pitch, out_pitch;
     uint32_t bf16, out_bf16; /* q, out: BF16, else F16 */
     uint32_t n_heads;
-    uint32_t n_splits, n_parts;        /* n_splits = gridDim.x of every decode launch */
-    uint32_t first_part;               /* of this launch's format */
-    uint32_t format;                   /* pages with another format belong to another launch */
+    uint32_t n_splits, n_parts; /* n_splits = gridDim.x of every decode launch */
+    uint32_t first_part;        /* of this launch's format */
+    uint32_t format;            /* pages with another format belong to another launch */
     uint32_t causal;
-    float scale_log2;                  /* scale * log2(e) */
+    float scale_log2; /* scale * log2(e) */
 } kvi_cuda_attention_params;
 
 #endif

@@ -16,23 +16,27 @@
 #define COLS 128u
 
 template <int D> struct shape {
-    static constexpr uint32_t tokens = 4096u / D;                             /* of a stage */
-    static constexpr uint32_t pitch = D + 8u, turned = tokens + 8u;           /* halves; 8 rows of either fall into different banks */
-    static constexpr uint32_t k_halves = pitch * tokens > turned * D ? pitch * tokens : turned * D;
-    static constexpr uint32_t halves = k_halves + pitch * tokens;             /* of one stage */
+    static constexpr uint32_t tokens = 4096u / D; /* of a stage */
+    static constexpr uint32_t pitch = D + 8u,
+                              turned = tokens + 8u; /* halves; 8 rows of either fall into different banks */
+    static constexpr uint32_t k_halves = pitch * tokens > turned *D ? pitch *tokens : turned *D;
+    static constexpr uint32_t halves = k_halves + pitch * tokens; /* of one stage */
 };
 #define PREFILL_SHARED(D) (2u * 2u * shape<D>::halves)
 
 /* What a thread carries from the loads of a stage to its expansion: 16 codes of K of one channel, 16 of V of one token. */
 struct cargo {
-    uint4 k, v;          /* codes, 2 to 16 bytes each */
+    uint4 k, v;           /* codes, 2 to 16 bytes each */
     uint4 k_o[2], v_o[2]; /* factors of the 16 tokens (K), of the 16 channels (V) */
     float k_a, k_z, v_a, v_z;
     uint32_t format;
     const uint8_t *record;
 };
 
-KVI_DEV float side_value(const uint8_t *side, uint32_t off, uint32_t i) { return kvi_f16_lo(*(const uint16_t *)(side + off + 2u * i)); }
+KVI_DEV float side_value(const uint8_t *side, uint32_t off, uint32_t i)
+{
+    return kvi_f16_lo(*(const uint16_t *)(side + off + 2u * i));
+}
 KVI_DEV uint32_t word_of(const uint4 &v, int i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
 
 /* 16 values (code * a + z) * o as F16 pairs. */
@@ -59,15 +63,17 @@ template <int D> struct stager {
         constexpr uint32_t n = shape<D>::tokens;
         const kvi_page_ref page = pages[token / KVI_KV_PAGE];
         const uint32_t first = token % KVI_KV_PAGE, me = threadIdx.x;
-        const uint8_t *record = (const uint8_t *)(p.kv.pool + (uint64_t)page.unit * KVI_KV_UNIT +
-                                                  (uint64_t)(p.kv.layer * p.kv.n_kv_heads + kv_head) * kvi_kv_record_bytes(page.format, D));
+        const uint8_t *record =
+            (const uint8_t *)(p.kv.pool + (uint64_t)page.unit * KVI_KV_UNIT +
+                              (uint64_t)(p.kv.layer * p.kv.n_kv_heads + kv_head) * kvi_kv_record_bytes(page.format, D));
         c.format = page.format;
         if (page.format == KVI_KV_FMT_F16) {
             for (uint32_t i = me; i < n * D / 8u; i += THREADS) { /* rows behind the last position become zeros */
                 const uint32_t row = i / (D / 8u), at = i % (D / 8u) * 8u, bytes = token + row < n_pos ? 16u : 0u;
                 const uint8_t *from = record + ((first + (bytes ? row : 0u)) * D + at) * 2u;
                 kvi_cp_async16_zfill(to + row * shape<D>::pitch + at, from, bytes);
-                kvi_cp_async16_zfill(to + shape<D>::k_halves + row * shape<D>::pitch + at, from + 2u * D * KVI_KV_PAGE, bytes);
+                kvi_cp_async16_zfill(to + shape<D>::k_halves + row * shape<D>::pitch + at, from + 2u * D * KVI_KV_PAGE,
+                                     bytes);
             }
             kvi_cp_commit();
             return;
@@ -157,7 +163,8 @@ KVI_DEV void hide(const kvi_cuda_attention_params &p, const kvi_cuda_seq &seq, u
 {
 #pragma unroll
     for (uint32_t h = 0; h < 2; h++) {
-        const uint32_t pos = seq.pos + (col + 8u * h <= last_col ? col + 8u * h : last_col) / per_kv, to = p.causal ? pos + 1u : n_pos;
+        const uint32_t pos = seq.pos + (col + 8u * h <= last_col ? col + 8u * h : last_col) / per_kv,
+                       to = p.causal ? pos + 1u : n_pos;
         const uint32_t from = p.kv.window && pos + 1u > p.kv.window ? pos + 1u - p.kv.window : 0u;
 #pragma unroll
         for (int j = 0; j < (int)shape<D>::tokens / 8; j++)
@@ -168,7 +175,8 @@ KVI_DEV void hide(const kvi_cuda_attention_params &p, const kvi_cuda_seq &seq, u
 }
 
 /* acc (16 columns, D) += p V */
-template <int D> KVI_DEV void blend(const uint16_t *v, const float (&p)[shape<D>::tokens / 8][4], uint32_t lane, float (&acc)[D / 8][4])
+template <int D>
+KVI_DEV void blend(const uint16_t *v, const float (&p)[shape<D>::tokens / 8][4], uint32_t lane, float (&acc)[D / 8][4])
 {
     const uint32_t row = lane % 8u, low = lane / 8u % 2u * 8u, high = lane / 16u * 8u;
 #pragma unroll
@@ -241,7 +249,8 @@ template <int D> KVI_DEV void attn_prefill(const kvi_cuda_attention_params &p)
 #pragma unroll
     for (uint32_t h = 0; h < 2; h++) {
         const uint32_t want = first_col + 16u * warp + g + 8u * h, col = want <= last_col ? want : last_col;
-        const uint64_t at = (uint64_t)(seq.first_row + col / per_kv) * p.q_pitch + (kv_head * per_kv + col % per_kv) * D;
+        const uint64_t at =
+            (uint64_t)(seq.first_row + col / per_kv) * p.q_pitch + (kv_head * per_kv + col % per_kv) * D;
 #pragma unroll
         for (int i = 0; i < D / 16; i++)
 #pragma unroll
@@ -278,7 +287,8 @@ template <int D> KVI_DEV void attn_prefill(const kvi_cuda_attention_params &p)
         for (int h = 0; h < 2; h++) {
             float top = m[h];
 #pragma unroll
-            for (int j = 0; j < (int)n / 8; j++) top = kvi_max(top, kvi_max(s[j][2 * h], s[j][2 * h + 1]) * p.scale_log2);
+            for (int j = 0; j < (int)n / 8; j++)
+                top = kvi_max(top, kvi_max(s[j][2 * h], s[j][2 * h + 1]) * p.scale_log2);
             top = kvi_max(top, kvi_shfl_xor(top, 1));
             top = kvi_max(top, kvi_shfl_xor(top, 2));
             const float base = top == NEGATIVE_INFINITY ? 0.0f : top, alpha = kvi_exp2(m[h] - base);
@@ -311,11 +321,12 @@ template <int D> KVI_DEV void attn_prefill(const kvi_cuda_attention_params &p)
     for (uint32_t h = 0; h < 2; h++) {
         const uint32_t col = first_col + 16u * warp + g + 8u * h;
         if (col > last_col) continue;
-        uint16_t *out = (uint16_t *)p.out + (uint64_t)(seq.first_row + col / per_kv) * p.out_pitch + (kv_head * per_kv + col % per_kv) * D;
+        uint16_t *out = (uint16_t *)p.out + (uint64_t)(seq.first_row + col / per_kv) * p.out_pitch +
+                        (kv_head * per_kv + col % per_kv) * D;
 #pragma unroll
         for (int i = 0; i < D / 8; i++)
             *(uint32_t *)(out + 8u * i + 2u * t) = (uint32_t)kvi_narrow(acc[i][2 * h], p.out_bf16) |
-                                                       (uint32_t)kvi_narrow(acc[i][2 * h + 1], p.out_bf16) << 16;
+                                                   (uint32_t)kvi_narrow(acc[i][2 * h + 1], p.out_bf16) << 16;
     }
 }
 

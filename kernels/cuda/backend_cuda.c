@@ -26,7 +26,8 @@ static int attribute(const kvi_cuda_driver *driver, kvi_cu_device device, int wh
 }
 
 /* Finds device `index` and says what it is in `text`. */
-static kvrt_status find_device(const kvi_cuda_driver *driver, int32_t index, kvi_cu_device *out, char *text, uint64_t cap, kvrt_error *error)
+static kvrt_status find_device(const kvi_cuda_driver *driver, int32_t index, kvi_cu_device *out, char *text,
+                               uint64_t cap, kvrt_error *error)
 {
     int count = 0;
     char name[100] = "";
@@ -34,16 +35,19 @@ static kvrt_status find_device(const kvi_cuda_driver *driver, int32_t index, kvi
     if (driver->cu.device_count(&count) != KVI_CU_SUCCESS || count <= 0)
         return kvi_error_set(error, KVRT_NO_DEVICE, "cuda: the driver sees no device");
     if (index < 0 || index >= count)
-        return kvi_error_set(error, KVRT_NO_DEVICE, "cuda: option device.index: found %d, need 0..%d", (int)index, count - 1);
+        return kvi_error_set(error, KVRT_NO_DEVICE, "cuda: option device.index: found %d, need 0..%d", (int)index,
+                             count - 1);
     KVI_TRY(kvi_cuda_check(&driver->cu, driver->cu.device_get(out, index), "device", error));
     (void)driver->cu.device_name(name, sizeof name, *out);
     (void)driver->cu.device_total_mem(&bytes, *out);
-    const int major = attribute(driver, *out, KVI_CU_ATTR_CAPABILITY_MAJOR), minor = attribute(driver, *out, KVI_CU_ATTR_CAPABILITY_MINOR);
+    const int major = attribute(driver, *out, KVI_CU_ATTR_CAPABILITY_MAJOR),
+              minor = attribute(driver, *out, KVI_CU_ATTR_CAPABILITY_MINOR);
     (void)snprintf(text, cap, "%s, compute %d.%d, %d SMs, %llu MiB, driver for CUDA %d.%d", name, major, minor,
-                   attribute(driver, *out, KVI_CU_ATTR_SM_COUNT), (unsigned long long)(bytes >> 20), driver->version / 1000,
-                   driver->version % 1000 / 10);
+                   attribute(driver, *out, KVI_CU_ATTR_SM_COUNT), (unsigned long long)(bytes >> 20),
+                   driver->version / 1000, driver->version % 1000 / 10);
     if (major < 8)
-        return kvi_error_set(error, KVRT_NO_DEVICE, "cuda: %s has compute capability %d.%d, need 8.0 or newer", name, major, minor);
+        return kvi_error_set(error, KVRT_NO_DEVICE, "cuda: %s has compute capability %d.%d, need 8.0 or newer", name,
+                             major, minor);
     return KVRT_OK;
 }
 
@@ -57,7 +61,8 @@ static bool cuda_probe(const kvi_device_options *options, char *text, uint64_t c
         status = find_device(&driver, options ? options->device_index : 0, &device, text, cap, &error);
         kvi_cuda_driver_close(&driver);
     }
-    if (status < KVRT_OK) (void)snprintf(text, cap, "%s", strncmp(error.message, "cuda: ", 6) == 0 ? error.message + 6 : error.message);
+    if (status < KVRT_OK)
+        (void)snprintf(text, cap, "%s", strncmp(error.message, "cuda: ", 6) == 0 ? error.message + 6 : error.message);
     return status >= KVRT_OK;
 }
 
@@ -68,8 +73,11 @@ static kvrt_status load_kernels(kvi_device *d, kvrt_error *error)
     for (uint32_t i = 0; kvi_cuda_image_at(i) && i < sizeof d->libraries / sizeof d->libraries[0]; i++) {
         const kvi_cuda_image *image = kvi_cuda_image_at(i);
         kvi_cu_result result = cu->library_load(&d->libraries[i], image->data, NULL, NULL, 0, NULL, NULL, 0);
-        if (result == KVI_CU_NO_BINARY_FOR_GPU || result == KVI_CU_INVALID_IMAGE || result == KVI_CU_UNSUPPORTED_PTX_VERSION)
-            return kvi_error_set(error, KVRT_NO_DEVICE, "cuda: the kernels of this build (%s) do not fit the device: %s", image->name, d->text);
+        if (result == KVI_CU_NO_BINARY_FOR_GPU || result == KVI_CU_INVALID_IMAGE ||
+            result == KVI_CU_UNSUPPORTED_PTX_VERSION)
+            return kvi_error_set(error, KVRT_NO_DEVICE,
+                                 "cuda: the kernels of this build (%s) do not fit the device: %s", image->name,
+                                 d->text);
         KVI_TRY(kvi_cuda_check(cu, result, image->name, error));
         d->n_libraries = i + 1;
     }
@@ -207,17 +215,20 @@ static kvrt_status cuda_weight_import(kvi_device *d, const kvi_weight_desc *desc
 }
 
 /* --------------------------------------------------------------------------------------------------------- load --- */
-static uint64_t cuda_workspace_bytes(const kvi_program *program, const kvi_limits *limits, const kvi_device_options *options)
+static uint64_t cuda_workspace_bytes(const kvi_program *program, const kvi_limits *limits,
+                                     const kvi_device_options *options)
 {
     kvi_cuda_layout layout;
     (void)options;
     return kvi_cuda_workspace_layout(program, limits, 0, &layout);
 }
 
-static kvrt_status check_program(const kvi_device *d, const kvi_program *program, const kvi_limits *limits, kvrt_error *error)
+static kvrt_status check_program(const kvi_device *d, const kvi_program *program, const kvi_limits *limits,
+                                 kvrt_error *error)
 {
     if (program->n_buffers > KVI_CUDA_MAX_BUFFERS || program->n_groups > KVI_CUDA_MAX_GROUPS)
-        return kvi_error_set(error, KVRT_UNSUPPORTED, "program: %u buffers and %u cache groups, the CUDA backend has room for %u and %u",
+        return kvi_error_set(error, KVRT_UNSUPPORTED,
+                             "program: %u buffers and %u cache groups, the CUDA backend has room for %u and %u",
                              program->n_buffers, program->n_groups, KVI_CUDA_MAX_BUFFERS, KVI_CUDA_MAX_GROUPS);
     KVI_TRY(kvi_cuda_linear_check(d, program, error));
 #if defined(KVRT_CUDA_ATTENTION)
@@ -226,7 +237,8 @@ static kvrt_status check_program(const kvi_device *d, const kvi_program *program
     (void)limits;
     for (uint32_t i = 0; i < program->n_ops; i++)
         if (program->ops[i].kind == KVI_OP_ATTENTION || program->ops[i].kind == KVI_OP_ROPE_APPEND)
-            return kvi_error_set(error, KVRT_UNSUPPORTED, "attention, layer %u: not in this build's CUDA kernels", program->ops[i].layer);
+            return kvi_error_set(error, KVRT_UNSUPPORTED, "attention, layer %u: not in this build's CUDA kernels",
+                                 program->ops[i].layer);
     return KVRT_OK;
 #endif
 }
@@ -257,7 +269,8 @@ static kvrt_status take(kvi_device *d, uint64_t bytes, const char *what, kvi_dpt
         size_t available = 0, total = 0;
         *out = 0;
         (void)cu->mem_info(&available, &total);
-        return kvi_error_memory(error, KVRT_NOMEM_DEVICE, bytes, available, "%s: need %llu MiB on the device, %llu MiB are free", what,
+        return kvi_error_memory(error, KVRT_NOMEM_DEVICE, bytes, available,
+                                "%s: need %llu MiB on the device, %llu MiB are free", what,
                                 (unsigned long long)(bytes >> 20), (unsigned long long)(available >> 20));
     }
     return KVRT_OK;
@@ -325,7 +338,8 @@ static uint64_t write_step(const kvi_device *d, const kvi_step *step, uint8_t *b
     kvi_page_ref *pages = host_of(d, block, map->pages), *end = pages;
     memcpy(block, &head, sizeof head);
     memcpy(host_of(d, block, map->ids), step->ids, (size_t)step->n_rows * 4);
-    if (step->n_logit_rows) memcpy(host_of(d, block, map->logit_rows), step->logit_rows, (size_t)step->n_logit_rows * 4);
+    if (step->n_logit_rows)
+        memcpy(host_of(d, block, map->logit_rows), step->logit_rows, (size_t)step->n_logit_rows * 4);
     for (uint32_t s = 0; s < step->n_seqs; s++) {
         const kvi_seq *seq = &step->seqs[s];
         const uint32_t n_pages = (seq->pos + seq->n_rows + KVI_KV_PAGE - 1) / KVI_KV_PAGE;
@@ -351,8 +365,8 @@ static void count_attention(kvi_device *d, const kvi_step *step)
             const uint32_t end = (seq->pos + seq->n_rows + KVI_KV_PAGE - 1) / KVI_KV_PAGE;
             const bool cut = group->window && seq->pos + 1 > group->window;
             for (uint32_t p = cut ? (seq->pos + 1 - group->window) / KVI_KV_PAGE : 0; p < end; p++)
-                d->attention_bytes[g] +=
-                    (uint64_t)group->shape.n_kv_heads * kvi_kv_record_bytes(seq->pages[g][p].format, group->shape.head_dim);
+                d->attention_bytes[g] += (uint64_t)group->shape.n_kv_heads *
+                                         kvi_kv_record_bytes(seq->pages[g][p].format, group->shape.head_dim);
         }
     }
 }
@@ -360,11 +374,14 @@ static void count_attention(kvi_device *d, const kvi_step *step)
 static kvrt_status check_step(const kvi_device *d, const kvi_step *step, kvrt_error *error)
 {
     const kvi_limits *limits = &d->limits;
-    if (step->n_rows == 0 || step->n_rows > limits->max_rows || step->n_seqs > limits->max_seqs || step->n_logit_rows > limits->max_logit_rows)
-        return kvi_error_set(error, KVRT_INTERNAL, "step: %u rows, %u sequences, %u logit rows; planned %u, %u, %u", step->n_rows,
-                             step->n_seqs, step->n_logit_rows, limits->max_rows, limits->max_seqs, limits->max_logit_rows);
+    if (step->n_rows == 0 || step->n_rows > limits->max_rows || step->n_seqs > limits->max_seqs ||
+        step->n_logit_rows > limits->max_logit_rows)
+        return kvi_error_set(error, KVRT_INTERNAL, "step: %u rows, %u sequences, %u logit rows; planned %u, %u, %u",
+                             step->n_rows, step->n_seqs, step->n_logit_rows, limits->max_rows, limits->max_seqs,
+                             limits->max_logit_rows);
     for (uint32_t s = 0; s < step->n_seqs; s++)
-        if ((uint64_t)step->seqs[s].pos + step->seqs[s].n_rows > (uint64_t)d->map.max_pages * KVI_KV_PAGE && d->map.n_groups)
+        if ((uint64_t)step->seqs[s].pos + step->seqs[s].n_rows > (uint64_t)d->map.max_pages * KVI_KV_PAGE &&
+            d->map.n_groups)
             return kvi_error_set(error, KVRT_INTERNAL, "step: sequence %u ends at position %u, planned %u", s,
                                  step->seqs[s].pos + step->seqs[s].n_rows, limits->max_ctx);
     return kvi_cuda_attention_check_step(d, step, error);
@@ -406,8 +423,9 @@ kvrt_status kvi_cuda_op_run(kvi_device *d, const kvi_op *op, uint32_t rows, cons
 }
 
 /* By kvi_op_kind, then what stands outside of the program; the slots of kvi_device.times. */
-static const char *const op_names[KVI_OP_KIND_COUNT + 2] = {"embed",        "norm_linear", "rope_append",   "attention",  "linear_add",
-                                                            "norm_gate_up", "head",        "convert_pages", "best_tokens"};
+static const char *const op_names[KVI_OP_KIND_COUNT + 2] = {"embed",     "norm_linear",   "rope_append",
+                                                            "attention", "linear_add",    "norm_gate_up",
+                                                            "head",      "convert_pages", "best_tokens"};
 
 static uint64_t op_bytes(const kvi_device *d, const kvi_op *op)
 {
@@ -422,7 +440,8 @@ static uint64_t op_bytes(const kvi_device *d, const kvi_op *op)
 
 static kvrt_status time_begin(kvi_device *d, kvrt_error *error)
 {
-    return d->timing ? kvi_cuda_check(&d->driver.cu, d->driver.cu.event_record(d->time_start, d->stream), "time", error) : KVRT_OK;
+    return d->timing ? kvi_cuda_check(&d->driver.cu, d->driver.cu.event_record(d->time_start, d->stream), "time", error)
+                     : KVRT_OK;
 }
 
 static kvrt_status time_end(kvi_device *d, uint32_t slot, const char *kernel, uint64_t bytes, kvrt_error *error)
@@ -442,7 +461,8 @@ static kvrt_status time_end(kvi_device *d, uint32_t slot, const char *kernel, ui
 
 static kvrt_status run_range(kvi_device *d, uint32_t first_op, uint32_t n_ops, kvrt_error *error)
 {
-    const bool seen = d->timing || kvi_log_on(KVI_LOG_KERNELS); /* operation by operation; the same kernels, the same bits */
+    const bool seen =
+        d->timing || kvi_log_on(KVI_LOG_KERNELS); /* operation by operation; the same kernels, the same bits */
     const kvi_cuda_graph *graph = seen ? NULL : kvi_cuda_graph_find(d, first_op, n_ops);
     if (graph) return kvi_cuda_check(&d->driver.cu, d->driver.cu.graph_launch(graph->exec, d->stream), "graph", error);
     const uint32_t rows = kvi_cuda_bucket(d->n_rows);
@@ -452,7 +472,8 @@ static kvrt_status run_range(kvi_device *d, uint32_t first_op, uint32_t n_ops, k
         KVI_TRY(time_begin(d, error));
         KVI_TRY(kvi_cuda_op_run(d, op, rows, &kernel, error));
         KVI_TRY(time_end(d, (uint32_t)op->kind, kernel, op_bytes(d, op), error));
-        if (kvi_log_on(KVI_LOG_KERNELS)) kvi_log(KVI_LOG_KERNELS, "layer %u, %s: %s, %u rows", op->layer, op_names[op->kind], kernel, d->n_rows);
+        if (kvi_log_on(KVI_LOG_KERNELS))
+            kvi_log(KVI_LOG_KERNELS, "layer %u, %s: %s, %u rows", op->layer, op_names[op->kind], kernel, d->n_rows);
     }
     return KVRT_OK;
 }
@@ -460,7 +481,8 @@ static kvrt_status run_range(kvi_device *d, uint32_t first_op, uint32_t n_ops, k
 static kvrt_status cuda_run(kvi_device *d, uint32_t first_op, uint32_t n_ops, kvrt_error *error)
 {
     if (first_op > d->program->n_ops || n_ops > d->program->n_ops - first_op)
-        return kvi_error_set(error, KVRT_INTERNAL, "run: operations %u..%u of %u", first_op, first_op + n_ops, d->program->n_ops);
+        return kvi_error_set(error, KVRT_INTERNAL, "run: operations %u..%u of %u", first_op, first_op + n_ops,
+                             d->program->n_ops);
     KVI_TRY(kvi_cuda_enter(d, error));
     kvrt_status status = run_range(d, first_op, n_ops, error);
     kvi_cuda_leave(d);
@@ -469,7 +491,8 @@ static kvrt_status cuda_run(kvi_device *d, uint32_t first_op, uint32_t n_ops, kv
 
 static kvrt_status cuda_read_logits(kvi_device *d, uint32_t logit_row, float *out, kvrt_error *error)
 {
-    if (logit_row >= d->n_logit_rows) return kvi_error_set(error, KVRT_INTERNAL, "logits: row %u of %u", logit_row, d->n_logit_rows);
+    if (logit_row >= d->n_logit_rows)
+        return kvi_error_set(error, KVRT_INTERNAL, "logits: row %u of %u", logit_row, d->n_logit_rows);
     const kvi_cuda_buffer *logits = &d->buffers[d->program->logits];
     KVI_TRY(kvi_cuda_enter(d, error));
     kvrt_status status = kvi_cuda_download(d, out, logits->data + (uint64_t)logit_row * logits->pitch * 4,
@@ -490,7 +513,8 @@ static kvrt_status read_best(kvi_device *d, uint32_t logit_row, kvi_best *out, k
 
 static kvrt_status cuda_read_best(kvi_device *d, uint32_t logit_row, kvi_best *out, kvrt_error *error)
 {
-    if (logit_row >= d->n_logit_rows) return kvi_error_set(error, KVRT_INTERNAL, "best tokens: row %u of %u", logit_row, d->n_logit_rows);
+    if (logit_row >= d->n_logit_rows)
+        return kvi_error_set(error, KVRT_INTERNAL, "best tokens: row %u of %u", logit_row, d->n_logit_rows);
     KVI_TRY(kvi_cuda_enter(d, error));
     kvrt_status status = read_best(d, logit_row, out, error);
     kvi_cuda_leave(d);
@@ -498,7 +522,8 @@ static kvrt_status cuda_read_best(kvi_device *d, uint32_t logit_row, kvi_best *o
 }
 
 /* --------------------------------------------------------------------------------------------------------- pool --- */
-static kvrt_status convert(kvi_device *d, const kvi_page_job *jobs, uint32_t n_jobs, const kvi_encode_params *params, kvrt_error *error)
+static kvrt_status convert(kvi_device *d, const kvi_page_job *jobs, uint32_t n_jobs, const kvi_encode_params *params,
+                           kvrt_error *error)
 {
 #if defined(KVRT_CUDA_ATTENTION)
     const char *kernel = "none";
@@ -506,12 +531,14 @@ static kvrt_status convert(kvi_device *d, const kvi_page_job *jobs, uint32_t n_j
     for (uint32_t i = 0; i < n_jobs; i++) {
         const kvi_kv_shape *shape = &d->program->groups[jobs[i].group].shape;
         bytes += kvi_kv_page_bytes(jobs[i].from.format, shape) + kvi_kv_page_bytes(jobs[i].to.format, shape);
-        if (jobs[i].from.unit == jobs[i].to.unit && kvi_kv_page_bytes(jobs[i].to.format, shape) > kvi_kv_page_bytes(jobs[i].from.format, shape))
+        if (jobs[i].from.unit == jobs[i].to.unit &&
+            kvi_kv_page_bytes(jobs[i].to.format, shape) > kvi_kv_page_bytes(jobs[i].from.format, shape))
             return kvi_error_set(error, KVRT_INTERNAL, "page conversion: an extent cannot grow in place");
     }
     KVI_TRY(time_begin(d, error));
     KVI_TRY(kvi_cuda_encode_run(d, jobs, n_jobs, params, &kernel, error));
-    if (kvi_log_on(KVI_LOG_KERNELS)) kvi_log(KVI_LOG_KERNELS, "%s: %s, %u pages", op_names[KVI_OP_KIND_COUNT], kernel, n_jobs);
+    if (kvi_log_on(KVI_LOG_KERNELS))
+        kvi_log(KVI_LOG_KERNELS, "%s: %s, %u pages", op_names[KVI_OP_KIND_COUNT], kernel, n_jobs);
     return time_end(d, KVI_OP_KIND_COUNT, kernel, bytes, error);
 #else
     (void)d, (void)jobs, (void)n_jobs, (void)params;
@@ -519,8 +546,8 @@ static kvrt_status convert(kvi_device *d, const kvi_page_job *jobs, uint32_t n_j
 #endif
 }
 
-static kvrt_status cuda_convert_pages(kvi_device *d, const kvi_page_job *jobs, uint32_t n_jobs, const kvi_encode_params *params,
-                                      kvrt_error *error)
+static kvrt_status cuda_convert_pages(kvi_device *d, const kvi_page_job *jobs, uint32_t n_jobs,
+                                      const kvi_encode_params *params, kvrt_error *error)
 {
     KVI_TRY(kvi_cuda_enter(d, error));
     kvrt_status status = convert(d, jobs, n_jobs, params, error);
@@ -553,10 +580,12 @@ static kvrt_status cuda_pool_read(kvi_device *d, uint64_t offset, void *bytes, u
     return status;
 }
 
-static kvrt_status cuda_pool_fill(kvi_device *d, uint64_t offset, uint64_t len, uint32_t base, uint32_t mask, uint64_t seed, kvrt_error *error)
+static kvrt_status cuda_pool_fill(kvi_device *d, uint64_t offset, uint64_t len, uint32_t base, uint32_t mask,
+                                  uint64_t seed, kvrt_error *error)
 {
     KVI_TRY(check_range(d, offset, len, error));
-    const kvi_cuda_fill_params p = {.at = d->pool + offset, .n_words = len / 4, .seed = seed, .base = base, .mask = mask};
+    const kvi_cuda_fill_params p = {
+        .at = d->pool + offset, .n_words = len / 4, .seed = seed, .base = base, .mask = mask};
     KVI_TRY(kvi_cuda_enter(d, error));
     kvrt_status status = kvi_cuda_launch(d, KVI_CUDA_K_fill_words, 4 * d->sm_count, 1, 1, 256, 0, &p, error);
     kvi_cuda_leave(d);
@@ -568,7 +597,8 @@ static kvrt_status cuda_pool_fill(kvi_device *d, uint64_t offset, uint64_t len, 
 static kvrt_status copy_bandwidth(kvi_device *d, double *gbps, kvrt_error *error)
 {
     const kvi_cu_driver *cu = &d->driver.cu;
-    const uint64_t half = d->limits.pool_bytes / 2 / KVI_KV_UNIT * KVI_KV_UNIT, bytes = half < (1ull << 30) ? half : 1ull << 30;
+    const uint64_t half = d->limits.pool_bytes / 2 / KVI_KV_UNIT * KVI_KV_UNIT,
+                   bytes = half < (1ull << 30) ? half : 1ull << 30;
     if (bytes < (64ull << 20))
         return kvi_error_set(error, KVRT_UNSUPPORTED, "copy bandwidth: the KV pool has %llu MiB, need 128 or more",
                              (unsigned long long)(d->limits.pool_bytes >> 20));
@@ -604,7 +634,8 @@ static bool cuda_op_time_at(const kvi_device *d, uint32_t index, kvi_op_time *ou
 {
     for (uint32_t slot = 0; slot < KVI_OP_KIND_COUNT + 2; slot++) {
         if (!d->times[slot].calls || index--) continue;
-        *out = (kvi_op_time){op_names[slot], d->times[slot].kernel, d->times[slot].calls, (uint64_t)d->times[slot].us, d->times[slot].bytes};
+        *out = (kvi_op_time){op_names[slot], d->times[slot].kernel, d->times[slot].calls, (uint64_t)d->times[slot].us,
+                             d->times[slot].bytes};
         return true;
     }
     return false;

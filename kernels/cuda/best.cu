@@ -63,7 +63,6 @@ KVI_DEV void merge_runs(uint64_t *keys)
     }
 }
 
-
 /* Largest and sum over the block. part: shared, (WARPS); free again on return. */
 KVI_DEV float block_max(float v, float *part)
 {
@@ -105,7 +104,8 @@ KVI_KERNEL(best_part, kvi_cuda_best_params, 256, 4)
         top = kvi_max(top, v);
     }
     top = block_max(top, part);
-    for (uint32_t i = threadIdx.x; i < KVI_CUDA_BEST_PART && first + i < p.n; i += THREADS) sum += relative(logits[first + i], top);
+    for (uint32_t i = threadIdx.x; i < KVI_CUDA_BEST_PART && first + i < p.n; i += THREADS)
+        sum += relative(logits[first + i], top);
     sum = block_sum(sum, part);
     bad = block_max(bad, part);
     sort_runs(keys);
@@ -151,7 +151,7 @@ KVI_KERNEL(best_merge, kvi_cuda_best_params, 256, 4)
     kvi_cuda_best *out = (kvi_cuda_best *)p.out;
     for (uint32_t i = threadIdx.x; i < RUN; i += THREADS) {
         out->logits[i] = keys[i] ? logit_of(keys[i]) : NEGATIVE_INFINITY;
-        out->ids[i] = keys[i] ? (int32_t)~(uint32_t)keys[i] : -1;
+        out->ids[i] = keys[i] ? (int32_t) ~(uint32_t)keys[i] : -1;
     }
     if (threadIdx.x == 0u) {
         out->sum = sum;

@@ -29,7 +29,8 @@ kvrt_status kvi_cuda_best_run(kvi_device *d, uint32_t logit_row, kvi_best *out, 
 {
     const kvi_cuda_buffer *logits = &d->buffers[d->program->logits];
     kvi_cuda_space space = {d->best, 0};
-    kvi_cuda_best_params p = {.logits = logits->data + (uint64_t)logit_row * logits->pitch * 4, .n = d->program->vocab_size};
+    kvi_cuda_best_params p = {.logits = logits->data + (uint64_t)logit_row * logits->pitch * 4,
+                              .n = d->program->vocab_size};
     kvi_cuda_best found;
     (void)carve(&space, p.n, &p);
     *kernel = kvi_cuda_kernel_name(KVI_CUDA_K_best_part);

@@ -83,57 +83,57 @@ enum { KVI_CU_STREAM_NON_BLOCKING = 1 };
 enum { KVI_CU_EVENT_DEFAULT = 0, KVI_CU_EVENT_DISABLE_TIMING = 2 };
 
 /* X(member of the table, exported symbol, parameters) */
-#define KVI_CU_FUNCTIONS(X)                                                                                              \
-    X(init, cuInit, (unsigned int flags))                                                                                \
-    X(driver_version, cuDriverGetVersion, (int *version))                                                                \
-    X(device_count, cuDeviceGetCount, (int *count))                                                                      \
-    X(device_get, cuDeviceGet, (kvi_cu_device *device, int ordinal))                                                     \
-    X(device_name, cuDeviceGetName, (char *name, int len, kvi_cu_device device))                                         \
-    X(device_total_mem, cuDeviceTotalMem_v2, (size_t *bytes, kvi_cu_device device))                                      \
-    X(device_attribute, cuDeviceGetAttribute, (int *value, int attribute, kvi_cu_device device))                         \
-    X(primary_retain, cuDevicePrimaryCtxRetain, (kvi_cu_context *context, kvi_cu_device device))                         \
-    X(primary_release, cuDevicePrimaryCtxRelease_v2, (kvi_cu_device device))                                             \
-    X(context_push, cuCtxPushCurrent_v2, (kvi_cu_context context))                                                       \
-    X(context_pop, cuCtxPopCurrent_v2, (kvi_cu_context *context))                                                        \
-    X(context_current, cuCtxGetCurrent, (kvi_cu_context *context))                                                       \
-    X(mem_info, cuMemGetInfo_v2, (size_t *free_bytes, size_t *total_bytes))                                              \
-    X(mem_alloc, cuMemAlloc_v2, (kvi_cu_dptr *at, size_t bytes))                                                         \
-    X(mem_free, cuMemFree_v2, (kvi_cu_dptr at))                                                                          \
-    X(host_alloc, cuMemAllocHost_v2, (void **at, size_t bytes))                                                          \
-    X(host_free, cuMemFreeHost, (void *at))                                                                              \
-    X(copy_to_device, cuMemcpyHtoDAsync_v2, (kvi_cu_dptr to, const void *from, size_t bytes, kvi_cu_stream stream))      \
-    X(copy_to_host, cuMemcpyDtoHAsync_v2, (void *to, kvi_cu_dptr from, size_t bytes, kvi_cu_stream stream))              \
-    X(copy_on_device, cuMemcpyDtoDAsync_v2, (kvi_cu_dptr to, kvi_cu_dptr from, size_t bytes, kvi_cu_stream stream))      \
-    X(mem_set, cuMemsetD8Async, (kvi_cu_dptr at, unsigned char value, size_t bytes, kvi_cu_stream stream))               \
-    X(stream_create, cuStreamCreate, (kvi_cu_stream * stream, unsigned int flags))                                       \
-    X(stream_destroy, cuStreamDestroy_v2, (kvi_cu_stream stream))                                                        \
-    X(stream_wait, cuStreamSynchronize, (kvi_cu_stream stream))                                                          \
-    X(event_create, cuEventCreate, (kvi_cu_event * event, unsigned int flags))                                           \
-    X(event_destroy, cuEventDestroy_v2, (kvi_cu_event event))                                                            \
-    X(event_record, cuEventRecord, (kvi_cu_event event, kvi_cu_stream stream))                                           \
-    X(event_wait, cuEventSynchronize, (kvi_cu_event event))                                                              \
-    X(event_elapsed, cuEventElapsedTime, (float *ms, kvi_cu_event start, kvi_cu_event end))                              \
-    X(library_load, cuLibraryLoadData,                                                                                   \
-      (kvi_cu_library * library, const void *image, void *jit_options, void **jit_values, unsigned int n_jit,            \
-       void *options, void **values, unsigned int n_options))                                                            \
-    X(library_unload, cuLibraryUnload, (kvi_cu_library library))                                                         \
-    X(library_kernel, cuLibraryGetKernel, (kvi_cu_kernel * kernel, kvi_cu_library library, const char *name))            \
-    X(kernel_function, cuKernelGetFunction, (kvi_cu_function * function, kvi_cu_kernel kernel))                          \
-    X(function_attribute, cuFuncGetAttribute, (int *value, int attribute, kvi_cu_function function))                     \
-    X(launch, cuLaunchKernel,                                                                                            \
-      (kvi_cu_function function, unsigned int grid_x, unsigned int grid_y, unsigned int grid_z, unsigned int block_x,    \
-       unsigned int block_y, unsigned int block_z, unsigned int shared_bytes, kvi_cu_stream stream, void **params,       \
-       void **extra))                                                                                                    \
-    X(graph_create, cuGraphCreate, (kvi_cu_graph * graph, unsigned int flags))                                           \
-    X(graph_destroy, cuGraphDestroy, (kvi_cu_graph graph))                                                               \
-    X(graph_add_kernel, cuGraphAddKernelNode_v2,                                                                         \
-      (kvi_cu_node * node, kvi_cu_graph graph, const kvi_cu_node *after, size_t n_after,                                 \
-       const kvi_cu_kernel_node *launch))                                                                                \
-    X(graph_instantiate, cuGraphInstantiateWithFlags,                                                                    \
-      (kvi_cu_graph_exec * exec, kvi_cu_graph graph, unsigned long long flags))                                          \
-    X(graph_launch, cuGraphLaunch, (kvi_cu_graph_exec exec, kvi_cu_stream stream))                                       \
-    X(graph_exec_destroy, cuGraphExecDestroy, (kvi_cu_graph_exec exec))                                                  \
-    X(error_name, cuGetErrorName, (kvi_cu_result result, const char **name))                                             \
+#define KVI_CU_FUNCTIONS(X)                                                                                            \
+    X(init, cuInit, (unsigned int flags))                                                                              \
+    X(driver_version, cuDriverGetVersion, (int *version))                                                              \
+    X(device_count, cuDeviceGetCount, (int *count))                                                                    \
+    X(device_get, cuDeviceGet, (kvi_cu_device * device, int ordinal))                                                  \
+    X(device_name, cuDeviceGetName, (char *name, int len, kvi_cu_device device))                                       \
+    X(device_total_mem, cuDeviceTotalMem_v2, (size_t * bytes, kvi_cu_device device))                                   \
+    X(device_attribute, cuDeviceGetAttribute, (int *value, int attribute, kvi_cu_device device))                       \
+    X(primary_retain, cuDevicePrimaryCtxRetain, (kvi_cu_context * context, kvi_cu_device device))                      \
+    X(primary_release, cuDevicePrimaryCtxRelease_v2, (kvi_cu_device device))                                           \
+    X(context_push, cuCtxPushCurrent_v2, (kvi_cu_context context))                                                     \
+    X(context_pop, cuCtxPopCurrent_v2, (kvi_cu_context * context))                                                     \
+    X(context_current, cuCtxGetCurrent, (kvi_cu_context * context))                                                    \
+    X(mem_info, cuMemGetInfo_v2, (size_t * free_bytes, size_t * total_bytes))                                          \
+    X(mem_alloc, cuMemAlloc_v2, (kvi_cu_dptr * at, size_t bytes))                                                      \
+    X(mem_free, cuMemFree_v2, (kvi_cu_dptr at))                                                                        \
+    X(host_alloc, cuMemAllocHost_v2, (void **at, size_t bytes))                                                        \
+    X(host_free, cuMemFreeHost, (void *at))                                                                            \
+    X(copy_to_device, cuMemcpyHtoDAsync_v2, (kvi_cu_dptr to, const void *from, size_t bytes, kvi_cu_stream stream))    \
+    X(copy_to_host, cuMemcpyDtoHAsync_v2, (void *to, kvi_cu_dptr from, size_t bytes, kvi_cu_stream stream))            \
+    X(copy_on_device, cuMemcpyDtoDAsync_v2, (kvi_cu_dptr to, kvi_cu_dptr from, size_t bytes, kvi_cu_stream stream))    \
+    X(mem_set, cuMemsetD8Async, (kvi_cu_dptr at, unsigned char value, size_t bytes, kvi_cu_stream stream))             \
+    X(stream_create, cuStreamCreate, (kvi_cu_stream * stream, unsigned int flags))                                     \
+    X(stream_destroy, cuStreamDestroy_v2, (kvi_cu_stream stream))                                                      \
+    X(stream_wait, cuStreamSynchronize, (kvi_cu_stream stream))                                                        \
+    X(event_create, cuEventCreate, (kvi_cu_event * event, unsigned int flags))                                         \
+    X(event_destroy, cuEventDestroy_v2, (kvi_cu_event event))                                                          \
+    X(event_record, cuEventRecord, (kvi_cu_event event, kvi_cu_stream stream))                                         \
+    X(event_wait, cuEventSynchronize, (kvi_cu_event event))                                                            \
+    X(event_elapsed, cuEventElapsedTime, (float *ms, kvi_cu_event start, kvi_cu_event end))                            \
+    X(library_load, cuLibraryLoadData,                                                                                 \
+      (kvi_cu_library * library, const void *image, void *jit_options, void **jit_values, unsigned int n_jit,          \
+       void *options, void **values, unsigned int n_options))                                                          \
+    X(library_unload, cuLibraryUnload, (kvi_cu_library library))                                                       \
+    X(library_kernel, cuLibraryGetKernel, (kvi_cu_kernel * kernel, kvi_cu_library library, const char *name))          \
+    X(kernel_function, cuKernelGetFunction, (kvi_cu_function * function, kvi_cu_kernel kernel))                        \
+    X(function_attribute, cuFuncGetAttribute, (int *value, int attribute, kvi_cu_function function))                   \
+    X(launch, cuLaunchKernel,                                                                                          \
+      (kvi_cu_function function, unsigned int grid_x, unsigned int grid_y, unsigned int grid_z, unsigned int block_x,  \
+       unsigned int block_y, unsigned int block_z, unsigned int shared_bytes, kvi_cu_stream stream, void **params,     \
+       void **extra))                                                                                                  \
+    X(graph_create, cuGraphCreate, (kvi_cu_graph * graph, unsigned int flags))                                         \
+    X(graph_destroy, cuGraphDestroy, (kvi_cu_graph graph))                                                             \
+    X(graph_add_kernel, cuGraphAddKernelNode_v2,                                                                       \
+      (kvi_cu_node * node, kvi_cu_graph graph, const kvi_cu_node *after, size_t n_after,                               \
+       const kvi_cu_kernel_node *launch))                                                                              \
+    X(graph_instantiate, cuGraphInstantiateWithFlags,                                                                  \
+      (kvi_cu_graph_exec * exec, kvi_cu_graph graph, unsigned long long flags))                                        \
+    X(graph_launch, cuGraphLaunch, (kvi_cu_graph_exec exec, kvi_cu_stream stream))                                     \
+    X(graph_exec_destroy, cuGraphExecDestroy, (kvi_cu_graph_exec exec))                                                \
+    X(error_name, cuGetErrorName, (kvi_cu_result result, const char **name))                                           \
     X(error_text, cuGetErrorString, (kvi_cu_result result, const char **text))
 
 /* The functions of an open driver. */

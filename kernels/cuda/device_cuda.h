@@ -28,14 +28,14 @@ struct kvi_weight {
     const char *name;
     kvi_dtype dtype; /* on the device; vectors (n_out = 1) are always F32 */
     uint32_t n_out, n_in;
-    uint32_t pitch;  /* elements from row to row, a multiple of 8; what lies beyond n_in is zero */
+    uint32_t pitch; /* elements from row to row, a multiple of 8; what lies beyond n_in is zero */
     kvi_dptr data;
 };
 
 /* A buffer of the program. pitch is a multiple of 8; what lies between cols and pitch stays zero for ever. */
 typedef struct kvi_cuda_buffer {
     kvi_dptr data;
-    kvi_dtype dtype; /* RESIDUAL: F32; OPERAND: F16 for q | k | v, else kvi_device.operand */
+    kvi_dtype dtype;      /* RESIDUAL: F32; OPERAND: F16 for q | k | v, else kvi_device.operand */
     uint32_t cols, pitch; /* elements */
 } kvi_cuda_buffer;
 
@@ -81,19 +81,20 @@ struct kvi_device {
     kvi_dtype operand; /* F16, or BF16 when the program has BF16 matrices */
     kvi_dptr pool, workspace;
     kvi_cuda_buffer buffers[KVI_CUDA_MAX_BUFFERS];
-    kvi_dptr best; /* scratch of best_cuda.c */
+    kvi_dptr best;          /* scratch of best_cuda.c */
     kvi_cuda_buffer normed; /* (max_rows, widest normed input) operands of the matrix kernels */
     struct kvi_cuda_attention *attention;
     struct kvi_cuda_encode *encode;
 
     /* The step: written to pinned memory, copied to the device before anything runs. */
-    kvi_cuda_step_map map;   /* device addresses */
-    uint8_t *step_host[2];   /* pinned, the device's layout */
+    kvi_cuda_step_map map; /* device addresses */
+    uint8_t *step_host[2]; /* pinned, the device's layout */
     kvi_cu_event step_copied[2];
     uint32_t next_step;
     uint64_t step_bytes;
     uint32_t n_rows, n_logit_rows, n_seqs; /* of the current step */
-    uint64_t attention_bytes[KVI_CUDA_MAX_GROUPS]; /* record bytes per layer that the current step reads, by cache group; when timed */
+    uint64_t attention_bytes
+        [KVI_CUDA_MAX_GROUPS]; /* record bytes per layer that the current step reads, by cache group; when timed */
 
     kvi_cu_graph recording; /* NULL: launches are made at once */
     kvi_cu_node last_node;
@@ -133,15 +134,17 @@ kvrt_status kvi_cuda_download(kvi_device *device, void *to, kvi_dptr from, uint6
 
 /* -------------------------------------------------------------------------------------------------- graph_cuda.c --- */
 /* Launches on the device's stream, or adds a node to the graph being recorded. `params` is the kernel's only parameter. */
-kvrt_status kvi_cuda_launch(kvi_device *device, kvi_cuda_kernel_id kernel, uint32_t grid_x, uint32_t grid_y, uint32_t grid_z,
-                            uint32_t threads, uint32_t shared_bytes, const void *params, kvrt_error *error);
+kvrt_status kvi_cuda_launch(kvi_device *device, kvi_cuda_kernel_id kernel, uint32_t grid_x, uint32_t grid_y,
+                            uint32_t grid_z, uint32_t threads, uint32_t shared_bytes, const void *params,
+                            kvrt_error *error);
 /* Graphs of the whole program for the row counts of decode. After every `prepare`. */
 kvrt_status kvi_cuda_graphs_build(kvi_device *device, kvrt_error *error);
 void kvi_cuda_graphs_free(kvi_device *device);
 /* The graph of a range for the rows of the current step; NULL: launch its operations one by one. */
 const kvi_cuda_graph *kvi_cuda_graph_find(const kvi_device *device, uint32_t first_op, uint32_t n_ops);
 /* Launches of one operation (backend_cuda.c), for `rows` rows: a bucket or, beyond 8, the step's own count. */
-kvrt_status kvi_cuda_op_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel, kvrt_error *error);
+kvrt_status kvi_cuda_op_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel,
+                            kvrt_error *error);
 /* Rows that launches are made for: the step's own count, or the bucket (1, 2, 4, 8) of a decode step. Kernels read the real count. */
 uint32_t kvi_cuda_bucket(uint32_t n_rows);
 
@@ -154,22 +157,28 @@ kvrt_status kvi_cuda_linear_check(const kvi_device *device, const kvi_program *p
 uint64_t kvi_cuda_linear_bytes(const kvi_program *program, const kvi_limits *limits);
 kvrt_status kvi_cuda_linear_prepare(kvi_device *device, kvi_dptr memory, kvrt_error *error);
 /* EMBED, NORM_LINEAR, LINEAR_ADD, NORM_GATE_UP, HEAD */
-kvrt_status kvi_cuda_linear_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel, kvrt_error *error);
+kvrt_status kvi_cuda_linear_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel,
+                                kvrt_error *error);
 
-kvrt_status kvi_cuda_attention_check(const kvi_device *device, const kvi_program *program, const kvi_limits *limits, kvrt_error *error);
-kvrt_status kvi_cuda_attention_check_step(const kvi_device *device, const kvi_step *step, kvrt_error *error); /* every page can be read */
+kvrt_status kvi_cuda_attention_check(const kvi_device *device, const kvi_program *program, const kvi_limits *limits,
+                                     kvrt_error *error);
+kvrt_status kvi_cuda_attention_check_step(const kvi_device *device, const kvi_step *step,
+                                          kvrt_error *error); /* every page can be read */
 uint64_t kvi_cuda_attention_bytes(const kvi_program *program, const kvi_limits *limits);
 kvrt_status kvi_cuda_attention_prepare(kvi_device *device, kvi_dptr memory, kvrt_error *error);
-kvrt_status kvi_cuda_rope_append_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel, kvrt_error *error);
-kvrt_status kvi_cuda_attention_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel, kvrt_error *error);
+kvrt_status kvi_cuda_rope_append_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel,
+                                     kvrt_error *error);
+kvrt_status kvi_cuda_attention_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel,
+                                   kvrt_error *error);
 
 /* The sampling head, outside of the program: it runs when the host asks for it. */
 uint64_t kvi_cuda_best_bytes(const kvi_program *program);
-kvrt_status kvi_cuda_best_run(kvi_device *device, uint32_t logit_row, kvi_best *out, const char **kernel, kvrt_error *error);
+kvrt_status kvi_cuda_best_run(kvi_device *device, uint32_t logit_row, kvi_best *out, const char **kernel,
+                              kvrt_error *error);
 
 uint64_t kvi_cuda_encode_bytes(const kvi_program *program, const kvi_limits *limits);
 kvrt_status kvi_cuda_encode_prepare(kvi_device *device, kvi_dptr memory, kvrt_error *error);
-kvrt_status kvi_cuda_encode_run(kvi_device *device, const kvi_page_job *jobs, uint32_t n_jobs, const kvi_encode_params *params,
-                                const char **kernel, kvrt_error *error);
+kvrt_status kvi_cuda_encode_run(kvi_device *device, const kvi_page_job *jobs, uint32_t n_jobs,
+                                const kvi_encode_params *params, const char **kernel, kvrt_error *error);
 
 #endif

@@ -18,7 +18,7 @@ bool kvi_cuda_has_kernels(const char **why)
     *why = "";
     return true;
 }
-#  define NEED_VERSION (KVRT_CUDA_TOOLKIT / 1000 * 1000) /* machine code runs on every driver of its major version */
+#define NEED_VERSION (KVRT_CUDA_TOOLKIT / 1000 * 1000) /* machine code runs on every driver of its major version */
 #else
 const kvi_cuda_image *kvi_cuda_image_at(uint32_t index)
 {
@@ -27,14 +27,14 @@ const kvi_cuda_image *kvi_cuda_image_at(uint32_t index)
 }
 bool kvi_cuda_has_kernels(const char **why)
 {
-#  if defined(KVRT_CUDA_NOTE)
+#if defined(KVRT_CUDA_NOTE)
     *why = KVRT_CUDA_NOTE;
-#  else
+#else
     *why = "nvcc not found";
-#  endif
+#endif
     return false;
 }
-#  define NEED_VERSION 12000 /* cuLibraryLoadData and kernel nodes of version 2 */
+#define NEED_VERSION 12000 /* cuLibraryLoadData and kernel nodes of version 2 */
 #endif
 
 /* ------------------------------------------------------------------------------------------------------- result --- */
@@ -61,8 +61,11 @@ kvrt_status kvi_cuda_check(const kvi_cu_driver *cu, kvi_cu_result result, const 
     if (result == KVI_CU_SUCCESS) return KVRT_OK;
     (void)cu->error_name(result, &name);
     (void)cu->error_text(result, &text);
-    kvrt_status code = result == KVI_CU_OUT_OF_MEMORY ? KVRT_NOMEM_DEVICE : is_lost(result) ? KVRT_DEVICE_LOST : KVRT_INTERNAL;
-    return kvi_error_set(error, code, "cuda, %s: %s (%d, %s)", what, name ? name : "unknown result", result, text ? text : "no text");
+    kvrt_status code = result == KVI_CU_OUT_OF_MEMORY ? KVRT_NOMEM_DEVICE
+                       : is_lost(result)              ? KVRT_DEVICE_LOST
+                                                      : KVRT_INTERNAL;
+    return kvi_error_set(error, code, "cuda, %s: %s (%d, %s)", what, name ? name : "unknown result", result,
+                         text ? text : "no text");
 }
 
 /* --------------------------------------------------------------------------------------------------------- open --- */
@@ -79,7 +82,8 @@ static kvrt_status find_functions(kvi_cuda_driver *driver, const char *path, kvr
     for (size_t i = 0; i < sizeof functions / sizeof functions[0]; i++) {
         void *address = kvi_os_library_symbol(driver->library, functions[i].symbol);
         if (!address)
-            return kvi_error_set(error, KVRT_DRIVER_TOO_OLD, "cuda: driver %s has no %s; need a driver for CUDA %d.%d or newer", path,
+            return kvi_error_set(error, KVRT_DRIVER_TOO_OLD,
+                                 "cuda: driver %s has no %s; need a driver for CUDA %d.%d or newer", path,
                                  functions[i].symbol, NEED_VERSION / 1000, NEED_VERSION % 1000 / 10);
         memcpy((unsigned char *)&driver->cu + functions[i].member, &address, sizeof address);
     }
@@ -93,16 +97,17 @@ static kvrt_status start(kvi_cuda_driver *driver, const char *path, kvrt_error *
     KVI_TRY(find_functions(driver, path, error));
     kvi_cu_result result = driver->cu.driver_version(&driver->version);
     if (result == KVI_CU_SUCCESS && driver->version < NEED_VERSION)
-        return kvi_error_set(error, KVRT_DRIVER_TOO_OLD,
-                             "cuda: the driver is too old: found CUDA %d.%d, need CUDA %d.%d (driver release %s or newer)",
-                             driver->version / 1000, driver->version % 1000 / 10, NEED_VERSION / 1000, NEED_VERSION % 1000 / 10,
-                             release_hint());
+        return kvi_error_set(
+            error, KVRT_DRIVER_TOO_OLD,
+            "cuda: the driver is too old: found CUDA %d.%d, need CUDA %d.%d (driver release %s or newer)",
+            driver->version / 1000, driver->version % 1000 / 10, NEED_VERSION / 1000, NEED_VERSION % 1000 / 10,
+            release_hint());
     if (result == KVI_CU_SUCCESS) result = driver->cu.init(0);
     if (result == KVI_CU_SUCCESS) return KVRT_OK;
     const char *name = NULL;
     (void)driver->cu.error_name(result, &name);
-    return kvi_error_set(error, KVRT_NO_DEVICE, "cuda: driver %s found, but no usable device: %s (%d)", path, name ? name : "unknown result",
-                         result);
+    return kvi_error_set(error, KVRT_NO_DEVICE, "cuda: driver %s found, but no usable device: %s (%d)", path,
+                         name ? name : "unknown result", result);
 }
 
 kvrt_status kvi_cuda_driver_open(const char *path, kvi_cuda_driver *out, kvrt_error *error)

@@ -19,7 +19,7 @@ bool kvi_cuda_has_kernels(const char **why);
 typedef struct kvi_cuda_driver {
     kvi_cu_driver cu;
     void *library; /* never unloaded */
-    int version; /* as cuDriverGetVersion: 12040 is 12.4 */
+    int version;   /* as cuDriverGetVersion: 12040 is 12.4 */
 } kvi_cuda_driver;
 
 /* Loads `path` (NULL: libcuda.so.1) and initializes it. NO_DEVICE: no such library, or no card behind it; DRIVER_TOO_OLD: a function

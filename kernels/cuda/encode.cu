@@ -11,22 +11,23 @@
 #include "../../runtime/kv/ranges.h"
 
 #define THREADS KVI_CONVERT_THREADS
-#define MOST 256u /* rows or columns of a tile */
-enum { VARNORM_OFF, VARNORM_PAPER, VARNORM_KVRT }; /* kvi_varnorm */
+#define MOST 256u                                    /* rows or columns of a tile */
+enum { VARNORM_OFF, VARNORM_PAPER, VARNORM_KVRT };   /* kvi_varnorm */
 enum { RANGE_MINMAX, RANGE_SEARCH, RANGE_UNBIASED }; /* kvi_range */
 
 /* A tile of n_rows rows of codes: K transposed (channels x tokens), V as it is. */
 struct tile {
-    float *x, *xt;        /* (n_rows, n_cols), (n_cols, n_rows) */
+    float *x, *xt; /* (n_rows, n_cols), (n_cols, n_rows) */
     uint32_t n_rows, n_cols;
-    const uint8_t *side;  /* where its values come from */
+    const uint8_t *side; /* where its values come from */
     kvi_kv_code from;
     bool is_v;
     uint32_t d;
 };
 /* Shared memory, MOST floats each. */
 struct vectors {
-    float *col, *row, *mean, *log_c, *log_r, *best_c, *best_r, *c, *r, *words, *errors; /* words: single values; errors (8, MOST) */
+    float *col, *row, *mean, *log_c, *log_r, *best_c, *best_r, *c, *r, *words,
+        *errors; /* words: single values; errors (8, MOST) */
 };
 
 KVI_DEV float tame(float x) { return x != x ? 0.0f : x < -60000.0f ? -60000.0f : x > 60000.0f ? 60000.0f : x; }
@@ -237,7 +238,9 @@ KVI_DEV void choose_ranges(const tile &t, const vectors &v, uint32_t bits, uint3
         v.row[me] = mean / (float)t.n_cols;
     }
     kvi_sync_block();
-    const uint32_t tries = how == RANGE_MINMAX ? 0u : how == RANGE_UNBIASED ? kvi_kv_range_tries(t.is_v) : KVI_KV_RANGES;
+    const uint32_t tries = how == RANGE_MINMAX     ? 0u
+                           : how == RANGE_UNBIASED ? kvi_kv_range_tries(t.is_v)
+                                                   : KVI_KV_RANGES;
     for (uint32_t k = me; k < tries * t.n_rows; k += THREADS) {
         const uint32_t i = k % t.n_rows, f = k / t.n_rows;
         const float factor = kvi_kv_range_factor(f);
@@ -247,7 +250,8 @@ KVI_DEV void choose_ranges(const tile &t, const vectors &v, uint32_t bits, uint3
         if (f) l = middle - half * factor, s = 2.0f * half * factor / top;
         if (how == RANGE_UNBIASED) {
             const match m = match_of(t.xt + i, t.n_cols, t.n_rows, l, s, v.row[i], top);
-            if (half > 0.0f && s > 1e-10f && m.dot > 0.0f) error = (m.squares - m.sum * m.sum / (float)t.n_cols) / (m.dot * m.dot);
+            if (half > 0.0f && s > 1e-10f && m.dot > 0.0f)
+                error = (m.squares - m.sum * m.sum / (float)t.n_cols) / (m.dot * m.dot);
         } else if (half > 0.0f && s > 1e-10f) error = squared_error(t.xt + i, t.n_cols, t.n_rows, l, s, top);
         v.errors[f * MOST + i] = error;
     }
@@ -260,7 +264,8 @@ KVI_DEV void choose_ranges(const tile &t, const vectors &v, uint32_t bits, uint3
         uint32_t best = KVI_KV_RANGES;
         for (uint32_t f = 0; f < tries; f++)
             if (v.errors[f * MOST + me] < least) least = v.errors[f * MOST + me], best = f;
-        if (best > 0u && best < tries) l = middle - half * kvi_kv_range_factor(best), s = 2.0f * half * kvi_kv_range_factor(best) / top;
+        if (best > 0u && best < tries)
+            l = middle - half * kvi_kv_range_factor(best), s = 2.0f * half * kvi_kv_range_factor(best) / top;
         if (how == RANGE_UNBIASED && best < tries) {
             const float mean = v.row[me], n = (float)t.n_cols;
             float length = 0.0f;
@@ -321,7 +326,8 @@ KVI_DEV void quantize(const tile &t, const vectors &v, const kvi_cuda_convert_pa
     kvi_sync_block();
     for (uint32_t k = me; k < t.n_rows * t.n_cols / 8u; k += THREADS) { /* eight codes are `bits` bytes */
         const uint32_t i = k / (t.n_cols / 8u);
-        const float inv = v.best_r[i], low = inv > 0.0f ? v.best_c[i] : v.col[i], step = v.mean[i], *line = t.x + 8u * k;
+        const float inv = v.best_r[i], low = inv > 0.0f ? v.best_c[i] : v.col[i], step = v.mean[i],
+                    *line = t.x + 8u * k;
         uint64_t packed = 0;
         for (uint32_t e = 0; e < 8u; e++) {
             const float a = line[e] - low;
@@ -364,8 +370,10 @@ KVI_DEV void per_token(const tile &t, const vectors &v, kvi_kv_code kind, bool i
         if (kind == KVI_KV_F32) {
             kvi_kv_store16(side + 4u * k, (uint16_t)kvi_f32_bits(value));
             kvi_kv_store16(side + 4u * k + 2u, (uint16_t)(kvi_f32_bits(value) >> 16));
-        } else if (kvi_kv_code_is_plain(kind)) kvi_kv_store16(side + 2u * k, kind == KVI_KV_F16 ? kvi_f32_to_f16(value) : kvi_f32_to_bf16(value));
-        else if (kind == KVI_KV_F8) side[at.codes_off + (is_v ? k : c * KVI_KV_PAGE + token)] = kvi_f32_to_e4m3(value / v.mean[token]);
+        } else if (kvi_kv_code_is_plain(kind))
+            kvi_kv_store16(side + 2u * k, kind == KVI_KV_F16 ? kvi_f32_to_f16(value) : kvi_f32_to_bf16(value));
+        else if (kind == KVI_KV_F8)
+            side[at.codes_off + (is_v ? k : c * KVI_KV_PAGE + token)] = kvi_f32_to_e4m3(value / v.mean[token]);
         else if (is_v) side[at.codes_off + k] = (uint8_t)to_code((value - v.col[token]) / v.mean[token], 255.0f);
         else {
             const float q = clamp(value / v.mean[token], -127.0f, 127.0f);
@@ -394,7 +402,8 @@ KVI_DEV void convert_side(const kvi_cuda_convert_params &p, const vectors &v, ui
         const bool plain = kvi_kv_code_is_plain(to_code);
         for (uint32_t k = threadIdx.x; k < KVI_KV_PAGE * d; k += THREADS) {
             const uint32_t token = k / d, c = k % d;
-            float value = is_v ? kvi_kv_decode_v(from, from_code, d, token, c) : kvi_kv_decode_k(from, from_code, d, token, c);
+            float value =
+                is_v ? kvi_kv_decode_v(from, from_code, d, token, c) : kvi_kv_decode_k(from, from_code, d, token, c);
             if (!plain) value = tame(value);
             t.x[k] = value;
             t.xt[c * KVI_KV_PAGE + token] = value;
@@ -441,7 +450,8 @@ KVI_KERNEL(kv_convert, kvi_cuda_convert_params, KVI_CONVERT_THREADS, 1)
     KVI_SHARED(float, shared);
     vectors v;
     v.col = shared, v.row = v.col + MOST, v.mean = v.row + MOST, v.log_c = v.mean + MOST, v.log_r = v.log_c + MOST;
-    v.best_c = v.log_r + MOST, v.best_r = v.best_c + MOST, v.c = v.best_r + MOST, v.r = v.c + MOST, v.words = v.r + MOST, v.errors = v.words + MOST;
+    v.best_c = v.log_r + MOST, v.best_r = v.best_c + MOST, v.c = v.best_r + MOST, v.r = v.c + MOST,
+    v.words = v.r + MOST, v.errors = v.words + MOST;
     uint8_t *scratch = (uint8_t *)(p.scratch + blockIdx.x * p.scratch_bytes);
     for (uint32_t task = blockIdx.x; task < p.n_tasks; task += gridDim.x) {
         uint32_t job = 0;
@@ -449,7 +459,8 @@ KVI_KERNEL(kv_convert, kvi_cuda_convert_params, KVI_CONVERT_THREADS, 1)
         const kvi_kv_shape shape = p.shapes[p.groups[job]];
         const uint32_t d = shape.head_dim, n_records = shape.n_layers * shape.n_kv_heads;
         const bool in_place = p.from[job].unit == p.to[job].unit;
-        const uint32_t from_bytes = kvi_kv_record_bytes(p.from[job].format, d), to_bytes = kvi_kv_record_bytes(p.to[job].format, d);
+        const uint32_t from_bytes = kvi_kv_record_bytes(p.from[job].format, d),
+                       to_bytes = kvi_kv_record_bytes(p.to[job].format, d);
         const uint8_t *from = (const uint8_t *)(p.pool + (uint64_t)p.from[job].unit * KVI_KV_UNIT);
         uint8_t *to = (uint8_t *)(p.pool + (uint64_t)p.to[job].unit * KVI_KV_UNIT);
         const uint32_t first = in_place ? 0u : task - p.first_task[job], end = in_place ? n_records : first + 1u;

@@ -28,8 +28,9 @@ kvrt_status kvi_cuda_encode_prepare(kvi_device *device, kvi_dptr memory, kvrt_er
     struct kvi_cuda_encode *e = kvi_arena_alloc(&device->arena, sizeof *e);
     if (!e) return kvi_error_nomem(error, sizeof *e, "encoder");
     if (device->program->n_groups > KVI_CONVERT_GROUPS)
-        return kvi_error_set(error, KVRT_UNSUPPORTED, "page conversion: %u cache groups, the CUDA backend has room for %u", device->program->n_groups,
-                             KVI_CONVERT_GROUPS);
+        return kvi_error_set(error, KVRT_UNSUPPORTED,
+                             "page conversion: %u cache groups, the CUDA backend has room for %u",
+                             device->program->n_groups, KVI_CONVERT_GROUPS);
     *e = (struct kvi_cuda_encode){memory, scratch_of(device->program)};
     device->encode = e;
     return KVRT_OK;
@@ -46,13 +47,14 @@ static kvrt_status check_job(const kvi_device *device, const kvi_page_job *job, 
         return kvi_error_set(error, KVRT_INTERNAL, "page conversion: an extent cannot grow in place");
     const kvi_page_ref *refs[2] = {&job->from, &job->to};
     for (int i = 0; i < 2; i++)
-        if ((uint64_t)refs[i]->unit * KVI_KV_UNIT + kvi_kv_page_bytes(refs[i]->format, shape) > device->limits.pool_bytes)
+        if ((uint64_t)refs[i]->unit * KVI_KV_UNIT + kvi_kv_page_bytes(refs[i]->format, shape) >
+            device->limits.pool_bytes)
             return kvi_error_set(error, KVRT_INTERNAL, "page conversion: a page outside the pool");
     return KVRT_OK;
 }
 
-kvrt_status kvi_cuda_encode_run(kvi_device *device, const kvi_page_job *jobs, uint32_t n_jobs, const kvi_encode_params *params, const char **kernel,
-                                kvrt_error *error)
+kvrt_status kvi_cuda_encode_run(kvi_device *device, const kvi_page_job *jobs, uint32_t n_jobs,
+                                const kvi_encode_params *params, const char **kernel, kvrt_error *error)
 {
     const struct kvi_cuda_encode *e = device->encode;
     *kernel = kvi_cuda_kernel_name(KVI_CUDA_K_kv_convert);
@@ -70,10 +72,12 @@ kvrt_status kvi_cuda_encode_run(kvi_device *device, const kvi_page_job *jobs, ui
             p.groups[p.n_jobs] = job->group;
             p.from[p.n_jobs] = job->from;
             p.to[p.n_jobs] = job->to;
-            p.n_tasks += job->from.unit == job->to.unit ? 1 : p.shapes[job->group].n_layers * p.shapes[job->group].n_kv_heads;
+            p.n_tasks +=
+                job->from.unit == job->to.unit ? 1 : p.shapes[job->group].n_layers * p.shapes[job->group].n_kv_heads;
         }
         const uint32_t blocks = p.n_tasks < KVI_CONVERT_BLOCKS ? p.n_tasks : KVI_CONVERT_BLOCKS;
-        KVI_TRY(kvi_cuda_launch(device, KVI_CUDA_K_kv_convert, blocks, 1, 1, KVI_CONVERT_THREADS, KVI_CONVERT_SHARED, &p, error));
+        KVI_TRY(kvi_cuda_launch(device, KVI_CUDA_K_kv_convert, blocks, 1, 1, KVI_CONVERT_THREADS, KVI_CONVERT_SHARED,
+                                &p, error));
     }
     return KVRT_OK;
 }

@@ -3,7 +3,7 @@
 #define KVI_CUDA_ENCODE_PARAMS_H
 #include "params.h"
 
-#define KVI_CONVERT_JOBS 64u   /* pages per launch */
+#define KVI_CONVERT_JOBS 64u /* pages per launch */
 #define KVI_CONVERT_GROUPS 8u
 #define KVI_CONVERT_THREADS 512u
 #define KVI_CONVERT_BLOCKS 64u /* blocks that scratch is planned for */

@@ -20,7 +20,7 @@ template <bool bf16, int tile_m, int tile_n, int warps_m, int warps_n, int stage
     static constexpr uint32_t threads = 32 * warps_m * warps_n;
     static constexpr uint32_t stage_bytes = (tile_m + tile_n) * STEP * 2;
     static constexpr int m_tiles = tile_m / warps_m / 16, n_tiles = tile_n / warps_n / 8; /* of mma, per warp */
-    static constexpr int copies = (tile_m + tile_n) * 4 / (32 * warps_m * warps_n);       /* chunks per thread and stage */
+    static constexpr int copies = (tile_m + tile_n) * 4 / (32 * warps_m * warps_n); /* chunks per thread and stage */
 
     /* Where a thread's chunks of each stage come from. */
     struct source {
@@ -29,7 +29,10 @@ template <bool bf16, int tile_m, int tile_n, int warps_m, int warps_n, int stage
         uint32_t chunk;
     };
 
-    static KVI_DEV uint32_t place_of(uint32_t row, uint32_t chunk) { return row * STEP * 2u + ((chunk ^ (row / 2u % 4u)) * 16u); }
+    static KVI_DEV uint32_t place_of(uint32_t row, uint32_t chunk)
+    {
+        return row * STEP * 2u + ((chunk ^ (row / 2u % 4u)) * 16u);
+    }
 
     /* Row n of the tile of W: gate and up alternate by eights. */
     static KVI_DEV uint32_t output_of(const kvi_cuda_linear_params &p, uint32_t first, uint32_t n)
@@ -48,8 +51,8 @@ template <bool bf16, int tile_m, int tile_n, int warps_m, int warps_n, int stage
         return (const unsigned char *)(j == 0u ? p.w[0] : j == 1u ? p.w[1] : p.w[2]) + (uint64_t)row * p.w_pitch * 2u;
     }
 
-    static KVI_DEV void find_sources(const kvi_cuda_linear_params &p, uint32_t first_row, uint32_t n_rows, uint32_t first_out,
-                                     source (&from)[copies])
+    static KVI_DEV void find_sources(const kvi_cuda_linear_params &p, uint32_t first_row, uint32_t n_rows,
+                                     uint32_t first_out, source (&from)[copies])
     {
 #pragma unroll
         for (int i = 0; i < copies; i++) {
@@ -57,32 +60,40 @@ template <bool bf16, int tile_m, int tile_n, int warps_m, int warps_n, int stage
             from[i].chunk = at % 4u;
             from[i].place = place_of(row, at % 4u);
             if (row >= tile_m) from[i].row = weight_row(p, output_of(p, first_out, row - tile_m));
-            else from[i].row = first_row + row < n_rows ? (const unsigned char *)p.x + (uint64_t)(first_row + row) * p.x_pitch * 2u : nullptr;
+            else
+                from[i].row = first_row + row < n_rows
+                                  ? (const unsigned char *)p.x + (uint64_t)(first_row + row) * p.x_pitch * 2u
+                                  : nullptr;
         }
     }
 
-    static KVI_DEV void load(const kvi_cuda_linear_params &p, const source (&from)[copies], unsigned char *shared, uint32_t step)
+    static KVI_DEV void load(const kvi_cuda_linear_params &p, const source (&from)[copies], unsigned char *shared,
+                             uint32_t step)
     {
 #pragma unroll
         for (int i = 0; i < copies; i++) {
             const uint32_t k = step * STEP + from[i].chunk * 8u;
             const bool there = from[i].row && k < p.n_in; /* rows end in zeros up to a multiple of 8 */
-            kvi_cp_async16_zfill(shared + from[i].place, there ? from[i].row + k * 2u : (const unsigned char *)p.x, there ? 16u : 0u);
+            kvi_cp_async16_zfill(shared + from[i].place, there ? from[i].row + k * 2u : (const unsigned char *)p.x,
+                                 there ? 16u : 0u);
         }
     }
 
-    static KVI_DEV void multiply(const unsigned char *shared, uint32_t warp_m, uint32_t warp_n, uint32_t lane, float (&sum)[m_tiles][n_tiles][4])
+    static KVI_DEV void multiply(const unsigned char *shared, uint32_t warp_m, uint32_t warp_n, uint32_t lane,
+                                 float (&sum)[m_tiles][n_tiles][4])
     {
 #pragma unroll
         for (uint32_t half = 0; half < 2; half++) { /* 16 columns of K */
             uint32_t a[m_tiles][4], b[n_tiles / 2][4];
 #pragma unroll
             for (int i = 0; i < m_tiles; i++)
-                kvi_ldmatrix_x4(a[i], shared + place_of(warp_m * (m_tiles * 16u) + i * 16u + lane % 16u, half * 2u + lane / 16u));
+                kvi_ldmatrix_x4(
+                    a[i], shared + place_of(warp_m * (m_tiles * 16u) + i * 16u + lane % 16u, half * 2u + lane / 16u));
 #pragma unroll
             for (int j = 0; j < n_tiles / 2; j++)
-                kvi_ldmatrix_x4(b[j], shared + place_of(tile_m + warp_n * (n_tiles * 8u) + j * 16u + lane / 16u * 8u + lane % 8u,
-                                                        half * 2u + lane / 8u % 2u));
+                kvi_ldmatrix_x4(
+                    b[j], shared + place_of(tile_m + warp_n * (n_tiles * 8u) + j * 16u + lane / 16u * 8u + lane % 8u,
+                                            half * 2u + lane / 8u % 2u));
 #pragma unroll
             for (int i = 0; i < m_tiles; i++)
 #pragma unroll
@@ -115,7 +126,8 @@ template <bool bf16, int tile_m, int tile_n, int warps_m, int warps_n, int stage
             if (both) y[1] = add ? y[1] + w : w;
             return;
         }
-        const uint32_t pair = p.y_type == KVI_CUDA_BF16 ? kvi_pack_bf16(v, w) : kvi_pack_f16(saturated(v), saturated(w));
+        const uint32_t pair =
+            p.y_type == KVI_CUDA_BF16 ? kvi_pack_bf16(v, w) : kvi_pack_f16(saturated(v), saturated(w));
         uint16_t *y = (uint16_t *)p.y + at;
         if (both && at % 2u == 0u) *(uint32_t *)y = pair;
         else {
@@ -124,8 +136,8 @@ template <bool bf16, int tile_m, int tile_n, int warps_m, int warps_n, int stage
         }
     }
 
-    static KVI_DEV void finish(const kvi_cuda_linear_params &p, uint32_t first_row, uint32_t n_rows, uint32_t first_out, uint32_t lane,
-                               const float (&sum)[m_tiles][n_tiles][4])
+    static KVI_DEV void finish(const kvi_cuda_linear_params &p, uint32_t first_row, uint32_t n_rows, uint32_t first_out,
+                               uint32_t lane, const float (&sum)[m_tiles][n_tiles][4])
     {
         const bool pair = p.action == KVI_CUDA_SILU_MUL;
         const uint32_t n_out = pair ? p.end[0] : p.end[2];
@@ -157,7 +169,8 @@ template <bool bf16, int tile_m, int tile_n, int warps_m, int warps_n, int stage
         const kvi_cuda_step *step = (const kvi_cuda_step *)p.step.step;
         const uint32_t n_rows = p.logits ? step->n_logit_rows : step->n_rows;
         const uint32_t first_row = blockIdx.x * tile_m, first_out = blockIdx.y * tile_n;
-        const uint32_t lane = threadIdx.x % 32u, warp_m = threadIdx.x / 32u % warps_m, warp_n = threadIdx.x / 32u / warps_m;
+        const uint32_t lane = threadIdx.x % 32u, warp_m = threadIdx.x / 32u % warps_m,
+                       warp_n = threadIdx.x / 32u / warps_m;
         if (first_row >= n_rows) return; /* the whole block */
         source from[copies];
         find_sources(p, first_row, n_rows, first_out, from);

@@ -14,8 +14,8 @@ static const char *const names[] = {
 };
 const char *kvi_cuda_kernel_name(kvi_cuda_kernel_id id) { return names[id]; }
 
-kvrt_status kvi_cuda_launch(kvi_device *d, kvi_cuda_kernel_id id, uint32_t grid_x, uint32_t grid_y, uint32_t grid_z, uint32_t threads,
-                            uint32_t shared_bytes, const void *params, kvrt_error *error)
+kvrt_status kvi_cuda_launch(kvi_device *d, kvi_cuda_kernel_id id, uint32_t grid_x, uint32_t grid_y, uint32_t grid_z,
+                            uint32_t threads, uint32_t shared_bytes, const void *params, kvrt_error *error)
 {
     const kvi_cu_driver *cu = &d->driver.cu;
     void *list[1];
@@ -24,13 +24,23 @@ kvrt_status kvi_cuda_launch(kvi_device *d, kvi_cuda_kernel_id id, uint32_t grid_
         kvi_log(KVI_LOG_KERNELS, "    launch %s: grid %u x %u x %u, %u threads, %u bytes of shared memory", names[id],
                 grid_x, grid_y, grid_z, threads, shared_bytes);
     if (!d->recording)
-        return kvi_cuda_check(cu, cu->launch(d->kernels[id], grid_x, grid_y, grid_z, threads, 1, 1, shared_bytes, d->stream, list, NULL),
-                              names[id], error);
-    const kvi_cu_kernel_node node = {.function = d->kernels[id], .grid_x = grid_x, .grid_y = grid_y, .grid_z = grid_z, .block_x = threads,
-                                     .block_y = 1, .block_z = 1, .shared_bytes = shared_bytes, .params = list};
+        return kvi_cuda_check(
+            cu, cu->launch(d->kernels[id], grid_x, grid_y, grid_z, threads, 1, 1, shared_bytes, d->stream, list, NULL),
+            names[id], error);
+    const kvi_cu_kernel_node node = {.function = d->kernels[id],
+                                     .grid_x = grid_x,
+                                     .grid_y = grid_y,
+                                     .grid_z = grid_z,
+                                     .block_x = threads,
+                                     .block_y = 1,
+                                     .block_z = 1,
+                                     .shared_bytes = shared_bytes,
+                                     .params = list};
     kvi_cu_node added = NULL;
-    KVI_TRY(kvi_cuda_check(cu, cu->graph_add_kernel(&added, d->recording, d->last_node ? &d->last_node : NULL, d->last_node ? 1 : 0, &node),
-                           names[id], error));
+    KVI_TRY(kvi_cuda_check(
+        cu,
+        cu->graph_add_kernel(&added, d->recording, d->last_node ? &d->last_node : NULL, d->last_node ? 1 : 0, &node),
+        names[id], error));
     d->last_node = added;
     return KVRT_OK;
 }
@@ -81,7 +91,8 @@ const kvi_cuda_graph *kvi_cuda_graph_find(const kvi_device *d, uint32_t first_op
 {
     const uint32_t rows = kvi_cuda_bucket(d->n_rows);
     for (uint32_t i = 0; i < d->n_graphs; i++)
-        if (d->graphs[i].first_op == first_op && d->graphs[i].n_ops == n_ops && d->graphs[i].rows == rows) return &d->graphs[i];
+        if (d->graphs[i].first_op == first_op && d->graphs[i].n_ops == n_ops && d->graphs[i].rows == rows)
+            return &d->graphs[i];
     return NULL;
 }
 

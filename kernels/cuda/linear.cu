@@ -85,8 +85,8 @@ template <int rows> struct gemv_sums {
 
 /* Eight columns: both weight rows against every row of x. */
 template <class weight, int rows>
-KVI_DEV void gemv_step(const kvi_cuda_linear_params &p, const unsigned char *const (&x)[rows], uint32_t k, const typename weight::raw &raw0,
-                       const typename weight::raw &raw1, gemv_sums<rows> &s)
+KVI_DEV void gemv_step(const kvi_cuda_linear_params &p, const unsigned char *const (&x)[rows], uint32_t k,
+                       const typename weight::raw &raw0, const typename weight::raw &raw1, gemv_sums<rows> &s)
 {
     float w0[8], w1[8], gain[8];
     weight::unpack(raw0, w0);
@@ -124,7 +124,9 @@ KVI_DEV void put(const kvi_cuda_linear_params &p, uint32_t row, uint32_t o, floa
     if (p.y_type == KVI_CUDA_F32) {
         float *y = (float *)p.y + at;
         *y = p.action == KVI_CUDA_ADD ? *y + v : v;
-    } else ((uint16_t *)p.y)[at] = (uint16_t)(p.y_type == KVI_CUDA_BF16 ? kvi_pack_bf16(v, 0.0f) : kvi_pack_f16(saturated(v), 0.0f));
+    } else
+        ((uint16_t *)p.y)[at] =
+            (uint16_t)(p.y_type == KVI_CUDA_BF16 ? kvi_pack_bf16(v, 0.0f) : kvi_pack_f16(saturated(v), 0.0f));
 }
 
 KVI_DEV float bias_of(const kvi_cuda_linear_params &p, uint32_t o)
@@ -150,7 +152,8 @@ template <class weight, int rows, int ahead> KVI_DEV void gemv(const kvi_cuda_li
     gemv_sums<rows> s;
 #pragma unroll
     for (int r = 0; r < rows; r++) {
-        const uint32_t at = first_row + r < n_rows ? first_row + r : first_row; /* rows beyond the step repeat the first, unused */
+        const uint32_t at =
+            first_row + r < n_rows ? first_row + r : first_row; /* rows beyond the step repeat the first, unused */
         const uint32_t from = p.gather ? ((const uint32_t *)p.step.logit_rows)[at] : at;
         x[r] = (const unsigned char *)p.x + (uint64_t)from * p.x_pitch * (p.x_type == KVI_CUDA_F32 ? 4u : 2u);
         s.dot[r][0] = s.dot[r][1] = s.squares[r] = 0.0f;
@@ -159,7 +162,8 @@ template <class weight, int rows, int ahead> KVI_DEV void gemv(const kvi_cuda_li
     for (; (k - lane * 8u) + 256u * ahead <= p.n_in; k += 256u * ahead) {
         typename weight::raw raw0[ahead], raw1[ahead];
 #pragma unroll
-        for (int i = 0; i < ahead; i++) raw0[i] = weight::load(w0, k + 256u * i), raw1[i] = weight::load(w1, k + 256u * i);
+        for (int i = 0; i < ahead; i++)
+            raw0[i] = weight::load(w0, k + 256u * i), raw1[i] = weight::load(w1, k + 256u * i);
 #pragma unroll
         for (int i = 0; i < ahead; i++) gemv_step<weight, rows>(p, x, k + 256u * i, raw0[i], raw1[i], s);
     }
@@ -171,7 +175,8 @@ template <class weight, int rows, int ahead> KVI_DEV void gemv(const kvi_cuda_li
             const float inv = kvi_div_rn(1.0f, kvi_sqrt_rn(kvi_div_rn(warp_sum(s.squares[r]), (float)p.n_in) + p.eps));
             a *= inv, b *= inv;
         }
-        if (lane != (uint32_t)r || first_row + r >= n_rows) continue; /* lane r writes row r; nothing collective follows in this turn */
+        if (lane != (uint32_t)r || first_row + r >= n_rows)
+            continue; /* lane r writes row r; nothing collective follows in this turn */
         if (pair) put(p, first_row + r, o0, silu(a) * b);
         else {
             put(p, first_row + r, o0, a + bias_of(p, o0));

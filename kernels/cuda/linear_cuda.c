@@ -15,11 +15,13 @@ kvrt_status kvi_cuda_linear_check(const kvi_device *d, const kvi_program *progra
     for (uint32_t i = 0; i < program->n_ops; i++) {
         const kvi_op *op = &program->ops[i];
         if (op->n_weights > 3)
-            return kvi_error_set(error, KVRT_UNSUPPORTED, "linear, layer %u: %u weights, need at most 3", op->layer, op->n_weights);
+            return kvi_error_set(error, KVRT_UNSUPPORTED, "linear, layer %u: %u weights, need at most 3", op->layer,
+                                 op->n_weights);
         for (uint32_t j = 0; j < op->n_weights; j++)
             if (op->weights[j]->n_in != program->buffers[op->kind == KVI_OP_EMBED ? op->out : op->in].cols)
-                return kvi_error_set(error, KVRT_INTERNAL, "linear, layer %u: weight %s has %u columns, the buffer %u", op->layer,
-                                     op->weights[j]->name, op->weights[j]->n_in, program->buffers[op->in].cols);
+                return kvi_error_set(error, KVRT_INTERNAL, "linear, layer %u: weight %s has %u columns, the buffer %u",
+                                     op->layer, op->weights[j]->name, op->weights[j]->n_in,
+                                     program->buffers[op->in].cols);
     }
     return KVRT_OK;
 }
@@ -59,7 +61,8 @@ kvrt_status kvi_cuda_linear_prepare(kvi_device *d, kvi_dptr memory, kvrt_error *
 /* --------------------------------------------------------------------------------------------------------- gemv --- */
 static kvi_cuda_kernel_id gemv_kernel(kvi_dtype dtype, uint32_t rows, uint32_t *kernel_rows)
 {
-    static const kvi_cuda_kernel_id f16[] = {KVI_CUDA_K_gemv_f16_n1, KVI_CUDA_K_gemv_f16_n2, KVI_CUDA_K_gemv_f16_n4, KVI_CUDA_K_gemv_f16_n8};
+    static const kvi_cuda_kernel_id f16[] = {KVI_CUDA_K_gemv_f16_n1, KVI_CUDA_K_gemv_f16_n2, KVI_CUDA_K_gemv_f16_n4,
+                                             KVI_CUDA_K_gemv_f16_n8};
     static const kvi_cuda_kernel_id bf16[] = {KVI_CUDA_K_gemv_bf16_n1, KVI_CUDA_K_gemv_bf16_n2, KVI_CUDA_K_gemv_bf16_n4,
                                               KVI_CUDA_K_gemv_bf16_n8};
     if (dtype == KVI_F32) {
@@ -71,14 +74,15 @@ static kvi_cuda_kernel_id gemv_kernel(kvi_dtype dtype, uint32_t rows, uint32_t *
     return dtype == KVI_F16 ? f16[i] : bf16[i];
 }
 
-static kvrt_status gemv(kvi_device *d, const kvi_cuda_linear_params *p, kvi_dtype dtype, uint32_t rows, const char **name, kvrt_error *error)
+static kvrt_status gemv(kvi_device *d, const kvi_cuda_linear_params *p, kvi_dtype dtype, uint32_t rows,
+                        const char **name, kvrt_error *error)
 {
     uint32_t kernel_rows;
     const kvi_cuda_kernel_id kernel = gemv_kernel(dtype, rows, &kernel_rows);
     const uint32_t tasks = p->action == KVI_CUDA_SILU_MUL ? p->end[0] : (p->end[2] + 1) / 2;
     *name = kvi_cuda_kernel_name(kernel);
-    return kvi_cuda_launch(d, kernel, (tasks + GEMV_WARPS - 1) / GEMV_WARPS, (rows + kernel_rows - 1) / kernel_rows, 1, GEMV_THREADS, 0, p,
-                           error);
+    return kvi_cuda_launch(d, kernel, (tasks + GEMV_WARPS - 1) / GEMV_WARPS, (rows + kernel_rows - 1) / kernel_rows, 1,
+                           GEMV_THREADS, 0, p, error);
 }
 
 /* --------------------------------------------------------------------------------------------------- parameters --- */
@@ -139,22 +143,31 @@ static kvi_cuda_linear_params on_normed(const kvi_device *d, kvi_cuda_linear_par
 
 static kvrt_status norm_rows(kvi_device *d, const kvi_cuda_linear_params *p, uint32_t rows, kvrt_error *error)
 {
-    const kvi_cuda_norm_params norm = {.step = d->map, .x = p->x, .gain = p->gain, .y = d->normed.data, .n_cols = p->n_in,
-                                       .x_pitch = p->x_pitch, .y_pitch = d->normed.pitch, .y_type = (uint32_t)d->normed.dtype,
-                                       .logits = p->logits, .eps = p->eps};
+    const kvi_cuda_norm_params norm = {.step = d->map,
+                                       .x = p->x,
+                                       .gain = p->gain,
+                                       .y = d->normed.data,
+                                       .n_cols = p->n_in,
+                                       .x_pitch = p->x_pitch,
+                                       .y_pitch = d->normed.pitch,
+                                       .y_type = (uint32_t)d->normed.dtype,
+                                       .logits = p->logits,
+                                       .eps = p->eps};
     return kvi_cuda_launch(d, KVI_CUDA_K_norm_rows, rows, 1, 1, 256, 8 * sizeof(float), &norm, error);
 }
 
-static kvrt_status gemm(kvi_device *d, const kvi_cuda_linear_params *p, uint32_t rows, const char **name, kvrt_error *error)
+static kvrt_status gemm(kvi_device *d, const kvi_cuda_linear_params *p, uint32_t rows, const char **name,
+                        kvrt_error *error)
 {
     const bool wide = rows > 64, bf16 = p->x_type == KVI_CUDA_BF16;
-    const kvi_cuda_kernel_id kernel = wide ? bf16 ? KVI_CUDA_K_gemm_bf16_m128 : KVI_CUDA_K_gemm_f16_m128
-                                           : bf16 ? KVI_CUDA_K_gemm_bf16_m32 : KVI_CUDA_K_gemm_f16_m32;
+    const kvi_cuda_kernel_id kernel = wide   ? bf16 ? KVI_CUDA_K_gemm_bf16_m128 : KVI_CUDA_K_gemm_f16_m128
+                                      : bf16 ? KVI_CUDA_K_gemm_bf16_m32
+                                             : KVI_CUDA_K_gemm_f16_m32;
     const uint32_t tile_m = wide ? 128 : 32, tile_n = wide ? 128 : 64, stages = wide ? 3 : 4;
     *name = kvi_cuda_kernel_name(kernel);
     /* Tiles of the same outputs follow each other, so that their weights come from L2. */
-    return kvi_cuda_launch(d, kernel, (rows + tile_m - 1) / tile_m, (p->end[2] + tile_n - 1) / tile_n, 1, wide ? 256 : 128,
-                           stages * (tile_m + tile_n) * 64, p, error);
+    return kvi_cuda_launch(d, kernel, (rows + tile_m - 1) / tile_m, (p->end[2] + tile_n - 1) / tile_n, 1,
+                           wide ? 256 : 128, stages * (tile_m + tile_n) * 64, p, error);
 }
 
 /* ------------------------------------------------------------------------------------------------------- linear --- */
@@ -183,8 +196,14 @@ static kvrt_status embed(kvi_device *d, const kvi_op *op, uint32_t rows, const c
 {
     const kvi_weight *table = op->weights[0];
     const kvi_cuda_buffer *out = &d->buffers[op->out];
-    const kvi_cuda_embed_params p = {.step = d->map, .table = table->data, .y = out->data, .type = (uint32_t)table->dtype,
-                                     .n_cols = out->cols, .pitch = table->pitch, .y_pitch = out->pitch, .scale = op->scale};
+    const kvi_cuda_embed_params p = {.step = d->map,
+                                     .table = table->data,
+                                     .y = out->data,
+                                     .type = (uint32_t)table->dtype,
+                                     .n_cols = out->cols,
+                                     .pitch = table->pitch,
+                                     .y_pitch = out->pitch,
+                                     .scale = op->scale};
     *name = kvi_cuda_kernel_name(KVI_CUDA_K_embed);
     return kvi_cuda_launch(d, KVI_CUDA_K_embed, rows, 1, 1, 256, 0, &p, error);
 }

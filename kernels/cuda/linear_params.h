@@ -8,9 +8,9 @@ enum { KVI_CUDA_F32 = 0, KVI_CUDA_F16 = 1, KVI_CUDA_BF16 = 2 };
 
 /* What becomes of a finished sum. */
 enum {
-    KVI_CUDA_STORE,    /* y = sum + bias, of type y_type */
-    KVI_CUDA_ADD,      /* y += sum + bias, f32 */
-    KVI_CUDA_SILU_MUL  /* two weights of the same shape: y = silu(first) * second, of type y_type */
+    KVI_CUDA_STORE,   /* y = sum + bias, of type y_type */
+    KVI_CUDA_ADD,     /* y += sum + bias, f32 */
+    KVI_CUDA_SILU_MUL /* two weights of the same shape: y = silu(first) * second, of type y_type */
 };
 
 #define KVI_CUDA_F16_MAX 65504.0f /* operands saturate there: one outlier must not become an infinity */
@@ -37,18 +37,18 @@ typedef struct kvi_cuda_norm_params {
 /* y (rows, n_out) = x W^T over up to three weights side by side. The gemv normalizes x itself when there is a gain. */
 typedef struct kvi_cuda_linear_params {
     kvi_cuda_step_map step;
-    kvi_dptr x;       /* (rows, x_pitch) of x_type */
-    kvi_dptr gain;    /* f32 (n_in); 0: x is taken as it is */
-    kvi_dptr w[3];    /* (., w_pitch) */
-    kvi_dptr bias[3]; /* f32; 0: none */
-    kvi_dptr y;       /* (rows, y_pitch), columns y_first on */
-    uint32_t end[3];  /* outputs of w[0], of w[0] and w[1], of all */
+    kvi_dptr x;         /* (rows, x_pitch) of x_type */
+    kvi_dptr gain;      /* f32 (n_in); 0: x is taken as it is */
+    kvi_dptr w[3];      /* (., w_pitch) */
+    kvi_dptr bias[3];   /* f32; 0: none */
+    kvi_dptr y;         /* (rows, y_pitch), columns y_first on */
+    uint32_t end[3];    /* outputs of w[0], of w[0] and w[1], of all */
     uint32_t first_out; /* row of w[0] that is output 0 */
     uint32_t n_in;
     uint32_t x_pitch, w_pitch, y_pitch, y_first;
     uint32_t x_type, y_type, action;
-    uint32_t logits;  /* rows are counted by n_logit_rows */
-    uint32_t gather;  /* row r of x is logit_rows[r] */
+    uint32_t logits; /* rows are counted by n_logit_rows */
+    uint32_t gather; /* row r of x is logit_rows[r] */
     float eps;
 } kvi_cuda_linear_params;
 

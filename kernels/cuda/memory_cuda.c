@@ -97,7 +97,8 @@ kvrt_status kvi_cuda_weights_reserve(kvi_device *d, uint64_t bytes, kvrt_error *
     if (d->driver.cu.mem_alloc(&block->data, bytes) != KVI_CU_SUCCESS) {
         size_t available = 0, total = 0;
         (void)d->driver.cu.mem_info(&available, &total);
-        return kvi_error_memory(error, KVRT_NOMEM_DEVICE, bytes, available, "weights: need %llu MiB on the device, %llu MiB are free",
+        return kvi_error_memory(error, KVRT_NOMEM_DEVICE, bytes, available,
+                                "weights: need %llu MiB on the device, %llu MiB are free",
                                 (unsigned long long)(bytes >> 20), (unsigned long long)(available >> 20));
     }
     block->bytes = bytes;
@@ -150,7 +151,8 @@ static kvrt_status send_vector(kvi_device *d, const kvi_weight_desc *desc, const
 }
 
 /* The next `n` bytes of the padded matrix, from byte `at` of it. */
-static void padded_bytes(const uint8_t *from, uint64_t row_bytes, uint64_t pitch_bytes, uint64_t at, uint64_t n, uint8_t *out)
+static void padded_bytes(const uint8_t *from, uint64_t row_bytes, uint64_t pitch_bytes, uint64_t at, uint64_t n,
+                         uint8_t *out)
 {
     if (row_bytes == pitch_bytes) {
         memcpy(out, from + at, n);
@@ -168,7 +170,8 @@ static void padded_bytes(const uint8_t *from, uint64_t row_bytes, uint64_t pitch
 
 static kvrt_status send_matrix(kvi_device *d, const kvi_weight_desc *desc, const kvi_weight *w, kvrt_error *error)
 {
-    const uint64_t size = kvi_dtype_bytes(w->dtype), row = w->n_in * size, pitch = w->pitch * size, total = w->n_out * pitch;
+    const uint64_t size = kvi_dtype_bytes(w->dtype), row = w->n_in * size, pitch = w->pitch * size,
+                   total = w->n_out * pitch;
     for (uint64_t done = 0; done < total;) {
         const uint64_t n = total - done < KVI_CUDA_STAGING ? total - done : KVI_CUDA_STAGING;
         uint8_t *block;
@@ -201,7 +204,8 @@ static uint32_t rows_of(const kvi_buffer_desc *buffer, const kvi_limits *limits)
     return buffer->rows == KVI_ROWS_LOGIT ? limits->max_logit_rows : limits->max_rows;
 }
 
-static void carve_step(const kvi_program *program, const kvi_limits *limits, kvi_cuda_space *space, kvi_cuda_step_map *map)
+static void carve_step(const kvi_program *program, const kvi_limits *limits, kvi_cuda_space *space,
+                       kvi_cuda_step_map *map)
 {
     /* In the order of the host copy: what is usually short last, so that one copy up to the last byte in use is enough. */
     map->n_groups = program->n_groups;
@@ -211,10 +215,12 @@ static void carve_step(const kvi_program *program, const kvi_limits *limits, kvi
     map->ids = kvi_cuda_carve(space, (uint64_t)limits->max_rows * 4);
     map->row_seq = kvi_cuda_carve(space, (uint64_t)limits->max_rows * 4);
     map->logit_rows = kvi_cuda_carve(space, (uint64_t)limits->max_logit_rows * 4);
-    map->pages = kvi_cuda_carve(space, (uint64_t)limits->max_seqs * map->n_groups * map->max_pages * sizeof(kvi_page_ref));
+    map->pages =
+        kvi_cuda_carve(space, (uint64_t)limits->max_seqs * map->n_groups * map->max_pages * sizeof(kvi_page_ref));
 }
 
-uint64_t kvi_cuda_workspace_layout(const kvi_program *program, const kvi_limits *limits, kvi_dptr base, kvi_cuda_layout *out)
+uint64_t kvi_cuda_workspace_layout(const kvi_program *program, const kvi_limits *limits, kvi_dptr base,
+                                   kvi_cuda_layout *out)
 {
     kvi_cuda_space space = {base, 0};
     memset(out, 0, sizeof *out);
@@ -222,8 +228,9 @@ uint64_t kvi_cuda_workspace_layout(const kvi_program *program, const kvi_limits 
         const kvi_buffer_desc *b = &program->buffers[i];
         const bool residual = b->precision == KVI_PRECISION_RESIDUAL;
         const uint32_t pitch = pitch_of(b->cols);
-        out->buffers[i] = (kvi_cuda_buffer){kvi_cuda_carve(&space, (uint64_t)rows_of(b, limits) * pitch * (residual ? 4 : 2)),
-                                            residual ? KVI_F32 : KVI_F16, b->cols, pitch};
+        out->buffers[i] =
+            (kvi_cuda_buffer){kvi_cuda_carve(&space, (uint64_t)rows_of(b, limits) * pitch * (residual ? 4 : 2)),
+                              residual ? KVI_F32 : KVI_F16, b->cols, pitch};
     }
     const uint64_t first = space.used;
     carve_step(program, limits, &space, &out->map);

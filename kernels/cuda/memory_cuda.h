@@ -9,7 +9,8 @@ void kvi_cuda_staging_close(kvi_device *device);
 uint64_t kvi_cuda_weight_bytes(const kvi_weight_desc *desc);
 /* One block for the weights to come; without it each takes a block of its own. */
 kvrt_status kvi_cuda_weights_reserve(kvi_device *device, uint64_t bytes, kvrt_error *error);
-kvrt_status kvi_cuda_weight_import(kvi_device *device, const kvi_weight_desc *desc, kvi_weight **out, kvrt_error *error);
+kvrt_status kvi_cuda_weight_import(kvi_device *device, const kvi_weight_desc *desc, kvi_weight **out,
+                                   kvrt_error *error);
 
 /* Where everything of the workspace stands; addresses from `base` on. OPERAND buffers are given as F16. */
 typedef struct kvi_cuda_layout {
@@ -18,6 +19,7 @@ typedef struct kvi_cuda_layout {
     uint64_t step_bytes; /* from map.step to the end of map.pages */
     kvi_dptr best, linear, attention, encode;
 } kvi_cuda_layout;
-uint64_t kvi_cuda_workspace_layout(const kvi_program *program, const kvi_limits *limits, kvi_dptr base, kvi_cuda_layout *out);
+uint64_t kvi_cuda_workspace_layout(const kvi_program *program, const kvi_limits *limits, kvi_dptr base,
+                                   kvi_cuda_layout *out);
 
 #endif

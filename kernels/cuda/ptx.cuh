@@ -12,16 +12,16 @@
 #include <stdint.h>
 
 #ifdef KVRT_EMU
-#  include "../../test/emu/emu_device.h"
+#include "../../test/emu/emu_device.h"
 #else
 
 /* A kernel: C linkage, its launch bounds, its parameter struct. The emulator registers it under the same name.
  *   KVI_KERNEL(rmsnorm_f32, kvi_cuda_norm_params, 256, 2) { ... p.rows ... } */
-#define KVI_KERNEL(name, params, max_threads, min_blocks) \
+#define KVI_KERNEL(name, params, max_threads, min_blocks)                                                              \
     extern "C" __global__ void __launch_bounds__(max_threads, min_blocks) name(const __grid_constant__ params p)
 #define KVI_DEV __device__ __forceinline__
-#define KVI_SHARED(type, name) \
-    extern __shared__ __align__(16) unsigned char kvi_shared_bytes[]; \
+#define KVI_SHARED(type, name)                                                                                         \
+    extern __shared__ __align__(16) unsigned char kvi_shared_bytes[];                                                  \
     type *const name = reinterpret_cast<type *>(kvi_shared_bytes)
 
 /* ------------------------------------------------------------------------------------------------- synchronisation --- */
@@ -39,7 +39,9 @@ KVI_DEV uint32_t kvi_atomic_inc(uint32_t *at) { return atomicAdd(at, 1u); }
 KVI_DEV uint4 kvi_load128(const void *at)
 {
     uint4 v;
-    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(at));
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(at));
     return v;
 }
 KVI_DEV uint2 kvi_load64(const void *at)
@@ -63,7 +65,9 @@ KVI_DEV void kvi_cp_async16(void *shared, const void *global)
 }
 KVI_DEV void kvi_cp_async16_zfill(void *shared, const void *global, uint32_t bytes)
 {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(kvi_shared_address(shared)), "l"(global), "r"(bytes) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(kvi_shared_address(shared)), "l"(global),
+                 "r"(bytes)
+                 : "memory");
 }
 KVI_DEV void kvi_cp_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int pending> KVI_DEV void kvi_cp_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory"); }
@@ -73,17 +77,23 @@ template <int pending> KVI_DEV void kvi_cp_wait() { asm volatile("cp.async.wait_
 KVI_DEV void kvi_ldmatrix_x4(uint32_t r[4], const void *row)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(kvi_shared_address(row)) : "memory");
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(kvi_shared_address(row))
+                 : "memory");
 }
 KVI_DEV void kvi_ldmatrix_x4_trans(uint32_t r[4], const void *row)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(kvi_shared_address(row)) : "memory");
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(kvi_shared_address(row))
+                 : "memory");
 }
 KVI_DEV void kvi_ldmatrix_x2(uint32_t r[2], const void *row)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];"
-                 : "=r"(r[0]), "=r"(r[1]) : "r"(kvi_shared_address(row)) : "memory");
+                 : "=r"(r[0]), "=r"(r[1])
+                 : "r"(kvi_shared_address(row))
+                 : "memory");
 }
 /* The 8x8 matrix of 16-bit values that a warp holds as fragments (lane 4r + c: columns 2c, 2c + 1 of row r), transposed. */
 KVI_DEV uint32_t kvi_transpose8x8(uint32_t pair)
@@ -100,9 +110,10 @@ KVI_DEV void kvi_mma_f16(float c[4], const uint32_t a[4], const uint32_t b[2])
 }
 KVI_DEV void kvi_mma_bf16(float c[4], const uint32_t a[4], const uint32_t b[2])
 {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
 /* ------------------------------------------------------------------------------------------------- bits and numbers --- */

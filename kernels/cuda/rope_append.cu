@@ -15,8 +15,10 @@ KVI_DEV void cos_sin_turns(float x, float *c, float *s)
 {
     const int32_t quarter = kvi_round_to_int(4.0f * x);
     const float a = (x - 0.25f * (float)quarter) * 6.283185307179586f, a2 = a * a;
-    const float sine = a + a * a2 * (-1.6666667e-1f + a2 * (8.3333333e-3f + a2 * (-1.9841270e-4f + a2 * 2.7557319e-6f)));
-    const float cosine = 1.0f + a2 * (-0.5f + a2 * (4.1666667e-2f + a2 * (-1.3888889e-3f + a2 * (2.4801587e-5f - a2 * 2.7557319e-7f))));
+    const float sine =
+        a + a * a2 * (-1.6666667e-1f + a2 * (8.3333333e-3f + a2 * (-1.9841270e-4f + a2 * 2.7557319e-6f)));
+    const float cosine =
+        1.0f + a2 * (-0.5f + a2 * (4.1666667e-2f + a2 * (-1.3888889e-3f + a2 * (2.4801587e-5f - a2 * 2.7557319e-7f))));
     const uint32_t q = (uint32_t)quarter & 3u;
     const float first = q & 1u ? sine : cosine, second = q & 1u ? cosine : sine;
     *c = q == 1u || q == 2u ? -first : first;
@@ -29,7 +31,8 @@ KVI_DEV double whole(double x) { return (x + 6755399441055744.0) - 6755399441055
 template <int D> KVI_DEV void rope_append(const kvi_cuda_rope_params &p)
 {
     KVI_SHARED(float, shared);
-    const uint32_t lane = threadIdx.x % 32u, warp = threadIdx.x / 32u, row = blockIdx.x, head = blockIdx.y * WARPS + warp;
+    const uint32_t lane = threadIdx.x % 32u, warp = threadIdx.x / 32u, row = blockIdx.x,
+                   head = blockIdx.y * WARPS + warp;
     const kvi_cuda_step *step = (const kvi_cuda_step *)p.step.step;
     const uint32_t n_kv = p.kv.n_kv_heads, n_all = p.n_heads + 2u * n_kv;
     if (row >= step->n_rows || head >= n_all) return; /* whole warps, and there is no block barrier */
@@ -78,9 +81,11 @@ template <int D> KVI_DEV void rope_append(const kvi_cuda_rope_params &p)
         return;
     }
     const kvi_page_ref page =
-        ((const kvi_page_ref *)p.step.pages)[((uint64_t)s * p.step.n_groups + p.kv.group) * p.step.max_pages + (pos >> KVI_KV_PAGE_SHIFT)];
+        ((const kvi_page_ref *)p.step
+             .pages)[((uint64_t)s * p.step.n_groups + p.kv.group) * p.step.max_pages + (pos >> KVI_KV_PAGE_SHIFT)];
     const uint32_t kv_head = (head - p.n_heads) % n_kv;
-    uint16_t *record = (uint16_t *)(p.kv.pool + (uint64_t)page.unit * KVI_KV_UNIT + (uint64_t)(p.kv.layer * n_kv + kv_head) * (4u * KVI_KV_PAGE * D));
+    uint16_t *record = (uint16_t *)(p.kv.pool + (uint64_t)page.unit * KVI_KV_UNIT +
+                                    (uint64_t)(p.kv.layer * n_kv + kv_head) * (4u * KVI_KV_PAGE * D));
     record += ((is_v ? KVI_KV_PAGE : 0u) + (pos & (KVI_KV_PAGE - 1u))) * D;
 #pragma unroll
     for (int i = 0; i < D / 32; i++) record[lane + 32u * i] = kvi_narrow(h[i], 0);

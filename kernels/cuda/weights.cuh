@@ -47,7 +47,10 @@ struct kvi_weight_f32 {
     {
         return (const unsigned char *)data + (uint64_t)n * pitch * 4u;
     }
-    static KVI_DEV raw load(const unsigned char *row, uint32_t k) { return raw{kvi_load128(row + k * 4u), kvi_load128(row + k * 4u + 16u)}; }
+    static KVI_DEV raw load(const unsigned char *row, uint32_t k)
+    {
+        return raw{kvi_load128(row + k * 4u), kvi_load128(row + k * 4u + 16u)};
+    }
     static KVI_DEV void unpack(const raw &v, float (&w)[8]) { kvi_unpack_f32(v.a, v.b, w); }
 };
 

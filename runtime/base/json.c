@@ -44,8 +44,17 @@ kvi_json_type kvi_json_peek(kvi_json *r)
     case 't': return KVI_JSON_TRUE;
     case 'f': return KVI_JSON_FALSE;
     case 'n': return KVI_JSON_NULL;
-    case '-': case '0': case '1': case '2': case '3': case '4': case '5': case '6': case '7': case '8': case '9':
-        return KVI_JSON_NUMBER;
+    case '-':
+    case '0':
+    case '1':
+    case '2':
+    case '3':
+    case '4':
+    case '5':
+    case '6':
+    case '7':
+    case '8':
+    case '9': return KVI_JSON_NUMBER;
     default: fail_at(r, r->pos, "unexpected character"); return KVI_JSON_NONE;
     }
 }
@@ -67,7 +76,8 @@ bool kvi_json_expect(kvi_json *r, kvi_json_type container)
 static bool next_in(kvi_json *r, char closer)
 {
     if (r->error) return false;
-    if (r->depth == 0 || r->closer[r->depth - 1] != (uint8_t)closer) return fail_at(r, r->pos, "reader is not in this container");
+    if (r->depth == 0 || r->closer[r->depth - 1] != (uint8_t)closer)
+        return fail_at(r, r->pos, "reader is not in this container");
     skip_space(r);
     if (r->pos >= r->len) return fail_at(r, r->pos, "text ends inside an object or array");
     char c = r->text[r->pos];
@@ -96,7 +106,9 @@ static size_t utf8_len(const unsigned char *p, size_t left)
     if (n == 0 || left < n) return 0;
     for (size_t i = 1; i < n; i++)
         if ((p[i] & 0xc0) != 0x80) return 0;
-    if ((c == 0xe0 && p[1] < 0xa0) || (c == 0xed && p[1] > 0x9f) || (c == 0xf0 && p[1] < 0x90) || (c == 0xf4 && p[1] > 0x8f)) return 0;
+    if ((c == 0xe0 && p[1] < 0xa0) || (c == 0xed && p[1] > 0x9f) || (c == 0xf0 && p[1] < 0x90) ||
+        (c == 0xf4 && p[1] > 0x8f))
+        return 0;
     return n;
 }
 
@@ -105,7 +117,10 @@ static int hex4(const char *p)
     int value = 0;
     for (int i = 0; i < 4; i++) {
         char c = p[i];
-        int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+        int digit = c >= '0' && c <= '9'   ? c - '0'
+                    : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                    : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                           : -1;
         if (digit < 0) return -1;
         value = value * 16 + digit;
     }
@@ -190,16 +205,19 @@ static size_t number_len(const char *p, size_t left)
     if (i < left && p[i] == '-') i++;
     if (!DIGIT(i)) return 0;
     if (p[i] == '0') i++;
-    else while (DIGIT(i)) i++;
+    else
+        while (DIGIT(i)) i++;
     if (i < left && p[i] == '.') {
         if (!DIGIT(i + 1)) return 0;
-        for (i++; DIGIT(i); i++) {}
+        for (i++; DIGIT(i); i++) {
+        }
     }
     if (i < left && (p[i] == 'e' || p[i] == 'E')) {
         size_t j = i + 1;
         if (j < left && (p[j] == '+' || p[j] == '-')) j++;
         if (!DIGIT(j)) return 0;
-        for (i = j; DIGIT(i); i++) {}
+        for (i = j; DIGIT(i); i++) {
+        }
     }
 #undef DIGIT
     return i;
@@ -290,8 +308,8 @@ int64_t kvi_json_i64(kvi_json *r)
         unsigned digit = (unsigned)(r->text[start + i] - '0');
         plain = digit <= 9;
         if (!plain) break;
-        if (__builtin_mul_overflow(magnitude, 10u, &magnitude) || __builtin_add_overflow(magnitude, digit, &magnitude) ||
-            magnitude > (uint64_t)INT64_MAX) {
+        if (__builtin_mul_overflow(magnitude, 10u, &magnitude) ||
+            __builtin_add_overflow(magnitude, digit, &magnitude) || magnitude > (uint64_t)INT64_MAX) {
             fail_at(r, start, "integer out of range");
             return 0;
         }
@@ -362,7 +380,8 @@ static size_t put_utf8(char *dst, uint32_t cp)
     if (cp < 0x80) return dst[0] = (char)cp, 1;
     if (cp < 0x800) return dst[0] = (char)(0xc0 | cp >> 6), dst[1] = (char)(0x80 | (cp & 63)), 2;
     if (cp < 0x10000)
-        return dst[0] = (char)(0xe0 | cp >> 12), dst[1] = (char)(0x80 | (cp >> 6 & 63)), dst[2] = (char)(0x80 | (cp & 63)), 3;
+        return dst[0] = (char)(0xe0 | cp >> 12), dst[1] = (char)(0x80 | (cp >> 6 & 63)),
+               dst[2] = (char)(0x80 | (cp & 63)), 3;
     dst[0] = (char)(0xf0 | cp >> 18);
     dst[1] = (char)(0x80 | (cp >> 12 & 63));
     dst[2] = (char)(0x80 | (cp >> 6 & 63));

@@ -34,8 +34,8 @@ typedef struct kvi_json {
     const char *error; /* static text, NULL while all is well */
     size_t error_pos;
     uint32_t depth;
-    uint8_t closer[KVI_JSON_DEPTH];      /* '}' or ']' of each open container */
-    uint8_t has_items[KVI_JSON_DEPTH];   /* a comma is due before the next item */
+    uint8_t closer[KVI_JSON_DEPTH];    /* '}' or ']' of each open container */
+    uint8_t has_items[KVI_JSON_DEPTH]; /* a comma is due before the next item */
     /* The last string or key as it stands between the quotes (escapes unresolved), and whether it has escapes. */
     const char *str;
     size_t str_len;

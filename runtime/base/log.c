@@ -19,7 +19,10 @@ void kvrt_log_set(kvrt_log_fn fn, void *user, int32_t max_level)
     kvi_global_unlock();
 }
 
-bool kvi_log_on(kvi_log_level level) { return (int32_t)level <= atomic_load_explicit(&sink_level, memory_order_relaxed); }
+bool kvi_log_on(kvi_log_level level)
+{
+    return (int32_t)level <= atomic_load_explicit(&sink_level, memory_order_relaxed);
+}
 
 void kvi_log(kvi_log_level level, const char *format, ...)
 {

@@ -3,7 +3,13 @@
 #define KVI_LOG_H
 #include "status.h"
 #include <stdbool.h>
-typedef enum kvi_log_level { KVI_LOG_ERROR = 1, KVI_LOG_WARN, KVI_LOG_INFO, KVI_LOG_DEBUG, KVI_LOG_KERNELS } kvi_log_level;
+typedef enum kvi_log_level {
+    KVI_LOG_ERROR = 1,
+    KVI_LOG_WARN,
+    KVI_LOG_INFO,
+    KVI_LOG_DEBUG,
+    KVI_LOG_KERNELS
+} kvi_log_level;
 bool kvi_log_on(kvi_log_level level);
 void kvi_log(kvi_log_level level, const char *format, ...) KVI_PRINTF(2, 3);
 #endif

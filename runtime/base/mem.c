@@ -125,7 +125,10 @@ void kvi_mem_stats(uint64_t *bytes, uint64_t *blocks, uint64_t *allocations)
 }
 
 void kvrt_debug_fail_alloc(uint64_t nth) { kvi_mem_fail_nth(nth); }
-void kvrt_debug_mem(uint64_t *bytes, uint64_t *blocks, uint64_t *allocations) { kvi_mem_stats(bytes, blocks, allocations); }
+void kvrt_debug_mem(uint64_t *bytes, uint64_t *blocks, uint64_t *allocations)
+{
+    kvi_mem_stats(bytes, blocks, allocations);
+}
 
 /* ------------------------------------------------------------------------------------------------------- arena --- */
 struct kvi_arena_block {
@@ -209,7 +212,8 @@ void kvi_buf_append(kvi_buf *buf, const void *bytes, size_t len)
 {
     if (buf->failed) return;
     void *data = buf->data;
-    if (len > SIZE_MAX / 4 || (buf->max && buf->len + len > buf->max) || !kvi_mem_grow(&data, &buf->cap, buf->len + len + 1, 1)) {
+    if (len > SIZE_MAX / 4 || (buf->max && buf->len + len > buf->max) ||
+        !kvi_mem_grow(&data, &buf->cap, buf->len + len + 1, 1)) {
         buf->failed = true;
         return;
     }

@@ -9,15 +9,15 @@
 
 /* NULL when memory is out, on overflow, or when the failure hook says so. Size 0 gives a unique pointer. */
 void *kvi_mem_alloc(size_t bytes);
-void *kvi_mem_zalloc(size_t count, size_t size);            /* zeroed; checks count * size */
-void *kvi_mem_realloc(void *block, size_t bytes);           /* on failure the old block stays */
-void kvi_mem_free(void *block);                             /* NULL is fine */
+void *kvi_mem_zalloc(size_t count, size_t size);  /* zeroed; checks count * size */
+void *kvi_mem_realloc(void *block, size_t bytes); /* on failure the old block stays */
+void kvi_mem_free(void *block);                   /* NULL is fine */
 /* 64-byte aligned and zeroed; whole pages with a huge-page hint from 1 MiB on. Freed by kvi_mem_free_aligned. */
 void *kvi_mem_alloc_aligned(size_t bytes);
 void kvi_mem_free_aligned(void *block);
-char *kvi_mem_strndup(const char *text, size_t len);        /* NUL-terminated copy */
+char *kvi_mem_strndup(const char *text, size_t len); /* NUL-terminated copy */
 
-void kvi_mem_fail_nth(uint64_t nth);                        /* 1: the next allocation fails once; 0: off */
+void kvi_mem_fail_nth(uint64_t nth); /* 1: the next allocation fails once; 0: off */
 void kvi_mem_stats(uint64_t *bytes, uint64_t *blocks, uint64_t *allocations);
 
 /* Arena: allocations that die together. Blocks of `block_bytes`, larger requests get a block of their own. */
@@ -28,9 +28,9 @@ typedef struct kvi_arena {
     size_t total_bytes;
 } kvi_arena;
 void kvi_arena_init(kvi_arena *arena, size_t block_bytes);
-void *kvi_arena_alloc(kvi_arena *arena, size_t bytes);      /* 16-byte aligned, zeroed; NULL when memory is out */
+void *kvi_arena_alloc(kvi_arena *arena, size_t bytes); /* 16-byte aligned, zeroed; NULL when memory is out */
 char *kvi_arena_strndup(kvi_arena *arena, const char *text, size_t len);
-void kvi_arena_free(kvi_arena *arena);                      /* everything; the arena may be used again */
+void kvi_arena_free(kvi_arena *arena); /* everything; the arena may be used again */
 
 /* Growable byte buffer, always NUL-terminated once non-empty. `failed` sticks, so that callers check once at the end. */
 typedef struct kvi_buf {
@@ -42,7 +42,7 @@ typedef struct kvi_buf {
 void kvi_buf_append(kvi_buf *buf, const void *bytes, size_t len);
 void kvi_buf_append_str(kvi_buf *buf, const char *text);
 void kvi_buf_append_byte(kvi_buf *buf, char byte);
-void kvi_buf_clear(kvi_buf *buf);                           /* keeps the memory */
+void kvi_buf_clear(kvi_buf *buf); /* keeps the memory */
 void kvi_buf_free(kvi_buf *buf);
 
 /* Makes room for `need` elements of `size` bytes in *data; false when memory is out (data unchanged). */

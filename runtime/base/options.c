@@ -7,7 +7,7 @@
 #include <string.h>
 
 static const kvrt_option_info table[] = {
-#define OPTION(key, flag, type, defaults, min, max, range, help) \
+#define OPTION(key, flag, type, defaults, min, max, range, help)                                                       \
     {sizeof(kvrt_option_info), KVRT_OPTION_##type, key, flag, defaults, range, help, NULL, min, max},
 #include "options_table.h"
 #undef OPTION
@@ -16,10 +16,10 @@ static const kvrt_option_info table[] = {
 
 typedef struct option_slot {
     bool set;
-    int64_t i64;        /* BOOL, I64, BYTES */
+    int64_t i64; /* BOOL, I64, BYTES */
     double f64;
-    char *string;       /* STRING, CHOICE; owned */
-    char **items;       /* LIST; owned */
+    char *string; /* STRING, CHOICE; owned */
+    char **items; /* LIST; owned */
     uint64_t *item_len;
     uint32_t n_items;
 } option_slot;
@@ -187,10 +187,25 @@ kvrt_status kvrt_options_clear(kvrt_options *options, const char *key, kvrt_erro
 /* ------------------------------------------------------------------------------------------------------ parsing --- */
 bool kvi_parse_bytes(const char *text, int64_t *out)
 {
-    static const struct { const char *unit; double factor; } units[] = {
-        {"", 1}, {"B", 1}, {"k", 1024}, {"K", 1024}, {"M", 1048576}, {"G", 1073741824.0}, {"T", 1099511627776.0},
-        {"KiB", 1024}, {"MiB", 1048576}, {"GiB", 1073741824.0}, {"TiB", 1099511627776.0},
-        {"kB", 1e3}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}};
+    static const struct {
+        const char *unit;
+        double factor;
+    } units[] = {{"", 1},
+                 {"B", 1},
+                 {"k", 1024},
+                 {"K", 1024},
+                 {"M", 1048576},
+                 {"G", 1073741824.0},
+                 {"T", 1099511627776.0},
+                 {"KiB", 1024},
+                 {"MiB", 1048576},
+                 {"GiB", 1073741824.0},
+                 {"TiB", 1099511627776.0},
+                 {"kB", 1e3},
+                 {"KB", 1e3},
+                 {"MB", 1e6},
+                 {"GB", 1e9},
+                 {"TB", 1e12}};
     size_t n = 0;
     while ((text[n] >= '0' && text[n] <= '9') || text[n] == '.') n++;
     double value;
@@ -227,18 +242,22 @@ static bool parse_bool(const char *text, int64_t *out)
     return false;
 }
 
-static bool has_auto(const kvrt_option_info *info) { return strncmp(info->range, "auto", 4) == 0 && info->type == KVRT_OPTION_I64; }
+static bool has_auto(const kvrt_option_info *info)
+{
+    return strncmp(info->range, "auto", 4) == 0 && info->type == KVRT_OPTION_I64;
+}
 
 static const char *type_name(int32_t type)
 {
-    static const char *const names[] = {"", "a boolean", "an integer", "a number", "a string", "one of", "an amount of memory", "a string"};
+    static const char *const names[] = {"",         "a boolean", "an integer",          "a number",
+                                        "a string", "one of",    "an amount of memory", "a string"};
     return names[type];
 }
 
 static kvrt_status refuse(const kvrt_option_info *info, const char *found, kvrt_error *error)
 {
-    return kvi_error_set(error, KVRT_ARG, "option %s: found '%.100s', need %s%s%s", info->key, found, type_name(info->type),
-                         info->range[0] ? " " : "", info->range);
+    return kvi_error_set(error, KVRT_ARG, "option %s: found '%.100s', need %s%s%s", info->key, found,
+                         type_name(info->type), info->range[0] ? " " : "", info->range);
 }
 
 /* ------------------------------------------------------------------------------------------------------ setters --- */
@@ -255,7 +274,8 @@ static kvrt_status begin_set(kvrt_options *options, const char *key, option_slot
 
 static kvrt_status wrong_type(const kvrt_option_info *info, const char *given, kvrt_error *error)
 {
-    return kvi_error_set(error, KVRT_ARG, "option %s: set as %s, but it is %s %s", info->key, given, type_name(info->type), info->range);
+    return kvi_error_set(error, KVRT_ARG, "option %s: set as %s, but it is %s %s", info->key, given,
+                         type_name(info->type), info->range);
 }
 
 kvrt_status kvrt_options_set_bool(kvrt_options *options, const char *key, int32_t value, kvrt_error *error)
@@ -277,7 +297,8 @@ kvrt_status kvrt_options_set_i64(kvrt_options *options, const char *key, int64_t
     if (info->type == KVRT_OPTION_F64) return kvrt_options_set_f64(options, key, (double)value, error);
     if (info->type != KVRT_OPTION_I64 && info->type != KVRT_OPTION_BYTES) return wrong_type(info, "an integer", error);
     bool is_auto = value == -1 && has_auto(info);
-    bool inside = info->type == KVRT_OPTION_BYTES ? value >= 0 : (double)value >= info->min && (double)value <= info->max;
+    bool inside =
+        info->type == KVRT_OPTION_BYTES ? value >= 0 : (double)value >= info->min && (double)value <= info->max;
     if (!is_auto && !inside) {
         char found[32];
         (void)snprintf(found, sizeof found, "%lld", (long long)value);
@@ -300,7 +321,8 @@ kvrt_status kvrt_options_set_f64(kvrt_options *options, const char *key, double 
     return KVRT_OK;
 }
 
-kvrt_status kvrt_options_set_string(kvrt_options *options, const char *key, const char *text, int64_t len, kvrt_error *error)
+kvrt_status kvrt_options_set_string(kvrt_options *options, const char *key, const char *text, int64_t len,
+                                    kvrt_error *error)
 {
     option_slot *slot = NULL;
     const kvrt_option_info *info = NULL;
@@ -308,7 +330,8 @@ kvrt_status kvrt_options_set_string(kvrt_options *options, const char *key, cons
     if (!text || len < -1) return kvi_error_set(error, KVRT_ARG, "option %s: text is NULL or its length negative", key);
     uint64_t n = len < 0 ? strlen(text) : (uint64_t)len;
     if (info->type == KVRT_OPTION_LIST) return append_item(slot, text, n, error);
-    if (info->type != KVRT_OPTION_STRING && info->type != KVRT_OPTION_CHOICE) return wrong_type(info, "a string", error);
+    if (info->type != KVRT_OPTION_STRING && info->type != KVRT_OPTION_CHOICE)
+        return wrong_type(info, "a string", error);
     if (memchr(text, 0, n)) return kvi_error_set(error, KVRT_ARG, "option %s: text contains a NUL byte", key);
     if (info->type == KVRT_OPTION_CHOICE && !in_choices(info->range, text, n)) {
         char found[101];
@@ -346,7 +369,8 @@ kvrt_status kvrt_options_set_text(kvrt_options *options, const char *key, const 
         return status < KVRT_OK ? refuse(info, text, error) : status;
     }
     case KVRT_OPTION_F64:
-        if (!kvi_parse_f64(text, strlen(text), &f64) || !(f64 >= info->min && f64 <= info->max)) return refuse(info, text, error);
+        if (!kvi_parse_f64(text, strlen(text), &f64) || !(f64 >= info->min && f64 <= info->max))
+            return refuse(info, text, error);
         return kvrt_options_set_f64(options, key, f64, error);
     default: return kvrt_options_set_string(options, key, text, -1, error);
     }
@@ -371,7 +395,10 @@ static double effective_f64(const option_slot *slot, const kvrt_option_info *inf
     return value;
 }
 
-static const option_slot *slot_of(const kvrt_options *options, int32_t i) { return options ? &options->slots[i] : NULL; }
+static const option_slot *slot_of(const kvrt_options *options, int32_t i)
+{
+    return options ? &options->slots[i] : NULL;
+}
 
 bool kvi_options_bool(const kvrt_options *options, const char *key)
 {
@@ -412,13 +439,15 @@ bool kvi_options_is_set(const kvrt_options *options, const char *key)
     return i >= 0 && options && options->slots[i].set;
 }
 
-static kvrt_status begin_get(const void *out, const char *key, int32_t want, int32_t also, int32_t *index, kvrt_error *error)
+static kvrt_status begin_get(const void *out, const char *key, int32_t want, int32_t also, int32_t *index,
+                             kvrt_error *error)
 {
     if (!out) return kvi_error_set(error, KVRT_ARG, "option %s: out is NULL", key ? key : "?");
     KVI_TRY(lookup(key, index, error));
     int32_t type = table[*index].type;
     if (type != want && type != also)
-        return kvi_error_set(error, KVRT_ARG, "option %s: read as %s, but it is %s", key, type_name(want), type_name(type));
+        return kvi_error_set(error, KVRT_ARG, "option %s: read as %s, but it is %s", key, type_name(want),
+                             type_name(type));
     return KVRT_OK;
 }
 

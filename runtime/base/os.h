@@ -23,16 +23,22 @@ void kvi_os_prefetch(const kvi_map *map, uint64_t offset, uint64_t len);
 void *kvi_os_pages_alloc(uint64_t bytes);
 void kvi_os_pages_free(void *pages, uint64_t bytes);
 
-uint64_t kvi_os_now_us(void); /* monotonic */
+uint64_t kvi_os_now_us(void);           /* monotonic */
 uint64_t kvi_os_memory_available(void); /* bytes, 0 if unknown */
-uint32_t kvi_os_cpu_count(void); /* cores this process may use */
+uint32_t kvi_os_cpu_count(void);        /* cores this process may use */
 
 /* Threads: thin names over the platform's. */
 typedef struct kvi_thread kvi_thread;
 kvrt_status kvi_thread_start(void (*fn)(void *), void *arg, kvi_thread **out, kvrt_error *error); /* takes no signals */
-void kvi_thread_join(kvi_thread *thread); /* frees it */
-typedef union kvi_mutex { uint64_t align; unsigned char bytes[64]; } kvi_mutex;
-typedef union kvi_cond { uint64_t align; unsigned char bytes[64]; } kvi_cond;
+void kvi_thread_join(kvi_thread *thread);                                                         /* frees it */
+typedef union kvi_mutex {
+    uint64_t align;
+    unsigned char bytes[64];
+} kvi_mutex;
+typedef union kvi_cond {
+    uint64_t align;
+    unsigned char bytes[64];
+} kvi_cond;
 void kvi_mutex_init(kvi_mutex *mutex);
 void kvi_mutex_destroy(kvi_mutex *mutex);
 void kvi_mutex_lock(kvi_mutex *mutex);
@@ -50,12 +56,12 @@ void kvi_global_unlock(void);
  * its own (RTLD_LOCAL). */
 void *kvi_os_library_open(const char *path, char *why, uint64_t why_cap);
 void *kvi_os_library_symbol(void *library, const char *name); /* NULL: absent */
-void kvi_os_library_close(void *library); /* NULL is fine */
+void kvi_os_library_close(void *library);                     /* NULL is fine */
 
 /* CPU features that the operating system has enabled for this process. */
 typedef struct kvi_cpu {
     bool avx2, fma, f16c, avx_vnni;
-    bool avx512;      /* F, BW, DQ, VL, CD */
+    bool avx512; /* F, BW, DQ, VL, CD */
     bool avx512_vnni, avx512_bf16, avx512_fp16, avx512_vbmi;
     bool amx_bf16, amx_int8; /* present; permission comes from kvi_os_amx_enable */
     char name[64];

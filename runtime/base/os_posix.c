@@ -15,11 +15,11 @@
 #include <time.h>
 #include <unistd.h>
 #if defined(__linux__)
-#  include <sys/syscall.h>
-#  include <sys/sysinfo.h>
+#include <sys/syscall.h>
+#include <sys/sysinfo.h>
 #endif
 #if defined(__x86_64__)
-#  include <cpuid.h>
+#include <cpuid.h>
 #endif
 
 /* ------------------------------------------------------------------------------------------------------- files --- */
@@ -59,19 +59,16 @@ kvrt_status kvi_os_map(const char *path, bool copy, kvi_map *out, kvrt_error *er
     if (fd < 0) return kvi_error_errno(error, KVRT_IO, errno, "%s: cannot open", path);
     struct stat st;
     kvrt_status status = KVRT_OK;
-    if (fstat(fd, &st) != 0)
-        status = kvi_error_errno(error, KVRT_IO, errno, "%s: cannot stat", path);
+    if (fstat(fd, &st) != 0) status = kvi_error_errno(error, KVRT_IO, errno, "%s: cannot stat", path);
     else if (!S_ISREG(st.st_mode))
         status = kvi_error_set(error, KVRT_IO, "%s: is %s, need a regular file", path,
                                S_ISDIR(st.st_mode) ? "a directory" : "a special file");
-    else if (st.st_size > 0 && copy)
-        status = read_all(fd, path, (uint64_t)st.st_size, out, error);
+    else if (st.st_size > 0 && copy) status = read_all(fd, path, (uint64_t)st.st_size, out, error);
     else if (st.st_size > 0) {
         void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
         if (data == MAP_FAILED)
             status = kvi_error_errno(error, KVRT_IO, errno, "%s: cannot map %lld bytes", path, (long long)st.st_size);
-        else
-            *out = (kvi_map){.data = data, .len = (uint64_t)st.st_size};
+        else *out = (kvi_map){.data = data, .len = (uint64_t)st.st_size};
     }
     (void)close(fd);
     return status;
@@ -122,7 +119,8 @@ uint64_t kvi_os_memory_available(void)
             const char *at = strstr(text, "MemAvailable:");
             if (at) {
                 uint64_t kib = 0;
-                for (at += 13; *at == ' '; at++) {}
+                for (at += 13; *at == ' '; at++) {
+                }
                 for (; *at >= '0' && *at <= '9'; at++) kib = kib * 10 + (uint64_t)(*at - '0');
                 return kib * 1024;
             }
@@ -268,7 +266,8 @@ void kvi_os_cpu(kvi_cpu *out)
     uint32_t a7, b7, c7, d7;
     if (!__get_cpuid_count(7, 0, &a7, &b7, &c7, &d7)) return;
     out->avx2 = ymm && ((b7 >> 5) & 1);
-    out->avx512 = zmm && ((b7 >> 16) & 1) && ((b7 >> 30) & 1) && ((b7 >> 17) & 1) && ((b7 >> 31) & 1) && ((b7 >> 28) & 1);
+    out->avx512 =
+        zmm && ((b7 >> 16) & 1) && ((b7 >> 30) & 1) && ((b7 >> 17) & 1) && ((b7 >> 31) & 1) && ((b7 >> 28) & 1);
     out->avx512_vnni = out->avx512 && ((c7 >> 11) & 1);
     out->avx512_vbmi = out->avx512 && ((c7 >> 1) & 1);
     out->avx512_fp16 = out->avx512 && ((d7 >> 23) & 1);

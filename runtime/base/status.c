@@ -8,7 +8,7 @@
 const char *kvrt_status_name(int32_t status)
 {
     switch (status) {
-#define KVI_STATUS_NAME(name, value, text) \
+#define KVI_STATUS_NAME(name, value, text)                                                                             \
     case value: return "KVRT_" #name;
         KVRT_STATUS_LIST(KVI_STATUS_NAME)
 #undef KVI_STATUS_NAME
@@ -19,7 +19,7 @@ const char *kvrt_status_name(int32_t status)
 const char *kvrt_status_text(int32_t status)
 {
     switch (status) {
-#define KVI_STATUS_TEXT(name, value, text) \
+#define KVI_STATUS_TEXT(name, value, text)                                                                             \
     case value: return text;
         KVRT_STATUS_LIST(KVI_STATUS_TEXT)
 #undef KVI_STATUS_TEXT
@@ -27,10 +27,7 @@ const char *kvrt_status_text(int32_t status)
     }
 }
 
-uint32_t kvrt_version(void)
-{
-    return (KVRT_VERSION_MAJOR << 16) | (KVRT_VERSION_MINOR << 8) | KVRT_VERSION_PATCH;
-}
+uint32_t kvrt_version(void) { return (KVRT_VERSION_MAJOR << 16) | (KVRT_VERSION_MINOR << 8) | KVRT_VERSION_PATCH; }
 
 #define KVI_TEXT_(x) #x
 #define KVI_TEXT(x) KVI_TEXT_(x)
@@ -42,8 +39,8 @@ const char *kvrt_version_string(void)
 kvrt_status kvrt_abi_check(uint32_t header_abi) { return header_abi == KVRT_ABI_VERSION ? KVRT_OK : KVRT_ABI; }
 
 /* The caller's struct may be shorter than ours: an older header. Fields past its size are not touched. */
-static void fill(kvrt_error *error, kvrt_status code, int system_code, uint64_t needed, uint64_t available, const char *format,
-                 va_list args)
+static void fill(kvrt_error *error, kvrt_status code, int system_code, uint64_t needed, uint64_t available,
+                 const char *format, va_list args)
 {
     if (!error || error->size < offsetof(kvrt_error, message) + 16) return;
     size_t cap = error->size - offsetof(kvrt_error, message);
@@ -87,7 +84,8 @@ static const char *errno_text(int code)
     case 20: return "not a directory";
     case 21: return "is a directory";
     case 22: return "invalid argument";
-    case 23: case 24: return "too many open files";
+    case 23:
+    case 24: return "too many open files";
     case 27: return "file too large";
     case 28: return "no space left on device";
     case 30: return "read-only file system";
@@ -105,12 +103,14 @@ kvrt_status kvi_error_errno(kvrt_error *error, kvrt_status code, int system_code
     va_end(args);
     if (error && error->size >= sizeof *error) {
         size_t len = strlen(error->message);
-        (void)snprintf(error->message + len, sizeof error->message - len, ": %s (errno %d)", errno_text(system_code), system_code);
+        (void)snprintf(error->message + len, sizeof error->message - len, ": %s (errno %d)", errno_text(system_code),
+                       system_code);
     }
     return code;
 }
 
-kvrt_status kvi_error_memory(kvrt_error *error, kvrt_status code, uint64_t needed, uint64_t available, const char *format, ...)
+kvrt_status kvi_error_memory(kvrt_error *error, kvrt_status code, uint64_t needed, uint64_t available,
+                             const char *format, ...)
 {
     va_list args;
     va_start(args, format);

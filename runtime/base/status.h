@@ -5,25 +5,26 @@
 #include "../kvrt.h"
 
 #if defined(__GNUC__)
-#  define KVI_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
+#define KVI_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 #else
-#  define KVI_PRINTF(fmt, args)
+#define KVI_PRINTF(fmt, args)
 #endif
 
 /* Fills *error (may be NULL) and returns `code`, so that callers write `return kvi_error_set(...)`. */
 kvrt_status kvi_error_set(kvrt_error *error, kvrt_status code, const char *format, ...) KVI_PRINTF(3, 4);
 /* The same with errno (its text is appended). */
-kvrt_status kvi_error_errno(kvrt_error *error, kvrt_status code, int system_code, const char *format, ...) KVI_PRINTF(4, 5);
+kvrt_status kvi_error_errno(kvrt_error *error, kvrt_status code, int system_code, const char *format, ...)
+    KVI_PRINTF(4, 5);
 /* The same for memory errors. */
-kvrt_status kvi_error_memory(kvrt_error *error, kvrt_status code, uint64_t needed, uint64_t available, const char *format, ...)
-    KVI_PRINTF(5, 6);
+kvrt_status kvi_error_memory(kvrt_error *error, kvrt_status code, uint64_t needed, uint64_t available,
+                             const char *format, ...) KVI_PRINTF(5, 6);
 /* NOMEM_HOST for `bytes` of `what`. */
 kvrt_status kvi_error_nomem(kvrt_error *error, uint64_t bytes, const char *what);
 
-#define KVI_TRY(expression)                        \
-    do {                                           \
-        kvrt_status kvi_try_ = (expression);       \
-        if (kvi_try_ < KVRT_OK) return kvi_try_;   \
+#define KVI_TRY(expression)                                                                                            \
+    do {                                                                                                               \
+        kvrt_status kvi_try_ = (expression);                                                                           \
+        if (kvi_try_ < KVRT_OK) return kvi_try_;                                                                       \
     } while (0)
 
 #endif

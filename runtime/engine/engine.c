@@ -25,9 +25,12 @@ int32_t kvi_engine_event(kvi_engine *engine, kvrt_event_fn fn, void *user, kvrt_
 /* ----------------------------------------------------------------------------------------------------- entering --- */
 static kvrt_status take_seat(kvi_engine *engine, kvrt_error *error)
 {
-    if (in_callback == engine) return kvi_error_set(error, KVRT_REENTRANT, "engine: this call is not allowed inside an event callback");
-    if (atomic_load(&engine->lost)) return kvi_error_set(error, KVRT_DEVICE_LOST, "engine: the device was lost, only close works");
-    if (atomic_exchange(&engine->driving, true)) return kvi_error_set(error, KVRT_BUSY, "engine: another thread is driving it");
+    if (in_callback == engine)
+        return kvi_error_set(error, KVRT_REENTRANT, "engine: this call is not allowed inside an event callback");
+    if (atomic_load(&engine->lost))
+        return kvi_error_set(error, KVRT_DEVICE_LOST, "engine: the device was lost, only close works");
+    if (atomic_exchange(&engine->driving, true))
+        return kvi_error_set(error, KVRT_BUSY, "engine: another thread is driving it");
     return KVRT_OK;
 }
 
@@ -71,7 +74,8 @@ typedef struct open_context {
 
 static bool report(open_context *context, const char *stage, uint64_t done, uint64_t total)
 {
-    kvrt_event event = {.type = KVRT_EVENT_LOAD_PROGRESS, .text = stage, .text_len = strlen(stage), .done = done, .total = total};
+    kvrt_event event = {
+        .type = KVRT_EVENT_LOAD_PROGRESS, .text = stage, .text_len = strlen(stage), .done = done, .total = total};
     return kvi_engine_event(context->engine, context->fn, context->user, &event) != KVRT_STOP;
 }
 
@@ -89,17 +93,21 @@ static kvrt_status cancelled(kvrt_error *error) { return kvi_error_set(error, KV
 static kvrt_status load_files(open_context *c, kvrt_error *error)
 {
     kvi_engine *e = c->engine;
-    const char *path = kvi_options_string(e->options, "model.path"), *shape = kvi_options_string(e->options, "model.shape");
-    if (!path[0] == !shape[0]) return kvi_error_set(error, KVRT_ARG, "engine: need exactly one of model.path and model.shape");
+    const char *path = kvi_options_string(e->options, "model.path"),
+               *shape = kvi_options_string(e->options, "model.shape");
+    if (!path[0] == !shape[0])
+        return kvi_error_set(error, KVRT_ARG, "engine: need exactly one of model.path and model.shape");
     if (shape[0]) return kvi_shape_config(shape, &e->config, error);
     KVI_TRY(kvi_config_read(path, &e->config, error));
     if (!report(c, "tensors", 0, 1)) return cancelled(error);
-    KVI_TRY(kvi_checkpoint_open(path, strcmp(kvi_options_string(e->options, "model.io"), "copy") == 0, &e->checkpoint, error));
+    KVI_TRY(kvi_checkpoint_open(path, strcmp(kvi_options_string(e->options, "model.io"), "copy") == 0, &e->checkpoint,
+                                error));
     if (!report(c, "tokenizer", 0, 1)) return cancelled(error);
     KVI_TRY(kvi_tokenizer_load(path, &e->tokenizer, error));
     (void)kvi_chat_template_load(path, NULL, &e->chat, NULL); /* base models have none; a chat then gets the error */
     if (e->config.bos_id < 0) e->config.bos_id = kvi_tokenizer_bos_id(e->tokenizer);
-    if (e->config.n_eos == 0 && kvi_tokenizer_eos_id(e->tokenizer) >= 0) e->config.eos_ids[e->config.n_eos++] = kvi_tokenizer_eos_id(e->tokenizer);
+    if (e->config.n_eos == 0 && kvi_tokenizer_eos_id(e->tokenizer) >= 0)
+        e->config.eos_ids[e->config.n_eos++] = kvi_tokenizer_eos_id(e->tokenizer);
     return KVRT_OK;
 }
 
@@ -109,7 +117,8 @@ static uint32_t most_extents(const kvi_engine *e)
     uint32_t smallest = UINT32_MAX;
     for (uint32_t g = 0; g < e->program.program.n_groups; g++)
         for (uint32_t i = 0; i < 64; i++) {
-            if (!(e->plan.limits.page_formats >> (i & 7) & 1) || !(e->plan.limits.page_formats >> (i >> 3) & 1)) continue;
+            if (!(e->plan.limits.page_formats >> (i & 7) & 1) || !(e->plan.limits.page_formats >> (i >> 3) & 1))
+                continue;
             const uint32_t units = kvi_kv_page_units(KVI_KV_FORMAT(i & 7, i >> 3), &e->program.groups[g].shape);
             if (units < smallest) smallest = units;
         }
@@ -123,7 +132,9 @@ static kvrt_status open_pool(kvi_engine *e, kvrt_error *error)
     e->cap_extents = extents;
     e->extents = kvi_mem_zalloc(extents, sizeof *e->extents);
     e->bounce = kvi_mem_alloc(KVI_BOUNCE_BYTES);
-    return e->extents && e->bounce ? KVRT_OK : kvi_error_nomem(error, extents * sizeof *e->extents + KVI_BOUNCE_BYTES, "room for moving pages");
+    return e->extents && e->bounce
+               ? KVRT_OK
+               : kvi_error_nomem(error, extents * sizeof *e->extents + KVI_BOUNCE_BYTES, "room for moving pages");
 }
 
 /* Opens the backend that is asked for; for `auto` the first usable one of the build's list from *index on. */
@@ -152,20 +163,28 @@ static kvi_dtype synthetic_dtype(const kvrt_options *options)
 static kvi_encode_params encode_params(const kvrt_options *options)
 {
     const char *varnorm = kvi_options_string(options, "kv.varnorm"), *range = kvi_options_string(options, "kv.range");
-    return (kvi_encode_params){
-        .varnorm = strcmp(varnorm, "off") == 0 ? KVI_VARNORM_OFF : strcmp(varnorm, "paper") == 0 ? KVI_VARNORM_PAPER : KVI_VARNORM_KVRT,
-        .range = strcmp(range, "minmax") == 0 ? KVI_RANGE_MINMAX : strcmp(range, "search") == 0 ? KVI_RANGE_SEARCH : KVI_RANGE_UNBIASED};
+    return (kvi_encode_params){.varnorm = strcmp(varnorm, "off") == 0     ? KVI_VARNORM_OFF
+                                          : strcmp(varnorm, "paper") == 0 ? KVI_VARNORM_PAPER
+                                                                          : KVI_VARNORM_KVRT,
+                               .range = strcmp(range, "minmax") == 0   ? KVI_RANGE_MINMAX
+                                        : strcmp(range, "search") == 0 ? KVI_RANGE_SEARCH
+                                                                       : KVI_RANGE_UNBIASED};
 }
 
 static kvrt_status fill_device(open_context *c, kvrt_error *error)
 {
     kvi_engine *e = c->engine;
     uint64_t available = e->backend->memory_available(e->device);
-    KVI_TRY(kvi_weights_bind(&e->config, e->checkpoint, synthetic_dtype(e->options), e->backend, e->device, weights_progress, c, &e->weights, error));
-    kvi_record_options record = {.rotate = kvi_options_bool(e->options, "kv.rotate"), .plain = e->format.plain,
-                                 .head_parts = e->config.vocab_size > 32768 ? 4 : 1, .disable = kvi_options_string(e->options, "debug.disable")};
+    KVI_TRY(kvi_weights_bind(&e->config, e->checkpoint, synthetic_dtype(e->options), e->backend, e->device,
+                             weights_progress, c, &e->weights, error));
+    kvi_record_options record = {.rotate = kvi_options_bool(e->options, "kv.rotate"),
+                                 .plain = e->format.plain,
+                                 .head_parts = e->config.vocab_size > 32768 ? 4 : 1,
+                                 .disable = kvi_options_string(e->options, "debug.disable")};
     KVI_TRY(kvi_model_record(&e->config, &e->weights, &record, &e->program, error));
-    kvi_plan_input input = {.config = &e->config, .program = &e->program.program, .backend = e->backend,
+    kvi_plan_input input = {.config = &e->config,
+                            .program = &e->program.program,
+                            .backend = e->backend,
                             .context_bytes = e->backend->context_bytes(e->device)};
     kvi_plan_input_from(e->options, available, &input);
     KVI_TRY(kvi_plan_memory(&input, e->format.body, &e->plan, error));
@@ -201,8 +220,10 @@ static kvrt_status load_device(open_context *c, kvrt_error *error)
     for (uint32_t index = 0;; index++) {
         kvrt_status status = open_device(e, &index, why);
         if (status >= KVRT_OK) status = fill_device(c, why);
-        if (!is_auto || !device_does_not_do(status) || !kvi_backend_at(index) || !kvi_backend_at(index + 1)) return status;
-        kvi_log(KVI_LOG_WARN, "backend %s: %s; trying the next one", e->backend->name, why->size >= sizeof *why ? why->message : "");
+        if (!is_auto || !device_does_not_do(status) || !kvi_backend_at(index) || !kvi_backend_at(index + 1))
+            return status;
+        kvi_log(KVI_LOG_WARN, "backend %s: %s; trying the next one", e->backend->name,
+                why->size >= sizeof *why ? why->message : "");
         leave_device(e);
         c->reported = 0;
     }
@@ -230,7 +251,8 @@ static void engine_destroy(kvi_engine *e)
     kvi_mem_free(e);
 }
 
-kvrt_status kvrt_engine_open(const kvrt_options *options, kvrt_event_fn fn, void *user, kvrt_engine *out, kvrt_error *error)
+kvrt_status kvrt_engine_open(const kvrt_options *options, kvrt_event_fn fn, void *user, kvrt_engine *out,
+                             kvrt_error *error)
 {
     if (!out) return kvi_error_set(error, KVRT_ARG, "kvrt_engine_open: out is NULL");
     *out = NULL;
@@ -249,8 +271,8 @@ kvrt_status kvrt_engine_open(const kvrt_options *options, kvrt_event_fn fn, void
         engine_destroy(e);
         return status;
     }
-    kvi_log(KVI_LOG_INFO, "engine open in %llu us: %s on %s, context %u", (unsigned long long)(kvi_os_now_us() - start), e->config.family,
-            e->backend->describe(e->device), e->plan.ctx_size);
+    kvi_log(KVI_LOG_INFO, "engine open in %llu us: %s on %s, context %u", (unsigned long long)(kvi_os_now_us() - start),
+            e->config.family, e->backend->describe(e->device), e->plan.ctx_size);
     *out = e->handle;
     return KVRT_OK;
 }
@@ -283,14 +305,31 @@ kvrt_status kvrt_engine_get_info(kvrt_engine handle, kvrt_engine_info *out, kvrt
     KVI_TRY(kvi_engine_enter(handle, false, &e, error));
     static const char *const dtypes[] = {"f32", "f16", "bf16"};
     const kvi_model_config *c = &e->config;
-    kvrt_engine_info info = {
-        .size = out->size, .n_layers = c->n_layers, .n_heads = c->n_heads, .n_kv_heads = c->n_kv_heads, .head_dim = c->head_dim,
-        .hidden_size = c->hidden_size, .ffn_size = c->ffn_size, .vocab_size = c->vocab_size, .ctx_size = e->plan.ctx_size,
-        .ctx_model = c->ctx_model, .n_params = e->weights.n_params, .weight_bytes = e->weights.bytes, .workspace_bytes = e->plan.workspace_bytes,
-        .kv_pool_bytes = e->plan.limits.pool_bytes, .kv_pool_used_bytes = kvi_pool_used_bytes(&e->pool), .architecture = c->family,
-        .backend = e->backend->name, .device = e->backend->describe(e->device), .kv_format = kvi_options_string(e->options, "kv.format"),
-        .weight_dtype = dtypes[e->weights.dtype], .bos_id = c->bos_id, .eos_id = c->n_eos ? c->eos_ids[0] : -1, .n_sessions = e->n_sessions,
-        .resident_bytes = e->plan.total_bytes, .weight_read_bytes = e->weights.read_bytes};
+    kvrt_engine_info info = {.size = out->size,
+                             .n_layers = c->n_layers,
+                             .n_heads = c->n_heads,
+                             .n_kv_heads = c->n_kv_heads,
+                             .head_dim = c->head_dim,
+                             .hidden_size = c->hidden_size,
+                             .ffn_size = c->ffn_size,
+                             .vocab_size = c->vocab_size,
+                             .ctx_size = e->plan.ctx_size,
+                             .ctx_model = c->ctx_model,
+                             .n_params = e->weights.n_params,
+                             .weight_bytes = e->weights.bytes,
+                             .workspace_bytes = e->plan.workspace_bytes,
+                             .kv_pool_bytes = e->plan.limits.pool_bytes,
+                             .kv_pool_used_bytes = kvi_pool_used_bytes(&e->pool),
+                             .architecture = c->family,
+                             .backend = e->backend->name,
+                             .device = e->backend->describe(e->device),
+                             .kv_format = kvi_options_string(e->options, "kv.format"),
+                             .weight_dtype = dtypes[e->weights.dtype],
+                             .bos_id = c->bos_id,
+                             .eos_id = c->n_eos ? c->eos_ids[0] : -1,
+                             .n_sessions = e->n_sessions,
+                             .resident_bytes = e->plan.total_bytes,
+                             .weight_read_bytes = e->weights.read_bytes};
     for (uint32_t g = 0; g < e->program.program.n_groups; g++)
         if (!e->program.groups[g].window)
             info.kv_bytes_per_token +=
@@ -305,15 +344,17 @@ static kvrt_status need_tokenizer(const kvi_engine *e, kvrt_error *error)
     return e->tokenizer ? KVRT_OK : kvi_error_set(error, KVRT_STATE, "engine: a synthetic shape has no tokenizer");
 }
 
-kvrt_status kvrt_tokenize(kvrt_engine handle, const char *text, int64_t len, uint32_t flags, int32_t *ids, uint64_t cap, uint64_t *n,
-                          kvrt_error *error)
+kvrt_status kvrt_tokenize(kvrt_engine handle, const char *text, int64_t len, uint32_t flags, int32_t *ids, uint64_t cap,
+                          uint64_t *n, kvrt_error *error)
 {
     kvi_engine *e;
-    if (!text || !n || len < -1 || (cap && !ids)) return kvi_error_set(error, KVRT_ARG, "kvrt_tokenize: text, n or ids is NULL, or len negative");
+    if (!text || !n || len < -1 || (cap && !ids))
+        return kvi_error_set(error, KVRT_ARG, "kvrt_tokenize: text, n or ids is NULL, or len negative");
     KVI_TRY(kvi_engine_enter(handle, false, &e, error));
     kvi_ids list = {0};
     kvrt_status status = need_tokenizer(e, error);
-    if (status >= KVRT_OK) status = kvi_tokenizer_encode(e->tokenizer, text, len < 0 ? strlen(text) : (size_t)len, flags, &list, error);
+    if (status >= KVRT_OK)
+        status = kvi_tokenizer_encode(e->tokenizer, text, len < 0 ? strlen(text) : (size_t)len, flags, &list, error);
     if (status >= KVRT_OK) {
         size_t copied = list.len < cap ? list.len : cap;
         if (copied) memcpy(ids, list.data, copied * sizeof *ids);
@@ -325,17 +366,19 @@ kvrt_status kvrt_tokenize(kvrt_engine handle, const char *text, int64_t len, uin
     return status;
 }
 
-kvrt_status kvrt_detokenize(kvrt_engine handle, const int32_t *ids, uint64_t n, uint32_t flags, char *text, uint64_t cap, uint64_t *len,
-                            kvrt_error *error)
+kvrt_status kvrt_detokenize(kvrt_engine handle, const int32_t *ids, uint64_t n, uint32_t flags, char *text,
+                            uint64_t cap, uint64_t *len, kvrt_error *error)
 {
     kvi_engine *e;
-    if (!len || (n && !ids) || (cap && !text)) return kvi_error_set(error, KVRT_ARG, "kvrt_detokenize: ids, text or len is NULL");
+    if (!len || (n && !ids) || (cap && !text))
+        return kvi_error_set(error, KVRT_ARG, "kvrt_detokenize: ids, text or len is NULL");
     KVI_TRY(kvi_engine_enter(handle, false, &e, error));
     kvi_buf out = {0};
     kvrt_status status = need_tokenizer(e, error);
     for (uint64_t i = 0; i < n && status >= KVRT_OK; i++)
         if (ids[i] < 0 || (uint32_t)ids[i] >= e->config.vocab_size)
-            status = kvi_error_set(error, KVRT_ARG, "token %llu: id %d, need 0..%u", (unsigned long long)i, ids[i], e->config.vocab_size - 1);
+            status = kvi_error_set(error, KVRT_ARG, "token %llu: id %d, need 0..%u", (unsigned long long)i, ids[i],
+                                   e->config.vocab_size - 1);
     if (status >= KVRT_OK) status = kvi_tokenizer_decode(e->tokenizer, ids, n, flags, &out, error);
     if (status >= KVRT_OK) {
         size_t copied = out.len < cap ? out.len : cap;

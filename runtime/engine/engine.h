@@ -16,21 +16,21 @@
 
 #include <stdatomic.h>
 
-#define KVI_COMMIT_BATCH 8u /* pages encoded by one call of the backend */
+#define KVI_COMMIT_BATCH 8u     /* pages encoded by one call of the backend */
 #define KVI_BOUNCE_BYTES 65536u /* pages are moved in pieces of this size */
 
 /* ------------------------------------------------------------------------------------------------------- plan --- */
 /* Everything that takes memory, from the recorded program and the options alone. */
 typedef struct kvi_memory_plan {
     kvi_limits limits;
-    uint64_t weight_bytes;    /* taken by the device beside the map */
+    uint64_t weight_bytes; /* taken by the device beside the map */
     uint64_t workspace_bytes;
     uint64_t context_bytes;
-    uint64_t budget_bytes;    /* what may be used in all */
-    uint64_t session_kv_bytes;/* pool bytes of one session of ctx_size tokens */
+    uint64_t budget_bytes;     /* what may be used in all */
+    uint64_t session_kv_bytes; /* pool bytes of one session of ctx_size tokens */
     uint64_t total_bytes;
     uint32_t ctx_size;
-    const char *capped_by;    /* "memory", "model", "request" */
+    const char *capped_by; /* "memory", "model", "request" */
 } kvi_memory_plan;
 
 /* What kv.format says. */
@@ -48,7 +48,7 @@ typedef struct kvi_plan_input {
     kvi_device_options device_options;
     uint64_t weight_bytes, context_bytes, budget_bytes;
     uint32_t chunk, tail, n_sessions;
-    int64_t ctx_request; /* -1: auto */
+    int64_t ctx_request;      /* -1: auto */
     bool elastic;             /* the pool grows beyond what the context needs, up to 16 bits for all of it */
     uint64_t pool_most_bytes; /* elastic: 0 or a limit of the pool */
 } kvi_plan_input;
@@ -70,8 +70,8 @@ typedef struct kvi_engine {
     kvrt_engine handle;
     kvrt_options *options;
     kvi_model_config config;
-    kvi_checkpoint *checkpoint; /* NULL for a synthetic shape */
-    kvi_tokenizer *tokenizer;   /* NULL for a synthetic shape */
+    kvi_checkpoint *checkpoint;     /* NULL for a synthetic shape */
+    kvi_tokenizer *tokenizer;       /* NULL for a synthetic shape */
     struct kvi_chat_template *chat; /* NULL: none, or a broken one; kvrt_chat_render then tells which */
     kvi_model_weights weights;
     kvi_model_program program;
@@ -82,13 +82,13 @@ typedef struct kvi_engine {
     kvi_pool pool;
     kvi_elastic_extent *extents; /* (cap_extents) scratch of room.c */
     uint32_t cap_extents;
-    uint8_t *bounce;             /* (KVI_BOUNCE_BYTES) likewise */
+    uint8_t *bounce; /* (KVI_BOUNCE_BYTES) likewise */
     kvi_encode_params encode;
-    float *logits;              /* (vocab) host copy of one row */
+    float *logits; /* (vocab) host copy of one row */
     struct kvi_session *sessions;
     uint32_t n_sessions;
     atomic_bool driving;
-    atomic_bool lost;           /* after DEVICE_LOST or INTERNAL only close works */
+    atomic_bool lost; /* after DEVICE_LOST or INTERNAL only close works */
     _Atomic uint64_t next_request;
 } kvi_engine;
 
@@ -111,10 +111,13 @@ typedef struct kvi_session {
     kvrt_options *options; /* the engine's, overridden by those of create */
     int32_t *tokens;       /* (ctx_size) */
     uint32_t n_tokens;
-    uint32_t n_cached;     /* leading tokens whose K/V are in the pages */
+    uint32_t n_cached; /* leading tokens whose K/V are in the pages */
     uint32_t ctx_size;
     kvi_pages pages;
-    struct { uint32_t n_pages; uint64_t bytes; } demoted[KVI_ELASTIC_LEVELS]; /* to each level by the last step */
+    struct {
+        uint32_t n_pages;
+        uint64_t bytes;
+    } demoted[KVI_ELASTIC_LEVELS]; /* to each level by the last step */
     kvi_generation gen;
 } kvi_session;
 

@@ -34,17 +34,24 @@ static kvrt_status start_sampler(kvi_session *s, const kvrt_options *o, kvrt_err
     for (uint32_t i = 0; i < n_bias && status >= KVRT_OK; i++) {
         const char *item = kvi_options_list_item(o, "sample.logit_bias", i, NULL);
         if (!parse_bias(item, &bias[i]))
-            status = kvi_error_set(error, KVRT_ARG, "option sample.logit_bias: found '%.60s', need ID=BIAS such as 42=-5 or 42=-inf", item);
+            status =
+                kvi_error_set(error, KVRT_ARG,
+                              "option sample.logit_bias: found '%.60s', need ID=BIAS such as 42=-5 or 42=-inf", item);
     }
     int64_t seed = kvi_options_i64(o, "sample.seed");
-    kvi_sampler_params params = {
-        .temperature = (float)kvi_options_f64(o, "sample.temperature"), .top_k = (uint32_t)kvi_options_i64(o, "sample.top_k"),
-        .top_p = (float)kvi_options_f64(o, "sample.top_p"), .min_p = (float)kvi_options_f64(o, "sample.min_p"),
-        .repeat_penalty = (float)kvi_options_f64(o, "sample.repeat_penalty"),
-        .frequency_penalty = (float)kvi_options_f64(o, "sample.frequency_penalty"),
-        .presence_penalty = (float)kvi_options_f64(o, "sample.presence_penalty"), .repeat_last = (uint32_t)kvi_options_i64(o, "sample.repeat_last"),
-        .bias = bias, .n_bias = n_bias, .seed = seed < 0 ? 0 : (uint64_t)seed};
-    if (status >= KVRT_OK) status = kvi_sampler_init(&s->gen.sampler, &params, (int32_t)s->engine->config.vocab_size, error);
+    kvi_sampler_params params = {.temperature = (float)kvi_options_f64(o, "sample.temperature"),
+                                 .top_k = (uint32_t)kvi_options_i64(o, "sample.top_k"),
+                                 .top_p = (float)kvi_options_f64(o, "sample.top_p"),
+                                 .min_p = (float)kvi_options_f64(o, "sample.min_p"),
+                                 .repeat_penalty = (float)kvi_options_f64(o, "sample.repeat_penalty"),
+                                 .frequency_penalty = (float)kvi_options_f64(o, "sample.frequency_penalty"),
+                                 .presence_penalty = (float)kvi_options_f64(o, "sample.presence_penalty"),
+                                 .repeat_last = (uint32_t)kvi_options_i64(o, "sample.repeat_last"),
+                                 .bias = bias,
+                                 .n_bias = n_bias,
+                                 .seed = seed < 0 ? 0 : (uint64_t)seed};
+    if (status >= KVRT_OK)
+        status = kvi_sampler_init(&s->gen.sampler, &params, (int32_t)s->engine->config.vocab_size, error);
     kvi_mem_free(bias);
     return status;
 }
@@ -117,7 +124,9 @@ static void send_demotions(run *r)
     for (uint32_t level = 1; level < KVI_ELASTIC_LEVELS; level++) {
         char name[8];
         if (!s->demoted[level].n_pages) continue;
-        kvrt_event event = {.type = KVRT_EVENT_KV_DEMOTED, .done = s->demoted[level].n_pages, .total = s->demoted[level].bytes,
+        kvrt_event event = {.type = KVRT_EVENT_KV_DEMOTED,
+                            .done = s->demoted[level].n_pages,
+                            .total = s->demoted[level].bytes,
                             .text = kvi_kv_format_name(kvi_elastic_format(level), name)};
         event.text_len = strlen(event.text);
         int32_t answer = send(r, event);
@@ -171,7 +180,8 @@ static kvrt_status choose(run *r, int32_t *id, float *logprob)
     if (e->backend->read_best && kvi_sampler_takes_best(sampler)) {
         kvi_best best;
         KVI_TRY(e->backend->read_best(e->device, 0, &best, r->error));
-        if (!best.bad && kvi_sampler_from_best(sampler, best.logits, best.ids, best.n, best.sum, id, logprob)) return KVRT_OK;
+        if (!best.bad && kvi_sampler_from_best(sampler, best.logits, best.ids, best.n, best.sum, id, logprob))
+            return KVRT_OK;
     }
     KVI_TRY(e->backend->read_logits(e->device, 0, e->logits, r->error));
     return kvi_sampler_sample(sampler, e->logits, r->s->tokens, r->s->n_tokens, id, logprob, r->error);
@@ -193,7 +203,9 @@ static kvrt_status next_token(run *r)
     bool stopped = false, eos = is_eos(e, id) && !gen->ignore_eos;
     if (e->tokenizer && !eos) kvi_tokenizer_token_bytes(e->tokenizer, &gen->decode, id, 0, &bytes, &n_bytes);
     if (gen->token_events) {
-        int32_t answer = send(r, (kvrt_event){.type = KVRT_EVENT_TOKEN, .token = id, .text = bytes, .text_len = n_bytes, .logprob = logprob});
+        int32_t answer =
+            send(r, (kvrt_event){
+                        .type = KVRT_EVENT_TOKEN, .token = id, .text = bytes, .text_len = n_bytes, .logprob = logprob});
         if (answer == KVRT_STOP) r->finish = KVRT_FINISH_CALLBACK;
         if (answer == KVRT_PAUSE) r->finish = KVRT_FINISH_PAUSED;
     }
@@ -240,9 +252,16 @@ static kvrt_status flush(run *r)
 static void fill_result(const run *r, kvrt_result *out)
 {
     const kvi_generation *gen = &r->s->gen;
-    *out = (kvrt_result){.size = out->size, .finish = r->finish, .request = gen->request, .n_prompt = gen->n_prompt, .n_reused = gen->n_reused,
-                         .n_generated = gen->n_generated, .prefill_us = gen->prefill_us, .decode_us = gen->decode_us,
-                         .first_token_us = gen->first_token_us, .kv_bytes = kvi_pages_bytes(&r->s->pages)};
+    *out = (kvrt_result){.size = out->size,
+                         .finish = r->finish,
+                         .request = gen->request,
+                         .n_prompt = gen->n_prompt,
+                         .n_reused = gen->n_reused,
+                         .n_generated = gen->n_generated,
+                         .prefill_us = gen->prefill_us,
+                         .decode_us = gen->decode_us,
+                         .first_token_us = gen->first_token_us,
+                         .kv_bytes = kvi_pages_bytes(&r->s->pages)};
 }
 
 static kvrt_status generate(run *r)
@@ -261,20 +280,25 @@ static kvrt_status generate(run *r)
     return r->finish == KVRT_FINISH_PAUSED ? KVRT_PAUSED : flush(r);
 }
 
-kvrt_status kvrt_generate(kvrt_session handle, const kvrt_options *options, kvrt_event_fn fn, void *user, kvrt_result *out, kvrt_error *error)
+kvrt_status kvrt_generate(kvrt_session handle, const kvrt_options *options, kvrt_event_fn fn, void *user,
+                          kvrt_result *out, kvrt_error *error)
 {
     kvi_session *s;
     if (out && out->size < sizeof *out) return kvi_error_set(error, KVRT_ARG, "kvrt_result: size not set");
     KVI_TRY(kvi_session_enter(handle, true, &s, error));
     run r = {.s = s, .fn = fn, .user = user, .error = error};
     kvrt_status status = KVRT_OK;
-    if (s->n_tokens == 0) status = kvi_error_set(error, KVRT_STATE, "generate: the session has 0 tokens, need at least 1 (kvrt_session_sync)");
+    if (s->n_tokens == 0)
+        status =
+            kvi_error_set(error, KVRT_STATE, "generate: the session has 0 tokens, need at least 1 (kvrt_session_sync)");
     kvi_handle_cancel(handle, false);
     if (status >= KVRT_OK && !s->gen.active) status = start_generation(s, options, error);
     if (status >= KVRT_OK) {
         status = generate(&r);
         if (status < KVRT_OK) {
-            kvrt_event failed = {.type = KVRT_EVENT_ERROR, .status = status, .text = error && error->size >= sizeof *error ? error->message : "",
+            kvrt_event failed = {.type = KVRT_EVENT_ERROR,
+                                 .status = status,
+                                 .text = error && error->size >= sizeof *error ? error->message : "",
                                  .finish = status == KVRT_CANCELLED ? KVRT_FINISH_CANCELLED : KVRT_FINISH_NONE};
             failed.text_len = strlen(failed.text);
             (void)send(&r, failed);

@@ -16,8 +16,10 @@ static void copy_config(const kvi_model_config *c, kvrt_inspect_info *info)
     static const char *const scalings[] = {"none", "linear", "llama3"};
     memcpy(info->architecture, c->architecture, sizeof info->architecture);
     if (c->family) (void)snprintf(info->family, sizeof info->family, "%s", c->family);
-    info->n_layers = c->n_layers, info->n_heads = c->n_heads, info->n_kv_heads = c->n_kv_heads, info->head_dim = c->head_dim;
-    info->hidden_size = c->hidden_size, info->ffn_size = c->ffn_size, info->vocab_size = c->vocab_size, info->ctx_model = c->ctx_model;
+    info->n_layers = c->n_layers, info->n_heads = c->n_heads, info->n_kv_heads = c->n_kv_heads,
+    info->head_dim = c->head_dim;
+    info->hidden_size = c->hidden_size, info->ffn_size = c->ffn_size, info->vocab_size = c->vocab_size,
+    info->ctx_model = c->ctx_model;
     info->tied_embeddings = c->tied_embeddings, info->qkv_bias = c->qkv_bias, info->qk_norm = c->qk_norm;
     info->sliding_window = c->sliding_window;
     info->rope_theta = c->rope_theta;
@@ -28,8 +30,12 @@ static void list_tensors(const kvi_checkpoint *checkpoint, kvrt_inspect_info *in
 {
     for (uint64_t i = 0; i < kvi_checkpoint_count(checkpoint); i++) {
         const kvi_tensor *t = kvi_checkpoint_at(checkpoint, i);
-        kvrt_inspect_tensor out = {.size = sizeof out, .name = t->name, .dtype = kvi_tensor_dtype_name(t->dtype),
-                                   .file = kvi_checkpoint_file(checkpoint, t->file), .n_dims = t->n_dims, .bytes = t->bytes};
+        kvrt_inspect_tensor out = {.size = sizeof out,
+                                   .name = t->name,
+                                   .dtype = kvi_tensor_dtype_name(t->dtype),
+                                   .file = kvi_checkpoint_file(checkpoint, t->file),
+                                   .n_dims = t->n_dims,
+                                   .bytes = t->bytes};
         uint64_t elements = 1;
         for (uint32_t d = 0; d < t->n_dims; d++) elements *= out.shape[d] = t->shape[d];
         info->n_params += elements;
@@ -40,7 +46,8 @@ static void list_tensors(const kvi_checkpoint *checkpoint, kvrt_inspect_info *in
     info->n_files = kvi_checkpoint_files(checkpoint);
 }
 
-static void inspect_folder(const char *path, kvi_model_config *config, kvrt_inspect_info *info, kvrt_tensor_fn fn, void *user)
+static void inspect_folder(const char *path, kvi_model_config *config, kvrt_inspect_info *info, kvrt_tensor_fn fn,
+                           void *user)
 {
     kvrt_error error = {.size = sizeof error};
     kvi_checkpoint *checkpoint = NULL;
@@ -52,7 +59,8 @@ static void inspect_folder(const char *path, kvi_model_config *config, kvrt_insp
     if (kvi_checkpoint_open(path, false, &checkpoint, &error) < KVRT_OK) note(info, &error);
     else {
         list_tensors(checkpoint, info, fn, user);
-        if (known && kvi_weights_bind(config, checkpoint, KVI_BF16, NULL, NULL, NULL, NULL, &weights, &error) < KVRT_OK) note(info, &error);
+        if (known && kvi_weights_bind(config, checkpoint, KVI_BF16, NULL, NULL, NULL, NULL, &weights, &error) < KVRT_OK)
+            note(info, &error);
         else if (known) kvi_weights_free(&weights);
     }
     if (kvi_tokenizer_load(path, &tokenizer, &error) < KVRT_OK) note(info, &error);
@@ -63,7 +71,8 @@ static void inspect_folder(const char *path, kvi_model_config *config, kvrt_insp
 
 kvrt_status kvrt_inspect(const char *path, kvrt_inspect_info *out, kvrt_tensor_fn fn, void *user, kvrt_error *error)
 {
-    if (!path || !out || out->size < sizeof *out) return kvi_error_set(error, KVRT_ARG, "kvrt_inspect: path is NULL, or size not set");
+    if (!path || !out || out->size < sizeof *out)
+        return kvi_error_set(error, KVRT_ARG, "kvrt_inspect: path is NULL, or size not set");
     kvi_os_kind kind = kvi_os_path_kind(path);
     if (kind != KVI_OS_DIRECTORY)
         return kvi_error_set(error, KVRT_IO, "model %s: %s, need a Hugging Face folder", path,

@@ -35,7 +35,8 @@ static void synthetic_record(uint8_t *bytes, uint64_t len, kvi_kv_code plain, ui
     }
 }
 
-static kvrt_status fill_page(kvi_session *s, uint32_t group, uint32_t page, uint8_t *record, uint64_t *state, kvrt_error *error)
+static kvrt_status fill_page(kvi_session *s, uint32_t group, uint32_t page, uint8_t *record, uint64_t *state,
+                             kvrt_error *error)
 {
     kvi_engine *e = s->engine;
     const kvi_cache_group *g = &e->program.groups[group];
@@ -61,7 +62,8 @@ static kvrt_status fill(kvi_session *s, uint32_t n, uint64_t seed, kvrt_error *e
     kvi_engine *e = s->engine;
     uint64_t largest = 0, state = seed * 2 + 1;
     for (uint32_t g = 0; g < s->pages.n_groups; g++) {
-        uint64_t bytes = kvi_kv_record_bytes(kvi_pages_plain(&e->program.groups[g]), e->program.groups[g].shape.head_dim);
+        uint64_t bytes =
+            kvi_kv_record_bytes(kvi_pages_plain(&e->program.groups[g]), e->program.groups[g].shape.head_dim);
         if (bytes > largest) largest = bytes;
     }
     uint8_t *record = kvi_mem_alloc(largest);
@@ -72,7 +74,8 @@ static kvrt_status fill(kvi_session *s, uint32_t n, uint64_t seed, kvrt_error *e
         uint32_t page = done / KVI_KV_PAGE, next = (page + 1) * KVI_KV_PAGE < end ? (page + 1) * KVI_KV_PAGE : end;
         status = kvi_session_reserve(s, next, error);
         if (status < KVRT_OK) break;
-        for (uint32_t g = 0; g < s->pages.n_groups && status >= KVRT_OK; g++) status = fill_page(s, g, page, record, &state, error);
+        for (uint32_t g = 0; g < s->pages.n_groups && status >= KVRT_OK; g++)
+            status = fill_page(s, g, page, record, &state, error);
         for (uint32_t i = done; i < next; i++) s->tokens[i] = (int32_t)(i % e->config.vocab_size);
         if (status >= KVRT_OK) s->n_cached = s->n_tokens = done = next;
         if (status >= KVRT_OK) status = kvi_session_commit(s, error);
@@ -86,9 +89,11 @@ kvrt_status kvrt_measure_fill(kvrt_session handle, uint64_t n, uint64_t seed, kv
     kvi_session *s;
     KVI_TRY(kvi_session_enter(handle, true, &s, error));
     kvrt_status status = KVRT_OK;
-    if (s->n_cached != s->n_tokens) status = kvi_error_set(error, KVRT_STATE, "fill: the session has tokens that are not computed yet");
+    if (s->n_cached != s->n_tokens)
+        status = kvi_error_set(error, KVRT_STATE, "fill: the session has tokens that are not computed yet");
     else if (n > s->ctx_size - s->n_tokens)
-        status = kvi_error_set(error, KVRT_CTX_FULL, "fill: %llu positions, need at most %u", (unsigned long long)n, s->ctx_size - s->n_tokens);
+        status = kvi_error_set(error, KVRT_CTX_FULL, "fill: %llu positions, need at most %u", (unsigned long long)n,
+                               s->ctx_size - s->n_tokens);
     if (status >= KVRT_OK) status = fill(s, (uint32_t)n, seed, error);
     kvi_session_leave(s, true);
     return status;
@@ -112,8 +117,12 @@ kvrt_status kvrt_measure_op_at(kvrt_engine handle, uint32_t index, kvrt_op_time 
     bool found = e->backend->op_time_at(e->device, index, &time);
     kvi_engine_leave(e, true);
     if (!found) return KVRT_DONE;
-    *out = (kvrt_op_time){.size = out->size, .op = time.op, .kernel = time.kernel, .calls = time.calls,
-                          .total_us = time.total_us, .bytes = time.bytes};
+    *out = (kvrt_op_time){.size = out->size,
+                          .op = time.op,
+                          .kernel = time.kernel,
+                          .calls = time.calls,
+                          .total_us = time.total_us,
+                          .bytes = time.bytes};
     return KVRT_OK;
 }
 
@@ -123,7 +132,8 @@ kvrt_status kvrt_measure_copy(kvrt_engine handle, double *gbps, kvrt_error *erro
     if (!gbps) return kvi_error_set(error, KVRT_ARG, "kvrt_measure_copy: gbps is NULL");
     KVI_TRY(kvi_engine_enter(handle, true, &e, error));
     kvrt_status status = KVRT_OK;
-    if (e->sessions) status = kvi_error_set(error, KVRT_STATE, "copy bandwidth: sessions are open, and their cache would be lost");
+    if (e->sessions)
+        status = kvi_error_set(error, KVRT_STATE, "copy bandwidth: sessions are open, and their cache would be lost");
     else if (!e->backend->copy_bandwidth)
         status = kvi_error_set(error, KVRT_UNSUPPORTED,
                                "copy bandwidth: not measured on backend %s; kvrt_bandwidth_* measures the machine",

@@ -8,8 +8,10 @@ kvi_device_options kvi_device_options_from(const kvrt_options *options)
 {
     int64_t threads = kvi_options_i64(options, "cpu.threads");
     const char *driver = kvi_options_string(options, "debug.cuda_driver");
-    return (kvi_device_options){.n_threads = threads > 0 ? (uint32_t)threads : kvi_os_cpu_count(), .amx = kvi_options_bool(options, "cpu.amx"),
-                                .isa = kvi_options_string(options, "cpu.isa"), .cuda_driver = driver[0] ? driver : NULL,
+    return (kvi_device_options){.n_threads = threads > 0 ? (uint32_t)threads : kvi_os_cpu_count(),
+                                .amx = kvi_options_bool(options, "cpu.amx"),
+                                .isa = kvi_options_string(options, "cpu.isa"),
+                                .cuda_driver = driver[0] ? driver : NULL,
                                 .device_index = (int32_t)kvi_options_i64(options, "device.index"),
                                 .cuda_context = (void *)(uintptr_t)kvi_options_i64(options, "device.cuda_context"),
                                 .cuda_stream = (void *)(uintptr_t)kvi_options_i64(options, "device.cuda_stream")};
@@ -18,12 +20,17 @@ kvi_device_options kvi_device_options_from(const kvrt_options *options)
 kvrt_status kvi_format_option(const kvrt_options *options, kvi_cache_format *out, kvrt_error *error)
 {
     const char *name = kvi_options_string(options, "kv.format");
-    *out = (kvi_cache_format){.body = kvi_elastic_format(KVI_ELASTIC_LEVELS - 1), .plain = KVI_KV_F16, .elastic = strcmp(name, "elastic") == 0};
+    *out = (kvi_cache_format){.body = kvi_elastic_format(KVI_ELASTIC_LEVELS - 1),
+                              .plain = KVI_KV_F16,
+                              .elastic = strcmp(name, "elastic") == 0};
     if (out->elastic) return KVRT_OK;
     if (!kvi_kv_format_parse(name, strlen(name), &out->body))
-        return kvi_error_set(error, KVRT_ARG, "option kv.format: found '%.40s', need f32, f16, bf16, i8, f8, k4v4, k4v2, k3v3, k2v2, kXvY or elastic",
-                             name);
-    if (kvi_kv_format_is_plain(out->body) && KVI_KV_K_CODE(out->body) == KVI_KV_V_CODE(out->body)) out->plain = KVI_KV_K_CODE(out->body);
+        return kvi_error_set(
+            error, KVRT_ARG,
+            "option kv.format: found '%.40s', need f32, f16, bf16, i8, f8, k4v4, k4v2, k3v3, k2v2, kXvY or elastic",
+            name);
+    if (kvi_kv_format_is_plain(out->body) && KVI_KV_K_CODE(out->body) == KVI_KV_V_CODE(out->body))
+        out->plain = KVI_KV_K_CODE(out->body);
     return KVRT_OK;
 }
 
@@ -32,13 +39,15 @@ static uint32_t codes_of(kvi_kv_format format) { return (1u << KVI_KV_K_CODE(for
 uint32_t kvi_format_codes(const kvi_cache_format *format)
 {
     uint32_t codes = codes_of(format->body) | (1u << format->plain);
-    for (uint32_t level = 0; format->elastic && level < KVI_ELASTIC_LEVELS; level++) codes |= codes_of(kvi_elastic_format(level));
+    for (uint32_t level = 0; format->elastic && level < KVI_ELASTIC_LEVELS; level++)
+        codes |= codes_of(kvi_elastic_format(level));
     return codes;
 }
 
 void kvi_plan_input_from(const kvrt_options *options, uint64_t available, kvi_plan_input *out)
 {
-    uint64_t limit = (uint64_t)kvi_options_i64(options, "mem.limit"), reserve = (uint64_t)kvi_options_i64(options, "mem.reserve");
+    uint64_t limit = (uint64_t)kvi_options_i64(options, "mem.limit"),
+             reserve = (uint64_t)kvi_options_i64(options, "mem.reserve");
     uint64_t budget = available > reserve ? available - reserve : 0;
     if (limit) budget = limit > reserve && kvi_options_is_set(options, "mem.reserve") ? limit - reserve : limit;
     out->device_options = kvi_device_options_from(options);
@@ -51,13 +60,19 @@ void kvi_plan_input_from(const kvrt_options *options, uint64_t available, kvi_pl
     out->pool_most_bytes = (uint64_t)kvi_options_i64(options, "kv.pool");
 }
 
-static uint64_t page_bytes(const kvi_kv_shape *shape, uint32_t format) { return (uint64_t)kvi_kv_page_units(format, shape) * KVI_KV_UNIT; }
+static uint64_t page_bytes(const kvi_kv_shape *shape, uint32_t format)
+{
+    return (uint64_t)kvi_kv_page_units(format, shape) * KVI_KV_UNIT;
+}
 
 /* Most pages that n positions in a row can touch. */
 static uint64_t pages_touched(uint64_t n) { return 1 + (n + KVI_KV_PAGE - 2) / KVI_KV_PAGE; }
 
 /* Plain at once: the sink, and what the tail and a chunk on top of it touch. */
-static uint64_t plain_pages(const kvi_plan_input *input) { return 1 + pages_touched((uint64_t)input->tail + input->chunk); }
+static uint64_t plain_pages(const kvi_plan_input *input)
+{
+    return 1 + pages_touched((uint64_t)input->tail + input->chunk);
+}
 
 uint64_t kvi_plan_session_bytes(const kvi_plan_input *input, kvi_kv_format body, uint64_t ctx)
 {
@@ -91,7 +106,8 @@ static kvi_limits limits_for(const kvi_plan_input *input, kvi_kv_format body, ui
 
 static bool fits(const kvi_plan_input *input, const kvi_memory_plan *plan)
 {
-    const bool pool_fits = !input->elastic || !input->pool_most_bytes || plan->limits.pool_bytes <= input->pool_most_bytes;
+    const bool pool_fits =
+        !input->elastic || !input->pool_most_bytes || plan->limits.pool_bytes <= input->pool_most_bytes;
     return pool_fits && plan->total_bytes <= input->budget_bytes;
 }
 
@@ -100,7 +116,8 @@ static void grow_elastic_pool(const kvi_plan_input *input, kvi_memory_plan *plan
 {
     if (!input->elastic) return;
     const uint64_t most = kvi_plan_session_bytes(input, kvi_elastic_format(0), plan->ctx_size) * input->n_sessions;
-    uint64_t pool = plan->limits.pool_bytes + (input->budget_bytes > plan->total_bytes ? input->budget_bytes - plan->total_bytes : 0);
+    uint64_t pool = plan->limits.pool_bytes +
+                    (input->budget_bytes > plan->total_bytes ? input->budget_bytes - plan->total_bytes : 0);
     if (pool > most) pool = most;
     if (input->pool_most_bytes && pool > input->pool_most_bytes) pool = input->pool_most_bytes;
     const uint64_t step = (uint64_t)KVI_KV_UNIT * input->n_sessions;
@@ -134,24 +151,30 @@ kvrt_status kvi_plan_memory(const kvi_plan_input *input, kvi_kv_format body, kvi
         return KVRT_OK;
     }
     if (input->ctx_request > 0 && out->total_bytes <= input->budget_bytes)
-        return kvi_error_memory(error, KVRT_OVER_BUDGET, out->limits.pool_bytes, input->pool_most_bytes,
-                                "context of %llu tokens: needs a KV pool of %llu KiB at the lowest precision, kv.pool is %llu KiB",
-                                (unsigned long long)high, (unsigned long long)((out->limits.pool_bytes + 1023u) >> 10),
-                                (unsigned long long)(input->pool_most_bytes >> 10));
+        return kvi_error_memory(
+            error, KVRT_OVER_BUDGET, out->limits.pool_bytes, input->pool_most_bytes,
+            "context of %llu tokens: needs a KV pool of %llu KiB at the lowest precision, kv.pool is %llu KiB",
+            (unsigned long long)high, (unsigned long long)((out->limits.pool_bytes + 1023u) >> 10),
+            (unsigned long long)(input->pool_most_bytes >> 10));
     if (input->ctx_request > 0)
         return kvi_error_memory(error, KVRT_OVER_BUDGET, out->total_bytes, input->budget_bytes,
-                                "context of %llu tokens: needs %llu MiB, the budget is %llu MiB", (unsigned long long)high,
-                                (unsigned long long)((out->total_bytes + (1u << 20) - 1) >> 20), (unsigned long long)(input->budget_bytes >> 20));
+                                "context of %llu tokens: needs %llu MiB, the budget is %llu MiB",
+                                (unsigned long long)high,
+                                (unsigned long long)((out->total_bytes + (1u << 20) - 1) >> 20),
+                                (unsigned long long)(input->budget_bytes >> 20));
     /* Total bytes grow with the context: bisect on whole pages. */
     uint64_t low = 0;
     for (uint64_t step = (high + KVI_KV_PAGE - 1) / KVI_KV_PAGE; step > 0; step = step > 1 ? (step + 1) / 2 : 0)
-        while ((low + step) * KVI_KV_PAGE <= high && (total_at(input, body, (low + step) * KVI_KV_PAGE, out), fits(input, out))) low += step;
+        while ((low + step) * KVI_KV_PAGE <= high &&
+               (total_at(input, body, (low + step) * KVI_KV_PAGE, out), fits(input, out)))
+            low += step;
     out->capped_by = "memory";
     if (low == 0) {
         total_at(input, body, KVI_KV_PAGE, out);
         return kvi_error_memory(error, KVRT_OVER_BUDGET, out->total_bytes, input->budget_bytes,
                                 "model: needs %llu MiB for its smallest context, the budget is %llu MiB",
-                                (unsigned long long)((out->total_bytes + (1u << 20) - 1) >> 20), (unsigned long long)(input->budget_bytes >> 20));
+                                (unsigned long long)((out->total_bytes + (1u << 20) - 1) >> 20),
+                                (unsigned long long)(input->budget_bytes >> 20));
     }
     total_at(input, body, low * KVI_KV_PAGE, out);
     grow_elastic_pool(input, out);
@@ -182,8 +205,10 @@ static kvrt_status planner_open(planner *p, const kvrt_options *options, kvrt_er
         KVI_TRY(kvi_config_read(path, &p->config, error));
         KVI_TRY(kvi_checkpoint_open(path, false, &p->checkpoint, error));
     } else KVI_TRY(kvi_shape_config(shape, &p->config, error));
-    KVI_TRY(kvi_weights_bind(&p->config, p->checkpoint, synthetic_dtype(options), NULL, NULL, NULL, NULL, &p->weights, error));
-    kvi_record_options record = {.rotate = kvi_options_bool(options, "kv.rotate"), .plain = KVI_KV_F16, .head_parts = 1, .disable = ""};
+    KVI_TRY(kvi_weights_bind(&p->config, p->checkpoint, synthetic_dtype(options), NULL, NULL, NULL, NULL, &p->weights,
+                             error));
+    kvi_record_options record = {
+        .rotate = kvi_options_bool(options, "kv.rotate"), .plain = KVI_KV_F16, .head_parts = 1, .disable = ""};
     KVI_TRY(kvi_model_record(&p->config, &p->weights, &record, &p->program, error));
     return KVRT_OK;
 }
@@ -212,12 +237,14 @@ static void fill_row(const planner *p, const char *name, kvi_kv_format body, boo
         plain += kvi_kv_page_bytes(kvi_pages_plain(group), &group->shape);
     }
     const uint64_t n_plain = plain_pages(&p->input);
-    if (!kvi_kv_format_is_plain(body)) row->fixed_kv_bytes = (uint64_t)((double)n_plain * ((double)plain - row->bytes_per_token * KVI_KV_PAGE));
+    if (!kvi_kv_format_is_plain(body))
+        row->fixed_kv_bytes = (uint64_t)((double)n_plain * ((double)plain - row->bytes_per_token * KVI_KV_PAGE));
     kvi_plan_input longest = p->input;
     longest.ctx_request = -1;
     longest.elastic = elastic;
     row->capped_by = "nothing fits";
-    if (kvi_plan_memory(&longest, body, &plan, NULL) >= KVRT_OK) row->max_ctx = plan.ctx_size, row->capped_by = plan.capped_by;
+    if (kvi_plan_memory(&longest, body, &plan, NULL) >= KVRT_OK)
+        row->max_ctx = plan.ctx_size, row->capped_by = plan.capped_by;
     row->ctx = p->input.ctx_request > 0 ? (uint64_t)p->input.ctx_request : row->max_ctx;
     if (row->ctx == 0) row->ctx = KVI_KV_PAGE;
     row->total_bytes = total_at(&p->input, body, row->ctx, &plan);
@@ -227,7 +254,8 @@ static void fill_row(const planner *p, const char *name, kvi_kv_format body, boo
     if (row->fits && plan.session_kv_bytes) row->max_sessions = (p->input.budget_bytes - rest) / plan.session_kv_bytes;
 }
 
-static kvrt_status fill_rows(const planner *p, const char *formats, kvrt_plan_row *rows, uint64_t cap, uint64_t *n, kvrt_error *error)
+static kvrt_status fill_rows(const planner *p, const char *formats, kvrt_plan_row *rows, uint64_t cap, uint64_t *n,
+                             kvrt_error *error)
 {
     *n = 0;
     bool elastic = false;
@@ -240,7 +268,8 @@ static kvrt_status fill_rows(const planner *p, const char *formats, kvrt_plan_ro
         if (formats) {
             size_t len = strlen(name);
             const char *at = formats;
-            while (at && (strncmp(at, name, len) != 0 || (at[len] && at[len] != ','))) at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL;
+            while (at && (strncmp(at, name, len) != 0 || (at[len] && at[len] != ',')))
+                at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL;
             if (!at) continue;
         }
         if (*n < cap) {
@@ -253,8 +282,8 @@ static kvrt_status fill_rows(const planner *p, const char *formats, kvrt_plan_ro
     return *n > cap ? KVRT_PARTIAL : KVRT_OK;
 }
 
-kvrt_status kvrt_plan(const kvrt_options *options, const char *formats, kvrt_plan_info *info, kvrt_plan_row *rows, uint64_t cap, uint64_t *n,
-                      kvrt_error *error)
+kvrt_status kvrt_plan(const kvrt_options *options, const char *formats, kvrt_plan_info *info, kvrt_plan_row *rows,
+                      uint64_t cap, uint64_t *n, kvrt_error *error)
 {
     if (!n || (cap && !rows)) return kvi_error_set(error, KVRT_ARG, "kvrt_plan: n or rows is NULL");
     planner *p = kvi_mem_zalloc(1, sizeof *p);
@@ -276,10 +305,15 @@ kvrt_status kvrt_plan(const kvrt_options *options, const char *formats, kvrt_pla
         status = fill_rows(p, formats, rows, cap, n, error);
         if (info && info->size >= sizeof *info) {
             kvi_memory_plan plan;
-            total_at(&p->input, KVI_KV_FMT_F16, p->input.ctx_request > 0 ? (uint64_t)p->input.ctx_request : p->config.ctx_model, &plan);
-            *info = (kvrt_plan_info){.size = info->size, .weight_bytes = p->weights.bytes, .workspace_bytes = plan.workspace_bytes,
-                                     .device_context_bytes = p->input.context_bytes, .budget_bytes = p->input.budget_bytes,
-                                     .reserve_bytes = (uint64_t)kvi_options_i64(options, "mem.reserve"), .ctx_model = p->config.ctx_model,
+            total_at(&p->input, KVI_KV_FMT_F16,
+                     p->input.ctx_request > 0 ? (uint64_t)p->input.ctx_request : p->config.ctx_model, &plan);
+            *info = (kvrt_plan_info){.size = info->size,
+                                     .weight_bytes = p->weights.bytes,
+                                     .workspace_bytes = plan.workspace_bytes,
+                                     .device_context_bytes = p->input.context_bytes,
+                                     .budget_bytes = p->input.budget_bytes,
+                                     .reserve_bytes = (uint64_t)kvi_options_i64(options, "mem.reserve"),
+                                     .ctx_model = p->config.ctx_model,
                                      .n_params = p->weights.n_params};
             memcpy(info->architecture, p->config.family, strlen(p->config.family) + 1);
         }

@@ -10,7 +10,8 @@
 static uint32_t page_row_units(const kvi_pages *pages)
 {
     uint32_t units = 0;
-    for (uint32_t g = 0; g < pages->n_groups; g++) units += kvi_kv_page_units(kvi_pages_plain(&pages->groups[g]), &pages->groups[g].shape);
+    for (uint32_t g = 0; g < pages->n_groups; g++)
+        units += kvi_kv_page_units(kvi_pages_plain(&pages->groups[g]), &pages->groups[g].shape);
     return units;
 }
 
@@ -57,7 +58,8 @@ static kvrt_status gather(kvi_engine *e, uint32_t units, bool *done, kvrt_error 
 {
     uint32_t n = 0, first, count;
     *done = false;
-    for (kvi_session *s = e->sessions; s; s = s->next) n = kvi_elastic_extents(&s->pages, e->extents, n, e->cap_extents);
+    for (kvi_session *s = e->sessions; s; s = s->next)
+        n = kvi_elastic_extents(&s->pages, e->extents, n, e->cap_extents);
     kvi_elastic_sort(e->extents, n);
     if (!kvi_elastic_gather(&e->pool, e->extents, n, units, &first, &count) || count == 0) return KVRT_OK;
     for (uint32_t i = first; i < first + count; i++) {
@@ -78,7 +80,8 @@ static kvrt_status reserve_page(kvi_session *s, uint32_t n, bool *made, kvrt_err
     const uint32_t need = page_row_units(pages);
     for (bool spent = !pages->elastic;;) {
         const uint64_t after = kvi_pages_bytes(pages) / KVI_KV_UNIT + need;
-        uint32_t lacking = pages->elastic && after > pages->share_units ? (uint32_t)(after - pages->share_units) : 0, freed = 0;
+        uint32_t lacking = pages->elastic && after > pages->share_units ? (uint32_t)(after - pages->share_units) : 0,
+                 freed = 0;
         if (need > pool->free_units && need - pool->free_units > lacking) lacking = need - pool->free_units;
         if (lacking && !spent) {
             KVI_TRY(demote(s, lacking, &freed, error));
@@ -98,13 +101,15 @@ kvrt_status kvi_session_reserve(kvi_session *s, uint32_t n, kvrt_error *error)
     kvi_pages *pages = &s->pages;
     const uint32_t n_pages = (n + KVI_KV_PAGE - 1) / KVI_KV_PAGE;
     bool made = !pages->elastic && kvi_pages_extend(pages, n);
-    for (uint32_t level = 0; level < KVI_ELASTIC_LEVELS; level++) s->demoted[level].n_pages = 0, s->demoted[level].bytes = 0;
+    for (uint32_t level = 0; level < KVI_ELASTIC_LEVELS; level++)
+        s->demoted[level].n_pages = 0, s->demoted[level].bytes = 0;
     if (!made) {
         made = n_pages <= pages->cap_pages;
-        for (uint32_t p = pages->n_pages[0]; made && p < n_pages; p++) KVI_TRY(reserve_page(s, (p + 1) * KVI_KV_PAGE, &made, error));
+        for (uint32_t p = pages->n_pages[0]; made && p < n_pages; p++)
+            KVI_TRY(reserve_page(s, (p + 1) * KVI_KV_PAGE, &made, error));
         if (!made) (void)kvi_pages_rewind(pages, s->n_cached); /* pages that were added before the pool was full */
     }
     if (made) return KVRT_OK;
-    return kvi_error_memory(error, KVRT_CTX_FULL, (uint64_t)page_row_units(pages) * KVI_KV_UNIT, (uint64_t)s->engine->pool.free_units * KVI_KV_UNIT,
-                            "KV pool: no room for position %u", n);
+    return kvi_error_memory(error, KVRT_CTX_FULL, (uint64_t)page_row_units(pages) * KVI_KV_UNIT,
+                            (uint64_t)s->engine->pool.free_units * KVI_KV_UNIT, "KV pool: no room for position %u", n);
 }

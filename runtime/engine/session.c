@@ -3,10 +3,12 @@
 
 #include <string.h>
 
-static kvrt_status check_session_options(const kvi_engine *e, const kvi_session *s, kvi_cache_format *format, kvrt_error *error)
+static kvrt_status check_session_options(const kvi_engine *e, const kvi_session *s, kvi_cache_format *format,
+                                         kvrt_error *error)
 {
     KVI_TRY(kvi_format_option(s->options, format, error));
-    const bool same_plain = format->plain == e->program.groups[0].plain || !(format->elastic || kvi_kv_format_is_plain(format->body));
+    const bool same_plain =
+        format->plain == e->program.groups[0].plain || !(format->elastic || kvi_kv_format_is_plain(format->body));
     const uint32_t codes = kvi_format_codes(format) & ~(1u << format->plain);
     if ((codes & ~e->plan.limits.page_formats) || !same_plain || (format->elastic && !e->format.elastic))
         return kvi_error_set(error, KVRT_UNSUPPORTED, "session: kv.format %s, need one the engine was opened for (%s)",
@@ -24,11 +26,13 @@ static kvrt_status session_init(kvi_engine *e, const kvrt_options *options, kvi_
     int64_t ctx = options && kvi_options_is_set(options, "ctx.size") ? kvi_options_i64(options, "ctx.size") : -1;
     s->ctx_size = ctx > 0 ? (uint32_t)(ctx < UINT32_MAX ? ctx : UINT32_MAX) : e->plan.ctx_size;
     if (s->ctx_size > e->plan.ctx_size)
-        return kvi_error_set(error, KVRT_ARG, "session: ctx.size %u, need at most the engine's %u", s->ctx_size, e->plan.ctx_size);
+        return kvi_error_set(error, KVRT_ARG, "session: ctx.size %u, need at most the engine's %u", s->ctx_size,
+                             e->plan.ctx_size);
     s->tokens = kvi_mem_zalloc(s->ctx_size, sizeof *s->tokens);
     if (!s->tokens) return kvi_error_nomem(error, (uint64_t)s->ctx_size * 4, "token list");
     KVI_TRY(kvi_pages_init(&s->pages, &e->pool, e->program.program.groups, e->program.program.n_groups, s->ctx_size,
-                           format.elastic ? kvi_elastic_format(0) : format.body, (uint32_t)kvi_options_i64(s->options, "kv.tail"), error));
+                           format.elastic ? kvi_elastic_format(0) : format.body,
+                           (uint32_t)kvi_options_i64(s->options, "kv.tail"), error));
     s->pages.elastic = format.elastic;
     s->pages.share_units = e->pool.n_units / e->plan.limits.max_seqs;
     return KVRT_OK;
@@ -97,7 +101,10 @@ kvrt_status kvrt_session_get_info(kvrt_session handle, kvrt_session_info *out, k
     kvi_session *s;
     if (!out || out->size < sizeof *out) return kvi_error_set(error, KVRT_ARG, "kvrt_session_info: size not set");
     KVI_TRY(kvi_session_enter(handle, false, &s, error));
-    kvrt_session_info info = {.size = out->size, .ctx_size = s->ctx_size, .n_tokens = s->n_tokens, .n_cached = s->n_cached,
+    kvrt_session_info info = {.size = out->size,
+                              .ctx_size = s->ctx_size,
+                              .n_tokens = s->n_tokens,
+                              .n_cached = s->n_cached,
                               .kv_bytes = kvi_pages_bytes(&s->pages)};
     kvi_pages_count(&s->pages, &info.n_pages, &info.n_packed_pages);
     *out = info;
@@ -127,8 +134,8 @@ static kvrt_status check_ids(const kvi_session *s, const int32_t *ids, uint64_t 
     if (n == 0) return kvi_error_set(error, KVRT_ARG, "prompt: 0 tokens, need at least 1");
     if (!ids) return kvi_error_set(error, KVRT_ARG, "prompt: ids is NULL");
     if (n > s->ctx_size - have)
-        return kvi_error_set(error, KVRT_CTX_FULL, "prompt: %llu tokens, need at most %llu (context of %u)", (unsigned long long)n,
-                             (unsigned long long)(s->ctx_size - have), s->ctx_size);
+        return kvi_error_set(error, KVRT_CTX_FULL, "prompt: %llu tokens, need at most %llu (context of %u)",
+                             (unsigned long long)n, (unsigned long long)(s->ctx_size - have), s->ctx_size);
     for (uint64_t i = 0; i < n; i++)
         if (ids[i] < 0 || (uint32_t)ids[i] >= s->engine->config.vocab_size)
             return kvi_error_set(error, KVRT_ARG, "prompt: token %llu is %d, need 0..%u", (unsigned long long)i, ids[i],
@@ -136,7 +143,8 @@ static kvrt_status check_ids(const kvi_session *s, const int32_t *ids, uint64_t 
     return KVRT_OK;
 }
 
-kvrt_status kvrt_session_sync(kvrt_session handle, const int32_t *ids, uint64_t n, uint64_t *n_reused, kvrt_error *error)
+kvrt_status kvrt_session_sync(kvrt_session handle, const int32_t *ids, uint64_t n, uint64_t *n_reused,
+                              kvrt_error *error)
 {
     kvi_session *s;
     KVI_TRY(kvi_session_enter(handle, true, &s, error));
@@ -161,7 +169,8 @@ kvrt_status kvrt_session_rewind(kvrt_session handle, uint64_t n, kvrt_error *err
     KVI_TRY(kvi_session_enter(handle, true, &s, error));
     kvrt_status status = KVRT_OK;
     if (n > s->n_tokens)
-        status = kvi_error_set(error, KVRT_ARG, "rewind: to %llu tokens, need at most %u", (unsigned long long)n, s->n_tokens);
+        status = kvi_error_set(error, KVRT_ARG, "rewind: to %llu tokens, need at most %u", (unsigned long long)n,
+                               s->n_tokens);
     else {
         kvi_session_cut_cache(s, (uint32_t)n);
         s->n_tokens = (uint32_t)n;
@@ -172,7 +181,8 @@ kvrt_status kvrt_session_rewind(kvrt_session handle, uint64_t n, kvrt_error *err
 }
 
 /* Computes what is missing before the appended tokens, then the tokens, asking for logits chunk by chunk. */
-static kvrt_status eval(kvi_session *s, uint64_t n, const uint32_t *rows, uint64_t n_rows, float *logits, kvrt_error *error)
+static kvrt_status eval(kvi_session *s, uint64_t n, const uint32_t *rows, uint64_t n_rows, float *logits,
+                        kvrt_error *error)
 {
     kvi_engine *e = s->engine;
     const uint32_t base = s->n_tokens - (uint32_t)n, vocab = e->config.vocab_size;
@@ -199,19 +209,21 @@ static kvrt_status eval(kvi_session *s, uint64_t n, const uint32_t *rows, uint64
     return KVRT_OK;
 }
 
-kvrt_status kvrt_session_eval(kvrt_session handle, const int32_t *ids, uint64_t n, const uint32_t *rows, uint64_t n_rows, float *logits,
-                              kvrt_error *error)
+kvrt_status kvrt_session_eval(kvrt_session handle, const int32_t *ids, uint64_t n, const uint32_t *rows,
+                              uint64_t n_rows, float *logits, kvrt_error *error)
 {
     kvi_session *s;
-    if (n_rows && (!logits || (!rows && n_rows != 1))) return kvi_error_set(error, KVRT_ARG, "kvrt_session_eval: logits or rows is NULL");
+    if (n_rows && (!logits || (!rows && n_rows != 1)))
+        return kvi_error_set(error, KVRT_ARG, "kvrt_session_eval: logits or rows is NULL");
     KVI_TRY(kvi_session_enter(handle, true, &s, error));
     kvrt_status status = check_ids(s, ids, n, s->n_tokens, error);
     const uint32_t last = (uint32_t)(n - 1);
     if (status >= KVRT_OK && n_rows && !rows) rows = &last;
     for (uint64_t i = 0; i < n_rows && status >= KVRT_OK; i++)
         if (rows[i] >= n || (i && rows[i] <= rows[i - 1]))
-            status = kvi_error_set(error, KVRT_ARG, "kvrt_session_eval: row %llu is %u, need increasing rows below %llu", (unsigned long long)i,
-                                   rows[i], (unsigned long long)n);
+            status =
+                kvi_error_set(error, KVRT_ARG, "kvrt_session_eval: row %llu is %u, need increasing rows below %llu",
+                              (unsigned long long)i, rows[i], (unsigned long long)n);
     if (status >= KVRT_OK) {
         const uint32_t before = s->n_tokens;
         memcpy(s->tokens + before, ids, n * sizeof *ids);

@@ -53,7 +53,12 @@ kvrt_status kvi_step_tokens(kvi_session *s, uint32_t n, const uint32_t *rows, ui
     const kvi_page_ref *tables[KVI_MAX_GROUPS];
     for (uint32_t g = 0; g < s->pages.n_groups; g++) tables[g] = s->pages.table[g];
     const kvi_seq seq = {.first_row = 0, .n_rows = n, .pos = s->n_cached, .pages = tables};
-    const kvi_step step = {.ids = s->tokens + s->n_cached, .n_rows = n, .seqs = &seq, .n_seqs = 1, .logit_rows = rows, .n_logit_rows = n_rows};
+    const kvi_step step = {.ids = s->tokens + s->n_cached,
+                           .n_rows = n,
+                           .seqs = &seq,
+                           .n_seqs = 1,
+                           .logit_rows = rows,
+                           .n_logit_rows = n_rows};
     kvrt_status status = e->backend->step_begin(e->device, &step, error);
     if (status >= KVRT_OK) status = run_slices(s, n, n_rows > 0, error);
     if (status == KVRT_DEVICE_LOST || status == KVRT_INTERNAL) atomic_store(&e->lost, true);

@@ -57,8 +57,8 @@ KVI_HD static inline uint8_t kvi_f32_to_e4m3(float value)
 {
     uint32_t u = kvi_f32_bits(value), sign = (u >> 24) & 0x80u, a = u & 0x7fffffffu;
     if (a > 0x7f800000u) return 0;
-    if (a >= 0x43e00000u) return (uint8_t)(sign | 0x7eu);     /* 448 and above */
-    if (a < 0x3c800000u) {                                    /* below 2^-6: multiples of 2^-9 */
+    if (a >= 0x43e00000u) return (uint8_t)(sign | 0x7eu); /* 448 and above */
+    if (a < 0x3c800000u) {                                /* below 2^-6: multiples of 2^-9 */
         float steps = kvi_f32_from_bits(a) * 512.0f;
         uint32_t n = (uint32_t)steps;
         float rest = steps - (float)n;
@@ -93,7 +93,8 @@ KVI_HD static inline float kvi_kv_decode_k(const uint8_t *side, kvi_kv_code kind
     const float o = kvi_kv_side_value(side, s.o_off, t);
     if (kind == KVI_KV_F8) return kvi_e4m3_to_f32(row[t]) * o;
     if (kind == KVI_KV_I8) return kvi_kv_reconstruct(row[t], 1.0f, -128.0f, o);
-    return kvi_kv_reconstruct(kvi_kv_get_code(row, t, bits), kvi_kv_side_value(side, s.a_off, c), kvi_kv_side_value(side, s.z_off, c), o);
+    return kvi_kv_reconstruct(kvi_kv_get_code(row, t, bits), kvi_kv_side_value(side, s.a_off, c),
+                              kvi_kv_side_value(side, s.z_off, c), o);
 }
 KVI_HD static inline float kvi_kv_decode_v(const uint8_t *side, kvi_kv_code kind, uint32_t d, uint32_t t, uint32_t c)
 {

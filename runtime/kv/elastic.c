@@ -1,7 +1,8 @@
 /* elastic.c - see elastic.h. */
 #include "elastic.h"
 
-static const kvi_kv_format levels[KVI_ELASTIC_LEVELS] = {KVI_KV_FMT_F16, KVI_KV_FMT_I8, KVI_KV_FMT_K4V4, KVI_KV_FMT_K4V2};
+static const kvi_kv_format levels[KVI_ELASTIC_LEVELS] = {KVI_KV_FMT_F16, KVI_KV_FMT_I8, KVI_KV_FMT_K4V4,
+                                                         KVI_KV_FMT_K4V2};
 
 kvi_kv_format kvi_elastic_format(uint32_t level) { return levels[level]; }
 
@@ -22,7 +23,9 @@ static uint32_t old_pages(const kvi_pages *pages, uint32_t n_accepted)
 static uint32_t level_at(const kvi_pages *pages, uint32_t group, uint32_t page)
 {
     const kvi_page_ref *ref = &pages->table[group][page];
-    const uint32_t level = page < pages->n_pages[group] && ref->unit != KVI_KV_NO_EXTENT ? kvi_elastic_level(ref->format) : KVI_ELASTIC_LEVELS;
+    const uint32_t level = page < pages->n_pages[group] && ref->unit != KVI_KV_NO_EXTENT
+                               ? kvi_elastic_level(ref->format)
+                               : KVI_ELASTIC_LEVELS;
     return level < KVI_ELASTIC_LEVELS - 1 ? level : KVI_ELASTIC_LEVELS - 1;
 }
 
@@ -32,7 +35,8 @@ uint32_t kvi_elastic_freed(const kvi_pages *pages, const kvi_page_job *job)
     return kvi_kv_page_units(job->from.format, shape) - kvi_kv_page_units(job->to.format, shape);
 }
 
-uint32_t kvi_elastic_pick(const kvi_pages *pages, uint32_t n_accepted, uint32_t units, kvi_page_job *jobs, uint32_t *page_of, uint32_t cap)
+uint32_t kvi_elastic_pick(const kvi_pages *pages, uint32_t n_accepted, uint32_t units, kvi_page_job *jobs,
+                          uint32_t *page_of, uint32_t cap)
 {
     const uint32_t end = old_pages(pages, n_accepted);
     uint32_t level = KVI_ELASTIC_LEVELS - 1, n = 0, freed = 0;
@@ -58,7 +62,8 @@ uint32_t kvi_elastic_extents(kvi_pages *pages, kvi_elastic_extent *out, uint32_t
         for (uint32_t p = 0; p < pages->n_pages[g]; p++) {
             const kvi_page_ref *ref = &pages->table[g][p];
             if (ref->unit == KVI_KV_NO_EXTENT || n == cap) continue;
-            out[n++] = (kvi_elastic_extent){ref->unit, kvi_kv_page_units(ref->format, &pages->groups[g].shape), g, p, pages};
+            out[n++] =
+                (kvi_elastic_extent){ref->unit, kvi_kv_page_units(ref->format, &pages->groups[g].shape), g, p, pages};
         }
     return n;
 }
@@ -77,7 +82,8 @@ void kvi_elastic_sort(kvi_elastic_extent *extents, uint32_t n)
         }
 }
 
-bool kvi_elastic_gather(const kvi_pool *pool, const kvi_elastic_extent *extents, uint32_t n, uint32_t units, uint32_t *first, uint32_t *count)
+bool kvi_elastic_gather(const kvi_pool *pool, const kvi_elastic_extent *extents, uint32_t n, uint32_t units,
+                        uint32_t *first, uint32_t *count)
 {
     /* Window of holes [low, high]: `room` units free in it, `cost` units of extents [from, to) between its first and last hole. */
     uint32_t low = 0, from = 0, to = 0;

@@ -19,7 +19,8 @@ uint32_t kvi_elastic_level(uint32_t format);
 
 /* Jobs (in place) that demote pages by one level until the freed ends reach `units`, at most `cap`, all of them to the same format; 0 when no
  * page has anything left to give. After they ran: kvi_pages_committed. */
-uint32_t kvi_elastic_pick(const kvi_pages *pages, uint32_t n_accepted, uint32_t units, kvi_page_job *jobs, uint32_t *page_of, uint32_t cap);
+uint32_t kvi_elastic_pick(const kvi_pages *pages, uint32_t n_accepted, uint32_t units, kvi_page_job *jobs,
+                          uint32_t *page_of, uint32_t cap);
 /* Units that a job gives back. */
 uint32_t kvi_elastic_freed(const kvi_pages *pages, const kvi_page_job *job);
 
@@ -34,6 +35,7 @@ uint32_t kvi_elastic_extents(kvi_pages *pages, kvi_elastic_extent *out, uint32_t
 void kvi_elastic_sort(kvi_elastic_extent *extents, uint32_t n); /* by address */
 /* The run of neighbouring extents, fewest units in all, that leaves a hole of at least `units` when each slides down to the one before it.
  * What is not in the list stays where it is. False when there is no such run. */
-bool kvi_elastic_gather(const kvi_pool *pool, const kvi_elastic_extent *extents, uint32_t n, uint32_t units, uint32_t *first, uint32_t *count);
+bool kvi_elastic_gather(const kvi_pool *pool, const kvi_elastic_extent *extents, uint32_t n, uint32_t units,
+                        uint32_t *first, uint32_t *count);
 
 #endif

@@ -7,13 +7,19 @@
 
 KVI_HD static inline double kvi_f64_from_bits(uint64_t bits)
 {
-    union { double f; uint64_t u; } pun;
+    union {
+        double f;
+        uint64_t u;
+    } pun;
     pun.u = bits;
     return pun.f;
 }
 KVI_HD static inline uint64_t kvi_f64_bits(double value)
 {
-    union { double f; uint64_t u; } pun;
+    union {
+        double f;
+        uint64_t u;
+    } pun;
     pun.f = value;
     return pun.u;
 }

@@ -17,18 +17,22 @@ static inline uint32_t kvi_kv_encode_scratch(uint32_t d) { return 3u * d * KVI_K
 
 /* rows (128, d) f32, row-major by token, rotated. `side` (kvi_kv_k_side(kind, d).bytes) is overwritten. Every table writes the same bytes. */
 typedef struct kvi_kv_encoder {
-    void (*k)(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_encode_params *params, float *scratch, uint8_t *side);
-    void (*v)(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_encode_params *params, float *scratch, uint8_t *side);
+    void (*k)(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_encode_params *params, float *scratch,
+              uint8_t *side);
+    void (*v)(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_encode_params *params, float *scratch,
+              uint8_t *side);
 } kvi_kv_encoder;
 extern const kvi_kv_encoder kvi_kv_encoder_portable;
 #if defined(__x86_64__)
 extern const kvi_kv_encoder kvi_kv_encoder_avx2, kvi_kv_encoder_avx512; /* only on CPUs that have them */
 #endif
-static inline void kvi_kv_encode_k(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_encode_params *params, float *scratch, uint8_t *side)
+static inline void kvi_kv_encode_k(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_encode_params *params,
+                                   float *scratch, uint8_t *side)
 {
     kvi_kv_encoder_portable.k(kind, rows, d, params, scratch, side);
 }
-static inline void kvi_kv_encode_v(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_encode_params *params, float *scratch, uint8_t *side)
+static inline void kvi_kv_encode_v(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_encode_params *params,
+                                   float *scratch, uint8_t *side)
 {
     kvi_kv_encoder_portable.v(kind, rows, d, params, scratch, side);
 }
@@ -37,6 +41,7 @@ void kvi_kv_decode_rows(const uint8_t *side, kvi_kv_code kind, bool is_v, uint32
 
 /* The normalization alone, for tests and studies: x (n_rows, n_cols), both multiples of 16, gives column factors c and row factors r. `best` and
  * `imbalance` (9 values: start and after each iteration) may be NULL. scratch: as of kvi_kv_encode_scratch for the larger of the two. */
-void kvi_kv_varnorm_paper(const float *x, uint32_t n_rows, uint32_t n_cols, float *c, float *r, float *scratch, int *best, double *imbalance);
+void kvi_kv_varnorm_paper(const float *x, uint32_t n_rows, uint32_t n_cols, float *c, float *r, float *scratch,
+                          int *best, double *imbalance);
 
 #endif

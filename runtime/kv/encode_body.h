@@ -59,16 +59,17 @@ static void transpose(const float *from, uint32_t n_rows, uint32_t n_cols, float
     for (uint32_t i = 0; i < n_rows; i += BLOCK)
         for (uint32_t j = 0; j < n_cols; j += BLOCK)
             for (uint32_t b = 0; b < BLOCK; b++)
-                for (uint32_t a = 0; a < BLOCK; a++) to[(size_t)(j + b) * n_rows + i + a] = from[(size_t)(i + a) * n_cols + j + b];
+                for (uint32_t a = 0; a < BLOCK; a++)
+                    to[(size_t)(j + b) * n_rows + i + a] = from[(size_t)(i + a) * n_cols + j + b];
 }
 
 /* ------------------------------------------------------------------------------------------------ normalization --- */
 typedef struct tile {
     uint32_t n_rows, n_cols;
-    float *origin_t;     /* (n_cols, n_rows) what is to be encoded */
-    float *x, *xt;       /* (n_rows, n_cols), (n_cols, n_rows) the same, normalized */
-    float *c, *r;        /* (n_cols), (n_rows) factors of the normalization */
-    float *col, *row;    /* deviations */
+    float *origin_t;  /* (n_cols, n_rows) what is to be encoded */
+    float *x, *xt;    /* (n_rows, n_cols), (n_cols, n_rows) the same, normalized */
+    float *c, *r;     /* (n_cols), (n_rows) factors of the normalization */
+    float *col, *row; /* deviations */
     float *log_c, *log_r;
 } tile;
 
@@ -131,9 +132,11 @@ static void varnorm_paper(const tile *t, int *best, double *imbalance)
     if (imbalance) imbalance[0] = smallest;
     if (best) *best = 0;
     for (int k = 1; k <= PAPER_ITERATIONS; k++) {
-        for (uint32_t j = 0; j < t->n_cols; j++) t->log_c[j] = clamp(t->log_c[j] + kvi_kv_log(clamp(t->col[j], 1e-3f, 1e3f)), -0.3f, 10.0f);
+        for (uint32_t j = 0; j < t->n_cols; j++)
+            t->log_c[j] = clamp(t->log_c[j] + kvi_kv_log(clamp(t->col[j], 1e-3f, 1e3f)), -0.3f, 10.0f);
         divide(t);
-        for (uint32_t i = 0; i < t->n_rows; i++) t->log_r[i] = clamp(t->log_r[i] + kvi_kv_log(clamp(t->row[i], 1e-3f, 1e3f)), -0.3f, 10.0f);
+        for (uint32_t i = 0; i < t->n_rows; i++)
+            t->log_r[i] = clamp(t->log_r[i] + kvi_kv_log(clamp(t->row[i], 1e-3f, 1e3f)), -0.3f, 10.0f);
         divide(t);
         const double now = imbalance_of(t);
         if (imbalance) imbalance[k] = now;
@@ -224,10 +227,12 @@ INLINE void search_error(const float *x, uint32_t n, uint32_t stride, lanes midd
  * mean and its length along itself: with x and q less their means, step = |x|^2 / <x, q>. The result is not shrunk as
  * one of least squares is; attention averages over many rows, in which errors without a bias vanish and a bias stays.
  * The scale is the one of EDEN (Vargaftik et al., ICML 2022). */
-INLINE void search_angle(const float *x, uint32_t n, uint32_t stride, lanes middle, lanes half, float top, uint32_t n_tries, ranges *out)
+INLINE void search_angle(const float *x, uint32_t n, uint32_t stride, lanes middle, lanes half, float top,
+                         uint32_t n_tries, ranges *out)
 {
     const lanes count = splat((float)n);
-    lanes mean = splat(0.0f), length = mean, smallest = splat(INFINITY), best_dot = mean, best_sum = mean, best_inv = mean;
+    lanes mean = splat(0.0f), length = mean, smallest = splat(INFINITY), best_dot = mean, best_sum = mean,
+          best_inv = mean;
     for (uint32_t j = 0; j < n; j++) mean += load(x + (size_t)j * stride);
     mean /= count;
     for (uint32_t j = 0; j < n; j++) {
@@ -278,7 +283,8 @@ INLINE ranges choose_ranges(const float *x, uint32_t n, uint32_t stride, uint32_
 }
 
 /* A vector of rows of codes, LSB first; codes: the first row, `row_bytes` from row to row. */
-INLINE void put_codes(const float *x, uint32_t n, uint32_t stride, uint32_t bits, const ranges *range, uint8_t *codes, uint32_t row_bytes)
+INLINE void put_codes(const float *x, uint32_t n, uint32_t stride, uint32_t bits, const ranges *range, uint8_t *codes,
+                      uint32_t row_bytes)
 {
     const float top = (float)((1u << bits) - 1u);
     const bits32 multiply = range->inv > splat(0.0f);
@@ -286,10 +292,12 @@ INLINE void put_codes(const float *x, uint32_t n, uint32_t stride, uint32_t bits
         words packed = {0};
         for (uint32_t k = 0; k < 8; k++) {
             const lanes a = load(x + (size_t)(j + k) * stride) - range->low;
-            packed |= __builtin_convertvector(to_code(choose(multiply, a * range->inv, a / range->step), top), words) << (k * bits);
+            packed |= __builtin_convertvector(to_code(choose(multiply, a * range->inv, a / range->step), top), words)
+                      << (k * bits);
         }
         for (uint32_t i = 0; i < LANES; i++)
-            for (uint32_t b = 0; b < bits; b++) codes[i * row_bytes + j / 8u * bits + b] = (uint8_t)(packed[i] >> (8u * b));
+            for (uint32_t b = 0; b < bits; b++)
+                codes[i * row_bytes + j / 8u * bits + b] = (uint8_t)(packed[i] >> (8u * b));
     }
 }
 
@@ -309,7 +317,8 @@ static void quantize(const tile *t, bool is_v, uint32_t bits, const kvi_encode_p
         if (!paper) t->c[j] = kvi_f16_to_f32(stored); /* quantize against what will be read back */
     }
     for (uint32_t j = 0; j < n_cols; j++)
-        for (uint32_t i = 0; i < n_rows; i++) t->xt[(size_t)j * n_rows + i] = t->origin_t[(size_t)j * n_rows + i] / (t->c[j] * t->r[i]);
+        for (uint32_t i = 0; i < n_rows; i++)
+            t->xt[(size_t)j * n_rows + i] = t->origin_t[(size_t)j * n_rows + i] / (t->c[j] * t->r[i]);
     for (uint32_t i = 0; i < n_rows; i += LANES) {
         ranges range = choose_ranges(t->xt + i, n_cols, n_rows, bits, is_v, params->range);
         for (uint32_t k = 0; k < LANES; k++) {
@@ -330,8 +339,16 @@ static tile tile_in(float *scratch, uint32_t n_rows, uint32_t n_cols)
 {
     const size_t n = (size_t)n_rows * n_cols;
     float *rest = scratch + 3 * n;
-    return (tile){.n_rows = n_rows, .n_cols = n_cols, .origin_t = scratch, .x = scratch + n, .xt = scratch + 2 * n, .c = rest, .r = rest + n_cols,
-                  .col = rest + n_cols + n_rows, .row = rest + 2 * n_cols + n_rows, .log_c = rest + 2 * (n_cols + n_rows),
+    return (tile){.n_rows = n_rows,
+                  .n_cols = n_cols,
+                  .origin_t = scratch,
+                  .x = scratch + n,
+                  .xt = scratch + 2 * n,
+                  .c = rest,
+                  .r = rest + n_cols,
+                  .col = rest + n_cols + n_rows,
+                  .row = rest + 2 * n_cols + n_rows,
+                  .log_c = rest + 2 * (n_cols + n_rows),
                   .log_r = rest + 3 * n_cols + 2 * n_rows};
 }
 
@@ -345,14 +362,16 @@ static float largest(const float *line, uint32_t n)
     return top;
 }
 
-static void encode_k(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_encode_params *params, float *scratch, uint8_t *side)
+static void encode_k(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_encode_params *params, float *scratch,
+                     uint8_t *side)
 {
     const kvi_kv_side s = kvi_kv_k_side(kind, d);
     memset(side, 0, s.bytes);
     if (kind >= KVI_KV_Q4) {
         const tile t = tile_in(scratch, d, KVI_KV_PAGE);
         for (uint32_t i = 0; i < d * KVI_KV_PAGE; i++) t.origin_t[i] = tame(rows[i]);
-        quantize(&t, false, kvi_kv_code_bits(kind), params, side + s.codes_off, side + s.a_off, side + s.z_off, side + s.o_off);
+        quantize(&t, false, kvi_kv_code_bits(kind), params, side + s.codes_off, side + s.a_off, side + s.z_off,
+                 side + s.o_off);
         return;
     }
     for (uint32_t t = 0; t < KVI_KV_PAGE; t++) {
@@ -363,12 +382,14 @@ static void encode_k(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_
         if (!(stored > 0)) stored = 1.0f; /* a zero row: every code is zero */
         for (uint32_t c = 0; c < d; c++) {
             uint8_t *at = side + s.codes_off + c * KVI_KV_PAGE + t;
-            *at = kind == KVI_KV_F8 ? kvi_f32_to_e4m3(scratch[c] / stored) : (uint8_t)(int)(clamp(rintf(scratch[c] / stored), -127, 127) + 128.0f);
+            *at = kind == KVI_KV_F8 ? kvi_f32_to_e4m3(scratch[c] / stored)
+                                    : (uint8_t)(int)(clamp(rintf(scratch[c] / stored), -127, 127) + 128.0f);
         }
     }
 }
 
-static void encode_v(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_encode_params *params, float *scratch, uint8_t *side)
+static void encode_v(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_encode_params *params, float *scratch,
+                     uint8_t *side)
 {
     const kvi_kv_side s = kvi_kv_v_side(kind, d);
     memset(side, 0, s.bytes);
@@ -376,7 +397,8 @@ static void encode_v(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_
         const tile t = tile_in(scratch, KVI_KV_PAGE, d);
         for (uint32_t i = 0; i < d * KVI_KV_PAGE; i++) t.x[i] = tame(rows[i]);
         transpose(t.x, KVI_KV_PAGE, d, t.origin_t);
-        quantize(&t, true, kvi_kv_code_bits(kind), params, side + s.codes_off, side + s.a_off, side + s.z_off, side + s.o_off);
+        quantize(&t, true, kvi_kv_code_bits(kind), params, side + s.codes_off, side + s.a_off, side + s.z_off,
+                 side + s.o_off);
         return;
     }
     for (uint32_t t = 0; t < KVI_KV_PAGE; t++) {

@@ -5,8 +5,9 @@
 static const struct {
     const char *name;
     kvi_kv_format format;
-} named[] = {{"f32", KVI_KV_FMT_F32},   {"f16", KVI_KV_FMT_F16},   {"bf16", KVI_KV_FMT_BF16}, {"i8", KVI_KV_FMT_I8},   {"f8", KVI_KV_FMT_F8},
-             {"k4v4", KVI_KV_FMT_K4V4}, {"k4v2", KVI_KV_FMT_K4V2}, {"k3v3", KVI_KV_FMT_K3V3}, {"k2v2", KVI_KV_FMT_K2V2}};
+} named[] = {{"f32", KVI_KV_FMT_F32},   {"f16", KVI_KV_FMT_F16},   {"bf16", KVI_KV_FMT_BF16},
+             {"i8", KVI_KV_FMT_I8},     {"f8", KVI_KV_FMT_F8},     {"k4v4", KVI_KV_FMT_K4V4},
+             {"k4v2", KVI_KV_FMT_K4V2}, {"k3v3", KVI_KV_FMT_K3V3}, {"k2v2", KVI_KV_FMT_K2V2}};
 #define N_NAMED (sizeof named / sizeof named[0])
 
 const char *kvi_kv_format_at(uint32_t index, kvi_kv_format *out)

@@ -6,13 +6,19 @@
 
 KVI_HD static inline uint32_t kvi_f32_bits(float value)
 {
-    union { float f; uint32_t u; } pun;
+    union {
+        float f;
+        uint32_t u;
+    } pun;
     pun.f = value;
     return pun.u;
 }
 KVI_HD static inline float kvi_f32_from_bits(uint32_t bits)
 {
-    union { float f; uint32_t u; } pun;
+    union {
+        float f;
+        uint32_t u;
+    } pun;
     pun.u = bits;
     return pun.f;
 }

@@ -16,14 +16,14 @@
 #include <stdint.h>
 
 #ifdef __CUDACC__
-#  define KVI_HD __host__ __device__
+#define KVI_HD __host__ __device__
 #else
-#  define KVI_HD
+#define KVI_HD
 #endif
 
-#define KVI_KV_PAGE 128u      /* positions per page; G of the papers */
+#define KVI_KV_PAGE 128u /* positions per page; G of the papers */
 #define KVI_KV_PAGE_SHIFT 7u
-#define KVI_KV_UNIT 256u      /* granularity of pool extents in bytes */
+#define KVI_KV_UNIT 256u /* granularity of pool extents in bytes */
 #define KVI_KV_NO_EXTENT 0xffffffffu
 
 /* What one side (K or V) of a record holds. The values are stored in snapshots: never renumber. */
@@ -41,7 +41,7 @@ typedef enum kvi_kv_code {
 /* A page format: K code in the low nibble, V code in the high nibble. */
 typedef uint8_t kvi_kv_format;
 #define KVI_KV_FORMAT(k, v) ((kvi_kv_format)((k) | ((v) << 4)))
-#define KVI_KV_K_CODE(format) ((kvi_kv_code)((format) & 15))
+#define KVI_KV_K_CODE(format) ((kvi_kv_code)((format)&15))
 #define KVI_KV_V_CODE(format) ((kvi_kv_code)((format) >> 4))
 enum {
     KVI_KV_FMT_F32 = KVI_KV_FORMAT(KVI_KV_F32, KVI_KV_F32),
@@ -63,17 +63,19 @@ typedef struct kvi_page_ref {
 
 /* Shape of one cache group. */
 typedef struct kvi_kv_shape {
-    uint32_t n_layers;   /* layers of the group */
+    uint32_t n_layers; /* layers of the group */
     uint32_t n_kv_heads;
-    uint32_t head_dim;   /* D */
+    uint32_t head_dim; /* D */
 } kvi_kv_shape;
 
 KVI_HD static inline uint32_t kvi_kv_code_bits(kvi_kv_code code)
 {
     switch (code) {
     case KVI_KV_F32: return 32;
-    case KVI_KV_F16: case KVI_KV_BF16: return 16;
-    case KVI_KV_F8: case KVI_KV_I8: return 8;
+    case KVI_KV_F16:
+    case KVI_KV_BF16: return 16;
+    case KVI_KV_F8:
+    case KVI_KV_I8: return 8;
     case KVI_KV_Q4: return 4;
     case KVI_KV_Q3: return 3;
     default: return 2;
@@ -127,7 +129,8 @@ KVI_HD static inline uint32_t kvi_kv_record_bytes(uint32_t format, uint32_t d)
     return kvi_kv_k_side((kvi_kv_code)(format & 15), d).bytes + kvi_kv_v_side((kvi_kv_code)(format >> 4), d).bytes;
 }
 /* Offset of the record of (group layer, KV head) from the start of its page. */
-KVI_HD static inline uint64_t kvi_kv_record_off(uint32_t format, const kvi_kv_shape *shape, uint32_t layer, uint32_t head)
+KVI_HD static inline uint64_t kvi_kv_record_off(uint32_t format, const kvi_kv_shape *shape, uint32_t layer,
+                                                uint32_t head)
 {
     return (uint64_t)(layer * shape->n_kv_heads + head) * kvi_kv_record_bytes(format, shape->head_dim);
 }

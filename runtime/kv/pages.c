@@ -20,8 +20,8 @@ static void release(kvi_pages *pages, uint32_t group, kvi_page_ref *page)
     page->unit = KVI_KV_NO_EXTENT;
 }
 
-kvrt_status kvi_pages_init(kvi_pages *pages, kvi_pool *pool, const kvi_cache_group *groups, uint32_t n_groups, uint32_t max_ctx,
-                           kvi_kv_format body, uint32_t tail, kvrt_error *error)
+kvrt_status kvi_pages_init(kvi_pages *pages, kvi_pool *pool, const kvi_cache_group *groups, uint32_t n_groups,
+                           uint32_t max_ctx, kvi_kv_format body, uint32_t tail, kvrt_error *error)
 {
     memset(pages, 0, sizeof *pages);
     pages->pool = pool;
@@ -112,7 +112,8 @@ void kvi_pages_slide(kvi_pages *pages, uint32_t n)
         if (!window || n < window) continue;
         /* A query at n sees positions above n - window. */
         uint32_t first = (n - window + 1) / KVI_KV_PAGE;
-        for (uint32_t p = pages->first_page[g]; p < first && p < pages->n_pages[g]; p++) release(pages, g, &pages->table[g][p]);
+        for (uint32_t p = pages->first_page[g]; p < first && p < pages->n_pages[g]; p++)
+            release(pages, g, &pages->table[g][p]);
         if (pages->first_page[g] < first) pages->first_page[g] = first;
     }
 }

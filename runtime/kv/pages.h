@@ -13,19 +13,19 @@ typedef struct kvi_pages {
     kvi_pool *pool;
     const kvi_cache_group *groups; /* (n_groups) */
     uint32_t n_groups;
-    uint32_t cap_pages;            /* per group */
+    uint32_t cap_pages;                   /* per group */
     uint32_t n_pages[KVI_MAX_GROUPS];     /* table length: pages below it exist or were given back */
     uint32_t first_page[KVI_MAX_GROUPS];  /* pages below it, the sink too, were given back by the window */
     uint32_t n_committed[KVI_MAX_GROUPS]; /* pages below it (sink excepted) are encoded */
     kvi_page_ref *table[KVI_MAX_GROUPS];  /* (cap_pages) */
-    kvi_kv_format body;            /* format of committed pages; plain: nothing is ever encoded */
-    uint32_t tail;                 /* positions */
-    bool elastic;                  /* pages give up precision when the pool is full (elastic.h); body is plain then */
-    uint32_t share_units;          /* of an elastic sequence: what it may hold before it does */
+    kvi_kv_format body;                   /* format of committed pages; plain: nothing is ever encoded */
+    uint32_t tail;                        /* positions */
+    bool elastic;         /* pages give up precision when the pool is full (elastic.h); body is plain then */
+    uint32_t share_units; /* of an elastic sequence: what it may hold before it does */
 } kvi_pages;
 
-kvrt_status kvi_pages_init(kvi_pages *pages, kvi_pool *pool, const kvi_cache_group *groups, uint32_t n_groups, uint32_t max_ctx,
-                           kvi_kv_format body, uint32_t tail, kvrt_error *error);
+kvrt_status kvi_pages_init(kvi_pages *pages, kvi_pool *pool, const kvi_cache_group *groups, uint32_t n_groups,
+                           uint32_t max_ctx, kvi_kv_format body, uint32_t tail, kvrt_error *error);
 void kvi_pages_free(kvi_pages *pages); /* gives every extent back */
 
 /* Plain format of a group. */

@@ -100,4 +100,7 @@ uint32_t kvi_pool_slide(kvi_pool *pool, uint32_t unit, uint32_t units)
     return unit;
 }
 
-uint64_t kvi_pool_used_bytes(const kvi_pool *pool) { return (uint64_t)(pool->n_units - pool->free_units) * KVI_KV_UNIT; }
+uint64_t kvi_pool_used_bytes(const kvi_pool *pool)
+{
+    return (uint64_t)(pool->n_units - pool->free_units) * KVI_KV_UNIT;
+}

@@ -7,7 +7,14 @@
 
 KVI_HD static inline float kvi_kv_range_factor(uint32_t f)
 {
-    return f == 0 ? 1.0f : f == 1 ? 0.94f : f == 2 ? 0.88f : f == 3 ? 0.82f : f == 4 ? 0.76f : f == 5 ? 0.70f : f == 6 ? 0.64f : 0.58f;
+    return f == 0   ? 1.0f
+           : f == 1 ? 0.94f
+           : f == 2 ? 0.88f
+           : f == 3 ? 0.82f
+           : f == 4 ? 0.76f
+           : f == 5 ? 0.70f
+           : f == 6 ? 0.64f
+                    : 0.58f;
 }
 
 /* How many of them range "unbiased" tries. Shrinking lowers the mean error of a row and cuts off its extremes. Of values, which attention averages,

@@ -12,21 +12,21 @@
 typedef enum kvi_rope_scaling { KVI_ROPE_NONE, KVI_ROPE_LINEAR, KVI_ROPE_LLAMA3 } kvi_rope_scaling;
 
 typedef struct kvi_model_config {
-    char architecture[64];     /* "LlamaForCausalLM" */
-    const char *family;        /* "llama", "mistral", "qwen2", "qwen3"; static */
+    char architecture[64]; /* "LlamaForCausalLM" */
+    const char *family;    /* "llama", "mistral", "qwen2", "qwen3"; static */
     uint32_t n_layers, n_heads, n_kv_heads, head_dim, hidden_size, ffn_size, vocab_size;
-    uint32_t ctx_model;        /* max_position_embeddings */
+    uint32_t ctx_model; /* max_position_embeddings */
     double rms_eps;
     double rope_theta;
     kvi_rope_scaling rope_scaling;
     double rope_factor, rope_low_freq_factor, rope_high_freq_factor;
     uint32_t rope_original_ctx;
-    uint32_t sliding_window;   /* 0: none */
+    uint32_t sliding_window;          /* 0: none */
     uint8_t windowed[KVI_MAX_LAYERS]; /* (n_layers) 1: the layer sees the window only */
     bool tied_embeddings;
     bool qkv_bias, o_bias, mlp_bias;
     bool qk_norm;
-    int32_t bos_id;            /* -1: none */
+    int32_t bos_id; /* -1: none */
     int32_t eos_ids[KVI_MAX_EOS];
     uint32_t n_eos;
 } kvi_model_config;

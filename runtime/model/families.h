@@ -7,11 +7,11 @@
 typedef struct kvi_family {
     const char *architecture; /* config.json "architectures"[0] */
     const char *name;
-    bool qkv_bias;            /* by default; Llama and Qwen3 say attention_bias */
-    bool o_bias_follows;      /* attention_bias also puts a bias on o_proj */
-    bool qk_norm;             /* RMSNorm over head_dim on q and k before RoPE */
-    bool window_by_default;   /* sliding_window applies without use_sliding_window */
-    bool has_use_window;      /* the key use_sliding_window exists and defaults to false */
+    bool qkv_bias;          /* by default; Llama and Qwen3 say attention_bias */
+    bool o_bias_follows;    /* attention_bias also puts a bias on o_proj */
+    bool qk_norm;           /* RMSNorm over head_dim on q and k before RoPE */
+    bool window_by_default; /* sliding_window applies without use_sliding_window */
+    bool has_use_window;    /* the key use_sliding_window exists and defaults to false */
 } kvi_family;
 
 /* Tensor names, shared by all families so far; %u is the layer. */

@@ -20,7 +20,8 @@ static bool disabled(const kvi_record_options *options, const char *part)
 }
 
 /* Layers that see everything share one group of pages; windowed layers share another. Returns the group of each layer in op.group. */
-static void make_groups(const kvi_model_config *c, const kvi_record_options *o, kvi_model_program *p, uint32_t group_of[2])
+static void make_groups(const kvi_model_config *c, const kvi_record_options *o, kvi_model_program *p,
+                        uint32_t group_of[2])
 {
     uint32_t n_windowed = 0, n_groups = 0;
     for (uint32_t i = 0; i < c->n_layers; i++) n_windowed += c->windowed[i];
@@ -37,7 +38,8 @@ static void make_groups(const kvi_model_config *c, const kvi_record_options *o, 
     p->program.n_groups = n_groups;
 }
 
-static void record(const kvi_model_config *c, const kvi_model_weights *weights, const kvi_record_options *o, kvi_model_program *p)
+static void record(const kvi_model_config *c, const kvi_model_weights *weights, const kvi_record_options *o,
+                   kvi_model_program *p)
 {
     static const kvi_layer_weights no_layer;
     static const kvi_model_weights no_weights;
@@ -50,7 +52,8 @@ static void record(const kvi_model_config *c, const kvi_model_weights *weights, 
     kvi_op *op = p->ops;
 
     p->buffers[X] = (kvi_buffer_desc){"x", c->hidden_size, KVI_ROWS_TOKEN, KVI_PRECISION_RESIDUAL};
-    p->buffers[QKV] = (kvi_buffer_desc){"qkv", (c->n_heads + 2 * c->n_kv_heads) * c->head_dim, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND};
+    p->buffers[QKV] =
+        (kvi_buffer_desc){"qkv", (c->n_heads + 2 * c->n_kv_heads) * c->head_dim, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND};
     p->buffers[ATT] = (kvi_buffer_desc){"attention", c->n_heads * c->head_dim, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND};
     p->buffers[FFN] = (kvi_buffer_desc){"ffn", c->ffn_size, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND};
     p->buffers[LOGITS] = (kvi_buffer_desc){"logits", c->vocab_size, KVI_ROWS_LOGIT, KVI_PRECISION_RESIDUAL};
@@ -63,31 +66,72 @@ static void record(const kvi_model_config *c, const kvi_model_weights *weights, 
         const uint32_t group = group_of[c->windowed[i]], group_layer = next_in_group[c->windowed[i]]++;
 
         /* qkv (R, (H + 2K) D) = norm(x) [Wq | Wk | Wv]^T + b */
-        *op++ = (kvi_op){.kind = KVI_OP_NORM_LINEAR, .layer = i, .in = X, .out = QKV, .gain = l->input_norm, .eps = eps, .n_weights = 3,
-                         .weights = {l->q, l->k, l->v}, .biases = {bias ? l->q_bias : NULL, bias ? l->k_bias : NULL, bias ? l->v_bias : NULL}};
+        *op++ = (kvi_op){.kind = KVI_OP_NORM_LINEAR,
+                         .layer = i,
+                         .in = X,
+                         .out = QKV,
+                         .gain = l->input_norm,
+                         .eps = eps,
+                         .n_weights = 3,
+                         .weights = {l->q, l->k, l->v},
+                         .biases = {bias ? l->q_bias : NULL, bias ? l->k_bias : NULL, bias ? l->v_bias : NULL}};
         /* q (R, H, D), k (R, K, D): norm, RoPE; q, k, v rotated; k, v (R, K, D) into the pages of this layer */
-        *op++ = (kvi_op){.kind = KVI_OP_ROPE_APPEND, .layer = i, .out = QKV, .in = QKV, .q_gain = qk_norm ? l->q_norm : NULL,
-                         .k_gain = qk_norm ? l->k_norm : NULL, .eps = eps, .rope = rope, .n_heads = c->n_heads, .group = group,
+        *op++ = (kvi_op){.kind = KVI_OP_ROPE_APPEND,
+                         .layer = i,
+                         .out = QKV,
+                         .in = QKV,
+                         .q_gain = qk_norm ? l->q_norm : NULL,
+                         .k_gain = qk_norm ? l->k_norm : NULL,
+                         .eps = eps,
+                         .rope = rope,
+                         .n_heads = c->n_heads,
+                         .group = group,
                          .group_layer = group_layer};
         /* attention (R, H, D) = softmax(q K^T / sqrt(D)) V over the pages */
-        *op++ = (kvi_op){.kind = KVI_OP_ATTENTION, .layer = i, .in = QKV, .out = ATT, .scale = (float)(1.0 / sqrt(c->head_dim)),
-                         .n_heads = c->n_heads, .group = group, .group_layer = group_layer, .causal = !disabled(o, "mask")};
+        *op++ = (kvi_op){.kind = KVI_OP_ATTENTION,
+                         .layer = i,
+                         .in = QKV,
+                         .out = ATT,
+                         .scale = (float)(1.0 / sqrt(c->head_dim)),
+                         .n_heads = c->n_heads,
+                         .group = group,
+                         .group_layer = group_layer,
+                         .causal = !disabled(o, "mask")};
         /* x (R, hidden) += attention Wo^T + b */
-        *op++ = (kvi_op){.kind = KVI_OP_LINEAR_ADD, .layer = i, .in = ATT, .out = X, .n_weights = 1, .weights = {l->o},
+        *op++ = (kvi_op){.kind = KVI_OP_LINEAR_ADD,
+                         .layer = i,
+                         .in = ATT,
+                         .out = X,
+                         .n_weights = 1,
+                         .weights = {l->o},
                          .biases = {bias ? l->o_bias : NULL}};
         /* ffn (R, ffn) = silu(norm(x) Wgate^T) * (norm(x) Wup^T) */
-        *op++ = (kvi_op){.kind = KVI_OP_NORM_GATE_UP, .layer = i, .in = X, .out = FFN, .gain = l->post_norm, .eps = eps, .n_weights = 2,
+        *op++ = (kvi_op){.kind = KVI_OP_NORM_GATE_UP,
+                         .layer = i,
+                         .in = X,
+                         .out = FFN,
+                         .gain = l->post_norm,
+                         .eps = eps,
+                         .n_weights = 2,
                          .weights = {l->gate, l->up}};
         /* x (R, hidden) += ffn Wdown^T */
-        *op++ = (kvi_op){.kind = KVI_OP_LINEAR_ADD, .layer = i, .in = FFN, .out = X, .n_weights = 1, .weights = {l->down}};
+        *op++ =
+            (kvi_op){.kind = KVI_OP_LINEAR_ADD, .layer = i, .in = FFN, .out = X, .n_weights = 1, .weights = {l->down}};
     }
 
     /* logits (L, vocab) = norm(x) Whead^T, in parts of the vocabulary */
     for (uint32_t part = 0; part < o->head_parts; part++) {
         uint32_t first = (uint32_t)((uint64_t)c->vocab_size * part / o->head_parts);
         uint32_t end = (uint32_t)((uint64_t)c->vocab_size * (part + 1) / o->head_parts);
-        *op++ = (kvi_op){.kind = KVI_OP_HEAD, .in = X, .out = LOGITS, .gain = w->norm, .eps = eps, .n_weights = 1, .weights = {w->head},
-                         .first_out = first, .n_out = end - first};
+        *op++ = (kvi_op){.kind = KVI_OP_HEAD,
+                         .in = X,
+                         .out = LOGITS,
+                         .gain = w->norm,
+                         .eps = eps,
+                         .n_weights = 1,
+                         .weights = {w->head},
+                         .first_out = first,
+                         .n_out = end - first};
     }
     p->program.ops = p->ops;
     p->program.n_ops = (uint32_t)(op - p->ops);
@@ -98,8 +142,8 @@ static void record(const kvi_model_config *c, const kvi_model_weights *weights, 
     p->program.n_layers = c->n_layers;
 }
 
-kvrt_status kvi_model_record(const kvi_model_config *config, const kvi_model_weights *weights, const kvi_record_options *options,
-                             kvi_model_program *out, kvrt_error *error)
+kvrt_status kvi_model_record(const kvi_model_config *config, const kvi_model_weights *weights,
+                             const kvi_record_options *options, kvi_model_program *out, kvrt_error *error)
 {
     memset(out, 0, sizeof *out);
     size_t n_ops = 1 + (size_t)config->n_layers * 6 + options->head_parts;

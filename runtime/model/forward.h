@@ -5,24 +5,24 @@
 #include "weights.h"
 
 typedef struct kvi_record_options {
-    bool rotate;          /* Hadamard in the cache */
-    kvi_kv_code plain;    /* code of unencoded pages */
-    uint32_t head_parts;  /* operations the LM head is cut into, so that a slice may end inside it; >= 1 */
-    const char *disable;  /* comma list of rope, mask, qk_norm, bias, window: mutation tests; "" otherwise */
+    bool rotate;         /* Hadamard in the cache */
+    kvi_kv_code plain;   /* code of unencoded pages */
+    uint32_t head_parts; /* operations the LM head is cut into, so that a slice may end inside it; >= 1 */
+    const char *disable; /* comma list of rope, mask, qk_norm, bias, window: mutation tests; "" otherwise */
 } kvi_record_options;
 
 typedef struct kvi_model_program {
     kvi_program program;
-    kvi_cache_group groups[2];   /* full attention, windowed; only those that have layers */
+    kvi_cache_group groups[2]; /* full attention, windowed; only those that have layers */
     kvi_buffer_desc buffers[5];
     kvi_rope rope;
-    double *inv_freq;            /* (head_dim / 2) */
+    double *inv_freq; /* (head_dim / 2) */
     kvi_op *ops;
 } kvi_model_program;
 
 /* `weights` may be NULL: handles stay empty, for the plan. The program keeps pointers into `out`, which must not move. */
-kvrt_status kvi_model_record(const kvi_model_config *config, const kvi_model_weights *weights, const kvi_record_options *options,
-                             kvi_model_program *out, kvrt_error *error);
+kvrt_status kvi_model_record(const kvi_model_config *config, const kvi_model_weights *weights,
+                             const kvi_record_options *options, kvi_model_program *out, kvrt_error *error);
 void kvi_model_program_free(kvi_model_program *program);
 
 #endif

@@ -25,7 +25,10 @@ struct kvi_checkpoint {
     uint64_t n_slots, bytes;
 };
 
-static const struct { const char *name; uint32_t bits; } dtypes[] = {
+static const struct {
+    const char *name;
+    uint32_t bits;
+} dtypes[] = {
 #define ROW(name, bits) {#name, bits},
     KVI_TENSOR_DTYPES(ROW)
 #undef ROW
@@ -64,8 +67,8 @@ static kvrt_status index_names(kvi_checkpoint *c, kvrt_error *error)
         for (; c->slots[i]; i = (i + 1) & (n - 1)) {
             const kvi_tensor *other = &c->tensors[c->slots[i] - 1];
             if (strcmp(other->name, c->tensors[t].name) == 0)
-                return kvi_error_set(error, KVRT_FORMAT, "tensor %.200s: found twice (%s and %s), need one", other->name,
-                                     c->shards[other->file].name, c->shards[c->tensors[t].file].name);
+                return kvi_error_set(error, KVRT_FORMAT, "tensor %.200s: found twice (%s and %s), need one",
+                                     other->name, c->shards[other->file].name, c->shards[c->tensors[t].file].name);
         }
         c->slots[i] = (uint32_t)t + 1;
         c->bytes += c->tensors[t].bytes;
@@ -98,7 +101,8 @@ static kvrt_status read_dtype(header_reader *h, kvi_tensor *tensor)
             tensor->dtype = (kvi_tensor_dtype)i;
             return KVRT_OK;
         }
-    return kvi_error_set(h->error, KVRT_FORMAT, "%s: tensor %.200s: dtype '%.*s' is unknown, need one of F32, F16, BF16, ...", h->file,
+    return kvi_error_set(h->error, KVRT_FORMAT,
+                         "%s: tensor %.200s: dtype '%.*s' is unknown, need one of F32, F16, BF16, ...", h->file,
                          tensor->name, (int)(h->json.str_len < 32 ? h->json.str_len : 32), h->json.str);
 }
 
@@ -135,15 +139,18 @@ static kvrt_status check_span(header_reader *h, kvi_tensor *tensor, const uint64
     for (uint32_t i = 0; i < tensor->n_dims; i++)
         if (!kvi_mul_u64(elements, tensor->shape[i], &elements)) return lie(h, tensor->name, "shape overflows 64 bits");
     uint64_t need;
-    if (!kvi_mul_u64(elements, dtypes[tensor->dtype].bits / 8, &need)) return lie(h, tensor->name, "shape overflows 64 bits");
+    if (!kvi_mul_u64(elements, dtypes[tensor->dtype].bits / 8, &need))
+        return lie(h, tensor->name, "shape overflows 64 bits");
     if (offsets[0] > offsets[1] || offsets[1] > h->buffer_len)
-        return kvi_error_set(h->error, KVRT_FORMAT,
-                             "%s: tensor %.200s: data_offsets [%llu, %llu], need an ordered range inside the %llu bytes of data (file "
-                             "truncated?)",
-                             h->file, tensor->name, (unsigned long long)offsets[0], (unsigned long long)offsets[1],
-                             (unsigned long long)h->buffer_len);
+        return kvi_error_set(
+            h->error, KVRT_FORMAT,
+            "%s: tensor %.200s: data_offsets [%llu, %llu], need an ordered range inside the %llu bytes of data (file "
+            "truncated?)",
+            h->file, tensor->name, (unsigned long long)offsets[0], (unsigned long long)offsets[1],
+            (unsigned long long)h->buffer_len);
     if (offsets[1] - offsets[0] != need)
-        return kvi_error_set(h->error, KVRT_FORMAT, "%s: tensor %.200s: data_offsets span %llu bytes, need %llu (shape times %s)", h->file,
+        return kvi_error_set(h->error, KVRT_FORMAT,
+                             "%s: tensor %.200s: data_offsets span %llu bytes, need %llu (shape times %s)", h->file,
                              tensor->name, (unsigned long long)(offsets[1] - offsets[0]), (unsigned long long)need,
                              dtypes[tensor->dtype].name);
     tensor->data = h->buffer + offsets[0];
@@ -164,8 +171,10 @@ static kvrt_status read_tensor(header_reader *h, const char *name)
     uint32_t seen = 0;
     if (!kvi_json_expect(&h->json, KVI_JSON_OBJECT)) return kvi_json_fail(&h->json, h->file, h->error);
     while (kvi_json_next_key(&h->json)) {
-        uint32_t bit = kvi_json_key_is(&h->json, "dtype") ? 1 : kvi_json_key_is(&h->json, "shape") ? 2
-                       : kvi_json_key_is(&h->json, "data_offsets") ? 4 : 0;
+        uint32_t bit = kvi_json_key_is(&h->json, "dtype")          ? 1
+                       : kvi_json_key_is(&h->json, "shape")        ? 2
+                       : kvi_json_key_is(&h->json, "data_offsets") ? 4
+                                                                   : 0;
         if (!bit) return lie(h, name, "unknown key, need dtype, shape and data_offsets");
         if (seen & bit) return lie(h, name, "duplicate key");
         seen |= bit;
@@ -214,11 +223,13 @@ static kvrt_status read_file(kvi_checkpoint *c, uint32_t file_index, kvrt_error 
     const kvi_map *map = &c->shards[file_index].map;
     header_reader h = {.c = c, .file = c->shards[file_index].name, .file_index = file_index, .error = error};
     if (map->len < 8)
-        return kvi_error_set(error, KVRT_FORMAT, "%s: %llu bytes, need at least 8 (header length)", h.file, (unsigned long long)map->len);
+        return kvi_error_set(error, KVRT_FORMAT, "%s: %llu bytes, need at least 8 (header length)", h.file,
+                             (unsigned long long)map->len);
     uint64_t header_len = 0;
     for (uint32_t i = 0; i < 8; i++) header_len |= (uint64_t)map->data[i] << (8 * i);
     if (header_len > HEADER_CAP || header_len > map->len - 8)
-        return kvi_error_set(error, KVRT_FORMAT, "%s: header of %llu bytes, need at most %llu (file size less 8, or 100 MB)", h.file,
+        return kvi_error_set(error, KVRT_FORMAT,
+                             "%s: header of %llu bytes, need at most %llu (file size less 8, or 100 MB)", h.file,
                              (unsigned long long)header_len, (unsigned long long)(map->len - 8));
     h.buffer = map->data + 8 + header_len;
     h.buffer_len = map->len - 8 - header_len;
@@ -256,8 +267,8 @@ static kvrt_status path_join(kvi_buf *path, const char *dir, const char *name, k
 /* A shard name is a plain file name: no separator, no parent, nothing hidden. */
 static bool plain_name(const char *name, size_t len)
 {
-    return len > 12 && len < 256 && name[0] != '.' && !memchr(name, '/', len) && !memchr(name, '\\', len) && !memchr(name, 0, len) &&
-           memcmp(name + len - 12, ".safetensors", 12) == 0;
+    return len > 12 && len < 256 && name[0] != '.' && !memchr(name, '/', len) && !memchr(name, '\\', len) &&
+           !memchr(name, 0, len) && memcmp(name + len - 12, ".safetensors", 12) == 0;
 }
 
 static kvrt_status add_shard(kvi_checkpoint *c, const char *name, size_t len, uint32_t *index, kvrt_error *error)
@@ -267,7 +278,8 @@ static kvrt_status add_shard(kvi_checkpoint *c, const char *name, size_t len, ui
             *index = i;
             return KVRT_OK;
         }
-    if (c->n_shards == MAX_SHARDS) return kvi_error_set(error, KVRT_FORMAT, "model.safetensors.index.json: more than 4096 shards");
+    if (c->n_shards == MAX_SHARDS)
+        return kvi_error_set(error, KVRT_FORMAT, "model.safetensors.index.json: more than 4096 shards");
     shard *shards = kvi_mem_realloc(c->shards, (c->n_shards + 1) * sizeof *shards);
     if (shards) c->shards = shards;
     char *copy = kvi_arena_strndup(&c->arena, name, len);
@@ -283,21 +295,24 @@ typedef struct claim {
     uint32_t file;
 } claim;
 
-static kvrt_status read_weight_map(kvi_checkpoint *c, kvi_json *json, claim **claims, size_t *n, size_t *cap, kvrt_error *error)
+static kvrt_status read_weight_map(kvi_checkpoint *c, kvi_json *json, claim **claims, size_t *n, size_t *cap,
+                                   kvrt_error *error)
 {
     const char *object = "model.safetensors.index.json";
     if (!kvi_json_expect(json, KVI_JSON_OBJECT)) return kvi_json_fail(json, object, error);
     while (kvi_json_next_key(json)) {
         char *tensor = kvi_arena_alloc(&c->arena, json->str_len + 1);
         void *grown = *claims;
-        if (!tensor || !kvi_mem_grow(&grown, cap, *n + 1, sizeof **claims)) return kvi_error_nomem(error, json->str_len, "weight map");
+        if (!tensor || !kvi_mem_grow(&grown, cap, *n + 1, sizeof **claims))
+            return kvi_error_nomem(error, json->str_len, "weight map");
         *claims = grown;
         kvi_json_str_unescape(json, tensor);
         char file[256];
         if (!kvi_json_string(json)) break;
         size_t len = json->str_len < sizeof file ? kvi_json_str_unescape(json, file) : sizeof file;
         if (!plain_name(file, len))
-            return kvi_error_set(error, KVRT_FORMAT, "%s: shard name of %.200s: need a plain file name ending in .safetensors", object,
+            return kvi_error_set(error, KVRT_FORMAT,
+                                 "%s: shard name of %.200s: need a plain file name ending in .safetensors", object,
                                  tensor);
         (*claims)[*n].tensor = tensor;
         KVI_TRY(add_shard(c, file, len, &(*claims)[*n].file, error));
@@ -355,7 +370,8 @@ static kvrt_status open_folder(kvi_checkpoint *c, const char *dir, bool copy, cl
         status = path_join(&path, dir, "model.safetensors", error);
         if (status >= KVRT_OK && kvi_os_path_kind(path.data) == KVI_OS_ABSENT)
             status = kvi_error_set(error, KVRT_IO,
-                                   "%s: found neither model.safetensors nor model.safetensors.index.json, need one (a Hugging Face folder)",
+                                   "%s: found neither model.safetensors nor model.safetensors.index.json, need one (a "
+                                   "Hugging Face folder)",
                                    dir);
         if (status >= KVRT_OK) status = add_shard(c, "model.safetensors", 17, &index, error);
     }
@@ -366,8 +382,8 @@ static kvrt_status open_folder(kvi_checkpoint *c, const char *dir, bool copy, cl
     for (size_t i = 0; i < n_claims; i++) {
         const kvi_tensor *tensor = kvi_checkpoint_find(c, (*claims)[i].tensor);
         if (!tensor || tensor->file != (*claims)[i].file)
-            return kvi_error_set(error, KVRT_FORMAT, "model.safetensors.index.json: tensor %.200s: not found in %s", (*claims)[i].tensor,
-                                 c->shards[(*claims)[i].file].name);
+            return kvi_error_set(error, KVRT_FORMAT, "model.safetensors.index.json: tensor %.200s: not found in %s",
+                                 (*claims)[i].tensor, c->shards[(*claims)[i].file].name);
     }
     return KVRT_OK;
 }
@@ -400,7 +416,8 @@ void kvi_checkpoint_close(kvi_checkpoint *c)
     kvi_mem_free(c);
 }
 
-kvrt_status kvi_safetensors_check(const uint8_t *data, uint64_t len, const char *name, uint64_t *n_tensors, kvrt_error *error)
+kvrt_status kvi_safetensors_check(const uint8_t *data, uint64_t len, const char *name, uint64_t *n_tensors,
+                                  kvrt_error *error)
 {
     shard one = {.map = {.data = data, .len = len}};
     kvi_checkpoint c = {.shards = &one, .n_shards = 1};

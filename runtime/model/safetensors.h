@@ -7,14 +7,15 @@
 #include "../base/os.h"
 
 /* The closed list of element types. Those kvrt cannot compute with are readable too, so that `inspect` can name them. */
-#define KVI_TENSOR_DTYPES(X)                                                                                                   \
-    X(BOOL, 8) X(U8, 8) X(I8, 8) X(F8_E5M2, 8) X(F8_E4M3, 8) X(F8_E8M0, 8) X(I16, 16) X(U16, 16) X(F16, 16) X(BF16, 16)        \
-    X(I32, 32) X(U32, 32) X(F32, 32) X(F64, 64) X(I64, 64) X(U64, 64)
+#define KVI_TENSOR_DTYPES(X)                                                                                           \
+    X(BOOL, 8)                                                                                                         \
+    X(U8, 8) X(I8, 8) X(F8_E5M2, 8) X(F8_E4M3, 8) X(F8_E8M0, 8) X(I16, 16) X(U16, 16) X(F16, 16) X(BF16, 16)           \
+        X(I32, 32) X(U32, 32) X(F32, 32) X(F64, 64) X(I64, 64) X(U64, 64)
 typedef enum kvi_tensor_dtype {
 #define KVI_TENSOR_ENUM(name, bits) KVI_TENSOR_##name,
     KVI_TENSOR_DTYPES(KVI_TENSOR_ENUM)
 #undef KVI_TENSOR_ENUM
-    KVI_TENSOR_DTYPE_COUNT
+        KVI_TENSOR_DTYPE_COUNT
 } kvi_tensor_dtype;
 const char *kvi_tensor_dtype_name(kvi_tensor_dtype dtype);
 
@@ -45,6 +46,7 @@ const char *kvi_checkpoint_file(const kvi_checkpoint *checkpoint, uint32_t index
 uint64_t kvi_checkpoint_bytes(const kvi_checkpoint *checkpoint);                   /* of all tensors */
 
 /* One header, for the fuzzer and for tests: checks `len` bytes as a whole safetensors file called `name`. */
-kvrt_status kvi_safetensors_check(const uint8_t *data, uint64_t len, const char *name, uint64_t *n_tensors, kvrt_error *error);
+kvrt_status kvi_safetensors_check(const uint8_t *data, uint64_t len, const char *name, uint64_t *n_tensors,
+                                  kvrt_error *error);
 
 #endif

@@ -36,7 +36,8 @@ static void from_row(const shape_row *row, kvi_model_config *c)
     memset(c, 0, sizeof *c);
     c->family = row->family;
     (void)snprintf(c->architecture, sizeof c->architecture, "%s", row->name);
-    c->n_layers = row->n_layers, c->hidden_size = row->hidden, c->n_heads = row->n_heads, c->n_kv_heads = row->n_kv_heads;
+    c->n_layers = row->n_layers, c->hidden_size = row->hidden, c->n_heads = row->n_heads,
+    c->n_kv_heads = row->n_kv_heads;
     c->head_dim = row->head_dim, c->ffn_size = row->ffn, c->vocab_size = row->vocab, c->ctx_model = row->ctx;
     c->rms_eps = 1e-5, c->rope_theta = row->theta, c->tied_embeddings = row->tied;
     c->qkv_bias = strcmp(row->family, "qwen2") == 0;

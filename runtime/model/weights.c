@@ -34,7 +34,8 @@ typedef struct place {
 
 static void layer_places(const kvi_model_config *c, place out[N_LAYER_PLACES])
 {
-    uint32_t q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim, h = c->hidden_size, f = c->ffn_size, d = c->head_dim;
+    uint32_t q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim, h = c->hidden_size, f = c->ffn_size,
+             d = c->head_dim;
     const place rows[N_LAYER_PLACES] = {
 #define SLOT(field) offsetof(kvi_layer_weights, field)
         {"input_layernorm.weight", h, 0, "hidden_size", true, SLOT(input_norm)},
@@ -56,7 +57,8 @@ static void layer_places(const kvi_model_config *c, place out[N_LAYER_PLACES])
 }
 static place down_place(const kvi_model_config *c)
 {
-    return (place){"mlp.down_proj.weight", c->hidden_size, c->ffn_size, "hidden_size, intermediate_size", true, SLOT(down)};
+    return (place){"mlp.down_proj.weight",           c->hidden_size, c->ffn_size,
+                   "hidden_size, intermediate_size", true,           SLOT(down)};
 }
 #undef SLOT
 
@@ -85,7 +87,8 @@ static kvrt_status check_tensor(const binder *b, const kvi_tensor *t, const plac
         shape_text(t, found, sizeof found);
         if (vector) (void)snprintf(need, sizeof need, "[%u]", p->n_out);
         else (void)snprintf(need, sizeof need, "[%u, %u]", p->n_out, p->n_in);
-        return kvi_error_set(b->error, KVRT_FORMAT, "tensor %s: shape %s, need %s (%s in config.json)", t->name, found, need, p->why);
+        return kvi_error_set(b->error, KVRT_FORMAT, "tensor %s: shape %s, need %s (%s in config.json)", t->name, found,
+                             need, p->why);
     }
     if (!usable_dtype(t->dtype, &desc->dtype))
         return kvi_error_set(b->error, KVRT_UNSUPPORTED, "tensor %s: dtype %s, need F32, F16 or BF16", t->name,
@@ -104,11 +107,15 @@ static void fill_vector(float *out, uint32_t n, bool bias)
 static kvrt_status bind(binder *b, const char *name, const place *p, const kvi_weight **out)
 {
     bool vector = p->n_in == 0;
-    kvi_weight_desc desc = {.name = p->name, .dtype = vector ? KVI_F32 : b->synthetic_dtype,
-                            .n_out = vector ? 1 : p->n_out, .n_in = vector ? p->n_out : p->n_in};
+    kvi_weight_desc desc = {.name = p->name,
+                            .dtype = vector ? KVI_F32 : b->synthetic_dtype,
+                            .n_out = vector ? 1 : p->n_out,
+                            .n_in = vector ? p->n_out : p->n_in};
     if (b->checkpoint) {
         const kvi_tensor *t = kvi_checkpoint_find(b->checkpoint, name);
-        if (!t) return kvi_error_set(b->error, KVRT_FORMAT, "tensor %s: not found, need it for %s", name, b->config->architecture);
+        if (!t)
+            return kvi_error_set(b->error, KVRT_FORMAT, "tensor %s: not found, need it for %s", name,
+                                 b->config->architecture);
         KVI_TRY(check_tensor(b, t, p, &desc));
     }
     uint64_t bytes = (uint64_t)desc.n_out * desc.n_in * kvi_dtype_bytes(desc.dtype);
@@ -208,17 +215,26 @@ static kvrt_status make_synthetic(binder *b)
     return KVRT_OK;
 }
 
-kvrt_status kvi_weights_bind(const kvi_model_config *config, const kvi_checkpoint *checkpoint, kvi_dtype dtype, const kvi_backend *backend,
-                             kvi_device *device, kvi_progress_fn progress, void *user, kvi_model_weights *out, kvrt_error *error)
+kvrt_status kvi_weights_bind(const kvi_model_config *config, const kvi_checkpoint *checkpoint, kvi_dtype dtype,
+                             const kvi_backend *backend, kvi_device *device, kvi_progress_fn progress, void *user,
+                             kvi_model_weights *out, kvrt_error *error)
 {
     memset(out, 0, sizeof *out);
     out->layers = kvi_mem_zalloc(config->n_layers, sizeof *out->layers);
     if (!out->layers) return kvi_error_nomem(error, config->n_layers * sizeof *out->layers, "layer table");
-    binder b = {.config = config, .checkpoint = checkpoint, .backend = backend, .device = device, .progress = progress, .user = user,
-                .out = out, .synthetic_dtype = dtype, .error = error};
+    binder b = {.config = config,
+                .checkpoint = checkpoint,
+                .backend = backend,
+                .device = device,
+                .progress = progress,
+                .user = user,
+                .out = out,
+                .synthetic_dtype = dtype,
+                .error = error};
     uint64_t device_bytes = 0;
     kvrt_status status = backend ? count_all(&b, &b.total_bytes, &device_bytes) : KVRT_OK;
-    if (status >= KVRT_OK && backend && backend->weights_reserve) status = backend->weights_reserve(device, device_bytes, error);
+    if (status >= KVRT_OK && backend && backend->weights_reserve)
+        status = backend->weights_reserve(device, device_bytes, error);
     if (status >= KVRT_OK && backend && !checkpoint) status = make_synthetic(&b);
     if (status >= KVRT_OK) status = bind_all(&b);
     if (status < KVRT_OK) kvi_weights_free(out);

@@ -7,25 +7,25 @@
 #include "../../kernels/backend.h"
 
 typedef struct kvi_layer_weights {
-    const kvi_weight *input_norm, *post_norm;      /* (hidden) */
-    const kvi_weight *q, *k, *v;                   /* (heads * D, hidden) */
-    const kvi_weight *q_bias, *k_bias, *v_bias;    /* (heads * D) or NULL */
-    const kvi_weight *q_norm, *k_norm;             /* (D) or NULL */
-    const kvi_weight *o, *o_bias;                  /* (hidden, n_heads * D) */
-    const kvi_weight *gate, *up;                   /* (ffn, hidden) */
-    const kvi_weight *down;                        /* (hidden, ffn) */
+    const kvi_weight *input_norm, *post_norm;   /* (hidden) */
+    const kvi_weight *q, *k, *v;                /* (heads * D, hidden) */
+    const kvi_weight *q_bias, *k_bias, *v_bias; /* (heads * D) or NULL */
+    const kvi_weight *q_norm, *k_norm;          /* (D) or NULL */
+    const kvi_weight *o, *o_bias;               /* (hidden, n_heads * D) */
+    const kvi_weight *gate, *up;                /* (ffn, hidden) */
+    const kvi_weight *down;                     /* (hidden, ffn) */
 } kvi_layer_weights;
 
 typedef struct kvi_model_weights {
-    const kvi_weight *embed;  /* (vocab, hidden) */
-    const kvi_weight *norm;   /* (hidden) */
-    const kvi_weight *head;   /* (vocab, hidden); equals embed when tied */
+    const kvi_weight *embed;   /* (vocab, hidden) */
+    const kvi_weight *norm;    /* (hidden) */
+    const kvi_weight *head;    /* (vocab, hidden); equals embed when tied */
     kvi_layer_weights *layers; /* (n_layers) */
-    uint64_t bytes;           /* of all tensors bound */
-    uint64_t read_bytes;      /* read per decoded token: all but the embedding rows */
+    uint64_t bytes;            /* of all tensors bound */
+    uint64_t read_bytes;       /* read per decoded token: all but the embedding rows */
     uint64_t n_params;
-    kvi_dtype dtype;          /* of most bytes */
-    void *synthetic;          /* memory behind synthetic weights */
+    kvi_dtype dtype; /* of most bytes */
+    void *synthetic; /* memory behind synthetic weights */
 } kvi_model_weights;
 
 /* Called after each tensor; false cancels. */
@@ -33,8 +33,9 @@ typedef bool (*kvi_progress_fn)(void *user, uint64_t done, uint64_t total);
 
 /* Binds and imports. With checkpoint == NULL the weights are synthetic, of `dtype`: small values, different in every row. Needs
  * `backend` and `device`; with backend == NULL only checks and counts (the plan, inspect). */
-kvrt_status kvi_weights_bind(const kvi_model_config *config, const kvi_checkpoint *checkpoint, kvi_dtype dtype, const kvi_backend *backend,
-                             kvi_device *device, kvi_progress_fn progress, void *user, kvi_model_weights *out, kvrt_error *error);
+kvrt_status kvi_weights_bind(const kvi_model_config *config, const kvi_checkpoint *checkpoint, kvi_dtype dtype,
+                             const kvi_backend *backend, kvi_device *device, kvi_progress_fn progress, void *user,
+                             kvi_model_weights *out, kvrt_error *error);
 /* Frees the tables and synthetic memory; handles belong to the device, which must be closed first. */
 void kvi_weights_free(kvi_model_weights *weights);
 

@@ -275,8 +275,12 @@ kvrt_status kvi_normalize(const kvi_norm_op *ops, size_t n_ops, kvi_view *view, 
         out->marked = view->mark != NULL;
         bool from_start = view->at_start;
         KVI_TRY(run_op(&ops[i], view, out, &from_start, scratch, error));
-        *view = (kvi_view){.text = out->text.len ? out->text.data : "", .len = out->text.len, .at_start = from_start,
-                           .mark = !out->marked ? NULL : out->mark.len ? out->mark.data : ""};
+        *view = (kvi_view){.text = out->text.len ? out->text.data : "",
+                           .len = out->text.len,
+                           .at_start = from_start,
+                           .mark = !out->marked    ? NULL
+                                   : out->mark.len ? out->mark.data
+                                                   : ""};
     }
     return KVRT_OK;
 }

@@ -18,7 +18,7 @@
 /* Alphabetic, M, Nd, Pc; PCRE2 10.42's own \w lacks marks and connectors. Outside classes Oniguruma also takes
  * superscript digits and fractions of Latin-1 for word characters, inside it does not. */
 #define WORD_SET                                                                                                       \
-    "\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}\\p{L}\\p{M}\\p{Nl}\\p{Nd}" \
+    "\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}\\p{L}\\p{M}\\p{Nl}\\p{Nd}"     \
     "\\p{Pc}"
 #define WORD "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}" WORD_SET
 
@@ -26,8 +26,8 @@ typedef struct dialect {
     const char *p, *end;
     kvi_buf *out;
     const char *why;
-    size_t groups[MAX_DEPTH]; /* output position of each open '(' */
-    size_t depth, atom;       /* output position of the last atom */
+    size_t groups[MAX_DEPTH];    /* output position of each open '(' */
+    size_t depth, atom;          /* output position of the last atom */
     bool has_atom, has_not_word; /* has_not_word: \W was in the class being read */
 } dialect;
 
@@ -107,10 +107,15 @@ static bool shared_escape(dialect *d, char c)
     case 'D': kvi_buf_append_str(d->out, "\\P{Nd}"); return true;
     case 'v': kvi_buf_append_str(d->out, "\\x{b}"); return true;
     case 'u': return copy_u(d);
-    case 'p': case 'P': return copy_property(d, c);
-    case 'n': case 'r': case 't': case 'f': case 'e': case 'a': kvi_buf_append_str(d->out, pair); return true;
-    case 'x':
-        return copy_x(d);
+    case 'p':
+    case 'P': return copy_property(d, c);
+    case 'n':
+    case 'r':
+    case 't':
+    case 'f':
+    case 'e':
+    case 'a': kvi_buf_append_str(d->out, pair); return true;
+    case 'x': return copy_x(d);
     default: break;
     }
     if (is_alnum(c)) return false;
@@ -134,7 +139,10 @@ static bool class_set_escape(const dialect *d, const char **set)
     case 'S': *set = NOT_SPACE_SET; return true;
     case 'w': *set = WORD_SET; return true;
     case 'h': *set = "0-9a-fA-F"; return true;
-    case 'd': case 'D': case 'p': case 'P': *set = NULL; return true;
+    case 'd':
+    case 'D':
+    case 'p':
+    case 'P': *set = NULL; return true;
     default: return false;
     }
 }
@@ -275,8 +283,21 @@ static bool translate_escape(dialect *d)
     case 'B':
         kvi_buf_append_str(d->out, "(?:(?<=[" WORD "])(?=[" WORD "])|(?<![" WORD "])(?![" WORD "]))");
         return true;
-    case 'A': case 'z': case 'Z': case 'G': case 'R': case 'X':
-    case '1': case '2': case '3': case '4': case '5': case '6': case '7': case '8': case '9':
+    case 'A':
+    case 'z':
+    case 'Z':
+    case 'G':
+    case 'R':
+    case 'X':
+    case '1':
+    case '2':
+    case '3':
+    case '4':
+    case '5':
+    case '6':
+    case '7':
+    case '8':
+    case '9':
         kvi_buf_append_byte(d->out, '\\');
         kvi_buf_append_byte(d->out, c);
         return true;

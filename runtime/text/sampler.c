@@ -42,10 +42,7 @@ void kvi_sampler_seed(kvi_sampler *sampler, uint64_t seed)
 }
 
 /* -------------------------------------------------------------------------------------------------------- init --- */
-kvi_sampler_params kvi_sampler_defaults(void)
-{
-    return (kvi_sampler_params){.top_p = 1, .repeat_penalty = 1};
-}
+kvi_sampler_params kvi_sampler_defaults(void) { return (kvi_sampler_params){.top_p = 1, .repeat_penalty = 1}; }
 
 static const char *bad_param(const kvi_sampler_params *p)
 {

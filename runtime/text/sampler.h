@@ -15,14 +15,14 @@ typedef struct kvi_logit_bias {
 } kvi_logit_bias;
 
 typedef struct kvi_sampler_params {
-    float temperature;       /* 0: greedy */
-    uint32_t top_k;          /* 0: all */
-    float top_p;             /* 1: all */
-    float min_p;             /* 0: none dropped */
-    float repeat_penalty;    /* 1: off; positive logits are divided, negative ones multiplied */
-    float frequency_penalty; /* 0: off; times occurrences, subtracted */
-    float presence_penalty;  /* 0: off; subtracted once */
-    uint32_t repeat_last;    /* newest tokens the penalties look at */
+    float temperature;          /* 0: greedy */
+    uint32_t top_k;             /* 0: all */
+    float top_p;                /* 1: all */
+    float min_p;                /* 0: none dropped */
+    float repeat_penalty;       /* 1: off; positive logits are divided, negative ones multiplied */
+    float frequency_penalty;    /* 0: off; times occurrences, subtracted */
+    float presence_penalty;     /* 0: off; subtracted once */
+    uint32_t repeat_last;       /* newest tokens the penalties look at */
     const kvi_logit_bias *bias; // (n_bias), copied by init
     uint32_t n_bias;
     uint64_t seed;
@@ -32,11 +32,11 @@ kvi_sampler_params kvi_sampler_defaults(void);
 
 typedef struct kvi_sampler {
     kvi_sampler_params params;
-    uint64_t rng[4];         /* xoshiro256**; part of a session snapshot */
+    uint64_t rng[4]; /* xoshiro256**; part of a session snapshot */
     int32_t n_vocab;
     struct kvi_candidate *candidates; // (n_vocab)
-    uint32_t *counts;        // (n_vocab) zero between calls
-    kvi_logit_bias *bias;    // (n_bias)
+    uint32_t *counts;                 // (n_vocab) zero between calls
+    kvi_logit_bias *bias;             // (n_bias)
 } kvi_sampler;
 
 /* Checks the parameters (ARG names the one out of range; a bias id outside the vocabulary too) and takes the scratch

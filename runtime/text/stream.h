@@ -16,12 +16,14 @@ typedef struct kvi_stop {
 } kvi_stop;
 
 typedef struct kvi_stream {
-    kvi_buf pending;   /* valid UTF-8 not yet emitted: a proper prefix of a stop string */
-    kvi_buf out;       /* what the last call released */
+    kvi_buf pending;       /* valid UTF-8 not yet emitted: a proper prefix of a stop string */
+    kvi_buf out;           /* what the last call released */
     unsigned char tail[4]; /* bytes of a code point that is not complete */
     uint32_t n_tail;
-    char *stop_bytes;  /* all stop strings, one after the other */
-    struct kvi_stop_at { size_t offset, len; } *stops; // (n_stops)
+    char *stop_bytes; /* all stop strings, one after the other */
+    struct kvi_stop_at {
+        size_t offset, len;
+    } * stops; // (n_stops)
     size_t n_stops;
     bool begins[256];   /* some stop string begins with this byte */
     int32_t stopped_by; /* index of the stop string that matched, -1 */

@@ -220,7 +220,9 @@ static kvrt_status piece(kvi_encoder *e, size_t start, size_t end, int32_t id, c
 static kvrt_status run(kvi_encoder *e, size_t start, size_t end, int32_t id, const kvi_view *in)
 {
     if (id >= 0) return piece(e, start, end, id, in);
-    kvi_view view = {.text = in->text + start, .len = end - start, .mark = in->mark ? in->mark + start : NULL,
+    kvi_view view = {.text = in->text + start,
+                     .len = end - start,
+                     .mark = in->mark ? in->mark + start : NULL,
                      .at_start = in->at_start && start == 0};
     KVI_TRY(kvi_normalize(e->tok->norm, e->tok->n_norm, &view, e->norm, &e->regex, e->error));
     return kvi_added_walk(e, &view, true, piece);

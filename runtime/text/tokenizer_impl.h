@@ -43,12 +43,12 @@ typedef enum kvi_norm_kind {
 } kvi_norm_kind;
 typedef struct kvi_norm_op {
     kvi_norm_kind kind;
-    bool left, right;                                 /* Strip */
-    kvi_bytes pattern, content;                       /* Replace (literal), Prepend (content) */
-    kvi_regex *regex;                                 /* Replace (regex), or NULL */
-    const uint32_t *units;                            /* Precompiled: double array (n_units) */
+    bool left, right;           /* Strip */
+    kvi_bytes pattern, content; /* Replace (literal), Prepend (content) */
+    kvi_regex *regex;           /* Replace (regex), or NULL */
+    const uint32_t *units;      /* Precompiled: double array (n_units) */
     size_t n_units;
-    kvi_bytes replacements;                           /* Precompiled: NUL-terminated strings */
+    kvi_bytes replacements; /* Precompiled: NUL-terminated strings */
 } kvi_norm_op;
 
 #define KVI_NORM_MAX 32
@@ -79,7 +79,11 @@ typedef enum kvi_pre_kind {
     KVI_PRE_DIGITS
 } kvi_pre_kind;
 typedef enum kvi_behavior {
-    KVI_SPLIT_REMOVED, KVI_SPLIT_ISOLATED, KVI_SPLIT_WITH_PREVIOUS, KVI_SPLIT_WITH_NEXT, KVI_SPLIT_CONTIGUOUS
+    KVI_SPLIT_REMOVED,
+    KVI_SPLIT_ISOLATED,
+    KVI_SPLIT_WITH_PREVIOUS,
+    KVI_SPLIT_WITH_NEXT,
+    KVI_SPLIT_CONTIGUOUS
 } kvi_behavior;
 typedef enum kvi_prepend { KVI_PREPEND_ALWAYS, KVI_PREPEND_FIRST, KVI_PREPEND_NEVER } kvi_prepend;
 typedef struct kvi_pre_op {
@@ -97,10 +101,10 @@ typedef enum kvi_model_kind { KVI_MODEL_NONE, KVI_MODEL_BPE, KVI_MODEL_UNIGRAM }
 
 typedef struct kvi_bpe {
     bool byte_fallback, fuse_unk, ignore_merges;
-    int32_t unk_id; /* -1: unknown characters vanish */
-    int32_t byte_ids[256];       /* "<0xXX>", -1: none */
-    int32_t alphabet_ids[256];   /* token of one byte in the byte-level alphabet, -1: none */
-    kvi_bytes prefix, suffix;    /* continuing_subword_prefix, end_of_word_suffix */
+    int32_t unk_id;            /* -1: unknown characters vanish */
+    int32_t byte_ids[256];     /* "<0xXX>", -1: none */
+    int32_t alphabet_ids[256]; /* token of one byte in the byte-level alphabet, -1: none */
+    kvi_bytes prefix, suffix;  /* continuing_subword_prefix, end_of_word_suffix */
     kvi_pair_table merges;
     size_t n_merges;
     int32_t *rank_ids; // (n_merges) token a merge makes
@@ -139,10 +143,10 @@ struct kvi_tokenizer {
     kvi_token *tokens; // (n_ids)
     size_t tokens_cap;
     int32_t n_ids;
-    size_t max_token_bytes; /* of the longest spelling */
-    kvi_string_table vocab;        /* spelling -> id: the model's tokens */
+    size_t max_token_bytes;         /* of the longest spelling */
+    kvi_string_table vocab;         /* spelling -> id: the model's tokens */
     kvi_string_table added_by_text; /* and the added ones */
-    kvi_added *added; // (n_added)
+    kvi_added *added;               // (n_added)
     size_t n_added, added_cap;
     kvi_trie raw_trie,
         norm_trie; /* added tokens matched before and after normalization; values are indices into added */
@@ -159,11 +163,11 @@ struct kvi_tokenizer {
     size_t n_prefix, n_suffix;
     kvi_dec_op dec[KVI_DEC_MAX]; // (n_dec)
     size_t n_dec;
-    bool dec_fused;             /* a Fuse step was read */
-    bool dec_spaces;            /* no decoder: tokens are joined by spaces */
-    kvi_bytes strip_first;      /* character taken from the start of a text */
-    uint32_t strip_first_max;   /* how many of them; UINT32_MAX: all that lead the first token */
-    bool strip_first_token;     /* the rule ends with the first token (Metaspace) */
+    bool dec_fused;           /* a Fuse step was read */
+    bool dec_spaces;          /* no decoder: tokens are joined by spaces */
+    kvi_bytes strip_first;    /* character taken from the start of a text */
+    uint32_t strip_first_max; /* how many of them; UINT32_MAX: all that lead the first token */
+    bool strip_first_token;   /* the rule ends with the first token (Metaspace) */
     int32_t bos_id, eos_id, unk_id;
     kvi_regex *regexes; /* list of all compiled ones, for freeing */
 };

@@ -48,10 +48,10 @@ static kvrt_status look_up_batch(merge_reader *m)
         for (size_t k = 0; k < 3; k++) __builtin_prefetch(slot_of(m, m->batch[i].hash[k])->text);
     for (size_t i = 0; i < m->n_batch; i++) {
         const wanted *w = &m->batch[i];
-        merge one = {.left = kvi_string_table_find(vocab, w->hash[0], w->left.data, w->left.len, NULL, 0),
-                     .right = kvi_string_table_find(vocab, w->hash[1], w->right.data, w->right.len, NULL, 0),
-                     .id = kvi_string_table_find(vocab, w->hash[2], w->left.data, w->left.len, w->tail.data,
-                                                 w->tail.len)};
+        merge one = {
+            .left = kvi_string_table_find(vocab, w->hash[0], w->left.data, w->left.len, NULL, 0),
+            .right = kvi_string_table_find(vocab, w->hash[1], w->right.data, w->right.len, NULL, 0),
+            .id = kvi_string_table_find(vocab, w->hash[2], w->left.data, w->left.len, w->tail.data, w->tail.len)};
         if (one.left < 0 || one.right < 0 || one.id < 0)
             return kvi_error_set(m->error, KVRT_FORMAT, "%s: merge %zu names a token that is not in the vocabulary",
                                  m->tok->name, m->n);

@@ -201,8 +201,8 @@ kvrt_status kvi_load_model(kvi_tokenizer *tok, kvi_json *r, kvrt_error *error)
     if (status == KVRT_OK && bpe) status = finish_bpe(&m);
     else if (status == KVRT_OK && unigram) status = finish_unigram(&m);
     else if (status == KVRT_OK)
-        status = kvi_error_set(error, KVRT_UNSUPPORTED, "%s: model %s is not supported, need BPE or Unigram",
-                               tok->name, m.type[0] ? m.type : "without a type");
+        status = kvi_error_set(error, KVRT_UNSUPPORTED, "%s: model %s is not supported, need BPE or Unigram", tok->name,
+                               m.type[0] ? m.type : "without a type");
     kvi_mem_free(m.scores);
     return status;
 }

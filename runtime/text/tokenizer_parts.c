@@ -98,7 +98,9 @@ static kvrt_status read_sequence(reader *in, const char *list_key, kvrt_status (
 /* ------------------------------------------------------------------------------------------------- normalizers --- */
 static bool norm_kind(const char *type, kvi_norm_kind *out)
 {
-    static const struct { const char *type; kvi_norm_kind kind;
+    static const struct {
+        const char *type;
+        kvi_norm_kind kind;
     } kinds[] = {{"NFC", KVI_NORM_NFC},
                  {"NFD", KVI_NORM_NFD},
                  {"NFKC", KVI_NORM_NFKC},
@@ -183,7 +185,9 @@ static kvrt_status read_scheme(reader *in, kvi_prepend *out)
 
 static bool pre_kind(const char *type, kvi_pre_op *op)
 {
-    static const struct { const char *type; kvi_pre_kind kind;
+    static const struct {
+        const char *type;
+        kvi_pre_kind kind;
     } kinds[] = {{"Split", KVI_PRE_SPLIT},           {"ByteLevel", KVI_PRE_BYTE_LEVEL},
                  {"Metaspace", KVI_PRE_METASPACE},   {"WhitespaceSplit", KVI_PRE_WHITESPACE_SPLIT},
                  {"Whitespace", KVI_PRE_WHITESPACE}, {"Punctuation", KVI_PRE_PUNCTUATION},

@@ -27,7 +27,7 @@ int32_t kvi_string_table_find(const kvi_string_table *table, uint64_t hash, cons
 void kvi_string_table_free(kvi_string_table *table);
 
 typedef struct kvi_pair_slot {
-    uint64_t key; /* left id << 32 | right id */
+    uint64_t key;  /* left id << 32 | right id */
     uint32_t rank; /* UINT32_MAX: empty */
     int32_t id;    /* what the pair becomes */
 } kvi_pair_slot;
@@ -51,7 +51,7 @@ static inline const kvi_pair_slot *kvi_pair_table_get(const kvi_pair_table *tabl
 
 /* Prefix tree: the edges of all nodes in one hash table, the root's also in an array. Values are >= 0. */
 typedef struct kvi_trie_edge {
-    uint32_t key; /* node << 8 | byte */
+    uint32_t key;   /* node << 8 | byte */
     uint32_t child; /* 0: empty (the root is nobody's child) */
 } kvi_trie_edge;
 typedef struct kvi_trie {

@@ -13,7 +13,8 @@
 #undef blockDim
 #undef gridDim
 
-namespace kvi_emu {
+namespace kvi_emu
+{
 
 struct machine;
 
@@ -28,7 +29,7 @@ static const uint32_t max_copies = 256, max_groups = 32;
 struct lane : lane_view {
     machine *owner;
     uint32_t warp;
-    bool stopped;   /* resume holds where it goes on; else it has not begun, runs, or has returned */
+    bool stopped; /* resume holds where it goes on; else it has not begun, runs, or has returned */
     resume_point resume;
     stack *home;
     const char *waits_in, *file; /* while stopped */
@@ -44,12 +45,12 @@ struct warp {
     uint32_t arrived, phase; /* at the collective; phase flips when it completes */
     const char *waits_in, *file;
     int line;
-    uint32_t values[2][32];  /* [phase][lane] shuffle */
-    uint4 rows[2][32];       /* [phase][lane] ldmatrix */
-    uint32_t a[16][8];       /* mma: pairs of 16-bit values, (row, k/2) */
-    uint32_t b[8][8];        /* (column, k/2) */
-    float c[16][8];          /* (row, column), in and out */
-    token tokens[2];         /* kvi_sync_warp */
+    uint32_t values[2][32]; /* [phase][lane] shuffle */
+    uint4 rows[2][32];      /* [phase][lane] ldmatrix */
+    uint32_t a[16][8];      /* mma: pairs of 16-bit values, (row, k/2) */
+    uint32_t b[8][8];       /* (column, k/2) */
+    float c[16][8];         /* (row, column), in and out */
+    token tokens[2];        /* kvi_sync_warp */
 };
 
 /* What a launch asks for. */
@@ -58,8 +59,8 @@ struct launch {
     const void *params; /* (code->param_bytes) a copy */
     dim3 grid, threads;
     uint32_t shared_bytes;
-    uint32_t seed;      /* 0 natural, 1 backwards, else shuffled */
-    uint32_t number;    /* of launches so far: shuffles differ from launch to launch */
+    uint32_t seed;   /* 0 natural, 1 backwards, else shuffled */
+    uint32_t number; /* of launches so far: shuffles differ from launch to launch */
     token begun, ended;
 };
 
@@ -90,7 +91,7 @@ struct machine {
     void **old_shared; /* ThreadSanitizer: blocks of the launch, freed when it ends */
     uint32_t n_old_shared, cap_old_shared;
     uint64_t switches;
-    uint32_t fault;       /* result code of the driver API; 0: none */
+    uint32_t fault; /* result code of the driver API; 0: none */
     char report[4096];
 };
 

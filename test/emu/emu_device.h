@@ -12,7 +12,7 @@
 #include <string.h>
 #include "../../runtime/kv/half.h"
 #ifdef __F16C__
-#  include <immintrin.h>
+#include <immintrin.h>
 #endif
 
 /* --------------------------------------------------------------------------------------------- CUDA's words and types --- */
@@ -20,13 +20,27 @@
 #define __host__
 #define __forceinline__ inline __attribute__((always_inline))
 #define __align__(n) __attribute__((aligned(n)))
-struct uint2 { uint32_t x, y; } __align__(8);
-struct uint3 { uint32_t x, y, z; };
-struct uint4 { uint32_t x, y, z, w; } __align__(16);
-struct int2 { int32_t x, y; } __align__(8);
-struct int4 { int32_t x, y, z, w; } __align__(16);
-struct float2 { float x, y; } __align__(8);
-struct float4 { float x, y, z, w; } __align__(16);
+struct uint2 {
+    uint32_t x, y;
+} __align__(8);
+struct uint3 {
+    uint32_t x, y, z;
+};
+struct uint4 {
+    uint32_t x, y, z, w;
+} __align__(16);
+struct int2 {
+    int32_t x, y;
+} __align__(8);
+struct int4 {
+    int32_t x, y, z, w;
+} __align__(16);
+struct float2 {
+    float x, y;
+} __align__(8);
+struct float4 {
+    float x, y, z, w;
+} __align__(16);
 struct dim3 {
     uint32_t x, y, z;
     constexpr dim3(uint32_t a = 1, uint32_t b = 1, uint32_t c = 1) : x(a), y(b), z(c) {}
@@ -43,7 +57,8 @@ inline float min(float a, float b) { return fminf(a, b); }
 inline float max(float a, float b) { return fmaxf(a, b); }
 
 /* ------------------------------------------------------------------------------------------------------ the emulator --- */
-namespace kvi_emu {
+namespace kvi_emu
+{
 /* Where a thread waits; the default arguments of the functions below fill it in at the place of the call. */
 #define KVI_EMU_SITE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
@@ -65,7 +80,8 @@ struct kernel {
     void (*run)(const void *params);
     uint32_t param_bytes, max_threads, min_blocks;
     kernel *next;
-    kernel(const char *name, const char *file, void (*run)(const void *), uint32_t param_bytes, uint32_t max_threads, uint32_t min_blocks);
+    kernel(const char *name, const char *file, void (*run)(const void *), uint32_t param_bytes, uint32_t max_threads,
+           uint32_t min_blocks);
 };
 
 void sync_block(const char *file, int line);
@@ -127,12 +143,14 @@ inline uint32_t fma16(uint32_t a, uint32_t b, uint32_t c)
 #define gridDim (kvi_emu::self->block->grid_dim)
 
 /* Limits of sm_86 that are known when a kernel is written stand here, the others in emu_launch.cpp. */
-#define KVI_KERNEL(name, params, threads, blocks) \
-    static_assert((threads) <= 1024 && (threads) * (blocks) <= 1536, #name ": sm_86 has room for 1,024 threads a block and 1,536 an SM"); \
-    static_assert(sizeof(params) <= 4096, #name ": parameters are limited to 4,096 bytes"); \
-    extern "C" void name(const params &); \
-    static void kvi_emu_run_##name(const void *p) { name(*static_cast<const params *>(p)); } \
-    static kvi_emu::kernel kvi_emu_kernel_##name(#name, __FILE__, kvi_emu_run_##name, sizeof(params), threads, blocks); \
+#define KVI_KERNEL(name, params, threads, blocks)                                                                      \
+    static_assert((threads) <= 1024 && (threads) * (blocks) <= 1536,                                                   \
+                  #name ": sm_86 has room for 1,024 threads a block and 1,536 an SM");                                 \
+    static_assert(sizeof(params) <= 4096, #name ": parameters are limited to 4,096 bytes");                            \
+    extern "C" void name(const params &);                                                                              \
+    static void kvi_emu_run_##name(const void *p) { name(*static_cast<const params *>(p)); }                           \
+    static kvi_emu::kernel kvi_emu_kernel_##name(#name, __FILE__, kvi_emu_run_##name, sizeof(params), threads,         \
+                                                 blocks);                                                              \
     extern "C" void name(const params &p)
 /* Always inlined: two kernel files may have helpers of one name, which the linker would otherwise merge without a word. */
 #define KVI_DEV inline __attribute__((always_inline))
@@ -148,9 +166,13 @@ KVI_DEV uint32_t kvi_shfl_xor(uint32_t v, uint32_t mask, KVI_EMU_SITE)
 }
 KVI_DEV float kvi_shfl_xor(float v, uint32_t mask, KVI_EMU_SITE)
 {
-    return kvi_f32_from_bits(kvi_emu::shuffle(kvi_f32_bits(v), kvi_emu::self->in_warp ^ mask, "kvi_shfl_xor", file, line));
+    return kvi_f32_from_bits(
+        kvi_emu::shuffle(kvi_f32_bits(v), kvi_emu::self->in_warp ^ mask, "kvi_shfl_xor", file, line));
 }
-KVI_DEV uint32_t kvi_shfl(uint32_t v, uint32_t lane, KVI_EMU_SITE) { return kvi_emu::shuffle(v, lane, "kvi_shfl", file, line); }
+KVI_DEV uint32_t kvi_shfl(uint32_t v, uint32_t lane, KVI_EMU_SITE)
+{
+    return kvi_emu::shuffle(v, lane, "kvi_shfl", file, line);
+}
 KVI_DEV float kvi_shfl(float v, uint32_t lane, KVI_EMU_SITE)
 {
     return kvi_f32_from_bits(kvi_emu::shuffle(kvi_f32_bits(v), lane, "kvi_shfl", file, line));
@@ -194,7 +216,10 @@ KVI_DEV void kvi_cp_async16_zfill(void *shared, const void *global, uint32_t byt
     memcpy(shared, &poison, sizeof poison);
     kvi_emu::cp_add({shared, global, bytes < 16u ? bytes : 16u});
 }
-KVI_DEV void kvi_cp_async16(void *shared, const void *global, KVI_EMU_SITE) { kvi_cp_async16_zfill(shared, global, 16, file, line); }
+KVI_DEV void kvi_cp_async16(void *shared, const void *global, KVI_EMU_SITE)
+{
+    kvi_cp_async16_zfill(shared, global, 16, file, line);
+}
 KVI_DEV void kvi_cp_commit() { kvi_emu::cp_commit(); }
 template <int pending> KVI_DEV void kvi_cp_wait()
 {
@@ -217,12 +242,27 @@ KVI_DEV void kvi_emu_ldmatrix(uint32_t *r, const void *row, uint32_t n, bool tra
     }
     kvi_emu::ldmatrix(r, v, n, transposed, file, line);
 }
-KVI_DEV void kvi_ldmatrix_x4(uint32_t r[4], const void *row, KVI_EMU_SITE) { kvi_emu_ldmatrix(r, row, 4, false, file, line); }
-KVI_DEV void kvi_ldmatrix_x4_trans(uint32_t r[4], const void *row, KVI_EMU_SITE) { kvi_emu_ldmatrix(r, row, 4, true, file, line); }
-KVI_DEV void kvi_ldmatrix_x2(uint32_t r[2], const void *row, KVI_EMU_SITE) { kvi_emu_ldmatrix(r, row, 2, false, file, line); }
+KVI_DEV void kvi_ldmatrix_x4(uint32_t r[4], const void *row, KVI_EMU_SITE)
+{
+    kvi_emu_ldmatrix(r, row, 4, false, file, line);
+}
+KVI_DEV void kvi_ldmatrix_x4_trans(uint32_t r[4], const void *row, KVI_EMU_SITE)
+{
+    kvi_emu_ldmatrix(r, row, 4, true, file, line);
+}
+KVI_DEV void kvi_ldmatrix_x2(uint32_t r[2], const void *row, KVI_EMU_SITE)
+{
+    kvi_emu_ldmatrix(r, row, 2, false, file, line);
+}
 KVI_DEV uint32_t kvi_transpose8x8(uint32_t pair, KVI_EMU_SITE) { return kvi_emu::transpose(pair, file, line); }
-KVI_DEV void kvi_mma_f16(float c[4], const uint32_t a[4], const uint32_t b[2], KVI_EMU_SITE) { kvi_emu::mma(c, a, b, false, file, line); }
-KVI_DEV void kvi_mma_bf16(float c[4], const uint32_t a[4], const uint32_t b[2], KVI_EMU_SITE) { kvi_emu::mma(c, a, b, true, file, line); }
+KVI_DEV void kvi_mma_f16(float c[4], const uint32_t a[4], const uint32_t b[2], KVI_EMU_SITE)
+{
+    kvi_emu::mma(c, a, b, false, file, line);
+}
+KVI_DEV void kvi_mma_bf16(float c[4], const uint32_t a[4], const uint32_t b[2], KVI_EMU_SITE)
+{
+    kvi_emu::mma(c, a, b, true, file, line);
+}
 
 /* ------------------------------------------------------------------------------------------------- bits and numbers --- */
 KVI_DEV uint32_t kvi_prmt(uint32_t a, uint32_t b, uint32_t selector)
@@ -252,7 +292,10 @@ template <int table> KVI_DEV uint32_t kvi_lop3(uint32_t a, uint32_t b, uint32_t 
 KVI_DEV float kvi_bits_f32(uint32_t u) { return kvi_f32_from_bits(u); }
 KVI_DEV uint32_t kvi_f32_to_bits(float f) { return kvi_f32_bits(f); }
 KVI_DEV uint32_t kvi_pack_f16(float lo, float hi) { return kvi_emu::to_f16(lo) | kvi_emu::to_f16(hi) << 16; }
-KVI_DEV uint32_t kvi_pack_bf16(float lo, float hi) { return (uint32_t)kvi_f32_to_bf16(lo) | (uint32_t)kvi_f32_to_bf16(hi) << 16; }
+KVI_DEV uint32_t kvi_pack_bf16(float lo, float hi)
+{
+    return (uint32_t)kvi_f32_to_bf16(lo) | (uint32_t)kvi_f32_to_bf16(hi) << 16;
+}
 KVI_DEV float kvi_f16_lo(uint32_t pair) { return kvi_emu::f16(pair & 0xffffu); }
 KVI_DEV float kvi_f16_hi(uint32_t pair) { return kvi_emu::f16(pair >> 16); }
 KVI_DEV float kvi_bf16_lo(uint32_t pair) { return kvi_f32_from_bits(pair << 16); }
@@ -262,8 +305,14 @@ KVI_DEV uint32_t kvi_fma_f16x2(uint32_t a, uint32_t b, uint32_t c)
     return kvi_emu::fma16(a & 0xffffu, b & 0xffffu, c & 0xffffu) | kvi_emu::fma16(a >> 16, b >> 16, c >> 16) << 16;
 }
 /* A sum of two f16 rounded to f32 and then to f16 is rounded right: 24 bits are twice 11 and two more. */
-KVI_DEV uint32_t kvi_sub_f16x2(uint32_t a, uint32_t b) { return kvi_pack_f16(kvi_f16_lo(a) - kvi_f16_lo(b), kvi_f16_hi(a) - kvi_f16_hi(b)); }
-KVI_DEV uint32_t kvi_mul_f16x2(uint32_t a, uint32_t b) { return kvi_pack_f16(kvi_f16_lo(a) * kvi_f16_lo(b), kvi_f16_hi(a) * kvi_f16_hi(b)); }
+KVI_DEV uint32_t kvi_sub_f16x2(uint32_t a, uint32_t b)
+{
+    return kvi_pack_f16(kvi_f16_lo(a) - kvi_f16_lo(b), kvi_f16_hi(a) - kvi_f16_hi(b));
+}
+KVI_DEV uint32_t kvi_mul_f16x2(uint32_t a, uint32_t b)
+{
+    return kvi_pack_f16(kvi_f16_lo(a) * kvi_f16_lo(b), kvi_f16_hi(a) * kvi_f16_hi(b));
+}
 /* Kernels are compiled without contraction here, so these are the plain operators. */
 KVI_DEV float kvi_mul_rn(float a, float b) { return a * b; }
 KVI_DEV float kvi_add_rn(float a, float b) { return a + b; }

@@ -17,7 +17,8 @@
 KVI_CU_FUNCTIONS(KVRT_EMU_DECLARE)
 #undef KVRT_EMU_DECLARE
 
-namespace kvi_emu {
+namespace kvi_emu
+{
 
 /* From the environment, read by cuInit; see README.md. */
 struct settings {
@@ -97,8 +98,8 @@ struct entry {
     explicit entry(const char *call, bool needs_context = true);
     ~entry();
 };
-#define KVRT_EMU_ENTER(needs_context) \
-    kvi_emu::entry guard(__func__, needs_context); \
+#define KVRT_EMU_ENTER(needs_context)                                                                                  \
+    kvi_emu::entry guard(__func__, needs_context);                                                                     \
     if (guard.result != KVI_CU_SUCCESS) return guard.result
 
 } // namespace kvi_emu

@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #if !defined(__x86_64__)
-#  include <ucontext.h>
+#include <ucontext.h>
 #endif
 
 #if defined(KVRT_EMU_TSAN)
@@ -19,7 +19,8 @@ void __tsan_release(void *at);
 }
 #endif
 
-namespace kvi_emu {
+namespace kvi_emu
+{
 
 /* Where a stopped thread goes on. */
 struct resume_point {
@@ -45,19 +46,19 @@ void stack_rewind(stack *s, void (*entry)()); /* to its first resume again; what
 extern "C" void kvi_emu_switch(void **save, void *load);
 inline void switch_to(resume_point *from, resume_point *to)
 {
-#  if defined(KVRT_EMU_TSAN)
+#if defined(KVRT_EMU_TSAN)
     from->fiber = __tsan_get_current_fiber();
     __tsan_switch_to_fiber(to->fiber, 1 /* orders nothing */);
-#  endif
+#endif
     kvi_emu_switch(&from->sp, to->sp);
 }
 #else
 inline void switch_to(resume_point *from, resume_point *to)
 {
-#  if defined(KVRT_EMU_TSAN)
+#if defined(KVRT_EMU_TSAN)
     from->fiber = __tsan_get_current_fiber();
     __tsan_switch_to_fiber(to->fiber, 1);
-#  endif
+#endif
     swapcontext(&from->context, &to->context);
 }
 #endif

@@ -8,15 +8,17 @@ void op_case_embed(const op_target *target);
 void op_case_norm_linear(const op_target *target);
 void op_case_linear_add(const op_target *target);
 void op_case_norm_gate_up(const op_target *target);
-void op_case_head(const op_target *target);        /* chosen rows, vocabulary cut into ranges */
-void op_case_best(const op_target *target);        /* the 64 best logits, ties, the sum; nothing where the target has no such entry */
+void op_case_head(const op_target *target); /* chosen rows, vocabulary cut into ranges */
+void op_case_best(
+    const op_target *target); /* the 64 best logits, ties, the sum; nothing where the target has no such entry */
 void op_case_rope_append(const op_target *target); /* q as left behind, K and V as stored */
 void op_case_attention(const op_target *target);   /* head sizes, groups, windows, chunks, page edges */
 void op_case_long_context(const op_target *target);
 void op_case_batch(const op_target *target); /* several sequences at once give what each gives alone */
 
-void op_case_packed(const op_target *target);  /* attention over quantized pages, every mix of formats the target reads */
-void op_case_tail(const op_target *target);    /* every offset of the open page behind a quantized one */
+void op_case_packed(
+    const op_target *target);               /* attention over quantized pages, every mix of formats the target reads */
+void op_case_tail(const op_target *target); /* every offset of the open page behind a quantized one */
 void op_case_convert(const op_target *target); /* pages converted by the device have the bytes of runtime/kv/encode.c */
 
 /* The same bits: results of two targets (thread counts) and of programs run whole or operation by operation. */
@@ -25,8 +27,9 @@ void op_case_attention_bits(const op_target *a, const op_target *b);
 
 /* The cases that every backend passes, for a test of each. */
 #define OP_CASES(X)                                                                                                    \
-    X(embed) X(norm_linear) X(linear_add) X(norm_gate_up) X(head) X(rope_append) X(attention) X(long_context) X(batch)  \
-    X(packed) X(tail) X(convert)
+    X(embed)                                                                                                           \
+    X(norm_linear) X(linear_add) X(norm_gate_up) X(head) X(rope_append) X(attention) X(long_context) X(batch)          \
+        X(packed) X(tail) X(convert)
 /* static test_NAME: the case on every one of `targets`. */
 #define OP_CASE_TEST(op)                                                                                               \
     static void test_##op(void **state)                                                                                \

@@ -29,8 +29,9 @@ static const uint32_t ins[] = {8, 16, 24, 32, 40, 64, 96, 248, 256, 264, 512},
 
 /* Beyond the walk: the tiles of 32 and 128 rows, 64 and 128 outputs, 32 columns of tensor-core products, one below, at and above. */
 static const linear_case tiles[] = {
-    {65, 40, 2, {72, 57, 0}, KVI_F16, false, 0}, {64, 64, 1, {64, 0, 0}, KVI_F16, true, 0}, {127, 24, 1, {129, 0, 0}, KVI_BF16, true, 1},
-    {128, 96, 3, {16, 8, 104}, KVI_F16, true, 0}, {129, 72, 1, {127, 0, 0}, KVI_F16, false, 2},
+    {65, 40, 2, {72, 57, 0}, KVI_F16, false, 0},  {64, 64, 1, {64, 0, 0}, KVI_F16, true, 0},
+    {127, 24, 1, {129, 0, 0}, KVI_BF16, true, 1}, {128, 96, 3, {16, 8, 104}, KVI_F16, true, 0},
+    {129, 72, 1, {127, 0, 0}, KVI_F16, false, 2},
 };
 #define MAX_ROWS 129u
 
@@ -340,7 +341,8 @@ static void check_best(op_rig *rig, uint32_t l, uint32_t vocab, float *logits)
     kvrt_error error = {.size = sizeof error};
     kvi_best best;
     double sum = 0;
-    if (backend->read_best(rig->device, l, &best, &error) < KVRT_OK) fail_msg("%s: %s", rig->target->name, error.message);
+    if (backend->read_best(rig->device, l, &best, &error) < KVRT_OK)
+        fail_msg("%s: %s", rig->target->name, error.message);
     assert_false(best.bad);
     assert_int_equal(best.n, vocab < KVI_BEST_MAX ? vocab : KVI_BEST_MAX);
     for (uint32_t i = 0; i < vocab; i++) sum += exp((double)logits[i] - (double)best.logits[0]);
@@ -350,8 +352,8 @@ static void check_best(op_rig *rig, uint32_t l, uint32_t vocab, float *logits)
         for (uint32_t id = 1; id < vocab; id++)
             if (logits[id] > logits[top]) top = id;
         if (best.ids[i] != (int32_t)top || best.logits[i] != logits[top])
-            fail_msg("%s, best: vocabulary of %u, place %u: found %d (%g), need %u (%g)", rig->target->name, vocab, i, best.ids[i],
-                     (double)best.logits[i], top, (double)logits[top]);
+            fail_msg("%s, best: vocabulary of %u, place %u: found %d (%g), need %u (%g)", rig->target->name, vocab, i,
+                     best.ids[i], (double)best.logits[i], top, (double)logits[top]);
         logits[top] = -INFINITY;
     }
 }

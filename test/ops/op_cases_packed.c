@@ -88,7 +88,8 @@ static void fill_pages(packed_rig *b, const packed_case *c)
     for (uint32_t p = 0; p < b->n_pages; p++) {
         const kvi_kv_format f = (kvi_kv_format)b->pages[p].format;
         for (uint32_t h = 0; h < c->n_kv; h++) {
-            uint8_t *side = bytes + (uint64_t)b->pages[p].unit * KVI_KV_UNIT + kvi_kv_record_off(f, &b->rig.group.shape, 1, h);
+            uint8_t *side =
+                bytes + (uint64_t)b->pages[p].unit * KVI_KV_UNIT + kvi_kv_record_off(f, &b->rig.group.shape, 1, h);
             for (int is_v = 0; is_v < 2; is_v++) {
                 const kvi_kv_code code = is_v ? KVI_KV_V_CODE(f) : KVI_KV_K_CODE(f);
                 double *out = (is_v ? b->v : b->k) + ((size_t)h * b->n_pages + p) * KVI_KV_PAGE * d;
@@ -99,9 +100,12 @@ static void fill_pages(packed_rig *b, const packed_case *c)
                 else kvi_kv_encode_k(code, rows, d, &params, scratch, side);
                 for (uint32_t t = 0; t < KVI_KV_PAGE; t++)
                     for (uint32_t e = 0; e < d; e++)
-                        out[t * d + e] = (double)(is_v ? kvi_kv_decode_v(side, code, d, t, e) : kvi_kv_decode_k(side, code, d, t, e));
-                if (kvi_kv_code_is_plain(code) && p * KVI_KV_PAGE + KVI_KV_PAGE > c->n_ctx) /* rows behind the last position */
-                    memset(side + (size_t)(c->n_ctx % KVI_KV_PAGE) * d * 2, 0xff, (size_t)(KVI_KV_PAGE - c->n_ctx % KVI_KV_PAGE) * d * 2);
+                        out[t * d + e] = (double)(is_v ? kvi_kv_decode_v(side, code, d, t, e)
+                                                       : kvi_kv_decode_k(side, code, d, t, e));
+                if (kvi_kv_code_is_plain(code) &&
+                    p * KVI_KV_PAGE + KVI_KV_PAGE > c->n_ctx) /* rows behind the last position */
+                    memset(side + (size_t)(c->n_ctx % KVI_KV_PAGE) * d * 2, 0xff,
+                           (size_t)(KVI_KV_PAGE - c->n_ctx % KVI_KV_PAGE) * d * 2);
                 side += is_v ? 0 : kvi_kv_k_side(code, d).bytes;
             }
         }
@@ -145,7 +149,8 @@ static bool open_packed(packed_rig *b, const op_target *target, const packed_cas
 static void expected(const packed_rig *b, const packed_case *c, uint32_t h, uint32_t pos, const double *q, double *out)
 {
     const uint32_t d = c->d, first = c->window && pos + 1 > c->window ? pos + 1 - c->window : 0;
-    const double *k = b->k + (size_t)h * b->n_pages * KVI_KV_PAGE * d, *v = b->v + (size_t)h * b->n_pages * KVI_KV_PAGE * d;
+    const double *k = b->k + (size_t)h * b->n_pages * KVI_KV_PAGE * d,
+                 *v = b->v + (size_t)h * b->n_pages * KVI_KV_PAGE * d;
     oracle_attention(k, v, d, first, pos, q, 1 / sqrt(d), out);
     if (c->rotate) oracle_rotate(out, d);
 }
@@ -168,14 +173,15 @@ static void run_case(const op_target *target, const packed_case *c, uint32_t ind
         for (uint32_t r = 0; r < c->n_rows; r++)
             for (uint32_t head = 0; head < n_heads; head++) {
                 double error = 0, norm = 0;
-                expected(b, c, head / c->per_kv, seq.pos + r, b->in.values + (size_t)r * b->in.n_in + (size_t)head * c->d, want);
+                expected(b, c, head / c->per_kv, seq.pos + r,
+                         b->in.values + (size_t)r * b->in.n_in + (size_t)head * c->d, want);
                 for (uint32_t e = 0; e < c->d; e++) {
                     error += pow((double)got[(size_t)r * width + head * c->d + e] - want[e], 2);
                     norm += want[e] * want[e];
                 }
                 if (!(sqrt(error / norm) <= target->attention))
-                    fail_msg("%s, packed case %u, row %u, head %u: relative L2 %g, need at most %g", target->name, index, r, head, sqrt(error / norm),
-                             target->attention);
+                    fail_msg("%s, packed case %u, row %u, head %u: relative L2 %g, need at most %g", target->name,
+                             index, r, head, sqrt(error / norm), target->attention);
             }
         free(got);
     }
@@ -215,7 +221,8 @@ static void difficult_rows(float *rows, uint32_t d, uint32_t kind)
     }
 }
 
-static void encode_side(kvi_kv_code code, bool is_v, const float *rows, uint32_t d, const kvi_encode_params *params, float *scratch, uint8_t *side)
+static void encode_side(kvi_kv_code code, bool is_v, const float *rows, uint32_t d, const kvi_encode_params *params,
+                        float *scratch, uint8_t *side)
 {
     if (kvi_kv_code_is_plain(code)) store_plain(rows, code, d * KVI_KV_PAGE, side);
     else if (is_v) kvi_kv_encode_v(code, rows, d, params, scratch, side);
@@ -223,7 +230,8 @@ static void encode_side(kvi_kv_code code, bool is_v, const float *rows, uint32_t
 }
 
 /* One record converted on the host. */
-static void convert_record(const uint8_t *from, uint32_t from_format, uint8_t *to, uint32_t to_format, uint32_t d, const kvi_encode_params *params)
+static void convert_record(const uint8_t *from, uint32_t from_format, uint8_t *to, uint32_t to_format, uint32_t d,
+                           const kvi_encode_params *params)
 {
     float *rows = malloc(d * 512), *scratch = malloc(kvi_kv_encode_scratch(d) * 4);
     assert_true(rows && scratch);
@@ -253,7 +261,8 @@ static void check_convert(const op_target *target, const convert_case *c, bool i
     enum { RECORDS = 4, PAGES = 2 };
     packed_rig *b = calloc(1, sizeof *b);
     kvi_kv_format from = 0, to = 0;
-    assert_true(b && kvi_kv_format_parse(c->from, strlen(c->from), &from) && kvi_kv_format_parse(c->to, strlen(c->to), &to));
+    assert_true(b && kvi_kv_format_parse(c->from, strlen(c->from), &from) &&
+                kvi_kv_format_parse(c->to, strlen(c->to), &to));
     op_rig *rig = &b->rig;
     op_rig_open(rig, target);
     rig->group = (kvi_cache_group){{2, 2, c->d}, 0, false, KVI_KV_F16};
@@ -283,13 +292,16 @@ static void check_convert(const op_target *target, const convert_case *c, bool i
             difficult_rows(rows, c->d, p * RECORDS + i);
             encode_side(KVI_KV_K_CODE(from), false, rows, c->d, &c->params, scratch, record);
             difficult_rows(rows, c->d, p * RECORDS + i);
-            encode_side(KVI_KV_V_CODE(from), true, rows, c->d, &c->params, scratch, record + kvi_kv_k_side(KVI_KV_K_CODE(from), c->d).bytes);
-            convert_record(record, from, want + (uint64_t)jobs[p].to.unit * KVI_KV_UNIT + (uint64_t)i * to_bytes, to, c->d, &c->params);
+            encode_side(KVI_KV_V_CODE(from), true, rows, c->d, &c->params, scratch,
+                        record + kvi_kv_k_side(KVI_KV_K_CODE(from), c->d).bytes);
+            convert_record(record, from, want + (uint64_t)jobs[p].to.unit * KVI_KV_UNIT + (uint64_t)i * to_bytes, to,
+                           c->d, &c->params);
         }
     }
     kvrt_error error = {.size = sizeof error};
     assert_true(target->backend->pool_write(rig->device, 0, bytes, pool, NULL) >= KVRT_OK);
-    if (target->backend->convert_pages(rig->device, jobs, PAGES, &c->params, &error) < KVRT_OK) fail_msg("%s: %s", target->name, error.message);
+    if (target->backend->convert_pages(rig->device, jobs, PAGES, &c->params, &error) < KVRT_OK)
+        fail_msg("%s: %s", target->name, error.message);
     assert_true(target->backend->pool_read(rig->device, 0, got, pool, NULL) >= KVRT_OK);
     for (uint32_t p = 0; p < PAGES; p++)
         for (uint32_t i = 0; i < RECORDS * to_bytes; i++) {
@@ -308,16 +320,24 @@ static void check_convert(const op_target *target, const convert_case *c, bool i
 void op_case_convert(const op_target *target)
 {
     static const convert_case list[] = {
-        {64, "f16", "k4v4", {KVI_VARNORM_KVRT, KVI_RANGE_SEARCH}},   {64, "f16", "k4v2", {KVI_VARNORM_OFF, KVI_RANGE_MINMAX}},
-        {64, "f16", "k4v4", {KVI_VARNORM_PAPER, KVI_RANGE_MINMAX}},  {64, "f16", "i8", {KVI_VARNORM_KVRT, KVI_RANGE_SEARCH}},
-        {128, "f16", "k4v2", {KVI_VARNORM_KVRT, KVI_RANGE_SEARCH}},  {128, "f16", "k4v4", {KVI_VARNORM_PAPER, KVI_RANGE_SEARCH}},
-        {256, "f16", "k4v4", {KVI_VARNORM_KVRT, KVI_RANGE_MINMAX}},  {64, "k4v4", "f16", {KVI_VARNORM_KVRT, KVI_RANGE_SEARCH}},
-        {64, "f16", "k2v2", {KVI_VARNORM_KVRT, KVI_RANGE_SEARCH}},   {64, "f16", "k4v2", {KVI_VARNORM_KVRT, KVI_RANGE_UNBIASED}},
-        {128, "f16", "k4v4", {KVI_VARNORM_KVRT, KVI_RANGE_UNBIASED}}, {64, "f16", "k4v4", {KVI_VARNORM_PAPER, KVI_RANGE_UNBIASED}},
+        {64, "f16", "k4v4", {KVI_VARNORM_KVRT, KVI_RANGE_SEARCH}},
+        {64, "f16", "k4v2", {KVI_VARNORM_OFF, KVI_RANGE_MINMAX}},
+        {64, "f16", "k4v4", {KVI_VARNORM_PAPER, KVI_RANGE_MINMAX}},
+        {64, "f16", "i8", {KVI_VARNORM_KVRT, KVI_RANGE_SEARCH}},
+        {128, "f16", "k4v2", {KVI_VARNORM_KVRT, KVI_RANGE_SEARCH}},
+        {128, "f16", "k4v4", {KVI_VARNORM_PAPER, KVI_RANGE_SEARCH}},
+        {256, "f16", "k4v4", {KVI_VARNORM_KVRT, KVI_RANGE_MINMAX}},
+        {64, "k4v4", "f16", {KVI_VARNORM_KVRT, KVI_RANGE_SEARCH}},
+        {64, "f16", "k2v2", {KVI_VARNORM_KVRT, KVI_RANGE_SEARCH}},
+        {64, "f16", "k4v2", {KVI_VARNORM_KVRT, KVI_RANGE_UNBIASED}},
+        {128, "f16", "k4v4", {KVI_VARNORM_KVRT, KVI_RANGE_UNBIASED}},
+        {64, "f16", "k4v4", {KVI_VARNORM_PAPER, KVI_RANGE_UNBIASED}},
     };
     static const convert_case demotions[] = {
-        {64, "f16", "i8", {KVI_VARNORM_KVRT, KVI_RANGE_SEARCH}},   {64, "i8", "k4v4", {KVI_VARNORM_KVRT, KVI_RANGE_SEARCH}},
-        {64, "k4v4", "k4v2", {KVI_VARNORM_KVRT, KVI_RANGE_SEARCH}}, {128, "f16", "k4v4", {KVI_VARNORM_KVRT, KVI_RANGE_UNBIASED}},
+        {64, "f16", "i8", {KVI_VARNORM_KVRT, KVI_RANGE_SEARCH}},
+        {64, "i8", "k4v4", {KVI_VARNORM_KVRT, KVI_RANGE_SEARCH}},
+        {64, "k4v4", "k4v2", {KVI_VARNORM_KVRT, KVI_RANGE_SEARCH}},
+        {128, "f16", "k4v4", {KVI_VARNORM_KVRT, KVI_RANGE_UNBIASED}},
     };
     for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) check_convert(target, &list[i], false);
     for (size_t i = 0; i < sizeof demotions / sizeof demotions[0]; i++) check_convert(target, &demotions[i], true);

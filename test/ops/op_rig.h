@@ -33,7 +33,8 @@ typedef struct op_rig {
     kvi_limits limits;
     void *blocks[64];
     uint32_t n_blocks, n_ids;
-    kvi_dtype inputs;    /* type of the tables of op_rig_input; F32 unless set. F16: values that a 16-bit operand holds as they are */
+    kvi_dtype
+        inputs; /* type of the tables of op_rig_input; F32 unless set. F16: values that a 16-bit operand holds as they are */
     uint32_t page_codes; /* codes of pages beside group.plain, for limits.page_formats */
 } op_rig;
 

@@ -21,7 +21,8 @@ void oracle_rotate(double *h, uint32_t dim)
     memcpy(h, out, dim * sizeof *h);
 }
 
-void oracle_attention(const double *k, const double *v, uint32_t d, uint32_t first, uint32_t last, const double *q, double scale, double *out)
+void oracle_attention(const double *k, const double *v, uint32_t d, uint32_t first, uint32_t last, const double *q,
+                      double scale, double *out)
 {
     double *score = malloc((last + 1) * sizeof *score), top = -INFINITY, sum = 0;
     assert_non_null(score);

@@ -60,11 +60,13 @@ static void make_page(shelf *s, uint32_t p, uint32_t f, float *rows, float *scra
     s->k[p][f] = malloc((size_t)s->group.shape.n_kv_heads * KVI_KV_PAGE * d * sizeof(double));
     s->v[p][f] = malloc((size_t)s->group.shape.n_kv_heads * KVI_KV_PAGE * d * sizeof(double));
     for (uint32_t h = 0; h < s->group.shape.n_kv_heads; h++) {
-        uint8_t *side = s->device->pool + (uint64_t)s->pages[p][f].unit * KVI_KV_UNIT + kvi_kv_record_off(format, &s->group.shape, 1, h);
+        uint8_t *side = s->device->pool + (uint64_t)s->pages[p][f].unit * KVI_KV_UNIT +
+                        kvi_kv_record_off(format, &s->group.shape, 1, h);
         for (int is_v = 0; is_v < 2; is_v++) {
             const kvi_kv_code code = is_v ? KVI_KV_V_CODE(format) : KVI_KV_K_CODE(format);
             double *out = (is_v ? s->v : s->k)[p][f] + (size_t)h * KVI_KV_PAGE * d;
-            for (uint32_t i = 0; i < d * KVI_KV_PAGE; i++) rows[i] = normal() * (float)(1 + i / d % 3) * 0.6f + (i % d == 3 ? 1.5f : 0.0f);
+            for (uint32_t i = 0; i < d * KVI_KV_PAGE; i++)
+                rows[i] = normal() * (float)(1 + i / d % 3) * 0.6f + (i % d == 3 ? 1.5f : 0.0f);
             if (kvi_kv_code_is_plain(code)) s->device->v->narrow(rows, (kvi_dtype)code, d * KVI_KV_PAGE, side);
             else if (is_v) kvi_kv_encode_v(code, rows, d, &params, scratch, side);
             else kvi_kv_encode_k(code, rows, d, &params, scratch, side);
@@ -77,7 +79,8 @@ static void make_page(shelf *s, uint32_t p, uint32_t f, float *rows, float *scra
     }
 }
 
-static void open_shelf(shelf *s, const char *isa, uint32_t d, uint32_t n_kv, uint32_t per_kv, uint32_t window, uint32_t n_formats)
+static void open_shelf(shelf *s, const char *isa, uint32_t d, uint32_t n_kv, uint32_t per_kv, uint32_t window,
+                       uint32_t n_formats)
 {
     const bool amx = strcmp(isa, "amx") == 0;
     const kvi_device_options options = {.n_threads = 2, .isa = amx ? "auto" : isa, .amx = amx};
@@ -94,8 +97,15 @@ static void open_shelf(shelf *s, const char *isa, uint32_t d, uint32_t n_kv, uin
                      .scale = (float)(1 / sqrt(d)),
                      .causal = true,
                      .group_layer = 1};
-    s->program = (kvi_program){.ops = &s->op, .n_ops = 1, .buffers = s->buffers, .n_buffers = 2, .groups = &s->group, .n_groups = 1,
-                               .logits = 1, .vocab_size = 1, .n_layers = 2};
+    s->program = (kvi_program){.ops = &s->op,
+                               .n_ops = 1,
+                               .buffers = s->buffers,
+                               .n_buffers = 2,
+                               .groups = &s->group,
+                               .n_groups = 1,
+                               .logits = 1,
+                               .vocab_size = 1,
+                               .n_layers = 2};
     assert_int_equal(kvi_backend_cpu.open(&options, &s->device, NULL), KVRT_OK);
     uint32_t unit = 0;
     for (uint32_t p = PAGES; p-- > 0;) /* backwards: no page lies behind its predecessor */
@@ -105,8 +115,12 @@ static void open_shelf(shelf *s, const char *isa, uint32_t d, uint32_t n_kv, uin
             s->pages[p][f] = (kvi_page_ref){unit, format};
             unit += kvi_kv_page_units(format, &s->group.shape);
         }
-    const kvi_limits limits = {.max_rows = 3 * MOST_ROWS, .max_logit_rows = 1, .max_seqs = 3, .max_ctx = PAGES * KVI_KV_PAGE,
-                               .pool_bytes = (uint64_t)unit * KVI_KV_UNIT, .page_formats = 0xff};
+    const kvi_limits limits = {.max_rows = 3 * MOST_ROWS,
+                               .max_logit_rows = 1,
+                               .max_seqs = 3,
+                               .max_ctx = PAGES * KVI_KV_PAGE,
+                               .pool_bytes = (uint64_t)unit * KVI_KV_UNIT,
+                               .page_formats = 0xff};
     assert_int_equal(kvi_backend_cpu.load(s->device, &s->program, &limits, NULL), KVRT_OK);
     memset(s->device->pool, 0xff, limits.pool_bytes);
     float *rows = malloc(d * 512), *scratch = malloc(kvi_kv_encode_scratch(d) * 4);
@@ -145,7 +159,8 @@ static void cut_plain_page(const shelf *s, uint32_t p, uint32_t used)
 
 static void expected(const shelf *s, const sequence *q, uint32_t kv_head, uint32_t pos, const float *query, double *out)
 {
-    const uint32_t d = s->group.shape.head_dim, window = s->group.window, first = window && pos + 1 > window ? pos + 1 - window : 0;
+    const uint32_t d = s->group.shape.head_dim, window = s->group.window,
+                   first = window && pos + 1 > window ? pos + 1 - window : 0;
     double score[PAGES * KVI_KV_PAGE], top = -INFINITY, sum = 0;
     for (uint32_t t = first; t <= pos; t++) {
         const double *k = s->k[t / 128][q->format[t / 128]] + ((size_t)kv_head * KVI_KV_PAGE + t % 128) * d;
@@ -156,7 +171,8 @@ static void expected(const shelf *s, const sequence *q, uint32_t kv_head, uint32
     }
     memset(out, 0, d * sizeof *out);
     for (uint32_t t = first; t <= pos; t++) {
-        const double *v = s->v[t / 128][q->format[t / 128]] + ((size_t)kv_head * KVI_KV_PAGE + t % 128) * d, p = exp(score[t] - top);
+        const double *v = s->v[t / 128][q->format[t / 128]] + ((size_t)kv_head * KVI_KV_PAGE + t % 128) * d,
+                     p = exp(score[t] - top);
         sum += p;
         for (uint32_t e = 0; e < d; e++) out[e] += p * v[e];
     }
@@ -172,7 +188,8 @@ static void check_step(shelf *s, sequence *seqs, uint32_t n_seqs)
     kvi_seq list[3];
     int32_t ids[3 * MOST_ROWS] = {0};
     uint32_t n_rows = 0;
-    const uint32_t d = s->group.shape.head_dim, window = s->group.window, n_heads = s->op.n_heads, cols = s->buffers[0].cols;
+    const uint32_t d = s->group.shape.head_dim, window = s->group.window, n_heads = s->op.n_heads,
+                   cols = s->buffers[0].cols;
     for (uint32_t i = 0; i < n_seqs; i++) {
         sequence *q = &seqs[i];
         assert_true(q->pos + q->n_rows <= PAGES * KVI_KV_PAGE && q->n_rows <= MOST_ROWS);
@@ -180,9 +197,12 @@ static void check_step(shelf *s, sequence *seqs, uint32_t n_seqs)
             if ((p + 1) * KVI_KV_PAGE > q->pos) q->format[p] = PLAIN;
             tables[i][p] = s->pages[p][q->format[p]];
             const uint32_t end = q->pos + q->n_rows;
-            if (q->format[p] == PLAIN && p * KVI_KV_PAGE < end && end < (p + 1) * KVI_KV_PAGE) cut_plain_page(s, p, end - p * KVI_KV_PAGE);
-            else if (q->format[p] == PLAIN && n_seqs == 1) cut_plain_page(s, p, (p + 1) * KVI_KV_PAGE <= end ? KVI_KV_PAGE : 0);
-            if (window && (p + 1) * KVI_KV_PAGE + window <= q->pos + 1) tables[i][p].unit = KVI_KV_NO_EXTENT; /* given back */
+            if (q->format[p] == PLAIN && p * KVI_KV_PAGE < end && end < (p + 1) * KVI_KV_PAGE)
+                cut_plain_page(s, p, end - p * KVI_KV_PAGE);
+            else if (q->format[p] == PLAIN && n_seqs == 1)
+                cut_plain_page(s, p, (p + 1) * KVI_KV_PAGE <= end ? KVI_KV_PAGE : 0);
+            if (window && (p + 1) * KVI_KV_PAGE + window <= q->pos + 1)
+                tables[i][p].unit = KVI_KV_NO_EXTENT; /* given back */
         }
         groups[i][0] = tables[i];
         list[i] = (kvi_seq){.first_row = n_rows, .n_rows = q->n_rows, .pos = q->pos, .pages = groups[i]};
@@ -211,16 +231,20 @@ static void check_step(shelf *s, sequence *seqs, uint32_t n_seqs)
             }
 }
 
-#define FOR_SETS for (unsigned set = 0; set < 4; set++) if (has(sets[set]))
+#define FOR_SETS                                                                                                       \
+    for (unsigned set = 0; set < 4; set++)                                                                             \
+        if (has(sets[set]))
 
 static void every_head_dimension(void **state)
 {
-    FOR_SETS for (uint32_t d = 16; d <= 256; d += 16) {
+    FOR_SETS for (uint32_t d = 16; d <= 256; d += 16)
+    {
         shelf s;
         open_shelf(&s, sets[set], d, 2, 2, 0, MOST_FORMATS);
         for (uint32_t f = 1; f < MOST_FORMATS; f++)
             for (uint32_t rows = 1; rows <= 9; rows += 4) {
-                sequence q = {2 * 128 + 40, rows, {0, f, 0}}, mixed = {4 * 128 + 3, rows, {0, f, 1 + f % 7, 1 + (f + 2) % 7, 0}};
+                sequence q = {2 * 128 + 40, rows, {0, f, 0}},
+                         mixed = {4 * 128 + 3, rows, {0, f, 1 + f % 7, 1 + (f + 2) % 7, 0}};
                 check_step(&s, &q, 1);
                 if (rows == 1) check_step(&s, &mixed, 1);
             }
@@ -230,23 +254,24 @@ static void every_head_dimension(void **state)
 
 static void every_group_of_heads_and_rows(void **state)
 {
-    FOR_SETS for (uint32_t d = 64; d <= 128; d += 64)
-        for (uint32_t per_kv = 1; per_kv <= 8; per_kv++) {
-            shelf s;
-            open_shelf(&s, sets[set], d, 1, per_kv, 0, 4);
-            for (uint32_t rows = 1; rows <= 9; rows++) {
-                sequence q = {3 * 128 + 120, rows, {0, 1 + rows % 3, 1 + (rows + per_kv) % 3, 1}};
-                check_step(&s, &q, 1);
-            }
-            close_shelf(&s);
+    FOR_SETS for (uint32_t d = 64; d <= 128; d += 64) for (uint32_t per_kv = 1; per_kv <= 8; per_kv++)
+    {
+        shelf s;
+        open_shelf(&s, sets[set], d, 1, per_kv, 0, 4);
+        for (uint32_t rows = 1; rows <= 9; rows++) {
+            sequence q = {3 * 128 + 120, rows, {0, 1 + rows % 3, 1 + (rows + per_kv) % 3, 1}};
+            check_step(&s, &q, 1);
         }
+        close_shelf(&s);
+    }
 }
 
 /* Contexts that end just before, at and just after every page edge, from the first token of an empty cache on; any pages packed. */
 static void every_page_edge(void **state)
 {
     static const uint32_t rows[] = {1, 2, 8, 9, 33};
-    FOR_SETS for (uint32_t window = 0; window <= 200; window += window < 127 ? 127 : window < 129 ? 1 : 71) { /* 0, 127, 128, 129, 200 */
+    FOR_SETS for (uint32_t window = 0; window <= 200; window += window < 127 ? 127 : window < 129 ? 1 : 71)
+    { /* 0, 127, 128, 129, 200 */
         shelf s;
         open_shelf(&s, sets[set], 64, 1, 4, window, 5);
         for (unsigned k = 0; k < sizeof rows / sizeof rows[0]; k++)
@@ -255,7 +280,8 @@ static void every_page_edge(void **state)
                     for (uint32_t of = 0; of < 2; of++) { /* the edge before the first query, and behind the last one */
                         const int32_t pos = (int32_t)edge + by - (of ? (int32_t)rows[k] : 0);
                         if (pos < 0) continue;
-                        sequence q = {(uint32_t)pos, rows[k], {below(2) * below(5), below(5), below(5), below(5), below(5)}};
+                        sequence q = {
+                            (uint32_t)pos, rows[k], {below(2) * below(5), below(5), below(5), below(5), below(5)}};
                         check_step(&s, &q, 1);
                     }
         close_shelf(&s);
@@ -265,11 +291,13 @@ static void every_page_edge(void **state)
 /* The open page holds 0 (it was just begun) to 127 positions before the query, which is the last of it. */
 static void every_fill_of_the_open_page(void **state)
 {
-    FOR_SETS for (uint32_t d = 64; d <= 128; d += 64) {
+    FOR_SETS for (uint32_t d = 64; d <= 128; d += 64)
+    {
         shelf s;
         open_shelf(&s, sets[set], d, 1, 3, 0, 4);
         for (uint32_t tail = 0; tail < 128; tail++) {
-            sequence one = {3 * 128 + tail, 1, {0, 1 + tail % 3, 1}}, some = {2 * 128 + tail, 1 + tail % 8, {0, 1 + (tail + 1) % 3}};
+            sequence one = {3 * 128 + tail, 1, {0, 1 + tail % 3, 1}},
+                     some = {2 * 128 + tail, 1 + tail % 8, {0, 1 + (tail + 1) % 3}};
             check_step(&s, &one, 1);
             check_step(&s, &some, 1);
         }
@@ -280,11 +308,14 @@ static void every_fill_of_the_open_page(void **state)
 /* Sequences of a step do not touch each other: one token of an empty cache, a long one, a prompt. */
 static void sequences_of_different_length(void **state)
 {
-    FOR_SETS for (uint32_t window = 0; window <= 150; window += 150) {
+    FOR_SETS for (uint32_t window = 0; window <= 150; window += 150)
+    {
         shelf s;
         open_shelf(&s, sets[set], 64, 2, 4, window, 5);
         for (unsigned round = 0; round < 12; round++) {
-            sequence q[3] = {{0, 1, {0}}, {512 + below(100), 1 + below(5), {1, 4, 2, 3, 0}}, {256 + below(100), 1 + below(2), {2, 1 + below(4), 0}}};
+            sequence q[3] = {{0, 1, {0}},
+                             {512 + below(100), 1 + below(5), {1, 4, 2, 3, 0}},
+                             {256 + below(100), 1 + below(2), {2, 1 + below(4), 0}}};
             if (round % 3 == 2) q[0].n_rows = 40; /* a prompt beside two answers */
             check_step(&s, q, 3);
         }

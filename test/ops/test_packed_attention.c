@@ -74,17 +74,20 @@ static void fill_pages(bench *b, const packed_case *c, uint32_t n_pages)
         b->pages[p] = (kvi_page_ref){unit, f};
         unit += kvi_kv_page_units(f, &b->group.shape);
         for (uint32_t h = 0; h < c->n_kv; h++) {
-            uint8_t *record = b->device->pool + (uint64_t)b->pages[p].unit * KVI_KV_UNIT + kvi_kv_record_off(f, &b->group.shape, 0, h);
+            uint8_t *record = b->device->pool + (uint64_t)b->pages[p].unit * KVI_KV_UNIT +
+                              kvi_kv_record_off(f, &b->group.shape, 0, h);
             for (int is_v = 0; is_v < 2; is_v++) {
                 const kvi_kv_code code = is_v ? KVI_KV_V_CODE(f) : KVI_KV_K_CODE(f);
                 double *out = (is_v ? b->v : b->k) + ((size_t)h * n_pages + p) * KVI_KV_PAGE * d;
-                for (uint32_t i = 0; i < d * KVI_KV_PAGE; i++) rows[i] = normal() * (float)(1 + (i / d) % 3) + (i % d == 3 ? 2.0f : 0.0f);
+                for (uint32_t i = 0; i < d * KVI_KV_PAGE; i++)
+                    rows[i] = normal() * (float)(1 + (i / d) % 3) + (i % d == 3 ? 2.0f : 0.0f);
                 if (kvi_kv_code_is_plain(code)) b->device->v->narrow(rows, (kvi_dtype)code, d * KVI_KV_PAGE, record);
                 else if (is_v) kvi_kv_encode_v(code, rows, d, &params, scratch, record);
                 else kvi_kv_encode_k(code, rows, d, &params, scratch, record);
                 for (uint32_t t = 0; t < KVI_KV_PAGE; t++)
                     for (uint32_t e = 0; e < d; e++)
-                        out[t * d + e] = is_v ? kvi_kv_decode_v(record, code, d, t, e) : kvi_kv_decode_k(record, code, d, t, e);
+                        out[t * d + e] =
+                            is_v ? kvi_kv_decode_v(record, code, d, t, e) : kvi_kv_decode_k(record, code, d, t, e);
                 record += is_v ? 0 : kvi_kv_k_side(code, d).bytes;
             }
         }
@@ -101,7 +104,12 @@ static void open_bench(bench *b, const packed_case *c, const char *isa, uint32_t
     b->group = (kvi_cache_group){.shape = {1, c->n_kv, c->d}, .window = c->window, .plain = KVI_KV_F16};
     b->buffers[0] = (kvi_buffer_desc){"qkv", (n_heads + 2 * c->n_kv) * c->d, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND};
     b->buffers[1] = (kvi_buffer_desc){"out", n_heads * c->d, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND};
-    b->op = (kvi_op){.kind = KVI_OP_ATTENTION, .in = 0, .out = 1, .n_heads = n_heads, .scale = (float)(1 / sqrt(c->d)), .causal = true};
+    b->op = (kvi_op){.kind = KVI_OP_ATTENTION,
+                     .in = 0,
+                     .out = 1,
+                     .n_heads = n_heads,
+                     .scale = (float)(1 / sqrt(c->d)),
+                     .causal = true};
     b->program = (kvi_program){.ops = &b->op,
                                .n_ops = 1,
                                .buffers = b->buffers,
@@ -125,7 +133,8 @@ static void open_bench(bench *b, const packed_case *c, const char *isa, uint32_t
 }
 
 /* The contract's formula for one query. */
-static void expected(const bench *b, const packed_case *c, uint32_t n_pages, uint32_t h, uint32_t pos, const float *q, double *out)
+static void expected(const bench *b, const packed_case *c, uint32_t n_pages, uint32_t h, uint32_t pos, const float *q,
+                     double *out)
 {
     const uint32_t d = c->d, first = c->window && pos + 1 > c->window ? pos + 1 - c->window : 0;
     const double *k = b->k + (size_t)h * n_pages * KVI_KV_PAGE * d, *v = b->v + (size_t)h * n_pages * KVI_KV_PAGE * d;
@@ -154,11 +163,14 @@ static void run_case(const packed_case *c, unsigned index, const char *isa)
         for (uint32_t head = 0; head < n_heads; head++) {
             const float *got = b.device->buffers[1] + ((size_t)r * n_heads + head) * d;
             double error = 0, norm = 0;
-            expected(&b, c, n_pages, head / c->per_kv, seq.pos + r, qkv + (size_t)r * b.buffers[0].cols + (size_t)head * d, want);
+            expected(&b, c, n_pages, head / c->per_kv, seq.pos + r,
+                     qkv + (size_t)r * b.buffers[0].cols + (size_t)head * d, want);
             for (uint32_t e = 0; e < d; e++) error += pow((double)got[e] - want[e], 2), norm += want[e] * want[e];
-            const double limit = strcmp(isa, "amx") == 0 && c->n_rows > KVI_CPU_SMALL_ROWS ? TOL_BF16_L2 : TOL_PACKED_L2;
+            const double limit =
+                strcmp(isa, "amx") == 0 && c->n_rows > KVI_CPU_SMALL_ROWS ? TOL_BF16_L2 : TOL_PACKED_L2;
             if (!(sqrt(error / norm) <= limit))
-                fail_msg("case %u, %s, row %u, head %u: relative L2 %g, need at most %g", index, isa, r, head, sqrt(error / norm), limit);
+                fail_msg("case %u, %s, row %u, head %u: relative L2 %g, need at most %g", index, isa, r, head,
+                         sqrt(error / norm), limit);
         }
     free(want), free(b.k), free(b.v);
     kvi_backend_cpu.close(b.device);
@@ -206,6 +218,7 @@ static void every_tail_offset(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(packed_pages_match_double), cmocka_unit_test(every_tail_offset)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(packed_pages_match_double),
+                                       cmocka_unit_test(every_tail_offset)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

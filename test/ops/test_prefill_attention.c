@@ -80,16 +80,20 @@ static void fill_page(bench *b, const prefill_case *c, uint32_t seq, uint32_t p)
     float *rows = malloc(d * 512), *scratch = malloc(kvi_kv_encode_scratch(d) * 4);
     const kvi_encode_params params = {KVI_VARNORM_KVRT, KVI_RANGE_MINMAX};
     for (uint32_t h = 0; h < c->n_kv; h++) {
-        uint8_t *record = b->device->pool + (uint64_t)b->pages[seq][p].unit * KVI_KV_UNIT + kvi_kv_record_off(f, &b->group.shape, 0, h);
+        uint8_t *record = b->device->pool + (uint64_t)b->pages[seq][p].unit * KVI_KV_UNIT +
+                          kvi_kv_record_off(f, &b->group.shape, 0, h);
         for (int is_v = 0; is_v < 2; is_v++) {
             const kvi_kv_code code = is_v ? KVI_KV_V_CODE(f) : KVI_KV_K_CODE(f);
             double *out = (is_v ? b->v : b->k) + index_of(b, c, seq, h) + (size_t)p * KVI_KV_PAGE * d;
-            for (uint32_t i = 0; i < d * KVI_KV_PAGE; i++) rows[i] = normal() * (float)(1 + (i / d) % 2) + (i % d == 3 ? 1.0f : 0.0f);
+            for (uint32_t i = 0; i < d * KVI_KV_PAGE; i++)
+                rows[i] = normal() * (float)(1 + (i / d) % 2) + (i % d == 3 ? 1.0f : 0.0f);
             if (kvi_kv_code_is_plain(code)) {
                 b->device->v->narrow(rows, (kvi_dtype)code, d * KVI_KV_PAGE, record);
                 /* What lies behind the last position is anything: it must not be looked at. */
-                const uint32_t end = c->pos + c->n_rows, used = end - p * KVI_KV_PAGE < KVI_KV_PAGE ? end - p * KVI_KV_PAGE : KVI_KV_PAGE;
-                memset(record + (size_t)used * d * kvi_kv_code_bits(code) / 8, 0xff, (size_t)(KVI_KV_PAGE - used) * d * kvi_kv_code_bits(code) / 8);
+                const uint32_t end = c->pos + c->n_rows,
+                               used = end - p * KVI_KV_PAGE < KVI_KV_PAGE ? end - p * KVI_KV_PAGE : KVI_KV_PAGE;
+                memset(record + (size_t)used * d * kvi_kv_code_bits(code) / 8, 0xff,
+                       (size_t)(KVI_KV_PAGE - used) * d * kvi_kv_code_bits(code) / 8);
             } else if (is_v) kvi_kv_encode_v(code, rows, d, &params, scratch, record);
             else kvi_kv_encode_k(code, rows, d, &params, scratch, record);
             for (uint32_t t = 0; t < KVI_KV_PAGE; t++)
@@ -106,20 +110,38 @@ static void open_bench(bench *b, const prefill_case *c, unsigned seed, const cha
 {
     const bool amx = strcmp(isa, "amx") == 0;
     const kvi_device_options options = {.n_threads = threads, .isa = amx ? "auto" : isa, .amx = amx};
-    const uint32_t n_heads = c->n_kv * c->per_kv, n_units = kvi_kv_page_units(KVI_KV_FMT_F32, &(kvi_kv_shape){1, c->n_kv, c->d});
+    const uint32_t n_heads = c->n_kv * c->per_kv,
+                   n_units = kvi_kv_page_units(KVI_KV_FMT_F32, &(kvi_kv_shape){1, c->n_kv, c->d});
     memset(b, 0, sizeof *b);
     random_state = 17 + seed;
     b->n_pages = (c->pos + c->n_rows + KVI_KV_PAGE - 1) / KVI_KV_PAGE;
     assert_true(b->n_pages <= MAX_PAGES);
-    b->group = (kvi_cache_group){.shape = {1, c->n_kv, c->d}, .window = c->window, .plain = c->plain, .rotate = c->d == 96};
+    b->group =
+        (kvi_cache_group){.shape = {1, c->n_kv, c->d}, .window = c->window, .plain = c->plain, .rotate = c->d == 96};
     b->buffers[0] = (kvi_buffer_desc){"qkv", (n_heads + 2 * c->n_kv) * c->d, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND};
     b->buffers[1] = (kvi_buffer_desc){"out", n_heads * c->d, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND};
-    b->op = (kvi_op){.kind = KVI_OP_ATTENTION, .in = 0, .out = 1, .n_heads = n_heads, .scale = (float)(1 / sqrt(c->d)), .causal = true};
-    b->program = (kvi_program){.ops = &b->op, .n_ops = 1, .buffers = b->buffers, .n_buffers = 2, .groups = &b->group, .n_groups = 1,
-                               .logits = 1, .vocab_size = 1, .n_layers = 1};
+    b->op = (kvi_op){.kind = KVI_OP_ATTENTION,
+                     .in = 0,
+                     .out = 1,
+                     .n_heads = n_heads,
+                     .scale = (float)(1 / sqrt(c->d)),
+                     .causal = true};
+    b->program = (kvi_program){.ops = &b->op,
+                               .n_ops = 1,
+                               .buffers = b->buffers,
+                               .n_buffers = 2,
+                               .groups = &b->group,
+                               .n_groups = 1,
+                               .logits = 1,
+                               .vocab_size = 1,
+                               .n_layers = 1};
     assert_int_equal(kvi_backend_cpu.open(&options, &b->device, NULL), KVRT_OK);
-    const kvi_limits limits = {.max_rows = c->n_rows * c->n_seqs, .max_logit_rows = 1, .max_seqs = c->n_seqs, .max_ctx = b->n_pages * KVI_KV_PAGE,
-                               .pool_bytes = (uint64_t)c->n_seqs * b->n_pages * n_units * KVI_KV_UNIT, .page_formats = c->d % 16 ? 7 : 0xff};
+    const kvi_limits limits = {.max_rows = c->n_rows * c->n_seqs,
+                               .max_logit_rows = 1,
+                               .max_seqs = c->n_seqs,
+                               .max_ctx = b->n_pages * KVI_KV_PAGE,
+                               .pool_bytes = (uint64_t)c->n_seqs * b->n_pages * n_units * KVI_KV_UNIT,
+                               .page_formats = c->d % 16 ? 7 : 0xff};
     assert_int_equal(kvi_backend_cpu.load(b->device, &b->program, &limits, NULL), KVRT_OK);
     b->k = malloc((size_t)c->n_seqs * c->n_kv * b->n_pages * KVI_KV_PAGE * c->d * sizeof(double));
     b->v = malloc((size_t)c->n_seqs * c->n_kv * b->n_pages * KVI_KV_PAGE * c->d * sizeof(double));
@@ -129,7 +151,8 @@ static void open_bench(bench *b, const prefill_case *c, unsigned seed, const cha
             const char *name = NULL;
             for (uint32_t i = 0; i <= p && i < 5 && c->formats[i]; i++) name = c->formats[i];
             if ((p + 1) * KVI_KV_PAGE <= c->pos) assert_true(kvi_kv_format_parse(name, strlen(name), &f));
-            const bool gone = c->window && (p + 1) * KVI_KV_PAGE + c->window <= c->pos + 1; /* given back: must not be looked at */
+            const bool gone =
+                c->window && (p + 1) * KVI_KV_PAGE + c->window <= c->pos + 1; /* given back: must not be looked at */
             b->pages[s][p] = (kvi_page_ref){unit, f};
             fill_page(b, c, s, p);
             if (gone) b->pages[s][p].unit = KVI_KV_NO_EXTENT;
@@ -157,19 +180,22 @@ static void run_steps(bench *b, const prefill_case *c, uint32_t step, float *out
         kvi_seq seqs[3];
         for (uint32_t s = 0; s < c->n_seqs; s++) {
             seqs[s] = (kvi_seq){.first_row = s * n, .n_rows = n, .pos = c->pos + done, .pages = &tables[s]};
-            memcpy(b->device->buffers[0] + (size_t)s * n * in_cols, b->qkv + ((size_t)s * c->n_rows + done) * in_cols, (size_t)n * in_cols * 4);
+            memcpy(b->device->buffers[0] + (size_t)s * n * in_cols, b->qkv + ((size_t)s * c->n_rows + done) * in_cols,
+                   (size_t)n * in_cols * 4);
         }
         const kvi_step work = {.ids = ids, .n_rows = n * c->n_seqs, .seqs = seqs, .n_seqs = c->n_seqs};
         assert_int_equal(kvi_backend_cpu.step_begin(b->device, &work, NULL), KVRT_OK);
         assert_int_equal(kvi_backend_cpu.run(b->device, 0, 1, NULL), KVRT_OK);
         for (uint32_t s = 0; s < c->n_seqs; s++)
-            memcpy(out + ((size_t)s * c->n_rows + done) * out_cols, b->device->buffers[1] + (size_t)s * n * out_cols, (size_t)n * out_cols * 4);
+            memcpy(out + ((size_t)s * c->n_rows + done) * out_cols, b->device->buffers[1] + (size_t)s * n * out_cols,
+                   (size_t)n * out_cols * 4);
         done += n;
     }
 }
 
 /* The contract's formula. */
-static void expected(const bench *b, const prefill_case *c, uint32_t seq, uint32_t head, uint32_t pos, const float *q, double *out)
+static void expected(const bench *b, const prefill_case *c, uint32_t seq, uint32_t head, uint32_t pos, const float *q,
+                     double *out)
 {
     const uint32_t d = c->d, first = c->window && pos + 1 > c->window ? pos + 1 - c->window : 0;
     const double *k = b->k + index_of(b, c, seq, head), *v = b->v + index_of(b, c, seq, head);
@@ -188,7 +214,8 @@ static double worst_of(const bench *b, const prefill_case *c, const float *out)
             for (uint32_t h = 0; h < n_heads; h++) {
                 const size_t row = (size_t)s * c->n_rows + r;
                 double error = 0, norm = 0;
-                expected(b, c, s, h / c->per_kv, c->pos + r, b->qkv + row * b->buffers[0].cols + (size_t)h * c->d, want);
+                expected(b, c, s, h / c->per_kv, c->pos + r, b->qkv + row * b->buffers[0].cols + (size_t)h * c->d,
+                         want);
                 for (uint32_t e = 0; e < c->d; e++) {
                     error += pow((double)out[(row * n_heads + h) * c->d + e] - want[e], 2);
                     norm += want[e] * want[e];
@@ -223,7 +250,8 @@ static void prefill_matches_double(void **state)
             open_bench(&b, c, i, sets[k], 2);
             float *out = malloc((size_t)c->n_seqs * c->n_rows * b.buffers[1].cols * sizeof *out);
             run_steps(&b, c, c->n_rows, out);
-            const double worst = worst_of(&b, c, out), limit = b.device->amx && c->d % 16 == 0 ? TOL_AMX_L2 : TOL_F32_L2;
+            const double worst = worst_of(&b, c, out),
+                         limit = b.device->amx && c->d % 16 == 0 ? TOL_AMX_L2 : TOL_F32_L2;
             if (!(worst <= limit)) fail_msg("case %u, %s: relative L2 %g, need at most %g", i, sets[k], worst, limit);
             most = worst > most ? worst : most;
             free(out);
@@ -249,10 +277,12 @@ static void cuts_and_threads_do_not_show(void **state)
             float *whole = malloc(n * sizeof *whole), *parts = malloc(n * sizeof *parts);
             run_steps(&one, c, c->n_rows, whole);
             run_steps(&two, c, c->n_rows, parts);
-            if (memcmp(whole, parts, n * sizeof *whole)) fail_msg("case %u, %s: one and two threads differ", i, sets[k]);
+            if (memcmp(whole, parts, n * sizeof *whole))
+                fail_msg("case %u, %s: one and two threads differ", i, sets[k]);
             for (unsigned s = 0; s < sizeof steps / sizeof steps[0]; s++) {
                 run_steps(&two, c, steps[s], parts);
-                if (memcmp(whole, parts, n * sizeof *whole)) fail_msg("case %u, %s: steps of %u rows differ from one", i, sets[k], steps[s]);
+                if (memcmp(whole, parts, n * sizeof *whole))
+                    fail_msg("case %u, %s: steps of %u rows differ from one", i, sets[k], steps[s]);
             }
             free(whole), free(parts);
             close_bench(&one), close_bench(&two);
@@ -276,7 +306,8 @@ static void nan_comes_out(void **state)
             run_steps(&b, &c, c.n_rows, out);
             /* Values of later positions have weight 0 in earlier rows, and 0 * NaN is NaN: only keys are judged there. */
             for (uint32_t r = 0; r < c.n_rows; r++)
-                if (r >= 20 ? !isnan(out[r * c.d]) : !is_v && isnan(out[r * c.d])) fail_msg("%s, row %u: %g", sets[k], r, (double)out[r * c.d]);
+                if (r >= 20 ? !isnan(out[r * c.d]) : !is_v && isnan(out[r * c.d]))
+                    fail_msg("%s, row %u: %g", sets[k], r, (double)out[r * c.d]);
             free(out);
             close_bench(&b);
         }
@@ -285,7 +316,7 @@ static void nan_comes_out(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(prefill_matches_double), cmocka_unit_test(cuts_and_threads_do_not_show),
-                                       cmocka_unit_test(nan_comes_out)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(prefill_matches_double),
+                                       cmocka_unit_test(cuts_and_threads_do_not_show), cmocka_unit_test(nan_comes_out)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

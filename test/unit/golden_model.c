@@ -11,9 +11,10 @@
 #include <string.h>
 #include <cmocka.h>
 
-static const char *const names[] = {"llama_mha", "llama_gqa2", "llama_gqa4_d32", "llama_gqa8_d64", "llama_d80", "llama_d128",
-                                    "llama_rope3", "llama_bias", "llama_head_only", "llama_sharded", "mistral", "mistral_window",
-                                    "qwen2", "qwen2_window", "qwen3", "qwen3_bf16"};
+static const char *const names[] = {"llama_mha",       "llama_gqa2",    "llama_gqa4_d32", "llama_gqa8_d64",
+                                    "llama_d80",       "llama_d128",    "llama_rope3",    "llama_bias",
+                                    "llama_head_only", "llama_sharded", "mistral",        "mistral_window",
+                                    "qwen2",           "qwen2_window",  "qwen3",          "qwen3_bf16"};
 const char *golden_name(unsigned index) { return index < sizeof names / sizeof names[0] ? names[index] : NULL; }
 
 static uint32_t read_list(kvi_json *r, int32_t *ints, uint32_t *unsigned_ints, double *reals, uint32_t cap)
@@ -56,7 +57,8 @@ bool golden_load(const char *name, golden_model *out)
         else if (kvi_json_key_is(&r, "std")) out->std = kvi_json_f64(&r);
         else if (kvi_json_key_is(&r, "prompts")) {
             kvi_json_expect(&r, KVI_JSON_ARRAY);
-            while (kvi_json_next_item(&r) && out->n_prompts < GOLDEN_MAX_PROMPTS) read_prompt(&r, &out->prompts[out->n_prompts++]);
+            while (kvi_json_next_item(&r) && out->n_prompts < GOLDEN_MAX_PROMPTS)
+                read_prompt(&r, &out->prompts[out->n_prompts++]);
         } else kvi_json_skip(&r);
     }
     bool ok = kvi_json_end(&r);
@@ -69,7 +71,8 @@ bool golden_load(const char *name, golden_model *out)
         out->blob = malloc(bin.len);
         memcpy(out->blob, bin.data, bin.len);
         const float *at = out->blob;
-        for (uint32_t i = 0; i < out->n_prompts; at += (size_t)out->prompts[i].n_rows * out->vocab, i++) out->prompts[i].logits = at;
+        for (uint32_t i = 0; i < out->n_prompts; at += (size_t)out->prompts[i].n_rows * out->vocab, i++)
+            out->prompts[i].logits = at;
     }
     kvi_os_unmap(&json);
     kvi_os_unmap(&bin);
@@ -85,7 +88,8 @@ kvrt_engine golden_open(const golden_model *model, const char *const *pairs)
     kvrt_engine engine = NULL;
     assert_int_equal(kvrt_options_create(&options, &error), KVRT_OK);
     kvrt_options_set_string(options, "model.path", model->dir, -1, &error);
-    kvrt_options_set_text(options, "device.backend", "cpu", &error); /* `pairs` may say otherwise; a card in the machine does not */
+    kvrt_options_set_text(options, "device.backend", "cpu",
+                          &error); /* `pairs` may say otherwise; a card in the machine does not */
     for (; pairs && *pairs; pairs += 2)
         if (kvrt_options_set_text(options, pairs[0], pairs[1], &error) < 0) fail_msg("%s", error.message);
     if (kvrt_engine_open(options, NULL, NULL, &engine, &error) < 0) fail_msg("%s: %s", model->dir, error.message);
@@ -103,7 +107,8 @@ double golden_logit_error(kvrt_engine engine, const golden_model *model, uint64_
         size_t n = (size_t)p->n_rows * model->vocab;
         float *logits = malloc(n * sizeof *logits);
         assert_int_equal(kvrt_session_create(engine, NULL, &session, &error), KVRT_OK);
-        if (kvrt_session_eval(session, p->ids, p->n, p->rows, p->n_rows, logits, &error) < 0) fail_msg("%s", error.message);
+        if (kvrt_session_eval(session, p->ids, p->n, p->rows, p->n_rows, logits, &error) < 0)
+            fail_msg("%s", error.message);
         for (size_t k = 0; k < n; k++) {
             double e = fabs((double)logits[k] - (double)p->logits[k]);
             if (!(e <= worst)) worst = isnan(e) ? INFINITY : e;
@@ -134,7 +139,8 @@ unsigned golden_greedy(kvrt_engine engine, const golden_model *model, double err
         assert_int_equal(n, prompt->n + 16);
         for (uint32_t k = 0; k < prompt->n_greedy && prompt->margin[k] > 2 * error; k++, compared++)
             if (ids[prompt->n + k] != prompt->greedy[k])
-                fail_msg("%s, prompt of %u: token %u is %d, need %d", model->dir, prompt->n, k, ids[prompt->n + k], prompt->greedy[k]);
+                fail_msg("%s, prompt of %u: token %u is %d, need %d", model->dir, prompt->n, k, ids[prompt->n + k],
+                         prompt->greedy[k]);
         kvrt_session_close(session);
     }
     return compared;

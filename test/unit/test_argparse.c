@@ -10,7 +10,7 @@
 
 enum { PROMPT, COUNT, VERBOSE, QUIET, COLOUR };
 static const argparse_option table[] = {
-    {"prompt", 'p', 1, 0, "TEXT", ""}, {"count", 'n', 1, 0, "N", ""},  {"verbose", 'v', 0, 0, NULL, ""},
+    {"prompt", 'p', 1, 0, "TEXT", ""}, {"count", 'n', 1, 0, "N", ""}, {"verbose", 'v', 0, 0, NULL, ""},
     {"quiet", 'q', 0, 0, NULL, ""},    {"colour", 0, 0, 1, NULL, ""},
 };
 
@@ -20,8 +20,8 @@ static void start(int argc, const char **argv)
 {
     argparse_init(&parser, argc, (char **)(uintptr_t)argv, table, sizeof table / sizeof table[0]);
 }
-#define START(...)                                         \
-    const char *arguments[] = {__VA_ARGS__};               \
+#define START(...)                                                                                                     \
+    const char *arguments[] = {__VA_ARGS__};                                                                           \
     start((int)(sizeof arguments / sizeof *arguments), arguments)
 
 static void expect(int option, const char *value)
@@ -123,10 +123,14 @@ static void nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(long_options),       cmocka_unit_test(letters),
-        cmocka_unit_test(negation),           cmocka_unit_test(positionals),
-        cmocka_unit_test(mistakes_are_named), cmocka_unit_test(a_value_may_look_like_an_option),
-        cmocka_unit_test(nothing),            cmocka_unit_test(long_names_do_not_overflow_the_message),
+        cmocka_unit_test(long_options),
+        cmocka_unit_test(letters),
+        cmocka_unit_test(negation),
+        cmocka_unit_test(positionals),
+        cmocka_unit_test(mistakes_are_named),
+        cmocka_unit_test(a_value_may_look_like_an_option),
+        cmocka_unit_test(nothing),
+        cmocka_unit_test(long_names_do_not_overflow_the_message),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

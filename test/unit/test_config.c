@@ -28,25 +28,37 @@ static kvrt_status parse(const char *family, const char *more, const char *gener
 static void refusals_name_key_and_need(void **state)
 {
     (void)state;
-    static const struct { const char *more; kvrt_status status; const char *parts[2]; } cases[] = {
+    static const struct {
+        const char *more;
+        kvrt_status status;
+        const char *parts[2];
+    } cases[] = {
         {"\"hidden_size\":null", KVRT_FORMAT, {"hidden_size not found", "need 1.."}},
         {"\"num_key_value_heads\":-3", KVRT_FORMAT, {"num_key_value_heads is -3", "need 1.."}},
         {"\"num_key_value_heads\":3", KVRT_FORMAT, {"num_attention_heads is 4", "multiple"}},
         {"\"head_dim\":20", KVRT_UNSUPPORTED, {"head_dim is 20", "multiple of 8"}},
-        {"\"quantization_config\":{\"quant_method\":\"gptq\"}", KVRT_UNSUPPORTED, {"quantization_config (gptq)", "F32"}},
+        {"\"quantization_config\":{\"quant_method\":\"gptq\"}",
+         KVRT_UNSUPPORTED,
+         {"quantization_config (gptq)", "F32"}},
         {"\"quantization_config\":{\"quant_method\":\"\"}", KVRT_UNSUPPORTED, {"quantization_config", "F32"}},
-        {"\"quantization_config\":{\"quant_method\":\"a_method_with_a_name_of_more_than_forty_eight_bytes\"}", KVRT_UNSUPPORTED,
+        {"\"quantization_config\":{\"quant_method\":\"a_method_with_a_name_of_more_than_forty_eight_bytes\"}",
+         KVRT_UNSUPPORTED,
          {"quantization_config (a_method", "F32"}},
         {"\"hidden_act\":\"gelu\"", KVRT_UNSUPPORTED, {"hidden_act is 'gelu'", "need silu"}},
         {"\"hidden_act\":\"an_activation_with_a_name_of_forty_bytes\"", KVRT_UNSUPPORTED, {"hidden_act", "need silu"}},
         {"\"hidden_act\":\"silu\\u0000x\"", KVRT_FORMAT, {"config.json", "NUL"}},
         {"\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4}", KVRT_UNSUPPORTED, {"'yarn'", "llama3"}},
         {"\"rope_scaling\":{\"type\":\"mrope\"}", KVRT_UNSUPPORTED, {"'mrope'", "llama3"}},
-        {"\"rope_scaling\":{\"type\":\"a_scaling_with_a_name_of_forty_bytes_too\"}", KVRT_UNSUPPORTED, {"a_scaling", "llama3"}},
+        {"\"rope_scaling\":{\"type\":\"a_scaling_with_a_name_of_forty_bytes_too\"}",
+         KVRT_UNSUPPORTED,
+         {"a_scaling", "llama3"}},
         {"\"rope_scaling\":{\"type\":\"linear\",\"factor\":0.5}", KVRT_FORMAT, {"factor", "1 or more"}},
-        {"\"rope_scaling\":{\"type\":\"llama3\",\"factor\":8,\"low_freq_factor\":1,\"high_freq_factor\":4}", KVRT_FORMAT,
+        {"\"rope_scaling\":{\"type\":\"llama3\",\"factor\":8,\"low_freq_factor\":1,\"high_freq_factor\":4}",
+         KVRT_FORMAT,
          {"original_max_position_embeddings", "need 1.."}},
-        {"\"rope_parameters\":{\"full_attention\":{\"rope_theta\":7}}", KVRT_UNSUPPORTED, {"rope_parameters", "one set"}},
+        {"\"rope_parameters\":{\"full_attention\":{\"rope_theta\":7}}",
+         KVRT_UNSUPPORTED,
+         {"rope_parameters", "one set"}},
         {"\"rope_theta\":-5", KVRT_FORMAT, {"rope_theta", "above 0"}},
         {"\"partial_rotary_factor\":0.5", KVRT_UNSUPPORTED, {"partial_rotary_factor", "full rotary"}},
         {"\"sliding_window\":4294967297", KVRT_UNSUPPORTED, {"sliding_window is 4294967297", "need 0.."}},
@@ -60,7 +72,8 @@ static void refusals_name_key_and_need(void **state)
         kvrt_status status = parse("Mistral", cases[i].more, NULL);
         if (status != cases[i].status) fail_msg("%s: status %d, need %d", cases[i].more, status, cases[i].status);
         for (int k = 0; k < 2; k++)
-            if (!strstr(error.message, cases[i].parts[k])) fail_msg("%s: '%s' lacks '%s'", cases[i].more, error.message, cases[i].parts[k]);
+            if (!strstr(error.message, cases[i].parts[k]))
+                fail_msg("%s: '%s' lacks '%s'", cases[i].more, error.message, cases[i].parts[k]);
     }
     assert_int_equal(parse("Elman", "", NULL), KVRT_UNSUPPORTED);
     assert_non_null(strstr(error.message, "LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM"));
@@ -83,14 +96,20 @@ static void end_tokens(void **state)
 static void windows_by_family(void **state)
 {
     (void)state;
-    static const struct { const char *family, *more; const char *windowed; uint32_t window; } cases[] = {
+    static const struct {
+        const char *family, *more;
+        const char *windowed;
+        uint32_t window;
+    } cases[] = {
         {"Llama", "\"sliding_window\":40", "0000", 0},
         {"Mistral", "\"sliding_window\":40", "1111", 40},
         {"Mistral", "\"sliding_window\":null", "0000", 0},
         {"Qwen2", "\"sliding_window\":40,\"max_window_layers\":1", "0000", 0},
         {"Qwen2", "\"sliding_window\":40,\"use_sliding_window\":true,\"max_window_layers\":1", "0111", 40},
-        {"Qwen3", "\"sliding_window\":40,\"use_sliding_window\":true,\"layer_types\":[\"sliding_attention\",\"full_attention\","
-                  "\"full_attention\",\"sliding_attention\"]", "1001", 40},
+        {"Qwen3",
+         "\"sliding_window\":40,\"use_sliding_window\":true,\"layer_types\":[\"sliding_attention\",\"full_attention\","
+         "\"full_attention\",\"sliding_attention\"]",
+         "1001", 40},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         if (parse(cases[i].family, cases[i].more, NULL) != KVRT_OK) fail_msg("case %zu: %s", i, error.message);
@@ -103,13 +122,17 @@ static void windows_by_family(void **state)
 static void rope_layouts(void **state)
 {
     (void)state;
-#define LLAMA3 "\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":1,\"high_freq_factor\":4,\"original_max_position_embeddings\":64"
+#define LLAMA3                                                                                                         \
+    "\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":1,\"high_freq_factor\":4,\"original_max_position_"      \
+    "embeddings\":64"
     double plain[32], old_layout[32], new_layout[32];
     assert_int_equal(parse("Llama", "\"head_dim\":64,\"rope_theta\":500000", NULL), KVRT_OK);
     kvi_rope_frequencies(&config, plain);
-    assert_int_equal(parse("Llama", "\"head_dim\":64,\"rope_theta\":500000,\"rope_scaling\":{" LLAMA3 "}", NULL), KVRT_OK);
+    assert_int_equal(parse("Llama", "\"head_dim\":64,\"rope_theta\":500000,\"rope_scaling\":{" LLAMA3 "}", NULL),
+                     KVRT_OK);
     kvi_rope_frequencies(&config, old_layout);
-    assert_int_equal(parse("Llama", "\"head_dim\":64,\"rope_parameters\":{\"rope_theta\":500000," LLAMA3 "}", NULL), KVRT_OK);
+    assert_int_equal(parse("Llama", "\"head_dim\":64,\"rope_parameters\":{\"rope_theta\":500000," LLAMA3 "}", NULL),
+                     KVRT_OK);
     kvi_rope_frequencies(&config, new_layout);
     for (int i = 0; i < 32; i++) {
         assert_true(old_layout[i] == new_layout[i]);
@@ -117,7 +140,10 @@ static void rope_layouts(void **state)
     }
     assert_true(old_layout[0] == plain[0] && plain[0] == 1);
     assert_true(old_layout[31] == plain[31] / 8);
-    assert_int_equal(parse("Llama", "\"head_dim\":64,\"rope_theta\":500000,\"rope_scaling\":{\"type\":\"linear\",\"factor\":4}", NULL), KVRT_OK);
+    assert_int_equal(parse("Llama",
+                           "\"head_dim\":64,\"rope_theta\":500000,\"rope_scaling\":{\"type\":\"linear\",\"factor\":4}",
+                           NULL),
+                     KVRT_OK);
     kvi_rope_frequencies(&config, new_layout);
     for (int i = 0; i < 32; i++) assert_true(new_layout[i] == plain[i] / 4);
 }
@@ -125,13 +151,16 @@ static void rope_layouts(void **state)
 static void shapes_have_their_size(void **state)
 {
     (void)state;
-    static const struct { const char *name; double billions; } known[] = {
-        {"llama-3.2-1b", 1.2358}, {"llama-3.1-8b", 8.0303}, {"llama-2-7b", 6.7384}, {"mistral-7b", 7.2480},
-        {"qwen2.5-0.5b", 0.4940}, {"qwen2.5-7b", 7.6156}, {"qwen3-0.6b", 0.5961}, {"qwen3-8b", 8.1907}};
+    static const struct {
+        const char *name;
+        double billions;
+    } known[] = {{"llama-3.2-1b", 1.2358}, {"llama-3.1-8b", 8.0303}, {"llama-2-7b", 6.7384}, {"mistral-7b", 7.2480},
+                 {"qwen2.5-0.5b", 0.4940}, {"qwen2.5-7b", 7.6156},   {"qwen3-0.6b", 0.5961}, {"qwen3-8b", 8.1907}};
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         assert_int_equal(kvi_shape_config(known[i].name, &config, NULL), KVRT_OK);
         double found = (double)kvi_config_params(&config) / 1e9;
-        if (!(fabs(found - known[i].billions) < 1e-3)) fail_msg("%s: %.4f billion parameters, need %.4f", known[i].name, found, known[i].billions);
+        if (!(fabs(found - known[i].billions) < 1e-3))
+            fail_msg("%s: %.4f billion parameters, need %.4f", known[i].name, found, known[i].billions);
     }
     error = (kvrt_error){.size = sizeof error};
     assert_int_equal(kvi_shape_config("llama-9", &config, &error), KVRT_ARG);

@@ -13,7 +13,8 @@
 #include <string.h>
 #include <cmocka.h>
 
-#define SMALL "device.backend", "cuda", "kv.format", "k4v4", "ctx.size", "256", "gen.max_tokens", "4", "gen.ignore_eos", "true"
+#define SMALL                                                                                                          \
+    "device.backend", "cuda", "kv.format", "k4v4", "ctx.size", "256", "gen.max_tokens", "4", "gen.ignore_eos", "true"
 static const char *const small[] = {SMALL, NULL};
 
 /* A prompt of n tokens (above 32: prefill kernels) and four tokens more. */
@@ -92,7 +93,8 @@ static void context_and_stream_handed_over(void **state)
     assert_int_equal(kvrt_engine_close(engine), KVRT_OK);
     assert_true(f.current(&seen) == 0 && seen == NULL);
     assert_int_equal(cuda_emu.count("objects"), objects);
-    assert_true(f.push(mine) == 0 && f.stream_wait(stream) == 0 && f.stream_destroy(stream) == 0 && f.pop(&seen) == 0 && f.release(0) == 0);
+    assert_true(f.push(mine) == 0 && f.stream_wait(stream) == 0 && f.stream_destroy(stream) == 0 && f.pop(&seen) == 0 &&
+                f.release(0) == 0);
 }
 
 static void memory_returns(void **state)
@@ -121,7 +123,8 @@ typedef struct loading {
 static int32_t on_load(const kvrt_event *event, void *user)
 {
     loading *l = user;
-    if (event->type != KVRT_EVENT_LOAD_PROGRESS || event->text_len != 7 || memcmp(event->text, "weights", 7) != 0) return KVRT_CONTINUE;
+    if (event->type != KVRT_EVENT_LOAD_PROGRESS || event->text_len != 7 || memcmp(event->text, "weights", 7) != 0)
+        return KVRT_CONTINUE;
     assert_true(event->done >= l->done && event->done <= event->total);
     l->done = event->done, l->total = event->total;
     return ++l->events == l->stop_after ? KVRT_STOP : KVRT_CONTINUE;
@@ -159,7 +162,8 @@ static void every_failing_allocation(void **state)
         cuda_emu.break_nth("alloc", ++nth);
         status = cuda_open(cuda_bundled_model(), small, &engine, &error);
         if (status < 0) {
-            if (status != KVRT_NOMEM_DEVICE && status != KVRT_NOMEM_HOST) fail_msg("allocation %d: %s", (int)nth, error.message);
+            if (status != KVRT_NOMEM_DEVICE && status != KVRT_NOMEM_HOST)
+                fail_msg("allocation %d: %s", (int)nth, error.message);
             assert_null(engine);
         } else assert_int_equal(kvrt_engine_close(engine), KVRT_OK);
         assert_int_equal(cuda_emu.count("objects"), objects);
@@ -226,7 +230,8 @@ static void lost_device(void **state)
     }
     print_message("%d operations, %d of them at open; %s\n", (int)all, (int)opening, error.message);
     cuda_emu.break_nth("lost", 0);
-    assert_int_equal(cuda_open(cuda_bundled_model(), small, &engine, &error), KVRT_OK); /* a fresh open in the same process */
+    assert_int_equal(cuda_open(cuda_bundled_model(), small, &engine, &error),
+                     KVRT_OK); /* a fresh open in the same process */
     assert_true(generate(engine, 5, NULL) >= 0);
     assert_int_equal(kvrt_engine_close(engine), KVRT_OK);
 }
@@ -239,7 +244,8 @@ static void refused(const char *dir, const char *const *pairs, kvrt_status want,
     const uint64_t objects = cuda_emu.count("objects");
     const kvrt_status status = cuda_open(dir, pairs, &engine, &error);
     print_message("%s\n", error.message);
-    if (status != want || !strstr(error.message, part)) fail_msg("status %d: %s; need %d and '%s'", (int)status, error.message, (int)want, part);
+    if (status != want || !strstr(error.message, part))
+        fail_msg("status %d: %s; need %d and '%s'", (int)status, error.message, (int)want, part);
     assert_null(engine);
     assert_int_equal(cuda_emu.count("objects"), objects);
 }
@@ -355,7 +361,8 @@ static void steps_read_back_little(void **state)
         int32_t best[13], all[13];
         const uint64_t few = read_back("sample.temperature", cases[i], best);
         if (i) {
-            const uint64_t many = read_back("sample.presence_penalty", "1e-9", all); /* at the default temperature, which is 0.8 */
+            const uint64_t many =
+                read_back("sample.presence_penalty", "1e-9", all); /* at the default temperature, which is 0.8 */
             assert_memory_equal(best, all, sizeof all);
             if (!cuda_on_card()) assert_int_equal(many, 8 * 512 * 4);
         }
@@ -366,11 +373,16 @@ static void steps_read_back_little(void **state)
 int main(void)
 {
     if (!cuda_find_driver()) return 77;
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(context_of_the_host_stays), cmocka_unit_test(context_and_stream_handed_over), cmocka_unit_test(memory_returns),
-        cmocka_unit_test(weights_report_progress_and_stop), cmocka_unit_test(every_failing_allocation), cmocka_unit_test(every_failing_launch),
-        cmocka_unit_test(lost_device), cmocka_unit_test(refusals_have_names), cmocka_unit_test(auto_takes_what_serves_the_model),
-        cmocka_unit_test(old_drivers_are_named),
-        cmocka_unit_test(steps_read_back_little)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(context_of_the_host_stays),
+                                       cmocka_unit_test(context_and_stream_handed_over),
+                                       cmocka_unit_test(memory_returns),
+                                       cmocka_unit_test(weights_report_progress_and_stop),
+                                       cmocka_unit_test(every_failing_allocation),
+                                       cmocka_unit_test(every_failing_launch),
+                                       cmocka_unit_test(lost_device),
+                                       cmocka_unit_test(refusals_have_names),
+                                       cmocka_unit_test(auto_takes_what_serves_the_model),
+                                       cmocka_unit_test(old_drivers_are_named),
+                                       cmocka_unit_test(steps_read_back_little)};
     return cmocka_run_group_tests_name("guest, cuda", tests, NULL, NULL);
 }

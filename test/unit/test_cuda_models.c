@@ -40,7 +40,8 @@ static void golden_models(void **state)
             const double error = golden_logit_error(engine, &m, NULL);
             n++;
             print_message("%s: largest logit error %g, limit %g\n", golden_name(i), error, limit(&m));
-            if (!(error <= limit(&m))) fail_msg("%s: logit error %g, need at most %g", golden_name(i), error, limit(&m));
+            if (!(error <= limit(&m)))
+                fail_msg("%s: logit error %g, need at most %g", golden_name(i), error, limit(&m));
             kvrt_engine_close(engine);
         }
         golden_free(&m);
@@ -74,14 +75,16 @@ static void golden_greedy_text(void **state)
 static void mutations_are_found(void **state)
 {
     (void)state;
-    static const char *const cases[][2] = {{"rope", "llama_gqa8_d64"}, {"mask", "llama_gqa8_d64"}, {"rope", "llama_d128"}};
+    static const char *const cases[][2] = {
+        {"rope", "llama_gqa8_d64"}, {"mask", "llama_gqa8_d64"}, {"rope", "llama_d128"}};
     for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         golden_model m;
         assert_true(golden_load(cases[i][1], &m));
         kvrt_engine engine = golden_on_cuda(&m, cases[i][0]);
         assert_non_null(engine);
         const double error = golden_logit_error(engine, &m, NULL);
-        if (!(error > 2 * limit(&m))) fail_msg("%s without %s: error %g would pass (limit %g)", cases[i][1], cases[i][0], error, limit(&m));
+        if (!(error > 2 * limit(&m)))
+            fail_msg("%s without %s: error %g would pass (limit %g)", cases[i][1], cases[i][0], error, limit(&m));
         kvrt_engine_close(engine);
         golden_free(&m);
     }
@@ -91,8 +94,19 @@ static void mutations_are_found(void **state)
 /* A prompt of n tokens that reads like the model's own text: its greedy continuation of a few words, on the CPU. */
 static void make_prompt(int32_t *ids, uint64_t n)
 {
-    const char *pairs[] = {"device.backend", "cpu", "sample.temperature", "0", "gen.ignore_eos", "true", "gen.max_tokens", "600", "kv.format",
-                           "f16", "ctx.size", "1024", NULL};
+    const char *pairs[] = {"device.backend",
+                           "cpu",
+                           "sample.temperature",
+                           "0",
+                           "gen.ignore_eos",
+                           "true",
+                           "gen.max_tokens",
+                           "600",
+                           "kv.format",
+                           "f16",
+                           "ctx.size",
+                           "1024",
+                           NULL};
     kvrt_engine engine;
     kvrt_session s;
     uint64_t n_start, n_all;
@@ -138,7 +152,8 @@ static void tell(const char *backend, const char *format, const int32_t *prompt,
     const uint64_t allocations = cuda_emu.count("alloc");
     for (uint32_t i = 0; i < TEXT_TOKENS; i++) {
         const int32_t *ids = i ? &out->ids[i - 1] : prompt;
-        if (kvrt_session_eval(s, ids, i ? 1 : n, NULL, 1, out->logits[i], &error) < 0) fail_msg("%s: %s", backend, error.message);
+        if (kvrt_session_eval(s, ids, i ? 1 : n, NULL, 1, out->logits[i], &error) < 0)
+            fail_msg("%s: %s", backend, error.message);
         out->ids[i] = 0;
         for (int32_t t = 1; t < 512; t++)
             if (out->logits[i][t] > out->logits[i][out->ids[i]]) out->ids[i] = t;
@@ -214,7 +229,8 @@ static void thread_orders_change_nothing(void **state)
 int main(void)
 {
     if (!cuda_find_driver()) return 77;
-    const struct CMUnitTest tests[] = {cmocka_unit_test(golden_models), cmocka_unit_test(golden_greedy_text), cmocka_unit_test(mutations_are_found),
-                                       cmocka_unit_test(bundled_model_as_on_the_cpu), cmocka_unit_test(thread_orders_change_nothing)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(golden_models), cmocka_unit_test(golden_greedy_text), cmocka_unit_test(mutations_are_found),
+        cmocka_unit_test(bundled_model_as_on_the_cpu), cmocka_unit_test(thread_orders_change_nothing)};
     return cmocka_run_group_tests_name("models, cuda", tests, NULL, NULL);
 }

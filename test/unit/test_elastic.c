@@ -48,12 +48,14 @@ static void gathering_is_cheapest(void **state)
         assert_int_equal(kvi_pool_init(&pool, UNITS * KVI_KV_UNIT, MOST, NULL), KVRT_OK);
         for (uint32_t len; n_held < MOST && kvi_pool_take(&pool, len = 1 + below(20)) != KVI_KV_NO_EXTENT; n_held++) {
             uint32_t unit = n_held ? held[n_held - 1][0] + held[n_held - 1][1] : 0;
-            held[n_held][0] = unit, held[n_held][1] = len, held[n_held][2] = below(10); /* 0: fixed, 1..5: movable, else released */
+            held[n_held][0] = unit, held[n_held][1] = len,
+            held[n_held][2] = below(10); /* 0: fixed, 1..5: movable, else released */
         }
         for (uint32_t i = 0; i < n_held; i++) {
             if (held[i][2] > 5) kvi_pool_release(&pool, held[i][0], held[i][1]);
             else memset(map + held[i][0], held[i][2] ? 1 : 2, held[i][1]);
-            if (held[i][2] >= 1 && held[i][2] <= 5) movable[n++] = (kvi_elastic_extent){held[i][0], held[i][1], 0, i, NULL};
+            if (held[i][2] >= 1 && held[i][2] <= 5)
+                movable[n++] = (kvi_elastic_extent){held[i][0], held[i][1], 0, i, NULL};
         }
         for (uint32_t i = n; i > 1; i--) { /* sorted by the code under test */
             uint32_t k = below(i);
@@ -70,7 +72,8 @@ static void gathering_is_cheapest(void **state)
             for (uint32_t i = first; i < first + count; i++) {
                 const uint32_t place = kvi_pool_slide(&pool, movable[i].unit, movable[i].units);
                 assert_true(place < movable[i].unit);
-                for (uint32_t u = 0; u < movable[i].units; u++) assert_int_equal(map[place + u] == 0 || place + u >= movable[i].unit, true);
+                for (uint32_t u = 0; u < movable[i].units; u++)
+                    assert_int_equal(map[place + u] == 0 || place + u >= movable[i].unit, true);
                 memset(map + movable[i].unit, 0, movable[i].units);
                 memset(map + place, 1, movable[i].units);
                 cost += movable[i].units;
@@ -97,8 +100,8 @@ typedef struct rig {
     kvi_engine engine;
     kvi_session sessions[3];
     kvi_cache_group groups[2];
-    uint8_t *bytes;     /* the pool */
-    uint32_t fail_in;   /* conversions until one fails; 0: none */
+    uint8_t *bytes;   /* the pool */
+    uint32_t fail_in; /* conversions until one fails; 0: none */
     uint32_t n_converted, n_written;
 } rig;
 static rig r;
@@ -108,19 +111,23 @@ static void mark(uint32_t session, uint32_t group, uint32_t page, uint32_t unit,
 {
     for (uint32_t u = 0; u < units; u++) {
         uint32_t words[64];
-        for (uint32_t i = 0; i < 64; i++) words[i] = (session << 28) | (group << 24) | (page << 10) | ((u * 64 + i) & 1023);
+        for (uint32_t i = 0; i < 64; i++)
+            words[i] = (session << 28) | (group << 24) | (page << 10) | ((u * 64 + i) & 1023);
         memcpy(r.bytes + (uint64_t)(unit + u) * KVI_KV_UNIT, words, sizeof words);
     }
 }
 
-static kvrt_status fake_convert(kvi_device *device, const kvi_page_job *jobs, uint32_t n, const kvi_encode_params *params, kvrt_error *error)
+static kvrt_status fake_convert(kvi_device *device, const kvi_page_job *jobs, uint32_t n,
+                                const kvi_encode_params *params, kvrt_error *error)
 {
     (void)device, (void)params;
     if (r.fail_in && --r.fail_in == 0) return kvi_error_set(error, KVRT_INTERNAL, "planted");
-    for (uint32_t i = 0; i < n; i++) { /* the first word tells whose page it is; what is kept is the front, as if it had been encoded */
+    for (uint32_t i = 0; i < n;
+         i++) { /* the first word tells whose page it is; what is kept is the front, as if it had been encoded */
         uint32_t word;
         memcpy(&word, r.bytes + (uint64_t)jobs[i].from.unit * KVI_KV_UNIT, 4);
-        mark(word >> 28, word >> 24 & 15, word >> 10 & 0x3fff, jobs[i].to.unit, kvi_kv_page_units(jobs[i].to.format, &r.groups[jobs[i].group].shape));
+        mark(word >> 28, word >> 24 & 15, word >> 10 & 0x3fff, jobs[i].to.unit,
+             kvi_kv_page_units(jobs[i].to.format, &r.groups[jobs[i].group].shape));
     }
     r.n_converted += n;
     return KVRT_OK;
@@ -138,7 +145,8 @@ static kvrt_status fake_write(kvi_device *device, uint64_t offset, const void *b
     memcpy(r.bytes + offset, bytes, len);
     return KVRT_OK;
 }
-static const kvi_backend fake = {.name = "fake", .convert_pages = fake_convert, .pool_read = fake_read, .pool_write = fake_write};
+static const kvi_backend fake = {
+    .name = "fake", .convert_pages = fake_convert, .pool_read = fake_read, .pool_write = fake_write};
 
 static void open_rig(uint32_t pool_units, uint32_t window, uint32_t n_elastic, uint32_t n_fixed, uint32_t tail)
 {
@@ -158,7 +166,8 @@ static void open_rig(uint32_t pool_units, uint32_t window, uint32_t n_elastic, u
         s->next = r.engine.sessions;
         r.engine.sessions = s;
         assert_int_equal(kvi_pages_init(&s->pages, &r.engine.pool, r.groups, window ? 2 : 1, 128 * 600,
-                                        i < n_elastic ? KVI_KV_FMT_F16 : KVI_KV_FMT_K4V4, tail, NULL), KVRT_OK);
+                                        i < n_elastic ? KVI_KV_FMT_F16 : KVI_KV_FMT_K4V4, tail, NULL),
+                         KVRT_OK);
         s->pages.elastic = i < n_elastic;
         s->pages.share_units = pool_units / n_elastic;
     }
@@ -189,7 +198,9 @@ static void check_rig(void)
                     for (uint32_t w = 0; w < 64; w += 63) {
                         uint32_t word, want = (i << 28) | (g << 24) | (p << 10) | ((u * 64 + w) & 1023);
                         memcpy(&word, r.bytes + (uint64_t)(ref->unit + u) * KVI_KV_UNIT + w * 4, 4);
-                        if (word != want) fail_msg("session %u, group %u, page %u, unit %u: %x instead of %x", i, g, p, u, word, want);
+                        if (word != want)
+                            fail_msg("session %u, group %u, page %u, unit %u: %x instead of %x", i, g, p, u, word,
+                                     want);
                     }
             }
     }
@@ -220,7 +231,8 @@ typedef struct simulation {
 static uint32_t size_of(uint32_t group, uint32_t level)
 {
     static const uint32_t bits[4] = {16 + 16, 8 + 8, 4 + 4, 4 + 2}; /* of a K and a V element */
-    const uint32_t records = group ? 2 : 4, d = 64, i8_vectors = 3 * 128, packed_vectors = (2 * d + 128) + (d + 2 * 128);
+    const uint32_t records = group ? 2 : 4, d = 64, i8_vectors = 3 * 128,
+                   packed_vectors = (2 * d + 128) + (d + 2 * 128);
     const uint32_t bytes = d * 128 / 8 * bits[level] + 2 * (level == 0 ? 0 : level == 1 ? i8_vectors : packed_vectors);
     return (records * bytes + 255) / 256;
 }
@@ -247,14 +259,16 @@ static bool simulate(simulation *m, uint32_t groups, uint32_t n)
     }
     m->n = n;
     for (uint32_t p = 0; groups > 1 && p < m->n_pages; p++)
-        if (!m->gone[1][p] && (p + 1) * 128 + m->window <= n + 1) m->gone[1][p] = true, m->used -= size_of(1, m->level[1][p]);
+        if (!m->gone[1][p] && (p + 1) * 128 + m->window <= n + 1)
+            m->gone[1][p] = true, m->used -= size_of(1, m->level[1][p]);
     return true;
 }
 
 static void pages_follow_the_simulation(void **state)
 {
     (void)state;
-    static const struct { uint32_t units, window, tail, step;
+    static const struct {
+        uint32_t units, window, tail, step;
     } cases[] = {{3000, 0, 128, 1},  {3000, 0, 0, 128},   {4000, 0, 300, 77},   {4000, 700, 128, 1},
                  {4001, 130, 0, 50}, {6000, 0, 128, 512}, {5000, 2000, 256, 33}};
     for (unsigned c = 0; c < sizeof cases / sizeof cases[0]; c++) {
@@ -286,7 +300,8 @@ static void pages_follow_the_simulation(void **state)
         }
         for (uint32_t p = 1; 128 * (p + 1) + cases[c].tail <= n; p++) /* context full: nothing is left to give */
             assert_int_equal(kvi_elastic_level(r.sessions[0].pages.table[0][p].format), 3);
-        if (!(seen[1] > 3 && seen[1] >= seen[2] && seen[2] >= seen[3] && seen[3] > 0)) fail_msg("case %u: %u, %u, %u", c, seen[1], seen[2], seen[3]);
+        if (!(seen[1] > 3 && seen[1] >= seen[2] && seen[2] >= seen[3] && seen[3] > 0))
+            fail_msg("case %u: %u, %u, %u", c, seen[1], seen[2], seen[3]);
         assert_true(groups > 1 || seen[1] == seen[3]);
         close_rig();
     }
@@ -307,10 +322,12 @@ static void sessions_share_a_pool(void **state)
             if (other) assert_int_equal(grow(1, n - n / 3), KVRT_OK);
             if (n % 128 == 0) {
                 check_rig();
-                for (uint32_t p = 0; p < n / 128; p++) levels[round][n / 128][p] = (uint8_t)kvi_elastic_level(r.sessions[0].pages.table[0][p].format);
+                for (uint32_t p = 0; p < n / 128; p++)
+                    levels[round][n / 128][p] = (uint8_t)kvi_elastic_level(r.sessions[0].pages.table[0][p].format);
             }
         }
-        for (uint32_t p = 0; fixed && p < 3; p++) assert_int_equal(r.sessions[1].pages.table[0][p].format, KVI_KV_FMT_F16); /* never demoted */
+        for (uint32_t p = 0; fixed && p < 3; p++)
+            assert_int_equal(r.sessions[1].pages.table[0][p].format, KVI_KV_FMT_F16); /* never demoted */
         if (round) assert_memory_equal(levels[round], levels[0], sizeof levels[0]);
         close_rig();
     }
@@ -329,7 +346,8 @@ static void fixed_pages_in_the_way(void **state)
         while (grow(0, n + 64) >= KVRT_OK) n += 64;
         check_rig();
         assert_int_equal(r.sessions[1].pages.table[0][0].format, KVI_KV_FMT_F16);
-        for (uint32_t p = 1; 128 * (p + 1) <= n; p++) assert_int_equal(kvi_elastic_level(r.sessions[0].pages.table[0][p].format), 3);
+        for (uint32_t p = 1; 128 * (p + 1) <= n; p++)
+            assert_int_equal(kvi_elastic_level(r.sessions[0].pages.table[0][p].format), 3);
         assert_true(r.engine.pool.free_units < size_of(0, 0));
         close_rig();
     }
@@ -397,9 +415,13 @@ static int32_t collect(const kvrt_event *event, void *user)
         c->logprobs[c->n++] = event->logprob;
     }
     if (event->type != KVRT_EVENT_KV_DEMOTED) return KVRT_CONTINUE;
-    const uint32_t level = strcmp(event->text, "i8") == 0 ? 1 : strcmp(event->text, "k4v4") == 0 ? 2 : strcmp(event->text, "k4v2") == 0 ? 3 : 0;
+    const uint32_t level = strcmp(event->text, "i8") == 0     ? 1
+                           : strcmp(event->text, "k4v4") == 0 ? 2
+                           : strcmp(event->text, "k4v2") == 0 ? 3
+                                                              : 0;
     assert_true(level > 0 && event->done > 0 && event->total > 0 && event->total % KVI_KV_UNIT == 0);
-    assert_true(level <= 1 || c->pages[level - 1] >= c->pages[level] + event->done); /* a page goes through the levels one by one */
+    assert_true(level <= 1 ||
+                c->pages[level - 1] >= c->pages[level] + event->done); /* a page goes through the levels one by one */
     if (!c->n_events++) c->first_demotion = c->n;
     c->pages[level] += event->done;
     c->bytes[level] += event->total;
@@ -456,7 +478,8 @@ static void long_generation_keeps_running(void **state)
     kvrt_session_info pages = {.size = sizeof pages};
     kvrt_options *short_run;
     memset(&a, 0, sizeof a), memset(&b, 0, sizeof b), memset(&exact, 0, sizeof exact);
-    kvrt_engine engine = open_with("cpu.threads", "1"), other = open_with("cpu.threads", "2"), plain = open_with("kv.format", "f16");
+    kvrt_engine engine = open_with("cpu.threads", "1"), other = open_with("cpu.threads", "2"),
+                plain = open_with("kv.format", "f16");
     kvrt_engine_get_info(engine, &info, NULL);
     assert_true(info.kv_pool_bytes <= 367 * 1024);
     assert_string_equal(info.kv_format, "elastic");
@@ -472,7 +495,8 @@ static void long_generation_keeps_running(void **state)
     assert_int_equal(pages.n_packed_pages, a.pages[1]);
     kvrt_engine_info plain_info = {.size = sizeof plain_info};
     kvrt_engine_get_info(plain, &plain_info, NULL);
-    assert_int_equal(pages.kv_bytes + a.bytes[1] + a.bytes[2] + a.bytes[3], (uint64_t)(pages.n_pages * 128 * plain_info.kv_bytes_per_token));
+    assert_int_equal(pages.kv_bytes + a.bytes[1] + a.bytes[2] + a.bytes[3],
+                     (uint64_t)(pages.n_pages * 128 * plain_info.kv_bytes_per_token));
     /* Twice the same, whatever the threads; the f16 run until the first demotion. */
     run(other, &b, &again, &t);
     assert_int_equal(b.n, a.n);
@@ -512,8 +536,9 @@ static void enough_memory_is_f16(void **state)
     memset(&a, 0, sizeof a), memset(&b, 0, sizeof b);
     kvrt_result result;
     kvrt_session s;
-    static const char *const both[] = {"gen.max_tokens", "600", "gen.token_events", "true", "gen.ignore_eos", "true", "ctx.size", "700",
-                                       "sample.temperature", "1.2", "cpu.threads", "1", "kv.format", "elastic", NULL};
+    static const char *const both[] = {
+        "gen.max_tokens",     "600", "gen.token_events", "true", "gen.ignore_eos", "true",    "ctx.size", "700",
+        "sample.temperature", "1.2", "cpu.threads",      "1",    "kv.format",      "elastic", NULL};
     const char *f16[16];
     memcpy(f16, both, sizeof both);
     f16[13] = "f16";
@@ -613,8 +638,10 @@ static void plan_and_windows(void **state)
     kvrt_options_destroy(o);
     golden_model windowed;
     assert_true(golden_load("qwen2_window", &windowed));
-    static const char *const pairs[] = {"kv.format", "elastic", "kv.pool", "400KiB", "kv.tail", "100", "ctx.chunk", "200", "ctx.size", "6000", NULL};
-    static const char *const small[] = {"kv.format", "k4v2", "kv.tail", "100", "ctx.chunk", "200", "ctx.size", "6000", NULL};
+    static const char *const pairs[] = {"kv.format", "elastic", "kv.pool",  "400KiB", "kv.tail", "100",
+                                        "ctx.chunk", "200",     "ctx.size", "6000",   NULL};
+    static const char *const small[] = {"kv.format", "k4v2",     "kv.tail", "100", "ctx.chunk",
+                                        "200",       "ctx.size", "6000",    NULL};
     kvrt_engine engine = golden_open(&windowed, small);
     kvrt_engine_info info = {.size = sizeof info};
     kvrt_engine_get_info(engine, &info, NULL);

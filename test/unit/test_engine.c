@@ -72,7 +72,8 @@ static void *drive_elsewhere(void *user)
 static int32_t try_everything(const kvrt_event *event, void *user)
 {
     inside *in = user;
-    if (event->type != KVRT_EVENT_TEXT || in->texts++) return event->type == KVRT_EVENT_TEXT ? in->answer : KVRT_CONTINUE;
+    if (event->type != KVRT_EVENT_TEXT || in->texts++)
+        return event->type == KVRT_EVENT_TEXT ? in->answer : KVRT_CONTINUE;
     kvrt_session s;
     kvrt_session_info info = {.size = sizeof info};
     in->generate = kvrt_generate(in->session, NULL, NULL, NULL, NULL, NULL);
@@ -87,7 +88,8 @@ static int32_t try_everything(const kvrt_event *event, void *user)
 static void misuse_is_answered(void **state)
 {
     (void)state;
-    static const char *const pairs[] = {"gen.max_tokens", "20", "gen.ignore_eos", "true", "sample.temperature", "0", NULL};
+    static const char *const pairs[] = {
+        "gen.max_tokens", "20", "gen.ignore_eos", "true", "sample.temperature", "0", NULL};
     kvrt_engine engine = golden_open(&model, pairs);
     inside in = {.engine = engine, .session = session_on(engine), .answer = KVRT_CONTINUE};
     kvrt_result result = {.size = sizeof result};
@@ -109,7 +111,8 @@ static void misuse_is_answered(void **state)
 static void pause_continues_exactly(void **state)
 {
     (void)state;
-    static const char *const pairs[] = {"gen.max_tokens", "24", "gen.ignore_eos", "true", "sample.seed", "5", "sample.temperature", "1.5", NULL};
+    static const char *const pairs[] = {
+        "gen.max_tokens", "24", "gen.ignore_eos", "true", "sample.seed", "5", "sample.temperature", "1.5", NULL};
     kvrt_engine engine = golden_open(&model, pairs);
     int32_t whole[64], parts[64];
     uint64_t n, m;
@@ -123,7 +126,8 @@ static void pause_continues_exactly(void **state)
     inside in = {.engine = engine, .session = a, .texts = 1, .answer = KVRT_PAUSE};
     kvrt_status status;
     int rounds = 0;
-    while ((status = kvrt_generate(a, NULL, try_everything, &in, NULL, NULL)) == KVRT_PAUSED) assert_true(++rounds < 64);
+    while ((status = kvrt_generate(a, NULL, try_everything, &in, NULL, NULL)) == KVRT_PAUSED)
+        assert_true(++rounds < 64);
     assert_int_equal(status, KVRT_OK);
     assert_true(rounds > 2);
     kvrt_session_tokens(a, parts, 64, &m, NULL);
@@ -160,7 +164,8 @@ static void sync_reuses_and_rewind_is_exact(void **state)
         assert_int_equal(kvrt_session_rewind(s, 399, NULL), KVRT_OK);
         assert_int_equal(kvrt_session_eval(s, ids + 399, 1, NULL, 1, b, NULL), KVRT_OK);
         for (uint32_t i = 0; i < model.vocab && !packed; i++)
-            if (!(a[i] - b[i] < 1e-2f && b[i] - a[i] < 1e-2f)) fail_msg("logit %u: %g and %g", i, (double)a[i], (double)b[i]);
+            if (!(a[i] - b[i] < 1e-2f && b[i] - a[i] < 1e-2f))
+                fail_msg("logit %u: %g and %g", i, (double)a[i], (double)b[i]);
         free(a), free(b);
         kvrt_engine_close(engine);
     }
@@ -218,7 +223,8 @@ static void planned_context_fits(void **state)
             int32_t ids[200];
             for (int k = 0; k < 200; k++) ids[k] = 2 + k % 90;
             for (uint32_t n = 0; n < 9000; n += 200)
-                if (kvrt_session_eval(s, ids, 200, NULL, 0, NULL, &error) < 0) fail_msg("%s at %u of 9000 tokens: %s", formats[i], n, error.message);
+                if (kvrt_session_eval(s, ids, 200, NULL, 0, NULL, &error) < 0)
+                    fail_msg("%s at %u of 9000 tokens: %s", formats[i], n, error.message);
             assert_int_equal(kvrt_engine_get_info(engine, &info, NULL), KVRT_OK);
             assert_true(info.kv_pool_used_bytes <= info.kv_pool_bytes);
             kvrt_engine_close(engine);
@@ -239,7 +245,8 @@ static int32_t count_allocations(const kvrt_event *event, void *user)
 static void steps_allocate_nothing(void **state)
 {
     (void)state;
-    static const char *const pairs[] = {"gen.max_tokens", "300", "gen.ignore_eos", "true", "kv.format", "k4v2", "kv.tail", "0", NULL};
+    static const char *const pairs[] = {
+        "gen.max_tokens", "300", "gen.ignore_eos", "true", "kv.format", "k4v2", "kv.tail", "0", NULL};
     kvrt_engine engine = golden_open(&model, pairs);
     kvrt_session s = session_on(engine);
     uint64_t seen[2] = {0, 0};
@@ -270,7 +277,8 @@ static void hundred_opens_leave_nothing(void **state)
 static void every_allocation_may_fail(void **state)
 {
     (void)state;
-    kvrt_options *o = options_for((const char *const[]){"gen.max_tokens", "3", "gen.stop", "zz", "sample.logit_bias", "3=1", NULL});
+    kvrt_options *o =
+        options_for((const char *const[]){"gen.max_tokens", "3", "gen.stop", "zz", "sample.logit_bias", "3=1", NULL});
     uint64_t bytes, blocks, bytes_after, blocks_after;
     kvrt_debug_mem(&bytes, &blocks, NULL);
     int failures = 0;

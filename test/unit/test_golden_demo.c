@@ -87,7 +87,8 @@ static bool load(const char *name)
         if (kvi_json_key_is(&r, "ids")) golden.n = read_ids(&r, golden.ids, MAX_TOKENS);
         else if (kvi_json_key_is(&r, "prompts")) {
             kvi_json_expect(&r, KVI_JSON_ARRAY);
-            while (kvi_json_next_item(&r) && golden.n_prompts < MAX_PROMPTS) read_prompt(&r, &golden.prompts[golden.n_prompts++]);
+            while (kvi_json_next_item(&r) && golden.n_prompts < MAX_PROMPTS)
+                read_prompt(&r, &golden.prompts[golden.n_prompts++]);
         } else kvi_json_skip(&r);
     }
     if (!kvi_json_end(&r) || golden.n < 2 || !golden.n_prompts) fail_msg("%s is damaged", path);
@@ -109,8 +110,8 @@ static kvrt_engine open_model(const char *format, const char *amx)
     assert_int_equal(kvrt_options_create(&options, &error), KVRT_OK);
     kvrt_options_set_string(options, "model.path", golden.dir, -1, &error);
     snprintf(text, sizeof text, "%d", MAX_GREEDY);
-    const char *pairs[] = {"kv.format", format, "cpu.amx", amx, "sample.temperature", "0", "gen.max_tokens", text,
-                           "gen.ignore_eos", "true", NULL};
+    const char *pairs[] = {"kv.format", format,           "cpu.amx", amx, "sample.temperature", "0", "gen.max_tokens",
+                           text,        "gen.ignore_eos", "true",    NULL};
     for (unsigned i = 0; pairs[i]; i += 2)
         if (kvrt_options_set_text(options, pairs[i], pairs[i + 1], &error) < 0) fail_msg("%s", error.message);
     if (kvrt_engine_open(options, NULL, NULL, &engine, &error) < 0) fail_msg("%s: %s", golden.dir, error.message);
@@ -158,8 +159,10 @@ static double worst_error(kvrt_engine engine, double *shift)
 
 static void check_likelihoods(const char *name)
 {
-    static const struct { const char *format, *amx; double most; } cases[] = {
-        {"f32", "false", TOL_F32_CACHE}, {"f16", "false", TOL_F16_CACHE}, {"f16", "true", TOL_AMX}};
+    static const struct {
+        const char *format, *amx;
+        double most;
+    } cases[] = {{"f32", "false", TOL_F32_CACHE}, {"f16", "false", TOL_F16_CACHE}, {"f16", "true", TOL_AMX}};
     if (!load(name)) {
         print_message("skipped: %s is not in this checkout\n", name);
         skip();
@@ -168,9 +171,10 @@ static void check_likelihoods(const char *name)
         double shift;
         kvrt_engine engine = open_model(cases[i].format, cases[i].amx);
         double error = worst_error(engine, &shift);
-        print_message("%s, %s cache, amx %s, %u tokens: worst %.2g, mean shift %.2g nats\n", name, cases[i].format, cases[i].amx, golden.n,
-                      error, shift);
-        if (!(error <= cases[i].most)) fail_msg("%s, %s: likelihood error %g, limit %g", name, cases[i].format, error, cases[i].most);
+        print_message("%s, %s cache, amx %s, %u tokens: worst %.2g, mean shift %.2g nats\n", name, cases[i].format,
+                      cases[i].amx, golden.n, error, shift);
+        if (!(error <= cases[i].most))
+            fail_msg("%s, %s: likelihood error %g, limit %g", name, cases[i].format, error, cases[i].most);
         kvrt_engine_close(engine);
     }
 }
@@ -205,14 +209,30 @@ static void check_greedy(const char *name)
     kvrt_engine_close(engine);
 }
 
-static void likelihoods_8m(void **state) { (void)state; check_likelihoods("storyteller-8m"); }
-static void likelihoods_tiny(void **state) { (void)state; check_likelihoods("storyteller-tiny"); }
-static void greedy_8m(void **state) { (void)state; check_greedy("storyteller-8m"); }
-static void greedy_tiny(void **state) { (void)state; check_greedy("storyteller-tiny"); }
+static void likelihoods_8m(void **state)
+{
+    (void)state;
+    check_likelihoods("storyteller-8m");
+}
+static void likelihoods_tiny(void **state)
+{
+    (void)state;
+    check_likelihoods("storyteller-tiny");
+}
+static void greedy_8m(void **state)
+{
+    (void)state;
+    check_greedy("storyteller-8m");
+}
+static void greedy_tiny(void **state)
+{
+    (void)state;
+    check_greedy("storyteller-tiny");
+}
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(likelihoods_8m), cmocka_unit_test(likelihoods_tiny), cmocka_unit_test(greedy_8m),
-                                       cmocka_unit_test(greedy_tiny)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(likelihoods_8m), cmocka_unit_test(likelihoods_tiny),
+                                       cmocka_unit_test(greedy_8m), cmocka_unit_test(greedy_tiny)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -91,7 +91,8 @@ static void chunks_and_threads(void **state)
         for (unsigned k = 0; k < 4; k++) {
             uint64_t digests[3] = {0};
             for (unsigned run = 0; run < 3; run++) {
-                const char *pairs[] = {"kv.format", "f32", "ctx.chunk", chunks[k], "cpu.threads", run == 1 ? "1" : "2", NULL};
+                const char *pairs[] = {"kv.format",          "f32", "ctx.chunk", chunks[k], "cpu.threads",
+                                       run == 1 ? "1" : "2", NULL};
                 kvrt_engine engine = golden_open(&m, pairs);
                 check(golden_name(i), golden_logit_error(engine, &m, &digests[run]), limit(&m, TOL_F32_CACHE));
                 kvrt_engine_close(engine);
@@ -106,7 +107,8 @@ static void chunks_and_threads(void **state)
 static void greedy_text(void **state)
 {
     (void)state;
-    static const char *const pairs[] = {"kv.format", "f32", "sample.temperature", "0", "gen.max_tokens", "16", "gen.ignore_eos", "true", NULL};
+    static const char *const pairs[] = {
+        "kv.format", "f32", "sample.temperature", "0", "gen.max_tokens", "16", "gen.ignore_eos", "true", NULL};
     for (unsigned i = 0; golden_name(i); i++) {
         golden_model m;
         assert_true(golden_load(golden_name(i), &m));
@@ -122,15 +124,17 @@ static void greedy_text(void **state)
 static void mutations_are_found(void **state)
 {
     (void)state;
-    static const char *const cases[][2] = {{"rope", "llama_gqa2"}, {"rope", "llama_rope3"}, {"mask", "llama_mha"}, {"qk_norm", "qwen3"},
-                                           {"bias", "qwen2"}, {"bias", "llama_bias"}, {"window", "mistral_window"}, {"window", "qwen2_window"}};
+    static const char *const cases[][2] = {
+        {"rope", "llama_gqa2"}, {"rope", "llama_rope3"}, {"mask", "llama_mha"},        {"qk_norm", "qwen3"},
+        {"bias", "qwen2"},      {"bias", "llama_bias"},  {"window", "mistral_window"}, {"window", "qwen2_window"}};
     for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         golden_model m;
         const char *pairs[] = {"kv.format", "f32", "debug.disable", cases[i][0], NULL};
         assert_true(golden_load(cases[i][1], &m));
         kvrt_engine engine = golden_open(&m, pairs);
         double error = golden_logit_error(engine, &m, NULL), most = limit(&m, TOL_F16_CACHE);
-        if (!(error > 2 * most)) fail_msg("%s without %s: error %g would pass (limit %g)", cases[i][1], cases[i][0], error, most);
+        if (!(error > 2 * most))
+            fail_msg("%s without %s: error %g would pass (limit %g)", cases[i][1], cases[i][0], error, most);
         kvrt_engine_close(engine);
         golden_free(&m);
     }
@@ -153,9 +157,9 @@ static void rotation_cancels(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(logits_match), cmocka_unit_test(every_instruction_set), cmocka_unit_test(amx_within_its_limit),
-        cmocka_unit_test(chunks_and_threads), cmocka_unit_test(greedy_text), cmocka_unit_test(mutations_are_found),
-        cmocka_unit_test(rotation_cancels)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(logits_match),         cmocka_unit_test(every_instruction_set),
+                                       cmocka_unit_test(amx_within_its_limit), cmocka_unit_test(chunks_and_threads),
+                                       cmocka_unit_test(greedy_text),          cmocka_unit_test(mutations_are_found),
+                                       cmocka_unit_test(rotation_cancels)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

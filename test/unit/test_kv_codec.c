@@ -22,7 +22,8 @@ static void codes_round_trip(void **state)
         uint8_t row[256];
         memset(row, 0, sizeof row);
         for (uint32_t i = 0; i < 128; i++) kvi_kv_put_code(row, i, bits, (i * 37u + 11u) & ((1u << bits) - 1u));
-        for (uint32_t i = 0; i < 128; i++) assert_int_equal(kvi_kv_get_code(row, i, bits), (i * 37u + 11u) & ((1u << bits) - 1u));
+        for (uint32_t i = 0; i < 128; i++)
+            assert_int_equal(kvi_kv_get_code(row, i, bits), (i * 37u + 11u) & ((1u << bits) - 1u));
     }
 }
 
@@ -30,10 +31,15 @@ static void codes_round_trip(void **state)
 static void record_sizes(void **state)
 {
     (void)state;
-    static const struct { uint32_t d; kvi_kv_format f; uint32_t bytes; } rows[] = {
-        {64, KVI_KV_FMT_K4V2, 7296}, {128, KVI_KV_FMT_K2V2, 9728}, {128, KVI_KV_FMT_K4V2, 13824}, {128, KVI_KV_FMT_K4V4, 17920},
-        {256, KVI_KV_FMT_K4V2, 26880}, {256, KVI_KV_FMT_K4V4, 35072}, {128, KVI_KV_FMT_F16, 65536}, {64, KVI_KV_FMT_F32, 65536}};
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) assert_int_equal(kvi_kv_record_bytes(rows[i].f, rows[i].d), rows[i].bytes);
+    static const struct {
+        uint32_t d;
+        kvi_kv_format f;
+        uint32_t bytes;
+    } rows[] = {{64, KVI_KV_FMT_K4V2, 7296},   {128, KVI_KV_FMT_K2V2, 9728},  {128, KVI_KV_FMT_K4V2, 13824},
+                {128, KVI_KV_FMT_K4V4, 17920}, {256, KVI_KV_FMT_K4V2, 26880}, {256, KVI_KV_FMT_K4V4, 35072},
+                {128, KVI_KV_FMT_F16, 65536},  {64, KVI_KV_FMT_F32, 65536}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        assert_int_equal(kvi_kv_record_bytes(rows[i].f, rows[i].d), rows[i].bytes);
     /* Inside the record of the golden table: K codes 0, AK 16384, ZK 16896, TK 17408, V codes 17664, CV 25856, AV 26368, ZV 26624. */
     kvi_kv_side k = kvi_kv_k_side(KVI_KV_Q4, 256), v = kvi_kv_v_side(KVI_KV_Q2, 256);
     assert_int_equal(k.a_off, 16384);
@@ -48,7 +54,8 @@ static void record_sizes(void **state)
 static void format_names(void **state)
 {
     (void)state;
-    static const char *const names[] = {"f32", "f16", "bf16", "f8", "i8", "k4v4", "k4v2", "k3v3", "k2v2", "k8v4", "k16v4", "k4v16", "k3v2"};
+    static const char *const names[] = {"f32",  "f16",  "bf16", "f8",    "i8",    "k4v4", "k4v2",
+                                        "k3v3", "k2v2", "k8v4", "k16v4", "k4v16", "k3v2"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         kvi_kv_format f;
         char buffer[8];
@@ -149,7 +156,8 @@ static void published_golden_vector(void **state)
     rotate_tile(x);
     near(x[0][0], 0.712872, 1e-5, "X'[0][0]");
     near(x[0][3], 0.234612, 1e-5, "X'[0][3]");
-    float *rows = malloc(128 * 128 * 4), *tile = malloc(128 * 128 * 4), *work = malloc(kvi_kv_encode_scratch(128) * 4), c[128], r[128];
+    float *rows = malloc(128 * 128 * 4), *tile = malloc(128 * 128 * 4), *work = malloc(kvi_kv_encode_scratch(128) * 4),
+          c[128], r[128];
     for (int t = 0; t < 128; t++)
         for (int d = 0; d < 128; d++) {
             rows[t * 128 + d] = (float)x[t][d];
@@ -157,8 +165,10 @@ static void published_golden_vector(void **state)
         }
     int best;
     double imbalance[9];
-    static const double want_k[9] = {7.816791, 2.233340, 2.174917, 2.219453, 2.299185, 2.314392, 2.313531, 2.313415, 2.313405};
-    static const double want_v[9] = {7.816791, 3.556078, 2.994452, 2.712423, 2.497943, 2.323168, 2.183248, 2.073048, 2.121379};
+    static const double want_k[9] = {7.816791, 2.233340, 2.174917, 2.219453, 2.299185,
+                                     2.314392, 2.313531, 2.313415, 2.313405};
+    static const double want_v[9] = {7.816791, 3.556078, 2.994452, 2.712423, 2.497943,
+                                     2.323168, 2.183248, 2.073048, 2.121379};
     kvi_kv_varnorm_paper(tile, 128, 128, c, r, work, &best, imbalance);
     assert_int_equal(best, 2);
     for (int i = 0; i < 9; i++) near(imbalance[i], want_k[i], 1e-5, "K imbalance");
@@ -176,7 +186,8 @@ static void published_golden_vector(void **state)
     float *scratch = malloc(kvi_kv_encode_scratch(128) * 4);
     kvi_kv_encode_k(KVI_KV_Q4, rows, 128, &paper, scratch, side);
     kvi_kv_side k = kvi_kv_k_side(KVI_KV_Q4, 128), v = kvi_kv_v_side(KVI_KV_Q2, 128);
-    static const double k_a[4] = {0.277753, 0.298158, 0.255547, 0.278922}, k_z[4] = {-1.664819, -2.200447, -1.724673, -2.526161};
+    static const double k_a[4] = {0.277753, 0.298158, 0.255547, 0.278922},
+                        k_z[4] = {-1.664819, -2.200447, -1.724673, -2.526161};
     uint32_t sum = 0;
     for (uint32_t i = 0; i < 4; i++) { /* stored as fp16 */
         near(kvi_kv_side_value(side, k.a_off, i), k_a[i], 1e-3, "K A");
@@ -218,14 +229,16 @@ static void error_follows_bits(void **state)
         for (int varnorm = 0; varnorm < 3; varnorm++)
             for (int range = 0; range < 3; range++) {
                 const kvi_encode_params params = {(kvi_varnorm)varnorm, (kvi_range)range};
-                static const double most[] = {2e-3, 1e-4, 1.5e-2, 8e-2, 4.2e-1}; /* relative squared error: F8, I8, 4, 3, 2 bits */
+                static const double most[] = {2e-3, 1e-4, 1.5e-2, 8e-2,
+                                              4.2e-1}; /* relative squared error: F8, I8, 4, 3, 2 bits */
                 for (int c = 0; c < 5; c++)
                     for (int is_v = 0; is_v < 2; is_v++) {
                         if (is_v) kvi_kv_encode_v(packed_codes[c], rows, d, &params, scratch, side);
                         else kvi_kv_encode_k(packed_codes[c], rows, d, &params, scratch, side);
                         kvi_kv_decode_rows(side, packed_codes[c], is_v, d, back);
                         double error = 0, total = 0;
-                        for (uint32_t i = 0; i < d * 128; i++) error += pow((double)back[i] - rows[i], 2), total += pow(rows[i], 2);
+                        for (uint32_t i = 0; i < d * 128; i++)
+                            error += pow((double)back[i] - rows[i], 2), total += pow(rows[i], 2);
                         if (!(error / total <= most[c]))
                             fail_msg("D %u code %d V %d varnorm %d range %d: relative error %g", d, packed_codes[c],
                                      is_v, varnorm, range, error / total);
@@ -246,7 +259,8 @@ static void bad_values_never_spread(void **state)
         for (int varnorm = 0; varnorm < 3; varnorm++)
             for (int c = 0; c < 5; c++)
                 for (int is_v = 0; is_v < 2; is_v++) {
-                    const kvi_encode_params params = {(kvi_varnorm)varnorm, is_v ? KVI_RANGE_SEARCH : KVI_RANGE_UNBIASED};
+                    const kvi_encode_params params = {(kvi_varnorm)varnorm,
+                                                      is_v ? KVI_RANGE_SEARCH : KVI_RANGE_UNBIASED};
                     random_rows(rows, d, 5, kind == 4 ? 1e30 : kind == 5 ? 1e-30 : 1);
                     for (uint32_t i = 0; i < d * 128; i++) {
                         if (kind == 0) rows[i] = 0;
@@ -277,13 +291,15 @@ static void unbiased_rows_keep_mean_and_length(void **state)
     (void)state;
     for (size_t h = 0; h < sizeof head_dims / sizeof head_dims[0]; h++) {
         const uint32_t d = head_dims[h];
-        float *rows = malloc(d * 512), *back = malloc(d * 512), *plain = malloc(d * 512), *scratch = malloc(kvi_kv_encode_scratch(d) * 4);
+        float *rows = malloc(d * 512), *back = malloc(d * 512), *plain = malloc(d * 512),
+              *scratch = malloc(kvi_kv_encode_scratch(d) * 4);
         uint8_t *side = malloc(d * 512 + 4096);
         random_rows(rows, d, 9 + d, 1);
         for (uint32_t i = 0; i < d * 128; i++) rows[i] += 0.25f;
         for (int c = 2; c < 5; c++)
             for (int is_v = 0; is_v < 2; is_v++) {
-                const kvi_encode_params unbiased = {KVI_VARNORM_OFF, KVI_RANGE_UNBIASED}, minmax = {KVI_VARNORM_OFF, KVI_RANGE_MINMAX};
+                const kvi_encode_params unbiased = {KVI_VARNORM_OFF, KVI_RANGE_UNBIASED},
+                                        minmax = {KVI_VARNORM_OFF, KVI_RANGE_MINMAX};
                 (is_v ? kvi_kv_encode_v : kvi_kv_encode_k)(packed_codes[c], rows, d, &minmax, scratch, side);
                 kvi_kv_decode_rows(side, packed_codes[c], is_v, d, plain);
                 (is_v ? kvi_kv_encode_v : kvi_kv_encode_k)(packed_codes[c], rows, d, &unbiased, scratch, side);
@@ -293,7 +309,8 @@ static void unbiased_rows_keep_mean_and_length(void **state)
                 for (uint32_t r = 0; r < n_rows; r++) {
                     const float *x = rows + r * from, *y = back + r * from, *p = plain + r * from;
                     double mx = 0, my = 0, mp = 0, xx = 0, xy = 0, yy = 0, xp = 0, pp = 0;
-                    for (uint32_t i = 0; i < n; i++) mx += x[i * step] / (double)n, my += y[i * step] / (double)n, mp += p[i * step] / (double)n;
+                    for (uint32_t i = 0; i < n; i++)
+                        mx += x[i * step] / (double)n, my += y[i * step] / (double)n, mp += p[i * step] / (double)n;
                     for (uint32_t i = 0; i < n; i++) {
                         const double a = x[i * step] - mx, b = y[i * step] - my, q = p[i * step] - mp;
                         xx += a * a, xy += a * b, yy += b * b, xp += a * q, pp += q * q;
@@ -331,9 +348,12 @@ static void instruction_sets_agree(void **state)
                 for (int k = 0; k < 18; k++) {
                     const bool is_v = k & 1;
                     const kvi_encode_params params = {(kvi_varnorm)(k / 2 % 3), (kvi_range)(k / 6)};
-                    (is_v ? kvi_kv_encoder_portable.v : kvi_kv_encoder_portable.k)(packed_codes[c], rows, d, &params, scratch, want);
+                    (is_v ? kvi_kv_encoder_portable.v : kvi_kv_encoder_portable.k)(packed_codes[c], rows, d, &params,
+                                                                                   scratch, want);
                     (is_v ? others[e]->v : others[e]->k)(packed_codes[c], rows, d, &params, scratch, got);
-                    if (memcmp(want, got, is_v ? kvi_kv_v_side(packed_codes[c], d).bytes : kvi_kv_k_side(packed_codes[c], d).bytes) != 0)
+                    if (memcmp(want, got,
+                               is_v ? kvi_kv_v_side(packed_codes[c], d).bytes
+                                    : kvi_kv_k_side(packed_codes[c], d).bytes) != 0)
                         fail_msg("%s: D %u code %d V %d varnorm %d range %d: other bytes than the portable encoder",
                                  e ? "AVX-512" : "AVX2", d, packed_codes[c], is_v, (int)params.varnorm,
                                  (int)params.range);
@@ -355,10 +375,11 @@ static uint64_t digest_bytes(uint64_t digest, const void *bytes, size_t n)
 static void bytes_are_the_same_everywhere(void **state)
 {
     (void)state;
-    static const uint64_t want[3][3] = {/* [varnorm off, paper, kvrt][range minmax, search, unbiased] */
-                                        {0xa1f8c635c71cf83fu, 0x52a1a3920a589d29u, 0x62e9ff6d2c1ecd9u},
-                                        {0xe1786957d77860c5u, 0x28ef7aec837d780du, 0xe47f0dbf1d54e559u},
-                                        {0xd3ab12ad87123cf6u, 0x3556aef15fcca2cu, 0x7bb14c6dd81c0dbbu}},
+    static const uint64_t want[3][3] =
+        {/* [varnorm off, paper, kvrt][range minmax, search, unbiased] */
+         {0xa1f8c635c71cf83fu, 0x52a1a3920a589d29u, 0x62e9ff6d2c1ecd9u},
+         {0xe1786957d77860c5u, 0x28ef7aec837d780du, 0xe47f0dbf1d54e559u},
+         {0xd3ab12ad87123cf6u, 0x3556aef15fcca2cu, 0x7bb14c6dd81c0dbbu}},
                           want_decoded = 0x9e86942f918a2656u;
     uint64_t decoded = 14695981039346656037u;
     bool same = true;
@@ -374,7 +395,9 @@ static void bytes_are_the_same_everywhere(void **state)
                         const uint32_t d = head_dims[h];
                         random_rows(rows, d, 77 + d, 0.3);
                         (is_v ? kvi_kv_encode_v : kvi_kv_encode_k)(packed_codes[c], rows, d, &params, scratch, side);
-                        digest = digest_bytes(digest, side, is_v ? kvi_kv_v_side(packed_codes[c], d).bytes : kvi_kv_k_side(packed_codes[c], d).bytes);
+                        digest = digest_bytes(digest, side,
+                                              is_v ? kvi_kv_v_side(packed_codes[c], d).bytes
+                                                   : kvi_kv_k_side(packed_codes[c], d).bytes);
                         if (varnorm || range) continue;
                         kvi_kv_decode_rows(side, packed_codes[c], is_v, d, rows);
                         decoded = digest_bytes(decoded, rows, (size_t)d * 512);
@@ -384,17 +407,24 @@ static void bytes_are_the_same_everywhere(void **state)
                             (unsigned long long)digest),
                     same = false;
         }
-    if (decoded != want_decoded) print_error("the sum of the decoded numbers is 0x%llxu\n", (unsigned long long)decoded), same = false;
+    if (decoded != want_decoded)
+        print_error("the sum of the decoded numbers is 0x%llxu\n", (unsigned long long)decoded), same = false;
     free(rows), free(scratch), free(side);
     assert_true(same);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(codes_round_trip), cmocka_unit_test(record_sizes), cmocka_unit_test(format_names), cmocka_unit_test(halves_are_exact),
-        cmocka_unit_test(e4m3_is_exact), cmocka_unit_test(published_golden_vector), cmocka_unit_test(error_follows_bits),
-        cmocka_unit_test(bad_values_never_spread), cmocka_unit_test(unbiased_rows_keep_mean_and_length),
-        cmocka_unit_test(instruction_sets_agree), cmocka_unit_test(bytes_are_the_same_everywhere)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(codes_round_trip),
+                                       cmocka_unit_test(record_sizes),
+                                       cmocka_unit_test(format_names),
+                                       cmocka_unit_test(halves_are_exact),
+                                       cmocka_unit_test(e4m3_is_exact),
+                                       cmocka_unit_test(published_golden_vector),
+                                       cmocka_unit_test(error_follows_bits),
+                                       cmocka_unit_test(bad_values_never_spread),
+                                       cmocka_unit_test(unbiased_rows_keep_mean_and_length),
+                                       cmocka_unit_test(instruction_sets_agree),
+                                       cmocka_unit_test(bytes_are_the_same_everywhere)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -35,7 +35,8 @@ static unsigned instruction_sets(instruction_set out[3])
     unsigned n = 0;
     out[n++] = (instruction_set){"portable", &kvi_cpu_portable, &kvi_kv_encoder_portable};
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) out[n++] = (instruction_set){"avx2", &kvi_cpu_avx2, &kvi_kv_encoder_avx2};
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        out[n++] = (instruction_set){"avx2", &kvi_cpu_avx2, &kvi_kv_encoder_avx2};
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
         out[n++] = (instruction_set){"avx512", &kvi_cpu_avx512, &kvi_kv_encoder_avx512};
 #endif
@@ -44,7 +45,10 @@ static unsigned instruction_sets(instruction_set out[3])
 
 /* --------------------------------------------------------------------------------------------------------- packing --- */
 /* Code i of a row in which every place has another code than its neighbours, and each place has every code in one of the rounds. */
-static uint32_t pattern(uint32_t i, uint32_t round, uint32_t bits) { return (i * 0x9e3779b1u >> 7 ^ i ^ round) & ((1u << bits) - 1u); }
+static uint32_t pattern(uint32_t i, uint32_t round, uint32_t bits)
+{
+    return (i * 0x9e3779b1u >> 7 ^ i ^ round) & ((1u << bits) - 1u);
+}
 
 static void every_code_at_every_place(void **state)
 {
@@ -56,7 +60,8 @@ static void every_code_at_every_place(void **state)
                 row[n / 8 * bits] = 0xa5;
                 for (uint32_t i = n; i-- > 0;) kvi_kv_put_code(row, i, bits, pattern(i, round, bits));
                 for (uint32_t i = 0; i < n; i++)
-                    if (kvi_kv_get_code(row, i, bits) != pattern(i, round, bits)) fail_msg("%u bits, code %u of %u, round %u", bits, i, n, round);
+                    if (kvi_kv_get_code(row, i, bits) != pattern(i, round, bits))
+                        fail_msg("%u bits, code %u of %u, round %u", bits, i, n, round);
                 assert_int_equal(row[n / 8 * bits], 0xa5); /* a row ends where it ends */
             }
 }
@@ -70,10 +75,12 @@ static void kernels_read_what_the_codec_packs(void **state)
     for (uint32_t c = 0; c < N_CODES; c++)
         for (uint32_t d = 16; d <= 256; d += 16)
             for (int is_v = 0; is_v < 2; is_v++) {
-                const uint32_t bits = kvi_kv_code_bits(packed_codes[c]), rows = is_v ? KVI_KV_PAGE : d, cols = is_v ? d : KVI_KV_PAGE;
+                const uint32_t bits = kvi_kv_code_bits(packed_codes[c]), rows = is_v ? KVI_KV_PAGE : d,
+                               cols = is_v ? d : KVI_KV_PAGE;
                 memset(codes, 0, rows * cols / 8 * bits);
                 for (uint32_t r = 0; r < rows; r++)
-                    for (uint32_t i = 0; i < cols; i++) kvi_kv_put_code(codes + r * (cols / 8 * bits), i, bits, pattern(i, r * 3 + i / 7, bits));
+                    for (uint32_t i = 0; i < cols; i++)
+                        kvi_kv_put_code(codes + r * (cols / 8 * bits), i, bits, pattern(i, r * 3 + i / 7, bits));
                 for (unsigned s = 0; s < n_sets; s++) {
                     const uint32_t panel = sets[s].kernels->panel;
                     memset(out, 0xff, 256 * 320 * sizeof *out);
@@ -81,7 +88,8 @@ static void kernels_read_what_the_codec_packs(void **state)
                     for (uint32_t r = 0; r < rows; r++)
                         for (uint32_t i = 0; i < cols; i++) {
                             const uint32_t code = pattern(i, r * 3 + i / 7, bits);
-                            const float want = packed_codes[c] == KVI_KV_F8 ? kvi_e4m3_to_f32((uint8_t)code) : (float)code;
+                            const float want =
+                                packed_codes[c] == KVI_KV_F8 ? kvi_e4m3_to_f32((uint8_t)code) : (float)code;
                             const float got = out[(size_t)(i / panel * panel) * rows + (size_t)r * panel + i % panel];
                             if (!(got == want) && !(isnan(want) && isnan(got)))
                                 fail_msg("%s, code %d, %u x %u: row %u, place %u reads %g, need %g", sets[s].name,
@@ -98,9 +106,11 @@ static void sizes_have_no_padding(void **state)
     for (uint32_t d = 8; d <= 512; d += 8)
         for (uint32_t k = 0; k < 8; k++)
             for (uint32_t v = 0; v < 8; v++) {
-                static const uint32_t bits[8] = {32, 16, 16, 8, 8, 4, 3, 2}, k_d[8] = {0, 0, 0, 0, 0, 2, 2, 2}, k_t[8] = {0, 0, 0, 1, 1, 1, 1, 1},
-                                      v_d[8] = {0, 0, 0, 0, 0, 1, 1, 1}, v_t[8] = {0, 0, 0, 1, 2, 2, 2, 2};
-                const uint32_t want = d * 128 / 8 * (bits[k] + bits[v]) + 2 * d * (k_d[k] + v_d[v]) + 2 * 128 * (k_t[k] + v_t[v]);
+                static const uint32_t bits[8] = {32, 16, 16, 8, 8, 4, 3, 2}, k_d[8] = {0, 0, 0, 0, 0, 2, 2, 2},
+                                      k_t[8] = {0, 0, 0, 1, 1, 1, 1, 1}, v_d[8] = {0, 0, 0, 0, 0, 1, 1, 1},
+                                      v_t[8] = {0, 0, 0, 1, 2, 2, 2, 2};
+                const uint32_t want =
+                    d * 128 / 8 * (bits[k] + bits[v]) + 2 * d * (k_d[k] + v_d[v]) + 2 * 128 * (k_t[k] + v_t[v]);
                 const kvi_kv_format f = KVI_KV_FORMAT(k, v);
                 const kvi_kv_shape shape = {5, 3, d};
                 assert_int_equal(kvi_kv_record_bytes(f, d), want);
@@ -136,10 +146,12 @@ static void reconstruction_rounds_twice(void **state)
     for (uint32_t i = 0; i < 400000; i++) {
         const uint32_t q = random32() & 255u;
         float a = finite_half(), z = finite_half(), o = finite_half();
-        if (i % 2) z = -(float)(random32() % 255u) * a * 0.9f, z = kvi_f16_to_f32(kvi_f32_to_f16(z)); /* near cancellation */
+        if (i % 2)
+            z = -(float)(random32() % 255u) * a * 0.9f, z = kvi_f16_to_f32(kvi_f32_to_f16(z)); /* near cancellation */
         if (!isfinite(z)) continue;
         const double product = (double)q * (double)a, exact = (product + (double)z) * (double)o;
-        const float sum = (float)(product + (double)z), want = (float)((double)sum * (double)o), got = kvi_kv_reconstruct(q, a, z, o);
+        const float sum = (float)(product + (double)z), want = (float)((double)sum * (double)o),
+                    got = kvi_kv_reconstruct(q, a, z, o);
         if (kvi_f32_bits(got) != kvi_f32_bits(want))
             fail_msg("(%u * %g + %g) * %g is %.9g, need %.9g", q, (double)a, (double)z, (double)o, (double)got,
                      (double)want);
@@ -159,23 +171,29 @@ static void decoding_follows_the_formula(void **state)
             for (int is_v = 0; is_v < 2; is_v++) {
                 const kvi_kv_code code = packed_codes[c];
                 const kvi_kv_side s = is_v ? kvi_kv_v_side(code, d) : kvi_kv_k_side(code, d);
-                const uint32_t bits = kvi_kv_code_bits(code), rows = is_v ? KVI_KV_PAGE : d, cols = is_v ? d : KVI_KV_PAGE;
+                const uint32_t bits = kvi_kv_code_bits(code), rows = is_v ? KVI_KV_PAGE : d,
+                               cols = is_v ? d : KVI_KV_PAGE;
                 for (uint32_t i = 0; i < s.codes_bytes; i++) side[i] = (uint8_t)random32();
-                for (uint32_t i = s.codes_bytes; i < s.bytes; i += 2) kvi_kv_store16(side + i, kvi_f32_to_f16(finite_half() / 256));
+                for (uint32_t i = s.codes_bytes; i < s.bytes; i += 2)
+                    kvi_kv_store16(side + i, kvi_f32_to_f16(finite_half() / 256));
                 for (uint32_t r = 0; r < rows; r++)
                     for (uint32_t i = 0; i < cols; i++) {
-                        const uint32_t q = kvi_kv_get_code(side + r * (cols / 8 * bits), i, bits), t = is_v ? r : i, ch = is_v ? i : r;
+                        const uint32_t q = kvi_kv_get_code(side + r * (cols / 8 * bits), i, bits), t = is_v ? r : i,
+                                       ch = is_v ? i : r;
                         /* K: A, Z by row, O by column, I8 (q - 128) O, F8 e O;  V: A, Z by row, O by column, I8 q A + Z, F8 e A */
                         double a = 1, z = 0, o = 1;
                         if (code >= KVI_KV_Q4 || is_v) a = (double)kvi_kv_side_value(side, s.a_off, r);
-                        if (code >= KVI_KV_Q4 || (is_v && code == KVI_KV_I8)) z = (double)kvi_kv_side_value(side, s.z_off, r);
+                        if (code >= KVI_KV_Q4 || (is_v && code == KVI_KV_I8))
+                            z = (double)kvi_kv_side_value(side, s.z_off, r);
                         if (!is_v && code == KVI_KV_I8) z = -128;
                         if (code >= KVI_KV_Q4 || !is_v) o = (double)kvi_kv_side_value(side, s.o_off, i);
                         const double number = code == KVI_KV_F8 ? (double)kvi_e4m3_to_f32((uint8_t)q) : q;
                         const float want = (float)((double)(float)(number * a + z) * o);
-                        const float got = is_v ? kvi_kv_decode_v(side, code, d, t, ch) : kvi_kv_decode_k(side, code, d, t, ch);
+                        const float got =
+                            is_v ? kvi_kv_decode_v(side, code, d, t, ch) : kvi_kv_decode_k(side, code, d, t, ch);
                         if (!(got == want) && !(isnan(number) && isnan(got)))
-                            fail_msg("code %d V %d, D %u, token %u, channel %u: %.9g, need %.9g", code, is_v, d, t, ch, (double)got, (double)want);
+                            fail_msg("code %d V %d, D %u, token %u, channel %u: %.9g, need %.9g", code, is_v, d, t, ch,
+                                     (double)got, (double)want);
                     }
             }
     free(side);
@@ -203,7 +221,8 @@ static void codes_survive_encoding(void **state)
                         uint32_t q = pattern(i, random32(), bits);
                         /* Each range has its ends: of a row; of a token for K in 8 bits, which is a column. */
                         const uint32_t token = is_v ? r : i, place = is_v ? i : r;
-                        if (code == KVI_KV_F8) q = place == token % d ? 0x7e : (q & 0x7f) == 0x7f ? q ^ 1 : q; /* 448; no NaN */
+                        if (code == KVI_KV_F8)
+                            q = place == token % d ? 0x7e : (q & 0x7f) == 0x7f ? q ^ 1 : q; /* 448; no NaN */
                         else if (code == KVI_KV_I8 && !is_v) q = place == token % d ? 255 : q ? q : 1;
                         else if (i == r % n_cols) q = 0;
                         else if (i == (r + 5) % n_cols) q = top;
@@ -213,15 +232,18 @@ static void codes_survive_encoding(void **state)
                 /* Side vectors with few bits, so that every product and sum is exact: A = 2^e, Z a multiple of A, O = 1. */
                 for (uint32_t r = 0; r < KVI_KV_PAGE; r++) {
                     const float step = ldexpf(1, (int)(random32() % 9) - 8);
-                    if (code < KVI_KV_Q4) kvi_kv_store16(side + (is_v ? s.a_off : s.o_off) + 2 * r, kvi_f32_to_f16(step));
-                    if (code == KVI_KV_I8 && is_v) kvi_kv_store16(side + s.z_off + 2 * r, kvi_f32_to_f16(step * -(float)(1 + random32() % 200)));
+                    if (code < KVI_KV_Q4)
+                        kvi_kv_store16(side + (is_v ? s.a_off : s.o_off) + 2 * r, kvi_f32_to_f16(step));
+                    if (code == KVI_KV_I8 && is_v)
+                        kvi_kv_store16(side + s.z_off + 2 * r, kvi_f32_to_f16(step * -(float)(1 + random32() % 200)));
                 }
                 for (uint32_t r = 0; code >= KVI_KV_Q4 && r < n_rows; r++) {
                     const float step = ldexpf(1, (int)(random32() % 9) - 8);
                     kvi_kv_store16(side + s.a_off + 2 * r, kvi_f32_to_f16(step));
                     kvi_kv_store16(side + s.z_off + 2 * r, kvi_f32_to_f16(step * -(float)(1 + random32() % 20)));
                 }
-                for (uint32_t i = 0; code >= KVI_KV_Q4 && i < n_cols; i++) kvi_kv_store16(side + s.o_off + 2 * i, kvi_f32_to_f16(1));
+                for (uint32_t i = 0; code >= KVI_KV_Q4 && i < n_cols; i++)
+                    kvi_kv_store16(side + s.o_off + 2 * i, kvi_f32_to_f16(1));
                 kvi_kv_decode_rows(side, code, is_v, d, rows);
                 for (unsigned k = 0; k < n_sets; k++) {
                     (is_v ? sets[k].encoder->v : sets[k].encoder->k)(code, rows, d, &params, scratch, again);
@@ -249,7 +271,8 @@ static void encoding_follows_the_formula(void **state)
                 const bool by_token = is_v || code == KVI_KV_I8;
                 const uint32_t bits = kvi_kv_code_bits(code), top = (1u << bits) - 1,
                                n_rows = by_token ? KVI_KV_PAGE : d, n_cols = by_token ? d : KVI_KV_PAGE;
-                for (uint32_t i = 0; i < d * 128; i++) rows[i] = ldexpf((float)(int32_t)random32(), -31) * (float)(1 + i / d % 3) + 0.1f;
+                for (uint32_t i = 0; i < d * 128; i++)
+                    rows[i] = ldexpf((float)(int32_t)random32(), -31) * (float)(1 + i / d % 3) + 0.1f;
                 (is_v ? kvi_kv_encode_v : kvi_kv_encode_k)(code, rows, d, &params, scratch, side);
                 for (uint32_t r = 0; r < n_rows; r++) {
                     double low = INFINITY, high = -INFINITY, a, z;
@@ -259,9 +282,11 @@ static void encoding_follows_the_formula(void **state)
                     }
                     if (code == KVI_KV_I8 && !is_v) {
                         a = (double)kvi_kv_side_value(side, s.o_off, r), z = -128 * a;
-                        if (!(fabs(a - fmax(fabs(low), fabs(high)) / 127) <= a / 1024)) fail_msg("I8 K: scale %g of %g..%g", a, low, high);
+                        if (!(fabs(a - fmax(fabs(low), fabs(high)) / 127) <= a / 1024))
+                            fail_msg("I8 K: scale %g of %g..%g", a, low, high);
                     } else {
-                        a = (double)kvi_kv_side_value(side, s.a_off, r), z = (double)kvi_kv_side_value(side, s.z_off, r);
+                        a = (double)kvi_kv_side_value(side, s.a_off, r),
+                        z = (double)kvi_kv_side_value(side, s.z_off, r);
                         if (!(fabs(a - (high - low) / top) <= a / 1024) || !(fabs(z - low) <= fabs(low) / 1024 + 1e-7))
                             fail_msg("code %d V %d: A %g, Z %g of %g..%g", code, is_v, a, z, low, high);
                     }
@@ -285,9 +310,11 @@ static void elementary_functions_are_nearest(void **state)
 {
     double worst_log = 0, worst_exp = 0;
     for (uint32_t i = 0; i < 1000000; i++) {
-        const float x = kvi_f32_from_bits(0x00800000u + random32() % 0x7e800000u), y = ldexpf((float)(int32_t)random32(), -31) * 80.0f;
+        const float x = kvi_f32_from_bits(0x00800000u + random32() % 0x7e800000u),
+                    y = ldexpf((float)(int32_t)random32(), -31) * 80.0f;
         const double want_log = log((double)x), want_exp = exp((double)y);
-        const double e_log = fabs((double)kvi_kv_log(x) - want_log) / ulp(want_log), e_exp = fabs((double)kvi_kv_exp(y) - want_exp) / ulp(want_exp);
+        const double e_log = fabs((double)kvi_kv_log(x) - want_log) / ulp(want_log),
+                     e_exp = fabs((double)kvi_kv_exp(y) - want_exp) / ulp(want_exp);
         worst_log = e_log > worst_log ? e_log : worst_log;
         worst_exp = e_exp > worst_exp ? e_exp : worst_exp;
     }
@@ -297,8 +324,9 @@ static void elementary_functions_are_nearest(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_code_at_every_place), cmocka_unit_test(kernels_read_what_the_codec_packs), cmocka_unit_test(sizes_have_no_padding),
-        cmocka_unit_test(reconstruction_rounds_twice), cmocka_unit_test(decoding_follows_the_formula), cmocka_unit_test(codes_survive_encoding),
+        cmocka_unit_test(every_code_at_every_place),    cmocka_unit_test(kernels_read_what_the_codec_packs),
+        cmocka_unit_test(sizes_have_no_padding),        cmocka_unit_test(reconstruction_rounds_twice),
+        cmocka_unit_test(decoding_follows_the_formula), cmocka_unit_test(codes_survive_encoding),
         cmocka_unit_test(encoding_follows_the_formula), cmocka_unit_test(elementary_functions_are_nearest)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -15,7 +15,9 @@ static void pool_is_exact(void **state)
     enum { UNITS = 1000, MAX = 200 };
     kvi_pool pool;
     uint8_t owner[UNITS] = {0};
-    struct { uint32_t unit, len; } held[MAX];
+    struct {
+        uint32_t unit, len;
+    } held[MAX];
     uint32_t n = 0, used = 0, random = 1;
     assert_int_equal(kvi_pool_init(&pool, UNITS * KVI_KV_UNIT + 17, MAX, NULL), KVRT_OK);
     for (int step = 0; step < 20000; step++) {
@@ -73,7 +75,8 @@ static void commit_all(rig *r, uint32_t n)
 {
     kvi_page_job jobs[4];
     uint32_t page_of[4], k;
-    while ((k = kvi_pages_due(&r->pages, n, jobs, page_of, 4)) > 0) kvi_pages_committed(&r->pages, jobs, page_of, k, true);
+    while ((k = kvi_pages_due(&r->pages, n, jobs, page_of, 4)) > 0)
+        kvi_pages_committed(&r->pages, jobs, page_of, k, true);
     kvi_pages_slide(&r->pages, n);
 }
 
@@ -89,14 +92,16 @@ static void commit_rule(void **state)
             commit_all(&r, n);
             for (uint32_t p = 0; p < r.pages.n_pages[0]; p++) {
                 bool packed = r.pages.table[0][p].format == KVI_KV_FMT_K4V2, due = p > 0 && 128 * (p + 1) + tail <= n;
-                if (packed != due) fail_msg("tail %u, %u positions: page %u packed %d, due %d", tail, n, p, packed, due);
+                if (packed != due)
+                    fail_msg("tail %u, %u positions: page %u packed %d, due %d", tail, n, p, packed, due);
             }
         }
         /* Bytes follow the formula. */
         uint32_t n_pages, n_packed;
         kvi_pages_count(&r.pages, &n_pages, &n_packed);
-        uint64_t want = (uint64_t)KVI_KV_UNIT * ((n_pages - n_packed) * kvi_kv_page_units(KVI_KV_FMT_F16, &r.groups[0].shape) +
-                                                 n_packed * kvi_kv_page_units(KVI_KV_FMT_K4V2, &r.groups[0].shape));
+        uint64_t want =
+            (uint64_t)KVI_KV_UNIT * ((n_pages - n_packed) * kvi_kv_page_units(KVI_KV_FMT_F16, &r.groups[0].shape) +
+                                     n_packed * kvi_kv_page_units(KVI_KV_FMT_K4V2, &r.groups[0].shape));
         assert_int_equal(kvi_pages_bytes(&r.pages), want);
         assert_int_equal(kvi_pool_used_bytes(&r.pool), want);
         close_rig(&r);
@@ -173,7 +178,8 @@ static void rewind_rounds_to_encoded_pages(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(pool_is_exact), cmocka_unit_test(commit_rule), cmocka_unit_test(commit_in_a_full_pool),
-                                       cmocka_unit_test(window_keeps_its_window), cmocka_unit_test(rewind_rounds_to_encoded_pages)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(pool_is_exact), cmocka_unit_test(commit_rule), cmocka_unit_test(commit_in_a_full_pool),
+        cmocka_unit_test(window_keeps_its_window), cmocka_unit_test(rewind_rounds_to_encoded_pages)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

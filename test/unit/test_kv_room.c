@@ -56,14 +56,16 @@ static void check_marks(void)
                     for (uint32_t end = 0; end < 2; end++) {
                         uint32_t word;
                         memcpy(&word, r.bytes + (uint64_t)(ref->unit + u) * KVI_KV_UNIT + end * (KVI_KV_UNIT - 4), 4);
-                        if (word != word_of(i, g, p, u)) fail_msg("session %u, group %u, page %u, unit %u holds %x", i, g, p, u, word);
+                        if (word != word_of(i, g, p, u))
+                            fail_msg("session %u, group %u, page %u, unit %u holds %x", i, g, p, u, word);
                     }
             }
     }
     assert_int_equal(kvi_pool_used_bytes(&r.engine.pool), held);
 }
 
-static kvrt_status fake_convert(kvi_device *device, const kvi_page_job *jobs, uint32_t n, const kvi_encode_params *params, kvrt_error *error)
+static kvrt_status fake_convert(kvi_device *device, const kvi_page_job *jobs, uint32_t n,
+                                const kvi_encode_params *params, kvrt_error *error)
 {
     (void)device, (void)params, (void)error;
     for (uint32_t i = 0; r.bytes && i < n; i++) {
@@ -87,7 +89,8 @@ static kvrt_status fake_write(kvi_device *device, uint64_t offset, const void *b
     if (r.bytes) memcpy(r.bytes + offset, bytes, len);
     return KVRT_OK;
 }
-static const kvi_backend fake = {.name = "fake", .convert_pages = fake_convert, .pool_read = fake_read, .pool_write = fake_write};
+static const kvi_backend fake = {
+    .name = "fake", .convert_pages = fake_convert, .pool_read = fake_read, .pool_write = fake_write};
 
 typedef struct room_case {
     kvi_kv_format body;
@@ -100,7 +103,8 @@ static uint64_t open_rig(const room_case *c, uint64_t less_units, bool contents)
     kvi_cache_group groups[2];
     kvi_program *program = &r.engine.program.program;
     if (c->full) groups[program->n_groups++] = (kvi_cache_group){.shape = {c->full, 2, 64}, .plain = KVI_KV_F16};
-    if (c->window) groups[program->n_groups++] = (kvi_cache_group){.shape = {3, 2, 64}, .plain = KVI_KV_F16, .window = c->window};
+    if (c->window)
+        groups[program->n_groups++] = (kvi_cache_group){.shape = {3, 2, 64}, .plain = KVI_KV_F16, .window = c->window};
     memcpy(r.engine.program.groups, groups, program->n_groups * sizeof groups[0]);
     program->groups = r.engine.program.groups;
     const kvi_plan_input plan = {.program = program, .chunk = c->chunk, .tail = c->tail, .n_sessions = c->n_sessions};
@@ -117,7 +121,9 @@ static uint64_t open_rig(const room_case *c, uint64_t less_units, bool contents)
         s->engine = &r.engine;
         s->next = r.engine.sessions;
         r.engine.sessions = s;
-        assert_int_equal(kvi_pages_init(&s->pages, &r.engine.pool, program->groups, program->n_groups, 1u << 16, c->body, c->tail, NULL), KVRT_OK);
+        assert_int_equal(kvi_pages_init(&s->pages, &r.engine.pool, program->groups, program->n_groups, 1u << 16,
+                                        c->body, c->tail, NULL),
+                         KVRT_OK);
     }
     return bytes;
 }
@@ -155,9 +161,11 @@ static const kvi_kv_format bodies[] = {KVI_KV_FMT_F32,  KVI_KV_FMT_F16,  KVI_KV_
 
 static room_case random_case(unsigned round)
 {
-    static const uint32_t chunks[] = {1, 2, 64, 100, 127, 128, 129, 200, 256, 512, 1000}, tails[] = {0, 1, 64, 127, 128, 129, 300, 1024};
+    static const uint32_t chunks[] = {1, 2, 64, 100, 127, 128, 129, 200, 256, 512, 1000},
+                          tails[] = {0, 1, 64, 127, 128, 129, 300, 1024};
     static const uint32_t windows[] = {1, 100, 128, 129, 512, 700, 1024};
-    room_case c = {bodies[round % 8], chunks[below(11)], tails[below(8)], 1 + below(9000), 1 + below(SESSIONS), windows[below(7)], 1 + below(3)};
+    room_case c = {bodies[round % 8],   chunks[below(11)], tails[below(8)], 1 + below(9000),
+                   1 + below(SESSIONS), windows[below(7)], 1 + below(3)};
     if (below(3) == 0) c.window = 0;
     else if (below(4) == 0) c.full = 0;
     if (c.body == KVI_KV_FMT_F32) c.body = KVI_KV_FMT_F16; /* the groups' plain type */
@@ -199,7 +207,8 @@ static void plan_is_tight(void **state)
     for (unsigned b = 1; b < 8; b++)
         for (unsigned k = 0; k < 8; k++)
             for (unsigned t = 0; t < 7; t++) {
-                const room_case c = {bodies[b], chunks[k], tails[t], 4096 + 1, 1, 0, 2}; /* the last page has one position */
+                const room_case c = {bodies[b], chunks[k], tails[t], 4096 + 1,
+                                     1,         0,         2}; /* the last page has one position */
                 for (uint32_t less = 0; less < 2; less++) {
                     open_rig(&c, less, false);
                     bool room = true;
@@ -234,7 +243,8 @@ static void fill_to_the_end(kvrt_session s, const char *name, uint32_t ctx)
     if (kvrt_measure_fill(s, at, 1, &error) < KVRT_OK) fail_msg("%s: %s", name, error.message);
     for (uint32_t n; at < ctx; at += n) {
         n = ctx - at < 200 ? ctx - at : 200;
-        if (kvrt_session_eval(s, ids, n, NULL, 0, NULL, &error) < KVRT_OK) fail_msg("%s, at %u of %u: %s", name, at, ctx, error.message);
+        if (kvrt_session_eval(s, ids, n, NULL, 0, NULL, &error) < KVRT_OK)
+            fail_msg("%s, at %u of %u: %s", name, at, ctx, error.message);
     }
     assert_int_equal(kvrt_session_eval(s, ids, 1, NULL, 0, NULL, &error), KVRT_CTX_FULL);
 }
@@ -277,7 +287,8 @@ static void plan_is_reached_and_ends(void **state)
             kvrt_engine_get_info(engine, &info, NULL);
             assert_int_equal(info.ctx_size, low * 128);
             assert_true(info.kv_pool_used_bytes <= info.kv_pool_bytes);
-            print_message("%s: %u positions in %llu KiB\n", name, info.ctx_size, (unsigned long long)(info.kv_pool_bytes >> 10));
+            print_message("%s: %u positions in %llu KiB\n", name, info.ctx_size,
+                          (unsigned long long)(info.kv_pool_bytes >> 10));
             kvrt_engine_close(engine);
             kvrt_options_destroy(o);
         }
@@ -304,13 +315,17 @@ static void bytes_per_token_agree(void **state)
         assert_int_equal(kvrt_session_create(engine, NULL, &s, NULL), KVRT_OK);
         assert_int_equal(kvrt_measure_fill(s, 1000, 1, NULL), KVRT_OK);
         kvrt_engine_get_info(engine, &info, NULL);
-        assert_int_equal(kvrt_measure_fill(s, 10 * 128, 2, NULL), KVRT_OK); /* ten pages more, all of them encoded: as many are still open */
+        assert_int_equal(kvrt_measure_fill(s, 10 * 128, 2, NULL),
+                         KVRT_OK); /* ten pages more, all of them encoded: as many are still open */
         kvrt_engine_get_info(engine, &more, NULL);
         const double d = info.head_dim, held = (double)(more.kv_pool_used_bytes - info.kv_pool_used_bytes) / 1280;
-        const double record = d * 128 * (rows[f].k_bits + rows[f].v_bits) / 8 + 2 * (rows[f].k_vectors * d + rows[f].v_vectors * 128);
+        const double record =
+            d * 128 * (rows[f].k_bits + rows[f].v_bits) / 8 + 2 * (rows[f].k_vectors * d + rows[f].v_vectors * 128);
         const double formula = record / 128 * info.n_layers * info.n_kv_heads;
-        if (!(fabs(info.kv_bytes_per_token - formula) < 1e-9 * formula) || !(held - formula >= 0 && held - formula < KVI_KV_UNIT / 128.0))
-            fail_msg("%s: %g bytes per token told, %g held, %g by the formula", rows[f].name, info.kv_bytes_per_token, held, formula);
+        if (!(fabs(info.kv_bytes_per_token - formula) < 1e-9 * formula) ||
+            !(held - formula >= 0 && held - formula < KVI_KV_UNIT / 128.0))
+            fail_msg("%s: %g bytes per token told, %g held, %g by the formula", rows[f].name, info.kv_bytes_per_token,
+                     held, formula);
         kvrt_engine_close(engine);
         golden_free(&model);
     }

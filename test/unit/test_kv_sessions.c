@@ -15,7 +15,10 @@ enum { N_FORMATS = 5, MOST = 4000 };
 static golden_model model;
 static float *logits;
 
-static int32_t token(uint32_t story, uint32_t pos) { return (int32_t)(2 + (pos * 31 + story * 17 + pos / 90 * story) % 90); }
+static int32_t token(uint32_t story, uint32_t pos)
+{
+    return (int32_t)(2 + (pos * 31 + story * 17 + pos / 90 * story) % 90);
+}
 
 /* An engine of one thread; `more` is key, value, ..., NULL. */
 static kvrt_engine open_engine(const char *format, const char *tail, const char *const *more)
@@ -45,7 +48,8 @@ static uint64_t feed(kvrt_session s, uint32_t story, uint32_t from, uint32_t to,
         n = to - at < step ? to - at : step;
         for (uint32_t i = 0; i < n; i++) ids[i] = token(story, at + i);
         if (kvrt_session_eval(s, ids, n, NULL, 1, logits, &error) < KVRT_OK) fail_msg("at %u: %s", at, error.message);
-        for (uint32_t i = 0; i < model.vocab * 4; i++) digest = (digest ^ ((const uint8_t *)logits)[i]) * 1099511628211u;
+        for (uint32_t i = 0; i < model.vocab * 4; i++)
+            digest = (digest ^ ((const uint8_t *)logits)[i]) * 1099511628211u;
     }
     return digest;
 }
@@ -117,7 +121,8 @@ static void recycled_and_moved_pages(void **state)
                 char ctx[16];
                 snprintf(ctx, sizeof ctx, "%u", n);
                 const char *chunk = step == 1 ? "1" : "64";
-                kvrt_engine small = open_engine(formats[f], "0", (const char *const[]){"ctx.size", ctx, "ctx.chunk", chunk, NULL});
+                kvrt_engine small =
+                    open_engine(formats[f], "0", (const char *const[]){"ctx.size", ctx, "ctx.chunk", chunk, NULL});
                 kvrt_engine large = open_engine(formats[f], "0", (const char *const[]){"ctx.size", "40000", NULL});
                 kvrt_session roomy = session_on(large, NULL);
                 const uint64_t want = feed(roomy, 0, 0, n, step, 1);
@@ -145,7 +150,8 @@ static void sessions_take_turns(void **state)
         golden_free(&model);
         assert_true(golden_load(model_names[m], &model));
         for (unsigned f = 0; f < N_FORMATS; f++)
-            for (unsigned other = 0; other < (f == 4 ? 2 : 1); other++) { /* beside an elastic session: another one, and a fixed one */
+            for (unsigned other = 0; other < (f == 4 ? 2 : 1);
+                 other++) { /* beside an elastic session: another one, and a fixed one */
                 const bool elastic = f == 4;
                 uint64_t want[2];
                 kvrt_engine alone =
@@ -193,7 +199,8 @@ static void smallest_contexts(void **state)
         assert_int_equal(kvrt_session_eval(s, &id, 1, NULL, 0, NULL, NULL), KVRT_CTX_FULL);
         assert_int_equal(kvrt_session_rewind(s, 0, NULL), KVRT_OK);
         assert_int_equal(info_of(s).kv_bytes, 0);
-        assert_true(feed(s, 1, 0, 1, 1, 1) != feed(t, 1, 1, 2, 1, 1)); /* the second token of one is the first of the other */
+        assert_true(feed(s, 1, 0, 1, 1, 1) !=
+                    feed(t, 1, 1, 2, 1, 1)); /* the second token of one is the first of the other */
         kvrt_engine_close(engine), kvrt_engine_close(large);
     }
 }

@@ -63,7 +63,8 @@ static void fill_session(const plan_case *c, kvrt_engine engine, uint32_t vocab)
     float *logits = calloc(vocab, sizeof *logits);
     const int32_t id = 1;
     assert_non_null(logits);
-    if (kvrt_session_create(engine, NULL, &s, &error) < KVRT_OK || kvrt_measure_fill(s, c->ctx - 1, 1, &error) < KVRT_OK ||
+    if (kvrt_session_create(engine, NULL, &s, &error) < KVRT_OK ||
+        kvrt_measure_fill(s, c->ctx - 1, 1, &error) < KVRT_OK ||
         kvrt_session_eval(s, &id, 1, NULL, 1, logits, &error) < KVRT_OK)
         fail_msg("%s %s: %s", c->dir, c->kv, error.message);
     free(logits);
@@ -88,25 +89,31 @@ static void compare(const plan_case *c)
     kvrt_engine engine = NULL;
     kvrt_options *o = options_for(c);
     uint64_t n = 0;
-    if (kvrt_plan(o, c->kv, NULL, &row, 1, &n, &error) != KVRT_OK || n != 1) fail_msg("%s %s: %s", c->dir, c->kv, error.message);
+    if (kvrt_plan(o, c->kv, NULL, &row, 1, &n, &error) != KVRT_OK || n != 1)
+        fail_msg("%s %s: %s", c->dir, c->kv, error.message);
     const uint64_t total = row.total_bytes, held_before = held(), resident_before = resident();
     if (kvrt_engine_open(o, NULL, NULL, &engine, &error) < KVRT_OK) fail_msg("%s %s: %s", c->dir, c->kv, error.message);
     assert_int_equal(kvrt_engine_get_info(engine, &opened, NULL), KVRT_OK);
     for (unsigned i = 0; i < c->n_sessions; i++) fill_session(c, engine, opened.vocab_size);
-    const uint64_t taken = held() - held_before + opened.kv_pool_bytes; /* the pool comes from the system, page by page */
+    const uint64_t taken =
+        held() - held_before + opened.kv_pool_bytes; /* the pool comes from the system, page by page */
     const uint64_t seen = resident() - resident_before;
     assert_int_equal(row.ctx, c->ctx);
     assert_int_equal(opened.kv_pool_bytes, row.kv_bytes);
     assert_int_equal(opened.resident_bytes, total);
     if (taken < total || taken > total + total / 100 + EXTRA + 4 * tokenizer_file(c->dir))
-        fail_msg("%s %s: took %llu bytes, planned %llu", c->dir, c->kv, (unsigned long long)taken, (unsigned long long)total);
+        fail_msg("%s %s: took %llu bytes, planned %llu", c->dir, c->kv, (unsigned long long)taken,
+                 (unsigned long long)total);
     if (resident_before && apart(seen, total) > (total / 50 > 64u << 20 ? total / 50 : 64u << 20))
-        fail_msg("%s %s: %llu bytes resident, planned %llu", c->dir, c->kv, (unsigned long long)seen, (unsigned long long)total);
+        fail_msg("%s %s: %llu bytes resident, planned %llu", c->dir, c->kv, (unsigned long long)seen,
+                 (unsigned long long)total);
 #ifndef __SANITIZE_ADDRESS__
     if (c->resident && resident_before && apart(seen, total) > total / 50 + NOISE)
-        fail_msg("%s %s: %llu bytes resident, planned %llu", c->dir, c->kv, (unsigned long long)seen, (unsigned long long)total);
-    if (c->resident) print_message("%s: planned %llu, taken %llu, resident %llu bytes\n", c->kv, (unsigned long long)total,
-                                   (unsigned long long)taken, (unsigned long long)seen);
+        fail_msg("%s %s: %llu bytes resident, planned %llu", c->dir, c->kv, (unsigned long long)seen,
+                 (unsigned long long)total);
+    if (c->resident)
+        print_message("%s: planned %llu, taken %llu, resident %llu bytes\n", c->kv, (unsigned long long)total,
+                      (unsigned long long)taken, (unsigned long long)seen);
 #endif
     assert_int_equal(kvrt_engine_close(engine), KVRT_OK);
     kvrt_options_destroy(o);
@@ -158,7 +165,7 @@ static void demo_models(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(large_pool), cmocka_unit_test(golden_models), cmocka_unit_test(every_format),
-                                       cmocka_unit_test(demo_models)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(large_pool), cmocka_unit_test(golden_models),
+                                       cmocka_unit_test(every_format), cmocka_unit_test(demo_models)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -22,7 +22,9 @@ static uint8_t *make(const char *header, uint64_t claimed, uint64_t data_bytes, 
 static void honest_headers_pass(void **state)
 {
     (void)state;
-    static const struct { const char *header; uint64_t bytes, tensors;
+    static const struct {
+        const char *header;
+        uint64_t bytes, tensors;
     } cases[] = {
         {"{}", 0, 0},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[0,24]}}", 24, 1},
@@ -36,14 +38,17 @@ static void honest_headers_pass(void **state)
         uint64_t len, n;
         kvrt_error error = {.size = sizeof error};
         uint8_t *file = make(cases[i].header, 0, cases[i].bytes, &len);
-        if (kvi_safetensors_check(file, len, "model.safetensors", &n, &error) < KVRT_OK) fail_msg("case %zu: %s", i, error.message);
+        if (kvi_safetensors_check(file, len, "model.safetensors", &n, &error) < KVRT_OK)
+            fail_msg("case %zu: %s", i, error.message);
         assert_int_equal(n, cases[i].tensors);
         free(file);
     }
 }
 
 #define T(body) "{\"a\":{" body "}}"
-static const struct { const char *what, *header; uint64_t claimed, bytes;
+static const struct {
+    const char *what, *header;
+    uint64_t claimed, bytes;
 } lies[] = {
     {"length past the end", "{}", 100, 0},
     {"length of 2^64 - 1", "{}", UINT64_MAX, 0},

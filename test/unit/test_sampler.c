@@ -227,7 +227,9 @@ static void test_parameters(void **state)
     kvi_sampler s;
     kvrt_error error = {.size = sizeof error};
     kvi_logit_bias bias = {9, 1};
-    struct { kvi_sampler_params p; const char *part;
+    struct {
+        kvi_sampler_params p;
+        const char *part;
     } bad[] = {{{.temperature = -1, .top_p = 1, .repeat_penalty = 1}, "temperature"},
                {{.temperature = NAN, .top_p = 1, .repeat_penalty = 1}, "temperature"},
                {{.top_p = 1.5f, .repeat_penalty = 1}, "top_p"},
@@ -304,7 +306,8 @@ static void test_from_best(void **state)
             const bool yes = kvi_sampler_from_best(&b, best, ids, (uint32_t)n_best, (float)sum, &got, &got_logprob);
             if (!yes) {
                 assert_memory_equal(before, b.rng, sizeof before);
-                if (p.temperature == 0 || (p.top_k > 0 && p.top_k < (uint32_t)n && p.top_k <= BEST)) fail_msg("round %d: not decided", round);
+                if (p.temperature == 0 || (p.top_k > 0 && p.top_k < (uint32_t)n && p.top_k <= BEST))
+                    fail_msg("round %d: not decided", round);
                 refused++;
                 break;
             }
@@ -312,7 +315,8 @@ static void test_from_best(void **state)
             assert_int_equal(kvi_sampler_sample(&a, logits, NULL, 0, &token, &logprob, NULL), KVRT_OK);
             assert_int_equal(got, token);
             assert_memory_equal(a.rng, b.rng, sizeof before);
-            if (!(fabs((double)logprob - (double)got_logprob) <= 1e-5)) fail_msg("logprob %g, need %g", (double)got_logprob, (double)logprob);
+            if (!(fabs((double)logprob - (double)got_logprob) <= 1e-5))
+                fail_msg("logprob %g, need %g", (double)got_logprob, (double)logprob);
         }
         kvi_sampler_free(&a);
         kvi_sampler_free(&b);

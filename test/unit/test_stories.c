@@ -125,8 +125,11 @@ static void likelihoods(void **state)
                 nll += log(sum) - (double)row[ids[i + 1]];
                 differ += i < n_argmax && (int32_t)top != argmax[i];
             }
-            if (!(fabs(nll - want) <= 1e-2)) fail_msg("story %u: negative log-likelihood %g, need %g", cases, nll, want);
-            if (differ > 1) fail_msg("story %u: %u most likely tokens differ", cases, differ); /* one near-tie may fall either way */
+            if (!(fabs(nll - want) <= 1e-2))
+                fail_msg("story %u: negative log-likelihood %g, need %g", cases, nll, want);
+            if (differ > 1)
+                fail_msg("story %u: %u most likely tokens differ", cases,
+                         differ); /* one near-tie may fall either way */
             kvrt_session_close(s);
             cases++;
         }

@@ -60,10 +60,7 @@ static size_t reference_stop(const kvi_buf *text, const kvi_stop *stops, size_t 
 }
 
 /* ------------------------------------------------------------------------------------------------------- checks --- */
-static void check_piece(const char *text, size_t len)
-{
-    assert_int_equal(kvi_utf8_valid_prefix(text, len), len);
-}
+static void check_piece(const char *text, size_t len) { assert_int_equal(kvi_utf8_valid_prefix(text, len), len); }
 
 /* What is withheld is an incomplete code point or a proper prefix of a stop string, nothing else. */
 static void check_withheld(const kvi_stream *s, const kvi_stop *stops, size_t n)

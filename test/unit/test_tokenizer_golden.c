@@ -30,14 +30,46 @@ static void run_golden(const char *name)
     assert_int_equal(blocks, 0);
 }
 
-static void test_byte_level_llama3(void **state) { (void)state; run_golden("byte_level_llama3"); }
-static void test_byte_level_qwen2(void **state) { (void)state; run_golden("byte_level_qwen2"); }
-static void test_byte_level_gpt2(void **state) { (void)state; run_golden("byte_level_gpt2"); }
-static void test_spm_bpe_normalizer(void **state) { (void)state; run_golden("spm_bpe_normalizer"); }
-static void test_spm_bpe_metaspace(void **state) { (void)state; run_golden("spm_bpe_metaspace"); }
-static void test_unigram(void **state) { (void)state; run_golden("unigram"); }
-static void test_unigram_bytes(void **state) { (void)state; run_golden("unigram_bytes"); }
-static void test_mixed_parts(void **state) { (void)state; run_golden("mixed_parts"); }
+static void test_byte_level_llama3(void **state)
+{
+    (void)state;
+    run_golden("byte_level_llama3");
+}
+static void test_byte_level_qwen2(void **state)
+{
+    (void)state;
+    run_golden("byte_level_qwen2");
+}
+static void test_byte_level_gpt2(void **state)
+{
+    (void)state;
+    run_golden("byte_level_gpt2");
+}
+static void test_spm_bpe_normalizer(void **state)
+{
+    (void)state;
+    run_golden("spm_bpe_normalizer");
+}
+static void test_spm_bpe_metaspace(void **state)
+{
+    (void)state;
+    run_golden("spm_bpe_metaspace");
+}
+static void test_unigram(void **state)
+{
+    (void)state;
+    run_golden("unigram");
+}
+static void test_unigram_bytes(void **state)
+{
+    (void)state;
+    run_golden("unigram_bytes");
+}
+static void test_mixed_parts(void **state)
+{
+    (void)state;
+    run_golden("mixed_parts");
+}
 
 int main(void)
 {

@@ -75,11 +75,11 @@ static void test_refusals(void **state)
            KVRT_UNSUPPORTED, "after Fuse");
     expect("{" BPE ",\"post_processor\":{\"type\":\"Odd\"}}", KVRT_UNSUPPORTED, "post_processor Odd");
     expect("{" BPE ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"x\"}},"
-                   "{\"Sequence\":{\"id\":\"A\"}}],"
+           "{\"Sequence\":{\"id\":\"A\"}}],"
            "\"special_tokens\":{}}}",
            KVRT_UNSUPPORTED, "special_tokens");
     expect("{" BPE ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"x\"}},"
-                   "{\"Sequence\":{\"id\":\"A\"}}],"
+           "{\"Sequence\":{\"id\":\"A\"}}],"
            "\"special_tokens\":{\"x\":{\"ids\":[99]}}}}",
            KVRT_FORMAT, "outside the vocabulary");
     expect("{" BPE ",\"added_tokens\":[{\"content\":\"x\"}]}", KVRT_FORMAT, "token id -1");

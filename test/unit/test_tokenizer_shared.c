@@ -36,21 +36,41 @@ static void run_vectors(const char *dir, const char *vectors, const char *except
     assert_int_equal(blocks, 0);
 }
 
-static void test_gpt2(void **state) { (void)state; run_vectors("tokenizers/gpt2", "gpt2.json", NULL); }
-static void test_llama3(void **state) { (void)state; run_vectors("tokenizers/llama3", "llama3.json", NULL); }
-static void test_qwen2_5(void **state) { (void)state; run_vectors("tokenizers/qwen2.5", "qwen2.5.json", NULL); }
+static void test_gpt2(void **state)
+{
+    (void)state;
+    run_vectors("tokenizers/gpt2", "gpt2.json", NULL);
+}
+static void test_llama3(void **state)
+{
+    (void)state;
+    run_vectors("tokenizers/llama3", "llama3.json", NULL);
+}
+static void test_qwen2_5(void **state)
+{
+    (void)state;
+    run_vectors("tokenizers/qwen2.5", "qwen2.5.json", NULL);
+}
 static void test_mistral_v3(void **state)
 {
     (void)state;
     run_vectors("tokenizers/mistral-v3", "mistral-v3.json", NULL);
 }
-static void test_phi_3(void **state) { (void)state; run_vectors("tokenizers/phi-3", "phi-3.json", NULL); }
+static void test_phi_3(void **state)
+{
+    (void)state;
+    run_vectors("tokenizers/phi-3", "phi-3.json", NULL);
+}
 static void test_t5_small(void **state)
 {
     (void)state;
     run_vectors("tokenizers/t5-small", "t5-small.json", KVRT_TEST_DIR "/golden/tokenizers/t5_small_exceptions.json");
 }
-static void test_stories260k(void **state) { (void)state; run_vectors("models/stories260k", "stories260k.json", NULL); }
+static void test_stories260k(void **state)
+{
+    (void)state;
+    run_vectors("models/stories260k", "stories260k.json", NULL);
+}
 
 /* llama.cpp's vectors: texts between separator lines, one line of ids each. */
 static void run_llama_cpp(const char *dir, const char *name)
@@ -96,10 +116,26 @@ static void run_llama_cpp(const char *dir, const char *name)
     assert_int_equal(totals.n_failed, 0);
 }
 
-static void test_llama_cpp_gpt2(void **state) { (void)state; run_llama_cpp("tokenizers/gpt2", "gpt-2"); }
-static void test_llama_cpp_llama3(void **state) { (void)state; run_llama_cpp("tokenizers/llama3", "llama-bpe"); }
-static void test_llama_cpp_qwen2(void **state) { (void)state; run_llama_cpp("tokenizers/qwen2.5", "qwen2"); }
-static void test_llama_cpp_phi3(void **state) { (void)state; run_llama_cpp("tokenizers/phi-3", "phi-3"); }
+static void test_llama_cpp_gpt2(void **state)
+{
+    (void)state;
+    run_llama_cpp("tokenizers/gpt2", "gpt-2");
+}
+static void test_llama_cpp_llama3(void **state)
+{
+    (void)state;
+    run_llama_cpp("tokenizers/llama3", "llama-bpe");
+}
+static void test_llama_cpp_qwen2(void **state)
+{
+    (void)state;
+    run_llama_cpp("tokenizers/qwen2.5", "qwen2");
+}
+static void test_llama_cpp_phi3(void **state)
+{
+    (void)state;
+    run_llama_cpp("tokenizers/phi-3", "phi-3");
+}
 
 int main(void)
 {

@@ -29,7 +29,10 @@ static void test_every_code_point(void **state)
 static void test_invalid_sequences(void **state)
 {
     (void)state;
-    static const struct { const char *bytes; size_t bad; bool partial;
+    static const struct {
+        const char *bytes;
+        size_t bad;
+        bool partial;
     } rows[] = {{"\x80", 1, false},
                 {"\xc0\x80", 1, false},
                 {"\xc1\xbf", 1, false},
@@ -110,7 +113,9 @@ static void normalize(kvi_norm_kind kind, const kvi_buf *text, kvi_buf *out)
 static void test_forms_golden(void **state)
 {
     (void)state;
-    static const struct { const char *key; kvi_norm_kind kind;
+    static const struct {
+        const char *key;
+        kvi_norm_kind kind;
     } kinds[] = {{"NFC", KVI_NORM_NFC},
                  {"NFD", KVI_NORM_NFD},
                  {"NFKC", KVI_NORM_NFKC},

@@ -24,9 +24,13 @@ void device_give(kvi_cu_dptr at);
 kvi_cu_dptr device_put(const void *data, size_t bytes); /* a new block with a copy */
 void device_get(void *to, kvi_cu_dptr from, size_t bytes);
 kvi_cu_function device_kernel(const char *name);
-kvi_cu_result device_launch(const char *name, uint32_t blocks, uint32_t threads, uint32_t shared, const selftest_params &params);
+kvi_cu_result device_launch(const char *name, uint32_t blocks, uint32_t threads, uint32_t shared,
+                            const selftest_params &params);
 
-template <class T> kvi_cu_dptr device_put(const std::vector<T> &v) { return device_put(v.data(), v.size() * sizeof(T)); }
+template <class T> kvi_cu_dptr device_put(const std::vector<T> &v)
+{
+    return device_put(v.data(), v.size() * sizeof(T));
+}
 template <class T> std::vector<T> device_get(kvi_cu_dptr from, size_t n)
 {
     std::vector<T> v(n);

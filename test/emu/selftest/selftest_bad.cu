@@ -86,8 +86,14 @@ KVI_KERNEL(bad_shared_overrun, selftest_params, 64, 1)
     ((float *)p.out)[threadIdx.x] = s[63u - threadIdx.x + 1u];
 }
 KVI_KERNEL(bad_global_overrun, selftest_params, 64, 1) { ((float *)p.out)[threadIdx.x + 1u] = 1.0f; }
-KVI_KERNEL(bad_global_read, selftest_params, 64, 1) { ((float *)p.out)[threadIdx.x] = ((const float *)p.in)[threadIdx.x + 1u]; }
-KVI_KERNEL(bad_null, selftest_params, 32, 1) { ((float *)p.out)[threadIdx.x] = *(const volatile float *)(p.in * 0u + p.extra); }
+KVI_KERNEL(bad_global_read, selftest_params, 64, 1)
+{
+    ((float *)p.out)[threadIdx.x] = ((const float *)p.in)[threadIdx.x + 1u];
+}
+KVI_KERNEL(bad_null, selftest_params, 32, 1)
+{
+    ((float *)p.out)[threadIdx.x] = *(const volatile float *)(p.in * 0u + p.extra);
+}
 KVI_KERNEL(bad_shared_read, selftest_params, 64, 1)
 {
     KVI_SHARED(float, s);

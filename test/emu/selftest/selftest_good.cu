@@ -51,7 +51,8 @@ template <bool bf16> KVI_DEV void product(const selftest_params &p)
         uint16_t *to = s + (step & 1u) * 24u * 24u;
         kvi_cp_async16(to + (lane / 2u) * 24u + (lane & 1u) * 8u, a + (lane / 2u) * k + step * 16u + (lane & 1u) * 8u);
         if (lane < 16u)
-            kvi_cp_async16(to + (16u + lane / 2u) * 24u + (lane & 1u) * 8u, b + (column + lane / 2u) * k + step * 16u + (lane & 1u) * 8u);
+            kvi_cp_async16(to + (16u + lane / 2u) * 24u + (lane & 1u) * 8u,
+                           b + (column + lane / 2u) * k + step * 16u + (lane & 1u) * 8u);
         kvi_cp_commit();
     };
     fetch(0);
