@@ -1,5 +1,6 @@
 /* json.c - the bounded pull reader of json.h. */
 #include "json.h"
+#include "utf8.h"
 
 #include <math.h>
 #include <string.h>
@@ -98,18 +99,11 @@ static bool next_in(kvi_json *r, char closer)
 
 bool kvi_json_next_item(kvi_json *r) { return next_in(r, ']'); }
 
-/* Length of the valid UTF-8 sequence at p (2..4), or 0. */
-static size_t utf8_len(const unsigned char *p, size_t left)
+/* Length of the valid UTF-8 sequence at p, or 0. */
+static size_t utf8_len(const char *p, size_t left)
 {
-    unsigned c = p[0];
-    size_t n = c >= 0xc2 && c < 0xe0 ? 2 : c >= 0xe0 && c < 0xf0 ? 3 : c >= 0xf0 && c < 0xf5 ? 4 : 0;
-    if (n == 0 || left < n) return 0;
-    for (size_t i = 1; i < n; i++)
-        if ((p[i] & 0xc0) != 0x80) return 0;
-    if ((c == 0xe0 && p[1] < 0xa0) || (c == 0xed && p[1] > 0x9f) || (c == 0xf0 && p[1] < 0x90) ||
-        (c == 0xf4 && p[1] > 0x8f))
-        return 0;
-    return n;
+    uint32_t cp;
+    return kvi_utf8_decode(p, left, &cp);
 }
 
 static int hex4(const char *p)
@@ -166,7 +160,7 @@ static bool scan_string(kvi_json *r)
         } else if (c < 0x80) {
             r->pos++;
         } else {
-            size_t n = utf8_len((const unsigned char *)r->text + r->pos, r->len - r->pos);
+            size_t n = utf8_len(r->text + r->pos, r->len - r->pos);
             if (n == 0) return fail_at(r, r->pos, "invalid UTF-8");
             r->pos += n;
         }
@@ -375,20 +369,6 @@ bool kvi_json_end(kvi_json *r)
     return r->pos == r->len ? true : fail_at(r, r->pos, "text after the end of the document");
 }
 
-static size_t put_utf8(char *dst, uint32_t cp)
-{
-    if (cp < 0x80) return dst[0] = (char)cp, 1;
-    if (cp < 0x800) return dst[0] = (char)(0xc0 | cp >> 6), dst[1] = (char)(0x80 | (cp & 63)), 2;
-    if (cp < 0x10000)
-        return dst[0] = (char)(0xe0 | cp >> 12), dst[1] = (char)(0x80 | (cp >> 6 & 63)),
-               dst[2] = (char)(0x80 | (cp & 63)), 3;
-    dst[0] = (char)(0xf0 | cp >> 18);
-    dst[1] = (char)(0x80 | (cp >> 12 & 63));
-    dst[2] = (char)(0x80 | (cp >> 6 & 63));
-    dst[3] = (char)(0x80 | (cp & 63));
-    return 4;
-}
-
 size_t kvi_json_str_unescape(const kvi_json *r, char *dst)
 {
     if (!r->str_escaped) {
@@ -410,7 +390,7 @@ size_t kvi_json_str_unescape(const kvi_json *r, char *dst)
                 cp = 0x10000 + ((cp - 0xd800) << 10) + ((uint32_t)hex4(r->str + i + 3) - 0xdc00);
                 i += 6;
             }
-            n += put_utf8(dst + n, cp);
+            n += kvi_utf8_encode(dst + n, cp);
         } else {
             dst[n++] = c == 'b' ? '\b' : c == 'f' ? '\f' : c == 'n' ? '\n' : c == 'r' ? '\r' : c == 't' ? '\t' : c;
         }
@@ -457,7 +437,7 @@ void kvi_json_write_string(kvi_buf *out, const char *text, size_t len)
     kvi_buf_append_byte(out, '"');
     for (size_t i = 0; i < len;) {
         unsigned char c = (unsigned char)text[i];
-        size_t n = c < 0x80 ? 1 : utf8_len((const unsigned char *)text + i, len - i);
+        size_t n = c < 0x80 ? 1 : utf8_len(text + i, len - i);
         if (n == 0) {
             kvi_buf_append(out, "\xef\xbf\xbd", 3);
             i++;

@@ -1,6 +1,6 @@
 /* engine.c - opening and closing an engine; entering it; tokenize and detokenize. Open is all or nothing. */
 #include "engine.h"
-#include "../text/chat_template.h"
+#include "../template/chat_template.h"
 #include "../base/log.h"
 #include "../model/shapes.h"
 

@@ -11,7 +11,7 @@
 #include "../model/forward.h"
 #include "../text/sampler.h"
 #include "../text/stream.h"
-#include "../text/tokenizer.h"
+#include "../tokenizer/tokenizer.h"
 #include "../../kernels/backend.h"
 
 #include <stdatomic.h>

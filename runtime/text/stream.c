@@ -1,7 +1,7 @@
 /* stream.c - see stream.h. The text that is not out yet lies in `pending`; each call scans it from the front and stops
  * at the first place where a stop string matches (done) or may still match (withheld from there on). */
 #include "stream.h"
-#include "utf8.h"
+#include "../base/utf8.h"
 
 #include <string.h>
 

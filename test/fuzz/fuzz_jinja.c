@@ -1,5 +1,5 @@
 /* fuzz_jinja.c - templates of any bytes: parsed and rendered within their limits, or refused. Input: template, byte 0, messages JSON. */
-#include "runtime/text/chat_template.h"
+#include "runtime/template/chat_template.h"
 
 #include <string.h>
 

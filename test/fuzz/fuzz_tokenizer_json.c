@@ -1,5 +1,5 @@
 /* fuzz_tokenizer_json.c - any bytes as tokenizer.json: an error or a tokenizer that can encode and decode. */
-#include "runtime/text/tokenizer.h"
+#include "runtime/tokenizer/tokenizer.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -1,7 +1,7 @@
 /* fuzz_tokenizer_text.c - any bytes as text: first byte chooses the tokenizer, second the cut into template and user
  * segment. Checks: no failure, ids inside the vocabulary, no marker from user text, byte-level tokenizers give the
  * bytes back. */
-#include "runtime/text/tokenizer.h"
+#include "runtime/tokenizer/tokenizer.h"
 
 #include <stdio.h>
 #include <string.h>

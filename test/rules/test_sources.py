@@ -13,6 +13,8 @@ ALLOWED = {
     "examples": ["runtime/kvrt.h"],
     "runtime/base": ["runtime/kvrt.h"],
     "runtime/text": ["runtime/kvrt.h", "runtime/base/"],
+    "runtime/tokenizer": ["runtime/kvrt.h", "runtime/base/", "runtime/text/unicode.h"],
+    "runtime/template": ["runtime/kvrt.h", "runtime/base/", "runtime/text/unicode.h", "runtime/tokenizer/tokenizer.h"],
     "runtime/kv": ["runtime/kvrt.h", "runtime/base/", "kernels/backend.h"],
     "runtime/model": ["runtime/kvrt.h", "runtime/base/", "runtime/kv/", "kernels/backend.h"],
     "runtime/engine": ["runtime/", "kernels/backend.h"],

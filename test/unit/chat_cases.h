@@ -2,7 +2,7 @@
  * text} (or files of a folder), "cases": [{template, case, output, error}]}. Shared by the tests that render them. */
 #ifndef CHAT_CASES_H
 #define CHAT_CASES_H
-#include "runtime/text/chat_template_impl.h"
+#include "runtime/template/chat_template_impl.h"
 
 typedef struct chat_slice {
     const char *text;

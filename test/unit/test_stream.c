@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "runtime/text/stream.h"
-#include "runtime/text/utf8.h"
+#include "runtime/base/utf8.h"
 
 static uint64_t seed = 1;
 static uint32_t rnd(uint32_t n)

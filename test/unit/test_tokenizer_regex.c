@@ -3,8 +3,8 @@
 #include "gunzip.h"
 #include "tokenizer_cases.h"
 
-#include "runtime/text/pretokenize_regex.h"
-#include "runtime/text/utf8.h"
+#include "runtime/tokenizer/pretokenize_regex.h"
+#include "runtime/base/utf8.h"
 
 /* ------------------------------------------------------------------------------------------------- translation --- */
 static void expect_translation(const char *pattern, const char *expected)

@@ -2,8 +2,8 @@
  * linear time. */
 #include "tokenizer_cases.h"
 
-#include "runtime/text/tokenizer_impl.h"
-#include "runtime/text/utf8.h"
+#include "runtime/tokenizer/tokenizer_impl.h"
+#include "runtime/text/unicode.h"
 
 static void test_every_code_point(void **state)
 {

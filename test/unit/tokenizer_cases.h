@@ -16,7 +16,7 @@
 
 #include "runtime/base/json.h"
 #include "runtime/base/os.h"
-#include "runtime/text/tokenizer.h"
+#include "runtime/tokenizer/tokenizer.h"
 
 typedef struct case_rules {
     bool tidy;

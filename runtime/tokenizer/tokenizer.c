@@ -1,0 +1,317 @@
+/* tokenizer.c - loading a tokenizer as a whole, and encoding as a whole; the parts are in the files named in
+ * tokenizer_impl.h. */
+#include "tokenizer.h"
+
+#include "../base/os.h"
+#include "tokenizer_impl.h"
+#include "../text/unicode.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define TEXT_MAX (1u << 30) /* positions within a piece are 32-bit */
+
+bool kvi_ids_push(kvi_ids *ids, int32_t id)
+{
+    void *data = ids->data;
+    if (!kvi_mem_grow(&data, &ids->cap, ids->len + 1, sizeof *ids->data)) return false;
+    ids->data = data;
+    ids->data[ids->len++] = id;
+    return true;
+}
+
+void kvi_ids_free(kvi_ids *ids)
+{
+    kvi_mem_free(ids->data);
+    *ids = (kvi_ids){0};
+}
+
+/* ----------------------------------------------------------------------------------------------------- loading --- */
+kvi_bytes kvi_load_string(kvi_tokenizer *tok, const kvi_json *r)
+{
+    if (r->str_len > tok->chunk_left) {
+        size_t size = r->str_len > 65536 ? r->str_len : 65536;
+        tok->chunk = kvi_arena_alloc(&tok->arena, size);
+        tok->chunk_left = tok->chunk ? size : 0;
+        if (!tok->chunk) return (kvi_bytes){0};
+    }
+    kvi_bytes out = {.data = tok->chunk ? tok->chunk : "", .len = 0};
+    if (r->str_len == 0) return out;
+    out.len = kvi_json_str_unescape(r, tok->chunk);
+    tok->chunk += out.len;
+    tok->chunk_left -= out.len;
+    return out;
+}
+
+/* Where the parts of tokenizer.json stand; the model, which is large, is read on the way. */
+typedef struct parts {
+    kvi_json added, normalizer, pre_tokenizer, post_processor, decoder;
+    bool has_model;
+} parts;
+
+static kvrt_status find_parts(kvi_tokenizer *tok, kvi_json *r, parts *p, kvrt_error *error)
+{
+    kvi_json_expect(r, KVI_JSON_OBJECT);
+    while (kvi_json_next_key(r)) {
+        if (kvi_json_key_is(r, "model") && !p->has_model) {
+            KVI_TRY(kvi_load_model(tok, r, error));
+            p->has_model = true;
+            continue;
+        }
+        if (kvi_json_key_is(r, "added_tokens")) p->added = *r;
+        else if (kvi_json_key_is(r, "normalizer")) p->normalizer = *r;
+        else if (kvi_json_key_is(r, "pre_tokenizer")) p->pre_tokenizer = *r;
+        else if (kvi_json_key_is(r, "post_processor")) p->post_processor = *r;
+        else if (kvi_json_key_is(r, "decoder")) p->decoder = *r;
+        kvi_json_skip(r);
+    }
+    if (r->error || !kvi_json_end(r)) return kvi_json_fail(r, tok->name, error);
+    if (!p->has_model) return kvi_error_set(error, KVRT_FORMAT, "%s: no \"model\"", tok->name);
+    return KVRT_OK;
+}
+
+static kvrt_status check_combination(const kvi_tokenizer *tok, kvrt_error *error)
+{
+    if (!tok->byte_level) return KVRT_OK;
+    if (tok->model != KVI_MODEL_BPE || tok->bpe.prefix.len || tok->bpe.suffix.len)
+        return kvi_error_set(
+            error, KVRT_UNSUPPORTED,
+            "%s: ByteLevel with a Unigram model, a continuing_subword_prefix or an end_of_word_suffix is not supported",
+            tok->name);
+    return KVRT_OK;
+}
+
+/* "bos_token": "<s>" or {"content": "<s>", ...}. */
+static void read_token_name(kvi_tokenizer *tok, kvi_json *r, int32_t *id)
+{
+    char text[256];
+    if (kvi_json_peek(r) == KVI_JSON_OBJECT) {
+        kvi_json_expect(r, KVI_JSON_OBJECT);
+        while (kvi_json_next_key(r)) {
+            if (kvi_json_key_is(r, "content") && kvi_json_peek(r) == KVI_JSON_STRING) read_token_name(tok, r, id);
+            else kvi_json_skip(r);
+        }
+    } else if (kvi_json_peek(r) == KVI_JSON_STRING) {
+        kvi_json_string(r);
+        if (r->str_len > sizeof text) return;
+        *id = kvi_tokenizer_token_to_id(tok, text, kvi_json_str_unescape(r, text));
+    } else {
+        kvi_json_skip(r);
+    }
+}
+
+static kvrt_status load_config(kvi_tokenizer *tok, const char *config, size_t len, kvrt_error *error)
+{
+    kvi_json r;
+    kvi_json_init(&r, config, len);
+    kvi_json_expect(&r, KVI_JSON_OBJECT);
+    while (kvi_json_next_key(&r)) {
+        if (kvi_json_key_is(&r, "bos_token")) read_token_name(tok, &r, &tok->bos_id);
+        else if (kvi_json_key_is(&r, "eos_token")) read_token_name(tok, &r, &tok->eos_id);
+        else kvi_json_skip(&r);
+    }
+    return r.error || !kvi_json_end(&r) ? kvi_json_fail(&r, "tokenizer_config.json", error) : KVRT_OK;
+}
+
+static void describe(kvi_tokenizer *tok)
+{
+    static const char *const pre[] = {"Split",      "ByteLevel",   "Metaspace", "WhitespaceSplit",
+                                      "Whitespace", "Punctuation", "Digits"};
+    int n = snprintf(tok->describe, sizeof tok->describe, "%s, %d tokens",
+                     tok->model == KVI_MODEL_BPE ? "BPE" : "Unigram", (int)tok->n_ids);
+    if (tok->model == KVI_MODEL_BPE && n > 0 && (size_t)n < sizeof tok->describe)
+        n += snprintf(tok->describe + n, sizeof tok->describe - (size_t)n, ", %zu merges", tok->bpe.n_merges);
+    for (size_t i = 0; i < tok->n_pre && n > 0 && (size_t)n < sizeof tok->describe; i++)
+        n += snprintf(tok->describe + n, sizeof tok->describe - (size_t)n, "%s%s", i ? "+" : ", ",
+                      pre[tok->pre[i].kind]);
+}
+
+static kvrt_status load_parts(kvi_tokenizer *tok, const char *json, size_t len, kvrt_error *error)
+{
+    parts p = {0};
+    kvi_json r;
+    kvi_json_init(&r, json, len);
+    KVI_TRY(find_parts(tok, &r, &p, error));
+    KVI_TRY(kvi_load_added(tok, &p.added, error));
+    if (p.normalizer.text) KVI_TRY(kvi_load_normalizer(tok, &p.normalizer, error));
+    if (p.pre_tokenizer.text) KVI_TRY(kvi_load_pre_tokenizer(tok, &p.pre_tokenizer, error));
+    if (p.post_processor.text) KVI_TRY(kvi_load_post_processor(tok, &p.post_processor, error));
+    tok->dec_spaces = true;
+    if (p.decoder.text) KVI_TRY(kvi_load_decoder(tok, &p.decoder, error));
+    KVI_TRY(check_combination(tok, error));
+    kvi_model_exclude_markers(tok);
+    KVI_TRY(kvi_added_prepare(tok, error));
+    return kvi_decode_prepare(tok, error);
+}
+
+kvrt_status kvi_tokenizer_load_json(const char *json, size_t len, const char *config, size_t config_len,
+                                    const char *name, kvi_tokenizer **out, kvrt_error *error)
+{
+    *out = NULL;
+    kvi_tokenizer *tok = kvi_mem_zalloc(1, sizeof *tok);
+    if (!tok) return kvi_error_nomem(error, sizeof *tok, "tokenizer");
+    kvi_arena_init(&tok->arena, 1u << 18);
+    snprintf(tok->name, sizeof tok->name, "%s", name ? name : "tokenizer.json");
+    tok->bos_id = tok->eos_id = tok->unk_id = -1;
+    kvrt_status status = load_parts(tok, json, len, error);
+    if (status == KVRT_OK && config) status = load_config(tok, config, config_len, error);
+    if (status != KVRT_OK) {
+        kvi_tokenizer_free(tok);
+        return status;
+    }
+    describe(tok);
+    *out = tok;
+    return KVRT_OK;
+}
+
+kvrt_status kvi_tokenizer_load(const char *dir, kvi_tokenizer **out, kvrt_error *error)
+{
+    *out = NULL;
+    kvi_buf path = {0};
+    kvi_map json = {0}, config = {0};
+    kvi_buf_append_str(&path, dir);
+    kvi_buf_append_str(&path, "/tokenizer.json");
+    kvrt_status status =
+        path.failed ? kvi_error_nomem(error, path.len, "path") : kvi_os_map(path.data, false, &json, error);
+    if (status == KVRT_OK) {
+        kvi_buf_clear(&path);
+        kvi_buf_append_str(&path, dir);
+        kvi_buf_append_str(&path, "/tokenizer_config.json");
+        if (path.failed) status = kvi_error_nomem(error, path.len, "path");
+        else if (kvi_os_path_kind(path.data) == KVI_OS_FILE) status = kvi_os_map(path.data, false, &config, error);
+    }
+    if (status == KVRT_OK)
+        status = kvi_tokenizer_load_json((const char *)json.data, (size_t)json.len, (const char *)config.data,
+                                         (size_t)config.len, "tokenizer.json", out, error);
+    kvi_os_unmap(&json);
+    kvi_os_unmap(&config);
+    kvi_buf_free(&path);
+    return status;
+}
+
+void kvi_tokenizer_free(kvi_tokenizer *tok)
+{
+    if (!tok) return;
+    while (tok->regexes) {
+        kvi_regex *next = *kvi_regex_next(tok->regexes);
+        kvi_regex_free(tok->regexes);
+        tok->regexes = next;
+    }
+    kvi_string_table_free(&tok->vocab);
+    kvi_string_table_free(&tok->added_by_text);
+    kvi_pair_table_free(&tok->bpe.merges);
+    kvi_trie_free(&tok->unigram.trie);
+    kvi_trie_free(&tok->raw_trie);
+    kvi_trie_free(&tok->norm_trie);
+    kvi_mem_free(tok->added);
+    kvi_mem_free(tok->tokens);
+    kvi_arena_free(&tok->arena);
+    kvi_mem_free(tok);
+}
+
+/* ---------------------------------------------------------------------------------------------------- encoding --- */
+static kvrt_status piece(kvi_encoder *e, size_t start, size_t end, int32_t id, const kvi_view *in)
+{
+    if (id >= 0) return kvi_ids_push(e->out, id) ? KVRT_OK : kvi_error_nomem(e->error, sizeof id, "token ids");
+    return kvi_pretokenize(e, 0, in->text + start, end - start, in->at_start && start == 0);
+}
+
+/* A stretch of raw text between added tokens. */
+static kvrt_status run(kvi_encoder *e, size_t start, size_t end, int32_t id, const kvi_view *in)
+{
+    if (id >= 0) return piece(e, start, end, id, in);
+    kvi_view view = {.text = in->text + start,
+                     .len = end - start,
+                     .mark = in->mark ? in->mark + start : NULL,
+                     .at_start = in->at_start && start == 0};
+    KVI_TRY(kvi_normalize(e->tok->norm, e->tok->n_norm, &view, e->norm, &e->regex, e->error));
+    return kvi_added_walk(e, &view, true, piece);
+}
+
+/* The whole input as one well-formed text with its provenance; *view points to the caller's bytes when they are fit as
+ * they are. */
+static kvrt_status gather(kvi_encoder *e, const kvi_segment *segments, size_t n, kvi_view *view)
+{
+    kvi_utf8_blocks blocks = {{0}, false};
+    size_t total = 0;
+    bool any_user = false, any_parsed = false;
+    for (size_t i = 0; i < n; i++) {
+        if (segments[i].len > TEXT_MAX || (total += segments[i].len) > TEXT_MAX)
+            return kvi_error_set(e->error, KVRT_ARG, "text of more than %u bytes cannot be tokenized in one call",
+                                 TEXT_MAX);
+        if (segments[i].len == 0) continue;
+        *(segments[i].parse_special ? &any_parsed : &any_user) = true;
+        if (kvi_utf8_valid_prefix(segments[i].text, segments[i].len) < segments[i].len) blocks.invalid = true;
+    }
+    e->user = any_user && !any_parsed;
+    *view = (kvi_view){.text = "", .at_start = true};
+    if (total == 0) return KVRT_OK;
+    if (n == 1 && !blocks.invalid) {
+        view->text = segments[0].text;
+        view->len = segments[0].len;
+        return KVRT_OK;
+    }
+    for (size_t i = 0; blocks.invalid && i < n; i++) kvi_utf8_blocks_scan(&blocks, segments[i].text, segments[i].len);
+    bool has_bytes = e->tok->byte_level || e->tok->bpe.byte_fallback;
+    e->byte_base = blocks.invalid && has_bytes ? kvi_utf8_blocks_base(&blocks) : KVI_UTF8_NO_BASE;
+    e->input.marked = any_user && any_parsed;
+    for (size_t i = 0; i < n; i++) {
+        kvi_utf8_sanitize(&e->input.text, segments[i].text, segments[i].len, e->byte_base);
+        while (e->input.marked && !e->input.mark.failed && e->input.mark.len < e->input.text.len)
+            kvi_buf_append_byte(&e->input.mark, segments[i].parse_special ? 0 : 1);
+    }
+    if (e->input.text.failed || e->input.mark.failed) return kvi_error_nomem(e->error, total, "text to tokenize");
+    view->text = e->input.text.data;
+    view->len = e->input.text.len;
+    view->mark = e->input.marked ? e->input.mark.data : NULL;
+    return KVRT_OK;
+}
+
+static kvrt_status push_all(kvi_encoder *e, const int32_t *ids, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!kvi_ids_push(e->out, ids[i])) return kvi_error_nomem(e->error, sizeof *ids, "token ids");
+    return KVRT_OK;
+}
+
+static kvrt_status encode(kvi_encoder *e, const kvi_segment *segments, size_t n, uint32_t flags)
+{
+    kvi_view view;
+    KVI_TRY(gather(e, segments, n, &view));
+    bool special = flags & KVRT_TOKENIZE_ADD_SPECIAL;
+    if (special) KVI_TRY(push_all(e, e->tok->prefix, e->tok->n_prefix));
+    KVI_TRY(kvi_added_walk(e, &view, false, run));
+    return special ? push_all(e, e->tok->suffix, e->tok->n_suffix) : KVRT_OK;
+}
+
+kvrt_status kvi_tokenizer_encode_segments(const kvi_tokenizer *tok, const kvi_segment *segments, size_t n_segments,
+                                          uint32_t flags, kvi_ids *out, kvrt_error *error)
+{
+    kvi_encoder e = {.tok = tok, .out = out, .error = error, .byte_base = KVI_UTF8_NO_BASE};
+    size_t len_before = out->len;
+    kvrt_status status = encode(&e, segments, n_segments, flags);
+    if (status != KVRT_OK) out->len = len_before;
+    for (size_t i = 0; i < KVI_PRE_MAX; i++) {
+        kvi_mem_free(e.pre[i].items);
+        kvi_buf_free(&e.pre[i].buf);
+    }
+    kvi_norm_text *texts[] = {&e.norm[0], &e.norm[1], &e.input};
+    for (size_t i = 0; i < 3; i++) {
+        kvi_buf_free(&texts[i]->text);
+        kvi_buf_free(&texts[i]->mark);
+    }
+    kvi_buf_free(&e.word);
+    kvi_buf_free(&e.raw);
+    kvi_regex_scratch_free(&e.regex);
+    kvi_mem_free(e.symbols);
+    kvi_mem_free(e.heap);
+    kvi_mem_free(e.nodes);
+    return status;
+}
+
+kvrt_status kvi_tokenizer_encode(const kvi_tokenizer *tok, const char *text, size_t len, uint32_t flags, kvi_ids *out,
+                                 kvrt_error *error)
+{
+    kvi_segment all = {.text = text, .len = len, .parse_special = (flags & KVRT_TOKENIZE_PARSE_SPECIAL) != 0};
+    return kvi_tokenizer_encode_segments(tok, &all, 1, flags, out, error);
+}
