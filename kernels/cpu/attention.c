@@ -348,10 +348,10 @@ const char *kvi_cpu_attention(kvi_device *device, const kvi_op *op)
         if (seq->pos + seq->n_rows > longest) longest = seq->pos + seq->n_rows;
     }
     t.blocks = (rows * t.per_kv + KVI_CPU_QUERY_BLOCK - 1) / KVI_CPU_QUERY_BLOCK;
-    if (device->step.n_rows <= KVI_CPU_SMALL_ROWS)
+    if (device->step.n_rows <= KVI_DECODE_ROWS)
         t.n_splits = ((longest + KVI_KV_PAGE - 1) / KVI_KV_PAGE + KVI_CPU_SPLIT_PAGES - 1) / KVI_CPU_SPLIT_PAGES;
     const uint32_t heads = device->step.n_seqs * group->shape.n_kv_heads;
     kvi_workers_run(device->workers, attend, &t, heads * t.blocks * t.n_splits);
     if (t.n_splits > 1) kvi_workers_run(device->workers, combine, &t, heads);
-    return device->step.n_rows <= KVI_CPU_SMALL_ROWS ? "attention_decode" : "attention_prefill";
+    return device->step.n_rows <= KVI_DECODE_ROWS ? "attention_decode" : "attention_prefill";
 }

@@ -149,7 +149,7 @@ static demand demand_of(const kvi_program *program, const kvi_limits *limits, ui
     need.scratch_floats = (need.scratch_floats + 15) & ~(size_t)15;
     need.max_splits = (limits->max_ctx / KVI_KV_PAGE + KVI_CPU_SPLIT_PAGES) / KVI_CPU_SPLIT_PAGES + 1;
     for (uint32_t i = 0; i < program->n_buffers; i++) need.buffers += round64(buffer_floats(program, limits, i) * 4);
-    const uint64_t rows = limits->max_rows, small = rows < KVI_CPU_SMALL_ROWS ? rows : KVI_CPU_SMALL_ROWS;
+    const uint64_t rows = limits->max_rows, small = rows < KVI_DECODE_ROWS ? rows : KVI_DECODE_ROWS;
     need.total = need.buffers + round64(rows * need.widest_in * 4) + round64(rows * need.widest_gated * 4) +
                  round64(((rows + 31) / 32 * 32) * need.widest_in * 2) +
                  round64((uint64_t)n_threads * need.scratch_floats * 4) +
@@ -175,7 +175,7 @@ static void *carve(uint8_t **at, uint64_t bytes)
 static void carve_workspace(kvi_device *d, const demand *need)
 {
     uint8_t *at = d->workspace;
-    const uint64_t rows = d->limits.max_rows, small = rows < KVI_CPU_SMALL_ROWS ? rows : KVI_CPU_SMALL_ROWS;
+    const uint64_t rows = d->limits.max_rows, small = rows < KVI_DECODE_ROWS ? rows : KVI_DECODE_ROWS;
     for (uint32_t i = 0; i < d->program->n_buffers; i++)
         d->buffers[i] = carve(&at, buffer_floats(d->program, &d->limits, i) * 4);
     d->normed = carve(&at, rows * need->widest_in * 4);
@@ -302,7 +302,7 @@ static void norm_row(void *arg, uint32_t task, uint32_t thread)
 static const float *norm_rows(kvi_device *device, const kvi_op *op, const uint32_t *rows, uint32_t n_rows)
 {
     row_task t = {device, op, device->buffers[op->in], device->program->buffers[op->in].cols, rows};
-    if (n_rows <= KVI_CPU_SMALL_ROWS)
+    if (n_rows <= KVI_DECODE_ROWS)
         for (uint32_t r = 0; r < n_rows; r++) norm_row(&t, r, 0);
     else kvi_workers_run(device->workers, norm_row, &t, n_rows);
     return device->normed;
@@ -350,8 +350,8 @@ static const char *run_op(kvi_device *device, const kvi_op *op)
     case KVI_OP_EMBED: kvi_workers_run(device->workers, embed_row, &t, device->step.n_rows); return "embed";
     case KVI_OP_ROPE_APPEND: kvi_cpu_rope_append(device, op); return "rope_append";
     case KVI_OP_ATTENTION:
-        return device->step.n_rows > KVI_CPU_SMALL_ROWS ? kvi_cpu_prefill_attention(device, op)
-                                                        : kvi_cpu_attention(device, op);
+        return device->step.n_rows > KVI_DECODE_ROWS ? kvi_cpu_prefill_attention(device, op)
+                                                     : kvi_cpu_attention(device, op);
     default: return linear_op(device, op);
     }
 }

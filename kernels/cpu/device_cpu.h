@@ -8,9 +8,8 @@
 #define KVI_CPU_MAX_BUFFERS 8u
 #define KVI_CPU_QUERY_BLOCK 128u /* queries of one KV head that one attention task handles */
 #define KVI_CPU_SPLIT_PAGES                                                                                            \
-    32u /* pages of one split in decode; fixed, so that results do not depend on the thread count */
-#define KVI_CPU_SMALL_ROWS 8u /* steps up to this many rows use gemv and split attention */
-#define KVI_CPU_KC 256u       /* depth of a packed weight panel */
+    32u                 /* pages of one split in decode; fixed, so that results do not depend on the thread count */
+#define KVI_CPU_KC 256u /* depth of a packed weight panel */
 
 struct kvi_weight {
     kvi_weight_desc desc;
@@ -69,7 +68,7 @@ const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job); /* name o
 void kvi_cpu_rope_append(kvi_device *device, const kvi_op *op);
 const char *kvi_cpu_attention(kvi_device *device, const kvi_op *op);
 size_t kvi_cpu_attention_scratch(uint32_t head_dim); /* floats per thread */
-/* Steps of more than KVI_CPU_SMALL_ROWS rows. */
+/* Steps of more than KVI_DECODE_ROWS rows. */
 const char *kvi_cpu_prefill_attention(kvi_device *device, const kvi_op *op);
 size_t kvi_cpu_prefill_scratch(uint32_t head_dim);
 

@@ -68,7 +68,7 @@ static void gemv_task(void *arg, uint32_t task, uint32_t thread)
 {
     linear_task *t = arg;
     const kvi_linear *job = t->job;
-    float block[KVI_CPU_SMALL_ROWS * GEMV_ROWS], second[KVI_CPU_SMALL_ROWS * GEMV_ROWS];
+    float block[KVI_DECODE_ROWS * GEMV_ROWS], second[KVI_DECODE_ROWS * GEMV_ROWS];
     uint32_t first, n;
     (void)thread;
     bool gated = job->epilogue == KVI_SILU_MUL;
@@ -157,7 +157,7 @@ const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job)
     linear_task t = {.device = device, .job = job};
     uint32_t n_weights = job->epilogue == KVI_SILU_MUL ? 1 : job->n_weights;
     const kvi_dtype dtype = job->weights[0]->desc.dtype;
-    if (job->n_rows <= KVI_CPU_SMALL_ROWS) {
+    if (job->n_rows <= KVI_DECODE_ROWS) {
         /* Large tasks keep the streams long; small matrices still give every thread some. Depends on the shape alone.
          */
         t.rows_per_task = out_rows(job, 0) / 8u / 8u * 8u;

@@ -2,7 +2,7 @@
  * Up to SPLIT_ROWS rows the context is split over the card (decode); more rows fill it by themselves (prefill, one launch).
  * Decode: one launch per page format that the cache may hold (a warp skips pages of others), then one that merges their partial results.
  * Grids depend on the number of rows, the limits and the card, never on how long a context is. The number of splits is the same for every
- * step of up to KVI_CUDA_SMALL_ROWS rows, so that a sequence has the same bits alone and in a batch. */
+ * step of up to KVI_DECODE_ROWS rows, so that a sequence has the same bits alone and in a batch. */
 #include "device_cuda.h"
 #include "attention_params.h"
 
@@ -130,14 +130,14 @@ kvrt_status kvi_cuda_attention_check_step(const kvi_device *device, const kvi_st
 
 /* --------------------------------------------------------------------------------------------------------- memory --- */
 /* Splits of a step of up to SPLIT_ROWS rows: one row fills the card once, but there are never more splits than pages for their warps. Up to
- * KVI_CUDA_SMALL_ROWS rows they are the same, so that a sequence has the same bits alone and in a batch; beyond, partial results stay within
+ * KVI_DECODE_ROWS rows they are the same, so that a sequence has the same bits alone and in a batch; beyond, partial results stay within
  * the memory of those. */
 static uint32_t splits_for(uint32_t rows, uint32_t n_kv_heads, uint32_t max_ctx, uint32_t sm_count)
 {
     const uint32_t most = (max_ctx + 4u * KVI_KV_PAGE - 1) / (4u * KVI_KV_PAGE);
     uint32_t n = (BLOCKS_PER_SM * sm_count + n_kv_heads - 1) / n_kv_heads;
     if (n > most) n = most;
-    n /= (rows + KVI_CUDA_SMALL_ROWS - 1) / KVI_CUDA_SMALL_ROWS;
+    n /= (rows + KVI_DECODE_ROWS - 1) / KVI_DECODE_ROWS;
     return n ? n : 1;
 }
 
@@ -148,7 +148,7 @@ typedef struct demand {
 static demand demand_of(const kvi_program *program, const kvi_limits *limits, uint32_t sm_count)
 {
     const uint32_t rows = limits->max_rows < SPLIT_ROWS ? limits->max_rows : SPLIT_ROWS;
-    const uint64_t small = rows < KVI_CUDA_SMALL_ROWS ? rows : KVI_CUDA_SMALL_ROWS;
+    const uint64_t small = rows < KVI_DECODE_ROWS ? rows : KVI_DECODE_ROWS;
     demand need = {0, 0};
     uint32_t n_formats = 0;
     for (uint32_t i = 0; i < N_FORMATS; i++) n_formats += format_possible(i, limits->page_formats);

@@ -12,8 +12,7 @@
 #include "../../runtime/base/mem.h"
 
 #define KVI_CUDA_MAX_BUFFERS 8u
-#define KVI_CUDA_SMALL_ROWS 8u /* steps up to this many rows are decode steps: gemv, split attention, graphs */
-#define KVI_CUDA_MAX_SMS 160u  /* multiprocessors that workspace is planned for; grids of larger cards stay within it */
+#define KVI_CUDA_MAX_SMS 160u /* multiprocessors that workspace is planned for; grids of larger cards stay within it */
 #define KVI_CUDA_STAGING (4u << 20) /* bytes of each of the two pinned staging blocks */
 
 typedef enum kvi_cuda_kernel_id {

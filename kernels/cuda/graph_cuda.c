@@ -47,7 +47,7 @@ kvrt_status kvi_cuda_launch(kvi_device *d, kvi_cuda_kernel_id id, uint32_t grid_
 
 uint32_t kvi_cuda_bucket(uint32_t n_rows)
 {
-    if (n_rows > KVI_CUDA_SMALL_ROWS) return n_rows;
+    if (n_rows > KVI_DECODE_ROWS) return n_rows;
     return n_rows <= 2 ? n_rows : n_rows <= 4 ? 4 : 8;
 }
 
@@ -79,7 +79,7 @@ kvrt_status kvi_cuda_graphs_build(kvi_device *d, kvrt_error *error)
 {
     uint32_t first_head = 0;
     while (first_head < d->program->n_ops && d->program->ops[first_head].kind != KVI_OP_HEAD) first_head++;
-    for (uint32_t rows = 1; rows <= KVI_CUDA_SMALL_ROWS; rows *= 2) {
+    for (uint32_t rows = 1; rows <= KVI_DECODE_ROWS; rows *= 2) {
         if (kvi_cuda_bucket(d->limits.max_rows) < rows) break;
         KVI_TRY(build(d, d->program->n_ops, rows, error));
         if (first_head && first_head < d->program->n_ops) KVI_TRY(build(d, first_head, rows, error));

@@ -179,7 +179,7 @@ static kvrt_status linear(kvi_device *d, const kvi_op *op, uint32_t rows, const 
     for (uint32_t first = 0; first < op->n_weights;) {
         const kvi_dtype dtype = op->weights[first]->dtype;
         first += add_weights(&p, op, first);
-        if (rows <= KVI_CUDA_SMALL_ROWS || (uint32_t)dtype != (p.gain ? (uint32_t)d->normed.dtype : p.x_type))
+        if (rows <= KVI_DECODE_ROWS || (uint32_t)dtype != (p.gain ? (uint32_t)d->normed.dtype : p.x_type))
             KVI_TRY(gemv(d, &p, dtype, rows, name, error));
         else {
             if (p.gain && !normed) KVI_TRY(norm_rows(d, &p, rows, error));
@@ -212,7 +212,7 @@ kvrt_status kvi_cuda_linear_run(kvi_device *d, const kvi_op *op, uint32_t rows, 
 {
     if (op->kind == KVI_OP_EMBED) return embed(d, op, rows, kernel, error);
     /* Rows of the head: as many as the step says; a decode step's launches are made for its bucket. */
-    if (op->kind == KVI_OP_HEAD && rows > KVI_CUDA_SMALL_ROWS) rows = kvi_cuda_bucket(d->n_logit_rows);
+    if (op->kind == KVI_OP_HEAD && rows > KVI_DECODE_ROWS) rows = kvi_cuda_bucket(d->n_logit_rows);
     if (op->kind == KVI_OP_HEAD && rows > d->limits.max_logit_rows) rows = kvi_cuda_bucket(d->limits.max_logit_rows);
     return rows ? linear(d, op, rows, kernel, error) : KVRT_OK;
 }

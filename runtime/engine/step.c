@@ -4,7 +4,6 @@
 /* Operations between two looks at the cancel flag: one layer of the program. A decode step of a device that replays it as a whole takes
  * milliseconds, and is one slice. */
 #define SLICE_OPS 6u
-#define DECODE_ROWS 8u
 
 kvrt_status kvi_session_commit(kvi_session *s, kvrt_error *error)
 {
@@ -34,7 +33,7 @@ static kvrt_status run_slices(kvi_session *s, uint32_t n_tokens, bool want_logit
 {
     kvi_engine *e = s->engine;
     const kvi_program *program = &e->program.program;
-    if (e->backend->decodes_at_once && n_tokens <= DECODE_ROWS) return run_at_once(s, want_logits, error);
+    if (e->backend->decodes_at_once && n_tokens <= KVI_DECODE_ROWS) return run_at_once(s, want_logits, error);
     for (uint32_t op = 0; op < program->n_ops;) {
         if (kvi_handle_cancelled(s->handle)) return kvi_error_set(error, KVRT_CANCELLED, "cancelled");
         if (!want_logits && program->ops[op].kind == KVI_OP_HEAD) break;

@@ -10,7 +10,7 @@
 #ifndef KVI_KV_ENCODE_H
 #define KVI_KV_ENCODE_H
 #include "codec.h"
-#include "../../kernels/backend.h"
+#include "page.h"
 
 /* Floats of scratch for head dimension d. */
 static inline uint32_t kvi_kv_encode_scratch(uint32_t d) { return 3u * d * KVI_KV_PAGE + 6u * (d + KVI_KV_PAGE); }

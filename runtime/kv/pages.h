@@ -5,7 +5,7 @@
 #define KVI_KV_PAGES_H
 #include "pool.h"
 #include "layout.h"
-#include "../../kernels/backend.h"
+#include "page.h"
 
 #define KVI_MAX_GROUPS 2u
 

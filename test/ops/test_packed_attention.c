@@ -166,8 +166,7 @@ static void run_case(const packed_case *c, unsigned index, const char *isa)
             expected(&b, c, n_pages, head / c->per_kv, seq.pos + r,
                      qkv + (size_t)r * b.buffers[0].cols + (size_t)head * d, want);
             for (uint32_t e = 0; e < d; e++) error += pow((double)got[e] - want[e], 2), norm += want[e] * want[e];
-            const double limit =
-                strcmp(isa, "amx") == 0 && c->n_rows > KVI_CPU_SMALL_ROWS ? TOL_BF16_L2 : TOL_PACKED_L2;
+            const double limit = strcmp(isa, "amx") == 0 && c->n_rows > KVI_DECODE_ROWS ? TOL_BF16_L2 : TOL_PACKED_L2;
             if (!(sqrt(error / norm) <= limit))
                 fail_msg("case %u, %s, row %u, head %u: relative L2 %g, need at most %g", index, isa, r, head,
                          sqrt(error / norm), limit);
