@@ -294,6 +294,16 @@ const char *command_finish_name(int32_t finish)
     return finish >= 0 && finish < (int32_t)(sizeof names / sizeof names[0]) ? names[finish] : "unknown";
 }
 
+void command_say_early_end(const kvrt_result *result, const char *lift, const char *room)
+{
+    if (result->finish != KVRT_FINISH_LENGTH && result->finish != KVRT_FINISH_CTX_FULL) return;
+    command_break_line();
+    if (result->finish == KVRT_FINISH_LENGTH)
+        fprintf(stderr, "kvrt: ended after %u tokens, as -n asks (%s: until the end of text)\n", result->n_generated,
+                lift);
+    else fprintf(stderr, "kvrt: the context is full; %s\n", room);
+}
+
 char *command_read_file(const char *path, size_t *len)
 {
     FILE *file = strcmp(path, "-") == 0 ? stdin : fopen(path, "rb");

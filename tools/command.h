@@ -78,11 +78,17 @@ void command_progress_show(command_progress *p, const char *stage, uint64_t done
 void command_progress_clear(command_progress *p);
 /* Whole stream or file into memory, NUL-terminated; NULL with a message on failure. path "-" is stdin. */
 char *command_read_file(const char *path, size_t *len);
+/* Text of a model may end without a newline. Where both streams go to one file or pipe, what follows on stderr begins
+ * on a line of its own. Once per process. */
+void command_break_line(void);
 /* Writes to stdout; false when the reader has gone. */
 bool command_write(const char *text, size_t len);
 /* Text as a JSON string; bytes that are not UTF-8 become U+FFFD. */
 void command_json_string(FILE *to, const char *text, size_t len);
 const char *command_finish_name(int32_t finish);
+/* Says on stderr what ended an answer before the model did: a number of tokens, with what lifts it, or a full context,
+ * with what makes room. */
+void command_say_early_end(const kvrt_result *result, const char *lift, const char *room);
 
 /* The subcommands, one file each; main.c lists them. */
 typedef struct command_entry {

@@ -83,11 +83,11 @@ static int answer(chat *c, bool terminal)
     v->messages[v->n - 1].partial = result.finish == KVRT_FINISH_CANCELLED || result.finish == KVRT_FINISH_LENGTH;
     c->last = result;
     c->last_new = n_new;
+    if (terminal && !command_write("\n", 1)) return EXIT_RUN;
+    if (result.finish == KVRT_FINISH_CANCELLED && terminal) fprintf(stderr, "(stopped)\n");
+    command_say_early_end(&result, terminal ? "/set n -1" : "-n -1",
+                          terminal ? "/reset or /undo make room" : "--ctx sets its size");
     if (!terminal) return stopped ? EXIT_INTERRUPT : result.finish == KVRT_FINISH_CTX_FULL ? EXIT_CONTEXT : EXIT_OK;
-    if (!command_write("\n", 1)) return EXIT_RUN;
-    if (result.finish == KVRT_FINISH_CANCELLED) fprintf(stderr, "(stopped)\n");
-    if (result.finish == KVRT_FINISH_CTX_FULL)
-        fprintf(stderr, "kvrt: the context is full; /reset or /undo make room\n");
     if (!c->line.extra[X_NO_STATS]) chat_show_stats(c);
     warn_context(c);
     return -1;

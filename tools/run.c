@@ -211,10 +211,8 @@ static void print_stats(const kvrt_result *result, kvrt_session session)
 {
     kvrt_session_info info = {.size = sizeof info};
     bool colour = command_wants_colour(stderr);
-    /* Text that went to a file or pipe ends without a newline; in a log of both streams the figures begin on their
-     * own line. */
-    if (!command_is_terminal(stdout)) fputc('\n', stderr);
     (void)kvrt_session_get_info(session, &info, NULL);
+    command_break_line();
     fprintf(stderr,
             "%sprompt %u tokens, %.1f tok/s | first token %.0f ms | generated %u, %.1f tok/s | context %u/%u | KV %.2f "
             "MiB%s\n",
@@ -222,6 +220,15 @@ static void print_stats(const kvrt_result *result, kvrt_session session)
             (double)result->first_token_us / 1e3, result->n_generated,
             rate(result->n_generated > 1 ? result->n_generated - 1.0 : 0, result->decode_us), info.n_tokens,
             info.ctx_size, (double)result->kv_bytes / 1048576.0, colour ? "\033[0m" : "");
+}
+
+/* Figures where a person looks on, and what cut the answer short, which JSON tells in its own way. */
+static void report(const run_state *r, const kvrt_result *result)
+{
+    const bool watched = command_is_terminal(stderr) && command_is_terminal(stdout);
+    if (r->line.extra[X_QUIET]) return;
+    if (r->line.extra[X_STATS] || watched) print_stats(result, r->session);
+    if (!r->json && !r->ndjson) command_say_early_end(result, "-n -1", "--ctx sets its size");
 }
 
 static int generate(run_state *r)
@@ -239,9 +246,7 @@ static int generate(run_state *r)
         print_figures(&result);
     } else if (command_is_terminal(stdout)) putchar('\n');
     if (fflush(stdout) != 0 || r->closed) return EXIT_RUN; /* main says what happened to stdout */
-    if ((r->line.extra[X_STATS] || (command_is_terminal(stderr) && command_is_terminal(stdout))) &&
-        !r->line.extra[X_QUIET])
-        print_stats(&result, r->session);
+    report(r, &result);
     if (result.finish == KVRT_FINISH_CANCELLED) {
         fprintf(stderr, "kvrt run: interrupted\n");
         return EXIT_INTERRUPT;

@@ -5,6 +5,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -21,6 +22,17 @@ bool command_wants_colour(FILE *file)
 {
     const char *no = getenv("NO_COLOR");
     return is_capable(file) && !(no && *no);
+}
+
+void command_break_line(void)
+{
+    static bool broken;
+    struct stat out, err;
+    if (broken) return;
+    broken = true;
+    if (fstat(STDOUT_FILENO, &out) == 0 && fstat(STDERR_FILENO, &err) == 0 && out.st_dev == err.st_dev &&
+        out.st_ino == err.st_ino && !command_is_terminal(stdout))
+        fputc('\n', stderr);
 }
 
 bool command_write(const char *text, size_t len) { return fwrite(text, 1, len, stdout) == len && fflush(stdout) == 0; }

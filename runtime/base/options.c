@@ -383,8 +383,10 @@ static int64_t effective_i64(const option_slot *slot, const kvrt_option_info *in
     if (slot && slot->set) return slot->i64;
     if (info->type == KVRT_OPTION_BOOL) return (void)parse_bool(info->defaults, &value), value;
     if (strcmp(info->defaults, "auto") == 0) return -1;
-    (void)kvi_parse_bytes(info->defaults, &value);
-    return value;
+    if (info->type == KVRT_OPTION_BYTES) return (void)kvi_parse_bytes(info->defaults, &value), value;
+    double number = 0;
+    (void)kvi_parse_f64(info->defaults, strlen(info->defaults), &number);
+    return (int64_t)number;
 }
 
 static double effective_f64(const option_slot *slot, const kvrt_option_info *info)

@@ -34,7 +34,8 @@ OPTION("kv.range", NULL, CHOICE, "unbiased", 0, 0, "minmax|search|unbiased",
        "range of quantized rows: extremes, least error, or least error without shrinkage")
 OPTION("mem.limit", "mem-limit", BYTES, "0", 0, 0, "", "most bytes kvrt may use; 0: what is free")
 OPTION("mem.reserve", "reserve", BYTES, "1GiB", 0, 0, "", "bytes to leave free for others")
-OPTION("gen.max_tokens", "n", I64, "256", 0, 16777216, "0..16777216", "most new tokens")
+OPTION("gen.max_tokens", "n", I64, "-1", -1, 16777216, "-1..16777216",
+       "most new tokens; -1: until end of text or the context is full")
 OPTION("gen.stop", "stop", LIST, "", 0, 0, "", "stop string; may be given several times")
 OPTION("gen.ignore_eos", "ignore-eos", BOOL, "false", 0, 0, "", "go on past end-of-text tokens")
 OPTION("gen.token_events", NULL, BOOL, "false", 0, 0, "", "also deliver TOKEN events")

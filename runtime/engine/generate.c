@@ -94,6 +94,7 @@ static kvrt_status start_generation(kvi_session *s, const kvrt_options *options,
         s->gen.n_prompt = s->n_tokens;
         s->gen.request = atomic_fetch_add(&s->engine->next_request, 1) + 1;
         s->gen.max_tokens = kvi_options_i64(merged, "gen.max_tokens");
+        if (s->gen.max_tokens < 0) s->gen.max_tokens = INT64_MAX;
         s->gen.ignore_eos = kvi_options_bool(merged, "gen.ignore_eos");
         s->gen.token_events = kvi_options_bool(merged, "gen.token_events");
     }

@@ -259,7 +259,7 @@ def test_reasoning_is_dimmed_or_hidden():
                                      (["--no-think"], {}, False, True)):
             chat = Chat(*FAST, *args, "--no-stats", model=folder, env=env)
             chat.ask("Hello")
-            answer = chat.expect(r"\x1b\[\?2004l(.*?)\x1b\[\?2004h").group(1)
+            answer = chat.expect(r"\x1b\[\?2004l(.*?)kvrt: ended after 24 tokens, as -n asks \(/set n -1: until the end of text\)").group(1)
             assert (b"\x1b[2m" in answer and answer.rstrip().endswith(b"\x1b[0m")) == dim, (args, env, answer)
             assert (len(answer.strip()) > 20) == text and (b"(thinking)" in answer) == ("--hide-thinking" in args), (args, env, answer)
             chat.ask("/quit")

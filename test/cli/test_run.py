@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 
-from harness import ENVIRONMENT, KVRT, MODEL, kvrt, main, test
+from harness import ENVIRONMENT, Folder, KVRT, MODEL, kvrt, main, test
 
 GREEDY = ["--temp", "0", "--ignore-eos"]
 # Enough work to be interrupted in the middle, on any machine.
@@ -22,7 +22,7 @@ def text_of(prompt, *args):
 
 @test
 def stdout_is_model_text_only():
-    result = kvrt("run", MODEL, "-p", "hello", "-n", 20, *GREEDY).expect(0)
+    result = kvrt("run", MODEL, "-p", "hello", "-n", 20, *GREEDY, "-q").expect(0)
     assert len(result.out) > 0 and result.err == "", result.err
     assert result.out == text_of("hello", "-n", 20), "two runs are equal"
 
@@ -73,6 +73,25 @@ def nothing_to_generate_and_stop_strings():
 def context_full_is_exit_5():
     out = kvrt("run", MODEL, "-p", "hello", "--ctx", 16, *GREEDY, "--json").expect(5).json()
     assert out["finish_reason"] == "ctx_full" and out["n_prompt"] + out["n_generated"] <= 17, out
+
+
+@test
+def an_answer_ends_with_the_text_or_says_why_it_does_not():
+    whole = kvrt("run", MODEL, "-p", "hello", *GREEDY, "--ctx", 600, "--json").expect(5).json()
+    assert whole["n_generated"] > 500 and whole["finish_reason"] == "ctx_full", "no limit of tokens by default"
+    assert whole["text"] == kvrt("run", MODEL, "-p", "hello", *GREEDY, "--ctx", 600, "-n", -1, "--json").expect(5).json()["text"]
+    cut = kvrt("run", MODEL, "-p", "hello", "-n", 7, *GREEDY).expect(0)
+    assert cut.err == "kvrt: ended after 7 tokens, as -n asks (-n -1: until the end of text)\n", cut.err
+    kvrt("run", MODEL, "-p", "hello", *GREEDY, "--ctx", 16).expect(5, ["the context is full", "--ctx"])
+    assert kvrt("run", MODEL, "-p", "hello", "-n", 7, *GREEDY, "--json").expect(0).err == "", "JSON tells it by itself"
+    eos = whole["ids"][3]
+    with Folder() as m:  # a model that ends its text has nothing to explain
+        m.config(eos_token_id=eos)
+        ended = kvrt("run", m, "-p", "hello", "--temp", 0).expect(0)
+        assert ended.err == "" and len(ended.out) < 30, ended.err
+    both = subprocess.run([KVRT, "run", MODEL, "-p", "hello", "-n", "7", *GREEDY], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, env=ENVIRONMENT)
+    assert b"\nkvrt: ended after 7" in both.stdout, "a log of both streams keeps lines apart"
 
 
 @test
