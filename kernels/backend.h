@@ -15,8 +15,10 @@
 #include "program.h"
 #include "weight.h"
 
-/* Steps of at most so many rows are decode steps: a backend may run them by other kernels than longer ones (matrix times vectors,
- * attention split by runs of pages), and then sums in another order. */
+/* A row is computed in one of two forms. *Narrow*: in a step of at most so many rows, as decoding does (matrix times vectors, attention
+ * split by runs of pages). *Wide*: in a longer step, or in a short one that asks for it, as a prompt is read (matrix times matrix). The forms
+ * sum in different orders and round to different bits. Within a form the bits of a row depend on its token, its position and the pages it reads,
+ * never on how many rows are computed with it. (CUDA has the narrow form so; its steps of 9 to 32 rows and `wide` ones are not there yet.) */
 #define KVI_DECODE_ROWS 8u
 
 /* What every step stays within; workspace is planned from these. */
@@ -46,7 +48,9 @@ typedef struct kvi_step {
     uint32_t n_seqs;
     const uint32_t *logit_rows; /* (n_logit_rows) rows that need logits, increasing */
     uint32_t n_logit_rows;
+    bool wide; /* the wide form, however few rows there are */
 } kvi_step;
+static inline bool kvi_step_is_wide(const kvi_step *step) { return step->wide || step->n_rows > KVI_DECODE_ROWS; }
 
 /* The most likely tokens of a row of logits, best first, of equals the lower id: what most samplers need, in half a kilobyte. */
 #define KVI_BEST_MAX 64u

@@ -1,9 +1,9 @@
-/* attention.c - softmax attention over pages on the CPU, decode and prefill. A task handles up to KVI_CPU_QUERY_BLOCK
+/* attention.c - softmax attention over pages on the CPU in the narrow form, up to KVI_DECODE_ROWS rows. A task handles up to KVI_CPU_QUERY_BLOCK
  * queries of one KV head: the rows of one sequence times the query heads that share the KV head, so every K and V
  * value is read once for all of them. Per page: K becomes transposed panels, V panels (packed pages: their raw codes,
  * a page at a time in the thread's scratch), and both products are the panel kernel of the GEMM; the softmax runs
- * online. In small steps (decode) a long context is split into fixed runs of pages whose partial results are merged
- * by log-sum-exp; the split does not depend on the number of threads. */
+ * online. A long context is split into fixed runs of pages whose partial results are merged by log-sum-exp; the split
+ * depends neither on the number of threads nor on the rows beside a row. */
 #include "attention_packed.h"
 #include "device_cpu.h"
 
@@ -33,8 +33,9 @@ typedef struct stage {
     float *part;            /* (QUERY_BLOCK, D) one packed page's p . codes */
 } stage;
 
-/* Up to this many queries read plain pages in place; for more, panels that are made once are worth their cost. */
-#define DIRECT_QUERIES 16u
+/* Up to this many query heads of a KV head read plain pages in place; for more, panels that are made once are worth their cost. Heads, not
+ * queries: which kernel runs must not depend on the rows beside a row. */
+#define DIRECT_HEADS 16u
 #define PAD 64u /* widest panel, rounded up */
 static uint32_t padded(uint32_t d) { return (d + PAD - 1) / PAD * PAD; }
 
@@ -192,9 +193,9 @@ static void attend_page(const attention_task *t, const kvi_seq *seq, uint32_t pa
     const uint32_t d = t->group->shape.head_dim, first_pos = page * KVI_KV_PAGE, window = t->group->window;
     const uint8_t *record = record_of(t, ref, kv_head);
     const bool k_packed = !kvi_kv_code_is_plain(k_code), v_packed = !kvi_kv_code_is_plain(v_code);
-    const bool direct = n_queries <= DIRECT_QUERIES && d % (v->panel / 2u) == 0;
-    const kvi_cpu_packed *k_kernel = kvi_cpu_packed_for(v, t->device->amx, k_code, d, n_queries);
-    const kvi_cpu_packed *v_kernel = kvi_cpu_packed_for(v, t->device->amx, v_code, d, n_queries);
+    const bool direct = t->per_kv <= DIRECT_HEADS && d % (v->panel / 2u) == 0;
+    const kvi_cpu_packed *k_kernel = kvi_cpu_packed_for(v, t->device->amx, k_code, d, t->per_kv);
+    const kvi_cpu_packed *v_kernel = kvi_cpu_packed_for(v, t->device->amx, v_code, d, t->per_kv);
     if (k_kernel) k_kernel->score(record, k_code, d, s->q, n_queries, s->scores, next);
     else if (direct && !k_packed) v->score(record, (kvi_dtype)k_code, n, d, s->q, n_queries, s->scores, KVI_KV_PAGE);
     else {
@@ -339,8 +340,7 @@ const char *kvi_cpu_attention(kvi_device *device, const kvi_op *op)
                         .qkv = device->buffers[op->in],
                         .out = device->buffers[op->out],
                         .cols = device->program->buffers[op->in].cols,
-                        .per_kv = op->n_heads / group->shape.n_kv_heads,
-                        .n_splits = 1};
+                        .per_kv = op->n_heads / group->shape.n_kv_heads};
     uint32_t longest = 0, rows = 0;
     for (uint32_t i = 0; i < device->step.n_seqs; i++) {
         const kvi_seq *seq = &device->step.seqs[i];
@@ -348,10 +348,9 @@ const char *kvi_cpu_attention(kvi_device *device, const kvi_op *op)
         if (seq->pos + seq->n_rows > longest) longest = seq->pos + seq->n_rows;
     }
     t.blocks = (rows * t.per_kv + KVI_CPU_QUERY_BLOCK - 1) / KVI_CPU_QUERY_BLOCK;
-    if (device->step.n_rows <= KVI_DECODE_ROWS)
-        t.n_splits = ((longest + KVI_KV_PAGE - 1) / KVI_KV_PAGE + KVI_CPU_SPLIT_PAGES - 1) / KVI_CPU_SPLIT_PAGES;
+    t.n_splits = ((longest + KVI_KV_PAGE - 1) / KVI_KV_PAGE + KVI_CPU_SPLIT_PAGES - 1) / KVI_CPU_SPLIT_PAGES;
     const uint32_t heads = device->step.n_seqs * group->shape.n_kv_heads;
     kvi_workers_run(device->workers, attend, &t, heads * t.blocks * t.n_splits);
     if (t.n_splits > 1) kvi_workers_run(device->workers, combine, &t, heads);
-    return device->step.n_rows <= KVI_DECODE_ROWS ? "attention_decode" : "attention_prefill";
+    return "attention_decode";
 }

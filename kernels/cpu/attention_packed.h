@@ -7,8 +7,8 @@
 #define KVI_CPU_ATTENTION_PACKED_H
 #include "variants.h"
 
-#define KVI_CPU_PACKED_QUERIES                                                                                         \
-    16u                         /* more queries than this pay for staging a page as numbers, unless there are tiles */
+#define KVI_CPU_PACKED_HEADS                                                                                           \
+    16u /* more query heads of a KV head than this pay for staging a page, unless there are tiles */
 #define KVI_CPU_PACKED_DIM 256u /* head dimensions: multiples of 16 up to this */
 
 typedef struct kvi_cpu_packed {
@@ -29,15 +29,15 @@ extern const kvi_cpu_packed kvi_cpu_packed_portable;
 extern const kvi_cpu_packed kvi_cpu_packed_avx2, kvi_cpu_packed_avx512, kvi_cpu_packed_amx;
 #endif
 
-/* The kernels for a side of that code; NULL: the page is staged as numbers instead, which pays with many queries. `amx`: tiles may be used. */
+/* The kernels for a side of that code; NULL: the page is staged as numbers instead, which pays with many query heads. `amx`: tiles may be used. */
 static inline const kvi_cpu_packed *kvi_cpu_packed_for(const kvi_cpu_variant *v, bool amx, kvi_kv_code code, uint32_t d,
-                                                       uint32_t n_queries)
+                                                       uint32_t n_heads)
 {
     if (kvi_kv_code_is_plain(code) || d % 16u != 0 || d > KVI_CPU_PACKED_DIM) return NULL;
 #if defined(__x86_64__)
     if (amx && (code == KVI_KV_I8 || code == KVI_KV_Q4 || code == KVI_KV_Q2)) return &kvi_cpu_packed_amx;
 #endif
-    if (n_queries > KVI_CPU_PACKED_QUERIES) return NULL;
+    if (n_heads > KVI_CPU_PACKED_HEADS) return NULL;
 #if defined(__x86_64__)
     if (v == &kvi_cpu_avx512) return &kvi_cpu_packed_avx512;
     if (v == &kvi_cpu_avx2) return &kvi_cpu_packed_avx2;

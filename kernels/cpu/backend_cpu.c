@@ -340,6 +340,7 @@ static const char *linear_op(kvi_device *device, const kvi_op *op)
     else job.x = norm_rows(device, op, head ? device->step.logit_rows : NULL, n_rows);
     if (op->kind == KVI_OP_NORM_GATE_UP) job.epilogue = KVI_SILU_MUL;
     if (head) job.first_out = op->first_out, job.n_out = op->n_out;
+    job.wide = head ? n_rows > KVI_DECODE_ROWS : kvi_step_is_wide(&device->step);
     return kvi_cpu_linear(device, &job);
 }
 
@@ -350,8 +351,7 @@ static const char *run_op(kvi_device *device, const kvi_op *op)
     case KVI_OP_EMBED: kvi_workers_run(device->workers, embed_row, &t, device->step.n_rows); return "embed";
     case KVI_OP_ROPE_APPEND: kvi_cpu_rope_append(device, op); return "rope_append";
     case KVI_OP_ATTENTION:
-        return device->step.n_rows > KVI_DECODE_ROWS ? kvi_cpu_prefill_attention(device, op)
-                                                     : kvi_cpu_attention(device, op);
+        return kvi_step_is_wide(&device->step) ? kvi_cpu_prefill_attention(device, op) : kvi_cpu_attention(device, op);
     default: return linear_op(device, op);
     }
 }

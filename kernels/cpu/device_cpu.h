@@ -60,6 +60,7 @@ typedef struct kvi_linear {
     const kvi_weight *weights[3], *biases[3];
     float *y;
     size_t ldy;
+    bool wide;                 /* panels or tiles, also for a few rows */
     kvi_epilogue epilogue;     /* SILU_MUL: two weights, y = silu(first) * second */
     uint32_t first_out, n_out; /* range of the outputs of weight 0; n_out 0: all */
 } kvi_linear;
@@ -68,7 +69,7 @@ const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job); /* name o
 void kvi_cpu_rope_append(kvi_device *device, const kvi_op *op);
 const char *kvi_cpu_attention(kvi_device *device, const kvi_op *op);
 size_t kvi_cpu_attention_scratch(uint32_t head_dim); /* floats per thread */
-/* Steps of more than KVI_DECODE_ROWS rows. */
+/* Wide steps. */
 const char *kvi_cpu_prefill_attention(kvi_device *device, const kvi_op *op);
 size_t kvi_cpu_prefill_scratch(uint32_t head_dim);
 

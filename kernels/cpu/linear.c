@@ -157,7 +157,7 @@ const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job)
     linear_task t = {.device = device, .job = job};
     uint32_t n_weights = job->epilogue == KVI_SILU_MUL ? 1 : job->n_weights;
     const kvi_dtype dtype = job->weights[0]->desc.dtype;
-    if (job->n_rows <= KVI_DECODE_ROWS) {
+    if (!job->wide) {
         /* Large tasks keep the streams long; small matrices still give every thread some. Depends on the shape alone.
          */
         t.rows_per_task = out_rows(job, 0) / 8u / 8u * 8u;

@@ -193,7 +193,8 @@ static kvrt_status fill_device(open_context *c, kvrt_error *error)
     KVI_TRY(open_pool(e, error));
     e->encode = encode_params(e->options);
     e->logits = kvi_mem_zalloc(e->config.vocab_size, sizeof *e->logits);
-    return e->logits ? KVRT_OK : kvi_error_nomem(error, (uint64_t)e->config.vocab_size * 4, "logits");
+    e->logit_rows = kvi_mem_zalloc(e->plan.limits.max_logit_rows, sizeof *e->logit_rows);
+    return e->logits && e->logit_rows ? KVRT_OK : kvi_error_nomem(error, (uint64_t)e->config.vocab_size * 4, "logits");
 }
 
 static void leave_device(kvi_engine *e)
@@ -247,6 +248,7 @@ static void engine_destroy(kvi_engine *e)
     kvi_tokenizer_free(e->tokenizer);
     kvi_checkpoint_close(e->checkpoint);
     kvi_mem_free(e->logits);
+    kvi_mem_free(e->logit_rows);
     kvrt_options_destroy(e->options);
     kvi_mem_free(e);
 }

@@ -84,7 +84,8 @@ typedef struct kvi_engine {
     uint32_t cap_extents;
     uint8_t *bounce; /* (KVI_BOUNCE_BYTES) likewise */
     kvi_encode_params encode;
-    float *logits; /* (vocab) host copy of one row */
+    float *logits;        /* (vocab) host copy of one row */
+    uint32_t *logit_rows; /* (max_logit_rows) of the step that an evaluation asks for */
     struct kvi_session *sessions;
     uint32_t n_sessions;
     atomic_bool driving;
@@ -134,9 +135,15 @@ int32_t kvi_engine_event(kvi_engine *engine, kvrt_event_fn fn, void *user, kvrt_
 void kvi_session_destroy(kvi_session *session);
 
 /* ------------------------------------------------------------------------------------------------------- steps --- */
-/* Computes tokens [n_cached, n_cached + n) of the session; logits of the given rows (relative, increasing) stay readable on the device
- * until the next step. Looks at the cancel flag between slices. n <= limits.max_rows. Errors: CTX_FULL, CANCELLED, ... */
-kvrt_status kvi_step_tokens(kvi_session *session, uint32_t n, const uint32_t *rows, uint32_t n_rows, kvrt_error *error);
+/* Computes tokens [n_cached, n_cached + n) of the session, in the wide or the narrow form (backend.h); logits of the given rows (relative,
+ * increasing) stay readable on the device until the next step. Looks at the cancel flag between slices. n <= limits.max_rows. Errors: CTX_FULL,
+ * CANCELLED, ... */
+kvrt_status kvi_step_tokens(kvi_session *session, uint32_t n, bool wide, const uint32_t *rows, uint32_t n_rows,
+                            kvrt_error *error);
+/* Tokens of the next step on the way to `end` > n_cached: where steps are cut is part of what kvrt.h promises (rule 8). Wide ones end at multiples
+ * of the chunk, counted from position 0, so that what is computed again after a rewind sees its pages as it did. Narrow ones also end where a page
+ * begins or may be encoded, so that each of several rows sees the pages as it would alone. */
+uint32_t kvi_step_length(const kvi_session *session, uint32_t end, bool wide);
 /* Makes the page tables cover positions [0, n), n > n_cached; pages may move for that, and those of an elastic session be demoted. CTX_FULL when
  * there is no room: then no page was added. Allocates nothing. */
 kvrt_status kvi_session_reserve(kvi_session *session, uint32_t n, kvrt_error *error);

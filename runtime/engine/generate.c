@@ -136,11 +136,11 @@ static void send_demotions(run *r)
     }
 }
 
-/* One step of n tokens; with_logits: of the last. */
-static kvrt_status step(run *r, uint32_t n, bool with_logits)
+/* One step of n tokens: of a prompt, in the wide form, or of the one whose logits are needed. */
+static kvrt_status step(run *r, uint32_t n, bool of_prompt)
 {
-    const uint32_t last = n - 1;
-    kvrt_status status = kvi_step_tokens(r->s, n, &last, with_logits, r->error);
+    const uint32_t row = 0;
+    kvrt_status status = kvi_step_tokens(r->s, n, of_prompt, &row, !of_prompt, r->error);
     send_demotions(r);
     return status;
 }
@@ -149,14 +149,15 @@ static kvrt_status step(run *r, uint32_t n, bool with_logits)
 static kvrt_status prefill(run *r)
 {
     kvi_session *s = r->s;
-    const uint32_t most = s->engine->plan.limits.max_rows;
-    /* The last token is computed again when all of them are cached: its logits are needed. */
-    if (s->n_cached == s->n_tokens) kvi_session_cut_cache(s, s->n_tokens - 1);
+    const uint32_t most = s->engine->plan.limits.max_rows, last = s->n_tokens - 1;
+    /* The last token is computed alone, in the form of those that will be generated, and again when all of them are cached: so its logits
+     * are the same after a rewind. */
+    if (s->n_cached == s->n_tokens) kvi_session_cut_cache(s, last);
     if (s->gen.n_generated == 0) s->gen.n_reused = s->n_cached;
     const uint32_t first = s->n_cached, total = s->n_tokens - first;
     while (s->n_cached < s->n_tokens) {
-        uint32_t left = s->n_tokens - s->n_cached, chunk = left < most ? left : most;
-        KVI_TRY(step(r, chunk, chunk == left));
+        const bool of_prompt = s->n_cached < last;
+        KVI_TRY(step(r, of_prompt ? kvi_step_length(s, last, true) : 1, of_prompt));
         if (r->finish == KVRT_FINISH_PAUSED) r->finish = KVRT_FINISH_NONE; /* a prefill does not pause */
         const kvrt_event event = {.type = KVRT_EVENT_PREFILL_PROGRESS, .done = s->n_cached - first, .total = total};
         if ((total > most && send(r, event) == KVRT_STOP) || r->finish == KVRT_FINISH_CALLBACK)
@@ -228,7 +229,7 @@ static kvrt_status decode(run *r)
         else KVI_TRY(next_token(r));
         if (r->finish != KVRT_FINISH_NONE) break;
         if ((int64_t)gen->n_generated >= gen->max_tokens || s->n_tokens >= s->ctx_size) continue;
-        kvrt_status status = step(r, 1, true);
+        kvrt_status status = step(r, 1, false);
         if (status == KVRT_CANCELLED) r->finish = KVRT_FINISH_CANCELLED;
         else if (status == KVRT_CTX_FULL) r->finish = KVRT_FINISH_CTX_FULL;
         else KVI_TRY(status);

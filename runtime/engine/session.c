@@ -180,7 +180,8 @@ kvrt_status kvrt_session_rewind(kvrt_session handle, uint64_t n, kvrt_error *err
     return status;
 }
 
-/* Computes what is missing before the appended tokens, then the tokens, asking for logits chunk by chunk. */
+/* Computes what is missing before the appended tokens, as a prompt, then the tokens, asking for logits step by step. More of them than a
+ * narrow step takes are wide, to the last. */
 static kvrt_status eval(kvi_session *s, uint64_t n, const uint32_t *rows, uint64_t n_rows, float *logits,
                         kvrt_error *error)
 {
@@ -188,20 +189,18 @@ static kvrt_status eval(kvi_session *s, uint64_t n, const uint32_t *rows, uint64
     const uint32_t base = s->n_tokens - (uint32_t)n, vocab = e->config.vocab_size;
     uint64_t next = 0; /* row to deliver */
     while (s->n_cached < s->n_tokens) {
-        uint32_t chunk = s->n_tokens - s->n_cached, n_here = 0;
-        if (chunk > e->plan.limits.max_rows) chunk = e->plan.limits.max_rows;
-        if (s->n_cached < base && chunk > base - s->n_cached) chunk = base - s->n_cached;
-        uint32_t wanted[8192];
+        const bool before = s->n_cached < base, wide = before || n > KVI_DECODE_ROWS;
+        uint32_t chunk = kvi_step_length(s, before ? base : s->n_tokens, wide), n_here = 0;
         /* Cut the chunk after the last row whose logits there is room for. */
         while (s->n_cached >= base && next + n_here < n_rows && rows[next + n_here] < s->n_cached - base + chunk) {
             if (n_here == e->plan.limits.max_logit_rows) {
                 chunk = rows[next + n_here] - (s->n_cached - base);
                 break;
             }
-            wanted[n_here] = rows[next + n_here] - (s->n_cached - base);
+            e->logit_rows[n_here] = rows[next + n_here] - (s->n_cached - base);
             n_here++;
         }
-        KVI_TRY(kvi_step_tokens(s, chunk, wanted, n_here, error));
+        KVI_TRY(kvi_step_tokens(s, chunk, wide, e->logit_rows, n_here, error));
         for (uint32_t i = 0; i < n_here; i++)
             KVI_TRY(e->backend->read_logits(e->device, i, logits + (next + i) * vocab, error));
         next += n_here;

@@ -45,7 +45,22 @@ static kvrt_status run_slices(kvi_session *s, uint32_t n_tokens, bool want_logit
     return KVRT_OK;
 }
 
-kvrt_status kvi_step_tokens(kvi_session *s, uint32_t n, const uint32_t *rows, uint32_t n_rows, kvrt_error *error)
+uint32_t kvi_step_length(const kvi_session *s, uint32_t end, bool wide)
+{
+    const uint32_t from = s->n_cached, most = s->engine->plan.limits.max_rows, tail = s->pages.tail;
+    uint32_t cut = from / most * most + most;
+    if (!wide) {
+        const uint32_t page = from / KVI_KV_PAGE * KVI_KV_PAGE + KVI_KV_PAGE,
+                       encoded = from < tail ? tail : (from - tail) / KVI_KV_PAGE * KVI_KV_PAGE + KVI_KV_PAGE + tail;
+        cut = page < encoded ? page : encoded;
+        if (cut > from + most) cut = from + most;
+        if (cut > from + KVI_DECODE_ROWS) cut = from + KVI_DECODE_ROWS;
+    }
+    return (end < cut ? end : cut) - from;
+}
+
+kvrt_status kvi_step_tokens(kvi_session *s, uint32_t n, bool wide, const uint32_t *rows, uint32_t n_rows,
+                            kvrt_error *error)
 {
     kvi_engine *e = s->engine;
     KVI_TRY(kvi_session_reserve(s, s->n_cached + n, error));
@@ -57,7 +72,8 @@ kvrt_status kvi_step_tokens(kvi_session *s, uint32_t n, const uint32_t *rows, ui
                            .seqs = &seq,
                            .n_seqs = 1,
                            .logit_rows = rows,
-                           .n_logit_rows = n_rows};
+                           .n_logit_rows = n_rows,
+                           .wide = wide};
     kvrt_status status = e->backend->step_begin(e->device, &step, error);
     if (status >= KVRT_OK) status = run_slices(s, n, n_rows > 0, error);
     if (status == KVRT_DEVICE_LOST || status == KVRT_INTERNAL) atomic_store(&e->lost, true);
