@@ -1,5 +1,5 @@
-/* small_chat.c - a conversation: small_chat MODEL_FOLDER, then one message per line. The session keeps what it has
- * computed: each turn computes only what is new. Messages are JSON, open at the end so that an answer grows in it. */
+/* small_chat.c - a conversation: small_chat MODEL_FOLDER [TEMPERATURE], then one message per line. The session
+ * keeps what it has computed: each turn computes only what is new. Messages are JSON, open at the end so that an answer grows in it. */
 #include <kvrt.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,16 +18,16 @@ static int32_t on_event(const kvrt_event *event, void *user)
 }
 int main(int argc, char **argv)
 {
-    kvrt_error e = {.size = sizeof e, .message = "usage: small_chat MODEL_FOLDER"};
+    kvrt_error e = {.size = sizeof e, .message = "usage: small_chat MODEL_FOLDER [TEMPERATURE]"};
     kvrt_options *o = NULL;
     kvrt_engine engine = NULL;
     kvrt_session chat = NULL;
     kvrt_chat_input in = {.size = sizeof in, .add_generation_prompt = 1, .messages = messages, .messages_len = -1};
-    int ok = argc == 2 && !kvrt_options_create(&o, &e) && !kvrt_options_set_string(o, "model.path", argv[1], -1, &e) &&
+    int ok = argc > 1 && !kvrt_options_create(&o, &e) && !kvrt_options_set_string(o, "model.path", argv[1], -1, &e) &&
+             (argc == 2 || !kvrt_options_set_text(o, "sample.temperature", argv[2], &e)) &&
              !kvrt_engine_open(o, NULL, NULL, &engine, &e) && !kvrt_session_create(engine, NULL, &chat, &e);
     for (uint64_t n; ok && fgets(line, sizeof line, stdin); puts("")) {
-        append(line, strcspn(line, "\n"));
-        strcat(messages, "\"}]");
+        append(line, strcspn(line, "\n")), strcat(messages, "\"}]");
         ok = !kvrt_chat_render(engine, &in, ids, 65536, &n, NULL, 0, NULL, &e);
         strcpy(strrchr(messages, ']'), ", {\"role\": \"assistant\", \"content\": \"");
         ok = ok && !kvrt_session_sync(chat, ids, n, NULL, &e) && !kvrt_generate(chat, NULL, on_event, stdout, NULL, &e);

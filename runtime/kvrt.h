@@ -297,12 +297,20 @@ typedef struct kvrt_result {
     uint32_t n_generated;
     uint64_t prefill_us, decode_us, first_token_us;
     uint64_t kv_bytes; /* pool bytes held at the end */
+    uint64_t seed;     /* that the session's random stream began with, see Random choices */
 } kvrt_result;
 
 /* Computes what the session still lacks, then samples until a stop condition. `options` (NULL: the session's) may override
  * gen.* and sample.* for this call. Blocks; `fn` gets the events; `out` may be NULL. Generated ids are part of the session.
  * A pause (callback answer) returns KVRT_PAUSED; calling again continues. Never allocates device memory.
- * Errors: STATE (session is empty), CTX_FULL (prompt does not fit), CANCELLED (during prefill), DEVICE_LOST, INTERNAL. */
+ * Errors: STATE (session is empty), CTX_FULL (prompt does not fit), CANCELLED (during prefill), DEVICE_LOST, INTERNAL.
+ *
+ * Random choices. A session has one stream of random numbers, and each sampled token (temperature above 0) takes one of it. With
+ * sample.seed the stream begins with the first call that gives this seed and then goes on over calls, whatever happens to the tokens:
+ * one token per call chooses as one call does, and generating again after a rewind chooses anew. Only another seed begins it again.
+ * Without sample.seed (auto) it begins with a random seed at every call that starts a new text, that is, unless the tokens are as the
+ * call before left them. kvrt_result.seed tells which (below 2^53). So: a new session, the same tokens, options and seed give the same
+ * text. */
 KVRT_API kvrt_status kvrt_generate(kvrt_session session, const kvrt_options *options, kvrt_event_fn fn, void *user,
                                    kvrt_result *out, kvrt_error *error);
 /* Stops the generation (or prefill) that runs on this session, within one slice. Harmless when none runs.

@@ -51,7 +51,7 @@ OPTION("sample.presence_penalty", "presence-penalty", F64, "0", -100, 100, "-100
        "subtract once per present token")
 OPTION("sample.logit_bias", "logit-bias", LIST, "", 0, 0, "",
        "ID=BIAS, added to the logit of a token; may be given several times")
-OPTION("sample.seed", "seed", I64, "auto", 0, 9.2e18, "auto|0..", "seed of the sampler; auto: 0")
+OPTION("sample.seed", "seed", I64, "auto", 0, 9.2e18, "auto|0..", "seed of the random choices; auto: a random one")
 OPTION("log.level", "log-level", I64, "2", 0, 5, "0..5", "0 silent, 1 errors, 2 warnings, 3 info, 4 debug, 5 kernels")
 OPTION("debug.cuda_driver", "cuda-driver", STRING, "", 0, 0, "", "CUDA driver library to load instead of the system's")
 OPTION("debug.disable", NULL, STRING, "", 0, 0, "rope,mask,qk_norm,bias,window",

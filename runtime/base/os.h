@@ -26,6 +26,7 @@ void kvi_os_pages_free(void *pages, uint64_t bytes);
 uint64_t kvi_os_now_us(void);           /* monotonic */
 uint64_t kvi_os_memory_available(void); /* bytes, 0 if unknown */
 uint32_t kvi_os_cpu_count(void);        /* cores this process may use */
+uint64_t kvi_os_random(void);           /* from the system's generator; for seeds, not for secrets */
 
 /* Threads: thin names over the platform's. */
 typedef struct kvi_thread kvi_thread;

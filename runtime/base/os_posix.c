@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 #if defined(__linux__)
+#include <sys/random.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
 #endif
@@ -143,6 +144,23 @@ uint32_t kvi_os_cpu_count(void)
 #endif
     long n = sysconf(_SC_NPROCESSORS_ONLN);
     return n > 0 ? (uint32_t)n : 1;
+}
+
+uint64_t kvi_os_random(void)
+{
+    uint64_t value = 0;
+#if defined(__linux__)
+    if (getrandom(&value, sizeof value, GRND_NONBLOCK) == (ssize_t)sizeof value) return value;
+#endif
+    /* Early at boot, or an old system: what two calls rarely share, stirred (the finisher of splitmix64). */
+    static _Atomic uint64_t calls;
+    struct timespec ts;
+    (void)clock_gettime(CLOCK_REALTIME, &ts);
+    value = ((uint64_t)ts.tv_sec << 30 ^ (uint64_t)ts.tv_nsec) + ((uint64_t)getpid() << 40) +
+            ++calls * UINT64_C(0x9e3779b97f4a7c15);
+    value = (value ^ value >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    value = (value ^ value >> 27) * UINT64_C(0x94d049bb133111eb);
+    return value ^ value >> 31;
 }
 
 uint64_t kvi_os_now_us(void)

@@ -105,6 +105,13 @@ typedef struct kvi_generation {
     bool ignore_eos, token_events;
 } kvi_generation;
 
+/* The random numbers of a session, and where they began. */
+typedef struct kvi_luck {
+    kvi_random random;
+    uint64_t seed;
+    bool begun, given; /* by sample.seed */
+} kvi_luck;
+
 typedef struct kvi_session {
     kvrt_session handle;
     kvi_engine *engine;
@@ -120,6 +127,8 @@ typedef struct kvi_session {
         uint64_t bytes;
     } demoted[KVI_ELASTIC_LEVELS]; /* to each level by the last step */
     kvi_generation gen;
+    kvi_luck luck;
+    bool goes_on; /* the tokens are as the last generation left them: the next one continues its text */
 } kvi_session;
 
 /* Entering: a held object, or a status. `drive` also takes the engine's driving seat (BUSY, REENTRANT, DEVICE_LOST). */
@@ -131,6 +140,8 @@ void kvi_session_leave(kvi_session *session, bool drive);
 /* Calls the host's callback; while it runs, driving calls on this engine answer REENTRANT. NULL fn continues. */
 int32_t kvi_engine_event(kvi_engine *engine, kvrt_event_fn fn, void *user, kvrt_event *event);
 
+/* The tokens of the session changed otherwise than by generating: a paused generation is over, and the next one begins a text of its own. */
+void kvi_session_break_text(kvi_session *session);
 /* Closes a session that is out of the handle table. */
 void kvi_session_destroy(kvi_session *session);
 

@@ -38,7 +38,6 @@ static kvrt_status start_sampler(kvi_session *s, const kvrt_options *o, kvrt_err
                 kvi_error_set(error, KVRT_ARG,
                               "option sample.logit_bias: found '%.60s', need ID=BIAS such as 42=-5 or 42=-inf", item);
     }
-    int64_t seed = kvi_options_i64(o, "sample.seed");
     kvi_sampler_params params = {.temperature = (float)kvi_options_f64(o, "sample.temperature"),
                                  .top_k = (uint32_t)kvi_options_i64(o, "sample.top_k"),
                                  .top_p = (float)kvi_options_f64(o, "sample.top_p"),
@@ -48,12 +47,24 @@ static kvrt_status start_sampler(kvi_session *s, const kvrt_options *o, kvrt_err
                                  .presence_penalty = (float)kvi_options_f64(o, "sample.presence_penalty"),
                                  .repeat_last = (uint32_t)kvi_options_i64(o, "sample.repeat_last"),
                                  .bias = bias,
-                                 .n_bias = n_bias,
-                                 .seed = seed < 0 ? 0 : (uint64_t)seed};
+                                 .n_bias = n_bias};
     if (status >= KVRT_OK)
-        status = kvi_sampler_init(&s->gen.sampler, &params, (int32_t)s->engine->config.vocab_size, error);
+        status =
+            kvi_sampler_init(&s->gen.sampler, &params, (int32_t)s->engine->config.vocab_size, &s->luck.random, error);
     kvi_mem_free(bias);
     return status;
+}
+
+/* Random numbers go on from call to call. They begin anew with a seed that was not given before; without one, with a random seed
+ * whenever the generation does not continue the text of the last one. */
+static void start_luck(kvi_session *s, const kvrt_options *o)
+{
+    const int64_t asked = kvi_options_i64(o, "sample.seed");
+    const bool given = asked >= 0;
+    kvi_luck *luck = &s->luck;
+    if (given ? luck->given && luck->seed == (uint64_t)asked : luck->begun && !luck->given && s->goes_on) return;
+    *luck = (kvi_luck){.seed = given ? (uint64_t)asked : kvi_os_random() >> 11, .begun = true, .given = given};
+    kvi_random_seed(&luck->random, luck->seed);
 }
 
 static kvrt_status start_stream(kvi_session *s, const kvrt_options *o, kvrt_error *error)
@@ -89,6 +100,7 @@ static kvrt_status start_generation(kvi_session *s, const kvrt_options *options,
     if (status >= KVRT_OK) status = start_stream(s, merged, error);
     if (status < KVRT_OK) end_generation(s);
     else {
+        start_luck(s, merged);
         s->gen.active = true;
         s->gen.decode.started = s->n_tokens > 0;
         s->gen.n_prompt = s->n_tokens;
@@ -263,7 +275,8 @@ static void fill_result(const run *r, kvrt_result *out)
                          .prefill_us = gen->prefill_us,
                          .decode_us = gen->decode_us,
                          .first_token_us = gen->first_token_us,
-                         .kv_bytes = kvi_pages_bytes(&r->s->pages)};
+                         .kv_bytes = kvi_pages_bytes(&r->s->pages),
+                         .seed = r->s->luck.seed};
 }
 
 static kvrt_status generate(run *r)
@@ -310,6 +323,7 @@ kvrt_status kvrt_generate(kvrt_session handle, const kvrt_options *options, kvrt
         }
         if (out) fill_result(&r, out);
         if (status != KVRT_PAUSED) end_generation(s);
+        s->goes_on = true;
     }
     kvi_session_leave(s, true);
     return status;

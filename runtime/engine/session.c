@@ -38,12 +38,13 @@ static kvrt_status session_init(kvi_engine *e, const kvrt_options *options, kvi_
     return KVRT_OK;
 }
 
-static void generation_free(kvi_generation *gen)
+void kvi_session_break_text(kvi_session *s)
 {
-    if (!gen->active) return;
-    kvi_stream_free(&gen->stream);
-    kvi_sampler_free(&gen->sampler);
-    memset(gen, 0, sizeof *gen);
+    s->goes_on = false;
+    if (!s->gen.active) return;
+    kvi_stream_free(&s->gen.stream);
+    kvi_sampler_free(&s->gen.sampler);
+    memset(&s->gen, 0, sizeof s->gen);
 }
 
 void kvi_session_destroy(kvi_session *s)
@@ -54,7 +55,7 @@ void kvi_session_destroy(kvi_session *s)
         *link = s->next;
         s->engine->n_sessions--;
     }
-    generation_free(&s->gen);
+    kvi_session_break_text(s);
     kvi_pages_free(&s->pages);
     kvi_mem_free(s->tokens);
     kvrt_options_destroy(s->options);
@@ -156,7 +157,7 @@ kvrt_status kvrt_session_sync(kvrt_session handle, const int32_t *ids, uint64_t 
         memcpy(s->tokens, ids, n * sizeof *ids);
         s->n_tokens = (uint32_t)n;
         if (s->n_cached > s->n_tokens) s->n_cached = s->n_tokens;
-        generation_free(&s->gen);
+        kvi_session_break_text(s);
         if (n_reused) *n_reused = s->n_cached;
     }
     kvi_session_leave(s, true);
@@ -174,7 +175,7 @@ kvrt_status kvrt_session_rewind(kvrt_session handle, uint64_t n, kvrt_error *err
     else {
         kvi_session_cut_cache(s, (uint32_t)n);
         s->n_tokens = (uint32_t)n;
-        generation_free(&s->gen);
+        kvi_session_break_text(s);
     }
     kvi_session_leave(s, true);
     return status;
@@ -228,7 +229,7 @@ kvrt_status kvrt_session_eval(kvrt_session handle, const int32_t *ids, uint64_t 
         memcpy(s->tokens + before, ids, n * sizeof *ids);
         s->n_tokens += (uint32_t)n;
         kvi_handle_cancel(handle, false);
-        generation_free(&s->gen);
+        kvi_session_break_text(s);
         status = eval(s, n, rows, n_rows, logits, error);
         if (status < KVRT_OK) {
             /* The session is as it was; what was computed of the new tokens is dropped. */

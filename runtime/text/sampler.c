@@ -29,15 +29,14 @@ static uint64_t next_random(uint64_t s[4])
 /* In [0, 1), 53 bits. */
 static double uniform(uint64_t s[4]) { return (double)(next_random(s) >> 11) * 0x1p-53; }
 
-void kvi_sampler_seed(kvi_sampler *sampler, uint64_t seed)
+void kvi_random_seed(kvi_random *random, uint64_t seed)
 {
-    sampler->params.seed = seed;
     for (int i = 0; i < 4; i++) { /* splitmix64, as xoshiro's authors advise */
         seed += UINT64_C(0x9e3779b97f4a7c15);
         uint64_t z = seed;
         z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
         z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-        sampler->rng[i] = z ^ z >> 31;
+        random->state[i] = z ^ z >> 31;
     }
 }
 
@@ -56,7 +55,8 @@ static const char *bad_param(const kvi_sampler_params *p)
     return NULL;
 }
 
-kvrt_status kvi_sampler_init(kvi_sampler *sampler, const kvi_sampler_params *params, int32_t n_vocab, kvrt_error *error)
+kvrt_status kvi_sampler_init(kvi_sampler *sampler, const kvi_sampler_params *params, int32_t n_vocab,
+                             kvi_random *random, kvrt_error *error)
 {
     memset(sampler, 0, sizeof *sampler);
     const char *bad = bad_param(params);
@@ -74,6 +74,7 @@ kvrt_status kvi_sampler_init(kvi_sampler *sampler, const kvi_sampler_params *par
     sampler->params = *params;
     sampler->params.bias = NULL;
     sampler->n_vocab = n_vocab;
+    sampler->random = random;
     sampler->candidates = kvi_mem_zalloc((size_t)n_vocab, sizeof *sampler->candidates);
     sampler->counts = kvi_mem_zalloc((size_t)n_vocab, sizeof *sampler->counts);
     sampler->bias = kvi_mem_zalloc(params->n_bias, sizeof *sampler->bias);
@@ -82,7 +83,6 @@ kvrt_status kvi_sampler_init(kvi_sampler *sampler, const kvi_sampler_params *par
         return kvi_error_nomem(error, (uint64_t)n_vocab * sizeof(candidate), "sampler");
     }
     if (params->n_bias) memcpy(sampler->bias, params->bias, params->n_bias * sizeof *params->bias);
-    kvi_sampler_seed(sampler, params->seed);
     return KVRT_OK;
 }
 
@@ -219,7 +219,7 @@ static int32_t draw(kvi_sampler *s, const mass *m, const candidate *c, size_t n)
 {
     double total = 0, sum = 0;
     for (size_t i = 0; i < n; i++) total += weight(m, c[i]);
-    double target = uniform(s->rng) * total;
+    double target = uniform(s->random->state) * total;
     int32_t last = c[0].id;
     for (size_t i = 0; i < n; i++) {
         double w = weight(m, c[i]);

@@ -1,5 +1,5 @@
-/* sampler.h - logits to one token. Order (API.md section 4): penalties and bias, temperature, top-k, top-p, min-p,
- * draw. Owns: its random state and scratch, so that a call allocates nothing. Refuses: NaN and +infinite logits, all
+/* sampler.h - logits to one token. Order: penalties and bias, temperature, top-k, top-p, min-p, draw.
+ * Owns: its scratch, so that a call allocates nothing; random numbers come from a stream of the caller's. Refuses: NaN and +infinite logits, all
  * logits at -infinity. To know: temperature 0 is greedy and exact: the highest logit after penalties and bias, lowest
  * id among equals; no random number is drawn. Probabilities are doubles. Same seed, same logits, same binary: same
  * tokens. */
@@ -25,14 +25,20 @@ typedef struct kvi_sampler_params {
     uint32_t repeat_last;       /* newest tokens the penalties look at */
     const kvi_logit_bias *bias; // (n_bias), copied by init
     uint32_t n_bias;
-    uint64_t seed;
 } kvi_sampler_params;
 /* Everything off, temperature 0. */
 kvi_sampler_params kvi_sampler_defaults(void);
 
+/* A stream of random numbers, xoshiro256**. It belongs to the session, not to a sampler: it goes on from one generation to the next, and is
+ * part of a snapshot. */
+typedef struct kvi_random {
+    uint64_t state[4];
+} kvi_random;
+void kvi_random_seed(kvi_random *random, uint64_t seed);
+
 typedef struct kvi_sampler {
     kvi_sampler_params params;
-    uint64_t rng[4]; /* xoshiro256**; part of a session snapshot */
+    kvi_random *random; /* the caller's */
     int32_t n_vocab;
     struct kvi_candidate *candidates; // (n_vocab)
     uint32_t *counts;                 // (n_vocab) zero between calls
@@ -40,12 +46,10 @@ typedef struct kvi_sampler {
 } kvi_sampler;
 
 /* Checks the parameters (ARG names the one out of range; a bias id outside the vocabulary too) and takes the scratch
- * memory. */
+ * memory. `random` must outlive the sampler; one number is drawn per sampled token, none when greedy. */
 kvrt_status kvi_sampler_init(kvi_sampler *sampler, const kvi_sampler_params *params, int32_t n_vocab,
-                             kvrt_error *error);
+                             kvi_random *random, kvrt_error *error);
 void kvi_sampler_free(kvi_sampler *sampler);
-/* Restarts the random sequence. */
-void kvi_sampler_seed(kvi_sampler *sampler, uint64_t seed);
 
 /* Chooses a token. logits (n_vocab) are changed by penalties and bias; recent (n_recent) is the token list, newest last
  * (its last repeat_last entries count, ids outside the vocabulary do not). *logprob (may be NULL): natural log of the

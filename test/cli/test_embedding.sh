@@ -25,7 +25,7 @@ grep -q '/nonexistent' "$work/err"
 
 # A conversation: the second answer begins as that of the command, given the first exchange; quotes and backslashes survive the way.
 story=$root/examples/models/storyteller-tiny
-printf 'Say "fox\\bear".\nGo on, \303\274ber!\n' | "$KVRT_BUILD_DIR/examples/small_chat" "$story" >"$work/chat" || { echo "FAIL: small_chat"; exit 1; }
+printf 'Say "fox\\bear".\nGo on, \303\274ber!\n' | "$KVRT_BUILD_DIR/examples/small_chat" "$story" 0 >"$work/chat" || { echo "FAIL: small_chat"; exit 1; }
 if "$KVRT_BUILD_DIR/examples/small_chat" 2>"$work/err"; then echo "FAIL: small_chat without a model"; exit 1; fi
 grep -q 'usage: small_chat' "$work/err"
 if "$KVRT_BUILD_DIR/examples/small_chat" /nonexistent </dev/null 2>"$work/err"; then echo "FAIL: small_chat ignores errors"; exit 1; fi
@@ -35,7 +35,7 @@ import json, subprocess, sys
 said = open(sys.argv[1], encoding="utf-8").read()
 def answer(*messages):
     messages = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(messages)]
-    return subprocess.run([*sys.argv[2:3], "run", sys.argv[3], "--no-amx", "--messages", "-"], input=json.dumps(messages).encode(),
+    return subprocess.run([*sys.argv[2:3], "run", sys.argv[3], "--no-amx", "--temp", "0", "--messages", "-"], input=json.dumps(messages).encode(),
                           stdout=subprocess.PIPE, check=True).stdout.decode()
 first = answer('Say "fox\\bear".')
 second = answer('Say "fox\\bear".', first, "Go on, \u00fcber!")

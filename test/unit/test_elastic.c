@@ -536,10 +536,24 @@ static void enough_memory_is_f16(void **state)
     memset(&a, 0, sizeof a), memset(&b, 0, sizeof b);
     kvrt_result result;
     kvrt_session s;
-    static const char *const both[] = {
-        "gen.max_tokens",     "600", "gen.token_events", "true", "gen.ignore_eos", "true",    "ctx.size", "700",
-        "sample.temperature", "1.2", "cpu.threads",      "1",    "kv.format",      "elastic", NULL};
-    const char *f16[16];
+    static const char *const both[] = {"gen.max_tokens",
+                                       "600",
+                                       "gen.token_events",
+                                       "true",
+                                       "gen.ignore_eos",
+                                       "true",
+                                       "ctx.size",
+                                       "700",
+                                       "sample.temperature",
+                                       "1.2",
+                                       "cpu.threads",
+                                       "1",
+                                       "kv.format",
+                                       "elastic",
+                                       "sample.seed",
+                                       "3",
+                                       NULL};
+    const char *f16[17];
     memcpy(f16, both, sizeof both);
     f16[13] = "f16";
     kvrt_engine elastic = golden_open(&model, both), plain = golden_open(&model, f16);

@@ -69,13 +69,17 @@ static void reference(const kvi_sampler_params *p, const float *logits, const in
     for (size_t i = 0; i < kept; i++) probs[e[i].id] = e[i].p / mass;
 }
 
-static kvi_sampler make(const kvi_sampler_params *p, int n)
+static kvi_random stream;
+
+static kvi_sampler make_on(const kvi_sampler_params *p, int n, kvi_random *random)
 {
     kvi_sampler s;
     kvrt_error error = {.size = sizeof error};
-    if (kvi_sampler_init(&s, p, n, &error) != KVRT_OK) fail_msg("%s", error.message);
+    if (kvi_sampler_init(&s, p, n, random, &error) != KVRT_OK) fail_msg("%s", error.message);
     return s;
 }
+
+static kvi_sampler make(const kvi_sampler_params *p, int n) { return make_on(p, n, &stream); }
 
 /* ------------------------------------------------------------------------------------------------------- checks --- */
 static void test_against_reference(void **state)
@@ -91,7 +95,7 @@ static void test_against_reference(void **state)
         if (round & 8)
             p.repeat_penalty = 1.3f, p.frequency_penalty = 0.2f, p.presence_penalty = 0.3f, p.repeat_last = 20;
         if (round & 16) p.bias = bias, p.n_bias = 3;
-        p.seed = (uint64_t)round;
+        kvi_random_seed(&stream, (uint64_t)round);
         float logits[N], work[N];
         int32_t recent[30];
         for (int i = 0; i < N; i++) logits[i] = (float)(6 * rnd() - 3) + (rnd() < 0.05 ? 4.0f : 0.0f);
@@ -125,13 +129,12 @@ static void test_greedy(void **state)
     (void)state;
     kvi_sampler_params p = kvi_sampler_defaults();
     kvi_sampler s = make(&p, 5);
-    uint64_t rng[4];
-    memcpy(rng, s.rng, sizeof rng);
+    const kvi_random rng = stream;
     float logits[5] = {1, 3, -2, 3, 3};
     int32_t token;
     assert_int_equal(kvi_sampler_sample(&s, logits, NULL, 0, &token, NULL, NULL), KVRT_OK);
     assert_int_equal(token, 1); /* lowest id among equals */
-    assert_memory_equal(rng, s.rng, sizeof rng);
+    assert_memory_equal(&rng, &stream, sizeof rng);
     kvi_sampler_free(&s);
     kvi_logit_bias bias = {1, -INFINITY};
     p.bias = &bias;
@@ -151,8 +154,9 @@ static void test_seed_repeats(void **state)
     (void)state;
     kvi_sampler_params p = kvi_sampler_defaults();
     p.temperature = 1;
-    p.seed = 42;
-    kvi_sampler a = make(&p, N), b = make(&p, N);
+    kvi_random of_a, of_b;
+    kvi_random_seed(&of_a, 42), kvi_random_seed(&of_b, 42);
+    kvi_sampler a = make_on(&p, N, &of_a), b = make_on(&p, N, &of_b);
     int n_differ = 0;
     for (int i = 0; i < 200; i++) {
         float x[N], y[N];
@@ -162,7 +166,7 @@ static void test_seed_repeats(void **state)
         kvi_sampler_sample(&b, y, NULL, 0, &t, NULL, NULL);
         assert_int_equal(s, t);
     }
-    kvi_sampler_seed(&b, 43);
+    kvi_random_seed(&of_b, 43);
     for (int i = 0; i < 200; i++) {
         float x[N] = {0}, y[N] = {0};
         int32_t s, t;
@@ -183,10 +187,9 @@ static void expect_bad(float value, const char *part)
     float logits[4] = {-INFINITY, value, -INFINITY, -INFINITY};
     int32_t token;
     kvrt_error error = {.size = sizeof error};
-    uint64_t rng[4];
-    memcpy(rng, s.rng, sizeof rng);
+    const kvi_random rng = stream;
     assert_int_equal(kvi_sampler_sample(&s, logits, NULL, 0, &token, NULL, &error), KVRT_ARG);
-    assert_memory_equal(rng, s.rng, sizeof rng);
+    assert_memory_equal(&rng, &stream, sizeof rng);
     if (!strstr(error.message, part)) fail_msg("message \"%s\" lacks \"%s\"", error.message, part);
     kvi_sampler_free(&s);
 }
@@ -239,7 +242,7 @@ static void test_parameters(void **state)
                {{.top_p = 1, .repeat_penalty = 1, .presence_penalty = NAN}, "presence"},
                {{.top_p = 1, .repeat_penalty = 1, .bias = &bias, .n_bias = 1}, "token 9"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        assert_int_equal(kvi_sampler_init(&s, &bad[i].p, 9, &error), KVRT_ARG);
+        assert_int_equal(kvi_sampler_init(&s, &bad[i].p, 9, &stream, &error), KVRT_ARG);
         if (!strstr(error.message, bad[i].part)) fail_msg("message \"%s\" lacks \"%s\"", error.message, bad[i].part);
     }
 }
@@ -282,8 +285,9 @@ static void test_from_best(void **state)
         if (round & 1) p.top_k = 1 + (uint32_t)(rnd() * 80);
         if (round & 2) p.top_p = 0.3f + 0.69f * (float)rnd();
         if (round & 4) p.min_p = 0.2f * (float)rnd();
-        p.seed = (uint64_t)round;
-        kvi_sampler a = make(&p, n), b = make(&p, n);
+        kvi_random of_a, of_b, before;
+        kvi_random_seed(&of_a, (uint64_t)round), kvi_random_seed(&of_b, (uint64_t)round);
+        kvi_sampler a = make_on(&p, n, &of_a), b = make_on(&p, n, &of_b);
         assert_true(kvi_sampler_takes_best(&b));
         for (int step = 0; step < 20; step++) {
             struct {
@@ -301,11 +305,10 @@ static void test_from_best(void **state)
             }
             for (int i = 0; i < n_best; i++) best[i] = order[i].logit, ids[i] = order[i].id;
             for (int i = 0; i < n; i++) sum += exp((double)logits[i] - (double)best[0]);
-            uint64_t before[4];
-            memcpy(before, b.rng, sizeof before);
+            before = of_b;
             const bool yes = kvi_sampler_from_best(&b, best, ids, (uint32_t)n_best, (float)sum, &got, &got_logprob);
             if (!yes) {
-                assert_memory_equal(before, b.rng, sizeof before);
+                assert_memory_equal(&before, &of_b, sizeof before);
                 if (p.temperature == 0 || (p.top_k > 0 && p.top_k < (uint32_t)n && p.top_k <= BEST))
                     fail_msg("round %d: not decided", round);
                 refused++;
@@ -314,7 +317,7 @@ static void test_from_best(void **state)
             decided++;
             assert_int_equal(kvi_sampler_sample(&a, logits, NULL, 0, &token, &logprob, NULL), KVRT_OK);
             assert_int_equal(got, token);
-            assert_memory_equal(a.rng, b.rng, sizeof before);
+            assert_memory_equal(&of_a, &of_b, sizeof before);
             if (!(fabs((double)logprob - (double)got_logprob) <= 1e-5))
                 fail_msg("logprob %g, need %g", (double)got_logprob, (double)logprob);
         }
