@@ -16,77 +16,154 @@ usage: ./build.sh [COMMAND]
   clean           remove the build folders
   --help          this text
 
-Environment: CC chooses the compiler, JOBS the number of parallel jobs (default: all cores).
+Environment: CC chooses the compiler, JOBS the number of parallel jobs (default: all cores), KVRT_CUDA=0 leaves the CUDA kernels out.
+Packages that are missing are installed as root or with sudo; otherwise one line says which. Tests compile with warnings as errors, so the
+first test run after a plain build compiles the library again.
 TEXT
 }
 
 jobs=${JOBS:-$(nproc 2>/dev/null || echo 2)}
+compiler=${CC:-cc}
+compiler=${compiler%% *} # CC may carry options
+cuda=${KVRT_CUDA:-}
+unset KVRT_CUDA # the command reads KVRT_* as its own options
+
+die() {
+    printf '%s\n' "$@" >&2
+    exit 1
+}
 
 # ---- what must be installed --------------------------------------------------------------------------------------------------------
 build_packages=(cmake libpcre2-dev libutf8proc-dev libedit-dev)
-test_packages=(libcmocka-dev python3 g++)
+test_packages=(libcmocka-dev python3 g++ clang-format)
 
 missing_packages() { # package...
     command -v dpkg-query >/dev/null || return 0 # not Debian: CMake names what it does not find
     local p
-    command -v "${CC:-cc}" >/dev/null || echo gcc
+    command -v "$compiler" >/dev/null || echo "${compiler/#cc/gcc} libc6-dev"
     command -v ninja >/dev/null || command -v make >/dev/null || echo ninja-build
     for p in "$@"; do
         case $p in
-            cmake | python3) command -v "$p" >/dev/null || echo "$p" ;;
+            cmake | python3 | g++ | clang-format) command -v "$p" >/dev/null || echo "$p" ;;
             *) dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || echo "$p" ;;
         esac
     done
 }
 
+check_compiler() {
+    ! command -v "$compiler" >/dev/null || return 0
+    case $compiler in
+        gcc | clang | gcc-[0-9]* | clang-[0-9]*) command -v dpkg-query >/dev/null && return 0 ;; # the name of a package
+        cc) [ -n "${CC:-}" ] || ! command -v dpkg-query >/dev/null || return 0 ;;
+    esac
+    die "CC=${CC:-}: there is no compiler '$compiler' in PATH; CC names a C compiler, such as gcc or clang, and without CC it is cc"
+}
+
 ensure_packages() { # package...
     local missing sudo=()
+    check_compiler
     missing=$(missing_packages "$@" | tr '\n' ' ')
     [ -n "${missing// /}" ] || return 0
+    missing=${missing% }
     if [ "$(id -u)" != 0 ]; then
         sudo=(sudo -n)
-        if ! sudo -n true 2>/dev/null; then
-            printf 'missing packages; this line installs them:\n  sudo apt-get install -y %s\n' "$missing" >&2
-            exit 1
-        fi
+        sudo -n true 2>/dev/null ||
+            die "missing packages; this line installs them:" "  sudo apt-get install -y --no-install-recommends $missing"
     fi
     echo "installing: $missing"
     # shellcheck disable=SC2086
-    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $missing >/dev/null 2>&1 || {
+    set -- "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
+    "$@" >/dev/null 2>&1 || {
         "${sudo[@]}" apt-get update -qq >/dev/null
-        "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $missing >/dev/null
+        "$@" >/dev/null
     }
 }
 
 # ---- building ------------------------------------------------------------------------------------------------------------------------
-quietly() { # command...; shows its output only when it fails
-    local log rc=0
-    log=$(mktemp)
-    "$@" >"$log" 2>&1 || rc=$?
-    [ $rc = 0 ] || cat "$log" >&2
-    rm -f "$log"
-    return $rc
+cached() { sed -n "s/^$2:[A-Z]*=//p" "$1/CMakeCache.txt" 2>/dev/null || true; } # folder, name: what CMake remembers
+
+# A folder that was configured for something else would be used as it is, without a word; so it is configured anew, with one.
+forget_if_stale() { # folder
+    local dir=$1 home was
+    [ -f "$dir/CMakeCache.txt" ] || return 0
+    home=$(cached "$dir" CMAKE_HOME_DIRECTORY)
+    was=$(cached "$dir" CMAKE_C_COMPILER)
+    if [ "$home" != "$PWD" ]; then
+        echo "$dir/ was made for $home: configuring it anew"
+    elif ! command -v "$was" >/dev/null; then
+        echo "$dir/ was made with $was, which is gone: configuring it anew"
+    elif ! command -v "$(cached "$dir" CMAKE_MAKE_PROGRAM)" >/dev/null; then
+        echo "$dir/ was made for a build tool that is gone: configuring it anew"
+    elif [ -f "$dir/front_door" ] && [ "$(head -n 1 "$dir/front_door")" != "CC=${CC:-cc}" ]; then
+        echo "$dir/ was made with $(head -n 1 "$dir/front_door"), now CC=${CC:-cc}: configuring it anew"
+    elif [ ! -f "$dir/front_door" ] && [ -n "${CC:-}" ] && [ "$(command -v "$compiler")" != "$was" ]; then
+        echo "$dir/ was made with $was, now CC=$CC: configuring it anew"
+    else
+        return 0
+    fi
+    rm -rf "$dir/CMakeCache.txt" "$dir/CMakeFiles" "$dir/front_door"
 }
 
+# The file front_door in a build folder holds what it was configured with; while that stays, the build itself notices changed files.
 configure() { # folder, cmake arguments...
-    local dir=$1
+    local dir=$1 wanted
     shift
+    { mkdir -p "$dir" 2>/dev/null && [ -w "$dir" ]; } ||
+        die "cannot write to $PWD/$dir: this checkout is read-only for you. Copy it to a folder of yours, or build outside of it:" \
+            "  cmake -S '$PWD' -B FOLDER && cmake --build FOLDER"
+    forget_if_stale "$dir"
+    case $cuda in
+        0 | OFF | off | no) set -- "$@" -DKVRT_CUDA=OFF ;;
+        ?*) set -- "$@" -DKVRT_CUDA=ON ;;
+        "") ! grep -qs KVRT_CUDA=OFF "$dir/front_door" || set -- "$@" -DKVRT_CUDA=ON ;; # it was off for this variable's sake
+    esac
+    wanted=$(printf '%s\n' "CC=${CC:-cc}" "$@")
+    [ ! -f "$dir/build.ninja" ] && [ ! -f "$dir/Makefile" ] || [ "$(cat "$dir/front_door" 2>/dev/null)" != "$wanted" ] || return 0
     if [ ! -f "$dir/CMakeCache.txt" ] && command -v ninja >/dev/null; then set -- -G Ninja "$@"; fi
-    quietly cmake -S . -B "$dir" -DKVRT_WERROR=ON "$@"
+    cmake -S . -B "$dir" "$@" >"$dir/build.log" 2>&1 || { cat "$dir/build.log" >&2; return 1; }
+    printf '%s\n' "$wanted" >"$dir/front_door"
+}
+
+# Reads what ninja or make says, keeps all of it in a log and shows how far the build is: in place on a terminal, a line per tenth otherwise.
+show_progress() { # log
+    local line percent last=0 step tenths='^\[ *([0-9]+)(/([0-9]+)|%)\] (.*)$'
+    while IFS= read -r line; do
+        printf '%s\n' "$line" >&3
+        [[ $line =~ $tenths ]] || continue
+        percent=${BASH_REMATCH[1]} step=${BASH_REMATCH[4]}
+        if [ -n "${BASH_REMATCH[3]}" ]; then
+            [ -t 1 ] || [ "${BASH_REMATCH[3]}" -ge 20 ] || continue # not worth a line
+            percent=$((100 * percent / BASH_REMATCH[3]))
+        fi
+        step=${step#Building * object } step=${step#CMakeFiles/*.dir/} step=${step%.o}
+        if [ -t 1 ]; then
+            printf '\r\033[K[%3d%%] %.90s' "$percent" "$step"
+        elif [ "$percent" -ge $((last + 10)) ]; then
+            last=$percent
+            printf '[%3d%%] %s\n' "$percent" "$step"
+        fi
+    done 3>"$1"
+    [ ! -t 1 ] || printf '\r\033[K'
 }
 
 compile() { # folder, target...
     local dir=$1 target arguments=()
     shift
     for target in "$@"; do arguments+=(--target "$target"); done
-    quietly cmake --build "$dir" -j "$jobs" "${arguments[@]}"
+    NINJA_STATUS='[%f/%t] ' cmake --build "$dir" -j "$jobs" "${arguments[@]}" 2>&1 | show_progress "$dir/build.log" || {
+        grep -v '^\[ *[0-9]*[/%]' "$dir/build.log" >&2
+        die "the build failed; all of its output is in $dir/build.log"
+    }
 }
 
-say_build() { sed -n 's/^KVRT_BACKENDS:INTERNAL=/backends: /p' build/CMakeCache.txt; }
+say_build() { echo "backends: $(cached build KVRT_BACKENDS)"; }
 
+# Once tests were asked for, the folder keeps them, so that a plain build between two test runs costs nothing; unless what they need is gone.
 build() {
+    local tests=OFF
     ensure_packages "${build_packages[@]}"
-    configure build
+    if [ "$(cached build KVRT_TESTS)" = ON ] && [ -z "$(missing_packages "${test_packages[@]}")" ]; then tests=ON; fi
+    configure build -DKVRT_TESTS=$tests -DKVRT_WERROR=$tests
     compile build front_door
     say_build
     echo "built: build/kvrt build/libkvrt.so build/libkvrt.a"
@@ -102,7 +179,8 @@ targets_of() { # folder, filter
             emu.selftest_*) echo "emu_${name#*.}" ;;
             emu.ops_*) echo test_ops_cuda ;;
             emu.models_* | emu.guest_*) name=${name%_*} && echo "test_cuda_${name#*.}" ;;
-            cli.*) echo front_door ;;
+            rules.cuda_*) printf 'front_door\nkvrt_emu\n' ;;
+            cli.* | rules.* | fresh.*) echo front_door ;;
             *) echo all ;;
         esac
     done | sort -u
@@ -120,6 +198,7 @@ run_tests() { # folder, filter
         fi
     fi
     compile "$dir" "${targets[@]}"
+    case $filter in "" | fuzz*) ;; *) export KVRT_FUZZ_RUNS=${KVRT_FUZZ_RUNS:-20000} ;; esac # the loop of an edit is short
     log=$(mktemp)
     ctest --test-dir "$dir" --output-on-failure -j "$jobs" ${filter:+-R "$filter"} | tee "$log" || rc=$?
     total=$(sed -n 's/.* tests failed out of \([0-9]*\)$/\1/p' "$log" | tail -n 1)
@@ -135,7 +214,7 @@ tests() { # folder, filter, cmake arguments...
     local dir=$1 filter=$2
     shift 2
     ensure_packages "${build_packages[@]}" "${test_packages[@]}"
-    configure "$dir" "$@"
+    configure "$dir" -DKVRT_TESTS=ON -DKVRT_WERROR=ON "$@"
     [ "$dir" != build ] || say_build
     run_tests "$dir" "$filter"
 }
@@ -163,7 +242,7 @@ case ${1:-} in
     install)
         [ -n "${2:-}" ] || { usage >&2; exit 2; }
         build
-        quietly cmake --install build --prefix "$2"
+        cmake --install build --prefix "$2" >build/install.log || die "nothing is complete under $2; what was done is in build/install.log"
         echo "installed under $2"
         ;;
     clean) rm -rf build build-asan build-tsan ;;

@@ -8,7 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-namespace kvi_emu {
+namespace kvi_emu
+{
 
 __thread lane_view *self;
 
@@ -102,8 +103,8 @@ static void say_block(machine *m)
 {
     const uint3 &b = m->view.block_index;
     const dim3 &g = m->view.grid_dim, &t = m->view.block_dim;
-    say(m, "kvrt-emu: %s, block (%u,%u,%u) of (%u,%u,%u), %u threads, seed %u: ", m->job->code->name, b.x, b.y, b.z, g.x, g.y, g.z,
-        t.x * t.y * t.z, m->job->seed);
+    say(m, "kvrt-emu: %s, block (%u,%u,%u) of (%u,%u,%u), %u threads, seed %u: ", m->job->code->name, b.x, b.y, b.z,
+        g.x, g.y, g.z, t.x * t.y * t.z, m->job->seed);
 }
 [[noreturn]] static void leave(machine *m, uint32_t code)
 {
@@ -127,8 +128,8 @@ static void say_block(machine *m)
 }
 [[noreturn]] void misaligned(const char *what, const void *at, uint32_t bytes, const char *file, int line)
 {
-    fault(current_lane(), KVI_CU_MISALIGNED_ADDRESS, "misaligned: %s at %s:%d, address %p, needs a multiple of %u", what, base_name(file),
-          line, at, bytes);
+    fault(current_lane(), KVI_CU_MISALIGNED_ADDRESS, "misaligned: %s at %s:%d, address %p, needs a multiple of %u",
+          what, base_name(file), line, at, bytes);
 }
 /* Nobody may run and not everybody returned: says who waits where. */
 [[noreturn]] static void stuck(machine *m)
@@ -211,8 +212,8 @@ void sync_block(const char *file, int line)
         m->barrier_file = file;
         m->barrier_line = line;
     } else if (__builtin_expect(line != m->barrier_line || !same_place(file, m->barrier_file), 0)) {
-        fault(me, KVI_CU_LAUNCH_FAILED, "divergent barrier: it waits in kvi_sync_block at %s:%d, others at %s:%d", base_name(file), line,
-              base_name(m->barrier_file), m->barrier_line);
+        fault(me, KVI_CU_LAUNCH_FAILED, "divergent barrier: it waits in kvi_sync_block at %s:%d, others at %s:%d",
+              base_name(file), line, base_name(m->barrier_file), m->barrier_line);
     }
     released(&m->barrier_tokens[phase]);
     if (m->barrier_arrived < m->n_threads) {
@@ -238,14 +239,14 @@ static inline bool arrive(machine *m, warp *w, lane *me, const char *name, const
     waits(me, name, file, line);
     if (!w->arrived) {
         if (__builtin_expect(w->members != ~0u, 0))
-            fault(me, KVI_CU_LAUNCH_FAILED, "%s at %s:%d needs 32 lanes, the block ends after %d of this warp", name, base_name(file), line,
-                  __builtin_popcount(w->members));
+            fault(me, KVI_CU_LAUNCH_FAILED, "%s at %s:%d needs 32 lanes, the block ends after %d of this warp", name,
+                  base_name(file), line, __builtin_popcount(w->members));
         w->waits_in = name;
         w->file = file;
         w->line = line;
     } else if (__builtin_expect(line != w->line || !same_place(name, w->waits_in), 0)) {
-        fault(me, KVI_CU_LAUNCH_FAILED, "divergent warp: it is in %s at %s:%d, other lanes in %s at %s:%d", name, base_name(file), line,
-              w->waits_in, base_name(w->file), w->line);
+        fault(me, KVI_CU_LAUNCH_FAILED, "divergent warp: it is in %s at %s:%d, other lanes in %s at %s:%d", name,
+              base_name(file), line, w->waits_in, base_name(w->file), w->line);
     }
     w->arrived |= 1u << me->in_warp;
     if (w->arrived != ~0u) return false;
@@ -306,7 +307,8 @@ void ldmatrix(uint32_t *r, const uint4 &row, uint32_t n, bool transposed, const 
             r[i] = matrix[g * 4u + t];
         } else {
             uint32_t shift = 16u * (g & 1u), word = g >> 1;
-            uint32_t lo = matrix[(2u * t) * 4u + word] >> shift & 0xffffu, hi = matrix[(2u * t + 1u) * 4u + word] >> shift & 0xffffu;
+            uint32_t lo = matrix[(2u * t) * 4u + word] >> shift & 0xffffu,
+                     hi = matrix[(2u * t + 1u) * 4u + word] >> shift & 0xffffu;
             r[i] = lo | hi << 16;
         }
     }
@@ -321,7 +323,8 @@ uint32_t transpose(uint32_t pair, const char *file, int line)
     pairs[me->in_warp] = pair;
     if (!arrive(m, w, me, "kvi_transpose8x8", file, line)) park(m, me);
     uint32_t g = me->in_warp >> 2, t = me->in_warp & 3u, shift = 16u * (g & 1u), word = g >> 1;
-    return (pairs[(2u * t) * 4u + word] >> shift & 0xffffu) | (pairs[(2u * t + 1u) * 4u + word] >> shift & 0xffffu) << 16;
+    return (pairs[(2u * t) * 4u + word] >> shift & 0xffffu) | (pairs[(2u * t + 1u) * 4u + word] >> shift & 0xffffu)
+                                                                  << 16;
 }
 
 void mma(float c[4], const uint32_t a[4], const uint32_t b[2], bool bf16, const char *file, int line)
@@ -339,14 +342,16 @@ void mma(float c[4], const uint32_t a[4], const uint32_t b[2], bool bf16, const 
 void cp_add(const pending_copy &copy)
 {
     lane *me = current_lane();
-    if (me->n_copies == max_copies) fault(me, KVI_CU_LAUNCH_FAILED, "more than %u cp.async under way in one thread", max_copies);
+    if (me->n_copies == max_copies)
+        fault(me, KVI_CU_LAUNCH_FAILED, "more than %u cp.async under way in one thread", max_copies);
     me->copies[(me->first_copy + me->n_copies++) % max_copies] = copy;
     me->n_open++;
 }
 void cp_commit()
 {
     lane *me = current_lane();
-    if (me->n_groups == max_groups) fault(me, KVI_CU_LAUNCH_FAILED, "more than %u groups of cp.async under way in one thread", max_groups);
+    if (me->n_groups == max_groups)
+        fault(me, KVI_CU_LAUNCH_FAILED, "more than %u groups of cp.async under way in one thread", max_groups);
     me->groups[(me->first_group + me->n_groups++) % max_groups] = (uint16_t)me->n_open;
     me->n_open = 0;
 }
@@ -443,7 +448,8 @@ bool machine_run(machine *m, const uint3 &index)
 {
     m->view.block_index = index;
     fresh_shared(m);
-    uint32_t mix = m->job->seed * 2654435761u ^ m->job->number * 2246822519u ^ index.x * 3266489917u ^ index.y * 668265263u ^ index.z * 374761393u;
+    uint32_t mix = m->job->seed * 2654435761u ^ m->job->number * 2246822519u ^ index.x * 3266489917u ^
+                   index.y * 668265263u ^ index.z * 374761393u;
     mix ^= mix >> 15, mix *= 2246822519u, mix ^= mix >> 13;
     m->random = mix | 1u;
     for (uint32_t i = 0; i < m->n_warps; i++) {

@@ -20,7 +20,8 @@ struct kvi_cu_library_t {
 };
 static kvi_cu_context_t primary;
 
-namespace kvi_emu {
+namespace kvi_emu
+{
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static const uint32_t max_pushed = 64;
@@ -71,7 +72,8 @@ entry::entry(const char *call_, bool needs_context) : call(call_), result(KVI_CU
     state &d = driver();
     if (!d.ready) result = misuse(KVI_CU_NOT_INITIALIZED, "%s before cuInit", call);
     else if (!needs_context) result = KVI_CU_SUCCESS;
-    else if (!n_pushed || !pushed[n_pushed - 1u]) result = misuse(KVI_CU_INVALID_CONTEXT, "%s: no current context", call);
+    else if (!n_pushed || !pushed[n_pushed - 1u])
+        result = misuse(KVI_CU_INVALID_CONTEXT, "%s: no current context", call);
     else if (!d.retained) result = misuse(KVI_CU_INVALID_CONTEXT, "%s: the primary context was released", call);
     else result = d.lost;
 }
@@ -86,7 +88,10 @@ static uint64_t number_of(const char *name, uint64_t otherwise)
 static injection *injection_of(const char *what)
 {
     state &d = driver();
-    return strcmp(what, "alloc") == 0 ? &d.allocs : strcmp(what, "launch") == 0 ? &d.launches : strcmp(what, "lost") == 0 ? &d.operations : nullptr;
+    return strcmp(what, "alloc") == 0    ? &d.allocs
+           : strcmp(what, "launch") == 0 ? &d.launches
+           : strcmp(what, "lost") == 0   ? &d.operations
+                                         : nullptr;
 }
 void control_read_environment()
 {
@@ -113,7 +118,10 @@ static void objects_left()
     static const struct {
         const char *what;
         std::set<void *> state::*live;
-    } kinds[] = {{"streams", &state::streams}, {"events", &state::events}, {"libraries", &state::libraries}, {"graphs", &state::graphs},
+    } kinds[] = {{"streams", &state::streams},
+                 {"events", &state::events},
+                 {"libraries", &state::libraries},
+                 {"graphs", &state::graphs},
                  {"executable graphs", &state::executables}};
     for (const auto &kind : kinds)
         if (!(d.*kind.live).empty()) report("kvrt-emu: leak: %zu %s\n", (d.*kind.live).size(), kind.what);
@@ -163,7 +171,8 @@ KVRT_EMU_API uint64_t kvrt_emu_count(const char *what)
     else if (name == "to_host") count = d.to_host_bytes;
     else if (name == "reports") count = d.n_reports;
     else if (name == "objects")
-        count = d.device.size() + d.pinned.size() + d.streams.size() + d.events.size() + d.libraries.size() + d.graphs.size() + d.executables.size();
+        count = d.device.size() + d.pinned.size() + d.streams.size() + d.events.size() + d.libraries.size() +
+                d.graphs.size() + d.executables.size();
     else report("kvrt-emu: kvrt_emu_count(\"%s\"): no such count\n", what);
     pthread_mutex_unlock(&lock);
     return count;
@@ -293,7 +302,8 @@ KVRT_EMU_API kvi_cu_result cuDevicePrimaryCtxRelease_v2(kvi_cu_device device)
     KVRT_EMU_ENTER(false);
     state &d = driver();
     if (device != 0) return KVI_CU_INVALID_DEVICE;
-    if (!d.retained) return misuse(KVI_CU_INVALID_CONTEXT, "cuDevicePrimaryCtxRelease: released more often than retained");
+    if (!d.retained)
+        return misuse(KVI_CU_INVALID_CONTEXT, "cuDevicePrimaryCtxRelease: released more often than retained");
     if (--d.retained) return KVI_CU_SUCCESS;
     stream_flush_all();
     objects_left();
@@ -304,7 +314,8 @@ KVRT_EMU_API kvi_cu_result cuCtxPushCurrent_v2(kvi_cu_context context)
 {
     KVRT_EMU_ENTER(false);
     if (context && context != &primary) return misuse(KVI_CU_INVALID_CONTEXT, "cuCtxPushCurrent: no such context");
-    if (n_pushed == max_pushed) return misuse(KVI_CU_INVALID_CONTEXT, "cuCtxPushCurrent: %u contexts pushed on one thread", max_pushed);
+    if (n_pushed == max_pushed)
+        return misuse(KVI_CU_INVALID_CONTEXT, "cuCtxPushCurrent: %u contexts pushed on one thread", max_pushed);
     pushed[n_pushed++] = context;
     return KVI_CU_SUCCESS;
 }
@@ -325,13 +336,14 @@ KVRT_EMU_API kvi_cu_result cuCtxGetCurrent(kvi_cu_context *context)
 
 /* ------------------------------------------------------------------------------------------------ libraries, kernels --- */
 /* Any image will do: the kernels are ours. A library and a function are what the registry says. */
-KVRT_EMU_API kvi_cu_result cuLibraryLoadData(kvi_cu_library *library, const void *image, void *, void **, unsigned int n_jit, void *, void **,
-                                             unsigned int n_options)
+KVRT_EMU_API kvi_cu_result cuLibraryLoadData(kvi_cu_library *library, const void *image, void *, void **,
+                                             unsigned int n_jit, void *, void **, unsigned int n_options)
 {
     static const unsigned char fatbin[4] = {0x50, 0xed, 0x55, 0xba};
     KVRT_EMU_ENTER(true);
     (void)n_jit, (void)n_options;
-    if (!image || (memcmp(image, fatbin, sizeof fatbin) != 0 && strcmp(static_cast<const char *>(image), KVI_CU_PLACEHOLDER_IMAGE) != 0))
+    if (!image || (memcmp(image, fatbin, sizeof fatbin) != 0 &&
+                   strcmp(static_cast<const char *>(image), KVI_CU_PLACEHOLDER_IMAGE) != 0))
         return KVI_CU_INVALID_IMAGE;
     *library = new kvi_cu_library_t{0};
     driver().libraries.insert(*library);
@@ -350,7 +362,8 @@ KVRT_EMU_API kvi_cu_result cuLibraryUnload(kvi_cu_library library)
 KVRT_EMU_API kvi_cu_result cuLibraryGetKernel(kvi_cu_kernel *out, kvi_cu_library library, const char *name)
 {
     KVRT_EMU_ENTER(true);
-    if (!driver().libraries.count(library)) return misuse(KVI_CU_INVALID_HANDLE, "cuLibraryGetKernel: not a live library");
+    if (!driver().libraries.count(library))
+        return misuse(KVI_CU_INVALID_HANDLE, "cuLibraryGetKernel: not a live library");
     const kernel *found = kernel_find(name);
     if (!found) return KVI_CU_NOT_FOUND;
     *out = reinterpret_cast<kvi_cu_kernel>(const_cast<kernel *>(found));
@@ -378,7 +391,9 @@ KVRT_EMU_API kvi_cu_result cuFuncGetAttribute(int *value, int attribute, kvi_cu_
     case KVI_CU_FUNC_MAX_THREADS: *value = (int)k->max_threads; break;
     case KVI_CU_FUNC_SHARED_BYTES:
     case KVI_CU_FUNC_LOCAL_BYTES: *value = 0; break;
-    case KVI_CU_FUNC_REGISTERS: *value = (int)(65536u / (k->max_threads * k->min_blocks)) & ~7; break; /* what its bounds leave it */
+    case KVI_CU_FUNC_REGISTERS:
+        *value = (int)(65536u / (k->max_threads * k->min_blocks)) & ~7;
+        break; /* what its bounds leave it */
     default: return misuse(KVI_CU_INVALID_VALUE, "cuFuncGetAttribute: attribute %d is not emulated", attribute);
     }
     return KVI_CU_SUCCESS;
@@ -394,10 +409,11 @@ KVRT_EMU_API kvi_cu_result cuFuncGetParamInfo(kvi_cu_function function, size_t i
     return KVI_CU_SUCCESS;
 }
 
-namespace kvi_emu {
+namespace kvi_emu
+{
 /* The launch as asked for, checked; parameters are copied now, as the driver does. */
-kvi_cu_result node_make(const char *call, node *out, kvi_cu_function function, dim3 grid, dim3 threads, uint32_t shared_bytes, void **params,
-                        void **extra)
+kvi_cu_result node_make(const char *call, node *out, kvi_cu_function function, dim3 grid, dim3 threads,
+                        uint32_t shared_bytes, void **params, void **extra)
 {
     const kernel *k = kernel_of(function);
     if (!k) return misuse(KVI_CU_INVALID_HANDLE, "%s: not a function", call);
@@ -417,23 +433,27 @@ kvi_cu_result node_make(const char *call, node *out, kvi_cu_function function, d
             else if (*e == (void *)2) bytes = *static_cast<const size_t *>(e[1]);
         }
         if (bytes != k->param_bytes)
-            return misuse(KVI_CU_INVALID_VALUE, "%s: %s takes %u bytes of parameters, got %zu", call, k->name, k->param_bytes, bytes);
+            return misuse(KVI_CU_INVALID_VALUE, "%s: %s takes %u bytes of parameters, got %zu", call, k->name,
+                          k->param_bytes, bytes);
     }
-    if (!from) return misuse(KVI_CU_INVALID_VALUE, "%s: %s takes %u bytes of parameters, got none", call, k->name, k->param_bytes);
+    if (!from)
+        return misuse(KVI_CU_INVALID_VALUE, "%s: %s takes %u bytes of parameters, got none", call, k->name,
+                      k->param_bytes);
     out->params.resize(k->param_bytes);
     memcpy(out->params.data(), from, k->param_bytes); /* AddressSanitizer sees a struct that is too short */
     return KVI_CU_SUCCESS;
 }
 } // namespace kvi_emu
 
-KVRT_EMU_API kvi_cu_result cuLaunchKernel(kvi_cu_function function, unsigned int grid_x, unsigned int grid_y, unsigned int grid_z,
-                                          unsigned int block_x, unsigned int block_y, unsigned int block_z, unsigned int shared_bytes,
-                                          kvi_cu_stream stream, void **params, void **extra)
+KVRT_EMU_API kvi_cu_result cuLaunchKernel(kvi_cu_function function, unsigned int grid_x, unsigned int grid_y,
+                                          unsigned int grid_z, unsigned int block_x, unsigned int block_y,
+                                          unsigned int block_z, unsigned int shared_bytes, kvi_cu_stream stream,
+                                          void **params, void **extra)
 {
     KVRT_EMU_ENTER(true);
     node n;
-    kvi_cu_result result =
-        node_make(__func__, &n, function, dim3(grid_x, grid_y, grid_z), dim3(block_x, block_y, block_z), shared_bytes, params, extra);
+    kvi_cu_result result = node_make(__func__, &n, function, dim3(grid_x, grid_y, grid_z),
+                                     dim3(block_x, block_y, block_z), shared_bytes, params, extra);
     if (result != KVI_CU_SUCCESS) return result;
     if (driver().launches.strikes()) return KVI_CU_LAUNCH_OUT_OF_RESOURCES;
     work item = {};

@@ -9,14 +9,16 @@
 #include <stdlib.h>
 #include <time.h>
 
-namespace kvi_emu {
+namespace kvi_emu
+{
 
 /* -------------------------------------------------------------------------------------------------------- registry --- */
 static kernel *first_kernel;
 
-kernel::kernel(const char *name_, const char *file_, void (*run_)(const void *), uint32_t param_bytes_, uint32_t max_threads_,
-               uint32_t min_blocks_)
-    : name(name_), file(file_), run(run_), param_bytes(param_bytes_), max_threads(max_threads_), min_blocks(min_blocks_), next(first_kernel)
+kernel::kernel(const char *name_, const char *file_, void (*run_)(const void *), uint32_t param_bytes_,
+               uint32_t max_threads_, uint32_t min_blocks_)
+    : name(name_), file(file_), run(run_), param_bytes(param_bytes_), max_threads(max_threads_),
+      min_blocks(min_blocks_), next(first_kernel)
 {
     first_kernel = this;
 }
@@ -38,16 +40,20 @@ kvi_cu_result launch_check(const node &n)
 {
     const char *name = n.code->name;
     const uint64_t threads = (uint64_t)n.threads.x * n.threads.y * n.threads.z;
-    if (!threads || !n.grid.x || !n.grid.y || !n.grid.z) return misuse(KVI_CU_INVALID_VALUE, "%s: a grid or block of size 0", name);
+    if (!threads || !n.grid.x || !n.grid.y || !n.grid.z)
+        return misuse(KVI_CU_INVALID_VALUE, "%s: a grid or block of size 0", name);
     if (n.grid.x > 2147483647u || n.grid.y > 65535u || n.grid.z > 65535u)
-        return misuse(KVI_CU_INVALID_VALUE, "%s: grid (%u,%u,%u), the limit is (2147483647,65535,65535)", name, n.grid.x, n.grid.y, n.grid.z);
+        return misuse(KVI_CU_INVALID_VALUE, "%s: grid (%u,%u,%u), the limit is (2147483647,65535,65535)", name,
+                      n.grid.x, n.grid.y, n.grid.z);
     if (n.threads.x > 1024u || n.threads.y > 1024u || n.threads.z > 64u || threads > 1024u)
-        return misuse(KVI_CU_INVALID_VALUE, "%s: block (%u,%u,%u), the limit is 1024 threads, 64 in z", name, n.threads.x, n.threads.y, n.threads.z);
+        return misuse(KVI_CU_INVALID_VALUE, "%s: block (%u,%u,%u), the limit is 1024 threads, 64 in z", name,
+                      n.threads.x, n.threads.y, n.threads.z);
     if (threads > n.code->max_threads)
-        return misuse(KVI_CU_LAUNCH_OUT_OF_RESOURCES, "%s: %u threads a block, its launch bounds are %u", name, (uint32_t)threads,
-                      n.code->max_threads);
+        return misuse(KVI_CU_LAUNCH_OUT_OF_RESOURCES, "%s: %u threads a block, its launch bounds are %u", name,
+                      (uint32_t)threads, n.code->max_threads);
     if (n.shared_bytes > 48u * 1024u)
-        return misuse(KVI_CU_INVALID_VALUE, "%s: %u bytes of shared memory a block, the limit is 49152", name, n.shared_bytes);
+        return misuse(KVI_CU_INVALID_VALUE, "%s: %u bytes of shared memory a block, the limit is 49152", name,
+                      n.shared_bytes);
     return KVI_CU_SUCCESS;
 }
 
@@ -68,7 +74,7 @@ static void on_fault(int number, siginfo_t *info, void *)
 }
 static void watch_faults()
 {
-    static bool watched; /* first called under the driver's lock, by the calling thread's share */
+    static bool watched;            /* first called under the driver's lock, by the calling thread's share */
     static __thread bool has_stack; /* the handler's own: the fault may be the end of the thread's */
     struct sigaction old, ours = {};
     stack_t there;
@@ -126,7 +132,8 @@ static void run_share(share *s)
     machine_prepare(s->m, s->job);
     for (uint64_t i = s->first; i < s->order.n && s->good; i += s->step, s->done++) {
         uint64_t at = s->order.at(i);
-        s->good = machine_run(s->m, uint3{(uint32_t)(at % g.x), (uint32_t)(at / g.x % g.y), (uint32_t)(at / ((uint64_t)g.x * g.y))});
+        s->good = machine_run(
+            s->m, uint3{(uint32_t)(at % g.x), (uint32_t)(at / g.x % g.y), (uint32_t)(at / ((uint64_t)g.x * g.y))});
     }
     if (s->good) machine_finish(s->m);
 }
@@ -194,8 +201,8 @@ static double now_ms()
 void launch_print_trace()
 {
     for (const auto &line : trace())
-        fprintf(stderr, "kvrt-emu: %-32s %8llu launches %10llu blocks %10.1f ms\n", line.first->name, (unsigned long long)line.second.launches,
-                (unsigned long long)line.second.blocks, line.second.ms);
+        fprintf(stderr, "kvrt-emu: %-32s %8llu launches %10llu blocks %10.1f ms\n", line.first->name,
+                (unsigned long long)line.second.launches, (unsigned long long)line.second.blocks, line.second.ms);
 }
 
 /* --------------------------------------------------------------------------------------------------------- a launch --- */

@@ -4,10 +4,12 @@
 
 #include <stdlib.h>
 
-namespace kvi_emu {
+namespace kvi_emu
+{
 
 static const unsigned char fill = 0xff, guard_fill = 0xa5;
-static const size_t fill_bytes = 64u << 20; /* larger blocks are filled up to here: a pool of gigabytes stays unmapped until used */
+static const size_t fill_bytes =
+    64u << 20; /* larger blocks are filled up to here: a pool of gigabytes stays unmapped until used */
 static const size_t alignment = 256;
 #if defined(KVRT_EMU_ASAN)
 static const size_t guard = 0;
@@ -28,10 +30,11 @@ kvi_cu_result memory_check(const char *call, kvi_cu_dptr at, size_t bytes)
     if (memory_contains(table, (uintptr_t)at, bytes)) return KVI_CU_SUCCESS;
     auto after = table.upper_bound((uintptr_t)at);
     if (after == table.begin() || (uintptr_t)at - std::prev(after)->first >= std::prev(after)->second.bytes)
-        return misuse(KVI_CU_INVALID_VALUE, "%s: %zu bytes at 0x%llx, which is no device memory", call, bytes, (unsigned long long)at);
+        return misuse(KVI_CU_INVALID_VALUE, "%s: %zu bytes at 0x%llx, which is no device memory", call, bytes,
+                      (unsigned long long)at);
     --after;
-    return misuse(KVI_CU_INVALID_VALUE, "%s: %zu bytes at offset %zu of a block of %zu bytes (allocation %llu)", call, bytes,
-                  (size_t)at - after->first, after->second.bytes, (unsigned long long)after->second.number);
+    return misuse(KVI_CU_INVALID_VALUE, "%s: %zu bytes at offset %zu of a block of %zu bytes (allocation %llu)", call,
+                  bytes, (size_t)at - after->first, after->second.bytes, (unsigned long long)after->second.number);
 }
 
 static void *take(size_t bytes)
@@ -63,9 +66,11 @@ void memory_leaks()
 {
     state &d = driver();
     for (const auto &block : d.device)
-        report("kvrt-emu: leak: %zu bytes of device memory (allocation %llu)\n", block.second.bytes, (unsigned long long)block.second.number);
+        report("kvrt-emu: leak: %zu bytes of device memory (allocation %llu)\n", block.second.bytes,
+               (unsigned long long)block.second.number);
     for (const auto &block : d.pinned)
-        report("kvrt-emu: leak: %zu bytes of pinned memory (allocation %llu)\n", block.second.bytes, (unsigned long long)block.second.number);
+        report("kvrt-emu: leak: %zu bytes of pinned memory (allocation %llu)\n", block.second.bytes,
+               (unsigned long long)block.second.number);
 }
 
 static kvi_cu_result allocate(std::map<uintptr_t, allocation> &table, size_t bytes, uintptr_t *out)
@@ -84,7 +89,8 @@ static kvi_cu_result release(std::map<uintptr_t, allocation> &table, const char 
     stream_flush_all(); /* the driver waits for the device before memory goes */
     auto found = table.find(at);
     if (found == table.end())
-        return misuse(KVI_CU_INVALID_VALUE, "free of %s memory at 0x%llx, which is no live allocation: freed twice, or never taken", what,
+        return misuse(KVI_CU_INVALID_VALUE,
+                      "free of %s memory at 0x%llx, which is no live allocation: freed twice, or never taken", what,
                       (unsigned long long)at);
     give(what, at, found->second);
     table.erase(found);

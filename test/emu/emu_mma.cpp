@@ -2,7 +2,8 @@
  * A tensor core adds several products at a time and truncates where this rounds; tests compare within a tolerance for that reason. */
 #include "emu_block.h"
 
-namespace kvi_emu {
+namespace kvi_emu
+{
 
 #if defined(__AVX2__) && defined(__F16C__) && defined(__FMA__)
 static __m256 eight(const uint32_t *pairs, bool bf16)

@@ -19,7 +19,8 @@ struct kvi_cu_event_t {
     double ms;
 };
 
-namespace kvi_emu {
+namespace kvi_emu
+{
 
 static std::deque<work> &queue_of(kvi_cu_stream_t *stream) { return stream ? stream->queue : driver().default_queue; }
 
@@ -122,7 +123,8 @@ KVRT_EMU_API kvi_cu_result cuMemcpyHtoDAsync_v2(kvi_cu_dptr to, const void *from
     item.to = reinterpret_cast<unsigned char *>((uintptr_t)to);
     item.from = static_cast<const unsigned char *>(from);
     item.bytes = bytes;
-    if (!memory_contains(driver().pinned, reinterpret_cast<uintptr_t>(from), bytes)) item.snapshot.assign(item.from, item.from + bytes);
+    if (!memory_contains(driver().pinned, reinterpret_cast<uintptr_t>(from), bytes))
+        item.snapshot.assign(item.from, item.from + bytes);
     return stream_enqueue(__func__, stream, std::move(item));
 }
 /* Into pageable memory the driver returns when the bytes are there. */
@@ -151,7 +153,8 @@ KVRT_EMU_API kvi_cu_result cuMemcpyDtoDAsync_v2(kvi_cu_dptr to, kvi_cu_dptr from
     kvi_cu_result result = memory_check(__func__, to, bytes);
     if (result == KVI_CU_SUCCESS) result = memory_check(__func__, from, bytes);
     if (result != KVI_CU_SUCCESS) return result;
-    if (to < from + bytes && from < to + bytes && bytes) return misuse(KVI_CU_INVALID_VALUE, "%s: the ranges overlap", __func__);
+    if (to < from + bytes && from < to + bytes && bytes)
+        return misuse(KVI_CU_INVALID_VALUE, "%s: the ranges overlap", __func__);
     work item = {};
     item.kind = work::on_device;
     item.to = reinterpret_cast<unsigned char *>((uintptr_t)to);
@@ -194,7 +197,8 @@ KVRT_EMU_API kvi_cu_result cuStreamDestroy_v2(kvi_cu_stream stream)
 KVRT_EMU_API kvi_cu_result cuStreamSynchronize(kvi_cu_stream stream)
 {
     KVRT_EMU_ENTER(true);
-    if (stream && !driver().streams.count(stream)) return misuse(KVI_CU_INVALID_HANDLE, "%s: not a live stream", __func__);
+    if (stream && !driver().streams.count(stream))
+        return misuse(KVI_CU_INVALID_HANDLE, "%s: not a live stream", __func__);
     if (!stream) flush_blocking();
     flush(queue_of(stream));
     return driver().lost;
@@ -254,10 +258,12 @@ KVRT_EMU_API kvi_cu_result cuEventElapsedTime(float *ms, kvi_cu_event start, kvi
 {
     KVRT_EMU_ENTER(true);
     state &d = driver();
-    if (!d.events.count(start) || !d.events.count(end)) return misuse(KVI_CU_INVALID_HANDLE, "%s: not a live event", __func__);
+    if (!d.events.count(start) || !d.events.count(end))
+        return misuse(KVI_CU_INVALID_HANDLE, "%s: not a live event", __func__);
     if ((start->flags | end->flags) & KVI_CU_EVENT_DISABLE_TIMING)
         return misuse(KVI_CU_INVALID_HANDLE, "%s: an event without timing", __func__);
-    if (!start->recorded || !end->recorded) return misuse(KVI_CU_INVALID_HANDLE, "%s: an event that was never recorded", __func__);
+    if (!start->recorded || !end->recorded)
+        return misuse(KVI_CU_INVALID_HANDLE, "%s: an event that was never recorded", __func__);
     if (start->done < start->recorded || end->done < end->recorded) return KVI_CU_NOT_READY;
     *ms = (float)(end->ms - start->ms);
     return KVI_CU_SUCCESS;

@@ -31,7 +31,8 @@ __asm__(".text\n"
         ".size kvi_emu_switch,.-kvi_emu_switch\n");
 #endif
 
-namespace kvi_emu {
+namespace kvi_emu
+{
 
 #if defined(KVRT_EMU_ASAN) || defined(KVRT_EMU_TSAN) || !defined(__OPTIMIZE__)
 static const size_t stack_bytes = 256u << 10; /* red zones make frames several times larger */
@@ -43,7 +44,8 @@ static const size_t guard_bytes = 1u << 20; /* unreadable, wide enough for a fra
 stack *stack_create(uint32_t index, void (*entry)())
 {
     stack *s = static_cast<stack *>(calloc(1, sizeof *s));
-    void *memory = mmap(nullptr, guard_bytes + stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *memory = mmap(nullptr, guard_bytes + stack_bytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (!s || memory == MAP_FAILED) abort();
     s->memory = static_cast<unsigned char *>(memory);
     if (mprotect(memory, guard_bytes, PROT_NONE) != 0) abort();

@@ -21,12 +21,14 @@ endif()
 if(TARGET kvrt_command)
     set(page ${PROJECT_BINARY_DIR}/kvrt.1)
     set(scripts ${PROJECT_BINARY_DIR}/completions)
+    # Paths reach the shell as arguments, never as text of its command: a checkout may lie under any name.
     add_custom_command(TARGET kvrt_command POST_BUILD
         COMMAND ${CMAKE_COMMAND} -E make_directory ${scripts}
-        COMMAND kvrt_command --man > ${page}
-        COMMAND kvrt_command --completions bash > ${scripts}/kvrt
-        COMMAND kvrt_command --completions zsh > ${scripts}/_kvrt
-        COMMAND kvrt_command --completions fish > ${scripts}/kvrt.fish)
+        COMMAND sh -c "\"$1\" --man >\"$2\"" sh $<TARGET_FILE:kvrt_command> ${page}
+        COMMAND sh -c "\"$1\" --completions bash >\"$2\"" sh $<TARGET_FILE:kvrt_command> ${scripts}/kvrt
+        COMMAND sh -c "\"$1\" --completions zsh >\"$2\"" sh $<TARGET_FILE:kvrt_command> ${scripts}/_kvrt
+        COMMAND sh -c "\"$1\" --completions fish >\"$2\"" sh $<TARGET_FILE:kvrt_command> ${scripts}/kvrt.fish
+        VERBATIM)
     install(FILES ${page} DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
     install(FILES ${scripts}/kvrt DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
     install(FILES ${scripts}/_kvrt DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/site-functions)

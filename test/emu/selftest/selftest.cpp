@@ -60,7 +60,8 @@ kvi_cu_function device_kernel(const char *name)
     MUST(cuKernelGetFunction(&function, kernel));
     return function;
 }
-kvi_cu_result device_launch(const char *name, uint32_t blocks, uint32_t threads, uint32_t shared, const selftest_params &params)
+kvi_cu_result device_launch(const char *name, uint32_t blocks, uint32_t threads, uint32_t shared,
+                            const selftest_params &params)
 {
     void *list[1] = {const_cast<selftest_params *>(&params)};
     return cuLaunchKernel(device_kernel(name), blocks, 1, 1, threads, 1, 1, shared, NULL, list, NULL);
@@ -113,7 +114,8 @@ static outcome run_child(const char *name, uint32_t seed)
     }
     close(ends[0]);
     int status = 0;
-    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {}
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+    }
     out.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
     return out;
 }

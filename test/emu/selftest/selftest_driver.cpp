@@ -33,7 +33,8 @@ static bool graph_run(bool with_edge)
     kvi_cu_graph_exec exec;
     MUST(cuGraphCreate(&graph, 0));
     kvi_cu_node first = add_node(graph, {}, {a, 0, b, 3, 1});
-    kvi_cu_node second = add_node(graph, with_edge ? std::vector<kvi_cu_node>{first} : std::vector<kvi_cu_node>{}, {b, 0, c, 2, 5});
+    kvi_cu_node second =
+        add_node(graph, with_edge ? std::vector<kvi_cu_node>{first} : std::vector<kvi_cu_node>{}, {b, 0, c, 2, 5});
     add_node(graph, {second}, {c, 0, d, 1, 7});
     MUST(cuGraphInstantiateWithFlags(&exec, graph, 0));
     MUST(cuGraphDestroy(graph));
@@ -220,7 +221,8 @@ static bool host_copy_too_long()
     std::vector<uint8_t> bytes(101, 0);
     device_open();
     kvi_cu_dptr a = device_take(100);
-    bool right = refused(cuMemcpyHtoDAsync_v2(a, bytes.data(), 101, NULL)) && refused(cuMemcpyDtoHAsync_v2(bytes.data(), a + 50, 51, NULL));
+    bool right = refused(cuMemcpyHtoDAsync_v2(a, bytes.data(), 101, NULL)) &&
+                 refused(cuMemcpyDtoHAsync_v2(bytes.data(), a + 50, 51, NULL));
     right = right && refused(cuMemsetD8Async(a + 200, 0, 1, NULL));
     device_give(a);
     device_close();

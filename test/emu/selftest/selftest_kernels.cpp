@@ -82,7 +82,8 @@ static bool good_transposes()
     std::vector<uint16_t> got = device_get<uint16_t>(out, 128);
     bool right = true;
     for (uint32_t i = 0; i < 8; i++)
-        for (uint32_t j = 0; j < 8; j++) right = right && got[i * 8 + j] == in[j * 8 + i] && got[64 + i * 8 + j] == in[j * 8 + i];
+        for (uint32_t j = 0; j < 8; j++)
+            right = right && got[i * 8 + j] == in[j * 8 + i] && got[64 + i * 8 + j] == in[j * 8 + i];
     device_give(a), device_give(out), device_close();
     return right;
 }
@@ -99,7 +100,8 @@ static bool good_cells()
     bool right = true;
     for (uint32_t i = 0; i < n; i++) right = right && got[i] == (i / (6 * 90) == 1 ? 0u : 1u);
 #if !defined(KVRT_EMU_TSAN)
-    right = right && kvrt_emu_count("switches") == 18; /* one into each block: without a barrier, threads cost nothing */
+    right =
+        right && kvrt_emu_count("switches") == 18; /* one into each block: without a barrier, threads cost nothing */
 #endif
     device_give(out), device_close();
     return right;
@@ -136,8 +138,8 @@ static bool good_zfill()
 static bool good_bits()
 {
     const uint32_t a = 0x44332211u, b = 0x88776655u;
-    const uint32_t want[] = {0x88226611u, (a & b) | 0x01010101u, 0x7bff3c00u, 0xc0403f80u, 0x3c033c00u, 0x45000000u, 0x46004500u,
-                             2u | (uint32_t)-4 << 16, 0x3e000000u};
+    const uint32_t want[] = {0x88226611u, (a & b) | 0x01010101u,   0x7bff3c00u, 0xc0403f80u, 0x3c033c00u, 0x45000000u,
+                             0x46004500u, 2u | (uint32_t)-4 << 16, 0x3e000000u};
     std::vector<uint32_t> in = {a, b};
     device_open();
     kvi_cu_dptr d = device_put(in), out = device_take(41 * 4);
@@ -204,7 +206,7 @@ static std::vector<float> quads_reversed()
     return want;
 }
 
-#define KERNEL_CASE(name, ...) \
+#define KERNEL_CASE(name, ...)                                                                                         \
     static bool name() { return run(#name, __VA_ARGS__); }
 KERNEL_CASE(bad_no_barrier, 1, 64, 256, 0, 0, reversed(64), 64)
 KERNEL_CASE(bad_no_second_barrier, 1, 64, 256, 0, 0, sum_of_rounds(), 64)
@@ -275,21 +277,27 @@ const test_case kernel_cases[] = {
     {"bad_cp_no_barrier", bad_cp_no_barrier, "wrong", "wrong", "data race"},
     {"bad_block_race", bad_block_race, nullptr, nullptr, "data race"},
     {"bad_no_fence", bad_no_fence, nullptr, nullptr, "data race"},
-    {"bad_shared_overrun", bad_shared_overrun, "shared memory overrun", "heap-buffer-overflow", "shared memory overrun"},
-    {"bad_global_overrun", bad_global_overrun, "device memory overrun", "heap-buffer-overflow", "device memory overrun"},
+    {"bad_shared_overrun", bad_shared_overrun, "shared memory overrun", "heap-buffer-overflow",
+     "shared memory overrun"},
+    {"bad_global_overrun", bad_global_overrun, "device memory overrun", "heap-buffer-overflow",
+     "device memory overrun"},
     {"bad_global_read", bad_global_read, "wrong", "heap-buffer-overflow", "wrong"},
     {"bad_use_after_free", bad_use_after_free, "wrong", "heap-use-after-free", "heap-use-after-free"},
     {"bad_unwritten_memory", bad_unwritten_memory, "wrong", "wrong", "wrong"},
     {"bad_null", bad_null, "bad_null, block (0,0,0), thread", "SEGV", "SEGV"},
     {"bad_shared_read", bad_shared_read, "wrong", "wrong", "wrong"},
-    {"bad_misaligned_load", bad_misaligned_load, "thread (5,0,0): misaligned: kvi_load128", "misaligned: kvi_load128", "misaligned: kvi_load128"},
-    {"bad_misaligned_copy", bad_misaligned_copy, "misaligned: kvi_cp_async16 to shared", "misaligned: kvi_cp_async16", "misaligned: kvi_cp_async16"},
+    {"bad_misaligned_load", bad_misaligned_load, "thread (5,0,0): misaligned: kvi_load128", "misaligned: kvi_load128",
+     "misaligned: kvi_load128"},
+    {"bad_misaligned_copy", bad_misaligned_copy, "misaligned: kvi_cp_async16 to shared", "misaligned: kvi_cp_async16",
+     "misaligned: kvi_cp_async16"},
     {"bad_misaligned_pointer", bad_misaligned_pointer, nullptr, "misaligned address", nullptr},
     {"bad_deep_stack", bad_deep_stack, "or the end of its stack", "bad_deep_stack", "bad_deep_stack"},
     {"bad_two_barriers", bad_two_barriers, "divergent barrier", "divergent barrier", "divergent barrier"},
-    {"bad_half_barrier", bad_half_barrier, "threads 0 to 47 wait in kvi_sync_block", "threads 48 to 63 have returned", "for ever"},
+    {"bad_half_barrier", bad_half_barrier, "threads 0 to 47 wait in kvi_sync_block", "threads 48 to 63 have returned",
+     "for ever"},
     {"bad_return_before_barrier", bad_return_before_barrier, "threads 50 to 63 have returned", "for ever", "for ever"},
-    {"bad_return_before_shuffle", bad_return_before_shuffle, "threads 32 to 49 wait in kvi_shfl_xor", "for ever", "for ever"},
+    {"bad_return_before_shuffle", bad_return_before_shuffle, "threads 32 to 49 wait in kvi_shfl_xor", "for ever",
+     "for ever"},
     {"bad_two_shuffles", bad_two_shuffles, "divergent warp", "divergent warp", "divergent warp"},
     {"bad_shuffle_and_mma", bad_shuffle_and_mma, "divergent warp", "divergent warp", "divergent warp"},
     {"bad_part_of_a_warp", bad_part_of_a_warp, "needs 32 lanes", "needs 32 lanes", "needs 32 lanes"},
