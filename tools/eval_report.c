@@ -90,7 +90,7 @@ void eval_print_json(const eval *e)
 
 bool eval_plot(const eval *e, const char *path)
 {
-    enum { W = 640, H = 400, LEFT = 70, RIGHT = 40, TOP = 30, BOTTOM = 50 };
+    const int W = 640, H = 400, LEFT = 70, RIGHT = 40, TOP = 30, BOTTOM = 50; /* pixels */
     FILE *svg = fopen(path, "w");
     if (!svg) {
         fprintf(stderr, "kvrt eval: %s: %s\n", path, strerror(errno));

@@ -7,7 +7,8 @@
 #include <math.h>
 #include <string.h>
 
-enum { W = 760, H = 440, LEFT = 76, RIGHT = 200, TOP = 48, BOTTOM = 56, POINTS = 49, PAGE = 128 };
+enum { POINTS = 49, PAGE = 128 };
+static const int W = 760, H = 440, LEFT = 76, RIGHT = 200, TOP = 48, BOTTOM = 56; /* pixels */
 static const char *const colours[] = {"#1f6feb", "#d1242f", "#1a7f37", "#8250df",
                                       "#bf8700", "#0e8a8a", "#cf3c8f", "#57606a"};
 

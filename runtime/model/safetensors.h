@@ -10,8 +10,20 @@
 #define KVI_TENSOR_DTYPES(X)                                                                                           \
     X(BOOL, 8)                                                                                                         \
     X(U8, 8)                                                                                                           \
-    X(I8, 8) X(F8_E5M2, 8) X(F8_E4M3, 8) X(F8_E8M0, 8) X(I16, 16) X(U16, 16) X(F16, 16) X(BF16, 16) X(I32, 32)         \
-        X(U32, 32) X(F32, 32) X(F64, 64) X(I64, 64) X(U64, 64)
+    X(I8, 8)                                                                                                           \
+    X(F8_E5M2, 8)                                                                                                      \
+    X(F8_E4M3, 8)                                                                                                      \
+    X(F8_E8M0, 8)                                                                                                      \
+    X(I16, 16)                                                                                                         \
+    X(U16, 16)                                                                                                         \
+    X(F16, 16)                                                                                                         \
+    X(BF16, 16)                                                                                                        \
+    X(I32, 32)                                                                                                         \
+    X(U32, 32)                                                                                                         \
+    X(F32, 32)                                                                                                         \
+    X(F64, 64)                                                                                                         \
+    X(I64, 64)                                                                                                         \
+    X(U64, 64)
 typedef enum kvi_tensor_dtype {
 #define KVI_TENSOR_ENUM(name, bits) KVI_TENSOR_##name,
     KVI_TENSOR_DTYPES(KVI_TENSOR_ENUM)

@@ -29,8 +29,8 @@ void op_case_attention_bits(const op_target *a, const op_target *b);
 #define OP_CASES(X)                                                                                                    \
     X(embed)                                                                                                           \
     X(norm_linear)                                                                                                     \
-    X(linear_add) X(norm_gate_up) X(head) X(rope_append) X(attention) X(long_context) X(batch) X(packed) X(tail)       \
-        X(convert)
+    X(linear_add)                                                                                                      \
+    X(norm_gate_up) X(head) X(rope_append) X(attention) X(long_context) X(batch) X(packed) X(tail) X(convert)
 /* static test_NAME: the case on every one of `targets`. */
 #define OP_CASE_TEST(op)                                                                                               \
     static void test_##op(void **state)                                                                                \
