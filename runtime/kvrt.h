@@ -154,6 +154,8 @@ KVRT_API kvrt_status kvrt_options_set_string(kvrt_options *options, const char *
 KVRT_API kvrt_status kvrt_options_set_text(kvrt_options *options, const char *key, const char *text, kvrt_error *error);
 KVRT_API kvrt_status kvrt_options_clear(kvrt_options *options, const char *key,
                                         kvrt_error *error); /* back to default */
+/* 1 when the key was set and not cleared since. */
+KVRT_API int32_t kvrt_options_is_set(const kvrt_options *options, const char *key);
 /* Effective values. The string belongs to `options` until the next change of that key. I64 "auto" values read as -1. */
 KVRT_API kvrt_status kvrt_options_get_bool(const kvrt_options *options, const char *key, int32_t *out,
                                            kvrt_error *error);
@@ -221,7 +223,9 @@ typedef struct kvrt_engine_handle *kvrt_engine;
 typedef struct kvrt_session_handle *kvrt_session;
 
 /* Opens `model.path` (a Hugging Face folder) or `model.shape` (synthetic weights). Takes all memory of the engine; all or
- * nothing. Blocks; `fn` (may be NULL) gets LOAD_PROGRESS, and its STOP cancels. `options` are copied.
+ * nothing. With model.load=tokenizer only the tokenizer and the chat template are opened: no weights, no device, and what needs them
+ * answers STATE. Sampling options that are not set take what the folder's generation_config.json says (temperature, top_k, top_p, min_p,
+ * repetition_penalty; do_sample false: greedy). Blocks; `fn` (may be NULL) gets LOAD_PROGRESS, and its STOP cancels. `options` are copied.
  * Errors: IO, FORMAT, UNSUPPORTED (the exact tensor or config key), OVER_BUDGET, NOMEM_*, NO_DEVICE, CANCELLED. */
 KVRT_API kvrt_status kvrt_engine_open(const kvrt_options *options, kvrt_event_fn fn, void *user, kvrt_engine *out,
                                       kvrt_error *error);
@@ -398,10 +402,17 @@ typedef struct kvrt_inspect_info {
     double rope_theta;
     char rope_scaling[32], tokenizer[96];
     uint64_t n_params, bytes, n_tensors, n_files;
+    int32_t eos_ids[16]; /* tokens that end a text */
+    uint32_t n_eos;
+    int32_t eos_of_generation; /* 1: from generation_config.json; 0: from config.json or the tokenizer */
 } kvrt_inspect_info;
 typedef void (*kvrt_tensor_fn)(const kvrt_inspect_tensor *tensor, void *user);
 KVRT_API kvrt_status kvrt_inspect(const char *path, kvrt_inspect_info *out, kvrt_tensor_fn fn, void *user,
                                   kvrt_error *error);
+
+/* Sets in `options` what generation_config.json of the folder says about sampling and `options` does not, as kvrt_engine_open does with
+ * its own copy. No such file: nothing. Errors: IO; FORMAT names the key. */
+KVRT_API kvrt_status kvrt_inspect_defaults(const char *path, kvrt_options *options, kvrt_error *error);
 
 /* Known shapes for model.shape: NULL past the end. */
 KVRT_API const char *kvrt_shape_name(uint32_t index);

@@ -21,8 +21,12 @@ static const argparse_option extra[X_COUNT] = {
     {"ops", 0, 0, 0, NULL, "times per operation"},
     {"fill", 0, 1, 0, "HOW", "how depths are filled: synthetic"},
 };
-const command bench_command = {"bench", "bench MODEL | --shape NAME [--weights bf16] [--depth 0,4096] [--kv LIST]",
-                               "Measures speed as a share of this machine's read bandwidth.", extra, X_COUNT};
+const command bench_command = {"bench",
+                               "bench MODEL | --shape NAME [--weights bf16] [--depth 0,4096] [--kv LIST]",
+                               "Measures speed as a share of this machine's read bandwidth.",
+                               extra,
+                               X_COUNT,
+                               OPTIONS_OF_A_MODEL " model."};
 
 #define MAX_ROWS 64u
 #define MAX_REPS 64u

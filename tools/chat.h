@@ -85,6 +85,7 @@ bool chat_signal_resized(void);
 /* ---- chat_commands.c */
 typedef struct chat {
     command_line line;
+    kvrt_options *defaults; /* of the model folder */
     kvrt_engine engine;
     kvrt_session session;
     chat_conversation conversation;

@@ -1,6 +1,7 @@
 /* chat_commands.c - what begins with a slash. An unknown command is an error message, never a message to the model. */
 #define _POSIX_C_SOURCE 200809L
 #include "chat.h"
+#include "vocabulary.h"
 
 #include <errno.h>
 #include <string.h>
@@ -53,60 +54,54 @@ static void show_engine(chat *c, bool memory, bool cache)
         fprintf(stderr, "context %u of %u tokens (%u in the cache)\n", s.n_tokens, s.ctx_size, s.n_cached);
 }
 
+static void show_seed(chat *c)
+{
+    int64_t seed = -1;
+    (void)kvrt_options_get_i64(c->line.options, "sample.seed", &seed, NULL);
+    if (seed >= 0)
+        fprintf(stderr, "sample.seed %lld (%s)\n", (long long)seed,
+                command_origin(&c->line, c->defaults, "sample.seed"));
+    else fprintf(stderr, "sample.seed random (default)\n");
+}
+
 static void show(chat *c)
 {
     kvrt_engine_info e = {.size = sizeof e};
     if (kvrt_engine_get_info(c->engine, &e, NULL) >= 0)
         fprintf(stderr, "%s, %.1fM parameters, %s weights, %s on %s\n", e.architecture, (double)e.n_params / 1e6,
                 e.weight_dtype, e.backend, e.device);
-    static const char *const keys[] = {"sample.temperature", "sample.top_k", "sample.top_p", "sample.min_p"};
-    for (size_t i = 0; i < 4; i++) {
-        double f = 0;
-        int64_t n = 0;
-        if (kvrt_options_get_f64(c->line.options, keys[i], &f, NULL) >= 0) fprintf(stderr, "%s %g\n", keys[i], f);
-        else if (kvrt_options_get_i64(c->line.options, keys[i], &n, NULL) >= 0)
-            fprintf(stderr, "%s %lld\n", keys[i], (long long)n);
+    for (unsigned i = 0; command_sampling_keys[i]; i++) {
+        char value[40];
+        command_value(c->line.options, c->defaults, command_sampling_keys[i], value, sizeof value);
+        fprintf(stderr, "%s %s (%s)\n", command_sampling_keys[i], value,
+                command_origin(&c->line, c->defaults, command_sampling_keys[i]));
     }
+    show_seed(c);
     const chat_conversation *v = &c->conversation;
     fprintf(stderr, "thinking %s\n", !v->thinking ? "off" : c->view.hide_thinking ? "hidden" : "on");
     if (v->n && strcmp(v->messages[0].role, "system") == 0)
         fprintf(stderr, "system: %s\n", v->messages[0].content.data);
 }
 
-/* The key of an option by its key, its flag ("top-k") or its key without the group ("temperature"). */
-static void full_key(const char *name, char *key, size_t cap)
-{
-    snprintf(key, cap, "%s", name);
-    while (*name == '-') name++;
-    for (uint32_t i = 0; i < kvrt_option_count(); i++) {
-        kvrt_option_info info = {.size = sizeof info};
-        if (kvrt_option_at(i, &info, NULL) < 0) continue;
-        const char *dot = strchr(info.key, '.');
-        bool short_key = dot && strcmp(dot + 1, name) == 0 &&
-                         (strncmp(info.key, "sample.", 7) == 0 || strncmp(info.key, "gen.", 4) == 0);
-        if (short_key || (info.flag && strcmp(info.flag, name) == 0)) snprintf(key, cap, "%s", info.key);
-    }
-}
-
 static void set_option(chat *c, char *argument)
 {
-    char *value = strchr(argument, ' ');
-    if (!value) {
-        fprintf(stderr, "/set needs KEY VALUE, such as /set temperature 0.7\n");
+    size_t n = strcspn(argument, " =");
+    char *value = argument + n + strspn(argument + n, " =");
+    if (!n || !*value) {
+        fprintf(stderr, "/set needs KEY VALUE, such as /set temp 0.7\n");
         return;
     }
-    *value++ = 0;
+    argument[n] = 0;
     if (strcmp(argument, "thinking") == 0) {
         c->conversation.thinking = strcmp(value, "off") != 0;
         c->view.hide_thinking = strcmp(value, "hide") == 0;
         return;
     }
     kvrt_error error = command_error();
-    char key[128];
-    full_key(argument, key, sizeof key);
-    if (strchr(key, '.') && strncmp(key, "sample.", 7) != 0 && strncmp(key, "gen.", 4) != 0)
-        fprintf(stderr, "%s is fixed when the model is loaded (see kvrt chat --help)\n", key);
-    else if (kvrt_options_set_text(c->line.options, key, value, &error) < 0) fprintf(stderr, "%s\n", error.message);
+    kvrt_option_info info;
+    if (vocabulary_find(argument, &info, NULL) && strcmp(info.group, "sample") != 0 && strcmp(info.group, "gen") != 0)
+        fprintf(stderr, "%s is fixed when the model is loaded (see kvrt chat --help)\n", info.key);
+    else if (command_set(&c->line, argument, value, SOURCE_OPTION, &error) < 0) fprintf(stderr, "%s\n", error.message);
 }
 
 void chat_path(const char *typed, char *out, size_t cap)

@@ -23,23 +23,33 @@ enum {
 };
 
 #define MAX_EXTRA 24u
-#define MAX_FLAGS 96u
+#define MAX_FLAGS 160u /* with all their names */
+#define MAX_OPTIONS 128u
+#define MAX_POSITIONAL 8u
+
+/* Keys and groups of options, for `command.options`: what matters to whoever opens a model folder. */
+#define OPTIONS_OF_A_MODEL "model.io device. cpu. ctx. kv. mem. log. debug."
 
 typedef struct command {
     const char *name, *usage, *summary;
     const argparse_option *extra; /* flags of this command alone */
     unsigned n_extra;
+    const char *options; /* keys and groups of the library's options that matter to it, such as "ctx. model.io" */
 } command;
+
+/* Where the value of an option comes from; the later wins. */
+typedef enum command_source { SOURCE_NONE, SOURCE_FILE, SOURCE_ENVIRONMENT, SOURCE_OPTION } command_source;
 
 /* Parsed command line: option values are already in `options`. */
 typedef struct command_line {
     kvrt_options *options;
-    const char *positional[8];
-    unsigned n_positional;
-    const char *extra[MAX_EXTRA]; /* value of extra flag i; "" for a flag without value; NULL when absent */
+    const char *positional[MAX_POSITIONAL];
+    unsigned n_positional;             /* as many as there were, also beyond MAX_POSITIONAL */
+    const char *extra[MAX_EXTRA];      /* value of extra flag i; "" for a flag without value; NULL when absent */
+    unsigned char source[MAX_OPTIONS]; /* command_source of each option of the library's table */
 } command_line;
 
-/* The flags of a command: its own, the general ones, and every option of the library's table that has a flag.
+/* The flags of a command: its own, the general ones, and the options that apply to it and have a flag.
  * Calls fn for each; `info` is NULL for a flag that is no option. */
 typedef void (*command_flag_fn)(const argparse_option *flag, const kvrt_option_info *info, void *user);
 void command_flags(const command *c, command_flag_fn fn, void *user);
@@ -49,7 +59,22 @@ void command_flags(const command *c, command_flag_fn fn, void *user);
  * model.path. */
 int command_parse(const command *c, int argc, char **argv, bool positional_is_model, command_line *out);
 void command_free(command_line *line);
+/* Sets an option by any of its names (vocabulary.h) and notes where it came from. KVRT_ARG with a message otherwise. */
+int32_t command_set(command_line *line, const char *name, const char *text, command_source source, kvrt_error *error);
+command_source command_source_of(const command_line *line, const char *key);
+
+/* What a model folder says about sampling, as options; never NULL but when memory is out, empty when it says nothing. */
+kvrt_options *command_model_defaults(const char *path);
+/* The options that choose tokens, NULL at the end: an effective value as text (a JSON value), and where it comes from: "option", "config
+ * file", "environment", "generation_config.json" or "default". `defaults`: command_model_defaults. */
+extern const char *const command_sampling_keys[];
+void command_value(const kvrt_options *options, const kvrt_options *defaults, const char *key, char *dst, size_t cap);
+const char *command_origin(const command_line *line, const kvrt_options *defaults, const char *key);
 void command_help(const command *c, FILE *to);
+/* `kvrt run MODEL TEXT` and `kvrt chat MODEL TEXT`: the arguments are one model and at most one text, which may stand
+ * behind -p (`flag`) instead. A usage error, or -1; and that text, or NULL. */
+int command_check_prompt(const command *c, const command_line *line, const char *flag);
+const char *command_prompt(const command_line *line, const char *flag);
 
 /* Prints "kvrt: <message>" and returns the exit code of the status. */
 int command_fail(int32_t status, const kvrt_error *error);

@@ -12,8 +12,12 @@ static const argparse_option extra[X_COUNT] = {
     {"no-think", 0, 0, 0, NULL, "ask the template to switch reasoning off"},
     {"no-stats", 0, 0, 0, NULL, "no statistics after each answer"},
 };
-const command chat_command_about = {"chat", "chat MODEL [options]", "Talks with a model on the terminal.", extra,
-                                    X_COUNT};
+const command chat_command_about = {"chat",
+                                    "chat MODEL [options]",
+                                    "Talks with a model on the terminal.",
+                                    extra,
+                                    X_COUNT,
+                                    OPTIONS_OF_A_MODEL " gen. sample."};
 
 static int32_t on_event(const kvrt_event *event, void *user)
 {
@@ -185,6 +189,7 @@ int chat_main(int argc, char **argv)
         c.view.colour = command_wants_colour(stdout);
         c.view.hide_thinking = c.line.extra[X_HIDE] != NULL;
         c.conversation.thinking = !c.line.extra[X_NO_THINK];
+        c.defaults = command_model_defaults(c.line.positional[0]);
         if (c.line.extra[X_SYSTEM]) chat_set_system(&c.conversation, c.line.extra[X_SYSTEM]);
         if (code == EXIT_OK) code = terminal ? converse(&c, budget) : answer_pipe(&c);
         if (c.engine) (void)kvrt_engine_close(c.engine);
@@ -192,6 +197,7 @@ int chat_main(int argc, char **argv)
     chat_conversation_free(&c.conversation);
     chat_free(&c.answer);
     chat_free(&c.view.pending);
+    kvrt_options_destroy(c.defaults);
     command_free(&c.line);
     return code;
 }

@@ -9,8 +9,8 @@ static const argparse_option extra[X_COUNT] = {
     {"json", 0, 0, 0, NULL, "print JSON"},
     {"tensors", 't', 0, 0, NULL, "list every tensor"},
 };
-const command inspect_command = {"inspect", "inspect MODEL [--tensors] [--json]", "Shows what a model folder holds.",
-                                 extra, X_COUNT};
+const command inspect_command = {
+    "inspect", "inspect MODEL [--tensors] [--json]", "Shows what a model folder holds.", extra, X_COUNT, "log."};
 
 typedef struct histogram {
     struct {
@@ -47,7 +47,25 @@ static void on_tensor(const kvrt_inspect_tensor *t, void *user)
     if (h->list) print_tensor(h, t);
 }
 
-static void print_text(const kvrt_inspect_info *info, const histogram *h)
+/* The values that answers are sampled with, and where each comes from. */
+static void print_sampling(const command_line *line, const kvrt_options *defaults, bool json)
+{
+    for (unsigned i = 0; command_sampling_keys[i]; i++) {
+        const char *key = command_sampling_keys[i], *from = command_origin(line, defaults, key);
+        char value[40];
+        command_value(line->options, defaults, key, value, sizeof value);
+        if (json) printf("%s\"%s\":{\"value\":%s,\"from\":\"%s\"}", i ? "," : "", strchr(key, '.') + 1, value, from);
+        else printf("  %-16s %s (%s)\n", strchr(key, '.') + 1, value, from);
+    }
+}
+
+static void print_ends(const kvrt_inspect_info *info)
+{
+    for (uint32_t i = 0; i < info->n_eos; i++) printf("%s%d", i ? "," : "", info->eos_ids[i]);
+}
+
+static void print_text(const kvrt_inspect_info *info, const histogram *h, const command_line *line,
+                       const kvrt_options *defaults)
 {
     printf("architecture   %s%s%s%s\n", info->architecture[0] ? info->architecture : "unknown",
            info->family[0] ? " (" : "", info->family, info->family[0] ? ")" : "");
@@ -66,10 +84,16 @@ static void print_text(const kvrt_inspect_info *info, const histogram *h)
     for (unsigned i = 0; i < h->n; i++)
         printf("  %-12s %llu tensors, %.1f MiB\n", h->rows[i].dtype, (unsigned long long)h->rows[i].count,
                (double)h->rows[i].bytes / 1048576.0);
+    printf("sampling\n");
+    print_sampling(line, defaults, false);
+    if (info->n_eos) printf("  %-16s ", "end tokens");
+    print_ends(info);
+    if (info->n_eos) printf(" (%s)\n", info->eos_of_generation ? "generation_config.json" : "config.json or tokenizer");
     printf("supported      %s%s\n", info->problem[0] ? "no: " : "yes", info->problem);
 }
 
-static void print_json(const kvrt_inspect_info *info, const histogram *h)
+static void print_json(const kvrt_inspect_info *info, const histogram *h, const command_line *line,
+                       const kvrt_options *defaults)
 {
     printf("%s\"architecture\":\"%s\",\"family\":\"%s\",\"n_layers\":%u,\"hidden_size\":%u,\"ffn_size\":%u,\"n_heads\":"
            "%u,\"n_kv_heads\":%u,\"head_dim\":%u,",
@@ -81,7 +105,11 @@ static void print_json(const kvrt_inspect_info *info, const histogram *h)
            (unsigned long long)info->bytes, (unsigned long long)info->n_tensors);
     for (unsigned i = 0; i < h->n; i++)
         printf("%s\"%s\":%llu", i ? "," : "", h->rows[i].dtype, (unsigned long long)h->rows[i].bytes);
-    printf("},\"supported\":%s,\"problem\":", info->problem[0] ? "false" : "true");
+    printf("},\"sampling\":{");
+    print_sampling(line, defaults, true);
+    printf("},\"eos_ids\":[");
+    print_ends(info);
+    printf("],\"supported\":%s,\"problem\":", info->problem[0] ? "false" : "true");
     command_json_string(stdout, info->problem, strlen(info->problem));
     printf("}\n");
 }
@@ -99,10 +127,12 @@ int inspect_main(int argc, char **argv)
         kvrt_inspect_info info = {.size = sizeof info};
         histogram h = {.list = line.extra[X_TENSORS] != NULL, .json = line.extra[X_JSON] != NULL, .first = true};
         if (h.list && h.json) printf("{\"tensors\":[");
+        kvrt_options *defaults = command_model_defaults(line.positional[0]);
         int32_t status = kvrt_inspect(line.positional[0], &info, on_tensor, &h, &error);
         code = status < 0 ? command_fail(status, &error) : EXIT_OK;
-        if (code == EXIT_OK && h.json) print_json(&info, &h);
-        else if (code == EXIT_OK) print_text(&info, &h);
+        if (code == EXIT_OK && h.json) print_json(&info, &h, &line, defaults);
+        else if (code == EXIT_OK) print_text(&info, &h, &line, defaults);
+        kvrt_options_destroy(defaults);
         if (code == EXIT_OK && info.problem[0]) code = EXIT_MODEL;
     }
     command_free(&line);

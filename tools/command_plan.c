@@ -12,9 +12,12 @@ static const argparse_option extra[X_COUNT] = {
     {"json", 0, 0, 0, NULL, "print JSON"},
     {"plot", 0, 1, 0, "FILE.svg", "draw memory against context"},
 };
-const command plan_command = {"plan", "plan MODEL | --shape NAME [--card NAME | --vram BYTES] [--ctx N]",
-                              "Shows what fits: weights, cache and the longest context for each KV format.", extra,
-                              X_COUNT};
+const command plan_command = {"plan",
+                              "plan MODEL | --shape NAME [--card NAME | --vram BYTES] [--ctx N]",
+                              "Shows what fits: weights, cache and the longest context for each KV format.",
+                              extra,
+                              X_COUNT,
+                              OPTIONS_OF_A_MODEL " model."};
 
 /* Memory a program can use on an otherwise idle card, as the driver reports it. */
 static const struct {

@@ -1,7 +1,7 @@
 /* devices.c - `kvrt devices`: the backends of this build, and why one is absent. */
 #include "command.h"
 
-const command devices_command = {"devices", "devices", "Lists the backends and devices.", NULL, 0};
+const command devices_command = {"devices", "devices", "Lists the backends and devices.", NULL, 0, "log."};
 
 static void print_line(const char *name, const char *text, int32_t usable, void *user)
 {

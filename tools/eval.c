@@ -17,8 +17,12 @@ static const argparse_option extra[X_COUNT] = {
     {"plot", 0, 1, 0, "FILE.svg", "draw quality against bits"},
     {"tokens", 0, 1, 0, "N", "most tokens of the text (all of --ctx)"},
 };
-const command eval_command = {"eval", "eval MODEL --text FILE [--ctx N] [--kv LIST] [--tail N] [--mode decode|prefill]",
-                              "Measures what a cache format costs in quality, against f16.", extra, X_COUNT};
+const command eval_command = {"eval",
+                              "eval MODEL --text FILE [--ctx N] [--kv LIST] [--tail N] [--mode decode|prefill]",
+                              "Measures what a cache format costs in quality, against f16.",
+                              extra,
+                              X_COUNT,
+                              OPTIONS_OF_A_MODEL};
 
 static int usage_error(const char *message)
 {

@@ -21,10 +21,41 @@ static void usage(FILE *to)
     for (size_t i = 0; i < command_count; i++)
         fprintf(to, "  %-10s %s\n", command_list[i].about->name, command_list[i].about->summary);
     fprintf(to, "\nkvrt MODEL                      kvrt chat on a terminal, kvrt run otherwise\n"
-                "kvrt COMMAND --help             options of a command\n"
+                "kvrt help COMMAND               options of a command\n"
                 "kvrt --version\n"
                 "kvrt --completions bash|zsh|fish   a completion script\n"
                 "kvrt --man                      the manual page\n");
+}
+
+/* The command that a wrong name is likely to mean, or NULL. */
+static const char *nearest_command(const char *name)
+{
+    unsigned best = 1000;
+    const char *nearest = NULL;
+    for (size_t i = 0; i < command_count; i++) {
+        unsigned d = argparse_distance(name, command_list[i].about->name);
+        if (d < best) best = d, nearest = command_list[i].about->name;
+    }
+    return argparse_is_near(name, best) ? nearest : NULL;
+}
+
+static int unknown_command(const char *name)
+{
+    const char *nearest = nearest_command(name);
+    fprintf(stderr, "kvrt: neither a command nor a model folder: %s", name);
+    if (nearest) fprintf(stderr, ", did you mean kvrt %s?", nearest);
+    fprintf(stderr, " (see kvrt --help)\n");
+    return EXIT_USAGE;
+}
+
+/* `kvrt help run` is `kvrt run --help`. */
+static int help(const char *name)
+{
+    for (size_t i = 0; *name && i < command_count; i++)
+        if (strcmp(name, command_list[i].about->name) == 0) return command_help(command_list[i].about, stdout), EXIT_OK;
+    if (*name) return unknown_command(name);
+    usage(stdout);
+    return EXIT_OK;
 }
 
 static int usage_error(const char *what, const char *found)
@@ -42,16 +73,17 @@ static int dispatch(int argc, char **argv)
         usage(stderr);
         return EXIT_USAGE;
     }
-    if (strcmp(first, "--help") == 0 || strcmp(first, "-h") == 0 || strcmp(first, "help") == 0) usage(stdout);
-    else if (strcmp(first, "--version") == 0) printf("kvrt %s\n", kvrt_version_string());
+    const char *second = argc > 2 ? argv[2] : "";
+    if (strcmp(first, "--help") == 0 || strcmp(first, "-h") == 0 || strcmp(first, "help") == 0) return help(second);
+    if (strcmp(first, "--version") == 0 || strcmp(first, "-V") == 0 || strcmp(first, "-v") == 0 ||
+        strcmp(first, "version") == 0)
+        printf("kvrt %s\n", kvrt_version_string());
     else if (strcmp(first, "--man") == 0) manual_print(stdout);
     else if (strcmp(first, "--completions") == 0) {
-        const char *shell = argc > 2 ? argv[2] : "";
-        if (!completions_print(shell, stdout))
-            return usage_error("--completions: need bash, zsh or fish, found", *shell ? shell : "nothing");
+        if (!completions_print(second, stdout))
+            return usage_error("--completions: need bash, zsh or fish, found", *second ? second : "nothing");
     } else if (first[0] == '-') return usage_error("unknown option", first);
-    else if (!strchr(first, '/') && access(first, F_OK) != 0)
-        return usage_error("neither a command nor a model folder:", first);
+    else if (!strchr(first, '/') && access(first, F_OK) != 0) return unknown_command(first);
     else if (command_is_terminal(stdin) && command_is_terminal(stdout)) return chat_main(argc - 1, argv + 1);
     else return run_main(argc - 1, argv + 1);
     return EXIT_OK;

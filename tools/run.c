@@ -18,8 +18,12 @@ static const argparse_option extra[X_COUNT] = {
     {"messages", 'm', 1, 0, "FILE", "answer a JSON array of messages through the chat template (- is stdin)"},
     {"system", 's', 1, 0, "TEXT", "a system message; the prompt becomes a user message"},
 };
-const command run_command = {"run", "run MODEL [-p TEXT | -f FILE | < text] [options]",
-                             "Continues a prompt and streams the text to stdout.", extra, X_COUNT};
+const command run_command = {"run",
+                             "run MODEL [TEXT | -p TEXT | -f FILE | < text] [options]",
+                             "Continues a prompt and streams the text to stdout.",
+                             extra,
+                             X_COUNT,
+                             OPTIONS_OF_A_MODEL " gen. sample."};
 
 typedef struct run_state {
     command_line line;
@@ -34,6 +38,12 @@ typedef struct run_state {
 } run_state;
 
 /* ----------------------------------------------------------------------------------------------------- prompt --- */
+static int usage_error(const char *message)
+{
+    fprintf(stderr, "kvrt run: %s (see kvrt run --help)\n", message);
+    return EXIT_USAGE;
+}
+
 static bool append_prompt(run_state *r, const char *text, size_t len)
 {
     char *grown = realloc(r->prompt, r->prompt_len + len + 1);
@@ -47,12 +57,10 @@ static bool append_prompt(run_state *r, const char *text, size_t len)
 
 static int read_prompt(run_state *r)
 {
-    const char *file = r->line.extra[X_FILE], *prompt = r->line.extra[X_PROMPT];
+    const char *file = r->line.extra[X_FILE], *prompt = command_prompt(&r->line, r->line.extra[X_PROMPT]);
     const char *messages = r->line.extra[X_MESSAGES];
-    if (messages && (file || prompt)) {
-        fprintf(stderr, "kvrt run: --messages holds the whole prompt, found -p or -f as well\n");
-        return EXIT_USAGE;
-    }
+    if (messages && (file || prompt))
+        return usage_error("--messages holds the whole prompt, found another one as well");
     if (messages) file = messages;
     bool piped = !file && !command_is_terminal(stdin);
     /* With -p a pipe is optional: an inherited stdin that is empty or closed must not fail. */
@@ -65,10 +73,7 @@ static int read_prompt(run_state *r)
         if (!ok) return EXIT_RUN;
     }
     if (prompt && !append_prompt(r, prompt, strlen(prompt))) return EXIT_RUN;
-    if (!file && !piped && !prompt) {
-        fprintf(stderr, "kvrt run: no prompt, need -p TEXT, -f FILE or text on stdin\n");
-        return EXIT_USAGE;
-    }
+    if (!file && !piped && !prompt) return usage_error("no prompt, need -p TEXT, -f FILE or text on stdin");
     return append_prompt(r, "", 0) ? EXIT_OK : EXIT_RUN;
 }
 
@@ -258,10 +263,7 @@ int run_main(int argc, char **argv)
 {
     run_state r = {0};
     int code = command_parse(&run_command, argc, argv, true, &r.line);
-    if (code < 0 && r.line.n_positional != 1) {
-        fprintf(stderr, "kvrt run: found %u model arguments, need one (see kvrt run --help)\n", r.line.n_positional);
-        code = EXIT_USAGE;
-    }
+    if (code < 0) code = command_check_prompt(&run_command, &r.line, r.line.extra[X_PROMPT]);
     if (code < 0) {
         r.json = r.line.extra[X_JSON] != NULL;
         r.ndjson = r.line.extra[X_NDJSON] != NULL;

@@ -11,8 +11,8 @@ static const argparse_option extra[X_COUNT] = {
     {"parse-special", 0, 0, 0, NULL, "text that spells a special token becomes that token"},
     {"decode", 0, 0, 0, NULL, "read a JSON array of ids, write bytes"},
 };
-const command tokenize_command = {"tokenize", "tokenize MODEL [--special] [--decode] < input",
-                                  "Text to token ids and back.", extra, X_COUNT};
+const command tokenize_command = {
+    "tokenize", "tokenize MODEL [--special] [--decode] < input", "Text to token ids and back.", extra, X_COUNT, "log."};
 
 static int encode(kvrt_engine engine, const char *text, size_t len, uint32_t flags)
 {
@@ -86,9 +86,7 @@ int tokenize_main(int argc, char **argv)
     if (code < 0) {
         size_t len;
         char *text = command_read_file("-", &len);
-        /* Only the tokenizer is wanted; the smallest context keeps the rest small. */
-        (void)kvrt_options_set_i64(line.options, "ctx.size", 128, NULL);
-        (void)kvrt_options_set_text(line.options, "kv.format", "f16", NULL); /* any head size */
+        (void)kvrt_options_set_text(line.options, "model.load", "tokenizer", NULL);
         code = text ? command_open(line.options, &engine) : EXIT_RUN;
         uint32_t flags = (line.extra[X_SPECIAL] ? KVRT_TOKENIZE_ADD_SPECIAL : 0) |
                          (line.extra[X_PARSE] ? KVRT_TOKENIZE_PARSE_SPECIAL : 0);

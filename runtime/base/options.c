@@ -435,6 +435,15 @@ const char *kvi_options_list_item(const kvrt_options *options, const char *key, 
     if (len) *len = slot->item_len[index];
     return slot->items[index];
 }
+const char *kvi_option_range(const char *key)
+{
+    int32_t i = find(key);
+    return i >= 0 ? table[i].range : "";
+}
+int32_t kvrt_options_is_set(const kvrt_options *options, const char *key)
+{
+    return key && kvi_options_is_set(options, key);
+}
 bool kvi_options_is_set(const kvrt_options *options, const char *key)
 {
     int32_t i = find(key);

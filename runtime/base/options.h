@@ -13,6 +13,8 @@ const char *kvi_options_string(const kvrt_options *options, const char *key);
 /* List options: number of items, and item i. */
 uint32_t kvi_options_list_len(const kvrt_options *options, const char *key);
 const char *kvi_options_list_item(const kvrt_options *options, const char *key, uint32_t index, uint64_t *len);
+/* The range as the table shows it ("0..100"). */
+const char *kvi_option_range(const char *key);
 bool kvi_options_is_set(const kvrt_options *options, const char *key);
 /* Copies every key that is set in `from` over `into`. */
 kvrt_status kvi_options_merge(kvrt_options *into, const kvrt_options *from, kvrt_error *error);

@@ -7,6 +7,8 @@ OPTION("model.shape", "shape", STRING, "", 0, 0, "",
        "synthetic weights of a known shape instead of a folder, for measurements")
 OPTION("model.weights", "weights", CHOICE, "bf16", 0, 0, "bf16|f16|f32", "data type of synthetic weights")
 OPTION("model.io", "io", CHOICE, "map", 0, 0, "map|copy", "map weights from disk, or read them into memory")
+OPTION("model.load", NULL, CHOICE, "all", 0, 0, "all|tokenizer",
+       "tokenizer: the tokenizer and the chat template alone; such an engine has no sessions")
 OPTION("device.backend", "backend", CHOICE, "auto", 0, 0, "auto|cpu|cuda",
        "device to run on; auto: CUDA if usable, else CPU")
 OPTION("device.index", "device", I64, "0", 0, 63, "0..63", "index of the CUDA device")
@@ -34,7 +36,7 @@ OPTION("kv.range", NULL, CHOICE, "unbiased", 0, 0, "minmax|search|unbiased",
        "range of quantized rows: extremes, least error, or least error without shrinkage")
 OPTION("mem.limit", "mem-limit", BYTES, "0", 0, 0, "", "most bytes kvrt may use; 0: what is free")
 OPTION("mem.reserve", "reserve", BYTES, "1GiB", 0, 0, "", "bytes to leave free for others")
-OPTION("gen.max_tokens", "n", I64, "-1", -1, 16777216, "-1..16777216",
+OPTION("gen.max_tokens", "max-tokens", I64, "-1", -1, 16777216, "-1..16777216",
        "most new tokens; -1: until end of text or the context is full")
 OPTION("gen.stop", "stop", LIST, "", 0, 0, "", "stop string; may be given several times")
 OPTION("gen.ignore_eos", "ignore-eos", BOOL, "false", 0, 0, "", "go on past end-of-text tokens")

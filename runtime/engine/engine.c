@@ -2,6 +2,7 @@
 #include "engine.h"
 #include "../template/chat_template.h"
 #include "../base/log.h"
+#include "../model/generation_config.h"
 #include "../model/shapes.h"
 
 #include <stdio.h>
@@ -25,6 +26,9 @@ int32_t kvi_engine_event(kvi_engine *engine, kvrt_event_fn fn, void *user, kvrt_
 /* ----------------------------------------------------------------------------------------------------- entering --- */
 static kvrt_status take_seat(kvi_engine *engine, kvrt_error *error)
 {
+    if (!engine->device)
+        return kvi_error_set(error, KVRT_STATE,
+                             "engine: opened with model.load=tokenizer, this call needs model.load=all");
     if (in_callback == engine)
         return kvi_error_set(error, KVRT_REENTRANT, "engine: this call is not allowed inside an event callback");
     if (atomic_load(&engine->lost))
@@ -90,6 +94,24 @@ static bool weights_progress(void *user, uint64_t done, uint64_t total)
 
 static kvrt_status cancelled(kvrt_error *error) { return kvi_error_set(error, KVRT_CANCELLED, "loading cancelled"); }
 
+static bool tokenizer_alone(const kvi_engine *e)
+{
+    return strcmp(kvi_options_string(e->options, "model.load"), "tokenizer") == 0;
+}
+
+static kvrt_status load_tokenizer(open_context *c, const char *path, kvrt_error *error)
+{
+    kvi_engine *e = c->engine;
+    if (!report(c, "tokenizer", 0, 1)) return cancelled(error);
+    KVI_TRY(kvi_tokenizer_load(path, &e->tokenizer, error));
+    (void)kvi_chat_template_load(path, NULL, &e->chat, NULL); /* base models have none; a chat then gets the error */
+    if (tokenizer_alone(e)) {
+        e->config.vocab_size = (uint32_t)kvi_tokenizer_vocab_size(e->tokenizer);
+        e->config.bos_id = -1;
+    }
+    return KVRT_OK;
+}
+
 static kvrt_status load_files(open_context *c, kvrt_error *error)
 {
     kvi_engine *e = c->engine;
@@ -97,14 +119,17 @@ static kvrt_status load_files(open_context *c, kvrt_error *error)
                *shape = kvi_options_string(e->options, "model.shape");
     if (!path[0] == !shape[0])
         return kvi_error_set(error, KVRT_ARG, "engine: need exactly one of model.path and model.shape");
+    if (shape[0] && tokenizer_alone(e))
+        return kvi_error_set(error, KVRT_ARG,
+                             "engine: model.load=tokenizer needs model.path, a shape has no tokenizer");
     if (shape[0]) return kvi_shape_config(shape, &e->config, error);
+    if (tokenizer_alone(e)) return load_tokenizer(c, path, error);
     KVI_TRY(kvi_config_read(path, &e->config, error));
+    KVI_TRY(kvi_generation_defaults(path, e->options, NULL, error));
     if (!report(c, "tensors", 0, 1)) return cancelled(error);
     KVI_TRY(kvi_checkpoint_open(path, strcmp(kvi_options_string(e->options, "model.io"), "copy") == 0, &e->checkpoint,
                                 error));
-    if (!report(c, "tokenizer", 0, 1)) return cancelled(error);
-    KVI_TRY(kvi_tokenizer_load(path, &e->tokenizer, error));
-    (void)kvi_chat_template_load(path, NULL, &e->chat, NULL); /* base models have none; a chat then gets the error */
+    KVI_TRY(load_tokenizer(c, path, error));
     if (e->config.bos_id < 0) e->config.bos_id = kvi_tokenizer_bos_id(e->tokenizer);
     if (e->config.n_eos == 0 && kvi_tokenizer_eos_id(e->tokenizer) >= 0)
         e->config.eos_ids[e->config.n_eos++] = kvi_tokenizer_eos_id(e->tokenizer);
@@ -264,7 +289,7 @@ kvrt_status kvrt_engine_open(const kvrt_options *options, kvrt_event_fn fn, void
     uint64_t start = kvi_os_now_us();
     kvrt_status status = kvrt_options_clone(options, &e->options, error);
     if (status >= KVRT_OK) status = load_files(&context, error);
-    if (status >= KVRT_OK) status = load_device(&context, error);
+    if (status >= KVRT_OK && !tokenizer_alone(e)) status = load_device(&context, error);
     if (status >= KVRT_OK) {
         e->handle = kvi_handle_new(KVI_HANDLE_ENGINE, e);
         if (!e->handle) status = kvi_error_set(error, KVRT_STATE, "engine: 1024 objects are open, need a free place");
@@ -274,7 +299,8 @@ kvrt_status kvrt_engine_open(const kvrt_options *options, kvrt_event_fn fn, void
         return status;
     }
     kvi_log(KVI_LOG_INFO, "engine open in %llu us: %s on %s, context %u", (unsigned long long)(kvi_os_now_us() - start),
-            e->config.family, e->backend->describe(e->device), e->plan.ctx_size);
+            e->config.family ? e->config.family : "a tokenizer",
+            e->device ? e->backend->describe(e->device) : "no device", e->plan.ctx_size);
     *out = e->handle;
     return KVRT_OK;
 }
@@ -322,11 +348,11 @@ kvrt_status kvrt_engine_get_info(kvrt_engine handle, kvrt_engine_info *out, kvrt
                              .workspace_bytes = e->plan.workspace_bytes,
                              .kv_pool_bytes = e->plan.limits.pool_bytes,
                              .kv_pool_used_bytes = kvi_pool_used_bytes(&e->pool),
-                             .architecture = c->family,
-                             .backend = e->backend->name,
-                             .device = e->backend->describe(e->device),
+                             .architecture = c->family ? c->family : "",
+                             .backend = e->device ? e->backend->name : "",
+                             .device = e->device ? e->backend->describe(e->device) : "",
                              .kv_format = kvi_options_string(e->options, "kv.format"),
-                             .weight_dtype = dtypes[e->weights.dtype],
+                             .weight_dtype = e->device ? dtypes[e->weights.dtype] : "",
                              .bos_id = c->bos_id,
                              .eos_id = c->n_eos ? c->eos_ids[0] : -1,
                              .n_sessions = e->n_sessions,

@@ -1,6 +1,7 @@
 /* inspect.c - kvrt_inspect: what a folder holds, as far as it can be read. An unsupported model is a finding, not a failure; only a folder
  * that is none fails. */
 #include "engine.h"
+#include "../model/generation_config.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -23,6 +24,8 @@ static void copy_config(const kvi_model_config *c, kvrt_inspect_info *info)
     info->tied_embeddings = c->tied_embeddings, info->qkv_bias = c->qkv_bias, info->qk_norm = c->qk_norm;
     info->sliding_window = c->sliding_window;
     info->rope_theta = c->rope_theta;
+    info->n_eos = c->n_eos;
+    memcpy(info->eos_ids, c->eos_ids, sizeof info->eos_ids);
     (void)snprintf(info->rope_scaling, sizeof info->rope_scaling, "%s", scalings[c->rope_scaling]);
 }
 
@@ -46,6 +49,21 @@ static void list_tensors(const kvi_checkpoint *checkpoint, kvrt_inspect_info *in
     info->n_files = kvi_checkpoint_files(checkpoint);
 }
 
+/* What generation_config.json says goes for nothing here but must be sound; the tokenizer names the end where no configuration does. */
+static void check_generation(const char *path, const kvi_tokenizer *tokenizer, kvrt_inspect_info *info)
+{
+    kvrt_error error = {.size = sizeof error};
+    kvrt_options *defaults = NULL;
+    bool ends = false;
+    kvrt_status status = kvrt_options_create(&defaults, &error);
+    if (status >= KVRT_OK) status = kvi_generation_defaults(path, defaults, &ends, &error);
+    if (status < KVRT_OK) note(info, &error);
+    info->eos_of_generation = ends;
+    if (tokenizer && info->n_eos == 0 && kvi_tokenizer_eos_id(tokenizer) >= 0)
+        info->eos_ids[info->n_eos++] = kvi_tokenizer_eos_id(tokenizer);
+    kvrt_options_destroy(defaults);
+}
+
 static void inspect_folder(const char *path, kvi_model_config *config, kvrt_inspect_info *info, kvrt_tensor_fn fn,
                            void *user)
 {
@@ -65,8 +83,15 @@ static void inspect_folder(const char *path, kvi_model_config *config, kvrt_insp
     }
     if (kvi_tokenizer_load(path, &tokenizer, &error) < KVRT_OK) note(info, &error);
     else (void)snprintf(info->tokenizer, sizeof info->tokenizer, "%s", kvi_tokenizer_describe(tokenizer));
+    check_generation(path, tokenizer, info);
     kvi_tokenizer_free(tokenizer);
     kvi_checkpoint_close(checkpoint);
+}
+
+kvrt_status kvrt_inspect_defaults(const char *path, kvrt_options *options, kvrt_error *error)
+{
+    if (!path || !options) return kvi_error_set(error, KVRT_ARG, "kvrt_inspect_defaults: path or options is NULL");
+    return kvi_generation_defaults(path, options, NULL, error);
 }
 
 kvrt_status kvrt_inspect(const char *path, kvrt_inspect_info *out, kvrt_tensor_fn fn, void *user, kvrt_error *error)

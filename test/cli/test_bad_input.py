@@ -172,14 +172,25 @@ def options():
         (["-n", "many"], ["gen.max_tokens", "'many'"]),
         (["--mem-limit", "24GoB"], ["mem.limit", "24GoB"]),
         (["--set", "sample.temperatur=1"], ["sample.temperatur", "did you mean sample.temperature"]),
+        (["--set", "=1"], ["KEY=VALUE"]),
         (["--set", "nonsense"], ["KEY=VALUE"]),
         (["--tmp", "1"], ["unknown option --tmp"]),
         (["-Z"], ["unknown option -Z"]),
         (["--temp"], ["--temp", "needs a value"]),
-        (["another-model"], ["2 model arguments"]),
+        (["another-prompt"], ["two prompts", "another-prompt"]),
+        (["one", "two"], ["3 arguments", "one text in quotes"]),
+        (["--tmep", "0"], ["unknown option --tmep, did you mean --temp?"]),
+        (["--max-token", "1"], ["did you mean --max-tokens?"]),
+        (["--no-json"], ["--json cannot be negated"]),
+        (["--card", "rtx4090"], ["--card is one of kvrt plan"]),
+        (["--set", "tmep=0"], ["option tmep: unknown, did you mean sample.temperature (--temp)?"]),
+        (["--set", "gpu=1"], ["option gpu: unknown"]),
     ):
         run(MODEL, *args).expect(2, parts)
-    run(MODEL, env={"KVRT_TEMP": "warm"}).expect(2, ["KVRT_TEMP", "'warm'"])
+    run(MODEL, env={"KVRT_TEMP": "warm"}).expect(2, ["kvrt: environment KVRT_TEMP: option sample.temperature", "'warm'"])
+    for name, right in (("KVRT_TMEP", ", did you mean KVRT_TEMP?"), ("KVRT_MAXTOKENS", ", did you mean KVRT_MAX_TOKENS?"), ("KVRT_FOO_BAR_BAZ", "")):
+        assert run(MODEL, "-q", env={name: "1"}).expect(0).err == f"kvrt: environment {name}: no such option{right}\n"
+    assert run(MODEL, "-q", env={"KVRT_SOURCE_DIR": "/", "KVRT_CUDA": "0", "KVRT_": ""}).expect(0).err == "", "names of the build are known"
     run(MODEL, "--mem-limit", "1KiB").expect(4, ["MiB"])
     kvrt().expect(2, "")
     kvrt("--frobnicate").expect(2, "unknown option --frobnicate")
@@ -189,6 +200,56 @@ def options():
         result = kvrt(command, "--no-such-option")
         result.expect(2, "unknown option --no-such-option")
         assert b"usage: kvrt " + command.encode() in kvrt(command, "--help").expect(0).out
+
+
+@test
+def commands_that_do_not_exist():
+    for typed, meant in (("rn", "run"), ("caht", "chat"), ("plna", "plan"), ("tokenise", "tokenize"), ("device", "devices")):
+        kvrt(typed).expect(2, ["neither a command nor a model folder", f"did you mean kvrt {meant}?"])
+    assert "did you mean" not in kvrt("frobnicate").expect(2, "frobnicate").err
+    kvrt("help", "rn").expect(2, "did you mean kvrt run?")
+    for words in (["help"], ["-h"]):
+        assert kvrt(*words).expect(0).out == kvrt("--help").expect(0).out
+    assert kvrt("help", "run").expect(0).out == kvrt("run", "-h").expect(0).out
+    assert kvrt("version").out == kvrt("-V").out == kvrt("--version").expect(0).out
+
+
+@test
+def a_flag_that_does_not_apply():
+    for command, flag, key in (("inspect", "--temp", "sample.temperature"), ("tokenize", "--ctx", "ctx.size"), ("devices", "--kv", "kv.format"),
+                               ("plan", "--seed", "sample.seed"), ("bench", "-n", "gen.max_tokens"), ("eval", "--top-k", "sample.top_k")):
+        kvrt(command, MODEL, flag, "1").expect(2, [f"kvrt {command}", key, "has no meaning for this command"])
+        assert key.split(".")[0] not in kvrt(command, "--help").out.decode().split(), "nor does the help list it"
+
+
+@test
+def generation_config():
+    file = "generation_config.json"
+    for text, parts in (
+        ('{"temperature": -1}', ["temperature is -1", "0..100"]), ('{"temperature": "0.5"}', ['temperature is "0.5"', "0..100"]),
+        ('{"temperature": 1e999}', ["byte"]), ('{"temperature": true}', ["temperature is true"]), ('{"temperature": []}', ["temperature is []"]),
+        ('{"top_k": -1}', ["top_k is -1", "0..1048576"]), ('{"top_k": 2.5}', ["top_k is 2.5"]), ('{"top_k": 99999999999999999999}', ["top_k is 9999"]),
+        ('{"top_p": -0.5}', ["top_p is -0.5", "0..1"]), ('{"min_p": 2}', ["min_p is 2", "0..1"]),
+        ('{"repetition_penalty": 0.0}', ["repetition_penalty is 0.0"]), ('{"do_sample": false, "repetition_penalty": -1}', ["repetition_penalty is -1"]),
+        ('{"do_sample": "false"}', ['do_sample is "false"', "true or false"]), ('{"top_k": {"a": "' + "x" * 300 + '"}}', ["top_k is {"]),
+        ('{"eos_token_id": "2"}', ["byte"]), ('{"eos_token_id": [' + "1," * 20 + "1]}", ["16 token ids"]), ("{broken", ["byte"]), ("[]", ["byte"]),
+        ("", ["byte"]), ('{"top_k": 5} x', ["byte"]),
+    ):
+        with Folder() as m:
+            (m.path / file).write_text(text)
+            run(m).expect(3, [file, *parts])
+            result = kvrt("inspect", m, "--json")
+            assert result.code == 3 and file in json.loads(result.out)["problem"], (text, result.out)
+    with Folder() as m:
+        for text, said in (('{"top_p": 1.5}', "top_p is 1.5, which is ignored"), ('{"do_sample": false, "temperature": -1}', ""),
+                           ('{"do_sample": false, "top_k": -1}', "top_k is -1, which is ignored"), ('{"num_beams": 4}', "num_beams is 4, which kvrt does not do"),
+                           ('{"num_beams": 1, "typical_p": 1.0, "no_repeat_ngram_size": 0, "bad_words_ids": null, "suppress_tokens": []}', "")):
+            (m.path / file).write_text(text)
+            err = run(m, "-q").expect(0).err
+            assert (f"kvrt warning: {file}: {said}\n" == err) if said else err == "", (text, err)
+        (m.path / file).unlink()
+        (m.path / file).mkdir()
+        run(m).expect(3, file)
 
 
 @test
@@ -206,7 +267,14 @@ def a_config_file_is_checked_as_well():
     with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
         file.write("# comment\nsample.temperature = hot\n")
         file.flush()
-        run(MODEL, "--config", file.name).expect(2, ["sample.temperature", "'hot'"])
+        run(MODEL, "--config", file.name).expect(2, [f"{file.name}:2: ", "sample.temperature", "'hot'"])
+    for text, line, parts in (("\n\ntmep = 0\n", 3, ["option tmep: unknown, did you mean sample.temperature (--temp)?"]), ("temp 0", 1, ["'temp 0'", "KEY=VALUE"]),
+                              ("top_k=1\r\n[sampling]\r\n", 2, ["'[sampling]'"]), ("kv = f16\n= 3\n", 2, ["KEY=VALUE"]),
+                              ("; comment\n# comment\n\n  nonsense-key = 1", 4, ["nonsense-key: unknown"])):
+        with tempfile.NamedTemporaryFile("w", suffix=".conf", newline="") as file:
+            file.write(text)
+            file.flush()
+            run(MODEL, "--config", file.name).expect(2, [f"{file.name}:{line}: ", *parts])
     run(MODEL, "--config", "/nonexistent").expect(1, "/nonexistent")
 
 

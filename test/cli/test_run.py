@@ -116,17 +116,54 @@ def options_come_from_file_environment_and_flags_in_this_order():
         assert count(KVRT_CONFIG=file.name) == 3
 
 
+@test
+def one_vocabulary():
+    """An option by every name it goes by, in every place: the same text."""
+    def said(*args, env=None, **more):
+        return kvrt("run", MODEL, "-p", "hello", "--ignore-eos", "--seed", 1, *args, env=env, **more).expect(0).out
+    for value, names in (("0", ["temp", "temperature", "sample.temperature", "sample_temperature"]), ("5", ["n", "max-tokens", "max_tokens", "gen.max_tokens", "n-predict"]),
+                         ("3", ["top-k", "top_k", "TOP_K", "sample.top_k"])):
+        also = [] if value == "5" else ["-n", "12"]
+        wanted = said(f"--{names[0]}" if len(names[0]) > 1 else f"-{names[0]}", value, *also)
+        assert wanted != said("-n", "13", "--top-k", "0")
+        for name in names:
+            assert said("--set", f"{name}={value}", *also) == wanted, name
+            assert said(*also, env={"KVRT_" + name.upper().replace("-", "_").replace(".", "_"): value}) == wanted, name
+            for line in (f"{name}={value}", f"  {name} = {value}  ", f'{name} = "{value}"', f"--{name} = {value}\r"):
+                with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
+                    file.write(line)
+                    file.flush()
+                    assert said("--config", file.name, *also) == wanted, line
+        for flag in ("--" + names[1], "-" + names[1]):  # the second is a name of other programs, with one dash as well
+            assert said(flag, value, *also) == wanted, flag
+    assert said("-c", "20", "-t", "1", "-n", "9", "-ngl", "0") == said("--ctx", "20", "--threads", "1", "-n", "9", "--backend", "cpu")
+    assert "a model is whole on one device" in kvrt("run", MODEL, "x", "-ngl", "99", "-n", 1).expect(0).err
+    kvrt("run", MODEL, "-p", "hello", "-c", "20", "--ignore-eos").expect(5)
+
+
+@test
+def the_prompt_may_stand_behind_the_model():
+    whole = text_of("abcdef", "-n", 12)
+    kvrt("run", MODEL, "abcdef", "-n", 12, *GREEDY).expect(0, out=whole)
+    kvrt("run", "-n", 12, *GREEDY, MODEL, "def", stdin=b"abc").expect(0, out=whole)
+    kvrt(MODEL, "abcdef", "-n", 12, *GREEDY).expect(0, out=whole)
+    kvrt("run", MODEL, "-n", 12, *GREEDY, "--", "abcdef").expect(0, out=whole)
+
+
 # ---- closed pipes, interrupts ----------------------------------------------------------------------------------------------------------
 @test
 def a_reader_that_leaves():
-    for extra in ([], ["--json"], ["--ndjson"]):
-        process = subprocess.Popen([KVRT, "run", MODEL, "-p", "hello", *GREEDY, *extra, *(ENDLESS if extra != ["--json"] else ["-n", "5"])],
+    for extra in ([], ["--ndjson"]):
+        process = subprocess.Popen([KVRT, "run", MODEL, "-p", "hello", *GREEDY, *extra, *ENDLESS],
                                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
-        if extra != ["--json"]:
-            process.stdout.read(1)
+        process.stdout.read(1)
         process.stdout.close()
         err = process.stderr.read().decode()
         assert process.wait(30) == 1 and "stdout" in err, (extra, process.returncode, err)
+    ours, theirs = os.pipe()
+    os.close(ours)  # --json writes once, at the end: nobody must be left to read it
+    kvrt("run", MODEL, "-p", "hello", *GREEDY, "-n", 5, "--json", stdout=theirs).expect(1, "stdout")
+    os.close(theirs)
 
 
 @test

@@ -41,6 +41,78 @@ def tokenize_rejects_what_is_no_id():
 
 
 @test
+def tokenize_needs_tokenizer_files_only():
+    with Folder() as m:
+        for name in ("config.json", "model.safetensors"):
+            (m.path / name).unlink()
+        for data in (b"hello", b"", b"<s>x"):
+            ids = kvrt("tokenize", m, "--special", stdin=data).expect(0).out
+            assert ids == kvrt("tokenize", MODEL, "--special", stdin=data).expect(0).out and decode(ids) == kvrt("tokenize", m, "--decode", stdin=ids).expect(0).out
+        kvrt("tokenize", m, "--decode", stdin=b"[96]").expect(2, "id 96, need 0..95")
+        kvrt("run", m, "x").expect(3, "config.json")
+        (m.path / "tokenizer_config.json").unlink()
+        kvrt("tokenize", m, stdin=b"hello").expect(0)
+        (m.path / "tokenizer.json").unlink()
+        kvrt("tokenize", m, stdin=b"hello").expect(3, "tokenizer.json")
+
+
+def sampling(*args, **more):
+    """{key: (value, where it comes from)} of `kvrt inspect`, whose text and JSON must agree."""
+    out = kvrt("inspect", *args, "--json", **more).expect(0).json()
+    text = kvrt("inspect", *args, **more).expect(0).out.decode()
+    for key, found in out["sampling"].items():
+        assert re.search(rf"^  {key} +{re.escape(str(found['value']))} \({re.escape(found['from'])}\)$", text, re.M), (key, found, text)
+    return {key: (found["value"], found["from"]) for key, found in out["sampling"].items()}
+
+
+@test
+def generation_config_gives_the_defaults_of_a_model():
+    file = "generation_config.json"
+    with Folder() as m:
+        def say(**values):
+            (m.path / file).write_text(json.dumps(values))
+
+        assert sampling(m)["temperature"] == (0.8, "default")
+        say(temperature=0.25, top_k=7, top_p=0.5, min_p=0.125, repetition_penalty=1.5, do_sample=True, max_length=9, transformers_version="5")
+        found = sampling(m)
+        assert found == {"temperature": (0.25, file), "top_k": (7, file), "top_p": (0.5, file), "min_p": (0.125, file), "repeat_penalty": (1.5, file),
+                         "repeat_last": (1048576, file), "frequency_penalty": (0, "default"), "presence_penalty": (0, "default")}, found
+        with tempfile.NamedTemporaryFile("w", suffix=".conf") as config:
+            config.write("top_k = 9\n")
+            config.flush()
+            found = sampling(m, "--config", config.name, "--set", "temp=2", env={"KVRT_TOP_P": "0.75"})
+        assert (found["temperature"], found["top_k"], found["top_p"]) == ((2, "option"), (9, "config file"), (0.75, "environment")), found
+        # The values are those that a run samples with: as if they had been given.
+        given = ["--temp", "0.25", "--top-k", "7", "--top-p", "0.5", "--min-p", "0.125", "--repeat-penalty", "1.5", "--repeat-last", "1048576"]
+        same = ["-p", "hello", "-n", "40", "--seed", "3", "--ignore-eos"]
+        by_file, by_flags, plain = (kvrt("run", *a).expect(0).out for a in ((m, *same), (MODEL, *same, *given), (MODEL, *same)))
+        assert by_file == by_flags != plain, (by_file, by_flags, plain)
+        above = kvrt("run", m, *same, "--temp", "3", "--top-k", "0", "--top-p", "1", "--min-p", "0", "--repeat-penalty", "1").expect(0).out
+        assert above == kvrt("run", MODEL, *same, "--temp", "3", "--top-k", "0", "--top-p", "1", "--min-p", "0").expect(0).out
+        for greedy in ({"do_sample": False}, {"do_sample": False, "temperature": 0.7}, {"do_sample": 0, "top_k": -1}):
+            say(**greedy)
+            assert kvrt("run", m, *same, "-q").expect(0).out == kvrt("run", MODEL, *same, "--temp", "0").expect(0).out, greedy
+        say(do_sample=None, temperature=None, top_k=None)  # null is absent
+        assert sampling(m)["temperature"] == (0.8, "default") and kvrt("run", m, *same).expect(0).out == plain
+
+
+@test
+def end_tokens_of_generation_config_replace_those_of_config():
+    text = kvrt("run", MODEL, "-p", "hello", "--temp", 0, "-n", 40, "--ignore-eos", "--json").expect(0).json()
+    third = text["ids"][3]
+    first = text["ids"].index(third)
+    with Folder() as m:
+        for said, eos, finish, n in (({"eos_token_id": [95, third]}, [95, third], "eos", first + 1), ({"eos_token_id": third}, [third], "eos", first + 1),
+                                     ({"top_k": 3}, [third], "eos", first + 1), ({"eos_token_id": None}, [third], "eos", first + 1)):
+            m.config(eos_token_id=94 if "eos_token_id" in said and said["eos_token_id"] else third)
+            (m.path / "generation_config.json").write_text(json.dumps(said))
+            out = kvrt("run", m, "-p", "hello", "--temp", 0, "-n", 40, "--json").expect(0).json()
+            assert (out["finish_reason"], out["n_generated"]) == (finish, n), (said, out)
+            assert kvrt("inspect", m, "--json").expect(0).json()["eos_ids"] == eos
+            assert f"end tokens       {','.join(map(str, eos))} (" in kvrt("inspect", m).out.decode()
+
+
+@test
 def inspect_as_text_and_json():
     text = kvrt("inspect", MODEL).expect(0).out.decode()
     for part in ("llama", "layers", "F32", "supported      yes"):
@@ -168,7 +240,7 @@ ask() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _kvrt; printf '%s\\n' "${COMP
 ask kvrt to; ask kvrt run --te; ask kvrt run m --backend ''; ask kvrt bench --rep
 """
     shown = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd="/")
-    assert not shown.stderr and shown.stdout.split() == ["tokenize", "--temp", "auto", "cpu", "cuda", "--reps", "--repeat-penalty", "--repeat-last"], shown
+    assert not shown.stderr and shown.stdout.split() == ["tokenize", "--temp", "auto", "cpu", "cuda", "--reps"], shown
     kvrt("--completions", "tcsh").expect(2, "tcsh")
     kvrt("--completions").expect(2, "nothing")
     page = kvrt("--man").expect(0).out.decode()
@@ -223,7 +295,7 @@ def zsh_and_fish_completions_are_sound():
         assert specs[1:6] == ["shift", "words;", "((", "CURRENT--", "));"] and specs[-1] == "*:model folder:_files -/", arm
         spelled = {re.match(r"\*(--?[\w-]+)\[", s).group(1) for s in specs[8:-1]}
         flags = flags_of_help(command)
-        assert len(flags) > 20 and flags <= spelled, (command, flags - spelled)
+        assert len(flags) > (20 if command in ("chat", "run", "plan", "bench", "eval") else 4) and flags <= spelled, (command, flags - spelled)
         mine = [shlex.split(line.replace("\\'", "")) for line in fish if f"'__fish_seen_subcommand_from {command}'" in line]
         said = {("--" if kind == "-l" else "-") + name for words in mine for kind, name in zip(words, words[1:]) if kind in ("-l", "-s")}
         assert all(words[:4] == ["complete", "-c", "kvrt", "-n"] and words[-2] == "-d" for words in mine), command

@@ -3,15 +3,17 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 #include <cmocka.h>
 
 #define ARGPARSE_IMPLEMENTATION
 #include "tools/argparse.h"
 
-enum { PROMPT, COUNT, VERBOSE, QUIET, COLOUR };
+enum { PROMPT, COUNT, VERBOSE, QUIET, DRY, COLOUR };
 static const argparse_option table[] = {
-    {"prompt", 'p', 1, 0, "TEXT", ""}, {"count", 'n', 1, 0, "N", ""}, {"verbose", 'v', 0, 0, NULL, ""},
-    {"quiet", 'q', 0, 0, NULL, ""},    {"colour", 0, 0, 1, NULL, ""},
+    {"prompt", 'p', 1, 0, "TEXT", ""}, {"count", 'n', 1, 0, "N", ""},  {"verbose", 'v', 0, 0, NULL, ""},
+    {"quiet", 'q', 0, 0, NULL, ""},    {"dry-run", 0, 0, 0, NULL, ""}, {"colour", 0, 0, 1, NULL, ""},
+    {"color", 0, 0, 1, NULL, NULL},
 };
 
 static argparse parser;
@@ -63,7 +65,57 @@ static void negation(void **state)
     expect(COLOUR, NULL);
     assert_true(parser.negated);
     expect(ARGPARSE_ERROR, NULL);
-    assert_string_equal(parser.message, "unknown option --no-verbose");
+    assert_string_equal(parser.message, "option --verbose cannot be negated");
+    assert_string_equal(parser.unknown, "no-verbose");
+}
+
+static void other_names(void **state)
+{
+    START("--color", "--no-color", "-color", "-count", "7", "-prompt=x", "--dry_run", "-colr");
+    expect(COLOUR, NULL);
+    expect(COLOUR, NULL);
+    assert_true(parser.negated);
+    expect(COLOUR, NULL);
+    expect(COUNT, "7");
+    expect(PROMPT, "x");
+    expect(DRY, NULL);
+    expect(ARGPARSE_ERROR, NULL); /* no cluster of letters either */
+    assert_string_equal(parser.message, "unknown option -colr, did you mean --colour?");
+    expect(ARGPARSE_END, NULL);
+}
+
+/* Against the definition, not the table of the implementation: all ways to mend the ends of two words. */
+static unsigned mends(const char *a, size_t na, const char *b, size_t nb)
+{
+    if (na == 0 || nb == 0) return (unsigned)(na + nb);
+    unsigned best = mends(a, na - 1, b, nb - 1) + (a[na - 1] != b[nb - 1]);
+    unsigned drop = mends(a, na - 1, b, nb) + 1, add = mends(a, na, b, nb - 1) + 1;
+    if (drop < best) best = drop;
+    if (add < best) best = add;
+    if (na > 1 && nb > 1 && a[na - 1] == b[nb - 2] && a[na - 2] == b[nb - 1]) {
+        unsigned swap = mends(a, na - 2, b, nb - 2) + 1;
+        if (swap < best) best = swap;
+    }
+    return best;
+}
+
+static void distances(void **state)
+{
+    static const char *const words[] = {"", "a", "temp", "tmep", "tepm", "rn", "run", "trun", "chat", "caht", "plan"};
+    const size_t n = sizeof words / sizeof *words;
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < n; j++)
+            assert_int_equal(argparse_distance(words[i], words[j]),
+                             mends(words[i], strlen(words[i]), words[j], strlen(words[j])));
+    char longest[65];
+    memset(longest, 'x', sizeof longest);
+    longest[64] = 0;
+    assert_int_equal(argparse_distance(longest, "x"), 1000);
+    longest[63] = 0;
+    assert_int_equal(argparse_distance(longest, "x"), 62);
+    assert_int_equal(argparse_distance("tmep", "temp"), 1);
+    assert_true(argparse_is_near("rn", 1) && argparse_is_near("tmep", 1));
+    assert_false(argparse_is_near("x", 1) || argparse_is_near("tmep", 2));
 }
 
 static void positionals(void **state)
@@ -91,7 +143,7 @@ static void mistakes_are_named(void **state)
 {
     START("--promp", "--verbose=1", "-x", "-vx", "--prompts", "-n");
     expect(ARGPARSE_ERROR, NULL);
-    assert_string_equal(parser.message, "unknown option --promp");
+    assert_string_equal(parser.message, "unknown option --promp, did you mean --prompt?");
     expect(ARGPARSE_ERROR, NULL);
     assert_string_equal(parser.message, "option --verbose=1 takes no value");
     expect(ARGPARSE_ERROR, NULL);
@@ -99,7 +151,7 @@ static void mistakes_are_named(void **state)
     expect(VERBOSE, NULL);
     expect(ARGPARSE_ERROR, NULL);
     expect(ARGPARSE_ERROR, NULL);
-    assert_string_equal(parser.message, "unknown option --prompts");
+    assert_string_equal(parser.message, "unknown option --prompts, did you mean --prompt?");
     expect(ARGPARSE_ERROR, NULL);
     assert_string_equal(parser.message, "option -n needs a value");
     expect(ARGPARSE_END, NULL);
@@ -126,6 +178,8 @@ int main(void)
         cmocka_unit_test(long_options),
         cmocka_unit_test(letters),
         cmocka_unit_test(negation),
+        cmocka_unit_test(other_names),
+        cmocka_unit_test(distances),
         cmocka_unit_test(positionals),
         cmocka_unit_test(mistakes_are_named),
         cmocka_unit_test(a_value_may_look_like_an_option),

@@ -1,0 +1,138 @@
+/* vocabulary.c - see vocabulary.h. */
+#include "vocabulary.h"
+#include "argparse.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* Names of other programs, by the flag they mean here. Letters: the name is one character. */
+static const struct {
+    const char *flag, *other;
+} others[] = {
+    {"max-tokens", "n"},
+    {"max-tokens", "max-new-tokens"},
+    {"max-tokens", "n-predict"},
+    {"max-tokens", "num-predict"},
+    {"max-tokens", "predict"},
+    {"ctx", "ctx-size"},
+    {"ctx", "context"},
+    {"ctx", "context-size"},
+    {"ctx", "context-length"},
+    {"ctx", "n-ctx"},
+    {"ctx", "num-ctx"},
+    {"ctx", "max-model-len"},
+    {"ctx", "max-seq-len"},
+    {"threads", "n-threads"},
+    {"threads", "num-threads"},
+    {"temp", "temperature"},
+    {"repeat-penalty", "repetition-penalty"},
+    {"repeat-last", "repeat-last-n"},
+    {"stop", "stop-string"},
+    {"stop", "stop-sequence"},
+    {"stop", "reverse-prompt"},
+    {"kv", "kv-format"},
+    {"kv", "kv-cache"},
+    {"kv", "kv-cache-dtype"},
+    {"kv", "cache-type"},
+    {"mem-limit", "memory-limit"},
+    {"mem-limit", "max-memory"},
+    {"log-level", "verbosity"},
+    {"gpu-layers", "ngl"},
+    {"gpu-layers", "n-gpu-layers"},
+    {"system", "system-prompt"},
+    {"system", "sys"},
+    {"raw", "no-bos"},
+    {"quiet", "silent"},
+};
+
+static const struct {
+    const char *key;
+    char letter;
+} letters[] = {{"gen.max_tokens", 'n'}, {"ctx.size", 'c'}, {"cpu.threads", 't'}};
+
+const char *vocabulary_other_name(const char *flag, unsigned n)
+{
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        if (strcmp(others[i].flag, flag) == 0 && n-- == 0) return others[i].other;
+    return NULL;
+}
+
+char vocabulary_letter(const char *key)
+{
+    for (size_t i = 0; i < sizeof letters / sizeof letters[0]; i++)
+        if (strcmp(letters[i].key, key) == 0) return letters[i].letter;
+    return 0;
+}
+
+static void normalize(const char *name, char *dst, size_t cap)
+{
+    size_t n = 0;
+    while (*name == '-') name++;
+    for (; *name && n + 1 < cap; name++) {
+        char c = *name == '_' || *name == '.' ? '-' : *name;
+        dst[n++] = (char)(c >= 'A' && c <= 'Z' ? c + 32 : c);
+    }
+    dst[n] = 0;
+}
+
+/* Of sampling and generation the part behind the dot is a name as well; elsewhere it says too little (log.level). */
+static const char *last_part(const char *key)
+{
+    bool alone = strncmp(key, "sample.", 7) == 0 || strncmp(key, "gen.", 4) == 0;
+    return alone ? strchr(key, '.') + 1 : NULL;
+}
+
+/* The k-th name of an option, normalized; false past the end. */
+static bool name_at(const kvrt_option_info *info, unsigned k, char *dst, size_t cap)
+{
+    const char *names[3] = {info->key, info->flag, last_part(info->key)};
+    const char letter[2] = {vocabulary_letter(info->key), 0};
+    const char *name = k < 3    ? names[k]
+                       : k == 3 ? letter
+                                : (info->flag ? vocabulary_other_name(info->flag, k - 4) : NULL);
+    normalize(name ? name : "", dst, cap);
+    return k < 4 || name;
+}
+
+bool vocabulary_find(const char *name, kvrt_option_info *info, uint32_t *index)
+{
+    char wanted[128], candidate[128];
+    normalize(name, wanted, sizeof wanted);
+    for (uint32_t i = 0; *wanted && i < kvrt_option_count(); i++) {
+        *info = (kvrt_option_info){.size = sizeof *info};
+        if (kvrt_option_at(i, info, NULL) < 0) continue;
+        if (index) *index = i;
+        for (unsigned k = 0; name_at(info, k, candidate, sizeof candidate); k++)
+            if (strcmp(candidate, wanted) == 0) return true;
+    }
+    return false;
+}
+
+bool vocabulary_nearest(const char *name, kvrt_option_info *info)
+{
+    char wanted[128], candidate[128];
+    unsigned best = 1000;
+    normalize(name, wanted, sizeof wanted);
+    for (uint32_t i = 0; i < kvrt_option_count(); i++) {
+        kvrt_option_info at = {.size = sizeof at};
+        if (kvrt_option_at(i, &at, NULL) < 0) continue;
+        for (unsigned k = 0; name_at(&at, k, candidate, sizeof candidate); k++) {
+            unsigned d = *candidate ? argparse_distance(wanted, candidate) : 1000;
+            if (d < best) best = d, *info = at;
+        }
+    }
+    return argparse_is_near(wanted, best);
+}
+
+const char *vocabulary_as_flag(const kvrt_option_info *info, char *dst, size_t cap)
+{
+    snprintf(dst, cap, info->flag ? "--%s" : "--set %s=VALUE", info->flag ? info->flag : info->key);
+    return dst;
+}
+
+const char *vocabulary_as_variable(const kvrt_option_info *info, char *dst, size_t cap)
+{
+    snprintf(dst, cap, "KVRT_%s", info->flag ? info->flag : info->key);
+    for (char *p = dst; *p; p++) *p = *p == '-' || *p == '.' ? '_' : (char)(*p >= 'a' && *p <= 'z' ? *p - 32 : *p);
+    return dst;
+}
