@@ -28,8 +28,8 @@ int main(int argc, char **argv)
     if (status >= 0) status = kvrt_generate(session, NULL, on_event, NULL, NULL, &error);
     if (status < 0) fprintf(stderr, "hello: %s\n", error.message);
 
-    (void)kvrt_session_close(session);
-    (void)kvrt_engine_close(engine);
+    (void)kvrt_session_close(session, NULL);
+    (void)kvrt_engine_close(engine, NULL);
     kvrt_options_destroy(options);
     return status < 0;
 }

@@ -34,7 +34,7 @@ int main(int argc, char **argv)
         strcat(messages, "\"}, {\"role\": \"user\", \"content\": \"");
     }
     if (!ok) fprintf(stderr, "%s\n", e.message);
-    (void)kvrt_engine_close(engine);
+    (void)kvrt_engine_close(engine, NULL);
     kvrt_options_destroy(o);
     return !ok;
 }

@@ -53,7 +53,7 @@ extern "C" {
 #define KVRT_VERSION_MAJOR 0
 #define KVRT_VERSION_MINOR 1
 #define KVRT_VERSION_PATCH 0
-#define KVRT_ABI_VERSION 1 /* bumped on any incompatible change while 0.x */
+#define KVRT_ABI_VERSION 2 /* bumped on any incompatible change while 0.x */
 
 /* ------------------------------------------------------------------------------------------------ status codes --- */
 /* X(name, value, text). 0 is success, positive values are not errors, negative values are. Values never change. */
@@ -218,7 +218,9 @@ typedef void (*kvrt_log_fn)(int32_t level, const char *message, void *user);
 KVRT_API void kvrt_log_set(kvrt_log_fn fn, void *user, int32_t max_level);
 
 /* ------------------------------------------------------------------------------------------------------ engine --- */
-/* Handles encode an index and a generation and are never dereferenced: use after close gives KVRT_HANDLE, safely. */
+/* Handles encode an index and a generation and are never dereferenced: use after close gives KVRT_HANDLE, safely. They belong to the
+ * process that opened them: in a forked child every call on them, close included, gives KVRT_HANDLE at once (the child has no worker
+ * threads), and its copy of their memory goes with it. A child may open an engine of its own. */
 typedef struct kvrt_engine_handle *kvrt_engine;
 typedef struct kvrt_session_handle *kvrt_session;
 
@@ -229,8 +231,9 @@ typedef struct kvrt_session_handle *kvrt_session;
  * Errors: IO, FORMAT, UNSUPPORTED (the exact tensor or config key), OVER_BUDGET, NOMEM_*, NO_DEVICE, CANCELLED. */
 KVRT_API kvrt_status kvrt_engine_open(const kvrt_options *options, kvrt_event_fn fn, void *user, kvrt_engine *out,
                                       kvrt_error *error);
-/* Closes the sessions of the engine, then the engine. BUSY while another thread drives it. */
-KVRT_API kvrt_status kvrt_engine_close(kvrt_engine engine);
+/* Closes the sessions of the engine, then the engine. BUSY while another thread is inside any call on one of them: then nothing was
+ * closed. From the moment it succeeds, calls of other threads get HANDLE. Works after DEVICE_LOST, as kvrt_session_close does. */
+KVRT_API kvrt_status kvrt_engine_close(kvrt_engine engine, kvrt_error *error);
 
 typedef struct kvrt_engine_info {
     uint32_t size;
@@ -267,7 +270,8 @@ KVRT_API kvrt_status kvrt_detokenize(kvrt_engine engine, const int32_t *ids, uin
  * the engine's pool; allocates host memory for the token list only. */
 KVRT_API kvrt_status kvrt_session_create(kvrt_engine engine, const kvrt_options *options, kvrt_session *out,
                                          kvrt_error *error);
-KVRT_API kvrt_status kvrt_session_close(kvrt_session session);
+/* BUSY while another thread is inside a call on it, or drives its engine. */
+KVRT_API kvrt_status kvrt_session_close(kvrt_session session, kvrt_error *error);
 
 typedef struct kvrt_session_info {
     uint32_t size;
@@ -317,8 +321,16 @@ typedef struct kvrt_result {
  * text. */
 KVRT_API kvrt_status kvrt_generate(kvrt_session session, const kvrt_options *options, kvrt_event_fn fn, void *user,
                                    kvrt_result *out, kvrt_error *error);
-/* Stops the generation (or prefill) that runs on this session, within one slice. Harmless when none runs.
- * [any thread] [callback] [async-signal-safe] */
+/* Cancelling. A generation has a request number, unique in the process and never reused: kvrt_result and every event tell it. Reserve
+ * it before the call where a cancel may come first (another thread, a queue): the next new generation of the session takes it. A
+ * session has one reservation; reserving again replaces it. [any thread] [callback] */
+KVRT_API kvrt_status kvrt_request_reserve(kvrt_session session, uint64_t *request, kvrt_error *error);
+/* Cancels this request, at any time: reserved (kvrt_generate then returns KVRT_CANCELLED before it computes), in prefill (KVRT_CANCELLED),
+ * in decoding (the call returns OK with finish CANCELLED) or paused (the call that continues does), within one slice. Harmless for a
+ * request that is over. [any thread] [callback] [async-signal-safe] */
+KVRT_API void kvrt_cancel_request(kvrt_session session, uint64_t request);
+/* Cancels whatever the session has: the running or paused request, the reserved one, or a running kvrt_session_eval. When there is
+ * none it does nothing: a generation that begins later without a reservation is not affected. [any thread] [callback] [async-signal-safe] */
 KVRT_API void kvrt_cancel(kvrt_session session);
 
 /* Appends n ids to the session, computes them and writes the logits of the chosen rows: rows[i] in 0..n-1 selects ids[rows[i]],
@@ -435,7 +447,7 @@ KVRT_API kvrt_status kvrt_measure_op_at(kvrt_engine engine, uint32_t index, kvrt
 KVRT_API kvrt_status kvrt_measure_copy(kvrt_engine engine, double *gbps, kvrt_error *error);
 
 /* Read bandwidth of this machine in GB/s: best of 1 and 8 streams per thread over a buffer of `bytes`. Owns the buffer between
- * open and close so that rounds are short. */
+ * open and close so that rounds are short. In a forked child the probe reads 0 and is not closed. */
 typedef struct kvrt_bandwidth kvrt_bandwidth;
 KVRT_API kvrt_status kvrt_bandwidth_open(uint32_t n_threads, uint64_t bytes, kvrt_bandwidth **out, kvrt_error *error);
 KVRT_API double kvrt_bandwidth_read_gbps(kvrt_bandwidth *probe);

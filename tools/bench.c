@@ -213,7 +213,7 @@ static int32_t with_session(bench_run *b, bench_row *row, kvrt_engine engine, bo
     if (status >= 0) status = kvrt_session_get_info(session, &info, error);
     row->kv_bytes = info.kv_bytes;
     if (status >= 0) status = decoding ? decode(b, row, engine, session, error) : prefill(b, row, session, error);
-    (void)kvrt_session_close(session);
+    (void)kvrt_session_close(session, NULL);
     return status;
 }
 
@@ -249,7 +249,7 @@ static int bench_format(bench_run *b, unsigned k)
                 fprintf(stderr, "\r%s depth %u: round %u of %u\033[K", row->kv, row->depth, b->round + 1, b->n_reps);
         }
     if (command_is_terminal(stderr)) fprintf(stderr, "\r\033[K");
-    (void)kvrt_engine_close(engine);
+    (void)kvrt_engine_close(engine, NULL);
     if (command_interrupted) return EXIT_INTERRUPT;
     return status < 0 ? command_fail(status, &error) : EXIT_OK;
 }

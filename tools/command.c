@@ -139,7 +139,7 @@ int command_open(const kvrt_options *options, kvrt_engine *out)
     int32_t status = kvrt_engine_open(options, show_load, &progress, out, &error);
     command_progress_clear(&progress);
     if (status >= 0 && command_interrupted) { /* pressed behind the last event of the load */
-        (void)kvrt_engine_close(*out);
+        (void)kvrt_engine_close(*out, NULL);
         *out = NULL;
         fprintf(stderr, "kvrt: loading cancelled\n");
         return EXIT_INTERRUPT;

@@ -192,7 +192,7 @@ int chat_main(int argc, char **argv)
         c.defaults = command_model_defaults(c.line.positional[0]);
         if (c.line.extra[X_SYSTEM]) chat_set_system(&c.conversation, c.line.extra[X_SYSTEM]);
         if (code == EXIT_OK) code = terminal ? converse(&c, budget) : answer_pipe(&c);
-        if (c.engine) (void)kvrt_engine_close(c.engine);
+        if (c.engine) (void)kvrt_engine_close(c.engine, NULL);
     }
     chat_conversation_free(&c.conversation);
     chat_free(&c.answer);

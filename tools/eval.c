@@ -214,9 +214,9 @@ int eval_main(int argc, char **argv)
     }
     for (unsigned k = 0; k < e->n_formats; k++) {
         free(e->formats[k].klds);
-        if (e->formats[k].engine) (void)kvrt_engine_close(e->formats[k].engine);
+        if (e->formats[k].engine) (void)kvrt_engine_close(e->formats[k].engine, NULL);
     }
-    if (e->reference.engine) (void)kvrt_engine_close(e->reference.engine);
+    if (e->reference.engine) (void)kvrt_engine_close(e->reference.engine, NULL);
     command_free(&e->line);
     free(e);
     return code;

@@ -271,7 +271,7 @@ int run_main(int argc, char **argv)
         if (code == EXIT_OK) code = command_open(r.line.options, &r.engine);
         if (code == EXIT_OK) code = start_session(&r);
         if (code == EXIT_OK) code = generate(&r);
-        if (r.engine) (void)kvrt_engine_close(r.engine);
+        if (r.engine) (void)kvrt_engine_close(r.engine, NULL);
     }
     free(r.prompt);
     free(r.text);

@@ -94,7 +94,7 @@ int tokenize_main(int argc, char **argv)
             code = line.extra[X_DECODE]
                        ? decode(engine, text, len, line.extra[X_SPECIAL] ? KVRT_DETOKENIZE_KEEP_SPECIAL : 0)
                        : encode(engine, text, len, flags);
-        if (engine) (void)kvrt_engine_close(engine);
+        if (engine) (void)kvrt_engine_close(engine, NULL);
         free(text);
     }
     command_free(&line);

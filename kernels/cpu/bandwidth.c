@@ -9,6 +9,7 @@ struct kvrt_bandwidth {
     uint8_t *data;
     uint64_t bytes; /* per thread */
     uint64_t sink;
+    uint64_t process; /* whose worker threads these are */
 };
 
 kvrt_status kvrt_bandwidth_open(uint32_t n_threads, uint64_t bytes, kvrt_bandwidth **out, kvrt_error *error)
@@ -24,6 +25,7 @@ kvrt_status kvrt_bandwidth_open(uint32_t n_threads, uint64_t bytes, kvrt_bandwid
     if (cpu.avx512 && cpu.f16c && cpu.fma) probe->v = &kvi_cpu_avx512;
     else if (cpu.avx2 && cpu.f16c && cpu.fma) probe->v = &kvi_cpu_avx2;
 #endif
+    probe->process = kvi_os_process();
     probe->n_threads = n_threads ? n_threads : kvi_os_cpu_count();
     probe->bytes = bytes / probe->n_threads / 4096 * 4096;
     probe->data = kvi_mem_alloc_aligned(probe->bytes * probe->n_threads);
@@ -50,6 +52,7 @@ static void read_task(void *arg, uint32_t task, uint32_t thread)
 double kvrt_bandwidth_read_gbps(kvrt_bandwidth *probe)
 {
     double best = 0;
+    if (probe->process != kvi_os_process()) return 0;
     for (uint32_t streams = 1; streams <= 8; streams *= 8) {
         probe->n_streams = streams;
         uint64_t start = kvi_os_now_us();
@@ -62,7 +65,7 @@ double kvrt_bandwidth_read_gbps(kvrt_bandwidth *probe)
 
 void kvrt_bandwidth_close(kvrt_bandwidth *probe)
 {
-    if (!probe) return;
+    if (!probe || probe->process != kvi_os_process()) return;
     kvi_workers_close(probe->workers);
     kvi_mem_free_aligned(probe->data);
     kvi_mem_free(probe);

@@ -26,6 +26,7 @@ void kvi_os_pages_free(void *pages, uint64_t bytes);
 uint64_t kvi_os_now_us(void);           /* monotonic */
 uint64_t kvi_os_memory_available(void); /* bytes, 0 if unknown */
 uint32_t kvi_os_cpu_count(void);        /* cores this process may use */
+uint64_t kvi_os_process(void);          /* this process's number; another in a fork */
 uint64_t kvi_os_random(void);           /* from the system's generator; for seeds, not for secrets */
 
 /* Threads: thin names over the platform's. */
@@ -49,7 +50,7 @@ void kvi_cond_init(kvi_cond *cond);
 void kvi_cond_destroy(kvi_cond *cond);
 void kvi_cond_wait(kvi_cond *cond, kvi_mutex *mutex);
 void kvi_cond_broadcast(kvi_cond *cond);
-/* A process-wide lock that needs no initialization (handle table, log). */
+/* A process-wide lock that needs no initialization (handle table, log). The child of a fork has one of its own, free. */
 void kvi_global_lock(void);
 void kvi_global_unlock(void);
 

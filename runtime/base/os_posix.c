@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -146,6 +147,8 @@ uint32_t kvi_os_cpu_count(void)
     return n > 0 ? (uint32_t)n : 1;
 }
 
+uint64_t kvi_os_process(void) { return (uint64_t)getpid(); }
+
 uint64_t kvi_os_random(void)
 {
     uint64_t value = 0;
@@ -230,7 +233,27 @@ void kvi_cond_wait(kvi_cond *cond, kvi_mutex *mutex)
 void kvi_cond_broadcast(kvi_cond *cond) { (void)pthread_cond_broadcast((pthread_cond_t *)(void *)cond); }
 
 static pthread_mutex_t global = PTHREAD_MUTEX_INITIALIZER;
-void kvi_global_lock(void) { (void)pthread_mutex_lock(&global); }
+
+/* A fork copies the lock as it is, held perhaps by a thread that the child does not have: a process begins with a fresh one. The number of
+ * the process is complemented while one of its threads makes it. */
+static void own_global(void)
+{
+    static _Atomic uint64_t owner;
+    const uint64_t me = kvi_os_process();
+    for (uint64_t seen = atomic_load(&owner); seen != me; seen = atomic_load(&owner)) {
+        if (seen == ~me) (void)sched_yield();
+        else if (atomic_compare_exchange_strong(&owner, &seen, ~me)) {
+            (void)pthread_mutex_init(&global, NULL);
+            atomic_store(&owner, me);
+        }
+    }
+}
+
+void kvi_global_lock(void)
+{
+    own_global();
+    (void)pthread_mutex_lock(&global);
+}
 void kvi_global_unlock(void) { (void)pthread_mutex_unlock(&global); }
 
 /* --------------------------------------------------------------------------------------------- shared libraries --- */

@@ -50,7 +50,7 @@ kvrt_status kvrt_chat_render(kvrt_engine handle, const kvrt_chat_input *input, i
     if (!input || input->size < sizeof *input || !input->messages || !n || (cap && !ids) || (text_cap && !text))
         return kvi_error_set(error, KVRT_ARG,
                              "kvrt_chat_render: input, its size or messages, n, ids or text is NULL or not set");
-    KVI_TRY(kvi_engine_enter(handle, false, &e, error));
+    KVI_TRY(kvi_engine_enter(handle, KVI_LOOK, &e, error));
     kvi_chat_text rendered = {0};
     kvi_ids list = {0};
     kvrt_status status = render(e, input, &rendered, &list, error);
@@ -66,6 +66,6 @@ kvrt_status kvrt_chat_render(kvrt_engine handle, const kvrt_chat_input *input, i
     }
     kvi_ids_free(&list);
     kvi_chat_text_free(&rendered);
-    kvi_engine_leave(e, false);
+    kvi_engine_leave(e, KVI_LOOK);
     return status;
 }

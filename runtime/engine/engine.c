@@ -1,4 +1,4 @@
-/* engine.c - opening and closing an engine; entering it; tokenize and detokenize. Open is all or nothing. */
+/* engine.c - opening and closing an engine; its facts; tokenize and detokenize. Open is all or nothing. */
 #include "engine.h"
 #include "../template/chat_template.h"
 #include "../base/log.h"
@@ -7,66 +7,6 @@
 
 #include <stdio.h>
 #include <string.h>
-
-/* The engine whose callback runs on this thread: calls that would drive it are refused. */
-static _Thread_local const kvi_engine *in_callback;
-
-int32_t kvi_engine_event(kvi_engine *engine, kvrt_event_fn fn, void *user, kvrt_event *event)
-{
-    if (!fn) return KVRT_CONTINUE;
-    event->size = sizeof *event;
-    if (!event->text) event->text = "";
-    const kvi_engine *outer = in_callback;
-    in_callback = engine;
-    int32_t answer = fn(event, user);
-    in_callback = outer;
-    return answer;
-}
-
-/* ----------------------------------------------------------------------------------------------------- entering --- */
-static kvrt_status take_seat(kvi_engine *engine, kvrt_error *error)
-{
-    if (!engine->device)
-        return kvi_error_set(error, KVRT_STATE,
-                             "engine: opened with model.load=tokenizer, this call needs model.load=all");
-    if (in_callback == engine)
-        return kvi_error_set(error, KVRT_REENTRANT, "engine: this call is not allowed inside an event callback");
-    if (atomic_load(&engine->lost))
-        return kvi_error_set(error, KVRT_DEVICE_LOST, "engine: the device was lost, only close works");
-    if (atomic_exchange(&engine->driving, true))
-        return kvi_error_set(error, KVRT_BUSY, "engine: another thread is driving it");
-    return KVRT_OK;
-}
-
-kvrt_status kvi_engine_enter(kvrt_engine handle, bool drive, kvi_engine **out, kvrt_error *error)
-{
-    *out = kvi_handle_enter(handle, KVI_HANDLE_ENGINE);
-    if (!*out) return kvi_error_set(error, KVRT_HANDLE, "engine: the handle is not open");
-    kvrt_status status = drive ? take_seat(*out, error) : KVRT_OK;
-    if (status < KVRT_OK) kvi_handle_leave(handle);
-    return status;
-}
-
-void kvi_engine_leave(kvi_engine *engine, bool drive)
-{
-    if (drive) atomic_store(&engine->driving, false);
-    kvi_handle_leave(engine->handle);
-}
-
-kvrt_status kvi_session_enter(kvrt_session handle, bool drive, kvi_session **out, kvrt_error *error)
-{
-    *out = kvi_handle_enter(handle, KVI_HANDLE_SESSION);
-    if (!*out) return kvi_error_set(error, KVRT_HANDLE, "session: the handle is not open");
-    kvrt_status status = drive ? take_seat((*out)->engine, error) : KVRT_OK;
-    if (status < KVRT_OK) kvi_handle_leave(handle);
-    return status;
-}
-
-void kvi_session_leave(kvi_session *session, bool drive)
-{
-    if (drive) atomic_store(&session->engine->driving, false);
-    kvi_handle_leave(session->handle);
-}
 
 /* --------------------------------------------------------------------------------------------------------- open --- */
 typedef struct open_context {
@@ -257,12 +197,7 @@ static kvrt_status load_device(open_context *c, kvrt_error *error)
 
 static void engine_destroy(kvi_engine *e)
 {
-    while (e->sessions) {
-        kvi_session *session = e->sessions;
-        void *object;
-        (void)kvi_handle_close(session->handle, KVI_HANDLE_SESSION, &object);
-        kvi_session_destroy(session);
-    }
+    while (e->sessions) kvi_session_destroy(e->sessions);
     kvi_pool_free(&e->pool);
     kvi_mem_free(e->extents);
     kvi_mem_free(e->bounce);
@@ -305,23 +240,16 @@ kvrt_status kvrt_engine_open(const kvrt_options *options, kvrt_event_fn fn, void
     return KVRT_OK;
 }
 
-kvrt_status kvrt_engine_close(kvrt_engine handle)
+kvrt_status kvrt_engine_close(kvrt_engine handle, kvrt_error *error)
 {
     kvi_engine *e;
-    /* Whoever holds the seat is inside; sessions are checked too, because their holders use the engine. */
-    kvrt_status status = kvi_engine_enter(handle, false, &e, NULL);
-    if (status < KVRT_OK) return status;
-    bool reentrant = in_callback == e, busy = !reentrant && atomic_exchange(&e->driving, true);
-    kvi_handle_leave(handle);
-    if (reentrant) return KVRT_REENTRANT;
-    if (busy) return KVRT_BUSY;
-    void *object;
-    status = kvi_handle_close(handle, KVI_HANDLE_ENGINE, &object);
-    if (status < KVRT_OK) {
-        if (status == KVRT_BUSY) atomic_store(&e->driving, false);
-        return status;
-    }
-    engine_destroy(object);
+    KVI_TRY(kvi_engine_enter(handle, KVI_CLOSE, &e, error));
+    const void *handles[KVI_MAX_HANDLES];
+    uint32_t n = 0;
+    handles[n++] = e->handle;
+    for (const kvi_session *s = e->sessions; s; s = s->next) handles[n++] = s->handle;
+    KVI_TRY(kvi_close_handles(handles, n, e, error));
+    engine_destroy(e);
     return KVRT_OK;
 }
 
@@ -330,7 +258,7 @@ kvrt_status kvrt_engine_get_info(kvrt_engine handle, kvrt_engine_info *out, kvrt
 {
     kvi_engine *e;
     if (!out || out->size < sizeof *out) return kvi_error_set(error, KVRT_ARG, "kvrt_engine_info: size not set");
-    KVI_TRY(kvi_engine_enter(handle, false, &e, error));
+    KVI_TRY(kvi_engine_enter(handle, KVI_LOOK, &e, error));
     static const char *const dtypes[] = {"f32", "f16", "bf16"};
     const kvi_model_config *c = &e->config;
     kvrt_engine_info info = {.size = out->size,
@@ -363,7 +291,7 @@ kvrt_status kvrt_engine_get_info(kvrt_engine handle, kvrt_engine_info *out, kvrt
             info.kv_bytes_per_token +=
                 (double)kvi_kv_page_bytes(e->format.body, &e->program.groups[g].shape) / KVI_KV_PAGE;
     *out = info;
-    kvi_engine_leave(e, false);
+    kvi_engine_leave(e, KVI_LOOK);
     return KVRT_OK;
 }
 
@@ -378,7 +306,7 @@ kvrt_status kvrt_tokenize(kvrt_engine handle, const char *text, int64_t len, uin
     kvi_engine *e;
     if (!text || !n || len < -1 || (cap && !ids))
         return kvi_error_set(error, KVRT_ARG, "kvrt_tokenize: text, n or ids is NULL, or len negative");
-    KVI_TRY(kvi_engine_enter(handle, false, &e, error));
+    KVI_TRY(kvi_engine_enter(handle, KVI_LOOK, &e, error));
     kvi_ids list = {0};
     kvrt_status status = need_tokenizer(e, error);
     if (status >= KVRT_OK)
@@ -390,7 +318,7 @@ kvrt_status kvrt_tokenize(kvrt_engine handle, const char *text, int64_t len, uin
         status = list.len > cap ? KVRT_PARTIAL : KVRT_OK;
     }
     kvi_ids_free(&list);
-    kvi_engine_leave(e, false);
+    kvi_engine_leave(e, KVI_LOOK);
     return status;
 }
 
@@ -400,7 +328,7 @@ kvrt_status kvrt_detokenize(kvrt_engine handle, const int32_t *ids, uint64_t n, 
     kvi_engine *e;
     if (!len || (n && !ids) || (cap && !text))
         return kvi_error_set(error, KVRT_ARG, "kvrt_detokenize: ids, text or len is NULL");
-    KVI_TRY(kvi_engine_enter(handle, false, &e, error));
+    KVI_TRY(kvi_engine_enter(handle, KVI_LOOK, &e, error));
     kvi_buf out = {0};
     kvrt_status status = need_tokenizer(e, error);
     for (uint64_t i = 0; i < n && status >= KVRT_OK; i++)
@@ -415,6 +343,6 @@ kvrt_status kvrt_detokenize(kvrt_engine handle, const int32_t *ids, uint64_t n, 
         status = out.len > cap ? KVRT_PARTIAL : KVRT_OK;
     }
     kvi_buf_free(&out);
-    kvi_engine_leave(e, false);
+    kvi_engine_leave(e, KVI_LOOK);
     return status;
 }

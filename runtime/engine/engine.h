@@ -90,7 +90,6 @@ typedef struct kvi_engine {
     uint32_t n_sessions;
     atomic_bool driving;
     atomic_bool lost; /* after DEVICE_LOST or INTERNAL only close works */
-    _Atomic uint64_t next_request;
 } kvi_engine;
 
 /* State of a generation that a pause must keep. */
@@ -114,6 +113,7 @@ typedef struct kvi_luck {
 
 typedef struct kvi_session {
     kvrt_session handle;
+    kvi_requests *requests; /* in the handle table */
     kvi_engine *engine;
     struct kvi_session *next;
     kvrt_options *options; /* the engine's, overridden by those of create */
@@ -131,11 +131,16 @@ typedef struct kvi_session {
     bool goes_on; /* the tokens are as the last generation left them: the next one continues its text */
 } kvi_session;
 
-/* Entering: a held object, or a status. `drive` also takes the engine's driving seat (BUSY, REENTRANT, DEVICE_LOST). */
-kvrt_status kvi_engine_enter(kvrt_engine handle, bool drive, kvi_engine **out, kvrt_error *error);
-void kvi_engine_leave(kvi_engine *engine, bool drive);
-kvrt_status kvi_session_enter(kvrt_session handle, bool drive, kvi_session **out, kvrt_error *error);
-void kvi_session_leave(kvi_session *session, bool drive);
+/* Entering: a held object, or a status. To drive is to take the engine's driving seat too (BUSY, REENTRANT, DEVICE_LOST); to close does so even
+ * when the device is lost. */
+typedef enum kvi_entry { KVI_LOOK, KVI_DRIVE, KVI_CLOSE } kvi_entry;
+kvrt_status kvi_engine_enter(kvrt_engine handle, kvi_entry entry, kvi_engine **out, kvrt_error *error);
+void kvi_engine_leave(kvi_engine *engine, kvi_entry entry);
+kvrt_status kvi_session_enter(kvrt_session handle, kvi_entry entry, kvi_session **out, kvrt_error *error);
+void kvi_session_leave(kvi_session *session, kvi_entry entry);
+/* Instead of leaving handles[0], entered to close: closes all n handles, of this engine and its sessions, and keeps the seat; or closes none and
+ * leaves: BUSY when another thread is inside one of them. */
+kvrt_status kvi_close_handles(const void *const *handles, uint32_t n, kvi_engine *engine, kvrt_error *error);
 
 /* Calls the host's callback; while it runs, driving calls on this engine answer REENTRANT. NULL fn continues. */
 int32_t kvi_engine_event(kvi_engine *engine, kvrt_event_fn fn, void *user, kvrt_event *event);

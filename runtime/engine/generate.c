@@ -104,7 +104,7 @@ static kvrt_status start_generation(kvi_session *s, const kvrt_options *options,
         s->gen.active = true;
         s->gen.decode.started = s->n_tokens > 0;
         s->gen.n_prompt = s->n_tokens;
-        s->gen.request = atomic_fetch_add(&s->engine->next_request, 1) + 1;
+        s->gen.request = kvi_requests_begin(s->requests);
         s->gen.max_tokens = kvi_options_i64(merged, "gen.max_tokens");
         if (s->gen.max_tokens < 0) s->gen.max_tokens = INT64_MAX;
         s->gen.ignore_eos = kvi_options_bool(merged, "gen.ignore_eos");
@@ -237,7 +237,7 @@ static kvrt_status decode(run *r)
     while (r->finish == KVRT_FINISH_NONE) {
         if ((int64_t)gen->n_generated >= gen->max_tokens) r->finish = KVRT_FINISH_LENGTH;
         else if (s->n_tokens >= s->ctx_size) r->finish = KVRT_FINISH_CTX_FULL;
-        else if (kvi_handle_cancelled(s->handle)) r->finish = KVRT_FINISH_CANCELLED;
+        else if (kvi_requests_cancelled(s->requests)) r->finish = KVRT_FINISH_CANCELLED;
         else KVI_TRY(next_token(r));
         if (r->finish != KVRT_FINISH_NONE) break;
         if ((int64_t)gen->n_generated >= gen->max_tokens || s->n_tokens >= s->ctx_size) continue;
@@ -287,7 +287,13 @@ static kvrt_status generate(run *r)
         r->finish = KVRT_FINISH_LENGTH;
         return KVRT_OK;
     }
-    KVI_TRY(prefill(r));
+    /* After a pause what is missing is a step of decoding, and a cancel then ends the generation without being an error. */
+    kvrt_status status = prefill(r);
+    if (status == KVRT_CANCELLED && gen->n_generated && r->finish == KVRT_FINISH_NONE) {
+        r->finish = KVRT_FINISH_CANCELLED;
+        return flush(r);
+    }
+    KVI_TRY(status);
     uint64_t prefilled = kvi_os_now_us();
     if (gen->n_generated == 0) gen->prefill_us = gen->first_token_us = prefilled - start;
     KVI_TRY(decode(r));
@@ -300,13 +306,12 @@ kvrt_status kvrt_generate(kvrt_session handle, const kvrt_options *options, kvrt
 {
     kvi_session *s;
     if (out && out->size < sizeof *out) return kvi_error_set(error, KVRT_ARG, "kvrt_result: size not set");
-    KVI_TRY(kvi_session_enter(handle, true, &s, error));
+    KVI_TRY(kvi_session_enter(handle, KVI_DRIVE, &s, error));
     run r = {.s = s, .fn = fn, .user = user, .error = error};
     kvrt_status status = KVRT_OK;
     if (s->n_tokens == 0)
         status =
             kvi_error_set(error, KVRT_STATE, "generate: the session has 0 tokens, need at least 1 (kvrt_session_sync)");
-    kvi_handle_cancel(handle, false);
     if (status >= KVRT_OK && !s->gen.active) status = start_generation(s, options, error);
     if (status >= KVRT_OK) {
         status = generate(&r);
@@ -325,6 +330,6 @@ kvrt_status kvrt_generate(kvrt_session handle, const kvrt_options *options, kvrt
         if (status != KVRT_PAUSED) end_generation(s);
         s->goes_on = true;
     }
-    kvi_session_leave(s, true);
+    kvi_session_leave(s, KVI_DRIVE);
     return status;
 }

@@ -87,7 +87,7 @@ static kvrt_status fill(kvi_session *s, uint32_t n, uint64_t seed, kvrt_error *e
 kvrt_status kvrt_measure_fill(kvrt_session handle, uint64_t n, uint64_t seed, kvrt_error *error)
 {
     kvi_session *s;
-    KVI_TRY(kvi_session_enter(handle, true, &s, error));
+    KVI_TRY(kvi_session_enter(handle, KVI_DRIVE, &s, error));
     kvrt_status status = KVRT_OK;
     if (s->n_cached != s->n_tokens)
         status = kvi_error_set(error, KVRT_STATE, "fill: the session has tokens that are not computed yet");
@@ -96,16 +96,16 @@ kvrt_status kvrt_measure_fill(kvrt_session handle, uint64_t n, uint64_t seed, kv
                                s->ctx_size - s->n_tokens);
     if (status >= KVRT_OK) kvi_session_break_text(s);
     if (status >= KVRT_OK) status = fill(s, (uint32_t)n, seed, error);
-    kvi_session_leave(s, true);
+    kvi_session_leave(s, KVI_DRIVE);
     return status;
 }
 
 kvrt_status kvrt_measure_ops(kvrt_engine handle, int32_t enable, kvrt_error *error)
 {
     kvi_engine *e;
-    KVI_TRY(kvi_engine_enter(handle, true, &e, error));
+    KVI_TRY(kvi_engine_enter(handle, KVI_DRIVE, &e, error));
     e->backend->time_ops(e->device, enable != 0);
-    kvi_engine_leave(e, true);
+    kvi_engine_leave(e, KVI_DRIVE);
     return KVRT_OK;
 }
 
@@ -114,9 +114,9 @@ kvrt_status kvrt_measure_op_at(kvrt_engine handle, uint32_t index, kvrt_op_time 
     kvi_engine *e;
     kvi_op_time time;
     if (!out || out->size < sizeof *out) return kvi_error_set(error, KVRT_ARG, "kvrt_op_time: size not set");
-    KVI_TRY(kvi_engine_enter(handle, true, &e, error));
+    KVI_TRY(kvi_engine_enter(handle, KVI_DRIVE, &e, error));
     bool found = e->backend->op_time_at(e->device, index, &time);
-    kvi_engine_leave(e, true);
+    kvi_engine_leave(e, KVI_DRIVE);
     if (!found) return KVRT_DONE;
     *out = (kvrt_op_time){.size = out->size,
                           .op = time.op,
@@ -131,7 +131,7 @@ kvrt_status kvrt_measure_copy(kvrt_engine handle, double *gbps, kvrt_error *erro
 {
     kvi_engine *e;
     if (!gbps) return kvi_error_set(error, KVRT_ARG, "kvrt_measure_copy: gbps is NULL");
-    KVI_TRY(kvi_engine_enter(handle, true, &e, error));
+    KVI_TRY(kvi_engine_enter(handle, KVI_DRIVE, &e, error));
     kvrt_status status = KVRT_OK;
     if (e->sessions)
         status = kvi_error_set(error, KVRT_STATE, "copy bandwidth: sessions are open, and their cache would be lost");
@@ -140,6 +140,6 @@ kvrt_status kvrt_measure_copy(kvrt_engine handle, double *gbps, kvrt_error *erro
                                "copy bandwidth: not measured on backend %s; kvrt_bandwidth_* measures the machine",
                                e->backend->name);
     if (status >= KVRT_OK) status = e->backend->copy_bandwidth(e->device, gbps, error);
-    kvi_engine_leave(e, true);
+    kvi_engine_leave(e, KVI_DRIVE);
     return status;
 }

@@ -67,7 +67,7 @@ kvrt_status kvrt_session_create(kvrt_engine engine, const kvrt_options *options,
     kvi_engine *e;
     if (!out) return kvi_error_set(error, KVRT_ARG, "kvrt_session_create: out is NULL");
     *out = NULL;
-    KVI_TRY(kvi_engine_enter(engine, true, &e, error));
+    KVI_TRY(kvi_engine_enter(engine, KVI_DRIVE, &e, error));
     kvi_session *s = kvi_mem_zalloc(1, sizeof *s);
     kvrt_status status = s ? session_init(e, options, s, error) : kvi_error_nomem(error, sizeof *s, "session");
     if (status >= KVRT_OK) {
@@ -75,33 +75,33 @@ kvrt_status kvrt_session_create(kvrt_engine engine, const kvrt_options *options,
         if (!s->handle) status = kvi_error_set(error, KVRT_STATE, "session: 1024 objects are open, need a free place");
     }
     if (status >= KVRT_OK) {
+        s->requests = kvi_handle_requests(s->handle);
         s->next = e->sessions;
         e->sessions = s;
         e->n_sessions++;
         *out = s->handle;
     } else if (s) kvi_session_destroy(s);
-    kvi_engine_leave(e, true);
+    kvi_engine_leave(e, KVI_DRIVE);
     return status;
 }
 
-kvrt_status kvrt_session_close(kvrt_session handle)
+kvrt_status kvrt_session_close(kvrt_session handle, kvrt_error *error)
 {
     kvi_session *s;
-    KVI_TRY(kvi_session_enter(handle, true, &s, NULL));
+    KVI_TRY(kvi_session_enter(handle, KVI_CLOSE, &s, error));
     kvi_engine *e = s->engine;
-    void *object;
-    kvi_handle_leave(handle);
-    kvrt_status status = kvi_handle_close(handle, KVI_HANDLE_SESSION, &object);
-    if (status >= KVRT_OK) kvi_session_destroy(object);
+    const void *handles[] = {handle};
+    KVI_TRY(kvi_close_handles(handles, 1, e, error));
+    kvi_session_destroy(s);
     atomic_store(&e->driving, false);
-    return status;
+    return KVRT_OK;
 }
 
 kvrt_status kvrt_session_get_info(kvrt_session handle, kvrt_session_info *out, kvrt_error *error)
 {
     kvi_session *s;
     if (!out || out->size < sizeof *out) return kvi_error_set(error, KVRT_ARG, "kvrt_session_info: size not set");
-    KVI_TRY(kvi_session_enter(handle, false, &s, error));
+    KVI_TRY(kvi_session_enter(handle, KVI_LOOK, &s, error));
     kvrt_session_info info = {.size = out->size,
                               .ctx_size = s->ctx_size,
                               .n_tokens = s->n_tokens,
@@ -109,7 +109,7 @@ kvrt_status kvrt_session_get_info(kvrt_session handle, kvrt_session_info *out, k
                               .kv_bytes = kvi_pages_bytes(&s->pages)};
     kvi_pages_count(&s->pages, &info.n_pages, &info.n_packed_pages);
     *out = info;
-    kvi_session_leave(s, false);
+    kvi_session_leave(s, KVI_LOOK);
     return KVRT_OK;
 }
 
@@ -117,11 +117,11 @@ kvrt_status kvrt_session_tokens(kvrt_session handle, int32_t *ids, uint64_t cap,
 {
     kvi_session *s;
     if (!n || (cap && !ids)) return kvi_error_set(error, KVRT_ARG, "kvrt_session_tokens: ids or n is NULL");
-    KVI_TRY(kvi_session_enter(handle, false, &s, error));
+    KVI_TRY(kvi_session_enter(handle, KVI_LOOK, &s, error));
     uint64_t copied = s->n_tokens < cap ? s->n_tokens : cap;
     if (copied) memcpy(ids, s->tokens, copied * sizeof *ids);
     *n = s->n_tokens;
-    kvi_session_leave(s, false);
+    kvi_session_leave(s, KVI_LOOK);
     return *n > cap ? KVRT_PARTIAL : KVRT_OK;
 }
 
@@ -148,7 +148,7 @@ kvrt_status kvrt_session_sync(kvrt_session handle, const int32_t *ids, uint64_t 
                               kvrt_error *error)
 {
     kvi_session *s;
-    KVI_TRY(kvi_session_enter(handle, true, &s, error));
+    KVI_TRY(kvi_session_enter(handle, KVI_DRIVE, &s, error));
     kvrt_status status = check_ids(s, ids, n, 0, error);
     if (status >= KVRT_OK) {
         uint32_t same = 0, most = (uint32_t)n < s->n_tokens ? (uint32_t)n : s->n_tokens;
@@ -160,14 +160,14 @@ kvrt_status kvrt_session_sync(kvrt_session handle, const int32_t *ids, uint64_t 
         kvi_session_break_text(s);
         if (n_reused) *n_reused = s->n_cached;
     }
-    kvi_session_leave(s, true);
+    kvi_session_leave(s, KVI_DRIVE);
     return status;
 }
 
 kvrt_status kvrt_session_rewind(kvrt_session handle, uint64_t n, kvrt_error *error)
 {
     kvi_session *s;
-    KVI_TRY(kvi_session_enter(handle, true, &s, error));
+    KVI_TRY(kvi_session_enter(handle, KVI_DRIVE, &s, error));
     kvrt_status status = KVRT_OK;
     if (n > s->n_tokens)
         status = kvi_error_set(error, KVRT_ARG, "rewind: to %llu tokens, need at most %u", (unsigned long long)n,
@@ -177,7 +177,7 @@ kvrt_status kvrt_session_rewind(kvrt_session handle, uint64_t n, kvrt_error *err
         s->n_tokens = (uint32_t)n;
         kvi_session_break_text(s);
     }
-    kvi_session_leave(s, true);
+    kvi_session_leave(s, KVI_DRIVE);
     return status;
 }
 
@@ -215,7 +215,7 @@ kvrt_status kvrt_session_eval(kvrt_session handle, const int32_t *ids, uint64_t 
     kvi_session *s;
     if (n_rows && (!logits || (!rows && n_rows != 1)))
         return kvi_error_set(error, KVRT_ARG, "kvrt_session_eval: logits or rows is NULL");
-    KVI_TRY(kvi_session_enter(handle, true, &s, error));
+    KVI_TRY(kvi_session_enter(handle, KVI_DRIVE, &s, error));
     kvrt_status status = check_ids(s, ids, n, s->n_tokens, error);
     const uint32_t last = (uint32_t)(n - 1);
     if (status >= KVRT_OK && n_rows && !rows) rows = &last;
@@ -228,7 +228,7 @@ kvrt_status kvrt_session_eval(kvrt_session handle, const int32_t *ids, uint64_t 
         const uint32_t before = s->n_tokens;
         memcpy(s->tokens + before, ids, n * sizeof *ids);
         s->n_tokens += (uint32_t)n;
-        kvi_handle_cancel(handle, false);
+        kvi_requests_begin_other(s->requests);
         kvi_session_break_text(s);
         status = eval(s, n, rows, n_rows, logits, error);
         if (status < KVRT_OK) {
@@ -237,8 +237,24 @@ kvrt_status kvrt_session_eval(kvrt_session handle, const int32_t *ids, uint64_t 
             s->n_tokens = before;
         }
     }
-    kvi_session_leave(s, true);
+    kvi_session_leave(s, KVI_DRIVE);
     return status;
 }
 
-void kvrt_cancel(kvrt_session session) { kvi_handle_cancel(session, true); }
+/* ---------------------------------------------------------------------------------------------------- cancelling --- */
+kvrt_status kvrt_request_reserve(kvrt_session handle, uint64_t *request, kvrt_error *error)
+{
+    kvi_session *s;
+    if (!request) return kvi_error_set(error, KVRT_ARG, "kvrt_request_reserve: request is NULL");
+    KVI_TRY(kvi_session_enter(handle, KVI_LOOK, &s, error));
+    *request = kvi_requests_reserve(s->requests);
+    kvi_session_leave(s, KVI_LOOK);
+    return KVRT_OK;
+}
+
+void kvrt_cancel_request(kvrt_session session, uint64_t request)
+{
+    if (request) kvi_handle_cancel(session, request);
+}
+
+void kvrt_cancel(kvrt_session session) { kvi_handle_cancel(session, 0); }

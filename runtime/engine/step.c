@@ -25,7 +25,7 @@ static kvrt_status run_at_once(kvi_session *s, bool want_logits, kvrt_error *err
     const kvi_program *program = &e->program.program;
     uint32_t n = program->n_ops;
     while (!want_logits && n > 0 && program->ops[n - 1].kind == KVI_OP_HEAD) n--;
-    if (kvi_handle_cancelled(s->handle)) return kvi_error_set(error, KVRT_CANCELLED, "cancelled");
+    if (kvi_requests_cancelled(s->requests)) return kvi_error_set(error, KVRT_CANCELLED, "cancelled");
     return e->backend->run(e->device, 0, n, error);
 }
 
@@ -35,7 +35,7 @@ static kvrt_status run_slices(kvi_session *s, uint32_t n_tokens, bool want_logit
     const kvi_program *program = &e->program.program;
     if (e->backend->decodes_at_once && n_tokens <= KVI_DECODE_ROWS) return run_at_once(s, want_logits, error);
     for (uint32_t op = 0; op < program->n_ops;) {
-        if (kvi_handle_cancelled(s->handle)) return kvi_error_set(error, KVRT_CANCELLED, "cancelled");
+        if (kvi_requests_cancelled(s->requests)) return kvi_error_set(error, KVRT_CANCELLED, "cancelled");
         if (!want_logits && program->ops[op].kind == KVI_OP_HEAD) break;
         uint32_t n = program->n_ops - op < SLICE_OPS ? program->n_ops - op : SLICE_OPS;
         if (program->ops[op].kind == KVI_OP_HEAD) n = 1;

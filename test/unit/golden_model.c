@@ -119,7 +119,7 @@ double golden_logit_error(kvrt_engine engine, const golden_model *model, uint64_
             }
         }
         free(logits);
-        kvrt_session_close(session);
+        kvrt_session_close(session, NULL);
     }
     return worst;
 }
@@ -141,7 +141,7 @@ unsigned golden_greedy(kvrt_engine engine, const golden_model *model, double err
             if (ids[prompt->n + k] != prompt->greedy[k])
                 fail_msg("%s, prompt of %u: token %u is %d, need %d", model->dir, prompt->n, k, ids[prompt->n + k],
                          prompt->greedy[k]);
-        kvrt_session_close(session);
+        kvrt_session_close(session, NULL);
     }
     return compared;
 }

@@ -27,7 +27,7 @@ static kvrt_status generate(kvrt_engine engine, uint32_t n, kvrt_error *error)
     if (status < 0) return status;
     status = kvrt_session_sync(s, ids, n, NULL, error);
     if (status >= 0) status = kvrt_generate(s, NULL, NULL, NULL, NULL, error);
-    kvrt_session_close(s);
+    kvrt_session_close(s, NULL);
     return status;
 }
 
@@ -67,7 +67,7 @@ static void context_of_the_host_stays(void **state)
         assert_true(f.current(&seen) == 0 && seen == mine);
         assert_true(generate(engine, 5, NULL) >= 0);
         assert_true(f.current(&seen) == 0 && seen == mine);
-        assert_int_equal(kvrt_engine_close(engine), KVRT_OK);
+        assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
         assert_true(f.current(&seen) == 0 && seen == mine);
         if (with) assert_true(f.pop(&seen) == 0 && seen == mine && f.release(0) == 0);
     }
@@ -90,7 +90,7 @@ static void context_and_stream_handed_over(void **state)
     assert_int_equal(cuda_open(cuda_bundled_model(), pairs, &engine, NULL), KVRT_OK);
     assert_true(generate(engine, 40, NULL) >= 0);
     assert_true(f.current(&seen) == 0 && seen == NULL);
-    assert_int_equal(kvrt_engine_close(engine), KVRT_OK);
+    assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
     assert_true(f.current(&seen) == 0 && seen == NULL);
     assert_int_equal(cuda_emu.count("objects"), objects);
     assert_true(f.push(mine) == 0 && f.stream_wait(stream) == 0 && f.stream_destroy(stream) == 0 && f.pop(&seen) == 0 &&
@@ -108,7 +108,7 @@ static void memory_returns(void **state)
         kvrt_engine engine;
         assert_int_equal(cuda_open(cuda_bundled_model(), small, &engine, NULL), KVRT_OK);
         assert_true(generate(engine, 5, NULL) >= 0);
-        assert_int_equal(kvrt_engine_close(engine), KVRT_OK);
+        assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
         assert_int_equal(f.info(i ? &after : &before, &total), 0); /* the first round is the driver's own */
     }
     assert_int_equal(before, after);
@@ -139,7 +139,7 @@ static void weights_report_progress_and_stop(void **state)
     kvrt_error error = {.size = sizeof error};
     kvrt_options *o = cuda_options(cuda_bundled_model(), small);
     assert_int_equal(kvrt_engine_open(o, on_load, &all, &engine, &error), KVRT_OK);
-    assert_int_equal(kvrt_engine_close(engine), KVRT_OK);
+    assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
     assert_true(all.events > 10 && all.done == all.total && all.total > 0);
     assert_int_equal(kvrt_engine_open(o, on_load, &some, &engine, &error), KVRT_CANCELLED);
     assert_null(engine);
@@ -165,7 +165,7 @@ static void every_failing_allocation(void **state)
             if (status != KVRT_NOMEM_DEVICE && status != KVRT_NOMEM_HOST)
                 fail_msg("allocation %d: %s", (int)nth, error.message);
             assert_null(engine);
-        } else assert_int_equal(kvrt_engine_close(engine), KVRT_OK);
+        } else assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
         assert_int_equal(cuda_emu.count("objects"), objects);
         assert_true(nth < 100);
     } while (status < 0);
@@ -185,7 +185,7 @@ static void every_failing_launch(void **state)
     cuda_emu.break_nth("launch", 0);
     assert_true(generate(engine, 40, NULL) >= 0);
     const uint64_t n = cuda_emu.count("launch");
-    assert_int_equal(kvrt_engine_close(engine), KVRT_OK);
+    assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
     assert_true(n > 20); /* prefill kernel by kernel, four steps as graphs, four sampling heads */
     for (uint64_t nth = 1; nth <= n; nth += nth + 12 < n ? 5 : 1) { /* all of the last ones, every fifth of prefill */
         kvrt_error error = {.size = sizeof error};
@@ -194,7 +194,7 @@ static void every_failing_launch(void **state)
         const kvrt_status status = generate(engine, 40, &error);
         if (status != KVRT_INTERNAL || !strstr(error.message, "LAUNCH_OUT_OF_RESOURCES"))
             fail_msg("launch %d of %d: status %d, %s", (int)nth, (int)n, (int)status, error.message);
-        assert_int_equal(kvrt_engine_close(engine), KVRT_OK);
+        assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
         assert_int_equal(cuda_emu.count("objects"), objects);
     }
     cuda_emu.break_nth("launch", 0);
@@ -214,7 +214,7 @@ static void lost_device(void **state)
     const uint64_t opening = cuda_emu.count("lost");
     assert_true(generate(engine, 40, NULL) >= 0);
     const uint64_t all = cuda_emu.count("lost");
-    assert_int_equal(kvrt_engine_close(engine), KVRT_OK);
+    assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
     assert_true(opening > 10 && all > opening + 10);
     for (uint64_t nth = 1; nth <= all; nth += 1 + all / 40) {
         cuda_emu.break_nth("lost", nth);
@@ -224,7 +224,7 @@ static void lost_device(void **state)
         else {
             assert_int_equal(generate(engine, 40, &error), KVRT_DEVICE_LOST);
             assert_int_equal(generate(engine, 5, &error), KVRT_DEVICE_LOST); /* and it stays so */
-            assert_int_equal(kvrt_engine_close(engine), KVRT_OK);
+            assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
         }
         assert_int_equal(cuda_emu.count("objects"), objects);
     }
@@ -233,7 +233,7 @@ static void lost_device(void **state)
     assert_int_equal(cuda_open(cuda_bundled_model(), small, &engine, &error),
                      KVRT_OK); /* a fresh open in the same process */
     assert_true(generate(engine, 5, NULL) >= 0);
-    assert_int_equal(kvrt_engine_close(engine), KVRT_OK);
+    assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
 }
 
 /* --------------------------------------------------------------------------------------------------------- refusals --- */
@@ -270,7 +270,7 @@ static void refusals_have_names(void **state)
         assert_true(golden_load(golden_name(i), &m));
         kvrt_engine engine = NULL;
         if (cuda_open(m.dir, f16, &engine, NULL) < 0) refused(m.dir, f16, KVRT_UNSUPPORTED, "layer 0: head_dim "), n++;
-        else assert_int_equal(kvrt_engine_close(engine), KVRT_OK);
+        else assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
         golden_free(&m);
     }
     assert_true(n > 0);
@@ -305,7 +305,7 @@ static void auto_takes_what_serves_the_model(void **state)
         assert_string_equal(info.backend, cases[i][3]);
         if (strcmp(info.backend, "cpu") == 0) assert_int_equal(cuda_emu.count("objects"), objects);
         assert_true(generate(engine, 5, NULL) >= 0);
-        assert_int_equal(kvrt_engine_close(engine), KVRT_OK);
+        assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
     }
     assert_int_equal(cuda_emu.count("objects"), objects);
 }
@@ -348,7 +348,7 @@ static uint64_t read_back(const char *key, const char *value, int32_t tokens[13]
     const uint64_t bytes = cuda_emu.count("to_host") - before;
     assert_int_equal(kvrt_session_tokens(s, tokens, 13, &n, NULL), KVRT_OK);
     assert_int_equal(n, 13);
-    assert_int_equal(kvrt_engine_close(engine), KVRT_OK);
+    assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
     return bytes;
 }
 

@@ -42,7 +42,7 @@ static void golden_models(void **state)
             print_message("%s: largest logit error %g, limit %g\n", golden_name(i), error, limit(&m));
             if (!(error <= limit(&m)))
                 fail_msg("%s: logit error %g, need at most %g", golden_name(i), error, limit(&m));
-            kvrt_engine_close(engine);
+            kvrt_engine_close(engine, NULL);
         }
         golden_free(&m);
     }
@@ -64,7 +64,7 @@ static void golden_greedy_text(void **state)
         if (cuda_open(m.dir, pairs, &engine, NULL) >= 0) {
             const double error = golden_logit_error(engine, &m, NULL);
             compared += golden_greedy(engine, &m, error);
-            kvrt_engine_close(engine);
+            kvrt_engine_close(engine, NULL);
         }
         golden_free(&m);
     }
@@ -85,7 +85,7 @@ static void mutations_are_found(void **state)
         const double error = golden_logit_error(engine, &m, NULL);
         if (!(error > 2 * limit(&m)))
             fail_msg("%s without %s: error %g would pass (limit %g)", cases[i][1], cases[i][0], error, limit(&m));
-        kvrt_engine_close(engine);
+        kvrt_engine_close(engine, NULL);
         golden_free(&m);
     }
 }
@@ -119,7 +119,7 @@ static void make_prompt(int32_t *ids, uint64_t n)
     assert_int_equal(kvrt_session_tokens(s, all, 1024, &n_all, NULL), KVRT_OK);
     assert_true(n_all >= n);
     memcpy(ids, all, n * sizeof *ids);
-    kvrt_engine_close(engine);
+    kvrt_engine_close(engine, NULL);
 }
 
 typedef struct story {
@@ -162,7 +162,7 @@ static void tell(const char *backend, const char *format, const int32_t *prompt,
     kvrt_session_info info = {.size = sizeof info};
     assert_int_equal(kvrt_session_get_info(s, &info, NULL), KVRT_OK);
     if (strcmp(format, "elastic") == 0) assert_true(info.kv_bytes <= 400 * 1024 && info.n_packed_pages > 0);
-    kvrt_engine_close(engine);
+    kvrt_engine_close(engine, NULL);
 }
 
 static double deviation(const float *x, uint32_t n)

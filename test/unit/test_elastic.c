@@ -522,10 +522,10 @@ static void long_generation_keeps_running(void **state)
     assert_int_equal(kvrt_generate(s, NULL, collect, &b, &again, NULL), KVRT_OK);
     assert_int_equal(again.finish, KVRT_FINISH_CTX_FULL);
     assert_int_equal(again.n_prompt, 300);
-    assert_int_equal(kvrt_session_close(s), KVRT_OK);
+    assert_int_equal(kvrt_session_close(s, NULL), KVRT_OK);
     kvrt_engine_get_info(engine, &info, NULL);
     assert_int_equal(info.kv_pool_used_bytes, 0);
-    kvrt_engine_close(engine), kvrt_engine_close(other), kvrt_engine_close(plain);
+    kvrt_engine_close(engine, NULL), kvrt_engine_close(other, NULL), kvrt_engine_close(plain, NULL);
 }
 
 /* With room for 16 bits nothing is ever demoted: elastic is f16 then, to the last bit. */
@@ -562,7 +562,7 @@ static void enough_memory_is_f16(void **state)
     assert_int_equal(a.n_events, 0);
     assert_int_equal(a.n, b.n);
     assert_memory_equal(a.tokens, b.tokens, a.n * sizeof a.tokens[0]);
-    kvrt_engine_close(elastic), kvrt_engine_close(plain);
+    kvrt_engine_close(elastic, NULL), kvrt_engine_close(plain, NULL);
 }
 
 /* STOP and PAUSE in answer to the event. */
@@ -575,7 +575,7 @@ static void event_is_answered(void **state)
     kvrt_session s, t;
     kvrt_engine engine = open_with("cpu.threads", "1");
     run(engine, &a, &result, &s);
-    kvrt_session_close(s);
+    kvrt_session_close(s, NULL);
     b.stop_at_event = 2, b.answer = KVRT_PAUSE;
     run(engine, &b, &result, &t);
     assert_int_equal(result.finish, KVRT_FINISH_PAUSED);
@@ -584,7 +584,7 @@ static void event_is_answered(void **state)
     assert_int_equal(result.finish, KVRT_FINISH_CALLBACK);
     assert_true(b.n > a.first_demotion && b.n < a.n);
     assert_memory_equal(a.tokens, b.tokens, b.n * sizeof a.tokens[0]);
-    kvrt_engine_close(engine);
+    kvrt_engine_close(engine, NULL);
 }
 
 static void refusals_and_failed_allocations(void **state)
@@ -610,7 +610,7 @@ static void refusals_and_failed_allocations(void **state)
         kvrt_status status = kvrt_engine_open(o, NULL, NULL, &engine, &error);
         if (status >= 0) status = kvrt_session_create(engine, NULL, &s, &error);
         kvrt_debug_fail_alloc(0);
-        if (engine) kvrt_engine_close(engine);
+        if (engine) kvrt_engine_close(engine, NULL);
         kvrt_debug_mem(&bytes_after, &blocks_after, NULL);
         assert_int_equal(bytes_after, bytes);
         assert_int_equal(blocks_after, blocks);
@@ -625,12 +625,12 @@ static void refusals_and_failed_allocations(void **state)
     kvrt_options_set_text(o, "kv.format", "k4v4", NULL);
     engine = open_with("cpu.threads", "1");
     assert_int_equal(kvrt_session_create(engine, o, &s, &error), KVRT_OK);
-    kvrt_engine_close(engine);
+    kvrt_engine_close(engine, NULL);
     kvrt_options_set_text(o, "kv.format", "elastic", NULL);
     engine = open_with("kv.format", "k4v2");
     assert_int_equal(kvrt_session_create(engine, o, &s, &error), KVRT_UNSUPPORTED);
     assert_non_null(strstr(error.message, "kv.format elastic"));
-    kvrt_engine_close(engine);
+    kvrt_engine_close(engine, NULL);
     kvrt_options_destroy(o);
 }
 
@@ -659,7 +659,7 @@ static void plan_and_windows(void **state)
     kvrt_engine engine = golden_open(&windowed, small);
     kvrt_engine_info info = {.size = sizeof info};
     kvrt_engine_get_info(engine, &info, NULL);
-    kvrt_engine_close(engine);
+    kvrt_engine_close(engine, NULL);
     char limit[32];
     snprintf(limit, sizeof limit, "%llu", (unsigned long long)info.kv_pool_bytes); /* just what k4v2 takes */
     const char *exact[12];
@@ -673,7 +673,7 @@ static void plan_and_windows(void **state)
     assert_int_equal(kvrt_session_create(engine, NULL, &s, NULL), KVRT_OK);
     for (uint32_t at = 0; at < 6000; at += 200)
         if (kvrt_session_eval(s, ids, 200, NULL, 0, NULL, &error) < 0) fail_msg("at %u: %s", at, error.message);
-    kvrt_engine_close(engine);
+    kvrt_engine_close(engine, NULL);
     golden_free(&windowed);
 }
 

@@ -36,20 +36,20 @@ static void closed_handles_are_refused(void **state)
     kvrt_session s = session_on(engine), t = session_on(engine);
     kvrt_session_info info = {.size = sizeof info};
     kvrt_engine_info engine_info = {.size = sizeof engine_info};
-    assert_int_equal(kvrt_session_close(s), KVRT_OK);
-    assert_int_equal(kvrt_session_close(s), KVRT_HANDLE);
+    assert_int_equal(kvrt_session_close(s, NULL), KVRT_OK);
+    assert_int_equal(kvrt_session_close(s, NULL), KVRT_HANDLE);
     assert_int_equal(kvrt_session_get_info(s, &info, NULL), KVRT_HANDLE);
     kvrt_cancel(s);
     assert_int_equal(kvrt_session_get_info((kvrt_session)engine, &info, NULL), KVRT_HANDLE);
     assert_int_equal(kvrt_engine_get_info((kvrt_engine)t, &engine_info, NULL), KVRT_HANDLE);
     assert_int_equal(kvrt_engine_get_info(NULL, &engine_info, NULL), KVRT_HANDLE);
-    assert_int_equal(kvrt_engine_close(engine), KVRT_OK); /* closes t */
+    assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK); /* closes t */
     assert_int_equal(kvrt_session_get_info(t, &info, NULL), KVRT_HANDLE);
-    assert_int_equal(kvrt_engine_close(engine), KVRT_HANDLE);
+    assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_HANDLE);
     /* A new object in the same slot does not answer to the old handle. */
     kvrt_engine again = golden_open(&model, NULL);
     assert_int_equal(kvrt_engine_get_info(engine, &engine_info, NULL), KVRT_HANDLE);
-    assert_int_equal(kvrt_engine_close(again), KVRT_OK);
+    assert_int_equal(kvrt_engine_close(again, NULL), KVRT_OK);
 }
 
 /* ------------------------------------------------------------------------------------------------------ callbacks --- */
@@ -78,7 +78,7 @@ static int32_t try_everything(const kvrt_event *event, void *user)
     kvrt_session_info info = {.size = sizeof info};
     in->generate = kvrt_generate(in->session, NULL, NULL, NULL, NULL, NULL);
     in->create = kvrt_session_create(in->engine, NULL, &s, NULL);
-    in->close = kvrt_engine_close(in->engine);
+    in->close = kvrt_engine_close(in->engine, NULL);
     in->info = kvrt_session_get_info(in->session, &info, NULL);
     pthread_create(&in->thread, NULL, drive_elsewhere, in);
     pthread_join(in->thread, NULL);
@@ -104,7 +104,7 @@ static void misuse_is_answered(void **state)
     assert_int_equal(in.other_thread, KVRT_BUSY);
     assert_int_equal(result.finish, KVRT_FINISH_LENGTH);
     assert_int_equal(result.n_generated, 20);
-    kvrt_engine_close(engine);
+    kvrt_engine_close(engine, NULL);
 }
 
 /* Stopping and pausing: a paused generation goes on and gives the same tokens as one that never paused. */
@@ -120,7 +120,7 @@ static void pause_continues_exactly(void **state)
     kvrt_session_sync(a, prompt, 5, NULL, NULL);
     assert_int_equal(kvrt_generate(a, NULL, NULL, NULL, NULL, NULL), KVRT_OK);
     kvrt_session_tokens(a, whole, 64, &n, NULL);
-    kvrt_session_close(a);
+    kvrt_session_close(a, NULL);
     a = session_on(engine);
     kvrt_session_sync(a, prompt, 5, NULL, NULL);
     inside in = {.engine = engine, .session = a, .texts = 1, .answer = KVRT_PAUSE};
@@ -133,7 +133,7 @@ static void pause_continues_exactly(void **state)
     kvrt_session_tokens(a, parts, 64, &m, NULL);
     assert_int_equal(n, m);
     assert_memory_equal(whole, parts, n * sizeof *whole);
-    kvrt_engine_close(engine);
+    kvrt_engine_close(engine, NULL);
 }
 
 /* -------------------------------------------------------------------------------------------------------- sessions --- */
@@ -167,7 +167,7 @@ static void sync_reuses_and_rewind_is_exact(void **state)
             if (!(a[i] - b[i] < 1e-2f && b[i] - a[i] < 1e-2f))
                 fail_msg("logit %u: %g and %g", i, (double)a[i], (double)b[i]);
         free(a), free(b);
-        kvrt_engine_close(engine);
+        kvrt_engine_close(engine, NULL);
     }
 }
 
@@ -202,7 +202,7 @@ static void bad_calls_change_nothing(void **state)
     assert_int_equal(result.finish, KVRT_FINISH_CTX_FULL);
     assert_int_equal(result.n_generated, 27);
     kvrt_options_destroy(o);
-    kvrt_engine_close(engine);
+    kvrt_engine_close(engine, NULL);
 }
 
 /* ---------------------------------------------------------------------------------------------------------- memory --- */
@@ -227,7 +227,7 @@ static void planned_context_fits(void **state)
                     fail_msg("%s at %u of 9000 tokens: %s", formats[i], n, error.message);
             assert_int_equal(kvrt_engine_get_info(engine, &info, NULL), KVRT_OK);
             assert_true(info.kv_pool_used_bytes <= info.kv_pool_bytes);
-            kvrt_engine_close(engine);
+            kvrt_engine_close(engine, NULL);
             golden_free(&windowed);
         }
 }
@@ -254,7 +254,7 @@ static void steps_allocate_nothing(void **state)
     assert_int_equal(kvrt_generate(s, NULL, count_allocations, seen, NULL, NULL), KVRT_OK);
     assert_true(seen[0] > 0);
     assert_int_equal(seen[1], 0);
-    kvrt_engine_close(engine);
+    kvrt_engine_close(engine, NULL);
 }
 
 static void hundred_opens_leave_nothing(void **state)
@@ -266,7 +266,7 @@ static void hundred_opens_leave_nothing(void **state)
         kvrt_engine engine = golden_open(&model, NULL);
         kvrt_session s = session_on(engine);
         kvrt_session_sync(s, prompt, 5, NULL, NULL);
-        kvrt_engine_close(engine);
+        kvrt_engine_close(engine, NULL);
     }
     kvrt_debug_mem(&bytes_after, &blocks_after, NULL);
     assert_int_equal(bytes_after, bytes);
@@ -292,7 +292,7 @@ static void every_allocation_may_fail(void **state)
         if (status >= 0) status = kvrt_session_sync(s, prompt, 5, NULL, &error);
         if (status >= 0) status = kvrt_generate(s, o, NULL, NULL, NULL, &error);
         kvrt_debug_fail_alloc(0);
-        if (engine) kvrt_engine_close(engine);
+        if (engine) kvrt_engine_close(engine, NULL);
         kvrt_debug_mem(&bytes_after, &blocks_after, NULL);
         if (bytes_after != bytes || blocks_after != blocks)
             fail_msg("allocation %llu failing: %lld blocks lost", (unsigned long long)nth,

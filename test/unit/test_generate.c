@@ -90,7 +90,7 @@ static void a_given_seed_goes_on_over_calls(void **state)
     assert_int_equal(go_on(a, 32, 32, "7"), 7);
     const ids again = tokens_of(a);
     assert_true(same_ids(&whole, &again));
-    assert_int_equal(kvrt_engine_close(engine), KVRT_OK);
+    assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
 }
 
 static void without_a_seed_every_text_is_new_and_can_be_repeated(void **state)
@@ -116,7 +116,7 @@ static void without_a_seed_every_text_is_new_and_can_be_repeated(void **state)
     assert_int_equal(go_on(a, 32, 32, text), next);
     const ids given = tokens_of(a);
     assert_true(same_ids(&second, &given));
-    assert_int_equal(kvrt_engine_close(engine), KVRT_OK);
+    assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
 }
 
 static int setup(void **state)

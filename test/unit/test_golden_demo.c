@@ -152,7 +152,7 @@ static double worst_error(kvrt_engine engine, double *shift)
         }
     }
     free(logits);
-    kvrt_session_close(session);
+    kvrt_session_close(session, NULL);
     *shift = sum / (golden.n - 1);
     return worst;
 }
@@ -175,7 +175,7 @@ static void check_likelihoods(const char *name)
                       cases[i].amx, golden.n, error, shift);
         if (!(error <= cases[i].most))
             fail_msg("%s, %s: likelihood error %g, limit %g", name, cases[i].format, error, cases[i].most);
-        kvrt_engine_close(engine);
+        kvrt_engine_close(engine, NULL);
     }
 }
 
@@ -195,7 +195,7 @@ static void check_prompt(kvrt_engine engine, const char *name, const demo_prompt
     for (uint32_t k = 0; k < p->n_greedy && p->margin[k] > 2 * TOL_F32_CACHE; k++)
         if (ids[p->n + k] != p->greedy[k])
             fail_msg("%s, \"%.40s\": token %u is %d, need %d", name, p->text, k, ids[p->n + k], p->greedy[k]);
-    kvrt_session_close(session);
+    kvrt_session_close(session, NULL);
 }
 
 static void check_greedy(const char *name)
@@ -206,7 +206,7 @@ static void check_greedy(const char *name)
     }
     kvrt_engine engine = open_model("f32", "false");
     for (uint32_t i = 0; i < golden.n_prompts; i++) check_prompt(engine, name, &golden.prompts[i]);
-    kvrt_engine_close(engine);
+    kvrt_engine_close(engine, NULL);
 }
 
 static void likelihoods_8m(void **state)

@@ -31,10 +31,10 @@ static void logits_match(void **state)
         assert_true(golden_load(golden_name(i), &m));
         kvrt_engine engine = golden_open(&m, f32);
         check(golden_name(i), golden_logit_error(engine, &m, NULL), limit(&m, TOL_F32_CACHE));
-        kvrt_engine_close(engine);
+        kvrt_engine_close(engine, NULL);
         engine = golden_open(&m, f16);
         check(golden_name(i), golden_logit_error(engine, &m, NULL), limit(&m, TOL_F16_CACHE));
-        kvrt_engine_close(engine);
+        kvrt_engine_close(engine, NULL);
         golden_free(&m);
     }
 }
@@ -60,7 +60,7 @@ static void every_instruction_set(void **state)
             } else {
                 assert_int_equal(status, KVRT_OK);
                 check(golden_name(i), golden_logit_error(engine, &m, NULL), limit(&m, TOL_F32_CACHE));
-                kvrt_engine_close(engine);
+                kvrt_engine_close(engine, NULL);
             }
             golden_free(&m);
         }
@@ -75,7 +75,7 @@ static void amx_within_its_limit(void **state)
         assert_true(golden_load(golden_name(i), &m));
         kvrt_engine engine = golden_open(&m, amx);
         check(golden_name(i), golden_logit_error(engine, &m, NULL), limit(&m, TOL_AMX));
-        kvrt_engine_close(engine);
+        kvrt_engine_close(engine, NULL);
         golden_free(&m);
     }
 }
@@ -95,7 +95,7 @@ static void chunks_and_threads(void **state)
                                        run == 1 ? "1" : "2", NULL};
                 kvrt_engine engine = golden_open(&m, pairs);
                 check(golden_name(i), golden_logit_error(engine, &m, &digests[run]), limit(&m, TOL_F32_CACHE));
-                kvrt_engine_close(engine);
+                kvrt_engine_close(engine, NULL);
             }
             if (digests[0] != digests[1]) fail_msg("%s chunk %s: 1 and 2 threads differ", golden_name(i), chunks[k]);
             if (digests[0] != digests[2]) fail_msg("%s chunk %s: two runs differ", golden_name(i), chunks[k]);
@@ -115,7 +115,7 @@ static void greedy_text(void **state)
         kvrt_engine engine = golden_open(&m, pairs);
         double error = golden_logit_error(engine, &m, NULL);
         (void)golden_greedy(engine, &m, error);
-        kvrt_engine_close(engine);
+        kvrt_engine_close(engine, NULL);
         golden_free(&m);
     }
 }
@@ -135,7 +135,7 @@ static void mutations_are_found(void **state)
         double error = golden_logit_error(engine, &m, NULL), most = limit(&m, TOL_F16_CACHE);
         if (!(error > 2 * most))
             fail_msg("%s without %s: error %g would pass (limit %g)", cases[i][1], cases[i][0], error, most);
-        kvrt_engine_close(engine);
+        kvrt_engine_close(engine, NULL);
         golden_free(&m);
     }
 }
@@ -150,7 +150,7 @@ static void rotation_cancels(void **state)
         assert_true(golden_load(golden_name(i), &m));
         kvrt_engine engine = golden_open(&m, off);
         check(golden_name(i), golden_logit_error(engine, &m, NULL), limit(&m, TOL_F32_CACHE));
-        kvrt_engine_close(engine);
+        kvrt_engine_close(engine, NULL);
         golden_free(&m);
     }
 }

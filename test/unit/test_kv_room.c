@@ -289,7 +289,7 @@ static void plan_is_reached_and_ends(void **state)
             assert_true(info.kv_pool_used_bytes <= info.kv_pool_bytes);
             print_message("%s: %u positions in %llu KiB\n", name, info.ctx_size,
                           (unsigned long long)(info.kv_pool_bytes >> 10));
-            kvrt_engine_close(engine);
+            kvrt_engine_close(engine, NULL);
             kvrt_options_destroy(o);
         }
 }
@@ -326,7 +326,7 @@ static void bytes_per_token_agree(void **state)
             !(held - formula >= 0 && held - formula < KVI_KV_UNIT / 128.0))
             fail_msg("%s: %g bytes per token told, %g held, %g by the formula", rows[f].name, info.kv_bytes_per_token,
                      held, formula);
-        kvrt_engine_close(engine);
+        kvrt_engine_close(engine, NULL);
         golden_free(&model);
     }
 }

@@ -68,7 +68,7 @@ static void rewind_into_the_tail(void **state)
         kvrt_session a = session_on(engine, NULL);
         uint64_t want = feed(a, 0, 0, 520, 64, 1); /* 520: the next page is encoded at 640 */
         want = feed(a, 0, 520, 700, 1, want);
-        kvrt_session_close(a);
+        kvrt_session_close(a, NULL);
         for (uint32_t more = 1; more < 120; more += 39) {
             kvrt_session b = session_on(engine, NULL);
             uint64_t got = feed(b, 0, 0, 520, 64, 1);
@@ -77,9 +77,9 @@ static void rewind_into_the_tail(void **state)
             assert_int_equal(info_of(b).n_cached, 520);
             got = feed(b, 0, 520, 700, 1, got);
             if (got != want) fail_msg("%s: %u tokens rewound left a trace", formats[f], more);
-            kvrt_session_close(b);
+            kvrt_session_close(b, NULL);
         }
-        kvrt_engine_close(engine);
+        kvrt_engine_close(engine, NULL);
     }
 }
 
@@ -93,7 +93,7 @@ static void rewind_into_encoded_pages(void **state)
             kvrt_session a = session_on(engine, NULL);
             uint64_t want = feed(a, 0, 0, start, 64, 1);
             want = feed(a, 0, start, 600, 33, want);
-            kvrt_session_close(a);
+            kvrt_session_close(a, NULL);
             kvrt_session b = session_on(engine, NULL);
             uint64_t got = feed(b, 0, 0, start, 64, 1);
             (void)feed(b, 1, start, 700, 50, 0);
@@ -104,8 +104,8 @@ static void rewind_into_encoded_pages(void **state)
             assert_int_equal(kvrt_session_rewind(b, start, NULL), KVRT_OK);
             got = feed(b, 0, start, 600, 33, got);
             if (got != want) fail_msg("%s: rewound to %u: not the same", formats[f], to);
-            kvrt_session_close(b);
-            kvrt_engine_close(engine);
+            kvrt_session_close(b, NULL);
+            kvrt_engine_close(engine, NULL);
         }
 }
 
@@ -129,14 +129,14 @@ static void recycled_and_moved_pages(void **state)
                 for (unsigned round = 0; round < 2; round++) {
                     kvrt_session s = session_on(small, NULL);
                     (void)feed(s, 5 + round, 0, n / 3, step, 0); /* somebody's pages before */
-                    kvrt_session_close(s);
+                    kvrt_session_close(s, NULL);
                     s = session_on(small, NULL);
                     if (feed(s, 0, 0, n, step, 1) != want)
                         fail_msg("%s, %s, steps of %u, round %u: a full pool changes the results", model_names[m],
                                  formats[f], step, round);
-                    kvrt_session_close(s);
+                    kvrt_session_close(s, NULL);
                 }
-                kvrt_engine_close(small), kvrt_engine_close(large);
+                kvrt_engine_close(small, NULL), kvrt_engine_close(large, NULL);
             }
     }
     golden_free(&model);
@@ -166,7 +166,7 @@ static void sessions_take_turns(void **state)
                     kvrt_session s = session_on(alone, i && other ? "k4v4" : NULL);
                     want[i] = feed(s, i, 0, 1600, 64, 1);
                     if (elastic && !(i && other)) assert_true(info_of(s).n_packed_pages > 2); /* it had to demote */
-                    kvrt_session_close(s);
+                    kvrt_session_close(s, NULL);
                 }
                 kvrt_session s[2] = {session_on(both, NULL), session_on(both, other ? "k4v4" : NULL)};
                 uint64_t got[2] = {1, 1};
@@ -179,7 +179,7 @@ static void sessions_take_turns(void **state)
                     if (got[i] != want[i])
                         fail_msg("%s, %s beside %s: session %u is not what it is alone", model_names[m], formats[f],
                                  other ? "k4v4" : formats[f], i);
-                kvrt_engine_close(alone), kvrt_engine_close(both);
+                kvrt_engine_close(alone, NULL), kvrt_engine_close(both, NULL);
             }
     }
     golden_free(&model);
@@ -201,7 +201,7 @@ static void smallest_contexts(void **state)
         assert_int_equal(info_of(s).kv_bytes, 0);
         assert_true(feed(s, 1, 0, 1, 1, 1) !=
                     feed(t, 1, 1, 2, 1, 1)); /* the second token of one is the first of the other */
-        kvrt_engine_close(engine), kvrt_engine_close(large);
+        kvrt_engine_close(engine, NULL), kvrt_engine_close(large, NULL);
     }
 }
 

@@ -116,7 +116,7 @@ static void compare(const plan_case *c)
         print_message("%s: planned %llu, taken %llu, resident %llu bytes\n", c->kv, (unsigned long long)total,
                       (unsigned long long)taken, (unsigned long long)seen);
 #endif
-    assert_int_equal(kvrt_engine_close(engine), KVRT_OK);
+    assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
     kvrt_options_destroy(o);
 }
 

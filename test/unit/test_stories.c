@@ -78,7 +78,7 @@ static void greedy_ids(void **state)
     assert_int_equal(n, n_greedy);
     for (uint32_t i = 0; i < n_greedy; i++) assert_int_equal(ids[i], greedy[i]);
     kvrt_options_destroy(o);
-    kvrt_engine_close(engine);
+    kvrt_engine_close(engine, NULL);
 }
 
 /* Teacher-forced: the sum of the log-likelihoods and the most likely token of every position, story by story. */
@@ -130,14 +130,14 @@ static void likelihoods(void **state)
             if (differ > 1)
                 fail_msg("story %u: %u most likely tokens differ", cases,
                          differ); /* one near-tie may fall either way */
-            kvrt_session_close(s);
+            kvrt_session_close(s, NULL);
             cases++;
         }
     }
     assert_true(cases >= 40);
     kvi_os_unmap(&map);
     free(logits);
-    kvrt_engine_close(engine);
+    kvrt_engine_close(engine, NULL);
 }
 
 int main(void)
