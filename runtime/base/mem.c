@@ -1,4 +1,4 @@
-/* mem.c - the only caller of malloc and free in the library. Each block carries a 16-byte header with its size, so that the
+/* mem.c - the only caller of malloc and free in the library. Each block carries a header with its size and its account, so that the
  * counters are exact and tests can prove "no leak" and "a step allocates nothing". */
 #include "mem.h"
 #include "os.h"
@@ -7,10 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef union block_header {
+typedef struct block_note {
     size_t bytes;
+    kvi_account *account; /* NULL: nobody's */
+} block_note;
+typedef union block_header {
+    block_note note;
     max_align_t align;
-    unsigned char pad[16];
 } block_header;
 
 static _Atomic uint64_t live_bytes, live_blocks, total_allocations, fail_countdown;
@@ -24,26 +27,88 @@ static bool must_fail(void)
     return false;
 }
 
-static void count_in(size_t bytes)
+/* ---------------------------------------------------------------------------------------------------- accounts --- */
+struct kvi_account {
+    _Atomic uint64_t bytes, peak, limit, refused;
+    _Atomic uint64_t holds; /* blocks, and one while it is open */
+};
+static _Thread_local kvi_account *in_use;
+
+static void let_go(kvi_account *account)
+{
+    if (atomic_fetch_sub(&account->holds, 1) == 1) kvi_mem_free(account);
+}
+
+kvi_account *kvi_account_open(void)
+{
+    kvi_account *before = kvi_account_use(NULL); /* belongs to itself, which the header cannot say */
+    kvi_account *account = kvi_mem_zalloc(1, sizeof *account);
+    (void)kvi_account_use(before);
+    if (!account) return NULL;
+    atomic_store(&account->bytes, sizeof *account);
+    atomic_store(&account->peak, sizeof *account);
+    atomic_store(&account->holds, 1);
+    return account;
+}
+
+void kvi_account_close(kvi_account *account)
+{
+    if (account) let_go(account);
+}
+
+kvi_account *kvi_account_use(kvi_account *next)
+{
+    kvi_account *before = in_use;
+    in_use = next;
+    return before;
+}
+
+void kvi_account_limit(kvi_account *account, uint64_t bytes) { atomic_store(&account->limit, bytes); }
+uint64_t kvi_account_bytes(const kvi_account *account) { return atomic_load(&account->bytes); }
+uint64_t kvi_account_peak(const kvi_account *account) { return atomic_load(&account->peak); }
+uint64_t kvi_account_refused(const kvi_account *account) { return atomic_load(&account->refused); }
+
+/* Whether the thread's account has room for so much more. */
+static bool has_room(size_t bytes)
+{
+    if (!in_use) return true;
+    const uint64_t limit = atomic_load(&in_use->limit), then = atomic_load(&in_use->bytes) + bytes;
+    if (!limit || then <= limit) return true;
+    atomic_store(&in_use->refused, then);
+    return false;
+}
+
+/* -------------------------------------------------------------------------------------------------------- blocks --- */
+static block_note count_in(size_t bytes, kvi_account *account)
 {
     atomic_fetch_add_explicit(&live_bytes, bytes, memory_order_relaxed);
     atomic_fetch_add_explicit(&live_blocks, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&total_allocations, 1, memory_order_relaxed);
+    if (account) {
+        const uint64_t now = atomic_fetch_add(&account->bytes, bytes) + bytes;
+        uint64_t peak = atomic_load(&account->peak);
+        atomic_fetch_add(&account->holds, 1);
+        while (now > peak && !atomic_compare_exchange_weak(&account->peak, &peak, now)) {
+        }
+    }
+    return (block_note){bytes, account};
 }
 
-static void count_out(size_t bytes)
+static void count_out(block_note note)
 {
-    atomic_fetch_sub_explicit(&live_bytes, bytes, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&live_bytes, note.bytes, memory_order_relaxed);
     atomic_fetch_sub_explicit(&live_blocks, 1, memory_order_relaxed);
+    if (!note.account) return;
+    atomic_fetch_sub(&note.account->bytes, note.bytes);
+    let_go(note.account);
 }
 
 void *kvi_mem_alloc(size_t bytes)
 {
-    if (bytes > SIZE_MAX - sizeof(block_header) || must_fail()) return NULL;
+    if (bytes > SIZE_MAX - sizeof(block_header) || must_fail() || !has_room(bytes)) return NULL;
     block_header *header = malloc(sizeof *header + bytes);
     if (!header) return NULL;
-    header->bytes = bytes;
-    count_in(bytes);
+    header->note = count_in(bytes, in_use);
     return header + 1;
 }
 
@@ -59,13 +124,12 @@ void *kvi_mem_zalloc(size_t count, size_t size)
 void *kvi_mem_realloc(void *block, size_t bytes)
 {
     if (!block) return kvi_mem_alloc(bytes);
-    if (bytes > SIZE_MAX - sizeof(block_header) || must_fail()) return NULL;
+    if (bytes > SIZE_MAX - sizeof(block_header) || must_fail() || !has_room(bytes)) return NULL;
     block_header *header = (block_header *)block - 1;
-    size_t old = header->bytes;
+    const block_note old = header->note;
     header = realloc(header, sizeof *header + bytes);
     if (!header) return NULL;
-    header->bytes = bytes;
-    count_in(bytes);
+    header->note = count_in(bytes, old.account); /* both count for a moment, as they may exist for one */
     count_out(old);
     return header + 1;
 }
@@ -74,23 +138,24 @@ void kvi_mem_free(void *block)
 {
     if (!block) return;
     block_header *header = (block_header *)block - 1;
-    count_out(header->bytes);
+    const block_note note = header->note;
     free(header);
+    count_out(note);
 }
 
-/* Aligned blocks: 64 bytes before the pointer hold the size; from 1 MiB on, whole pages from the system. */
+/* Aligned blocks: 64 bytes before the pointer hold the note; from 1 MiB on, whole pages from the system. */
 #define ALIGNED_HEADER 64u
 #define PAGES_FROM (1u << 20)
 
 void *kvi_mem_alloc_aligned(size_t bytes)
 {
-    if (bytes > SIZE_MAX / 2 || must_fail()) return NULL;
+    if (bytes > SIZE_MAX / 2 || must_fail() || !has_room(bytes)) return NULL;
     size_t total = ((bytes + 63) & ~(size_t)63) + ALIGNED_HEADER;
     unsigned char *base = total >= PAGES_FROM ? kvi_os_pages_alloc(total) : aligned_alloc(64, total);
     if (!base) return NULL;
     if (total < PAGES_FROM) memset(base, 0, total);
-    memcpy(base, &bytes, sizeof bytes);
-    count_in(bytes);
+    const block_note note = count_in(bytes, in_use);
+    memcpy(base, &note, sizeof note);
     return base + ALIGNED_HEADER;
 }
 
@@ -98,10 +163,10 @@ void kvi_mem_free_aligned(void *block)
 {
     if (!block) return;
     unsigned char *base = (unsigned char *)block - ALIGNED_HEADER;
-    size_t bytes;
-    memcpy(&bytes, base, sizeof bytes);
-    size_t total = ((bytes + 63) & ~(size_t)63) + ALIGNED_HEADER;
-    count_out(bytes);
+    block_note note;
+    memcpy(&note, base, sizeof note);
+    size_t total = ((note.bytes + 63) & ~(size_t)63) + ALIGNED_HEADER;
+    count_out(note);
     if (total >= PAGES_FROM) kvi_os_pages_free(base, total);
     else free(base);
 }
@@ -135,12 +200,23 @@ struct kvi_arena_block {
     struct kvi_arena_block *next;
     size_t cap;
 };
-#define BLOCK_HEADER ((sizeof(struct kvi_arena_block) + 15u) & ~(size_t)15u)
+_Static_assert(sizeof(struct kvi_arena_block) <= KVI_ARENA_HEADER, "what mem.h says of a block");
 
 void kvi_arena_init(kvi_arena *arena, size_t block_bytes)
 {
     memset(arena, 0, sizeof *arena);
     arena->block_bytes = block_bytes;
+}
+
+bool kvi_arena_reserve(kvi_arena *arena, size_t bytes)
+{
+    struct kvi_arena_block *block = bytes < SIZE_MAX / 2 ? kvi_mem_alloc(KVI_ARENA_HEADER + bytes) : NULL;
+    if (!block) return false;
+    *block = (struct kvi_arena_block){arena->head, bytes};
+    arena->head = block;
+    arena->used_bytes = 0;
+    arena->total_bytes += bytes;
+    return true;
 }
 
 void *kvi_arena_alloc(kvi_arena *arena, size_t bytes)
@@ -149,7 +225,7 @@ void *kvi_arena_alloc(kvi_arena *arena, size_t bytes)
     bytes = (bytes + 15u) & ~(size_t)15u;
     if (!arena->head || arena->head->cap - arena->used_bytes < bytes) {
         size_t cap = bytes > arena->block_bytes ? bytes : arena->block_bytes;
-        struct kvi_arena_block *block = kvi_mem_alloc(BLOCK_HEADER + cap);
+        struct kvi_arena_block *block = kvi_mem_alloc(KVI_ARENA_HEADER + cap);
         if (!block) return NULL;
         block->cap = cap;
         arena->total_bytes += cap;
@@ -157,7 +233,7 @@ void *kvi_arena_alloc(kvi_arena *arena, size_t bytes)
         if (arena->head && bytes > arena->block_bytes) {
             block->next = arena->head->next;
             arena->head->next = block;
-            void *data = (unsigned char *)block + BLOCK_HEADER;
+            void *data = (unsigned char *)block + KVI_ARENA_HEADER;
             memset(data, 0, bytes);
             return data;
         }
@@ -165,7 +241,7 @@ void *kvi_arena_alloc(kvi_arena *arena, size_t bytes)
         arena->head = block;
         arena->used_bytes = 0;
     }
-    void *data = (unsigned char *)arena->head + BLOCK_HEADER + arena->used_bytes;
+    void *data = (unsigned char *)arena->head + KVI_ARENA_HEADER + arena->used_bytes;
     arena->used_bytes += bytes;
     memset(data, 0, bytes);
     return data;

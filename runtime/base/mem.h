@@ -17,6 +17,18 @@ void *kvi_mem_alloc_aligned(size_t bytes);
 void kvi_mem_free_aligned(void *block);
 char *kvi_mem_strndup(const char *text, size_t len); /* NUL-terminated copy */
 
+/* An account tells what one owner holds. A block allocated by a thread that uses an account belongs to it until it is freed, whoever frees
+ * it; so the sum over all accounts and what has none is kvi_mem_stats. With a limit, allocations that would pass it fail. */
+typedef struct kvi_account kvi_account;
+kvi_account *kvi_account_open(void);             /* NULL when memory is out; counts itself */
+void kvi_account_close(kvi_account *account);    /* it lives on until its last block is freed; NULL is fine */
+kvi_account *kvi_account_use(kvi_account *next); /* by this thread, NULL: none; returns the one used until now */
+void kvi_account_limit(kvi_account *account, uint64_t bytes); /* 0: none */
+uint64_t kvi_account_bytes(const kvi_account *account);       /* held now */
+uint64_t kvi_account_peak(const kvi_account *account);        /* most held so far */
+uint64_t kvi_account_refused(
+    const kvi_account *account); /* what the last refused allocation would have led to; 0: none */
+
 void kvi_mem_fail_nth(uint64_t nth); /* 1: the next allocation fails once; 0: off */
 void kvi_mem_stats(uint64_t *bytes, uint64_t *blocks, uint64_t *allocations);
 
@@ -28,6 +40,9 @@ typedef struct kvi_arena {
     size_t total_bytes;
 } kvi_arena;
 void kvi_arena_init(kvi_arena *arena, size_t block_bytes);
+#define KVI_ARENA_HEADER 16u /* bytes of a block beside its room */
+/* Room for `bytes` (a sum of multiples of 16) in one block; false when memory is out. */
+bool kvi_arena_reserve(kvi_arena *arena, size_t bytes);
 void *kvi_arena_alloc(kvi_arena *arena, size_t bytes); /* 16-byte aligned, zeroed; NULL when memory is out */
 char *kvi_arena_strndup(kvi_arena *arena, const char *text, size_t len);
 void kvi_arena_free(kvi_arena *arena); /* everything; the arena may be used again */
