@@ -29,7 +29,8 @@ typedef struct kvi_limits {
     uint32_t max_ctx;    /* positions of a sequence */
     uint64_t pool_bytes; /* KV pool, multiple of KVI_KV_UNIT */
     uint32_t
-        page_formats; /* bit set over kvi_kv_code: codes that pages may have, so that a backend can refuse at load */
+        page_formats;   /* bit set over kvi_kv_code: codes that pages may have, so that a backend can refuse at load */
+    kvi_kv_format body; /* of encoded pages, refused at load likewise; plain: no page is encoded */
 } kvi_limits;
 
 /* --------------------------------------------------------------------------------------------------- step state --- */
@@ -87,20 +88,27 @@ typedef struct kvi_backend {
     kvrt_status (*open)(const kvi_device_options *options, kvi_device **out, kvrt_error *error);
     void (*close)(kvi_device *device); /* frees weights, workspace and pool */
     const char *(*describe)(const kvi_device *device);
-    uint64_t (*memory_available)(const kvi_device *device); /* bytes free on the device */
-    uint64_t (*context_bytes)(const kvi_device *device);    /* estimate of what the device context itself takes */
+    uint64_t (*memory_available)(const kvi_device *device); /* bytes free on the device, beside its context */
 
-    /* Device bytes an import takes (0: aliases the map), and the import itself. The handle lives until close. */
+    /* ACCOUNTING. These four ask no device and no driver: a plan is made where none is. They are exact: what open, import and load take is
+     * what they say. A device with memory of its own holds weights, workspace and pool there and the rest in the host's. */
+    bool own_memory;
+    /* Whether load would take the program: UNSUPPORTED names operation, layer and reason. Handles may be NULL in it. */
+    kvrt_status (*check)(const kvi_program *program, const kvi_limits *limits, kvrt_error *error);
+    /* Host bytes of an open device beside weights, workspace and pool. */
+    uint64_t (*host_bytes)(const kvi_program *program, const kvi_limits *limits, const kvi_device_options *options);
+    /* Bytes an import takes: the weight, or a handle to what lies in the map. */
     uint64_t (*weight_bytes)(const kvi_weight_desc *desc);
+    /* Workspace beside weights and pool. */
+    uint64_t (*workspace_bytes)(const kvi_program *program, const kvi_limits *limits,
+                                const kvi_device_options *options);
+
+    /* Imports a weight; the handle lives until close. */
     kvrt_status (*weights_reserve)(kvi_device *device, uint64_t bytes,
                                    kvrt_error *error); /* before the first; NULL: not needed */
     kvrt_status (*weight_import)(kvi_device *device, const kvi_weight_desc *desc, kvi_weight **out, kvrt_error *error);
 
-    /* Workspace beside weights and pool, from the program alone (handles may be NULL in it). */
-    uint64_t (*workspace_bytes)(const kvi_program *program, const kvi_limits *limits,
-                                const kvi_device_options *options);
-    /* Checks that every operation can run, then takes workspace and pool. `program` and what it points to outlive the device.
-     * UNSUPPORTED names operation, layer and reason. */
+    /* Checks the program, then takes workspace and pool. `program` and what it points to outlive the device. */
     kvrt_status (*load)(kvi_device *device, const kvi_program *program, const kvi_limits *limits, kvrt_error *error);
 
     /* A step of a few rows is best run as one range, program start to end (or to the first HEAD): it was recorded as such at load. */

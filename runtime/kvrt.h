@@ -249,8 +249,10 @@ typedef struct kvrt_engine_info {
     const char *weight_dtype;  /* of most bytes: "bf16" */
     int32_t bos_id, eos_id;    /* -1: none */
     uint32_t n_sessions;
-    uint64_t resident_bytes;    /* what the engine allocated itself, mapping excluded */
+    uint64_t resident_bytes;    /* what engine and sessions hold now, in host and device memory, maps excluded */
     uint64_t weight_read_bytes; /* weights read per decoded token: all but the rows of an untied embedding */
+    uint64_t mapped_bytes; /* weights used where they lie in the file's map: pages the system may drop and read again */
+    uint64_t host_bytes;   /* of resident_bytes: what kvrt_debug_mem counts */
 } kvrt_engine_info;
 KVRT_API kvrt_status kvrt_engine_get_info(kvrt_engine engine, kvrt_engine_info *out, kvrt_error *error);
 
@@ -363,31 +365,48 @@ KVRT_API kvrt_status kvrt_chat_render(kvrt_engine engine, const kvrt_chat_input 
                                       kvrt_error *error);
 
 /* --------------------------------------------------------------------------------------------------------- plan --- */
-/* What fits, before anything is allocated: reads config.json and safetensors headers only (milliseconds), or model.shape. One row
- * per KV format of `formats` (comma-separated, NULL: all). Memory budget: mem.limit and mem.reserve; for --card, the caller sets
- * mem.limit. */
+/* What fits, before weights and cache are taken: reads config.json, safetensors headers and the tokenizer, or model.shape. One row per KV
+ * format of `formats` (comma-separated, NULL: all), for device.backend (auto: the one that an open would try first), by the functions that
+ * decide an open: what is planned is what is taken.
+ * A plan is about one memory, the host's or the card's, and its budget: mem.limit, or what is free less mem.reserve. A total is what an
+ * engine and its planned sessions take of it; it is the sum of its parts, to the byte. On the CPU that is what kvrt_debug_mem counts; mapped
+ * weights are not taken and not in it. mem.limit with device.backend=cuda plans for a card that need not be here: a context of mem.context
+ * bytes is then assumed on it. Without a limit the card is opened and asked; its context is then no part of what is free. */
 typedef struct kvrt_plan_row {
     uint32_t size;
-    const char *kv; /* format name, static. "elastic": its row counts the lowest precision, with which ctx is reached;
-                                 an engine takes up to 16 bits per position beyond kv_bytes where the budget allows */
+    const char *kv; /* format name, static. "elastic": max_ctx is what its lowest precision allows, kv_bytes what an
+                       engine takes to keep more where the budget allows */
     double bits_per_element;
     double bytes_per_token;  /* body, asymptotic, all layers */
     uint64_t fixed_kv_bytes; /* sink and tail beyond what the body would take */
-    uint64_t max_ctx;        /* tokens */
-    const char *capped_by;   /* "memory", "model", "nothing fits" */
-    uint64_t ctx;            /* the context the totals below are for: ctx.size, or max_ctx when auto */
-    uint64_t kv_bytes;       /* at ctx */
-    uint64_t total_bytes;    /* everything at ctx */
-    int32_t fits;            /* ctx fits the budget */
-    uint64_t max_sessions;   /* sessions of ctx tokens that fit */
+    uint64_t max_ctx;        /* tokens; up to what the model was trained for, or to ctx.size where that is more */
+    const char
+        *capped_by; /* what ends max_ctx: "memory", "model", "request", "nothing fits", "backend" (see problem) */
+    uint64_t ctx;   /* the context the totals below are for: ctx.size, or max_ctx when auto; 128 where nothing fits */
+    uint64_t kv_bytes;     /* at ctx, of all sessions (ctx.sessions) */
+    uint64_t total_bytes;  /* kv + weight + table + workspace + session + context bytes */
+    int32_t fits;          /* ctx fits the budget: an open with these options and this format succeeds */
+    uint64_t max_sessions; /* sessions of ctx tokens that fit */
+    uint64_t weight_bytes; /* taken: on a card, copied (model.io) or synthetic; beside a map only handles and vectors */
+    uint64_t table_bytes;  /* tokenizer, names, template, program, bookkeeping */
+    uint64_t workspace_bytes;
+    uint64_t session_bytes; /* token lists, page tables, samplers: taken when sessions are created and generate */
+    uint64_t context_bytes; /* assumed for a card */
+    uint64_t host_bytes;    /* of a card: what is taken of the host's memory beside the total */
+    char problem[200];      /* why the backend does not take this format: then nothing fits. Empty: it does */
 } kvrt_plan_row;
 
 typedef struct kvrt_plan_info {
     uint32_t size;
-    uint64_t weight_bytes, workspace_bytes, device_context_bytes, budget_bytes, reserve_bytes;
+    uint64_t weight_bytes;    /* of the model, wherever they lie */
+    uint64_t workspace_bytes; /* with f16 at ctx.size or the model's context; rows have their own */
+    uint64_t device_context_bytes, budget_bytes, reserve_bytes;
     uint32_t ctx_model;
     uint64_t n_params;
     char architecture[32];
+    uint64_t mapped_bytes;  /* weights that stay in the file's map, outside of every total */
+    uint64_t loading_bytes; /* most that is held while files are read; more than the budget: nothing fits */
+    char backend[16];       /* what the plan is for */
 } kvrt_plan_info;
 KVRT_API kvrt_status kvrt_plan(const kvrt_options *options, const char *formats, kvrt_plan_info *info,
                                kvrt_plan_row *rows, uint64_t cap, uint64_t *n, kvrt_error *error);

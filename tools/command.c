@@ -127,6 +127,11 @@ char *command_read_file(const char *path, size_t *len)
 static int32_t show_load(const kvrt_event *event, void *user)
 {
     if (command_interrupted) return KVRT_STOP;
+    if (event->type == KVRT_EVENT_WARNING) {
+        command_progress_clear(user);
+        fprintf(stderr, "kvrt warning: %s\n", event->text);
+        return KVRT_CONTINUE;
+    }
     command_progress_show(user, event->text, event->done, event->total, 1.0 / 1048576, "MiB");
     return KVRT_CONTINUE;
 }
@@ -145,6 +150,6 @@ int command_open(const kvrt_options *options, kvrt_engine *out)
         return EXIT_INTERRUPT;
     }
     int code = status < 0 ? command_fail(status, &error) : 0;
-    if (code == EXIT_FIT) plan_report_explain(options, &error);
+    if (code == EXIT_FIT) plan_report_explain(options);
     return code;
 }

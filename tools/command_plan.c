@@ -57,6 +57,12 @@ static int apply_card(command_line *line)
     int32_t status = kvrt_options_set_text(line->options, "mem.limit", vram, &error);
     if (status >= 0) status = kvrt_options_get_i64(line->options, "mem.limit", &bytes, &error);
     if (status < 0 || bytes < 1 << 20) return usage_error("--vram: need an amount of memory such as 24GiB", vram);
+    /* It is a card, wherever this runs, unless a backend was named. */
+    const char *backend = "";
+    status = kvrt_options_get_string(line->options, "device.backend", &backend, &error);
+    if (status >= 0 && strcmp(backend, "auto") == 0)
+        status = kvrt_options_set_text(line->options, "device.backend", "cuda", &error);
+    if (status < 0) return command_fail(status, &error);
     /* The reserve counts against a card unless the caller chose one. */
     status = kvrt_options_get_i64(line->options, "mem.reserve", &reserve, &error);
     if (status >= 0) status = kvrt_options_set_i64(line->options, "mem.reserve", reserve, &error);
@@ -79,15 +85,17 @@ static int plan(command_line *line)
 {
     kvrt_error error = command_error();
     static plan_report report;
-    uint64_t n_fit = 0;
+    uint64_t n_fit = 0, n_refused = 0;
     int32_t status = plan_report_make(line->options, &report, &error);
     if (status < 0) return command_fail(status, &error);
-    for (uint64_t i = 0; i < report.n; i++) n_fit += report.rows[i].fits != 0;
+    for (uint64_t i = 0; i < report.n; i++)
+        n_fit += report.rows[i].fits != 0, n_refused += report.rows[i].problem[0] != 0;
     if (line->extra[X_JSON]) plan_report_json(&report);
     else plan_report_table(&report, stdout);
+    plan_report_warn(&report, stderr);
     const char *limit = line->extra[X_CARD] ? line->extra[X_CARD] : line->extra[X_VRAM] ? "card" : "budget";
     if (line->extra[X_PLOT] && !plan_report_plot(line->options, &report, limit, line->extra[X_PLOT])) return EXIT_RUN;
-    return n_fit ? EXIT_OK : EXIT_FIT;
+    return n_fit ? EXIT_OK : n_refused == report.n ? EXIT_MODEL : EXIT_FIT;
 }
 
 int plan_main(int argc, char **argv)

@@ -7,7 +7,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { POINTS = 49, PAGE = 128 };
+enum { POINTS = 17, PAGE = 128 };
 static const int W = 760, H = 440, LEFT = 76, RIGHT = 200, TOP = 48, BOTTOM = 56; /* pixels */
 static const char *const colours[] = {"#1f6feb", "#d1242f", "#1a7f37", "#8250df",
                                       "#bf8700", "#0e8a8a", "#cf3c8f", "#57606a"};
@@ -51,6 +51,7 @@ static int32_t compute(plot *p, const kvrt_options *options, kvrt_error *error)
         status = kvrt_options_set_i64(at, "ctx.size", (int64_t)p->ctx[i], error);
         if (status >= 0) status = plan_report_make(at, &r, error);
         for (uint64_t k = 0; status >= 0 && k < r.n; k++) {
+            if (r.rows[k].problem[0]) continue;
             p->bytes[i][k] = (double)r.rows[k].total_bytes;
             largest = fmax(largest, p->bytes[i][k]);
             smallest = fmin(smallest, p->bytes[i][k]);
@@ -109,7 +110,8 @@ static void draw_axes(const plot *p, FILE *svg)
 static bool is_hidden(const plan_report *r, uint64_t k)
 {
     for (uint64_t i = 0; i < k; i++)
-        if (fabs(r->rows[i].bytes_per_token - r->rows[k].bytes_per_token) < 0.02 * r->rows[k].bytes_per_token)
+        if (!r->rows[i].problem[0] &&
+            fabs(r->rows[i].bytes_per_token - r->rows[k].bytes_per_token) < 0.02 * r->rows[k].bytes_per_token)
             return true;
     return false;
 }
@@ -120,6 +122,11 @@ static void draw_format(const plot *p, uint64_t k, FILE *svg)
     const char *colour = colours[k % (sizeof colours / sizeof colours[0])];
     const char *dash = is_hidden(p->report, k) ? " stroke-dasharray=\"5 5\"" : "";
     const double y = TOP + 8 + 20.0 * (double)k;
+    if (row->problem[0]) {
+        fprintf(svg, "<text x=\"%d\" y=\"%.1f\">%s: not on %s</text>\n", W - RIGHT + 46, y + 4, row->kv,
+                p->report->info.backend);
+        return;
+    }
     fprintf(svg, "<polyline clip-path=\"url(#area)\" fill=\"none\" stroke=\"%s\" stroke-width=\"2\"%s points=\"",
             colour, dash);
     for (unsigned i = 0; i < p->n_points; i++)

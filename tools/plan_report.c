@@ -22,20 +22,28 @@ int32_t plan_report_make(const kvrt_options *options, plan_report *out, kvrt_err
 void plan_report_json(const plan_report *r)
 {
     const kvrt_plan_info *info = &r->info;
-    printf("{\"architecture\":\"%s\",\"n_params\":%llu,\"weight_bytes\":%llu,\"workspace_bytes\":%llu,"
-           "\"device_context_bytes\":%llu,\"budget_bytes\":%llu,\"reserve_bytes\":%llu,\"ctx_model\":%u,\"rows\":[",
-           info->architecture, (unsigned long long)info->n_params, (unsigned long long)info->weight_bytes,
-           (unsigned long long)info->workspace_bytes, (unsigned long long)info->device_context_bytes,
+    printf("{\"architecture\":\"%s\",\"backend\":\"%s\",\"n_params\":%llu,\"weight_bytes\":%llu,"
+           "\"mapped_bytes\":%llu,\"loading_bytes\":%llu,\"device_context_bytes\":%llu,\"budget_bytes\":%llu,"
+           "\"reserve_bytes\":%llu,\"ctx_model\":%u,\"rows\":[",
+           info->architecture, info->backend, (unsigned long long)info->n_params,
+           (unsigned long long)info->weight_bytes, (unsigned long long)info->mapped_bytes,
+           (unsigned long long)info->loading_bytes, (unsigned long long)info->device_context_bytes,
            (unsigned long long)info->budget_bytes, (unsigned long long)info->reserve_bytes, info->ctx_model);
     for (uint64_t i = 0; i < r->n; i++) {
         const kvrt_plan_row *row = &r->rows[i];
         printf("%s{\"kv\":\"%s\",\"bits_per_element\":%.4f,\"bytes_per_token\":%.1f,\"fixed_kv_bytes\":%llu,"
-               "\"max_ctx\":%llu,\"capped_by\":\"%s\",\"ctx\":%llu,\"kv_bytes\":%llu,\"total_bytes\":%llu,"
-               "\"fits\":%s,\"max_sessions\":%llu}",
+               "\"max_ctx\":%llu,\"capped_by\":\"%s\",\"ctx\":%llu,\"kv_bytes\":%llu,\"weight_bytes\":%llu,"
+               "\"table_bytes\":%llu,\"workspace_bytes\":%llu,\"session_bytes\":%llu,\"context_bytes\":%llu,"
+               "\"total_bytes\":%llu,\"host_bytes\":%llu,\"fits\":%s,\"max_sessions\":%llu,\"problem\":",
                i ? "," : "", row->kv, row->bits_per_element, row->bytes_per_token,
                (unsigned long long)row->fixed_kv_bytes, (unsigned long long)row->max_ctx, row->capped_by,
-               (unsigned long long)row->ctx, (unsigned long long)row->kv_bytes, (unsigned long long)row->total_bytes,
-               row->fits ? "true" : "false", (unsigned long long)row->max_sessions);
+               (unsigned long long)row->ctx, (unsigned long long)row->kv_bytes, (unsigned long long)row->weight_bytes,
+               (unsigned long long)row->table_bytes, (unsigned long long)row->workspace_bytes,
+               (unsigned long long)row->session_bytes, (unsigned long long)row->context_bytes,
+               (unsigned long long)row->total_bytes, (unsigned long long)row->host_bytes, row->fits ? "true" : "false",
+               (unsigned long long)row->max_sessions);
+        command_json_string(stdout, row->problem, strlen(row->problem));
+        printf("}");
     }
     printf("]}\n");
 }
@@ -46,59 +54,102 @@ static void print_params(FILE *to, uint64_t n)
     else fprintf(to, "%.2f M parameters", (double)n / 1e6);
 }
 
+static uint64_t other_bytes(const kvrt_plan_row *row)
+{
+    return row->workspace_bytes + row->table_bytes + row->session_bytes;
+}
+
 static void print_row(const kvrt_plan_row *row, FILE *to)
 {
     const char *cap = row->max_ctx ? row->capped_by : "-";
-    fprintf(to, "%-7s %6.3f %8.0f %9.1f %8llu %-9s %8.1f %9.1f ", row->kv, row->bits_per_element, row->bytes_per_token,
-            mib(row->fixed_kv_bytes), (unsigned long long)row->max_ctx, cap, mib(row->kv_bytes), mib(row->total_bytes));
+    fprintf(to, "%-7s %6.3f %8.0f %8llu %-9s %8.1f %9.1f %9.1f ", row->kv, row->bits_per_element, row->bytes_per_token,
+            (unsigned long long)row->max_ctx, cap, mib(row->kv_bytes), mib(other_bytes(row)), mib(row->total_bytes));
     if (row->fits) fprintf(to, "%8llu\n", (unsigned long long)row->max_sessions);
     else fprintf(to, "%8s\n", "no fit");
+}
+
+/* Words in lines of at most 80 columns, from a column on; returns the last one. */
+static int print_wrapped(const char *text, int column, FILE *to)
+{
+    for (const char *at = text; *at;) {
+        const int n = (int)strcspn(at, " ");
+        if (column + n + 1 > 80) column = fprintf(to, "\n   ") - 1;
+        column += fprintf(to, " %.*s", n, at);
+        at += n + (at[n] != 0);
+    }
+    return column;
+}
+
+/* Every reason once, behind the formats that it is about. */
+static void print_refused(const plan_report *r, FILE *to)
+{
+    bool any = false;
+    for (uint64_t i = 0; i < r->n; i++) {
+        bool told = !r->rows[i].problem[0];
+        for (uint64_t k = 0; k < i; k++) told = told || strcmp(r->rows[i].problem, r->rows[k].problem) == 0;
+        if (told) continue;
+        if (!any) fprintf(to, "\nNot on %s:\n", r->info.backend);
+        any = true;
+        int column = print_wrapped(r->rows[i].kv, 0, to);
+        for (uint64_t k = i + 1; k < r->n; k++)
+            if (strcmp(r->rows[i].problem, r->rows[k].problem) == 0) column = print_wrapped(r->rows[k].kv, column, to);
+        fputc(':', to);
+        print_wrapped(r->rows[i].problem, column + 1, to);
+        fputc('\n', to);
+    }
+}
+
+static void print_weights(const plan_report *r, FILE *to)
+{
+    const kvrt_plan_info *info = &r->info;
+    uint64_t taken = 0;
+    for (uint64_t i = 0; i < r->n && !taken; i++) taken = r->rows[i].weight_bytes;
+    fprintf(to, "memory     weights %.1f MiB", mib(info->weight_bytes));
+    if (info->mapped_bytes) fprintf(to, " mapped from the file, not in the totals; %.1f MiB taken", mib(taken));
+    else if (strcmp(info->backend, "cpu") == 0) fprintf(to, " in memory; %.1f MiB taken", mib(taken));
+    else fprintf(to, " on the card");
+    fputc('\n', to);
+    if (info->device_context_bytes)
+        fprintf(to, "           device context %.0f MiB, an assumption (--mem-context sets it)\n",
+                mib(info->device_context_bytes));
+    else if (strcmp(info->backend, "cpu") != 0)
+        fprintf(to, "           the device context is there already and not in the totals\n");
+    if (info->loading_bytes > info->budget_bytes)
+        fprintf(to, "           loading alone needs %.1f MiB for a moment\n", mib(info->loading_bytes));
+}
+
+void plan_report_warn(const plan_report *r, FILE *to)
+{
+    if (r->ctx_request > (int64_t)r->info.ctx_model)
+        fprintf(to, "kvrt warning: context of %lld tokens: the model was trained for %u\n", (long long)r->ctx_request,
+                r->info.ctx_model);
 }
 
 void plan_report_table(const plan_report *r, FILE *to)
 {
     const kvrt_plan_info *info = &r->info;
+    const char *memory = strcmp(info->backend, "cpu") == 0 ? "" : " of the card";
     fprintf(to, "model      %s, ", info->architecture);
     print_params(to, info->n_params);
     fprintf(to, ", trained for %u tokens\n", info->ctx_model);
-    fprintf(to, "memory     weights %.1f MiB, workspace %.1f MiB, device context %.0f MiB\n", mib(info->weight_bytes),
-            mib(info->workspace_bytes), mib(info->device_context_bytes));
-    fprintf(to, "budget     %.1f MiB", mib(info->budget_bytes));
+    print_weights(r, to);
+    fprintf(to, "budget     %.1f MiB%s", mib(info->budget_bytes), memory);
     if (r->reserve_counts) fprintf(to, ", %.0f MiB kept free", mib(info->reserve_bytes));
-    fputc('\n', to);
-    fprintf(to, "KV and total are for %s\n\n",
+    fprintf(to, "\nTotals are for %s.\n",
             r->ctx_request > 0 ? "the context asked for" : "the longest context (128 tokens where none fits)");
-    fprintf(to, "%-7s %6s %8s %9s %8s %-9s %8s %9s %8s\n", "KV", "bits", "B/token", "fixed MiB", "max ctx", "capped by",
-            "KV MiB", "total MiB", "sessions");
-    for (uint64_t i = 0; i < r->n; i++) print_row(&r->rows[i], to);
+    fprintf(to, "total = weights taken%s + KV + other (workspace, tables, token lists)\n\n",
+            info->device_context_bytes ? " + context" : "");
+    fprintf(to, "%-7s %6s %8s %8s %-9s %8s %9s %9s %8s\n", "KV", "bits", "B/token", "max ctx", "capped by", "KV MiB",
+            "other MiB", "total MiB", "sessions");
+    for (uint64_t i = 0; i < r->n; i++)
+        if (!r->rows[i].problem[0]) print_row(&r->rows[i], to);
+    print_refused(r, to);
 }
 
-static void see_device(const char *name, const char *text, int32_t usable, void *user)
-{
-    (void)text;
-    if (usable && strcmp(name, "cpu") != 0) *(bool *)user = true;
-}
-
-/* A plan is about the CPU, where the weights stay in the file's map, unless there is a memory limit: that stands for a
- * card. So when the open was about a card, what it found there becomes the limit. */
-void plan_report_explain(const kvrt_options *options, const kvrt_error *error)
+void plan_report_explain(const kvrt_options *options)
 {
     static plan_report report;
-    kvrt_options *here = NULL;
-    bool has_card = false;
-    const char *backend = "";
-    if (kvrt_options_clone(options, &here, NULL) < 0) return;
-    (void)kvrt_options_get_string(here, "device.backend", &backend, NULL);
-    kvrt_measure_devices(see_device, &has_card);
-    const bool on_card = strcmp(backend, "cpu") != 0 && (has_card || strcmp(backend, "auto") != 0);
-    if (!on_card) (void)kvrt_options_set_text(here, "device.backend", "cpu", NULL);
-    if (on_card && error->available_bytes) {
-        (void)kvrt_options_set_i64(here, "mem.limit", (int64_t)error->available_bytes, NULL);
-        (void)kvrt_options_set_i64(here, "mem.reserve", 0, NULL);
-    }
-    if (plan_report_make(here, &report, NULL) >= 0) {
-        fputc('\n', stderr);
-        plan_report_table(&report, stderr);
-    }
-    kvrt_options_destroy(here);
+    if (plan_report_make(options, &report, NULL) < 0) return;
+    fputc('\n', stderr);
+    plan_report_table(&report, stderr);
 }

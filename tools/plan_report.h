@@ -17,9 +17,10 @@ typedef struct plan_report {
 int32_t plan_report_make(const kvrt_options *options, plan_report *out, kvrt_error *error);
 void plan_report_table(const plan_report *r, FILE *to);
 void plan_report_json(const plan_report *r);
-/* After an open that found too little memory: the table on stderr, for the device that the open had chosen. `error` is
- * that of the open. */
-void plan_report_explain(const kvrt_options *options, const kvrt_error *error);
+/* One line when a context is asked for that is longer than what the model was trained for. */
+void plan_report_warn(const plan_report *r, FILE *to);
+/* After an open that found too little memory: the table on stderr. */
+void plan_report_explain(const kvrt_options *options);
 /* Memory against context, one line per format, as an SVG. `limit_name` says whose memory the budget is. False, with a
  * message, when a plan or the file fails. */
 bool plan_report_plot(const kvrt_options *options, const plan_report *r, const char *limit_name, const char *path);

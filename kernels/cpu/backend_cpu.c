@@ -39,9 +39,14 @@ static void cpu_close(kvi_device *device)
     if (!device) return;
     kvi_workers_close(device->workers);
     kvi_mem_free_aligned(device->workspace);
-    kvi_os_pages_free(device->pool, device->limits.pool_bytes);
+    kvi_mem_free_aligned(device->pool);
     kvi_arena_free(&device->arena);
     kvi_mem_free(device);
+}
+
+static uint32_t threads_of(const kvi_device_options *options)
+{
+    return options && options->n_threads ? options->n_threads : kvi_os_cpu_count();
 }
 
 static kvrt_status cpu_open(const kvi_device_options *options, kvi_device **out, kvrt_error *error)
@@ -53,7 +58,7 @@ static kvrt_status cpu_open(const kvi_device_options *options, kvi_device **out,
     kvi_os_cpu(&device->cpu);
     const char *isa = options->isa ? options->isa : "auto";
     device->v = choose(&device->cpu, isa);
-    device->n_threads = options->n_threads ? options->n_threads : kvi_os_cpu_count();
+    device->n_threads = threads_of(options);
     kvrt_status status = KVRT_OK;
     if (!device->v)
         status = kvi_error_set(error, KVRT_UNSUPPORTED,
@@ -77,16 +82,24 @@ static uint64_t cpu_memory_available(const kvi_device *device)
     (void)device;
     return kvi_os_memory_available();
 }
-static uint64_t cpu_context_bytes(const kvi_device *device)
+
+static uint64_t cpu_host_bytes(const kvi_program *program, const kvi_limits *limits, const kvi_device_options *options)
 {
-    (void)device;
-    return 0;
+    (void)program, (void)limits;
+    return sizeof(kvi_device) + kvi_workers_bytes(threads_of(options)) + KVI_ARENA_HEADER;
 }
 
 /* ------------------------------------------------------------------------------------------------------ weights --- */
+static uint64_t round16(uint64_t bytes) { return (bytes + 15) & ~(uint64_t)15; }
+
 static uint64_t cpu_weight_bytes(const kvi_weight_desc *desc)
 {
-    return desc->n_out == 1 ? (uint64_t)desc->n_in * 4 + sizeof(kvi_weight) : sizeof(kvi_weight);
+    return round16(sizeof(kvi_weight)) + (desc->n_out == 1 ? round16((uint64_t)desc->n_in * 4) : 0);
+}
+
+static kvrt_status cpu_weights_reserve(kvi_device *device, uint64_t bytes, kvrt_error *error)
+{
+    return kvi_arena_reserve(&device->arena, bytes) ? KVRT_OK : kvi_error_nomem(error, bytes, "weight handles");
 }
 
 /* Matrices alias the map; vectors (gains, biases) are widened once, they are small and used by every kernel as f32. */
@@ -162,7 +175,7 @@ static demand demand_of(const kvi_program *program, const kvi_limits *limits, ui
 static uint64_t cpu_workspace_bytes(const kvi_program *program, const kvi_limits *limits,
                                     const kvi_device_options *options)
 {
-    return demand_of(program, limits, options && options->n_threads ? options->n_threads : kvi_os_cpu_count()).total;
+    return demand_of(program, limits, threads_of(options)).total;
 }
 
 static void *carve(uint8_t **at, uint64_t bytes)
@@ -193,7 +206,7 @@ static void carve_workspace(kvi_device *d, const demand *need)
     d->scratch_floats = need->scratch_floats;
 }
 
-static kvrt_status check_program(const kvi_program *program, const kvi_limits *limits, kvrt_error *error)
+static kvrt_status cpu_check(const kvi_program *program, const kvi_limits *limits, kvrt_error *error)
 {
     if (program->n_buffers > KVI_CPU_MAX_BUFFERS)
         return kvi_error_set(error, KVRT_UNSUPPORTED, "program: %u buffers, the CPU backend has room for %u",
@@ -225,15 +238,12 @@ static kvrt_status check_program(const kvi_program *program, const kvi_limits *l
 
 static kvrt_status cpu_load(kvi_device *device, const kvi_program *program, const kvi_limits *limits, kvrt_error *error)
 {
-    KVI_TRY(check_program(program, limits, error));
+    KVI_TRY(cpu_check(program, limits, error));
     demand need = demand_of(program, limits, device->n_threads);
     device->program = program;
     device->limits = *limits;
-    device->pool = limits->pool_bytes ? kvi_os_pages_alloc(limits->pool_bytes) : NULL;
-    if (limits->pool_bytes && !device->pool) {
-        device->limits.pool_bytes = 0;
-        return kvi_error_nomem(error, limits->pool_bytes, "KV pool");
-    }
+    device->pool = limits->pool_bytes ? kvi_mem_alloc_aligned(limits->pool_bytes) : NULL;
+    if (limits->pool_bytes && !device->pool) return kvi_error_nomem(error, limits->pool_bytes, "KV pool");
     device->workspace = kvi_mem_alloc_aligned(need.total);
     if (!device->workspace) return kvi_error_nomem(error, need.total, "workspace");
     carve_workspace(device, &need);
@@ -557,8 +567,10 @@ const kvi_backend kvi_backend_cpu = {.name = "cpu",
                                      .close = cpu_close,
                                      .describe = cpu_describe,
                                      .memory_available = cpu_memory_available,
-                                     .context_bytes = cpu_context_bytes,
+                                     .check = cpu_check,
+                                     .host_bytes = cpu_host_bytes,
                                      .weight_bytes = cpu_weight_bytes,
+                                     .weights_reserve = cpu_weights_reserve,
                                      .weight_import = cpu_weight_import,
                                      .workspace_bytes = cpu_workspace_bytes,
                                      .load = cpu_load,

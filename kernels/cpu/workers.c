@@ -123,6 +123,12 @@ void kvi_workers_run(kvi_workers *w, kvi_task_fn fn, void *arg, uint32_t n_tasks
     wait_for_end(w);
 }
 
+uint64_t kvi_workers_bytes(uint32_t n_threads)
+{
+    return sizeof(kvi_workers) + n_threads * (sizeof(kvi_thread *) + sizeof(worker_arg)) +
+           (n_threads - 1) * kvi_thread_bytes();
+}
+
 kvrt_status kvi_workers_open(uint32_t n_threads, kvi_workers **out, kvrt_error *error)
 {
     *out = NULL;

@@ -9,6 +9,7 @@ typedef struct kvi_workers kvi_workers;
 typedef void (*kvi_task_fn)(void *arg, uint32_t task, uint32_t thread);
 
 kvrt_status kvi_workers_open(uint32_t n_threads, kvi_workers **out, kvrt_error *error);
+uint64_t kvi_workers_bytes(uint32_t n_threads); /* what an open pool takes; stacks are the system's */
 void kvi_workers_close(kvi_workers *workers);
 uint32_t kvi_workers_count(const kvi_workers *workers); /* threads, the caller included */
 void kvi_workers_run(kvi_workers *workers, kvi_task_fn fn, void *arg, uint32_t n_tasks);

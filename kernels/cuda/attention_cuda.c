@@ -5,6 +5,7 @@
  * step of up to KVI_DECODE_ROWS rows, so that a sequence has the same bits alone and in a batch. */
 #include "device_cuda.h"
 #include "attention_params.h"
+#include "../../runtime/kv/format.h"
 
 #define MAX_ROPES 8u
 #define N_FORMATS 4u
@@ -64,12 +65,18 @@ static uint32_t find_ropes(const kvi_program *program, const kvi_rope *ropes[MAX
     return n;
 }
 
-kvrt_status kvi_cuda_attention_check(const kvi_device *device, const kvi_program *program, const kvi_limits *limits,
-                                     kvrt_error *error)
+static bool has_kernel(uint32_t format)
+{
+    for (uint32_t i = 0; i < N_FORMATS; i++)
+        if (formats[i].format == format) return true;
+    return false;
+}
+
+kvrt_status kvi_cuda_attention_check(const kvi_program *program, const kvi_limits *limits, kvrt_error *error)
 {
     const uint32_t known = 1u << KVI_KV_F16 | 1u << KVI_KV_I8 | 1u << KVI_KV_Q4 | 1u << KVI_KV_Q2;
     const kvi_rope *ropes[MAX_ROPES];
-    (void)device;
+    char text[8];
     for (uint32_t i = 0; i < program->n_ops; i++) {
         const kvi_op *op = &program->ops[i];
         if (op->kind != KVI_OP_ROPE_APPEND && op->kind != KVI_OP_ATTENTION) continue;
@@ -93,10 +100,10 @@ kvrt_status kvi_cuda_attention_check(const kvi_device *device, const kvi_program
             return kvi_error_set(error, KVRT_UNSUPPORTED, "%s, layer %u: RoPE over %u of %u dimensions", name,
                                  op->layer, op->rope->n_dims, d);
     }
-    if (limits->page_formats & ~known)
+    if ((limits->page_formats & ~known) || (!kvi_kv_format_is_plain(limits->body) && !has_kernel(limits->body)))
         return kvi_error_set(error, KVRT_UNSUPPORTED,
-                             "attention: the cache may hold pages that the CUDA backend does not read; it has f16, i8, "
-                             "k4v4 and k4v2 (kv.format)");
+                             "attention: %s pages; the CUDA backend reads f16, i8, k4v4 and k4v2 (kv.format)",
+                             kvi_kv_format_name(limits->body, text));
     if (find_ropes(program, ropes) > MAX_ROPES)
         return kvi_error_set(error, KVRT_UNSUPPORTED, "rope_append: more than %u sets of RoPE frequencies", MAX_ROPES);
     return KVRT_OK;
@@ -109,7 +116,7 @@ static bool reads(const struct kvi_cuda_attention *a, uint32_t format)
     return false;
 }
 
-/* limits.page_formats knows sides, not pairs of them: a pair without a kernel (k8v4, say) shows here. */
+/* limits.page_formats knows sides, not pairs of them: a session's own pair without a kernel (k2v2, say) shows here. */
 kvrt_status kvi_cuda_attention_check_step(const kvi_device *device, const kvi_step *step, kvrt_error *error)
 {
     for (uint32_t s = 0; s < step->n_seqs; s++) {

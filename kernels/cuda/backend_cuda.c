@@ -191,13 +191,6 @@ static uint64_t cuda_memory_available(const kvi_device *device)
     return available;
 }
 
-/* The context and its kernels are there once the device is open: memory_available is what is left beside them. */
-static uint64_t cuda_context_bytes(const kvi_device *d)
-{
-    (void)d;
-    return 0;
-}
-
 static kvrt_status cuda_weights_reserve(kvi_device *d, uint64_t bytes, kvrt_error *error)
 {
     KVI_TRY(kvi_cuda_enter(d, error));
@@ -223,16 +216,24 @@ static uint64_t cuda_workspace_bytes(const kvi_program *program, const kvi_limit
     return kvi_cuda_workspace_layout(program, limits, 0, &layout);
 }
 
-static kvrt_status check_program(const kvi_device *d, const kvi_program *program, const kvi_limits *limits,
-                                 kvrt_error *error)
+/* Without the arena's few handles: the device, its blocks of pinned memory. */
+static uint64_t cuda_host_bytes(const kvi_program *program, const kvi_limits *limits, const kvi_device_options *options)
+{
+    kvi_cuda_layout layout;
+    (void)options;
+    (void)kvi_cuda_workspace_layout(program, limits, 0, &layout);
+    return sizeof(kvi_device) + 64 * 1024 + 2 * (KVI_CUDA_STAGING + layout.step_bytes);
+}
+
+static kvrt_status cuda_check(const kvi_program *program, const kvi_limits *limits, kvrt_error *error)
 {
     if (program->n_buffers > KVI_CUDA_MAX_BUFFERS || program->n_groups > KVI_CUDA_MAX_GROUPS)
         return kvi_error_set(error, KVRT_UNSUPPORTED,
                              "program: %u buffers and %u cache groups, the CUDA backend has room for %u and %u",
                              program->n_buffers, program->n_groups, KVI_CUDA_MAX_BUFFERS, KVI_CUDA_MAX_GROUPS);
-    KVI_TRY(kvi_cuda_linear_check(d, program, error));
+    KVI_TRY(kvi_cuda_linear_check(program, error));
 #if defined(KVRT_CUDA_ATTENTION)
-    return kvi_cuda_attention_check(d, program, limits, error);
+    return kvi_cuda_attention_check(program, limits, error);
 #else
     (void)limits;
     for (uint32_t i = 0; i < program->n_ops; i++)
@@ -316,7 +317,7 @@ static kvrt_status load(kvi_device *d, kvrt_error *error)
 static kvrt_status cuda_load(kvi_device *d, const kvi_program *program, const kvi_limits *limits, kvrt_error *error)
 {
     d->operand = operand_of(program);
-    KVI_TRY(check_program(d, program, limits, error));
+    KVI_TRY(cuda_check(program, limits, error));
     d->program = program;
     d->limits = *limits;
     KVI_TRY(kvi_cuda_enter(d, error));
@@ -647,7 +648,9 @@ const kvi_backend kvi_backend_cuda = {.name = "cuda",
                                       .close = cuda_close,
                                       .describe = cuda_describe,
                                       .memory_available = cuda_memory_available,
-                                      .context_bytes = cuda_context_bytes,
+                                      .own_memory = true,
+                                      .check = cuda_check,
+                                      .host_bytes = cuda_host_bytes,
                                       .weight_bytes = kvi_cuda_weight_bytes,
                                       .weights_reserve = cuda_weights_reserve,
                                       .weight_import = cuda_weight_import,

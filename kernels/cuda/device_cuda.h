@@ -148,19 +148,19 @@ kvrt_status kvi_cuda_op_run(kvi_device *device, const kvi_op *op, uint32_t rows,
 uint32_t kvi_cuda_bucket(uint32_t n_rows);
 
 /* ---------------------------------------------------------------------------------------- families of operations ---
- * *_check refuses at load (UNSUPPORTED: operation, layer, reason) and is called before memory is taken. *_bytes says how much device
+ * *_check refuses at load (UNSUPPORTED: operation, layer, reason), before memory is taken, and in plans,
+ * where weights are NULL. *_bytes says how much device
  * workspace the family needs, from the program and the limits alone. *_prepare gets that much memory (256-byte aligned, zeroed), uploads its
  * constants and allocates host state from device->arena. The run functions launch for `rows` rows (device->n_rows, or a bucket when a
  * graph is recorded) and set *kernel to the name of the main kernel. */
-kvrt_status kvi_cuda_linear_check(const kvi_device *device, const kvi_program *program, kvrt_error *error);
+kvrt_status kvi_cuda_linear_check(const kvi_program *program, kvrt_error *error);
 uint64_t kvi_cuda_linear_bytes(const kvi_program *program, const kvi_limits *limits);
 kvrt_status kvi_cuda_linear_prepare(kvi_device *device, kvi_dptr memory, kvrt_error *error);
 /* EMBED, NORM_LINEAR, LINEAR_ADD, NORM_GATE_UP, HEAD */
 kvrt_status kvi_cuda_linear_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel,
                                 kvrt_error *error);
 
-kvrt_status kvi_cuda_attention_check(const kvi_device *device, const kvi_program *program, const kvi_limits *limits,
-                                     kvrt_error *error);
+kvrt_status kvi_cuda_attention_check(const kvi_program *program, const kvi_limits *limits, kvrt_error *error);
 kvrt_status kvi_cuda_attention_check_step(const kvi_device *device, const kvi_step *step,
                                           kvrt_error *error); /* every page can be read */
 uint64_t kvi_cuda_attention_bytes(const kvi_program *program, const kvi_limits *limits);

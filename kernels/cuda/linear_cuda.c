@@ -9,16 +9,16 @@
 #define GEMV_THREADS 128u
 #define GEMV_WARPS 4u
 
-kvrt_status kvi_cuda_linear_check(const kvi_device *d, const kvi_program *program, kvrt_error *error)
+kvrt_status kvi_cuda_linear_check(const kvi_program *program, kvrt_error *error)
 {
-    (void)d;
     for (uint32_t i = 0; i < program->n_ops; i++) {
         const kvi_op *op = &program->ops[i];
         if (op->n_weights > 3)
             return kvi_error_set(error, KVRT_UNSUPPORTED, "linear, layer %u: %u weights, need at most 3", op->layer,
                                  op->n_weights);
         for (uint32_t j = 0; j < op->n_weights; j++)
-            if (op->weights[j]->n_in != program->buffers[op->kind == KVI_OP_EMBED ? op->out : op->in].cols)
+            if (op->weights[j] &&
+                op->weights[j]->n_in != program->buffers[op->kind == KVI_OP_EMBED ? op->out : op->in].cols)
                 return kvi_error_set(error, KVRT_INTERNAL, "linear, layer %u: weight %s has %u columns, the buffer %u",
                                      op->layer, op->weights[j]->name, op->weights[j]->n_in,
                                      program->buffers[op->in].cols);

@@ -34,8 +34,11 @@ OPTION("kv.rotate", NULL, BOOL, "true", 0, 0, "", "store K and V rotated by a Ha
 OPTION("kv.varnorm", NULL, CHOICE, "kvrt", 0, 0, "off|paper|kvrt", "variance normalization of quantized pages")
 OPTION("kv.range", NULL, CHOICE, "unbiased", 0, 0, "minmax|search|unbiased",
        "range of quantized rows: extremes, least error, or least error without shrinkage")
-OPTION("mem.limit", "mem-limit", BYTES, "0", 0, 0, "", "most bytes kvrt may use; 0: what is free")
+OPTION("mem.limit", "mem-limit", BYTES, "0", 0, 0, "",
+       "most bytes kvrt may use, of the card's memory where it runs on one; 0: what is free")
 OPTION("mem.reserve", "reserve", BYTES, "1GiB", 0, 0, "", "bytes to leave free for others")
+OPTION("mem.context", "mem-context", BYTES, "450MiB", 0, 0, "",
+       "what a CUDA context takes of a memory limit: driver, local memory of all threads, kernels")
 OPTION("gen.max_tokens", "max-tokens", I64, "-1", -1, 16777216, "-1..16777216",
        "most new tokens; -1: until end of text or the context is full")
 OPTION("gen.stop", "stop", LIST, "", 0, 0, "", "stop string; may be given several times")

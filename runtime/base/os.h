@@ -32,7 +32,8 @@ uint64_t kvi_os_random(void);           /* from the system's generator; for seed
 /* Threads: thin names over the platform's. */
 typedef struct kvi_thread kvi_thread;
 kvrt_status kvi_thread_start(void (*fn)(void *), void *arg, kvi_thread **out, kvrt_error *error); /* takes no signals */
-void kvi_thread_join(kvi_thread *thread);                                                         /* frees it */
+uint64_t kvi_thread_bytes(void);          /* of kvi_mem that a running thread takes */
+void kvi_thread_join(kvi_thread *thread); /* frees it */
 typedef union kvi_mutex {
     uint64_t align;
     unsigned char bytes[64];

@@ -209,6 +209,8 @@ kvrt_status kvi_thread_start(void (*fn)(void *), void *arg, kvi_thread **out, kv
     return KVRT_OK;
 }
 
+uint64_t kvi_thread_bytes(void) { return sizeof(kvi_thread); }
+
 void kvi_thread_join(kvi_thread *thread)
 {
     if (!thread) return;

@@ -14,6 +14,7 @@ typedef struct open_context {
     kvrt_event_fn fn;
     void *user;
     uint64_t reported;
+    uint64_t available; /* host bytes that were free before the first was taken */
 } open_context;
 
 static bool report(open_context *context, const char *stage, uint64_t done, uint64_t total)
@@ -52,7 +53,7 @@ static kvrt_status load_tokenizer(open_context *c, const char *path, kvrt_error 
     return KVRT_OK;
 }
 
-static kvrt_status load_files(open_context *c, kvrt_error *error)
+static kvrt_status load_files(open_context *c, bool copy, kvrt_error *error)
 {
     kvi_engine *e = c->engine;
     const char *path = kvi_options_string(e->options, "model.path"),
@@ -67,8 +68,7 @@ static kvrt_status load_files(open_context *c, kvrt_error *error)
     KVI_TRY(kvi_config_read(path, &e->config, error));
     KVI_TRY(kvi_generation_defaults(path, e->options, NULL, error));
     if (!report(c, "tensors", 0, 1)) return cancelled(error);
-    KVI_TRY(kvi_checkpoint_open(path, strcmp(kvi_options_string(e->options, "model.io"), "copy") == 0, &e->checkpoint,
-                                error));
+    KVI_TRY(kvi_checkpoint_open(path, copy, &e->checkpoint, error));
     KVI_TRY(load_tokenizer(c, path, error));
     if (e->config.bos_id < 0) e->config.bos_id = kvi_tokenizer_bos_id(e->tokenizer);
     if (e->config.n_eos == 0 && kvi_tokenizer_eos_id(e->tokenizer) >= 0)
@@ -76,23 +76,17 @@ static kvrt_status load_files(open_context *c, kvrt_error *error)
     return KVRT_OK;
 }
 
-/* A pool never holds more extents than of its smallest pages; sessions beyond the planned ones included. */
-static uint32_t most_extents(const kvi_engine *e)
+kvrt_status kvi_engine_read(kvi_engine *e, bool copy, kvrt_event_fn fn, void *user, kvrt_error *error)
 {
-    uint32_t smallest = UINT32_MAX;
-    for (uint32_t g = 0; g < e->program.program.n_groups; g++)
-        for (uint32_t i = 0; i < 64; i++) {
-            if (!(e->plan.limits.page_formats >> (i & 7) & 1) || !(e->plan.limits.page_formats >> (i >> 3) & 1))
-                continue;
-            const uint32_t units = kvi_kv_page_units(KVI_KV_FORMAT(i & 7, i >> 3), &e->program.groups[g].shape);
-            if (units < smallest) smallest = units;
-        }
-    return (uint32_t)(e->plan.limits.pool_bytes / KVI_KV_UNIT / (smallest ? smallest : 1)) + 1;
+    open_context context = {.engine = e, .fn = fn, .user = user};
+    kvrt_status status = load_files(&context, copy, error);
+    e->loading_bytes = kvi_account_peak(e->account);
+    return status;
 }
 
 static kvrt_status open_pool(kvi_engine *e, kvrt_error *error)
 {
-    const uint32_t extents = most_extents(e);
+    const uint32_t extents = kvi_plan_most_extents(&e->program.program, &e->plan.limits);
     KVI_TRY(kvi_pool_init(&e->pool, e->plan.limits.pool_bytes, extents, error));
     e->cap_extents = extents;
     e->extents = kvi_mem_zalloc(extents, sizeof *e->extents);
@@ -114,7 +108,10 @@ static kvrt_status open_device(kvi_engine *e, uint32_t *index, kvrt_error *error
         if (!is_auto && strcmp(backend->name, want) != 0) continue;
         if (is_auto && kvi_backend_at(*index + 1) && !backend->probe(&device_options, why, sizeof why)) continue;
         e->backend = backend;
-        return backend->open(&device_options, &e->device, error);
+        const uint64_t before = kvi_account_bytes(e->account);
+        kvrt_status status = backend->open(&device_options, &e->device, error);
+        e->device_bytes = kvi_account_bytes(e->account) - before;
+        return status;
     }
     return kvi_error_set(error, KVRT_NO_DEVICE, "backend %s: %s", want, why);
 }
@@ -136,23 +133,44 @@ static kvi_encode_params encode_params(const kvrt_options *options)
                                                                        : KVI_RANGE_UNBIASED};
 }
 
+static kvrt_status record_program(kvi_engine *e, kvi_kv_code plain, kvrt_error *error)
+{
+    const kvi_record_options record = {.rotate = kvi_options_bool(e->options, "kv.rotate"),
+                                       .plain = plain,
+                                       .head_parts = e->config.vocab_size > 32768 ? 4 : 1,
+                                       .disable = kvi_options_string(e->options, "debug.disable")};
+    return kvi_model_record(&e->config, &e->weights, &record, &e->program, error);
+}
+
+static void forget_program(kvi_engine *e)
+{
+    kvi_model_program_free(&e->program);
+    kvi_weights_free(&e->weights);
+}
+
+kvrt_status kvi_engine_outline(kvi_engine *e, kvi_kv_code plain, kvrt_error *error)
+{
+    forget_program(e);
+    KVI_TRY(kvi_weights_bind(&e->config, e->checkpoint, synthetic_dtype(e->options), e->backend, NULL, NULL, NULL,
+                             &e->weights, error));
+    return record_program(e, plain, error);
+}
+
+/* Whether it fits is decided before the first weight is imported. */
 static kvrt_status fill_device(open_context *c, kvrt_error *error)
 {
     kvi_engine *e = c->engine;
-    uint64_t available = e->backend->memory_available(e->device);
+    kvi_plan_input input;
+    KVI_TRY(kvi_engine_outline(e, e->format.plain, error));
+    kvi_engine_plan_input(e, true, e->backend->own_memory ? e->backend->memory_available(e->device) : c->available,
+                          &input);
+    KVI_TRY(e->backend->check(
+        input.program, &(kvi_limits){.page_formats = kvi_format_codes(&e->format), .body = e->format.body}, error));
+    KVI_TRY(kvi_plan_memory(&input, &e->plan, error));
+    forget_program(e);
     KVI_TRY(kvi_weights_bind(&e->config, e->checkpoint, synthetic_dtype(e->options), e->backend, e->device,
                              weights_progress, c, &e->weights, error));
-    kvi_record_options record = {.rotate = kvi_options_bool(e->options, "kv.rotate"),
-                                 .plain = e->format.plain,
-                                 .head_parts = e->config.vocab_size > 32768 ? 4 : 1,
-                                 .disable = kvi_options_string(e->options, "debug.disable")};
-    KVI_TRY(kvi_model_record(&e->config, &e->weights, &record, &e->program, error));
-    kvi_plan_input input = {.config = &e->config,
-                            .program = &e->program.program,
-                            .backend = e->backend,
-                            .context_bytes = e->backend->context_bytes(e->device)};
-    kvi_plan_input_from(e->options, available, &input);
-    KVI_TRY(kvi_plan_memory(&input, e->format.body, &e->plan, error));
+    KVI_TRY(record_program(e, e->format.plain, error));
     if (!report(c, "memory", 0, 1)) return cancelled(error);
     KVI_TRY(e->backend->load(e->device, &e->program.program, &e->plan.limits, error));
     KVI_TRY(open_pool(e, error));
@@ -166,8 +184,8 @@ static void leave_device(kvi_engine *e)
 {
     e->backend->close(e->device);
     e->device = NULL;
-    kvi_model_program_free(&e->program);
-    kvi_weights_free(&e->weights);
+    e->device_bytes = 0;
+    forget_program(e);
 }
 
 static bool device_does_not_do(kvrt_status status)
@@ -182,7 +200,7 @@ static kvrt_status load_device(open_context *c, kvrt_error *error)
     kvi_engine *e = c->engine;
     const bool is_auto = strcmp(kvi_options_string(e->options, "device.backend"), "auto") == 0;
     kvrt_error unasked = {.size = sizeof unasked}, *why = error ? error : &unasked;
-    KVI_TRY(kvi_format_option(e->options, &e->format, error));
+    KVI_TRY(kvi_format_named(kvi_options_string(e->options, "kv.format"), &e->format, error));
     for (uint32_t index = 0;; index++) {
         kvrt_status status = open_device(e, &index, why);
         if (status >= KVRT_OK) status = fill_device(c, why);
@@ -195,8 +213,9 @@ static kvrt_status load_device(open_context *c, kvrt_error *error)
     }
 }
 
-static void engine_destroy(kvi_engine *e)
+void kvi_engine_free(kvi_engine *e)
 {
+    kvi_account *account = e->account;
     while (e->sessions) kvi_session_destroy(e->sessions);
     kvi_pool_free(&e->pool);
     kvi_mem_free(e->extents);
@@ -211,6 +230,57 @@ static void engine_destroy(kvi_engine *e)
     kvi_mem_free(e->logit_rows);
     kvrt_options_destroy(e->options);
     kvi_mem_free(e);
+    kvi_account_close(account);
+}
+
+kvrt_status kvi_engine_new(const kvrt_options *options, kvi_engine **out, kvi_account **before, kvrt_error *error)
+{
+    kvi_account *account = kvi_account_open();
+    *before = kvi_account_use(account);
+    *out = account ? kvi_mem_zalloc(1, sizeof **out) : NULL;
+    if (!*out) {
+        kvi_account_close(account);
+        (void)kvi_account_use(*before);
+        return kvi_error_nomem(error, sizeof **out, "engine");
+    }
+    (*out)->account = account;
+    kvrt_status status = kvrt_options_clone(options, &(*out)->options, error);
+    if (status >= KVRT_OK) return status;
+    (void)kvi_account_use(*before);
+    kvi_engine_free(*out);
+    return status;
+}
+
+/* Where the budget is of the host's memory it holds from the first byte on: what cannot be computed before it is read (a tokenizer's tables)
+ * is refused while it is read. */
+static kvrt_status read_within_budget(open_context *c, kvrt_error *error)
+{
+    kvi_engine *e = c->engine;
+    const kvi_backend *backend = kvi_plan_backend(e->options);
+    const uint64_t budget = kvi_plan_budget(e->options, c->available);
+    kvrt_error unasked = {.size = sizeof unasked}, *why = error ? error : &unasked;
+    if (backend && !backend->own_memory) kvi_account_limit(e->account, budget ? budget : 1);
+    kvrt_status status =
+        kvi_engine_read(e, strcmp(kvi_options_string(e->options, "model.io"), "copy") == 0, c->fn, c->user, why);
+    kvi_account_limit(e->account, 0);
+    const uint64_t refused = kvi_account_refused(e->account);
+    if (status != KVRT_NOMEM_HOST || !refused) return status;
+    return kvi_error_memory(error, KVRT_OVER_BUDGET, refused, budget,
+                            "model: loading needs %llu KiB or more, the budget is %llu KiB (mem.limit)",
+                            (unsigned long long)((refused + 1023) >> 10), (unsigned long long)(budget >> 10));
+}
+
+/* What an open has to say although it succeeded. */
+static void warn_about_context(open_context *c)
+{
+    const kvi_engine *e = c->engine;
+    char text[160];
+    if (!e->config.ctx_model || e->plan.ctx_size <= e->config.ctx_model) return;
+    (void)snprintf(text, sizeof text,
+                   "context of %u tokens: the model was trained for %u; text beyond that may make little sense",
+                   e->plan.ctx_size, e->config.ctx_model);
+    (void)kvi_engine_event(c->engine, c->fn, c->user,
+                           &(kvrt_event){.type = KVRT_EVENT_WARNING, .text = text, .text_len = strlen(text)});
 }
 
 kvrt_status kvrt_engine_open(const kvrt_options *options, kvrt_event_fn fn, void *user, kvrt_engine *out,
@@ -218,19 +288,21 @@ kvrt_status kvrt_engine_open(const kvrt_options *options, kvrt_event_fn fn, void
 {
     if (!out) return kvi_error_set(error, KVRT_ARG, "kvrt_engine_open: out is NULL");
     *out = NULL;
-    kvi_engine *e = kvi_mem_zalloc(1, sizeof *e);
-    if (!e) return kvi_error_nomem(error, sizeof *e, "engine");
-    open_context context = {.engine = e, .fn = fn, .user = user};
+    kvi_engine *e;
+    kvi_account *before;
+    KVI_TRY(kvi_engine_new(options, &e, &before, error));
+    open_context context = {.engine = e, .fn = fn, .user = user, .available = kvi_os_memory_available()};
     uint64_t start = kvi_os_now_us();
-    kvrt_status status = kvrt_options_clone(options, &e->options, error);
-    if (status >= KVRT_OK) status = load_files(&context, error);
+    kvrt_status status = read_within_budget(&context, error);
     if (status >= KVRT_OK && !tokenizer_alone(e)) status = load_device(&context, error);
     if (status >= KVRT_OK) {
         e->handle = kvi_handle_new(KVI_HANDLE_ENGINE, e);
         if (!e->handle) status = kvi_error_set(error, KVRT_STATE, "engine: 1024 objects are open, need a free place");
     }
+    if (status >= KVRT_OK) warn_about_context(&context);
+    (void)kvi_account_use(before);
     if (status < KVRT_OK) {
-        engine_destroy(e);
+        kvi_engine_free(e);
         return status;
     }
     kvi_log(KVI_LOG_INFO, "engine open in %llu us: %s on %s, context %u", (unsigned long long)(kvi_os_now_us() - start),
@@ -249,7 +321,7 @@ kvrt_status kvrt_engine_close(kvrt_engine handle, kvrt_error *error)
     handles[n++] = e->handle;
     for (const kvi_session *s = e->sessions; s; s = s->next) handles[n++] = s->handle;
     KVI_TRY(kvi_close_handles(handles, n, e, error));
-    engine_destroy(e);
+    kvi_engine_free(e);
     return KVRT_OK;
 }
 
@@ -261,6 +333,9 @@ kvrt_status kvrt_engine_get_info(kvrt_engine handle, kvrt_engine_info *out, kvrt
     KVI_TRY(kvi_engine_enter(handle, KVI_LOOK, &e, error));
     static const char *const dtypes[] = {"f32", "f16", "bf16"};
     const kvi_model_config *c = &e->config;
+    const bool own = e->device && e->backend->own_memory,
+               maps = e->checkpoint && strcmp(kvi_options_string(e->options, "model.io"), "map") == 0;
+    const uint64_t host = kvi_account_bytes(e->account);
     kvrt_engine_info info = {.size = out->size,
                              .n_layers = c->n_layers,
                              .n_heads = c->n_heads,
@@ -284,8 +359,10 @@ kvrt_status kvrt_engine_get_info(kvrt_engine handle, kvrt_engine_info *out, kvrt
                              .bos_id = c->bos_id,
                              .eos_id = c->n_eos ? c->eos_ids[0] : -1,
                              .n_sessions = e->n_sessions,
-                             .resident_bytes = e->plan.total_bytes,
-                             .weight_read_bytes = e->weights.read_bytes};
+                             .resident_bytes = host + (own ? e->plan.total_bytes - e->plan.context_bytes : 0),
+                             .weight_read_bytes = e->weights.read_bytes,
+                             .mapped_bytes = maps && !own ? e->weights.bytes : 0,
+                             .host_bytes = host};
     for (uint32_t g = 0; g < e->program.program.n_groups; g++)
         if (!e->program.groups[g].window)
             info.kv_bytes_per_token +=

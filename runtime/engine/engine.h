@@ -20,12 +20,17 @@
 #define KVI_BOUNCE_BYTES 65536u /* pages are moved in pieces of this size */
 
 /* ------------------------------------------------------------------------------------------------------- plan --- */
-/* Everything that takes memory, from the recorded program and the options alone. */
+/* One accounting for plan, open and info. The budget is about one memory: the host's, or that of a device that has its own. What is taken of
+ * it: weights + tables + workspace + pool + sessions + context = total, exactly. */
 typedef struct kvi_memory_plan {
-    kvi_limits limits;
-    uint64_t weight_bytes; /* taken by the device beside the map */
+    kvi_limits limits;     /* limits.pool_bytes is the pool */
+    uint64_t weight_bytes; /* imports, and copied or synthetic weights; not what lies in a map */
+    uint64_t table_bytes;  /* options, names, tokenizer, template, program, device, bookkeeping of the pool */
     uint64_t workspace_bytes;
-    uint64_t context_bytes;
+    uint64_t
+        session_bytes; /* token lists, page tables and samplers of all planned sessions, taken as they are created */
+    uint64_t context_bytes;    /* of the device, assumed; 0: the budget is what is free beside it */
+    uint64_t host_bytes;       /* beside the budget: what a device with memory of its own leaves in the host's */
     uint64_t budget_bytes;     /* what may be used in all */
     uint64_t session_kv_bytes; /* pool bytes of one session of ctx_size tokens */
     uint64_t total_bytes;
@@ -40,28 +45,44 @@ typedef struct kvi_cache_format {
     bool elastic;
 } kvi_cache_format;
 
-/* The parts of a plan that do not change between KV formats. */
+/* The parts of a plan that do not change with the context. */
 typedef struct kvi_plan_input {
-    const kvi_model_config *config;
     const kvi_program *program;
     const kvi_backend *backend;
     kvi_device_options device_options;
-    uint64_t weight_bytes, context_bytes, budget_bytes;
-    uint32_t chunk, tail, n_sessions;
+    kvi_cache_format format;
+    uint64_t read_bytes;    /* what the files that were read left in memory, copied weights excluded */
+    uint64_t loading_bytes; /* most that was held while they were read, copied weights included */
+    uint64_t import_bytes;  /* kvi_model_weights.taken_bytes */
+    uint64_t copied_bytes;  /* weights copied from their files, or synthetic */
+    uint64_t context_bytes, budget_bytes;
+    uint32_t chunk, tail, n_sessions, ctx_model;
     int64_t ctx_request;      /* -1: auto */
-    bool elastic;             /* the pool grows beyond what the context needs, up to 16 bits for all of it */
     uint64_t pool_most_bytes; /* elastic: 0 or a limit of the pool */
 } kvi_plan_input;
 
 /* Pool bytes of one session with ctx tokens: sink, body, tail and the pages of a chunk under way. */
-uint64_t kvi_plan_session_bytes(const kvi_plan_input *input, kvi_kv_format body, uint64_t ctx);
+uint64_t kvi_plan_session_bytes(const kvi_plan_input *input, uint64_t ctx);
+/* Unencoded pages of a session at most. */
+uint64_t kvi_plan_plain_pages(const kvi_plan_input *input);
+/* Host bytes of one session of ctx tokens: what kvrt_session_create and kvrt_generate take. */
+uint64_t kvi_plan_session_host_bytes(const kvi_program *program, uint64_t ctx);
+/* Extents of a pool never exceed this: its smallest pages, of sessions beyond the planned ones too. */
+uint32_t kvi_plan_most_extents(const kvi_program *program, const kvi_limits *limits);
+/* What a context of ctx tokens takes, whether it fits or not. */
+void kvi_plan_at(const kvi_plan_input *input, uint64_t ctx, kvi_memory_plan *out);
+bool kvi_plan_fits(const kvi_plan_input *input, const kvi_memory_plan *plan);
 /* Decides the context. OVER_BUDGET when the requested context, or no context at all, fits. */
-kvrt_status kvi_plan_memory(const kvi_plan_input *input, kvi_kv_format body, kvi_memory_plan *out, kvrt_error *error);
-/* Reads the common options: device, chunk, tail, budget. `available` is what the device has free. */
-void kvi_plan_input_from(const kvrt_options *options, uint64_t available, kvi_plan_input *out);
+kvrt_status kvi_plan_memory(const kvi_plan_input *input, kvi_memory_plan *out, kvrt_error *error);
+/* Sessions of the plan's context that fit. */
+uint64_t kvi_plan_most_sessions(const kvi_plan_input *input, uint32_t ctx);
+/* The backend that an open would try first. Never NULL for a known name. */
+const kvi_backend *kvi_plan_backend(const kvrt_options *options);
+/* What the options leave of `available`, the bytes that are free. */
+uint64_t kvi_plan_budget(const kvrt_options *options, uint64_t available);
 kvi_device_options kvi_device_options_from(const kvrt_options *options);
-/* kv.format of the options; ARG when unknown. */
-kvrt_status kvi_format_option(const kvrt_options *options, kvi_cache_format *out, kvrt_error *error);
+/* kv.format by name; ARG when unknown. */
+kvrt_status kvi_format_named(const char *name, kvi_cache_format *out, kvrt_error *error);
 /* As bits over kvi_kv_code: what pages of such a cache may hold. */
 uint32_t kvi_format_codes(const kvi_cache_format *format);
 
@@ -77,6 +98,8 @@ typedef struct kvi_engine {
     kvi_model_program program;
     const kvi_backend *backend;
     kvi_device *device;
+    kvi_account *account;                 /* what the engine and its sessions hold in the host's memory */
+    uint64_t device_bytes, loading_bytes; /* of it: taken by opening the device; most of it while files were read */
     kvi_memory_plan plan;
     kvi_cache_format format;
     kvi_pool pool;
@@ -130,6 +153,17 @@ typedef struct kvi_session {
     kvi_luck luck;
     bool goes_on; /* the tokens are as the last generation left them: the next one continues its text */
 } kvi_session;
+
+/* An engine that holds nothing but its account, which the calling thread then uses (hand `before` back with kvi_account_use), and its end. */
+kvrt_status kvi_engine_new(const kvrt_options *options, kvi_engine **out, kvi_account **before, kvrt_error *error);
+void kvi_engine_free(kvi_engine *engine);
+/* Reads config, tensor names, tokenizer and template, weights too when they are to be copied. Events as in kvrt_engine_open. */
+kvrt_status kvi_engine_read(kvi_engine *engine, bool copy, kvrt_event_fn fn, void *user, kvrt_error *error);
+/* Counts the weights and records the program for `engine->backend` without importing anything: what a plan is made from. Repeatable. */
+kvrt_status kvi_engine_outline(kvi_engine *engine, kvi_kv_code plain, kvrt_error *error);
+/* What the plan asks about an outlined engine. `copied`: the weights were copied while it was read, if they are to be (model.io); a plan maps
+ * them. `available`: bytes free on the device or in the host's memory. */
+void kvi_engine_plan_input(const kvi_engine *engine, bool copied, uint64_t available, kvi_plan_input *out);
 
 /* Entering: a held object, or a status. To drive is to take the engine's driving seat too (BUSY, REENTRANT, DEVICE_LOST); to close does so even
  * when the device is lost. */

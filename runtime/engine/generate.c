@@ -307,6 +307,7 @@ kvrt_status kvrt_generate(kvrt_session handle, const kvrt_options *options, kvrt
     kvi_session *s;
     if (out && out->size < sizeof *out) return kvi_error_set(error, KVRT_ARG, "kvrt_result: size not set");
     KVI_TRY(kvi_session_enter(handle, KVI_DRIVE, &s, error));
+    kvi_account *before = kvi_account_use(s->engine->account);
     run r = {.s = s, .fn = fn, .user = user, .error = error};
     kvrt_status status = KVRT_OK;
     if (s->n_tokens == 0)
@@ -330,6 +331,7 @@ kvrt_status kvrt_generate(kvrt_session handle, const kvrt_options *options, kvrt
         if (status != KVRT_PAUSED) end_generation(s);
         s->goes_on = true;
     }
+    (void)kvi_account_use(before);
     kvi_session_leave(s, KVI_DRIVE);
     return status;
 }

@@ -1,6 +1,7 @@
-/* plan.c - every byte, computed before anything is allocated: what one session takes in a format, how long a context fits, and kvrt_plan. */
+/* plan.c - every byte, computed before anything is taken: what one session takes in a format, how long a context fits. kvrt_plan and
+ * kvrt_engine_open ask the same functions. The one thing to know: what files leave in memory (names, tokenizer, template) is not computed but
+ * measured, by reading them, which both do. */
 #include "engine.h"
-#include "../model/shapes.h"
 
 #include <string.h>
 
@@ -17,9 +18,8 @@ kvi_device_options kvi_device_options_from(const kvrt_options *options)
                                 .cuda_stream = (void *)(uintptr_t)kvi_options_i64(options, "device.cuda_stream")};
 }
 
-kvrt_status kvi_format_option(const kvrt_options *options, kvi_cache_format *out, kvrt_error *error)
+kvrt_status kvi_format_named(const char *name, kvi_cache_format *out, kvrt_error *error)
 {
-    const char *name = kvi_options_string(options, "kv.format");
     *out = (kvi_cache_format){.body = kvi_elastic_format(KVI_ELASTIC_LEVELS - 1),
                               .plain = KVI_KV_F16,
                               .elastic = strcmp(name, "elastic") == 0};
@@ -44,22 +44,56 @@ uint32_t kvi_format_codes(const kvi_cache_format *format)
     return codes;
 }
 
-void kvi_plan_input_from(const kvrt_options *options, uint64_t available, kvi_plan_input *out)
+/* ------------------------------------------------------------------------------------------------------- budget --- */
+const kvi_backend *kvi_plan_backend(const kvrt_options *options)
 {
-    uint64_t limit = (uint64_t)kvi_options_i64(options, "mem.limit"),
-             reserve = (uint64_t)kvi_options_i64(options, "mem.reserve");
-    uint64_t budget = available > reserve ? available - reserve : 0;
-    if (limit) budget = limit > reserve && kvi_options_is_set(options, "mem.reserve") ? limit - reserve : limit;
-    out->device_options = kvi_device_options_from(options);
-    out->budget_bytes = budget;
-    out->chunk = (uint32_t)kvi_options_i64(options, "ctx.chunk");
-    out->tail = (uint32_t)kvi_options_i64(options, "kv.tail");
-    out->n_sessions = (uint32_t)kvi_options_i64(options, "ctx.sessions");
-    out->ctx_request = kvi_options_i64(options, "ctx.size");
-    out->elastic = strcmp(kvi_options_string(options, "kv.format"), "elastic") == 0;
-    out->pool_most_bytes = (uint64_t)kvi_options_i64(options, "kv.pool");
+    const char *want = kvi_options_string(options, "device.backend");
+    const kvi_device_options device_options = kvi_device_options_from(options);
+    const bool is_auto = strcmp(want, "auto") == 0;
+    char why[256];
+    for (uint32_t i = 0; kvi_backend_at(i); i++) {
+        const kvi_backend *backend = kvi_backend_at(i);
+        if (is_auto ? !kvi_backend_at(i + 1) || backend->probe(&device_options, why, sizeof why)
+                    : strcmp(backend->name, want) == 0)
+            return backend;
+    }
+    return NULL;
 }
 
+uint64_t kvi_plan_budget(const kvrt_options *options, uint64_t available)
+{
+    const uint64_t limit = (uint64_t)kvi_options_i64(options, "mem.limit"),
+                   reserve = (uint64_t)kvi_options_i64(options, "mem.reserve");
+    if (!limit) return available > reserve ? available - reserve : 0;
+    return limit > reserve && kvi_options_is_set(options, "mem.reserve") ? limit - reserve : limit;
+}
+
+void kvi_engine_plan_input(const kvi_engine *e, bool copied, uint64_t available, kvi_plan_input *out)
+{
+    const kvrt_options *o = e->options;
+    const bool to_copy = e->checkpoint && strcmp(kvi_options_string(o, "model.io"), "copy") == 0,
+               assumes_context = e->backend->own_memory && kvi_options_i64(o, "mem.limit") > 0 &&
+                                 kvi_options_i64(o, "device.cuda_context") == 0;
+    const uint64_t copy_bytes = to_copy ? kvi_checkpoint_file_bytes(e->checkpoint) : 0;
+    *out = (kvi_plan_input){.program = &e->program.program,
+                            .backend = e->backend,
+                            .device_options = kvi_device_options_from(o),
+                            .format = e->format,
+                            .import_bytes = e->weights.taken_bytes,
+                            .read_bytes = kvi_account_bytes(e->account) - e->device_bytes - (copied ? copy_bytes : 0),
+                            .copied_bytes = to_copy ? copy_bytes : e->weights.synthetic_bytes,
+                            .loading_bytes = e->loading_bytes + (copied ? 0 : copy_bytes),
+                            .context_bytes = assumes_context ? (uint64_t)kvi_options_i64(o, "mem.context") : 0,
+                            .budget_bytes = kvi_plan_budget(o, available),
+                            .chunk = (uint32_t)kvi_options_i64(o, "ctx.chunk"),
+                            .tail = (uint32_t)kvi_options_i64(o, "kv.tail"),
+                            .n_sessions = (uint32_t)kvi_options_i64(o, "ctx.sessions"),
+                            .ctx_model = e->config.ctx_model,
+                            .ctx_request = kvi_options_i64(o, "ctx.size"),
+                            .pool_most_bytes = (uint64_t)kvi_options_i64(o, "kv.pool")};
+}
+
+/* -------------------------------------------------------------------------------------------------------- parts --- */
 static uint64_t page_bytes(const kvi_kv_shape *shape, uint32_t format)
 {
     return (uint64_t)kvi_kv_page_units(format, shape) * KVI_KV_UNIT;
@@ -69,18 +103,18 @@ static uint64_t page_bytes(const kvi_kv_shape *shape, uint32_t format)
 static uint64_t pages_touched(uint64_t n) { return 1 + (n + KVI_KV_PAGE - 2) / KVI_KV_PAGE; }
 
 /* Plain at once: the sink, and what the tail and a chunk on top of it touch. */
-static uint64_t plain_pages(const kvi_plan_input *input)
+uint64_t kvi_plan_plain_pages(const kvi_plan_input *input)
 {
     return 1 + pages_touched((uint64_t)input->tail + input->chunk);
 }
 
-uint64_t kvi_plan_session_bytes(const kvi_plan_input *input, kvi_kv_format body, uint64_t ctx)
+static uint64_t session_bytes(const kvi_plan_input *input, kvi_kv_format body, uint64_t ctx)
 {
     uint64_t total = 0;
-    const uint64_t pages = (ctx + KVI_KV_PAGE - 1) / KVI_KV_PAGE, plain_most = plain_pages(input);
+    const uint64_t pages = (ctx + KVI_KV_PAGE - 1) / KVI_KV_PAGE, plain_most = kvi_plan_plain_pages(input);
     for (uint32_t g = 0; g < input->program->n_groups; g++) {
         const kvi_cache_group *group = &input->program->groups[g];
-        const kvi_kv_format plain = kvi_kv_format_is_plain(body) ? body : kvi_pages_plain(group);
+        const kvi_kv_format plain = kvi_pages_plain(group);
         uint64_t held = pages;
         if (group->window) {
             const uint64_t window_pages = pages_touched((uint64_t)group->window - 1 + input->chunk);
@@ -92,233 +126,164 @@ uint64_t kvi_plan_session_bytes(const kvi_plan_input *input, kvi_kv_format body,
     return total;
 }
 
-static kvi_limits limits_for(const kvi_plan_input *input, kvi_kv_format body, uint64_t ctx)
+uint64_t kvi_plan_session_bytes(const kvi_plan_input *input, uint64_t ctx)
+{
+    return session_bytes(input, input->format.body, ctx);
+}
+
+/* Options, text stream, stop strings and logit biases of one session. */
+#define SESSION_ROOM (64u << 10)
+
+uint64_t kvi_plan_session_host_bytes(const kvi_program *program, uint64_t ctx)
+{
+    const uint64_t pages = (ctx + KVI_KV_PAGE - 1) / KVI_KV_PAGE;
+    return sizeof(kvi_session) + ctx * sizeof(int32_t) + program->n_groups * pages * sizeof(kvi_page_ref) +
+           kvi_sampler_bytes((int32_t)program->vocab_size) + SESSION_ROOM;
+}
+
+static kvi_limits limits_for(const kvi_plan_input *input, uint64_t ctx)
 {
     kvi_limits limits = {.max_rows = input->chunk, .max_seqs = input->n_sessions, .max_ctx = (uint32_t)ctx};
     if (limits.max_rows > ctx) limits.max_rows = (uint32_t)ctx;
     /* Logits of a whole chunk only where they are small: 64 MiB. */
     uint64_t rows = (64ull << 20) / ((uint64_t)input->program->vocab_size * 4);
     limits.max_logit_rows = rows < 1 ? 1 : rows > limits.max_rows ? limits.max_rows : (uint32_t)rows;
-    limits.pool_bytes = input->n_sessions * kvi_plan_session_bytes(input, body, ctx);
-    limits.page_formats = kvi_format_codes(&(kvi_cache_format){body, input->program->groups[0].plain, input->elastic});
+    limits.pool_bytes = input->n_sessions * kvi_plan_session_bytes(input, ctx);
+    limits.page_formats = kvi_format_codes(&input->format);
+    limits.body = input->format.body;
     return limits;
 }
 
-static bool fits(const kvi_plan_input *input, const kvi_memory_plan *plan)
+uint32_t kvi_plan_most_extents(const kvi_program *program, const kvi_limits *limits)
+{
+    uint32_t smallest = UINT32_MAX;
+    for (uint32_t g = 0; g < program->n_groups; g++)
+        for (uint32_t i = 0; i < 64; i++) {
+            if (!(limits->page_formats >> (i & 7) & 1) || !(limits->page_formats >> (i >> 3) & 1)) continue;
+            const uint32_t units = kvi_kv_page_units(KVI_KV_FORMAT(i & 7, i >> 3), &program->groups[g].shape);
+            if (units < smallest) smallest = units;
+        }
+    return (uint32_t)(limits->pool_bytes / KVI_KV_UNIT / (smallest ? smallest : 1)) + 1;
+}
+
+/* Adds up everything but the pool's own size, which the limits say. */
+static void add_up(const kvi_plan_input *input, kvi_memory_plan *out)
+{
+    const kvi_backend *backend = input->backend;
+    const uint64_t extents = kvi_plan_most_extents(input->program, &out->limits);
+    const uint64_t tables =
+        input->read_bytes + backend->host_bytes(input->program, &out->limits, &input->device_options) +
+        kvi_pool_bookkeeping_bytes((uint32_t)extents) + extents * sizeof(kvi_elastic_extent) + KVI_BOUNCE_BYTES +
+        (uint64_t)input->program->vocab_size * sizeof(float) + out->limits.max_logit_rows * sizeof(uint32_t);
+    const uint64_t sessions = input->n_sessions * kvi_plan_session_host_bytes(input->program, out->ctx_size);
+    out->workspace_bytes = backend->workspace_bytes(input->program, &out->limits, &input->device_options);
+    out->weight_bytes = input->import_bytes + (backend->own_memory ? 0 : input->copied_bytes);
+    out->table_bytes = backend->own_memory ? 0 : tables;
+    out->session_bytes = backend->own_memory ? 0 : sessions;
+    out->host_bytes = backend->own_memory ? tables + sessions + input->copied_bytes : 0;
+    out->total_bytes = out->weight_bytes + out->table_bytes + out->workspace_bytes + out->session_bytes +
+                       out->context_bytes + out->limits.pool_bytes;
+}
+
+void kvi_plan_at(const kvi_plan_input *input, uint64_t ctx, kvi_memory_plan *out)
+{
+    *out = (kvi_memory_plan){.limits = limits_for(input, ctx),
+                             .ctx_size = (uint32_t)ctx,
+                             .context_bytes = input->context_bytes,
+                             .budget_bytes = input->budget_bytes,
+                             .session_kv_bytes = kvi_plan_session_bytes(input, ctx)};
+    add_up(input, out);
+}
+
+/* ----------------------------------------------------------------------------------------------------- deciding --- */
+bool kvi_plan_fits(const kvi_plan_input *input, const kvi_memory_plan *plan)
 {
     const bool pool_fits =
-        !input->elastic || !input->pool_most_bytes || plan->limits.pool_bytes <= input->pool_most_bytes;
-    return pool_fits && plan->total_bytes <= input->budget_bytes;
+        !input->format.elastic || !input->pool_most_bytes || plan->limits.pool_bytes <= input->pool_most_bytes;
+    const bool loads = input->backend->own_memory || input->loading_bytes <= input->budget_bytes;
+    return pool_fits && loads && plan->total_bytes <= input->budget_bytes;
 }
 
 /* The context of an elastic cache is what its last level allows; beyond that, memory buys precision: up to 16 bits for every page. */
 static void grow_elastic_pool(const kvi_plan_input *input, kvi_memory_plan *plan)
 {
-    if (!input->elastic) return;
-    const uint64_t most = kvi_plan_session_bytes(input, kvi_elastic_format(0), plan->ctx_size) * input->n_sessions;
-    uint64_t pool = plan->limits.pool_bytes +
-                    (input->budget_bytes > plan->total_bytes ? input->budget_bytes - plan->total_bytes : 0);
-    if (pool > most) pool = most;
-    if (input->pool_most_bytes && pool > input->pool_most_bytes) pool = input->pool_most_bytes;
-    const uint64_t step = (uint64_t)KVI_KV_UNIT * input->n_sessions;
-    if (pool / step * step <= plan->limits.pool_bytes) return;
-    plan->total_bytes += pool / step * step - plan->limits.pool_bytes;
-    plan->limits.pool_bytes = pool / step * step;
+    if (!input->format.elastic) return;
+    const uint64_t least = plan->limits.pool_bytes, step = (uint64_t)KVI_KV_UNIT * input->n_sessions;
+    const uint64_t most = session_bytes(input, kvi_elastic_format(0), plan->ctx_size) * input->n_sessions;
+    uint64_t pool = input->pool_most_bytes && input->pool_most_bytes < most ? input->pool_most_bytes : most;
+    /* Its bookkeeping grows with it: what is too much is taken off until both fit. */
+    for (pool = pool / step * step; pool > least; pool = pool > step ? (pool - step) / step * step : 0) {
+        plan->limits.pool_bytes = pool;
+        add_up(input, plan);
+        if (plan->total_bytes <= input->budget_bytes) break;
+        const uint64_t excess = plan->total_bytes - input->budget_bytes;
+        pool = pool > excess - excess / 64 ? pool - (excess - excess / 64) : 0;
+    }
+    if (pool <= least) {
+        plan->limits.pool_bytes = least;
+        add_up(input, plan);
+    }
     plan->session_kv_bytes = plan->limits.pool_bytes / input->n_sessions;
 }
 
-static uint64_t total_at(const kvi_plan_input *input, kvi_kv_format body, uint64_t ctx, kvi_memory_plan *out)
+static unsigned long long mib_up(uint64_t bytes) { return (unsigned long long)((bytes + (1u << 20) - 1) >> 20); }
+
+static kvrt_status over_budget(const kvi_plan_input *input, const kvi_memory_plan *plan, bool asked, kvrt_error *error)
 {
-    out->limits = limits_for(input, body, ctx);
-    out->ctx_size = (uint32_t)ctx;
-    out->weight_bytes = input->weight_bytes;
-    out->context_bytes = input->context_bytes;
-    out->budget_bytes = input->budget_bytes;
-    out->session_kv_bytes = kvi_plan_session_bytes(input, body, ctx);
-    out->workspace_bytes = input->backend->workspace_bytes(input->program, &out->limits, &input->device_options);
-    out->total_bytes = out->weight_bytes + out->context_bytes + out->workspace_bytes + out->limits.pool_bytes;
-    return out->total_bytes;
+    const unsigned long long budget = (unsigned long long)(input->budget_bytes >> 20);
+    const uint64_t loading = input->backend->own_memory ? 0 : input->loading_bytes;
+    if (loading > input->budget_bytes && loading > plan->total_bytes)
+        return kvi_error_memory(error, KVRT_OVER_BUDGET, loading, input->budget_bytes,
+                                "model: loading needs %llu MiB for a moment, the budget is %llu MiB", mib_up(loading),
+                                budget);
+    if (plan->total_bytes <= input->budget_bytes)
+        return kvi_error_memory(
+            error, KVRT_OVER_BUDGET, plan->limits.pool_bytes, input->pool_most_bytes,
+            "context of %u tokens: needs a KV pool of %llu KiB at the lowest precision, kv.pool is %llu KiB",
+            plan->ctx_size, (unsigned long long)((plan->limits.pool_bytes + 1023u) >> 10),
+            (unsigned long long)(input->pool_most_bytes >> 10));
+    if (asked)
+        return kvi_error_memory(error, KVRT_OVER_BUDGET, plan->total_bytes, input->budget_bytes,
+                                "context of %u tokens: needs %llu MiB, the budget is %llu MiB", plan->ctx_size,
+                                mib_up(plan->total_bytes), budget);
+    return kvi_error_memory(error, KVRT_OVER_BUDGET, plan->total_bytes, input->budget_bytes,
+                            "model: needs %llu MiB for its smallest context, the budget is %llu MiB",
+                            mib_up(plan->total_bytes), budget);
 }
 
-kvrt_status kvi_plan_memory(const kvi_plan_input *input, kvi_kv_format body, kvi_memory_plan *out, kvrt_error *error)
+kvrt_status kvi_plan_memory(const kvi_plan_input *input, kvi_memory_plan *out, kvrt_error *error)
 {
-    memset(out, 0, sizeof *out);
-    uint64_t high = input->ctx_request > 0 ? (uint64_t)input->ctx_request : input->config->ctx_model;
-    total_at(input, body, high, out);
-    if (fits(input, out)) {
+    const bool asked = input->ctx_request > 0;
+    const uint64_t high = asked ? (uint64_t)input->ctx_request : input->ctx_model;
+    kvi_plan_at(input, high, out);
+    if (kvi_plan_fits(input, out)) {
         grow_elastic_pool(input, out);
-        out->capped_by = input->ctx_request > 0 ? "request" : "model";
+        out->capped_by = asked ? "request" : "model";
         return KVRT_OK;
     }
-    if (input->ctx_request > 0 && out->total_bytes <= input->budget_bytes)
-        return kvi_error_memory(
-            error, KVRT_OVER_BUDGET, out->limits.pool_bytes, input->pool_most_bytes,
-            "context of %llu tokens: needs a KV pool of %llu KiB at the lowest precision, kv.pool is %llu KiB",
-            (unsigned long long)high, (unsigned long long)((out->limits.pool_bytes + 1023u) >> 10),
-            (unsigned long long)(input->pool_most_bytes >> 10));
-    if (input->ctx_request > 0)
-        return kvi_error_memory(error, KVRT_OVER_BUDGET, out->total_bytes, input->budget_bytes,
-                                "context of %llu tokens: needs %llu MiB, the budget is %llu MiB",
-                                (unsigned long long)high,
-                                (unsigned long long)((out->total_bytes + (1u << 20) - 1) >> 20),
-                                (unsigned long long)(input->budget_bytes >> 20));
+    if (asked) return over_budget(input, out, true, error);
     /* Total bytes grow with the context: bisect on whole pages. */
     uint64_t low = 0;
     for (uint64_t step = (high + KVI_KV_PAGE - 1) / KVI_KV_PAGE; step > 0; step = step > 1 ? (step + 1) / 2 : 0)
         while ((low + step) * KVI_KV_PAGE <= high &&
-               (total_at(input, body, (low + step) * KVI_KV_PAGE, out), fits(input, out)))
+               (kvi_plan_at(input, (low + step) * KVI_KV_PAGE, out), kvi_plan_fits(input, out)))
             low += step;
+    kvi_plan_at(input, (low ? low : 1) * KVI_KV_PAGE, out);
     out->capped_by = "memory";
-    if (low == 0) {
-        total_at(input, body, KVI_KV_PAGE, out);
-        return kvi_error_memory(error, KVRT_OVER_BUDGET, out->total_bytes, input->budget_bytes,
-                                "model: needs %llu MiB for its smallest context, the budget is %llu MiB",
-                                (unsigned long long)((out->total_bytes + (1u << 20) - 1) >> 20),
-                                (unsigned long long)(input->budget_bytes >> 20));
-    }
-    total_at(input, body, low * KVI_KV_PAGE, out);
+    if (low == 0) return over_budget(input, out, false, error);
     grow_elastic_pool(input, out);
     return KVRT_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------------- public --- */
-/* What kvrt_plan holds while it works; nothing of it survives the call. */
-typedef struct planner {
-    kvi_model_config config;
-    kvi_checkpoint *checkpoint;
-    kvi_model_weights weights;
-    kvi_model_program program;
-    kvi_plan_input input;
-} planner;
-
-static kvi_dtype synthetic_dtype(const kvrt_options *options)
+uint64_t kvi_plan_most_sessions(const kvi_plan_input *input, uint32_t ctx)
 {
-    const char *name = kvi_options_string(options, "model.weights");
-    return strcmp(name, "f32") == 0 ? KVI_F32 : strcmp(name, "f16") == 0 ? KVI_F16 : KVI_BF16;
-}
-
-static kvrt_status planner_open(planner *p, const kvrt_options *options, kvrt_error *error)
-{
-    const char *path = kvi_options_string(options, "model.path"), *shape = kvi_options_string(options, "model.shape");
-    if (!path[0] && !shape[0]) return kvi_error_set(error, KVRT_ARG, "plan: need model.path or model.shape");
-    if (path[0]) {
-        KVI_TRY(kvi_config_read(path, &p->config, error));
-        KVI_TRY(kvi_checkpoint_open(path, false, &p->checkpoint, error));
-    } else KVI_TRY(kvi_shape_config(shape, &p->config, error));
-    KVI_TRY(kvi_weights_bind(&p->config, p->checkpoint, synthetic_dtype(options), NULL, NULL, NULL, NULL, &p->weights,
-                             error));
-    kvi_record_options record = {
-        .rotate = kvi_options_bool(options, "kv.rotate"), .plain = KVI_KV_F16, .head_parts = 1, .disable = ""};
-    KVI_TRY(kvi_model_record(&p->config, &p->weights, &record, &p->program, error));
-    return KVRT_OK;
-}
-
-static void planner_close(planner *p)
-{
-    kvi_model_program_free(&p->program);
-    kvi_weights_free(&p->weights);
-    kvi_checkpoint_close(p->checkpoint);
-}
-
-/* Of an elastic cache: what it takes at its last level, which is what decides. */
-static void fill_row(const planner *p, const char *name, kvi_kv_format body, bool elastic, kvrt_plan_row *row)
-{
-    uint32_t size = row->size;
+    kvi_plan_input more = *input;
     kvi_memory_plan plan;
-    memset(row, 0, sizeof *row);
-    row->size = size;
-    row->kv = name;
-    row->bits_per_element = kvi_kv_bits_per_element(body, p->config.head_dim);
-    uint64_t plain = 0;
-    for (uint32_t g = 0; g < p->program.program.n_groups; g++) {
-        const kvi_cache_group *group = &p->program.program.groups[g];
-        if (group->window) continue; /* fixed, not per token */
-        row->bytes_per_token += (double)kvi_kv_page_bytes(body, &group->shape) / KVI_KV_PAGE;
-        plain += kvi_kv_page_bytes(kvi_pages_plain(group), &group->shape);
+    uint64_t low = 0;
+    for (uint64_t step = 1u << 16; step > 0; step /= 2) {
+        more.n_sessions = (uint32_t)(low + step);
+        kvi_plan_at(&more, ctx, &plan);
+        if (kvi_plan_fits(&more, &plan)) low += step;
     }
-    const uint64_t n_plain = plain_pages(&p->input);
-    if (!kvi_kv_format_is_plain(body))
-        row->fixed_kv_bytes = (uint64_t)((double)n_plain * ((double)plain - row->bytes_per_token * KVI_KV_PAGE));
-    kvi_plan_input longest = p->input;
-    longest.ctx_request = -1;
-    longest.elastic = elastic;
-    row->capped_by = "nothing fits";
-    if (kvi_plan_memory(&longest, body, &plan, NULL) >= KVRT_OK)
-        row->max_ctx = plan.ctx_size, row->capped_by = plan.capped_by;
-    row->ctx = p->input.ctx_request > 0 ? (uint64_t)p->input.ctx_request : row->max_ctx;
-    if (row->ctx == 0) row->ctx = KVI_KV_PAGE;
-    row->total_bytes = total_at(&p->input, body, row->ctx, &plan);
-    row->kv_bytes = plan.limits.pool_bytes;
-    row->fits = row->total_bytes <= p->input.budget_bytes;
-    uint64_t rest = plan.total_bytes - plan.limits.pool_bytes;
-    if (row->fits && plan.session_kv_bytes) row->max_sessions = (p->input.budget_bytes - rest) / plan.session_kv_bytes;
-}
-
-static kvrt_status fill_rows(const planner *p, const char *formats, kvrt_plan_row *rows, uint64_t cap, uint64_t *n,
-                             kvrt_error *error)
-{
-    *n = 0;
-    bool elastic = false;
-    for (uint32_t i = 0; !elastic; i++) {
-        kvi_kv_format body = kvi_elastic_format(KVI_ELASTIC_LEVELS - 1);
-        const char *name = kvi_kv_format_at(i, &body);
-        elastic = !name;
-        if (elastic) name = "elastic";
-        if (!formats && body == KVI_KV_FMT_F32) continue; /* for tests; only on request */
-        if (formats) {
-            size_t len = strlen(name);
-            const char *at = formats;
-            while (at && (strncmp(at, name, len) != 0 || (at[len] && at[len] != ',')))
-                at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL;
-            if (!at) continue;
-        }
-        if (*n < cap) {
-            if (rows[*n].size < sizeof *rows) return kvi_error_set(error, KVRT_ARG, "kvrt_plan_row: size not set");
-            fill_row(p, name, body, elastic, &rows[*n]);
-        }
-        ++*n;
-    }
-    if (*n == 0) return kvi_error_set(error, KVRT_ARG, "plan: no known KV format in '%.100s'", formats ? formats : "");
-    return *n > cap ? KVRT_PARTIAL : KVRT_OK;
-}
-
-kvrt_status kvrt_plan(const kvrt_options *options, const char *formats, kvrt_plan_info *info, kvrt_plan_row *rows,
-                      uint64_t cap, uint64_t *n, kvrt_error *error)
-{
-    if (!n || (cap && !rows)) return kvi_error_set(error, KVRT_ARG, "kvrt_plan: n or rows is NULL");
-    planner *p = kvi_mem_zalloc(1, sizeof *p);
-    if (!p) return kvi_error_nomem(error, sizeof *p, "plan");
-    kvrt_status status = planner_open(p, options, error);
-    if (status >= KVRT_OK) {
-        const char *want = kvi_options_string(options, "device.backend");
-        p->input.backend = &kvi_backend_cpu;
-        for (uint32_t i = 0; kvi_backend_at(i); i++)
-            if (strcmp(kvi_backend_at(i)->name, want) == 0) p->input.backend = kvi_backend_at(i);
-        p->input.config = &p->config;
-        p->input.program = &p->program.program;
-        kvi_plan_input_from(options, kvi_os_memory_available(), &p->input);
-        /* A memory limit stands for a card, whose memory the weights have to fit too, unless the CPU is asked for: there they stay in the map. */
-        bool card = kvi_options_i64(options, "mem.limit") > 0 && strcmp(want, "cpu") != 0;
-        p->input.weight_bytes = card ? p->weights.bytes : 0;
-        p->input.context_bytes = card ? 450ull << 20 : 0;
-        p->input.elastic = false;
-        status = fill_rows(p, formats, rows, cap, n, error);
-        if (info && info->size >= sizeof *info) {
-            kvi_memory_plan plan;
-            total_at(&p->input, KVI_KV_FMT_F16,
-                     p->input.ctx_request > 0 ? (uint64_t)p->input.ctx_request : p->config.ctx_model, &plan);
-            *info = (kvrt_plan_info){.size = info->size,
-                                     .weight_bytes = p->weights.bytes,
-                                     .workspace_bytes = plan.workspace_bytes,
-                                     .device_context_bytes = p->input.context_bytes,
-                                     .budget_bytes = p->input.budget_bytes,
-                                     .reserve_bytes = (uint64_t)kvi_options_i64(options, "mem.reserve"),
-                                     .ctx_model = p->config.ctx_model,
-                                     .n_params = p->weights.n_params};
-            memcpy(info->architecture, p->config.family, strlen(p->config.family) + 1);
-        }
-    }
-    planner_close(p);
-    kvi_mem_free(p);
-    return status;
+    return low;
 }

@@ -10,9 +10,11 @@ int32_t kvi_engine_event(kvi_engine *engine, kvrt_event_fn fn, void *user, kvrt_
     event->size = sizeof *event;
     if (!event->text) event->text = "";
     const kvi_engine *outer = in_callback;
+    kvi_account *account = kvi_account_use(NULL); /* what the host makes there is not the engine's */
     in_callback = engine;
     int32_t answer = fn(event, user);
     in_callback = outer;
+    (void)kvi_account_use(account);
     return answer;
 }
 

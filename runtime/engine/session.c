@@ -6,7 +6,7 @@
 static kvrt_status check_session_options(const kvi_engine *e, const kvi_session *s, kvi_cache_format *format,
                                          kvrt_error *error)
 {
-    KVI_TRY(kvi_format_option(s->options, format, error));
+    KVI_TRY(kvi_format_named(kvi_options_string(s->options, "kv.format"), format, error));
     const bool same_plain =
         format->plain == e->program.groups[0].plain || !(format->elastic || kvi_kv_format_is_plain(format->body));
     const uint32_t codes = kvi_format_codes(format) & ~(1u << format->plain);
@@ -14,6 +14,20 @@ static kvrt_status check_session_options(const kvi_engine *e, const kvi_session 
         return kvi_error_set(error, KVRT_UNSUPPORTED, "session: kv.format %s, need one the engine was opened for (%s)",
                              kvi_options_string(s->options, "kv.format"), kvi_options_string(e->options, "kv.format"));
     return KVRT_OK;
+}
+
+/* Planned sessions always pass; more of them have to fit the limit with all that they may take later. */
+static kvrt_status check_memory_limit(const kvi_engine *e, uint32_t ctx_size, kvrt_error *error)
+{
+    const kvi_program *program = &e->program.program;
+    if (kvi_options_i64(e->options, "mem.limit") == 0 || e->backend->own_memory) return KVRT_OK;
+    uint64_t need = e->plan.total_bytes - e->plan.session_bytes + kvi_plan_session_host_bytes(program, ctx_size);
+    for (const kvi_session *s = e->sessions; s; s = s->next) need += kvi_plan_session_host_bytes(program, s->ctx_size);
+    if (need <= e->plan.budget_bytes) return KVRT_OK;
+    return kvi_error_memory(error, KVRT_OVER_BUDGET, need, e->plan.budget_bytes,
+                            "session %u: needs %llu KiB in all, the budget is %llu KiB (mem.limit, ctx.sessions)",
+                            e->n_sessions + 1, (unsigned long long)((need + 1023) >> 10),
+                            (unsigned long long)(e->plan.budget_bytes >> 10));
 }
 
 static kvrt_status session_init(kvi_engine *e, const kvrt_options *options, kvi_session *s, kvrt_error *error)
@@ -28,6 +42,7 @@ static kvrt_status session_init(kvi_engine *e, const kvrt_options *options, kvi_
     if (s->ctx_size > e->plan.ctx_size)
         return kvi_error_set(error, KVRT_ARG, "session: ctx.size %u, need at most the engine's %u", s->ctx_size,
                              e->plan.ctx_size);
+    KVI_TRY(check_memory_limit(e, s->ctx_size, error));
     s->tokens = kvi_mem_zalloc(s->ctx_size, sizeof *s->tokens);
     if (!s->tokens) return kvi_error_nomem(error, (uint64_t)s->ctx_size * 4, "token list");
     KVI_TRY(kvi_pages_init(&s->pages, &e->pool, e->program.program.groups, e->program.program.n_groups, s->ctx_size,
@@ -68,6 +83,7 @@ kvrt_status kvrt_session_create(kvrt_engine engine, const kvrt_options *options,
     if (!out) return kvi_error_set(error, KVRT_ARG, "kvrt_session_create: out is NULL");
     *out = NULL;
     KVI_TRY(kvi_engine_enter(engine, KVI_DRIVE, &e, error));
+    kvi_account *before = kvi_account_use(e->account);
     kvi_session *s = kvi_mem_zalloc(1, sizeof *s);
     kvrt_status status = s ? session_init(e, options, s, error) : kvi_error_nomem(error, sizeof *s, "session");
     if (status >= KVRT_OK) {
@@ -81,6 +97,7 @@ kvrt_status kvrt_session_create(kvrt_engine engine, const kvrt_options *options,
         e->n_sessions++;
         *out = s->handle;
     } else if (s) kvi_session_destroy(s);
+    (void)kvi_account_use(before);
     kvi_engine_leave(e, KVI_DRIVE);
     return status;
 }

@@ -5,6 +5,8 @@
 
 #include <string.h>
 
+uint64_t kvi_pool_bookkeeping_bytes(uint32_t max_extents) { return (max_extents + 2ull) * sizeof(kvi_pool_hole); }
+
 kvrt_status kvi_pool_init(kvi_pool *pool, uint64_t bytes, uint32_t max_extents, kvrt_error *error)
 {
     memset(pool, 0, sizeof *pool);

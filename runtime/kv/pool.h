@@ -18,6 +18,7 @@ typedef struct kvi_pool {
 
 /* max_extents: most extents alive at a time; there are never more holes than that + 1. */
 kvrt_status kvi_pool_init(kvi_pool *pool, uint64_t bytes, uint32_t max_extents, kvrt_error *error);
+uint64_t kvi_pool_bookkeeping_bytes(uint32_t max_extents); /* host bytes of it */
 void kvi_pool_free(kvi_pool *pool);
 /* KVI_KV_NO_EXTENT when no hole is large enough. Long-lived extents (encoded pages) are taken from the low end, short-lived ones (open
  * pages) from the high end, so that the two do not cut each other's room into pieces. */

@@ -437,3 +437,9 @@ const kvi_tensor *kvi_checkpoint_at(const kvi_checkpoint *c, uint64_t index) { r
 uint32_t kvi_checkpoint_files(const kvi_checkpoint *c) { return c->n_shards; }
 const char *kvi_checkpoint_file(const kvi_checkpoint *c, uint32_t index) { return c->shards[index].name; }
 uint64_t kvi_checkpoint_bytes(const kvi_checkpoint *c) { return c->bytes; }
+uint64_t kvi_checkpoint_file_bytes(const kvi_checkpoint *c)
+{
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < c->n_shards; i++) bytes += c->shards[i].map.len;
+    return bytes;
+}

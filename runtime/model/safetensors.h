@@ -57,6 +57,7 @@ const kvi_tensor *kvi_checkpoint_at(const kvi_checkpoint *checkpoint, uint64_t i
 uint32_t kvi_checkpoint_files(const kvi_checkpoint *checkpoint);
 const char *kvi_checkpoint_file(const kvi_checkpoint *checkpoint, uint32_t index); /* base name */
 uint64_t kvi_checkpoint_bytes(const kvi_checkpoint *checkpoint);                   /* of all tensors */
+uint64_t kvi_checkpoint_file_bytes(const kvi_checkpoint *checkpoint);              /* mapped or copied */
 
 /* One header, for the fuzzer and for tests: checks `len` bytes as a whole safetensors file called `name`. */
 kvrt_status kvi_safetensors_check(const uint8_t *data, uint64_t len, const char *name, uint64_t *n_tensors,

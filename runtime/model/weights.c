@@ -17,7 +17,6 @@ typedef struct binder {
     kvi_model_weights *out;
     kvi_dtype synthetic_dtype;
     uint64_t synthetic_used, total_bytes, dtype_bytes[3];
-    uint64_t device_bytes; /* of imports, counted on the dry run */
     kvrt_error *error;
 } binder;
 
@@ -128,8 +127,8 @@ static kvrt_status bind(binder *b, const char *name, const place *p, const kvi_w
     b->out->bytes += bytes;
     b->out->n_params += (uint64_t)desc.n_out * desc.n_in;
     b->dtype_bytes[desc.dtype] += bytes;
-    if (b->device) b->device_bytes += b->backend->weight_bytes(&desc);
-    if (b->dry || !b->backend) return KVRT_OK;
+    if (b->backend) b->out->taken_bytes += b->backend->weight_bytes(&desc);
+    if (b->dry || !b->device) return KVRT_OK;
     kvi_weight *weight;
     KVI_TRY(b->backend->weight_import(b->device, &desc, &weight, b->error));
     *out = weight;
@@ -180,7 +179,7 @@ static kvrt_status bind_all(binder *b)
 }
 
 /* Checks every tensor and adds up the bytes before the first one is imported. */
-static kvrt_status count_all(const binder *b, uint64_t *bytes, uint64_t *device_bytes)
+static kvrt_status count_all(const binder *b, uint64_t *bytes, uint64_t *taken_bytes)
 {
     kvi_model_weights count = {.layers = b->out->layers};
     binder dry = *b;
@@ -188,15 +187,21 @@ static kvrt_status count_all(const binder *b, uint64_t *bytes, uint64_t *device_
     dry.dry = true;
     KVI_TRY(bind_all(&dry));
     *bytes = count.bytes;
-    *device_bytes = dry.device_bytes;
+    *taken_bytes = count.taken_bytes;
     return KVRT_OK;
+}
+
+/* Vectors count as they are and are rounded up to 64 bytes each. */
+static uint64_t synthetic_bytes(const kvi_model_config *config, uint64_t total_bytes)
+{
+    return total_bytes + 64ull * (config->n_layers * 16ull + 8);
 }
 
 /* Small values around zero without structure; vectors are F32 and 64-byte aligned. One block is drawn and repeated at odd strides, which
  * costs a copy's time and still makes neighbouring rows differ. */
 static kvrt_status make_synthetic(binder *b)
 {
-    uint64_t bytes = b->total_bytes + 64ull * (b->config->n_layers * 16ull + 8);
+    const uint64_t bytes = synthetic_bytes(b->config, b->total_bytes);
     unsigned char *memory = kvi_mem_alloc_aligned(bytes);
     if (!memory) return kvi_error_nomem(b->error, bytes, "synthetic weights");
     b->out->synthetic = memory;
@@ -231,12 +236,13 @@ kvrt_status kvi_weights_bind(const kvi_model_config *config, const kvi_checkpoin
                 .out = out,
                 .synthetic_dtype = dtype,
                 .error = error};
-    uint64_t device_bytes = 0;
-    kvrt_status status = backend ? count_all(&b, &b.total_bytes, &device_bytes) : KVRT_OK;
-    if (status >= KVRT_OK && backend && backend->weights_reserve)
-        status = backend->weights_reserve(device, device_bytes, error);
-    if (status >= KVRT_OK && backend && !checkpoint) status = make_synthetic(&b);
+    uint64_t taken_bytes = 0;
+    kvrt_status status = device ? count_all(&b, &b.total_bytes, &taken_bytes) : KVRT_OK;
+    if (status >= KVRT_OK && device && backend->weights_reserve)
+        status = backend->weights_reserve(device, taken_bytes, error);
+    if (status >= KVRT_OK && device && !checkpoint) status = make_synthetic(&b);
     if (status >= KVRT_OK) status = bind_all(&b);
+    if (!checkpoint) out->synthetic_bytes = synthetic_bytes(config, out->bytes);
     if (status < KVRT_OK) kvi_weights_free(out);
     return status;
 }

@@ -24,15 +24,17 @@ typedef struct kvi_model_weights {
     uint64_t bytes;            /* of all tensors bound */
     uint64_t read_bytes;       /* read per decoded token: all but the embedding rows */
     uint64_t n_params;
-    kvi_dtype dtype; /* of most bytes */
-    void *synthetic; /* memory behind synthetic weights */
+    kvi_dtype dtype;          /* of most bytes */
+    uint64_t taken_bytes;     /* by the backend for the imports */
+    uint64_t synthetic_bytes; /* of the memory behind synthetic weights; 0: from a checkpoint */
+    void *synthetic;          /* that memory; NULL without a device */
 } kvi_model_weights;
 
 /* Called after each tensor; false cancels. */
 typedef bool (*kvi_progress_fn)(void *user, uint64_t done, uint64_t total);
 
-/* Binds and imports. With checkpoint == NULL the weights are synthetic, of `dtype`: small values, different in every row. Needs
- * `backend` and `device`; with backend == NULL only checks and counts (the plan, inspect). */
+/* Binds and imports. With checkpoint == NULL the weights are synthetic, of `dtype`: small values, different in every row. Without
+ * `device` it only checks and counts (the plan); without `backend` not even what an import would take (inspect). */
 kvrt_status kvi_weights_bind(const kvi_model_config *config, const kvi_checkpoint *checkpoint, kvi_dtype dtype,
                              const kvi_backend *backend, kvi_device *device, kvi_progress_fn progress, void *user,
                              kvi_model_weights *out, kvrt_error *error);

@@ -86,6 +86,11 @@ kvrt_status kvi_sampler_init(kvi_sampler *sampler, const kvi_sampler_params *par
     return KVRT_OK;
 }
 
+uint64_t kvi_sampler_bytes(int32_t n_vocab)
+{
+    return (uint64_t)n_vocab * (sizeof(candidate) + sizeof *((kvi_sampler *)0)->counts);
+}
+
 void kvi_sampler_free(kvi_sampler *sampler)
 {
     kvi_mem_free(sampler->candidates);

@@ -49,6 +49,7 @@ typedef struct kvi_sampler {
  * memory. `random` must outlive the sampler; one number is drawn per sampled token, none when greedy. */
 kvrt_status kvi_sampler_init(kvi_sampler *sampler, const kvi_sampler_params *params, int32_t n_vocab,
                              kvi_random *random, kvrt_error *error);
+uint64_t kvi_sampler_bytes(int32_t n_vocab); /* what one takes beside its biases */
 void kvi_sampler_free(kvi_sampler *sampler);
 
 /* Chooses a token. logits (n_vocab) are changed by penalties and bias; recent (n_recent) is the token list, newest last

@@ -23,7 +23,7 @@ ALLOWED = {
     "kernels/cpu": ["kernels/backend.h", "kernels/program.h", "kernels/weight.h", "runtime/base/", "runtime/kv/page.h", "runtime/kv/layout.h", "runtime/kv/codec.h", "runtime/kv/half.h", "runtime/kv/elementary.h", "runtime/kv/ranges.h",
                     "runtime/kv/encode.h"],
     # The emulator's side of ptx.cuh, which stands for the device when a host compiler builds the kernels.
-    "kernels/cuda": ["kernels/backend.h", "kernels/program.h", "kernels/weight.h", "runtime/base/", "runtime/kv/page.h", "runtime/kv/layout.h", "runtime/kv/codec.h", "runtime/kv/half.h", "runtime/kv/elementary.h", "runtime/kv/ranges.h",
+    "kernels/cuda": ["kernels/backend.h", "kernels/program.h", "kernels/weight.h", "runtime/base/", "runtime/kv/page.h", "runtime/kv/format.h", "runtime/kv/layout.h", "runtime/kv/codec.h", "runtime/kv/half.h", "runtime/kv/elementary.h", "runtime/kv/ranges.h",
                      "test/emu/emu_device.h"],
 }
 LIBRARY = ("runtime/", "kernels/")

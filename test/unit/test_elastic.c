@@ -648,7 +648,7 @@ static void plan_and_windows(void **state)
     assert_int_equal(n, 2);
     assert_string_equal(rows[1].kv, "elastic");
     assert_int_equal(rows[0].max_ctx, rows[1].max_ctx);
-    assert_int_equal(rows[0].kv_bytes, rows[1].kv_bytes);
+    assert_true(rows[1].kv_bytes >= rows[0].kv_bytes && rows[1].total_bytes <= 3ull << 30); /* more precision */
     kvrt_options_destroy(o);
     golden_model windowed;
     assert_true(golden_load("qwen2_window", &windowed));

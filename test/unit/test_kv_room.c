@@ -107,8 +107,12 @@ static uint64_t open_rig(const room_case *c, uint64_t less_units, bool contents)
         groups[program->n_groups++] = (kvi_cache_group){.shape = {3, 2, 64}, .plain = KVI_KV_F16, .window = c->window};
     memcpy(r.engine.program.groups, groups, program->n_groups * sizeof groups[0]);
     program->groups = r.engine.program.groups;
-    const kvi_plan_input plan = {.program = program, .chunk = c->chunk, .tail = c->tail, .n_sessions = c->n_sessions};
-    const uint64_t bytes = c->n_sessions * kvi_plan_session_bytes(&plan, c->body, c->ctx) - less_units * KVI_KV_UNIT;
+    const kvi_plan_input plan = {.program = program,
+                                 .format = {c->body, KVI_KV_F16, false},
+                                 .chunk = c->chunk,
+                                 .tail = c->tail,
+                                 .n_sessions = c->n_sessions};
+    const uint64_t bytes = c->n_sessions * kvi_plan_session_bytes(&plan, c->ctx) - less_units * KVI_KV_UNIT;
     r.n_sessions = c->n_sessions;
     r.engine.backend = &fake;
     r.engine.cap_extents = 4000;
