@@ -49,6 +49,8 @@ void chat_to_markdown(const chat_conversation *c, chat_text *out);
  * on. Status. */
 int32_t chat_render(chat_conversation *c, kvrt_engine engine, const char *messages, uint64_t from, chat_text *text,
                     kvrt_error *error);
+/* Writes a rendering to stdout as it is; on a terminal with a newline behind it. False when the reader has gone. */
+bool chat_print_rendering(const chat_text *text);
 /* Makes the session ready to answer. *n_new: tokens that were tokenized anew. */
 int32_t chat_prepare(chat_conversation *c, kvrt_engine engine, kvrt_session session, uint64_t *n_new,
                      kvrt_error *error);

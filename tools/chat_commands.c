@@ -31,11 +31,11 @@ void chat_show_stats(chat *c)
     fprintf(stderr,
             "%sprompt %u tokens (%u cached, %u new) | first token %.0f ms | prefill %.0f tok/s | %u tokens, %.1f tok/s "
             "| context %u/%u"
-            " | KV %.2f MiB%s\n",
+            " | KV %.2f MiB | seed %llu%s\n",
             colour ? "\033[2m" : "", r->n_prompt, r->n_reused, r->n_prompt - r->n_reused,
             (double)r->first_token_us / 1e3, rate(r->n_prompt - r->n_reused, r->prefill_us), r->n_generated,
             rate(r->n_generated > 1 ? r->n_generated - 1.0 : 0, r->decode_us), info.n_tokens, info.ctx_size,
-            mib(r->kv_bytes), colour ? "\033[0m" : "");
+            mib(r->kv_bytes), (unsigned long long)r->seed, colour ? "\033[0m" : "");
 }
 
 static void show_engine(chat *c, bool memory, bool cache)
@@ -58,7 +58,9 @@ static void show_seed(chat *c)
 {
     int64_t seed = -1;
     (void)kvrt_options_get_i64(c->line.options, "sample.seed", &seed, NULL);
-    if (seed >= 0)
+    if (seed < 0 && c->last.size)
+        fprintf(stderr, "sample.seed random, %llu in the last answer (default)\n", (unsigned long long)c->last.seed);
+    else if (seed >= 0)
         fprintf(stderr, "sample.seed %lld (%s)\n", (long long)seed,
                 command_origin(&c->line, c->defaults, "sample.seed"));
     else fprintf(stderr, "sample.seed random (default)\n");
@@ -175,16 +177,42 @@ static void system_message(chat *c, const char *argument)
     else chat_set_system(&c->conversation, strcmp(argument, "-") == 0 ? "" : argument);
 }
 
+/* Commands as people know them from elsewhere. */
+static const char *command_named(const char *typed)
+{
+    static const char *const others[][2] = {
+        {"/?", "/help"},      {"/h", "/help"},           {"/commands", "/help"}, {"/bye", "/quit"},
+        {"/exit", "/quit"},   {"/q", "/quit"},           {"/clear", "/reset"},   {"/new", "/reset"},
+        {"/retry", "/regen"}, {"/regenerate", "/regen"}, {"/save", "/export"},   {"/file", "/read"},
+        {"/info", "/show"},   {"/context", "/ctx"},      {"/memory", "/mem"},    {"/sys", "/system"}};
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        if (strcmp(typed, others[i][0]) == 0) return others[i][1];
+    return typed;
+}
+
+static void unknown_command(const char *name)
+{
+    unsigned best = 1000, nearest = 0;
+    for (unsigned i = 0; chat_command_names[i]; i++) {
+        unsigned d = argparse_distance(name, chat_command_names[i]);
+        if (d < best) best = d, nearest = i;
+    }
+    if (argparse_is_near(name + 1, best))
+        fprintf(stderr, "unknown command %s, did you mean %s?\n", name, chat_command_names[nearest]);
+    else fprintf(stderr, "unknown command %s (see /help)\n", name);
+}
+
 chat_action chat_command(chat *c, const char *line)
 {
-    char name[32];
+    char typed[32];
     size_t n = strcspn(line, " ");
-    snprintf(name, sizeof name, "%.*s", (int)(n < sizeof name ? n : sizeof name - 1), line);
+    snprintf(typed, sizeof typed, "%.*s", (int)(n < sizeof typed ? n : sizeof typed - 1), line);
+    const char *name = command_named(typed);
     char *argument = strdup(line[n] ? line + n + 1 : "");
     if (!argument) return CHAT_QUIT;
     chat_action action = CHAT_NOTHING;
     if (strcmp(name, "/help") == 0) fputs(help, stderr);
-    else if (strcmp(name, "/quit") == 0 || strcmp(name, "/exit") == 0) action = CHAT_QUIT;
+    else if (strcmp(name, "/quit") == 0) action = CHAT_QUIT;
     else if (strcmp(name, "/system") == 0) system_message(c, argument);
     else if (strcmp(name, "/set") == 0) set_option(c, argument);
     else if (strcmp(name, "/show") == 0) show(c);
@@ -198,7 +226,7 @@ chat_action chat_command(chat *c, const char *line)
     else if (strcmp(name, "/reset") == 0) {
         chat_reset(&c->conversation);
         fprintf(stderr, "the conversation is empty\n");
-    } else fprintf(stderr, "unknown command %s (see /help)\n", name);
+    } else unknown_command(typed);
     free(argument);
     return action;
 }

@@ -188,6 +188,11 @@ int32_t chat_render(chat_conversation *c, kvrt_engine engine, const char *messag
     return render_at(c, engine, messages, from, text, error);
 }
 
+bool chat_print_rendering(const chat_text *text)
+{
+    return command_write(text->data, text->len) && (!command_is_terminal(stdout) || command_write("\n", 1));
+}
+
 /* When the rendering begins with what the session spells, c->ids becomes the session's tokens and the tail alone
  * is tokenized. */
 static int32_t continue_session(chat_conversation *c, kvrt_engine engine, kvrt_session session, const char *json,

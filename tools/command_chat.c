@@ -5,19 +5,18 @@
 
 #include <string.h>
 
-enum { X_SYSTEM, X_HIDE, X_NO_THINK, X_NO_STATS, X_COUNT };
+enum { X_PROMPT, X_SYSTEM, X_HIDE, X_NO_THINK, X_NO_STATS, X_RENDER, X_COUNT };
 static const argparse_option extra[X_COUNT] = {
+    {"prompt", 'p', 1, 0, "TEXT", "the first message; piped text goes before it"},
     {"system", 's', 1, 0, "TEXT", "the system message"},
     {"hide-thinking", 0, 0, 0, NULL, "do not show reasoning"},
     {"no-think", 0, 0, 0, NULL, "ask the template to switch reasoning off"},
     {"no-stats", 0, 0, 0, NULL, "no statistics after each answer"},
+    {"render", 0, 0, 0, NULL, "print what the chat template makes of the message, and nothing else"},
 };
-const command chat_command_about = {"chat",
-                                    "chat MODEL [options]",
-                                    "Talks with a model on the terminal.",
-                                    extra,
-                                    X_COUNT,
-                                    OPTIONS_OF_A_MODEL " gen. sample."};
+const command chat_command_about = {
+    "chat",  "chat MODEL [TEXT] [options]",     "Talks with a model on the terminal.", extra,
+    X_COUNT, OPTIONS_OF_A_MODEL " gen. sample."};
 
 static int32_t on_event(const kvrt_event *event, void *user)
 {
@@ -117,42 +116,52 @@ static uint64_t memory_budget(const kvrt_options *options)
     return kvrt_plan(options, "f16", &info, NULL, 0, &n, NULL) >= 0 ? info.budget_bytes : 0;
 }
 
-static int converse(chat *c, uint64_t budget)
+/* What was typed: a command, or a message to answer. An exit code when the command should end, -1 to go on. */
+static int take_line(chat *c, const chat_text *text)
+{
+    chat_action action = CHAT_ANSWER;
+    if (text->data[0] == '/') action = chat_command(c, text->data);
+    else chat_add_message(&c->conversation, "user", text->data, text->len);
+    return action == CHAT_QUIT ? EXIT_OK : action == CHAT_ANSWER ? answer(c, true) : -1;
+}
+
+/* `waiting`: a first message is there to be answered. */
+static int converse(chat *c, uint64_t budget, bool waiting)
 {
     chat_input *in = chat_input_open("kvrt");
     chat_text text = {0};
-    int code = -1;
     if (!in) return EXIT_RUN;
     banner(c, budget);
+    int code = waiting ? answer(c, true) : -1;
     while (code < 0) {
         chat_read got = chat_input_read(in, "> ", &text);
-        chat_action action = CHAT_ANSWER;
         if (got == CHAT_END) break;
-        if (got == CHAT_INTERRUPT) {
-            fprintf(stderr, "(Ctrl-D or /quit leaves)\n");
-            continue;
-        }
-        if (!text.len) continue;
-        if (text.data[0] == '/') action = chat_command(c, text.data);
-        else chat_add_message(&c->conversation, "user", text.data, text.len);
-        if (action == CHAT_QUIT) break;
-        if (action == CHAT_ANSWER) code = answer(c, true);
+        if (got == CHAT_INTERRUPT) fprintf(stderr, "(Ctrl-D or /quit leaves)\n");
+        else if (text.len) code = take_line(c, &text);
     }
     chat_free(&text);
     chat_input_close(in);
     return code < 0 ? EXIT_OK : code;
 }
 
-/* The whole of stdin is one message. */
-static int answer_pipe(chat *c)
+/* The message that does not come from a prompt: all of stdin unless that is a terminal, then the text of the command
+ * line. *waiting tells whether there is one. */
+static int first_message(chat *c, bool *waiting)
 {
-    size_t len = 0;
-    char *text = command_read_file("-", &len);
-    if (!text) return EXIT_RUN;
-    if (!len) fprintf(stderr, "kvrt chat: stdin is empty, need a message\n");
-    else chat_add_message(&c->conversation, "user", text, len);
-    free(text);
-    return len ? answer(c, false) : EXIT_USAGE;
+    const char *prompt = command_prompt(&c->line, c->line.extra[X_PROMPT]);
+    chat_text text = {0};
+    if (!command_is_terminal(stdin)) {
+        size_t len = 0;
+        char *piped = command_read_file("-", &len);
+        if (!piped && !prompt) return EXIT_RUN;
+        if (piped) chat_append(&text, piped, len);
+        free(piped);
+    }
+    if (prompt) chat_append_str(&text, prompt);
+    *waiting = text.len > 0;
+    if (text.len) chat_add_message(&c->conversation, "user", text.data, text.len);
+    chat_free(&text);
+    return EXIT_OK;
 }
 
 /* Renders a message that says nothing, so that a missing or broken template is found before anyone types. */
@@ -169,29 +178,60 @@ static int check_template(chat *c)
     return status == KVRT_UNSUPPORTED ? EXIT_TEMPLATE : code;
 }
 
+static int render(chat *c)
+{
+    kvrt_error error = command_error();
+    chat_text json = {0}, text = {0};
+    chat_to_json(&c->conversation, &json);
+    int32_t status = chat_render(&c->conversation, c->engine, json.data, 0, &text, &error);
+    int code = status < 0 ? command_fail(status, &error) : chat_print_rendering(&text) ? EXIT_OK : EXIT_RUN;
+    chat_free(&json);
+    chat_free(&text);
+    return code;
+}
+
+static int open_session(chat *c)
+{
+    kvrt_error error = command_error();
+    int32_t status = kvrt_session_create(c->engine, c->line.options, &c->session, &error);
+    return status < 0 ? command_fail(status, &error) : EXIT_OK;
+}
+
+static int chat_with(chat *c)
+{
+    const bool only_render = c->line.extra[X_RENDER] != NULL;
+    const bool terminal = command_is_terminal(stdin) && command_is_terminal(stdout) && !only_render;
+    bool waiting = false;
+    int code = first_message(c, &waiting);
+    if (code != EXIT_OK) return code;
+    if (!waiting && !terminal) {
+        fprintf(stderr, "kvrt chat: %s, need a message\n", command_is_terminal(stdin) ? "no text" : "stdin is empty");
+        return EXIT_USAGE;
+    }
+    if (c->line.extra[X_SYSTEM]) chat_set_system(&c->conversation, c->line.extra[X_SYSTEM]);
+    if (only_render) (void)kvrt_options_set_text(c->line.options, "model.load", "tokenizer", NULL);
+    const uint64_t budget = terminal ? memory_budget(c->line.options) : 0;
+    code = command_open(c->line.options, &c->engine);
+    chat_signal_install();
+    if (code == EXIT_OK) code = check_template(c);
+    if (code != EXIT_OK) return code;
+    if (only_render) return render(c);
+    c->defaults = command_model_defaults(c->line.positional[0]);
+    code = open_session(c);
+    if (code != EXIT_OK) return code;
+    return terminal ? converse(c, budget, waiting) : answer(c, false);
+}
+
 int chat_main(int argc, char **argv)
 {
     chat c = {.conversation = {.thinking = true}};
     int code = command_parse(&chat_command_about, argc, argv, true, &c.line);
-    if (code < 0 && c.line.n_positional != 1) {
-        fprintf(stderr, "kvrt chat: found %u model arguments, need one (see kvrt chat --help)\n", c.line.n_positional);
-        code = EXIT_USAGE;
-    }
+    if (code < 0) code = command_check_prompt(&chat_command_about, &c.line, c.line.extra[X_PROMPT]);
     if (code < 0) {
-        bool terminal = command_is_terminal(stdin) && command_is_terminal(stdout);
-        kvrt_error error = command_error();
-        uint64_t budget = terminal ? memory_budget(c.line.options) : 0;
-        code = command_open(c.line.options, &c.engine);
-        chat_signal_install();
-        if (code == EXIT_OK) code = check_template(&c);
-        int32_t status = code == EXIT_OK ? kvrt_session_create(c.engine, c.line.options, &c.session, &error) : KVRT_OK;
-        if (status < 0) code = command_fail(status, &error);
         c.view.colour = command_wants_colour(stdout);
         c.view.hide_thinking = c.line.extra[X_HIDE] != NULL;
         c.conversation.thinking = !c.line.extra[X_NO_THINK];
-        c.defaults = command_model_defaults(c.line.positional[0]);
-        if (c.line.extra[X_SYSTEM]) chat_set_system(&c.conversation, c.line.extra[X_SYSTEM]);
-        if (code == EXIT_OK) code = terminal ? converse(&c, budget) : answer_pipe(&c);
+        code = chat_with(&c);
         if (c.engine) (void)kvrt_engine_close(c.engine, NULL);
     }
     chat_conversation_free(&c.conversation);

@@ -8,7 +8,7 @@
 enum { X_VRAM, X_CARD, X_JSON, X_PLOT, X_COUNT };
 static const argparse_option extra[X_COUNT] = {
     {"vram", 0, 1, 0, "BYTES", "memory of the card, such as 24GiB"},
-    {"card", 0, 1, 0, "NAME", "a well-known card: rtx3060, rtx3090, rtx4060ti, rtx4070, rtx4080, rtx4090, rtx5090"},
+    {"card", 0, 1, 0, "rtx3060|rtx3090|rtx4060ti|rtx4070|rtx4080|rtx4090|rtx5090", "a well-known card"},
     {"json", 0, 0, 0, NULL, "print JSON"},
     {"plot", 0, 1, 0, "FILE.svg", "draw memory against context"},
 };

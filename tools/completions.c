@@ -1,6 +1,7 @@
 /* completions.c - `kvrt --completions SHELL` and `kvrt --man`: scripts and the manual page, printed from the same
  * tables that parse the command line, so that they cannot fall behind it. */
 #include "command.h"
+#include "vocabulary.h"
 
 #include <string.h>
 
@@ -23,12 +24,13 @@ static unsigned print_words(FILE *to, const char *range, const char *separator)
     return n;
 }
 
-static bool has_words(const kvrt_option_info *info)
+/* "auto|cpu|cuda" where the value of a flag is one of some words, else NULL. */
+static const char *words_of(const argparse_option *flag, const kvrt_option_info *info)
 {
-    return info && info->range[0] && (info->type == KVRT_OPTION_CHOICE || strcmp(info->key, "kv.format") == 0);
+    if (info) return info->type == KVRT_OPTION_CHOICE || strcmp(info->key, "kv.format") == 0 ? info->range : NULL;
+    return flag->value_name && strchr(flag->value_name, '|') ? flag->value_name : NULL;
 }
 
-static bool is_letter(const argparse_option *flag) { return flag->name[1] == 0; }
 static bool wants_file(const argparse_option *flag)
 {
     return flag->value_name && strncmp(flag->value_name, "FILE", 4) == 0;
@@ -40,30 +42,24 @@ static void bash_flag(const argparse_option *flag, const kvrt_option_info *info,
     (void)info;
     FILE *to = user;
     if (flag->letter) fprintf(to, " -%c", flag->letter);
-    if (!is_letter(flag)) fprintf(to, " --%s", flag->name);
+    fprintf(to, " --%s", flag->name);
     if (flag->negatable) fprintf(to, " --no-%s", flag->name);
 }
 
-/* A case arm for every flag whose value is a file: "run:-f". `run` stands for a bare model folder as well. */
-static void bash_files(const argparse_option *flag, const kvrt_option_info *info, void *user)
+/* A case arm for every flag whose value is a file or a word: "run:-f". `run` stands for a bare model folder as well. */
+static void bash_values(const argparse_option *flag, const kvrt_option_info *info, void *user)
 {
     const completion_target *target = user;
-    const char *name = strcmp(target->command, "run") == 0 ? "*" : target->command;
-    (void)info;
-    if (!wants_file(flag)) return;
+    const char *name = strcmp(target->command, "run") == 0 ? "*" : target->command, *words = words_of(flag, info);
+    if (!wants_file(flag) && !words) return;
     fprintf(target->to, "        ");
-    if (flag->letter) fprintf(target->to, "%s:-%c%s", name, flag->letter, is_letter(flag) ? "" : "|");
-    if (!is_letter(flag)) fprintf(target->to, "%s:--%s", name, flag->name);
-    fprintf(target->to, ") local IFS=$'\\n'; COMPREPLY=($(compgen -f -- \"$word\")); return ;;\n");
-}
-
-static void bash_words(const argparse_option *flag, const kvrt_option_info *info, void *user)
-{
-    FILE *to = user;
-    if (!has_words(info)) return;
-    fprintf(to, "        --%s) words=\"", flag->name);
-    (void)print_words(to, info->range, " ");
-    fprintf(to, "\" ;;\n");
+    if (flag->letter) fprintf(target->to, "%s:-%c|", name, flag->letter);
+    fprintf(target->to, "%s:--%s) ", name, flag->name);
+    if (words) {
+        fprintf(target->to, "words=\"");
+        (void)print_words(target->to, words, " ");
+        fprintf(target->to, "\" ;;\n");
+    } else fprintf(target->to, "local IFS=$'\\n'; COMPREPLY=($(compgen -f -- \"$word\")); return ;;\n");
 }
 
 static void print_bash(FILE *to)
@@ -74,10 +70,11 @@ static void print_bash(FILE *to)
     for (size_t i = 0; i < command_count; i++) fprintf(to, "%s ", command_list[i].about->name);
     fprintf(to, "--help --version --man --completions\" -- \"$word\"))\n        return\n    fi\n    case "
                 "${COMP_WORDS[1]}:$before in\n");
+    fprintf(to, "        --completions:*) words=\"bash zsh fish\" ;;\n");
     for (size_t i = 0; i < command_count; i++)
-        command_flags(command_list[i].about, bash_files, &(completion_target){to, command_list[i].about->name});
-    fprintf(to, "    esac\n    case $before in\n        --completions) words=\"bash zsh fish\" ;;\n");
-    command_flags(&run_command, bash_words, to); /* the library's options are the same for every command */
+        if (command_list[i].about != &run_command)
+            command_flags(command_list[i].about, bash_values, &(completion_target){to, command_list[i].about->name});
+    command_flags(&run_command, bash_values, &(completion_target){to, "run"}); /* last: its pattern takes all */
     fprintf(to, "    esac\n    if [ -z \"$words\" ] && [[ $word == -* ]]; then\n        case ${COMP_WORDS[1]} in\n");
     for (size_t i = 0; i < command_count; i++) {
         fprintf(to, "            %s) words=\"", command_list[i].about->name);
@@ -105,9 +102,7 @@ static void zsh_flag(const argparse_option *flag, const kvrt_option_info *info, 
 {
     FILE *to = user;
     for (int spelling = 0; spelling < 3; spelling++) { /* letter, long name, negation */
-        if ((spelling == 0 && !flag->letter) || (spelling == 1 && is_letter(flag)) ||
-            (spelling == 2 && !flag->negatable))
-            continue;
+        if ((spelling == 0 && !flag->letter) || (spelling == 2 && !flag->negatable)) continue;
         fprintf(to, "            '*%s", spelling == 0 ? "-" : spelling == 1 ? "--" : "--no-");
         if (spelling == 0) fputc(flag->letter, to);
         else fputs(flag->name, to);
@@ -115,9 +110,9 @@ static void zsh_flag(const argparse_option *flag, const kvrt_option_info *info, 
         zsh_text(to, flag->help);
         fputc(']', to);
         if (flag->takes_value && wants_file(flag)) fputs(":file:_files", to);
-        else if (flag->takes_value && has_words(info)) {
+        else if (flag->takes_value && words_of(flag, info)) {
             fputs(":value:(", to);
-            (void)print_words(to, info->range, " ");
+            (void)print_words(to, words_of(flag, info), " ");
             fputc(')', to);
         } else if (flag->takes_value) fputs(":value:", to);
         fputs("' \\\n", to);
@@ -155,11 +150,11 @@ static void fish_flag(const argparse_option *flag, const kvrt_option_info *info,
     FILE *to = target->to;
     fprintf(to, "complete -c kvrt -n '__fish_seen_subcommand_from %s'", target->command);
     if (flag->letter) fprintf(to, " -s %c", flag->letter);
-    if (!is_letter(flag)) fprintf(to, " -l %s", flag->name);
+    fprintf(to, " -l %s", flag->name);
     if (flag->takes_value) fprintf(to, wants_file(flag) ? " -r -F" : " -x");
-    if (has_words(info)) {
+    if (words_of(flag, info)) {
         fprintf(to, " -a '");
-        (void)print_words(to, info->range, " ");
+        (void)print_words(to, words_of(flag, info), " ");
         fputc('\'', to);
     }
     fprintf(to, " -d '");
@@ -204,9 +199,9 @@ static void manual_flag(const argparse_option *flag, const kvrt_option_info *inf
     FILE *to = user;
     if (info) return; /* listed once for all commands */
     fprintf(to, ".TP\n\\fB");
-    if (flag->letter) fprintf(to, "\\-%c%s", flag->letter, is_letter(flag) ? "" : ", ");
-    if (!is_letter(flag)) fprintf(to, "\\-\\-%s", flag->name);
-    fprintf(to, "\\fR%s%s\n", flag->takes_value ? " " : "", flag->takes_value ? flag->value_name : "");
+    if (flag->letter) fprintf(to, "\\-%c, ", flag->letter);
+    fprintf(to, "\\-\\-%s\\fR%s%s\n", flag->name, flag->takes_value ? " " : "",
+            flag->takes_value ? flag->value_name : "");
     roff(to, flag->help);
     fputc('\n', to);
 }
@@ -219,7 +214,9 @@ static void manual_options(FILE *to)
         if (kvrt_option_at(i, &info, NULL) < 0) continue;
         if (strcmp(group, info.group) != 0) fprintf(to, ".SS %s\n", group = info.group);
         fprintf(to, ".TP\n\\fB%s\\fR", info.key);
-        if (info.flag) fprintf(to, " (\\fB%s%s\\fR)", info.flag[1] ? "\\-\\-" : "\\-", info.flag);
+        const char letter = vocabulary_letter(info.key);
+        if (letter) fprintf(to, " (\\fB\\-%c\\fR, \\fB\\-\\-%s\\fR)", letter, info.flag);
+        else if (info.flag) fprintf(to, " (\\fB\\-\\-%s\\fR)", info.flag);
         fputc('\n', to);
         roff(to, info.help);
         if (info.range[0]) {

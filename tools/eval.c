@@ -11,7 +11,8 @@ enum { X_TEXT, X_KV, X_MODE, X_JSON, X_RETRIEVAL, X_PLOT, X_LIMIT, X_COUNT };
 static const argparse_option extra[X_COUNT] = {
     {"text", 0, 1, 0, "FILE", "text to score"},
     {"kv", 0, 1, 0, "LIST", "formats to compare, comma-separated (i8,k4v4,k4v2,k2v2)"},
-    {"mode", 0, 1, 0, "MODE", "decode: each token sees the quantized past (default); prefill: steps of --chunk"},
+    {"mode", 0, 1, 0, "decode|prefill",
+     "decode: each token sees the quantized past (default); prefill: steps of --chunk"},
     {"json", 0, 0, 0, NULL, "print JSON"},
     {"retrieval", 0, 1, 0, "FILE", "exact match by distance over JSONL {context, question, answer, distance}"},
     {"plot", 0, 1, 0, "FILE.svg", "draw quality against bits"},
@@ -63,6 +64,9 @@ static int open_all(eval *e, char *list)
         if (status < 0) return command_fail(status, &error);
     }
     e->chunk = (uint32_t)chunk;
+    /* Page 0 stays as it is; page 1 is packed when it is complete and kv.tail newer tokens are there, between two steps. */
+    (void)kvrt_options_get_i64(e->line.options, "kv.tail", &tail, NULL);
+    e->n_before = (uint64_t)(256 + tail + chunk - 1) / (uint64_t)chunk * (uint64_t)chunk;
     int code = open_format(e, &e->reference, "f16");
     for (char *at = strtok(list, ","); at && code == EXIT_OK; at = strtok(NULL, ",")) {
         if (e->n_formats == EVAL_MAX_FORMATS) return usage_error("at most 16 formats");
@@ -140,6 +144,9 @@ static int32_t score(eval *e, const int32_t *ids, kvrt_error *error)
             add(&e->reference.all, -(double)row[ids[done + r + 1]], 0, true);
         }
         for (unsigned k = 0; k < e->n_formats && status >= 0; k++) {
+            kvrt_session_info before = {.size = sizeof before};
+            if (kvrt_session_get_info(e->formats[k].session, &before, NULL) >= 0 && before.n_packed_pages)
+                e->formats[k].n_after_packing += n;
             status = kvrt_session_eval(e->formats[k].session, ids + done, n, rows, n, logits, error);
             if (status >= 0) score_chunk(e, &e->formats[k], reference, tops, logits, ids + done + 1, n, done);
         }

@@ -21,6 +21,7 @@ typedef struct eval_format {
     eval_bucket all, buckets[EVAL_BUCKETS];
     float *klds; /* (n_tokens) */
     double kld_p50, kld_p999;
+    uint64_t n_after_packing; /* scored tokens that had packed pages before them */
     struct {
         uint64_t distance, asked, right;
     } retrieval[EVAL_DISTANCES];
@@ -32,10 +33,14 @@ typedef struct eval {
     bool decode;         /* each token sees the quantized past */
     uint32_t ctx, chunk; /* tokens */
     uint64_t n_tokens;   /* scored */
+    uint64_t n_before;   /* tokens that are scored before a page of a fixed format is packed */
     eval_format reference, formats[EVAL_MAX_FORMATS];
     unsigned n_formats;
     uint32_t vocab;
 } eval;
+
+/* Whether the figures of a format say anything: some token saw a packed page, or the format packs none. */
+static inline bool eval_was_measured(const eval_format *f) { return f->n_after_packing || f->bits_per_element >= 16; }
 
 /* Exact match of answers by distance over a JSONL file of {context, question, answer, distance}. Exit code. */
 int eval_retrieval(eval *e, const char *path);

@@ -22,6 +22,14 @@ static void print_retrieval_table(const eval *e)
     printf("\n");
 }
 
+/* Figures of a cache that was never packed would be those of f16. */
+static void print_unmeasured(const eval *e, const eval_format *f)
+{
+    printf("%-6s %8.4f %12.0f  nothing was packed: ", f->kv, f->bits_per_element, f->bytes_per_token);
+    if (strcmp(f->kv, "elastic") == 0) printf("the pool had room for all of it (--kv-pool)\n");
+    else printf("the text needs more than %llu tokens\n", (unsigned long long)e->n_before);
+}
+
 void eval_print_table(const eval *e)
 {
     if (e->n_tokens) {
@@ -31,6 +39,10 @@ void eval_print_table(const eval *e)
                "KLD mean", "KLD median", "KLD 99.9%", "top-1");
         for (unsigned k = 0; k < e->n_formats; k++) {
             const eval_format *f = &e->formats[k];
+            if (!eval_was_measured(f)) {
+                print_unmeasured(e, f);
+                continue;
+            }
             double ppl = exp(mean(f->all.nll, f->all.n)), base = exp(mean(e->reference.all.nll, e->reference.all.n));
             printf("%-6s %8.4f %12.0f %11.4f %+8.3f%% %11.3g %11.3g %11.3g %7.2f%%\n", f->kv, f->bits_per_element,
                    f->bytes_per_token, ppl, 100 * (ppl / base - 1), mean(f->all.kld, f->all.n), f->kld_p50, f->kld_p999,
@@ -50,10 +62,10 @@ static void print_retrieval_json(const eval_format *f)
     printf("]");
 }
 
-/* Without a text there are no scores: null, and no buckets. */
+/* Without a text, or where nothing was packed, there are no scores: null, and no buckets. */
 static void print_scores_json(const eval *e, const eval_format *f)
 {
-    if (!e->n_tokens) {
+    if (!e->n_tokens || !eval_was_measured(f)) {
         printf(",\"ppl\":null,\"kld_mean\":null,\"kld_p50\":null,\"kld_p999\":null,\"top1\":null,\"buckets\":[]");
         return;
     }
@@ -79,8 +91,8 @@ void eval_print_json(const eval *e)
     printf("},\"formats\":[");
     for (unsigned k = 0; k < e->n_formats; k++) {
         const eval_format *f = &e->formats[k];
-        printf("%s{\"kv\":\"%s\",\"bits_per_element\":%.4f,\"bytes_per_token\":%.1f", k ? "," : "", f->kv,
-               f->bits_per_element, f->bytes_per_token);
+        printf("%s{\"kv\":\"%s\",\"bits_per_element\":%.4f,\"bytes_per_token\":%.1f,\"n_after_packing\":%llu",
+               k ? "," : "", f->kv, f->bits_per_element, f->bytes_per_token, (unsigned long long)f->n_after_packing);
         print_scores_json(e, f);
         print_retrieval_json(f);
         printf("}");
@@ -126,6 +138,8 @@ bool eval_plot(const eval *e, const char *path)
     double xs[EVAL_MAX_FORMATS], ys[EVAL_MAX_FORMATS];
     for (unsigned k = 0; k < e->n_formats; k++) {
         const eval_format *f = &e->formats[k];
+        xs[k] = ys[k] = -1000; /* near nobody */
+        if (!eval_was_measured(f)) continue;
         double kld = log10(fmax(mean(f->all.kld, f->all.n), 1e-9));
         xs[k] = LEFT + f->bits_per_element / bits * (W - LEFT - RIGHT);
         ys[k] = TOP + (high - kld) / (high - low) * (H - TOP - BOTTOM);

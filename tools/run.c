@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { X_PROMPT, X_FILE, X_JSON, X_NDJSON, X_STATS, X_QUIET, X_NO_SPECIAL, X_MESSAGES, X_SYSTEM, X_COUNT };
+enum { X_PROMPT, X_FILE, X_JSON, X_NDJSON, X_STATS, X_QUIET, X_NO_SPECIAL, X_MESSAGES, X_SYSTEM, X_RENDER, X_COUNT };
 static const argparse_option extra[X_COUNT] = {
     {"prompt", 'p', 1, 0, "TEXT", "the prompt; piped text goes before it"},
     {"file", 'f', 1, 0, "FILE", "read the prompt from a file (- is stdin)"},
@@ -17,6 +17,7 @@ static const argparse_option extra[X_COUNT] = {
     {"raw", 0, 0, 0, NULL, "do not add the tokenizer's special tokens (BOS)"},
     {"messages", 'm', 1, 0, "FILE", "answer a JSON array of messages through the chat template (- is stdin)"},
     {"system", 's', 1, 0, "TEXT", "a system message; the prompt becomes a user message"},
+    {"render", 0, 0, 0, NULL, "print what the chat template makes of the messages, and nothing else"},
 };
 const command run_command = {"run",
                              "run MODEL [TEXT | -p TEXT | -f FILE | < text] [options]",
@@ -59,6 +60,8 @@ static int read_prompt(run_state *r)
 {
     const char *file = r->line.extra[X_FILE], *prompt = command_prompt(&r->line, r->line.extra[X_PROMPT]);
     const char *messages = r->line.extra[X_MESSAGES];
+    if (r->line.extra[X_RENDER] && !messages && !r->line.extra[X_SYSTEM])
+        return usage_error("--render needs --messages or --system: other prompts go to the model as they are");
     if (messages && (file || prompt))
         return usage_error("--messages holds the whole prompt, found another one as well");
     if (messages) file = messages;
@@ -99,8 +102,10 @@ static int start_chat(run_state *r)
     }
     int32_t status = chat_render(&c, r->engine, json.data, 0, &text, &error);
     int code = status == KVRT_UNSUPPORTED ? EXIT_TEMPLATE : 0;
-    if (status >= 0) status = kvrt_session_create(r->engine, r->line.options, &r->session, &error);
-    if (status >= 0) status = kvrt_session_sync(r->session, c.ids, c.n_ids, NULL, &error);
+    const bool render = r->line.extra[X_RENDER] != NULL;
+    if (status >= 0 && render && !chat_print_rendering(&text)) code = EXIT_RUN;
+    if (status >= 0 && !render) status = kvrt_session_create(r->engine, r->line.options, &r->session, &error);
+    if (status >= 0 && !render) status = kvrt_session_sync(r->session, c.ids, c.n_ids, NULL, &error);
     chat_free(&json);
     chat_free(&text);
     chat_conversation_free(&c);
@@ -195,11 +200,11 @@ static void print_ids(run_state *r, uint32_t n_prompt)
 static void print_figures(const kvrt_result *result)
 {
     printf("\"finish_reason\":\"%s\",\"n_prompt\":%u,\"n_generated\":%u,\"prefill_tps\":%.2f,\"decode_tps\":%.2f,\"kv_"
-           "bytes\":%llu}\n",
+           "bytes\":%llu,\"seed\":%llu}\n",
            command_finish_name(result->finish), result->n_prompt, result->n_generated,
            rate(result->n_prompt - result->n_reused, result->prefill_us),
            rate(result->n_generated > 1 ? result->n_generated - 1.0 : 0, result->decode_us),
-           (unsigned long long)result->kv_bytes);
+           (unsigned long long)result->kv_bytes, (unsigned long long)result->seed);
 }
 
 static void print_json(run_state *r, const kvrt_result *result)
@@ -220,11 +225,12 @@ static void print_stats(const kvrt_result *result, kvrt_session session)
     command_break_line();
     fprintf(stderr,
             "%sprompt %u tokens, %.1f tok/s | first token %.0f ms | generated %u, %.1f tok/s | context %u/%u | KV %.2f "
-            "MiB%s\n",
+            "MiB | seed %llu%s\n",
             colour ? "\033[2m" : "", result->n_prompt, rate(result->n_prompt - result->n_reused, result->prefill_us),
             (double)result->first_token_us / 1e3, result->n_generated,
             rate(result->n_generated > 1 ? result->n_generated - 1.0 : 0, result->decode_us), info.n_tokens,
-            info.ctx_size, (double)result->kv_bytes / 1048576.0, colour ? "\033[0m" : "");
+            info.ctx_size, (double)result->kv_bytes / 1048576.0, (unsigned long long)result->seed,
+            colour ? "\033[0m" : "");
 }
 
 /* Figures where a person looks on, and what cut the answer short, which JSON tells in its own way. */
@@ -267,10 +273,12 @@ int run_main(int argc, char **argv)
     if (code < 0) {
         r.json = r.line.extra[X_JSON] != NULL;
         r.ndjson = r.line.extra[X_NDJSON] != NULL;
+        const bool render = r.line.extra[X_RENDER] != NULL;
         code = read_prompt(&r);
+        if (render) (void)kvrt_options_set_text(r.line.options, "model.load", "tokenizer", NULL);
         if (code == EXIT_OK) code = command_open(r.line.options, &r.engine);
         if (code == EXIT_OK) code = start_session(&r);
-        if (code == EXIT_OK) code = generate(&r);
+        if (code == EXIT_OK && !render) code = generate(&r);
         if (r.engine) (void)kvrt_engine_close(r.engine, NULL);
     }
     free(r.prompt);

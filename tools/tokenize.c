@@ -2,6 +2,7 @@
  * writes bytes. */
 #include "command.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,7 +10,7 @@ enum { X_SPECIAL, X_PARSE, X_DECODE, X_COUNT };
 static const argparse_option extra[X_COUNT] = {
     {"special", 0, 0, 0, NULL, "add what the tokenizer's post-processor adds (BOS, EOS)"},
     {"parse-special", 0, 0, 0, NULL, "text that spells a special token becomes that token"},
-    {"decode", 0, 0, 0, NULL, "read a JSON array of ids, write bytes"},
+    {"decode", 0, 0, 0, NULL, "read ids (a JSON array, or with spaces between), write bytes"},
 };
 const command tokenize_command = {
     "tokenize", "tokenize MODEL [--special] [--decode] < input", "Text to token ids and back.", extra, X_COUNT, "log."};
@@ -34,28 +35,52 @@ static int encode(kvrt_engine engine, const char *text, size_t len, uint32_t fla
     return status < 0 ? command_fail(status, &error) : EXIT_OK;
 }
 
-/* Reads integers separated by anything but digits and signs; a stray character other than [ ] , or space is an
- * error. */
+static size_t skip_space(const char *text, size_t len, size_t i)
+{
+    while (i < len && text[i] && strchr(" \t\r\n", text[i])) i++;
+    return i;
+}
+
+static int32_t *not_ids(int32_t *ids, const char *text, size_t len, size_t at, const char *need)
+{
+    if (at < len) fprintf(stderr, "kvrt tokenize: found '%.10s' at byte %zu, need %s\n", text + at, at, need);
+    else fprintf(stderr, "kvrt tokenize: the list ends at byte %zu, need %s\n", at, need);
+    free(ids);
+    return NULL;
+}
+
+/* Bytes of the id at `at`, 0 when there is none. */
+static size_t take_id(const char *text, size_t len, size_t at, int32_t *id)
+{
+    char *end;
+    if (at >= len || !strchr("-0123456789", text[at]) || !text[at]) return 0;
+    errno = 0;
+    const long value = strtol(text + at, &end, 10);
+    *id = (int32_t)value;
+    return errno || value < INT32_MIN || value > INT32_MAX ? 0 : (size_t)(end - text) - at;
+}
+
+/* A JSON array of ids, or ids with spaces or commas between them and no brackets at all. */
 static int32_t *read_ids(const char *text, size_t len, uint64_t *n)
 {
     int32_t *ids = malloc((len / 2 + 2) * sizeof *ids);
+    size_t i = skip_space(text, len, 0);
+    const bool array = i < len && text[i] == '[';
+    bool comma = false;
     *n = 0;
-    for (size_t i = 0; ids && i < len;) {
-        if (strchr("[], \t\r\n", text[i]) && text[i]) {
-            i++;
-            continue;
-        }
-        char *end;
-        long value = strtol(text + i, &end, 10);
-        if (end == text + i || value < INT32_MIN || value > INT32_MAX) {
-            fprintf(stderr, "kvrt tokenize: found '%.10s' at byte %zu, need a JSON array of ids\n", text + i, i);
-            free(ids);
-            return NULL;
-        }
-        ids[(*n)++] = (int32_t)value;
-        i = (size_t)(end - text);
+    i = skip_space(text, len, i + array);
+    while (ids && (comma || (array ? i >= len || text[i] != ']' : i < len))) {
+        const size_t bytes = take_id(text, len, i, &ids[*n]), behind = i + bytes;
+        if (!bytes) return not_ids(ids, text, len, i, "an id");
+        ++*n;
+        i = skip_space(text, len, behind);
+        comma = i < len && text[i] == ',';
+        if (!comma && array && (i >= len || text[i] != ']')) return not_ids(ids, text, len, i, "',' or ']'");
+        if (!comma && !array && i < len && i == behind) return not_ids(ids, text, len, i, "a space or ','");
+        i = skip_space(text, len, i + comma);
     }
-    return ids;
+    i = skip_space(text, len, i + array);
+    return ids && i < len ? not_ids(ids, text, len, i, "nothing behind the list") : ids;
 }
 
 static int decode(kvrt_engine engine, const char *text, size_t len, uint32_t flags)

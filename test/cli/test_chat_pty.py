@@ -62,7 +62,11 @@ def test_turn_ten_equals_a_fresh_session_given_everything():
 def test_commands():
     chat = Chat(*FAST)
     chat.ask("/frobnicate")
-    chat.expect("unknown command /frobnicate")
+    chat.expect(r"unknown command /frobnicate \(see /help\)")
+    chat.ask("/sytem")
+    chat.expect(r"unknown command /sytem, did you mean /system\?")
+    chat.ask("/?")
+    chat.expect("/regen")
     chat.ask("/help")
     chat.expect("/regen")
     chat.ask("/system Be brief.")
@@ -110,6 +114,40 @@ def test_commands():
     chat.prompt()
     time.sleep(0.3)  # the editor takes the terminal over when it begins to read
     chat.send("\x04")
+    assert chat.leave() == 0
+
+
+def test_regen_goes_on_in_the_stream_of_a_seed():
+    """Three answers to one message: all different, and the same three whenever the seed is the same; told by /stats and /show."""
+    def answers(seed, *args):
+        chat = Chat("--temp", "1.5", "-n", "12", "--ignore-eos", *args)
+        said = []
+        for line in ("Tell me a story.", "/regen", "/regen"):
+            chat.ask(line)
+            said.append(chat.expect(r"\x1b\[\?2004l(.*?)kvrt: ended").group(1))
+            told = chat.expect(r"\| seed (\d+)").group(1)
+            assert seed is None or told == seed, (told, seed)
+        chat.ask("/stats")
+        assert chat.expect(r"\| seed (\d+)").group(1) == told
+        chat.ask("/show")
+        chat.expect(r"sample.seed %s \(option\)" % seed.decode() if seed else r"sample.seed random, %s in the last answer \(default\)" % told.decode())
+        chat.ask("/bye")
+        assert chat.leave() == 0
+        return said
+    first, again, other, free = answers(b"5", "--seed", "5"), answers(b"5", "--seed", "5"), answers(b"6", "--seed", "6"), answers(None)
+    assert first == again and len(set(first + other + free)) == 9, (first, again, other, free)
+
+
+def test_a_first_message_on_the_command_line():
+    chat = Chat("Tell me a story.", *FAST)
+    stats(chat)
+    chat.ask("/export md /dev/stdout")
+    chat.expect("## user\r\n\r\nTell me a story.\r\n\r\n## assistant")
+    chat.ask("/quit")
+    assert chat.leave() == 0
+    chat = Chat("-p", "Tell me a story.", *FAST)
+    stats(chat)
+    chat.ask("/quit")
     assert chat.leave() == 0
 
 

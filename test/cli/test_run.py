@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 
-from harness import ENVIRONMENT, Folder, KVRT, MODEL, kvrt, main, test
+from harness import ENVIRONMENT, Folder, KVRT, MODEL, ROOT, kvrt, main, test
 
 GREEDY = ["--temp", "0", "--ignore-eos"]
 # Enough work to be interrupted in the middle, on any machine.
@@ -92,6 +92,38 @@ def an_answer_ends_with_the_text_or_says_why_it_does_not():
     both = subprocess.run([KVRT, "run", MODEL, "-p", "hello", "-n", "7", *GREEDY], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, env=ENVIRONMENT)
     assert b"\nkvrt: ended after 7" in both.stdout, "a log of both streams keeps lines apart"
+
+
+@test
+def the_rendered_prompt_can_be_seen():
+    model = ROOT / "examples/models/storyteller-tiny"
+    wanted = b"<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    messages = json.dumps([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]).encode()
+    for args, stdin in ((["chat", model, "Hi", "--system", "Be brief."], b""), (["chat", model, "--system", "Be brief."], b"Hi"),
+                        (["chat", model, "-s", "Be brief.", "-p", "i"], b"H"), (["run", model, "-s", "Be brief.", "Hi"], b""),
+                        (["run", model, "--messages", "-"], messages)):
+        assert kvrt(*args, "--render", stdin=stdin).expect(0, out=wanted).err == ""
+    assert kvrt("run", model, "--raw", *GREEDY, "-n", 5, "--messages", "-", stdin=messages).out == kvrt("chat", model, "Hi", *GREEDY, "-n", 5, "-s", "Be brief.").out
+    with tempfile.TemporaryDirectory() as folder:  # it is text work: no weights are needed
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            os.symlink(model / name, f"{folder}/{name}")
+        kvrt("chat", folder, "Hi", "--system", "Be brief.", "--render").expect(0, out=wanted)
+    kvrt("run", model, "Hi", "--render").expect(2, ["--render needs --messages or --system"])
+    kvrt("chat", MODEL, "Hi", "--render").expect(6, "chat template")
+    kvrt("chat", model, "--render").expect(2, "stdin is empty")
+
+
+@test
+def a_seed_is_random_and_told():
+    def sampled(*args):
+        return kvrt("run", MODEL, "-p", "hello", "-n", 40, "--temp", 1, "--ignore-eos", *args).expect(0)
+    first, second = (sampled("--json").json() for _ in range(2))
+    assert first["seed"] != second["seed"] and first["text"] != second["text"] and 0 <= first["seed"] < 1 << 53, (first, second)
+    again = sampled("--json", "--seed", first["seed"]).json()
+    assert again["seed"] == first["seed"] and again["text"] == first["text"], (first, again)
+    done = json.loads(sampled("--ndjson", "--seed", 7).out.splitlines()[-1])
+    assert done["event"] == "done" and done["seed"] == 7, done
+    assert "| seed 8\n" in sampled("--stats", "--seed", 8).err
 
 
 @test

@@ -30,11 +30,15 @@ def tokenize_there_and_back():
     assert encode(b"<s>", "--parse-special") == [0]
     for data in (b"\xff\xfe", b"\x00", bytes(range(256))):
         encode(data)  # any bytes are fine
-    assert decode(b" 38\n,39 ] 40") == decode([38, 39, 40])
+    for ids in (b"38 39 40", b" 38,39\n40 ", b"[38,39,40]\n", b" [ 38 , 39,40 ] ", b"38 , 39 , 40"):
+        assert decode(ids) == decode([38, 39, 40]), ids
+    assert decode(b"") == decode(b"[]") == decode(b" \n") == b""
 
 
 @test
 def tokenize_rejects_what_is_no_id():
+    for ids in (b"[1,2", b"[", b"]", b"1,2]", b"[1,,2]", b"[1,]", b"[1 2]", b"[1,2] 3", b"[1,2]]", b"[[1]]", b",", b"1,", b"1x2", b"+1", b"[1e1]", b"[1\x00,2]"):
+        kvrt("tokenize", MODEL, "--decode", stdin=ids).expect(1, ["kvrt tokenize: ", "need"], out=b"")
     for ids, code in ((b"[1, x]", 1), (b"[1.5]", 1), (b"[99999999999]", 1), (b"[96]", 2), (b"[-1]", 2)):
         result = kvrt("tokenize", MODEL, "--decode", stdin=ids)
         assert result.code in (1, 2) and result.err.startswith("kvrt") and result.out == b"", (ids, result.code, result.err)
@@ -275,12 +279,35 @@ def plan_plot_is_a_picture_of_the_table():
 @test
 def what_does_not_fit_is_answered_with_the_plan():
     for command in (["run", MODEL, "-p", "x"], ["chat", MODEL], ["bench", MODEL], ["eval", MODEL, "--text", __file__]):
-        result = kvrt(*command, "--mem-limit", "64KiB").expect(4, ["needs", "budget", "max ctx", "k4v4"])
+        result = kvrt(*command, "--mem-limit", "64KiB", stdin=b"x").expect(4, ["needs", "budget", "max ctx", "k4v4"])
         assert result.out == b"" and result.err.count("no fit") >= 8, result.err
     # The table is the one of `kvrt plan`, for the device that was to be used.
     fits_less = kvrt("run", MODEL, "-p", "x", "--ctx", 512, "--mem-limit", "700KiB").expect(4, "512 tokens").err
     table = kvrt("plan", MODEL, "--ctx", 512, "--mem-limit", "700KiB", "--backend", "cpu")
     assert table.code == 4 and fits_less.split("\n\n", 1)[1] == table.out.decode(), (fits_less, table.out)
+
+
+@test
+def eval_says_when_nothing_was_packed():
+    """Page 1 is packed behind its 128 positions and 128 newer ones: token 384 is the first that sees a packed page."""
+    story = ROOT / "examples/models/storyteller-tiny"
+    def measure(tokens, *args):
+        command = ["eval", story, "--text", ROOT / "README.md", "--ctx", 900, "--tokens", tokens, *args]
+        return {f["kv"]: f for f in kvrt(*command, "--json").expect(0).json()["formats"]}, kvrt(*command).expect(0).out.decode()
+    rows, text = measure(384, "--kv", "i8,f16,k4v4,elastic")
+    for kv in ("i8", "k4v4", "elastic"):
+        assert rows[kv]["n_after_packing"] == 0 and rows[kv]["ppl"] is rows[kv]["kld_mean"] is rows[kv]["top1"] is None and rows[kv]["buckets"] == [], rows
+    assert rows["f16"]["kld_mean"] == 0 and text.count("nothing was packed: the text needs more than 384 tokens\n") == 2, text
+    assert "nothing was packed: the pool had room" in text and "-nan" not in text and "+0.000%" in text.split("f16 ")[-1], text
+    rows, text = measure(400, "--kv", "i8,k4v4")
+    assert all(r["n_after_packing"] == 16 and r["kld_mean"] > 0 for r in rows.values()) and "nothing" not in text, (rows, text)
+    rows, text = measure(511, "--kv", "k4v4", "--tail", 200)  # rounded up to 256
+    assert rows["k4v4"]["ppl"] is None and "more than 512 tokens" in text, text
+    assert measure(513, "--kv", "k4v4", "--tail", 200)[0]["k4v4"]["n_after_packing"] == 1
+    assert "more than 1024 tokens" in measure(600, "--kv", "k4v4", "--mode", "prefill", "--chunk", 1024)[1]
+    with tempfile.TemporaryDirectory() as folder:  # only what was measured is drawn
+        measure(384, "--kv", "k4v4,f16", "--plot", f"{folder}/a.svg")
+        assert Path(folder, "a.svg").read_text().count("<circle") == 1
 
 
 @test
@@ -327,12 +354,30 @@ def bash_completes_files_where_a_file_is_wanted():
         Path(folder, "two folder").mkdir()
         for words, found in ((["run", "m", "-f"], ["two folder", "two words.txt"]), (["./m", "--messages"], ["two folder", "two words.txt"]),
                              (["plan", "--plot"], ["two folder", "two words.txt"]), (["eval", "m", "--text"], ["two folder", "two words.txt"]),
-                             (["run"], ["two folder"]), (["plan", "--card"], ["two folder"])):
+                             (["run"], ["two folder"]), (["plan", "--vram"], ["two folder"])):
             script = bash + f"""
 COMP_WORDS=(kvrt {' '.join(words)} tw); COMP_CWORD={len(words) + 1}; _kvrt; printf '%s\\n' "${{COMPREPLY[@]}}"
 """
             shown = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=folder)
             assert not shown.stderr and sorted(shown.stdout.splitlines()) == found, (words, shown)
+
+
+CARDS = ["rtx3060", "rtx3090", "rtx4060ti", "rtx4070", "rtx4080", "rtx4090", "rtx5090"]
+
+
+@test
+def bash_completes_words_where_one_of_some_is_wanted():
+    bash = kvrt("--completions", "bash").expect(0).out.decode()
+    for words, found in ((["plan", "--card", ""], CARDS), (["plan", "m", "--card", "rtx40"], [c for c in CARDS if c.startswith("rtx40")]),
+                         (["eval", "m", "--mode", "p"], ["prefill"]), (["plan", "--weights", "b"], ["bf16"]), (["./m", "--backend", "c"], ["cpu", "cuda"])):
+        asked = " ".join(f"'{w}'" for w in words)
+        script = bash + f"""
+COMP_WORDS=(kvrt {asked}); COMP_CWORD={len(words)}; _kvrt; printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+        shown = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd="/")
+        assert not shown.stderr and shown.stdout.split() == found, (words, shown)
+    for card in CARDS:
+        kvrt("plan", "--shape", "llama-3.2-1b", "--card", card, "--json").expect(0)
 
 
 def flags_of_help(command):
@@ -368,6 +413,11 @@ def zsh_and_fish_completions_are_sound():
         said = {("--" if kind == "-l" else "-") + name for words in mine for kind, name in zip(words, words[1:]) if kind in ("-l", "-s")}
         assert all(words[:4] == ["complete", "-c", "kvrt", "-n"] and words[-2] == "-d" for words in mine), command
         assert flags <= said, (command, flags - said)
+        offered = [spec for spec in specs if spec.startswith("*--card[")], [words for words in mine if "card" in words]
+        if command == "plan":
+            assert offered[0][0].endswith(f":value:({' '.join(CARDS)})") and offered[1][0][offered[1][0].index("-a") + 1] == " ".join(CARDS), offered
+        else:
+            assert offered == ([], []), (command, offered)
     if shutil.which("fish"):
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, "kvrt.fish").write_text(scripts["fish"])
