@@ -176,8 +176,8 @@ typedef enum kvrt_event_type {
     KVRT_EVENT_REASONING = 4,        /* text of a reasoning section, when the template marks one */
     KVRT_EVENT_TOKEN = 5,            /* opt-in by gen.token_events: token, text = its raw bytes, logprob */
     KVRT_EVENT_WARNING = 6,          /* text says what */
-    KVRT_EVENT_DONE = 7,             /* finish; the last event of a generation */
-    KVRT_EVENT_ERROR = 8,            /* status and text; the call then returns that status */
+    KVRT_EVENT_DONE = 7,      /* finish; the last event of a generation. text: what is withheld, see kvrt_generate */
+    KVRT_EVENT_ERROR = 8,     /* status and text; the call then returns that status */
     KVRT_EVENT_KV_DEMOTED = 9 /* kv.format=elastic: the step before it needed room. done = pages of 128 positions that
                                         lost precision, total = bytes returned to the pool, text = their new format; one
                                         event per format. STOP ends the generation, PAUSE pauses it (not during prefill) */
@@ -314,6 +314,12 @@ typedef struct kvrt_result {
  * gen.* and sample.* for this call. Blocks; `fn` gets the events; `out` may be NULL. Generated ids are part of the session.
  * A pause (callback answer) returns KVRT_PAUSED; calling again continues. Never allocates device memory.
  * Errors: STATE (session is empty), CTX_FULL (prompt does not fit), CANCELLED (during prefill), DEVICE_LOST, INTERNAL.
+ *
+ * Text over calls. Whatever cuts a generation into calls (a pause, gen.max_tokens, a cancel, a STOP), the TEXT of them all is the same:
+ * an incomplete code point, the beginning of a stop string and the window of the penalties wait in the session for the next call, as long
+ * as nothing but kvrt_generate changed the tokens (a sync or rewind to the same tokens is no change). At the end of such a call the DONE
+ * event's text is what waits, with U+FFFD for an incomplete code point: a host that does not go on appends it. At an end-of-text token
+ * and with a full context nothing waits: it was given out as TEXT.
  *
  * Random choices. A session has one stream of random numbers, and each sampled token (temperature above 0) takes one of it. With
  * sample.seed the stream begins with the first call that gives this seed and then goes on over calls, whatever happens to the tokens:

@@ -24,7 +24,7 @@ static int32_t on_event(const kvrt_event *event, void *user)
     if (event->type == KVRT_EVENT_PREFILL_PROGRESS)
         command_progress_show(&c->view.progress, "prompt", event->done, event->total, 1, "tokens");
     if (event->type == KVRT_EVENT_WARNING) fprintf(stderr, "kvrt: %s\n", event->text);
-    if (event->type == KVRT_EVENT_TEXT) {
+    if (event->type == KVRT_EVENT_TEXT || event->type == KVRT_EVENT_DONE) { /* DONE: what waited for more text */
         command_progress_clear(&c->view.progress);
         chat_append(&c->answer, event->text, event->text_len);
         chat_view_text(&c->view, event->text, event->text_len);

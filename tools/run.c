@@ -174,7 +174,13 @@ static int32_t on_event(const kvrt_event *event, void *user)
     if (event->type == KVRT_EVENT_PREFILL_PROGRESS)
         command_progress_show(&r->progress, "prompt", event->done, event->total, 1, "tokens");
     else command_progress_clear(&r->progress);
-    if (event->type == KVRT_EVENT_DONE) return KVRT_CONTINUE; /* said with the figures when the call is over */
+    kvrt_event last = *event;
+    if (event->type ==
+        KVRT_EVENT_DONE) { /* the end itself is said with the figures; what waited for more text is text now */
+        if (!event->text_len) return KVRT_CONTINUE;
+        last.type = KVRT_EVENT_TEXT;
+        event = &last;
+    }
     if (r->ndjson) {
         print_event(event);
         if (fflush(stdout) != 0) r->closed = true;

@@ -2,6 +2,7 @@
  * kvi_session_enter and leaves through the matching call. */
 #ifndef KVI_ENGINE_H
 #define KVI_ENGINE_H
+#include "generation.h"
 #include "handle.h"
 #include "../base/options.h"
 #include "../base/mem.h"
@@ -9,9 +10,6 @@
 #include "../kv/elastic.h"
 #include "../kv/format.h"
 #include "../model/forward.h"
-#include "../text/sampler.h"
-#include "../text/stream.h"
-#include "../tokenizer/tokenizer.h"
 #include "../../kernels/backend.h"
 
 #include <stdatomic.h>
@@ -115,25 +113,6 @@ typedef struct kvi_engine {
     atomic_bool lost; /* after DEVICE_LOST or INTERNAL only close works */
 } kvi_engine;
 
-/* State of a generation that a pause must keep. */
-typedef struct kvi_generation {
-    bool active;
-    kvi_stream stream;
-    kvi_sampler sampler;
-    kvi_decode_start decode;
-    uint64_t request, prefill_us, decode_us, first_token_us;
-    uint32_t n_prompt, n_reused, n_generated;
-    int64_t max_tokens;
-    bool ignore_eos, token_events;
-} kvi_generation;
-
-/* The random numbers of a session, and where they began. */
-typedef struct kvi_luck {
-    kvi_random random;
-    uint64_t seed;
-    bool begun, given; /* by sample.seed */
-} kvi_luck;
-
 typedef struct kvi_session {
     kvrt_session handle;
     kvi_requests *requests; /* in the handle table */
@@ -150,8 +129,6 @@ typedef struct kvi_session {
         uint64_t bytes;
     } demoted[KVI_ELASTIC_LEVELS]; /* to each level by the last step */
     kvi_generation gen;
-    kvi_luck luck;
-    bool goes_on; /* the tokens are as the last generation left them: the next one continues its text */
 } kvi_session;
 
 /* An engine that holds nothing but its account, which the calling thread then uses (hand `before` back with kvi_account_use), and its end. */
@@ -179,8 +156,6 @@ kvrt_status kvi_close_handles(const void *const *handles, uint32_t n, kvi_engine
 /* Calls the host's callback; while it runs, driving calls on this engine answer REENTRANT. NULL fn continues. */
 int32_t kvi_engine_event(kvi_engine *engine, kvrt_event_fn fn, void *user, kvrt_event *event);
 
-/* The tokens of the session changed otherwise than by generating: a paused generation is over, and the next one begins a text of its own. */
-void kvi_session_break_text(kvi_session *session);
 /* Closes a session that is out of the handle table. */
 void kvi_session_destroy(kvi_session *session);
 

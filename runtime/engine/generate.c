@@ -1,6 +1,5 @@
 /* generate.c - prefill what is missing, then sample token by token, streaming text to the callback. */
 #include "engine.h"
-#include "../base/json.h"
 
 #include <string.h>
 
@@ -12,108 +11,6 @@ typedef struct run {
     kvrt_error *error;
 } run;
 
-/* ------------------------------------------------------------------------------------------------------- setup --- */
-static bool parse_bias(const char *item, kvi_logit_bias *out)
-{
-    const char *equals = strchr(item, '=');
-    double id, bias;
-    bool banned = equals && strcmp(equals + 1, "-inf") == 0;
-    if (!equals || !kvi_parse_f64(item, (size_t)(equals - item), &id)) return false;
-    if (!banned && !kvi_parse_f64(equals + 1, strlen(equals + 1), &bias)) return false;
-    if (id < 0 || id > 2147483647.0 || id != (double)(int32_t)id) return false;
-    *out = (kvi_logit_bias){(int32_t)id, banned ? -__builtin_inff() : (float)bias};
-    return true;
-}
-
-static kvrt_status start_sampler(kvi_session *s, const kvrt_options *o, kvrt_error *error)
-{
-    uint32_t n_bias = kvi_options_list_len(o, "sample.logit_bias");
-    kvi_logit_bias *bias = kvi_mem_zalloc(n_bias + 1u, sizeof *bias);
-    if (!bias) return kvi_error_nomem(error, n_bias * sizeof *bias, "logit bias");
-    kvrt_status status = KVRT_OK;
-    for (uint32_t i = 0; i < n_bias && status >= KVRT_OK; i++) {
-        const char *item = kvi_options_list_item(o, "sample.logit_bias", i, NULL);
-        if (!parse_bias(item, &bias[i]))
-            status =
-                kvi_error_set(error, KVRT_ARG,
-                              "option sample.logit_bias: found '%.60s', need ID=BIAS such as 42=-5 or 42=-inf", item);
-    }
-    kvi_sampler_params params = {.temperature = (float)kvi_options_f64(o, "sample.temperature"),
-                                 .top_k = (uint32_t)kvi_options_i64(o, "sample.top_k"),
-                                 .top_p = (float)kvi_options_f64(o, "sample.top_p"),
-                                 .min_p = (float)kvi_options_f64(o, "sample.min_p"),
-                                 .repeat_penalty = (float)kvi_options_f64(o, "sample.repeat_penalty"),
-                                 .frequency_penalty = (float)kvi_options_f64(o, "sample.frequency_penalty"),
-                                 .presence_penalty = (float)kvi_options_f64(o, "sample.presence_penalty"),
-                                 .repeat_last = (uint32_t)kvi_options_i64(o, "sample.repeat_last"),
-                                 .bias = bias,
-                                 .n_bias = n_bias};
-    if (status >= KVRT_OK)
-        status =
-            kvi_sampler_init(&s->gen.sampler, &params, (int32_t)s->engine->config.vocab_size, &s->luck.random, error);
-    kvi_mem_free(bias);
-    return status;
-}
-
-/* Random numbers go on from call to call. They begin anew with a seed that was not given before; without one, with a random seed
- * whenever the generation does not continue the text of the last one. */
-static void start_luck(kvi_session *s, const kvrt_options *o)
-{
-    const int64_t asked = kvi_options_i64(o, "sample.seed");
-    const bool given = asked >= 0;
-    kvi_luck *luck = &s->luck;
-    if (given ? luck->given && luck->seed == (uint64_t)asked : luck->begun && !luck->given && s->goes_on) return;
-    *luck = (kvi_luck){.seed = given ? (uint64_t)asked : kvi_os_random() >> 11, .begun = true, .given = given};
-    kvi_random_seed(&luck->random, luck->seed);
-}
-
-static kvrt_status start_stream(kvi_session *s, const kvrt_options *o, kvrt_error *error)
-{
-    uint32_t n = kvi_options_list_len(o, "gen.stop");
-    kvi_stop *stops = kvi_mem_zalloc(n + 1u, sizeof *stops);
-    if (!stops) return kvi_error_nomem(error, n * sizeof *stops, "stop strings");
-    for (uint32_t i = 0; i < n; i++) {
-        uint64_t len;
-        stops[i].text = kvi_options_list_item(o, "gen.stop", i, &len);
-        stops[i].len = len;
-    }
-    kvrt_status status = kvi_stream_init(&s->gen.stream, stops, n, error);
-    kvi_mem_free(stops);
-    if (status >= KVRT_OK) status = kvi_stream_reserve(&s->gen.stream, 1024, error);
-    return status;
-}
-
-static void end_generation(kvi_session *s)
-{
-    kvi_stream_free(&s->gen.stream);
-    kvi_sampler_free(&s->gen.sampler);
-    memset(&s->gen, 0, sizeof s->gen);
-}
-
-static kvrt_status start_generation(kvi_session *s, const kvrt_options *options, kvrt_error *error)
-{
-    kvrt_options *merged = NULL;
-    KVI_TRY(kvrt_options_clone(s->options, &merged, error));
-    memset(&s->gen, 0, sizeof s->gen);
-    kvrt_status status = kvi_options_merge(merged, options, error);
-    if (status >= KVRT_OK) status = start_sampler(s, merged, error);
-    if (status >= KVRT_OK) status = start_stream(s, merged, error);
-    if (status < KVRT_OK) end_generation(s);
-    else {
-        start_luck(s, merged);
-        s->gen.active = true;
-        s->gen.decode.started = s->n_tokens > 0;
-        s->gen.n_prompt = s->n_tokens;
-        s->gen.request = kvi_requests_begin(s->requests);
-        s->gen.max_tokens = kvi_options_i64(merged, "gen.max_tokens");
-        if (s->gen.max_tokens < 0) s->gen.max_tokens = INT64_MAX;
-        s->gen.ignore_eos = kvi_options_bool(merged, "gen.ignore_eos");
-        s->gen.token_events = kvi_options_bool(merged, "gen.token_events");
-    }
-    kvrt_options_destroy(merged);
-    return status;
-}
-
 /* -------------------------------------------------------------------------------------------------------- events --- */
 static int32_t send(run *r, kvrt_event event)
 {
@@ -121,13 +18,19 @@ static int32_t send(run *r, kvrt_event event)
     return kvi_engine_event(r->s->engine, r->fn, r->user, &event);
 }
 
-/* Delivers text; a STOP or PAUSE of the host becomes the reason to finish. */
-static void send_text(run *r, const char *text, size_t len)
+/* A STOP or PAUSE of the host becomes the reason to finish. */
+static void send_answered(run *r, kvrt_event event)
 {
-    if (!len) return;
-    int32_t answer = send(r, (kvrt_event){.type = KVRT_EVENT_TEXT, .text = text, .text_len = len});
+    const int32_t answer = send(r, event);
     if (answer == KVRT_STOP) r->finish = KVRT_FINISH_CALLBACK;
     if (answer == KVRT_PAUSE) r->finish = KVRT_FINISH_PAUSED;
+}
+
+/* Delivers text of the open section. */
+static void send_text(run *r, const char *text, size_t len)
+{
+    const int32_t type = r->s->gen.sections.reasoning ? KVRT_EVENT_REASONING : KVRT_EVENT_TEXT;
+    if (len) send_answered(r, (kvrt_event){.type = type, .text = text, .text_len = len});
 }
 
 /* Tells what the step gave up to find room. A STOP or PAUSE is answered like one to text. */
@@ -142,9 +45,7 @@ static void send_demotions(run *r)
                             .total = s->demoted[level].bytes,
                             .text = kvi_kv_format_name(kvi_elastic_format(level), name)};
         event.text_len = strlen(event.text);
-        int32_t answer = send(r, event);
-        if (answer == KVRT_STOP) r->finish = KVRT_FINISH_CALLBACK;
-        if (answer == KVRT_PAUSE) r->finish = KVRT_FINISH_PAUSED;
+        send_answered(r, event);
     }
 }
 
@@ -201,30 +102,65 @@ static kvrt_status choose(run *r, int32_t *id, float *logprob)
     return kvi_sampler_sample(sampler, e->logits, r->s->tokens, r->s->n_tokens, id, logprob, r->error);
 }
 
-/* Streams the next token. */
+/* Everything that is withheld goes out: the text, or its section, ends here. */
+static kvrt_status flush(run *r, bool *stopped)
+{
+    kvi_generation *gen = &r->s->gen;
+    const char *text;
+    size_t len;
+    kvi_sections_finish(&gen->sections);
+    KVI_TRY(
+        kvi_stream_push(&gen->stream, gen->sections.out.data, gen->sections.out.len, &text, &len, stopped, r->error));
+    send_text(r, text, len);
+    if (*stopped) return KVRT_OK;
+    KVI_TRY(kvi_stream_finish(&gen->stream, &text, &len, stopped, r->error));
+    send_text(r, text, len);
+    return KVRT_OK;
+}
+
+/* The bytes of one token: marks end sections, the rest is text of the one that is open. */
+static kvrt_status stream_bytes(run *r, const char *bytes, size_t len, bool *stopped)
+{
+    kvi_generation *gen = &r->s->gen;
+    while (len > 0 && !*stopped) {
+        const char *text;
+        size_t n_text, used;
+        const bool mark = kvi_sections_push(&gen->sections, bytes, len, &used);
+        bytes += used, len -= used;
+        KVI_TRY(kvi_stream_push(&gen->stream, gen->sections.out.data, gen->sections.out.len, &text, &n_text, stopped,
+                                r->error));
+        send_text(r, text, n_text);
+        if (!mark || *stopped) continue;
+        KVI_TRY(flush(r, stopped));
+        kvi_sections_turn(&gen->sections);
+    }
+    return KVRT_OK;
+}
+
+/* Samples the next token and streams it. */
 static kvrt_status next_token(run *r)
 {
     kvi_session *s = r->s;
     kvi_engine *e = s->engine;
     kvi_generation *gen = &s->gen;
+    const kvi_marks *marks = &gen->sections.marks;
     int32_t id;
-    float logprob;
-    KVI_TRY(choose(r, &id, &logprob));
+    float logprob = 0;
+    KVI_TRY(choose(r, &id, gen->token_events ? &logprob : NULL));
     s->tokens[s->n_tokens++] = id;
     gen->n_generated++;
-    const char *bytes = "", *text;
-    size_t n_bytes = 0, n_text;
+    const char *bytes = "";
+    size_t n_bytes = 0;
     bool stopped = false, eos = is_eos(e, id) && !gen->ignore_eos;
     if (e->tokenizer && !eos) kvi_tokenizer_token_bytes(e->tokenizer, &gen->decode, id, 0, &bytes, &n_bytes);
-    if (gen->token_events) {
-        int32_t answer =
-            send(r, (kvrt_event){
-                        .type = KVRT_EVENT_TOKEN, .token = id, .text = bytes, .text_len = n_bytes, .logprob = logprob});
-        if (answer == KVRT_STOP) r->finish = KVRT_FINISH_CALLBACK;
-        if (answer == KVRT_PAUSE) r->finish = KVRT_FINISH_PAUSED;
-    }
-    KVI_TRY(kvi_stream_push(&gen->stream, bytes, n_bytes, &text, &n_text, &stopped, r->error));
-    send_text(r, text, n_text);
+    if (gen->token_events)
+        send_answered(
+            r, (kvrt_event){
+                   .type = KVRT_EVENT_TOKEN, .token = id, .text = bytes, .text_len = n_bytes, .logprob = logprob});
+    if (marks->open && id == (gen->sections.reasoning ? marks->close_id : marks->open_id)) {
+        KVI_TRY(flush(r, &stopped));
+        kvi_sections_turn(&gen->sections);
+    } else KVI_TRY(stream_bytes(r, bytes, n_bytes, &stopped));
     if (stopped) r->finish = KVRT_FINISH_STOP;
     else if (eos) r->finish = KVRT_FINISH_EOS;
     return KVRT_OK;
@@ -249,18 +185,33 @@ static kvrt_status decode(run *r)
     return KVRT_OK;
 }
 
-/* What the stream still holds goes out, except after a stop string. */
-static kvrt_status flush(run *r)
+/* ------------------------------------------------------------------------------------------------------- the call --- */
+/* Whether no call can go on with the text: what is withheld is then given out, else it waits. */
+static bool text_is_over(int32_t finish)
 {
-    const char *text;
-    size_t len;
-    bool stopped;
-    int32_t finish = r->finish;
-    if (finish == KVRT_FINISH_STOP) return KVRT_OK;
-    KVI_TRY(kvi_stream_finish(&r->s->gen.stream, &text, &len, &stopped, r->error));
-    send_text(r, text, len);
+    return finish == KVRT_FINISH_EOS || finish == KVRT_FINISH_STOP || finish == KVRT_FINISH_CTX_FULL;
+}
+
+static kvrt_status finish_text(run *r)
+{
+    const int32_t finish = r->finish;
+    bool stopped = false;
+    if (!text_is_over(finish) || finish == KVRT_FINISH_STOP) return KVRT_OK;
+    KVI_TRY(flush(r, &stopped));
     r->finish = stopped ? KVRT_FINISH_STOP : finish;
     return KVRT_OK;
+}
+
+/* The last event tells what waits, for a host that does not go on. */
+static void send_done(run *r)
+{
+    kvi_generation *gen = &r->s->gen;
+    kvrt_event event = {.type = KVRT_EVENT_DONE, .finish = r->finish};
+    size_t len = 0;
+    if (!text_is_over(r->finish) && !gen->sections.reasoning)
+        (void)kvi_stream_peek(&gen->stream, gen->sections.held, gen->sections.n_held, &event.text, &len, NULL);
+    event.text_len = len;
+    (void)send(r, event);
 }
 
 static void fill_result(const run *r, kvrt_result *out)
@@ -276,7 +227,7 @@ static void fill_result(const run *r, kvrt_result *out)
                          .decode_us = gen->decode_us,
                          .first_token_us = gen->first_token_us,
                          .kv_bytes = kvi_pages_bytes(&r->s->pages),
-                         .seed = r->s->luck.seed};
+                         .seed = gen->luck.seed};
 }
 
 static kvrt_status generate(run *r)
@@ -291,14 +242,14 @@ static kvrt_status generate(run *r)
     kvrt_status status = prefill(r);
     if (status == KVRT_CANCELLED && gen->n_generated && r->finish == KVRT_FINISH_NONE) {
         r->finish = KVRT_FINISH_CANCELLED;
-        return flush(r);
+        return KVRT_OK;
     }
     KVI_TRY(status);
     uint64_t prefilled = kvi_os_now_us();
     if (gen->n_generated == 0) gen->prefill_us = gen->first_token_us = prefilled - start;
     KVI_TRY(decode(r));
     gen->decode_us += kvi_os_now_us() - prefilled;
-    return r->finish == KVRT_FINISH_PAUSED ? KVRT_PAUSED : flush(r);
+    return r->finish == KVRT_FINISH_PAUSED ? KVRT_PAUSED : finish_text(r);
 }
 
 kvrt_status kvrt_generate(kvrt_session handle, const kvrt_options *options, kvrt_event_fn fn, void *user,
@@ -313,7 +264,7 @@ kvrt_status kvrt_generate(kvrt_session handle, const kvrt_options *options, kvrt
     if (s->n_tokens == 0)
         status =
             kvi_error_set(error, KVRT_STATE, "generate: the session has 0 tokens, need at least 1 (kvrt_session_sync)");
-    if (status >= KVRT_OK && !s->gen.active) status = start_generation(s, options, error);
+    if (status >= KVRT_OK && !s->gen.active) status = kvi_generation_start(s, options, error);
     if (status >= KVRT_OK) {
         status = generate(&r);
         if (status < KVRT_OK) {
@@ -325,11 +276,10 @@ kvrt_status kvrt_generate(kvrt_session handle, const kvrt_options *options, kvrt
             (void)send(&r, failed);
             if (status == KVRT_CANCELLED) r.finish = KVRT_FINISH_CANCELLED;
         } else if (status != KVRT_PAUSED) {
-            (void)send(&r, (kvrt_event){.type = KVRT_EVENT_DONE, .finish = r.finish});
+            send_done(&r);
         }
         if (out) fill_result(&r, out);
-        if (status != KVRT_PAUSED) end_generation(s);
-        s->goes_on = true;
+        if (status != KVRT_PAUSED) kvi_generation_end(&s->gen, status >= KVRT_OK && text_is_over(r.finish));
     }
     (void)kvi_account_use(before);
     kvi_session_leave(s, KVI_DRIVE);

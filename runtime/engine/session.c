@@ -53,15 +53,6 @@ static kvrt_status session_init(kvi_engine *e, const kvrt_options *options, kvi_
     return KVRT_OK;
 }
 
-void kvi_session_break_text(kvi_session *s)
-{
-    s->goes_on = false;
-    if (!s->gen.active) return;
-    kvi_stream_free(&s->gen.stream);
-    kvi_sampler_free(&s->gen.sampler);
-    memset(&s->gen, 0, sizeof s->gen);
-}
-
 void kvi_session_destroy(kvi_session *s)
 {
     kvi_session **link = &s->engine->sessions;
@@ -70,7 +61,7 @@ void kvi_session_destroy(kvi_session *s)
         *link = s->next;
         s->engine->n_sessions--;
     }
-    kvi_session_break_text(s);
+    kvi_generation_free(&s->gen);
     kvi_pages_free(&s->pages);
     kvi_mem_free(s->tokens);
     kvrt_options_destroy(s->options);
@@ -161,6 +152,13 @@ static kvrt_status check_ids(const kvi_session *s, const int32_t *ids, uint64_t 
     return KVRT_OK;
 }
 
+/* A paused request is over in any case; the text goes on when the tokens stay what they are. */
+static void change_tokens(kvi_session *s, bool same)
+{
+    if (!same) kvi_generation_break(&s->gen);
+    else if (s->gen.active) kvi_generation_end(&s->gen, false);
+}
+
 kvrt_status kvrt_session_sync(kvrt_session handle, const int32_t *ids, uint64_t n, uint64_t *n_reused,
                               kvrt_error *error)
 {
@@ -171,10 +169,10 @@ kvrt_status kvrt_session_sync(kvrt_session handle, const int32_t *ids, uint64_t 
         uint32_t same = 0, most = (uint32_t)n < s->n_tokens ? (uint32_t)n : s->n_tokens;
         while (same < most && s->tokens[same] == ids[same]) same++;
         kvi_session_cut_cache(s, same);
+        change_tokens(s, same == n && n == s->n_tokens);
         memcpy(s->tokens, ids, n * sizeof *ids);
         s->n_tokens = (uint32_t)n;
         if (s->n_cached > s->n_tokens) s->n_cached = s->n_tokens;
-        kvi_session_break_text(s);
         if (n_reused) *n_reused = s->n_cached;
     }
     kvi_session_leave(s, KVI_DRIVE);
@@ -191,8 +189,8 @@ kvrt_status kvrt_session_rewind(kvrt_session handle, uint64_t n, kvrt_error *err
                                s->n_tokens);
     else {
         kvi_session_cut_cache(s, (uint32_t)n);
+        change_tokens(s, n == s->n_tokens);
         s->n_tokens = (uint32_t)n;
-        kvi_session_break_text(s);
     }
     kvi_session_leave(s, KVI_DRIVE);
     return status;
@@ -246,7 +244,7 @@ kvrt_status kvrt_session_eval(kvrt_session handle, const int32_t *ids, uint64_t 
         memcpy(s->tokens + before, ids, n * sizeof *ids);
         s->n_tokens += (uint32_t)n;
         kvi_requests_begin_other(s->requests);
-        kvi_session_break_text(s);
+        kvi_generation_break(&s->gen);
         status = eval(s, n, rows, n_rows, logits, error);
         if (status < KVRT_OK) {
             /* The session is as it was; what was computed of the new tokens is dropped. */

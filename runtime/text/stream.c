@@ -126,28 +126,42 @@ static fit fit_at(const kvi_stream *stream, size_t pos, int32_t *which)
     return best;
 }
 
-/* Releases the text before the first match or possible match; with `final` nothing more can come. */
-static kvrt_status release(kvi_stream *stream, bool final, const char **text, size_t *text_len, bool *stopped,
-                           kvrt_error *error)
+/* Copies to `out` the text before the first match or possible match; with `final` nothing more can come. */
+static fit scan(kvi_stream *stream, bool final, int32_t *which)
 {
     kvi_buf_clear(&stream->out);
     size_t pos = stream->n_stops ? 0 : stream->pending.len;
     fit found = FIT_NONE;
     for (; pos < stream->pending.len; pos++) {
-        found = fit_at(stream, pos, &stream->stopped_by);
+        found = fit_at(stream, pos, which);
         if (found == FIT_WHOLE || (found == FIT_MAYBE && !final)) break;
+        found = FIT_NONE;
     }
     kvi_buf_append(&stream->out, stream->pending.data, pos);
+    return found;
+}
+
+static kvrt_status give(const kvi_stream *stream, const char **text, size_t *text_len, kvrt_error *error)
+{
     if (stream->pending.failed || stream->out.failed) return kvi_error_nomem(error, stream->pending.len, "text stream");
+    *text = stream->out.len ? stream->out.data : "";
+    *text_len = stream->out.len;
+    return KVRT_OK;
+}
+
+static kvrt_status release(kvi_stream *stream, bool final, const char **text, size_t *text_len, bool *stopped,
+                           kvrt_error *error)
+{
+    const fit found = scan(stream, final, &stream->stopped_by);
+    KVI_TRY(give(stream, text, text_len, error));
+    const size_t pos = stream->out.len;
     stream->pending.len -= pos;
     if (stream->pending.len) memmove(stream->pending.data, stream->pending.data + pos, stream->pending.len);
-    if (found == FIT_WHOLE && stream->stopped_by >= 0) {
+    if (found == FIT_WHOLE) {
         *stopped = true;
         stream->pending.len = 0;
         stream->n_tail = 0;
     }
-    *text = stream->out.len ? stream->out.data : "";
-    *text_len = stream->out.len;
     return KVRT_OK;
 }
 
@@ -171,4 +185,35 @@ kvrt_status kvi_stream_finish(kvi_stream *stream, const char **text, size_t *tex
     if (stream->n_tail > 0) kvi_utf8_append(&stream->pending, 0xfffd); /* one maximal part, by construction */
     stream->n_tail = 0;
     return release(stream, true, text, text_len, stopped, error);
+}
+
+kvrt_status kvi_stream_peek(kvi_stream *stream, const char *bytes, size_t len, const char **text, size_t *text_len,
+                            kvrt_error *error)
+{
+    unsigned char tail[sizeof stream->tail];
+    const uint32_t n_tail = stream->n_tail;
+    const size_t n_pending = stream->pending.len;
+    int32_t which;
+    *text = "";
+    *text_len = 0;
+    if (stream->stopped_by >= 0) return KVRT_OK;
+    memcpy(tail, stream->tail, sizeof tail);
+    add_bytes(stream, bytes, len);
+    if (stream->n_tail > 0) kvi_utf8_append(&stream->pending, 0xfffd);
+    (void)scan(stream, true, &which);
+    const kvrt_status status = give(stream, text, text_len, error);
+    stream->pending.len = n_pending;
+    memcpy(stream->tail, tail, sizeof tail);
+    stream->n_tail = n_tail;
+    return status;
+}
+
+kvrt_status kvi_stream_take(kvi_stream *stream, const kvi_stream *from, kvrt_error *error)
+{
+    kvi_stream_reset(stream);
+    if (from->stopped_by >= 0) return KVRT_OK;
+    kvi_buf_append(&stream->pending, from->pending.data, from->pending.len);
+    memcpy(stream->tail, from->tail, sizeof stream->tail);
+    stream->n_tail = from->n_tail;
+    return stream->pending.failed ? kvi_error_nomem(error, from->pending.len, "text stream") : KVRT_OK;
 }

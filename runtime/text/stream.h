@@ -48,5 +48,10 @@ kvrt_status kvi_stream_push(kvi_stream *stream, const char *bytes, size_t len, c
  * (an earlier, shorter match that waited for a longer one). */
 kvrt_status kvi_stream_finish(kvi_stream *stream, const char **text, size_t *text_len, bool *stopped,
                               kvrt_error *error);
+/* What kvi_stream_finish would release after a push of `bytes`; the stream stays as it is. */
+kvrt_status kvi_stream_peek(kvi_stream *stream, const char *bytes, size_t len, const char **text, size_t *text_len,
+                            kvrt_error *error);
+/* Goes on where another stream stands: takes what that one withholds, which may match other stop strings here. */
+kvrt_status kvi_stream_take(kvi_stream *stream, const kvi_stream *from, kvrt_error *error);
 
 #endif

@@ -1,4 +1,5 @@
-/* test_generate.c - what kvrt_generate promises over several calls on one session: random choices. */
+/* test_generate.c - what kvrt_generate promises over several calls on one session: random choices, text that goes on, sections of
+ * reasoning. */
 #include "golden_model.h"
 
 #include <setjmp.h>
@@ -119,6 +120,147 @@ static void without_a_seed_every_text_is_new_and_can_be_repeated(void **state)
     assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
 }
 
+/* ------------------------------------------------------------------------------------------------ text over calls --- */
+typedef struct said {
+    char text[4096], reasoning[1024], rest[64]; /* rest: of the last DONE */
+    size_t n_text, n_reasoning;
+    int32_t answer; /* to TOKEN */
+} said;
+
+static int32_t listen(const kvrt_event *event, void *user)
+{
+    said *to = user;
+    if (event->type == KVRT_EVENT_TEXT || event->type == KVRT_EVENT_REASONING) {
+        char *at = event->type == KVRT_EVENT_TEXT ? to->text : to->reasoning;
+        size_t *n = event->type == KVRT_EVENT_TEXT ? &to->n_text : &to->n_reasoning;
+        assert_int_equal(event->text[event->text_len], 0);
+        memcpy(at + *n, event->text, event->text_len + 1);
+        *n += event->text_len;
+    }
+    if (event->type == KVRT_EVENT_DONE) {
+        assert_true(event->text_len < sizeof to->rest);
+        memcpy(to->rest, event->text, event->text_len + 1);
+    }
+    return event->type == KVRT_EVENT_TOKEN ? to->answer : KVRT_CONTINUE;
+}
+
+static int32_t token_of_bytes(kvrt_engine engine, const char *bytes)
+{
+    kvrt_engine_info info = {.size = sizeof info};
+    char text[64];
+    uint64_t n;
+    kvrt_engine_get_info(engine, &info, NULL);
+    for (int32_t id = 0; id < (int32_t)info.vocab_size; id++)
+        if (kvrt_detokenize(engine, &id, 1, 0, text, sizeof text, &n, NULL) == KVRT_OK && n == strlen(bytes) &&
+            memcmp(text, bytes, n) == 0)
+            return id;
+    fail_msg("no token for '%s'", bytes);
+    return -1;
+}
+
+static void bias(kvrt_options *o, int32_t id, int value)
+{
+    char item[32];
+    snprintf(item, sizeof item, "%d=%d", id, value);
+    assert_int_equal(kvrt_options_set_text(o, "sample.logit_bias", item, NULL), KVRT_OK);
+}
+
+/* A character of four byte tokens, over and over: penalties and biases make the order. */
+static void multibyte_text_is_the_same_in_any_calls(void **state)
+{
+    (void)state;
+    golden_model tiny = {0};
+    snprintf(tiny.dir, sizeof tiny.dir, "%s/../examples/models/storyteller-tiny", KVRT_TEST_DIR);
+    kvrt_engine engine = golden_open(&tiny, (const char *const[]){"ctx.size", "256", NULL});
+    kvrt_options *o;
+    static const char *const bytes[4] = {"\xf0", "\x9f", "\x98", "\x80"};
+    assert_int_equal(kvrt_options_create(&o, NULL), KVRT_OK);
+    kvrt_options_set_f64(o, "sample.temperature", 0, NULL);
+    kvrt_options_set_f64(o, "sample.presence_penalty", 100, NULL);
+    kvrt_options_set_i64(o, "sample.repeat_last", 3, NULL);
+    kvrt_options_set_bool(o, "gen.token_events", 1, NULL);
+    for (int i = 0; i < 4; i++) bias(o, token_of_bytes(engine, bytes[i]), 1000 - 10 * i);
+    for (int n = 37; n <= 40; n++) {
+        char want[256] = "";
+        for (int i = 0; i < n / 4; i++) strcat(want, "\xf0\x9f\x98\x80");
+        for (int mode = 0; mode < 3; mode++) { /* one call, paused at every token, one token per call */
+            static said heard;
+            kvrt_session s = session_with_prompt(engine);
+            kvrt_status status;
+            memset(&heard, 0, sizeof heard);
+            heard.answer = mode == 1 ? KVRT_PAUSE : KVRT_CONTINUE;
+            kvrt_options_set_i64(o, "gen.max_tokens", mode == 2 ? 1 : n, NULL);
+            for (int i = 0; i < (mode == 2 ? n : 1); i++) {
+                int pauses = 0;
+                while ((status = kvrt_generate(s, o, listen, &heard, NULL, NULL)) == KVRT_PAUSED)
+                    assert_true(pauses++ <= n);
+                assert_int_equal(status, KVRT_OK);
+                /* A host that does what leaves the tokens as they are does not end the text. */
+                const ids same = tokens_of(s);
+                assert_int_equal(kvrt_session_rewind(s, same.n, NULL), KVRT_OK);
+                assert_int_equal(kvrt_session_sync(s, same.id, same.n, NULL, NULL), KVRT_OK);
+            }
+            assert_string_equal(heard.text, want);
+            assert_string_equal(heard.rest, n % 4 ? "\xef\xbf\xbd" : "");
+            kvrt_session_close(s, NULL);
+        }
+    }
+    kvrt_options_destroy(o);
+    assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
+}
+
+/* The tokens of `text`, one character and one call each. Returns the last finish. */
+static int32_t force(kvrt_engine engine, kvrt_session s, const char *text, const char *const *stops, said *heard)
+{
+    kvrt_result result = {.size = sizeof result};
+    for (; *text; text++) {
+        const char one[2] = {*text, 0};
+        kvrt_options *o;
+        assert_int_equal(kvrt_options_create(&o, NULL), KVRT_OK);
+        kvrt_options_set_f64(o, "sample.temperature", 0, NULL);
+        kvrt_options_set_i64(o, "gen.max_tokens", 1, NULL);
+        for (int i = 0; stops && stops[i]; i++) kvrt_options_set_text(o, "gen.stop", stops[i], NULL);
+        bias(o, token_of_bytes(engine, one), 1000);
+        assert_int_equal(kvrt_generate(s, o, listen, heard, &result, NULL), KVRT_OK);
+        kvrt_options_destroy(o);
+        if (result.finish != KVRT_FINISH_LENGTH) break;
+    }
+    return result.finish;
+}
+
+static void stop_strings_are_found_over_calls(void **state)
+{
+    (void)state;
+    kvrt_engine engine = golden_open(&model, NULL);
+    static const char *const stops[] = {"sea!and", NULL}, *const two[] = {"ab", "xabc", NULL};
+    said heard = {.answer = KVRT_CONTINUE};
+    kvrt_session s = session_with_prompt(engine);
+    assert_int_equal(force(engine, s, "xsea!anysea!andy", stops, &heard), KVRT_FINISH_STOP);
+    assert_string_equal(heard.text, "xsea!any");
+    assert_string_equal(heard.rest, "");
+    /* After a stop string a text begins anew; what waits is told by DONE, and a rewind forgets it. */
+    heard = (said){.answer = KVRT_CONTINUE};
+    assert_int_equal(force(engine, s, "ysea!", stops, &heard), KVRT_FINISH_LENGTH);
+    assert_string_equal(heard.text, "y");
+    assert_string_equal(heard.rest, "sea!");
+    assert_int_equal(kvrt_session_rewind(s, tokens_of(s).n - 1, NULL), KVRT_OK);
+    assert_int_equal(force(engine, s, "and", stops, &heard), KVRT_FINISH_LENGTH);
+    assert_string_equal(heard.text, "yand");
+    /* What waits may match other stop strings of a later call; what is out may not. */
+    assert_int_equal(force(engine, s, "zxab", (const char *const[]){"xabd", NULL}, &heard), KVRT_FINISH_LENGTH);
+    assert_string_equal(heard.text, "yandz");
+    assert_int_equal(force(engine, s, "c", (const char *const[]){"zx", "abc", NULL}, &heard), KVRT_FINISH_STOP);
+    assert_string_equal(heard.text, "yandzx");
+    /* A shorter match that waits for a longer one: DONE has the text before it. */
+    heard = (said){.answer = KVRT_CONTINUE};
+    assert_int_equal(force(engine, s, "oxab", two, &heard), KVRT_FINISH_LENGTH);
+    assert_string_equal(heard.text, "o");
+    assert_string_equal(heard.rest, "x");
+    assert_int_equal(force(engine, s, "c", two, &heard), KVRT_FINISH_STOP);
+    assert_string_equal(heard.text, "o");
+    assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -134,6 +276,8 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_given_seed_goes_on_over_calls),
-                                       cmocka_unit_test(without_a_seed_every_text_is_new_and_can_be_repeated)};
+                                       cmocka_unit_test(without_a_seed_every_text_is_new_and_can_be_repeated),
+                                       cmocka_unit_test(multibyte_text_is_the_same_in_any_calls),
+                                       cmocka_unit_test(stop_strings_are_found_over_calls)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

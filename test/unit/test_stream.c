@@ -72,6 +72,33 @@ static void check_withheld(const kvi_stream *s, const kvi_stop *stops, size_t n)
     fail_msg("withheld without need: %.*s", (int)s->pending.len, s->pending.data);
 }
 
+/* Another stream that takes over at this place gives the rest; a peek gives the same and changes nothing. */
+static void check_peek(kvi_stream *s, const char *bytes, size_t len, const kvi_stop *stops, size_t n)
+{
+    const char *text;
+    size_t text_len;
+    bool stopped;
+    kvi_stream other;
+    kvi_buf want = {0};
+    assert_int_equal(kvi_stream_init(&other, stops, n, NULL), KVRT_OK);
+    assert_int_equal(kvi_stream_take(&other, s, NULL), KVRT_OK);
+    assert_int_equal(kvi_stream_push(&other, bytes, len, &text, &text_len, &stopped, NULL), KVRT_OK);
+    kvi_buf_append(&want, text, text_len);
+    if (!stopped) {
+        assert_int_equal(kvi_stream_finish(&other, &text, &text_len, &stopped, NULL), KVRT_OK);
+        kvi_buf_append(&want, text, text_len);
+    }
+    const size_t pending = s->pending.len;
+    const uint32_t tail = s->n_tail;
+    assert_int_equal(kvi_stream_peek(s, bytes, len, &text, &text_len, NULL), KVRT_OK);
+    assert_int_equal(text_len, want.len);
+    if (text_len) assert_memory_equal(text, want.data, text_len);
+    assert_int_equal(s->pending.len, pending);
+    assert_int_equal(s->n_tail, tail);
+    kvi_stream_free(&other);
+    kvi_buf_free(&want);
+}
+
 static bool run_stream(kvi_stream *s, const uint8_t *bytes, size_t len, const kvi_stop *stops, size_t n,
                        uint32_t max_cut, kvi_buf *got)
 {
@@ -81,6 +108,7 @@ static bool run_stream(kvi_stream *s, const uint8_t *bytes, size_t len, const kv
     for (size_t pos = 0; pos < len;) {
         size_t cut = max_cut ? rnd(max_cut + 1) : len;
         if (cut > len - pos) cut = len - pos;
+        if (rnd(4) == 0) check_peek(s, (const char *)bytes + pos, cut, stops, n);
         assert_int_equal(kvi_stream_push(s, (const char *)bytes + pos, cut, &text, &text_len, &stopped, NULL), KVRT_OK);
         check_piece(text, text_len);
         kvi_buf_append(got, text, text_len);
