@@ -115,6 +115,99 @@ static void memory_returns(void **state)
     assert_true(f.pop(&seen) == 0 && f.release(0) == 0);
 }
 
+/* What is planned, with and without a limit, is what the device then gives: to the byte, and of the host's memory nearly. An open that does
+ * not fit is refused before a byte of it is taken. */
+static void plan_is_what_is_taken(void **state)
+{
+    (void)state;
+    static const char *const kvs[] = {"f16", "i8", "k4v4", "k4v2", "elastic"}, *const sessions[] = {"1", "2", "3", "4"};
+    const functions f = driver();
+    kvi_cu_context mine = NULL, seen;
+    size_t before = 0, after = 0, total;
+    assert_true(f.retain(&mine, 0) == 0 && f.push(mine) == 0);
+    for (unsigned i = 0; i < 10; i++) {
+        const char *const pairs[] = {"device.backend",
+                                     "cuda",
+                                     "kv.format",
+                                     kvs[i % 5],
+                                     "ctx.size",
+                                     "300",
+                                     "ctx.sessions",
+                                     sessions[i % 4],
+                                     "mem.limit",
+                                     i < 5 ? "700MiB" : "0",
+                                     NULL};
+        kvrt_options *o = cuda_options(cuda_bundled_model(), pairs);
+        kvrt_error error = {.size = sizeof error};
+        kvrt_plan_row row = {.size = sizeof row};
+        kvrt_engine_info info = {.size = sizeof info};
+        kvrt_engine engine;
+        uint64_t n, host_before, host_after;
+        if (kvrt_plan(o, kvs[i % 5], NULL, &row, 1, &n, &error) != KVRT_OK) fail_msg("%s", error.message);
+        assert_true(row.fits && !row.problem[0] && row.context_bytes == (i < 5 ? 450u << 20 : 0));
+        kvrt_debug_mem(&host_before, NULL, NULL);
+        f.info(&before, &total);
+        if (kvrt_engine_open(o, NULL, NULL, &engine, &error) < 0) fail_msg("%s: %s", kvs[i % 5], error.message);
+        f.info(&after, &total);
+        kvrt_debug_mem(&host_after, NULL, NULL);
+        if (!cuda_on_card()) assert_int_equal(before - after, row.total_bytes - row.context_bytes);
+        assert_int_equal(kvrt_engine_get_info(engine, &info, NULL), KVRT_OK);
+        assert_int_equal(info.host_bytes, host_after - host_before);
+        assert_int_equal(info.resident_bytes, row.total_bytes - row.context_bytes + info.host_bytes);
+        assert_true(info.mapped_bytes == 0 && info.host_bytes <= row.host_bytes);
+        kvrt_engine_close(engine, NULL);
+        char limit[32];
+        snprintf(limit, sizeof limit, "%llu", (unsigned long long)row.total_bytes - 1);
+        if (i < 5) kvrt_options_set_text(o, "mem.limit", limit, NULL);
+        if (i < 5) assert_int_equal(kvrt_engine_open(o, NULL, NULL, &engine, &error), KVRT_OVER_BUDGET);
+        kvrt_options_destroy(o);
+    }
+    assert_true(f.pop(&seen) == 0 && f.release(0) == 0);
+}
+
+static uint64_t planned(kvrt_options *o)
+{
+    kvrt_plan_row row = {.size = sizeof row};
+    uint64_t n;
+    assert_int_equal(kvrt_plan(o, "f16", NULL, &row, 1, &n, NULL), KVRT_OK);
+    return row.total_bytes;
+}
+
+/* The longest context takes what is free and no more, weights included. */
+static void auto_context_fits_the_card(void **state)
+{
+    (void)state;
+    const functions f = driver();
+    kvi_cu_context mine = NULL, seen;
+    kvi_cu_dptr others = 0;
+    size_t available = 0, total;
+    kvi_cu_result (*take)(kvi_cu_dptr *, size_t), (*give)(kvi_cu_dptr);
+    kvrt_error error = {.size = sizeof error};
+    kvrt_engine_info info = {.size = sizeof info};
+    kvrt_engine engine;
+    *(void **)&take = cuda_symbol("cuMemAlloc_v2");
+    *(void **)&give = cuda_symbol("cuMemFree_v2");
+    const char *const pairs[] = {"device.backend", "cuda", "kv.format", "f16", "ctx.sessions", "8", NULL};
+    kvrt_options *o = cuda_options(cuda_bundled_model(), pairs);
+    assert_true(f.retain(&mine, 0) == 0 && f.push(mine) == 0 && f.info(&available, &total) == 0);
+    const uint64_t most = planned(o);
+    kvrt_options_set_text(o, "ctx.size", "128", NULL);
+    const uint64_t least = planned(o);
+    kvrt_options_clear(o, "ctx.size", NULL);
+    assert_int_equal(take(&others, available - (most + least) / 2), 0); /* somebody else has the rest */
+    kvrt_status status = kvrt_engine_open(o, NULL, NULL, &engine, &error);
+    if (status >= 0) {
+        kvrt_engine_get_info(engine, &info, NULL);
+        kvrt_engine_close(engine, NULL);
+    }
+    assert_int_equal(give(others), 0);
+    if (status < 0) fail_msg("%s", error.message);
+    assert_true(info.ctx_size < info.ctx_model && info.ctx_size > 128);
+    assert_true(info.resident_bytes - info.host_bytes <= (most + least) / 2);
+    kvrt_options_destroy(o);
+    assert_true(f.pop(&seen) == 0 && f.release(0) == 0);
+}
+
 /* ------------------------------------------------------------------------------------------------------ loading --- */
 typedef struct loading {
     uint64_t done, total, events, stop_after;
@@ -321,7 +414,7 @@ static void old_drivers_are_named(void **state)
 
 /* -------------------------------------------------------------------------------------------------------- read-back --- */
 /* Bytes that eight tokens read back, and the tokens. */
-static uint64_t read_back(const char *key, const char *value, int32_t tokens[13])
+static uint64_t read_back(const char *temperature, const char *penalty, int32_t tokens[13])
 {
     const char *pairs[] = {"device.backend",
                            "cuda",
@@ -333,8 +426,12 @@ static uint64_t read_back(const char *key, const char *value, int32_t tokens[13]
                            "true",
                            "sample.seed",
                            "3",
-                           key,
-                           value,
+                           "sample.temperature",
+                           temperature,
+                           "sample.top_p",
+                           "1",
+                           "sample.presence_penalty",
+                           penalty,
                            NULL};
     const int32_t ids[5] = {10, 20, 30, 40, 50};
     kvrt_engine engine;
@@ -359,10 +456,9 @@ static void steps_read_back_little(void **state)
     static const char *const cases[] = {"0", "0.8"};
     for (unsigned i = 0; i < 2; i++) {
         int32_t best[13], all[13];
-        const uint64_t few = read_back("sample.temperature", cases[i], best);
+        const uint64_t few = read_back(cases[i], "0", best);
         if (i) {
-            const uint64_t many =
-                read_back("sample.presence_penalty", "1e-9", all); /* at the default temperature, which is 0.8 */
+            const uint64_t many = read_back(cases[i], "1e-9", all);
             assert_memory_equal(best, all, sizeof all);
             if (!cuda_on_card()) assert_int_equal(many, 8 * 512 * 4);
         }
@@ -376,6 +472,8 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test(context_of_the_host_stays),
                                        cmocka_unit_test(context_and_stream_handed_over),
                                        cmocka_unit_test(memory_returns),
+                                       cmocka_unit_test(plan_is_what_is_taken),
+                                       cmocka_unit_test(auto_context_fits_the_card),
                                        cmocka_unit_test(weights_report_progress_and_stop),
                                        cmocka_unit_test(every_failing_allocation),
                                        cmocka_unit_test(every_failing_launch),
