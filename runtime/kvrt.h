@@ -253,6 +253,8 @@ typedef struct kvrt_engine_info {
     uint64_t weight_read_bytes; /* weights read per decoded token: all but the rows of an untied embedding */
     uint64_t mapped_bytes; /* weights used where they lie in the file's map: pages the system may drop and read again */
     uint64_t host_bytes;   /* of resident_bytes: what kvrt_debug_mem counts */
+    uint64_t planned_bytes; /* the plan's total: what engine and planned sessions take of the budget at most */
+    uint64_t budget_bytes;  /* what they might have taken (mem.limit, or what was free less mem.reserve) */
 } kvrt_engine_info;
 KVRT_API kvrt_status kvrt_engine_get_info(kvrt_engine engine, kvrt_engine_info *out, kvrt_error *error);
 

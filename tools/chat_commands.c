@@ -44,9 +44,11 @@ static void show_engine(chat *c, bool memory, bool cache)
     kvrt_session_info s = {.size = sizeof s};
     if (kvrt_engine_get_info(c->engine, &e, NULL) < 0 || kvrt_session_get_info(c->session, &s, NULL) < 0) return;
     if (memory)
-        fprintf(stderr, "weights %.1f MiB, workspace %.1f MiB, KV pool %.1f MiB (%.1f used), resident %.1f MiB\n",
-                mib(e.weight_bytes), mib(e.workspace_bytes), mib(e.kv_pool_bytes), mib(e.kv_pool_used_bytes),
-                mib(e.resident_bytes));
+        fprintf(
+            stderr,
+            "weights %.1f MiB (%s), workspace %.1f MiB, KV pool %.1f MiB (%.1f used); %.1f MiB held, %.1f planned\n",
+            mib(e.weight_bytes), e.mapped_bytes ? "mapped, not held" : "held", mib(e.workspace_bytes),
+            mib(e.kv_pool_bytes), mib(e.kv_pool_used_bytes), mib(e.resident_bytes), mib(e.planned_bytes));
     if (cache)
         fprintf(stderr, "%s, %.0f bytes per token, %u pages (%u packed), %.2f MiB\n", e.kv_format, e.kv_bytes_per_token,
                 s.n_pages, s.n_packed_pages, mib(s.kv_bytes));

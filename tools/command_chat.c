@@ -96,24 +96,16 @@ static int answer(chat *c, bool terminal)
     return -1;
 }
 
-/* `budget`: bytes that an open might have taken. */
-static void banner(chat *c, uint64_t budget)
+static void banner(chat *c)
 {
     kvrt_engine_info e = {.size = sizeof e};
     if (kvrt_engine_get_info(c->engine, &e, NULL) < 0) return;
     fprintf(stderr, "%s, %.1f MiB of %s weights, KV %s (%.0f bytes per token), context %u, memory %.1f MiB used",
             e.architecture, (double)e.weight_bytes / 1048576.0, e.weight_dtype, e.kv_format, e.kv_bytes_per_token,
-            e.ctx_size, (double)e.resident_bytes / 1048576.0);
-    if (budget > e.resident_bytes) fprintf(stderr, ", %.1f free", (double)(budget - e.resident_bytes) / 1048576.0);
+            e.ctx_size, (double)e.planned_bytes / 1048576.0);
+    if (e.budget_bytes > e.planned_bytes)
+        fprintf(stderr, ", %.1f free", (double)(e.budget_bytes - e.planned_bytes) / 1048576.0);
     fprintf(stderr, " on %s\n/help lists the commands, Ctrl-D leaves.\n", e.device);
-}
-
-/* What the plan may use, 0 when it cannot tell; read before the open, which takes its part. */
-static uint64_t memory_budget(const kvrt_options *options)
-{
-    kvrt_plan_info info = {.size = sizeof info};
-    uint64_t n = 0;
-    return kvrt_plan(options, "f16", &info, NULL, 0, &n, NULL) >= 0 ? info.budget_bytes : 0;
 }
 
 /* What was typed: a command, or a message to answer. An exit code when the command should end, -1 to go on. */
@@ -126,12 +118,12 @@ static int take_line(chat *c, const chat_text *text)
 }
 
 /* `waiting`: a first message is there to be answered. */
-static int converse(chat *c, uint64_t budget, bool waiting)
+static int converse(chat *c, bool waiting)
 {
     chat_input *in = chat_input_open("kvrt");
     chat_text text = {0};
     if (!in) return EXIT_RUN;
-    banner(c, budget);
+    banner(c);
     int code = waiting ? answer(c, true) : -1;
     while (code < 0) {
         chat_read got = chat_input_read(in, "> ", &text);
@@ -210,7 +202,6 @@ static int chat_with(chat *c)
     }
     if (c->line.extra[X_SYSTEM]) chat_set_system(&c->conversation, c->line.extra[X_SYSTEM]);
     if (only_render) (void)kvrt_options_set_text(c->line.options, "model.load", "tokenizer", NULL);
-    const uint64_t budget = terminal ? memory_budget(c->line.options) : 0;
     code = command_open(c->line.options, &c->engine);
     chat_signal_install();
     if (code == EXIT_OK) code = check_template(c);
@@ -219,7 +210,7 @@ static int chat_with(chat *c)
     c->defaults = command_model_defaults(c->line.positional[0]);
     code = open_session(c);
     if (code != EXIT_OK) return code;
-    return terminal ? converse(c, budget, waiting) : answer(c, false);
+    return terminal ? converse(c, waiting) : answer(c, false);
 }
 
 int chat_main(int argc, char **argv)

@@ -362,7 +362,9 @@ kvrt_status kvrt_engine_get_info(kvrt_engine handle, kvrt_engine_info *out, kvrt
                              .resident_bytes = host + (own ? e->plan.total_bytes - e->plan.context_bytes : 0),
                              .weight_read_bytes = e->weights.read_bytes,
                              .mapped_bytes = maps && !own ? e->weights.bytes : 0,
-                             .host_bytes = host};
+                             .host_bytes = host,
+                             .planned_bytes = e->plan.total_bytes,
+                             .budget_bytes = e->plan.budget_bytes};
     for (uint32_t g = 0; g < e->program.program.n_groups; g++)
         if (!e->program.groups[g].window)
             info.kv_bytes_per_token +=

@@ -229,6 +229,8 @@ static bool same_answer(const plan_case *c)
         kvrt_engine_info info = {.size = sizeof info};
         assert_int_equal(kvrt_engine_get_info(engine, &info, NULL), KVRT_OK);
         assert_int_equal(info.ctx_size, row.ctx);
+        assert_int_equal(info.planned_bytes, row.total_bytes);
+        assert_int_equal(info.budget_bytes, c->limit);
         for (unsigned i = 0; i < c->n_sessions; i++) use_session(c, engine, info.ctx_size, &w);
         /* One session more than planned fits the limit or is refused. */
         status = kvrt_session_create(engine, NULL, &extra, &error);
