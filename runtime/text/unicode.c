@@ -2,7 +2,6 @@
 #include "unicode.h"
 
 #include <string.h>
-#include <utf8proc.h>
 
 /* Blocks of stand-ins: U+F0000 + 128 * k, k in 0..1023 (planes of private use). */
 #define BLOCK_FIRST 0xf0000u
@@ -53,7 +52,17 @@ void kvi_utf8_sanitize(kvi_buf *out, const char *text, size_t len, uint32_t base
 }
 
 /* ---------------------------------------------------------------------------------------------------- classes --- */
-static utf8proc_category_t category(uint32_t cp) { return utf8proc_category((utf8proc_int32_t)cp); }
+/* True when one of the n / 2 ranges holds cp. */
+static bool in_ranges(const uint32_t *ranges, size_t n, uint32_t cp)
+{
+    size_t low = 0, high = n / 2;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (cp > ranges[2 * middle + 1]) low = middle + 1;
+        else high = middle;
+    }
+    return 2 * low < n && cp >= ranges[2 * low];
+}
 
 bool kvi_cp_is_space(uint32_t cp)
 {
@@ -62,55 +71,60 @@ bool kvi_cp_is_space(uint32_t cp)
            cp == 0x202f || cp == 0x205f || cp == 0x3000;
 }
 
-bool kvi_cp_is_mark(uint32_t cp)
-{
-    utf8proc_category_t c = category(cp);
-    return c == UTF8PROC_CATEGORY_MN || c == UTF8PROC_CATEGORY_MC || c == UTF8PROC_CATEGORY_ME;
-}
-
 bool kvi_cp_is_word(uint32_t cp)
 {
     if (cp < 0x80) return (cp >= '0' && cp <= '9') || (cp >= 'A' && cp <= 'Z') || (cp >= 'a' && cp <= 'z') || cp == '_';
-    switch (category(cp)) {
-    case UTF8PROC_CATEGORY_LU:
-    case UTF8PROC_CATEGORY_LL:
-    case UTF8PROC_CATEGORY_LT:
-    case UTF8PROC_CATEGORY_LM:
-    case UTF8PROC_CATEGORY_LO:
-    case UTF8PROC_CATEGORY_NL:
-    case UTF8PROC_CATEGORY_ND:
-    case UTF8PROC_CATEGORY_PC:
-    case UTF8PROC_CATEGORY_MN:
-    case UTF8PROC_CATEGORY_MC:
-    case UTF8PROC_CATEGORY_ME: return true;
-    default:
-        /* Joiners, and Other_Alphabetic outside these categories: circled and squared Latin letters. */
-        return cp == 0x200c || cp == 0x200d || (cp >= 0x24b6 && cp <= 0x24e9) || (cp >= 0x1f130 && cp <= 0x1f149) ||
-               (cp >= 0x1f150 && cp <= 0x1f169) || (cp >= 0x1f170 && cp <= 0x1f189);
-    }
+    return in_ranges(kvi_unicode_word, kvi_unicode_word_n, cp);
 }
 
-bool kvi_cp_is_punctuation(uint32_t cp)
-{
-    if (cp < 0x80)
-        return (cp >= 33 && cp <= 47) || (cp >= 58 && cp <= 64) || (cp >= 91 && cp <= 96) || (cp >= 123 && cp <= 126);
-    utf8proc_category_t c = category(cp);
-    return c >= UTF8PROC_CATEGORY_PC && c <= UTF8PROC_CATEGORY_PO;
-}
+bool kvi_cp_is_mark(uint32_t cp) { return cp >= 0x300 && in_ranges(kvi_unicode_marks, kvi_unicode_marks_n, cp); }
+
+bool kvi_cp_is_punctuation(uint32_t cp) { return in_ranges(kvi_unicode_punctuation, kvi_unicode_punctuation_n, cp); }
 
 bool kvi_cp_is_numeric(uint32_t cp)
 {
-    utf8proc_category_t c = category(cp);
-    return c == UTF8PROC_CATEGORY_ND || c == UTF8PROC_CATEGORY_NL || c == UTF8PROC_CATEGORY_NO;
+    return cp < 0x80 ? cp >= '0' && cp <= '9' : in_ranges(kvi_unicode_numeric, kvi_unicode_numeric_n, cp);
+}
+
+bool kvi_cp_is_unformed(uint32_t cp)
+{
+    return cp >= kvi_unicode_unformed[0] && in_ranges(kvi_unicode_unformed, kvi_unicode_unformed_n, cp);
+}
+
+int kvi_cp_script(uint32_t cp)
+{
+    static const char *const han[] = {"han", "hiragana", "katakana"};
+    if (cp == ' ' || in_ranges(kvi_unicode_unscripted, kvi_unicode_unscripted_n, cp)) return -1;
+    size_t low = 0, high = kvi_unicode_scripts_n;
+    while (high - low > 1) {
+        size_t middle = (low + high) / 2;
+        if (kvi_unicode_scripts[middle] >> 8 <= cp) low = middle;
+        else high = middle;
+    }
+    uint32_t script = kvi_unicode_scripts[low] & 0xff;
+    if (script >= kvi_unicode_script_names_n) return -1;
+    bool is_han = cp == 0x30fc; /* the mark of a long vowel, which has no script of its own */
+    for (size_t i = 0; i < 3; i++) is_han |= strcmp(kvi_unicode_script_names[script], han[i]) == 0;
+    return is_han ? INT32_MAX : (int)script;
 }
 
 void kvi_cp_append_lower(kvi_buf *out, uint32_t cp)
 {
     if (cp < 0x80) {
         kvi_buf_append_byte(out, (char)(cp >= 'A' && cp <= 'Z' ? cp + 32 : cp));
-    } else if (cp == 0x130) { /* the one code point whose lower case is two, without conditions */
-        kvi_buf_append_str(out, "i\xcc\x87");
-    } else {
-        kvi_utf8_append(out, (uint32_t)utf8proc_tolower((utf8proc_int32_t)cp));
+        return;
     }
+    if (cp == 0x130) { /* the one code point whose lower case is two, without conditions */
+        kvi_buf_append_str(out, "i\xcc\x87");
+        return;
+    }
+    size_t low = 0, high = kvi_unicode_lower_n / 4;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (cp > kvi_unicode_lower[4 * middle + 1]) low = middle + 1;
+        else high = middle;
+    }
+    const uint32_t *run = kvi_unicode_lower + 4 * low;
+    bool mapped = 4 * low < kvi_unicode_lower_n && cp >= run[0] && (cp - run[0]) % run[2] == 0;
+    kvi_utf8_append(out, mapped ? cp + run[3] : cp);
 }

@@ -1,6 +1,7 @@
 /* decode.c - ids to bytes. Owns: the decoder chain, run once per token at load, so that decoding is copying; the
  * byte-level alphabet. To know: the chain's steps all work token by token, except "fuse, then strip a leading space",
- * which is the kvi_decode_start rule of tokenizer.h. */
+ * which is the kvi_decode_start rule of tokenizer.h, and Metaspace, which takes its marks out of the first token: where
+ * it is there, the chain runs once more for tokens that begin a text. */
 #include "tokenizer_impl.h"
 #include "../base/utf8.h"
 
@@ -61,12 +62,12 @@ static void step_byte_level(kvi_buf *in, kvi_buf *out)
     }
 }
 
-static void step_replace(const kvi_dec_op *op, kvi_buf *in, kvi_buf *out)
+static void step_replace(const kvi_dec_op *op, bool first, kvi_buf *in, kvi_buf *out)
 {
     size_t pos = 0;
     while (pos < in->len) {
         if (in->len - pos >= op->pattern.len && memcmp(in->data + pos, op->pattern.data, op->pattern.len) == 0) {
-            kvi_buf_append(out, op->content.data, op->content.len);
+            if (!first || !op->first_gone) kvi_buf_append(out, op->content.data, op->content.len);
             pos += op->pattern.len;
         } else {
             kvi_buf_append_byte(out, in->data[pos++]);
@@ -74,14 +75,22 @@ static void step_replace(const kvi_dec_op *op, kvi_buf *in, kvi_buf *out)
     }
 }
 
-static kvrt_status step_replace_regex(const kvi_dec_op *op, kvi_buf *in, kvi_buf *out, kvi_regex_scratch *scratch,
-                                      kvrt_error *error)
+/* One budget for all tokens: a chain of replacements may make gigabytes of a letter. */
+typedef struct chain_state {
+    kvi_regex_scratch scratch;
+    kvi_budget budget;
+    kvrt_error *error;
+    bool first; /* the token begins a text */
+} chain_state;
+
+static kvrt_status step_replace_regex(const kvi_dec_op *op, kvi_buf *in, kvi_buf *out, chain_state *state)
 {
     size_t pos = 0, done = 0;
-    while (pos <= in->len) {
+    while (pos <= in->len && out->len <= state->budget.bytes) {
         bool found;
         size_t start, end;
-        KVI_TRY(kvi_regex_find(op->regex, scratch, in->data, in->len, pos, &found, &start, &end, error));
+        KVI_TRY(kvi_regex_find(op->regex, &state->scratch, &state->budget, in->data, in->len, pos, &found, &start, &end,
+                               state->error));
         if (!found) break;
         kvi_buf_append(out, in->data + done, start - done);
         kvi_buf_append(out, op->content.data, op->content.len);
@@ -104,8 +113,7 @@ static void step_strip(const kvi_dec_op *op, kvi_buf *in, kvi_buf *out)
     kvi_buf_append(out, in->data + first, last - first);
 }
 
-static kvrt_status run_chain(const kvi_tokenizer *tok, kvi_buf *a, kvi_buf *b, kvi_regex_scratch *scratch,
-                             kvrt_error *error)
+static kvrt_status run_chain(const kvi_tokenizer *tok, kvi_buf *a, kvi_buf *b, chain_state *state)
 {
     for (size_t i = 0; i < tok->n_dec && a->len > 0; i++) {
         const kvi_dec_op *op = &tok->dec[i];
@@ -115,8 +123,8 @@ static kvrt_status run_chain(const kvi_tokenizer *tok, kvi_buf *a, kvi_buf *b, k
         case KVI_DEC_BYTE_LEVEL: step_byte_level(a, b); break;
         case KVI_DEC_METASPACE:
         case KVI_DEC_REPLACE:
-            if (op->regex) KVI_TRY(step_replace_regex(op, a, b, scratch, error));
-            else step_replace(op, a, b);
+            if (op->regex) KVI_TRY(step_replace_regex(op, a, b, state));
+            else step_replace(op, state->first, a, b);
             break;
         case KVI_DEC_BYTE_FALLBACK:
             byte = kvi_byte_token_value(a->data, a->len);
@@ -125,7 +133,9 @@ static kvrt_status run_chain(const kvi_tokenizer *tok, kvi_buf *a, kvi_buf *b, k
             break;
         case KVI_DEC_STRIP: step_strip(op, a, b); break;
         }
-        if (b->failed) return kvi_error_nomem(error, b->len, "tokenizer");
+        if (b->failed) return kvi_error_nomem(state->error, b->len, "tokenizer");
+        if (b->len > state->budget.bytes || !kvi_budget_take(&state->budget, a->len + b->len))
+            return kvi_budget_spent(state->error);
         kvi_buf swap = *a;
         *a = *b;
         *b = swap;
@@ -135,48 +145,70 @@ static kvrt_status run_chain(const kvi_tokenizer *tok, kvi_buf *a, kvi_buf *b, k
 }
 
 /* ------------------------------------------------------------------------------------------------------ prepare --- */
-static bool keep_bytes(kvi_tokenizer *tok, kvi_token *token, const kvi_buf *bytes, char **chunk, size_t *left)
+/* Where the bytes of tokens are put. */
+typedef struct keeper {
+    kvi_tokenizer *tok;
+    char *chunk;
+    size_t left;
+} keeper;
+
+/* {NULL, 0} when memory is out. */
+static kvi_bytes keep_bytes(keeper *k, const kvi_token *token, const kvi_buf *bytes)
 {
-    if (bytes->len == token->text_len && (bytes->len == 0 || memcmp(bytes->data, token->text, bytes->len) == 0)) {
-        token->bytes = token->text;
-        token->bytes_len = token->text_len;
-        return true;
+    if (bytes->len == 0) return (kvi_bytes){"", 0};
+    if (bytes->len == token->text_len && memcmp(bytes->data, token->text, bytes->len) == 0)
+        return (kvi_bytes){token->text, token->text_len};
+    if (bytes->len > k->left) {
+        k->left = bytes->len > 65536 ? bytes->len : 65536;
+        k->chunk = kvi_arena_alloc(&k->tok->arena, k->left);
+        if (!k->chunk) return (kvi_bytes){0};
     }
-    if (bytes->len == 0) {
-        token->bytes = "";
-        token->bytes_len = 0;
-        return true;
+    kvi_bytes out = {k->chunk, bytes->len};
+    memcpy(k->chunk, bytes->data, bytes->len);
+    k->chunk += bytes->len;
+    k->left -= bytes->len;
+    return out;
+}
+
+/* Runs the chain for every token: into tokens[].bytes, or for the first of a text into first_bytes. */
+static kvrt_status decode_all(keeper *k, chain_state *state, kvi_buf *a, kvi_buf *b)
+{
+    kvi_tokenizer *tok = k->tok;
+    for (int32_t id = 0; id < tok->n_ids; id++) {
+        kvi_token *token = &tok->tokens[id];
+        if (!(token->flags & KVI_TOKEN_USED)) continue;
+        kvi_buf_clear(a);
+        kvi_buf_append(a, token->text, token->text_len);
+        KVI_TRY(run_chain(tok, a, b, state));
+        kvi_bytes bytes = keep_bytes(k, token, a);
+        if (a->failed || b->failed || !bytes.data) return kvi_error_nomem(state->error, token->text_len, "tokenizer");
+        if (state->first) {
+            tok->first_bytes[id] = bytes;
+        } else {
+            token->bytes = bytes.data;
+            token->bytes_len = (uint32_t)bytes.len;
+        }
     }
-    if (bytes->len > *left) {
-        *left = bytes->len > 65536 ? bytes->len : 65536;
-        *chunk = kvi_arena_alloc(&tok->arena, *left);
-        if (!*chunk) return false;
-    }
-    memcpy(*chunk, bytes->data, bytes->len);
-    token->bytes = *chunk;
-    token->bytes_len = (uint32_t)bytes->len;
-    *chunk += bytes->len;
-    *left -= bytes->len;
-    return true;
+    return KVRT_OK;
 }
 
 kvrt_status kvi_decode_prepare(kvi_tokenizer *tok, kvrt_error *error)
 {
     kvi_buf a = {0}, b = {0};
-    kvi_regex_scratch scratch = {0};
-    char *chunk = NULL;
-    size_t left = 0;
-    kvrt_status status = KVRT_OK;
-    for (int32_t id = 0; id < tok->n_ids && status == KVRT_OK; id++) {
-        kvi_token *token = &tok->tokens[id];
-        if (!(token->flags & KVI_TOKEN_USED)) continue;
-        kvi_buf_clear(&a);
-        kvi_buf_append(&a, token->text, token->text_len);
-        status = run_chain(tok, &a, &b, &scratch, error);
-        if (status == KVRT_OK && (a.failed || b.failed || !keep_bytes(tok, token, &a, &chunk, &left)))
-            status = kvi_error_nomem(error, token->text_len, "tokenizer");
+    size_t total = 0;
+    bool first_differs = false;
+    for (int32_t id = 0; id < tok->n_ids; id++) total += 1 + tok->tokens[id].text_len;
+    for (size_t i = 0; i < tok->n_dec; i++) first_differs |= tok->dec[i].first_gone;
+    chain_state state = {.budget = kvi_budget_for(total), .error = error};
+    state.budget.bytes = 1u << 20; /* of one token */
+    keeper k = {.tok = tok};
+    kvrt_status status = decode_all(&k, &state, &a, &b);
+    if (status == KVRT_OK && first_differs) {
+        tok->first_bytes = kvi_arena_alloc(&tok->arena, (size_t)tok->n_ids * sizeof *tok->first_bytes);
+        state.first = true;
+        status = tok->first_bytes ? decode_all(&k, &state, &a, &b) : kvi_error_nomem(error, 0, "tokenizer");
     }
-    kvi_regex_scratch_free(&scratch);
+    kvi_regex_scratch_free(&state.scratch);
     kvi_buf_free(&a);
     kvi_buf_free(&b);
     return status;
@@ -194,6 +226,10 @@ void kvi_tokenizer_token_bytes(const kvi_tokenizer *tok, kvi_decode_start *start
     *bytes = token->bytes;
     *len = token->bytes_len;
     if (!start || start->started) return;
+    if (tok->first_bytes) {
+        *bytes = tok->first_bytes[id].data;
+        *len = tok->first_bytes[id].len;
+    }
     const kvi_bytes *strip = &tok->strip_first;
     while (start->n_stripped < tok->strip_first_max && strip->len > 0 && *len >= strip->len &&
            memcmp(*bytes, strip->data, strip->len) == 0) {
@@ -201,7 +237,7 @@ void kvi_tokenizer_token_bytes(const kvi_tokenizer *tok, kvi_decode_start *start
         *len -= strip->len;
         start->n_stripped++;
     }
-    if (*len > 0 || tok->strip_first_token || start->n_stripped >= tok->strip_first_max) start->started = true;
+    if (*len > 0 || tok->first_bytes || start->n_stripped >= tok->strip_first_max) start->started = true;
 }
 
 kvrt_status kvi_tokenizer_decode(const kvi_tokenizer *tok, const int32_t *ids, size_t n, uint32_t flags, kvi_buf *out,

@@ -9,8 +9,16 @@
 #include <string.h>
 #include <utf8proc.h>
 
+/* Room for n more bytes; beyond the limit the text is full and stays as it is. */
+static bool has_room(kvi_norm_text *out, size_t n)
+{
+    out->full |= n > out->limit - out->text.len;
+    return !out->full;
+}
+
 void kvi_norm_emit(kvi_norm_text *out, const char *bytes, size_t n, char mark)
 {
+    if (!has_room(out, n)) return;
     kvi_buf_append(&out->text, bytes, n);
     if (!out->marked) return;
     for (size_t i = 0; i < n; i++) kvi_buf_append_byte(&out->mark, mark);
@@ -27,7 +35,7 @@ static char mark_at(const kvi_view *in, size_t pos) { return in->mark && pos < i
 /* Copies a stretch with its marks. */
 static void copy(kvi_norm_text *out, const kvi_view *in, size_t start, size_t end)
 {
-    if (end <= start) return;
+    if (end <= start || !has_room(out, end - start)) return;
     kvi_buf_append(&out->text, in->text + start, end - start);
     if (in->mark) kvi_buf_append(&out->mark, in->mark + start, end - start);
 }
@@ -57,7 +65,11 @@ static bool decompose(segment *s, uint32_t cp, utf8proc_option_t options)
     return true;
 }
 
-static int combining_class(utf8proc_int32_t cp) { return cp < 0x300 ? 0 : utf8proc_get_property(cp)->combining_class; }
+static int combining_class(utf8proc_int32_t cp)
+{
+    if (cp < 0x300 || kvi_cp_is_unformed((uint32_t)cp)) return 0;
+    return utf8proc_get_property(cp)->combining_class;
+}
 
 /* Nothing that begins with cp reorders or composes with what is before: class 0, no mark, no Hangul vowel or final. */
 static bool is_boundary(utf8proc_int32_t cp)
@@ -132,6 +144,12 @@ static bool unicode_form(const kvi_view *in, kvi_norm_text *out, utf8proc_option
         }
         uint32_t cp = 0;
         size_t n = kvi_utf8_decode(text + pos, len - pos, &cp), before = s.n;
+        if (kvi_cp_is_unformed(cp)) { /* utf8proc may know it, the reference library does not: it stands alone */
+            ok = flush(&s, options, out);
+            copy(out, in, pos, pos + n);
+            pos += n;
+            continue;
+        }
         bool begins = before == 0;
         ok = decompose(&s, cp, options);
         if (ok && before > 0 && is_boundary(s.cps[before])) {
@@ -162,6 +180,7 @@ static void map_each(const kvi_view *in, kvi_norm_text *out, kvi_norm_kind kind)
         size_t n = kvi_utf8_decode(in->text + pos, in->len - pos, &cp), before = out->text.len;
         char mark = mark_at(in, pos);
         if (kind == KVI_NORM_LOWERCASE) {
+            if (!has_room(out, 4)) return;
             kvi_cp_append_lower(&out->text, cp);
             for (size_t i = before; out->marked && i < out->text.len; i++) kvi_buf_append_byte(&out->mark, mark);
         } else if (kind == KVI_NORM_STRIP_ACCENTS) {
@@ -203,7 +222,7 @@ static void replace_literal(const kvi_norm_op *op, const kvi_view *in, kvi_norm_
 {
     const kvi_bytes *pattern = &op->pattern;
     size_t done = 0, len = in->len;
-    for (size_t pos = 0; pos + pattern->len <= len;) {
+    for (size_t pos = 0; pos + pattern->len <= len && !out->full;) {
         const char *hit = memchr(in->text + pos, pattern->data[0], len - pattern->len + 1 - pos);
         if (!hit) break;
         pos = (size_t)(hit - in->text);
@@ -219,13 +238,13 @@ static void replace_literal(const kvi_norm_op *op, const kvi_view *in, kvi_norm_
 }
 
 static kvrt_status replace_regex(const kvi_norm_op *op, const kvi_view *in, kvi_norm_text *out,
-                                 kvi_regex_scratch *scratch, kvrt_error *error)
+                                 kvi_regex_scratch *scratch, kvi_budget *budget, kvrt_error *error)
 {
     size_t done = 0, pos = 0, len = in->len;
-    while (pos <= len) {
+    while (pos <= len && !out->full) {
         bool found;
         size_t start, end;
-        KVI_TRY(kvi_regex_find(op->regex, scratch, in->text, len, pos, &found, &start, &end, error));
+        KVI_TRY(kvi_regex_find(op->regex, scratch, budget, in->text, len, pos, &found, &start, &end, error));
         if (!found) break;
         copy(out, in, done, start);
         kvi_norm_emit(out, op->content.data, op->content.len, mark_at(in, start < len ? start : len - 1));
@@ -239,7 +258,7 @@ static kvrt_status replace_regex(const kvi_norm_op *op, const kvi_view *in, kvi_
 
 /* ------------------------------------------------------------------------------------------------------- chain --- */
 static kvrt_status run_op(const kvi_norm_op *op, const kvi_view *in, kvi_norm_text *out, bool *from_start,
-                          kvi_regex_scratch *scratch, kvrt_error *error)
+                          kvi_regex_scratch *scratch, kvi_budget *budget, kvrt_error *error)
 {
     bool ok = true;
     switch (op->kind) {
@@ -252,7 +271,7 @@ static kvrt_status run_op(const kvi_norm_op *op, const kvi_view *in, kvi_norm_te
     case KVI_NORM_NMT: map_each(in, out, op->kind); break;
     case KVI_NORM_STRIP: *from_start = !strip(op, in, out) && *from_start; break;
     case KVI_NORM_REPLACE:
-        if (op->regex) KVI_TRY(replace_regex(op, in, out, scratch, error));
+        if (op->regex) KVI_TRY(replace_regex(op, in, out, scratch, budget, error));
         else replace_literal(op, in, out);
         break;
     case KVI_NORM_PREPEND:
@@ -266,15 +285,18 @@ static kvrt_status run_op(const kvi_norm_op *op, const kvi_view *in, kvi_norm_te
 }
 
 kvrt_status kvi_normalize(const kvi_norm_op *ops, size_t n_ops, kvi_view *view, kvi_norm_text buffers[2],
-                          kvi_regex_scratch *scratch, kvrt_error *error)
+                          kvi_regex_scratch *scratch, kvi_budget *budget, kvrt_error *error)
 {
     for (size_t i = 0; i < n_ops && view->len > 0; i++) {
         kvi_norm_text *out = &buffers[i % 2];
         kvi_buf_clear(&out->text);
         kvi_buf_clear(&out->mark);
         out->marked = view->mark != NULL;
+        out->limit = budget->bytes;
+        out->full = false;
         bool from_start = view->at_start;
-        KVI_TRY(run_op(&ops[i], view, out, &from_start, scratch, error));
+        KVI_TRY(run_op(&ops[i], view, out, &from_start, scratch, budget, error));
+        if (out->full || !kvi_budget_take(budget, view->len + out->text.len)) return kvi_budget_spent(error);
         *view = (kvi_view){.text = out->text.len ? out->text.data : "",
                            .len = out->text.len,
                            .at_start = from_start,

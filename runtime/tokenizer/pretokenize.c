@@ -1,5 +1,5 @@
 /* pretokenize.c - a run of normalized text into pieces for the model. Owns: Split, ByteLevel, Metaspace,
- * WhitespaceSplit, Whitespace, Punctuation, Digits and their sequence. To know: the steps are walked depth first, one
+ * WhitespaceSplit, Whitespace, Punctuation, Digits, UnicodeScripts, FixedLength and their sequence. To know: the steps are walked depth first, one
  * piece at a time, so each step needs only one list of splits and one buffer, whatever the text. */
 #include "tokenizer_impl.h"
 #include "../text/unicode.h"
@@ -36,7 +36,7 @@ static kvrt_status find_regex(const splitter *s, const kvi_regex *regex, const c
     while (from <= len) {
         bool found;
         size_t start, end;
-        KVI_TRY(kvi_regex_find(regex, &s->e->regex, text, len, from, &found, &start, &end, s->e->error));
+        KVI_TRY(kvi_regex_find(regex, &s->e->regex, &s->e->budget, text, len, from, &found, &start, &end, s->e->error));
         if (!found) break;
         /* An empty match right after a match does not count: step over one character. */
         if (start == end && had_match && done == end) {
@@ -108,6 +108,40 @@ static kvrt_status find_words(const splitter *s, const char *text, size_t len)
     return len ? add(s, start, len, previous != 1) : KVRT_OK;
 }
 
+/* A border wherever the script changes; what comes before the first character that has one is dropped, as the
+ * reference library does. */
+static kvrt_status find_scripts(const splitter *s, const char *text, size_t len)
+{
+    size_t start = SIZE_MAX;
+    int last = -1;
+    for (size_t pos = 0; pos < len;) {
+        uint32_t cp = 0;
+        size_t n = kvi_utf8_decode(text + pos, len - pos, &cp);
+        int script = kvi_cp_script(cp);
+        if (script >= 0 && script != last) {
+            if (start != SIZE_MAX) KVI_TRY(add(s, start, pos, false));
+            start = pos;
+            last = script;
+        }
+        pos += n;
+    }
+    return start != SIZE_MAX ? add(s, start, len, false) : KVRT_OK;
+}
+
+static kvrt_status find_lengths(const splitter *s, size_t length, const char *text, size_t len)
+{
+    size_t start = 0, count = 0;
+    for (size_t pos = 0; pos < len;) {
+        uint32_t cp = 0;
+        pos += kvi_utf8_decode(text + pos, len - pos, &cp);
+        if (++count < length && pos < len) continue;
+        KVI_TRY(add(s, start, pos, false));
+        start = pos;
+        count = 0;
+    }
+    return KVRT_OK;
+}
+
 /* ------------------------------------------------------------------------------------------------- behaviours --- */
 static void merge_splits(split *items, size_t *n, kvi_behavior behavior)
 {
@@ -163,6 +197,41 @@ static bool starts_with(const char *text, size_t len, const char *head, size_t h
     return len >= head_len && memcmp(text, head, head_len) == 0;
 }
 
+/* The text in letters of the byte-level alphabet, stand-ins as the bytes they stand for. */
+static void spell(kvi_buf *out, const char *text, size_t len, uint32_t byte_base)
+{
+    for (size_t pos = 0; pos < len;) {
+        uint32_t cp = 0;
+        size_t n = kvi_utf8_decode(text + pos, len - pos, &cp);
+        if (byte_base != KVI_UTF8_NO_BASE && cp - byte_base < 128)
+            kvi_utf8_append(out, kvi_byte_alphabet[cp - byte_base + 0x80]);
+        else
+            for (size_t i = 0; i < n; i++) kvi_utf8_append(out, kvi_byte_alphabet[(unsigned char)text[pos + i]]);
+        pos += n;
+    }
+}
+
+static kvrt_status produced(kvi_encoder *e, const kvi_buf *buf)
+{
+    if (buf->failed) return kvi_error_nomem(e->error, buf->len, "tokenizer");
+    bool enough = buf->len <= e->budget.bytes && kvi_budget_take(&e->budget, buf->len);
+    return enough ? KVRT_OK : kvi_budget_spent(e->error);
+}
+
+/* Splits the text as ByteLevel does and hands its pieces on in its alphabet. */
+static kvrt_status spell_splits(kvi_encoder *e, size_t op, const char *text, bool at_start)
+{
+    kvi_buf *out = &e->pre[op].spelled;
+    for (size_t i = 0; i < e->pre[op].n; i++) {
+        split item = e->pre[op].items[i];
+        kvi_buf_clear(out);
+        spell(out, text + item.start, item.end - item.start, e->byte_base);
+        KVI_TRY(produced(e, out));
+        KVI_TRY(kvi_pretokenize(e, op + 1, out->data, out->len, at_start && item.start == 0));
+    }
+    return KVRT_OK;
+}
+
 static kvrt_status byte_level(kvi_encoder *e, size_t op, const char *text, size_t len, bool at_start)
 {
     const kvi_pre_op *pre = &e->tok->pre[op];
@@ -171,13 +240,13 @@ static kvrt_status byte_level(kvi_encoder *e, size_t op, const char *text, size_
         kvi_buf_clear(buf);
         kvi_buf_append_byte(buf, ' ');
         kvi_buf_append(buf, text, len);
-        if (buf->failed) return kvi_error_nomem(e->error, len, "tokenizer");
+        KVI_TRY(produced(e, buf));
         text = buf->data;
         len = buf->len;
     }
     splitter s = {.e = e, .op = op};
     KVI_TRY(pre->regex ? find_regex(&s, pre->regex, text, len) : add(&s, 0, len, false));
-    return hand_on(e, op, KVI_SPLIT_ISOLATED, false, text, at_start);
+    return pre->spell ? spell_splits(e, op, text, at_start) : hand_on(e, op, KVI_SPLIT_ISOLATED, false, text, at_start);
 }
 
 static kvrt_status metaspace(kvi_encoder *e, size_t op, const char *text, size_t len, bool at_start)
@@ -196,7 +265,7 @@ static kvrt_status metaspace(kvi_encoder *e, size_t op, const char *text, size_t
         if (space) kvi_buf_append(buf, mark->data, mark->len);
         pos += run + (space ? 1 : 0);
     }
-    if (buf->failed) return kvi_error_nomem(e->error, len, "tokenizer");
+    KVI_TRY(produced(e, buf));
     splitter s = {.e = e, .op = op};
     KVI_TRY(pre->split ? find_literal(&s, mark, buf->data, buf->len) : add(&s, 0, buf->len, false));
     return hand_on(e, op, pre->split ? KVI_SPLIT_WITH_NEXT : KVI_SPLIT_ISOLATED, false, buf->data, at_start);
@@ -229,6 +298,12 @@ kvrt_status kvi_pretokenize(kvi_encoder *e, size_t op, const char *text, size_t 
     case KVI_PRE_DIGITS:
         KVI_TRY(find_class(&s, kvi_cp_is_numeric, text, len));
         return hand_on(e, op, pre->individual ? KVI_SPLIT_ISOLATED : KVI_SPLIT_CONTIGUOUS, false, text, at_start);
+    case KVI_PRE_SCRIPTS:
+        KVI_TRY(find_scripts(&s, text, len));
+        return hand_on(e, op, KVI_SPLIT_ISOLATED, false, text, at_start);
+    case KVI_PRE_FIXED_LENGTH:
+        KVI_TRY(find_lengths(&s, pre->length, text, len));
+        return hand_on(e, op, KVI_SPLIT_ISOLATED, false, text, at_start);
     }
     return KVRT_OK;
 }

@@ -11,38 +11,7 @@
 
 #define TEXT_MAX (1u << 30) /* positions within a piece are 32-bit */
 
-bool kvi_ids_push(kvi_ids *ids, int32_t id)
-{
-    void *data = ids->data;
-    if (!kvi_mem_grow(&data, &ids->cap, ids->len + 1, sizeof *ids->data)) return false;
-    ids->data = data;
-    ids->data[ids->len++] = id;
-    return true;
-}
-
-void kvi_ids_free(kvi_ids *ids)
-{
-    kvi_mem_free(ids->data);
-    *ids = (kvi_ids){0};
-}
-
 /* ----------------------------------------------------------------------------------------------------- loading --- */
-kvi_bytes kvi_load_string(kvi_tokenizer *tok, const kvi_json *r)
-{
-    if (r->str_len > tok->chunk_left) {
-        size_t size = r->str_len > 65536 ? r->str_len : 65536;
-        tok->chunk = kvi_arena_alloc(&tok->arena, size);
-        tok->chunk_left = tok->chunk ? size : 0;
-        if (!tok->chunk) return (kvi_bytes){0};
-    }
-    kvi_bytes out = {.data = tok->chunk ? tok->chunk : "", .len = 0};
-    if (r->str_len == 0) return out;
-    out.len = kvi_json_str_unescape(r, tok->chunk);
-    tok->chunk += out.len;
-    tok->chunk_left -= out.len;
-    return out;
-}
-
 /* Where the parts of tokenizer.json stand; the model, which is large, is read on the way. */
 typedef struct parts {
     kvi_json added, normalizer, pre_tokenizer, post_processor, decoder;
@@ -70,15 +39,15 @@ static kvrt_status find_parts(kvi_tokenizer *tok, kvi_json *r, parts *p, kvrt_er
     return KVRT_OK;
 }
 
-static kvrt_status check_combination(const kvi_tokenizer *tok, kvrt_error *error)
+/* The model reads raw bytes where ByteLevel comes last and nothing else asks for its letters: no need to spell them. */
+static void choose_byte_level(kvi_tokenizer *tok)
 {
-    if (!tok->byte_level) return KVRT_OK;
-    if (tok->model != KVI_MODEL_BPE || tok->bpe.prefix.len || tok->bpe.suffix.len)
-        return kvi_error_set(
-            error, KVRT_UNSUPPORTED,
-            "%s: ByteLevel with a Unigram model, a continuing_subword_prefix or an end_of_word_suffix is not supported",
-            tok->name);
-    return KVRT_OK;
+    size_t last = tok->n_pre;
+    bool plain = tok->model == KVI_MODEL_BPE && !tok->bpe.prefix.len && !tok->bpe.suffix.len;
+    for (size_t i = 0; i < tok->n_pre; i++) {
+        tok->pre[i].spell = tok->pre[i].kind == KVI_PRE_BYTE_LEVEL && (i + 1 < last || !plain);
+        tok->byte_level = tok->pre[i].kind == KVI_PRE_BYTE_LEVEL && i + 1 == last && plain;
+    }
 }
 
 /* "bos_token": "<s>" or {"content": "<s>", ...}. */
@@ -115,8 +84,8 @@ static kvrt_status load_config(kvi_tokenizer *tok, const char *config, size_t le
 
 static void describe(kvi_tokenizer *tok)
 {
-    static const char *const pre[] = {"Split",      "ByteLevel",   "Metaspace", "WhitespaceSplit",
-                                      "Whitespace", "Punctuation", "Digits"};
+    static const char *const pre[] = {"Split",       "ByteLevel", "Metaspace",      "WhitespaceSplit", "Whitespace",
+                                      "Punctuation", "Digits",    "UnicodeScripts", "FixedLength"};
     int n = snprintf(tok->describe, sizeof tok->describe, "%s, %d tokens",
                      tok->model == KVI_MODEL_BPE ? "BPE" : "Unigram", (int)tok->n_ids);
     if (tok->model == KVI_MODEL_BPE && n > 0 && (size_t)n < sizeof tok->describe)
@@ -138,7 +107,7 @@ static kvrt_status load_parts(kvi_tokenizer *tok, const char *json, size_t len, 
     if (p.post_processor.text) KVI_TRY(kvi_load_post_processor(tok, &p.post_processor, error));
     tok->dec_spaces = true;
     if (p.decoder.text) KVI_TRY(kvi_load_decoder(tok, &p.decoder, error));
-    KVI_TRY(check_combination(tok, error));
+    choose_byte_level(tok);
     kvi_model_exclude_markers(tok);
     KVI_TRY(kvi_added_prepare(tok, error));
     return kvi_decode_prepare(tok, error);
@@ -224,7 +193,7 @@ static kvrt_status run(kvi_encoder *e, size_t start, size_t end, int32_t id, con
                      .len = end - start,
                      .mark = in->mark ? in->mark + start : NULL,
                      .at_start = in->at_start && start == 0};
-    KVI_TRY(kvi_normalize(e->tok->norm, e->tok->n_norm, &view, e->norm, &e->regex, e->error));
+    KVI_TRY(kvi_normalize(e->tok->norm, e->tok->n_norm, &view, e->norm, &e->regex, &e->budget, e->error));
     return kvi_added_walk(e, &view, true, piece);
 }
 
@@ -244,6 +213,7 @@ static kvrt_status gather(kvi_encoder *e, const kvi_segment *segments, size_t n,
         if (kvi_utf8_valid_prefix(segments[i].text, segments[i].len) < segments[i].len) blocks.invalid = true;
     }
     e->user = any_user && !any_parsed;
+    e->budget = kvi_budget_for(total);
     *view = (kvi_view){.text = "", .at_start = true};
     if (total == 0) return KVRT_OK;
     if (n == 1 && !blocks.invalid) {
@@ -252,7 +222,8 @@ static kvrt_status gather(kvi_encoder *e, const kvi_segment *segments, size_t n,
         return KVRT_OK;
     }
     for (size_t i = 0; blocks.invalid && i < n; i++) kvi_utf8_blocks_scan(&blocks, segments[i].text, segments[i].len);
-    bool has_bytes = e->tok->byte_level || e->tok->bpe.byte_fallback;
+    bool has_bytes = e->tok->bpe.byte_fallback;
+    for (size_t i = 0; i < e->tok->n_pre; i++) has_bytes |= e->tok->pre[i].kind == KVI_PRE_BYTE_LEVEL;
     e->byte_base = blocks.invalid && has_bytes ? kvi_utf8_blocks_base(&blocks) : KVI_UTF8_NO_BASE;
     e->input.marked = any_user && any_parsed;
     for (size_t i = 0; i < n; i++) {
@@ -294,6 +265,7 @@ kvrt_status kvi_tokenizer_encode_segments(const kvi_tokenizer *tok, const kvi_se
     for (size_t i = 0; i < KVI_PRE_MAX; i++) {
         kvi_mem_free(e.pre[i].items);
         kvi_buf_free(&e.pre[i].buf);
+        kvi_buf_free(&e.pre[i].spelled);
     }
     kvi_norm_text *texts[] = {&e.norm[0], &e.norm[1], &e.input};
     for (size_t i = 0; i < 3; i++) {

@@ -77,15 +77,18 @@ kvrt_status kvi_load_added(kvi_tokenizer *tok, kvi_json *r, kvrt_error *error)
 
 kvrt_status kvi_added_prepare(kvi_tokenizer *tok, kvrt_error *error)
 {
-    kvi_norm_text buffers[2] = {{{0}, {0}, false}, {{0}, {0}, false}};
+    kvi_norm_text buffers[2] = {0};
     kvi_regex_scratch scratch = {0};
+    size_t total = 0;
+    for (size_t i = 0; i < tok->n_added; i++) total += tok->added[i].content.len;
+    kvi_budget budget = kvi_budget_for(total);
     kvrt_status status = kvi_trie_init(&tok->raw_trie) && kvi_trie_init(&tok->norm_trie)
                              ? KVRT_OK
                              : kvi_error_nomem(error, 0, "tokenizer");
     for (size_t i = 0; i < tok->n_added && status == KVRT_OK; i++) {
         const kvi_added *added = &tok->added[i];
         kvi_view view = {.text = added->content.data, .len = added->content.len, .at_start = true};
-        if (added->normalized) status = kvi_normalize(tok->norm, tok->n_norm, &view, buffers, &scratch, error);
+        if (added->normalized) status = kvi_normalize(tok->norm, tok->n_norm, &view, buffers, &scratch, &budget, error);
         if (status != KVRT_OK || view.len == 0) continue;
         kvi_trie *trie = added->normalized ? &tok->norm_trie : &tok->raw_trie;
         if (!kvi_trie_put(trie, view.text, view.len, (int32_t)i))
@@ -106,14 +109,13 @@ static bool touches_user(const kvi_encoder *e, const kvi_view *in, size_t start,
 }
 
 /* Longest token that begins at `start` and may stand there; its end, or 0. */
-static size_t match_at(const kvi_encoder *e, const kvi_view *in, const kvi_trie *trie, size_t start,
-                       const kvi_added **found)
+static size_t match_at(kvi_encoder *e, const kvi_view *in, const kvi_trie *trie, size_t start, const kvi_added **found)
 {
     size_t end = 0;
     uint32_t node = 0;
     for (size_t i = start; i < in->len; i++) {
         node = kvi_trie_step(trie, node, (unsigned char)in->text[i]);
-        if (node == 0) break;
+        if (node == 0 || !kvi_budget_take(&e->budget, 1)) break;
         if (trie->values[node] < 0) continue;
         const kvi_added *added = &e->tok->added[trie->values[node]];
         if (added->marker && touches_user(e, in, start, i + 1)) continue;
@@ -175,5 +177,6 @@ kvrt_status kvi_added_walk(kvi_encoder *e, const kvi_view *in, bool normalized, 
         KVI_TRY(fn(e, start, stop, added->id, in));
         done = stop;
     }
+    if (e->budget.steps == 0) return kvi_budget_spent(e->error);
     return done < in->len ? fn(e, done, in->len, -1, in) : KVRT_OK;
 }

@@ -1,4 +1,4 @@
-/* tokenizer_impl.h - what the parts of the tokenizer share; included by runtime/text only.
+/* tokenizer_impl.h - what the parts of the tokenizer share; included by runtime/tokenizer only.
  * The way of a text: sanitize -> split at raw added tokens -> per run: normalize -> split at normalized added tokens ->
  * pre-tokenize -> model -> ids -> post-processor. */
 #ifndef KVI_TOKENIZER_IMPL_H
@@ -6,7 +6,7 @@
 #include "../base/json.h"
 #include "tokenizer.h"
 #include "tokenizer_table.h"
-#include "pretokenize_regex.h"
+#include "regex.h"
 
 typedef struct kvi_bytes {
     const char *data;
@@ -62,11 +62,20 @@ typedef struct kvi_view {
 typedef struct kvi_norm_text {
     kvi_buf text, mark;
     bool marked;
+    size_t limit; /* of text.len; what does not fit sets `full` instead */
+    bool full;
 } kvi_norm_text;
 /* Runs ops on `view` and replaces it by the result, which lies in one of the two buffers (or is the input when n_ops =
- * 0). Fails with NOMEM_HOST or a regex limit. */
+ * 0). Fails with NOMEM_HOST, or UNSUPPORTED when the budget is spent. */
 kvrt_status kvi_normalize(const kvi_norm_op *ops, size_t n_ops, kvi_view *view, kvi_norm_text buffers[2],
-                          kvi_regex_scratch *scratch, kvrt_error *error);
+                          kvi_regex_scratch *scratch, kvi_budget *budget, kvrt_error *error);
+/* What one call over `len` bytes of text may spend. Ordinary tokenizers take 5 to 30 steps a byte and make at most three
+ * bytes of one (11 with NFKC at its worst), so that only a hostile file can run out: in under a second. */
+static inline kvi_budget kvi_budget_for(size_t len)
+{
+    return (kvi_budget){.steps = (UINT64_C(1) << 24) + 128 * (uint64_t)len, .bytes = ((size_t)1 << 22) + 16 * len};
+}
+kvrt_status kvi_budget_spent(kvrt_error *error); /* the error of a spent budget */
 
 /* ---------------------------------------------------------------------------------------------- pre-tokenizers --- */
 typedef enum kvi_pre_kind {
@@ -76,7 +85,9 @@ typedef enum kvi_pre_kind {
     KVI_PRE_WHITESPACE_SPLIT,
     KVI_PRE_WHITESPACE,
     KVI_PRE_PUNCTUATION,
-    KVI_PRE_DIGITS
+    KVI_PRE_DIGITS,
+    KVI_PRE_SCRIPTS,
+    KVI_PRE_FIXED_LENGTH
 } kvi_pre_kind;
 typedef enum kvi_behavior {
     KVI_SPLIT_REMOVED,
@@ -90,6 +101,8 @@ typedef struct kvi_pre_op {
     kvi_pre_kind kind;
     kvi_behavior behavior;
     bool invert, add_prefix_space, split, individual;
+    bool spell;    /* ByteLevel with steps after it: they see the bytes as letters of the byte-level alphabet */
+    size_t length; /* FixedLength */
     kvi_prepend prepend;
     kvi_bytes literal; /* Split by a string; Metaspace's replacement */
     kvi_regex *regex;
@@ -132,6 +145,7 @@ typedef struct kvi_dec_op {
     kvi_bytes pattern, content;
     kvi_regex *regex;
     uint32_t start, stop; /* Strip, per token */
+    bool first_gone;      /* Metaspace: the first token of a text loses its marks, the others turn them into spaces */
 } kvi_dec_op;
 #define KVI_DEC_MAX 16
 
@@ -154,8 +168,7 @@ struct kvi_tokenizer {
     size_t n_norm;
     kvi_pre_op pre[KVI_PRE_MAX]; // (n_pre)
     size_t n_pre;
-    bool
-        byte_level; /* the last pre-tokenizer maps bytes to the byte-level alphabet; the model sees raw bytes instead */
+    bool byte_level; /* ByteLevel comes last: the model sees the bytes themselves, not letters of its alphabet */
     kvi_model_kind model;
     kvi_bpe bpe;
     kvi_unigram unigram;
@@ -164,10 +177,10 @@ struct kvi_tokenizer {
     kvi_dec_op dec[KVI_DEC_MAX]; // (n_dec)
     size_t n_dec;
     bool dec_fused;           /* a Fuse step was read */
+    kvi_bytes *first_bytes;   // (n_ids) of a token that begins a text; NULL: as anywhere else
     bool dec_spaces;          /* no decoder: tokens are joined by spaces */
     kvi_bytes strip_first;    /* character taken from the start of a text */
     uint32_t strip_first_max; /* how many of them; UINT32_MAX: all that lead the first token */
-    bool strip_first_token;   /* the rule ends with the first token (Metaspace) */
     int32_t bos_id, eos_id, unk_id;
     kvi_regex *regexes; /* list of all compiled ones, for freeing */
 };
@@ -183,10 +196,11 @@ typedef struct kvi_encoder {
     kvi_norm_text norm[2];
     kvi_norm_text input; /* concatenated, sanitized segments */
     kvi_regex_scratch regex;
+    kvi_budget budget;
     struct {
         struct kvi_split *items;
         size_t cap, n;
-        kvi_buf buf;
+        kvi_buf buf, spelled;
     } pre[KVI_PRE_MAX];
     kvi_buf word; /* spelling of a piece or character */
     kvi_buf raw;  /* piece with its invalid bytes restored */
@@ -210,8 +224,10 @@ extern const uint16_t kvi_byte_alphabet[256];
 int kvi_byte_alphabet_back(uint32_t cp);
 /* Byte value of a spelling "<0xXX>", -1 otherwise. */
 int kvi_byte_token_value(const char *text, size_t len);
-/* A string of the file in the arena; {NULL, 0} when memory is out. */
+/* tokenizer_memory.c: a string of the file in the arena; {NULL, 0} when memory is out. */
 kvi_bytes kvi_load_string(kvi_tokenizer *tok, const kvi_json *r);
+/* Makes tokens[id] exist; false with *error set. `n_known` bounds how sparse ids may be. */
+kvrt_status kvi_load_reserve(kvi_tokenizer *tok, int64_t id, size_t n_known, kvrt_error *error);
 /* tokenizer_parts.c: the component descriptions of tokenizer.json. `r` stands before the value (null is fine). */
 kvrt_status kvi_load_normalizer(kvi_tokenizer *tok, kvi_json *r, kvrt_error *error);
 kvrt_status kvi_load_pre_tokenizer(kvi_tokenizer *tok, kvi_json *r, kvrt_error *error);
@@ -223,8 +239,6 @@ kvrt_status kvi_load_model(kvi_tokenizer *tok, kvi_json *r, kvrt_error *error);
 kvrt_status kvi_load_merges(kvi_tokenizer *tok, kvi_json *r, kvrt_error *error);
 /* After added tokens are known: markers must not come out of the model. */
 void kvi_model_exclude_markers(kvi_tokenizer *tok);
-/* Makes tokens[id] exist; false with *error set. `n_known` bounds how sparse ids may be. */
-kvrt_status kvi_load_reserve(kvi_tokenizer *tok, int64_t id, size_t n_known, kvrt_error *error);
 /* tokenizer_added.c */
 kvrt_status kvi_load_added(kvi_tokenizer *tok, kvi_json *r, kvrt_error *error);
 /* After the normalizer is known: content of normalized tokens, tries. */

@@ -14,7 +14,8 @@ typedef struct model_reader {
     kvi_tokenizer *tok;
     kvi_json *r;
     kvrt_error *error;
-    kvi_json merges_at; /* merges before the vocabulary */
+    kvi_json merges_at; /* read at once when the vocabulary is known, else at the end */
+    bool merges_done;
     bool has_vocab, has_merges, has_scores;
     double *scores; // (n_tokens) of Unigram, by id
     size_t n_tokens, scores_cap;
@@ -28,24 +29,6 @@ static kvrt_status malformed(model_reader *m) { return kvi_json_fail(m->r, m->to
 static kvrt_status no_memory(model_reader *m) { return kvi_error_nomem(m->error, 0, "tokenizer"); }
 
 /* ------------------------------------------------------------------------------------------------------- tokens --- */
-kvrt_status kvi_load_reserve(kvi_tokenizer *tok, int64_t id, size_t n_known, kvrt_error *error)
-{
-    /* Ids need not be dense, but memory is proportional to the highest one: a short file must not claim gigabytes. */
-    int64_t limit = (int64_t)(4 * n_known + (1u << 18));
-    if (id < 0 || id >= limit || id >= INT32_MAX / 2)
-        return kvi_error_set(error, KVRT_FORMAT, "%s: token id %lld, need 0 to %lld", tok->name, (long long)id,
-                             (long long)limit - 1);
-    void *tokens = tok->tokens;
-    size_t cap = tok->tokens_cap;
-    if (!kvi_mem_grow(&tokens, &cap, (size_t)id + 1, sizeof *tok->tokens))
-        return kvi_error_nomem(error, (uint64_t)id, "tokenizer");
-    tok->tokens = tokens;
-    if (cap > tok->tokens_cap) memset(tok->tokens + tok->tokens_cap, 0, (cap - tok->tokens_cap) * sizeof *tok->tokens);
-    tok->tokens_cap = cap;
-    if (id >= tok->n_ids) tok->n_ids = (int32_t)id + 1;
-    return KVRT_OK;
-}
-
 static kvrt_status add_token(model_reader *m, kvi_bytes text, int64_t id)
 {
     kvi_tokenizer *tok = m->tok;
@@ -112,8 +95,11 @@ static kvrt_status read_key(model_reader *m)
         return kvi_json_peek(r) == KVI_JSON_ARRAY ? read_vocab_array(m) : read_vocab_object(m);
     if (kvi_json_key_is(r, "merges")) {
         m->has_merges = true;
-        if (m->has_vocab) return kvi_load_merges(m->tok, r, m->error);
         m->merges_at = *r;
+        if (m->has_vocab) {
+            m->merges_done = true;
+            return kvi_load_merges(m->tok, r, m->error);
+        }
         kvi_json_skip(r);
         return r->error ? malformed(m) : KVRT_OK;
     }
@@ -126,8 +112,15 @@ static kvrt_status read_key(model_reader *m)
     if (kvi_json_key_is(r, "unk_token")) return read_optional_text(m, &m->unk_token);
     if (kvi_json_key_is(r, "continuing_subword_prefix")) {
         KVI_TRY(read_optional_text(m, &bpe->prefix));
-        if (!bpe->merges.slots || bpe->prefix.len == 0) return KVRT_OK;
-        return kvi_error_set(m->error, KVRT_UNSUPPORTED, "%s: continuing_subword_prefix after merges is not supported",
+        if (m->merges_done && bpe->prefix.len) { /* the merges were read without it: once more, later */
+            kvi_pair_table_free(&bpe->merges);
+            m->merges_done = false;
+        }
+        return KVRT_OK;
+    }
+    if (kvi_json_key_is(r, "dropout")) {
+        if (kvi_json_null(r) || kvi_json_f64(r) == 0) return r->error ? malformed(m) : KVRT_OK;
+        return kvi_error_set(m->error, KVRT_UNSUPPORTED, "%s: dropout is not supported (it makes ids random)",
                              m->tok->name);
     }
     if (kvi_json_key_is(r, "end_of_word_suffix")) return read_optional_text(m, &bpe->suffix);
@@ -159,7 +152,7 @@ static kvrt_status finish_bpe(model_reader *m)
         return kvi_error_set(m->error, KVRT_FORMAT, "%s: unk_token is not in the vocabulary", tok->name);
     tok->unk_id = tok->bpe.unk_id;
     find_byte_ids(tok, tok->bpe.byte_ids);
-    return m->merges_at.text ? kvi_load_merges(m->tok, &m->merges_at, m->error) : KVRT_OK;
+    return m->merges_done ? KVRT_OK : kvi_load_merges(m->tok, &m->merges_at, m->error);
 }
 
 static kvrt_status finish_unigram(model_reader *m)

@@ -3,6 +3,7 @@
  * "type", which need not be its first key. */
 #include "normalize_parts.h"
 #include "tokenizer_impl.h"
+#include "../base/utf8.h"
 
 #include <string.h>
 
@@ -188,10 +189,16 @@ static bool pre_kind(const char *type, kvi_pre_op *op)
     static const struct {
         const char *type;
         kvi_pre_kind kind;
-    } kinds[] = {{"Split", KVI_PRE_SPLIT},           {"ByteLevel", KVI_PRE_BYTE_LEVEL},
-                 {"Metaspace", KVI_PRE_METASPACE},   {"WhitespaceSplit", KVI_PRE_WHITESPACE_SPLIT},
-                 {"Whitespace", KVI_PRE_WHITESPACE}, {"Punctuation", KVI_PRE_PUNCTUATION},
-                 {"Digits", KVI_PRE_DIGITS},         {"CharDelimiterSplit", KVI_PRE_SPLIT}};
+    } kinds[] = {{"Split", KVI_PRE_SPLIT},
+                 {"ByteLevel", KVI_PRE_BYTE_LEVEL},
+                 {"Metaspace", KVI_PRE_METASPACE},
+                 {"WhitespaceSplit", KVI_PRE_WHITESPACE_SPLIT},
+                 {"Whitespace", KVI_PRE_WHITESPACE},
+                 {"Punctuation", KVI_PRE_PUNCTUATION},
+                 {"Digits", KVI_PRE_DIGITS},
+                 {"CharDelimiterSplit", KVI_PRE_SPLIT},
+                 {"UnicodeScripts", KVI_PRE_SCRIPTS},
+                 {"FixedLength", KVI_PRE_FIXED_LENGTH}};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         if (strcmp(kinds[i].type, type) != 0) continue;
         op->kind = kinds[i].kind;
@@ -213,7 +220,11 @@ static kvrt_status read_pre_settings(reader *in, kvi_pre_op *op, bool *use_regex
         else if (kvi_json_key_is(r, "use_regex")) *use_regex = kvi_json_bool(r);
         else if (kvi_json_key_is(r, "individual_digits")) op->individual = kvi_json_bool(r);
         else if (kvi_json_key_is(r, "split")) op->split = kvi_json_bool(r);
-        else if (kvi_json_key_is(r, "replacement") || kvi_json_key_is(r, "delimiter"))
+        else if (kvi_json_key_is(r, "length") && op->kind == KVI_PRE_FIXED_LENGTH) {
+            int64_t length = kvi_json_i64(r);
+            if (!r->error && length < 1) return unsupported(in, "a length below 1");
+            op->length = (size_t)length;
+        } else if (kvi_json_key_is(r, "replacement") || kvi_json_key_is(r, "delimiter"))
             KVI_TRY(read_text(in, &op->literal));
         else if (kvi_json_key_is(r, "add_prefix_space")) {
             op->add_prefix_space = kvi_json_bool(r);
@@ -226,27 +237,34 @@ static kvrt_status read_pre_settings(reader *in, kvi_pre_op *op, bool *use_regex
     return r->error ? malformed(in) : KVRT_OK;
 }
 
+/* One character; U+2581 where none is given. */
+static kvrt_status check_replacement(reader *in, kvi_bytes *replacement)
+{
+    uint32_t cp;
+    if (replacement->len == 0) *replacement = (kvi_bytes){.data = "\xe2\x96\x81", .len = 3};
+    if (kvi_utf8_decode(replacement->data, replacement->len, &cp) == replacement->len) return KVRT_OK;
+    return unsupported(in, "a replacement that is not one character");
+}
+
 static kvrt_status read_pre_tokenizer(reader *in)
 {
     KVI_TRY(peek_type(in));
     if (is_type(in, "Sequence")) return read_sequence(in, "pretokenizers", read_pre_tokenizer);
     kvi_tokenizer *tok = in->tok;
     if (tok->n_pre == KVI_PRE_MAX) return unsupported(in, "a sequence of more than 16 pre-tokenizers");
-    if (tok->byte_level) return unsupported(in, "a step after ByteLevel");
-    kvi_pre_op op = {.behavior = KVI_SPLIT_ISOLATED, .add_prefix_space = true, .split = true};
+    kvi_pre_op op = {.behavior = KVI_SPLIT_ISOLATED, .add_prefix_space = true, .split = true, .length = 5};
     if (!pre_kind(in->type, &op)) return unsupported(in, "this pre-tokenizer");
     bool use_regex = true;
     if (is_type(in, "CharDelimiterSplit")) op.behavior = KVI_SPLIT_REMOVED;
     KVI_TRY(read_pre_settings(in, &op, &use_regex));
     if (op.kind == KVI_PRE_BYTE_LEVEL) {
-        tok->byte_level = true;
         if (use_regex) {
             KVI_TRY(kvi_regex_compile(GPT2_REGEX, sizeof GPT2_REGEX - 1, tok->name, &op.regex, in->error));
             *kvi_regex_next(op.regex) = tok->regexes;
             tok->regexes = op.regex;
         }
     }
-    if (op.kind == KVI_PRE_METASPACE && op.literal.len == 0) op.literal = (kvi_bytes){.data = "\xe2\x96\x81", .len = 3};
+    if (op.kind == KVI_PRE_METASPACE) KVI_TRY(check_replacement(in, &op.literal));
     if (op.kind == KVI_PRE_SPLIT && !op.regex && op.literal.len == 0) return unsupported(in, "an empty pattern");
     tok->pre[tok->n_pre++] = op;
     return KVRT_OK;
@@ -281,13 +299,10 @@ static kvrt_status read_metaspace_decoder(reader *in, kvi_dec_op *op)
     kvi_pre_op settings = {0};
     bool unused;
     KVI_TRY(read_pre_settings(in, &settings, &unused));
-    op->pattern = settings.literal.len ? settings.literal : (kvi_bytes){.data = "\xe2\x96\x81", .len = 3};
+    KVI_TRY(check_replacement(in, &settings.literal));
+    op->pattern = settings.literal;
     op->content = (kvi_bytes){.data = " ", .len = 1};
-    if (settings.prepend != KVI_PREPEND_NEVER) {
-        in->tok->strip_first = op->content;
-        in->tok->strip_first_max = UINT32_MAX;
-        in->tok->strip_first_token = true;
-    }
+    op->first_gone = settings.prepend != KVI_PREPEND_NEVER;
     return KVRT_OK;
 }
 

@@ -21,8 +21,8 @@ static void offer(lattice_node *node, double score, size_t start, int32_t id)
     *node = (lattice_node){.score = score, .start = (uint32_t)start, .id = id};
 }
 
-/* Fills e->nodes; position 0 is reached with score 0. */
-static void fill_lattice(kvi_encoder *e, const char *text, size_t len)
+/* Fills e->nodes; position 0 is reached with score 0. False: the budget is spent. */
+static bool fill_lattice(kvi_encoder *e, const char *text, size_t len)
 {
     const kvi_unigram *model = &e->tok->unigram;
     lattice_node *nodes = e->nodes;
@@ -32,7 +32,8 @@ static void fill_lattice(kvi_encoder *e, const char *text, size_t len)
         size_t char_len = kvi_utf8_decode(text + pos, len - pos, &cp);
         bool single = false;
         uint32_t node = 0;
-        for (size_t i = pos; i < len; i++) {
+        size_t i = pos;
+        for (; i < len; i++) {
             node = kvi_trie_step(&model->trie, node, (unsigned char)text[i]);
             if (node == 0) break;
             int32_t id = model->trie.values[node];
@@ -40,15 +41,21 @@ static void fill_lattice(kvi_encoder *e, const char *text, size_t len)
             offer(&nodes[i + 1], model->scores[id] + nodes[pos].score, pos, id);
             if (i + 1 - pos == char_len) single = true;
         }
+        if (!kvi_budget_take(&e->budget, 1 + (i - pos) / 4)) return false;
         if (!single) offer(&nodes[pos + char_len], model->unk_score + nodes[pos].score, pos, -1);
         pos += char_len;
     }
+    return true;
 }
 
-/* Ids of an unknown stretch: its byte tokens when the model has them all, else one unknown token. */
+/* Ids of an unknown stretch, which a literal spelling of the unknown token may be part of: the token that is spelled
+ * so, else its byte tokens when the model has them all, else one unknown token. */
 static bool push_unknown(kvi_encoder *e, const char *text, size_t len)
 {
     const kvi_unigram *model = &e->tok->unigram;
+    int32_t known = kvi_string_table_get(&e->tok->vocab, text, len);
+    if (known >= 0 && (known == model->unk_id || !(e->tok->tokens[known].flags & KVI_TOKEN_MARKER)))
+        return kvi_ids_push(e->out, known);
     size_t first = e->out->len;
     bool all = model->byte_fallback;
     for (size_t pos = 0; pos < len && all;) {
@@ -67,6 +74,8 @@ static bool push_unknown(kvi_encoder *e, const char *text, size_t len)
     return model->unk_id < 0 || kvi_ids_push(e->out, model->unk_id);
 }
 
+static bool is_unknown(const kvi_encoder *e, int32_t id) { return id < 0 || id == e->tok->unigram.unk_id; }
+
 kvrt_status kvi_unigram_encode(kvi_encoder *e, const char *text, size_t len)
 {
     if (len == 0) return KVRT_OK;
@@ -74,7 +83,7 @@ kvrt_status kvi_unigram_encode(kvi_encoder *e, const char *text, size_t len)
     if (!kvi_mem_grow(&data, &e->nodes_cap, len + 1, sizeof *e->nodes))
         return no_memory(e, (len + 1) * sizeof *e->nodes);
     e->nodes = data;
-    fill_lattice(e, text, len);
+    if (!fill_lattice(e, text, len)) return kvi_budget_spent(e->error);
     /* Turn the chain of starts around, so that it reads from the front: nodes[start].start becomes the end of that
      * token. */
     size_t end = len;
@@ -93,10 +102,10 @@ kvrt_status kvi_unigram_encode(kvi_encoder *e, const char *text, size_t len)
     for (size_t pos = 0; pos < len;) {
         size_t stop = e->nodes[pos].start;
         int32_t id = e->nodes[pos].id;
-        if (id >= 0) {
+        if (!is_unknown(e, id)) {
             if (!kvi_ids_push(e->out, id)) return no_memory(e, sizeof id);
         } else {
-            while (stop < len && e->nodes[stop].id < 0) stop = e->nodes[stop].start;
+            while (stop < len && is_unknown(e, e->nodes[stop].id)) stop = e->nodes[stop].start;
             if (!push_unknown(e, text + pos, stop - pos)) return no_memory(e, sizeof id);
         }
         pos = stop;

@@ -58,11 +58,18 @@ static void test_refusals(void **state)
            "charsmap");
     expect("{" BPE ",\"normalizer\":{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"////\"}}", KVRT_FORMAT,
            "charsmap");
-    expect("{" BPE ",\"pre_tokenizer\":{\"type\":\"UnicodeScripts\"}}", KVRT_UNSUPPORTED,
-           "pre_tokenizer UnicodeScripts");
+    expect("{" BPE ",\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"}}", KVRT_UNSUPPORTED,
+           "pre_tokenizer BertPreTokenizer");
+    expect("{" BPE ",\"normalizer\":{\"type\":\"BertNormalizer\"}}", KVRT_UNSUPPORTED, "normalizer BertNormalizer");
+    expect("{" BPE ",\"decoder\":{\"type\":\"BPEDecoder\",\"suffix\":\"</w>\"}}", KVRT_UNSUPPORTED, "BPEDecoder");
+    expect("{" BPE ",\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"ab\"}}", KVRT_UNSUPPORTED,
+           "not one character");
+    expect("{" BPE ",\"pre_tokenizer\":{\"type\":\"FixedLength\",\"length\":0}}", KVRT_UNSUPPORTED, "length");
+    expect("{\"model\":{\"type\":\"BPE\",\"dropout\":0.1,\"vocab\":{\"a\":0},\"merges\":[]}}", KVRT_UNSUPPORTED,
+           "dropout");
     expect("{" BPE
-           ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"[a&&b]\"},\"behavior\":\"Isolated\"}}",
-           KVRT_UNSUPPORTED, "&&");
+           ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(?<=a+)b\"},\"behavior\":\"Isolated\"}}",
+           KVRT_UNSUPPORTED, "lookbehind");
     expect("{" BPE ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a\"},\"behavior\":\"Odd\"}}",
            KVRT_UNSUPPORTED, "behavior");
     expect("{" BPE ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Glob\":\"a\"}}}", KVRT_UNSUPPORTED,

@@ -101,10 +101,11 @@ static void test_classes(void **state)
 static void normalize(kvi_norm_kind kind, const kvi_buf *text, kvi_buf *out)
 {
     kvi_norm_op op = {.kind = kind, .left = true, .right = true};
-    kvi_norm_text buffers[2] = {{{0}, {0}, false}, {{0}, {0}, false}};
+    kvi_norm_text buffers[2] = {0};
     kvi_regex_scratch scratch = {0};
+    kvi_budget budget = kvi_budget_for(text->len);
     kvi_view view = {.text = text->data ? text->data : "", .len = text->len};
-    assert_int_equal(kvi_normalize(&op, 1, &view, buffers, &scratch, NULL), KVRT_OK);
+    assert_int_equal(kvi_normalize(&op, 1, &view, buffers, &scratch, &budget, NULL), KVRT_OK);
     kvi_buf_clear(out);
     kvi_buf_append(out, view.text, view.len);
     for (size_t i = 0; i < 2; i++) kvi_buf_free(&buffers[i].text), kvi_buf_free(&buffers[i].mark);

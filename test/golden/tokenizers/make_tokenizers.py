@@ -202,6 +202,36 @@ def normalizer_cases():
     return [{"text": t, **{k: n.normalize_str(t) for k, n in kinds.items()}} for t in texts]
 
 
+PATTERNS = [
+    r"[\p{Han}]+", r"\p{Han}+", r"\p{^Han}+", r"[^\p{Han}\s]+", r"\p{Hiragana}|\p{Katakana}", r"\p{script_extensions}", r"[一-龥぀-ゟ゠-ヿ]+", r"\w+", r"[\w]+", r"\W+",
+    r"[\W_]+", r"[^\W_]+", r"\d+", r"[^\d]+", r"\h+", r"[\H]", r"\s+", r"\S+", r"[[:alpha:]]+", r"[[:^alpha:]]+", r"[[:punct:]]+", r"\p{Punct}+", r"[[:word:]]+",
+    r"[[:space:][:digit:]]+", r"[[:upper:]]+", r"[[:lower:]]+", r"[[:alnum:]_]+", r"[[:graph:]]+", r"[[:print:]]+", r"[[:cntrl:]]+", r"[[:blank:]]", r"[[:xdigit:]]+",
+    r"[:alpha:]+", r"[a-z&&[^aeiou]]+", r"[\p{L}&&[^\p{Lu}]]+", r"[\w&&[^\d]]+", r"[^a-c&&b-d]+", r"[a-c&&b-d&&c]", r"[a-z&&]", r"[\p{^Han}&&\w]+", r"[a[^b]]+",
+    r"[[^b]&&a-d]+", r"[^\s[.,]]+", r" ?[^(\s|[.,!?…。，、।۔،])]+", r"(?i:s+)", r"(?i:k|\u00e5)", r"(?i:[a-f]+)", r"(?i:[^a])", r"(?i:\p{Lu})", r"(?i:[\p{Lu}])", r"(?i)a|b",
+    r"b(?i)a|c", r"(?i:'s|'t|'re|'ve|'m|'ll|'d)", r"a(?m:.)b", r"a.b", r"^.", r".$", r"\A.", r".\z", r".\Z", r"\G\d", r"\ba", r"a\B", r"\R", r"(?<=a)b", r"(?<!a)b",
+    r"(?<=a|中)b", r"(?=a)\w+", r"(?!a)\w+", r"(?>a+)b", r"(?>a|ab)c", r"a++b", r"a*+", r"a?+a", r"a{2}+", r"a{2}?", r"a{1,2}?", r"a{,2}", r"a{2,}", r"a{", r"x{,}", r"(a|b)\1",
+    r"(?<n>a)b", r"(a*)*b", r"(a*?)+", r"(?:a|ab)(?:c|bcd)", r"(?:\p{L}\p{M}*)+", r"[]a]+", r"[^]a]+", r"[a\]b]+", r"[!--]+", r"[a-]+", r"[a-c-e]+", r"[\-a]+", r"\x41|\x{62}|\u0063",
+    r"\p{Cn}+", r"\p{Lm}+", r"\p{S}+", r"\p{Emoji}+", r"\p{Letter_Number}", r"\p{ l u }+", r"(?#comment)a", r"", r"|a", r"()a", r"(?:)*", r"\p{Nd}{3}+", r"\N+", r"\O",
+]
+REGEX_TEXTS = [
+    "", "a", "ab", "aab", "aaab abc", "abcd ABCD a-b", "你好。\n", "日本語のテスト、カタカナー・ひらがな。", "A\u0300e\u0301 naïve Ünï", "x² ½ Ⅷ ٣٤ 123", "ſs Kk Åå", "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~",
+    "a\nb\r\nc\n", "\t \u00a0\u3000\u0085", "I'm YOU'LL can't", "😀👍🏽 ©", "\u200d\u200b\ufeff", "\U00031350\U0002ebf0\u0870\ua7cb", "中b ab cb", "aa{x{,}", "abab aabb",
+]
+
+
+def regex_cases():
+    """What each pattern matches in each text; null where the library refuses the pattern."""
+    rows = []
+    for pattern in PATTERNS:
+        try:
+            split = pre_tokenizers.Split(Regex(pattern), behavior="removed", invert=True)
+        except Exception:
+            rows.append({"pattern": pattern, "matches": None})
+            continue
+        rows.append({"pattern": pattern, "matches": [[piece for piece, _ in split.pre_tokenize_str(text)] for text in REGEX_TEXTS]})
+    return rows
+
+
 def made_or_kept(name, make):
     """Training is not deterministic (hash order), so an existing tokenizer stays; delete NAME.json to train it anew."""
     path = HERE / f"{name}.json"
@@ -212,6 +242,8 @@ def made_or_kept(name, make):
 
 def main():
     write_cases(HERE / "normalizers.cases.json", normalizer_cases())
+    rows = ",\n".join(json.dumps(r, separators=(",", ":")) for r in regex_cases())
+    (HERE / "regex.cases.json").write_text('{"texts": ' + json.dumps(REGEX_TEXTS) + ',\n"patterns": [\n' + rows + "\n]}\n")
     makers = {
         "byte_level_llama3": lambda: byte_level(LLAMA3, None, True, 500),
         "byte_level_qwen2": lambda: byte_level(QWEN2, normalizers.NFC(), False, 460),
