@@ -94,6 +94,9 @@ bool kvi_cp_is_unformed(uint32_t cp)
 int kvi_cp_script(uint32_t cp)
 {
     static const char *const han[] = {"han", "hiragana", "katakana"};
+    /* Four more code points have changed their script since. */
+    if (cp == 0x589 || cp == 0x61c) cp = '.';
+    if (cp == 0x953 || cp == 0x954) cp = 0x915;
     if (cp == ' ' || in_ranges(kvi_unicode_unscripted, kvi_unicode_unscripted_n, cp)) return -1;
     size_t low = 0, high = kvi_unicode_scripts_n;
     while (high - low > 1) {
