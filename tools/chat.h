@@ -58,8 +58,24 @@ int32_t chat_prepare(chat_conversation *c, kvrt_engine engine, kvrt_session sess
 void chat_note_answer(chat_conversation *c, kvrt_engine engine, kvrt_session session, const char *answer, size_t len,
                       int32_t finish);
 
+/* ---- chat_wrap.c: rows that end between words */
+typedef struct chat_wrap {
+    unsigned column;
+    chat_text gap, word, out; /* spaces before the held word; the word; what is to be written */
+    unsigned width;           /* of the word */
+    uint32_t before;          /* its last character */
+    bool begun;               /* its beginning is on the screen already */
+} chat_wrap;
+/* False when the reader has gone. The last word stays held until it ends, or until the flush. */
+bool chat_wrap_text(chat_wrap *w, const char *text, size_t len);
+bool chat_wrap_write(chat_wrap *w);
+bool chat_wrap_flush(chat_wrap *w);
+void chat_wrap_free(chat_wrap *w);
+
 /* ---- chat_view.c: the answer on the screen */
 typedef struct chat_view {
+    bool wraps; /* on a terminal */
+    chat_wrap wrap;
     bool colour, hide_thinking, in_thinking, closed, dim;
     chat_text pending; /* could become a marker */
     command_progress progress;
@@ -83,6 +99,8 @@ typedef enum chat_wait { CHAT_WAIT_READY, CHAT_WAIT_INTERRUPT, CHAT_WAIT_RESIZE 
 chat_wait chat_signal_wait(int fd); /* until fd can be read (or is at its end), Ctrl-C, or a new window size */
 bool chat_signal_take(void);        /* true once after each Ctrl-C */
 bool chat_signal_resized(void);
+/* Holds what is typed: it is not shown, and waits for the next prompt as it is. Let go before reading. */
+void chat_signal_hold(bool hold);
 
 /* ---- chat_commands.c */
 typedef struct chat {

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <locale.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #ifdef KVRT_HAVE_LIBEDIT
@@ -248,8 +249,16 @@ void chat_input_close(chat_input *in)
     free(in);
 }
 
+/* Bytes typed before the prompt was there, which nobody has shown yet. */
+static int typed_ahead(void)
+{
+    int n = 0;
+    return isatty(STDIN_FILENO) && ioctl(STDIN_FILENO, FIONREAD, &n) == 0 ? n : 0;
+}
+
 static chat_read read_plain(chat_input *in, chat_text *out)
 {
+    int ahead = typed_ahead();
     fputs(in->prompt, stderr);
     fflush(stderr);
     for (;;) {
@@ -263,7 +272,9 @@ static chat_read read_plain(chat_input *in, chat_text *out)
             return CHAT_INTERRUPT;
         }
         ssize_t n = read(STDIN_FILENO, &c, 1);
+        if (n == 1 && ahead > 0 && c == 4 && !out->len) return CHAT_END; /* Ctrl-D */
         if (n == 1) {
+            if (ahead-- > 0) fputc(c, stderr);
             chat_append(out, &c, 1);
             if (c == '\n') return CHAT_LINE;
         } else if (n == 0 || errno != EINTR) return out->len ? CHAT_LINE : CHAT_END;
@@ -307,6 +318,7 @@ chat_read chat_input_read(chat_input *in, const char *prompt, chat_text *out)
 {
     chat_text line = {0};
     chat_clear(out);
+    chat_signal_hold(false);
     chat_read got = read_line(in, prompt, &line);
     if (got == CHAT_LINE && strncmp(line.data, "\"\"\"", 3) == 0) {
         memmove(line.data, line.data + 3, line.len - 2);

@@ -1,6 +1,6 @@
-/* chat_signal.c - Ctrl-C and window size. The handler cancels a running generation; a second Ctrl-C within a second
- * leaves at once, so it must put the terminal back itself. Everything it calls is async-signal-safe. A pipe wakes the
- * reader of the terminal, whichever thread the signal was delivered to. */
+/* chat_signal.c - Ctrl-C, window size, and the terminal's modes, which a signal must be able to put back. The handler cancels a running
+ * generation; a second Ctrl-C within a second leaves at once, so it must put the terminal back itself. Everything it calls is
+ * async-signal-safe. A pipe wakes the reader of the terminal, whichever thread the signal was delivered to. */
 #define _POSIX_C_SOURCE 200809L
 #define _DEFAULT_SOURCE
 #include "chat.h"
@@ -18,6 +18,7 @@ static volatile sig_atomic_t interrupted, resized, has_terminal;
 static int wake[2] = {-1, -1};
 static struct timespec last;
 static struct termios saved;
+static bool is_held;
 static kvrt_session session;
 
 static void wake_reader(void)
@@ -50,6 +51,25 @@ static void on_interrupt(int number)
     wake_reader();
 }
 
+/* Ended from outside: the terminal must not stay without echo. */
+static void on_end(int number)
+{
+    if (has_terminal) tcsetattr(STDIN_FILENO, TCSANOW, &saved);
+    signal(number, SIG_DFL);
+    raise(number);
+}
+
+static void at_exit(void) { chat_signal_hold(false); }
+
+void chat_signal_hold(bool hold)
+{
+    struct termios held = saved;
+    if (!has_terminal || hold == is_held) return;
+    is_held = hold;
+    held.c_lflag &= ~(tcflag_t)(ECHO | ICANON); /* Ctrl-C and Ctrl-Z still are signals */
+    tcsetattr(STDIN_FILENO, TCSANOW, hold ? &held : &saved);
+}
+
 static void on_resize(int number)
 {
     (void)number;
@@ -70,6 +90,14 @@ void chat_signal_install(void)
     sigemptyset(&action.sa_mask);
     action.sa_handler = on_interrupt; /* no SA_RESTART: reading a line must end */
     sigaction(SIGINT, &action, NULL);
+    action.sa_handler = on_end;
+    for (size_t i = 0; i < 2; i++) {
+        static const int ends[] = {SIGTERM, SIGHUP};
+        struct sigaction before;
+        if (sigaction(ends[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+            sigaction(ends[i], &action, NULL); /* nohup */
+    }
+    if (has_terminal) atexit(at_exit);
     action.sa_handler = on_resize;
     action.sa_flags = SA_RESTART;
     sigaction(SIGWINCH, &action, NULL);

@@ -1,5 +1,5 @@
-/* chat_view.c - an answer on the screen: reasoning between <think> and </think> dimmed or hidden, the rest as it is.
- * Never colours a pipe. */
+/* chat_view.c - an answer on the screen: reasoning between <think> and </think> dimmed or hidden, the rest as it is, rows
+ * broken between words. Never colours or breaks what goes to a pipe. */
 #include "chat.h"
 
 #include <string.h>
@@ -9,9 +9,10 @@ static void put(chat_view *v, const char *text, size_t len, bool thinking)
     if (!len || v->closed || (thinking && v->hide_thinking)) return;
     if (v->colour && thinking != v->dim) {
         v->dim = thinking;
-        v->closed = !command_write(thinking ? "\033[2m" : "\033[0m", 4);
+        if (v->wraps && !chat_wrap_flush(&v->wrap)) v->closed = true;
+        if (!command_write(thinking ? "\033[2m" : "\033[0m", 4)) v->closed = true;
     }
-    if (!command_write(text, len)) v->closed = true;
+    if (!(v->wraps ? chat_wrap_text(&v->wrap, text, len) : command_write(text, len))) v->closed = true;
 }
 
 void chat_view_start(chat_view *v, bool in_thinking)
@@ -19,6 +20,7 @@ void chat_view_start(chat_view *v, bool in_thinking)
     chat_clear(&v->pending);
     v->in_thinking = in_thinking;
     v->dim = false;
+    chat_wrap_free(&v->wrap);
     if (in_thinking && v->hide_thinking && command_is_terminal(stderr)) fprintf(stderr, "(thinking)\n");
 }
 
@@ -58,6 +60,7 @@ void chat_view_end(chat_view *v)
 {
     if (v->pending.len) put(v, v->pending.data, v->pending.len, v->in_thinking);
     chat_clear(&v->pending);
+    if (v->wraps && !v->closed) v->closed = !chat_wrap_flush(&v->wrap);
     if (v->dim && !v->closed) v->closed = !command_write("\033[0m", 4);
     v->dim = false;
     command_progress_clear(&v->progress);

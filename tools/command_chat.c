@@ -59,6 +59,7 @@ static int answer(chat *c, bool terminal)
     kvrt_result result = {.size = sizeof result};
     uint64_t n_new = 0;
     chat_conversation *v = &c->conversation;
+    if (terminal) chat_signal_hold(true);
     int32_t status = chat_prepare(v, c->engine, c->session, &n_new, &error);
     if (status >= 0) {
         chat_clear(&c->answer);
@@ -123,6 +124,7 @@ static int converse(chat *c, bool waiting)
     chat_input *in = chat_input_open("kvrt");
     chat_text text = {0};
     if (!in) return EXIT_RUN;
+    c->view.wraps = true;
     banner(c);
     int code = waiting ? answer(c, true) : -1;
     while (code < 0) {
@@ -228,6 +230,7 @@ int chat_main(int argc, char **argv)
     chat_conversation_free(&c.conversation);
     chat_free(&c.answer);
     chat_free(&c.view.pending);
+    chat_wrap_free(&c.view.wrap);
     kvrt_options_destroy(c.defaults);
     command_free(&c.line);
     return code;

@@ -3,12 +3,15 @@
 Ctrl-D, unknown commands, resize, NO_COLOR, dumb terminals, a closed pipe; and what a turn computes. Ctrl-C in load and prefill needs a
 slower model: test_chat_slow.py."""
 import json
+import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
+import unicodedata
 
 from chat_terminal import Chat, FAST, KVRT, MODEL, ROOT, main, stats
 
@@ -312,6 +315,121 @@ def test_reasoning_is_dimmed_or_hidden():
             assert (len(answer.strip()) > 20) == text and (b"(thinking)" in answer) == ("--hide-thinking" in args), (args, env, answer)
             chat.ask("/quit")
             assert chat.leave() == 0
+
+
+STORY = ROOT / "examples/models/storyteller-8m"
+
+
+def test_typing_during_an_answer_waits_for_the_prompt():
+    for env in ({}, {"TERM": "dumb"}):
+        chat = Chat("--temp", "0", "-n", "150", "--ignore-eos", model=STORY, env=env)
+        chat.ask("Tell me a story.")
+        chat.expect(r"\n.{20}")
+        chat.send("/ctx\r/he")  # a whole line, and the beginning of one
+        answer = chat.expect(r"(.*?)kvrt: ended after 150").group(1)
+        assert b"/ctx" not in answer and b"/he" not in answer and len(answer) > 300, (env, answer)
+        stats(chat)
+        chat.expect(r"> .*/ctx.*context \d+ of \d+ tokens")
+        chat.expect(r"> .*/he")
+        time.sleep(0.2)
+        chat.send("lp\r")
+        chat.expect("/regen")
+        chat.prompt()
+        chat.send("Tell me more.\r")
+        chat.expect(r"\n.{20}")
+        chat.send("x\x03")  # Ctrl-C is a signal still, and takes back what was typed before it
+        chat.expect(r"\(stopped\)")
+        chat.prompt()
+        time.sleep(1.1)
+        chat.send("Again.\r")
+        chat.expect(r"\n.{20}")
+        chat.send("\x04")  # Ctrl-D leaves, as soon as there is a prompt
+        assert chat.leave() == 0
+
+
+def test_the_terminal_is_as_it_was():
+    """After an end from outside, during an answer and at the prompt."""
+    for number, during in ((signal.SIGTERM, True), (signal.SIGHUP, True), (signal.SIGTERM, False)):
+        chat = Chat("--temp", "0", "-n", "100000", "--ctx", "100000", "--ignore-eos", "--reserve", "0", model=STORY,
+                    shell="trap : HUP; {} ; echo code $?; stty -a")
+        chat.prompt()
+        time.sleep(0.2)
+        if during:
+            chat.send("Tell me a story.\r")
+            chat.expect(r"\n.{20}")
+        os.kill(int(pathlib.Path(f"/proc/{chat.pid}/task/{chat.pid}/children").read_text()), number)
+        chat.expect(r"code 1\d\d")
+        chat.expect(r"[ ;]icanon.*[ ;]echo ")
+        chat.leave()
+
+
+def width(c):
+    return 0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+
+
+def wrapped(text, columns):
+    """Rows by the rule: as much as fits, breaks at spaces and beside wide characters, not before marks that close."""
+    rows = []
+    for paragraph in text.split("\n"):
+        # Units that hold together, each with the spaces before it.
+        units = re.findall(r" *[^ ]+", paragraph)
+        units = [part for unit in units for part in re.findall(r" *(?:[世界](?:[。\u0301])*|(?:[^ 世界。]\u0301?)+[。]*|[。])", unit)]
+        assert "".join(units) == paragraph.rstrip(" "), (units, paragraph)
+        row, used = "", 0
+        for unit in units:
+            word = unit.lstrip(" ")
+            n, gap = sum(map(width, word)), len(unit) - len(word)
+            if used and used + gap + n > columns:
+                rows.append(row)
+                row, used, gap = "", 0, 0
+            row, used = row + " " * gap + word, used + gap + n
+        rows.append(row)
+    return rows
+
+
+def test_words_are_not_broken_at_the_edge():
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(MODEL, folder, dirs_exist_ok=True)
+        json_file = pathlib.Path(folder, "tokenizer.json")
+        wide = json.loads(json_file.read_text(encoding="utf-8"))
+        printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+        rest = [b for b in range(256) if b not in printable]
+        letters = {**{b: chr(b) for b in printable}, **{b: chr(256 + i) for i, b in enumerate(rest)}}
+        replace = [{"type": "Replace", "pattern": {"String": old}, "content": "".join(letters[b] for b in new.encode())}
+                   for old, new in (("th", "世界"), ("e", "e\u0301"), (",", "。"))]
+        wide["decoder"] = {"type": "Sequence", "decoders": [*replace, wide["decoder"]]}
+        json_file.write_text(json.dumps(wide), encoding="utf-8")
+        for model in (MODEL, folder):
+            args = ["--temp", "0.9", "--seed", "11", "-n", "300", "--ignore-eos"]
+            piped = subprocess.run([KVRT, "chat", model, "Tell me a story.", *args], capture_output=True, timeout=60, stdin=subprocess.DEVNULL)
+            text = piped.stdout.decode()
+            assert text.count(" ") > 50 and max(map(len, text.split("\n"))) > 100, text  # a pipe gets no rows
+            assert model == MODEL or ("世界" in text and "e\u0301" in text and "。" in text), text
+            for columns in (100, 40, 23, 9):
+                chat = Chat(*args, model=model, size=(24, columns))
+                chat.ask("Tell me a story.")
+                shown = chat.expect(r"\x1b\[\?2004l(.*?)\r\nkvrt: ended").group(1).decode()
+                rows, wanted = shown.split("\r\n"), wrapped(text, columns)
+                longest = max(sum(map(width, u)) for u in text.split())
+                if columns > longest:
+                    assert [r.rstrip(" ") for r in rows] == wanted, (columns, rows, wanted)
+                    assert all(sum(map(width, r)) <= columns for r in rows), (columns, rows)
+                assert "".join(shown.split()) == "".join(text.split()), (columns, shown, text)  # nothing but spaces changes
+                chat.ask("/quit")
+                assert chat.leave() == 0
+
+
+def test_rows_follow_a_new_window_size():
+    chat = Chat("--temp", "0", "-n", "400", "--ignore-eos", model=STORY, size=(24, 100))
+    chat.ask("Tell me a story.")
+    chat.expect(r"\n.{20}")
+    chat.resize((24, 30))
+    shown = chat.expect(r"(.*?)kvrt: ended").group(1).decode()
+    rows = shown.split("\r\n")[:-1]
+    narrow = [len(r) <= 30 for r in rows]
+    assert len(rows) > 10 and all(narrow[3:]), rows
+    chat.ask("/quit")
+    assert chat.leave() == 0
 
 
 def test_pipes():
