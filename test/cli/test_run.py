@@ -231,7 +231,8 @@ def interrupted(args, stdin=b"", after=None, prepare=None):
 def interrupt_keeps_the_partial_text():
     code, out, err, seconds = interrupted(["run", MODEL, "-p", "hello", *GREEDY, *ENDLESS])
     assert code == 130 and "interrupted" in err and seconds < 2, (code, err, seconds)
-    assert text_of("hello", "-n", len(out.decode())).startswith(out[:8])
+    # As much as was written by then, which a busy machine may make a lot: compared as far as the model's own context goes.
+    assert out[:300].startswith(text_of("hello", "-n", 300)[:len(out[:300])]) and len(out) >= 8, out[:80]
 
 
 @test
