@@ -111,6 +111,9 @@ configure() { # folder, cmake arguments...
     { mkdir -p "$dir" 2>/dev/null && [ -w "$dir" ]; } ||
         die "cannot write to $PWD/$dir: this checkout is read-only for you. Copy it to a folder of yours, or build outside of it:" \
             "  cmake -S '$PWD' -B FOLDER && cmake --build FOLDER"
+    case $PWD in # CMake writes such paths into its own files unquoted, or takes them for patterns
+        *[][\"\;\#\<\>\\\$\`*?]* | *$'\n'*) die "CMake cannot work in $PWD: it has one of \" ; # < > [ ] * ? \\ \$ \`. Move the checkout." ;;
+    esac
     forget_if_stale "$dir"
     case $cuda in
         0 | OFF | off | no) set -- "$@" -DKVRT_CUDA=OFF ;;

@@ -165,12 +165,12 @@ bool op_rig_load(op_rig *rig, uint32_t max_rows, uint32_t max_seqs, uint32_t max
     kvrt_error error = {.size = sizeof error};
     rig->program.groups = &rig->group;
     rig->program.n_groups = pool_bytes ? 1 : 0;
-    rig->limits = (kvi_limits){max_rows,
-                               max_rows,
-                               max_seqs,
-                               max_ctx,
-                               (pool_bytes + KVI_KV_UNIT - 1) / KVI_KV_UNIT * KVI_KV_UNIT,
-                               pool_bytes ? 1u << rig->group.plain | rig->page_codes : 0};
+    rig->limits = (kvi_limits){.max_rows = max_rows,
+                               .max_logit_rows = max_rows,
+                               .max_seqs = max_seqs,
+                               .max_ctx = max_ctx,
+                               .pool_bytes = (pool_bytes + KVI_KV_UNIT - 1) / KVI_KV_UNIT * KVI_KV_UNIT,
+                               .page_formats = pool_bytes ? 1u << rig->group.plain | rig->page_codes : 0};
     kvrt_status status = rig->target->backend->load(rig->device, &rig->program, &rig->limits, &error);
     if (status == KVRT_UNSUPPORTED && rig->target->partial) return false;
     must(rig->target, status, &error);

@@ -10,8 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 BUILD = Path(os.environ.get("KVRT_BUILD_DIR", "build"))
-# -Wenum-conversion: newer versions of clang have it among the others.
-WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wenum-conversion", "-Wenum-float-conversion", "-pedantic", "-Werror"]
+WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Werror"]
 DROP = {"-o", "-c", "-MF", "-MT", "-MQ"}
 
 
