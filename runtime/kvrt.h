@@ -444,6 +444,7 @@ typedef struct kvrt_inspect_info {
     int32_t eos_ids[16]; /* tokens that end a text */
     uint32_t n_eos;
     int32_t eos_of_generation; /* 1: from generation_config.json; 0: from config.json or the tokenizer */
+    char warning[256];         /* keys of config.json that are ignored because nobody knows them; empty: none */
 } kvrt_inspect_info;
 typedef void (*kvrt_tensor_fn)(const kvrt_inspect_tensor *tensor, void *user);
 KVRT_API kvrt_status kvrt_inspect(const char *path, kvrt_inspect_info *out, kvrt_tensor_fn fn, void *user,

@@ -89,16 +89,19 @@ static void print_text(const kvrt_inspect_info *info, const histogram *h, const 
     if (info->n_eos) printf("  %-16s ", "end tokens");
     print_ends(info);
     if (info->n_eos) printf(" (%s)\n", info->eos_of_generation ? "generation_config.json" : "config.json or tokenizer");
+    if (info->warning[0]) printf("warning        %s\n", info->warning);
     printf("supported      %s%s\n", info->problem[0] ? "no: " : "yes", info->problem);
 }
 
 static void print_json(const kvrt_inspect_info *info, const histogram *h, const command_line *line,
                        const kvrt_options *defaults)
 {
-    printf("%s\"architecture\":\"%s\",\"family\":\"%s\",\"n_layers\":%u,\"hidden_size\":%u,\"ffn_size\":%u,\"n_heads\":"
+    printf("%s\"architecture\":", h->list ? "]," : "{");
+    command_json_string(stdout, info->architecture, strlen(info->architecture));
+    printf(",\"family\":\"%s\",\"n_layers\":%u,\"hidden_size\":%u,\"ffn_size\":%u,\"n_heads\":"
            "%u,\"n_kv_heads\":%u,\"head_dim\":%u,",
-           h->list ? "]," : "{", info->architecture, info->family, info->n_layers, info->hidden_size, info->ffn_size,
-           info->n_heads, info->n_kv_heads, info->head_dim);
+           info->family, info->n_layers, info->hidden_size, info->ffn_size, info->n_heads, info->n_kv_heads,
+           info->head_dim);
     printf("\"vocab_size\":%u,\"ctx_model\":%u,\"sliding_window\":%u,\"n_params\":%llu,\"bytes\":%llu,\"n_tensors\":%"
            "llu,\"dtypes\":{",
            info->vocab_size, info->ctx_model, info->sliding_window, (unsigned long long)info->n_params,
@@ -111,6 +114,8 @@ static void print_json(const kvrt_inspect_info *info, const histogram *h, const 
     print_ends(info);
     printf("],\"supported\":%s,\"problem\":", info->problem[0] ? "false" : "true");
     command_json_string(stdout, info->problem, strlen(info->problem));
+    printf(",\"warning\":");
+    command_json_string(stdout, info->warning, strlen(info->warning));
     printf("}\n");
 }
 

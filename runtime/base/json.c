@@ -56,8 +56,14 @@ kvi_json_type kvi_json_peek(kvi_json *r)
     case '7':
     case '8':
     case '9': return KVI_JSON_NUMBER;
-    default: fail_at(r, r->pos, "unexpected character"); return KVI_JSON_NONE;
+    case 'N':
+    case 'I':
+        if (r->python) return KVI_JSON_NUMBER;
+        break;
     }
+    const bool bom = r->pos == 0 && r->len >= 3 && memcmp(r->text, "\xef\xbb\xbf", 3) == 0;
+    fail_at(r, r->pos, bom ? "a byte order mark, need UTF-8 without one," : "unexpected character");
+    return KVI_JSON_NONE;
 }
 
 bool kvi_json_expect(kvi_json *r, kvi_json_type container)
@@ -270,17 +276,36 @@ bool kvi_parse_f64(const char *text, size_t len, double *out)
     return isfinite(*out);
 }
 
+/* What Python writes for the numbers that JSON cannot say. */
+static bool python_number(kvi_json *r, double *out)
+{
+    static const struct {
+        const char *word;
+        double value;
+    } words[] = {{"NaN", NAN}, {"Infinity", HUGE_VAL}, {"-Infinity", -HUGE_VAL}};
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        size_t n = strlen(words[i].word);
+        if (r->len - r->pos < n || memcmp(r->text + r->pos, words[i].word, n) != 0) continue;
+        r->pos += n;
+        *out = words[i].value;
+        return true;
+    }
+    return false;
+}
+
 double kvi_json_f64(kvi_json *r)
 {
     kvi_json_type type = kvi_json_peek(r);
     if (r->error) return 0;
+    double special;
+    if (r->python && python_number(r, &special)) return special;
     size_t n = type == KVI_JSON_NUMBER ? number_len(r->text + r->pos, r->len - r->pos) : 0;
     if (n == 0) {
         fail_at(r, r->pos, type == KVI_JSON_NUMBER ? "malformed number" : "need a number");
         return 0;
     }
     double value = number_value(r->text + r->pos, n);
-    if (!isfinite(value)) {
+    if (!isfinite(value) && !r->python) {
         fail_at(r, r->pos, "number out of range");
         return 0;
     }
@@ -314,7 +339,7 @@ int64_t kvi_json_i64(kvi_json *r)
     }
     double value = kvi_json_f64(r);
     if (r->error) return 0;
-    if (value != floor(value) || value < -9007199254740992.0 || value > 9007199254740992.0) {
+    if (!(value == floor(value) && value >= -9007199254740992.0 && value <= 9007199254740992.0)) {
         fail_at(r, start, "need an integer");
         return 0;
     }

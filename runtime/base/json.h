@@ -40,6 +40,7 @@ typedef struct kvi_json {
     const char *str;
     size_t str_len;
     bool str_escaped;
+    bool python; /* set after init: NaN, Infinity and numbers beyond a double are numbers, as Python's json has it */
 } kvi_json;
 
 void kvi_json_init(kvi_json *r, const char *text, size_t len);

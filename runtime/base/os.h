@@ -11,11 +11,14 @@ typedef struct kvi_map {
     bool copied; /* memory of our own instead of a mapping */
 } kvi_map;
 
+/* OTHER: neither file nor folder, or not to be reached (a link to nothing, a folder without permission). */
 typedef enum kvi_os_kind { KVI_OS_ABSENT, KVI_OS_FILE, KVI_OS_DIRECTORY, KVI_OS_OTHER } kvi_os_kind;
 kvi_os_kind kvi_os_path_kind(const char *path);
 /* Maps a regular file read-only; the length is the one at open. copy = true reads it into memory instead. */
 kvrt_status kvi_os_map(const char *path, bool copy, kvi_map *out, kvrt_error *error);
 void kvi_os_unmap(kvi_map *map);
+/* A file of the folder whose name ends so, into name (cap); false when there is none. */
+bool kvi_os_find_suffix(const char *dir, const char *suffix, char *name, uint64_t cap);
 /* Asks for read-ahead of a range; a hint. */
 void kvi_os_prefetch(const kvi_map *map, uint64_t offset, uint64_t len);
 

@@ -3,6 +3,7 @@
 #include "os.h"
 #include "mem.h"
 
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -25,10 +26,19 @@
 #endif
 
 /* ------------------------------------------------------------------------------------------------------- files --- */
+static bool dangling(const char *path)
+{
+    struct stat st;
+    return lstat(path, &st) == 0 && S_ISLNK(st.st_mode) && stat(path, &st) != 0;
+}
+
 kvi_os_kind kvi_os_path_kind(const char *path)
 {
     struct stat st;
-    if (stat(path, &st) != 0) return KVI_OS_ABSENT;
+    if (stat(path, &st) != 0) {
+        bool nothing = errno == ENOENT || errno == ENOTDIR;
+        return nothing && !dangling(path) ? KVI_OS_ABSENT : KVI_OS_OTHER;
+    }
     if (S_ISREG(st.st_mode)) return KVI_OS_FILE;
     return S_ISDIR(st.st_mode) ? KVI_OS_DIRECTORY : KVI_OS_OTHER;
 }
@@ -58,13 +68,21 @@ kvrt_status kvi_os_map(const char *path, bool copy, kvi_map *out, kvrt_error *er
     *out = (kvi_map){0};
     /* O_NONBLOCK: opening a FIFO by mistake must not hang. */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) return kvi_error_errno(error, KVRT_IO, errno, "%s: cannot open", path);
+    if (fd < 0) {
+        int code = errno;
+        if (code == ENOENT && dangling(path))
+            return kvi_error_set(error, KVRT_IO, "%s: is a link to a file that is not there, need a regular file",
+                                 path);
+        return kvi_error_errno(error, KVRT_IO, code, "%s: cannot open", path);
+    }
     struct stat st;
     kvrt_status status = KVRT_OK;
     if (fstat(fd, &st) != 0) status = kvi_error_errno(error, KVRT_IO, errno, "%s: cannot stat", path);
     else if (!S_ISREG(st.st_mode))
         status = kvi_error_set(error, KVRT_IO, "%s: is %s, need a regular file", path,
-                               S_ISDIR(st.st_mode) ? "a directory" : "a special file");
+                               S_ISDIR(st.st_mode)    ? "a directory"
+                               : S_ISFIFO(st.st_mode) ? "a FIFO"
+                                                      : "a special file");
     else if (st.st_size > 0 && copy) status = read_all(fd, path, (uint64_t)st.st_size, out, error);
     else if (st.st_size > 0) {
         void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
@@ -89,6 +107,20 @@ void kvi_os_prefetch(const kvi_map *map, uint64_t offset, uint64_t len)
     if (len > map->len - offset) len = map->len - offset;
     uint64_t start = offset & ~(uint64_t)4095;
     (void)madvise((void *)(uintptr_t)(map->data + start), len + (offset - start), MADV_WILLNEED);
+}
+
+bool kvi_os_find_suffix(const char *dir, const char *suffix, char *name, uint64_t cap)
+{
+    DIR *listing = opendir(dir);
+    size_t n_suffix = strlen(suffix);
+    bool found = false;
+    for (struct dirent *entry; listing && !found && (entry = readdir(listing));) {
+        size_t n = strlen(entry->d_name);
+        found = n >= n_suffix && n < cap && strcmp(entry->d_name + n - n_suffix, suffix) == 0;
+        if (found) memcpy(name, entry->d_name, n + 1);
+    }
+    if (listing) (void)closedir(listing);
+    return found;
 }
 
 /* ------------------------------------------------------------------------------------------------------ memory --- */

@@ -45,7 +45,8 @@ static kvrt_status load_tokenizer(open_context *c, const char *path, kvrt_error 
     kvi_engine *e = c->engine;
     if (!report(c, "tokenizer", 0, 1)) return cancelled(error);
     KVI_TRY(kvi_tokenizer_load(path, &e->tokenizer, error));
-    (void)kvi_chat_template_load(path, NULL, &e->chat, NULL); /* base models have none; a chat then gets the error */
+    /* Base models have no template; a chat then gets the error. A file that is there and cannot be read is an error now. */
+    if (kvi_chat_template_load(path, NULL, &e->chat, error) == KVRT_IO) return KVRT_IO;
     if (tokenizer_alone(e)) {
         e->config.vocab_size = (uint32_t)kvi_tokenizer_vocab_size(e->tokenizer);
         e->config.bos_id = -1;
@@ -66,6 +67,7 @@ static kvrt_status load_files(open_context *c, bool copy, kvrt_error *error)
     if (shape[0]) return kvi_shape_config(shape, &e->config, error);
     if (tokenizer_alone(e)) return load_tokenizer(c, path, error);
     KVI_TRY(kvi_config_read(path, &e->config, error));
+    if (e->config.warning[0]) kvi_log(KVI_LOG_WARN, "%s", e->config.warning);
     KVI_TRY(kvi_generation_defaults(path, e->options, NULL, error));
     if (!report(c, "tensors", 0, 1)) return cancelled(error);
     KVI_TRY(kvi_checkpoint_open(path, copy, &e->checkpoint, error));

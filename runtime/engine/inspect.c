@@ -73,6 +73,7 @@ static void inspect_folder(const char *path, kvi_model_config *config, kvrt_insp
     kvi_model_weights weights;
     bool known = kvi_config_read(path, config, &error) >= KVRT_OK;
     if (!known) note(info, &error);
+    (void)snprintf(info->warning, sizeof info->warning, "%s", config->warning);
     copy_config(config, info);
     if (kvi_checkpoint_open(path, false, &checkpoint, &error) < KVRT_OK) note(info, &error);
     else {
@@ -98,10 +99,7 @@ kvrt_status kvrt_inspect(const char *path, kvrt_inspect_info *out, kvrt_tensor_f
 {
     if (!path || !out || out->size < sizeof *out)
         return kvi_error_set(error, KVRT_ARG, "kvrt_inspect: path is NULL, or size not set");
-    kvi_os_kind kind = kvi_os_path_kind(path);
-    if (kind != KVI_OS_DIRECTORY)
-        return kvi_error_set(error, KVRT_IO, "model %s: %s, need a Hugging Face folder", path,
-                             kind == KVI_OS_ABSENT ? "no such file or directory" : "is not a directory");
+    KVI_TRY(kvi_config_check_folder(path, error));
     uint32_t size = out->size;
     memset(out, 0, sizeof *out);
     out->size = size;

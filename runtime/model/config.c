@@ -1,181 +1,24 @@
-/* config.c - reads config.json in one pass into raw fields, then derives and checks the model from them. */
-#include "config.h"
-#include "families.h"
-#include "../base/json.h"
-#include "../base/os.h"
+/* config.c - derives and checks the model from the keys of config.json (config_raw.h), and reads the end tokens of generation_config.json. */
+#include "config_raw.h"
+#include "../base/folder.h"
 
 #include <math.h>
 #include <string.h>
 
-#define ABSENT INT64_MIN /* an integer key that is not there, or null */
 #define MAX_POSITIONS (1 << 24)
-
-/* Keys as found. */
-typedef struct raw_config {
-    int64_t hidden_size, intermediate_size, n_layers, n_heads, n_kv_heads, head_dim, vocab_size, max_positions,
-        sliding_window;
-    int64_t max_window_layers, original_ctx;
-    double rms_eps, rope_theta /* NAN absent */, factor, low_freq, high_freq, partial_rotary;
-    int use_sliding_window, attention_bias, mlp_bias, tie; /* -1 absent */
-    bool has_layer_types, nested_rope, quantized;
-    uint32_t n_layer_types;
-    uint8_t layer_types[KVI_MAX_LAYERS]; /* 1 = sliding_attention */
-    char act[32], rope_type[32], quant[48], layer_type_problem[48];
-} raw_config;
-
-/* A string that is too long to be one we know is cut, never dropped: dropped, it would pass for an absent key. */
-static void text_value(kvi_json *r, char *out, size_t cap)
-{
-    out[0] = 0;
-    if (!kvi_json_string(r)) return;
-    char whole[256];
-    if (r->str_len >= sizeof whole) {
-        kvi_json_set_error(r, "string of more than 255 bytes");
-        return;
-    }
-    size_t len = kvi_json_str_unescape(r, whole);
-    if (memchr(whole, 0, len)) kvi_json_set_error(r, "NUL character in a string");
-    if (len >= cap) len = cap - 1;
-    memcpy(out, whole, len);
-    out[len] = 0;
-}
-
-/* An integer key may be null. */
-static int64_t int_or_null(kvi_json *r) { return kvi_json_null(r) ? ABSENT : kvi_json_i64(r); }
-
-static void read_rope(kvi_json *r, raw_config *raw)
-{
-    if (kvi_json_null(r)) return;
-    if (!kvi_json_expect(r, KVI_JSON_OBJECT)) return;
-    while (kvi_json_next_key(r)) {
-        if (kvi_json_key_is(r, "rope_type") || kvi_json_key_is(r, "type"))
-            text_value(r, raw->rope_type, sizeof raw->rope_type);
-        else if (kvi_json_key_is(r, "rope_theta")) raw->rope_theta = kvi_json_f64(r);
-        else if (kvi_json_key_is(r, "factor")) raw->factor = kvi_json_f64(r);
-        else if (kvi_json_key_is(r, "low_freq_factor")) raw->low_freq = kvi_json_f64(r);
-        else if (kvi_json_key_is(r, "high_freq_factor")) raw->high_freq = kvi_json_f64(r);
-        else if (kvi_json_key_is(r, "partial_rotary_factor")) raw->partial_rotary = kvi_json_f64(r);
-        else if (kvi_json_key_is(r, "original_max_position_embeddings")) raw->original_ctx = int_or_null(r);
-        else {
-            if (kvi_json_peek(r) == KVI_JSON_OBJECT) raw->nested_rope = true;
-            kvi_json_skip(r);
-        }
-    }
-}
-
-static void read_layer_types(kvi_json *r, raw_config *raw)
-{
-    if (kvi_json_null(r)) return;
-    if (!kvi_json_expect(r, KVI_JSON_ARRAY)) return;
-    raw->has_layer_types = true;
-    while (kvi_json_next_item(r)) {
-        char type[48];
-        text_value(r, type, sizeof type);
-        bool sliding = strcmp(type, "sliding_attention") == 0;
-        if (!sliding && strcmp(type, "full_attention") != 0 && !raw->layer_type_problem[0])
-            memcpy(raw->layer_type_problem, type, sizeof type);
-        if (raw->n_layer_types < KVI_MAX_LAYERS) raw->layer_types[raw->n_layer_types++] = sliding;
-        else kvi_json_set_error(r, "more than 1024 layer_types");
-    }
-}
-
-/* One id or a list. A dropped end token would make a model talk on, so too many of them is an error. Negative: none. */
-static void read_ids(kvi_json *r, int32_t *ids, uint32_t *n)
-{
-    *n = 0;
-    if (kvi_json_null(r)) return;
-    bool list = kvi_json_peek(r) == KVI_JSON_ARRAY;
-    if (list && !kvi_json_expect(r, KVI_JSON_ARRAY)) return;
-    while (!list || kvi_json_next_item(r)) {
-        int64_t id = kvi_json_i64(r);
-        if (id > INT32_MAX) kvi_json_set_error(r, "token id above 2147483647");
-        else if (id >= 0 && *n == KVI_MAX_EOS) kvi_json_set_error(r, "more than 16 token ids");
-        else if (id >= 0) ids[(*n)++] = (int32_t)id;
-        if (!list || r->error) return;
-    }
-}
-
-static void read_quantization(kvi_json *r, raw_config *raw)
-{
-    if (kvi_json_null(r)) return;
-    raw->quantized = true;
-    memcpy(raw->quant, "unnamed", 8);
-    if (!kvi_json_expect(r, KVI_JSON_OBJECT)) return;
-    while (kvi_json_next_key(r))
-        if (kvi_json_key_is(r, "quant_method")) text_value(r, raw->quant, sizeof raw->quant);
-        else kvi_json_skip(r);
-}
-
-static void read_architectures(kvi_json *r, kvi_model_config *out)
-{
-    if (kvi_json_null(r) || !kvi_json_expect(r, KVI_JSON_ARRAY)) return;
-    bool first = true;
-    while (kvi_json_next_item(r)) {
-        if (first) text_value(r, out->architecture, sizeof out->architecture);
-        else kvi_json_skip(r);
-        first = false;
-    }
-}
-
-static bool read_size_key(kvi_json *r, raw_config *raw)
-{
-    struct {
-        const char *key;
-        int64_t *value;
-    } keys[] = {{"hidden_size", &raw->hidden_size},        {"intermediate_size", &raw->intermediate_size},
-                {"num_hidden_layers", &raw->n_layers},     {"num_attention_heads", &raw->n_heads},
-                {"num_key_value_heads", &raw->n_kv_heads}, {"head_dim", &raw->head_dim},
-                {"vocab_size", &raw->vocab_size},          {"max_position_embeddings", &raw->max_positions},
-                {"sliding_window", &raw->sliding_window},  {"max_window_layers", &raw->max_window_layers}};
-    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
-        if (kvi_json_key_is(r, keys[i].key)) {
-            *keys[i].value = int_or_null(r);
-            return true;
-        }
-    return false;
-}
-
-static kvrt_status read_raw(const char *text, size_t len, kvi_model_config *out, raw_config *raw, kvrt_error *error)
-{
-    kvi_json r;
-    uint32_t n_bos = 0;
-    int32_t bos[KVI_MAX_EOS];
-    kvi_json_init(&r, text, len);
-    if (!kvi_json_expect(&r, KVI_JSON_OBJECT)) return kvi_json_fail(&r, "config.json", error);
-    while (kvi_json_next_key(&r)) {
-        if (read_size_key(&r, raw)) continue;
-        if (kvi_json_key_is(&r, "architectures")) read_architectures(&r, out);
-        else if (kvi_json_key_is(&r, "rms_norm_eps")) raw->rms_eps = kvi_json_f64(&r);
-        else if (kvi_json_key_is(&r, "rope_theta")) raw->rope_theta = kvi_json_f64(&r);
-        else if (kvi_json_key_is(&r, "partial_rotary_factor")) raw->partial_rotary = kvi_json_f64(&r);
-        else if (kvi_json_key_is(&r, "rope_scaling") || kvi_json_key_is(&r, "rope_parameters")) read_rope(&r, raw);
-        else if (kvi_json_key_is(&r, "layer_types")) read_layer_types(&r, raw);
-        else if (kvi_json_key_is(&r, "use_sliding_window")) raw->use_sliding_window = kvi_json_bool(&r);
-        else if (kvi_json_key_is(&r, "attention_bias")) raw->attention_bias = kvi_json_bool(&r);
-        else if (kvi_json_key_is(&r, "mlp_bias")) raw->mlp_bias = kvi_json_bool(&r);
-        else if (kvi_json_key_is(&r, "tie_word_embeddings")) raw->tie = kvi_json_bool(&r);
-        else if (kvi_json_key_is(&r, "hidden_act")) text_value(&r, raw->act, sizeof raw->act);
-        else if (kvi_json_key_is(&r, "quantization_config")) read_quantization(&r, raw);
-        else if (kvi_json_key_is(&r, "eos_token_id")) read_ids(&r, out->eos_ids, &out->n_eos);
-        else if (kvi_json_key_is(&r, "bos_token_id")) {
-            read_ids(&r, bos, &n_bos);
-            out->bos_id = n_bos ? bos[0] : -1;
-        } else kvi_json_skip(&r);
-    }
-    return kvi_json_end(&r) ? KVRT_OK : kvi_json_fail(&r, "config.json", error);
-}
 
 /* generation_config.json wins for the ids: chat models list several end tokens there. */
 static kvrt_status read_generation(const char *text, size_t len, kvi_model_config *out, kvrt_error *error)
 {
     kvi_json r;
     kvi_json_init(&r, text, len);
+    r.python = true;
     if (!kvi_json_expect(&r, KVI_JSON_OBJECT)) return kvi_json_fail(&r, "generation_config.json", error);
     while (kvi_json_next_key(&r))
         if (kvi_json_key_is(&r, "eos_token_id")) {
             int32_t ids[KVI_MAX_EOS];
             uint32_t n;
-            read_ids(&r, ids, &n);
+            kvi_config_read_ids(&r, ids, &n);
             if (n) memcpy(out->eos_ids, ids, sizeof ids), out->n_eos = n;
         } else kvi_json_skip(&r);
     return kvi_json_end(&r) ? KVRT_OK : kvi_json_fail(&r, "generation_config.json", error);
@@ -183,7 +26,7 @@ static kvrt_status read_generation(const char *text, size_t len, kvi_model_confi
 
 static kvrt_status size_key(const char *key, int64_t found, int64_t low, int64_t high, uint32_t *out, kvrt_error *error)
 {
-    if (found == ABSENT)
+    if (found == KVI_NO_INT)
         return kvi_error_set(error, KVRT_FORMAT, "config.json: %s not found, need %lld..%lld", key, (long long)low,
                              (long long)high);
     if (found < low || found > high)
@@ -194,174 +37,255 @@ static kvrt_status size_key(const char *key, int64_t found, int64_t low, int64_t
     return KVRT_OK;
 }
 
-static kvrt_status derive_sizes(raw_config *raw, kvi_model_config *c, kvrt_error *error)
+static kvrt_status derive_sizes(const kvi_raw_config *raw, kvi_model_config *c, kvrt_error *error)
 {
     KVI_TRY(size_key("hidden_size", raw->hidden_size, 1, 1 << 20, &c->hidden_size, error));
     KVI_TRY(size_key("num_hidden_layers", raw->n_layers, 1, KVI_MAX_LAYERS, &c->n_layers, error));
     KVI_TRY(size_key("num_attention_heads", raw->n_heads, 1, 1024, &c->n_heads, error));
-    KVI_TRY(size_key("num_key_value_heads", raw->n_kv_heads == ABSENT ? raw->n_heads : raw->n_kv_heads, 1, 1024,
+    KVI_TRY(size_key("num_key_value_heads", raw->n_kv_heads == KVI_NO_INT ? raw->n_heads : raw->n_kv_heads, 1, 1024,
                      &c->n_kv_heads, error));
     KVI_TRY(size_key("intermediate_size", raw->intermediate_size, 1, 1 << 22, &c->ffn_size, error));
     KVI_TRY(size_key("vocab_size", raw->vocab_size, 1, 1 << 24, &c->vocab_size, error));
-    KVI_TRY(size_key("max_position_embeddings", raw->max_positions == ABSENT ? 2048 : raw->max_positions, 1,
-                     MAX_POSITIONS, &c->ctx_model, error));
+    KVI_TRY(size_key("max_position_embeddings", raw->max_positions, 1, MAX_POSITIONS, &c->ctx_model, error));
     if (c->n_heads % c->n_kv_heads)
         return kvi_error_set(error, KVRT_FORMAT,
                              "config.json: num_attention_heads is %u, need a multiple of num_key_value_heads (%u)",
                              c->n_heads, c->n_kv_heads);
-    if (raw->head_dim == ABSENT && c->hidden_size % c->n_heads)
+    if (raw->head_dim == KVI_NO_INT && c->hidden_size % c->n_heads)
         return kvi_error_set(error, KVRT_FORMAT,
                              "config.json: hidden_size is %u, need a multiple of num_attention_heads (%u) or head_dim",
                              c->hidden_size, c->n_heads);
-    KVI_TRY(size_key("head_dim", raw->head_dim == ABSENT ? c->hidden_size / c->n_heads : raw->head_dim, 8, 256,
+    KVI_TRY(size_key("head_dim", raw->head_dim == KVI_NO_INT ? c->hidden_size / c->n_heads : raw->head_dim, 8, 256,
                      &c->head_dim, error));
     if (c->head_dim % 8)
         return kvi_error_set(error, KVRT_UNSUPPORTED, "config.json: head_dim is %u, need a multiple of 8", c->head_dim);
     return KVRT_OK;
 }
 
-static kvrt_status derive_rope(raw_config *raw, kvi_model_config *c, kvrt_error *error)
+static kvrt_status derive_scaling(const kvi_raw_config *raw, const kvi_raw_rope *rope, const char *type,
+                                  kvi_model_config *c, kvrt_error *error)
 {
-    c->rope_theta = isnan(raw->rope_theta) ? 10000.0 : raw->rope_theta;
-    if (!(c->rope_theta > 0)) return kvi_error_set(error, KVRT_FORMAT, "config.json: rope_theta is not above 0");
-    if (raw->nested_rope)
+    bool linear = strcmp(type, "linear") == 0;
+    if (!linear && strcmp(type, "llama3") != 0)
         return kvi_error_set(error, KVRT_UNSUPPORTED,
-                             "config.json: rope_parameters differ by layer type, need one set for all layers");
-    if (raw->partial_rotary != 1.0)
-        return kvi_error_set(error, KVRT_UNSUPPORTED,
-                             "config.json: partial_rotary_factor is not 1, need full rotary embeddings");
-    if (strcmp(raw->rope_type, "default") == 0) return KVRT_OK;
-    bool linear = strcmp(raw->rope_type, "linear") == 0;
-    if (!linear && strcmp(raw->rope_type, "llama3") != 0)
-        return kvi_error_set(error, KVRT_UNSUPPORTED,
-                             "config.json: rope scaling type '%s', need default, linear or llama3", raw->rope_type);
-    c->rope_factor = raw->factor;
-    if (!(raw->factor >= 1))
+                             "config.json: rope scaling type '%s', need default, linear or llama3", type);
+    c->rope_factor = rope->factor;
+    if (!(rope->factor >= 1))
         return kvi_error_set(error, KVRT_FORMAT,
                              "config.json: rope_scaling.factor is below 1 or absent, need 1 or more");
-    if (linear) {
-        c->rope_scaling = KVI_ROPE_LINEAR;
-        return KVRT_OK;
-    }
-    c->rope_scaling = KVI_ROPE_LLAMA3;
-    c->rope_low_freq_factor = raw->low_freq;
-    c->rope_high_freq_factor = raw->high_freq;
-    KVI_TRY(size_key("rope_scaling.original_max_position_embeddings", raw->original_ctx, 1, MAX_POSITIONS,
-                     &c->rope_original_ctx, error));
-    if (!(raw->low_freq > 0 && raw->high_freq > raw->low_freq))
+    c->rope_scaling = linear ? KVI_ROPE_LINEAR : KVI_ROPE_LLAMA3;
+    if (linear) return KVRT_OK;
+    c->rope_low_freq_factor = rope->low_freq;
+    c->rope_high_freq_factor = rope->high_freq;
+    if (!(rope->low_freq > 0 && rope->high_freq > rope->low_freq && isfinite(rope->high_freq)))
         return kvi_error_set(error, KVRT_FORMAT,
                              "config.json: rope_scaling: need 0 < low_freq_factor < high_freq_factor");
-    return KVRT_OK;
+    /* transformers prefers the key of the whole config, then that of the scaling, then the length of the model. */
+    int64_t original = raw->original_ctx != KVI_NO_INT    ? raw->original_ctx
+                       : rope->original_ctx != KVI_NO_INT ? rope->original_ctx
+                                                          : raw->max_positions;
+    return size_key("original_max_position_embeddings", original, 1, MAX_POSITIONS, &c->rope_original_ctx, error);
 }
 
-static kvrt_status derive_window(const raw_config *raw, const kvi_family *family, kvi_model_config *c,
-                                 kvrt_error *error)
+/* As transformers standardizes them: rope_scaling replaces rope_parameters as a whole, and its own rope_theta and partial_rotary_factor win
+ * over those beside it. */
+static kvrt_status derive_rope(const kvi_raw_config *raw, kvi_model_config *c, kvrt_error *error)
 {
+    const kvi_raw_rope *rope = raw->scaling.filled ? &raw->scaling : &raw->parameters;
+    double theta = !isnan(rope->theta) ? rope->theta : raw->rope_theta;
+    double partial = !isnan(rope->partial_rotary) ? rope->partial_rotary : raw->partial_rotary;
+    c->rope_theta = isnan(theta) ? 10000.0 : theta;
+    if (!(c->rope_theta > 0)) return kvi_error_set(error, KVRT_FORMAT, "config.json: rope_theta is not above 0");
+    if (rope->nested)
+        return kvi_error_set(error, KVRT_UNSUPPORTED,
+                             "config.json: rope_parameters differ by layer type, need one set for all layers");
+    if (!isnan(partial) && partial != 1.0)
+        return kvi_error_set(error, KVRT_UNSUPPORTED,
+                             "config.json: partial_rotary_factor is not 1, need full rotary embeddings");
+    const char *type = rope->rope_type[0] ? rope->rope_type : rope->type[0] ? rope->type : "default";
+    return strcmp(type, "default") == 0 ? KVRT_OK : derive_scaling(raw, rope, type, c, error);
+}
+
+static kvrt_status check_layer_types(const kvi_raw_config *raw, const kvi_family *family, bool on,
+                                     const kvi_model_config *c, kvrt_error *error)
+{
+    if (!raw->has_layer_types) return KVRT_OK;
     if (raw->layer_type_problem[0])
         return kvi_error_set(error, KVRT_UNSUPPORTED,
                              "config.json: layer_types has '%s', need full_attention or sliding_attention",
                              raw->layer_type_problem);
-    if (raw->has_layer_types && raw->n_layer_types != c->n_layers)
+    if (raw->n_layer_types != c->n_layers)
         return kvi_error_set(error, KVRT_FORMAT, "config.json: layer_types has %u entries, need %u (num_hidden_layers)",
                              raw->n_layer_types, c->n_layers);
-    uint32_t window = 0; /* 0 and absent: none */
-    if (raw->sliding_window != ABSENT)
-        KVI_TRY(size_key("sliding_window", raw->sliding_window, 0, INT32_MAX, &window, error));
-    bool on = window > 0 && (family->has_use_window ? raw->use_sliding_window == 1 : family->window_by_default);
-    for (uint32_t i = 0; i < c->n_layers; i++) {
-        /* Qwen windows the layers from max_window_layers on; Mistral all of them. */
-        bool by_rule =
-            !family->has_use_window || (int64_t)i >= (raw->max_window_layers == ABSENT ? 28 : raw->max_window_layers);
-        c->windowed[i] = on && (raw->has_layer_types ? raw->layer_types[i] != 0 : by_rule);
+    if (!on && memchr(raw->layer_types, 1, raw->n_layer_types))
+        return kvi_error_set(error, KVRT_UNSUPPORTED,
+                             "config.json: layer_types has sliding_attention, but %s has no window here, need "
+                             "full_attention",
+                             family->name);
+    return KVRT_OK;
+}
+
+/* Null: none. A window of zero would hide every position; transformers fails on it. */
+static kvrt_status derive_window(const kvi_raw_config *raw, const kvi_family *family, kvi_model_config *c,
+                                 kvrt_error *error)
+{
+    bool on = raw->sliding_window != KVI_NO_INT && (family->window != KVI_WINDOW_IF_USED || raw->use_sliding_window);
+    uint32_t window = 0;
+    if (on) KVI_TRY(size_key("sliding_window", raw->sliding_window, 1, INT32_MAX, &window, error));
+    if (family->window == KVI_WINDOW_NEVER) {
+        /* transformers cuts the cache of such a model, but not its prompts. Only a window that cuts nothing means one thing. */
+        if (on && window < c->ctx_model && !raw->has_layer_types)
+            return kvi_error_set(error, KVRT_UNSUPPORTED,
+                                 "config.json: sliding_window is %u, need null or at least %u "
+                                 "(max_position_embeddings) for %s",
+                                 window, c->ctx_model, family->name);
+        on = false;
+    }
+    KVI_TRY(check_layer_types(raw, family, on, c, error));
+    for (uint32_t i = 0; on && i < c->n_layers; i++) {
+        /* Without layer_types, Qwen windows the layers from max_window_layers on, and Mistral all of them. */
+        bool by_rule = family->window == KVI_WINDOW_ALL || (int64_t)i >= raw->max_window_layers;
+        c->windowed[i] = raw->has_layer_types ? raw->layer_types[i] != 0 : by_rule;
         if (c->windowed[i]) c->sliding_window = window;
     }
+    return KVRT_OK;
+}
+
+static kvrt_status refuse_quantized(const kvi_raw_config *raw, kvrt_error *error)
+{
+    if (!raw->quant_key[0]) return KVRT_OK;
+    if (raw->quant_bits == KVI_NO_INT)
+        return kvi_error_set(error, KVRT_UNSUPPORTED, "config.json: %s (%s), need unquantized F32, F16 or BF16 weights",
+                             raw->quant_key, raw->quant_method);
+    bool mlx = strcmp(raw->quant_key, "quantization") == 0;
+    return kvi_error_set(error, KVRT_UNSUPPORTED,
+                         "config.json: %s (%s, %lld bits), need unquantized F32, F16 or BF16 weights", raw->quant_key,
+                         mlx ? "MLX" : raw->quant_method, (long long)raw->quant_bits);
+}
+
+/* What an unsupported config says of itself, for inspect. */
+static void show_sizes(const kvi_raw_config *raw, kvi_model_config *c)
+{
+    const struct {
+        int64_t found;
+        uint32_t *out;
+    } sizes[] = {{raw->hidden_size, &c->hidden_size},
+                 {raw->n_layers, &c->n_layers},
+                 {raw->n_heads, &c->n_heads},
+                 {raw->n_kv_heads, &c->n_kv_heads},
+                 {raw->intermediate_size, &c->ffn_size},
+                 {raw->vocab_size, &c->vocab_size},
+                 {raw->max_positions, &c->ctx_model},
+                 {raw->head_dim, &c->head_dim},
+                 {raw->sliding_window, &c->sliding_window}};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
+        if (sizes[i].found > 0 && sizes[i].found <= UINT32_MAX) *sizes[i].out = (uint32_t)sizes[i].found;
+    if (!c->n_kv_heads) c->n_kv_heads = c->n_heads;
+    if (!c->head_dim && c->n_heads) c->head_dim = c->hidden_size / c->n_heads;
+    const double theta = isnan(raw->parameters.theta) ? raw->rope_theta : raw->parameters.theta;
+    if (isfinite(theta)) c->rope_theta = theta;
+    c->tied_embeddings = raw->tie;
+}
+
+static kvrt_status derive(const kvi_raw_config *raw, const kvi_family *family, kvi_model_config *out, kvrt_error *error)
+{
+    KVI_TRY(refuse_quantized(raw, error));
+    if (strcmp(raw->act, "silu") != 0 && strcmp(raw->act, "swish") != 0)
+        return kvi_error_set(error, KVRT_UNSUPPORTED, "config.json: hidden_act is '%s', need silu", raw->act);
+    KVI_TRY(derive_sizes(raw, out, error));
+    out->sliding_window = 0;
+    KVI_TRY(derive_rope(raw, out, error));
+    KVI_TRY(derive_window(raw, family, out, error));
+    out->rms_eps = raw->rms_eps;
+    if (!(out->rms_eps > 0 && out->rms_eps < 1))
+        return kvi_error_set(error, KVRT_FORMAT, "config.json: rms_norm_eps outside 0..1");
+    out->tied_embeddings = raw->tie;
+    out->qkv_bias = family->qkv_bias || raw->attention_bias;
+    out->o_bias = raw->attention_bias;
+    out->qk_norm = family->qk_norm;
+    if (raw->mlp_bias) return kvi_error_set(error, KVRT_UNSUPPORTED, "config.json: mlp_bias is true, need false");
     return KVRT_OK;
 }
 
 kvrt_status kvi_config_parse(const char *config, size_t config_len, const char *generation, size_t generation_len,
                              kvi_model_config *out, kvrt_error *error)
 {
-    raw_config raw = {.hidden_size = ABSENT,
-                      .intermediate_size = ABSENT,
-                      .n_layers = ABSENT,
-                      .n_heads = ABSENT,
-                      .n_kv_heads = ABSENT,
-                      .head_dim = ABSENT,
-                      .vocab_size = ABSENT,
-                      .max_positions = ABSENT,
-                      .sliding_window = ABSENT,
-                      .max_window_layers = ABSENT,
-                      .original_ctx = ABSENT,
-                      .rms_eps = 1e-6,
-                      .rope_theta = NAN,
-                      .partial_rotary = 1.0,
-                      .use_sliding_window = -1,
-                      .attention_bias = -1,
-                      .mlp_bias = -1,
-                      .tie = -1,
-                      .act = "silu",
-                      .rope_type = "default"};
+    const kvi_family *family;
+    kvi_raw_config raw;
     memset(out, 0, sizeof *out);
-    out->bos_id = -1;
-    KVI_TRY(read_raw(config, config_len, out, &raw, error));
-    if (!out->architecture[0])
-        return kvi_error_set(error, KVRT_FORMAT, "config.json: no architectures entry, need one of %s",
-                             kvi_family_list());
-    const kvi_family *family = kvi_family_find(out->architecture);
-    if (!family)
-        return kvi_error_set(error, KVRT_UNSUPPORTED, "config.json: architecture %s, need one of %s", out->architecture,
-                             kvi_family_list());
-    out->family = family->name;
-    if (raw.quantized)
-        return kvi_error_set(error, KVRT_UNSUPPORTED,
-                             "config.json: quantization_config (%s), need unquantized F32, F16 or BF16 weights",
-                             raw.quant);
-    if (strcmp(raw.act, "silu") != 0 && strcmp(raw.act, "swish") != 0)
-        return kvi_error_set(error, KVRT_UNSUPPORTED, "config.json: hidden_act is '%s', need silu", raw.act);
-    KVI_TRY(derive_sizes(&raw, out, error));
-    KVI_TRY(derive_rope(&raw, out, error));
-    KVI_TRY(derive_window(&raw, family, out, error));
-    out->rms_eps = raw.rms_eps;
-    if (!(out->rms_eps > 0 && out->rms_eps < 1))
-        return kvi_error_set(error, KVRT_FORMAT, "config.json: rms_norm_eps outside 0..1");
-    out->tied_embeddings = raw.tie == 1;
-    out->qkv_bias = family->qkv_bias || raw.attention_bias == 1;
-    out->o_bias = family->o_bias_follows && raw.attention_bias == 1;
-    out->mlp_bias = raw.mlp_bias == 1;
-    out->qk_norm = family->qk_norm;
-    if (out->mlp_bias) return kvi_error_set(error, KVRT_UNSUPPORTED, "config.json: mlp_bias is true, need false");
+    kvrt_status status = kvi_config_find_family(config, config_len, out, &family, error);
+    if (family) out->family = family->name;
+    kvrt_status read = kvi_config_read_keys(config, config_len, status < KVRT_OK ? NULL : family, out, &raw,
+                                            status < KVRT_OK ? NULL : error);
+    show_sizes(&raw, out);
+    KVI_TRY(status);
+    KVI_TRY(read);
+    KVI_TRY(derive(&raw, family, out, error));
     return generation ? read_generation(generation, generation_len, out, error) : KVRT_OK;
+}
+
+kvrt_status kvi_config_check_folder(const char *path, kvrt_error *error)
+{
+    static const char need[] = "need a Hugging Face folder (config.json, model.safetensors, tokenizer.json)";
+    const kvi_os_kind kind = kvi_os_path_kind(path);
+    kvi_map map = {0};
+    if (kind == KVI_OS_DIRECTORY) return KVRT_OK;
+    if (kind == KVI_OS_ABSENT)
+        return kvi_error_set(error, KVRT_IO, "model %s: no such file or directory, %s", path, need);
+    bool gguf = kind == KVI_OS_FILE && kvi_os_map(path, false, &map, NULL) >= KVRT_OK && map.len >= 4 &&
+                memcmp(map.data, "GGUF", 4) == 0;
+    kvi_os_unmap(&map);
+    return gguf ? kvi_error_set(error, KVRT_UNSUPPORTED, "model %s: is a GGUF file, %s", path, need)
+                : kvi_error_set(error, KVRT_IO, "model %s: is not a directory, %s", path, need);
+}
+
+static kvrt_status no_config(const char *dir, kvrt_error *error)
+{
+    static const struct {
+        const char *file, *found;
+    } others[] = {
+        {"adapter_config.json", "an adapter (adapter_config.json), need the model with the adapter merged into it"},
+        {"params.json", "Meta's or Mistral's own layout (params.json), need the Hugging Face one"}};
+    char gguf[256];
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        if (kvi_folder_has(dir, others[i].file))
+            return kvi_error_set(error, KVRT_UNSUPPORTED, "model %s: no config.json, found %s", dir, others[i].found);
+    if (kvi_os_find_suffix(dir, ".gguf", gguf, sizeof gguf))
+        return kvi_error_set(error, KVRT_UNSUPPORTED,
+                             "model %s: no config.json, found the GGUF file %s, need a Hugging Face folder", dir, gguf);
+    return kvi_error_set(error, KVRT_IO, "model %s: no config.json, need a Hugging Face folder", dir);
+}
+
+/* GPTQ and AWQ folders of before quantization_config keep its keys in a file of their own. */
+static kvrt_status refuse_old_quantized(const char *dir, kvrt_error *error)
+{
+    static const char *const files[] = {"quantize_config.json", "quant_config.json"};
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++)
+        if (kvi_folder_has(dir, files[i]))
+            return kvi_error_set(
+                error, KVRT_UNSUPPORTED,
+                "%s: found beside config.json (a GPTQ or AWQ model), need unquantized F32, F16 or BF16 "
+                "weights",
+                files[i]);
+    return KVRT_OK;
 }
 
 kvrt_status kvi_config_read(const char *dir, kvi_model_config *out, kvrt_error *error)
 {
     memset(out, 0, sizeof *out);
-    kvi_buf path = {0};
     kvi_map config = {0}, generation = {0};
-    kvi_os_kind kind = kvi_os_path_kind(dir);
-    if (kind != KVI_OS_DIRECTORY)
-        return kvi_error_set(error, KVRT_IO, "model %s: %s, need a Hugging Face folder", dir,
-                             kind == KVI_OS_ABSENT ? "no such file or directory" : "is not a directory");
-    kvi_buf_append_str(&path, dir);
-    kvi_buf_append_str(&path, "/config.json");
-    if (path.failed) return kvi_error_nomem(error, strlen(dir), "path");
-    kvrt_status status =
-        kvi_os_path_kind(path.data) == KVI_OS_ABSENT
-            ? kvi_error_set(error, KVRT_IO, "model %s: no config.json, need a Hugging Face folder", dir)
-            : kvi_os_map(path.data, true, &config, error);
-    if (status >= KVRT_OK) {
-        kvi_buf_clear(&path);
-        kvi_buf_append_str(&path, dir);
-        kvi_buf_append_str(&path, "/generation_config.json");
-        if (path.failed) status = kvi_error_nomem(error, strlen(dir), "path");
-        else if (kvi_os_path_kind(path.data) == KVI_OS_FILE) status = kvi_os_map(path.data, true, &generation, error);
-    }
+    bool has_config = false, has_generation = false;
+    KVI_TRY(kvi_config_check_folder(dir, error));
+    kvrt_status status = kvi_folder_map(dir, "config.json", true, &config, &has_config, error);
+    if (status >= KVRT_OK && !has_config) status = no_config(dir, error);
     if (status >= KVRT_OK)
-        status = kvi_config_parse((const char *)config.data, config.len, (const char *)generation.data, generation.len,
-                                  out, error);
+        status = kvi_folder_map(dir, "generation_config.json", true, &generation, &has_generation, error);
+    if (status >= KVRT_OK)
+        status = kvi_config_parse((const char *)config.data, config.len,
+                                  has_generation ? (const char *)generation.data : NULL, generation.len, out, error);
+    if (status >= KVRT_OK) status = refuse_old_quantized(dir, error);
     kvi_os_unmap(&config);
     kvi_os_unmap(&generation);
-    kvi_buf_free(&path);
     return status;
 }
 

@@ -24,17 +24,20 @@ typedef struct kvi_model_config {
     uint32_t sliding_window;          /* 0: none */
     uint8_t windowed[KVI_MAX_LAYERS]; /* (n_layers) 1: the layer sees the window only */
     bool tied_embeddings;
-    bool qkv_bias, o_bias, mlp_bias;
+    bool qkv_bias, o_bias;
     bool qk_norm;
     int32_t bos_id; /* -1: none */
     int32_t eos_ids[KVI_MAX_EOS];
     uint32_t n_eos;
+    char warning[256]; /* keys of config.json that transformers does not know either; empty: none */
 } kvi_model_config;
 
-/* Reads DIR/config.json and, when present, DIR/generation_config.json. Errors: IO, FORMAT, UNSUPPORTED. `architecture` is filled in as
- * far as the file was understood, also on failure. */
+/* Reads DIR/config.json and, when present, DIR/generation_config.json. Errors: IO, FORMAT, UNSUPPORTED. Also on failure, `architecture`
+ * and the sizes are filled in as far as the file says them. */
 kvrt_status kvi_config_read(const char *dir, kvi_model_config *out, kvrt_error *error);
-/* The same from memory; generation may be NULL. */
+/* IO or UNSUPPORTED, naming what is there instead, when `path` is no folder. */
+kvrt_status kvi_config_check_folder(const char *path, kvrt_error *error);
+/* kvi_config_read from memory; generation may be NULL. */
 kvrt_status kvi_config_parse(const char *config, size_t config_len, const char *generation, size_t generation_len,
                              kvi_model_config *out, kvrt_error *error);
 /* Parameters of the model, from the shape alone. */

@@ -4,23 +4,30 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+typedef enum kvi_window_rule {
+    KVI_WINDOW_NEVER,
+    KVI_WINDOW_ALL,    /* sliding_window applies to every layer */
+    KVI_WINDOW_IF_USED /* with use_sliding_window, by layer_types or from max_window_layers on */
+} kvi_window_rule;
+
 typedef struct kvi_family {
+    uint32_t index;           /* column of config_keys.h */
     const char *architecture; /* config.json "architectures"[0] */
-    const char *name;
-    bool qkv_bias;          /* by default; Llama and Qwen3 say attention_bias */
-    bool o_bias_follows;    /* attention_bias also puts a bias on o_proj */
-    bool qk_norm;           /* RMSNorm over head_dim on q and k before RoPE */
-    bool window_by_default; /* sliding_window applies without use_sliding_window */
-    bool has_use_window;    /* the key use_sliding_window exists and defaults to false */
+    const char *name;         /* config.json "model_type" */
+    bool qkv_bias;            /* always */
+    bool qk_norm;             /* RMSNorm over head_dim on q and k before RoPE */
+    kvi_window_rule window;
 } kvi_family;
 
 /* Tensor names, shared by all families so far; %u is the layer. */
+#define KVI_NAME_PREFIX "model." /* left out by checkpoints of the model without its head */
 #define KVI_NAME_EMBED "model.embed_tokens.weight"
 #define KVI_NAME_NORM "model.norm.weight"
 #define KVI_NAME_HEAD "lm_head.weight"
 #define KVI_NAME_LAYER "model.layers.%u.%s"
 
-const kvi_family *kvi_family_find(const char *architecture); /* NULL when unknown */
+const kvi_family *kvi_family_find(const char *architecture);  /* NULL when unknown */
+const kvi_family *kvi_family_of_type(const char *model_type); /* NULL when unknown */
 /* "LlamaForCausalLM, MistralForCausalLM, ..." for messages. */
 const char *kvi_family_list(void);
 

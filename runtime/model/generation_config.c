@@ -1,8 +1,8 @@
 /* generation_config.c - see generation_config.h. The file is read whole before anything is set, because do_sample may stand last. */
 #include "generation_config.h"
+#include "../base/folder.h"
 #include "../base/json.h"
 #include "../base/log.h"
-#include "../base/os.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -105,6 +105,7 @@ kvrt_status kvi_generation_parse(const char *text, size_t len, kvrt_options *opt
     kvi_json r;
     found f = {.do_sample = -1};
     kvi_json_init(&r, text, len);
+    r.python = true;
     KVI_TRY(read_all(&r, &f, error));
     if (ends) *ends = f.ends;
     const bool greedy = f.do_sample == 0 && !kvi_options_is_set(options, keys[TEMPERATURE].option);
@@ -119,18 +120,12 @@ kvrt_status kvi_generation_parse(const char *text, size_t len, kvrt_options *opt
 
 kvrt_status kvi_generation_defaults(const char *dir, kvrt_options *options, bool *ends, kvrt_error *error)
 {
-    kvi_buf path = {0};
-    kvi_map map = {0};
+    kvi_map map;
+    bool found;
     if (ends) *ends = false;
-    kvi_buf_append_str(&path, dir);
-    kvi_buf_append_str(&path, "/" FILE_NAME);
-    kvrt_status status = path.failed ? kvi_error_nomem(error, strlen(dir), "path") : KVRT_OK;
-    if (status >= KVRT_OK && kvi_os_path_kind(path.data) != KVI_OS_ABSENT) {
-        status = kvi_os_map(path.data, true, &map, error);
-        if (status >= KVRT_OK)
-            status = kvi_generation_parse((const char *)map.data, (size_t)map.len, options, ends, error);
-        kvi_os_unmap(&map);
-    }
-    kvi_buf_free(&path);
+    KVI_TRY(kvi_folder_map(dir, FILE_NAME, true, &map, &found, error));
+    kvrt_status status =
+        found ? kvi_generation_parse((const char *)map.data, (size_t)map.len, options, ends, error) : KVRT_OK;
+    kvi_os_unmap(&map);
     return status;
 }

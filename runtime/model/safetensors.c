@@ -1,5 +1,6 @@
 /* safetensors.c - reader of safetensors files and of the shard index. */
 #include "safetensors.h"
+#include "../base/folder.h"
 #include "../base/json.h"
 
 #include <stdio.h>
@@ -9,6 +10,7 @@
 #define HEADER_CAP 100000000u /* bytes, as the reference library */
 #define MAX_SHARDS 4096u
 #define MAX_TENSORS 1000000u
+#define INDEX_NAME "model.safetensors.index.json"
 
 typedef struct shard {
     char *name; /* base name, in the arena */
@@ -255,15 +257,6 @@ static kvrt_status read_file(kvi_checkpoint *c, uint32_t file_index, kvrt_error 
 }
 
 /* ------------------------------------------------------------------------------------------------------ shards --- */
-static kvrt_status path_join(kvi_buf *path, const char *dir, const char *name, kvrt_error *error)
-{
-    kvi_buf_clear(path);
-    kvi_buf_append_str(path, dir);
-    kvi_buf_append_byte(path, '/');
-    kvi_buf_append_str(path, name);
-    return path->failed ? kvi_error_nomem(error, strlen(dir) + strlen(name), "path") : KVRT_OK;
-}
-
 /* A shard name is a plain file name: no separator, no parent, nothing hidden. */
 static bool plain_name(const char *name, size_t len)
 {
@@ -278,8 +271,7 @@ static kvrt_status add_shard(kvi_checkpoint *c, const char *name, size_t len, ui
             *index = i;
             return KVRT_OK;
         }
-    if (c->n_shards == MAX_SHARDS)
-        return kvi_error_set(error, KVRT_FORMAT, "model.safetensors.index.json: more than 4096 shards");
+    if (c->n_shards == MAX_SHARDS) return kvi_error_set(error, KVRT_FORMAT, INDEX_NAME ": more than 4096 shards");
     shard *shards = kvi_mem_realloc(c->shards, (c->n_shards + 1) * sizeof *shards);
     if (shards) c->shards = shards;
     char *copy = kvi_arena_strndup(&c->arena, name, len);
@@ -298,7 +290,7 @@ typedef struct claim {
 static kvrt_status read_weight_map(kvi_checkpoint *c, kvi_json *json, claim **claims, size_t *n, size_t *cap,
                                    kvrt_error *error)
 {
-    const char *object = "model.safetensors.index.json";
+    const char *object = INDEX_NAME;
     if (!kvi_json_expect(json, KVI_JSON_OBJECT)) return kvi_json_fail(json, object, error);
     while (kvi_json_next_key(json)) {
         char *tensor = kvi_arena_alloc(&c->arena, json->str_len + 1);
@@ -323,7 +315,7 @@ static kvrt_status read_weight_map(kvi_checkpoint *c, kvi_json *json, claim **cl
 
 static kvrt_status read_index(kvi_checkpoint *c, const kvi_map *map, claim **claims, size_t *n, kvrt_error *error)
 {
-    const char *object = "model.safetensors.index.json";
+    const char *object = INDEX_NAME;
     kvi_json json;
     size_t cap = 0;
     bool found = false;
@@ -344,46 +336,63 @@ static kvrt_status read_index(kvi_checkpoint *c, const kvi_map *map, claim **cla
 
 static kvrt_status open_shards(kvi_checkpoint *c, const char *dir, bool copy, kvrt_error *error)
 {
-    kvi_buf path = {0};
-    kvrt_status status = KVRT_OK;
-    for (uint32_t i = 0; i < c->n_shards && status >= KVRT_OK; i++) {
-        status = path_join(&path, dir, c->shards[i].name, error);
-        if (status >= KVRT_OK) status = kvi_os_map(path.data, copy, &c->shards[i].map, error);
-        if (status >= KVRT_OK) status = read_file(c, i, error);
+    for (uint32_t i = 0; i < c->n_shards; i++) {
+        KVI_TRY(kvi_folder_map(dir, c->shards[i].name, copy, &c->shards[i].map, NULL, error));
+        KVI_TRY(read_file(c, i, error));
     }
-    kvi_buf_free(&path);
-    return status;
+    return KVRT_OK;
+}
+
+/* Names what the folder holds instead. */
+static kvrt_status no_weights(const char *dir, kvrt_error *error)
+{
+    static const char *const others[] = {"pytorch_model.bin",
+                                         "pytorch_model.bin.index.json",
+                                         "adapter_model.safetensors",
+                                         "adapter_model.bin",
+                                         "consolidated.safetensors",
+                                         "consolidated.00.pth",
+                                         "tf_model.h5",
+                                         "flax_model.msgpack"};
+    static const char need[] = "need model.safetensors, or model.safetensors.index.json with its shards";
+    char gguf[256];
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        if (!kvi_folder_has(dir, others[i])) continue;
+        const char *hint = strncmp(others[i], "pytorch", 7) == 0 ? " (convert it with save_pretrained of transformers)"
+                           : strncmp(others[i], "adapter", 7) == 0 ? " (merge the adapter into its model first)"
+                                                                   : "";
+        return kvi_error_set(error, KVRT_UNSUPPORTED, "%s: found only %s, %s%s", dir, others[i], need, hint);
+    }
+    if (kvi_os_find_suffix(dir, ".gguf", gguf, sizeof gguf))
+        return kvi_error_set(error, KVRT_UNSUPPORTED, "%s: found only the GGUF file %s, %s", dir, gguf, need);
+    return kvi_error_set(error, KVRT_IO,
+                         "%s: found neither model.safetensors nor model.safetensors.index.json, need one (a Hugging "
+                         "Face folder)",
+                         dir);
 }
 
 static kvrt_status open_folder(kvi_checkpoint *c, const char *dir, bool copy, claim **claims, kvrt_error *error)
 {
-    kvi_buf path = {0};
     size_t n_claims = 0;
-    uint32_t index = 0;
-    kvrt_status status = path_join(&path, dir, "model.safetensors.index.json", error);
-    if (status >= KVRT_OK && kvi_os_path_kind(path.data) != KVI_OS_ABSENT) {
-        kvi_map map;
-        status = kvi_os_map(path.data, true, &map, error);
-        if (status >= KVRT_OK) status = read_index(c, &map, claims, &n_claims, error);
-        kvi_os_unmap(&map);
-    } else if (status >= KVRT_OK) {
-        status = path_join(&path, dir, "model.safetensors", error);
-        if (status >= KVRT_OK && kvi_os_path_kind(path.data) == KVI_OS_ABSENT)
-            status = kvi_error_set(error, KVRT_IO,
-                                   "%s: found neither model.safetensors nor model.safetensors.index.json, need one (a "
-                                   "Hugging Face folder)",
-                                   dir);
-        if (status >= KVRT_OK) status = add_shard(c, "model.safetensors", 17, &index, error);
+    uint32_t shard_index = 0;
+    /* Where both are, transformers reads the single file. */
+    if (kvi_folder_has(dir, "model.safetensors")) {
+        KVI_TRY(add_shard(c, "model.safetensors", 17, &shard_index, error));
+    } else {
+        kvi_map index;
+        bool found;
+        KVI_TRY(kvi_folder_map(dir, INDEX_NAME, true, &index, &found, error));
+        kvrt_status status = found ? read_index(c, &index, claims, &n_claims, error) : no_weights(dir, error);
+        kvi_os_unmap(&index);
+        KVI_TRY(status);
     }
-    kvi_buf_free(&path);
-    if (status < KVRT_OK) return status;
     KVI_TRY(open_shards(c, dir, copy, error));
     KVI_TRY(index_names(c, error));
     for (size_t i = 0; i < n_claims; i++) {
         const kvi_tensor *tensor = kvi_checkpoint_find(c, (*claims)[i].tensor);
         if (!tensor || tensor->file != (*claims)[i].file)
-            return kvi_error_set(error, KVRT_FORMAT, "model.safetensors.index.json: tensor %.200s: not found in %s",
-                                 (*claims)[i].tensor, c->shards[(*claims)[i].file].name);
+            return kvi_error_set(error, KVRT_FORMAT, INDEX_NAME ": tensor %.200s: not found in %s", (*claims)[i].tensor,
+                                 c->shards[(*claims)[i].file].name);
     }
     return KVRT_OK;
 }

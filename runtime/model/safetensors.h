@@ -46,8 +46,8 @@ typedef struct kvi_tensor {
 
 typedef struct kvi_checkpoint kvi_checkpoint;
 
-/* Opens DIR/model.safetensors.index.json with its shards, else DIR/model.safetensors. `copy` reads into memory instead of mapping.
- * Errors: IO (absent, unreadable), FORMAT (a lie; file and tensor named), NOMEM_HOST. */
+/* Opens DIR/model.safetensors, else DIR/model.safetensors.index.json with its shards. `copy` reads into memory instead of mapping.
+ * Errors: IO (absent, unreadable), UNSUPPORTED (weights of another format, named), FORMAT (a lie; file and tensor named), NOMEM_HOST. */
 kvrt_status kvi_checkpoint_open(const char *dir, bool copy, kvi_checkpoint **out, kvrt_error *error);
 void kvi_checkpoint_close(kvi_checkpoint *checkpoint); /* NULL is fine */
 /* NULL when absent. */

@@ -19,15 +19,15 @@ typedef struct kvi_layer_weights {
 typedef struct kvi_model_weights {
     const kvi_weight *embed;   /* (vocab, hidden) */
     const kvi_weight *norm;    /* (hidden) */
-    const kvi_weight *head;    /* (vocab, hidden); equals embed when tied */
+    const kvi_weight *head;    /* (vocab, hidden); equals embed when tied and not stored with other values */
     kvi_layer_weights *layers; /* (n_layers) */
     uint64_t bytes;            /* of all tensors bound */
     uint64_t read_bytes;       /* read per decoded token: all but the embedding rows */
     uint64_t n_params;
-    kvi_dtype dtype;          /* of most bytes */
-    uint64_t taken_bytes;     /* by the backend for the imports */
-    uint64_t synthetic_bytes; /* of the memory behind synthetic weights; 0: from a checkpoint */
-    void *synthetic;          /* that memory; NULL without a device */
+    kvi_dtype dtype;       /* of most bytes */
+    uint64_t taken_bytes;  /* by the backend for the imports */
+    uint64_t memory_bytes; /* of the memory behind synthetic weights and those converted from F64 */
+    void *memory;          /* that memory; NULL without a device */
 } kvi_model_weights;
 
 /* Called after each tensor; false cancels. */
@@ -38,7 +38,7 @@ typedef bool (*kvi_progress_fn)(void *user, uint64_t done, uint64_t total);
 kvrt_status kvi_weights_bind(const kvi_model_config *config, const kvi_checkpoint *checkpoint, kvi_dtype dtype,
                              const kvi_backend *backend, kvi_device *device, kvi_progress_fn progress, void *user,
                              kvi_model_weights *out, kvrt_error *error);
-/* Frees the tables and synthetic memory; handles belong to the device, which must be closed first. */
+/* Frees the tables and the memory; handles belong to the device, which must be closed first. */
 void kvi_weights_free(kvi_model_weights *weights);
 
 #endif

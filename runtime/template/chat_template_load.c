@@ -1,8 +1,8 @@
 /* chat_template_load.c - where a model folder keeps its chat template, in the order in which Hugging Face looks:
  * chat_template.jinja, chat_template.json, chat_template of tokenizer_config.json. The names of the BOS and EOS tokens
  * come from the last. */
+#include "../base/folder.h"
 #include "../base/json.h"
-#include "../base/os.h"
 #include "chat_template_impl.h"
 
 #include <stdio.h>
@@ -20,12 +20,8 @@ typedef struct found {
 /* KVRT_OK with data == NULL when the file is absent. */
 static kvrt_status map_file(const char *dir, const char *name, kvi_map *map, kvrt_error *error)
 {
-    char path[4096];
-    memset(map, 0, sizeof *map);
-    if ((size_t)snprintf(path, sizeof path, "%s/%s", dir, name) >= sizeof path)
-        return kvi_error_set(error, KVRT_ARG, "the path is too long");
-    if (kvi_os_path_kind(path) != KVI_OS_FILE) return KVRT_OK;
-    KVI_TRY(kvi_os_map(path, true, map, error));
+    bool found;
+    KVI_TRY(kvi_folder_map(dir, name, true, map, &found, error));
     if (map->len <= MAX_CONFIG) return KVRT_OK;
     kvi_os_unmap(map);
     memset(map, 0, sizeof *map);

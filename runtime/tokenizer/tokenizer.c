@@ -2,7 +2,7 @@
  * tokenizer_impl.h. */
 #include "tokenizer.h"
 
-#include "../base/os.h"
+#include "../base/folder.h"
 #include "tokenizer_impl.h"
 #include "../text/unicode.h"
 
@@ -133,28 +133,32 @@ kvrt_status kvi_tokenizer_load_json(const char *json, size_t len, const char *co
     return KVRT_OK;
 }
 
+/* Names what the folder holds instead. */
+static kvrt_status no_tokenizer(const char *dir, kvrt_error *error)
+{
+    static const char *const others[] = {"tokenizer.model", "vocab.json", "tekken.json", "tiktoken.model"};
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        if (kvi_folder_has(dir, others[i]))
+            return kvi_error_set(error, KVRT_UNSUPPORTED,
+                                 "%s: no tokenizer.json, found only %s: convert it with "
+                                 "AutoTokenizer.from_pretrained(...).save_pretrained(...) of transformers",
+                                 dir, others[i]);
+    return kvi_error_set(error, KVRT_IO, "%s: no tokenizer.json, need one (a Hugging Face folder)", dir);
+}
+
 kvrt_status kvi_tokenizer_load(const char *dir, kvi_tokenizer **out, kvrt_error *error)
 {
     *out = NULL;
-    kvi_buf path = {0};
     kvi_map json = {0}, config = {0};
-    kvi_buf_append_str(&path, dir);
-    kvi_buf_append_str(&path, "/tokenizer.json");
-    kvrt_status status =
-        path.failed ? kvi_error_nomem(error, path.len, "path") : kvi_os_map(path.data, false, &json, error);
-    if (status == KVRT_OK) {
-        kvi_buf_clear(&path);
-        kvi_buf_append_str(&path, dir);
-        kvi_buf_append_str(&path, "/tokenizer_config.json");
-        if (path.failed) status = kvi_error_nomem(error, path.len, "path");
-        else if (kvi_os_path_kind(path.data) == KVI_OS_FILE) status = kvi_os_map(path.data, false, &config, error);
-    }
+    bool found = false, has_config = false;
+    kvrt_status status = kvi_folder_map(dir, "tokenizer.json", false, &json, &found, error);
+    if (status == KVRT_OK && !found) status = no_tokenizer(dir, error);
+    if (status == KVRT_OK) status = kvi_folder_map(dir, "tokenizer_config.json", false, &config, &has_config, error);
     if (status == KVRT_OK)
         status = kvi_tokenizer_load_json((const char *)json.data, (size_t)json.len, (const char *)config.data,
                                          (size_t)config.len, "tokenizer.json", out, error);
     kvi_os_unmap(&json);
     kvi_os_unmap(&config);
-    kvi_buf_free(&path);
     return status;
 }
 

@@ -1,5 +1,5 @@
-/* test_config.c - config.json: what is refused and how it is named, both layouts of RoPE, windows by layer. A value that kvrt does not
- * understand must never pass for an absent one. */
+/* test_config.c - config.json: what is refused and how it is named, what is taken from transformers' defaults, both layouts of RoPE, windows
+ * by layer. A value that kvrt does not understand must never pass for an absent one. Whether transformers computes the same: golden.odd. */
 #include "../../runtime/model/rope.h"
 #include "../../runtime/model/shapes.h"
 
@@ -19,7 +19,8 @@ static kvrt_status parse(const char *family, const char *more, const char *gener
     char text[2048];
     (void)snprintf(text, sizeof text,
                    "{\"architectures\":[\"%sForCausalLM\"],\"hidden_size\":64,\"intermediate_size\":96,"
-                   "\"num_hidden_layers\":4,\"num_attention_heads\":4,\"vocab_size\":96%s%s}",
+                   "\"num_hidden_layers\":4,\"num_attention_heads\":4,\"num_key_value_heads\":4,\"head_dim\":16,"
+                   "\"vocab_size\":96%s%s}",
                    family, *more ? "," : "", more);
     error = (kvrt_error){.size = sizeof error};
     return kvi_config_parse(text, strlen(text), generation, generation ? strlen(generation) : 0, &config, &error);
@@ -53,19 +54,32 @@ static void refusals_name_key_and_need(void **state)
          KVRT_UNSUPPORTED,
          {"a_scaling", "llama3"}},
         {"\"rope_scaling\":{\"type\":\"linear\",\"factor\":0.5}", KVRT_FORMAT, {"factor", "1 or more"}},
-        {"\"rope_scaling\":{\"type\":\"llama3\",\"factor\":8,\"low_freq_factor\":1,\"high_freq_factor\":4}",
-         KVRT_FORMAT,
-         {"original_max_position_embeddings", "need 1.."}},
         {"\"rope_parameters\":{\"full_attention\":{\"rope_theta\":7}}",
          KVRT_UNSUPPORTED,
          {"rope_parameters", "one set"}},
         {"\"rope_theta\":-5", KVRT_FORMAT, {"rope_theta", "above 0"}},
         {"\"partial_rotary_factor\":0.5", KVRT_UNSUPPORTED, {"partial_rotary_factor", "full rotary"}},
-        {"\"sliding_window\":4294967297", KVRT_UNSUPPORTED, {"sliding_window is 4294967297", "need 0.."}},
+        {"\"sliding_window\":4294967297", KVRT_UNSUPPORTED, {"sliding_window is 4294967297", "need 1.."}},
         {"\"layer_types\":[\"full_attention\"]", KVRT_FORMAT, {"layer_types has 1", "need 4"}},
         {"\"layer_types\":[\"linear_attention\"]", KVRT_UNSUPPORTED, {"linear_attention", "full_attention"}},
         {"\"eos_token_id\":4294967301", KVRT_FORMAT, {"config.json", "token id"}},
-        {"\"mlp_bias\":true", KVRT_UNSUPPORTED, {"mlp_bias", "need false"}},
+        {"\"is_causal\":false", KVRT_UNSUPPORTED, {"is_causal is false", "need true (the default of mistral)"}},
+        {"\"is_causal\":null", KVRT_UNSUPPORTED, {"is_causal is null", "need true"}},
+        {"\"attention_chunk_size\":8", KVRT_UNSUPPORTED, {"attention_chunk_size is 8", "need null"}},
+        {"\"is_encoder_decoder\":true", KVRT_UNSUPPORTED, {"is_encoder_decoder is true", "need false"}},
+        {"\"per_layer_config\":{\"0\":{\"head_dim\":8}}", KVRT_UNSUPPORTED, {"per_layer_config is {", "need null"}},
+        {"\"transformers_weights\":\"other\"", KVRT_UNSUPPORTED, {"transformers_weights is \"other\"", "need null"}},
+        {"\"sliding_window\":0", KVRT_UNSUPPORTED, {"sliding_window is 0", "need 1.."}},
+        {"\"sliding_window\":null,\"layer_types\":[\"sliding_attention\",\"sliding_attention\",\"sliding_attention\","
+         "\"sliding_attention\"]",
+         KVRT_UNSUPPORTED,
+         {"sliding_attention", "no window"}},
+        {"\"model_type\":\"qwen2\"", KVRT_UNSUPPORTED, {"model_type is 'qwen2'", "need 'mistral'"}},
+        {"\"quantization\":{\"group_size\":64,\"bits\":4}", KVRT_UNSUPPORTED, {"quantization (MLX, 4 bits)", "F32"}},
+        {"\"quantization_config\":{\"quant_method\":\"awq\",\"bits\":4}",
+         KVRT_UNSUPPORTED,
+         {"quantization_config (awq, 4 bits)", "F32"}},
+        {"\"rope_theta\":NaN,\"rms_norm_eps\":NaN", KVRT_FORMAT, {"rms_norm_eps", "0..1"}},
         {"\"rms_norm_eps\":0", KVRT_FORMAT, {"rms_norm_eps", "0..1"}},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -75,6 +89,10 @@ static void refusals_name_key_and_need(void **state)
             if (!strstr(error.message, cases[i].parts[k]))
                 fail_msg("%s: '%s' lacks '%s'", cases[i].more, error.message, cases[i].parts[k]);
     }
+    assert_int_equal(parse("Llama", "\"mlp_bias\":true", NULL), KVRT_UNSUPPORTED);
+    assert_non_null(strstr(error.message, "mlp_bias is true, need false"));
+    assert_int_equal(parse("Llama", "\"sliding_window\":40", NULL), KVRT_UNSUPPORTED);
+    assert_non_null(strstr(error.message, "sliding_window is 40, need null or at least 2048"));
     assert_int_equal(parse("Elman", "", NULL), KVRT_UNSUPPORTED);
     assert_non_null(strstr(error.message, "LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM"));
 }
@@ -101,7 +119,15 @@ static void windows_by_family(void **state)
         const char *windowed;
         uint32_t window;
     } cases[] = {
-        {"Llama", "\"sliding_window\":40", "0000", 0},
+        {"Llama", "\"sliding_window\":2048", "0000", 0},
+        {"Mistral", "\"hidden_act\":\"silu\"", "1111", 4096},
+        {"Mistral", "\"sliding_window\":40,\"layer_types\":null", "1111", 40},
+        {"Mistral",
+         "\"sliding_window\":40,\"layer_types\":[\"full_attention\",\"sliding_attention\",\"full_attention\","
+         "\"full_attention\"]",
+         "0100", 40},
+        {"Qwen2", "\"use_sliding_window\":true,\"max_window_layers\":3", "0001", 4096},
+        {"Qwen2", "\"use_sliding_window\":true", "0000", 0},
         {"Mistral", "\"sliding_window\":40", "1111", 40},
         {"Mistral", "\"sliding_window\":null", "0000", 0},
         {"Qwen2", "\"sliding_window\":40,\"max_window_layers\":1", "0000", 0},
@@ -148,6 +174,130 @@ static void rope_layouts(void **state)
     for (int i = 0; i < 32; i++) assert_true(new_layout[i] == plain[i] / 4);
 }
 
+/* What is absent has transformers' value for the family. */
+static void defaults_by_family(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *type;
+        uint32_t ffn, n_kv_heads, head_dim, ctx, n_eos;
+        int32_t bos;
+    } cases[] = {{"llama", 11008, 32, 128, 2048, 1, 1},
+                 {"mistral", 14336, 8, 128, 131072, 1, 1},
+                 {"qwen2", 22016, 32, 128, 32768, 0, -1},
+                 {"qwen3", 22016, 32, 128, 32768, 0, -1}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char text[64];
+        (void)snprintf(text, sizeof text, "{\"model_type\":\"%s\",\"hidden_size\":%s}", cases[i].type,
+                       strcmp(cases[i].type, "qwen3") == 0 ? "1024" : "4096");
+        if (kvi_config_parse(text, strlen(text), NULL, 0, &config, &error) < KVRT_OK) fail_msg("%s", error.message);
+        assert_string_equal(config.family, cases[i].type);
+        assert_int_equal(config.ffn_size, cases[i].ffn);
+        assert_int_equal(config.n_kv_heads, cases[i].n_kv_heads);
+        assert_int_equal(config.head_dim, cases[i].head_dim);
+        assert_int_equal(config.ctx_model, cases[i].ctx);
+        assert_int_equal(config.n_eos, cases[i].n_eos);
+        assert_int_equal(config.bos_id, cases[i].bos);
+        assert_true(config.rms_eps == 1e-6 && config.rope_theta == 10000.0 && !config.tied_embeddings);
+        assert_string_equal(config.warning, "");
+    }
+}
+
+/* Of a key given twice the last one counts, and nothing of the first is left. */
+static void the_last_of_two_keys_counts(void **state)
+{
+    (void)state;
+    assert_int_equal(parse("Llama",
+                           "\"rope_scaling\":{\"type\":\"linear\",\"factor\":4,\"rope_theta\":7},\"rope_scaling\":null,"
+                           "\"eos_token_id\":[3,4],\"eos_token_id\":5,\"hidden_size\":1,\"hidden_size\":64,"
+                           "\"quantization_config\":{\"bits\":4},\"quantization_config\":null,"
+                           "\"is_causal\":false,\"is_causal\":true,\"layer_types\":[\"x\"],\"layer_types\":null",
+                           NULL),
+                     KVRT_OK);
+    assert_int_equal(config.rope_scaling, KVI_ROPE_NONE);
+    assert_true(config.rope_theta == 10000.0);
+    assert_int_equal(config.n_eos, 1);
+    assert_int_equal(config.eos_ids[0], 5);
+    assert_int_equal(config.hidden_size, 64);
+    assert_int_equal(parse("Llama", "\"is_causal\":true,\"is_causal\":false", NULL), KVRT_UNSUPPORTED);
+}
+
+static void unknown_keys_are_warned_of(void **state)
+{
+    (void)state;
+    assert_int_equal(
+        parse("Qwen2", "\"mlp_bias\":true,\"attention_bias\":true,\"use_cache\":false,\"head_dim\":16", NULL), KVRT_OK);
+    assert_string_equal(config.warning, "config.json: unknown to transformers and ignored: mlp_bias, attention_bias");
+    assert_false(config.o_bias);
+    assert_int_equal(parse("Llama", "\"rope_parameters\":{\"mrope_section\":[1,2]}", NULL), KVRT_OK);
+    assert_string_equal(config.warning,
+                        "config.json: unknown to transformers and ignored: rope_parameters.mrope_section");
+    /* More than the text holds: cut between keys, and said. */
+    char more[1500] = "\"a_key_of_thirty_characters_0000\":1";
+    for (int i = 1; i < 40; i++)
+        (void)snprintf(more + strlen(more), sizeof more - strlen(more), ",\"a_key_of_thirty_characters_%04d\":1", i);
+    assert_int_equal(parse("Llama", more, NULL), KVRT_OK);
+    assert_string_equal(config.warning + strlen(config.warning) - 9, "0005, ...");
+}
+
+/* Python reads and writes them, so they are in people's files. */
+static void numbers_beyond_json(void **state)
+{
+    (void)state;
+    assert_int_equal(parse("Llama", "\"initializer_range\":NaN,\"temperature\":-Infinity,\"top_p\":1e999", NULL),
+                     KVRT_OK);
+    assert_int_equal(parse("Llama", "\"rope_theta\":{\"__float__\":\"Infinity\"}", NULL), KVRT_OK);
+    assert_true(isinf(config.rope_theta));
+    assert_int_equal(parse("Llama", "\"rope_theta\":{\"__float__\":\"many\"}", NULL), KVRT_FORMAT);
+    assert_int_equal(parse("Llama", "\"hidden_size\":Infinity", NULL), KVRT_FORMAT);
+    assert_int_equal(parse("Llama", "\"hidden_size\":Infinite", NULL), KVRT_FORMAT);
+    assert_int_equal(parse("Llama", "\"rope_theta\":-NaN", NULL), KVRT_FORMAT);
+    static const char marked[] = "\xef\xbb\xbf{}";
+    assert_int_equal(kvi_config_parse(marked, sizeof marked - 1, NULL, 0, &config, &error), KVRT_FORMAT);
+    assert_non_null(strstr(error.message, "config.json: a byte order mark, need UTF-8 without one, at byte 0"));
+}
+
+static void family_by_architecture_or_type(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *family; /* NULL: refused */
+    } cases[] = {{"\"architectures\":[\"LlamaModel\"]", "llama"},
+                 {"\"architectures\":[\"LlamaModel\"],\"model_type\":\"llama\"", "llama"},
+                 {"\"architectures\":null,\"model_type\":\"qwen2\"", "qwen2"},
+                 {"\"architectures\":[],\"model_type\":\"mistral\"", "mistral"},
+                 {"\"architectures\":[\"Qwen3ForCausalLM\",\"Other\"]", "qwen3"},
+                 {"\"architectures\":[\"LlamaForSequenceClassification\"],\"model_type\":\"llama\"", NULL},
+                 {"\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"other\"", NULL},
+                 {"\"model_type\":\"other\"", NULL},
+                 {"\"vocab_size\":3", NULL}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char text[200];
+        (void)snprintf(text, sizeof text, "{%s}", cases[i].text);
+        kvrt_status status = kvi_config_parse(text, strlen(text), NULL, 0, &config, &error);
+        if ((status == KVRT_OK) != (cases[i].family != NULL)) fail_msg("%s: %d", text, status);
+        if (cases[i].family) assert_string_equal(config.family, cases[i].family);
+    }
+}
+
+/* For inspect: what the file says, in a family of which nothing is known, also inside text_config. */
+static void an_unknown_family_shows_its_sizes(void **state)
+{
+    (void)state;
+    static const char text[] =
+        "{\"architectures\":[\"ElmanForCausalLM\"],\"text_config\":{\"hidden_size\":640,"
+        "\"num_hidden_layers\":18,\"num_attention_heads\":10,\"vocab_size\":5000,\"rope_theta\":7000}}";
+    assert_int_equal(kvi_config_parse(text, sizeof text - 1, NULL, 0, &config, &error), KVRT_UNSUPPORTED);
+    assert_non_null(strstr(error.message, "ElmanForCausalLM"));
+    assert_int_equal(config.hidden_size, 640);
+    assert_int_equal(config.n_layers, 18);
+    assert_int_equal(config.n_kv_heads, 10);
+    assert_int_equal(config.head_dim, 64);
+    assert_int_equal(config.vocab_size, 5000);
+    assert_int_equal(config.ctx_model, 0);
+    assert_true(config.rope_theta == 7000.0);
+}
+
 static void shapes_have_their_size(void **state)
 {
     (void)state;
@@ -169,8 +319,16 @@ static void shapes_have_their_size(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(refusals_name_key_and_need), cmocka_unit_test(end_tokens),
-                                       cmocka_unit_test(windows_by_family), cmocka_unit_test(rope_layouts),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(refusals_name_key_and_need),
+                                       cmocka_unit_test(end_tokens),
+                                       cmocka_unit_test(windows_by_family),
+                                       cmocka_unit_test(rope_layouts),
+                                       cmocka_unit_test(defaults_by_family),
+                                       cmocka_unit_test(the_last_of_two_keys_counts),
+                                       cmocka_unit_test(unknown_keys_are_warned_of),
+                                       cmocka_unit_test(numbers_beyond_json),
+                                       cmocka_unit_test(family_by_architecture_or_type),
+                                       cmocka_unit_test(an_unknown_family_shows_its_sizes),
                                        cmocka_unit_test(shapes_have_their_size)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

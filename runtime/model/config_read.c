@@ -1,0 +1,360 @@
+/* config_read.c - see config_raw.h: the keys of config.json, each computed with, harmless, refused or unknown as config_keys.h says. */
+#include "config_raw.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#define N_FAMILIES 4u
+
+typedef enum key_fate { KEY_READ, KEY_HARMLESS, KEY_DEFAULT /* refused unless it is the default */ } key_fate;
+typedef struct config_key {
+    const char *name;
+    key_fate fate;
+    const char *defaults[N_FAMILIES]; /* by kvi_family.index, as JSON; NULL: unknown to the family */
+} config_key;
+#include "config_keys.h"
+#define N_KEYS (sizeof config_keys / sizeof config_keys[0])
+
+/* A pass over one config.json. */
+typedef struct pass {
+    kvi_json json;
+    const kvi_family *family; /* NULL: unknown */
+    kvi_model_config *out;
+    kvi_raw_config *raw;
+    size_t refused_at[N_KEYS]; /* where the value of a refused key stands, plus one; 0: none */
+} pass;
+
+static const config_key *find_key(const kvi_json *r, const kvi_family *family)
+{
+    for (size_t i = 0; i < N_KEYS; i++)
+        if (kvi_json_key_is(r, config_keys[i].name))
+            return !family || config_keys[i].defaults[family->index] ? &config_keys[i] : NULL;
+    return NULL;
+}
+
+/* A string that is too long to be one we know is cut, never dropped: dropped, it would pass for an absent key. */
+static void text_value(kvi_json *r, char *out, size_t cap)
+{
+    out[0] = 0;
+    if (!kvi_json_string(r)) return;
+    char whole[256];
+    if (r->str_len >= sizeof whole) {
+        kvi_json_set_error(r, "string of more than 255 bytes");
+        return;
+    }
+    size_t len = kvi_json_str_unescape(r, whole);
+    if (memchr(whole, 0, len)) kvi_json_set_error(r, "NUL character in a string");
+    if (len >= cap) len = cap - 1;
+    memcpy(out, whole, len);
+    out[len] = 0;
+}
+
+/* An integer key may be null. */
+static int64_t int_or_null(kvi_json *r) { return kvi_json_null(r) ? KVI_NO_INT : kvi_json_i64(r); }
+
+/* A number, also in the form in which transformers writes infinities: {"__float__": "Infinity"}. */
+static double number(kvi_json *r)
+{
+    if (kvi_json_peek(r) != KVI_JSON_OBJECT) return kvi_json_f64(r);
+    double value = NAN;
+    char word[16] = "";
+    kvi_json_expect(r, KVI_JSON_OBJECT);
+    while (kvi_json_next_key(r)) {
+        if (!kvi_json_key_is(r, "__float__")) kvi_json_set_error(r, "need a number");
+        else text_value(r, word, sizeof word);
+    }
+    if (strcmp(word, "Infinity") == 0) value = HUGE_VAL;
+    else if (strcmp(word, "-Infinity") == 0) value = -HUGE_VAL;
+    else if (strcmp(word, "NaN") != 0) kvi_json_set_error(r, "need a number");
+    return value;
+}
+
+static void warn_unknown(pass *p, const char *object)
+{
+    kvi_model_config *out = p->out;
+    const char *head = "config.json: unknown to transformers and ignored: ";
+    const kvi_json *r = &p->json;
+    if (!out->warning[0]) (void)snprintf(out->warning, sizeof out->warning, "%s", head);
+    size_t used = strlen(out->warning);
+    const char *comma = used > strlen(head) ? ", " : "";
+    int n = r->str_len < 60 ? (int)r->str_len : 60;
+    if (used + strlen(object) + (size_t)n + 8 < sizeof out->warning)
+        (void)snprintf(out->warning + used, sizeof out->warning - used, "%s%s%.*s", comma, object, n, r->str);
+    else if (strcmp(out->warning + used - 3, "...") != 0)
+        (void)snprintf(out->warning + used, sizeof out->warning - used, "%s...", comma);
+}
+
+static const kvi_raw_rope no_rope = {
+    .theta = NAN, .factor = NAN, .low_freq = NAN, .high_freq = NAN, .partial_rotary = NAN, .original_ctx = KVI_NO_INT};
+
+static void read_rope(pass *p, const char *object, kvi_raw_rope *rope)
+{
+    kvi_json *r = &p->json;
+    *rope = no_rope;
+    if (kvi_json_null(r) || !kvi_json_expect(r, KVI_JSON_OBJECT)) return;
+    while (kvi_json_next_key(r)) {
+        rope->filled = true;
+        if (kvi_json_key_is(r, "rope_type")) text_value(r, rope->rope_type, sizeof rope->rope_type);
+        else if (kvi_json_key_is(r, "type")) text_value(r, rope->type, sizeof rope->type);
+        else if (kvi_json_key_is(r, "rope_theta")) rope->theta = number(r);
+        else if (kvi_json_key_is(r, "factor")) rope->factor = number(r);
+        else if (kvi_json_key_is(r, "low_freq_factor")) rope->low_freq = number(r);
+        else if (kvi_json_key_is(r, "high_freq_factor")) rope->high_freq = number(r);
+        else if (kvi_json_key_is(r, "partial_rotary_factor")) rope->partial_rotary = number(r);
+        else if (kvi_json_key_is(r, "original_max_position_embeddings")) rope->original_ctx = int_or_null(r);
+        else {
+            warn_unknown(p, object);
+            if (kvi_json_peek(r) == KVI_JSON_OBJECT) rope->nested = true;
+            kvi_json_skip(r);
+        }
+    }
+}
+
+static void read_layer_types(kvi_json *r, kvi_raw_config *raw)
+{
+    raw->has_layer_types = !kvi_json_null(r);
+    raw->n_layer_types = 0;
+    raw->layer_type_problem[0] = 0;
+    if (!raw->has_layer_types || !kvi_json_expect(r, KVI_JSON_ARRAY)) return;
+    while (kvi_json_next_item(r)) {
+        char type[48];
+        text_value(r, type, sizeof type);
+        bool sliding = strcmp(type, "sliding_attention") == 0;
+        if (!sliding && strcmp(type, "full_attention") != 0 && !raw->layer_type_problem[0])
+            memcpy(raw->layer_type_problem, type[0] ? type : "(empty)", type[0] ? sizeof type : 8);
+        if (raw->n_layer_types < KVI_MAX_LAYERS) raw->layer_types[raw->n_layer_types++] = sliding;
+        else kvi_json_set_error(r, "more than 1024 layer_types");
+    }
+}
+
+/* A dropped end token would make a model talk on, so too many of them is an error. Negative: none. */
+void kvi_config_read_ids(kvi_json *r, int32_t *ids, uint32_t *n)
+{
+    *n = 0;
+    if (kvi_json_null(r)) return;
+    bool list = kvi_json_peek(r) == KVI_JSON_ARRAY;
+    if (list && !kvi_json_expect(r, KVI_JSON_ARRAY)) return;
+    while (!list || kvi_json_next_item(r)) {
+        int64_t id = kvi_json_i64(r);
+        if (id > INT32_MAX) kvi_json_set_error(r, "token id above 2147483647");
+        else if (id >= 0 && *n == KVI_MAX_EOS) kvi_json_set_error(r, "more than 16 token ids");
+        else if (id >= 0) ids[(*n)++] = (int32_t)id;
+        if (!list || r->error) return;
+    }
+}
+
+static void read_quantization(kvi_json *r, const char *key, kvi_raw_config *raw)
+{
+    raw->quant_key[0] = 0;
+    if (kvi_json_null(r)) return;
+    (void)snprintf(raw->quant_key, sizeof raw->quant_key, "%s", key);
+    (void)snprintf(raw->quant_method, sizeof raw->quant_method, "unnamed");
+    raw->quant_bits = KVI_NO_INT;
+    if (!kvi_json_expect(r, KVI_JSON_OBJECT)) return;
+    while (kvi_json_next_key(r))
+        if (kvi_json_key_is(r, "quant_method")) text_value(r, raw->quant_method, sizeof raw->quant_method);
+        else if (kvi_json_key_is(r, "bits") && kvi_json_peek(r) == KVI_JSON_NUMBER) raw->quant_bits = kvi_json_i64(r);
+        else kvi_json_skip(r);
+}
+
+/* The first of the list; the others are other heads on the same model. */
+static void read_architectures(kvi_json *r, char *out, size_t cap)
+{
+    out[0] = 0;
+    if (kvi_json_null(r) || !kvi_json_expect(r, KVI_JSON_ARRAY)) return;
+    bool first = true;
+    while (kvi_json_next_item(r)) {
+        if (first) text_value(r, out, cap);
+        else kvi_json_skip(r);
+        first = false;
+    }
+}
+
+static bool read_typed_key(kvi_json *r, kvi_raw_config *raw)
+{
+    const struct {
+        const char *key;
+        int64_t *value;
+    } sizes[] = {{"hidden_size", &raw->hidden_size},
+                 {"intermediate_size", &raw->intermediate_size},
+                 {"num_hidden_layers", &raw->n_layers},
+                 {"num_attention_heads", &raw->n_heads},
+                 {"num_key_value_heads", &raw->n_kv_heads},
+                 {"head_dim", &raw->head_dim},
+                 {"vocab_size", &raw->vocab_size},
+                 {"max_position_embeddings", &raw->max_positions},
+                 {"sliding_window", &raw->sliding_window},
+                 {"max_window_layers", &raw->max_window_layers},
+                 {"original_max_position_embeddings", &raw->original_ctx}};
+    const struct {
+        const char *key;
+        double *value;
+    } numbers[] = {{"rms_norm_eps", &raw->rms_eps},
+                   {"rope_theta", &raw->rope_theta},
+                   {"partial_rotary_factor", &raw->partial_rotary}};
+    const struct {
+        const char *key;
+        bool *value;
+    } flags[] = {{"use_sliding_window", &raw->use_sliding_window},
+                 {"attention_bias", &raw->attention_bias},
+                 {"mlp_bias", &raw->mlp_bias},
+                 {"tie_word_embeddings", &raw->tie}};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
+        if (kvi_json_key_is(r, sizes[i].key)) return *sizes[i].value = int_or_null(r), true;
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        if (kvi_json_key_is(r, numbers[i].key)) return *numbers[i].value = number(r), true;
+    for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++)
+        if (kvi_json_key_is(r, flags[i].key)) return *flags[i].value = kvi_json_bool(r), true;
+    return false;
+}
+
+static void read_key(pass *p)
+{
+    kvi_json *r = &p->json;
+    uint32_t n_bos = 0;
+    int32_t bos[KVI_MAX_EOS];
+    if (read_typed_key(r, p->raw)) return;
+    if (kvi_json_key_is(r, "rope_scaling")) read_rope(p, "rope_scaling.", &p->raw->scaling);
+    else if (kvi_json_key_is(r, "rope_parameters")) read_rope(p, "rope_parameters.", &p->raw->parameters);
+    else if (kvi_json_key_is(r, "layer_types")) read_layer_types(r, p->raw);
+    else if (kvi_json_key_is(r, "hidden_act")) text_value(r, p->raw->act, sizeof p->raw->act);
+    else if (kvi_json_key_is(r, "quantization_config")) read_quantization(r, "quantization_config", p->raw);
+    else if (kvi_json_key_is(r, "eos_token_id")) kvi_config_read_ids(r, p->out->eos_ids, &p->out->n_eos);
+    else if (kvi_json_key_is(r, "bos_token_id")) {
+        kvi_config_read_ids(r, bos, &n_bos);
+        p->out->bos_id = n_bos ? bos[0] : -1;
+    } else kvi_json_skip(r); /* architectures, model_type: read by the first pass */
+}
+
+/* The value that comes next is the same as `json`: the same word, string or number. */
+static bool value_is(kvi_json *r, const char *json)
+{
+    kvi_json other;
+    kvi_json_init(&other, json, strlen(json));
+    bool numbers = kvi_json_peek(r) == KVI_JSON_NUMBER && kvi_json_peek(&other) == KVI_JSON_NUMBER;
+    if (numbers) return number(r) == number(&other);
+    size_t start = r->pos;
+    kvi_json_skip(r);
+    size_t len = r->pos - start;
+    return !r->error && len == strlen(json) && memcmp(r->text + start, json, len) == 0;
+}
+
+static void default_of(const kvi_family *family, const char *name, kvi_json *r)
+{
+    const char *text = "null";
+    for (size_t i = 0; family && i < N_KEYS; i++)
+        if (strcmp(config_keys[i].name, name) == 0 && config_keys[i].defaults[family->index])
+            text = config_keys[i].defaults[family->index];
+    kvi_json_init(r, text, strlen(text));
+}
+
+static void fill_defaults(pass *p)
+{
+    static const char *const ints[] = {
+        "hidden_size", "intermediate_size", "num_hidden_layers",       "num_attention_heads", "num_key_value_heads",
+        "head_dim",    "vocab_size",        "max_position_embeddings", "sliding_window",      "max_window_layers"};
+    memset(p->raw, 0, sizeof *p->raw);
+    p->raw->scaling = p->raw->parameters = no_rope;
+    p->raw->rms_eps = p->raw->rope_theta = p->raw->partial_rotary = NAN;
+    p->raw->original_ctx = KVI_NO_INT;
+    p->out->bos_id = -1;
+    for (size_t i = 0; i < sizeof ints / sizeof ints[0]; i++) {
+        kvi_json value;
+        default_of(p->family, ints[i], &value);
+        /* The reader finds the field by the name of the key, as in a file. */
+        value.str = ints[i], value.str_len = strlen(ints[i]);
+        (void)read_typed_key(&value, p->raw);
+    }
+    if (!p->family) return;
+    kvi_json eos, bos, eps, act;
+    uint32_t n = 0;
+    default_of(p->family, "eos_token_id", &eos);
+    default_of(p->family, "bos_token_id", &bos);
+    default_of(p->family, "rms_norm_eps", &eps);
+    default_of(p->family, "hidden_act", &act);
+    kvi_config_read_ids(&eos, p->out->eos_ids, &p->out->n_eos);
+    kvi_config_read_ids(&bos, &p->out->bos_id, &n);
+    p->raw->rms_eps = number(&eps);
+    text_value(&act, p->raw->act, sizeof p->raw->act);
+}
+
+static void read_object(pass *p)
+{
+    kvi_json *r = &p->json;
+    if (!kvi_json_expect(r, KVI_JSON_OBJECT)) return;
+    while (kvi_json_next_key(r)) {
+        const config_key *key = find_key(r, p->family);
+        if (kvi_json_key_is(r, "quantization")) read_quantization(r, "quantization", p->raw); /* MLX */
+        else if (!p->family && kvi_json_key_is(r, "text_config") && kvi_json_peek(r) == KVI_JSON_OBJECT) read_object(p);
+        else if (!key) {
+            warn_unknown(p, "");
+            kvi_json_skip(r);
+        } else if (key->fate == KEY_READ) read_key(p);
+        else if (key->fate == KEY_HARMLESS || !p->family) kvi_json_skip(r);
+        else {
+            size_t at = (kvi_json_peek(r), r->pos + 1);
+            p->refused_at[key - config_keys] = value_is(r, key->defaults[p->family->index]) ? 0 : at;
+        }
+    }
+}
+
+static kvrt_status refuse_keys(const pass *p, kvrt_error *error)
+{
+    for (size_t i = 0; i < N_KEYS; i++) {
+        if (!p->refused_at[i]) continue;
+        kvi_json value;
+        kvi_json_init(&value, p->json.text + p->refused_at[i] - 1, p->json.len - (p->refused_at[i] - 1));
+        value.python = true;
+        kvi_json_skip(&value);
+        int len = value.pos < 40 ? (int)value.pos : 40;
+        return kvi_error_set(error, KVRT_UNSUPPORTED, "config.json: %s is %.*s, need %s (the default of %s)",
+                             config_keys[i].name, len, value.text, config_keys[i].defaults[p->family->index],
+                             p->family->name);
+    }
+    return KVRT_OK;
+}
+
+kvrt_status kvi_config_read_keys(const char *text, size_t len, const kvi_family *family, kvi_model_config *out,
+                                 kvi_raw_config *raw, kvrt_error *error)
+{
+    pass p = {.family = family, .out = out, .raw = raw};
+    fill_defaults(&p);
+    kvi_json_init(&p.json, text, len);
+    p.json.python = true;
+    read_object(&p);
+    if (!kvi_json_end(&p.json)) return kvi_json_fail(&p.json, "config.json", error);
+    return refuse_keys(&p, error);
+}
+
+kvrt_status kvi_config_find_family(const char *text, size_t len, kvi_model_config *out, const kvi_family **family,
+                                   kvrt_error *error)
+{
+    kvi_json r;
+    char model_type[64] = "";
+    *family = NULL;
+    kvi_json_init(&r, text, len);
+    r.python = true;
+    kvi_json_expect(&r, KVI_JSON_OBJECT);
+    while (kvi_json_next_key(&r))
+        if (kvi_json_key_is(&r, "architectures")) read_architectures(&r, out->architecture, sizeof out->architecture);
+        else if (kvi_json_key_is(&r, "model_type")) {
+            model_type[0] = 0;
+            if (!kvi_json_null(&r)) text_value(&r, model_type, sizeof model_type);
+        } else kvi_json_skip(&r);
+    if (!kvi_json_end(&r)) return kvi_json_fail(&r, "config.json", error);
+    const kvi_family *by_type = kvi_family_of_type(model_type);
+    *family = out->architecture[0] ? kvi_family_find(out->architecture) : by_type;
+    if (!out->architecture[0] && by_type)
+        (void)snprintf(out->architecture, sizeof out->architecture, "%s", by_type->architecture);
+    if (*family && model_type[0] && *family != by_type)
+        return kvi_error_set(error, KVRT_UNSUPPORTED, "config.json: model_type is '%s', need '%s' for %s", model_type,
+                             (*family)->name, out->architecture);
+    if (*family) return KVRT_OK;
+    if (!out->architecture[0] && !model_type[0])
+        return kvi_error_set(error, KVRT_FORMAT, "config.json: neither architectures nor model_type, need one of %s",
+                             kvi_family_list());
+    if (!out->architecture[0]) memcpy(out->architecture, model_type, sizeof out->architecture);
+    return kvi_error_set(error, KVRT_UNSUPPORTED, "config.json: architecture %s, need one of %s", out->architecture,
+                         kvi_family_list());
+}

@@ -1,0 +1,98 @@
+"""Makes runtime/model/config_keys.h: every key of config.json that transformers knows for the families of kvrt, its default in each family,
+and what kvrt does with it.  Usage: make_config_keys.py          (versions in requirements.txt)
+
+transformers is asked, not read: the fields of the config classes and their defaults, and every attribute of a config that it reads while
+a tiny model is loaded, run and made to generate. A key of that list is one of
+    KEY_READ      config.c computes with it (READ below)
+    KEY_HARMLESS  it changes no logit (HARMLESS below, with the reason)
+    KEY_DEFAULT   all others: refused by name unless the value is the default
+so that a key which a later transformers adds is refused until someone has looked at it.
+"""
+import dataclasses
+import json
+import os
+import tempfile
+
+import torch
+import transformers
+from transformers import GenerationConfig
+
+OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../runtime/model/config_keys.h")
+FAMILIES = ["Llama", "Mistral", "Qwen2", "Qwen3"]
+TINY = dict(vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+            head_dim=8, max_position_embeddings=64)
+
+READ = {"architectures", "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+        "num_key_value_heads", "head_dim", "hidden_act", "max_position_embeddings", "rms_norm_eps", "rope_parameters", "rope_scaling",
+        "rope_theta", "partial_rotary_factor", "original_max_position_embeddings", "tie_word_embeddings", "attention_bias", "mlp_bias",
+        "sliding_window", "use_sliding_window", "max_window_layers", "layer_types", "bos_token_id", "eos_token_id", "quantization_config"}
+HARMLESS = {
+    # about training, or about Python objects
+    "initializer_range", "attention_dropout", "gradient_checkpointing", "problem_type", "id2label", "label2id", "num_labels", "return_dict",
+    "output_attentions", "output_hidden_states", "use_cache", "transformers_version", "_name_or_path", "name_or_path", "_commit_hash",
+    "auto_map",  # code of the repository's own, which transformers does not run for the families it has
+    # where and in which type to compute; kvrt computes in the type of the weights
+    "dtype", "torch_dtype", "attn_implementation", "_attn_implementation", "_attn_implementation_internal", "_attn_implementation_autoset",
+    "experts_implementation", "_experts_implementation", "_experts_implementation_internal", "base_model_tp_plan", "base_model_pp_plan",
+    "base_model_ep_plan", "base_model_fsdp_plan", "pretraining_tp",
+    # read by no code of these families
+    "chunk_size_feed_forward", "pad_token_id", "vision_aspect_ratio", "vision_feature_layer", "vision_feature_select_strategy",
+    # what people's tools write
+    "unsloth_fixed", "unsloth_version", "transformers.js_config", "is_llama_config", "_flash_attn_2_enabled",
+}
+# What a key of getattr(config, KEY, VALUE) means when it is absent, where that is not None.
+ABSENT_MEANS = {"is_causal": True}
+INTERNAL = {"_heterogeneity_spec", "_output_attentions", "_post_init_done", "is_heterogeneous", "sub_configs", "sub_configs_defaults"}
+# Keys that the config classes take out before they become attributes, so that watching attributes does not show them.
+TAKEN = {"rope_scaling", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings", "torch_dtype", "quantization_config",
+         "per_layer_config", "model_type", "architectures", "tie_word_embeddings"}
+
+
+def watch(name):
+    """Fields of the class with their defaults, and every other attribute that is read of a config in use."""
+    Config, Model = getattr(transformers, name + "Config"), getattr(transformers, name + "ForCausalLM")
+    fields = {f.name: f.default if f.default is not dataclasses.MISSING else None for f in dataclasses.fields(Config)}
+    seen, plain = set(), Config.__getattribute__
+    with tempfile.TemporaryDirectory() as folder:
+        Model(Config(**TINY)).save_pretrained(folder)
+        Config.__getattribute__ = lambda self, key: (seen.add(key), plain(self, key))[1]
+        for implementation in ("eager", "sdpa"):
+            model = Model.from_pretrained(folder, attn_implementation=implementation)
+            model.generate(torch.tensor([[3, 4, 5]]), max_new_tokens=3, do_sample=False)
+        del Config.__getattribute__
+    seen = {k for k in seen if not k.startswith("__") and not callable(getattr(Config, k, None)) and k not in INTERNAL}
+    return fields, {k: getattr(Config, k, ABSENT_MEANS.get(k)) for k in seen | TAKEN if k not in fields}
+
+
+def text_of(value):
+    """Default as JSON; what JSON cannot say (a class, a set) counts as null."""
+    return json.dumps(value) if isinstance(value, (bool, int, float, str)) else "null"
+
+
+def main():
+    transformers.logging.set_verbosity_error()
+    watched = [watch(f) for f in FAMILIES]
+    generation = set(vars(GenerationConfig())) | set(GenerationConfig._get_default_generation_params())
+    everywhere = {k: v for _, seen in watched for k, v in seen.items()}
+    everywhere.update({k: None for k in HARMLESS | generation if k not in everywhere})
+    names = sorted(set(everywhere) | {k for fields, _ in watched for k in fields})
+    rows = []
+    for name in names:
+        fate = "READ" if name in READ else "HARMLESS" if name in HARMLESS | generation else "DEFAULT"
+        known = [name in fields or name in everywhere for fields, _ in watched]
+        defaults = [text_of(fields.get(name, everywhere.get(name))) for fields, _ in watched]
+        cells = [json.dumps(d) if k else "NULL" for d, k in zip(defaults, known)]
+        if name == "model_type":
+            cells = ['"null"'] * len(FAMILIES)
+        rows.append(f'    {{"{name}", KEY_{fate}, {{{", ".join(cells)}}}}},')
+    with open(OUT, "w") as out:
+        out.write(f"""/* config_keys.h - made by test/golden/make_config_keys.py from transformers {transformers.__version__}; change that, not this.
+ * Keys of config.json and, for {", ".join(FAMILIES)}, the default as JSON text; NULL: the family does not know the key. */
+/* clang-format off */
+static const config_key config_keys[] = {{
+""" + "\n".join(rows) + "\n};\n/* clang-format on */\n")
+    print(f"{len(rows)} keys, {sum('KEY_DEFAULT' in r for r in rows)} of them refused unless default")
+
+
+if __name__ == "__main__":
+    main()
