@@ -1,7 +1,7 @@
 /* folder.c - see folder.h. */
 #include "folder.h"
-#include "mem.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* A checkout without Git LFS holds, for each large file, a text of three lines: version, oid, size. */
@@ -16,37 +16,36 @@ static kvrt_status refuse_lfs_pointer(const char *path, const kvi_map *map, kvrt
             for (i += 6; i < map->len && map->data[i] >= '0' && map->data[i] <= '9' && bytes < UINT64_MAX / 16; i++)
                 bytes = bytes * 10 + (uint64_t)(map->data[i] - '0');
     return kvi_error_set(
-        error, KVRT_FORMAT,
-        "%s: is a Git LFS pointer, need the file itself (%llu bytes): run 'git lfs pull' in its folder", path,
-        (unsigned long long)bytes);
+        error, KVRT_IO, "%s: is a Git LFS pointer, need the file itself (%llu bytes): run 'git lfs pull' in its folder",
+        path, (unsigned long long)bytes);
 }
 
-static bool join(kvi_buf *path, const char *dir, const char *name)
+#define MAX_PATH 4096u /* bytes with the NUL; no system call takes more */
+
+static bool join(char path[MAX_PATH], const char *dir, const char *name)
 {
-    kvi_buf_append_str(path, dir);
-    kvi_buf_append_byte(path, '/');
-    kvi_buf_append_str(path, name);
-    return !path->failed;
+    int n = snprintf(path, MAX_PATH, "%s/%s", dir, name);
+    return n > 0 && (unsigned)n < MAX_PATH;
 }
 
 kvrt_status kvi_folder_map(const char *dir, const char *name, bool copy, kvi_map *out, bool *found, kvrt_error *error)
 {
-    kvi_buf path = {0};
+    char path[MAX_PATH];
     *out = (kvi_map){0};
-    kvrt_status status = KVRT_OK;
-    if (!join(&path, dir, name)) status = kvi_error_nomem(error, strlen(dir) + strlen(name), "path");
-    else if (found && !(*found = kvi_os_path_kind(path.data) != KVI_OS_ABSENT)) status = KVRT_OK;
-    else status = kvi_os_map(path.data, copy, out, error);
-    if (status >= KVRT_OK) status = refuse_lfs_pointer(path.data, out, error);
+    if (found) *found = false;
+    if (!join(path, dir, name))
+        return kvi_error_set(error, KVRT_IO, "%.100s.../%.100s: path too long, need at most %u bytes", dir, name,
+                             MAX_PATH - 1);
+    if (found && kvi_os_path_kind(path) == KVI_OS_ABSENT) return KVRT_OK;
+    if (found) *found = true;
+    KVI_TRY(kvi_os_map(path, copy, out, error));
+    kvrt_status status = refuse_lfs_pointer(path, out, error);
     if (status < KVRT_OK) kvi_os_unmap(out);
-    kvi_buf_free(&path);
     return status;
 }
 
 bool kvi_folder_has(const char *dir, const char *name)
 {
-    kvi_buf path = {0};
-    bool has = join(&path, dir, name) && kvi_os_path_kind(path.data) != KVI_OS_ABSENT;
-    kvi_buf_free(&path);
-    return has;
+    char path[MAX_PATH];
+    return join(path, dir, name) && kvi_os_path_kind(path) != KVI_OS_ABSENT;
 }

@@ -46,7 +46,8 @@ static kvrt_status load_tokenizer(open_context *c, const char *path, kvrt_error 
     if (!report(c, "tokenizer", 0, 1)) return cancelled(error);
     KVI_TRY(kvi_tokenizer_load(path, &e->tokenizer, error));
     /* Base models have no template; a chat then gets the error. A file that is there and cannot be read is an error now. */
-    if (kvi_chat_template_load(path, NULL, &e->chat, error) == KVRT_IO) return KVRT_IO;
+    kvrt_status chat = kvi_chat_template_load(path, NULL, &e->chat, error);
+    if (chat == KVRT_IO || chat == KVRT_NOMEM_HOST) return chat;
     if (tokenizer_alone(e)) {
         e->config.vocab_size = (uint32_t)kvi_tokenizer_vocab_size(e->tokenizer);
         e->config.bos_id = -1;

@@ -110,6 +110,10 @@ kvrt_status kvi_session_reserve(kvi_session *s, uint32_t n, kvrt_error *error)
         if (!made) (void)kvi_pages_rewind(pages, s->n_cached); /* pages that were added before the pool was full */
     }
     if (made) return KVRT_OK;
+    const char *hint =
+        pages->elastic ? "kv.pool or mem.limit" : "ctx.sessions (sessions of ctx.size tokens in the pool)";
     return kvi_error_memory(error, KVRT_CTX_FULL, (uint64_t)page_row_units(pages) * KVI_KV_UNIT,
-                            (uint64_t)s->engine->pool.free_units * KVI_KV_UNIT, "KV pool: no room for position %u", n);
+                            (uint64_t)s->engine->pool.free_units * KVI_KV_UNIT,
+                            "KV pool: no room for position %u: close a session, or open the engine with a larger %s", n,
+                            hint);
 }

@@ -139,6 +139,118 @@ def files_of_the_wrong_kind():
                 run(m).expect(3, name)
 
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n"
+
+
+@test
+def git_lfs_pointers():
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
+        with Folder() as m:
+            (m.path / name).write_text(POINTER)
+            run(m).expect(3, [name, "Git LFS pointer", "12345 bytes", "git lfs pull"])
+    with Folder() as m:
+        header, _ = m.weights()
+        names = [n for n in header if n != "__metadata__"]
+        (m.path / "model.safetensors").unlink()
+        (m.path / "model-1.safetensors").write_text(POINTER)
+        (m.path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {n: "model-1.safetensors" for n in names}}))
+        run(m).expect(3, ["model-1.safetensors", "Git LFS pointer"])
+
+
+@test
+def other_things_than_a_checkpoint():
+    for name, parts in (("pytorch_model.bin", ["found only pytorch_model.bin", "save_pretrained"]), ("consolidated.safetensors", ["consolidated"]),
+                        ("adapter_model.safetensors", ["adapter_model.safetensors", "merge the adapter"]), ("x-q4.gguf", ["GGUF file x-q4.gguf"])):
+        with Folder() as m:
+            (m.path / "model.safetensors").rename(m.path / name)
+            run(m).expect(3, [*parts, "need model.safetensors"])
+    for name, parts in (("adapter_config.json", ["an adapter (adapter_config.json)", "merged"]), ("params.json", ["params.json", "Hugging Face"]),
+                        ("m.gguf", ["GGUF file m.gguf", "Hugging Face"])):
+        with Folder() as m:
+            (m.path / "config.json").rename(m.path / name)
+            run(m).expect(3, ["no config.json", *parts])
+    with tempfile.NamedTemporaryFile(suffix=".gguf") as file:
+        file.write(b"GGUF\x03\0\0\0" + bytes(64))
+        file.flush()
+        for command in (["run", file.name, "-p", "x"], ["inspect", file.name], ["plan", file.name]):
+            kvrt(*command).expect(3, [file.name, "is a GGUF file", "need a Hugging Face folder"])
+    for name in ("tokenizer.model", "vocab.json", "tekken.json"):
+        with Folder() as m:
+            (m.path / "tokenizer.json").rename(m.path / name)
+            run(m).expect(3, ["no tokenizer.json", f"found only {name}", "save_pretrained"])
+
+
+@test
+def quantized_folders():
+    with Folder() as m:
+        m.config(quantization={"group_size": 64, "bits": 4})
+        run(m).expect(3, ["config.json", "quantization (MLX, 4 bits)", "need unquantized"])
+    for name in ("quantize_config.json", "quant_config.json"):
+        with Folder() as m:
+            (m.path / name).write_text('{"bits": 4}')
+            run(m).expect(3, [name, "GPTQ or AWQ", "need unquantized"])
+    with Folder() as m:
+        header, data = m.weights()
+        header["model.layers.0.self_attn.q_proj.qweight"] = header.pop("model.layers.0.self_attn.q_proj.weight")
+        m.write_weights(header, data)
+        run(m).expect(3, ["model.layers.0.self_attn.q_proj.qweight", "quantized", "need unquantized"])
+
+
+@test
+def a_head_that_is_missing():
+    with Folder() as m:
+        m.config(tie_word_embeddings=False)
+        run(m).expect(3, ["lm_head.weight", "not found", "tie_word_embeddings"])
+
+
+@test
+def byte_order_marks():
+    """As in transformers, whose json refuses them; the message says what is wrong."""
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        with Folder() as m:
+            text = (m.path / name).read_bytes() if (m.path / name).exists() else b"{}"
+            (m.path / name).write_bytes(b"\xef\xbb\xbf" + text)
+            run(m).expect(3, [name, "byte order mark"])
+
+
+@test
+def configs_that_transformers_reads_too():
+    with Folder() as m:
+        config = json.loads((m.path / "config.json").read_text())
+        del config["architectures"]
+        (m.path / "config.json").write_text(json.dumps({**config, "attention_dropout": float("inf"), "initializer_range": float("nan")}))
+        run(m).expect(0)
+    with Folder() as m:
+        m.config(mystery=5)
+        run(m).expect(0, ["unknown to transformers and ignored: mystery"])
+        assert kvrt("inspect", m).expect(0).out.count(b"ignored: mystery") == 1
+        assert kvrt("inspect", m, "--json").json()["warning"].endswith("ignored: mystery")
+    with Folder() as m:
+        m.config(is_causal=False)
+        run(m).expect(3, ["config.json", "is_causal is false", "need true"])
+
+
+@test
+def inspect_shows_what_an_unsupported_config_says():
+    with Folder() as m:
+        m.config(architectures=['El"man'], model_type="elman")
+        shown = kvrt("inspect", m, "--json").json()
+        assert (shown["architecture"], shown["n_layers"], shown["hidden_size"], shown["vocab_size"]) == ('El"man', 2, 48, 96), shown
+        assert not shown["supported"] and "LlamaForCausalLM" in shown["problem"]
+
+
+@test
+def optional_files_that_cannot_be_read():
+    """Ignored, they would take end tokens and the chat template with them."""
+    for name in ("generation_config.json", "tokenizer_config.json", "chat_template.jinja", "chat_template.json"):
+        for kind, make in (("a directory", lambda p: p.mkdir()), ("a FIFO", os.mkfifo), ("a link to a file that is not there",
+                                                                                     lambda p: p.symlink_to("/nonexistent/blob"))):
+            with Folder() as m:
+                (m.path / name).unlink(missing_ok=True)
+                make(m.path / name)
+                run(m, timeout=20).expect(3, [name, kind])
+
+
 @test
 def tokenizer():
     for text in ("", "{", "{}", "[]", '{"model": {"type": "BPE"}}', '{"model": {"type": "Wavelet", "vocab": {}}}', "\x00"):
@@ -227,7 +339,7 @@ def generation_config():
     file = "generation_config.json"
     for text, parts in (
         ('{"temperature": -1}', ["temperature is -1", "0..100"]), ('{"temperature": "0.5"}', ['temperature is "0.5"', "0..100"]),
-        ('{"temperature": 1e999}', ["byte"]), ('{"temperature": true}', ["temperature is true"]), ('{"temperature": []}', ["temperature is []"]),
+        ('{"temperature": 1e999}', ["temperature is 1e999", "0..100"]), ('{"temperature": true}', ["temperature is true"]), ('{"temperature": []}', ["temperature is []"]),
         ('{"top_k": -1}', ["top_k is -1", "0..1048576"]), ('{"top_k": 2.5}', ["top_k is 2.5"]), ('{"top_k": 99999999999999999999}', ["top_k is 9999"]),
         ('{"top_p": -0.5}', ["top_p is -0.5", "0..1"]), ('{"min_p": 2}', ["min_p is 2", "0..1"]),
         ('{"repetition_penalty": 0.0}', ["repetition_penalty is 0.0"]), ('{"do_sample": false, "repetition_penalty": -1}', ["repetition_penalty is -1"]),

@@ -86,8 +86,8 @@ class Kvrt:
         assert lib.kvrt_session_create(engine, None, ctypes.byref(session), None) == 0
         pointers = [ctypes.c_void_p(a.ctypes.data) for a in (ids, rows, out)]
         status = lib.kvrt_session_eval(session, pointers[0], ctypes.c_uint64(n), pointers[1], ctypes.c_uint64(n), pointers[2], ctypes.byref(error))
-        lib.kvrt_session_close(session)
-        lib.kvrt_engine_close(engine)
+        lib.kvrt_session_close(session, None)
+        lib.kvrt_engine_close(engine, None)
         if status < 0:
             raise Refused(error.message.decode())
         return out

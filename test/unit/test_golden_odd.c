@@ -116,7 +116,7 @@ static double logit_error(kvrt_engine engine, const odd_case *c, const float *wa
         if (!(e <= worst)) worst = isnan(e) ? INFINITY : e;
     }
     free(logits);
-    kvrt_session_close(session);
+    kvrt_session_close(session, NULL);
     return worst;
 }
 
@@ -137,7 +137,7 @@ static void check(const odd_case *c, const kvi_map *blob)
     const float *want = (const float *)(const void *)(blob->data + c->at * 4);
     const double worst = logit_error(engine, c, want), most = TOL * (c->std > 1 ? c->std : 1);
     if (!(worst <= most)) fail_msg("%s: logit error %g, need at most %g", c->name, worst, most);
-    kvrt_engine_close(engine);
+    kvrt_engine_close(engine, NULL);
 }
 
 static void odd_models_match_or_are_refused(void **state)

@@ -298,6 +298,32 @@ static void plan_is_reached_and_ends(void **state)
         }
 }
 
+/* A second session in a pool for one: the message names the option that gives room. */
+static void a_full_pool_says_what_gives_room(void **state)
+{
+    static const char *const cases[][2] = {{"k4v4", "ctx.sessions"}, {"f16", "ctx.sessions"}, {"elastic", "kv.pool"}};
+    for (unsigned f = 0; f < sizeof cases / sizeof cases[0]; f++) {
+        golden_model model;
+        assert_true(golden_load("llama_gqa2", &model));
+        const char *pairs[] = {"kv.format", cases[f][0], "ctx.size", "512", "cpu.threads", "1", NULL};
+        kvrt_engine engine = golden_open(&model, pairs);
+        kvrt_error error = {.size = sizeof error};
+        int32_t ids[500];
+        for (int i = 0; i < 500; i++) ids[i] = 2 + i % 90;
+        kvrt_status status = KVRT_OK;
+        for (int i = 0; i < 40 && status >= KVRT_OK; i++) {
+            kvrt_session s;
+            assert_int_equal(kvrt_session_create(engine, NULL, &s, NULL), KVRT_OK);
+            status = kvrt_session_eval(s, ids, 500, NULL, 0, NULL, &error);
+        }
+        assert_int_equal(status, KVRT_CTX_FULL);
+        if (!strstr(error.message, "KV pool: no room") || !strstr(error.message, cases[f][1]))
+            fail_msg("%s: '%s' lacks %s", cases[f][0], error.message, cases[f][1]);
+        kvrt_engine_close(engine, NULL);
+        golden_free(&model);
+    }
+}
+
 /* What the engine tells (and `kvrt eval` prints), what the pool holds more after some pages, and the formula of the record. */
 static void bytes_per_token_agree(void **state)
 {
@@ -339,6 +365,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(planned_positions_fit), cmocka_unit_test(plan_is_tight),
                                        cmocka_unit_test(plan_is_reached_and_ends),
+                                       cmocka_unit_test(a_full_pool_says_what_gives_room),
                                        cmocka_unit_test(bytes_per_token_agree)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
