@@ -227,7 +227,7 @@ typedef struct kvrt_session_handle *kvrt_session;
 /* Opens `model.path` (a Hugging Face folder) or `model.shape` (synthetic weights). Takes all memory of the engine; all or
  * nothing. With model.load=tokenizer only the tokenizer and the chat template are opened: no weights, no device, and what needs them
  * answers STATE. Sampling options that are not set take what the folder's generation_config.json says (temperature, top_k, top_p, min_p,
- * repetition_penalty; do_sample false: greedy). Blocks; `fn` (may be NULL) gets LOAD_PROGRESS, and its STOP cancels. `options` are copied.
+ * repetition_penalty; do_sample false: greedy). Blocks; `fn` (may be NULL) gets LOAD_PROGRESS, whose STOP cancels, and WARNING. `options` are copied.
  * Errors: IO, FORMAT, UNSUPPORTED (the exact tensor or config key), OVER_BUDGET, NOMEM_*, NO_DEVICE, CANCELLED. */
 KVRT_API kvrt_status kvrt_engine_open(const kvrt_options *options, kvrt_event_fn fn, void *user, kvrt_engine *out,
                                       kvrt_error *error);
@@ -271,7 +271,8 @@ KVRT_API kvrt_status kvrt_detokenize(kvrt_engine engine, const int32_t *ids, uin
 
 /* ----------------------------------------------------------------------------------------------------- session --- */
 /* `options` (may be NULL: the engine's) supplies ctx.size, kv.* and sample.* of this session. Takes pages lazily from
- * the engine's pool; allocates host memory for the token list only. */
+ * the engine's pool; allocates host memory for token list and page tables. Errors:
+ * OVER_BUDGET: more sessions than planned (ctx.sessions), and mem.limit has no room for this one. */
 KVRT_API kvrt_status kvrt_session_create(kvrt_engine engine, const kvrt_options *options, kvrt_session *out,
                                          kvrt_error *error);
 /* BUSY while another thread is inside a call on it, or drives its engine. */
