@@ -168,7 +168,9 @@ static int argparse_long_(argparse *p, const char *arg, const char *name)
         if (!plain && !no) continue;
         const int option = argparse_main_(p, i);
         p->negated = no;
-        if (!o->takes_value && equals) return argparse_error_(p, "option %s takes no value", arg);
+        if (!o->takes_value && equals)
+            return argparse_error_(
+                p, o->negatable ? "option %s takes no value, but may begin with no-" : "option %s takes no value", arg);
         if (!o->takes_value) return option;
         if (!equals) return argparse_take_(p, option, arg);
         p->value = equals + 1;

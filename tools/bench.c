@@ -337,6 +337,7 @@ int bench_main(int argc, char **argv)
     bench_run *b = calloc(1, sizeof *b);
     if (!b) return EXIT_RUN;
     int code = command_parse(&bench_command, argc, argv, true, &b->line);
+    if (code < 0) code = command_check_model(&bench_command, &b->line);
     if (code < 0 && (code = read_settings(b)) == EXIT_OK) code = bench(b);
     free(b->rows);
     command_free(&b->line);

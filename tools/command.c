@@ -136,6 +136,18 @@ static int32_t show_load(const kvrt_event *event, void *user)
     return KVRT_CONTINUE;
 }
 
+/* A name of a hub, "organization/model", where a folder is needed. */
+static void explain_hub_name(const kvrt_options *options)
+{
+    const char *path = "", *slash;
+    (void)kvrt_options_get_string(options, "model.path", &path, NULL);
+    slash = strchr(path, '/');
+    if (!slash || slash == path || !slash[1] || strchr(slash + 1, '/') || *path == '.' || *path == '~' ||
+        access(path, F_OK) == 0)
+        return;
+    fprintf(stderr, "kvrt does not download; with the tools of the hub: hf download %s --local-dir DIR\n", path);
+}
+
 int command_open(const kvrt_options *options, kvrt_engine *out)
 {
     kvrt_error error = command_error();
@@ -151,5 +163,6 @@ int command_open(const kvrt_options *options, kvrt_engine *out)
     }
     int code = status < 0 ? command_fail(status, &error) : 0;
     if (code == EXIT_FIT) plan_report_explain(options);
+    if (status == KVRT_IO) explain_hub_name(options);
     return code;
 }

@@ -85,6 +85,9 @@ kvrt_error command_error(void);
  * follows the message. Exit code, 0 on success. */
 int command_open(const kvrt_options *options, kvrt_engine *out);
 
+/* Checks that a command which takes a model folder or --shape has exactly one of them. -1 or a usage error. */
+int command_check_model(const command *c, const command_line *line);
+
 /* Set by Ctrl-C; the handler also cancels `command_session` when it is set. */
 extern volatile int command_interrupted;
 void command_catch_interrupt(kvrt_session session);

@@ -7,6 +7,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 extern char **environ;
 
@@ -51,8 +52,8 @@ static void add_flag(flag_table *t, argparse_option flag, row_kind kind, uint32_
     add_row(t, flag, kind, index);
     const char *other;
     for (unsigned k = 0; (other = vocabulary_other_name(flag.name, k)); k++) {
-        const char letter = (char)(other[1] ? 0 : other[0]);
-        if (letter && letter == flag.letter) continue;
+        char letter = (char)(other[1] ? 0 : other[0]);
+        if (letter == flag.letter) letter = 0;
         add_row(t, (argparse_option){other, letter, flag.takes_value, flag.negatable, NULL, NULL}, kind, index);
     }
 }
@@ -153,7 +154,7 @@ int32_t command_set(command_line *line, const char *name, const char *text, comm
         } else snprintf(error->message, sizeof error->message, "option %.100s: unknown", name);
         return KVRT_ARG;
     }
-    int32_t status = kvrt_options_set_text(line->options, info.key, text, error);
+    int32_t status = kvrt_options_set_text(line->options, info.key, vocabulary_value(info.key, text), error);
     if (status >= 0) line->source[index] = (unsigned char)source;
     return status;
 }
@@ -315,6 +316,11 @@ static int unknown_flag(const command *c, const argparse *p)
                  vocabulary_as_flag(&info, flag, sizeof flag), info.key);
         return usage_error(c->name, message);
     }
+    const char *hint = vocabulary_hint(name);
+    if (hint) {
+        snprintf(message, sizeof message, "unknown option %s%s: %s", name[1] ? "--" : "-", name, hint);
+        return usage_error(c->name, message);
+    }
     for (size_t i = 0; name[0] && name[1] && i < command_count; i++)
         for (unsigned k = 0; k < command_list[i].about->n_extra; k++)
             if (strcmp(command_list[i].about->extra[k].name, name) == 0) {
@@ -387,11 +393,31 @@ static int parse(const command *c, const flag_table *t, int argc, char **argv, b
     return -1;
 }
 
+int command_check_model(const command *c, const command_line *line)
+{
+    char message[200];
+    const char *shape = "", *path = "", *name;
+    (void)kvrt_options_get_string(line->options, "model.shape", &shape, NULL);
+    (void)kvrt_options_get_string(line->options, "model.path", &path, NULL);
+    for (uint32_t i = 0; (name = kvrt_shape_name(i)) && line->n_positional == 1; i++)
+        if (strcmp(name, path) == 0 && access(path, F_OK) != 0) {
+            snprintf(message, sizeof message, "no model folder %s, did you mean --shape %s?", path, name);
+            return usage_error(c->name, message);
+        }
+    if (line->n_positional > 1)
+        snprintf(message, sizeof message, "need one model folder, found '%.80s' as well", line->positional[1]);
+    else if (*path && *shape)
+        snprintf(message, sizeof message, "need a model folder or --shape, not both, found '%.80s'", shape);
+    else if (!*path && !*shape) snprintf(message, sizeof message, "need a model folder or --shape NAME, found neither");
+    else return -1;
+    return usage_error(c->name, message);
+}
+
 int command_check_prompt(const command *c, const command_line *line, const char *flag)
 {
     const unsigned n = line->n_positional;
     char message[128];
-    if (n == 0) snprintf(message, sizeof message, "no model, need a model folder");
+    if (n == 0) snprintf(message, sizeof message, "no model: its folder is the first argument");
     else if (n > 2)
         snprintf(message, sizeof message, "found %u arguments, need a model folder and one text in quotes", n);
     else if (n == 2 && flag)

@@ -40,6 +40,17 @@ static int unknown_card(const char *card)
     return EXIT_USAGE;
 }
 
+/* "RTX 4090", "4090" and "rtx-4090" are rtx4090. */
+static bool is_card(const char *name, const char *typed)
+{
+    char plain[32];
+    size_t n = 0;
+    for (; *typed && n + 1 < sizeof plain; typed++)
+        if (!strchr(" -_", *typed)) plain[n++] = *typed;
+    plain[n] = 0;
+    return strcasecmp(plain, name) == 0 || strcasecmp(plain, name + strlen("rtx")) == 0;
+}
+
 static int apply_card(command_line *line)
 {
     kvrt_error error = command_error();
@@ -47,7 +58,7 @@ static int apply_card(command_line *line)
     char text[32];
     if (vram && card) return usage_error("need --card or --vram, not both", card);
     for (size_t i = 0; card && i < sizeof cards / sizeof cards[0]; i++)
-        if (strcasecmp(cards[i].name, card) == 0) {
+        if (is_card(cards[i].name, card)) {
             snprintf(text, sizeof text, "%lluMiB", (unsigned long long)cards[i].mib);
             vram = text;
         }
@@ -67,18 +78,6 @@ static int apply_card(command_line *line)
     status = kvrt_options_get_i64(line->options, "mem.reserve", &reserve, &error);
     if (status >= 0) status = kvrt_options_set_i64(line->options, "mem.reserve", reserve, &error);
     return status < 0 ? command_fail(status, &error) : EXIT_OK;
-}
-
-/* One model: a folder or a shape. */
-static int check_model(const command_line *line)
-{
-    const char *shape = "";
-    (void)kvrt_options_get_string(line->options, "model.shape", &shape, NULL);
-    if (line->n_positional > 1) return usage_error("need one model folder", line->positional[1]);
-    if (line->n_positional && *shape) return usage_error("need a model folder or --shape, not both", shape);
-    const char *path = "";
-    (void)kvrt_options_get_string(line->options, "model.path", &path, NULL);
-    return *path || *shape ? EXIT_OK : usage_error("need a model folder or --shape NAME", "neither");
 }
 
 static int plan(command_line *line)
@@ -102,7 +101,8 @@ int plan_main(int argc, char **argv)
 {
     command_line line;
     int code = command_parse(&plan_command, argc, argv, true, &line);
-    if (code < 0 && (code = check_model(&line)) == EXIT_OK && (code = apply_card(&line)) == EXIT_OK) code = plan(&line);
+    if (code < 0 && (code = command_check_model(&plan_command, &line)) < 0 && (code = apply_card(&line)) == EXIT_OK)
+        code = plan(&line);
     command_free(&line);
     return code;
 }

@@ -2,6 +2,7 @@
  * terminal, run otherwise. */
 #define _POSIX_C_SOURCE 200809L
 #include "chat.h"
+#include "vocabulary.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -30,6 +31,22 @@ static void usage(FILE *to)
 /* The command that a wrong name is likely to mean, or NULL. */
 static const char *nearest_command(const char *name)
 {
+    static const char *const others[][2] = {{"show", "inspect"},
+                                            {"info", "inspect"},
+                                            {"generate", "run"},
+                                            {"complete", "run"},
+                                            {"completion", "run"},
+                                            {"detokenize", "tokenize --decode"},
+                                            {"encode", "tokenize"},
+                                            {"decode", "tokenize --decode"},
+                                            {"perplexity", "eval"},
+                                            {"benchmark", "bench"},
+                                            {"fit", "plan"},
+                                            {"man", "--man"},
+                                            {"completions", "--completions"},
+                                            {"completion", "--completions"}};
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        if (strcmp(name, others[i][0]) == 0) return others[i][1];
     unsigned best = 1000;
     const char *nearest = NULL;
     for (size_t i = 0; i < command_count; i++) {
@@ -58,6 +75,18 @@ static int help(const char *name)
     return EXIT_OK;
 }
 
+static int unknown_option(const char *name)
+{
+    static const char *const options[] = {"--help", "--version", "--completions", "--man"};
+    const char *hint = vocabulary_hint(name + strspn(name, "-"));
+    fprintf(stderr, "kvrt: unknown option %s", name);
+    for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
+        if (argparse_is_near(name, argparse_distance(name, options[i])))
+            fprintf(stderr, ", did you mean %s?", options[i]);
+    fprintf(stderr, hint ? ": %s (see kvrt --help)\n" : " (see kvrt --help)\n", hint);
+    return EXIT_USAGE;
+}
+
 static int usage_error(const char *what, const char *found)
 {
     fprintf(stderr, "kvrt: %s %s (see kvrt --help)\n", what, found);
@@ -74,7 +103,9 @@ static int dispatch(int argc, char **argv)
         return EXIT_USAGE;
     }
     const char *second = argc > 2 ? argv[2] : "";
-    if (strcmp(first, "--help") == 0 || strcmp(first, "-h") == 0 || strcmp(first, "help") == 0) return help(second);
+    if (strcmp(first, "--help") == 0 || strcmp(first, "-help") == 0 || strcmp(first, "-h") == 0 ||
+        strcmp(first, "help") == 0)
+        return help(second);
     if (strcmp(first, "--version") == 0 || strcmp(first, "-V") == 0 || strcmp(first, "-v") == 0 ||
         strcmp(first, "version") == 0)
         printf("kvrt %s\n", kvrt_version_string());
@@ -82,7 +113,7 @@ static int dispatch(int argc, char **argv)
     else if (strcmp(first, "--completions") == 0) {
         if (!completions_print(second, stdout))
             return usage_error("--completions: need bash, zsh or fish, found", *second ? second : "nothing");
-    } else if (first[0] == '-') return usage_error("unknown option", first);
+    } else if (first[0] == '-') return unknown_option(first);
     else if (!strchr(first, '/') && access(first, F_OK) != 0) return unknown_command(first);
     else if (command_is_terminal(stdin) && command_is_terminal(stdout)) return chat_main(argc - 1, argv + 1);
     else return run_main(argc - 1, argv + 1);

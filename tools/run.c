@@ -60,6 +60,7 @@ static int read_prompt(run_state *r)
 {
     const char *file = r->line.extra[X_FILE], *prompt = command_prompt(&r->line, r->line.extra[X_PROMPT]);
     const char *messages = r->line.extra[X_MESSAGES];
+    if (r->json && r->ndjson) return usage_error("--json and --ndjson are two forms of output, need one");
     if (r->line.extra[X_RENDER] && !messages && !r->line.extra[X_SYSTEM])
         return usage_error("--render needs --messages or --system: other prompts go to the model as they are");
     if (messages && (file || prompt))
@@ -127,6 +128,11 @@ static int start_session(run_state *r)
         if (grown) ids = grown;
         status = grown ? kvrt_tokenize(r->engine, r->prompt, (int64_t)r->prompt_len, flags, ids, cap, &n, &error)
                        : KVRT_NOMEM_HOST;
+    }
+    if (status >= 0 && n == 0) {
+        free(ids);
+        return usage_error(
+            "the prompt has 0 tokens, need at least 1: TEXT behind the model, -p TEXT, -f FILE, or text on stdin");
     }
     if (status >= 0) status = kvrt_session_create(r->engine, r->line.options, &r->session, &error);
     if (status >= 0) status = kvrt_session_sync(r->session, ids, n, NULL, &error);

@@ -1,5 +1,6 @@
 /* tokenize.c - `kvrt tokenize MODEL`: bytes on stdin to one JSON array of ids on one line; --decode reads ids and
  * writes bytes. */
+#define _POSIX_C_SOURCE 200809L
 #include "command.h"
 
 #include <errno.h>
@@ -13,7 +14,8 @@ static const argparse_option extra[X_COUNT] = {
     {"decode", 0, 0, 0, NULL, "read ids (a JSON array, or with spaces between), write bytes"},
 };
 const command tokenize_command = {
-    "tokenize", "tokenize MODEL [--special] [--decode] < input", "Text to token ids and back.", extra, X_COUNT, "log."};
+    "tokenize", "tokenize MODEL [TEXT | < input] [--special] [--decode]", "Text to token ids and back.", extra, X_COUNT,
+    "log."};
 
 static int encode(kvrt_engine engine, const char *text, size_t len, uint32_t flags)
 {
@@ -104,13 +106,11 @@ int tokenize_main(int argc, char **argv)
     command_line line;
     kvrt_engine engine = NULL;
     int code = command_parse(&tokenize_command, argc, argv, true, &line);
-    if (code < 0 && line.n_positional != 1) {
-        fprintf(stderr, "kvrt tokenize: need one model folder (see kvrt tokenize --help)\n");
-        code = EXIT_USAGE;
-    }
+    if (code < 0) code = command_check_prompt(&tokenize_command, &line, NULL);
     if (code < 0) {
-        size_t len;
-        char *text = command_read_file("-", &len);
+        const char *given = command_prompt(&line, NULL);
+        size_t len = given ? strlen(given) : 0;
+        char *text = given ? strdup(given) : command_read_file("-", &len);
         (void)kvrt_options_set_text(line.options, "model.load", "tokenizer", NULL);
         code = text ? command_open(line.options, &engine) : EXIT_RUN;
         uint32_t flags = (line.extra[X_SPECIAL] ? KVRT_TOKENIZE_ADD_SPECIAL : 0) |

@@ -50,6 +50,48 @@ static const struct {
     char letter;
 } letters[] = {{"gen.max_tokens", 'n'}, {"ctx.size", 'c'}, {"cpu.threads", 't'}};
 
+static const struct {
+    const char *flag, *hint;
+} hints[] = {
+    {"gpu", "--backend cuda"},
+    {"cuda", "--backend cuda"},
+    {"cpu", "--backend cpu"},
+    {"m", "the model folder is the first argument"},
+    {"model", "the model folder is the first argument"},
+    {"model-path", "the model folder is the first argument"},
+    {"i", "kvrt chat"},
+    {"interactive", "kvrt chat"},
+    {"chat", "kvrt chat"},
+    {"v", "--stats, or --log-level 3"},
+    {"verbose", "--stats, or --log-level 3"},
+    {"debug", "--log-level 4"},
+    {"o", "stdout is the text alone: > FILE"},
+    {"output", "stdout is the text alone: > FILE"},
+    {"stream", "text is always streamed"},
+    {"no-stream", "text is always streamed, --json prints it at the end"},
+    {"greedy", "--temp 0"},
+    {"text", "the text is the argument behind the model"},
+};
+
+static const struct {
+    const char *key, *typed, *value;
+} values[] = {{"sample.seed", "-1", "auto"},  {"sample.seed", "random", "auto"}, {"cpu.threads", "-1", "auto"},
+              {"cpu.threads", "all", "auto"}, {"device.backend", "gpu", "cuda"}, {"cpu.isa", "native", "auto"}};
+
+const char *vocabulary_hint(const char *flag)
+{
+    for (size_t i = 0; i < sizeof hints / sizeof hints[0]; i++)
+        if (strcmp(hints[i].flag, flag) == 0) return hints[i].hint;
+    return NULL;
+}
+
+const char *vocabulary_value(const char *key, const char *value)
+{
+    for (size_t i = 0; i < sizeof values / sizeof values[0]; i++)
+        if (strcmp(values[i].key, key) == 0 && strcmp(values[i].typed, value) == 0) return values[i].value;
+    return value;
+}
+
 const char *vocabulary_other_name(const char *flag, unsigned n)
 {
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)

@@ -14,6 +14,10 @@ bool vocabulary_find(const char *name, kvrt_option_info *info, uint32_t *index);
 bool vocabulary_nearest(const char *name, kvrt_option_info *info);
 /* The n-th further name of a flag (an option's or a command's own); NULL past the end. */
 const char *vocabulary_other_name(const char *flag, unsigned n);
+/* What a flag of other programs is here, where it is no option: "--backend cuda" for gpu. NULL: nothing to say. */
+const char *vocabulary_hint(const char *flag);
+/* A value as it is written here, for habits such as --seed -1. */
+const char *vocabulary_value(const char *key, const char *value);
 /* The letter of an option's flag, 0 for none. */
 char vocabulary_letter(const char *key);
 /* "--temp", "KVRT_TEMP": how the option is written there; by key where it has no flag. */

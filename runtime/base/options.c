@@ -185,6 +185,14 @@ kvrt_status kvrt_options_clear(kvrt_options *options, const char *key, kvrt_erro
 }
 
 /* ------------------------------------------------------------------------------------------------------ parsing --- */
+/* Whether small letters are written for a unit: "8gb". */
+static bool is_unit(const char *text, const char *unit)
+{
+    for (; *text && *unit; text++, unit++)
+        if (*text != (*unit >= 'A' && *unit <= 'Z' ? *unit + 32 : *unit)) return false;
+    return *text == *unit;
+}
+
 bool kvi_parse_bytes(const char *text, int64_t *out)
 {
     static const struct {
@@ -213,7 +221,7 @@ bool kvi_parse_bytes(const char *text, int64_t *out)
     const char *unit = text + n;
     while (*unit == ' ') unit++;
     for (size_t i = 0; i < sizeof units / sizeof units[0]; i++)
-        if (strcmp(unit, units[i].unit) == 0) {
+        if (strcmp(unit, units[i].unit) == 0 || is_unit(unit, units[i].unit)) {
             value *= units[i].factor;
             if (!(value <= 9.2e18)) return false;
             *out = (int64_t)value;
@@ -249,8 +257,9 @@ static bool has_auto(const kvrt_option_info *info)
 
 static const char *type_name(int32_t type)
 {
-    static const char *const names[] = {"",         "a boolean", "an integer",          "a number",
-                                        "a string", "one of",    "an amount of memory", "a string"};
+    static const char *const names[] = {
+        "",        "a boolean", "an integer", "a number", "a string", "one of", "an amount of memory such as 24GiB",
+        "a string"};
     return names[type];
 }
 
@@ -343,6 +352,18 @@ kvrt_status kvrt_options_set_string(kvrt_options *options, const char *key, cons
     return set_copy(slot, text, n, error);
 }
 
+/* ".5", as people write it. */
+static kvrt_status set_short_number(kvrt_options *options, const kvrt_option_info *info, const char *text,
+                                    kvrt_error *error)
+{
+    char number[32];
+    double f64;
+    const size_t n = (size_t)snprintf(number, sizeof number, "0%s", text);
+    if (n >= sizeof number || !kvi_parse_f64(number, n, &f64) || !(f64 >= info->min && f64 <= info->max))
+        return refuse(info, text, error);
+    return kvrt_options_set_f64(options, info->key, f64, error);
+}
+
 kvrt_status kvrt_options_set_text(kvrt_options *options, const char *key, const char *text, kvrt_error *error)
 {
     option_slot *slot = NULL;
@@ -369,6 +390,7 @@ kvrt_status kvrt_options_set_text(kvrt_options *options, const char *key, const 
         return status < KVRT_OK ? refuse(info, text, error) : status;
     }
     case KVRT_OPTION_F64:
+        if (text[0] == '.') return set_short_number(options, info, text, error);
         if (!kvi_parse_f64(text, strlen(text), &f64) || !(f64 >= info->min && f64 <= info->max))
             return refuse(info, text, error);
         return kvrt_options_set_f64(options, key, f64, error);

@@ -320,7 +320,11 @@ def commands_that_do_not_exist():
         kvrt(typed).expect(2, ["neither a command nor a model folder", f"did you mean kvrt {meant}?"])
     assert "did you mean" not in kvrt("frobnicate").expect(2, "frobnicate").err
     kvrt("help", "rn").expect(2, "did you mean kvrt run?")
-    for words in (["help"], ["-h"]):
+    for typed, meant in (("show", "inspect"), ("generate", "run"), ("detokenize", "tokenize --decode"), ("man", "--man")):
+        kvrt(typed, MODEL).expect(2, f"did you mean kvrt {meant}?")
+    kvrt("--versoin").expect(2, "unknown option --versoin, did you mean --version?")
+    kvrt("--model", MODEL).expect(2, "the model folder is the first argument")
+    for words in (["help"], ["-h"], ["-help"]):
         assert kvrt(*words).expect(0).out == kvrt("--help").expect(0).out
     assert kvrt("help", "run").expect(0).out == kvrt("run", "-h").expect(0).out
     assert kvrt("version").out == kvrt("-V").out == kvrt("--version").expect(0).out
@@ -332,6 +336,32 @@ def a_flag_that_does_not_apply():
                                ("plan", "--seed", "sample.seed"), ("bench", "-n", "gen.max_tokens"), ("eval", "--top-k", "sample.top_k")):
         kvrt(command, MODEL, flag, "1").expect(2, [f"kvrt {command}", key, "has no meaning for this command"])
         assert key.split(".")[0] not in kvrt(command, "--help").out.decode().split(), "nor does the help list it"
+
+
+@test
+def habits_from_elsewhere():
+    for args, part in ((["--gpu"], "--backend cuda"), (["-v"], "--log-level"), (["--model", "x"], "the model folder is the first argument"),
+                       (["-i"], "kvrt chat"), (["-o", "x"], "> FILE"), (["--stream"], "always streamed"), (["--greedy"], "--temp 0")):
+        run(MODEL, *args).expect(2, [f"unknown option {args[0]}: ", part])
+    run(MODEL, "--amx=false").expect(2, "--amx=false takes no value, but may begin with no-")
+    run(MODEL, "--json", "--ndjson").expect(2, "two forms of output")
+    kvrt("run", "-m", MODEL, "-p", "x").expect(2, "no model: its folder is the first argument")
+    kvrt("run", "meta-llama/Llama-3.2-1B", "x").expect(3, ["no such file", "kvrt does not download", "hf download meta-llama/Llama-3.2-1B"])
+    for path in ("/nonexistent/model", "./nonexistent/model", "nonexistent"):
+        assert "download" not in run(path).expect(3, "no such file").err
+    for args in (["--seed", "-1"], ["--seed", "random"], ["--threads", "all"], ["--threads", "-1"], ["--mem-limit", "8gb"], ["--mem-limit", "64mib"],
+                 ["--min-p", ".05"], ["--temp=.5"], ["--n", "2"]):
+        run(MODEL, *args, "-q").expect(0)
+    for args in (["--min-p", "."], ["--min-p", ".-1"], ["--temp", ".5.5"], ["--temp", "0,5"], ["--mem-limit", "8gbb"], ["--mem-limit", "gb"], ["--threads", "-2"]):
+        run(MODEL, *args).expect(2, "need a")
+    for command in ("plan", "bench"):
+        kvrt(command, "llama-3.2-1b").expect(2, "did you mean --shape llama-3.2-1b?")
+        kvrt(command).expect(2, "need a model folder or --shape NAME")
+        kvrt(command, MODEL, "x").expect(2, "one model folder")
+    card = kvrt("plan", "--shape", "llama-3.2-1b", "--card", "rtx4090").expect(0).out
+    for typed in ("4090", "RTX 4090", "rtx-4090"):
+        assert kvrt("plan", "--shape", "llama-3.2-1b", "--card", typed).expect(0).out == card
+    assert kvrt("tokenize", MODEL, "hello").expect(0).out == kvrt("tokenize", MODEL, stdin=b"hello").expect(0).out
 
 
 @test
