@@ -21,7 +21,8 @@
  *      other function called there on the same engine returns KVRT_REENTRANT.
  *   5. Device memory is taken in kvrt_engine_open and nowhere else.
  *   6. Options go in by key; results come out in caller-allocated structs that begin with their size and only ever grow
- *      at the end: set `size = sizeof(the struct)` before the call. No struct by value, no variadics.
+ *      at the end: set `size = sizeof(the struct)` before the call. A program built with an older or newer header than the library works:
+ *      what both know is read and written, nothing past the caller's size. No struct by value, no variadics.
  *   7. Errors travel in the caller's optional kvrt_error, never in thread-local state. A failing call leaves the object
  *      as it was, except DEVICE_LOST and INTERNAL, after which only close works.
  *   8. Results of the same binary, inputs, options and device are bit-identical, whatever the number of threads. With
@@ -129,6 +130,10 @@ typedef enum kvrt_option_type {
     KVRT_OPTION_LIST = 7    /* strings; setting appends, kvrt_options_clear empties */
 } kvrt_option_type;
 
+/* What an option belongs to. kvrt_session_create and kvrt_generate refuse, by name, options of a wider scope that are set to another
+ * value than the engine (the session) has: they could not follow them. */
+typedef enum kvrt_option_scope { KVRT_SCOPE_ENGINE = 1, KVRT_SCOPE_SESSION = 2, KVRT_SCOPE_CALL = 3 } kvrt_option_scope;
+
 typedef struct kvrt_option_info {
     uint32_t size;
     int32_t type;         /* kvrt_option_type */
@@ -139,6 +144,7 @@ typedef struct kvrt_option_info {
     const char *help;     /* one line */
     const char *group;    /* "model", "sample", ... */
     double min, max;      /* for I64 and F64 */
+    int32_t scope;        /* kvrt_option_scope */
 } kvrt_option_info;       /* all strings static */
 
 KVRT_API kvrt_status kvrt_options_create(kvrt_options **out, kvrt_error *error);
@@ -206,7 +212,7 @@ typedef struct kvrt_event {
     int32_t token;
     int32_t finish; /* kvrt_finish */
     int32_t status; /* kvrt_status */
-    float logprob;  /* natural log, from the raw logits */
+    float logprob;  /* of a TOKEN: natural log, from the raw logits (before penalties, biases and temperature) */
 } kvrt_event;
 
 /* Called on the thread that called the function. Answers KVRT_CONTINUE, KVRT_STOP or KVRT_PAUSE. */
@@ -270,8 +276,8 @@ KVRT_API kvrt_status kvrt_detokenize(kvrt_engine engine, const int32_t *ids, uin
                                      uint64_t cap, uint64_t *len, kvrt_error *error);
 
 /* ----------------------------------------------------------------------------------------------------- session --- */
-/* `options` (may be NULL: the engine's) supplies ctx.size, kv.* and sample.* of this session. Takes pages lazily from
- * the engine's pool; allocates host memory for token list and page tables. Errors:
+/* `options` (may be NULL: the engine's) supplies ctx.size, kv.format, kv.tail, gen.* and sample.* of this session. Takes pages lazily
+ * from the engine's pool; allocates host memory for token list and page tables. Errors: ARG (an option that belongs to the engine);
  * OVER_BUDGET: more sessions than planned (ctx.sessions), and mem.limit has no room for this one. */
 KVRT_API kvrt_status kvrt_session_create(kvrt_engine engine, const kvrt_options *options, kvrt_session *out,
                                          kvrt_error *error);
@@ -316,7 +322,8 @@ typedef struct kvrt_result {
 /* Computes what the session still lacks, then samples until a stop condition. `options` (NULL: the session's) may override
  * gen.* and sample.* for this call. Blocks; `fn` gets the events; `out` may be NULL. Generated ids are part of the session.
  * A pause (callback answer) returns KVRT_PAUSED; calling again continues. Never allocates device memory.
- * Errors: STATE (session is empty), CTX_FULL (prompt does not fit), CANCELLED (during prefill), DEVICE_LOST, INTERNAL.
+ * Errors: STATE (session is empty), ARG (an option that belongs to the engine or the session), CTX_FULL (prompt does
+ * not fit), CANCELLED (during prefill), DEVICE_LOST, INTERNAL.
  *
  * Text over calls. Whatever cuts a generation into calls (a pause, gen.max_tokens, a cancel, a STOP), the TEXT of them all is the same:
  * an incomplete code point, the beginning of a stop string and the window of the penalties wait in the session for the next call, as long

@@ -7,8 +7,9 @@
 #include <string.h>
 
 static const kvrt_option_info table[] = {
-#define OPTION(key, flag, type, defaults, min, max, range, help)                                                       \
-    {sizeof(kvrt_option_info), KVRT_OPTION_##type, key, flag, defaults, range, help, NULL, min, max},
+#define OPTION(key, flag, type, scope, defaults, min, max, range, help)                                                \
+    {sizeof(kvrt_option_info), KVRT_OPTION_##type, key, flag, defaults, range, help, NULL, min, max,                   \
+     KVRT_SCOPE_##scope},
 #include "options_table.h"
 #undef OPTION
 };
@@ -85,14 +86,15 @@ kvrt_status kvrt_option_at(uint32_t index, kvrt_option_info *out, kvrt_error *er
 {
     /* Group names are the part before the dot; static strings because they leave the library. */
     static const char *const groups[] = {"model", "device", "cpu", "ctx", "kv", "mem", "gen", "sample", "log", "debug"};
-    if (!out || out->size < sizeof *out) return kvi_error_set(error, KVRT_ARG, "kvrt_option_info: size not set");
+    KVI_TRY(kvi_struct_check(out, "kvrt_option_info", error));
     if (index >= N_OPTIONS)
         return kvi_error_set(error, KVRT_ARG, "option index %u: need 0..%u", index, (unsigned)N_OPTIONS - 1);
-    *out = table[index];
+    kvrt_option_info info = table[index];
     for (size_t g = 0; g < sizeof groups / sizeof groups[0]; g++) {
         size_t n = strlen(groups[g]);
-        if (strncmp(out->key, groups[g], n) == 0 && out->key[n] == '.') out->group = groups[g];
+        if (strncmp(info.key, groups[g], n) == 0 && info.key[n] == '.') info.group = groups[g];
     }
+    kvi_struct_write(out, &info, sizeof info);
     return KVRT_OK;
 }
 
@@ -510,5 +512,41 @@ kvrt_status kvrt_options_get_string(const kvrt_options *options, const char *key
     int32_t i;
     KVI_TRY(begin_get(out, key, KVRT_OPTION_STRING, KVRT_OPTION_CHOICE, &i, error));
     *out = kvi_options_string(options, key);
+    return KVRT_OK;
+}
+
+/* --------------------------------------------------------------------------------------------------------- scope --- */
+/* A value as text, for messages. */
+static void show_value(const kvrt_options *options, size_t i, char out[64])
+{
+    const kvrt_option_info *info = &table[i];
+    const int64_t value = effective_i64(&options->slots[i], info);
+    if (info->type == KVRT_OPTION_STRING || info->type == KVRT_OPTION_CHOICE)
+        (void)snprintf(out, 64, "%.60s", kvi_options_string(options, info->key));
+    else if (info->type == KVRT_OPTION_BOOL) (void)snprintf(out, 64, "%s", value ? "true" : "false");
+    else if (value == -1 && has_auto(info)) (void)snprintf(out, 64, "auto");
+    else (void)snprintf(out, 64, "%lld", (long long)value);
+}
+
+/* No list and no F64 belongs to more than a call. */
+static bool same_value(const kvrt_options *a, const kvrt_options *b, size_t i)
+{
+    const kvrt_option_info *info = &table[i];
+    if (info->type == KVRT_OPTION_STRING || info->type == KVRT_OPTION_CHOICE)
+        return strcmp(kvi_options_string(a, info->key), kvi_options_string(b, info->key)) == 0;
+    return effective_i64(&a->slots[i], info) == effective_i64(&b->slots[i], info);
+}
+
+kvrt_status kvi_options_check_scope(const kvrt_options *given, const kvrt_options *owner, int32_t scope,
+                                    kvrt_error *error)
+{
+    for (size_t i = 0; given && i < N_OPTIONS; i++) {
+        char found[64], need[64];
+        if (!given->slots[i].set || table[i].scope >= scope || same_value(given, owner, i)) continue;
+        show_value(given, i, found);
+        show_value(owner, i, need);
+        return kvi_error_set(error, KVRT_ARG, "option %s: found %s, need %s: it belongs to the %s and cannot vary here",
+                             table[i].key, found, need, table[i].scope == KVRT_SCOPE_ENGINE ? "engine" : "session");
+    }
     return KVRT_OK;
 }

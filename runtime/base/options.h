@@ -16,6 +16,9 @@ const char *kvi_options_list_item(const kvrt_options *options, const char *key, 
 /* The range as the table shows it ("0..100"). */
 const char *kvi_option_range(const char *key);
 bool kvi_options_is_set(const kvrt_options *options, const char *key);
+/* ARG for an option that is set in `given`, belongs to a wider scope than `scope`, and has not its owner's value. */
+kvrt_status kvi_options_check_scope(const kvrt_options *given, const kvrt_options *owner, int32_t scope,
+                                    kvrt_error *error);
 /* Copies every key that is set in `from` over `into`. */
 kvrt_status kvi_options_merge(kvrt_options *into, const kvrt_options *from, kvrt_error *error);
 

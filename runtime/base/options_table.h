@@ -1,63 +1,72 @@
 /* options_table.h - every option of kvrt, one line each. Included by options.c with OPTION defined.
- * OPTION(key, flag, type, default, min, max, range, help); flag NULL: reachable by --set KEY=VALUE only. Keys are only added, never
- * renamed; the group is the part of the key before the dot. I64 with "auto" in its range accepts that word and stores -1. */
-OPTION("model.path", NULL, STRING, "", 0, 0, "",
+ * OPTION(key, flag, type, scope, default, min, max, range, help); flag NULL: reachable by --set KEY=VALUE only. Keys are only added, never
+ * renamed; the group is the part of the key before the dot. I64 with "auto" in its range accepts that word and stores -1.
+ * The scope says what an option belongs to: the engine, a session, or one call of kvrt_generate. What is given to a narrower one must have the
+ * value it has there. */
+OPTION("model.path", NULL, STRING, ENGINE, "", 0, 0, "",
        "Hugging Face model folder (config.json, *.safetensors, tokenizer.json)")
-OPTION("model.shape", "shape", STRING, "", 0, 0, "",
+OPTION("model.shape", "shape", STRING, ENGINE, "", 0, 0, "",
        "synthetic weights of a known shape instead of a folder, for measurements")
-OPTION("model.weights", "weights", CHOICE, "bf16", 0, 0, "bf16|f16|f32", "data type of synthetic weights")
-OPTION("model.io", "io", CHOICE, "map", 0, 0, "map|copy", "map weights from disk, or read them into memory")
-OPTION("model.load", NULL, CHOICE, "all", 0, 0, "all|tokenizer",
+OPTION("model.weights", "weights", CHOICE, ENGINE, "bf16", 0, 0, "bf16|f16|f32", "data type of synthetic weights")
+OPTION("model.io", "io", CHOICE, ENGINE, "map", 0, 0, "map|copy", "map weights from disk, or read them into memory")
+OPTION("model.load", NULL, CHOICE, ENGINE, "all", 0, 0, "all|tokenizer",
        "tokenizer: the tokenizer and the chat template alone; such an engine has no sessions")
-OPTION("device.backend", "backend", CHOICE, "auto", 0, 0, "auto|cpu|cuda",
+OPTION("device.backend", "backend", CHOICE, ENGINE, "auto", 0, 0, "auto|cpu|cuda",
        "device to run on; auto: CUDA if usable, else CPU")
-OPTION("device.index", "device", I64, "0", 0, 63, "0..63", "index of the CUDA device")
-OPTION("device.cuda_context", NULL, I64, "0", 0, 9.2e18, "0..",
+OPTION("device.index", "device", I64, ENGINE, "0", 0, 63, "0..63", "index of the CUDA device")
+OPTION("device.cuda_context", NULL, I64, ENGINE, "0", 0, 9.2e18, "0..",
        "address of the host's CUcontext to work in; 0: the device's primary context")
-OPTION("device.cuda_stream", NULL, I64, "0", 0, 9.2e18, "0..",
+OPTION("device.cuda_stream", NULL, I64, ENGINE, "0", 0, 9.2e18, "0..",
        "address of the host's CUstream to work on; 0: a stream of kvrt's own")
-OPTION("cpu.threads", "threads", I64, "auto", 1, 1024, "auto|1..1024", "CPU worker threads; auto: all cores")
-OPTION("cpu.amx", "amx", BOOL, "false", 0, 0, "", "use AMX tiles (asks the kernel for a process-wide permission)")
-OPTION("cpu.isa", "isa", CHOICE, "auto", 0, 0, "auto|portable|avx2|avx512",
+OPTION("cpu.threads", "threads", I64, ENGINE, "auto", 1, 1024, "auto|1..1024", "CPU worker threads; auto: all cores")
+OPTION("cpu.amx", "amx", BOOL, ENGINE, "false", 0, 0, "",
+       "use AMX tiles (asks the kernel for a process-wide permission)")
+OPTION("cpu.isa", "isa", CHOICE, ENGINE, "auto", 0, 0, "auto|portable|avx2|avx512",
        "CPU instruction set; auto: the best present")
-OPTION("ctx.size", "ctx", I64, "auto", 1, 16777216, "auto|1..16777216",
+OPTION("ctx.size", "ctx", I64, SESSION, "auto", 1, 16777216, "auto|1..16777216",
        "context size in tokens; auto: what the plan allows")
-OPTION("ctx.chunk", "chunk", I64, "512", 1, 8192, "1..8192", "tokens per prefill step")
-OPTION("ctx.sessions", "sessions", I64, "1", 1, 256, "1..256",
+OPTION("ctx.chunk", "chunk", I64, ENGINE, "512", 1, 8192, "1..8192", "tokens per prefill step")
+OPTION("ctx.sessions", "sessions", I64, ENGINE, "1", 1, 256, "1..256",
        "sessions of ctx.size tokens that the KV pool is planned for")
-OPTION("kv.format", "kv", STRING, "k4v4", 0, 0, "f32|f16|bf16|f8|i8|k4v4|k4v2|k3v3|k2v2|kXvY|elastic",
+OPTION("kv.format", "kv", STRING, SESSION, "k4v4", 0, 0, "f32|f16|bf16|f8|i8|k4v4|k4v2|k3v3|k2v2|kXvY|elastic",
        "KV cache format; elastic: f16, old pages less as the pool fills")
-OPTION("kv.pool", "kv-pool", BYTES, "0", 0, 0, "",
+OPTION("kv.pool", "kv-pool", BYTES, ENGINE, "0", 0, 0, "",
        "most bytes of an elastic KV pool; 0: up to 16 bits for every position")
-OPTION("kv.tail", "tail", I64, "128", 0, 65536, "0..65536", "newest positions that stay 16-bit beyond the open page")
-OPTION("kv.rotate", NULL, BOOL, "true", 0, 0, "", "store K and V rotated by a Hadamard matrix")
-OPTION("kv.varnorm", NULL, CHOICE, "kvrt", 0, 0, "off|paper|kvrt", "variance normalization of quantized pages")
-OPTION("kv.range", NULL, CHOICE, "unbiased", 0, 0, "minmax|search|unbiased",
+OPTION("kv.tail", "tail", I64, SESSION, "128", 0, 65536, "0..65536",
+       "newest positions that stay 16-bit beyond the open page")
+OPTION("kv.rotate", NULL, BOOL, ENGINE, "true", 0, 0, "", "store K and V rotated by a Hadamard matrix")
+OPTION("kv.varnorm", NULL, CHOICE, ENGINE, "kvrt", 0, 0, "off|paper|kvrt", "variance normalization of quantized pages")
+OPTION("kv.range", NULL, CHOICE, ENGINE, "unbiased", 0, 0, "minmax|search|unbiased",
        "range of quantized rows: extremes, least error, or least error without shrinkage")
-OPTION("mem.limit", "mem-limit", BYTES, "0", 0, 0, "",
+OPTION("mem.limit", "mem-limit", BYTES, ENGINE, "0", 0, 0, "",
        "most bytes kvrt may use, of the card's memory where it runs on one; 0: what is free")
-OPTION("mem.reserve", "reserve", BYTES, "1GiB", 0, 0, "", "bytes to leave free for others")
-OPTION("mem.context", "mem-context", BYTES, "450MiB", 0, 0, "",
+OPTION("mem.reserve", "reserve", BYTES, ENGINE, "1GiB", 0, 0, "", "bytes to leave free for others")
+OPTION("mem.context", "mem-context", BYTES, ENGINE, "450MiB", 0, 0, "",
        "what a CUDA context takes of a memory limit: driver, local memory of all threads, kernels")
-OPTION("gen.max_tokens", "max-tokens", I64, "-1", -1, 16777216, "-1..16777216",
+OPTION("gen.max_tokens", "max-tokens", I64, CALL, "-1", -1, 16777216, "-1..16777216",
        "most new tokens; -1: until end of text or the context is full")
-OPTION("gen.stop", "stop", LIST, "", 0, 0, "", "stop string; may be given several times")
-OPTION("gen.ignore_eos", "ignore-eos", BOOL, "false", 0, 0, "", "go on past end-of-text tokens")
-OPTION("gen.token_events", NULL, BOOL, "false", 0, 0, "", "also deliver TOKEN events")
-OPTION("sample.temperature", "temp", F64, "0.8", 0, 100, "0..100", "sampling temperature; 0: greedy")
-OPTION("sample.top_k", "top-k", I64, "40", 0, 1048576, "0..1048576", "keep the k most likely tokens; 0: all")
-OPTION("sample.top_p", "top-p", F64, "0.95", 0, 1, "0..1", "keep the most likely tokens up to this mass; 1: all")
-OPTION("sample.min_p", "min-p", F64, "0.05", 0, 1, "0..1", "drop tokens below this share of the best; 0: none")
-OPTION("sample.repeat_penalty", "repeat-penalty", F64, "1", 0.01, 100, "0.01..100",
+OPTION("gen.stop", "stop", LIST, CALL, "", 0, 0, "", "stop string; may be given several times")
+OPTION("gen.ignore_eos", "ignore-eos", BOOL, CALL, "false", 0, 0, "", "go on past end-of-text tokens")
+OPTION("gen.token_events", NULL, BOOL, CALL, "false", 0, 0, "", "also deliver TOKEN events")
+OPTION("sample.temperature", "temp", F64, CALL, "0.8", 0, 100, "0..100", "sampling temperature; 0: greedy")
+OPTION("sample.top_k", "top-k", I64, CALL, "40", 0, 1048576, "0..1048576", "keep the k most likely tokens; 0: all")
+OPTION("sample.top_p", "top-p", F64, CALL, "0.95", 0, 1, "0..1", "keep the most likely tokens up to this mass; 1: all")
+OPTION("sample.min_p", "min-p", F64, CALL, "0.05", 0, 1, "0..1", "drop tokens below this share of the best; 0: none")
+OPTION("sample.repeat_penalty", "repeat-penalty", F64, CALL, "1", 0.01, 100, "0.01..100",
        "divide logits of recent tokens; 1: off")
-OPTION("sample.repeat_last", "repeat-last", I64, "64", 0, 1048576, "0..1048576", "recent tokens the penalties look at")
-OPTION("sample.frequency_penalty", "frequency-penalty", F64, "0", -100, 100, "-100..100", "subtract per occurrence")
-OPTION("sample.presence_penalty", "presence-penalty", F64, "0", -100, 100, "-100..100",
+OPTION("sample.repeat_last", "repeat-last", I64, CALL, "64", 0, 1048576, "0..1048576",
+       "recent tokens the penalties look at")
+OPTION("sample.frequency_penalty", "frequency-penalty", F64, CALL, "0", -100, 100, "-100..100",
+       "subtract per occurrence")
+OPTION("sample.presence_penalty", "presence-penalty", F64, CALL, "0", -100, 100, "-100..100",
        "subtract once per present token")
-OPTION("sample.logit_bias", "logit-bias", LIST, "", 0, 0, "",
+OPTION("sample.logit_bias", "logit-bias", LIST, CALL, "", 0, 0, "",
        "ID=BIAS, added to the logit of a token; may be given several times")
-OPTION("sample.seed", "seed", I64, "auto", 0, 9.2e18, "auto|0..", "seed of the random choices; auto: a random one")
-OPTION("log.level", "log-level", I64, "2", 0, 5, "0..5", "0 silent, 1 errors, 2 warnings, 3 info, 4 debug, 5 kernels")
-OPTION("debug.cuda_driver", "cuda-driver", STRING, "", 0, 0, "", "CUDA driver library to load instead of the system's")
-OPTION("debug.disable", NULL, STRING, "", 0, 0, "rope,mask,qk_norm,bias,window",
+OPTION("sample.seed", "seed", I64, CALL, "auto", 0, 9.2e18, "auto|0..",
+       "seed of the random choices; auto: a random one")
+OPTION("log.level", "log-level", I64, CALL, "2", 0, 5, "0..5",
+       "0 silent, 1 errors, 2 warnings, 3 info, 4 debug, 5 kernels")
+OPTION("debug.cuda_driver", "cuda-driver", STRING, ENGINE, "", 0, 0, "",
+       "CUDA driver library to load instead of the system's")
+OPTION("debug.disable", NULL, STRING, ENGINE, "", 0, 0, "rope,mask,qk_norm,bias,window",
        "leave parts of the model out, for mutation tests")

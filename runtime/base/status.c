@@ -2,6 +2,7 @@
 #include "status.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -38,35 +39,74 @@ const char *kvrt_version_string(void)
 
 kvrt_status kvrt_abi_check(uint32_t header_abi) { return header_abi == KVRT_ABI_VERSION ? KVRT_OK : KVRT_ABI; }
 
-/* The caller's struct may be shorter than ours: an older header. Fields past its size are not touched. */
-static void fill(kvrt_error *error, kvrt_status code, int system_code, uint64_t needed, uint64_t available,
-                 const char *format, va_list args)
+/* ---------------------------------------------------------------------------------------------- caller's structs --- */
+static uint32_t size_of(const void *theirs)
 {
-    if (!error || error->size < offsetof(kvrt_error, message) + 16) return;
-    size_t cap = error->size - offsetof(kvrt_error, message);
-    if (cap > sizeof error->message) cap = sizeof error->message;
-    error->code = code;
-    error->extended = 0;
-    error->system_code = system_code;
-    error->needed_bytes = needed;
-    error->available_bytes = available;
-    int n = vsnprintf(error->message, cap, format, args);
-    if (n < 0) error->message[0] = 0;
-    /* A cut message must not end inside a code point. */
-    size_t len = strlen(error->message);
-    if (n >= 0 && (size_t)n >= cap)
-        while (len > 0 && ((unsigned char)error->message[len - 1] & 0x80)) {
-            int lead = ((unsigned char)error->message[len - 1] & 0x40) != 0;
-            error->message[--len] = 0;
-            if (lead) break;
-        }
+    uint32_t size;
+    memcpy(&size, theirs, sizeof size);
+    return size;
+}
+
+kvrt_status kvi_struct_check(const void *theirs, const char *name, kvrt_error *error)
+{
+    if (!theirs) return kvi_error_set(error, KVRT_ARG, "%s: is NULL", name);
+    if (size_of(theirs) >= 2 * sizeof(uint32_t)) return KVRT_OK; /* the size itself and a field */
+    return kvi_error_set(error, KVRT_ARG, "%s: size is %u, need sizeof(%s)", name, size_of(theirs), name);
+}
+
+void kvi_struct_read(void *ours, uint32_t size, const void *theirs)
+{
+    const uint32_t have = size_of(theirs);
+    memset(ours, 0, size);
+    memcpy(ours, theirs, have < size ? have : size);
+}
+
+void kvi_struct_write(void *theirs, const void *ours, uint32_t size)
+{
+    const uint32_t have = size_of(theirs);
+    memcpy(theirs, ours, have < size ? have : size);
+    if (have >= sizeof have) memcpy(theirs, &have, sizeof have);
+}
+
+/* -------------------------------------------------------------------------------------------------------- errors --- */
+/* A cut message must not end inside a code point. */
+static void end_on_code_point(char *message, size_t len)
+{
+    while (len > 0 && ((unsigned char)message[len - 1] & 0x80)) {
+        const bool lead = ((unsigned char)message[len - 1] & 0x40) != 0;
+        message[--len] = 0;
+        if (lead) break;
+    }
+}
+
+/* `suffix` follows the message. */
+static void fill(kvrt_error *error, const kvrt_error *values, const char *suffix, const char *format, va_list args)
+{
+    if (!error || error->size < sizeof error->size) return;
+    kvrt_error full = *values;
+    const size_t at = offsetof(kvrt_error, message), room = error->size > at ? error->size - at : 0,
+                 cap = room < sizeof full.message ? room : sizeof full.message;
+    if (cap) {
+        int n = vsnprintf(full.message, cap, format, args);
+        if (n < 0) full.message[n = 0] = 0;
+        size_t len = (size_t)n < cap ? (size_t)n : cap - 1;
+        n = snprintf(full.message + len, cap - len, "%s", suffix);
+        len = strlen(full.message);
+        if (len == cap - 1) end_on_code_point(full.message, len);
+    }
+    kvi_struct_write(error, &full, sizeof full);
+}
+
+const char *kvi_error_text(const kvrt_error *error)
+{
+    return error && error->size > offsetof(kvrt_error, message) ? error->message : "";
 }
 
 kvrt_status kvi_error_set(kvrt_error *error, kvrt_status code, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    fill(error, code, 0, 0, 0, format, args);
+    fill(error, &(kvrt_error){.code = code}, "", format, args);
     va_end(args);
     return code;
 }
@@ -99,13 +139,10 @@ kvrt_status kvi_error_errno(kvrt_error *error, kvrt_status code, int system_code
 {
     va_list args;
     va_start(args, format);
-    fill(error, code, system_code, 0, 0, format, args);
+    char suffix[64];
+    (void)snprintf(suffix, sizeof suffix, ": %s (errno %d)", errno_text(system_code), system_code);
+    fill(error, &(kvrt_error){.code = code, .system_code = system_code}, suffix, format, args);
     va_end(args);
-    if (error && error->size >= sizeof *error) {
-        size_t len = strlen(error->message);
-        (void)snprintf(error->message + len, sizeof error->message - len, ": %s (errno %d)", errno_text(system_code),
-                       system_code);
-    }
     return code;
 }
 
@@ -114,7 +151,7 @@ kvrt_status kvi_error_memory(kvrt_error *error, kvrt_status code, uint64_t neede
 {
     va_list args;
     va_start(args, format);
-    fill(error, code, 0, needed, available, format, args);
+    fill(error, &(kvrt_error){.code = code, .needed_bytes = needed, .available_bytes = available}, "", format, args);
     va_end(args);
     return code;
 }

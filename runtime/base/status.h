@@ -21,6 +21,16 @@ kvrt_status kvi_error_memory(kvrt_error *error, kvrt_status code, uint64_t neede
 /* NOMEM_HOST for `bytes` of `what`. */
 kvrt_status kvi_error_nomem(kvrt_error *error, uint64_t bytes, const char *what);
 
+/* The message of an error record, "" when there is no record or it is too short for one. */
+const char *kvi_error_text(const kvrt_error *error);
+
+/* Structs of the caller begin with their size, and may be shorter than ours (an older header) or longer (a newer one): what both have is read
+ * and written, the rest is left alone or reads as 0. The one place that knows this; `ours` is a full struct of `size` bytes. ARG for a
+ * size that cannot be one; `name` is the struct's. */
+kvrt_status kvi_struct_check(const void *theirs, const char *name, kvrt_error *error);
+void kvi_struct_read(void *ours, uint32_t size, const void *theirs);
+void kvi_struct_write(void *theirs, const void *ours, uint32_t size); /* their size stays */
+
 #define KVI_TRY(expression)                                                                                            \
     do {                                                                                                               \
         kvrt_status kvi_try_ = (expression);                                                                           \

@@ -43,17 +43,19 @@ static kvrt_status render(kvi_engine *e, const kvrt_chat_input *input, kvi_chat_
     return status;
 }
 
-kvrt_status kvrt_chat_render(kvrt_engine handle, const kvrt_chat_input *input, int32_t *ids, uint64_t cap, uint64_t *n,
+kvrt_status kvrt_chat_render(kvrt_engine handle, const kvrt_chat_input *given, int32_t *ids, uint64_t cap, uint64_t *n,
                              char *text, uint64_t text_cap, uint64_t *text_len, kvrt_error *error)
 {
     kvi_engine *e;
-    if (!input || input->size < sizeof *input || !input->messages || !n || (cap && !ids) || (text_cap && !text))
-        return kvi_error_set(error, KVRT_ARG,
-                             "kvrt_chat_render: input, its size or messages, n, ids or text is NULL or not set");
+    kvrt_chat_input input;
+    KVI_TRY(kvi_struct_check(given, "kvrt_chat_input", error));
+    kvi_struct_read(&input, sizeof input, given);
+    if (!input.messages || !n || (cap && !ids) || (text_cap && !text))
+        return kvi_error_set(error, KVRT_ARG, "kvrt_chat_render: messages, n, ids or text is NULL");
     KVI_TRY(kvi_engine_enter(handle, KVI_LOOK, &e, error));
     kvi_chat_text rendered = {0};
     kvi_ids list = {0};
-    kvrt_status status = render(e, input, &rendered, &list, error);
+    kvrt_status status = render(e, &input, &rendered, &list, error);
     if (status >= KVRT_OK) {
         size_t n_ids = list.len < cap ? list.len : cap,
                n_bytes = rendered.text.len < text_cap ? rendered.text.len : text_cap;

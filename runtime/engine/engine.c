@@ -209,8 +209,7 @@ static kvrt_status load_device(open_context *c, kvrt_error *error)
         if (status >= KVRT_OK) status = fill_device(c, why);
         if (!is_auto || !device_does_not_do(status) || !kvi_backend_at(index) || !kvi_backend_at(index + 1))
             return status;
-        kvi_log(KVI_LOG_WARN, "backend %s: %s; trying the next one", e->backend->name,
-                why->size >= sizeof *why ? why->message : "");
+        kvi_log(KVI_LOG_WARN, "backend %s: %s; trying the next one", e->backend->name, kvi_error_text(why));
         leave_device(e);
         c->reported = 0;
     }
@@ -332,15 +331,14 @@ kvrt_status kvrt_engine_close(kvrt_engine handle, kvrt_error *error)
 kvrt_status kvrt_engine_get_info(kvrt_engine handle, kvrt_engine_info *out, kvrt_error *error)
 {
     kvi_engine *e;
-    if (!out || out->size < sizeof *out) return kvi_error_set(error, KVRT_ARG, "kvrt_engine_info: size not set");
+    KVI_TRY(kvi_struct_check(out, "kvrt_engine_info", error));
     KVI_TRY(kvi_engine_enter(handle, KVI_LOOK, &e, error));
     static const char *const dtypes[] = {"f32", "f16", "bf16"};
     const kvi_model_config *c = &e->config;
     const bool own = e->device && e->backend->own_memory,
                maps = e->checkpoint && strcmp(kvi_options_string(e->options, "model.io"), "map") == 0;
     const uint64_t host = kvi_account_bytes(e->account);
-    kvrt_engine_info info = {.size = out->size,
-                             .n_layers = c->n_layers,
+    kvrt_engine_info info = {.n_layers = c->n_layers,
                              .n_heads = c->n_heads,
                              .n_kv_heads = c->n_kv_heads,
                              .head_dim = c->head_dim,
@@ -372,7 +370,7 @@ kvrt_status kvrt_engine_get_info(kvrt_engine handle, kvrt_engine_info *out, kvrt
         if (!e->program.groups[g].window)
             info.kv_bytes_per_token +=
                 (double)kvi_kv_page_bytes(e->format.body, &e->program.groups[g].shape) / KVI_KV_PAGE;
-    *out = info;
+    kvi_struct_write(out, &info, sizeof info);
     kvi_engine_leave(e, KVI_LOOK);
     return KVRT_OK;
 }

@@ -87,7 +87,8 @@ static bool is_eos(const kvi_engine *e, int32_t id)
     return false;
 }
 
-/* Samples from the logits of the last step: from the best of them where a device finds those and they decide. */
+/* Samples from the logits of the last step: from the best of them where a device finds those and they decide. *logprob (may be NULL) costs a
+ * pass over the vocabulary. */
 static kvrt_status choose(run *r, int32_t *id, float *logprob)
 {
     kvi_engine *e = r->s->engine;
@@ -99,7 +100,12 @@ static kvrt_status choose(run *r, int32_t *id, float *logprob)
             return KVRT_OK;
     }
     KVI_TRY(e->backend->read_logits(e->device, 0, e->logits, r->error));
-    return kvi_sampler_sample(sampler, e->logits, r->s->tokens, r->s->n_tokens, id, logprob, r->error);
+    KVI_TRY(kvi_sampler_sample(sampler, e->logits, r->s->tokens, r->s->n_tokens, id, r->error));
+    if (!logprob) return KVRT_OK;
+    /* Penalties and biases changed the copy: a log probability is of the raw logits. */
+    if (!kvi_sampler_takes_best(sampler)) KVI_TRY(e->backend->read_logits(e->device, 0, e->logits, r->error));
+    *logprob = kvi_log_probability(e->logits, (int32_t)e->config.vocab_size, *id);
+    return KVRT_OK;
 }
 
 /* Everything that is withheld goes out: the text, or its section, ends here. */
@@ -217,17 +223,17 @@ static void send_done(run *r)
 static void fill_result(const run *r, kvrt_result *out)
 {
     const kvi_generation *gen = &r->s->gen;
-    *out = (kvrt_result){.size = out->size,
-                         .finish = r->finish,
-                         .request = gen->request,
-                         .n_prompt = gen->n_prompt,
-                         .n_reused = gen->n_reused,
-                         .n_generated = gen->n_generated,
-                         .prefill_us = gen->prefill_us,
-                         .decode_us = gen->decode_us,
-                         .first_token_us = gen->first_token_us,
-                         .kv_bytes = kvi_pages_bytes(&r->s->pages),
-                         .seed = gen->luck.seed};
+    const kvrt_result full = {.finish = r->finish,
+                              .request = gen->request,
+                              .n_prompt = gen->n_prompt,
+                              .n_reused = gen->n_reused,
+                              .n_generated = gen->n_generated,
+                              .prefill_us = gen->prefill_us,
+                              .decode_us = gen->decode_us,
+                              .first_token_us = gen->first_token_us,
+                              .kv_bytes = kvi_pages_bytes(&r->s->pages),
+                              .seed = gen->luck.seed};
+    kvi_struct_write(out, &full, sizeof full);
 }
 
 static kvrt_status generate(run *r)
@@ -256,10 +262,11 @@ kvrt_status kvrt_generate(kvrt_session handle, const kvrt_options *options, kvrt
                           kvrt_result *out, kvrt_error *error)
 {
     kvi_session *s;
-    if (out && out->size < sizeof *out) return kvi_error_set(error, KVRT_ARG, "kvrt_result: size not set");
+    if (out) KVI_TRY(kvi_struct_check(out, "kvrt_result", error));
     KVI_TRY(kvi_session_enter(handle, KVI_DRIVE, &s, error));
     kvi_account *before = kvi_account_use(s->engine->account);
-    run r = {.s = s, .fn = fn, .user = user, .error = error};
+    kvrt_error why = {.size = sizeof why}; /* full, for the event */
+    run r = {.s = s, .fn = fn, .user = user, .error = &why};
     kvrt_status status = KVRT_OK;
     if (s->n_tokens == 0)
         status =
@@ -270,10 +277,11 @@ kvrt_status kvrt_generate(kvrt_session handle, const kvrt_options *options, kvrt
         if (status < KVRT_OK) {
             kvrt_event failed = {.type = KVRT_EVENT_ERROR,
                                  .status = status,
-                                 .text = error && error->size >= sizeof *error ? error->message : "",
+                                 .text = why.message,
                                  .finish = status == KVRT_CANCELLED ? KVRT_FINISH_CANCELLED : KVRT_FINISH_NONE};
             failed.text_len = strlen(failed.text);
             (void)send(&r, failed);
+            if (error) kvi_struct_write(error, &why, sizeof why);
             if (status == KVRT_CANCELLED) r.finish = KVRT_FINISH_CANCELLED;
         } else if (status != KVRT_PAUSED) {
             send_done(&r);

@@ -84,6 +84,7 @@ kvrt_status kvi_generation_start(kvi_session *s, const kvrt_options *options, kv
     kvrt_options *o = NULL;
     kvi_sampler sampler = {0};
     kvi_stream stream = {0};
+    KVI_TRY(kvi_options_check_scope(options, s->options, KVRT_SCOPE_CALL, error));
     KVI_TRY(kvrt_options_clone(s->options, &o, error));
     kvrt_status status = kvi_options_merge(o, options, error);
     if (status >= KVRT_OK) status = start_sampler(s, o, &sampler, error);

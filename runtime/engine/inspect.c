@@ -97,15 +97,14 @@ kvrt_status kvrt_inspect_defaults(const char *path, kvrt_options *options, kvrt_
 
 kvrt_status kvrt_inspect(const char *path, kvrt_inspect_info *out, kvrt_tensor_fn fn, void *user, kvrt_error *error)
 {
-    if (!path || !out || out->size < sizeof *out)
-        return kvi_error_set(error, KVRT_ARG, "kvrt_inspect: path is NULL, or size not set");
+    if (!path) return kvi_error_set(error, KVRT_ARG, "kvrt_inspect: path is NULL");
+    KVI_TRY(kvi_struct_check(out, "kvrt_inspect_info", error));
     KVI_TRY(kvi_config_check_folder(path, error));
-    uint32_t size = out->size;
-    memset(out, 0, sizeof *out);
-    out->size = size;
+    kvrt_inspect_info info = {.size = sizeof info};
     kvi_model_config *config = kvi_mem_zalloc(1, sizeof *config);
     if (!config) return kvi_error_nomem(error, sizeof *config, "config");
-    inspect_folder(path, config, out, fn, user);
+    inspect_folder(path, config, &info, fn, user);
+    kvi_struct_write(out, &info, sizeof info);
     kvi_mem_free(config);
     return KVRT_OK;
 }

@@ -113,17 +113,14 @@ kvrt_status kvrt_measure_op_at(kvrt_engine handle, uint32_t index, kvrt_op_time 
 {
     kvi_engine *e;
     kvi_op_time time;
-    if (!out || out->size < sizeof *out) return kvi_error_set(error, KVRT_ARG, "kvrt_op_time: size not set");
+    KVI_TRY(kvi_struct_check(out, "kvrt_op_time", error));
     KVI_TRY(kvi_engine_enter(handle, KVI_DRIVE, &e, error));
     bool found = e->backend->op_time_at(e->device, index, &time);
     kvi_engine_leave(e, KVI_DRIVE);
     if (!found) return KVRT_DONE;
-    *out = (kvrt_op_time){.size = out->size,
-                          .op = time.op,
-                          .kernel = time.kernel,
-                          .calls = time.calls,
-                          .total_us = time.total_us,
-                          .bytes = time.bytes};
+    const kvrt_op_time full = {
+        .op = time.op, .kernel = time.kernel, .calls = time.calls, .total_us = time.total_us, .bytes = time.bytes};
+    kvi_struct_write(out, &full, sizeof full);
     return KVRT_OK;
 }
 

@@ -82,13 +82,6 @@ static bool is_listed(const char *formats, const char *name)
     return false;
 }
 
-static void copy_out(void *to, uint32_t size, const void *from, uint32_t from_size)
-{
-    const uint32_t n = size < from_size ? size : from_size;
-    memcpy(to, from, n);
-    memcpy(to, &size, sizeof size);
-}
-
 /* Rows lie as far apart as the caller's struct is long. */
 static kvrt_status fill_rows(kvi_engine *e, const char *formats, uint64_t available, kvrt_plan_row *rows, uint64_t cap,
                              uint64_t *n, kvrt_error *error)
@@ -96,8 +89,7 @@ static kvrt_status fill_rows(kvi_engine *e, const char *formats, uint64_t availa
     const uint32_t stride = cap ? rows[0].size : 0;
     bool last = false;
     *n = 0;
-    if (cap && stride < offsetof(kvrt_plan_row, weight_bytes))
-        return kvi_error_set(error, KVRT_ARG, "kvrt_plan_row: size not set");
+    if (cap) KVI_TRY(kvi_struct_check(rows, "kvrt_plan_row", error));
     for (uint32_t i = 0; !last; i++) {
         kvi_kv_format unused;
         const char *name = kvi_kv_format_at(i, &unused);
@@ -111,7 +103,9 @@ static kvrt_status fill_rows(kvi_engine *e, const char *formats, uint64_t availa
             KVI_TRY(kvi_engine_outline(e, e->format.plain, error));
             kvi_engine_plan_input(e, false, available, &input);
             fill_row(&input, name, &row);
-            copy_out((unsigned char *)rows + *n * stride, stride, &row, sizeof row);
+            void *place = (unsigned char *)rows + *n * stride;
+            memcpy(place, &stride, sizeof stride);
+            kvi_struct_write(place, &row, sizeof row);
         }
         ++*n;
     }
@@ -124,8 +118,7 @@ static kvrt_status fill_info(kvi_engine *e, uint64_t available, kvrt_plan_info *
     kvi_plan_input input;
     kvi_memory_plan plan;
     if (!info) return KVRT_OK;
-    if (info->size < offsetof(kvrt_plan_info, mapped_bytes))
-        return kvi_error_set(error, KVRT_ARG, "kvrt_plan_info: size not set");
+    KVI_TRY(kvi_struct_check(info, "kvrt_plan_info", error));
     KVI_TRY(kvi_format_named("f16", &e->format, error));
     KVI_TRY(kvi_engine_outline(e, e->format.plain, error));
     kvi_engine_plan_input(e, false, available, &input);
@@ -142,7 +135,7 @@ static kvrt_status fill_info(kvi_engine *e, uint64_t available, kvrt_plan_info *
                            .loading_bytes = e->backend->own_memory ? 0 : input.loading_bytes};
     (void)snprintf(full.architecture, sizeof full.architecture, "%s", e->config.family);
     (void)snprintf(full.backend, sizeof full.backend, "%s", e->backend->name);
-    copy_out(info, info->size, &full, sizeof full);
+    kvi_struct_write(info, &full, sizeof full);
     return KVRT_OK;
 }
 

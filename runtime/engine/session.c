@@ -34,6 +34,7 @@ static kvrt_status session_init(kvi_engine *e, const kvrt_options *options, kvi_
 {
     kvi_cache_format format;
     s->engine = e;
+    KVI_TRY(kvi_options_check_scope(options, e->options, KVRT_SCOPE_SESSION, error));
     KVI_TRY(kvrt_options_clone(e->options, &s->options, error));
     KVI_TRY(kvi_options_merge(s->options, options, error));
     KVI_TRY(check_session_options(e, s, &format, error));
@@ -108,15 +109,14 @@ kvrt_status kvrt_session_close(kvrt_session handle, kvrt_error *error)
 kvrt_status kvrt_session_get_info(kvrt_session handle, kvrt_session_info *out, kvrt_error *error)
 {
     kvi_session *s;
-    if (!out || out->size < sizeof *out) return kvi_error_set(error, KVRT_ARG, "kvrt_session_info: size not set");
+    KVI_TRY(kvi_struct_check(out, "kvrt_session_info", error));
     KVI_TRY(kvi_session_enter(handle, KVI_LOOK, &s, error));
-    kvrt_session_info info = {.size = out->size,
-                              .ctx_size = s->ctx_size,
+    kvrt_session_info info = {.ctx_size = s->ctx_size,
                               .n_tokens = s->n_tokens,
                               .n_cached = s->n_cached,
                               .kv_bytes = kvi_pages_bytes(&s->pages)};
     kvi_pages_count(&s->pages, &info.n_pages, &info.n_packed_pages);
-    *out = info;
+    kvi_struct_write(out, &info, sizeof info);
     kvi_session_leave(s, KVI_LOOK);
     return KVRT_OK;
 }

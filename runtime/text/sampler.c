@@ -134,11 +134,13 @@ static kvrt_status find_best(const kvi_sampler *s, const float *logits, int32_t 
     return KVRT_OK;
 }
 
-static float log_probability(const kvi_sampler *s, const float *logits, int32_t best, int32_t token)
+float kvi_log_probability(const float *logits, int32_t n_vocab, int32_t token)
 {
-    double sum = 0, top = logits[best];
-    for (int32_t id = 0; id < s->n_vocab; id++) sum += exp((double)logits[id] - top);
-    return (float)((double)logits[token] - top - log(sum));
+    float top = logits[0];
+    for (int32_t id = 1; id < n_vocab; id++) top = logits[id] > top ? logits[id] : top;
+    double sum = 0;
+    for (int32_t id = 0; id < n_vocab; id++) sum += exp((double)logits[id] - (double)top);
+    return (float)((double)logits[token] - (double)top - log(sum));
 }
 
 /* -------------------------------------------------------------------------------------------------- truncation --- */
@@ -257,14 +259,13 @@ static int32_t sample(kvi_sampler *s, const float *logits, int32_t best)
 }
 
 kvrt_status kvi_sampler_sample(kvi_sampler *s, float *logits, const int32_t *recent, size_t n_recent, int32_t *token,
-                               float *logprob, kvrt_error *error)
+                               kvrt_error *error)
 {
     apply_penalties(s, logits, recent, n_recent);
     for (uint32_t i = 0; i < s->params.n_bias; i++) logits[s->bias[i].id] += s->bias[i].bias;
     int32_t best;
     KVI_TRY(find_best(s, logits, &best, error));
     *token = s->params.temperature > 0 ? sample(s, logits, best) : best;
-    if (logprob) *logprob = log_probability(s, logits, best, *token);
     return KVRT_OK;
 }
 

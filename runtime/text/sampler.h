@@ -53,11 +53,12 @@ uint64_t kvi_sampler_bytes(int32_t n_vocab); /* what one takes beside its biases
 void kvi_sampler_free(kvi_sampler *sampler);
 
 /* Chooses a token. logits (n_vocab) are changed by penalties and bias; recent (n_recent) is the token list, newest last
- * (its last repeat_last entries count, ids outside the vocabulary do not). *logprob (may be NULL): natural log of the
- * token's probability under the logits after penalties and bias at temperature 1, before any truncation. Errors: ARG
+ * (its last repeat_last entries count, ids outside the vocabulary do not). Errors: ARG
  * (NaN or +infinite logit, no finite logit); the random state is then as it was. */
 kvrt_status kvi_sampler_sample(kvi_sampler *sampler, float *logits, const int32_t *recent, size_t n_recent,
-                               int32_t *token, float *logprob, kvrt_error *error);
+                               int32_t *token, kvrt_error *error);
+/* Natural log of a token's probability under these logits at temperature 1. */
+float kvi_log_probability(const float *logits, int32_t n_vocab, int32_t token);
 
 /* The same from the best logits alone (a device that finds them reads back little): `logits` and `ids` (n), best first, of
  * equals the lower id; `sum` of exp(logit - logits[0]) over the vocabulary. Whether parameters may allow it (no penalties, no

@@ -2,6 +2,7 @@
  * reasoning. */
 #include "golden_model.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -261,6 +262,103 @@ static void stop_strings_are_found_over_calls(void **state)
     assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
 }
 
+/* ---------------------------------------------------------------------------------------------------- log probability --- */
+static int32_t keep_logprob(const kvrt_event *event, void *user)
+{
+    if (event->type == KVRT_EVENT_TOKEN) *(float *)user = event->logprob;
+    return KVRT_CONTINUE;
+}
+
+/* Of the raw logits, whatever penalties and biases made of them. */
+static void logprob_is_of_the_raw_logits(void **state)
+{
+    (void)state;
+    kvrt_engine engine = golden_open(&model, NULL);
+    float *logits = malloc(model.vocab * sizeof *logits), logprob = 1;
+    kvrt_session s;
+    assert_int_equal(kvrt_session_create(engine, NULL, &s, NULL), KVRT_OK);
+    assert_int_equal(kvrt_session_eval(s, prompt, 5, NULL, 1, logits, NULL), KVRT_OK);
+    kvrt_session_close(s, NULL);
+    double sum = 0;
+    for (uint32_t i = 0; i < model.vocab; i++) sum += exp((double)logits[i]);
+    for (int round = 0; round < 3; round++) {
+        const int32_t id = round ? 30 : -1; /* a token of the prompt, so that penalties touch it */
+        kvrt_options *o;
+        kvrt_options_create(&o, NULL);
+        kvrt_options_set_bool(o, "gen.token_events", 1, NULL);
+        kvrt_options_set_i64(o, "gen.max_tokens", 1, NULL);
+        kvrt_options_set_f64(o, "sample.temperature", round == 2 ? 0.5 : 0, NULL);
+        if (round) kvrt_options_set_f64(o, "sample.repeat_penalty", 3, NULL), bias(o, id, 1000);
+        s = session_with_prompt(engine);
+        assert_int_equal(kvrt_generate(s, o, keep_logprob, &logprob, NULL, NULL), KVRT_OK);
+        const ids got = tokens_of(s);
+        if (round) assert_int_equal(got.id[5], id);
+        const double want = (double)logits[got.id[5]] - log(sum);
+        if (!(fabs((double)logprob - want) <= 1e-4)) fail_msg("round %d: %g, need %g", round, (double)logprob, want);
+        kvrt_options_destroy(o);
+        kvrt_session_close(s, NULL);
+    }
+    free(logits);
+    assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
+}
+
+/* --------------------------------------------------------------------------------------------------------- options --- */
+/* Every option of a wider scope is refused by name with another value, and taken with its owner's. */
+static void options_that_cannot_vary_are_refused_by_name(void **state)
+{
+    (void)state;
+    kvrt_engine engine = golden_open(&model, (const char *const[]){"ctx.size", "64", NULL});
+    kvrt_session s = session_with_prompt(engine), t;
+    unsigned refused = 0;
+    for (uint32_t i = 0; i < kvrt_option_count(); i++) {
+        kvrt_option_info info = {.size = sizeof info};
+        kvrt_error error = {.size = sizeof error};
+        kvrt_options *o;
+        kvrt_option_at(i, &info, NULL);
+        assert_true(info.scope >= KVRT_SCOPE_ENGINE && info.scope <= KVRT_SCOPE_CALL);
+        if (info.type == KVRT_OPTION_LIST || info.type == KVRT_OPTION_F64)
+            assert_int_equal(info.scope, KVRT_SCOPE_CALL);
+        const bool of_call = strncmp(info.key, "gen.", 4) == 0 || strncmp(info.key, "sample.", 7) == 0;
+        if (of_call) assert_int_equal(info.scope, KVRT_SCOPE_CALL);
+        if (info.scope == KVRT_SCOPE_CALL) continue;
+        kvrt_options_create(&o, NULL);
+        if (info.type == KVRT_OPTION_BOOL) {
+            int32_t now;
+            kvrt_options_get_bool(o, info.key, &now, NULL);
+            kvrt_options_set_bool(o, info.key, !now, NULL);
+        } else if (info.type == KVRT_OPTION_CHOICE) { /* the last choice, or the one before */
+            const char *last = strrchr(info.range, '|') + 1;
+            char first[32] = "";
+            memcpy(first, info.range, strcspn(info.range, "|"));
+            const char *now = strcmp(info.key, "device.backend") == 0 ? "cpu" : info.defaults;
+            assert_int_equal(kvrt_options_set_text(o, info.key, strcmp(last, now) ? last : first, NULL), KVRT_OK);
+        } else if (info.type == KVRT_OPTION_STRING)
+            kvrt_options_set_text(o, info.key, strcmp(info.key, "kv.format") ? "other" : "f16", NULL);
+        else assert_int_equal(kvrt_options_set_i64(o, info.key, 33, NULL), KVRT_OK);
+        assert_int_equal(kvrt_generate(s, o, NULL, NULL, NULL, &error), KVRT_ARG);
+        if (!strstr(error.message, info.key)) fail_msg("%s: \"%s\"", info.key, error.message);
+        if (info.scope == KVRT_SCOPE_ENGINE) {
+            error.message[0] = 0;
+            assert_int_equal(kvrt_session_create(engine, o, &t, &error), KVRT_ARG);
+            if (!strstr(error.message, info.key)) fail_msg("%s: \"%s\"", info.key, error.message);
+        }
+        kvrt_options_destroy(o);
+        refused++;
+    }
+    assert_true(refused > 20);
+    /* The same values again are no change. */
+    kvrt_options *o;
+    kvrt_options_create(&o, NULL);
+    kvrt_options_set_text(o, "model.path", model.dir, NULL);
+    kvrt_options_set_text(o, "kv.range", "unbiased", NULL);
+    kvrt_options_set_i64(o, "ctx.size", 64, NULL);
+    kvrt_options_set_i64(o, "gen.max_tokens", 2, NULL);
+    assert_int_equal(kvrt_session_create(engine, o, &t, NULL), KVRT_OK);
+    assert_int_equal(kvrt_generate(s, o, NULL, NULL, NULL, NULL), KVRT_OK);
+    kvrt_options_destroy(o);
+    assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -278,6 +376,8 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_given_seed_goes_on_over_calls),
                                        cmocka_unit_test(without_a_seed_every_text_is_new_and_can_be_repeated),
                                        cmocka_unit_test(multibyte_text_is_the_same_in_any_calls),
-                                       cmocka_unit_test(stop_strings_are_found_over_calls)};
+                                       cmocka_unit_test(stop_strings_are_found_over_calls),
+                                       cmocka_unit_test(logprob_is_of_the_raw_logits),
+                                       cmocka_unit_test(options_that_cannot_vary_are_refused_by_name)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
