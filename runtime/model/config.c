@@ -95,7 +95,9 @@ static kvrt_status derive_rope(const kvi_raw_config *raw, kvi_model_config *c, k
     double theta = !isnan(rope->theta) ? rope->theta : raw->rope_theta;
     double partial = !isnan(rope->partial_rotary) ? rope->partial_rotary : raw->partial_rotary;
     c->rope_theta = isnan(theta) ? 10000.0 : theta;
-    if (!(c->rope_theta > 0)) return kvi_error_set(error, KVRT_FORMAT, "config.json: rope_theta is not above 0");
+    /* Below 1 the angles grow with the dimension until float32, in which transformers takes them, has no digit left. */
+    if (!(c->rope_theta >= 1))
+        return kvi_error_set(error, KVRT_FORMAT, "config.json: rope_theta below 1, need 1 or more");
     if (rope->nested)
         return kvi_error_set(error, KVRT_UNSUPPORTED,
                              "config.json: rope_parameters differ by layer type, need one set for all layers");
@@ -125,13 +127,13 @@ static kvrt_status check_layer_types(const kvi_raw_config *raw, const kvi_family
     return KVRT_OK;
 }
 
-/* Null: none. A window of zero would hide every position; transformers fails on it. */
+/* Null: none. With a window of 0 transformers fails, with one of 1 its prompts and its steps differ. */
 static kvrt_status derive_window(const kvi_raw_config *raw, const kvi_family *family, kvi_model_config *c,
                                  kvrt_error *error)
 {
     bool on = raw->sliding_window != KVI_NO_INT && (family->window != KVI_WINDOW_IF_USED || raw->use_sliding_window);
     uint32_t window = 0;
-    if (on) KVI_TRY(size_key("sliding_window", raw->sliding_window, 1, INT32_MAX, &window, error));
+    if (on) KVI_TRY(size_key("sliding_window", raw->sliding_window, 2, INT32_MAX, &window, error));
     if (family->window == KVI_WINDOW_NEVER) {
         /* transformers cuts the cache of such a model, but not its prompts. Only a window that cuts nothing means one thing. */
         if (on && window < c->ctx_model && !raw->has_layer_types)

@@ -53,10 +53,9 @@ static void text_value(kvi_json *r, char *out, size_t cap)
 /* An integer key may be null. */
 static int64_t int_or_null(kvi_json *r) { return kvi_json_null(r) ? KVI_NO_INT : kvi_json_i64(r); }
 
-/* A number, also in the form in which transformers writes infinities: {"__float__": "Infinity"}. */
-static double number(kvi_json *r)
+/* {"__float__": "Infinity"}: how transformers writes what JSON cannot say. */
+static double tagged_number(kvi_json *r)
 {
-    if (kvi_json_peek(r) != KVI_JSON_OBJECT) return kvi_json_f64(r);
     double value = NAN;
     char word[16] = "";
     kvi_json_expect(r, KVI_JSON_OBJECT);
@@ -67,6 +66,14 @@ static double number(kvi_json *r)
     if (strcmp(word, "Infinity") == 0) value = HUGE_VAL;
     else if (strcmp(word, "-Infinity") == 0) value = -HUGE_VAL;
     else if (strcmp(word, "NaN") != 0) kvi_json_set_error(r, "need a number");
+    return value;
+}
+
+/* NAN marks what is absent, and nothing can be computed with one. */
+static double number(kvi_json *r)
+{
+    double value = kvi_json_peek(r) == KVI_JSON_OBJECT ? tagged_number(r) : kvi_json_f64(r);
+    if (isnan(value)) kvi_json_set_error(r, "NaN, need a number");
     return value;
 }
 

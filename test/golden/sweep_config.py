@@ -1,5 +1,5 @@
 """Compares kvrt with transformers over thousands of odd config.json files: every key that transformers knows for the families, with many
-values, and pairs of the keys that kvrt computes with.  Usage: sweep_config.py [BUILD_FOLDER] [-v]
+values, and pairs of the keys that kvrt computes with.  Usage: sweep_config.py [BUILD_FOLDER] [-v] [llama] [mistral] [qwen2] [qwen3]
 Either the logits agree, or one side refuses. A file that both accept and compute differently is a fault, and the exit status is 1.
 Too slow for every run of the tests (minutes); what it found is in make_odd.py."""
 import ctypes
@@ -132,12 +132,13 @@ def outcome(kvrt, folder, ids):
 
 
 def main():
-    build = next((a for a in sys.argv[1:] if a[0] != "-"), "build")
+    families = [a for a in sys.argv[1:] if a in FAMILIES] or FAMILIES
+    build = next((a for a in sys.argv[1:] if a[0] != "-" and a not in FAMILIES), "build")
     transformers.logging.set_verbosity(50)
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(1)
     kvrt, total, ids = Kvrt(build), Counter(), odd_models.prompt()
-    for family in FAMILIES:
+    for family in families:
         with tempfile.TemporaryDirectory() as folder:
             odd_models.write_weights(folder, odd_models.build(family, {"attention_bias": False}))
             with open(os.path.join(os.path.dirname(KEYS), "../../test/golden/models/llama_mha/tokenizer.json")) as f:

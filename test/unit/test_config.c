@@ -57,9 +57,9 @@ static void refusals_name_key_and_need(void **state)
         {"\"rope_parameters\":{\"full_attention\":{\"rope_theta\":7}}",
          KVRT_UNSUPPORTED,
          {"rope_parameters", "one set"}},
-        {"\"rope_theta\":-5", KVRT_FORMAT, {"rope_theta", "above 0"}},
+        {"\"rope_theta\":-5", KVRT_FORMAT, {"rope_theta", "1 or more"}},
         {"\"partial_rotary_factor\":0.5", KVRT_UNSUPPORTED, {"partial_rotary_factor", "full rotary"}},
-        {"\"sliding_window\":4294967297", KVRT_UNSUPPORTED, {"sliding_window is 4294967297", "need 1.."}},
+        {"\"sliding_window\":4294967297", KVRT_UNSUPPORTED, {"sliding_window is 4294967297", "need 2.."}},
         {"\"layer_types\":[\"full_attention\"]", KVRT_FORMAT, {"layer_types has 1", "need 4"}},
         {"\"layer_types\":[\"linear_attention\"]", KVRT_UNSUPPORTED, {"linear_attention", "full_attention"}},
         {"\"eos_token_id\":4294967301", KVRT_FORMAT, {"config.json", "token id"}},
@@ -69,7 +69,7 @@ static void refusals_name_key_and_need(void **state)
         {"\"is_encoder_decoder\":true", KVRT_UNSUPPORTED, {"is_encoder_decoder is true", "need false"}},
         {"\"per_layer_config\":{\"0\":{\"head_dim\":8}}", KVRT_UNSUPPORTED, {"per_layer_config is {", "need null"}},
         {"\"transformers_weights\":\"other\"", KVRT_UNSUPPORTED, {"transformers_weights is \"other\"", "need null"}},
-        {"\"sliding_window\":0", KVRT_UNSUPPORTED, {"sliding_window is 0", "need 1.."}},
+        {"\"sliding_window\":0", KVRT_UNSUPPORTED, {"sliding_window is 0", "need 2.."}},
         {"\"sliding_window\":null,\"layer_types\":[\"sliding_attention\",\"sliding_attention\",\"sliding_attention\","
          "\"sliding_attention\"]",
          KVRT_UNSUPPORTED,
@@ -79,7 +79,9 @@ static void refusals_name_key_and_need(void **state)
         {"\"quantization_config\":{\"quant_method\":\"awq\",\"bits\":4}",
          KVRT_UNSUPPORTED,
          {"quantization_config (awq, 4 bits)", "F32"}},
-        {"\"rope_theta\":NaN,\"rms_norm_eps\":NaN", KVRT_FORMAT, {"rms_norm_eps", "0..1"}},
+        {"\"rope_theta\":NaN", KVRT_FORMAT, {"config.json: NaN", "need a number"}},
+        {"\"rms_norm_eps\":{\"__float__\":\"NaN\"}", KVRT_FORMAT, {"config.json: NaN", "need a number"}},
+        {"\"rope_theta\":0.5", KVRT_FORMAT, {"rope_theta below 1", "1 or more"}},
         {"\"rms_norm_eps\":0", KVRT_FORMAT, {"rms_norm_eps", "0..1"}},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
