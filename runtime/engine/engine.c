@@ -68,7 +68,6 @@ static kvrt_status load_files(open_context *c, bool copy, kvrt_error *error)
     if (shape[0]) return kvi_shape_config(shape, &e->config, error);
     if (tokenizer_alone(e)) return load_tokenizer(c, path, error);
     KVI_TRY(kvi_config_read(path, &e->config, error));
-    if (e->config.warning[0]) kvi_log(KVI_LOG_WARN, "%s", e->config.warning);
     KVI_TRY(kvi_generation_defaults(path, e->options, NULL, error));
     if (!report(c, "tensors", 0, 1)) return cancelled(error);
     KVI_TRY(kvi_checkpoint_open(path, copy, &e->checkpoint, error));
@@ -272,17 +271,24 @@ static kvrt_status read_within_budget(open_context *c, kvrt_error *error)
                             (unsigned long long)((refused + 1023) >> 10), (unsigned long long)(budget >> 10));
 }
 
+static void warn(open_context *c, const char *text)
+{
+    kvrt_event event = {.type = KVRT_EVENT_WARNING, .text = text, .text_len = strlen(text)};
+    if (c->fn) (void)kvi_engine_event(c->engine, c->fn, c->user, &event);
+    else kvi_log(KVI_LOG_WARN, "%s", text);
+}
+
 /* What an open has to say although it succeeded. */
-static void warn_about_context(open_context *c)
+static void tell_warnings(open_context *c)
 {
     const kvi_engine *e = c->engine;
     char text[160];
+    if (e->config.warning[0]) warn(c, e->config.warning);
     if (!e->config.ctx_model || e->plan.ctx_size <= e->config.ctx_model) return;
     (void)snprintf(text, sizeof text,
                    "context of %u tokens: the model was trained for %u; text beyond that may make little sense",
                    e->plan.ctx_size, e->config.ctx_model);
-    (void)kvi_engine_event(c->engine, c->fn, c->user,
-                           &(kvrt_event){.type = KVRT_EVENT_WARNING, .text = text, .text_len = strlen(text)});
+    warn(c, text);
 }
 
 kvrt_status kvrt_engine_open(const kvrt_options *options, kvrt_event_fn fn, void *user, kvrt_engine *out,
@@ -301,7 +307,7 @@ kvrt_status kvrt_engine_open(const kvrt_options *options, kvrt_event_fn fn, void
         e->handle = kvi_handle_new(KVI_HANDLE_ENGINE, e);
         if (!e->handle) status = kvi_error_set(error, KVRT_STATE, "engine: 1024 objects are open, need a free place");
     }
-    if (status >= KVRT_OK) warn_about_context(&context);
+    if (status >= KVRT_OK) tell_warnings(&context);
     (void)kvi_account_use(before);
     if (status < KVRT_OK) {
         kvi_engine_free(e);
