@@ -1,6 +1,6 @@
 /* driver.c - runs a fuzz target without libFuzzer: replays a corpus folder, then a bounded number of seeded
  * mutations of it. usage: fuzz_X [CORPUS_FOLDER] [RUNS] [SEED]. The same arguments do the same work on every
- * machine; KVRT_FUZZ_RUNS overrides RUNS. The input of the run that crashes stays as fuzz-last.bin in the working
+ * machine; KVRT_FUZZ_RUNS overrides RUNS, KVRT_TEST_QUICK takes a fifth of them. The input of the run that crashes stays as fuzz-last.bin in the working
  * directory when KVRT_FUZZ_KEEP is set. */
 #include <dirent.h>
 #include <stdint.h>
@@ -129,7 +129,8 @@ static uint64_t number(const char *text, uint64_t fallback) { return text ? strt
 
 int main(int argc, char **argv)
 {
-    uint64_t runs = number(getenv("KVRT_FUZZ_RUNS"), number(argc > 2 ? argv[2] : NULL, 100000));
+    uint64_t runs = number(getenv("KVRT_FUZZ_RUNS"),
+                           number(argc > 2 ? argv[2] : NULL, 100000) / (getenv("KVRT_TEST_QUICK") ? 5 : 1));
     random_state = number(argc > 3 ? argv[3] : NULL, 1);
     if (argc > 1) load_folder(argv[1]);
     run_one((const uint8_t *)"", 0);
