@@ -234,7 +234,8 @@ demo() {
     printf '\n--- the same model looks up a line of text that lies 1,000 to 3,000 tokens back: exact answers by cache format\n'
     awk '/"distance": (1000|2000|3000)/ && seen[$NF]++ < 2' "$model/retrieval.jsonl" >build/demo.jsonl
     build/kvrt eval "$model" --retrieval build/demo.jsonl --kv k4v4,k4v2
-    printf '\ntry: build/kvrt chat %s\n     build/kvrt run %s -p "Your words"\n     build/kvrt plan --shape llama-3.1-8b --card rtx4090\n' "$model" "$model"
+    printf '\ntry: build/kvrt chat %s\n     build/kvrt run %s -p "Your words"\n' "$model" "$model"
+    printf '     build/kvrt plan --shape llama-3.1-8b --card rtx4090\n'
 }
 
 case ${1:-} in

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A machine that never saw kvrt: a minimal Debian 12 made by debootstrap, the tree as `git archive` gives it, and the commands of the README.
 #   user    no privileges, no sudo, a checkout under an awkward name: the line that installs the packages, demo, install, a pkg-config program
-#   clang   root, CC=clang: build.sh installs what it needs by itself
+#   clang   root, CC=clang, make in place of ninja: build.sh installs what it needs by itself
 # Nothing is installed but what build.sh asks for. The bare system and apt's packages stay in a folder of their own under TMPDIR, so that only
 # the first run fetches them. All mounts live in a namespace that ends with this script, however it ends. Skipped (77) where it cannot work.
 set -euo pipefail
@@ -104,12 +104,13 @@ as newcomer "$tree" 'export PKG_CONFIG_PATH=$(dirname "$(find "$HOME/usr" -name 
 [ "$(wc -c <"$log")" -gt 100 ] || fail "the program prints nothing"
 said "user: install and a program by pkg-config"
 
-# ---- root, with clang ----------------------------------------------------------------------------------------------------------------------
+# ---- root, with clang and make -------------------------------------------------------------------------------------------------------------
 machine clang
+as root / "apt-get install -y -qq --no-install-recommends make" || fail "make"
 unpack /root/kvrt
 as root /root/kvrt "CC=clang ./build.sh demo" || fail "CC=clang ./build.sh demo"
 demonstrated clang
 grep -q '^CMAKE_C_COMPILER:.*clang' "$root/root/kvrt/build/CMakeCache.txt" || fail "clang was not used"
-[ ! -e "$root/usr/bin/gcc" ] || fail "gcc was installed beside clang"
+[ ! -e "$root/usr/bin/gcc" ] && [ ! -e "$root/usr/bin/ninja" ] || fail "gcc or ninja was installed beside clang and make"
 said "clang: CC=clang ./build.sh demo"
 [ $((SECONDS - started)) -lt 240 ] || echo "slow: the budget of this test is 4 minutes on 2 idle cores"
