@@ -109,7 +109,7 @@ static bool add_unknown(symbols *s)
     return true;
 }
 
-/* The byte tokens of a character, all or none. */
+/* The byte tokens of a character with its prefix and suffix, all or none. */
 static bool add_bytes(symbols *s, const unsigned char *bytes, size_t n, bool *added)
 {
     const int32_t *ids = s->e->tok->bpe.byte_ids;
@@ -122,18 +122,17 @@ static bool add_bytes(symbols *s, const unsigned char *bytes, size_t n, bool *ad
     return true;
 }
 
-/* A character in its spelling with the model's prefix and suffix. */
-static int32_t char_id(kvi_encoder *e, const char *c, size_t n, bool first, bool last)
+/* A character in its spelling with the model's prefix and suffix; {NULL, 0} when memory is out. */
+static kvi_bytes spelling(kvi_encoder *e, const char *c, size_t n, bool first, bool last)
 {
-    const kvi_tokenizer *tok = e->tok;
-    const kvi_bytes *prefix = &tok->bpe.prefix, *suffix = &tok->bpe.suffix;
-    if ((prefix->len == 0 || first) && (suffix->len == 0 || !last)) return kvi_string_table_get(&tok->vocab, c, n);
+    const kvi_bytes *prefix = &e->tok->bpe.prefix, *suffix = &e->tok->bpe.suffix;
+    if ((prefix->len == 0 || first) && (suffix->len == 0 || !last)) return (kvi_bytes){c, n};
     kvi_buf_clear(&e->word);
     if (!first) kvi_buf_append(&e->word, prefix->data, prefix->len);
     kvi_buf_append(&e->word, c, n);
     if (last) kvi_buf_append(&e->word, suffix->data, suffix->len);
     e->failed |= e->word.failed;
-    return e->word.failed ? -1 : kvi_string_table_get(&tok->vocab, e->word.data, e->word.len);
+    return e->word.failed ? (kvi_bytes){0} : (kvi_bytes){e->word.data, e->word.len};
 }
 
 static bool add_chars(symbols *s, const char *text, size_t len)
@@ -143,14 +142,17 @@ static bool add_chars(symbols *s, const char *text, size_t len)
         uint32_t cp = 0;
         size_t n = kvi_utf8_decode(text + pos, len - pos, &cp);
         bool stand_in = e->byte_base != KVI_UTF8_NO_BASE && cp - e->byte_base < 128;
-        int32_t id = stand_in ? -1 : char_id(e, text + pos, n, pos == 0, pos + n == len);
+        unsigned char byte = (unsigned char)(cp - e->byte_base + 0x80);
+        kvi_bytes word =
+            stand_in ? (kvi_bytes){(const char *)&byte, 1} : spelling(e, text + pos, n, pos == 0, pos + n == len);
+        if (!word.data) return false;
+        int32_t id = stand_in ? -1 : kvi_string_table_get(&e->tok->vocab, word.data, word.len);
         bool added = false;
         if (id >= 0) {
             if (!add_symbol(s, id)) return false;
         } else {
-            unsigned char byte = (unsigned char)(cp - e->byte_base + 0x80);
-            const unsigned char *bytes = stand_in ? &byte : (const unsigned char *)text + pos;
-            if (e->tok->bpe.byte_fallback && !add_bytes(s, bytes, stand_in ? 1 : n, &added)) return false;
+            const unsigned char *bytes = (const unsigned char *)word.data;
+            if (e->tok->bpe.byte_fallback && !add_bytes(s, bytes, word.len, &added)) return false;
             if (!added && !add_unknown(s)) return false;
         }
         pos += n;

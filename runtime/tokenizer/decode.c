@@ -62,19 +62,6 @@ static void step_byte_level(kvi_buf *in, kvi_buf *out)
     }
 }
 
-static void step_replace(const kvi_dec_op *op, bool first, kvi_buf *in, kvi_buf *out)
-{
-    size_t pos = 0;
-    while (pos < in->len) {
-        if (in->len - pos >= op->pattern.len && memcmp(in->data + pos, op->pattern.data, op->pattern.len) == 0) {
-            if (!first || !op->first_gone) kvi_buf_append(out, op->content.data, op->content.len);
-            pos += op->pattern.len;
-        } else {
-            kvi_buf_append_byte(out, in->data[pos++]);
-        }
-    }
-}
-
 /* One budget for all tokens: a chain of replacements may make gigabytes of a letter. */
 typedef struct chain_state {
     kvi_regex_scratch scratch;
@@ -82,6 +69,19 @@ typedef struct chain_state {
     kvrt_error *error;
     bool first; /* the token begins a text */
 } chain_state;
+
+static void step_replace(const kvi_dec_op *op, const chain_state *state, kvi_buf *in, kvi_buf *out)
+{
+    size_t pos = 0;
+    while (pos < in->len && out->len <= state->budget.bytes) {
+        if (in->len - pos >= op->pattern.len && memcmp(in->data + pos, op->pattern.data, op->pattern.len) == 0) {
+            if (!state->first || !op->first_gone) kvi_buf_append(out, op->content.data, op->content.len);
+            pos += op->pattern.len;
+        } else {
+            kvi_buf_append_byte(out, in->data[pos++]);
+        }
+    }
+}
 
 static kvrt_status step_replace_regex(const kvi_dec_op *op, kvi_buf *in, kvi_buf *out, chain_state *state)
 {
@@ -124,7 +124,7 @@ static kvrt_status run_chain(const kvi_tokenizer *tok, kvi_buf *a, kvi_buf *b, c
         case KVI_DEC_METASPACE:
         case KVI_DEC_REPLACE:
             if (op->regex) KVI_TRY(step_replace_regex(op, a, b, state));
-            else step_replace(op, state->first, a, b);
+            else step_replace(op, state, a, b);
             break;
         case KVI_DEC_BYTE_FALLBACK:
             byte = kvi_byte_token_value(a->data, a->len);

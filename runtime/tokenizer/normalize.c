@@ -279,6 +279,10 @@ static kvrt_status run_op(const kvi_norm_op *op, const kvi_view *in, kvi_norm_te
         copy(out, in, 0, in->len);
         break;
     case KVI_NORM_PRECOMPILED: kvi_charsmap_apply(op, in, out); break;
+    case KVI_NORM_BYTE_LEVEL:
+        for (size_t i = 0; i < in->len; i++)
+            emit_cp(out, kvi_byte_alphabet[(unsigned char)in->text[i]], mark_at(in, i));
+        break;
     }
     if (!ok || out->text.failed || out->mark.failed) return kvi_error_nomem(error, in->len, "normalized text");
     return KVRT_OK;

@@ -43,7 +43,7 @@ static kvrt_status find_parts(kvi_tokenizer *tok, kvi_json *r, parts *p, kvrt_er
 static void choose_byte_level(kvi_tokenizer *tok)
 {
     size_t last = tok->n_pre;
-    bool plain = tok->model == KVI_MODEL_BPE && !tok->bpe.prefix.len && !tok->bpe.suffix.len;
+    bool plain = tok->model == KVI_MODEL_BPE && !tok->bpe.byte_fallback && !tok->bpe.prefix.len && !tok->bpe.suffix.len;
     for (size_t i = 0; i < tok->n_pre; i++) {
         tok->pre[i].spell = tok->pre[i].kind == KVI_PRE_BYTE_LEVEL && (i + 1 < last || !plain);
         tok->byte_level = tok->pre[i].kind == KVI_PRE_BYTE_LEVEL && i + 1 == last && plain;
@@ -69,17 +69,57 @@ static void read_token_name(kvi_tokenizer *tok, kvi_json *r, int32_t *id)
     }
 }
 
+/* What tokenizer_config.json says of the class that reads the folder. */
+typedef struct llama_class {
+    bool is_llama, legacy, add_prefix_space;
+} llama_class;
+
+/* The class LlamaTokenizer takes only the model from tokenizer.json and builds the parts around it itself, as
+ * SentencePiece has them: no normalizer, Metaspace in the whole text, and a decoder that takes the added space away. */
+static void apply_llama_class(kvi_tokenizer *tok, const llama_class *c)
+{
+    static const kvi_bytes mark = {"\xe2\x96\x81", 3}, space = {" ", 1};
+    if (!c->is_llama || tok->model != KVI_MODEL_BPE || !tok->bpe.byte_fallback) return;
+    kvi_prepend prepend = !c->add_prefix_space ? KVI_PREPEND_NEVER : c->legacy ? KVI_PREPEND_ALWAYS : KVI_PREPEND_FIRST;
+    tok->bpe.fuse_unk = true;
+    tok->bpe.unk_id = -1;
+    tok->n_norm = 0;
+    tok->pre[0] = (kvi_pre_op){.kind = KVI_PRE_METASPACE, .prepend = prepend, .literal = mark};
+    tok->n_pre = 1;
+    tok->dec[0] = (kvi_dec_op){.kind = KVI_DEC_REPLACE, .pattern = mark, .content = space};
+    tok->dec[1] = (kvi_dec_op){.kind = KVI_DEC_BYTE_FALLBACK};
+    tok->n_dec = 2;
+    tok->dec_spaces = false;
+    tok->strip_first = c->add_prefix_space ? space : (kvi_bytes){0};
+    tok->strip_first_max = c->add_prefix_space;
+}
+
+static bool optional_bool(kvi_json *r, bool otherwise)
+{
+    if (kvi_json_peek(r) == KVI_JSON_TRUE || kvi_json_peek(r) == KVI_JSON_FALSE) return kvi_json_bool(r);
+    kvi_json_skip(r);
+    return otherwise;
+}
+
 static kvrt_status load_config(kvi_tokenizer *tok, const char *config, size_t len, kvrt_error *error)
 {
     kvi_json r;
+    llama_class c = {.add_prefix_space = true};
     kvi_json_init(&r, config, len);
     kvi_json_expect(&r, KVI_JSON_OBJECT);
     while (kvi_json_next_key(&r)) {
         if (kvi_json_key_is(&r, "bos_token")) read_token_name(tok, &r, &tok->bos_id);
         else if (kvi_json_key_is(&r, "eos_token")) read_token_name(tok, &r, &tok->eos_id);
-        else kvi_json_skip(&r);
+        else if (kvi_json_key_is(&r, "add_prefix_space")) c.add_prefix_space = optional_bool(&r, true);
+        else if (kvi_json_key_is(&r, "legacy")) c.legacy = optional_bool(&r, false);
+        else if (kvi_json_key_is(&r, "tokenizer_class") && kvi_json_peek(&r) == KVI_JSON_STRING) {
+            kvi_json_string(&r);
+            c.is_llama = kvi_json_str_is(&r, "LlamaTokenizer") || kvi_json_str_is(&r, "LlamaTokenizerFast");
+        } else kvi_json_skip(&r);
     }
-    return r.error || !kvi_json_end(&r) ? kvi_json_fail(&r, "tokenizer_config.json", error) : KVRT_OK;
+    if (r.error || !kvi_json_end(&r)) return kvi_json_fail(&r, "tokenizer_config.json", error);
+    apply_llama_class(tok, &c);
+    return KVRT_OK;
 }
 
 static void describe(kvi_tokenizer *tok)
@@ -95,7 +135,8 @@ static void describe(kvi_tokenizer *tok)
                       pre[tok->pre[i].kind]);
 }
 
-static kvrt_status load_parts(kvi_tokenizer *tok, const char *json, size_t len, kvrt_error *error)
+static kvrt_status load_parts(kvi_tokenizer *tok, const char *json, size_t len, const char *config, size_t config_len,
+                              kvrt_error *error)
 {
     parts p = {0};
     kvi_json r;
@@ -107,6 +148,7 @@ static kvrt_status load_parts(kvi_tokenizer *tok, const char *json, size_t len, 
     if (p.post_processor.text) KVI_TRY(kvi_load_post_processor(tok, &p.post_processor, error));
     tok->dec_spaces = true;
     if (p.decoder.text) KVI_TRY(kvi_load_decoder(tok, &p.decoder, error));
+    if (config) KVI_TRY(load_config(tok, config, config_len, error));
     choose_byte_level(tok);
     kvi_model_exclude_markers(tok);
     KVI_TRY(kvi_added_prepare(tok, error));
@@ -122,8 +164,7 @@ kvrt_status kvi_tokenizer_load_json(const char *json, size_t len, const char *co
     kvi_arena_init(&tok->arena, 1u << 18);
     snprintf(tok->name, sizeof tok->name, "%s", name ? name : "tokenizer.json");
     tok->bos_id = tok->eos_id = tok->unk_id = -1;
-    kvrt_status status = load_parts(tok, json, len, error);
-    if (status == KVRT_OK && config) status = load_config(tok, config, config_len, error);
+    kvrt_status status = load_parts(tok, json, len, config, config_len, error);
     if (status != KVRT_OK) {
         kvi_tokenizer_free(tok);
         return status;

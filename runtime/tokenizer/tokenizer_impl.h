@@ -39,7 +39,8 @@ typedef enum kvi_norm_kind {
     KVI_NORM_REPLACE,
     KVI_NORM_PREPEND,
     KVI_NORM_PRECOMPILED,
-    KVI_NORM_NMT
+    KVI_NORM_NMT,
+    KVI_NORM_BYTE_LEVEL
 } kvi_norm_kind;
 typedef struct kvi_norm_op {
     kvi_norm_kind kind;
@@ -73,7 +74,7 @@ kvrt_status kvi_normalize(const kvi_norm_op *ops, size_t n_ops, kvi_view *view, 
  * bytes of one (11 with NFKC at its worst), so that only a hostile file can run out: in under a second. */
 static inline kvi_budget kvi_budget_for(size_t len)
 {
-    return (kvi_budget){.steps = (UINT64_C(1) << 24) + 128 * (uint64_t)len, .bytes = ((size_t)1 << 22) + 16 * len};
+    return (kvi_budget){.steps = (UINT64_C(1) << 24) + 256 * (uint64_t)len, .bytes = ((size_t)1 << 22) + 16 * len};
 }
 kvrt_status kvi_budget_spent(kvrt_error *error); /* the error of a spent budget */
 

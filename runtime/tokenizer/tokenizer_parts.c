@@ -112,7 +112,8 @@ static bool norm_kind(const char *type, kvi_norm_kind *out)
                  {"Replace", KVI_NORM_REPLACE},
                  {"Prepend", KVI_NORM_PREPEND},
                  {"Precompiled", KVI_NORM_PRECOMPILED},
-                 {"Nmt", KVI_NORM_NMT}};
+                 {"Nmt", KVI_NORM_NMT},
+                 {"ByteLevel", KVI_NORM_BYTE_LEVEL}};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         if (strcmp(kinds[i].type, type) != 0) continue;
         *out = kinds[i].kind;

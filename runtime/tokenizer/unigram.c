@@ -41,7 +41,7 @@ static bool fill_lattice(kvi_encoder *e, const char *text, size_t len)
             offer(&nodes[i + 1], model->scores[id] + nodes[pos].score, pos, id);
             if (i + 1 - pos == char_len) single = true;
         }
-        if (!kvi_budget_take(&e->budget, 1 + (i - pos) / 4)) return false;
+        if (!kvi_budget_take(&e->budget, 1 + i - pos)) return false;
         if (!single) offer(&nodes[pos + char_len], model->unk_score + nodes[pos].score, pos, -1);
         pos += char_len;
     }

@@ -2,6 +2,7 @@
  * linear time. */
 #include "tokenizer_cases.h"
 
+#include "runtime/tokenizer/normalize_parts.h"
 #include "runtime/tokenizer/tokenizer_impl.h"
 #include "runtime/text/unicode.h"
 
@@ -160,6 +161,109 @@ static void test_forms_golden(void **state)
     assert_int_equal(n_failed, 0);
 }
 
+/* --------------------------------------------------------------------------------------------- character map --- */
+static kvrt_status load_charsmap(kvi_arena *arena, const char *base64, size_t len, kvi_norm_op *op)
+{
+    kvrt_error error = {.size = sizeof error};
+    *op = (kvi_norm_op){.kind = KVI_NORM_PRECOMPILED};
+    kvrt_status status = kvi_charsmap_load(arena, base64, len, "t.json", op, &error);
+    if (status != KVRT_OK && !strstr(error.message, "precompiled_charsmap")) fail_msg("%s", error.message);
+    return status;
+}
+
+static void apply(const kvi_norm_op *op, const kvi_buf *text, const char *mark, kvi_norm_text *out)
+{
+    kvi_view view = {.text = text->data ? text->data : "", .mark = mark, .len = text->len};
+    kvi_buf_clear(&out->text);
+    kvi_buf_clear(&out->mark);
+    out->marked = mark != NULL;
+    out->limit = 1u << 20;
+    kvi_charsmap_apply(op, &view, out);
+}
+
+/* A map made by make_tokenizers.py: shortest key wins, graphemes of up to five bytes are looked up whole. */
+static void test_charsmap_golden(void **state)
+{
+    (void)state;
+    kvi_map map;
+    kvi_json r, encoded;
+    kvi_buf base64 = {0}, text = {0}, expected = {0};
+    kvi_arena arena;
+    kvi_norm_op op;
+    kvi_norm_text got = {0};
+    int n = 0;
+    kvi_arena_init(&arena, 4096);
+    case_map(KVRT_TEST_DIR "/golden/tokenizers/charsmap.cases.json", &map, &r);
+    encoded = r;
+    assert_true(case_find(&encoded, "charsmap") && case_find(&r, "cases"));
+    case_read_text(&encoded, &base64);
+    assert_int_equal(load_charsmap(&arena, base64.data, base64.len, &op), KVRT_OK);
+    kvi_json_expect(&r, KVI_JSON_ARRAY);
+    for (; kvi_json_next_item(&r); n++) {
+        kvi_json_expect(&r, KVI_JSON_OBJECT);
+        while (kvi_json_next_key(&r)) case_read_text(&r, kvi_json_key_is(&r, "text") ? &text : &expected);
+        apply(&op, &text, NULL, &got);
+        if (!case_equal(&got.text, &expected))
+            fail_msg("\"%s\": need \"%s\", got \"%s\"", text.data, expected.data, got.text.data);
+    }
+    assert_null(r.error);
+    assert_true(n > 200);
+    /* What came from the user stays the user's: A, then a ligature of which one byte's worth is the user's. */
+    kvi_buf_clear(&text);
+    kvi_buf_append_str(&text, "\xef\xbc\xa1\xef\xac\x81x");
+    apply(&op, &text, (const char[]){0, 0, 0, 0, 1, 0, 0}, &got);
+    assert_string_equal(got.text.data, "Afix");
+    assert_memory_equal(got.mark.data, ((const char[]){0, 1, 1, 0}), 4);
+    kvi_os_unmap(&map);
+    kvi_buf_free(&base64), kvi_buf_free(&text), kvi_buf_free(&expected);
+    kvi_buf_free(&got.text), kvi_buf_free(&got.mark);
+    kvi_arena_free(&arena);
+}
+
+static void test_charsmap_distrusts_the_file(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {"A",    "AAA",  "AA=A",     "====",     "AAAAA",
+                                      "AA*A", "////", "BAAAAA==", "AQAAAAA=", "AAAAAP8="};
+    kvi_arena arena;
+    kvi_norm_op op;
+    kvi_map map;
+    kvi_json r;
+    kvi_buf base64 = {0}, text = {0};
+    kvi_norm_text got = {0};
+    kvi_arena_init(&arena, 4096);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        if (load_charsmap(&arena, bad[i], strlen(bad[i]), &op) != KVRT_FORMAT) fail_msg("%s is accepted", bad[i]);
+    kvi_buf_append_str(&text, "e\xcc\x81 ab \xef\xac\x81");
+    assert_int_equal(load_charsmap(&arena, "", 0, &op), KVRT_OK); /* no map: nothing changes */
+    apply(&op, &text, NULL, &got);
+    assert_true(case_equal(&got.text, &text));
+    assert_int_equal(load_charsmap(&arena, "AAAAAA==", 8, &op), KVRT_OK); /* an empty one: the same */
+    apply(&op, &text, NULL, &got);
+    assert_true(case_equal(&got.text, &text));
+    /* Any other units: no reading outside, and well-formed text in the end. */
+    case_map(KVRT_TEST_DIR "/golden/tokenizers/charsmap.cases.json", &map, &r);
+    assert_true(case_find(&r, "charsmap"));
+    case_read_text(&r, &base64);
+    uint64_t seed = 9;
+    for (int round = 0; round < 2000; round++) {
+        seed = seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+        char *at = base64.data + 8 + (seed >> 33) % (base64.len - 12), was = *at;
+        *at = (char)('A' + (seed >> 20) % 26);
+        kvi_arena scratch;
+        kvi_arena_init(&scratch, 4096);
+        if (load_charsmap(&scratch, base64.data, base64.len, &op) == KVRT_OK) {
+            apply(&op, &text, NULL, &got);
+            assert_int_equal(kvi_utf8_valid_prefix(got.text.data, got.text.len), got.text.len);
+        }
+        kvi_arena_free(&scratch);
+        *at = was;
+    }
+    kvi_os_unmap(&map);
+    kvi_buf_free(&base64), kvi_buf_free(&text), kvi_buf_free(&got.text);
+    kvi_arena_free(&arena);
+}
+
 /* Half a million marks in the worst order: an insertion sort would take hours. */
 static void test_marks_in_linear_time(void **state)
 {
@@ -181,6 +285,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_code_point), cmocka_unit_test(test_invalid_sequences),
         cmocka_unit_test(test_stand_ins),        cmocka_unit_test(test_classes),
+        cmocka_unit_test(test_charsmap_golden),  cmocka_unit_test(test_charsmap_distrusts_the_file),
         cmocka_unit_test(test_forms_golden),     cmocka_unit_test(test_marks_in_linear_time)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,6 +7,7 @@
 Writes NAME.json (the tokenizer) and NAME.cases.json beside this script. With the folder of shared vectors as argument it also writes
 t5_small_exceptions.json: the cases of a JavaScript-made vector file in which that library departs from the reference.
 """
+import base64
 import json
 import random
 import sys
@@ -232,6 +233,116 @@ def regex_cases():
     return rows
 
 
+def charsmap(pairs):
+    """SentencePiece's character map: a double array (units: offset << 10 | has a value << 8 | byte) and the replacements."""
+    root, values = {}, bytearray()
+    for key, to in pairs.items():
+        node = root
+        for byte in key.encode():
+            node = node.setdefault(byte, {})
+        node[0] = len(values)
+        values += to.encode() + b"\0"
+    units, used = {}, {0}
+    todo = [(0, root, 0)]
+    while todo:
+        at, node, label = todo.pop()
+        base = next(b for b in range(1, 1 << 20) if all((b ^ byte) not in used for byte in node))
+        used.update(base ^ byte for byte in node)
+        units[at] = ((base if at == 0 else at ^ base) << 10) | ((0 in node) << 8) | label
+        for byte, child in node.items():
+            if byte == 0:
+                units[base] = child | 1 << 31
+            else:
+                todo.append((base ^ byte, child, byte))
+    raw = b"".join(units.get(i, 0).to_bytes(4, "little") for i in range(max(units) + 256))
+    return base64.b64encode(len(raw).to_bytes(4, "little") + raw + bytes(values)).decode()
+
+
+CHARSMAP = {"\ufb01": "fi", "\uff21": "A", "e\u0301": "\u00e9", "e": "E", "\u2460": "1", "\u00a0": " ", "\u200b": "", "ab": "X", "abc": "Y", "\u1100\u1161": "\uac00",
+            "\U0001f600": ":)", "\r\n": "\n", "\u3000": " ", "\u0301": "", "\ufdfa": "long text of a ligature", "z\u0308\u0323": "!"}
+
+
+def charsmap_cases():
+    texts = TEXTS + random_texts(60, 77) + ["".join(random.Random(i).choices(list(CHARSMAP) + ["a", "b", "c", "x", "\u0308", "\u0323", "\U0001f468\u200d\U0001f469", "\U0001f3fd"],
+                                                                          k=8)) for i in range(80)]
+    encoded = charsmap(CHARSMAP)
+    # The Python class takes the bytes, the file has them in base64.
+    one = normalizers.Precompiled(base64.b64decode(encoded))
+    return encoded, [{"text": t, "normalized": one.normalize_str(t)} for t in texts]
+
+
+def small_tokenizers():
+    """One small file for each part and setting that the tokenizers above leave out, as {name: tokenizer.json}."""
+    letters = list("abcdeABC0123 .,-_'!?\u2581\u00e9\u4e2d\u3042\u30a2\ud55c\u042f\u0451\u03c9") + ["<unk>"]
+    spelled = sorted(set(pre_tokenizers.ByteLevel.alphabet()))
+
+    def bpe(units, merges=(), prefix=None, suffix=None, **kw):
+        vocab = {u: i for i, u in enumerate(units)}
+        for extra in [prefix + u for u in units if prefix and u != "<unk>"] + [u + suffix for u in units if suffix and u != "<unk>"]:
+            vocab.setdefault(extra, len(vocab))
+        for left, right in merges:
+            vocab.setdefault(left + right[len(prefix or ""):], len(vocab))
+        if kw.get("byte_fallback"):
+            for b in range(256):
+                vocab[f"<0x{b:02X}>"] = len(vocab)
+        return {"type": "BPE", "dropout": None, "unk_token": "<unk>" if "<unk>" in vocab else None, "continuing_subword_prefix": prefix,
+                "end_of_word_suffix": suffix, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False, "vocab": vocab,
+                "merges": [list(m) for m in merges], **kw}
+
+    def unigram(byte_fallback):
+        vocab = [["<unk>", 0.0]] + [[u, -2.0 - i % 7 / 4] for i, u in enumerate(letters[:-1])] + [["ab", -2.5], ["\u2581a", -2.75]]
+        return {"type": "Unigram", "unk_id": 0, "vocab": vocab + [[f"<0x{b:02X}>", -20.0] for b in range(256) if byte_fallback], "byte_fallback": byte_fallback}
+
+    def level(use_regex=False, **kw):
+        return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex, **kw}
+
+    def steps(*items):
+        return {"type": "Sequence", "pretokenizers": list(items)}
+
+    def metaspace(scheme, mark="\u2581"):
+        return {"type": "Metaspace", "replacement": mark, "prepend_scheme": scheme, "split": True}
+
+    digits = [("1", "2"), ("2", "3"), ("a", "b"), ("12", "3")]
+    falcon = steps({"type": "Punctuation", "behavior": "Contiguous"}, level(True), {"type": "Digits", "individual_digits": False},
+                   {"type": "Split", "pattern": {"Regex": "[0-9][0-9][0-9]"}, "behavior": "Isolated", "invert": False})
+    ws = {"type": "WhitespaceSplit"}
+    parts = {
+        "falcon": (None, falcon, level(), bpe(spelled, digits)),
+        "falcon, each digit": (None, steps(level(True), {"type": "Digits", "individual_digits": True}), level(), bpe(spelled, digits)),
+        "ByteLevel twice": (None, steps(level(True), level(False, add_prefix_space=True)), level(), bpe(spelled)),
+        "ByteLevel, suffix": ({"type": "Lowercase"}, steps(ws, level()), None, bpe(spelled, [("a", "b</w>"), ("a", "b")], suffix="</w>")),
+        "ByteLevel, byte fallback": (None, level(True), None, bpe(spelled[:120], byte_fallback=True)),
+        "ByteLevel normalizer": ({"type": "ByteLevel"}, None, level(), bpe(spelled, digits)),
+        "scripts": (None, {"type": "UnicodeScripts"}, None, bpe(letters, digits)),
+        "scripts of bytes": (None, steps({"type": "UnicodeScripts"}, level()), level(), bpe(spelled, [("a", "\u0120"), ("1", "a")])),
+        "fixed length": (None, {"type": "FixedLength", "length": 3}, None, bpe(letters, digits)),
+        "delimiter": (None, {"type": "CharDelimiterSplit", "delimiter": "a"}, None, bpe(letters, digits)),
+        "suffix": (None, ws, None, bpe(letters, [("a", "b</w>"), ("1", "2")], suffix="</w>")),
+        "suffix, byte fallback": (None, ws, None, bpe(letters, [("a", "b</w>")], suffix="</w>", byte_fallback=True)),
+        "prefix": (None, ws, None, bpe(letters, [("a", "##b"), ("##a", "##b"), ("##1", "##2")], prefix="##")),
+        "prefix, byte fallback": (None, ws, None, bpe(letters, [("a", "##b")], prefix="##", byte_fallback=True)),
+        "no unknown token": (None, ws, None, bpe(letters[:-1], digits)),
+        "unigram": (None, None, metaspace("always"), unigram(False)),
+        "unigram, byte fallback": (None, metaspace("first"), metaspace("first"), unigram(True)),
+        "metaspace never": (None, metaspace("never"), metaspace("never"), bpe(letters, [("\u2581", "a"), ("a", "\u2581")])),
+        "metaspace always": (None, metaspace("always"), metaspace("always"), bpe(letters, [("\u2581", "a"), ("a", "\u2581"), ("\u2581a", "\u2581")])),
+        "metaspace underscore": (None, metaspace("first", "_"), {"type": "Sequence", "decoders": [metaspace("first", "_"), {"type": "Replace",
+                                 "pattern": {"String": "\u2581"}, "content": "~"}]}, bpe(letters, [("a", "_")])),
+    }
+    return {name: {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": n, "pre_tokenizer": p,
+                   "post_processor": None, "decoder": d, "model": m} for name, (n, p, d, m) in parts.items()}
+
+
+def write_small():
+    texts = ["", " ", "ab", "a b", "123 ab1234", "ab.,12--a!?", "abc\u4e2d\u3042\u30a2\u30fc, \u042f1", "<unk>", "z<unk>z", "a<unk><unk>ab", " ab", "  a\u2581b\u2581", "_a_b a",
+             "\u0589.1\u0953\u0915", "q\u0301\U0001f600ab", "1\u00b223", "\n12\u066312", "a  \u3000b"]
+    rows = []
+    for name, whole in small_tokenizers().items():
+        tok = Tokenizer.from_str(json.dumps(whole))
+        rows.append(json.dumps({"name": name, "tokenizer": whole, "cases": make_cases(tok, texts)}, separators=(",", ":")))
+    (HERE / "small.cases.json").write_text('{"oracle": "tokenizers 0.23.3", "tokenizers": [\n' + ",\n".join(rows) + "\n]}\n")
+
+
 def made_or_kept(name, make):
     """Training is not deterministic (hash order), so an existing tokenizer stays; delete NAME.json to train it anew."""
     path = HERE / f"{name}.json"
@@ -242,6 +353,10 @@ def made_or_kept(name, make):
 
 def main():
     write_cases(HERE / "normalizers.cases.json", normalizer_cases())
+    write_small()
+    encoded, cases = charsmap_cases()
+    rows = ",\n".join(json.dumps(c, separators=(",", ":")) for c in cases)
+    (HERE / "charsmap.cases.json").write_text('{"charsmap": "' + encoded + '",\n"cases": [\n' + rows + "\n]}\n")
     rows = ",\n".join(json.dumps(r, separators=(",", ":")) for r in regex_cases())
     (HERE / "regex.cases.json").write_text('{"texts": ' + json.dumps(REGEX_TEXTS) + ',\n"patterns": [\n' + rows + "\n]}\n")
     makers = {
