@@ -173,14 +173,16 @@ static bool unicode_form(const kvi_view *in, kvi_norm_text *out, utf8proc_option
 }
 
 /* ------------------------------------------------------------------------------------------------- other kinds --- */
-static void map_each(const kvi_view *in, kvi_norm_text *out, kvi_norm_kind kind)
+/* True when it took something from the front. */
+static bool map_each(const kvi_view *in, kvi_norm_text *out, kvi_norm_kind kind)
 {
+    bool front_gone = false;
     for (size_t pos = 0; pos < in->len;) {
         uint32_t cp = 0;
         size_t n = kvi_utf8_decode(in->text + pos, in->len - pos, &cp), before = out->text.len;
         char mark = mark_at(in, pos);
         if (kind == KVI_NORM_LOWERCASE) {
-            if (!has_room(out, 4)) return;
+            if (!has_room(out, 4)) return false;
             kvi_cp_append_lower(&out->text, cp);
             for (size_t i = before; out->marked && i < out->text.len; i++) kvi_buf_append_byte(&out->mark, mark);
         } else if (kind == KVI_NORM_STRIP_ACCENTS) {
@@ -194,8 +196,10 @@ static void map_each(const kvi_view *in, kvi_norm_text *out, kvi_norm_kind kind)
             if (space) kvi_norm_emit(out, " ", 1, mark);
             else if (!gone) copy(out, in, pos, pos + n);
         }
+        front_gone |= pos == 0 && out->text.len == 0;
         pos += n;
     }
+    return front_gone;
 }
 
 /* True when it took something from the front. */
@@ -268,7 +272,7 @@ static kvrt_status run_op(const kvi_norm_op *op, const kvi_view *in, kvi_norm_te
     case KVI_NORM_NFKD: ok = unicode_form(in, out, UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT); break;
     case KVI_NORM_LOWERCASE:
     case KVI_NORM_STRIP_ACCENTS:
-    case KVI_NORM_NMT: map_each(in, out, op->kind); break;
+    case KVI_NORM_NMT: *from_start = !map_each(in, out, op->kind) && *from_start; break;
     case KVI_NORM_STRIP: *from_start = !strip(op, in, out) && *from_start; break;
     case KVI_NORM_REPLACE:
         if (op->regex) KVI_TRY(replace_regex(op, in, out, scratch, budget, error));

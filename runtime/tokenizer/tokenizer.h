@@ -27,8 +27,8 @@ kvrt_status kvi_tokenizer_load_json(const char *json, size_t len, const char *co
 void kvi_tokenizer_free(kvi_tokenizer *tok); /* NULL is fine */
 
 /* Appends the ids of `text` to *out. flags: KVRT_TOKENIZE_ADD_SPECIAL | KVRT_TOKENIZE_PARSE_SPECIAL of kvrt.h. On an
- * error *out is as it was. Errors: NOMEM_HOST; UNSUPPORTED when a regex of the tokenizer runs past its step limit on
- * this text. */
+ * error *out is as it was. Errors: NOMEM_HOST; UNSUPPORTED when the tokenizer asks for more steps or bytes than a text of this
+ * length gets (kvi_budget_for), which only a hostile tokenizer.json does. */
 kvrt_status kvi_tokenizer_encode(const kvi_tokenizer *tok, const char *text, size_t len, uint32_t flags, kvi_ids *out,
                                  kvrt_error *error);
 

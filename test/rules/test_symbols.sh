@@ -23,7 +23,7 @@ difference=$(diff <(echo "$header") <(sort <<<"$public" | sed 's/@.*//' | sort -
 needed=$(readelf -d "$so" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' | grep -vE '^(libc|libm|libpthread|libdl|ld-linux-x86-64|ld-linux-aarch64)\.so')
 [ -z "$needed" ] || fail "libkvrt.so needs $needed"
 
-# realloc, qsort and friends of PCRE2 are fine, and pthread_sigmask, with which workers start blocking signals; these are not.
+# realloc, qsort and friends are fine, and pthread_sigmask, with which workers start blocking signals; these are not.
 forbidden='abort|exit|_exit|quick_exit|atexit|__cxa_atexit|on_exit|printf|puts|fputs|putchar|fwrite|fprintf|vfprintf|fopen|perror|stdout|stderr'
 forbidden+='|__printf_chk|__fprintf_chk|__vfprintf_chk|getenv|secure_getenv|setenv|putenv|setlocale|newlocale|uselocale|localeconv|system|popen'
 forbidden+='|fork|vfork|execve|signal|sigaction|sigprocmask|raise|kill|longjmp|siglongjmp|__longjmp_chk|_setjmp'

@@ -139,7 +139,7 @@ static void test_folder_errors(void **state)
     kvi_tokenizer *tok = NULL;
     kvrt_error error = {.size = sizeof error};
     assert_int_equal(kvi_tokenizer_load(KVRT_TEST_DIR "/no-such-folder", &tok, &error), KVRT_IO);
-    assert_non_null(strstr(error.message, "no-such-folder/tokenizer.json"));
+    assert_non_null(strstr(error.message, "no-such-folder"));
     assert_null(tok);
 }
 
