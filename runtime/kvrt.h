@@ -359,13 +359,15 @@ KVRT_API kvrt_status kvrt_session_eval(kvrt_session session, const int32_t *ids,
 /* --------------------------------------------------------------------------------------------------------- chat --- */
 /* Structured messages in, tokens out, by the chat template of the model folder. Only what the template itself writes may
  * become a special token; text of messages never does, whatever it spells. {"allow_special": true} in a message lifts
- * that for this message. */
+ * that for this message. With tools the folder's template "tool_use" is taken, if it has one. Content in parts stays a list
+ * for a template that walks over it; other templates get the texts joined. Parts that are not text need a template that
+ * names their type. */
 typedef struct kvrt_chat_input {
     uint32_t size;
     int32_t add_generation_prompt; /* end with the opening of an assistant message */
-    const char *messages; /* JSON: [{"role": "user", "content": "..."}, ...]; content may be a list of text parts */
-    int64_t messages_len; /* -1: NUL-terminated, as the lengths below */
-    const char *tools;    /* JSON array of tools; NULL: none */
+    const char *messages;          /* JSON: [{"role": "user", "content": "..."}, ...]; content may be a list of parts */
+    int64_t messages_len;          /* -1: NUL-terminated, as the lengths below */
+    const char *tools;             /* JSON array of tools; NULL: none */
     int64_t tools_len;
     const char *variables; /* JSON object of template variables (enable_thinking, documents, ...); NULL: none */
     int64_t variables_len;

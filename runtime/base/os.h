@@ -11,6 +11,8 @@ typedef struct kvi_map {
     bool copied; /* memory of our own instead of a mapping */
 } kvi_map;
 
+/* Calls fn with the name of every entry of a directory, in no particular order; none when it cannot be read. */
+void kvi_os_list(const char *dir, void (*fn)(const char *name, void *user), void *user);
 /* OTHER: neither file nor folder, or not to be reached (a link to nothing, a folder without permission). */
 typedef enum kvi_os_kind { KVI_OS_ABSENT, KVI_OS_FILE, KVI_OS_DIRECTORY, KVI_OS_OTHER } kvi_os_kind;
 kvi_os_kind kvi_os_path_kind(const char *path);

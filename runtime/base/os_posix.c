@@ -43,6 +43,14 @@ kvi_os_kind kvi_os_path_kind(const char *path)
     return S_ISDIR(st.st_mode) ? KVI_OS_DIRECTORY : KVI_OS_OTHER;
 }
 
+void kvi_os_list(const char *dir, void (*fn)(const char *name, void *user), void *user)
+{
+    DIR *d = opendir(dir);
+    if (!d) return;
+    for (struct dirent *entry; (entry = readdir(d)) != NULL;) fn(entry->d_name, user);
+    closedir(d);
+}
+
 static kvrt_status read_all(int fd, const char *path, uint64_t len, kvi_map *out, kvrt_error *error)
 {
     uint8_t *data = kvi_mem_alloc_aligned(len);

@@ -1,7 +1,7 @@
 /* access.c - a.b, a[b] and slices. As in Jinja2's sandbox: a.b tries Python's attribute first and the element
  * then, a[b] the other way round; what neither knows is undefined. Methods that would change a list or dictionary, and
  * names that begin with "__", are undefined values whose use is a SecurityError. */
-#include "interpret.h"
+#include "args.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -46,7 +46,7 @@ static const char *described(kvi_jinja_value object)
     return object.type == KVI_JINJA_NONE ? "None" : kvi_jinja_type_name(object);
 }
 
-static kvi_jinja_value method(kvi_jinja_interp *in, kvi_jinja_value self, const char *name)
+kvi_jinja_value kvi_jinja_bound(kvi_jinja_interp *in, kvi_jinja_value self, const char *name)
 {
     kvi_jinja_method *m = kvi_jinja_alloc(in->ctx, sizeof *m);
     if (!m) return kvi_jinja_undefined(NULL);
@@ -65,18 +65,45 @@ static kvi_jinja_value loop_attribute(kvi_jinja_interp *in, kvi_jinja_value obje
     if (strcmp(name, "length") == 0) return kvi_jinja_int(n);
     if (strcmp(name, "revindex") == 0) return kvi_jinja_int(n - i);
     if (strcmp(name, "revindex0") == 0) return kvi_jinja_int(n - i - 1);
-    if (strcmp(name, "depth") == 0) return kvi_jinja_int(1); /* counts recursive loops, which are not supported */
-    if (strcmp(name, "depth0") == 0) return kvi_jinja_int(0);
+    if (strcmp(name, "depth") == 0) return kvi_jinja_int((int64_t)loop->depth0 + 1); /* counts recursion only */
+    if (strcmp(name, "depth0") == 0) return kvi_jinja_int((int64_t)loop->depth0);
     if (strcmp(name, "previtem") == 0)
         return i ? loop->seq->items[i - 1] : kvi_jinja_undefined("there is no previous item");
     if (strcmp(name, "nextitem") == 0)
         return i + 1 < n ? loop->seq->items[i + 1] : kvi_jinja_undefined("there is no next item");
-    if (strcmp(name, "cycle") == 0 || strcmp(name, "changed") == 0) return method(in, object, name);
+    if (strcmp(name, "cycle") == 0 || strcmp(name, "changed") == 0) return kvi_jinja_bound(in, object, name);
     return message(in, "'%1' has no attribute '%2'", "jinja2.runtime.LoopContext object", name);
 }
 
+static bool range_attribute(const kvi_jinja_seq *range, const char *name, kvi_jinja_value *out)
+{
+    if (strcmp(name, "start") == 0) *out = kvi_jinja_int(range->start);
+    else if (strcmp(name, "stop") == 0) *out = kvi_jinja_int(range->stop);
+    else if (strcmp(name, "step") == 0) *out = kvi_jinja_int(range->step);
+    else return false;
+    return true;
+}
+
+static bool number_attribute(kvi_jinja_interp *in, kvi_jinja_value object, const char *name, kvi_jinja_value *out)
+{
+    bool floating = object.type == KVI_JINJA_FLOAT;
+    if (!listed(number_attributes, name)) return false;
+    if (strcmp(name, "real") == 0 || (!floating && strcmp(name, "numerator") == 0))
+        *out = floating ? object : kvi_jinja_negate(in->ctx, object, false);
+    else if (strcmp(name, "imag") == 0) *out = floating ? kvi_jinja_float(0) : kvi_jinja_int(0);
+    else if (!floating && strcmp(name, "denominator") == 0) *out = kvi_jinja_int(1);
+    else if (strcmp(name, "conjugate") == 0 || (floating && strcmp(name, "is_integer") == 0) ||
+             (!floating && strncmp(name, "bit_", 4) == 0))
+        *out = kvi_jinja_bound(in, object, name);
+    else if (floating == (strcmp(name, "fromhex") == 0 || strcmp(name, "hex") == 0) ||
+             strcmp(name, "as_integer_ratio") == 0)
+        *out = kvi_jinja_fail(in->ctx, "the attribute '%s' of numbers is not supported", name);
+    else return false;
+    return true;
+}
+
 /* Python's getattr. False when there is no such attribute. */
-static bool python_attribute(kvi_jinja_interp *in, kvi_jinja_value object, const char *name, kvi_jinja_value *out)
+bool kvi_jinja_getattr(kvi_jinja_interp *in, kvi_jinja_value object, const char *name, kvi_jinja_value *out)
 {
     bool container = object.type == KVI_JINJA_DICT || object.type == KVI_JINJA_SEQ;
     const char *const *methods = object.type == KVI_JINJA_STR    ? str_methods
@@ -96,10 +123,16 @@ static bool python_attribute(kvi_jinja_interp *in, kvi_jinja_value object, const
     }
     case KVI_JINJA_LOOP: *out = loop_attribute(in, object, name); return true;
     case KVI_JINJA_MACRO:
-        if (strcmp(name, "name") != 0) return false;
-        *out = kvi_jinja_str_static(in->ctx, object.u.macro->node->name);
+    case KVI_JINJA_CYCLER:
+    case KVI_JINJA_JOINER: return kvi_jinja_object_attribute(in, object, name, out);
+    case KVI_JINJA_BYTES:
+        if (strcmp(name, "decode") != 0) return false;
+        *out = kvi_jinja_bound(in, object, "decode");
         return true;
     case KVI_JINJA_SEQ:
+        if (object.u.seq->named && strcmp(name, "grouper") == 0) return *out = object.u.seq->items[0], true;
+        if (object.u.seq->named && strcmp(name, "list") == 0) return *out = object.u.seq->items[1], true;
+        if (object.u.seq->kind == KVI_JINJA_RANGE && range_attribute(object.u.seq, name, out)) return true;
         if (object.u.seq->kind > KVI_JINJA_RANGE) return false;
         if (object.u.seq->kind != KVI_JINJA_LIST && strcmp(name, "copy") == 0) return false;
         break;
@@ -107,14 +140,14 @@ static bool python_attribute(kvi_jinja_interp *in, kvi_jinja_value object, const
     case KVI_JINJA_DICT: break;
     case KVI_JINJA_BOOL:
     case KVI_JINJA_INT:
-    case KVI_JINJA_FLOAT:
-        if (listed(number_attributes, name))
-            kvi_jinja_fail(in->ctx, "attribute '%s' of numbers is not supported", name);
-        return false;
+    case KVI_JINJA_BIG:
+    case KVI_JINJA_FLOAT: return number_attribute(in, object, name, out);
     default: return false;
     }
     if (!listed(methods, name)) return false;
-    *out = method(in, object, name);
+    if (container && object.type == KVI_JINJA_DICT && strcmp(name, "fromkeys") == 0 && !in->ctx->failed)
+        return *out = kvi_jinja_fail(in->ctx, "the method dict.fromkeys is not supported"), true;
+    *out = kvi_jinja_bound(in, object, name);
     return true;
 }
 
@@ -159,7 +192,7 @@ kvi_jinja_value kvi_jinja_attribute(kvi_jinja_interp *in, kvi_jinja_value object
 {
     kvi_jinja_value out;
     if (object.type == KVI_JINJA_UNDEFINED) return kvi_jinja_use_undefined(in->ctx, object);
-    if (python_attribute(in, object, name, &out)) return out;
+    if (kvi_jinja_getattr(in, object, name, &out)) return out;
     if (object.type == KVI_JINJA_DICT) {
         kvi_jinja_value *found = kvi_jinja_dict_get(object.u.dict, name);
         kvi_jinja_charge(in->ctx, object.u.dict->n / 8);
@@ -180,16 +213,20 @@ kvi_jinja_value kvi_jinja_item(kvi_jinja_interp *in, kvi_jinja_value object, kvi
         memcpy(name, key.u.s->data, key.u.s->len);
         name[key.u.s->len] = 0;
         const char *kept = kvi_jinja_intern(in->ctx, in->names, name, key.u.s->len);
-        if (python_attribute(in, object, kept, &out)) return out;
+        if (kvi_jinja_getattr(in, object, kept, &out)) return out;
         return message(in, "'%1 object' has no attribute '%2'", described(object), kept);
     }
     return message(in, "'%1' has no such element%2", described(object), "");
 }
 
-static bool slice_part(kvi_jinja_interp *in, kvi_jinja_value part, int64_t *out, bool *given)
+/* False for what is no integer: Jinja2 then finds no such element. Beyond 64 bits is beyond every end. */
+static bool slice_part(kvi_jinja_value part, int64_t *out, bool *given)
 {
     *given = part.type != KVI_JINJA_NONE;
-    return !*given || kvi_jinja_want_int(in->ctx, part, "slice indices", out);
+    if (part.type == KVI_JINJA_BIG) *out = part.u.big->negative ? INT64_MIN / 2 : INT64_MAX;
+    else if (part.type == KVI_JINJA_INT) *out = part.u.i;
+    else if (part.type == KVI_JINJA_BOOL) *out = part.u.b;
+    return !*given || kvi_jinja_is_int(part);
 }
 
 static int64_t clamp(int64_t i, int64_t n, int64_t low, int64_t high)
@@ -206,9 +243,9 @@ kvi_jinja_value kvi_jinja_slice(kvi_jinja_interp *in, kvi_jinja_value object, co
     bool is_str = object.type == KVI_JINJA_STR,
          is_seq = object.type == KVI_JINJA_SEQ && object.u.seq->kind <= KVI_JINJA_RANGE;
     if (!is_str && !is_seq) return message(in, "'%1' has no such element%2", described(object), "");
-    if (!slice_part(in, part[0], &start, &has_start) || !slice_part(in, part[1], &stop, &has_stop) ||
-        !slice_part(in, part[2], &step, &has_step))
-        return kvi_jinja_undefined(NULL);
+    if (!slice_part(part[0], &start, &has_start) || !slice_part(part[1], &stop, &has_stop) ||
+        !slice_part(part[2], &step, &has_step))
+        return message(in, "'%1' has no such element%2", described(object), "");
     if (has_step && !step) return kvi_jinja_fail(in->ctx, "ValueError: slice step cannot be zero");
     n = is_str ? (int64_t)kvi_jinja_str_chars(object.u.s) : (int64_t)object.u.seq->n;
     if (step == INT64_MIN) step = -INT64_MAX;
@@ -238,11 +275,19 @@ kvi_jinja_value kvi_jinja_slice(kvi_jinja_interp *in, kvi_jinja_value object, co
     return kvi_jinja_seq_value(out);
 }
 
-kvi_jinja_value kvi_jinja_path(kvi_jinja_interp *in, kvi_jinja_value object, kvi_jinja_value path)
+/* One step of a path: the fallback stands for what is undefined, unless it is none. */
+static kvi_jinja_value path_step(kvi_jinja_interp *in, kvi_jinja_value object, kvi_jinja_value key,
+                                 kvi_jinja_value fallback)
 {
-    if (path.type == KVI_JINJA_INT) return kvi_jinja_item(in, object, path);
-    if (path.type != KVI_JINJA_STR)
-        return kvi_jinja_fail(in->ctx, "an attribute is named by a %s", kvi_jinja_type_name(path));
+    object = kvi_jinja_item(in, object, key);
+    return object.type == KVI_JINJA_UNDEFINED && fallback.type != KVI_JINJA_NONE ? fallback : object;
+}
+
+kvi_jinja_value kvi_jinja_path(kvi_jinja_interp *in, kvi_jinja_value object, kvi_jinja_value path,
+                               kvi_jinja_value fallback)
+{
+    if (path.type == KVI_JINJA_NONE) return object;
+    if (path.type != KVI_JINJA_STR) return path_step(in, object, path, fallback);
     const kvi_jinja_str *s = path.u.s;
     for (size_t from = 0, at = 0; at <= s->len && !in->ctx->failed; at++) {
         if (at < s->len && s->data[at] != '.') continue;
@@ -253,7 +298,7 @@ kvi_jinja_value kvi_jinja_path(kvi_jinja_interp *in, kvi_jinja_value object, kvi
             digits = s->data[i] >= '0' && s->data[i] <= '9';
             index = index * 10 + (s->data[i] - '0');
         }
-        object = kvi_jinja_item(in, object, digits ? kvi_jinja_int(index) : key);
+        object = path_step(in, object, digits ? kvi_jinja_int(index) : key, fallback);
         from = at + 1;
     }
     return object;

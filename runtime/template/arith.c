@@ -1,14 +1,13 @@
 /* arith.c - arithmetic with Python's types: int and float mix, strings and lists join and repeat; integers
- * beyond 64 bits are an error instead of growing. Markup: what is joined to it by + is escaped, as MarkupSafe does. */
-#include "interpret.h"
+ * grow as they must (bigint.c). Markup: what is joined to it by + is escaped, as MarkupSafe does. */
+#include "format.h"
 
 #include <math.h>
 #include <string.h>
 
-static bool is_int(kvi_jinja_value v) { return v.type == KVI_JINJA_INT || v.type == KVI_JINJA_BOOL; }
-static bool is_number(kvi_jinja_value v) { return is_int(v) || v.type == KVI_JINJA_FLOAT; }
-static int64_t int_of(kvi_jinja_value v) { return v.type == KVI_JINJA_BOOL ? v.u.b : v.u.i; }
-static double float_of(kvi_jinja_value v) { return v.type == KVI_JINJA_FLOAT ? v.u.f : (double)int_of(v); }
+static bool is_number(kvi_jinja_value v) { return kvi_jinja_is_int(v) || v.type == KVI_JINJA_FLOAT; }
+
+static double float_of(kvi_jinja_value v) { return v.type == KVI_JINJA_FLOAT ? v.u.f : kvi_jinja_int_to_float(v); }
 
 static kvi_jinja_value type_error(kvi_jinja_ctx *ctx, char op, kvi_jinja_value a, kvi_jinja_value b)
 {
@@ -64,8 +63,11 @@ static kvi_jinja_value add_strings(kvi_jinja_ctx *ctx, kvi_jinja_value a, kvi_ji
     return kvi_jinja_as_markup(ctx, kvi_jinja_built(ctx, &out), markup);
 }
 
-static kvi_jinja_value repeat(kvi_jinja_ctx *ctx, kvi_jinja_value what, int64_t times)
+static kvi_jinja_value repeat(kvi_jinja_ctx *ctx, kvi_jinja_value what, kvi_jinja_value count)
 {
+    int64_t times = count.type == KVI_JINJA_BOOL ? count.u.b : count.u.i;
+    if (count.type == KVI_JINJA_BIG)
+        return kvi_jinja_fail(ctx, "OverflowError: cannot fit 'int' into an index-sized integer");
     if (times < 0) times = 0;
     if (what.type == KVI_JINJA_STR) {
         kvi_jinja_builder b = {0};
@@ -81,46 +83,21 @@ static kvi_jinja_value repeat(kvi_jinja_ctx *ctx, kvi_jinja_value what, int64_t 
 
 static bool is_list(kvi_jinja_value v) { return v.type == KVI_JINJA_SEQ && v.u.seq->kind <= KVI_JINJA_TUPLE; }
 
-static kvi_jinja_value power(kvi_jinja_ctx *ctx, int64_t base, int64_t exponent)
-{
-    int64_t out = 1;
-    if (exponent < 0) {
-        if (!base) return kvi_jinja_fail(ctx, "ZeroDivisionError: 0.0 cannot be raised to a negative power");
-        return kvi_jinja_float(pow((double)base, (double)exponent));
-    }
-    bool big = false; /* the square of the base no longer fits; only an error when it is still needed */
-    for (; exponent; exponent >>= 1) {
-        if ((exponent & 1) && (big || __builtin_mul_overflow(out, base, &out)))
-            return kvi_jinja_fail(ctx, "OverflowError: an integer does not fit 64 bits");
-        if (exponent > 1) big = __builtin_mul_overflow(base, base, &base) || big;
-    }
-    return kvi_jinja_int(out);
-}
+static bool is_zero(kvi_jinja_value v) { return v.type == KVI_JINJA_BOOL ? !v.u.b : v.type == KVI_JINJA_INT && !v.u.i; }
 
-static kvi_jinja_value integers(kvi_jinja_ctx *ctx, char op, int64_t a, int64_t b)
+static kvi_jinja_value integers(kvi_jinja_ctx *ctx, char op, kvi_jinja_value a, kvi_jinja_value b)
 {
-    int64_t out = 0;
-    bool overflow = false;
-    if ((op == '/' || op == 'F' || op == '%') && !b)
+    if ((op == '/' || op == 'F' || op == '%') && is_zero(b))
         return kvi_jinja_fail(ctx, "ZeroDivisionError: %s",
                               op == '/' ? "division by zero" : "integer division or modulo by zero");
-    switch (op) {
-    case '+': overflow = __builtin_add_overflow(a, b, &out); break;
-    case '-': overflow = __builtin_sub_overflow(a, b, &out); break;
-    case '*': overflow = __builtin_mul_overflow(a, b, &out); break;
-    case '/': return kvi_jinja_float((double)a / (double)b);
-    case 'P': return power(ctx, a, b);
-    default:
-        if (b == -1) { /* INT64_MIN / -1 traps */
-            overflow = op == 'F' && __builtin_sub_overflow((int64_t)0, a, &out);
-            break;
-        }
-        /* Python rounds down, C toward zero. */
-        out = op == 'F' ? a / b - (a % b != 0 && (a % b < 0) != (b < 0)) : a % b;
-        if (op == '%' && out && (out < 0) != (b < 0)) out += b;
-        break;
+    if (op == 'P' && kvi_jinja_int_compare(b, kvi_jinja_int(0)) < 0) {
+        if (is_zero(a)) return kvi_jinja_fail(ctx, "ZeroDivisionError: 0.0 cannot be raised to a negative power");
+        return kvi_jinja_float(pow(float_of(a), float_of(b)));
     }
-    return overflow ? kvi_jinja_fail(ctx, "OverflowError: an integer does not fit 64 bits") : kvi_jinja_int(out);
+    if (op != '/') return kvi_jinja_int_binary(ctx, op, a, b);
+    double x = float_of(a), y = float_of(b);
+    if (isinf(x) || isinf(y)) return kvi_jinja_fail(ctx, "OverflowError: int too large to convert to float");
+    return kvi_jinja_float(x / y);
 }
 
 static kvi_jinja_value floats(kvi_jinja_ctx *ctx, char op, double a, double b)
@@ -150,8 +127,13 @@ static kvi_jinja_value floats(kvi_jinja_ctx *ctx, char op, double a, double b)
 
 kvi_jinja_value kvi_jinja_binary(kvi_jinja_ctx *ctx, char op, kvi_jinja_value a, kvi_jinja_value b)
 {
-    if (is_int(a) && is_int(b)) return integers(ctx, op, int_of(a), int_of(b));
-    if (is_number(a) && is_number(b)) return floats(ctx, op, float_of(a), float_of(b));
+    if (kvi_jinja_is_int(a) && kvi_jinja_is_int(b)) return integers(ctx, op, a, b);
+    if (is_number(a) && is_number(b)) {
+        double x = float_of(a), y = float_of(b);
+        if ((isinf(x) && a.type == KVI_JINJA_BIG) || (isinf(y) && b.type == KVI_JINJA_BIG))
+            return kvi_jinja_fail(ctx, "OverflowError: int too large to convert to float");
+        return floats(ctx, op, x, y);
+    }
     if (op == '+' && a.type == KVI_JINJA_STR && b.type == KVI_JINJA_STR) return add_strings(ctx, a, b);
     if (op == '+' && is_list(a) && is_list(b) && a.u.seq->kind == b.u.seq->kind) {
         kvi_jinja_seq *out = kvi_jinja_seq_new(ctx, a.u.seq->kind);
@@ -159,9 +141,9 @@ kvi_jinja_value kvi_jinja_binary(kvi_jinja_ctx *ctx, char op, kvi_jinja_value a,
         for (size_t i = 0; out && i < b.u.seq->n && !ctx->failed; i++) kvi_jinja_seq_push(ctx, out, b.u.seq->items[i]);
         return kvi_jinja_seq_value(out);
     }
-    if (op == '*' && is_int(b) && (a.type == KVI_JINJA_STR || is_list(a))) return repeat(ctx, a, int_of(b));
-    if (op == '*' && is_int(a) && (b.type == KVI_JINJA_STR || is_list(b))) return repeat(ctx, b, int_of(a));
-    if (op == '%' && a.type == KVI_JINJA_STR) return kvi_jinja_fail(ctx, "formatting with %% is not supported");
+    if (op == '*' && kvi_jinja_is_int(b) && (a.type == KVI_JINJA_STR || is_list(a))) return repeat(ctx, a, b);
+    if (op == '*' && kvi_jinja_is_int(a) && (b.type == KVI_JINJA_STR || is_list(b))) return repeat(ctx, b, a);
+    if (op == '%' && a.type == KVI_JINJA_STR) return kvi_jinja_percent(ctx, a.u.s, b);
     return type_error(ctx, op, a, b);
 }
 
@@ -169,8 +151,8 @@ kvi_jinja_value kvi_jinja_negate(kvi_jinja_ctx *ctx, kvi_jinja_value a, bool neg
 {
     if (a.type == KVI_JINJA_UNDEFINED) return kvi_jinja_use_undefined(ctx, a);
     if (a.type == KVI_JINJA_FLOAT) return kvi_jinja_float(negative ? -a.u.f : a.u.f);
-    if (!is_int(a))
+    if (!kvi_jinja_is_int(a))
         return kvi_jinja_fail(ctx, "TypeError: bad operand type for unary %c: '%s'", negative ? '-' : '+',
                               kvi_jinja_type_name(a));
-    return negative ? integers(ctx, '-', 0, int_of(a)) : kvi_jinja_int(int_of(a));
+    return kvi_jinja_int_binary(ctx, negative ? '-' : '+', kvi_jinja_int(0), a);
 }

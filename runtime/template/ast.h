@@ -16,6 +16,7 @@ typedef enum kvi_jinja_kind {
     KVI_JINJA_N_SLICE,   /* [a:b:c] inside of ITEM, each may be NULL */
     KVI_JINJA_N_CALL,    /* a(list); KEYWORD nodes behind the positional ones */
     KVI_JINJA_N_KEYWORD, /* name=a */
+    KVI_JINJA_N_SPREAD,  /* *a (op '*') or **a (op 'P') among arguments */
     KVI_JINJA_N_FILTER,  /* a|name(list); a is NULL at the head of a filter block */
     KVI_JINJA_N_TEST,    /* a is name(list) */
     KVI_JINJA_N_NOT,
@@ -44,12 +45,12 @@ typedef enum kvi_jinja_kind {
     KVI_JINJA_N_CONTINUE
 } kvi_jinja_kind;
 
-enum { KVI_JINJA_USES_VARARGS = 1, KVI_JINJA_USES_KWARGS = 2, KVI_JINJA_USES_CALLER = 4 };
+enum { KVI_JINJA_USES_VARARGS = 1, KVI_JINJA_USES_KWARGS = 2, KVI_JINJA_USES_CALLER = 4, KVI_JINJA_RECURSIVE = 8 };
 
 typedef struct kvi_jinja_node {
     kvi_jinja_kind kind;
     char op;
-    uint8_t uses; /* of a MACRO */
+    uint8_t uses; /* of a MACRO; RECURSIVE of a FOR */
     uint32_t line, column;
     const char *name;
     struct kvi_jinja_node *a, *b, *c, *list, *other, *next;

@@ -1,37 +1,7 @@
 /* call.c - calling things: macros with their parameters, caller(), bound methods, builtin functions. */
-#include "interpret.h"
+#include "args.h"
 
 #include <string.h>
-
-static const char absent[] = "absent";
-bool kvi_jinja_absent(kvi_jinja_value value) { return value.type == KVI_JINJA_UNDEFINED && value.u.why == absent; }
-
-bool kvi_jinja_bind(kvi_jinja_ctx *ctx, const char *what, const kvi_jinja_args *args, const char *const *names,
-                    size_t n, kvi_jinja_value *out)
-{
-    if (args->n > n) kvi_jinja_fail(ctx, "TypeError: %s takes at most %zu argument(s), found %zu", what, n, args->n);
-    for (size_t i = 0; i < n; i++) out[i] = i < args->n ? args->values[i] : kvi_jinja_undefined(absent);
-    for (size_t k = 0; k < args->n_keys && !ctx->failed; k++) {
-        size_t i = 0;
-        while (i < n && strcmp(names[i], args->keys[k]) != 0) i++;
-        if (i == n) kvi_jinja_fail(ctx, "TypeError: %s got an unexpected keyword argument '%s'", what, args->keys[k]);
-        else if (!kvi_jinja_absent(out[i]))
-            kvi_jinja_fail(ctx, "TypeError: %s got multiple values for argument '%s'", what, args->keys[k]);
-        else out[i] = args->named[k];
-    }
-    return !ctx->failed;
-}
-
-bool kvi_jinja_want_int(kvi_jinja_ctx *ctx, kvi_jinja_value value, const char *what, int64_t *out)
-{
-    if (value.type == KVI_JINJA_INT || value.type == KVI_JINJA_BOOL) {
-        *out = value.type == KVI_JINJA_INT ? value.u.i : value.u.b;
-        return true;
-    }
-    kvi_jinja_fail(ctx, "TypeError: %s: '%s' object cannot be interpreted as an integer", what,
-                   kvi_jinja_type_name(value));
-    return false;
-}
 
 /* Arguments beyond the parameters: varargs and kwargs where the body reads them, an error otherwise. */
 static void bind_rest(kvi_jinja_interp *in, const kvi_jinja_node *node, const kvi_jinja_args *args, size_t n_params,
@@ -65,7 +35,7 @@ static void bind_params(kvi_jinja_interp *in, const kvi_jinja_node *node, const 
     bool *used = kvi_jinja_alloc(ctx, args->n_keys + 1);
     size_t n = 0;
     for (const kvi_jinja_node *p = node->other; p && used && !ctx->failed; p = p->next, n++) {
-        kvi_jinja_value value = kvi_jinja_undefined(absent);
+        kvi_jinja_value value = kvi_jinja_absent_value();
         if (n < args->n) value = args->values[n];
         for (size_t k = 0; k < args->n_keys; k++) {
             if (strcmp(args->keys[k], p->name) != 0) continue;
@@ -107,7 +77,8 @@ kvi_jinja_value kvi_jinja_call(kvi_jinja_interp *in, kvi_jinja_value callee, con
     case KVI_JINJA_MACRO: return call_macro(in, callee.u.macro, args);
     case KVI_JINJA_FUNCTION: return kvi_jinja_call_function(in, callee, args);
     case KVI_JINJA_METHOD: return kvi_jinja_call_method(in, callee.u.method, args);
-    case KVI_JINJA_LOOP: return kvi_jinja_fail(in->ctx, "recursive loops are not supported");
+    case KVI_JINJA_LOOP: return kvi_jinja_call_loop(in, callee.u.loop, args);
+    case KVI_JINJA_JOINER: return kvi_jinja_call_joiner(in->ctx, callee, args);
     default: return kvi_jinja_fail(in->ctx, "TypeError: '%s' object is not callable", kvi_jinja_type_name(callee));
     }
 }

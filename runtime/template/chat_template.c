@@ -30,6 +30,7 @@ kvrt_status kvi_chat_template_parse(const char *source, size_t len, const char *
         kvi_chat_template_free(t);
         return code;
     }
+    t->takes_parts = kvi_chat_takes_parts(t->body);
     *out = t;
     return KVRT_OK;
 }
@@ -37,11 +38,36 @@ kvrt_status kvi_chat_template_parse(const char *source, size_t len, const char *
 void kvi_chat_template_free(kvi_chat_template *t)
 {
     if (!t) return;
+    kvi_chat_template_free(t->tool_use);
     kvi_arena_free(&t->ctx.arena);
     kvi_mem_free(t->name);
-    kvi_mem_free(t->bos);
-    kvi_mem_free(t->eos);
+    kvi_mem_free(t->missing);
+    for (size_t i = 0; i < t->n_tokens; i++) {
+        kvi_mem_free(t->tokens[i].name);
+        kvi_mem_free(t->tokens[i].text);
+    }
+    kvi_mem_free(t->tokens);
     kvi_mem_free(t);
+}
+
+bool kvi_chat_template_set_token(kvi_chat_template *t, const char *name, const char *text, size_t len)
+{
+    size_t i = 0;
+    while (i < t->n_tokens && strcmp(t->tokens[i].name, name) != 0) i++;
+    char *copy = text ? kvi_mem_strndup(text, len) : NULL;
+    if (text && !copy) return false;
+    if (i == t->n_tokens) {
+        char *own = text ? kvi_mem_strndup(name, strlen(name)) : NULL;
+        if (!own || !kvi_mem_grow((void **)&t->tokens, &t->cap_tokens, i + 1, sizeof *t->tokens)) {
+            kvi_mem_free(own);
+            kvi_mem_free(copy);
+            return !text;
+        }
+        t->tokens[t->n_tokens++] = (kvi_chat_token){own, NULL};
+    }
+    kvi_mem_free(t->tokens[i].text);
+    t->tokens[i].text = copy;
+    return true;
 }
 
 /* ---------------------------------------------------------------------------------------------------------- input
@@ -76,27 +102,35 @@ static bool plain_word(const kvi_jinja_str *s)
     return s->len > 0 && s->len <= 32;
 }
 
-/* [{"type": "text", "text": ...}] becomes one string. */
-static kvrt_status join_parts(kvi_jinja_ctx *ctx, size_t i, kvi_jinja_value *content)
+/* Parts are objects; text parts have a text; others need a template that names their type, and then come out as
+ * whatever it writes for them. */
+static kvrt_status check_part(kvi_jinja_ctx *ctx, const kvi_chat_template *t, size_t i, kvi_jinja_value part)
+{
+    if (part.type != KVI_JINJA_DICT) return bad_message(ctx, KVRT_ARG, i, "a part of content is not an object", "");
+    kvi_jinja_value *type = kvi_jinja_dict_get(part.u.dict, "type"), *text = kvi_jinja_dict_get(part.u.dict, "text");
+    if (type && type->type == KVI_JINJA_STR && !kvi_jinja_str_is(type->u.s, "text")) {
+        char shown[64];
+        size_t n = type->u.s->len < sizeof shown - 1 ? type->u.s->len : sizeof shown - 1;
+        memcpy(shown, type->u.s->data, n);
+        shown[n] = 0;
+        if (!kvi_jinja_charge(ctx, t->ctx.steps)) return KVRT_TEMPLATE; /* the tree is walked for each such part */
+        if (t->takes_parts && n == type->u.s->len && kvi_chat_mentions(t->body, shown)) return KVRT_OK;
+        return bad_message(ctx, KVRT_UNSUPPORTED, i, "only text parts are supported, found a part of type ", shown);
+    }
+    if (!text || text->type != KVI_JINJA_STR) return bad_message(ctx, KVRT_ARG, i, "a part of content has no text", "");
+    return KVRT_OK;
+}
+
+/* [{"type": "text", "text": ...}] stays a list for a template that takes parts, and becomes one string for others. */
+static kvrt_status read_parts(kvi_jinja_ctx *ctx, const kvi_chat_template *t, size_t i, kvi_jinja_value *content)
 {
     kvi_jinja_builder b = {0};
     for (size_t k = 0; k < content->u.seq->n; k++) {
         kvi_jinja_value part = content->u.seq->items[k];
-        if (part.type != KVI_JINJA_DICT) return bad_message(ctx, KVRT_ARG, i, "a part of content is not an object", "");
-        kvi_jinja_value *type = kvi_jinja_dict_get(part.u.dict, "type"),
-                        *text = kvi_jinja_dict_get(part.u.dict, "text");
-        if (type && type->type == KVI_JINJA_STR && !kvi_jinja_str_is(type->u.s, "text")) {
-            char shown[64];
-            size_t n = type->u.s->len < sizeof shown - 1 ? type->u.s->len : sizeof shown - 1;
-            memcpy(shown, type->u.s->data, n);
-            shown[n] = 0;
-            return bad_message(ctx, KVRT_UNSUPPORTED, i, "only text parts are supported, found a part of type ", shown);
-        }
-        if (!text || text->type != KVI_JINJA_STR)
-            return bad_message(ctx, KVRT_ARG, i, "a part of content has no text", "");
-        kvi_jinja_add_str(ctx, &b, text->u.s);
+        KVI_TRY(check_part(ctx, t, i, part));
+        if (!t->takes_parts) kvi_jinja_add_str(ctx, &b, kvi_jinja_dict_get(part.u.dict, "text")->u.s);
     }
-    *content = kvi_jinja_built(ctx, &b);
+    if (!t->takes_parts) *content = kvi_jinja_built(ctx, &b);
     return KVRT_OK;
 }
 
@@ -108,7 +142,7 @@ static kvi_jinja_value without_key(kvi_jinja_ctx *ctx, const kvi_jinja_dict *dic
     return (kvi_jinja_value){KVI_JINJA_DICT, {.dict = out}};
 }
 
-static kvrt_status check_message(kvi_jinja_ctx *ctx, size_t i, kvi_jinja_value *message)
+static kvrt_status check_message(kvi_jinja_ctx *ctx, const kvi_chat_template *t, size_t i, kvi_jinja_value *message)
 {
     if (message->type != KVI_JINJA_DICT) return bad_message(ctx, KVRT_ARG, i, "not a JSON object", "");
     kvi_jinja_value *special = kvi_jinja_dict_get(message->u.dict, "allow_special");
@@ -126,7 +160,7 @@ static kvrt_status check_message(kvi_jinja_ctx *ctx, size_t i, kvi_jinja_value *
     if (!content || content->type == KVI_JINJA_STR || content->type == KVI_JINJA_NONE) return KVRT_OK;
     if (content->type != KVI_JINJA_SEQ)
         return bad_message(ctx, KVRT_ARG, i, "content is neither a string nor a list of parts", "");
-    return join_parts(ctx, i, content);
+    return read_parts(ctx, t, i, content);
 }
 
 static void set_global(kvi_jinja_ctx *ctx, kvi_jinja_dict *globals, const char *name, kvi_jinja_value value)
@@ -146,7 +180,7 @@ static kvi_jinja_dict *read_globals(kvi_jinja_ctx *ctx, const kvi_chat_template 
         return NULL;
     }
     for (size_t i = 0; i < messages.u.seq->n && !ctx->failed; i++)
-        (void)check_message(ctx, i, &messages.u.seq->items[i]);
+        (void)check_message(ctx, t, i, &messages.u.seq->items[i]);
     set_global(ctx, globals, "messages", messages);
     if (input->tools)
         set_global(ctx, globals, "tools",
@@ -154,10 +188,10 @@ static kvi_jinja_dict *read_globals(kvi_jinja_ctx *ctx, const kvi_chat_template 
     else if (!input->absent_is_undefined) set_global(ctx, globals, "tools", kvi_jinja_none());
     if (!input->absent_is_undefined) set_global(ctx, globals, "documents", kvi_jinja_none());
     set_global(ctx, globals, "add_generation_prompt", kvi_jinja_bool(input->add_generation_prompt));
-    if (t->bos)
-        set_global(ctx, globals, "bos_token", kvi_jinja_str_copy(ctx, t->bos, strlen(t->bos), KVI_JINJA_LITERAL));
-    if (t->eos)
-        set_global(ctx, globals, "eos_token", kvi_jinja_str_copy(ctx, t->eos, strlen(t->eos), KVI_JINJA_LITERAL));
+    for (size_t i = 0; i < t->n_tokens; i++)
+        if (t->tokens[i].text)
+            set_global(ctx, globals, t->tokens[i].name,
+                       kvi_jinja_str_copy(ctx, t->tokens[i].text, strlen(t->tokens[i].text), KVI_JINJA_LITERAL));
     kvi_jinja_value extra = kvi_jinja_none();
     if (input->extra)
         extra = kvi_jinja_from_json(ctx, input->extra, input->extra_len, "template variables", KVI_JINJA_TEXT);
@@ -187,6 +221,9 @@ static kvrt_status copy_out(const kvi_jinja_builder *b, kvi_chat_text *out, kvrt
 kvrt_status kvi_chat_template_render(const kvi_chat_template *t, const kvi_chat_input *input, kvi_chat_text *out,
                                      kvrt_error *error)
 {
+    bool has_tools = input->tools && !(input->tools_len == 4 && memcmp(input->tools, "null", 4) == 0);
+    if (has_tools && t->tool_use) return kvi_chat_template_render(t->tool_use, input, out, error);
+    if (t->missing) return kvi_error_set(error, KVRT_UNSUPPORTED, "%s", t->missing);
     uint64_t bytes =
         (uint64_t)input->messages_len + (input->tools ? input->tools_len : 0) + (input->extra ? input->extra_len : 0);
     kvrt_error own = {.size = sizeof own};

@@ -1,6 +1,7 @@
 /* chat_template.h - a model's chat template: structured messages in, text with provenance out. Owns: finding the
  * template of a model folder, the checks of the messages, the limits of a rendering, the segments. Refuses: parts that
- * are not text (images, audio: UNSUPPORTED), messages without a role, whatever the template language of interpret.h
+ * are not text (images, audio: UNSUPPORTED) unless the
+ * template writes a placeholder for their type, messages without a role, whatever the template language of interpret.h
  * does not have. Nothing is ever rendered by guess. To know: a parsed template is const; any number of threads may
  * render it at once. Rendered bytes are tagged: only those the template itself wrote (and the names of roles, when
  * they are plain words) may become special tokens. A message with "allow_special": true opts in for all of its own
@@ -14,9 +15,9 @@ typedef struct kvi_chat_template kvi_chat_template;
 /* `name` appears in messages. The text need not stay. Errors: TEMPLATE with line and column, NOMEM_HOST. */
 kvrt_status kvi_chat_template_parse(const char *source, size_t len, const char *name, kvi_chat_template **out,
                                     kvrt_error *error);
-/* The template of a folder: chat_template.jinja, chat_template.json, or chat_template of tokenizer_config.json (a
- * string, or a list of named ones). `which`: a name, NULL for "default". bos_token and eos_token come from
- * tokenizer_config.json. A folder without template gives UNSUPPORTED. */
+/* The template of a folder, as transformers chooses it (chat_template_load.c says where it looks). `which`: a name; NULL
+ * for "default", and "tool_use" whenever a chat has tools and the folder has one. Every special token the folder names is
+ * a variable (bos_token, pad_token, image_token). A folder without template gives UNSUPPORTED. */
 kvrt_status kvi_chat_template_load(const char *dir, const char *which, kvi_chat_template **out, kvrt_error *error);
 void kvi_chat_template_free(kvi_chat_template *t); /* NULL is fine */
 

@@ -1,7 +1,8 @@
 /* functions.c - the global functions of chat templates, and methods of dictionaries, lists and loops. Refuses,
- * by name: cycler, joiner, lipsum. */
-#include "interpret.h"
+ * by name: lipsum, which is random. */
+#include "args.h"
 
+#include <math.h>
 #include <string.h>
 
 bool kvi_jinja_find_function(const char *name, kvi_jinja_value *out)
@@ -9,10 +10,15 @@ bool kvi_jinja_find_function(const char *name, kvi_jinja_value *out)
     static const struct {
         const char *name;
         kvi_jinja_function id;
-    } table[] = {{"range", KVI_JINJA_F_RANGE},           {"dict", KVI_JINJA_F_DICT},
-                 {"namespace", KVI_JINJA_F_NAMESPACE},   {"raise_exception", KVI_JINJA_F_RAISE},
-                 {"strftime_now", KVI_JINJA_F_STRFTIME}, {"cycler", KVI_JINJA_F_MISSING},
-                 {"joiner", KVI_JINJA_F_MISSING},        {"lipsum", KVI_JINJA_F_MISSING}};
+    } table[] = {{"range", KVI_JINJA_F_RANGE},
+                 {"dict", KVI_JINJA_F_DICT},
+                 {"namespace", KVI_JINJA_F_NAMESPACE},
+                 {"raise_exception", KVI_JINJA_F_RAISE},
+                 {"strftime_now", KVI_JINJA_F_STRFTIME},
+                 {"cycler", KVI_JINJA_F_CYCLER},
+                 {"joiner", KVI_JINJA_F_JOINER},
+                 {"lipsum", KVI_JINJA_F_LIPSUM},
+                 {"self", KVI_JINJA_F_SELF}};
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
         if (strcmp(table[i].name, name) == 0) {
             *out = (kvi_jinja_value){KVI_JINJA_FUNCTION, {.i = table[i].id}};
@@ -53,7 +59,9 @@ static kvi_jinja_value call_dict(kvi_jinja_ctx *ctx, const kvi_jinja_args *args,
         const kvi_jinja_dict *from = args->values[0].u.dict;
         for (size_t i = 0; out && i < from->n && !ctx->failed; i++)
             kvi_jinja_dict_set(ctx, out, from->keys[i], from->values[i]);
-    } else if (args->n) {
+    } else if (args->n && args->values[0].type == KVI_JINJA_UNDEFINED)
+        return kvi_jinja_use_undefined(ctx, args->values[0]);
+    else if (args->n) {
         kvi_jinja_seq *pairs = kvi_jinja_iterate(ctx, args->values[0]);
         for (size_t i = 0; out && pairs && i < pairs->n && !ctx->failed; i++) {
             kvi_jinja_seq *pair = kvi_jinja_iterate(ctx, pairs->items[i]);
@@ -107,7 +115,10 @@ kvi_jinja_value kvi_jinja_call_function(kvi_jinja_interp *in, kvi_jinja_value fu
     case KVI_JINJA_F_NAMESPACE: return call_dict(in->ctx, args, true);
     case KVI_JINJA_F_RAISE: return call_raise(in->ctx, args);
     case KVI_JINJA_F_STRFTIME: return call_strftime(in, args);
-    default: return kvi_jinja_fail(in->ctx, "cycler, joiner and lipsum are not supported");
+    case KVI_JINJA_F_CYCLER: return kvi_jinja_cycler(in->ctx, args);
+    case KVI_JINJA_F_JOINER: return kvi_jinja_joiner(in->ctx, args);
+    case KVI_JINJA_F_SELF: return kvi_jinja_fail(in->ctx, "TypeError: 'TemplateReference' object is not callable");
+    default: return kvi_jinja_fail(in->ctx, "lipsum is not supported: its text is random");
     }
 }
 
@@ -126,7 +137,7 @@ static kvi_jinja_value dict_method(kvi_jinja_interp *in, kvi_jinja_value self, c
     if (strcmp(name, "keys") == 0) return kvi_jinja_dict_view(ctx, self.u.dict, KVI_JINJA_KEYS);
     if (strcmp(name, "values") == 0) return kvi_jinja_dict_view(ctx, self.u.dict, KVI_JINJA_VALUES);
     if (strcmp(name, "copy") == 0) return call_dict(ctx, &(kvi_jinja_args){&self, 1, NULL, NULL, 0}, false);
-    if (!get) return kvi_jinja_fail(ctx, "method dict.%s is not supported", name);
+    if (!get) return kvi_jinja_fail(ctx, "the method dict.%s is not supported", name);
     if (kvi_jinja_absent(v[0])) return kvi_jinja_fail(ctx, "TypeError: get expected at least 1 argument, got 0");
     kvi_jinja_value *found = kvi_jinja_dict_find(ctx, self.u.dict, v[0]);
     return found ? *found : kvi_jinja_absent(v[1]) ? kvi_jinja_none() : v[1];
@@ -135,12 +146,27 @@ static kvi_jinja_value dict_method(kvi_jinja_interp *in, kvi_jinja_value self, c
 static kvi_jinja_value list_method(kvi_jinja_interp *in, kvi_jinja_value self, const char *name,
                                    const kvi_jinja_args *args)
 {
-    static const char *const names[] = {"value"};
+    static const char *const names[] = {"", "", ""};
     kvi_jinja_ctx *ctx = in->ctx;
     kvi_jinja_seq *seq = self.u.seq;
     bool copy = strcmp(name, "copy") == 0, index = strcmp(name, "index") == 0;
-    kvi_jinja_value v;
-    if (!kvi_jinja_bind(ctx, name, args, names, copy ? 0 : 1, &v)) return v;
+    kvi_jinja_value bound[3], v;
+    if (!kvi_jinja_bind(ctx, name, args, names, copy ? 0 : index ? 3 : 1, bound)) return bound[0];
+    v = bound[0];
+    if (index && args->n > 1) {
+        kvi_jinja_value part[3] = {bound[1], args->n > 2 ? bound[2] : kvi_jinja_none(), kvi_jinja_none()};
+        if (part[0].type == KVI_JINJA_NONE || (args->n > 2 && part[1].type == KVI_JINJA_NONE))
+            return kvi_jinja_fail(ctx, "TypeError: slice indices must be integers");
+        kvi_jinja_value all = kvi_jinja_slice(in, self, part);
+        if (ctx->failed) return all;
+        for (size_t i = 0; i < all.u.seq->n && !ctx->failed; i++)
+            if (kvi_jinja_equal(ctx, all.u.seq->items[i], v)) {
+                int64_t start = part[0].type == KVI_JINJA_INT ? part[0].u.i : part[0].u.b;
+                if (start < 0) start += (int64_t)seq->n;
+                return kvi_jinja_int((start < 0 ? 0 : start) + (int64_t)i);
+            }
+        return kvi_jinja_fail(ctx, "ValueError: the value is not in the list");
+    }
     if (copy)
         return kvi_jinja_slice(in, self, (kvi_jinja_value[3]){kvi_jinja_none(), kvi_jinja_none(), kvi_jinja_none()});
     if (kvi_jinja_absent(v)) return kvi_jinja_fail(ctx, "TypeError: %s expected at least 1 argument, got 0", name);
@@ -151,6 +177,22 @@ static kvi_jinja_value list_method(kvi_jinja_interp *in, kvi_jinja_value self, c
             count++;
         }
     return index ? kvi_jinja_fail(ctx, "ValueError: the value is not in the list") : kvi_jinja_int(count);
+}
+
+static kvi_jinja_value number_method(kvi_jinja_ctx *ctx, kvi_jinja_value self, const char *name,
+                                     const kvi_jinja_args *args)
+{
+    if (args->n || args->n_keys) return kvi_jinja_fail(ctx, "TypeError: %s takes no arguments", name);
+    if (strcmp(name, "conjugate") == 0) return self;
+    if (strcmp(name, "is_integer") == 0) return kvi_jinja_bool(isfinite(self.u.f) && floor(self.u.f) == self.u.f);
+    int64_t bits = 0, ones = 0;
+    if (kvi_jinja_int_compare(self, kvi_jinja_int(0)) < 0) self = kvi_jinja_negate(ctx, self, true);
+    while (!ctx->failed && kvi_jinja_truth(self)) {
+        ones += kvi_jinja_truth(kvi_jinja_binary(ctx, '%', self, kvi_jinja_int(2)));
+        self = kvi_jinja_binary(ctx, 'F', self, kvi_jinja_int(2));
+        bits++;
+    }
+    return kvi_jinja_int(strcmp(name, "bit_length") == 0 ? bits : ones);
 }
 
 static kvi_jinja_value loop_method(kvi_jinja_interp *in, kvi_jinja_value self, const char *name,
@@ -176,6 +218,12 @@ kvi_jinja_value kvi_jinja_call_method(kvi_jinja_interp *in, const kvi_jinja_meth
     case KVI_JINJA_STR: return kvi_jinja_str_method(in, method->self.u.s, method->name, args);
     case KVI_JINJA_DICT: return dict_method(in, method->self, method->name, args);
     case KVI_JINJA_SEQ: return list_method(in, method->self, method->name, args);
+    case KVI_JINJA_CYCLER: return kvi_jinja_cycler_method(in->ctx, method->self, method->name, args);
+    case KVI_JINJA_BYTES: return kvi_jinja_decode(in->ctx, method->self.u.s, args);
+    case KVI_JINJA_BOOL:
+    case KVI_JINJA_INT:
+    case KVI_JINJA_BIG:
+    case KVI_JINJA_FLOAT: return number_method(in->ctx, method->self, method->name, args);
     default: return loop_method(in, method->self, method->name, args);
     }
 }

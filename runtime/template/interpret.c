@@ -92,15 +92,14 @@ static kvi_jinja_seq *select_items(kvi_jinja_interp *in, const kvi_jinja_node *n
     return out;
 }
 
-static void run_for(kvi_jinja_interp *in, const kvi_jinja_node *node)
+static void run_loop(kvi_jinja_interp *in, const kvi_jinja_node *node, kvi_jinja_value source, size_t depth0)
 {
-    kvi_jinja_value source = kvi_jinja_eval(in, node->b);
     kvi_jinja_seq *seq = in->ctx->failed ? NULL : kvi_jinja_iterate(in->ctx, source);
     if (seq && node->c) seq = select_items(in, node, seq);
     if (!seq || in->ctx->failed) return;
     kvi_jinja_loop *loop = kvi_jinja_alloc(in->ctx, sizeof *loop);
     if (!loop) return;
-    loop->seq = seq;
+    *loop = (kvi_jinja_loop){.node = node, .scope = in->scope, .seq = seq, .depth0 = depth0};
     const char *loop_name = kvi_jinja_intern(in->ctx, in->names, "loop", 4);
     for (size_t i = 0; i < seq->n && !in->ctx->failed && in->flow != KVI_JINJA_BREAK; i++) {
         kvi_jinja_scope *saved;
@@ -118,6 +117,31 @@ static void run_for(kvi_jinja_interp *in, const kvi_jinja_node *node)
         kvi_jinja_run_body(in, node->other);
         in->scope = saved;
     }
+}
+
+static void run_for(kvi_jinja_interp *in, const kvi_jinja_node *node)
+{
+    run_loop(in, node, kvi_jinja_eval(in, node->b), 0);
+}
+
+kvi_jinja_value kvi_jinja_call_loop(kvi_jinja_interp *in, const kvi_jinja_loop *loop, const kvi_jinja_args *args)
+{
+    if (!(loop->node->uses & KVI_JINJA_RECURSIVE))
+        return kvi_jinja_fail(in->ctx, "TypeError: The loop must have the 'recursive' marker to be recursive.");
+    if (args->n != 1 || args->n_keys) return kvi_jinja_fail(in->ctx, "TypeError: loop takes one iterable");
+    kvi_jinja_builder b = {0}, *saved_out = in->out;
+    kvi_jinja_scope *saved_scope = in->scope;
+    uint32_t line = in->ctx->line, column = in->ctx->column;
+    if (++in->ctx->depth > KVI_JINJA_MAX_DEPTH)
+        kvi_jinja_fail(in->ctx, "RecursionError: more than %u levels", KVI_JINJA_MAX_DEPTH);
+    in->scope = loop->scope;
+    in->out = &b;
+    run_loop(in, loop->node, args->values[0], loop->depth0 + 1);
+    in->out = saved_out;
+    in->scope = saved_scope;
+    in->ctx->depth--;
+    if (!in->ctx->failed) in->ctx->line = line, in->ctx->column = column;
+    return kvi_jinja_built(in->ctx, &b);
 }
 
 static void run_if(kvi_jinja_interp *in, const kvi_jinja_node *node)

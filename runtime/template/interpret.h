@@ -25,8 +25,10 @@ typedef struct kvi_jinja_macro {
 } kvi_jinja_macro;
 
 typedef struct kvi_jinja_loop {
+    const kvi_jinja_node *node; /* its for statement */
+    kvi_jinja_scope *scope;     /* around it */
     const kvi_jinja_seq *seq;
-    size_t index0;
+    size_t index0, depth0;
     bool has_changed;
     kvi_jinja_value changed;
 } kvi_jinja_loop;
@@ -48,19 +50,13 @@ typedef struct kvi_jinja_args {
     size_t n_keys;
 } kvi_jinja_args;
 
-/* Spreads the arguments over n parameters; those not given read as absent. False after an error (too many,
- * unknown, twice). */
-bool kvi_jinja_bind(kvi_jinja_ctx *ctx, const char *what, const kvi_jinja_args *args, const char *const *names,
-                    size_t n, kvi_jinja_value *out);
-bool kvi_jinja_absent(kvi_jinja_value value);
-/* With a message when the value is of another type. */
-bool kvi_jinja_want_int(kvi_jinja_ctx *ctx, kvi_jinja_value value, const char *what, int64_t *out);
-
 /* interpret.c */
 void kvi_jinja_run_body(kvi_jinja_interp *in, const kvi_jinja_node *body);
 /* Runs the template with `globals` (name, value pairs of a dict) and appends to `out`. */
 void kvi_jinja_run_template(kvi_jinja_ctx *ctx, kvi_jinja_names *names, const kvi_jinja_node *body,
                             const kvi_jinja_dict *globals, int64_t now, kvi_jinja_builder *out);
+/* loop(iterable) of a recursive loop: its output. */
+kvi_jinja_value kvi_jinja_call_loop(kvi_jinja_interp *in, const kvi_jinja_loop *loop, const kvi_jinja_args *args);
 kvi_jinja_value kvi_jinja_lookup(kvi_jinja_interp *in, const char *name);
 void kvi_jinja_assign(kvi_jinja_interp *in, const char *name, kvi_jinja_value value);
 
@@ -74,18 +70,30 @@ void kvi_jinja_at(kvi_jinja_interp *in, const kvi_jinja_node *node); /* errors f
 kvi_jinja_value kvi_jinja_call(kvi_jinja_interp *in, kvi_jinja_value callee, const kvi_jinja_args *args);
 
 /* access.c */
+kvi_jinja_value kvi_jinja_bound(kvi_jinja_interp *in, kvi_jinja_value self, const char *method);
+/* Python's getattr, within the sandbox; false when there is no such attribute. */
+bool kvi_jinja_getattr(kvi_jinja_interp *in, kvi_jinja_value object, const char *name, kvi_jinja_value *out);
 kvi_jinja_value kvi_jinja_attribute(kvi_jinja_interp *in, kvi_jinja_value object, const char *name);
 kvi_jinja_value kvi_jinja_item(kvi_jinja_interp *in, kvi_jinja_value object, kvi_jinja_value key);
 kvi_jinja_value kvi_jinja_slice(kvi_jinja_interp *in, kvi_jinja_value object,
                                 const kvi_jinja_value part[3]); /* absent parts */
-/* "a.b.0" as the filters' attribute argument means it. */
-kvi_jinja_value kvi_jinja_path(kvi_jinja_interp *in, kvi_jinja_value object, kvi_jinja_value path);
+/* "a.b.0" as the filters' attribute argument means it; `fallback` stands for undefined elements unless it is none. */
+kvi_jinja_value kvi_jinja_path(kvi_jinja_interp *in, kvi_jinja_value object, kvi_jinja_value path,
+                               kvi_jinja_value fallback);
 
 /* arith.c */
 kvi_jinja_value kvi_jinja_binary(kvi_jinja_ctx *ctx, char op, kvi_jinja_value a, kvi_jinja_value b);
 kvi_jinja_value kvi_jinja_negate(kvi_jinja_ctx *ctx, kvi_jinja_value a, bool negative);
 kvi_jinja_value kvi_jinja_escape(kvi_jinja_ctx *ctx, kvi_jinja_value value); /* HTML; gives markup */
 kvi_jinja_value kvi_jinja_as_markup(kvi_jinja_ctx *ctx, kvi_jinja_value str, bool markup);
+
+/* objects.c */
+kvi_jinja_value kvi_jinja_cycler(kvi_jinja_ctx *ctx, const kvi_jinja_args *args);
+kvi_jinja_value kvi_jinja_joiner(kvi_jinja_ctx *ctx, const kvi_jinja_args *args);
+kvi_jinja_value kvi_jinja_call_joiner(kvi_jinja_ctx *ctx, kvi_jinja_value joiner, const kvi_jinja_args *args);
+kvi_jinja_value kvi_jinja_cycler_method(kvi_jinja_ctx *ctx, kvi_jinja_value self, const char *name,
+                                        const kvi_jinja_args *args);
+bool kvi_jinja_object_attribute(kvi_jinja_interp *in, kvi_jinja_value object, const char *name, kvi_jinja_value *out);
 
 /* functions.c: globals and methods of str, dict, list, loop */
 typedef enum kvi_jinja_function {
@@ -94,13 +102,18 @@ typedef enum kvi_jinja_function {
     KVI_JINJA_F_NAMESPACE,
     KVI_JINJA_F_RAISE,
     KVI_JINJA_F_STRFTIME,
-    KVI_JINJA_F_MISSING
+    KVI_JINJA_F_CYCLER,
+    KVI_JINJA_F_JOINER,
+    KVI_JINJA_F_SELF, /* not a function: the template itself */
+    KVI_JINJA_F_LIPSUM
 } kvi_jinja_function;
 bool kvi_jinja_find_function(const char *name, kvi_jinja_value *out);
 kvi_jinja_value kvi_jinja_call_function(kvi_jinja_interp *in, kvi_jinja_value function, const kvi_jinja_args *args);
 kvi_jinja_value kvi_jinja_call_method(kvi_jinja_interp *in, const kvi_jinja_method *method, const kvi_jinja_args *args);
 kvi_jinja_value kvi_jinja_str_method(kvi_jinja_interp *in, const kvi_jinja_str *s, const char *name,
                                      const kvi_jinja_args *args);
+
+kvi_jinja_value kvi_jinja_decode(kvi_jinja_ctx *ctx, const kvi_jinja_str *bytes, const kvi_jinja_args *args);
 
 /* strings.c: what methods and filters have in common */
 kvi_jinja_value kvi_jinja_strip(kvi_jinja_ctx *ctx, kvi_jinja_value s, kvi_jinja_value chars, bool left, bool right);
@@ -116,12 +129,20 @@ typedef enum kvi_jinja_case {
 kvi_jinja_value kvi_jinja_change_case(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, kvi_jinja_case mode);
 kvi_jinja_value kvi_jinja_join(kvi_jinja_ctx *ctx, const kvi_jinja_seq *seq, const kvi_jinja_str *separator,
                                bool strict);
+kvi_jinja_value kvi_jinja_centered(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, int64_t width, const char *fill,
+                                   size_t fill_len);
+bool kvi_jinja_is_word(uint32_t cp);                            /* \w of Python's re */
+bool kvi_jinja_is_decimal(uint32_t cp);                         /* category Nd */
 size_t kvi_jinja_byte_at(const kvi_jinja_str *s, size_t chars); /* offset of the character with that index */
 
-/* jinja_filters*.c, value_tests.c */
+/* filters*.c, value_tests.c */
 typedef kvi_jinja_value (*kvi_jinja_filter_fn)(kvi_jinja_interp *in, kvi_jinja_value input, const kvi_jinja_args *args);
 kvi_jinja_filter_fn kvi_jinja_find_filter(const char *name);
 kvi_jinja_filter_fn kvi_jinja_find_seq_filter(const char *name);
+kvi_jinja_filter_fn kvi_jinja_find_text_filter(const char *name);
+kvi_jinja_value kvi_jinja_wordwrap(kvi_jinja_interp *in, kvi_jinja_value x, const kvi_jinja_args *args);
+/* Python's float(text). */
+bool kvi_jinja_parse_float(const kvi_jinja_str *s, double *out);
 kvi_jinja_value kvi_jinja_apply_filter(kvi_jinja_interp *in, const char *name, kvi_jinja_value input,
                                        const kvi_jinja_args *args);
 bool kvi_jinja_apply_test(kvi_jinja_interp *in, const char *name, kvi_jinja_value input, const kvi_jinja_args *args);

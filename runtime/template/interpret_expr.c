@@ -10,27 +10,64 @@ void kvi_jinja_at(kvi_jinja_interp *in, const kvi_jinja_node *node)
     in->ctx->column = node->column;
 }
 
+/* The argument lists while they grow. */
+typedef struct arguments {
+    kvi_jinja_seq *values, *keys, *named;
+} arguments;
+
+static void add_keyword(kvi_jinja_interp *in, arguments *a, kvi_jinja_value key, kvi_jinja_value value)
+{
+    for (size_t i = 0; i < a->keys->n && kvi_jinja_charge(in->ctx, 1); i++)
+        if (kvi_jinja_equal(in->ctx, a->keys->items[i], key))
+            kvi_jinja_fail(in->ctx, "TypeError: got multiple values for keyword argument '%.*s'",
+                           (int)(key.u.s->len < 60 ? key.u.s->len : 60), key.u.s->data);
+    kvi_jinja_seq_push(in->ctx, a->keys, key);
+    kvi_jinja_seq_push(in->ctx, a->named, value);
+}
+
+static void add_spread(kvi_jinja_interp *in, arguments *a, const kvi_jinja_node *arg)
+{
+    kvi_jinja_value value = kvi_jinja_eval(in, arg->a);
+    if (in->ctx->failed) return;
+    if (arg->op == '*') {
+        kvi_jinja_seq *seq = kvi_jinja_iterate(in->ctx, value);
+        for (size_t i = 0; seq && i < seq->n && !in->ctx->failed; i++)
+            kvi_jinja_seq_push(in->ctx, a->values, seq->items[i]);
+        return;
+    }
+    if (value.type == KVI_JINJA_UNDEFINED) kvi_jinja_use_undefined(in->ctx, value);
+    else if (value.type != KVI_JINJA_DICT)
+        kvi_jinja_fail(in->ctx, "TypeError: argument after ** must be a mapping, not %s", kvi_jinja_type_name(value));
+    for (size_t i = 0; !in->ctx->failed && i < value.u.dict->n; i++) {
+        if (value.u.dict->keys[i].type != KVI_JINJA_STR) kvi_jinja_fail(in->ctx, "TypeError: keywords must be strings");
+        else add_keyword(in, a, value.u.dict->keys[i], value.u.dict->values[i]);
+    }
+}
+
 void kvi_jinja_eval_args(kvi_jinja_interp *in, const kvi_jinja_node *list, kvi_jinja_args *out)
 {
-    size_t n = 0, n_keys = 0;
+    kvi_jinja_ctx *ctx = in->ctx;
     *out = (kvi_jinja_args){NULL, 0, NULL, NULL, 0};
-    for (const kvi_jinja_node *arg = list; arg; arg = arg->next)
-        *(arg->kind == KVI_JINJA_N_KEYWORD ? &n_keys : &n) += 1;
-    if (!n && !n_keys) return;
-    kvi_jinja_value *values = kvi_jinja_alloc(in->ctx, (n + n_keys) * sizeof *values);
-    const char **keys = kvi_jinja_alloc(in->ctx, (n_keys + 1) * sizeof *keys);
-    if (!values || !keys) return;
-    size_t at = 0, key = 0;
-    for (const kvi_jinja_node *arg = list; arg && !in->ctx->failed; arg = arg->next) {
-        if (arg->kind == KVI_JINJA_N_KEYWORD) {
-            keys[key] = arg->name;
-            for (size_t i = 0; i < key; i++)
-                if (keys[i] == keys[key])
-                    kvi_jinja_fail(in->ctx, "SyntaxError: keyword argument repeated: %s", arg->name);
-            values[n + key++] = kvi_jinja_eval(in, arg->a);
-        } else values[at++] = kvi_jinja_eval(in, arg);
+    if (!list) return;
+    arguments a = {kvi_jinja_seq_new(ctx, KVI_JINJA_LIST), kvi_jinja_seq_new(ctx, KVI_JINJA_LIST),
+                   kvi_jinja_seq_new(ctx, KVI_JINJA_LIST)};
+    for (const kvi_jinja_node *arg = list; arg && !ctx->failed; arg = arg->next) {
+        if (arg->kind == KVI_JINJA_N_SPREAD) add_spread(in, &a, arg);
+        else if (arg->kind != KVI_JINJA_N_KEYWORD) kvi_jinja_seq_push(ctx, a.values, kvi_jinja_eval(in, arg));
+        else {
+            kvi_jinja_value key = kvi_jinja_str_static(ctx, arg->name), value = kvi_jinja_eval(in, arg->a);
+            if (!ctx->failed) add_keyword(in, &a, key, value);
+        }
     }
-    *out = (kvi_jinja_args){values, n, keys, values + n, n_keys};
+    const char **keys = ctx->failed ? NULL : kvi_jinja_alloc(ctx, (a.keys->n + 1) * sizeof *keys);
+    for (size_t i = 0; keys && i < a.keys->n; i++) {
+        const kvi_jinja_str *key = a.keys->items[i].u.s;
+        char *text = kvi_jinja_alloc(ctx, key->len + 1); /* those of ** need not end with NUL */
+        if (!text) return;
+        memcpy(text, key->data, key->len);
+        keys[i] = text;
+    }
+    if (keys) *out = (kvi_jinja_args){a.values->items, a.values->n, keys, a.named->items, a.keys->n};
 }
 
 static kvi_jinja_value eval_sequence(kvi_jinja_interp *in, const kvi_jinja_node *node, kvi_jinja_seq_kind kind)

@@ -4,6 +4,7 @@
 #include "lex.h"
 #include "../base/utf8.h"
 
+#include <math.h>
 #include <string.h>
 
 #define MAX_TOKENS 400000u
@@ -46,7 +47,7 @@ static kvi_jinja_token *push(lexer *l, kvi_jinja_token_type type, size_t at, con
         t->cap = cap;
     }
     kvi_jinja_token *token = &t->data[t->n++];
-    *token = (kvi_jinja_token){type, l->line, l->column, text, len, 0, 0};
+    *token = (kvi_jinja_token){type, l->line, l->column, text, len, {0}};
     return token;
 }
 
@@ -108,6 +109,10 @@ static void lex_comment(lexer *l, size_t body)
 {
     size_t at = body;
     while (at + 1 < l->len && !(l->s[at] == '#' && l->s[at + 1] == '}')) at++;
+    if (body == l->len) { /* "{#" at the very end is nothing, as in Jinja2 */
+        l->at = body;
+        return;
+    }
     if (at + 1 >= l->len) {
         kvi_jinja_fail(l->ctx, "TemplateSyntaxError: a comment is not closed, need '#}'");
         return;
@@ -131,7 +136,8 @@ static void lex_raw(lexer *l, size_t at)
         l->at = after_tag(l, q + (end != 0) + 2, end, true);
         return;
     }
-    kvi_jinja_fail(l->ctx, "TemplateSyntaxError: Missing end of raw directive");
+    if (at == l->len) l->at = at;
+    else kvi_jinja_fail(l->ctx, "TemplateSyntaxError: Missing end of raw directive");
 }
 
 static bool begin_raw(lexer *l, size_t at)
@@ -219,6 +225,12 @@ static size_t lex_string(lexer *l, size_t at)
 
 static bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
+static bool is_base_digit(char c, unsigned base)
+{
+    bool ok = true;
+    return hex_value(&c, 1, &ok) < base && ok;
+}
+
 static size_t digits_end(const lexer *l, size_t at)
 {
     while (at < l->len && (is_digit(l->s[at]) || (l->s[at] == '_' && at + 1 < l->len && is_digit(l->s[at + 1])))) at++;
@@ -227,20 +239,14 @@ static size_t digits_end(const lexer *l, size_t at)
 
 static size_t lex_based(lexer *l, size_t at, unsigned base)
 {
-    int64_t value = 0;
-    size_t p = at + 2;
-    for (; p < l->len; p++) {
-        char c = l->s[p];
-        if (c == '_') continue;
-        bool ok = true;
-        uint32_t d = hex_value(&c, 1, &ok);
-        if (!ok || d >= base) break;
-        if (__builtin_mul_overflow(value, (int64_t)base, &value) || __builtin_add_overflow(value, (int64_t)d, &value)) {
-            kvi_jinja_fail(l->ctx, "an integer does not fit 64 bits");
-            break;
-        }
-    }
-    push(l, KVI_JINJA_T_INT, at, l->s + at, p - at)->i = value;
+    size_t p = at + 2, n = 0;
+    while (p < l->len && (l->s[p] == '_' || is_base_digit(l->s[p], base))) p++;
+    char *digits = kvi_jinja_alloc(l->ctx, p - at);
+    for (size_t i = at + 2; digits && i < p; i++)
+        if (l->s[i] != '_') digits[n++] = l->s[i];
+    kvi_jinja_value value = digits ? kvi_jinja_int_parse(l->ctx, digits, n, base, false) : kvi_jinja_none();
+    push(l, KVI_JINJA_T_INT, at, l->s + at, p - at)->number = value;
+    if (!n) kvi_jinja_fail(l->ctx, "TemplateSyntaxError: a number has no digits");
     return p;
 }
 
@@ -264,15 +270,10 @@ static size_t lex_number(lexer *l, size_t at)
     kvi_jinja_token *token = push(l, end > whole ? KVI_JINJA_T_FLOAT : KVI_JINJA_T_INT, at, text, n);
     while (n > 1 && text[0] == '0' && is_digit(text[1])) text++, n--;
     if (end > whole) {
-        if (!kvi_parse_f64(text, n, &token->f)) kvi_jinja_fail(l->ctx, "malformed number");
-        return end;
-    }
-    for (size_t i = 0; i < n; i++)
-        if (__builtin_mul_overflow(token->i, 10, &token->i) ||
-            __builtin_add_overflow(token->i, text[i] - '0', &token->i)) {
-            kvi_jinja_fail(l->ctx, "an integer does not fit 64 bits");
-            break;
-        }
+        double f = 0;
+        if (!kvi_parse_f64(text, n, &f)) f = HUGE_VAL; /* well formed, so it is too large */
+        token->number = kvi_jinja_float(f);
+    } else token->number = kvi_jinja_int_parse(l->ctx, text, n, 10, false);
     return end;
 }
 

@@ -24,8 +24,7 @@ typedef struct kvi_jinja_token {
     uint32_t line, column;
     const char *text; /* of data, names, operators, and of strings with escapes resolved; in the arena */
     size_t len;
-    int64_t i;
-    double f;
+    kvi_jinja_value number;
 } kvi_jinja_token;
 
 typedef struct kvi_jinja_tokens {

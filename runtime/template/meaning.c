@@ -1,12 +1,14 @@
 /* meaning.c - truth, equality, order, membership, str() and repr() of template values, as Python defines
  * them. */
-#include "value.h"
+#include "interpret.h"
 #include "../base/utf8.h"
 
 #include <math.h>
 #include <string.h>
 #include <utf8proc.h>
 
+/* Python prints where an object lies, another place in every run; here it is always the same. */
+#define ADDRESS " at 0x7f0000000000>"
 #define MAX_NESTING 100u /* of values inside values when they are compared or printed */
 
 const char *kvi_jinja_type_name(kvi_jinja_value value)
@@ -26,6 +28,10 @@ const char *kvi_jinja_type_name(kvi_jinja_value value)
     case KVI_JINJA_METHOD: return "builtin_function_or_method";
     case KVI_JINJA_MACRO: return "Macro";
     case KVI_JINJA_LOOP: return "LoopContext";
+    case KVI_JINJA_BIG: return "int";
+    case KVI_JINJA_BYTES: return "bytes";
+    case KVI_JINJA_CYCLER: return "Cycler";
+    case KVI_JINJA_JOINER: return "Joiner";
     }
     return "?";
 }
@@ -43,56 +49,47 @@ bool kvi_jinja_truth(kvi_jinja_value value)
     case KVI_JINJA_BOOL: return value.u.b;
     case KVI_JINJA_INT: return value.u.i != 0;
     case KVI_JINJA_FLOAT: return value.u.f != 0;
-    case KVI_JINJA_STR: return value.u.s->len != 0;
+    case KVI_JINJA_STR:
+    case KVI_JINJA_BYTES: return value.u.s->len != 0;
     case KVI_JINJA_SEQ: return value.u.seq->kind == KVI_JINJA_ITERATOR || value.u.seq->n != 0;
     case KVI_JINJA_DICT: return value.u.dict->n != 0;
     default: return true;
     }
 }
 
-static bool as_int(kvi_jinja_value v, int64_t *out)
-{
-    if (v.type != KVI_JINJA_INT && v.type != KVI_JINJA_BOOL) return false;
-    *out = v.type == KVI_JINJA_BOOL ? v.u.b : v.u.i;
-    return true;
-}
+static bool is_number(kvi_jinja_value v) { return kvi_jinja_is_int(v) || v.type == KVI_JINJA_FLOAT; }
 
-static bool is_number(kvi_jinja_value v)
+/* Exact: an integer is not always a double. NaN is not equal to and not below anything (2: unordered). */
+static int compare_numbers(kvi_jinja_ctx *ctx, kvi_jinja_value a, kvi_jinja_value b)
 {
-    return v.type == KVI_JINJA_INT || v.type == KVI_JINJA_BOOL || v.type == KVI_JINJA_FLOAT;
-}
-
-/* Exact: a 64-bit integer is not always a double. NaN is not equal to and not below anything (2: unordered). */
-static int compare_numbers(kvi_jinja_value a, kvi_jinja_value b)
-{
-    int64_t x, y;
-    bool a_int = as_int(a, &x), b_int = as_int(b, &y);
-    if (a_int && b_int) return (x > y) - (x < y);
+    bool a_int = kvi_jinja_is_int(a), b_int = kvi_jinja_is_int(b);
+    if (a_int && b_int) return kvi_jinja_int_compare(a, b);
     if (!a_int && !b_int) return isnan(a.u.f) || isnan(b.u.f) ? 2 : (a.u.f > b.u.f) - (a.u.f < b.u.f);
     if (b_int) {
-        int swapped = compare_numbers(b, a);
+        int swapped = compare_numbers(ctx, b, a);
         return swapped == 2 ? 2 : -swapped;
     }
     double f = b.u.f;
     if (isnan(f)) return 2;
-    if (f >= 9223372036854775808.0) return -1;
-    if (f < -9223372036854775808.0) return 1;
-    int64_t whole = (int64_t)f;
-    if (x != whole) return x > whole ? 1 : -1;
-    double rest = f - (double)whole;
-    return (rest < 0) - (rest > 0);
+    if (isinf(f)) return f > 0 ? -1 : 1;
+    kvi_jinja_value whole = kvi_jinja_int_of_float(ctx, f);
+    if (ctx->failed) return 0;
+    int c = kvi_jinja_int_compare(a, whole);
+    double rest = f - trunc(f);
+    return c ? c : (rest < 0) - (rest > 0);
 }
 
 static bool equal_at(kvi_jinja_ctx *ctx, kvi_jinja_value a, kvi_jinja_value b, unsigned depth)
 {
     if (depth > MAX_NESTING) return kvi_jinja_fail(ctx, "values are nested too deeply to compare"), false;
     if (!kvi_jinja_charge(ctx, 1)) return false;
-    if (is_number(a) && is_number(b)) return compare_numbers(a, b) == 0;
+    if (is_number(a) && is_number(b)) return compare_numbers(ctx, a, b) == 0;
     if (a.type != b.type) return false;
     switch (a.type) {
     case KVI_JINJA_UNDEFINED:
     case KVI_JINJA_NONE: return true;
     case KVI_JINJA_STR:
+    case KVI_JINJA_BYTES:
         kvi_jinja_charge(ctx, a.u.s->len / 512);
         return a.u.s->len == b.u.s->len && memcmp(a.u.s->data, b.u.s->data, a.u.s->len) == 0;
     case KVI_JINJA_SEQ:
@@ -120,7 +117,7 @@ bool kvi_jinja_equal(kvi_jinja_ctx *ctx, kvi_jinja_value a, kvi_jinja_value b) {
 int kvi_jinja_order(kvi_jinja_ctx *ctx, kvi_jinja_value a, kvi_jinja_value b, const char *op)
 {
     if (!kvi_jinja_charge(ctx, 1)) return 0;
-    if (is_number(a) && is_number(b)) return compare_numbers(a, b);
+    if (is_number(a) && is_number(b)) return compare_numbers(ctx, a, b);
     if (a.type == KVI_JINJA_UNDEFINED || b.type == KVI_JINJA_UNDEFINED) {
         kvi_jinja_use_undefined(ctx, a.type == KVI_JINJA_UNDEFINED ? a : b);
         return 0;
@@ -183,7 +180,7 @@ bool kvi_jinja_contains(kvi_jinja_ctx *ctx, kvi_jinja_value item, kvi_jinja_valu
 
 /* ----------------------------------------------------------------------------------------------------------- text
  * --- */
-static bool is_printable(uint32_t cp)
+bool kvi_jinja_is_printable(uint32_t cp)
 {
     if (cp == ' ') return true;
     switch (utf8proc_category((utf8proc_int32_t)cp)) {
@@ -222,7 +219,7 @@ static void repr_str(kvi_jinja_ctx *ctx, kvi_jinja_builder *b, const kvi_jinja_s
         if (!n) n = 1, cp = (unsigned char)s->data[at];
         const char *plain = cp == '\\' ? "\\\\" : cp == '\n' ? "\\n" : cp == '\r' ? "\\r" : cp == '\t' ? "\\t" : NULL;
         bool quoted = cp == (unsigned char)quote[0];
-        if (plain || quoted || !is_printable(cp)) {
+        if (plain || quoted || !kvi_jinja_is_printable(cp)) {
             kvi_jinja_add_range(ctx, b, s, from, at);
             if (plain) kvi_jinja_add(ctx, b, plain, 2, KVI_JINJA_TEXT);
             else if (quoted) kvi_jinja_add(ctx, b, "\\'", 2, KVI_JINJA_TEXT);
@@ -246,7 +243,9 @@ static void repr_seq(kvi_jinja_ctx *ctx, kvi_jinja_builder *b, const kvi_jinja_s
     static const char *const opens[] = {"[", "(", "range(", "", "dict_keys([", "dict_values([", "dict_items(["};
     static const char *const closes[] = {"]", ")", ")", "", "])", "])", "])"};
     if (seq->kind == KVI_JINJA_ITERATOR) {
-        kvi_jinja_fail(ctx, "a generator is printed, which has no useful text; add | list");
+        add_text(ctx, b, "<");
+        add_text(ctx, b, seq->label);
+        add_text(ctx, b, ADDRESS);
         return;
     }
     add_text(ctx, b, opens[seq->kind]);
@@ -278,6 +277,48 @@ static void repr_dict(kvi_jinja_ctx *ctx, kvi_jinja_builder *b, const kvi_jinja_
     add_text(ctx, b, "}");
 }
 
+static void repr_big(kvi_jinja_ctx *ctx, kvi_jinja_builder *b, kvi_jinja_value value)
+{
+    char text[KVI_JINJA_INT_TEXT];
+    kvi_jinja_add(ctx, b, text, kvi_jinja_int_digits(value, text), KVI_JINJA_TEXT);
+}
+
+static void repr_bytes(kvi_jinja_ctx *ctx, kvi_jinja_builder *b, const kvi_jinja_str *s)
+{
+    bool has_single = s->len && memchr(s->data, '\'', s->len), has_double = s->len && memchr(s->data, '"', s->len);
+    char quote = has_single && !has_double ? '"' : '\'';
+    add_text(ctx, b, quote == '"' ? "b\"" : "b'");
+    for (size_t i = 0; i < s->len && !ctx->failed; i++) {
+        unsigned char c = (unsigned char)s->data[i];
+        const char *plain = c == '\\' ? "\\\\" : c == '\n' ? "\\n" : c == '\r' ? "\\r" : c == '\t' ? "\\t" : NULL;
+        if (plain) add_text(ctx, b, plain);
+        else if (c == (unsigned char)quote) add_text(ctx, b, "\\'");
+        else if (c < 0x20 || c >= 0x7f) add_escape(ctx, b, c);
+        else kvi_jinja_add(ctx, b, s->data + i, 1, KVI_JINJA_TEXT);
+    }
+    add_text(ctx, b, quote == '"' ? "\"" : "'");
+}
+
+/* False for those whose text says where transformers or markupsafe keep their code. */
+static bool repr_callable(kvi_jinja_ctx *ctx, kvi_jinja_builder *b, kvi_jinja_value value)
+{
+    if (value.type == KVI_JINJA_FUNCTION) {
+        const char *text = value.u.i == KVI_JINJA_F_SELF    ? "<TemplateReference None>"
+                           : value.u.i == KVI_JINJA_F_RANGE ? "<function safe_range" ADDRESS
+                                                            : NULL;
+        if (text) add_text(ctx, b, text);
+        return text != NULL;
+    }
+    kvi_jinja_value self = value.u.method->self;
+    if (self.type > KVI_JINJA_DICT || (self.type == KVI_JINJA_STR && self.u.s->markup)) return false;
+    add_text(ctx, b, "<built-in method ");
+    add_text(ctx, b, value.u.method->name);
+    add_text(ctx, b, " of ");
+    add_text(ctx, b, kvi_jinja_type_name(self));
+    add_text(ctx, b, " object" ADDRESS);
+    return true;
+}
+
 void kvi_jinja_add_repr(kvi_jinja_ctx *ctx, kvi_jinja_builder *b, kvi_jinja_value value)
 {
     char number[32];
@@ -288,6 +329,12 @@ void kvi_jinja_add_repr(kvi_jinja_ctx *ctx, kvi_jinja_builder *b, kvi_jinja_valu
         case KVI_JINJA_NONE: add_text(ctx, b, "None"); break;
         case KVI_JINJA_BOOL: add_text(ctx, b, value.u.b ? "True" : "False"); break;
         case KVI_JINJA_INT: kvi_jinja_add(ctx, b, number, kvi_jinja_int_text(value.u.i, number), KVI_JINJA_TEXT); break;
+        case KVI_JINJA_BIG: repr_big(ctx, b, value); break;
+        case KVI_JINJA_BYTES: repr_bytes(ctx, b, value.u.s); break;
+        case KVI_JINJA_LOOP:
+        case KVI_JINJA_MACRO:
+        case KVI_JINJA_CYCLER:
+        case KVI_JINJA_JOINER: kvi_jinja_add_object(ctx, b, value, ADDRESS); break;
         case KVI_JINJA_FLOAT:
             kvi_jinja_add(ctx, b, number, kvi_jinja_float_repr(value.u.f, number), KVI_JINJA_TEXT);
             break;
@@ -299,6 +346,10 @@ void kvi_jinja_add_repr(kvi_jinja_ctx *ctx, kvi_jinja_builder *b, kvi_jinja_valu
             repr_dict(ctx, b, value.u.dict);
             add_text(ctx, b, ">");
             break;
+        case KVI_JINJA_FUNCTION:
+        case KVI_JINJA_METHOD:
+            if (repr_callable(ctx, b, value)) break;
+            /* fall through */
         default: kvi_jinja_fail(ctx, "a %s is printed, which has no useful text", kvi_jinja_type_name(value)); break;
         }
     ctx->depth--;

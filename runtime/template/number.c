@@ -65,7 +65,7 @@ static bool round_digits(const unsigned char *in, size_t count, size_t n, unsign
 
 void kvi_jinja_float_digits(double f, unsigned n, char *digits, int *exponent)
 {
-    unsigned char exact[LIMBS * 9], rounded[17];
+    unsigned char exact[LIMBS * 9], rounded[LIMBS * 9];
     size_t count = exact_digits(f, exact, exponent);
     if (round_digits(exact, count, n, rounded)) ++*exponent;
     for (unsigned i = 0; i < n; i++) digits[i] = (char)('0' + rounded[i]);
@@ -150,7 +150,7 @@ int kvi_jinja_float_fixed(double f, unsigned places, char *dst, size_t cap)
     unsigned char exact[LIMBS * 9], rounded[LIMBS * 9];
     size_t len = 0, count = 0;
     int exponent = 0;
-    if (isnan(f) || isinf(f) || places > 40) return -1;
+    if (isnan(f) || isinf(f) || places > 800) return -1;
     if (signbit(f)) f = -f, dst[len++] = '-';
     if (f != 0) count = exact_digits(f, exact, &exponent);
     /* Digits kept: those before the point and `places` behind it; negative when f is far below the last place. */

@@ -1,5 +1,4 @@
-/* parse.c - statements of a template. Refuses, by name: extends, include, import, block, do, autoescape, trans,
- * recursive loops. */
+/* parse.c - statements of a template. Refuses, by name: extends, include, import, block, do, autoescape, trans. */
 #include "ast.h"
 
 #include <string.h>
@@ -116,24 +115,35 @@ static kvi_jinja_node *body_until(kvi_jinja_parser *p, const char *end)
     return body;
 }
 
+/* A name, or a tuple of targets in parentheses. */
+static kvi_jinja_node *target_item(kvi_jinja_parser *p)
+{
+    static const char *const words[] = {"true", "True", "false", "False", "none", "None"};
+    if (++p->ctx->depth > KVI_JINJA_MAX_NESTING)
+        kvi_jinja_fail(p->ctx, "more than %u levels of nesting", KVI_JINJA_MAX_NESTING);
+    kvi_jinja_node *node = NULL;
+    if (!p->ctx->failed && kvi_jinja_skip_op(p, "(")) {
+        node = kvi_jinja_parse_target(p, false);
+        kvi_jinja_expect_op(p, ")");
+    } else if ((node = kvi_jinja_node_new(p, KVI_JINJA_N_NAME)) != NULL) {
+        node->name = kvi_jinja_expect_name(p);
+        for (size_t i = 0; i < 6; i++)
+            if (strcmp(node->name, words[i]) == 0)
+                kvi_jinja_fail(p->ctx, "TemplateSyntaxError: can't assign to '%s'", words[i]);
+    }
+    p->ctx->depth--;
+    return p->ctx->failed ? NULL : node;
+}
+
 kvi_jinja_node *kvi_jinja_parse_target(kvi_jinja_parser *p, bool with_namespace)
 {
     kvi_jinja_node *first = NULL, **tail = &first;
-    bool parenthesis = kvi_jinja_skip_op(p, "("), tuple = false;
+    bool tuple = false;
     do {
         if (first && (kvi_jinja_is_op(p, ")") || kvi_jinja_is_op(p, "=") || kvi_jinja_is_name(p, "in"))) break;
-        kvi_jinja_node *node = kvi_jinja_node_new(p, KVI_JINJA_N_NAME);
+        kvi_jinja_node *node = target_item(p);
         if (!node) return NULL;
-        if (kvi_jinja_is_op(p, "(")) {
-            kvi_jinja_node *inner = kvi_jinja_parse_target(p, false);
-            if (!inner) return NULL;
-            node = inner;
-        } else node->name = kvi_jinja_expect_name(p);
-        static const char *const words[] = {"true", "True", "false", "False", "none", "None"};
-        for (size_t i = 0; i < 6 && node->name; i++)
-            if (strcmp(node->name, words[i]) == 0)
-                kvi_jinja_fail(p->ctx, "TemplateSyntaxError: can't assign to '%s'", words[i]);
-        if (with_namespace && !tuple && !parenthesis && kvi_jinja_skip_op(p, ".")) {
+        if (with_namespace && !tuple && node->kind == KVI_JINJA_N_NAME && kvi_jinja_skip_op(p, ".")) {
             kvi_jinja_node *attr = kvi_jinja_node_new(p, KVI_JINJA_N_ATTR);
             if (!attr) return NULL;
             attr->a = node;
@@ -143,7 +153,6 @@ kvi_jinja_node *kvi_jinja_parse_target(kvi_jinja_parser *p, bool with_namespace)
         *tail = node;
         tail = &node->next;
     } while (kvi_jinja_skip_op(p, ",") && (tuple = true));
-    if (parenthesis) kvi_jinja_expect_op(p, ")");
     if (p->ctx->failed) return NULL;
     if (!tuple) return first;
     kvi_jinja_node *node = kvi_jinja_node_new(p, KVI_JINJA_N_TUPLE);
@@ -151,15 +160,24 @@ kvi_jinja_node *kvi_jinja_parse_target(kvi_jinja_parser *p, bool with_namespace)
     return node;
 }
 
+static bool names_loop(const kvi_jinja_node *target)
+{
+    if (target->kind == KVI_JINJA_N_NAME) return strcmp(target->name, "loop") == 0;
+    for (const kvi_jinja_node *item = target->list; item; item = item->next)
+        if (names_loop(item)) return true;
+    return false;
+}
+
 static void parse_for(kvi_jinja_parser *p, kvi_jinja_node *node)
 {
     static const char *const ends[] = {"endfor", "else", NULL}, *const end[] = {"endfor", NULL};
     node->a = kvi_jinja_parse_target(p, false);
-    if (!kvi_jinja_skip_name(p, "in")) kvi_jinja_unexpected(p, "'in'");
+    if (node->a && names_loop(node->a))
+        kvi_jinja_fail(p->ctx, "TemplateAssertionError: can't assign to special loop variable in for-loop");
+    if (!p->ctx->failed && !kvi_jinja_skip_name(p, "in")) kvi_jinja_unexpected(p, "'in'");
     node->b = kvi_jinja_parse_tuple(p, false, "recursive");
     if (kvi_jinja_skip_name(p, "if")) node->c = kvi_jinja_parse_expr(p, true);
-    if (kvi_jinja_is_name(p, "recursive"))
-        kvi_jinja_unexpected(p, "end of the statement (recursive loops are not supported)");
+    if (kvi_jinja_skip_name(p, "recursive")) node->uses = KVI_JINJA_RECURSIVE;
     expect_block_end(p);
     p->loops++;
     node->list = parse_body(p, ends);
@@ -216,6 +234,9 @@ static void parse_parameters(kvi_jinja_parser *p, kvi_jinja_node *node)
         kvi_jinja_node *parameter = kvi_jinja_node_new(p, KVI_JINJA_N_KEYWORD);
         if (!parameter) return;
         parameter->name = kvi_jinja_expect_name(p);
+        for (const kvi_jinja_node *other = node->other; other; other = other->next)
+            if (other->name == parameter->name)
+                kvi_jinja_fail(p->ctx, "SyntaxError: duplicate argument '%s'", parameter->name);
         if (kvi_jinja_skip_op(p, "=")) {
             parameter->a = kvi_jinja_parse_expr(p, true);
             defaults = true;

@@ -109,8 +109,7 @@ static kvi_jinja_node *parse_constant(kvi_jinja_parser *p)
     kvi_jinja_node *node = kvi_jinja_node_new(p, KVI_JINJA_N_CONST);
     if (!node) return NULL;
     const kvi_jinja_token *t = p->token;
-    if (t->type == KVI_JINJA_T_INT) node->constant = kvi_jinja_int(t->i), p->token++;
-    else if (t->type == KVI_JINJA_T_FLOAT) node->constant = kvi_jinja_float(t->f), p->token++;
+    if (t->type == KVI_JINJA_T_INT || t->type == KVI_JINJA_T_FLOAT) node->constant = t->number, p->token++;
     else {
         kvi_jinja_builder b = {0};
         for (; p->token->type == KVI_JINJA_T_STRING && !p->ctx->failed; p->token++)
@@ -158,34 +157,51 @@ static kvi_jinja_node *parse_primary(kvi_jinja_parser *p)
     return node;
 }
 
+/* What stood among the arguments so far; the order is positional, keywords, *, **, where keywords may follow *. */
+enum { SEEN_KEYWORD = 1, SEEN_STAR = 2, SEEN_STARS = 4 };
+
+static kvi_jinja_node *parse_argument(kvi_jinja_parser *p, unsigned *seen)
+{
+    static const char order[] = "TemplateSyntaxError: invalid syntax for function call expression";
+    kvi_jinja_node *arg;
+    bool stars = kvi_jinja_is_op(p, "**");
+    if (stars || kvi_jinja_is_op(p, "*")) {
+        if (*seen & (stars ? SEEN_STARS : SEEN_STAR | SEEN_STARS)) kvi_jinja_fail(p->ctx, "%s", order);
+        *seen |= stars ? SEEN_STARS : SEEN_STAR;
+        arg = kvi_jinja_node_new(p, KVI_JINJA_N_SPREAD);
+        if (!arg) return NULL;
+        p->token++;
+        arg->op = stars ? 'P' : '*';
+        arg->a = kvi_jinja_parse_expr(p, true);
+        return arg;
+    }
+    if (p->token->type == KVI_JINJA_T_NAME && p->token[1].type == KVI_JINJA_T_OP && p->token[1].len == 1 &&
+        p->token[1].text[0] == '=') {
+        if (*seen & SEEN_STARS) kvi_jinja_fail(p->ctx, "%s", order);
+        *seen |= SEEN_KEYWORD;
+        arg = kvi_jinja_node_new(p, KVI_JINJA_N_KEYWORD);
+        if (!arg) return NULL;
+        arg->name = kvi_jinja_expect_name(p);
+        p->token++;
+        arg->a = kvi_jinja_parse_expr(p, true);
+        return arg;
+    }
+    if (*seen) kvi_jinja_fail(p->ctx, "%s", order);
+    return kvi_jinja_parse_expr(p, true);
+}
+
 /* Inside of "(": list and ")" . */
 static kvi_jinja_node *parse_arguments(kvi_jinja_parser *p)
 {
     kvi_jinja_node *first = NULL, **tail = &first;
-    bool keywords = false;
+    unsigned seen = 0;
     kvi_jinja_expect_op(p, "(");
     while (!p->ctx->failed && !kvi_jinja_skip_op(p, ")")) {
         if (first) {
             kvi_jinja_expect_op(p, ",");
             if (kvi_jinja_skip_op(p, ")")) break;
         }
-        if (kvi_jinja_is_op(p, "*") || kvi_jinja_is_op(p, "**")) {
-            kvi_jinja_unexpected(p, "an argument (* and ** are not supported)");
-            return NULL;
-        }
-        kvi_jinja_node *arg;
-        if (p->token->type == KVI_JINJA_T_NAME && p->token[1].type == KVI_JINJA_T_OP && p->token[1].len == 1 &&
-            p->token[1].text[0] == '=') {
-            arg = kvi_jinja_node_new(p, KVI_JINJA_N_KEYWORD);
-            if (!arg) return NULL;
-            arg->name = kvi_jinja_expect_name(p);
-            p->token++;
-            arg->a = kvi_jinja_parse_expr(p, true);
-            keywords = true;
-        } else {
-            if (keywords) kvi_jinja_fail(p->ctx, "TemplateSyntaxError: invalid syntax for function call expression");
-            arg = kvi_jinja_parse_expr(p, true);
-        }
+        kvi_jinja_node *arg = p->ctx->failed ? NULL : parse_argument(p, &seen);
         if (!arg || p->ctx->failed) return NULL;
         *tail = arg;
         tail = &arg->next;
@@ -193,32 +209,46 @@ static kvi_jinja_node *parse_arguments(kvi_jinja_parser *p)
     return first;
 }
 
-static kvi_jinja_node *parse_subscript(kvi_jinja_parser *p, kvi_jinja_node *a)
+/* a, a:b, :b:c and so on. */
+static kvi_jinja_node *parse_subscribed(kvi_jinja_parser *p)
 {
-    kvi_jinja_node *node = binary(p, KVI_JINJA_N_ITEM, 0, a);
     kvi_jinja_node *parts[3] = {NULL, NULL, NULL};
     size_t n = 0;
     bool slice = false;
-    kvi_jinja_expect_op(p, "[");
     while (!p->ctx->failed && n < 3) {
-        if (!kvi_jinja_is_op(p, ":") && !kvi_jinja_is_op(p, "]")) parts[n] = kvi_jinja_parse_expr(p, true);
-        if (!kvi_jinja_skip_op(p, ":")) break;
+        if (!kvi_jinja_is_op(p, ":") && !kvi_jinja_is_op(p, "]") && !kvi_jinja_is_op(p, ","))
+            parts[n] = kvi_jinja_parse_expr(p, true);
+        if (n == 2 || !kvi_jinja_skip_op(p, ":")) break;
         slice = true;
         n++;
     }
-    if (kvi_jinja_is_op(p, ",")) kvi_jinja_unexpected(p, "']' (several subscripts are not supported)");
-    kvi_jinja_expect_op(p, "]");
-    if (p->ctx->failed || !node) return NULL;
-    if (!slice && !parts[0]) {
-        kvi_jinja_unexpected(p, "a subscript");
-        return NULL;
-    }
-    node->b = parts[0];
-    if (slice) {
-        node->b = kvi_jinja_node_new(p, KVI_JINJA_N_SLICE);
-        if (node->b) node->b->a = parts[0], node->b->b = parts[1], node->b->c = parts[2];
-    }
+    if (p->ctx->failed) return NULL;
+    if (!slice && !parts[0]) kvi_jinja_unexpected(p, "a subscript");
+    if (!slice) return parts[0];
+    kvi_jinja_node *node = kvi_jinja_node_new(p, KVI_JINJA_N_SLICE);
+    if (node) node->a = parts[0], node->b = parts[1], node->c = parts[2];
     return node;
+}
+
+static kvi_jinja_node *parse_subscript(kvi_jinja_parser *p, kvi_jinja_node *a)
+{
+    kvi_jinja_node *node = binary(p, KVI_JINJA_N_ITEM, 0, a), *key;
+    kvi_jinja_expect_op(p, "[");
+    if (!node || !(key = parse_subscribed(p))) return NULL;
+    node->b = key;
+    if (kvi_jinja_is_op(p, ",")) { /* several subscripts are one tuple */
+        node->b = kvi_jinja_node_new(p, KVI_JINJA_N_TUPLE);
+        if (!node->b) return NULL;
+        node->b->list = key;
+        while (!p->ctx->failed && kvi_jinja_skip_op(p, ",")) {
+            if (key->kind == KVI_JINJA_N_SLICE) kvi_jinja_unexpected(p, "']' (a slice beside others is not supported)");
+            key->next = parse_subscribed(p);
+            key = key->next;
+            if (!key) return NULL;
+        }
+    }
+    kvi_jinja_expect_op(p, "]");
+    return p->ctx->failed ? NULL : node;
 }
 
 static kvi_jinja_node *parse_attribute(kvi_jinja_parser *p, kvi_jinja_node *a)

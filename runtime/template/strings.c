@@ -1,6 +1,6 @@
 /* strings.c - text operations shared by string methods and filters. All keep the tags of the bytes they keep; a
  * changed letter has the tag of the letter it was. */
-#include "interpret.h"
+#include "args.h"
 #include "../text/unicode.h"
 
 #include <string.h>
@@ -82,6 +82,52 @@ static int tag_at(const kvi_jinja_str *s, size_t at)
 /* Characters after which the filter `title` begins a word: whitespace, - ( { [ < . */
 static bool begins_word(uint32_t cp) { return kvi_jinja_is_space(cp) || (cp < 0x80 && cp && strchr("-({[<", (int)cp)); }
 
+/* Upper case of more than one letter, which the simple mapping does not give: ligatures and letters with two marks. */
+static bool has_long_upper(uint32_t cp)
+{
+    return cp == 0x149 || cp == 0x1f0 || cp == 0x390 || cp == 0x3b0 || cp == 0x587 || (cp >= 0x1e96 && cp <= 0x1e9a) ||
+           (cp >= 0x1f50 && cp <= 0x1f56 && !(cp & 1)) || (cp >= 0x1f80 && cp <= 0x1faf) ||
+           (cp >= 0x1fb2 && cp <= 0x1ffc && utf8proc_category((utf8proc_int32_t)cp) <= UTF8PROC_CATEGORY_LT &&
+            cp != 0x1fbe) ||
+           (cp >= 0xfb00 && cp <= 0xfb17);
+}
+
+static bool is_cased(uint32_t cp)
+{
+    return utf8proc_isupper((utf8proc_int32_t)cp) || utf8proc_islower((utf8proc_int32_t)cp) ||
+           utf8proc_category((utf8proc_int32_t)cp) == UTF8PROC_CATEGORY_LT;
+}
+
+/* Marks and the like, which do not end a word. */
+static bool is_case_ignorable(uint32_t cp)
+{
+    utf8proc_category_t c = utf8proc_category((utf8proc_int32_t)cp);
+    return c == UTF8PROC_CATEGORY_MN || c == UTF8PROC_CATEGORY_ME || c == UTF8PROC_CATEGORY_CF ||
+           c == UTF8PROC_CATEGORY_LM || c == UTF8PROC_CATEGORY_SK || (cp < 0x80 && cp && strchr("'.:^`", (int)cp)) ||
+           cp == 0xb7 || cp == 0x2019 || cp == 0x2018;
+}
+
+/* The capital sigma at s[at, next) ends a word: a cased letter before it, none behind. */
+static bool is_final_sigma(const kvi_jinja_str *s, size_t at, size_t next)
+{
+    uint32_t cp = 0;
+    bool before = false;
+    while (at > 0 && !before) {
+        size_t from = kvi_utf8_prev(s->data, at);
+        if (!kvi_utf8_decode(s->data + from, at - from, &cp)) break;
+        at = from;
+        if (is_case_ignorable(cp)) continue;
+        before = is_cased(cp);
+        if (!before) return false;
+    }
+    while (before && next < s->len) {
+        size_t n = kvi_utf8_decode(s->data + next, s->len - next, &cp);
+        if (!n || !is_case_ignorable(cp)) return !n || !is_cased(cp);
+        next += n;
+    }
+    return before;
+}
+
 kvi_jinja_value kvi_jinja_change_case(kvi_jinja_ctx *ctx, const kvi_jinja_str *s, kvi_jinja_case mode)
 {
     kvi_jinja_builder b = {0};
@@ -94,10 +140,16 @@ kvi_jinja_value kvi_jinja_change_case(kvi_jinja_ctx *ctx, const kvi_jinja_str *s
         size_t n = kvi_utf8_decode(s->data + at, s->len - at, &cp);
         if (!n) n = 1, cp = 0xfffd;
         bool raise = mode == KVI_JINJA_UPPER || (mode != KVI_JINJA_LOWER && start);
-        if (raise && cp == 0xdf) kvi_jinja_add(ctx, &b, mode == KVI_JINJA_UPPER ? "SS" : "Ss", 2, tag_at(s, at));
+        if (raise && has_long_upper(cp)) kvi_jinja_fail(ctx, "the upper case of U+%04X is not supported", cp);
+        else if (!raise && cp == 0x3a3 && is_final_sigma(s, at, at + n))
+            kvi_jinja_add(ctx, &b, "\xcf\x82", 2, tag_at(s, at));
+        else if (raise && cp == 0xdf)
+            kvi_jinja_add(ctx, &b, mode == KVI_JINJA_UPPER || mode == KVI_JINJA_FILTER_TITLE ? "SS" : "Ss", 2,
+                          tag_at(s, at));
         else if (raise) {
-            utf8proc_int32_t up = mode == KVI_JINJA_UPPER ? utf8proc_toupper((utf8proc_int32_t)cp)
-                                                          : utf8proc_totitle((utf8proc_int32_t)cp);
+            bool upper_case = mode == KVI_JINJA_UPPER || mode == KVI_JINJA_FILTER_TITLE;
+            utf8proc_int32_t up =
+                upper_case ? utf8proc_toupper((utf8proc_int32_t)cp) : utf8proc_totitle((utf8proc_int32_t)cp);
             kvi_jinja_add(ctx, &b, upper, kvi_utf8_encode(upper, (uint32_t)up), tag_at(s, at));
         } else {
             kvi_buf_clear(&lower);

@@ -173,6 +173,15 @@ kvi_jinja_value kvi_jinja_built(kvi_jinja_ctx *ctx, const kvi_jinja_builder *b)
     return out;
 }
 
+void kvi_jinja_pad(kvi_jinja_ctx *ctx, kvi_jinja_builder *b, const char *fill, size_t len, size_t count)
+{
+    char block[256];
+    size_t n = 0, per = sizeof block / len;
+    for (; n < per && n < count; n++) memcpy(block + n * len, fill, len);
+    for (; count && !ctx->failed; count -= n < count ? n : count)
+        kvi_jinja_add(ctx, b, block, (n < count ? n : count) * len, KVI_JINJA_TEXT);
+}
+
 /* ------------------------------------------------------------------------------------------------------ sequences
  * --- */
 kvi_jinja_seq *kvi_jinja_seq_new(kvi_jinja_ctx *ctx, kvi_jinja_seq_kind kind)
@@ -203,8 +212,11 @@ bool kvi_jinja_is_iterable(kvi_jinja_value value)
            value.type == KVI_JINJA_DICT || value.type == KVI_JINJA_LOOP;
 }
 
-static void iterate_str(kvi_jinja_ctx *ctx, kvi_jinja_seq *out, const kvi_jinja_str *s)
+/* The characters are plain strings, also those of a safe one. */
+static void iterate_str(kvi_jinja_ctx *ctx, kvi_jinja_seq *out, const kvi_jinja_str *whole)
 {
+    kvi_jinja_str plain = *whole, *s = &plain;
+    plain.markup = false;
     for (size_t at = 0; at < s->len && kvi_jinja_charge(ctx, 1);) {
         size_t next = at + 1;
         while (next < s->len && ((unsigned char)s->data[next] & 0xc0) == 0x80) next++;

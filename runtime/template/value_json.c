@@ -28,12 +28,7 @@ static kvi_jinja_value read_number(kvi_jinja_ctx *ctx, kvi_json *r)
     for (size_t i = 0; i < len; i++) whole = whole && text[i] != '.' && text[i] != 'e' && text[i] != 'E';
     if (whole) {
         bool negative = len && text[0] == '-';
-        int64_t value = 0;
-        for (size_t i = negative; i < len; i++)
-            if (__builtin_mul_overflow(value, 10, &value) || __builtin_sub_overflow(value, text[i] - '0', &value))
-                return kvi_jinja_fail(ctx, "an integer of the input does not fit 64 bits");
-        if (!negative && value == INT64_MIN) return kvi_jinja_fail(ctx, "an integer of the input does not fit 64 bits");
-        return kvi_jinja_int(negative ? value : -value);
+        return kvi_jinja_int_parse(ctx, text + negative, len - negative, 10, negative);
     }
     double f = 0;
     if (!kvi_parse_f64(text, len, &f)) kvi_json_set_error(r, "malformed number");
@@ -155,8 +150,7 @@ static void write_value(writer *w, kvi_jinja_value value);
 static void write_key(writer *w, kvi_jinja_value key)
 {
     if (key.type == KVI_JINJA_STR) write_string(w, key.u.s);
-    else if (key.type == KVI_JINJA_NONE || key.type == KVI_JINJA_BOOL || key.type == KVI_JINJA_INT ||
-             key.type == KVI_JINJA_FLOAT) {
+    else if (key.type == KVI_JINJA_NONE || kvi_jinja_is_int(key) || key.type == KVI_JINJA_FLOAT) {
         put(w, "\"", 1);
         write_value(w, key);
         put(w, "\"", 1);
@@ -222,6 +216,12 @@ static void write_float(writer *w, double f)
     else put(w, text, kvi_jinja_float_repr(f, text));
 }
 
+static void write_big(writer *w, kvi_jinja_value value)
+{
+    char text[KVI_JINJA_INT_TEXT];
+    put(w, text, kvi_jinja_int_digits(value, text));
+}
+
 static void write_value(writer *w, kvi_jinja_value value)
 {
     char text[32];
@@ -231,6 +231,7 @@ static void write_value(writer *w, kvi_jinja_value value)
         case KVI_JINJA_NONE: put(w, "null", 4); break;
         case KVI_JINJA_BOOL: put(w, value.u.b ? "true" : "false", value.u.b ? 4 : 5); break;
         case KVI_JINJA_INT: put(w, text, kvi_jinja_int_text(value.u.i, text)); break;
+        case KVI_JINJA_BIG: write_big(w, value); break;
         case KVI_JINJA_FLOAT: write_float(w, value.u.f); break;
         case KVI_JINJA_STR: write_string(w, value.u.s); break;
         case KVI_JINJA_DICT: write_dict(w, value.u.dict); break;

@@ -69,6 +69,17 @@ void chat_each(chat_slice array, void (*fn)(chat_slice item, void *user), void *
     while (kvi_json_next_item(&r)) fn(value_at(&r), user);
 }
 
+void chat_items(chat_slice array, chat_slice *out, size_t n)
+{
+    kvi_json r;
+    kvi_json_init(&r, array.text, array.len);
+    kvi_json_expect(&r, KVI_JSON_ARRAY);
+    for (size_t i = 0; kvi_json_next_item(&r); i++) {
+        chat_slice value = value_at(&r);
+        if (i < n) out[i] = value;
+    }
+}
+
 kvrt_status chat_render(kvi_chat_template *t, chat_slice context, kvi_chat_text *out, kvrt_error *error)
 {
     chat_slice messages = chat_member(context, "messages"), tools = chat_member(context, "tools");
@@ -101,8 +112,10 @@ kvrt_status chat_render(kvi_chat_template *t, chat_slice context, kvi_chat_text 
     kvi_buf_append_str(&extra, extra.len ? "}" : "{}");
     input.extra = extra.data;
     input.extra_len = extra.len;
-    if (!t->bos) t->bos = kvi_mem_strndup("<s>", 3);
-    if (!t->eos) t->eos = kvi_mem_strndup("</s>", 4);
+    if (!t->n_tokens) {
+        (void)kvi_chat_template_set_token(t, "bos_token", "<s>", 3);
+        (void)kvi_chat_template_set_token(t, "eos_token", "</s>", 4);
+    }
     kvrt_status status = kvi_chat_template_render(t, &input, out, error);
     kvi_buf_free(&extra);
     return status;

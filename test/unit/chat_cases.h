@@ -23,6 +23,9 @@ char *chat_string(chat_slice json, size_t *len);
 /* Calls fn for each element of an array. */
 void chat_each(chat_slice array, void (*fn)(chat_slice item, void *user), void *user);
 
+/* The first n elements of an array. */
+void chat_items(chat_slice array, chat_slice *out, size_t n);
+
 /* Renders with `context` (messages, tools, add_generation_prompt, others) as the cases were made: 2025-07-10
  * 12:00:00, tokens <s> </s>. */
 kvrt_status chat_render(kvi_chat_template *t, chat_slice context, kvi_chat_text *out, kvrt_error *error);
