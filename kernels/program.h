@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "weight.h"
+#include "../runtime/base/status.h"
 #include "../runtime/kv/page.h"
 
 typedef uint16_t kvi_buffer; /* index into kvi_program.buffers */
@@ -25,50 +26,127 @@ typedef struct kvi_buffer_desc {
 } kvi_buffer_desc;
 
 typedef struct kvi_rope {
-    uint32_t n_dims;        /* rotated leading dimensions of a head, even; pairs are (i, i + n_dims/2) */
-    const double *inv_freq; /* (n_dims/2) radians per position, scaling already applied */
+    uint32_t n_dims;        /* rotated leading dimensions of a head, even */
+    bool interleaved;       /* pairs are (2i, 2i + 1) instead of (i, i + n_dims/2) */
+    const double *inv_freq; /* (n_dims/2) radians per position, scaling already applied; 0 turns nothing */
     float magnitude;        /* multiplies cos and sin; 1 unless the scaling says otherwise */
 } kvi_rope;
+
+/* y = x / sqrt(mean(x^2) + eps) * gain. Families that store gains as w - 1 have them raised on import (kvi_weight_desc.add). */
+typedef enum kvi_norm_kind {
+    KVI_NORM_NONE, /* y = x */
+    KVI_NORM_GAIN,
+    KVI_NORM_BARE /* all gains are one */
+} kvi_norm_kind;
+typedef struct kvi_norm {
+    kvi_norm_kind kind;
+    const kvi_weight *gain; /* (width); of KVI_NORM_GAIN */
+    float eps;
+} kvi_norm;
+
+/* How gate and up of a feed-forward part meet: y = act(gate) * up. */
+typedef enum kvi_activation {
+    KVI_ACT_SILU,      /* x / (1 + exp(-x)) */
+    KVI_ACT_GELU,      /* x/2 (1 + erf(x / sqrt 2)) */
+    KVI_ACT_GELU_TANH, /* x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) */
+    KVI_ACT_SWIGLU_OAI /* gpt-oss: g = min(gate, limit), u = clamp(up, -limit, limit); y = (u + 1) g / (1 + exp(-1.702 g)) */
+} kvi_activation;
+
+/* How ROUTE turns the router's logits s into scores p, chooses by c = p + correction, and weighs what it chose. */
+typedef enum kvi_route_score { KVI_ROUTE_SOFTMAX, KVI_ROUTE_SIGMOID, KVI_ROUTE_LOGITS } kvi_route_score;
+typedef struct kvi_route {
+    kvi_route_score score; /* p = softmax(s), 1 / (1 + exp(-s)), s */
+    uint32_t top_k;        /* experts per token, 1..KVI_MAX_TOP_K */
+    uint32_t
+        n_groups; /* above 1: the experts are n_groups equal runs; only those of the best top_groups runs may be chosen */
+    uint32_t top_groups;
+    uint32_t group_best; /* a run is worth the sum of its best group_best values of c, 1 or 2 */
+    bool softmax_chosen; /* weights = softmax over the s of the chosen, instead of their p */
+    bool renormalize;    /* weights /= (sum of them + 1e-20) */
+    float scale;         /* weights *= scale */
+} kvi_route;
+#define KVI_MAX_TOP_K 64u
+
+/* A recurrent layer keeps a state per sequence, f32, in the KV pool: at byte kvi_seq.state_unit * KVI_KV_UNIT + kvi_op.state_off. At
+ * position 0 of a sequence it counts as zero, whatever stands there. */
 
 typedef enum kvi_op_kind {
     /* out[r] = scale * E[ids[r]]                                                                    out (rows, n_in) f32 */
     KVI_OP_EMBED,
-    /* out[r] = concat over j < n_weights of ( rmsnorm(in[r]; gain, eps) W_j^T + b_j )               q, k, v side by side */
+    /* out[r] = concat over j < n_weights of ( norm(in[r]) W_j^T + b_j )                             q, k, v side by side */
     KVI_OP_NORM_LINEAR,
-    /* In place on io (rows, (n_heads + 2 n_kv_heads) * D) = q | k | v of one layer. Per head of q and k: h = rmsnorm(h; q_gain or
-     * k_gain, eps) when present; RoPE by absolute position when rope is present: (a, b) -> (a cos - b sin, b cos + a sin);
-     * h = h H when the group rotates (v too). k and v are rounded to group.plain and appended at their position. q stays in io. */
+    /* In place on io (rows, (n_heads + 2 n_kv_heads) * D) = q | k | v of one layer. Per head of q and k: h = q_norm(h) or k_norm(h); RoPE
+     * by absolute position when rope is present: (a, b) -> (a cos - b sin, b cos + a sin); h = h H when the group rotates (v too). k
+     * and v are rounded to group.plain and appended at their position. q stays in io. */
     KVI_OP_ROPE_APPEND,
-    /* out[r, h] = ( softmax over visible t of (scale * q[r, h] . K[t, h / (n_heads/n_kv_heads)]) ) V  [un-rotated]
+    /* out[r, h] = ( sum over visible t of p[t] V[t, h / (n_heads/n_kv_heads)] )  [un-rotated], p = softmax over visible t and the sink of
+     *   s[t] = cap( scale * q[r, h] . K[t, .] ), cap(x) = softcap * tanh(x / softcap) where softcap > 0; the sink, where there are sinks
+     *   (n_heads), is one more logit sinks[h], which takes its part of the sum and brings no value.
      * visible t: t <= pos(r) when causal, and t > pos(r) - window when window > 0. K and V as stored, all page formats. in is the q|k|v
-     * buffer, out (rows, n_heads * D). */
+     * buffer, out (rows, n_heads * D). With `gated`: out[r] *= 1 / (1 + exp(-gate[r])), gate (rows, n_heads * D). */
     KVI_OP_ATTENTION,
-    /* io[r] += in[r] W^T + b                                                                        io is the residual */
+    /* io[r] += scale * post_norm( in[r] W^T + b )                                                   io is the residual
+     * With `gated`, what is added is multiplied by 1 / (1 + exp(-gate[r])), gate (rows, 1): shared experts. */
     KVI_OP_LINEAR_ADD,
-    /* out[r] = silu(n W_0^T) * (n W_1^T), n = rmsnorm(in[r]; gain, eps), silu(x) = x / (1 + exp(-x)) */
+    /* out[r] = act( n W_0^T + b_0, n W_1^T + b_1 ), n = norm(in[r]) */
     KVI_OP_NORM_GATE_UP,
-    /* out[l, v] = rmsnorm(in[logit_rows[l]]; gain, eps) . W[v] for first_out <= v < first_out + n_out  out (logit rows, vocab) */
+    /* out[l, v] = cap( scale * norm(in[logit_rows[l]]) . W[v] ) for first_out <= v < first_out + n_out  out (logit rows, vocab) */
     KVI_OP_HEAD,
+    /* Chooses experts: s = norm(in[r]) W_0^T + b_0, (n_experts); kvi_route says how; weights[1], when present, is the correction.
+     * Ties go to the lower id. out (rows, 2 top_k) f32: the ids as whole numbers, best c first, then their weights in the same order. */
+    KVI_OP_ROUTE,
+    /* io[r] += scale * post_norm( sum over j of w_j ( act( n G^T + b_0, n U^T + b_1 ) D^T + b_2 ) ), n = norm(in[r]); G, U, D and the biases are
+     * those of expert e_j; e and w stand in `side` as ROUTE wrote them. weights = {G, U, D}: (n_experts, ffn, hidden) twice, (n_experts,
+     * hidden, ffn); biases (n_experts, ffn) twice, (n_experts, hidden). Summed in ROUTE's order. */
+    KVI_OP_EXPERTS,
+    /* Depthwise causal convolution: out[r, c] = silu( b[c] + sum over j < K of W[c, j] in[t - K + 1 + j, c] ), t the position of row r; W
+     * (cols, K). State: the last K - 1 rows of `in`, (K - 1, cols), oldest first. */
+    KVI_OP_CONV_STATE,
+    /* Gated delta rule (Gated DeltaNet, arXiv 2412.06464), per value head h, which uses key head h / (n_heads / n_kv_heads):
+     *   in[r] = q (n_kv_heads, dk) | k (n_kv_heads, dk) | v (n_heads, dv); q, k are divided by sqrt(sum of squares + 1e-6), then q by sqrt(dk)
+     *   side[r] = b (n_heads) | a (n_heads); beta = 1 / (1 + exp(-b)), g = -exp(A[h]) log(1 + exp(a + dt[h])), A = weights[0], dt = weights[1]
+     *   S *= exp(g);  S += k (beta (v - S^T k))^T;  o = S^T q        S (dk, dv) is the state, (n_heads, dk, dv) of the layer
+     *   out[r, h] = q_norm(o) * silu(gate[r, h])                     gate (rows, n_heads * dv), when `gated` */
+    KVI_OP_DELTA,
     KVI_OP_KIND_COUNT
 } kvi_op_kind;
+#define KVI_MAX_CONV 8u /* taps of CONV_STATE */
 
+/* One operation. What a kind does not name in its contract it ignores; zero is the neutral value of every field but scale. */
 typedef struct kvi_op {
     kvi_op_kind kind;
     uint32_t layer;     /* of the model; 0 for EMBED and HEAD */
-    kvi_buffer in, out; /* ROPE_APPEND, LINEAR_ADD: out is the buffer updated in place */
+    bool slice_end;     /* a step may be left after it: the engine looks at cancel flag and budget there */
+    kvi_buffer in, out; /* io: out is the buffer updated in place */
+    kvi_buffer side;    /* EXPERTS, DELTA */
+    kvi_buffer gate;    /* of what says `gated` */
+    bool gated;
     uint32_t n_weights;
     const kvi_weight *weights[3];
-    const kvi_weight *biases[3];       /* NULL: none */
-    const kvi_weight *gain;            /* of the leading norm; (n_in) */
-    const kvi_weight *q_gain, *k_gain; /* (D); NULL: no QK norm */
-    float eps;
-    float scale;               /* EMBED, ATTENTION */
-    const kvi_rope *rope;      /* NULL: none */
-    uint32_t n_heads;          /* query heads; ROPE_APPEND, ATTENTION */
-    uint32_t group;            /* index into kvi_program.groups */
-    uint32_t group_layer;      /* index of this layer inside its group */
-    bool causal;               /* ATTENTION; false only in mutation tests */
-    uint32_t first_out, n_out; /* HEAD: range of the vocabulary */
+    const kvi_weight *biases[3]; /* NULL: none */
+    kvi_norm norm;               /* of the input */
+    kvi_norm post_norm;          /* of what LINEAR_ADD and EXPERTS add */
+    float scale;                 /* 1: none. ATTENTION: of the scores */
+    float softcap;               /* ATTENTION, HEAD; 0: none */
+    kvi_activation activation;   /* NORM_GATE_UP, EXPERTS */
+    float limit;                 /* of KVI_ACT_SWIGLU_OAI */
+    kvi_route route;
+
+    /* attention */
+    kvi_norm q_norm, k_norm; /* over a head */
+    const kvi_rope *rope;    /* one of kvi_program.ropes; NULL: none */
+    const kvi_weight *sinks; /* (n_heads); NULL: none */
+    uint32_t n_heads;        /* query heads; DELTA: value heads */
+    uint32_t n_kv_heads;     /* DELTA: key heads; attention has them in its group */
+    uint32_t group;          /* index into kvi_program.groups */
+    uint32_t group_layer;    /* index of this layer inside its group */
+    bool causal;             /* ATTENTION; false only in mutation tests */
+
+    uint32_t n_experts;          /* ROUTE, EXPERTS */
+    uint32_t expert_width;       /* EXPERTS: ffn of one expert */
+    uint32_t key_dim, value_dim; /* DELTA: dk, dv */
+    uint64_t state_off;          /* CONV_STATE, DELTA: bytes from the start of the sequence's state, multiple of 64 */
+    uint32_t first_out, n_out;   /* HEAD: range of the vocabulary */
 } kvi_op;
 
 typedef struct kvi_program {
@@ -78,9 +156,22 @@ typedef struct kvi_program {
     uint32_t n_buffers;
     const kvi_cache_group *groups;
     uint32_t n_groups;
-    kvi_buffer logits; /* (logit rows, vocab) f32 */
+    const kvi_rope *ropes;
+    uint32_t n_ropes;
+    uint64_t state_bytes; /* of one sequence, all recurrent layers; 0: none */
+    kvi_buffer logits;    /* (logit rows, vocab) f32 */
     uint32_t vocab_size;
     uint32_t n_layers;
 } kvi_program;
+
+/* "norm_linear"; static. */
+const char *kvi_op_name(kvi_op_kind kind);
+/* What an operation asks beyond the plain transformer of the first families, for backends that have only that: the name of the first
+ * such thing ("softcap"), or NULL. In a program without weights, what only weights tell (sinks, biases) passes. */
+const char *kvi_op_special(const kvi_op *op);
+/* First operation after [first, first + slice) that begins a new slice: one past the next slice_end, or n_ops. */
+uint32_t kvi_program_slice(const kvi_program *program, uint32_t first);
+/* INTERNAL unless [first, first + n) is a range of the program. */
+kvrt_status kvi_program_range(const kvi_program *program, uint32_t first, uint32_t n, kvrt_error *error);
 
 #endif

@@ -15,7 +15,6 @@ typedef struct attention_task {
     const kvi_op *op;
     const kvi_cache_group *group;
     const float *qkv;                        /* (rows, cols), q first */
-    float *out;                              /* (rows, n_heads * D) */
     uint32_t cols, per_kv, blocks, n_splits; /* tasks = seqs * kv heads * blocks * splits */
 } attention_task;
 
@@ -209,6 +208,7 @@ static void attend_page(const attention_task *t, const kvi_seq *seq, uint32_t pa
         uint32_t end = t->op->causal && pos + 1 < first_pos + n ? (pos + 1 > first_pos ? pos + 1 - first_pos : 0) : n;
         uint32_t begin = window && pos + 1 > first_pos + window ? pos + 1 - window - first_pos : 0;
         if (begin > n) begin = n;
+        kvi_cpu_softcap(t->op->softcap, score, n);
         for (uint32_t k = 0; k < begin; k++) score[k] = -INFINITY;
         for (uint32_t k = end; k < n; k++) score[k] = -INFINITY;
         float factor = v->softmax_step(score, n, &s->m[i], &s->l[i]);
@@ -231,18 +231,35 @@ static void attend_page(const attention_task *t, const kvi_seq *seq, uint32_t pa
     value_page(v, v_packed, d, n, n_queries, s);
 }
 
-static void finish(const attention_task *t, float *acc, float l, float *out)
+void kvi_cpu_softcap(float softcap, float *scores, uint32_t n)
 {
-    const uint32_t d = t->group->shape.head_dim;
-    t->device->v->scale(acc, 1.0f / l, d);
-    if (t->group->rotate) t->device->v->hadamard(acc, d); /* H is its own inverse */
-    memcpy(out, acc, (size_t)d * 4);
+    for (uint32_t i = 0; softcap > 0 && i < n; i++) scores[i] = softcap * tanhf(scores[i] / softcap);
 }
 
-static float *out_of(const attention_task *t, const kvi_seq *seq, uint32_t kv_head, uint32_t query)
+void kvi_cpu_attention_finish(const kvi_device *device, const kvi_op *op, uint32_t row, uint32_t head, float m, float l,
+                              float *acc)
 {
-    const uint32_t d = t->group->shape.head_dim, row = seq->first_row + query / t->per_kv;
-    return t->out + ((size_t)row * t->op->n_heads + kv_head * t->per_kv + query % t->per_kv) * d;
+    const kvi_cache_group *group = &device->program->groups[op->group];
+    const uint32_t d = group->shape.head_dim;
+    const size_t at = ((size_t)row * op->n_heads + head) * d;
+    float factor = 1.0f / l, *out = device->buffers[op->out] + at;
+    if (op->sinks) { /* one more logit in the sum: exp(sink - m) relative to the largest score */
+        const float sink = op->sinks->f32[head], top = m > sink ? m : sink, part = expf(m - top);
+        factor = part / (l * part + expf(sink - top));
+    }
+    device->v->scale(acc, factor, d);
+    if (group->rotate) device->v->hadamard(acc, d); /* H is its own inverse */
+    memcpy(out, acc, (size_t)d * 4);
+    if (!op->gated) return;
+    const float *gate = device->buffers[op->gate] + at;
+    for (uint32_t i = 0; i < d; i++) out[i] /= 1.0f + expf(-gate[i]);
+}
+
+static void finish(const attention_task *t, const kvi_seq *seq, uint32_t kv_head, uint32_t query, float m, float l,
+                   float *acc)
+{
+    kvi_cpu_attention_finish(t->device, t->op, seq->first_row + query / t->per_kv,
+                             kv_head * t->per_kv + query % t->per_kv, m, l, acc);
 }
 
 /* Where the partial result (m, l, acc) of a split stands. */
@@ -295,7 +312,7 @@ static void attend(void *arg, uint32_t task, uint32_t thread)
 #endif
     for (uint32_t i = 0; i < n_queries; i++) {
         if (t->n_splits == 1) {
-            finish(t, s.acc + (size_t)i * d, s.l[i], out_of(t, seq, kv_head, first_query + i));
+            finish(t, seq, kv_head, first_query + i, s.m[i], s.l[i], s.acc + (size_t)i * d);
             continue;
         }
         float *partial = split_at(t, seq, kv_head, first_query + i, split);
@@ -327,7 +344,7 @@ static void combine(void *arg, uint32_t task, uint32_t thread)
             l += factor * partial[1];
             for (uint32_t k = 0; k < d; k++) acc[k] += factor * partial[2 + k];
         }
-        finish(t, acc, l, out_of(t, seq, kv_head, query));
+        finish(t, seq, kv_head, query, top, l, acc);
     }
 }
 
@@ -338,7 +355,6 @@ const char *kvi_cpu_attention(kvi_device *device, const kvi_op *op)
                         .op = op,
                         .group = group,
                         .qkv = device->buffers[op->in],
-                        .out = device->buffers[op->out],
                         .cols = device->program->buffers[op->in].cols,
                         .per_kv = op->n_heads / group->shape.n_kv_heads};
     uint32_t longest = 0, rows = 0;

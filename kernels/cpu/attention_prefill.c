@@ -25,7 +25,6 @@ typedef struct prefill {
     const kvi_op *op;
     const kvi_cache_group *group;
     const float *qkv;                     /* (rows, cols), q first */
-    float *out;                           /* (rows, n_heads * D) */
     uint32_t cols, per_kv, block, blocks; /* tasks = seqs * kv heads * blocks */
     bool amx;
 } prefill;
@@ -170,6 +169,7 @@ static void group_panels(const prefill *t, const area *s, uint32_t first_pos, ui
         float *score = s->scores + (size_t)r * KVI_KV_PAGE;
         uint32_t begin, end;
         visible(t, s, s->first + i + r, first_pos, n, &begin, &end);
+        kvi_cpu_softcap(t->op->softcap, score, n);
         fill(score, begin, -INFINITY);
         if (end < n) fill(score + end, n - end, -INFINITY);
         const float factor = v->softmax_step(score, n, &s->m[i + r], &s->l[i + r]);
@@ -251,15 +251,12 @@ static void load_queries(const prefill *t, const area *s)
 
 static void store_results(const prefill *t, const area *s)
 {
-    const uint32_t d = t->group->shape.head_dim;
-    const kvi_cpu_variant *v = t->device->v;
     for (uint32_t i = 0; i < s->n_queries; i++) {
-        const uint32_t query = s->first + i, row = s->seq->first_row + query / t->per_kv;
-        float *acc = s->acc + (size_t)i * s->width;
-        v->scale(acc, 1.0f / s->l[i], d);
-        if (t->group->rotate) v->hadamard(acc, d); /* H is its own inverse */
-        memcpy(t->out + ((size_t)row * t->op->n_heads + s->kv_head * t->per_kv + query % t->per_kv) * d, acc,
-               (size_t)d * 4u);
+        const uint32_t query = s->first + i;
+        /* The tiles' softmax works in powers of two. */
+        kvi_cpu_attention_finish(t->device, t->op, s->seq->first_row + query / t->per_kv,
+                                 s->kv_head * t->per_kv + query % t->per_kv, t->amx ? s->m[i] / LOG2_E : s->m[i],
+                                 s->l[i], s->acc + (size_t)i * s->width);
     }
 }
 
@@ -291,10 +288,9 @@ const char *kvi_cpu_prefill_attention(kvi_device *device, const kvi_op *op)
                  .op = op,
                  .group = group,
                  .qkv = device->buffers[op->in],
-                 .out = device->buffers[op->out],
                  .cols = device->program->buffers[op->in].cols,
                  .per_kv = op->n_heads / group->shape.n_kv_heads,
-                 .amx = device->amx && group->shape.head_dim % 16u == 0};
+                 .amx = device->amx && group->shape.head_dim % 16u == 0 && !(op->softcap > 0)};
     uint32_t rows = 0;
     for (uint32_t i = 0; i < device->step.n_seqs; i++)
         if (device->step.seqs[i].n_rows > rows) rows = device->step.seqs[i].n_rows;

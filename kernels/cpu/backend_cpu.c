@@ -113,6 +113,7 @@ static kvrt_status cpu_weight_import(kvi_device *device, const kvi_weight_desc *
         float *f32 = kvi_arena_alloc(&device->arena, (size_t)desc->n_in * 4);
         if (!f32) return kvi_error_nomem(error, (uint64_t)desc->n_in * 4, desc->name);
         device->v->widen(desc->data, desc->dtype, desc->n_in, f32);
+        for (uint32_t i = 0; desc->add != 0.0f && i < desc->n_in; i++) f32[i] += desc->add;
         weight->f32 = f32;
     }
     *out = weight;
@@ -122,8 +123,10 @@ static kvrt_status cpu_weight_import(kvi_device *device, const kvi_weight_desc *
 /* ---------------------------------------------------------------------------------------------------- workspace --- */
 /* What a program needs at most, so that one function serves the plan and the load. */
 typedef struct demand {
-    uint32_t widest_in, widest_gated, max_heads, max_dim, max_rope;
-    uint64_t buffers, total;
+    uint32_t widest_in, widest_gated, max_heads, max_dim, ones;
+    uint32_t rope_floats[KVI_CPU_MAX_ROPES]; /* of a row */
+    uint64_t added;                          /* floats of a row */
+    uint64_t buffers, ropes, total;
     size_t scratch_floats;
     uint32_t max_splits;
 } demand;
@@ -135,6 +138,32 @@ static uint64_t buffer_floats(const kvi_program *program, const kvi_limits *limi
 }
 
 static uint64_t round64(uint64_t bytes) { return (bytes + 63) & ~(uint64_t)63; }
+
+static void most(uint32_t *so_far, uint32_t n)
+{
+    if (n > *so_far) *so_far = n;
+}
+
+/* What ROUTE, EXPERTS, DELTA and additions that are more than a sum need beside the buffers. */
+static void demand_special(const kvi_program *program, const kvi_op *op, demand *need)
+{
+    uint64_t added = 0;
+    uint32_t scratch = 0;
+    if (op->kind == KVI_OP_LINEAR_ADD) added = program->buffers[op->out].cols;
+    if (op->kind == KVI_OP_ROUTE) added = op->n_experts, scratch = 2 * op->n_experts + op->route.n_groups;
+    if (op->kind == KVI_OP_EXPERTS) {
+        added = (uint64_t)program->buffers[op->out].cols * op->route.top_k;
+        scratch = 2 * op->expert_width;
+    }
+    if (op->kind == KVI_OP_DELTA) scratch = 2 * op->key_dim;
+    const bool plain = op->kind == KVI_OP_LINEAR_ADD && !op->post_norm.kind && !op->gated && op->scale == 1.0f;
+    if (!plain && added > need->added) need->added = added;
+    if (scratch > need->scratch_floats) need->scratch_floats = scratch;
+    if (op->norm.kind == KVI_NORM_BARE) most(&need->ones, program->buffers[op->in].cols);
+    if (op->post_norm.kind == KVI_NORM_BARE) most(&need->ones, program->buffers[op->out].cols);
+    if (op->q_norm.kind == KVI_NORM_BARE) most(&need->ones, op->kind == KVI_OP_DELTA ? op->value_dim : need->max_dim);
+    if (op->k_norm.kind == KVI_NORM_BARE) most(&need->ones, need->max_dim);
+}
 
 static demand demand_of(const kvi_program *program, const kvi_limits *limits, uint32_t n_threads)
 {
@@ -156,7 +185,11 @@ static demand demand_of(const kvi_program *program, const kvi_limits *limits, ui
             if (d > need.max_dim) need.max_dim = d;
             if (op->n_heads > need.max_heads) need.max_heads = op->n_heads;
         }
-        if (op->rope && op->rope->n_dims / 2 > need.max_rope) need.max_rope = op->rope->n_dims / 2;
+    }
+    for (uint32_t i = 0; i < program->n_ops; i++) demand_special(program, &program->ops[i], &need);
+    for (uint32_t i = 0; i < program->n_ropes; i++) {
+        need.rope_floats[i] = program->ropes[i].n_dims / 2;
+        need.ropes += 2 * round64((uint64_t)limits->max_rows * need.rope_floats[i] * 4);
     }
     if (need.scratch_floats < KVI_CPU_KC * 64u) need.scratch_floats = KVI_CPU_KC * 64u;
     need.scratch_floats = (need.scratch_floats + 15) & ~(size_t)15;
@@ -166,8 +199,8 @@ static demand demand_of(const kvi_program *program, const kvi_limits *limits, ui
     need.total = need.buffers + round64(rows * need.widest_in * 4) + round64(rows * need.widest_gated * 4) +
                  round64(((rows + 31) / 32 * 32) * need.widest_in * 2) +
                  round64((uint64_t)n_threads * need.scratch_floats * 4) +
-                 round64(small * need.max_heads * need.max_splits * (need.max_dim + 2u) * 4) +
-                 2 * round64(rows * need.max_rope * 4) + round64(rows * 4) * 4 +
+                 round64(small * need.max_heads * need.max_splits * (need.max_dim + 2u) * 4) + need.ropes +
+                 round64(rows * need.added * 4) + round64(need.ones * 4ull) + round64(rows * 4) * 4 +
                  round64((uint64_t)limits->max_seqs * sizeof(kvi_seq)) + 64;
     return need;
 }
@@ -196,8 +229,13 @@ static void carve_workspace(kvi_device *d, const demand *need)
     d->amx_packed = carve(&at, ((rows + 31) / 32 * 32) * need->widest_in * 2);
     d->thread_scratch = carve(&at, (uint64_t)d->n_threads * need->scratch_floats * 4);
     d->split_out = carve(&at, small * need->max_heads * need->max_splits * (need->max_dim + 2u) * 4);
-    d->rope_cos = carve(&at, rows * need->max_rope * 4);
-    d->rope_sin = carve(&at, rows * need->max_rope * 4);
+    for (uint32_t i = 0; i < d->program->n_ropes; i++) {
+        d->rope_cos[i] = carve(&at, rows * need->rope_floats[i] * 4);
+        d->rope_sin[i] = carve(&at, rows * need->rope_floats[i] * 4);
+    }
+    d->added = carve(&at, rows * need->added * 4);
+    d->ones = carve(&at, need->ones * 4ull);
+    for (uint32_t i = 0; i < need->ones; i++) d->ones[i] = 1.0f;
     d->ids = carve(&at, rows * 4);
     d->logit_rows = carve(&at, rows * 4);
     d->row_seq = carve(&at, rows * 4);
@@ -206,25 +244,39 @@ static void carve_workspace(kvi_device *d, const demand *need)
     d->scratch_floats = need->scratch_floats;
 }
 
+static kvrt_status check_op(const kvi_op *op, kvrt_error *error)
+{
+    const kvi_route *route = &op->route;
+    if (op->kind == KVI_OP_CONV_STATE && op->weights[0] && op->weights[0]->desc.n_in > KVI_MAX_CONV)
+        return kvi_error_set(error, KVRT_UNSUPPORTED, "conv_state, layer %u: %u taps, need at most %u", op->layer,
+                             op->weights[0]->desc.n_in, KVI_MAX_CONV);
+    if (op->kind == KVI_OP_DELTA && (op->n_kv_heads == 0 || op->n_heads % op->n_kv_heads))
+        return kvi_error_set(error, KVRT_UNSUPPORTED,
+                             "delta, layer %u: %u value heads over %u key heads, need a multiple", op->layer,
+                             op->n_heads, op->n_kv_heads);
+    if (op->kind != KVI_OP_ROUTE && op->kind != KVI_OP_EXPERTS) return KVRT_OK;
+    if (route->top_k == 0 || route->top_k > KVI_MAX_TOP_K || route->top_k > op->n_experts)
+        return kvi_error_set(error, KVRT_UNSUPPORTED, "%s, layer %u: %u of %u experts, need 1 to %u",
+                             kvi_op_name(op->kind), op->layer, route->top_k, op->n_experts, KVI_MAX_TOP_K);
+    if (route->n_groups > 1 && (op->n_experts % route->n_groups || route->top_groups == 0 ||
+                                (uint64_t)route->top_groups * (op->n_experts / route->n_groups) < route->top_k))
+        return kvi_error_set(error, KVRT_UNSUPPORTED, "%s, layer %u: %u experts in %u groups, %u of them chosen",
+                             kvi_op_name(op->kind), op->layer, op->n_experts, route->n_groups, route->top_groups);
+    return KVRT_OK;
+}
+
 static kvrt_status cpu_check(const kvi_program *program, const kvi_limits *limits, kvrt_error *error)
 {
-    if (program->n_buffers > KVI_CPU_MAX_BUFFERS)
-        return kvi_error_set(error, KVRT_UNSUPPORTED, "program: %u buffers, the CPU backend has room for %u",
-                             program->n_buffers, KVI_CPU_MAX_BUFFERS);
+    if (program->n_buffers > KVI_CPU_MAX_BUFFERS || program->n_ropes > KVI_CPU_MAX_ROPES)
+        return kvi_error_set(error, KVRT_UNSUPPORTED,
+                             "program: %u buffers and %u sets of RoPE, the CPU backend has room for %u and %u",
+                             program->n_buffers, program->n_ropes, KVI_CPU_MAX_BUFFERS, KVI_CPU_MAX_ROPES);
+    for (uint32_t i = 0; i < program->n_ops; i++) KVI_TRY(check_op(&program->ops[i], error));
     for (uint32_t g = 0; g < program->n_groups; g++) {
         const kvi_cache_group *group = &program->groups[g];
         if (group->shape.head_dim % 8 || group->shape.head_dim > 256)
             return kvi_error_set(error, KVRT_UNSUPPORTED, "attention: head_dim %u, need a multiple of 8 up to 256",
                                  group->shape.head_dim);
-    }
-    const kvi_rope *rope = NULL;
-    for (uint32_t i = 0; i < program->n_ops; i++) {
-        const kvi_op *op = &program->ops[i];
-        if (op->rope && rope && op->rope != rope) /* the angles of a step are computed once, for all layers */
-            return kvi_error_set(error, KVRT_UNSUPPORTED,
-                                 "rope_append, layer %u: a second set of RoPE frequencies, need one for all layers",
-                                 op->layer);
-        if (op->rope) rope = op->rope;
     }
     const uint32_t plain = (1u << KVI_KV_F32) | (1u << KVI_KV_F16) | (1u << KVI_KV_BF16);
     for (uint32_t g = 0; (limits->page_formats & ~plain) && g < program->n_groups; g++)
@@ -254,16 +306,16 @@ static kvrt_status cpu_load(kvi_device *device, const kvi_program *program, cons
 /* RoPE angles of the step: product and reduction in double, then f32 (an f32 product is 2e-3 rad off at 131k). */
 static void fill_angles(kvi_device *device)
 {
-    const kvi_rope *rope = NULL;
-    for (uint32_t i = 0; i < device->program->n_ops && !rope; i++) rope = device->program->ops[i].rope;
-    if (!rope) return;
-    const uint32_t half = rope->n_dims / 2;
-    for (uint32_t r = 0; r < device->step.n_rows; r++)
-        for (uint32_t i = 0; i < half; i++) {
-            double angle = rope->inv_freq[i] * device->row_pos[r];
-            device->rope_cos[(size_t)r * half + i] = (float)cos(angle) * rope->magnitude;
-            device->rope_sin[(size_t)r * half + i] = (float)sin(angle) * rope->magnitude;
-        }
+    for (uint32_t set = 0; set < device->program->n_ropes; set++) {
+        const kvi_rope *rope = &device->program->ropes[set];
+        const uint32_t half = rope->n_dims / 2;
+        for (uint32_t r = 0; r < device->step.n_rows; r++)
+            for (uint32_t i = 0; i < half; i++) {
+                const double angle = rope->inv_freq[i] * device->row_pos[r];
+                device->rope_cos[set][(size_t)r * half + i] = (float)cos(angle) * rope->magnitude;
+                device->rope_sin[set][(size_t)r * half + i] = (float)sin(angle) * rope->magnitude;
+            }
+    }
 }
 
 static kvrt_status cpu_step_begin(kvi_device *device, const kvi_step *step, kvrt_error *error)
@@ -287,128 +339,6 @@ static kvrt_status cpu_step_begin(kvi_device *device, const kvi_step *step, kvrt
             device->row_pos[step->seqs[s].first_row + r] = step->seqs[s].pos + r;
         }
     fill_angles(device);
-    return KVRT_OK;
-}
-
-/* --------------------------------------------------------------------------------------------------- operations --- */
-typedef struct row_task {
-    kvi_device *device;
-    const kvi_op *op;
-    const float *x;
-    uint32_t cols;
-    const uint32_t *rows; /* NULL: all rows in order */
-} row_task;
-
-static void norm_row(void *arg, uint32_t task, uint32_t thread)
-{
-    const row_task *t = arg;
-    const size_t from = t->rows ? t->rows[task] : task;
-    (void)thread;
-    t->device->v->rmsnorm(t->x + from * t->cols, t->op->gain->f32, t->op->eps, t->cols,
-                          t->device->normed + (size_t)task * t->cols);
-}
-
-/* Normed input of an operation, rows chosen by `rows`. */
-static const float *norm_rows(kvi_device *device, const kvi_op *op, const uint32_t *rows, uint32_t n_rows)
-{
-    row_task t = {device, op, device->buffers[op->in], device->program->buffers[op->in].cols, rows};
-    if (n_rows <= KVI_DECODE_ROWS)
-        for (uint32_t r = 0; r < n_rows; r++) norm_row(&t, r, 0);
-    else kvi_workers_run(device->workers, norm_row, &t, n_rows);
-    return device->normed;
-}
-
-static void embed_row(void *arg, uint32_t task, uint32_t thread)
-{
-    const row_task *t = arg;
-    const kvi_weight_desc *table = &t->op->weights[0]->desc;
-    float *out = t->device->buffers[t->op->out] + (size_t)task * table->n_in;
-    const size_t row = (size_t)table->n_in * kvi_dtype_bytes(table->dtype);
-    (void)thread;
-    t->device->v->widen((const uint8_t *)table->data + (size_t)t->device->step.ids[task] * row, table->dtype,
-                        table->n_in, out);
-    if (t->op->scale != 1.0f) t->device->v->scale(out, t->op->scale, table->n_in);
-}
-
-static const char *linear_op(kvi_device *device, const kvi_op *op)
-{
-    const kvi_program *program = device->program;
-    bool head = op->kind == KVI_OP_HEAD;
-    uint32_t n_rows = head ? device->step.n_logit_rows : device->step.n_rows;
-    if (n_rows == 0) return "none";
-    kvi_linear job = {.n_rows = n_rows,
-                      .n_in = program->buffers[op->in].cols,
-                      .n_weights = op->n_weights,
-                      .y = device->buffers[op->out],
-                      .ldy = program->buffers[op->out].cols,
-                      .x = device->buffers[op->in]};
-    for (uint32_t i = 0; i < op->n_weights; i++) {
-        job.weights[i] = op->weights[i];
-        job.biases[i] = op->biases[i];
-    }
-    if (op->kind == KVI_OP_LINEAR_ADD) job.epilogue = KVI_ADD;
-    else job.x = norm_rows(device, op, head ? device->step.logit_rows : NULL, n_rows);
-    if (op->kind == KVI_OP_NORM_GATE_UP) job.epilogue = KVI_SILU_MUL;
-    if (head) job.first_out = op->first_out, job.n_out = op->n_out;
-    job.wide = head ? n_rows > KVI_DECODE_ROWS : kvi_step_is_wide(&device->step);
-    return kvi_cpu_linear(device, &job);
-}
-
-static const char *run_op(kvi_device *device, const kvi_op *op)
-{
-    row_task t = {.device = device, .op = op};
-    switch (op->kind) {
-    case KVI_OP_EMBED: kvi_workers_run(device->workers, embed_row, &t, device->step.n_rows); return "embed";
-    case KVI_OP_ROPE_APPEND: kvi_cpu_rope_append(device, op); return "rope_append";
-    case KVI_OP_ATTENTION:
-        return kvi_step_is_wide(&device->step) ? kvi_cpu_prefill_attention(device, op) : kvi_cpu_attention(device, op);
-    default: return linear_op(device, op);
-    }
-}
-
-/* Bytes an operation has to read: weights, or the cache records it looks at. */
-static uint64_t op_bytes(const kvi_device *device, const kvi_op *op)
-{
-    uint64_t bytes = 0;
-    if (op->kind == KVI_OP_ATTENTION) {
-        const kvi_cache_group *group = &device->program->groups[op->group];
-        for (uint32_t s = 0; s < device->step.n_seqs; s++) {
-            const kvi_seq *seq = &device->step.seqs[s];
-            uint32_t end = (seq->pos + seq->n_rows + KVI_KV_PAGE - 1) / KVI_KV_PAGE;
-            uint32_t first =
-                group->window && seq->pos + 1 > group->window ? (seq->pos + 1 - group->window) / KVI_KV_PAGE : 0;
-            for (uint32_t p = first; p < end; p++)
-                bytes += (uint64_t)group->shape.n_kv_heads *
-                         kvi_kv_record_bytes(seq->pages[op->group][p].format, group->shape.head_dim);
-        }
-        return bytes;
-    }
-    for (uint32_t i = 0; op->kind != KVI_OP_EMBED && i < op->n_weights; i++) {
-        const kvi_weight_desc *w = &op->weights[i]->desc;
-        bytes += (uint64_t)(op->n_out ? op->n_out : w->n_out) * w->n_in * kvi_dtype_bytes(w->dtype);
-    }
-    return bytes;
-}
-
-static kvrt_status cpu_run(kvi_device *device, uint32_t first_op, uint32_t n_ops, kvrt_error *error)
-{
-    if (first_op + n_ops > device->program->n_ops)
-        return kvi_error_set(error, KVRT_INTERNAL, "run: operations %u..%u of %u", first_op, first_op + n_ops,
-                             device->program->n_ops);
-    for (uint32_t i = first_op; i < first_op + n_ops; i++) {
-        const kvi_op *op = &device->program->ops[i];
-        uint64_t start = device->timing ? kvi_os_now_us() : 0;
-        const char *kernel = run_op(device, op);
-        if (device->timing) {
-            struct cpu_op_time *time = &device->times[op->kind];
-            time->kernel = kernel;
-            time->calls++;
-            time->us += kvi_os_now_us() - start;
-            time->bytes += op_bytes(device, op);
-        }
-        if (kvi_log_on(KVI_LOG_KERNELS))
-            kvi_log(KVI_LOG_KERNELS, "layer %u: %s, %u rows", op->layer, kernel, device->step.n_rows);
-    }
     return KVRT_OK;
 }
 
@@ -441,106 +371,6 @@ static kvrt_status cpu_pool_read(kvi_device *device, uint64_t offset, void *byte
     memcpy(bytes, device->pool + offset, len);
     return KVRT_OK;
 }
-/* One record from any format to any other, through f32 rows in the thread's scratch. */
-typedef struct convert_task {
-    kvi_device *device;
-    const kvi_page_job *jobs;
-    const kvi_encode_params *params;
-    uint32_t first_task[64]; /* of each job */
-    uint32_t n_jobs;
-} convert_task;
-
-/* All of them write the same bytes. */
-static const kvi_kv_encoder *encoder_of(const kvi_cpu_variant *v)
-{
-#if defined(__x86_64__)
-    if (v == &kvi_cpu_avx512) return &kvi_kv_encoder_avx512;
-    if (v == &kvi_cpu_avx2) return &kvi_kv_encoder_avx2;
-#endif
-    (void)v;
-    return &kvi_kv_encoder_portable;
-}
-
-static void encode_side(kvi_kv_code kind, bool is_v, const float *rows, uint32_t d, const kvi_encode_params *params,
-                        float *scratch, const kvi_cpu_variant *v, uint8_t *side)
-{
-    if (kvi_kv_code_is_plain(kind)) v->narrow(rows, (kvi_dtype)kind, d * KVI_KV_PAGE, side);
-    else (is_v ? encoder_of(v)->v : encoder_of(v)->k)(kind, rows, d, params, scratch, side);
-}
-
-static void decode_side(const uint8_t *side, kvi_kv_code kind, bool is_v, uint32_t d, const kvi_cpu_variant *v,
-                        float *rows)
-{
-    if (kvi_kv_code_is_plain(kind)) v->widen(side, (kvi_dtype)kind, d * KVI_KV_PAGE, rows);
-    else kvi_kv_decode_rows(side, kind, is_v, d, rows);
-}
-
-static void convert_record(const convert_task *t, const kvi_page_job *job, uint32_t index, uint32_t thread)
-{
-    kvi_device *device = t->device;
-    const uint32_t d = device->program->groups[job->group].shape.head_dim;
-    float *k = device->thread_scratch + thread * device->scratch_floats, *v = k + d * KVI_KV_PAGE,
-          *scratch = v + d * KVI_KV_PAGE;
-    const kvi_kv_code from_k = KVI_KV_K_CODE(job->from.format), from_v = KVI_KV_V_CODE(job->from.format);
-    const kvi_kv_code to_k = KVI_KV_K_CODE(job->to.format), to_v = KVI_KV_V_CODE(job->to.format);
-    const uint8_t *from = device->pool + (uint64_t)job->from.unit * KVI_KV_UNIT +
-                          (uint64_t)index * kvi_kv_record_bytes(job->from.format, d);
-    uint8_t *to =
-        device->pool + (uint64_t)job->to.unit * KVI_KV_UNIT + (uint64_t)index * kvi_kv_record_bytes(job->to.format, d);
-    /* A side whose code stays is copied: it would lose a second time otherwise. In place, `to` is at or before `from`, so that reading V
-     * before anything is written, and K before V is written, is enough. */
-    if (from_v != to_v) decode_side(from + kvi_kv_k_side(from_k, d).bytes, from_v, true, d, device->v, v);
-    else memcpy(v, from + kvi_kv_k_side(from_k, d).bytes, kvi_kv_v_side(from_v, d).bytes);
-    if (from_k != to_k) {
-        decode_side(from, from_k, false, d, device->v, k);
-        encode_side(to_k, false, k, d, t->params, scratch, device->v, to);
-    } else memmove(to, from, kvi_kv_k_side(from_k, d).bytes);
-    to += kvi_kv_k_side(to_k, d).bytes;
-    if (from_v != to_v) encode_side(to_v, true, v, d, t->params, scratch, device->v, to);
-    else memcpy(to, v, kvi_kv_v_side(to_v, d).bytes);
-}
-
-static uint32_t records_of(const kvi_device *device, const kvi_page_job *job)
-{
-    const kvi_kv_shape *shape = &device->program->groups[job->group].shape;
-    return shape->n_layers * shape->n_kv_heads;
-}
-
-static void convert_one(void *arg, uint32_t task, uint32_t thread)
-{
-    const convert_task *t = arg;
-    uint32_t job = 0;
-    while (job + 1 < t->n_jobs && task >= t->first_task[job + 1]) job++;
-    if (t->jobs[job].from.unit != t->jobs[job].to.unit) {
-        convert_record(t, &t->jobs[job], task - t->first_task[job], thread);
-        return;
-    }
-    /* In place: records shrink towards the front, so they go in order, each read whole before it is written. */
-    for (uint32_t i = 0; i < records_of(t->device, &t->jobs[job]); i++) convert_record(t, &t->jobs[job], i, thread);
-}
-
-static kvrt_status cpu_convert_pages(kvi_device *device, const kvi_page_job *jobs, uint32_t n_jobs,
-                                     const kvi_encode_params *params, kvrt_error *error)
-{
-    for (uint32_t done = 0; done < n_jobs;) {
-        convert_task t = {.device = device, .jobs = jobs + done, .params = params};
-        uint32_t tasks = 0;
-        for (; t.n_jobs < 64 && done + t.n_jobs < n_jobs; t.n_jobs++) {
-            const kvi_page_job *job = &t.jobs[t.n_jobs];
-            bool in_place = job->from.unit == job->to.unit;
-            if (in_place &&
-                kvi_kv_record_bytes(job->to.format, device->program->groups[job->group].shape.head_dim) >
-                    kvi_kv_record_bytes(job->from.format, device->program->groups[job->group].shape.head_dim))
-                return kvi_error_set(error, KVRT_INTERNAL, "page conversion: an extent cannot grow in place");
-            t.first_task[t.n_jobs] = tasks;
-            tasks += in_place ? 1 : records_of(device, job);
-        }
-        kvi_workers_run(device->workers, convert_one, &t, tasks);
-        done += t.n_jobs;
-    }
-    return KVRT_OK;
-}
-
 /* ------------------------------------------------------------------------------------------------------- timing --- */
 static void cpu_time_ops(kvi_device *device, bool enable)
 {
@@ -550,12 +380,10 @@ static void cpu_time_ops(kvi_device *device, bool enable)
 
 static bool cpu_op_time_at(const kvi_device *device, uint32_t index, kvi_op_time *out)
 {
-    static const char *const names[KVI_OP_KIND_COUNT] = {"embed",      "norm_linear",  "rope_append", "attention",
-                                                         "linear_add", "norm_gate_up", "head"};
     for (uint32_t kind = 0; kind < KVI_OP_KIND_COUNT; kind++) {
         const struct cpu_op_time *time = &device->times[kind];
         if (!time->calls || index--) continue;
-        *out = (kvi_op_time){names[kind], time->kernel, time->calls, time->us, time->bytes};
+        *out = (kvi_op_time){kvi_op_name((kvi_op_kind)kind), time->kernel, time->calls, time->us, time->bytes};
         return true;
     }
     return false;
@@ -575,9 +403,9 @@ const kvi_backend kvi_backend_cpu = {.name = "cpu",
                                      .workspace_bytes = cpu_workspace_bytes,
                                      .load = cpu_load,
                                      .step_begin = cpu_step_begin,
-                                     .run = cpu_run,
+                                     .run = kvi_cpu_run,
                                      .read_logits = cpu_read_logits,
-                                     .convert_pages = cpu_convert_pages,
+                                     .convert_pages = kvi_cpu_convert_pages,
                                      .pool_write = cpu_pool_write,
                                      .pool_read = cpu_pool_read,
                                      .time_ops = cpu_time_ops,

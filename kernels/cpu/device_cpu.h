@@ -5,7 +5,8 @@
 #include "workers.h"
 #include "../../runtime/base/mem.h"
 
-#define KVI_CPU_MAX_BUFFERS 8u
+#define KVI_CPU_MAX_BUFFERS 16u
+#define KVI_CPU_MAX_ROPES 4u
 #define KVI_CPU_QUERY_BLOCK 128u /* queries of one KV head that one attention task handles */
 #define KVI_CPU_SPLIT_PAGES                                                                                            \
     32u                 /* pages of one split in decode; fixed, so that results do not depend on the thread count */
@@ -33,12 +34,14 @@ struct kvi_device {
     void *workspace; /* everything below */
     float *normed;   /* (max_rows, widest input) */
     float *up;       /* (max_rows, widest ffn) */
+    float *added;    /* what is more than a sum before it is added: (max_rows * top_k, widest output) */
+    float *ones;     /* gains of norms that have none */
     void *amx_packed;
     float *thread_scratch; /* (n_threads, scratch_floats) */
     size_t scratch_floats;
     float *split_out; /* (splits, small rows * heads, D + 2) */
     uint32_t max_splits, max_heads, max_dim;
-    float *rope_cos, *rope_sin; /* (max_rows, n_dims / 2) of the current step */
+    float *rope_cos[KVI_CPU_MAX_ROPES], *rope_sin[KVI_CPU_MAX_ROPES]; /* (max_rows, n_dims / 2) of the current step */
 
     kvi_step step; /* copies, in the arrays below */
     int32_t *ids;
@@ -53,22 +56,47 @@ struct kvi_device {
 };
 
 /* y (n_rows, n_out) = x W^T in one of the forms an operation needs. */
-typedef enum kvi_epilogue { KVI_STORE, KVI_ADD, KVI_SILU_MUL } kvi_epilogue;
+typedef enum kvi_epilogue { KVI_STORE, KVI_ADD, KVI_GATE_UP } kvi_epilogue;
 typedef struct kvi_linear {
     const float *x; /* (n_rows, n_in) */
     uint32_t n_rows, n_in, n_weights;
     const kvi_weight *weights[3], *biases[3];
     float *y;
     size_t ldy;
-    bool wide;                 /* panels or tiles, also for a few rows */
-    kvi_epilogue epilogue;     /* SILU_MUL: two weights, y = silu(first) * second */
+    bool wide;             /* panels or tiles, also for a few rows */
+    kvi_epilogue epilogue; /* GATE_UP: two weights, y = act(first, second) */
+    kvi_activation activation;
+    float limit;
     uint32_t first_out, n_out; /* range of the outputs of weight 0; n_out 0: all */
 } kvi_linear;
 const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job); /* name of the kernel that ran */
 
+/* y = act(gate) * up, in place on gate. */
+void kvi_cpu_activate(const kvi_cpu_variant *v, kvi_activation activation, float limit, float *gate, const float *up,
+                      uint32_t n);
+void kvi_cpu_norm(const kvi_device *device, const kvi_norm *norm, const float *x, uint32_t n, float *y);
+/* Normed input of an operation, rows chosen by `rows` (NULL: all); the buffer itself where there is no norm. */
+const float *kvi_cpu_norm_rows(kvi_device *device, const kvi_op *op, const uint32_t *rows, uint32_t n_rows);
+/* Adds `added` to the residual as LINEAR_ADD and EXPERTS say: post-norm, multiplier, gate. */
+void kvi_cpu_add_rows(kvi_device *device, const kvi_op *op);
+
+kvrt_status kvi_cpu_run(kvi_device *device, uint32_t first_op, uint32_t n_ops, kvrt_error *error);
+kvrt_status kvi_cpu_convert_pages(kvi_device *device, const kvi_page_job *jobs, uint32_t n_jobs,
+                                  const kvi_encode_params *params, kvrt_error *error);
+
+/* Each gives the name of the kernel that ran. */
+const char *kvi_cpu_route(kvi_device *device, const kvi_op *op);
+const char *kvi_cpu_experts(kvi_device *device, const kvi_op *op);
+const char *kvi_cpu_conv_state(kvi_device *device, const kvi_op *op);
+const char *kvi_cpu_delta(kvi_device *device, const kvi_op *op);
 void kvi_cpu_rope_append(kvi_device *device, const kvi_op *op);
 const char *kvi_cpu_attention(kvi_device *device, const kvi_op *op);
 size_t kvi_cpu_attention_scratch(uint32_t head_dim); /* floats per thread */
+/* From the accumulator of a query to its result: the sink's part, the division, the rotation back, the gate. m: largest score, natural. */
+void kvi_cpu_attention_finish(const kvi_device *device, const kvi_op *op, uint32_t row, uint32_t head, float m, float l,
+                              float *acc);
+/* score = softcap * tanh(score / softcap), n of them; nothing without a softcap. */
+void kvi_cpu_softcap(float softcap, float *scores, uint32_t n);
 /* Wide steps. */
 const char *kvi_cpu_prefill_attention(kvi_device *device, const kvi_op *op);
 size_t kvi_cpu_prefill_scratch(uint32_t head_dim);

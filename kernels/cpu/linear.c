@@ -71,13 +71,13 @@ static void gemv_task(void *arg, uint32_t task, uint32_t thread)
     float block[KVI_DECODE_ROWS * GEMV_ROWS], second[KVI_DECODE_ROWS * GEMV_ROWS];
     uint32_t first, n;
     (void)thread;
-    bool gated = job->epilogue == KVI_SILU_MUL;
+    bool gated = job->epilogue == KVI_GATE_UP;
     uint32_t w = locate(t, gated ? 1 : job->n_weights, task, &first, &n);
     gemv_block(t, w, first, n, block);
     if (gated) gemv_block(t, 1, first, n, second);
     for (uint32_t r = 0; r < job->n_rows; r++) {
         float *y = job->y + r * job->ldy + t->first_col[w] + job->first_out + first, *b = block + r * GEMV_ROWS;
-        if (gated) t->device->v->silu_mul(b, second + r * GEMV_ROWS, n);
+        if (gated) kvi_cpu_activate(t->device->v, job->activation, job->limit, b, second + r * GEMV_ROWS, n);
         if (job->epilogue == KVI_ADD)
             for (uint32_t i = 0; i < n; i++) y[i] += b[i];
         else memcpy(y, b, (size_t)n * 4);
@@ -106,14 +106,15 @@ static void panel_task(void *arg, uint32_t task, uint32_t thread)
     linear_task *t = arg;
     const kvi_linear *job = t->job;
     uint32_t first, n;
-    bool gated = job->epilogue == KVI_SILU_MUL;
+    bool gated = job->epilogue == KVI_GATE_UP;
     uint32_t w = locate(t, gated ? 1 : job->n_weights, task, &first, &n);
     float *y = job->y + t->first_col[w] + job->first_out + first;
     panel_into(t->device, job, w, first, n, job->epilogue == KVI_ADD, y, job->ldy, thread);
     if (!gated) return;
     panel_into(t->device, job, 1, first, n, false, t->device->up + first, job->ldy, thread);
     for (uint32_t r = 0; r < job->n_rows; r++)
-        t->device->v->silu_mul(y + r * job->ldy, t->device->up + first + r * job->ldy, n);
+        kvi_cpu_activate(t->device->v, job->activation, job->limit, y + r * job->ldy,
+                         t->device->up + first + r * job->ldy, n);
 }
 
 #if defined(__x86_64__)
@@ -130,7 +131,7 @@ static void amx_task(void *arg, uint32_t task, uint32_t thread)
     const kvi_linear *job = t->job;
     uint32_t first, n;
     (void)thread;
-    bool gated = job->epilogue == KVI_SILU_MUL;
+    bool gated = job->epilogue == KVI_GATE_UP;
     uint32_t w = locate(t, gated ? 1 : job->n_weights, task, &first, &n);
     float *y = job->y + t->first_col[w] + job->first_out + first;
     const float *bias = job->biases[w] ? job->biases[w]->f32 + first : NULL;
@@ -138,9 +139,11 @@ static void amx_task(void *arg, uint32_t task, uint32_t thread)
                  bias, job->epilogue == KVI_ADD, y, job->ldy);
     if (!gated) return;
     float *up = t->device->up + first;
-    kvi_amx_gemm(weight_at(job->weights[1], first), n, job->n_in, t->device->amx_packed, job->n_rows, NULL, false, up,
+    bias = job->biases[1] ? job->biases[1]->f32 + first : NULL;
+    kvi_amx_gemm(weight_at(job->weights[1], first), n, job->n_in, t->device->amx_packed, job->n_rows, bias, false, up,
                  job->ldy);
-    for (uint32_t r = 0; r < job->n_rows; r++) t->device->v->silu_mul(y + r * job->ldy, up + r * job->ldy, n);
+    for (uint32_t r = 0; r < job->n_rows; r++)
+        kvi_cpu_activate(t->device->v, job->activation, job->limit, y + r * job->ldy, up + r * job->ldy, n);
 }
 
 static bool amx_fits(const kvi_device *device, const kvi_linear *job)
@@ -155,7 +158,7 @@ static bool amx_fits(const kvi_device *device, const kvi_linear *job)
 const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job)
 {
     linear_task t = {.device = device, .job = job};
-    uint32_t n_weights = job->epilogue == KVI_SILU_MUL ? 1 : job->n_weights;
+    uint32_t n_weights = job->epilogue == KVI_GATE_UP ? 1 : job->n_weights;
     const kvi_dtype dtype = job->weights[0]->desc.dtype;
     if (!job->wide) {
         /* Large tasks keep the streams long; small matrices still give every thread some. Depends on the shape alone.

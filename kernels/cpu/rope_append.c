@@ -9,18 +9,20 @@ typedef struct append_task {
     uint32_t cols;
 } append_task;
 
-static void norm_and_rope(const append_task *t, float *head, const kvi_weight *gain, uint32_t row)
+static void norm_and_rope(const append_task *t, float *head, const kvi_norm *norm, uint32_t row)
 {
     uint32_t d = t->group->shape.head_dim;
     const kvi_rope *rope = t->op->rope;
-    if (gain) t->device->v->rmsnorm(head, gain->f32, t->op->eps, d, head);
+    kvi_cpu_norm(t->device, norm, head, d, head);
     if (rope) {
-        uint32_t half = rope->n_dims / 2;
-        const float *c = t->device->rope_cos + (size_t)row * half, *s = t->device->rope_sin + (size_t)row * half;
+        const uint32_t half = rope->n_dims / 2, set = (uint32_t)(rope - t->device->program->ropes);
+        const uint32_t next = rope->interleaved ? 1 : half, step = rope->interleaved ? 2 : 1;
+        const float *c = t->device->rope_cos[set] + (size_t)row * half;
+        const float *s = t->device->rope_sin[set] + (size_t)row * half;
         for (uint32_t i = 0; i < half; i++) {
-            float a = head[i], b = head[i + half];
-            head[i] = a * c[i] - b * s[i];
-            head[i + half] = b * c[i] + a * s[i];
+            float *pair = head + i * step, a = pair[0], b = pair[next];
+            pair[0] = a * c[i] - b * s[i];
+            pair[next] = b * c[i] + a * s[i];
         }
     }
     if (t->group->rotate) t->device->v->hadamard(head, d);
@@ -37,8 +39,8 @@ static void append_one(void *arg, uint32_t task, uint32_t thread)
     float *k = base + (size_t)(n_heads + kv_head) * d, *v = base + (size_t)(n_heads + n_kv + kv_head) * d;
     (void)thread;
     for (uint32_t h = 0; h < per_kv; h++)
-        norm_and_rope(t, base + (size_t)(kv_head * per_kv + h) * d, t->op->q_gain, row);
-    norm_and_rope(t, k, t->op->k_gain, row);
+        norm_and_rope(t, base + (size_t)(kv_head * per_kv + h) * d, &t->op->q_norm, row);
+    norm_and_rope(t, k, &t->op->k_norm, row);
     if (group->rotate) device->v->hadamard(v, d);
 
     uint32_t pos = device->row_pos[row];

@@ -41,29 +41,13 @@ static const kvi_cuda_kernel_id rope_kernels[3] = {KVI_CUDA_K_rope_append_d64, K
 static uint32_t dim_index(uint32_t head_dim) { return head_dim == 64 ? 0 : head_dim == 128 ? 1 : 2; }
 
 struct kvi_cuda_attention {
-    const kvi_rope *ropes[MAX_ROPES];
     kvi_dptr turns[MAX_ROPES];
-    uint32_t n_ropes;
     kvi_dptr ml, acc;
     uint32_t n_formats, used[N_FORMATS]; /* indices into formats */
 };
 
 /* ---------------------------------------------------------------------------------------------------------- check --- */
 static bool format_possible(uint32_t index, uint32_t codes) { return (formats[index].codes & ~codes) == 0; }
-
-static uint32_t find_ropes(const kvi_program *program, const kvi_rope *ropes[MAX_ROPES])
-{
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < program->n_ops; i++) {
-        const kvi_rope *rope = program->ops[i].rope;
-        uint32_t k = 0;
-        while (rope && k < n && ropes[k] != rope) k++;
-        if (!rope || k < n) continue;
-        if (n == MAX_ROPES) return MAX_ROPES + 1;
-        ropes[n++] = rope;
-    }
-    return n;
-}
 
 static bool has_kernel(uint32_t format)
 {
@@ -75,7 +59,6 @@ static bool has_kernel(uint32_t format)
 kvrt_status kvi_cuda_attention_check(const kvi_program *program, const kvi_limits *limits, kvrt_error *error)
 {
     const uint32_t known = 1u << KVI_KV_F16 | 1u << KVI_KV_I8 | 1u << KVI_KV_Q4 | 1u << KVI_KV_Q2;
-    const kvi_rope *ropes[MAX_ROPES];
     char text[8];
     for (uint32_t i = 0; i < program->n_ops; i++) {
         const kvi_op *op = &program->ops[i];
@@ -104,7 +87,7 @@ kvrt_status kvi_cuda_attention_check(const kvi_program *program, const kvi_limit
         return kvi_error_set(error, KVRT_UNSUPPORTED,
                              "attention: %s pages; the CUDA backend reads f16, i8, k4v4 and k4v2 (kv.format)",
                              kvi_kv_format_name(limits->body, text));
-    if (find_ropes(program, ropes) > MAX_ROPES)
+    if (program->n_ropes > MAX_ROPES)
         return kvi_error_set(error, KVRT_UNSUPPORTED, "rope_append: more than %u sets of RoPE frequencies", MAX_ROPES);
     return KVRT_OK;
 }
@@ -175,11 +158,9 @@ static demand demand_of(const kvi_program *program, const kvi_limits *limits, ui
 uint64_t kvi_cuda_attention_bytes(const kvi_program *program, const kvi_limits *limits)
 {
     const demand need = demand_of(program, limits, KVI_CUDA_MAX_SMS);
-    const kvi_rope *ropes[MAX_ROPES];
-    const uint32_t n = find_ropes(program, ropes);
     uint64_t bytes = kvi_cuda_round(need.ml) + kvi_cuda_round(need.acc);
-    for (uint32_t i = 0; i < n && i < MAX_ROPES; i++)
-        bytes += kvi_cuda_round((uint64_t)ropes[i]->n_dims / 2 * sizeof(double));
+    for (uint32_t i = 0; i < program->n_ropes; i++)
+        bytes += kvi_cuda_round((uint64_t)program->ropes[i].n_dims / 2 * sizeof(double));
     return bytes;
 }
 
@@ -195,12 +176,12 @@ kvrt_status kvi_cuda_attention_prepare(kvi_device *device, kvi_dptr memory, kvrt
     kvi_cuda_space space = {memory, 0};
     a->ml = kvi_cuda_carve(&space, need.ml);
     a->acc = kvi_cuda_carve(&space, need.acc);
-    a->n_ropes = find_ropes(device->program, a->ropes);
-    for (uint32_t i = 0; i < a->n_ropes; i++) {
-        const uint32_t n = a->ropes[i]->n_dims / 2;
+    for (uint32_t i = 0; i < device->program->n_ropes; i++) {
+        const kvi_rope *rope = &device->program->ropes[i];
+        const uint32_t n = rope->n_dims / 2;
         double *turns = kvi_arena_alloc(&device->arena, n * sizeof *turns);
         if (!turns) return kvi_error_nomem(error, n * sizeof *turns, "RoPE frequencies");
-        for (uint32_t k = 0; k < n; k++) turns[k] = a->ropes[i]->inv_freq[k] * 0.15915494309189535; /* 1 / 2 pi */
+        for (uint32_t k = 0; k < n; k++) turns[k] = rope->inv_freq[k] * 0.15915494309189535; /* 1 / 2 pi */
         a->turns[i] = kvi_cuda_carve(&space, n * sizeof *turns);
         KVI_TRY(kvi_cuda_upload(device, a->turns[i], turns, n * sizeof *turns, error));
     }
@@ -227,15 +208,14 @@ kvrt_status kvi_cuda_rope_append_run(kvi_device *device, const kvi_op *op, uint3
     kvi_cuda_rope_params p = {.step = device->map,
                               .kv = kv_of(device, op),
                               .qkv = io->data,
-                              .q_gain = op->q_gain ? op->q_gain->data : 0,
-                              .k_gain = op->k_gain ? op->k_gain->data : 0,
+                              .q_gain = op->q_norm.kind ? op->q_norm.gain->data : 0,
+                              .k_gain = op->k_norm.kind ? op->k_norm.gain->data : 0,
                               .pitch = io->pitch,
                               .n_heads = op->n_heads,
                               .bf16 = io->dtype == KVI_BF16,
                               .magnitude = 1,
-                              .eps = op->eps};
-    for (uint32_t i = 0; op->rope && i < device->attention->n_ropes; i++)
-        if (device->attention->ropes[i] == op->rope) p.turns = device->attention->turns[i];
+                              .eps = op->q_norm.eps};
+    if (op->rope) p.turns = device->attention->turns[op->rope - device->program->ropes];
     if (op->rope) p.n_dims = op->rope->n_dims, p.magnitude = op->rope->magnitude;
     const kvi_cuda_kernel_id id = rope_kernels[dim_index(p.kv.head_dim)];
     *kernel = kvi_cuda_kernel_name(id);

@@ -231,17 +231,15 @@ static kvrt_status cuda_check(const kvi_program *program, const kvi_limits *limi
         return kvi_error_set(error, KVRT_UNSUPPORTED,
                              "program: %u buffers and %u cache groups, the CUDA backend has room for %u and %u",
                              program->n_buffers, program->n_groups, KVI_CUDA_MAX_BUFFERS, KVI_CUDA_MAX_GROUPS);
+    for (uint32_t i = 0; i < program->n_ops; i++) {
+        const kvi_op *op = &program->ops[i];
+        const char *special = kvi_op_special(op);
+        if (special)
+            return kvi_error_set(error, KVRT_UNSUPPORTED, "%s, layer %u: %s; the CUDA backend does not have it",
+                                 kvi_op_name(op->kind), op->layer, special);
+    }
     KVI_TRY(kvi_cuda_linear_check(program, error));
-#if defined(KVRT_CUDA_ATTENTION)
     return kvi_cuda_attention_check(program, limits, error);
-#else
-    (void)limits;
-    for (uint32_t i = 0; i < program->n_ops; i++)
-        if (program->ops[i].kind == KVI_OP_ATTENTION || program->ops[i].kind == KVI_OP_ROPE_APPEND)
-            return kvi_error_set(error, KVRT_UNSUPPORTED, "attention, layer %u: not in this build's CUDA kernels",
-                                 program->ops[i].layer);
-    return KVRT_OK;
-#endif
 }
 
 /* Operands are 16-bit in the family of the weights: BF16 weights come from models whose activations may leave the range of F16, and a
@@ -306,10 +304,8 @@ static kvrt_status load(kvi_device *d, kvrt_error *error)
     d->step_bytes = layout.step_bytes;
     d->best = layout.best;
     KVI_TRY(kvi_cuda_linear_prepare(d, layout.linear, error));
-#if defined(KVRT_CUDA_ATTENTION)
     KVI_TRY(kvi_cuda_attention_prepare(d, layout.attention, error));
     KVI_TRY(kvi_cuda_encode_prepare(d, layout.encode, error));
-#endif
     KVI_TRY(kvi_cuda_graphs_build(d, error));
     return kvi_cuda_check(&d->driver.cu, d->driver.cu.stream_wait(d->stream), "load", error);
 }
@@ -416,17 +412,18 @@ static kvrt_status cuda_step_begin(kvi_device *d, const kvi_step *step, kvrt_err
 /* ---------------------------------------------------------------------------------------------------------- run --- */
 kvrt_status kvi_cuda_op_run(kvi_device *d, const kvi_op *op, uint32_t rows, const char **kernel, kvrt_error *error)
 {
-#if defined(KVRT_CUDA_ATTENTION)
     if (op->kind == KVI_OP_ROPE_APPEND) return kvi_cuda_rope_append_run(d, op, rows, kernel, error);
     if (op->kind == KVI_OP_ATTENTION) return kvi_cuda_attention_run(d, op, rows, kernel, error);
-#endif
     return kvi_cuda_linear_run(d, op, rows, kernel, error);
 }
 
-/* By kvi_op_kind, then what stands outside of the program; the slots of kvi_device.times. */
-static const char *const op_names[KVI_OP_KIND_COUNT + 2] = {"embed",     "norm_linear",   "rope_append",
-                                                            "attention", "linear_add",    "norm_gate_up",
-                                                            "head",      "convert_pages", "best_tokens"};
+/* Of the slots of kvi_device.times: by kvi_op_kind, then what stands outside of the program. */
+static const char *slot_name(uint32_t slot)
+{
+    return slot < KVI_OP_KIND_COUNT    ? kvi_op_name((kvi_op_kind)slot)
+           : slot == KVI_OP_KIND_COUNT ? "convert_pages"
+                                       : "best_tokens";
+}
 
 static uint64_t op_bytes(const kvi_device *d, const kvi_op *op)
 {
@@ -474,16 +471,14 @@ static kvrt_status run_range(kvi_device *d, uint32_t first_op, uint32_t n_ops, k
         KVI_TRY(kvi_cuda_op_run(d, op, rows, &kernel, error));
         KVI_TRY(time_end(d, (uint32_t)op->kind, kernel, op_bytes(d, op), error));
         if (kvi_log_on(KVI_LOG_KERNELS))
-            kvi_log(KVI_LOG_KERNELS, "layer %u, %s: %s, %u rows", op->layer, op_names[op->kind], kernel, d->n_rows);
+            kvi_log(KVI_LOG_KERNELS, "layer %u, %s: %s, %u rows", op->layer, kvi_op_name(op->kind), kernel, d->n_rows);
     }
     return KVRT_OK;
 }
 
 static kvrt_status cuda_run(kvi_device *d, uint32_t first_op, uint32_t n_ops, kvrt_error *error)
 {
-    if (first_op > d->program->n_ops || n_ops > d->program->n_ops - first_op)
-        return kvi_error_set(error, KVRT_INTERNAL, "run: operations %u..%u of %u", first_op, first_op + n_ops,
-                             d->program->n_ops);
+    KVI_TRY(kvi_program_range(d->program, first_op, n_ops, error));
     KVI_TRY(kvi_cuda_enter(d, error));
     kvrt_status status = run_range(d, first_op, n_ops, error);
     kvi_cuda_leave(d);
@@ -508,7 +503,7 @@ static kvrt_status read_best(kvi_device *d, uint32_t logit_row, kvi_best *out, k
     KVI_TRY(time_begin(d, error));
     KVI_TRY(kvi_cuda_best_run(d, logit_row, out, &kernel, error));
     KVI_TRY(time_end(d, KVI_OP_KIND_COUNT + 1, kernel, (uint64_t)d->program->vocab_size * 4, error));
-    if (kvi_log_on(KVI_LOG_KERNELS)) kvi_log(KVI_LOG_KERNELS, "%s: %s", op_names[KVI_OP_KIND_COUNT + 1], kernel);
+    if (kvi_log_on(KVI_LOG_KERNELS)) kvi_log(KVI_LOG_KERNELS, "%s: %s", slot_name(KVI_OP_KIND_COUNT + 1), kernel);
     return KVRT_OK;
 }
 
@@ -526,7 +521,6 @@ static kvrt_status cuda_read_best(kvi_device *d, uint32_t logit_row, kvi_best *o
 static kvrt_status convert(kvi_device *d, const kvi_page_job *jobs, uint32_t n_jobs, const kvi_encode_params *params,
                            kvrt_error *error)
 {
-#if defined(KVRT_CUDA_ATTENTION)
     const char *kernel = "none";
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < n_jobs; i++) {
@@ -539,12 +533,8 @@ static kvrt_status convert(kvi_device *d, const kvi_page_job *jobs, uint32_t n_j
     KVI_TRY(time_begin(d, error));
     KVI_TRY(kvi_cuda_encode_run(d, jobs, n_jobs, params, &kernel, error));
     if (kvi_log_on(KVI_LOG_KERNELS))
-        kvi_log(KVI_LOG_KERNELS, "%s: %s, %u pages", op_names[KVI_OP_KIND_COUNT], kernel, n_jobs);
+        kvi_log(KVI_LOG_KERNELS, "%s: %s, %u pages", slot_name(KVI_OP_KIND_COUNT), kernel, n_jobs);
     return time_end(d, KVI_OP_KIND_COUNT, kernel, bytes, error);
-#else
-    (void)d, (void)jobs, (void)n_jobs, (void)params;
-    return kvi_error_set(error, KVRT_UNSUPPORTED, "page conversion: not in this build's CUDA kernels");
-#endif
 }
 
 static kvrt_status cuda_convert_pages(kvi_device *d, const kvi_page_job *jobs, uint32_t n_jobs,
@@ -635,7 +625,7 @@ static bool cuda_op_time_at(const kvi_device *d, uint32_t index, kvi_op_time *ou
 {
     for (uint32_t slot = 0; slot < KVI_OP_KIND_COUNT + 2; slot++) {
         if (!d->times[slot].calls || index--) continue;
-        *out = (kvi_op_time){op_names[slot], d->times[slot].kernel, d->times[slot].calls, (uint64_t)d->times[slot].us,
+        *out = (kvi_op_time){slot_name(slot), d->times[slot].kernel, d->times[slot].calls, (uint64_t)d->times[slot].us,
                              d->times[slot].bytes};
         return true;
     }

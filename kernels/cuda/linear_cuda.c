@@ -93,7 +93,7 @@ static kvi_cuda_linear_params common(const kvi_device *d, const kvi_op *op)
     const bool head = op->kind == KVI_OP_HEAD;
     return (kvi_cuda_linear_params){.step = d->map,
                                     .x = in->data,
-                                    .gain = normalizes(op) ? op->gain->data : 0,
+                                    .gain = normalizes(op) ? op->norm.gain->data : 0,
                                     .y = out->data,
                                     .n_in = in->cols,
                                     .x_pitch = in->pitch,
@@ -105,7 +105,7 @@ static kvi_cuda_linear_params common(const kvi_device *d, const kvi_op *op)
                                                                                 : KVI_CUDA_STORE,
                                     .logits = head,
                                     .gather = head,
-                                    .eps = op->eps};
+                                    .eps = op->norm.eps};
 }
 
 /* Weights first .. of the operation that have the same type go side by side; returns how many. */

@@ -144,6 +144,7 @@ static kvrt_status send_vector(kvi_device *d, const kvi_weight_desc *desc, const
         KVI_TRY(staging_take(d, &block, error));
         memset(block, 0, (size_t)n * 4);
         widen((const uint8_t *)desc->data + (size_t)done * from_bytes, desc->dtype, real, (float *)(void *)block);
+        for (uint32_t i = 0; desc->add != 0.0f && i < real; i++) ((float *)(void *)block)[i] += desc->add;
         KVI_TRY(staging_send(d, w->data + (uint64_t)done * 4, (uint64_t)n * 4, error));
         done += n;
     }
@@ -237,9 +238,7 @@ uint64_t kvi_cuda_workspace_layout(const kvi_program *program, const kvi_limits 
     out->step_bytes = space.used - first;
     out->best = kvi_cuda_carve(&space, kvi_cuda_best_bytes(program));
     out->linear = kvi_cuda_carve(&space, kvi_cuda_linear_bytes(program, limits));
-#if defined(KVRT_CUDA_ATTENTION)
     out->attention = kvi_cuda_carve(&space, kvi_cuda_attention_bytes(program, limits));
     out->encode = kvi_cuda_carve(&space, kvi_cuda_encode_bytes(program, limits));
-#endif
     return space.used;
 }

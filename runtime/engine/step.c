@@ -1,10 +1,6 @@
 /* step.c - one step of the recorded program for a session: step state, slices, commit. The only caller of backend->run. */
 #include "engine.h"
 
-/* Operations between two looks at the cancel flag: one layer of the program. A decode step of a device that replays it as a whole takes
- * milliseconds, and is one slice. */
-#define SLICE_OPS 6u
-
 kvrt_status kvi_session_commit(kvi_session *s, kvrt_error *error)
 {
     kvi_engine *e = s->engine;
@@ -19,28 +15,20 @@ kvrt_status kvi_session_commit(kvi_session *s, kvrt_error *error)
     return KVRT_OK;
 }
 
-static kvrt_status run_at_once(kvi_session *s, bool want_logits, kvrt_error *error)
+/* The program slice by slice (one layer, a part of the head), with a look at the cancel flag between them. A decode step of a device that
+ * replays it as a whole takes milliseconds, and is one slice. Without logits to compute the program ends before its head. */
+static kvrt_status run_program(kvi_session *s, uint32_t n_tokens, bool want_logits, kvrt_error *error)
 {
     kvi_engine *e = s->engine;
     const kvi_program *program = &e->program.program;
-    uint32_t n = program->n_ops;
-    while (!want_logits && n > 0 && program->ops[n - 1].kind == KVI_OP_HEAD) n--;
-    if (kvi_requests_cancelled(s->requests)) return kvi_error_set(error, KVRT_CANCELLED, "cancelled");
-    return e->backend->run(e->device, 0, n, error);
-}
-
-static kvrt_status run_slices(kvi_session *s, uint32_t n_tokens, bool want_logits, kvrt_error *error)
-{
-    kvi_engine *e = s->engine;
-    const kvi_program *program = &e->program.program;
-    if (e->backend->decodes_at_once && n_tokens <= KVI_DECODE_ROWS) return run_at_once(s, want_logits, error);
-    for (uint32_t op = 0; op < program->n_ops;) {
+    const bool at_once = e->backend->decodes_at_once && n_tokens <= KVI_DECODE_ROWS;
+    uint32_t end = program->n_ops;
+    while (!want_logits && end > 0 && program->ops[end - 1].kind == KVI_OP_HEAD) end--;
+    for (uint32_t op = 0; op < end;) {
         if (kvi_requests_cancelled(s->requests)) return kvi_error_set(error, KVRT_CANCELLED, "cancelled");
-        if (!want_logits && program->ops[op].kind == KVI_OP_HEAD) break;
-        uint32_t n = program->n_ops - op < SLICE_OPS ? program->n_ops - op : SLICE_OPS;
-        if (program->ops[op].kind == KVI_OP_HEAD) n = 1;
-        KVI_TRY(e->backend->run(e->device, op, n, error));
-        op += n;
+        const uint32_t next = at_once ? end : kvi_program_slice(program, op);
+        KVI_TRY(e->backend->run(e->device, op, next - op, error));
+        op = next;
     }
     return KVRT_OK;
 }
@@ -75,7 +63,7 @@ kvrt_status kvi_step_tokens(kvi_session *s, uint32_t n, bool wide, const uint32_
                            .n_logit_rows = n_rows,
                            .wide = wide};
     kvrt_status status = e->backend->step_begin(e->device, &step, error);
-    if (status >= KVRT_OK) status = run_slices(s, n, n_rows > 0, error);
+    if (status >= KVRT_OK) status = run_program(s, n, n_rows > 0, error);
     if (status == KVRT_DEVICE_LOST || status == KVRT_INTERNAL) atomic_store(&e->lost, true);
     KVI_TRY(status);
     s->n_cached += n;

@@ -4,6 +4,8 @@
 #include <stdbool.h>
 #include "layout.h"
 
+#define KVI_MAX_GROUPS 4u
+
 /* One group of layers whose K/V live in the same pages. */
 typedef struct kvi_cache_group {
     kvi_kv_shape shape;

@@ -7,8 +7,6 @@
 #include "layout.h"
 #include "page.h"
 
-#define KVI_MAX_GROUPS 2u
-
 typedef struct kvi_pages {
     kvi_pool *pool;
     const kvi_cache_group *groups; /* (n_groups) */

@@ -147,8 +147,9 @@ static kvrt_status derive_window(const kvi_raw_config *raw, const kvi_family *fa
     for (uint32_t i = 0; on && i < c->n_layers; i++) {
         /* Without layer_types, Qwen windows the layers from max_window_layers on, and Mistral all of them. */
         bool by_rule = family->window == KVI_WINDOW_ALL || (int64_t)i >= raw->max_window_layers;
-        c->windowed[i] = raw->has_layer_types ? raw->layer_types[i] != 0 : by_rule;
-        if (c->windowed[i]) c->sliding_window = window;
+        const bool windowed = raw->has_layer_types ? raw->layer_types[i] != 0 : by_rule;
+        c->mixer[i] = windowed ? KVI_MIXER_WINDOW : KVI_MIXER_ATTENTION;
+        if (windowed) c->sliding_window = window;
     }
     return KVRT_OK;
 }

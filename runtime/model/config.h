@@ -11,6 +11,15 @@
 
 typedef enum kvi_rope_scaling { KVI_ROPE_NONE, KVI_ROPE_LINEAR, KVI_ROPE_LLAMA3 } kvi_rope_scaling;
 
+/* What a layer is made of. */
+typedef enum kvi_mixer {
+    KVI_MIXER_ATTENTION, /* sees everything */
+    KVI_MIXER_WINDOW,    /* attention over the last sliding_window positions */
+    KVI_MIXER_LATENT,    /* attention over one compressed vector per position */
+    KVI_MIXER_RECURRENT  /* a state instead of pages */
+} kvi_mixer;
+typedef enum kvi_ffn { KVI_FFN_DENSE, KVI_FFN_ROUTED } kvi_ffn;
+
 typedef struct kvi_model_config {
     char architecture[64]; /* "LlamaForCausalLM" */
     const char *family;    /* "llama", "mistral", "qwen2", "qwen3"; static */
@@ -21,8 +30,9 @@ typedef struct kvi_model_config {
     kvi_rope_scaling rope_scaling;
     double rope_factor, rope_low_freq_factor, rope_high_freq_factor;
     uint32_t rope_original_ctx;
-    uint32_t sliding_window;          /* 0: none */
-    uint8_t windowed[KVI_MAX_LAYERS]; /* (n_layers) 1: the layer sees the window only */
+    uint32_t sliding_window;       /* 0: none */
+    uint8_t mixer[KVI_MAX_LAYERS]; /* (n_layers) kvi_mixer */
+    uint8_t ffn[KVI_MAX_LAYERS];   /* (n_layers) kvi_ffn */
     bool tied_embeddings;
     bool qkv_bias, o_bias;
     bool qk_norm;

@@ -4,6 +4,9 @@
 #include "config.h"
 #include "weights.h"
 
+#define KVI_MAX_BUFFERS 16u
+#define KVI_MAX_ROPES 4u
+
 typedef struct kvi_record_options {
     bool rotate;         /* Hadamard in the cache */
     kvi_kv_code plain;   /* code of unencoded pages */
@@ -13,10 +16,10 @@ typedef struct kvi_record_options {
 
 typedef struct kvi_model_program {
     kvi_program program;
-    kvi_cache_group groups[2]; /* full attention, windowed; only those that have layers */
-    kvi_buffer_desc buffers[5];
-    kvi_rope rope;
-    double *inv_freq; /* (head_dim / 2) */
+    kvi_cache_group groups[KVI_MAX_GROUPS]; /* layers with the same kind of memory share one */
+    kvi_buffer_desc buffers[KVI_MAX_BUFFERS];
+    kvi_rope ropes[KVI_MAX_ROPES];
+    double *inv_freq; /* of all ropes, one behind the other */
     kvi_op *ops;
 } kvi_model_program;
 

@@ -1,5 +1,6 @@
 /* shapes.c - the table of shapes.h, from the models' published config.json files. */
 #include "shapes.h"
+#include "families.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -7,24 +8,25 @@ typedef struct shape_row {
     const char *name, *family;
     uint32_t n_layers, hidden, n_heads, n_kv_heads, head_dim, ffn, vocab, ctx;
     double theta;
-    bool tied, llama3;
+    bool tied;
+    double llama3_factor; /* of the llama3 scaling of RoPE; 0: none */
 } shape_row;
 
 static const shape_row rows[] = {
     /* name            family  L  hidden  H  KV   D    ffn   vocab     ctx    theta  tied   llama3 */
-    {"llama-3.2-1b", "llama", 16, 2048, 32, 8, 64, 8192, 128256, 131072, 500000, true, true},
-    {"llama-3.2-3b", "llama", 28, 3072, 24, 8, 128, 8192, 128256, 131072, 500000, true, true},
-    {"llama-3.1-8b", "llama", 32, 4096, 32, 8, 128, 14336, 128256, 131072, 500000, false, true},
-    {"llama-2-7b", "llama", 32, 4096, 32, 32, 128, 11008, 32000, 4096, 10000, false, false},
-    {"mistral-7b", "mistral", 32, 4096, 32, 8, 128, 14336, 32768, 32768, 1000000, false, false},
-    {"qwen2.5-0.5b", "qwen2", 24, 896, 14, 2, 64, 4864, 151936, 32768, 1000000, true, false},
-    {"qwen2.5-1.5b", "qwen2", 28, 1536, 12, 2, 128, 8960, 151936, 32768, 1000000, true, false},
-    {"qwen2.5-7b", "qwen2", 28, 3584, 28, 4, 128, 18944, 152064, 32768, 1000000, false, false},
-    {"qwen2.5-14b", "qwen2", 48, 5120, 40, 8, 128, 13824, 152064, 32768, 1000000, false, false},
-    {"qwen3-0.6b", "qwen3", 28, 1024, 16, 8, 128, 3072, 151936, 40960, 1000000, true, false},
-    {"qwen3-1.7b", "qwen3", 28, 2048, 16, 8, 128, 6144, 151936, 40960, 1000000, true, false},
-    {"qwen3-4b", "qwen3", 36, 2560, 32, 8, 128, 9728, 151936, 40960, 1000000, true, false},
-    {"qwen3-8b", "qwen3", 36, 4096, 32, 8, 128, 12288, 151936, 40960, 1000000, false, false},
+    {"llama-3.2-1b", "llama", 16, 2048, 32, 8, 64, 8192, 128256, 131072, 500000, true, 32},
+    {"llama-3.2-3b", "llama", 28, 3072, 24, 8, 128, 8192, 128256, 131072, 500000, true, 32},
+    {"llama-3.1-8b", "llama", 32, 4096, 32, 8, 128, 14336, 128256, 131072, 500000, false, 8},
+    {"llama-2-7b", "llama", 32, 4096, 32, 32, 128, 11008, 32000, 4096, 10000, false, 0},
+    {"mistral-7b", "mistral", 32, 4096, 32, 8, 128, 14336, 32768, 32768, 1000000, false, 0},
+    {"qwen2.5-0.5b", "qwen2", 24, 896, 14, 2, 64, 4864, 151936, 32768, 1000000, true, 0},
+    {"qwen2.5-1.5b", "qwen2", 28, 1536, 12, 2, 128, 8960, 151936, 32768, 1000000, true, 0},
+    {"qwen2.5-7b", "qwen2", 28, 3584, 28, 4, 128, 18944, 152064, 32768, 1000000, false, 0},
+    {"qwen2.5-14b", "qwen2", 48, 5120, 40, 8, 128, 13824, 152064, 32768, 1000000, false, 0},
+    {"qwen3-0.6b", "qwen3", 28, 1024, 16, 8, 128, 3072, 151936, 40960, 1000000, true, 0},
+    {"qwen3-1.7b", "qwen3", 28, 2048, 16, 8, 128, 6144, 151936, 40960, 1000000, true, 0},
+    {"qwen3-4b", "qwen3", 36, 2560, 32, 8, 128, 9728, 151936, 40960, 1000000, true, 0},
+    {"qwen3-8b", "qwen3", 36, 4096, 32, 8, 128, 12288, 151936, 40960, 1000000, false, 0},
 };
 #define N_ROWS (sizeof rows / sizeof rows[0])
 
@@ -40,12 +42,12 @@ static void from_row(const shape_row *row, kvi_model_config *c)
     c->n_kv_heads = row->n_kv_heads;
     c->head_dim = row->head_dim, c->ffn_size = row->ffn, c->vocab_size = row->vocab, c->ctx_model = row->ctx;
     c->rms_eps = 1e-5, c->rope_theta = row->theta, c->tied_embeddings = row->tied;
-    c->qkv_bias = strcmp(row->family, "qwen2") == 0;
-    c->qk_norm = strcmp(row->family, "qwen3") == 0;
+    const kvi_family *family = kvi_family_of_type(row->family);
+    c->qkv_bias = family->qkv_bias, c->qk_norm = family->qk_norm;
     c->bos_id = -1;
-    if (!row->llama3) return;
+    if (!(row->llama3_factor > 0)) return;
     c->rope_scaling = KVI_ROPE_LLAMA3;
-    c->rope_factor = strncmp(row->name, "llama-3.2", 9) == 0 ? 32 : 8;
+    c->rope_factor = row->llama3_factor;
     c->rope_low_freq_factor = 1, c->rope_high_freq_factor = 4, c->rope_original_ctx = 8192;
 }
 

@@ -11,10 +11,18 @@ void op_case_norm_gate_up(const op_target *target);
 void op_case_head(const op_target *target); /* chosen rows, vocabulary cut into ranges */
 void op_case_best(
     const op_target *target); /* the 64 best logits, ties, the sum; nothing where the target has no such entry */
-void op_case_rope_append(const op_target *target); /* q as left behind, K and V as stored */
-void op_case_attention(const op_target *target);   /* head sizes, groups, windows, chunks, page edges */
+void op_case_rope_append(const op_target *target);       /* q as left behind, K and V as stored */
+void op_case_attention(const op_target *target);         /* head sizes, groups, windows, chunks, page edges */
+void op_case_attention_special(const op_target *target); /* softcap, sinks, gate, interleaved RoPE, several RoPEs */
 void op_case_long_context(const op_target *target);
 void op_case_batch(const op_target *target); /* several sequences at once give what each gives alone */
+
+/* What families add to products: activations, post-norm, multiplier, gate, softcap, norms without gains. */
+void op_case_linear_special(const op_target *target);
+void op_case_route(const op_target *target);      /* every score, groups, correction, ties */
+void op_case_experts(const op_target *target);    /* one to all experts, biases, activations, post-norm */
+void op_case_conv_state(const op_target *target); /* any cut into steps, several sequences */
+void op_case_delta(const op_target *target);      /* the same, and decays near 0 and 1 */
 
 void op_case_packed(
     const op_target *target);               /* attention over quantized pages, every mix of formats the target reads */
@@ -26,11 +34,12 @@ void op_case_same_bits(const op_target *a, const op_target *b);
 void op_case_attention_bits(const op_target *a, const op_target *b);
 
 /* The cases that every backend passes, for a test of each. */
-#define OP_CASES(X)                                                                                                    \
-    X(embed)                                                                                                           \
-    X(norm_linear)                                                                                                     \
-    X(linear_add)                                                                                                      \
-    X(norm_gate_up) X(head) X(rope_append) X(attention) X(long_context) X(batch) X(packed) X(tail) X(convert)
+/* clang-format off */
+#define OP_CASES(X)                                                                        \
+    X(embed) X(norm_linear) X(linear_add) X(norm_gate_up) X(head) X(rope_append)           \
+    X(attention) X(attention_special) X(long_context) X(batch) X(packed) X(tail)           \
+    X(linear_special) X(route) X(experts) X(conv_state) X(delta) X(convert)
+/* clang-format on */
 /* static test_NAME: the case on every one of `targets`. */
 #define OP_CASE_TEST(op)                                                                                               \
     static void test_##op(void **state)                                                                                \

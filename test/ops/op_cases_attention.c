@@ -21,6 +21,13 @@ typedef struct attention_case {
     uint32_t rope_dims; /* 0: no RoPE */
 } attention_case;
 
+/* What single families add. */
+typedef struct attention_extra {
+    bool interleaved, sinks, gated;
+    double softcap;
+} attention_extra;
+static const attention_extra no_extra;
+
 #define F32 KVI_KV_F32
 #define F16 KVI_KV_F16
 #define BF16 KVI_KV_BF16
@@ -40,6 +47,21 @@ static const attention_case cases[] = {
     {64, 1, 1, 100, 131000, 80, 40, 1, F32, false, false, 64}, {64, 1, 4, 0, 0, 10, 4, 1, F16, false, false, 0},
     {32, 1, 2, 0, 0, 1, 1, 2, F16, false, false, 32},      {32, 2, 2, 0, 90, 50, 25, 2, F32, true, false, 32},
 };
+/* What single families add, each alone and together, short and in several splits, decode and prefill. */
+static const struct {
+    attention_case c;
+    attention_extra extra;
+} special_cases[] = {
+    {{32, 1, 4, 0, 100, 60, 8, 1, F16, true, false, 32}, {false, false, false, 1.5}},
+    {{64, 2, 2, 0, 0, 200, 100, 1, F16, true, false, 64}, {false, false, false, 0.5}},
+    {{64, 1, 8, 128, 130, 40, 4, 1, F32, false, false, 64}, {false, true, false, 0}},
+    {{64, 2, 2, 0, 0, 150, 75, 1, F16, true, false, 64}, {false, true, false, 0}},
+    {{16, 1, 2, 0, 4500, 5, 1, 1, F16, true, false, 16}, {false, true, false, 0}},
+    {{64, 1, 2, 0, 60, 30, 1, 1, F16, true, true, 16}, {false, false, true, 0}},
+    {{64, 1, 2, 0, 0, 140, 140, 1, F32, true, true, 16}, {false, false, true, 0}},
+    {{64, 2, 1, 0, 20, 40, 20, 1, F32, false, false, 64}, {true, false, false, 0}},
+    {{32, 1, 2, 40, 90, 60, 6, 2, F32, true, true, 16}, {true, true, true, 2}},
+};
 static const attention_case long_cases[] = {
     {16, 1, 2, 0, 4090, 10, 1, 1, F16, false, false, 16},   {16, 1, 4, 0, 8300, 3, 3, 1, F32, true, false, 16},
     {16, 2, 1, 5000, 12500, 2, 1, 1, F16, false, false, 16}, {32, 1, 1, 0, 4300, 30, 30, 1, F16, false, false, 32},
@@ -51,11 +73,11 @@ static const attention_case long_cases[] = {
 typedef struct attention_rig {
     op_rig rig;
     attention_case c;
+    attention_extra extra;
     uint32_t n_heads, cols, n_pages, first_page; /* pages below first_page are outside every window */
-    op_matrix in, q_gain, k_gain;
+    op_matrix in, q_gain, k_gain, sinks, gate;
     double *inv_freq;
     kvi_page_ref *pages[2];
-    kvi_rope rope;
     kvi_op *attention;
     double *kv[2]; /* (n_kv, 2, positions from first_page * 128, dim) as stored */
 } attention_rig;
@@ -91,10 +113,12 @@ static uint64_t place_pages(attention_rig *a)
     return pool;
 }
 
-static bool open_case(attention_rig *a, const op_target *target, const attention_case *c, bool attend)
+static bool open_case(attention_rig *a, const op_target *target, const attention_case *c, const attention_extra *extra,
+                      bool attend)
 {
     memset(a, 0, sizeof *a);
     a->c = *c;
+    a->extra = *extra;
     a->n_heads = c->n_kv * c->per_kv;
     a->cols = (a->n_heads + 2 * c->n_kv) * c->dim;
     op_rig *rig = &a->rig;
@@ -102,20 +126,31 @@ static bool open_case(attention_rig *a, const op_target *target, const attention
     rig->group = (kvi_cache_group){{2, c->n_kv, c->dim}, c->window, c->rotate, c->plain};
     kvi_buffer qkv = op_rig_buffer(rig, a->cols, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND);
     a->in = op_rig_input(rig, qkv, c->tokens * c->n_seqs);
+    kvi_buffer gate = qkv;
+    if (a->extra.gated) {
+        gate = op_rig_buffer(rig, a->n_heads * c->dim, KVI_ROWS_TOKEN, KVI_PRECISION_RESIDUAL);
+        a->gate = op_rig_input(rig, gate, c->tokens * c->n_seqs);
+    }
     kvi_op *op = op_rig_op(rig, KVI_OP_ROPE_APPEND, qkv, qkv);
     op->n_heads = a->n_heads;
     op->group_layer = 1;
     if (c->qk_norm) {
         a->q_gain = op_rig_matrix(rig, 1, c->dim, KVI_F32, 1, 0.3, 0);
         a->k_gain = op_rig_matrix(rig, 1, c->dim, KVI_F32, 1, 0.3, 0);
-        op->q_gain = a->q_gain.weight;
-        op->k_gain = a->k_gain.weight;
+        op->q_norm = (kvi_norm){KVI_NORM_GAIN, a->q_gain.weight, 1e-5f};
+        op->k_norm = (kvi_norm){KVI_NORM_GAIN, a->k_gain.weight, 1e-5f};
     }
     if (c->rope_dims) {
         a->inv_freq = op_rig_memory(rig, c->rope_dims / 2 * sizeof(double));
         for (uint32_t i = 0; i < c->rope_dims / 2; i++) a->inv_freq[i] = pow(10000, -2.0 * i / c->rope_dims);
-        a->rope = (kvi_rope){c->rope_dims, a->inv_freq, c->dim == 96 ? 1.25f : 1.0f};
-        op->rope = &a->rope;
+        /* A second set behind a first one that nobody uses. */
+        rig->ropes[0] = (kvi_rope){.n_dims = 2, .inv_freq = a->inv_freq, .magnitude = 3.0f};
+        rig->ropes[1] = (kvi_rope){.n_dims = c->rope_dims,
+                                   .interleaved = a->extra.interleaved,
+                                   .inv_freq = a->inv_freq,
+                                   .magnitude = c->dim == 96 ? 1.25f : 1.0f};
+        rig->program.n_ropes = 2;
+        op->rope = &rig->ropes[1];
     }
     kvi_buffer out = qkv;
     if (attend) {
@@ -124,6 +159,12 @@ static bool open_case(attention_rig *a, const op_target *target, const attention
         op->n_heads = a->n_heads;
         op->group_layer = 1;
         op->scale = (float)(1 / sqrt(c->dim));
+        op->softcap = (float)a->extra.softcap;
+        if (a->extra.sinks) {
+            a->sinks = op_rig_matrix(rig, 1, a->n_heads, KVI_F32, 1, 2, 0);
+            op->sinks = a->sinks.weight;
+        }
+        if (a->extra.gated) op->gated = true, op->gate = gate;
     }
     op_rig_output(rig, out);
     const uint64_t pool = place_pages(a);
@@ -176,7 +217,7 @@ static void run_case(attention_rig *a, float *out)
         const kvi_page_ref *tables[2] = {a->pages[0], a->pages[1]};
         kvi_seq seqs[2];
         for (uint32_t s = 0; s < c->n_seqs; s++) {
-            seqs[s] = (kvi_seq){s * n, n, c->start + done, &tables[s]};
+            seqs[s] = (kvi_seq){.first_row = s * n, .n_rows = n, .pos = c->start + done, .pages = &tables[s]};
             for (uint32_t i = 0; i < n; i++) ids[s * n + i] = (int32_t)(s * c->tokens + done + i);
         }
         op_rig_step(&a->rig, &(kvi_step){.ids = ids, .n_rows = n * c->n_seqs, .seqs = seqs, .n_seqs = c->n_seqs},
@@ -204,9 +245,10 @@ static void head_at(const attention_rig *a, uint32_t id, uint32_t head, uint32_t
     }
     const uint32_t half = c->rope_dims / 2;
     for (uint32_t i = 0; !is_v && i < half; i++) {
-        double angle = a->inv_freq[i] * pos, x = h[i], y = h[i + half], magnitude = (double)a->rope.magnitude;
-        h[i] = magnitude * (x * cos(angle) - y * sin(angle));
-        h[i + half] = magnitude * (y * cos(angle) + x * sin(angle));
+        const uint32_t first = a->extra.interleaved ? 2 * i : i, second = a->extra.interleaved ? 2 * i + 1 : i + half;
+        double angle = a->inv_freq[i] * pos, x = h[first], y = h[second], magnitude = (double)a->rig.ropes[1].magnitude;
+        h[first] = magnitude * (x * cos(angle) - y * sin(angle));
+        h[second] = magnitude * (y * cos(angle) + x * sin(angle));
     }
     if (c->rotate) oracle_rotate(h, c->dim);
 }
@@ -244,7 +286,8 @@ static void attend(const attention_rig *a, uint32_t s, uint32_t head, uint32_t p
     const uint32_t base = a->first_page * KVI_KV_PAGE, n = c->start + c->tokens - base;
     const double *k = a->kv[s] + (size_t)(head / c->per_kv) * 2 * n * c->dim, *v = k + (size_t)n * c->dim;
     const uint32_t first = c->window && pos + 1 > c->window ? pos + 1 - c->window : base;
-    oracle_attention(k, v, c->dim, first - base, pos - base, q, (double)a->attention->scale, out);
+    oracle_attention(k, v, c->dim, first - base, pos - base, q, (double)a->attention->scale, a->extra.softcap,
+                     a->extra.sinks ? a->sinks.values[head] : -INFINITY, out);
     if (c->rotate) oracle_rotate(out, c->dim);
 }
 
@@ -291,8 +334,11 @@ static void check_attention(const attention_rig *a, const float *out, double lar
     for (uint32_t s = 0; s < c->n_seqs; s++)
         for (uint32_t t = 0; t < c->tokens; t++)
             for (uint32_t head = 0; head < a->n_heads; head++) {
-                head_at(a, s * c->tokens + t, head, c->start + t, q);
+                const uint32_t id = s * c->tokens + t;
+                head_at(a, id, head, c->start + t, q);
                 attend(a, s, head, c->start + t, q, want);
+                for (uint32_t i = 0; a->extra.gated && i < c->dim; i++)
+                    want[i] /= 1 + exp(-a->gate.values[((size_t)id * a->n_heads + head) * c->dim + i]);
                 for (uint32_t i = 0; i < c->dim; i++)
                     op_check(a->rig.target, text, t, head * c->dim + i,
                              (double)out[(((size_t)s * c->tokens + t) * a->n_heads + head) * c->dim + i], want[i],
@@ -300,12 +346,13 @@ static void check_attention(const attention_rig *a, const float *out, double lar
             }
 }
 
-static float *run_on(const op_target *target, const attention_case *c, bool attend_too, bool check, size_t *n_out)
+static float *run_on(const op_target *target, const attention_case *c, const attention_extra *extra, bool attend_too,
+                     bool check, size_t *n_out)
 {
     attention_rig *a = calloc(1, sizeof *a);
     assert_non_null(a);
     float *out = NULL;
-    if (open_case(a, target, c, attend_too)) {
+    if (open_case(a, target, c, extra, attend_too)) {
         *n_out = (size_t)c->n_seqs * c->tokens * a->rig.program.vocab_size;
         out = calloc(*n_out, sizeof *out);
         assert_non_null(out);
@@ -323,10 +370,16 @@ static float *run_on(const op_target *target, const attention_case *c, bool atte
 static void check_all(const op_target *target, const attention_case *list, size_t n, bool attend_too)
 {
     size_t n_out;
-    for (size_t i = 0; i < n; i++) free(run_on(target, &list[i], attend_too, true, &n_out));
+    for (size_t i = 0; i < n; i++) free(run_on(target, &list[i], &no_extra, attend_too, true, &n_out));
 }
 
 void op_case_rope_append(const op_target *target) { check_all(target, cases, COUNT(cases), false); }
+void op_case_attention_special(const op_target *target)
+{
+    size_t n_out;
+    for (size_t i = 0; i < COUNT(special_cases); i++)
+        free(run_on(target, &special_cases[i].c, &special_cases[i].extra, true, true, &n_out));
+}
 void op_case_attention(const op_target *target) { check_all(target, cases, COUNT(cases), true); }
 void op_case_long_context(const op_target *target) { check_all(target, long_cases, COUNT(long_cases), true); }
 
@@ -336,9 +389,9 @@ void op_case_attention_bits(const op_target *a, const op_target *b)
         const attention_case *c = i < COUNT(cases) ? &cases[i] : &long_cases[i - COUNT(cases)];
         size_t n_a = 0, n_b = 0;
         op_seed = i + 1;
-        float *first = run_on(a, c, true, false, &n_a);
+        float *first = run_on(a, c, &no_extra, true, false, &n_a);
         op_seed = i + 1;
-        float *second = run_on(b, c, true, false, &n_b);
+        float *second = run_on(b, c, &no_extra, true, false, &n_b);
         assert_int_equal(n_a, n_b);
         if (first && second) assert_memory_equal(first, second, n_a * sizeof *first);
         free(first);
@@ -358,9 +411,9 @@ void op_case_batch(const op_target *target)
         attention_case alone = together[i];
         alone.n_seqs = 1;
         op_seed = 3;
-        float *both = run_on(target, &together[i], true, true, &n_both);
+        float *both = run_on(target, &together[i], &no_extra, true, true, &n_both);
         op_seed = 3; /* the input table of one is the first half of the table of both */
-        float *one = run_on(target, &alone, true, true, &n_one);
+        float *one = run_on(target, &alone, &no_extra, true, true, &n_one);
         if (both && one) assert_memory_equal(both, one, n_one * sizeof *one);
         free(both);
         free(one);

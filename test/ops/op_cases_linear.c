@@ -100,7 +100,7 @@ static void name_case(const char *op, const linear_case *c, char text[160])
 static op_matrix gain_of(op_rig *rig, kvi_op *op, uint32_t n)
 {
     op_matrix gain = op_rig_matrix(rig, 1, n, KVI_F32, 1, 0.3, 0);
-    op->gain = gain.weight;
+    op->norm = (kvi_norm){KVI_NORM_GAIN, gain.weight, 1e-5f};
     return gain;
 }
 
@@ -166,7 +166,7 @@ static void norm_linear(const op_target *target, const linear_case *c, bool op_b
     if (op_rig_load(&rig, c->rows, 1, 128, 0)) op_rig_rows(&rig, c->rows, op_by_op, out);
     else check = false;
     for (uint32_t r = 0; check && r < c->rows; r++) {
-        rmsnorm(in.values + (size_t)r * c->n_in, gain.values, (double)op->eps, c->n_in, normed);
+        rmsnorm(in.values + (size_t)r * c->n_in, gain.values, (double)op->norm.eps, c->n_in, normed);
         for (uint32_t j = 0, col = 0; j < c->n_weights; j++)
             for (uint32_t o = 0; o < c->n_out[j]; o++, col++) {
                 double size, want = dot(&w[j], o, normed, c->bias ? &b[j] : NULL, &size);
@@ -261,7 +261,7 @@ static void norm_gate_up(const op_target *target, const linear_case *c, float *o
     bool check = op_rig_load(&rig, c->rows, 1, 128, 0);
     if (check) op_rig_rows(&rig, c->rows, false, out);
     for (uint32_t r = 0; check && r < c->rows; r++) {
-        rmsnorm(in.values + (size_t)r * c->n_in, gain.values, (double)op->eps, c->n_in, normed);
+        rmsnorm(in.values + (size_t)r * c->n_in, gain.values, (double)op->norm.eps, c->n_in, normed);
         for (uint32_t o = 0; o < cols; o++) {
             double size_a, size_b, a = dot(&w[0], o, normed, NULL, &size_a), u = dot(&w[1], o, normed, NULL, &size_b);
             double silu = a / (1 + exp(-a)), size = size_a * fabs(u) + size_b * fmax(fabs(silu), 1e-3);
@@ -305,7 +305,7 @@ void op_case_head(const op_target *target)
         for (uint32_t p = 0; p < pieces; p++) {
             kvi_op *op = op_rig_op(&rig, KVI_OP_HEAD, x, logits);
             if (!p) gain = gain_of(&rig, op, n_in);
-            op->gain = gain.weight;
+            op->norm = (kvi_norm){KVI_NORM_GAIN, gain.weight, 1e-5f};
             op->n_weights = 1;
             op->weights[0] = w.weight;
             op->first_out = p * each;

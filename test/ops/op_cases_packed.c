@@ -151,7 +151,7 @@ static void expected(const packed_rig *b, const packed_case *c, uint32_t h, uint
     const uint32_t d = c->d, first = c->window && pos + 1 > c->window ? pos + 1 - c->window : 0;
     const double *k = b->k + (size_t)h * b->n_pages * KVI_KV_PAGE * d,
                  *v = b->v + (size_t)h * b->n_pages * KVI_KV_PAGE * d;
-    oracle_attention(k, v, d, first, pos, q, 1 / sqrt(d), out);
+    oracle_attention(k, v, d, first, pos, q, 1 / sqrt(d), 0, -INFINITY, out);
     if (c->rotate) oracle_rotate(out, d);
 }
 

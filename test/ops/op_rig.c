@@ -79,9 +79,24 @@ static const kvi_weight *import(op_rig *rig, uint32_t n_out, uint32_t n_in, kvi_
 {
     kvrt_error error = {.size = sizeof error};
     kvi_weight *weight = NULL;
-    kvi_weight_desc desc = {"test.weight", dtype, n_out, n_in, data};
+    kvi_weight_desc desc = {.name = "test.weight", .dtype = dtype, .n_out = n_out, .n_in = n_in, .data = data};
     must(rig->target, rig->target->backend->weight_import(rig->device, &desc, &weight, &error), &error);
     return weight;
+}
+
+op_matrix op_rig_experts(op_rig *rig, uint32_t n_experts, uint32_t n_out, uint32_t n_in, kvi_dtype dtype)
+{
+    const size_t n = (size_t)n_experts * n_out * n_in;
+    op_matrix m = {n_out, n_in, op_rig_memory(rig, n * sizeof(double)), NULL};
+    unsigned char *data = op_rig_memory(rig, n * kvi_dtype_bytes(dtype));
+    for (size_t i = 0; i < n; i++) m.values[i] = put(data, i, dtype, 0.2 * op_normal());
+    kvrt_error error = {.size = sizeof error};
+    kvi_weight *weight = NULL;
+    const kvi_weight_desc desc = {
+        .name = "test.experts", .dtype = dtype, .n_out = n_out, .n_in = n_in, .n_experts = n_experts, .data = data};
+    must(rig->target, rig->target->backend->weight_import(rig->device, &desc, &weight, &error), &error);
+    m.weight = weight;
+    return m;
 }
 
 op_matrix op_rig_matrix(op_rig *rig, uint32_t n_out, uint32_t n_in, kvi_dtype dtype, double mean, double std,
@@ -98,7 +113,7 @@ op_matrix op_rig_matrix(op_rig *rig, uint32_t n_out, uint32_t n_in, kvi_dtype dt
 kvi_op *op_rig_op(op_rig *rig, kvi_op_kind kind, kvi_buffer in, kvi_buffer out)
 {
     kvi_op *op = &rig->ops[rig->program.n_ops++];
-    *op = (kvi_op){.kind = kind, .in = in, .out = out, .scale = 1, .eps = 1e-5f, .causal = true};
+    *op = (kvi_op){.kind = kind, .in = in, .out = out, .scale = 1, .causal = true};
     return op;
 }
 
@@ -114,8 +129,7 @@ static void neutral_norm(op_rig *rig, kvi_op *op, uint32_t n)
 {
     float *gain = op_rig_memory(rig, (size_t)n * 4);
     for (uint32_t i = 0; i < n; i++) gain[i] = 1e6f;
-    op->gain = import(rig, 1, n, KVI_F32, gain);
-    op->eps = 1e12f;
+    op->norm = (kvi_norm){KVI_NORM_GAIN, import(rig, 1, n, KVI_F32, gain), 1e12f};
     op->n_weights = 1;
     op->weights[0] = identity_of(rig, n);
 }
@@ -163,8 +177,9 @@ void op_rig_output(op_rig *rig, kvi_buffer from)
 bool op_rig_load(op_rig *rig, uint32_t max_rows, uint32_t max_seqs, uint32_t max_ctx, uint64_t pool_bytes)
 {
     kvrt_error error = {.size = sizeof error};
+    rig->program.ropes = rig->ropes;
     rig->program.groups = &rig->group;
-    rig->program.n_groups = pool_bytes ? 1 : 0;
+    rig->program.n_groups = pool_bytes && rig->group.shape.n_layers ? 1 : 0;
     rig->limits = (kvi_limits){.max_rows = max_rows,
                                .max_logit_rows = max_rows,
                                .max_seqs = max_seqs,

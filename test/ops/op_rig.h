@@ -26,8 +26,9 @@ typedef struct op_matrix {
 typedef struct op_rig {
     const op_target *target;
     kvi_device *device;
-    kvi_op ops[16];
-    kvi_buffer_desc buffers[8];
+    kvi_op ops[24];
+    kvi_buffer_desc buffers[16];
+    kvi_rope ropes[4]; /* program.n_ropes of them */
     kvi_cache_group group;
     kvi_program program;
     kvi_limits limits;
@@ -46,6 +47,8 @@ kvi_buffer op_rig_buffer(op_rig *rig, uint32_t cols, kvi_rows rows, kvi_precisio
 /* Random values of standard deviation `std` around `mean`, stored as dtype `misalign` bytes off every alignment. */
 op_matrix op_rig_matrix(op_rig *rig, uint32_t n_out, uint32_t n_in, kvi_dtype dtype, double mean, double std,
                         uint32_t misalign);
+/* n_experts matrices one after the other. */
+op_matrix op_rig_experts(op_rig *rig, uint32_t n_experts, uint32_t n_out, uint32_t n_in, kvi_dtype dtype);
 kvi_op *op_rig_op(op_rig *rig, kvi_op_kind kind, kvi_buffer in, kvi_buffer out);
 /* A random table (n_ids, cols) of type `inputs` whose row of a token's id stands in `to` from then on; returns the table's values.
  */

@@ -22,16 +22,18 @@ void oracle_rotate(double *h, uint32_t dim)
 }
 
 void oracle_attention(const double *k, const double *v, uint32_t d, uint32_t first, uint32_t last, const double *q,
-                      double scale, double *out)
+                      double scale, double softcap, double sink, double *out)
 {
-    double *score = malloc((last + 1) * sizeof *score), top = -INFINITY, sum = 0;
+    double *score = malloc((last + 1) * sizeof *score), top = sink, sum = 0;
     assert_non_null(score);
     for (uint32_t t = first; t <= last; t++) {
         score[t] = 0;
         for (uint32_t e = 0; e < d; e++) score[t] += q[e] * k[(size_t)t * d + e];
         score[t] *= scale;
+        if (softcap > 0) score[t] = softcap * tanh(score[t] / softcap);
         top = fmax(top, score[t]);
     }
+    sum = sink > -INFINITY ? exp(sink - top) : 0;
     memset(out, 0, d * sizeof *out);
     for (uint32_t t = first; t <= last; t++) {
         const double p = exp(score[t] - top);

@@ -5,8 +5,9 @@
 
 /* h (dim) = h H: Hadamard over blocks of the largest power of two that divides dim; its own inverse. dim is at most 256. */
 void oracle_rotate(double *h, uint32_t dim);
-/* One query over positions first..last: out (d) = softmax(scale * k q) v; k and v (last + 1, d). */
+/* One query over positions first..last: out (d) = softmax(cap(scale * k q)) v; k and v (last + 1, d). softcap 0: none. The sink is one more logit
+ * without a value; -INFINITY: none. */
 void oracle_attention(const double *k, const double *v, uint32_t d, uint32_t first, uint32_t last, const double *q,
-                      double scale, double *out);
+                      double scale, double softcap, double sink, double *out);
 
 #endif

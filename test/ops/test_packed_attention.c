@@ -140,7 +140,7 @@ static void expected(const bench *b, const packed_case *c, uint32_t n_pages, uin
     const double *k = b->k + (size_t)h * n_pages * KVI_KV_PAGE * d, *v = b->v + (size_t)h * n_pages * KVI_KV_PAGE * d;
     double wide[256];
     for (uint32_t e = 0; e < d; e++) wide[e] = (double)q[e];
-    oracle_attention(k, v, d, first, pos, wide, (double)b->op.scale, out);
+    oracle_attention(k, v, d, first, pos, wide, (double)b->op.scale, 0, -INFINITY, out);
 }
 
 static void run_case(const packed_case *c, unsigned index, const char *isa)

@@ -201,7 +201,7 @@ static void expected(const bench *b, const prefill_case *c, uint32_t seq, uint32
     const double *k = b->k + index_of(b, c, seq, head), *v = b->v + index_of(b, c, seq, head);
     double wide[256];
     for (uint32_t e = 0; e < d; e++) wide[e] = (double)q[e];
-    oracle_attention(k, v, d, first, pos, wide, (double)b->op.scale, out);
+    oracle_attention(k, v, d, first, pos, wide, (double)b->op.scale, 0, -INFINITY, out);
     if (b->group.rotate) oracle_rotate(out, d);
 }
 

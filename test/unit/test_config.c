@@ -142,7 +142,7 @@ static void windows_by_family(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         if (parse(cases[i].family, cases[i].more, NULL) != KVRT_OK) fail_msg("case %zu: %s", i, error.message);
         assert_int_equal(config.sliding_window, cases[i].window);
-        for (int k = 0; k < 4; k++) assert_int_equal(config.windowed[k], cases[i].windowed[k] - '0');
+        for (int k = 0; k < 4; k++) assert_int_equal(config.mixer[k] == KVI_MIXER_WINDOW, cases[i].windowed[k] == '1');
     }
 }
 

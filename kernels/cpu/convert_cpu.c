@@ -1,0 +1,105 @@
+/* convert_cpu.c - pages from one format to another on the CPU: the first encoding of a page and its demotion. */
+#include "device_cpu.h"
+#include "../../runtime/kv/encode.h"
+
+#include <string.h>
+
+/* One record from any format to any other, through f32 rows in the thread's scratch. */
+typedef struct convert_task {
+    kvi_device *device;
+    const kvi_page_job *jobs;
+    const kvi_encode_params *params;
+    uint32_t first_task[64]; /* of each job */
+    uint32_t n_jobs;
+} convert_task;
+
+/* All of them write the same bytes. */
+static const kvi_kv_encoder *encoder_of(const kvi_cpu_variant *v)
+{
+#if defined(__x86_64__)
+    if (v == &kvi_cpu_avx512) return &kvi_kv_encoder_avx512;
+    if (v == &kvi_cpu_avx2) return &kvi_kv_encoder_avx2;
+#endif
+    (void)v;
+    return &kvi_kv_encoder_portable;
+}
+
+static void encode_side(kvi_kv_code kind, bool is_v, const float *rows, uint32_t d, const kvi_encode_params *params,
+                        float *scratch, const kvi_cpu_variant *v, uint8_t *side)
+{
+    if (kvi_kv_code_is_plain(kind)) v->narrow(rows, (kvi_dtype)kind, d * KVI_KV_PAGE, side);
+    else (is_v ? encoder_of(v)->v : encoder_of(v)->k)(kind, rows, d, params, scratch, side);
+}
+
+static void decode_side(const uint8_t *side, kvi_kv_code kind, bool is_v, uint32_t d, const kvi_cpu_variant *v,
+                        float *rows)
+{
+    if (kvi_kv_code_is_plain(kind)) v->widen(side, (kvi_dtype)kind, d * KVI_KV_PAGE, rows);
+    else kvi_kv_decode_rows(side, kind, is_v, d, rows);
+}
+
+static void convert_record(const convert_task *t, const kvi_page_job *job, uint32_t index, uint32_t thread)
+{
+    kvi_device *device = t->device;
+    const uint32_t d = device->program->groups[job->group].shape.head_dim;
+    float *k = device->thread_scratch + thread * device->scratch_floats, *v = k + d * KVI_KV_PAGE,
+          *scratch = v + d * KVI_KV_PAGE;
+    const kvi_kv_code from_k = KVI_KV_K_CODE(job->from.format), from_v = KVI_KV_V_CODE(job->from.format);
+    const kvi_kv_code to_k = KVI_KV_K_CODE(job->to.format), to_v = KVI_KV_V_CODE(job->to.format);
+    const uint8_t *from = device->pool + (uint64_t)job->from.unit * KVI_KV_UNIT +
+                          (uint64_t)index * kvi_kv_record_bytes(job->from.format, d);
+    uint8_t *to =
+        device->pool + (uint64_t)job->to.unit * KVI_KV_UNIT + (uint64_t)index * kvi_kv_record_bytes(job->to.format, d);
+    /* A side whose code stays is copied: it would lose a second time otherwise. In place, `to` is at or before `from`, so that reading V
+     * before anything is written, and K before V is written, is enough. */
+    if (from_v != to_v) decode_side(from + kvi_kv_k_side(from_k, d).bytes, from_v, true, d, device->v, v);
+    else memcpy(v, from + kvi_kv_k_side(from_k, d).bytes, kvi_kv_v_side(from_v, d).bytes);
+    if (from_k != to_k) {
+        decode_side(from, from_k, false, d, device->v, k);
+        encode_side(to_k, false, k, d, t->params, scratch, device->v, to);
+    } else memmove(to, from, kvi_kv_k_side(from_k, d).bytes);
+    to += kvi_kv_k_side(to_k, d).bytes;
+    if (from_v != to_v) encode_side(to_v, true, v, d, t->params, scratch, device->v, to);
+    else memcpy(to, v, kvi_kv_v_side(to_v, d).bytes);
+}
+
+static uint32_t records_of(const kvi_device *device, const kvi_page_job *job)
+{
+    const kvi_kv_shape *shape = &device->program->groups[job->group].shape;
+    return shape->n_layers * shape->n_kv_heads;
+}
+
+static void convert_one(void *arg, uint32_t task, uint32_t thread)
+{
+    const convert_task *t = arg;
+    uint32_t job = 0;
+    while (job + 1 < t->n_jobs && task >= t->first_task[job + 1]) job++;
+    if (t->jobs[job].from.unit != t->jobs[job].to.unit) {
+        convert_record(t, &t->jobs[job], task - t->first_task[job], thread);
+        return;
+    }
+    /* In place: records shrink towards the front, so they go in order, each read whole before it is written. */
+    for (uint32_t i = 0; i < records_of(t->device, &t->jobs[job]); i++) convert_record(t, &t->jobs[job], i, thread);
+}
+
+kvrt_status kvi_cpu_convert_pages(kvi_device *device, const kvi_page_job *jobs, uint32_t n_jobs,
+                                  const kvi_encode_params *params, kvrt_error *error)
+{
+    for (uint32_t done = 0; done < n_jobs;) {
+        convert_task t = {.device = device, .jobs = jobs + done, .params = params};
+        uint32_t tasks = 0;
+        for (; t.n_jobs < 64 && done + t.n_jobs < n_jobs; t.n_jobs++) {
+            const kvi_page_job *job = &t.jobs[t.n_jobs];
+            bool in_place = job->from.unit == job->to.unit;
+            if (in_place &&
+                kvi_kv_record_bytes(job->to.format, device->program->groups[job->group].shape.head_dim) >
+                    kvi_kv_record_bytes(job->from.format, device->program->groups[job->group].shape.head_dim))
+                return kvi_error_set(error, KVRT_INTERNAL, "page conversion: an extent cannot grow in place");
+            t.first_task[t.n_jobs] = tasks;
+            tasks += in_place ? 1 : records_of(device, job);
+        }
+        kvi_workers_run(device->workers, convert_one, &t, tasks);
+        done += t.n_jobs;
+    }
+    return KVRT_OK;
+}

@@ -1,0 +1,122 @@
+/* recurrent.c - layers that keep a state instead of pages, on the CPU: CONV_STATE and DELTA by the contracts of program.h.
+ * A plain implementation: the recurrence row by row, one task per sequence and channel block or head. Since a state is changed in place, a
+ * step that is left half-way leaves states half-way; the engine then goes back to a checkpoint. */
+#include "device_cpu.h"
+
+#include <math.h>
+#include <string.h>
+
+static float *state_of(const kvi_device *device, const kvi_op *op, const kvi_seq *seq)
+{
+    return (float *)(void *)(device->pool + (uint64_t)seq->state_unit * KVI_KV_UNIT + op->state_off);
+}
+
+/* ------------------------------------------------------------------------------------------------- convolution --- */
+#define CHANNELS 64u /* of a task */
+
+typedef struct state_task {
+    kvi_device *device;
+    const kvi_op *op;
+    uint32_t per_seq; /* tasks of a sequence */
+} state_task;
+
+static void convolve(void *arg, uint32_t task, uint32_t thread)
+{
+    const state_task *t = arg;
+    const kvi_op *op = t->op;
+    const kvi_seq *seq = &t->device->step.seqs[task / t->per_seq];
+    const uint32_t cols = t->device->program->buffers[op->in].cols, depth = op->weights[0]->desc.n_in, past = depth - 1;
+    const uint32_t first = task % t->per_seq * CHANNELS, end = first + CHANNELS < cols ? first + CHANNELS : cols;
+    const float *in = t->device->buffers[op->in] + (size_t)seq->first_row * cols;
+    float *out = t->device->buffers[op->out] + (size_t)seq->first_row * cols, *state = state_of(t->device, op, seq);
+    (void)thread;
+    for (uint32_t c = first; c < end; c++) {
+        float w[KVI_MAX_CONV], window[KVI_MAX_CONV];
+        t->device->v->widen((const uint8_t *)op->weights[0]->desc.data +
+                                (size_t)c * depth * kvi_dtype_bytes(op->weights[0]->desc.dtype),
+                            op->weights[0]->desc.dtype, depth, w);
+        const float bias = op->biases[0] ? op->biases[0]->f32[c] : 0.0f;
+        for (uint32_t j = 0; j < past; j++) window[j] = seq->pos ? state[(size_t)j * cols + c] : 0.0f;
+        for (uint32_t r = 0; r < seq->n_rows; r++) {
+            window[past] = in[(size_t)r * cols + c];
+            float y = bias;
+            for (uint32_t j = 0; j < depth; j++) y += w[j] * window[j];
+            out[(size_t)r * cols + c] = y / (1.0f + expf(-y));
+            memmove(window, window + 1, past * sizeof *window);
+        }
+        for (uint32_t j = 0; j < past; j++) state[(size_t)j * cols + c] = window[j];
+    }
+}
+
+const char *kvi_cpu_conv_state(kvi_device *device, const kvi_op *op)
+{
+    state_task t = {device, op, (device->program->buffers[op->in].cols + CHANNELS - 1) / CHANNELS};
+    kvi_workers_run(device->workers, convolve, &t, device->step.n_seqs * t.per_seq);
+    return "conv_state";
+}
+
+/* -------------------------------------------------------------------------------------------------- delta rule --- */
+static void normalized(const float *x, uint32_t n, float scale, float *y)
+{
+    float squares = 0;
+    for (uint32_t i = 0; i < n; i++) squares += x[i] * x[i];
+    const float factor = scale / sqrtf(squares + 1e-6f);
+    for (uint32_t i = 0; i < n; i++) y[i] = x[i] * factor;
+}
+
+/* log(1 + exp(x)) without overflow; above 20 the two differ by less than f32 tells. */
+static float softplus(float x) { return x > 20.0f ? x : log1pf(expf(x)); }
+
+/* One row of one head: decays and updates s (dk, dv), gives o (dv). */
+static void delta_row(float *s, const float *q, const float *k, const float *v, float decay, float beta, uint32_t dk,
+                      uint32_t dv, float *o)
+{
+    for (uint32_t j = 0; j < dv; j++) o[j] = 0;
+    for (uint32_t i = 0; i < dk; i++)
+        for (uint32_t j = 0; j < dv; j++) {
+            s[(size_t)i * dv + j] *= decay;
+            o[j] += k[i] * s[(size_t)i * dv + j]; /* S^T k */
+        }
+    for (uint32_t j = 0; j < dv; j++) o[j] = beta * (v[j] - o[j]);
+    for (uint32_t i = 0; i < dk; i++)
+        for (uint32_t j = 0; j < dv; j++) s[(size_t)i * dv + j] += k[i] * o[j];
+    for (uint32_t j = 0; j < dv; j++) o[j] = 0;
+    for (uint32_t i = 0; i < dk; i++)
+        for (uint32_t j = 0; j < dv; j++) o[j] += q[i] * s[(size_t)i * dv + j];
+}
+
+static void delta_head(void *arg, uint32_t task, uint32_t thread)
+{
+    const state_task *t = arg;
+    const kvi_op *op = t->op;
+    kvi_device *device = t->device;
+    const kvi_seq *seq = &device->step.seqs[task / op->n_heads];
+    const uint32_t dk = op->key_dim, dv = op->value_dim, h = task % op->n_heads;
+    const uint32_t key_head = h / (op->n_heads / op->n_kv_heads), keys = op->n_kv_heads * dk;
+    const uint32_t cols = device->program->buffers[op->in].cols, out_cols = op->n_heads * dv;
+    float *s = state_of(device, op, seq) + (size_t)h * dk * dv;
+    float *q = device->thread_scratch + thread * device->scratch_floats, *k = q + dk;
+    const float rate = expf(op->weights[0]->f32[h]), shift = op->weights[1]->f32[h];
+    if (seq->pos == 0) memset(s, 0, (size_t)dk * dv * sizeof *s);
+    for (uint32_t r = seq->first_row; r < seq->first_row + seq->n_rows; r++) {
+        const float *in = device->buffers[op->in] + (size_t)r * cols;
+        const float *side = device->buffers[op->side] + (size_t)r * 2 * op->n_heads;
+        float *o = device->buffers[op->out] + (size_t)r * out_cols + h * dv;
+        normalized(in + key_head * dk, dk, 1.0f / sqrtf((float)dk), q);
+        normalized(in + keys + key_head * dk, dk, 1.0f, k);
+        const float beta = 1.0f / (1.0f + expf(-side[h])),
+                    decay = expf(-rate * softplus(side[op->n_heads + h] + shift));
+        delta_row(s, q, k, in + 2 * keys + h * dv, decay, beta, dk, dv, o);
+        kvi_cpu_norm(device, &op->q_norm, o, dv, o);
+        if (!op->gated) continue;
+        const float *gate = device->buffers[op->gate] + (size_t)r * out_cols + h * dv;
+        for (uint32_t j = 0; j < dv; j++) o[j] *= gate[j] / (1.0f + expf(-gate[j]));
+    }
+}
+
+const char *kvi_cpu_delta(kvi_device *device, const kvi_op *op)
+{
+    state_task t = {device, op, op->n_heads};
+    kvi_workers_run(device->workers, delta_head, &t, device->step.n_seqs * op->n_heads);
+    return "delta";
+}

@@ -1,0 +1,176 @@
+/* run_cpu.c - runs operations of the program one after the other, and times them. What is more than rows and products stands in files of
+ * its own: rope_append.c, attention.c, experts.c, recurrent.c. */
+#include "device_cpu.h"
+#include "../../runtime/base/log.h"
+
+#include <math.h>
+#include <string.h>
+
+/* ------------------------------------------------------------------------------------------------------- rows --- */
+typedef struct row_task {
+    kvi_device *device;
+    const kvi_op *op;
+    const float *x;
+    uint32_t cols;
+    const uint32_t *rows; /* NULL: all rows in order */
+} row_task;
+
+void kvi_cpu_norm(const kvi_device *device, const kvi_norm *norm, const float *x, uint32_t n, float *y)
+{
+    if (norm->kind)
+        device->v->rmsnorm(x, norm->kind == KVI_NORM_GAIN ? norm->gain->f32 : device->ones, norm->eps, n, y);
+    else if (x != y) memcpy(y, x, (size_t)n * sizeof *y);
+}
+
+static void norm_row(void *arg, uint32_t task, uint32_t thread)
+{
+    const row_task *t = arg;
+    const size_t from = t->rows ? t->rows[task] : task;
+    (void)thread;
+    kvi_cpu_norm(t->device, &t->op->norm, t->x + from * t->cols, t->cols, t->device->normed + (size_t)task * t->cols);
+}
+
+const float *kvi_cpu_norm_rows(kvi_device *device, const kvi_op *op, const uint32_t *rows, uint32_t n_rows)
+{
+    row_task t = {device, op, device->buffers[op->in], device->program->buffers[op->in].cols, rows};
+    if (!op->norm.kind && !rows) return t.x;
+    if (n_rows <= KVI_DECODE_ROWS)
+        for (uint32_t r = 0; r < n_rows; r++) norm_row(&t, r, 0);
+    else kvi_workers_run(device->workers, norm_row, &t, n_rows);
+    return device->normed;
+}
+
+/* Adds a row that stands in `x`, which is used up. */
+static void add_row(void *arg, uint32_t task, uint32_t thread)
+{
+    const row_task *t = arg;
+    const kvi_op *op = t->op;
+    float *y = t->device->buffers[op->out] + (size_t)task * t->cols, *x = t->device->added + (size_t)task * t->cols;
+    (void)thread;
+    kvi_cpu_norm(t->device, &op->post_norm, x, t->cols, x);
+    float factor = op->scale;
+    if (op->gated) factor /= 1.0f + expf(-t->device->buffers[op->gate][task]);
+    for (uint32_t i = 0; i < t->cols; i++) y[i] += factor * x[i];
+}
+
+void kvi_cpu_add_rows(kvi_device *device, const kvi_op *op)
+{
+    row_task t = {.device = device, .op = op, .cols = device->program->buffers[op->out].cols};
+    kvi_workers_run(device->workers, add_row, &t, device->step.n_rows);
+}
+
+static void embed_row(void *arg, uint32_t task, uint32_t thread)
+{
+    const row_task *t = arg;
+    const kvi_weight_desc *table = &t->op->weights[0]->desc;
+    float *out = t->device->buffers[t->op->out] + (size_t)task * table->n_in;
+    const size_t row = (size_t)table->n_in * kvi_dtype_bytes(table->dtype);
+    (void)thread;
+    t->device->v->widen((const uint8_t *)table->data + (size_t)t->device->step.ids[task] * row, table->dtype,
+                        table->n_in, out);
+    if (t->op->scale != 1.0f) t->device->v->scale(out, t->op->scale, table->n_in);
+}
+
+/* Softcap and multiplier of a range of logits. */
+static void finish_logits(kvi_device *device, const kvi_op *op)
+{
+    for (uint32_t r = 0; r < device->step.n_logit_rows; r++) {
+        float *y = device->buffers[op->out] + (size_t)r * device->program->buffers[op->out].cols + op->first_out;
+        if (op->scale != 1.0f) device->v->scale(y, op->scale, op->n_out);
+        for (uint32_t i = 0; op->softcap > 0 && i < op->n_out; i++) y[i] = op->softcap * tanhf(y[i] / op->softcap);
+    }
+}
+
+/* An addition that is more than a sum goes through `added`. */
+static bool adds_specially(const kvi_op *op)
+{
+    return op->kind == KVI_OP_LINEAR_ADD && (op->post_norm.kind || op->gated || op->scale != 1.0f);
+}
+
+static const char *linear_op(kvi_device *device, const kvi_op *op)
+{
+    const kvi_program *program = device->program;
+    const bool head = op->kind == KVI_OP_HEAD, special = adds_specially(op);
+    const uint32_t n_rows = head ? device->step.n_logit_rows : device->step.n_rows;
+    if (n_rows == 0) return "none";
+    kvi_linear job = {.n_rows = n_rows,
+                      .n_in = program->buffers[op->in].cols,
+                      .n_weights = op->n_weights,
+                      .y = special ? device->added : device->buffers[op->out],
+                      .ldy = program->buffers[op->out].cols,
+                      .x = kvi_cpu_norm_rows(device, op, head ? device->step.logit_rows : NULL, n_rows),
+                      .activation = op->activation,
+                      .limit = op->limit};
+    for (uint32_t i = 0; i < op->n_weights; i++) {
+        job.weights[i] = op->weights[i];
+        job.biases[i] = op->biases[i];
+    }
+    if (op->kind == KVI_OP_LINEAR_ADD && !special) job.epilogue = KVI_ADD;
+    if (op->kind == KVI_OP_NORM_GATE_UP) job.epilogue = KVI_GATE_UP;
+    if (head) job.first_out = op->first_out, job.n_out = op->n_out;
+    job.wide = head ? n_rows > KVI_DECODE_ROWS : kvi_step_is_wide(&device->step);
+    const char *kernel = kvi_cpu_linear(device, &job);
+    if (special) kvi_cpu_add_rows(device, op);
+    if (head) finish_logits(device, op);
+    return kernel;
+}
+
+static const char *run_op(kvi_device *device, const kvi_op *op)
+{
+    row_task t = {.device = device, .op = op};
+    switch (op->kind) {
+    case KVI_OP_EMBED: kvi_workers_run(device->workers, embed_row, &t, device->step.n_rows); return "embed";
+    case KVI_OP_ROPE_APPEND: kvi_cpu_rope_append(device, op); return "rope_append";
+    case KVI_OP_ATTENTION:
+        return kvi_step_is_wide(&device->step) ? kvi_cpu_prefill_attention(device, op) : kvi_cpu_attention(device, op);
+    case KVI_OP_ROUTE: return kvi_cpu_route(device, op);
+    case KVI_OP_EXPERTS: return kvi_cpu_experts(device, op);
+    case KVI_OP_CONV_STATE: return kvi_cpu_conv_state(device, op);
+    case KVI_OP_DELTA: return kvi_cpu_delta(device, op);
+    default: return linear_op(device, op);
+    }
+}
+
+/* Bytes an operation has to read: weights, or the cache records it looks at. */
+static uint64_t op_bytes(const kvi_device *device, const kvi_op *op)
+{
+    uint64_t bytes = 0;
+    if (op->kind == KVI_OP_ATTENTION) {
+        const kvi_cache_group *group = &device->program->groups[op->group];
+        for (uint32_t s = 0; s < device->step.n_seqs; s++) {
+            const kvi_seq *seq = &device->step.seqs[s];
+            uint32_t end = (seq->pos + seq->n_rows + KVI_KV_PAGE - 1) / KVI_KV_PAGE;
+            uint32_t first =
+                group->window && seq->pos + 1 > group->window ? (seq->pos + 1 - group->window) / KVI_KV_PAGE : 0;
+            for (uint32_t p = first; p < end; p++)
+                bytes += (uint64_t)group->shape.n_kv_heads *
+                         kvi_kv_record_bytes(seq->pages[op->group][p].format, group->shape.head_dim);
+        }
+        return bytes;
+    }
+    for (uint32_t i = 0; op->kind != KVI_OP_EMBED && i < op->n_weights; i++) {
+        const kvi_weight_desc *w = &op->weights[i]->desc;
+        bytes += (uint64_t)(op->n_out ? op->n_out : w->n_out) * w->n_in * kvi_dtype_bytes(w->dtype);
+    }
+    return bytes;
+}
+
+kvrt_status kvi_cpu_run(kvi_device *device, uint32_t first_op, uint32_t n_ops, kvrt_error *error)
+{
+    KVI_TRY(kvi_program_range(device->program, first_op, n_ops, error));
+    for (uint32_t i = first_op; i < first_op + n_ops; i++) {
+        const kvi_op *op = &device->program->ops[i];
+        uint64_t start = device->timing ? kvi_os_now_us() : 0;
+        const char *kernel = run_op(device, op);
+        if (device->timing) {
+            struct cpu_op_time *time = &device->times[op->kind];
+            time->kernel = kernel;
+            time->calls++;
+            time->us += kvi_os_now_us() - start;
+            time->bytes += op_bytes(device, op);
+        }
+        if (kvi_log_on(KVI_LOG_KERNELS))
+            kvi_log(KVI_LOG_KERNELS, "layer %u: %s, %u rows", op->layer, kernel, device->step.n_rows);
+    }
+    return KVRT_OK;
+}

@@ -1,0 +1,40 @@
+/* program.c - what is the same for every backend about a recorded program. */
+#include "program.h"
+
+#include <stddef.h>
+
+const char *kvi_op_name(kvi_op_kind kind)
+{
+    static const char *const names[KVI_OP_KIND_COUNT] = {"embed",      "norm_linear",  "rope_append", "attention",
+                                                         "linear_add", "norm_gate_up", "head",        "route",
+                                                         "experts",    "conv_state",   "delta"};
+    return (unsigned)kind < KVI_OP_KIND_COUNT ? names[kind] : "unknown operation";
+}
+
+const char *kvi_op_special(const kvi_op *op)
+{
+    if (op->kind > KVI_OP_HEAD) return "this kind of layer";
+    if (op->kind == KVI_OP_NORM_LINEAR && !op->norm.kind) return "a product without a norm";
+    if (op->norm.kind == KVI_NORM_BARE) return "a norm without gains";
+    if (op->post_norm.kind) return "a norm behind the product";
+    if (op->gated) return "an output gate";
+    if (op->softcap > 0) return "softcap";
+    if (op->sinks) return "attention sinks";
+    if (op->kind == KVI_OP_NORM_GATE_UP && (op->biases[0] || op->biases[1])) return "biases of gate and up";
+    if (op->kind == KVI_OP_NORM_GATE_UP && op->activation != KVI_ACT_SILU) return "an activation other than silu";
+    if ((op->kind == KVI_OP_LINEAR_ADD || op->kind == KVI_OP_HEAD) && op->scale != 1.0f) return "a multiplier";
+    if (op->rope && op->rope->interleaved) return "RoPE over neighbouring pairs";
+    return NULL;
+}
+
+uint32_t kvi_program_slice(const kvi_program *program, uint32_t first)
+{
+    while (first < program->n_ops && !program->ops[first].slice_end) first++;
+    return first < program->n_ops ? first + 1 : program->n_ops;
+}
+
+kvrt_status kvi_program_range(const kvi_program *program, uint32_t first, uint32_t n, kvrt_error *error)
+{
+    if (first <= program->n_ops && n <= program->n_ops - first) return KVRT_OK;
+    return kvi_error_set(error, KVRT_INTERNAL, "run: operations %u..%u of %u", first, first + n, program->n_ops);
+}

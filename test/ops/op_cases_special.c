@@ -1,0 +1,554 @@
+/* op_cases_special.c - what single families add to the plain transformer, against double-precision formulas: activations, post-norm,
+ * multiplier, gate and softcap of products; routing and experts; convolution and delta rule with their states. */
+#include "op_cases.h"
+#include "tolerance.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#define COUNT(a) ((uint32_t)(sizeof(a) / sizeof(a)[0]))
+#define SPECIAL_LIMIT                                                                                                  \
+    2e-5 /* sums of some hundred f32 products through one or two smooth functions, relative to the largest result */
+
+static double sigmoid(double x) { return 1 / (1 + exp(-x)); }
+
+static void rmsnorm(const double *x, const double *gain, double eps, uint32_t n, double *y)
+{
+    double squares = 0;
+    for (uint32_t i = 0; i < n; i++) squares += x[i] * x[i];
+    for (uint32_t i = 0; i < n; i++) y[i] = x[i] / sqrt(squares / n + eps) * (gain ? gain[i] : 1);
+}
+
+static double act(kvi_activation activation, double limit, double g, double u)
+{
+    if (activation == KVI_ACT_SILU) return g * sigmoid(g) * u;
+    if (activation == KVI_ACT_GELU) return g / 2 * (1 + erf(g / sqrt(2))) * u;
+    if (activation == KVI_ACT_GELU_TANH)
+        return g / 2 * (1 + tanh(sqrt(2 / 3.14159265358979323846) * (g + 0.044715 * g * g * g))) * u;
+    g = fmin(g, limit);
+    u = fmax(fmin(u, limit), -limit);
+    return (u + 1) * g * sigmoid(1.702 * g);
+}
+
+/* y (n_out) = W x + b */
+static void product(const double *w, const double *b, uint32_t n_out, uint32_t n_in, const double *x, double *y)
+{
+    for (uint32_t o = 0; o < n_out; o++) {
+        y[o] = b ? b[o] : 0;
+        for (uint32_t i = 0; i < n_in; i++) y[o] += w[(size_t)o * n_in + i] * x[i];
+    }
+}
+
+static double largest_of(const double *x, uint32_t n)
+{
+    double most = 1e-3;
+    for (uint32_t i = 0; i < n; i++) most = fmax(most, fabs(x[i]));
+    return most;
+}
+
+static void check_row(const op_target *target, const char *what, uint32_t row, const float *got, const double *want,
+                      uint32_t n)
+{
+    const double limit = fmax(SPECIAL_LIMIT, 4 * target->linear) * largest_of(want, n);
+    for (uint32_t i = 0; i < n; i++) op_check(target, what, row, i, (double)got[i], want[i], limit);
+}
+
+/* ------------------------------------------------------------------------------------------------------ products --- */
+#define WIDTH 64u
+#define FFN 96u
+#define MOST_ROWS 20u
+
+typedef struct product_case {
+    const char *name;
+    uint32_t rows;
+    kvi_activation activation;
+    bool post_norm, bare_norm, gated;
+    float scale, cap;
+} product_case;
+
+static const product_case products[] = {
+    {"silu", 3, KVI_ACT_SILU, false, false, false, 1, 0},
+    {"gelu", 5, KVI_ACT_GELU, true, false, false, 1, 0},
+    {"gelu_tanh", 20, KVI_ACT_GELU_TANH, true, true, false, 0.5f, 3},
+    {"swiglu_oai", 8, KVI_ACT_SWIGLU_OAI, false, false, true, 2, 0},
+    {"swiglu_oai", 9, KVI_ACT_SWIGLU_OAI, false, true, true, 1, 0.5f},
+};
+
+/* x += scale * post_norm( act( norm(x) G^T + bg, norm(x) U^T + bu ) D^T + bd ) * sigmoid(gate), then a head with softcap and multiplier. */
+static void run_product(const op_target *target, const product_case *c)
+{
+    op_rig rig;
+    op_rig_open(&rig, target);
+    const kvi_buffer x = op_rig_buffer(&rig, WIDTH, KVI_ROWS_TOKEN, KVI_PRECISION_RESIDUAL);
+    const kvi_buffer y = op_rig_buffer(&rig, FFN, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND);
+    const kvi_buffer gate = op_rig_buffer(&rig, 1, KVI_ROWS_TOKEN, KVI_PRECISION_RESIDUAL);
+    const op_matrix in = op_rig_input(&rig, x, c->rows), gates = op_rig_input(&rig, gate, c->rows);
+    const op_matrix gain = op_rig_matrix(&rig, 1, WIDTH, KVI_F32, 1, 0.3, 0),
+                    post = op_rig_matrix(&rig, 1, WIDTH, KVI_F32, 1, 0.3, 0);
+    const op_matrix g = op_rig_matrix(&rig, FFN, WIDTH, KVI_F32, 0, 0.4, 0),
+                    u = op_rig_matrix(&rig, FFN, WIDTH, KVI_F32, 0, 0.4, 0);
+    const op_matrix bg = op_rig_matrix(&rig, 1, FFN, KVI_F32, 0, 1, 0),
+                    bu = op_rig_matrix(&rig, 1, FFN, KVI_F32, 0, 1, 0);
+    const op_matrix d = op_rig_matrix(&rig, WIDTH, FFN, KVI_F32, 0, 0.2, 0),
+                    bd = op_rig_matrix(&rig, 1, WIDTH, KVI_F32, 0, 1, 0);
+    const kvi_norm norm = {c->bare_norm ? KVI_NORM_BARE : KVI_NORM_GAIN, gain.weight, 1e-5f};
+    *op_rig_op(&rig, KVI_OP_NORM_GATE_UP, x, y) = (kvi_op){.kind = KVI_OP_NORM_GATE_UP,
+                                                           .in = x,
+                                                           .out = y,
+                                                           .norm = norm,
+                                                           .n_weights = 2,
+                                                           .scale = 1,
+                                                           .weights = {g.weight, u.weight},
+                                                           .biases = {bg.weight, bu.weight},
+                                                           .activation = c->activation,
+                                                           .limit = 1.5f};
+    *op_rig_op(&rig, KVI_OP_LINEAR_ADD, y, x) =
+        (kvi_op){.kind = KVI_OP_LINEAR_ADD,
+                 .in = y,
+                 .out = x,
+                 .n_weights = 1,
+                 .weights = {d.weight},
+                 .biases = {bd.weight},
+                 .scale = c->scale,
+                 .gated = c->gated,
+                 .gate = gate,
+                 .post_norm = {c->post_norm ? KVI_NORM_GAIN : KVI_NORM_NONE, post.weight, 1e-5f}};
+    op_rig_output(&rig, x);
+    rig.ops[rig.program.n_ops - 1].softcap = c->cap;
+    rig.ops[rig.program.n_ops - 1].scale = c->scale;
+    if (op_rig_load(&rig, MOST_ROWS, 1, 128, 0)) {
+        float out[MOST_ROWS * WIDTH];
+        op_rig_rows(&rig, c->rows, false, out);
+        for (uint32_t r = 0; r < c->rows; r++) {
+            double n[WIDTH], a[FFN], b[FFN], sum[WIDTH];
+            rmsnorm(in.values + (size_t)r * WIDTH, c->bare_norm ? NULL : gain.values, (double)1e-5f, WIDTH, n);
+            product(g.values, bg.values, FFN, WIDTH, n, a);
+            product(u.values, bu.values, FFN, WIDTH, n, b);
+            for (uint32_t i = 0; i < FFN; i++) a[i] = act(c->activation, 1.5, a[i], b[i]);
+            product(d.values, bd.values, WIDTH, FFN, a, sum);
+            if (c->post_norm) rmsnorm(sum, post.values, (double)1e-5f, WIDTH, sum);
+            const double factor = (double)c->scale * (c->gated ? sigmoid(gates.values[r]) : 1), cap = (double)c->cap;
+            for (uint32_t i = 0; i < WIDTH; i++) {
+                sum[i] = (double)c->scale * (in.values[(size_t)r * WIDTH + i] + factor * sum[i]);
+                if (cap > 0) sum[i] = cap * tanh(sum[i] / cap);
+            }
+            check_row(target, c->name, r, out + (size_t)r * WIDTH, sum, WIDTH);
+        }
+    }
+    op_rig_close(&rig);
+}
+
+void op_case_linear_special(const op_target *target)
+{
+    for (uint32_t i = 0; i < COUNT(products); i++) run_product(target, &products[i]);
+}
+
+/* ------------------------------------------------------------------------------------------------------- routing --- */
+#define MOST_EXPERTS 24u
+
+typedef struct route_case {
+    uint32_t rows, n_experts;
+    kvi_route route;
+    bool bias, correction, ties;
+} route_case;
+
+static const route_case routes[] = {
+    {1, 8, {KVI_ROUTE_SOFTMAX, 2, .renormalize = true, .scale = 1}, false, false, false},
+    {9, 24, {KVI_ROUTE_SOFTMAX, 8, .scale = 1}, false, false, false},
+    {5, 16, {KVI_ROUTE_SIGMOID, 4, 4, 2, 2, .renormalize = true, .scale = 2.5f}, false, true, false},
+    {5, 16, {KVI_ROUTE_SIGMOID, 3, 4, 1, 1, .scale = 1.8f}, true, true, false},
+    {12, 24, {KVI_ROUTE_SOFTMAX, 6, 8, 3, 1, .scale = 1}, false, false, false},
+    {4, 12, {KVI_ROUTE_LOGITS, 4, .softmax_chosen = true, .scale = 1}, true, false, false},
+    {3, 1, {KVI_ROUTE_SOFTMAX, 1, .renormalize = true, .scale = 1}, false, false, false},
+    {4, 6, {KVI_ROUTE_SIGMOID, 6, .renormalize = true, .scale = 1}, true, true, false},
+    {2, 8, {KVI_ROUTE_SOFTMAX, 3, .scale = 1}, false, false, true},          /* all logits equal: ids 0, 1, 2 */
+    {2, 8, {KVI_ROUTE_SIGMOID, 2, 4, 1, 1, .scale = 1}, false, false, true}, /* and the first run of equals */
+};
+
+/* The contract of ROUTE for one row, in double precision: chosen ids and weights. */
+static void route_row(const route_case *c, const double *logits, const double *correction, uint32_t *ids,
+                      double *weights)
+{
+    const kvi_route *r = &c->route;
+    const uint32_t n = c->n_experts, size = r->n_groups > 1 ? n / r->n_groups : n;
+    double p[MOST_EXPERTS], choice[MOST_EXPERTS], top = -INFINITY, sum = 0;
+    bool alive[MOST_EXPERTS];
+    for (uint32_t i = 0; i < n; i++) top = fmax(top, logits[i]);
+    for (uint32_t i = 0; i < n; i++) sum += exp(logits[i] - top);
+    for (uint32_t i = 0; i < n; i++) {
+        p[i] = r->score == KVI_ROUTE_SOFTMAX   ? exp(logits[i] - top) / sum
+               : r->score == KVI_ROUTE_SIGMOID ? sigmoid(logits[i])
+                                               : logits[i];
+        choice[i] = p[i] + (correction ? correction[i] : 0);
+        alive[i] = true;
+    }
+    if (r->n_groups > 1)
+        for (uint32_t g = 0; g < r->n_groups; g++) { /* a run stays when fewer than top_groups are better */
+            uint32_t better = 0;
+            double worth[MOST_EXPERTS];
+            for (uint32_t k = 0; k < r->n_groups; k++) {
+                double first = -INFINITY, second = -INFINITY;
+                for (uint32_t i = k * size; i < (k + 1) * size; i++) {
+                    if (choice[i] > first) second = first, first = choice[i];
+                    else second = fmax(second, choice[i]);
+                }
+                worth[k] = first + (r->group_best > 1 ? second : 0);
+            }
+            for (uint32_t k = 0; k < r->n_groups; k++) better += worth[k] > worth[g] || (worth[k] == worth[g] && k < g);
+            for (uint32_t i = g * size; i < (g + 1) * size; i++) alive[i] = better < r->top_groups;
+        }
+    for (uint32_t j = 0; j < r->top_k; j++) {
+        uint32_t best = n;
+        for (uint32_t i = 0; i < n; i++)
+            if (alive[i] && (best == n || choice[i] > choice[best])) best = i;
+        alive[best] = false;
+        ids[j] = best;
+        weights[j] = r->softmax_chosen ? exp(logits[best]) : p[best];
+    }
+    sum = 0;
+    for (uint32_t j = 0; j < r->top_k; j++) sum += weights[j];
+    for (uint32_t j = 0; j < r->top_k; j++)
+        weights[j] *= (double)r->scale / (r->renormalize || r->softmax_chosen ? sum : 1);
+}
+
+void op_case_route(const op_target *target)
+{
+    for (uint32_t i = 0; i < COUNT(routes); i++) {
+        const route_case *c = &routes[i];
+        const uint32_t k = c->route.top_k, n = c->n_experts;
+        op_rig rig;
+        char text[80];
+        snprintf(text, sizeof text, "route, case %u", i);
+        op_rig_open(&rig, target);
+        const kvi_buffer x = op_rig_buffer(&rig, WIDTH, KVI_ROWS_TOKEN, KVI_PRECISION_RESIDUAL);
+        const kvi_buffer y = op_rig_buffer(&rig, 2 * k, KVI_ROWS_TOKEN, KVI_PRECISION_RESIDUAL);
+        const op_matrix in = op_rig_input(&rig, x, c->rows);
+        const op_matrix gain = op_rig_matrix(&rig, 1, WIDTH, KVI_F32, 1, 0.3, 0);
+        const op_matrix w = op_rig_experts(&rig, 1, n, WIDTH, KVI_F32);
+        const op_matrix b = op_rig_matrix(&rig, 1, n, KVI_F32, 0, 1, 0),
+                        correction = op_rig_matrix(&rig, 1, n, KVI_F32, 0, 0.3, 0);
+        if (c->ties) {
+            const op_matrix zero = op_rig_matrix(&rig, n, WIDTH, KVI_F32, 0, 0, 0);
+            ((op_matrix *)(uintptr_t)&w)->weight = zero.weight;
+            memset(w.values, 0, (size_t)n * WIDTH * sizeof *w.values);
+        }
+        kvi_op *op = op_rig_op(&rig, KVI_OP_ROUTE, x, y);
+        *op = (kvi_op){.kind = KVI_OP_ROUTE,
+                       .in = x,
+                       .out = y,
+                       .scale = 1,
+                       .norm = {KVI_NORM_GAIN, gain.weight, 1e-5f},
+                       .n_experts = n,
+                       .route = c->route,
+                       .n_weights = 1,
+                       .weights = {w.weight, c->correction ? correction.weight : NULL},
+                       .biases = {c->bias ? b.weight : NULL}};
+        op_rig_output(&rig, y);
+        float out[MOST_ROWS * 2 * MOST_EXPERTS];
+        const bool there = op_rig_load(&rig, MOST_ROWS, 1, 128, 0);
+        if (there) op_rig_rows(&rig, c->rows, false, out);
+        for (uint32_t r = 0; there && r < c->rows; r++) {
+            double normed[WIDTH], logits[MOST_EXPERTS], weights[MOST_EXPERTS], want[2 * MOST_EXPERTS];
+            uint32_t ids[MOST_EXPERTS];
+            rmsnorm(in.values + (size_t)r * WIDTH, gain.values, (double)1e-5f, WIDTH, normed);
+            product(w.values, c->bias ? b.values : NULL, n, WIDTH, normed, logits);
+            route_row(c, logits, c->correction ? correction.values : NULL, ids, weights);
+            for (uint32_t j = 0; j < k; j++) want[j] = ids[j], want[k + j] = weights[j];
+            for (uint32_t j = 0; j < 2 * k; j++)
+                op_check(target, text, r, j, (double)out[(size_t)r * 2 * k + j], want[j],
+                         j < k ? 1e-3 : 1e-5 * fmax(1, fabs(want[j])));
+        }
+        op_rig_close(&rig);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------------- experts --- */
+typedef struct expert_case {
+    uint32_t rows, n_experts, top_k, width;
+    kvi_dtype dtype;
+    kvi_activation activation;
+    bool biases, post_norm;
+    float scale;
+} expert_case;
+
+static const expert_case experts[] = {
+    {1, 4, 2, 33, KVI_F32, KVI_ACT_SILU, false, false, 1},
+    {7, 8, 8, 32, KVI_BF16, KVI_ACT_SILU, false, false, 1},
+    {9, 1, 1, 64, KVI_F16, KVI_ACT_SILU, false, false, 0.5f},
+    {20, 16, 4, 40, KVI_F32, KVI_ACT_SWIGLU_OAI, true, false, 1},
+    {3, 6, 3, 16, KVI_F32, KVI_ACT_GELU_TANH, false, true, 1.5f},
+};
+
+static void run_experts(const op_target *target, const expert_case *c)
+{
+    op_rig rig;
+    op_rig_open(&rig, target);
+    const uint32_t k = c->top_k, f = c->width;
+    const kvi_buffer x = op_rig_buffer(&rig, WIDTH, KVI_ROWS_TOKEN, KVI_PRECISION_RESIDUAL);
+    const kvi_buffer chosen = op_rig_buffer(&rig, 2 * k, KVI_ROWS_TOKEN, KVI_PRECISION_RESIDUAL);
+    const op_matrix in = op_rig_input(&rig, x, c->rows);
+    const op_matrix gain = op_rig_matrix(&rig, 1, WIDTH, KVI_F32, 1, 0.3, 0),
+                    post = op_rig_matrix(&rig, 1, WIDTH, KVI_F32, 1, 0.3, 0);
+    const op_matrix router = op_rig_experts(&rig, 1, c->n_experts, WIDTH, KVI_F32);
+    const op_matrix g = op_rig_experts(&rig, c->n_experts, f, WIDTH, c->dtype),
+                    u = op_rig_experts(&rig, c->n_experts, f, WIDTH, c->dtype);
+    const op_matrix d = op_rig_experts(&rig, c->n_experts, WIDTH, f, c->dtype);
+    const op_matrix bg = op_rig_matrix(&rig, 1, c->n_experts * f, KVI_F32, 0, 1, 0),
+                    bu = op_rig_matrix(&rig, 1, c->n_experts * f, KVI_F32, 0, 1, 0);
+    const op_matrix bd = op_rig_matrix(&rig, 1, c->n_experts * WIDTH, KVI_F32, 0, 1, 0);
+    const kvi_norm norm = {KVI_NORM_GAIN, gain.weight, 1e-5f};
+    const route_case rc = {c->rows, c->n_experts, {KVI_ROUTE_SOFTMAX, k, .renormalize = true, .scale = 1},
+                           false,   false,        false};
+    *op_rig_op(&rig, KVI_OP_ROUTE, x, chosen) = (kvi_op){.kind = KVI_OP_ROUTE,
+                                                         .in = x,
+                                                         .out = chosen,
+                                                         .scale = 1,
+                                                         .norm = norm,
+                                                         .n_experts = c->n_experts,
+                                                         .route = rc.route,
+                                                         .n_weights = 1,
+                                                         .weights = {router.weight}};
+    *op_rig_op(&rig, KVI_OP_EXPERTS, x, x) =
+        (kvi_op){.kind = KVI_OP_EXPERTS,
+                 .in = x,
+                 .out = x,
+                 .side = chosen,
+                 .scale = c->scale,
+                 .norm = norm,
+                 .n_experts = c->n_experts,
+                 .expert_width = f,
+                 .route = rc.route,
+                 .n_weights = 3,
+                 .weights = {g.weight, u.weight, d.weight},
+                 .biases = {c->biases ? bg.weight : NULL, c->biases ? bu.weight : NULL, c->biases ? bd.weight : NULL},
+                 .activation = c->activation,
+                 .limit = 1.5f,
+                 .post_norm = {c->post_norm ? KVI_NORM_GAIN : KVI_NORM_NONE, post.weight, 1e-5f}};
+    op_rig_output(&rig, x);
+    float out[MOST_ROWS * WIDTH];
+    const bool there = op_rig_load(&rig, MOST_ROWS, 1, 128, 0);
+    if (there) op_rig_rows(&rig, c->rows, false, out);
+    for (uint32_t r = 0; there && r < c->rows; r++) {
+        double n[WIDTH], logits[MOST_EXPERTS], weights[MOST_EXPERTS], a[WIDTH], b[WIDTH], y[WIDTH], sum[WIDTH] = {0};
+        uint32_t ids[MOST_EXPERTS];
+        rmsnorm(in.values + (size_t)r * WIDTH, gain.values, (double)1e-5f, WIDTH, n);
+        product(router.values, NULL, c->n_experts, WIDTH, n, logits);
+        route_row(&rc, logits, NULL, ids, weights);
+        for (uint32_t j = 0; j < k; j++) {
+            const uint32_t e = ids[j];
+            product(g.values + (size_t)e * f * WIDTH, c->biases ? bg.values + (size_t)e * f : NULL, f, WIDTH, n, a);
+            product(u.values + (size_t)e * f * WIDTH, c->biases ? bu.values + (size_t)e * f : NULL, f, WIDTH, n, b);
+            for (uint32_t i = 0; i < f; i++) a[i] = act(c->activation, 1.5, a[i], b[i]);
+            product(d.values + (size_t)e * f * WIDTH, c->biases ? bd.values + (size_t)e * WIDTH : NULL, WIDTH, f, a, y);
+            for (uint32_t i = 0; i < WIDTH; i++) sum[i] += weights[j] * y[i];
+        }
+        if (c->post_norm) rmsnorm(sum, post.values, (double)1e-5f, WIDTH, sum);
+        for (uint32_t i = 0; i < WIDTH; i++) sum[i] = in.values[(size_t)r * WIDTH + i] + (double)c->scale * sum[i];
+        check_row(target, "experts", r, out + (size_t)r * WIDTH, sum, WIDTH);
+    }
+    op_rig_close(&rig);
+}
+
+void op_case_experts(const op_target *target)
+{
+    for (uint32_t i = 0; i < COUNT(experts); i++) run_experts(target, &experts[i]);
+}
+
+/* ----------------------------------------------------------------------------------------------- recurrent layers --- */
+#define STATE_ROWS 70u /* tokens of a sequence */
+#define SEQS 2u
+
+/* Two sequences through the program in steps of `chunk` rows each; their states stand behind one another in a pool of NaNs. out (SEQS,
+ * STATE_ROWS, cols). */
+static void run_states(op_rig *rig, uint32_t chunk, uint32_t state_units, float *out)
+{
+    const kvi_backend *backend = rig->target->backend;
+    const uint32_t cols = rig->program.vocab_size;
+    const size_t pool = (size_t)rig->limits.pool_bytes;
+    unsigned char *nan = malloc(pool);
+    float *rows = calloc((size_t)SEQS * chunk * cols, sizeof *rows);
+    int32_t *ids = calloc(SEQS * chunk, sizeof *ids);
+    assert_true(nan && rows && ids);
+    memset(nan, 0xff, pool);
+    assert_true(backend->pool_write(rig->device, 0, nan, pool, NULL) >= KVRT_OK);
+    for (uint32_t done = 0; done < STATE_ROWS; done += chunk) {
+        const uint32_t n = STATE_ROWS - done < chunk ? STATE_ROWS - done : chunk;
+        kvi_seq seqs[SEQS];
+        for (uint32_t s = 0; s < SEQS; s++) {
+            seqs[s] = (kvi_seq){.first_row = s * n, .n_rows = n, .pos = done, .state_unit = s * state_units};
+            for (uint32_t i = 0; i < n; i++) ids[s * n + i] = (int32_t)(s * STATE_ROWS + done + i);
+        }
+        op_rig_step(rig, &(kvi_step){.ids = ids, .n_rows = SEQS * n, .seqs = seqs, .n_seqs = SEQS}, done % 2, rows);
+        for (uint32_t s = 0; s < SEQS; s++)
+            memcpy(out + ((size_t)s * STATE_ROWS + done) * cols, rows + (size_t)s * n * cols,
+                   (size_t)n * cols * sizeof *out);
+    }
+    free(nan);
+    free(rows);
+    free(ids);
+}
+
+static uint32_t state_units(op_rig *rig, uint64_t bytes)
+{
+    rig->program.state_bytes = bytes;
+    return (uint32_t)((bytes + KVI_KV_UNIT - 1) / KVI_KV_UNIT);
+}
+
+void op_case_conv_state(const op_target *target)
+{
+    static const uint32_t taps[] = {2, 4, 4, 8}, widths[] = {16, 64, 65, 130}, chunks[] = {1, 3, 64, 7};
+    for (uint32_t i = 0; i < COUNT(taps); i++) {
+        const uint32_t cols = widths[i], n_taps = taps[i];
+        op_rig rig;
+        op_rig_open(&rig, target);
+        const kvi_buffer x = op_rig_buffer(&rig, cols, KVI_ROWS_TOKEN, KVI_PRECISION_RESIDUAL);
+        const kvi_buffer y = op_rig_buffer(&rig, cols, KVI_ROWS_TOKEN, KVI_PRECISION_RESIDUAL);
+        const op_matrix in = op_rig_input(&rig, x, SEQS * STATE_ROWS);
+        const op_matrix w = op_rig_matrix(&rig, cols, n_taps, i % 2 ? KVI_BF16 : KVI_F32, 0, 0.5, 0),
+                        b = op_rig_matrix(&rig, 1, cols, KVI_F32, 0, 1, 0);
+        *op_rig_op(&rig, KVI_OP_CONV_STATE, x, y) = (kvi_op){.kind = KVI_OP_CONV_STATE,
+                                                             .in = x,
+                                                             .out = y,
+                                                             .scale = 1,
+                                                             .n_weights = 1,
+                                                             .weights = {w.weight},
+                                                             .biases = {i % 2 ? b.weight : NULL},
+                                                             .state_off = 64};
+        op_rig_output(&rig, y);
+        const uint32_t units = state_units(&rig, 64 + (uint64_t)(n_taps - 1) * cols * 4);
+        float *out = calloc((size_t)SEQS * STATE_ROWS * cols, sizeof *out);
+        assert_non_null(out);
+        if (op_rig_load(&rig, SEQS * chunks[i], SEQS, 256, (uint64_t)SEQS * units * KVI_KV_UNIT)) {
+            run_states(&rig, chunks[i], units, out);
+            for (uint32_t s = 0; s < SEQS; s++)
+                for (uint32_t t = 0; t < STATE_ROWS; t++)
+                    for (uint32_t c = 0; c < cols; c++) {
+                        double sum = i % 2 ? b.values[c] : 0;
+                        for (uint32_t j = 0; j < n_taps; j++)
+                            if (t + j + 1 >= n_taps)
+                                sum += w.values[(size_t)c * n_taps + j] *
+                                       in.values[((size_t)s * STATE_ROWS + t + j + 1 - n_taps) * cols + c];
+                        op_check(target, "conv_state", t, c, (double)out[((size_t)s * STATE_ROWS + t) * cols + c],
+                                 sum * sigmoid(sum), 1e-5);
+                    }
+        }
+        free(out);
+        op_rig_close(&rig);
+    }
+}
+
+typedef struct delta_case {
+    uint32_t heads, key_heads, dk, dv, chunk;
+    double a_log, dt; /* decays: exp(-exp(a_log) softplus(a + dt)) */
+    bool gated;
+} delta_case;
+
+static const delta_case deltas[] = {
+    {2, 1, 16, 16, 1, 0, 0, false},
+    {4, 2, 8, 24, 9, 0, 0, true},
+    {2, 2, 32, 16, 70, 3, 4, true} /* decay near 0 */,
+    {1, 1, 16, 8, 33, -9, 0, false} /* near 1 */,
+    {6, 2, 16, 32, 64, -2, 1, true},
+};
+
+static void delta_reference(const delta_case *c, const double *in, const double *side, const double *z,
+                            const double *rates, const double *dt, const double *gain, double *out)
+{
+    const uint32_t keys = c->key_heads * c->dk, cols = 2 * keys + c->heads * c->dv;
+    double *s = calloc((size_t)c->dk * c->dv, sizeof *s), q[64], k[64], e[64];
+    assert_non_null(s);
+    for (uint32_t h = 0; h < c->heads; h++) {
+        const uint32_t kh = h / (c->heads / c->key_heads);
+        memset(s, 0, (size_t)c->dk * c->dv * sizeof *s);
+        for (uint32_t t = 0; t < STATE_ROWS; t++) {
+            const double *x = in + (size_t)t * cols, *ba = side + (size_t)t * 2 * c->heads,
+                         *v = x + 2 * keys + h * c->dv;
+            double qq = 0, kk = 0, *o = out + ((size_t)t * c->heads + h) * c->dv, squares = 0;
+            for (uint32_t i = 0; i < c->dk; i++)
+                qq += x[kh * c->dk + i] * x[kh * c->dk + i], kk += x[keys + kh * c->dk + i] * x[keys + kh * c->dk + i];
+            for (uint32_t i = 0; i < c->dk; i++) {
+                q[i] = x[kh * c->dk + i] / sqrt(qq + 1e-6) / sqrt(c->dk);
+                k[i] = x[keys + kh * c->dk + i] / sqrt(kk + 1e-6);
+            }
+            const double beta = sigmoid(ba[h]), decay = exp(-exp(rates[h]) * log1p(exp(ba[c->heads + h] + dt[h])));
+            for (uint32_t i = 0; i < c->dk * c->dv; i++) s[i] *= decay;
+            for (uint32_t j = 0; j < c->dv; j++) {
+                double old = 0;
+                for (uint32_t i = 0; i < c->dk; i++) old += s[i * c->dv + j] * k[i];
+                e[j] = beta * (v[j] - old);
+            }
+            for (uint32_t j = 0; j < c->dv; j++) {
+                o[j] = 0;
+                for (uint32_t i = 0; i < c->dk; i++) s[i * c->dv + j] += k[i] * e[j], o[j] += s[i * c->dv + j] * q[i];
+                squares += o[j] * o[j];
+            }
+            for (uint32_t j = 0; j < c->dv; j++) {
+                o[j] = o[j] / sqrt(squares / c->dv + (double)1e-6f) * gain[j];
+                const double g = z[((size_t)t * c->heads + h) * c->dv + j];
+                if (c->gated) o[j] *= g * sigmoid(g);
+            }
+        }
+    }
+    free(s);
+}
+
+void op_case_delta(const op_target *target)
+{
+    for (uint32_t i = 0; i < COUNT(deltas); i++) {
+        const delta_case *c = &deltas[i];
+        const uint32_t cols = 2 * c->key_heads * c->dk + c->heads * c->dv, out_cols = c->heads * c->dv;
+        op_rig rig;
+        char text[60];
+        snprintf(text, sizeof text, "delta, case %u", i);
+        op_rig_open(&rig, target);
+        const kvi_buffer x = op_rig_buffer(&rig, cols, KVI_ROWS_TOKEN, KVI_PRECISION_RESIDUAL);
+        const kvi_buffer side = op_rig_buffer(&rig, 2 * c->heads, KVI_ROWS_TOKEN, KVI_PRECISION_RESIDUAL);
+        const kvi_buffer z = op_rig_buffer(&rig, out_cols, KVI_ROWS_TOKEN, KVI_PRECISION_RESIDUAL);
+        const kvi_buffer y = op_rig_buffer(&rig, out_cols, KVI_ROWS_TOKEN, KVI_PRECISION_RESIDUAL);
+        const op_matrix in = op_rig_input(&rig, x, SEQS * STATE_ROWS), ba = op_rig_input(&rig, side, SEQS * STATE_ROWS);
+        const op_matrix gates = op_rig_input(&rig, z, SEQS * STATE_ROWS);
+        const op_matrix rates = op_rig_matrix(&rig, 1, c->heads, KVI_F32, c->a_log, 0.3, 0),
+                        dt = op_rig_matrix(&rig, 1, c->heads, KVI_F32, c->dt, 0.3, 0);
+        const op_matrix gain = op_rig_matrix(&rig, 1, c->dv, KVI_F32, 1, 0.3, 0);
+        *op_rig_op(&rig, KVI_OP_DELTA, x, y) = (kvi_op){.kind = KVI_OP_DELTA,
+                                                        .in = x,
+                                                        .out = y,
+                                                        .side = side,
+                                                        .gated = c->gated,
+                                                        .gate = z,
+                                                        .scale = 1,
+                                                        .n_weights = 2,
+                                                        .weights = {rates.weight, dt.weight},
+                                                        .q_norm = {KVI_NORM_GAIN, gain.weight, 1e-6f},
+                                                        .n_heads = c->heads,
+                                                        .n_kv_heads = c->key_heads,
+                                                        .key_dim = c->dk,
+                                                        .value_dim = c->dv};
+        op_rig_output(&rig, y);
+        const uint32_t units = state_units(&rig, (uint64_t)c->heads * c->dk * c->dv * 4);
+        float *out = calloc((size_t)SEQS * STATE_ROWS * out_cols, sizeof *out);
+        double *want = calloc((size_t)STATE_ROWS * out_cols, sizeof *want);
+        assert_true(out && want);
+        if (op_rig_load(&rig, SEQS * c->chunk, SEQS, 256, (uint64_t)SEQS * units * KVI_KV_UNIT)) {
+            run_states(&rig, c->chunk, units, out);
+            for (uint32_t s = 0; s < SEQS; s++) {
+                const size_t first = (size_t)s * STATE_ROWS;
+                delta_reference(c, in.values + first * cols, ba.values + first * 2 * c->heads,
+                                gates.values + first * out_cols, rates.values, dt.values, gain.values, want);
+                for (uint32_t t = 0; t < STATE_ROWS; t++)
+                    for (uint32_t k = 0; k < out_cols; k++)
+                        op_check(target, text, t, k, (double)out[(first + t) * out_cols + k],
+                                 want[(size_t)t * out_cols + k], 3e-5 * fmax(1, fabs(want[(size_t)t * out_cols + k])));
+            }
+        }
+        free(out);
+        free(want);
+        op_rig_close(&rig);
+    }
+}
