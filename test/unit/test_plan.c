@@ -277,6 +277,30 @@ static void limits_hold_and_decide(void **state)
     }
 }
 
+/* Tensors of F64 are computed with as F32, in memory of their own, mapped or copied. */
+static void converted_weights_count(void **state)
+{
+    (void)state;
+    char dir[] = "/tmp/kvrt_plan_XXXXXX", path[3][128];
+    assert_non_null(mkdtemp(dir));
+    snprintf(path[0], sizeof path[0], "%s/config.json", dir);
+    snprintf(path[1], sizeof path[1], "%s/model.safetensors", dir);
+    snprintf(path[2], sizeof path[2], "%s/tokenizer.json", dir);
+    FILE *config = fopen(path[0], "w");
+    assert_non_null(config);
+    fputs("{\"model_type\":\"llama\",\"vocab_size\":40,\"hidden_size\":24,\"intermediate_size\":40,\"num_hidden_"
+          "layers\":2,"
+          "\"num_attention_heads\":4,\"num_key_value_heads\":2,\"head_dim\":8,\"max_position_embeddings\":512}",
+          config);
+    assert_int_equal(fclose(config), 0);
+    assert_int_equal(symlink(KVRT_TEST_DIR "/golden/odd/llama_f64.safetensors", path[1]), 0);
+    assert_int_equal(symlink(KVRT_TEST_DIR "/golden/models/llama_mha/tokenizer.json", path[2]), 0);
+    compare_all(dir, 0);
+    compare_all(dir, 1);
+    for (unsigned i = 0; i < 3; i++) unlink(path[i]);
+    rmdir(dir);
+}
+
 /* Reading can need more for a moment than an engine ever holds: here an index of shards with 12 MiB of spaces at its end. */
 static void loading_stays_within_the_limit(void **state)
 {
@@ -533,6 +557,7 @@ int main(void)
                                        cmocka_unit_test(demo_models),
                                        cmocka_unit_test(limits_hold_and_decide),
                                        cmocka_unit_test(copies_count),
+                                       cmocka_unit_test(converted_weights_count),
                                        cmocka_unit_test(loading_stays_within_the_limit),
                                        cmocka_unit_test(long_sessions_count),
                                        cmocka_unit_test(beyond_the_trained_length),
