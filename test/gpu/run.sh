@@ -69,7 +69,7 @@ bench() {
 nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem,memory.total,power.limit,compute_cap \
     --format=csv,noheader >"$out/card.csv"
 # shellcheck disable=SC2016
-part build 600 bash -c 'cmake -S . -B "$1" -DKVRT_CUDA_ARCH="$2" -DKVRT_EXAMPLES=OFF &&
+part build 600 bash -c 'cmake -S . -B "$1" -DKVRT_CUDA_ARCH="$2" -DKVRT_TESTS=ON -DKVRT_EXAMPLES=OFF &&
     cmake --build "$1" -j "$3" --target kvrt_command test_ops_cuda test_cuda_models test_cuda_guest' \
     build "$KVRT_BUILD_DIR" "${KVRT_CUDA_ARCH-$card_arch}" "$jobs"
 if [ ! -e "$out/build.rc" ]; then echo "not built yet; run it again"; exit 75; fi
