@@ -71,15 +71,16 @@ static void read_token_name(kvi_tokenizer *tok, kvi_json *r, int32_t *id)
 
 /* What tokenizer_config.json says of the class that reads the folder. */
 typedef struct llama_class {
-    bool is_llama, legacy, add_prefix_space;
+    bool is_llama, legacy, given, add_prefix_space; /* given: it says add_prefix_space, true or false */
 } llama_class;
 
 /* The class LlamaTokenizer takes only the model from tokenizer.json and builds the parts around it itself, as
- * SentencePiece has them: no normalizer, Metaspace in the whole text, and a decoder that takes the added space away. */
+ * SentencePiece has them: no normalizer, Metaspace in the whole text, and a decoder that takes the added space away.
+ * That is followed where the folder says add_prefix_space, because there it matters. */
 static void apply_llama_class(kvi_tokenizer *tok, const llama_class *c)
 {
     static const kvi_bytes mark = {"\xe2\x96\x81", 3}, space = {" ", 1};
-    if (!c->is_llama || tok->model != KVI_MODEL_BPE || !tok->bpe.byte_fallback) return;
+    if (!c->is_llama || !c->given || tok->model != KVI_MODEL_BPE || !tok->bpe.byte_fallback) return;
     kvi_prepend prepend = !c->add_prefix_space ? KVI_PREPEND_NEVER : c->legacy ? KVI_PREPEND_ALWAYS : KVI_PREPEND_FIRST;
     tok->bpe.fuse_unk = true;
     tok->bpe.unk_id = -1;
@@ -110,15 +111,17 @@ static kvrt_status load_config(kvi_tokenizer *tok, const char *config, size_t le
     while (kvi_json_next_key(&r)) {
         if (kvi_json_key_is(&r, "bos_token")) read_token_name(tok, &r, &tok->bos_id);
         else if (kvi_json_key_is(&r, "eos_token")) read_token_name(tok, &r, &tok->eos_id);
-        else if (kvi_json_key_is(&r, "add_prefix_space")) c.add_prefix_space = optional_bool(&r, true);
-        else if (kvi_json_key_is(&r, "legacy")) c.legacy = optional_bool(&r, false);
+        else if (kvi_json_key_is(&r, "add_prefix_space")) {
+            c.given = kvi_json_peek(&r) == KVI_JSON_TRUE || kvi_json_peek(&r) == KVI_JSON_FALSE;
+            c.add_prefix_space = optional_bool(&r, true);
+        } else if (kvi_json_key_is(&r, "legacy")) c.legacy = optional_bool(&r, false);
         else if (kvi_json_key_is(&r, "tokenizer_class") && kvi_json_peek(&r) == KVI_JSON_STRING) {
             kvi_json_string(&r);
             c.is_llama = kvi_json_str_is(&r, "LlamaTokenizer") || kvi_json_str_is(&r, "LlamaTokenizerFast");
         } else kvi_json_skip(&r);
     }
     if (r.error || !kvi_json_end(&r)) return kvi_json_fail(&r, "tokenizer_config.json", error);
-    apply_llama_class(tok, &c);
+    if (!tok->other_class) apply_llama_class(tok, &c);
     return KVRT_OK;
 }
 
@@ -155,8 +158,8 @@ static kvrt_status load_parts(kvi_tokenizer *tok, const char *json, size_t len, 
     return kvi_decode_prepare(tok, error);
 }
 
-kvrt_status kvi_tokenizer_load_json(const char *json, size_t len, const char *config, size_t config_len,
-                                    const char *name, kvi_tokenizer **out, kvrt_error *error)
+static kvrt_status load_named(const char *json, size_t len, const char *config, size_t config_len, bool other_class,
+                              const char *name, kvi_tokenizer **out, kvrt_error *error)
 {
     *out = NULL;
     kvi_tokenizer *tok = kvi_mem_zalloc(1, sizeof *tok);
@@ -164,6 +167,7 @@ kvrt_status kvi_tokenizer_load_json(const char *json, size_t len, const char *co
     kvi_arena_init(&tok->arena, 1u << 18);
     snprintf(tok->name, sizeof tok->name, "%s", name ? name : "tokenizer.json");
     tok->bos_id = tok->eos_id = tok->unk_id = -1;
+    tok->other_class = other_class;
     kvrt_status status = load_parts(tok, json, len, config, config_len, error);
     if (status != KVRT_OK) {
         kvi_tokenizer_free(tok);
@@ -175,6 +179,28 @@ kvrt_status kvi_tokenizer_load_json(const char *json, size_t len, const char *co
 }
 
 /* Names what the folder holds instead. */
+kvrt_status kvi_tokenizer_load_json(const char *json, size_t len, const char *config, size_t config_len,
+                                    const char *name, kvi_tokenizer **out, kvrt_error *error)
+{
+    return load_named(json, len, config, config_len, false, name, out, error);
+}
+
+/* transformers gives the class LlamaTokenizer to models of type llama alone; for mistral, phi3 and others it reads
+ * tokenizer.json as it is, whatever class the folder names. */
+static bool is_other_type(const kvi_map *config)
+{
+    kvi_json r;
+    bool other = false;
+    kvi_json_init(&r, (const char *)config->data, (size_t)config->len);
+    kvi_json_expect(&r, KVI_JSON_OBJECT);
+    while (kvi_json_next_key(&r)) {
+        bool type = kvi_json_key_is(&r, "model_type") && kvi_json_peek(&r) == KVI_JSON_STRING;
+        if (!type) kvi_json_skip(&r);
+        else if (kvi_json_string(&r)) other = !kvi_json_str_is(&r, "llama");
+    }
+    return other;
+}
+
 static kvrt_status no_tokenizer(const char *dir, kvrt_error *error)
 {
     static const char *const others[] = {"tokenizer.model", "vocab.json", "tekken.json", "tiktoken.model"};
@@ -190,14 +216,16 @@ static kvrt_status no_tokenizer(const char *dir, kvrt_error *error)
 kvrt_status kvi_tokenizer_load(const char *dir, kvi_tokenizer **out, kvrt_error *error)
 {
     *out = NULL;
-    kvi_map json = {0}, config = {0};
-    bool found = false, has_config = false;
+    kvi_map json = {0}, config = {0}, model = {0};
+    bool found = false, has_config = false, has_model = false;
     kvrt_status status = kvi_folder_map(dir, "tokenizer.json", false, &json, &found, error);
     if (status == KVRT_OK && !found) status = no_tokenizer(dir, error);
     if (status == KVRT_OK) status = kvi_folder_map(dir, "tokenizer_config.json", false, &config, &has_config, error);
+    if (status == KVRT_OK) status = kvi_folder_map(dir, "config.json", false, &model, &has_model, error);
     if (status == KVRT_OK)
-        status = kvi_tokenizer_load_json((const char *)json.data, (size_t)json.len, (const char *)config.data,
-                                         (size_t)config.len, "tokenizer.json", out, error);
+        status = load_named((const char *)json.data, (size_t)json.len, (const char *)config.data, (size_t)config.len,
+                            has_model && is_other_type(&model), "tokenizer.json", out, error);
+    kvi_os_unmap(&model);
     kvi_os_unmap(&json);
     kvi_os_unmap(&config);
     return status;

@@ -169,7 +169,8 @@ struct kvi_tokenizer {
     size_t n_norm;
     kvi_pre_op pre[KVI_PRE_MAX]; // (n_pre)
     size_t n_pre;
-    bool byte_level; /* ByteLevel comes last: the model sees the bytes themselves, not letters of its alphabet */
+    bool byte_level;  /* ByteLevel comes last: the model sees the bytes themselves, not letters of its alphabet */
+    bool other_class; /* the folder's model is of a type that transformers never gives the class LlamaTokenizer */
     kvi_model_kind model;
     kvi_bpe bpe;
     kvi_unigram unigram;
