@@ -57,7 +57,8 @@ extern "C" {
 #define KVRT_ABI_VERSION 2 /* bumped on any incompatible change while 0.x */
 
 /* ------------------------------------------------------------------------------------------------ status codes --- */
-/* X(name, value, text). 0 is success, positive values are not errors, negative values are. Values never change. */
+/* X(name, value, text). 0 is success, positive values are not errors, negative values are. Values never change. No function returns
+ * MORE, GRAMMAR*, SNAPSHOT_* yet: they are reserved. */
 #define KVRT_STATUS_LIST(X)                                                                                            \
     X(OK, 0, "ok")                                                                                                     \
     X(MORE, 1, "work remains")                                                                                         \
@@ -179,9 +180,9 @@ typedef enum kvrt_event_type {
     KVRT_EVENT_LOAD_PROGRESS = 1,    /* done, total (bytes or stages); text names the stage */
     KVRT_EVENT_PREFILL_PROGRESS = 2, /* done, total (tokens) */
     KVRT_EVENT_TEXT = 3,             /* text: whole code points, never part of a stop string */
-    KVRT_EVENT_REASONING = 4,        /* text of a reasoning section, when the template marks one */
+    KVRT_EVENT_REASONING = 4,        /* text of a reasoning section, see kvrt_generate */
     KVRT_EVENT_TOKEN = 5,            /* opt-in by gen.token_events: token, text = its raw bytes, logprob */
-    KVRT_EVENT_WARNING = 6,          /* text says what */
+    KVRT_EVENT_WARNING = 6,          /* while loading: text says what was found odd */
     KVRT_EVENT_DONE = 7,      /* finish; the last event of a generation. text: what is withheld, see kvrt_generate */
     KVRT_EVENT_ERROR = 8,     /* status and text; the call then returns that status */
     KVRT_EVENT_KV_DEMOTED = 9 /* kv.format=elastic: the step before it needed room. done = pages of 128 positions that
@@ -330,6 +331,11 @@ typedef struct kvrt_result {
  * as nothing but kvrt_generate changed the tokens (a sync or rewind to the same tokens is no change). At the end of such a call the DONE
  * event's text is what waits, with U+FFFD for an incomplete code point: a host that does not go on appends it. At an end-of-text token
  * and with a full context nothing waits: it was given out as TEXT.
+ *
+ * Reasoning. What a model writes between its marks (<think> and </think>, and others) comes as REASONING events, and TEXT is the rest; the
+ * marks are in neither, white space around them stays. Marks are tokens when the vocabulary has both, else what the chat template spells;
+ * a text may begin inside (templates that open the section themselves). Stop strings work in both, never across a mark.
+ * gen.reasoning=false: everything is TEXT, marks included unless they are special tokens.
  *
  * Random choices. A session has one stream of random numbers, and each sampled token (temperature above 0) takes one of it. With
  * sample.seed the stream begins with the first call that gives this seed and then goes on over calls, whatever happens to the tokens:

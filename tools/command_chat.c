@@ -65,6 +65,8 @@ static int answer(chat *c, bool terminal)
         chat_clear(&c->answer);
         chat_view_start(&c->view, ends_thinking(v));
         chat_signal_session(c->session);
+        /* The view tells thinking from text itself, by the marks, which the history keeps. */
+        (void)kvrt_options_set_bool(c->line.options, "gen.reasoning", 0, NULL);
         status = kvrt_generate(c->session, c->line.options, on_event, c, &result, &error);
         chat_signal_session(NULL);
         chat_view_end(&c->view);

@@ -10,6 +10,15 @@ static kvrt_log_fn sink;
 static void *sink_user;
 static _Atomic int32_t sink_level;
 
+static _Thread_local void (*warnings)(const char *line, void *user);
+static _Thread_local void *warnings_user;
+
+void kvi_log_warnings_to(void (*fn)(const char *line, void *user), void *user)
+{
+    warnings = fn;
+    warnings_user = user;
+}
+
 void kvrt_log_set(kvrt_log_fn fn, void *user, int32_t max_level)
 {
     kvi_global_lock();
@@ -21,7 +30,8 @@ void kvrt_log_set(kvrt_log_fn fn, void *user, int32_t max_level)
 
 bool kvi_log_on(kvi_log_level level)
 {
-    return (int32_t)level <= atomic_load_explicit(&sink_level, memory_order_relaxed);
+    return (level == KVI_LOG_WARN && warnings) ||
+           (int32_t)level <= atomic_load_explicit(&sink_level, memory_order_relaxed);
 }
 
 void kvi_log(kvi_log_level level, const char *format, ...)
@@ -33,6 +43,10 @@ void kvi_log(kvi_log_level level, const char *format, ...)
     int n = vsnprintf(line, sizeof line, format, args);
     va_end(args);
     if (n < 0) return;
+    if (level == KVI_LOG_WARN && warnings) {
+        warnings(line, warnings_user);
+        return;
+    }
     /* The callback runs without the lock, so that it may call getters. */
     kvi_global_lock();
     kvrt_log_fn fn = sink;

@@ -47,6 +47,8 @@ OPTION("gen.max_tokens", "max-tokens", I64, CALL, "-1", -1, 16777216, "-1..16777
        "most new tokens; -1: until end of text or the context is full")
 OPTION("gen.stop", "stop", LIST, CALL, "", 0, 0, "", "stop string; may be given several times")
 OPTION("gen.ignore_eos", "ignore-eos", BOOL, CALL, "false", 0, 0, "", "go on past end-of-text tokens")
+OPTION("gen.reasoning", NULL, BOOL, CALL, "true", 0, 0, "",
+       "deliver reasoning sections as REASONING events; false: as text, marks included")
 OPTION("gen.token_events", NULL, BOOL, CALL, "false", 0, 0, "", "also deliver TOKEN events")
 OPTION("sample.temperature", "temp", F64, CALL, "0.8", 0, 100, "0..100", "sampling temperature; 0: greedy")
 OPTION("sample.top_k", "top-k", I64, CALL, "40", 0, 1048576, "0..1048576", "keep the k most likely tokens; 0: all")

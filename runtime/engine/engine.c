@@ -271,24 +271,21 @@ static kvrt_status read_within_budget(open_context *c, kvrt_error *error)
                             (unsigned long long)((refused + 1023) >> 10), (unsigned long long)(budget >> 10));
 }
 
-static void warn(open_context *c, const char *text)
+/* What an open has to say although it succeeded. */
+static void tell_warnings(const kvi_engine *e)
 {
-    kvrt_event event = {.type = KVRT_EVENT_WARNING, .text = text, .text_len = strlen(text)};
-    if (c->fn) (void)kvi_engine_event(c->engine, c->fn, c->user, &event);
-    else kvi_log(KVI_LOG_WARN, "%s", text);
+    if (e->config.warning[0]) kvi_log(KVI_LOG_WARN, "%s", e->config.warning);
+    if (!e->config.ctx_model || e->plan.ctx_size <= e->config.ctx_model) return;
+    kvi_log(KVI_LOG_WARN, "context of %u tokens: the model was trained for %u; text beyond that may make little sense",
+            e->plan.ctx_size, e->config.ctx_model);
 }
 
-/* What an open has to say although it succeeded. */
-static void tell_warnings(open_context *c)
+/* A warning while loading is an event where the host listens for them, else a line of the log. */
+static void warning_event(const char *line, void *user)
 {
-    const kvi_engine *e = c->engine;
-    char text[160];
-    if (e->config.warning[0]) warn(c, e->config.warning);
-    if (!e->config.ctx_model || e->plan.ctx_size <= e->config.ctx_model) return;
-    (void)snprintf(text, sizeof text,
-                   "context of %u tokens: the model was trained for %u; text beyond that may make little sense",
-                   e->plan.ctx_size, e->config.ctx_model);
-    warn(c, text);
+    open_context *c = user;
+    kvrt_event event = {.type = KVRT_EVENT_WARNING, .text = line, .text_len = strlen(line)};
+    (void)kvi_engine_event(c->engine, c->fn, c->user, &event);
 }
 
 kvrt_status kvrt_engine_open(const kvrt_options *options, kvrt_event_fn fn, void *user, kvrt_engine *out,
@@ -301,13 +298,16 @@ kvrt_status kvrt_engine_open(const kvrt_options *options, kvrt_event_fn fn, void
     KVI_TRY(kvi_engine_new(options, &e, &before, error));
     open_context context = {.engine = e, .fn = fn, .user = user, .available = kvi_os_memory_available()};
     uint64_t start = kvi_os_now_us();
+    if (fn) kvi_log_warnings_to(warning_event, &context);
     kvrt_status status = read_within_budget(&context, error);
     if (status >= KVRT_OK && !tokenizer_alone(e)) status = load_device(&context, error);
     if (status >= KVRT_OK) {
         e->handle = kvi_handle_new(KVI_HANDLE_ENGINE, e);
         if (!e->handle) status = kvi_error_set(error, KVRT_STATE, "engine: 1024 objects are open, need a free place");
     }
-    if (status >= KVRT_OK) tell_warnings(&context);
+    if (status >= KVRT_OK) kvi_reasoning_find_marks(e);
+    if (status >= KVRT_OK) tell_warnings(e);
+    kvi_log_warnings_to(NULL, NULL);
     (void)kvi_account_use(before);
     if (status < KVRT_OK) {
         kvi_engine_free(e);

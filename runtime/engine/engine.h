@@ -91,6 +91,7 @@ typedef struct kvi_engine {
     kvi_model_config config;
     kvi_checkpoint *checkpoint;     /* NULL for a synthetic shape */
     kvi_tokenizer *tokenizer;       /* NULL for a synthetic shape */
+    kvi_marks marks;                /* of reasoning sections */
     struct kvi_chat_template *chat; /* NULL: none, or a broken one; kvrt_chat_render then tells which */
     kvi_model_weights weights;
     kvi_model_program program;
@@ -155,6 +156,11 @@ kvrt_status kvi_close_handles(const void *const *handles, uint32_t n, kvi_engine
 
 /* Calls the host's callback; while it runs, driving calls on this engine answer REENTRANT. NULL fn continues. */
 int32_t kvi_engine_event(kvi_engine *engine, kvrt_event_fn fn, void *user, kvrt_event *event);
+
+bool kvi_is_eos(const kvi_engine *engine, int32_t id);
+/* Which marks the model puts around its reasoning, into engine->marks; and whether a text that begins now begins inside such a section. */
+void kvi_reasoning_find_marks(kvi_engine *engine);
+kvrt_status kvi_reasoning_begins(const kvi_session *session, bool *inside, kvrt_error *error);
 
 /* Closes a session that is out of the handle table. */
 void kvi_session_destroy(kvi_session *session);

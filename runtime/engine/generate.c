@@ -80,7 +80,7 @@ static kvrt_status prefill(run *r)
 }
 
 /* -------------------------------------------------------------------------------------------------------- decode --- */
-static bool is_eos(const kvi_engine *e, int32_t id)
+bool kvi_is_eos(const kvi_engine *e, int32_t id)
 {
     for (uint32_t i = 0; i < e->config.n_eos; i++)
         if (e->config.eos_ids[i] == id) return true;
@@ -157,7 +157,7 @@ static kvrt_status next_token(run *r)
     gen->n_generated++;
     const char *bytes = "";
     size_t n_bytes = 0;
-    bool stopped = false, eos = is_eos(e, id) && !gen->ignore_eos;
+    bool stopped = false, eos = kvi_is_eos(e, id) && !gen->ignore_eos;
     if (e->tokenizer && !eos) kvi_tokenizer_token_bytes(e->tokenizer, &gen->decode, id, 0, &bytes, &n_bytes);
     if (gen->token_events)
         send_answered(

@@ -84,12 +84,14 @@ kvrt_status kvi_generation_start(kvi_session *s, const kvrt_options *options, kv
     kvrt_options *o = NULL;
     kvi_sampler sampler = {0};
     kvi_stream stream = {0};
+    bool inside = gen->sections.reasoning;
     KVI_TRY(kvi_options_check_scope(options, s->options, KVRT_SCOPE_CALL, error));
     KVI_TRY(kvrt_options_clone(s->options, &o, error));
     kvrt_status status = kvi_options_merge(o, options, error);
     if (status >= KVRT_OK) status = start_sampler(s, o, &sampler, error);
     if (status >= KVRT_OK) status = start_stream(gen, o, &stream, error);
     if (status >= KVRT_OK) status = kvi_sections_reserve(&gen->sections, PUSH_BYTES, error);
+    if (status >= KVRT_OK && !gen->goes_on) status = kvi_reasoning_begins(s, &inside, error);
     if (status < KVRT_OK) {
         kvi_sampler_free(&sampler);
         kvi_stream_free(&stream);
@@ -98,6 +100,9 @@ kvrt_status kvi_generation_start(kvi_session *s, const kvrt_options *options, kv
         kvi_stream_free(&gen->stream);
         gen->stream = stream;
         if (!gen->goes_on) gen->decode = (kvi_decode_start){.started = true};
+        const bool sections = kvi_options_bool(o, "gen.reasoning");
+        gen->sections.marks = sections ? s->engine->marks : (kvi_marks){0};
+        gen->sections.reasoning = sections && inside;
         gen->active = true;
         gen->sampler = sampler;
         gen->request = kvi_requests_begin(s->requests);

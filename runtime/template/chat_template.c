@@ -17,22 +17,29 @@ kvrt_status kvi_chat_template_parse(const char *source, size_t len, const char *
     if (!t) return kvi_error_nomem(error, sizeof *t, "chat template");
     t->first.size = sizeof t->first;
     t->name = kvi_mem_strndup(name, strlen(name));
+    t->source = kvi_mem_strndup(source, len);
     kvi_arena_init(&t->ctx.arena, 16u << 10);
     t->ctx.max_bytes = BASE_BYTES;
     t->ctx.max_steps = 8u * BASE_STEPS;
     t->ctx.error = &t->first;
     t->ctx.name = t->name ? t->name : "chat template";
     kvi_jinja_tokens tokens = {0};
-    if (t->name && kvi_jinja_lex(&t->ctx, source, len, &tokens)) t->body = kvi_jinja_parse(&t->ctx, &tokens, &t->names);
-    if (!t->name || t->ctx.failed) {
-        kvrt_status code = t->name ? (kvrt_status)t->first.code : kvi_error_nomem(error, strlen(name), "chat template");
-        if (t->name) kvi_error_set(error, code, "%s", t->first.message);
+    const bool copied = t->name && t->source;
+    if (copied && kvi_jinja_lex(&t->ctx, source, len, &tokens)) t->body = kvi_jinja_parse(&t->ctx, &tokens, &t->names);
+    if (!copied || t->ctx.failed) {
+        kvrt_status code = copied ? (kvrt_status)t->first.code : kvi_error_nomem(error, len, "chat template");
+        if (copied) kvi_error_set(error, code, "%s", t->first.message);
         kvi_chat_template_free(t);
         return code;
     }
     t->takes_parts = kvi_chat_takes_parts(t->body);
     *out = t;
     return KVRT_OK;
+}
+
+bool kvi_chat_template_mentions(const kvi_chat_template *t, const char *text)
+{
+    return strstr(t->source, text) != NULL;
 }
 
 void kvi_chat_template_free(kvi_chat_template *t)
@@ -47,6 +54,7 @@ void kvi_chat_template_free(kvi_chat_template *t)
         kvi_mem_free(t->tokens[i].text);
     }
     kvi_mem_free(t->tokens);
+    kvi_mem_free(t->source);
     kvi_mem_free(t);
 }
 

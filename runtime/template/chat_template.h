@@ -20,6 +20,8 @@ kvrt_status kvi_chat_template_parse(const char *source, size_t len, const char *
  * a variable (bos_token, pad_token, image_token). A folder without template gives UNSUPPORTED. */
 kvrt_status kvi_chat_template_load(const char *dir, const char *which, kvi_chat_template **out, kvrt_error *error);
 void kvi_chat_template_free(kvi_chat_template *t); /* NULL is fine */
+/* Whether the source of the template has this text anywhere. */
+bool kvi_chat_template_mentions(const kvi_chat_template *t, const char *text);
 
 typedef struct kvi_chat_input {
     const char *messages; /* JSON: [{"role": "user", "content": "..." or [{"type": "text", "text": "..."}], ...}] */

@@ -20,6 +20,7 @@ struct kvi_chat_template {
     struct kvi_chat_template *tool_use; /* rendered instead when tools are given; NULL: none */
     kvi_chat_token *tokens;             // (n_tokens)
     size_t n_tokens, cap_tokens;
+    char *source; /* NUL-terminated, for kvi_chat_template_mentions */
 };
 
 /* A later text replaces an earlier one; NULL removes it. False: out of memory. */

@@ -187,6 +187,19 @@ static void bad_calls_change_nothing(void **state)
     assert_non_null(strstr(error.message, "33 tokens, need at most 32"));
     assert_int_equal(kvrt_session_sync(s, bad, 2, NULL, &error), KVRT_ARG);
     assert_non_null(strstr(error.message, "4000"));
+    /* The first id past the vocabulary, and the last one in it. */
+    char text[16];
+    uint64_t len;
+    int32_t edge = (int32_t)model.vocab;
+    assert_int_equal(kvrt_session_sync(s, &edge, 1, NULL, &error), KVRT_ARG);
+    assert_int_equal(kvrt_session_eval(s, &edge, 1, NULL, 0, NULL, &error), KVRT_ARG);
+    assert_int_equal(kvrt_detokenize(engine, &edge, 1, 0, text, sizeof text, &len, &error), KVRT_ARG);
+    edge = -1;
+    assert_int_equal(kvrt_session_sync(s, &edge, 1, NULL, &error), KVRT_ARG);
+    assert_int_equal(kvrt_detokenize(engine, &edge, 1, 0, text, sizeof text, &len, &error), KVRT_ARG);
+    edge = (int32_t)model.vocab - 1;
+    assert_int_equal(kvrt_session_eval(s, &edge, 1, NULL, 0, NULL, &error), KVRT_OK);
+    assert_int_equal(kvrt_session_rewind(s, 5, &error), KVRT_OK);
     assert_int_equal(kvrt_session_rewind(s, 6, &error), KVRT_ARG);
     uint32_t rows[2] = {1, 1};
     float *logits = malloc(2 * model.vocab * 4);
@@ -202,6 +215,76 @@ static void bad_calls_change_nothing(void **state)
     assert_int_equal(result.finish, KVRT_FINISH_CTX_FULL);
     assert_int_equal(result.n_generated, 27);
     kvrt_options_destroy(o);
+    kvrt_engine_close(engine, NULL);
+}
+
+/* An eval that fails half-way leaves the session as it was, its cache too: what was computed of the new tokens is not kept for others. */
+static void a_failed_eval_leaves_nothing(void **state)
+{
+    (void)state;
+    static const char *const pairs[] = {"ctx.size", "1024", "ctx.chunk", "128", "kv.format", "f16", NULL};
+    kvrt_engine engine = golden_open(&model, pairs);
+    kvrt_session s = session_on(engine), hog = session_on(engine);
+    kvrt_session_info before = {.size = sizeof before}, after = {.size = sizeof after};
+    int32_t ids[900];
+    for (int i = 0; i < 900; i++) ids[i] = 2 + i % 90;
+    assert_int_equal(kvrt_session_eval(hog, ids, 600, NULL, 0, NULL, NULL), KVRT_OK);
+    assert_int_equal(kvrt_session_eval(s, ids, 130, NULL, 0, NULL, NULL), KVRT_OK);
+    kvrt_session_get_info(s, &before, NULL);
+    assert_int_equal(kvrt_session_eval(s, ids, 800, NULL, 0, NULL, NULL), KVRT_CTX_FULL);
+    kvrt_session_get_info(s, &after, NULL);
+    assert_int_equal(after.n_tokens, 130);
+    assert_int_equal(after.n_cached, 130);
+    assert_int_equal(after.kv_bytes, before.kv_bytes);
+    kvrt_engine_close(engine, NULL);
+}
+
+/* A choice is a whole word of its list. */
+static void choices_are_whole_words(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {"", "ma", "map|", "mapp", "cop", "map|copy", "copy|", "|"};
+    kvrt_options *o = options_for(NULL);
+    for (unsigned i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        assert_int_equal(kvrt_options_set_string(o, "model.io", bad[i], -1, NULL), KVRT_ARG);
+        assert_int_equal(kvrt_options_set_text(o, "model.io", bad[i], NULL), KVRT_ARG);
+    }
+    assert_int_equal(kvrt_options_set_string(o, "model.io", "copying", 4, NULL), KVRT_OK);
+    assert_int_equal(kvrt_options_set_text(o, "model.io", "map", NULL), KVRT_OK);
+    kvrt_options_destroy(o);
+}
+
+/* An elastic session keeps 16 bits as long as its share holds them, to the last unit, and not a page longer. */
+static void an_elastic_share_is_exact(void **state)
+{
+    (void)state;
+    enum { PAGES = 8 };
+    static const char *const one[] = {"kv.format", "f16", "ctx.size", "128", NULL};
+    int32_t ids[128];
+    kvrt_session_info info = {.size = sizeof info};
+    for (int i = 0; i < 128; i++) ids[i] = 2 + i % 90;
+    kvrt_engine engine = golden_open(&model, one);
+    kvrt_session s = session_on(engine);
+    assert_int_equal(kvrt_session_eval(s, ids, 1, NULL, 0, NULL, NULL), KVRT_OK);
+    kvrt_session_get_info(s, &info, NULL);
+    const uint64_t page = info.kv_bytes;
+    kvrt_engine_close(engine, NULL);
+    char pool[32];
+    snprintf(pool, sizeof pool, "%llu", (unsigned long long)(PAGES * 2 * page));
+    engine = golden_open(&model, (const char *const[]){"kv.format", "elastic", "kv.tail", "0", "ctx.sessions", "2",
+                                                       "ctx.chunk", "64", "ctx.size", "1152", "kv.pool", pool, NULL});
+    s = session_on(engine);
+    for (uint32_t p = 1; p <= PAGES + 1; p++) {
+        assert_int_equal(kvrt_session_eval(s, ids, 128, NULL, 0, NULL, NULL), KVRT_OK);
+        kvrt_session_get_info(s, &info, NULL);
+        if (p <= PAGES) {
+            assert_int_equal(info.kv_bytes, p * page);
+            assert_int_equal(info.n_packed_pages, 0);
+        } else {
+            assert_true(info.n_packed_pages > 0);
+            assert_true(info.kv_bytes <= PAGES * page);
+        }
+    }
     kvrt_engine_close(engine, NULL);
 }
 
@@ -322,10 +405,11 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(closed_handles_are_refused), cmocka_unit_test(misuse_is_answered),
-        cmocka_unit_test(pause_continues_exactly),    cmocka_unit_test(sync_reuses_and_rewind_is_exact),
-        cmocka_unit_test(bad_calls_change_nothing),   cmocka_unit_test(planned_context_fits),
-        cmocka_unit_test(steps_allocate_nothing),     cmocka_unit_test(hundred_opens_leave_nothing),
-        cmocka_unit_test(every_allocation_may_fail)};
+        cmocka_unit_test(closed_handles_are_refused),  cmocka_unit_test(misuse_is_answered),
+        cmocka_unit_test(pause_continues_exactly),     cmocka_unit_test(sync_reuses_and_rewind_is_exact),
+        cmocka_unit_test(bad_calls_change_nothing),    cmocka_unit_test(a_failed_eval_leaves_nothing),
+        cmocka_unit_test(choices_are_whole_words),     cmocka_unit_test(an_elastic_share_is_exact),
+        cmocka_unit_test(planned_context_fits),        cmocka_unit_test(steps_allocate_nothing),
+        cmocka_unit_test(hundred_opens_leave_nothing), cmocka_unit_test(every_allocation_may_fail)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -1,6 +1,7 @@
 /* test_generate.c - what kvrt_generate promises over several calls on one session: random choices, text that goes on, sections of
  * reasoning. */
 #include "golden_model.h"
+#include "../../runtime/engine/engine.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -262,6 +263,91 @@ static void stop_strings_are_found_over_calls(void **state)
     assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
 }
 
+/* ------------------------------------------------------------------------------------------------------- reasoning --- */
+/* The golden tokenizer has single characters only: marks are given to the engine as a folder's template or vocabulary would. */
+static void set_marks(kvrt_engine engine, kvi_marks marks)
+{
+    kvi_engine *e;
+    assert_int_equal(kvi_engine_enter(engine, KVI_DRIVE, &e, NULL), KVRT_OK);
+    e->marks = marks;
+    kvi_engine_leave(e, KVI_DRIVE);
+}
+
+static void sync_text(kvrt_engine engine, kvrt_session s, const char *text)
+{
+    ids all = {0};
+    assert_int_equal(kvrt_tokenize(engine, text, -1, 0, all.id, MOST, &all.n, NULL), KVRT_OK);
+    assert_int_equal(kvrt_session_rewind(s, 0, NULL), KVRT_OK);
+    assert_int_equal(kvrt_session_sync(s, all.id, all.n, NULL, NULL), KVRT_OK);
+}
+
+static void marks_in_the_bytes_make_sections(void **state)
+{
+    (void)state;
+    static const char *const stops[] = {"b<t", "END", NULL};
+    kvrt_engine engine = golden_open(&model, NULL);
+    kvrt_session s = session_with_prompt(engine);
+    said heard = {.answer = KVRT_CONTINUE};
+    set_marks(engine, (kvi_marks){"<think>", "</think>", -1, -1});
+    /* Cut into single characters, over as many calls; what only begins like a mark is text; the wrong mark is text too. */
+    assert_int_equal(force(engine, s, "a<thin<think>b</thin<think></think>c</think>d<th", NULL, &heard),
+                     KVRT_FINISH_LENGTH);
+    assert_string_equal(heard.text, "a<thinc</think>d");
+    assert_string_equal(heard.reasoning, "b</thin<think>");
+    assert_string_equal(heard.rest, "<th");
+    /* A prompt that ends with the mark begins inside; one that only has it somewhere does not. */
+    heard = (said){.answer = KVRT_CONTINUE};
+    sync_text(engine, s, "hi<think>");
+    assert_int_equal(force(engine, s, "b</think>c", NULL, &heard), KVRT_FINISH_LENGTH);
+    assert_string_equal(heard.reasoning, "b");
+    assert_string_equal(heard.text, "c");
+    heard = (said){.answer = KVRT_CONTINUE};
+    sync_text(engine, s, "hi<think>x");
+    assert_int_equal(force(engine, s, "b<think>cEND", stops, &heard),
+                     KVRT_FINISH_STOP); /* no stop string across a mark */
+    assert_string_equal(heard.text, "b");
+    assert_string_equal(heard.reasoning, "c");
+    /* A model without marks, and the option that turns sections off: text. */
+    heard = (said){.answer = KVRT_CONTINUE};
+    set_marks(engine, (kvi_marks){0});
+    sync_text(engine, s, "hi<think>");
+    assert_int_equal(force(engine, s, "b</think>c", NULL, &heard), KVRT_FINISH_LENGTH);
+    assert_string_equal(heard.text, "b</think>c");
+    assert_string_equal(heard.reasoning, "");
+    assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
+    engine = golden_open(&model, (const char *const[]){"gen.reasoning", "false", NULL});
+    set_marks(engine, (kvi_marks){"<think>", "</think>", -1, -1});
+    s = session_with_prompt(engine);
+    heard = (said){.answer = KVRT_CONTINUE};
+    assert_int_equal(force(engine, s, "<think>b</think>c", NULL, &heard), KVRT_FINISH_LENGTH);
+    assert_string_equal(heard.text, "<think>b</think>c");
+    assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
+}
+
+static void marks_that_are_tokens_make_sections(void **state)
+{
+    (void)state;
+    kvrt_engine engine = golden_open(&model, NULL);
+    kvrt_session s = session_with_prompt(engine);
+    said heard = {.answer = KVRT_CONTINUE};
+    set_marks(engine, (kvi_marks){"<think>", "</think>", token_of_bytes(engine, "{"), token_of_bytes(engine, "}")});
+    sync_text(engine, s, "hi");
+    assert_int_equal(force(engine, s, "a{b}c<think>d", NULL, &heard), KVRT_FINISH_LENGTH); /* spelled out: no mark */
+    assert_string_equal(heard.text, "ac<think>d");
+    assert_string_equal(heard.reasoning, "b");
+    /* The last mark of the tokens decides where a text begins. */
+    heard = (said){.answer = KVRT_CONTINUE};
+    sync_text(engine, s, "q{x}y{z");
+    assert_int_equal(force(engine, s, "b}c", NULL, &heard), KVRT_FINISH_LENGTH);
+    assert_string_equal(heard.reasoning, "b");
+    assert_string_equal(heard.text, "c");
+    heard = (said){.answer = KVRT_CONTINUE};
+    sync_text(engine, s, "q{x}y");
+    assert_int_equal(force(engine, s, "b", NULL, &heard), KVRT_FINISH_LENGTH);
+    assert_string_equal(heard.text, "b");
+    assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
+}
+
 /* ---------------------------------------------------------------------------------------------------- log probability --- */
 static int32_t keep_logprob(const kvrt_event *event, void *user)
 {
@@ -377,6 +463,8 @@ int main(void)
                                        cmocka_unit_test(without_a_seed_every_text_is_new_and_can_be_repeated),
                                        cmocka_unit_test(multibyte_text_is_the_same_in_any_calls),
                                        cmocka_unit_test(stop_strings_are_found_over_calls),
+                                       cmocka_unit_test(marks_in_the_bytes_make_sections),
+                                       cmocka_unit_test(marks_that_are_tokens_make_sections),
                                        cmocka_unit_test(logprob_is_of_the_raw_logits),
                                        cmocka_unit_test(options_that_cannot_vary_are_refused_by_name)};
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -176,10 +176,32 @@ static void rewind_rounds_to_encoded_pages(void **state)
     close_rig(&r);
 }
 
+/* An encoding that fails gives its new extents back and leaves the pages as they were. */
+static void failed_encoding_gives_extents_back(void **state)
+{
+    (void)state;
+    rig r;
+    kvi_page_job jobs[8];
+    uint32_t page_of[8];
+    open_rig(&r, 4u << 20, 0, KVI_KV_FORMAT(KVI_KV_Q4, KVI_KV_Q4), 0);
+    assert_true(kvi_pages_extend(&r.pages, 1024));
+    const uint64_t before = kvi_pool_used_bytes(&r.pool);
+    const kvi_page_ref page = r.pages.table[0][1];
+    const uint32_t n = kvi_pages_due(&r.pages, 1024, jobs, page_of, 8);
+    assert_true(n > 1 && kvi_pool_used_bytes(&r.pool) > before);
+    kvi_pages_committed(&r.pages, jobs, page_of, n, false);
+    assert_int_equal(kvi_pool_used_bytes(&r.pool), before);
+    assert_memory_equal(&page, &r.pages.table[0][1], sizeof page);
+    close_rig(&r);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(pool_is_exact), cmocka_unit_test(commit_rule), cmocka_unit_test(commit_in_a_full_pool),
-        cmocka_unit_test(window_keeps_its_window), cmocka_unit_test(rewind_rounds_to_encoded_pages)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(failed_encoding_gives_extents_back),
+                                       cmocka_unit_test(pool_is_exact),
+                                       cmocka_unit_test(commit_rule),
+                                       cmocka_unit_test(commit_in_a_full_pool),
+                                       cmocka_unit_test(window_keeps_its_window),
+                                       cmocka_unit_test(rewind_rounds_to_encoded_pages)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -270,6 +270,31 @@ static void test_steps_allocate_nothing(void **state)
     kvi_stream_free(&s);
 }
 
+/* Room counts what a long stop string makes wait. */
+static void test_long_stops_allocate_nothing(void **state)
+{
+    (void)state;
+    static char text[3000];
+    memset(text, 'x', sizeof text);
+    text[sizeof text - 1] = 'y';
+    kvi_stop stops[] = {{"z", 1}, {text, sizeof text}, {"zz", 2}};
+    kvi_stream s;
+    uint64_t before, after;
+    const char *out;
+    size_t len;
+    bool stopped;
+    assert_int_equal(kvi_stream_init(&s, stops, 3, NULL), KVRT_OK);
+    assert_int_equal(kvi_stream_reserve(&s, 8, NULL), KVRT_OK);
+    kvi_mem_stats(NULL, NULL, &before);
+    for (int i = 0; i < 2000; i++) {
+        assert_int_equal(kvi_stream_push(&s, "xx", 2, &out, &len, &stopped, NULL), KVRT_OK);
+        assert_int_equal(s.pending.len, i < 1499 ? 2 * (i + 1) : 2999);
+    }
+    kvi_mem_stats(NULL, NULL, &after);
+    assert_int_equal(before, after);
+    kvi_stream_free(&s);
+}
+
 static void test_errors(void **state)
 {
     (void)state;
@@ -299,8 +324,11 @@ static void test_errors(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_random_texts), cmocka_unit_test(test_earliest_match_waits),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_random_texts),
+                                       cmocka_unit_test(test_earliest_match_waits),
                                        cmocka_unit_test(test_incomplete_tail),
-                                       cmocka_unit_test(test_steps_allocate_nothing), cmocka_unit_test(test_errors)};
+                                       cmocka_unit_test(test_steps_allocate_nothing),
+                                       cmocka_unit_test(test_long_stops_allocate_nothing),
+                                       cmocka_unit_test(test_errors)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
