@@ -68,7 +68,8 @@ static kvrt_status load_files(open_context *c, bool copy, kvrt_error *error)
     if (shape[0]) return kvi_shape_config(shape, &e->config, error);
     if (tokenizer_alone(e)) return load_tokenizer(c, path, error);
     KVI_TRY(kvi_config_read(path, &e->config, error));
-    KVI_TRY(kvi_generation_defaults(path, e->options, NULL, error));
+    kvi_generation_notes notes = {.warning = e->config.warning, .cap = sizeof e->config.warning};
+    KVI_TRY(kvi_generation_defaults(path, e->options, &notes, error));
     if (!report(c, "tensors", 0, 1)) return cancelled(error);
     KVI_TRY(kvi_checkpoint_open(path, copy, &e->checkpoint, error));
     KVI_TRY(load_tokenizer(c, path, error));

@@ -54,11 +54,11 @@ static void check_generation(const char *path, const kvi_tokenizer *tokenizer, k
 {
     kvrt_error error = {.size = sizeof error};
     kvrt_options *defaults = NULL;
-    bool ends = false;
+    kvi_generation_notes notes = {.warning = info->warning, .cap = sizeof info->warning};
     kvrt_status status = kvrt_options_create(&defaults, &error);
-    if (status >= KVRT_OK) status = kvi_generation_defaults(path, defaults, &ends, &error);
+    if (status >= KVRT_OK) status = kvi_generation_defaults(path, defaults, &notes, &error);
     if (status < KVRT_OK) note(info, &error);
-    info->eos_of_generation = ends;
+    info->eos_of_generation = notes.ends;
     if (tokenizer && info->n_eos == 0 && kvi_tokenizer_eos_id(tokenizer) >= 0)
         info->eos_ids[info->n_eos++] = kvi_tokenizer_eos_id(tokenizer);
     kvrt_options_destroy(defaults);

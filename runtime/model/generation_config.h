@@ -5,10 +5,18 @@
 #define KVI_GENERATION_CONFIG_H
 #include "../base/options.h"
 
-/* Sets in `options` what the file says and nobody has set. No file: nothing. Errors: IO; FORMAT, naming file, key, found and needed.
- * *ends (may be NULL): the file names end tokens. */
-kvrt_status kvi_generation_defaults(const char *dir, kvrt_options *options, bool *ends, kvrt_error *error);
+/* What is to be told beside the options. Start with the room for warnings, or with {0}. */
+typedef struct kvi_generation_notes {
+    bool ends;     /* the file names end tokens */
+    char *warning; /* (cap) NUL-terminated; what is ignored is appended, after "; ". NULL: nobody asks */
+    size_t cap;
+} kvi_generation_notes;
+
+/* Sets in `options` what the file says and nobody has set. No file: nothing. Errors: IO; FORMAT, naming file, key, found and needed. */
+kvrt_status kvi_generation_defaults(const char *dir, kvrt_options *options, kvi_generation_notes *notes,
+                                    kvrt_error *error);
 /* The same from memory. */
-kvrt_status kvi_generation_parse(const char *text, size_t len, kvrt_options *options, bool *ends, kvrt_error *error);
+kvrt_status kvi_generation_parse(const char *text, size_t len, kvrt_options *options, kvi_generation_notes *notes,
+                                 kvrt_error *error);
 
 #endif

@@ -389,6 +389,7 @@ def generation_config():
             (m.path / file).write_text(text)
             err = run(m, "-q").expect(0).err
             assert (f"kvrt warning: {file}: {said}\n" == err) if said else err == "", (text, err)
+            assert kvrt("inspect", m, "--json").expect(0).json()["warning"] == (f"{file}: {said}" if said else "")
         (m.path / file).unlink()
         (m.path / file).mkdir()
         run(m).expect(3, file)

@@ -89,10 +89,29 @@ static void ends_are_told(void **state)
                  {"{\"eos_token_id\": 0}", true},
                  {"{\"eos_token_id\": [1, 2]}", true}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        bool ends = !cases[i].ends;
-        assert_int_equal(kvi_generation_parse(cases[i].text, strlen(cases[i].text), options, &ends, &error), KVRT_OK);
-        assert_int_equal(ends, cases[i].ends);
+        kvi_generation_notes notes = {.ends = !cases[i].ends};
+        assert_int_equal(kvi_generation_parse(cases[i].text, strlen(cases[i].text), options, &notes, &error), KVRT_OK);
+        assert_int_equal(notes.ends, cases[i].ends);
     }
+}
+
+static void what_is_ignored_is_told(void **state)
+{
+    static const char text[] =
+        "{\"top_p\": 1.5, \"num_beams\": 4, \"typical_p\": 1.0, \"do_sample\": false, \"min_p\": 7}";
+    static const char wanted[] = "generation_config.json: num_beams is 4, which kvrt does not do; "
+                                 "generation_config.json: top_p is 1.5, which is "
+                                 "ignored; generation_config.json: min_p is 7, which is ignored";
+    char warning[200] = "";
+    kvi_generation_notes notes = {.warning = warning, .cap = sizeof warning};
+    assert_int_equal(kvi_generation_parse(text, strlen(text), options, &notes, &error), KVRT_OK);
+    assert_string_equal(warning, wanted);
+    notes.cap = 20;
+    memset(warning, 'x', sizeof warning);
+    warning[0] = 0;
+    assert_int_equal(kvi_generation_parse(text, strlen(text), options, &notes, &error), KVRT_OK);
+    assert_memory_equal(warning, wanted, 19); /* cut, and not beyond its room */
+    assert_true(warning[19] == 0 && warning[20] == 'x');
 }
 
 static void bad_values_are_named(void **state)
@@ -185,9 +204,15 @@ static void a_tokenizer_alone(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(values_are_defaults), TEST(what_was_set_stands_above),           TEST(without_sampling_the_best_is_taken),
-        TEST(ends_are_told),       TEST(null_and_the_unknown_change_nothing), TEST(bad_values_are_named),
-        TEST(a_tokenizer_alone),   TEST(amounts_as_people_write_them),
+        TEST(values_are_defaults),
+        TEST(what_was_set_stands_above),
+        TEST(without_sampling_the_best_is_taken),
+        TEST(ends_are_told),
+        TEST(null_and_the_unknown_change_nothing),
+        TEST(bad_values_are_named),
+        TEST(what_is_ignored_is_told),
+        TEST(a_tokenizer_alone),
+        TEST(amounts_as_people_write_them),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
