@@ -1,5 +1,6 @@
 /* json.c - the bounded pull reader of json.h. */
 #include "json.h"
+#include "os.h"
 #include "utf8.h"
 
 #include <math.h>
@@ -254,6 +255,8 @@ static double number_value(const char *p, size_t len)
             if (e < 100000) e = e * 10 + (p[i] - '0');
         exponent += minus ? -e : e;
     }
+    fenv_t host; /* options are parsed outside of any call on an engine */
+    kvi_os_arithmetic_enter(&host);
     long double value = (long double)mantissa;
     if (mantissa != 0) {
         if (exponent > 400) value = HUGE_VALL;
@@ -265,7 +268,9 @@ static double number_value(const char *p, size_t len)
             value = exponent < 0 ? value / power : value * power;
         }
     }
-    return (double)(negative ? -value : value);
+    const double result = (double)(negative ? -value : value);
+    kvi_os_arithmetic_leave(&host);
+    return result;
 }
 
 bool kvi_parse_f64(const char *text, size_t len, double *out)

@@ -2,6 +2,7 @@
  * nothing outside it calls the system. Paths are UTF-8 and NUL-terminated. */
 #ifndef KVI_OS_H
 #define KVI_OS_H
+#include <fenv.h>
 #include <stdbool.h>
 #include "status.h"
 
@@ -33,6 +34,12 @@ uint64_t kvi_os_memory_available(void); /* bytes, 0 if unknown */
 uint32_t kvi_os_cpu_count(void);        /* cores this process may use */
 uint64_t kvi_os_process(void);          /* this process's number; another in a fork */
 uint64_t kvi_os_random(void);           /* from the system's generator; for seeds, not for secrets */
+
+/* The arithmetic of the library: to nearest, denormal numbers kept, no traps, whatever mode the host's thread is in; else bits of a result would
+ * depend on it, and on which thread had which part. Enter saves the host's mode, leave puts it back with its flags. Threads that are started
+ * below are in it from the beginning. */
+void kvi_os_arithmetic_enter(fenv_t *host);
+void kvi_os_arithmetic_leave(const fenv_t *host);
 
 /* Threads: thin names over the platform's. */
 typedef struct kvi_thread kvi_thread;

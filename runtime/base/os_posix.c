@@ -213,6 +213,19 @@ uint64_t kvi_os_now_us(void)
     return (uint64_t)ts.tv_sec * 1000000u + (uint64_t)ts.tv_nsec / 1000u;
 }
 
+/* -------------------------------------------------------------------------------------------------- arithmetic --- */
+void kvi_os_arithmetic_enter(fenv_t *host)
+{
+    (void)fegetenv(host);
+    (void)fesetenv(FE_DFL_ENV);
+#if defined(__x86_64__)
+    __builtin_ia32_ldmxcsr(
+        0x1f80u); /* DAZ and FTZ are no part of C's environment; all masked, no flag set, to nearest */
+#endif
+}
+
+void kvi_os_arithmetic_leave(const fenv_t *host) { (void)fesetenv(host); }
+
 /* ----------------------------------------------------------------------------------------------------- threads --- */
 struct kvi_thread {
     pthread_t id;
@@ -223,6 +236,8 @@ struct kvi_thread {
 static void *thread_main(void *arg)
 {
     kvi_thread *thread = arg;
+    fenv_t unused; /* a new thread has the mode of the one that started it */
+    kvi_os_arithmetic_enter(&unused);
     thread->fn(thread->arg);
     return NULL;
 }

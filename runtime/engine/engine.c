@@ -300,6 +300,7 @@ kvrt_status kvrt_engine_open(const kvrt_options *options, kvrt_event_fn fn, void
     open_context context = {.engine = e, .fn = fn, .user = user, .available = kvi_os_memory_available()};
     uint64_t start = kvi_os_now_us();
     if (fn) kvi_log_warnings_to(warning_event, &context);
+    kvi_arithmetic_enter();
     kvrt_status status = read_within_budget(&context, error);
     if (status >= KVRT_OK && !tokenizer_alone(e)) status = load_device(&context, error);
     if (status >= KVRT_OK) {
@@ -309,6 +310,7 @@ kvrt_status kvrt_engine_open(const kvrt_options *options, kvrt_event_fn fn, void
     if (status >= KVRT_OK) kvi_reasoning_find_marks(e);
     if (status >= KVRT_OK) tell_warnings(e);
     kvi_log_warnings_to(NULL, NULL);
+    kvi_arithmetic_leave();
     (void)kvi_account_use(before);
     if (status < KVRT_OK) {
         kvi_engine_free(e);

@@ -154,6 +154,10 @@ void kvi_session_leave(kvi_session *session, kvi_entry entry);
  * leaves: BUSY when another thread is inside one of them. */
 kvrt_status kvi_close_handles(const void *const *handles, uint32_t n, kvi_engine *engine, kvrt_error *error);
 
+/* The library's mode of arithmetic (os.h), for calls that enter no engine; the others are in it from entering to leaving. */
+void kvi_arithmetic_enter(void);
+void kvi_arithmetic_leave(void);
+
 /* Calls the host's callback; while it runs, driving calls on this engine answer REENTRANT. NULL fn continues. */
 int32_t kvi_engine_event(kvi_engine *engine, kvrt_event_fn fn, void *user, kvrt_event *event);
 

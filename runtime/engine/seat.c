@@ -3,6 +3,11 @@
 
 /* The engine whose callback runs on this thread: calls that would drive it are refused. */
 static _Thread_local const kvi_engine *in_callback;
+/* Mode of arithmetic that the host's thread had when it entered. A callback runs in it; calls made there leave it as they found it. */
+static _Thread_local fenv_t host_arithmetic;
+
+void kvi_arithmetic_enter(void) { kvi_os_arithmetic_enter(&host_arithmetic); }
+void kvi_arithmetic_leave(void) { kvi_os_arithmetic_leave(&host_arithmetic); }
 
 int32_t kvi_engine_event(kvi_engine *engine, kvrt_event_fn fn, void *user, kvrt_event *event)
 {
@@ -12,7 +17,9 @@ int32_t kvi_engine_event(kvi_engine *engine, kvrt_event_fn fn, void *user, kvrt_
     const kvi_engine *outer = in_callback;
     kvi_account *account = kvi_account_use(NULL); /* what the host makes there is not the engine's */
     in_callback = engine;
+    kvi_arithmetic_leave();
     int32_t answer = fn(event, user);
+    kvi_arithmetic_enter();
     in_callback = outer;
     (void)kvi_account_use(account);
     return answer;
@@ -40,6 +47,7 @@ kvrt_status kvi_engine_enter(kvrt_engine handle, kvi_entry entry, kvi_engine **o
     *out = object;
     kvrt_status status = take_seat(*out, entry, error);
     if (status < KVRT_OK) kvi_handle_leave(handle);
+    else if (entry != KVI_CLOSE) kvi_arithmetic_enter();
     return status;
 }
 
@@ -50,18 +58,21 @@ kvrt_status kvi_session_enter(kvrt_session handle, kvi_entry entry, kvi_session 
     *out = object;
     kvrt_status status = take_seat((*out)->engine, entry, error);
     if (status < KVRT_OK) kvi_handle_leave(handle);
+    else if (entry != KVI_CLOSE) kvi_arithmetic_enter();
     return status;
 }
 
 /* The seat first: the handle keeps engine and session alive until then. */
 void kvi_engine_leave(kvi_engine *engine, kvi_entry entry)
 {
+    kvi_arithmetic_leave();
     if (entry != KVI_LOOK) atomic_store(&engine->driving, false);
     kvi_handle_leave(engine->handle);
 }
 
 void kvi_session_leave(kvi_session *session, kvi_entry entry)
 {
+    kvi_arithmetic_leave();
     if (entry != KVI_LOOK) atomic_store(&session->engine->driving, false);
     kvi_handle_leave(session->handle);
 }
