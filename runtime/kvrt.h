@@ -25,8 +25,24 @@
  *      what both know is read and written, nothing past the caller's size. No struct by value, no variadics.
  *   7. Errors travel in the caller's optional kvrt_error, never in thread-local state. A failing call leaves the object
  *      as it was, except DEVICE_LOST and INTERNAL, after which only close works.
- *   8. Results of the same binary, inputs, options and device are bit-identical, whatever the number of threads. With
- *      kv.format=elastic the size of the KV pool is one of the inputs: set kv.pool to pin it (DESIGN.md, Elastic cache).
+ *   8. The same binary, options, device and calls give the same bits, with any number of threads, whatever other sessions
+ *      do, and in whatever mode of arithmetic (rounding, FTZ, DAZ, traps) the host's thread is; its mode is kept. On the CPU:
+ *      - A token is computed in one of two forms, which sum in different orders. *Narrow*: the last token before a
+ *        generation, every generated token, and the tokens of a kvrt_session_eval of up to 8. *Wide*: all others, that
+ *        is, prompts. Within a form bits do not depend on how many tokens are computed at once. Between the forms logits
+ *        differ by rounding: up to 2e-4 of their standard deviation, with cpu.amx up to 1e-1 (BF16 activations).
+ *      - So generating again after a sync or rewind to the same prompt has the same bits; so has a session that read
+ *        more and came back; and 2 to 8 tokens in one eval have those of as many evals. Generated tokens that another
+ *        session reads as its prompt are wide there. An eval's logits are narrow if up to 8 rows of a step are wanted.
+ *      - A format below 16 bits encodes a page of 128 positions when it has ended and kv.tail more are there, for good.
+ *        Pages encoded after the last sync, rewind or eval of more than 8 tokens are held at 16 bits too, and return
+ *        with a rewind to where that call ended, unless the pool was too full for both (a planned one is not, with
+ *        ctx.chunk >= kv.tail + 256 as by default). Any other way back over such a point finds its page encoded, and
+ *        differs from a session that never went further by what the format loses. A sliding window that has moved on
+ *        makes a rewind read everything again, as a prompt.
+ *      - kv.format=elastic: demoted pages stay demoted, and the size of the KV pool is one of the inputs: kv.pool pins it.
+ *   9. Stack: a call takes at most 48 KiB of the caller's thread, so that threads of 64 KiB will do; a chat template that
+ *      nests to the limit of 250 evaluations takes about 200 KiB in kvrt_chat_render.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef KVRT_H
@@ -234,7 +250,9 @@ typedef struct kvrt_session_handle *kvrt_session;
 /* Opens `model.path` (a Hugging Face folder) or `model.shape` (synthetic weights). Takes all memory of the engine; all or
  * nothing. With model.load=tokenizer only the tokenizer and the chat template are opened: no weights, no device, and what needs them
  * answers STATE. Sampling options that are not set take what the folder's generation_config.json says (temperature, top_k, top_p, min_p,
- * repetition_penalty; do_sample false: greedy). Blocks; `fn` (may be NULL) gets LOAD_PROGRESS, whose STOP cancels, and WARNING. `options` are copied.
+ * repetition_penalty; do_sample false: greedy). model.io=map (the default) reads weights from the files as they are
+ * needed: replacing or deleting them does no harm, but whoever shortens one in place, or takes its medium away, ends the process with
+ * SIGBUS at the next read; model.io=copy reads them once. Blocks; `fn` (may be NULL) gets LOAD_PROGRESS, whose STOP cancels, and WARNING. `options` are copied.
  * Errors: IO, FORMAT, UNSUPPORTED (the exact tensor or config key), OVER_BUDGET, NOMEM_*, NO_DEVICE, CANCELLED. */
 KVRT_API kvrt_status kvrt_engine_open(const kvrt_options *options, kvrt_event_fn fn, void *user, kvrt_engine *out,
                                       kvrt_error *error);

@@ -30,6 +30,7 @@ typedef struct stage {
     float *k_a, *k_z, *k_o; /* (D), (D), (128) side vectors of a packed K; see fold_k */
     float *v_a, *v_z, *v_o; /* (128), (128), (D) */
     float *part;            /* (QUERY_BLOCK, D) one packed page's p . codes */
+    float *packed;          /* (KVI_CPU_PACKED_SCRATCH) 64-byte aligned */
 } stage;
 
 /* Up to this many query heads of a KV head read plain pages in place; for more, panels that are made once are worth their cost. Heads, not
@@ -40,14 +41,15 @@ static uint32_t padded(uint32_t d) { return (d + PAD - 1) / PAD * PAD; }
 
 size_t kvi_cpu_attention_scratch(uint32_t d)
 {
-    return (size_t)KVI_CPU_QUERY_BLOCK * (3u * d + KVI_KV_PAGE + 2u) + (size_t)KVI_KV_PAGE * (d + padded(d)) + 4u * d +
-           3u * KVI_KV_PAGE;
+    return KVI_CPU_PACKED_SCRATCH + (size_t)KVI_CPU_QUERY_BLOCK * (3u * d + KVI_KV_PAGE + 2u) +
+           (size_t)KVI_KV_PAGE * (d + padded(d)) + 4u * d + 3u * KVI_KV_PAGE;
 }
 
 static stage stage_of(kvi_device *device, uint32_t thread, uint32_t d)
 {
     stage s;
     float *at = device->thread_scratch + thread * device->scratch_floats;
+    s.packed = at, at += KVI_CPU_PACKED_SCRATCH;
     s.k = at, at += (size_t)KVI_KV_PAGE * d;
     s.v = at, at += (size_t)KVI_KV_PAGE * padded(d);
     s.q = at, at += (size_t)KVI_CPU_QUERY_BLOCK * d;
@@ -195,7 +197,7 @@ static void attend_page(const attention_task *t, const kvi_seq *seq, uint32_t pa
     const bool direct = t->per_kv <= DIRECT_HEADS && d % (v->panel / 2u) == 0;
     const kvi_cpu_packed *k_kernel = kvi_cpu_packed_for(v, t->device->amx, k_code, d, t->per_kv);
     const kvi_cpu_packed *v_kernel = kvi_cpu_packed_for(v, t->device->amx, v_code, d, t->per_kv);
-    if (k_kernel) k_kernel->score(record, k_code, d, s->q, n_queries, s->scores, next);
+    if (k_kernel) k_kernel->score(record, k_code, d, s->q, n_queries, s->scores, next, s->packed);
     else if (direct && !k_packed) v->score(record, (kvi_dtype)k_code, n, d, s->q, n_queries, s->scores, KVI_KV_PAGE);
     else {
         if (k_packed) stage_packed_k(v, record, k_code, d, s);
@@ -219,7 +221,7 @@ static void attend_page(const attention_task *t, const kvi_seq *seq, uint32_t pa
     record += kvi_kv_k_side(k_code, d).bytes;
     next += kvi_kv_k_side(k_code, d).bytes;
     if (v_kernel) {
-        v_kernel->blend(record, v_code, d, s->scores, n_queries, s->acc, next);
+        v_kernel->blend(record, v_code, d, s->scores, n_queries, s->acc, next, s->packed);
         return;
     }
     if (direct && !v_packed) {

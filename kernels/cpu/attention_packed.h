@@ -11,14 +11,17 @@
     16u /* more query heads of a KV head than this pay for staging a page, unless there are tiles */
 #define KVI_CPU_PACKED_DIM 256u /* head dimensions: multiples of 16 up to this */
 
+/* Floats that a call may use at `scratch`, which is 64-byte aligned: too much for the stack of somebody else's thread. */
+#define KVI_CPU_PACKED_SCRATCH ((16u + 32u + 20u) * 256u)
+
 typedef struct kvi_cpu_packed {
     /* scores (n_q, 128) = q (n_q, d) . K^T of one page; side: the K side of a record in `code`. `next` is fetched into the cache meanwhile: the
      * same side of the next page, which no hardware prefetcher can guess; any address will do. */
     void (*score)(const uint8_t *side, kvi_kv_code code, uint32_t d, const float *q, uint32_t n_q, float *scores,
-                  const uint8_t *next);
+                  const uint8_t *next, float *scratch);
     /* acc (n_q, d) += p (n_q, 128) . V of one page; side: the V side. */
     void (*blend)(const uint8_t *side, kvi_kv_code code, uint32_t d, const float *p, uint32_t n_q, float *acc,
-                  const uint8_t *next);
+                  const uint8_t *next, float *scratch);
     /* Around any number of calls with that many queries on one thread; NULL: nothing to prepare. */
     void (*begin)(uint32_t n_q);
     void (*end)(void);

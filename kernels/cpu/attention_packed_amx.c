@@ -339,16 +339,26 @@ static void take_queries(job *w, uint32_t left)
     w->n_groups = (w->n_queries + GROUP - 1u) / GROUP;
 }
 
+/* Tiles of the queries, of the codes, and the products. */
+#define A_BYTES (CHUNK / GROUP * MAX_STEPS * TILE)
+#define B_BYTES (32u * TILE)
+#define OUT_BYTES (CHUNK * KVI_CPU_PACKED_DIM * (uint32_t)sizeof(float))
+_Static_assert(A_BYTES + B_BYTES + OUT_BYTES <= KVI_CPU_PACKED_SCRATCH * sizeof(float), "the scratch is too small");
+static void take_scratch(job *w, float *scratch)
+{
+    uint8_t *at = (uint8_t *)(void *)scratch;
+    w->a = (int8_t *)at;
+    w->b = at + A_BYTES;
+    w->out = (float(*)[KVI_CPU_PACKED_DIM])(void *)(at + A_BYTES + B_BYTES);
+}
+
 static void score(const uint8_t *side, kvi_kv_code code, uint32_t d, const float *q, uint32_t n_q, float *scores,
-                  const uint8_t *next)
+                  const uint8_t *next, float *scratch)
 {
     const kvi_kv_side s = kvi_kv_k_side(code, d);
     const bool affine = code != KVI_KV_I8; /* I8: A = 1 and Z = -128, which makes the bytes signed */
-    int8_t a[CHUNK / GROUP * MAX_STEPS * TILE] __attribute__((aligned(64)));
-    uint8_t b[32 * TILE] __attribute__((aligned(64)));
-    float out[CHUNK][KVI_CPU_PACKED_DIM];
     job w = job_of(&s, side, kvi_kv_code_bits(code), d, next);
-    w.a = a, w.b = b, w.out = out;
+    take_scratch(&w, scratch);
     for (uint32_t first = 0; first < n_q; first += CHUNK) {
         take_queries(&w, n_q - first);
         fold(&w, side, affine, s.a_off, affine, s.z_off, 0.0f, q + (size_t)first * d, d);
@@ -358,20 +368,17 @@ static void score(const uint8_t *side, kvi_kv_code code, uint32_t d, const float
             const __m512 o = half_at(side, s.o_off, t);
             for (uint32_t i = 0; i < w.n_queries; i++)
                 _mm512_storeu_ps(scores + (size_t)(first + i) * KVI_KV_PAGE + t,
-                                 _mm512_mul_ps(_mm512_loadu_ps(out[i] + t), o));
+                                 _mm512_mul_ps(_mm512_loadu_ps(w.out[i] + t), o));
         }
     }
 }
 
 static void blend(const uint8_t *side, kvi_kv_code code, uint32_t d, const float *p, uint32_t n_q, float *acc,
-                  const uint8_t *next)
+                  const uint8_t *next, float *scratch)
 {
     const kvi_kv_side s = kvi_kv_v_side(code, d);
-    int8_t a[CHUNK / GROUP * KVI_KV_PAGE / TILE_K * TILE] __attribute__((aligned(64)));
-    uint8_t b[32 * TILE] __attribute__((aligned(64)));
-    float out[CHUNK][KVI_CPU_PACKED_DIM];
     job w = job_of(&s, side, kvi_kv_code_bits(code), KVI_KV_PAGE, next);
-    w.a = a, w.b = b, w.out = out;
+    take_scratch(&w, scratch);
     for (uint32_t first = 0; first < n_q; first += CHUNK) {
         take_queries(&w, n_q - first);
         fold(&w, side, true, s.a_off, true, s.z_off, code == KVI_KV_I8 ? 128.0f : 0.0f, p + (size_t)first * KVI_KV_PAGE,
@@ -382,7 +389,7 @@ static void blend(const uint8_t *side, kvi_kv_code code, uint32_t d, const float
             const __m512 o = code == KVI_KV_I8 ? _mm512_set1_ps(1.0f) : half_at(side, s.o_off, c);
             for (uint32_t i = 0; i < w.n_queries; i++) {
                 float *to = acc + (size_t)(first + i) * d + c;
-                _mm512_storeu_ps(to, _mm512_fmadd_ps(_mm512_loadu_ps(out[i] + c), o, _mm512_loadu_ps(to)));
+                _mm512_storeu_ps(to, _mm512_fmadd_ps(_mm512_loadu_ps(w.out[i] + c), o, _mm512_loadu_ps(to)));
             }
         }
     }

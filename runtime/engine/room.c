@@ -72,6 +72,14 @@ static kvrt_status gather(kvi_engine *e, uint32_t units, bool *done, kvrt_error 
     return KVRT_OK;
 }
 
+/* What sessions hold for a rewind (pages.h) is worth less than a page that is needed. */
+static bool drop_held(kvi_engine *e)
+{
+    bool any = false;
+    for (kvi_session *s = e->sessions; s; s = s->next) any = kvi_pages_drop_held(&s->pages) || any;
+    return any;
+}
+
 /* Extends the tables to n positions, at most one page further. *made = false: no room, and nothing left to demote. */
 static kvrt_status reserve_page(kvi_session *s, uint32_t n, bool *made, kvrt_error *error)
 {
@@ -79,6 +87,7 @@ static kvrt_status reserve_page(kvi_session *s, uint32_t n, bool *made, kvrt_err
     const kvi_pool *pool = &s->engine->pool;
     const uint32_t need = page_row_units(pages);
     for (bool spent = !pages->elastic;;) {
+        if (need > pool->free_units) (void)drop_held(s->engine);
         const uint64_t after = kvi_pages_bytes(pages) / KVI_KV_UNIT + need;
         uint32_t lacking = pages->elastic && after > pages->share_units ? (uint32_t)(after - pages->share_units) : 0,
                  freed = 0;
@@ -90,6 +99,7 @@ static kvrt_status reserve_page(kvi_session *s, uint32_t n, bool *made, kvrt_err
         }
         *made = kvi_pages_extend(pages, n);
         if (*made || need > pool->free_units) return KVRT_OK;
+        if (drop_held(s->engine)) continue;
         bool joined;
         KVI_TRY(gather(s->engine, need, &joined, error));
         if (!joined) return KVRT_OK; /* cannot be: every page is in the list of those that move */

@@ -173,6 +173,7 @@ kvrt_status kvrt_session_sync(kvrt_session handle, const int32_t *ids, uint64_t 
         memcpy(s->tokens, ids, n * sizeof *ids);
         s->n_tokens = (uint32_t)n;
         if (s->n_cached > s->n_tokens) s->n_cached = s->n_tokens;
+        kvi_pages_mark(&s->pages, s->n_tokens - 1);
         if (n_reused) *n_reused = s->n_cached;
     }
     kvi_session_leave(s, KVI_DRIVE);
@@ -191,6 +192,7 @@ kvrt_status kvrt_session_rewind(kvrt_session handle, uint64_t n, kvrt_error *err
         kvi_session_cut_cache(s, (uint32_t)n);
         change_tokens(s, n == s->n_tokens);
         s->n_tokens = (uint32_t)n;
+        kvi_pages_mark(&s->pages, n ? s->n_tokens - 1 : 0);
     }
     kvi_session_leave(s, KVI_DRIVE);
     return status;
@@ -245,6 +247,7 @@ kvrt_status kvrt_session_eval(kvrt_session handle, const int32_t *ids, uint64_t 
         s->n_tokens += (uint32_t)n;
         kvi_requests_begin_other(s->requests);
         kvi_generation_break(&s->gen);
+        if (n > KVI_DECODE_ROWS) kvi_pages_mark(&s->pages, s->n_tokens - 1);
         status = eval(s, n, rows, n_rows, logits, error);
         if (status < KVRT_OK) {
             /* The session is as it was; what was computed of the new tokens is dropped. */

@@ -20,6 +20,31 @@ static void release(kvi_pages *pages, uint32_t group, kvi_page_ref *page)
     page->unit = KVI_KV_NO_EXTENT;
 }
 
+static bool release_held(kvi_pages *pages, uint32_t group, uint32_t page)
+{
+    uint32_t *unit = &pages->held[group][page];
+    if (*unit == KVI_KV_NO_EXTENT) return false;
+    kvi_pool_release(pages->pool, *unit,
+                     kvi_kv_page_units(kvi_pages_plain(&pages->groups[group]), &pages->groups[group].shape));
+    *unit = KVI_KV_NO_EXTENT;
+    return true;
+}
+
+static void release_all(kvi_pages *pages, uint32_t group, uint32_t page)
+{
+    release(pages, group, &pages->table[group][page]);
+    (void)release_held(pages, group, page);
+}
+
+/* Positions at which page p is encoded. */
+static uint64_t due_at(const kvi_pages *pages, uint32_t p) { return (uint64_t)KVI_KV_PAGE * (p + 1) + pages->tail; }
+
+/* The page has positions below the mark, and was plain there. */
+static bool worth_holding(const kvi_pages *pages, uint32_t p)
+{
+    return (uint64_t)KVI_KV_PAGE * p < pages->mark && pages->mark < due_at(pages, p);
+}
+
 kvrt_status kvi_pages_init(kvi_pages *pages, kvi_pool *pool, const kvi_cache_group *groups, uint32_t n_groups,
                            uint32_t max_ctx, kvi_kv_format body, uint32_t tail, kvrt_error *error)
 {
@@ -32,9 +57,10 @@ kvrt_status kvi_pages_init(kvi_pages *pages, kvi_pool *pool, const kvi_cache_gro
     pages->cap_pages = (max_ctx + KVI_KV_PAGE - 1) / KVI_KV_PAGE;
     for (uint32_t g = 0; g < n_groups; g++) {
         pages->table[g] = kvi_mem_zalloc(pages->cap_pages, sizeof *pages->table[g]);
-        if (!pages->table[g]) {
+        pages->held[g] = kvi_mem_zalloc(pages->cap_pages, sizeof *pages->held[g]);
+        if (!pages->table[g] || !pages->held[g]) {
             kvi_pages_free(pages);
-            return kvi_error_nomem(error, pages->cap_pages * sizeof(kvi_page_ref), "page table");
+            return kvi_error_nomem(error, pages->cap_pages * (sizeof(kvi_page_ref) + 4u), "page table");
         }
     }
     return KVRT_OK;
@@ -43,8 +69,9 @@ kvrt_status kvi_pages_init(kvi_pages *pages, kvi_pool *pool, const kvi_cache_gro
 void kvi_pages_free(kvi_pages *pages)
 {
     for (uint32_t g = 0; g < pages->n_groups; g++) {
-        for (uint32_t p = 0; p < pages->n_pages[g]; p++) release(pages, g, &pages->table[g][p]);
+        for (uint32_t p = 0; p < pages->n_pages[g]; p++) release_all(pages, g, p);
         kvi_mem_free(pages->table[g]);
+        kvi_mem_free(pages->held[g]);
     }
     memset(pages, 0, sizeof *pages);
 }
@@ -63,6 +90,7 @@ bool kvi_pages_extend(kvi_pages *pages, uint32_t n)
                     while (pages->n_pages[k] > before[k]) release(pages, k, &pages->table[k][--pages->n_pages[k]]);
                 return false;
             }
+            pages->held[g][pages->n_pages[g]] = KVI_KV_NO_EXTENT;
             pages->table[g][pages->n_pages[g]++] = page;
         }
     return true;
@@ -74,9 +102,10 @@ uint32_t kvi_pages_due(kvi_pages *pages, uint32_t n_accepted, kvi_page_job *jobs
     if (kvi_kv_format_is_plain(pages->body)) return 0;
     for (uint32_t g = 0; g < pages->n_groups; g++) {
         uint32_t p = pages->n_committed[g] > 1 ? pages->n_committed[g] : 1; /* page 0 is the sink */
-        for (; n < cap && p < pages->n_pages[g] && (uint64_t)KVI_KV_PAGE * (p + 1) + pages->tail <= n_accepted; p++) {
+        for (; n < cap && p < pages->n_pages[g] && due_at(pages, p) <= n_accepted; p++) {
             const kvi_page_ref *from = &pages->table[g][p];
-            if (absent(from)) continue; /* already out of its window */
+            if (absent(from)) continue;                          /* already out of its window */
+            if (!kvi_kv_format_is_plain(from->format)) continue; /* one below it was held, and is plain again */
             kvi_page_ref to = {.format = pages->body};
             to.unit = kvi_pool_take(pages->pool, units_of(pages, g, &to));
             /* Without room beside it, the page is encoded in place: a record is never longer than what it replaces. */
@@ -99,6 +128,7 @@ void kvi_pages_committed(kvi_pages *pages, const kvi_page_job *jobs, const uint3
             continue;
         }
         if (in_place) kvi_pool_release(pages->pool, job->from.unit + to_units, from_units - to_units);
+        else if (worth_holding(pages, page_of[i])) pages->held[g][page_of[i]] = job->from.unit;
         else kvi_pool_release(pages->pool, job->from.unit, from_units);
         pages->table[g][page_of[i]] = job->to;
         if (pages->n_committed[g] < page_of[i] + 1) pages->n_committed[g] = page_of[i] + 1;
@@ -112,8 +142,7 @@ void kvi_pages_slide(kvi_pages *pages, uint32_t n)
         if (!window || n < window) continue;
         /* A query at n sees positions above n - window. */
         uint32_t first = (n - window + 1) / KVI_KV_PAGE;
-        for (uint32_t p = pages->first_page[g]; p < first && p < pages->n_pages[g]; p++)
-            release(pages, g, &pages->table[g][p]);
+        for (uint32_t p = pages->first_page[g]; p < first && p < pages->n_pages[g]; p++) release_all(pages, g, p);
         if (pages->first_page[g] < first) pages->first_page[g] = first;
     }
 }
@@ -127,9 +156,39 @@ static bool window_intact(const kvi_pages *pages, uint32_t g, uint32_t n)
     return first_seen / KVI_KV_PAGE >= pages->first_page[g];
 }
 
+void kvi_pages_mark(kvi_pages *pages, uint32_t n)
+{
+    pages->mark = n;
+    for (uint32_t g = 0; g < pages->n_groups; g++)
+        for (uint32_t p = 0; p < pages->n_pages[g]; p++)
+            if (!worth_holding(pages, p)) (void)release_held(pages, g, p);
+}
+
+bool kvi_pages_drop_held(kvi_pages *pages)
+{
+    bool any = false;
+    for (uint32_t g = 0; g < pages->n_groups; g++)
+        for (uint32_t p = 0; p < pages->n_pages[g]; p++) any = release_held(pages, g, p) || any;
+    return any;
+}
+
+/* Held pages that are plain in a sequence of n positions take their place again. */
+static void restore_held(kvi_pages *pages, uint32_t n)
+{
+    for (uint32_t g = 0; g < pages->n_groups; g++)
+        for (uint32_t p = 0; p < pages->n_pages[g]; p++) {
+            if (pages->held[g][p] == KVI_KV_NO_EXTENT || n >= due_at(pages, p)) continue;
+            release(pages, g, &pages->table[g][p]);
+            pages->table[g][p] = (kvi_page_ref){pages->held[g][p], kvi_pages_plain(&pages->groups[g])};
+            pages->held[g][p] = KVI_KV_NO_EXTENT;
+            if (pages->n_committed[g] > p) pages->n_committed[g] = p;
+        }
+}
+
 uint32_t kvi_pages_rewind(kvi_pages *pages, uint32_t n)
 {
     uint32_t keep = n;
+    restore_held(pages, n);
     for (uint32_t g = 0; g < pages->n_groups; g++) {
         uint32_t page = keep / KVI_KV_PAGE;
         bool in_packed = keep % KVI_KV_PAGE && page < pages->n_pages[g] && !absent(&pages->table[g][page]) &&
@@ -140,7 +199,7 @@ uint32_t kvi_pages_rewind(kvi_pages *pages, uint32_t n)
         if (!window_intact(pages, g, keep)) keep = 0;
     uint32_t n_keep = (keep + KVI_KV_PAGE - 1) / KVI_KV_PAGE;
     for (uint32_t g = 0; g < pages->n_groups; g++) {
-        while (pages->n_pages[g] > n_keep) release(pages, g, &pages->table[g][--pages->n_pages[g]]);
+        while (pages->n_pages[g] > n_keep) release_all(pages, g, --pages->n_pages[g]);
         if (pages->n_committed[g] > n_keep) pages->n_committed[g] = n_keep;
         if (pages->first_page[g] > n_keep) pages->first_page[g] = n_keep;
         if (!n_keep) pages->first_page[g] = 0;
@@ -152,8 +211,11 @@ uint64_t kvi_pages_bytes(const kvi_pages *pages)
 {
     uint64_t units = 0;
     for (uint32_t g = 0; g < pages->n_groups; g++)
-        for (uint32_t p = 0; p < pages->n_pages[g]; p++)
+        for (uint32_t p = 0; p < pages->n_pages[g]; p++) {
+            const kvi_page_ref held = {pages->held[g][p], kvi_pages_plain(&pages->groups[g])};
             if (!absent(&pages->table[g][p])) units += units_of(pages, g, &pages->table[g][p]);
+            if (!absent(&held)) units += units_of(pages, g, &held);
+        }
     return units * KVI_KV_UNIT;
 }
 

@@ -1,6 +1,9 @@
 /* pages.h - the page tables of one sequence: which extent and format holds which 128 positions of each cache group.
  * Owns the life of a page (KV.md section 4): page 0 is the sink and stays plain; a page p is *committed* (encoded) once
- * n_accepted - 128 (p + 1) >= tail; windowed groups give back pages that no later query can see. */
+ * n_accepted - 128 (p + 1) >= tail; windowed groups give back pages that no later query can see.
+ * Encoding loses bits, so a sequence that goes back to where a page was plain is not what it was there. One place is likely: the end of the
+ * prompt, the *mark*. Pages that were plain at the mark and are encoded later are held beside their codes, at most tail / 128 + 2 of each
+ * group, and are back when the sequence is cut to the mark. Held pages are the first to go when the pool has no room. */
 #ifndef KVI_KV_PAGES_H
 #define KVI_KV_PAGES_H
 #include "pool.h"
@@ -16,6 +19,8 @@ typedef struct kvi_pages {
     uint32_t first_page[KVI_MAX_GROUPS];  /* pages below it, the sink too, were given back by the window */
     uint32_t n_committed[KVI_MAX_GROUPS]; /* pages below it (sink excepted) are encoded */
     kvi_page_ref *table[KVI_MAX_GROUPS];  /* (cap_pages) */
+    uint32_t *held[KVI_MAX_GROUPS];       /* (cap_pages) unit of the plain extent that a committed page had, or none */
+    uint32_t mark;                        /* positions; 0: nothing is held */
     kvi_kv_format body;                   /* format of committed pages; plain: nothing is ever encoded */
     uint32_t tail;                        /* positions */
     bool elastic;         /* pages give up precision when the pool is full (elastic.h); body is plain then */
@@ -37,6 +42,10 @@ uint32_t kvi_pages_due(kvi_pages *pages, uint32_t n_accepted, kvi_page_job *jobs
 void kvi_pages_committed(kvi_pages *pages, const kvi_page_job *jobs, const uint32_t *page_of, uint32_t n, bool success);
 /* Gives back pages that a query at position n or later cannot see. */
 void kvi_pages_slide(kvi_pages *pages, uint32_t n);
+/* Moves the mark to n positions; what the new one does not need is given back. */
+void kvi_pages_mark(kvi_pages *pages, uint32_t n);
+/* Gives back every held extent; false: there was none. */
+bool kvi_pages_drop_held(kvi_pages *pages);
 /* Positions that may stay when the sequence is cut to n: n itself, or the start of the page when n falls into an encoded one, or 0 when a
  * windowed group has already given back what a shorter sequence needs. Drops the pages beyond. */
 uint32_t kvi_pages_rewind(kvi_pages *pages, uint32_t n);
