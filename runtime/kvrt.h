@@ -28,8 +28,8 @@
  *   8. The same binary, options, device and calls give the same bits, with any number of threads, whatever other sessions
  *      do, and in whatever mode of arithmetic (rounding, FTZ, DAZ, traps) the host's thread is; its mode is kept. On the CPU:
  *      - A token is computed in one of two forms, which sum in different orders. *Narrow*: the last token before a
- *        generation, every generated token, and the tokens of a kvrt_session_eval of up to 8. *Wide*: all others, that
- *        is, prompts. Within a form bits do not depend on how many tokens are computed at once. Between the forms logits
+ *        generation, every generated token but the last (the next call computes that one), and the tokens of a
+ *        kvrt_session_eval of up to 8. *Wide*: all others, that is, prompts. Within a form bits do not depend on how many tokens are computed at once. Between the forms logits
  *        differ by rounding: up to 2e-4 of their standard deviation, with cpu.amx up to 1e-1 (BF16 activations).
  *      - So generating again after a sync or rewind to the same prompt has the same bits; so has a session that read
  *        more and came back; and 2 to 8 tokens in one eval have those of as many evals. Generated tokens that another
