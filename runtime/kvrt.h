@@ -29,8 +29,9 @@
  *      do, and in whatever mode of arithmetic (rounding, FTZ, DAZ, traps) the host's thread is; its mode is kept. On the CPU:
  *      - A token is computed in one of two forms, which sum in different orders. *Narrow*: the last token before a
  *        generation, every generated token but the last (the next call computes that one), and the tokens of a
- *        kvrt_session_eval of up to 8. *Wide*: all others, that is, prompts. Within a form bits do not depend on how many tokens are computed at once. Between the forms logits
- *        differ by rounding: up to 2e-4 of their standard deviation, with cpu.amx up to 1e-1 (BF16 activations).
+ *        kvrt_session_eval of up to 8. *Wide*: all others, that is, prompts. Within a form bits do not depend on how
+ *        many tokens are computed at once. Between the forms logits differ by rounding: up to 2e-4 of their standard
+ *        deviation, with cpu.amx up to 1e-1 (BF16 activations).
  *      - So generating again after a sync or rewind to the same prompt has the same bits; so has a session that read
  *        more and came back; and 2 to 8 tokens in one eval have those of as many evals. Generated tokens that another
  *        session reads as its prompt are wide there. An eval's logits are narrow if up to 8 rows of a step are wanted.
@@ -252,7 +253,8 @@ typedef struct kvrt_session_handle *kvrt_session;
  * answers STATE. Sampling options that are not set take what the folder's generation_config.json says (temperature, top_k, top_p, min_p,
  * repetition_penalty; do_sample false: greedy). model.io=map (the default) reads weights from the files as they are
  * needed: replacing or deleting them does no harm, but whoever shortens one in place, or takes its medium away, ends the process with
- * SIGBUS at the next read; model.io=copy reads them once. Blocks; `fn` (may be NULL) gets LOAD_PROGRESS, whose STOP cancels, and WARNING. `options` are copied.
+ * SIGBUS at the next read; model.io=copy reads them once. Blocks; `fn` (may be NULL) gets LOAD_PROGRESS, whose STOP cancels, and
+ * WARNING. `options` are copied.
  * Errors: IO, FORMAT, UNSUPPORTED (the exact tensor or config key), OVER_BUDGET, NOMEM_*, NO_DEVICE, CANCELLED. */
 KVRT_API kvrt_status kvrt_engine_open(const kvrt_options *options, kvrt_event_fn fn, void *user, kvrt_engine *out,
                                       kvrt_error *error);

@@ -134,7 +134,7 @@ static void regenerate_from(kvrt_engine engine, const setting *set, uint32_t len
             fail_msg(NAMES "prompt of %u, answer of %u, %s: another text or other logits", NAMES_OF(set), len, answer,
                      again ? "rewind" : "sync");
     }
-    kvrt_session_close(s);
+    kvrt_session_close(s, NULL);
 }
 
 /* The same text again, after a sync to the prompt and after a rewind; answers that end before a page is encoded, and long after. */
@@ -148,7 +148,7 @@ static void regenerate(void **unused)
                 kvrt_engine engine = open_with(&sets[i], "4000");
                 for (unsigned l = c; l < N_LENGTHS; l += 2)
                     regenerate_from(engine, &sets[i], lengths[l], l % 10 < 2 ? 420 : 12);
-                kvrt_engine_close(engine);
+                kvrt_engine_close(engine, NULL);
             }
         }
 }
@@ -168,9 +168,9 @@ static void evaluate_then_generate(void **unused)
             generate(a, 9, 3), generate(b, 9, 3);
             look(a, &want), look(b, &got);
             if (!same(&want, &got)) fail_msg(NAMES "prompt of %u: eval is not sync", NAMES_OF(set), lengths[l]);
-            kvrt_session_close(a), kvrt_session_close(b);
+            kvrt_session_close(a, NULL), kvrt_session_close(b, NULL);
         }
-        kvrt_engine_close(engine);
+        kvrt_engine_close(engine, NULL);
     }
 }
 
@@ -196,9 +196,9 @@ static void narrow_rows_together(void **unused)
                     if (memcmp(one, many, 8 * (size_t)model.vocab * sizeof *one))
                         fail_msg(NAMES "8 rows from %u, %u at once: not as alone", NAMES_OF(&sets[i]), starts[l], step);
                 }
-                kvrt_session_close(a);
+                kvrt_session_close(a, NULL);
             }
-            kvrt_engine_close(engine);
+            kvrt_engine_close(engine, NULL);
         }
     }
     free(one), free(many);
@@ -221,7 +221,7 @@ static void wide_rows_in_any_steps(void **unused)
                 look(s, c ? &got : &want);
                 if (c && !same(&want, &got))
                     fail_msg(NAMES "prompt of %u: the chunk shows", NAMES_OF(&set), lengths[l]);
-                kvrt_engine_close(engine);
+                kvrt_engine_close(engine, NULL);
             }
     for (unsigned f = 0; f < N_FORMATS; f++) {
         const unsigned n = settings(formats[f], "64", sets);
@@ -231,9 +231,9 @@ static void wide_rows_in_any_steps(void **unused)
             feed(s, 0, 1024, 64 * piece, NULL);
             look(s, piece > 1 ? &got : &want);
             if (piece > 1 && !same(&want, &got)) fail_msg(NAMES "pieces of %u", NAMES_OF(&sets[n - 1]), 64 * piece);
-            kvrt_session_close(s);
+            kvrt_session_close(s, NULL);
         }
-        kvrt_engine_close(engine);
+        kvrt_engine_close(engine, NULL);
     }
 }
 
@@ -270,10 +270,10 @@ static void rewound_is_fresh(void **unused)
                         fail_msg(NAMES "%u tokens, back from %u: not a fresh session", NAMES_OF(set), lengths[l],
                                  lengths[l] + more);
                     compared++;
-                    kvrt_session_close(a), kvrt_session_close(b);
+                    kvrt_session_close(a, NULL), kvrt_session_close(b, NULL);
                 }
             assert_true(compared > 60);
-            kvrt_engine_close(engine);
+            kvrt_engine_close(engine, NULL);
         }
 }
 
@@ -296,9 +296,9 @@ static void rewound_into_the_answer(void **unused)
                 look(a, &want), look(b, &got);
                 if (!same(&want, &got))
                     fail_msg(NAMES "prompt of %u, back to token %u of the answer", NAMES_OF(set), lengths[l], keep);
-                kvrt_session_close(a), kvrt_session_close(b);
+                kvrt_session_close(a, NULL), kvrt_session_close(b, NULL);
             }
-        kvrt_engine_close(engine);
+        kvrt_engine_close(engine, NULL);
     }
 }
 
@@ -334,7 +334,7 @@ static void *in_mode(void *arg)
     assert_int_equal(kvrt_generate(s, o, see_mode, h, NULL, NULL), KVRT_OK);
     look(s, &h->result);
     kvrt_options_destroy(o);
-    kvrt_engine_close(engine);
+    kvrt_engine_close(engine, NULL);
     h->left = _mm_getcsr();
     return NULL;
 }

@@ -95,8 +95,8 @@ static void facts(void)
 }
 static void close_calls(void)
 {
-    assert_int_equal(kvrt_session_close(session), KVRT_OK);
-    assert_int_equal(kvrt_engine_close(engine), KVRT_OK);
+    assert_int_equal(kvrt_session_close(session, NULL), KVRT_OK);
+    assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
 }
 
 typedef struct call {
