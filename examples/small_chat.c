@@ -3,7 +3,6 @@
 #include <kvrt.h>
 #include <stdio.h>
 #include <string.h>
-
 static char messages[1 << 20] = "[{\"role\": \"user\", \"content\": \"", line[4096];
 static int32_t ids[65536];
 static void append(const char *text, size_t len)
@@ -25,6 +24,7 @@ int main(int argc, char **argv)
     kvrt_chat_input in = {.size = sizeof in, .add_generation_prompt = 1, .messages = messages, .messages_len = -1};
     int ok = argc > 1 && !kvrt_options_create(&o, &e) && !kvrt_options_set_string(o, "model.path", argv[1], -1, &e) &&
              (argc == 2 || !kvrt_options_set_text(o, "sample.temperature", argv[2], &e)) &&
+             !kvrt_options_set_i64(o, "gen.max_tokens", 256, &e) && /* an answer leaves room for the next ones */
              !kvrt_engine_open(o, NULL, NULL, &engine, &e) && !kvrt_session_create(engine, NULL, &chat, &e);
     for (uint64_t n; ok && fgets(line, sizeof line, stdin); puts("")) {
         append(line, strcspn(line, "\n")), strcat(messages, "\"}]");

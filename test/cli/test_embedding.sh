@@ -35,7 +35,7 @@ import json, subprocess, sys
 said = open(sys.argv[1], encoding="utf-8").read()
 def answer(*messages):
     messages = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(messages)]
-    return subprocess.run([*sys.argv[2:3], "run", sys.argv[3], "--no-amx", "--temp", "0", "--messages", "-"], input=json.dumps(messages).encode(),
+    return subprocess.run([*sys.argv[2:3], "run", sys.argv[3], "--no-amx", "--temp", "0", "-n", "256", "--messages", "-"], input=json.dumps(messages).encode(),
                           stdout=subprocess.PIPE, check=True).stdout.decode()
 first = answer('Say "fox\\bear".')
 second = answer('Say "fox\\bear".', first, "Go on, \u00fcber!")
