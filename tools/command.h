@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-/* API.md section 9. */
+/* What a script can tell from the exit status; kvrt.1 lists them. */
 enum {
     EXIT_OK = 0,
     EXIT_RUN = 1,

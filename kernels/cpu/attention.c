@@ -102,7 +102,8 @@ static void fill(float *x, uint32_t n, float value)
     for (uint32_t i = 0; i < n; i++) x[i] = value;
 }
 
-/* A packed side is staged as its raw codes; the scales are folded into the queries and probabilities (KV.md section 6):
+/* A packed side is staged as its raw codes; the scales are folded into the queries and probabilities, so that a context
+ * is never dequantized, only multiplied:
  *   score[t] = O[t] * ( sum_d (q[d] A[d]) code[d][t]  +  sum_d q[d] Z[d] )
  *   out[d]   = O[d] * ( sum_t (p[t] A[t]) code[t][d]  +  sum_t p[t] Z[t] ) */
 static void stage_packed_k(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_code code, uint32_t d, const stage *s)

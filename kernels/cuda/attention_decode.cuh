@@ -17,7 +17,7 @@
  * two whose mantissa starts at those bits: 1024 for the lowest four (two, eight) bits, 256, 64, 16 for those at 2, 4, 6.
  * The biases leave by a product with a row of minus biases (K), or by the start value of the sum (V).
  *
- * Scales (KV.md section 6): score = O[t] * (sum (q A) code + sum q Z), out = C[d] * (sum (p A) code + sum p Z). q A and p A are rounded to F16;
+ * Scales leave the sums: score = O[t] * (sum (q A) code + sum q Z), out = C[d] * (sum (p A) code + sum p Z). q A and p A are rounded to F16;
  * p A is taken times the power of two that brings the page's largest A to 1024 .. 2048, so that small values do not leave F16's range. */
 #ifndef KVI_ATTENTION_DECODE_CUH
 #define KVI_ATTENTION_DECODE_CUH

@@ -3,7 +3,7 @@
  *
  * Packed pages become F16 on their way into shared memory: a thread expands 16 codes of K and 16 of V per stage, whose loads were issued before
  * the products of the stage in front. For 128 columns that is about 160 instructions of a thread against 2,000 to 4,000 cycles of its
- * tensor core, so a context-sized or window-sized copy of dequantized values (KV.md section 5) is not needed, and none is planned.
+ * tensor core, so no dequantized copy of the context, or of a window of it, is kept.
  * K of packed pages stands as (channel, token), as its codes do, K of F16 pages as (token, channel): two ways of ldmatrix.
  * The output leaves divided and rotated back: channel 8 i + 2 t + e of a query is register (i, e) of lane t, so that most butterflies are local. */
 #include "attention_params.h"

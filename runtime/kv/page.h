@@ -21,7 +21,8 @@ typedef struct kvi_page_job {
     kvi_page_ref from, to;
 } kvi_page_job;
 
-/* How quantized pages are made (KV.md section 2); the stored format and the attention kernels do not depend on it. */
+/* How quantized pages are made (README.md beside this file says what each choice is worth); the stored format and the attention
+ * kernels do not depend on it. */
 typedef enum kvi_varnorm { KVI_VARNORM_OFF, KVI_VARNORM_PAPER, KVI_VARNORM_KVRT } kvi_varnorm;
 typedef enum kvi_range { KVI_RANGE_MINMAX, KVI_RANGE_SEARCH, KVI_RANGE_UNBIASED } kvi_range;
 typedef struct kvi_encode_params {

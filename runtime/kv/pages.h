@@ -1,6 +1,7 @@
 /* pages.h - the page tables of one sequence: which extent and format holds which 128 positions of each cache group.
- * Owns the life of a page (KV.md section 4): page 0 is the sink and stays plain; a page p is *committed* (encoded) once
- * n_accepted - 128 (p + 1) >= tail; windowed groups give back pages that no later query can see.
+ * Owns the life of a page: page 0 is the sink, on which models put much of their attention, and stays plain; a page p is *committed*
+ * (encoded) once n_accepted - 128 (p + 1) >= tail, as the latest positions are read most and may still be taken back; windowed groups
+ * give back pages that no later query can see.
  * Encoding loses bits, so a sequence that goes back to where a page was plain is not what it was there. One place is likely: the end of the
  * prompt, the *mark*. Pages that were plain at the mark and are encoded later are held beside their codes, at most tail / 128 + 2 of each
  * group, and are back when the sequence is cut to the mark. Held pages are the first to go when the pool has no room. */

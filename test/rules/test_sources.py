@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Checks rules of the tree that a compiler does not: who may include whom, calls a library must not make, unique file names."""
+"""Checks rules of the tree that a compiler does not: who may include whom, calls a library must not make, unique file names, and that every page
+that is cited is in the tree."""
 import os
 import re
 import sys
@@ -36,6 +37,11 @@ ASM_HOMES = {"kernels/cuda/ptx.cuh", "kernels/cpu/amx.h", "runtime/base/os_posix
 # Worker threads are started with every signal blocked, which needs the caller's mask for the length of one call.
 CALL_HOMES = {"pthread_sigmask": "runtime/base/os_posix.c"}
 COMMENTS = re.compile(r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|/\*.*?\*/|//[^\n]*', re.S)
+
+# A reader has the repository and nothing else: a page that is cited must be in it.
+PAGE = re.compile(r"(?<![\w*{}$])((?:[\w.-]+/)*[\w.-]*\w\.md)\b")
+CITING = (".c", ".h", ".cu", ".cuh", ".cpp", ".py", ".sh", ".md", ".txt", ".cmake", ".in")
+WRITTEN = {"report.md", "OUT/report.md", "FOLDER/MODEL_CARD.md"}  # what scripts of the tree write
 
 problems = []
 
@@ -99,6 +105,22 @@ def check_calls(name, code):
             problems.append(f"{name}:{number}: inline assembly; it belongs in {' or '.join(sorted(ASM_HOMES))}")
 
 
+def check_citations():
+    """A cited path counts from the citing file, from the root, or is the end of a path in the tree. Returns how many citations there were."""
+    tops = ("runtime", "kernels", "tools", "examples", "test")
+    citing = [p for top in tops for p in sorted((ROOT / top).rglob("*")) if p.suffix in CITING and p.is_file()]
+    citing += [p for p in sorted(ROOT.glob("*")) if p.suffix in CITING and p.is_file()]
+    pages = ["/" + p.relative_to(ROOT).as_posix() for p in citing if p.suffix == ".md"]
+    count = 0
+    for path in citing:
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+            for cited in PAGE.findall(line):
+                count += 1
+                if not ((path.parent / cited).exists() or any(page.endswith("/" + cited) for page in pages) or cited in WRITTEN):
+                    problems.append(f"{path.relative_to(ROOT).as_posix()}:{number}: cites {cited}, which is not in the repository")
+    return count
+
+
 def main():
     seen = {}
     count = 0
@@ -120,10 +142,11 @@ def main():
             problems.append(f"{name}: {lines} lines, the limit is 900")
         if re.search(r"\b(TODO|FIXME|XXX)\b", text):
             problems.append(f"{name}: an unfinished mark (TODO, FIXME, XXX)")
+    citations = check_citations()
     for problem in problems:
         print(problem)
-    print(f"{count} files, {len(problems)} problems")
-    return 1 if problems or not count else 0
+    print(f"{count} files, {citations} citations of pages, {len(problems)} problems")
+    return 1 if problems or not count or not citations else 0
 
 
 sys.exit(main())

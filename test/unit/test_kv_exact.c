@@ -100,7 +100,7 @@ static void kernels_read_what_the_codec_packs(void **state)
     free(codes), free(out);
 }
 
-/* Payload and three fp16 vectors per side (I8: one and two; F8: one and one), nothing else: research/kvarn.md 1.6 for every dimension. */
+/* Payload and three fp16 vectors per side (I8: one and two; F8: one and one), nothing else: the published layout of records, for every dimension. */
 static void sizes_have_no_padding(void **state)
 {
     for (uint32_t d = 8; d <= 512; d += 8)

@@ -1,4 +1,4 @@
-/* test_sampler.c - the sampler against a plain double-precision reference (sort everything, follow API.md's order), and
+/* test_sampler.c - the sampler against a plain double-precision reference (sort everything, follow the order that sampler.h states), and
  * statistics. */
 #include <stdarg.h>
 #include <stddef.h>

@@ -130,7 +130,7 @@ def value(bits, **how):
 
 
 def key_mean_per_token(bits, **how):
-    """KV.md 3.4: the tile's mean per channel is stored, tokens are quantized by themselves (needs a per-token offset in the format)."""
+    """The tile's mean per channel is stored, tokens are quantized by themselves (needs a per-token offset in the format)."""
     def encode(x):
         mean = f16(x.mean(1, keepdim=True))
         return affine(x - mean, bits, **how) + mean
