@@ -255,6 +255,9 @@ void manual_print(FILE *to)
         ".SH ENVIRONMENT\nThe flag \\fB\\-\\-top\\-k\\fR is read from \\fBKVRT_TOP_K\\fR, and so on; "
         "\\fBKVRT_CONFIG\\fR names a configuration file.\n"
         "A file gives way to the environment, the environment to the command line. \\fBNO_COLOR\\fR turns colour off.\n"
+        "An option goes by its key (sample.temperature), its flag (temp) or the end of its key (temperature) in all of "
+        "these places.\n"
+        "\\fIgeneration_config.json\\fR of a model folder gives way to all of them.\n"
         ".SH FILES\nA configuration file has lines of \\fIKEY\\fR = \\fIVALUE\\fR; lines that begin with # are "
         "comments.\n"
         ".SH EXIT STATUS\n");
