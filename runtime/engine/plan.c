@@ -137,7 +137,8 @@ uint64_t kvi_plan_session_bytes(const kvi_plan_input *input, uint64_t ctx)
 uint64_t kvi_plan_session_host_bytes(const kvi_program *program, uint64_t ctx)
 {
     const uint64_t pages = (ctx + KVI_KV_PAGE - 1) / KVI_KV_PAGE;
-    return sizeof(kvi_session) + ctx * sizeof(int32_t) + program->n_groups * pages * sizeof(kvi_page_ref) +
+    return sizeof(kvi_session) + ctx * sizeof(int32_t) +
+           program->n_groups * pages * (sizeof(kvi_page_ref) + sizeof(uint32_t)) +
            kvi_sampler_bytes((int32_t)program->vocab_size) + SESSION_ROOM;
 }
 
