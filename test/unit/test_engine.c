@@ -1,5 +1,6 @@
 /* test_engine.c - the engine as a guest in its host's process: handles, threads, callbacks, memory, failures in every allocation. */
 #include "golden_model.h"
+#include "../../runtime/kv/layout.h"
 
 #include <pthread.h>
 #include <setjmp.h>
@@ -269,23 +270,23 @@ static void an_elastic_share_is_exact(void **state)
     kvrt_session_get_info(s, &info, NULL);
     const uint64_t page = info.kv_bytes;
     kvrt_engine_close(engine, NULL);
-    char pool[32];
-    snprintf(pool, sizeof pool, "%llu", (unsigned long long)(PAGES * 2 * page));
-    engine = golden_open(&model, (const char *const[]){"kv.format", "elastic", "kv.tail", "0", "ctx.sessions", "2",
-                                                       "ctx.chunk", "64", "ctx.size", "1152", "kv.pool", pool, NULL});
-    s = session_on(engine);
-    for (uint32_t p = 1; p <= PAGES + 1; p++) {
-        assert_int_equal(kvrt_session_eval(s, ids, 128, NULL, 0, NULL, NULL), KVRT_OK);
-        kvrt_session_get_info(s, &info, NULL);
-        if (p <= PAGES) {
-            assert_int_equal(info.kv_bytes, p * page);
-            assert_int_equal(info.n_packed_pages, 0);
-        } else {
-            assert_true(info.n_packed_pages > 0);
-            assert_true(info.kv_bytes <= PAGES * page);
+    for (uint32_t less = 0; less < 2; less++) { /* a share of whole pages, and of one unit less */
+        const uint64_t share = PAGES * page - less * KVI_KV_UNIT, plain = PAGES - less;
+        char pool[32];
+        snprintf(pool, sizeof pool, "%llu", (unsigned long long)(2 * share));
+        engine =
+            golden_open(&model, (const char *const[]){"kv.format", "elastic", "kv.tail", "0", "ctx.sessions", "2",
+                                                      "ctx.chunk", "64", "ctx.size", "1152", "kv.pool", pool, NULL});
+        s = session_on(engine);
+        for (uint32_t p = 1; p <= plain + 1; p++) {
+            assert_int_equal(kvrt_session_eval(s, ids, 128, NULL, 0, NULL, NULL), KVRT_OK);
+            kvrt_session_get_info(s, &info, NULL);
+            assert_int_equal(info.n_packed_pages > 0, p > plain);
+            assert_true(info.kv_bytes <= share);
+            if (p <= plain) assert_int_equal(info.kv_bytes, p * page);
         }
+        kvrt_engine_close(engine, NULL);
     }
-    kvrt_engine_close(engine, NULL);
 }
 
 /* ---------------------------------------------------------------------------------------------------------- memory --- */
