@@ -1,5 +1,6 @@
 /* chat.c - kvrt_chat_render: messages through the model's template to ids. */
 #include "engine.h"
+#include "seat.h"
 #include "../template/chat_template.h"
 
 #include <string.h>

@@ -1,5 +1,7 @@
 /* engine.c - opening and closing an engine; its facts; tokenize and detokenize. Open is all or nothing. */
-#include "engine.h"
+#include "session.h"
+#include "seat.h"
+#include "handle.h"
 #include "../template/chat_template.h"
 #include "../base/log.h"
 #include "../model/generation_config.h"

@@ -1,5 +1,6 @@
 /* generate.c - prefill what is missing, then sample token by token, streaming text to the callback. */
-#include "engine.h"
+#include "seat.h"
+#include "step.h"
 
 #include <string.h>
 

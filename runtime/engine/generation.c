@@ -1,5 +1,5 @@
 /* generation.c - see generation.h. */
-#include "engine.h"
+#include "session.h"
 #include "../base/json.h"
 
 #include <string.h>

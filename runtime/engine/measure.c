@@ -1,5 +1,6 @@
 /* measure.c - the measurement section of kvrt.h: synthetic fill, operation times, devices, copy bandwidth. */
-#include "engine.h"
+#include "seat.h"
+#include "session.h"
 
 #include <string.h>
 

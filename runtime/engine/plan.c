@@ -1,7 +1,7 @@
 /* plan.c - every byte, computed before anything is taken: what one session takes in a format, how long a context fits. kvrt_plan and
  * kvrt_engine_open ask the same functions. The one thing to know: what files leave in memory (names, tokenizer, template) is not computed but
  * measured, by reading them, which both do. */
-#include "engine.h"
+#include "session.h"
 
 #include <string.h>
 

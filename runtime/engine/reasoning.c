@@ -1,5 +1,5 @@
 /* reasoning.c - which marks a model puts around its reasoning, and whether a text begins inside. */
-#include "engine.h"
+#include "session.h"
 #include "../template/chat_template.h"
 
 #include <string.h>

@@ -4,7 +4,7 @@
  * bytes are room. Sessions of fixed formats are never demoted.
  * The one thing to know: what an elastic session computes depends on its own inputs and its share alone, because the share decides when it
  * demotes. Other sessions matter only when more are open than planned, or when one of a fixed format takes more than its part. */
-#include "engine.h"
+#include "session.h"
 
 /* Pool units of one more page in every group. */
 static uint32_t page_row_units(const kvi_pages *pages)

@@ -1,5 +1,7 @@
 /* seat.c - entering an engine or a session, leaving it, and calling the host back. One thread at a time sits in the driving seat of an engine. */
-#include "engine.h"
+#include "seat.h"
+#include "handle.h"
+#include "session.h"
 
 /* The engine whose callback runs on this thread: calls that would drive it are refused. */
 static _Thread_local const kvi_engine *in_callback;

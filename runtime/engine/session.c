@@ -1,5 +1,7 @@
 /* session.c - one timeline of tokens: creating, closing, making it equal to a list, cutting it. Nothing here computes. */
-#include "engine.h"
+#include "seat.h"
+#include "handle.h"
+#include "step.h"
 
 #include <string.h>
 

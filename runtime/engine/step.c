@@ -1,5 +1,5 @@
 /* step.c - one step of the recorded program for a session: step state, slices, commit. The only caller of backend->run. */
-#include "engine.h"
+#include "step.h"
 
 kvrt_status kvi_session_commit(kvi_session *s, kvrt_error *error)
 {

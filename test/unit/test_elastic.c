@@ -1,7 +1,7 @@
 /* test_elastic.c - elastic precision: the choice of pages against an independent simulation, gathering against brute force, moved bytes on a
  * backend that marks every page, and whole generations in a pool that is too small for 16 bits. */
 #include "golden_model.h"
-#include "../../runtime/engine/engine.h"
+#include "../../runtime/engine/session.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,7 +1,8 @@
 /* test_generate.c - what kvrt_generate promises over several calls on one session: random choices, text that goes on, sections of
  * reasoning. */
 #include "golden_model.h"
-#include "../../runtime/engine/engine.h"
+#include "../../runtime/engine/seat.h"
+#include "../../runtime/engine/session.h"
 
 #include <math.h>
 #include <setjmp.h>

@@ -2,7 +2,7 @@
  * the steps' sizes, with one session and with several; a pool one unit smaller does not hold them; bytes per token as told, held and
  * computed agree; what a page holds survives being moved. */
 #include "golden_model.h"
-#include "../../runtime/engine/engine.h"
+#include "../../runtime/engine/session.h"
 
 #include <math.h>
 #include <setjmp.h>

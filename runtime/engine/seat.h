@@ -1,0 +1,28 @@
+/* seat.h - how a call of the host gets in and out, and how the host is called back. Everything public enters through kvi_engine_enter or
+ * kvi_session_enter and leaves through the matching call. One thread at a time sits in the driving seat of an engine. */
+#ifndef KVI_SEAT_H
+#define KVI_SEAT_H
+#include "../base/status.h"
+
+struct kvi_engine;
+struct kvi_session;
+
+/* Entering: a held object, or a status. To drive is to take the engine's driving seat too (BUSY, REENTRANT, DEVICE_LOST); to close does so even
+ * when the device is lost. */
+typedef enum kvi_entry { KVI_LOOK, KVI_DRIVE, KVI_CLOSE } kvi_entry;
+kvrt_status kvi_engine_enter(kvrt_engine handle, kvi_entry entry, struct kvi_engine **out, kvrt_error *error);
+void kvi_engine_leave(struct kvi_engine *engine, kvi_entry entry);
+kvrt_status kvi_session_enter(kvrt_session handle, kvi_entry entry, struct kvi_session **out, kvrt_error *error);
+void kvi_session_leave(struct kvi_session *session, kvi_entry entry);
+/* Instead of leaving handles[0], entered to close: closes all n handles, of this engine and its sessions, and keeps the seat; or closes none and
+ * leaves: BUSY when another thread is inside one of them. */
+kvrt_status kvi_close_handles(const void *const *handles, uint32_t n, struct kvi_engine *engine, kvrt_error *error);
+
+/* The library's mode of arithmetic (os.h), for calls that enter no engine; the others are in it from entering to leaving. */
+void kvi_arithmetic_enter(void);
+void kvi_arithmetic_leave(void);
+
+/* Calls the host's callback; while it runs, driving calls on this engine answer REENTRANT. NULL fn continues. */
+int32_t kvi_engine_event(struct kvi_engine *engine, kvrt_event_fn fn, void *user, kvrt_event *event);
+
+#endif
