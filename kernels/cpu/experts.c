@@ -76,7 +76,7 @@ static void route_row(void *arg, uint32_t row, uint32_t thread)
     }
     if (route->softmax_chosen) softmax(weights, k);
     for (uint32_t j = 0; j < k; j++) sum += weights[j];
-    const float factor = (route->scale ? route->scale : 1.0f) / (route->renormalize ? sum + 1e-20f : 1.0f);
+    const float factor = (route->scale != 0.0f ? route->scale : 1.0f) / (route->renormalize ? sum + 1e-20f : 1.0f);
     for (uint32_t j = 0; j < k; j++) weights[j] *= factor;
 }
 
