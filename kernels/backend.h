@@ -98,8 +98,8 @@ typedef struct kvi_backend {
     kvrt_status (*check)(const kvi_program *program, const kvi_limits *limits, kvrt_error *error);
     /* Host bytes of an open device beside weights, workspace and pool. */
     uint64_t (*host_bytes)(const kvi_program *program, const kvi_limits *limits, const kvi_device_options *options);
-    /* Bytes an import takes: the weight, or a handle to what lies in the map. */
-    uint64_t (*weight_bytes)(const kvi_weight_desc *desc);
+    /* Bytes an import takes: the weight, or a handle to what lies in the map. UNSUPPORTED: the backend does not have the form. */
+    kvrt_status (*weight_bytes)(const kvi_weight_desc *desc, uint64_t *bytes, kvrt_error *error);
     /* Workspace beside weights and pool. */
     uint64_t (*workspace_bytes)(const kvi_program *program, const kvi_limits *limits,
                                 const kvi_device_options *options);

@@ -72,19 +72,19 @@ static stage stage_of(kvi_device *device, uint32_t thread, uint32_t d)
 static void stage_plain_k(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_code code, uint32_t d, uint32_t n,
                           const stage *s)
 {
-    const size_t row_bytes = (size_t)d * kvi_dtype_bytes((kvi_dtype)code);
+    const size_t row_bytes = (size_t)d * kvi_dtype_bytes(kvi_kv_plain_dtype(code));
     for (uint32_t t = 0; t < n; t += v->panel) {
         uint32_t rows = n - t < v->panel ? n - t : v->panel;
-        v->pack(side + t * row_bytes, (kvi_dtype)code, rows, d, 0, d, s->k + (size_t)t * d);
+        v->pack(side + t * row_bytes, kvi_kv_plain_dtype(code), rows, d, 0, d, s->k + (size_t)t * d);
     }
 }
 
 static void stage_plain_v(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_code code, uint32_t d, uint32_t n,
                           const stage *s)
 {
-    const size_t row_bytes = (size_t)d * kvi_dtype_bytes((kvi_dtype)code);
+    const size_t row_bytes = (size_t)d * kvi_dtype_bytes(kvi_kv_plain_dtype(code));
     for (uint32_t t = 0; t < n; t++) {
-        v->widen(side + t * row_bytes, (kvi_dtype)code, d, s->row);
+        v->widen(side + t * row_bytes, kvi_kv_plain_dtype(code), d, s->row);
         for (uint32_t c = 0; c < d; c += v->panel) {
             uint32_t cols = d - c < v->panel ? d - c : v->panel;
             memcpy(s->v + (size_t)c * KVI_KV_PAGE + (size_t)t * v->panel, s->row + c, (size_t)cols * 4);
@@ -199,7 +199,8 @@ static void attend_page(const attention_task *t, const kvi_seq *seq, uint32_t pa
     const kvi_cpu_packed *k_kernel = kvi_cpu_packed_for(v, t->device->amx, k_code, d, t->per_kv);
     const kvi_cpu_packed *v_kernel = kvi_cpu_packed_for(v, t->device->amx, v_code, d, t->per_kv);
     if (k_kernel) k_kernel->score(record, k_code, d, s->q, n_queries, s->scores, next, s->packed);
-    else if (direct && !k_packed) v->score(record, (kvi_dtype)k_code, n, d, s->q, n_queries, s->scores, KVI_KV_PAGE);
+    else if (direct && !k_packed)
+        v->score(record, kvi_kv_plain_dtype(k_code), n, d, s->q, n_queries, s->scores, KVI_KV_PAGE);
     else {
         if (k_packed) stage_packed_k(v, record, k_code, d, s);
         else stage_plain_k(v, record, k_code, d, n, s);
@@ -226,7 +227,7 @@ static void attend_page(const attention_task *t, const kvi_seq *seq, uint32_t pa
         return;
     }
     if (direct && !v_packed) {
-        v->blend(record, (kvi_dtype)v_code, n, d, s->scores, KVI_KV_PAGE, n_queries, s->acc);
+        v->blend(record, kvi_kv_plain_dtype(v_code), n, d, s->scores, KVI_KV_PAGE, n_queries, s->acc);
         return;
     }
     if (v_packed) stage_packed_v(v, record, v_code, d, s);

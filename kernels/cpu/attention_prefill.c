@@ -97,10 +97,10 @@ static void dequantize(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_cod
 static void stage_plain_k(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_code code, uint32_t d, uint32_t n,
                           float *panels)
 {
-    const size_t row_bytes = (size_t)d * kvi_dtype_bytes((kvi_dtype)code);
+    const size_t row_bytes = (size_t)d * kvi_dtype_bytes(kvi_kv_plain_dtype(code));
     for (uint32_t t = 0; t < n; t += v->panel) {
         const uint32_t rows = n - t < v->panel ? n - t : v->panel;
-        v->pack(side + t * row_bytes, (kvi_dtype)code, rows, d, 0, d, panels + (size_t)t * d);
+        v->pack(side + t * row_bytes, kvi_kv_plain_dtype(code), rows, d, 0, d, panels + (size_t)t * d);
     }
 }
 
@@ -108,10 +108,10 @@ static void stage_plain_k(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_
 static void stage_plain_v(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_code code, uint32_t d, uint32_t n,
                           float *panels)
 {
-    const uint32_t size = kvi_dtype_bytes((kvi_dtype)code);
+    const uint32_t size = kvi_dtype_bytes(kvi_kv_plain_dtype(code));
     for (uint32_t t = 0; t < n; t++)
         for (uint32_t c = 0; c < d; c += v->panel)
-            v->widen(side + ((size_t)t * d + c) * size, (kvi_dtype)code, d - c < v->panel ? d - c : v->panel,
+            v->widen(side + ((size_t)t * d + c) * size, kvi_kv_plain_dtype(code), d - c < v->panel ? d - c : v->panel,
                      panels + (size_t)c * KVI_KV_PAGE + (size_t)t * v->panel);
 }
 
@@ -120,7 +120,8 @@ static void stage_tiles(const prefill *t, const uint8_t *side, kvi_kv_code code,
                         uint8_t *tiles)
 {
     const kvi_cpu_variant *v = t->device->v;
-    const uint32_t d = t->group->shape.head_dim, wide = kvi_amx_padded(d), size = kvi_dtype_bytes((kvi_dtype)code);
+    const uint32_t d = t->group->shape.head_dim, wide = kvi_amx_padded(d),
+                   size = kvi_dtype_bytes(kvi_kv_plain_dtype(code));
     const uint32_t cols = is_v ? wide : KVI_KV_PAGE, depth = is_v ? KVI_KV_PAGE : wide;
     float *rows = is_v ? s->v : s->k;
     if (!kvi_kv_code_is_plain(code)) {
@@ -132,13 +133,13 @@ static void stage_tiles(const prefill *t, const uint8_t *side, kvi_kv_code code,
         return;
     }
     if (is_v) {
-        v->widen(side, (kvi_dtype)code, n * d, rows);
+        v->widen(side, kvi_kv_plain_dtype(code), n * d, rows);
         for (uint32_t c = 0; c < wide; c += 16)
             kvi_amx_prefill_pack(rows + c, d, c < d ? n : 0, depth, tiles + (size_t)c * depth * 2u);
         return;
     }
     for (uint32_t r = 0; r < n; r++) {
-        v->widen(side + (size_t)r * d * size, (kvi_dtype)code, d, rows + (size_t)r * wide);
+        v->widen(side + (size_t)r * d * size, kvi_kv_plain_dtype(code), d, rows + (size_t)r * wide);
         fill(rows + (size_t)r * wide + d, wide - d, 0.0f);
     }
     kvi_amx_prefill_turn(rows, n, wide, tiles);

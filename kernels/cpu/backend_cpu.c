@@ -4,6 +4,7 @@
 #include "gemm_amx.h"
 #include "../../runtime/kv/encode.h"
 #include "../../runtime/base/log.h"
+#include "../../runtime/model/weight_codec.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -92,9 +93,13 @@ static uint64_t cpu_host_bytes(const kvi_program *program, const kvi_limits *lim
 /* ------------------------------------------------------------------------------------------------------ weights --- */
 static uint64_t round16(uint64_t bytes) { return (bytes + 15) & ~(uint64_t)15; }
 
-static uint64_t cpu_weight_bytes(const kvi_weight_desc *desc)
+static kvrt_status cpu_weight_bytes(const kvi_weight_desc *desc, uint64_t *bytes, kvrt_error *error)
 {
-    return round16(sizeof(kvi_weight)) + (desc->n_out == 1 ? round16((uint64_t)desc->n_in * 4) : 0);
+    if (!kvi_form_is_plain(desc->form))
+        return kvi_error_set(error, KVRT_UNSUPPORTED, "tensor %s: form %s, which the CPU backend does not have",
+                             desc->name, kvi_form(desc->form)->name);
+    *bytes = round16(sizeof(kvi_weight)) + (desc->n_out == 1 ? round16((uint64_t)desc->n_in * 4) : 0);
+    return KVRT_OK;
 }
 
 static kvrt_status cpu_weights_reserve(kvi_device *device, uint64_t bytes, kvrt_error *error)
@@ -106,13 +111,15 @@ static kvrt_status cpu_weights_reserve(kvi_device *device, uint64_t bytes, kvrt_
 static kvrt_status cpu_weight_import(kvi_device *device, const kvi_weight_desc *desc, kvi_weight **out,
                                      kvrt_error *error)
 {
+    uint64_t bytes = 0;
+    KVI_TRY(cpu_weight_bytes(desc, &bytes, error));
     kvi_weight *weight = kvi_arena_alloc(&device->arena, sizeof *weight);
     if (!weight) return kvi_error_nomem(error, sizeof *weight, desc->name);
     weight->desc = *desc;
     if (desc->n_out == 1) {
         float *f32 = kvi_arena_alloc(&device->arena, (size_t)desc->n_in * 4);
         if (!f32) return kvi_error_nomem(error, (uint64_t)desc->n_in * 4, desc->name);
-        device->v->widen(desc->data, desc->dtype, desc->n_in, f32);
+        kvi_weight_decode(desc, 0, 0, 0, desc->n_in, f32);
         for (uint32_t i = 0; desc->add != 0.0f && i < desc->n_in; i++) f32[i] += desc->add;
         weight->f32 = f32;
     }

@@ -27,14 +27,14 @@ static const kvi_kv_encoder *encoder_of(const kvi_cpu_variant *v)
 static void encode_side(kvi_kv_code kind, bool is_v, const float *rows, uint32_t d, const kvi_encode_params *params,
                         float *scratch, const kvi_cpu_variant *v, uint8_t *side)
 {
-    if (kvi_kv_code_is_plain(kind)) v->narrow(rows, (kvi_dtype)kind, d * KVI_KV_PAGE, side);
+    if (kvi_kv_code_is_plain(kind)) v->narrow(rows, kvi_kv_plain_dtype(kind), d * KVI_KV_PAGE, side);
     else (is_v ? encoder_of(v)->v : encoder_of(v)->k)(kind, rows, d, params, scratch, side);
 }
 
 static void decode_side(const uint8_t *side, kvi_kv_code kind, bool is_v, uint32_t d, const kvi_cpu_variant *v,
                         float *rows)
 {
-    if (kvi_kv_code_is_plain(kind)) v->widen(side, (kvi_dtype)kind, d * KVI_KV_PAGE, rows);
+    if (kvi_kv_code_is_plain(kind)) v->widen(side, kvi_kv_plain_dtype(kind), d * KVI_KV_PAGE, rows);
     else kvi_kv_decode_rows(side, kind, is_v, d, rows);
 }
 

@@ -111,8 +111,8 @@ static void expert_product(const kvi_device *device, const kvi_weight *w, const 
                            const float *x, float *y)
 {
     const uint32_t n_out = w->desc.n_out, n_in = w->desc.n_in;
-    const size_t bytes = (size_t)n_out * n_in * kvi_dtype_bytes(w->desc.dtype);
-    device->v->gemv((const uint8_t *)w->desc.data + e * bytes, w->desc.dtype, n_out, n_in, x, 1, n_in, y, n_out);
+    device->v->gemv(kvi_weight_part_at(&w->desc, KVI_PART_CODES, e), kvi_form_dtype(w->desc.form), n_out, n_in, x, 1,
+                    n_in, y, n_out);
     for (uint32_t i = 0; bias && i < n_out; i++) y[i] += bias->f32[(size_t)e * n_out + i];
 }
 

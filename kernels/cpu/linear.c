@@ -23,7 +23,8 @@ static uint32_t out_rows(const kvi_linear *job, uint32_t w)
 
 static const uint8_t *weight_at(const kvi_weight *weight, uint32_t row)
 {
-    return (const uint8_t *)weight->desc.data + (size_t)row * weight->desc.n_in * kvi_dtype_bytes(weight->desc.dtype);
+    return kvi_weight_part_at(&weight->desc, KVI_PART_CODES, 0) +
+           row * kvi_weight_row_bytes(weight->desc.form, weight->desc.n_in);
 }
 
 static void plan_tasks(linear_task *t, uint32_t n_weights)
@@ -56,7 +57,7 @@ static void gemv_block(const linear_task *t, uint32_t w, uint32_t first, uint32_
     const kvi_weight *weight = job->weights[w];
     for (uint32_t r = 0; r < job->n_rows; r += 4) {
         uint32_t n_x = job->n_rows - r < 4 ? job->n_rows - r : 4;
-        t->device->v->gemv(weight_at(weight, job->first_out + first), weight->desc.dtype, n, job->n_in,
+        t->device->v->gemv(weight_at(weight, job->first_out + first), kvi_form_dtype(weight->desc.form), n, job->n_in,
                            job->x + (size_t)r * job->n_in, n_x, job->n_in, block + (size_t)r * GEMV_ROWS, GEMV_ROWS);
     }
     if (!job->biases[w]) return;
@@ -93,7 +94,8 @@ static void panel_into(kvi_device *device, const kvi_linear *job, uint32_t w, ui
     float *panel = device->thread_scratch + thread * device->scratch_floats;
     for (uint32_t k = 0; k < job->n_in; k += KVI_CPU_KC) {
         uint32_t n_k = job->n_in - k < KVI_CPU_KC ? job->n_in - k : KVI_CPU_KC;
-        v->pack(weight_at(weight, job->first_out + first), weight->desc.dtype, n, job->n_in, k, n_k, panel);
+        v->pack(weight_at(weight, job->first_out + first), kvi_form_dtype(weight->desc.form), n, job->n_in, k, n_k,
+                panel);
         v->panel_mac(job->x + k, job->n_in, job->n_rows, n_k, panel, y, ldy, n, add || k > 0);
     }
     if (!job->biases[w]) return;
@@ -150,7 +152,7 @@ static bool amx_fits(const kvi_device *device, const kvi_linear *job)
 {
     if (!device->amx || job->n_in % 32) return false;
     for (uint32_t w = 0; w < job->n_weights; w++)
-        if (job->weights[w]->desc.dtype != KVI_BF16 || out_rows(job, w) % 32) return false;
+        if (job->weights[w]->desc.form != KVI_FORM_BF16 || out_rows(job, w) % 32) return false;
     return true;
 }
 #endif
@@ -159,7 +161,7 @@ const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job)
 {
     linear_task t = {.device = device, .job = job};
     uint32_t n_weights = job->epilogue == KVI_GATE_UP ? 1 : job->n_weights;
-    const kvi_dtype dtype = job->weights[0]->desc.dtype;
+    const kvi_dtype dtype = kvi_form_dtype(job->weights[0]->desc.form);
     if (!job->wide) {
         /* Large tasks keep the streams long; small matrices still give every thread some. Depends on the shape alone.
          */

@@ -47,14 +47,11 @@ static void append_one(void *arg, uint32_t task, uint32_t thread)
     const kvi_page_ref *page = &device->step.seqs[device->row_seq[row]].pages[t->op->group][pos >> KVI_KV_PAGE_SHIFT];
     uint8_t *record = device->pool + (uint64_t)page->unit * KVI_KV_UNIT +
                       kvi_kv_record_off(page->format, &group->shape, t->op->group_layer, kv_head);
-    const kvi_dtype dtype = (kvi_dtype)group->plain; /* plain codes and weight types share their numbers */
+    const kvi_dtype dtype = kvi_kv_plain_dtype(group->plain);
     const size_t row_bytes = (size_t)d * kvi_dtype_bytes(dtype), at = (pos & (KVI_KV_PAGE - 1)) * row_bytes;
     device->v->narrow(k, dtype, d, record + at);
     device->v->narrow(v, dtype, d, record + KVI_KV_PAGE * row_bytes + at);
 }
-
-_Static_assert((int)KVI_F32 == (int)KVI_KV_F32 && (int)KVI_F16 == (int)KVI_KV_F16 && (int)KVI_BF16 == (int)KVI_KV_BF16,
-               "plain cache codes and weight types share their numbers");
 
 void kvi_cpu_rope_append(kvi_device *device, const kvi_op *op)
 {

@@ -64,10 +64,10 @@ static void embed_row(void *arg, uint32_t task, uint32_t thread)
     const row_task *t = arg;
     const kvi_weight_desc *table = &t->op->weights[0]->desc;
     float *out = t->device->buffers[t->op->out] + (size_t)task * table->n_in;
-    const size_t row = (size_t)table->n_in * kvi_dtype_bytes(table->dtype);
+    const uint64_t row = kvi_weight_row_bytes(table->form, table->n_in);
     (void)thread;
-    t->device->v->widen((const uint8_t *)table->data + (size_t)t->device->step.ids[task] * row, table->dtype,
-                        table->n_in, out);
+    t->device->v->widen(kvi_weight_part_at(table, KVI_PART_CODES, 0) + (uint32_t)t->device->step.ids[task] * row,
+                        kvi_form_dtype(table->form), table->n_in, out);
     if (t->op->scale != 1.0f) t->device->v->scale(out, t->op->scale, table->n_in);
 }
 
@@ -150,7 +150,7 @@ static uint64_t op_bytes(const kvi_device *device, const kvi_op *op)
     }
     for (uint32_t i = 0; op->kind != KVI_OP_EMBED && i < op->n_weights; i++) {
         const kvi_weight_desc *w = &op->weights[i]->desc;
-        bytes += (uint64_t)(op->n_out ? op->n_out : w->n_out) * w->n_in * kvi_dtype_bytes(w->dtype);
+        bytes += kvi_weight_bytes(w) / w->n_out * (op->n_out ? op->n_out : w->n_out);
     }
     return bytes;
 }

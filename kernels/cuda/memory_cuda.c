@@ -80,12 +80,18 @@ kvrt_status kvi_cuda_download(kvi_device *d, void *to, kvi_dptr from, uint64_t b
 /* Elements from row to row: kernels take eight at a time, from 16-byte aligned rows, whatever n_in is. */
 static uint32_t pitch_of(uint32_t n_in) { return (n_in + 7) / 8 * 8; }
 
-static kvi_dtype device_dtype(const kvi_weight_desc *desc) { return desc->n_out == 1 ? KVI_F32 : desc->dtype; }
-
-uint64_t kvi_cuda_weight_bytes(const kvi_weight_desc *desc)
+static kvi_dtype device_dtype(const kvi_weight_desc *desc)
 {
-    const kvi_dtype dtype = device_dtype(desc);
-    return kvi_cuda_round((uint64_t)desc->n_out * pitch_of(desc->n_in) * kvi_dtype_bytes(dtype));
+    return desc->n_out == 1 ? KVI_F32 : kvi_form_dtype(desc->form);
+}
+
+kvrt_status kvi_cuda_weight_bytes(const kvi_weight_desc *desc, uint64_t *bytes, kvrt_error *error)
+{
+    if (!kvi_form_is_plain(desc->form))
+        return kvi_error_set(error, KVRT_UNSUPPORTED, "tensor %s: form %s, which the CUDA backend does not have",
+                             desc->name, kvi_form(desc->form)->name);
+    *bytes = kvi_cuda_round((uint64_t)desc->n_out * pitch_of(desc->n_in) * kvi_dtype_bytes(device_dtype(desc)));
+    return KVRT_OK;
 }
 
 kvrt_status kvi_cuda_weights_reserve(kvi_device *d, uint64_t bytes, kvrt_error *error)
@@ -136,14 +142,15 @@ static void widen(const uint8_t *from, kvi_dtype dtype, uint32_t n, float *out)
 /* Vectors (gains, biases) are widened once: they are small, and every kernel reads them as f32. */
 static kvrt_status send_vector(kvi_device *d, const kvi_weight_desc *desc, const kvi_weight *w, kvrt_error *error)
 {
-    const uint32_t most = KVI_CUDA_STAGING / 4, from_bytes = kvi_dtype_bytes(desc->dtype);
+    const uint32_t most = KVI_CUDA_STAGING / 4, from_bytes = kvi_dtype_bytes(kvi_form_dtype(desc->form));
     for (uint32_t done = 0; done < w->pitch;) {
         const uint32_t n = w->pitch - done < most ? w->pitch - done : most;
         const uint32_t real = done >= w->n_in ? 0 : w->n_in - done < n ? w->n_in - done : n;
         uint8_t *block;
         KVI_TRY(staging_take(d, &block, error));
         memset(block, 0, (size_t)n * 4);
-        widen((const uint8_t *)desc->data + (size_t)done * from_bytes, desc->dtype, real, (float *)(void *)block);
+        widen(kvi_weight_part_at(desc, KVI_PART_CODES, 0) + (size_t)done * from_bytes, kvi_form_dtype(desc->form), real,
+              (float *)(void *)block);
         for (uint32_t i = 0; desc->add != 0.0f && i < real; i++) ((float *)(void *)block)[i] += desc->add;
         KVI_TRY(staging_send(d, w->data + (uint64_t)done * 4, (uint64_t)n * 4, error));
         done += n;
@@ -177,7 +184,7 @@ static kvrt_status send_matrix(kvi_device *d, const kvi_weight_desc *desc, const
         const uint64_t n = total - done < KVI_CUDA_STAGING ? total - done : KVI_CUDA_STAGING;
         uint8_t *block;
         KVI_TRY(staging_take(d, &block, error));
-        padded_bytes(desc->data, row, pitch, done, n, block);
+        padded_bytes(kvi_weight_part_at(desc, KVI_PART_CODES, 0), row, pitch, done, n, block);
         KVI_TRY(staging_send(d, w->data + done, n, error));
         done += n;
     }
@@ -186,6 +193,8 @@ static kvrt_status send_matrix(kvi_device *d, const kvi_weight_desc *desc, const
 
 kvrt_status kvi_cuda_weight_import(kvi_device *d, const kvi_weight_desc *desc, kvi_weight **out, kvrt_error *error)
 {
+    uint64_t bytes = 0;
+    KVI_TRY(kvi_cuda_weight_bytes(desc, &bytes, error));
     kvi_weight *w = kvi_arena_alloc(&d->arena, sizeof *w);
     if (!w) return kvi_error_nomem(error, sizeof *w, desc->name);
     w->name = desc->name;
@@ -193,7 +202,7 @@ kvrt_status kvi_cuda_weight_import(kvi_device *d, const kvi_weight_desc *desc, k
     w->n_out = desc->n_out;
     w->n_in = desc->n_in;
     w->pitch = pitch_of(desc->n_in);
-    KVI_TRY(place(d, kvi_cuda_weight_bytes(desc), &w->data, error));
+    KVI_TRY(place(d, bytes, &w->data, error));
     KVI_TRY(desc->n_out == 1 ? send_vector(d, desc, w, error) : send_matrix(d, desc, w, error));
     *out = w;
     return KVRT_OK;

@@ -6,7 +6,7 @@
 kvrt_status kvi_cuda_staging_open(kvi_device *device, kvrt_error *error);
 void kvi_cuda_staging_close(kvi_device *device);
 
-uint64_t kvi_cuda_weight_bytes(const kvi_weight_desc *desc);
+kvrt_status kvi_cuda_weight_bytes(const kvi_weight_desc *desc, uint64_t *bytes, kvrt_error *error);
 /* One block for the weights to come; without it each takes a block of its own. */
 kvrt_status kvi_cuda_weights_reserve(kvi_device *device, uint64_t bytes, kvrt_error *error);
 kvrt_status kvi_cuda_weight_import(kvi_device *device, const kvi_weight_desc *desc, kvi_weight **out,

@@ -121,10 +121,9 @@ static kvrt_status open_device(kvi_engine *e, uint32_t *index, kvrt_error *error
     return kvi_error_set(error, KVRT_NO_DEVICE, "backend %s: %s", want, why);
 }
 
-static kvi_dtype synthetic_dtype(const kvrt_options *options)
+static kvi_weight_form synthetic_form(const kvi_engine *e)
 {
-    const char *name = kvi_options_string(options, "model.weights");
-    return strcmp(name, "f32") == 0 ? KVI_F32 : strcmp(name, "f16") == 0 ? KVI_F16 : KVI_BF16;
+    return kvi_form_named(kvi_options_string(e->options, "model.weights"));
 }
 
 static kvi_encode_params encode_params(const kvrt_options *options)
@@ -156,8 +155,8 @@ static void forget_program(kvi_engine *e)
 kvrt_status kvi_engine_outline(kvi_engine *e, kvi_kv_code plain, kvrt_error *error)
 {
     forget_program(e);
-    KVI_TRY(kvi_weights_bind(&e->config, e->checkpoint, synthetic_dtype(e->options), e->backend, NULL, NULL, NULL,
-                             &e->weights, error));
+    KVI_TRY(kvi_weights_bind(&e->config, e->checkpoint, synthetic_form(e), e->backend, NULL, NULL, NULL, &e->weights,
+                             error));
     return record_program(e, plain, error);
 }
 
@@ -173,8 +172,8 @@ static kvrt_status fill_device(open_context *c, kvrt_error *error)
         input.program, &(kvi_limits){.page_formats = kvi_format_codes(&e->format), .body = e->format.body}, error));
     KVI_TRY(kvi_plan_memory(&input, &e->plan, error));
     forget_program(e);
-    KVI_TRY(kvi_weights_bind(&e->config, e->checkpoint, synthetic_dtype(e->options), e->backend, e->device,
-                             weights_progress, c, &e->weights, error));
+    KVI_TRY(kvi_weights_bind(&e->config, e->checkpoint, synthetic_form(e), e->backend, e->device, weights_progress, c,
+                             &e->weights, error));
     KVI_TRY(record_program(e, e->format.plain, error));
     if (!report(c, "memory", 0, 1)) return cancelled(error);
     KVI_TRY(e->backend->load(e->device, &e->program.program, &e->plan.limits, error));
@@ -344,7 +343,6 @@ kvrt_status kvrt_engine_get_info(kvrt_engine handle, kvrt_engine_info *out, kvrt
     kvi_engine *e;
     KVI_TRY(kvi_struct_check(out, "kvrt_engine_info", error));
     KVI_TRY(kvi_engine_enter(handle, KVI_LOOK, &e, error));
-    static const char *const dtypes[] = {"f32", "f16", "bf16"};
     const kvi_model_config *c = &e->config;
     const bool own = e->device && e->backend->own_memory,
                maps = e->checkpoint && strcmp(kvi_options_string(e->options, "model.io"), "map") == 0;
@@ -367,7 +365,7 @@ kvrt_status kvrt_engine_get_info(kvrt_engine handle, kvrt_engine_info *out, kvrt
                              .backend = e->device ? e->backend->name : "",
                              .device = e->device ? e->backend->describe(e->device) : "",
                              .kv_format = kvi_options_string(e->options, "kv.format"),
-                             .weight_dtype = e->device ? dtypes[e->weights.dtype] : "",
+                             .weight_dtype = e->device ? kvi_form(e->weights.form)->name : "",
                              .bos_id = c->bos_id,
                              .eos_id = c->n_eos ? c->eos_ids[0] : -1,
                              .n_sessions = e->n_sessions,

@@ -31,11 +31,11 @@ static void copy_config(const kvi_model_config *c, kvrt_inspect_info *info)
 
 static void list_tensors(const kvi_checkpoint *checkpoint, kvrt_inspect_info *info, kvrt_tensor_fn fn, void *user)
 {
-    for (uint64_t i = 0; i < kvi_checkpoint_count(checkpoint); i++) {
+    for (uint64_t i = 0; i < checkpoint->n_tensors; i++) {
         const kvi_tensor *t = kvi_checkpoint_at(checkpoint, i);
         kvrt_inspect_tensor out = {.size = sizeof out,
                                    .name = t->name,
-                                   .dtype = kvi_tensor_dtype_name(t->dtype),
+                                   .dtype = t->dtype,
                                    .file = kvi_checkpoint_file(checkpoint, t->file),
                                    .n_dims = t->n_dims,
                                    .bytes = t->bytes};
@@ -45,8 +45,8 @@ static void list_tensors(const kvi_checkpoint *checkpoint, kvrt_inspect_info *in
         info->bytes += t->bytes;
         if (fn) fn(&out, user);
     }
-    info->n_tensors = kvi_checkpoint_count(checkpoint);
-    info->n_files = kvi_checkpoint_files(checkpoint);
+    info->n_tensors = checkpoint->n_tensors;
+    info->n_files = checkpoint->n_files;
 }
 
 /* What generation_config.json says goes for nothing here but must be sound; the tokenizer names the end where no configuration does. */
@@ -78,7 +78,8 @@ static void inspect_folder(const char *path, kvi_model_config *config, kvrt_insp
     if (kvi_checkpoint_open(path, false, &checkpoint, &error) < KVRT_OK) note(info, &error);
     else {
         list_tensors(checkpoint, info, fn, user);
-        if (known && kvi_weights_bind(config, checkpoint, KVI_BF16, NULL, NULL, NULL, NULL, &weights, &error) < KVRT_OK)
+        if (known &&
+            kvi_weights_bind(config, checkpoint, KVI_FORM_BF16, NULL, NULL, NULL, NULL, &weights, &error) < KVRT_OK)
             note(info, &error);
         else if (known) kvi_weights_free(&weights);
     }

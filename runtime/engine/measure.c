@@ -1,6 +1,7 @@
 /* measure.c - the measurement section of kvrt.h: synthetic fill, operation times, devices, copy bandwidth. */
 #include "seat.h"
 #include "session.h"
+#include "../base/lcg.h"
 
 #include <string.h>
 
@@ -30,7 +31,7 @@ static void synthetic_record(uint8_t *bytes, uint64_t len, kvi_kv_code plain, ui
     uint32_t base, mask;
     synthetic_words(plain, &base, &mask);
     for (uint64_t i = 0; i + 4 <= len; i += 4) {
-        *state = *state * 6364136223846793005u + 1442695040888963407u;
+        (void)kvi_lcg(state);
         const uint32_t word = base | ((uint32_t)(*state >> 33) & mask) | ((uint32_t)(*state >> 32) << 31 & mask);
         memcpy(bytes + i, &word, 4);
     }
@@ -48,7 +49,7 @@ static kvrt_status fill_page(kvi_session *s, uint32_t group, uint32_t page, uint
     if (e->backend->pool_fill) {
         uint32_t base, mask;
         synthetic_words(g->plain, &base, &mask);
-        *state = *state * 6364136223846793005u + 1442695040888963407u;
+        (void)kvi_lcg(state);
         return e->backend->pool_fill(e->device, at, n_records * bytes, base, mask, *state, error);
     }
     for (uint32_t i = 0; i < n_records; i++) {

@@ -74,7 +74,7 @@ void kvi_engine_plan_input(const kvi_engine *e, bool copied, uint64_t available,
     const bool to_copy = e->checkpoint && strcmp(kvi_options_string(o, "model.io"), "copy") == 0,
                assumes_context = e->backend->own_memory && kvi_options_i64(o, "mem.limit") > 0 &&
                                  kvi_options_i64(o, "device.cuda_context") == 0;
-    const uint64_t copy_bytes = to_copy ? kvi_checkpoint_file_bytes(e->checkpoint) : 0;
+    const uint64_t copy_bytes = to_copy ? e->checkpoint->file_bytes : 0;
     *out = (kvi_plan_input){.program = &e->program.program,
                             .backend = e->backend,
                             .device_options = kvi_device_options_from(o),

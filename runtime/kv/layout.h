@@ -1,5 +1,5 @@
 /* layout.h - where every byte of the KV cache stands. One source of truth for C, device code and tests: formats, record and
- * page sizes, offsets inside a record. Pure arithmetic, no memory, no dependencies.
+ * page sizes, offsets inside a record. Pure arithmetic, no memory.
  *
  *   pool    = byte extents in units of KVI_KV_UNIT (256 B)
  *   page    = KVI_KV_PAGE (128) positions of one cache group in one format:
@@ -13,13 +13,7 @@
  * KVarN reference layout (arXiv 2606.03458), sizes as published for its code. */
 #ifndef KVI_KV_LAYOUT_H
 #define KVI_KV_LAYOUT_H
-#include <stdint.h>
-
-#ifdef __CUDACC__
-#define KVI_HD __host__ __device__
-#else
-#define KVI_HD
-#endif
+#include "../base/element.h"
 
 #define KVI_KV_PAGE 128u /* positions per page; G of the papers */
 #define KVI_KV_PAGE_SHIFT 7u
@@ -80,6 +74,11 @@ KVI_HD static inline uint32_t kvi_kv_code_bits(kvi_kv_code code)
     case KVI_KV_Q3: return 3;
     default: return 2;
     }
+}
+/* Numbers of a plain code. */
+KVI_HD static inline kvi_dtype kvi_kv_plain_dtype(kvi_kv_code plain)
+{
+    return plain == KVI_KV_F16 ? KVI_F16 : plain == KVI_KV_BF16 ? KVI_BF16 : KVI_F32;
 }
 /* True for codes without side vectors and without loss of layout: plain rows. */
 KVI_HD static inline int kvi_kv_code_is_plain(kvi_kv_code code) { return code <= KVI_KV_BF16; }

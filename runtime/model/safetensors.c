@@ -2,6 +2,8 @@
 #include "safetensors.h"
 #include "../base/folder.h"
 #include "../base/json.h"
+#include "../base/mem.h"
+#include "../base/os.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,26 +19,29 @@ typedef struct shard {
     kvi_map map;
 } shard;
 
-struct kvi_checkpoint {
-    kvi_arena arena; /* names */
-    shard *shards;
-    uint32_t n_shards;
-    kvi_tensor *tensors;
-    size_t n_tensors, cap_tensors;
+typedef struct folder {
+    kvi_checkpoint base;
+    kvi_arena arena;     /* names */
+    shard *shards;       /* base.n_files */
+    kvi_tensor *tensors; /* base.n_tensors */
+    size_t cap_tensors;
     uint32_t *slots; /* open addressing: tensor index + 1, 0 empty */
-    uint64_t n_slots, bytes;
-};
+    uint64_t n_slots;
+} folder;
 
-static const struct {
+/* The closed list of element types. Those kvrt cannot compute with are readable too, so that `inspect` can name them. */
+static const struct dtype_row {
     const char *name;
-    uint32_t bits;
+    uint32_t bytes;
+    kvi_weight_form form;
 } dtypes[] = {
-#define ROW(name, bits) {#name, bits},
-    KVI_TENSOR_DTYPES(ROW)
-#undef ROW
+    {"F32", 4, KVI_FORM_F32},      {"F16", 2, KVI_FORM_F16},      {"BF16", 2, KVI_FORM_BF16},
+    {"F64", 8, KVI_FORM_F64},      {"I8", 1, KVI_FORM_I8},        {"F8_E4M3", 1, KVI_FORM_F8_E4M3},
+    {"F8_E5M2", 1, KVI_FORM_NONE}, {"F8_E8M0", 1, KVI_FORM_NONE}, {"U8", 1, KVI_FORM_NONE},
+    {"BOOL", 1, KVI_FORM_NONE},    {"I16", 2, KVI_FORM_NONE},     {"U16", 2, KVI_FORM_NONE},
+    {"I32", 4, KVI_FORM_NONE},     {"U32", 4, KVI_FORM_NONE},     {"I64", 8, KVI_FORM_NONE},
+    {"U64", 8, KVI_FORM_NONE},
 };
-
-const char *kvi_tensor_dtype_name(kvi_tensor_dtype dtype) { return dtypes[dtype].name; }
 
 /* ------------------------------------------------------------------------------------------------------- names --- */
 static uint64_t hash_name(const char *text)
@@ -46,8 +51,9 @@ static uint64_t hash_name(const char *text)
     return h;
 }
 
-const kvi_tensor *kvi_checkpoint_find(const kvi_checkpoint *c, const char *name)
+static const kvi_tensor *find(const kvi_checkpoint *checkpoint, const char *name)
 {
+    const folder *c = (const folder *)checkpoint;
     if (!c->n_slots) return NULL;
     for (uint64_t i = hash_name(name) & (c->n_slots - 1);; i = (i + 1) & (c->n_slots - 1)) {
         if (!c->slots[i]) return NULL;
@@ -57,14 +63,14 @@ const kvi_tensor *kvi_checkpoint_find(const kvi_checkpoint *c, const char *name)
 }
 
 /* Rebuilds the name table; a name that occurs twice is an error. */
-static kvrt_status index_names(kvi_checkpoint *c, kvrt_error *error)
+static kvrt_status index_names(folder *c, kvrt_error *error)
 {
     uint64_t n = 16;
-    while (n < c->n_tensors * 2) n *= 2;
+    while (n < c->base.n_tensors * 2) n *= 2;
     c->slots = kvi_mem_zalloc(n, sizeof *c->slots);
     if (!c->slots) return kvi_error_nomem(error, n * sizeof *c->slots, "tensor names");
     c->n_slots = n;
-    for (size_t t = 0; t < c->n_tensors; t++) {
+    for (size_t t = 0; t < c->base.n_tensors; t++) {
         uint64_t i = hash_name(c->tensors[t].name) & (n - 1);
         for (; c->slots[i]; i = (i + 1) & (n - 1)) {
             const kvi_tensor *other = &c->tensors[c->slots[i] - 1];
@@ -73,7 +79,7 @@ static kvrt_status index_names(kvi_checkpoint *c, kvrt_error *error)
                                      other->name, c->shards[other->file].name, c->shards[c->tensors[t].file].name);
         }
         c->slots[i] = (uint32_t)t + 1;
-        c->bytes += c->tensors[t].bytes;
+        c->base.bytes += c->tensors[t].bytes;
     }
     return KVRT_OK;
 }
@@ -81,7 +87,7 @@ static kvrt_status index_names(kvi_checkpoint *c, kvrt_error *error)
 /* ------------------------------------------------------------------------------------------------------ header --- */
 /* Where one file is being read. */
 typedef struct header_reader {
-    kvi_checkpoint *c;
+    folder *c;
     kvi_json json;
     const char *file;
     uint32_t file_index;
@@ -95,12 +101,15 @@ static kvrt_status lie(header_reader *h, const char *tensor, const char *what)
     return kvi_error_set(h->error, KVRT_FORMAT, "%s: tensor %.200s: %s", h->file, tensor, what);
 }
 
-static kvrt_status read_dtype(header_reader *h, kvi_tensor *tensor)
+/* The row of the element type, in *row. */
+static kvrt_status read_dtype(header_reader *h, kvi_tensor *tensor, const struct dtype_row **row)
 {
     if (!kvi_json_string(&h->json)) return kvi_json_fail(&h->json, h->file, h->error);
-    for (uint32_t i = 0; i < KVI_TENSOR_DTYPE_COUNT; i++)
+    for (size_t i = 0; i < sizeof dtypes / sizeof dtypes[0]; i++)
         if (kvi_json_str_is(&h->json, dtypes[i].name)) {
-            tensor->dtype = (kvi_tensor_dtype)i;
+            *row = &dtypes[i];
+            tensor->dtype = dtypes[i].name;
+            tensor->form = dtypes[i].form;
             return KVRT_OK;
         }
     return kvi_error_set(h->error, KVRT_FORMAT,
@@ -135,14 +144,13 @@ static kvrt_status read_offsets(header_reader *h, const char *name, uint64_t off
 }
 
 /* Shape times element size must equal the span, and the span must be inside the buffer. */
-static kvrt_status check_span(header_reader *h, kvi_tensor *tensor, const uint64_t offsets[2])
+static kvrt_status check_span(header_reader *h, kvi_tensor *tensor, uint32_t element_bytes, const uint64_t offsets[2])
 {
     uint64_t elements = 1;
     for (uint32_t i = 0; i < tensor->n_dims; i++)
         if (!kvi_mul_u64(elements, tensor->shape[i], &elements)) return lie(h, tensor->name, "shape overflows 64 bits");
     uint64_t need;
-    if (!kvi_mul_u64(elements, dtypes[tensor->dtype].bits / 8, &need))
-        return lie(h, tensor->name, "shape overflows 64 bits");
+    if (!kvi_mul_u64(elements, element_bytes, &need)) return lie(h, tensor->name, "shape overflows 64 bits");
     if (offsets[0] > offsets[1] || offsets[1] > h->buffer_len)
         return kvi_error_set(
             h->error, KVRT_FORMAT,
@@ -154,7 +162,7 @@ static kvrt_status check_span(header_reader *h, kvi_tensor *tensor, const uint64
         return kvi_error_set(h->error, KVRT_FORMAT,
                              "%s: tensor %.200s: data_offsets span %llu bytes, need %llu (shape times %s)", h->file,
                              tensor->name, (unsigned long long)(offsets[1] - offsets[0]), (unsigned long long)need,
-                             dtypes[tensor->dtype].name);
+                             tensor->dtype);
     tensor->data = h->buffer + offsets[0];
     tensor->bytes = need;
     return KVRT_OK;
@@ -162,13 +170,14 @@ static kvrt_status check_span(header_reader *h, kvi_tensor *tensor, const uint64
 
 static kvrt_status read_tensor(header_reader *h, const char *name)
 {
-    kvi_checkpoint *c = h->c;
+    folder *c = h->c;
     void *tensors = c->tensors;
-    if (c->n_tensors >= MAX_TENSORS) return lie(h, name, "more than 1000000 tensors");
-    if (!kvi_mem_grow(&tensors, &c->cap_tensors, c->n_tensors + 1, sizeof *c->tensors))
+    if (c->base.n_tensors >= MAX_TENSORS) return lie(h, name, "more than 1000000 tensors");
+    if (!kvi_mem_grow(&tensors, &c->cap_tensors, c->base.n_tensors + 1, sizeof *c->tensors))
         return kvi_error_nomem(h->error, c->cap_tensors * sizeof *c->tensors, "tensor list");
     c->tensors = tensors;
     kvi_tensor tensor = {.name = name, .file = h->file_index};
+    const struct dtype_row *dtype = NULL;
     uint64_t offsets[2] = {0, 0};
     uint32_t seen = 0;
     if (!kvi_json_expect(&h->json, KVI_JSON_OBJECT)) return kvi_json_fail(&h->json, h->file, h->error);
@@ -180,12 +189,14 @@ static kvrt_status read_tensor(header_reader *h, const char *name)
         if (!bit) return lie(h, name, "unknown key, need dtype, shape and data_offsets");
         if (seen & bit) return lie(h, name, "duplicate key");
         seen |= bit;
-        KVI_TRY(bit == 1 ? read_dtype(h, &tensor) : bit == 2 ? read_shape(h, &tensor) : read_offsets(h, name, offsets));
+        KVI_TRY(bit == 1   ? read_dtype(h, &tensor, &dtype)
+                : bit == 2 ? read_shape(h, &tensor)
+                           : read_offsets(h, name, offsets));
     }
     if (h->json.error) return kvi_json_fail(&h->json, h->file, h->error);
     if (seen != 7) return lie(h, name, "need dtype, shape and data_offsets");
-    KVI_TRY(check_span(h, &tensor, offsets));
-    c->tensors[c->n_tensors++] = tensor;
+    KVI_TRY(check_span(h, &tensor, dtype->bytes, offsets));
+    c->tensors[c->base.n_tensors++] = tensor;
     return KVRT_OK;
 }
 
@@ -206,10 +217,10 @@ static int by_offset(const void *a, const void *b)
 /* Tensors of one file, in order of their data, must cover the buffer without overlap or hole. */
 static kvrt_status check_cover(header_reader *h, size_t first)
 {
-    kvi_checkpoint *c = h->c;
-    if (c->n_tensors > first) qsort(c->tensors + first, c->n_tensors - first, sizeof *c->tensors, by_offset);
+    folder *c = h->c;
+    if (c->base.n_tensors > first) qsort(c->tensors + first, c->base.n_tensors - first, sizeof *c->tensors, by_offset);
     const uint8_t *at = h->buffer;
-    for (size_t i = first; i < c->n_tensors; i++) {
+    for (size_t i = first; i < c->base.n_tensors; i++) {
         if (c->tensors[i].data < at) return lie(h, c->tensors[i].name, "overlaps another tensor");
         if (c->tensors[i].data > at) return lie(h, c->tensors[i].name, "unused bytes before its data");
         at += c->tensors[i].bytes;
@@ -220,7 +231,7 @@ static kvrt_status check_cover(header_reader *h, size_t first)
     return KVRT_OK;
 }
 
-static kvrt_status read_file(kvi_checkpoint *c, uint32_t file_index, kvrt_error *error)
+static kvrt_status read_file(folder *c, uint32_t file_index, kvrt_error *error)
 {
     const kvi_map *map = &c->shards[file_index].map;
     header_reader h = {.c = c, .file = c->shards[file_index].name, .file_index = file_index, .error = error};
@@ -236,7 +247,7 @@ static kvrt_status read_file(kvi_checkpoint *c, uint32_t file_index, kvrt_error 
     h.buffer = map->data + 8 + header_len;
     h.buffer_len = map->len - 8 - header_len;
     kvi_json_init(&h.json, (const char *)map->data + 8, header_len);
-    size_t first = c->n_tensors;
+    size_t first = c->base.n_tensors;
     bool metadata = false;
     if (!kvi_json_expect(&h.json, KVI_JSON_OBJECT)) return kvi_json_fail(&h.json, h.file, error);
     while (kvi_json_next_key(&h.json)) {
@@ -264,20 +275,20 @@ static bool plain_name(const char *name, size_t len)
            !memchr(name, 0, len) && memcmp(name + len - 12, ".safetensors", 12) == 0;
 }
 
-static kvrt_status add_shard(kvi_checkpoint *c, const char *name, size_t len, uint32_t *index, kvrt_error *error)
+static kvrt_status add_shard(folder *c, const char *name, size_t len, uint32_t *index, kvrt_error *error)
 {
-    for (uint32_t i = 0; i < c->n_shards; i++)
+    for (uint32_t i = 0; i < c->base.n_files; i++)
         if (strlen(c->shards[i].name) == len && memcmp(c->shards[i].name, name, len) == 0) {
             *index = i;
             return KVRT_OK;
         }
-    if (c->n_shards == MAX_SHARDS) return kvi_error_set(error, KVRT_FORMAT, INDEX_NAME ": more than 4096 shards");
-    shard *shards = kvi_mem_realloc(c->shards, (c->n_shards + 1) * sizeof *shards);
+    if (c->base.n_files == MAX_SHARDS) return kvi_error_set(error, KVRT_FORMAT, INDEX_NAME ": more than 4096 shards");
+    shard *shards = kvi_mem_realloc(c->shards, (c->base.n_files + 1) * sizeof *shards);
     if (shards) c->shards = shards;
     char *copy = kvi_arena_strndup(&c->arena, name, len);
     if (!shards || !copy) return kvi_error_nomem(error, sizeof *shards, "shard list");
-    c->shards[c->n_shards] = (shard){.name = copy};
-    *index = c->n_shards++;
+    c->shards[c->base.n_files] = (shard){.name = copy};
+    *index = c->base.n_files++;
     return KVRT_OK;
 }
 
@@ -287,8 +298,7 @@ typedef struct claim {
     uint32_t file;
 } claim;
 
-static kvrt_status read_weight_map(kvi_checkpoint *c, kvi_json *json, claim **claims, size_t *n, size_t *cap,
-                                   kvrt_error *error)
+static kvrt_status read_weight_map(folder *c, kvi_json *json, claim **claims, size_t *n, size_t *cap, kvrt_error *error)
 {
     const char *object = INDEX_NAME;
     if (!kvi_json_expect(json, KVI_JSON_OBJECT)) return kvi_json_fail(json, object, error);
@@ -313,7 +323,7 @@ static kvrt_status read_weight_map(kvi_checkpoint *c, kvi_json *json, claim **cl
     return json->error ? kvi_json_fail(json, object, error) : KVRT_OK;
 }
 
-static kvrt_status read_index(kvi_checkpoint *c, const kvi_map *map, claim **claims, size_t *n, kvrt_error *error)
+static kvrt_status read_index(folder *c, const kvi_map *map, claim **claims, size_t *n, kvrt_error *error)
 {
     const char *object = INDEX_NAME;
     kvi_json json;
@@ -334,10 +344,11 @@ static kvrt_status read_index(kvi_checkpoint *c, const kvi_map *map, claim **cla
     return found && *n > 0 ? KVRT_OK : kvi_error_set(error, KVRT_FORMAT, "%s: no weight_map, or an empty one", object);
 }
 
-static kvrt_status open_shards(kvi_checkpoint *c, const char *dir, bool copy, kvrt_error *error)
+static kvrt_status open_shards(folder *c, const char *dir, bool copy, kvrt_error *error)
 {
-    for (uint32_t i = 0; i < c->n_shards; i++) {
+    for (uint32_t i = 0; i < c->base.n_files; i++) {
         KVI_TRY(kvi_folder_map(dir, c->shards[i].name, copy, &c->shards[i].map, NULL, error));
+        c->base.file_bytes += c->shards[i].map.len;
         KVI_TRY(read_file(c, i, error));
     }
     return KVRT_OK;
@@ -371,7 +382,7 @@ static kvrt_status no_weights(const char *dir, kvrt_error *error)
                          dir);
 }
 
-static kvrt_status open_folder(kvi_checkpoint *c, const char *dir, bool copy, claim **claims, kvrt_error *error)
+static kvrt_status open_folder(folder *c, const char *dir, bool copy, claim **claims, kvrt_error *error)
 {
     size_t n_claims = 0;
     uint32_t shard_index = 0;
@@ -389,7 +400,7 @@ static kvrt_status open_folder(kvi_checkpoint *c, const char *dir, bool copy, cl
     KVI_TRY(open_shards(c, dir, copy, error));
     KVI_TRY(index_names(c, error));
     for (size_t i = 0; i < n_claims; i++) {
-        const kvi_tensor *tensor = kvi_checkpoint_find(c, (*claims)[i].tensor);
+        const kvi_tensor *tensor = find(&c->base, (*claims)[i].tensor);
         if (!tensor || tensor->file != (*claims)[i].file)
             return kvi_error_set(error, KVRT_FORMAT, INDEX_NAME ": tensor %.200s: not found in %s", (*claims)[i].tensor,
                                  c->shards[(*claims)[i].file].name);
@@ -397,27 +408,20 @@ static kvrt_status open_folder(kvi_checkpoint *c, const char *dir, bool copy, cl
     return KVRT_OK;
 }
 
-kvrt_status kvi_checkpoint_open(const char *dir, bool copy, kvi_checkpoint **out, kvrt_error *error)
+static const kvi_tensor *at(const kvi_checkpoint *checkpoint, uint64_t index)
 {
-    *out = NULL;
-    kvi_checkpoint *c = kvi_mem_zalloc(1, sizeof *c);
-    if (!c) return kvi_error_nomem(error, sizeof *c, "checkpoint");
-    kvi_arena_init(&c->arena, 64 * 1024);
-    claim *claims = NULL;
-    kvrt_status status = open_folder(c, dir, copy, &claims, error);
-    kvi_mem_free(claims);
-    if (status < KVRT_OK) {
-        kvi_checkpoint_close(c);
-        return status;
-    }
-    *out = c;
-    return KVRT_OK;
+    return &((const folder *)checkpoint)->tensors[index];
 }
 
-void kvi_checkpoint_close(kvi_checkpoint *c)
+static const char *file(const kvi_checkpoint *checkpoint, uint32_t index)
 {
-    if (!c) return;
-    for (uint32_t i = 0; i < c->n_shards; i++) kvi_os_unmap(&c->shards[i].map);
+    return ((const folder *)checkpoint)->shards[index].name;
+}
+
+static void folder_close(kvi_checkpoint *checkpoint)
+{
+    folder *c = (folder *)checkpoint;
+    for (uint32_t i = 0; i < c->base.n_files; i++) kvi_os_unmap(&c->shards[i].map);
     kvi_mem_free(c->shards);
     kvi_mem_free(c->tensors);
     kvi_mem_free(c->slots);
@@ -425,30 +429,38 @@ void kvi_checkpoint_close(kvi_checkpoint *c)
     kvi_mem_free(c);
 }
 
+static const kvi_checkpoint_reader reader = {"safetensors", find, at, file, folder_close};
+
+kvrt_status kvi_safetensors_open(const char *dir, bool copy, kvi_checkpoint **out, kvrt_error *error)
+{
+    *out = NULL;
+    folder *c = kvi_mem_zalloc(1, sizeof *c);
+    if (!c) return kvi_error_nomem(error, sizeof *c, "checkpoint");
+    c->base.reader = &reader;
+    kvi_arena_init(&c->arena, 64 * 1024);
+    claim *claims = NULL;
+    kvrt_status status = open_folder(c, dir, copy, &claims, error);
+    kvi_mem_free(claims);
+    if (status < KVRT_OK) {
+        folder_close(&c->base);
+        return status;
+    }
+    *out = &c->base;
+    return KVRT_OK;
+}
+
 kvrt_status kvi_safetensors_check(const uint8_t *data, uint64_t len, const char *name, uint64_t *n_tensors,
                                   kvrt_error *error)
 {
     shard one = {.map = {.data = data, .len = len}};
-    kvi_checkpoint c = {.shards = &one, .n_shards = 1};
+    folder c = {.shards = &one, .base = {.n_files = 1}};
     kvi_arena_init(&c.arena, 4096);
     one.name = kvi_arena_strndup(&c.arena, name, strlen(name));
     kvrt_status status = one.name ? read_file(&c, 0, error) : kvi_error_nomem(error, 1, "name");
     if (status >= KVRT_OK) status = index_names(&c, error);
-    if (n_tensors) *n_tensors = c.n_tensors;
+    if (n_tensors) *n_tensors = c.base.n_tensors;
     kvi_mem_free(c.tensors);
     kvi_mem_free(c.slots);
     kvi_arena_free(&c.arena);
     return status;
-}
-
-uint64_t kvi_checkpoint_count(const kvi_checkpoint *c) { return c->n_tensors; }
-const kvi_tensor *kvi_checkpoint_at(const kvi_checkpoint *c, uint64_t index) { return &c->tensors[index]; }
-uint32_t kvi_checkpoint_files(const kvi_checkpoint *c) { return c->n_shards; }
-const char *kvi_checkpoint_file(const kvi_checkpoint *c, uint32_t index) { return c->shards[index].name; }
-uint64_t kvi_checkpoint_bytes(const kvi_checkpoint *c) { return c->bytes; }
-uint64_t kvi_checkpoint_file_bytes(const kvi_checkpoint *c)
-{
-    uint64_t bytes = 0;
-    for (uint32_t i = 0; i < c->n_shards; i++) bytes += c->shards[i].map.len;
-    return bytes;
 }

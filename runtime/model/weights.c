@@ -1,6 +1,8 @@
 /* weights.c - one table says which tensors a layer has and what shape each needs; binding walks it. */
 #include "weights.h"
 #include "families.h"
+#include "weight_codec.h"
+#include "../base/lcg.h"
 #include "../base/mem.h"
 
 #include <stdio.h>
@@ -15,12 +17,13 @@ typedef struct binder {
     kvi_progress_fn progress;
     void *user;
     kvi_model_weights *out;
-    kvi_dtype synthetic_dtype;
-    uint64_t memory_used, total_bytes, dtype_bytes[3]; /* memory_used: of out->memory */
+    kvi_weight_form synthetic_form;
+    uint64_t memory_used, total_bytes, form_bytes[KVI_FORM_COUNT]; /* memory_used: of out->memory */
     kvrt_error *error;
 } binder;
 
-/* A place in the model: name, needed shape and the key of config.json that the shape comes from. n_in 0 marks a vector. */
+/* A place in the model: name, needed shape and the key of config.json that the shape comes from. n_in 0 marks a vector. The tensor of that name
+ * is the weight's codes; tensors of the same name and more behind it are its other parts (part_names). */
 typedef struct place {
     const char *name;
     uint32_t n_out, n_in;
@@ -61,15 +64,6 @@ static place down_place(const kvi_model_config *c)
 }
 #undef SLOT
 
-/* F64 becomes F32 on import. */
-static bool usable_dtype(kvi_tensor_dtype found, kvi_dtype *out)
-{
-    if (found == KVI_TENSOR_F32 || found == KVI_TENSOR_F64) return *out = KVI_F32, true;
-    if (found == KVI_TENSOR_F16) return *out = KVI_F16, true;
-    if (found == KVI_TENSOR_BF16) return *out = KVI_BF16, true;
-    return false;
-}
-
 static void shape_text(const kvi_tensor *t, char *text, size_t cap)
 {
     size_t len = (size_t)snprintf(text, cap, "[");
@@ -78,24 +72,18 @@ static void shape_text(const kvi_tensor *t, char *text, size_t cap)
     if (len < cap) (void)snprintf(text + len, cap - len, "]");
 }
 
-static kvrt_status check_tensor(const binder *b, const kvi_tensor *t, const place *p, kvi_weight_desc *desc)
+/* Every shape is (n_out, n_in), or (n_out) for a vector. */
+static kvrt_status check_shape(const binder *b, const kvi_tensor *t, const place *p)
 {
     bool vector = p->n_in == 0;
     bool fits = t->n_dims == (vector ? 1u : 2u) && t->shape[0] == p->n_out && (vector || t->shape[1] == p->n_in);
-    if (!fits) {
-        char found[200], need[64];
-        shape_text(t, found, sizeof found);
-        if (vector) (void)snprintf(need, sizeof need, "[%u]", p->n_out);
-        else (void)snprintf(need, sizeof need, "[%u, %u]", p->n_out, p->n_in);
-        return kvi_error_set(b->error, KVRT_FORMAT, "tensor %s: shape %s, need %s (%s in config.json)", t->name, found,
-                             need, p->why);
-    }
-    if (!usable_dtype(t->dtype, &desc->dtype))
-        return kvi_error_set(b->error, KVRT_UNSUPPORTED, "tensor %s: dtype %s, need F64, F32, F16 or BF16", t->name,
-                             kvi_tensor_dtype_name(t->dtype));
-    desc->name = t->name;
-    desc->data = t->data;
-    return KVRT_OK;
+    if (fits) return KVRT_OK;
+    char found[200], need[64];
+    shape_text(t, found, sizeof found);
+    if (vector) (void)snprintf(need, sizeof need, "[%u]", p->n_out);
+    else (void)snprintf(need, sizeof need, "[%u, %u]", p->n_out, p->n_in);
+    return kvi_error_set(b->error, KVRT_FORMAT, "tensor %s: shape %s, need %s (%s in config.json)", t->name, found,
+                         need, p->why);
 }
 
 /* Synthetic gains lie around one and biases around zero, so that activations keep their size through every layer. */
@@ -140,43 +128,109 @@ static void *take_memory(binder *b, uint64_t bytes)
 
 static void narrow(const kvi_tensor *t, float *out)
 {
-    double value;
-    for (uint64_t i = 0; i < t->bytes / 8; i++) {
-        memcpy(&value, t->data + i * 8, 8);
-        out[i] = (float)value;
-    }
+    for (uint64_t i = 0; i < t->bytes / 8; i++) out[i] = kvi_f64_to_f32(t->data + i * 8);
 }
 
-static kvrt_status bind(binder *b, const char *name, const place *p, const kvi_weight **out)
+/* ------------------------------------------------------------------------------------------------------- parts --- */
+/* What tensors beside NAME.weight are called that belong to it. */
+static const struct {
+    const char *behind;
+    kvi_weight_part part;
+} part_names[] = {{"_scale", KVI_PART_SCALES}};
+
+/* Which rows and neighbours share a scale follows from how many there are: one for all, one for a row, or equal groups of a row. */
+static bool group_of(const kvi_tensor *scales, kvi_weight_desc *desc)
 {
-    bool vector = p->n_in == 0;
-    kvi_weight_desc desc = {.name = p->name,
-                            .dtype = vector ? KVI_F32 : b->synthetic_dtype,
-                            .n_out = vector ? 1 : p->n_out,
-                            .n_in = vector ? p->n_out : p->n_in};
-    const kvi_tensor *t = b->checkpoint ? find(b, name) : NULL;
-    if (b->checkpoint && !t) return not_found(b, name);
-    if (t) KVI_TRY(check_tensor(b, t, p, &desc));
-    uint64_t bytes = (uint64_t)desc.n_out * desc.n_in * kvi_dtype_bytes(desc.dtype);
-    if (!t || t->dtype == KVI_TENSOR_F64) {
-        void *memory = take_memory(b, bytes);
-        if (memory) desc.data = memory;
-        if (memory && t) narrow(t, memory);
-        else if (memory && vector) fill_vector(memory, desc.n_in, strstr(p->name, ".bias") != NULL);
+    const uint64_t rows = scales->n_dims ? scales->shape[0] : 1, groups = scales->n_dims == 2 ? scales->shape[1] : 1;
+    if (scales->n_dims > 2 || !kvi_form_is_plain(scales->form) || groups == 0 || desc->n_in % groups) return false;
+    desc->scale_type = kvi_form_dtype(scales->form);
+    desc->group = groups == 1 ? 0 : desc->n_in / (uint32_t)groups;
+    desc->group_rows = rows == 1 ? desc->n_out : 1;
+    return rows == desc->n_out || (rows == 1 && groups == 1);
+}
+
+/* The parts beside the codes, from tensors of their own. */
+static kvrt_status find_parts(const binder *b, const kvi_tensor *codes, kvi_weight_desc *desc)
+{
+    for (size_t i = 0; i < sizeof part_names / sizeof part_names[0]; i++) {
+        const kvi_weight_part part = part_names[i].part;
+        char name[192];
+        if (!(kvi_form(desc->form)->allows >> part & 1u)) continue;
+        (void)snprintf(name, sizeof name, "%.170s%s", codes->name, part_names[i].behind);
+        const kvi_tensor *t = kvi_checkpoint_find(b->checkpoint, name);
+        if (!t) continue;
+        if (!group_of(t, desc)) {
+            char found[200];
+            shape_text(t, found, sizeof found);
+            return kvi_error_set(
+                b->error, KVRT_UNSUPPORTED,
+                "tensor %s: shape %s of %s, need one scale for each of %u rows, for equal parts of each, "
+                "or one for all, in F32, F16 or BF16",
+                name, found, t->dtype, desc->n_out);
+        }
+        desc->parts[part] = t->data;
     }
+    return KVRT_OK;
+}
+
+/* From the tensors of a place to a weight. */
+static kvrt_status describe(const binder *b, const kvi_tensor *t, const place *p, kvi_weight_desc *desc)
+{
+    KVI_TRY(check_shape(b, t, p));
+    desc->name = t->name;
+    desc->form = t->form;
+    desc->parts[KVI_PART_CODES] = t->data;
+    if (desc->form != KVI_FORM_NONE) KVI_TRY(find_parts(b, t, desc));
+    for (int part = KVI_PART_CODES + 1; part < KVI_WEIGHT_PARTS; part++)
+        if ((kvi_form(desc->form)->needs >> part & 1u) && !desc->parts[part]) desc->form = KVI_FORM_NONE;
+    if (desc->form == KVI_FORM_NONE)
+        return kvi_error_set(b->error, KVRT_UNSUPPORTED, "tensor %s: dtype %s%s, need F64, F32, F16 or BF16", t->name,
+                             t->dtype, kvi_form(t->form)->needs ? " without scales" : "");
+    if (desc->n_in % kvi_form(desc->form)->block)
+        return kvi_error_set(b->error, KVRT_FORMAT, "tensor %s: %u columns, need a multiple of %u (%s)", t->name,
+                             desc->n_in, kvi_form(desc->form)->block, t->dtype);
+    return KVRT_OK;
+}
+
+static kvrt_status hand_over(binder *b, const kvi_weight_desc *desc, const kvi_weight **out)
+{
+    const uint64_t bytes = kvi_weight_bytes(desc);
     b->out->bytes += bytes;
-    b->out->n_params += (uint64_t)desc.n_out * desc.n_in;
-    b->dtype_bytes[desc.dtype] += bytes;
-    if (b->backend) b->out->taken_bytes += b->backend->weight_bytes(&desc);
+    b->out->n_params += (uint64_t)desc->n_out * desc->n_in;
+    b->form_bytes[desc->form] += bytes;
+    uint64_t taken = 0;
+    if (b->backend) KVI_TRY(b->backend->weight_bytes(desc, &taken, b->error));
+    b->out->taken_bytes += taken;
     if (b->dry || !b->device) return KVRT_OK;
     kvi_weight *weight;
-    KVI_TRY(b->backend->weight_import(b->device, &desc, &weight, b->error));
+    KVI_TRY(b->backend->weight_import(b->device, desc, &weight, b->error));
     *out = weight;
     if (b->progress && !b->progress(b->user, b->out->bytes, b->total_bytes))
         return kvi_error_set(b->error, KVRT_CANCELLED, "loading cancelled");
     return KVRT_OK;
 }
 
+static kvrt_status bind(binder *b, const char *name, const place *p, const kvi_weight **out)
+{
+    bool vector = p->n_in == 0;
+    kvi_weight_desc desc = {.name = p->name,
+                            .form = vector ? KVI_FORM_F32 : b->synthetic_form,
+                            .n_out = vector ? 1 : p->n_out,
+                            .n_in = vector ? p->n_out : p->n_in};
+    const kvi_tensor *t = b->checkpoint ? find(b, name) : NULL;
+    if (b->checkpoint && !t) return not_found(b, name);
+    if (t) KVI_TRY(describe(b, t, p, &desc));
+    if (!t || desc.form == KVI_FORM_F64) { /* no backend computes in F64: it becomes F32 here */
+        if (t) desc.form = KVI_FORM_F32;
+        void *memory = take_memory(b, kvi_weight_bytes(&desc));
+        if (memory) desc.parts[KVI_PART_CODES] = memory;
+        if (memory && t) narrow(t, memory);
+        else if (memory && vector) fill_vector(memory, desc.n_in, strstr(p->name, ".bias") != NULL);
+    }
+    return hand_over(b, &desc, out);
+}
+
+/* ------------------------------------------------------------------------------------------------------ places --- */
 static kvrt_status bind_layer(binder *b, uint32_t layer)
 {
     place places[N_LAYER_PLACES + 1];
@@ -198,7 +252,7 @@ static bool shares_embeddings(const binder *b)
     if (!b->config->tied_embeddings || !b->checkpoint) return b->config->tied_embeddings;
     const kvi_tensor *embed = find(b, KVI_NAME_EMBED), *head = find(b, KVI_NAME_HEAD);
     return !embed || !head ||
-           (embed->dtype == head->dtype && embed->bytes == head->bytes && embed->n_dims == head->n_dims &&
+           (embed->form == head->form && embed->bytes == head->bytes && embed->n_dims == head->n_dims &&
             memcmp(embed->shape, head->shape, sizeof embed->shape) == 0 &&
             memcmp(embed->data, head->data, embed->bytes) == 0);
 }
@@ -222,22 +276,21 @@ static kvrt_status bind_all(binder *b)
         KVI_TRY(bind(b, KVI_NAME_HEAD, &embed, &out->head));
     }
     out->read_bytes = tied ? out->bytes : out->bytes - embed_bytes;
-    for (int d = 0; d < 3; d++)
-        if (b->dtype_bytes[d] > b->dtype_bytes[out->dtype]) out->dtype = (kvi_dtype)d;
+    for (int f = 0; f < KVI_FORM_COUNT; f++)
+        if (b->form_bytes[f] > b->form_bytes[out->form]) out->form = (kvi_weight_form)f;
     return KVRT_OK;
 }
 
 /* Small values around zero without structure; vectors are F32 and 64-byte aligned. One block is drawn and repeated at odd strides, which
  * costs a copy's time and still makes neighbouring rows differ. */
-static void fill_synthetic(unsigned char *memory, uint64_t bytes, kvi_dtype dtype)
+static void fill_synthetic(unsigned char *memory, uint64_t bytes, kvi_weight_form form)
 {
     enum { BLOCK = 1 << 20 };
     uint64_t block = BLOCK + 4u * 1021u, filled = 0, state = 0x9e3779b97f4a7c15u;
     for (; filled < block && filled + 4 <= bytes; filled += 4) {
-        state = state * 6364136223846793005u + 1442695040888963407u;
         /* Exponent near 2^-6, random sign and mantissa, laid so that both halves of the word and the word itself are such numbers. */
-        uint32_t r = (uint32_t)(state >> 33), word;
-        if (dtype == KVI_F16) word = 0x24002400u | (r & 0x83ff83ffu);
+        uint32_t r = (uint32_t)(kvi_lcg(&state) >> 33), word;
+        if (form == KVI_FORM_F16) word = 0x24002400u | (r & 0x83ff83ffu);
         else word = 0x3c003c00u | (r & 0x80ff80ffu);
         memcpy(memory + filled, &word, 4);
     }
@@ -266,11 +319,18 @@ static kvrt_status take_block(binder *b)
     if (!bytes) return KVRT_OK;
     b->out->memory = kvi_mem_alloc_aligned(bytes);
     if (!b->out->memory) return kvi_error_nomem(b->error, bytes, "weights");
-    if (!b->checkpoint) fill_synthetic(b->out->memory, bytes, b->synthetic_dtype);
+    if (!b->checkpoint) fill_synthetic(b->out->memory, bytes, b->synthetic_form);
     return KVRT_OK;
 }
 
-kvrt_status kvi_weights_bind(const kvi_model_config *config, const kvi_checkpoint *checkpoint, kvi_dtype dtype,
+kvi_weight_form kvi_form_named(const char *name)
+{
+    int form = 0;
+    while (form < KVI_FORM_COUNT && strcmp(kvi_form((kvi_weight_form)form)->name, name) != 0) form++;
+    return (kvi_weight_form)form;
+}
+
+kvrt_status kvi_weights_bind(const kvi_model_config *config, const kvi_checkpoint *checkpoint, kvi_weight_form form,
                              const kvi_backend *backend, kvi_device *device, kvi_progress_fn progress, void *user,
                              kvi_model_weights *out, kvrt_error *error)
 {
@@ -284,7 +344,7 @@ kvrt_status kvi_weights_bind(const kvi_model_config *config, const kvi_checkpoin
                 .progress = progress,
                 .user = user,
                 .out = out,
-                .synthetic_dtype = dtype,
+                .synthetic_form = form,
                 .error = error};
     uint64_t taken_bytes = 0;
     kvrt_status status = device ? count_all(&b, &taken_bytes) : KVRT_OK;

@@ -1,9 +1,10 @@
 /* weights.h - binds the tensors of a checkpoint (or synthetic ones) to the places of a model, and hands them to a backend.
- * Owns the shape and dtype checks: a model that passes here has every tensor it needs, in a type kvrt computes with. */
+ * Owns the checks of shapes and forms: a model that passes here has every tensor it needs, in a form that the backend computes with. A place
+ * is one weight and one or several tensors: its codes, and what belongs to them (scales). */
 #ifndef KVI_WEIGHTS_H
 #define KVI_WEIGHTS_H
 #include "config.h"
-#include "safetensors.h"
+#include "checkpoint.h"
 #include "../../kernels/backend.h"
 
 typedef struct kvi_layer_weights {
@@ -24,7 +25,7 @@ typedef struct kvi_model_weights {
     uint64_t bytes;            /* of all tensors bound */
     uint64_t read_bytes;       /* read per decoded token: all but the embedding rows */
     uint64_t n_params;
-    kvi_dtype dtype;       /* of most bytes */
+    kvi_weight_form form;  /* of most bytes */
     uint64_t taken_bytes;  /* by the backend for the imports */
     uint64_t memory_bytes; /* of the memory behind synthetic weights and those converted from F64 */
     void *memory;          /* that memory; NULL without a device */
@@ -33,9 +34,12 @@ typedef struct kvi_model_weights {
 /* Called after each tensor; false cancels. */
 typedef bool (*kvi_progress_fn)(void *user, uint64_t done, uint64_t total);
 
-/* Binds and imports. With checkpoint == NULL the weights are synthetic, of `dtype`: small values, different in every row. Without
+/* "bf16" and the other names of kvi_form_info; NONE for any other text. */
+kvi_weight_form kvi_form_named(const char *name);
+
+/* Binds and imports. With checkpoint == NULL the weights are synthetic, plain ones of `form`: small values, different in every row. Without
  * `device` it only checks and counts (the plan); without `backend` not even what an import would take (inspect). */
-kvrt_status kvi_weights_bind(const kvi_model_config *config, const kvi_checkpoint *checkpoint, kvi_dtype dtype,
+kvrt_status kvi_weights_bind(const kvi_model_config *config, const kvi_checkpoint *checkpoint, kvi_weight_form form,
                              const kvi_backend *backend, kvi_device *device, kvi_progress_fn progress, void *user,
                              kvi_model_weights *out, kvrt_error *error);
 /* Frees the tables and the memory; handles belong to the device, which must be closed first. */

@@ -79,7 +79,8 @@ static const kvi_weight *import(op_rig *rig, uint32_t n_out, uint32_t n_in, kvi_
 {
     kvrt_error error = {.size = sizeof error};
     kvi_weight *weight = NULL;
-    kvi_weight_desc desc = {.name = "test.weight", .dtype = dtype, .n_out = n_out, .n_in = n_in, .data = data};
+    kvi_weight_desc desc = {
+        .name = "test.weight", .form = kvi_form_of_dtype(dtype), .n_out = n_out, .n_in = n_in, .parts = {data}};
     must(rig->target, rig->target->backend->weight_import(rig->device, &desc, &weight, &error), &error);
     return weight;
 }
@@ -92,8 +93,12 @@ op_matrix op_rig_experts(op_rig *rig, uint32_t n_experts, uint32_t n_out, uint32
     for (size_t i = 0; i < n; i++) m.values[i] = put(data, i, dtype, 0.2 * op_normal());
     kvrt_error error = {.size = sizeof error};
     kvi_weight *weight = NULL;
-    const kvi_weight_desc desc = {
-        .name = "test.experts", .dtype = dtype, .n_out = n_out, .n_in = n_in, .n_experts = n_experts, .data = data};
+    const kvi_weight_desc desc = {.name = "test.experts",
+                                  .form = kvi_form_of_dtype(dtype),
+                                  .n_out = n_out,
+                                  .n_in = n_in,
+                                  .n_experts = n_experts,
+                                  .parts = {data}};
     must(rig->target, rig->target->backend->weight_import(rig->device, &desc, &weight, &error), &error);
     m.weight = weight;
     return m;

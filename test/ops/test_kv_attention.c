@@ -67,7 +67,7 @@ static void make_page(shelf *s, uint32_t p, uint32_t f, float *rows, float *scra
             double *out = (is_v ? s->v : s->k)[p][f] + (size_t)h * KVI_KV_PAGE * d;
             for (uint32_t i = 0; i < d * KVI_KV_PAGE; i++)
                 rows[i] = normal() * (float)(1 + i / d % 3) * 0.6f + (i % d == 3 ? 1.5f : 0.0f);
-            if (kvi_kv_code_is_plain(code)) s->device->v->narrow(rows, (kvi_dtype)code, d * KVI_KV_PAGE, side);
+            if (kvi_kv_code_is_plain(code)) s->device->v->narrow(rows, kvi_kv_plain_dtype(code), d * KVI_KV_PAGE, side);
             else if (is_v) kvi_kv_encode_v(code, rows, d, &params, scratch, side);
             else kvi_kv_encode_k(code, rows, d, &params, scratch, side);
             for (uint32_t t = 0; t < KVI_KV_PAGE; t++)

@@ -81,7 +81,8 @@ static void fill_pages(bench *b, const packed_case *c, uint32_t n_pages)
                 double *out = (is_v ? b->v : b->k) + ((size_t)h * n_pages + p) * KVI_KV_PAGE * d;
                 for (uint32_t i = 0; i < d * KVI_KV_PAGE; i++)
                     rows[i] = normal() * (float)(1 + (i / d) % 3) + (i % d == 3 ? 2.0f : 0.0f);
-                if (kvi_kv_code_is_plain(code)) b->device->v->narrow(rows, (kvi_dtype)code, d * KVI_KV_PAGE, record);
+                if (kvi_kv_code_is_plain(code))
+                    b->device->v->narrow(rows, kvi_kv_plain_dtype(code), d * KVI_KV_PAGE, record);
                 else if (is_v) kvi_kv_encode_v(code, rows, d, &params, scratch, record);
                 else kvi_kv_encode_k(code, rows, d, &params, scratch, record);
                 for (uint32_t t = 0; t < KVI_KV_PAGE; t++)

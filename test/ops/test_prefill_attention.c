@@ -88,7 +88,7 @@ static void fill_page(bench *b, const prefill_case *c, uint32_t seq, uint32_t p)
             for (uint32_t i = 0; i < d * KVI_KV_PAGE; i++)
                 rows[i] = normal() * (float)(1 + (i / d) % 2) + (i % d == 3 ? 1.0f : 0.0f);
             if (kvi_kv_code_is_plain(code)) {
-                b->device->v->narrow(rows, (kvi_dtype)code, d * KVI_KV_PAGE, record);
+                b->device->v->narrow(rows, kvi_kv_plain_dtype(code), d * KVI_KV_PAGE, record);
                 /* What lies behind the last position is anything: it must not be looked at. */
                 const uint32_t end = c->pos + c->n_rows,
                                used = end - p * KVI_KV_PAGE < KVI_KV_PAGE ? end - p * KVI_KV_PAGE : KVI_KV_PAGE;

@@ -1,0 +1,156 @@
+/* weight_form.h - what a weight is made of: its form, the parts a form has, and the size of each. One source of truth for the checkpoint,
+ * the kernels, device code and the tests, as kv/layout.h is for the cache. Pure arithmetic. What the numbers mean: weight_codec.h.
+ *
+ *   weight = n_experts matrices (n_out, n_in), each stored row by row along n_in, in up to five parts:
+ *
+ *     CODES        (n_out, blocks of a row)                 a block is `block` neighbours of a row in `bytes` bytes
+ *     SCALES       (n_out / group_rows, n_in / group)       both rounded up; one scale for that many rows and neighbours
+ *     ZEROS        like SCALES, a byte each                 the code that means zero; absent: the middle
+ *     GLOBAL       one f32                                  multiplies every scale
+ *     PERMUTATION  uint32 (n_in)                            column k stands at place PERMUTATION[k] of the codes and groups; absent: at k
+ *
+ * A part of expert e follows that of expert e - 1. Numbers are little-endian and may stand at any address. GGUF blocks bring their scales
+ * inside the block and have CODES alone. */
+#ifndef KVI_WEIGHT_FORM_H
+#define KVI_WEIGHT_FORM_H
+#include "../base/element.h"
+
+typedef enum kvi_weight_part {
+    KVI_PART_CODES,
+    KVI_PART_SCALES,
+    KVI_PART_ZEROS,
+    KVI_PART_GLOBAL,
+    KVI_PART_PERMUTATION,
+    KVI_WEIGHT_PARTS
+} kvi_weight_part;
+
+/* X(NAME, text, block, bytes of a block, bits of a scale (0: none; 1: as desc.scale_type says), parts needed beside codes, parts allowed) */
+#define KVI_WEIGHT_FORMS(X)                                                                                            \
+    X(F32, "f32", 1, 4, 0, 0, 0)                                                                                       \
+    X(F16, "f16", 1, 2, 0, 0, 0)                                                                                       \
+    X(BF16, "bf16", 1, 2, 0, 0, 0)                                                                                     \
+    X(F64, "f64", 1, 8, 0, 0, 0)                                                                                       \
+    X(F8_E4M3, "f8_e4m3", 1, 1, 1, KVI_HAS_SCALES, KVI_HAS_GLOBAL)                                                     \
+    X(I8, "i8", 1, 1, 1, KVI_HAS_SCALES, KVI_HAS_ZEROS | KVI_HAS_PERMUTATION)                                          \
+    X(I4, "i4", 8, 4, 1, KVI_HAS_SCALES, KVI_HAS_ZEROS | KVI_HAS_PERMUTATION)                                          \
+    X(NF4, "nf4", 2, 1, 1, KVI_HAS_SCALES, 0)                                                                          \
+    X(MXFP4, "mxfp4", 2, 1, 8, KVI_HAS_SCALES, 0)                                                                      \
+    X(NVFP4, "nvfp4", 2, 1, 8, KVI_HAS_SCALES | KVI_HAS_GLOBAL, 0)                                                     \
+    X(Q4_0, "q4_0", 32, 18, 0, 0, 0)                                                                                   \
+    X(Q4_1, "q4_1", 32, 20, 0, 0, 0)                                                                                   \
+    X(Q5_0, "q5_0", 32, 22, 0, 0, 0)                                                                                   \
+    X(Q5_1, "q5_1", 32, 24, 0, 0, 0)                                                                                   \
+    X(Q8_0, "q8_0", 32, 34, 0, 0, 0)                                                                                   \
+    X(Q2_K, "q2_k", 256, 84, 0, 0, 0)                                                                                  \
+    X(Q3_K, "q3_k", 256, 110, 0, 0, 0)                                                                                 \
+    X(Q4_K, "q4_k", 256, 144, 0, 0, 0)                                                                                 \
+    X(Q5_K, "q5_k", 256, 176, 0, 0, 0)                                                                                 \
+    X(Q6_K, "q6_k", 256, 210, 0, 0, 0)                                                                                 \
+    X(IQ4_NL, "iq4_nl", 32, 18, 0, 0, 0)                                                                               \
+    X(IQ4_XS, "iq4_xs", 256, 136, 0, 0, 0)                                                                             \
+    X(MXFP4_BLOCK, "mxfp4_block", 32, 17, 0, 0, 0)                                                                     \
+    X(NVFP4_BLOCK, "nvfp4_block", 64, 36, 0, 0, 0)
+
+enum {
+    KVI_HAS_SCALES = 1 << KVI_PART_SCALES,
+    KVI_HAS_ZEROS = 1 << KVI_PART_ZEROS,
+    KVI_HAS_GLOBAL = 1 << KVI_PART_GLOBAL,
+    KVI_HAS_PERMUTATION = 1 << KVI_PART_PERMUTATION
+};
+
+/* Numbers of its own: neither kvi_dtype nor kvi_kv_code. NONE is what no weight can be (integers, booleans). */
+typedef enum kvi_weight_form {
+#define KVI_FORM_ENUM(NAME, text, block, bytes, scale, need, may) KVI_FORM_##NAME,
+    KVI_WEIGHT_FORMS(KVI_FORM_ENUM)
+#undef KVI_FORM_ENUM
+        KVI_FORM_COUNT,
+    KVI_FORM_NONE = KVI_FORM_COUNT
+} kvi_weight_form;
+#define KVI_MAX_FORM_BLOCK 256u
+
+/* A weight as it lies in memory. What `parts` points to outlives the weight that a backend makes of it, unless that copies. */
+typedef struct kvi_weight_desc {
+    const char *name; /* for messages; outlives the weight */
+    kvi_weight_form form;
+    uint32_t n_out;       /* rows; 1 for a vector */
+    uint32_t n_in;        /* columns */
+    uint32_t n_experts;   /* 0 or 1: one matrix */
+    uint32_t group;       /* neighbours of a row that share a scale; 0: the whole row */
+    uint32_t group_rows;  /* rows that share scales; 0 or 1: every row has its own */
+    kvi_dtype scale_type; /* of SCALES, where the form does not say */
+    float add;            /* vectors: added to every element on import (1 where a family stores gains as w - 1) */
+    const void *parts[KVI_WEIGHT_PARTS]; /* NULL: absent */
+} kvi_weight_desc;
+
+typedef struct kvi_form_info {
+    const char *name;            /* "q4_k" */
+    uint16_t block, block_bytes; /* elements of a block of codes, and its bytes */
+    uint32_t scale_bits;         /* of a scale; 1: as the weight says; 0: no scales */
+    uint32_t needs, allows;      /* parts beside the codes, KVI_HAS_*: those it must have, those it may have */
+} kvi_form_info;
+
+KVI_HD static inline const kvi_form_info *kvi_form(kvi_weight_form form)
+{
+#define KVI_FORM_ROW(NAME, text, block, bytes, scale, need, may) {text, block, bytes, scale, need, (need) | (may)},
+    static const kvi_form_info forms[KVI_FORM_COUNT + 1] = {KVI_WEIGHT_FORMS(KVI_FORM_ROW){"none", 1, 0, 0, 0, 0}};
+#undef KVI_FORM_ROW
+    return &forms[form];
+}
+
+/* Forms whose elements are plain numbers of a kvi_dtype, so that any kernel for rows of numbers reads them. */
+KVI_HD static inline int kvi_form_is_plain(kvi_weight_form form)
+{
+    return form == KVI_FORM_F32 || form == KVI_FORM_F16 || form == KVI_FORM_BF16;
+}
+KVI_HD static inline kvi_dtype kvi_form_dtype(kvi_weight_form plain)
+{
+    return plain == KVI_FORM_F16 ? KVI_F16 : plain == KVI_FORM_BF16 ? KVI_BF16 : KVI_F32;
+}
+static inline kvi_weight_form kvi_form_of_dtype(kvi_dtype dtype)
+{
+    return dtype == KVI_F16 ? KVI_FORM_F16 : dtype == KVI_BF16 ? KVI_FORM_BF16 : KVI_FORM_F32;
+}
+
+/* ------------------------------------------------------------------------------------------------------- sizes --- */
+KVI_HD static inline uint64_t kvi_weight_row_bytes(kvi_weight_form form, uint32_t n_in)
+{
+    const kvi_form_info *info = kvi_form(form);
+    return (n_in + info->block - 1u) / info->block * (uint64_t)info->block_bytes;
+}
+KVI_HD static inline uint32_t kvi_weight_groups(const kvi_weight_desc *w) /* scales of a row */
+{
+    return w->group ? (w->n_in + w->group - 1u) / w->group : 1u;
+}
+KVI_HD static inline uint32_t kvi_weight_scale_bytes(const kvi_weight_desc *w) /* of one scale */
+{
+    const uint32_t bits = kvi_form(w->form)->scale_bits;
+    return bits == 1u ? kvi_dtype_bytes(w->scale_type) : bits / 8u;
+}
+/* Bytes of a part of one expert, present or not. */
+KVI_HD static inline uint64_t kvi_weight_part_bytes(const kvi_weight_desc *w, kvi_weight_part part)
+{
+    const uint32_t rows = w->group_rows > 1u ? (w->n_out + w->group_rows - 1u) / w->group_rows : w->n_out;
+    const uint64_t n_scales = (uint64_t)rows * kvi_weight_groups(w);
+    switch (part) {
+    case KVI_PART_CODES: return w->n_out * kvi_weight_row_bytes(w->form, w->n_in);
+    case KVI_PART_SCALES: return n_scales * kvi_weight_scale_bytes(w);
+    case KVI_PART_ZEROS: return n_scales;
+    case KVI_PART_GLOBAL: return 4;
+    default: return (uint64_t)w->n_in * 4u;
+    }
+}
+/* Bytes of the whole weight: codes, what the form needs beside them, and what else is there. */
+static inline uint64_t kvi_weight_bytes(const kvi_weight_desc *w)
+{
+    uint64_t bytes = kvi_weight_part_bytes(w, KVI_PART_CODES);
+    for (int p = KVI_PART_CODES + 1; p < KVI_WEIGHT_PARTS; p++)
+        if (w->parts[p] || (kvi_form(w->form)->needs >> p & 1u)) bytes += kvi_weight_part_bytes(w, (kvi_weight_part)p);
+    return bytes * (w->n_experts > 1u ? w->n_experts : 1u);
+}
+/* Start of a part of one expert. */
+KVI_HD static inline const uint8_t *kvi_weight_part_at(const kvi_weight_desc *w, kvi_weight_part part, uint32_t expert)
+{
+    return (const uint8_t *)w->parts[part] + expert * kvi_weight_part_bytes(w, part);
+}
+
+#endif
