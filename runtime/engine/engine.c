@@ -384,6 +384,13 @@ kvrt_status kvrt_engine_get_info(kvrt_engine handle, kvrt_engine_info *out, kvrt
     return KVRT_OK;
 }
 
+bool kvi_is_eos(const kvi_engine *e, int32_t id)
+{
+    for (uint32_t i = 0; i < e->config.n_eos; i++)
+        if (e->config.eos_ids[i] == id) return true;
+    return false;
+}
+
 static kvrt_status need_tokenizer(const kvi_engine *e, kvrt_error *error)
 {
     return e->tokenizer ? KVRT_OK : kvi_error_set(error, KVRT_STATE, "engine: a synthetic shape has no tokenizer");

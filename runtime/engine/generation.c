@@ -1,123 +1,187 @@
-/* generation.c - see generation.h. */
-#include "session.h"
-#include "../base/json.h"
+/* generation.c - the states of a generation: see generation.h. No function here loops over steps. */
+#include "generation_parts.h"
+#include "seat.h"
+#include "step.h"
 
-#include <string.h>
-
-#define PUSH_BYTES 1024u /* of one token; a longer one makes buffers grow in a step */
-
-/* ------------------------------------------------------------------------------------------------------- sampler --- */
-static bool parse_bias(const char *item, kvi_logit_bias *out)
-{
-    const char *equals = strchr(item, '=');
-    double id, bias;
-    bool banned = equals && strcmp(equals + 1, "-inf") == 0;
-    if (!equals || !kvi_parse_f64(item, (size_t)(equals - item), &id)) return false;
-    if (!banned && !kvi_parse_f64(equals + 1, strlen(equals + 1), &bias)) return false;
-    if (id < 0 || id > 2147483647.0 || id != (double)(int32_t)id) return false;
-    *out = (kvi_logit_bias){(int32_t)id, banned ? -__builtin_inff() : (float)bias};
-    return true;
-}
-
-static kvrt_status start_sampler(kvi_session *s, const kvrt_options *o, kvi_sampler *sampler, kvrt_error *error)
-{
-    uint32_t n_bias = kvi_options_list_len(o, "sample.logit_bias");
-    kvi_logit_bias *bias = kvi_mem_zalloc(n_bias + 1u, sizeof *bias);
-    if (!bias) return kvi_error_nomem(error, n_bias * sizeof *bias, "logit bias");
-    kvrt_status status = KVRT_OK;
-    for (uint32_t i = 0; i < n_bias && status >= KVRT_OK; i++) {
-        const char *item = kvi_options_list_item(o, "sample.logit_bias", i, NULL);
-        if (!parse_bias(item, &bias[i]))
-            status =
-                kvi_error_set(error, KVRT_ARG,
-                              "option sample.logit_bias: found '%.60s', need ID=BIAS such as 42=-5 or 42=-inf", item);
-    }
-    kvi_sampler_params params = {.temperature = (float)kvi_options_f64(o, "sample.temperature"),
-                                 .top_k = (uint32_t)kvi_options_i64(o, "sample.top_k"),
-                                 .top_p = (float)kvi_options_f64(o, "sample.top_p"),
-                                 .min_p = (float)kvi_options_f64(o, "sample.min_p"),
-                                 .repeat_penalty = (float)kvi_options_f64(o, "sample.repeat_penalty"),
-                                 .frequency_penalty = (float)kvi_options_f64(o, "sample.frequency_penalty"),
-                                 .presence_penalty = (float)kvi_options_f64(o, "sample.presence_penalty"),
-                                 .repeat_last = (uint32_t)kvi_options_i64(o, "sample.repeat_last"),
-                                 .bias = bias,
-                                 .n_bias = n_bias};
-    if (status >= KVRT_OK)
-        status = kvi_sampler_init(sampler, &params, (int32_t)s->engine->config.vocab_size, &s->gen.luck.random, error);
-    kvi_mem_free(bias);
-    return status;
-}
-
-/* Random numbers go on from call to call. They begin anew with a seed that was not given before; without one, with a random seed
- * whenever the generation does not continue the text of the last one. */
-static void start_luck(kvi_luck *luck, const kvrt_options *o, bool goes_on)
-{
-    const int64_t asked = kvi_options_i64(o, "sample.seed");
-    const bool given = asked >= 0;
-    if (given ? luck->given && luck->seed == (uint64_t)asked : luck->begun && !luck->given && goes_on) return;
-    *luck = (kvi_luck){.seed = given ? (uint64_t)asked : kvi_os_random() >> 11, .begun = true, .given = given};
-    kvi_random_seed(&luck->random, luck->seed);
-}
-
-/* ---------------------------------------------------------------------------------------------------------- text --- */
-static kvrt_status start_stream(const kvi_generation *gen, const kvrt_options *o, kvi_stream *stream, kvrt_error *error)
-{
-    uint32_t n = kvi_options_list_len(o, "gen.stop");
-    kvi_stop *stops = kvi_mem_zalloc(n + 1u, sizeof *stops);
-    if (!stops) return kvi_error_nomem(error, n * sizeof *stops, "stop strings");
-    for (uint32_t i = 0; i < n; i++) {
-        uint64_t len;
-        stops[i].text = kvi_options_list_item(o, "gen.stop", i, &len);
-        stops[i].len = len;
-    }
-    kvrt_status status = kvi_stream_init(stream, stops, n, error);
-    kvi_mem_free(stops);
-    if (status >= KVRT_OK && gen->goes_on) status = kvi_stream_take(stream, &gen->stream, error);
-    if (status >= KVRT_OK) status = kvi_stream_reserve(stream, PUSH_BYTES + stream->pending.len, error);
-    return status;
-}
-
-/* ------------------------------------------------------------------------------------------------------- request --- */
-kvrt_status kvi_generation_start(kvi_session *s, const kvrt_options *options, kvrt_error *error)
+/* ----------------------------------------------------------------------------------------------------- beginning --- */
+kvrt_status kvi_generation_begin(kvi_session *s, const kvrt_options *options, kvrt_event_fn fn, void *user,
+                                 kvrt_error *error)
 {
     kvi_generation *gen = &s->gen;
-    kvrt_options *o = NULL;
-    kvi_sampler sampler = {0};
-    kvi_stream stream = {0};
-    bool inside = gen->sections.reasoning;
-    KVI_TRY(kvi_options_check_scope(options, s->options, KVRT_SCOPE_CALL, error));
-    KVI_TRY(kvrt_options_clone(s->options, &o, error));
-    kvrt_status status = kvi_options_merge(o, options, error);
-    if (status >= KVRT_OK) status = start_sampler(s, o, &sampler, error);
-    if (status >= KVRT_OK) status = start_stream(gen, o, &stream, error);
-    if (status >= KVRT_OK) status = kvi_sections_reserve(&gen->sections, PUSH_BYTES, error);
-    if (status >= KVRT_OK && !gen->goes_on) status = kvi_reasoning_begins(s, &inside, error);
-    if (status < KVRT_OK) {
-        kvi_sampler_free(&sampler);
-        kvi_stream_free(&stream);
-    } else {
-        start_luck(&gen->luck, o, gen->goes_on);
-        kvi_stream_free(&gen->stream);
-        gen->stream = stream;
-        if (!gen->goes_on) gen->decode = (kvi_decode_start){.started = true};
-        const bool sections = kvi_options_bool(o, "gen.reasoning");
-        gen->sections.marks = sections ? s->engine->marks : (kvi_marks){0};
-        gen->sections.reasoning = sections && inside;
-        gen->active = true;
-        gen->sampler = sampler;
-        gen->request = kvi_requests_begin(s->requests);
-        gen->n_prompt = s->n_tokens;
-        gen->n_reused = gen->n_generated = 0;
-        gen->prefill_us = gen->decode_us = gen->first_token_us = 0;
-        gen->max_tokens = kvi_options_i64(o, "gen.max_tokens");
-        if (gen->max_tokens < 0) gen->max_tokens = INT64_MAX;
-        gen->ignore_eos = kvi_options_bool(o, "gen.ignore_eos");
-        gen->token_events = kvi_options_bool(o, "gen.token_events");
+    if (s->n_tokens == 0)
+        return kvi_error_set(error, KVRT_STATE,
+                             "generate: the session has 0 tokens, need at least 1 (kvrt_session_sync)");
+    const bool goes_on = gen->state == KVI_PAUSED;
+    if (goes_on) gen->state = KVI_DECODE;
+    else KVI_TRY(kvi_generation_start(s, options, error));
+    gen->fn = fn, gen->user = user;
+    gen->finish = KVRT_FINISH_NONE;
+    gen->status = KVRT_OK;
+    gen->error = (kvrt_error){.size = sizeof gen->error};
+    gen->lap_us = kvi_os_now_us();
+    /* The last token is computed alone, in the form of those that will be generated, and again when all of them are cached: so its logits
+     * are the same after a rewind. */
+    if (s->n_cached == s->n_tokens && gen->max_tokens > gen->n_generated) kvi_session_cut_cache(s, s->n_tokens - 1);
+    if (!goes_on) gen->n_reused = s->n_cached;
+    return KVRT_OK;
+}
+
+/* Microseconds since the last lap, or since begin. */
+static uint64_t lap(kvi_generation *gen)
+{
+    const uint64_t now = kvi_os_now_us(), elapsed = now - gen->lap_us;
+    gen->lap_us = now;
+    return elapsed;
+}
+
+/* -------------------------------------------------------------------------------------------------------- ending --- */
+static void fail(kvi_session *s, kvrt_status status)
+{
+    kvi_generation *gen = &s->gen;
+    gen->status = kvi_engine_noted(s->engine, status);
+    gen->finish = status == KVRT_CANCELLED ? KVRT_FINISH_CANCELLED : KVRT_FINISH_NONE;
+    kvi_generation_tell_error(s);
+    kvi_generation_end(gen, false);
+}
+
+/* For the reason in gen->finish. */
+static void finish(kvi_session *s)
+{
+    kvi_generation *gen = &s->gen;
+    gen->decode_us += lap(gen);
+    if (gen->finish == KVRT_FINISH_PAUSED) {
+        gen->state = KVI_PAUSED;
+        gen->status = KVRT_PAUSED;
+        return;
     }
-    kvrt_options_destroy(o);
+    const int32_t reason = gen->finish;
+    bool stopped = reason == KVRT_FINISH_STOP; /* then nothing is withheld */
+    if (kvi_generation_text_is_over(reason) && !stopped) {
+        const kvrt_status status = kvi_generation_flush(s, &stopped, &gen->error);
+        gen->finish = stopped ? KVRT_FINISH_STOP : reason;
+        if (status < KVRT_OK) {
+            fail(s, status);
+            return;
+        }
+    }
+    kvi_generation_tell_done(s);
+    kvi_generation_end(gen, kvi_generation_text_is_over(reason));
+}
+
+/* Whether a limit is reached, which is then the reason to finish. */
+static bool limit_reached(kvi_session *s)
+{
+    kvi_generation *gen = &s->gen;
+    if (gen->n_generated >= gen->max_tokens) gen->finish = KVRT_FINISH_LENGTH;
+    else if (s->n_tokens >= s->ctx_size) gen->finish = KVRT_FINISH_CTX_FULL;
+    return gen->finish != KVRT_FINISH_NONE;
+}
+
+/* ------------------------------------------------------------------------------------------------------- wanting --- */
+static bool runs(const kvi_generation *gen) { return gen->state == KVI_PREFILL || gen->state == KVI_DECODE; }
+
+kvi_want kvi_generation_next(kvi_session *s)
+{
+    static const uint32_t first_row = 0;
+    kvi_generation *gen = &s->gen;
+    if (!runs(gen)) return (kvi_want){.n = 0};
+    if (gen->n_generated >= gen->max_tokens) {
+        gen->finish = KVRT_FINISH_LENGTH;
+        finish(s);
+    } else if (kvi_requests_cancelled(s->requests)) {
+        kvi_generation_take(s, kvi_error_set(&gen->error, KVRT_CANCELLED, "cancelled"), 0);
+    }
+    if (!runs(gen)) return (kvi_want){.n = 0};
+    const uint32_t last = s->n_tokens - 1;
+    if (s->n_cached < last) return (kvi_want){.first = s->n_cached, .n = kvi_step_length(s, last, true), .wide = true};
+    return (kvi_want){.first = last, .n = 1, .logit_rows = &first_row, .n_logit_rows = 1};
+}
+
+/* -------------------------------------------------------------------------------------------------------- taking --- */
+/* Samples from a row of logits: from the best of them where a device finds those and they decide. *logprob (may be NULL) costs a pass over
+ * the vocabulary. */
+static kvrt_status choose(kvi_session *s, uint32_t row, int32_t *id, float *logprob)
+{
+    kvi_engine *e = s->engine;
+    kvi_sampler *sampler = &s->gen.sampler;
+    kvrt_error *error = &s->gen.error;
+    if (e->backend->read_best && kvi_sampler_takes_best(sampler)) {
+        kvi_best best;
+        KVI_TRY(e->backend->read_best(e->device, row, &best, error));
+        if (!best.bad && kvi_sampler_from_best(sampler, best.logits, best.ids, best.n, best.sum, id, logprob))
+            return KVRT_OK;
+    }
+    KVI_TRY(e->backend->read_logits(e->device, row, e->logits, error));
+    KVI_TRY(kvi_sampler_sample(sampler, e->logits, s->tokens, s->n_tokens, id, error));
+    if (!logprob) return KVRT_OK;
+    /* Penalties and biases changed the copy: a log probability is of the raw logits. */
+    if (!kvi_sampler_takes_best(sampler)) KVI_TRY(e->backend->read_logits(e->device, row, e->logits, error));
+    *logprob = kvi_log_probability(e->logits, (int32_t)e->config.vocab_size, *id);
+    return KVRT_OK;
+}
+
+/* The next token, from the logits of the last one. */
+static kvrt_status sample(kvi_session *s, uint32_t row)
+{
+    kvi_generation *gen = &s->gen;
+    int32_t id;
+    float logprob = 0;
+    bool stopped;
+    KVI_TRY(choose(s, row, &id, gen->token_events ? &logprob : NULL));
+    const bool eos = kvi_is_eos(s->engine, id) && !gen->ignore_eos;
+    s->tokens[s->n_tokens++] = id;
+    gen->n_generated++;
+    KVI_TRY(kvi_generation_put(s, id, logprob, eos, &stopped, &gen->error));
+    if (stopped) gen->finish = KVRT_FINISH_STOP;
+    else if (eos) gen->finish = KVRT_FINISH_EOS;
+    if (gen->finish == KVRT_FINISH_NONE) (void)limit_reached(s);
+    return KVRT_OK;
+}
+
+/* A prompt does not pause, and a STOP or a cancel before its logits are there is an error: there is nothing to keep. */
+static kvrt_status take_prefill(kvi_session *s, kvrt_status status)
+{
+    kvi_generation *gen = &s->gen;
+    const uint32_t total = gen->n_prompt - gen->n_reused;
+    if (gen->finish == KVRT_FINISH_PAUSED) gen->finish = KVRT_FINISH_NONE;
+    if (status == KVRT_OK && total > s->engine->plan.limits.max_rows) {
+        const kvrt_event event = {
+            .type = KVRT_EVENT_PREFILL_PROGRESS, .done = s->n_cached - gen->n_reused, .total = total};
+        if (kvi_generation_tell(s, event) == KVRT_STOP) gen->finish = KVRT_FINISH_CALLBACK;
+    }
+    if (status >= KVRT_OK && gen->finish == KVRT_FINISH_CALLBACK)
+        return kvi_error_set(&gen->error, KVRT_CANCELLED, "cancelled by the callback during prefill");
+    if (status == KVRT_OK && s->n_cached == s->n_tokens) {
+        gen->state = KVI_DECODE;
+        gen->prefill_us = gen->first_token_us = lap(gen);
+    }
     return status;
 }
 
+/* What ends an answer that has begun is a result and no error. */
+static kvrt_status take_decode(kvi_session *s, kvrt_status status)
+{
+    if (status == KVRT_CANCELLED) s->gen.finish = KVRT_FINISH_CANCELLED;
+    else if (status == KVRT_CTX_FULL) s->gen.finish = KVRT_FINISH_CTX_FULL;
+    else return status;
+    return KVRT_OK;
+}
+
+void kvi_generation_take(kvi_session *s, kvrt_status status, uint32_t logit_row)
+{
+    kvi_generation *gen = &s->gen;
+    const bool computed = status == KVRT_OK && s->n_cached == s->n_tokens;
+    kvi_generation_tell_demotions(s);
+    status = gen->state == KVI_PREFILL ? take_prefill(s, status) : take_decode(s, status);
+    if (status >= KVRT_OK && computed && gen->finish == KVRT_FINISH_NONE && !limit_reached(s)) {
+        if (kvi_requests_cancelled(s->requests)) gen->finish = KVRT_FINISH_CANCELLED;
+        else status = sample(s, logit_row);
+    }
+    if (status < KVRT_OK) fail(s, status);
+    else if (gen->finish != KVRT_FINISH_NONE) finish(s);
+}
+
+/* ---------------------------------------------------------------------------------------------------------- over --- */
 /* Nothing is withheld any more. */
 static void end_text(kvi_generation *gen)
 {
@@ -129,7 +193,7 @@ static void end_text(kvi_generation *gen)
 
 void kvi_generation_end(kvi_generation *gen, bool text_over)
 {
-    gen->active = false;
+    gen->state = KVI_DONE;
     gen->goes_on = true;
     kvi_sampler_free(&gen->sampler);
     if (text_over) end_text(gen);

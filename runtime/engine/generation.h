@@ -1,5 +1,13 @@
-/* generation.h - what a session knows about generating, apart from its tokens and their cache: the request that runs or is paused, how far the
- * text of its tokens has been given out, and its random numbers. generate.c drives it; it computes nothing. */
+/* generation.h - one session's generating as a machine without loops: it says what it wants computed next, and takes what was computed. Drivers
+ * (drive.h) go round between the two; it neither computes nor waits.
+ *
+ *                begin            last of the prompt          STOP, end of text, length, full, cancel
+ *      DONE  ----------> PREFILL --------------> DECODE ---------------------------------------------> DONE
+ *        ^                  | error, cancel      |    ^
+ *        +------------------+             PAUSE  v    | begin
+ *                                               PAUSED
+ *
+ * Every request ends with one event, DONE or ERROR, whatever ends it; a pause has none. Events go to the callback of the call that drives. */
 #ifndef KVI_GENERATION_H
 #define KVI_GENERATION_H
 #include "../text/sampler.h"
@@ -8,6 +16,14 @@
 #include "../tokenizer/tokenizer.h"
 
 struct kvi_session;
+struct kvi_want;
+
+typedef enum kvi_generation_state {
+    KVI_DONE,    /* no request, or the last one is over: `status` and `finish` tell how */
+    KVI_PREFILL, /* logits of the prompt's last token are not there yet */
+    KVI_DECODE,  /* a token was sampled and is to be computed */
+    KVI_PAUSED   /* by the host; begin goes on in DECODE */
+} kvi_generation_state;
 
 /* The random numbers of a session, and where they began. */
 typedef struct kvi_luck {
@@ -17,13 +33,20 @@ typedef struct kvi_luck {
 } kvi_luck;
 
 typedef struct kvi_generation {
-    /* The request: from kvi_generation_start to kvi_generation_end. */
-    bool active;
+    kvi_generation_state state;
+    /* The request: what it was begun with, */
+    kvrt_event_fn fn;
+    void *user;
     kvi_sampler sampler;
-    uint64_t request, prefill_us, decode_us, first_token_us;
-    uint32_t n_prompt, n_reused, n_generated;
     int64_t max_tokens;
     bool ignore_eos, token_events;
+    /* what came of it; stays until the next one begins. */
+    uint64_t request, prefill_us, decode_us, first_token_us;
+    uint64_t lap_us; /* when the time that runs began */
+    uint32_t n_prompt, n_reused, n_generated;
+    int32_t finish; /* kvrt_finish; while it runs: what the host's answers ask for */
+    kvrt_status status;
+    kvrt_error error;
     /* The text: from one request to the next, until the tokens change otherwise (kvi_generation_break) or the text ends. */
     bool goes_on; /* the tokens are as the last request left them */
     kvi_stream stream;
@@ -33,8 +56,17 @@ typedef struct kvi_generation {
     kvi_luck luck;
 } kvi_generation;
 
-/* Begins a request with the session's options and those of the call. A failing call leaves everything as it was. */
-kvrt_status kvi_generation_start(struct kvi_session *session, const kvrt_options *options, kvrt_error *error);
+/* Begins a request with the session's options and those of the call, or goes on with a paused one; events go to fn. A failing call leaves
+ * everything as it was. Errors: STATE (no tokens), ARG, NOMEM_HOST. */
+kvrt_status kvi_generation_begin(struct kvi_session *session, const kvrt_options *options, kvrt_event_fn fn, void *user,
+                                 kvrt_error *error);
+/* What the session wants computed; n = 0 when nothing runs. A request that needs no step to end (cancelled, no tokens left to generate) ends
+ * here. */
+struct kvi_want kvi_generation_next(struct kvi_session *session);
+/* What became of it: `status` of the step's part (step.h), its error in gen.error; with OK and the logits of the last token in row `logit_row` of the
+ * step, samples, gives out text, decides whether to go on. */
+void kvi_generation_take(struct kvi_session *session, kvrt_status status, uint32_t logit_row);
+
 /* The request is over. With `text_over` nothing that is withheld will be needed: the next request begins a text. */
 void kvi_generation_end(kvi_generation *gen, bool text_over);
 /* The tokens of the session changed otherwise than by generating: a paused request is over, and the next one begins a text of its own. */

@@ -27,6 +27,12 @@ int32_t kvi_engine_event(kvi_engine *engine, kvrt_event_fn fn, void *user, kvrt_
     return answer;
 }
 
+kvrt_status kvi_engine_noted(kvi_engine *engine, kvrt_status status)
+{
+    if (status == KVRT_DEVICE_LOST || status == KVRT_INTERNAL) atomic_store(&engine->lost, true);
+    return status;
+}
+
 static kvrt_status take_seat(kvi_engine *engine, kvi_entry entry, kvrt_error *error)
 {
     if (entry == KVI_LOOK) return KVRT_OK;

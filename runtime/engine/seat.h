@@ -18,6 +18,9 @@ void kvi_session_leave(struct kvi_session *session, kvi_entry entry);
  * leaves: BUSY when another thread is inside one of them. */
 kvrt_status kvi_close_handles(const void *const *handles, uint32_t n, struct kvi_engine *engine, kvrt_error *error);
 
+/* Returns `status`, and notes what it says of the engine: after DEVICE_LOST or INTERNAL only close works. */
+kvrt_status kvi_engine_noted(struct kvi_engine *engine, kvrt_status status);
+
 /* The library's mode of arithmetic (os.h), for calls that enter no engine; the others are in it from entering to leaving. */
 void kvi_arithmetic_enter(void);
 void kvi_arithmetic_leave(void);

@@ -158,7 +158,7 @@ static kvrt_status check_ids(const kvi_session *s, const int32_t *ids, uint64_t 
 static void change_tokens(kvi_session *s, bool same)
 {
     if (!same) kvi_generation_break(&s->gen);
-    else if (s->gen.active) kvi_generation_end(&s->gen, false);
+    else if (s->gen.state != KVI_DONE) kvi_generation_end(&s->gen, false);
 }
 
 kvrt_status kvrt_session_sync(kvrt_session handle, const int32_t *ids, uint64_t n, uint64_t *n_reused,
@@ -220,9 +220,13 @@ static kvrt_status eval(kvi_session *s, uint64_t n, const uint32_t *rows, uint64
             e->logit_rows[n_here] = rows[next + n_here] - (s->n_cached - base);
             n_here++;
         }
-        KVI_TRY(kvi_step_tokens(s, chunk, wide, e->logit_rows, n_here, error));
-        for (uint32_t i = 0; i < n_here; i++)
-            KVI_TRY(e->backend->read_logits(e->device, i, logits + (next + i) * vocab, error));
+        const kvi_want want = {
+            .first = s->n_cached, .n = chunk, .wide = wide, .logit_rows = e->logit_rows, .n_logit_rows = n_here};
+        KVI_TRY(kvi_step_alone(s, &want, error));
+        for (uint32_t i = 0; i < n_here; i++) {
+            const kvrt_status status = e->backend->read_logits(e->device, i, logits + (next + i) * vocab, error);
+            KVI_TRY(kvi_engine_noted(e, status));
+        }
         next += n_here;
     }
     return KVRT_OK;

@@ -1,0 +1,106 @@
+/* batch.c - one step from what several sessions want, and its outcome for each of them. A session whose rows were computed moves on; another stays
+ * where it was, and asks again. */
+#include "step.h"
+#include "seat.h"
+
+bool kvi_batch_add(kvi_batch *b, kvi_session *s, const kvi_want *want, kvrt_error *error)
+{
+    const kvi_limits *limits = &s->engine->plan.limits;
+    if (b->n_parts > 0) {
+        const bool one_form = !want->wide && !b->parts[0].want.wide;
+        if (!one_form || b->n_parts == limits->max_seqs || b->n_rows + want->n > KVI_DECODE_ROWS ||
+            b->n_rows + want->n > limits->max_rows || b->n_logit_rows + want->n_logit_rows > limits->max_logit_rows)
+            return false;
+    }
+    b->parts[b->n_parts++] = (kvi_part){.session = s, .want = *want, .status = KVRT_MORE, .error = error};
+    b->n_rows += want->n;
+    b->n_logit_rows += want->n_logit_rows;
+    return true;
+}
+
+static bool is_in(const kvi_part *part) { return part->status >= KVRT_OK; }
+
+/* Room for all before the first row: pages may move for a later part, so tables are read when the step begins. */
+static void reserve(kvi_batch *b)
+{
+    for (uint32_t i = 0; i < b->n_parts; i++) {
+        kvi_part *part = &b->parts[i];
+        const kvrt_status status = kvi_session_reserve(part->session, part->want.first + part->want.n, part->error);
+        if (status < KVRT_OK) part->status = status;
+    }
+}
+
+static bool cancelled(const void *user)
+{
+    const kvi_batch *b = user;
+    for (uint32_t i = 0; i < b->n_parts; i++)
+        if (is_in(&b->parts[i]) && kvi_requests_cancelled(b->parts[i].session->requests)) return true;
+    return false;
+}
+
+/* The parts one behind the other. Tokens and logit rows of several are few, and gathered here; those of one stand where they are. */
+static kvrt_status compute(kvi_engine *e, kvi_batch *b, kvrt_error *error)
+{
+    const kvi_page_ref *tables[KVI_DECODE_ROWS][KVI_MAX_GROUPS];
+    kvi_seq seqs[KVI_DECODE_ROWS];
+    int32_t ids[KVI_DECODE_ROWS];
+    uint32_t rows[KVI_DECODE_ROWS];
+    kvi_step step = {.seqs = seqs, .ids = ids, .logit_rows = rows};
+    for (uint32_t p = 0; p < b->n_parts; p++) {
+        kvi_part *part = &b->parts[p];
+        const kvi_want *want = &part->want;
+        const int32_t *tokens = part->session->tokens + want->first;
+        if (!is_in(part)) continue;
+        for (uint32_t g = 0; g < part->session->pages.n_groups; g++)
+            tables[step.n_seqs][g] = part->session->pages.table[g];
+        part->logit_row = step.n_logit_rows;
+        seqs[step.n_seqs] =
+            (kvi_seq){.first_row = step.n_rows, .n_rows = want->n, .pos = want->first, .pages = tables[step.n_seqs]};
+        if (b->n_parts == 1) {
+            step.ids = tokens, step.logit_rows = want->logit_rows;
+        } else {
+            for (uint32_t i = 0; i < want->n; i++) ids[step.n_rows + i] = tokens[i];
+            for (uint32_t i = 0; i < want->n_logit_rows; i++)
+                rows[step.n_logit_rows + i] = step.n_rows + want->logit_rows[i];
+        }
+        step.wide = want->wide;
+        step.n_seqs++;
+        step.n_rows += want->n;
+        step.n_logit_rows += want->n_logit_rows;
+    }
+    return step.n_seqs ? kvi_step_run(e, &step, cancelled, b, error) : KVRT_OK;
+}
+
+/* The whole step failed, or was ended by the cancel of some. */
+static void refuse(kvi_part *part, kvrt_status status, const kvrt_error *why)
+{
+    if (status == KVRT_CANCELLED && !kvi_requests_cancelled(part->session->requests)) return;
+    part->status = status;
+    if (part->error) kvi_struct_write(part->error, why, sizeof *why);
+}
+
+void kvi_batch_run(kvi_engine *e, kvi_batch *b)
+{
+    kvrt_error why = {.size = sizeof why};
+    reserve(b);
+    const kvrt_status status = compute(e, b, &why);
+    for (uint32_t i = 0; i < b->n_parts; i++) {
+        kvi_part *part = &b->parts[i];
+        if (!is_in(part)) continue;
+        if (status < KVRT_OK) {
+            refuse(part, status, &why);
+        } else {
+            part->session->n_cached += part->want.n;
+            part->status = kvi_session_commit(part->session, part->error);
+        }
+        (void)kvi_engine_noted(e, part->status);
+    }
+}
+
+kvrt_status kvi_step_alone(kvi_session *s, const kvi_want *want, kvrt_error *error)
+{
+    kvi_batch batch = {.n_parts = 0};
+    (void)kvi_batch_add(&batch, s, want, error);
+    kvi_batch_run(s->engine, &batch);
+    return batch.parts[0].status;
+}

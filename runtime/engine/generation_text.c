@@ -1,0 +1,125 @@
+/* generation_text.c - tokens to text, and text and news to the host. */
+#include "generation_parts.h"
+#include "seat.h"
+
+#include <string.h>
+
+/* -------------------------------------------------------------------------------------------------------- events --- */
+int32_t kvi_generation_tell(kvi_session *s, kvrt_event event)
+{
+    event.request = s->gen.request;
+    return kvi_engine_event(s->engine, s->gen.fn, s->gen.user, &event);
+}
+
+void kvi_generation_ask(kvi_session *s, kvrt_event event)
+{
+    const int32_t answer = kvi_generation_tell(s, event);
+    if (answer == KVRT_STOP) s->gen.finish = KVRT_FINISH_CALLBACK;
+    if (answer == KVRT_PAUSE) s->gen.finish = KVRT_FINISH_PAUSED;
+}
+
+void kvi_generation_tell_demotions(kvi_session *s)
+{
+    for (uint32_t level = 1; level < KVI_ELASTIC_LEVELS; level++) {
+        char name[8];
+        if (!s->demoted[level].n_pages) continue;
+        kvrt_event event = {.type = KVRT_EVENT_KV_DEMOTED,
+                            .done = s->demoted[level].n_pages,
+                            .total = s->demoted[level].bytes,
+                            .text = kvi_kv_format_name(kvi_elastic_format(level), name)};
+        event.text_len = strlen(event.text);
+        s->demoted[level].n_pages = 0, s->demoted[level].bytes = 0;
+        kvi_generation_ask(s, event);
+    }
+}
+
+void kvi_generation_tell_done(kvi_session *s)
+{
+    kvi_generation *gen = &s->gen;
+    kvrt_event event = {.type = KVRT_EVENT_DONE, .finish = gen->finish};
+    size_t len = 0;
+    /* What waits, for a host that does not go on. */
+    if (!kvi_generation_text_is_over(gen->finish) && !gen->sections.reasoning)
+        (void)kvi_stream_peek(&gen->stream, gen->sections.held, gen->sections.n_held, &event.text, &len, NULL);
+    event.text_len = len;
+    (void)kvi_generation_tell(s, event);
+}
+
+void kvi_generation_tell_error(kvi_session *s)
+{
+    const kvi_generation *gen = &s->gen;
+    (void)kvi_generation_tell(s, (kvrt_event){.type = KVRT_EVENT_ERROR,
+                                              .status = gen->status,
+                                              .finish = gen->finish,
+                                              .text = gen->error.message,
+                                              .text_len = strlen(gen->error.message)});
+}
+
+/* ---------------------------------------------------------------------------------------------------------- text --- */
+bool kvi_generation_text_is_over(int32_t finish)
+{
+    return finish == KVRT_FINISH_EOS || finish == KVRT_FINISH_STOP || finish == KVRT_FINISH_CTX_FULL;
+}
+
+/* Text of the open section. */
+static void send_text(kvi_session *s, const char *text, size_t len)
+{
+    const int32_t type = s->gen.sections.reasoning ? KVRT_EVENT_REASONING : KVRT_EVENT_TEXT;
+    if (len) kvi_generation_ask(s, (kvrt_event){.type = type, .text = text, .text_len = len});
+}
+
+kvrt_status kvi_generation_flush(kvi_session *s, bool *stopped, kvrt_error *error)
+{
+    kvi_generation *gen = &s->gen;
+    const char *text;
+    size_t len;
+    kvi_sections_finish(&gen->sections);
+    KVI_TRY(kvi_stream_push(&gen->stream, gen->sections.out.data, gen->sections.out.len, &text, &len, stopped, error));
+    send_text(s, text, len);
+    if (*stopped) return KVRT_OK;
+    KVI_TRY(kvi_stream_finish(&gen->stream, &text, &len, stopped, error));
+    send_text(s, text, len);
+    return KVRT_OK;
+}
+
+/* The other section begins; what the open one withheld goes out before. */
+static kvrt_status turn(kvi_session *s, bool *stopped, kvrt_error *error)
+{
+    KVI_TRY(kvi_generation_flush(s, stopped, error));
+    kvi_sections_turn(&s->gen.sections);
+    return KVRT_OK;
+}
+
+/* The bytes of one token: marks end sections, the rest is text of the one that is open. */
+static kvrt_status stream_bytes(kvi_session *s, const char *bytes, size_t len, bool *stopped, kvrt_error *error)
+{
+    kvi_generation *gen = &s->gen;
+    while (len > 0 && !*stopped) {
+        const char *text;
+        size_t n_text, used;
+        const bool mark = kvi_sections_push(&gen->sections, bytes, len, &used);
+        bytes += used, len -= used;
+        KVI_TRY(kvi_stream_push(&gen->stream, gen->sections.out.data, gen->sections.out.len, &text, &n_text, stopped,
+                                error));
+        send_text(s, text, n_text);
+        if (mark && !*stopped) KVI_TRY(turn(s, stopped, error));
+    }
+    return KVRT_OK;
+}
+
+kvrt_status kvi_generation_put(kvi_session *s, int32_t id, float logprob, bool eos, bool *stopped, kvrt_error *error)
+{
+    kvi_generation *gen = &s->gen;
+    const kvi_tokenizer *tokenizer = s->engine->tokenizer;
+    const kvi_marks *marks = &gen->sections.marks;
+    const char *bytes = "";
+    size_t len = 0;
+    *stopped = false;
+    if (tokenizer && !eos) kvi_tokenizer_token_bytes(tokenizer, &gen->decode, id, 0, &bytes, &len);
+    if (gen->token_events)
+        kvi_generation_ask(
+            s, (kvrt_event){.type = KVRT_EVENT_TOKEN, .token = id, .text = bytes, .text_len = len, .logprob = logprob});
+    if (marks->open && id == (gen->sections.reasoning ? marks->close_id : marks->open_id))
+        return turn(s, stopped, error);
+    return stream_bytes(s, bytes, len, stopped, error);
+}
