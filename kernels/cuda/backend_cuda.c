@@ -410,77 +410,11 @@ static kvrt_status cuda_step_begin(kvi_device *d, const kvi_step *step, kvrt_err
 }
 
 /* ---------------------------------------------------------------------------------------------------------- run --- */
-kvrt_status kvi_cuda_op_run(kvi_device *d, const kvi_op *op, uint32_t rows, const char **kernel, kvrt_error *error)
-{
-    if (op->kind == KVI_OP_ROPE_APPEND) return kvi_cuda_rope_append_run(d, op, rows, kernel, error);
-    if (op->kind == KVI_OP_ATTENTION) return kvi_cuda_attention_run(d, op, rows, kernel, error);
-    return kvi_cuda_linear_run(d, op, rows, kernel, error);
-}
-
-/* Of the slots of kvi_device.times: by kvi_op_kind, then what stands outside of the program. */
-static const char *slot_name(uint32_t slot)
-{
-    return slot < KVI_OP_KIND_COUNT    ? kvi_op_name((kvi_op_kind)slot)
-           : slot == KVI_OP_KIND_COUNT ? "convert_pages"
-                                       : "best_tokens";
-}
-
-static uint64_t op_bytes(const kvi_device *d, const kvi_op *op)
-{
-    uint64_t bytes = 0;
-    if (op->kind == KVI_OP_ATTENTION) return d->attention_bytes[op->group];
-    for (uint32_t i = 0; op->kind != KVI_OP_EMBED && i < op->n_weights; i++) {
-        const kvi_weight *w = op->weights[i];
-        bytes += (uint64_t)(op->n_out ? op->n_out : w->n_out) * w->n_in * kvi_dtype_bytes(w->dtype);
-    }
-    return bytes;
-}
-
-static kvrt_status time_begin(kvi_device *d, kvrt_error *error)
-{
-    return d->timing ? kvi_cuda_check(&d->driver.cu, d->driver.cu.event_record(d->time_start, d->stream), "time", error)
-                     : KVRT_OK;
-}
-
-static kvrt_status time_end(kvi_device *d, uint32_t slot, const char *kernel, uint64_t bytes, kvrt_error *error)
-{
-    const kvi_cu_driver *cu = &d->driver.cu;
-    float ms = 0;
-    if (!d->timing) return KVRT_OK;
-    KVI_TRY(kvi_cuda_check(cu, cu->event_record(d->time_end, d->stream), "time", error));
-    KVI_TRY(kvi_cuda_check(cu, cu->event_wait(d->time_end), "time", error));
-    KVI_TRY(kvi_cuda_check(cu, cu->event_elapsed(&ms, d->time_start, d->time_end), "time", error));
-    d->times[slot].kernel = kernel;
-    d->times[slot].calls++;
-    d->times[slot].bytes += bytes;
-    d->times[slot].us += (double)ms * 1e3;
-    return KVRT_OK;
-}
-
-static kvrt_status run_range(kvi_device *d, uint32_t first_op, uint32_t n_ops, kvrt_error *error)
-{
-    const bool seen =
-        d->timing || kvi_log_on(KVI_LOG_KERNELS); /* operation by operation; the same kernels, the same bits */
-    const kvi_cuda_graph *graph = seen ? NULL : kvi_cuda_graph_find(d, first_op, n_ops);
-    if (graph) return kvi_cuda_check(&d->driver.cu, d->driver.cu.graph_launch(graph->exec, d->stream), "graph", error);
-    const uint32_t rows = kvi_cuda_bucket(d->n_rows);
-    for (uint32_t i = first_op; i < first_op + n_ops; i++) {
-        const kvi_op *op = &d->program->ops[i];
-        const char *kernel = "none";
-        KVI_TRY(time_begin(d, error));
-        KVI_TRY(kvi_cuda_op_run(d, op, rows, &kernel, error));
-        KVI_TRY(time_end(d, (uint32_t)op->kind, kernel, op_bytes(d, op), error));
-        if (kvi_log_on(KVI_LOG_KERNELS))
-            kvi_log(KVI_LOG_KERNELS, "layer %u, %s: %s, %u rows", op->layer, kvi_op_name(op->kind), kernel, d->n_rows);
-    }
-    return KVRT_OK;
-}
-
 static kvrt_status cuda_run(kvi_device *d, uint32_t first_op, uint32_t n_ops, kvrt_error *error)
 {
     KVI_TRY(kvi_program_range(d->program, first_op, n_ops, error));
     KVI_TRY(kvi_cuda_enter(d, error));
-    kvrt_status status = run_range(d, first_op, n_ops, error);
+    kvrt_status status = kvi_cuda_run_range(d, first_op, n_ops, error);
     kvi_cuda_leave(d);
     return status;
 }
@@ -500,10 +434,11 @@ static kvrt_status cuda_read_logits(kvi_device *d, uint32_t logit_row, float *ou
 static kvrt_status read_best(kvi_device *d, uint32_t logit_row, kvi_best *out, kvrt_error *error)
 {
     const char *kernel = "none";
-    KVI_TRY(time_begin(d, error));
+    KVI_TRY(kvi_cuda_time_begin(d, error));
     KVI_TRY(kvi_cuda_best_run(d, logit_row, out, &kernel, error));
-    KVI_TRY(time_end(d, KVI_OP_KIND_COUNT + 1, kernel, (uint64_t)d->program->vocab_size * 4, error));
-    if (kvi_log_on(KVI_LOG_KERNELS)) kvi_log(KVI_LOG_KERNELS, "%s: %s", slot_name(KVI_OP_KIND_COUNT + 1), kernel);
+    KVI_TRY(kvi_cuda_time_end(d, KVI_OP_KIND_COUNT + 1, kernel, (uint64_t)d->program->vocab_size * 4, error));
+    if (kvi_log_on(KVI_LOG_KERNELS))
+        kvi_log(KVI_LOG_KERNELS, "%s: %s", kvi_cuda_slot_name(KVI_OP_KIND_COUNT + 1), kernel);
     return KVRT_OK;
 }
 
@@ -530,11 +465,11 @@ static kvrt_status convert(kvi_device *d, const kvi_page_job *jobs, uint32_t n_j
             kvi_kv_page_bytes(jobs[i].to.format, shape) > kvi_kv_page_bytes(jobs[i].from.format, shape))
             return kvi_error_set(error, KVRT_INTERNAL, "page conversion: an extent cannot grow in place");
     }
-    KVI_TRY(time_begin(d, error));
+    KVI_TRY(kvi_cuda_time_begin(d, error));
     KVI_TRY(kvi_cuda_encode_run(d, jobs, n_jobs, params, &kernel, error));
     if (kvi_log_on(KVI_LOG_KERNELS))
-        kvi_log(KVI_LOG_KERNELS, "%s: %s, %u pages", slot_name(KVI_OP_KIND_COUNT), kernel, n_jobs);
-    return time_end(d, KVI_OP_KIND_COUNT, kernel, bytes, error);
+        kvi_log(KVI_LOG_KERNELS, "%s: %s, %u pages", kvi_cuda_slot_name(KVI_OP_KIND_COUNT), kernel, n_jobs);
+    return kvi_cuda_time_end(d, KVI_OP_KIND_COUNT, kernel, bytes, error);
 }
 
 static kvrt_status cuda_convert_pages(kvi_device *d, const kvi_page_job *jobs, uint32_t n_jobs,
@@ -625,8 +560,8 @@ static bool cuda_op_time_at(const kvi_device *d, uint32_t index, kvi_op_time *ou
 {
     for (uint32_t slot = 0; slot < KVI_OP_KIND_COUNT + 2; slot++) {
         if (!d->times[slot].calls || index--) continue;
-        *out = (kvi_op_time){slot_name(slot), d->times[slot].kernel, d->times[slot].calls, (uint64_t)d->times[slot].us,
-                             d->times[slot].bytes};
+        *out = (kvi_op_time){kvi_cuda_slot_name(slot), d->times[slot].kernel, d->times[slot].calls,
+                             (uint64_t)d->times[slot].us, d->times[slot].bytes};
         return true;
     }
     return false;

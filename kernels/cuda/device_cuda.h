@@ -1,6 +1,6 @@
 /* device_cuda.h - the CUDA device: what the host files of kernels/cuda share. A file per family of operations (linear_cuda.c,
- * attention_cuda.c, encode_cuda.c) turns operations into launches; backend_cuda.c owns memory, step state and the table; graph_cuda.c
- * records launches instead of making them.
+ * attention_cuda.c, encode_cuda.c) turns operations into launches; launch_cuda.c makes the launches or records them;
+ * layout_cuda.c, graph_cuda.c and run_cuda.c stand above the families; backend_cuda.c owns step state and the table.
  *
  * Memory is four blocks: weights (taken at import), workspace and pool (taken at load), pinned host memory. Whoever needs device
  * memory for its operations says so in its `bytes` function and gets an address in `prepare`; nothing is taken later. */
@@ -131,21 +131,33 @@ kvrt_status kvi_cuda_upload(kvi_device *device, kvi_dptr to, const void *from, u
 /* Waits for the device. */
 kvrt_status kvi_cuda_download(kvi_device *device, void *to, kvi_dptr from, uint64_t bytes, kvrt_error *error);
 
-/* -------------------------------------------------------------------------------------------------- graph_cuda.c --- */
+/* Elements from row to row of n_in columns. */
+static inline uint32_t kvi_cuda_pitch(uint32_t n_in) { return (n_in + 7) / 8 * 8; }
+
+/* ------------------------------------------------------------------------------------------------- launch_cuda.c --- */
 /* Launches on the device's stream, or adds a node to the graph being recorded. `params` is the kernel's only parameter. */
 kvrt_status kvi_cuda_launch(kvi_device *device, kvi_cuda_kernel_id kernel, uint32_t grid_x, uint32_t grid_y,
                             uint32_t grid_z, uint32_t threads, uint32_t shared_bytes, const void *params,
+                            kvrt_error *error);
+/* Rows that launches are made for: the step's own count, or the bucket (1, 2, 4, 8) of a decode step. Kernels read the real count. */
+uint32_t kvi_cuda_bucket(uint32_t n_rows);
+
+/* -------------------------------------------------------------------------------------------------- graph_cuda.c --- */
+/* Launches of one operation, for `rows` rows: a bucket or, beyond 8, the step's own count. */
+kvrt_status kvi_cuda_op_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel,
                             kvrt_error *error);
 /* Graphs of the whole program for the row counts of decode. After every `prepare`. */
 kvrt_status kvi_cuda_graphs_build(kvi_device *device, kvrt_error *error);
 void kvi_cuda_graphs_free(kvi_device *device);
 /* The graph of a range for the rows of the current step; NULL: launch its operations one by one. */
 const kvi_cuda_graph *kvi_cuda_graph_find(const kvi_device *device, uint32_t first_op, uint32_t n_ops);
-/* Launches of one operation (backend_cuda.c), for `rows` rows: a bucket or, beyond 8, the step's own count. */
-kvrt_status kvi_cuda_op_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel,
-                            kvrt_error *error);
-/* Rows that launches are made for: the step's own count, or the bucket (1, 2, 4, 8) of a decode step. Kernels read the real count. */
-uint32_t kvi_cuda_bucket(uint32_t n_rows);
+
+/* ---------------------------------------------------------------------------------------------------- run_cuda.c --- */
+kvrt_status kvi_cuda_run_range(kvi_device *device, uint32_t first_op, uint32_t n_ops, kvrt_error *error);
+/* Around what is timed; both do nothing unless device->timing. Slots: kvi_op_kind, then page conversion, then best tokens. */
+kvrt_status kvi_cuda_time_begin(kvi_device *device, kvrt_error *error);
+kvrt_status kvi_cuda_time_end(kvi_device *device, uint32_t slot, const char *kernel, uint64_t bytes, kvrt_error *error);
+const char *kvi_cuda_slot_name(uint32_t slot);
 
 /* ---------------------------------------------------------------------------------------- families of operations ---
  * *_check refuses at load (UNSUPPORTED: operation, layer, reason), before memory is taken, and in plans,

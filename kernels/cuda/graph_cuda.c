@@ -1,54 +1,16 @@
-/* graph_cuda.c - launches, made at once or recorded as nodes of a graph, and the graphs of decode steps.
+/* graph_cuda.c - an operation as launches, and the graphs of decode steps.
  * A graph is built node by node from the recorded program, never by stream capture, which would disturb other threads of the host.
  * It stays valid while the context grows, because all that changes from step to step stands in device memory; so a decode
  * step is one cuGraphLaunch. There is one graph per bucket of rows (1, 2, 4, 8), with and without the head. */
 #include "device_cuda.h"
-#include "../../runtime/base/log.h"
 
 #include <stddef.h>
 
-static const char *const names[] = {
-#define KERNEL(name, registers) #name,
-#include "kernel_list.h"
-#undef KERNEL
-};
-const char *kvi_cuda_kernel_name(kvi_cuda_kernel_id id) { return names[id]; }
-
-kvrt_status kvi_cuda_launch(kvi_device *d, kvi_cuda_kernel_id id, uint32_t grid_x, uint32_t grid_y, uint32_t grid_z,
-                            uint32_t threads, uint32_t shared_bytes, const void *params, kvrt_error *error)
+kvrt_status kvi_cuda_op_run(kvi_device *d, const kvi_op *op, uint32_t rows, const char **kernel, kvrt_error *error)
 {
-    const kvi_cu_driver *cu = &d->driver.cu;
-    void *list[1];
-    *(const void **)list = params; /* the driver's prototype lacks the const; it only reads */
-    if (!d->recording && kvi_log_on(KVI_LOG_KERNELS))
-        kvi_log(KVI_LOG_KERNELS, "    launch %s: grid %u x %u x %u, %u threads, %u bytes of shared memory", names[id],
-                grid_x, grid_y, grid_z, threads, shared_bytes);
-    if (!d->recording)
-        return kvi_cuda_check(
-            cu, cu->launch(d->kernels[id], grid_x, grid_y, grid_z, threads, 1, 1, shared_bytes, d->stream, list, NULL),
-            names[id], error);
-    const kvi_cu_kernel_node node = {.function = d->kernels[id],
-                                     .grid_x = grid_x,
-                                     .grid_y = grid_y,
-                                     .grid_z = grid_z,
-                                     .block_x = threads,
-                                     .block_y = 1,
-                                     .block_z = 1,
-                                     .shared_bytes = shared_bytes,
-                                     .params = list};
-    kvi_cu_node added = NULL;
-    KVI_TRY(kvi_cuda_check(
-        cu,
-        cu->graph_add_kernel(&added, d->recording, d->last_node ? &d->last_node : NULL, d->last_node ? 1 : 0, &node),
-        names[id], error));
-    d->last_node = added;
-    return KVRT_OK;
-}
-
-uint32_t kvi_cuda_bucket(uint32_t n_rows)
-{
-    if (n_rows > KVI_DECODE_ROWS) return n_rows;
-    return n_rows <= 2 ? n_rows : n_rows <= 4 ? 4 : 8;
+    if (op->kind == KVI_OP_ROPE_APPEND) return kvi_cuda_rope_append_run(d, op, rows, kernel, error);
+    if (op->kind == KVI_OP_ATTENTION) return kvi_cuda_attention_run(d, op, rows, kernel, error);
+    return kvi_cuda_linear_run(d, op, rows, kernel, error);
 }
 
 /* -------------------------------------------------------------------------------------------------------- graphs --- */

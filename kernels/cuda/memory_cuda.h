@@ -1,4 +1,4 @@
-/* memory_cuda.h - what backend_cuda.c uses of memory_cuda.c. */
+/* memory_cuda.h - what backend_cuda.c uses of memory_cuda.c and layout_cuda.c. */
 #ifndef KVI_MEMORY_CUDA_H
 #define KVI_MEMORY_CUDA_H
 #include "device_cuda.h"

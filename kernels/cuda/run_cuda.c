@@ -1,0 +1,62 @@
+/* run_cuda.c - runs a range of the program: as the graph that was recorded of it, or operation by operation, which can be timed and logged
+ * and gives the same bits. */
+#include "device_cuda.h"
+#include "../../runtime/base/log.h"
+
+const char *kvi_cuda_slot_name(uint32_t slot)
+{
+    return slot < KVI_OP_KIND_COUNT    ? kvi_op_name((kvi_op_kind)slot)
+           : slot == KVI_OP_KIND_COUNT ? "convert_pages"
+                                       : "best_tokens";
+}
+
+static uint64_t op_bytes(const kvi_device *d, const kvi_op *op)
+{
+    uint64_t bytes = 0;
+    if (op->kind == KVI_OP_ATTENTION) return d->attention_bytes[op->group];
+    for (uint32_t i = 0; op->kind != KVI_OP_EMBED && i < op->n_weights; i++) {
+        const kvi_weight *w = op->weights[i];
+        bytes += (uint64_t)(op->n_out ? op->n_out : w->n_out) * w->n_in * kvi_dtype_bytes(w->dtype);
+    }
+    return bytes;
+}
+
+kvrt_status kvi_cuda_time_begin(kvi_device *d, kvrt_error *error)
+{
+    return d->timing ? kvi_cuda_check(&d->driver.cu, d->driver.cu.event_record(d->time_start, d->stream), "time", error)
+                     : KVRT_OK;
+}
+
+kvrt_status kvi_cuda_time_end(kvi_device *d, uint32_t slot, const char *kernel, uint64_t bytes, kvrt_error *error)
+{
+    const kvi_cu_driver *cu = &d->driver.cu;
+    float ms = 0;
+    if (!d->timing) return KVRT_OK;
+    KVI_TRY(kvi_cuda_check(cu, cu->event_record(d->time_end, d->stream), "time", error));
+    KVI_TRY(kvi_cuda_check(cu, cu->event_wait(d->time_end), "time", error));
+    KVI_TRY(kvi_cuda_check(cu, cu->event_elapsed(&ms, d->time_start, d->time_end), "time", error));
+    d->times[slot].kernel = kernel;
+    d->times[slot].calls++;
+    d->times[slot].bytes += bytes;
+    d->times[slot].us += (double)ms * 1e3;
+    return KVRT_OK;
+}
+
+kvrt_status kvi_cuda_run_range(kvi_device *d, uint32_t first_op, uint32_t n_ops, kvrt_error *error)
+{
+    const bool seen =
+        d->timing || kvi_log_on(KVI_LOG_KERNELS); /* operation by operation; the same kernels, the same bits */
+    const kvi_cuda_graph *graph = seen ? NULL : kvi_cuda_graph_find(d, first_op, n_ops);
+    if (graph) return kvi_cuda_check(&d->driver.cu, d->driver.cu.graph_launch(graph->exec, d->stream), "graph", error);
+    const uint32_t rows = kvi_cuda_bucket(d->n_rows);
+    for (uint32_t i = first_op; i < first_op + n_ops; i++) {
+        const kvi_op *op = &d->program->ops[i];
+        const char *kernel = "none";
+        KVI_TRY(kvi_cuda_time_begin(d, error));
+        KVI_TRY(kvi_cuda_op_run(d, op, rows, &kernel, error));
+        KVI_TRY(kvi_cuda_time_end(d, (uint32_t)op->kind, kernel, op_bytes(d, op), error));
+        if (kvi_log_on(KVI_LOG_KERNELS))
+            kvi_log(KVI_LOG_KERNELS, "layer %u, %s: %s, %u rows", op->layer, kvi_op_name(op->kind), kernel, d->n_rows);
+    }
+    return KVRT_OK;
+}
