@@ -1,67 +1,19 @@
-/* run_cpu.c - runs operations of the program one after the other, and times them. What is more than rows and products stands in files of
- * its own: rope_append.c, attention.c, experts.c, recurrent.c. */
+/* run_cpu.c - runs operations of the program one after the other, and times them. Products stand in linear.c, rows in
+ * rows_cpu.c, the rest in files of their own: rope_append.c, attention.c, experts.c, recurrent.c. */
 #include "device_cpu.h"
 #include "../../runtime/base/log.h"
 
 #include <math.h>
 #include <string.h>
 
-/* ------------------------------------------------------------------------------------------------------- rows --- */
-typedef struct row_task {
+typedef struct embed_task {
     kvi_device *device;
     const kvi_op *op;
-    const float *x;
-    uint32_t cols;
-    const uint32_t *rows; /* NULL: all rows in order */
-} row_task;
-
-void kvi_cpu_norm(const kvi_device *device, const kvi_norm *norm, const float *x, uint32_t n, float *y)
-{
-    if (norm->kind)
-        device->v->rmsnorm(x, norm->kind == KVI_NORM_GAIN ? norm->gain->f32 : device->ones, norm->eps, n, y);
-    else if (x != y) memcpy(y, x, (size_t)n * sizeof *y);
-}
-
-static void norm_row(void *arg, uint32_t task, uint32_t thread)
-{
-    const row_task *t = arg;
-    const size_t from = t->rows ? t->rows[task] : task;
-    (void)thread;
-    kvi_cpu_norm(t->device, &t->op->norm, t->x + from * t->cols, t->cols, t->device->normed + (size_t)task * t->cols);
-}
-
-const float *kvi_cpu_norm_rows(kvi_device *device, const kvi_op *op, const uint32_t *rows, uint32_t n_rows)
-{
-    row_task t = {device, op, device->buffers[op->in], device->program->buffers[op->in].cols, rows};
-    if (!op->norm.kind && !rows) return t.x;
-    if (n_rows <= KVI_DECODE_ROWS)
-        for (uint32_t r = 0; r < n_rows; r++) norm_row(&t, r, 0);
-    else kvi_workers_run(device->workers, norm_row, &t, n_rows);
-    return device->normed;
-}
-
-/* Adds a row that stands in `x`, which is used up. */
-static void add_row(void *arg, uint32_t task, uint32_t thread)
-{
-    const row_task *t = arg;
-    const kvi_op *op = t->op;
-    float *y = t->device->buffers[op->out] + (size_t)task * t->cols, *x = t->device->added + (size_t)task * t->cols;
-    (void)thread;
-    kvi_cpu_norm(t->device, &op->post_norm, x, t->cols, x);
-    float factor = op->scale;
-    if (op->gated) factor /= 1.0f + expf(-t->device->buffers[op->gate][task]);
-    for (uint32_t i = 0; i < t->cols; i++) y[i] += factor * x[i];
-}
-
-void kvi_cpu_add_rows(kvi_device *device, const kvi_op *op)
-{
-    row_task t = {.device = device, .op = op, .cols = device->program->buffers[op->out].cols};
-    kvi_workers_run(device->workers, add_row, &t, device->step.n_rows);
-}
+} embed_task;
 
 static void embed_row(void *arg, uint32_t task, uint32_t thread)
 {
-    const row_task *t = arg;
+    const embed_task *t = arg;
     const kvi_weight_desc *table = &t->op->weights[0]->desc;
     float *out = t->device->buffers[t->op->out] + (size_t)task * table->n_in;
     const uint64_t row = kvi_weight_row_bytes(table->form, table->n_in);
@@ -117,7 +69,7 @@ static const char *linear_op(kvi_device *device, const kvi_op *op)
 
 static const char *run_op(kvi_device *device, const kvi_op *op)
 {
-    row_task t = {.device = device, .op = op};
+    embed_task t = {device, op};
     switch (op->kind) {
     case KVI_OP_EMBED: kvi_workers_run(device->workers, embed_row, &t, device->step.n_rows); return "embed";
     case KVI_OP_ROPE_APPEND: kvi_cpu_rope_append(device, op); return "rope_append";

@@ -13,7 +13,7 @@
 
 struct kvi_workers {
     uint32_t n_threads;
-    kvi_thread **threads; /* n_threads - 1 */
+    kvi_thread *threads; /* (n_threads), the first one unused: it is the caller */
     struct worker_arg *args;
     kvi_mutex mutex;
     kvi_cond wake, done;
@@ -125,8 +125,7 @@ void kvi_workers_run(kvi_workers *w, kvi_task_fn fn, void *arg, uint32_t n_tasks
 
 uint64_t kvi_workers_bytes(uint32_t n_threads)
 {
-    return sizeof(kvi_workers) + n_threads * (sizeof(kvi_thread *) + sizeof(worker_arg)) +
-           (n_threads - 1) * kvi_thread_bytes();
+    return sizeof(kvi_workers) + n_threads * (sizeof(kvi_thread) + sizeof(worker_arg));
 }
 
 kvrt_status kvi_workers_open(uint32_t n_threads, kvi_workers **out, kvrt_error *error)
@@ -144,7 +143,7 @@ kvrt_status kvi_workers_open(uint32_t n_threads, kvi_workers **out, kvrt_error *
         w->threads && w->args ? KVRT_OK : kvi_error_nomem(error, n_threads * sizeof *w->args, "worker pool");
     for (uint32_t i = 1; i < n_threads && status >= KVRT_OK; i++) {
         w->args[i] = (worker_arg){w, i};
-        status = kvi_thread_start(worker_main, &w->args[i], &w->threads[i], error);
+        status = kvi_thread_start(&w->threads[i], worker_main, &w->args[i], error);
         if (status >= KVRT_OK) w->n_threads++;
     }
     if (status < KVRT_OK) {
@@ -160,7 +159,7 @@ void kvi_workers_close(kvi_workers *w)
     if (!w) return;
     atomic_store(&w->stop, true);
     wake_sleepers(w);
-    for (uint32_t i = 1; i < w->n_threads; i++) kvi_thread_join(w->threads[i]);
+    for (uint32_t i = 1; i < w->n_threads; i++) kvi_thread_join(&w->threads[i]);
     kvi_mutex_destroy(&w->mutex);
     kvi_cond_destroy(&w->wake);
     kvi_cond_destroy(&w->done);

@@ -1,5 +1,6 @@
 /* folder.c - see folder.h. */
 #include "folder.h"
+#include "mem.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -38,7 +39,7 @@ kvrt_status kvi_folder_map(const char *dir, const char *name, bool copy, kvi_map
                              MAX_PATH - 1);
     if (found && kvi_os_path_kind(path) == KVI_OS_ABSENT) return KVRT_OK;
     if (found) *found = true;
-    KVI_TRY(kvi_os_map(path, copy, out, error));
+    KVI_TRY(kvi_os_map(path, copy ? &kvi_mem_copies : NULL, out, error));
     kvrt_status status = refuse_lfs_pointer(path, out, error);
     if (status < KVRT_OK) kvi_os_unmap(out);
     return status;

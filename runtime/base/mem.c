@@ -171,6 +171,8 @@ void kvi_mem_free_aligned(void *block)
     else free(base);
 }
 
+const kvi_os_memory kvi_mem_copies = {kvi_mem_alloc_aligned, kvi_mem_free_aligned};
+
 char *kvi_mem_strndup(const char *text, size_t len)
 {
     char *copy = len < SIZE_MAX ? kvi_mem_alloc(len + 1) : NULL;

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "os.h"
 
 /* NULL when memory is out, on overflow, or when the failure hook says so. Size 0 gives a unique pointer. */
 void *kvi_mem_alloc(size_t bytes);
@@ -15,6 +16,8 @@ void kvi_mem_free(void *block);                   /* NULL is fine */
 /* 64-byte aligned and zeroed; whole pages with a huge-page hint from 1 MiB on. Freed by kvi_mem_free_aligned. */
 void *kvi_mem_alloc_aligned(size_t bytes);
 void kvi_mem_free_aligned(void *block);
+/* The same pair for files that are read instead of mapped (os.h). */
+extern const kvi_os_memory kvi_mem_copies;
 char *kvi_mem_strndup(const char *text, size_t len); /* NUL-terminated copy */
 
 /* An account tells what one owner holds. A block allocated by a thread that uses an account belongs to it until it is freed, whoever frees

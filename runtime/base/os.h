@@ -4,21 +4,27 @@
 #define KVI_OS_H
 #include <fenv.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include "status.h"
 
 typedef struct kvi_map {
     const uint8_t *data; /* NULL when empty */
     uint64_t len;
-    bool copied; /* memory of our own instead of a mapping */
+    void (*free)(void *data); /* of a copy; NULL: a mapping */
 } kvi_map;
+/* Where copies go. This file knows of no other memory than the system's (mem.h has kvi_mem_copies). */
+typedef struct kvi_os_memory {
+    void *(*alloc)(size_t bytes);
+    void (*free)(void *data);
+} kvi_os_memory;
 
 /* Calls fn with the name of every entry of a directory, in no particular order; none when it cannot be read. */
 void kvi_os_list(const char *dir, void (*fn)(const char *name, void *user), void *user);
 /* OTHER: neither file nor folder, or not to be reached (a link to nothing, a folder without permission). */
 typedef enum kvi_os_kind { KVI_OS_ABSENT, KVI_OS_FILE, KVI_OS_DIRECTORY, KVI_OS_OTHER } kvi_os_kind;
 kvi_os_kind kvi_os_path_kind(const char *path);
-/* Maps a regular file read-only; the length is the one at open. copy = true reads it into memory instead. */
-kvrt_status kvi_os_map(const char *path, bool copy, kvi_map *out, kvrt_error *error);
+/* Maps a regular file read-only; the length is the one at open. With `copies` it is read into memory of theirs instead. */
+kvrt_status kvi_os_map(const char *path, const kvi_os_memory *copies, kvi_map *out, kvrt_error *error);
 void kvi_os_unmap(kvi_map *map);
 /* A file of the folder whose name ends so, into name (cap); false when there is none. */
 bool kvi_os_find_suffix(const char *dir, const char *suffix, char *name, uint64_t cap);
@@ -42,10 +48,13 @@ void kvi_os_arithmetic_enter(fenv_t *host);
 void kvi_os_arithmetic_leave(const fenv_t *host);
 
 /* Threads: thin names over the platform's. */
-typedef struct kvi_thread kvi_thread;
-kvrt_status kvi_thread_start(void (*fn)(void *), void *arg, kvi_thread **out, kvrt_error *error); /* takes no signals */
-uint64_t kvi_thread_bytes(void);          /* of kvi_mem that a running thread takes */
-void kvi_thread_join(kvi_thread *thread); /* frees it */
+typedef union kvi_thread {
+    uint64_t align;
+    unsigned char bytes[32];
+} kvi_thread; /* stays where it is until joined */
+kvrt_status kvi_thread_start(kvi_thread *thread, void (*fn)(void *), void *arg,
+                             kvrt_error *error); /* takes no signals */
+void kvi_thread_join(kvi_thread *thread);
 typedef union kvi_mutex {
     uint64_t align;
     unsigned char bytes[64];

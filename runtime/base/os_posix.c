@@ -1,7 +1,6 @@
 /* os_posix.c - the operating system seam for Linux and other POSIX systems. */
 #define _GNU_SOURCE
 #include "os.h"
-#include "mem.h"
 
 #include <dirent.h>
 #include <dlfcn.h>
@@ -51,9 +50,10 @@ void kvi_os_list(const char *dir, void (*fn)(const char *name, void *user), void
     closedir(d);
 }
 
-static kvrt_status read_all(int fd, const char *path, uint64_t len, kvi_map *out, kvrt_error *error)
+static kvrt_status read_all(int fd, const char *path, uint64_t len, const kvi_os_memory *copies, kvi_map *out,
+                            kvrt_error *error)
 {
-    uint8_t *data = kvi_mem_alloc_aligned(len);
+    uint8_t *data = copies->alloc(len);
     if (!data) return kvi_error_nomem(error, len, path);
     uint64_t got = 0;
     while (got < len) {
@@ -61,17 +61,17 @@ static kvrt_status read_all(int fd, const char *path, uint64_t len, kvi_map *out
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0) {
             int code = n < 0 ? errno : EIO;
-            kvi_mem_free_aligned(data);
+            copies->free(data);
             return kvi_error_errno(error, KVRT_IO, code, "%s: read %llu of %llu bytes", path, (unsigned long long)got,
                                    (unsigned long long)len);
         }
         got += (uint64_t)n;
     }
-    *out = (kvi_map){.data = data, .len = len, .copied = true};
+    *out = (kvi_map){.data = data, .len = len, .free = copies->free};
     return KVRT_OK;
 }
 
-kvrt_status kvi_os_map(const char *path, bool copy, kvi_map *out, kvrt_error *error)
+kvrt_status kvi_os_map(const char *path, const kvi_os_memory *copies, kvi_map *out, kvrt_error *error)
 {
     *out = (kvi_map){0};
     /* O_NONBLOCK: opening a FIFO by mistake must not hang. */
@@ -91,7 +91,7 @@ kvrt_status kvi_os_map(const char *path, bool copy, kvi_map *out, kvrt_error *er
                                S_ISDIR(st.st_mode)    ? "a directory"
                                : S_ISFIFO(st.st_mode) ? "a FIFO"
                                                       : "a special file");
-    else if (st.st_size > 0 && copy) status = read_all(fd, path, (uint64_t)st.st_size, out, error);
+    else if (st.st_size > 0 && copies) status = read_all(fd, path, (uint64_t)st.st_size, copies, out, error);
     else if (st.st_size > 0) {
         void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
         if (data == MAP_FAILED)
@@ -104,14 +104,14 @@ kvrt_status kvi_os_map(const char *path, bool copy, kvi_map *out, kvrt_error *er
 
 void kvi_os_unmap(kvi_map *map)
 {
-    if (map->copied) kvi_mem_free_aligned((void *)(uintptr_t)map->data);
+    if (map->free) map->free((void *)(uintptr_t)map->data);
     else if (map->data) (void)munmap((void *)(uintptr_t)map->data, map->len);
     *map = (kvi_map){0};
 }
 
 void kvi_os_prefetch(const kvi_map *map, uint64_t offset, uint64_t len)
 {
-    if (map->copied || !map->data || offset >= map->len) return;
+    if (map->free || !map->data || offset >= map->len) return;
     if (len > map->len - offset) len = map->len - offset;
     uint64_t start = offset & ~(uint64_t)4095;
     (void)madvise((void *)(uintptr_t)(map->data + start), len + (offset - start), MADV_WILLNEED);
@@ -227,51 +227,37 @@ void kvi_os_arithmetic_enter(fenv_t *host)
 void kvi_os_arithmetic_leave(const fenv_t *host) { (void)fesetenv(host); }
 
 /* ----------------------------------------------------------------------------------------------------- threads --- */
-struct kvi_thread {
+typedef struct thread {
     pthread_t id;
     void (*fn)(void *);
     void *arg;
-};
+} thread;
+_Static_assert(sizeof(thread) <= sizeof(kvi_thread), "kvi_thread too small");
 
 static void *thread_main(void *arg)
 {
-    kvi_thread *thread = arg;
+    const thread *self = arg;
     fenv_t unused; /* a new thread has the mode of the one that started it */
     kvi_os_arithmetic_enter(&unused);
-    thread->fn(thread->arg);
+    self->fn(self->arg);
     return NULL;
 }
 
 /* The thread is started with every signal blocked: signals of the process belong to the host's own threads, whose
  * handlers and waits would miss one that a worker took. */
-kvrt_status kvi_thread_start(void (*fn)(void *), void *arg, kvi_thread **out, kvrt_error *error)
+kvrt_status kvi_thread_start(kvi_thread *out, void (*fn)(void *), void *arg, kvrt_error *error)
 {
-    *out = NULL;
-    kvi_thread *thread = kvi_mem_alloc(sizeof *thread);
-    if (!thread) return kvi_error_nomem(error, sizeof *thread, "thread");
-    thread->fn = fn;
-    thread->arg = arg;
+    thread *self = (thread *)(void *)out;
+    *self = (thread){.fn = fn, .arg = arg};
     sigset_t all, before;
     sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-    int code = pthread_create(&thread->id, NULL, thread_main, thread);
+    const int code = pthread_create(&self->id, NULL, thread_main, self);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (code != 0) {
-        kvi_mem_free(thread);
-        return kvi_error_errno(error, KVRT_NOMEM_HOST, code, "cannot start a worker thread");
-    }
-    *out = thread;
-    return KVRT_OK;
+    return code == 0 ? KVRT_OK : kvi_error_errno(error, KVRT_NOMEM_HOST, code, "cannot start a worker thread");
 }
 
-uint64_t kvi_thread_bytes(void) { return sizeof(kvi_thread); }
-
-void kvi_thread_join(kvi_thread *thread)
-{
-    if (!thread) return;
-    (void)pthread_join(thread->id, NULL);
-    kvi_mem_free(thread);
-}
+void kvi_thread_join(kvi_thread *out) { (void)pthread_join(((thread *)(void *)out)->id, NULL); }
 
 _Static_assert(sizeof(pthread_mutex_t) <= sizeof(kvi_mutex), "kvi_mutex too small");
 _Static_assert(sizeof(pthread_cond_t) <= sizeof(kvi_cond), "kvi_cond too small");

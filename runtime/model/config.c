@@ -235,7 +235,7 @@ kvrt_status kvi_config_check_folder(const char *path, kvrt_error *error)
     if (kind == KVI_OS_DIRECTORY) return KVRT_OK;
     if (kind == KVI_OS_ABSENT)
         return kvi_error_set(error, KVRT_IO, "model %s: no such file or directory, %s", path, need);
-    bool gguf = kind == KVI_OS_FILE && kvi_os_map(path, false, &map, NULL) >= KVRT_OK && map.len >= 4 &&
+    bool gguf = kind == KVI_OS_FILE && kvi_os_map(path, NULL, &map, NULL) >= KVRT_OK && map.len >= 4 &&
                 memcmp(map.data, "GGUF", 4) == 0;
     kvi_os_unmap(&map);
     return gguf ? kvi_error_set(error, KVRT_UNSUPPORTED, "model %s: is a GGUF file, %s", path, need)

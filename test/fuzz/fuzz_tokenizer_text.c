@@ -21,7 +21,7 @@ static kvi_tokenizer *get(size_t which)
     char path[512];
     kvi_map map = {0};
     snprintf(path, sizeof path, KVRT_TEST_DIR "/golden/tokenizers/%s.json", names[which]);
-    if (kvi_os_map(path, false, &map, NULL) != KVRT_OK) __builtin_trap();
+    if (kvi_os_map(path, NULL, &map, NULL) != KVRT_OK) __builtin_trap();
     if (kvi_tokenizer_load_json((const char *)map.data, (size_t)map.len, NULL, 0, names[which], &toks[which], NULL) !=
         KVRT_OK)
         __builtin_trap();

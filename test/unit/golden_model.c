@@ -48,7 +48,7 @@ bool golden_load(const char *name, golden_model *out)
     memset(out, 0, sizeof *out);
     snprintf(out->dir, sizeof out->dir, "%s/golden/models/%s", KVRT_TEST_DIR, name);
     snprintf(path, sizeof path, "%s/golden.json", out->dir);
-    if (kvi_os_map(path, true, &json, NULL) < KVRT_OK) return false;
+    if (kvi_os_map(path, &kvi_mem_copies, &json, NULL) < KVRT_OK) return false;
     kvi_json r;
     kvi_json_init(&r, (const char *)json.data, json.len);
     kvi_json_expect(&r, KVI_JSON_OBJECT);
@@ -63,7 +63,7 @@ bool golden_load(const char *name, golden_model *out)
     }
     bool ok = kvi_json_end(&r);
     snprintf(path, sizeof path, "%s/golden.bin", out->dir);
-    ok = ok && kvi_os_map(path, true, &bin, NULL) >= KVRT_OK;
+    ok = ok && kvi_os_map(path, &kvi_mem_copies, &bin, NULL) >= KVRT_OK;
     uint64_t floats = 0;
     for (uint32_t i = 0; i < out->n_prompts; i++) floats += (uint64_t)out->prompts[i].n_rows * out->vocab;
     ok = ok && bin.len == floats * 4;

@@ -76,10 +76,10 @@ static bool load(const char *name)
     memset(&golden, 0, sizeof golden);
     snprintf(golden.dir, sizeof golden.dir, "%s/../examples/models/%s", KVRT_TEST_DIR, name);
     snprintf(path, sizeof path, "%s/config.json", golden.dir);
-    if (kvi_os_map(path, true, &map, NULL) < KVRT_OK) return false;
+    if (kvi_os_map(path, &kvi_mem_copies, &map, NULL) < KVRT_OK) return false;
     kvi_os_unmap(&map);
     snprintf(path, sizeof path, "%s/golden/demo/%s.json", KVRT_TEST_DIR, name);
-    if (kvi_os_map(path, true, &map, NULL) < KVRT_OK) fail_msg("no golden %s", path);
+    if (kvi_os_map(path, &kvi_mem_copies, &map, NULL) < KVRT_OK) fail_msg("no golden %s", path);
     kvi_json r;
     kvi_json_init(&r, (const char *)map.data, map.len);
     kvi_json_expect(&r, KVI_JSON_OBJECT);
@@ -94,7 +94,7 @@ static bool load(const char *name)
     if (!kvi_json_end(&r) || golden.n < 2 || !golden.n_prompts) fail_msg("%s is damaged", path);
     kvi_os_unmap(&map);
     snprintf(path, sizeof path, "%s/golden/demo/%s.bin", KVRT_TEST_DIR, name);
-    if (kvi_os_map(path, true, &map, NULL) < KVRT_OK) fail_msg("no golden %s", path);
+    if (kvi_os_map(path, &kvi_mem_copies, &map, NULL) < KVRT_OK) fail_msg("no golden %s", path);
     assert_int_equal(map.len, (golden.n - 1) * sizeof(float));
     memcpy(golden.ll, map.data, map.len);
     kvi_os_unmap(&map);

@@ -147,8 +147,8 @@ static void odd_models_match_or_are_refused(void **state)
     kvi_json r;
     uint32_t n_prompt = 0, n_cases = 0;
     static odd_case c;
-    assert_int_equal(kvi_os_map(ODD "/cases.json", true, &cases, NULL), KVRT_OK);
-    assert_int_equal(kvi_os_map(ODD "/logits.bin", true, &blob, NULL), KVRT_OK);
+    assert_int_equal(kvi_os_map(ODD "/cases.json", &kvi_mem_copies, &cases, NULL), KVRT_OK);
+    assert_int_equal(kvi_os_map(ODD "/logits.bin", &kvi_mem_copies, &blob, NULL), KVRT_OK);
     assert_non_null(mkdtemp(folder));
     kvi_json_init(&r, (const char *)cases.data, cases.len);
     kvi_json_expect(&r, KVI_JSON_OBJECT);

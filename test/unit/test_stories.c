@@ -55,7 +55,7 @@ static void greedy_ids(void **state)
     kvi_json r;
     static int32_t prompt[64], greedy[512], ids[1024];
     uint32_t n_prompt = 0, n_greedy = 0;
-    assert_int_equal(kvi_os_map(DIR "/numpy_reference.json", true, &map, NULL), KVRT_OK);
+    assert_int_equal(kvi_os_map(DIR "/numpy_reference.json", &kvi_mem_copies, &map, NULL), KVRT_OK);
     kvi_json_init(&r, (const char *)map.data, map.len);
     kvi_json_expect(&r, KVI_JSON_OBJECT);
     while (kvi_json_next_key(&r)) {
@@ -94,7 +94,7 @@ static void likelihoods(void **state)
     float *logits = malloc(511 * 512 * sizeof *logits);
     uint32_t cases = 0;
     for (uint32_t i = 0; i < 511; i++) rows[i] = i;
-    assert_int_equal(kvi_os_map(DIR "/golden_numpy_ppl.json", true, &map, NULL), KVRT_OK);
+    assert_int_equal(kvi_os_map(DIR "/golden_numpy_ppl.json", &kvi_mem_copies, &map, NULL), KVRT_OK);
     kvi_json_init(&r, (const char *)map.data, map.len);
     kvi_json_expect(&r, KVI_JSON_OBJECT);
     while (kvi_json_next_key(&r)) {

@@ -19,9 +19,9 @@ static void workers_take_no_signals(void **state)
     sigset_t before, after, worker;
     read_mask(&before);
     sigemptyset(&worker);
-    kvi_thread *thread = NULL;
-    assert_int_equal(kvi_thread_start(read_mask, &worker, &thread, NULL), KVRT_OK);
-    kvi_thread_join(thread);
+    kvi_thread thread;
+    assert_int_equal(kvi_thread_start(&thread, read_mask, &worker, NULL), KVRT_OK);
+    kvi_thread_join(&thread);
     read_mask(&after);
     for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++) {
         assert_int_equal(sigismember(&worker, signals[i]), 1);

@@ -157,7 +157,7 @@ static void test_long_texts_pass(void **state)
         char path[512];
         kvi_map map = {0};
         (void)snprintf(path, sizeof path, GOLDEN "%s.json", names[t]);
-        assert_int_equal(kvi_os_map(path, false, &map, NULL), KVRT_OK);
+        assert_int_equal(kvi_os_map(path, NULL, &map, NULL), KVRT_OK);
         kvi_tokenizer *tok = load((const char *)map.data, (size_t)map.len);
         for (size_t u = 0; u < 2; u++) {
             kvi_buf text = {0};

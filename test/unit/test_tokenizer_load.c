@@ -152,7 +152,7 @@ static void test_memory(void **state)
         char path[512];
         kvi_map map = {0};
         snprintf(path, sizeof path, GOLDEN "%s.json", names[t]);
-        assert_int_equal(kvi_os_map(path, false, &map, NULL), KVRT_OK);
+        assert_int_equal(kvi_os_map(path, NULL, &map, NULL), KVRT_OK);
         uint64_t before, after;
         kvi_mem_stats(NULL, &before, NULL);
         kvrt_status status = KVRT_NOMEM_HOST;
@@ -199,19 +199,19 @@ static void test_threads(void **state)
     kvi_map map = {0};
     kvi_tokenizer *tok = NULL;
     snprintf(path, sizeof path, GOLDEN "byte_level_qwen2.json");
-    assert_int_equal(kvi_os_map(path, false, &map, NULL), KVRT_OK);
+    assert_int_equal(kvi_os_map(path, NULL, &map, NULL), KVRT_OK);
     assert_int_equal(kvi_tokenizer_load_json((const char *)map.data, (size_t)map.len, NULL, 0, "t", &tok, NULL),
                      KVRT_OK);
     worker workers[4];
-    kvi_thread *threads[4];
+    kvi_thread threads[4];
     for (int i = 0; i < 4; i++) {
         workers[i] = (worker){.tok = tok};
         kvi_tokenizer_encode(tok, shared_text, sizeof shared_text - 1, KVRT_TOKENIZE_PARSE_SPECIAL,
                              &workers[i].expected, NULL);
-        assert_int_equal(kvi_thread_start(work, &workers[i], &threads[i], NULL), KVRT_OK);
+        assert_int_equal(kvi_thread_start(&threads[i], work, &workers[i], NULL), KVRT_OK);
     }
     for (int i = 0; i < 4; i++) {
-        kvi_thread_join(threads[i]);
+        kvi_thread_join(&threads[i]);
         assert_true(workers[i].ok);
         kvi_ids_free(&workers[i].expected);
     }

@@ -81,9 +81,9 @@ static void run_llama_cpp(const char *dir, const char *name)
     kvi_map in = {0}, out = {0};
     kvrt_error error = {.size = sizeof error};
     snprintf(path, sizeof path, DATA "tokenizers/llama.cpp-vectors/ggml-vocab-%s.gguf.inp", name);
-    if (kvi_os_map(path, false, &in, &error) != KVRT_OK) fail_msg("%s", error.message);
+    if (kvi_os_map(path, NULL, &in, &error) != KVRT_OK) fail_msg("%s", error.message);
     snprintf(path, sizeof path, DATA "tokenizers/llama.cpp-vectors/ggml-vocab-%s.gguf.out", name);
-    if (kvi_os_map(path, false, &out, &error) != KVRT_OK) fail_msg("%s", error.message);
+    if (kvi_os_map(path, NULL, &out, &error) != KVRT_OK) fail_msg("%s", error.message);
     const char *text = (const char *)in.data, *end = text + in.len, *line = (const char *)out.data,
                *out_end = line + out.len;
     case_totals totals = {0};

@@ -17,7 +17,7 @@ static kvi_tokenizer *load_golden(const char *name)
     kvi_map map = {0};
     kvi_tokenizer *tok = NULL;
     kvrt_error error = {.size = sizeof error};
-    if (kvi_os_map(path, false, &map, &error) != KVRT_OK) fail_msg("%s", error.message);
+    if (kvi_os_map(path, NULL, &map, &error) != KVRT_OK) fail_msg("%s", error.message);
     if (kvi_tokenizer_load_json((const char *)map.data, (size_t)map.len, NULL, 0, name, &tok, &error) != KVRT_OK)
         fail_msg("%s", error.message);
     kvi_os_unmap(&map);

@@ -183,7 +183,7 @@ static inline void case_run_one(const kvi_tokenizer *tok, kvi_json *r, const kvi
 static inline void case_map(const char *path, kvi_map *map, kvi_json *r)
 {
     kvrt_error error = {.size = sizeof error};
-    if (kvi_os_map(path, false, map, &error) != KVRT_OK) fail_msg("%s", error.message);
+    if (kvi_os_map(path, NULL, map, &error) != KVRT_OK) fail_msg("%s", error.message);
     kvi_json_init(r, (const char *)map->data, (size_t)map->len);
 }
 
