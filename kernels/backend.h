@@ -123,9 +123,13 @@ typedef struct kvi_backend {
     /* The best of them; waits. NULL: logits are at hand, look there. */
     kvrt_status (*read_best)(kvi_device *device, uint32_t logit_row, kvi_best *out, kvrt_error *error);
 
-    /* Encodes or converts pages. */
+    /* Converts pages from one format to another; the first conversion of a page, from 16 bits, encodes it. */
     kvrt_status (*convert_pages)(kvi_device *device, const kvi_page_job *jobs, uint32_t n_jobs,
                                  const kvi_encode_params *params, kvrt_error *error);
+    /* Copies `units` within the pool, on the device and in its order: steps before read the old place, steps after may read the new one. The
+     * two may overlap when `to_unit` is the lower one. */
+    kvrt_status (*pool_move)(kvi_device *device, uint32_t from_unit, uint32_t to_unit, uint32_t units,
+                             kvrt_error *error);
     /* Raw bytes of the pool: snapshots, synthetic fill, tests. */
     kvrt_status (*pool_write)(kvi_device *device, uint64_t offset, const void *bytes, uint64_t len, kvrt_error *error);
     kvrt_status (*pool_read)(kvi_device *device, uint64_t offset, void *bytes, uint64_t len, kvrt_error *error);

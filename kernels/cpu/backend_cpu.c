@@ -378,6 +378,16 @@ static kvrt_status cpu_pool_read(kvi_device *device, uint64_t offset, void *byte
     memcpy(bytes, device->pool + offset, len);
     return KVRT_OK;
 }
+static kvrt_status cpu_pool_move(kvi_device *device, uint32_t from_unit, uint32_t to_unit, uint32_t units,
+                                 kvrt_error *error)
+{
+    const uint64_t from = (uint64_t)from_unit * KVI_KV_UNIT, to = (uint64_t)to_unit * KVI_KV_UNIT,
+                   bytes = (uint64_t)units * KVI_KV_UNIT;
+    KVI_TRY(check_range(device, from, bytes, error));
+    KVI_TRY(check_range(device, to, bytes, error));
+    memmove(device->pool + to, device->pool + from, bytes);
+    return KVRT_OK;
+}
 /* ------------------------------------------------------------------------------------------------------- timing --- */
 static void cpu_time_ops(kvi_device *device, bool enable)
 {
@@ -413,6 +423,7 @@ const kvi_backend kvi_backend_cpu = {.name = "cpu",
                                      .run = kvi_cpu_run,
                                      .read_logits = cpu_read_logits,
                                      .convert_pages = kvi_cpu_convert_pages,
+                                     .pool_move = cpu_pool_move,
                                      .pool_write = cpu_pool_write,
                                      .pool_read = cpu_pool_read,
                                      .time_ops = cpu_time_ops,

@@ -506,6 +506,19 @@ static kvrt_status cuda_pool_read(kvi_device *d, uint64_t offset, void *bytes, u
     return status;
 }
 
+static kvrt_status cuda_pool_move(kvi_device *d, uint32_t from_unit, uint32_t to_unit, uint32_t units,
+                                  kvrt_error *error)
+{
+    const uint64_t from = (uint64_t)from_unit * KVI_KV_UNIT, to = (uint64_t)to_unit * KVI_KV_UNIT,
+                   bytes = (uint64_t)units * KVI_KV_UNIT;
+    KVI_TRY(check_range(d, from, bytes, error));
+    KVI_TRY(check_range(d, to, bytes, error));
+    KVI_TRY(kvi_cuda_enter(d, error));
+    kvrt_status status = kvi_cuda_move(d, d->pool + from, d->pool + to, bytes, error);
+    kvi_cuda_leave(d);
+    return status;
+}
+
 static kvrt_status cuda_pool_fill(kvi_device *d, uint64_t offset, uint64_t len, uint32_t base, uint32_t mask,
                                   uint64_t seed, kvrt_error *error)
 {
@@ -587,6 +600,7 @@ const kvi_backend kvi_backend_cuda = {.name = "cuda",
                                       .read_logits = cuda_read_logits,
                                       .read_best = cuda_read_best,
                                       .convert_pages = cuda_convert_pages,
+                                      .pool_move = cuda_pool_move,
                                       .pool_write = cuda_pool_write,
                                       .pool_read = cuda_pool_read,
                                       .pool_fill = cuda_pool_fill,

@@ -191,5 +191,7 @@ uint64_t kvi_cuda_encode_bytes(const kvi_program *program, const kvi_limits *lim
 kvrt_status kvi_cuda_encode_prepare(kvi_device *device, kvi_dptr memory, kvrt_error *error);
 kvrt_status kvi_cuda_encode_run(kvi_device *device, const kvi_page_job *jobs, uint32_t n_jobs,
                                 const kvi_encode_params *params, const char **kernel, kvrt_error *error);
+/* Copies bytes (multiple of KVI_KV_UNIT) within the device's memory; the two places may overlap when `to` is the lower one. */
+kvrt_status kvi_cuda_move(kvi_device *device, kvi_dptr from, kvi_dptr to, uint64_t bytes, kvrt_error *error);
 
 #endif

@@ -1,9 +1,10 @@
 /* encode.cu - pages from any format to any other: the same bytes as runtime/kv/encode_body.h, record for record.
  * Why it can be: every sum of the CPU encoder runs along one column or one row of the tile, so a thread per column and row has the CPU's order;
  * elements are independent; logarithm and exponential are elementary.h; no operation contracts (-fmad=false). Speed comes from the number of
- * records (all layers and heads of a page are one launch), and needs no more: a page is encoded once in 128 tokens.
+ * records (all layers and heads of a page at once), and needs no more: a page is encoded once in 128 tokens.
  * The tile lies in scratch memory twice, by rows (x) and by columns (xt), so that both kinds of threads read neighbours; 512 threads do columns in
- * the lower half and rows in the upper half. Only a page that shrinks in place is one block's work, record after record. */
+ * the lower half and rows in the upper half. Of a page that shrinks in place, as many records as there are blocks are converted to staging, then
+ * copied to the page's front, which by then has all been read. */
 #include "encode_params.h"
 #include "ptx.cuh"
 #include "../../runtime/kv/codec.h"
@@ -421,28 +422,18 @@ KVI_DEV void copy(uint8_t *to, const uint8_t *from, uint32_t bytes)
     kvi_sync_block();
 }
 
-/* `to` is at or before `from` in place: V is set aside before anything is written, K is in the tile before K is written. A side whose code stays is
- * copied: it would lose a second time otherwise. */
+/* `from` and `to` do not overlap. A side whose code stays is copied: it would lose a second time otherwise. */
 KVI_DEV void convert_record(const kvi_cuda_convert_params &p, const vectors &v, uint8_t *scratch, const uint8_t *from,
-                            uint32_t from_format, uint8_t *to, uint32_t to_format, uint32_t d, bool in_place)
+                            uint32_t from_format, uint8_t *to, uint32_t to_format, uint32_t d)
 {
     const kvi_kv_code from_k = KVI_KV_K_CODE(from_format), from_v = KVI_KV_V_CODE(from_format);
     const kvi_kv_code to_k = KVI_KV_K_CODE(to_format), to_v = KVI_KV_V_CODE(to_format);
-    const uint32_t k_bytes = kvi_kv_k_side(from_k, d).bytes, v_bytes = kvi_kv_v_side(from_v, d).bytes;
-    uint8_t *aside = scratch + 8u * d * KVI_KV_PAGE;
-    const uint8_t *values = from + k_bytes;
-    if (in_place) {
-        copy(aside, values, v_bytes);
-        values = aside;
-    }
+    const uint8_t *values = from + kvi_kv_k_side(from_k, d).bytes;
+    uint8_t *to_values = to + kvi_kv_k_side(to_k, d).bytes;
     if (from_k != to_k) convert_side(p, v, scratch, from, from_k, to, to_k, false, d);
-    else {
-        copy(scratch, from, k_bytes);
-        copy(to, scratch, k_bytes);
-    }
-    to += kvi_kv_k_side(to_k, d).bytes;
-    if (from_v != to_v) convert_side(p, v, scratch, values, from_v, to, to_v, true, d);
-    else copy(to, values, v_bytes);
+    else copy(to, from, kvi_kv_k_side(from_k, d).bytes);
+    if (from_v != to_v) convert_side(p, v, scratch, values, from_v, to_values, to_v, true, d);
+    else copy(to_values, values, kvi_kv_v_side(from_v, d).bytes);
 }
 
 KVI_KERNEL(kv_convert, kvi_cuda_convert_params, KVI_CONVERT_THREADS, 1)
@@ -453,19 +444,18 @@ KVI_KERNEL(kv_convert, kvi_cuda_convert_params, KVI_CONVERT_THREADS, 1)
     v.best_c = v.log_r + MOST, v.best_r = v.best_c + MOST, v.c = v.best_r + MOST, v.r = v.c + MOST,
     v.words = v.r + MOST, v.errors = v.words + MOST;
     uint8_t *scratch = (uint8_t *)(p.scratch + blockIdx.x * p.scratch_bytes);
-    for (uint32_t task = blockIdx.x; task < p.n_tasks; task += gridDim.x) {
+    for (uint32_t task = p.first + blockIdx.x; task < p.first + p.n_tasks; task += gridDim.x) {
         uint32_t job = 0;
         while (job + 1u < p.n_jobs && task >= p.first_task[job + 1u]) job++;
-        const kvi_kv_shape shape = p.shapes[p.groups[job]];
-        const uint32_t d = shape.head_dim, n_records = shape.n_layers * shape.n_kv_heads;
-        const bool in_place = p.from[job].unit == p.to[job].unit;
-        const uint32_t from_bytes = kvi_kv_record_bytes(p.from[job].format, d),
-                       to_bytes = kvi_kv_record_bytes(p.to[job].format, d);
-        const uint8_t *from = (const uint8_t *)(p.pool + (uint64_t)p.from[job].unit * KVI_KV_UNIT);
-        uint8_t *to = (uint8_t *)(p.pool + (uint64_t)p.to[job].unit * KVI_KV_UNIT);
-        const uint32_t first = in_place ? 0u : task - p.first_task[job], end = in_place ? n_records : first + 1u;
-        for (uint32_t i = first; i < end; i++)
-            convert_record(p, v, scratch, from + (uint64_t)i * from_bytes, p.from[job].format,
-                           to + (uint64_t)i * to_bytes, p.to[job].format, d, in_place);
+        const uint32_t d = p.shapes[p.groups[job]].head_dim, i = task - p.first_task[job];
+        const uint8_t *from = (const uint8_t *)(p.pool + (uint64_t)p.from[job].unit * KVI_KV_UNIT) +
+                              (uint64_t)i * kvi_kv_record_bytes(p.from[job].format, d);
+        uint8_t *to = (uint8_t *)(p.pool + (uint64_t)p.to[job].unit * KVI_KV_UNIT) +
+                      (uint64_t)i * kvi_kv_record_bytes(p.to[job].format, d);
+        if (p.from[job].unit == p.to[job].unit) {
+            const uint32_t first = p.first > p.first_task[job] ? p.first : p.first_task[job];
+            to = (uint8_t *)p.staged[job] + (uint64_t)(task - first) * kvi_kv_record_bytes(p.to[job].format, d);
+        }
+        convert_record(p, v, scratch, from, p.from[job].format, to, p.to[job].format, d);
     }
 }

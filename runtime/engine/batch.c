@@ -51,11 +51,13 @@ static kvrt_status compute(kvi_engine *e, kvi_batch *b, kvrt_error *error)
         const kvi_want *want = &part->want;
         const int32_t *tokens = part->session->tokens + want->first;
         if (!is_in(part)) continue;
-        for (uint32_t g = 0; g < part->session->pages.n_groups; g++)
-            tables[step.n_seqs][g] = part->session->pages.table[g];
+        kvi_pages_refs(&part->session->pages, tables[step.n_seqs]);
         part->logit_row = step.n_logit_rows;
-        seqs[step.n_seqs] =
-            (kvi_seq){.first_row = step.n_rows, .n_rows = want->n, .pos = want->first, .pages = tables[step.n_seqs]};
+        seqs[step.n_seqs] = (kvi_seq){.first_row = step.n_rows,
+                                      .n_rows = want->n,
+                                      .pos = want->first,
+                                      .state_unit = kvi_states_unit(&part->session->states),
+                                      .pages = tables[step.n_seqs]};
         if (b->n_parts == 1) {
             step.ids = tokens, step.logit_rows = want->logit_rows;
         } else {
@@ -91,7 +93,7 @@ void kvi_batch_run(kvi_engine *e, kvi_batch *b)
             refuse(part, status, &why);
         } else {
             part->session->n_cached += part->want.n;
-            part->status = kvi_session_commit(part->session, part->error);
+            part->status = kvi_session_settle(part->session, part->error);
         }
         (void)kvi_engine_noted(e, part->status);
     }

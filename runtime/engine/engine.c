@@ -91,14 +91,8 @@ kvrt_status kvi_engine_read(kvi_engine *e, bool copy, kvrt_event_fn fn, void *us
 
 static kvrt_status open_pool(kvi_engine *e, kvrt_error *error)
 {
-    const uint32_t extents = kvi_plan_most_extents(&e->program.program, &e->plan.limits);
-    KVI_TRY(kvi_pool_init(&e->pool, e->plan.limits.pool_bytes, extents, error));
-    e->cap_extents = extents;
-    e->extents = kvi_mem_zalloc(extents, sizeof *e->extents);
-    e->bounce = kvi_mem_alloc(KVI_BOUNCE_BYTES);
-    return e->extents && e->bounce
-               ? KVRT_OK
-               : kvi_error_nomem(error, extents * sizeof *e->extents + KVI_BOUNCE_BYTES, "room for moving pages");
+    const uint32_t most = kvi_plan_most_pages(&e->program.program, &e->plan.limits);
+    return kvi_store_init(&e->store, e->plan.limits.pool_bytes, most, error);
 }
 
 /* Opens the backend that is asked for; for `auto` the first usable one of the build's list from *index on. */
@@ -220,9 +214,7 @@ void kvi_engine_free(kvi_engine *e)
 {
     kvi_account *account = e->account;
     while (e->sessions) kvi_session_destroy(e->sessions);
-    kvi_pool_free(&e->pool);
-    kvi_mem_free(e->extents);
-    kvi_mem_free(e->bounce);
+    kvi_store_free(&e->store);
     if (e->backend) e->backend->close(e->device);
     kvi_model_program_free(&e->program);
     kvi_weights_free(&e->weights);
@@ -360,7 +352,7 @@ kvrt_status kvrt_engine_get_info(kvrt_engine handle, kvrt_engine_info *out, kvrt
                              .weight_bytes = e->weights.bytes,
                              .workspace_bytes = e->plan.workspace_bytes,
                              .kv_pool_bytes = e->plan.limits.pool_bytes,
-                             .kv_pool_used_bytes = kvi_pool_used_bytes(&e->pool),
+                             .kv_pool_used_bytes = kvi_pool_used_bytes(&e->store.pool),
                              .architecture = c->family ? c->family : "",
                              .backend = e->device ? e->backend->name : "",
                              .device = e->device ? e->backend->describe(e->device) : "",

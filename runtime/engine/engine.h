@@ -4,14 +4,12 @@
 #include "plan.h"
 #include "../base/mem.h"
 #include "../base/os.h"
-#include "../kv/elastic.h"
+#include "../kv/store.h"
 #include "../model/forward.h"
 #include "../text/sections.h"
 #include "../tokenizer/tokenizer.h"
 
 #include <stdatomic.h>
-
-#define KVI_BOUNCE_BYTES 65536u /* pages are moved in pieces of this size */
 
 typedef struct kvi_engine {
     kvrt_engine handle;
@@ -29,10 +27,7 @@ typedef struct kvi_engine {
     uint64_t device_bytes, loading_bytes; /* of it: taken by opening the device; most of it while files were read */
     kvi_memory_plan plan;
     kvi_cache_format format;
-    kvi_pool pool;
-    kvi_elastic_extent *extents; /* (cap_extents) scratch of room.c */
-    uint32_t cap_extents;
-    uint8_t *bounce; /* (KVI_BOUNCE_BYTES) likewise */
+    kvi_store store;
     kvi_encode_params encode;
     float *logits;        /* (vocab) host copy of one row */
     uint32_t *logit_rows; /* (max_logit_rows) of the step that an evaluation asks for */

@@ -42,10 +42,10 @@ static kvrt_status fill_page(kvi_session *s, uint32_t group, uint32_t page, uint
 {
     kvi_engine *e = s->engine;
     const kvi_cache_group *g = &e->program.groups[group];
-    const kvi_page_ref *ref = &s->pages.table[group][page];
-    const uint64_t bytes = kvi_kv_record_bytes(ref->format, g->shape.head_dim), at = (uint64_t)ref->unit * KVI_KV_UNIT;
+    const kvi_page_ref ref = kvi_pages_at(&s->pages, group, page);
+    const uint64_t bytes = kvi_kv_record_bytes(ref.format, g->shape.head_dim), at = (uint64_t)ref.unit * KVI_KV_UNIT;
     const uint32_t n_records = g->shape.n_layers * g->shape.n_kv_heads;
-    if (ref->unit == KVI_KV_NO_EXTENT) return KVRT_OK;
+    if (ref.unit == KVI_KV_NO_EXTENT) return KVRT_OK;
     if (e->backend->pool_fill) {
         uint32_t base, mask;
         synthetic_words(g->plain, &base, &mask);
@@ -65,13 +65,13 @@ static kvrt_status fill(kvi_session *s, uint32_t n, uint64_t seed, kvrt_error *e
     uint64_t largest = 0, state = seed * 2 + 1;
     for (uint32_t g = 0; g < s->pages.n_groups; g++) {
         uint64_t bytes =
-            kvi_kv_record_bytes(kvi_pages_plain(&e->program.groups[g]), e->program.groups[g].shape.head_dim);
+            kvi_kv_record_bytes(kvi_group_plain(&e->program.groups[g]), e->program.groups[g].shape.head_dim);
         if (bytes > largest) largest = bytes;
     }
     uint8_t *record = kvi_mem_alloc(largest);
     if (!record) return kvi_error_nomem(error, largest, "synthetic record");
     kvrt_status status = KVRT_OK;
-    /* Page by page, committing on the way, so that the pool is used exactly as in generation. */
+    /* Page by page, encoding on the way, so that the pool is used exactly as in generation. */
     for (uint32_t done = s->n_cached, end = s->n_cached + n; done < end && status >= KVRT_OK;) {
         uint32_t page = done / KVI_KV_PAGE, next = (page + 1) * KVI_KV_PAGE < end ? (page + 1) * KVI_KV_PAGE : end;
         status = kvi_session_reserve(s, next, error);
@@ -80,7 +80,7 @@ static kvrt_status fill(kvi_session *s, uint32_t n, uint64_t seed, kvrt_error *e
             status = fill_page(s, g, page, record, &state, error);
         for (uint32_t i = done; i < next; i++) s->tokens[i] = (int32_t)(i % e->config.vocab_size);
         if (status >= KVRT_OK) s->n_cached = s->n_tokens = done = next;
-        if (status >= KVRT_OK) status = kvi_session_commit(s, error);
+        if (status >= KVRT_OK) status = kvi_session_settle(s, error);
     }
     kvi_mem_free(record);
     return status;

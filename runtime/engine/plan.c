@@ -114,7 +114,7 @@ static uint64_t session_bytes(const kvi_plan_input *input, kvi_kv_format body, u
     const uint64_t pages = (ctx + KVI_KV_PAGE - 1) / KVI_KV_PAGE, plain_most = kvi_plan_plain_pages(input);
     for (uint32_t g = 0; g < input->program->n_groups; g++) {
         const kvi_cache_group *group = &input->program->groups[g];
-        const kvi_kv_format plain = kvi_pages_plain(group);
+        const kvi_kv_format plain = kvi_group_plain(group);
         uint64_t held = pages;
         if (group->window) {
             const uint64_t window_pages = pages_touched((uint64_t)group->window - 1 + input->chunk);
@@ -123,7 +123,9 @@ static uint64_t session_bytes(const kvi_plan_input *input, kvi_kv_format body, u
         uint64_t n_plain = kvi_kv_format_is_plain(body) || held < plain_most ? held : plain_most;
         total += n_plain * page_bytes(&group->shape, plain) + (held - n_plain) * page_bytes(&group->shape, body);
     }
-    return total;
+    /* Recurrent layers: the live state and the copies of it that a rewind may go back to. */
+    const uint64_t states = 1 + KVI_STATE_CHECKPOINTS;
+    return total + states * kvi_state_units(input->program->state_bytes) * KVI_KV_UNIT;
 }
 
 uint64_t kvi_plan_session_bytes(const kvi_plan_input *input, uint64_t ctx)
@@ -136,9 +138,7 @@ uint64_t kvi_plan_session_bytes(const kvi_plan_input *input, uint64_t ctx)
 
 uint64_t kvi_plan_session_host_bytes(const kvi_program *program, uint64_t ctx)
 {
-    const uint64_t pages = (ctx + KVI_KV_PAGE - 1) / KVI_KV_PAGE;
-    return sizeof(kvi_session) + ctx * sizeof(int32_t) +
-           program->n_groups * pages * (sizeof(kvi_page_ref) + sizeof(uint32_t)) +
+    return sizeof(kvi_session) + ctx * sizeof(int32_t) + kvi_pages_host_bytes(program->n_groups, ctx) +
            kvi_sampler_bytes((int32_t)program->vocab_size) + SESSION_ROOM;
 }
 
@@ -155,9 +155,10 @@ static kvi_limits limits_for(const kvi_plan_input *input, uint64_t ctx)
     return limits;
 }
 
-uint32_t kvi_plan_most_extents(const kvi_program *program, const kvi_limits *limits)
+uint32_t kvi_plan_most_pages(const kvi_program *program, const kvi_limits *limits)
 {
-    uint32_t smallest = UINT32_MAX;
+    const uint32_t state = kvi_state_units(program->state_bytes);
+    uint32_t smallest = state ? state : UINT32_MAX;
     for (uint32_t g = 0; g < program->n_groups; g++)
         for (uint32_t i = 0; i < 64; i++) {
             if (!(limits->page_formats >> (i & 7) & 1) || !(limits->page_formats >> (i >> 3) & 1)) continue;
@@ -171,11 +172,11 @@ uint32_t kvi_plan_most_extents(const kvi_program *program, const kvi_limits *lim
 static void add_up(const kvi_plan_input *input, kvi_memory_plan *out)
 {
     const kvi_backend *backend = input->backend;
-    const uint64_t extents = kvi_plan_most_extents(input->program, &out->limits);
-    const uint64_t tables =
-        input->read_bytes + backend->host_bytes(input->program, &out->limits, &input->device_options) +
-        kvi_pool_bookkeeping_bytes((uint32_t)extents) + extents * sizeof(kvi_elastic_extent) + KVI_BOUNCE_BYTES +
-        (uint64_t)input->program->vocab_size * sizeof(float) + out->limits.max_logit_rows * sizeof(uint32_t);
+    const uint32_t most_pages = kvi_plan_most_pages(input->program, &out->limits);
+    const uint64_t tables = input->read_bytes +
+                            backend->host_bytes(input->program, &out->limits, &input->device_options) +
+                            kvi_store_host_bytes(most_pages) + (uint64_t)input->program->vocab_size * sizeof(float) +
+                            out->limits.max_logit_rows * sizeof(uint32_t);
     const uint64_t sessions = input->n_sessions * kvi_plan_session_host_bytes(input->program, out->ctx_size);
     out->workspace_bytes = backend->workspace_bytes(input->program, &out->limits, &input->device_options);
     out->weight_bytes = input->import_bytes + (backend->own_memory ? 0 : input->copied_bytes);

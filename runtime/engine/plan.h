@@ -25,7 +25,7 @@ typedef struct kvi_memory_plan {
 
 /* What kv.format says. */
 typedef struct kvi_cache_format {
-    kvi_kv_format body; /* of committed pages; elastic: of the last level, which decides how long a context fits */
+    kvi_kv_format body; /* of encoded pages; elastic: of the last level, which decides how long a context fits */
     kvi_kv_code plain;  /* of unencoded pages */
     bool elastic;
 } kvi_cache_format;
@@ -52,8 +52,8 @@ uint64_t kvi_plan_session_bytes(const kvi_plan_input *input, uint64_t ctx);
 uint64_t kvi_plan_plain_pages(const kvi_plan_input *input);
 /* Host bytes of one session of ctx tokens: what kvrt_session_create and kvrt_generate take. */
 uint64_t kvi_plan_session_host_bytes(const kvi_program *program, uint64_t ctx);
-/* Extents of a pool never exceed this: its smallest pages, of sessions beyond the planned ones too. */
-uint32_t kvi_plan_most_extents(const kvi_program *program, const kvi_limits *limits);
+/* Pages and states of a pool are never more than this: the smallest of them, of sessions beyond the planned ones too. */
+uint32_t kvi_plan_most_pages(const kvi_program *program, const kvi_limits *limits);
 /* What a context of ctx tokens takes, whether it fits or not. */
 void kvi_plan_at(const kvi_plan_input *input, uint64_t ctx, kvi_memory_plan *out);
 bool kvi_plan_fits(const kvi_plan_input *input, const kvi_memory_plan *plan);

@@ -48,11 +48,12 @@ static kvrt_status session_init(kvi_engine *e, const kvrt_options *options, kvi_
     KVI_TRY(check_memory_limit(e, s->ctx_size, error));
     s->tokens = kvi_mem_zalloc(s->ctx_size, sizeof *s->tokens);
     if (!s->tokens) return kvi_error_nomem(error, (uint64_t)s->ctx_size * 4, "token list");
-    KVI_TRY(kvi_pages_init(&s->pages, &e->pool, e->program.program.groups, e->program.program.n_groups, s->ctx_size,
+    KVI_TRY(kvi_pages_init(&s->pages, &e->store, e->program.program.groups, e->program.program.n_groups, s->ctx_size,
                            format.elastic ? kvi_elastic_format(0) : format.body,
                            (uint32_t)kvi_options_i64(s->options, "kv.tail"), error));
     s->pages.elastic = format.elastic;
-    s->pages.share_units = e->pool.n_units / e->plan.limits.max_seqs;
+    s->pages.share_units = e->store.pool.n_units / e->plan.limits.max_seqs;
+    kvi_states_init(&s->states, &e->store, e->program.program.state_bytes);
     return KVRT_OK;
 }
 
@@ -66,6 +67,7 @@ void kvi_session_destroy(kvi_session *s)
     }
     kvi_generation_free(&s->gen);
     kvi_pages_free(&s->pages);
+    kvi_states_free(&s->states);
     kvi_mem_free(s->tokens);
     kvrt_options_destroy(s->options);
     kvi_mem_free(s);
@@ -133,11 +135,6 @@ kvrt_status kvrt_session_tokens(kvrt_session handle, int32_t *ids, uint64_t cap,
     *n = s->n_tokens;
     kvi_session_leave(s, KVI_LOOK);
     return *n > cap ? KVRT_PARTIAL : KVRT_OK;
-}
-
-void kvi_session_cut_cache(kvi_session *s, uint32_t n)
-{
-    if (n < s->n_cached) s->n_cached = kvi_pages_rewind(&s->pages, n);
 }
 
 static kvrt_status check_ids(const kvi_session *s, const int32_t *ids, uint64_t n, uint64_t have, kvrt_error *error)

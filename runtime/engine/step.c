@@ -34,16 +34,16 @@ kvrt_status kvi_step_run(kvi_engine *e, const kvi_step *step, bool (*cancelled)(
     return KVRT_OK;
 }
 
-kvrt_status kvi_session_commit(kvi_session *s, kvrt_error *error)
+kvrt_status kvi_session_settle(kvi_session *s, kvrt_error *error)
 {
     kvi_engine *e = s->engine;
-    kvi_page_job jobs[KVI_COMMIT_BATCH];
-    uint32_t page_of[KVI_COMMIT_BATCH], n;
-    while ((n = kvi_pages_due(&s->pages, s->n_cached, jobs, page_of, KVI_COMMIT_BATCH)) > 0) {
+    kvi_page_job jobs[KVI_CONVERT_BATCH];
+    uint32_t page_of[KVI_CONVERT_BATCH], n;
+    while ((n = kvi_pages_due(&s->pages, s->n_cached, jobs, page_of, KVI_CONVERT_BATCH)) > 0) {
         kvrt_status status = e->backend->convert_pages(e->device, jobs, n, &e->encode, error);
-        kvi_pages_committed(&s->pages, jobs, page_of, n, status >= KVRT_OK);
+        kvi_pages_converted(&s->pages, jobs, page_of, n, status >= KVRT_OK);
         KVI_TRY(status);
     }
-    kvi_pages_slide(&s->pages, s->n_cached);
-    return KVRT_OK;
+    kvi_pages_expire(&s->pages, s->n_cached);
+    return s->states.units ? kvi_session_save_state(s, error) : KVRT_OK;
 }

@@ -5,6 +5,7 @@
 #include "layout.h"
 
 #define KVI_MAX_GROUPS 4u
+#define KVI_KV_FORMATS 64u /* pairs of codes */
 
 /* One group of layers whose K/V live in the same pages. */
 typedef struct kvi_cache_group {
@@ -12,14 +13,40 @@ typedef struct kvi_cache_group {
     uint32_t window;   /* positions a query may see including itself; 0: all */
     bool rotate;       /* Hadamard along the head, block-diagonal over the largest power of two that divides head_dim */
     kvi_kv_code plain; /* code of unencoded pages (sink, tail): F32, F16 or BF16 */
+    uint32_t units[KVI_KV_FORMATS]; /* pool units of a page by format (kvi_group_units); kvi_group_measure fills it */
 } kvi_cache_group;
 
-/* One page to encode or to convert: reads `from` (plain or packed), writes `to` (which may overlap `from` only when both start at the
- * same unit and `to` is not longer: in-place demotion, done record by record through staging). */
+static inline uint32_t kvi_kv_format_index(kvi_kv_format format)
+{
+    return (uint32_t)KVI_KV_K_CODE(format) | (uint32_t)KVI_KV_V_CODE(format) << 3;
+}
+/* Once the shape is known. */
+static inline void kvi_group_measure(kvi_cache_group *group)
+{
+    for (uint32_t i = 0; i < KVI_KV_FORMATS; i++)
+        group->units[i] = kvi_kv_page_units(KVI_KV_FORMAT(i & 7, i >> 3), &group->shape);
+}
+static inline uint32_t kvi_group_units(const kvi_cache_group *group, kvi_kv_format format)
+{
+    return group->units[kvi_kv_format_index(format)];
+}
+/* Format of pages that are not encoded. */
+static inline kvi_kv_format kvi_group_plain(const kvi_cache_group *group)
+{
+    return KVI_KV_FORMAT(group->plain, group->plain);
+}
+
+/* One page to convert from a format to another: reads `from` (plain or packed), writes `to`. The two may overlap only when both start at the
+ * same unit and `to` is not longer: in place. */
 typedef struct kvi_page_job {
     uint32_t group;
     kvi_page_ref from, to;
 } kvi_page_job;
+
+/* Bytes to be copied within the pool; the two extents may overlap when `to` is the lower one. */
+typedef struct kvi_extent_copy {
+    uint32_t from_unit, to_unit, units;
+} kvi_extent_copy;
 
 /* How quantized pages are made (README.md beside this file says what each choice is worth); the stored format and the attention
  * kernels do not depend on it. */

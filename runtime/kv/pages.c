@@ -4,63 +4,56 @@
 
 #include <string.h>
 
-kvi_kv_format kvi_pages_plain(const kvi_cache_group *group) { return KVI_KV_FORMAT(group->plain, group->plain); }
-
-static bool absent(const kvi_page_ref *page) { return page->unit == KVI_KV_NO_EXTENT; }
-
-static uint32_t units_of(const kvi_pages *pages, uint32_t group, const kvi_page_ref *page)
+static kvi_page *page_of_table(const kvi_pages *pages, uint32_t g, uint32_t p)
 {
-    return kvi_kv_page_units(page->format, &pages->groups[group].shape);
+    const uint32_t id = pages->ids[g][p];
+    return id == KVI_NO_PAGE ? NULL : &pages->store->pages[id];
 }
 
-static void release(kvi_pages *pages, uint32_t group, kvi_page_ref *page)
+static void drop(kvi_pages *pages, uint32_t g, uint32_t p)
 {
-    if (absent(page)) return;
-    kvi_pool_release(pages->pool, page->unit, units_of(pages, group, page));
-    page->unit = KVI_KV_NO_EXTENT;
+    if (pages->ids[g][p] != KVI_NO_PAGE) kvi_store_drop(pages->store, pages->ids[g][p]);
+    pages->ids[g][p] = KVI_NO_PAGE;
 }
 
-static bool release_held(kvi_pages *pages, uint32_t group, uint32_t page)
+static void forget_plain(kvi_pages *pages, uint32_t g, uint32_t p)
 {
-    uint32_t *unit = &pages->held[group][page];
-    if (*unit == KVI_KV_NO_EXTENT) return false;
-    kvi_pool_release(pages->pool, *unit,
-                     kvi_kv_page_units(kvi_pages_plain(&pages->groups[group]), &pages->groups[group].shape));
-    *unit = KVI_KV_NO_EXTENT;
-    return true;
-}
-
-static void release_all(kvi_pages *pages, uint32_t group, uint32_t page)
-{
-    release(pages, group, &pages->table[group][page]);
-    (void)release_held(pages, group, page);
+    (void)kvi_store_forget(pages->store, pages->plain[g][p]);
+    pages->plain[g][p] = (kvi_memo){0, 0};
 }
 
 /* Positions at which page p is encoded. */
 static uint64_t due_at(const kvi_pages *pages, uint32_t p) { return (uint64_t)KVI_KV_PAGE * (p + 1) + pages->tail; }
 
 /* The page has positions below the mark, and was plain there. */
-static bool worth_holding(const kvi_pages *pages, uint32_t p)
+static bool worth_remembering(const kvi_pages *pages, uint32_t p)
 {
     return (uint64_t)KVI_KV_PAGE * p < pages->mark && pages->mark < due_at(pages, p);
 }
 
-kvrt_status kvi_pages_init(kvi_pages *pages, kvi_pool *pool, const kvi_cache_group *groups, uint32_t n_groups,
+uint64_t kvi_pages_host_bytes(uint32_t n_groups, uint64_t max_ctx)
+{
+    const uint64_t cap = (max_ctx + KVI_KV_PAGE - 1) / KVI_KV_PAGE;
+    return n_groups * cap * (sizeof(uint32_t) + sizeof(kvi_page_ref) + sizeof(kvi_memo));
+}
+
+kvrt_status kvi_pages_init(kvi_pages *pages, kvi_store *store, const kvi_cache_group *groups, uint32_t n_groups,
                            uint32_t max_ctx, kvi_kv_format body, uint32_t tail, kvrt_error *error)
 {
     memset(pages, 0, sizeof *pages);
-    pages->pool = pool;
+    pages->store = store;
     pages->groups = groups;
     pages->n_groups = n_groups;
     pages->body = body;
     pages->tail = tail;
     pages->cap_pages = (max_ctx + KVI_KV_PAGE - 1) / KVI_KV_PAGE;
     for (uint32_t g = 0; g < n_groups; g++) {
-        pages->table[g] = kvi_mem_zalloc(pages->cap_pages, sizeof *pages->table[g]);
-        pages->held[g] = kvi_mem_zalloc(pages->cap_pages, sizeof *pages->held[g]);
-        if (!pages->table[g] || !pages->held[g]) {
+        pages->ids[g] = kvi_mem_zalloc(pages->cap_pages, sizeof *pages->ids[g]);
+        pages->refs[g] = kvi_mem_zalloc(pages->cap_pages, sizeof *pages->refs[g]);
+        pages->plain[g] = kvi_mem_zalloc(pages->cap_pages, sizeof *pages->plain[g]);
+        if (!pages->ids[g] || !pages->refs[g] || !pages->plain[g]) {
             kvi_pages_free(pages);
-            return kvi_error_nomem(error, pages->cap_pages * (sizeof(kvi_page_ref) + 4u), "page table");
+            return kvi_error_nomem(error, kvi_pages_host_bytes(n_groups, max_ctx), "page table");
         }
     }
     return KVRT_OK;
@@ -69,11 +62,44 @@ kvrt_status kvi_pages_init(kvi_pages *pages, kvi_pool *pool, const kvi_cache_gro
 void kvi_pages_free(kvi_pages *pages)
 {
     for (uint32_t g = 0; g < pages->n_groups; g++) {
-        for (uint32_t p = 0; p < pages->n_pages[g]; p++) release_all(pages, g, p);
-        kvi_mem_free(pages->table[g]);
-        kvi_mem_free(pages->held[g]);
+        for (uint32_t p = 0; p < pages->n_pages[g]; p++) {
+            forget_plain(pages, g, p);
+            drop(pages, g, p);
+        }
+        kvi_mem_free(pages->ids[g]);
+        kvi_mem_free(pages->refs[g]);
+        kvi_mem_free(pages->plain[g]);
     }
     memset(pages, 0, sizeof *pages);
+}
+
+kvi_page_ref kvi_pages_at(const kvi_pages *pages, uint32_t g, uint32_t p)
+{
+    return kvi_store_ref(pages->store, pages->ids[g][p]);
+}
+
+void kvi_pages_refs(kvi_pages *pages, const kvi_page_ref *tables[KVI_MAX_GROUPS])
+{
+    for (uint32_t g = 0; g < pages->n_groups; g++) {
+        for (uint32_t p = 0; p < pages->n_pages[g]; p++) pages->refs[g][p] = kvi_pages_at(pages, g, p);
+        tables[g] = pages->refs[g];
+    }
+}
+
+/* ---------------------------------------------------------------------------------------------------------- growing --- */
+uint32_t kvi_pages_row_units(const kvi_pages *pages)
+{
+    uint32_t units = 0;
+    for (uint32_t g = 0; g < pages->n_groups; g++)
+        units += kvi_group_units(&pages->groups[g], kvi_group_plain(&pages->groups[g]));
+    return units;
+}
+
+static uint32_t take_plain(kvi_pages *pages, uint32_t g)
+{
+    const kvi_cache_group *group = &pages->groups[g];
+    const kvi_kv_format plain = kvi_group_plain(group);
+    return kvi_store_take(pages->store, g, plain, kvi_group_units(group, plain), true);
 }
 
 bool kvi_pages_extend(kvi_pages *pages, uint32_t n)
@@ -83,16 +109,28 @@ bool kvi_pages_extend(kvi_pages *pages, uint32_t n)
     for (uint32_t g = 0; g < pages->n_groups; g++) before[g] = pages->n_pages[g];
     for (uint32_t g = 0; g < pages->n_groups; g++)
         while (pages->n_pages[g] < need) {
-            kvi_page_ref page = {.format = kvi_pages_plain(&pages->groups[g])};
-            page.unit = kvi_pool_take_high(pages->pool, units_of(pages, g, &page));
-            if (absent(&page)) {
+            const uint32_t id = take_plain(pages, g);
+            if (id == KVI_NO_PAGE) {
                 for (uint32_t k = 0; k <= g; k++)
-                    while (pages->n_pages[k] > before[k]) release(pages, k, &pages->table[k][--pages->n_pages[k]]);
+                    while (pages->n_pages[k] > before[k]) drop(pages, k, --pages->n_pages[k]);
                 return false;
             }
-            pages->held[g][pages->n_pages[g]] = KVI_KV_NO_EXTENT;
-            pages->table[g][pages->n_pages[g]++] = page;
+            pages->ids[g][pages->n_pages[g]++] = id;
         }
+    return true;
+}
+
+/* ------------------------------------------------------------------------------------------------------- converting --- */
+bool kvi_pages_job(kvi_pages *pages, uint32_t g, uint32_t p, kvi_kv_format to, bool beside, kvi_page_job *job)
+{
+    const kvi_page *page = page_of_table(pages, g, p);
+    const bool shared = page->refs > 1;
+    uint32_t unit = KVI_KV_NO_EXTENT;
+    if (beside || shared) unit = kvi_pool_take(&pages->store->pool, kvi_group_units(&pages->groups[g], to));
+    if (unit == KVI_KV_NO_EXTENT && shared) return false;
+    /* Without room beside it, the page is converted in place: a record is never longer than what it replaces. */
+    if (unit == KVI_KV_NO_EXTENT) unit = page->unit;
+    *job = (kvi_page_job){.group = g, .from = {page->unit, page->format}, .to = {unit, to}};
     return true;
 }
 
@@ -101,48 +139,52 @@ uint32_t kvi_pages_due(kvi_pages *pages, uint32_t n_accepted, kvi_page_job *jobs
     uint32_t n = 0;
     if (kvi_kv_format_is_plain(pages->body)) return 0;
     for (uint32_t g = 0; g < pages->n_groups; g++) {
-        uint32_t p = pages->n_committed[g] > 1 ? pages->n_committed[g] : 1; /* page 0 is the sink */
+        uint32_t p = pages->n_encoded[g] > 1 ? pages->n_encoded[g] : 1; /* page 0 is the sink */
         for (; n < cap && p < pages->n_pages[g] && due_at(pages, p) <= n_accepted; p++) {
-            const kvi_page_ref *from = &pages->table[g][p];
-            if (absent(from)) continue;                          /* already out of its window */
-            if (!kvi_kv_format_is_plain(from->format)) continue; /* one below it was held, and is plain again */
-            kvi_page_ref to = {.format = pages->body};
-            to.unit = kvi_pool_take(pages->pool, units_of(pages, g, &to));
-            /* Without room beside it, the page is encoded in place: a record is never longer than what it replaces. */
-            if (absent(&to)) to.unit = from->unit;
-            page_of[n] = p;
-            jobs[n++] = (kvi_page_job){.group = g, .from = *from, .to = to};
+            const kvi_page *page = page_of_table(pages, g, p);
+            if (!page) continue;                                 /* already out of its window */
+            if (!kvi_kv_format_is_plain(page->format)) continue; /* one below it was remembered, and is plain again */
+            if (!kvi_pages_job(pages, g, p, pages->body, true, &jobs[n])) break; /* later ones wait with it */
+            page_of[n++] = p;
         }
     }
     return n;
 }
 
-void kvi_pages_committed(kvi_pages *pages, const kvi_page_job *jobs, const uint32_t *page_of, uint32_t n, bool success)
+void kvi_pages_converted(kvi_pages *pages, const kvi_page_job *jobs, const uint32_t *page_of, uint32_t n, bool success)
 {
     for (uint32_t i = 0; i < n; i++) {
         const kvi_page_job *job = &jobs[i];
-        uint32_t g = job->group, from_units = units_of(pages, g, &job->from), to_units = units_of(pages, g, &job->to);
-        bool in_place = job->from.unit == job->to.unit;
+        const uint32_t g = job->group, p = page_of[i], id = pages->ids[g][p],
+                       units = kvi_group_units(&pages->groups[g], (kvi_kv_format)job->to.format);
+        const bool in_place = job->from.unit == job->to.unit;
         if (!success) {
-            if (!in_place) kvi_pool_release(pages->pool, job->to.unit, to_units);
+            if (!in_place) kvi_pool_release(&pages->store->pool, job->to.unit, units);
             continue;
         }
-        if (in_place) kvi_pool_release(pages->pool, job->from.unit + to_units, from_units - to_units);
-        else if (worth_holding(pages, page_of[i])) pages->held[g][page_of[i]] = job->from.unit;
-        else kvi_pool_release(pages->pool, job->from.unit, from_units);
-        pages->table[g][page_of[i]] = job->to;
-        if (pages->n_committed[g] < page_of[i] + 1) pages->n_committed[g] = page_of[i] + 1;
+        const bool remember = !in_place && worth_remembering(pages, p);
+        if (remember) kvi_store_share(pages->store, id);
+        pages->ids[g][p] = kvi_store_convert(pages->store, id, job->to, units);
+        if (remember) {
+            pages->plain[g][p] = kvi_store_remember(pages->store, id);
+            kvi_store_drop(pages->store, id);
+        }
+        if (pages->n_encoded[g] < p + 1) pages->n_encoded[g] = p + 1;
     }
 }
 
-void kvi_pages_slide(kvi_pages *pages, uint32_t n)
+/* ------------------------------------------------------------------------------------------------------- giving back --- */
+void kvi_pages_expire(kvi_pages *pages, uint32_t n)
 {
     for (uint32_t g = 0; g < pages->n_groups; g++) {
         uint32_t window = pages->groups[g].window;
         if (!window || n < window) continue;
         /* A query at n sees positions above n - window. */
         uint32_t first = (n - window + 1) / KVI_KV_PAGE;
-        for (uint32_t p = pages->first_page[g]; p < first && p < pages->n_pages[g]; p++) release_all(pages, g, p);
+        for (uint32_t p = pages->first_page[g]; p < first && p < pages->n_pages[g]; p++) {
+            forget_plain(pages, g, p);
+            drop(pages, g, p);
+        }
         if (pages->first_page[g] < first) pages->first_page[g] = first;
     }
 }
@@ -161,60 +203,92 @@ void kvi_pages_mark(kvi_pages *pages, uint32_t n)
     pages->mark = n;
     for (uint32_t g = 0; g < pages->n_groups; g++)
         for (uint32_t p = 0; p < pages->n_pages[g]; p++)
-            if (!worth_holding(pages, p)) (void)release_held(pages, g, p);
+            if (!worth_remembering(pages, p)) forget_plain(pages, g, p);
 }
 
-bool kvi_pages_drop_held(kvi_pages *pages)
-{
-    bool any = false;
-    for (uint32_t g = 0; g < pages->n_groups; g++)
-        for (uint32_t p = 0; p < pages->n_pages[g]; p++) any = release_held(pages, g, p) || any;
-    return any;
-}
-
-/* Held pages that are plain in a sequence of n positions take their place again. */
-static void restore_held(kvi_pages *pages, uint32_t n)
+/* Remembered pages that are plain in a sequence of n positions take their place again. */
+static void restore_plain(kvi_pages *pages, uint32_t n)
 {
     for (uint32_t g = 0; g < pages->n_groups; g++)
         for (uint32_t p = 0; p < pages->n_pages[g]; p++) {
-            if (pages->held[g][p] == KVI_KV_NO_EXTENT || n >= due_at(pages, p)) continue;
-            release(pages, g, &pages->table[g][p]);
-            pages->table[g][p] = (kvi_page_ref){pages->held[g][p], kvi_pages_plain(&pages->groups[g])};
-            pages->held[g][p] = KVI_KV_NO_EXTENT;
-            if (pages->n_committed[g] > p) pages->n_committed[g] = p;
+            if (n >= due_at(pages, p)) continue;
+            const uint32_t id = kvi_store_take_back(pages->store, pages->plain[g][p]);
+            pages->plain[g][p] = (kvi_memo){0, 0};
+            if (id == KVI_NO_PAGE) continue;
+            drop(pages, g, p);
+            pages->ids[g][p] = id;
+            if (pages->n_encoded[g] > p) pages->n_encoded[g] = p;
         }
 }
 
 uint32_t kvi_pages_rewind(kvi_pages *pages, uint32_t n)
 {
     uint32_t keep = n;
-    restore_held(pages, n);
+    restore_plain(pages, n);
     for (uint32_t g = 0; g < pages->n_groups; g++) {
-        uint32_t page = keep / KVI_KV_PAGE;
-        bool in_packed = keep % KVI_KV_PAGE && page < pages->n_pages[g] && !absent(&pages->table[g][page]) &&
-                         !kvi_kv_format_is_plain(pages->table[g][page].format);
-        if (in_packed) keep = page * KVI_KV_PAGE;
+        const uint32_t p = keep / KVI_KV_PAGE;
+        const kvi_page *page = keep % KVI_KV_PAGE && p < pages->n_pages[g] ? page_of_table(pages, g, p) : NULL;
+        if (page && !kvi_kv_format_is_plain(page->format)) keep = p * KVI_KV_PAGE;
     }
     for (uint32_t g = 0; g < pages->n_groups; g++)
         if (!window_intact(pages, g, keep)) keep = 0;
     uint32_t n_keep = (keep + KVI_KV_PAGE - 1) / KVI_KV_PAGE;
     for (uint32_t g = 0; g < pages->n_groups; g++) {
-        while (pages->n_pages[g] > n_keep) release_all(pages, g, --pages->n_pages[g]);
-        if (pages->n_committed[g] > n_keep) pages->n_committed[g] = n_keep;
+        while (pages->n_pages[g] > n_keep) {
+            const uint32_t p = --pages->n_pages[g];
+            forget_plain(pages, g, p);
+            drop(pages, g, p);
+        }
+        if (pages->n_encoded[g] > n_keep) pages->n_encoded[g] = n_keep;
         if (pages->first_page[g] > n_keep) pages->first_page[g] = n_keep;
         if (!n_keep) pages->first_page[g] = 0;
     }
     return keep;
 }
 
+/* ---------------------------------------------------------------------------------------------------------- sharing --- */
+void kvi_pages_share(kvi_pages *to, const kvi_pages *from, uint32_t n)
+{
+    const uint32_t n_pages = (n + KVI_KV_PAGE - 1) / KVI_KV_PAGE;
+    for (uint32_t g = 0; g < from->n_groups; g++) {
+        for (uint32_t p = 0; p < n_pages; p++) {
+            to->ids[g][p] = from->ids[g][p];
+            if (to->ids[g][p] != KVI_NO_PAGE) kvi_store_share(to->store, to->ids[g][p]);
+        }
+        to->n_pages[g] = n_pages;
+        to->first_page[g] = from->first_page[g] < n_pages ? from->first_page[g] : n_pages;
+        to->n_encoded[g] = from->n_encoded[g] < n_pages ? from->n_encoded[g] : n_pages;
+    }
+}
+
+bool kvi_pages_own(kvi_pages *pages, uint32_t g, uint32_t n, kvi_extent_copy *copy)
+{
+    const uint32_t p = n / KVI_KV_PAGE;
+    kvi_page *page = n % KVI_KV_PAGE && p < pages->n_pages[g] ? page_of_table(pages, g, p) : NULL;
+    *copy = (kvi_extent_copy){0, 0, 0};
+    if (!page) return true;
+    if (page->refs == 1) {
+        if (page->kept) kvi_store_renew(pages->store, pages->ids[g][p]); /* it was published with what now changes */
+        return true;
+    }
+    const uint32_t id = take_plain(pages, g);
+    if (id == KVI_NO_PAGE) return false;
+    *copy = (kvi_extent_copy){page->unit, pages->store->pages[id].unit, page->units};
+    kvi_store_drop(pages->store, pages->ids[g][p]);
+    pages->ids[g][p] = id;
+    return true;
+}
+
+/* --------------------------------------------------------------------------------------------------------- counting --- */
 uint64_t kvi_pages_bytes(const kvi_pages *pages)
 {
     uint64_t units = 0;
     for (uint32_t g = 0; g < pages->n_groups; g++)
         for (uint32_t p = 0; p < pages->n_pages[g]; p++) {
-            const kvi_page_ref held = {pages->held[g][p], kvi_pages_plain(&pages->groups[g])};
-            if (!absent(&pages->table[g][p])) units += units_of(pages, g, &pages->table[g][p]);
-            if (!absent(&held)) units += units_of(pages, g, &held);
+            const kvi_page *page = page_of_table(pages, g, p);
+            const uint32_t plain = kvi_store_recall(pages->store, pages->plain[g][p]);
+            if (page) units += page->units;
+            if (plain != KVI_NO_PAGE) units += pages->store->pages[plain].units;
         }
     return units * KVI_KV_UNIT;
 }
@@ -224,8 +298,9 @@ void kvi_pages_count(const kvi_pages *pages, uint32_t *n_pages, uint32_t *n_pack
     *n_pages = *n_packed = 0;
     for (uint32_t g = 0; g < pages->n_groups; g++)
         for (uint32_t p = 0; p < pages->n_pages[g]; p++) {
-            if (absent(&pages->table[g][p])) continue;
+            const kvi_page *page = page_of_table(pages, g, p);
+            if (!page) continue;
             ++*n_pages;
-            *n_packed += !kvi_kv_format_is_plain(pages->table[g][p].format);
+            *n_packed += !kvi_kv_format_is_plain(page->format);
         }
 }

@@ -1,56 +1,70 @@
-/* pages.h - the page tables of one sequence: which extent and format holds which 128 positions of each cache group.
- * Owns the life of a page: page 0 is the sink, on which models put much of their attention, and stays plain; a page p is *committed*
- * (encoded) once n_accepted - 128 (p + 1) >= tail, as the latest positions are read most and may still be taken back; windowed groups
+/* pages.h - the page tables of one sequence: which page of the store holds which 128 positions of each cache group.
+ * Owns the life of a page in a sequence: page 0 is the sink, on which models put much of their attention, and stays plain; a page p is
+ * *encoded* once n_accepted - 128 (p + 1) >= tail, as the latest positions are read most and may still be taken back; windowed groups
  * give back pages that no later query can see.
  * Encoding loses bits, so a sequence that goes back to where a page was plain is not what it was there. One place is likely: the end of the
- * prompt, the *mark*. Pages that were plain at the mark and are encoded later are held beside their codes, at most tail / 128 + 2 of each
- * group, and are back when the sequence is cut to the mark. Held pages are the first to go when the pool has no room. */
+ * prompt, the *mark*. Pages that were plain at the mark and are encoded later are remembered beside their codes, at most tail / 128 + 2 of each
+ * group, and are back when the sequence is cut to the mark. They are idle in the store: the first to go when the pool has no room. */
 #ifndef KVI_KV_PAGES_H
 #define KVI_KV_PAGES_H
-#include "pool.h"
-#include "layout.h"
-#include "page.h"
+#include "store.h"
 
 typedef struct kvi_pages {
-    kvi_pool *pool;
-    const kvi_cache_group *groups; /* (n_groups) */
+    kvi_store *store;
+    const kvi_cache_group *groups; /* (n_groups) measured */
     uint32_t n_groups;
-    uint32_t cap_pages;                   /* per group */
-    uint32_t n_pages[KVI_MAX_GROUPS];     /* table length: pages below it exist or were given back */
-    uint32_t first_page[KVI_MAX_GROUPS];  /* pages below it, the sink too, were given back by the window */
-    uint32_t n_committed[KVI_MAX_GROUPS]; /* pages below it (sink excepted) are encoded */
-    kvi_page_ref *table[KVI_MAX_GROUPS];  /* (cap_pages) */
-    uint32_t *held[KVI_MAX_GROUPS];       /* (cap_pages) unit of the plain extent that a committed page had, or none */
-    uint32_t mark;                        /* positions; 0: nothing is held */
-    kvi_kv_format body;                   /* format of committed pages; plain: nothing is ever encoded */
-    uint32_t tail;                        /* positions */
+    uint32_t cap_pages;                  /* per group */
+    uint32_t n_pages[KVI_MAX_GROUPS];    /* table length: pages below it exist or were given back */
+    uint32_t first_page[KVI_MAX_GROUPS]; /* pages below it, the sink too, were given back by the window */
+    uint32_t n_encoded[KVI_MAX_GROUPS];  /* pages below it (sink excepted) are encoded */
+    uint32_t *ids[KVI_MAX_GROUPS];       /* (cap_pages) KVI_NO_PAGE: given back */
+    kvi_page_ref *refs[KVI_MAX_GROUPS];  /* (cap_pages) scratch of kvi_pages_refs */
+    kvi_memo *plain[KVI_MAX_GROUPS];     /* (cap_pages) what an encoded page was at the mark */
+    uint32_t mark;                       /* positions; 0: nothing is remembered */
+    kvi_kv_format body;                  /* format of encoded pages; plain: nothing is ever encoded */
+    uint32_t tail;                       /* positions */
     bool elastic;         /* pages give up precision when the pool is full (elastic.h); body is plain then */
     uint32_t share_units; /* of an elastic sequence: what it may hold before it does */
 } kvi_pages;
 
-kvrt_status kvi_pages_init(kvi_pages *pages, kvi_pool *pool, const kvi_cache_group *groups, uint32_t n_groups,
+kvrt_status kvi_pages_init(kvi_pages *pages, kvi_store *store, const kvi_cache_group *groups, uint32_t n_groups,
                            uint32_t max_ctx, kvi_kv_format body, uint32_t tail, kvrt_error *error);
-void kvi_pages_free(kvi_pages *pages); /* gives every extent back */
+void kvi_pages_free(kvi_pages *pages);                              /* drops every page */
+uint64_t kvi_pages_host_bytes(uint32_t n_groups, uint64_t max_ctx); /* what init takes */
 
-/* Plain format of a group. */
-kvi_kv_format kvi_pages_plain(const kvi_cache_group *group);
+/* Where page p of group g stands now; unit KVI_KV_NO_EXTENT when it was given back. */
+kvi_page_ref kvi_pages_at(const kvi_pages *pages, uint32_t g, uint32_t p);
+/* The tables of a step, (n_groups) -> (n_pages), as of now: pages move and change between steps. */
+void kvi_pages_refs(kvi_pages *pages, const kvi_page_ref *tables[KVI_MAX_GROUPS]);
 
 /* Makes the tables cover positions [0, n). False when the pool has no room; then nothing has changed. Allocates no memory. */
 bool kvi_pages_extend(kvi_pages *pages, uint32_t n);
+/* Pool units of one more page in every group. */
+uint32_t kvi_pages_row_units(const kvi_pages *pages);
+
 /* Writes up to cap jobs that encode pages complete and old enough at n_accepted positions; targets are taken from the pool. Returns the
- * number of jobs. Call kvi_pages_committed with the same jobs after they ran. */
+ * number of jobs. Call kvi_pages_converted with the same jobs after they ran. */
 uint32_t kvi_pages_due(kvi_pages *pages, uint32_t n_accepted, kvi_page_job *jobs, uint32_t *page_of, uint32_t cap);
-void kvi_pages_committed(kvi_pages *pages, const kvi_page_job *jobs, const uint32_t *page_of, uint32_t n, bool success);
+/* A job for page p of group g: beside it where there is room and `beside` asks for it or others hold the page, else in place. False when others
+ * hold it and there is no room: what several hold is not converted under them. */
+bool kvi_pages_job(kvi_pages *pages, uint32_t g, uint32_t p, kvi_kv_format to, bool beside, kvi_page_job *job);
+void kvi_pages_converted(kvi_pages *pages, const kvi_page_job *jobs, const uint32_t *page_of, uint32_t n, bool success);
+
 /* Gives back pages that a query at position n or later cannot see. */
-void kvi_pages_slide(kvi_pages *pages, uint32_t n);
-/* Moves the mark to n positions; what the new one does not need is given back. */
+void kvi_pages_expire(kvi_pages *pages, uint32_t n);
+/* Moves the mark to n positions; what the new one does not need is forgotten. */
 void kvi_pages_mark(kvi_pages *pages, uint32_t n);
-/* Gives back every held extent; false: there was none. */
-bool kvi_pages_drop_held(kvi_pages *pages);
 /* Positions that may stay when the sequence is cut to n: n itself, or the start of the page when n falls into an encoded one, or 0 when a
  * windowed group has already given back what a shorter sequence needs. Drops the pages beyond. */
 uint32_t kvi_pages_rewind(kvi_pages *pages, uint32_t n);
 
+/* Makes `to`, an empty sequence of the same model and cache, hold the first n positions of `from`: the same pages, one reference more. */
+void kvi_pages_share(kvi_pages *to, const kvi_pages *from, uint32_t n);
+/* Before position n is written: the page of group g that it falls into becomes the sequence's own. When others hold it too, that is a new page,
+ * and *copy tells what the caller must copy before anything else (units 0: nothing). False: no room for it. */
+bool kvi_pages_own(kvi_pages *pages, uint32_t g, uint32_t n, kvi_extent_copy *copy);
+
+/* Pool bytes of the sequence, what it remembers included. A page that others hold too counts in full. */
 uint64_t kvi_pages_bytes(const kvi_pages *pages);
 void kvi_pages_count(const kvi_pages *pages, uint32_t *n_pages, uint32_t *n_packed);
 

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-uint64_t kvi_pool_bookkeeping_bytes(uint32_t max_extents) { return (max_extents + 2ull) * sizeof(kvi_pool_hole); }
+uint64_t kvi_pool_host_bytes(uint32_t max_extents) { return (max_extents + 2ull) * sizeof(kvi_pool_hole); }
 
 kvrt_status kvi_pool_init(kvi_pool *pool, uint64_t bytes, uint32_t max_extents, kvrt_error *error)
 {
@@ -86,7 +86,7 @@ void kvi_pool_release(kvi_pool *pool, uint32_t unit, uint32_t units)
     }
 }
 
-uint32_t kvi_pool_slide(kvi_pool *pool, uint32_t unit, uint32_t units)
+uint32_t kvi_pool_move_down(kvi_pool *pool, uint32_t unit, uint32_t units)
 {
     for (uint32_t i = 0; i < pool->n_holes && pool->holes[i].unit < unit; i++) {
         kvi_pool_hole *hole = &pool->holes[i];

@@ -18,7 +18,7 @@ typedef struct kvi_pool {
 
 /* max_extents: most extents alive at a time; there are never more holes than that + 1. */
 kvrt_status kvi_pool_init(kvi_pool *pool, uint64_t bytes, uint32_t max_extents, kvrt_error *error);
-uint64_t kvi_pool_bookkeeping_bytes(uint32_t max_extents); /* host bytes of it */
+uint64_t kvi_pool_host_bytes(uint32_t max_extents); /* host bytes of it */
 void kvi_pool_free(kvi_pool *pool);
 /* KVI_KV_NO_EXTENT when no hole is large enough. Long-lived extents (encoded pages) are taken from the low end, short-lived ones (open
  * pages) from the high end, so that the two do not cut each other's room into pieces. */
@@ -28,7 +28,7 @@ uint32_t kvi_pool_take_high(kvi_pool *pool, uint32_t units);
 void kvi_pool_release(kvi_pool *pool, uint32_t unit, uint32_t units);
 /* Moves an extent down over the hole right below it, whatever its size, and returns its new place; `unit` itself when there is no hole.
  * The bytes are the caller's business: move them before anything else is taken. */
-uint32_t kvi_pool_slide(kvi_pool *pool, uint32_t unit, uint32_t units);
+uint32_t kvi_pool_move_down(kvi_pool *pool, uint32_t unit, uint32_t units);
 uint64_t kvi_pool_used_bytes(const kvi_pool *pool);
 
 #endif

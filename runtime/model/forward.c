@@ -213,6 +213,7 @@ kvrt_status kvi_model_record(const kvi_model_config *config, const kvi_model_wei
     out->ropes[0] = (kvi_rope){.n_dims = config->head_dim, .inv_freq = out->inv_freq, .magnitude = 1.0f};
     memset(out->groups, 0, sizeof out->groups);
     record(&r);
+    for (uint32_t g = 0; g < out->program.n_groups; g++) kvi_group_measure(&out->groups[g]);
     return KVRT_OK;
 }
 

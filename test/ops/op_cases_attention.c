@@ -123,7 +123,8 @@ static bool open_case(attention_rig *a, const op_target *target, const attention
     a->cols = (a->n_heads + 2 * c->n_kv) * c->dim;
     op_rig *rig = &a->rig;
     op_rig_open(rig, target);
-    rig->group = (kvi_cache_group){{2, c->n_kv, c->dim}, c->window, c->rotate, c->plain};
+    rig->group =
+        (kvi_cache_group){.shape = {2, c->n_kv, c->dim}, .window = c->window, .rotate = c->rotate, .plain = c->plain};
     kvi_buffer qkv = op_rig_buffer(rig, a->cols, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND);
     a->in = op_rig_input(rig, qkv, c->tokens * c->n_seqs);
     kvi_buffer gate = qkv;

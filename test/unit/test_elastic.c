@@ -2,6 +2,7 @@
  * backend that marks every page, and whole generations in a pool that is too small for 16 bits. */
 #include "golden_model.h"
 #include "../../runtime/engine/session.h"
+#include "../../runtime/kv/compact.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -36,63 +37,84 @@ static uint32_t cheapest(const uint8_t *map, uint32_t units)
     return best;
 }
 
+/* What moves, in units: a map of the pool, and what it cost. */
+typedef struct mover {
+    uint8_t map[UNITS]; /* 0 free, else the page's number + 1; 255 fixed */
+    uint32_t cost, n;
+} mover;
+static kvrt_status move_units(void *user, uint32_t from, uint32_t to, uint32_t units, kvrt_error *error)
+{
+    (void)error;
+    mover *m = user;
+    assert_true(to < from && units > 0);
+    for (uint32_t u = 0; u < units; u++) {
+        assert_true(m->map[from + u] != 0 && m->map[from + u] != 255);
+        assert_int_equal(m->map[to + u] == 0 || to + u >= from, true);
+        const uint8_t what = m->map[from + u];
+        m->map[from + u] = 0;
+        m->map[to + u] = what;
+    }
+    m->cost += units;
+    m->n++;
+    return KVRT_OK;
+}
+
 static void gathering_is_cheapest(void **state)
 {
     (void)state;
-    unsigned found = 0;
+    unsigned found = 0, merged = 0;
     for (unsigned round = 0; round < 4000; round++) {
-        kvi_pool pool;
-        kvi_elastic_extent movable[MOST];
+        kvi_store store;
+        mover m = {.cost = 0};
         uint8_t map[UNITS] = {0};
-        uint32_t n = 0, held[MOST][3], n_held = 0, first = 0, count = 0;
-        assert_int_equal(kvi_pool_init(&pool, UNITS * KVI_KV_UNIT, MOST, NULL), KVRT_OK);
-        for (uint32_t len; n_held < MOST && kvi_pool_take(&pool, len = 1 + below(20)) != KVI_KV_NO_EXTENT; n_held++) {
-            uint32_t unit = n_held ? held[n_held - 1][0] + held[n_held - 1][1] : 0;
-            held[n_held][0] = unit, held[n_held][1] = len,
-            held[n_held][2] = below(10); /* 0: fixed, 1..5: movable, else released */
+        uint32_t held[MOST][4], n_held = 0, n_moved_pages = 0;
+        assert_int_equal(kvi_store_init(&store, UNITS * KVI_KV_UNIT, MOST, NULL), KVRT_OK);
+        kvi_pool *pool = &store.pool;
+        for (uint32_t len, at = 0; n_held < MOST; n_held++, at += len) {
+            held[n_held][0] = at, held[n_held][1] = len = 1 + below(20);
+            held[n_held][2] = below(10); /* 0: fixed, no object of the store; 1..5: a page, else released */
+            held[n_held][3] = KVI_NO_PAGE;
+            if (held[n_held][2] >= 1 && held[n_held][2] <= 5) {
+                held[n_held][3] = kvi_store_take(&store, 0, KVI_KV_FMT_F16, len, false);
+                if (held[n_held][3] == KVI_NO_PAGE) break;
+                assert_int_equal(store.pages[held[n_held][3]].unit, at);
+            } else if (kvi_pool_take(pool, len) == KVI_KV_NO_EXTENT) break;
         }
         for (uint32_t i = 0; i < n_held; i++) {
-            if (held[i][2] > 5) kvi_pool_release(&pool, held[i][0], held[i][1]);
+            if (held[i][2] > 5) kvi_pool_release(pool, held[i][0], held[i][1]);
             else memset(map + held[i][0], held[i][2] ? 1 : 2, held[i][1]);
-            if (held[i][2] >= 1 && held[i][2] <= 5)
-                movable[n++] = (kvi_elastic_extent){held[i][0], held[i][1], 0, i, NULL};
+            if (held[i][2] <= 5) memset(m.map + held[i][0], held[i][2] ? (int)i + 1 : 255, held[i][1]);
         }
-        for (uint32_t i = n; i > 1; i--) { /* sorted by the code under test */
-            uint32_t k = below(i);
-            kvi_elastic_extent x = movable[i - 1];
-            movable[i - 1] = movable[k], movable[k] = x;
+        const uint32_t units = 1 + below(60), want = cheapest(map, units), free_before = pool->free_units;
+        uint32_t longest_before = 0;
+        for (uint32_t i = 0; i < pool->n_holes; i++)
+            longest_before = pool->holes[i].len > longest_before ? pool->holes[i].len : longest_before;
+        bool got;
+        assert_int_equal(kvi_compact(&store, units, move_units, &m, &got, NULL), KVRT_OK);
+        assert_int_equal(got, want != UINT32_MAX && longest_before < units);
+        assert_int_equal(m.cost, got ? want : 0);
+        found += got;
+        assert_int_equal(pool->free_units, free_before);
+        uint32_t free_units = 0, longest = 0; /* the holes are the gaps of the map, in order, merged */
+        for (uint32_t i = 0; i < pool->n_holes; i++) {
+            assert_true(i == 0 || pool->holes[i].unit > pool->holes[i - 1].unit + pool->holes[i - 1].len);
+            for (uint32_t u = 0; u < pool->holes[i].len; u++) assert_int_equal(m.map[pool->holes[i].unit + u], 0);
+            free_units += pool->holes[i].len;
+            longest = pool->holes[i].len > longest ? pool->holes[i].len : longest;
         }
-        kvi_elastic_sort(movable, n);
-        const uint32_t units = 1 + below(60), want = cheapest(map, units), free_before = pool.free_units;
-        const bool got = kvi_elastic_gather(&pool, movable, n, units, &first, &count);
-        assert_int_equal(got, want != UINT32_MAX);
-        if (got) {
-            uint32_t cost = 0;
-            found += count > 0;
-            for (uint32_t i = first; i < first + count; i++) {
-                const uint32_t place = kvi_pool_slide(&pool, movable[i].unit, movable[i].units);
-                assert_true(place < movable[i].unit);
-                for (uint32_t u = 0; u < movable[i].units; u++)
-                    assert_int_equal(map[place + u] == 0 || place + u >= movable[i].unit, true);
-                memset(map + movable[i].unit, 0, movable[i].units);
-                memset(map + place, 1, movable[i].units);
-                cost += movable[i].units;
-            }
-            assert_int_equal(cost, want);
-            assert_int_equal(pool.free_units, free_before);
-            uint32_t free_units = 0, longest = 0; /* the holes are the gaps of the map, in order, merged */
-            for (uint32_t i = 0; i < pool.n_holes; i++) {
-                assert_true(i == 0 || pool.holes[i].unit > pool.holes[i - 1].unit + pool.holes[i - 1].len);
-                for (uint32_t u = 0; u < pool.holes[i].len; u++) assert_int_equal(map[pool.holes[i].unit + u], 0);
-                free_units += pool.holes[i].len;
-                longest = pool.holes[i].len > longest ? pool.holes[i].len : longest;
-            }
-            assert_int_equal(free_units, free_before);
-            assert_true(longest >= units);
+        assert_int_equal(free_units, free_before);
+        assert_true(!got || longest >= units);
+        for (uint32_t i = 0; i < n_held; i++) { /* every page is where its entry says, whole */
+            if (held[i][3] == KVI_NO_PAGE) continue;
+            const kvi_page *page = &store.pages[held[i][3]];
+            assert_int_equal(page->units, held[i][1]);
+            for (uint32_t u = 0; u < page->units; u++) assert_int_equal(m.map[page->unit + u], i + 1);
+            n_moved_pages += page->unit != held[i][0];
         }
-        kvi_pool_free(&pool);
+        merged += m.n < n_moved_pages;
+        kvi_store_free(&store);
     }
-    assert_true(found > 300);
+    assert_true(found > 300 && merged > 30);
 }
 
 /* ------------------------------------------------------------------------------------------ sessions on a marking backend --- */
@@ -102,7 +124,7 @@ typedef struct rig {
     kvi_cache_group groups[2];
     uint8_t *bytes;   /* the pool */
     uint32_t fail_in; /* conversions until one fails; 0: none */
-    uint32_t n_converted, n_written;
+    uint32_t n_converted, n_moved;
 } rig;
 static rig r;
 
@@ -132,21 +154,16 @@ static kvrt_status fake_convert(kvi_device *device, const kvi_page_job *jobs, ui
     r.n_converted += n;
     return KVRT_OK;
 }
-static kvrt_status fake_read(kvi_device *device, uint64_t offset, void *bytes, uint64_t len, kvrt_error *error)
+static kvrt_status fake_move(kvi_device *device, uint32_t from, uint32_t to, uint32_t units, kvrt_error *error)
 {
     (void)device, (void)error;
-    memcpy(bytes, r.bytes + offset, len);
+    r.n_moved++;
+    assert_true(units > 0 && (to < from || from + units <= to)); /* down, or apart */
+    memmove(r.bytes + (uint64_t)to * KVI_KV_UNIT, r.bytes + (uint64_t)from * KVI_KV_UNIT,
+            (uint64_t)units * KVI_KV_UNIT);
     return KVRT_OK;
 }
-static kvrt_status fake_write(kvi_device *device, uint64_t offset, const void *bytes, uint64_t len, kvrt_error *error)
-{
-    (void)device, (void)error;
-    r.n_written++;
-    memcpy(r.bytes + offset, bytes, len);
-    return KVRT_OK;
-}
-static const kvi_backend fake = {
-    .name = "fake", .convert_pages = fake_convert, .pool_read = fake_read, .pool_write = fake_write};
+static const kvi_backend fake = {.name = "fake", .convert_pages = fake_convert, .pool_move = fake_move};
 
 static void open_rig(uint32_t pool_units, uint32_t window, uint32_t n_elastic, uint32_t n_fixed, uint32_t tail)
 {
@@ -156,16 +173,14 @@ static void open_rig(uint32_t pool_units, uint32_t window, uint32_t n_elastic, u
     r.bytes = calloc(pool_units, KVI_KV_UNIT);
     r.engine.backend = &fake;
     r.engine.format.elastic = true;
-    r.engine.cap_extents = 2000;
-    r.engine.extents = calloc(2000, sizeof *r.engine.extents);
-    r.engine.bounce = malloc(KVI_BOUNCE_BYTES);
-    assert_int_equal(kvi_pool_init(&r.engine.pool, (uint64_t)pool_units * KVI_KV_UNIT, 2000, NULL), KVRT_OK);
+    kvi_group_measure(&r.groups[0]), kvi_group_measure(&r.groups[1]);
+    assert_int_equal(kvi_store_init(&r.engine.store, (uint64_t)pool_units * KVI_KV_UNIT, 2000, NULL), KVRT_OK);
     for (uint32_t i = 0; i < n_elastic + n_fixed; i++) {
         kvi_session *s = &r.sessions[i];
         s->engine = &r.engine;
         s->next = r.engine.sessions;
         r.engine.sessions = s;
-        assert_int_equal(kvi_pages_init(&s->pages, &r.engine.pool, r.groups, window ? 2 : 1, 128 * 600,
+        assert_int_equal(kvi_pages_init(&s->pages, &r.engine.store, r.groups, window ? 2 : 1, 128 * 600,
                                         i < n_elastic ? KVI_KV_FMT_F16 : KVI_KV_FMT_K4V4, tail, NULL),
                          KVRT_OK);
         s->pages.elastic = i < n_elastic;
@@ -177,10 +192,10 @@ static void close_rig(void)
 {
     for (uint32_t i = 0; i < 3; i++)
         if (r.sessions[i].engine) kvi_pages_free(&r.sessions[i].pages);
-    assert_int_equal(kvi_pool_used_bytes(&r.engine.pool), 0);
-    assert_true(r.engine.pool.n_holes == 1);
-    kvi_pool_free(&r.engine.pool);
-    free(r.bytes), free(r.engine.extents), free(r.engine.bounce);
+    assert_int_equal(kvi_pool_used_bytes(&r.engine.store.pool), 0);
+    assert_true(r.engine.store.pool.n_holes == 1);
+    kvi_store_free(&r.engine.store);
+    free(r.bytes);
 }
 
 /* Every page still holds its own bytes, and the pool's count is the sum of the pages. */
@@ -192,7 +207,7 @@ static void check_rig(void)
         held += kvi_pages_bytes(pages);
         for (uint32_t g = 0; g < pages->n_groups; g++)
             for (uint32_t p = 0; p < pages->n_pages[g]; p++) {
-                const kvi_page_ref *ref = &pages->table[g][p];
+                const kvi_page_ref at = kvi_pages_at(pages, g, p), *ref = &at;
                 if (ref->unit == KVI_KV_NO_EXTENT) continue;
                 for (uint32_t u = 0; u < kvi_kv_page_units(ref->format, &r.groups[g].shape); u++)
                     for (uint32_t w = 0; w < 64; w += 63) {
@@ -204,7 +219,7 @@ static void check_rig(void)
                     }
             }
     }
-    assert_int_equal(kvi_pool_used_bytes(&r.engine.pool), held);
+    assert_int_equal(kvi_pool_used_bytes(&r.engine.store.pool), held);
 }
 
 /* Positions up to n appear and are accepted. */
@@ -216,9 +231,10 @@ static kvrt_status grow(uint32_t session, uint32_t n)
     if (status < KVRT_OK) return status;
     for (uint32_t g = 0; g < s->pages.n_groups; g++)
         for (uint32_t p = before; p < s->pages.n_pages[g]; p++)
-            mark(session, g, p, s->pages.table[g][p].unit, kvi_kv_page_units(KVI_KV_FMT_F16, &r.groups[g].shape));
+            mark(session, g, p, kvi_pages_at(&s->pages, g, p).unit,
+                 kvi_kv_page_units(KVI_KV_FMT_F16, &r.groups[g].shape));
     s->n_cached = n;
-    kvi_pages_slide(&s->pages, n);
+    kvi_pages_expire(&s->pages, n);
     return KVRT_OK;
 }
 
@@ -292,14 +308,15 @@ static void pages_follow_the_simulation(void **state)
             }
             for (uint32_t g = 0; g < groups; g++)
                 for (uint32_t p = 0; p < pages->n_pages[g]; p++) {
-                    assert_int_equal(pages->table[g][p].unit == KVI_KV_NO_EXTENT, m.gone[g][p]);
-                    if (!m.gone[g][p]) assert_int_equal(kvi_elastic_level(pages->table[g][p].format), m.level[g][p]);
+                    assert_int_equal(kvi_pages_at(pages, g, p).unit == KVI_KV_NO_EXTENT, m.gone[g][p]);
+                    if (!m.gone[g][p])
+                        assert_int_equal(kvi_elastic_level(kvi_pages_at(pages, g, p).format), m.level[g][p]);
                 }
             if ((n + cases[c].step) / 128 != n / 128 || !room) check_rig();
             if (!room) break;
         }
         for (uint32_t p = 1; 128 * (p + 1) + cases[c].tail <= n; p++) /* context full: nothing is left to give */
-            assert_int_equal(kvi_elastic_level(r.sessions[0].pages.table[0][p].format), 3);
+            assert_int_equal(kvi_elastic_level(kvi_pages_at(&r.sessions[0].pages, 0, p).format), 3);
         if (!(seen[1] > 3 && seen[1] >= seen[2] && seen[2] >= seen[3] && seen[3] > 0))
             fail_msg("case %u: %u, %u, %u", c, seen[1], seen[2], seen[3]);
         assert_true(groups > 1 || seen[1] == seen[3]);
@@ -323,11 +340,12 @@ static void sessions_share_a_pool(void **state)
             if (n % 128 == 0) {
                 check_rig();
                 for (uint32_t p = 0; p < n / 128; p++)
-                    levels[round][n / 128][p] = (uint8_t)kvi_elastic_level(r.sessions[0].pages.table[0][p].format);
+                    levels[round][n / 128][p] =
+                        (uint8_t)kvi_elastic_level(kvi_pages_at(&r.sessions[0].pages, 0, p).format);
             }
         }
         for (uint32_t p = 0; fixed && p < 3; p++)
-            assert_int_equal(r.sessions[1].pages.table[0][p].format, KVI_KV_FMT_F16); /* never demoted */
+            assert_int_equal(kvi_pages_at(&r.sessions[1].pages, 0, p).format, KVI_KV_FMT_F16); /* never demoted */
         if (round) assert_memory_equal(levels[round], levels[0], sizeof levels[0]);
         close_rig();
     }
@@ -345,10 +363,10 @@ static void fixed_pages_in_the_way(void **state)
         assert_int_equal(grow(1, 100), KVRT_OK);
         while (grow(0, n + 64) >= KVRT_OK) n += 64;
         check_rig();
-        assert_int_equal(r.sessions[1].pages.table[0][0].format, KVI_KV_FMT_F16);
+        assert_int_equal(kvi_pages_at(&r.sessions[1].pages, 0, 0).format, KVI_KV_FMT_F16);
         for (uint32_t p = 1; 128 * (p + 1) <= n; p++)
-            assert_int_equal(kvi_elastic_level(r.sessions[0].pages.table[0][p].format), 3);
-        assert_true(r.engine.pool.free_units < size_of(0, 0));
+            assert_int_equal(kvi_elastic_level(kvi_pages_at(&r.sessions[0].pages, 0, p).format), 3);
+        assert_true(r.engine.store.pool.free_units < size_of(0, 0));
         close_rig();
     }
 }
@@ -366,7 +384,7 @@ static void rewind_gives_back(void **state)
     check_rig();
     /* Goes on in 16 bits as far as there is room, and to the same end. */
     assert_int_equal(grow(0, keep + 1), KVRT_OK);
-    assert_int_equal(r.sessions[0].pages.table[0][page].format, KVI_KV_FMT_F16);
+    assert_int_equal(kvi_pages_at(&r.sessions[0].pages, 0, page).format, KVI_KV_FMT_F16);
     for (uint32_t k = keep + 2; k <= n; k++) assert_int_equal(grow(0, k), KVRT_OK);
     assert_int_equal(grow(0, n + 1), KVRT_CTX_FULL);
     check_rig();

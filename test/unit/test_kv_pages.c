@@ -1,4 +1,4 @@
-/* test_kv_pages.c - pool and page tables: extents without waste or overlap, commit, window, rewind, recycling. */
+/* test_kv_pages.c - pool and page tables: extents without waste or overlap, encoding, window, rewind, recycling. */
 #include "../../runtime/kv/pages.h"
 
 #include <setjmp.h>
@@ -50,7 +50,7 @@ static void pool_is_exact(void **state)
 }
 
 typedef struct rig {
-    kvi_pool pool;
+    kvi_store store;
     kvi_pages pages;
     kvi_cache_group groups[2];
 } rig;
@@ -60,28 +60,29 @@ static void open_rig(rig *r, uint64_t pool_bytes, uint32_t window, kvi_kv_format
     memset(r, 0, sizeof *r);
     r->groups[0] = (kvi_cache_group){.shape = {2, 2, 64}, .plain = KVI_KV_F16};
     r->groups[1] = (kvi_cache_group){.shape = {1, 2, 64}, .plain = KVI_KV_F16, .window = window};
-    assert_int_equal(kvi_pool_init(&r->pool, pool_bytes, 400, NULL), KVRT_OK);
-    assert_int_equal(kvi_pages_init(&r->pages, &r->pool, r->groups, window ? 2 : 1, 8192, body, tail, NULL), KVRT_OK);
+    kvi_group_measure(&r->groups[0]), kvi_group_measure(&r->groups[1]);
+    assert_int_equal(kvi_store_init(&r->store, pool_bytes, 400, NULL), KVRT_OK);
+    assert_int_equal(kvi_pages_init(&r->pages, &r->store, r->groups, window ? 2 : 1, 8192, body, tail, NULL), KVRT_OK);
 }
 
 static void close_rig(rig *r)
 {
     kvi_pages_free(&r->pages);
-    assert_int_equal(kvi_pool_used_bytes(&r->pool), 0);
-    kvi_pool_free(&r->pool);
+    assert_int_equal(kvi_pool_used_bytes(&r->store.pool), 0);
+    kvi_store_free(&r->store);
 }
 
-static void commit_all(rig *r, uint32_t n)
+static void encode_all(rig *r, uint32_t n)
 {
     kvi_page_job jobs[4];
     uint32_t page_of[4], k;
     while ((k = kvi_pages_due(&r->pages, n, jobs, page_of, 4)) > 0)
-        kvi_pages_committed(&r->pages, jobs, page_of, k, true);
-    kvi_pages_slide(&r->pages, n);
+        kvi_pages_converted(&r->pages, jobs, page_of, k, true);
+    kvi_pages_expire(&r->pages, n);
 }
 
 /* Page p is encoded exactly when 128 (p + 1) + tail positions are accepted; the sink never. */
-static void commit_rule(void **state)
+static void encoding_rule(void **state)
 {
     (void)state;
     for (uint32_t tail = 0; tail <= 300; tail += 100) {
@@ -89,9 +90,10 @@ static void commit_rule(void **state)
         open_rig(&r, 64 << 20, 0, KVI_KV_FMT_K4V2, tail);
         for (uint32_t n = 1; n <= 1200; n++) {
             assert_true(kvi_pages_extend(&r.pages, n));
-            commit_all(&r, n);
+            encode_all(&r, n);
             for (uint32_t p = 0; p < r.pages.n_pages[0]; p++) {
-                bool packed = r.pages.table[0][p].format == KVI_KV_FMT_K4V2, due = p > 0 && 128 * (p + 1) + tail <= n;
+                bool packed = kvi_pages_at(&r.pages, 0, p).format == KVI_KV_FMT_K4V2,
+                     due = p > 0 && 128 * (p + 1) + tail <= n;
                 if (packed != due)
                     fail_msg("tail %u, %u positions: page %u packed %d, due %d", tail, n, p, packed, due);
             }
@@ -103,13 +105,13 @@ static void commit_rule(void **state)
             (uint64_t)KVI_KV_UNIT * ((n_pages - n_packed) * kvi_kv_page_units(KVI_KV_FMT_F16, &r.groups[0].shape) +
                                      n_packed * kvi_kv_page_units(KVI_KV_FMT_K4V2, &r.groups[0].shape));
         assert_int_equal(kvi_pages_bytes(&r.pages), want);
-        assert_int_equal(kvi_pool_used_bytes(&r.pool), want);
+        assert_int_equal(kvi_pool_used_bytes(&r.store.pool), want);
         close_rig(&r);
     }
 }
 
-/* Without room beside it, a page is encoded in place and its end returns to the pool; a failing commit gives the target back. */
-static void commit_in_a_full_pool(void **state)
+/* Without room beside it, a page is encoded in place and its end returns to the pool; a failing encoding gives the target back. */
+static void encoding_in_a_full_pool(void **state)
 {
     (void)state;
     rig r;
@@ -120,15 +122,15 @@ static void commit_in_a_full_pool(void **state)
     assert_int_equal(r.pages.n_pages[0], 4);
     kvi_page_job jobs[4];
     uint32_t page_of[4];
-    uint64_t before = kvi_pool_used_bytes(&r.pool);
+    uint64_t before = kvi_pool_used_bytes(&r.store.pool);
     uint32_t n = kvi_pages_due(&r.pages, 512, jobs, page_of, 4);
     assert_int_equal(n, 3);
     for (uint32_t i = 0; i < n; i++) assert_int_equal(jobs[i].from.unit, jobs[i].to.unit);
-    kvi_pages_committed(&r.pages, jobs, page_of, n, false);
-    assert_int_equal(kvi_pool_used_bytes(&r.pool), before);
-    commit_all(&r, 512);
+    kvi_pages_converted(&r.pages, jobs, page_of, n, false);
+    assert_int_equal(kvi_pool_used_bytes(&r.store.pool), before);
+    encode_all(&r, 512);
     uint64_t packed = (uint64_t)KVI_KV_UNIT * kvi_kv_page_units(KVI_KV_FMT_K4V4, &r.groups[0].shape);
-    assert_int_equal(kvi_pool_used_bytes(&r.pool), page + 3 * packed);
+    assert_int_equal(kvi_pool_used_bytes(&r.store.pool), page + 3 * packed);
     close_rig(&r);
 }
 
@@ -139,16 +141,17 @@ static void window_keeps_its_window(void **state)
     open_rig(&r, 64 << 20, 300, KVI_KV_FMT_F16, 0);
     for (uint32_t n = 1; n <= 2000; n++) {
         assert_true(kvi_pages_extend(&r.pages, n));
-        commit_all(&r, n);
+        encode_all(&r, n);
         for (uint32_t p = 0; p < r.pages.n_pages[1]; p++) {
             /* A query at position n sees positions above n - 300. */
-            bool seen = (p + 1) * 128 > n - (n < 300 ? n : 299), there = r.pages.table[1][p].unit != KVI_KV_NO_EXTENT;
+            bool seen = (p + 1) * 128 > n - (n < 300 ? n : 299),
+                 there = kvi_pages_at(&r.pages, 1, p).unit != KVI_KV_NO_EXTENT;
             if (seen && !there) fail_msg("%u positions: page %u of the window is gone", n, p);
-            assert_true(r.pages.table[0][p].unit != KVI_KV_NO_EXTENT);
+            assert_true(kvi_pages_at(&r.pages, 0, p).unit != KVI_KV_NO_EXTENT);
         }
     }
     uint32_t alive = 0;
-    for (uint32_t p = 0; p < r.pages.n_pages[1]; p++) alive += r.pages.table[1][p].unit != KVI_KV_NO_EXTENT;
+    for (uint32_t p = 0; p < r.pages.n_pages[1]; p++) alive += kvi_pages_at(&r.pages, 1, p).unit != KVI_KV_NO_EXTENT;
     assert_true(alive <= 4);
     /* Back by a little: exact. Back past what the window gave away: from the start. */
     assert_int_equal(kvi_pages_rewind(&r.pages, 1990), 1990);
@@ -164,7 +167,7 @@ static void rewind_rounds_to_encoded_pages(void **state)
     rig r;
     open_rig(&r, 64 << 20, 0, KVI_KV_FMT_K4V4, 128);
     assert_true(kvi_pages_extend(&r.pages, 1000));
-    commit_all(&r, 1000); /* pages 1..5 packed */
+    encode_all(&r, 1000); /* pages 1..5 packed */
     assert_int_equal(kvi_pages_rewind(&r.pages, 999), 999);
     assert_int_equal(kvi_pages_rewind(&r.pages, 800), 800);
     assert_int_equal(kvi_pages_rewind(&r.pages, 768), 768);
@@ -172,7 +175,7 @@ static void rewind_rounds_to_encoded_pages(void **state)
     assert_int_equal(kvi_pages_rewind(&r.pages, 256), 256);
     assert_int_equal(kvi_pages_rewind(&r.pages, 100), 100); /* the sink is plain */
     assert_true(kvi_pages_extend(&r.pages, 400));
-    assert_int_equal(r.pages.table[0][2].format, KVI_KV_FMT_F16);
+    assert_int_equal(kvi_pages_at(&r.pages, 0, 2).format, KVI_KV_FMT_F16);
     close_rig(&r);
 }
 
@@ -185,13 +188,14 @@ static void failed_encoding_gives_extents_back(void **state)
     uint32_t page_of[8];
     open_rig(&r, 4u << 20, 0, KVI_KV_FORMAT(KVI_KV_Q4, KVI_KV_Q4), 0);
     assert_true(kvi_pages_extend(&r.pages, 1024));
-    const uint64_t before = kvi_pool_used_bytes(&r.pool);
-    const kvi_page_ref page = r.pages.table[0][1];
+    const uint64_t before = kvi_pool_used_bytes(&r.store.pool);
+    const kvi_page_ref page = kvi_pages_at(&r.pages, 0, 1);
     const uint32_t n = kvi_pages_due(&r.pages, 1024, jobs, page_of, 8);
-    assert_true(n > 1 && kvi_pool_used_bytes(&r.pool) > before);
-    kvi_pages_committed(&r.pages, jobs, page_of, n, false);
-    assert_int_equal(kvi_pool_used_bytes(&r.pool), before);
-    assert_memory_equal(&page, &r.pages.table[0][1], sizeof page);
+    assert_true(n > 1 && kvi_pool_used_bytes(&r.store.pool) > before);
+    kvi_pages_converted(&r.pages, jobs, page_of, n, false);
+    assert_int_equal(kvi_pool_used_bytes(&r.store.pool), before);
+    const kvi_page_ref after = kvi_pages_at(&r.pages, 0, 1);
+    assert_memory_equal(&page, &after, sizeof page);
     close_rig(&r);
 }
 
@@ -199,8 +203,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(failed_encoding_gives_extents_back),
                                        cmocka_unit_test(pool_is_exact),
-                                       cmocka_unit_test(commit_rule),
-                                       cmocka_unit_test(commit_in_a_full_pool),
+                                       cmocka_unit_test(encoding_rule),
+                                       cmocka_unit_test(encoding_in_a_full_pool),
                                        cmocka_unit_test(window_keeps_its_window),
                                        cmocka_unit_test(rewind_rounds_to_encoded_pages)};
     return cmocka_run_group_tests(tests, NULL, NULL);

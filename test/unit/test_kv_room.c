@@ -50,7 +50,7 @@ static void check_marks(void)
         held += kvi_pages_bytes(pages);
         for (uint32_t g = 0; g < pages->n_groups; g++)
             for (uint32_t p = 0; p < pages->n_pages[g]; p++) {
-                const kvi_page_ref *ref = &pages->table[g][p];
+                const kvi_page_ref at = kvi_pages_at(pages, g, p), *ref = &at;
                 if (ref->unit == KVI_KV_NO_EXTENT) continue;
                 for (uint32_t u = 0; u < kvi_kv_page_units(ref->format, &r.engine.program.groups[g].shape); u++)
                     for (uint32_t end = 0; end < 2; end++) {
@@ -61,7 +61,7 @@ static void check_marks(void)
                     }
             }
     }
-    assert_int_equal(kvi_pool_used_bytes(&r.engine.pool), held);
+    assert_int_equal(kvi_pool_used_bytes(&r.engine.store.pool), held);
 }
 
 static kvrt_status fake_convert(kvi_device *device, const kvi_page_job *jobs, uint32_t n,
@@ -76,21 +76,17 @@ static kvrt_status fake_convert(kvi_device *device, const kvi_page_job *jobs, ui
     }
     return KVRT_OK;
 }
-static kvrt_status fake_read(kvi_device *device, uint64_t offset, void *bytes, uint64_t len, kvrt_error *error)
-{
-    (void)device, (void)error;
-    if (r.bytes) memcpy(bytes, r.bytes + offset, len);
-    return KVRT_OK;
-}
-static kvrt_status fake_write(kvi_device *device, uint64_t offset, const void *bytes, uint64_t len, kvrt_error *error)
+static kvrt_status fake_move(kvi_device *device, uint32_t from, uint32_t to, uint32_t units, kvrt_error *error)
 {
     (void)device, (void)error;
     r.n_moved++;
-    if (r.bytes) memcpy(r.bytes + offset, bytes, len);
+    assert_true(units > 0 && (to < from || from + units <= to)); /* down, or apart */
+    if (r.bytes)
+        memmove(r.bytes + (uint64_t)to * KVI_KV_UNIT, r.bytes + (uint64_t)from * KVI_KV_UNIT,
+                (uint64_t)units * KVI_KV_UNIT);
     return KVRT_OK;
 }
-static const kvi_backend fake = {
-    .name = "fake", .convert_pages = fake_convert, .pool_read = fake_read, .pool_write = fake_write};
+static const kvi_backend fake = {.name = "fake", .convert_pages = fake_convert, .pool_move = fake_move};
 
 typedef struct room_case {
     kvi_kv_format body;
@@ -105,6 +101,7 @@ static uint64_t open_rig(const room_case *c, uint64_t less_units, bool contents)
     if (c->full) groups[program->n_groups++] = (kvi_cache_group){.shape = {c->full, 2, 64}, .plain = KVI_KV_F16};
     if (c->window)
         groups[program->n_groups++] = (kvi_cache_group){.shape = {3, 2, 64}, .plain = KVI_KV_F16, .window = c->window};
+    for (uint32_t g = 0; g < program->n_groups; g++) kvi_group_measure(&groups[g]);
     memcpy(r.engine.program.groups, groups, program->n_groups * sizeof groups[0]);
     program->groups = r.engine.program.groups;
     const kvi_plan_input plan = {.program = program,
@@ -115,17 +112,14 @@ static uint64_t open_rig(const room_case *c, uint64_t less_units, bool contents)
     const uint64_t bytes = c->n_sessions * kvi_plan_session_bytes(&plan, c->ctx) - less_units * KVI_KV_UNIT;
     r.n_sessions = c->n_sessions;
     r.engine.backend = &fake;
-    r.engine.cap_extents = 4000;
-    r.engine.extents = calloc(4000, sizeof *r.engine.extents);
-    r.engine.bounce = malloc(KVI_BOUNCE_BYTES);
     if (contents) r.bytes = calloc(bytes / KVI_KV_UNIT, KVI_KV_UNIT);
-    assert_int_equal(kvi_pool_init(&r.engine.pool, bytes, 4000, NULL), KVRT_OK);
+    assert_int_equal(kvi_store_init(&r.engine.store, bytes, 4000, NULL), KVRT_OK);
     for (uint32_t i = 0; i < c->n_sessions; i++) {
         kvi_session *s = &r.sessions[i];
         s->engine = &r.engine;
         s->next = r.engine.sessions;
         r.engine.sessions = s;
-        assert_int_equal(kvi_pages_init(&s->pages, &r.engine.pool, program->groups, program->n_groups, 1u << 16,
+        assert_int_equal(kvi_pages_init(&s->pages, &r.engine.store, program->groups, program->n_groups, 1u << 16,
                                         c->body, c->tail, NULL),
                          KVRT_OK);
     }
@@ -134,12 +128,12 @@ static uint64_t open_rig(const room_case *c, uint64_t less_units, bool contents)
 static void close_rig(void)
 {
     for (uint32_t i = 0; i < r.n_sessions; i++) kvi_pages_free(&r.sessions[i].pages);
-    assert_int_equal(kvi_pool_used_bytes(&r.engine.pool), 0);
-    kvi_pool_free(&r.engine.pool);
-    free(r.bytes), free(r.engine.extents), free(r.engine.bounce);
+    assert_int_equal(kvi_pool_used_bytes(&r.engine.store.pool), 0);
+    kvi_store_free(&r.engine.store);
+    free(r.bytes);
 }
 
-/* A step of n positions: room, rows, acceptance, commit. */
+/* A step of n positions: room, rows, acceptance, encoding. */
 static bool step(uint32_t session, uint32_t n)
 {
     kvi_session *s = &r.sessions[session];
@@ -154,9 +148,12 @@ static bool step(uint32_t session, uint32_t n)
         return false;
     }
     for (uint32_t g = 0; g < s->pages.n_groups; g++)
-        for (uint32_t p = before[g]; p < s->pages.n_pages[g]; p++) mark(session, g, p, &s->pages.table[g][p]);
+        for (uint32_t p = before[g]; p < s->pages.n_pages[g]; p++) {
+            const kvi_page_ref ref = kvi_pages_at(&s->pages, g, p);
+            mark(session, g, p, &ref);
+        }
     s->n_cached += n;
-    assert_int_equal(kvi_session_commit(s, NULL), KVRT_OK);
+    assert_int_equal(kvi_session_settle(s, NULL), KVRT_OK);
     return true;
 }
 

@@ -1,0 +1,121 @@
+/* states.c - see states.h. */
+#include "states.h"
+
+#include <string.h>
+
+void kvi_states_init(kvi_states *states, kvi_store *store, uint64_t state_bytes)
+{
+    memset(states, 0, sizeof *states);
+    states->store = store;
+    states->units = kvi_state_units(state_bytes);
+    states->live = KVI_NO_PAGE;
+}
+
+static bool is_there(const kvi_states *states, const kvi_checkpoint_slot *slot)
+{
+    return kvi_store_recall(states->store, slot->memo) != KVI_NO_PAGE;
+}
+
+void kvi_states_free(kvi_states *states)
+{
+    if (!states->store) return;
+    kvi_states_cut(states, 0);
+    if (states->live != KVI_NO_PAGE) kvi_store_drop(states->store, states->live);
+    states->live = KVI_NO_PAGE;
+}
+
+static uint32_t take(kvi_states *states)
+{
+    return kvi_store_take(states->store, KVI_MAX_GROUPS, 0, states->units, false);
+}
+
+bool kvi_states_begin(kvi_states *states)
+{
+    if (states->units && states->live == KVI_NO_PAGE) states->live = take(states);
+    return !states->units || states->live != KVI_NO_PAGE;
+}
+
+uint32_t kvi_states_unit(const kvi_states *states)
+{
+    return states->live == KVI_NO_PAGE ? 0 : states->store->pages[states->live].unit;
+}
+
+/* Where a checkpoint of `position` goes: its old place, else an empty one, else that which was used least recently. */
+static kvi_checkpoint_slot *slot_for(kvi_states *states, uint32_t position)
+{
+    kvi_checkpoint_slot *best = NULL;
+    for (uint32_t i = 0; i < KVI_STATE_CHECKPOINTS; i++) {
+        kvi_checkpoint_slot *slot = &states->slots[i];
+        if (!is_there(states, slot)) memset(slot, 0, sizeof *slot); /* the store took it away */
+        if (slot->position == position) return slot;
+        if (!best || slot->last_use < best->last_use) best = slot;
+    }
+    return best;
+}
+
+/* Among those that are there. */
+static kvi_checkpoint_slot *least_used(kvi_states *states)
+{
+    kvi_checkpoint_slot *best = NULL;
+    for (uint32_t i = 0; i < KVI_STATE_CHECKPOINTS; i++)
+        if (is_there(states, &states->slots[i]) && (!best || states->slots[i].last_use < best->last_use))
+            best = &states->slots[i];
+    return best;
+}
+
+bool kvi_states_save(kvi_states *states, uint32_t position, kvi_extent_copy *copy)
+{
+    kvi_store *store = states->store;
+    *copy = (kvi_extent_copy){0, 0, 0};
+    if (states->live == KVI_NO_PAGE || position == 0) return false;
+    kvi_checkpoint_slot *slot = slot_for(states, position);
+    uint32_t id = is_there(states, slot) ? KVI_NO_PAGE : take(states);
+    if (id == KVI_NO_PAGE) { /* overwrites one of its own */
+        if (!is_there(states, slot)) slot = least_used(states);
+        if (!slot) return false;
+        id = kvi_store_take_back(store, slot->memo);
+    }
+    *copy = (kvi_extent_copy){store->pages[states->live].unit, store->pages[id].unit, states->units};
+    *slot = (kvi_checkpoint_slot){position, kvi_store_remember(store, id), ++states->clock};
+    kvi_store_drop(store, id);
+    return true;
+}
+
+static kvi_checkpoint_slot *nearest(const kvi_states *states, uint32_t n)
+{
+    const kvi_checkpoint_slot *best = NULL;
+    for (uint32_t i = 0; i < KVI_STATE_CHECKPOINTS; i++) {
+        const kvi_checkpoint_slot *slot = &states->slots[i];
+        if (slot->position <= n && (!best || slot->position > best->position) && is_there(states, slot)) best = slot;
+    }
+    return (kvi_checkpoint_slot *)(uintptr_t)best;
+}
+
+uint32_t kvi_states_nearest(const kvi_states *states, uint32_t n)
+{
+    const kvi_checkpoint_slot *slot = nearest(states, n);
+    return slot ? slot->position : 0;
+}
+
+void kvi_states_restore(kvi_states *states, uint32_t position, kvi_extent_copy *copy)
+{
+    kvi_store *store = states->store;
+    kvi_checkpoint_slot *slot = position ? nearest(states, position) : NULL;
+    *copy = (kvi_extent_copy){0, 0, 0};
+    if (!slot || states->live == KVI_NO_PAGE) return;
+    const uint32_t id = kvi_store_recall(store, slot->memo);
+    slot->last_use = ++states->clock;
+    kvi_store_share(store, id); /* used now: the last to go */
+    kvi_store_drop(store, id);
+    *copy = (kvi_extent_copy){store->pages[id].unit, store->pages[states->live].unit, states->units};
+}
+
+void kvi_states_cut(kvi_states *states, uint32_t n)
+{
+    for (uint32_t i = 0; i < KVI_STATE_CHECKPOINTS; i++) {
+        kvi_checkpoint_slot *slot = &states->slots[i];
+        if (slot->position <= n) continue;
+        (void)kvi_store_forget(states->store, slot->memo);
+        memset(slot, 0, sizeof *slot);
+    }
+}
