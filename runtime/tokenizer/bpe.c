@@ -69,8 +69,9 @@ static kvrt_status merge_all(kvi_encoder *e, size_t n_symbols)
         symbol *right = &e->symbols[s->next];
         const kvi_pair_slot *merge = kvi_pair_table_get(&bpe->merges, s->id, right->id);
         /* An entry is stale when the pair here no longer gives the token the entry was made for (its rank names that
-         * token). */
-        if (!merge || merge->id != bpe->rank_ids[key >> 32]) continue;
+         * token, or one of those that share it). */
+        const uint64_t rank = key >> 32;
+        if (!merge || (merge->rank != rank && merge->id != bpe->rank_ids[rank])) continue;
         s->id = merge->id;
         right->dead = true;
         s->next = right->next;

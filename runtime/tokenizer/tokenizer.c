@@ -138,6 +138,29 @@ static void describe(kvi_tokenizer *tok)
                       pre[tok->pre[i].kind]);
 }
 
+kvrt_status kvi_load_finish(kvi_tokenizer *tok, kvrt_error *error)
+{
+    choose_byte_level(tok);
+    kvi_model_exclude_markers(tok);
+    KVI_TRY(kvi_added_prepare(tok, error));
+    KVI_TRY(kvi_decode_prepare(tok, error));
+    describe(tok);
+    return KVRT_OK;
+}
+
+kvi_tokenizer *kvi_load_begin(const char *name, kvrt_error *error)
+{
+    kvi_tokenizer *tok = kvi_mem_zalloc(1, sizeof *tok);
+    if (!tok) {
+        (void)kvi_error_nomem(error, sizeof *tok, "tokenizer");
+        return NULL;
+    }
+    kvi_arena_init(&tok->arena, 1u << 18);
+    snprintf(tok->name, sizeof tok->name, "%s", name);
+    tok->bos_id = tok->eos_id = tok->unk_id = -1;
+    return tok;
+}
+
 static kvrt_status load_parts(kvi_tokenizer *tok, const char *json, size_t len, const char *config, size_t config_len,
                               kvrt_error *error)
 {
@@ -152,28 +175,21 @@ static kvrt_status load_parts(kvi_tokenizer *tok, const char *json, size_t len, 
     tok->dec_spaces = true;
     if (p.decoder.text) KVI_TRY(kvi_load_decoder(tok, &p.decoder, error));
     if (config) KVI_TRY(load_config(tok, config, config_len, error));
-    choose_byte_level(tok);
-    kvi_model_exclude_markers(tok);
-    KVI_TRY(kvi_added_prepare(tok, error));
-    return kvi_decode_prepare(tok, error);
+    return kvi_load_finish(tok, error);
 }
 
 static kvrt_status load_named(const char *json, size_t len, const char *config, size_t config_len, bool other_class,
                               const char *name, kvi_tokenizer **out, kvrt_error *error)
 {
     *out = NULL;
-    kvi_tokenizer *tok = kvi_mem_zalloc(1, sizeof *tok);
-    if (!tok) return kvi_error_nomem(error, sizeof *tok, "tokenizer");
-    kvi_arena_init(&tok->arena, 1u << 18);
-    snprintf(tok->name, sizeof tok->name, "%s", name ? name : "tokenizer.json");
-    tok->bos_id = tok->eos_id = tok->unk_id = -1;
+    kvi_tokenizer *tok = kvi_load_begin(name ? name : "tokenizer.json", error);
+    if (!tok) return KVRT_NOMEM_HOST;
     tok->other_class = other_class;
     kvrt_status status = load_parts(tok, json, len, config, config_len, error);
     if (status != KVRT_OK) {
         kvi_tokenizer_free(tok);
         return status;
     }
-    describe(tok);
     *out = tok;
     return KVRT_OK;
 }

@@ -24,6 +24,25 @@ kvrt_status kvi_tokenizer_load(const char *dir, kvi_tokenizer **out, kvrt_error 
  * the input. */
 kvrt_status kvi_tokenizer_load_json(const char *json, size_t len, const char *config, size_t config_len,
                                     const char *name, kvi_tokenizer **out, kvrt_error *error);
+/* A tokenizer as GGUF files describe it (tokenizer_vocabulary.c): a list of tokens with what is needed to merge them, and names for the rest.
+ * `name` appears in messages; keys in messages are GGUF's. Nothing is kept of the input, which has been checked to be as long as it says. */
+typedef struct kvi_texts {
+    const uint8_t *at; /* n times: 8 bytes of length, little-endian, and so many bytes */
+    uint64_t n;
+} kvi_texts;
+typedef struct kvi_vocabulary {
+    const char *model; /* "gpt2": byte-level BPE; "llama": SentencePiece's BPE by scores */
+    const char *pre;   /* of gpt2: how text is split before; NULL: "default" */
+    kvi_texts tokens;
+    const uint8_t *
+        types; /* (n tokens) i32, little-endian: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte; NULL: all 1 */
+    const uint8_t *scores;              /* (n tokens) f32, little-endian; of llama */
+    kvi_texts merges;                   /* "left right", first one first; of gpt2 */
+    int64_t bos_id, eos_id, unk_id;     /* -1: not said */
+    int add_bos, add_eos, space_prefix; /* -1: not said */
+} kvi_vocabulary;
+kvrt_status kvi_tokenizer_from_vocabulary(const kvi_vocabulary *vocabulary, const char *name, kvi_tokenizer **out,
+                                          kvrt_error *error);
 void kvi_tokenizer_free(kvi_tokenizer *tok); /* NULL is fine */
 
 /* Appends the ids of `text` to *out. flags: KVRT_TOKENIZE_ADD_SPECIAL | KVRT_TOKENIZE_PARSE_SPECIAL of kvrt.h. On an

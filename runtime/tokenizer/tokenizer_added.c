@@ -39,7 +39,7 @@ static kvrt_status read_added(kvi_tokenizer *tok, kvi_json *r, kvi_added *out, i
     return KVRT_OK;
 }
 
-static kvrt_status keep_added(kvi_tokenizer *tok, kvi_added *added, int64_t id, kvrt_error *error)
+kvrt_status kvi_load_added_token(kvi_tokenizer *tok, kvi_added *added, int64_t id, kvrt_error *error)
 {
     if (added->content.len == 0) return KVRT_OK; /* the reference library ignores them too */
     /* A token of the model keeps its id, whatever the file says here. */
@@ -70,7 +70,7 @@ kvrt_status kvi_load_added(kvi_tokenizer *tok, kvi_json *r, kvrt_error *error)
         kvi_added added;
         int64_t id;
         KVI_TRY(read_added(tok, r, &added, &id, error));
-        KVI_TRY(keep_added(tok, &added, id, error));
+        KVI_TRY(kvi_load_added_token(tok, &added, id, error));
     }
     return r->error ? kvi_json_fail(r, tok->name, error) : KVRT_OK;
 }

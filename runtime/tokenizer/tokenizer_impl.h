@@ -121,7 +121,7 @@ typedef struct kvi_bpe {
     kvi_bytes prefix, suffix;  /* continuing_subword_prefix, end_of_word_suffix */
     kvi_pair_table merges;
     size_t n_merges;
-    int32_t *rank_ids; // (n_merges) token a merge makes
+    int32_t *rank_ids; // (ranks) token a merge makes
 } kvi_bpe;
 
 typedef struct kvi_unigram {
@@ -235,14 +235,27 @@ kvrt_status kvi_load_normalizer(kvi_tokenizer *tok, kvi_json *r, kvrt_error *err
 kvrt_status kvi_load_pre_tokenizer(kvi_tokenizer *tok, kvi_json *r, kvrt_error *error);
 kvrt_status kvi_load_decoder(kvi_tokenizer *tok, kvi_json *r, kvrt_error *error);
 kvrt_status kvi_load_post_processor(kvi_tokenizer *tok, kvi_json *r, kvrt_error *error);
+/* A regex that dies with the tokenizer. */
+kvrt_status kvi_load_regex(kvi_tokenizer *tok, const char *text, size_t len, kvi_regex **out, kvrt_error *error);
+#define KVI_GPT2_REGEX "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
+/* tokenizer.c: a tokenizer without parts, and what follows when all of them are known. */
+kvi_tokenizer *kvi_load_begin(const char *name, kvrt_error *error);
+kvrt_status kvi_load_finish(kvi_tokenizer *tok, kvrt_error *error);
 /* tokenizer_model.c: "model" into vocab, tokens and tables. */
 kvrt_status kvi_load_model(kvi_tokenizer *tok, kvi_json *r, kvrt_error *error);
 /* tokenizer_merges.c: "merges" of a BPE model; the vocabulary is known. */
 kvrt_status kvi_load_merges(kvi_tokenizer *tok, kvi_json *r, kvrt_error *error);
+/* The same of a list of "left right". */
+kvrt_status kvi_load_merge_list(kvi_tokenizer *tok, const kvi_texts *texts, kvrt_error *error);
+kvi_bytes kvi_texts_next(const uint8_t **at); /* the text at *at, which moves behind it */
+/* Ids of the byte tokens "<0xXX>" and of the letters of the byte-level alphabet; the vocabulary is known. */
+void kvi_load_byte_ids(kvi_tokenizer *tok, int32_t *byte_ids);
 /* After added tokens are known: markers must not come out of the model. */
 void kvi_model_exclude_markers(kvi_tokenizer *tok);
 /* tokenizer_added.c */
 kvrt_status kvi_load_added(kvi_tokenizer *tok, kvi_json *r, kvrt_error *error);
+/* One of them; a token of the model keeps its id. */
+kvrt_status kvi_load_added_token(kvi_tokenizer *tok, kvi_added *added, int64_t id, kvrt_error *error);
 /* After the normalizer is known: content of normalized tokens, tries. */
 kvrt_status kvi_added_prepare(kvi_tokenizer *tok, kvrt_error *error);
 /* Walks the added tokens in a text: fn gets each stretch between them (id -1) and each token. `normalized` chooses the

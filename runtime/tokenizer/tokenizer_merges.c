@@ -20,7 +20,7 @@ typedef struct wanted {
 
 typedef struct merge_reader {
     kvi_tokenizer *tok;
-    kvi_json *r;
+    kvi_json *r; /* NULL: the merges are no JSON */
     kvrt_error *error;
     kvi_buf copies;
     wanted batch[BATCH];
@@ -79,11 +79,12 @@ static kvrt_status add_joined(merge_reader *m, kvi_bytes all)
     const char *space = all.len ? memchr(all.data, ' ', all.len) : NULL;
     kvi_bytes left = {.data = all.data, .len = space ? (size_t)(space - all.data) : 0};
     kvi_bytes right = {.data = space ? space + 1 : all.data, .len = space ? all.len - left.len - 1 : 0};
-    if (!space || memchr(right.data, ' ', right.len)) {
-        kvi_json_set_error(m->r, "need \"left right\"");
-        return kvi_json_fail(m->r, m->tok->name, m->error);
-    }
-    return add(m, left, right);
+    if (space && !memchr(right.data, ' ', right.len)) return add(m, left, right);
+    if (!m->r)
+        return kvi_error_set(m->error, KVRT_FORMAT, "%s: merge %zu: need \"left right\"", m->tok->name,
+                             m->n + m->n_batch);
+    kvi_json_set_error(m->r, "need \"left right\"");
+    return kvi_json_fail(m->r, m->tok->name, m->error);
 }
 
 /* A merge with escapes is rare; it is looked up at once, so that `copies` may be used again. */
@@ -131,6 +132,18 @@ static kvrt_status keep(merge_reader *m)
     }
     bpe->n_merges = m->n;
     return KVRT_OK;
+}
+
+kvrt_status kvi_load_merge_list(kvi_tokenizer *tok, const kvi_texts *texts, kvrt_error *error)
+{
+    merge_reader m = {.tok = tok, .error = error};
+    const uint8_t *at = texts->at;
+    kvrt_status status = KVRT_OK;
+    for (uint64_t i = 0; status == KVRT_OK && i < texts->n; i++) status = add_joined(&m, kvi_texts_next(&at));
+    if (status == KVRT_OK) status = look_up_batch(&m);
+    if (status == KVRT_OK) status = keep(&m);
+    kvi_mem_free(m.merges);
+    return status;
 }
 
 kvrt_status kvi_load_merges(kvi_tokenizer *tok, kvi_json *r, kvrt_error *error)

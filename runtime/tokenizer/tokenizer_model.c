@@ -132,7 +132,7 @@ static kvrt_status read_key(model_reader *m)
     return r->error ? malformed(m) : KVRT_OK;
 }
 
-static void find_byte_ids(kvi_tokenizer *tok, int32_t *byte_ids)
+void kvi_load_byte_ids(kvi_tokenizer *tok, int32_t *byte_ids)
 {
     static const char hex[] = "0123456789ABCDEF";
     for (unsigned b = 0; b < 256; b++) {
@@ -151,7 +151,7 @@ static kvrt_status finish_bpe(model_reader *m)
     if (m->unk_token.data && tok->bpe.unk_id < 0)
         return kvi_error_set(m->error, KVRT_FORMAT, "%s: unk_token is not in the vocabulary", tok->name);
     tok->unk_id = tok->bpe.unk_id;
-    find_byte_ids(tok, tok->bpe.byte_ids);
+    kvi_load_byte_ids(tok, tok->bpe.byte_ids);
     return m->merges_done ? KVRT_OK : kvi_load_merges(m->tok, &m->merges_at, m->error);
 }
 
@@ -170,7 +170,7 @@ static kvrt_status finish_unigram(model_reader *m)
     if (!scores || !kvi_trie_init(&u->trie)) return no_memory(m);
     memcpy(scores, m->scores, m->n_tokens * sizeof *scores);
     u->scores = scores;
-    find_byte_ids(tok, u->byte_ids);
+    kvi_load_byte_ids(tok, u->byte_ids);
     for (size_t id = 0; id < m->n_tokens; id++) {
         const kvi_token *token = &tok->tokens[id];
         if (token->text_len && !kvi_trie_put(&u->trie, token->text, token->text_len, (int32_t)id)) return no_memory(m);

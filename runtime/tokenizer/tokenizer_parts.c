@@ -55,6 +55,14 @@ static kvrt_status read_text(reader *in, kvi_bytes *out)
     return out->data ? KVRT_OK : no_memory(in);
 }
 
+kvrt_status kvi_load_regex(kvi_tokenizer *tok, const char *text, size_t len, kvi_regex **out, kvrt_error *error)
+{
+    KVI_TRY(kvi_regex_compile(text, len, tok->name, out, error));
+    *kvi_regex_next(*out) = tok->regexes;
+    tok->regexes = *out;
+    return KVRT_OK;
+}
+
 /* {"String": "..."} or {"Regex": "..."}; exactly one of *literal, *regex is set. */
 static kvrt_status read_pattern(reader *in, kvi_bytes *literal, kvi_regex **regex)
 {
@@ -74,10 +82,7 @@ static kvrt_status read_pattern(reader *in, kvi_bytes *literal, kvi_regex **rege
         *literal = text;
         return KVRT_OK;
     }
-    KVI_TRY(kvi_regex_compile(text.data, text.len, in->tok->name, regex, in->error));
-    *kvi_regex_next(*regex) = in->tok->regexes;
-    in->tok->regexes = *regex;
-    return KVRT_OK;
+    return kvi_load_regex(in->tok, text.data, text.len, regex, in->error);
 }
 
 /* Calls `one` for each object of the array that is the value of `list_key` in the object that comes next. */
@@ -161,8 +166,6 @@ kvrt_status kvi_load_normalizer(kvi_tokenizer *tok, kvi_json *r, kvrt_error *err
 }
 
 /* ---------------------------------------------------------------------------------------------- pre-tokenizers --- */
-#define GPT2_REGEX "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
-
 static kvrt_status read_behavior(reader *in, kvi_behavior *out)
 {
     static const char *const names[] = {"Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"};
@@ -258,13 +261,8 @@ static kvrt_status read_pre_tokenizer(reader *in)
     bool use_regex = true;
     if (is_type(in, "CharDelimiterSplit")) op.behavior = KVI_SPLIT_REMOVED;
     KVI_TRY(read_pre_settings(in, &op, &use_regex));
-    if (op.kind == KVI_PRE_BYTE_LEVEL) {
-        if (use_regex) {
-            KVI_TRY(kvi_regex_compile(GPT2_REGEX, sizeof GPT2_REGEX - 1, tok->name, &op.regex, in->error));
-            *kvi_regex_next(op.regex) = tok->regexes;
-            tok->regexes = op.regex;
-        }
-    }
+    if (op.kind == KVI_PRE_BYTE_LEVEL && use_regex)
+        KVI_TRY(kvi_load_regex(tok, KVI_GPT2_REGEX, sizeof KVI_GPT2_REGEX - 1, &op.regex, in->error));
     if (op.kind == KVI_PRE_METASPACE) KVI_TRY(check_replacement(in, &op.literal));
     if (op.kind == KVI_PRE_SPLIT && !op.regex && op.literal.len == 0) return unsupported(in, "an empty pattern");
     tok->pre[tok->n_pre++] = op;

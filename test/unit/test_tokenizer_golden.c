@@ -103,7 +103,7 @@ static void test_small(void **state)
             fail_msg("%s", error.message);
         case_totals totals = {0};
         kvi_json_expect(&cases, KVI_JSON_ARRAY);
-        while (kvi_json_next_item(&cases)) case_run_one(tok, &cases, NULL, false, &totals);
+        while (kvi_json_next_item(&cases)) case_run_one(tok, &cases, NULL, &(case_rules){0}, &totals);
         if (totals.n_failed) fail_msg("%s: %d differences", name.data, totals.n_failed);
         assert_true(totals.n_cases >= 15);
         kvi_tokenizer_free(tok);

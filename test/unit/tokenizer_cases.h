@@ -20,7 +20,8 @@
 
 typedef struct case_rules {
     bool tidy;
-    const char *exceptions; /* path, or NULL */
+    const char *exceptions;     /* path, or NULL */
+    const char *const *without; /* texts that contain one of these are left out; ends with NULL */
 } case_rules;
 
 typedef struct case_totals {
@@ -165,11 +166,26 @@ static inline bool case_replace(kvi_json r, case_one *c)
     return found;
 }
 
-static inline void case_run_one(const kvi_tokenizer *tok, kvi_json *r, const kvi_json *exceptions, bool tidy,
-                                case_totals *totals)
+static inline bool case_is_left_out(const kvi_buf *text, const char *const *without)
 {
+    for (; without && *without; without++) {
+        const size_t n = strlen(*without);
+        for (size_t i = 0; i + n <= text->len; i++)
+            if (memcmp(text->data + i, *without, n) == 0) return true;
+    }
+    return false;
+}
+
+static inline void case_run_one(const kvi_tokenizer *tok, kvi_json *r, const kvi_json *exceptions,
+                                const case_rules *rules, case_totals *totals)
+{
+    const bool tidy = rules->tidy;
     case_one c = {0};
     case_read(r, &c);
+    if (case_is_left_out(&c.text, rules->without)) {
+        case_free(&c);
+        return;
+    }
     if (exceptions && case_replace(*exceptions, &c)) totals->n_replaced++;
     if (c.has_ids) case_check_encode(tok, &c.text, 0, &c.ids, "ids", totals);
     if (c.has_special) case_check_encode(tok, &c.text, KVRT_TOKENIZE_ADD_SPECIAL, &c.special, "ids_special", totals);
@@ -212,7 +228,7 @@ static inline int case_run_file(const kvi_tokenizer *tok, const char *path, cons
     case_totals totals = {0};
     if (!case_find(&r, "cases")) fail_msg("%s: no cases", path);
     kvi_json_expect(&r, KVI_JSON_ARRAY);
-    while (kvi_json_next_item(&r)) case_run_one(tok, &r, replace ? &exceptions : NULL, rules->tidy, &totals);
+    while (kvi_json_next_item(&r)) case_run_one(tok, &r, replace ? &exceptions : NULL, rules, &totals);
     if (r.error) fail_msg("%s: %s at byte %zu", path, r.error, r.error_pos);
     kvi_os_unmap(&map);
     kvi_os_unmap(&exceptions_map);
