@@ -30,12 +30,21 @@ static void reserve(kvi_batch *b)
     }
 }
 
+/* One cancel ends the step for all, who ask again: what it computed of them is soon computed anew. Where layers are recurrent it is not, as their
+ * states have moved on; there a step ends early only when nobody needs it. */
 static bool cancelled(const void *user)
 {
     const kvi_batch *b = user;
-    for (uint32_t i = 0; i < b->n_parts; i++)
-        if (is_in(&b->parts[i]) && kvi_requests_cancelled(b->parts[i].session->requests)) return true;
-    return false;
+    uint32_t n_in = 0, n_cancelled = 0;
+    bool recurrent = false;
+    for (uint32_t i = 0; i < b->n_parts; i++) {
+        const kvi_session *s = b->parts[i].session;
+        if (!is_in(&b->parts[i])) continue;
+        n_in++;
+        n_cancelled += kvi_requests_cancelled(s->requests);
+        recurrent = recurrent || s->states.units;
+    }
+    return recurrent ? n_cancelled == n_in : n_cancelled > 0;
 }
 
 /* The parts one behind the other. Tokens and logit rows of several are few, and gathered here; those of one stand where they are. */
@@ -73,10 +82,13 @@ static kvrt_status compute(kvi_engine *e, kvi_batch *b, kvrt_error *error)
     return step.n_seqs ? kvi_step_run(e, &step, cancelled, b, error) : KVRT_OK;
 }
 
-/* The whole step failed, or was ended by the cancel of some. */
+/* The whole step failed, or was ended by the cancel of some. A state that the step has begun to overwrite is that of no position: the session goes
+ * back to its last checkpoint. */
 static void refuse(kvi_part *part, kvrt_status status, const kvrt_error *why)
 {
-    if (status == KVRT_CANCELLED && !kvi_requests_cancelled(part->session->requests)) return;
+    kvi_session *s = part->session;
+    if (s->states.units && s->n_cached) kvi_session_cut_cache(s, s->n_cached - 1);
+    if (status == KVRT_CANCELLED && !kvi_requests_cancelled(s->requests)) return;
     part->status = status;
     if (part->error) kvi_struct_write(part->error, why, sizeof *why);
 }

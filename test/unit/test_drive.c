@@ -2,6 +2,7 @@
  * would see alone. */
 #include "crowd.h"
 #include "golden_model.h"
+#include "../../runtime/engine/seat.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -24,6 +25,10 @@ static struct {
     const kvi_session *victim;
     bool is_in_step;
     uint32_t n_late; /* runs of a step after the victim, who is in it, was cancelled */
+    bool recurrent;  /* the model is to be one with states (below) */
+    const kvi_step *step;
+    uint32_t n_states, n_wrong_states;
+    uint32_t reached[CROWD_MOST], n_back; /* steps of others than the victim that begin before an earlier one */
 } seen;
 static kvi_backend watched;
 
@@ -32,6 +37,37 @@ static bool is_in(const kvi_step *step, const kvi_session *s)
     for (uint32_t i = 0; i < step->n_seqs; i++)
         if (step->seqs[i].pages[0] == s->pages.refs[0]) return true;
     return false;
+}
+
+static const kvi_session *session_of(const kvi_seq *seq)
+{
+    for (const kvi_session *s = seen.engine->sessions; s; s = s->next)
+        if (seq->pages[0] == s->pages.refs[0]) return s;
+    fail_msg("a sequence of no session");
+    return NULL;
+}
+
+/* A recurrent layer in the place of a real one: its state after n positions is this digest of their tokens. A step finds that of the positions
+ * before it (at 0 anything counts as zero), and its first operations overwrite it, wherever the step ends. */
+static uint64_t state_after(const kvi_session *s, uint32_t n)
+{
+    uint64_t state = 0;
+    for (uint32_t i = 0; i < n; i++) state = (state ^ (uint64_t)(uint32_t)s->tokens[i]) * 1099511628211u + 1;
+    return state;
+}
+
+static void run_recurrent_layer(kvi_device *device)
+{
+    for (uint32_t i = 0; i < seen.step->n_seqs; i++) {
+        const kvi_seq *seq = &seen.step->seqs[i];
+        const kvi_session *s = session_of(seq);
+        const uint64_t at = (uint64_t)seq->state_unit * KVI_KV_UNIT, next = state_after(s, seq->pos + seq->n_rows);
+        uint64_t found;
+        assert_int_equal(kvi_backend_cpu.pool_read(device, at, &found, sizeof found, NULL), KVRT_OK);
+        seen.n_states++;
+        seen.n_wrong_states += seq->pos > 0 && found != state_after(s, seq->pos);
+        assert_int_equal(kvi_backend_cpu.pool_write(device, at, &next, sizeof next, NULL), KVRT_OK);
+    }
 }
 
 static kvrt_status watch_step(kvi_device *device, const kvi_step *step, kvrt_error *error)
@@ -45,14 +81,20 @@ static kvrt_status watch_step(kvi_device *device, const kvi_step *step, kvrt_err
         const bool waits = (s->gen.state == KVI_PREFILL || s->gen.state == KVI_DECODE) && !is_in(step, s);
         seen.waits[i] = waits ? seen.waits[i] + 1 : 0;
         if (seen.waits[i] > seen.longest_wait) seen.longest_wait = seen.waits[i];
+        if (waits) continue;
+        seen.n_back += s != seen.victim && s->n_cached < seen.reached[i];
+        seen.reached[i] = s->n_cached;
     }
     seen.is_in_step = seen.victim && is_in(step, seen.victim);
+    seen.step = step;
     return kvi_backend_cpu.step_begin(device, step, error);
 }
 
 static kvrt_status watch_run(kvi_device *device, uint32_t first, uint32_t n, kvrt_error *error)
 {
     seen.n_runs++;
+    if (seen.recurrent && seen.step) run_recurrent_layer(device);
+    seen.step = NULL; /* its first run is over */
     if (seen.n_runs == seen.fail_at) return kvi_error_set(error, seen.fail_with, "failed on purpose");
     seen.n_late += seen.is_in_step && kvi_requests_cancelled(seen.victim->requests);
     if (seen.n_runs == seen.cancel_at) kvrt_cancel(seen.victim->handle);
@@ -252,6 +294,39 @@ static void a_cancel_is_of_one(void **state)
     close_all(engines, 4);
 }
 
+/* Where a state was half overwritten the session goes back to a checkpoint: no step finds a state that is not of its position. */
+static void states_are_of_their_position(void **state)
+{
+    (void)state;
+    uint32_t n_states = 0, n_back = 0;
+    for (uint32_t i = 0; i < 20; i++) {
+        crowd_member m[4];
+        kvrt_engine engine = open_engine("k4v4", "8", "500", NULL);
+        kvi_engine *e;
+        assert_int_equal(kvi_engine_enter(engine, KVI_LOOK, &e, NULL), KVRT_OK);
+        kvi_engine_leave(e, KVI_LOOK);
+        e->program.program.state_bytes = 5000;
+        write_scripts(m, 4, 0);
+        m[0].n_prompt = 150;
+        for (uint32_t k = 0; k < 4; k++) crowd_join(engine, &m[k]);
+        watch(&m[0]);
+        seen.recurrent = true;
+        seen.victim = m[i % 2 ? 0 : 2].session;
+        seen.cancel_at = 2 + i * i;
+        if (i % 5 == 4) seen.cancel_at = 0, seen.fail_at = 2 + i * i, seen.fail_with = KVRT_NOMEM_HOST;
+        (void)crowd_together(engine, m, 4, NULL, NULL);
+        for (uint32_t k = 0; k < 4; k++) {
+            n_back += m[k].session->n_cached + 1 < m[k].session->n_tokens;
+            crowd_alone(&m[k]); /* each goes on */
+        }
+        assert_int_equal(seen.n_wrong_states, 0);
+        if (!seen.fail_at) assert_int_equal(seen.n_back, 0);
+        n_states += seen.n_states;
+        kvrt_engine_close(engine, NULL);
+    }
+    assert_true(n_states > 1000 && n_back > 5);
+}
+
 /* More sessions than the pool was planned for: some end with CTX_FULL, each with the text it has alone up to there; and every page comes back. */
 static void one_without_room_leaves_the_others(void **state)
 {
@@ -334,8 +409,11 @@ static int tear_down(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(an_elastic_crowd), cmocka_unit_test(a_cancel_is_of_one),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(an_elastic_crowd),
+                                       cmocka_unit_test(a_cancel_is_of_one),
                                        cmocka_unit_test(one_without_room_leaves_the_others),
-                                       cmocka_unit_test(a_step_that_fails), cmocka_unit_test(each_is_as_it_is_alone)};
+                                       cmocka_unit_test(a_step_that_fails),
+                                       cmocka_unit_test(states_are_of_their_position),
+                                       cmocka_unit_test(each_is_as_it_is_alone)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
