@@ -196,8 +196,8 @@ static void attend_page(const attention_task *t, const kvi_seq *seq, uint32_t pa
     const uint8_t *record = record_of(t, ref, kv_head);
     const bool k_packed = !kvi_kv_code_is_plain(k_code), v_packed = !kvi_kv_code_is_plain(v_code);
     const bool direct = t->per_kv <= DIRECT_HEADS && d % (v->panel / 2u) == 0;
-    const kvi_cpu_packed *k_kernel = kvi_cpu_packed_for(v, t->device->amx, k_code, d, t->per_kv);
-    const kvi_cpu_packed *v_kernel = kvi_cpu_packed_for(v, t->device->amx, v_code, d, t->per_kv);
+    const kvi_cpu_packed *k_kernel = kvi_cpu_packed_for(v, t->device->tiles, k_code, d, t->per_kv);
+    const kvi_cpu_packed *v_kernel = kvi_cpu_packed_for(v, t->device->tiles, v_code, d, t->per_kv);
     if (k_kernel) k_kernel->score(record, k_code, d, s->q, n_queries, s->scores, next, s->packed);
     else if (direct && !k_packed)
         v->score(record, kvi_kv_plain_dtype(k_code), n, d, s->q, n_queries, s->scores, KVI_KV_PAGE);
@@ -304,16 +304,12 @@ static void attend(void *arg, uint32_t task, uint32_t thread)
         if (page < split * KVI_CPU_SPLIT_PAGES) page = split * KVI_CPU_SPLIT_PAGES;
         if (end > (split + 1) * KVI_CPU_SPLIT_PAGES) end = (split + 1) * KVI_CPU_SPLIT_PAGES;
     }
-#if defined(__x86_64__)
-    if (device->amx) kvi_cpu_packed_amx.begin(n_queries);
-#endif
+    if (device->tiles) device->tiles->packed->begin(n_queries);
     for (; page < end; page++) {
         const uint32_t n = n_pos - page * KVI_KV_PAGE < KVI_KV_PAGE ? n_pos - page * KVI_KV_PAGE : KVI_KV_PAGE;
         attend_page(t, seq, page, page + 1 < end ? page + 1 : page, n, kv_head, first_query, n_queries, &s);
     }
-#if defined(__x86_64__)
-    if (device->amx) kvi_cpu_packed_amx.end();
-#endif
+    if (device->tiles) device->tiles->packed->end();
     for (uint32_t i = 0; i < n_queries; i++) {
         if (t->n_splits == 1) {
             finish(t, seq, kv_head, first_query + i, s.m[i], s.l[i], s.acc + (size_t)i * d);

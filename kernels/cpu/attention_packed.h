@@ -6,6 +6,7 @@
 #ifndef KVI_CPU_ATTENTION_PACKED_H
 #define KVI_CPU_ATTENTION_PACKED_H
 #include "variants.h"
+#include "../../runtime/kv/layout.h"
 
 #define KVI_CPU_PACKED_HEADS                                                                                           \
     16u /* more query heads of a KV head than this pay for staging a page, unless there are tiles */
@@ -32,21 +33,13 @@ extern const kvi_cpu_packed kvi_cpu_packed_portable;
 extern const kvi_cpu_packed kvi_cpu_packed_avx2, kvi_cpu_packed_avx512, kvi_cpu_packed_amx;
 #endif
 
-/* The kernels for a side of that code; NULL: the page is staged as numbers instead, which pays with many query heads. `amx`: tiles may be used. */
-static inline const kvi_cpu_packed *kvi_cpu_packed_for(const kvi_cpu_variant *v, bool amx, kvi_kv_code code, uint32_t d,
-                                                       uint32_t n_heads)
+/* The kernels for a side of that code; NULL: the page is staged as numbers instead, which pays with many query heads. `tiles` may be NULL. */
+static inline const kvi_cpu_packed *kvi_cpu_packed_for(const kvi_cpu_variant *v, const kvi_cpu_tiles *tiles,
+                                                       kvi_kv_code code, uint32_t d, uint32_t n_heads)
 {
     if (kvi_kv_code_is_plain(code) || d % 16u != 0 || d > KVI_CPU_PACKED_DIM) return NULL;
-#if defined(__x86_64__)
-    if (amx && (code == KVI_KV_I8 || code == KVI_KV_Q4 || code == KVI_KV_Q2)) return &kvi_cpu_packed_amx;
-#endif
-    if (n_heads > KVI_CPU_PACKED_HEADS) return NULL;
-#if defined(__x86_64__)
-    if (v == &kvi_cpu_avx512) return &kvi_cpu_packed_avx512;
-    if (v == &kvi_cpu_avx2) return &kvi_cpu_packed_avx2;
-#endif
-    (void)v, (void)amx;
-    return &kvi_cpu_packed_portable;
+    if (tiles && (code == KVI_KV_I8 || code == KVI_KV_Q4 || code == KVI_KV_Q2)) return tiles->packed;
+    return n_heads > KVI_CPU_PACKED_HEADS ? NULL : v->packed;
 }
 
 #endif

@@ -13,16 +13,10 @@
  * in natural order once per page by log2(8) perfect shuffles. Rows too short for a vector are repeated in it, each copy shifted to another
  * code. 2-bit codes alike, with 16 codes a word. */
 #include "attention_packed.h"
+#include "../../runtime/base/simd.h"
 #include "../../runtime/kv/codec.h"
 
-#include <string.h>
-
-typedef float vf __attribute__((vector_size(VB)));
-typedef int32_t vi __attribute__((vector_size(VB)));
-typedef uint32_t vu __attribute__((vector_size(VB)));
-#define VW ((uint32_t)(VB / 4))
 #define QUERIES 4u
-#define INLINE static inline __attribute__((always_inline))
 
 INLINE vf fma_vec(vf a, vf b, vf c);
 INLINE vf number(vu lanes, uint32_t bits);
@@ -32,14 +26,6 @@ INLINE vu repeat(const uint8_t *p, uint32_t words);
 INLINE void zip(vf a, vf b, vf *low, vf *high);
 INLINE vf half_bytes(const uint8_t *p);
 
-INLINE vf load(const float *p)
-{
-    vf v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
-INLINE void store(float *p, vf v) { memcpy(p, &v, sizeof v); }
-INLINE vf splat(float x) { return x - (vf){0}; }
 INLINE float total(vf v)
 {
     float parts[VB / 4];

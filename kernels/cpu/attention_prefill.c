@@ -291,7 +291,7 @@ const char *kvi_cpu_prefill_attention(kvi_device *device, const kvi_op *op)
                  .qkv = device->buffers[op->in],
                  .cols = device->program->buffers[op->in].cols,
                  .per_kv = op->n_heads / group->shape.n_kv_heads,
-                 .amx = device->amx && group->shape.head_dim % 16u == 0 && !(op->softcap > 0)};
+                 .amx = device->tiles && group->shape.head_dim % 16u == 0 && !(op->softcap > 0)};
     uint32_t rows = 0;
     for (uint32_t i = 0; i < device->step.n_seqs; i++)
         if (device->step.seqs[i].n_rows > rows) rows = device->step.seqs[i].n_rows;

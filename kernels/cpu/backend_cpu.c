@@ -1,7 +1,6 @@
 /* backend_cpu.c - the CPU backend's table: device, weights, planned memory, step state, dispatch and timing of
  * operations. */
 #include "device_cpu.h"
-#include "gemm_amx.h"
 #include "../../runtime/kv/encode.h"
 #include "../../runtime/base/log.h"
 #include "../../runtime/model/weight_codec.h"
@@ -11,25 +10,28 @@
 #include <string.h>
 
 /* ------------------------------------------------------------------------------------------------------ device --- */
-static const kvi_cpu_variant *choose(const kvi_cpu *cpu, const char *isa)
+const kvi_cpu_variant *kvi_cpu_choose(const kvi_cpu *cpu, const char *name)
 {
+    static const kvi_cpu_variant *const variants[] = {
 #if defined(__x86_64__)
-    bool avx2 = cpu->avx2 && cpu->fma && cpu->f16c;
-    if (strcmp(isa, "avx512") == 0) return cpu->avx512 && avx2 ? &kvi_cpu_avx512 : NULL;
-    if (strcmp(isa, "avx2") == 0) return avx2 ? &kvi_cpu_avx2 : NULL;
-    if (strcmp(isa, "auto") == 0 && cpu->avx512 && avx2) return &kvi_cpu_avx512;
-    if (strcmp(isa, "auto") == 0 && avx2) return &kvi_cpu_avx2;
-#else
-    (void)cpu;
+        &kvi_cpu_avx512,
+        &kvi_cpu_avx2,
 #endif
-    return strcmp(isa, "auto") == 0 || strcmp(isa, "portable") == 0 ? &kvi_cpu_portable : NULL;
+        &kvi_cpu_portable
+    }; /* best first */
+    const bool avx2 = cpu->avx2 && cpu->fma && cpu->f16c;
+    const uint32_t has = (avx2 ? (uint32_t)KVI_CPU_HAS_AVX2 : 0) | (cpu->avx512 ? (uint32_t)KVI_CPU_HAS_AVX512 : 0);
+    for (size_t i = 0; i < sizeof variants / sizeof variants[0]; i++)
+        if (!(variants[i]->needs & ~has) && (strcmp(name, "auto") == 0 || strcmp(name, variants[i]->name) == 0))
+            return variants[i];
+    return NULL;
 }
 
 static bool cpu_probe(const kvi_device_options *options, char *text, uint64_t cap)
 {
     kvi_cpu cpu;
     kvi_os_cpu(&cpu);
-    const kvi_cpu_variant *v = choose(&cpu, options && options->isa ? options->isa : "auto");
+    const kvi_cpu_variant *v = kvi_cpu_choose(&cpu, options && options->isa ? options->isa : "auto");
     (void)snprintf(text, cap, "%s, %u cores, %s%s", cpu.name, kvi_os_cpu_count(),
                    v ? v->name : "instruction set not present", cpu.amx_bf16 ? ", AMX available" : "");
     return v != NULL;
@@ -58,7 +60,7 @@ static kvrt_status cpu_open(const kvi_device_options *options, kvi_device **out,
     kvi_arena_init(&device->arena, 64 * 1024);
     kvi_os_cpu(&device->cpu);
     const char *isa = options->isa ? options->isa : "auto";
-    device->v = choose(&device->cpu, isa);
+    device->v = kvi_cpu_choose(&device->cpu, isa);
     device->n_threads = threads_of(options);
     kvrt_status status = KVRT_OK;
     if (!device->v)
@@ -69,10 +71,10 @@ static kvrt_status cpu_open(const kvi_device_options *options, kvi_device **out,
         cpu_close(device);
         return status;
     }
-    device->amx = options->amx && device->v != &kvi_cpu_portable && device->cpu.amx_bf16 && device->cpu.amx_int8 &&
-                  kvi_os_amx_enable();
+    if (options->amx && device->v->tiles && device->cpu.amx_bf16 && device->cpu.amx_int8 && kvi_os_amx_enable())
+        device->tiles = device->v->tiles;
     (void)snprintf(device->text, sizeof device->text, "%s, %s%s, %u thread%s", device->cpu.name, device->v->name,
-                   device->amx ? " + AMX" : "", device->n_threads, device->n_threads == 1 ? "" : "s");
+                   device->tiles ? " + AMX" : "", device->n_threads, device->n_threads == 1 ? "" : "s");
     *out = device;
     return KVRT_OK;
 }
@@ -95,7 +97,7 @@ static uint64_t round16(uint64_t bytes) { return (bytes + 15) & ~(uint64_t)15; }
 
 static kvrt_status cpu_weight_bytes(const kvi_weight_desc *desc, uint64_t *bytes, kvrt_error *error)
 {
-    if (!kvi_form_is_plain(desc->form))
+    if (!kvi_weight_decodes(desc->form))
         return kvi_error_set(error, KVRT_UNSUPPORTED, "tensor %s: form %s, which the CPU backend does not have",
                              desc->name, kvi_form(desc->form)->name);
     *bytes = round16(sizeof(kvi_weight)) + (desc->n_out == 1 ? round16((uint64_t)desc->n_in * 4) : 0);
@@ -107,7 +109,8 @@ static kvrt_status cpu_weights_reserve(kvi_device *device, uint64_t bytes, kvrt_
     return kvi_arena_reserve(&device->arena, bytes) ? KVRT_OK : kvi_error_nomem(error, bytes, "weight handles");
 }
 
-/* Matrices alias the map; vectors (gains, biases) are widened once, they are small and used by every kernel as f32. */
+/* Matrices alias the map, since every kernel form of this backend is a source form; vectors (gains, biases) are widened once, they are small
+ * and used by every kernel as f32. */
 static kvrt_status cpu_weight_import(kvi_device *device, const kvi_weight_desc *desc, kvi_weight **out,
                                      kvrt_error *error)
 {
@@ -115,7 +118,9 @@ static kvrt_status cpu_weight_import(kvi_device *device, const kvi_weight_desc *
     KVI_TRY(cpu_weight_bytes(desc, &bytes, error));
     kvi_weight *weight = kvi_arena_alloc(&device->arena, sizeof *weight);
     if (!weight) return kvi_error_nomem(error, sizeof *weight, desc->name);
+    const kvi_cpu_kernel *own = &device->v->kernels[desc->form];
     weight->desc = *desc;
+    weight->kernel = own->gemv ? own : &device->v->decoded[desc->form];
     if (desc->n_out == 1) {
         float *f32 = kvi_arena_alloc(&device->arena, (size_t)desc->n_in * 4);
         if (!f32) return kvi_error_nomem(error, (uint64_t)desc->n_in * 4, desc->name);
@@ -233,7 +238,7 @@ static void carve_workspace(kvi_device *d, const demand *need)
         d->buffers[i] = carve(&at, buffer_floats(d->program, &d->limits, i) * 4);
     d->normed = carve(&at, rows * need->widest_in * 4);
     d->up = carve(&at, rows * need->widest_gated * 4);
-    d->amx_packed = carve(&at, ((rows + 31) / 32 * 32) * need->widest_in * 2);
+    d->tiles_packed = carve(&at, ((rows + 31) / 32 * 32) * need->widest_in * 2);
     d->thread_scratch = carve(&at, (uint64_t)d->n_threads * need->scratch_floats * 4);
     d->split_out = carve(&at, small * need->max_heads * need->max_splits * (need->max_dim + 2u) * 4);
     for (uint32_t i = 0; i < d->program->n_ropes; i++) {

@@ -20,11 +20,7 @@ kvrt_status kvrt_bandwidth_open(uint32_t n_threads, uint64_t bytes, kvrt_bandwid
     if (!probe) return kvi_error_nomem(error, sizeof *probe, "bandwidth probe");
     kvi_cpu cpu;
     kvi_os_cpu(&cpu);
-    probe->v = &kvi_cpu_portable;
-#if defined(__x86_64__)
-    if (cpu.avx512 && cpu.f16c && cpu.fma) probe->v = &kvi_cpu_avx512;
-    else if (cpu.avx2 && cpu.f16c && cpu.fma) probe->v = &kvi_cpu_avx2;
-#endif
+    probe->v = kvi_cpu_choose(&cpu, "auto");
     probe->process = kvi_os_process();
     probe->n_threads = n_threads ? n_threads : kvi_os_cpu_count();
     probe->bytes = bytes / probe->n_threads / 4096 * 4096;

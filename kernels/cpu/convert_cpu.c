@@ -13,22 +13,11 @@ typedef struct convert_task {
     uint32_t n_jobs;
 } convert_task;
 
-/* All of them write the same bytes. */
-static const kvi_kv_encoder *encoder_of(const kvi_cpu_variant *v)
-{
-#if defined(__x86_64__)
-    if (v == &kvi_cpu_avx512) return &kvi_kv_encoder_avx512;
-    if (v == &kvi_cpu_avx2) return &kvi_kv_encoder_avx2;
-#endif
-    (void)v;
-    return &kvi_kv_encoder_portable;
-}
-
 static void encode_side(kvi_kv_code kind, bool is_v, const float *rows, uint32_t d, const kvi_encode_params *params,
                         float *scratch, const kvi_cpu_variant *v, uint8_t *side)
 {
     if (kvi_kv_code_is_plain(kind)) v->narrow(rows, kvi_kv_plain_dtype(kind), d * KVI_KV_PAGE, side);
-    else (is_v ? encoder_of(v)->v : encoder_of(v)->k)(kind, rows, d, params, scratch, side);
+    else (is_v ? v->encoder->v : v->encoder->k)(kind, rows, d, params, scratch, side);
 }
 
 static void decode_side(const uint8_t *side, kvi_kv_code kind, bool is_v, uint32_t d, const kvi_cpu_variant *v,

@@ -9,20 +9,20 @@
 #define KVI_CPU_MAX_ROPES 4u
 #define KVI_CPU_QUERY_BLOCK 128u /* queries of one KV head that one attention task handles */
 #define KVI_CPU_SPLIT_PAGES                                                                                            \
-    32u                 /* pages of one split in decode; fixed, so that results do not depend on the thread count */
-#define KVI_CPU_KC 256u /* depth of a packed weight panel */
+    32u /* pages of one split in decode; fixed, so that results do not depend on the thread count */
 
+/* A matrix stays where it is, in its source form; a vector (n_out 1) becomes f32. */
 struct kvi_weight {
     kvi_weight_desc desc;
-    const float *f32; /* vectors, widened at import; NULL for matrices */
-    struct kvi_weight *next;
+    const kvi_cpu_kernel *kernel; /* for desc.form */
+    const float *f32;             /* vectors; NULL for matrices */
 };
 
 struct kvi_device {
     const kvi_cpu_variant *v;
     kvi_workers *workers;
     uint32_t n_threads;
-    bool amx;
+    const kvi_cpu_tiles *tiles; /* NULL: not there, or not wanted */
     char text[160];
     kvi_arena arena; /* weight handles and widened vectors */
     kvi_cpu cpu;
@@ -31,12 +31,12 @@ struct kvi_device {
     kvi_limits limits;
     uint8_t *pool;
     float *buffers[KVI_CPU_MAX_BUFFERS];
-    void *workspace; /* everything below */
-    float *normed;   /* (max_rows, widest input) */
-    float *up;       /* (max_rows, widest ffn) */
-    float *added;    /* what is more than a sum before it is added: (max_rows * top_k, widest output) */
-    float *ones;     /* gains of norms that have none */
-    void *amx_packed;
+    void *workspace;       /* everything below */
+    float *normed;         /* (max_rows, widest input) */
+    float *up;             /* (max_rows, widest ffn) */
+    float *added;          /* what is more than a sum before it is added: (max_rows * top_k, widest output) */
+    float *ones;           /* gains of norms that have none */
+    void *tiles_packed;    /* activations of a product on tiles */
     float *thread_scratch; /* (n_threads, scratch_floats) */
     size_t scratch_floats;
     float *split_out; /* (splits, small rows * heads, D + 2) */
@@ -70,6 +70,9 @@ typedef struct kvi_linear {
     uint32_t first_out, n_out; /* range of the outputs of weight 0; n_out 0: all */
 } kvi_linear;
 const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job); /* name of the kernel that ran */
+
+/* Row `row` of a weight as f32, (n_in). */
+void kvi_cpu_weight_row(const kvi_device *device, const kvi_weight *w, uint32_t row, float *out);
 
 /* y = act(gate) * up, in place on gate. */
 void kvi_cpu_activate(const kvi_cpu_variant *v, kvi_activation activation, float limit, float *gate, const float *up,

@@ -107,12 +107,10 @@ typedef struct expert_task {
 } expert_task;
 
 /* y (n_out) = W_e x + b_e */
-static void expert_product(const kvi_device *device, const kvi_weight *w, const kvi_weight *bias, uint32_t e,
-                           const float *x, float *y)
+static void expert_product(const kvi_weight *w, const kvi_weight *bias, uint32_t e, const float *x, float *y)
 {
-    const uint32_t n_out = w->desc.n_out, n_in = w->desc.n_in;
-    device->v->gemv(kvi_weight_part_at(&w->desc, KVI_PART_CODES, e), kvi_form_dtype(w->desc.form), n_out, n_in, x, 1,
-                    n_in, y, n_out);
+    const uint32_t n_out = w->desc.n_out;
+    w->kernel->gemv(&w->desc, e, 0, n_out, x, 1, w->desc.n_in, y, n_out);
     for (uint32_t i = 0; bias && i < n_out; i++) y[i] += bias->f32[(size_t)e * n_out + i];
 }
 
@@ -124,10 +122,10 @@ static void run_expert(void *arg, uint32_t task, uint32_t thread)
     const uint32_t e = (uint32_t)t->device->buffers[op->side][(size_t)row * 2 * k + j];
     float *gate = t->device->thread_scratch + thread * t->device->scratch_floats, *up = gate + width;
     const float *x = t->x + (size_t)row * t->hidden;
-    expert_product(t->device, op->weights[0], op->biases[0], e, x, gate);
-    expert_product(t->device, op->weights[1], op->biases[1], e, x, up);
+    expert_product(op->weights[0], op->biases[0], e, x, gate);
+    expert_product(op->weights[1], op->biases[1], e, x, up);
     kvi_cpu_activate(t->device->v, op->activation, op->limit, gate, up, width);
-    expert_product(t->device, op->weights[2], op->biases[2], e, gate, t->out + (size_t)task * t->hidden);
+    expert_product(op->weights[2], op->biases[2], e, gate, t->out + (size_t)task * t->hidden);
 }
 
 /* added[row] = sum over j of w_j out[row, j], in place: row `row` of the sum never lies behind what is still to be read. */

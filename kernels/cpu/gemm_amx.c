@@ -1,10 +1,12 @@
-/* gemm_amx.c - see gemm_amx.h.
+/* gemm_amx.c - prefill GEMM on AMX tiles: BF16 weights straight from the map, activations rounded to BF16, f32
+ * accumulation. Its results differ from the f32 path by the rounding of the activations: relative 2^-9 each, a limit of
+ * its own in the tests.
  * The weights are the A operand: a tile is 16 output rows x 32 k, read in place, so nothing of the model is repacked.
  * The activations are the B operand: 16 tokens x 32 k with pairs of k interleaved, packed once per operation. A step of
  * the inner loop loads two tiles of each and does four products, 32 outputs x 32 tokens. Outputs are the inner of the
  * two outer loops: a task's weights (at most half a megabyte) and 32 packed tokens stay in L2, while the other order
  * streams all tokens past every 32 outputs. */
-#include "gemm_amx.h"
+#include "attention_packed.h"
 
 #if defined(__x86_64__)
 #include "amx.h"
@@ -13,11 +15,6 @@
 #include <string.h>
 
 #define TILE_BYTES 1024u
-
-size_t kvi_amx_packed_bytes(uint32_t n_rows, uint32_t n_in)
-{
-    return (size_t)((n_rows + 31u) / 32u * 2u) * (n_in / 32u) * TILE_BYTES;
-}
 
 /* (16, 16) words in place: rows become columns. */
 static void transpose(__m512i r[16])
@@ -53,7 +50,7 @@ static __m512i round_bf16(__m512 x)
     return _mm512_mask_or_epi32(rounded, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), high, _mm512_set1_epi32(0x40));
 }
 
-void kvi_amx_pack_block(const float *x, uint32_t n_rows, uint32_t n_in, uint32_t block, void *packed)
+static void pack_block(const float *x, uint32_t n_rows, uint32_t n_in, uint32_t block, void *packed)
 {
     uint8_t *tile = (uint8_t *)packed + (size_t)block * (n_in / 32u) * TILE_BYTES;
     const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30),
@@ -112,8 +109,8 @@ static void multiply(const uint8_t *a, size_t row, const uint8_t *b, size_t step
     KVI_AMX_STORE(3, out[3], 64);
 }
 
-void kvi_amx_gemm(const void *w, uint32_t n_out, uint32_t n_in, const void *packed, uint32_t n_rows, const float *bias,
-                  bool add, float *y, size_t ldy)
+static void gemm(const void *w, uint32_t n_out, uint32_t n_in, const void *packed, uint32_t n_rows, const float *bias,
+                 bool add, float *y, size_t ldy)
 {
     kvi_amx_config config;
     memset(&config, 0, sizeof config);
@@ -132,6 +129,13 @@ void kvi_amx_gemm(const void *w, uint32_t n_out, uint32_t n_in, const void *pack
         }
     kvi_amx_release();
 }
+
+const kvi_cpu_tiles kvi_cpu_amx = {.gemm_name = "gemm_amx_bf16",
+                                   .form = KVI_FORM_BF16,
+                                   .step = 32,
+                                   .packed = &kvi_cpu_packed_amx,
+                                   .pack_block = pack_block,
+                                   .gemm = gemm};
 #else
 typedef int kvi_amx_absent;
 #endif

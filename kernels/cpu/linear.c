@@ -1,12 +1,12 @@
-/* linear.c - y = x W^T on the CPU: gemv for a few rows, packed panels or AMX tiles for many. Work is divided by output
+/* linear.c - y = x W^T on the CPU: gemv for a few rows, packed panels or tiles for many. Work is divided by output
  * rows into tasks of a fixed size, so results do not depend on the number of threads. */
 #include "device_cpu.h"
-#include "gemm_amx.h"
+#include "../../runtime/model/weight_codec.h"
 
 #include <string.h>
 
-#define GEMV_ROWS 256u                /* most rows of a gemv task */
-#define AMX_TASK_BYTES (512u * 1024u) /* weights of an AMX task: stay in L2 while all tokens pass */
+#define GEMV_ROWS 256u                  /* most rows of a gemv task */
+#define TILES_TASK_BYTES (512u * 1024u) /* weights of a task on tiles: stay in L2 while all tokens pass */
 
 typedef struct linear_task {
     kvi_device *device;
@@ -21,10 +21,12 @@ static uint32_t out_rows(const kvi_linear *job, uint32_t w)
     return job->n_out ? job->n_out : job->weights[w]->desc.n_out;
 }
 
-static const uint8_t *weight_at(const kvi_weight *weight, uint32_t row)
+void kvi_cpu_weight_row(const kvi_device *device, const kvi_weight *w, uint32_t row, float *out)
 {
-    return kvi_weight_part_at(&weight->desc, KVI_PART_CODES, 0) +
-           row * kvi_weight_row_bytes(weight->desc.form, weight->desc.n_in);
+    const kvi_weight_desc *desc = &w->desc;
+    if (kvi_form_is_plain(desc->form))
+        device->v->widen(kvi_cpu_plain_row(desc, 0, row), kvi_form_dtype(desc->form), desc->n_in, out);
+    else (void)kvi_weight_decode(desc, 0, row, 0, desc->n_in, out);
 }
 
 static void plan_tasks(linear_task *t, uint32_t n_weights)
@@ -57,8 +59,8 @@ static void gemv_block(const linear_task *t, uint32_t w, uint32_t first, uint32_
     const kvi_weight *weight = job->weights[w];
     for (uint32_t r = 0; r < job->n_rows; r += 4) {
         uint32_t n_x = job->n_rows - r < 4 ? job->n_rows - r : 4;
-        t->device->v->gemv(weight_at(weight, job->first_out + first), kvi_form_dtype(weight->desc.form), n, job->n_in,
-                           job->x + (size_t)r * job->n_in, n_x, job->n_in, block + (size_t)r * GEMV_ROWS, GEMV_ROWS);
+        weight->kernel->gemv(&weight->desc, 0, job->first_out + first, n, job->x + (size_t)r * job->n_in, n_x,
+                             job->n_in, block + (size_t)r * GEMV_ROWS, GEMV_ROWS);
     }
     if (!job->biases[w]) return;
     for (uint32_t r = 0; r < job->n_rows; r++)
@@ -94,8 +96,7 @@ static void panel_into(kvi_device *device, const kvi_linear *job, uint32_t w, ui
     float *panel = device->thread_scratch + thread * device->scratch_floats;
     for (uint32_t k = 0; k < job->n_in; k += KVI_CPU_KC) {
         uint32_t n_k = job->n_in - k < KVI_CPU_KC ? job->n_in - k : KVI_CPU_KC;
-        v->pack(weight_at(weight, job->first_out + first), kvi_form_dtype(weight->desc.form), n, job->n_in, k, n_k,
-                panel);
+        weight->kernel->pack(&weight->desc, 0, job->first_out + first, n, k, n_k, panel);
         v->panel_mac(job->x + k, job->n_in, job->n_rows, n_k, panel, y, ldy, n, add || k > 0);
     }
     if (!job->biases[w]) return;
@@ -119,15 +120,14 @@ static void panel_task(void *arg, uint32_t task, uint32_t thread)
                          t->device->up + first + r * job->ldy, n);
 }
 
-#if defined(__x86_64__)
-static void amx_pack_task(void *arg, uint32_t task, uint32_t thread)
+static void tiles_pack_task(void *arg, uint32_t task, uint32_t thread)
 {
     linear_task *t = arg;
     (void)thread;
-    kvi_amx_pack_block(t->job->x, t->job->n_rows, t->job->n_in, task, t->device->amx_packed);
+    t->device->tiles->pack_block(t->job->x, t->job->n_rows, t->job->n_in, task, t->device->tiles_packed);
 }
 
-static void amx_task(void *arg, uint32_t task, uint32_t thread)
+static void tiles_task(void *arg, uint32_t task, uint32_t thread)
 {
     linear_task *t = arg;
     const kvi_linear *job = t->job;
@@ -137,31 +137,29 @@ static void amx_task(void *arg, uint32_t task, uint32_t thread)
     uint32_t w = locate(t, gated ? 1 : job->n_weights, task, &first, &n);
     float *y = job->y + t->first_col[w] + job->first_out + first;
     const float *bias = job->biases[w] ? job->biases[w]->f32 + first : NULL;
-    kvi_amx_gemm(weight_at(job->weights[w], job->first_out + first), n, job->n_in, t->device->amx_packed, job->n_rows,
-                 bias, job->epilogue == KVI_ADD, y, job->ldy);
+    t->device->tiles->gemm(kvi_cpu_plain_row(&job->weights[w]->desc, 0, job->first_out + first), n, job->n_in,
+                           t->device->tiles_packed, job->n_rows, bias, job->epilogue == KVI_ADD, y, job->ldy);
     if (!gated) return;
     float *up = t->device->up + first;
     bias = job->biases[1] ? job->biases[1]->f32 + first : NULL;
-    kvi_amx_gemm(weight_at(job->weights[1], first), n, job->n_in, t->device->amx_packed, job->n_rows, bias, false, up,
-                 job->ldy);
+    t->device->tiles->gemm(kvi_cpu_plain_row(&job->weights[1]->desc, 0, first), n, job->n_in, t->device->tiles_packed,
+                           job->n_rows, bias, false, up, job->ldy);
     for (uint32_t r = 0; r < job->n_rows; r++)
         kvi_cpu_activate(t->device->v, job->activation, job->limit, y + r * job->ldy, up + r * job->ldy, n);
 }
 
-static bool amx_fits(const kvi_device *device, const kvi_linear *job)
+static bool fits_tiles(const kvi_cpu_tiles *tiles, const kvi_linear *job)
 {
-    if (!device->amx || job->n_in % 32) return false;
+    if (!tiles || job->n_in % tiles->step) return false;
     for (uint32_t w = 0; w < job->n_weights; w++)
-        if (job->weights[w]->desc.form != KVI_FORM_BF16 || out_rows(job, w) % 32) return false;
+        if (job->weights[w]->desc.form != tiles->form || out_rows(job, w) % tiles->step) return false;
     return true;
 }
-#endif
 
 const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job)
 {
     linear_task t = {.device = device, .job = job};
     uint32_t n_weights = job->epilogue == KVI_GATE_UP ? 1 : job->n_weights;
-    const kvi_dtype dtype = kvi_form_dtype(job->weights[0]->desc.form);
     if (!job->wide) {
         /* Large tasks keep the streams long; small matrices still give every thread some. Depends on the shape alone.
          */
@@ -170,21 +168,19 @@ const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job)
         if (t.rows_per_task < 16u) t.rows_per_task = 16u;
         plan_tasks(&t, n_weights);
         kvi_workers_run(device->workers, gemv_task, &t, t.first_task[n_weights]);
-        return device->v->gemv_names[dtype];
+        return job->weights[0]->kernel->gemv_name;
     }
-#if defined(__x86_64__)
-    if (amx_fits(device, job)) {
-        t.rows_per_task = AMX_TASK_BYTES / (job->n_in * 2u) / 32u * 32u;
+    if (fits_tiles(device->tiles, job)) {
+        t.rows_per_task = TILES_TASK_BYTES / (job->n_in * 2u) / 32u * 32u;
         if (t.rows_per_task < 32u) t.rows_per_task = 32u;
         if (t.rows_per_task > 256u) t.rows_per_task = 256u;
         plan_tasks(&t, n_weights);
-        kvi_workers_run(device->workers, amx_pack_task, &t, (job->n_rows + 31) / 32 * 2);
-        kvi_workers_run(device->workers, amx_task, &t, t.first_task[n_weights]);
-        return "gemm_amx_bf16";
+        kvi_workers_run(device->workers, tiles_pack_task, &t, (job->n_rows + 31) / 32 * 2);
+        kvi_workers_run(device->workers, tiles_task, &t, t.first_task[n_weights]);
+        return device->tiles->gemm_name;
     }
-#endif
     t.rows_per_task = device->v->panel;
     plan_tasks(&t, n_weights);
     kvi_workers_run(device->workers, panel_task, &t, t.first_task[n_weights]);
-    return device->v->gemm_names[dtype];
+    return job->weights[0]->kernel->gemm_name;
 }

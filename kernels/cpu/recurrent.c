@@ -32,9 +32,7 @@ static void convolve(void *arg, uint32_t task, uint32_t thread)
     (void)thread;
     for (uint32_t c = first; c < end; c++) {
         float w[KVI_MAX_CONV], window[KVI_MAX_CONV];
-        t->device->v->widen(kvi_weight_part_at(&op->weights[0]->desc, KVI_PART_CODES, 0) +
-                                c * kvi_weight_row_bytes(op->weights[0]->desc.form, depth),
-                            kvi_form_dtype(op->weights[0]->desc.form), depth, w);
+        kvi_cpu_weight_row(t->device, op->weights[0], c, w);
         const float bias = op->biases[0] ? op->biases[0]->f32[c] : 0.0f;
         for (uint32_t j = 0; j < past; j++) window[j] = seq->pos ? state[(size_t)j * cols + c] : 0.0f;
         for (uint32_t r = 0; r < seq->n_rows; r++) {

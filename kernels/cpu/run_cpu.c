@@ -14,13 +14,11 @@ typedef struct embed_task {
 static void embed_row(void *arg, uint32_t task, uint32_t thread)
 {
     const embed_task *t = arg;
-    const kvi_weight_desc *table = &t->op->weights[0]->desc;
-    float *out = t->device->buffers[t->op->out] + (size_t)task * table->n_in;
-    const uint64_t row = kvi_weight_row_bytes(table->form, table->n_in);
+    const kvi_weight *table = t->op->weights[0];
+    float *out = t->device->buffers[t->op->out] + (size_t)task * table->desc.n_in;
     (void)thread;
-    t->device->v->widen(kvi_weight_part_at(table, KVI_PART_CODES, 0) + (uint32_t)t->device->step.ids[task] * row,
-                        kvi_form_dtype(table->form), table->n_in, out);
-    if (t->op->scale != 1.0f) t->device->v->scale(out, t->op->scale, table->n_in);
+    kvi_cpu_weight_row(t->device, table, (uint32_t)t->device->step.ids[task], out);
+    if (t->op->scale != 1.0f) t->device->v->scale(out, t->op->scale, table->desc.n_in);
 }
 
 /* Softcap and multiplier of a range of logits. */

@@ -4,6 +4,8 @@
 #define VARIANT avx2
 #define VB 32
 #define MR 6
+#define NEEDS KVI_CPU_HAS_AVX2
+#define TILES &kvi_cpu_amx
 #include "variant_body.h"
 
 static inline vf fma_vec(vf a, vf b, vf c) { return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }

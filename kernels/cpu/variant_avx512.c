@@ -4,6 +4,8 @@
 #define VARIANT avx512
 #define VB 64
 #define MR 12
+#define NEEDS (KVI_CPU_HAS_AVX2 | KVI_CPU_HAS_AVX512)
+#define TILES &kvi_cpu_amx
 #include "variant_body.h"
 
 static inline vf fma_vec(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }

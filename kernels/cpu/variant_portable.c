@@ -2,6 +2,8 @@
 #define VARIANT portable
 #define VB 16
 #define MR 4
+#define NEEDS 0
+#define TILES NULL
 #include "variant_body.h"
 
 static inline vf fma_vec(vf a, vf b, vf c) { return a * b + c; }

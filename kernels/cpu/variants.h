@@ -1,20 +1,64 @@
-/* variants.h - the inner loops that exist once per instruction set: one table per variant, chosen at open.
- * All work on f32 activations; weights and cache rows are F32, F16 or BF16. Pointers may be unaligned unless said. */
+/* variants.h - the inner loops that exist once per instruction set: one table per variant, chosen at open. What depends on the instruction
+ * set is a field here, and nobody asks which variant it is. All work on f32 activations; cache rows are F32, F16 or BF16, weights of any form.
+ * Pointers may be unaligned unless said. */
 #ifndef KVI_CPU_VARIANTS_H
 #define KVI_CPU_VARIANTS_H
 #include "../backend.h"
+#include "../../runtime/base/os.h"
+
+struct kvi_cpu_packed; /* attention_packed.h */
+struct kvi_kv_encoder; /* kv/encode.h */
+
+#define KVI_CPU_KC 256u /* depth of a packed weight panel; a whole number of blocks of every form */
+
+/* How one form of weights is computed with: gemv for few rows of activations, pack and panel_mac for many. */
+typedef struct kvi_cpu_kernel {
+    const char *gemv_name, *gemm_name; /* "gemv_bf16_avx512": for operation times */
+    /* y[j * ldy + i] = W[first + i] . x[j], i < n_rows, j < n_x <= 4. Several rows are walked at once,
+     * because one sequential stream per core leaves a third of the memory bandwidth unused. */
+    void (*gemv)(const kvi_weight_desc *w, uint32_t expert, uint32_t first, uint32_t n_rows, const float *x,
+                 uint32_t n_x, size_t ldx, float *y, size_t ldy);
+    /* dst (n_k, panel) f32 = transpose of W[first..first + n_rows)[k0..k0 + n_k); missing rows are zero. k0 is a multiple of KVI_CPU_KC, n_k at
+     * most that. */
+    void (*pack)(const kvi_weight_desc *w, uint32_t expert, uint32_t first, uint32_t n_rows, uint32_t k0, uint32_t n_k,
+                 float *dst);
+} kvi_cpu_kernel;
+
+/* Row `row` of a plain form. */
+static inline const uint8_t *kvi_cpu_plain_row(const kvi_weight_desc *w, uint32_t expert, uint32_t row)
+{
+    return kvi_weight_part_at(w, KVI_PART_CODES, expert) + row * kvi_weight_row_bytes(w->form, w->n_in);
+}
+
+/* Matrix tiles of the CPU (AMX): weights as they are in the map, activations rounded to BF16 and packed once. */
+typedef struct kvi_cpu_tiles {
+    const char *gemm_name;
+    kvi_weight_form form;                /* of the weights */
+    uint32_t step;                       /* n_in and n_out are multiples of it */
+    const struct kvi_cpu_packed *packed; /* packed attention, for the codes it has */
+    /* Rows [16 block, 16 block + 16) of x (n_rows, n_in); missing rows become zero. */
+    void (*pack_block)(const float *x, uint32_t n_rows, uint32_t n_in, uint32_t block, void *packed);
+    /* y[r * ldy + o] (+)= w[o] . x[r] + bias[o] for o < n_out and all rows; w (n_out, n_in). `bias` may be NULL. */
+    void (*gemm)(const void *w, uint32_t n_out, uint32_t n_in, const void *packed, uint32_t n_rows, const float *bias,
+                 bool add, float *y, size_t ldy);
+} kvi_cpu_tiles;
+
+enum { KVI_CPU_HAS_AVX2 = 1, KVI_CPU_HAS_AVX512 = 2 }; /* AVX2: with FMA and F16C */
 
 typedef struct kvi_cpu_variant {
-    const char *name;                          /* "avx512" */
-    uint32_t panel;                            /* columns of a packed panel */
-    const char *gemv_names[3], *gemm_names[3]; /* by kvi_dtype, "gemv_bf16_avx512": for operation times */
+    const char *name; /* "avx512" */
+    uint32_t needs;   /* KVI_CPU_HAS_* */
+    uint32_t panel;   /* columns of a packed panel */
 
-    /* y[j * ldy + i] = w[i] . x[j], i < n_rows, j < n_x <= 4; w (n_rows, n_in). Several rows are walked at once,
-     * because one sequential stream per core leaves a third of the memory bandwidth unused. */
-    void (*gemv)(const void *w, kvi_dtype dtype, uint32_t n_rows, uint32_t n_in, const float *x, uint32_t n_x,
-                 size_t ldx, float *y, size_t ldy);
-    /* dst (n_k, panel) f32 = transpose of w[0..n_rows)[k0..k0+n_k); missing rows are zero. */
-    void (*pack)(const void *w, kvi_dtype dtype, uint32_t n_rows, size_t n_in, uint32_t k0, uint32_t n_k, float *dst);
+    kvi_cpu_kernel kernels[KVI_FORM_COUNT]; /* gemv NULL: the form has no kernel of its own, */
+    kvi_cpu_kernel decoded[KVI_FORM_COUNT]; /* and its rows become numbers first: slow, and right */
+    const struct kvi_cpu_packed *packed;    /* attention from packed records */
+    const struct kvi_kv_encoder *encoder;   /* all of them write the same bytes */
+    const kvi_cpu_tiles *tiles;             /* where the CPU has them and the caller wants them; NULL: none */
+
+    /* dst (n_k, panel) f32 = transpose of rows[0..n_rows)[k0..k0+n_k) of a plain matrix; missing rows are zero. */
+    void (*pack)(const void *rows, kvi_dtype dtype, uint32_t n_rows, size_t n_in, uint32_t k0, uint32_t n_k,
+                 float *dst);
     /* c[r][0..n_cols) (+)= a[r][0..n_k) . b, b (n_k, panel) packed, n_cols <= panel; add = false overwrites. */
     void (*panel_mac)(const float *a, size_t lda, uint32_t n_rows, uint32_t n_k, const float *b, float *c, size_t ldc,
                       uint32_t n_cols, bool add);
@@ -52,6 +96,9 @@ typedef struct kvi_cpu_variant {
 extern const kvi_cpu_variant kvi_cpu_portable;
 #if defined(__x86_64__)
 extern const kvi_cpu_variant kvi_cpu_avx2, kvi_cpu_avx512;
+extern const kvi_cpu_tiles kvi_cpu_amx;
 #endif
+/* The variant of that name ("auto": the best) when this CPU has it; else NULL. */
+const kvi_cpu_variant *kvi_cpu_choose(const kvi_cpu *cpu, const char *name);
 
 #endif

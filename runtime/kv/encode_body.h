@@ -8,43 +8,29 @@
 #include "encode.h"
 #include "elementary.h"
 #include "ranges.h"
+#include "../base/simd.h"
 
 #include <math.h>
-#include <string.h>
 
 #define PAPER_ITERATIONS 8
-#define LANES (VB / 4u)
 #define BLOCK 16u /* every side of a tile is a multiple of it */
-#define INLINE static inline __attribute__((always_inline))
-typedef float lanes __attribute__((vector_size(VB)));
-typedef int32_t bits32 __attribute__((vector_size(VB)));
-typedef uint32_t words __attribute__((vector_size(VB)));
-
-INLINE lanes load(const float *p)
+INLINE vf choose(vi mask, vf yes, vf no)
 {
-    lanes v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
-INLINE void store(float *p, lanes v) { memcpy(p, &v, sizeof v); }
-INLINE lanes splat(float x) { return x - (lanes){0}; }
-INLINE lanes choose(bits32 mask, lanes yes, lanes no)
-{
-    bits32 a, b;
+    vi a, b;
     memcpy(&a, &yes, sizeof a);
     memcpy(&b, &no, sizeof b);
     a = (a & mask) | (b & ~mask);
     memcpy(&yes, &a, sizeof a);
     return yes;
 }
-INLINE lanes least(lanes a, lanes b) { return choose(a < b, a, b); }
-INLINE lanes most(lanes a, lanes b) { return choose(a > b, a, b); }
+INLINE vf least(vf a, vf b) { return choose(a < b, a, b); }
+INLINE vf most(vf a, vf b) { return choose(a > b, a, b); }
 static float clamp(float x, float low, float high) { return x < low ? low : x > high ? high : x; }
 
 /* To the nearest code, ties to even: within 0..255 adding 1.5 * 2^23 rounds so. */
-INLINE lanes to_code(lanes x, float top)
+INLINE vf to_code(vf x, float top)
 {
-    const lanes y = least(most(x, splat(0.0f)), splat(top));
+    const vf y = least(most(x, splat(0.0f)), splat(top));
     return (y + splat(12582912.0f)) - splat(12582912.0f);
 }
 
@@ -76,12 +62,12 @@ typedef struct tile {
 /* Sample standard deviations, mean removed, of the `width` columns of x (n, width). */
 static void deviations(const float *x, uint32_t n, uint32_t width, float *out)
 {
-    for (uint32_t w = 0; w < width; w += LANES) {
-        lanes mean = splat(0.0f), squares = mean;
+    for (uint32_t w = 0; w < width; w += VW) {
+        vf mean = splat(0.0f), squares = mean;
         for (uint32_t k = 0; k < n; k++) mean += load(x + (size_t)k * width + w);
         mean /= splat((float)n);
         for (uint32_t k = 0; k < n; k++) {
-            const lanes a = load(x + (size_t)k * width + w) - mean;
+            const vf a = load(x + (size_t)k * width + w) - mean;
             squares += a * a;
         }
         store(out + w, squares / splat((float)(n - 1)));
@@ -193,30 +179,30 @@ static void varnorm_kvrt(const tile *t)
 /* --------------------------------------------------------------------------------------------------- quantization --- */
 /* A vector of rows: codes are to_code((x - low) * inv) or, with inv 0, to_code((x - low) / step); a row reads back as q * out_step + out_low. */
 typedef struct ranges {
-    lanes low, step, inv, out_low, out_step;
+    vf low, step, inv, out_low, out_step;
 } ranges;
 
 /* Offset and step of the k-th range about the same middle; number 0 is the row's own. */
-INLINE void shrink(uint32_t k, lanes middle, lanes half, float top, lanes *low, lanes *step)
+INLINE void shrink(uint32_t k, vf middle, vf half, float top, vf *low, vf *step)
 {
     *low = middle - half * splat(kvi_kv_range_factor(k));
     *step = splat(2.0f) * half * splat(kvi_kv_range_factor(k)) / splat(top);
 }
 
 /* The shrunken range about the same middle that loses least, by squared error. x: column 0 of the rows, `stride` from column to column. */
-INLINE void search_error(const float *x, uint32_t n, uint32_t stride, lanes middle, lanes half, float top, ranges *out)
+INLINE void search_error(const float *x, uint32_t n, uint32_t stride, vf middle, vf half, float top, ranges *out)
 {
-    lanes smallest = splat(INFINITY), low = out->low, step = out->step;
+    vf smallest = splat(INFINITY), low = out->low, step = out->step;
     for (uint32_t k = 0; k < KVI_KV_RANGES; k++) {
-        lanes l = low, s = step;
+        vf l = low, s = step;
         if (k) shrink(k, middle, half, top, &l, &s);
-        const lanes inv = splat(1.0f) / s;
-        lanes error = splat(0.0f);
+        const vf inv = splat(1.0f) / s;
+        vf error = splat(0.0f);
         for (uint32_t j = 0; j < n; j++) {
-            const lanes v = load(x + (size_t)j * stride), q = to_code((v - l) * inv, top), e = v - (q * s + l);
+            const vf v = load(x + (size_t)j * stride), q = to_code((v - l) * inv, top), e = v - (q * s + l);
             error += e * e;
         }
-        const bits32 better = (error < smallest) & (half > splat(0.0f)) & (s > splat(1e-10f));
+        const vi better = (error < smallest) & (half > splat(0.0f)) & (s > splat(1e-10f));
         smallest = choose(better, error, smallest);
         out->low = choose(better, l, out->low);
         out->step = choose(better, s, out->step);
@@ -227,39 +213,38 @@ INLINE void search_error(const float *x, uint32_t n, uint32_t stride, lanes midd
  * mean and its length along itself: with x and q less their means, step = |x|^2 / <x, q>. The result is not shrunk as
  * one of least squares is; attention averages over many rows, in which errors without a bias vanish and a bias stays.
  * The scale is the one of EDEN (Vargaftik et al., ICML 2022). */
-INLINE void search_angle(const float *x, uint32_t n, uint32_t stride, lanes middle, lanes half, float top,
-                         uint32_t n_tries, ranges *out)
+INLINE void search_angle(const float *x, uint32_t n, uint32_t stride, vf middle, vf half, float top, uint32_t n_tries,
+                         ranges *out)
 {
-    const lanes count = splat((float)n);
-    lanes mean = splat(0.0f), length = mean, smallest = splat(INFINITY), best_dot = mean, best_sum = mean,
-          best_inv = mean;
+    const vf count = splat((float)n);
+    vf mean = splat(0.0f), length = mean, smallest = splat(INFINITY), best_dot = mean, best_sum = mean, best_inv = mean;
     for (uint32_t j = 0; j < n; j++) mean += load(x + (size_t)j * stride);
     mean /= count;
     for (uint32_t j = 0; j < n; j++) {
-        const lanes a = load(x + (size_t)j * stride) - mean;
+        const vf a = load(x + (size_t)j * stride) - mean;
         length += a * a;
     }
-    const lanes low = out->low, step = out->step;
+    const vf low = out->low, step = out->step;
     for (uint32_t k = 0; k < n_tries; k++) {
-        lanes l = low, s = step;
+        vf l = low, s = step;
         if (k) shrink(k, middle, half, top, &l, &s);
-        const lanes inv = splat(1.0f) / s;
-        lanes sum = splat(0.0f), squares = sum, dot = sum;
+        const vf inv = splat(1.0f) / s;
+        vf sum = splat(0.0f), squares = sum, dot = sum;
         for (uint32_t j = 0; j < n; j++) {
-            const lanes v = load(x + (size_t)j * stride), q = to_code((v - l) * inv, top);
+            const vf v = load(x + (size_t)j * stride), q = to_code((v - l) * inv, top);
             sum += q;
             squares += q * q;
             dot += q * (v - mean);
         }
-        const lanes angle = (squares - sum * sum / count) / (dot * dot);
-        const bits32 better = (angle < smallest) & (dot > splat(0.0f)) & (half > splat(0.0f)) & (s > splat(1e-10f));
+        const vf angle = (squares - sum * sum / count) / (dot * dot);
+        const vi better = (angle < smallest) & (dot > splat(0.0f)) & (half > splat(0.0f)) & (s > splat(1e-10f));
         smallest = choose(better, angle, smallest);
         out->low = choose(better, l, out->low);
         best_inv = choose(better, inv, best_inv);
         best_dot = choose(better, dot, best_dot);
         best_sum = choose(better, sum, best_sum);
     }
-    const bits32 found = best_dot > splat(0.0f);
+    const vi found = best_dot > splat(0.0f);
     out->inv = best_inv;
     out->out_step = choose(found, length / choose(found, best_dot, splat(1.0f)), out->step);
     out->out_low = choose(found, mean - out->out_step * (best_sum / count), out->low);
@@ -268,13 +253,13 @@ INLINE void search_angle(const float *x, uint32_t n, uint32_t stride, lanes midd
 INLINE ranges choose_ranges(const float *x, uint32_t n, uint32_t stride, uint32_t bits, bool is_v, kvi_range how)
 {
     const float top = (float)((1u << bits) - 1u);
-    lanes low = load(x), high = low;
+    vf low = load(x), high = low;
     for (uint32_t j = 1; j < n; j++) {
-        const lanes v = load(x + (size_t)j * stride);
+        const vf v = load(x + (size_t)j * stride);
         low = least(v, low);
         high = most(v, high);
     }
-    const lanes middle = splat(0.5f) * (low + high), half = splat(0.5f) * (high - low);
+    const vf middle = splat(0.5f) * (low + high), half = splat(0.5f) * (high - low);
     ranges out = {.low = low, .step = most(splat(2.0f) * half / splat(top), splat(1e-10f)), .inv = splat(0.0f)};
     if (how == KVI_RANGE_SEARCH) search_error(x, n, stride, middle, half, top, &out);
     if (how == KVI_RANGE_UNBIASED) search_angle(x, n, stride, middle, half, top, kvi_kv_range_tries(is_v), &out);
@@ -287,15 +272,15 @@ INLINE void put_codes(const float *x, uint32_t n, uint32_t stride, uint32_t bits
                       uint32_t row_bytes)
 {
     const float top = (float)((1u << bits) - 1u);
-    const bits32 multiply = range->inv > splat(0.0f);
+    const vi multiply = range->inv > splat(0.0f);
     for (uint32_t j = 0; j < n; j += 8) {
-        words packed = {0};
+        vu packed = {0};
         for (uint32_t k = 0; k < 8; k++) {
-            const lanes a = load(x + (size_t)(j + k) * stride) - range->low;
-            packed |= __builtin_convertvector(to_code(choose(multiply, a * range->inv, a / range->step), top), words)
+            const vf a = load(x + (size_t)(j + k) * stride) - range->low;
+            packed |= __builtin_convertvector(to_code(choose(multiply, a * range->inv, a / range->step), top), vu)
                       << (k * bits);
         }
-        for (uint32_t i = 0; i < LANES; i++)
+        for (uint32_t i = 0; i < VW; i++)
             for (uint32_t b = 0; b < bits; b++)
                 codes[i * row_bytes + j / 8u * bits + b] = (uint8_t)(packed[i] >> (8u * b));
     }
@@ -319,9 +304,9 @@ static void quantize(const tile *t, bool is_v, uint32_t bits, const kvi_encode_p
     for (uint32_t j = 0; j < n_cols; j++)
         for (uint32_t i = 0; i < n_rows; i++)
             t->xt[(size_t)j * n_rows + i] = t->origin_t[(size_t)j * n_rows + i] / (t->c[j] * t->r[i]);
-    for (uint32_t i = 0; i < n_rows; i += LANES) {
+    for (uint32_t i = 0; i < n_rows; i += VW) {
         ranges range = choose_ranges(t->xt + i, n_cols, n_rows, bits, is_v, params->range);
-        for (uint32_t k = 0; k < LANES; k++) {
+        for (uint32_t k = 0; k < VW; k++) {
             const uint16_t a = side_f16(range.out_step[k] * t->r[i + k]), z = side_f16(range.out_low[k] * t->r[i + k]);
             kvi_kv_store16(a_out + 2u * (i + k), a);
             kvi_kv_store16(z_out + 2u * (i + k), z);

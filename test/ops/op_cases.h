@@ -24,6 +24,10 @@ void op_case_experts(const op_target *target);    /* one to all experts, biases,
 void op_case_conv_state(const op_target *target); /* any cut into steps, several sequences */
 void op_case_delta(const op_target *target);      /* the same, and decays near 0 and 1 */
 
+/* Weights of every form: products, embeddings, experts. A backend without a form refuses it by name. */
+void op_case_forms(const op_target *target);
+void op_case_form_experts(const op_target *target);
+
 void op_case_packed(
     const op_target *target);               /* attention over quantized pages, every mix of formats the target reads */
 void op_case_tail(const op_target *target); /* every offset of the open page behind a quantized one */
@@ -38,7 +42,8 @@ void op_case_attention_bits(const op_target *a, const op_target *b);
 #define OP_CASES(X)                                                                        \
     X(embed) X(norm_linear) X(linear_add) X(norm_gate_up) X(head) X(rope_append)           \
     X(attention) X(attention_special) X(long_context) X(batch) X(packed) X(tail)           \
-    X(linear_special) X(route) X(experts) X(conv_state) X(delta) X(convert)
+    X(linear_special) X(route) X(experts) X(conv_state) X(delta) X(convert)     \
+    X(forms) X(form_experts)
 /* clang-format on */
 /* static test_NAME: the case on every one of `targets`. */
 #define OP_CASE_TEST(op)                                                                                               \

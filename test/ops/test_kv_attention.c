@@ -47,7 +47,7 @@ static bool has(const char *isa)
     kvi_device *device = NULL;
     const bool amx = strcmp(isa, "amx") == 0;
     const kvi_device_options options = {.isa = amx ? "auto" : isa, .amx = amx, .n_threads = 1};
-    const bool there = kvi_backend_cpu.open(&options, &device, NULL) >= KVRT_OK && (!amx || device->amx);
+    const bool there = kvi_backend_cpu.open(&options, &device, NULL) >= KVRT_OK && (!amx || device->tiles);
     if (device) kvi_backend_cpu.close(device);
     if (!there) print_message("skipped: this CPU has no %s\n", isa);
     return there;
@@ -213,7 +213,7 @@ static void check_step(shelf *s, sequence *seqs, uint32_t n_seqs)
     float *in = s->device->buffers[0];
     for (uint32_t i = 0; i < n_rows * cols; i++) in[i] = normal();
     assert_int_equal(kvi_backend_cpu.run(s->device, 0, 1, NULL), KVRT_OK);
-    const double limit = s->device->amx && n_rows > KVI_DECODE_ROWS ? TOL_AMX_L2 : TOL_F32_L2;
+    const double limit = s->device->tiles && n_rows > KVI_DECODE_ROWS ? TOL_AMX_L2 : TOL_F32_L2;
     for (uint32_t i = 0; i < n_seqs; i++)
         for (uint32_t r = 0; r < seqs[i].n_rows; r++)
             for (uint32_t h = 0; h < n_heads; h++) {

@@ -230,7 +230,7 @@ static bool has(const char *isa)
     kvi_device *device = NULL;
     const bool amx = strcmp(isa, "amx") == 0;
     const kvi_device_options options = {.isa = amx ? "auto" : isa, .amx = amx, .n_threads = 1};
-    bool there = kvi_backend_cpu.open(&options, &device, NULL) >= KVRT_OK && (!amx || device->amx);
+    bool there = kvi_backend_cpu.open(&options, &device, NULL) >= KVRT_OK && (!amx || device->tiles);
     if (device) kvi_backend_cpu.close(device);
     if (!there) print_message("skipped: this CPU has no %s\n", isa);
     return there;
@@ -251,7 +251,7 @@ static void prefill_matches_double(void **state)
             float *out = malloc((size_t)c->n_seqs * c->n_rows * b.buffers[1].cols * sizeof *out);
             run_steps(&b, c, c->n_rows, out);
             const double worst = worst_of(&b, c, out),
-                         limit = b.device->amx && c->d % 16 == 0 ? TOL_AMX_L2 : TOL_F32_L2;
+                         limit = b.device->tiles && c->d % 16 == 0 ? TOL_AMX_L2 : TOL_F32_L2;
             if (!(worst <= limit)) fail_msg("case %u, %s: relative L2 %g, need at most %g", i, sets[k], worst, limit);
             most = worst > most ? worst : most;
             free(out);
