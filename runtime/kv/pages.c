@@ -166,7 +166,7 @@ void kvi_pages_converted(kvi_pages *pages, const kvi_page_job *jobs, const uint3
         if (remember) kvi_store_share(pages->store, id);
         pages->ids[g][p] = kvi_store_convert(pages->store, id, job->to, units);
         if (remember) {
-            pages->plain[g][p] = kvi_store_remember(pages->store, id);
+            pages->plain[g][p] = kvi_store_remember(pages->store, id, true);
             kvi_store_drop(pages->store, id);
         }
         if (pages->n_encoded[g] < p + 1) pages->n_encoded[g] = p + 1;

@@ -76,7 +76,7 @@ bool kvi_states_save(kvi_states *states, uint32_t position, kvi_extent_copy *cop
         id = kvi_store_take_back(store, slot->memo);
     }
     *copy = (kvi_extent_copy){store->pages[states->live].unit, store->pages[id].unit, states->units};
-    *slot = (kvi_checkpoint_slot){position, kvi_store_remember(store, id), ++states->clock};
+    *slot = (kvi_checkpoint_slot){position, kvi_store_remember(store, id, false), ++states->clock};
     kvi_store_drop(store, id);
     return true;
 }

@@ -97,10 +97,10 @@ static void release(kvi_store *store, uint32_t id)
 static void set_idle(kvi_store *store, uint32_t id)
 {
     kvi_page *page = &store->pages[id];
-    page->older = store->newest;
-    page->newer = KVI_NO_PAGE;
-    *(store->newest == KVI_NO_PAGE ? &store->oldest : &store->pages[store->newest].newer) = id;
-    store->newest = id;
+    page->older = page->spare ? KVI_NO_PAGE : store->newest;
+    page->newer = page->spare ? store->oldest : KVI_NO_PAGE;
+    *(page->older == KVI_NO_PAGE ? &store->oldest : &store->pages[page->older].newer) = id;
+    *(page->newer == KVI_NO_PAGE ? &store->newest : &store->pages[page->newer].older) = id;
     store->idle_units += page->units;
 }
 
@@ -150,14 +150,15 @@ void kvi_store_drop(kvi_store *store, uint32_t id)
 void kvi_store_renew(kvi_store *store, uint32_t id)
 {
     forget_key(store, id);
-    store->pages[id].kept = false;
+    store->pages[id].kept = store->pages[id].spare = false;
     store->pages[id].serial = new_serial(store);
 }
 
 /* ------------------------------------------------------------------------------------------------------ remembering --- */
-kvi_memo kvi_store_remember(kvi_store *store, uint32_t id)
+kvi_memo kvi_store_remember(kvi_store *store, uint32_t id, bool spare)
 {
     store->pages[id].kept = true;
+    store->pages[id].spare = spare;
     return (kvi_memo){id, store->pages[id].serial};
 }
 
@@ -202,6 +203,7 @@ uint32_t kvi_store_publish(kvi_store *store, uint32_t id, kvi_page_key key)
     forget_key(store, id);
     page->key = key;
     page->kept = true;
+    page->spare = false;
     uint32_t *bucket = bucket_of(store, key);
     page->same_bucket = *bucket;
     *bucket = id;

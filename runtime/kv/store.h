@@ -26,6 +26,7 @@ typedef struct kvi_page {
     uint8_t group;        /* KVI_MAX_GROUPS: a state */
     kvi_kv_format format;
     bool kept;             /* stays, idle, when nobody holds it */
+    bool spare;            /* idle, it is the first to go */
     uint32_t serial;       /* another one for every content, never 0 */
     kvi_page_key key;      /* what it may be found by; none: zero */
     uint32_t same_bucket;  /* next page of the bucket of its key; of a free id: the next free one */
@@ -39,7 +40,7 @@ typedef struct kvi_store {
     uint32_t free_id;
     uint32_t *buckets; /* (n_buckets, a power of two) first page by key */
     uint32_t n_buckets;
-    uint32_t oldest, newest; /* idle objects, by the time they fell idle */
+    uint32_t oldest, newest; /* idle objects, in the order in which they go */
     uint32_t idle_units, next_serial;
     uint32_t *order; /* (cap) scratch of compact.c */
 } kvi_store;
@@ -61,7 +62,8 @@ void kvi_store_renew(kvi_store *store, uint32_t id);
 typedef struct kvi_memo {
     uint32_t id, serial;
 } kvi_memo;
-kvi_memo kvi_store_remember(kvi_store *store, uint32_t id); /* then drop it */
+/* Then drop it. `spare`: of little worth, so that it goes before what is idle otherwise. */
+kvi_memo kvi_store_remember(kvi_store *store, uint32_t id, bool spare);
 /* Its id, to look at; KVI_NO_PAGE: gone. */
 uint32_t kvi_store_recall(const kvi_store *store, kvi_memo memo);
 /* The same with a reference for the caller; what neither others hold nor a key leads to is remembered no longer. */

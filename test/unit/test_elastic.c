@@ -351,6 +351,50 @@ static void sessions_share_a_pool(void **state)
     }
 }
 
+/* A session that begins with the pages of another: each demotes at the moments and to the formats at which it would alone, for itself alone, and
+ * reads what was written for it. Pages that both have at one precision are there once. */
+static void shared_pages_demote_for_one(void **state)
+{
+    (void)state;
+    enum { SHARE = 4200, FORK = 900, END = 1700 };
+    static uint8_t alone[END + 1][16];
+    open_rig(SHARE, 0, 1, 0, 128);
+    for (uint32_t n = 1; n <= END; n++) {
+        if (grow(0, n) < KVRT_OK) fail_msg("alone: no room at %u", n);
+        for (uint32_t p = 0; p < r.sessions[0].pages.n_pages[0]; p++)
+            alone[n][p] = (uint8_t)kvi_elastic_level(kvi_pages_at(&r.sessions[0].pages, 0, p).format);
+    }
+    assert_true(alone[FORK][1] == 0 && alone[END][1] == 2); /* the shared pages go through two levels */
+    close_rig();
+    for (uint32_t style = 0; style < 3; style++) {
+        open_rig(2 * SHARE, 0, 2, 0, 128);
+        for (uint32_t n = 1; n <= FORK; n++) assert_int_equal(grow(0, n), KVRT_OK);
+        const uint64_t used = kvi_pool_used_bytes(&r.engine.store.pool);
+        kvi_pages_share(&r.sessions[1].pages, &r.sessions[0].pages, FORK);
+        r.sessions[1].n_cached = FORK;
+        assert_int_equal(kvi_pool_used_bytes(&r.engine.store.pool), used);
+        for (uint32_t at[2] = {FORK, FORK}; at[0] < END || at[1] < END;) { /* in turn, or one behind the other */
+            const uint32_t i = at[0] == END ? 1 : at[1] == END ? 0 : style == 2 ? below(2) : style == 1 ? 1 : 0;
+            if (grow(i, ++at[i]) < KVRT_OK) fail_msg("style %u, session %u: no room at %u", style, i, at[i]);
+            for (uint32_t k = 0; k < 2; k++)
+                for (uint32_t p = 0; p < r.sessions[k].pages.n_pages[0]; p++) {
+                    const kvi_page_ref ref = kvi_pages_at(&r.sessions[k].pages, 0, p);
+                    const uint32_t owner = p <= FORK / 128 ? 0 : k;
+                    uint32_t found;
+                    assert_int_equal(kvi_elastic_level(ref.format), alone[at[k]][p]);
+                    for (uint32_t u = 0; u < kvi_kv_page_units(ref.format, &r.groups[0].shape); u += 7) {
+                        memcpy(&found, r.bytes + (uint64_t)(ref.unit + u) * KVI_KV_UNIT, 4);
+                        if (found != ((owner << 28) | (p << 10) | ((u * 64) & 1023)))
+                            fail_msg("style %u, session %u, page %u, unit %u: %x", style, k, p, u, found);
+                    }
+                }
+        }
+        const uint64_t sum = kvi_pages_bytes(&r.sessions[0].pages) + kvi_pages_bytes(&r.sessions[1].pages);
+        assert_true(kvi_pool_used_bytes(&r.engine.store.pool) < sum); /* the sink at least */
+        close_rig();
+    }
+}
+
 /* Pages of a fixed session in the middle of the pool keep format and content, and do not keep the elastic one from the last byte of it. */
 static void fixed_pages_in_the_way(void **state)
 {
@@ -712,6 +756,7 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test(gathering_is_cheapest),
                                        cmocka_unit_test(pages_follow_the_simulation),
                                        cmocka_unit_test(sessions_share_a_pool),
+                                       cmocka_unit_test(shared_pages_demote_for_one),
                                        cmocka_unit_test(fixed_pages_in_the_way),
                                        cmocka_unit_test(rewind_gives_back),
                                        cmocka_unit_test(failing_conversion),

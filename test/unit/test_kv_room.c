@@ -1,6 +1,6 @@
 /* test_kv_room.c - the plan's promise about the KV pool, by filling it: every planned position fits, whatever the shape, format, tail and
  * the steps' sizes, with one session and with several; a pool one unit smaller does not hold them; bytes per token as told, held and
- * computed agree; what a page holds survives being moved. */
+ * computed agree; what a page holds survives being moved; states of recurrent layers fit beside them, and a rewind finds the right one. */
 #include "golden_model.h"
 #include "../../runtime/engine/session.h"
 
@@ -42,12 +42,45 @@ static void mark(uint32_t session, uint32_t group, uint32_t page, const kvi_page
         memcpy(r.bytes + (uint64_t)(ref->unit + u) * KVI_KV_UNIT + KVI_KV_UNIT - 4, &word, 4);
     }
 }
+/* Every word of a state tells whose and of which position it is. */
+static void mark_state(uint32_t session)
+{
+    const kvi_states *states = &r.sessions[session].states;
+    for (uint32_t u = 0; r.bytes && u < states->units * KVI_KV_UNIT; u += 4) {
+        const uint32_t word = session << 28 | r.sessions[session].n_cached;
+        memcpy(r.bytes + (uint64_t)kvi_states_unit(states) * KVI_KV_UNIT + u, &word, 4);
+    }
+}
+static void check_state(uint32_t session, uint32_t unit, uint32_t position)
+{
+    for (uint32_t u = 0; u < r.sessions[session].states.units * KVI_KV_UNIT; u += 4) {
+        uint32_t word;
+        memcpy(&word, r.bytes + (uint64_t)unit * KVI_KV_UNIT + u, 4);
+        if (word != (session << 28 | position))
+            fail_msg("session %u: %x stands in the state of position %u", session, word, position);
+    }
+}
+static uint64_t check_states(uint32_t session)
+{
+    const kvi_session *s = &r.sessions[session];
+    uint64_t units = 0;
+    if (s->states.live == KVI_NO_PAGE) return 0;
+    if (s->n_cached) check_state(session, kvi_states_unit(&s->states), s->n_cached);
+    for (uint32_t i = 0; i < KVI_STATE_CHECKPOINTS; i++) {
+        const uint32_t id = kvi_store_recall(&r.engine.store, s->states.slots[i].memo);
+        if (id == KVI_NO_PAGE) continue;
+        check_state(session, r.engine.store.pages[id].unit, s->states.slots[i].position);
+        units += s->states.units;
+    }
+    return (units + s->states.units) * KVI_KV_UNIT;
+}
+
 static void check_marks(void)
 {
     uint64_t held = 0;
     for (uint32_t i = 0; i < r.n_sessions; i++) {
         const kvi_pages *pages = &r.sessions[i].pages;
-        held += kvi_pages_bytes(pages);
+        held += kvi_pages_bytes(pages) + check_states(i);
         for (uint32_t g = 0; g < pages->n_groups; g++)
             for (uint32_t p = 0; p < pages->n_pages[g]; p++) {
                 const kvi_page_ref at = kvi_pages_at(pages, g, p), *ref = &at;
@@ -91,6 +124,7 @@ static const kvi_backend fake = {.name = "fake", .convert_pages = fake_convert, 
 typedef struct room_case {
     kvi_kv_format body;
     uint32_t chunk, tail, ctx, n_sessions, window, full; /* full, windowed layers: 0: no such group */
+    uint32_t state_bytes;
 } room_case;
 
 static uint64_t open_rig(const room_case *c, uint64_t less_units, bool contents)
@@ -104,6 +138,7 @@ static uint64_t open_rig(const room_case *c, uint64_t less_units, bool contents)
     for (uint32_t g = 0; g < program->n_groups; g++) kvi_group_measure(&groups[g]);
     memcpy(r.engine.program.groups, groups, program->n_groups * sizeof groups[0]);
     program->groups = r.engine.program.groups;
+    program->state_bytes = c->state_bytes;
     const kvi_plan_input plan = {.program = program,
                                  .format = {c->body, KVI_KV_F16, false},
                                  .chunk = c->chunk,
@@ -117,6 +152,7 @@ static uint64_t open_rig(const room_case *c, uint64_t less_units, bool contents)
     for (uint32_t i = 0; i < c->n_sessions; i++) {
         kvi_session *s = &r.sessions[i];
         s->engine = &r.engine;
+        kvi_states_init(&s->states, &r.engine.store, c->state_bytes);
         s->next = r.engine.sessions;
         r.engine.sessions = s;
         assert_int_equal(kvi_pages_init(&s->pages, &r.engine.store, program->groups, program->n_groups, 1u << 16,
@@ -127,7 +163,10 @@ static uint64_t open_rig(const room_case *c, uint64_t less_units, bool contents)
 }
 static void close_rig(void)
 {
-    for (uint32_t i = 0; i < r.n_sessions; i++) kvi_pages_free(&r.sessions[i].pages);
+    for (uint32_t i = 0; i < r.n_sessions; i++) {
+        kvi_pages_free(&r.sessions[i].pages);
+        kvi_states_free(&r.sessions[i].states);
+    }
     assert_int_equal(kvi_pool_used_bytes(&r.engine.store.pool), 0);
     kvi_store_free(&r.engine.store);
     free(r.bytes);
@@ -153,6 +192,7 @@ static bool step(uint32_t session, uint32_t n)
             mark(session, g, p, &ref);
         }
     s->n_cached += n;
+    mark_state(session);
     assert_int_equal(kvi_session_settle(s, NULL), KVRT_OK);
     return true;
 }
@@ -166,7 +206,8 @@ static room_case random_case(unsigned round)
                           tails[] = {0, 1, 64, 127, 128, 129, 300, 1024};
     static const uint32_t windows[] = {1, 100, 128, 129, 512, 700, 1024};
     room_case c = {bodies[round % 8],   chunks[below(11)], tails[below(8)], 1 + below(9000),
-                   1 + below(SESSIONS), windows[below(7)], 1 + below(3)};
+                   1 + below(SESSIONS), windows[below(7)], 1 + below(3),    0};
+    if (round % 3 == 1) c.state_bytes = 1 + below(20000);
     if (below(3) == 0) c.window = 0;
     else if (below(4) == 0) c.full = 0;
     if (c.body == KVI_KV_FMT_F32) c.body = KVI_KV_FMT_F16; /* the groups' plain type */
@@ -201,6 +242,42 @@ static void planned_positions_fit(void **state)
     assert_true(moved > 30); /* free bytes that lay apart were joined */
 }
 
+/* Back to anywhere: never beyond it, to a place that the pages reach and whose state is there, and on from there to the planned end. A checkpoint
+ * is lost to nothing but newer ones: the plan has room for all. */
+static void rewind_to_a_checkpoint(void **state)
+{
+    unsigned n_back = 0, n_anew = 0;
+    for (unsigned round = 0; round < 300; round++) {
+        room_case c = random_case(3 * round + 1);
+        c.ctx = 1 + c.ctx % 3000, c.state_bytes = 1 + below(3000);
+        open_rig(&c, 0, true);
+        for (uint32_t done = 0, turns = 0; done < c.n_sessions; turns++) {
+            const uint32_t i = below(c.n_sessions), left = c.ctx - r.sessions[i].n_cached;
+            kvi_session *s = &r.sessions[i];
+            if (left == 0) continue;
+            const uint32_t to_page = KVI_KV_PAGE - s->n_cached % KVI_KV_PAGE,
+                           n = to_page <= c.chunk && to_page <= left && below(4) ? to_page : 1 + below(c.chunk);
+            assert_true(step(i, n < left ? n : left));
+            done += s->n_cached == c.ctx;
+            if (s->n_cached % KVI_KV_PAGE == 0)
+                assert_int_equal(kvi_states_nearest(&s->states, UINT32_MAX), s->n_cached);
+            if (turns < 2000 && s->n_cached < c.ctx && below(12) == 0) {
+                const uint32_t wanted = s->n_cached - below(s->n_cached / 2 + 1), before = s->n_cached,
+                               most = kvi_states_nearest(&s->states, wanted);
+                kvi_session_cut_cache(s, wanted);
+                if (wanted == before) assert_int_equal(s->n_cached, before);
+                else assert_true(s->n_cached <= most);
+                assert_int_equal(s->pages.n_pages[0], (s->n_cached + KVI_KV_PAGE - 1) / KVI_KV_PAGE);
+                n_back += s->n_cached > 0 && wanted < before, n_anew += s->n_cached == 0;
+                check_marks();
+            }
+        }
+        check_marks();
+        close_rig();
+    }
+    if (n_back < 200 || n_anew < 20) fail_msg("%u times back, %u times to the start", n_back, n_anew);
+}
+
 /* The plan asks for no unit more than the least favourable way to its last page needs. */
 static void plan_is_tight(void **state)
 {
@@ -209,7 +286,7 @@ static void plan_is_tight(void **state)
         for (unsigned k = 0; k < 8; k++)
             for (unsigned t = 0; t < 7; t++) {
                 const room_case c = {bodies[b], chunks[k], tails[t], 4096 + 1,
-                                     1,         0,         2}; /* the last page has one position */
+                                     1,         0,         2,        0}; /* the last page has one position */
                 for (uint32_t less = 0; less < 2; less++) {
                     open_rig(&c, less, false);
                     bool room = true;
@@ -360,7 +437,9 @@ static void bytes_per_token_agree(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(planned_positions_fit), cmocka_unit_test(plan_is_tight),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(planned_positions_fit),
+                                       cmocka_unit_test(rewind_to_a_checkpoint),
+                                       cmocka_unit_test(plan_is_tight),
                                        cmocka_unit_test(plan_is_reached_and_ends),
                                        cmocka_unit_test(a_full_pool_says_what_gives_room),
                                        cmocka_unit_test(bytes_per_token_agree)};
