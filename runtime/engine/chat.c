@@ -25,7 +25,7 @@ static kvrt_status render(kvi_engine *e, const kvrt_chat_input *input, kvi_chat_
     kvi_chat_template *own = NULL;
     if (!e->tokenizer) return kvi_error_set(error, KVRT_UNSUPPORTED, "engine: a synthetic shape has no chat template");
     /* Not loaded at open: loading again says why. */
-    if (!e->chat) KVI_TRY(kvi_chat_template_load(kvi_options_string(e->options, "model.path"), NULL, &own, error));
+    if (!e->chat) KVI_TRY(kvi_model_files_template(&e->files, &own, error));
     kvi_chat_input in = {.messages = input->messages,
                          .messages_len = length(input->messages, input->messages_len),
                          .tools = input->tools,

@@ -42,13 +42,13 @@ static bool tokenizer_alone(const kvi_engine *e)
     return strcmp(kvi_options_string(e->options, "model.load"), "tokenizer") == 0;
 }
 
-static kvrt_status load_tokenizer(open_context *c, const char *path, kvrt_error *error)
+static kvrt_status load_tokenizer(open_context *c, kvrt_error *error)
 {
     kvi_engine *e = c->engine;
     if (!report(c, "tokenizer", 0, 1)) return cancelled(error);
-    KVI_TRY(kvi_tokenizer_load(path, &e->tokenizer, error));
+    KVI_TRY(kvi_model_files_tokenizer(&e->files, &e->tokenizer, error));
     /* Base models have no template; a chat then gets the error. A file that is there and cannot be read is an error now. */
-    kvrt_status chat = kvi_chat_template_load(path, NULL, &e->chat, error);
+    kvrt_status chat = kvi_model_files_template(&e->files, &e->chat, error);
     if (chat == KVRT_IO || chat == KVRT_NOMEM_HOST) return chat;
     if (tokenizer_alone(e)) {
         e->config.vocab_size = (uint32_t)kvi_tokenizer_vocab_size(e->tokenizer);
@@ -68,13 +68,14 @@ static kvrt_status load_files(open_context *c, bool copy, kvrt_error *error)
         return kvi_error_set(error, KVRT_ARG,
                              "engine: model.load=tokenizer needs model.path, a shape has no tokenizer");
     if (shape[0]) return kvi_shape_config(shape, &e->config, error);
-    if (tokenizer_alone(e)) return load_tokenizer(c, path, error);
-    KVI_TRY(kvi_config_read(path, &e->config, error));
+    KVI_TRY(kvi_model_files_open(path, copy && !tokenizer_alone(e), &e->files, error));
+    if (tokenizer_alone(e)) return load_tokenizer(c, error);
+    KVI_TRY(kvi_model_files_config(&e->files, &e->config, error));
     kvi_generation_notes notes = {.warning = e->config.warning, .cap = sizeof e->config.warning};
-    KVI_TRY(kvi_generation_defaults(path, e->options, &notes, error));
+    KVI_TRY(kvi_model_files_generation(&e->files, e->options, &notes, error));
     if (!report(c, "tensors", 0, 1)) return cancelled(error);
-    KVI_TRY(kvi_checkpoint_open(path, copy, &e->checkpoint, error));
-    KVI_TRY(load_tokenizer(c, path, error));
+    KVI_TRY(kvi_model_files_checkpoint(&e->files, copy, &e->checkpoint, error));
+    KVI_TRY(load_tokenizer(c, error));
     if (e->config.bos_id < 0) e->config.bos_id = kvi_tokenizer_bos_id(e->tokenizer);
     if (e->config.n_eos == 0 && kvi_tokenizer_eos_id(e->tokenizer) >= 0)
         e->config.eos_ids[e->config.n_eos++] = kvi_tokenizer_eos_id(e->tokenizer);
@@ -221,6 +222,7 @@ void kvi_engine_free(kvi_engine *e)
     kvi_chat_template_free(e->chat);
     kvi_tokenizer_free(e->tokenizer);
     kvi_checkpoint_close(e->checkpoint);
+    kvi_model_files_close(&e->files);
     kvi_mem_free(e->logits);
     kvi_mem_free(e->logit_rows);
     kvrt_options_destroy(e->options);

@@ -1,13 +1,13 @@
 /* engine.h - one loaded model on one device, with the pool that its sessions live in. How a call gets in: seat.h. What lives on it: session.h. */
 #ifndef KVI_ENGINE_H
 #define KVI_ENGINE_H
+#include "model_files.h"
 #include "plan.h"
 #include "../base/mem.h"
 #include "../base/os.h"
 #include "../kv/store.h"
 #include "../model/forward.h"
 #include "../text/sections.h"
-#include "../tokenizer/tokenizer.h"
 
 #include <stdatomic.h>
 
@@ -15,6 +15,7 @@ typedef struct kvi_engine {
     kvrt_engine handle;
     kvrt_options *options;
     kvi_model_config config;
+    kvi_model_files files;          /* zeroes for a synthetic shape */
     kvi_checkpoint *checkpoint;     /* NULL for a synthetic shape */
     kvi_tokenizer *tokenizer;       /* NULL for a synthetic shape */
     kvi_marks marks;                /* of reasoning sections */

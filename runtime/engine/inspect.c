@@ -14,7 +14,7 @@ static void note(kvrt_inspect_info *info, const kvrt_error *error)
 
 static void copy_config(const kvi_model_config *c, kvrt_inspect_info *info)
 {
-    static const char *const scalings[] = {"none", "linear", "llama3"};
+    static const char *const scalings[] = {"none", "linear", "llama3", "divisors"};
     memcpy(info->architecture, c->architecture, sizeof info->architecture);
     if (c->family) (void)snprintf(info->family, sizeof info->family, "%s", c->family);
     info->n_layers = c->n_layers, info->n_heads = c->n_heads, info->n_kv_heads = c->n_kv_heads,
@@ -50,13 +50,13 @@ static void list_tensors(const kvi_checkpoint *checkpoint, kvrt_inspect_info *in
 }
 
 /* What generation_config.json says goes for nothing here but must be sound; the tokenizer names the end where no configuration does. */
-static void check_generation(const char *path, const kvi_tokenizer *tokenizer, kvrt_inspect_info *info)
+static void check_generation(const kvi_model_files *files, const kvi_tokenizer *tokenizer, kvrt_inspect_info *info)
 {
     kvrt_error error = {.size = sizeof error};
     kvrt_options *defaults = NULL;
     kvi_generation_notes notes = {.warning = info->warning, .cap = sizeof info->warning};
     kvrt_status status = kvrt_options_create(&defaults, &error);
-    if (status >= KVRT_OK) status = kvi_generation_defaults(path, defaults, &notes, &error);
+    if (status >= KVRT_OK) status = kvi_model_files_generation(files, defaults, &notes, &error);
     if (status < KVRT_OK) note(info, &error);
     info->eos_of_generation = notes.ends;
     if (tokenizer && info->n_eos == 0 && kvi_tokenizer_eos_id(tokenizer) >= 0)
@@ -64,18 +64,18 @@ static void check_generation(const char *path, const kvi_tokenizer *tokenizer, k
     kvrt_options_destroy(defaults);
 }
 
-static void inspect_folder(const char *path, kvi_model_config *config, kvrt_inspect_info *info, kvrt_tensor_fn fn,
-                           void *user)
+static void inspect_files(const kvi_model_files *files, kvi_model_config *config, kvrt_inspect_info *info,
+                          kvrt_tensor_fn fn, void *user)
 {
     kvrt_error error = {.size = sizeof error};
     kvi_checkpoint *checkpoint = NULL;
     kvi_tokenizer *tokenizer = NULL;
     kvi_model_weights weights;
-    bool known = kvi_config_read(path, config, &error) >= KVRT_OK;
+    bool known = kvi_model_files_config(files, config, &error) >= KVRT_OK;
     if (!known) note(info, &error);
     (void)snprintf(info->warning, sizeof info->warning, "%s", config->warning);
     copy_config(config, info);
-    if (kvi_checkpoint_open(path, false, &checkpoint, &error) < KVRT_OK) note(info, &error);
+    if (kvi_model_files_checkpoint(files, false, &checkpoint, &error) < KVRT_OK) note(info, &error);
     else {
         list_tensors(checkpoint, info, fn, user);
         if (known &&
@@ -83,9 +83,9 @@ static void inspect_folder(const char *path, kvi_model_config *config, kvrt_insp
             note(info, &error);
         else if (known) kvi_weights_free(&weights);
     }
-    if (kvi_tokenizer_load(path, &tokenizer, &error) < KVRT_OK) note(info, &error);
+    if (kvi_model_files_tokenizer(files, &tokenizer, &error) < KVRT_OK) note(info, &error);
     else (void)snprintf(info->tokenizer, sizeof info->tokenizer, "%s", kvi_tokenizer_describe(tokenizer));
-    check_generation(path, tokenizer, info);
+    check_generation(files, tokenizer, info);
     kvi_tokenizer_free(tokenizer);
     kvi_checkpoint_close(checkpoint);
 }
@@ -93,18 +93,27 @@ static void inspect_folder(const char *path, kvi_model_config *config, kvrt_insp
 kvrt_status kvrt_inspect_defaults(const char *path, kvrt_options *options, kvrt_error *error)
 {
     if (!path || !options) return kvi_error_set(error, KVRT_ARG, "kvrt_inspect_defaults: path or options is NULL");
-    return kvi_generation_defaults(path, options, NULL, error);
+    kvi_model_files files;
+    KVI_TRY(kvi_model_files_open(path, false, &files, error));
+    kvrt_status status = kvi_model_files_generation(&files, options, NULL, error);
+    kvi_model_files_close(&files);
+    return status;
 }
 
 kvrt_status kvrt_inspect(const char *path, kvrt_inspect_info *out, kvrt_tensor_fn fn, void *user, kvrt_error *error)
 {
     if (!path) return kvi_error_set(error, KVRT_ARG, "kvrt_inspect: path is NULL");
     KVI_TRY(kvi_struct_check(out, "kvrt_inspect_info", error));
-    KVI_TRY(kvi_config_check_folder(path, error));
+    kvi_model_files files;
+    KVI_TRY(kvi_model_files_open(path, false, &files, error));
     kvrt_inspect_info info = {.size = sizeof info};
     kvi_model_config *config = kvi_mem_zalloc(1, sizeof *config);
-    if (!config) return kvi_error_nomem(error, sizeof *config, "config");
-    inspect_folder(path, config, &info, fn, user);
+    if (!config) {
+        kvi_model_files_close(&files);
+        return kvi_error_nomem(error, sizeof *config, "config");
+    }
+    inspect_files(&files, config, &info, fn, user);
+    kvi_model_files_close(&files);
     kvi_struct_write(out, &info, sizeof info);
     kvi_mem_free(config);
     return KVRT_OK;

@@ -229,17 +229,13 @@ kvrt_status kvi_config_parse(const char *config, size_t config_len, const char *
 
 kvrt_status kvi_config_check_folder(const char *path, kvrt_error *error)
 {
-    static const char need[] = "need a Hugging Face folder (config.json, model.safetensors, tokenizer.json)";
+    static const char need[] =
+        "need a Hugging Face folder (config.json, model.safetensors, tokenizer.json) or a GGUF file";
     const kvi_os_kind kind = kvi_os_path_kind(path);
-    kvi_map map = {0};
     if (kind == KVI_OS_DIRECTORY) return KVRT_OK;
     if (kind == KVI_OS_ABSENT)
         return kvi_error_set(error, KVRT_IO, "model %s: no such file or directory, %s", path, need);
-    bool gguf = kind == KVI_OS_FILE && kvi_os_map(path, NULL, &map, NULL) >= KVRT_OK && map.len >= 4 &&
-                memcmp(map.data, "GGUF", 4) == 0;
-    kvi_os_unmap(&map);
-    return gguf ? kvi_error_set(error, KVRT_UNSUPPORTED, "model %s: is a GGUF file, %s", path, need)
-                : kvi_error_set(error, KVRT_IO, "model %s: is not a directory, %s", path, need);
+    return kvi_error_set(error, KVRT_IO, "model %s: is not a directory, %s", path, need);
 }
 
 static kvrt_status no_config(const char *dir, kvrt_error *error)
@@ -255,7 +251,7 @@ static kvrt_status no_config(const char *dir, kvrt_error *error)
             return kvi_error_set(error, KVRT_UNSUPPORTED, "model %s: no config.json, found %s", dir, others[i].found);
     if (kvi_os_find_suffix(dir, ".gguf", gguf, sizeof gguf))
         return kvi_error_set(error, KVRT_UNSUPPORTED,
-                             "model %s: no config.json, found the GGUF file %s, need a Hugging Face folder", dir, gguf);
+                             "model %s: no config.json, found the GGUF file %s: name the file itself", dir, gguf);
     return kvi_error_set(error, KVRT_IO, "model %s: no config.json, need a Hugging Face folder", dir);
 }
 

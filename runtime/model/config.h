@@ -9,7 +9,14 @@
 #define KVI_MAX_LAYERS 1024u
 #define KVI_MAX_EOS 16u
 
-typedef enum kvi_rope_scaling { KVI_ROPE_NONE, KVI_ROPE_LINEAR, KVI_ROPE_LLAMA3 } kvi_rope_scaling;
+#define KVI_MAX_HEAD_DIM 256u
+
+typedef enum kvi_rope_scaling {
+    KVI_ROPE_NONE,
+    KVI_ROPE_LINEAR,
+    KVI_ROPE_LLAMA3,
+    KVI_ROPE_DIVISORS /* each frequency has its own */
+} kvi_rope_scaling;
 
 /* What a layer is made of. */
 typedef enum kvi_mixer {
@@ -30,9 +37,11 @@ typedef struct kvi_model_config {
     kvi_rope_scaling rope_scaling;
     double rope_factor, rope_low_freq_factor, rope_high_freq_factor;
     uint32_t rope_original_ctx;
-    uint32_t sliding_window;       /* 0: none */
-    uint8_t mixer[KVI_MAX_LAYERS]; /* (n_layers) kvi_mixer */
-    uint8_t ffn[KVI_MAX_LAYERS];   /* (n_layers) kvi_ffn */
+    float rope_divisors[KVI_MAX_HEAD_DIM / 2]; /* (head_dim / 2) of KVI_ROPE_DIVISORS */
+    bool rope_interleaved;                     /* rotated pairs are neighbours: GGUF files of Llama's family */
+    uint32_t sliding_window;                   /* 0: none */
+    uint8_t mixer[KVI_MAX_LAYERS];             /* (n_layers) kvi_mixer */
+    uint8_t ffn[KVI_MAX_LAYERS];               /* (n_layers) kvi_ffn */
     bool tied_embeddings;
     bool qkv_bias, o_bias;
     bool qk_norm;
@@ -45,7 +54,7 @@ typedef struct kvi_model_config {
 /* Reads DIR/config.json and, when present, DIR/generation_config.json. Errors: IO, FORMAT, UNSUPPORTED. Also on failure, `architecture`
  * and the sizes are filled in as far as the file says them. */
 kvrt_status kvi_config_read(const char *dir, kvi_model_config *out, kvrt_error *error);
-/* IO or UNSUPPORTED, naming what is there instead, when `path` is no folder. */
+/* IO when `path` is no folder. */
 kvrt_status kvi_config_check_folder(const char *path, kvrt_error *error);
 /* kvi_config_read from memory; generation may be NULL. */
 kvrt_status kvi_config_parse(const char *config, size_t config_len, const char *generation, size_t generation_len,

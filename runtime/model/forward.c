@@ -210,7 +210,10 @@ kvrt_status kvi_model_record(const kvi_model_config *config, const kvi_model_wei
         return kvi_error_nomem(error, bytes, "program");
     }
     kvi_rope_frequencies(config, out->inv_freq);
-    out->ropes[0] = (kvi_rope){.n_dims = config->head_dim, .inv_freq = out->inv_freq, .magnitude = 1.0f};
+    out->ropes[0] = (kvi_rope){.n_dims = config->head_dim,
+                               .interleaved = config->rope_interleaved,
+                               .inv_freq = out->inv_freq,
+                               .magnitude = 1.0f};
     memset(out->groups, 0, sizeof out->groups);
     record(&r);
     for (uint32_t g = 0; g < out->program.n_groups; g++) kvi_group_measure(&out->groups[g]);

@@ -72,6 +72,9 @@ const kvi_gguf_value *kvi_gguf_meta_find(const kvi_gguf_meta *meta, const char *
 
 const kvi_gguf_value *kvi_gguf_find(const kvi_gguf *g, const char *key) { return kvi_gguf_meta_find(g->meta, key); }
 
+uint64_t kvi_gguf_n_values(const kvi_gguf *g) { return g->meta->n; }
+const kvi_gguf_value *kvi_gguf_value_at(const kvi_gguf *g, uint64_t index) { return &g->meta->values[index]; }
+
 /* KVRT_OK with *out == NULL when an optional key is absent. */
 static kvrt_status look_up(const kvi_gguf_meta *meta, const char *file, const char *key, kvi_gguf_need need,
                            const char *what, const kvi_gguf_value **out, kvrt_error *error)

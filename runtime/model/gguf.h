@@ -111,6 +111,8 @@ void kvi_gguf_close(kvi_gguf *g); /* NULL is fine */
 
 /* Metadata; of a split model that of its first file. NULL when absent. */
 const kvi_gguf_value *kvi_gguf_find(const kvi_gguf *g, const char *key);
+uint64_t kvi_gguf_n_values(const kvi_gguf *g);
+const kvi_gguf_value *kvi_gguf_value_at(const kvi_gguf *g, uint64_t index);
 /* What to do about a key that is absent: leave *out as it is, or fail. */
 typedef enum kvi_gguf_need { KVI_GGUF_OPTIONAL, KVI_GGUF_REQUIRED } kvi_gguf_need;
 /* A value of another kind, or out of range, is a FORMAT error that names file, key, found and needed. Integers of any width will do. */

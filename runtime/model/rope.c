@@ -16,8 +16,9 @@ void kvi_rope_frequencies(const kvi_model_config *c, double *inv_freq)
 {
     for (uint32_t i = 0; i < c->head_dim / 2; i++) {
         double f = pow(c->rope_theta, -2.0 * i / c->head_dim);
-        inv_freq[i] = c->rope_scaling == KVI_ROPE_LINEAR   ? f / c->rope_factor
-                      : c->rope_scaling == KVI_ROPE_LLAMA3 ? llama3(c, f)
-                                                           : f;
+        inv_freq[i] = c->rope_scaling == KVI_ROPE_LINEAR     ? f / c->rope_factor
+                      : c->rope_scaling == KVI_ROPE_LLAMA3   ? llama3(c, f)
+                      : c->rope_scaling == KVI_ROPE_DIVISORS ? f / (double)c->rope_divisors[i]
+                                                             : f;
     }
 }

@@ -19,6 +19,18 @@ kvrt_status kvi_chat_template_parse(const char *source, size_t len, const char *
  * for "default", and "tool_use" whenever a chat has tools and the folder has one. Every special token the folder names is
  * a variable (bos_token, pad_token, image_token). A folder without template gives UNSUPPORTED. */
 kvrt_status kvi_chat_template_load(const char *dir, const char *which, kvi_chat_template **out, kvrt_error *error);
+/* The same from texts. tool_use NULL: none. The tokens become variables. */
+typedef struct kvi_chat_token_text {
+    const char *name, *text; /* "bos_token"; text (len) */
+    size_t len;
+} kvi_chat_token_text;
+typedef struct kvi_chat_source {
+    const char *text, *tool_use;
+    size_t len, tool_use_len;
+    const kvi_chat_token_text *tokens;
+    size_t n_tokens;
+} kvi_chat_source;
+kvrt_status kvi_chat_template_from(const kvi_chat_source *source, kvi_chat_template **out, kvrt_error *error);
 void kvi_chat_template_free(kvi_chat_template *t); /* NULL is fine */
 /* Whether the source of the template has this text anywhere. */
 bool kvi_chat_template_mentions(const kvi_chat_template *t, const char *text);

@@ -286,3 +286,24 @@ kvrt_status kvi_chat_template_load(const char *dir, const char *which, kvi_chat_
     kvi_mem_free(f.items);
     return status;
 }
+
+static kvrt_status fill_from(const kvi_chat_source *source, kvi_chat_template *t, kvrt_error *error)
+{
+    if (source->tool_use)
+        KVI_TRY(kvi_chat_template_parse(source->tool_use, source->tool_use_len, "chat template tool_use", &t->tool_use,
+                                        error));
+    for (size_t i = 0; i < source->n_tokens; i++)
+        KVI_TRY(put_token(t, source->tokens[i].name, source->tokens[i].text, source->tokens[i].len, error));
+    return KVRT_OK;
+}
+
+kvrt_status kvi_chat_template_from(const kvi_chat_source *source, kvi_chat_template **out, kvrt_error *error)
+{
+    *out = NULL;
+    kvi_chat_template *t;
+    KVI_TRY(kvi_chat_template_parse(source->text, source->len, "chat template", &t, error));
+    const kvrt_status status = fill_from(source, t, error);
+    if (status < KVRT_OK) kvi_chat_template_free(t);
+    else *out = t;
+    return status;
+}

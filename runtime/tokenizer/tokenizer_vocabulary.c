@@ -173,7 +173,7 @@ static kvrt_status build_byte_level(const builder *b)
             "%s: tokenizer.ggml.pre: is '%.40s', need one of default, gpt-2, llama-bpe, qwen2, smollm, "
             "tekken, gpt-4o and their kin",
             tok->name, pre);
-    if (b->v->merges.n == 0)
+    if (!b->v->merges.at)
         return kvi_error_set(b->error, KVRT_FORMAT, "%s: tokenizer.ggml.merges: not found, need it for gpt2",
                              tok->name);
     tok->model = KVI_MODEL_BPE;

@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+from pathlib import Path
 
 from harness import Folder, MODEL, ROOT, kvrt, main, test
 
@@ -165,15 +166,22 @@ def other_things_than_a_checkpoint():
             (m.path / "model.safetensors").rename(m.path / name)
             run(m).expect(3, [*parts, "need model.safetensors"])
     for name, parts in (("adapter_config.json", ["an adapter (adapter_config.json)", "merged"]), ("params.json", ["params.json", "Hugging Face"]),
-                        ("m.gguf", ["GGUF file m.gguf", "Hugging Face"])):
+                        ("m.gguf", ["GGUF file m.gguf", "name the file itself"])):
         with Folder() as m:
             (m.path / "config.json").rename(m.path / name)
             run(m).expect(3, ["no config.json", *parts])
     with tempfile.NamedTemporaryFile(suffix=".gguf") as file:
-        file.write(b"GGUF\x03\0\0\0" + bytes(64))
-        file.flush()
+        for content, parts in ((b"GGUF\x01\0\0\0" + bytes(64), ["version 1, need 2 or 3"]), (b"GGUF\x03\0\0\0" + bytes(64), ["general.architecture"]),
+                               (b"GGUF\x03\0\0\0" + bytes(12), ["need 8 (file truncated?)"])):
+            file.seek(0)
+            file.truncate()
+            file.write(content)
+            file.flush()
+            for command in (["run", file.name, "-p", "x"], ["plan", file.name]):
+                kvrt(*command).expect(3, [Path(file.name).name, *parts])
+    with tempfile.NamedTemporaryFile() as file:
         for command in (["run", file.name, "-p", "x"], ["inspect", file.name], ["plan", file.name]):
-            kvrt(*command).expect(3, [file.name, "is a GGUF file", "need a Hugging Face folder"])
+            kvrt(*command).expect(3, [file.name, "need a Hugging Face folder", "or a GGUF file"])
     for name in ("tokenizer.model", "vocab.json", "tekken.json"):
         with Folder() as m:
             (m.path / "tokenizer.json").rename(m.path / name)

@@ -299,7 +299,7 @@ static void wrong_vocabularies_are_refused(void **state)
         kvi_tokenizer *tok;
         kvrt_error error = {.size = sizeof error};
         gguf_text(&merges, i == MERGE_FORM ? "ab" : "a nothing");
-        v.merges = (kvi_texts){(const uint8_t *)merges.data, i == NO_MERGES ? 0 : 1};
+        v.merges = (kvi_texts){i == NO_MERGES ? NULL : (const uint8_t *)merges.data, 1};
         if (i == MODEL) v.model = "bert";
         else if (i == NO_SCORES) v.scores = NULL;
         else if (i == NO_TOKENS) v.tokens.n = 0;

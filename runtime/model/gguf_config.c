@@ -1,0 +1,367 @@
+/* gguf_config.c - the configuration of a model from the metadata and the list of tensors of a GGUF file. */
+#include "gguf_model.h"
+#include "families.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_POSITIONS (1 << 24)
+
+typedef struct reading {
+    const kvi_gguf *g;
+    const char *file;
+    kvi_gguf_text arch; /* "llama": prefix of the keys */
+    kvi_model_config *c;
+    kvrt_error *error;
+} reading;
+
+/* llama.cpp's name of an architecture, the family it is, and whether its rotated pairs are neighbours. */
+static const struct {
+    const char *theirs, *family;
+    bool interleaved;
+} architectures[] = {{"llama", "llama", true}, {"qwen2", "qwen2", false}, {"qwen3", "qwen3", false}};
+
+typedef struct key_name {
+    char text[128];
+} key_name;
+static const char *key(const reading *r, key_name *out, const char *name)
+{
+    (void)snprintf(out->text, sizeof out->text, "%.*s.%s", (int)(r->arch.len < 60 ? r->arch.len : 60), r->arch.data,
+                   name);
+    return out->text;
+}
+
+static kvrt_status read_u32(const reading *r, const char *name, kvi_gguf_need need, uint32_t *out)
+{
+    key_name full;
+    return kvi_gguf_u32(r->g, key(r, &full, name), need, out, r->error);
+}
+
+/* ------------------------------------------------------------------------------------------------------- sizes --- */
+static kvrt_status size(const reading *r, const char *name, uint32_t low, uint32_t high, uint32_t *out)
+{
+    uint32_t found = 0;
+    key_name full;
+    KVI_TRY(read_u32(r, name, KVI_GGUF_REQUIRED, &found));
+    if (found < low || found > high)
+        return kvi_error_set(r->error, KVRT_UNSUPPORTED, "%s: key %s: is %u, need %u..%u", r->file, key(r, &full, name),
+                             found, low, high);
+    *out = found;
+    return KVRT_OK;
+}
+
+static kvrt_status head_sizes(const reading *r)
+{
+    kvi_model_config *c = r->c;
+    uint32_t value_length, rotated;
+    c->n_kv_heads = c->n_heads;
+    KVI_TRY(read_u32(r, "attention.head_count_kv", KVI_GGUF_OPTIONAL, &c->n_kv_heads));
+    if (c->n_kv_heads == 0 || c->n_heads % c->n_kv_heads)
+        return kvi_error_set(r->error, KVRT_FORMAT,
+                             "%s: %u heads in groups of attention.head_count_kv %u, need a divisor", r->file,
+                             c->n_heads, c->n_kv_heads);
+    c->head_dim = c->hidden_size / c->n_heads;
+    KVI_TRY(read_u32(r, "attention.key_length", KVI_GGUF_OPTIONAL, &c->head_dim));
+    value_length = rotated = c->head_dim;
+    KVI_TRY(read_u32(r, "attention.value_length", KVI_GGUF_OPTIONAL, &value_length));
+    KVI_TRY(read_u32(r, "rope.dimension_count", KVI_GGUF_OPTIONAL, &rotated));
+    if (c->head_dim < 8 || c->head_dim > 256 || c->head_dim % 8)
+        return kvi_error_set(r->error, KVRT_UNSUPPORTED,
+                             "%s: attention.key_length: is %u, need a multiple of 8 up to 256", r->file, c->head_dim);
+    if (value_length != c->head_dim || rotated != c->head_dim)
+        return kvi_error_set(r->error, KVRT_UNSUPPORTED,
+                             "%s: attention.value_length is %u and rope.dimension_count is %u, need %u "
+                             "(attention.key_length) for both",
+                             r->file, value_length, rotated, c->head_dim);
+    return KVRT_OK;
+}
+
+/* The rows of the embedding, where no key says how many tokens there are. */
+static kvrt_status vocabulary_size(const reading *r)
+{
+    const kvi_gguf_tensor *embed = kvi_gguf_tensor_find(r->g, "token_embd.weight");
+    uint32_t n = embed && embed->n_dims == 2 && embed->shape[0] <= 1 << 24 ? (uint32_t)embed->shape[0] : 0;
+    KVI_TRY(read_u32(r, "vocab_size", KVI_GGUF_OPTIONAL, &n));
+    if (n == 0 || n > 1 << 24)
+        return kvi_error_set(r->error, KVRT_FORMAT, "%s: vocab_size: is %u, need 1..%d", r->file, n, 1 << 24);
+    r->c->vocab_size = n;
+    return KVRT_OK;
+}
+
+static kvrt_status sizes(const reading *r)
+{
+    kvi_model_config *c = r->c;
+    KVI_TRY(size(r, "block_count", 1, KVI_MAX_LAYERS, &c->n_layers));
+    KVI_TRY(size(r, "embedding_length", 1, 1 << 20, &c->hidden_size));
+    KVI_TRY(size(r, "feed_forward_length", 1, 1 << 22, &c->ffn_size));
+    KVI_TRY(size(r, "context_length", 1, MAX_POSITIONS, &c->ctx_model));
+    KVI_TRY(size(r, "attention.head_count", 1, 1024, &c->n_heads));
+    KVI_TRY(head_sizes(r));
+    return vocabulary_size(r);
+}
+
+/* -------------------------------------------------------------------------------------------------------- rope --- */
+static kvrt_status rope_type(const reading *r)
+{
+    key_name full;
+    kvi_gguf_text type = {"none", 4};
+    double factor = 1;
+    KVI_TRY(kvi_gguf_string(r->g, key(r, &full, "rope.scaling.type"), KVI_GGUF_OPTIONAL, &type, r->error));
+    const bool linear = type.len == 6 && memcmp(type.data, "linear", 6) == 0;
+    if (!linear && !(type.len == 4 && memcmp(type.data, "none", 4) == 0))
+        return kvi_error_set(r->error, KVRT_UNSUPPORTED, "%s: key %s: is '%.*s', need none or linear", r->file,
+                             full.text, (int)(type.len < 40 ? type.len : 40), type.data);
+    KVI_TRY(kvi_gguf_f64(r->g, key(r, &full, "rope.scale_linear"), KVI_GGUF_OPTIONAL, &factor, r->error));
+    if (linear) KVI_TRY(kvi_gguf_f64(r->g, key(r, &full, "rope.scaling.factor"), KVI_GGUF_OPTIONAL, &factor, r->error));
+    if (!(factor >= 1))
+        return kvi_error_set(r->error, KVRT_FORMAT, "%s: key %s: below 1, need 1 or more", r->file, full.text);
+    r->c->rope_scaling = factor > 1 ? KVI_ROPE_LINEAR : KVI_ROPE_NONE;
+    r->c->rope_factor = factor;
+    return KVRT_OK;
+}
+
+/* rope_freqs.weight: what each frequency is divided by, as Llama 3 scales them. */
+static kvrt_status rope_divisors(const reading *r)
+{
+    static const char name[] = "rope_freqs.weight";
+    kvi_model_config *c = r->c;
+    const kvi_gguf_tensor *t = kvi_gguf_tensor_find(r->g, name);
+    if (!t) return KVRT_OK;
+    if (t->type != KVI_GGUF_F32 || t->n_dims != 1 || t->shape[0] != c->head_dim / 2)
+        return kvi_error_set(r->error, KVRT_FORMAT, "%s: tensor %s: %s of %llu, need F32 of %u (half a head)", r->file,
+                             name, kvi_gguf_type_at((uint32_t)t->type)->name, (unsigned long long)t->shape[0],
+                             c->head_dim / 2);
+    if (c->rope_scaling != KVI_ROPE_NONE)
+        return kvi_error_set(r->error, KVRT_UNSUPPORTED, "%s: tensor %s beside linear scaling, need one of them",
+                             r->file, name);
+    for (uint32_t i = 0; i < c->head_dim / 2; i++) {
+        float divisor;
+        memcpy(&divisor, t->data + 4 * i, sizeof divisor);
+        if (!(divisor > 0) || !isfinite(divisor))
+            return kvi_error_set(r->error, KVRT_FORMAT, "%s: tensor %s: element %u not above 0, need a factor", r->file,
+                                 name, i);
+        c->rope_divisors[i] = divisor;
+    }
+    c->rope_scaling = KVI_ROPE_DIVISORS;
+    return KVRT_OK;
+}
+
+static kvrt_status rope(const reading *r)
+{
+    key_name full;
+    r->c->rope_theta = 10000;
+    KVI_TRY(kvi_gguf_f64(r->g, key(r, &full, "rope.freq_base"), KVI_GGUF_OPTIONAL, &r->c->rope_theta, r->error));
+    if (!(r->c->rope_theta >= 1))
+        return kvi_error_set(r->error, KVRT_FORMAT, "%s: key %s: below 1, need 1 or more", r->file, full.text);
+    KVI_TRY(rope_type(r));
+    return rope_divisors(r);
+}
+
+/* --------------------------------------------------------------------------------------------- other keys --- */
+/* Keys behind the architecture that are read above, or tell nothing that is computed with. */
+static const char *const known_keys[] = {"block_count",
+                                         "embedding_length",
+                                         "feed_forward_length",
+                                         "context_length",
+                                         "vocab_size",
+                                         "attention.head_count",
+                                         "attention.head_count_kv",
+                                         "attention.key_length",
+                                         "attention.value_length",
+                                         "attention.layer_norm_rms_epsilon",
+                                         "attention.sliding_window",
+                                         "rope.dimension_count",
+                                         "rope.freq_base",
+                                         "rope.scaling.type",
+                                         "rope.scaling.factor",
+                                         "rope.scaling.original_context_length",
+                                         "rope.scaling.finetuned",
+                                         "rope.scale_linear",
+                                         "tensor_data_layout",
+                                         "expert_used_count"};
+/* Keys that would change what is computed, with the value that leaves it as it is. */
+static const struct {
+    const char *name;
+    double neutral;
+} neutral_keys[] = {{"expert_count", 0},
+                    {"logit_scale", 1},
+                    {"residual_scale", 1},
+                    {"embedding_scale", 1},
+                    {"attn_logit_softcapping", 0},
+                    {"final_logit_softcapping", 0},
+                    {"attention.clamp_kqv", 0},
+                    {"attention.max_alibi_bias", 0},
+                    {"rope.scaling.attn_factor", 1}};
+static const struct {
+    const char *name;
+    bool neutral;
+} neutral_bools[] = {{"attention.causal", true}, {"use_parallel_residual", false}};
+
+static kvrt_status refuse_keys(const reading *r)
+{
+    key_name full;
+    uint32_t window = 0;
+    for (size_t i = 0; i < sizeof neutral_keys / sizeof neutral_keys[0]; i++) {
+        double value = neutral_keys[i].neutral;
+        KVI_TRY(kvi_gguf_f64(r->g, key(r, &full, neutral_keys[i].name), KVI_GGUF_OPTIONAL, &value, r->error));
+        if (value != neutral_keys[i].neutral)
+            return kvi_error_set(r->error, KVRT_UNSUPPORTED, "%s: key %s: need %d for %s", r->file, full.text,
+                                 (int)neutral_keys[i].neutral, r->c->family);
+    }
+    for (size_t i = 0; i < sizeof neutral_bools / sizeof neutral_bools[0]; i++) {
+        bool value = neutral_bools[i].neutral;
+        KVI_TRY(kvi_gguf_bool(r->g, key(r, &full, neutral_bools[i].name), KVI_GGUF_OPTIONAL, &value, r->error));
+        if (value != neutral_bools[i].neutral)
+            return kvi_error_set(r->error, KVRT_UNSUPPORTED, "%s: key %s: need %s for %s", r->file, full.text,
+                                 neutral_bools[i].neutral ? "true" : "false", r->c->family);
+    }
+    KVI_TRY(read_u32(r, "attention.sliding_window", KVI_GGUF_OPTIONAL, &window));
+    if (window == 0 || window >= r->c->ctx_model) return KVRT_OK;
+    return kvi_error_set(r->error, KVRT_UNSUPPORTED,
+                         "%s: attention.sliding_window: is %u, need 0 or at least %u for %s", r->file, window,
+                         r->c->ctx_model, r->c->family);
+}
+
+static bool is_known(const char *name)
+{
+    for (size_t i = 0; i < sizeof known_keys / sizeof known_keys[0]; i++)
+        if (strcmp(name, known_keys[i]) == 0) return true;
+    for (size_t i = 0; i < sizeof neutral_keys / sizeof neutral_keys[0]; i++)
+        if (strcmp(name, neutral_keys[i].name) == 0) return true;
+    return strcmp(name, neutral_bools[0].name) == 0 || strcmp(name, neutral_bools[1].name) == 0;
+}
+
+/* Keys of the architecture that nothing here knows: they may change what the model computes. */
+static void warn_unknown(const reading *r)
+{
+    char *out = r->c->warning;
+    size_t used = 0;
+    for (uint64_t i = 0; i < kvi_gguf_n_values(r->g); i++) {
+        const char *name = kvi_gguf_value_at(r->g, i)->key;
+        if (strncmp(name, r->arch.data, r->arch.len) != 0 || name[r->arch.len] != '.' ||
+            is_known(name + r->arch.len + 1))
+            continue;
+        used += (size_t)snprintf(out + used, sizeof r->c->warning - used, "%s%.80s",
+                                 used ? ", " : "keys of the GGUF file that kvrt does not know: ", name);
+        if (used >= sizeof r->c->warning) return;
+    }
+}
+
+/* ----------------------------------------------------------------------------------------------------- tensors --- */
+/* Whether a tensor has a place in the model. */
+static bool has_place(const kvi_model_config *c, const char *name)
+{
+    static const char *const of_layer[] = {"attn_norm.weight", "attn_q.weight",   "attn_k.weight",
+                                           "attn_v.weight",    "ffn_norm.weight", "attn_output.weight",
+                                           "ffn_up.weight",    "ffn_gate.weight", "ffn_down.weight"};
+    static const char *const whole[] = {"token_embd.weight", "output.weight", "output_norm.weight",
+                                        "rope_freqs.weight"};
+    for (size_t i = 0; i < sizeof whole / sizeof whole[0]; i++)
+        if (strcmp(name, whole[i]) == 0) return true;
+    char *part;
+    if (strncmp(name, "blk.", 4) != 0) return false;
+    const unsigned long layer = strtoul(name + 4, &part, 10);
+    if (part == name + 4 || *part++ != '.' || layer >= c->n_layers) return false;
+    for (size_t i = 0; i < sizeof of_layer / sizeof of_layer[0]; i++)
+        if (strcmp(part, of_layer[i]) == 0) return true;
+    if (strcmp(part, "attn_q.bias") == 0 || strcmp(part, "attn_k.bias") == 0 || strcmp(part, "attn_v.bias") == 0)
+        return c->qkv_bias;
+    if (strcmp(part, "attn_output.bias") == 0) return c->o_bias;
+    return c->qk_norm && (strcmp(part, "attn_q_norm.weight") == 0 || strcmp(part, "attn_k_norm.weight") == 0);
+}
+
+static kvrt_status look_at_tensors(const reading *r, const kvi_family *family)
+{
+    kvi_model_config *c = r->c;
+    c->tied_embeddings = !kvi_gguf_tensor_find(r->g, "output.weight");
+    c->qkv_bias = family->qkv_bias || kvi_gguf_tensor_find(r->g, "blk.0.attn_q.bias");
+    c->o_bias = kvi_gguf_tensor_find(r->g, "blk.0.attn_output.bias");
+    c->qk_norm = family->qk_norm;
+    for (uint64_t i = 0; i < kvi_gguf_count(r->g); i++) {
+        const kvi_gguf_tensor *t = kvi_gguf_tensor_at(r->g, i);
+        if (!has_place(c, t->name))
+            return kvi_error_set(r->error, KVRT_UNSUPPORTED, "%s: tensor %.200s: has no place in %s of %u layers",
+                                 kvi_gguf_file(r->g, t->file), t->name, family->name, c->n_layers);
+    }
+    return KVRT_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------------- ends --- */
+static void add_end(kvi_model_config *c, uint32_t id)
+{
+    if (id > INT32_MAX || c->n_eos == KVI_MAX_EOS) return;
+    for (uint32_t i = 0; i < c->n_eos; i++)
+        if (c->eos_ids[i] == (int32_t)id) return;
+    c->eos_ids[c->n_eos++] = (int32_t)id;
+}
+
+/* Files name one end of text, and often not the end of a turn: control tokens spelled like one end a generation too, as in llama.cpp. */
+static kvrt_status read_ends(const reading *r)
+{
+    static const char *const keys[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
+                                       "tokenizer.ggml.eom_token_id"};
+    static const char *const spelled[] = {"<|eot_id|>", "<|im_end|>", "<|end|>",         "<end_of_turn>",
+                                          "<|eom_id|>", "<EOT>",      "<|end_of_text|>", "<|endoftext|>"};
+    const kvi_gguf_value *tokens, *types;
+    uint32_t bos = UINT32_MAX;
+    KVI_TRY(kvi_gguf_u32(r->g, "tokenizer.ggml.bos_token_id", KVI_GGUF_OPTIONAL, &bos, r->error));
+    r->c->bos_id = bos <= INT32_MAX ? (int32_t)bos : -1;
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        uint32_t id = UINT32_MAX;
+        KVI_TRY(kvi_gguf_u32(r->g, keys[i], KVI_GGUF_OPTIONAL, &id, r->error));
+        add_end(r->c, id);
+    }
+    KVI_TRY(kvi_gguf_array(r->g, "tokenizer.ggml.tokens", KVI_GGUF_KIND_STRING, KVI_GGUF_OPTIONAL, &tokens, r->error));
+    KVI_TRY(kvi_gguf_array(r->g, "tokenizer.ggml.token_type", KVI_GGUF_KIND_I32, KVI_GGUF_OPTIONAL, &types, r->error));
+    if (!tokens || !types || types->n != tokens->n || tokens->n > INT32_MAX) return KVRT_OK;
+    const uint8_t *at = tokens->at;
+    for (uint64_t id = 0; id < tokens->n; id++) {
+        const kvi_gguf_text text = kvi_gguf_next_string(&at);
+        for (size_t i = 0; kvi_gguf_i32_at(types, id) == 3 && i < sizeof spelled / sizeof spelled[0]; i++)
+            if (text.len == strlen(spelled[i]) && memcmp(text.data, spelled[i], text.len) == 0)
+                add_end(r->c, (uint32_t)id);
+    }
+    return KVRT_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------------- whole --- */
+static kvrt_status unknown_architecture(const reading *r)
+{
+    reading lenient = *r;
+    lenient.error = NULL;
+    (void)sizes(&lenient); /* inspect shows what there is */
+    return kvi_error_set(r->error, KVRT_UNSUPPORTED, "%s: general.architecture: is '%.*s', need llama, qwen2 or qwen3",
+                         r->file, (int)(r->arch.len < 60 ? r->arch.len : 60), r->arch.data);
+}
+
+kvrt_status kvi_gguf_config(const kvi_gguf *g, kvi_model_config *out, kvrt_error *error)
+{
+    reading r = {.g = g, .file = kvi_gguf_file(g, 0), .c = out, .error = error};
+    key_name full;
+    size_t i = 0;
+    memset(out, 0, sizeof *out);
+    out->bos_id = -1;
+    KVI_TRY(kvi_gguf_string(g, "general.architecture", KVI_GGUF_REQUIRED, &r.arch, error));
+    const size_t n = sizeof architectures / sizeof architectures[0];
+    while (i < n && (strlen(architectures[i].theirs) != r.arch.len ||
+                     memcmp(architectures[i].theirs, r.arch.data, r.arch.len) != 0))
+        i++;
+    const kvi_family *family = i < n ? kvi_family_of_type(architectures[i].family) : NULL;
+    (void)snprintf(out->architecture, sizeof out->architecture, "%.*s",
+                   family ? 63 : (int)(r.arch.len < 60 ? r.arch.len : 60), family ? family->architecture : r.arch.data);
+    if (!family) return unknown_architecture(&r);
+    out->family = family->name;
+    out->rope_interleaved = architectures[i].interleaved;
+    KVI_TRY(sizes(&r));
+    KVI_TRY(
+        kvi_gguf_f64(g, key(&r, &full, "attention.layer_norm_rms_epsilon"), KVI_GGUF_REQUIRED, &out->rms_eps, error));
+    if (!(out->rms_eps > 0 && out->rms_eps < 1))
+        return kvi_error_set(error, KVRT_FORMAT, "%s: key %s: outside 0..1", r.file, full.text);
+    KVI_TRY(rope(&r));
+    KVI_TRY(refuse_keys(&r));
+    warn_unknown(&r);
+    KVI_TRY(look_at_tensors(&r, family));
+    return read_ends(&r);
+}

@@ -1,0 +1,332 @@
+/* test_gguf_model.c - whole models from GGUF files: the golden models written as llama.cpp writes them (its names, the rows of q and k of
+ * Llama's family in its order, Llama 3's frequencies as divisors) must give transformers' logits; and what would be computed wrongly is
+ * refused by name. */
+#define _POSIX_C_SOURCE 200809L /* mkdtemp */
+#include "golden_model.h"
+#include "gguf_writer.h"
+#include "../../runtime/model/checkpoint.h"
+#include "../../runtime/model/config.h"
+#include "../../runtime/model/gguf_model.h"
+#include "../../runtime/model/rope.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#define TOL_F32_CACHE 2e-4 /* as for folders */
+
+typedef struct gguf_file {
+    kvi_buf keys, infos, data;
+    uint64_t n_keys, n_tensors;
+} gguf_file;
+
+static char folder[] = "/tmp/kvrt_gguf_model_XXXXXX", path[256];
+
+/* ------------------------------------------------------------------------------------------------------ writing --- */
+static void put_u32(gguf_file *f, const char *key, uint32_t value) { gguf_key_u32(&f->keys, key, value), f->n_keys++; }
+static void put_f32(gguf_file *f, const char *key, double v) { gguf_key_f32(&f->keys, key, (float)v), f->n_keys++; }
+static void put_text(gguf_file *f, const char *key, const char *text)
+{
+    gguf_key_text(&f->keys, key, text);
+    f->n_keys++;
+}
+
+static void put_tensor(gguf_file *f, const char *name, uint64_t n_0, uint64_t n_1, uint32_t type, const void *bytes,
+                       size_t len)
+{
+    gguf_pad(&f->data, 32);
+    gguf_tensor(&f->infos, name, n_0, n_1, type, f->data.len);
+    kvi_buf_append(&f->data, bytes, len);
+    f->n_tensors++;
+}
+
+static void save(const gguf_file *f)
+{
+    kvi_buf all = {0};
+    gguf_header(&all, 3, f->n_tensors, f->n_keys);
+    kvi_buf_append(&all, f->keys.data, f->keys.len);
+    if (f->infos.len) kvi_buf_append(&all, f->infos.data, f->infos.len);
+    gguf_pad(&all, 32);
+    if (f->data.len) kvi_buf_append(&all, f->data.data, f->data.len);
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(all.data, 1, all.len, file), all.len);
+    assert_int_equal(fclose(file), 0);
+    kvi_buf_free(&all);
+}
+
+static void free_file(gguf_file *f)
+{
+    kvi_buf_free(&f->keys);
+    kvi_buf_free(&f->infos);
+    kvi_buf_free(&f->data);
+}
+
+static void put_config(gguf_file *f, const kvi_model_config *c, const char *arch)
+{
+    static const struct {
+        const char *name;
+        size_t offset;
+    } ints[] = {{"block_count", offsetof(kvi_model_config, n_layers)},
+                {"embedding_length", offsetof(kvi_model_config, hidden_size)},
+                {"feed_forward_length", offsetof(kvi_model_config, ffn_size)},
+                {"context_length", offsetof(kvi_model_config, ctx_model)},
+                {"attention.head_count", offsetof(kvi_model_config, n_heads)},
+                {"attention.head_count_kv", offsetof(kvi_model_config, n_kv_heads)},
+                {"attention.key_length", offsetof(kvi_model_config, head_dim)},
+                {"attention.value_length", offsetof(kvi_model_config, head_dim)}};
+    char key[100];
+    put_text(f, "general.architecture", arch);
+    for (size_t i = 0; i < sizeof ints / sizeof ints[0]; i++) {
+        uint32_t value;
+        memcpy(&value, (const char *)c + ints[i].offset, sizeof value);
+        (void)snprintf(key, sizeof key, "%s.%s", arch, ints[i].name);
+        put_u32(f, key, value);
+    }
+    (void)snprintf(key, sizeof key, "%s.rope.freq_base", arch);
+    put_f32(f, key, c->rope_theta);
+    (void)snprintf(key, sizeof key, "%s.attention.layer_norm_rms_epsilon", arch);
+    put_f32(f, key, c->rms_eps);
+}
+
+/* One token for every id; the golden prompts are ids. */
+static void put_tokenizer(gguf_file *f, uint32_t n)
+{
+    put_text(f, "tokenizer.ggml.model", "gpt2");
+    put_text(f, "tokenizer.ggml.pre", "gpt-2");
+    gguf_key_array(&f->keys, "tokenizer.ggml.tokens", 8, n), f->n_keys++;
+    for (uint32_t i = 0; i < n; i++) {
+        char text[16];
+        (void)snprintf(text, sizeof text, "t%u", i);
+        gguf_text(&f->keys, text);
+    }
+    gguf_key_array(&f->keys, "tokenizer.ggml.merges", 8, 0), f->n_keys++;
+    put_u32(f, "tokenizer.ggml.eos_token_id", 1);
+}
+
+/* Row of q or k in a Hugging Face file that llama.cpp puts at `row`: halves of a head become neighbours. */
+static uint64_t row_from(uint64_t row, uint32_t head_dim)
+{
+    const uint64_t head = row / head_dim, in_head = row % head_dim;
+    return head * head_dim + in_head % 2 * (head_dim / 2) + in_head / 2;
+}
+
+static void copy_tensor(gguf_file *f, const kvi_checkpoint *c, const char *ours, uint32_t permuted_head)
+{
+    char name[128];
+    const kvi_tensor *t = kvi_checkpoint_find(c, ours);
+    if (!t) return;
+    assert_true(kvi_gguf_tensor_name(ours, name, sizeof name));
+    const uint64_t rows = t->shape[0], row_bytes = t->bytes / rows;
+    uint8_t *bytes = malloc(t->bytes);
+    for (uint64_t row = 0; row < rows; row++)
+        memcpy(bytes + row * row_bytes, t->data + (permuted_head ? row_from(row, permuted_head) : row) * row_bytes,
+               row_bytes);
+    const uint32_t type = strcmp(t->dtype, "F32") == 0 ? 0 : strcmp(t->dtype, "F16") == 0 ? 1 : 30;
+    put_tensor(f, name, t->n_dims == 2 ? t->shape[1] : rows, t->n_dims == 2 ? rows : 0, type, bytes, t->bytes);
+    free(bytes);
+}
+
+static void put_divisors(gguf_file *f, const kvi_model_config *c)
+{
+    double scaled[128], bare[128];
+    float divisors[128];
+    kvi_model_config without = *c;
+    without.rope_scaling = KVI_ROPE_NONE;
+    kvi_rope_frequencies(c, scaled);
+    kvi_rope_frequencies(&without, bare);
+    for (uint32_t i = 0; i < c->head_dim / 2; i++) divisors[i] = (float)(bare[i] / scaled[i]);
+    put_tensor(f, "rope_freqs.weight", c->head_dim / 2, 0, 0, divisors, c->head_dim / 2 * sizeof(float));
+}
+
+/* The golden folder as a GGUF file. */
+static gguf_file converted(const char *dir, const char *arch)
+{
+    static const char *const parts[] = {
+        "input_layernorm.weight",  "self_attn.q_proj.weight", "self_attn.k_proj.weight",
+        "self_attn.v_proj.weight", "self_attn.q_proj.bias",   "self_attn.k_proj.bias",
+        "self_attn.v_proj.bias",   "self_attn.q_norm.weight", "self_attn.k_norm.weight",
+        "self_attn.o_proj.weight", "self_attn.o_proj.bias",   "post_attention_layernorm.weight",
+        "mlp.gate_proj.weight",    "mlp.up_proj.weight",      "mlp.down_proj.weight"};
+    gguf_file f = {0};
+    kvi_model_config config;
+    kvi_checkpoint *c;
+    kvrt_error error = {.size = sizeof error};
+    if (kvi_config_read(dir, &config, &error) < KVRT_OK) fail_msg("%s", error.message);
+    if (kvi_checkpoint_open(dir, false, &c, &error) < KVRT_OK) fail_msg("%s", error.message);
+    const bool permuted = strcmp(arch, "llama") == 0;
+    put_config(&f, &config, arch);
+    put_tokenizer(&f, config.vocab_size);
+    copy_tensor(&f, c, "model.embed_tokens.weight", 0);
+    copy_tensor(&f, c, "model.norm.weight", 0);
+    if (!config.tied_embeddings) copy_tensor(&f, c, "lm_head.weight", 0);
+    for (uint32_t layer = 0; layer < config.n_layers; layer++)
+        for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+            char name[100];
+            const bool q_or_k = strstr(parts[i], "q_proj") || strstr(parts[i], "k_proj");
+            (void)snprintf(name, sizeof name, "model.layers.%u.%s", layer, parts[i]);
+            copy_tensor(&f, c, name, permuted && q_or_k ? config.head_dim : 0);
+        }
+    if (config.rope_scaling == KVI_ROPE_LLAMA3) put_divisors(&f, &config);
+    kvi_checkpoint_close(c);
+    return f;
+}
+
+/* ------------------------------------------------------------------------------------------------------- logits --- */
+static const struct {
+    const char *golden, *arch;
+} models[] = {{"llama_gqa2", "llama"}, {"llama_bias", "llama"}, {"llama_d80", "llama"}, {"llama_rope3", "llama"},
+              {"mistral", "llama"},    {"qwen2", "qwen2"},      {"qwen3", "qwen3"},     {"qwen3_bf16", "qwen3"}};
+
+static void logits_are_those_of_the_folder(void **state)
+{
+    static const char *const ways[][5] = {{"kv.format", "f32", NULL}, {"kv.format", "f32", "model.io", "copy", NULL}};
+    for (size_t i = 0; i < sizeof models / sizeof models[0]; i++) {
+        golden_model m;
+        assert_true(golden_load(models[i].golden, &m));
+        gguf_file f = converted(m.dir, models[i].arch);
+        save(&f);
+        free_file(&f);
+        (void)snprintf(m.dir, sizeof m.dir, "%s", path);
+        for (size_t way = 0; way < 2; way++) {
+            kvrt_engine engine = golden_open(&m, ways[way]);
+            const double error = golden_logit_error(engine, &m, NULL), most = TOL_F32_CACHE * (m.std > 1 ? m.std : 1);
+            if (!(error <= most)) fail_msg("%s: logit error %g, need at most %g", models[i].golden, error, most);
+            kvrt_engine_close(engine, NULL);
+        }
+        golden_free(&m);
+    }
+}
+
+/* ----------------------------------------------------------------------------------------------------- refusals --- */
+enum { NOTHING, U32, F32, TEXT, BOOL, ARRAY, TENSOR };
+static const struct {
+    int kind;
+    const char *name; /* of a key behind "llama.", or of a tensor of 8 times `value`, F32 */
+    double value;
+    const char *text;
+    kvrt_status status;
+    const char *named;
+} changes[] = {
+    {NOTHING, "", 0, NULL, KVRT_OK, ""},
+    {U32, "rope.dimension_count", 8, NULL, KVRT_UNSUPPORTED, "rope.dimension_count is 8, need 16"},
+    {U32, "expert_count", 8, NULL, KVRT_UNSUPPORTED, "llama.expert_count: need 0"},
+    {U32, "expert_count", 0, NULL, KVRT_OK, ""},
+    {F32, "logit_scale", 0.5, NULL, KVRT_UNSUPPORTED, "llama.logit_scale: need 1"},
+    {F32, "final_logit_softcapping", 30, NULL, KVRT_UNSUPPORTED, "llama.final_logit_softcapping: need 0"},
+    {BOOL, "attention.causal", 0, NULL, KVRT_UNSUPPORTED, "llama.attention.causal: need true"},
+    {BOOL, "attention.causal", 1, NULL, KVRT_OK, ""},
+    {U32, "attention.sliding_window", 64, NULL, KVRT_UNSUPPORTED,
+     "attention.sliding_window: is 64, need 0 or at least 512"},
+    {U32, "attention.sliding_window", 512, NULL, KVRT_OK, ""},
+    {U32, "attention.sliding_window", -1, "x", KVRT_FORMAT, "llama.attention.sliding_window: is string"},
+    {TEXT, "rope.scaling.type", 0, "yarn", KVRT_UNSUPPORTED, "llama.rope.scaling.type: is 'yarn', need none or linear"},
+    {TEXT, "rope.scaling.type", 0, "none", KVRT_OK, ""},
+    {F32, "rope.scale_linear", 0.5, NULL, KVRT_FORMAT, "below 1"},
+    {U32, "vocab_size", 0, NULL, KVRT_FORMAT, "vocab_size: is 0"},
+    {U32, "vocab_size", 97, NULL, KVRT_FORMAT, "token_embd.weight: shape [96, 48], need [97, 48]"},
+    {TENSOR, "blk.0.ffn_gate.bias", 1, NULL, KVRT_UNSUPPORTED, "blk.0.ffn_gate.bias: has no place"},
+    {TENSOR, "blk.2.attn_norm.weight", 1, NULL, KVRT_UNSUPPORTED, "blk.2.attn_norm.weight: has no place"},
+    {TENSOR, "blk.0.attn_q_norm.weight", 1, NULL, KVRT_UNSUPPORTED, "blk.0.attn_q_norm.weight: has no place"},
+    {TENSOR, "blk..attn_norm.weight", 1, NULL, KVRT_UNSUPPORTED, "has no place"},
+    {TENSOR, "rope_factors_long.weight", 1, NULL, KVRT_UNSUPPORTED, "rope_factors_long.weight: has no place"},
+    {TENSOR, "rope_freqs.weight", 2, NULL, KVRT_FORMAT, "rope_freqs.weight: F32 of 16, need F32 of 8"},
+    {TENSOR, "rope_freqs.weight", 1, NULL, KVRT_FORMAT, "rope_freqs.weight: element 0 not above 0"},
+};
+
+static void change(gguf_file *f, size_t i)
+{
+    static const float zeros[64];
+    char key[80];
+    (void)snprintf(key, sizeof key, "llama.%s", changes[i].name);
+    const char *text = changes[i].text;
+    if (changes[i].kind == TENSOR)
+        put_tensor(f, changes[i].name, (uint64_t)changes[i].value * 8, 0, 0, zeros, (size_t)changes[i].value * 32);
+    else if (text) put_text(f, key, text);
+    else if (changes[i].kind == U32) put_u32(f, key, (uint32_t)changes[i].value);
+    else if (changes[i].kind == F32) put_f32(f, key, changes[i].value);
+    else if (changes[i].kind == BOOL) gguf_key_bool(&f->keys, key, changes[i].value != 0), f->n_keys++;
+}
+
+static kvrt_status try_open(kvrt_error *error)
+{
+    kvrt_options *options;
+    kvrt_engine engine = NULL;
+    assert_int_equal(kvrt_options_create(&options, NULL), KVRT_OK);
+    kvrt_options_set_string(options, "model.path", path, -1, NULL);
+    kvrt_options_set_text(options, "device.backend", "cpu", NULL);
+    const kvrt_status status = kvrt_engine_open(options, NULL, NULL, &engine, error);
+    kvrt_options_destroy(options);
+    if (engine) kvrt_engine_close(engine, NULL);
+    return status;
+}
+
+static void what_would_be_wrong_is_refused(void **state)
+{
+    uint64_t before, after;
+    kvi_mem_stats(&before, NULL, NULL);
+    for (size_t i = 0; i < sizeof changes / sizeof changes[0]; i++) {
+        kvrt_error error = {.size = sizeof error};
+        gguf_file f = converted(KVRT_TEST_DIR "/golden/models/llama_gqa2", "llama");
+        change(&f, i);
+        save(&f);
+        free_file(&f);
+        const kvrt_status status = try_open(&error);
+        if (status != changes[i].status) fail_msg("%s: status %d, %s", changes[i].name, (int)status, error.message);
+        if (status < KVRT_OK && !strstr(error.message, changes[i].named))
+            fail_msg("%s: '%s' without '%s'", changes[i].name, error.message, changes[i].named);
+    }
+    kvi_mem_stats(&after, NULL, NULL);
+    assert_int_equal(before, after);
+}
+
+static void other_architectures_are_named_and_shown(void **state)
+{
+    kvrt_error error = {.size = sizeof error};
+    gguf_file f = converted(KVRT_TEST_DIR "/golden/models/llama_gqa2", "gemma9");
+    save(&f);
+    free_file(&f);
+    assert_int_equal(try_open(&error), KVRT_UNSUPPORTED);
+    assert_non_null(strstr(error.message, "general.architecture: is 'gemma9', need llama, qwen2 or qwen3"));
+    kvrt_inspect_info info = {.size = sizeof info};
+    assert_int_equal(kvrt_inspect(path, &info, NULL, NULL, &error), KVRT_OK);
+    assert_string_equal(info.architecture, "gemma9");
+    assert_int_equal(info.n_layers, 2);
+    assert_int_equal(info.hidden_size, 48);
+    assert_non_null(strstr(info.problem, "gemma9"));
+}
+
+static void unknown_keys_are_a_warning(void **state)
+{
+    kvrt_error error = {.size = sizeof error};
+    gguf_file f = converted(KVRT_TEST_DIR "/golden/models/llama_gqa2", "llama");
+    put_u32(&f, "llama.attention.new_thing", 3);
+    save(&f);
+    free_file(&f);
+    kvrt_inspect_info info = {.size = sizeof info};
+    assert_int_equal(kvrt_inspect(path, &info, NULL, NULL, &error), KVRT_OK);
+    assert_non_null(strstr(info.warning, "llama.attention.new_thing"));
+    assert_string_equal(info.problem, "");
+}
+
+static int make_folder(void **state)
+{
+    if (!mkdtemp(folder)) return -1;
+    (void)snprintf(path, sizeof path, "%s/model.gguf", folder);
+    return 0;
+}
+
+static int drop_folder(void **state) { return unlink(path) | rmdir(folder); }
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(logits_are_those_of_the_folder), cmocka_unit_test(what_would_be_wrong_is_refused),
+        cmocka_unit_test(other_architectures_are_named_and_shown), cmocka_unit_test(unknown_keys_are_a_warning)};
+    return cmocka_run_group_tests(tests, make_folder, drop_folder);
+}
