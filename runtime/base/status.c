@@ -97,9 +97,18 @@ static void fill(kvrt_error *error, const kvrt_error *values, const char *suffix
     kvi_struct_write(error, &full, sizeof full);
 }
 
-const char *kvi_error_text(const kvrt_error *error)
+static void KVI_PRINTF(3, 4) fill_with(kvrt_error *error, const kvrt_error *values, const char *format, ...)
 {
-    return error && error->size > offsetof(kvrt_error, message) ? error->message : "";
+    va_list args;
+    va_start(args, format);
+    fill(error, values, "", format, args);
+    va_end(args);
+}
+
+kvrt_status kvi_error_hand_on(kvrt_error *error, const kvrt_error *why)
+{
+    fill_with(error, why, "%s", why->message);
+    return (kvrt_status)why->code;
 }
 
 kvrt_status kvi_error_set(kvrt_error *error, kvrt_status code, const char *format, ...)

@@ -21,8 +21,9 @@ kvrt_status kvi_error_memory(kvrt_error *error, kvrt_status code, uint64_t neede
 /* NOMEM_HOST for `bytes` of `what`. */
 kvrt_status kvi_error_nomem(kvrt_error *error, uint64_t bytes, const char *what);
 
-/* The message of an error record, "" when there is no record or it is too short for one. */
-const char *kvi_error_text(const kvrt_error *error);
+/* Gives the caller's record what `why`, a full record, says; returns its code. Whoever may yet succeed lets others write into a record of its
+ * own first: a call that succeeds writes nothing. */
+kvrt_status kvi_error_hand_on(kvrt_error *error, const kvrt_error *why);
 
 /* Structs of the caller begin with their size, and may be shorter than ours (an older header) or longer (a newer one): what both have is read
  * and written, the rest is left alone or reads as 0. The one place that knows this; `ours` is a full struct of `size` bytes. ARG for a

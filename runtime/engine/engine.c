@@ -48,8 +48,9 @@ static kvrt_status load_tokenizer(open_context *c, kvrt_error *error)
     if (!report(c, "tokenizer", 0, 1)) return cancelled(error);
     KVI_TRY(kvi_model_files_tokenizer(&e->files, &e->tokenizer, error));
     /* Base models have no template; a chat then gets the error. A file that is there and cannot be read is an error now. */
-    kvrt_status chat = kvi_model_files_template(&e->files, &e->chat, error);
-    if (chat == KVRT_IO || chat == KVRT_NOMEM_HOST) return chat;
+    kvrt_error why = {.size = sizeof why};
+    kvrt_status chat = kvi_model_files_template(&e->files, &e->chat, &why);
+    if (chat == KVRT_IO || chat == KVRT_NOMEM_HOST) return kvi_error_hand_on(error, &why);
     if (tokenizer_alone(e)) {
         e->config.vocab_size = (uint32_t)kvi_tokenizer_vocab_size(e->tokenizer);
         e->config.bos_id = -1;
@@ -198,14 +199,15 @@ static kvrt_status load_device(open_context *c, kvrt_error *error)
 {
     kvi_engine *e = c->engine;
     const bool is_auto = strcmp(kvi_options_string(e->options, "device.backend"), "auto") == 0;
-    kvrt_error unasked = {.size = sizeof unasked}, *why = error ? error : &unasked;
+    kvrt_error why = {.size = sizeof why};
     KVI_TRY(kvi_format_named(kvi_options_string(e->options, "kv.format"), &e->format, error));
     for (uint32_t index = 0;; index++) {
-        kvrt_status status = open_device(e, &index, why);
-        if (status >= KVRT_OK) status = fill_device(c, why);
+        kvrt_status status = open_device(e, &index, &why);
+        if (status >= KVRT_OK) status = fill_device(c, &why);
+        if (status >= KVRT_OK) return status;
         if (!is_auto || !device_does_not_do(status) || !kvi_backend_at(index) || !kvi_backend_at(index + 1))
-            return status;
-        kvi_log(KVI_LOG_WARN, "backend %s: %s; trying the next one", e->backend->name, kvi_error_text(why));
+            return kvi_error_hand_on(error, &why);
+        kvi_log(KVI_LOG_WARN, "backend %s: %s; trying the next one", e->backend->name, why.message);
         leave_device(e);
         c->reported = 0;
     }
@@ -255,13 +257,14 @@ static kvrt_status read_within_budget(open_context *c, kvrt_error *error)
     kvi_engine *e = c->engine;
     const kvi_backend *backend = kvi_plan_backend(e->options);
     const uint64_t budget = kvi_plan_budget(e->options, c->available);
-    kvrt_error unasked = {.size = sizeof unasked}, *why = error ? error : &unasked;
+    kvrt_error why = {.size = sizeof why};
     if (backend && !backend->own_memory) kvi_account_limit(e->account, budget ? budget : 1);
     kvrt_status status =
-        kvi_engine_read(e, strcmp(kvi_options_string(e->options, "model.io"), "copy") == 0, c->fn, c->user, why);
+        kvi_engine_read(e, strcmp(kvi_options_string(e->options, "model.io"), "copy") == 0, c->fn, c->user, &why);
     kvi_account_limit(e->account, 0);
     const uint64_t refused = kvi_account_refused(e->account);
-    if (status != KVRT_NOMEM_HOST || !refused) return status;
+    if (status >= KVRT_OK) return status;
+    if (status != KVRT_NOMEM_HOST || !refused) return kvi_error_hand_on(error, &why);
     return kvi_error_memory(error, KVRT_OVER_BUDGET, refused, budget,
                             "model: loading needs %llu KiB or more, the budget is %llu KiB (mem.limit)",
                             (unsigned long long)((refused + 1023) >> 10), (unsigned long long)(budget >> 10));

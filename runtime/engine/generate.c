@@ -29,7 +29,7 @@ kvrt_status kvrt_generate(kvrt_session handle, const kvrt_options *options, kvrt
     if (status >= KVRT_OK) {
         kvi_engine_drive(s->engine, &s, 1);
         status = s->gen.status;
-        if (status < KVRT_OK && error) kvi_struct_write(error, &s->gen.error, sizeof s->gen.error);
+        if (status < KVRT_OK) (void)kvi_error_hand_on(error, &s->gen.error);
         if (out) fill_result(s, out);
     }
     (void)kvi_account_use(before);

@@ -107,6 +107,21 @@ static kvrt_status stream_bytes(kvi_session *s, const char *bytes, size_t len, b
     return KVRT_OK;
 }
 
+/* The text of an event ends in NUL; the bytes of a token, one among many in the tokenizer, do not. */
+static kvrt_status tell_token(kvi_session *s, int32_t id, const char *bytes, size_t len, float logprob,
+                              kvrt_error *error)
+{
+    kvi_buf *text = &s->gen.sections.out;
+    kvi_buf_clear(text);
+    kvi_buf_append(text, bytes, len);
+    if (text->failed) return kvi_error_nomem(error, len, "text of a token");
+    kvi_generation_ask(
+        s,
+        (kvrt_event){
+            .type = KVRT_EVENT_TOKEN, .token = id, .text = len ? text->data : "", .text_len = len, .logprob = logprob});
+    return KVRT_OK;
+}
+
 kvrt_status kvi_generation_put(kvi_session *s, int32_t id, float logprob, bool eos, bool *stopped, kvrt_error *error)
 {
     kvi_generation *gen = &s->gen;
@@ -116,9 +131,7 @@ kvrt_status kvi_generation_put(kvi_session *s, int32_t id, float logprob, bool e
     size_t len = 0;
     *stopped = false;
     if (tokenizer && !eos) kvi_tokenizer_token_bytes(tokenizer, &gen->decode, id, 0, &bytes, &len);
-    if (gen->token_events)
-        kvi_generation_ask(
-            s, (kvrt_event){.type = KVRT_EVENT_TOKEN, .token = id, .text = bytes, .text_len = len, .logprob = logprob});
+    if (gen->token_events) KVI_TRY(tell_token(s, id, bytes, len, logprob, error));
     if (marks->open && id == (gen->sections.reasoning ? marks->close_id : marks->open_id))
         return turn(s, stopped, error);
     return stream_bytes(s, bytes, len, stopped, error);

@@ -7,12 +7,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define MAX_SEEDS 1024u
 #define MAX_INPUT (1u << 20)
 #define MAX_MUTANT (1u << 16) /* mutants stay small so that a run is fast */
+#define MAX_SECONDS 60u       /* of one input: longer is a hang, and ends by SIGALRM */
 
 typedef struct seed {
     uint8_t *data; /* (size) */
@@ -76,7 +78,9 @@ static void run_one(const uint8_t *data, size_t size)
     uint8_t *exact = malloc(size ? size : 1);
     if (!exact) return;
     if (size) memcpy(exact, data, size);
+    (void)alarm(MAX_SECONDS);
     LLVMFuzzerTestOneInput(exact, size);
+    (void)alarm(0);
     free(exact);
 }
 

@@ -133,10 +133,10 @@ typedef struct said {
 static int32_t listen(const kvrt_event *event, void *user)
 {
     said *to = user;
+    assert_int_equal(event->text[event->text_len], 0); /* of every type */
     if (event->type == KVRT_EVENT_TEXT || event->type == KVRT_EVENT_REASONING) {
         char *at = event->type == KVRT_EVENT_TEXT ? to->text : to->reasoning;
         size_t *n = event->type == KVRT_EVENT_TEXT ? &to->n_text : &to->n_reasoning;
-        assert_int_equal(event->text[event->text_len], 0);
         memcpy(at + *n, event->text, event->text_len + 1);
         *n += event->text_len;
     }

@@ -80,6 +80,8 @@ static void call_sized(unsigned i, uint32_t size, unsigned char *out)
     memset(out, CANARY, MOST);
     memcpy(out, &size, sizeof size);
     if (entries[i].call(out, &error) != KVRT_OK) fail_msg("%s of %u bytes: %s", entries[i].name, size, error.message);
+    if (error.code || error.message[0])
+        fail_msg("%s succeeds, and writes the error: %s", entries[i].name, error.message);
     assert_memory_equal(out, &size, sizeof size);
     for (uint32_t at = size; at < MOST; at++)
         if (out[at] != CANARY) fail_msg("%s of %u bytes: byte %u is written", entries[i].name, size, at);
@@ -110,25 +112,50 @@ static void shorter_and_longer_structs_work(void **state)
     }
 }
 
+static kvrt_status fail_at_once(kvrt_error *error) { return kvrt_session_rewind(session, 999, error); }
+/* The reason is first kept for the event. */
+static kvrt_status fail_with_an_event(kvrt_error *error)
+{
+    uint64_t request;
+    assert_int_equal(kvrt_session_sync(session, prompt, 5, NULL, NULL), KVRT_OK);
+    assert_int_equal(kvrt_request_reserve(session, &request, NULL), KVRT_OK);
+    kvrt_cancel_request(session, request);
+    return kvrt_generate(session, NULL, NULL, NULL, NULL, error);
+}
+
 /* A cut message ends with a NUL inside the caller's record. */
 static void short_error_records_end(void **state)
 {
     (void)state;
-    for (uint32_t room = 1; room < 60; room++) {
+    kvrt_status (*const failures[])(kvrt_error *) = {fail_at_once, fail_with_an_event};
+    for (uint32_t room = 1; room < 120; room++) {
         _Alignas(16) unsigned char bytes[sizeof(kvrt_error)];
         kvrt_error whole = {.size = sizeof whole};
-        const uint32_t at = offsetof(kvrt_error, message), size = at + room;
+        const uint32_t at = offsetof(kvrt_error, message), size = at + room / 2 + 1;
         memset(bytes, CANARY, sizeof bytes);
         memcpy(bytes, &size, sizeof size);
-        assert_int_equal(kvrt_session_rewind(session, 999, &whole), KVRT_ARG);
-        assert_int_equal(kvrt_session_rewind(session, 999, (kvrt_error *)(void *)bytes), KVRT_ARG);
+        assert_true(failures[room & 1](&whole) < KVRT_OK);
+        assert_int_equal(failures[room & 1]((kvrt_error *)(void *)bytes), whole.code);
         const char *message = (const char *)bytes + at;
-        const size_t len = strnlen(message, room);
-        assert_true(len < room);
-        assert_int_equal(len, strlen(whole.message) < room ? strlen(whole.message) : room - 1);
+        const size_t len = strnlen(message, size - at);
+        assert_true(len < size - at);
+        assert_int_equal(len, strlen(whole.message) < size - at ? strlen(whole.message) : size - at - 1);
         assert_memory_equal(message, whole.message, len);
         assert_int_equal(bytes[size], CANARY);
     }
+}
+
+/* What is tried on the way and is no failure of the call does not reach the caller: here, that the folder has no chat template. */
+static void a_success_writes_no_error(void **state)
+{
+    (void)state;
+    kvrt_error error = {.size = sizeof error};
+    kvrt_engine other;
+    assert_int_equal(kvrt_engine_open(options, NULL, NULL, &other, &error), KVRT_OK);
+    assert_int_equal(error.code, 0);
+    assert_string_equal(error.message, "");
+    assert_int_equal(kvrt_engine_close(other, &error), KVRT_OK);
+    assert_int_equal(error.code, 0);
 }
 
 /* Rows lie as far apart as the caller's struct is long. */
@@ -205,6 +232,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(shorter_and_longer_structs_work), cmocka_unit_test(short_error_records_end),
-        cmocka_unit_test(plan_rows_have_the_callers_stride), cmocka_unit_test(a_short_input_has_defaults)};
+        cmocka_unit_test(a_success_writes_no_error), cmocka_unit_test(plan_rows_have_the_callers_stride),
+        cmocka_unit_test(a_short_input_has_defaults)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
