@@ -59,6 +59,7 @@ static int remove_folder(void **state)
                                         "additional_chat_templates/tool_use.jinja",
                                         "additional_chat_templates/rag.jinja",
                                         "additional_chat_templates/notes.txt",
+                                        "additional_chat_templates/.jinja",
                                         "additional_chat_templates/",
                                         "config.json",
                                         "model.safetensors",
@@ -155,6 +156,7 @@ static void no_default_is_refused_by_name(void **state)
     put("tokenizer_config.json", "{\"chat_template\": \"config\"}");
     make_dir("additional_chat_templates");
     put("additional_chat_templates/rag.jinja", "R");
+    put("additional_chat_templates/.jinja", "a template needs a name");
     refuse_load(NULL, KVRT_UNSUPPORTED, "no chat template named default, found rag");
     put("additional_chat_templates/tool_use.jinja", "T");
     open_folder(NULL, &t);
@@ -342,6 +344,9 @@ static void engine_renders_what_the_folder_says(void **state)
     assert_int_equal(kvrt_chat_render(engine, &input, part, 64, &m, NULL, 0, &len, &error), KVRT_OK);
     assert_int_equal(m, 1);
     assert_int_equal(len, 10); /* the text is whole */
+    input.text_from = 10;
+    assert_int_equal(kvrt_chat_render(engine, &input, part, 64, &m, NULL, 0, NULL, &error), KVRT_OK);
+    assert_int_equal(m, 0);
     input.text_from = 11;
     assert_int_equal(kvrt_chat_render(engine, &input, part, 64, &m, NULL, 0, NULL, &error), KVRT_ARG);
     assert_non_null(strstr(error.message, "text_from is 11, the text has 10 bytes"));

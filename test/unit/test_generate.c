@@ -349,6 +349,90 @@ static void marks_that_are_tokens_make_sections(void **state)
     assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
 }
 
+/* Marks are tokens only when the vocabulary has both, and a section does not reach over the end of a turn. */
+static void half_a_pair_of_marks_is_none(void **state)
+{
+    (void)state;
+    const int32_t eos = 1; /* of the golden models */
+    kvrt_engine engine = golden_open(&model, NULL);
+    kvrt_session s = session_with_prompt(engine);
+    said heard = {.answer = KVRT_CONTINUE};
+    ids all = {0};
+    set_marks(engine, (kvi_marks){"<think>", "</think>", token_of_bytes(engine, "{"), token_of_bytes(engine, "}")});
+    all.id[0] = token_of_bytes(engine, "{"), all.id[1] = eos, all.id[2] = token_of_bytes(engine, "a"), all.n = 3;
+    assert_int_equal(kvrt_session_sync(s, all.id, all.n, NULL, NULL), KVRT_OK);
+    assert_int_equal(force(engine, s, "b", NULL, &heard), KVRT_FINISH_LENGTH);
+    assert_string_equal(heard.text, "b");
+    assert_string_equal(heard.reasoning, "");
+    assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
+}
+
+/* How much of a prompt was there already: all but its last token, which is always computed alone. */
+static void only_the_last_token_is_computed_again(void **state)
+{
+    (void)state;
+    kvrt_engine engine = golden_open(
+        &model, (const char *const[]){"ctx.size", "64", "gen.ignore_eos", "true", "gen.max_tokens", "2", NULL});
+    kvrt_session s = session_with_prompt(engine);
+    kvrt_result result = {.size = sizeof result};
+    assert_int_equal(kvrt_generate(s, NULL, NULL, NULL, &result, NULL), KVRT_OK);
+    assert_int_equal(result.n_prompt, 5);
+    assert_int_equal(result.n_reused, 0);
+    assert_int_equal(kvrt_generate(s, NULL, NULL, NULL, &result, NULL), KVRT_OK);
+    assert_int_equal(result.n_prompt, 7);
+    assert_int_equal(result.n_reused, 6);
+    assert_int_equal(kvrt_session_rewind(s, 5, NULL), KVRT_OK);
+    assert_int_equal(kvrt_generate(s, NULL, NULL, NULL, &result, NULL), KVRT_OK);
+    assert_int_equal(result.n_reused, 4);
+    assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
+}
+
+static bool ran(kvrt_engine engine, const char *op)
+{
+    kvrt_op_time time = {.size = sizeof time};
+    for (uint32_t i = 0; kvrt_measure_op_at(engine, i, &time, NULL) == KVRT_OK; i++)
+        if (strcmp(time.op, op) == 0 && time.calls) return true;
+    return false;
+}
+
+/* The head, of a small model its largest matrix, is for logits alone. */
+static void no_logits_no_head(void **state)
+{
+    (void)state;
+    kvrt_engine engine = golden_open(&model, (const char *const[]){"ctx.size", "64", NULL});
+    kvrt_session s;
+    float *logits = malloc(model.vocab * sizeof *logits);
+    assert_int_equal(kvrt_session_create(engine, NULL, &s, NULL), KVRT_OK);
+    assert_int_equal(kvrt_measure_ops(engine, 1, NULL), KVRT_OK);
+    assert_int_equal(kvrt_session_eval(s, prompt, 5, NULL, 0, NULL, NULL), KVRT_OK);
+    assert_true(ran(engine, "attention"));
+    assert_false(ran(engine, "head"));
+    assert_int_equal(kvrt_session_eval(s, prompt, 5, NULL, 1, logits, NULL), KVRT_OK);
+    assert_true(ran(engine, "head"));
+    free(logits);
+    assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
+}
+
+static void biases_are_of_whole_ids(void **state)
+{
+    (void)state;
+    static const char *const wrong[] = {"1.5=2", "-1=2",  "4294967297=1", "=1",  "5",
+                                        "5=",    "5=inf", "x=1",          "96=1"}; /* 96 tokens */
+    kvrt_engine engine = golden_open(&model, (const char *const[]){"ctx.size", "64", "gen.max_tokens", "1", NULL});
+    kvrt_session s = session_with_prompt(engine);
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        kvrt_error error = {.size = sizeof error};
+        kvrt_options *o;
+        kvrt_options_create(&o, NULL);
+        kvrt_options_set_text(o, "sample.logit_bias", wrong[i], NULL);
+        if (kvrt_generate(s, o, NULL, NULL, NULL, &error) != KVRT_ARG)
+            fail_msg("sample.logit_bias=%s is accepted", wrong[i]);
+        assert_non_null(strstr(error.message, "bias"));
+        kvrt_options_destroy(o);
+    }
+    assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
+}
+
 /* ---------------------------------------------------------------------------------------------------- log probability --- */
 static int32_t keep_logprob(const kvrt_event *event, void *user)
 {
@@ -466,6 +550,10 @@ int main(void)
                                        cmocka_unit_test(stop_strings_are_found_over_calls),
                                        cmocka_unit_test(marks_in_the_bytes_make_sections),
                                        cmocka_unit_test(marks_that_are_tokens_make_sections),
+                                       cmocka_unit_test(half_a_pair_of_marks_is_none),
+                                       cmocka_unit_test(only_the_last_token_is_computed_again),
+                                       cmocka_unit_test(no_logits_no_head),
+                                       cmocka_unit_test(biases_are_of_whole_ids),
                                        cmocka_unit_test(logprob_is_of_the_raw_logits),
                                        cmocka_unit_test(options_that_cannot_vary_are_refused_by_name)};
     return cmocka_run_group_tests(tests, setup, teardown);

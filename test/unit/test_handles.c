@@ -297,6 +297,24 @@ static void begin_races_cancel(void **state)
     assert_true(seen > 10000);
 }
 
+/* What was reserved or marked in a session is gone with it, though the next one stands in its place in the table. */
+static void a_new_session_inherits_no_request(void **state)
+{
+    (void)state;
+    kvrt_engine engine = golden_open(&model, small);
+    kvrt_result result = {.size = sizeof result};
+    uint64_t request;
+    kvrt_session s = session_on(engine);
+    assert_int_equal(kvrt_request_reserve(s, &request, NULL), KVRT_OK);
+    kvrt_cancel_request(s, request);
+    assert_int_equal(kvrt_session_close(s, NULL), KVRT_OK);
+    s = session_on(engine);
+    assert_int_equal(kvrt_generate(s, NULL, NULL, NULL, &result, NULL), KVRT_OK);
+    assert_int_equal(result.finish, KVRT_FINISH_LENGTH);
+    assert_true(result.request > request);
+    assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -311,9 +329,11 @@ static int teardown(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(close_waits_for_nobody_and_takes_all_or_nothing),
-        cmocka_unit_test(close_races_calls_on_its_sessions), cmocka_unit_test(a_forked_child_is_refused_at_once),
-        cmocka_unit_test(a_cancel_is_never_lost_and_hits_its_request_alone), cmocka_unit_test(begin_races_cancel)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(close_waits_for_nobody_and_takes_all_or_nothing),
+                                       cmocka_unit_test(close_races_calls_on_its_sessions),
+                                       cmocka_unit_test(a_forked_child_is_refused_at_once),
+                                       cmocka_unit_test(a_cancel_is_never_lost_and_hits_its_request_alone),
+                                       cmocka_unit_test(begin_races_cancel),
+                                       cmocka_unit_test(a_new_session_inherits_no_request)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

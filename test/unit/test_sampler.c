@@ -150,6 +150,34 @@ static void test_greedy(void **state)
     kvi_sampler_free(&s);
 }
 
+/* The window of the penalties to the token, and which way each sign goes; greedy, so that one logit decides. */
+static void test_penalties_exactly(void **state)
+{
+    static const struct {
+        uint32_t window;
+        float logits[3];
+        int32_t recent[3], token;
+    } cases[] = {{2, {3, 2, 1}, {0, 2, 2}, 0},               /* just out of the window */
+                 {3, {3, 2, 1}, {0, 2, 2}, 1},               /* just inside */
+                 {0, {3, 2, 1}, {0, 0, 0}, 0},               /* no window */
+                 {3, {0.4f, 0.3f, -9}, {0, 0, 0}, 1},        /* positive: divided */
+                 {3, {-0.2f, -0.3f, -9}, {0, 0, 0}, 1},      /* negative: multiplied */
+                 {3, {3, 2.9f, 1}, {-1, 3, 2000000000}, 0}}; /* no tokens of this vocabulary */
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        kvi_sampler_params p = kvi_sampler_defaults();
+        int32_t token;
+        float logits[3];
+        p.repeat_penalty = 2;
+        p.repeat_last = cases[i].window;
+        kvi_sampler s = make(&p, 3);
+        memcpy(logits, cases[i].logits, sizeof logits);
+        assert_int_equal(kvi_sampler_sample(&s, logits, cases[i].recent, 3, &token, NULL), KVRT_OK);
+        if (token != cases[i].token) fail_msg("case %zu: token %d", i, (int)token);
+        kvi_sampler_free(&s);
+    }
+}
+
 static void test_seed_repeats(void **state)
 {
     (void)state;
@@ -337,13 +365,11 @@ static void test_from_best(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_against_reference),
-                                       cmocka_unit_test(test_greedy),
-                                       cmocka_unit_test(test_seed_repeats),
-                                       cmocka_unit_test(test_bad_logits),
-                                       cmocka_unit_test(test_extremes),
-                                       cmocka_unit_test(test_parameters),
-                                       cmocka_unit_test(test_calls_allocate_nothing),
-                                       cmocka_unit_test(test_from_best)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_against_reference), cmocka_unit_test(test_greedy),
+        cmocka_unit_test(test_seed_repeats),      cmocka_unit_test(test_penalties_exactly),
+        cmocka_unit_test(test_bad_logits),        cmocka_unit_test(test_extremes),
+        cmocka_unit_test(test_parameters),        cmocka_unit_test(test_calls_allocate_nothing),
+        cmocka_unit_test(test_from_best)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -145,6 +145,24 @@ static void short_error_records_end(void **state)
     }
 }
 
+/* A message that is too long ends on a whole code point, and loses no more than the last one. */
+static void long_messages_stay_utf8(void **state)
+{
+    (void)state;
+    for (unsigned shift = 0; shift < 3; shift++) {
+        kvrt_error error = {.size = sizeof error};
+        char key[1000] = "ab";
+        size_t n = shift;
+        for (unsigned i = 0; i < 300; i++, n += 3) memcpy(key + n, "\xe4\xbd\xa0", 3); /* a letter of three bytes */
+        key[n] = 0;
+        assert_int_equal(kvrt_options_set_text(options, key, "1", &error), KVRT_ARG);
+        const size_t len = strlen(error.message), head = strlen("option ") + shift;
+        assert_true(len >= sizeof error.message - 4 && len < sizeof error.message);
+        assert_int_equal((len - head) % 3, 0);
+        assert_memory_equal(error.message + len - 3, "\xe4\xbd\xa0", 3);
+    }
+}
+
 /* What is tried on the way and is no failure of the call does not reach the caller: here, that the folder has no chat template. */
 static void a_success_writes_no_error(void **state)
 {
@@ -231,8 +249,8 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(shorter_and_longer_structs_work), cmocka_unit_test(short_error_records_end),
-        cmocka_unit_test(a_success_writes_no_error), cmocka_unit_test(plan_rows_have_the_callers_stride),
-        cmocka_unit_test(a_short_input_has_defaults)};
+        cmocka_unit_test(shorter_and_longer_structs_work),   cmocka_unit_test(short_error_records_end),
+        cmocka_unit_test(a_success_writes_no_error),         cmocka_unit_test(long_messages_stay_utf8),
+        cmocka_unit_test(plan_rows_have_the_callers_stride), cmocka_unit_test(a_short_input_has_defaults)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
