@@ -227,6 +227,16 @@ static void special_tokens_have_their_names(void **state)
     kvi_chat_template_free(t);
 }
 
+static void any_letter_makes_the_name_of_a_token(void **state)
+{
+    kvi_chat_template *t;
+    put("chat_template.jinja", "{{ x_token }}|{{ _token }}|{{ token }}");
+    put("tokenizer_config.json", "{\"x_token\": \"<x>\", \"_token\": \"<y>\", \"token\": \"<z>\"}");
+    open_folder(NULL, &t);
+    expect(t, NULL, "<x>||");
+    kvi_chat_template_free(t);
+}
+
 static void special_tokens_map_completes_old_folders(void **state)
 {
     kvi_chat_template *t;
@@ -332,6 +342,12 @@ static void engine_renders_what_the_folder_says(void **state)
     assert_int_equal(len, 10);
     assert_memory_equal(text, "adebc51970", 10);
     assert_true(n > 0 && n <= 10);
+    /* Exactly enough room; and the clock is the caller's. */
+    input.local_time = 1750000000;
+    assert_int_equal(kvrt_chat_render(engine, &input, part, n, &m, text, 10, &len, &error), KVRT_OK);
+    assert_int_equal(m, n);
+    assert_memory_equal(text, "adebc52025", 10);
+    input.local_time = 0;
     /* Too little room: what fits, and the number needed. */
     assert_int_equal(kvrt_chat_render(engine, &input, part, 1, &m, NULL, 0, NULL, &error), KVRT_PARTIAL);
     assert_int_equal(m, n);
@@ -392,6 +408,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(broken_folders_are_refused, new_folder, remove_folder),
         cmocka_unit_test_setup_teardown(special_tokens_have_their_names, new_folder, remove_folder),
         cmocka_unit_test_setup_teardown(special_tokens_map_completes_old_folders, new_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(any_letter_makes_the_name_of_a_token, new_folder, remove_folder),
         cmocka_unit_test_setup_teardown(engine_renders_what_the_folder_says, new_folder, remove_folder),
         cmocka_unit_test_setup_teardown(engine_says_why_there_is_no_template, new_folder, remove_folder),
         cmocka_unit_test(parts_reach_templates_that_take_them)};

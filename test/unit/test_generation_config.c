@@ -159,12 +159,15 @@ static void amounts_as_people_write_them(void **state)
         assert_true(kvi_parse_bytes(cases[i].text, &bytes));
         assert_int_equal(bytes, cases[i].bytes);
     }
-    static const char *const wrong[] = {"", "gb", "8gbb", "8 g b", "-1", "8iB", "1e3"};
+    static const char *const wrong[] = {"", "gb", "8gbb", "8 g b", "-1", "8iB", "1e3", "99999999TiB"};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) assert_false(kvi_parse_bytes(wrong[i], &bytes));
     assert_int_equal(kvrt_options_set_text(options, "sample.min_p", ".05", &error), KVRT_OK);
     assert_true(number("sample.min_p") == 0.05);
     assert_int_equal(kvrt_options_set_text(options, "sample.min_p", ".", &error), KVRT_ARG);
     assert_non_null(strstr(error.message, "'.'"));
+    /* The last part of a key is enough to find it. */
+    assert_int_equal(kvrt_options_set_text(options, "top_k", "5", &error), KVRT_ARG);
+    assert_non_null(strstr(error.message, "did you mean sample.top_k?"));
     assert_true(number("gen.max_tokens") == -1 && !kvrt_options_is_set(options, "gen.max_tokens"));
     assert_int_equal(kvrt_options_set_text(options, "gen.max_tokens", "-1", &error), KVRT_OK);
     assert_int_equal(kvrt_options_set_text(options, "gen.max_tokens", "-2", &error), KVRT_ARG);

@@ -223,8 +223,8 @@ static void test_charsmap_golden(void **state)
 static void test_charsmap_distrusts_the_file(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"A",    "AAA",  "AA=A",     "====",     "AAAAA",
-                                      "AA*A", "////", "BAAAAA==", "AQAAAAA=", "AAAAAP8="};
+    static const char *const bad[] = {"A",    "AAA",      "AA=A",     "====",     "AAAAA",       "AA*A",
+                                      "////", "BAAAAA==", "AQAAAAA=", "AAAAAP8=", "CAAAAAAAAAA="};
     kvi_arena arena;
     kvi_norm_op op;
     kvi_map map;
@@ -241,6 +241,26 @@ static void test_charsmap_distrusts_the_file(void **state)
     assert_int_equal(load_charsmap(&arena, "AAAAAA==", 8, &op), KVRT_OK); /* an empty one: the same */
     apply(&op, &text, NULL, &got);
     assert_true(case_equal(&got.text, &text));
+    /* Three units that lead from "a" to a place of the replacements, which are "\u00e9" and NUL: its start, inside the letter, behind the end. */
+    static const char *const maps[] = {
+        "DAAAAACAAQBhDQAAAAAAgMOpAA==", "DAAAAACAAQBhDQAAAQAAgMOpAA==", "DAAAAACAAQBhDQAAAwAAgMOpAA=="};
+    static const char *const become[] = {"b\xc3\xa9", "ba", "ba"};
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(load_charsmap(&arena, maps[i], strlen(maps[i]), &op), KVRT_OK);
+        kvi_buf_clear(&text);
+        kvi_buf_append_str(&text, "ba");
+        apply(&op, &text, NULL, &got);
+        assert_string_equal(got.text.data, become[i]);
+        /* Not one letter of the base64 may be missing, or be none. */
+        char spoilt[64];
+        (void)snprintf(spoilt, sizeof spoilt, "%s", maps[i]);
+        spoilt[10] = '*';
+        assert_int_equal(load_charsmap(&arena, spoilt, strlen(spoilt), &op), KVRT_FORMAT);
+        for (size_t cut = 1; cut < 4; cut++)
+            assert_int_equal(load_charsmap(&arena, maps[i], strlen(maps[i]) - cut, &op), KVRT_FORMAT);
+    }
+    kvi_buf_clear(&text);
+    kvi_buf_append_str(&text, "e\xcc\x81 ab \xef\xac\x81");
     /* Any other units: no reading outside, and well-formed text in the end. */
     case_map(KVRT_TEST_DIR "/golden/tokenizers/charsmap.cases.json", &map, &r);
     assert_true(case_find(&r, "charsmap"));
