@@ -241,9 +241,9 @@ static void test_charsmap_distrusts_the_file(void **state)
     assert_int_equal(load_charsmap(&arena, "AAAAAA==", 8, &op), KVRT_OK); /* an empty one: the same */
     apply(&op, &text, NULL, &got);
     assert_true(case_equal(&got.text, &text));
-    /* Three units that lead from "a" to a place of the replacements, which are "\u00e9" and NUL: its start, inside the letter, behind the end. */
-    static const char *const maps[] = {
-        "DAAAAACAAQBhDQAAAAAAgMOpAA==", "DAAAAACAAQBhDQAAAQAAgMOpAA==", "DAAAAACAAQBhDQAAAwAAgMOpAA=="};
+    /* Three units that lead from "a" to a place of the replacements, which are "\u00e9" and NULs: its start, inside the letter, behind the end. */
+    static const char *const maps[] = {"DAAAAACAAQBhDQAAAAAAgMOpAAAA", "DAAAAACAAQBhDQAAAQAAgMOpAAAA",
+                                       "DAAAAACAAQBhDQAABQAAgMOpAAAA"};
     static const char *const become[] = {"b\xc3\xa9", "ba", "ba"};
     for (size_t i = 0; i < 3; i++) {
         assert_int_equal(load_charsmap(&arena, maps[i], strlen(maps[i]), &op), KVRT_OK);

@@ -163,6 +163,39 @@ static void long_messages_stay_utf8(void **state)
     }
 }
 
+static void versions_and_names_are_exact(void **state)
+{
+    (void)state;
+    assert_int_equal(kvrt_abi_check(KVRT_ABI_VERSION), KVRT_OK);
+    assert_int_equal(kvrt_abi_check(KVRT_ABI_VERSION - 1), KVRT_ABI);
+    assert_int_equal(kvrt_abi_check(KVRT_ABI_VERSION + 1), KVRT_ABI);
+#define IS_NAMED(name, value, text)                                                                                    \
+    assert_string_equal(kvrt_status_name(value), "KVRT_" #name);                                                       \
+    assert_string_equal(kvrt_status_text(value), text);
+    KVRT_STATUS_LIST(IS_NAMED)
+    assert_string_equal(kvrt_status_name(99), "KVRT_?");
+    assert_string_equal(kvrt_status_text(99), "unknown status");
+    const uint32_t version = kvrt_version();
+    char text[32];
+    snprintf(text, sizeof text, "%u.%u.%u", version >> 16, version >> 8 & 255, version & 255);
+    assert_string_equal(kvrt_version_string(), text);
+}
+
+/* An error about memory says how much is missing. */
+static void memory_errors_have_numbers(void **state)
+{
+    (void)state;
+    kvrt_error error = {.size = sizeof error};
+    kvrt_engine none;
+    kvrt_options *o;
+    assert_int_equal(kvrt_options_clone(options, &o, NULL), KVRT_OK);
+    assert_int_equal(kvrt_options_set_i64(o, "mem.limit", 400000, NULL), KVRT_OK);
+    assert_int_equal(kvrt_engine_open(o, NULL, NULL, &none, &error), KVRT_OVER_BUDGET);
+    assert_int_equal(error.available_bytes, 400000);
+    assert_true(error.needed_bytes > error.available_bytes && error.needed_bytes < 64 << 20);
+    kvrt_options_destroy(o);
+}
+
 /* What is tried on the way and is no failure of the call does not reach the caller: here, that the folder has no chat template. */
 static void a_success_writes_no_error(void **state)
 {
@@ -251,6 +284,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(shorter_and_longer_structs_work),   cmocka_unit_test(short_error_records_end),
         cmocka_unit_test(a_success_writes_no_error),         cmocka_unit_test(long_messages_stay_utf8),
+        cmocka_unit_test(versions_and_names_are_exact),      cmocka_unit_test(memory_errors_have_numbers),
         cmocka_unit_test(plan_rows_have_the_callers_stride), cmocka_unit_test(a_short_input_has_defaults)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
