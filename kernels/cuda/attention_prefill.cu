@@ -22,7 +22,6 @@ template <int D> struct shape {
     static constexpr uint32_t k_halves = pitch * tokens > turned *D ? pitch *tokens : turned *D;
     static constexpr uint32_t halves = k_halves + pitch * tokens; /* of one stage */
 };
-#define PREFILL_SHARED(D) (2u * 2u * shape<D>::halves)
 
 /* What a thread carries from the loads of a stage to its expansion: 16 codes of K of one channel, 16 of V of one token. */
 struct cargo {

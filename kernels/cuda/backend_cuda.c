@@ -256,7 +256,7 @@ static kvi_dtype operand_of(const kvi_program *program)
 {
     for (uint32_t i = 0; i < program->n_ops; i++)
         for (uint32_t j = 0; program->ops[i].kind != KVI_OP_EMBED && j < program->ops[i].n_weights; j++)
-            if (program->ops[i].weights[j]->dtype == KVI_BF16) return KVI_BF16;
+            if (program->ops[i].weights[j]->form == KVI_FORM_BF16) return KVI_BF16;
     return KVI_F16;
 }
 

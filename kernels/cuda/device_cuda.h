@@ -7,7 +7,7 @@
 #ifndef KVI_DEVICE_CUDA_H
 #define KVI_DEVICE_CUDA_H
 #include "driver.h"
-#include "params.h"
+#include "linear_params.h"
 #include "../backend.h"
 #include "../../runtime/base/mem.h"
 
@@ -25,10 +25,9 @@ const char *kvi_cuda_kernel_name(kvi_cuda_kernel_id id);
 
 struct kvi_weight {
     const char *name;
-    kvi_dtype dtype; /* on the device; vectors (n_out = 1) are always F32 */
+    kvi_weight_form form; /* on the device; vectors (n_out = 1) are always F32 */
     uint32_t n_out, n_in;
-    uint32_t pitch; /* elements from row to row, a multiple of 8; what lies beyond n_in is zero */
-    kvi_dptr data;
+    kvi_cuda_matrix data; /* rows end in zeros up to a multiple of 8 elements */
 };
 
 /* A buffer of the program. pitch is a multiple of 8; what lies between cols and pitch stays zero for ever. */
@@ -165,6 +164,8 @@ const char *kvi_cuda_slot_name(uint32_t slot);
  * workspace the family needs, from the program and the limits alone. *_prepare gets that much memory (256-byte aligned, zeroed), uploads its
  * constants and allocates host state from device->arena. The run functions launch for `rows` rows (device->n_rows, or a bucket when a
  * graph is recorded) and set *kernel to the name of the main kernel. */
+/* Whether there are kernels for weights of that form. */
+bool kvi_cuda_linear_has(kvi_weight_form form);
 kvrt_status kvi_cuda_linear_check(const kvi_program *program, kvrt_error *error);
 uint64_t kvi_cuda_linear_bytes(const kvi_program *program, const kvi_limits *limits);
 kvrt_status kvi_cuda_linear_prepare(kvi_device *device, kvi_dptr memory, kvrt_error *error);

@@ -11,14 +11,16 @@
  * K is summed in the same order whatever the tile, so that a row's bits do not depend on how many rows there are.
  *
  * Unproven: no card has timed this kernel. 48 KiB of shared memory and 128 registers allow two blocks per multiprocessor. */
-#include "linear_params.h"
-#include "ptx.cuh"
+#include "linear.cuh"
 
-#define STEP 32u /* columns of K per stage */
+#define STEP 32u                             /* columns of K per stage */
+#define CHUNK (16u / KVI_CUDA_OPERAND_BYTES) /* columns of 16 bytes */
+#define STEP_BYTES (STEP * KVI_CUDA_OPERAND_BYTES)
 
-template <bool bf16, int tile_m, int tile_n, int warps_m, int warps_n, int stages> struct gemm {
+template <class weight, int tile_m, int tile_n, int warps_m, int warps_n, int stages> struct gemm {
+    static_assert(weight::operand, "codes that are no operand need a stage of their own, expanded behind it");
     static constexpr uint32_t threads = 32 * warps_m * warps_n;
-    static constexpr uint32_t stage_bytes = (tile_m + tile_n) * STEP * 2;
+    static constexpr uint32_t stage_bytes = (tile_m + tile_n) * STEP_BYTES;
     static constexpr int m_tiles = tile_m / warps_m / 16, n_tiles = tile_n / warps_n / 8; /* of mma, per warp */
     static constexpr int copies = (tile_m + tile_n) * 4 / (32 * warps_m * warps_n); /* chunks per thread and stage */
 
@@ -31,7 +33,7 @@ template <bool bf16, int tile_m, int tile_n, int warps_m, int warps_n, int stage
 
     static KVI_DEV uint32_t place_of(uint32_t row, uint32_t chunk)
     {
-        return row * STEP * 2u + ((chunk ^ (row / 2u % 4u)) * 16u);
+        return row * STEP_BYTES + ((chunk ^ (row / 2u % 4u)) * 16u);
     }
 
     /* Row n of the tile of W: gate and up alternate by eights. */
@@ -43,14 +45,6 @@ template <bool bf16, int tile_m, int tile_n, int warps_m, int warps_n, int stage
         return n / 8u % 2u ? p.end[0] + column : column;
     }
 
-    static KVI_DEV const unsigned char *weight_row(const kvi_cuda_linear_params &p, uint32_t o)
-    {
-        if (o >= p.end[2]) return nullptr;
-        const uint32_t j = (o >= p.end[0]) + (o >= p.end[1]);
-        const uint32_t row = j == 0u ? o + p.first_out : j == 1u ? o - p.end[0] : o - p.end[1];
-        return (const unsigned char *)(j == 0u ? p.w[0] : j == 1u ? p.w[1] : p.w[2]) + (uint64_t)row * p.w_pitch * 2u;
-    }
-
     static KVI_DEV void find_sources(const kvi_cuda_linear_params &p, uint32_t first_row, uint32_t n_rows,
                                      uint32_t first_out, source (&from)[copies])
     {
@@ -59,11 +53,14 @@ template <bool bf16, int tile_m, int tile_n, int warps_m, int warps_n, int stage
             const uint32_t at = threadIdx.x + i * threads, row = at / 4u;
             from[i].chunk = at % 4u;
             from[i].place = place_of(row, at % 4u);
-            if (row >= tile_m) from[i].row = weight_row(p, output_of(p, first_out, row - tile_m));
-            else
-                from[i].row = first_row + row < n_rows
-                                  ? (const unsigned char *)p.x + (uint64_t)(first_row + row) * p.x_pitch * 2u
-                                  : nullptr;
+            if (row >= tile_m) {
+                const uint32_t o = output_of(p, first_out, row - tile_m);
+                from[i].row = o < p.end[2] ? kvi_row_at<weight>(p, o).codes : nullptr;
+            } else
+                from[i].row =
+                    first_row + row < n_rows
+                        ? (const unsigned char *)p.x + (uint64_t)(first_row + row) * p.x_pitch * KVI_CUDA_OPERAND_BYTES
+                        : nullptr;
         }
     }
 
@@ -72,9 +69,10 @@ template <bool bf16, int tile_m, int tile_n, int warps_m, int warps_n, int stage
     {
 #pragma unroll
         for (int i = 0; i < copies; i++) {
-            const uint32_t k = step * STEP + from[i].chunk * 8u;
+            const uint32_t k = step * STEP + from[i].chunk * CHUNK;
             const bool there = from[i].row && k < p.n_in; /* rows end in zeros up to a multiple of 8 */
-            kvi_cp_async16_zfill(shared + from[i].place, there ? from[i].row + k * 2u : (const unsigned char *)p.x,
+            kvi_cp_async16_zfill(shared + from[i].place,
+                                 there ? from[i].row + weight::offset(k) : (const unsigned char *)p.x,
                                  there ? 16u : 0u);
         }
     }
@@ -97,21 +95,8 @@ template <bool bf16, int tile_m, int tile_n, int warps_m, int warps_n, int stage
 #pragma unroll
             for (int i = 0; i < m_tiles; i++)
 #pragma unroll
-                for (int j = 0; j < n_tiles; j++) {
-                    if (bf16) kvi_mma_bf16(sum[i][j], a[i], &b[j / 2][j % 2 * 2]);
-                    else kvi_mma_f16(sum[i][j], a[i], &b[j / 2][j % 2 * 2]);
-                }
+                for (int j = 0; j < n_tiles; j++) weight::mma(sum[i][j], a[i], &b[j / 2][j % 2 * 2]);
         }
-    }
-
-    static KVI_DEV float silu(float v) { return kvi_div_rn(v, 1.0f + kvi_exp2(v * -1.4426950408889634f)); }
-    static KVI_DEV float saturated(float v) { return kvi_max(-KVI_CUDA_F16_MAX, kvi_min(KVI_CUDA_F16_MAX, v)); }
-
-    static KVI_DEV float bias_of(const kvi_cuda_linear_params &p, uint32_t o)
-    {
-        const uint32_t j = (o >= p.end[0]) + (o >= p.end[1]);
-        const kvi_dptr bias = j == 0u ? p.bias[0] : j == 1u ? p.bias[1] : p.bias[2];
-        return bias ? ((const float *)bias)[j == 0u ? o : j == 1u ? o - p.end[0] : o - p.end[1]] : 0.0f;
     }
 
     /* Two neighbouring outputs of a row; the second may lie outside. */
@@ -127,7 +112,7 @@ template <bool bf16, int tile_m, int tile_n, int warps_m, int warps_n, int stage
             return;
         }
         const uint32_t pair =
-            p.y_type == KVI_CUDA_BF16 ? kvi_pack_bf16(v, w) : kvi_pack_f16(saturated(v), saturated(w));
+            p.y_type == KVI_CUDA_BF16 ? kvi_pack_bf16(v, w) : kvi_pack_f16(kvi_saturated(v), kvi_saturated(w));
         uint16_t *y = (uint16_t *)p.y + at;
         if (both && at % 2u == 0u) *(uint32_t *)y = pair;
         else {
@@ -153,11 +138,11 @@ template <bool bf16, int tile_m, int tile_n, int warps_m, int warps_n, int stage
                     float v = sum[i][j][2u * half], w = sum[i][j][2u * half + 1u];
                     if (row >= n_rows || o >= n_out) continue;
                     if (pair) {
-                        v = silu(v) * sum[i][(j + 1) % n_tiles][2u * half];
-                        w = silu(w) * sum[i][(j + 1) % n_tiles][2u * half + 1u];
+                        v = kvi_silu(v) * sum[i][(j + 1) % n_tiles][2u * half];
+                        w = kvi_silu(w) * sum[i][(j + 1) % n_tiles][2u * half + 1u];
                     } else {
-                        v += bias_of(p, o);
-                        if (o + 1u < n_out) w += bias_of(p, o + 1u);
+                        v += kvi_bias_of(p, o);
+                        if (o + 1u < n_out) w += kvi_bias_of(p, o + 1u);
                     }
                     put(p, row, o, n_out, v, w);
                 }
@@ -198,10 +183,10 @@ template <bool bf16, int tile_m, int tile_n, int warps_m, int warps_n, int stage
     }
 };
 
-typedef gemm<false, 128, 128, 2, 4, 3> f16_m128;
-typedef gemm<true, 128, 128, 2, 4, 3> bf16_m128;
-typedef gemm<false, 32, 64, 1, 4, 4> f16_m32;
-typedef gemm<true, 32, 64, 1, 4, 4> bf16_m32;
+typedef gemm<kvi_weight_f16, 128, 128, 2, 4, 3> f16_m128;
+typedef gemm<kvi_weight_bf16, 128, 128, 2, 4, 3> bf16_m128;
+typedef gemm<kvi_weight_f16, 32, 64, 1, 4, 4> f16_m32;
+typedef gemm<kvi_weight_bf16, 32, 64, 1, 4, 4> bf16_m32;
 KVI_KERNEL(gemm_f16_m128, kvi_cuda_linear_params, 256, 2) { f16_m128::run(p); }
 KVI_KERNEL(gemm_bf16_m128, kvi_cuda_linear_params, 256, 2) { bf16_m128::run(p); }
 KVI_KERNEL(gemm_f16_m32, kvi_cuda_linear_params, 128, 4) { f16_m32::run(p); }

@@ -7,9 +7,8 @@
  * that a row's result does not depend on its neighbours. Two outputs per warp because gate and up of one column are two rows.
  *
  * Unproven: no card has timed these kernels. By count, 8 weights cost about 20 instructions where an RTX 3090 has 300 to spare. */
-#include "linear_params.h"
+#include "linear.cuh"
 #include "warp.cuh"
-#include "weights.cuh"
 
 /* -------------------------------------------------------------------------------------------------------- embed --- */
 /* A block per row. */
@@ -18,13 +17,13 @@ KVI_KERNEL(embed, kvi_cuda_embed_params, 256, 4)
     const kvi_cuda_step *step = (const kvi_cuda_step *)p.step.step;
     const uint32_t r = blockIdx.x;
     if (r >= step->n_rows) return;
-    const uint64_t from = (uint64_t)(uint32_t)((const int32_t *)p.step.ids)[r] * p.pitch;
+    const unsigned char *from = kvi_row_of(p.table, (uint32_t)((const int32_t *)p.step.ids)[r]).codes;
     float *y = (float *)p.y + (uint64_t)r * p.y_pitch;
     for (uint32_t i = threadIdx.x; i < p.n_cols; i += blockDim.x) {
         float v;
-        if (p.type == KVI_CUDA_F32) v = ((const float *)p.table)[from + i];
+        if (p.type == KVI_CUDA_F32) v = ((const float *)from)[i];
         else {
-            const uint32_t raw = ((const uint16_t *)p.table)[from + i];
+            const uint32_t raw = ((const uint16_t *)from)[i];
             v = p.type == KVI_CUDA_F16 ? kvi_f16_lo(raw) : kvi_bf16_lo(raw);
         }
         y[i] = p.scale * v;
@@ -32,8 +31,6 @@ KVI_KERNEL(embed, kvi_cuda_embed_params, 256, 4)
 }
 
 /* ---------------------------------------------------------------------------------------------------- norm_rows --- */
-KVI_DEV float saturated(float v) { return kvi_max(-KVI_CUDA_F16_MAX, kvi_min(KVI_CUDA_F16_MAX, v)); }
-
 /* A block of 256 per row; eight columns per thread and turn. For the matrix products of prefill, whose operand must be 16-bit. */
 KVI_KERNEL(norm_rows, kvi_cuda_norm_params, 256, 4)
 {
@@ -60,8 +57,8 @@ KVI_KERNEL(norm_rows, kvi_cuda_norm_params, 256, 4)
         const float4 v = *(const float4 *)(x + i), g = *(const float4 *)(gain + i); /* zero beyond n_cols, both */
         const float a = v.x * inv * g.x, b = v.y * inv * g.y, c = v.z * inv * g.z, d = v.w * inv * g.w;
         const bool bf16 = p.y_type == KVI_CUDA_BF16;
-        y[i / 2u] = bf16 ? kvi_pack_bf16(a, b) : kvi_pack_f16(saturated(a), saturated(b));
-        y[i / 2u + 1u] = bf16 ? kvi_pack_bf16(c, d) : kvi_pack_f16(saturated(c), saturated(d));
+        y[i / 2u] = bf16 ? kvi_pack_bf16(a, b) : kvi_pack_f16(kvi_saturated(a), kvi_saturated(b));
+        y[i / 2u + 1u] = bf16 ? kvi_pack_bf16(c, d) : kvi_pack_f16(kvi_saturated(c), kvi_saturated(d));
     }
 }
 
@@ -108,16 +105,6 @@ KVI_DEV void gemv_step(const kvi_cuda_linear_params &p, const unsigned char *con
     }
 }
 
-/* Which weight output o belongs to. */
-KVI_DEV uint32_t weight_of(const kvi_cuda_linear_params &p, uint32_t o) { return (o >= p.end[0]) + (o >= p.end[1]); }
-KVI_DEV uint32_t local_of(const kvi_cuda_linear_params &p, uint32_t o)
-{
-    const uint32_t j = weight_of(p, o);
-    return j == 0u ? o + p.first_out : o - p.end[j - 1u];
-}
-
-KVI_DEV float silu(float a) { return kvi_div_rn(a, 1.0f + kvi_exp2(a * -1.4426950408889634f)); }
-
 KVI_DEV void put(const kvi_cuda_linear_params &p, uint32_t row, uint32_t o, float v)
 {
     const uint64_t at = (uint64_t)row * p.y_pitch + p.y_first + o;
@@ -126,14 +113,7 @@ KVI_DEV void put(const kvi_cuda_linear_params &p, uint32_t row, uint32_t o, floa
         *y = p.action == KVI_CUDA_ADD ? *y + v : v;
     } else
         ((uint16_t *)p.y)[at] =
-            (uint16_t)(p.y_type == KVI_CUDA_BF16 ? kvi_pack_bf16(v, 0.0f) : kvi_pack_f16(saturated(v), 0.0f));
-}
-
-KVI_DEV float bias_of(const kvi_cuda_linear_params &p, uint32_t o)
-{
-    const uint32_t j = weight_of(p, o);
-    const kvi_dptr bias = j == 0u ? p.bias[0] : j == 1u ? p.bias[1] : p.bias[2];
-    return bias ? ((const float *)bias)[local_of(p, o)] : 0.0f;
+            (uint16_t)(p.y_type == KVI_CUDA_BF16 ? kvi_pack_bf16(v, 0.0f) : kvi_pack_f16(kvi_saturated(v), 0.0f));
 }
 
 template <class weight, int rows, int ahead> KVI_DEV void gemv(const kvi_cuda_linear_params &p)
@@ -145,9 +125,7 @@ template <class weight, int rows, int ahead> KVI_DEV void gemv(const kvi_cuda_li
     const uint32_t n_out = pair ? p.end[0] : p.end[2], o0 = pair ? task : 2u * task;
     if (o0 >= n_out || first_row >= n_rows) return; /* whole warps, and no barrier follows */
     const uint32_t o1 = pair ? o0 + p.end[0] : o0 + 1u < n_out ? o0 + 1u : o0;
-    const uint32_t j0 = weight_of(p, o0), j1 = weight_of(p, o1);
-    const unsigned char *w0 = weight::row(j0 == 0u ? p.w[0] : j0 == 1u ? p.w[1] : p.w[2], p.w_pitch, local_of(p, o0));
-    const unsigned char *w1 = weight::row(j1 == 0u ? p.w[0] : j1 == 1u ? p.w[1] : p.w[2], p.w_pitch, local_of(p, o1));
+    const kvi_weight_row w0 = kvi_row_at<weight>(p, o0), w1 = kvi_row_at<weight>(p, o1);
     const unsigned char *x[rows];
     gemv_sums<rows> s;
 #pragma unroll
@@ -177,10 +155,10 @@ template <class weight, int rows, int ahead> KVI_DEV void gemv(const kvi_cuda_li
         }
         if (lane != (uint32_t)r || first_row + r >= n_rows)
             continue; /* lane r writes row r; nothing collective follows in this turn */
-        if (pair) put(p, first_row + r, o0, silu(a) * b);
+        if (pair) put(p, first_row + r, o0, kvi_silu(a) * b);
         else {
-            put(p, first_row + r, o0, a + bias_of(p, o0));
-            if (o1 != o0) put(p, first_row + r, o1, b + bias_of(p, o1));
+            put(p, first_row + r, o0, a + kvi_bias_of(p, o0));
+            if (o1 != o0) put(p, first_row + r, o1, b + kvi_bias_of(p, o1));
         }
     }
 }

@@ -59,26 +59,34 @@ kvrt_status kvi_cuda_linear_prepare(kvi_device *d, kvi_dptr memory, kvrt_error *
 }
 
 /* --------------------------------------------------------------------------------------------------------- gemv --- */
-static kvi_cuda_kernel_id gemv_kernel(kvi_dtype dtype, uint32_t rows, uint32_t *kernel_rows)
-{
-    static const kvi_cuda_kernel_id f16[] = {KVI_CUDA_K_gemv_f16_n1, KVI_CUDA_K_gemv_f16_n2, KVI_CUDA_K_gemv_f16_n4,
-                                             KVI_CUDA_K_gemv_f16_n8};
-    static const kvi_cuda_kernel_id bf16[] = {KVI_CUDA_K_gemv_bf16_n1, KVI_CUDA_K_gemv_bf16_n2, KVI_CUDA_K_gemv_bf16_n4,
-                                              KVI_CUDA_K_gemv_bf16_n8};
-    if (dtype == KVI_F32) {
-        *kernel_rows = rows == 1 ? 1 : 4;
-        return rows == 1 ? KVI_CUDA_K_gemv_f32_n1 : KVI_CUDA_K_gemv_f32_n4;
-    }
-    const uint32_t i = rows == 1 ? 0 : rows == 2 ? 1 : rows <= 4 ? 2 : 3;
-    *kernel_rows = 1u << i;
-    return dtype == KVI_F16 ? f16[i] : bf16[i];
-}
+/* Kernels of a form for 1, 2, up to 4, up to 8 rows, and the rows of each; more rows take several passes over the weights. */
+static const struct gemv_kernels {
+    struct {
+        kvi_cuda_kernel_id id;
+        uint32_t rows;
+    } of[4];
+} gemvs[KVI_FORM_COUNT] = {
+    [KVI_FORM_F32] = {{{KVI_CUDA_K_gemv_f32_n1, 1},
+                       {KVI_CUDA_K_gemv_f32_n4, 4},
+                       {KVI_CUDA_K_gemv_f32_n4, 4},
+                       {KVI_CUDA_K_gemv_f32_n4, 4}}},
+    [KVI_FORM_F16] = {{{KVI_CUDA_K_gemv_f16_n1, 1},
+                       {KVI_CUDA_K_gemv_f16_n2, 2},
+                       {KVI_CUDA_K_gemv_f16_n4, 4},
+                       {KVI_CUDA_K_gemv_f16_n8, 8}}},
+    [KVI_FORM_BF16] = {{{KVI_CUDA_K_gemv_bf16_n1, 1},
+                        {KVI_CUDA_K_gemv_bf16_n2, 2},
+                        {KVI_CUDA_K_gemv_bf16_n4, 4},
+                        {KVI_CUDA_K_gemv_bf16_n8, 8}}},
+};
 
-static kvrt_status gemv(kvi_device *d, const kvi_cuda_linear_params *p, kvi_dtype dtype, uint32_t rows,
+bool kvi_cuda_linear_has(kvi_weight_form form) { return form < KVI_FORM_COUNT && gemvs[form].of[0].rows; }
+
+static kvrt_status gemv(kvi_device *d, const kvi_cuda_linear_params *p, kvi_weight_form form, uint32_t rows,
                         const char **name, kvrt_error *error)
 {
-    uint32_t kernel_rows;
-    const kvi_cuda_kernel_id kernel = gemv_kernel(dtype, rows, &kernel_rows);
+    const uint32_t set = rows == 1 ? 0 : rows == 2 ? 1 : rows <= 4 ? 2 : 3, kernel_rows = gemvs[form].of[set].rows;
+    const kvi_cuda_kernel_id kernel = gemvs[form].of[set].id;
     const uint32_t tasks = p->action == KVI_CUDA_SILU_MUL ? p->end[0] : (p->end[2] + 1) / 2;
     *name = kvi_cuda_kernel_name(kernel);
     return kvi_cuda_launch(d, kernel, (tasks + GEMV_WARPS - 1) / GEMV_WARPS, (rows + kernel_rows - 1) / kernel_rows, 1,
@@ -93,7 +101,7 @@ static kvi_cuda_linear_params common(const kvi_device *d, const kvi_op *op)
     const bool head = op->kind == KVI_OP_HEAD;
     return (kvi_cuda_linear_params){.step = d->map,
                                     .x = in->data,
-                                    .gain = normalizes(op) ? op->norm.gain->data : 0,
+                                    .gain = normalizes(op) ? op->norm.gain->data.codes : 0,
                                     .y = out->data,
                                     .n_in = in->cols,
                                     .x_pitch = in->pitch,
@@ -108,19 +116,18 @@ static kvi_cuda_linear_params common(const kvi_device *d, const kvi_op *op)
                                     .eps = op->norm.eps};
 }
 
-/* Weights first .. of the operation that have the same type go side by side; returns how many. */
+/* Weights first .. of the operation that have the same form go side by side; returns how many. */
 static uint32_t add_weights(kvi_cuda_linear_params *p, const kvi_op *op, uint32_t first)
 {
     uint32_t n = 0, end = 0;
     memset(p->w, 0, sizeof p->w);
     memset(p->bias, 0, sizeof p->bias);
-    for (; first + n < op->n_weights && op->weights[first + n]->dtype == op->weights[first]->dtype; n++) {
+    for (; first + n < op->n_weights && op->weights[first + n]->form == op->weights[first]->form; n++) {
         const kvi_weight *w = op->weights[first + n];
         p->w[n] = w->data;
-        p->bias[n] = op->biases[first + n] ? op->biases[first + n]->data : 0;
+        p->bias[n] = op->biases[first + n] ? op->biases[first + n]->data.codes : 0;
         end += op->kind == KVI_OP_HEAD ? op->n_out : w->n_out;
         p->end[n] = end;
-        p->w_pitch = w->pitch;
     }
     for (uint32_t i = n; i < 3; i++) p->end[i] = end;
     p->first_out = op->kind == KVI_OP_HEAD ? op->first_out : 0;
@@ -167,7 +174,7 @@ static kvrt_status gemm(kvi_device *d, const kvi_cuda_linear_params *p, uint32_t
     *name = kvi_cuda_kernel_name(kernel);
     /* Tiles of the same outputs follow each other, so that their weights come from L2. */
     return kvi_cuda_launch(d, kernel, (rows + tile_m - 1) / tile_m, (p->end[2] + tile_n - 1) / tile_n, 1,
-                           wide ? 256 : 128, stages * (tile_m + tile_n) * 64, p, error);
+                           wide ? 256 : 128, stages * (tile_m + tile_n) * 32 * KVI_CUDA_OPERAND_BYTES, p, error);
 }
 
 /* ------------------------------------------------------------------------------------------------------- linear --- */
@@ -177,10 +184,11 @@ static kvrt_status linear(kvi_device *d, const kvi_op *op, uint32_t rows, const 
     bool normed = false;
     p.y_first = op->kind == KVI_OP_HEAD ? op->first_out : 0;
     for (uint32_t first = 0; first < op->n_weights;) {
-        const kvi_dtype dtype = op->weights[first]->dtype;
+        const kvi_weight_form form = op->weights[first]->form;
         first += add_weights(&p, op, first);
-        if (rows <= KVI_DECODE_ROWS || (uint32_t)dtype != (p.gain ? (uint32_t)d->normed.dtype : p.x_type))
-            KVI_TRY(gemv(d, &p, dtype, rows, name, error));
+        if (rows <= KVI_DECODE_ROWS ||
+            (uint32_t)kvi_form_dtype(form) != (p.gain ? (uint32_t)d->normed.dtype : p.x_type))
+            KVI_TRY(gemv(d, &p, form, rows, name, error));
         else {
             if (p.gain && !normed) KVI_TRY(norm_rows(d, &p, rows, error));
             normed = true;
@@ -199,9 +207,8 @@ static kvrt_status embed(kvi_device *d, const kvi_op *op, uint32_t rows, const c
     const kvi_cuda_embed_params p = {.step = d->map,
                                      .table = table->data,
                                      .y = out->data,
-                                     .type = (uint32_t)table->dtype,
+                                     .type = (uint32_t)kvi_form_dtype(table->form),
                                      .n_cols = out->cols,
-                                     .pitch = table->pitch,
                                      .y_pitch = out->pitch,
                                      .scale = op->scale};
     *name = kvi_cuda_kernel_name(KVI_CUDA_K_embed);

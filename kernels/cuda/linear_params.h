@@ -5,6 +5,13 @@
 
 /* Types of elements in memory, as kvi_dtype. */
 enum { KVI_CUDA_F32 = 0, KVI_CUDA_F16 = 1, KVI_CUDA_BF16 = 2 };
+#define KVI_CUDA_OPERAND_BYTES 2u /* of an element that a tensor core multiplies */
+
+/* A weight on the device; weights.cuh reads it. */
+typedef struct kvi_cuda_matrix {
+    kvi_dptr codes, scales;      /* scales 0: the form has none beside its codes */
+    uint32_t pitch, scale_pitch; /* bytes from row to row, multiples of 16 */
+} kvi_cuda_matrix;
 
 /* What becomes of a finished sum. */
 enum {
@@ -17,9 +24,9 @@ enum {
 
 typedef struct kvi_cuda_embed_params {
     kvi_cuda_step_map step;
-    kvi_dptr table; /* (vocab, pitch) of `type` */
-    kvi_dptr y;     /* (max_rows, y_pitch) f32 */
-    uint32_t type, n_cols, pitch, y_pitch;
+    kvi_cuda_matrix table; /* (vocab, n_cols) of `type` */
+    kvi_dptr y;            /* (max_rows, y_pitch) f32 */
+    uint32_t type, n_cols, y_pitch;
     float scale;
 } kvi_cuda_embed_params;
 
@@ -37,15 +44,15 @@ typedef struct kvi_cuda_norm_params {
 /* y (rows, n_out) = x W^T over up to three weights side by side. The gemv normalizes x itself when there is a gain. */
 typedef struct kvi_cuda_linear_params {
     kvi_cuda_step_map step;
-    kvi_dptr x;         /* (rows, x_pitch) of x_type */
-    kvi_dptr gain;      /* f32 (n_in); 0: x is taken as it is */
-    kvi_dptr w[3];      /* (., w_pitch) */
-    kvi_dptr bias[3];   /* f32; 0: none */
-    kvi_dptr y;         /* (rows, y_pitch), columns y_first on */
-    uint32_t end[3];    /* outputs of w[0], of w[0] and w[1], of all */
-    uint32_t first_out; /* row of w[0] that is output 0 */
+    kvi_dptr x;           /* (rows, x_pitch) of x_type */
+    kvi_dptr gain;        /* f32 (n_in); 0: x is taken as it is */
+    kvi_cuda_matrix w[3]; /* all of the form that the kernel is for */
+    kvi_dptr bias[3];     /* f32; 0: none */
+    kvi_dptr y;           /* (rows, y_pitch), columns y_first on */
+    uint32_t end[3];      /* outputs of w[0], of w[0] and w[1], of all */
+    uint32_t first_out;   /* row of w[0] that is output 0 */
     uint32_t n_in;
-    uint32_t x_pitch, w_pitch, y_pitch, y_first;
+    uint32_t x_pitch, y_pitch, y_first;
     uint32_t x_type, y_type, action;
     uint32_t logits; /* rows are counted by n_logit_rows */
     uint32_t gather; /* row r of x is logit_rows[r] */

@@ -3,7 +3,7 @@
  * The one thing to know: staging is two pinned blocks that take turns, so that the copy from the map (which may wait for the disk)
  * overlaps the transfer of the block before. */
 #include "memory_cuda.h"
-#include "../../runtime/kv/half.h"
+#include "../../runtime/model/weight_codec.h"
 
 #include <string.h>
 
@@ -79,17 +79,20 @@ kvrt_status kvi_cuda_download(kvi_device *d, void *to, kvi_dptr from, uint64_t b
 /* ------------------------------------------------------------------------------------------------------ weights --- */
 /* Elements from row to row: kernels take eight at a time, from 16-byte aligned rows, whatever n_in is. */
 
-static kvi_dtype device_dtype(const kvi_weight_desc *desc)
+static kvi_weight_form device_form(const kvi_weight_desc *desc) { return desc->n_out == 1 ? KVI_FORM_F32 : desc->form; }
+
+/* Bytes from row to row. */
+static uint32_t row_pitch(const kvi_weight_desc *desc)
 {
-    return desc->n_out == 1 ? KVI_F32 : kvi_form_dtype(desc->form);
+    return (uint32_t)kvi_weight_row_bytes(device_form(desc), kvi_cuda_pitch(desc->n_in));
 }
 
 kvrt_status kvi_cuda_weight_bytes(const kvi_weight_desc *desc, uint64_t *bytes, kvrt_error *error)
 {
-    if (!kvi_form_is_plain(desc->form))
+    if (!kvi_cuda_linear_has(desc->form))
         return kvi_error_set(error, KVRT_UNSUPPORTED, "tensor %s: form %s, which the CUDA backend does not have",
                              desc->name, kvi_form(desc->form)->name);
-    *bytes = kvi_cuda_round((uint64_t)desc->n_out * kvi_cuda_pitch(desc->n_in) * kvi_dtype_bytes(device_dtype(desc)));
+    *bytes = kvi_cuda_round((uint64_t)desc->n_out * row_pitch(desc));
     return KVRT_OK;
 }
 
@@ -125,33 +128,20 @@ static kvrt_status place(kvi_device *d, uint64_t bytes, kvi_dptr *out, kvrt_erro
     return KVRT_OK;
 }
 
-static void widen(const uint8_t *from, kvi_dtype dtype, uint32_t n, float *out)
-{
-    for (uint32_t i = 0; i < n; i++) {
-        uint16_t half;
-        if (dtype == KVI_F32) {
-            memcpy(&out[i], from + 4 * (size_t)i, 4);
-            continue;
-        }
-        memcpy(&half, from + 2 * (size_t)i, 2);
-        out[i] = dtype == KVI_F16 ? kvi_f16_to_f32(half) : kvi_bf16_to_f32(half);
-    }
-}
-
 /* Vectors (gains, biases) are widened once: they are small, and every kernel reads them as f32. */
 static kvrt_status send_vector(kvi_device *d, const kvi_weight_desc *desc, const kvi_weight *w, kvrt_error *error)
 {
-    const uint32_t most = KVI_CUDA_STAGING / 4, from_bytes = kvi_dtype_bytes(kvi_form_dtype(desc->form));
-    for (uint32_t done = 0; done < w->pitch;) {
-        const uint32_t n = w->pitch - done < most ? w->pitch - done : most;
+    const uint32_t most = KVI_CUDA_STAGING / 4, n_padded = kvi_cuda_pitch(w->n_in);
+    for (uint32_t done = 0; done < n_padded;) {
+        const uint32_t n = n_padded - done < most ? n_padded - done : most;
         const uint32_t real = done >= w->n_in ? 0 : w->n_in - done < n ? w->n_in - done : n;
         uint8_t *block;
         KVI_TRY(staging_take(d, &block, error));
+        float *values = (float *)(void *)block;
         memset(block, 0, (size_t)n * 4);
-        widen(kvi_weight_part_at(desc, KVI_PART_CODES, 0) + (size_t)done * from_bytes, kvi_form_dtype(desc->form), real,
-              (float *)(void *)block);
-        for (uint32_t i = 0; desc->add != 0.0f && i < real; i++) ((float *)(void *)block)[i] += desc->add;
-        KVI_TRY(staging_send(d, w->data + (uint64_t)done * 4, (uint64_t)n * 4, error));
+        (void)kvi_weight_decode(desc, 0, 0, done, real, values);
+        for (uint32_t i = 0; desc->add != 0.0f && i < real; i++) values[i] += desc->add;
+        KVI_TRY(staging_send(d, w->data.codes + (uint64_t)done * 4, (uint64_t)n * 4, error));
         done += n;
     }
     return KVRT_OK;
@@ -177,14 +167,13 @@ static void padded_bytes(const uint8_t *from, uint64_t row_bytes, uint64_t pitch
 
 static kvrt_status send_matrix(kvi_device *d, const kvi_weight_desc *desc, const kvi_weight *w, kvrt_error *error)
 {
-    const uint64_t size = kvi_dtype_bytes(w->dtype), row = w->n_in * size, pitch = w->pitch * size,
-                   total = w->n_out * pitch;
+    const uint64_t row = kvi_weight_row_bytes(w->form, w->n_in), pitch = w->data.pitch, total = w->n_out * pitch;
     for (uint64_t done = 0; done < total;) {
         const uint64_t n = total - done < KVI_CUDA_STAGING ? total - done : KVI_CUDA_STAGING;
         uint8_t *block;
         KVI_TRY(staging_take(d, &block, error));
         padded_bytes(kvi_weight_part_at(desc, KVI_PART_CODES, 0), row, pitch, done, n, block);
-        KVI_TRY(staging_send(d, w->data + done, n, error));
+        KVI_TRY(staging_send(d, w->data.codes + done, n, error));
         done += n;
     }
     return KVRT_OK;
@@ -197,11 +186,11 @@ kvrt_status kvi_cuda_weight_import(kvi_device *d, const kvi_weight_desc *desc, k
     kvi_weight *w = kvi_arena_alloc(&d->arena, sizeof *w);
     if (!w) return kvi_error_nomem(error, sizeof *w, desc->name);
     w->name = desc->name;
-    w->dtype = device_dtype(desc);
+    w->form = device_form(desc);
     w->n_out = desc->n_out;
     w->n_in = desc->n_in;
-    w->pitch = kvi_cuda_pitch(desc->n_in);
-    KVI_TRY(place(d, bytes, &w->data, error));
+    w->data.pitch = row_pitch(desc);
+    KVI_TRY(place(d, bytes, &w->data.codes, error));
     KVI_TRY(desc->n_out == 1 ? send_vector(d, desc, w, error) : send_matrix(d, desc, w, error));
     *out = w;
     return KVRT_OK;

@@ -173,20 +173,18 @@ KVI_DEV uint32_t kvi_mul_f16x2(uint32_t a, uint32_t b)
 }
 /* f32; the plain operators contract to fma where the compiler likes, these never do. */
 KVI_DEV float kvi_mul_rn(float a, float b) { return __fmul_rn(a, b); }
-KVI_DEV float kvi_add_rn(float a, float b) { return __fadd_rn(a, b); }
 KVI_DEV float kvi_div_rn(float a, float b) { return __fdiv_rn(a, b); }
 KVI_DEV float kvi_sqrt_rn(float a) { return __fsqrt_rn(a); }
 KVI_DEV float kvi_fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 KVI_DEV float kvi_max(float a, float b) { return fmaxf(a, b); }
 KVI_DEV float kvi_min(float a, float b) { return fminf(a, b); }
-/* 2^x and 1/sqrt(x), about 2 ulp. */
+/* 2^x, about 2 ulp. */
 KVI_DEV float kvi_exp2(float x)
 {
     float r;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
     return r;
 }
-KVI_DEV float kvi_rsqrt(float x) { return rsqrtf(x); }
 KVI_DEV int32_t kvi_round_to_int(float x) { return __float2int_rn(x); }
 
 #endif /* KVRT_EMU */

@@ -16,7 +16,7 @@ static uint64_t op_bytes(const kvi_device *d, const kvi_op *op)
     if (op->kind == KVI_OP_ATTENTION) return d->attention_bytes[op->group];
     for (uint32_t i = 0; op->kind != KVI_OP_EMBED && i < op->n_weights; i++) {
         const kvi_weight *w = op->weights[i];
-        bytes += (uint64_t)(op->n_out ? op->n_out : w->n_out) * w->n_in * kvi_dtype_bytes(w->dtype);
+        bytes += (op->n_out ? op->n_out : w->n_out) * kvi_weight_row_bytes(w->form, w->n_in);
     }
     return bytes;
 }

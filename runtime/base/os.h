@@ -28,8 +28,6 @@ kvrt_status kvi_os_map(const char *path, const kvi_os_memory *copies, kvi_map *o
 void kvi_os_unmap(kvi_map *map);
 /* A file of the folder whose name ends so, into name (cap); false when there is none. */
 bool kvi_os_find_suffix(const char *dir, const char *suffix, char *name, uint64_t cap);
-/* Asks for read-ahead of a range; a hint. */
-void kvi_os_prefetch(const kvi_map *map, uint64_t offset, uint64_t len);
 
 /* Anonymous zeroed pages with a huge-page hint, for pools and workspaces; NULL when memory is out. */
 void *kvi_os_pages_alloc(uint64_t bytes);
@@ -66,7 +64,6 @@ typedef union kvi_cond {
 void kvi_mutex_init(kvi_mutex *mutex);
 void kvi_mutex_destroy(kvi_mutex *mutex);
 void kvi_mutex_lock(kvi_mutex *mutex);
-bool kvi_mutex_try_lock(kvi_mutex *mutex);
 void kvi_mutex_unlock(kvi_mutex *mutex);
 void kvi_cond_init(kvi_cond *cond);
 void kvi_cond_destroy(kvi_cond *cond);

@@ -109,14 +109,6 @@ void kvi_os_unmap(kvi_map *map)
     *map = (kvi_map){0};
 }
 
-void kvi_os_prefetch(const kvi_map *map, uint64_t offset, uint64_t len)
-{
-    if (map->free || !map->data || offset >= map->len) return;
-    if (len > map->len - offset) len = map->len - offset;
-    uint64_t start = offset & ~(uint64_t)4095;
-    (void)madvise((void *)(uintptr_t)(map->data + start), len + (offset - start), MADV_WILLNEED);
-}
-
 bool kvi_os_find_suffix(const char *dir, const char *suffix, char *name, uint64_t cap)
 {
     DIR *listing = opendir(dir);
@@ -265,7 +257,6 @@ _Static_assert(sizeof(pthread_cond_t) <= sizeof(kvi_cond), "kvi_cond too small")
 void kvi_mutex_init(kvi_mutex *mutex) { (void)pthread_mutex_init((pthread_mutex_t *)(void *)mutex, NULL); }
 void kvi_mutex_destroy(kvi_mutex *mutex) { (void)pthread_mutex_destroy((pthread_mutex_t *)(void *)mutex); }
 void kvi_mutex_lock(kvi_mutex *mutex) { (void)pthread_mutex_lock((pthread_mutex_t *)(void *)mutex); }
-bool kvi_mutex_try_lock(kvi_mutex *mutex) { return pthread_mutex_trylock((pthread_mutex_t *)(void *)mutex) == 0; }
 void kvi_mutex_unlock(kvi_mutex *mutex) { (void)pthread_mutex_unlock((pthread_mutex_t *)(void *)mutex); }
 void kvi_cond_init(kvi_cond *cond) { (void)pthread_cond_init((pthread_cond_t *)(void *)cond, NULL); }
 void kvi_cond_destroy(kvi_cond *cond) { (void)pthread_cond_destroy((pthread_cond_t *)(void *)cond); }

@@ -95,8 +95,6 @@ typedef struct kvi_kv_side {
     uint32_t bytes;               /* of the whole side */
 } kvi_kv_side;
 
-KVI_HD static inline uint32_t kvi_kv_align16(uint32_t bytes) { return (bytes + 15u) & ~15u; }
-
 /* K side of a record with head dimension d. Integer codes: A[d], Z[d], O[128]; I8: O[128] alone (A = 1, Z = -128); F8: O[128]. */
 KVI_HD static inline kvi_kv_side kvi_kv_k_side(kvi_kv_code code, uint32_t d)
 {

@@ -315,7 +315,6 @@ KVI_DEV uint32_t kvi_mul_f16x2(uint32_t a, uint32_t b)
 }
 /* Kernels are compiled without contraction here, so these are the plain operators. */
 KVI_DEV float kvi_mul_rn(float a, float b) { return a * b; }
-KVI_DEV float kvi_add_rn(float a, float b) { return a + b; }
 KVI_DEV float kvi_div_rn(float a, float b) { return a / b; }
 KVI_DEV float kvi_sqrt_rn(float a) { return sqrtf(a); }
 KVI_DEV float kvi_fma(float a, float b, float c) { return fmaf(a, b, c); }
@@ -326,7 +325,6 @@ KVI_DEV float kvi_exp2(float x)
     float r = exp2f(x);
     return r < 1.17549435e-38f ? 0.0f : r; /* .ftz */
 }
-KVI_DEV float kvi_rsqrt(float x) { return 1.0f / sqrtf(x); }
 KVI_DEV int32_t kvi_round_to_int(float x)
 {
     if (!(x == x)) return 0;
