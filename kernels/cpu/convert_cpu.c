@@ -4,12 +4,15 @@
 
 #include <string.h>
 
+#define MOST_JOBS 64u
+
 /* One record from any format to any other, through f32 rows in the thread's scratch. */
 typedef struct convert_task {
     kvi_device *device;
     const kvi_page_job *jobs;
     const kvi_encode_params *params;
-    uint32_t first_task[64]; /* of each job */
+    uint32_t first_record[MOST_JOBS],
+        first_task[MOST_JOBS]; /* of each job: where the run of records begins that is under way */
     uint32_t n_jobs;
 } convert_task;
 
@@ -63,31 +66,47 @@ static void convert_one(void *arg, uint32_t task, uint32_t thread)
     const convert_task *t = arg;
     uint32_t job = 0;
     while (job + 1 < t->n_jobs && task >= t->first_task[job + 1]) job++;
-    if (t->jobs[job].from.unit != t->jobs[job].to.unit) {
-        convert_record(t, &t->jobs[job], task - t->first_task[job], thread);
-        return;
-    }
-    /* In place: records shrink towards the front, so they go in order, each read whole before it is written. */
-    for (uint32_t i = 0; i < records_of(t->device, &t->jobs[job]); i++) convert_record(t, &t->jobs[job], i, thread);
+    convert_record(t, &t->jobs[job], t->first_record[job] + task - t->first_task[job], thread);
+}
+
+/* Records [first, end) can be converted at the same time. In place they shrink towards the front: what they become must end where they begin,
+ * at the latest, or be one record alone, which is read whole before it is written. So each run of records is longer than the one before it. */
+static uint32_t end_of_run(const kvi_device *device, const kvi_page_job *job, uint32_t first)
+{
+    const uint32_t d = device->program->groups[job->group].shape.head_dim, n = records_of(device, job);
+    if (job->from.unit != job->to.unit) return n;
+    const uint64_t end =
+        (uint64_t)first * kvi_kv_record_bytes(job->from.format, d) / kvi_kv_record_bytes(job->to.format, d);
+    return first >= n ? n : end <= first ? first + 1 : end < n ? (uint32_t)end : n;
+}
+
+static kvrt_status check_job(const kvi_device *device, const kvi_page_job *job, kvrt_error *error)
+{
+    const uint32_t d = device->program->groups[job->group].shape.head_dim;
+    if (job->from.unit == job->to.unit &&
+        kvi_kv_record_bytes(job->to.format, d) > kvi_kv_record_bytes(job->from.format, d))
+        return kvi_error_set(error, KVRT_INTERNAL, "page conversion: an extent cannot grow in place");
+    return KVRT_OK;
 }
 
 kvrt_status kvi_cpu_convert_pages(kvi_device *device, const kvi_page_job *jobs, uint32_t n_jobs,
                                   const kvi_encode_params *params, kvrt_error *error)
 {
+    for (uint32_t i = 0; i < n_jobs; i++) KVI_TRY(check_job(device, &jobs[i], error));
     for (uint32_t done = 0; done < n_jobs;) {
         convert_task t = {.device = device, .jobs = jobs + done, .params = params};
-        uint32_t tasks = 0;
-        for (; t.n_jobs < 64 && done + t.n_jobs < n_jobs; t.n_jobs++) {
-            const kvi_page_job *job = &t.jobs[t.n_jobs];
-            bool in_place = job->from.unit == job->to.unit;
-            if (in_place &&
-                kvi_kv_record_bytes(job->to.format, device->program->groups[job->group].shape.head_dim) >
-                    kvi_kv_record_bytes(job->from.format, device->program->groups[job->group].shape.head_dim))
-                return kvi_error_set(error, KVRT_INTERNAL, "page conversion: an extent cannot grow in place");
-            t.first_task[t.n_jobs] = tasks;
-            tasks += in_place ? 1 : records_of(device, job);
+        t.n_jobs = n_jobs - done < MOST_JOBS ? n_jobs - done : MOST_JOBS;
+        for (uint32_t tasks = 1; tasks > 0;) {
+            uint32_t end[MOST_JOBS];
+            tasks = 0;
+            for (uint32_t i = 0; i < t.n_jobs; i++) {
+                end[i] = end_of_run(device, &t.jobs[i], t.first_record[i]);
+                t.first_task[i] = tasks;
+                tasks += end[i] - t.first_record[i];
+            }
+            kvi_workers_run(device->workers, convert_one, &t, tasks);
+            memcpy(t.first_record, end, t.n_jobs * sizeof end[0]);
         }
-        kvi_workers_run(device->workers, convert_one, &t, tasks);
         done += t.n_jobs;
     }
     return KVRT_OK;

@@ -32,6 +32,7 @@ void op_case_packed(
     const op_target *target);               /* attention over quantized pages, every mix of formats the target reads */
 void op_case_tail(const op_target *target); /* every offset of the open page behind a quantized one */
 void op_case_convert(const op_target *target); /* pages converted by the device have the bytes of runtime/kv/encode.c */
+void op_case_move(const op_target *target);    /* bytes of the pool moved by the device, over themselves too */
 
 /* The same bits: results of two targets (thread counts) and of programs run whole or operation by operation. */
 void op_case_same_bits(const op_target *a, const op_target *b);
@@ -42,7 +43,7 @@ void op_case_attention_bits(const op_target *a, const op_target *b);
 #define OP_CASES(X)                                                                        \
     X(embed) X(norm_linear) X(linear_add) X(norm_gate_up) X(head) X(rope_append)           \
     X(attention) X(attention_special) X(long_context) X(batch) X(packed) X(tail)           \
-    X(linear_special) X(route) X(experts) X(conv_state) X(delta) X(convert)     \
+    X(linear_special) X(route) X(experts) X(conv_state) X(delta) X(convert) X(move)     \
     X(forms) X(form_experts)
 /* clang-format on */
 /* static test_NAME: the case on every one of `targets`. */

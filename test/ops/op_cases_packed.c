@@ -1,5 +1,5 @@
 /* op_cases_packed.c - quantized pages on any backend: attention against double precision on the dequantized values (what is measured is the
- * kernel's error alone; what a format loses is measured by `kvrt eval`), and page conversion against the encoder, byte for byte. */
+ * kernel's error alone; what a format loses is measured by `kvrt eval`), page conversion against the encoder, and moves, byte for byte. */
 #include "op_cases.h"
 #include "oracle.h"
 #include "runtime/kv/encode.h"
@@ -257,16 +257,18 @@ typedef struct convert_case {
     kvi_encode_params params;
 } convert_case;
 
-static void check_convert(const op_target *target, const convert_case *c, bool in_place)
+/* in_place: bit set over the pages. */
+static void check_convert(const op_target *target, const convert_case *c, uint32_t layers, uint32_t in_place)
 {
-    enum { RECORDS = 4, PAGES = 2 };
+    enum { PAGES = 3 };
+    const uint32_t n_records = 2 * layers;
     packed_rig *b = calloc(1, sizeof *b);
     kvi_kv_format from = 0, to = 0;
     assert_true(b && kvi_kv_format_parse(c->from, strlen(c->from), &from) &&
                 kvi_kv_format_parse(c->to, strlen(c->to), &to));
     op_rig *rig = &b->rig;
     op_rig_open(rig, target);
-    rig->group = (kvi_cache_group){.shape = {2, 2, c->d}, .plain = KVI_KV_F16};
+    rig->group = (kvi_cache_group){.shape = {layers, 2, c->d}, .plain = KVI_KV_F16};
     rig->page_codes = 1u << KVI_KV_I8 | 1u << KVI_KV_Q4 | 1u << KVI_KV_Q2;
     kvi_buffer qkv = op_rig_buffer(rig, 6 * c->d, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND),
                out = op_rig_buffer(rig, 2 * c->d, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND);
@@ -287,12 +289,12 @@ static void check_convert(const op_target *target, const convert_case *c, bool i
     assert_true(bytes && want && got && rows && scratch);
     kvi_page_job jobs[PAGES];
     for (uint32_t p = 0; p < PAGES; p++) {
-        jobs[p] = (kvi_page_job){0, {p * units, from}, {(in_place ? p : PAGES + p) * units, to}};
-        for (uint32_t i = 0; i < RECORDS; i++) {
+        jobs[p] = (kvi_page_job){0, {p * units, from}, {(in_place >> p & 1 ? p : PAGES + p) * units, to}};
+        for (uint32_t i = 0; i < n_records; i++) {
             uint8_t *record = bytes + (uint64_t)p * units * KVI_KV_UNIT + (uint64_t)i * from_bytes;
-            difficult_rows(rows, c->d, p * RECORDS + i);
+            difficult_rows(rows, c->d, p * 4 + i);
             encode_side(KVI_KV_K_CODE(from), false, rows, c->d, &c->params, scratch, record);
-            difficult_rows(rows, c->d, p * RECORDS + i);
+            difficult_rows(rows, c->d, p * 4 + i);
             encode_side(KVI_KV_V_CODE(from), true, rows, c->d, &c->params, scratch,
                         record + kvi_kv_k_side(KVI_KV_K_CODE(from), c->d).bytes);
             convert_record(record, from, want + (uint64_t)jobs[p].to.unit * KVI_KV_UNIT + (uint64_t)i * to_bytes, to,
@@ -305,13 +307,13 @@ static void check_convert(const op_target *target, const convert_case *c, bool i
         fail_msg("%s: %s", target->name, error.message);
     assert_true(target->backend->pool_read(rig->device, 0, got, pool, NULL) >= KVRT_OK);
     for (uint32_t p = 0; p < PAGES; p++)
-        for (uint32_t i = 0; i < RECORDS * to_bytes; i++) {
+        for (uint32_t i = 0; i < n_records * to_bytes; i++) {
             const uint64_t at = (uint64_t)jobs[p].to.unit * KVI_KV_UNIT + i;
             if (got[at] != want[at])
                 fail_msg("%s, %s to %s, head_dim %u, varnorm %d, range %d%s: page %u, record %u, byte %u is 0x%02x, "
                          "need 0x%02x",
                          target->name, c->from, c->to, c->d, (int)c->params.varnorm, (int)c->params.range,
-                         in_place ? ", in place" : "", p, i / to_bytes, i % to_bytes, got[at], want[at]);
+                         in_place >> p & 1 ? ", in place" : "", p, i / to_bytes, i % to_bytes, got[at], want[at]);
         }
     free(bytes), free(want), free(got), free(rows), free(scratch);
     op_rig_close(rig);
@@ -340,6 +342,60 @@ void op_case_convert(const op_target *target)
         {64, "k4v4", "k4v2", {KVI_VARNORM_KVRT, KVI_RANGE_SEARCH}},
         {128, "f16", "k4v4", {KVI_VARNORM_KVRT, KVI_RANGE_UNBIASED}},
     };
-    for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) check_convert(target, &list[i], false);
-    for (size_t i = 0; i < sizeof demotions / sizeof demotions[0]; i++) check_convert(target, &demotions[i], true);
+    /* More records than are converted at once, with a page beside in between too. */
+    static const convert_case many = {64, "f16", "i8", {KVI_VARNORM_OFF, KVI_RANGE_MINMAX}};
+    for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) check_convert(target, &list[i], 2, 0);
+    for (size_t i = 0; i < sizeof demotions / sizeof demotions[0]; i++) check_convert(target, &demotions[i], 2, 7);
+    check_convert(target, &demotions[0], 2, 1);
+    check_convert(target, &demotions[1], 2, 2);
+    check_convert(target, &demotions[2], 2, 6);
+    check_convert(target, &many, 22, 7);
+    check_convert(target, &many, 33, 5);
+}
+
+/* -------------------------------------------------------------------------------------------------------------- moves --- */
+/* Down by less and by more than the length, up without overlap, to the pool's ends, nothing at all; bytes beside stay. The second length and
+ * way are beyond what a device may keep aside. */
+void op_case_move(const op_target *target)
+{
+    enum { UNITS = 60000 };
+    static const struct {
+        uint32_t from, to, units;
+    } moves[] = {{1, 0, 1},         {1, 0, 7},          {100, 99, 5000},     {5000, 4990, 9},   {5000, 4991, 9},
+                 {5000, 4992, 9},   {10, 20, 10},       {0, UNITS - 50, 50}, {UNITS - 1, 0, 1}, {UNITS - 300, 17, 300},
+                 {1, 0, UNITS - 1}, {40000, 50, 16000}, {38000, 2, 22000},   {300, 3, 59000},   {7, 7, 100},
+                 {UNITS, UNITS, 0}};
+    op_rig *rig = calloc(1, sizeof *rig);
+    assert_non_null(rig);
+    op_rig_open(rig, target);
+    rig->group = (kvi_cache_group){.shape = {2, 2, 64}, .plain = KVI_KV_F16};
+    kvi_buffer qkv = op_rig_buffer(rig, 6 * 64, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND),
+               out = op_rig_buffer(rig, 2 * 64, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND);
+    (void)op_rig_input(rig, qkv, 2);
+    op_rig_op(rig, KVI_OP_ATTENTION, qkv, out)->n_heads = 2;
+    op_rig_output(rig, out);
+    const uint64_t pool = (uint64_t)UNITS * KVI_KV_UNIT;
+    if (op_rig_load(rig, 1, 1, 256, pool)) {
+        uint32_t *want = malloc(pool), *got = malloc(pool);
+        const kvi_backend *backend = target->backend;
+        kvrt_error error = {.size = sizeof error};
+        assert_true(want && got);
+        for (uint64_t i = 0; i < pool / 4; i++) want[i] = (uint32_t)(i * 2654435761u);
+        assert_true(backend->pool_write(rig->device, 0, want, pool, NULL) >= KVRT_OK);
+        for (size_t i = 0; i < sizeof moves / sizeof moves[0]; i++) {
+            if (backend->pool_move(rig->device, moves[i].from, moves[i].to, moves[i].units, &error) < KVRT_OK)
+                fail_msg("%s, move %u: %s", target->name, (unsigned)i, error.message);
+            memmove((uint8_t *)want + (uint64_t)moves[i].to * KVI_KV_UNIT,
+                    (uint8_t *)want + (uint64_t)moves[i].from * KVI_KV_UNIT, (uint64_t)moves[i].units * KVI_KV_UNIT);
+            assert_true(backend->pool_read(rig->device, 0, got, pool, NULL) >= KVRT_OK);
+            for (uint64_t k = 0; k < pool / 4; k++)
+                if (got[k] != want[k])
+                    fail_msg("%s, move %u: byte %llu differs", target->name, (unsigned)i, (unsigned long long)k * 4);
+        }
+        assert_int_equal(backend->pool_move(rig->device, 1, 0, UNITS, NULL), KVRT_INTERNAL); /* beyond the end */
+        assert_int_equal(backend->pool_move(rig->device, 0, UNITS - 1, 2, NULL), KVRT_INTERNAL);
+        free(want), free(got);
+    }
+    op_rig_close(rig);
+    free(rig);
 }
