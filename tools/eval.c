@@ -1,6 +1,6 @@
 /* eval.c - `kvrt eval`: teacher-forced comparison of cache formats with the f16 cache of the same build.
  * In mode decode every token sees exactly the cache it would see in generation: steps of 128 positions aligned to pages, because pages are
- * committed at multiples of 128 (kv.tail is rounded up to one), so within such a step the set of quantized pages does not change. */
+ * encoded at multiples of 128 (kv.tail is rounded up to one), so within such a step the set of quantized pages does not change. */
 #include "eval.h"
 
 #include <math.h>

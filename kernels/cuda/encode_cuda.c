@@ -26,7 +26,7 @@ static uint64_t staging_of(const kvi_program *program, const kvi_limits *limits)
 {
     uint64_t most = 0;
     for (uint32_t g = 0; g < program->n_groups; g++)
-        for (uint32_t code = KVI_KV_F8; code <= KVI_KV_Q2; code++) {
+        for (uint32_t code = KVI_KV_F8; code < KVI_KV_CODES; code++) {
             const uint64_t bytes = kvi_kv_record_bytes(KVI_KV_FORMAT(code, code), program->groups[g].shape.head_dim);
             if ((limits->page_formats >> code & 1) && bytes > most) most = bytes;
         }

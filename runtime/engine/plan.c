@@ -160,9 +160,10 @@ uint32_t kvi_plan_most_pages(const kvi_program *program, const kvi_limits *limit
     const uint32_t state = kvi_state_units(program->state_bytes);
     uint32_t smallest = state ? state : UINT32_MAX;
     for (uint32_t g = 0; g < program->n_groups; g++)
-        for (uint32_t i = 0; i < 64; i++) {
-            if (!(limits->page_formats >> (i & 7) & 1) || !(limits->page_formats >> (i >> 3) & 1)) continue;
-            const uint32_t units = kvi_kv_page_units(KVI_KV_FORMAT(i & 7, i >> 3), &program->groups[g].shape);
+        for (uint32_t i = 0; i < KVI_KV_FORMATS; i++) {
+            const kvi_kv_format format = kvi_kv_format_of_index(i);
+            if (codes_of(format) & ~limits->page_formats) continue;
+            const uint32_t units = kvi_kv_page_units(format, &program->groups[g].shape);
             if (units < smallest) smallest = units;
         }
     return (uint32_t)(limits->pool_bytes / KVI_KV_UNIT / (smallest ? smallest : 1)) + 1;

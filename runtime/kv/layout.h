@@ -31,6 +31,7 @@ typedef enum kvi_kv_code {
     KVI_KV_Q3 = 6,
     KVI_KV_Q2 = 7
 } kvi_kv_code;
+#define KVI_KV_CODES 8u
 
 /* A page format: K code in the low nibble, V code in the high nibble. */
 typedef uint8_t kvi_kv_format;

@@ -5,7 +5,7 @@
 #include "layout.h"
 
 #define KVI_MAX_GROUPS 4u
-#define KVI_KV_FORMATS 64u /* pairs of codes */
+#define KVI_KV_FORMATS (KVI_KV_CODES * KVI_KV_CODES)
 
 /* One group of layers whose K/V live in the same pages. */
 typedef struct kvi_cache_group {
@@ -18,13 +18,17 @@ typedef struct kvi_cache_group {
 
 static inline uint32_t kvi_kv_format_index(kvi_kv_format format)
 {
-    return (uint32_t)KVI_KV_K_CODE(format) | (uint32_t)KVI_KV_V_CODE(format) << 3;
+    return (uint32_t)KVI_KV_K_CODE(format) + KVI_KV_CODES * (uint32_t)KVI_KV_V_CODE(format);
+}
+static inline kvi_kv_format kvi_kv_format_of_index(uint32_t index)
+{
+    return KVI_KV_FORMAT(index % KVI_KV_CODES, index / KVI_KV_CODES);
 }
 /* Once the shape is known. */
 static inline void kvi_group_measure(kvi_cache_group *group)
 {
     for (uint32_t i = 0; i < KVI_KV_FORMATS; i++)
-        group->units[i] = kvi_kv_page_units(KVI_KV_FORMAT(i & 7, i >> 3), &group->shape);
+        group->units[i] = kvi_kv_page_units(kvi_kv_format_of_index(i), &group->shape);
 }
 static inline uint32_t kvi_group_units(const kvi_cache_group *group, kvi_kv_format format)
 {
