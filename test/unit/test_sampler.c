@@ -178,6 +178,32 @@ static void test_penalties_exactly(void **state)
     }
 }
 
+/* top_p keeps tokens until their mass is reached, not until it is passed; and what changes logits needs all of them. */
+static void test_edges_of_choosing(void **state)
+{
+    (void)state;
+    kvi_logit_bias bias = {1, 1};
+    for (int i = 0; i < 6; i++) {
+        kvi_sampler_params p = kvi_sampler_defaults();
+        p.temperature = 1;
+        p.top_p = 0.5f; /* half of four equal tokens: two */
+        if (i == 1) p.repeat_penalty = 1.1f;
+        if (i == 2) p.frequency_penalty = 0.1f;
+        if (i == 3) p.presence_penalty = 0.1f;
+        if (i == 4) p.bias = &bias, p.n_bias = 1;
+        if (i == 5) p.repeat_last = 64; /* of no penalty */
+        kvi_sampler s = make(&p, 4);
+        assert_int_equal(kvi_sampler_takes_best(&s), i == 0 || i == 5);
+        for (int k = 0; k < 200 && i == 0; k++) {
+            float logits[4] = {0, 0, 0, 0};
+            int32_t token;
+            assert_int_equal(kvi_sampler_sample(&s, logits, NULL, 0, &token, NULL), KVRT_OK);
+            assert_true(token < 2);
+        }
+        kvi_sampler_free(&s);
+    }
+}
+
 static void test_seed_repeats(void **state)
 {
     (void)state;
@@ -365,11 +391,15 @@ static void test_from_best(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_against_reference), cmocka_unit_test(test_greedy),
-        cmocka_unit_test(test_seed_repeats),      cmocka_unit_test(test_penalties_exactly),
-        cmocka_unit_test(test_bad_logits),        cmocka_unit_test(test_extremes),
-        cmocka_unit_test(test_parameters),        cmocka_unit_test(test_calls_allocate_nothing),
-        cmocka_unit_test(test_from_best)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_against_reference),
+                                       cmocka_unit_test(test_greedy),
+                                       cmocka_unit_test(test_seed_repeats),
+                                       cmocka_unit_test(test_penalties_exactly),
+                                       cmocka_unit_test(test_edges_of_choosing),
+                                       cmocka_unit_test(test_bad_logits),
+                                       cmocka_unit_test(test_extremes),
+                                       cmocka_unit_test(test_parameters),
+                                       cmocka_unit_test(test_calls_allocate_nothing),
+                                       cmocka_unit_test(test_from_best)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
