@@ -62,7 +62,8 @@ static void format_names(void **state)
         assert_true(kvi_kv_format_parse(names[i], strlen(names[i]), &f));
         assert_string_equal(kvi_kv_format_name(f, buffer), names[i]);
     }
-    static const char *const bad[] = {"", "k", "k4", "k4v", "k5v5", "q4_0", "k4v44", "f", "k1v1", "f162"};
+    static const char *const bad[] = {"",     "k",    "k4",   "k4v",  "k5v5",  "q4_0", "k4v44", "f",
+                                      "k1v1", "f162", "x4v4", "k4x4", "k4v4 ", "v4k4", "k16v"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         kvi_kv_format f;
         assert_false(kvi_kv_format_parse(bad[i], strlen(bad[i]), &f));

@@ -285,7 +285,7 @@ static void test_parameters(void **state)
     (void)state;
     kvi_sampler s;
     kvrt_error error = {.size = sizeof error};
-    kvi_logit_bias bias = {9, 1};
+    kvi_logit_bias bias = {9, 1}, endless = {1, INFINITY}, none = {1, NAN};
     struct {
         kvi_sampler_params p;
         const char *part;
@@ -296,7 +296,9 @@ static void test_parameters(void **state)
                {{.top_p = 1, .repeat_penalty = 0}, "repeat_penalty"},
                {{.top_p = 1, .repeat_penalty = 1, .frequency_penalty = INFINITY}, "frequency"},
                {{.top_p = 1, .repeat_penalty = 1, .presence_penalty = NAN}, "presence"},
-               {{.top_p = 1, .repeat_penalty = 1, .bias = &bias, .n_bias = 1}, "token 9"}};
+               {{.top_p = 1, .repeat_penalty = 1, .bias = &bias, .n_bias = 1}, "token 9"},
+               {{.top_p = 1, .repeat_penalty = 1, .bias = &endless, .n_bias = 1}, "token 1"},
+               {{.top_p = 1, .repeat_penalty = 1, .bias = &none, .n_bias = 1}, "token 1"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         assert_int_equal(kvi_sampler_init(&s, &bad[i].p, 9, &stream, &error), KVRT_ARG);
         if (!strstr(error.message, bad[i].part)) fail_msg("message \"%s\" lacks \"%s\"", error.message, bad[i].part);
