@@ -473,6 +473,28 @@ static void logprob_is_of_the_raw_logits(void **state)
     assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
 }
 
+/* Pages are encoded between steps, so what a row sees depends on where steps end: at multiples of ctx.chunk, whatever was cached before. */
+static void steps_end_where_a_new_session_ends_them(void **state)
+{
+    (void)state;
+    kvrt_engine engine =
+        golden_open(&model, (const char *const[]){"ctx.size", "320", "ctx.chunk", "64", "kv.format", "k2v2", "kv.tail",
+                                                  "0", "ctx.sessions", "2", "gen.max_tokens", "1", "gen.token_events",
+                                                  "true", "sample.temperature", "0", NULL});
+    int32_t text[300];
+    float logprob[2] = {1, 2};
+    for (int i = 0; i < 300; i++) text[i] = 2 + i * 7 % 90;
+    for (int k = 0; k < 2; k++) {
+        kvrt_session s;
+        assert_int_equal(kvrt_session_create(engine, NULL, &s, NULL), KVRT_OK);
+        if (k) assert_int_equal(kvrt_session_eval(s, text, 100, NULL, 0, NULL, NULL), KVRT_OK);
+        assert_int_equal(kvrt_session_sync(s, text, 300, NULL, NULL), KVRT_OK);
+        assert_int_equal(kvrt_generate(s, NULL, keep_logprob, &logprob[k], NULL, NULL), KVRT_OK);
+    }
+    assert_memory_equal(&logprob[0], &logprob[1], sizeof logprob[0]);
+    assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
+}
+
 /* --------------------------------------------------------------------------------------------------------- options --- */
 /* Every option of a wider scope is refused by name with another value, and taken with its owner's. */
 static void options_that_cannot_vary_are_refused_by_name(void **state)
@@ -554,6 +576,7 @@ int main(void)
                                        cmocka_unit_test(only_the_last_token_is_computed_again),
                                        cmocka_unit_test(no_logits_no_head),
                                        cmocka_unit_test(biases_are_of_whole_ids),
+                                       cmocka_unit_test(steps_end_where_a_new_session_ends_them),
                                        cmocka_unit_test(logprob_is_of_the_raw_logits),
                                        cmocka_unit_test(options_that_cannot_vary_are_refused_by_name)};
     return cmocka_run_group_tests(tests, setup, teardown);
