@@ -26,8 +26,9 @@ const command bench_command = {"bench",
                                "Measures speed as a share of this machine's read bandwidth.",
                                extra,
                                X_COUNT,
-                               OPTIONS_OF_A_MODEL " model."};
+                               "model. device. cpu. ctx.chunk ctx.sessions kv. mem. log. debug."};
 
+#define MAX_LIST 16u /* depths, formats */
 #define MAX_ROWS 64u
 #define MAX_REPS 64u
 #define MAX_OPS 16u
@@ -46,9 +47,9 @@ typedef struct bench_row {
 
 typedef struct bench_run {
     command_line line;
-    uint32_t n_prompt, n_gen, n_reps, n_rows, depths[16], n_depths;
-    char kv_text[128];
-    const char *kvs[16];
+    uint32_t n_prompt, n_gen, n_reps, n_rows, depths[MAX_LIST], n_depths;
+    char kv_text[256];
+    const char *kvs[MAX_LIST];
     unsigned n_kvs;
     bench_row *rows;
     double read_gbps[MAX_READS], read_now; /* every reading; the one beside the row at hand */
@@ -109,13 +110,21 @@ static int read_settings(bench_run *b)
     if (!read_count(x[X_GEN], 1, 1u << 20, &b->n_gen)) return usage_error("--gen: need 1..1048576", x[X_GEN]);
     if (!read_count(x[X_REPS], 1, MAX_REPS, &b->n_reps)) return usage_error("--reps: need 1..64", x[X_REPS]);
     if (x[X_FILL] && strcmp(x[X_FILL], "synthetic") != 0) return usage_error("--fill: need synthetic", x[X_FILL]);
-    char depths[128];
-    snprintf(depths, sizeof depths, "%s", x[X_DEPTH] ? x[X_DEPTH] : "0,4096");
-    for (char *at = strtok(depths, ","); at && b->n_depths < 16; at = strtok(NULL, ","))
+    char depths[sizeof b->kv_text];
+    const char *depth_list = x[X_DEPTH] ? x[X_DEPTH] : "0,4096", *kv_list = x[X_KV] ? x[X_KV] : "f16";
+    if (strlen(depth_list) >= sizeof depths) return usage_error("--depth: need at most 16 depths", depth_list);
+    if (strlen(kv_list) >= sizeof b->kv_text) return usage_error("--kv: need at most 16 formats", kv_list);
+    strcpy(depths, depth_list);
+    for (char *at = strtok(depths, ","); at; at = strtok(NULL, ",")) {
+        if (b->n_depths == MAX_LIST) return usage_error("--depth: need at most 16 depths", depth_list);
         if (!read_count(at, 0, 1u << 24, &b->depths[b->n_depths++]))
             return usage_error("--depth: need a list of numbers", at);
-    snprintf(b->kv_text, sizeof b->kv_text, "%s", x[X_KV] ? x[X_KV] : "f16");
-    for (char *at = strtok(b->kv_text, ","); at && b->n_kvs < 16; at = strtok(NULL, ",")) b->kvs[b->n_kvs++] = at;
+    }
+    strcpy(b->kv_text, kv_list);
+    for (char *at = strtok(b->kv_text, ","); at; at = strtok(NULL, ",")) {
+        if (b->n_kvs == MAX_LIST) return usage_error("--kv: need at most 16 formats", kv_list);
+        b->kvs[b->n_kvs++] = at;
+    }
     b->n_rows = b->n_kvs * b->n_depths;
     if (b->n_rows == 0 || b->n_rows > MAX_ROWS) return usage_error("need 1..64 rows", x[X_DEPTH] ? x[X_DEPTH] : "");
     b->rows = calloc(b->n_rows, sizeof *b->rows);
@@ -242,15 +251,18 @@ static int bench_format(bench_run *b, unsigned k)
     for (b->round = 0; b->round < b->n_reps && status >= 0; b->round++)
         for (unsigned d = 0; d < b->n_depths && status >= 0 && !command_interrupted; d++) {
             bench_row *row = &b->rows[k * b->n_depths + d];
+            if (command_is_terminal(stderr))
+                fprintf(stderr, "\r%s depth %u: round %u of %u\033[K", row->kv, row->depth, b->round + 1, b->n_reps);
             b->read_now = b->read_gbps[b->n_reads++] = bandwidth(b, engine);
             status = with_session(b, row, engine, true, &error);
             if (status >= 0) status = with_session(b, row, engine, false, &error);
-            if (command_is_terminal(stderr))
-                fprintf(stderr, "\r%s depth %u: round %u of %u\033[K", row->kv, row->depth, b->round + 1, b->n_reps);
         }
     if (command_is_terminal(stderr)) fprintf(stderr, "\r\033[K");
     (void)kvrt_engine_close(engine, NULL);
-    if (command_interrupted) return EXIT_INTERRUPT;
+    if (command_interrupted) {
+        fprintf(stderr, "kvrt bench: interrupted\n");
+        return EXIT_INTERRUPT;
+    }
     return status < 0 ? command_fail(status, &error) : EXIT_OK;
 }
 

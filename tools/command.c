@@ -3,6 +3,7 @@
 #include "plan_report.h"
 
 #include <errno.h>
+#include <glob.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -95,6 +96,7 @@ void command_say_early_end(const kvrt_result *result, const char *lift, const ch
 char *command_read_file(const char *path, size_t *len)
 {
     FILE *file = strcmp(path, "-") == 0 ? stdin : fopen(path, "rb");
+    if (file == stdin) path = "stdin";
     if (!file) {
         fprintf(stderr, "kvrt: %s: %s\n", path, strerror(errno));
         return NULL;
@@ -136,6 +138,20 @@ static int32_t show_load(const kvrt_event *event, void *user)
     return KVRT_CONTINUE;
 }
 
+/* A folder of the hub's cache holds the model one or two levels down. */
+static void explain_cache_folder(const kvrt_options *options)
+{
+    const char *path = "";
+    char config[4096];
+    (void)kvrt_options_get_string(options, "model.path", &path, NULL);
+    glob_t found = {0};
+    if (snprintf(config, sizeof config, "%s/snapshots/*/config.json", path) < (int)sizeof config &&
+        glob(config, 0, NULL, &found) == 0 && found.gl_pathc)
+        fprintf(stderr, "this is a folder of the hub's cache; the model in it: %.*s\n",
+                (int)(strlen(found.gl_pathv[0]) - strlen("/config.json")), found.gl_pathv[0]);
+    globfree(&found);
+}
+
 /* A name of a hub, "organization/model", where a folder is needed. */
 static void explain_hub_name(const kvrt_options *options)
 {
@@ -164,5 +180,6 @@ int command_open(const kvrt_options *options, kvrt_engine *out)
     int code = status < 0 ? command_fail(status, &error) : 0;
     if (code == EXIT_FIT) plan_report_explain(options);
     if (status == KVRT_IO) explain_hub_name(options);
+    if (code == EXIT_MODEL) explain_cache_folder(options);
     return code;
 }

@@ -71,6 +71,8 @@ extern const char *const command_sampling_keys[];
 void command_value(const kvrt_options *options, const kvrt_options *defaults, const char *key, char *dst, size_t cap);
 const char *command_origin(const command_line *line, const kvrt_options *defaults, const char *key);
 void command_help(const command *c, FILE *to);
+/* What an option is when nobody sets it: the library's default, but for what the command sets itself. */
+const char *command_default(const kvrt_option_info *info);
 /* `kvrt run MODEL TEXT` and `kvrt chat MODEL TEXT`: the arguments are one model and at most one text, which may stand
  * behind -p (`flag`) instead. A usage error, or -1; and that text, or NULL. */
 int command_check_prompt(const command *c, const command_line *line, const char *flag);
@@ -94,6 +96,7 @@ void command_catch_interrupt(kvrt_session session);
 bool command_interrupted_twice(void); /* two within a second */
 
 bool command_is_terminal(FILE *file);
+bool command_is_closed(FILE *file); /* nobody opened it: `kvrt run <&-` */
 bool command_wants_colour(FILE *file);
 /* A line on stderr that is rewritten in place: only on a terminal that can, only when the work takes longer than
  * 0.3 seconds, and at most ten times a second. `scale` turns done and total into `unit`. */
@@ -109,8 +112,10 @@ char *command_read_file(const char *path, size_t *len);
 /* Text of a model may end without a newline. Where both streams go to one file or pipe, what follows on stderr begins
  * on a line of its own. Once per process. */
 void command_break_line(void);
-/* Writes to stdout; false when the reader has gone. */
+/* Writes to stdout; false when it cannot take the text: its reader has gone, its disk is full. */
 bool command_write(const char *text, size_t len);
+/* The errno of the first write that failed; 0: none did. */
+int command_write_errno(void);
 /* Text as a JSON string; bytes that are not UTF-8 become U+FFFD. */
 void command_json_string(FILE *to, const char *text, size_t len);
 const char *command_finish_name(int32_t finish);

@@ -72,10 +72,7 @@ static int answer(chat *c, bool terminal)
         chat_view_end(&c->view);
     }
     bool stopped = chat_signal_take();
-    if (c->view.closed) {
-        fprintf(stderr, "kvrt chat: stdout was closed\n");
-        return EXIT_RUN;
-    }
+    if (c->view.closed) return EXIT_RUN; /* main says what happened to stdout */
     if (status < 0) {
         chat_drop_last(v); /* the conversation is as it was before the message */
         chat_clear(&v->held);
@@ -120,6 +117,8 @@ static int take_line(chat *c, const chat_text *text)
     return action == CHAT_QUIT ? EXIT_OK : action == CHAT_ANSWER ? answer(c, true) : -1;
 }
 
+static bool is_blank(const chat_text *text) { return !text->len || strspn(text->data, " \t\r\n") == text->len; }
+
 /* `waiting`: a first message is there to be answered. */
 static int converse(chat *c, bool waiting)
 {
@@ -133,7 +132,7 @@ static int converse(chat *c, bool waiting)
         chat_read got = chat_input_read(in, "> ", &text);
         if (got == CHAT_END) break;
         if (got == CHAT_INTERRUPT) fprintf(stderr, "(Ctrl-D or /quit leaves)\n");
-        else if (text.len) code = take_line(c, &text);
+        else if (!is_blank(&text)) code = take_line(c, &text);
     }
     chat_free(&text);
     chat_input_close(in);
@@ -146,7 +145,7 @@ static int first_message(chat *c, bool *waiting)
 {
     const char *prompt = command_prompt(&c->line, c->line.extra[X_PROMPT]);
     chat_text text = {0};
-    if (!command_is_terminal(stdin)) {
+    if (!command_is_terminal(stdin) && !command_is_closed(stdin)) {
         size_t len = 0;
         char *piped = command_read_file("-", &len);
         if (!piped && !prompt) return EXIT_RUN;

@@ -11,12 +11,13 @@
 
 extern char **environ;
 
-enum { GENERAL_HELP, GENERAL_SET, GENERAL_CONFIG, GENERAL_LAYERS, GENERAL_COUNT };
+enum { GENERAL_HELP, GENERAL_SET, GENERAL_CONFIG, GENERAL_LAYERS, GENERAL_CACHE_TYPE, GENERAL_COUNT };
 static const argparse_option general[GENERAL_COUNT] = {
     {"help", 'h', 0, 0, NULL, "this text"},
     {"set", 0, 1, 0, "KEY=VALUE", "any option by its key"},
     {"config", 0, 1, 0, "FILE", "read options from a file of KEY = VALUE lines"},
     {"gpu-layers", 0, 1, 0, "N", ""}, /* of other programs: understood, not shown */
+    {"cache-type-k", 0, 1, 0, "TYPE", ""},
 };
 
 typedef enum row_kind { ROW_EXTRA, ROW_GENERAL, ROW_OPTION } row_kind;
@@ -69,7 +70,7 @@ static void build_table(const command *c, flag_table *t)
 {
     for (unsigned i = 0; i < c->n_extra; i++) add_flag(t, c->extra[i], ROW_EXTRA, i);
     for (unsigned i = 0; i < GENERAL_COUNT; i++)
-        if (i != GENERAL_LAYERS || applies(c, "device.backend")) add_flag(t, general[i], ROW_GENERAL, i);
+        if (i < GENERAL_LAYERS || applies(c, "device.backend")) add_flag(t, general[i], ROW_GENERAL, i);
     for (uint32_t i = 0; i < kvrt_option_count(); i++) {
         kvrt_option_info info = {.size = sizeof info};
         if (kvrt_option_at(i, &info, NULL) < 0 || !info.flag || !applies(c, info.key)) continue;
@@ -108,6 +109,11 @@ typedef struct help_page {
     const char *group; /* of the option before */
 } help_page;
 
+const char *command_default(const kvrt_option_info *info)
+{
+    return strcmp(info->key, "cpu.amx") == 0 ? "true" : info->defaults; /* see command_parse */
+}
+
 static void print_flag(const argparse_option *o, const kvrt_option_info *info, void *user)
 {
     help_page *page = user;
@@ -120,7 +126,7 @@ static void print_flag(const argparse_option *o, const kvrt_option_info *info, v
     snprintf(left, sizeof left, "%s--%s%s%s", letter, o->name, *value ? " " : "", value);
     fprintf(page->to, "  %-30s %s", left, o->help);
     const char *range = info ? info->range : words ? o->value_name : "", *defaults = info ? info->defaults : "";
-    if (info && strcmp(info->key, "cpu.amx") == 0) defaults = "true"; /* see command_parse */
+    if (info) defaults = command_default(info);
     if (*range || *defaults) fprintf(page->to, " [%s%s%s]", range, *range && *defaults ? "; " : "", defaults);
     fputc('\n', page->to);
 }
@@ -366,6 +372,8 @@ static int handle_flag(const command *c, const flag_table *t, int i, const argpa
         case GENERAL_HELP: command_help(c, stdout); return EXIT_OK;
         case GENERAL_SET: return set_from_argument(out, p->value);
         case GENERAL_LAYERS: return gpu_layers(out, p->value);
+        case GENERAL_CACHE_TYPE:
+            return usage_error(c->name, "the types of K and V are one name here, --kv f16, i8, k4v4 ...");
         default: return -1; /* the configuration file was read before everything else */
         }
     const char *text = p->value ? p->value : p->negated ? "false" : "true";
@@ -386,6 +394,7 @@ static int parse(const command *c, const flag_table *t, int argc, char **argv, b
         } else if ((code = handle_flag(c, t, i, &p, out)) >= 0) return code;
     }
     if (positional_is_model && out->n_positional) {
+        if (!*out->positional[0]) return usage_error(c->name, "the first argument, the model folder, is empty");
         kvrt_error error = command_error();
         int32_t status = kvrt_options_set_string(out->options, "model.path", out->positional[0], -1, &error);
         if (status < 0) return command_fail(status, &error);

@@ -13,7 +13,7 @@ static const argparse_option extra[X_COUNT] = {
     {"plot", 0, 1, 0, "FILE.svg", "draw memory against context"},
 };
 const command plan_command = {"plan",
-                              "plan MODEL | --shape NAME [--card NAME | --vram BYTES] [--ctx N]",
+                              "plan MODEL | --shape NAME [--card NAME | --vram BYTES] [--ctx N] [--kv FORMAT]",
                               "Shows what fits: weights, cache and the longest context for each KV format.",
                               extra,
                               X_COUNT,
@@ -80,13 +80,34 @@ static int apply_card(command_line *line)
     return status < 0 ? command_fail(status, &error) : EXIT_OK;
 }
 
+/* --kv on the command line chooses one row; a format of the environment or of a file is not what this was asked about. */
+static const char *chosen_format(const command_line *line)
+{
+    const char *kv = NULL;
+    if (command_source_of(line, "kv.format") != SOURCE_OPTION) return NULL;
+    return kvrt_options_get_string(line->options, "kv.format", &kv, NULL) < 0 ? NULL : kv;
+}
+
+static int unknown_format(const command_line *line, const char *kv)
+{
+    static plan_report all;
+    kvrt_error error = command_error();
+    const int32_t status = plan_report_make(line->options, NULL, &all, &error);
+    if (status < 0) return command_fail(status, &error);
+    fprintf(stderr, "kvrt plan: --kv: found '%s', the plan has", kv);
+    for (uint64_t i = 0; i < all.n; i++) fprintf(stderr, "%s %s", i ? "," : "", all.rows[i].kv);
+    fputc('\n', stderr);
+    return EXIT_USAGE;
+}
+
 static int plan(command_line *line)
 {
     kvrt_error error = command_error();
     static plan_report report;
     uint64_t n_fit = 0, n_refused = 0;
-    int32_t status = plan_report_make(line->options, &report, &error);
+    int32_t status = plan_report_make(line->options, chosen_format(line), &report, &error);
     if (status < 0) return command_fail(status, &error);
+    if (report.n == 0) return unknown_format(line, report.only);
     for (uint64_t i = 0; i < report.n; i++)
         n_fit += report.rows[i].fits != 0, n_refused += report.rows[i].problem[0] != 0;
     if (line->extra[X_JSON]) plan_report_json(&report);

@@ -223,9 +223,9 @@ static void manual_options(FILE *to)
             fputs(".\nValues: ", to);
             roff(to, info.range);
         }
-        if (info.defaults[0]) {
+        if (*command_default(&info)) {
             fputs(".\nDefault: ", to);
-            roff(to, info.defaults);
+            roff(to, command_default(&info));
         }
         fputs(".\n", to);
     }

@@ -18,17 +18,41 @@ static const argparse_option extra[X_COUNT] = {
     {"plot", 0, 1, 0, "FILE.svg", "draw quality against bits"},
     {"tokens", 0, 1, 0, "N", "most tokens of the text (all of --ctx)"},
 };
-const command eval_command = {"eval",
-                              "eval MODEL --text FILE [--ctx N] [--kv LIST] [--tail N] [--mode decode|prefill]",
-                              "Measures what a cache format costs in quality, against f16.",
-                              extra,
-                              X_COUNT,
-                              OPTIONS_OF_A_MODEL};
+const command eval_command = {
+    "eval",
+    "eval MODEL --text FILE | --retrieval FILE [--ctx N] [--kv LIST] [--tail N] [--mode decode|prefill]",
+    "Measures what a cache format costs in quality, against f16.",
+    extra,
+    X_COUNT,
+    OPTIONS_OF_A_MODEL};
 
 static int usage_error(const char *message)
 {
     fprintf(stderr, "kvrt eval: %s (see kvrt eval --help)\n", message);
     return EXIT_USAGE;
+}
+
+static int wrong_value(const char *flag, const char *need, const char *found)
+{
+    fprintf(stderr, "kvrt eval: %s: need %s, found '%s' (see kvrt eval --help)\n", flag, need, found);
+    return EXIT_USAGE;
+}
+
+static int wrong_arguments(const command_line *line)
+{
+    char message[160];
+    if (line->n_positional == 0) return usage_error("no model: its folder is the first argument");
+    snprintf(message, sizeof message, "need one model folder, found '%.80s' as well; a text is --text FILE",
+             line->positional[1]);
+    return usage_error(message);
+}
+
+static bool read_limit(const char *text, uint64_t *out)
+{
+    char *end;
+    if (*text < '0' || *text > '9') return false;
+    *out = strtoull(text, &end, 10);
+    return !*end && *out;
 }
 
 /* ------------------------------------------------------------------------------------------------------- engines --- */
@@ -183,9 +207,7 @@ static int score_text(eval *e, const char *path)
                                          len + 16, &n, &error)
                          : KVRT_NOMEM_HOST;
     e->n_tokens = n > cap ? cap - 1 : n ? n - 1 : 0;
-    const char *limit = e->line.extra[X_LIMIT];
-    uint64_t most = limit ? strtoull(limit, NULL, 10) : e->n_tokens;
-    if (e->n_tokens > most) e->n_tokens = most;
+    if (e->limit && e->n_tokens > e->limit) e->n_tokens = e->limit;
     int code = EXIT_OK;
     if (status >= 0 && e->n_tokens == 0) code = usage_error("the text has fewer than 2 tokens");
     for (unsigned k = 0; k < e->n_formats && code == EXIT_OK; k++)
@@ -203,11 +225,13 @@ int eval_main(int argc, char **argv)
     if (!e) return EXIT_RUN;
     int code = command_parse(&eval_command, argc, argv, true, &e->line);
     const char **x = e->line.extra;
-    if (code < 0 && e->line.n_positional != 1) code = usage_error("need one model folder");
+    if (code < 0 && e->line.n_positional != 1) code = wrong_arguments(&e->line);
     if (code < 0 && !x[X_TEXT] && !x[X_RETRIEVAL]) code = usage_error("need --text FILE or --retrieval FILE");
     if (code < 0 && x[X_PLOT] && !x[X_TEXT]) code = usage_error("--plot draws the scores of a text: need --text FILE");
     if (code < 0 && x[X_MODE] && strcmp(x[X_MODE], "decode") != 0 && strcmp(x[X_MODE], "prefill") != 0)
-        code = usage_error("--mode: need decode or prefill");
+        code = wrong_value("--mode", "decode or prefill", x[X_MODE]);
+    if (code < 0 && x[X_LIMIT] && !read_limit(x[X_LIMIT], &e->limit))
+        code = wrong_value("--tokens", "a number from 1", x[X_LIMIT]);
     if (code < 0) {
         e->decode = !x[X_MODE] || strcmp(x[X_MODE], "decode") == 0;
         snprintf(formats, sizeof formats, "%s", x[X_KV] ? x[X_KV] : "i8,k4v4,k4v2,k2v2");
@@ -217,7 +241,7 @@ int eval_main(int argc, char **argv)
         if (code == EXIT_OK && x[X_JSON]) eval_print_json(e);
         else if (code == EXIT_OK) eval_print_table(e);
         if (code == EXIT_OK && x[X_PLOT] && !eval_plot(e, x[X_PLOT])) code = EXIT_RUN;
-        if (fflush(stdout) != 0) code = EXIT_RUN;
+        if (!command_write("", 0)) code = EXIT_RUN;
     }
     for (unsigned k = 0; k < e->n_formats; k++) {
         free(e->formats[k].klds);

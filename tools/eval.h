@@ -32,6 +32,7 @@ typedef struct eval {
     command_line line;
     bool decode;         /* each token sees the quantized past */
     uint32_t ctx, chunk; /* tokens */
+    uint64_t limit;      /* most tokens of the text; 0: what the context holds */
     uint64_t n_tokens;   /* scored */
     uint64_t n_before;   /* tokens that are scored before a page of a fixed format is packed */
     eval_format reference, formats[EVAL_MAX_FORMATS];

@@ -66,14 +66,19 @@ static char *string_value(const char *line, const char *key)
     return out;
 }
 
-static void count(eval_format *f, uint64_t distance, bool right)
+static int32_t count(eval_format *f, uint64_t distance, bool right, kvrt_error *error)
 {
     unsigned d = 0;
     while (d < f->n_distances && f->retrieval[d].distance != distance) d++;
-    if (d == EVAL_DISTANCES) return;
+    if (d == EVAL_DISTANCES) {
+        snprintf(error->message, sizeof error->message, "retrieval: more than %u different distances, the next is %llu",
+                 EVAL_DISTANCES, (unsigned long long)distance);
+        return KVRT_ARG;
+    }
     if (d == f->n_distances) f->retrieval[f->n_distances++].distance = distance;
     f->retrieval[d].asked++;
     f->retrieval[d].right += right;
+    return KVRT_OK;
 }
 
 /* Greedy continuation of `prompt`, as many tokens as the answer has; true when the ids are the same. */
@@ -127,7 +132,7 @@ static int32_t one_item(eval *e, const char *line, kvrt_error *error)
                 status = KVRT_OK; /* longer than the context: not asked */
                 break;
             }
-            if (status >= 0) count(f, strtoull(distance, NULL, 10), right);
+            if (status >= 0) status = count(f, strtoull(distance, NULL, 10), right, error);
         }
     }
     free(prompt);
@@ -144,16 +149,35 @@ int eval_retrieval(eval *e, const char *path)
     char *text = command_read_file(path, &len);
     if (!text) return EXIT_RUN;
     int32_t status = KVRT_OK;
+    uint64_t number = 1, n_items = 0;
     command_progress progress = {0};
-    for (char *line = text; *line && status >= 0 && !command_interrupted;) {
+    for (char *line = text; *line && status >= 0 && !command_interrupted; number++) {
         char *end = line + strcspn(line, "\n"), *next = *end ? end + 1 : end;
         *end = 0;
-        if (*line == '{') status = one_item(e, line, &error);
+        line += strspn(line, " \t\r");
+        if (*line && *line != '{') {
+            fprintf(stderr,
+                    "kvrt eval: %s:%llu: found '%.40s', need a JSON object {context, question, answer, distance}\n",
+                    path, (unsigned long long)number, line);
+            free(text);
+            return EXIT_USAGE;
+        }
+        if (*line) status = one_item(e, line, &error), n_items++;
         line = next;
         command_progress_show(&progress, "retrieval", (uint64_t)(line - text), len, 1.0 / 1024, "KiB");
     }
     command_progress_clear(&progress);
     free(text);
     if (status < 0) return command_fail(status, &error);
-    return command_interrupted ? EXIT_INTERRUPT : EXIT_OK;
+    if (!e->reference.n_distances && !command_interrupted) {
+        if (n_items)
+            fprintf(stderr,
+                    "kvrt eval: %s: nothing was asked: all %llu questions are longer than the context of %u tokens\n",
+                    path, (unsigned long long)n_items, e->ctx);
+        else fprintf(stderr, "kvrt eval: %s: is empty, need lines {context, question, answer, distance}\n", path);
+        return n_items ? EXIT_CONTEXT : EXIT_USAGE;
+    }
+    if (!command_interrupted) return EXIT_OK;
+    fprintf(stderr, "kvrt eval: interrupted\n");
+    return EXIT_INTERRUPT;
 }

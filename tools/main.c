@@ -56,9 +56,30 @@ static const char *nearest_command(const char *name)
     return argparse_is_near(name, best) ? nearest : NULL;
 }
 
+/* What other programs do and this one does not, or NULL. */
+static const char *other_purpose(const char *name)
+{
+    static const char *const purposes[][2] = {
+        {"pull", "kvrt does not download; with the tools of the hub: hf download NAME --local-dir DIR"},
+        {"download", "kvrt does not download; with the tools of the hub: hf download NAME --local-dir DIR"},
+        {"list", "kvrt keeps no models; a model is a folder, wherever it lies"},
+        {"ls", "kvrt keeps no models; a model is a folder, wherever it lies"},
+        {"serve", "kvrt is no server; programs link libkvrt, scripts use kvrt run --json"},
+        {"server", "kvrt is no server; programs link libkvrt, scripts use kvrt run --json"},
+        {"convert", "kvrt reads *.safetensors as they are"},
+        {"quantize", "kvrt quantizes the cache (--kv), never the weights"}};
+    for (size_t i = 0; i < sizeof purposes / sizeof purposes[0]; i++)
+        if (strcmp(name, purposes[i][0]) == 0) return purposes[i][1];
+    return NULL;
+}
+
 static int unknown_command(const char *name)
 {
-    const char *nearest = nearest_command(name);
+    const char *nearest = nearest_command(name), *purpose = other_purpose(name);
+    if (purpose) {
+        fprintf(stderr, "kvrt: there is no command %s: %s (see kvrt --help)\n", name, purpose);
+        return EXIT_USAGE;
+    }
     fprintf(stderr, "kvrt: neither a command nor a model folder: %s", name);
     if (nearest) fprintf(stderr, ", did you mean kvrt %s?", nearest);
     fprintf(stderr, " (see kvrt --help)\n");
@@ -102,6 +123,7 @@ static int dispatch(int argc, char **argv)
         usage(stderr);
         return EXIT_USAGE;
     }
+    if (!*first) return usage_error("the first argument is", "empty, need a command or a model folder");
     const char *second = argc > 2 ? argv[2] : "";
     if (strcmp(first, "--help") == 0 || strcmp(first, "-help") == 0 || strcmp(first, "-h") == 0 ||
         strcmp(first, "help") == 0)
@@ -127,10 +149,14 @@ int main(int argc, char **argv)
         return EXIT_RUN;
     }
     (void)signal(SIGPIPE, SIG_IGN); /* a reader that leaves is an error to report, not a death */
+    /* What fits is written at once, at the end, where a failure is answered for; text of a model is flushed as it comes. */
+    static char buffer[1 << 16];
+    if (!command_is_terminal(stdout)) (void)setvbuf(stdout, buffer, _IOFBF, sizeof buffer);
     int code = dispatch(argc, argv);
     errno = 0;
     if ((fflush(stdout) != 0 || ferror(stdout)) && (code == EXIT_OK || code == EXIT_RUN)) {
-        fprintf(stderr, "kvrt: stdout: %s\n", errno ? strerror(errno) : "closed, output is incomplete");
+        const int why = command_write_errno() ? command_write_errno() : errno;
+        fprintf(stderr, "kvrt: stdout: %s\n", why && why != EPIPE ? strerror(why) : "closed, output is incomplete");
         return EXIT_RUN;
     }
     return code;

@@ -49,7 +49,7 @@ static int32_t compute(plot *p, const kvrt_options *options, kvrt_error *error)
         plan_report r;
         p->ctx[i] = PAGE + (widest - PAGE) * i / (p->n_points - 1) / PAGE * PAGE;
         status = kvrt_options_set_i64(at, "ctx.size", (int64_t)p->ctx[i], error);
-        if (status >= 0) status = plan_report_make(at, &r, error);
+        if (status >= 0) status = plan_report_make(at, p->report->only, &r, error);
         for (uint64_t k = 0; status >= 0 && k < r.n; k++) {
             if (r.rows[k].problem[0]) continue;
             p->bytes[i][k] = (double)r.rows[k].total_bytes;

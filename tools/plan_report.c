@@ -5,9 +5,18 @@
 
 static double mib(uint64_t bytes) { return (double)bytes / 1048576.0; }
 
-int32_t plan_report_make(const kvrt_options *options, plan_report *out, kvrt_error *error)
+static void keep_one(plan_report *r)
+{
+    uint64_t i = 0;
+    while (i < r->n && strcmp(r->rows[i].kv, r->only) != 0) i++;
+    if (i < r->n) r->rows[0] = r->rows[i];
+    r->n = i < r->n;
+}
+
+int32_t plan_report_make(const kvrt_options *options, const char *only, plan_report *out, kvrt_error *error)
 {
     memset(out, 0, sizeof *out);
+    out->only = only;
     out->info.size = sizeof out->info;
     for (size_t i = 0; i < PLAN_MAX_ROWS; i++) out->rows[i].size = sizeof out->rows[i];
     (void)kvrt_options_get_i64(options, "ctx.size", &out->ctx_request, NULL);
@@ -15,6 +24,7 @@ int32_t plan_report_make(const kvrt_options *options, plan_report *out, kvrt_err
     (void)kvrt_options_get_i64(options, "mem.limit", &limit, NULL);
     int32_t status = kvrt_plan(options, NULL, &out->info, out->rows, PLAN_MAX_ROWS, &out->n, error);
     if (out->n > PLAN_MAX_ROWS) out->n = PLAN_MAX_ROWS;
+    if (only) keep_one(out);
     out->reserve_counts = out->info.reserve_bytes && (uint64_t)limit != out->info.budget_bytes;
     return status;
 }
@@ -149,7 +159,7 @@ void plan_report_table(const plan_report *r, FILE *to)
 void plan_report_explain(const kvrt_options *options)
 {
     static plan_report report;
-    if (plan_report_make(options, &report, NULL) < 0) return;
+    if (plan_report_make(options, NULL, &report, NULL) < 0) return;
     fputc('\n', stderr);
     plan_report_table(&report, stderr);
 }

@@ -11,10 +11,12 @@ typedef struct plan_report {
     kvrt_plan_row rows[PLAN_MAX_ROWS]; /* one per KV format */
     uint64_t n;
     int64_t ctx_request; /* tokens; -1: the longest that fits */
+    const char *only;    /* the one format that was asked for; NULL: all */
     bool reserve_counts; /* a limit that was given without a reserve is the budget as it is */
 } plan_report;
 
-int32_t plan_report_make(const kvrt_options *options, plan_report *out, kvrt_error *error);
+/* `only`: the row of one format, or none where the plan does not have it; NULL: every row. */
+int32_t plan_report_make(const kvrt_options *options, const char *only, plan_report *out, kvrt_error *error);
 void plan_report_table(const plan_report *r, FILE *to);
 void plan_report_json(const plan_report *r);
 /* One line when a context is asked for that is longer than what the model was trained for. */

@@ -66,8 +66,8 @@ static int read_prompt(run_state *r)
     if (messages && (file || prompt))
         return usage_error("--messages holds the whole prompt, found another one as well");
     if (messages) file = messages;
-    bool piped = !file && !command_is_terminal(stdin);
     /* With -p a pipe is optional: an inherited stdin that is empty or closed must not fail. */
+    const bool piped = !file && !command_is_terminal(stdin) && !command_is_closed(stdin);
     if (file || piped) {
         size_t len = 0;
         char *text = command_read_file(file ? file : "-", &len);
@@ -189,7 +189,7 @@ static int32_t on_event(const kvrt_event *event, void *user)
     }
     if (r->ndjson) {
         print_event(event);
-        if (fflush(stdout) != 0) r->closed = true;
+        if (!command_write("", 0)) r->closed = true;
     } else if (event->type == KVRT_EVENT_TEXT && !r->json && !command_write(event->text, event->text_len))
         r->closed = true;
     if (event->type == KVRT_EVENT_TEXT && r->json && !collect(r, event->text, event->text_len)) r->closed = true;
@@ -268,7 +268,7 @@ static int generate(run_state *r)
         printf("{\"event\":\"done\",");
         print_figures(&result);
     } else if (command_is_terminal(stdout)) putchar('\n');
-    if (fflush(stdout) != 0 || r->closed) return EXIT_RUN; /* main says what happened to stdout */
+    if (!command_write("", 0) || r->closed) return EXIT_RUN; /* main says what happened to stdout */
     report(r, &result);
     if (result.finish == KVRT_FINISH_CANCELLED) {
         fprintf(stderr, "kvrt run: interrupted\n");

@@ -3,6 +3,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include "command.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -10,6 +11,12 @@
 #include <unistd.h>
 
 bool command_is_terminal(FILE *file) { return isatty(fileno(file)) == 1; }
+
+bool command_is_closed(FILE *file)
+{
+    struct stat info;
+    return fstat(fileno(file), &info) != 0 && errno == EBADF;
+}
 
 /* A terminal that understands escape sequences. */
 static bool is_capable(FILE *file)
@@ -35,7 +42,17 @@ void command_break_line(void)
         fputc('\n', stderr);
 }
 
-bool command_write(const char *text, size_t len) { return fwrite(text, 1, len, stdout) == len && fflush(stdout) == 0; }
+static int write_errno;
+
+bool command_write(const char *text, size_t len)
+{
+    errno = 0;
+    if (fwrite(text, 1, len, stdout) == len && fflush(stdout) == 0) return true;
+    if (!write_errno) write_errno = errno;
+    return false;
+}
+
+int command_write_errno(void) { return write_errno; }
 
 /* --------------------------------------------------------------------------------------------------- progress --- */
 #define PATIENCE_US 300000u

@@ -330,6 +330,11 @@ def commands_that_do_not_exist():
     kvrt("help", "rn").expect(2, "did you mean kvrt run?")
     for typed, meant in (("show", "inspect"), ("generate", "run"), ("detokenize", "tokenize --decode"), ("man", "--man")):
         kvrt(typed, MODEL).expect(2, f"did you mean kvrt {meant}?")
+    for typed, part in (("pull", "hf download"), ("list", "keeps no models"), ("serve", "no server"), ("quantize", "--kv")):
+        kvrt(typed, "x").expect(2, [f"there is no command {typed}", part])
+    kvrt("").expect(2, "the first argument is empty, need a command or a model folder")
+    for command in (["run", "", "x"], ["plan", ""], ["tokenize", "", "x"], ["eval", "", "--text", "x"]):
+        kvrt(*command).expect(2, f"kvrt {command[0]}: the first argument, the model folder, is empty")  # "$MODEL", not set
     kvrt("--versoin").expect(2, "unknown option --versoin, did you mean --version?")
     kvrt("--model", MODEL).expect(2, "the model folder is the first argument")
     for words in (["help"], ["-h"], ["-help"]):
@@ -341,9 +346,9 @@ def commands_that_do_not_exist():
 @test
 def a_flag_that_does_not_apply():
     for command, flag, key in (("inspect", "--temp", "sample.temperature"), ("tokenize", "--ctx", "ctx.size"), ("devices", "--kv", "kv.format"),
-                               ("plan", "--seed", "sample.seed"), ("bench", "-n", "gen.max_tokens"), ("eval", "--top-k", "sample.top_k")):
+                               ("plan", "--seed", "sample.seed"), ("bench", "--ctx", "ctx.size"), ("bench", "-n", "gen.max_tokens"), ("eval", "--top-k", "sample.top_k")):
         kvrt(command, MODEL, flag, "1").expect(2, [f"kvrt {command}", key, "has no meaning for this command"])
-        assert key.split(".")[0] not in kvrt(command, "--help").out.decode().split(), "nor does the help list it"
+        assert f"{flag} VALUE" not in kvrt(command, "--help").out.decode(), "nor does the help list it"
 
 
 @test
@@ -351,6 +356,16 @@ def habits_from_elsewhere():
     for args, part in ((["--gpu"], "--backend cuda"), (["-v"], "--log-level"), (["--model", "x"], "the model folder is the first argument"),
                        (["-i"], "kvrt chat"), (["-o", "x"], "> FILE"), (["--stream"], "always streamed"), (["--greedy"], "--temp 0")):
         run(MODEL, *args).expect(2, [f"unknown option {args[0]}: ", part])
+    for flag in ("-ctk", "-ctv", "--cache-type-k", "--cache_type_v"):
+        run(MODEL, flag, "q8_0").expect(2, "the types of K and V are one name here, --kv f16")
+    with tempfile.TemporaryDirectory() as cache:  # a folder of the hub's cache
+        snapshot = f"{cache}/snapshots/0123abc"
+        os.makedirs(f"{cache}/snapshots")
+        os.symlink(os.path.abspath(MODEL), snapshot)
+        for command in (["run", cache, "x"], ["tokenize", cache, "x"], ["bench", cache]):
+            kvrt(*command).expect(3, f"this is a folder of the hub's cache; the model in it: {snapshot}\n")
+        run(snapshot, "-q").expect(0)
+        assert "cache" not in run(f"{cache}/snapshots").expect(3, "no config.json").err
     run(MODEL, "--amx=false").expect(2, "--amx=false takes no value, but may begin with no-")
     run(MODEL, "--json", "--ndjson").expect(2, "two forms of output")
     kvrt("run", "-m", MODEL, "-p", "x").expect(2, "no model: its folder is the first argument")
@@ -408,12 +423,41 @@ def plan_arguments():
     for args, parts in (([], ["model folder or --shape"]), ([MODEL, MODEL], ["one model folder"]), ([MODEL, "--shape", "llama-3.1-8b"], ["not both"]),
                         ([MODEL, "--card", "voodoo2"], ["voodoo2", "rtx4090"]), ([MODEL, "--vram", "lots"], ["--vram", "24GiB", "'lots'"]),
                         ([MODEL, "--vram", "24"], ["--vram", "24GiB", "'24'"]), ([MODEL, "--vram", "1GiB", "--card", "rtx4090"], ["not both"]),
+                        ([MODEL, "--kv", "q8_0"], ["--kv: found 'q8_0', the plan has f16, ", "k4v4", "elastic"]),
                         ([MODEL, "--ctx", "0"], ["ctx.size"]), (["--shape", "llama-9"], ["llama-9", "llama-3.1-8b"])):
         assert kvrt("plan", *args).expect(2, parts).out == b""
     shape = ("plan", "--shape", "llama-3.2-1b", "--card")
     assert kvrt(*shape, "RTX4090").expect(0).out == kvrt(*shape, "rtx4090").expect(0).out
     small_heads = ROOT / "test/golden/models/llama_gqa2"  # which no kernel for cards has: said once, not per format
     assert kvrt("plan", small_heads, "--card", "rtx4090").expect(3).out.count(b"head_dim") == 1
+
+
+@test
+def measuring_arguments():
+    story = ROOT / "examples/models/storyteller-tiny"
+    text = ["--text", ROOT / "README.md", "--kv", "i8"]
+    for args, parts in (([], ["no model"]), ([story], ["--text FILE or --retrieval FILE"]), ([story, ROOT / "README.md"], ["README.md' as well", "--text FILE"]),
+                        ([story, *text, "--mode", "fast"], ["--mode", "decode or prefill", "'fast'"]), ([story, *text, "--tokens", "some"], ["--tokens", "'some'"]),
+                        ([story, *text, "--tokens", "0"], ["--tokens", "'0'"]), ([story, *text, "--tokens", "-1"], ["--tokens", "'-1'"]),
+                        ([story, *text, "--tokens", "5k"], ["--tokens", "'5k'"]), ([story, "--retrieval", ROOT / "README.md"], ["README.md:1: found '# kvrt'", "need a JSON object"]),
+                        ([story, "--retrieval", "/dev/null"], ["is empty", "need lines"])):
+        assert kvrt("eval", *args).expect(2, parts).out == b""
+    questions = story / "retrieval.jsonl"
+    few = ["--retrieval", questions, "--kv", "i8", "--ctx"]
+    assert kvrt("eval", story, *few, 20).expect(5, "nothing was asked: all 48 questions are longer than the context of 20 tokens").out == b""
+    with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
+        first = questions.read_text().splitlines()[0]
+        file.write(f"\n  \n{first}\n\n")  # blank lines are none
+        file.flush()
+        assert b"retrieval, exact match" in kvrt("eval", story, "--retrieval", file.name, "--kv", "i8").expect(0).out
+        item = json.loads(first)
+        file.write("".join(json.dumps({**item, "distance": d}) + "\n" for d in range(1000, 1040)))
+        file.flush()
+        kvrt("eval", story, "--retrieval", file.name, "--kv", "i8").expect(2, "more than 32 different distances")
+    many = ",".join(["1"] * 17)
+    kvrt("bench", MODEL, "--depth", many).expect(2, ["--depth: need at most 16 depths", many])
+    kvrt("bench", MODEL, "--kv", many.replace("1", "i8")).expect(2, "--kv: need at most 16 formats")
+    kvrt("bench", MODEL, "--depth", "0" * 300).expect(2, "--depth")
 
 
 @test

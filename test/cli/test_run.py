@@ -11,6 +11,7 @@ import time
 
 from harness import ENVIRONMENT, Folder, KVRT, MODEL, ROOT, kvrt, main, test
 
+STORY = ROOT / "examples/models/storyteller-tiny"
 GREEDY = ["--temp", "0", "--ignore-eos"]
 # Enough work to be interrupted in the middle, on any machine.
 ENDLESS = ["-n", "1000000", "--ctx", "2000000", "--ignore-eos", "--reserve", "0"]
@@ -206,7 +207,24 @@ def a_closed_or_full_stdout():
         for command in (["run", MODEL, "-p", "hello", "-n", 3], ["run", MODEL, "-p", "hello", "-n", 3, "--json"], ["inspect", MODEL],
                         ["devices"], ["tokenize", MODEL], ["run", "--help"], ["--version"]):
             result = kvrt(*command, stdin=b"x", stdout=full)
-            result.expect(1, "stdout")
+            assert result.expect(1).err == "kvrt: stdout: No space left on device\n", (command, result.err)
+        for command in (["chat", STORY, "x", "-n", 3], ["eval", STORY, "--text", ROOT / "README.md", "--tokens", 8, "--kv", "i8"]):
+            assert kvrt(*command, stdout=full).expect(1).err == "kvrt: stdout: No space left on device\n", command
+
+
+@test
+def a_closed_stdin():
+    """As cron and daemons leave it: no prompt comes from there, which is a fault only where one is needed."""
+    def closed(*args):
+        command = " ".join(f"'{a}'" for a in (KVRT, *args))
+        return subprocess.run(f"{command} <&-", shell=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
+    for command in ("run", "chat"):
+        result = closed(command, STORY, "hello", "-n", 3, *GREEDY)
+        assert result.returncode == 0 and result.stdout and b"descriptor" not in result.stderr, result
+        assert closed(command, STORY).returncode == 2
+    for args in (["tokenize", STORY], ["run", STORY, "-f", "-"]):
+        result = closed(*args)
+        assert result.returncode == 1 and result.stderr == b"kvrt: stdin: Bad file descriptor\n", result
 
 
 def interrupted(args, stdin=b"", after=None, prepare=None):

@@ -181,6 +181,25 @@ def plan_for_a_card_is_the_cards():
 
 
 @test
+def plan_of_one_format():
+    rows = kvrt("plan", MODEL, "--json").expect(0).json()["rows"]
+    for kv in ("f16", "i8", "elastic"):
+        assert [r["kv"] for r in kvrt("plan", MODEL, "--json", "--kv", kv).expect(0).json()["rows"]] == [kv]
+        assert [r["kv"] for r in kvrt("plan", MODEL, "--json", env={"KVRT_KV": kv}).expect(0).json()["rows"]] == [r["kv"] for r in rows]
+    card = ("plan", "--shape", "llama-3.1-8b", "--card", "rtx4090", "--ctx", 120000)  # whether it fits is then said of that format
+    kvrt(*card, "--kv", "f16").expect(4)
+    kvrt(*card, "--kv", "k4v4").expect(0)
+    with tempfile.TemporaryDirectory() as folder:
+        drawn = {}
+        for kv in ("f16", "k4v4"):  # of one context, so that only the bytes differ
+            kvrt("plan", ROOT / "examples/models/storyteller-8m", "--mem-limit", "1GiB", "--kv", kv, "--plot", f"{folder}/a.svg").expect(0)
+            drawn[kv] = Path(folder, "a.svg").read_text()
+        assert "k4v4" in drawn["k4v4"] and "f16" not in drawn["k4v4"]
+        ticks = {kv: re.findall(r"<text[^>]*>([0-9.]+)<", svg) for kv, svg in drawn.items()}
+        assert len(ticks["f16"]) > 4 and ticks["f16"] != ticks["k4v4"], "a format's line shows its own bytes"
+
+
+@test
 def plan_and_run_give_the_same_answer_under_a_limit():
     for limit in range(1, 30, 3):
         for extra in ([], ["--ctx", "400"], ["--io", "copy"]):
@@ -339,6 +358,7 @@ ask kvrt to; ask kvrt run --te; ask kvrt run m --backend ''; ask kvrt bench --re
     kvrt("--completions", "tcsh").expect(2, "tcsh")
     kvrt("--completions").expect(2, "nothing")
     page = kvrt("--man").expect(0).out.decode()
+    assert "AMX tiles" in page and "Default: true." in page.split("cpu.amx", 1)[1].split(".TP")[0], "the default of the command, as in its help"
     for part in (".TH KVRT 1", "sample.temperature", "\\-\\-top\\-k", "EXIT STATUS"):
         assert part in page, part
     if shutil.which("groff"):
