@@ -59,14 +59,14 @@ static bool choose(const kvi_store *store, uint32_t n, uint32_t units, uint32_t 
 kvrt_status kvi_compact(kvi_store *store, uint32_t units, kvi_move_fn move, void *user, bool *done, kvrt_error *error)
 {
     const uint32_t n = sort_by_address(store);
-    uint32_t first = 0, count = 0, from = 0, to = 0, len = 0; /* neighbours that go the same way are one move */
+    uint32_t first = 0, count = 0, from = 0, to = 0, len = 0; /* neighbours are one move: no hole is between them */
     *done = false;
     if (!choose(store, n, units, &first, &count) || count == 0) return KVRT_OK;
     for (uint32_t i = first; i < first + count; i++) {
         const kvi_page *page = &store->pages[store->order[i]];
         const uint32_t unit = page->unit;
         kvi_store_move(store, store->order[i]);
-        if (len && unit == from + len && page->unit == to + len) {
+        if (len && unit == from + len) {
             len += page->units;
             continue;
         }

@@ -16,10 +16,8 @@ static kvi_page_key take_in(kvi_page_key key, uint64_t word)
     return key;
 }
 
-/* The length goes in too: no key is that of a longer or a shorter page. */
-static kvi_page_key finish(kvi_page_key key, uint64_t n)
+static kvi_page_key finish(kvi_page_key key)
 {
-    key = take_in(key, n);
     key.low = fold(fold(key.low, 0xbf58476d1ce4e5b9u), 0x94d049bb133111ebu);
     key.high = fold(fold(key.high, 0xff51afd7ed558ccdu), 0xc4ceb9fe1a85ec53u);
     if (!key.low && !key.high) key.low = 1;
@@ -30,11 +28,11 @@ kvi_page_key kvi_key_begin(const void *seed, uint64_t n)
 {
     kvi_page_key key = {0x6a09e667f3bcc908u, 0xbb67ae8584caa73bu};
     for (uint64_t i = 0; i < n; i++) key = take_in(key, ((const uint8_t *)seed)[i]);
-    return finish(key, n);
+    return finish(key);
 }
 
 kvi_page_key kvi_key_next(kvi_page_key before, const int32_t *ids, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) before = take_in(before, (uint32_t)ids[i]);
-    return finish(before, n);
+    return finish(before);
 }
