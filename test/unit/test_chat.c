@@ -371,6 +371,8 @@ static void engine_renders_what_the_folder_says(void **state)
     input.tools_len = -1;
     assert_int_equal(kvrt_chat_render(engine, &input, ids, 64, &n, text, 64, &len, &error), KVRT_OK);
     assert_memory_equal(text, "t2", 2);
+    assert_int_equal(kvrt_chat_render(engine, &input, ids, 64, &n, NULL, 64, &len, &error), KVRT_ARG);
+    assert_int_equal(kvrt_chat_render(engine, &input, NULL, 64, &n, text, 64, &len, &error), KVRT_ARG);
     input.messages = NULL;
     assert_int_equal(kvrt_chat_render(engine, &input, ids, 64, &n, text, 64, &len, &error), KVRT_ARG);
     assert_int_equal(kvrt_chat_render(engine, NULL, ids, 64, &n, text, 64, &len, &error), KVRT_ARG);

@@ -349,8 +349,8 @@ static void marks_that_are_tokens_make_sections(void **state)
     assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
 }
 
-/* Marks are tokens only when the vocabulary has both, and a section does not reach over the end of a turn. */
-static void half_a_pair_of_marks_is_none(void **state)
+/* A section does not reach over the end of a turn. */
+static void an_end_of_text_ends_a_section(void **state)
 {
     (void)state;
     const int32_t eos = 1; /* of the golden models */
@@ -572,7 +572,7 @@ int main(void)
                                        cmocka_unit_test(stop_strings_are_found_over_calls),
                                        cmocka_unit_test(marks_in_the_bytes_make_sections),
                                        cmocka_unit_test(marks_that_are_tokens_make_sections),
-                                       cmocka_unit_test(half_a_pair_of_marks_is_none),
+                                       cmocka_unit_test(an_end_of_text_ends_a_section),
                                        cmocka_unit_test(only_the_last_token_is_computed_again),
                                        cmocka_unit_test(no_logits_no_head),
                                        cmocka_unit_test(biases_are_of_whole_ids),
