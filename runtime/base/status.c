@@ -1,5 +1,6 @@
 /* status.c - status names from the one X-macro, and error messages. The only formatting used is vsnprintf with integers and strings. */
 #include "status.h"
+#include "utf8.h"
 
 #include <stdarg.h>
 #include <stdbool.h>
@@ -69,14 +70,17 @@ void kvi_struct_write(void *theirs, const void *ours, uint32_t size)
 }
 
 /* -------------------------------------------------------------------------------------------------------- errors --- */
-/* A cut message must not end inside a code point. */
-static void end_on_code_point(char *message, size_t len)
+/* Names and texts of files are quoted as they are, and quoted in part: what is no UTF-8 leaves the message. */
+static void keep_code_points(char *message, size_t len)
 {
-    while (len > 0 && ((unsigned char)message[len - 1] & 0x80)) {
-        const bool lead = ((unsigned char)message[len - 1] & 0x40) != 0;
-        message[--len] = 0;
-        if (lead) break;
+    size_t kept = 0;
+    for (size_t i = 0, n; i < len; i += n) {
+        n = kvi_utf8_valid_prefix(message + i, len - i);
+        memmove(message + kept, message + i, n);
+        kept += n;
+        if (n == 0) n = 1;
     }
+    message[kept] = 0;
 }
 
 /* `suffix` follows the message. */
@@ -91,8 +95,7 @@ static void fill(kvrt_error *error, const kvrt_error *values, const char *suffix
         if (n < 0) full.message[n = 0] = 0;
         size_t len = (size_t)n < cap ? (size_t)n : cap - 1;
         n = snprintf(full.message + len, cap - len, "%s", suffix);
-        len = strlen(full.message);
-        if (len == cap - 1) end_on_code_point(full.message, len);
+        keep_code_points(full.message, strlen(full.message));
     }
     kvi_struct_write(error, &full, sizeof full);
 }

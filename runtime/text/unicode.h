@@ -1,5 +1,5 @@
 /* unicode.h - what text needs to know of code points: stand-ins for bytes that are none, and the character classes and
- * case mapping that the reference library has (unicode_tables.c, written by a script that asks it). */
+ * case mapping that the reference library has (unicode_tables.c and unicode_mappings.c, written by a script that asks it). */
 #ifndef KVI_UNICODE_H
 #define KVI_UNICODE_H
 #include "../base/utf8.h"
@@ -32,18 +32,20 @@ int kvi_cp_script(uint32_t cp);
 void kvi_cp_append_lower(kvi_buf *out, uint32_t cp);
 
 /* The tables themselves. Runs are (first code point << 8 | value), a run reaches to the next one; ranges are pairs of
- * first and last code point; mappings are quadruples of first, last, step and difference. */
+ * first and last code point; mappings are quadruples of first, last, step and difference; the longer foldings of (?i) are
+ * quadruples of first code point, how many, and the first two code points of the sequence of the first. */
 extern const uint32_t kvi_unicode_categories[], kvi_unicode_scripts[];                            /* runs */
 extern const uint32_t kvi_unicode_alphabetic[], kvi_unicode_uppercase[], kvi_unicode_lowercase[]; /* ranges */
 extern const uint32_t kvi_unicode_emoji[], kvi_unicode_emoji_presentation[];                      /* ranges */
 extern const uint32_t kvi_unicode_extended_pictographic[], kvi_unicode_ideographic[];             /* ranges */
 extern const uint32_t kvi_unicode_word[], kvi_unicode_numeric[], kvi_unicode_punctuation[];       /* ranges */
 extern const uint32_t kvi_unicode_marks[], kvi_unicode_unformed[], kvi_unicode_unscripted[];      /* ranges */
-extern const uint32_t kvi_unicode_lower[], kvi_unicode_fold[];                                    /* mappings */
+extern const uint32_t kvi_unicode_lower[], kvi_unicode_fold[], kvi_unicode_fold_long[];           /* mappings */
 extern const size_t kvi_unicode_categories_n, kvi_unicode_scripts_n, kvi_unicode_alphabetic_n, kvi_unicode_uppercase_n,
     kvi_unicode_lowercase_n, kvi_unicode_emoji_n, kvi_unicode_emoji_presentation_n, kvi_unicode_extended_pictographic_n,
     kvi_unicode_ideographic_n, kvi_unicode_word_n, kvi_unicode_numeric_n, kvi_unicode_punctuation_n,
-    kvi_unicode_marks_n, kvi_unicode_unformed_n, kvi_unicode_unscripted_n, kvi_unicode_lower_n, kvi_unicode_fold_n;
+    kvi_unicode_marks_n, kvi_unicode_unformed_n, kvi_unicode_unscripted_n, kvi_unicode_lower_n, kvi_unicode_fold_n,
+    kvi_unicode_fold_long_n;
 /* Names in small letters without separators; categories also by their two letters. */
 extern const char *const kvi_unicode_category_names[30][2], *const kvi_unicode_script_names[];
 extern const size_t kvi_unicode_script_names_n;

@@ -4,6 +4,7 @@
  * moved to make room for the instruction before it, which relative jumps allow. */
 #include "regex_impl.h"
 #include "../base/utf8.h"
+#include "../text/unicode.h"
 
 #include <string.h>
 
@@ -189,34 +190,39 @@ static bool read_set_escape(parser *s, bool in_brackets, kvi_set *set)
     return true;
 }
 
-/* Sequences whose folding changes their length; Oniguruma takes "ss" for a sharp s under (?i). */
-static bool folds_longer(uint32_t before, uint32_t cp)
+/* Under (?i) some characters match as longer sequences too, and the other way round: sharp s and "ss". kvi_unicode_fold_long has runs of
+ * such characters: how many follow, the first and the second character of the sequence of the first one. */
+static bool folds_longer(const kvi_set *before, const kvi_set *now) /* closed under case */
 {
-    static const char pairs[][3] = {"ss", "ff", "fi", "fl", "st"};
-    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
-        if ((before | 32) == (uint32_t)pairs[i][0] && (cp | 32) == (uint32_t)pairs[i][1]) return true;
-    return cp == 0xdf || cp == 0x1e9e || (cp >= 0xfb00 && cp <= 0xfb06);
+    for (size_t i = 0; i < kvi_unicode_fold_long_n; i += 4) {
+        const uint32_t *run = kvi_unicode_fold_long + i;
+        for (uint32_t k = 0; k < run[1]; k++)
+            if (kvi_set_has(now, run[0] + k) || (kvi_set_has(before, run[2] + k) && kvi_set_has(now, run[3])))
+                return true;
+    }
+    return false;
 }
 
 static bool append_char(parser *s, uint32_t cp, extent *out)
 {
-    uint32_t before = s->before.set ? s->before.last : 0;
     *out = (extent){1, 1};
     if (s->fold) {
-        if (folds_longer(before, cp))
-            return refuse(s, "letters under (?i) whose folding changes the length (ss, fi, ..)");
-        kvi_set set = {0};
+        kvi_set set = {0}, before = {0};
         kvi_set_add(&set, cp, cp);
         kvi_set_close_case(&set);
-        if (set.n != 1 || set.items[0].first != set.items[0].last) {
+        if (s->before.set) kvi_set_add(&before, s->before.last, s->before.last);
+        kvi_set_close_case(&before);
+        bool longer = folds_longer(&before, &set), failed = set.failed || before.failed;
+        kvi_set_free(&before);
+        if (!failed && !longer && (set.n != 1 || set.items[0].first != set.items[0].last)) {
             bool ok = append_class(s, &set, out);
             s->before.set = true;
             s->before.last = cp;
             return ok;
         }
-        bool failed = set.failed;
         kvi_set_free(&set);
         if (failed) return no_memory(s);
+        if (longer) return refuse(s, "letters under (?i) whose folding changes the length (ss, fi, ..)");
     }
     char bytes[4];
     size_t n = kvi_utf8_encode(bytes, cp), where = s->regex->pool.len;
@@ -227,7 +233,7 @@ static bool append_char(parser *s, uint32_t cp, extent *out)
 }
 
 /* ------------------------------------------------------------------------------------------------------ classes --- */
-static bool parse_class(parser *s, kvi_set *out);
+static bool parse_class(parser *s, bool inner, kvi_set *out);
 
 /* "[:name:]" or "[:^name:]" at p; false without `why`: only a bracket. */
 static bool read_posix(parser *s, kvi_set *set)
@@ -243,14 +249,14 @@ static bool read_posix(parser *s, kvi_set *set)
     return true;
 }
 
-/* One code point of a class; false without `why`: a set, which was added to *set (folded when (?i) is in force). */
+/* One code point of a class; false without `why`: a set, which was added to *set. */
 static bool class_char(parser *s, kvi_set *set, uint32_t *cp)
 {
     kvi_set part = {0};
     bool is_char = false;
     if (at(s, 0, '[')) {
         bool posix = at(s, 1, ':') && read_posix(s, &part);
-        if (!posix && !s->why) parse_class(s, &part);
+        if (!posix && !s->why) parse_class(s, true, &part);
     } else if (at(s, 0, '\\')) {
         s->p++;
         if (s->p == s->end) refuse(s, "a pattern that ends after a backslash");
@@ -261,7 +267,7 @@ static bool class_char(parser *s, kvi_set *set, uint32_t *cp)
         } else if (!read_set_escape(s, true, &part) && !s->why) {
             is_char = read_char_escape(s, cp);
             if (!is_char) refuse(s, "an escape that is not known in a class");
-        } else if (s->fold) kvi_set_close_case(&part);
+        }
     } else {
         s->p += kvi_utf8_decode(s->p, (size_t)(s->end - s->p), cp);
         is_char = true;
@@ -275,7 +281,6 @@ static bool class_char(parser *s, kvi_set *set, uint32_t *cp)
 static bool class_item(parser *s, kvi_set *set)
 {
     uint32_t first = 0, last = 0;
-    kvi_set item = {0};
     if (!class_char(s, set, &first)) return !s->why;
     last = first;
     if (at(s, 0, '-') && s->p + 1 < s->end && s->p[1] != ']' && !(at(s, 1, '&') && at(s, 2, '&'))) {
@@ -287,20 +292,25 @@ static bool class_item(parser *s, kvi_set *set)
         if (!is_char) { /* [a-\d], [a-[b]]: the hyphen is one of the characters */
             if (s->why) return false;
             s->p = hyphen + 1;
-            kvi_set_add(&item, '-', '-');
+            kvi_set_add(set, '-', '-');
             last = first;
         }
         if (last < first) return refuse(s, "a range of characters whose end is before its start");
     }
-    kvi_set_add(&item, first, last);
-    if (s->fold) kvi_set_close_case(&item);
-    kvi_set_add_set(set, &item);
-    kvi_set_free(&item);
+    kvi_set_add(set, first, last);
     return true;
 }
 
-/* From the bracket at p to its partner. */
-static bool parse_class(parser *s, kvi_set *out)
+/* (?i) closes what the outermost brackets hold, once: after intersections and inner negations, before their own negation. */
+static bool fold_class(parser *s, bool negated, kvi_set *all)
+{
+    kvi_set_close_case(all);
+    return negated || !folds_longer(&(kvi_set){0}, all) ||
+           refuse(s, "a class under (?i) with a letter whose folding changes the length (ss, fi, ..)");
+}
+
+/* From the bracket at p to its partner. inner: it stands in another class. */
+static bool parse_class(parser *s, bool inner, kvi_set *out)
 {
     kvi_set all = {0}, part = {0};
     bool any = false, ok = true;
@@ -326,6 +336,7 @@ static bool parse_class(parser *s, kvi_set *out)
     kvi_set_tidy(&part);
     if (any) kvi_set_intersect(&all, &part);
     else kvi_set_add_set(&all, &part);
+    if (ok && s->fold && !inner) ok = fold_class(s, negated, &all);
     if (negated) kvi_set_complement(&all);
     kvi_set_add_set(out, &all);
     kvi_set_tidy(out);
@@ -527,7 +538,7 @@ static bool parse_atom(parser *s, extent *out)
     switch (*s->p) {
     case '(': return parse_group(s, out);
     case '[':
-        if (parse_class(s, &set)) return append_class(s, &set, out);
+        if (parse_class(s, false, &set)) return append_class(s, &set, out);
         kvi_set_free(&set);
         return false;
     case '\\': return parse_escape(s, out);

@@ -23,6 +23,10 @@ static void test_refusals(void **state)
     expect_refused("(?x) a b", "option");
     expect_refused("(?i:ss)", "folding");
     expect_refused("(?i:\xc3\x9f)", "folding");
+    expect_refused("(?i:[\xc3\x9f\\d])", "folding");
+    expect_refused("(?i)[\\p{L}]+", "folding"); /* "ss" is a sharp s to it when nothing else fits */
+    expect_refused("(?i:\\u1e96)", "folding");
+    expect_refused("(?i:H\\u0331)", "folding");
     expect_refused("(?<=a+)b", "lookbehind");
     expect_refused("\\2(a)", "reference");
     expect_refused("[z-a]", "range");
@@ -40,6 +44,22 @@ static void test_refusals(void **state)
     expect_refused("a\\", "backslash");
     expect_refused("\\p{NoSuchProperty}", "regular expression");
     expect_refused("((((a{1000}){1000}){1000}){1000})", "regular expression");
+}
+
+/* A message quotes the beginning of a pattern: it stays UTF-8 where that ends inside a character, and keeps what follows. */
+static void test_messages_are_utf8(void **state)
+{
+    (void)state;
+    for (size_t n = 70; n < 90; n++) {
+        char pattern[120];
+        memset(pattern, 'a', n);
+        memcpy(pattern + n, "\xe4\xbd\xa0(?R)", 8);
+        kvi_regex *regex = NULL;
+        kvrt_error error = {.size = sizeof error};
+        assert_int_equal(kvi_regex_compile(pattern, n + 7, "test", &regex, &error), KVRT_UNSUPPORTED);
+        assert_int_equal(kvi_utf8_valid_prefix(error.message, strlen(error.message)), strlen(error.message));
+        assert_non_null(strstr(error.message, "kind"));
+    }
 }
 
 /* Each allocation fails in turn: the right code, nothing lost. */
@@ -266,8 +286,8 @@ static void test_shared_oracle(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_refusals), cmocka_unit_test(test_memory),
-                                       cmocka_unit_test(test_runaway_is_an_error), cmocka_unit_test(test_golden),
-                                       cmocka_unit_test(test_shared_oracle)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_refusals), cmocka_unit_test(test_messages_are_utf8),
+                                       cmocka_unit_test(test_memory),   cmocka_unit_test(test_runaway_is_an_error),
+                                       cmocka_unit_test(test_golden),   cmocka_unit_test(test_shared_oracle)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -208,11 +208,14 @@ PATTERNS = [
     r"[\W_]+", r"[^\W_]+", r"\d+", r"[^\d]+", r"\h+", r"[\H]", r"\s+", r"\S+", r"[[:alpha:]]+", r"[[:^alpha:]]+", r"[[:punct:]]+", r"\p{Punct}+", r"[[:word:]]+",
     r"[[:space:][:digit:]]+", r"[[:upper:]]+", r"[[:lower:]]+", r"[[:alnum:]_]+", r"[[:graph:]]+", r"[[:print:]]+", r"[[:cntrl:]]+", r"[[:blank:]]", r"[[:xdigit:]]+",
     r"[:alpha:]+", r"[a-z&&[^aeiou]]+", r"[\p{L}&&[^\p{Lu}]]+", r"[\w&&[^\d]]+", r"[^a-c&&b-d]+", r"[a-c&&b-d&&c]", r"[a-z&&]", r"[\p{^Han}&&\w]+", r"[a[^b]]+",
-    r"[[^b]&&a-d]+", r"[^\s[.,]]+", r" ?[^(\s|[.,!?…。，、।۔،])]+", r"(?i:s+)", r"(?i:k|\u00e5)", r"(?i:[a-f]+)", r"(?i:[^a])", r"(?i:\p{Lu})", r"(?i:[\p{Lu}])", r"(?i)a|b",
+    r"[[^b]&&a-d]+", r"[^\s[.,]]+", r" ?[^(\s|[.,!?…。，、।۔،])]+", r"(?i:s+)", r"(?i:k|\u00e5)", r"(?i:[a-f]+)", r"(?i:[^a])", r"(?i:\p{Lu})", r"(?i)a|b",
     r"b(?i)a|c", r"(?i:'s|'t|'re|'ve|'m|'ll|'d)", r"a(?m:.)b", r"a.b", r"^.", r".$", r"\A.", r".\z", r".\Z", r"\G\d", r"\ba", r"a\B", r"\R", r"(?<=a)b", r"(?<!a)b",
     r"(?<=a|中)b", r"(?=a)\w+", r"(?!a)\w+", r"(?>a+)b", r"(?>a|ab)c", r"a++b", r"a*+", r"a?+a", r"a{2}+", r"a{2}?", r"a{1,2}?", r"a{,2}", r"a{2,}", r"a{", r"x{,}", r"(a|b)\1",
     r"(?<n>a)b", r"(a*)*b", r"(a*?)+", r"(?:a|ab)(?:c|bcd)", r"(?:\p{L}\p{M}*)+", r"[]a]+", r"[^]a]+", r"[a\]b]+", r"[!--]+", r"[a-]+", r"[a-c-e]+", r"[\-a]+", r"\x41|\x{62}|\u0063",
     r"\p{Cn}+", r"\p{Lm}+", r"\p{S}+", r"\p{Emoji}+", r"\p{Letter_Number}", r"\p{ l u }+", r"(?#comment)a", r"", r"|a", r"()a", r"(?:)*", r"\p{Nd}{3}+", r"\N+", r"\O",
+    # (?i) and classes: closed once, after intersections and inner negations, before the outermost negation; properties alone are not
+    r"(?i)[[a-z]&&[A-D]]+", r"(?i)[^\p{Lu}&&a]+", r"(?i)[^[^a-d]]+", r"(?i)[^[:upper:]]+", r"(?i)\p{Lu}+", r"(?i)\P{Lu}+", r"(?i)[a-d&&[^A]]+",
+    r"(?i)[^a-c[^\p{L}]]+", r"(?i)[^\p{^Lu}K]+", r"(?i)[^A-D&&[^b]]+", r"(?i:[a[b&&B]])+",
 ]
 REGEX_TEXTS = [
     "", "a", "ab", "aab", "aaab abc", "abcd ABCD a-b", "你好。\n", "日本語のテスト、カタカナー・ひらがな。", "A\u0300e\u0301 naïve Ünï", "x² ½ Ⅷ ٣٤ 123", "ſs Kk Åå", "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~",

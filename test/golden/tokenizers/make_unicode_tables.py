@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes runtime/text/unicode_tables.c: what the reference library believes of every code point, found by asking it.
+"""Writes runtime/text/unicode_tables.c and unicode_mappings.c: what the reference library believes of every code point, found by asking it.
 
     pip install tokenizers==0.23.3 unicodedata2
     python3 test/golden/tokenizers/make_unicode_tables.py
@@ -101,6 +101,21 @@ def case_folding():
     return pairs
 
 
+def long_foldings():
+    """Runs of code points that (?i) also takes for a longer sequence: (first, how many, first and second code point of its sequence)."""
+    runs = []
+    for c in ALL:
+        to = chr(c).casefold()
+        if len(to) == 1:
+            continue
+        first, second = ord(to[0]), ord(to[1])
+        if runs and c == runs[-1][0] + runs[-1][1] and first == runs[-1][2] + runs[-1][1] and second == runs[-1][3]:
+            runs[-1][1] += 1
+        else:
+            runs.append([c, 1, first, second])
+    return runs
+
+
 def lower_case():
     lower = normalizers.Lowercase().normalize_str("\n".join(chr(c) for c in ALL if c != 10)).split("\n")
     return [(c, ord(to)) for c, to in zip((c for c in ALL if c != 10), lower) if to != chr(c) and len(to) == 1]
@@ -150,13 +165,16 @@ def pairs_array(name, comment, members):
     return c_array(name, comment, flat)
 
 
-def main():
-    out = """/* unicode_tables.c - written by test/golden/tokenizers/make_unicode_tables.py from the answers of the reference library (tokenizers
+HEAD = """/* {} - written by test/golden/tokenizers/make_unicode_tables.py from the answers of the reference library (tokenizers
  * 0.23.3); see that script for the versions of Unicode behind them. Do not edit. */
 #include "unicode.h"
 
 /* clang-format off */
 """
+
+
+def main():
+    out = HEAD.format("unicode_tables.c")
     category_of = {}
     for i, short in enumerate(CATEGORIES):
         if short != "Cs":
@@ -186,14 +204,18 @@ def main():
     out += pairs_array("kvi_unicode_unformed", "Code points that are newer than the normalization forms.", unknown_to_forms())
     out += pairs_array("kvi_unicode_unscripted", "Code points of a script that UnicodeScripts does not know.",
                        scripts_of_unicode_scripts(script_of))
-    for name, comment, pairs in (("kvi_unicode_lower", "Lower case", lower_case()), ("kvi_unicode_fold", "(?i)", case_folding())):
-        flat = [f"0x{v & 0xFFFFFFFF:x}" for run in mapping_runs(pairs) for v in run]
-        out += c_array(name, f"{comment}: first, last, step, difference.", flat)
     out += "const char *const kvi_unicode_category_names[30][2] = {\n    " + ",\n    ".join(
         f'{{"{k}", "{v.replace("_", "").lower()}"}}' for k, v in CATEGORIES.items()) + "};\n\n"
     names = [f'"{s.replace("_", "").lower()}"' for s in SCRIPTS]
     out += f"const char *const kvi_unicode_script_names[{len(names)}] = {{\n{wrapped(names)}}};\nconst size_t kvi_unicode_script_names_n = {len(names)};\n"
     (ROOT / "runtime/text/unicode_tables.c").write_text(out)
+    mappings = HEAD.format("unicode_mappings.c")
+    for name, comment, pairs in (("kvi_unicode_lower", "Lower case", lower_case()), ("kvi_unicode_fold", "(?i)", case_folding())):
+        flat = [f"0x{v & 0xFFFFFFFF:x}" for run in mapping_runs(pairs) for v in run]
+        mappings += c_array(name, f"{comment}: first, last, step, difference.", flat)
+    mappings += c_array("kvi_unicode_fold_long", "(?i), longer: first, how many, its sequence's first and second.",
+                        [f"0x{v:x}" for run in long_foldings() for v in run])
+    (ROOT / "runtime/text/unicode_mappings.c").write_text(mappings.rstrip("\n") + "\n")
 
 
 if __name__ == "__main__":
