@@ -1,5 +1,6 @@
 /* test_cuda_models.c - whole models on the CUDA backend of the emulated device, through the public API: golden models and the bundled one
  * against the CPU, mutations, graphs against single launches, thread orders. With KVRT_TEST_CARD set it runs on the card instead. */
+#include "crowd.h"
 #include "golden_model.h"
 #include "cuda_engine.h"
 
@@ -70,6 +71,44 @@ static void golden_greedy_text(void **state)
     }
     print_message("%u tokens\n", compared);
     assert_true(compared > 10);
+}
+
+/* Sessions that share steps, which are replayed graphs of 1, 2 and 4 rows, against each alone. */
+static void sessions_share_steps(void **state)
+{
+    (void)state;
+    static const char *const pairs[] = {
+        "device.backend", "cuda", "kv.format", "k4v4", "kv.tail", "0", "ctx.chunk", "64",
+        "ctx.sessions",   "3",    "ctx.size",  "256",  NULL};
+    static const crowd_member scripts[3] = {
+        {.options = {"sample.temperature", "0", "gen.max_tokens", "9"}, .story = 0, .n_prompt = 236},
+        {.options = {"sample.temperature", "1", "sample.seed", "5", "gen.max_tokens", "12"}, .story = 1, .n_prompt = 5},
+        {.options = {"sample.temperature", "0", "gen.max_tokens", "12"},
+         .story = 2,
+         .n_prompt = 20,
+         .arrives = 3,
+         .act = CROWD_PAUSE,
+         .act_at = 4}};
+    crowd_member alone[3], together[3];
+    kvrt_engine engines[3], engine;
+    golden_model m;
+    assert_true(golden_load("llama_gqa8_d64", &m));
+    assert_int_equal(cuda_open(m.dir, pairs, &engine, NULL), KVRT_OK);
+    for (uint32_t i = 0; i < 3; i++) {
+        alone[i] = together[i] = scripts[i];
+        assert_int_equal(cuda_open(m.dir, pairs, &engines[i], NULL), KVRT_OK);
+        crowd_join(engines[i], &alone[i]);
+        crowd_alone(&alone[i]);
+        crowd_join(engine, &together[i]);
+    }
+    assert_int_equal(crowd_together(engine, together, 3, NULL, NULL), 0);
+    for (uint32_t i = 0; i < 3; i++) {
+        assert_true(alone[i].n_tokens >= 9);
+        crowd_same(&alone[i], &together[i], "cuda");
+        kvrt_engine_close(engines[i], NULL);
+    }
+    kvrt_engine_close(engine, NULL);
+    golden_free(&m);
 }
 
 static void mutations_are_found(void **state)
@@ -229,8 +268,11 @@ static void thread_orders_change_nothing(void **state)
 int main(void)
 {
     if (!cuda_find_driver()) return 77;
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(golden_models), cmocka_unit_test(golden_greedy_text), cmocka_unit_test(mutations_are_found),
-        cmocka_unit_test(bundled_model_as_on_the_cpu), cmocka_unit_test(thread_orders_change_nothing)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(golden_models),
+                                       cmocka_unit_test(golden_greedy_text),
+                                       cmocka_unit_test(sessions_share_steps),
+                                       cmocka_unit_test(mutations_are_found),
+                                       cmocka_unit_test(bundled_model_as_on_the_cpu),
+                                       cmocka_unit_test(thread_orders_change_nothing)};
     return cmocka_run_group_tests_name("models, cuda", tests, NULL, NULL);
 }
