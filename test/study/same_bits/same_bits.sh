@@ -40,7 +40,7 @@ done
 if [ -f "$before/libkvrt-emu-cuda.so" ] && [ -f "$after/libkvrt-emu-cuda.so" ]; then
     for model in llama_gqa8_d64 llama_d128 qwen2_window qwen3; do
         for kv in f16 i8 k4v4 k4v2; do
-            compare "cuda $model $kv" "test/golden/models/$model" 300 5 kv.format $kv device.backend cuda mem.reserve 0 debug.cuda_driver @DRIVER@
+            compare "cuda $model $kv" "test/golden/models/$model" 480 5 kv.format $kv device.backend cuda mem.reserve 0 debug.cuda_driver @DRIVER@
         done
     done
 fi
