@@ -248,7 +248,7 @@ KVRT_API void kvrt_log_set(kvrt_log_fn fn, void *user, int32_t max_level);
 typedef struct kvrt_engine_handle *kvrt_engine;
 typedef struct kvrt_session_handle *kvrt_session;
 
-/* Opens `model.path` (a Hugging Face folder) or `model.shape` (synthetic weights). Takes all memory of the engine; all or
+/* Opens `model.path` (a Hugging Face folder, or a GGUF file) or `model.shape` (synthetic weights). Takes all memory of the engine; all or
  * nothing. With model.load=tokenizer only the tokenizer and the chat template are opened: no weights, no device, and what needs them
  * answers STATE. Sampling options that are not set take what the folder's generation_config.json says (temperature, top_k, top_p, min_p,
  * repetition_penalty; do_sample false: greedy). model.io=map (the default) reads weights from the files as they are

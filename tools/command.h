@@ -44,6 +44,7 @@ typedef enum command_source { SOURCE_NONE, SOURCE_FILE, SOURCE_ENVIRONMENT, SOUR
 typedef struct command_line {
     kvrt_options *options;
     const char *positional[MAX_POSITIONAL];
+    char model[4096];                  /* the path behind a model's name, which positional[0] then is */
     unsigned n_positional;             /* as many as there were, also beyond MAX_POSITIONAL */
     const char *extra[MAX_EXTRA];      /* value of extra flag i; "" for a flag without value; NULL when absent */
     unsigned char source[MAX_OPTIONS]; /* command_source of each option of the library's table */

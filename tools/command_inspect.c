@@ -122,7 +122,7 @@ static void print_json(const kvrt_inspect_info *info, const histogram *h, const 
 int inspect_main(int argc, char **argv)
 {
     command_line line;
-    int code = command_parse(&inspect_command, argc, argv, false, &line);
+    int code = command_parse(&inspect_command, argc, argv, true, &line);
     if (code < 0 && line.n_positional != 1) {
         fprintf(stderr, "kvrt inspect: need one model folder (see kvrt inspect --help)\n");
         code = EXIT_USAGE;

@@ -3,6 +3,7 @@
 #define _POSIX_C_SOURCE 200809L
 #define ARGPARSE_IMPLEMENTATION
 #include "command.h"
+#include "model_name.h"
 #include "vocabulary.h"
 
 #include <stdlib.h>
@@ -395,6 +396,7 @@ static int parse(const command *c, const flag_table *t, int argc, char **argv, b
     }
     if (positional_is_model && out->n_positional) {
         if (!*out->positional[0]) return usage_error(c->name, "the first argument, the model folder, is empty");
+        out->positional[0] = model_name_path(out->positional[0], out->model, sizeof out->model);
         kvrt_error error = command_error();
         int32_t status = kvrt_options_set_string(out->options, "model.path", out->positional[0], -1, &error);
         if (status < 0) return command_fail(status, &error);

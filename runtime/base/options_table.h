@@ -4,7 +4,7 @@
  * The scope says what an option belongs to: the engine, a session, or one call of kvrt_generate. What is given to a narrower one must have the
  * value it has there. */
 OPTION("model.path", NULL, STRING, ENGINE, "", 0, 0, "",
-       "Hugging Face model folder (config.json, *.safetensors, tokenizer.json)")
+       "Hugging Face model folder (config.json, *.safetensors, tokenizer.json) or GGUF file")
 OPTION("model.shape", "shape", STRING, ENGINE, "", 0, 0, "",
        "synthetic weights of a known shape instead of a folder, for measurements")
 OPTION("model.weights", "weights", CHOICE, ENGINE, "bf16", 0, 0, "bf16|f16|f32", "data type of synthetic weights")

@@ -1,5 +1,5 @@
 /* fuzz_gguf.c - any bytes as a GGUF file: an error that says something, or directories whose every byte can be read. */
-#include "../../runtime/model/gguf.h"
+#include "../../runtime/model/gguf_model.h"
 
 #include <string.h>
 
@@ -37,6 +37,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (g || !error.message[0]) __builtin_trap();
         return 0;
     }
+    kvi_model_config config;
+    kvi_checkpoint *checkpoint = NULL;
+    error.message[0] = 0;
+    if (kvi_gguf_config(g, &config, &error) < KVRT_OK && !error.message[0]) __builtin_trap();
+    if (kvi_gguf_checkpoint(g, &checkpoint, NULL) == KVRT_OK)
+        (void)kvi_checkpoint_find(checkpoint, "model.layers.0.self_attn.q_proj.weight");
+    kvi_checkpoint_close(checkpoint);
     volatile unsigned sum = touch_tensors(g) + touch_words(g);
     (void)sum;
     kvi_gguf_close(g);

@@ -62,6 +62,17 @@ def write_seeds():
     seed.add_tensor("matrix", np.zeros((2, 34), np.uint8), raw_dtype=T.Q8_0)
     finish(seed)
     finish(gguf.GGUFWriter(CORPUS / "bare", "x"))
+    model = gguf.GGUFWriter(CORPUS / "model", "llama")
+    for add, value in ((model.add_block_count, 1), (model.add_embedding_length, 16), (model.add_feed_forward_length, 32), (model.add_context_length, 64),
+                       (model.add_head_count, 2), (model.add_head_count_kv, 1), (model.add_layer_norm_rms_eps, 1e-5), (model.add_rope_freq_base, 1e4)):
+        add(value)
+    model.add_tokenizer_model("gpt2")
+    model.add_token_list(["a", "b", "<|im_end|>"])
+    model.add_token_types([1, 1, 3])
+    model.add_eos_token_id(2)
+    for name, shape in (("token_embd.weight", (3, 16)), ("output_norm.weight", (16,)), ("blk.0.attn_q.weight", (16, 16)), ("rope_freqs.weight", (4,))):
+        model.add_tensor(name, np.ones(shape, np.float32))
+    finish(model)
 
 
 def finish(writer):
