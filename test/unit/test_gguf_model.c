@@ -253,14 +253,17 @@ static void change(gguf_file *f, size_t i)
     else if (changes[i].kind == BOOL) gguf_key_bool(&f->keys, key, changes[i].value != 0), f->n_keys++;
 }
 
-static kvrt_status try_open(kvrt_error *error)
+/* With nth > 0 that allocation of the open fails. */
+static kvrt_status try_open(uint64_t nth, kvrt_error *error)
 {
     kvrt_options *options;
     kvrt_engine engine = NULL;
     assert_int_equal(kvrt_options_create(&options, NULL), KVRT_OK);
     kvrt_options_set_string(options, "model.path", path, -1, NULL);
     kvrt_options_set_text(options, "device.backend", "cpu", NULL);
+    kvi_mem_fail_nth(nth);
     const kvrt_status status = kvrt_engine_open(options, NULL, NULL, &engine, error);
+    kvi_mem_fail_nth(0);
     kvrt_options_destroy(options);
     if (engine) kvrt_engine_close(engine, NULL);
     return status;
@@ -276,7 +279,7 @@ static void what_would_be_wrong_is_refused(void **state)
         change(&f, i);
         save(&f);
         free_file(&f);
-        const kvrt_status status = try_open(&error);
+        const kvrt_status status = try_open(0, &error);
         if (status != changes[i].status) fail_msg("%s: status %d, %s", changes[i].name, (int)status, error.message);
         if (status < KVRT_OK && !strstr(error.message, changes[i].named))
             fail_msg("%s: '%s' without '%s'", changes[i].name, error.message, changes[i].named);
@@ -291,7 +294,7 @@ static void other_architectures_are_named_and_shown(void **state)
     gguf_file f = converted(KVRT_TEST_DIR "/golden/models/llama_gqa2", "gemma9");
     save(&f);
     free_file(&f);
-    assert_int_equal(try_open(&error), KVRT_UNSUPPORTED);
+    assert_int_equal(try_open(0, &error), KVRT_UNSUPPORTED);
     assert_non_null(strstr(error.message, "general.architecture: is 'gemma9', need llama, qwen2 or qwen3"));
     kvrt_inspect_info info = {.size = sizeof info};
     assert_int_equal(kvrt_inspect(path, &info, NULL, NULL, &error), KVRT_OK);
@@ -314,6 +317,58 @@ static void unknown_keys_are_a_warning(void **state)
     assert_string_equal(info.problem, "");
 }
 
+/* What a plan says is what an open takes, mapped and copied: blocks are read where they lie. */
+static void the_plan_is_what_is_taken(void **state)
+{
+    static const char *const ways[] = {"map", "copy"};
+    gguf_file f = converted(KVRT_TEST_DIR "/golden/models/qwen3_bf16", "qwen3");
+    save(&f);
+    free_file(&f);
+    for (size_t way = 0; way < 2; way++) {
+        kvrt_options *options;
+        kvrt_engine engine;
+        kvrt_error error = {.size = sizeof error};
+        kvrt_plan_row row = {.size = sizeof row};
+        kvrt_engine_info info = {.size = sizeof info};
+        uint64_t n;
+        assert_int_equal(kvrt_options_create(&options, NULL), KVRT_OK);
+        kvrt_options_set_string(options, "model.path", path, -1, NULL);
+        kvrt_options_set_text(options, "device.backend", "cpu", NULL);
+        kvrt_options_set_text(options, "model.io", ways[way], NULL);
+        kvrt_options_set_text(options, "kv.format", "k4v4", NULL);
+        if (kvrt_plan(options, "k4v4", NULL, &row, 1, &n, &error) < KVRT_OK) fail_msg("%s", error.message);
+        if (kvrt_engine_open(options, NULL, NULL, &engine, &error) < KVRT_OK) fail_msg("%s", error.message);
+        assert_int_equal(kvrt_engine_get_info(engine, &info, &error), KVRT_OK);
+        if (info.resident_bytes != row.total_bytes - row.session_bytes)
+            fail_msg("%s: %llu bytes taken, %llu planned", ways[way], (unsigned long long)info.resident_bytes,
+                     (unsigned long long)(row.total_bytes - row.session_bytes));
+        kvrt_engine_close(engine, NULL);
+        kvrt_options_destroy(options);
+    }
+}
+
+static void every_allocation_may_fail(void **state)
+{
+    gguf_file f = converted(KVRT_TEST_DIR "/golden/models/llama_gqa2", "llama");
+    put_text(&f, "tokenizer.chat_template", "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}");
+    put_text(&f, "tokenizer.chat_template.tool_use", "{{ eos_token }}");
+    save(&f);
+    free_file(&f);
+    kvrt_status status = KVRT_NOMEM_HOST;
+    uint64_t before, after, n = 0;
+    (void)try_open(0, NULL); /* what the first open of a process sets up once */
+    kvi_mem_stats(&before, NULL, NULL);
+    while (status < KVRT_OK) {
+        kvrt_error error = {.size = sizeof error};
+        status = try_open(++n, &error);
+        if (status < KVRT_OK && status != KVRT_NOMEM_HOST && status != KVRT_OVER_BUDGET)
+            fail_msg("allocation %u: status %d, %s", (unsigned)n, (int)status, error.message);
+        kvi_mem_stats(&after, NULL, NULL);
+        assert_int_equal(before, after);
+    }
+    assert_true(n > 100);
+}
+
 static int make_folder(void **state)
 {
     if (!mkdtemp(folder)) return -1;
@@ -325,8 +380,11 @@ static int drop_folder(void **state) { return unlink(path) | rmdir(folder); }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(logits_are_those_of_the_folder), cmocka_unit_test(what_would_be_wrong_is_refused),
-        cmocka_unit_test(other_architectures_are_named_and_shown), cmocka_unit_test(unknown_keys_are_a_warning)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(logits_are_those_of_the_folder),
+                                       cmocka_unit_test(what_would_be_wrong_is_refused),
+                                       cmocka_unit_test(other_architectures_are_named_and_shown),
+                                       cmocka_unit_test(unknown_keys_are_a_warning),
+                                       cmocka_unit_test(the_plan_is_what_is_taken),
+                                       cmocka_unit_test(every_allocation_may_fail)};
     return cmocka_run_group_tests(tests, make_folder, drop_folder);
 }
