@@ -3,6 +3,7 @@
  * To know: where llama.cpp approximates the original regex of a tokenizer.json, the original is used here. Control and user-defined tokens are
  * found in text before anything else, and are never the result of merges. */
 #include "tokenizer_impl.h"
+#include "../base/utf8.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -55,6 +56,11 @@ static kvrt_status add_token(const builder *b, uint64_t id, kvi_bytes text)
         !kvi_string_table_put(&tok->vocab, text.data, text.len, (int32_t)id))
         return no_memory(b);
     if (!is_found_in_text(type)) return KVRT_OK;
+    /* It would cut characters of a text apart. */
+    if (kvi_utf8_valid_prefix(text.data, text.len) < text.len)
+        return kvi_error_set(b->error, KVRT_FORMAT,
+                             "%s: tokenizer.ggml.tokens: token %llu is not UTF-8, need it for a %s", tok->name,
+                             (unsigned long long)id, type == TYPE_USER_DEFINED ? "user-defined one" : "control token");
     kvi_added added = {.content = text, .special = type != TYPE_USER_DEFINED};
     return kvi_load_added_token(tok, &added, (int64_t)id, b->error);
 }

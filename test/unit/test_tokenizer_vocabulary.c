@@ -318,12 +318,33 @@ static void wrong_vocabularies_are_refused(void **state)
     assert_int_equal(blocks, 0);
 }
 
+/* A control token of half a character would cut texts where none may be cut. */
+static void tokens_found_in_text_are_utf8(void **state)
+{
+    for (uint32_t type = NORMAL; type <= BYTE; type++) {
+        pieces p = {.n = 2};
+        kvi_tokenizer *tok;
+        kvrt_error error = {.size = sizeof error};
+        gguf_text(&p.tokens, "a"), gguf_text(&p.tokens, "\x9f");
+        put_word(&p.types, 0, NORMAL), put_word(&p.types, 1, type);
+        put_score(&p, 0, 0), put_score(&p, 1, -1);
+        const kvi_vocabulary v = vocabulary_of(&p, "llama", NULL);
+        const kvrt_status status = kvi_tokenizer_from_vocabulary(&v, "m.gguf", &tok, &error);
+        const bool found = type == UNKNOWN || type == CONTROL || type == USER_DEFINED;
+        assert_int_equal(status, found ? KVRT_FORMAT : KVRT_OK);
+        if (found) assert_non_null(strstr(error.message, "token 1 is not UTF-8"));
+        kvi_tokenizer_free(tok);
+        free_pieces(&p);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(byte_level_llama3),
                                        cmocka_unit_test(byte_level_qwen2),
                                        cmocka_unit_test(scored_as_sentencepiece),
                                        cmocka_unit_test(wrong_vocabularies_are_refused),
+                                       cmocka_unit_test(tokens_found_in_text_are_utf8),
                                        cmocka_unit_test(real_llama3),
                                        cmocka_unit_test(real_qwen2_5),
                                        cmocka_unit_test(real_gpt2),
