@@ -57,7 +57,7 @@ PARTS = {
     "marks": (chain({"type": "NFD"}, {"type": "StripAccents"}, {"type": "Lowercase"}), sequence({"type": "Whitespace"}, byte_level())),
     "nfkc": ({"type": "NFKC"}, sequence({"type": "UnicodeScripts"}, {"type": "Digits", "individual_digits": False}, byte_level())),
     "nfkd": ({"type": "NFKD"}, sequence({"type": "WhitespaceSplit"}, byte_level())),
-    "posix": ({"type": "Nmt"}, sequence(split("[[:punct:]]+|[[:alpha:]&&[^a]]+|[[:^print:]]"), split(r"(?i:[\p{Lu}\p{Lt}])+"), split(r"\w"), byte_level())),
+    "posix": ({"type": "Nmt"}, sequence(split("[[:punct:]]+|[[:alpha:]&&[^a]]+|[[:^print:]]"), split(r"(?i:[b-eа-я])+"), split(r"\w"), byte_level())),
 }
 
 
