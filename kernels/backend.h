@@ -145,6 +145,11 @@ typedef struct kvi_backend {
     bool (*op_time_at)(const kvi_device *device, uint32_t index, kvi_op_time *out);
 } kvi_backend;
 
+/* What every backend checks before it touches the pool; INTERNAL names what is wrong. A range of its bytes, and a page conversion. */
+kvrt_status kvi_pool_check(const kvi_limits *limits, uint64_t offset, uint64_t len, kvrt_error *error);
+kvrt_status kvi_page_job_check(const kvi_program *program, const kvi_limits *limits, const kvi_page_job *job,
+                               kvrt_error *error);
+
 /* The backends of this build, in order of preference; NULL past the end. */
 const kvi_backend *kvi_backend_at(uint32_t index);
 extern const kvi_backend kvi_backend_cpu,

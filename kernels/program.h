@@ -12,6 +12,10 @@
 #include "../runtime/base/status.h"
 #include "../runtime/kv/page.h"
 
+/* What a program has at most; a backend may have room for less and says so in its check. */
+#define KVI_MAX_BUFFERS 16u
+#define KVI_MAX_ROPES 4u
+
 typedef uint16_t kvi_buffer; /* index into kvi_program.buffers */
 typedef enum kvi_rows { KVI_ROWS_TOKEN, KVI_ROWS_LOGIT } kvi_rows;
 typedef enum kvi_precision {

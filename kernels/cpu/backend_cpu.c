@@ -136,8 +136,8 @@ static kvrt_status cpu_weight_import(kvi_device *device, const kvi_weight_desc *
 /* What a program needs at most, so that one function serves the plan and the load. */
 typedef struct demand {
     uint32_t widest_in, widest_gated, max_heads, max_dim, ones;
-    uint32_t rope_floats[KVI_CPU_MAX_ROPES]; /* of a row */
-    uint64_t added;                          /* floats of a row */
+    uint32_t rope_floats[KVI_MAX_ROPES]; /* of a row */
+    uint64_t added;                      /* floats of a row */
     uint64_t buffers, ropes, total;
     size_t scratch_floats;
     uint32_t max_splits;
@@ -161,15 +161,14 @@ static void demand_special(const kvi_program *program, const kvi_op *op, demand 
 {
     uint64_t added = 0;
     uint32_t scratch = 0;
-    if (op->kind == KVI_OP_LINEAR_ADD) added = program->buffers[op->out].cols;
+    if (op->kind == KVI_OP_LINEAR_ADD && kvi_cpu_adds_specially(op)) added = program->buffers[op->out].cols;
     if (op->kind == KVI_OP_ROUTE) added = op->n_experts, scratch = 2 * op->n_experts + op->route.n_groups;
     if (op->kind == KVI_OP_EXPERTS) {
         added = (uint64_t)program->buffers[op->out].cols * op->route.top_k;
         scratch = 2 * op->expert_width;
     }
     if (op->kind == KVI_OP_DELTA) scratch = 2 * op->key_dim;
-    const bool plain = op->kind == KVI_OP_LINEAR_ADD && !op->post_norm.kind && !op->gated && op->scale == 1.0f;
-    if (!plain && added > need->added) need->added = added;
+    if (added > need->added) need->added = added;
     if (scratch > need->scratch_floats) need->scratch_floats = scratch;
     if (op->norm.kind == KVI_NORM_BARE) most(&need->ones, program->buffers[op->in].cols);
     if (op->post_norm.kind == KVI_NORM_BARE) most(&need->ones, program->buffers[op->out].cols);
@@ -279,10 +278,10 @@ static kvrt_status check_op(const kvi_op *op, kvrt_error *error)
 
 static kvrt_status cpu_check(const kvi_program *program, const kvi_limits *limits, kvrt_error *error)
 {
-    if (program->n_buffers > KVI_CPU_MAX_BUFFERS || program->n_ropes > KVI_CPU_MAX_ROPES)
+    if (program->n_buffers > KVI_MAX_BUFFERS || program->n_ropes > KVI_MAX_ROPES)
         return kvi_error_set(error, KVRT_UNSUPPORTED,
                              "program: %u buffers and %u sets of RoPE, the CPU backend has room for %u and %u",
-                             program->n_buffers, program->n_ropes, KVI_CPU_MAX_BUFFERS, KVI_CPU_MAX_ROPES);
+                             program->n_buffers, program->n_ropes, KVI_MAX_BUFFERS, KVI_MAX_ROPES);
     for (uint32_t i = 0; i < program->n_ops; i++) KVI_TRY(check_op(&program->ops[i], error));
     for (uint32_t g = 0; g < program->n_groups; g++) {
         const kvi_cache_group *group = &program->groups[g];
@@ -364,22 +363,16 @@ static kvrt_status cpu_read_logits(kvi_device *device, uint32_t logit_row, float
 }
 
 /* --------------------------------------------------------------------------------------------------------- pool --- */
-static kvrt_status check_range(const kvi_device *device, uint64_t offset, uint64_t len, kvrt_error *error)
-{
-    if (offset > device->limits.pool_bytes || len > device->limits.pool_bytes - offset)
-        return kvi_error_set(error, KVRT_INTERNAL, "KV pool: range outside");
-    return KVRT_OK;
-}
 static kvrt_status cpu_pool_write(kvi_device *device, uint64_t offset, const void *bytes, uint64_t len,
                                   kvrt_error *error)
 {
-    KVI_TRY(check_range(device, offset, len, error));
+    KVI_TRY(kvi_pool_check(&device->limits, offset, len, error));
     memcpy(device->pool + offset, bytes, len);
     return KVRT_OK;
 }
 static kvrt_status cpu_pool_read(kvi_device *device, uint64_t offset, void *bytes, uint64_t len, kvrt_error *error)
 {
-    KVI_TRY(check_range(device, offset, len, error));
+    KVI_TRY(kvi_pool_check(&device->limits, offset, len, error));
     memcpy(bytes, device->pool + offset, len);
     return KVRT_OK;
 }
@@ -388,8 +381,8 @@ static kvrt_status cpu_pool_move(kvi_device *device, uint32_t from_unit, uint32_
 {
     const uint64_t from = (uint64_t)from_unit * KVI_KV_UNIT, to = (uint64_t)to_unit * KVI_KV_UNIT,
                    bytes = (uint64_t)units * KVI_KV_UNIT;
-    KVI_TRY(check_range(device, from, bytes, error));
-    KVI_TRY(check_range(device, to, bytes, error));
+    KVI_TRY(kvi_pool_check(&device->limits, from, bytes, error));
+    KVI_TRY(kvi_pool_check(&device->limits, to, bytes, error));
     memmove(device->pool + to, device->pool + from, bytes);
     return KVRT_OK;
 }

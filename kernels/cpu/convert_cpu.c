@@ -80,19 +80,11 @@ static uint32_t end_of_run(const kvi_device *device, const kvi_page_job *job, ui
     return first >= n ? n : end <= first ? first + 1 : end < n ? (uint32_t)end : n;
 }
 
-static kvrt_status check_job(const kvi_device *device, const kvi_page_job *job, kvrt_error *error)
-{
-    const uint32_t d = device->program->groups[job->group].shape.head_dim;
-    if (job->from.unit == job->to.unit &&
-        kvi_kv_record_bytes(job->to.format, d) > kvi_kv_record_bytes(job->from.format, d))
-        return kvi_error_set(error, KVRT_INTERNAL, "page conversion: an extent cannot grow in place");
-    return KVRT_OK;
-}
-
 kvrt_status kvi_cpu_convert_pages(kvi_device *device, const kvi_page_job *jobs, uint32_t n_jobs,
                                   const kvi_encode_params *params, kvrt_error *error)
 {
-    for (uint32_t i = 0; i < n_jobs; i++) KVI_TRY(check_job(device, &jobs[i], error));
+    for (uint32_t i = 0; i < n_jobs; i++)
+        KVI_TRY(kvi_page_job_check(device->program, &device->limits, &jobs[i], error));
     for (uint32_t done = 0; done < n_jobs;) {
         convert_task t = {.device = device, .jobs = jobs + done, .params = params};
         t.n_jobs = n_jobs - done < MOST_JOBS ? n_jobs - done : MOST_JOBS;

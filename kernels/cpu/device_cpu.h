@@ -5,8 +5,6 @@
 #include "workers.h"
 #include "../../runtime/base/mem.h"
 
-#define KVI_CPU_MAX_BUFFERS 16u
-#define KVI_CPU_MAX_ROPES 4u
 #define KVI_CPU_QUERY_BLOCK 128u /* queries of one KV head that one attention task handles */
 #define KVI_CPU_SPLIT_PAGES                                                                                            \
     32u /* pages of one split in decode; fixed, so that results do not depend on the thread count */
@@ -30,7 +28,7 @@ struct kvi_device {
     const kvi_program *program;
     kvi_limits limits;
     uint8_t *pool;
-    float *buffers[KVI_CPU_MAX_BUFFERS];
+    float *buffers[KVI_MAX_BUFFERS];
     void *workspace;       /* everything below */
     float *normed;         /* (max_rows, widest input) */
     float *up;             /* (max_rows, widest ffn) */
@@ -41,7 +39,7 @@ struct kvi_device {
     size_t scratch_floats;
     float *split_out; /* (splits, small rows * heads, D + 2) */
     uint32_t max_splits, max_heads, max_dim;
-    float *rope_cos[KVI_CPU_MAX_ROPES], *rope_sin[KVI_CPU_MAX_ROPES]; /* (max_rows, n_dims / 2) of the current step */
+    float *rope_cos[KVI_MAX_ROPES], *rope_sin[KVI_MAX_ROPES]; /* (max_rows, n_dims / 2) of the current step */
 
     kvi_step step; /* copies, in the arrays below */
     int32_t *ids;
@@ -80,6 +78,11 @@ void kvi_cpu_activate(const kvi_cpu_variant *v, kvi_activation activation, float
 void kvi_cpu_norm(const kvi_device *device, const kvi_norm *norm, const float *x, uint32_t n, float *y);
 /* Normed input of an operation, rows chosen by `rows` (NULL: all); the buffer itself where there is no norm. */
 const float *kvi_cpu_norm_rows(kvi_device *device, const kvi_op *op, const uint32_t *rows, uint32_t n_rows);
+/* An addition that is more than a sum goes through `added`: asked when the workspace is planned and when the operation runs. */
+static inline bool kvi_cpu_adds_specially(const kvi_op *op)
+{
+    return op->post_norm.kind || op->gated || op->scale != 1.0f;
+}
 /* Adds `added` to the residual as LINEAR_ADD and EXPERTS say: post-norm, multiplier, gate. */
 void kvi_cpu_add_rows(kvi_device *device, const kvi_op *op);
 

@@ -31,16 +31,10 @@ static void finish_logits(kvi_device *device, const kvi_op *op)
     }
 }
 
-/* An addition that is more than a sum goes through `added`. */
-static bool adds_specially(const kvi_op *op)
-{
-    return op->kind == KVI_OP_LINEAR_ADD && (op->post_norm.kind || op->gated || op->scale != 1.0f);
-}
-
 static const char *linear_op(kvi_device *device, const kvi_op *op)
 {
     const kvi_program *program = device->program;
-    const bool head = op->kind == KVI_OP_HEAD, special = adds_specially(op);
+    const bool head = op->kind == KVI_OP_HEAD, special = op->kind == KVI_OP_LINEAR_ADD && kvi_cpu_adds_specially(op);
     const uint32_t n_rows = head ? device->step.n_logit_rows : device->step.n_rows;
     if (n_rows == 0) return "none";
     kvi_linear job = {.n_rows = n_rows,

@@ -227,10 +227,10 @@ static uint64_t cuda_host_bytes(const kvi_program *program, const kvi_limits *li
 
 static kvrt_status cuda_check(const kvi_program *program, const kvi_limits *limits, kvrt_error *error)
 {
-    if (program->n_buffers > KVI_CUDA_MAX_BUFFERS || program->n_groups > KVI_CUDA_MAX_GROUPS)
+    if (program->n_buffers > KVI_CUDA_MAX_BUFFERS || program->n_groups > KVI_MAX_GROUPS)
         return kvi_error_set(error, KVRT_UNSUPPORTED,
                              "program: %u buffers and %u cache groups, the CUDA backend has room for %u and %u",
-                             program->n_buffers, program->n_groups, KVI_CUDA_MAX_BUFFERS, KVI_CUDA_MAX_GROUPS);
+                             program->n_buffers, program->n_groups, KVI_CUDA_MAX_BUFFERS, KVI_MAX_GROUPS);
     for (uint32_t i = 0; i < program->n_ops; i++) {
         const kvi_op *op = &program->ops[i];
         const char *special = kvi_op_special(op);
@@ -459,11 +459,9 @@ static kvrt_status convert(kvi_device *d, const kvi_page_job *jobs, uint32_t n_j
     const char *kernel = "none";
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < n_jobs; i++) {
+        KVI_TRY(kvi_page_job_check(d->program, &d->limits, &jobs[i], error));
         const kvi_kv_shape *shape = &d->program->groups[jobs[i].group].shape;
         bytes += kvi_kv_page_bytes(jobs[i].from.format, shape) + kvi_kv_page_bytes(jobs[i].to.format, shape);
-        if (jobs[i].from.unit == jobs[i].to.unit &&
-            kvi_kv_page_bytes(jobs[i].to.format, shape) > kvi_kv_page_bytes(jobs[i].from.format, shape))
-            return kvi_error_set(error, KVRT_INTERNAL, "page conversion: an extent cannot grow in place");
     }
     KVI_TRY(kvi_cuda_time_begin(d, error));
     KVI_TRY(kvi_cuda_encode_run(d, jobs, n_jobs, params, &kernel, error));
@@ -481,16 +479,9 @@ static kvrt_status cuda_convert_pages(kvi_device *d, const kvi_page_job *jobs, u
     return status;
 }
 
-static kvrt_status check_range(const kvi_device *d, uint64_t offset, uint64_t len, kvrt_error *error)
-{
-    if (offset > d->limits.pool_bytes || len > d->limits.pool_bytes - offset)
-        return kvi_error_set(error, KVRT_INTERNAL, "KV pool: range outside");
-    return KVRT_OK;
-}
-
 static kvrt_status cuda_pool_write(kvi_device *d, uint64_t offset, const void *bytes, uint64_t len, kvrt_error *error)
 {
-    KVI_TRY(check_range(d, offset, len, error));
+    KVI_TRY(kvi_pool_check(&d->limits, offset, len, error));
     KVI_TRY(kvi_cuda_enter(d, error));
     kvrt_status status = kvi_cuda_upload(d, d->pool + offset, bytes, len, error);
     kvi_cuda_leave(d);
@@ -499,7 +490,7 @@ static kvrt_status cuda_pool_write(kvi_device *d, uint64_t offset, const void *b
 
 static kvrt_status cuda_pool_read(kvi_device *d, uint64_t offset, void *bytes, uint64_t len, kvrt_error *error)
 {
-    KVI_TRY(check_range(d, offset, len, error));
+    KVI_TRY(kvi_pool_check(&d->limits, offset, len, error));
     KVI_TRY(kvi_cuda_enter(d, error));
     kvrt_status status = kvi_cuda_download(d, bytes, d->pool + offset, len, error);
     kvi_cuda_leave(d);
@@ -511,8 +502,8 @@ static kvrt_status cuda_pool_move(kvi_device *d, uint32_t from_unit, uint32_t to
 {
     const uint64_t from = (uint64_t)from_unit * KVI_KV_UNIT, to = (uint64_t)to_unit * KVI_KV_UNIT,
                    bytes = (uint64_t)units * KVI_KV_UNIT;
-    KVI_TRY(check_range(d, from, bytes, error));
-    KVI_TRY(check_range(d, to, bytes, error));
+    KVI_TRY(kvi_pool_check(&d->limits, from, bytes, error));
+    KVI_TRY(kvi_pool_check(&d->limits, to, bytes, error));
     KVI_TRY(kvi_cuda_enter(d, error));
     kvrt_status status = kvi_cuda_move(d, d->pool + from, d->pool + to, bytes, error);
     kvi_cuda_leave(d);
@@ -522,7 +513,7 @@ static kvrt_status cuda_pool_move(kvi_device *d, uint32_t from_unit, uint32_t to
 static kvrt_status cuda_pool_fill(kvi_device *d, uint64_t offset, uint64_t len, uint32_t base, uint32_t mask,
                                   uint64_t seed, kvrt_error *error)
 {
-    KVI_TRY(check_range(d, offset, len, error));
+    KVI_TRY(kvi_pool_check(&d->limits, offset, len, error));
     const kvi_cuda_fill_params p = {
         .at = d->pool + offset, .n_words = len / 4, .seed = seed, .base = base, .mask = mask};
     KVI_TRY(kvi_cuda_enter(d, error));

@@ -42,7 +42,6 @@ typedef struct kvi_cuda_block { /* of weight memory */
     uint64_t bytes, used;
 } kvi_cuda_block;
 #define KVI_CUDA_MAX_BLOCKS 1024u
-#define KVI_CUDA_MAX_GROUPS 4u
 
 typedef struct kvi_cuda_graph { /* one range of the program for steps of up to `rows` rows */
     uint32_t first_op, n_ops, rows;
@@ -92,7 +91,7 @@ struct kvi_device {
     uint64_t step_bytes;
     uint32_t n_rows, n_logit_rows, n_seqs; /* of the current step */
     uint64_t attention_bytes
-        [KVI_CUDA_MAX_GROUPS]; /* record bytes per layer that the current step reads, by cache group; when timed */
+        [KVI_MAX_GROUPS]; /* record bytes per layer that the current step reads, by cache group; when timed */
 
     kvi_cu_graph recording; /* NULL: launches are made at once */
     kvi_cu_node last_node;

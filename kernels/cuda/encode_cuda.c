@@ -55,23 +55,6 @@ kvrt_status kvi_cuda_encode_prepare(kvi_device *device, kvi_dptr memory, kvrt_er
     return KVRT_OK;
 }
 
-static kvrt_status check_job(const kvi_device *device, const kvi_page_job *job, kvrt_error *error)
-{
-    if (job->group >= device->program->n_groups)
-        return kvi_error_set(error, KVRT_INTERNAL, "page conversion: group %u of %u", job->group,
-                             device->program->n_groups);
-    const kvi_kv_shape *shape = &device->program->groups[job->group].shape;
-    if (job->from.unit == job->to.unit &&
-        kvi_kv_record_bytes(job->to.format, shape->head_dim) > kvi_kv_record_bytes(job->from.format, shape->head_dim))
-        return kvi_error_set(error, KVRT_INTERNAL, "page conversion: an extent cannot grow in place");
-    const kvi_page_ref *refs[2] = {&job->from, &job->to};
-    for (int i = 0; i < 2; i++)
-        if ((uint64_t)refs[i]->unit * KVI_KV_UNIT + kvi_kv_page_bytes(refs[i]->format, shape) >
-            device->limits.pool_bytes)
-            return kvi_error_set(error, KVRT_INTERNAL, "page conversion: a page outside the pool");
-    return KVRT_OK;
-}
-
 static bool in_place(const kvi_page_job *job) { return job->from.unit == job->to.unit; }
 
 static uint32_t records_of(const kvi_cuda_convert_params *p, uint32_t job)
@@ -146,7 +129,6 @@ static kvrt_status convert_some(kvi_device *d, const kvi_page_job *jobs, uint32_
                                  .range = params->range};
     for (uint32_t g = 0; g < d->program->n_groups; g++) p.shapes[g] = d->program->groups[g].shape;
     for (uint32_t i = 0; i < n_jobs; i++) {
-        KVI_TRY(check_job(d, &jobs[i], error));
         p.first_task[i] = n_tasks;
         p.groups[i] = jobs[i].group;
         p.from[i] = jobs[i].from;

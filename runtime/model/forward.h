@@ -4,9 +4,6 @@
 #include "config.h"
 #include "weights.h"
 
-#define KVI_MAX_BUFFERS 16u
-#define KVI_MAX_ROPES 4u
-
 typedef struct kvi_record_options {
     bool rotate;         /* Hadamard in the cache */
     kvi_kv_code plain;   /* code of unencoded pages */

@@ -365,17 +365,23 @@ static bool read_options(parser *s, bool *whole)
     return true;
 }
 
-/* The rest of a group and its closing parenthesis. */
-static bool parse_inside(parser *s, bool behind, extent *out)
+/* The parenthesis that ends a group, and with it the options set inside. */
+static bool close_group(parser *s, bool fold, bool dot_all)
 {
-    bool fold = s->fold, dot_all = s->dot_all;
-    if (!parse_branches(s, behind, out)) return false;
     if (!at(s, 0, ')')) return refuse(s, "unterminated group");
     s->p++;
     s->fold = fold;
     s->dot_all = dot_all;
     s->before.set = false;
     return true;
+}
+
+/* The rest of a group and its closing parenthesis. */
+static bool parse_inside(parser *s, bool behind, extent *out)
+{
+    bool fold = s->fold, dot_all = s->dot_all;
+    if (!parse_branches(s, behind, out)) return false;
+    return close_group(s, fold, dot_all);
 }
 
 static bool parse_look(parser *s, bool behind, bool negative, extent *out)
@@ -440,12 +446,7 @@ static bool parse_special_group(parser *s, extent *out)
     if (!read_options(s, &whole)) return false;
     if (whole) return parse_branches(s, false, out); /* up to the parenthesis of the group around, which stays */
     if (!parse_branches(s, false, out)) return false;
-    if (!at(s, 0, ')')) return refuse(s, "unterminated group");
-    s->p++;
-    s->fold = fold;
-    s->dot_all = dot_all;
-    s->before.set = false;
-    return true;
+    return close_group(s, fold, dot_all);
 }
 
 static bool parse_group(parser *s, extent *out)

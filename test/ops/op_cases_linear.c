@@ -1,5 +1,6 @@
 /* op_cases_linear.c - EMBED, NORM_LINEAR, LINEAR_ADD, NORM_GATE_UP and HEAD against double-precision formulas. */
 #include "op_cases.h"
+#include "oracle.h"
 #include "tolerance.h"
 
 #include <math.h>
@@ -63,13 +64,6 @@ static bool nth_case(uint32_t i, linear_case *c)
                            .bias = i % 4 == 1,
                            .misalign = i % 3};
     return true;
-}
-
-static void rmsnorm(const double *x, const double *gain, double eps, uint32_t n, double *y)
-{
-    double squares = 0;
-    for (uint32_t i = 0; i < n; i++) squares += x[i] * x[i];
-    for (uint32_t i = 0; i < n; i++) y[i] = x[i] / sqrt(squares / n + eps) * gain[i];
 }
 
 /* w[o] . x (+ bias) and in *size what the error is measured against. */
@@ -166,7 +160,7 @@ static void norm_linear(const op_target *target, const linear_case *c, bool op_b
     if (op_rig_load(&rig, c->rows, 1, 128, 0)) op_rig_rows(&rig, c->rows, op_by_op, out);
     else check = false;
     for (uint32_t r = 0; check && r < c->rows; r++) {
-        rmsnorm(in.values + (size_t)r * c->n_in, gain.values, (double)op->norm.eps, c->n_in, normed);
+        oracle_rmsnorm(in.values + (size_t)r * c->n_in, gain.values, (double)op->norm.eps, c->n_in, normed);
         for (uint32_t j = 0, col = 0; j < c->n_weights; j++)
             for (uint32_t o = 0; o < c->n_out[j]; o++, col++) {
                 double size, want = dot(&w[j], o, normed, c->bias ? &b[j] : NULL, &size);
@@ -261,7 +255,7 @@ static void norm_gate_up(const op_target *target, const linear_case *c, float *o
     bool check = op_rig_load(&rig, c->rows, 1, 128, 0);
     if (check) op_rig_rows(&rig, c->rows, false, out);
     for (uint32_t r = 0; check && r < c->rows; r++) {
-        rmsnorm(in.values + (size_t)r * c->n_in, gain.values, (double)op->norm.eps, c->n_in, normed);
+        oracle_rmsnorm(in.values + (size_t)r * c->n_in, gain.values, (double)op->norm.eps, c->n_in, normed);
         for (uint32_t o = 0; o < cols; o++) {
             double size_a, size_b, a = dot(&w[0], o, normed, NULL, &size_a), u = dot(&w[1], o, normed, NULL, &size_b);
             double silu = a / (1 + exp(-a)), size = size_a * fabs(u) + size_b * fmax(fabs(silu), 1e-3);
@@ -321,7 +315,7 @@ void op_case_head(const op_target *target)
             for (uint32_t r = 0; r < rows; r++) ids[r] = (int32_t)r;
             op_rig_step(&rig, &(kvi_step){ids, rows, &seq, 1, chosen, n_chosen, false}, i % 2, out);
             for (uint32_t l = 0; l < n_chosen; l++) {
-                rmsnorm(in.values + (size_t)chosen[l] * n_in, gain.values, 1e-5, n_in, normed);
+                oracle_rmsnorm(in.values + (size_t)chosen[l] * n_in, gain.values, 1e-5, n_in, normed);
                 for (uint32_t o = 0; o < vocab; o++) {
                     double want = dot(&w, o, normed, NULL, &size);
                     op_check(target, "head", l, o, (double)out[(size_t)l * vocab + o], want,

@@ -1,6 +1,7 @@
 /* op_cases_special.c - what single families add to the plain transformer, against double-precision formulas: activations, post-norm,
  * multiplier, gate and softcap of products; routing and experts; convolution and delta rule with their states. */
 #include "op_cases.h"
+#include "oracle.h"
 #include "tolerance.h"
 
 #include <math.h>
@@ -17,13 +18,6 @@
     2e-5 /* sums of some hundred f32 products through one or two smooth functions, relative to the largest result */
 
 static double sigmoid(double x) { return 1 / (1 + exp(-x)); }
-
-static void rmsnorm(const double *x, const double *gain, double eps, uint32_t n, double *y)
-{
-    double squares = 0;
-    for (uint32_t i = 0; i < n; i++) squares += x[i] * x[i];
-    for (uint32_t i = 0; i < n; i++) y[i] = x[i] / sqrt(squares / n + eps) * (gain ? gain[i] : 1);
-}
 
 static double act(kvi_activation activation, double limit, double g, double u)
 {
@@ -127,12 +121,12 @@ static void run_product(const op_target *target, const product_case *c)
         op_rig_rows(&rig, c->rows, false, out);
         for (uint32_t r = 0; r < c->rows; r++) {
             double n[WIDTH], a[FFN], b[FFN], sum[WIDTH];
-            rmsnorm(in.values + (size_t)r * WIDTH, c->bare_norm ? NULL : gain.values, (double)1e-5f, WIDTH, n);
+            oracle_rmsnorm(in.values + (size_t)r * WIDTH, c->bare_norm ? NULL : gain.values, (double)1e-5f, WIDTH, n);
             product(g.values, bg.values, FFN, WIDTH, n, a);
             product(u.values, bu.values, FFN, WIDTH, n, b);
             for (uint32_t i = 0; i < FFN; i++) a[i] = act(c->activation, 1.5, a[i], b[i]);
             product(d.values, bd.values, WIDTH, FFN, a, sum);
-            if (c->post_norm) rmsnorm(sum, post.values, (double)1e-5f, WIDTH, sum);
+            if (c->post_norm) oracle_rmsnorm(sum, post.values, (double)1e-5f, WIDTH, sum);
             const double factor = (double)c->scale * (c->gated ? sigmoid(gates.values[r]) : 1), cap = (double)c->cap;
             for (uint32_t i = 0; i < WIDTH; i++) {
                 sum[i] = (double)c->scale * (in.values[(size_t)r * WIDTH + i] + factor * sum[i]);
@@ -256,7 +250,7 @@ void op_case_route(const op_target *target)
         for (uint32_t r = 0; there && r < c->rows; r++) {
             double normed[WIDTH], logits[MOST_EXPERTS], weights[MOST_EXPERTS], want[2 * MOST_EXPERTS];
             uint32_t ids[MOST_EXPERTS];
-            rmsnorm(in.values + (size_t)r * WIDTH, gain.values, (double)1e-5f, WIDTH, normed);
+            oracle_rmsnorm(in.values + (size_t)r * WIDTH, gain.values, (double)1e-5f, WIDTH, normed);
             product(w.values, c->bias ? b.values : NULL, n, WIDTH, normed, logits);
             route_row(c, logits, c->correction ? correction.values : NULL, ids, weights);
             for (uint32_t j = 0; j < k; j++) want[j] = ids[j], want[k + j] = weights[j];
@@ -337,7 +331,7 @@ static void run_experts(const op_target *target, const expert_case *c)
     for (uint32_t r = 0; there && r < c->rows; r++) {
         double n[WIDTH], logits[MOST_EXPERTS], weights[MOST_EXPERTS], a[WIDTH], b[WIDTH], y[WIDTH], sum[WIDTH] = {0};
         uint32_t ids[MOST_EXPERTS];
-        rmsnorm(in.values + (size_t)r * WIDTH, gain.values, (double)1e-5f, WIDTH, n);
+        oracle_rmsnorm(in.values + (size_t)r * WIDTH, gain.values, (double)1e-5f, WIDTH, n);
         product(router.values, NULL, c->n_experts, WIDTH, n, logits);
         route_row(&rc, logits, NULL, ids, weights);
         for (uint32_t j = 0; j < k; j++) {
@@ -348,7 +342,7 @@ static void run_experts(const op_target *target, const expert_case *c)
             product(d.values + (size_t)e * f * WIDTH, c->biases ? bd.values + (size_t)e * WIDTH : NULL, WIDTH, f, a, y);
             for (uint32_t i = 0; i < WIDTH; i++) sum[i] += weights[j] * y[i];
         }
-        if (c->post_norm) rmsnorm(sum, post.values, (double)1e-5f, WIDTH, sum);
+        if (c->post_norm) oracle_rmsnorm(sum, post.values, (double)1e-5f, WIDTH, sum);
         for (uint32_t i = 0; i < WIDTH; i++) sum[i] = in.values[(size_t)r * WIDTH + i] + (double)c->scale * sum[i];
         check_row(target, "experts", r, out + (size_t)r * WIDTH, sum, WIDTH);
     }

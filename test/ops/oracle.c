@@ -9,6 +9,13 @@
 #include <string.h>
 #include <cmocka.h>
 
+void oracle_rmsnorm(const double *x, const double *gain, double eps, uint32_t n, double *y)
+{
+    double squares = 0;
+    for (uint32_t i = 0; i < n; i++) squares += x[i] * x[i];
+    for (uint32_t i = 0; i < n; i++) y[i] = x[i] / sqrt(squares / n + eps) * (gain ? gain[i] : 1);
+}
+
 void oracle_rotate(double *h, uint32_t dim)
 {
     const uint32_t block = dim & (~dim + 1);
