@@ -24,7 +24,7 @@ static uint32_t out_rows(const kvi_linear *job, uint32_t w)
 void kvi_cpu_weight_row(const kvi_device *device, const kvi_weight *w, uint32_t row, float *out)
 {
     const kvi_weight_desc *desc = &w->desc;
-    if (kvi_form_is_plain(desc->form))
+    if (kvi_form_is_plain(desc->form) && kvi_weight_rows_are_neighbours(desc))
         device->v->widen(kvi_cpu_plain_row(desc, 0, row), kvi_form_dtype(desc->form), desc->n_in, out);
     else (void)kvi_weight_decode(desc, 0, row, 0, desc->n_in, out);
 }
@@ -151,8 +151,11 @@ static void tiles_task(void *arg, uint32_t task, uint32_t thread)
 static bool fits_tiles(const kvi_cpu_tiles *tiles, const kvi_linear *job)
 {
     if (!tiles || job->n_in % tiles->step) return false;
-    for (uint32_t w = 0; w < job->n_weights; w++)
-        if (job->weights[w]->desc.form != tiles->form || out_rows(job, w) % tiles->step) return false;
+    for (uint32_t w = 0; w < job->n_weights; w++) {
+        const kvi_weight_desc *desc = &job->weights[w]->desc;
+        if (desc->form != tiles->form || out_rows(job, w) % tiles->step || !kvi_weight_rows_are_neighbours(desc))
+            return false;
+    }
     return true;
 }
 

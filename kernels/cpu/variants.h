@@ -24,10 +24,11 @@ typedef struct kvi_cpu_kernel {
                  float *dst);
 } kvi_cpu_kernel;
 
-/* Row `row` of a plain form. */
+/* Row `row` of a plain form whose rows are neighbours. */
 static inline const uint8_t *kvi_cpu_plain_row(const kvi_weight_desc *w, uint32_t expert, uint32_t row)
 {
-    return kvi_weight_part_at(w, KVI_PART_CODES, expert) + row * kvi_weight_row_bytes(w->form, w->n_in);
+    return kvi_weight_part_at(w, KVI_PART_CODES, expert) +
+           kvi_weight_tensor_row(w, row) * kvi_weight_row_bytes(w->form, w->n_in);
 }
 
 /* Matrix tiles of the CPU (AMX): weights as they are in the map, activations rounded to BF16 and packed once. */

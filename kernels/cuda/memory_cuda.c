@@ -92,6 +92,9 @@ kvrt_status kvi_cuda_weight_bytes(const kvi_weight_desc *desc, uint64_t *bytes, 
     if (!kvi_cuda_linear_has(desc->form))
         return kvi_error_set(error, KVRT_UNSUPPORTED, "tensor %s: form %s, which the CUDA backend does not have",
                              desc->name, kvi_form(desc->form)->name);
+    if (desc->n_experts > 1 || !kvi_weight_rows_are_neighbours(desc))
+        return kvi_error_set(error, KVRT_UNSUPPORTED, "tensor %s: %s, which the CUDA backend does not have", desc->name,
+                             desc->n_experts > 1 ? "experts" : "rows that are no neighbours in memory");
     *bytes = kvi_cuda_round((uint64_t)desc->n_out * row_pitch(desc));
     return KVRT_OK;
 }
@@ -168,11 +171,12 @@ static void padded_bytes(const uint8_t *from, uint64_t row_bytes, uint64_t pitch
 static kvrt_status send_matrix(kvi_device *d, const kvi_weight_desc *desc, const kvi_weight *w, kvrt_error *error)
 {
     const uint64_t row = kvi_weight_row_bytes(w->form, w->n_in), pitch = w->data.pitch, total = w->n_out * pitch;
+    const uint8_t *first = kvi_weight_part_at(desc, KVI_PART_CODES, 0) + kvi_weight_tensor_row(desc, 0) * row;
     for (uint64_t done = 0; done < total;) {
         const uint64_t n = total - done < KVI_CUDA_STAGING ? total - done : KVI_CUDA_STAGING;
         uint8_t *block;
         KVI_TRY(staging_take(d, &block, error));
-        padded_bytes(kvi_weight_part_at(desc, KVI_PART_CODES, 0), row, pitch, done, n, block);
+        padded_bytes(first, row, pitch, done, n, block);
         KVI_TRY(staging_send(d, w->data.codes + done, n, error));
         done += n;
     }

@@ -19,13 +19,6 @@ typedef struct kvi_family {
     kvi_window_rule window;
 } kvi_family;
 
-/* Tensor names, shared by all families so far; %u is the layer. */
-#define KVI_NAME_PREFIX "model." /* left out by checkpoints of the model without its head */
-#define KVI_NAME_EMBED "model.embed_tokens.weight"
-#define KVI_NAME_NORM "model.norm.weight"
-#define KVI_NAME_HEAD "lm_head.weight"
-#define KVI_NAME_LAYER "model.layers.%u.%s"
-
 const kvi_family *kvi_family_find(const char *architecture);  /* NULL when unknown */
 const kvi_family *kvi_family_of_type(const char *model_type); /* NULL when unknown */
 /* "LlamaForCausalLM, MistralForCausalLM, ..." for messages. */

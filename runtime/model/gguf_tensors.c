@@ -1,6 +1,6 @@
 /* gguf_tensors.c - the tensors of a GGUF file as a checkpoint. */
 #include "gguf_model.h"
-#include "families.h"
+#include "places.h"
 #include "../base/mem.h"
 
 #include <stdio.h>

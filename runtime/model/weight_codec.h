@@ -40,7 +40,8 @@ KVI_HD static inline float kvi_plain_at(const uint8_t *data, kvi_dtype dtype, ui
 KVI_HD static inline float kvi_weight_scale(const kvi_weight_desc *w, uint32_t expert, uint32_t row, uint32_t k,
                                             float *zero)
 {
-    const uint64_t i = (uint64_t)(w->group_rows > 1u ? row / w->group_rows : row) * kvi_weight_groups(w) +
+    const uint32_t at = kvi_weight_tensor_row(w, row);
+    const uint64_t i = (uint64_t)(w->group_rows > 1u ? at / w->group_rows : at) * kvi_weight_groups(w) +
                        (w->group ? k / w->group : 0u);
     float scale = kvi_plain_at(kvi_weight_part_at(w, KVI_PART_SCALES, expert), w->scale_type, i);
     if (w->parts[KVI_PART_GLOBAL]) scale *= kvi_plain_at(kvi_weight_part_at(w, KVI_PART_GLOBAL, expert), KVI_F32, 0);
@@ -64,7 +65,15 @@ KVI_HD static inline float kvi_weight_code(kvi_weight_form form, const uint8_t *
 KVI_HD static inline int kvi_weight_decode(const kvi_weight_desc *w, uint32_t expert, uint32_t row, uint32_t first,
                                            uint32_t n, float *out)
 {
-    const uint8_t *codes = kvi_weight_part_at(w, KVI_PART_CODES, expert) + row * kvi_weight_row_bytes(w->form, w->n_in);
+    const uint8_t *codes = kvi_weight_part_at(w, KVI_PART_CODES, expert);
+    const uint32_t at = kvi_weight_tensor_row(w, row);
+    if (w->transposed) {
+        const uint64_t column = kvi_weight_tensor_rows(w);
+        for (uint32_t i = 0; i < n; i++)
+            out[i] = kvi_plain_at(codes, kvi_form_dtype(w->form), (first + i) * column + at);
+        return kvi_form_is_plain(w->form);
+    }
+    codes += at * kvi_weight_row_bytes(w->form, w->n_in);
     switch (w->form) {
     case KVI_FORM_F32:
     case KVI_FORM_F16:

@@ -9,11 +9,15 @@
  *     GLOBAL       one f32                                  multiplies every scale
  *     PERMUTATION  uint32 (n_in)                            column k stands at place PERMUTATION[k] of the codes and groups; absent: at k
  *
- * A part of expert e follows that of expert e - 1. Numbers are little-endian and may stand at any address. GGUF blocks bring their scales
- * inside the block and have CODES alone. */
+ * A part of expert e follows that of expert e - 1, unless the experts have places of their own (`experts`). Numbers are little-endian and may
+ * stand at any address. GGUF blocks bring their scales inside the block and have CODES alone.
+ *
+ * A weight may be some of the rows of a tensor that files keep in one piece (q, k and v in one; gate and up one row after the other): then the
+ * parts above are those of the whole tensor of `rows.of` rows, and row r of the weight is its row rows.first + r * rows.step. */
 #ifndef KVI_WEIGHT_FORM_H
 #define KVI_WEIGHT_FORM_H
 #include "../base/element.h"
+#include <stdbool.h>
 
 typedef enum kvi_weight_part {
     KVI_PART_CODES,
@@ -68,7 +72,17 @@ typedef enum kvi_weight_form {
 } kvi_weight_form;
 #define KVI_MAX_FORM_BLOCK 256u
 
-/* A weight as it lies in memory. What `parts` points to outlives the weight that a backend makes of it, unless that copies. */
+/* Which rows of a tensor a weight is; all zero: the whole tensor. */
+typedef struct kvi_weight_rows {
+    uint32_t first, step, of; /* step 0: 1; of 0: n_out */
+} kvi_weight_rows;
+
+/* Where the parts of one expert begin. */
+typedef struct kvi_expert_parts {
+    const void *parts[KVI_WEIGHT_PARTS];
+} kvi_expert_parts;
+
+/* A weight as it lies in memory. What `parts` and `experts` point to outlives the weight that a backend makes of it, unless that copies. */
 typedef struct kvi_weight_desc {
     const char *name; /* for messages; outlives the weight */
     kvi_weight_form form;
@@ -79,7 +93,10 @@ typedef struct kvi_weight_desc {
     uint32_t group_rows;  /* rows that share scales; 0 or 1: every row has its own */
     kvi_dtype scale_type; /* of SCALES, where the form does not say */
     float add;            /* vectors: added to every element on import (1 where a family stores gains as w - 1) */
-    const void *parts[KVI_WEIGHT_PARTS]; /* NULL: absent */
+    const void *parts[KVI_WEIGHT_PARTS]; /* NULL: absent. With `experts`: those of the first one */
+    kvi_weight_rows rows;
+    bool transposed;                 /* plain forms: CODES of an expert are (n_in, rows.of), column after column */
+    const kvi_expert_parts *experts; /* (n_experts), when they are tensors of their own; NULL: one behind the other */
 } kvi_weight_desc;
 
 typedef struct kvi_form_info {
@@ -126,18 +143,38 @@ KVI_HD static inline uint32_t kvi_weight_scale_bytes(const kvi_weight_desc *w) /
     const uint32_t bits = kvi_form(w->form)->scale_bits;
     return bits == 1u ? kvi_dtype_bytes(w->scale_type) : bits / 8u;
 }
-/* Bytes of a part of one expert, present or not. */
-KVI_HD static inline uint64_t kvi_weight_part_bytes(const kvi_weight_desc *w, kvi_weight_part part)
+/* Rows of the tensor that the weight is of. */
+KVI_HD static inline uint32_t kvi_weight_tensor_rows(const kvi_weight_desc *w)
 {
-    const uint32_t rows = w->group_rows > 1u ? (w->n_out + w->group_rows - 1u) / w->group_rows : w->n_out;
+    return w->rows.of ? w->rows.of : w->n_out;
+}
+/* Where row `row` of the weight stands in that tensor. */
+KVI_HD static inline uint32_t kvi_weight_tensor_row(const kvi_weight_desc *w, uint32_t row)
+{
+    return w->rows.first + row * (w->rows.step > 1u ? w->rows.step : 1u);
+}
+/* Rows of the weight are neighbours in memory, so that a kernel may walk them. */
+KVI_HD static inline int kvi_weight_rows_are_neighbours(const kvi_weight_desc *w)
+{
+    return !w->transposed && w->rows.step <= 1u;
+}
+/* Bytes that `n_rows` rows of a part of one expert take, present or not. */
+KVI_HD static inline uint64_t kvi_weight_rows_bytes(const kvi_weight_desc *w, kvi_weight_part part, uint32_t n_rows)
+{
+    const uint32_t rows = w->group_rows > 1u ? (n_rows + w->group_rows - 1u) / w->group_rows : n_rows;
     const uint64_t n_scales = (uint64_t)rows * kvi_weight_groups(w);
     switch (part) {
-    case KVI_PART_CODES: return w->n_out * kvi_weight_row_bytes(w->form, w->n_in);
+    case KVI_PART_CODES: return n_rows * kvi_weight_row_bytes(w->form, w->n_in);
     case KVI_PART_SCALES: return n_scales * kvi_weight_scale_bytes(w);
     case KVI_PART_ZEROS: return n_scales;
     case KVI_PART_GLOBAL: return 4;
     default: return (uint64_t)w->n_in * 4u;
     }
+}
+/* Bytes of a part of one expert of the weight. */
+KVI_HD static inline uint64_t kvi_weight_part_bytes(const kvi_weight_desc *w, kvi_weight_part part)
+{
+    return kvi_weight_rows_bytes(w, part, w->n_out);
 }
 /* Bytes of the whole weight: codes, what the form needs beside them, and what else is there. */
 static inline uint64_t kvi_weight_bytes(const kvi_weight_desc *w)
@@ -147,10 +184,11 @@ static inline uint64_t kvi_weight_bytes(const kvi_weight_desc *w)
         if (w->parts[p] || (kvi_form(w->form)->needs >> p & 1u)) bytes += kvi_weight_part_bytes(w, (kvi_weight_part)p);
     return bytes * (w->n_experts > 1u ? w->n_experts : 1u);
 }
-/* Start of a part of one expert. */
+/* Start of a part of one expert, of the tensor that the weight is of. */
 KVI_HD static inline const uint8_t *kvi_weight_part_at(const kvi_weight_desc *w, kvi_weight_part part, uint32_t expert)
 {
-    return (const uint8_t *)w->parts[part] + expert * kvi_weight_part_bytes(w, part);
+    if (w->experts) return (const uint8_t *)w->experts[expert].parts[part];
+    return (const uint8_t *)w->parts[part] + expert * kvi_weight_rows_bytes(w, part, kvi_weight_tensor_rows(w));
 }
 
 #endif

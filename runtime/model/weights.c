@@ -1,6 +1,5 @@
-/* weights.c - one table says which tensors a layer has and what shape each needs; binding walks it. */
+/* weights.c - binds the places of a model (places.c) to the tensors of a checkpoint. */
 #include "weights.h"
-#include "families.h"
 #include "weight_codec.h"
 #include "../base/lcg.h"
 #include "../base/mem.h"
@@ -19,50 +18,13 @@ typedef struct binder {
     kvi_model_weights *out;
     kvi_weight_form synthetic_form;
     uint64_t memory_used, total_bytes, form_bytes[KVI_FORM_COUNT]; /* memory_used: of out->memory */
+    uint64_t idle_bytes;                                           /* experts that a token does not choose */
     kvrt_error *error;
 } binder;
 
-/* A place in the model: name, needed shape and the key of config.json that the shape comes from. n_in 0 marks a vector. The tensor of that name
- * is the weight's codes; tensors of the same name and more behind it are its other parts (part_names). */
-typedef struct place {
-    const char *name;
-    uint32_t n_out, n_in;
-    const char *why;
-    bool present;
-    size_t slot; /* offset of the handle in kvi_layer_weights */
-} place;
-
-#define N_LAYER_PLACES 14u
-
-static void layer_places(const kvi_model_config *c, place out[N_LAYER_PLACES])
-{
-    uint32_t q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim, h = c->hidden_size, f = c->ffn_size,
-             d = c->head_dim;
-    const place rows[N_LAYER_PLACES] = {
-#define SLOT(field) offsetof(kvi_layer_weights, field)
-        {"input_layernorm.weight", h, 0, "hidden_size", true, SLOT(input_norm)},
-        {"self_attn.q_proj.weight", q, h, "num_attention_heads * head_dim, hidden_size", true, SLOT(q)},
-        {"self_attn.k_proj.weight", kv, h, "num_key_value_heads * head_dim, hidden_size", true, SLOT(k)},
-        {"self_attn.v_proj.weight", kv, h, "num_key_value_heads * head_dim, hidden_size", true, SLOT(v)},
-        {"self_attn.q_proj.bias", q, 0, "num_attention_heads * head_dim", c->qkv_bias, SLOT(q_bias)},
-        {"self_attn.k_proj.bias", kv, 0, "num_key_value_heads * head_dim", c->qkv_bias, SLOT(k_bias)},
-        {"self_attn.v_proj.bias", kv, 0, "num_key_value_heads * head_dim", c->qkv_bias, SLOT(v_bias)},
-        {"self_attn.q_norm.weight", d, 0, "head_dim", c->qk_norm, SLOT(q_norm)},
-        {"self_attn.k_norm.weight", d, 0, "head_dim", c->qk_norm, SLOT(k_norm)},
-        {"self_attn.o_proj.weight", h, q, "hidden_size, num_attention_heads * head_dim", true, SLOT(o)},
-        {"self_attn.o_proj.bias", h, 0, "hidden_size", c->o_bias, SLOT(o_bias)},
-        {"post_attention_layernorm.weight", h, 0, "hidden_size", true, SLOT(post_norm)},
-        {"mlp.gate_proj.weight", f, h, "intermediate_size, hidden_size", true, SLOT(gate)},
-        {"mlp.up_proj.weight", f, h, "intermediate_size, hidden_size", true, SLOT(up)},
-    };
-    memcpy(out, rows, sizeof rows);
-}
-static place down_place(const kvi_model_config *c)
-{
-    return (place){"mlp.down_proj.weight",           c->hidden_size, c->ffn_size,
-                   "hidden_size, intermediate_size", true,           SLOT(down)};
-}
-#undef SLOT
+#define NAME_CAP 192u
+#define OUTSIDE UINT32_MAX /* instead of a layer */
+#define PREFIX "model."
 
 static void shape_text(const kvi_tensor *t, char *text, size_t cap)
 {
@@ -72,18 +34,39 @@ static void shape_text(const kvi_tensor *t, char *text, size_t cap)
     if (len < cap) (void)snprintf(text + len, cap - len, "]");
 }
 
-/* Every shape is (n_out, n_in), or (n_out) for a vector. */
-static kvrt_status check_shape(const binder *b, const kvi_tensor *t, const place *p)
+/* The shape that a tensor of this source needs; returns its dimensions. */
+static uint32_t needed_shape(const kvi_place *p, const kvi_place_source *s, uint64_t need[3])
 {
-    bool vector = p->n_in == 0;
-    bool fits = t->n_dims == (vector ? 1u : 2u) && t->shape[0] == p->n_out && (vector || t->shape[1] == p->n_in);
-    if (fits) return KVRT_OK;
-    char found[200], need[64];
+    const uint64_t rows = s->rows.of ? s->rows.of : p->n_out;
+    uint32_t n = 0;
+    if (p->n_experts && !s->per_expert) need[n++] = p->n_experts;
+    if (s->transposed && p->n_in) need[n++] = p->n_in;
+    need[n++] = rows;
+    if (p->n_in && !s->transposed) need[n++] = p->n_in;
+    return n;
+}
+
+/* Dimensions of 1 that nobody needs are passed over: a depthwise convolution is (channels, 1, taps). */
+static bool has_shape(const kvi_tensor *t, const uint64_t *need, uint32_t n)
+{
+    uint32_t found = 0;
+    for (uint32_t i = 0; i < t->n_dims; i++) {
+        const bool spare = t->n_dims - i > n - found;
+        if (found < n && t->shape[i] == need[found]) found++;
+        else if (!spare || t->shape[i] != 1) return false;
+    }
+    return found == n;
+}
+
+static kvrt_status check_shape(const binder *b, const kvi_tensor *t, const kvi_place *p, const kvi_place_source *s)
+{
+    kvi_tensor need = {.n_dims = needed_shape(p, s, need.shape)};
+    if (has_shape(t, need.shape, need.n_dims)) return KVRT_OK;
+    char found[200], text[96];
     shape_text(t, found, sizeof found);
-    if (vector) (void)snprintf(need, sizeof need, "[%u]", p->n_out);
-    else (void)snprintf(need, sizeof need, "[%u, %u]", p->n_out, p->n_in);
+    shape_text(&need, text, sizeof text);
     return kvi_error_set(b->error, KVRT_FORMAT, "tensor %s: shape %s, need %s (%s in config.json)", t->name, found,
-                         need, p->why);
+                         text, p->why);
 }
 
 /* Synthetic gains lie around one and biases around zero, so that activations keep their size through every layer. */
@@ -92,13 +75,20 @@ static void fill_vector(float *out, uint32_t n, bool bias)
     for (uint32_t i = 0; i < n; i++) out[i] = (bias ? 0.0f : 1.0f) + (float)((int)(i * 37 % 64) - 32) / 256.0f;
 }
 
-/* By name, with and without the prefix that checkpoints of the model without its head leave out. */
+/* By name, with the prefixes that stand before the text model: alone, without its head, inside a model that also sees. */
 static const kvi_tensor *find(const binder *b, const char *name)
 {
-    const size_t prefix = strlen(KVI_NAME_PREFIX);
+    static const char *const prefixes[] = {"", "model.language_model.", "language_model.model."};
+    const size_t prefix = strlen(PREFIX);
     const kvi_tensor *t = kvi_checkpoint_find(b->checkpoint, name);
-    if (t || strncmp(name, KVI_NAME_PREFIX, prefix) != 0) return t;
-    return kvi_checkpoint_find(b->checkpoint, name + prefix);
+    char other[192];
+    if (strcmp(name, KVI_NAME_HEAD) == 0)
+        return t ? t : kvi_checkpoint_find(b->checkpoint, "language_model." KVI_NAME_HEAD);
+    for (size_t i = 0; !t && i < sizeof prefixes / sizeof prefixes[0]; i++) {
+        (void)snprintf(other, sizeof other, "%s%s", prefixes[i], name + prefix);
+        t = kvi_checkpoint_find(b->checkpoint, other);
+    }
+    return t;
 }
 
 static kvrt_status not_found(const binder *b, const char *name)
@@ -126,11 +116,6 @@ static void *take_memory(binder *b, uint64_t bytes)
     return memory;
 }
 
-static void narrow(const kvi_tensor *t, float *out)
-{
-    for (uint64_t i = 0; i < t->bytes / 8; i++) out[i] = kvi_f64_to_f32(t->data + i * 8);
-}
-
 /* ------------------------------------------------------------------------------------------------------- parts --- */
 /* What tensors beside NAME.weight are called that belong to it. */
 static const struct {
@@ -145,8 +130,8 @@ static bool group_of(const kvi_tensor *scales, kvi_weight_desc *desc)
     if (scales->n_dims > 2 || !kvi_form_is_plain(scales->form) || groups == 0 || desc->n_in % groups) return false;
     desc->scale_type = kvi_form_dtype(scales->form);
     desc->group = groups == 1 ? 0 : desc->n_in / (uint32_t)groups;
-    desc->group_rows = rows == 1 ? desc->n_out : 1;
-    return rows == desc->n_out || (rows == 1 && groups == 1);
+    desc->group_rows = rows == 1 ? kvi_weight_tensor_rows(desc) : 1;
+    return rows == kvi_weight_tensor_rows(desc) || (rows == 1 && groups == 1);
 }
 
 /* The parts beside the codes, from tensors of their own. */
@@ -173,30 +158,40 @@ static kvrt_status find_parts(const binder *b, const kvi_tensor *codes, kvi_weig
     return KVRT_OK;
 }
 
-/* From the tensors of a place to a weight. */
-static kvrt_status describe(const binder *b, const kvi_tensor *t, const place *p, kvi_weight_desc *desc)
+/* From a tensor and what belongs to it to a weight. */
+static kvrt_status describe(const binder *b, const kvi_tensor *t, const kvi_place *p, const kvi_place_source *s,
+                            kvi_weight_desc *desc)
 {
-    KVI_TRY(check_shape(b, t, p));
+    KVI_TRY(check_shape(b, t, p, s));
     desc->name = t->name;
     desc->form = t->form;
     desc->parts[KVI_PART_CODES] = t->data;
+    desc->rows = s->rows;
+    desc->transposed = s->transposed;
     if (desc->form != KVI_FORM_NONE) KVI_TRY(find_parts(b, t, desc));
     for (int part = KVI_PART_CODES + 1; part < KVI_WEIGHT_PARTS; part++)
         if ((kvi_form(desc->form)->needs >> part & 1u) && !desc->parts[part]) desc->form = KVI_FORM_NONE;
     if (desc->form == KVI_FORM_NONE)
         return kvi_error_set(b->error, KVRT_UNSUPPORTED, "tensor %s: dtype %s%s, need F64, F32, F16 or BF16", t->name,
                              t->dtype, kvi_form(t->form)->needs ? " without scales" : "");
+    if (s->transposed && !kvi_form_is_plain(desc->form))
+        return kvi_error_set(b->error, KVRT_UNSUPPORTED,
+                             "tensor %s: dtype %s of a matrix stored by columns, need F32, "
+                             "F16 or BF16",
+                             t->name, t->dtype);
     if (desc->n_in % kvi_form(desc->form)->block)
         return kvi_error_set(b->error, KVRT_FORMAT, "tensor %s: %u columns, need a multiple of %u (%s)", t->name,
                              desc->n_in, kvi_form(desc->form)->block, t->dtype);
     return KVRT_OK;
 }
 
-static kvrt_status hand_over(binder *b, const kvi_weight_desc *desc, const kvi_weight **out)
+static kvrt_status hand_over(binder *b, const kvi_place *p, const kvi_weight_desc *desc, const kvi_weight **out)
 {
-    const uint64_t bytes = kvi_weight_bytes(desc);
+    const uint64_t bytes = kvi_weight_bytes(desc), n_experts = p->n_experts ? p->n_experts : 1;
     b->out->bytes += bytes;
-    b->out->n_params += (uint64_t)desc->n_out * desc->n_in;
+    b->out->n_params += (uint64_t)desc->n_out * desc->n_in * (desc->n_experts ? desc->n_experts : 1);
+    if (p->n_experts) b->out->expert_bytes += bytes;
+    if (p->n_experts) b->idle_bytes += bytes / n_experts * (n_experts - p->n_used);
     b->form_bytes[desc->form] += bytes;
     uint64_t taken = 0;
     if (b->backend) KVI_TRY(b->backend->weight_bytes(desc, &taken, b->error));
@@ -210,39 +205,135 @@ static kvrt_status hand_over(binder *b, const kvi_weight_desc *desc, const kvi_w
     return KVRT_OK;
 }
 
-static kvrt_status bind(binder *b, const char *name, const place *p, const kvi_weight **out)
+/* The tensor of a source, of one expert where each has its own, by its whole name; `name` (NAME_CAP) says which. */
+static const kvi_tensor *tensor_of(const binder *b, uint32_t layer, const kvi_place_source *s, uint32_t expert,
+                                   char *name)
 {
-    bool vector = p->n_in == 0;
+    char local[NAME_CAP - 32]; /* the rest is for the layer */
+    const char *rest = s->per_expert ? strstr(s->name, "%u") : NULL;
+    if (rest) (void)snprintf(local, sizeof local, "%.*s%u%s", (int)(rest - s->name), s->name, expert, rest + 2);
+    else (void)snprintf(local, sizeof local, "%s", s->name);
+    if (layer == OUTSIDE) (void)snprintf(name, NAME_CAP, "%s", local);
+    else (void)snprintf(name, NAME_CAP, KVI_NAME_LAYER, layer, local);
+    return find(b, name);
+}
+
+/* Vectors are small: what is not one run of F32, F16 or BF16 in the file is made so. */
+static bool stands_as_it_is(const kvi_weight_desc *desc, const kvi_place_source *s)
+{
+    return kvi_form_is_plain(desc->form) && desc->rows.step <= 1 && !desc->rows.of && !s->per_expert;
+}
+
+/* The elements of one expert (of all, where they are one tensor) of a vector, into out. */
+static void gather(const kvi_place *p, const kvi_weight_desc *desc, bool all, float *out)
+{
+    const uint32_t n_experts = all && p->n_experts ? p->n_experts : 1, of = desc->rows.of ? desc->rows.of : p->n_out;
+    kvi_weight_desc whole = *desc;
+    whole.rows = (kvi_weight_rows){0};
+    for (uint32_t e = 0; e < n_experts; e++)
+        for (uint32_t i = 0; i < p->n_out; i++)
+            (void)kvi_weight_decode(&whole, 0, 0, e * of + kvi_weight_tensor_row(desc, i), 1, out++);
+}
+
+static kvrt_status bind_vector(binder *b, uint32_t layer, const kvi_place *p, const kvi_place_source *s,
+                               const kvi_tensor *t, kvi_weight_desc *desc)
+{
+    char name[NAME_CAP];
+    KVI_TRY(describe(b, t, p, s, desc));
+    if (!kvi_form_is_plain(desc->form) && desc->form != KVI_FORM_F64)
+        return kvi_error_set(b->error, KVRT_UNSUPPORTED, "tensor %s: dtype %s of a vector, need F64, F32, F16 or BF16",
+                             t->name, t->dtype);
+    if (stands_as_it_is(desc, s)) return KVRT_OK;
+    float *memory = take_memory(b, (uint64_t)desc->n_in * 4);
+    const uint32_t n = s->per_expert ? p->n_experts : 1;
+    for (uint32_t e = 0; e < n; e++) {
+        const kvi_tensor *own = e ? tensor_of(b, layer, s, e, name) : t;
+        kvi_weight_desc one = *desc;
+        if (!own) return not_found(b, name);
+        KVI_TRY(describe(b, own, p, s, &one));
+        if (memory) gather(p, &one, !s->per_expert, memory + (size_t)e * p->n_out);
+    }
+    desc->form = KVI_FORM_F32;
+    desc->rows = (kvi_weight_rows){0};
+    desc->parts[KVI_PART_CODES] = memory;
+    return KVRT_OK;
+}
+
+/* No backend computes in F64: such a matrix becomes F32. */
+static void narrow(binder *b, kvi_weight_desc *desc)
+{
+    const kvi_weight_desc from = *desc;
+    desc->form = KVI_FORM_F32;
+    desc->rows = (kvi_weight_rows){0};
+    float *memory = take_memory(b, kvi_weight_bytes(desc));
+    desc->parts[KVI_PART_CODES] = memory;
+    for (uint32_t e = 0; memory && e < (from.n_experts ? from.n_experts : 1); e++)
+        for (uint32_t row = 0; row < from.n_out; row++, memory += from.n_in)
+            (void)kvi_weight_decode(&from, e, row, 0, from.n_in, memory);
+}
+
+/* Experts that are tensors of their own: nothing is copied but where they are. All must have the form of the first. */
+static kvrt_status bind_experts(binder *b, uint32_t layer, const kvi_place *p, const kvi_place_source *s,
+                                kvi_weight_desc *desc)
+{
+    kvi_expert_parts *table = take_memory(b, p->n_experts * sizeof *table);
+    for (uint32_t e = 0; e < p->n_experts; e++) {
+        char name[NAME_CAP];
+        const kvi_tensor *t = tensor_of(b, layer, s, e, name);
+        kvi_weight_desc one = {.n_out = desc->n_out, .n_in = desc->n_in};
+        if (!t) return not_found(b, name);
+        KVI_TRY(describe(b, t, p, s, &one));
+        if (one.form != desc->form || one.group != desc->group || one.group_rows != desc->group_rows ||
+            one.scale_type != desc->scale_type)
+            return kvi_error_set(b->error, KVRT_UNSUPPORTED, "tensor %s: %s, need the form of %s (%s)", t->name,
+                                 t->dtype, desc->name, kvi_form(desc->form)->name);
+        if (table) memcpy(table[e].parts, one.parts, sizeof one.parts);
+    }
+    desc->experts = table;
+    return KVRT_OK;
+}
+
+static kvrt_status bind_tensors(binder *b, uint32_t layer, const kvi_place *p, kvi_weight_desc *desc)
+{
+    char name[NAME_CAP], usual[NAME_CAP];
+    const kvi_place_source *s = p->sources;
+    const kvi_tensor *t = tensor_of(b, layer, s, 0, usual);
+    while (!t && s + 1 < p->sources + KVI_PLACE_SOURCES && s[1].name) t = tensor_of(b, layer, ++s, 0, name);
+    if (!t) return not_found(b, usual);
+    if (p->n_in == 0) return bind_vector(b, layer, p, s, t, desc);
+    KVI_TRY(describe(b, t, p, s, desc));
+    if (s->per_expert && p->n_experts) KVI_TRY(bind_experts(b, layer, p, s, desc));
+    if (desc->form == KVI_FORM_F64) narrow(b, desc);
+    return KVRT_OK;
+}
+
+static kvrt_status bind(binder *b, uint32_t layer, const kvi_place *p, const kvi_weight **out)
+{
+    const bool vector = p->n_in == 0;
+    const uint32_t n_experts = p->n_experts ? p->n_experts : 1;
     kvi_weight_desc desc = {.name = p->name,
                             .form = vector ? KVI_FORM_F32 : b->synthetic_form,
                             .n_out = vector ? 1 : p->n_out,
-                            .n_in = vector ? p->n_out : p->n_in};
-    const kvi_tensor *t = b->checkpoint ? find(b, name) : NULL;
-    if (b->checkpoint && !t) return not_found(b, name);
-    if (t) KVI_TRY(describe(b, t, p, &desc));
-    if (!t || desc.form == KVI_FORM_F64) { /* no backend computes in F64: it becomes F32 here */
-        if (t) desc.form = KVI_FORM_F32;
+                            .n_in = vector ? p->n_out * n_experts : p->n_in,
+                            .n_experts = vector ? 0 : p->n_experts,
+                            .add = p->add};
+    if (b->checkpoint) KVI_TRY(bind_tensors(b, layer, p, &desc));
+    else {
         void *memory = take_memory(b, kvi_weight_bytes(&desc));
         if (memory) desc.parts[KVI_PART_CODES] = memory;
-        if (memory && t) narrow(t, memory);
-        else if (memory && vector) fill_vector(memory, desc.n_in, strstr(p->name, ".bias") != NULL);
+        if (memory && vector) fill_vector(memory, desc.n_in, strstr(p->name, ".bias") != NULL);
     }
-    return hand_over(b, &desc, out);
+    return hand_over(b, p, &desc, out);
 }
 
 /* ------------------------------------------------------------------------------------------------------ places --- */
 static kvrt_status bind_layer(binder *b, uint32_t layer)
 {
-    place places[N_LAYER_PLACES + 1];
-    layer_places(b->config, places);
-    places[N_LAYER_PLACES] = down_place(b->config);
+    kvi_place places[KVI_MAX_PLACES];
+    const uint32_t n = kvi_layer_places(b->config, layer, places);
     unsigned char *handles = (unsigned char *)&b->out->layers[layer];
-    for (uint32_t i = 0; i <= N_LAYER_PLACES; i++) {
-        if (!places[i].present) continue;
-        char name[128];
-        (void)snprintf(name, sizeof name, KVI_NAME_LAYER, layer, places[i].name);
-        KVI_TRY(bind(b, name, &places[i], (const kvi_weight **)(void *)(handles + places[i].slot)));
-    }
+    for (uint32_t i = 0; i < n; i++)
+        KVI_TRY(bind(b, layer, &places[i], (const kvi_weight **)(void *)(handles + places[i].slot)));
     return KVRT_OK;
 }
 
@@ -261,21 +352,18 @@ static kvrt_status bind_all(binder *b)
 {
     const kvi_model_config *c = b->config;
     kvi_model_weights *out = b->out;
-    place embed = {KVI_NAME_EMBED, c->vocab_size, c->hidden_size, "vocab_size, hidden_size", true, 0};
-    place norm = {KVI_NAME_NORM, c->hidden_size, 0, "hidden_size", true, 0};
+    kvi_place embed = kvi_embed_place(c);
+    const kvi_place norm = kvi_norm_place(c), head = kvi_head_place(c);
     const bool tied = shares_embeddings(b);
     /* Tied embeddings may be stored under either name. */
-    const bool as_head = tied && b->checkpoint && !find(b, KVI_NAME_EMBED) && find(b, KVI_NAME_HEAD);
-    KVI_TRY(bind(b, as_head ? KVI_NAME_HEAD : KVI_NAME_EMBED, &embed, &out->embed));
+    if (tied && b->checkpoint && !find(b, KVI_NAME_EMBED) && find(b, KVI_NAME_HEAD)) embed = head;
+    KVI_TRY(bind(b, OUTSIDE, &embed, &out->embed));
     uint64_t embed_bytes = out->bytes;
     for (uint32_t i = 0; i < c->n_layers; i++) KVI_TRY(bind_layer(b, i));
-    KVI_TRY(bind(b, KVI_NAME_NORM, &norm, &out->norm));
+    KVI_TRY(bind(b, OUTSIDE, &norm, &out->norm));
     out->head = out->embed;
-    if (!tied) {
-        embed.name = KVI_NAME_HEAD;
-        KVI_TRY(bind(b, KVI_NAME_HEAD, &embed, &out->head));
-    }
-    out->read_bytes = tied ? out->bytes : out->bytes - embed_bytes;
+    if (!tied) KVI_TRY(bind(b, OUTSIDE, &head, &out->head));
+    out->read_bytes = out->bytes - (tied ? 0 : embed_bytes) - b->idle_bytes;
     for (int f = 0; f < KVI_FORM_COUNT; f++)
         if (b->form_bytes[f] > b->form_bytes[out->form]) out->form = (kvi_weight_form)f;
     return KVRT_OK;

@@ -3,19 +3,9 @@
  * is one weight and one or several tensors: its codes, and what belongs to them (scales). */
 #ifndef KVI_WEIGHTS_H
 #define KVI_WEIGHTS_H
-#include "config.h"
+#include "places.h"
 #include "checkpoint.h"
 #include "../../kernels/backend.h"
-
-typedef struct kvi_layer_weights {
-    const kvi_weight *input_norm, *post_norm;   /* (hidden) */
-    const kvi_weight *q, *k, *v;                /* (heads * D, hidden) */
-    const kvi_weight *q_bias, *k_bias, *v_bias; /* (heads * D) or NULL */
-    const kvi_weight *q_norm, *k_norm;          /* (D) or NULL */
-    const kvi_weight *o, *o_bias;               /* (hidden, n_heads * D) */
-    const kvi_weight *gate, *up;                /* (ffn, hidden) */
-    const kvi_weight *down;                     /* (hidden, ffn) */
-} kvi_layer_weights;
 
 typedef struct kvi_model_weights {
     const kvi_weight *embed;   /* (vocab, hidden) */
@@ -23,11 +13,12 @@ typedef struct kvi_model_weights {
     const kvi_weight *head;    /* (vocab, hidden); equals embed when tied and not stored with other values */
     kvi_layer_weights *layers; /* (n_layers) */
     uint64_t bytes;            /* of all tensors bound */
-    uint64_t read_bytes;       /* read per decoded token: all but the embedding rows */
+    uint64_t read_bytes;   /* read per decoded token: all but the embedding rows and the experts it does not choose */
+    uint64_t expert_bytes; /* of `bytes`: experts that are chosen among */
     uint64_t n_params;
     kvi_weight_form form;  /* of most bytes */
     uint64_t taken_bytes;  /* by the backend for the imports */
-    uint64_t memory_bytes; /* of the memory behind synthetic weights and those converted from F64 */
+    uint64_t memory_bytes; /* of the memory behind synthetic weights, converted ones and tables of experts */
     void *memory;          /* that memory; NULL without a device */
 } kvi_model_weights;
 

@@ -7,6 +7,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 #include <cmocka.h>
 
@@ -79,6 +80,47 @@ static void codes_are_numbers(void **state)
     for (int form = 0; form <= KVI_FORM_I4; form++) assert_true(kvi_weight_decodes((kvi_weight_form)form));
 }
 
+/* Elements count up through a file of two experts of six rows of four, so that what is read says where it stood. */
+static void rows_may_be_part_of_a_tensor(void **state)
+{
+    enum { EXPERTS = 2, OF = 6, COLS = 4 };
+    float file[EXPERTS * OF * COLS], out[COLS];
+    for (int i = 0; i < EXPERTS * OF * COLS; i++) file[i] = (float)i;
+    const kvi_expert_parts apart[EXPERTS] = {{{file + OF * COLS}}, {{file}}};
+    static const kvi_weight_rows rows[] = {{0}, {2, 0, OF}, {2, 1, OF}, {0, 2, OF}, {1, 2, OF}};
+    for (unsigned i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        for (int how = 0; how < 3; how++) { /* as it is; by columns; experts apart, in the other order */
+            const kvi_weight_desc w = {.form = KVI_FORM_F32,
+                                       .n_out = i ? 3 : OF,
+                                       .n_in = COLS,
+                                       .n_experts = EXPERTS,
+                                       .parts = {file},
+                                       .rows = rows[i],
+                                       .transposed = how == 1,
+                                       .experts = how == 2 ? apart : NULL};
+            const uint32_t step = rows[i].step ? rows[i].step : 1;
+            assert_int_equal(kvi_weight_bytes(&w), EXPERTS * w.n_out * COLS * 4);
+            assert_int_equal(kvi_weight_rows_are_neighbours(&w), step == 1 && how != 1);
+            for (uint32_t e = 0; e < EXPERTS; e++)
+                for (uint32_t r = 0; r < w.n_out; r++) {
+                    const uint32_t row = rows[i].first + r * step, base = (how == 2 ? 1 - e : e) * OF * COLS;
+                    assert_true(kvi_weight_decode(&w, e, r, 0, COLS, out));
+                    for (uint32_t k = 0; k < COLS; k++)
+                        assert_true(out[k] == (float)(base + (how == 1 ? k * OF + row : row * COLS + k)));
+                }
+        }
+    /* Scales of a row go with it, those of a run of rows too. */
+    const uint8_t codes[4] = {1, 1, 1, 1};
+    const float scales[4] = {1, 2, 4, 8};
+    kvi_weight_desc w = {.form = KVI_FORM_I8, .n_out = 2, .n_in = 1, .parts = {codes, scales}, .rows = {1, 2, 4}};
+    for (uint32_t r = 0; r < 2; r++) {
+        assert_true(kvi_weight_decode(&w, 0, r, 0, 1, out));
+        assert_true(out[0] == (r ? 8.0f : 2.0f));
+    }
+    w.group_rows = 2, w.rows.step = 1, w.rows.first = 2;
+    assert_true(kvi_weight_decode(&w, 0, 0, 0, 1, out) && out[0] == 2.0f);
+}
+
 /* ------------------------------------------------------------------------------------------------------- binding --- */
 #define HIDDEN 32u
 #define FFN 64u
@@ -146,7 +188,7 @@ static kvi_weight_form lacking;
 static kvrt_status weigh(const kvi_weight_desc *desc, uint64_t *bytes, kvrt_error *error)
 {
     if (desc->form == lacking) return kvi_error_set(error, KVRT_UNSUPPORTED, "tensor %s: lacking", desc->name);
-    if (strstr(desc->name, "q_proj")) seen = *desc;
+    if (strstr(desc->name, "q_proj") || strstr(desc->name, "qkv_proj")) seen = *desc;
     *bytes = 7;
     return KVRT_OK;
 }
@@ -164,6 +206,48 @@ static kvrt_status bind(const shelf *s, kvrt_error *error, uint64_t *bytes)
     *bytes = weights.bytes;
     kvi_weights_free(&weights);
     return status;
+}
+
+/* q, k and v in one tensor, gate and up in another: rows of it, in place; the plan counts each byte once. */
+static void fused_tensors_are_bound_in_place(void **state)
+{
+    static uint8_t fused[64 * HIDDEN * 2], mlp[2 * FFN * HIDDEN * 2];
+    kvrt_error error;
+    uint64_t bytes = 0, fused_bytes = 0;
+    lacking = KVI_FORM_NONE;
+    shelf s = whole(KVI_FORM_F16);
+    assert_int_equal(bind(&s, &error, &bytes), KVRT_OK);
+    s.tensors[10].name = LAYER "self_attn.qkv_proj.weight"; /* was q */
+    s.tensors[10].shape[0] = 64, s.tensors[10].data = fused;
+    s.tensors[4].name = s.tensors[5].name = "nothing"; /* were k and v */
+    s.tensors[7].name = LAYER "mlp.gate_up_proj.weight";
+    s.tensors[7].shape[0] = 2 * FFN, s.tensors[7].data = mlp;
+    s.tensors[8].name = "nothing";
+    assert_int_equal(bind(&s, &error, &fused_bytes), KVRT_OK);
+    assert_int_equal(fused_bytes, bytes);
+    assert_ptr_equal(seen.parts[KVI_PART_CODES], fused);
+    assert_true(seen.n_out == 16 && seen.rows.first == 48 && seen.rows.of == 64); /* v, the last of them */
+    s.tensors[10].shape[0] = 63;
+    assert_int_equal(bind(&s, &error, &fused_bytes), KVRT_FORMAT);
+    assert_non_null(strstr(error.message, "qkv_proj.weight: shape [63, 32], need [64, 32]"));
+}
+
+/* Text models inside models that also see, and such without a head. */
+static void prefixes_are_found(void **state)
+{
+    static const char *const prefixes[] = {"model.", "", "model.language_model.", "language_model.model."};
+    kvrt_error error;
+    uint64_t bytes = 0;
+    lacking = KVI_FORM_NONE;
+    for (unsigned i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++) {
+        char names[11][96];
+        shelf s = whole(KVI_FORM_F16);
+        for (uint32_t t = 0; t < s.base.n_tensors; t++) {
+            (void)snprintf(names[t], sizeof names[t], "%s%s", prefixes[i], s.tensors[t].name + strlen("model."));
+            s.tensors[t].name = names[t];
+        }
+        assert_int_equal(bind(&s, &error, &bytes), KVRT_OK);
+    }
 }
 
 static void scales_are_bound_with_their_codes(void **state)
@@ -228,6 +312,9 @@ int main(void)
         cmocka_unit_test(sizes_are_the_published_ones),
         cmocka_unit_test(parts_add_up),
         cmocka_unit_test(codes_are_numbers),
+        cmocka_unit_test(rows_may_be_part_of_a_tensor),
+        cmocka_unit_test(fused_tensors_are_bound_in_place),
+        cmocka_unit_test(prefixes_are_found),
         cmocka_unit_test(scales_are_bound_with_their_codes),
         cmocka_unit_test(what_is_refused_is_named),
     };

@@ -1,0 +1,54 @@
+/* places.h - which weights a model has: of each its shape, where it may stand in a checkpoint, the keys of config.json that say so, and
+ * where its handle goes. Binding (weights.c) walks this list and knows no model.
+ * Names are kvrt's own: those of Llama's files, and for what Llama has not, of the first family that has it. families.c says what else a
+ * family calls them, gguf_tensors.c what llama.cpp does. */
+#ifndef KVI_PLACES_H
+#define KVI_PLACES_H
+#include "config.h"
+#include "../../kernels/weight.h"
+
+/* Handles of a layer; NULL where the layer has no such weight. Shapes are (n_out, n_in). */
+typedef struct kvi_layer_weights {
+    const kvi_weight *input_norm, *post_norm;   /* (hidden) before the mixer, before the feed-forward part */
+    const kvi_weight *q, *k, *v;                /* (heads * D, hidden) */
+    const kvi_weight *q_bias, *k_bias, *v_bias; /* (heads * D) or NULL */
+    const kvi_weight *q_norm, *k_norm;          /* (D) or NULL */
+    const kvi_weight *o, *o_bias;               /* (hidden, n_heads * D) */
+    const kvi_weight *gate, *up;                /* (ffn, hidden) */
+    const kvi_weight *down;                     /* (hidden, ffn) */
+} kvi_layer_weights;
+
+/* A tensor that a weight may come from. */
+typedef struct kvi_place_source {
+    const char *name;     /* within its layer; NULL: none */
+    kvi_weight_rows rows; /* which of its rows the weight is (of vectors: which elements); zero: all */
+    bool per_expert; /* one tensor for each expert, `name` has a %u; else all experts are one tensor (n_experts, ...) */
+    bool transposed; /* (n_in, rows) */
+} kvi_place_source;
+
+#define KVI_PLACE_SOURCES 3u
+typedef struct kvi_place {
+    const char *name;                            /* what messages about synthetic weights call it */
+    uint32_t n_out, n_in;                        /* of one matrix; n_in 0: a vector of n_out */
+    uint32_t n_experts, n_used;                  /* so many matrices, of which a token needs n_used; 0: one */
+    const char *why;                             /* the keys of config.json that the shape comes from */
+    float add;                                   /* vectors: files store them without it */
+    size_t slot;                                 /* offset of the handle in kvi_layer_weights */
+    kvi_place_source sources[KVI_PLACE_SOURCES]; /* the first that the checkpoint has counts */
+} kvi_place;
+
+/* The places of a layer, into out (KVI_MAX_PLACES); returns how many. */
+#define KVI_MAX_PLACES 48u
+uint32_t kvi_layer_places(const kvi_model_config *config, uint32_t layer, kvi_place *out);
+
+/* Those outside the layers; their slots mean nothing. */
+kvi_place kvi_embed_place(const kvi_model_config *config);
+kvi_place kvi_norm_place(const kvi_model_config *config);
+kvi_place kvi_head_place(const kvi_model_config *config);
+
+#define KVI_NAME_EMBED "model.embed_tokens.weight"
+#define KVI_NAME_NORM "model.norm.weight"
+#define KVI_NAME_HEAD "lm_head.weight"
+#define KVI_NAME_LAYER "model.layers.%u.%s" /* layer, name of a source */
+
+#endif
