@@ -92,9 +92,10 @@ kvrt_status kvi_cuda_weight_bytes(const kvi_weight_desc *desc, uint64_t *bytes, 
     if (!kvi_cuda_linear_has(desc->form))
         return kvi_error_set(error, KVRT_UNSUPPORTED, "tensor %s: form %s, which the CUDA backend does not have",
                              desc->name, kvi_form(desc->form)->name);
-    if (desc->n_experts > 1 || !kvi_weight_rows_are_neighbours(desc))
-        return kvi_error_set(error, KVRT_UNSUPPORTED, "tensor %s: %s, which the CUDA backend does not have", desc->name,
-                             desc->n_experts > 1 ? "experts" : "rows that are no neighbours in memory");
+    if (!kvi_weight_rows_are_neighbours(desc))
+        return kvi_error_set(error, KVRT_UNSUPPORTED,
+                             "tensor %s: rows that are no neighbours in memory, which the CUDA backend does not have",
+                             desc->name);
     *bytes = kvi_cuda_round((uint64_t)desc->n_out * row_pitch(desc));
     return KVRT_OK;
 }

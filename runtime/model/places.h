@@ -5,7 +5,7 @@
 #ifndef KVI_PLACES_H
 #define KVI_PLACES_H
 #include "config.h"
-#include "../../kernels/weight.h"
+#include "../../kernels/backend.h"
 
 /* Handles of a layer; NULL where the layer has no such weight. Shapes are (n_out, n_in). */
 typedef struct kvi_layer_weights {
