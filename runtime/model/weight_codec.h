@@ -3,11 +3,16 @@
  * compiled without contraction, so results are the same bits everywhere.
  *
  *   F32, F16, BF16   as they are         F64   rounded to f32
- *   F8_E4M3          code * s, after s *= GLOBAL where there is one
+ *   F8_E4M3, MXFP8   code * s            a byte: sign, 4 bits of exponent, 3 of mantissa (OCP E4M3)
+ *   F8_E5M2          code * s            a byte: the upper half of an F16
  *   I8               (code - z) * s      codes and zeros signed bytes, z = 0 when absent
  *   I4               (code - z) * s      codes 0..15, eight to a little-endian word, lowest bits first; z a byte, 8 when absent
+ *   A2 to A8         code * s + m        codes of so many bits, one after the other from the lowest bit on (MLX)
+ *   MXFP4, NVFP4     E[code] * s         two codes to a byte, the lower half first; E: what E2M1 says
+ *   NF4, BNB_FP4     T[code] * s         two codes to a byte, the upper half first; T: the tables of bitsandbytes
+ *   BNB_I8           (code * s) / 127    signed bytes; 1/127 is the f32 that bitsandbytes multiplies by
  *   GGUF blocks      gguf_blocks.h
- * s and z are those of the element's group (weight_form.h). */
+ * s, z and m are those of the element's group (weight_form.h); where there is a GLOBAL, s is first multiplied or divided by it. */
 #ifndef KVI_WEIGHT_CODEC_H
 #define KVI_WEIGHT_CODEC_H
 #include "gguf_blocks.h"
@@ -36,15 +41,74 @@ KVI_HD static inline float kvi_plain_at(const uint8_t *data, kvi_dtype dtype, ui
     return dtype == KVI_F16 ? kvi_f16_to_f32(half) : kvi_bf16_to_f32(half);
 }
 
-/* Scale and zero of the group of one element: place k of a row. */
+/* 2^(e - 127); 255 is NaN (OCP MX). */
+KVI_HD static inline float kvi_e8m0_to_f32(uint8_t e)
+{
+    return kvi_f32_from_bits(e == 255u ? 0x7fc00000u : e ? (uint32_t)e << 23 : 0x00400000u);
+}
+
+/* E5M2 is an F16 without its lower half. */
+KVI_HD static inline float kvi_e5m2_to_f32(uint8_t e) { return kvi_f16_to_f32((uint16_t)(e << 8)); }
+
+/* E2M1: sign, two bits of exponent, one of mantissa; code 8 is -0. */
+KVI_HD static inline float kvi_e2m1_to_f32(uint32_t code)
+{
+    const float size = kvi_gguf_e2m1(code & 7u) * 0.5f;
+    return code & 8u ? -size : size;
+}
+
+/* The 16 values of NF4 are quantiles of a normal distribution (arXiv 2305.14314), as bitsandbytes rounds them. */
+KVI_HD static inline float kvi_nf4_to_f32(uint32_t code)
+{
+    const float table[16] = {-1.0f,
+                             -0.6961928009986877f,
+                             -0.5250730514526367f,
+                             -0.39491748809814453f,
+                             -0.28444138169288635f,
+                             -0.18477343022823334f,
+                             -0.09105003625154495f,
+                             0.0f,
+                             0.07958029955625534f,
+                             0.16093020141124725f,
+                             0.24611230194568634f,
+                             0.33791524171829224f,
+                             0.44070982933044434f,
+                             0.5626170039176941f,
+                             0.7229568362236023f,
+                             1.0f};
+    return table[code];
+}
+
+/* FP4 as bitsandbytes has it: E2M1 divided by 12 for the normal ones; code 8 is 0. */
+KVI_HD static inline float kvi_bnb_fp4_to_f32(uint32_t code)
+{
+    const float table[8] = {
+        0.0f, 0.005208333488553762f, 0.6666666865348816f, 1.0f, 0.3333333432674408f, 0.5f, 0.1666666716337204f, 0.25f};
+    return code > 8u ? -table[code & 7u] : table[code & 7u];
+}
+
+/* Which scale is that of one element: place k of a row. */
+KVI_HD static inline uint64_t kvi_weight_scale_index(const kvi_weight_desc *w, uint32_t row, uint32_t k)
+{
+    const uint32_t at = kvi_weight_tensor_row(w, row);
+    return (uint64_t)(w->group_rows > 1u ? at / w->group_rows : at) * kvi_weight_groups(w) +
+           (w->group ? k / w->group : 0u);
+}
+
+/* Scale and zero of the group of one element: place k of a row. A forms have a minimum instead of a zero (kvi_weight_min). */
 KVI_HD static inline float kvi_weight_scale(const kvi_weight_desc *w, uint32_t expert, uint32_t row, uint32_t k,
                                             float *zero)
 {
-    const uint32_t at = kvi_weight_tensor_row(w, row);
-    const uint64_t i = (uint64_t)(w->group_rows > 1u ? at / w->group_rows : at) * kvi_weight_groups(w) +
-                       (w->group ? k / w->group : 0u);
-    float scale = kvi_plain_at(kvi_weight_part_at(w, KVI_PART_SCALES, expert), w->scale_type, i);
-    if (w->parts[KVI_PART_GLOBAL]) scale *= kvi_plain_at(kvi_weight_part_at(w, KVI_PART_GLOBAL, expert), KVI_F32, 0);
+    const uint64_t i = kvi_weight_scale_index(w, row, k);
+    const uint8_t *scales = kvi_weight_part_at(w, KVI_PART_SCALES, expert);
+    const kvi_scale_kind kind = kvi_form(w->form)->scale;
+    float scale = kind == KVI_SCALE_E8M0   ? kvi_e8m0_to_f32(scales[i])
+                  : kind == KVI_SCALE_E4M3 ? kvi_e4m3_to_f32(scales[i])
+                                           : kvi_plain_at(scales, w->scale_type, i);
+    if (w->parts[KVI_PART_GLOBAL]) {
+        const float global = kvi_plain_at(kvi_weight_part_at(w, KVI_PART_GLOBAL, expert), KVI_F32, 0);
+        scale = w->global_divides ? scale / global : scale * global;
+    }
     *zero = w->form == KVI_FORM_I4 ? 8.0f : 0.0f;
     if (w->parts[KVI_PART_ZEROS]) {
         const uint8_t code = kvi_weight_part_at(w, KVI_PART_ZEROS, expert)[i];
@@ -53,15 +117,53 @@ KVI_HD static inline float kvi_weight_scale(const kvi_weight_desc *w, uint32_t e
     return scale;
 }
 
+/* What code 0 means in the group of place k; 0 where the form has no MINS. */
+KVI_HD static inline float kvi_weight_min(const kvi_weight_desc *w, uint32_t expert, uint32_t row, uint32_t k)
+{
+    if (!w->parts[KVI_PART_MINS]) return 0.0f;
+    return kvi_plain_at(kvi_weight_part_at(w, KVI_PART_MINS, expert), w->scale_type, kvi_weight_scale_index(w, row, k));
+}
+
 /* The code at place k of a row of codes, as a number. */
 KVI_HD static inline float kvi_weight_code(kvi_weight_form form, const uint8_t *row, uint32_t k)
 {
-    if (form == KVI_FORM_I4) return (float)((uint32_t)row[k / 2u] >> (k % 2u * 4u) & 15u);
-    return form == KVI_FORM_I8 ? (float)(int8_t)row[k] : kvi_e4m3_to_f32(row[k]);
+    const uint32_t bits = kvi_form(form)->block_bytes; /* of an A form: 8 codes are so many bytes */
+    switch (form) {
+    case KVI_FORM_I4: return (float)((uint32_t)row[k / 2u] >> k % 2u * 4u & 15u);
+    case KVI_FORM_MXFP4:
+    case KVI_FORM_NVFP4: return kvi_e2m1_to_f32((uint32_t)row[k / 2u] >> k % 2u * 4u & 15u);
+    case KVI_FORM_NF4: return kvi_nf4_to_f32((uint32_t)row[k / 2u] >> (1u - k % 2u) * 4u & 15u);
+    case KVI_FORM_BNB_FP4: return kvi_bnb_fp4_to_f32((uint32_t)row[k / 2u] >> (1u - k % 2u) * 4u & 15u);
+    case KVI_FORM_I8:
+    case KVI_FORM_BNB_I8: return (float)(int8_t)row[k];
+    case KVI_FORM_F8_E5M2: return kvi_e5m2_to_f32(row[k]);
+    case KVI_FORM_F8_E4M3:
+    case KVI_FORM_MXFP8: return kvi_e4m3_to_f32(row[k]);
+    default: return (float)kvi_kv_get_code(row, k, bits);
+    }
 }
 
-/* out (n) = elements [first, first + n) of a row; first is a multiple of the form's block, and n too unless the row ends there. Returns 0, and
- * writes nothing, when the form is not among those above. */
+/* Elements of a form with scales: out[i] = element first + i of a row of `codes`. */
+KVI_HD static inline void kvi_weight_decode_scaled(const kvi_weight_desc *w, uint32_t expert, uint32_t row,
+                                                   const uint8_t *codes, uint32_t first, uint32_t n, float *out)
+{
+    const uint8_t *places = w->parts[KVI_PART_PERMUTATION] ? kvi_weight_part_at(w, KVI_PART_PERMUTATION, expert) : 0;
+    float scale = 0.0f, zero = 0.0f, min = 0.0f;
+    for (uint32_t i = 0, left = 0; i < n; i++, left--) {
+        const uint32_t k = places ? kvi_load_le32(places + 4u * (uint64_t)(first + i)) : first + i;
+        if (left == 0u) { /* a group begins, or every element may be of another */
+            scale = kvi_weight_scale(w, expert, row, k, &zero);
+            min = kvi_weight_min(w, expert, row, k);
+            left = places ? 1u : w->group ? w->group - k % w->group : n - i;
+        }
+        const float product = (kvi_weight_code(w->form, codes, k) - zero) * scale;
+        if (w->parts[KVI_PART_MINS]) out[i] = product + min;
+        else out[i] = w->form == KVI_FORM_BNB_I8 ? product * 0.007874015718698502f : product;
+    }
+}
+
+/* out (n) = elements [first, first + n) of a row; first is a multiple of the form's block, and n too unless the row ends there. Returns 0,
+ * and writes nothing, for KVI_FORM_NONE alone. */
 KVI_HD static inline int kvi_weight_decode(const kvi_weight_desc *w, uint32_t expert, uint32_t row, uint32_t first,
                                            uint32_t n, float *out)
 {
@@ -74,6 +176,10 @@ KVI_HD static inline int kvi_weight_decode(const kvi_weight_desc *w, uint32_t ex
         return kvi_form_is_plain(w->form);
     }
     codes += at * kvi_weight_row_bytes(w->form, w->n_in);
+    if (kvi_form(w->form)->needs & KVI_HAS_SCALES) {
+        kvi_weight_decode_scaled(w, expert, row, codes, first, n, out);
+        return 1;
+    }
     switch (w->form) {
     case KVI_FORM_F32:
     case KVI_FORM_F16:
@@ -83,19 +189,6 @@ KVI_HD static inline int kvi_weight_decode(const kvi_weight_desc *w, uint32_t ex
     case KVI_FORM_F64:
         for (uint32_t i = 0; i < n; i++) out[i] = kvi_f64_to_f32(codes + 8u * (uint64_t)(first + i));
         return 1;
-    case KVI_FORM_F8_E4M3:
-    case KVI_FORM_I8:
-    case KVI_FORM_I4: {
-        const uint8_t *places =
-            w->parts[KVI_PART_PERMUTATION] ? kvi_weight_part_at(w, KVI_PART_PERMUTATION, expert) : 0;
-        for (uint32_t i = 0; i < n; i++) {
-            const uint32_t k = places ? kvi_load_le32(places + 4u * (uint64_t)(first + i)) : first + i;
-            float zero;
-            const float scale = kvi_weight_scale(w, expert, row, k, &zero);
-            out[i] = (kvi_weight_code(w->form, codes, k) - zero) * scale;
-        }
-        return 1;
-    }
     default: {
         const uint32_t block = kvi_form(w->form)->block, bytes = kvi_form(w->form)->block_bytes;
         for (uint32_t i = 0; i < n; i += block)
@@ -103,15 +196,6 @@ KVI_HD static inline int kvi_weight_decode(const kvi_weight_desc *w, uint32_t ex
         return 1;
     }
     }
-}
-
-/* Whether kvi_weight_decode has the form. */
-static inline int kvi_weight_decodes(kvi_weight_form form)
-{
-    const uint8_t zeros[512] = {0};
-    float out[KVI_MAX_FORM_BLOCK];
-    if (form == KVI_FORM_NONE || (kvi_form(form)->needs && form > KVI_FORM_I4)) return 0;
-    return form <= KVI_FORM_I4 || kvi_gguf_block(form, zeros, out);
 }
 
 #endif

@@ -1,13 +1,14 @@
 /* weight_form.h - what a weight is made of: its form, the parts a form has, and the size of each. One source of truth for the checkpoint,
  * the kernels, device code and the tests, as kv/layout.h is for the cache. Pure arithmetic. What the numbers mean: weight_codec.h.
  *
- *   weight = n_experts matrices (n_out, n_in), each stored row by row along n_in, in up to five parts:
+ *   weight = n_experts matrices (n_out, n_in), each stored row by row along n_in, in up to six parts:
  *
  *     CODES        (n_out, blocks of a row)                 a block is `block` neighbours of a row in `bytes` bytes
  *     SCALES       (n_out / group_rows, n_in / group)       both rounded up; one scale for that many rows and neighbours
  *     ZEROS        like SCALES, a byte each                 the code that means zero; absent: the middle
- *     GLOBAL       one f32                                  multiplies every scale
+ *     GLOBAL       one f32                                  multiplies every scale, or divides it (global_divides)
  *     PERMUTATION  uint32 (n_in)                            column k stands at place PERMUTATION[k] of the codes and groups; absent: at k
+ *     MINS         like SCALES                              what code 0 means
  *
  * A part of expert e follows that of expert e - 1, unless the experts have places of their own (`experts`). Numbers are little-endian and may
  * stand at any address. GGUF blocks bring their scales inside the block and have CODES alone.
@@ -25,41 +26,61 @@ typedef enum kvi_weight_part {
     KVI_PART_ZEROS,
     KVI_PART_GLOBAL,
     KVI_PART_PERMUTATION,
+    KVI_PART_MINS,
     KVI_WEIGHT_PARTS
 } kvi_weight_part;
 
-/* X(NAME, text, block, bytes of a block, bits of a scale (0: none; 1: as desc.scale_type says), parts needed beside codes, parts allowed) */
+/* What a scale is stored as. */
+typedef enum kvi_scale_kind {
+    KVI_SCALE_NONE,  /* the form has none beside its codes */
+    KVI_SCALE_PLAIN, /* a number of desc.scale_type */
+    KVI_SCALE_E8M0,  /* a byte e: 2^(e - 127) */
+    KVI_SCALE_E4M3   /* a byte, as the codes of F8_E4M3 */
+} kvi_scale_kind;
+
+/* X(NAME, text, block, bytes of a block, kind of scale, parts needed beside codes, parts allowed) */
 #define KVI_WEIGHT_FORMS(X)                                                                                            \
-    X(F32, "f32", 1, 4, 0, 0, 0)                                                                                       \
-    X(F16, "f16", 1, 2, 0, 0, 0)                                                                                       \
-    X(BF16, "bf16", 1, 2, 0, 0, 0)                                                                                     \
-    X(F64, "f64", 1, 8, 0, 0, 0)                                                                                       \
-    X(F8_E4M3, "f8_e4m3", 1, 1, 1, KVI_HAS_SCALES, KVI_HAS_GLOBAL)                                                     \
-    X(I8, "i8", 1, 1, 1, KVI_HAS_SCALES, KVI_HAS_ZEROS | KVI_HAS_PERMUTATION)                                          \
-    X(I4, "i4", 8, 4, 1, KVI_HAS_SCALES, KVI_HAS_ZEROS | KVI_HAS_PERMUTATION)                                          \
-    X(NF4, "nf4", 2, 1, 1, KVI_HAS_SCALES, 0)                                                                          \
-    X(MXFP4, "mxfp4", 2, 1, 8, KVI_HAS_SCALES, 0)                                                                      \
-    X(NVFP4, "nvfp4", 2, 1, 8, KVI_HAS_SCALES | KVI_HAS_GLOBAL, 0)                                                     \
-    X(Q4_0, "q4_0", 32, 18, 0, 0, 0)                                                                                   \
-    X(Q4_1, "q4_1", 32, 20, 0, 0, 0)                                                                                   \
-    X(Q5_0, "q5_0", 32, 22, 0, 0, 0)                                                                                   \
-    X(Q5_1, "q5_1", 32, 24, 0, 0, 0)                                                                                   \
-    X(Q8_0, "q8_0", 32, 34, 0, 0, 0)                                                                                   \
-    X(Q2_K, "q2_k", 256, 84, 0, 0, 0)                                                                                  \
-    X(Q3_K, "q3_k", 256, 110, 0, 0, 0)                                                                                 \
-    X(Q4_K, "q4_k", 256, 144, 0, 0, 0)                                                                                 \
-    X(Q5_K, "q5_k", 256, 176, 0, 0, 0)                                                                                 \
-    X(Q6_K, "q6_k", 256, 210, 0, 0, 0)                                                                                 \
-    X(IQ4_NL, "iq4_nl", 32, 18, 0, 0, 0)                                                                               \
-    X(IQ4_XS, "iq4_xs", 256, 136, 0, 0, 0)                                                                             \
-    X(MXFP4_BLOCK, "mxfp4_block", 32, 17, 0, 0, 0)                                                                     \
-    X(NVFP4_BLOCK, "nvfp4_block", 64, 36, 0, 0, 0)
+    X(F32, "f32", 1, 4, NONE, 0, 0)                                                                                    \
+    X(F16, "f16", 1, 2, NONE, 0, 0)                                                                                    \
+    X(BF16, "bf16", 1, 2, NONE, 0, 0)                                                                                  \
+    X(F64, "f64", 1, 8, NONE, 0, 0)                                                                                    \
+    X(F8_E4M3, "f8_e4m3", 1, 1, PLAIN, KVI_HAS_SCALES, KVI_HAS_GLOBAL)                                                 \
+    X(F8_E5M2, "f8_e5m2", 1, 1, PLAIN, KVI_HAS_SCALES, KVI_HAS_GLOBAL)                                                 \
+    X(MXFP8, "mxfp8", 1, 1, E8M0, KVI_HAS_SCALES, 0)                                                                   \
+    X(I8, "i8", 1, 1, PLAIN, KVI_HAS_SCALES, KVI_HAS_ZEROS | KVI_HAS_PERMUTATION)                                      \
+    X(I4, "i4", 8, 4, PLAIN, KVI_HAS_SCALES, KVI_HAS_ZEROS | KVI_HAS_PERMUTATION)                                      \
+    X(A2, "a2", 8, 2, PLAIN, KVI_HAS_SCALES | KVI_HAS_MINS, 0)                                                         \
+    X(A3, "a3", 8, 3, PLAIN, KVI_HAS_SCALES | KVI_HAS_MINS, 0)                                                         \
+    X(A4, "a4", 8, 4, PLAIN, KVI_HAS_SCALES | KVI_HAS_MINS, 0)                                                         \
+    X(A5, "a5", 8, 5, PLAIN, KVI_HAS_SCALES | KVI_HAS_MINS, 0)                                                         \
+    X(A6, "a6", 8, 6, PLAIN, KVI_HAS_SCALES | KVI_HAS_MINS, 0)                                                         \
+    X(A8, "a8", 8, 8, PLAIN, KVI_HAS_SCALES | KVI_HAS_MINS, 0)                                                         \
+    X(NF4, "nf4", 2, 1, PLAIN, KVI_HAS_SCALES, 0)                                                                      \
+    X(BNB_FP4, "bnb_fp4", 2, 1, PLAIN, KVI_HAS_SCALES, 0)                                                              \
+    X(BNB_I8, "bnb_i8", 1, 1, PLAIN, KVI_HAS_SCALES, 0)                                                                \
+    X(MXFP4, "mxfp4", 2, 1, E8M0, KVI_HAS_SCALES, 0)                                                                   \
+    X(NVFP4, "nvfp4", 2, 1, E4M3, KVI_HAS_SCALES | KVI_HAS_GLOBAL, 0)                                                  \
+    X(Q4_0, "q4_0", 32, 18, NONE, 0, 0)                                                                                \
+    X(Q4_1, "q4_1", 32, 20, NONE, 0, 0)                                                                                \
+    X(Q5_0, "q5_0", 32, 22, NONE, 0, 0)                                                                                \
+    X(Q5_1, "q5_1", 32, 24, NONE, 0, 0)                                                                                \
+    X(Q8_0, "q8_0", 32, 34, NONE, 0, 0)                                                                                \
+    X(Q2_K, "q2_k", 256, 84, NONE, 0, 0)                                                                               \
+    X(Q3_K, "q3_k", 256, 110, NONE, 0, 0)                                                                              \
+    X(Q4_K, "q4_k", 256, 144, NONE, 0, 0)                                                                              \
+    X(Q5_K, "q5_k", 256, 176, NONE, 0, 0)                                                                              \
+    X(Q6_K, "q6_k", 256, 210, NONE, 0, 0)                                                                              \
+    X(IQ4_NL, "iq4_nl", 32, 18, NONE, 0, 0)                                                                            \
+    X(IQ4_XS, "iq4_xs", 256, 136, NONE, 0, 0)                                                                          \
+    X(MXFP4_BLOCK, "mxfp4_block", 32, 17, NONE, 0, 0)                                                                  \
+    X(NVFP4_BLOCK, "nvfp4_block", 64, 36, NONE, 0, 0)
 
 enum {
     KVI_HAS_SCALES = 1 << KVI_PART_SCALES,
     KVI_HAS_ZEROS = 1 << KVI_PART_ZEROS,
     KVI_HAS_GLOBAL = 1 << KVI_PART_GLOBAL,
-    KVI_HAS_PERMUTATION = 1 << KVI_PART_PERMUTATION
+    KVI_HAS_PERMUTATION = 1 << KVI_PART_PERMUTATION,
+    KVI_HAS_MINS = 1 << KVI_PART_MINS
 };
 
 /* Numbers of its own: neither kvi_dtype nor kvi_kv_code. NONE is what no weight can be (integers, booleans). */
@@ -91,7 +112,8 @@ typedef struct kvi_weight_desc {
     uint32_t n_experts;   /* 0 or 1: one matrix */
     uint32_t group;       /* neighbours of a row that share a scale; 0: the whole row */
     uint32_t group_rows;  /* rows that share scales; 0 or 1: every row has its own */
-    kvi_dtype scale_type; /* of SCALES, where the form does not say */
+    kvi_dtype scale_type; /* of SCALES and MINS, where the form does not say */
+    bool global_divides;  /* a scale is divided by GLOBAL, as compressed-tensors has it */
     float add;            /* vectors: added to every element on import (1 where a family stores gains as w - 1) */
     const void *parts[KVI_WEIGHT_PARTS]; /* NULL: absent. With `experts`: those of the first one */
     kvi_weight_rows rows;
@@ -102,14 +124,16 @@ typedef struct kvi_weight_desc {
 typedef struct kvi_form_info {
     const char *name;            /* "q4_k" */
     uint16_t block, block_bytes; /* elements of a block of codes, and its bytes */
-    uint32_t scale_bits;         /* of a scale; 1: as the weight says; 0: no scales */
-    uint32_t needs, allows;      /* parts beside the codes, KVI_HAS_*: those it must have, those it may have */
+    kvi_scale_kind scale;
+    uint32_t needs, allows; /* parts beside the codes, KVI_HAS_*: those it must have, those it may have */
 } kvi_form_info;
 
 KVI_HD static inline const kvi_form_info *kvi_form(kvi_weight_form form)
 {
-#define KVI_FORM_ROW(NAME, text, block, bytes, scale, need, may) {text, block, bytes, scale, need, (need) | (may)},
-    static const kvi_form_info forms[KVI_FORM_COUNT + 1] = {KVI_WEIGHT_FORMS(KVI_FORM_ROW){"none", 1, 0, 0, 0, 0}};
+#define KVI_FORM_ROW(NAME, text, block, bytes, scale, need, may)                                                       \
+    {text, block, bytes, KVI_SCALE_##scale, need, (need) | (may)},
+    static const kvi_form_info forms[KVI_FORM_COUNT + 1] = {
+        KVI_WEIGHT_FORMS(KVI_FORM_ROW){"none", 1, 0, KVI_SCALE_NONE, 0, 0}};
 #undef KVI_FORM_ROW
     return &forms[form];
 }
@@ -140,8 +164,8 @@ KVI_HD static inline uint32_t kvi_weight_groups(const kvi_weight_desc *w) /* sca
 }
 KVI_HD static inline uint32_t kvi_weight_scale_bytes(const kvi_weight_desc *w) /* of one scale */
 {
-    const uint32_t bits = kvi_form(w->form)->scale_bits;
-    return bits == 1u ? kvi_dtype_bytes(w->scale_type) : bits / 8u;
+    const kvi_scale_kind kind = kvi_form(w->form)->scale;
+    return kind == KVI_SCALE_PLAIN ? kvi_dtype_bytes(w->scale_type) : kind != KVI_SCALE_NONE;
 }
 /* Rows of the tensor that the weight is of. */
 KVI_HD static inline uint32_t kvi_weight_tensor_rows(const kvi_weight_desc *w)
@@ -165,7 +189,8 @@ KVI_HD static inline uint64_t kvi_weight_rows_bytes(const kvi_weight_desc *w, kv
     const uint64_t n_scales = (uint64_t)rows * kvi_weight_groups(w);
     switch (part) {
     case KVI_PART_CODES: return n_rows * kvi_weight_row_bytes(w->form, w->n_in);
-    case KVI_PART_SCALES: return n_scales * kvi_weight_scale_bytes(w);
+    case KVI_PART_SCALES:
+    case KVI_PART_MINS: return n_scales * kvi_weight_scale_bytes(w);
     case KVI_PART_ZEROS: return n_scales;
     case KVI_PART_GLOBAL: return 4;
     default: return (uint64_t)w->n_in * 4u;
