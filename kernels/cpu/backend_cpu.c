@@ -136,6 +136,8 @@ typedef struct demand {
     uint32_t widest_in, widest_gated, max_heads, max_dim, ones;
     uint32_t rope_floats[KVI_MAX_ROPES]; /* of a row */
     uint64_t added;                      /* floats of a row */
+    uint32_t top_k, n_experts;           /* of EXPERTS */
+    uint64_t act;                        /* floats of a row */
     uint64_t buffers, ropes, total;
     size_t scratch_floats;
     uint32_t max_splits;
@@ -163,7 +165,11 @@ static void demand_special(const kvi_program *program, const kvi_op *op, demand 
     if (op->kind == KVI_OP_ROUTE) added = op->n_experts, scratch = 2 * op->n_experts + op->route.n_groups;
     if (op->kind == KVI_OP_EXPERTS) {
         added = (uint64_t)program->buffers[op->out].cols * op->route.top_k;
-        scratch = 2 * op->expert_width;
+        scratch = (uint32_t)kvi_cpu_experts_scratch(op, program->buffers[op->out].cols);
+        most(&need->top_k, op->route.top_k);
+        most(&need->n_experts, op->n_experts);
+        if ((uint64_t)op->expert_width * op->route.top_k > need->act)
+            need->act = (uint64_t)op->expert_width * op->route.top_k;
     }
     if (op->kind == KVI_OP_DELTA) scratch = 2 * op->key_dim;
     if (added > need->added) need->added = added;
@@ -210,6 +216,8 @@ static demand demand_of(const kvi_program *program, const kvi_limits *limits, ui
                  round64((uint64_t)n_threads * need.scratch_floats * 4) +
                  round64(small * need.max_heads * need.max_splits * (need.max_dim + 2u) * 4) + need.ropes +
                  round64(rows * need.added * 4) + round64(need.ones * 4ull) + round64(rows * 4) * 4 +
+                 round64(rows * need.top_k * 4) * 2 + round64((need.n_experts + 1ull) * 4) +
+                 round64(need.n_experts * sizeof(kvi_cpu_run_of)) + round64(rows * need.act * 4) +
                  round64((uint64_t)limits->max_seqs * sizeof(kvi_seq)) + 64;
     return need;
 }
@@ -245,6 +253,11 @@ static void carve_workspace(kvi_device *d, const demand *need)
     d->added = carve(&at, rows * need->added * 4);
     d->ones = carve(&at, need->ones * 4ull);
     for (uint32_t i = 0; i < need->ones; i++) d->ones[i] = 1.0f;
+    d->mixture.place = carve(&at, rows * need->top_k * 4);
+    d->mixture.pair = carve(&at, rows * need->top_k * 4);
+    d->mixture.first = carve(&at, (need->n_experts + 1ull) * 4);
+    d->mixture.used = carve(&at, need->n_experts * sizeof(kvi_cpu_run_of));
+    d->mixture.act = carve(&at, rows * need->act * 4);
     d->ids = carve(&at, rows * 4);
     d->logit_rows = carve(&at, rows * 4);
     d->row_seq = carve(&at, rows * 4);

@@ -16,6 +16,20 @@ struct kvi_weight {
     const float *f32;             /* vectors; NULL for matrices */
 };
 
+/* The (row, choice) pairs of an EXPERTS operation, sorted by expert: experts.c. */
+typedef struct kvi_cpu_run_of {
+    uint32_t expert, first, n; /* pairs [first, first + n) of the sorted ones chose it */
+} kvi_cpu_run_of;
+typedef struct kvi_cpu_mixture {
+    uint32_t *place, *pair; /* (max_rows * top_k) place of a pair among the sorted ones; pair of a place */
+    uint32_t *first;        /* (n_experts + 1) */
+    kvi_cpu_run_of *used;   /* (n_experts), n_used of them */
+    uint32_t n_used;
+    float *act; /* (max_rows * top_k, expert_width) */
+} kvi_cpu_mixture;
+#define KVI_CPU_EXPERT_ROWS 256u /* most rows of a task of a gemv */
+#define KVI_CPU_MOST_PANEL 64u   /* columns of a packed panel, at least those of every variant */
+
 struct kvi_device {
     const kvi_cpu_variant *v;
     kvi_workers *workers;
@@ -29,12 +43,13 @@ struct kvi_device {
     kvi_limits limits;
     uint8_t *pool;
     float *buffers[KVI_MAX_BUFFERS];
-    void *workspace;       /* everything below */
-    float *normed;         /* (max_rows, widest input) */
-    float *up;             /* (max_rows, widest ffn) */
-    float *added;          /* what is more than a sum before it is added: (max_rows * top_k, widest output) */
-    float *ones;           /* gains of norms that have none */
-    void *tiles_packed;    /* activations of a product on tiles */
+    void *workspace;    /* everything below */
+    float *normed;      /* (max_rows, widest input) */
+    float *up;          /* (max_rows, widest ffn) */
+    float *added;       /* what is more than a sum before it is added: (max_rows * top_k, widest output) */
+    float *ones;        /* gains of norms that have none */
+    void *tiles_packed; /* activations of a product on tiles */
+    kvi_cpu_mixture mixture;
     float *thread_scratch; /* (n_threads, scratch_floats) */
     size_t scratch_floats;
     float *split_out; /* (splits, small rows * heads, D + 2) */
@@ -83,8 +98,10 @@ static inline bool kvi_cpu_adds_specially(const kvi_op *op)
 {
     return op->post_norm.kind || op->gated || op->scale != 1.0f;
 }
-/* Adds `added` to the residual as LINEAR_ADD and EXPERTS say: post-norm, multiplier, gate. */
+/* Adds `added` to the residual as LINEAR_ADD says: post-norm, multiplier, gate. */
 void kvi_cpu_add_rows(kvi_device *device, const kvi_op *op);
+/* The same for one row, x (cols of the residual), which is used up. */
+void kvi_cpu_add_row(kvi_device *device, const kvi_op *op, uint32_t row, float *x);
 
 kvrt_status kvi_cpu_run(kvi_device *device, uint32_t first_op, uint32_t n_ops, kvrt_error *error);
 kvrt_status kvi_cpu_convert_pages(kvi_device *device, const kvi_page_job *jobs, uint32_t n_jobs,
@@ -93,6 +110,7 @@ kvrt_status kvi_cpu_convert_pages(kvi_device *device, const kvi_page_job *jobs, 
 /* Each gives the name of the kernel that ran. */
 const char *kvi_cpu_route(kvi_device *device, const kvi_op *op);
 const char *kvi_cpu_experts(kvi_device *device, const kvi_op *op);
+size_t kvi_cpu_experts_scratch(const kvi_op *op, uint32_t hidden); /* floats per thread */
 const char *kvi_cpu_conv_state(kvi_device *device, const kvi_op *op);
 const char *kvi_cpu_delta(kvi_device *device, const kvi_op *op);
 void kvi_cpu_rope_append(kvi_device *device, const kvi_op *op);

@@ -1,154 +1,212 @@
-/* experts.c - mixture of experts on the CPU: choosing (ROUTE) and computing (EXPERTS), by the contracts of program.h.
- * A plain implementation: one task per row and chosen expert, so the weights of an expert are read once for each row that chose it. */
+/* experts.c - EXPERTS on the CPU: the feed-forward part of a mixture of experts, by the contract of program.h.
+ * The (row, choice) pairs of a step are sorted by expert, and every used expert's weights are walked once for all pairs that chose it:
+ *
+ *   pairs sorted by expert   | e0 e0 e0 | e3 | e7 e7 |         `first` says where each run begins
+ *   phase 1, gate and up     a task is a run and a block of the expert's rows:  act (pairs, width) = act(x G^T, x U^T)
+ *   phase 2, down            a task is a run and a block of output rows:        y (pairs, hidden) = act D^T
+ *   phase 3, sum             a task is a row: its pairs in ROUTE's order
+ *
+ * Blocks have the same number of rows whatever the step is, tasks are handed out as threads come, and a pair's numbers do not depend on its
+ * neighbours in the run: neither threads nor the other rows of a step show in the result. Experts that nobody chose are not read.
+ * Narrow steps use the gemv of the weights' form, wide ones its packed panels, as dense products do (linear.c). */
 #include "device_cpu.h"
 
-#include <math.h>
 #include <string.h>
 
-/* ------------------------------------------------------------------------------------------------------- route --- */
-static void softmax(float *x, uint32_t n)
-{
-    float top = x[0], sum = 0;
-    for (uint32_t i = 1; i < n; i++)
-        if (!(x[i] <= top)) top = x[i]; /* a NaN comes through */
-    for (uint32_t i = 0; i < n; i++) sum += x[i] = expf(x[i] - top);
-    for (uint32_t i = 0; i < n; i++) x[i] /= sum;
-}
+#define PAIRS_BLOCK 256u /* pairs that a packed panel is used for at once; more than that pack it again */
 
-/* Index of the largest c that is still there, ties to the lower one; takes it out. */
-static uint32_t take_best(float *c, uint32_t n)
-{
-    uint32_t best = 0;
-    for (uint32_t i = 1; i < n; i++)
-        if (c[i] > c[best]) best = i;
-    c[best] = -INFINITY;
-    return best;
-}
-
-/* Takes the experts of all runs but the best ones out of c (n). worth (n_groups) is scratch. */
-static void keep_best_groups(const kvi_route *route, float *c, uint32_t n, float *worth)
-{
-    const uint32_t size = n / route->n_groups;
-    for (uint32_t g = 0; g < route->n_groups; g++) {
-        float first = -INFINITY, second = -INFINITY;
-        for (uint32_t i = 0; i < size; i++) {
-            const float x = c[g * size + i];
-            if (x > first) second = first, first = x;
-            else if (x > second) second = x;
-        }
-        worth[g] = route->group_best > 1 && size > 1 ? first + second : first;
-    }
-    for (uint32_t left = route->n_groups; left > route->top_groups; left--) {
-        uint32_t worst = 0; /* of equals the later run goes */
-        for (uint32_t g = 1; g < route->n_groups; g++)
-            if (worth[g] <= worth[worst]) worst = g;
-        worth[worst] = INFINITY;
-        for (uint32_t i = 0; i < size; i++) c[worst * size + i] = -INFINITY;
-    }
-}
-
-typedef struct route_task {
+typedef struct expert_step {
     kvi_device *device;
     const kvi_op *op;
-    float *scores; /* (rows, n_experts) logits of the router */
-} route_task;
+    const float *x; /* (rows, hidden) normed; wide: (pairs, hidden) sorted by expert */
+    bool wide;
+    uint32_t hidden, top_k, n_pairs;
+    uint32_t gate_rows, down_rows;     /* rows of a task */
+    uint32_t gate_blocks, down_blocks; /* tasks of a run */
+} expert_step;
 
-static void route_row(void *arg, uint32_t row, uint32_t thread)
+size_t kvi_cpu_experts_scratch(const kvi_op *op, uint32_t hidden)
 {
-    const route_task *t = arg;
-    const kvi_route *route = &t->op->route;
-    const uint32_t n = t->op->n_experts, k = route->top_k;
-    float *p = t->scores + (size_t)row * n, *c = t->device->thread_scratch + thread * t->device->scratch_floats;
-    float *logits = c + n, *worth = logits + n;
-    float *ids = t->device->buffers[t->op->out] + (size_t)row * 2 * k, *weights = ids + k;
-    memcpy(logits, p, n * sizeof *p);
-    if (route->score == KVI_ROUTE_SOFTMAX) softmax(p, n);
-    if (route->score == KVI_ROUTE_SIGMOID)
-        for (uint32_t i = 0; i < n; i++) p[i] = 1.0f / (1.0f + expf(-p[i]));
-    memcpy(c, p, n * sizeof *p);
-    for (uint32_t i = 0; t->op->weights[1] && i < n; i++) c[i] += t->op->weights[1]->f32[i];
-    if (route->n_groups > 1) keep_best_groups(route, c, n, worth);
-    float sum = 0;
-    for (uint32_t j = 0; j < k; j++) {
-        const uint32_t e = take_best(c, n);
-        ids[j] = (float)e;
-        weights[j] = route->softmax_chosen ? logits[e] : p[e];
+    const uint32_t inputs = 4u * (hidden > op->expert_width ? hidden : op->expert_width);
+    const uint32_t panels = (KVI_CPU_KC + PAIRS_BLOCK) * KVI_CPU_MOST_PANEL;
+    return inputs > panels ? inputs : panels;
+}
+
+/* ------------------------------------------------------------------------------------------------------- sorting --- */
+static uint32_t chosen(const expert_step *t, uint32_t pair)
+{
+    const float *ids = t->device->buffers[t->op->side] + (size_t)(pair / t->top_k) * 2 * t->top_k;
+    return (uint32_t)ids[pair % t->top_k];
+}
+
+/* Counting sort: pairs by expert, each expert's by row; then the runs of experts that somebody chose. */
+static void sort_pairs(const expert_step *t)
+{
+    kvi_cpu_mixture *m = &t->device->mixture;
+    const uint32_t n = t->op->n_experts;
+    memset(m->first, 0, (n + 1) * sizeof *m->first);
+    for (uint32_t p = 0; p < t->n_pairs; p++) m->first[chosen(t, p) + 1]++;
+    for (uint32_t e = 0; e < n; e++) m->first[e + 1] += m->first[e];
+    for (uint32_t p = 0; p < t->n_pairs; p++) {
+        const uint32_t place = m->first[chosen(t, p)]++;
+        m->place[p] = place;
+        m->pair[place] = p;
     }
-    if (route->softmax_chosen) softmax(weights, k);
-    for (uint32_t j = 0; j < k; j++) sum += weights[j];
-    const float factor = (route->scale != 0.0f ? route->scale : 1.0f) / (route->renormalize ? sum + 1e-20f : 1.0f);
-    for (uint32_t j = 0; j < k; j++) weights[j] *= factor;
+    m->n_used = 0;
+    uint32_t begin = 0;
+    for (uint32_t e = 0; e < n; e++) { /* first[e] is now the end of e's run */
+        const uint32_t end = m->first[e];
+        if (end > begin) m->used[m->n_used++] = (kvi_cpu_run_of){e, begin, end - begin};
+        begin = end;
+    }
 }
 
-const char *kvi_cpu_route(kvi_device *device, const kvi_op *op)
+/* The rows of phase 1 in the order of the pairs: panels want them side by side. */
+static void gather_pair(void *arg, uint32_t place, uint32_t thread)
 {
-    route_task t = {device, op, device->added};
-    const kvi_linear job = {.x = kvi_cpu_norm_rows(device, op, NULL, device->step.n_rows),
-                            .n_rows = device->step.n_rows,
-                            .n_in = device->program->buffers[op->in].cols,
-                            .n_weights = 1,
-                            .weights = {op->weights[0]},
-                            .biases = {op->biases[0]},
-                            .y = device->added,
-                            .wide = kvi_step_is_wide(&device->step),
-                            .ldy = op->n_experts};
-    (void)kvi_cpu_linear(device, &job);
-    kvi_workers_run(device->workers, route_row, &t, device->step.n_rows);
-    return "route";
+    const expert_step *t = arg;
+    const float *x = t->x + (size_t)(t->device->mixture.pair[place] / t->top_k) * t->hidden;
+    (void)thread;
+    memcpy(t->device->added + (size_t)place * t->hidden, x, t->hidden * sizeof *x);
 }
 
-/* ----------------------------------------------------------------------------------------------------- experts --- */
-typedef struct expert_task {
-    kvi_device *device;
-    const kvi_op *op;
-    const float *x; /* (rows, hidden) normed */
-    float *out;     /* (rows * top_k, hidden) */
-    uint32_t hidden;
-} expert_task;
-
-/* y (n_out) = W_e x + b_e */
-static void expert_product(const kvi_weight *w, const kvi_weight *bias, uint32_t e, const float *x, float *y)
+/* ------------------------------------------------------------------------------------------------------ products --- */
+/* y[j * ldy + i] = W_e[first + i] . x[j], bias included, for a run's pairs. */
+static void add_bias(const kvi_weight *bias, size_t at, uint32_t n_pairs, uint32_t n, float *y, size_t ldy)
 {
-    const uint32_t n_out = w->desc.n_out;
-    w->kernel->gemv(&w->desc, e, 0, n_out, x, 1, w->desc.n_in, y, n_out);
-    for (uint32_t i = 0; bias && i < n_out; i++) y[i] += bias->f32[(size_t)e * n_out + i];
+    for (uint32_t j = 0; bias && j < n_pairs; j++)
+        for (uint32_t i = 0; i < n; i++) y[j * ldy + i] += bias->f32[at + i];
 }
 
-static void run_expert(void *arg, uint32_t task, uint32_t thread)
+static void panel_product(const expert_step *t, uint32_t w, uint32_t e, uint32_t first, uint32_t n, const float *x,
+                          uint32_t n_pairs, float *y, size_t ldy, float *panel)
 {
-    const expert_task *t = arg;
-    const kvi_op *op = t->op;
-    const uint32_t k = op->route.top_k, row = task / k, j = task % k, width = op->expert_width;
-    const uint32_t e = (uint32_t)t->device->buffers[op->side][(size_t)row * 2 * k + j];
-    float *gate = t->device->thread_scratch + thread * t->device->scratch_floats, *up = gate + width;
-    const float *x = t->x + (size_t)row * t->hidden;
-    expert_product(op->weights[0], op->biases[0], e, x, gate);
-    expert_product(op->weights[1], op->biases[1], e, x, up);
-    kvi_cpu_activate(t->device->v, op->activation, op->limit, gate, up, width);
-    expert_product(op->weights[2], op->biases[2], e, gate, t->out + (size_t)task * t->hidden);
+    const kvi_weight *weight = t->op->weights[w];
+    const uint32_t n_in = weight->desc.n_in;
+    for (uint32_t k = 0; k < n_in; k += KVI_CPU_KC) {
+        const uint32_t n_k = n_in - k < KVI_CPU_KC ? n_in - k : KVI_CPU_KC;
+        weight->kernel->pack(&weight->desc, e, first, n, k, n_k, panel);
+        t->device->v->panel_mac(x + k, n_in, n_pairs, n_k, panel, y, ldy, n, k > 0);
+    }
+    add_bias(t->op->biases[w], (size_t)e * weight->desc.n_out + first, n_pairs, n, y, ldy);
 }
 
-/* added[row] = sum over j of w_j out[row, j], in place: row `row` of the sum never lies behind what is still to be read. */
-static void sum_experts(kvi_device *device, const kvi_op *op, uint32_t hidden)
+static void gemv_product(const expert_step *t, uint32_t w, uint32_t e, uint32_t first, uint32_t n, const float *x,
+                         uint32_t n_pairs, float *y, size_t ldy)
 {
-    const uint32_t k = op->route.top_k;
-    for (uint32_t row = 0; row < device->step.n_rows; row++) {
-        const float *weights = device->buffers[op->side] + (size_t)row * 2 * k + k;
-        float *y = device->added + (size_t)row * hidden, *x = device->added + (size_t)row * k * hidden;
-        for (uint32_t i = 0; i < hidden; i++) {
-            float sum = 0;
-            for (uint32_t j = 0; j < k; j++) sum += weights[j] * x[(size_t)j * hidden + i];
-            y[i] = sum;
+    const kvi_weight *weight = t->op->weights[w];
+    weight->kernel->gemv(&weight->desc, e, first, n, x, n_pairs, weight->desc.n_in, y, ldy);
+    add_bias(t->op->biases[w], (size_t)e * weight->desc.n_out + first, n_pairs, n, y, ldy);
+}
+
+/* Up to four pairs of a run side by side for the gemv: a single one stays where it is. */
+static const float *narrow_rows(const expert_step *t, uint32_t place, uint32_t n, float *room)
+{
+    const uint32_t *pair = t->device->mixture.pair + place;
+    if (n == 1) return t->x + (size_t)(pair[0] / t->top_k) * t->hidden;
+    for (uint32_t j = 0; j < n; j++)
+        memcpy(room + (size_t)j * t->hidden, t->x + (size_t)(pair[j] / t->top_k) * t->hidden, t->hidden * sizeof *room);
+    return room;
+}
+
+/* Run, rows [*first, *first + *n) of a task of `rows` rows out of `n_out`. */
+static const kvi_cpu_run_of *locate(const expert_step *t, uint32_t task, uint32_t blocks, uint32_t rows, uint32_t n_out,
+                                    uint32_t *first, uint32_t *n)
+{
+    *first = task % blocks * rows;
+    *n = n_out - *first < rows ? n_out - *first : rows;
+    return &t->device->mixture.used[task / blocks];
+}
+
+/* -------------------------------------------------------------------------------------------------------- phases --- */
+static void gate_up(void *arg, uint32_t task, uint32_t thread)
+{
+    const expert_step *t = arg;
+    kvi_device *device = t->device;
+    const uint32_t width = t->op->expert_width, step = t->wide ? PAIRS_BLOCK : 4u;
+    float *scratch = device->thread_scratch + thread * device->scratch_floats, up[4 * KVI_CPU_EXPERT_ROWS];
+    uint32_t first, n;
+    const kvi_cpu_run_of *run = locate(t, task, t->gate_blocks, t->gate_rows, width, &first, &n);
+    for (uint32_t j = 0; j < run->n; j += step) {
+        const uint32_t n_pairs = run->n - j < step ? run->n - j : step, place = run->first + j;
+        float *gate = device->mixture.act + (size_t)place * width + first, *second = up;
+        if (t->wide) {
+            const float *x = t->x + (size_t)place * t->hidden;
+            second = scratch + KVI_CPU_KC * KVI_CPU_MOST_PANEL;
+            panel_product(t, 0, run->expert, first, n, x, n_pairs, gate, width, scratch);
+            panel_product(t, 1, run->expert, first, n, x, n_pairs, second, t->gate_rows, scratch);
+        } else {
+            const float *x = narrow_rows(t, place, n_pairs, scratch);
+            gemv_product(t, 0, run->expert, first, n, x, n_pairs, gate, width);
+            gemv_product(t, 1, run->expert, first, n, x, n_pairs, second, t->gate_rows);
         }
+        for (uint32_t i = 0; i < n_pairs; i++)
+            kvi_cpu_activate(device->v, t->op->activation, t->op->limit, gate + (size_t)i * width,
+                             second + (size_t)i * t->gate_rows, n);
     }
+}
+
+static void down(void *arg, uint32_t task, uint32_t thread)
+{
+    const expert_step *t = arg;
+    kvi_device *device = t->device;
+    const uint32_t width = t->op->expert_width, step = t->wide ? PAIRS_BLOCK : 4u;
+    float *panel = device->thread_scratch + thread * device->scratch_floats;
+    uint32_t first, n;
+    const kvi_cpu_run_of *run = locate(t, task, t->down_blocks, t->down_rows, t->hidden, &first, &n);
+    for (uint32_t j = 0; j < run->n; j += step) {
+        const uint32_t n_pairs = run->n - j < step ? run->n - j : step, place = run->first + j;
+        const float *x = device->mixture.act + (size_t)place * width;
+        float *y = device->added + (size_t)place * t->hidden + first;
+        if (t->wide) panel_product(t, 2, run->expert, first, n, x, n_pairs, y, t->hidden, panel);
+        else gemv_product(t, 2, run->expert, first, n, x, n_pairs, y, t->hidden);
+    }
+}
+
+static void sum_row(void *arg, uint32_t row, uint32_t thread)
+{
+    const expert_step *t = arg;
+    kvi_device *device = t->device;
+    const float *weights = device->buffers[t->op->side] + (size_t)row * 2 * t->top_k + t->top_k;
+    float *sum = device->thread_scratch + thread * device->scratch_floats;
+    for (uint32_t j = 0; j < t->top_k; j++) {
+        const float *y = device->added + (size_t)device->mixture.place[row * t->top_k + j] * t->hidden;
+        for (uint32_t i = 0; i < t->hidden; i++) sum[i] = (j ? sum[i] : 0) + weights[j] * y[i];
+    }
+    kvi_cpu_add_row(device, t->op, row, sum);
+}
+
+/* Rows of a task: of a gemv as many as keep the streams long (linear.c), of panels one panel. Depends on the shape alone. */
+static uint32_t rows_of_task(const kvi_device *device, bool wide, uint32_t n_out)
+{
+    if (wide) return device->v->panel;
+    const uint32_t rows = n_out / 8u / 8u * 8u;
+    return rows < 16u ? 16u : rows > KVI_CPU_EXPERT_ROWS ? KVI_CPU_EXPERT_ROWS : rows;
 }
 
 const char *kvi_cpu_experts(kvi_device *device, const kvi_op *op)
 {
-    const uint32_t hidden = device->program->buffers[op->out].cols;
-    expert_task t = {device, op, kvi_cpu_norm_rows(device, op, NULL, device->step.n_rows), device->added, hidden};
-    kvi_workers_run(device->workers, run_expert, &t, device->step.n_rows * op->route.top_k);
-    sum_experts(device, op, hidden);
-    kvi_cpu_add_rows(device, op);
-    return "experts";
+    const uint32_t hidden = device->program->buffers[op->out].cols, n_rows = device->step.n_rows;
+    expert_step t = {.device = device,
+                     .op = op,
+                     .x = kvi_cpu_norm_rows(device, op, NULL, n_rows),
+                     .wide = kvi_step_is_wide(&device->step),
+                     .hidden = hidden,
+                     .top_k = op->route.top_k,
+                     .n_pairs = n_rows * op->route.top_k};
+    t.gate_rows = rows_of_task(device, t.wide, op->expert_width);
+    t.down_rows = rows_of_task(device, t.wide, hidden);
+    t.gate_blocks = (op->expert_width + t.gate_rows - 1) / t.gate_rows;
+    t.down_blocks = (hidden + t.down_rows - 1) / t.down_rows;
+    sort_pairs(&t);
+    if (t.wide) {
+        kvi_workers_run(device->workers, gather_pair, &t, t.n_pairs);
+        t.x = device->added; /* phase 1 reads it, phase 2 writes its results there */
+    }
+    kvi_workers_run(device->workers, gate_up, &t, device->mixture.n_used * t.gate_blocks);
+    kvi_workers_run(device->workers, down, &t, device->mixture.n_used * t.down_blocks);
+    if (n_rows > 2) kvi_workers_run(device->workers, sum_row, &t, n_rows);
+    else
+        for (uint32_t row = 0; row < n_rows; row++) sum_row(&t, row, 0);
+    return t.wide ? op->weights[0]->kernel->gemm_name : op->weights[0]->kernel->gemv_name;
 }

@@ -37,17 +37,20 @@ const float *kvi_cpu_norm_rows(kvi_device *device, const kvi_op *op, const uint3
     return device->normed;
 }
 
-/* Adds a row that stands in `x`, which is used up. */
-static void add_row(void *arg, uint32_t task, uint32_t thread)
+void kvi_cpu_add_row(kvi_device *device, const kvi_op *op, uint32_t row, float *x)
+{
+    const uint32_t cols = device->program->buffers[op->out].cols;
+    float *y = device->buffers[op->out] + (size_t)row * cols, factor = op->scale;
+    kvi_cpu_norm(device, &op->post_norm, x, cols, x);
+    if (op->gated) factor /= 1.0f + expf(-device->buffers[op->gate][row]);
+    for (uint32_t i = 0; i < cols; i++) y[i] += factor * x[i];
+}
+
+static void add_row(void *arg, uint32_t row, uint32_t thread)
 {
     const row_task *t = arg;
-    const kvi_op *op = t->op;
-    float *y = t->device->buffers[op->out] + (size_t)task * t->cols, *x = t->device->added + (size_t)task * t->cols;
     (void)thread;
-    kvi_cpu_norm(t->device, &op->post_norm, x, t->cols, x);
-    float factor = op->scale;
-    if (op->gated) factor /= 1.0f + expf(-t->device->buffers[op->gate][task]);
-    for (uint32_t i = 0; i < t->cols; i++) y[i] += factor * x[i];
+    kvi_cpu_add_row(t->device, t->op, row, t->device->added + (size_t)row * t->cols);
 }
 
 void kvi_cpu_add_rows(kvi_device *device, const kvi_op *op)

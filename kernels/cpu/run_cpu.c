@@ -96,7 +96,8 @@ static uint64_t op_bytes(const kvi_device *device, const kvi_op *op)
         const kvi_weight_desc *w = &op->weights[i]->desc;
         bytes += kvi_weight_bytes(w) / w->n_out * (op->n_out ? op->n_out : w->n_out);
     }
-    return bytes;
+    /* Experts that nobody chose are not read. */
+    return op->kind == KVI_OP_EXPERTS ? bytes / op->n_experts * device->mixture.n_used : bytes;
 }
 
 kvrt_status kvi_cpu_run(kvi_device *device, uint32_t first_op, uint32_t n_ops, kvrt_error *error)

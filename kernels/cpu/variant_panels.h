@@ -12,6 +12,23 @@ static void widen(const void *src, kvi_dtype dtype, uint32_t n, float *dst)
     for (; i < n; i++) dst[i] = scalar_as(p + (size_t)i * size, dtype);
 }
 
+typedef float v4 __attribute__((vector_size(16)));
+
+/* A square of four rows and four columns: column i of the rows becomes dst[i * PANEL ..]. */
+INLINE void turn4(const float *r0, const float *r1, const float *r2, const float *r3, float *dst)
+{
+    v4 a, b, c, d;
+    memcpy(&a, r0, sizeof a);
+    memcpy(&b, r1, sizeof b);
+    memcpy(&c, r2, sizeof c);
+    memcpy(&d, r3, sizeof d);
+    const v4 ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), AB = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    const v4 cd = __builtin_shufflevector(c, d, 0, 4, 1, 5), CD = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    const v4 out[4] = {__builtin_shufflevector(ab, cd, 0, 1, 4, 5), __builtin_shufflevector(ab, cd, 2, 3, 6, 7),
+                       __builtin_shufflevector(AB, CD, 0, 1, 4, 5), __builtin_shufflevector(AB, CD, 2, 3, 6, 7)};
+    for (uint32_t i = 0; i < 4; i++) memcpy(dst + (size_t)i * PANEL, &out[i], sizeof out[i]);
+}
+
 static void pack(const void *w, kvi_dtype dtype, uint32_t n_rows, size_t n_in, uint32_t k0, uint32_t n_k, float *dst)
 {
     enum { BLOCK = 64 };
@@ -19,10 +36,18 @@ static void pack(const void *w, kvi_dtype dtype, uint32_t n_rows, size_t n_in, u
     float rows[PANEL][BLOCK];
     if (n_rows < PANEL) memset(rows, 0, sizeof rows);
     for (uint32_t k = 0; k < n_k; k += BLOCK) {
-        uint32_t n = n_k - k < BLOCK ? n_k - k : BLOCK;
-        for (uint32_t r = 0; r < n_rows; r++)
-            widen((const unsigned char *)w + (r * n_in + k0 + k) * size, dtype, n, rows[r]);
-        for (uint32_t i = 0; i < n; i++)
+        const uint32_t n = n_k - k < BLOCK ? n_k - k : BLOCK;
+        for (uint32_t r = 0; r < n_rows; r++) {
+            const unsigned char *at = (const unsigned char *)w + (r * n_in + k0 + k) * size;
+            for (size_t ahead = BLOCK * size; ahead < 2 * BLOCK * size; ahead += 64) __builtin_prefetch(at + ahead);
+            widen(at, dtype, n, rows[r]);
+        }
+        uint32_t i = 0;
+        for (; i + 4 <= n; i += 4)
+            for (uint32_t r = 0; r < PANEL; r += 4)
+                turn4(rows[r] + i, rows[r + 1] + i, rows[r + 2] + i, rows[r + 3] + i,
+                      dst + (size_t)(k + i) * PANEL + r);
+        for (; i < n; i++)
             for (uint32_t r = 0; r < PANEL; r++) dst[(size_t)(k + i) * PANEL + r] = rows[r][i];
     }
 }

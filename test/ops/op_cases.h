@@ -37,6 +37,7 @@ void op_case_move(const op_target *target);    /* bytes of the pool moved by the
 /* The same bits: results of two targets (thread counts) and of programs run whole or operation by operation. */
 void op_case_same_bits(const op_target *a, const op_target *b);
 void op_case_attention_bits(const op_target *a, const op_target *b);
+void op_case_experts_bits(const op_target *a, const op_target *b);
 
 /* The cases that every backend passes, for a test of each. */
 /* clang-format off */

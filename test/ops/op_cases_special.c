@@ -57,6 +57,7 @@ static void check_row(const op_target *target, const char *what, uint32_t row, c
 #define WIDTH 64u
 #define FFN 96u
 #define MOST_ROWS 20u
+#define MOST_WIDTH 72u /* of an expert */
 
 typedef struct product_case {
     const char *name;
@@ -263,23 +264,46 @@ void op_case_route(const op_target *target)
 }
 
 /* ------------------------------------------------------------------------------------------------------- experts --- */
+#define MOST_PAIRS_ROWS 260u /* one more pair than a packed panel is used for at once, and a few */
+
 typedef struct expert_case {
     uint32_t rows, n_experts, top_k, width;
     kvi_dtype dtype;
     kvi_activation activation;
     bool biases, post_norm;
     float scale;
+    bool favoured; /* the same experts for every row, so that the others are unused */
 } expert_case;
 
 static const expert_case experts[] = {
-    {1, 4, 2, 33, KVI_F32, KVI_ACT_SILU, false, false, 1},
-    {7, 8, 8, 32, KVI_BF16, KVI_ACT_SILU, false, false, 1},
-    {9, 1, 1, 64, KVI_F16, KVI_ACT_SILU, false, false, 0.5f},
-    {20, 16, 4, 40, KVI_F32, KVI_ACT_SWIGLU_OAI, true, false, 1},
-    {3, 6, 3, 16, KVI_F32, KVI_ACT_GELU_TANH, false, true, 1.5f},
+    {1, 4, 2, 33, KVI_F32, KVI_ACT_SILU, false, false, 1, false},
+    {7, 8, 8, 32, KVI_BF16, KVI_ACT_SILU, false, false, 1, false},
+    {8, 5, 2, 31, KVI_F16, KVI_ACT_SILU, true, false, 1, true},
+    {9, 1, 1, 64, KVI_F16, KVI_ACT_SILU, false, false, 0.5f, false},
+    {9, 6, 1, 65, KVI_F32, KVI_ACT_SILU, true, false, 1, true},
+    {20, 16, 4, 40, KVI_F32, KVI_ACT_SWIGLU_OAI, true, false, 1, false},
+    {3, 6, 3, 16, KVI_F32, KVI_ACT_GELU_TANH, false, true, 1.5f, false},
+    {64, 24, 24, 8, KVI_BF16, KVI_ACT_SILU, false, false, 1, false},
+    {64, 24, 3, 72, KVI_BF16, KVI_ACT_SILU, false, false, 1, false},
+    {MOST_PAIRS_ROWS, 2, 1, 33, KVI_F32, KVI_ACT_SILU, true, false, 1, true},
 };
 
-static void run_experts(const op_target *target, const expert_case *c)
+/* A row's numbers are the same alone and among others. */
+static void check_alone(op_rig *rig, uint32_t n_rows, const float *out)
+{
+    for (uint32_t r = 0; r<n_rows; r += n_rows> 1 ? n_rows - 1 : 1) {
+        float alone[WIDTH];
+        const int32_t id = (int32_t)r;
+        const kvi_seq seq = {.n_rows = 1};
+        op_rig_step(rig,
+                    &(kvi_step){.ids = &id, .n_rows = 1, .seqs = &seq, .n_seqs = 1, .wide = n_rows > KVI_DECODE_ROWS},
+                    false, alone);
+        assert_memory_equal(alone, out + (size_t)r * WIDTH, sizeof alone);
+    }
+}
+
+/* out (rows, WIDTH) */
+static void run_experts(const op_target *target, const expert_case *c, float *out)
 {
     op_rig rig;
     op_rig_open(&rig, target);
@@ -299,6 +323,7 @@ static void run_experts(const op_target *target, const expert_case *c)
     const kvi_norm norm = {KVI_NORM_GAIN, gain.weight, 1e-5f};
     const route_case rc = {c->rows, c->n_experts, {KVI_ROUTE_SOFTMAX, k, .renormalize = true, .scale = 1},
                            false,   false,        false};
+    const op_matrix favour = op_rig_matrix(&rig, 1, c->n_experts, KVI_F32, 0, c->favoured ? 30 : 0, 0);
     *op_rig_op(&rig, KVI_OP_ROUTE, x, chosen) = (kvi_op){.kind = KVI_OP_ROUTE,
                                                          .in = x,
                                                          .out = chosen,
@@ -307,7 +332,8 @@ static void run_experts(const op_target *target, const expert_case *c)
                                                          .n_experts = c->n_experts,
                                                          .route = rc.route,
                                                          .n_weights = 1,
-                                                         .weights = {router.weight}};
+                                                         .weights = {router.weight},
+                                                         .biases = {favour.weight}};
     *op_rig_op(&rig, KVI_OP_EXPERTS, x, x) =
         (kvi_op){.kind = KVI_OP_EXPERTS,
                  .in = x,
@@ -325,17 +351,20 @@ static void run_experts(const op_target *target, const expert_case *c)
                  .limit = 1.5f,
                  .post_norm = {c->post_norm ? KVI_NORM_GAIN : KVI_NORM_NONE, post.weight, 1e-5f}};
     op_rig_output(&rig, x);
-    float out[MOST_ROWS * WIDTH];
-    const bool there = op_rig_load(&rig, MOST_ROWS, 1, 128, 0);
+    const bool there = op_rig_load(&rig, MOST_PAIRS_ROWS, 1, 512, 0);
     if (there) op_rig_rows(&rig, c->rows, false, out);
+    if (there) check_alone(&rig, c->rows, out);
+    uint32_t used = 0;
     for (uint32_t r = 0; there && r < c->rows; r++) {
-        double n[WIDTH], logits[MOST_EXPERTS], weights[MOST_EXPERTS], a[WIDTH], b[WIDTH], y[WIDTH], sum[WIDTH] = {0};
+        double n[WIDTH], logits[MOST_EXPERTS], weights[MOST_EXPERTS], a[MOST_WIDTH], b[MOST_WIDTH], y[WIDTH],
+            sum[WIDTH] = {0};
         uint32_t ids[MOST_EXPERTS];
         oracle_rmsnorm(in.values + (size_t)r * WIDTH, gain.values, (double)1e-5f, WIDTH, n);
-        product(router.values, NULL, c->n_experts, WIDTH, n, logits);
+        product(router.values, favour.values, c->n_experts, WIDTH, n, logits);
         route_row(&rc, logits, NULL, ids, weights);
         for (uint32_t j = 0; j < k; j++) {
             const uint32_t e = ids[j];
+            used |= 1u << e;
             product(g.values + (size_t)e * f * WIDTH, c->biases ? bg.values + (size_t)e * f : NULL, f, WIDTH, n, a);
             product(u.values + (size_t)e * f * WIDTH, c->biases ? bu.values + (size_t)e * f : NULL, f, WIDTH, n, b);
             for (uint32_t i = 0; i < f; i++) a[i] = act(c->activation, 1.5, a[i], b[i]);
@@ -346,12 +375,26 @@ static void run_experts(const op_target *target, const expert_case *c)
         for (uint32_t i = 0; i < WIDTH; i++) sum[i] = in.values[(size_t)r * WIDTH + i] + (double)c->scale * sum[i];
         check_row(target, "experts", r, out + (size_t)r * WIDTH, sum, WIDTH);
     }
+    if (there && c->favoured) assert_true(used != (1u << c->n_experts) - 1u); /* somebody is unused */
     op_rig_close(&rig);
 }
 
 void op_case_experts(const op_target *target)
 {
-    for (uint32_t i = 0; i < COUNT(experts); i++) run_experts(target, &experts[i]);
+    float out[MOST_PAIRS_ROWS * WIDTH];
+    for (uint32_t i = 0; i < COUNT(experts); i++) run_experts(target, &experts[i], out);
+}
+
+void op_case_experts_bits(const op_target *a, const op_target *b)
+{
+    float first[MOST_PAIRS_ROWS * WIDTH], second[MOST_PAIRS_ROWS * WIDTH];
+    for (uint32_t i = 0; i < COUNT(experts); i++) {
+        op_seed = i + 1;
+        run_experts(a, &experts[i], first);
+        op_seed = i + 1;
+        run_experts(b, &experts[i], second);
+        assert_memory_equal(first, second, (size_t)experts[i].rows * WIDTH * sizeof *first);
+    }
 }
 
 /* ----------------------------------------------------------------------------------------------- recurrent layers --- */
