@@ -23,6 +23,11 @@ const char *kvi_op_special(const kvi_op *op)
     if (op->kind == KVI_OP_NORM_GATE_UP && (op->biases[0] || op->biases[1])) return "biases of gate and up";
     if (op->kind == KVI_OP_NORM_GATE_UP && op->activation != KVI_ACT_SILU) return "an activation other than silu";
     if ((op->kind == KVI_OP_LINEAR_ADD || op->kind == KVI_OP_HEAD) && op->scale != 1.0f) return "a multiplier";
+    if (op->v_norm.kind) return "a norm of values";
+    if (op->norm_whole) return "norms over all heads";
+    if (op->keys_as_values) return "values made of keys";
+    if (op->queries_only) return "keys and values of another layer";
+    if (op->q_growth != 0.0f) return "queries scaled by position";
     if (op->rope && op->rope->interleaved) return "RoPE over neighbouring pairs";
     return NULL;
 }

@@ -79,9 +79,14 @@ typedef enum kvi_op_kind {
     KVI_OP_EMBED,
     /* out[r] = concat over j < n_weights of ( norm(in[r]) W_j^T + b_j )                             q, k, v side by side */
     KVI_OP_NORM_LINEAR,
-    /* In place on io (rows, (n_heads + 2 n_kv_heads) * D) = q | k | v of one layer. Per head of q and k: h = q_norm(h) or k_norm(h); RoPE
-     * by absolute position when rope is present: (a, b) -> (a cos - b sin, b cos + a sin); h = h H when the group rotates (v too). k
-     * and v are rounded to group.plain and appended at their position. q stays in io. */
+    /* In place on io (rows, (n_heads + 2 n_kv_heads) * D) = q | k | v of one layer, in this order:
+     *   q, k, v = q_norm(q), k_norm(k), v_norm(v), each head by itself; with norm_whole q and k each over all of its heads side by side
+     *   RoPE of q and k by absolute position when rope is present: (a, b) -> (a cos - b sin, b cos + a sin)
+     *   q *= 1 + q_growth * log(1 + floor(position / q_growth_ctx)) when q_growth is not 0 (Llama 4, Ministral 3)
+     *   every head h = h H when the group rotates
+     * k and v are rounded to group.plain and appended at their position; q stays in io.
+     * keys_as_values: v is what k came in as, before its norm; that part of io is not read.
+     * queries_only: io (rows, n_heads * D) = q; the layer reads the keys and values of (group, group_layer), which another one appends. */
     KVI_OP_ROPE_APPEND,
     /* out[r, h] = ( sum over visible t of p[t] V[t, h / (n_heads/n_kv_heads)] )  [un-rotated], p = softmax over visible t and the sink of
      *   s[t] = cap( scale * q[r, h] . K[t, .] ), cap(x) = softcap * tanh(x / softcap) where softcap > 0; the sink, where there are sinks
@@ -137,7 +142,11 @@ typedef struct kvi_op {
     kvi_route route;
 
     /* attention */
-    kvi_norm q_norm, k_norm; /* over a head */
+    kvi_norm q_norm, k_norm; /* over a head, or over all with norm_whole */
+    kvi_norm v_norm;         /* over a head */
+    bool norm_whole, keys_as_values, queries_only;
+    float q_growth;          /* 0: none */
+    uint32_t q_growth_ctx;   /* positions, of q_growth */
     const kvi_rope *rope;    /* one of kvi_program.ropes; NULL: none */
     const kvi_weight *sinks; /* (n_heads); NULL: none */
     uint32_t n_heads;        /* query heads; DELTA: value heads */

@@ -10,10 +10,11 @@
 
 #define KVI_CPU_PACKED_HEADS                                                                                           \
     16u /* more query heads of a KV head than this pay for staging a page, unless there are tiles */
-#define KVI_CPU_PACKED_DIM 256u /* head dimensions: multiples of 16 up to this */
+#define KVI_CPU_PACKED_DIM 512u /* head dimensions: multiples of 16 up to this */
+#define KVI_CPU_TILES_DIM 256u  /* on tiles: up to this */
 
 /* Floats that a call may use at `scratch`, which is 64-byte aligned: too much for the stack of somebody else's thread. */
-#define KVI_CPU_PACKED_SCRATCH ((16u + 32u + 20u) * 256u)
+#define KVI_CPU_PACKED_SCRATCH ((16u + 32u + 20u) * KVI_CPU_TILES_DIM)
 
 typedef struct kvi_cpu_packed {
     /* scores (n_q, 128) = q (n_q, d) . K^T of one page; side: the K side of a record in `code`. `next` is fetched into the cache meanwhile: the
@@ -38,7 +39,8 @@ static inline const kvi_cpu_packed *kvi_cpu_packed_for(const kvi_cpu_variant *v,
                                                        kvi_kv_code code, uint32_t d, uint32_t n_heads)
 {
     if (kvi_kv_code_is_plain(code) || d % 16u != 0 || d > KVI_CPU_PACKED_DIM) return NULL;
-    if (tiles && (code == KVI_KV_I8 || code == KVI_KV_Q4 || code == KVI_KV_Q2)) return tiles->packed;
+    if (tiles && d <= KVI_CPU_TILES_DIM && (code == KVI_KV_I8 || code == KVI_KV_Q4 || code == KVI_KV_Q2))
+        return tiles->packed;
     return n_heads > KVI_CPU_PACKED_HEADS ? NULL : v->packed;
 }
 

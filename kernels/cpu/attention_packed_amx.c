@@ -19,7 +19,7 @@
 #define CHUNK 20u  /* queries that are prepared at once */
 #define TILE 1024u /* bytes */
 #define TILE_K 64u /* k of a tile */
-#define MAX_STEPS (KVI_CPU_PACKED_DIM / TILE_K)
+#define MAX_STEPS (KVI_CPU_TILES_DIM / TILE_K)
 #define MAX_TILES                                                                                                      \
     16u /* of 64 bytes of a row: 4 vectors of up to 4 fields; steps * tiles never exceed 32 (see expand) */
 
@@ -31,7 +31,7 @@ typedef struct job {
     int8_t *a;  /* (n_groups, n_steps) tiles */
     uint8_t *b; /* (n_steps, tiles of a piece) tiles */
     float scale[CHUNK], zero[CHUNK];
-    float (*out)[KVI_CPU_PACKED_DIM]; /* (CHUNK, columns) in natural order */
+    float (*out)[KVI_CPU_TILES_DIM]; /* (CHUNK, columns) in natural order */
 } job;
 
 /* A piece of every row: `bytes` of 64, 32 or 16; `left` of them (at most) are codes. */
@@ -86,7 +86,7 @@ static void put_query(job *w, uint32_t query, const float *x, float largest)
 static void fold(job *w, const uint8_t *side, bool has_a, uint32_t a_off, bool has_z, uint32_t z_off, float middle,
                  const float *in, uint32_t n_in)
 {
-    float a[KVI_CPU_PACKED_DIM], z[KVI_CPU_PACKED_DIM], x[KVI_CPU_PACKED_DIM];
+    float a[KVI_CPU_TILES_DIM], z[KVI_CPU_TILES_DIM], x[KVI_CPU_TILES_DIM];
     for (uint32_t k = 0; k < w->n_rows; k += 16) {
         const __m512 gain = has_a ? half_at(side, a_off, k) : _mm512_set1_ps(1.0f);
         _mm512_storeu_ps(a + k, gain);
@@ -260,7 +260,7 @@ static inline __attribute__((always_inline)) void product_fields(job *w, const p
 {
     const uint32_t first_col = p->at * fields, n_cols = p->left * fields, n_tiles = n_vectors * fields;
     int32_t tiles[MAX_TILES / 4][4][16][16] __attribute__((aligned(64)));
-    float row[KVI_CPU_PACKED_DIM];
+    float row[KVI_CPU_TILES_DIM];
     for (uint32_t g = 0; g < w->n_groups; g++) {
         for (uint32_t t = 0; t < n_tiles; t += 4) multiply(w, p, g, t, tiles[t / 4]);
         for (uint32_t i = 0; i < GROUP && g * GROUP + i < w->n_queries; i++) {
@@ -342,14 +342,14 @@ static void take_queries(job *w, uint32_t left)
 /* Tiles of the queries, of the codes, and the products. */
 #define A_BYTES (CHUNK / GROUP * MAX_STEPS * TILE)
 #define B_BYTES (32u * TILE)
-#define OUT_BYTES (CHUNK * KVI_CPU_PACKED_DIM * (uint32_t)sizeof(float))
+#define OUT_BYTES (CHUNK * KVI_CPU_TILES_DIM * (uint32_t)sizeof(float))
 _Static_assert(A_BYTES + B_BYTES + OUT_BYTES <= KVI_CPU_PACKED_SCRATCH * sizeof(float), "the scratch is too small");
 static void take_scratch(job *w, float *scratch)
 {
     uint8_t *at = (uint8_t *)(void *)scratch;
     w->a = (int8_t *)at;
     w->b = at + A_BYTES;
-    w->out = (float(*)[KVI_CPU_PACKED_DIM])(void *)(at + A_BYTES + B_BYTES);
+    w->out = (float(*)[KVI_CPU_TILES_DIM])(void *)(at + A_BYTES + B_BYTES);
 }
 
 static void score(const uint8_t *side, kvi_kv_code code, uint32_t d, const float *q, uint32_t n_q, float *scores,

@@ -227,7 +227,7 @@ static float taken(kvi_kv_code code)
 static void score(const uint8_t *side, kvi_kv_code code, uint32_t d, const float *q, uint32_t n_q, float *scores,
                   const uint8_t *next, float *scratch)
 {
-    (void)scratch; /* 8 KiB of the stack do */
+    (void)scratch; /* 16 KiB of the stack do */
     const kvi_kv_side s = kvi_kv_k_side(code, d);
     float x[QUERIES * KVI_CPU_PACKED_DIM], out[QUERIES * KVI_CPU_PACKED_DIM], zero[QUERIES];
     for (uint32_t first = 0; first < n_q; first += QUERIES) {
@@ -249,7 +249,7 @@ static void score(const uint8_t *side, kvi_kv_code code, uint32_t d, const float
 static void blend(const uint8_t *side, kvi_kv_code code, uint32_t d, const float *p, uint32_t n_q, float *acc,
                   const uint8_t *next, float *scratch)
 {
-    (void)scratch; /* 8 KiB of the stack do */
+    (void)scratch; /* 16 KiB of the stack do */
     const kvi_kv_side s = kvi_kv_v_side(code, d);
     float x[QUERIES * KVI_CPU_PACKED_DIM], out[QUERIES * KVI_CPU_PACKED_DIM], zero[QUERIES];
     for (uint32_t first = 0; first < n_q; first += QUERIES) {

@@ -36,18 +36,20 @@ typedef struct area {
     float *k, *v;                   /* (128, padded D) each, panels or rows */
     float *scores;                  /* (GROUP, 128) */
     uint8_t *k_tiles, *v_tiles, *p; /* AMX: (128, padded D) BF16 each, (KVI_AMX_GROUP, 128) BF16 */
-    float *a, *z, *o;               /* (256) side vectors */
+    float *a, *z, *o;               /* (side_length) side vectors */
     uint32_t width;                 /* floats between rows of acc */
     const kvi_seq *seq;
     uint32_t kv_head, first, n_queries; /* queries of the sequence and KV head: row * per_kv + head */
 } area;
 
 static uint32_t padded(uint32_t d) { return (d + 63u) / 64u * 64u; }
+/* Rows of a page or of a head, and the width of a panel beyond them. */
+static uint32_t side_length(uint32_t d) { return padded(d > KVI_KV_PAGE ? d : KVI_KV_PAGE); }
 
 size_t kvi_cpu_prefill_scratch(uint32_t d)
 {
     return (size_t)PREFILL_BLOCK * (2u * padded(d) + 2u) + 3u * (size_t)KVI_KV_PAGE * padded(d) +
-           (GROUP + KVI_AMX_GROUP / 2u) * KVI_KV_PAGE + 3u * 256u;
+           (GROUP + KVI_AMX_GROUP / 2u) * KVI_KV_PAGE + 3u * side_length(d);
 }
 
 static area area_of(const prefill *t, uint32_t thread)
@@ -65,7 +67,7 @@ static area area_of(const prefill *t, uint32_t thread)
     s.k_tiles = (uint8_t *)at, at += (size_t)KVI_KV_PAGE * wide / 2u;
     s.v_tiles = (uint8_t *)at, at += (size_t)KVI_KV_PAGE * wide / 2u;
     s.p = (uint8_t *)at, at += KVI_AMX_GROUP * KVI_KV_PAGE / 2u;
-    s.a = at, s.z = at + 256, s.o = at + 512;
+    s.a = at, s.z = s.a + side_length(d), s.o = s.z + side_length(d);
     return s;
 }
 
@@ -83,7 +85,7 @@ static void dequantize(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_cod
     const uint32_t rows = is_v ? KVI_KV_PAGE : d, cols = is_v ? d : KVI_KV_PAGE;
     const bool has_a = is_v || code >= KVI_KV_Q4, has_z = code >= KVI_KV_Q4 || (is_v && code == KVI_KV_I8),
                has_o = !is_v || code >= KVI_KV_Q4;
-    fill(s->o, 256, 1.0f);
+    fill(s->o, side_length(d), 1.0f);
     if (has_a) v->widen(side + at.a_off, KVI_F16, rows, s->a);
     else fill(s->a, rows, 1.0f);
     if (has_z) v->widen(side + at.z_off, KVI_F16, rows, s->z);
@@ -291,7 +293,8 @@ const char *kvi_cpu_prefill_attention(kvi_device *device, const kvi_op *op)
                  .qkv = device->buffers[op->in],
                  .cols = device->program->buffers[op->in].cols,
                  .per_kv = op->n_heads / group->shape.n_kv_heads,
-                 .amx = device->tiles && group->shape.head_dim % 16u == 0 && !(op->softcap > 0)};
+                 .amx = device->tiles && group->shape.head_dim % 16u == 0 && group->shape.head_dim <= KVI_AMX_MAX_DIM &&
+                        !(op->softcap > 0)};
     uint32_t rows = 0;
     for (uint32_t i = 0; i < device->step.n_seqs; i++)
         if (device->step.seqs[i].n_rows > rows) rows = device->step.seqs[i].n_rows;

@@ -6,8 +6,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define KVI_AMX_GROUP 32u /* queries of one call */
-#define KVI_AMX_STEP 32u  /* k of a tile: head dimensions are padded to it with zeros */
+#define KVI_AMX_GROUP 32u    /* queries of one call */
+#define KVI_AMX_MAX_DIM 256u /* larger heads take the f32 path, which is tested with them on every CPU */
+#define KVI_AMX_STEP 32u     /* k of a tile: head dimensions are padded to it with zeros */
 
 static inline uint32_t kvi_amx_padded(uint32_t d) { return (d + KVI_AMX_STEP - 1) / KVI_AMX_STEP * KVI_AMX_STEP; }
 

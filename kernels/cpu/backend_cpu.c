@@ -176,8 +176,10 @@ static void demand_special(const kvi_program *program, const kvi_op *op, demand 
     if (scratch > need->scratch_floats) need->scratch_floats = scratch;
     if (op->norm.kind == KVI_NORM_BARE) most(&need->ones, program->buffers[op->in].cols);
     if (op->post_norm.kind == KVI_NORM_BARE) most(&need->ones, program->buffers[op->out].cols);
-    if (op->q_norm.kind == KVI_NORM_BARE) most(&need->ones, op->kind == KVI_OP_DELTA ? op->value_dim : need->max_dim);
-    if (op->k_norm.kind == KVI_NORM_BARE) most(&need->ones, need->max_dim);
+    if (op->kind == KVI_OP_DELTA && op->q_norm.kind == KVI_NORM_BARE) most(&need->ones, op->value_dim);
+    if (op->kind == KVI_OP_ROPE_APPEND &&
+        (op->q_norm.kind == KVI_NORM_BARE || op->k_norm.kind == KVI_NORM_BARE || op->v_norm.kind == KVI_NORM_BARE))
+        most(&need->ones, op->norm_whole ? program->buffers[op->in].cols : program->groups[op->group].shape.head_dim);
 }
 
 static demand demand_of(const kvi_program *program, const kvi_limits *limits, uint32_t n_threads)
@@ -296,9 +298,9 @@ static kvrt_status cpu_check(const kvi_program *program, const kvi_limits *limit
     for (uint32_t i = 0; i < program->n_ops; i++) KVI_TRY(check_op(&program->ops[i], error));
     for (uint32_t g = 0; g < program->n_groups; g++) {
         const kvi_cache_group *group = &program->groups[g];
-        if (group->shape.head_dim % 8 || group->shape.head_dim > 256)
-            return kvi_error_set(error, KVRT_UNSUPPORTED, "attention: head_dim %u, need a multiple of 8 up to 256",
-                                 group->shape.head_dim);
+        if (group->shape.head_dim % 8 || group->shape.head_dim > KVI_KV_MAX_HEAD_DIM)
+            return kvi_error_set(error, KVRT_UNSUPPORTED, "attention: head_dim %u, need a multiple of 8 up to %u",
+                                 group->shape.head_dim, KVI_KV_MAX_HEAD_DIM);
     }
     const uint32_t plain = (1u << KVI_KV_F32) | (1u << KVI_KV_F16) | (1u << KVI_KV_BF16);
     for (uint32_t g = 0; (limits->page_formats & ~plain) && g < program->n_groups; g++)

@@ -1,5 +1,8 @@
-/* rope_append.c - QK norm, RoPE, rotation, and the append of K and V to their pages. One task per row and KV head. */
+/* rope_append.c - norms of q, k and v, RoPE, rotation, and the append of K and V to their pages. One task per row and KV head. */
 #include "device_cpu.h"
+
+#include <math.h>
+#include <string.h>
 
 typedef struct append_task {
     kvi_device *device;
@@ -9,11 +12,22 @@ typedef struct append_task {
     uint32_t cols;
 } append_task;
 
+/* q and k of a row, each over all of its heads. */
+static void norm_whole(void *arg, uint32_t row, uint32_t thread)
+{
+    const append_task *t = arg;
+    const uint32_t d = t->group->shape.head_dim, n_q = t->op->n_heads * d, n_k = t->group->shape.n_kv_heads * d;
+    float *q = t->qkv + (size_t)row * t->cols;
+    (void)thread;
+    kvi_cpu_norm(t->device, &t->op->q_norm, q, n_q, q);
+    if (!t->op->queries_only) kvi_cpu_norm(t->device, &t->op->k_norm, q + n_q, n_k, q + n_q);
+}
+
 static void norm_and_rope(const append_task *t, float *head, const kvi_norm *norm, uint32_t row)
 {
     uint32_t d = t->group->shape.head_dim;
     const kvi_rope *rope = t->op->rope;
-    kvi_cpu_norm(t->device, norm, head, d, head);
+    if (!t->op->norm_whole) kvi_cpu_norm(t->device, norm, head, d, head);
     if (rope) {
         const uint32_t half = rope->n_dims / 2, set = (uint32_t)(rope - t->device->program->ropes);
         const uint32_t next = rope->interleaved ? 1 : half, step = rope->interleaved ? 2 : 1;
@@ -25,7 +39,21 @@ static void norm_and_rope(const append_task *t, float *head, const kvi_norm *nor
             pair[next] = b * c[i] + a * s[i];
         }
     }
-    if (t->group->rotate) t->device->v->hadamard(head, d);
+}
+
+static void rotate(const append_task *t, float *head)
+{
+    if (t->group->rotate) t->device->v->hadamard(head, t->group->shape.head_dim);
+}
+
+static void query(const append_task *t, float *head, uint32_t row)
+{
+    norm_and_rope(t, head, &t->op->q_norm, row);
+    if (t->op->q_growth != 0.0f) {
+        const uint32_t times = t->device->row_pos[row] / t->op->q_growth_ctx;
+        t->device->v->scale(head, (float)(1.0 + (double)t->op->q_growth * log(1.0 + times)), t->group->shape.head_dim);
+    }
+    rotate(t, head);
 }
 
 static void append_one(void *arg, uint32_t task, uint32_t thread)
@@ -38,10 +66,13 @@ static void append_one(void *arg, uint32_t task, uint32_t thread)
     float *base = t->qkv + (size_t)row * t->cols;
     float *k = base + (size_t)(n_heads + kv_head) * d, *v = base + (size_t)(n_heads + n_kv + kv_head) * d;
     (void)thread;
-    for (uint32_t h = 0; h < per_kv; h++)
-        norm_and_rope(t, base + (size_t)(kv_head * per_kv + h) * d, &t->op->q_norm, row);
+    for (uint32_t h = 0; h < per_kv; h++) query(t, base + (size_t)(kv_head * per_kv + h) * d, row);
+    if (t->op->queries_only) return;
+    if (t->op->keys_as_values) memcpy(v, k, (size_t)d * sizeof *v);
+    kvi_cpu_norm(device, &t->op->v_norm, v, d, v);
     norm_and_rope(t, k, &t->op->k_norm, row);
-    if (group->rotate) device->v->hadamard(v, d);
+    rotate(t, k);
+    rotate(t, v);
 
     uint32_t pos = device->row_pos[row];
     const kvi_page_ref *page = &device->step.seqs[device->row_seq[row]].pages[t->op->group][pos >> KVI_KV_PAGE_SHIFT];
@@ -53,12 +84,20 @@ static void append_one(void *arg, uint32_t task, uint32_t thread)
     device->v->narrow(v, dtype, d, record + KVI_KV_PAGE * row_bytes + at);
 }
 
+/* A step of one or two rows is a microsecond or two of work: less than waking the others, much less where cores are shared. */
+static void run(const append_task *t, void (*task)(void *, uint32_t, uint32_t), uint32_t n_tasks)
+{
+    append_task copy = *t;
+    if (t->device->step.n_rows > 2) kvi_workers_run(t->device->workers, task, &copy, n_tasks);
+    else
+        for (uint32_t i = 0; i < n_tasks; i++) task(&copy, i, 0);
+}
+
 void kvi_cpu_rope_append(kvi_device *device, const kvi_op *op)
 {
     const kvi_cache_group *group = &device->program->groups[op->group];
-    append_task t = {device, op, group, device->buffers[op->out], device->program->buffers[op->out].cols};
-    const uint32_t n_tasks = device->step.n_rows * group->shape.n_kv_heads;
-    if (device->step.n_rows > 2) kvi_workers_run(device->workers, append_one, &t, n_tasks);
-    else /* a microsecond or two of work: less than waking the others, much less where cores are shared */
-        for (uint32_t task = 0; task < n_tasks; task++) append_one(&t, task, 0);
+    const append_task t = {device, op, group, device->buffers[op->out], device->program->buffers[op->out].cols};
+    const uint32_t n_rows = device->step.n_rows;
+    if (op->norm_whole) run(&t, norm_whole, n_rows);
+    run(&t, append_one, n_rows * group->shape.n_kv_heads);
 }

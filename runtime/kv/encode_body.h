@@ -94,7 +94,7 @@ static double imbalance_of(const tile *t) { return spread(t->col, t->n_cols) + s
 /* x = origin * exp(-log_c) * exp(-log_r), and its deviations */
 static void divide(const tile *t)
 {
-    float inv_r[256];
+    float inv_r[KVI_KV_MAX_HEAD_DIM];
     for (uint32_t i = 0; i < t->n_rows; i++) inv_r[i] = kvi_kv_exp(-t->log_r[i]);
     for (uint32_t j = 0; j < t->n_cols; j++) {
         const float inv_c = kvi_kv_exp(-t->log_c[j]);
@@ -142,7 +142,7 @@ static void varnorm_kvrt(const tile *t)
 {
     memcpy(t->xt, t->origin_t, (size_t)t->n_rows * t->n_cols * sizeof(float));
     transpose(t->xt, t->n_cols, t->n_rows, t->x);
-    float inv_r[256], inv_c[256];
+    float inv_r[KVI_KV_MAX_HEAD_DIM], inv_c[KVI_KV_MAX_HEAD_DIM];
     for (int pass = 0; pass < 2; pass++) {
         deviations(t->xt, t->n_cols, t->n_rows, t->row);
         float floor_row = 0, floor_col = 0, log_sum = 0;

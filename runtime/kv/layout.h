@@ -19,6 +19,7 @@
 #define KVI_KV_PAGE_SHIFT 7u
 #define KVI_KV_UNIT 256u /* granularity of pool extents in bytes */
 #define KVI_KV_NO_EXTENT 0xffffffffu
+#define KVI_KV_MAX_HEAD_DIM 512u /* largest D of any backend */
 
 /* What one side (K or V) of a record holds. The values are stored in snapshots: never renumber. */
 typedef enum kvi_kv_code {

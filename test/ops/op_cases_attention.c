@@ -25,6 +25,8 @@ typedef struct attention_case {
 typedef struct attention_extra {
     bool interleaved, sinks, gated;
     double softcap;
+    bool norm_whole, v_norm, keys_as_values, queries_only;
+    double growth; /* of queries, every 64 positions */
 } attention_extra;
 static const attention_extra no_extra;
 
@@ -46,21 +48,43 @@ static const attention_case cases[] = {
     {32, 1, 2, 128, 200, 140, 33, 1, F16, true, false, 32}, {32, 2, 2, 129, 380, 6, 1, 1, F16, false, false, 32},
     {64, 1, 1, 100, 131000, 80, 40, 1, F32, false, false, 64}, {64, 1, 4, 0, 0, 10, 4, 1, F16, false, false, 0},
     {32, 1, 2, 0, 0, 1, 1, 2, F16, false, false, 32},      {32, 2, 2, 0, 90, 50, 25, 2, F32, true, false, 32},
+    {80, 2, 3, 0, 120, 20, 1, 1, F16, true, true, 80},     {80, 1, 4, 70, 90, 90, 45, 1, BF16, true, false, 32},
+    {112, 1, 4, 0, 120, 20, 1, 1, F16, true, false, 112},  {112, 2, 1, 0, 0, 150, 75, 1, F32, true, true, 28},
+    {192, 1, 5, 100, 90, 80, 40, 1, F16, true, true, 192}, {96, 2, 17, 0, 125, 9, 2, 1, F16, true, false, 72},
+    {512, 1, 3, 0, 126, 4, 1, 1, F16, true, true, 512},    {512, 1, 2, 0, 0, 40, 40, 1, F32, true, true, 128},
+    {512, 2, 1, 40, 100, 60, 20, 1, BF16, false, false, 512},
 };
 /* What single families add, each alone and together, short and in several splits, decode and prefill. */
 static const struct {
     attention_case c;
     attention_extra extra;
 } special_cases[] = {
-    {{32, 1, 4, 0, 100, 60, 8, 1, F16, true, false, 32}, {false, false, false, 1.5}},
-    {{64, 2, 2, 0, 0, 200, 100, 1, F16, true, false, 64}, {false, false, false, 0.5}},
-    {{64, 1, 8, 128, 130, 40, 4, 1, F32, false, false, 64}, {false, true, false, 0}},
-    {{64, 2, 2, 0, 0, 150, 75, 1, F16, true, false, 64}, {false, true, false, 0}},
-    {{16, 1, 2, 0, 4500, 5, 1, 1, F16, true, false, 16}, {false, true, false, 0}},
-    {{64, 1, 2, 0, 60, 30, 1, 1, F16, true, true, 16}, {false, false, true, 0}},
-    {{64, 1, 2, 0, 0, 140, 140, 1, F32, true, true, 16}, {false, false, true, 0}},
-    {{64, 2, 1, 0, 20, 40, 20, 1, F32, false, false, 64}, {true, false, false, 0}},
-    {{32, 1, 2, 40, 90, 60, 6, 2, F32, true, true, 16}, {true, true, true, 2}},
+    {{32, 1, 4, 0, 100, 60, 8, 1, F16, true, false, 32}, {.softcap = 1.5}},
+    {{64, 2, 2, 0, 0, 200, 100, 1, F16, true, false, 64}, {.softcap = 0.5}},
+    {{64, 1, 8, 128, 130, 40, 4, 1, F32, false, false, 64}, {.sinks = true}},
+    {{64, 2, 2, 0, 0, 150, 75, 1, F16, true, false, 64}, {.sinks = true}},
+    {{16, 1, 2, 0, 4500, 5, 1, 1, F16, true, false, 16}, {.sinks = true}},
+    {{64, 1, 2, 0, 60, 30, 1, 1, F16, true, true, 16}, {.gated = true}},
+    {{64, 1, 2, 0, 0, 140, 140, 1, F32, true, true, 16}, {.gated = true}},
+    {{64, 2, 1, 0, 20, 40, 20, 1, F32, false, false, 64}, {.interleaved = true}},
+    {{32, 1, 2, 40, 90, 60, 6, 2, F32, true, true, 16}, {.interleaved = true, .sinks = true, .gated = true, .softcap = 2}},
+    {{80, 1, 4, 60, 100, 60, 8, 1, F16, true, false, 80}, {.sinks = true, .softcap = 1.5}},
+    {{96, 2, 2, 0, 0, 140, 70, 1, F16, true, false, 96}, {.sinks = true, .softcap = 1}},
+    {{112, 1, 2, 0, 4200, 3, 1, 1, F16, true, false, 112}, {.sinks = true, .softcap = 1.5}},
+    {{192, 1, 3, 0, 120, 40, 20, 1, F32, true, true, 64}, {.sinks = true, .gated = true, .softcap = 0.5}},
+    {{256, 1, 2, 100, 90, 60, 30, 1, F16, true, true, 256}, {.sinks = true, .softcap = 3}},
+    {{512, 1, 2, 0, 120, 12, 1, 1, F16, true, true, 512}, {.sinks = true, .softcap = 3}},
+    {{512, 1, 2, 0, 100, 60, 30, 1, F32, true, false, 512}, {.sinks = true, .gated = true, .softcap = 1}},
+    {{48, 2, 3, 0, 60, 20, 1, 1, F16, true, true, 48}, {.norm_whole = true}},
+    {{32, 3, 1, 50, 0, 140, 35, 2, F32, false, true, 32}, {.norm_whole = true, .growth = 0.5}},
+    {{32, 1, 2, 0, 60, 20, 5, 1, F32, true, true, 32}, {.v_norm = true}},
+    {{64, 2, 2, 0, 100, 40, 20, 1, F16, true, true, 64}, {.v_norm = true, .keys_as_values = true}},
+    {{32, 2, 1, 0, 0, 20, 1, 1, F32, true, true, 32}, {.keys_as_values = true}},
+    {{32, 2, 2, 70, 60, 90, 9, 1, F16, true, true, 16}, {.queries_only = true, .v_norm = true}},
+    {{64, 1, 3, 0, 0, 80, 1, 1, F32, true, true, 64}, {.queries_only = true, .growth = 0.1}},
+    {{32, 2, 2, 0, 0, 80, 40, 1, F32, true, true, 32}, {.queries_only = true, .norm_whole = true}},
+    {{32, 1, 2, 0, 50, 100, 11, 1, F32, true, false, 32}, {.growth = 0.7}},
+    {{64, 1, 2, 0, 130000, 140, 70, 1, F16, true, false, 64}, {.growth = 0.1}},
 };
 static const attention_case long_cases[] = {
     {16, 1, 2, 0, 4090, 10, 1, 1, F16, false, false, 16},   {16, 1, 4, 0, 8300, 3, 3, 1, F32, true, false, 16},
@@ -74,8 +98,8 @@ typedef struct attention_rig {
     op_rig rig;
     attention_case c;
     attention_extra extra;
-    uint32_t n_heads, cols, n_pages, first_page; /* pages below first_page are outside every window */
-    op_matrix in, q_gain, k_gain, sinks, gate;
+    uint32_t n_heads, cols, n_pages, first_page;       /* pages below first_page are outside every window */
+    op_matrix in, shared, q_gain, k_gain, sinks, gate; /* shared: queries of a layer that has no keys of its own */
     double *inv_freq;
     kvi_page_ref *pages[2];
     kvi_op *attention;
@@ -135,9 +159,15 @@ static bool open_case(attention_rig *a, const op_target *target, const attention
     kvi_op *op = op_rig_op(rig, KVI_OP_ROPE_APPEND, qkv, qkv);
     op->n_heads = a->n_heads;
     op->group_layer = 1;
+    op->norm_whole = extra->norm_whole;
+    op->keys_as_values = extra->keys_as_values;
+    op->q_growth = (float)extra->growth;
+    op->q_growth_ctx = 64;
+    if (extra->v_norm) op->v_norm = (kvi_norm){KVI_NORM_BARE, NULL, 1e-5f};
     if (c->qk_norm) {
-        a->q_gain = op_rig_matrix(rig, 1, c->dim, KVI_F32, 1, 0.3, 0);
-        a->k_gain = op_rig_matrix(rig, 1, c->dim, KVI_F32, 1, 0.3, 0);
+        const uint32_t times_q = extra->norm_whole ? a->n_heads : 1, times_k = extra->norm_whole ? c->n_kv : 1;
+        a->q_gain = op_rig_matrix(rig, 1, c->dim * times_q, KVI_F32, 1, 0.3, 0);
+        a->k_gain = op_rig_matrix(rig, 1, c->dim * times_k, KVI_F32, 1, 0.3, 0);
         op->q_norm = (kvi_norm){KVI_NORM_GAIN, a->q_gain.weight, 1e-5f};
         op->k_norm = (kvi_norm){KVI_NORM_GAIN, a->k_gain.weight, 1e-5f};
     }
@@ -154,9 +184,18 @@ static bool open_case(attention_rig *a, const op_target *target, const attention
         op->rope = &rig->ropes[1];
     }
     kvi_buffer out = qkv;
+    if (extra->queries_only) {
+        out = op_rig_buffer(rig, a->n_heads * c->dim, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND);
+        a->shared = op_rig_input(rig, out, c->tokens * c->n_seqs);
+        kvi_op *second = op_rig_op(rig, KVI_OP_ROPE_APPEND, out, out);
+        *second = *op;
+        second->in = second->out = out;
+        second->queries_only = true;
+    }
+    const kvi_buffer queries = out;
     if (attend) {
         out = op_rig_buffer(rig, a->n_heads * c->dim, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND);
-        op = a->attention = op_rig_op(rig, KVI_OP_ATTENTION, qkv, out);
+        op = a->attention = op_rig_op(rig, KVI_OP_ATTENTION, queries, out);
         op->n_heads = a->n_heads;
         op->group_layer = 1;
         op->scale = (float)(1 / sqrt(c->dim));
@@ -186,7 +225,7 @@ static void fill_pool(attention_rig *a)
 {
     const kvi_backend *backend = a->rig.target->backend;
     const attention_case *c = &a->c;
-    unsigned char *bytes = malloc((size_t)a->rig.limits.pool_bytes), row[256 * 4];
+    unsigned char *bytes = malloc((size_t)a->rig.limits.pool_bytes), row[KVI_KV_MAX_HEAD_DIM * 4];
     assert_non_null(bytes);
     memset(bytes, 0xff, (size_t)a->rig.limits.pool_bytes);
     op_seed = 99; /* the first sequence is the same whether or not there is a second */
@@ -237,12 +276,20 @@ static void head_at(const attention_rig *a, uint32_t id, uint32_t head, uint32_t
 {
     const attention_case *c = &a->c;
     const bool is_v = head >= a->n_heads + c->n_kv, is_q = head < a->n_heads;
-    const double *gain = is_q ? a->q_gain.values : a->k_gain.values;
-    memcpy(h, a->in.values + (size_t)id * a->cols + head * c->dim, c->dim * sizeof *h);
-    if (!is_v && gain) {
-        double squares = 0;
-        for (uint32_t i = 0; i < c->dim; i++) squares += h[i] * h[i];
-        for (uint32_t i = 0; i < c->dim; i++) h[i] *= gain[i] / sqrt(squares / c->dim + (double)1e-5f);
+    const op_matrix *in = is_q && a->extra.queries_only ? &a->shared : &a->in;
+    const uint32_t first_of_kind = is_q ? 0 : is_v ? a->n_heads + c->n_kv : a->n_heads;
+    const uint32_t from = is_v && a->extra.keys_as_values ? head - c->n_kv : head;
+    const double *row = in->values + (size_t)id * in->n_in, *gain = is_q ? a->q_gain.values : a->k_gain.values;
+    memcpy(h, row + (size_t)from * c->dim, c->dim * sizeof *h);
+    if (is_v && a->extra.v_norm) oracle_rmsnorm(h, NULL, (double)1e-5f, c->dim, h);
+    if (!is_v && gain && !a->extra.norm_whole) oracle_rmsnorm(h, gain, (double)1e-5f, c->dim, h);
+    if (!is_v && gain && a->extra.norm_whole) {
+        const uint32_t n = (is_q ? a->n_heads : c->n_kv) * c->dim, at = (head - first_of_kind) * c->dim;
+        double *whole = malloc(n * sizeof *whole);
+        assert_non_null(whole);
+        oracle_rmsnorm(row + (size_t)first_of_kind * c->dim, gain, (double)1e-5f, n, whole);
+        memcpy(h, whole + at, c->dim * sizeof *h);
+        free(whole);
     }
     const uint32_t half = c->rope_dims / 2;
     for (uint32_t i = 0; !is_v && i < half; i++) {
@@ -251,6 +298,8 @@ static void head_at(const attention_rig *a, uint32_t id, uint32_t head, uint32_t
         h[first] = magnitude * (x * cos(angle) - y * sin(angle));
         h[second] = magnitude * (y * cos(angle) + x * sin(angle));
     }
+    for (uint32_t i = 0; is_q && i < c->dim; i++)
+        h[i] *= 1 + (double)(float)a->extra.growth * log(1 + floor((double)pos / 64));
     if (c->rotate) oracle_rotate(h, c->dim);
 }
 
@@ -307,7 +356,7 @@ static void check_append(const attention_rig *a, const float *out)
     const double ulp = c->plain == KVI_KV_F32 ? 0 : c->plain == KVI_KV_F16 ? 1.0 / 2048 : 1.0 / 256;
     const uint32_t n = c->start + c->tokens - a->first_page * KVI_KV_PAGE, vocab = a->rig.program.vocab_size;
     char text[200];
-    double h[256];
+    double h[KVI_KV_MAX_HEAD_DIM];
     name_case(c, "rope_append", text);
     for (uint32_t s = 0; s < c->n_seqs; s++)
         for (uint32_t t = 0; t < c->tokens; t++)
@@ -330,7 +379,7 @@ static void check_attention(const attention_rig *a, const float *out, double lar
 {
     const attention_case *c = &a->c;
     char text[200];
-    double q[256], want[256];
+    double q[KVI_KV_MAX_HEAD_DIM], want[KVI_KV_MAX_HEAD_DIM];
     name_case(c, "attention", text);
     for (uint32_t s = 0; s < c->n_seqs; s++)
         for (uint32_t t = 0; t < c->tokens; t++)
@@ -374,7 +423,13 @@ static void check_all(const op_target *target, const attention_case *list, size_
     for (size_t i = 0; i < n; i++) free(run_on(target, &list[i], &no_extra, attend_too, true, &n_out));
 }
 
-void op_case_rope_append(const op_target *target) { check_all(target, cases, COUNT(cases), false); }
+void op_case_rope_append(const op_target *target)
+{
+    size_t n_out;
+    check_all(target, cases, COUNT(cases), false);
+    for (size_t i = 0; i < COUNT(special_cases); i++)
+        free(run_on(target, &special_cases[i].c, &special_cases[i].extra, false, true, &n_out));
+}
 void op_case_attention_special(const op_target *target)
 {
     size_t n_out;

@@ -16,7 +16,7 @@
 typedef struct packed_case {
     uint32_t d, n_kv, per_kv, window, n_ctx, n_rows; /* n_rows queries at the end of n_ctx positions */
     bool rotate;
-    const char *formats[6]; /* of pages 0, 1, ...; the last one repeats */
+    const char *formats[8]; /* of pages 0, 1, ...; the last one repeats */
 } packed_case;
 
 /* clang-format off */
@@ -38,6 +38,14 @@ static const packed_case cases[] = {
     {64, 1, 2, 0, 640 + 1, 1, false, {"f16", "f8", "k3v3", "k8v4", "k16v4", "f16"}},
     {64, 1, 2, 0, 640 + 128, 1, false, {"f16", "k4v16", "k3v2", "k2v4", "k8v2", "f16"}},
     {80, 1, 2, 0, 500, 1, false, {"f16", "k4v4", "k2v2", "f16"}},
+    {80, 2, 4, 0, 770, 3, true, {"f16", "k4v4", "k3v3", "i8", "f8", "k4v2", "f16"}},
+    {96, 1, 3, 100, 700, 2, true, {"f16", "k4v2", "k4v4", "k4v4", "i8", "f16"}},
+    {96, 1, 20, 0, 700, 1, true, {"f16", "k4v4", "i8", "k3v3", "k2v2", "f16"}}, /* staged, for its many heads */
+    {112, 2, 2, 0, 770, 4, true, {"f16", "i8", "k4v4", "k3v3", "k2v2", "k8v4", "f16"}},
+    {192, 1, 5, 0, 900, 2, true, {"f16", "k4v4", "k2v2", "f8", "i8", "k3v2", "f16"}},
+    {512, 1, 1, 0, 400, 1, true, {"f16", "k4v4", "i8", "f16"}},
+    {512, 2, 2, 130, 770, 2, true, {"f16", "k4v2", "k3v3", "f8", "k2v2", "k4v4", "f16"}},
+    {512, 1, 17, 0, 400, 1, true, {"f16", "k4v4", "i8", "f16"}},
 };
 static const packed_case prompts[] = {
     {64, 2, 4, 0, 700, 70, false, {"f16", "k4v4", "i8", "k4v2", "k4v4", "f16"}},
@@ -46,6 +54,12 @@ static const packed_case prompts[] = {
     {64, 1, 4, 150, 700, 33, false, {"f16", "k4v4", "k4v2", "k4v4", "i8", "f16"}}, /* one more than that */
     {256, 1, 2, 0, 420, 34, true, {"f16", "k4v4", "i8", "f16"}},
     {256, 1, 1, 0, 300, 40, false, {"k4v2", "k4v2", "f16"}},
+    {80, 1, 3, 0, 500, 50, true, {"f16", "k4v4", "k3v3", "f16"}},
+    {96, 2, 2, 140, 600, 40, true, {"f16", "k4v4", "i8", "k2v2", "f16"}},
+    {112, 1, 4, 0, 500, 40, true, {"f16", "k4v2", "f8", "f16"}},
+    {192, 1, 2, 0, 500, 40, true, {"f16", "k4v4", "k3v3", "f16"}},
+    {512, 1, 2, 0, 500, 20, true, {"f16", "k4v4", "i8", "f16"}},
+    {512, 1, 1, 200, 600, 40, true, {"f16", "k2v2", "f8", "k4v4", "f16"}},
 };
 /* clang-format on */
 
@@ -61,7 +75,7 @@ static kvi_kv_format format_of(const packed_case *c, uint32_t page)
 {
     kvi_kv_format f = 0;
     const char *name = NULL;
-    for (uint32_t i = 0; i <= page && i < 6 && c->formats[i]; i++) name = c->formats[i];
+    for (uint32_t i = 0; i <= page && i < 8 && c->formats[i]; i++) name = c->formats[i];
     assert_true(kvi_kv_format_parse(name, strlen(name), &f));
     return f;
 }
@@ -165,7 +179,7 @@ static void run_case(const op_target *target, const packed_case *c, uint32_t ind
         const uint32_t n_heads = c->n_kv * c->per_kv, width = n_heads * c->d;
         float *got = calloc((size_t)c->n_rows * width, sizeof *got);
         int32_t ids[128];
-        double want[256];
+        double want[KVI_KV_MAX_HEAD_DIM];
         assert_non_null(got);
         for (uint32_t i = 0; i < c->n_rows; i++) ids[i] = (int32_t)i;
         const kvi_page_ref *tables[1] = {b->pages};

@@ -1,5 +1,6 @@
 /* oracle.c - attention and rotation by their definitions, for every test of an attention kernel. */
 #include "oracle.h"
+#include "runtime/kv/layout.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -19,7 +20,7 @@ void oracle_rmsnorm(const double *x, const double *gain, double eps, uint32_t n,
 void oracle_rotate(double *h, uint32_t dim)
 {
     const uint32_t block = dim & (~dim + 1);
-    double out[256];
+    double out[KVI_KV_MAX_HEAD_DIM];
     for (uint32_t i = 0; i < dim; i++) {
         out[i] = 0;
         for (uint32_t j = 0; j < block; j++)

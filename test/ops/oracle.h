@@ -5,7 +5,8 @@
 
 /* y (n) = x / sqrt(mean(x^2) + eps) * gain; gain NULL: ones. y may be x. */
 void oracle_rmsnorm(const double *x, const double *gain, double eps, uint32_t n, double *y);
-/* h (dim) = h H: Hadamard over blocks of the largest power of two that divides dim; its own inverse. dim is at most 256. */
+/* h (dim) = h H: Hadamard over blocks of the largest power of two that divides dim; its own inverse. dim is at most
+ * KVI_KV_MAX_HEAD_DIM. */
 void oracle_rotate(double *h, uint32_t dim);
 /* One query over positions first..last: out (d) = softmax(cap(scale * k q)) v; k and v (last + 1, d). softcap 0: none. The sink is one more logit
  * without a value; -INFINITY: none. */

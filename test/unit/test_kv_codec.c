@@ -12,7 +12,8 @@
 #include <cmocka.h>
 
 static const kvi_kv_code packed_codes[] = {KVI_KV_F8, KVI_KV_I8, KVI_KV_Q4, KVI_KV_Q3, KVI_KV_Q2};
-static const uint32_t head_dims[] = {16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240, 256};
+static const uint32_t head_dims[] = {16,  32,  48,  64,  80,  96,  112, 128, 144, 160,
+                                     176, 192, 208, 224, 240, 256, 272, 384, 512};
 
 /* ------------------------------------------------------------------------------------------------------- packing --- */
 static void codes_round_trip(void **state)
@@ -390,7 +391,7 @@ static void bytes_are_the_same_everywhere(void **state)
         for (int range = 0; range < 3; range++) {
             const kvi_encode_params params = {(kvi_varnorm)varnorm, (kvi_range)range};
             uint64_t digest = 14695981039346656037u;
-            for (size_t h = 0; h < sizeof head_dims / sizeof head_dims[0]; h++)
+            for (size_t h = 0; head_dims[h] <= 256; h++)
                 for (int c = 0; c < 5; c++)
                     for (int is_v = 0; is_v < 2; is_v++) {
                         const uint32_t d = head_dims[h];
