@@ -1,5 +1,5 @@
 /* tokenizer_vocabulary.c - a tokenizer from a bare vocabulary, as GGUF files carry it. Owns: what the names of pre-tokenizers mean, merges by
- * score, defaults. Refuses, by name: models other than gpt2 and llama, pre-tokenizers it does not know.
+ * score, defaults. Refuses, by name: models other than gpt2, llama and gemma4, pre-tokenizers it does not know.
  * To know: where llama.cpp approximates the original regex of a tokenizer.json, the original is used here. Control and user-defined tokens are
  * found in text before anything else, and are never the result of merges. */
 #include "tokenizer_impl.h"
@@ -118,6 +118,9 @@ static kvrt_status read_ends(const builder *b, bool assumed, bool add_bos)
 #define AFTER_WORDS "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 #define LLAMA3 CONTRACTION "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}" AFTER_WORDS
 #define QWEN2 CONTRACTION "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}" AFTER_WORDS
+#define QWEN35                                                                                                         \
+    CONTRACTION "|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| "                                                      \
+                "?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 #define LOWER_WORD "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+"
 #define UPPER_WORD "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*"
 #define AFTER_CASED "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
@@ -133,8 +136,9 @@ typedef struct pre_rule {
 static const pre_rule pre_rules[] = {
     {" llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 ", .ignore_merges = true, .add_bos = true,
      .regexes = {LLAMA3}},
-    {" dbrx smaug-bpe ", .regexes = {LLAMA3}},
+    {" dbrx smaug-bpe glm4 chatglm-bpe ", .regexes = {LLAMA3}},
     {" qwen2 ", .nfc = true, .regexes = {QWEN2}},
+    {" qwen35 ", .nfc = true, .regexes = {QWEN35}},
     {" deepseek-r1-qwen megrez stablelm2 hunyuan kormo grok-2 ", .regexes = {QWEN2}},
     {" gpt-2 phi-2 mpt olmo jais trillion exaone4 a.x-4.0 mellum gigachat granite-docling ",
      .regexes = {KVI_GPT2_REGEX}},
@@ -176,8 +180,8 @@ static kvrt_status build_byte_level(const builder *b)
     if (!rule)
         return kvi_error_set(
             b->error, KVRT_UNSUPPORTED,
-            "%s: tokenizer.ggml.pre: is '%.40s', need one of default, gpt-2, llama-bpe, qwen2, smollm, "
-            "tekken, gpt-4o and their kin",
+            "%s: tokenizer.ggml.pre: is '%.40s', need one of default, gpt-2, llama-bpe, qwen2, qwen35, "
+            "glm4, smollm, tekken, gpt-4o and their kin",
             tok->name, pre);
     if (!b->v->merges.at)
         return kvi_error_set(b->error, KVRT_FORMAT, "%s: tokenizer.ggml.merges: not found, need it for gpt2",
@@ -285,15 +289,41 @@ static kvrt_status build_scored(const builder *b)
     return KVRT_OK;
 }
 
+/* Gemma 4: the construction of its tokenizer.json, with the merges of the file in their order. */
+static kvrt_status build_gemma4(const builder *b)
+{
+    static const kvi_bytes mark = {"\xe2\x96\x81", 3}, space = {" ", 1};
+    kvi_tokenizer *tok = b->tok;
+    if (!b->v->merges.at)
+        return kvi_error_set(b->error, KVRT_FORMAT, "%s: tokenizer.ggml.merges: not found, need it for gemma4",
+                             tok->name);
+    tok->model = KVI_MODEL_BPE;
+    KVI_TRY(read_ends(b, false, true));
+    tok->bpe.unk_id = tok->unk_id;
+    tok->bpe.byte_fallback = tok->bpe.fuse_unk = true;
+    kvi_load_byte_ids(tok, tok->bpe.byte_ids);
+    KVI_TRY(kvi_load_merge_list(tok, &b->v->merges, b->error));
+    tok->norm[tok->n_norm++] = (kvi_norm_op){.kind = KVI_NORM_REPLACE, .pattern = space, .content = mark};
+    tok->dec[tok->n_dec++] = (kvi_dec_op){.kind = KVI_DEC_REPLACE, .pattern = mark, .content = space};
+    tok->dec[tok->n_dec++] = (kvi_dec_op){.kind = KVI_DEC_BYTE_FALLBACK};
+    return KVRT_OK;
+}
+
 /* ------------------------------------------------------------------------------------------------------- whole --- */
 static kvrt_status build(const builder *b)
 {
-    const bool byte_level = strcmp(b->v->model, "gpt2") == 0;
-    if (!byte_level && strcmp(b->v->model, "llama") != 0)
-        return kvi_error_set(b->error, KVRT_UNSUPPORTED, "%s: tokenizer.ggml.model: is '%.40s', need gpt2 or llama",
-                             b->tok->name, b->v->model);
+    static const struct {
+        const char *model;
+        kvrt_status (*build)(const builder *b);
+    } models[] = {{"gpt2", build_byte_level}, {"llama", build_scored}, {"gemma4", build_gemma4}};
+    size_t i = 0;
+    while (i < sizeof models / sizeof models[0] && strcmp(models[i].model, b->v->model) != 0) i++;
+    if (i == sizeof models / sizeof models[0])
+        return kvi_error_set(b->error, KVRT_UNSUPPORTED,
+                             "%s: tokenizer.ggml.model: is '%.40s', need gpt2, llama or gemma4", b->tok->name,
+                             b->v->model);
     KVI_TRY(read_tokens(b));
-    KVI_TRY(byte_level ? build_byte_level(b) : build_scored(b));
+    KVI_TRY(models[i].build(b));
     return kvi_load_finish(b->tok, b->error);
 }
 

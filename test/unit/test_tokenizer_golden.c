@@ -40,6 +40,26 @@ static void test_byte_level_qwen2(void **state)
     (void)state;
     run_golden("byte_level_qwen2");
 }
+static void test_byte_level_qwen35(void **state)
+{
+    (void)state;
+    run_golden("byte_level_qwen35");
+}
+static void test_byte_level_o200k(void **state)
+{
+    (void)state;
+    run_golden("byte_level_o200k");
+}
+static void test_byte_level_tekken(void **state)
+{
+    (void)state;
+    run_golden("byte_level_tekken");
+}
+static void test_gemma_bpe(void **state)
+{
+    (void)state;
+    run_golden("gemma_bpe");
+}
 static void test_byte_level_gpt2(void **state)
 {
     (void)state;
@@ -172,6 +192,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_byte_level_llama3),
                                        cmocka_unit_test(test_byte_level_qwen2),
+                                       cmocka_unit_test(test_byte_level_qwen35),
+                                       cmocka_unit_test(test_byte_level_o200k),
+                                       cmocka_unit_test(test_byte_level_tekken),
+                                       cmocka_unit_test(test_gemma_bpe),
                                        cmocka_unit_test(test_byte_level_gpt2),
                                        cmocka_unit_test(test_spm_bpe_normalizer),
                                        cmocka_unit_test(test_spm_bpe_metaspace),

@@ -134,7 +134,8 @@ static void take_added(taken *t, kvi_json *r)
     }
 }
 
-/* In the vocabularies of SentencePiece ids follow the order of merging, but Llama's runs of spaces come last, all with one score. */
+/* In the vocabularies of SentencePiece ids follow the order of merging, but Llama's runs of spaces come last, all with one score (Gemma's do
+ * not). */
 static bool is_run_of_marks(const kvi_buf *text)
 {
     size_t i = 0;
@@ -142,7 +143,7 @@ static bool is_run_of_marks(const kvi_buf *text)
     return i == text->len && i > 3;
 }
 
-static pieces pieces_of(const char *path)
+static pieces pieces_of(const char *path, bool runs_last)
 {
     pieces p = {0};
     kvi_map map;
@@ -168,7 +169,7 @@ static pieces pieces_of(const char *path)
     for (uint64_t id = 0; id < t->n; id++) {
         put_text(&p.tokens, &t->texts[id]);
         put_word(&p.types, id, t->types[id] ? t->types[id] : UNUSED);
-        put_score(&p, id, is_run_of_marks(&t->texts[id]) ? -1e9f : -(float)id);
+        put_score(&p, id, runs_last && is_run_of_marks(&t->texts[id]) ? -1e9f : -(float)id);
         kvi_buf_free(&t->texts[id]);
     }
     free(t);
@@ -177,16 +178,17 @@ static pieces pieces_of(const char *path)
 }
 
 static void run(const char *tokenizer, const char *cases, const char *model, const char *pre, int64_t bos_id,
-                int add_bos, const case_rules *rules)
+                int add_bos, int space_prefix, const case_rules *rules)
 {
     if (kvi_os_path_kind(tokenizer) != KVI_OS_FILE) {
         printf("skipped: no %s\n", tokenizer);
         skip();
     }
-    pieces p = pieces_of(tokenizer);
+    pieces p = pieces_of(tokenizer, space_prefix != 0);
     kvi_vocabulary v = vocabulary_of(&p, model, pre);
     v.bos_id = bos_id;
     v.add_bos = add_bos;
+    v.space_prefix = space_prefix;
     uint64_t start = kvi_os_now_us(), blocks;
     kvi_tokenizer *tok = build(&v);
     printf("%s, built in %llu us\n", kvi_tokenizer_describe(tok), (unsigned long long)(kvi_os_now_us() - start));
@@ -202,37 +204,65 @@ static const char *const odd_tokens[] = {"<|end|>", "<mask>", "word", NULL};
 
 static void byte_level_llama3(void **state)
 {
-    run(GOLDEN "byte_level_llama3.json", GOLDEN "byte_level_llama3.cases.json", "gpt2", "llama-bpe", 500, -1,
+    run(GOLDEN "byte_level_llama3.json", GOLDEN "byte_level_llama3.cases.json", "gpt2", "llama-bpe", 500, -1, -1,
         &(case_rules){.without = odd_tokens});
 }
 static void byte_level_qwen2(void **state)
 {
-    run(GOLDEN "byte_level_qwen2.json", GOLDEN "byte_level_qwen2.cases.json", "gpt2", "qwen2", 460, 1,
+    run(GOLDEN "byte_level_qwen2.json", GOLDEN "byte_level_qwen2.cases.json", "gpt2", "qwen2", 460, 1, -1,
+        &(case_rules){.without = odd_tokens});
+}
+/* The names that GGUF files have for what the tokenizer.json of the family spells out. */
+static void byte_level_qwen35(void **state)
+{
+    run(GOLDEN "byte_level_qwen35.json", GOLDEN "byte_level_qwen35.cases.json", "gpt2", "qwen35", 460, 1, -1,
+        &(case_rules){.without = odd_tokens});
+}
+static void byte_level_o200k(void **state)
+{
+    run(GOLDEN "byte_level_o200k.json", GOLDEN "byte_level_o200k.cases.json", "gpt2", "gpt-4o", 480, 1, -1,
+        &(case_rules){.without = odd_tokens});
+}
+static void byte_level_tekken(void **state)
+{
+    run(GOLDEN "byte_level_tekken.json", GOLDEN "byte_level_tekken.cases.json", "gpt2", "tekken", 480, -1, -1,
+        &(case_rules){.without = odd_tokens});
+}
+/* Gemma 2 and 3 (scores) and Gemma 4 (merges). */
+static void gemma_by_scores(void **state)
+{
+    run(GOLDEN "gemma_bpe.json", GOLDEN "gemma_bpe.cases.json", "llama", "default", 2, -1, 0,
+        &(case_rules){.without = odd_tokens});
+}
+static void gemma_by_merges(void **state)
+{
+    run(GOLDEN "gemma_bpe.json", GOLDEN "gemma_bpe.cases.json", "gemma4", NULL, 2, -1, 0,
         &(case_rules){.without = odd_tokens});
 }
 static void real_llama3(void **state)
 {
-    run(DATA "llama3/tokenizer.json", DATA "encodings/llama3.json", "gpt2", "llama-bpe", 128000, -1,
+    run(DATA "llama3/tokenizer.json", DATA "encodings/llama3.json", "gpt2", "llama-bpe", 128000, -1, -1,
         &(case_rules){.tidy = true});
 }
 static void real_qwen2_5(void **state)
 {
-    run(DATA "qwen2.5/tokenizer.json", DATA "encodings/qwen2.5.json", "gpt2", "qwen2", -1, -1,
+    run(DATA "qwen2.5/tokenizer.json", DATA "encodings/qwen2.5.json", "gpt2", "qwen2", -1, -1, -1,
         &(case_rules){.tidy = true});
 }
 static void real_gpt2(void **state)
 {
-    run(DATA "gpt2/tokenizer.json", DATA "encodings/gpt2.json", "gpt2", "gpt-2", -1, -1, &(case_rules){.tidy = true});
+    run(DATA "gpt2/tokenizer.json", DATA "encodings/gpt2.json", "gpt2", "gpt-2", -1, -1, -1,
+        &(case_rules){.tidy = true});
 }
 static void real_phi_3(void **state)
 {
     static const char *const takes_spaces[] = {"<|", "</s>", NULL};
-    run(DATA "phi-3/tokenizer.json", DATA "encodings/phi-3.json", "llama", NULL, -1, 0,
+    run(DATA "phi-3/tokenizer.json", DATA "encodings/phi-3.json", "llama", NULL, -1, 0, -1,
         &(case_rules){.tidy = true, .without = takes_spaces});
 }
 static void real_mistral_v3(void **state)
 {
-    run(DATA "mistral-v3/tokenizer.json", DATA "encodings/mistral-v3.json", "llama", NULL, 1, -1,
+    run(DATA "mistral-v3/tokenizer.json", DATA "encodings/mistral-v3.json", "llama", NULL, 1, -1, -1,
         &(case_rules){.tidy = true});
 }
 
@@ -284,7 +314,7 @@ static void wrong_vocabularies_are_refused(void **state)
         kvrt_status status;
         const char *named;
     } expected[N] = {
-        [MODEL] = {KVRT_UNSUPPORTED, "tokenizer.ggml.model: is 'bert', need gpt2 or llama"},
+        [MODEL] = {KVRT_UNSUPPORTED, "tokenizer.ggml.model: is 'bert', need gpt2, llama or gemma4"},
         [PRE] = {KVRT_UNSUPPORTED, "tokenizer.ggml.pre: is 'gpt', need one of"},
         [NO_MERGES] = {KVRT_FORMAT, "tokenizer.ggml.merges: not found"},
         [NO_SCORES] = {KVRT_FORMAT, "tokenizer.ggml.scores: not found"},
@@ -342,6 +372,11 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(byte_level_llama3),
                                        cmocka_unit_test(byte_level_qwen2),
+                                       cmocka_unit_test(byte_level_qwen35),
+                                       cmocka_unit_test(byte_level_o200k),
+                                       cmocka_unit_test(byte_level_tekken),
+                                       cmocka_unit_test(gemma_by_scores),
+                                       cmocka_unit_test(gemma_by_merges),
                                        cmocka_unit_test(scored_as_sentencepiece),
                                        cmocka_unit_test(wrong_vocabularies_are_refused),
                                        cmocka_unit_test(tokens_found_in_text_are_utf8),

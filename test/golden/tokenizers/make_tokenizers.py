@@ -18,6 +18,14 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 HERE = Path(__file__).resolve().parent
 LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+# As the files of Qwen3.5, gpt-oss (o200k) and Mistral (tekken) spell them.
+QWEN35 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+TEKKEN = (r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|"
+          r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|"
+          r"\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+O200K = (r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+         r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+         r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 
 CORPUS = [
     "The quick brown fox jumps over the lazy dog. She said that it wasn't hers, and they're going home.",
@@ -121,6 +129,36 @@ def spm_bpe(metaspace):
     tok.add_special_tokens([special("<unk>"), special("<s>"), special("</s>")])
     add_common(tok)
     tok.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)])
+    return tok
+
+
+def gemma_bpe():
+    """Gemma: characters and merges without a space in front, spaces as marks, byte fallback, runs of newlines as tokens."""
+    trained = Tokenizer(models.BPE(unk_token="<unk>"))
+    trained.normalizer = normalizers.Replace(" ", "▁")
+    trained.pre_tokenizer = pre_tokenizers.Split(Regex(r"▁+[^▁\n]*|\n+"), behavior="isolated")
+    trained.train_from_iterator(CORPUS + ["a\n\nb\n\n\nc\n\n\n\nd   e    f"] * 20,
+                                trainers.BpeTrainer(vocab_size=600, special_tokens=["<pad>", "<eos>", "<bos>", "<unk>"], show_progress=False,
+                                                    limit_alphabet=120))
+    state = json.loads(trained.to_str())["model"]
+    vocab = {"<pad>": 0, "<eos>": 1, "<bos>": 2, "<unk>": 3}
+    for b in range(256):
+        vocab[f"<0x{b:02X}>"] = len(vocab)
+    # Merged tokens in the order of their merging, the alphabet behind them, as SentencePiece numbers its pieces.
+    merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in state["merges"]]
+    for token in [a + b for a, b in merges] + sorted(state["vocab"], key=state["vocab"].get):
+        vocab.setdefault(token, len(vocab))
+    # As in the files of the family, every way to make a token is a merge.
+    rank = {token: i for i, token in enumerate(vocab)}
+    every = [(rank[t], t[:i], t[i:]) for t in [a + b for a, b in merges] for i in range(1, len(t)) if t[:i] in vocab and t[i:] in vocab]
+    tok = Tokenizer(models.BPE(vocab=vocab, merges=[(a, b) for _, a, b in sorted(every, key=lambda m: m[0])], unk_token="<unk>",
+                               fuse_unk=True, byte_fallback=True))
+    tok.normalizer = normalizers.Replace(" ", "▁")
+    tok.pre_tokenizer = pre_tokenizers.Split(" ", behavior="merged_with_previous")
+    tok.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    tok.add_special_tokens([special(t) for t in ("<pad>", "<eos>", "<bos>", "<unk>")])
+    add_common(tok)
+    tok.post_processor = processors.TemplateProcessing(single="<bos> $A", pair="<bos> $A <bos> $B", special_tokens=[("<bos>", 2)])
     return tok
 
 
@@ -371,6 +409,10 @@ def main():
         "unigram": lambda: unigram(False),
         "unigram_bytes": lambda: unigram(True),
         "mixed_parts": mixed_parts,
+        "byte_level_qwen35": lambda: byte_level(QWEN35, normalizers.NFC(), False, 460),
+        "byte_level_o200k": lambda: byte_level(O200K, None, False, 480),
+        "byte_level_tekken": lambda: byte_level(TEKKEN, None, True, 480),
+        "gemma_bpe": gemma_bpe,
     }
     for i, (name, make) in enumerate(makers.items()):
         write_cases(HERE / f"{name}.cases.json", make_cases(made_or_kept(name, make), TEXTS + random_texts(60, i)))
