@@ -5,14 +5,16 @@
  *   F32, F16, BF16   as they are         F64   rounded to f32
  *   F8_E4M3, MXFP8   code * s            a byte: sign, 4 bits of exponent, 3 of mantissa (OCP E4M3)
  *   F8_E5M2          code * s            a byte: the upper half of an F16
- *   I8               (code - z) * s      codes and zeros signed bytes, z = 0 when absent
- *   I4               (code - z) * s      codes 0..15, eight to a little-endian word, lowest bits first; z a byte, 8 when absent
+ *   I8               (code - z) * s      codes and zeros 0..255 as kvi_weight_codes gives them, z = 128 when absent; signed bytes are
+ *                                        raised by 128, both alike
+ *   I4               (code - z) * s      codes and zeros 0..15, z = 8 when absent
  *   A2 to A8         code * s + m        codes of so many bits, one after the other from the lowest bit on (MLX)
  *   MXFP4, NVFP4     E[code] * s         two codes to a byte, the lower half first; E: what E2M1 says
  *   NF4, BNB_FP4     T[code] * s         two codes to a byte, the upper half first; T: the tables of bitsandbytes
  *   BNB_I8           (code * s) / 127    signed bytes; 1/127 is the f32 that bitsandbytes multiplies by
  *   GGUF blocks      gguf_blocks.h
- * s, z and m are those of the element's group (weight_form.h); where there is a GLOBAL, s is first multiplied or divided by it. */
+ * s, z and m are those of the element's group (weight_form.h); where there is a GLOBAL, s is first multiplied or divided by it.
+ * With a scale of 16 bits (code - z) * s is exact in f32; what libraries hold in 16 bits after dequantizing is this number rounded once. */
 #ifndef KVI_WEIGHT_CODEC_H
 #define KVI_WEIGHT_CODEC_H
 #include "gguf_blocks.h"
@@ -87,19 +89,86 @@ KVI_HD static inline float kvi_bnb_fp4_to_f32(uint32_t code)
     return code > 8u ? -table[code & 7u] : table[code & 7u];
 }
 
-/* Which scale is that of one element: place k of a row. */
-KVI_HD static inline uint64_t kvi_weight_scale_index(const kvi_weight_desc *w, uint32_t row, uint32_t k)
+/* ------------------------------------------------------------------------------------------------------ integers --- */
+/* The integer of `bits` at (row, column) of a part that is packed into words; `add`: see zero_add. */
+KVI_HD static inline uint32_t kvi_packed_at(const uint8_t *words, const kvi_part_order *order, uint32_t bits,
+                                            uint32_t add, uint32_t row, uint32_t column)
+{
+    const uint32_t per_word = 32u / bits;
+    const bool along_row = order->packing == KVI_PACK_ALONG_ROW;
+    uint32_t slot = (along_row ? column : row) % per_word;
+    if (order->packing == KVI_PACK_AWQ) slot = slot / 2u + slot % 2u * 4u;
+    const uint64_t word = (uint64_t)(along_row ? row : row / per_word) * order->row +
+                          (uint64_t)(along_row ? column / per_word : column) * order->column;
+    return (kvi_load_le32(words + 4u * word) + add) >> slot * bits & ((1u << bits) - 1u);
+}
+
+/* out (n) = codes of places [first, first + n) of a row of I4 or I8, in whatever order they lie: 0..15, and 0..255 with signed bytes raised by
+ * 128. What a backend builds its own form from. */
+KVI_HD static inline void kvi_weight_codes(const kvi_weight_desc *w, uint32_t expert, uint32_t row, uint32_t first,
+                                           uint32_t n, uint8_t *out)
+{
+    const uint8_t *codes = kvi_weight_part_at(w, KVI_PART_CODES, expert);
+    const bool is_4 = w->form == KVI_FORM_I4;
+    row = kvi_weight_tensor_row(w, row);
+    if (w->code_order.packing) {
+        for (uint32_t i = 0; i < n; i++)
+            out[i] = (uint8_t)kvi_packed_at(codes, &w->code_order, is_4 ? 4 : 8, 0, row, first + i);
+        return;
+    }
+    codes += row * kvi_weight_row_bytes(w->form, w->n_in);
+    const uint8_t raise = w->is_unsigned ? 0 : 0x80;
+    if (is_4)
+        for (uint32_t i = 0; i < n; i++)
+            out[i] = (uint8_t)((uint32_t)codes[(first + i) / 2u] >> (first + i) % 2u * 4u & 15u);
+    else
+        for (uint32_t i = 0; i < n; i++) out[i] = codes[first + i] ^ raise;
+}
+
+/* ------------------------------------------------------------------------------------------------------ groups --- */
+/* The row of scales that a row of the weight has. */
+KVI_HD static inline uint32_t kvi_weight_scale_row(const kvi_weight_desc *w, uint32_t row)
 {
     const uint32_t at = kvi_weight_tensor_row(w, row);
-    return (uint64_t)(w->group_rows > 1u ? at / w->group_rows : at) * kvi_weight_groups(w) +
-           (w->group ? k / w->group : 0u);
+    return w->group_rows > 1u ? at / w->group_rows : at;
+}
+
+/* The group of place k of a row. */
+KVI_HD static inline uint32_t kvi_weight_group(const kvi_weight_desc *w, uint32_t expert, uint32_t k)
+{
+    if (w->parts[KVI_PART_GROUPS])
+        return kvi_load_le32(kvi_weight_part_at(w, KVI_PART_GROUPS, expert) + 4u * (uint64_t)k);
+    return w->group ? k / w->group : 0u;
+}
+
+/* Which scale is that of one element: place k of a row. */
+KVI_HD static inline uint64_t kvi_weight_scale_index(const kvi_weight_desc *w, uint32_t expert, uint32_t row,
+                                                     uint32_t k)
+{
+    const uint64_t at = kvi_weight_scale_row(w, row), group = kvi_weight_group(w, expert, k);
+    const kvi_part_order *order = &w->scale_order;
+    return order->row || order->column ? at * order->row + group * order->column : at * kvi_weight_groups(w) + group;
+}
+
+/* The zero of the group of one element, as kvi_weight_codes counts; 0 of forms that have none. */
+KVI_HD static inline float kvi_weight_zero(const kvi_weight_desc *w, uint32_t expert, uint32_t row, uint32_t k)
+{
+    const bool is_signed = w->signed_zeros || (w->form == KVI_FORM_I8 && !w->is_unsigned);
+    const uint32_t middle = w->form == KVI_FORM_I4 ? 8 : 128;
+    if (w->form != KVI_FORM_I4 && w->form != KVI_FORM_I8) return 0.0f;
+    if (!w->parts[KVI_PART_ZEROS]) return (float)middle;
+    const uint8_t *zeros = kvi_weight_part_at(w, KVI_PART_ZEROS, expert);
+    const uint32_t at = kvi_weight_scale_row(w, row), group = kvi_weight_group(w, expert, k);
+    if (w->zero_order.packing)
+        return (float)kvi_packed_at(zeros, &w->zero_order, w->form == KVI_FORM_I4 ? 4 : 8, w->zero_add, at, group);
+    return (float)(uint8_t)(zeros[(uint64_t)at * kvi_weight_groups(w) + group] + (is_signed ? middle : 0u));
 }
 
 /* Scale and zero of the group of one element: place k of a row. A forms have a minimum instead of a zero (kvi_weight_min). */
 KVI_HD static inline float kvi_weight_scale(const kvi_weight_desc *w, uint32_t expert, uint32_t row, uint32_t k,
                                             float *zero)
 {
-    const uint64_t i = kvi_weight_scale_index(w, row, k);
+    const uint64_t i = kvi_weight_scale_index(w, expert, row, k);
     const uint8_t *scales = kvi_weight_part_at(w, KVI_PART_SCALES, expert);
     const kvi_scale_kind kind = kvi_form(w->form)->scale;
     float scale = kind == KVI_SCALE_E8M0   ? kvi_e8m0_to_f32(scales[i])
@@ -109,11 +178,7 @@ KVI_HD static inline float kvi_weight_scale(const kvi_weight_desc *w, uint32_t e
         const float global = kvi_plain_at(kvi_weight_part_at(w, KVI_PART_GLOBAL, expert), KVI_F32, 0);
         scale = w->global_divides ? scale / global : scale * global;
     }
-    *zero = w->form == KVI_FORM_I4 ? 8.0f : 0.0f;
-    if (w->parts[KVI_PART_ZEROS]) {
-        const uint8_t code = kvi_weight_part_at(w, KVI_PART_ZEROS, expert)[i];
-        *zero = w->form == KVI_FORM_I4 ? (float)code : (float)(int8_t)code;
-    }
+    *zero = kvi_weight_zero(w, expert, row, k);
     return scale;
 }
 
@@ -121,20 +186,19 @@ KVI_HD static inline float kvi_weight_scale(const kvi_weight_desc *w, uint32_t e
 KVI_HD static inline float kvi_weight_min(const kvi_weight_desc *w, uint32_t expert, uint32_t row, uint32_t k)
 {
     if (!w->parts[KVI_PART_MINS]) return 0.0f;
-    return kvi_plain_at(kvi_weight_part_at(w, KVI_PART_MINS, expert), w->scale_type, kvi_weight_scale_index(w, row, k));
+    return kvi_plain_at(kvi_weight_part_at(w, KVI_PART_MINS, expert), w->scale_type,
+                        kvi_weight_scale_index(w, expert, row, k));
 }
 
-/* The code at place k of a row of codes, as a number. */
+/* The code at place k of a row of codes that lie row by row, as a number: all forms but I4 and I8. */
 KVI_HD static inline float kvi_weight_code(kvi_weight_form form, const uint8_t *row, uint32_t k)
 {
     const uint32_t bits = kvi_form(form)->block_bytes; /* of an A form: 8 codes are so many bytes */
     switch (form) {
-    case KVI_FORM_I4: return (float)((uint32_t)row[k / 2u] >> k % 2u * 4u & 15u);
     case KVI_FORM_MXFP4:
     case KVI_FORM_NVFP4: return kvi_e2m1_to_f32((uint32_t)row[k / 2u] >> k % 2u * 4u & 15u);
     case KVI_FORM_NF4: return kvi_nf4_to_f32((uint32_t)row[k / 2u] >> (1u - k % 2u) * 4u & 15u);
     case KVI_FORM_BNB_FP4: return kvi_bnb_fp4_to_f32((uint32_t)row[k / 2u] >> (1u - k % 2u) * 4u & 15u);
-    case KVI_FORM_I8:
     case KVI_FORM_BNB_I8: return (float)(int8_t)row[k];
     case KVI_FORM_F8_E5M2: return kvi_e5m2_to_f32(row[k]);
     case KVI_FORM_F8_E4M3:
@@ -147,16 +211,20 @@ KVI_HD static inline float kvi_weight_code(kvi_weight_form form, const uint8_t *
 KVI_HD static inline void kvi_weight_decode_scaled(const kvi_weight_desc *w, uint32_t expert, uint32_t row,
                                                    const uint8_t *codes, uint32_t first, uint32_t n, float *out)
 {
-    const uint8_t *places = w->parts[KVI_PART_PERMUTATION] ? kvi_weight_part_at(w, KVI_PART_PERMUTATION, expert) : 0;
+    const bool is_integer = w->form == KVI_FORM_I4 || w->form == KVI_FORM_I8;
     float scale = 0.0f, zero = 0.0f, min = 0.0f;
-    for (uint32_t i = 0, left = 0; i < n; i++, left--) {
-        const uint32_t k = places ? kvi_load_le32(places + 4u * (uint64_t)(first + i)) : first + i;
-        if (left == 0u) { /* a group begins, or every element may be of another */
+    uint32_t group = UINT32_MAX;
+    uint8_t integers[64];
+    for (uint32_t i = 0; i < n; i++) {
+        const uint32_t k = first + i, of_k = kvi_weight_group(w, expert, k), at = i % (uint32_t)sizeof integers;
+        if (of_k != group) {
+            group = of_k;
             scale = kvi_weight_scale(w, expert, row, k, &zero);
             min = kvi_weight_min(w, expert, row, k);
-            left = places ? 1u : w->group ? w->group - k % w->group : n - i;
         }
-        const float product = (kvi_weight_code(w->form, codes, k) - zero) * scale;
+        if (is_integer && at == 0)
+            kvi_weight_codes(w, expert, row, k, n - i < sizeof integers ? n - i : (uint32_t)sizeof integers, integers);
+        const float product = ((is_integer ? (float)integers[at] : kvi_weight_code(w->form, codes, k)) - zero) * scale;
         if (w->parts[KVI_PART_MINS]) out[i] = product + min;
         else out[i] = w->form == KVI_FORM_BNB_I8 ? product * 0.007874015718698502f : product;
     }

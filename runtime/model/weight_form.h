@@ -7,14 +7,20 @@
  *     SCALES       (n_out / group_rows, n_in / group)       both rounded up; one scale for that many rows and neighbours
  *     ZEROS        like SCALES, a byte each                 the code that means zero; absent: the middle
  *     GLOBAL       one f32                                  multiplies every scale, or divides it (global_divides)
- *     PERMUTATION  uint32 (n_in)                            column k stands at place PERMUTATION[k] of the codes and groups; absent: at k
+ *     GROUPS       uint32 (n_in)                            column k belongs to group GROUPS[k]; absent: to group k / group
  *     MINS         like SCALES                              what code 0 means
  *
  * A part of expert e follows that of expert e - 1, unless the experts have places of their own (`experts`). Numbers are little-endian and may
  * stand at any address. GGUF blocks bring their scales inside the block and have CODES alone.
  *
  * A weight may be some of the rows of a tensor that files keep in one piece (q, k and v in one; gate and up one row after the other): then the
- * parts above are those of the whole tensor of `rows.of` rows, and row r of the weight is its row rows.first + r * rows.step. */
+ * parts above are those of the whole tensor of `rows.of` rows, and row r of the weight is its row rows.first + r * rows.step.
+ *
+ * Integers (I4, I8) are read where other libraries put them, so their parts may lie in another order than the one above (kvi_part_order):
+ *
+ *     codes of GPTQ   words (n_in / 8, n_out)     a word holds 8 neighbours of a row,     lowest bits first
+ *     codes of AWQ    words (n_in, n_out / 8)     a word holds 8 neighbours of a column,  in the order 0 2 4 6 1 3 5 7
+ *     their zeros     words (groups, n_out / 8)   likewise along a column; their scales (groups, n_out) */
 #ifndef KVI_WEIGHT_FORM_H
 #define KVI_WEIGHT_FORM_H
 #include "../base/element.h"
@@ -25,7 +31,7 @@ typedef enum kvi_weight_part {
     KVI_PART_SCALES,
     KVI_PART_ZEROS,
     KVI_PART_GLOBAL,
-    KVI_PART_PERMUTATION,
+    KVI_PART_GROUPS,
     KVI_PART_MINS,
     KVI_WEIGHT_PARTS
 } kvi_weight_part;
@@ -47,8 +53,8 @@ typedef enum kvi_scale_kind {
     X(F8_E4M3, "f8_e4m3", 1, 1, PLAIN, KVI_HAS_SCALES, KVI_HAS_GLOBAL)                                                 \
     X(F8_E5M2, "f8_e5m2", 1, 1, PLAIN, KVI_HAS_SCALES, KVI_HAS_GLOBAL)                                                 \
     X(MXFP8, "mxfp8", 1, 1, E8M0, KVI_HAS_SCALES, 0)                                                                   \
-    X(I8, "i8", 1, 1, PLAIN, KVI_HAS_SCALES, KVI_HAS_ZEROS | KVI_HAS_PERMUTATION)                                      \
-    X(I4, "i4", 8, 4, PLAIN, KVI_HAS_SCALES, KVI_HAS_ZEROS | KVI_HAS_PERMUTATION)                                      \
+    X(I8, "i8", 1, 1, PLAIN, KVI_HAS_SCALES, KVI_HAS_ZEROS | KVI_HAS_GROUPS)                                           \
+    X(I4, "i4", 8, 4, PLAIN, KVI_HAS_SCALES, KVI_HAS_ZEROS | KVI_HAS_GROUPS)                                           \
     X(A2, "a2", 8, 2, PLAIN, KVI_HAS_SCALES | KVI_HAS_MINS, 0)                                                         \
     X(A3, "a3", 8, 3, PLAIN, KVI_HAS_SCALES | KVI_HAS_MINS, 0)                                                         \
     X(A4, "a4", 8, 4, PLAIN, KVI_HAS_SCALES | KVI_HAS_MINS, 0)                                                         \
@@ -79,7 +85,7 @@ enum {
     KVI_HAS_SCALES = 1 << KVI_PART_SCALES,
     KVI_HAS_ZEROS = 1 << KVI_PART_ZEROS,
     KVI_HAS_GLOBAL = 1 << KVI_PART_GLOBAL,
-    KVI_HAS_PERMUTATION = 1 << KVI_PART_PERMUTATION,
+    KVI_HAS_GROUPS = 1 << KVI_PART_GROUPS,
     KVI_HAS_MINS = 1 << KVI_PART_MINS
 };
 
@@ -92,6 +98,20 @@ typedef enum kvi_weight_form {
     KVI_FORM_NONE = KVI_FORM_COUNT
 } kvi_weight_form;
 #define KVI_MAX_FORM_BLOCK 256u
+
+/* Where the integers of a part lie. */
+typedef enum kvi_packing {
+    KVI_PACK_NONE,         /* row by row without gaps, codes as blocks of the form, zeros as bytes */
+    KVI_PACK_ALONG_ROW,    /* in 32-bit words of neighbours of a row, lowest bits first */
+    KVI_PACK_ALONG_COLUMN, /* in words of neighbours of a column, lowest bits first */
+    KVI_PACK_AWQ           /* in words of 8 neighbours of a column, which stand there in the order 0 2 4 6 1 3 5 7 */
+} kvi_packing;
+
+/* How far the next one of each direction is, in words (scales: in scales). Both 0: row by row without gaps. */
+typedef struct kvi_part_order {
+    kvi_packing packing; /* zeros have as many bits as codes */
+    uint32_t row, column;
+} kvi_part_order;
 
 /* Which rows of a tensor a weight is; all zero: the whole tensor. */
 typedef struct kvi_weight_rows {
@@ -114,7 +134,11 @@ typedef struct kvi_weight_desc {
     uint32_t group_rows;  /* rows that share scales; 0 or 1: every row has its own */
     kvi_dtype scale_type; /* of SCALES and MINS, where the form does not say */
     bool global_divides;  /* a scale is divided by GLOBAL, as compressed-tensors has it */
-    float add;            /* vectors: added to every element on import (1 where a family stores gains as w - 1) */
+    bool is_unsigned;     /* I8: codes are 0..255, and 128 is the middle; else they are signed bytes */
+    bool signed_zeros;    /* zeros that are bytes count from the middle; else as the codes do */
+    kvi_part_order code_order, scale_order, zero_order;
+    uint32_t zero_add; /* added to every word of packed zeros (GPTQ's first format stores them less one) */
+    float add;         /* vectors: added to every element on import (1 where a family stores gains as w - 1) */
     const void *parts[KVI_WEIGHT_PARTS]; /* NULL: absent. With `experts`: those of the first one */
     kvi_weight_rows rows;
     bool transposed;                 /* plain forms: CODES of an expert are (n_in, rows.of), column after column */
@@ -191,7 +215,7 @@ KVI_HD static inline uint64_t kvi_weight_rows_bytes(const kvi_weight_desc *w, kv
     case KVI_PART_CODES: return n_rows * kvi_weight_row_bytes(w->form, w->n_in);
     case KVI_PART_SCALES:
     case KVI_PART_MINS: return n_scales * kvi_weight_scale_bytes(w);
-    case KVI_PART_ZEROS: return n_scales;
+    case KVI_PART_ZEROS: return w->zero_order.packing && w->form == KVI_FORM_I4 ? (n_scales + 1u) / 2u : n_scales;
     case KVI_PART_GLOBAL: return 4;
     default: return (uint64_t)w->n_in * 4u;
     }

@@ -33,11 +33,20 @@ static const struct form_case {
     {{KVI_FORM_F8_E4M3, .group = 128, .group_rows = 16, .scale_type = KVI_F32, .global = true, .misalign = 3}, 300},
     {{KVI_FORM_I8, .scale_type = KVI_F16}, 257},
     {{KVI_FORM_I8, .group = 32, .scale_type = KVI_F32, .zeros = true, .misalign = 1}, 640},
-    {{KVI_FORM_I8, .group = 7, .scale_type = KVI_BF16, .zeros = true, .permuted = true}, 100},
+    {{KVI_FORM_I8, .group = 7, .scale_type = KVI_BF16, .zeros = true, .scattered = true}, 100},
     {{KVI_FORM_I4, .group = 128, .scale_type = KVI_F16}, 384},
     {{KVI_FORM_I4, .group = 32, .scale_type = KVI_F16, .zeros = true, .misalign = 1}, 296},
-    {{KVI_FORM_I4, .group = 128, .scale_type = KVI_BF16, .zeros = true, .permuted = true, .misalign = 3}, 264},
+    {{KVI_FORM_I4, .group = 128, .scale_type = KVI_BF16, .zeros = true, .scattered = true, .misalign = 3}, 264},
     {{KVI_FORM_I4, .scale_type = KVI_F32}, 13},
+    {{KVI_FORM_I4, .group = 32, .scale_type = KVI_F16, .zeros = true, .lay = OP_LAY_GPTQ, .misalign = 2}, 296},
+    {{KVI_FORM_I4, .group = 64, .scale_type = KVI_BF16, .zeros = true, .lay = OP_LAY_GPTQ_V1, .scattered = true}, 256},
+    {{KVI_FORM_I4, .scale_type = KVI_F16, .lay = OP_LAY_GPTQ}, 264},
+    {{KVI_FORM_I8, .group = 32, .scale_type = KVI_F16, .zeros = true, .is_unsigned = true, .lay = OP_LAY_GPTQ_V1}, 260},
+    {{KVI_FORM_I4, .group = 128, .scale_type = KVI_F16, .zeros = true, .lay = OP_LAY_AWQ, .misalign = 1}, 300},
+    {{KVI_FORM_I4, .group = 32, .scale_type = KVI_F16, .zeros = true, .lay = OP_LAY_GEMV}, 288},
+    {{KVI_FORM_I4, .group = 32, .scale_type = KVI_BF16, .zeros = true, .lay = OP_LAY_PACKED, .misalign = 1}, 320},
+    {{KVI_FORM_I8, .group = 64, .scale_type = KVI_BF16, .zeros = true, .is_unsigned = true, .lay = OP_LAY_PACKED}, 256},
+    {{KVI_FORM_I8, .group = 64, .scale_type = KVI_BF16, .is_unsigned = true}, 192},
     {{KVI_FORM_Q4_0, .misalign = 1}, 32},
     {{KVI_FORM_Q4_0, .misalign = 2}, 288},
     {{KVI_FORM_Q4_1, .misalign = 1}, 256},
@@ -155,7 +164,7 @@ void op_case_forms(const op_target *target)
 void op_case_form_experts(const op_target *target)
 {
     static const op_form of[] = {
-        {KVI_FORM_I4, .group = 16, .scale_type = KVI_F16, .zeros = true, .permuted = true, .size = 0.2},
+        {KVI_FORM_I4, .group = 16, .scale_type = KVI_F16, .zeros = true, .scattered = true, .size = 0.2},
         {KVI_FORM_I8, .group_rows = 8, .scale_type = KVI_F32, .size = 0.02},
         {KVI_FORM_F8_E4M3, .scale_type = KVI_F32, .global = true, .size = 0.02},
         {KVI_FORM_Q8_0, .misalign = 1, .size = 0.05}};

@@ -45,7 +45,7 @@ static void parts_add_up(void **state)
     kvi_weight_desc w = {.form = KVI_FORM_I4, .n_out = 3, .n_in = 300, .group = 128, .scale_type = KVI_F16};
     assert_int_equal(kvi_weight_part_bytes(&w, KVI_PART_CODES), 3 * 152); /* 37.5 words of 8 codes */
     assert_int_equal(kvi_weight_bytes(&w), 3 * 152 + 3 * 3 * 2);          /* scales are needed, so they count */
-    w.parts[KVI_PART_ZEROS] = w.parts[KVI_PART_PERMUTATION] = there;
+    w.parts[KVI_PART_ZEROS] = w.parts[KVI_PART_GROUPS] = there;
     assert_int_equal(kvi_weight_bytes(&w), 3 * 152 + 3 * 3 * 3 + 300 * 4);
     w.n_experts = 5;
     assert_int_equal(kvi_weight_bytes(&w), 5 * (3 * 152 + 3 * 3 * 3 + 300 * 4));
@@ -67,6 +67,15 @@ static void codes_are_numbers(void **state)
     static const int code[8] = {0, 1, 2, 3, 10, 11, 14, 15};
     assert_true(kvi_weight_decode(&w, 0, 0, 0, 8, out));
     for (int i = 0; i < 8; i++) assert_true(out[i] == (float)(code[i] - 8) * 0.5f);
+    /* The same word as AWQ reads it, as a column of eight rows. */
+    static const int awq[8] = {0, 10, 1, 11, 2, 14, 3, 15};
+    w = (kvi_weight_desc){
+        .form = KVI_FORM_I4, .n_out = 8, .n_in = 1, .code_order = {KVI_PACK_AWQ, 1, 1}, .parts = {word}};
+    for (uint32_t row = 0; row < 8; row++) {
+        uint8_t got = 99;
+        kvi_weight_codes(&w, 0, row, 0, 1, &got);
+        assert_int_equal(got, awq[row]);
+    }
     const uint8_t bytes[4] = {0x80, 0xff, 0, 0x7f}, zero = 0xfe; /* -128 -1 0 127, zero -2 */
     w = (kvi_weight_desc){.form = KVI_FORM_I8, .n_out = 1, .n_in = 4, .parts = {bytes, &scale, &zero}};
     assert_true(kvi_weight_decode(&w, 0, 0, 0, 4, out));
