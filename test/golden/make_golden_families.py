@@ -62,7 +62,7 @@ VARIANTS = {
     "ministral3": ("Ministral3", dict(rope_parameters=MINISTRAL, max_position_embeddings=1024)),
     "ministral3_hub": ("Ministral3", dict(rope_parameters=MINISTRAL, max_position_embeddings=1024, num_key_value_heads=1,
                                           tie_word_embeddings=True)),
-    "llama_mlp_bias": ("Llama", dict(mlp_bias=True, hidden_act="gelu")),
+    "llama_gelu": ("Llama", dict(mlp_bias=True, hidden_act="gelu")),
     "llama_gelu_tanh": ("Llama", dict(hidden_act="gelu_pytorch_tanh", tie_word_embeddings=True)),
     "llama_yarn": ("Llama", dict(rope_parameters=YARN)),
     "llama_yarn_all": ("Llama", dict(rope_parameters={**YARN, "beta_fast": 16.0, "beta_slow": 0.5, "truncate": False, "mscale": 0.7,
