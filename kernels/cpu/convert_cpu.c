@@ -16,10 +16,12 @@ typedef struct convert_task {
     uint32_t n_jobs;
 } convert_task;
 
-static void encode_side(kvi_kv_code kind, bool is_v, const float *rows, uint32_t d, const kvi_encode_params *params,
-                        float *scratch, const kvi_cpu_variant *v, uint8_t *side)
+static void encode_side(kvi_kv_code kind, bool is_v, const float *rows, uint32_t d, float fixed,
+                        const kvi_encode_params *params, float *scratch, const kvi_cpu_variant *v, uint8_t *side)
 {
     if (kvi_kv_code_is_plain(kind)) v->narrow(rows, kvi_kv_plain_dtype(kind), d * KVI_KV_PAGE, side);
+    else if (fixed > 0 && (kind == KVI_KV_F8 || kind == KVI_KV_I8))
+        kvi_kv_encode_fixed(kind, is_v, rows, d, fixed, side);
     else (is_v ? v->encoder->v : v->encoder->k)(kind, rows, d, params, scratch, side);
 }
 
@@ -28,6 +30,13 @@ static void decode_side(const uint8_t *side, kvi_kv_code kind, bool is_v, uint32
 {
     if (kvi_kv_code_is_plain(kind)) v->widen(side, kvi_kv_plain_dtype(kind), d * KVI_KV_PAGE, rows);
     else kvi_kv_decode_rows(side, kind, is_v, d, rows);
+}
+
+/* The fixed scale of a record's K (side 0) or V (1); 0: its rows have their own. */
+static float fixed_scale(const kvi_device *device, const kvi_page_job *job, uint32_t index, uint32_t side)
+{
+    const float *scales = device->program->groups[job->group].scales;
+    return scales ? scales[2 * index + side] : 0.0f;
 }
 
 static void convert_record(const convert_task *t, const kvi_page_job *job, uint32_t index, uint32_t thread)
@@ -46,12 +55,13 @@ static void convert_record(const convert_task *t, const kvi_page_job *job, uint3
      * before anything is written, and K before V is written, is enough. */
     if (from_v != to_v) decode_side(from + kvi_kv_k_side(from_k, d).bytes, from_v, true, d, device->v, v);
     else memcpy(v, from + kvi_kv_k_side(from_k, d).bytes, kvi_kv_v_side(from_v, d).bytes);
+    const float k_scale = fixed_scale(device, job, index, 0), v_scale = fixed_scale(device, job, index, 1);
     if (from_k != to_k) {
         decode_side(from, from_k, false, d, device->v, k);
-        encode_side(to_k, false, k, d, t->params, scratch, device->v, to);
+        encode_side(to_k, false, k, d, k_scale, t->params, scratch, device->v, to);
     } else memmove(to, from, kvi_kv_k_side(from_k, d).bytes);
     to += kvi_kv_k_side(to_k, d).bytes;
-    if (from_v != to_v) encode_side(to_v, true, v, d, t->params, scratch, device->v, to);
+    if (from_v != to_v) encode_side(to_v, true, v, d, v_scale, t->params, scratch, device->v, to);
     else memcpy(to, v, kvi_kv_v_side(to_v, d).bytes);
 }
 

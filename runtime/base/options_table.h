@@ -38,6 +38,8 @@ OPTION("kv.rotate", NULL, BOOL, ENGINE, "true", 0, 0, "", "store K and V rotated
 OPTION("kv.varnorm", NULL, CHOICE, ENGINE, "kvrt", 0, 0, "off|paper|kvrt", "variance normalization of quantized pages")
 OPTION("kv.range", NULL, CHOICE, ENGINE, "unbiased", 0, 0, "minmax|search|unbiased",
        "range of quantized rows: extremes, least error, or least error without shrinkage")
+OPTION("kv.scales", NULL, CHOICE, ENGINE, "checkpoint", 0, 0, "checkpoint|rows",
+       "scales of f8 and i8 pages: those that the model brings for the type, or each row its own")
 OPTION("mem.limit", "mem-limit", BYTES, ENGINE, "0", 0, 0, "",
        "most bytes kvrt may use, of the card's memory where it runs on one; 0: what is free")
 OPTION("mem.reserve", "reserve", BYTES, ENGINE, "1GiB", 0, 0, "", "bytes to leave free for others")

@@ -133,13 +133,30 @@ static kvi_encode_params encode_params(const kvrt_options *options)
                                                                        : KVI_RANGE_UNBIASED};
 }
 
+/* Scales of the checkpoint for a cache of 8 bits; empty where the model brings none, or they are not wanted. */
+static kvrt_status read_kv_scales(kvi_engine *e, kvrt_error *error)
+{
+    const kvi_kv_format body = e->format.body;
+    kvi_kv_scales_free(&e->kv_scales);
+    if ((body != KVI_KV_FMT_F8 && body != KVI_KV_FMT_I8) || !e->checkpoint || e->files.gguf ||
+        strcmp(kvi_options_string(e->options, "kv.scales"), "rows") == 0)
+        return KVRT_OK;
+    KVI_TRY(kvi_kv_scales_read(e->files.path, e->checkpoint, &e->config, KVI_KV_K_CODE(body), &e->kv_scales, error));
+    if (!e->kv_scales.by_layer || e->backend->fixed_kv_scales) return KVRT_OK;
+    kvi_log(KVI_LOG_WARN, "kv.scales: the model brings scales of the KV cache, which the backend %s does not use",
+            e->backend->name);
+    kvi_kv_scales_free(&e->kv_scales);
+    return KVRT_OK;
+}
+
 static kvrt_status record_program(kvi_engine *e, kvi_kv_code plain, kvrt_error *error)
 {
     const kvi_record_options record = {.rotate = kvi_options_bool(e->options, "kv.rotate"),
                                        .plain = plain,
                                        .head_parts = e->config.vocab_size > 32768 ? 4 : 1,
                                        .disable = kvi_options_string(e->options, "debug.disable")};
-    return kvi_model_record(&e->config, &e->weights, &record, &e->program, error);
+    KVI_TRY(kvi_model_record(&e->config, &e->weights, &record, &e->program, error));
+    return kvi_kv_scales_apply(&e->kv_scales, &e->config, &e->program.program, e->program.groups, error);
 }
 
 static void forget_program(kvi_engine *e)
@@ -161,6 +178,7 @@ static kvrt_status fill_device(open_context *c, kvrt_error *error)
 {
     kvi_engine *e = c->engine;
     kvi_plan_input input;
+    KVI_TRY(read_kv_scales(e, error));
     KVI_TRY(kvi_engine_outline(e, e->format.plain, error));
     kvi_engine_plan_input(e, true, e->backend->own_memory ? e->backend->memory_available(e->device) : c->available,
                           &input);
@@ -221,6 +239,7 @@ void kvi_engine_free(kvi_engine *e)
     if (e->backend) e->backend->close(e->device);
     kvi_model_program_free(&e->program);
     kvi_weights_free(&e->weights);
+    kvi_kv_scales_free(&e->kv_scales);
     kvi_chat_template_free(e->chat);
     kvi_tokenizer_free(e->tokenizer);
     kvi_checkpoint_close(e->checkpoint);

@@ -7,6 +7,7 @@
 #include "../base/os.h"
 #include "../kv/store.h"
 #include "../model/forward.h"
+#include "../model/kv_scales.h"
 #include "../text/sections.h"
 
 #include <stdatomic.h>
@@ -30,8 +31,9 @@ typedef struct kvi_engine {
     kvi_cache_format format;
     kvi_store store;
     kvi_encode_params encode;
-    float *logits;        /* (vocab) host copy of one row */
-    uint32_t *logit_rows; /* (max_logit_rows) of the step that an evaluation asks for */
+    kvi_kv_scales kv_scales; /* of the checkpoint; empty: none that the format honours */
+    float *logits;           /* (vocab) host copy of one row */
+    uint32_t *logit_rows;    /* (max_logit_rows) of the step that an evaluation asks for */
     struct kvi_session *sessions;
     uint32_t n_sessions;
     atomic_bool driving;

@@ -36,6 +36,9 @@ static inline void kvi_kv_encode_v(kvi_kv_code kind, const float *rows, uint32_t
 {
     kvi_kv_encoder_portable.v(kind, rows, d, params, scratch, side);
 }
+/* F8 and I8 with one scale for all rows, from elsewhere: code = x / scale, which saturates (I8: -128 to 127, around zero); x reads back as
+ * code * scale. The side holds the scale as F16, and codes are made with that. */
+void kvi_kv_encode_fixed(kvi_kv_code kind, bool is_v, const float *rows, uint32_t d, float scale, uint8_t *side);
 /* All 128 rows back to f32. */
 void kvi_kv_decode_rows(const uint8_t *side, kvi_kv_code kind, bool is_v, uint32_t d, float *rows);
 

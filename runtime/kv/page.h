@@ -13,6 +13,8 @@ typedef struct kvi_cache_group {
     uint32_t window;   /* positions a query may see including itself; 0: all */
     bool rotate;       /* Hadamard along the head, block-diagonal over the largest power of two that divides head_dim */
     kvi_kv_code plain; /* code of unencoded pages (sink, tail): F32, F16 or BF16 */
+    const float *
+        scales; /* (n_layers, n_kv_heads, 2) of K and V, fixed ones of F8 and I8 sides (model/kv_scales.h), 0: none; NULL: no layer has */
     uint32_t units[KVI_KV_FORMATS]; /* pool units of a page by format (kvi_group_units); kvi_group_measure fills it */
 } kvi_cache_group;
 

@@ -75,21 +75,22 @@ static void fill_vector(float *out, uint32_t n, bool bias)
     for (uint32_t i = 0; i < n; i++) out[i] = (bias ? 0.0f : 1.0f) + (float)((int)(i * 37 % 64) - 32) / 256.0f;
 }
 
-/* By name, with the prefixes that stand before the text model: alone, without its head, inside a model that also sees. */
-static const kvi_tensor *find(const binder *b, const char *name)
+const kvi_tensor *kvi_weights_find(const kvi_checkpoint *checkpoint, const char *name)
 {
     static const char *const prefixes[] = {"", "model.language_model.", "language_model.model."};
     const size_t prefix = strlen(PREFIX);
-    const kvi_tensor *t = kvi_checkpoint_find(b->checkpoint, name);
+    const kvi_tensor *t = kvi_checkpoint_find(checkpoint, name);
     char other[192];
     if (strcmp(name, KVI_NAME_HEAD) == 0)
-        return t ? t : kvi_checkpoint_find(b->checkpoint, "language_model." KVI_NAME_HEAD);
+        return t ? t : kvi_checkpoint_find(checkpoint, "language_model." KVI_NAME_HEAD);
     for (size_t i = 0; !t && i < sizeof prefixes / sizeof prefixes[0]; i++) {
         (void)snprintf(other, sizeof other, "%s%s", prefixes[i], name + prefix);
-        t = kvi_checkpoint_find(b->checkpoint, other);
+        t = kvi_checkpoint_find(checkpoint, other);
     }
     return t;
 }
+
+static const kvi_tensor *find(const binder *b, const char *name) { return kvi_weights_find(b->checkpoint, name); }
 
 static kvrt_status not_found(const binder *b, const char *name)
 {

@@ -28,6 +28,10 @@ typedef bool (*kvi_progress_fn)(void *user, uint64_t done, uint64_t total);
 /* "bf16" and the other names of kvi_form_info; NONE for any other text. */
 kvi_weight_form kvi_form_named(const char *name);
 
+/* The tensor of that name ("model.norm.weight"), also behind the prefixes that stand before a text model: alone, without its head, inside a
+ * model that also sees. NULL when absent. */
+const kvi_tensor *kvi_weights_find(const kvi_checkpoint *checkpoint, const char *name);
+
 /* Binds and imports. With checkpoint == NULL the weights are synthetic, plain ones of `form`: small values, different in every row. Without
  * `device` it only checks and counts (the plan); without `backend` not even what an import would take (inspect). */
 kvrt_status kvi_weights_bind(const kvi_model_config *config, const kvi_checkpoint *checkpoint, kvi_weight_form form,
