@@ -13,7 +13,7 @@
 #include "../runtime/kv/page.h"
 
 /* What a program has at most; a backend may have room for less and says so in its check. */
-#define KVI_MAX_BUFFERS 16u
+#define KVI_MAX_BUFFERS 24u
 #define KVI_MAX_ROPES 4u
 
 typedef uint16_t kvi_buffer; /* index into kvi_program.buffers */
@@ -111,9 +111,11 @@ typedef enum kvi_op_kind {
     /* Depthwise causal convolution: out[r, c] = silu( b[c] + sum over j < K of W[c, j] in[t - K + 1 + j, c] ), t the position of row r; W
      * (cols, K). State: the last K - 1 rows of `in`, (K - 1, cols), oldest first. */
     KVI_OP_CONV_STATE,
-    /* Gated delta rule (Gated DeltaNet, arXiv 2412.06464), per value head h, which uses key head h / (n_heads / n_kv_heads):
+    /* Gated delta rule (Gated DeltaNet, arXiv 2412.06464), per value head h, which uses key head h / (n_heads / n_kv_heads), with `tiled_heads`
+     * key head h % n_kv_heads:
      *   in[r] = q (n_kv_heads, dk) | k (n_kv_heads, dk) | v (n_heads, dv); q, k are divided by sqrt(sum of squares + 1e-6), then q by sqrt(dk)
-     *   side[r] = b (n_heads) | a (n_heads); beta = 1 / (1 + exp(-b)), g = -exp(A[h]) log(1 + exp(a + dt[h])), A = weights[0], dt = weights[1]
+     *   side[r] = b (n_heads) | a (n_heads); beta = 1 / (1 + exp(-b)), g = -exp(A[h]) log(1 + exp(a + dt[h])), A = weights[0], dt = weights[1];
+     *   without A there is no decay, g = 0
      *   S *= exp(g);  S += k (beta (v - S^T k))^T;  o = S^T q        S (dk, dv) is the state, (n_heads, dk, dv) of the layer
      *   out[r, h] = q_norm(o) * silu(gate[r, h])                     gate (rows, n_heads * dv), when `gated` */
     KVI_OP_DELTA,
@@ -158,6 +160,7 @@ typedef struct kvi_op {
     uint32_t n_experts;          /* ROUTE, EXPERTS */
     uint32_t expert_width;       /* EXPERTS: ffn of one expert */
     uint32_t key_dim, value_dim; /* DELTA: dk, dv */
+    bool tiled_heads;            /* DELTA */
     uint64_t state_off;          /* CONV_STATE, DELTA: bytes from the start of the sequence's state, multiple of 64 */
     uint32_t first_out, n_out;   /* HEAD: range of the vocabulary */
 } kvi_op;

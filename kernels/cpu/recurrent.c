@@ -90,11 +90,12 @@ static void delta_head(void *arg, uint32_t task, uint32_t thread)
     kvi_device *device = t->device;
     const kvi_seq *seq = &device->step.seqs[task / op->n_heads];
     const uint32_t dk = op->key_dim, dv = op->value_dim, h = task % op->n_heads;
-    const uint32_t key_head = h / (op->n_heads / op->n_kv_heads), keys = op->n_kv_heads * dk;
+    const uint32_t key_head = op->tiled_heads ? h % op->n_kv_heads : h / (op->n_heads / op->n_kv_heads),
+                   keys = op->n_kv_heads * dk;
     const uint32_t cols = device->program->buffers[op->in].cols, out_cols = op->n_heads * dv;
     float *s = state_of(device, op, seq) + (size_t)h * dk * dv;
     float *q = device->thread_scratch + thread * device->scratch_floats, *k = q + dk;
-    const float rate = expf(op->weights[0]->f32[h]), shift = op->weights[1]->f32[h];
+    const float rate = op->weights[0] ? expf(op->weights[0]->f32[h]) : 0.0f, shift = op->weights[1]->f32[h];
     if (seq->pos == 0) memset(s, 0, (size_t)dk * dv * sizeof *s);
     for (uint32_t r = seq->first_row; r < seq->first_row + seq->n_rows; r++) {
         const float *in = device->buffers[op->in] + (size_t)r * cols;

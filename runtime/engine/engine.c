@@ -364,9 +364,9 @@ kvrt_status kvrt_engine_get_info(kvrt_engine handle, kvrt_engine_info *out, kvrt
                maps = e->checkpoint && strcmp(kvi_options_string(e->options, "model.io"), "map") == 0;
     const uint64_t host = kvi_account_bytes(e->account);
     kvrt_engine_info info = {.n_layers = c->n_layers,
-                             .n_heads = c->n_heads,
-                             .n_kv_heads = c->n_kv_heads,
-                             .head_dim = c->head_dim,
+                             .n_heads = c->attention[0].n_heads,
+                             .n_kv_heads = c->attention[0].n_kv_heads,
+                             .head_dim = c->attention[0].head_dim,
                              .hidden_size = c->hidden_size,
                              .ffn_size = c->ffn_size,
                              .vocab_size = c->vocab_size,

@@ -17,16 +17,18 @@ static void copy_config(const kvi_model_config *c, kvrt_inspect_info *info)
     static const char *const scalings[] = {"none", "linear", "llama3", "divisors"};
     memcpy(info->architecture, c->architecture, sizeof info->architecture);
     if (c->family) (void)snprintf(info->family, sizeof info->family, "%s", c->family);
-    info->n_layers = c->n_layers, info->n_heads = c->n_heads, info->n_kv_heads = c->n_kv_heads,
-    info->head_dim = c->head_dim;
+    info->n_layers = c->n_layers, info->n_heads = c->attention[0].n_heads,
+    info->n_kv_heads = c->attention[0].n_kv_heads, info->head_dim = c->attention[0].head_dim;
     info->hidden_size = c->hidden_size, info->ffn_size = c->ffn_size, info->vocab_size = c->vocab_size,
     info->ctx_model = c->ctx_model;
     info->tied_embeddings = c->tied_embeddings, info->qkv_bias = c->qkv_bias, info->qk_norm = c->qk_norm;
-    info->sliding_window = c->sliding_window;
-    info->rope_theta = c->rope_theta;
+    for (uint32_t i = 0; i < c->n_layers && i < KVI_MAX_LAYERS; i++)
+        if (kvi_attention_of(c, i)->window > info->sliding_window)
+            info->sliding_window = kvi_attention_of(c, i)->window;
+    info->rope_theta = c->ropes[0].theta;
     info->n_eos = c->n_eos;
     memcpy(info->eos_ids, c->eos_ids, sizeof info->eos_ids);
-    (void)snprintf(info->rope_scaling, sizeof info->rope_scaling, "%s", scalings[c->rope_scaling]);
+    (void)snprintf(info->rope_scaling, sizeof info->rope_scaling, "%s", scalings[c->ropes[0].scaling]);
 }
 
 static void list_tensors(const kvi_checkpoint *checkpoint, kvrt_inspect_info *info, kvrt_tensor_fn fn, void *user)

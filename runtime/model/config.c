@@ -5,8 +5,6 @@
 #include <math.h>
 #include <string.h>
 
-#define MAX_POSITIONS (1 << 24)
-
 /* generation_config.json wins for the ids: chat models list several end tokens there. */
 static kvrt_status read_generation(const char *text, size_t len, kvi_model_config *out, kvrt_error *error)
 {
@@ -24,7 +22,7 @@ static kvrt_status read_generation(const char *text, size_t len, kvi_model_confi
     return kvi_json_end(&r) ? KVRT_OK : kvi_json_fail(&r, "generation_config.json", error);
 }
 
-static kvrt_status size_key(const char *key, int64_t found, int64_t low, int64_t high, uint32_t *out, kvrt_error *error)
+kvrt_status kvi_config_size(const char *key, int64_t found, int64_t low, int64_t high, uint32_t *out, kvrt_error *error)
 {
     if (found == KVI_NO_INT)
         return kvi_error_set(error, KVRT_FORMAT, "config.json: %s not found, need %lld..%lld", key, (long long)low,
@@ -37,121 +35,36 @@ static kvrt_status size_key(const char *key, int64_t found, int64_t low, int64_t
     return KVRT_OK;
 }
 
-static kvrt_status derive_sizes(const kvi_raw_config *raw, kvi_model_config *c, kvrt_error *error)
+static kvrt_status derive_heads(const kvi_raw_config *raw, const kvi_model_config *c, kvi_attention *a,
+                                kvrt_error *error)
 {
-    KVI_TRY(size_key("hidden_size", raw->hidden_size, 1, 1 << 20, &c->hidden_size, error));
-    KVI_TRY(size_key("num_hidden_layers", raw->n_layers, 1, KVI_MAX_LAYERS, &c->n_layers, error));
-    KVI_TRY(size_key("num_attention_heads", raw->n_heads, 1, 1024, &c->n_heads, error));
-    KVI_TRY(size_key("num_key_value_heads", raw->n_kv_heads == KVI_NO_INT ? raw->n_heads : raw->n_kv_heads, 1, 1024,
-                     &c->n_kv_heads, error));
-    KVI_TRY(size_key("intermediate_size", raw->intermediate_size, 1, 1 << 22, &c->ffn_size, error));
-    KVI_TRY(size_key("vocab_size", raw->vocab_size, 1, 1 << 24, &c->vocab_size, error));
-    KVI_TRY(size_key("max_position_embeddings", raw->max_positions, 1, MAX_POSITIONS, &c->ctx_model, error));
-    if (c->n_heads % c->n_kv_heads)
+    const int64_t kv = raw->num_key_value_heads == KVI_NO_INT ? raw->num_attention_heads : raw->num_key_value_heads;
+    KVI_TRY(kvi_config_size("num_attention_heads", raw->num_attention_heads, 1, 1024, &a->n_heads, error));
+    KVI_TRY(kvi_config_size("num_key_value_heads", kv, 1, 1024, &a->n_kv_heads, error));
+    if (a->n_heads % a->n_kv_heads)
         return kvi_error_set(error, KVRT_FORMAT,
                              "config.json: num_attention_heads is %u, need a multiple of num_key_value_heads (%u)",
-                             c->n_heads, c->n_kv_heads);
-    if (raw->head_dim == KVI_NO_INT && c->hidden_size % c->n_heads)
+                             a->n_heads, a->n_kv_heads);
+    if (raw->head_dim == KVI_NO_INT && c->hidden_size % a->n_heads)
         return kvi_error_set(error, KVRT_FORMAT,
                              "config.json: hidden_size is %u, need a multiple of num_attention_heads (%u) or head_dim",
-                             c->hidden_size, c->n_heads);
-    KVI_TRY(size_key("head_dim", raw->head_dim == KVI_NO_INT ? c->hidden_size / c->n_heads : raw->head_dim, 8, 256,
-                     &c->head_dim, error));
-    if (c->head_dim % 8)
-        return kvi_error_set(error, KVRT_UNSUPPORTED, "config.json: head_dim is %u, need a multiple of 8", c->head_dim);
+                             c->hidden_size, a->n_heads);
+    const int64_t dim = raw->head_dim == KVI_NO_INT ? c->hidden_size / a->n_heads : raw->head_dim;
+    KVI_TRY(kvi_config_size("head_dim", dim, 8, 256, &a->head_dim, error));
+    if (a->head_dim % 8)
+        return kvi_error_set(error, KVRT_UNSUPPORTED, "config.json: head_dim is %u, need a multiple of 8", a->head_dim);
     return KVRT_OK;
 }
 
-static kvrt_status derive_scaling(const kvi_raw_config *raw, const kvi_raw_rope *rope, const char *type,
-                                  kvi_model_config *c, kvrt_error *error)
+static kvrt_status derive_sizes(const kvi_raw_config *raw, kvi_model_config *c, kvrt_error *error)
 {
-    bool linear = strcmp(type, "linear") == 0;
-    if (!linear && strcmp(type, "llama3") != 0)
-        return kvi_error_set(error, KVRT_UNSUPPORTED,
-                             "config.json: rope scaling type '%s', need default, linear or llama3", type);
-    c->rope_factor = rope->factor;
-    if (!(rope->factor >= 1))
-        return kvi_error_set(error, KVRT_FORMAT,
-                             "config.json: rope_scaling.factor is below 1 or absent, need 1 or more");
-    c->rope_scaling = linear ? KVI_ROPE_LINEAR : KVI_ROPE_LLAMA3;
-    if (linear) return KVRT_OK;
-    c->rope_low_freq_factor = rope->low_freq;
-    c->rope_high_freq_factor = rope->high_freq;
-    if (!(rope->low_freq > 0 && rope->high_freq > rope->low_freq && isfinite(rope->high_freq)))
-        return kvi_error_set(error, KVRT_FORMAT,
-                             "config.json: rope_scaling: need 0 < low_freq_factor < high_freq_factor");
-    /* transformers prefers the key of the whole config, then that of the scaling, then the length of the model. */
-    int64_t original = raw->original_ctx != KVI_NO_INT    ? raw->original_ctx
-                       : rope->original_ctx != KVI_NO_INT ? rope->original_ctx
-                                                          : raw->max_positions;
-    return size_key("original_max_position_embeddings", original, 1, MAX_POSITIONS, &c->rope_original_ctx, error);
-}
-
-/* As transformers standardizes them: rope_scaling replaces rope_parameters as a whole, and its own rope_theta and partial_rotary_factor win
- * over those beside it. */
-static kvrt_status derive_rope(const kvi_raw_config *raw, kvi_model_config *c, kvrt_error *error)
-{
-    const kvi_raw_rope *rope = raw->scaling.filled ? &raw->scaling : &raw->parameters;
-    double theta = !isnan(rope->theta) ? rope->theta : raw->rope_theta;
-    double partial = !isnan(rope->partial_rotary) ? rope->partial_rotary : raw->partial_rotary;
-    c->rope_theta = isnan(theta) ? 10000.0 : theta;
-    /* Below 1 the angles grow with the dimension until float32, in which transformers takes them, has no digit left. */
-    if (!(c->rope_theta >= 1))
-        return kvi_error_set(error, KVRT_FORMAT, "config.json: rope_theta below 1, need 1 or more");
-    if (rope->nested)
-        return kvi_error_set(error, KVRT_UNSUPPORTED,
-                             "config.json: rope_parameters differ by layer type, need one set for all layers");
-    if (!isnan(partial) && partial != 1.0)
-        return kvi_error_set(error, KVRT_UNSUPPORTED,
-                             "config.json: partial_rotary_factor is not 1, need full rotary embeddings");
-    const char *type = rope->rope_type[0] ? rope->rope_type : rope->type[0] ? rope->type : "default";
-    return strcmp(type, "default") == 0 ? KVRT_OK : derive_scaling(raw, rope, type, c, error);
-}
-
-static kvrt_status check_layer_types(const kvi_raw_config *raw, const kvi_family *family, bool on,
-                                     const kvi_model_config *c, kvrt_error *error)
-{
-    if (!raw->has_layer_types) return KVRT_OK;
-    if (raw->layer_type_problem[0])
-        return kvi_error_set(error, KVRT_UNSUPPORTED,
-                             "config.json: layer_types has '%s', need full_attention or sliding_attention",
-                             raw->layer_type_problem);
-    if (raw->n_layer_types != c->n_layers)
-        return kvi_error_set(error, KVRT_FORMAT, "config.json: layer_types has %u entries, need %u (num_hidden_layers)",
-                             raw->n_layer_types, c->n_layers);
-    if (!on && memchr(raw->layer_types, 1, raw->n_layer_types))
-        return kvi_error_set(error, KVRT_UNSUPPORTED,
-                             "config.json: layer_types has sliding_attention, but %s has no window here, need "
-                             "full_attention",
-                             family->name);
-    return KVRT_OK;
-}
-
-/* Null: none. With a window of 0 transformers fails, with one of 1 its prompts and its steps differ. */
-static kvrt_status derive_window(const kvi_raw_config *raw, const kvi_family *family, kvi_model_config *c,
-                                 kvrt_error *error)
-{
-    bool on = raw->sliding_window != KVI_NO_INT && (family->window != KVI_WINDOW_IF_USED || raw->use_sliding_window);
-    uint32_t window = 0;
-    if (on) KVI_TRY(size_key("sliding_window", raw->sliding_window, 2, INT32_MAX, &window, error));
-    if (family->window == KVI_WINDOW_NEVER) {
-        /* transformers cuts the cache of such a model, but not its prompts. Only a window that cuts nothing means one thing. */
-        if (on && window < c->ctx_model && !raw->has_layer_types)
-            return kvi_error_set(error, KVRT_UNSUPPORTED,
-                                 "config.json: sliding_window is %u, need null or at least %u "
-                                 "(max_position_embeddings) for %s",
-                                 window, c->ctx_model, family->name);
-        on = false;
-    }
-    KVI_TRY(check_layer_types(raw, family, on, c, error));
-    for (uint32_t i = 0; on && i < c->n_layers; i++) {
-        /* Without layer_types, Qwen windows the layers from max_window_layers on, and Mistral all of them. */
-        bool by_rule = family->window == KVI_WINDOW_ALL || (int64_t)i >= raw->max_window_layers;
-        const bool windowed = raw->has_layer_types ? raw->layer_types[i] != 0 : by_rule;
-        c->mixer[i] = windowed ? KVI_MIXER_WINDOW : KVI_MIXER_ATTENTION;
-        if (windowed) c->sliding_window = window;
-    }
-    return KVRT_OK;
+    KVI_TRY(kvi_config_size("hidden_size", raw->hidden_size, 1, 1 << 20, &c->hidden_size, error));
+    KVI_TRY(kvi_config_size("num_hidden_layers", raw->num_hidden_layers, 1, KVI_MAX_LAYERS, &c->n_layers, error));
+    KVI_TRY(derive_heads(raw, c, &c->attention[0], error));
+    KVI_TRY(kvi_config_size("intermediate_size", raw->intermediate_size, 1, 1 << 22, &c->ffn_size, error));
+    KVI_TRY(kvi_config_size("vocab_size", raw->vocab_size, 1, 1 << 24, &c->vocab_size, error));
+    return kvi_config_size("max_position_embeddings", raw->max_position_embeddings, 1, KVI_MAX_POSITIONS, &c->ctx_model,
+                           error);
 }
 
 static kvrt_status refuse_quantized(const kvi_raw_config *raw, kvrt_error *error)
@@ -169,25 +82,27 @@ static kvrt_status refuse_quantized(const kvi_raw_config *raw, kvrt_error *error
 /* What an unsupported config says of itself, for inspect. */
 static void show_sizes(const kvi_raw_config *raw, kvi_model_config *c)
 {
+    kvi_attention *a = &c->attention[0];
     const struct {
         int64_t found;
         uint32_t *out;
     } sizes[] = {{raw->hidden_size, &c->hidden_size},
-                 {raw->n_layers, &c->n_layers},
-                 {raw->n_heads, &c->n_heads},
-                 {raw->n_kv_heads, &c->n_kv_heads},
+                 {raw->num_hidden_layers, &c->n_layers},
+                 {raw->num_attention_heads, &a->n_heads},
+                 {raw->num_key_value_heads, &a->n_kv_heads},
                  {raw->intermediate_size, &c->ffn_size},
                  {raw->vocab_size, &c->vocab_size},
-                 {raw->max_positions, &c->ctx_model},
-                 {raw->head_dim, &c->head_dim},
-                 {raw->sliding_window, &c->sliding_window}};
+                 {raw->max_position_embeddings, &c->ctx_model},
+                 {raw->head_dim, &a->head_dim},
+                 {raw->sliding_window, &a->window}};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
         if (sizes[i].found > 0 && sizes[i].found <= UINT32_MAX) *sizes[i].out = (uint32_t)sizes[i].found;
-    if (!c->n_kv_heads) c->n_kv_heads = c->n_heads;
-    if (!c->head_dim && c->n_heads) c->head_dim = c->hidden_size / c->n_heads;
+    if (!a->n_kv_heads) a->n_kv_heads = a->n_heads;
+    if (!a->head_dim && a->n_heads) a->head_dim = c->hidden_size / a->n_heads;
     const double theta = isnan(raw->parameters.theta) ? raw->rope_theta : raw->parameters.theta;
-    if (isfinite(theta)) c->rope_theta = theta;
-    c->tied_embeddings = raw->tie;
+    if (isfinite(theta)) c->ropes[0].theta = theta;
+    c->n_attentions = c->n_ropes = 1;
+    c->tied_embeddings = raw->tie_word_embeddings;
 }
 
 static kvrt_status derive(const kvi_raw_config *raw, const kvi_family *family, kvi_model_config *out, kvrt_error *error)
@@ -195,18 +110,19 @@ static kvrt_status derive(const kvi_raw_config *raw, const kvi_family *family, k
     KVI_TRY(refuse_quantized(raw, error));
     if (strcmp(raw->act, "silu") != 0 && strcmp(raw->act, "swish") != 0)
         return kvi_error_set(error, KVRT_UNSUPPORTED, "config.json: hidden_act is '%s', need silu", raw->act);
+    out->attention[0] = (kvi_attention){0};
     KVI_TRY(derive_sizes(raw, out, error));
-    out->sliding_window = 0;
-    KVI_TRY(derive_rope(raw, out, error));
-    KVI_TRY(derive_window(raw, family, out, error));
-    out->rms_eps = raw->rms_eps;
+    KVI_TRY(kvi_config_layers(raw, family, out, error));
+    KVI_TRY(kvi_config_rope(raw, family, out, error));
+    KVI_TRY(kvi_config_delta(raw, out, error));
+    out->rms_eps = raw->rms_norm_eps;
     if (!(out->rms_eps > 0 && out->rms_eps < 1))
         return kvi_error_set(error, KVRT_FORMAT, "config.json: rms_norm_eps outside 0..1");
-    out->tied_embeddings = raw->tie;
-    out->qkv_bias = family->qkv_bias || raw->attention_bias;
-    out->o_bias = raw->attention_bias;
-    out->qk_norm = family->qk_norm;
-    if (raw->mlp_bias) return kvi_error_set(error, KVRT_UNSUPPORTED, "config.json: mlp_bias is true, need false");
+    out->tied_embeddings = raw->tie_word_embeddings;
+    out->mlp_bias = raw->mlp_bias;
+    kvi_family_apply(family, out);
+    out->qkv_bias = out->qkv_bias || raw->attention_bias;
+    out->o_bias = out->o_bias || raw->attention_bias;
     return KVRT_OK;
 }
 
@@ -286,14 +202,4 @@ kvrt_status kvi_config_read(const char *dir, kvi_model_config *out, kvrt_error *
     kvi_os_unmap(&config);
     kvi_os_unmap(&generation);
     return status;
-}
-
-uint64_t kvi_config_params(const kvi_model_config *c)
-{
-    uint64_t h = c->hidden_size, q = (uint64_t)c->n_heads * c->head_dim, kv = (uint64_t)c->n_kv_heads * c->head_dim;
-    uint64_t layer = h * (q + 2 * kv) + q * h + 3 * h * c->ffn_size + 2 * h;
-    if (c->qkv_bias) layer += q + 2 * kv;
-    if (c->o_bias) layer += h;
-    if (c->qk_norm) layer += 2u * c->head_dim;
-    return layer * c->n_layers + h + h * c->vocab_size * (c->tied_embeddings ? 1u : 2u);
 }

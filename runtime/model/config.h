@@ -1,16 +1,42 @@
 /* config.h - what a model is: the checked content of config.json and generation_config.json.
  * Owns: defaults as transformers has them, and the refusal of everything kvrt would compute wrongly (the key, what was found and what is
- * needed are named). Layouts of transformers 4 (rope_theta, rope_scaling, torch_dtype) and 5 (rope_parameters, dtype) are read. */
+ * needed are named). Layouts of transformers 4 (rope_theta, rope_scaling, torch_dtype) and 5 (rope_parameters, dtype) are read, and text models
+ * inside one that also sees (text_config).
+ * Zero is the neutral value of every field: no bias, no cap, a factor of one. What differs between layers stands in `layers`, by kind. */
 #ifndef KVI_CONFIG_H
 #define KVI_CONFIG_H
 #include "../base/status.h"
+#include "../../kernels/backend.h"
 #include <stdbool.h>
 
 #define KVI_MAX_LAYERS 1024u
 #define KVI_MAX_EOS 16u
+#define KVI_MAX_HEAD_DIM 512u
 
-#define KVI_MAX_HEAD_DIM 256u
+/* ------------------------------------------------------------------------------------------------------ layers --- */
+typedef enum kvi_mixer {
+    KVI_MIXER_ATTENTION,
+    KVI_MIXER_LATENT,   /* attention over one compressed vector per position */
+    KVI_MIXER_RECURRENT /* gated delta rule: a state instead of pages */
+} kvi_mixer;
+typedef enum kvi_ffn { KVI_FFN_DENSE, KVI_FFN_ROUTED } kvi_ffn;
 
+typedef struct kvi_layer {
+    uint8_t mixer;     /* kvi_mixer */
+    uint8_t ffn;       /* kvi_ffn */
+    uint8_t attention; /* index into kvi_model_config.attention, of layers that attend */
+} kvi_layer;
+
+/* A kind of attention that layers share. Most models have one, or one with a window and one without. */
+#define KVI_MAX_ATTENTIONS 4u
+#define KVI_NO_ROPE UINT8_MAX
+typedef struct kvi_attention {
+    uint32_t n_heads, n_kv_heads, head_dim;
+    uint32_t window; /* positions a query sees, its own included; 0: all */
+    uint8_t rope;    /* index into kvi_model_config.ropes, or KVI_NO_ROPE */
+} kvi_attention;
+
+/* -------------------------------------------------------------------------------------------------------- rope --- */
 typedef enum kvi_rope_scaling {
     KVI_ROPE_NONE,
     KVI_ROPE_LINEAR,
@@ -18,38 +44,78 @@ typedef enum kvi_rope_scaling {
     KVI_ROPE_DIVISORS /* each frequency has its own */
 } kvi_rope_scaling;
 
-/* What a layer is made of. */
-typedef enum kvi_mixer {
-    KVI_MIXER_ATTENTION, /* sees everything */
-    KVI_MIXER_WINDOW,    /* attention over the last sliding_window positions */
-    KVI_MIXER_LATENT,    /* attention over one compressed vector per position */
-    KVI_MIXER_RECURRENT  /* a state instead of pages */
-} kvi_mixer;
-typedef enum kvi_ffn { KVI_FFN_DENSE, KVI_FFN_ROUTED } kvi_ffn;
+typedef struct kvi_rope_spec {
+    uint32_t n_dims; /* leading dimensions of a head that turn, even */
+    double theta;
+    kvi_rope_scaling scaling;
+    double factor, low_freq_factor, high_freq_factor;
+    uint32_t original_ctx;
+    bool interleaved;                     /* rotated pairs are neighbours: GGUF files of Llama's family */
+    float divisors[KVI_MAX_HEAD_DIM / 2]; /* (n_dims / 2) of KVI_ROPE_DIVISORS */
+} kvi_rope_spec;
+
+/* ------------------------------------------------------------------------------------------------------- parts --- */
+/* Where the norms of a layer stand: x += f(norm x), x += norm f(x), x += norm f(norm x). */
+typedef enum kvi_norms { KVI_NORMS_BEFORE, KVI_NORMS_AFTER, KVI_NORMS_BOTH } kvi_norms;
+/* RMSNorm of q and k before RoPE: none, over each head, over all heads at once. */
+typedef enum kvi_qk_norm { KVI_QK_NORM_NONE, KVI_QK_NORM_HEAD, KVI_QK_NORM_WIDTH } kvi_qk_norm;
+
+/* Gated DeltaNet (DELTA and CONV_STATE of program.h). */
+typedef struct kvi_delta {
+    uint32_t n_key_heads, n_value_heads; /* the second a multiple of the first */
+    uint32_t key_dim, value_dim;         /* of a head */
+    uint32_t n_taps;                     /* of the convolution */
+    bool tiled; /* value head h uses key head h mod n_key_heads, as GGUF files order them; else h / (ratio) */
+} kvi_delta;
+
+/* A mixture of experts. */
+typedef struct kvi_experts {
+    uint32_t n_experts;
+    uint32_t width;        /* ffn of one expert */
+    uint32_t shared_width; /* ffn of the shared experts together, 0: none */
+    bool shared_gate;      /* what they give is multiplied by sigmoid(x w) */
+    bool router_bias, correction, bias;
+    kvi_route route;
+} kvi_experts;
 
 typedef struct kvi_model_config {
     char architecture[64]; /* "LlamaForCausalLM" */
-    const char *family;    /* "llama", "mistral", "qwen2", "qwen3"; static */
-    uint32_t n_layers, n_heads, n_kv_heads, head_dim, hidden_size, ffn_size, vocab_size;
+    const char *family;    /* "llama", "qwen3_5_text": model_type of families.c; static */
+    uint32_t n_layers, hidden_size, ffn_size, vocab_size;
     uint32_t ctx_model; /* max_position_embeddings */
+
+    kvi_layer layers[KVI_MAX_LAYERS]; /* (n_layers) */
+    kvi_attention attention[KVI_MAX_ATTENTIONS];
+    kvi_rope_spec ropes[KVI_MAX_ROPES];
+    uint32_t n_attentions, n_ropes;
+    kvi_delta delta;     /* of recurrent layers */
+    kvi_experts experts; /* of routed layers */
+
     double rms_eps;
-    double rope_theta;
-    kvi_rope_scaling rope_scaling;
-    double rope_factor, rope_low_freq_factor, rope_high_freq_factor;
-    uint32_t rope_original_ctx;
-    float rope_divisors[KVI_MAX_HEAD_DIM / 2]; /* (head_dim / 2) of KVI_ROPE_DIVISORS */
-    bool rope_interleaved;                     /* rotated pairs are neighbours: GGUF files of Llama's family */
-    uint32_t sliding_window;                   /* 0: none */
-    uint8_t mixer[KVI_MAX_LAYERS];             /* (n_layers) kvi_mixer */
-    uint8_t ffn[KVI_MAX_LAYERS];               /* (n_layers) kvi_ffn */
+    float gain_add; /* files store gains of norms without it: 1 where they hold w - 1 */
+    kvi_norms norms;
+    kvi_qk_norm qk_norm;
+    bool qkv_bias, o_bias, mlp_bias;
+    bool attention_gate; /* attention *= sigmoid of a second half of q_proj */
+    bool sinks;
+    float score_scale; /* of attention; 0: 1 / sqrt(head_dim) */
+    float score_softcap, logit_softcap;
+    float embedding_scale, residual_scale, logit_scale; /* 0: 1 */
+    kvi_activation activation;
+    float activation_limit; /* of KVI_ACT_SWIGLU_OAI */
     bool tied_embeddings;
-    bool qkv_bias, o_bias;
-    bool qk_norm;
+
     int32_t bos_id; /* -1: none */
     int32_t eos_ids[KVI_MAX_EOS];
     uint32_t n_eos;
     char warning[256]; /* keys of config.json that transformers does not know either; empty: none */
 } kvi_model_config;
+
+/* The attention of a layer that attends. */
+static inline const kvi_attention *kvi_attention_of(const kvi_model_config *config, uint32_t layer)
+{
+    return &config->attention[config->layers[layer].attention];
+}
 
 /* Reads DIR/config.json and, when present, DIR/generation_config.json. Errors: IO, FORMAT, UNSUPPORTED. Also on failure, `architecture`
  * and the sizes are filled in as far as the file says them. */
@@ -59,7 +125,5 @@ kvrt_status kvi_config_check_folder(const char *path, kvrt_error *error);
 /* kvi_config_read from memory; generation may be NULL. */
 kvrt_status kvi_config_parse(const char *config, size_t config_len, const char *generation, size_t generation_len,
                              kvi_model_config *out, kvrt_error *error);
-/* Parameters of the model, from the shape alone. */
-uint64_t kvi_config_params(const kvi_model_config *config);
 
 #endif

@@ -1,4 +1,4 @@
-/* config_raw.h - between config_read.c, which finds the keys of config.json, and config.c, which derives the model from them.
+/* config_raw.h - between config_read.c, which finds the keys of config.json, and config*.c, which derive the model from them.
  * As in Python, of a key given twice the last one counts, whole: nothing of the first remains. */
 #ifndef KVI_CONFIG_RAW_H
 #define KVI_CONFIG_RAW_H
@@ -8,6 +8,38 @@
 
 #define KVI_NO_INT INT64_MIN /* null, or absent where transformers has no default */
 
+/* Keys with one value. A field has the name of its key; what is absent has the family's default, and where that is null, or the family does not
+ * know the key, KVI_NO_INT, NAN or false. Integers and numbers of the second list may be null in a file, too. */
+#define KVI_CONFIG_INTS(X)                                                                                             \
+    X(hidden_size)                                                                                                     \
+    X(intermediate_size)                                                                                               \
+    X(num_hidden_layers)                                                                                               \
+    X(num_attention_heads)                                                                                             \
+    X(num_key_value_heads)                                                                                             \
+    X(head_dim)                                                                                                        \
+    X(vocab_size)                                                                                                      \
+    X(max_position_embeddings)                                                                                         \
+    X(original_max_position_embeddings)                                                                                \
+    X(sliding_window)                                                                                                  \
+    X(max_window_layers)                                                                                               \
+    X(full_attention_interval)                                                                                         \
+    X(linear_num_key_heads)                                                                                            \
+    X(linear_num_value_heads)                                                                                          \
+    X(linear_key_head_dim)                                                                                             \
+    X(linear_value_head_dim)                                                                                           \
+    X(linear_conv_kernel_dim)
+#define KVI_CONFIG_NUMBERS(X)                                                                                          \
+    X(rms_norm_eps)                                                                                                    \
+    X(rope_theta)                                                                                                      \
+    X(default_theta)                                                                                                   \
+    X(partial_rotary_factor)
+#define KVI_CONFIG_NUMBERS_OR_NULL(X)
+#define KVI_CONFIG_FLAGS(X)                                                                                            \
+    X(use_sliding_window)                                                                                              \
+    X(attention_bias)                                                                                                  \
+    X(mlp_bias)                                                                                                        \
+    X(tie_word_embeddings)
+
 /* rope_scaling or rope_parameters as it stands; NAN and KVI_NO_INT mark what is absent. */
 typedef struct kvi_raw_rope {
     bool filled, nested; /* filled: holds any key, else transformers takes it for absent */
@@ -16,16 +48,24 @@ typedef struct kvi_raw_rope {
     int64_t original_ctx;
 } kvi_raw_rope;
 
-/* Keys as found; what is absent has the family's default. */
+/* What layer_types calls a layer, in the order of kvi_layer_type_name. */
+typedef enum kvi_layer_type { KVI_LAYER_FULL, KVI_LAYER_SLIDING, KVI_LAYER_LINEAR, KVI_LAYER_TYPES } kvi_layer_type;
+
 typedef struct kvi_raw_config {
-    int64_t hidden_size, intermediate_size, n_layers, n_heads, n_kv_heads, head_dim, vocab_size, max_positions;
-    int64_t sliding_window, max_window_layers, original_ctx;
-    double rms_eps, rope_theta, partial_rotary;
-    bool use_sliding_window, attention_bias, mlp_bias, tie; /* false also where the family does not know the key */
+#define KVI_INT(key) int64_t key;
+#define KVI_NUMBER(key) double key;
+#define KVI_FLAG(key) bool key;
+    KVI_CONFIG_INTS(KVI_INT)
+    KVI_CONFIG_NUMBERS(KVI_NUMBER)
+    KVI_CONFIG_NUMBERS_OR_NULL(KVI_NUMBER)
+    KVI_CONFIG_FLAGS(KVI_FLAG)
+#undef KVI_INT
+#undef KVI_NUMBER
+#undef KVI_FLAG
     kvi_raw_rope scaling, parameters;
     bool has_layer_types;
     uint32_t n_layer_types;
-    uint8_t layer_types[KVI_MAX_LAYERS]; /* 1 = sliding_attention */
+    uint8_t layer_types[KVI_MAX_LAYERS]; /* kvi_layer_type */
     char layer_type_problem[48], act[32];
     char quant_key[24], quant_method[48]; /* empty: not quantized */
     int64_t quant_bits;
@@ -40,5 +80,17 @@ kvrt_status kvi_config_read_keys(const char *text, size_t len, const kvi_family 
                                  kvi_raw_config *raw, kvrt_error *error);
 /* One id or a list of a JSON text. */
 void kvi_config_read_ids(kvi_json *r, int32_t *ids, uint32_t *n);
+
+/* An integer key within [low, high]; FORMAT when absent or negative, UNSUPPORTED when outside. */
+kvrt_status kvi_config_size(const char *key, int64_t found, int64_t low, int64_t high, uint32_t *out,
+                            kvrt_error *error);
+/* Parts of the derivation, in this order; sizes are there before. */
+kvrt_status kvi_config_layers(const kvi_raw_config *raw, const kvi_family *family, kvi_model_config *out,
+                              kvrt_error *error); /* config_layers.c: mixers, windows */
+kvrt_status kvi_config_rope(const kvi_raw_config *raw, const kvi_family *family, kvi_model_config *out,
+                            kvrt_error *error);                                                    /* config_rope.c */
+kvrt_status kvi_config_delta(const kvi_raw_config *raw, kvi_model_config *out, kvrt_error *error); /* config_delta.c */
+
+#define KVI_MAX_POSITIONS (1 << 24)
 
 #endif

@@ -5,31 +5,42 @@
 #include <stdio.h>
 #include <string.h>
 
-#define N_FAMILIES 4u
-
 typedef enum key_fate { KEY_READ, KEY_HARMLESS, KEY_DEFAULT /* refused unless it is the default */ } key_fate;
 typedef struct config_key {
     const char *name;
     key_fate fate;
-    const char *defaults[N_FAMILIES]; /* by kvi_family.index, as JSON; NULL: unknown to the family */
+    const char *defaults; /* as JSON: one for all columns of config_columns, or one for each with tabs between */
 } config_key;
 #include "config_keys.h"
 #define N_KEYS (sizeof config_keys / sizeof config_keys[0])
+#define N_COLUMNS (sizeof config_columns / sizeof config_columns[0])
 
 /* A pass over one config.json. */
 typedef struct pass {
     kvi_json json;
     const kvi_family *family; /* NULL: unknown */
+    size_t column;            /* of the family */
     kvi_model_config *out;
     kvi_raw_config *raw;
     size_t refused_at[N_KEYS]; /* where the value of a refused key stands, plus one; 0: none */
 } pass;
 
-static const config_key *find_key(const kvi_json *r, const kvi_family *family)
+/* The default of a key in a column, NULL when the family of the column does not know it. */
+static const char *default_in(const config_key *key, size_t column, size_t *len)
 {
+    const char *at = key->defaults;
+    if (strchr(at, '\t'))
+        for (size_t i = 0; i < column; i++) at += strcspn(at, "\t") + 1;
+    *len = strcspn(at, "\t");
+    return *len ? at : NULL;
+}
+
+static const config_key *find_key(const pass *p)
+{
+    size_t len;
     for (size_t i = 0; i < N_KEYS; i++)
-        if (kvi_json_key_is(r, config_keys[i].name))
-            return !family || config_keys[i].defaults[family->index] ? &config_keys[i] : NULL;
+        if (kvi_json_key_is(&p->json, config_keys[i].name))
+            return !p->family || default_in(&config_keys[i], p->column, &len) ? &config_keys[i] : NULL;
     return NULL;
 }
 
@@ -120,6 +131,7 @@ static void read_rope(pass *p, const char *object, kvi_raw_rope *rope)
 
 static void read_layer_types(kvi_json *r, kvi_raw_config *raw)
 {
+    static const char *const names[KVI_LAYER_TYPES] = {"full_attention", "sliding_attention", "linear_attention"};
     raw->has_layer_types = !kvi_json_null(r);
     raw->n_layer_types = 0;
     raw->layer_type_problem[0] = 0;
@@ -127,10 +139,11 @@ static void read_layer_types(kvi_json *r, kvi_raw_config *raw)
     while (kvi_json_next_item(r)) {
         char type[48];
         text_value(r, type, sizeof type);
-        bool sliding = strcmp(type, "sliding_attention") == 0;
-        if (!sliding && strcmp(type, "full_attention") != 0 && !raw->layer_type_problem[0])
+        uint8_t kind = 0;
+        while (kind < KVI_LAYER_TYPES && strcmp(type, names[kind]) != 0) kind++;
+        if (kind == KVI_LAYER_TYPES && !raw->layer_type_problem[0])
             memcpy(raw->layer_type_problem, type[0] ? type : "(empty)", type[0] ? sizeof type : 8);
-        if (raw->n_layer_types < KVI_MAX_LAYERS) raw->layer_types[raw->n_layer_types++] = sliding;
+        if (raw->n_layer_types < KVI_MAX_LAYERS) raw->layer_types[raw->n_layer_types++] = kind;
         else kvi_json_set_error(r, "more than 1024 layer_types");
     }
 }
@@ -180,40 +193,23 @@ static void read_architectures(kvi_json *r, char *out, size_t cap)
 
 static bool read_typed_key(kvi_json *r, kvi_raw_config *raw)
 {
-    const struct {
-        const char *key;
-        int64_t *value;
-    } sizes[] = {{"hidden_size", &raw->hidden_size},
-                 {"intermediate_size", &raw->intermediate_size},
-                 {"num_hidden_layers", &raw->n_layers},
-                 {"num_attention_heads", &raw->n_heads},
-                 {"num_key_value_heads", &raw->n_kv_heads},
-                 {"head_dim", &raw->head_dim},
-                 {"vocab_size", &raw->vocab_size},
-                 {"max_position_embeddings", &raw->max_positions},
-                 {"sliding_window", &raw->sliding_window},
-                 {"max_window_layers", &raw->max_window_layers},
-                 {"original_max_position_embeddings", &raw->original_ctx}};
-    const struct {
-        const char *key;
-        double *value;
-    } numbers[] = {{"rms_norm_eps", &raw->rms_eps},
-                   {"rope_theta", &raw->rope_theta},
-                   {"partial_rotary_factor", &raw->partial_rotary}};
-    const struct {
-        const char *key;
-        bool *value;
-    } flags[] = {{"use_sliding_window", &raw->use_sliding_window},
-                 {"attention_bias", &raw->attention_bias},
-                 {"mlp_bias", &raw->mlp_bias},
-                 {"tie_word_embeddings", &raw->tie}};
-    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
-        if (kvi_json_key_is(r, sizes[i].key)) return *sizes[i].value = int_or_null(r), true;
-    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
-        if (kvi_json_key_is(r, numbers[i].key)) return *numbers[i].value = number(r), true;
-    for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++)
-        if (kvi_json_key_is(r, flags[i].key)) return *flags[i].value = kvi_json_bool(r), true;
+#define INT(key)                                                                                                       \
+    if (kvi_json_key_is(r, #key)) return raw->key = int_or_null(r), true;
+#define NUMBER(key)                                                                                                    \
+    if (kvi_json_key_is(r, #key)) return raw->key = number(r), true;
+#define NUMBER_OR_NULL(key)                                                                                            \
+    if (kvi_json_key_is(r, #key)) return raw->key = kvi_json_null(r) ? (double)NAN : number(r), true;
+#define FLAG(key)                                                                                                      \
+    if (kvi_json_key_is(r, #key)) return raw->key = kvi_json_bool(r), true;
+    KVI_CONFIG_INTS(INT)
+    KVI_CONFIG_NUMBERS(NUMBER)
+    KVI_CONFIG_NUMBERS_OR_NULL(NUMBER_OR_NULL)
+    KVI_CONFIG_FLAGS(FLAG)
     return false;
+#undef INT
+#undef NUMBER
+#undef NUMBER_OR_NULL
+#undef FLAG
 }
 
 static void read_key(pass *p)
@@ -235,65 +231,60 @@ static void read_key(pass *p)
 }
 
 /* The value that comes next is the same as `json`: the same word, string or number. */
-static bool value_is(kvi_json *r, const char *json)
+static bool value_is(kvi_json *r, const char *json, size_t json_len)
 {
     kvi_json other;
-    kvi_json_init(&other, json, strlen(json));
+    kvi_json_init(&other, json, json_len);
     bool numbers = kvi_json_peek(r) == KVI_JSON_NUMBER && kvi_json_peek(&other) == KVI_JSON_NUMBER;
     if (numbers) return number(r) == number(&other);
     size_t start = r->pos;
     kvi_json_skip(r);
     size_t len = r->pos - start;
-    return !r->error && len == strlen(json) && memcmp(r->text + start, json, len) == 0;
+    return !r->error && len == json_len && memcmp(r->text + start, json, len) == 0;
 }
 
-static void default_of(const kvi_family *family, const char *name, kvi_json *r)
-{
-    const char *text = "null";
-    for (size_t i = 0; family && i < N_KEYS; i++)
-        if (strcmp(config_keys[i].name, name) == 0 && config_keys[i].defaults[family->index])
-            text = config_keys[i].defaults[family->index];
-    kvi_json_init(r, text, strlen(text));
-}
-
+/* Every key that is computed with gets the family's default by being read from it, as from a file. */
 static void fill_defaults(pass *p)
 {
-    static const char *const ints[] = {
-        "hidden_size", "intermediate_size", "num_hidden_layers",       "num_attention_heads", "num_key_value_heads",
-        "head_dim",    "vocab_size",        "max_position_embeddings", "sliding_window",      "max_window_layers"};
-    memset(p->raw, 0, sizeof *p->raw);
-    p->raw->scaling = p->raw->parameters = no_rope;
-    p->raw->rms_eps = p->raw->rope_theta = p->raw->partial_rotary = NAN;
-    p->raw->original_ctx = KVI_NO_INT;
+    kvi_raw_config *raw = p->raw;
+    memset(raw, 0, sizeof *raw);
+    raw->scaling = raw->parameters = no_rope;
+#define INT(key) raw->key = KVI_NO_INT;
+#define NUMBER(key) raw->key = NAN;
+    KVI_CONFIG_INTS(INT)
+    KVI_CONFIG_NUMBERS(NUMBER)
+    KVI_CONFIG_NUMBERS_OR_NULL(NUMBER)
+#undef INT
+#undef NUMBER
     p->out->bos_id = -1;
-    for (size_t i = 0; i < sizeof ints / sizeof ints[0]; i++) {
-        kvi_json value;
-        default_of(p->family, ints[i], &value);
-        /* The reader finds the field by the name of the key, as in a file. */
-        value.str = ints[i], value.str_len = strlen(ints[i]);
-        (void)read_typed_key(&value, p->raw);
+    for (size_t i = 0; p->family && i < N_KEYS; i++) {
+        size_t len;
+        const char *text = config_keys[i].fate == KEY_READ ? default_in(&config_keys[i], p->column, &len) : NULL;
+        if (!text || strncmp(text, "null", 4) == 0) continue;
+        kvi_json_init(&p->json, text, len);
+        p->json.str = config_keys[i].name, p->json.str_len = strlen(config_keys[i].name);
+        read_key(p);
     }
-    if (!p->family) return;
-    kvi_json eos, bos, eps, act;
-    uint32_t n = 0;
-    default_of(p->family, "eos_token_id", &eos);
-    default_of(p->family, "bos_token_id", &bos);
-    default_of(p->family, "rms_norm_eps", &eps);
-    default_of(p->family, "hidden_act", &act);
-    kvi_config_read_ids(&eos, p->out->eos_ids, &p->out->n_eos);
-    kvi_config_read_ids(&bos, &p->out->bos_id, &n);
-    p->raw->rms_eps = number(&eps);
-    text_value(&act, p->raw->act, sizeof p->raw->act);
 }
 
-static void read_object(pass *p)
+/* Of a model that also sees only what is said of the text model is read, and what counts for the whole. */
+static bool counts_for_the_whole(const kvi_json *r)
+{
+    return kvi_json_key_is(r, "tie_word_embeddings") || kvi_json_key_is(r, "quantization_config") ||
+           kvi_json_key_is(r, "quantization");
+}
+
+static void read_object(pass *p, bool outer)
 {
     kvi_json *r = &p->json;
     if (!kvi_json_expect(r, KVI_JSON_OBJECT)) return;
     while (kvi_json_next_key(r)) {
-        const config_key *key = find_key(r, p->family);
-        if (kvi_json_key_is(r, "quantization")) read_quantization(r, "quantization", p->raw); /* MLX */
-        else if (!p->family && kvi_json_key_is(r, "text_config") && kvi_json_peek(r) == KVI_JSON_OBJECT) read_object(p);
+        const config_key *key = find_key(p);
+        size_t len;
+        if (kvi_json_key_is(r, "text_config") && (outer || !p->family) && kvi_json_peek(r) == KVI_JSON_OBJECT)
+            read_object(p, false);
+        else if (outer && !counts_for_the_whole(r)) kvi_json_skip(r);
+        else if (kvi_json_key_is(r, "quantization")) read_quantization(r, "quantization", p->raw); /* MLX */
         else if (!key) {
             warn_unknown(p, "");
             kvi_json_skip(r);
@@ -301,7 +292,8 @@ static void read_object(pass *p)
         else if (key->fate == KEY_HARMLESS || !p->family) kvi_json_skip(r);
         else {
             size_t at = (kvi_json_peek(r), r->pos + 1);
-            p->refused_at[key - config_keys] = value_is(r, key->defaults[p->family->index]) ? 0 : at;
+            const char *text = default_in(key, p->column, &len);
+            p->refused_at[key - config_keys] = value_is(r, text, len) ? 0 : at;
         }
     }
 }
@@ -315,21 +307,39 @@ static kvrt_status refuse_keys(const pass *p, kvrt_error *error)
         value.python = true;
         kvi_json_skip(&value);
         int len = value.pos < 40 ? (int)value.pos : 40;
-        return kvi_error_set(error, KVRT_UNSUPPORTED, "config.json: %s is %.*s, need %s (the default of %s)",
-                             config_keys[i].name, len, value.text, config_keys[i].defaults[p->family->index],
-                             p->family->name);
+        size_t need;
+        const char *text = default_in(&config_keys[i], p->column, &need);
+        return kvi_error_set(error, KVRT_UNSUPPORTED, "config.json: %s is %.*s, need %.*s (the default of %s)",
+                             config_keys[i].name, len, value.text, (int)need, text, p->family->name);
     }
     return KVRT_OK;
+}
+
+/* The sizes of the text model stand in an object of their own. */
+static bool is_outer(const char *text, size_t len)
+{
+    kvi_json r;
+    bool found = false;
+    kvi_json_init(&r, text, len);
+    r.python = true;
+    kvi_json_expect(&r, KVI_JSON_OBJECT);
+    while (kvi_json_next_key(&r)) {
+        found = found || (kvi_json_key_is(&r, "text_config") && kvi_json_peek(&r) == KVI_JSON_OBJECT);
+        kvi_json_skip(&r);
+    }
+    return found;
 }
 
 kvrt_status kvi_config_read_keys(const char *text, size_t len, const kvi_family *family, kvi_model_config *out,
                                  kvi_raw_config *raw, kvrt_error *error)
 {
     pass p = {.family = family, .out = out, .raw = raw};
+    while (family && p.column < N_COLUMNS && strcmp(config_columns[p.column], family->name) != 0) p.column++;
+    if (p.column == N_COLUMNS) return kvi_error_set(error, KVRT_INTERNAL, "config_keys.h: no column %s", family->name);
     fill_defaults(&p);
     kvi_json_init(&p.json, text, len);
     p.json.python = true;
-    read_object(&p);
+    read_object(&p, family && family->outer && is_outer(text, len));
     if (!kvi_json_end(&p.json)) return kvi_json_fail(&p.json, "config.json", error);
     return refuse_keys(&p, error);
 }

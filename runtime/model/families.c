@@ -1,34 +1,78 @@
-/* families.c - the table of families.h. */
+/* families.c - the table of families.h. A family whose members have something that is not here yet has its column in config_keys.h all the same. */
 #include "families.h"
+
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
-/* In the order of the columns of config_keys.h. */
+/* X(architecture, model_type, what is always so) */
+#define KVI_FAMILIES(X)                                                                                                \
+    X("LlamaForCausalLM", "llama", .window = KVI_WINDOW_NEVER)                                                         \
+    X("MistralForCausalLM", "mistral", .window = KVI_WINDOW_ALL)                                                       \
+    X("Qwen2ForCausalLM", "qwen2", .qkv_bias = true, .window = KVI_WINDOW_IF_USED)                                     \
+    X("Qwen3ForCausalLM", "qwen3", .qk_norm = KVI_QK_NORM_HEAD, .window = KVI_WINDOW_IF_USED)
+
 static const kvi_family families[] = {
-    {0, "LlamaForCausalLM", "llama", .window = KVI_WINDOW_NEVER},
-    {1, "MistralForCausalLM", "mistral", .window = KVI_WINDOW_ALL},
-    {2, "Qwen2ForCausalLM", "qwen2", .qkv_bias = true, .window = KVI_WINDOW_IF_USED},
-    {3, "Qwen3ForCausalLM", "qwen3", .qk_norm = true, .window = KVI_WINDOW_IF_USED},
+#define ROW(arch, type, ...) {.architecture = arch, .name = type, __VA_ARGS__},
+    KVI_FAMILIES(ROW)
+#undef ROW
 };
 #define N_FAMILIES (sizeof families / sizeof families[0])
 
 /* "LlamaForCausalLM", or "LlamaModel": the same without a head of its own. */
+static bool is_architecture(const char *ours, const char *theirs)
+{
+    if (!ours || strcmp(ours, theirs) == 0) return ours != NULL;
+    const char *end = strstr(ours, "For");
+    const size_t stem = end ? (size_t)(end - ours) : strlen(ours);
+    return strncmp(ours, theirs, stem) == 0 && strcmp(theirs + stem, "Model") == 0;
+}
+
 const kvi_family *kvi_family_find(const char *architecture)
 {
-    for (size_t i = 0; i < N_FAMILIES; i++) {
-        size_t stem = strlen(families[i].architecture) - strlen("ForCausalLM");
-        if (strcmp(families[i].architecture, architecture) == 0) return &families[i];
-        if (strncmp(families[i].architecture, architecture, stem) == 0 && strcmp(architecture + stem, "Model") == 0)
+    for (size_t i = 0; i < N_FAMILIES; i++)
+        if (is_architecture(families[i].architecture, architecture) || is_architecture(families[i].outer, architecture))
             return &families[i];
-    }
     return NULL;
 }
 
 const kvi_family *kvi_family_of_type(const char *model_type)
 {
     for (size_t i = 0; i < N_FAMILIES; i++)
-        if (strcmp(families[i].name, model_type) == 0) return &families[i];
+        if (strcmp(families[i].name, model_type) == 0 ||
+            (families[i].outer_name && strcmp(families[i].outer_name, model_type) == 0))
+            return &families[i];
     return NULL;
 }
 
-const char *kvi_family_list(void) { return "LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM"; }
+const kvi_family *kvi_family_at(uint32_t index) { return index < N_FAMILIES ? &families[index] : NULL; }
+
+const char *kvi_family_list(void)
+{
+#define NAME(arch, type, ...) ", " arch
+    static const char list[] = KVI_FAMILIES(NAME);
+#undef NAME
+    return list + 2;
+}
+
+void kvi_family_apply(const kvi_family *family, kvi_model_config *c)
+{
+    c->family = family->name;
+    c->qkv_bias = family->qkv_bias;
+    c->o_bias = family->o_bias;
+    c->qk_norm = family->qk_norm;
+    c->norms = family->norms;
+    c->gain_add = family->gain_add;
+    c->attention_gate = family->attention_gate;
+}
+
+void kvi_family_rename(const kvi_family *family, const char *name, char *out, size_t cap)
+{
+    for (const kvi_name_pair *pair = family ? family->names : NULL; pair && pair->ours; pair++) {
+        const size_t len = strlen(pair->ours);
+        if (strncmp(name, pair->ours, len) != 0 || (name[len] && name[len] != '.')) continue;
+        (void)snprintf(out, cap, "%s%s", pair->theirs, name + len);
+        return;
+    }
+    (void)snprintf(out, cap, "%s", name);
+}

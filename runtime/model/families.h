@@ -1,27 +1,46 @@
-/* families.h - model families as name maps plus flags. A family here needs no code of its own anywhere else. */
+/* families.h - model families as data: names, and what is always so in a family and therefore stands in no config.json. A family here needs
+ * no code of its own anywhere else. */
 #ifndef KVI_FAMILIES_H
 #define KVI_FAMILIES_H
-#include <stdbool.h>
-#include <stdint.h>
+#include "config.h"
 
 typedef enum kvi_window_rule {
     KVI_WINDOW_NEVER,
-    KVI_WINDOW_ALL,    /* sliding_window applies to every layer */
-    KVI_WINDOW_IF_USED /* with use_sliding_window, by layer_types or from max_window_layers on */
+    KVI_WINDOW_ALL,     /* sliding_window applies to every layer, or where layer_types says so */
+    KVI_WINDOW_IF_USED, /* with use_sliding_window, by layer_types or from max_window_layers on */
+    KVI_WINDOW_BY_TYPE  /* by layer_types alone */
 } kvi_window_rule;
 
+/* What a family calls a weight, where that is not kvrt's name (places.h): "mlp.gate" stands for all names that begin with it and go on with
+ * a dot or end. */
+typedef struct kvi_name_pair {
+    const char *ours, *theirs;
+} kvi_name_pair;
+
 typedef struct kvi_family {
-    uint32_t index;           /* column of config_keys.h */
-    const char *architecture; /* config.json "architectures"[0] */
-    const char *name;         /* config.json "model_type" */
-    bool qkv_bias;            /* always */
-    bool qk_norm;             /* RMSNorm over head_dim on q and k before RoPE */
-    kvi_window_rule window;
+    const char *architecture;       /* config.json "architectures"[0] */
+    const char *name;               /* config.json "model_type" */
+    const char *outer, *outer_name; /* what both are where this model is the text_config of another; NULL: nowhere */
+    kvi_window_rule window;         /* which layers have one */
+    bool qkv_bias, o_bias;          /* always */
+    kvi_qk_norm qk_norm;            /* before RoPE */
+    kvi_norms norms;                /* where they stand */
+    float gain_add;                 /* 1: files store gains as w - 1 */
+    float partial_rotary; /* the part of a head that turns unless the config says otherwise; 0: always all of it */
+    bool recurrent;       /* layers are linear_attention and full_attention */
+    bool attention_gate;  /* q_proj has a second half for each head */
+    const kvi_name_pair *names; /* ends with a NULL; NULL: none */
 } kvi_family;
 
-const kvi_family *kvi_family_find(const char *architecture);  /* NULL when unknown */
-const kvi_family *kvi_family_of_type(const char *model_type); /* NULL when unknown */
-/* "LlamaForCausalLM, MistralForCausalLM, ..." for messages. */
+const kvi_family *kvi_family_find(const char *architecture);  /* NULL when unknown; also by `outer` */
+const kvi_family *kvi_family_of_type(const char *model_type); /* NULL when unknown; also by `outer_name` */
+/* The family of that place in the table; NULL past the end. */
+const kvi_family *kvi_family_at(uint32_t index);
+/* "LlamaForCausalLM, MistralForCausalLM, ..." for messages; static. */
 const char *kvi_family_list(void);
+/* What is always so in a family, into its config. */
+void kvi_family_apply(const kvi_family *family, kvi_model_config *config);
+/* What a family calls a weight of a layer, into out (cap). */
+void kvi_family_rename(const kvi_family *family, const char *name, char *out, size_t cap);
 
 #endif

@@ -7,8 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_POSITIONS (1 << 24)
-
 typedef struct reading {
     const kvi_gguf *g;
     const char *file;
@@ -56,25 +54,26 @@ static kvrt_status head_sizes(const reading *r)
 {
     kvi_model_config *c = r->c;
     uint32_t value_length, rotated;
-    c->n_kv_heads = c->n_heads;
-    KVI_TRY(read_u32(r, "attention.head_count_kv", KVI_GGUF_OPTIONAL, &c->n_kv_heads));
-    if (c->n_kv_heads == 0 || c->n_heads % c->n_kv_heads)
+    c->attention[0].n_kv_heads = c->attention[0].n_heads;
+    KVI_TRY(read_u32(r, "attention.head_count_kv", KVI_GGUF_OPTIONAL, &c->attention[0].n_kv_heads));
+    if (c->attention[0].n_kv_heads == 0 || c->attention[0].n_heads % c->attention[0].n_kv_heads)
         return kvi_error_set(r->error, KVRT_FORMAT,
                              "%s: %u heads in groups of attention.head_count_kv %u, need a divisor", r->file,
-                             c->n_heads, c->n_kv_heads);
-    c->head_dim = c->hidden_size / c->n_heads;
-    KVI_TRY(read_u32(r, "attention.key_length", KVI_GGUF_OPTIONAL, &c->head_dim));
-    value_length = rotated = c->head_dim;
+                             c->attention[0].n_heads, c->attention[0].n_kv_heads);
+    c->attention[0].head_dim = c->hidden_size / c->attention[0].n_heads;
+    KVI_TRY(read_u32(r, "attention.key_length", KVI_GGUF_OPTIONAL, &c->attention[0].head_dim));
+    value_length = rotated = c->attention[0].head_dim;
     KVI_TRY(read_u32(r, "attention.value_length", KVI_GGUF_OPTIONAL, &value_length));
     KVI_TRY(read_u32(r, "rope.dimension_count", KVI_GGUF_OPTIONAL, &rotated));
-    if (c->head_dim < 8 || c->head_dim > 256 || c->head_dim % 8)
+    if (c->attention[0].head_dim < 8 || c->attention[0].head_dim > 256 || c->attention[0].head_dim % 8)
         return kvi_error_set(r->error, KVRT_UNSUPPORTED,
-                             "%s: attention.key_length: is %u, need a multiple of 8 up to 256", r->file, c->head_dim);
-    if (value_length != c->head_dim || rotated != c->head_dim)
+                             "%s: attention.key_length: is %u, need a multiple of 8 up to 256", r->file,
+                             c->attention[0].head_dim);
+    if (value_length != c->attention[0].head_dim || rotated != c->attention[0].head_dim)
         return kvi_error_set(r->error, KVRT_UNSUPPORTED,
                              "%s: attention.value_length is %u and rope.dimension_count is %u, need %u "
                              "(attention.key_length) for both",
-                             r->file, value_length, rotated, c->head_dim);
+                             r->file, value_length, rotated, c->attention[0].head_dim);
     return KVRT_OK;
 }
 
@@ -96,8 +95,8 @@ static kvrt_status sizes(const reading *r)
     KVI_TRY(size(r, "block_count", 1, KVI_MAX_LAYERS, &c->n_layers));
     KVI_TRY(size(r, "embedding_length", 1, 1 << 20, &c->hidden_size));
     KVI_TRY(size(r, "feed_forward_length", 1, 1 << 22, &c->ffn_size));
-    KVI_TRY(size(r, "context_length", 1, MAX_POSITIONS, &c->ctx_model));
-    KVI_TRY(size(r, "attention.head_count", 1, 1024, &c->n_heads));
+    KVI_TRY(size(r, "context_length", 1, (1 << 24), &c->ctx_model));
+    KVI_TRY(size(r, "attention.head_count", 1, 1024, &c->attention[0].n_heads));
     KVI_TRY(head_sizes(r));
     return vocabulary_size(r);
 }
@@ -117,8 +116,8 @@ static kvrt_status rope_type(const reading *r)
     if (linear) KVI_TRY(kvi_gguf_f64(r->g, key(r, &full, "rope.scaling.factor"), KVI_GGUF_OPTIONAL, &factor, r->error));
     if (!(factor >= 1))
         return kvi_error_set(r->error, KVRT_FORMAT, "%s: key %s: below 1, need 1 or more", r->file, full.text);
-    r->c->rope_scaling = factor > 1 ? KVI_ROPE_LINEAR : KVI_ROPE_NONE;
-    r->c->rope_factor = factor;
+    r->c->ropes[0].scaling = factor > 1 ? KVI_ROPE_LINEAR : KVI_ROPE_NONE;
+    r->c->ropes[0].factor = factor;
     return KVRT_OK;
 }
 
@@ -129,32 +128,34 @@ static kvrt_status rope_divisors(const reading *r)
     kvi_model_config *c = r->c;
     const kvi_gguf_tensor *t = kvi_gguf_tensor_find(r->g, name);
     if (!t) return KVRT_OK;
-    if (t->type != KVI_GGUF_F32 || t->n_dims != 1 || t->shape[0] != c->head_dim / 2)
+    if (t->type != KVI_GGUF_F32 || t->n_dims != 1 || t->shape[0] != c->attention[0].head_dim / 2)
         return kvi_error_set(r->error, KVRT_FORMAT, "%s: tensor %s: %s of %llu, need F32 of %u (half a head)", r->file,
                              name, kvi_gguf_type_at((uint32_t)t->type)->name, (unsigned long long)t->shape[0],
-                             c->head_dim / 2);
-    if (c->rope_scaling != KVI_ROPE_NONE)
+                             c->attention[0].head_dim / 2);
+    if (c->ropes[0].scaling != KVI_ROPE_NONE)
         return kvi_error_set(r->error, KVRT_UNSUPPORTED, "%s: tensor %s beside linear scaling, need one of them",
                              r->file, name);
-    for (uint32_t i = 0; i < c->head_dim / 2; i++) {
+    for (uint32_t i = 0; i < c->attention[0].head_dim / 2; i++) {
         float divisor;
         memcpy(&divisor, t->data + 4 * i, sizeof divisor);
         if (!(divisor > 0) || !isfinite(divisor))
             return kvi_error_set(r->error, KVRT_FORMAT, "%s: tensor %s: element %u not above 0, need a factor", r->file,
                                  name, i);
-        c->rope_divisors[i] = divisor;
+        c->ropes[0].divisors[i] = divisor;
     }
-    c->rope_scaling = KVI_ROPE_DIVISORS;
+    c->ropes[0].scaling = KVI_ROPE_DIVISORS;
     return KVRT_OK;
 }
 
 static kvrt_status rope(const reading *r)
 {
     key_name full;
-    r->c->rope_theta = 10000;
-    KVI_TRY(kvi_gguf_f64(r->g, key(r, &full, "rope.freq_base"), KVI_GGUF_OPTIONAL, &r->c->rope_theta, r->error));
-    if (!(r->c->rope_theta >= 1))
+    r->c->ropes[0].theta = 10000;
+    KVI_TRY(kvi_gguf_f64(r->g, key(r, &full, "rope.freq_base"), KVI_GGUF_OPTIONAL, &r->c->ropes[0].theta, r->error));
+    if (!(r->c->ropes[0].theta >= 1))
         return kvi_error_set(r->error, KVRT_FORMAT, "%s: key %s: below 1, need 1 or more", r->file, full.text);
+    r->c->n_ropes = r->c->n_attentions = 1;
+    r->c->ropes[0].n_dims = r->c->attention[0].head_dim;
     KVI_TRY(rope_type(r));
     return rope_divisors(r);
 }
@@ -276,9 +277,8 @@ static kvrt_status look_at_tensors(const reading *r, const kvi_family *family)
 {
     kvi_model_config *c = r->c;
     c->tied_embeddings = !kvi_gguf_tensor_find(r->g, "output.weight");
-    c->qkv_bias = family->qkv_bias || kvi_gguf_tensor_find(r->g, "blk.0.attn_q.bias");
-    c->o_bias = kvi_gguf_tensor_find(r->g, "blk.0.attn_output.bias");
-    c->qk_norm = family->qk_norm;
+    c->qkv_bias = c->qkv_bias || kvi_gguf_tensor_find(r->g, "blk.0.attn_q.bias");
+    c->o_bias = c->o_bias || kvi_gguf_tensor_find(r->g, "blk.0.attn_output.bias");
     for (uint64_t i = 0; i < kvi_gguf_count(r->g); i++) {
         const kvi_gguf_tensor *t = kvi_gguf_tensor_at(r->g, i);
         if (!has_place(c, t->name))
@@ -352,8 +352,8 @@ kvrt_status kvi_gguf_config(const kvi_gguf *g, kvi_model_config *out, kvrt_error
     (void)snprintf(out->architecture, sizeof out->architecture, "%.*s",
                    family ? 63 : (int)(r.arch.len < 60 ? r.arch.len : 60), family ? family->architecture : r.arch.data);
     if (!family) return unknown_architecture(&r);
-    out->family = family->name;
-    out->rope_interleaved = architectures[i].interleaved;
+    kvi_family_apply(family, out);
+    out->ropes[0].interleaved = architectures[i].interleaved;
     KVI_TRY(sizes(&r));
     KVI_TRY(
         kvi_gguf_f64(g, key(&r, &full, "attention.layer_norm_rms_epsilon"), KVI_GGUF_REQUIRED, &out->rms_eps, error));

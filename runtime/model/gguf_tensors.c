@@ -96,7 +96,7 @@ static void close(kvi_checkpoint *c)
 kvrt_status kvi_gguf_checkpoint(const kvi_gguf *g, kvi_checkpoint **out, kvrt_error *error)
 {
     static const kvi_checkpoint_reader reader = {
-        .container = "gguf", .find = find, .at = at, .file = file, .close = close};
+        .container = "gguf", .our_names = true, .find = find, .at = at, .file = file, .close = close};
     const uint64_t n = kvi_gguf_count(g);
     gguf_checkpoint *c = kvi_mem_zalloc(1, sizeof *c);
     kvi_tensor *tensors = kvi_mem_zalloc((size_t)n, sizeof *tensors);

@@ -130,8 +130,8 @@ static kvrt_status read_factors(kvi_json *r, const kvi_model_config *c, float *o
                 return kvi_error_set(error, KVRT_FORMAT, SCALES_FILE ": a layer is none of the %u of this model",
                                      c->n_layers);
             KVI_TRY(check(SCALES_FILE, scale, error));
-            for (uint32_t i = 0; i < 2 * c->n_kv_heads; i++)
-                out[(uint32_t)layer * 2 * c->n_kv_heads + i] = (float)scale;
+            for (uint32_t i = 0; i < 2 * c->attention[0].n_kv_heads; i++)
+                out[(uint32_t)layer * 2 * c->attention[0].n_kv_heads + i] = (float)scale;
             *found = true;
         }
     }
@@ -167,7 +167,7 @@ static kvrt_status read_file(const char *dir, const kvi_model_config *c, float *
 kvrt_status kvi_kv_scales_read(const char *dir, const kvi_checkpoint *checkpoint, const kvi_model_config *config,
                                kvi_kv_code code, kvi_kv_scales *out, kvrt_error *error)
 {
-    const size_t n = (size_t)config->n_layers * config->n_kv_heads * 2;
+    const size_t n = (size_t)config->n_layers * config->attention[0].n_kv_heads * 2;
     kvi_kv_code type;
     bool found = false;
     *out = (kvi_kv_scales){0};
@@ -177,8 +177,8 @@ kvrt_status kvi_kv_scales_read(const char *dir, const kvi_checkpoint *checkpoint
     if (!scales) return kvi_error_nomem(error, n * sizeof *scales, "scales of the KV cache");
     kvrt_status status = KVRT_OK;
     for (uint32_t i = 0; i < config->n_layers && status >= KVRT_OK; i++)
-        status =
-            read_layer(checkpoint, i, config->n_kv_heads, scales + (size_t)i * config->n_kv_heads * 2, &found, error);
+        status = read_layer(checkpoint, i, config->attention[0].n_kv_heads,
+                            scales + (size_t)i * config->attention[0].n_kv_heads * 2, &found, error);
     if (status >= KVRT_OK && !found && code == KVI_KV_F8) status = read_file(dir, config, scales, &found, error);
     if (status >= KVRT_OK && found) out->by_layer = scales;
     else kvi_mem_free(scales);
@@ -189,7 +189,7 @@ kvrt_status kvi_kv_scales_read(const char *dir, const kvi_checkpoint *checkpoint
 kvrt_status kvi_kv_scales_apply(kvi_kv_scales *scales, const kvi_model_config *config, const kvi_program *program,
                                 kvi_cache_group *groups, kvrt_error *error)
 {
-    const uint32_t per_layer = config->n_kv_heads * 2;
+    const uint32_t per_layer = config->attention[0].n_kv_heads * 2;
     if (!scales->by_layer) return KVRT_OK;
     kvi_mem_free(scales->by_group);
     scales->by_group = kvi_mem_zalloc((size_t)config->n_layers * per_layer, sizeof *scales->by_group);

@@ -18,57 +18,205 @@ static kvi_place *put(list *l, size_t slot, const char *name, uint32_t n_out, ui
     return p;
 }
 
-/* It may as well be rows [first, first + n_out) of a tensor of `of` rows. */
-static void or_rows(kvi_place *p, const char *name, uint32_t first, uint32_t of)
+/* Gains of an RMSNorm of the model; those inside a mixer may be stored otherwise. */
+static void put_norm(list *l, size_t slot, const char *name, uint32_t n, const char *why)
+{
+    put(l, slot, name, n, 0, why)->add = l->c->gain_add;
+}
+
+static kvi_place *put_bias(list *l, size_t slot, const char *name, uint32_t n, const char *why)
+{
+    kvi_place *p = put(l, slot, name, n, 0, why);
+    p->synthetic = KVI_SYNTHETIC_BIAS;
+    return p;
+}
+
+/* It may as well stand elsewhere. */
+static void or_from(kvi_place *p, kvi_place_source source)
 {
     uint32_t i = 0;
     while (p->sources[i].name) i++;
-    p->sources[i] = (kvi_place_source){.name = name, .rows = {.first = first, .of = of}};
+    p->sources[i] = source;
+}
+/* It may as well be rows [first, first + n_out) of a tensor of `of` rows. */
+static void or_rows(kvi_place *p, const char *name, uint32_t first, uint32_t of)
+{
+    or_from(p, (kvi_place_source){.name = name, .rows = {.first = first, .of = of}});
+}
+/* Its only source: runs of rows of another tensor. */
+static void in_runs(kvi_place *p, const char *name, uint32_t first, uint32_t run, uint32_t step, uint32_t of)
+{
+    p->sources[0] = (kvi_place_source){.name = name, .rows = {first, run, step, of}};
 }
 
-static void attention_places(list *l)
+/* --------------------------------------------------------------------------------------------------- attention --- */
+static const char of_q[] = "num_attention_heads * head_dim, hidden_size",
+                  of_kv[] = "num_key_value_heads * head_dim, hidden_size",
+                  of_heads[] = "num_attention_heads * head_dim", of_kv_heads[] = "num_key_value_heads * head_dim";
+
+/* q and its gate, head by head in one tensor: D rows of q, D of the gate. */
+static void gated_query_places(list *l, const kvi_attention *a)
 {
-    static const char of_q[] = "num_attention_heads * head_dim, hidden_size",
-                      of_kv[] = "num_key_value_heads * head_dim, hidden_size";
+    const uint32_t h = l->c->hidden_size, d = a->head_dim, q = a->n_heads * d;
+    in_runs(put(l, SLOT(q), "self_attn.q_proj.weight", q, h, of_q), "self_attn.q_proj.weight", 0, d, 2 * d, 2 * q);
+    in_runs(put(l, SLOT(attention_gate), "self_attn.gate.weight", q, h, of_q), "self_attn.q_proj.weight", d, d, 2 * d,
+            2 * q);
+    if (!l->c->qkv_bias) return;
+    in_runs(put_bias(l, SLOT(q_bias), "self_attn.q_proj.bias", q, of_heads), "self_attn.q_proj.bias", 0, d, 2 * d,
+            2 * q);
+    in_runs(put_bias(l, SLOT(attention_gate_bias), "self_attn.gate.bias", q, of_heads), "self_attn.q_proj.bias", d, d,
+            2 * d, 2 * q);
+}
+
+static void attention_places(list *l, const kvi_attention *a)
+{
     const kvi_model_config *c = l->c;
-    const uint32_t h = c->hidden_size, d = c->head_dim, q = c->n_heads * d, kv = c->n_kv_heads * d, all = q + 2 * kv;
-    or_rows(put(l, SLOT(q), "self_attn.q_proj.weight", q, h, of_q), "self_attn.qkv_proj.weight", 0, all);
+    const uint32_t h = c->hidden_size, d = a->head_dim, q = a->n_heads * d, kv = a->n_kv_heads * d, all = q + 2 * kv;
+    const bool width = c->qk_norm == KVI_QK_NORM_WIDTH;
+    if (c->attention_gate) gated_query_places(l, a);
+    else or_rows(put(l, SLOT(q), "self_attn.q_proj.weight", q, h, of_q), "self_attn.qkv_proj.weight", 0, all);
     or_rows(put(l, SLOT(k), "self_attn.k_proj.weight", kv, h, of_kv), "self_attn.qkv_proj.weight", q, all);
     or_rows(put(l, SLOT(v), "self_attn.v_proj.weight", kv, h, of_kv), "self_attn.qkv_proj.weight", q + kv, all);
     if (c->qkv_bias) {
-        or_rows(put(l, SLOT(q_bias), "self_attn.q_proj.bias", q, 0, "num_attention_heads * head_dim"),
-                "self_attn.qkv_proj.bias", 0, all);
-        or_rows(put(l, SLOT(k_bias), "self_attn.k_proj.bias", kv, 0, "num_key_value_heads * head_dim"),
-                "self_attn.qkv_proj.bias", q, all);
-        or_rows(put(l, SLOT(v_bias), "self_attn.v_proj.bias", kv, 0, "num_key_value_heads * head_dim"),
-                "self_attn.qkv_proj.bias", q + kv, all);
+        if (!c->attention_gate)
+            or_rows(put_bias(l, SLOT(q_bias), "self_attn.q_proj.bias", q, of_heads), "self_attn.qkv_proj.bias", 0, all);
+        or_rows(put_bias(l, SLOT(k_bias), "self_attn.k_proj.bias", kv, of_kv_heads), "self_attn.qkv_proj.bias", q, all);
+        or_rows(put_bias(l, SLOT(v_bias), "self_attn.v_proj.bias", kv, of_kv_heads), "self_attn.qkv_proj.bias", q + kv,
+                all);
     }
     if (c->qk_norm) {
-        put(l, SLOT(q_norm), "self_attn.q_norm.weight", d, 0, "head_dim");
-        put(l, SLOT(k_norm), "self_attn.k_norm.weight", d, 0, "head_dim");
+        put_norm(l, SLOT(q_norm), "self_attn.q_norm.weight", width ? q : d, width ? of_heads : "head_dim");
+        put_norm(l, SLOT(k_norm), "self_attn.k_norm.weight", width ? kv : d, width ? of_kv_heads : "head_dim");
     }
+    if (c->sinks) put_bias(l, SLOT(sinks), "self_attn.sinks", a->n_heads, "num_attention_heads");
     put(l, SLOT(o), "self_attn.o_proj.weight", h, q, "hidden_size, num_attention_heads * head_dim");
-    if (c->o_bias) put(l, SLOT(o_bias), "self_attn.o_proj.bias", h, 0, "hidden_size");
+    if (c->o_bias) put_bias(l, SLOT(o_bias), "self_attn.o_proj.bias", h, "hidden_size");
 }
 
+/* ----------------------------------------------------------------------------------------------- gated DeltaNet --- */
+/* Qwen3-Next keeps q, k, v and z in one tensor, key head by key head (q dk | k dk | v r dv | z r dv, r value heads for a key head), and b and a
+ * likewise; Qwen3.5 has q | k | v in one and the others apart. */
+static void delta_places(list *l)
+{
+    static const char of_keys[] = "linear_num_key_heads * linear_key_head_dim, hidden_size",
+                      of_values[] = "linear_num_value_heads * linear_value_head_dim, hidden_size",
+                      of_v[] = "linear_num_value_heads", qkvz[] = "linear_attn.in_proj_qkvz.weight",
+                      ba[] = "linear_attn.in_proj_ba.weight", qkv[] = "linear_attn.in_proj_qkv.weight";
+    const kvi_delta *d = &l->c->delta;
+    const uint32_t h = l->c->hidden_size, dk = d->key_dim, ratio = d->n_value_heads / d->n_key_heads,
+                   keys = d->n_key_heads * dk, values = d->n_value_heads * d->value_dim, v = d->n_value_heads,
+                   run = ratio * d->value_dim, step = 2 * dk + 2 * run, of = 2 * keys + 2 * values;
+    const struct {
+        size_t slot;
+        const char *name;
+        uint32_t n_out;
+        const char *why;
+        kvi_place_source sources[2];
+    } rows[] = {
+        {SLOT(delta_q),
+         "linear_attn.q_proj.weight",
+         keys,
+         of_keys,
+         {{.name = qkv, .rows = {0, .of = 2 * keys + values}}, {.name = qkvz, .rows = {0, dk, step, of}}}},
+        {SLOT(delta_k),
+         "linear_attn.k_proj.weight",
+         keys,
+         of_keys,
+         {{.name = qkv, .rows = {keys, .of = 2 * keys + values}}, {.name = qkvz, .rows = {dk, dk, step, of}}}},
+        {SLOT(delta_v),
+         "linear_attn.v_proj.weight",
+         values,
+         of_values,
+         {{.name = qkv, .rows = {2 * keys, .of = 2 * keys + values}}, {.name = qkvz, .rows = {2 * dk, run, step, of}}}},
+        {SLOT(delta_z),
+         "linear_attn.z_proj.weight",
+         values,
+         of_values,
+         {{.name = "linear_attn.in_proj_z.weight"}, {.name = qkvz, .rows = {2 * dk + run, run, step, of}}}},
+        {SLOT(delta_b),
+         "linear_attn.b_proj.weight",
+         v,
+         "linear_num_value_heads, hidden_size",
+         {{.name = "linear_attn.in_proj_b.weight"}, {.name = ba, .rows = {0, ratio, 2 * ratio, 2 * v}}}},
+        {SLOT(delta_a),
+         "linear_attn.a_proj.weight",
+         v,
+         "linear_num_value_heads, hidden_size",
+         {{.name = "linear_attn.in_proj_a.weight"}, {.name = ba, .rows = {ratio, ratio, 2 * ratio, 2 * v}}}},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        kvi_place *p = put(l, rows[i].slot, rows[i].name, rows[i].n_out, h, rows[i].why);
+        for (int s = 0; s < 2; s++) p->sources[s] = rows[i].sources[s];
+    }
+    put(l, SLOT(conv), "linear_attn.conv1d.weight", 2 * keys + values, d->n_taps,
+        "q, k and v of linear attention, linear_conv_kernel_dim");
+    put_bias(l, SLOT(decay), "linear_attn.A_log", v, of_v);
+    put_bias(l, SLOT(decay_shift), "linear_attn.dt_bias", v, of_v);
+    put(l, SLOT(delta_norm), "linear_attn.norm.weight", d->value_dim, 0, "linear_value_head_dim");
+    put(l, SLOT(delta_out), "linear_attn.out_proj.weight", h, values,
+        "hidden_size, linear_num_value_heads * linear_value_head_dim");
+}
+
+/* ------------------------------------------------------------------------------------------------- feed-forward --- */
 static void dense_places(list *l)
 {
+    static const char shape[] = "intermediate_size, hidden_size";
     const uint32_t h = l->c->hidden_size, f = l->c->ffn_size;
-    or_rows(put(l, SLOT(gate), "mlp.gate_proj.weight", f, h, "intermediate_size, hidden_size"),
-            "mlp.gate_up_proj.weight", 0, 2 * f);
-    or_rows(put(l, SLOT(up), "mlp.up_proj.weight", f, h, "intermediate_size, hidden_size"), "mlp.gate_up_proj.weight",
-            f, 2 * f);
-    put(l, SLOT(down), "mlp.down_proj.weight", h, f, "hidden_size, intermediate_size");
+    or_rows(put(l, SLOT(mlp.gate), "mlp.gate_proj.weight", f, h, shape), "mlp.gate_up_proj.weight", 0, 2 * f);
+    or_rows(put(l, SLOT(mlp.up), "mlp.up_proj.weight", f, h, shape), "mlp.gate_up_proj.weight", f, 2 * f);
+    put(l, SLOT(mlp.down), "mlp.down_proj.weight", h, f, "hidden_size, intermediate_size");
+    if (!l->c->mlp_bias) return;
+    put_bias(l, SLOT(mlp.gate_bias), "mlp.gate_proj.bias", f, "intermediate_size");
+    put_bias(l, SLOT(mlp.up_bias), "mlp.up_proj.bias", f, "intermediate_size");
+    put_bias(l, SLOT(mlp.down_bias), "mlp.down_proj.bias", h, "hidden_size");
 }
 
-uint32_t kvi_layer_places(const kvi_model_config *config, uint32_t layer, kvi_place *out)
+static kvi_place *put_experts(list *l, size_t slot, const char *name, uint32_t n_out, uint32_t n_in, const char *why)
 {
-    list l = {.c = config, .out = out};
-    (void)layer;
-    put(&l, SLOT(input_norm), "input_layernorm.weight", config->hidden_size, 0, "hidden_size");
-    attention_places(&l);
-    put(&l, SLOT(post_norm), "post_attention_layernorm.weight", config->hidden_size, 0, "hidden_size");
-    dense_places(&l);
+    kvi_place *p = put(l, slot, name, n_out, n_in, why);
+    p->n_experts = l->c->experts.n_experts;
+    p->n_used = l->c->experts.route.top_k;
+    p->sources[0].per_expert = true;
+    return p;
+}
+
+/* Experts are tensors of their own, or one tensor with gate above up. */
+static void routed_places(list *l)
+{
+    const kvi_experts *e = &l->c->experts;
+    const uint32_t h = l->c->hidden_size, f = e->width, s = e->shared_width;
+    static const char fused[] = "mlp.experts.gate_up_proj", of_gate[] = "moe_intermediate_size, hidden_size",
+                      of_shared[] = "shared experts, hidden_size";
+    put(l, SLOT(router), "mlp.gate.weight", e->n_experts, h, "number of experts, hidden_size");
+    if (e->router_bias) put_bias(l, SLOT(router_bias), "mlp.gate.bias", e->n_experts, "number of experts");
+    if (e->correction)
+        put_bias(l, SLOT(correction), "mlp.gate.e_score_correction_bias", e->n_experts, "number of experts");
+    or_rows(put_experts(l, SLOT(experts.gate), "mlp.experts.%u.gate_proj.weight", f, h, of_gate), fused, 0, 2 * f);
+    or_rows(put_experts(l, SLOT(experts.up), "mlp.experts.%u.up_proj.weight", f, h, of_gate), fused, f, 2 * f);
+    or_rows(put_experts(l, SLOT(experts.down), "mlp.experts.%u.down_proj.weight", h, f,
+                        "hidden_size, moe_intermediate_size"),
+            "mlp.experts.down_proj", 0, 0);
+    if (!s) return;
+    put(l, SLOT(shared.gate), "mlp.shared_expert.gate_proj.weight", s, h, of_shared);
+    put(l, SLOT(shared.up), "mlp.shared_expert.up_proj.weight", s, h, of_shared);
+    put(l, SLOT(shared.down), "mlp.shared_expert.down_proj.weight", h, s, "hidden_size, shared experts");
+    if (e->shared_gate) put(l, SLOT(shared_gate), "mlp.shared_expert_gate.weight", 1, h, "1, hidden_size");
+}
+
+/* ------------------------------------------------------------------------------------------------------- whole --- */
+uint32_t kvi_layer_places(const kvi_model_config *c, uint32_t layer, kvi_place *out)
+{
+    list l = {.c = c, .out = out};
+    const uint32_t h = c->hidden_size;
+    const bool before = c->norms != KVI_NORMS_AFTER, behind = c->norms != KVI_NORMS_BEFORE;
+    if (before) put_norm(&l, SLOT(input_norm), "input_layernorm.weight", h, "hidden_size");
+    if (c->layers[layer].mixer == KVI_MIXER_RECURRENT) delta_places(&l);
+    else attention_places(&l, kvi_attention_of(c, layer));
+    if (behind) put_norm(&l, SLOT(mixer_post_norm), "self_attn.post_norm.weight", h, "hidden_size");
+    if (before) put_norm(&l, SLOT(post_norm), "post_attention_layernorm.weight", h, "hidden_size");
+    if (c->layers[layer].ffn == KVI_FFN_ROUTED) routed_places(&l);
+    else dense_places(&l);
+    if (behind) put_norm(&l, SLOT(ffn_post_norm), "mlp.post_norm.weight", h, "hidden_size");
     return l.n;
 }
 
@@ -90,6 +238,20 @@ kvi_place kvi_head_place(const kvi_model_config *c)
 
 kvi_place kvi_norm_place(const kvi_model_config *c)
 {
-    return (kvi_place){
-        .name = KVI_NAME_NORM, .n_out = c->hidden_size, .why = "hidden_size", .sources = {{.name = KVI_NAME_NORM}}};
+    return (kvi_place){.name = KVI_NAME_NORM,
+                       .n_out = c->hidden_size,
+                       .why = "hidden_size",
+                       .add = c->gain_add,
+                       .sources = {{.name = KVI_NAME_NORM}}};
+}
+
+uint64_t kvi_config_params(const kvi_model_config *c)
+{
+    kvi_place places[KVI_MAX_PLACES];
+    uint64_t n = (uint64_t)c->vocab_size * c->hidden_size * (c->tied_embeddings ? 1u : 2u) + c->hidden_size;
+    for (uint32_t layer = 0; layer < c->n_layers; layer++)
+        for (uint32_t i = kvi_layer_places(c, layer, places); i-- > 0;)
+            n += (uint64_t)places[i].n_out * (places[i].n_in ? places[i].n_in : 1) *
+                 (places[i].n_experts ? places[i].n_experts : 1);
+    return n;
 }

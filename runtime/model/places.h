@@ -7,15 +7,34 @@
 #include "config.h"
 #include "../../kernels/backend.h"
 
+/* A gated feed-forward part, or all experts of one: (ffn, hidden), (ffn, hidden), (hidden, ffn); biases or NULL. */
+typedef struct kvi_mlp_weights {
+    const kvi_weight *gate, *up, *down;
+    const kvi_weight *gate_bias, *up_bias, *down_bias;
+} kvi_mlp_weights;
+
 /* Handles of a layer; NULL where the layer has no such weight. Shapes are (n_out, n_in). */
 typedef struct kvi_layer_weights {
-    const kvi_weight *input_norm, *post_norm;   /* (hidden) before the mixer, before the feed-forward part */
-    const kvi_weight *q, *k, *v;                /* (heads * D, hidden) */
-    const kvi_weight *q_bias, *k_bias, *v_bias; /* (heads * D) or NULL */
-    const kvi_weight *q_norm, *k_norm;          /* (D) or NULL */
-    const kvi_weight *o, *o_bias;               /* (hidden, n_heads * D) */
-    const kvi_weight *gate, *up;                /* (ffn, hidden) */
-    const kvi_weight *down;                     /* (hidden, ffn) */
+    const kvi_weight *input_norm, *post_norm;          /* (hidden) before the mixer, before the feed-forward part */
+    const kvi_weight *mixer_post_norm, *ffn_post_norm; /* (hidden) behind them */
+    /* attention */
+    const kvi_weight *q, *k, *v;                            /* (heads * D, hidden) */
+    const kvi_weight *q_bias, *k_bias, *v_bias;             /* (heads * D) */
+    const kvi_weight *q_norm, *k_norm;                      /* (D), or (heads * D) */
+    const kvi_weight *attention_gate, *attention_gate_bias; /* (heads * D, hidden) */
+    const kvi_weight *sinks;                                /* (heads) */
+    const kvi_weight *o, *o_bias;                           /* (hidden, n_heads * D) */
+    /* gated delta rule: K key heads of dk, V value heads of dv */
+    const kvi_weight *delta_q, *delta_k, *delta_v; /* (K dk, hidden) twice, (V dv, hidden) */
+    const kvi_weight *delta_z;                     /* (V dv, hidden) */
+    const kvi_weight *delta_b, *delta_a;           /* (V, hidden) */
+    const kvi_weight *conv;                        /* (2 K dk + V dv, taps) */
+    const kvi_weight *decay, *decay_shift;         /* (V): A_log, dt_bias */
+    const kvi_weight *delta_norm, *delta_out;      /* (dv); (hidden, V dv) */
+    /* feed-forward part */
+    kvi_mlp_weights mlp, shared, experts;
+    const kvi_weight *shared_gate;                       /* (1, hidden) */
+    const kvi_weight *router, *router_bias, *correction; /* (n_experts, hidden), (n_experts) twice */
 } kvi_layer_weights;
 
 /* A tensor that a weight may come from. */
@@ -26,6 +45,9 @@ typedef struct kvi_place_source {
     bool transposed; /* (n_in, rows) */
 } kvi_place_source;
 
+/* Matrices are small numbers around zero. Vectors: */
+typedef enum kvi_synthetic { KVI_SYNTHETIC_GAIN /* around one */, KVI_SYNTHETIC_BIAS /* around zero */ } kvi_synthetic;
+
 #define KVI_PLACE_SOURCES 3u
 typedef struct kvi_place {
     const char *name;                            /* what messages about synthetic weights call it */
@@ -33,18 +55,22 @@ typedef struct kvi_place {
     uint32_t n_experts, n_used;                  /* so many matrices, of which a token needs n_used; 0: one */
     const char *why;                             /* the keys of config.json that the shape comes from */
     float add;                                   /* vectors: files store them without it */
+    kvi_synthetic synthetic;                     /* what synthetic weights have here */
     size_t slot;                                 /* offset of the handle in kvi_layer_weights */
     kvi_place_source sources[KVI_PLACE_SOURCES]; /* the first that the checkpoint has counts */
 } kvi_place;
 
 /* The places of a layer, into out (KVI_MAX_PLACES); returns how many. */
-#define KVI_MAX_PLACES 48u
+#define KVI_MAX_PLACES 64u
 uint32_t kvi_layer_places(const kvi_model_config *config, uint32_t layer, kvi_place *out);
 
 /* Those outside the layers; their slots mean nothing. */
 kvi_place kvi_embed_place(const kvi_model_config *config);
 kvi_place kvi_norm_place(const kvi_model_config *config);
 kvi_place kvi_head_place(const kvi_model_config *config);
+
+/* Parameters of the model, from its shape alone. */
+uint64_t kvi_config_params(const kvi_model_config *config);
 
 #define KVI_NAME_EMBED "model.embed_tokens.weight"
 #define KVI_NAME_NORM "model.norm.weight"

@@ -429,7 +429,8 @@ static void folder_close(kvi_checkpoint *checkpoint)
     kvi_mem_free(c);
 }
 
-static const kvi_checkpoint_reader reader = {"safetensors", find, at, file, folder_close};
+static const kvi_checkpoint_reader reader = {
+    .container = "safetensors", .find = find, .at = at, .file = file, .close = folder_close};
 
 kvrt_status kvi_safetensors_open(const char *dir, bool copy, kvi_checkpoint **out, kvrt_error *error)
 {

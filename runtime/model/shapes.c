@@ -36,19 +36,19 @@ const char *kvrt_shape_name(uint32_t index) { return kvi_shape_name(index); }
 static void from_row(const shape_row *row, kvi_model_config *c)
 {
     memset(c, 0, sizeof *c);
-    c->family = row->family;
+    kvi_family_apply(kvi_family_of_type(row->family), c);
+    c->n_attentions = c->n_ropes = 1;
     (void)snprintf(c->architecture, sizeof c->architecture, "%s", row->name);
-    c->n_layers = row->n_layers, c->hidden_size = row->hidden, c->n_heads = row->n_heads,
-    c->n_kv_heads = row->n_kv_heads;
-    c->head_dim = row->head_dim, c->ffn_size = row->ffn, c->vocab_size = row->vocab, c->ctx_model = row->ctx;
-    c->rms_eps = 1e-5, c->rope_theta = row->theta, c->tied_embeddings = row->tied;
-    const kvi_family *family = kvi_family_of_type(row->family);
-    c->qkv_bias = family->qkv_bias, c->qk_norm = family->qk_norm;
+    c->n_layers = row->n_layers, c->hidden_size = row->hidden,
+    c->attention[0] = (kvi_attention){row->n_heads, row->n_kv_heads, row->head_dim, 0, 0};
+    c->ffn_size = row->ffn, c->vocab_size = row->vocab, c->ctx_model = row->ctx;
+    c->rms_eps = 1e-5, c->ropes[0].theta = row->theta, c->ropes[0].n_dims = row->head_dim,
+    c->tied_embeddings = row->tied;
     c->bos_id = -1;
     if (!(row->llama3_factor > 0)) return;
-    c->rope_scaling = KVI_ROPE_LLAMA3;
-    c->rope_factor = row->llama3_factor;
-    c->rope_low_freq_factor = 1, c->rope_high_freq_factor = 4, c->rope_original_ctx = 8192;
+    c->ropes[0].scaling = KVI_ROPE_LLAMA3;
+    c->ropes[0].factor = row->llama3_factor;
+    c->ropes[0].low_freq_factor = 1, c->ropes[0].high_freq_factor = 4, c->ropes[0].original_ctx = 8192;
 }
 
 kvrt_status kvi_shape_config(const char *name, kvi_model_config *out, kvrt_error *error)

@@ -13,8 +13,9 @@
  * A part of expert e follows that of expert e - 1, unless the experts have places of their own (`experts`). Numbers are little-endian and may
  * stand at any address. GGUF blocks bring their scales inside the block and have CODES alone.
  *
- * A weight may be some of the rows of a tensor that files keep in one piece (q, k and v in one; gate and up one row after the other): then the
- * parts above are those of the whole tensor of `rows.of` rows, and row r of the weight is its row rows.first + r * rows.step.
+ * A weight may be some of the rows of a tensor that files keep in one piece (q, k and v in one; head by head; gate and up one row after the
+ * other): then the parts above are those of the whole tensor of `rows.of` rows, and the weight's rows are runs of `run` neighbours there, `step`
+ * apart: row r is its row first + r / run * step + r % run.
  *
  * Integers (I4, I8) are read where other libraries put them, so their parts may lie in another order than the one above (kvi_part_order):
  *
@@ -115,7 +116,7 @@ typedef struct kvi_part_order {
 
 /* Which rows of a tensor a weight is; all zero: the whole tensor. */
 typedef struct kvi_weight_rows {
-    uint32_t first, step, of; /* step 0: 1; of 0: n_out */
+    uint32_t first, run, step, of; /* run 0: all are neighbours; of 0: n_out */
 } kvi_weight_rows;
 
 /* Where the parts of one expert begin. */
@@ -199,12 +200,18 @@ KVI_HD static inline uint32_t kvi_weight_tensor_rows(const kvi_weight_desc *w)
 /* Where row `row` of the weight stands in that tensor. */
 KVI_HD static inline uint32_t kvi_weight_tensor_row(const kvi_weight_desc *w, uint32_t row)
 {
-    return w->rows.first + row * (w->rows.step > 1u ? w->rows.step : 1u);
+    const kvi_weight_rows *rows = &w->rows;
+    return rows->first + (rows->run ? row / rows->run * rows->step + row % rows->run : row);
 }
-/* Rows of the weight are neighbours in memory, so that a kernel may walk them. */
+/* How many rows from `row` on are neighbours in memory, so that a kernel may walk them; 0 where none are. */
+KVI_HD static inline uint32_t kvi_weight_neighbours(const kvi_weight_desc *w, uint32_t row)
+{
+    if (w->transposed) return 0;
+    return w->rows.run ? w->rows.run - row % w->rows.run : w->n_out - row;
+}
 KVI_HD static inline int kvi_weight_rows_are_neighbours(const kvi_weight_desc *w)
 {
-    return !w->transposed && w->rows.step <= 1u;
+    return !w->transposed && !w->rows.run;
 }
 /* Bytes that `n_rows` rows of a part of one expert take, present or not. */
 KVI_HD static inline uint64_t kvi_weight_rows_bytes(const kvi_weight_desc *w, kvi_weight_part part, uint32_t n_rows)

@@ -1,5 +1,6 @@
 /* weights.c - binds the places of a model (places.c) to the tensors of a checkpoint. */
 #include "weights.h"
+#include "families.h"
 #include "weight_codec.h"
 #include "../base/lcg.h"
 #include "../base/mem.h"
@@ -9,6 +10,7 @@
 
 typedef struct binder {
     const kvi_model_config *config;
+    const kvi_family *family; /* of its names; NULL: kvrt's own */
     const kvi_checkpoint *checkpoint;
     const kvi_backend *backend;
     kvi_device *device;
@@ -70,9 +72,9 @@ static kvrt_status check_shape(const binder *b, const kvi_tensor *t, const kvi_p
 }
 
 /* Synthetic gains lie around one and biases around zero, so that activations keep their size through every layer. */
-static void fill_vector(float *out, uint32_t n, bool bias)
+static void fill_vector(float *out, uint32_t n, float middle)
 {
-    for (uint32_t i = 0; i < n; i++) out[i] = (bias ? 0.0f : 1.0f) + (float)((int)(i * 37 % 64) - 32) / 256.0f;
+    for (uint32_t i = 0; i < n; i++) out[i] = middle + (float)((int)(i * 37 % 64) - 32) / 256.0f;
 }
 
 const kvi_tensor *kvi_weights_find(const kvi_checkpoint *checkpoint, const char *name)
@@ -215,14 +217,18 @@ static const kvi_tensor *tensor_of(const binder *b, uint32_t layer, const kvi_pl
     if (rest) (void)snprintf(local, sizeof local, "%.*s%u%s", (int)(rest - s->name), s->name, expert, rest + 2);
     else (void)snprintf(local, sizeof local, "%s", s->name);
     if (layer == OUTSIDE) (void)snprintf(name, NAME_CAP, "%s", local);
-    else (void)snprintf(name, NAME_CAP, KVI_NAME_LAYER, layer, local);
+    else {
+        char theirs[NAME_CAP - 32];
+        kvi_family_rename(b->checkpoint->reader->our_names ? NULL : b->family, local, theirs, sizeof theirs);
+        (void)snprintf(name, NAME_CAP, KVI_NAME_LAYER, layer, theirs);
+    }
     return find(b, name);
 }
 
 /* Vectors are small: what is not one run of F32, F16 or BF16 in the file is made so. */
 static bool stands_as_it_is(const kvi_weight_desc *desc, const kvi_place_source *s)
 {
-    return kvi_form_is_plain(desc->form) && desc->rows.step <= 1 && !desc->rows.of && !s->per_expert;
+    return kvi_form_is_plain(desc->form) && !desc->rows.of && !s->per_expert;
 }
 
 /* The elements of one expert (of all, where they are one tensor) of a vector, into out. */
@@ -322,7 +328,7 @@ static kvrt_status bind(binder *b, uint32_t layer, const kvi_place *p, const kvi
     else {
         void *memory = take_memory(b, kvi_weight_bytes(&desc));
         if (memory) desc.parts[KVI_PART_CODES] = memory;
-        if (memory && vector) fill_vector(memory, desc.n_in, strstr(p->name, ".bias") != NULL);
+        if (memory && vector) fill_vector(memory, desc.n_in, p->synthetic == KVI_SYNTHETIC_BIAS ? 0.0f : 1.0f - p->add);
     }
     return hand_over(b, p, &desc, out);
 }
@@ -427,6 +433,7 @@ kvrt_status kvi_weights_bind(const kvi_model_config *config, const kvi_checkpoin
     out->layers = kvi_mem_zalloc(config->n_layers, sizeof *out->layers);
     if (!out->layers) return kvi_error_nomem(error, config->n_layers * sizeof *out->layers, "layer table");
     binder b = {.config = config,
+                .family = config->family ? kvi_family_of_type(config->family) : NULL,
                 .checkpoint = checkpoint,
                 .backend = backend,
                 .device = device,

@@ -18,14 +18,33 @@ import transformers
 from transformers import GenerationConfig
 
 OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../runtime/model/config_keys.h")
-FAMILIES = ["Llama", "Mistral", "Qwen2", "Qwen3"]
+# Config classes without their "Config"; those that are a text_config inside another end in "Text". Also families that kvrt does not run yet.
+FAMILIES = ["Llama", "Mistral", "Qwen2", "Qwen3", "Qwen3_5Text", "Qwen3_5MoeText", "Qwen3Next", "Qwen3Moe", "Mixtral", "GptOss", "Glm4Moe",
+            "Glm4MoeLite", "DeepseekV2", "DeepseekV3", "GraniteMoe", "Olmoe", "Gemma2", "Gemma3Text", "Gemma4Text", "Phi3", "SmolLM3",
+            "Granite", "Olmo2", "Olmo3", "Ministral3", "Ministral"]
 TINY = dict(vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
-            head_dim=8, max_position_embeddings=64)
+            head_dim=8, max_position_embeddings=64, pad_token_id=0)
+EXPERTS = dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16)
+DELTA = dict(linear_num_key_heads=1, linear_num_value_heads=2, linear_key_head_dim=8, linear_value_head_dim=8,
+             layer_types=["linear_attention", "full_attention"])
+LATENT = dict(q_lora_rank=8, kv_lora_rank=8, qk_rope_head_dim=8, qk_nope_head_dim=8, v_head_dim=8, num_key_value_heads=2,
+              n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, n_group=1, topk_group=1)
+TINY_OF = {
+    "Qwen3_5Text": DELTA, "Qwen3_5MoeText": {**DELTA, **EXPERTS, "shared_expert_intermediate_size": 16},
+    "Qwen3Next": {**DELTA, **EXPERTS, "shared_expert_intermediate_size": 16}, "Qwen3Moe": EXPERTS, "Olmoe": EXPERTS,
+    "Mixtral": dict(num_local_experts=4), "GraniteMoe": dict(num_local_experts=4), "GptOss": dict(num_local_experts=4),
+    "Glm4Moe": dict(n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, first_k_dense_replace=1),
+    "Glm4MoeLite": LATENT, "DeepseekV2": {**LATENT, "first_k_dense_replace": 1, "head_dim": 8},
+    "DeepseekV3": {**LATENT, "n_group": 2, "first_k_dense_replace": 1, "head_dim": 8},
+    "Gemma4Text": dict(hidden_size_per_layer_input=8, vocab_size_per_layer_input=32, num_kv_shared_layers=0, global_head_dim=8),
+}
 
 READ = {"architectures", "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
         "num_key_value_heads", "head_dim", "hidden_act", "max_position_embeddings", "rms_norm_eps", "rope_parameters", "rope_scaling",
         "rope_theta", "partial_rotary_factor", "original_max_position_embeddings", "tie_word_embeddings", "attention_bias", "mlp_bias",
-        "sliding_window", "use_sliding_window", "max_window_layers", "layer_types", "bos_token_id", "eos_token_id", "quantization_config"}
+        "sliding_window", "use_sliding_window", "max_window_layers", "layer_types", "bos_token_id", "eos_token_id", "quantization_config",
+        "default_theta", "full_attention_interval", "linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim",
+        "linear_value_head_dim", "linear_conv_kernel_dim"}
 HARMLESS = {
     # about training, or about Python objects
     "initializer_range", "attention_dropout", "gradient_checkpointing", "problem_type", "id2label", "label2id", "num_labels", "return_dict",
@@ -50,13 +69,13 @@ TAKEN = {"rope_scaling", "rope_theta", "partial_rotary_factor", "original_max_po
 
 def watch(name):
     """Fields of the class with their defaults, and every other attribute that is read of a config in use."""
-    Config, Model = getattr(transformers, name + "Config"), getattr(transformers, name + "ForCausalLM")
+    Config, Model = getattr(transformers, name + "Config"), getattr(transformers, name.removesuffix("Text") + "ForCausalLM")
     fields = {f.name: f.default if f.default is not dataclasses.MISSING else None for f in dataclasses.fields(Config)}
     seen, plain = set(), Config.__getattribute__
     with tempfile.TemporaryDirectory() as folder:
-        Model(Config(**TINY)).save_pretrained(folder)
+        Model(Config(**{**TINY, **TINY_OF.get(name, {})})).save_pretrained(folder)
         Config.__getattribute__ = lambda self, key: (seen.add(key), plain(self, key))[1]
-        for implementation in ("eager", "sdpa"):
+        for implementation in ("eager", "sdpa") if Model._supports_sdpa else ("eager",):
             model = Model.from_pretrained(folder, attn_implementation=implementation)
             model.generate(torch.tensor([[3, 4, 5]]), max_new_tokens=3, do_sample=False)
         del Config.__getattribute__
@@ -66,7 +85,13 @@ def watch(name):
 
 def text_of(value):
     """Default as JSON; what JSON cannot say (a class, a set) counts as null."""
-    return json.dumps(value) if isinstance(value, (bool, int, float, str)) else "null"
+    ids = isinstance(value, (list, tuple)) and all(isinstance(i, int) for i in value)
+    return json.dumps(value) if ids or isinstance(value, (bool, int, float, str)) else "null"
+
+
+def literal(text, columns=60):
+    """A C string of several lines where one would be long."""
+    return "\n     ".join(json.dumps(text[i:i + columns]) for i in range(0, len(text), columns)) or '""'
 
 
 def main():
@@ -81,14 +106,18 @@ def main():
         fate = "READ" if name in READ else "HARMLESS" if name in HARMLESS | generation else "DEFAULT"
         known = [name in fields or name in everywhere for fields, _ in watched]
         defaults = [text_of(fields.get(name, everywhere.get(name))) for fields, _ in watched]
-        cells = [json.dumps(d) if k else "NULL" for d, k in zip(defaults, known)]
         if name == "model_type":
-            cells = ['"null"'] * len(FAMILIES)
-        rows.append(f'    {{"{name}", KEY_{fate}, {{{", ".join(cells)}}}}},')
+            defaults = ["null"] * len(FAMILIES)
+        cells = [d if k else "" for d, k in zip(defaults, known)]
+        text = cells[0] if len(set(cells)) == 1 else "\t".join(cells)
+        rows.append(f'    {{"{name}", KEY_{fate}, {literal(text)}}},')
+    types = ",\n    ".join(json.dumps(getattr(transformers, f + "Config").model_type) for f in FAMILIES)
     with open(OUT, "w") as out:
         out.write(f"""/* config_keys.h - made by test/golden/make_config_keys.py from transformers {transformers.__version__}; change that, not this.
- * Keys of config.json and, for {", ".join(FAMILIES)}, the default as JSON text; NULL: the family does not know the key. */
+ * Keys of config.json and their defaults as JSON text: one for all columns, or one for each, a tab between them; empty: the family does not
+ * know the key. */
 /* clang-format off */
+static const char *const config_columns[] = {{{types}}};
 static const config_key config_keys[] = {{
 """ + "\n".join(rows) + "\n};\n/* clang-format on */\n")
     print(f"{len(rows)} keys, {sum('KEY_DEFAULT' in r for r in rows)} of them refused unless default")

@@ -38,6 +38,7 @@ VARIANTS = {
     "llama_d128": ("Llama", "float16", dict(num_attention_heads=2, num_key_value_heads=1, head_dim=128), {}),
     "llama_rope3": ("Llama", "float32", dict(rope_scaling=LLAMA3_ROPE, rope_theta=500000.0), {}),
     "llama_bias": ("Llama", "float32", dict(attention_bias=True), {}),
+    "llama_mlp_bias": ("Llama", "float32", dict(mlp_bias=True), {}),
     "llama_head_only": ("Llama", "float32", dict(tie_word_embeddings=True), {"tied_as_head": True}),
     "llama_sharded": ("Llama", "bfloat16", {}, {"shards": 3}),
     "mistral": ("Mistral", "bfloat16", dict(sliding_window=None), {}),

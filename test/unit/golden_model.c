@@ -11,10 +11,10 @@
 #include <string.h>
 #include <cmocka.h>
 
-static const char *const names[] = {"llama_mha",       "llama_gqa2",    "llama_gqa4_d32", "llama_gqa8_d64",
-                                    "llama_d80",       "llama_d128",    "llama_rope3",    "llama_bias",
-                                    "llama_head_only", "llama_sharded", "mistral",        "mistral_window",
-                                    "qwen2",           "qwen2_window",  "qwen3",          "qwen3_bf16"};
+static const char *const names[] = {
+    "llama_mha",   "llama_gqa2",   "llama_gqa4_d32",  "llama_gqa8_d64", "llama_d80",     "llama_d128",
+    "llama_rope3", "llama_bias",   "llama_head_only", "llama_sharded",  "mistral",       "mistral_window",
+    "qwen2",       "qwen2_window", "qwen3",           "qwen3_bf16",     "llama_mlp_bias"};
 const char *golden_name(unsigned index) { return index < sizeof names / sizeof names[0] ? names[index] : NULL; }
 
 static uint32_t read_list(kvi_json *r, int32_t *ints, uint32_t *unsigned_ints, double *reals, uint32_t cap)

@@ -1,5 +1,6 @@
 /* test_config.c - config.json: what is refused and how it is named, what is taken from transformers' defaults, both layouts of RoPE, windows
  * by layer. A value that kvrt does not understand must never pass for an absent one. Whether transformers computes the same: golden.odd. */
+#include "../../runtime/model/places.h"
 #include "../../runtime/model/rope.h"
 #include "../../runtime/model/shapes.h"
 
@@ -91,8 +92,6 @@ static void refusals_name_key_and_need(void **state)
             if (!strstr(error.message, cases[i].parts[k]))
                 fail_msg("%s: '%s' lacks '%s'", cases[i].more, error.message, cases[i].parts[k]);
     }
-    assert_int_equal(parse("Llama", "\"mlp_bias\":true", NULL), KVRT_UNSUPPORTED);
-    assert_non_null(strstr(error.message, "mlp_bias is true, need false"));
     assert_int_equal(parse("Llama", "\"sliding_window\":40", NULL), KVRT_UNSUPPORTED);
     assert_non_null(strstr(error.message, "sliding_window is 40, need null or at least 2048"));
     assert_int_equal(parse("Elman", "", NULL), KVRT_UNSUPPORTED);
@@ -141,8 +140,8 @@ static void windows_by_family(void **state)
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         if (parse(cases[i].family, cases[i].more, NULL) != KVRT_OK) fail_msg("case %zu: %s", i, error.message);
-        assert_int_equal(config.sliding_window, cases[i].window);
-        for (int k = 0; k < 4; k++) assert_int_equal(config.mixer[k] == KVI_MIXER_WINDOW, cases[i].windowed[k] == '1');
+        for (uint32_t k = 0; k < 4; k++)
+            assert_int_equal(kvi_attention_of(&config, k)->window, cases[i].windowed[k] == '1' ? cases[i].window : 0);
     }
 }
 
@@ -155,13 +154,13 @@ static void rope_layouts(void **state)
     "embeddings\":64"
     double plain[32], old_layout[32], new_layout[32];
     assert_int_equal(parse("Llama", "\"head_dim\":64,\"rope_theta\":500000", NULL), KVRT_OK);
-    kvi_rope_frequencies(&config, plain);
+    kvi_rope_frequencies(&config.ropes[0], plain);
     assert_int_equal(parse("Llama", "\"head_dim\":64,\"rope_theta\":500000,\"rope_scaling\":{" LLAMA3 "}", NULL),
                      KVRT_OK);
-    kvi_rope_frequencies(&config, old_layout);
+    kvi_rope_frequencies(&config.ropes[0], old_layout);
     assert_int_equal(parse("Llama", "\"head_dim\":64,\"rope_parameters\":{\"rope_theta\":500000," LLAMA3 "}", NULL),
                      KVRT_OK);
-    kvi_rope_frequencies(&config, new_layout);
+    kvi_rope_frequencies(&config.ropes[0], new_layout);
     for (int i = 0; i < 32; i++) {
         assert_true(old_layout[i] == new_layout[i]);
         if (!(old_layout[i] <= plain[i] && old_layout[i] >= plain[i] / 8)) fail_msg("frequency %d out of range", i);
@@ -172,7 +171,7 @@ static void rope_layouts(void **state)
                            "\"head_dim\":64,\"rope_theta\":500000,\"rope_scaling\":{\"type\":\"linear\",\"factor\":4}",
                            NULL),
                      KVRT_OK);
-    kvi_rope_frequencies(&config, new_layout);
+    kvi_rope_frequencies(&config.ropes[0], new_layout);
     for (int i = 0; i < 32; i++) assert_true(new_layout[i] == plain[i] / 4);
 }
 
@@ -195,12 +194,12 @@ static void defaults_by_family(void **state)
         if (kvi_config_parse(text, strlen(text), NULL, 0, &config, &error) < KVRT_OK) fail_msg("%s", error.message);
         assert_string_equal(config.family, cases[i].type);
         assert_int_equal(config.ffn_size, cases[i].ffn);
-        assert_int_equal(config.n_kv_heads, cases[i].n_kv_heads);
-        assert_int_equal(config.head_dim, cases[i].head_dim);
+        assert_int_equal(config.attention[0].n_kv_heads, cases[i].n_kv_heads);
+        assert_int_equal(config.attention[0].head_dim, cases[i].head_dim);
         assert_int_equal(config.ctx_model, cases[i].ctx);
         assert_int_equal(config.n_eos, cases[i].n_eos);
         assert_int_equal(config.bos_id, cases[i].bos);
-        assert_true(config.rms_eps == 1e-6 && config.rope_theta == 10000.0 && !config.tied_embeddings);
+        assert_true(config.rms_eps == 1e-6 && config.ropes[0].theta == 10000.0 && !config.tied_embeddings);
         assert_string_equal(config.warning, "");
     }
 }
@@ -216,8 +215,8 @@ static void the_last_of_two_keys_counts(void **state)
                            "\"is_causal\":false,\"is_causal\":true,\"layer_types\":[\"x\"],\"layer_types\":null",
                            NULL),
                      KVRT_OK);
-    assert_int_equal(config.rope_scaling, KVI_ROPE_NONE);
-    assert_true(config.rope_theta == 10000.0);
+    assert_int_equal(config.ropes[0].scaling, KVI_ROPE_NONE);
+    assert_true(config.ropes[0].theta == 10000.0);
     assert_int_equal(config.n_eos, 1);
     assert_int_equal(config.eos_ids[0], 5);
     assert_int_equal(config.hidden_size, 64);
@@ -249,7 +248,7 @@ static void numbers_beyond_json(void **state)
     assert_int_equal(parse("Llama", "\"initializer_range\":NaN,\"temperature\":-Infinity,\"top_p\":1e999", NULL),
                      KVRT_OK);
     assert_int_equal(parse("Llama", "\"rope_theta\":{\"__float__\":\"Infinity\"}", NULL), KVRT_OK);
-    assert_true(isinf(config.rope_theta));
+    assert_true(isinf(config.ropes[0].theta));
     assert_int_equal(parse("Llama", "\"rope_theta\":{\"__float__\":\"many\"}", NULL), KVRT_FORMAT);
     assert_int_equal(parse("Llama", "\"hidden_size\":Infinity", NULL), KVRT_FORMAT);
     assert_int_equal(parse("Llama", "\"hidden_size\":Infinite", NULL), KVRT_FORMAT);
@@ -293,11 +292,11 @@ static void an_unknown_family_shows_its_sizes(void **state)
     assert_non_null(strstr(error.message, "ElmanForCausalLM"));
     assert_int_equal(config.hidden_size, 640);
     assert_int_equal(config.n_layers, 18);
-    assert_int_equal(config.n_kv_heads, 10);
-    assert_int_equal(config.head_dim, 64);
+    assert_int_equal(config.attention[0].n_kv_heads, 10);
+    assert_int_equal(config.attention[0].head_dim, 64);
     assert_int_equal(config.vocab_size, 5000);
     assert_int_equal(config.ctx_model, 0);
-    assert_true(config.rope_theta == 7000.0);
+    assert_true(config.ropes[0].theta == 7000.0);
 }
 
 static void shapes_have_their_size(void **state)

@@ -76,10 +76,10 @@ static void put_config(gguf_file *f, const kvi_model_config *c, const char *arch
                 {"embedding_length", offsetof(kvi_model_config, hidden_size)},
                 {"feed_forward_length", offsetof(kvi_model_config, ffn_size)},
                 {"context_length", offsetof(kvi_model_config, ctx_model)},
-                {"attention.head_count", offsetof(kvi_model_config, n_heads)},
-                {"attention.head_count_kv", offsetof(kvi_model_config, n_kv_heads)},
-                {"attention.key_length", offsetof(kvi_model_config, head_dim)},
-                {"attention.value_length", offsetof(kvi_model_config, head_dim)}};
+                {"attention.head_count", offsetof(kvi_model_config, attention[0].n_heads)},
+                {"attention.head_count_kv", offsetof(kvi_model_config, attention[0].n_kv_heads)},
+                {"attention.key_length", offsetof(kvi_model_config, attention[0].head_dim)},
+                {"attention.value_length", offsetof(kvi_model_config, attention[0].head_dim)}};
     char key[100];
     put_text(f, "general.architecture", arch);
     for (size_t i = 0; i < sizeof ints / sizeof ints[0]; i++) {
@@ -89,7 +89,7 @@ static void put_config(gguf_file *f, const kvi_model_config *c, const char *arch
         put_u32(f, key, value);
     }
     (void)snprintf(key, sizeof key, "%s.rope.freq_base", arch);
-    put_f32(f, key, c->rope_theta);
+    put_f32(f, key, c->ropes[0].theta);
     (void)snprintf(key, sizeof key, "%s.attention.layer_norm_rms_epsilon", arch);
     put_f32(f, key, c->rms_eps);
 }
@@ -136,12 +136,13 @@ static void put_divisors(gguf_file *f, const kvi_model_config *c)
 {
     double scaled[128], bare[128];
     float divisors[128];
-    kvi_model_config without = *c;
-    without.rope_scaling = KVI_ROPE_NONE;
-    kvi_rope_frequencies(c, scaled);
+    kvi_rope_spec without = c->ropes[0];
+    without.scaling = KVI_ROPE_NONE;
+    kvi_rope_frequencies(&c->ropes[0], scaled);
     kvi_rope_frequencies(&without, bare);
-    for (uint32_t i = 0; i < c->head_dim / 2; i++) divisors[i] = (float)(bare[i] / scaled[i]);
-    put_tensor(f, "rope_freqs.weight", c->head_dim / 2, 0, 0, divisors, c->head_dim / 2 * sizeof(float));
+    for (uint32_t i = 0; i < c->attention[0].head_dim / 2; i++) divisors[i] = (float)(bare[i] / scaled[i]);
+    put_tensor(f, "rope_freqs.weight", c->attention[0].head_dim / 2, 0, 0, divisors,
+               c->attention[0].head_dim / 2 * sizeof(float));
 }
 
 /* The golden folder as a GGUF file. */
@@ -170,9 +171,9 @@ static gguf_file converted(const char *dir, const char *arch)
             char name[100];
             const bool q_or_k = strstr(parts[i], "q_proj") || strstr(parts[i], "k_proj");
             (void)snprintf(name, sizeof name, "model.layers.%u.%s", layer, parts[i]);
-            copy_tensor(&f, c, name, permuted && q_or_k ? config.head_dim : 0);
+            copy_tensor(&f, c, name, permuted && q_or_k ? config.attention[0].head_dim : 0);
         }
-    if (config.rope_scaling == KVI_ROPE_LLAMA3) put_divisors(&f, &config);
+    if (config.ropes[0].scaling == KVI_ROPE_LLAMA3) put_divisors(&f, &config);
     kvi_checkpoint_close(c);
     return f;
 }

@@ -125,8 +125,9 @@ static void mutations_are_found(void **state)
 {
     (void)state;
     static const char *const cases[][2] = {
-        {"rope", "llama_gqa2"}, {"rope", "llama_rope3"}, {"mask", "llama_mha"},        {"qk_norm", "qwen3"},
-        {"bias", "qwen2"},      {"bias", "llama_bias"},  {"window", "mistral_window"}, {"window", "qwen2_window"}};
+        {"rope", "llama_gqa2"},    {"rope", "llama_rope3"}, {"mask", "llama_mha"},      {"qk_norm", "qwen3"},
+        {"bias", "qwen2"},         {"bias", "llama_bias"},  {"bias", "llama_mlp_bias"}, {"window", "mistral_window"},
+        {"window", "qwen2_window"}};
     for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         golden_model m;
         const char *pairs[] = {"kv.format", "f32", "debug.disable", cases[i][0], NULL};

@@ -131,7 +131,7 @@ static void every_name_is_found(void **state)
         {"layers.1.self_attn.k_proj.k_scale", "layers.1.self_attn.v_proj.v_scale"},
         {"model.layers.1.self_attn.k_proj.output_scale", "model.layers.1.self_attn.v_proj.output_scale"},
         {"model.layers.1.self_attn.kv_scale", NULL}};
-    const kvi_model_config config = {.n_layers = 2, .n_kv_heads = 2};
+    const kvi_model_config config = {.n_layers = 2, .attention = {{.n_kv_heads = 2}}};
     kvrt_error error = {.size = sizeof error};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         shelf s = {.base = {.reader = &shelf_reader, .n_tensors = names[i][1] ? 2 : 1},
@@ -149,7 +149,7 @@ static void every_name_is_found(void **state)
 
 static void what_is_refused_is_named(void **state)
 {
-    const kvi_model_config config = {.n_layers = 2, .n_kv_heads = 2};
+    const kvi_model_config config = {.n_layers = 2, .attention = {{.n_kv_heads = 2}}};
     static const float bad[] = {0, -1, NAN, INFINITY, 1e-5f, 1e3f};
     kvrt_error error = {.size = sizeof error};
     kvi_kv_scales scales;

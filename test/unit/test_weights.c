@@ -97,23 +97,25 @@ static void rows_may_be_part_of_a_tensor(void **state)
     float file[EXPERTS * OF * COLS], out[COLS];
     for (int i = 0; i < EXPERTS * OF * COLS; i++) file[i] = (float)i;
     const kvi_expert_parts apart[EXPERTS] = {{{file + OF * COLS}}, {{file}}};
-    static const kvi_weight_rows rows[] = {{0}, {2, 0, OF}, {2, 1, OF}, {0, 2, OF}, {1, 2, OF}};
+    static const kvi_weight_rows rows[] = {{0}, {2, 0, 0, OF}, {0, 1, 2, OF}, {1, 1, 2, OF}, {1, 2, 3, OF}};
     for (unsigned i = 0; i < sizeof rows / sizeof rows[0]; i++)
         for (int how = 0; how < 3; how++) { /* as it is; by columns; experts apart, in the other order */
+            const uint32_t run = rows[i].run ? rows[i].run : OF, n_out = i == 0 ? OF : i == 4 ? 4 : 3;
             const kvi_weight_desc w = {.form = KVI_FORM_F32,
-                                       .n_out = i ? 3 : OF,
+                                       .n_out = n_out,
                                        .n_in = COLS,
                                        .n_experts = EXPERTS,
                                        .parts = {file},
                                        .rows = rows[i],
                                        .transposed = how == 1,
                                        .experts = how == 2 ? apart : NULL};
-            const uint32_t step = rows[i].step ? rows[i].step : 1;
             assert_int_equal(kvi_weight_bytes(&w), EXPERTS * w.n_out * COLS * 4);
-            assert_int_equal(kvi_weight_rows_are_neighbours(&w), step == 1 && how != 1);
+            assert_int_equal(kvi_weight_rows_are_neighbours(&w), !rows[i].run && how != 1);
+            assert_int_equal(kvi_weight_neighbours(&w, 1), how == 1 ? 0 : run == OF ? n_out - 1 : run == 1 ? 1 : 1);
             for (uint32_t e = 0; e < EXPERTS; e++)
                 for (uint32_t r = 0; r < w.n_out; r++) {
-                    const uint32_t row = rows[i].first + r * step, base = (how == 2 ? 1 - e : e) * OF * COLS;
+                    const uint32_t row = rows[i].first + r / run * rows[i].step + r % run,
+                                   base = (how == 2 ? 1 - e : e) * OF * COLS;
                     assert_true(kvi_weight_decode(&w, e, r, 0, COLS, out));
                     for (uint32_t k = 0; k < COLS; k++)
                         assert_true(out[k] == (float)(base + (how == 1 ? k * OF + row : row * COLS + k)));
@@ -122,12 +124,12 @@ static void rows_may_be_part_of_a_tensor(void **state)
     /* Scales of a row go with it, those of a run of rows too. */
     const uint8_t codes[4] = {1, 1, 1, 1};
     const float scales[4] = {1, 2, 4, 8};
-    kvi_weight_desc w = {.form = KVI_FORM_I8, .n_out = 2, .n_in = 1, .parts = {codes, scales}, .rows = {1, 2, 4}};
+    kvi_weight_desc w = {.form = KVI_FORM_I8, .n_out = 2, .n_in = 1, .parts = {codes, scales}, .rows = {1, 1, 2, 4}};
     for (uint32_t r = 0; r < 2; r++) {
         assert_true(kvi_weight_decode(&w, 0, r, 0, 1, out));
         assert_true(out[0] == (r ? 8.0f : 2.0f));
     }
-    w.group_rows = 2, w.rows.step = 1, w.rows.first = 2;
+    w.group_rows = 2, w.rows.run = 0, w.rows.first = 2;
     assert_true(kvi_weight_decode(&w, 0, 0, 0, 1, out) && out[0] == 2.0f);
 }
 
@@ -138,9 +140,7 @@ static void rows_may_be_part_of_a_tensor(void **state)
 
 static const kvi_model_config config = {.n_layers = 1,
                                         .hidden_size = HIDDEN,
-                                        .n_heads = 2,
-                                        .n_kv_heads = 1,
-                                        .head_dim = 16,
+                                        .attention = {{.n_heads = 2, .n_kv_heads = 1, .head_dim = 16}},
                                         .ffn_size = FFN,
                                         .vocab_size = VOCAB,
                                         .tied_embeddings = true,

@@ -1,0 +1,91 @@
+/* record_attention.c - layers that attend to the cache. */
+#include "recorder.h"
+
+#include <math.h>
+
+/* The cache group of layers with this kind of memory; *layer is the place of the next one in it. */
+static uint32_t cache_group(kvi_recorder *r, const kvi_attention *a, uint32_t window, uint32_t *layer)
+{
+    kvi_program *p = &r->out->program;
+    uint32_t i = 0;
+    for (; i < p->n_groups; i++) {
+        const kvi_cache_group *g = &r->out->groups[i];
+        if (g->window == window && g->shape.n_kv_heads == a->n_kv_heads && g->shape.head_dim == a->head_dim) break;
+    }
+    kvi_cache_group *group = &r->out->groups[i];
+    if (i == p->n_groups) {
+        *group = (kvi_cache_group){
+            .shape = {0, a->n_kv_heads, a->head_dim}, .window = window, .rotate = r->o->rotate, .plain = r->o->plain};
+        p->n_groups++;
+    }
+    *layer = group->shape.n_layers++;
+    return i;
+}
+
+void kvi_record_attention(kvi_recorder *r)
+{
+    const kvi_model_config *c = r->c;
+    const kvi_layer_weights *l = r->w;
+    const kvi_attention *a = kvi_attention_of(c, r->layer);
+    const bool bias = !kvi_record_without(r, "bias"), qk_norm = c->qk_norm && !kvi_record_without(r, "qk_norm"),
+               gated = c->attention_gate && !kvi_record_without(r, "gate"),
+               rope = a->rope != KVI_NO_ROPE && !kvi_record_without(r, "rope");
+    const uint32_t h = a->n_heads, k = a->n_kv_heads, d = a->head_dim;
+    const kvi_buffer qkv = kvi_record_operand(r, "qkv", (h + 2 * k) * d),
+                     att = kvi_record_operand(r, "attention", h * d);
+    kvi_buffer gate = 0;
+    uint32_t group_layer;
+    const uint32_t group = cache_group(r, a, kvi_record_without(r, "window") ? 0 : a->window, &group_layer);
+
+    /* qkv (R, (H + 2K) D) = norm(x) [Wq | Wk | Wv]^T + b */
+    kvi_record_op(r, (kvi_op){.kind = KVI_OP_NORM_LINEAR,
+                              .in = r->x,
+                              .out = qkv,
+                              .norm = kvi_record_norm_before(r, l->input_norm),
+                              .n_weights = 3,
+                              .weights = {l->q, l->k, l->v},
+                              .biases = {bias ? l->q_bias : NULL, bias ? l->k_bias : NULL, bias ? l->v_bias : NULL}});
+    /* gate (R, H D) = norm(x) Wgate^T + b */
+    if (gated) {
+        gate = kvi_record_operand(r, "attention_gate", h * d);
+        kvi_record_op(r, (kvi_op){.kind = KVI_OP_NORM_LINEAR,
+                                  .in = r->x,
+                                  .out = gate,
+                                  .norm = kvi_record_norm_before(r, l->input_norm),
+                                  .n_weights = 1,
+                                  .weights = {l->attention_gate},
+                                  .biases = {bias ? l->attention_gate_bias : NULL}});
+    }
+    /* q (R, H, D), k (R, K, D): norm, RoPE; q, k, v rotated; k, v (R, K, D) into the pages of this layer */
+    kvi_record_op(r, (kvi_op){.kind = KVI_OP_ROPE_APPEND,
+                              .in = qkv,
+                              .out = qkv,
+                              .q_norm = qk_norm ? kvi_record_norm(r, l->q_norm) : (kvi_norm){0},
+                              .k_norm = qk_norm ? kvi_record_norm(r, l->k_norm) : (kvi_norm){0},
+                              .rope = rope ? &r->out->ropes[a->rope] : NULL,
+                              .n_heads = h,
+                              .group = group,
+                              .group_layer = group_layer});
+    /* attention (R, H, D) = softmax(q K^T / sqrt(D)) V over the pages */
+    kvi_record_op(r, (kvi_op){.kind = KVI_OP_ATTENTION,
+                              .in = qkv,
+                              .out = att,
+                              .scale = c->score_scale != 0.0f ? c->score_scale : (float)(1.0 / sqrt(d)),
+                              .softcap = kvi_record_without(r, "softcap") ? 0.0f : c->score_softcap,
+                              .sinks = kvi_record_without(r, "sinks") ? NULL : l->sinks,
+                              .gated = gated,
+                              .gate = gate,
+                              .n_heads = h,
+                              .group = group,
+                              .group_layer = group_layer,
+                              .causal = !kvi_record_without(r, "mask")});
+    /* x (R, hidden) += attention Wo^T + b */
+    kvi_record_op(r, (kvi_op){.kind = KVI_OP_LINEAR_ADD,
+                              .in = att,
+                              .out = r->x,
+                              .n_weights = 1,
+                              .weights = {l->o},
+                              .biases = {bias ? l->o_bias : NULL},
+                              .post_norm = kvi_record_norm_after(r, l->mixer_post_norm),
+                              .scale = c->residual_scale});
+}
