@@ -72,5 +72,5 @@ OPTION("log.level", "log-level", I64, CALL, "2", 0, 5, "0..5",
        "0 silent, 1 errors, 2 warnings, 3 info, 4 debug, 5 kernels")
 OPTION("debug.cuda_driver", "cuda-driver", STRING, ENGINE, "", 0, 0, "",
        "CUDA driver library to load instead of the system's")
-OPTION("debug.disable", NULL, STRING, ENGINE, "", 0, 0, "rope,mask,qk_norm,bias,window",
+OPTION("debug.disable", NULL, STRING, ENGINE, "", 0, 0, "rope,mask,qk_norm,bias,window,conv,decay,...",
        "leave parts of the model out, for mutation tests")

@@ -55,6 +55,7 @@ static const config_key config_keys[] = {
     {"attention_multiplier", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t1.0\t\t\t\t\t\t\t1.0\t\t\t\t"},
     {"attn_implementation", KEY_HARMLESS, "null"},
     {"attn_logit_softcapping", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t50.0\tnull\t\t\t\t\t\t\t\t"},
+    {"attn_output_gate", KEY_HARMLESS, "null"},
     {"auto_map", KEY_HARMLESS, "null"},
     {"bad_words_ids", KEY_HARMLESS, "null"},
     {"base_model_ep_plan", KEY_HARMLESS, "null"},
@@ -98,6 +99,7 @@ static const config_key config_keys[] = {
     {"force_words_ids", KEY_HARMLESS, "null"},
     {"forced_bos_token_id", KEY_HARMLESS, "null"},
     {"forced_eos_token_id", KEY_HARMLESS, "null"},
+    {"full_attention_interval", KEY_READ, "\t\t\t\t4\t4\t4\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t"},
     {"fusion_config", KEY_DEFAULT, "null"},
     {"generator", KEY_DEFAULT, "null"},
     {"gguf_file", KEY_DEFAULT, "null"},
@@ -136,6 +138,7 @@ static const config_key config_keys[] = {
     {"linear_value_head_dim", KEY_READ, "\t\t\t\t128\t128\t128\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t"},
     {"logits_scaling", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t1.0\t\t\t\t\t\t\t1.0\t\t\t\t"},
     {"low_memory", KEY_HARMLESS, "null"},
+    {"mamba_ssm_dtype", KEY_HARMLESS, "null"},
     {"max_cache_len", KEY_HARMLESS, "null"},
     {"max_length", KEY_HARMLESS, "null"},
     {"max_matching_ngram_size", KEY_HARMLESS, "null"},
@@ -150,12 +153,14 @@ static const config_key config_keys[] = {
     {"min_p", KEY_HARMLESS, "null"},
     {"mlp_bias", KEY_READ, "false\t\t\t\t\t\t\t\t\t\t\t\tfalse\t\t\t\t\t\t\t\tfalse\tfalse\t\t\t\t"},
     {"mlp_layer_types", KEY_DEFAULT, "null"},
-    {"mlp_only_layers", KEY_DEFAULT, "\t\t\t\t\t\tnull\tnull\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t"},
+    {"mlp_only_layers", KEY_DEFAULT, "\t\t\t\tnull\t\tnull\tnull\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t"},
     {"model_type", KEY_READ, "null"},
     {"moe_intermediate_size", KEY_DEFAULT, "null\tnull\tnull\tnull\tnull\t512\t512\t768\tnull\tnull\t1408\t1536\t140"
      "7\t2048\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnul"
      "l\tnull"},
     {"mtp_layer_types", KEY_DEFAULT, "null"},
+    {"mtp_num_hidden_layers", KEY_READ, "\t\t\t\tnull\tnull\tnull\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t"},
+    {"mtp_use_dedicated_embeddings", KEY_HARMLESS, "null"},
     {"n_group", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t1\t1\tnull\t8\t\t\t\t\t\t\t\t\t\t\t\t"},
     {"n_routed_experts", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t128\t64\t64\t256\t\t\t\t\t\t\t\t\t\t\t\t"},
     {"n_shared_experts", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t1\t1\t2\t1\t\t\t\t\t\t\t\t\t\t\t\t"},
@@ -200,7 +205,9 @@ static const config_key config_keys[] = {
     {"output_scores", KEY_HARMLESS, "null"},
     {"pad_token_id", KEY_HARMLESS, "null\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnull\t"
      "null\tnull\tnull\t1\t0\t0\t0\t32000\t128004\tnull\t1\t1\t11\tnull"},
-    {"partial_rotary_factor", KEY_READ, "null"},
+    {"partial_rotary_factor", KEY_READ, "null\tnull\tnull\tnull\t0.25\t0.25\t0.25\tnull\tnull\tnull\tnull\tnull\t"
+     "null\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnull\t"
+     "null\tnull"},
     {"penalty_alpha", KEY_HARMLESS, "null"},
     {"per_layer_attributes", KEY_DEFAULT, "null"},
     {"per_layer_config", KEY_DEFAULT, "null"},

@@ -121,6 +121,9 @@ static void read_rope(pass *p, const char *object, kvi_raw_rope *rope)
         else if (kvi_json_key_is(r, "high_freq_factor")) rope->high_freq = number(r);
         else if (kvi_json_key_is(r, "partial_rotary_factor")) rope->partial_rotary = number(r);
         else if (kvi_json_key_is(r, "original_max_position_embeddings")) rope->original_ctx = int_or_null(r);
+        else if (p->family && p->family->mrope &&
+                 (kvi_json_key_is(r, "mrope_section") || kvi_json_key_is(r, "mrope_interleaved")))
+            kvi_json_skip(r);
         else {
             warn_unknown(p, object);
             if (kvi_json_peek(r) == KVI_JSON_OBJECT) rope->nested = true;

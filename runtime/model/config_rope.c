@@ -63,7 +63,6 @@ kvrt_status kvi_config_rope(const kvi_raw_config *raw, const kvi_family *family,
     if (rope->nested)
         return kvi_error_set(error, KVRT_UNSUPPORTED,
                              "config.json: rope_parameters differ by layer type, need one set for all layers");
-    if (isnan(partial) && family->partial_rotary) partial = (double)family->partial_rotary;
     KVI_TRY(derive_dims(family, partial, c->attention[0].head_dim, &out->n_dims, error));
     const char *type = rope->rope_type[0] ? rope->rope_type : rope->type[0] ? rope->type : "default";
     return strcmp(type, "default") == 0 ? KVRT_OK : derive_scaling(raw, rope, type, out, error);

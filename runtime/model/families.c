@@ -5,15 +5,22 @@
 #include <stdio.h>
 #include <string.h>
 
-/* X(architecture, model_type, what is always so) */
+/* What Qwen3-Next began: three layers of gated DeltaNet, then one of gated attention. */
+#define QWEN3_NEXT                                                                                                     \
+    .qk_norm = KVI_QK_NORM_HEAD, .gain_add = 1, .attention_gate = true, .partial_rotary = true, .mrope = true,         \
+    .recurrent = true
+
+/* X(architecture, model_type, what README says is one, what is always so) */
 #define KVI_FAMILIES(X)                                                                                                \
-    X("LlamaForCausalLM", "llama", .window = KVI_WINDOW_NEVER)                                                         \
-    X("MistralForCausalLM", "mistral", .window = KVI_WINDOW_ALL)                                                       \
-    X("Qwen2ForCausalLM", "qwen2", .qkv_bias = true, .window = KVI_WINDOW_IF_USED)                                     \
-    X("Qwen3ForCausalLM", "qwen3", .qk_norm = KVI_QK_NORM_HEAD, .window = KVI_WINDOW_IF_USED)
+    X("LlamaForCausalLM", "llama", "Llama 2, 3, 3.1, 3.2, 3.3", .window = KVI_WINDOW_NEVER)                            \
+    X("MistralForCausalLM", "mistral", "Mistral 7B, Nemo", .window = KVI_WINDOW_ALL)                                   \
+    X("Qwen2ForCausalLM", "qwen2", "Qwen2, Qwen2.5", .qkv_bias = true, .window = KVI_WINDOW_IF_USED)                   \
+    X("Qwen3ForCausalLM", "qwen3", "Qwen3 (dense)", .qk_norm = KVI_QK_NORM_HEAD, .window = KVI_WINDOW_IF_USED)         \
+    X("Qwen3_5ForCausalLM", "qwen3_5_text", "Qwen3.5, 3.6, 3.8 (dense; text)",                                         \
+      .outer = "Qwen3_5ForConditionalGeneration", .outer_name = "qwen3_5", QWEN3_NEXT)
 
 static const kvi_family families[] = {
-#define ROW(arch, type, ...) {.architecture = arch, .name = type, __VA_ARGS__},
+#define ROW(arch, type, models, ...) {.architecture = arch, .name = type, __VA_ARGS__},
     KVI_FAMILIES(ROW)
 #undef ROW
 };
@@ -49,7 +56,7 @@ const kvi_family *kvi_family_at(uint32_t index) { return index < N_FAMILIES ? &f
 
 const char *kvi_family_list(void)
 {
-#define NAME(arch, type, ...) ", " arch
+#define NAME(arch, type, models, ...) ", " arch
     static const char list[] = KVI_FAMILIES(NAME);
 #undef NAME
     return list + 2;

@@ -26,10 +26,11 @@ typedef struct kvi_family {
     kvi_qk_norm qk_norm;            /* before RoPE */
     kvi_norms norms;                /* where they stand */
     float gain_add;                 /* 1: files store gains as w - 1 */
-    float partial_rotary; /* the part of a head that turns unless the config says otherwise; 0: always all of it */
-    bool recurrent;       /* layers are linear_attention and full_attention */
-    bool attention_gate;  /* q_proj has a second half for each head */
-    const kvi_name_pair *names; /* ends with a NULL; NULL: none */
+    bool partial_rotary;            /* only some of the dimensions of a head may turn */
+    bool mrope;                     /* rope_parameters may hold sections for pictures, which mean nothing for text */
+    bool recurrent;                 /* layers are linear_attention and full_attention */
+    bool attention_gate;            /* q_proj has a second half for each head */
+    const kvi_name_pair *names;     /* ends with a NULL; NULL: none */
 } kvi_family;
 
 const kvi_family *kvi_family_find(const char *architecture);  /* NULL when unknown; also by `outer` */

@@ -8,7 +8,8 @@ typedef struct kvi_record_options {
     bool rotate;         /* Hadamard in the cache */
     kvi_kv_code plain;   /* code of unencoded pages */
     uint32_t head_parts; /* operations the LM head is cut into, so that a slice may end inside it; >= 1 */
-    const char *disable; /* comma list of rope, mask, qk_norm, bias, window: mutation tests; "" otherwise */
+    const char *
+        disable; /* comma list of parts that record_*.c leave out, for mutation tests: rope, mask, qk_norm, bias, window, ...; "" otherwise */
 } kvi_record_options;
 
 typedef struct kvi_model_program {

@@ -28,7 +28,7 @@ void kvi_record_attention(kvi_recorder *r)
     const kvi_layer_weights *l = r->w;
     const kvi_attention *a = kvi_attention_of(c, r->layer);
     const bool bias = !kvi_record_without(r, "bias"), qk_norm = c->qk_norm && !kvi_record_without(r, "qk_norm"),
-               gated = c->attention_gate && !kvi_record_without(r, "gate"),
+               gated = c->attention_gate && !kvi_record_without(r, "attention_gate"),
                rope = a->rope != KVI_NO_ROPE && !kvi_record_without(r, "rope");
     const uint32_t h = a->n_heads, k = a->n_kv_heads, d = a->head_dim;
     const kvi_buffer qkv = kvi_record_operand(r, "qkv", (h + 2 * k) * d),

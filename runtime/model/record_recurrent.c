@@ -31,7 +31,7 @@ void kvi_record_recurrent(kvi_recorder *r)
     const kvi_layer_weights *l = r->w;
     const uint32_t keys = d->n_key_heads * d->key_dim, values = d->n_value_heads * d->value_dim,
                    qkv = 2 * keys + values;
-    const bool gated = !kvi_record_without(r, "gate"), convolves = !kvi_record_without(r, "conv");
+    const bool gated = !kvi_record_without(r, "delta_gate"), convolves = !kvi_record_without(r, "conv");
     /* u (R, q | k | v), z (R, values), b | a (R, 2 value heads) = norm(x) W^T */
     kvi_buffer u = project(r, "delta_u", qkv, 3, (const kvi_weight *const[]){l->delta_q, l->delta_k, l->delta_v});
     const kvi_buffer z = project(r, "delta_z", values, 1, &l->delta_z);

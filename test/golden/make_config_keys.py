@@ -44,7 +44,7 @@ READ = {"architectures", "model_type", "vocab_size", "hidden_size", "intermediat
         "rope_theta", "partial_rotary_factor", "original_max_position_embeddings", "tie_word_embeddings", "attention_bias", "mlp_bias",
         "sliding_window", "use_sliding_window", "max_window_layers", "layer_types", "bos_token_id", "eos_token_id", "quantization_config",
         "default_theta", "full_attention_interval", "linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim",
-        "linear_value_head_dim", "linear_conv_kernel_dim"}
+        "linear_value_head_dim", "linear_conv_kernel_dim", "mtp_num_hidden_layers"}
 HARMLESS = {
     # about training, or about Python objects
     "initializer_range", "attention_dropout", "gradient_checkpointing", "problem_type", "id2label", "label2id", "num_labels", "return_dict",
@@ -55,10 +55,15 @@ HARMLESS = {
     "experts_implementation", "_experts_implementation", "_experts_implementation_internal", "base_model_tp_plan", "base_model_pp_plan",
     "base_model_ep_plan", "base_model_fsdp_plan", "pretraining_tp",
     # read by no code of these families
+    "attn_output_gate", "mamba_ssm_dtype", "mtp_use_dedicated_embeddings",
     "chunk_size_feed_forward", "pad_token_id", "vision_aspect_ratio", "vision_feature_layer", "vision_feature_select_strategy",
     # what people's tools write
     "unsloth_fixed", "unsloth_version", "transformers.js_config", "is_llama_config", "_flash_attn_2_enabled",
 }
+# Keys that a config class takes from its arguments without a field, with the default there; and keys of published files that transformers ignores.
+QWEN3_5 = {"full_attention_interval": 4, "partial_rotary_factor": 0.25, "attn_output_gate": None, "mamba_ssm_dtype": None,
+           "mtp_use_dedicated_embeddings": None, "mtp_num_hidden_layers": None}
+ARGUMENTS = {"Qwen3_5Text": {**QWEN3_5, "mlp_only_layers": None}, "Qwen3_5MoeText": QWEN3_5, "Qwen3Next": QWEN3_5}
 # What a key of getattr(config, KEY, VALUE) means when it is absent, where that is not None.
 ABSENT_MEANS = {"is_causal": True}
 INTERNAL = {"_heterogeneity_spec", "_output_attentions", "_post_init_done", "is_heterogeneous", "sub_configs", "sub_configs_defaults"}
@@ -71,6 +76,7 @@ def watch(name):
     """Fields of the class with their defaults, and every other attribute that is read of a config in use."""
     Config, Model = getattr(transformers, name + "Config"), getattr(transformers, name.removesuffix("Text") + "ForCausalLM")
     fields = {f.name: f.default if f.default is not dataclasses.MISSING else None for f in dataclasses.fields(Config)}
+    fields.update(ARGUMENTS.get(name, {}))
     seen, plain = set(), Config.__getattribute__
     with tempfile.TemporaryDirectory() as folder:
         Model(Config(**{**TINY, **TINY_OF.get(name, {})})).save_pretrained(folder)

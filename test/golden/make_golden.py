@@ -10,6 +10,7 @@ reference computes in float32 on the rounded weights.
 import json
 import os
 import sys
+import zlib
 
 import numpy as np
 import torch
@@ -28,6 +29,12 @@ BASE = dict(vocab_size=VOCAB, hidden_size=48, intermediate_size=80, num_hidden_l
             head_dim=16, max_position_embeddings=512, rms_norm_eps=1e-5, rope_theta=10000.0, bos_token_id=0, eos_token_id=1,
             tie_word_embeddings=False)
 
+DELTA = dict(num_hidden_layers=4, linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=16, linear_value_head_dim=16,
+             hidden_size=32, intermediate_size=48, rope_parameters=dict(rope_type="default", rope_theta=10000.0, partial_rotary_factor=0.25,
+                                                                        mrope_section=[1, 1, 0], mrope_interleaved=True))
+
+GAINS_LESS_ONE = {"Qwen3_5", "Qwen3_5Moe", "Qwen3Next"}  # their norms multiply by 1 + w
+
 # name: (family, dtype, changes to BASE, flags)
 VARIANTS = {
     "llama_mha": ("Llama", "float32", dict(num_key_value_heads=4), {}),
@@ -38,7 +45,6 @@ VARIANTS = {
     "llama_d128": ("Llama", "float16", dict(num_attention_heads=2, num_key_value_heads=1, head_dim=128), {}),
     "llama_rope3": ("Llama", "float32", dict(rope_scaling=LLAMA3_ROPE, rope_theta=500000.0), {}),
     "llama_bias": ("Llama", "float32", dict(attention_bias=True), {}),
-    "llama_mlp_bias": ("Llama", "float32", dict(mlp_bias=True), {}),
     "llama_head_only": ("Llama", "float32", dict(tie_word_embeddings=True), {"tied_as_head": True}),
     "llama_sharded": ("Llama", "bfloat16", {}, {"shards": 3}),
     "mistral": ("Mistral", "bfloat16", dict(sliding_window=None), {}),
@@ -47,6 +53,14 @@ VARIANTS = {
     "qwen2_window": ("Qwen2", "float32", dict(use_sliding_window=True, sliding_window=33, max_window_layers=1), {}),
     "qwen3": ("Qwen3", "float32", dict(num_key_value_heads=1), {}),
     "qwen3_bf16": ("Qwen3", "bfloat16", dict(head_dim=32, tie_word_embeddings=True), {}),
+    "llama_mlp_bias": ("Llama", "float32", dict(mlp_bias=True), {}),
+    "qwen3_5": ("Qwen3_5", "bfloat16", DELTA, {}),
+    "qwen3_5_nested": ("Qwen3_5", "bfloat16", {**DELTA, "tie_word_embeddings": True, "linear_num_value_heads": 2}, {"nested": True}),
+    "qwen3_5_odd": ("Qwen3_5", "float16",
+                    {**DELTA, "layer_types": ["full_attention", "linear_attention", "linear_attention"], "num_hidden_layers": 3,
+                     "linear_conv_kernel_dim": 3, "linear_num_key_heads": 1, "linear_num_value_heads": 3, "linear_key_head_dim": 24,
+                     "linear_value_head_dim": 8, "num_key_value_heads": 1, "attention_bias": True, "head_dim": 32,
+                     "partial_rotary_factor": 0.5, "rope_parameters": None}, {}),
 }
 
 
@@ -65,14 +79,20 @@ def tokenizer() -> Tokenizer:
 
 
 def build(family, overrides, seed):
-    config = getattr(transformers, family + "Config")(**{**BASE, **overrides})
+    Config = getattr(transformers, family + "TextConfig", None) or getattr(transformers, family + "Config")
+    config = Config(**{k: v for k, v in {**BASE, **overrides}.items() if v is not None})
     config._attn_implementation = "eager"
     torch.manual_seed(seed)
     model = getattr(transformers, family + "ForCausalLM")(config).float().eval()
     with torch.no_grad():
         for name, p in model.named_parameters():
             if "norm" in name:
-                p.copy_(1 + 0.2 * torch.randn_like(p))
+                one = 0 if family in GAINS_LESS_ONE and "linear_attn" not in name else 1
+                p.copy_(one + 0.2 * torch.randn_like(p))
+            elif name.endswith("A_log"):  # decays from nearly nothing to nearly all in a step
+                p.copy_(torch.linspace(-4, 2, p.numel()))
+            elif "conv1d" in name:
+                p.copy_(0.5 * torch.randn_like(p))
             elif name.endswith("bias"):
                 p.copy_(0.3 * torch.randn_like(p))
             else:
@@ -85,6 +105,9 @@ def save_weights(model, folder, dtype, flags):
     tensors = {n: p.detach().to(dtype).contiguous().clone() for n, p in model.state_dict().items() if not (tied and n == "lm_head.weight")}
     if flags.get("tied_as_head"):
         tensors["lm_head.weight"] = tensors.pop("model.embed_tokens.weight")
+    if flags.get("nested"):  # as in a model that also sees, with a tensor of what kvrt does not read
+        tensors = {n.replace("model.", "model.language_model.", 1): t for n, t in tensors.items()}
+        tensors["model.visual.patch_embed.proj.bias"] = torch.zeros(3, dtype=dtype)
     shards = flags.get("shards", 1)
     if shards == 1:
         save_file(tensors, os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
@@ -103,6 +126,17 @@ def save_weights(model, folder, dtype, flags):
 def rows_of(n):
     """First, last and the positions around page and window edges."""
     return sorted({r for r in (0, 1, 15, 16, 31, 32, 33, 39, 40, 41, 63, 126, 127, 128, 129, 200, 255, 256, 257, n - 2, n - 1) if 0 <= r < n})
+
+
+def nest(path, family):
+    """The text model's config inside that of the model that also sees."""
+    with open(path) as f:
+        text = json.load(f)
+    outer = {"architectures": [family + "ForConditionalGeneration"], "model_type": text["model_type"].removesuffix("_text"),
+             "image_token_id": 5, "tie_word_embeddings": text["tie_word_embeddings"], "text_config": text, "vision_config": {"depth": 2}}
+    del text["architectures"]
+    with open(path, "w") as f:
+        json.dump(outer, f, indent=2)
 
 
 @torch.no_grad()
@@ -136,7 +170,8 @@ def main():
         folder = os.path.join(HERE, name)
         os.makedirs(folder, exist_ok=True)
         dtype = getattr(torch, dtype)
-        model = build(family, overrides, 1000 + i)
+        # Places in the list seeded the first ones; names stay when others are added.
+        model = build(family, overrides, 1000 + i if i < 16 else zlib.crc32(name.encode()))
         save_weights(model, folder, dtype, flags)
         with torch.no_grad():
             for p in model.parameters():
@@ -144,6 +179,8 @@ def main():
         model.config.dtype = dtype
         model.config.architectures = [family + "ForCausalLM"]
         model.config.save_pretrained(folder)
+        if flags.get("nested"):
+            nest(os.path.join(folder, "config.json"), family)
         tokenizer().save(os.path.join(folder, "tokenizer.json"))
         with open(os.path.join(folder, "tokenizer_config.json"), "w") as f:
             json.dump({"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}, f)

@@ -12,9 +12,9 @@
 #include <cmocka.h>
 
 static const char *const names[] = {
-    "llama_mha",   "llama_gqa2",   "llama_gqa4_d32",  "llama_gqa8_d64", "llama_d80",     "llama_d128",
-    "llama_rope3", "llama_bias",   "llama_head_only", "llama_sharded",  "mistral",       "mistral_window",
-    "qwen2",       "qwen2_window", "qwen3",           "qwen3_bf16",     "llama_mlp_bias"};
+    "llama_mha",  "llama_gqa2",      "llama_gqa4_d32", "llama_gqa8_d64", "llama_d80",      "llama_d128", "llama_rope3",
+    "llama_bias", "llama_head_only", "llama_sharded",  "mistral",        "mistral_window", "qwen2",      "qwen2_window",
+    "qwen3",      "qwen3_bf16",      "llama_mlp_bias", "qwen3_5",        "qwen3_5_nested", "qwen3_5_odd"};
 const char *golden_name(unsigned index) { return index < sizeof names / sizeof names[0] ? names[index] : NULL; }
 
 static uint32_t read_list(kvi_json *r, int32_t *ints, uint32_t *unsigned_ints, double *reals, uint32_t cap)

@@ -124,10 +124,25 @@ static void greedy_text(void **state)
 static void mutations_are_found(void **state)
 {
     (void)state;
-    static const char *const cases[][2] = {
-        {"rope", "llama_gqa2"},    {"rope", "llama_rope3"}, {"mask", "llama_mha"},      {"qk_norm", "qwen3"},
-        {"bias", "qwen2"},         {"bias", "llama_bias"},  {"bias", "llama_mlp_bias"}, {"window", "mistral_window"},
-        {"window", "qwen2_window"}};
+    static const char *const cases[][2] = {{"rope", "llama_gqa2"},
+                                           {"rope", "llama_rope3"},
+                                           {"mask", "llama_mha"},
+                                           {"qk_norm", "qwen3"},
+                                           {"bias", "qwen2"},
+                                           {"bias", "llama_bias"},
+                                           {"bias", "llama_mlp_bias"},
+                                           {"window", "mistral_window"},
+                                           {"window", "qwen2_window"},
+                                           {"rope", "qwen3_5"},
+                                           {"qk_norm", "qwen3_5"},
+                                           {"attention_gate", "qwen3_5"},
+                                           {"delta_gate", "qwen3_5"},
+                                           {"decay", "qwen3_5"},
+                                           {"beta", "qwen3_5"},
+                                           {"conv", "qwen3_5"},
+                                           {"delta_gate", "qwen3_5_odd"},
+                                           {"decay", "qwen3_5_odd"},
+                                           {"conv", "qwen3_5_odd"}};
     for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         golden_model m;
         const char *pairs[] = {"kv.format", "f32", "debug.disable", cases[i][0], NULL};
