@@ -36,6 +36,7 @@ typedef struct kvi_checkpoint_reader {
 
 struct kvi_checkpoint {
     const kvi_checkpoint_reader *reader;
+    struct kvi_quantization *quantization; /* what a folder says of it; owned; NULL: nothing */
     uint64_t n_tensors;
     uint32_t n_files;
     uint64_t bytes;      /* of all tensors */
@@ -45,10 +46,7 @@ struct kvi_checkpoint {
 /* Opens what `path` holds. `copy` reads into memory instead of mapping.
  * Errors: IO (absent, unreadable), UNSUPPORTED (weights of another format, named), FORMAT (a lie; file and tensor named), NOMEM_HOST. */
 kvrt_status kvi_checkpoint_open(const char *path, bool copy, kvi_checkpoint **out, kvrt_error *error);
-static inline void kvi_checkpoint_close(kvi_checkpoint *checkpoint) /* NULL is fine */
-{
-    if (checkpoint) checkpoint->reader->close(checkpoint);
-}
+void kvi_checkpoint_close(kvi_checkpoint *checkpoint); /* NULL is fine */
 static inline const kvi_tensor *kvi_checkpoint_find(const kvi_checkpoint *checkpoint, const char *name)
 {
     return checkpoint->reader->find(checkpoint, name);

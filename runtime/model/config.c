@@ -67,18 +67,6 @@ static kvrt_status derive_sizes(const kvi_raw_config *raw, kvi_model_config *c, 
                            error);
 }
 
-static kvrt_status refuse_quantized(const kvi_raw_config *raw, kvrt_error *error)
-{
-    if (!raw->quant_key[0]) return KVRT_OK;
-    if (raw->quant_bits == KVI_NO_INT)
-        return kvi_error_set(error, KVRT_UNSUPPORTED, "config.json: %s (%s), need unquantized F32, F16 or BF16 weights",
-                             raw->quant_key, raw->quant_method);
-    bool mlx = strcmp(raw->quant_key, "quantization") == 0;
-    return kvi_error_set(error, KVRT_UNSUPPORTED,
-                         "config.json: %s (%s, %lld bits), need unquantized F32, F16 or BF16 weights", raw->quant_key,
-                         mlx ? "MLX" : raw->quant_method, (long long)raw->quant_bits);
-}
-
 /* What an unsupported config says of itself, for inspect. */
 static void show_sizes(const kvi_raw_config *raw, kvi_model_config *c)
 {
@@ -107,7 +95,6 @@ static void show_sizes(const kvi_raw_config *raw, kvi_model_config *c)
 
 static kvrt_status derive(const kvi_raw_config *raw, const kvi_family *family, kvi_model_config *out, kvrt_error *error)
 {
-    KVI_TRY(refuse_quantized(raw, error));
     if (strcmp(raw->act, "silu") != 0 && strcmp(raw->act, "swish") != 0)
         return kvi_error_set(error, KVRT_UNSUPPORTED, "config.json: hidden_act is '%s', need silu", raw->act);
     out->attention[0] = (kvi_attention){0};
@@ -171,20 +158,6 @@ static kvrt_status no_config(const char *dir, kvrt_error *error)
     return kvi_error_set(error, KVRT_IO, "model %s: no config.json, need a Hugging Face folder", dir);
 }
 
-/* GPTQ and AWQ folders of before quantization_config keep its keys in a file of their own. */
-static kvrt_status refuse_old_quantized(const char *dir, kvrt_error *error)
-{
-    static const char *const files[] = {"quantize_config.json", "quant_config.json"};
-    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++)
-        if (kvi_folder_has(dir, files[i]))
-            return kvi_error_set(
-                error, KVRT_UNSUPPORTED,
-                "%s: found beside config.json (a GPTQ or AWQ model), need unquantized F32, F16 or BF16 "
-                "weights",
-                files[i]);
-    return KVRT_OK;
-}
-
 kvrt_status kvi_config_read(const char *dir, kvi_model_config *out, kvrt_error *error)
 {
     memset(out, 0, sizeof *out);
@@ -198,7 +171,6 @@ kvrt_status kvi_config_read(const char *dir, kvi_model_config *out, kvrt_error *
     if (status >= KVRT_OK)
         status = kvi_config_parse((const char *)config.data, config.len,
                                   has_generation ? (const char *)generation.data : NULL, generation.len, out, error);
-    if (status >= KVRT_OK) status = refuse_old_quantized(dir, error);
     kvi_os_unmap(&config);
     kvi_os_unmap(&generation);
     return status;

@@ -67,8 +67,6 @@ typedef struct kvi_raw_config {
     uint32_t n_layer_types;
     uint8_t layer_types[KVI_MAX_LAYERS]; /* kvi_layer_type */
     char layer_type_problem[48], act[32];
-    char quant_key[24], quant_method[48]; /* empty: not quantized */
-    int64_t quant_bits;
 } kvi_raw_config;
 
 /* Family by architectures and model_type. Fills in out->architecture. FORMAT, UNSUPPORTED. */

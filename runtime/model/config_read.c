@@ -167,20 +167,6 @@ void kvi_config_read_ids(kvi_json *r, int32_t *ids, uint32_t *n)
     }
 }
 
-static void read_quantization(kvi_json *r, const char *key, kvi_raw_config *raw)
-{
-    raw->quant_key[0] = 0;
-    if (kvi_json_null(r)) return;
-    (void)snprintf(raw->quant_key, sizeof raw->quant_key, "%s", key);
-    (void)snprintf(raw->quant_method, sizeof raw->quant_method, "unnamed");
-    raw->quant_bits = KVI_NO_INT;
-    if (!kvi_json_expect(r, KVI_JSON_OBJECT)) return;
-    while (kvi_json_next_key(r))
-        if (kvi_json_key_is(r, "quant_method")) text_value(r, raw->quant_method, sizeof raw->quant_method);
-        else if (kvi_json_key_is(r, "bits") && kvi_json_peek(r) == KVI_JSON_NUMBER) raw->quant_bits = kvi_json_i64(r);
-        else kvi_json_skip(r);
-}
-
 /* The first of the list; the others are other heads on the same model. */
 static void read_architectures(kvi_json *r, char *out, size_t cap)
 {
@@ -225,7 +211,6 @@ static void read_key(pass *p)
     else if (kvi_json_key_is(r, "rope_parameters")) read_rope(p, "rope_parameters.", &p->raw->parameters);
     else if (kvi_json_key_is(r, "layer_types")) read_layer_types(r, p->raw);
     else if (kvi_json_key_is(r, "hidden_act")) text_value(r, p->raw->act, sizeof p->raw->act);
-    else if (kvi_json_key_is(r, "quantization_config")) read_quantization(r, "quantization_config", p->raw);
     else if (kvi_json_key_is(r, "eos_token_id")) kvi_config_read_ids(r, p->out->eos_ids, &p->out->n_eos);
     else if (kvi_json_key_is(r, "bos_token_id")) {
         kvi_config_read_ids(r, bos, &n_bos);
@@ -270,12 +255,8 @@ static void fill_defaults(pass *p)
     }
 }
 
-/* Of a model that also sees only what is said of the text model is read, and what counts for the whole. */
-static bool counts_for_the_whole(const kvi_json *r)
-{
-    return kvi_json_key_is(r, "tie_word_embeddings") || kvi_json_key_is(r, "quantization_config") ||
-           kvi_json_key_is(r, "quantization");
-}
+/* Of a model that also sees only what is said of the text model is read, and what counts for the whole (its quantization: quantization/). */
+static bool counts_for_the_whole(const kvi_json *r) { return kvi_json_key_is(r, "tie_word_embeddings"); }
 
 static void read_object(pass *p, bool outer)
 {
@@ -287,7 +268,8 @@ static void read_object(pass *p, bool outer)
         if (kvi_json_key_is(r, "text_config") && (outer || !p->family) && kvi_json_peek(r) == KVI_JSON_OBJECT)
             read_object(p, false);
         else if (outer && !counts_for_the_whole(r)) kvi_json_skip(r);
-        else if (kvi_json_key_is(r, "quantization")) read_quantization(r, "quantization", p->raw); /* MLX */
+        /* What quantization/ reads: MLX, and old folders of compressed-tensors. */
+        else if (kvi_json_key_is(r, "quantization") || kvi_json_key_is(r, "compression_config")) kvi_json_skip(r);
         else if (!key) {
             warn_unknown(p, "");
             kvi_json_skip(r);

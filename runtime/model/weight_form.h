@@ -240,6 +240,21 @@ static inline uint64_t kvi_weight_bytes(const kvi_weight_desc *w)
         if (w->parts[p] || (kvi_form(w->form)->needs >> p & 1u)) bytes += kvi_weight_part_bytes(w, (kvi_weight_part)p);
     return bytes * (w->n_experts > 1u ? w->n_experts : 1u);
 }
+/* Whether two weights differ in nothing but what their parts hold, so that they can be experts of one weight. */
+static inline bool kvi_weight_same_layout(const kvi_weight_desc *a, const kvi_weight_desc *b)
+{
+    const kvi_part_order *const x[] = {&a->code_order, &a->scale_order, &a->zero_order}, *const y[] = {&b->code_order,
+                                                                                                       &b->scale_order,
+                                                                                                       &b->zero_order};
+    bool same = a->form == b->form && a->n_out == b->n_out && a->n_in == b->n_in && a->group == b->group &&
+                a->group_rows == b->group_rows && a->scale_type == b->scale_type && a->is_unsigned == b->is_unsigned &&
+                a->signed_zeros == b->signed_zeros && a->zero_add == b->zero_add &&
+                a->global_divides == b->global_divides && a->transposed == b->transposed;
+    for (int p = 0; p < KVI_WEIGHT_PARTS; p++) same = same && !a->parts[p] == !b->parts[p];
+    for (int i = 0; i < 3; i++)
+        same = same && x[i]->packing == y[i]->packing && x[i]->row == y[i]->row && x[i]->column == y[i]->column;
+    return same;
+}
 /* Start of a part of one expert, of the tensor that the weight is of. */
 KVI_HD static inline const uint8_t *kvi_weight_part_at(const kvi_weight_desc *w, kvi_weight_part part, uint32_t expert)
 {

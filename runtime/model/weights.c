@@ -2,6 +2,7 @@
 #include "weights.h"
 #include "families.h"
 #include "weight_codec.h"
+#include "quantization/quantization.h"
 #include "../base/lcg.h"
 #include "../base/mem.h"
 
@@ -77,17 +78,23 @@ static void fill_vector(float *out, uint32_t n, float middle)
     for (uint32_t i = 0; i < n; i++) out[i] = middle + (float)((int)(i * 37 % 64) - 32) / 256.0f;
 }
 
+/* The tensor of codes of a weight, which quantized folders call something else. */
+static const kvi_tensor *find_codes(const kvi_checkpoint *checkpoint, const char *name)
+{
+    const kvi_tensor *t = kvi_checkpoint_find(checkpoint, name);
+    return t ? t : kvi_quantization_codes(checkpoint->quantization, checkpoint, name);
+}
+
 const kvi_tensor *kvi_weights_find(const kvi_checkpoint *checkpoint, const char *name)
 {
     static const char *const prefixes[] = {"", "model.language_model.", "language_model.model."};
     const size_t prefix = strlen(PREFIX);
-    const kvi_tensor *t = kvi_checkpoint_find(checkpoint, name);
+    const kvi_tensor *t = find_codes(checkpoint, name);
     char other[192];
-    if (strcmp(name, KVI_NAME_HEAD) == 0)
-        return t ? t : kvi_checkpoint_find(checkpoint, "language_model." KVI_NAME_HEAD);
+    if (strcmp(name, KVI_NAME_HEAD) == 0) return t ? t : find_codes(checkpoint, "language_model." KVI_NAME_HEAD);
     for (size_t i = 0; !t && i < sizeof prefixes / sizeof prefixes[0]; i++) {
         (void)snprintf(other, sizeof other, "%s%s", prefixes[i], name + prefix);
-        t = kvi_checkpoint_find(checkpoint, other);
+        t = find_codes(checkpoint, other);
     }
     return t;
 }
@@ -102,7 +109,8 @@ static kvrt_status not_found(const binder *b, const char *name)
     (void)snprintf(packed, sizeof packed, "%.*sqweight", stem < 120 ? (int)stem : 120, name);
     if (find(b, packed))
         return kvi_error_set(b->error, KVRT_UNSUPPORTED,
-                             "tensor %s: quantized (GPTQ or AWQ), need unquantized F32, F16 or BF16 weights", packed);
+                             "tensor %s: quantized (GPTQ or AWQ), need quantization_config in config.json for it",
+                             packed);
     if (strcmp(name, KVI_NAME_HEAD) == 0)
         return kvi_error_set(b->error, KVRT_FORMAT,
                              "tensor %s: not found, need it for %s because tie_word_embeddings in config.json is not "
@@ -165,12 +173,16 @@ static kvrt_status find_parts(const binder *b, const kvi_tensor *codes, kvi_weig
 static kvrt_status describe(const binder *b, const kvi_tensor *t, const kvi_place *p, const kvi_place_source *s,
                             kvi_weight_desc *desc)
 {
+    bool done = false;
+    desc->rows = s->rows;
+    desc->transposed = s->transposed;
+    if (p->n_in)
+        KVI_TRY(kvi_quantization_describe(b->checkpoint->quantization, b->checkpoint, t, desc, &done, b->error));
+    if (done) return KVRT_OK;
     KVI_TRY(check_shape(b, t, p, s));
     desc->name = t->name;
     desc->form = t->form;
     desc->parts[KVI_PART_CODES] = t->data;
-    desc->rows = s->rows;
-    desc->transposed = s->transposed;
     if (desc->form != KVI_FORM_NONE) KVI_TRY(find_parts(b, t, desc));
     for (int part = KVI_PART_CODES + 1; part < KVI_WEIGHT_PARTS; part++)
         if ((kvi_form(desc->form)->needs >> part & 1u) && !desc->parts[part]) desc->form = KVI_FORM_NONE;
@@ -290,8 +302,7 @@ static kvrt_status bind_experts(binder *b, uint32_t layer, const kvi_place *p, c
         kvi_weight_desc one = {.n_out = desc->n_out, .n_in = desc->n_in};
         if (!t) return not_found(b, name);
         KVI_TRY(describe(b, t, p, s, &one));
-        if (one.form != desc->form || one.group != desc->group || one.group_rows != desc->group_rows ||
-            one.scale_type != desc->scale_type)
+        if (!kvi_weight_same_layout(&one, desc))
             return kvi_error_set(b->error, KVRT_UNSUPPORTED, "tensor %s: %s, need the form of %s (%s)", t->name,
                                  t->dtype, desc->name, kvi_form(desc->form)->name);
         if (table) memcpy(table[e].parts, one.parts, sizeof one.parts);
@@ -443,7 +454,8 @@ kvrt_status kvi_weights_bind(const kvi_model_config *config, const kvi_checkpoin
                 .synthetic_form = form,
                 .error = error};
     uint64_t taken_bytes = 0;
-    kvrt_status status = device ? count_all(&b, &taken_bytes) : KVRT_OK;
+    kvrt_status status = checkpoint ? kvi_quantization_problem(checkpoint->quantization, error) : KVRT_OK;
+    if (status >= KVRT_OK && device) status = count_all(&b, &taken_bytes);
     if (status >= KVRT_OK && device && backend->weights_reserve)
         status = backend->weights_reserve(device, taken_bytes, error);
     if (status >= KVRT_OK && device) status = take_block(&b);

@@ -192,16 +192,20 @@ def other_things_than_a_checkpoint():
 def quantized_folders():
     with Folder() as m:
         m.config(quantization={"group_size": 64, "bits": 4})
-        run(m).expect(3, ["config.json", "quantization (MLX, 4 bits)", "need unquantized"])
+        m.config(quantization_config={"quant_method": "a_method"})
+        for command in ("run", "plan"):
+            kvrt(command, m.path, *(["-p", "x"] if command == "run" else [])).expect(3, ["quantization_config.quant_method is 'a_method'", "gptq"])
+        listed = kvrt("inspect", "--tensors", m.path).expect(3).out
+        assert b"quantization_config.quant_method is 'a_method'" in listed and b"layers.1.self_attn.q_proj" in listed
     for name in ("quantize_config.json", "quant_config.json"):
         with Folder() as m:
-            (m.path / name).write_text('{"bits": 4}')
-            run(m).expect(3, [name, "GPTQ or AWQ", "need unquantized"])
+            (m.path / name).write_text('{"bits": 3}')
+            run(m).expect(3, [name, "bits is 3", "need 4"])
     with Folder() as m:
         header, data = m.weights()
         header["model.layers.0.self_attn.q_proj.qweight"] = header.pop("model.layers.0.self_attn.q_proj.weight")
         m.write_weights(header, data)
-        run(m).expect(3, ["model.layers.0.self_attn.q_proj.qweight", "quantized", "need unquantized"])
+        run(m).expect(3, ["model.layers.0.self_attn.q_proj.qweight", "quantized", "need quantization_config"])
 
 
 @test

@@ -50,7 +50,18 @@ def seed(name, golden, config, options, dtype="BF16", prompt="Once upon a time",
     (HERE / "corpus" / "folder" / name).write_bytes(data)
 
 
+def quantized(name):
+    """A golden folder as it is, without its data."""
+    folder = GOLDEN.parent / "quantized" / name
+    raw = (folder / "model.safetensors").read_bytes()
+    text = {"c": json.dumps(json.loads((folder / "config.json").read_text())), "t": (folder / "tokenizer.json").read_text(),
+            "s": raw[8:8 + int.from_bytes(raw[:8], "little")].decode().strip(), "o": "kv.format=f16", "p": "Once"}
+    (HERE / "corpus" / "folder" / name).write_bytes(b"".join(b"\x1e" + key.encode() + value.encode() for key, value in text.items()))
+
+
 def main():
+    for name in ("gptq_dynamic", "awq_gemv", "mixed_precision"):
+        quantized(name)
     messages = json.dumps([{"role": "user", "content": "a cat"}, {"role": "assistant", "content": [{"type": "text", "text": "ran"}]}])
     tools = json.dumps([{"type": "function", "function": {"name": "f", "parameters": {}}}])
     seed("llama", "llama_gqa2", {}, ["kv.format=k4v4", "ctx.size=200", "sample.temperature=0"])

@@ -17,7 +17,9 @@ ALLOWED = {
     "runtime/tokenizer": ["runtime/kvrt.h", "runtime/base/", "runtime/text/unicode.h"],
     "runtime/template": ["runtime/kvrt.h", "runtime/base/", "runtime/text/unicode.h", "runtime/tokenizer/tokenizer.h"],
     "runtime/kv": ["runtime/kvrt.h", "runtime/base/"],
-    "runtime/model": ["runtime/kvrt.h", "runtime/base/", "runtime/kv/", "kernels/backend.h"],
+    # Configurations name modules by regular expressions.
+    "runtime/model/quantization": ["runtime/kvrt.h", "runtime/base/", "runtime/model/", "runtime/tokenizer/regex.h"],
+    "runtime/model": ["runtime/model/quantization/quantization.h", "runtime/kvrt.h", "runtime/base/", "runtime/kv/", "kernels/backend.h"],
     "runtime/engine": ["runtime/", "kernels/backend.h"],
     "kernels": ["runtime/kvrt.h", "runtime/base/", "runtime/kv/page.h", "runtime/model/weight_form.h"],
     # What a weight is: forms and their codec, shared as the cache's are.

@@ -39,13 +39,6 @@ static void refusals_name_key_and_need(void **state)
         {"\"num_key_value_heads\":-3", KVRT_FORMAT, {"num_key_value_heads is -3", "need 1.."}},
         {"\"num_key_value_heads\":3", KVRT_FORMAT, {"num_attention_heads is 4", "multiple"}},
         {"\"head_dim\":20", KVRT_UNSUPPORTED, {"head_dim is 20", "multiple of 8"}},
-        {"\"quantization_config\":{\"quant_method\":\"gptq\"}",
-         KVRT_UNSUPPORTED,
-         {"quantization_config (gptq)", "F32"}},
-        {"\"quantization_config\":{\"quant_method\":\"\"}", KVRT_UNSUPPORTED, {"quantization_config", "F32"}},
-        {"\"quantization_config\":{\"quant_method\":\"a_method_with_a_name_of_more_than_forty_eight_bytes\"}",
-         KVRT_UNSUPPORTED,
-         {"quantization_config (a_method", "F32"}},
         {"\"hidden_act\":\"gelu\"", KVRT_UNSUPPORTED, {"hidden_act is 'gelu'", "need silu"}},
         {"\"hidden_act\":\"an_activation_with_a_name_of_forty_bytes\"", KVRT_UNSUPPORTED, {"hidden_act", "need silu"}},
         {"\"hidden_act\":\"silu\\u0000x\"", KVRT_FORMAT, {"config.json", "NUL"}},
@@ -76,10 +69,6 @@ static void refusals_name_key_and_need(void **state)
          KVRT_UNSUPPORTED,
          {"sliding_attention", "no window"}},
         {"\"model_type\":\"qwen2\"", KVRT_UNSUPPORTED, {"model_type is 'qwen2'", "need 'mistral'"}},
-        {"\"quantization\":{\"group_size\":64,\"bits\":4}", KVRT_UNSUPPORTED, {"quantization (MLX, 4 bits)", "F32"}},
-        {"\"quantization_config\":{\"quant_method\":\"awq\",\"bits\":4}",
-         KVRT_UNSUPPORTED,
-         {"quantization_config (awq, 4 bits)", "F32"}},
         {"\"rope_theta\":NaN", KVRT_FORMAT, {"config.json: NaN", "need a number"}},
         {"\"rms_norm_eps\":{\"__float__\":\"NaN\"}", KVRT_FORMAT, {"config.json: NaN", "need a number"}},
         {"\"rope_theta\":0.5", KVRT_FORMAT, {"rope_theta below 1", "1 or more"}},
@@ -211,7 +200,6 @@ static void the_last_of_two_keys_counts(void **state)
     assert_int_equal(parse("Llama",
                            "\"rope_scaling\":{\"type\":\"linear\",\"factor\":4,\"rope_theta\":7},\"rope_scaling\":null,"
                            "\"eos_token_id\":[3,4],\"eos_token_id\":5,\"hidden_size\":1,\"hidden_size\":64,"
-                           "\"quantization_config\":{\"bits\":4},\"quantization_config\":null,"
                            "\"is_causal\":false,\"is_causal\":true,\"layer_types\":[\"x\"],\"layer_types\":null",
                            NULL),
                      KVRT_OK);

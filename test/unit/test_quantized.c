@@ -1,0 +1,456 @@
+/* test_quantized.c - folders whose weights are integers (test/golden/quantized): every weight is the number that the library behind its format
+ * makes of it, bit for bit, and the logits are those of the model with these weights; broken folders say what is wrong with them. */
+#define _POSIX_C_SOURCE 200809L /* mkdtemp */
+#include "golden_model.h"
+#include "../../runtime/base/json.h"
+#include "../../runtime/model/weight_codec.h"
+#include "../../runtime/model/weights.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+static const char *const names[] = {
+    "gptq_sym",         "gptq_desc_act",   "gptq_v2_8bit",      "gptq_dynamic",  "gptq_group64", "gptq_group128",
+    "auto_round_gptq",  "auto_round_awq",  "awq_gemm",          "awq_gemv",      "packed_sym",   "packed_asym",
+    "packed_old_zeros", "packed_g_idx",    "packed_8bit",       "packed_tensor", "int_channel",  "naive_group_asym",
+    "naive_block",      "mixed_precision", "compression_config"};
+#define N_NAMES (sizeof names / sizeof names[0])
+
+/* ------------------------------------------------------------------------------------------------------ values --- */
+typedef struct value {
+    char module[96];
+    uint64_t f32, half;
+    bool seen;
+} value;
+static value values[64];
+static size_t n_values;
+
+static uint64_t hex(const kvi_json *r)
+{
+    uint64_t v = 0;
+    for (size_t i = 0; i < r->str_len; i++)
+        v = v * 16 + (uint64_t)(r->str[i] > '9' ? r->str[i] - 'a' + 10 : r->str[i] - '0');
+    return v;
+}
+
+static void read_values(const char *dir)
+{
+    char path[600];
+    kvi_map json;
+    kvi_json r;
+    snprintf(path, sizeof path, "%s/golden.json", dir);
+    assert_int_equal(kvi_os_map(path, &kvi_mem_copies, &json, NULL), KVRT_OK);
+    kvi_json_init(&r, (const char *)json.data, json.len);
+    n_values = 0;
+    kvi_json_expect(&r, KVI_JSON_OBJECT);
+    while (kvi_json_next_key(&r)) {
+        if (!kvi_json_key_is(&r, "values")) {
+            kvi_json_skip(&r);
+            continue;
+        }
+        kvi_json_expect(&r, KVI_JSON_OBJECT);
+        while (kvi_json_next_key(&r)) {
+            value *v = &values[n_values++];
+            *v = (value){.seen = false};
+            memcpy(v->module, r.str, r.str_len);
+            kvi_json_expect(&r, KVI_JSON_ARRAY);
+            for (int i = 0; kvi_json_next_item(&r); i++) {
+                kvi_json_string(&r);
+                *(i ? &v->half : &v->f32) = hex(&r);
+            }
+        }
+    }
+    assert_true(kvi_json_end(&r) && n_values >= 3);
+    kvi_os_unmap(&json);
+}
+
+static uint64_t fnv(uint64_t h, const void *bytes, size_t n)
+{
+    const unsigned char *p = bytes;
+    for (size_t i = 0; i < n; i++) h = (h ^ p[i]) * 1099511628211u;
+    return h;
+}
+
+/* A backend that looks at the weights it is given. */
+static uint32_t n_plain, n_integers;
+static const char *folder;
+static kvrt_status see_bytes(const kvi_weight_desc *w, uint64_t *bytes, kvrt_error *error)
+{
+    uint64_t f32 = 14695981039346656037u, half = f32;
+    float row[256], single[256];
+    *bytes = 0;
+    if (w->form != KVI_FORM_I4 && w->form != KVI_FORM_I8) {
+        n_plain++;
+        return KVRT_OK;
+    }
+    n_integers++;
+    assert_true(w->n_in <= 256);
+    for (uint32_t r = 0; r < w->n_out; r++) {
+        assert_true(kvi_weight_decode(w, 0, r, 0, w->n_in, row));
+        f32 = fnv(f32, row, w->n_in * sizeof *row);
+        for (uint32_t k = 0; k < w->n_in; k++) {
+            uint8_t code;
+            float zero;
+            const float scale = kvi_weight_scale(w, 0, r, k, &zero);
+            kvi_weight_codes(w, 0, r, k, 1, &code);
+            single[k] = ((float)code - zero) * scale;
+            const uint16_t h = w->scale_type == KVI_F16 ? kvi_f32_to_f16(row[k]) : kvi_f32_to_bf16(row[k]);
+            half = w->scale_type == KVI_F32 ? fnv(half, &row[k], 4) : fnv(half, &h, 2);
+        }
+        assert_memory_equal(single, row, w->n_in * sizeof *row);
+    }
+    const size_t stem = (size_t)(strrchr(w->name, '.') - w->name);
+    for (size_t i = 0; i < n_values; i++) {
+        value *v = &values[i];
+        if (strlen(v->module) != stem || strncmp(v->module, w->name, stem) != 0) continue;
+        if (v->f32 != f32 || v->half != half) fail_msg("%s: %s: other values than the library's", folder, w->name);
+        v->seen = true;
+        return KVRT_OK;
+    }
+    fail_msg("%s: %s: not quantized, says golden.json", folder, w->name);
+    return KVRT_OK;
+}
+
+static kvrt_status bind(const char *dir, const kvi_backend *backend, kvi_model_weights *weights, kvrt_error *error)
+{
+    kvi_model_config *config = malloc(sizeof *config);
+    kvi_checkpoint *checkpoint = NULL;
+    kvrt_status status = kvi_config_read(dir, config, error);
+    if (status >= KVRT_OK) status = kvi_checkpoint_open(dir, false, &checkpoint, error);
+    if (status >= KVRT_OK)
+        status = kvi_weights_bind(config, checkpoint, KVI_FORM_BF16, backend, NULL, NULL, NULL, weights, error);
+    if (status >= KVRT_OK) kvi_weights_free(weights);
+    kvi_checkpoint_close(checkpoint);
+    free(config);
+    return status;
+}
+
+static void values_are_those_of_the_libraries(void **state)
+{
+    static const kvi_backend backend = {.name = "looks", .weight_bytes = see_bytes};
+    for (size_t i = 0; i < N_NAMES; i++) {
+        char dir[512];
+        kvrt_error error = {.size = sizeof error};
+        kvi_model_weights weights;
+        snprintf(dir, sizeof dir, "%s/golden/quantized/%s", KVRT_TEST_DIR, names[i]);
+        folder = names[i];
+        read_values(dir);
+        n_plain = n_integers = 0;
+        if (bind(dir, &backend, &weights, &error) < KVRT_OK) fail_msg("%s: %s", names[i], error.message);
+        assert_int_equal(n_integers, n_values);
+        assert_true(n_plain > 0);
+        for (size_t k = 0; k < n_values; k++)
+            if (!values[k].seen) fail_msg("%s: %s: not among the weights", names[i], values[k].module);
+    }
+}
+
+static void logits_are_those_of_the_dequantized_model(void **state)
+{
+    for (size_t i = 0; i < N_NAMES; i++) {
+        static const char *const exact[] = {"kv.format", "f32", "cpu.amx", "false", NULL};
+        golden_model model;
+        char name[128];
+        snprintf(name, sizeof name, "../quantized/%s", names[i]);
+        assert_true(golden_load(name, &model));
+        kvrt_engine engine = golden_open(&model, exact);
+        const double error = golden_logit_error(engine, &model, NULL);
+        if (!(error <= 2e-4 * (model.std > 1 ? model.std : 1)))
+            fail_msg("%s: error %g of a standard deviation of %g", names[i], error, model.std);
+        kvrt_engine_close(engine, NULL);
+        golden_free(&model);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ broken folders --- */
+/* A copy of a golden folder with words of its config.json and of its tensors' header replaced, and bytes of one tensor. */
+typedef struct edit {
+    const char *golden;
+    kvrt_status status;
+    const char *says[2];
+    const char *config[2], *header[2]; /* from, to */
+    const char *tensor;                /* its first element is replaced */
+    int64_t element;
+} edit;
+
+static void must_read(const char *dir, const char *name, kvi_map *out)
+{
+    char path[700];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    assert_int_equal(kvi_os_map(path, &kvi_mem_copies, out, NULL), KVRT_OK);
+}
+
+static void must_write(const char *dir, const char *name, const void *data, size_t len)
+{
+    char path[700];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(data, 1, len, f), len);
+    fclose(f);
+}
+
+/* text (len) with the first `from` replaced; the length of the result, which the caller frees. */
+static size_t replaced(const char *text, size_t len, const char *const pair[2], char **out)
+{
+    *out = malloc(len + 4096);
+    memcpy(*out, text, len);
+    (*out)[len] = 0;
+    if (!pair[0]) return len;
+    char *at = strstr(*out, pair[0]);
+    if (!at) fail_msg("'%s' is not in the text", pair[0]);
+    const size_t from = strlen(pair[0]), to = strlen(pair[1]), before = (size_t)(at - *out);
+    memcpy(at, pair[1], to);
+    memcpy(at + to, text + before + from, len - before - from);
+    return len - from + to;
+}
+
+static void poke(const char *header, unsigned char *data, const char *tensor, int64_t element)
+{
+    char quoted[128];
+    snprintf(quoted, sizeof quoted, "\"%s\":", tensor);
+    const char *at = strstr(header, quoted), *offsets = at ? strstr(at, "\"data_offsets\":[") : NULL;
+    assert_non_null(offsets);
+    const bool wide = strstr(at, "\"I64\"") && strstr(at, "\"I64\"") < offsets;
+    memcpy(data + strtoull(offsets + strlen("\"data_offsets\":["), NULL, 10), &element, wide ? 8 : 4);
+}
+
+static const char *edited(const edit *e)
+{
+    static char dir[256];
+    char golden[512], *config, *header;
+    kvi_map json, tensors;
+    snprintf(golden, sizeof golden, "%s/golden/quantized/%s", KVRT_TEST_DIR, e->golden);
+    if (!dir[0]) {
+        snprintf(dir, sizeof dir, "/tmp/kvrt_quantized_XXXXXX");
+        assert_non_null(mkdtemp(dir));
+    }
+    must_read(golden, "config.json", &json);
+    must_read(golden, "model.safetensors", &tensors);
+    const size_t n_config = replaced((const char *)json.data, json.len, e->config, &config);
+    uint64_t old = 0;
+    memcpy(&old, tensors.data, 8);
+    const uint64_t n_header = replaced((const char *)tensors.data + 8, (size_t)old, e->header, &header);
+    const size_t n_data = tensors.len - 8 - (size_t)old;
+    unsigned char *file = malloc(8 + (size_t)n_header + n_data);
+    memcpy(file, &n_header, 8);
+    memcpy(file + 8, header, (size_t)n_header);
+    memcpy(file + 8 + n_header, tensors.data + 8 + old, n_data);
+    header[n_header] = 0;
+    if (e->tensor) poke(header, file + 8 + n_header, e->tensor, e->element);
+    must_write(dir, "config.json", config, n_config);
+    must_write(dir, "model.safetensors", file, 8 + (size_t)n_header + n_data);
+    free(file);
+    free(config);
+    free(header);
+    kvi_os_unmap(&json);
+    kvi_os_unmap(&tensors);
+    return dir;
+}
+
+#define Q0 "model.layers.0.self_attn.q_proj"
+static const edit edits[] = {
+    /* configurations */
+    {"gptq_sym",
+     KVRT_UNSUPPORTED,
+     {"quant_method is 'hqq'", "gptq"},
+     .config = {"\"gptq\",\n  \"bits\"", "\"hqq\",\n  \"bits\""}},
+    {"gptq_sym", KVRT_UNSUPPORTED, {"no quant_method", "gptq"}, .config = {"quant_method", "method"}},
+    {"gptq_sym",
+     KVRT_UNSUPPORTED,
+     {"quantization_config.bits is 3", "4 or 8"},
+     .config = {"\"bits\": 4", "\"bits\": 3"}},
+    {"gptq_sym", KVRT_FORMAT, {"config.json", "at byte"}, .config = {"\"bits\": 4", "\"bits\": \"4\""}},
+    {"gptq_sym",
+     KVRT_FORMAT,
+     {Q0 ".qweight: I32 [8, 64]", "need I32 [16, 64]"},
+     .config = {"\"bits\": 4", "\"bits\": 8"}},
+    {"gptq_sym",
+     KVRT_UNSUPPORTED,
+     {"checkpoint_format is 'marlin'", "gptq_v2"},
+     .config = {"\"checkpoint_format\": \"gptq\"", "\"checkpoint_format\": \"marlin\""}},
+    {"gptq_sym", KVRT_UNSUPPORTED, {"pack_dtype", "int32"}, .config = {"int32", "int16"}},
+    {"gptq_sym",
+     KVRT_UNSUPPORTED,
+     {Q0 ".qweight: groups of 7", "divisor of 64"},
+     .config = {"\"group_size\": 32", "\"group_size\": 7"}},
+    {"gptq_sym", KVRT_UNSUPPORTED, {"groups of -2", "need -1"}, .config = {"\"group_size\": 32", "\"group_size\": -2"}},
+    {"gptq_sym",
+     KVRT_FORMAT,
+     {Q0 ".qzeros: I32 [2, 8]", "need I32 [4, 8]"},
+     .config = {"\"group_size\": 32", "\"group_size\": 16"}},
+    {"gptq_dynamic",
+     KVRT_FORMAT,
+     {"model.layers.0.mlp.gate_proj.qweight", "dynamic"},
+     .config = {"layers\\\\.1", "layers\\\\.."}},
+    {"gptq_dynamic", KVRT_UNSUPPORTED, {"quantization_config.dynamic", ""}, .config = {"-:.*", "-:(.*"}},
+    {"gptq_dynamic",
+     KVRT_UNSUPPORTED,
+     {"dynamic: bits of '.*\\.down_proj$' is 5", "4 or 8"},
+     .config = {"\"bits\": 8", "\"bits\": 5"}},
+    {"auto_round_gptq",
+     KVRT_UNSUPPORTED,
+     {"packing_format is 'auto_round:exllama'", "auto_round:auto_gptq"},
+     .config = {"auto_round:auto_gptq", "auto_round:exllama"}},
+    {"auto_round_gptq",
+     KVRT_UNSUPPORTED,
+     {"data_type", "int"},
+     .config = {"\"data_type\": \"int\"", "\"data_type\": \"mx_fp\""}},
+    {"awq_gemm",
+     KVRT_UNSUPPORTED,
+     {"quantization_config.bits is 8", "need 4"},
+     .config = {"\"bits\": 4", "\"bits\": 8"}},
+    {"awq_gemm", KVRT_UNSUPPORTED, {"version is 'gemv_fast'", "gemm or gemv"}, .config = {"\"gemm\"", "\"gemv_fast\""}},
+    {"awq_gemm", KVRT_UNSUPPORTED, {"version is 'llm-awq'", "gemm or gemv"}, .config = {"\"gemm\"", "\"llm-awq\""}},
+    {"awq_gemm",
+     KVRT_FORMAT,
+     {"model.layers.0.mlp.gate_proj.qweight: I32 [64, 12]", "need I32 [64, 8]"},
+     .config = {"\"intermediate_size\": 96", "\"intermediate_size\": 64"}},
+    {"awq_gemm", KVRT_FORMAT, {Q0 ".qzeros: I32 [2, 8]", "need I32 [64, 4]"}, .config = {"\"gemm\"", "\"gemv\""}},
+    {"packed_sym",
+     KVRT_UNSUPPORTED,
+     {"config_groups.group_0.format is 'marlin-24'", "pack-"},
+     .config = {"\"pack-quantized\"", "\"marlin-24\""}},
+    {"packed_sym",
+     KVRT_UNSUPPORTED,
+     {"config_groups.group_0.weights.strategy is 'token'", "group, channel"},
+     .config = {"\"strategy\": \"group\"", "\"strategy\": \"token\""}},
+    {"packed_sym",
+     KVRT_UNSUPPORTED,
+     {"config_groups.group_0.weights.num_bits is '3'", "4 or 8"},
+     .config = {"\"num_bits\": 4", "\"num_bits\": 3"}},
+    {"packed_sym",
+     KVRT_UNSUPPORTED,
+     {"weights.group_size", ""},
+     .config = {"\"group_size\": 32", "\"group_size\": null"}},
+    {"packed_sym",
+     KVRT_FORMAT,
+     {Q0 ".weight_packed: quantized", "ignore"},
+     .config = {"\"lm_head\"", "\"re:.*q_proj\""}},
+    {"packed_sym", KVRT_FORMAT, {Q0 ".weight_packed: quantized", "no targets"}, .config = {"\"Linear\"", "\"Conv1d\""}},
+    {"packed_sym",
+     KVRT_FORMAT,
+     {"weight_packed: I32", "int-quantized"},
+     .config = {"\"pack-quantized\"", "\"int-quantized\""}},
+    {"packed_sym",
+     KVRT_FORMAT,
+     {Q0 ".weight_zero_point: not found", "need it"},
+     .config = {"\"symmetric\": true", "\"symmetric\": false"}},
+    {"packed_sym",
+     KVRT_UNSUPPORTED,
+     {"transform_config", "no transforms"},
+     .config = {"\"kv_cache_scheme\"", "\"transform_config\": {\"config_groups\": {}}, \"x\""}},
+    {"packed_sym",
+     KVRT_UNSUPPORTED,
+     {"sparsity_config.format is 'sparse-24-bitmask'", "dense"},
+     .config = {"\"kv_cache_scheme\"", "\"sparsity_config\": {\"format\": \"sparse-24-bitmask\"}, \"x\""}},
+    {"packed_sym",
+     KVRT_UNSUPPORTED,
+     {"config_groups.group_0", "targets"},
+     .config = {"\"group_0\": {", "\"group_0\": [], \"y\": {"}},
+    {"naive_block", KVRT_UNSUPPORTED, {"block_structure", "[rows, columns]"}, .config = {"48,", "0,"}},
+    {"naive_block", KVRT_FORMAT, {Q0 ".weight_scale", "need"}, .config = {"48,", "16,"}},
+    /* tensors */
+    {"gptq_sym", KVRT_FORMAT, {Q0 ".weight: not found", ""}, .header = {Q0 ".qweight", Q0 ".xweight"}},
+    {"gptq_sym", KVRT_FORMAT, {Q0 ".qzeros: not found", "beside"}, .header = {Q0 ".qzeros", Q0 ".xzeros"}},
+    {"gptq_sym", KVRT_FORMAT, {Q0 ".scales: not found", "beside"}, .header = {Q0 ".scales", Q0 ".xscales"}},
+    {"gptq_sym",
+     KVRT_FORMAT,
+     {Q0 ".qweight: F32 [8, 64]", "need I32"},
+     .header = {Q0 ".qweight\":{\"dtype\":\"I32\"", Q0 ".qweight\":{\"dtype\":\"F32\""}},
+    {"gptq_sym",
+     KVRT_FORMAT,
+     {Q0 ".scales: I16 [2, 64]", "need F16, BF16 or F32"},
+     .header = {Q0 ".scales\":{\"dtype\":\"F16\"", Q0 ".scales\":{\"dtype\":\"I16\""}},
+    {"gptq_sym",
+     KVRT_FORMAT,
+     {Q0 ".qzeros: I32 [8, 2]", "need I32 [2, 8]"},
+     .header = {Q0 ".qzeros\":{\"dtype\":\"I32\",\"shape\":[2,8]", Q0 ".qzeros\":{\"dtype\":\"I32\",\"shape\":[8,2]"}},
+    {"gptq_sym", KVRT_FORMAT, {Q0 ".g_idx: element 0 is 2", "from 0 to 1"}, .tensor = Q0 ".g_idx", .element = 2},
+    {"gptq_desc_act", KVRT_FORMAT, {Q0 ".g_idx: element 0 is -5", "from 0 to 1"}, .tensor = Q0 ".g_idx", .element = -5},
+    {"packed_sym",
+     KVRT_FORMAT,
+     {Q0 ".weight_shape: element 0 is 65", "need 64"},
+     .tensor = Q0 ".weight_shape",
+     .element = 65},
+    {"packed_sym",
+     KVRT_FORMAT,
+     {Q0 ".weight_scale: BF16 [2, 64]", "[64, 2]"},
+     .header = {Q0 ".weight_scale\":{\"dtype\":\"BF16\",\"shape\":[64,2]",
+                Q0 ".weight_scale\":{\"dtype\":\"BF16\",\"shape\":[2,64]"}},
+    {"packed_asym",
+     KVRT_FORMAT,
+     {Q0 ".weight_zero_point: F32", "need I32"},
+     .header = {Q0 ".weight_zero_point\":{\"dtype\":\"I32\"", Q0 ".weight_zero_point\":{\"dtype\":\"F32\""}},
+    {"int_channel",
+     KVRT_FORMAT,
+     {Q0 ".weight_scale: not found", "beside"},
+     .header = {Q0 ".weight_scale", Q0 ".weight_xcale"}},
+    {"awq_gemv",
+     KVRT_FORMAT,
+     {Q0 ".scales", "need F16"},
+     .header = {Q0 ".scales\":{\"dtype\":\"F16\",\"shape\":[64,32]",
+                Q0 ".scales\":{\"dtype\":\"F16\",\"shape\":[32,64]"}},
+};
+
+static void broken_folders_say_what_is_wrong(void **state)
+{
+    unsigned n_other = 0;
+    for (size_t i = 0; i < sizeof edits / sizeof edits[0]; i++) {
+        kvrt_error error = {.size = sizeof error};
+        kvi_model_weights weights;
+        uint64_t before, after, blocks, allocations;
+        const char *dir = edited(&edits[i]);
+        n_values = 0;
+        kvi_mem_stats(&before, &blocks, &allocations);
+        const kvrt_status status = bind(dir, NULL, &weights, &error);
+        kvi_mem_stats(&after, &blocks, &allocations);
+        if (status != edits[i].status || !strstr(error.message, edits[i].says[0]) ||
+            !strstr(error.message, edits[i].says[1])) {
+            n_other++;
+            print_error("edit %zu of %s: %d '%s', need %d '%s' '%s'\n", i, edits[i].golden, status, error.message,
+                        edits[i].status, edits[i].says[0], edits[i].says[1]);
+        }
+        assert_int_equal(before, after);
+    }
+    assert_int_equal(n_other, 0);
+}
+
+/* Every allocation of an open fails in turn: an error, and nothing is left. */
+static void no_failed_allocation_leaks(void **state)
+{
+    static const char *const folders[] = {"gptq_dynamic", "mixed_precision"};
+    for (size_t f = 0; f < 2; f++)
+        for (uint64_t nth = 1;; nth++) {
+            kvrt_error error = {.size = sizeof error};
+            kvi_model_weights weights;
+            uint64_t before, after, blocks, allocations;
+            char dir[512];
+            snprintf(dir, sizeof dir, "%s/golden/quantized/%s", KVRT_TEST_DIR, folders[f]);
+            kvi_mem_stats(&before, &blocks, &allocations);
+            kvi_mem_fail_nth(nth);
+            const kvrt_status status = bind(dir, NULL, &weights, &error);
+            kvi_mem_fail_nth(0);
+            kvi_mem_stats(&after, &blocks, &allocations);
+            assert_int_equal(before, after);
+            if (status >= KVRT_OK) {
+                assert_true(nth > 10);
+                break;
+            }
+            assert_int_equal(status, KVRT_NOMEM_HOST);
+        }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(values_are_those_of_the_libraries),
+                                       cmocka_unit_test(logits_are_those_of_the_dequantized_model),
+                                       cmocka_unit_test(broken_folders_say_what_is_wrong),
+                                       cmocka_unit_test(no_failed_allocation_leaks)};
+    return cmocka_run_group_tests_name("quantized", tests, NULL, NULL);
+}
