@@ -467,6 +467,10 @@ typedef struct kvrt_inspect_tensor {
     uint32_t size;
     const char *name, *dtype, *file; /* valid during the callback */
     uint64_t shape[8], n_dims, bytes;
+    const char *form;   /* of a weight whose codes these are: "i4", "bf16"; else "" */
+    uint64_t n_weights; /* parameters that are read from it; 0: not a tensor of codes */
+    double bits;        /* of each of them, scales and zeros included */
+    uint32_t group;     /* neighbours of a row that share a scale; 0: the whole row, or no scales */
 } kvrt_inspect_tensor;
 typedef struct kvrt_inspect_info {
     uint32_t size;
@@ -481,6 +485,9 @@ typedef struct kvrt_inspect_info {
     uint32_t n_eos;
     int32_t eos_of_generation; /* 1: from generation_config.json; 0: from config.json or the tokenizer */
     char warning[256];         /* keys of config.json that are ignored because nobody knows them; empty: none */
+    char quantization[48];     /* quant_method of the folder; empty: none */
+    uint64_t n_weights,
+        weight_bytes; /* parameters of the model and what they take, once it is known how they lie; else 0 */
 } kvrt_inspect_info;
 typedef void (*kvrt_tensor_fn)(const kvrt_inspect_tensor *tensor, void *user);
 KVRT_API kvrt_status kvrt_inspect(const char *path, kvrt_inspect_info *out, kvrt_tensor_fn fn, void *user,

@@ -17,7 +17,12 @@ typedef struct histogram {
         char dtype[16];
         uint64_t count, bytes;
     } rows[32];
-    unsigned n;
+    struct {
+        char form[16];
+        uint64_t n_weights;
+        double bits; /* of all of them */
+    } forms[32];
+    unsigned n, n_forms;
     bool list, json, first;
 } histogram;
 
@@ -28,13 +33,28 @@ static void print_tensor(histogram *h, const kvrt_inspect_tensor *t)
         command_json_string(stdout, t->name, strlen(t->name));
         printf(",\"dtype\":\"%s\",\"shape\":[", t->dtype);
         for (uint64_t i = 0; i < t->n_dims; i++) printf("%s%llu", i ? "," : "", (unsigned long long)t->shape[i]);
-        printf("],\"bytes\":%llu}", (unsigned long long)t->bytes);
+        printf("],\"bytes\":%llu", (unsigned long long)t->bytes);
+        if (t->n_weights)
+            printf(",\"form\":\"%s\",\"n_weights\":%llu,\"bits\":%.4g,\"group\":%u", t->form,
+                   (unsigned long long)t->n_weights, t->bits, t->group);
+        printf("}");
         h->first = false;
         return;
     }
     printf("  %-60s %-5s [", t->name, t->dtype);
     for (uint64_t i = 0; i < t->n_dims; i++) printf("%s%llu", i ? ", " : "", (unsigned long long)t->shape[i]);
-    printf("]\n");
+    printf("]");
+    if (t->n_weights) printf("  %s, %.4g bits", t->form, t->bits);
+    if (t->group) printf(", groups of %u", t->group);
+    printf("\n");
+}
+
+static void count_form(histogram *h, const kvrt_inspect_tensor *t)
+{
+    unsigned i = 0;
+    while (i < h->n_forms && strcmp(h->forms[i].form, t->form) != 0) i++;
+    if (i == h->n_forms && h->n_forms < 32) snprintf(h->forms[h->n_forms++].form, 16, "%s", t->form);
+    if (i < 32) h->forms[i].n_weights += t->n_weights, h->forms[i].bits += t->bits * (double)t->n_weights;
 }
 
 static void on_tensor(const kvrt_inspect_tensor *t, void *user)
@@ -44,6 +64,7 @@ static void on_tensor(const kvrt_inspect_tensor *t, void *user)
     while (i < h->n && strcmp(h->rows[i].dtype, t->dtype) != 0) i++;
     if (i == h->n && h->n < 32) snprintf(h->rows[h->n++].dtype, 16, "%s", t->dtype);
     if (i < 32) h->rows[i].count++, h->rows[i].bytes += t->bytes;
+    if (t->n_weights) count_form(h, t);
     if (h->list) print_tensor(h, t);
 }
 
@@ -84,6 +105,12 @@ static void print_text(const kvrt_inspect_info *info, const histogram *h, const 
     for (unsigned i = 0; i < h->n; i++)
         printf("  %-12s %llu tensors, %.1f MiB\n", h->rows[i].dtype, (unsigned long long)h->rows[i].count,
                (double)h->rows[i].bytes / 1048576.0);
+    if (info->n_weights)
+        printf("weights        %s%s%.4g bits each\n", info->quantization, info->quantization[0] ? ", " : "",
+               (double)info->weight_bytes * 8 / (double)info->n_weights);
+    for (unsigned i = 0; i < h->n_forms; i++)
+        printf("  %-12s %llu of %.4g bits\n", h->forms[i].form, (unsigned long long)h->forms[i].n_weights,
+               h->forms[i].bits / (double)h->forms[i].n_weights);
     printf("sampling\n");
     print_sampling(line, defaults, false);
     if (info->n_eos) printf("  %-16s ", "end tokens");
@@ -108,6 +135,11 @@ static void print_json(const kvrt_inspect_info *info, const histogram *h, const 
            (unsigned long long)info->bytes, (unsigned long long)info->n_tensors);
     for (unsigned i = 0; i < h->n; i++)
         printf("%s\"%s\":%llu", i ? "," : "", h->rows[i].dtype, (unsigned long long)h->rows[i].bytes);
+    printf("},\"quantization\":\"%s\",\"weight_bytes\":%llu,\"forms\":{", info->quantization,
+           (unsigned long long)info->weight_bytes);
+    for (unsigned i = 0; i < h->n_forms; i++)
+        printf("%s\"%s\":{\"n_weights\":%llu,\"bits\":%.4g}", i ? "," : "", h->forms[i].form,
+               (unsigned long long)h->forms[i].n_weights, h->forms[i].bits / (double)h->forms[i].n_weights);
     printf("},\"sampling\":{");
     print_sampling(line, defaults, true);
     printf("},\"eos_ids\":[");

@@ -2,6 +2,7 @@
  * that is none fails. */
 #include "engine.h"
 #include "../model/generation_config.h"
+#include "../model/quantization/quantization.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -31,24 +32,77 @@ static void copy_config(const kvi_model_config *c, kvrt_inspect_info *info)
     (void)snprintf(info->rope_scaling, sizeof info->rope_scaling, "%s", scalings[c->ropes[0].scaling]);
 }
 
-static void list_tensors(const kvi_checkpoint *checkpoint, kvrt_inspect_info *info, kvrt_tensor_fn fn, void *user)
+/* What is read from each tensor. */
+typedef struct tensor_use {
+    const char *form;
+    uint64_t n_weights, bytes;
+    uint32_t group;
+} tensor_use;
+typedef struct tensor_uses {
+    const kvi_checkpoint *checkpoint;
+    tensor_use *of; /* (n_tensors) */
+    kvrt_inspect_info *info;
+} tensor_uses;
+
+static void on_weight(void *user, const kvi_weight_desc *desc)
+{
+    const tensor_uses *uses = user;
+    const uint64_t n = (uint64_t)desc->n_out * desc->n_in * (desc->n_experts ? desc->n_experts : 1),
+                   bytes = kvi_weight_bytes(desc);
+    uses->info->n_weights += n;
+    uses->info->weight_bytes += bytes;
+    for (uint64_t i = 0; i < uses->checkpoint->n_tensors; i++) {
+        tensor_use *use = &uses->of[i];
+        if (kvi_checkpoint_at(uses->checkpoint, i)->name != desc->name) continue;
+        use->form = kvi_form(desc->form)->name;
+        use->group = desc->group;
+        use->n_weights += n;
+        use->bytes += bytes;
+        return;
+    }
+}
+
+static void list_tensors(const kvi_checkpoint *checkpoint, const tensor_use *uses, kvrt_inspect_info *info,
+                         kvrt_tensor_fn fn, void *user)
 {
     for (uint64_t i = 0; i < checkpoint->n_tensors; i++) {
         const kvi_tensor *t = kvi_checkpoint_at(checkpoint, i);
+        const tensor_use use = uses ? uses[i] : (tensor_use){0};
         kvrt_inspect_tensor out = {.size = sizeof out,
                                    .name = t->name,
                                    .dtype = t->dtype,
                                    .file = kvi_checkpoint_file(checkpoint, t->file),
                                    .n_dims = t->n_dims,
-                                   .bytes = t->bytes};
+                                   .bytes = t->bytes,
+                                   .form = use.form ? use.form : "",
+                                   .n_weights = use.n_weights,
+                                   .bits = use.n_weights ? (double)use.bytes * 8 / (double)use.n_weights : 0,
+                                   .group = use.group};
         uint64_t elements = 1;
         for (uint32_t d = 0; d < t->n_dims; d++) elements *= out.shape[d] = t->shape[d];
         info->n_params += elements;
         info->bytes += t->bytes;
         if (fn) fn(&out, user);
     }
+    if (info->n_weights) info->n_params = info->n_weights; /* elements of packed tensors are no parameters */
     info->n_tensors = checkpoint->n_tensors;
     info->n_files = checkpoint->n_files;
+}
+
+static void inspect_tensors(const kvi_model_config *config, const kvi_checkpoint *checkpoint, kvrt_inspect_info *info,
+                            kvrt_tensor_fn fn, void *user)
+{
+    kvrt_error error = {.size = sizeof error};
+    tensor_uses uses = {checkpoint, kvi_mem_zalloc(checkpoint->n_tensors + 1, sizeof *uses.of), info};
+    (void)snprintf(info->quantization, sizeof info->quantization, "%s",
+                   kvi_quantization_method(checkpoint->quantization));
+    if (!uses.of) (void)kvi_error_nomem(&error, checkpoint->n_tensors * sizeof *uses.of, "list of tensors");
+    if (!uses.of || (config && kvi_weights_each(config, checkpoint, on_weight, &uses, &error) < KVRT_OK)) {
+        note(info, &error);
+        info->n_weights = info->weight_bytes = 0;
+    }
+    list_tensors(checkpoint, uses.of, info, fn, user);
+    kvi_mem_free(uses.of);
 }
 
 /* What generation_config.json says goes for nothing here but must be sound; the tokenizer names the end where no configuration does. */
@@ -72,19 +126,12 @@ static void inspect_files(const kvi_model_files *files, kvi_model_config *config
     kvrt_error error = {.size = sizeof error};
     kvi_checkpoint *checkpoint = NULL;
     kvi_tokenizer *tokenizer = NULL;
-    kvi_model_weights weights;
     bool known = kvi_model_files_config(files, config, &error) >= KVRT_OK;
     if (!known) note(info, &error);
     (void)snprintf(info->warning, sizeof info->warning, "%s", config->warning);
     copy_config(config, info);
     if (kvi_model_files_checkpoint(files, false, &checkpoint, &error) < KVRT_OK) note(info, &error);
-    else {
-        list_tensors(checkpoint, info, fn, user);
-        if (known &&
-            kvi_weights_bind(config, checkpoint, KVI_FORM_BF16, NULL, NULL, NULL, NULL, &weights, &error) < KVRT_OK)
-            note(info, &error);
-        else if (known) kvi_weights_free(&weights);
-    }
+    else inspect_tensors(known ? config : NULL, checkpoint, info, fn, user);
     if (kvi_model_files_tokenizer(files, &tokenizer, &error) < KVRT_OK) note(info, &error);
     else (void)snprintf(info->tokenizer, sizeof info->tokenizer, "%s", kvi_tokenizer_describe(tokenizer));
     check_generation(files, tokenizer, info);

@@ -20,6 +20,7 @@ typedef struct binder {
     void *user;
     kvi_model_weights *out;
     kvi_weight_form synthetic_form;
+    kvi_weight_fn each;                                            /* NULL: none */
     uint64_t memory_used, total_bytes, form_bytes[KVI_FORM_COUNT]; /* memory_used: of out->memory */
     uint64_t idle_bytes;                                           /* experts that a token does not choose */
     kvrt_error *error;
@@ -209,6 +210,7 @@ static kvrt_status hand_over(binder *b, const kvi_place *p, const kvi_weight_des
     if (p->n_experts) b->idle_bytes += bytes / n_experts * (n_experts - p->n_used);
     b->form_bytes[desc->form] += bytes;
     uint64_t taken = 0;
+    if (b->each) b->each(b->user, desc);
     if (b->backend) KVI_TRY(b->backend->weight_bytes(desc, &taken, b->error));
     b->out->taken_bytes += taken;
     if (b->dry || !b->device) return KVRT_OK;
@@ -436,13 +438,21 @@ kvi_weight_form kvi_form_named(const char *name)
     return (kvi_weight_form)form;
 }
 
+/* What every walk over the places needs first. */
+static kvrt_status start(const kvi_model_config *config, const kvi_checkpoint *checkpoint, kvi_model_weights *out,
+                         kvrt_error *error)
+{
+    memset(out, 0, sizeof *out);
+    if (checkpoint) KVI_TRY(kvi_quantization_problem(checkpoint->quantization, error));
+    out->layers = kvi_mem_zalloc(config->n_layers, sizeof *out->layers);
+    return out->layers ? KVRT_OK : kvi_error_nomem(error, config->n_layers * sizeof *out->layers, "layer table");
+}
+
 kvrt_status kvi_weights_bind(const kvi_model_config *config, const kvi_checkpoint *checkpoint, kvi_weight_form form,
                              const kvi_backend *backend, kvi_device *device, kvi_progress_fn progress, void *user,
                              kvi_model_weights *out, kvrt_error *error)
 {
-    memset(out, 0, sizeof *out);
-    out->layers = kvi_mem_zalloc(config->n_layers, sizeof *out->layers);
-    if (!out->layers) return kvi_error_nomem(error, config->n_layers * sizeof *out->layers, "layer table");
+    KVI_TRY(start(config, checkpoint, out, error));
     binder b = {.config = config,
                 .family = config->family ? kvi_family_of_type(config->family) : NULL,
                 .checkpoint = checkpoint,
@@ -454,14 +464,30 @@ kvrt_status kvi_weights_bind(const kvi_model_config *config, const kvi_checkpoin
                 .synthetic_form = form,
                 .error = error};
     uint64_t taken_bytes = 0;
-    kvrt_status status = checkpoint ? kvi_quantization_problem(checkpoint->quantization, error) : KVRT_OK;
-    if (status >= KVRT_OK && device) status = count_all(&b, &taken_bytes);
+    kvrt_status status = device ? count_all(&b, &taken_bytes) : KVRT_OK;
     if (status >= KVRT_OK && device && backend->weights_reserve)
         status = backend->weights_reserve(device, taken_bytes, error);
     if (status >= KVRT_OK && device) status = take_block(&b);
     if (status >= KVRT_OK) status = bind_all(&b);
     out->memory_bytes = b.memory_used;
     if (status < KVRT_OK) kvi_weights_free(out);
+    return status;
+}
+
+kvrt_status kvi_weights_each(const kvi_model_config *config, const kvi_checkpoint *checkpoint, kvi_weight_fn fn,
+                             void *user, kvrt_error *error)
+{
+    kvi_model_weights weights;
+    KVI_TRY(start(config, checkpoint, &weights, error));
+    binder b = {.config = config,
+                .family = config->family ? kvi_family_of_type(config->family) : NULL,
+                .checkpoint = checkpoint,
+                .each = fn,
+                .user = user,
+                .out = &weights,
+                .error = error};
+    const kvrt_status status = bind_all(&b);
+    kvi_weights_free(&weights);
     return status;
 }
 

@@ -37,6 +37,10 @@ const kvi_tensor *kvi_weights_find(const kvi_checkpoint *checkpoint, const char 
 kvrt_status kvi_weights_bind(const kvi_model_config *config, const kvi_checkpoint *checkpoint, kvi_weight_form form,
                              const kvi_backend *backend, kvi_device *device, kvi_progress_fn progress, void *user,
                              kvi_model_weights *out, kvrt_error *error);
+/* Calls fn for every weight of the model as a backend would get it; nothing is imported. Errors as kvi_weights_bind. */
+typedef void (*kvi_weight_fn)(void *user, const kvi_weight_desc *desc);
+kvrt_status kvi_weights_each(const kvi_model_config *config, const kvi_checkpoint *checkpoint, kvi_weight_fn fn,
+                             void *user, kvrt_error *error);
 /* Frees the tables and the memory; handles belong to the device, which must be closed first. */
 void kvi_weights_free(kvi_model_weights *weights);
 

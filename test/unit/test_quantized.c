@@ -167,6 +167,56 @@ static void logits_are_those_of_the_dequantized_model(void **state)
     }
 }
 
+/* ------------------------------------------------------------------------------------------------------ counts --- */
+typedef struct counts {
+    uint64_t n_weights, unread; /* bytes of tensors that only describe the others */
+    double bits;
+} counts;
+static void count_tensor(const kvrt_inspect_tensor *t, void *user)
+{
+    counts *c = user;
+    const char *last = strrchr(t->name, '.');
+    c->n_weights += t->n_weights;
+    c->bits += t->bits * (double)t->n_weights;
+    if (strcmp(last, ".weight_shape") == 0) c->unread += t->bytes;
+    assert_true((t->n_weights > 0) == (t->form[0] != 0));
+    if (strcmp(last, ".weight_packed") == 0 || strcmp(last, ".qweight") == 0)
+        assert_true(t->form[0] == 'i' && t->bits > 4);
+}
+
+static void inspect_and_plan_count_what_is_there(void **state)
+{
+    for (size_t i = 0; i < N_NAMES; i++) {
+        char dir[512];
+        kvrt_error error = {.size = sizeof error};
+        kvrt_inspect_info info = {.size = sizeof info};
+        kvrt_plan_info plan = {.size = sizeof plan};
+        kvrt_options *options;
+        kvrt_plan_row rows[1] = {{.size = sizeof rows[0]}};
+        uint64_t n_rows = 0;
+        counts c = {0};
+        snprintf(dir, sizeof dir, "%s/golden/quantized/%s", KVRT_TEST_DIR, names[i]);
+        assert_int_equal(kvrt_inspect(dir, &info, count_tensor, &c, &error), KVRT_OK);
+        assert_string_equal(info.problem, "");
+        assert_string_equal(info.warning, "");
+        assert_true(strstr("gptq auto-round awq compressed-tensors", info.quantization) && info.quantization[0]);
+        assert_int_equal(c.n_weights, info.n_weights);
+        assert_int_equal(info.n_params, info.n_weights);
+        assert_true(fabs(c.bits - (double)info.weight_bytes * 8) < 1);
+        /* All that the folder holds is read, but what says how to read it and zeros that go without saying. */
+        assert_true(info.weight_bytes <= info.bytes);
+        if (strncmp(names[i], "packed", 6) == 0) assert_int_equal(info.weight_bytes + c.unread, info.bytes);
+        assert_int_equal(kvrt_options_create(&options, &error), KVRT_OK);
+        kvrt_options_set_string(options, "model.path", dir, -1, &error);
+        kvrt_options_set_text(options, "device.backend", "cpu", &error);
+        if (kvrt_plan(options, "f16", &plan, rows, 1, &n_rows, &error) < KVRT_OK)
+            fail_msg("%s: %s", names[i], error.message);
+        assert_int_equal(plan.weight_bytes, info.weight_bytes);
+        assert_int_equal(plan.n_params, info.n_params);
+        kvrt_options_destroy(options);
+    }
+}
+
 /* ------------------------------------------------------------------------------------------------ broken folders --- */
 /* A copy of a golden folder with words of its config.json and of its tensors' header replaced, and bytes of one tensor. */
 typedef struct edit {
@@ -450,6 +500,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(values_are_those_of_the_libraries),
                                        cmocka_unit_test(logits_are_those_of_the_dequantized_model),
+                                       cmocka_unit_test(inspect_and_plan_count_what_is_there),
                                        cmocka_unit_test(broken_folders_say_what_is_wrong),
                                        cmocka_unit_test(no_failed_allocation_leaks)};
     return cmocka_run_group_tests_name("quantized", tests, NULL, NULL);
