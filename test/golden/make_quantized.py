@@ -183,8 +183,8 @@ def args(bits=4, symmetric=True, strategy="group", group_size=None, **more):
 
 def groups_of(form, *pairs, ignore=("lm_head",)):
     return {"quant_method": "compressed-tensors", "format": form, "quantization_status": "compressed", "kv_cache_scheme": None,
-            "ignore": list(ignore),
-            "config_groups": {f"group_{i}": dict(targets=targets, weights=weights, **more) for i, (targets, weights, more) in enumerate(pairs)}}
+            "config_groups": {f"group_{i}": dict(targets=targets, weights=weights, **more) for i, (targets, weights, more) in enumerate(pairs)},
+            "ignore": list(ignore)}
 
 
 # --------------------------------------------------------------------------------------------------------------- variants ---
