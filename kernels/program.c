@@ -17,6 +17,9 @@ const char *kvi_op_special(const kvi_op *op)
     if (op->kind == KVI_OP_NORM_LINEAR && !op->norm.kind) return "a product without a norm";
     if (op->norm.kind == KVI_NORM_BARE) return "a norm without gains";
     if (op->post_norm.kind) return "a norm behind the product";
+    if (op->out_gain) return "a multiplier of the residual";
+    if (op->fresh || (op->kind == KVI_OP_LINEAR_ADD && op->n_weights == 0)) return "sums beside the residual";
+    if (op->kind == KVI_OP_NORM_GATE_UP && op->n_weights == 1) return "a gate of another input";
     if (op->gated) return "an output gate";
     if (op->softcap > 0) return "softcap";
     if (op->sinks) return "attention sinks";

@@ -94,10 +94,12 @@ typedef enum kvi_op_kind {
      * visible t: t <= pos(r) when causal, and t > pos(r) - window when window > 0. K and V as stored, all page formats. in is the q|k|v
      * buffer, out (rows, n_heads * D). With `gated`: out[r] *= 1 / (1 + exp(-gate[r])), gate (rows, n_heads * D). */
     KVI_OP_ATTENTION,
-    /* io[r] += scale * post_norm( in[r] W^T + b )                                                   io is the residual
+    /* io[r] = factor * ( io[r] + scale * post_norm( in[r] W^T + b ) )                               io is the residual
+     * factor: out_gain[0] where there is an out_gain, else 1 (Gemma 4 multiplies the sum). Without weights the product is in[r] itself. With
+     * `fresh` io counts as zero before. post_norm is over runs of post_group columns, each by itself; 0: over all.
      * With `gated`, what is added is multiplied by 1 / (1 + exp(-gate[r])), gate (rows, 1): shared experts. */
     KVI_OP_LINEAR_ADD,
-    /* out[r] = act( n W_0^T + b_0, n W_1^T + b_1 ), n = norm(in[r]) */
+    /* out[r] = act( n W_0^T + b_0, n W_1^T + b_1 ), n = norm(in[r]). With one weight the second argument stands in `side`, from side_first on. */
     KVI_OP_NORM_GATE_UP,
     /* out[l, v] = cap( scale * norm(in[logit_rows[l]]) . W[v] ) for first_out <= v < first_out + n_out  out (logit rows, vocab) */
     KVI_OP_HEAD,
@@ -126,17 +128,21 @@ typedef enum kvi_op_kind {
 /* One operation. What a kind does not name in its contract it ignores; zero is the neutral value of every field but scale. */
 typedef struct kvi_op {
     kvi_op_kind kind;
-    uint32_t layer;     /* of the model; 0 for EMBED and HEAD */
-    bool slice_end;     /* a step may be left after it: the engine looks at cancel flag and budget there */
-    kvi_buffer in, out; /* io: out is the buffer updated in place */
-    kvi_buffer side;    /* EXPERTS, DELTA */
-    kvi_buffer gate;    /* of what says `gated` */
+    uint32_t layer;      /* of the model; 0 for EMBED and HEAD */
+    bool slice_end;      /* a step may be left after it: the engine looks at cancel flag and budget there */
+    kvi_buffer in, out;  /* io: out is the buffer updated in place */
+    kvi_buffer side;     /* EXPERTS, DELTA, NORM_GATE_UP with one weight */
+    uint32_t side_first; /* column of it, NORM_GATE_UP */
+    kvi_buffer gate;     /* of what says `gated` */
     bool gated;
     uint32_t n_weights;
     const kvi_weight *weights[3];
     const kvi_weight *biases[3]; /* NULL: none */
     kvi_norm norm;               /* of the input */
     kvi_norm post_norm;          /* of what LINEAR_ADD and EXPERTS add */
+    uint32_t post_group;         /* LINEAR_ADD: columns of a run of post_norm; 0: all */
+    const kvi_weight *out_gain;  /* LINEAR_ADD: (1); NULL: none */
+    bool fresh;                  /* LINEAR_ADD: io is written, not added to */
     float scale;                 /* 1: none. ATTENTION: of the scores */
     float softcap;               /* ATTENTION, HEAD; 0: none */
     kvi_activation activation;   /* NORM_GATE_UP, EXPERTS */

@@ -96,7 +96,7 @@ const float *kvi_cpu_norm_rows(kvi_device *device, const kvi_op *op, const uint3
 /* An addition that is more than a sum goes through `added`: asked when the workspace is planned and when the operation runs. */
 static inline bool kvi_cpu_adds_specially(const kvi_op *op)
 {
-    return op->post_norm.kind || op->gated || op->scale != 1.0f;
+    return op->post_norm.kind || op->gated || op->scale != 1.0f || op->fresh || op->out_gain || op->n_weights == 0;
 }
 /* Adds `added` to the residual as LINEAR_ADD says: post-norm, multiplier, gate. */
 void kvi_cpu_add_rows(kvi_device *device, const kvi_op *op);

@@ -39,11 +39,13 @@ const float *kvi_cpu_norm_rows(kvi_device *device, const kvi_op *op, const uint3
 
 void kvi_cpu_add_row(kvi_device *device, const kvi_op *op, uint32_t row, float *x)
 {
-    const uint32_t cols = device->program->buffers[op->out].cols;
+    const uint32_t cols = device->program->buffers[op->out].cols, run = op->post_group ? op->post_group : cols;
     float *y = device->buffers[op->out] + (size_t)row * cols, factor = op->scale;
-    kvi_cpu_norm(device, &op->post_norm, x, cols, x);
+    for (uint32_t i = 0; i < cols; i += run) kvi_cpu_norm(device, &op->post_norm, x + i, run, x + i);
     if (op->gated) factor /= 1.0f + expf(-device->buffers[op->gate][row]);
+    if (op->fresh) memset(y, 0, cols * sizeof *y);
     for (uint32_t i = 0; i < cols; i++) y[i] += factor * x[i];
+    if (op->out_gain) device->v->scale(y, op->out_gain->f32[0], cols);
 }
 
 static void add_row(void *arg, uint32_t row, uint32_t thread)

@@ -31,6 +31,16 @@ static void finish_logits(kvi_device *device, const kvi_op *op)
     }
 }
 
+/* out = act(out, side): the gate stands in `out`. */
+static void activate_rows(kvi_device *device, const kvi_op *op)
+{
+    const kvi_buffer_desc *buffers = device->program->buffers;
+    const uint32_t cols = buffers[op->out].cols, beside = buffers[op->side].cols;
+    for (uint32_t r = 0; r < device->step.n_rows; r++)
+        kvi_cpu_activate(device->v, op->activation, op->limit, device->buffers[op->out] + (size_t)r * cols,
+                         device->buffers[op->side] + (size_t)r * beside + op->side_first, cols);
+}
+
 static const char *linear_op(kvi_device *device, const kvi_op *op)
 {
     const kvi_program *program = device->program;
@@ -53,7 +63,15 @@ static const char *linear_op(kvi_device *device, const kvi_op *op)
     if (op->kind == KVI_OP_NORM_GATE_UP) job.epilogue = KVI_GATE_UP;
     if (head) job.first_out = op->first_out, job.n_out = op->n_out;
     job.wide = head ? n_rows > KVI_DECODE_ROWS : kvi_step_is_wide(&device->step);
+    if (op->n_weights == 0) {
+        memcpy(device->added, device->buffers[op->in], (size_t)n_rows * job.n_in * sizeof *device->added);
+        kvi_cpu_add_rows(device, op);
+        return "add";
+    }
+    const bool beside = op->kind == KVI_OP_NORM_GATE_UP && op->n_weights == 1;
+    if (beside) job.epilogue = KVI_STORE;
     const char *kernel = kvi_cpu_linear(device, &job);
+    if (beside) activate_rows(device, op);
     if (special) kvi_cpu_add_rows(device, op);
     if (head) finish_logits(device, op);
     return kernel;

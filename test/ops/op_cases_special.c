@@ -139,9 +139,64 @@ static void run_product(const op_target *target, const product_case *c)
     op_rig_close(&rig);
 }
 
+/* What Gemma 4 makes of these: t = scale * post_norm over runs ( act( norm(x) G^T, side ) D^T ), then x = factor * ( x + post_norm(t) ). */
+static void run_beside(const op_target *target, uint32_t rows)
+{
+    enum { RUN = 8, FIRST = 5 };
+    op_rig rig;
+    op_rig_open(&rig, target);
+    const kvi_buffer x = op_rig_buffer(&rig, WIDTH, KVI_ROWS_TOKEN, KVI_PRECISION_RESIDUAL),
+                     t = op_rig_buffer(&rig, WIDTH, KVI_ROWS_TOKEN, KVI_PRECISION_RESIDUAL),
+                     side = op_rig_buffer(&rig, FFN + 2 * FIRST, KVI_ROWS_TOKEN, KVI_PRECISION_RESIDUAL),
+                     y = op_rig_buffer(&rig, FFN, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND);
+    const op_matrix in = op_rig_input(&rig, x, rows), beside = op_rig_input(&rig, side, rows);
+    (void)op_rig_input(&rig, t, rows); /* what `fresh` must not see */
+    const op_matrix gain = op_rig_matrix(&rig, 1, WIDTH, KVI_F32, 1, 0.3, 0),
+                    run_gain = op_rig_matrix(&rig, 1, RUN, KVI_F32, 1, 0.3, 0),
+                    post = op_rig_matrix(&rig, 1, WIDTH, KVI_F32, 1, 0.3, 0),
+                    factor = op_rig_matrix(&rig, 1, 1, KVI_F32, 0.6, 0.1, 0);
+    const op_matrix g = op_rig_matrix(&rig, FFN, WIDTH, KVI_F32, 0, 0.4, 0),
+                    d = op_rig_matrix(&rig, WIDTH, FFN, KVI_F32, 0, 0.2, 0);
+    kvi_op *op = op_rig_op(&rig, KVI_OP_NORM_GATE_UP, x, y);
+    op->norm = (kvi_norm){KVI_NORM_GAIN, gain.weight, 1e-5f};
+    op->n_weights = 1, op->weights[0] = g.weight, op->activation = KVI_ACT_GELU_TANH;
+    op->side = side, op->side_first = FIRST;
+    op = op_rig_op(&rig, KVI_OP_LINEAR_ADD, y, t);
+    op->n_weights = 1, op->weights[0] = d.weight;
+    op->fresh = true, op->scale = 0.7f, op->post_group = RUN;
+    op->post_norm = (kvi_norm){KVI_NORM_GAIN, run_gain.weight, 1e-5f};
+    op = op_rig_op(&rig, KVI_OP_LINEAR_ADD, t, x);
+    op->post_norm = (kvi_norm){KVI_NORM_GAIN, post.weight, 1e-5f};
+    op->out_gain = factor.weight;
+    op_rig_output(&rig, x);
+    if (op_rig_load(&rig, MOST_ROWS, 1, 128, 0)) {
+        float out[MOST_ROWS * WIDTH];
+        op_rig_rows(&rig, rows, false, out);
+        for (uint32_t r = 0; r < rows; r++) {
+            double n[WIDTH], a[FFN], sum[WIDTH];
+            const double none[FFN > WIDTH ? FFN : WIDTH] = {0};
+            oracle_rmsnorm(in.values + (size_t)r * WIDTH, gain.values, (double)1e-5f, WIDTH, n);
+            product(g.values, none, FFN, WIDTH, n, a);
+            for (uint32_t i = 0; i < FFN; i++)
+                a[i] = act(KVI_ACT_GELU_TANH, 0, a[i], beside.values[(size_t)r * (FFN + 2 * FIRST) + FIRST + i]);
+            product(d.values, none, WIDTH, FFN, a, sum);
+            for (uint32_t i = 0; i < WIDTH; i += RUN)
+                oracle_rmsnorm(sum + i, run_gain.values, (double)1e-5f, RUN, sum + i);
+            for (uint32_t i = 0; i < WIDTH; i++) sum[i] *= (double)0.7f;
+            oracle_rmsnorm(sum, post.values, (double)1e-5f, WIDTH, sum);
+            for (uint32_t i = 0; i < WIDTH; i++)
+                sum[i] = factor.values[0] * (in.values[(size_t)r * WIDTH + i] + sum[i]);
+            check_row(target, "sums beside the residual", r, out + (size_t)r * WIDTH, sum, WIDTH);
+        }
+    }
+    op_rig_close(&rig);
+}
+
 void op_case_linear_special(const op_target *target)
 {
     for (uint32_t i = 0; i < COUNT(products); i++) run_product(target, &products[i]);
+    run_beside(target, 1);
+    run_beside(target, 13);
 }
 
 /* ------------------------------------------------------------------------------------------------------- routing --- */
