@@ -165,8 +165,19 @@ static void forget_program(kvi_engine *e)
     kvi_weights_free(&e->weights);
 }
 
+/* Beyond some lengths a model's keys would have to be computed anew. */
+static kvrt_status check_ctx(const kvi_engine *e, kvrt_error *error)
+{
+    const int64_t asked = kvi_options_i64(e->options, "ctx.size");
+    const kvi_model_config *c = &e->config;
+    if (!c->ctx_limit || asked <= (int64_t)c->ctx_limit) return KVRT_OK;
+    return kvi_error_set(error, KVRT_UNSUPPORTED, "option ctx.size: found %lld, need at most %u: %s", (long long)asked,
+                         c->ctx_limit, c->limit_why);
+}
+
 kvrt_status kvi_engine_outline(kvi_engine *e, kvi_kv_code plain, kvrt_error *error)
 {
+    KVI_TRY(check_ctx(e, error));
     forget_program(e);
     KVI_TRY(kvi_weights_bind(&e->config, e->checkpoint, synthetic_form(e), e->backend, NULL, NULL, NULL, &e->weights,
                              error));

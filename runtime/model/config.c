@@ -50,7 +50,7 @@ static kvrt_status derive_heads(const kvi_raw_config *raw, const kvi_model_confi
                              "config.json: hidden_size is %u, need a multiple of num_attention_heads (%u) or head_dim",
                              c->hidden_size, a->n_heads);
     const int64_t dim = raw->head_dim == KVI_NO_INT ? c->hidden_size / a->n_heads : raw->head_dim;
-    KVI_TRY(kvi_config_size("head_dim", dim, 8, 256, &a->head_dim, error));
+    KVI_TRY(kvi_config_size("head_dim", dim, 8, KVI_MAX_HEAD_DIM, &a->head_dim, error));
     if (a->head_dim % 8)
         return kvi_error_set(error, KVRT_UNSUPPORTED, "config.json: head_dim is %u, need a multiple of 8", a->head_dim);
     return KVRT_OK;
@@ -93,10 +93,61 @@ static void show_sizes(const kvi_raw_config *raw, kvi_model_config *c)
     c->tied_embeddings = raw->tie_word_embeddings;
 }
 
+static kvrt_status derive_activation(const kvi_raw_config *raw, kvi_model_config *c, kvrt_error *error)
+{
+    static const struct {
+        const char *name;
+        kvi_activation activation;
+    } known[] = {{"silu", KVI_ACT_SILU},
+                 {"swish", KVI_ACT_SILU},
+                 {"gelu", KVI_ACT_GELU},
+                 {"gelu_python", KVI_ACT_GELU},
+                 {"gelu_pytorch_tanh", KVI_ACT_GELU_TANH},
+                 {"gelu_new", KVI_ACT_GELU_TANH}};
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (strcmp(known[i].name, raw->act) == 0) return c->activation = known[i].activation, KVRT_OK;
+    return kvi_error_set(error, KVRT_UNSUPPORTED,
+                         "config.json: hidden_act is '%s', need silu, gelu or gelu_pytorch_tanh", raw->act);
+}
+
+/* Multipliers and caps. Zero would mean none in kvi_model_config, so a file may not have it. */
+static kvrt_status derive_factors(const kvi_raw_config *raw, const kvi_family *family, kvi_model_config *c,
+                                  kvrt_error *error)
+{
+    const struct {
+        const char *key;
+        double value;
+        float *out;
+    } factors[] = {{"embedding_multiplier", raw->embedding_multiplier, &c->embedding_scale},
+                   {"attention_multiplier", raw->attention_multiplier, &c->score_scale},
+                   {"residual_multiplier", raw->residual_multiplier, &c->residual_scale},
+                   {"logits_scaling", 1 / raw->logits_scaling, &c->logit_scale},
+                   {"query_pre_attn_scalar", 1 / sqrt(raw->query_pre_attn_scalar), &c->score_scale},
+                   {"attn_logit_softcapping", raw->attn_logit_softcapping, &c->score_softcap},
+                   {"final_logit_softcapping", raw->final_logit_softcapping, &c->logit_softcap}};
+    for (size_t i = 0; i < sizeof factors / sizeof factors[0]; i++) {
+        if (isnan(factors[i].value)) continue;
+        *factors[i].out = (float)factors[i].value;
+        if (!(*factors[i].out != 0.0f && isfinite(*factors[i].out)) ||
+            (factors[i].out == &c->score_softcap && *factors[i].out < 0) ||
+            (factors[i].out == &c->logit_softcap && *factors[i].out < 0))
+            return kvi_error_set(error, KVRT_UNSUPPORTED, "config.json: %s leads to a factor of %g, need another",
+                                 factors[i].key, factors[i].value);
+    }
+    if (family->root_embedding_scale) {
+        c->embedding_scale = (float)sqrt(c->hidden_size);
+        c->embedding_scale_narrow = true;
+    }
+    if (raw->bidirectional[0] && strcmp(raw->bidirectional, "vision") != 0)
+        return kvi_error_set(error, KVRT_UNSUPPORTED,
+                             "config.json: use_bidirectional_attention is %s, need null or vision (text is causal)",
+                             raw->bidirectional);
+    return KVRT_OK;
+}
+
 static kvrt_status derive(const kvi_raw_config *raw, const kvi_family *family, kvi_model_config *out, kvrt_error *error)
 {
-    if (strcmp(raw->act, "silu") != 0 && strcmp(raw->act, "swish") != 0)
-        return kvi_error_set(error, KVRT_UNSUPPORTED, "config.json: hidden_act is '%s', need silu", raw->act);
+    KVI_TRY(derive_activation(raw, out, error));
     out->attention[0] = (kvi_attention){0};
     KVI_TRY(derive_sizes(raw, out, error));
     KVI_TRY(kvi_config_layers(raw, family, out, error));
@@ -108,6 +159,7 @@ static kvrt_status derive(const kvi_raw_config *raw, const kvi_family *family, k
     out->tied_embeddings = raw->tie_word_embeddings;
     out->mlp_bias = raw->mlp_bias;
     kvi_family_apply(family, out);
+    KVI_TRY(derive_factors(raw, family, out, error));
     out->qkv_bias = out->qkv_bias || raw->attention_bias;
     out->o_bias = out->o_bias || raw->attention_bias;
     return KVRT_OK;

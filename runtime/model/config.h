@@ -11,7 +11,7 @@
 
 #define KVI_MAX_LAYERS 1024u
 #define KVI_MAX_EOS 16u
-#define KVI_MAX_HEAD_DIM 512u
+#define KVI_MAX_HEAD_DIM KVI_KV_MAX_HEAD_DIM
 
 /* ------------------------------------------------------------------------------------------------------ layers --- */
 typedef enum kvi_mixer {
@@ -41,7 +41,9 @@ typedef enum kvi_rope_scaling {
     KVI_ROPE_NONE,
     KVI_ROPE_LINEAR,
     KVI_ROPE_LLAMA3,
-    KVI_ROPE_DIVISORS /* each frequency has its own */
+    KVI_ROPE_YARN,
+    KVI_ROPE_PROPORTIONAL, /* the first n_turning frequencies of a whole head, the others 0 */
+    KVI_ROPE_DIVISORS      /* each frequency has its own; longrope, and Llama 3 in GGUF files */
 } kvi_rope_scaling;
 
 typedef struct kvi_rope_spec {
@@ -50,6 +52,11 @@ typedef struct kvi_rope_spec {
     kvi_rope_scaling scaling;
     double factor, low_freq_factor, high_freq_factor;
     uint32_t original_ctx;
+    double beta_fast,
+        beta_slow; /* of YARN: turns within original_ctx from which on a frequency stays, below which it is divided */
+    bool truncate; /* of YARN: the two ends between them are whole dimensions */
+    uint32_t n_turning;                   /* of PROPORTIONAL */
+    float magnitude;                      /* multiplies cos and sin; 0: 1 */
     bool interleaved;                     /* rotated pairs are neighbours: GGUF files of Llama's family */
     float divisors[KVI_MAX_HEAD_DIM / 2]; /* (n_dims / 2) of KVI_ROPE_DIVISORS */
 } kvi_rope_spec;
@@ -83,6 +90,8 @@ typedef struct kvi_model_config {
     const char *family;    /* "llama", "qwen3_5_text": model_type of families.c; static */
     uint32_t n_layers, hidden_size, ffn_size, vocab_size;
     uint32_t ctx_model; /* max_position_embeddings */
+    uint32_t ctx_limit; /* no longer context is computed right, and `limit_why`; 0: none */
+    const char *limit_why;
 
     kvi_layer layers[KVI_MAX_LAYERS]; /* (n_layers) */
     kvi_attention attention[KVI_MAX_ATTENTIONS];
@@ -99,8 +108,11 @@ typedef struct kvi_model_config {
     bool attention_gate; /* attention *= sigmoid of a second half of q_proj */
     bool sinks;
     float score_scale; /* of attention; 0: 1 / sqrt(head_dim) */
+    float q_growth;    /* queries grow with their position, ROPE_APPEND of program.h */
+    uint32_t q_growth_ctx;
     float score_softcap, logit_softcap;
     float embedding_scale, residual_scale, logit_scale; /* 0: 1 */
+    bool embedding_scale_narrow; /* rounded to the type of the embeddings, where that has 16 bits */
     kvi_activation activation;
     float activation_limit; /* of KVI_ACT_SWIGLU_OAI */
     bool tied_embeddings;

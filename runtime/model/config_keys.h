@@ -39,7 +39,7 @@ static const config_key config_keys[] = {
     {"_from_model_config", KEY_HARMLESS, "null"},
     {"_name_or_path", KEY_HARMLESS, "null"},
     {"_rope_type_labels", KEY_DEFAULT, "null"},
-    {"_sliding_window_pattern", KEY_DEFAULT, "null"},
+    {"_sliding_window_pattern", KEY_HARMLESS, "null"},
     {"allow_global_per_layer_attribute_access", KEY_DEFAULT, "null"},
     {"architectures", KEY_READ, "null"},
     {"assistant_confidence_threshold", KEY_HARMLESS, "null"},
@@ -52,9 +52,9 @@ static const config_key config_keys[] = {
     {"attention_chunk_size", KEY_DEFAULT, "null"},
     {"attention_dropout", KEY_HARMLESS, "0.0"},
     {"attention_k_eq_v", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\tfalse\t\t\t\t\t\t\t"},
-    {"attention_multiplier", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t1.0\t\t\t\t\t\t\t1.0\t\t\t\t"},
+    {"attention_multiplier", KEY_READ, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t1.0\t\t\t\t\t\t\t1.0\t\t\t\t"},
     {"attn_implementation", KEY_HARMLESS, "null"},
-    {"attn_logit_softcapping", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t50.0\tnull\t\t\t\t\t\t\t\t"},
+    {"attn_logit_softcapping", KEY_READ, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t50.0\tnull\t\t\t\t\t\t\t\t"},
     {"attn_output_gate", KEY_HARMLESS, "null"},
     {"auto_map", KEY_HARMLESS, "null"},
     {"bad_words_ids", KEY_HARMLESS, "null"},
@@ -83,8 +83,10 @@ static const config_key config_keys[] = {
     {"dola_layers", KEY_HARMLESS, "null"},
     {"dtype", KEY_HARMLESS, "null"},
     {"early_stopping", KEY_HARMLESS, "null"},
-    {"embd_pdrop", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t0.0\t\t\t\t\t\t"},
-    {"embedding_multiplier", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t1.0\t\t\t\t\t\t\t1.0\t\t\t\t"},
+    {"embd_pdrop", KEY_HARMLESS, "null\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnull\t"
+     "null\tnull\tnull\tnull\tnull\tnull\tnull\t0.0\tnull\tnull\tnull\tnull\tn"
+     "ull\tnull"},
+    {"embedding_multiplier", KEY_READ, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t1.0\t\t\t\t\t\t\t1.0\t\t\t\t"},
     {"enable_moe_block", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\tfalse\t\t\t\t\t\t\t"},
     {"encoder_no_repeat_ngram_size", KEY_HARMLESS, "null"},
     {"encoder_repetition_penalty", KEY_HARMLESS, "null"},
@@ -94,7 +96,7 @@ static const config_key config_keys[] = {
     {"eta_cutoff", KEY_HARMLESS, "null"},
     {"experts_implementation", KEY_HARMLESS, "null"},
     {"exponential_decay_length_penalty", KEY_HARMLESS, "null"},
-    {"final_logit_softcapping", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t30.0\tnull\tnull\t\t\t\t\t\t\t"},
+    {"final_logit_softcapping", KEY_READ, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t30.0\tnull\tnull\t\t\t\t\t\t\t"},
     {"first_k_dense_replace", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t1\t\t0\t3\t\t\t\t\t\t\t\t\t\t\t\t"},
     {"force_words_ids", KEY_HARMLESS, "null"},
     {"forced_bos_token_id", KEY_HARMLESS, "null"},
@@ -103,6 +105,7 @@ static const config_key config_keys[] = {
     {"fusion_config", KEY_DEFAULT, "null"},
     {"generator", KEY_DEFAULT, "null"},
     {"gguf_file", KEY_DEFAULT, "null"},
+    {"global_head_dim", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t512\t\t\t\t\t\t\t"},
     {"gradient_checkpointing", KEY_HARMLESS, "null"},
     {"guidance_scale", KEY_HARMLESS, "null"},
     {"head_dim", KEY_READ, "null\tnull\tnull\t128\t256\t256\t256\tnull\tnull\t64\tnull\tnull\tnull\tn"
@@ -110,7 +113,7 @@ static const config_key config_keys[] = {
     {"hidden_act", KEY_READ, "\"silu\"\t\"silu\"\t\"silu\"\t\"silu\"\t\"silu\"\t\"silu\"\t\"silu\"\t\"silu\"\t\"sil"
      "u\"\t\"silu\"\t\"silu\"\t\"silu\"\t\"silu\"\t\"silu\"\t\"silu\"\t\"silu\"\t\t\t\t\"silu"
      "\"\t\"silu\"\t\"silu\"\t\"silu\"\t\"silu\"\t\"silu\"\t\"silu\""},
-    {"hidden_activation", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\"gelu_pytorch_tanh\"\t\"gelu_pytorch_tanh\"\t\"gel"
+    {"hidden_activation", KEY_READ, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\"gelu_pytorch_tanh\"\t\"gelu_pytorch_tanh\"\t\"gel"
      "u_pytorch_tanh\"\t\t\t\t\t\t\t"},
     {"hidden_size", KEY_READ, "4096\t4096\t4096\t4096\t4096\t2048\t2048\t2048\t4096\t2880\t4096\t2048\t"
      "4096\t7168\t4096\t2048\t2304\t2304\t2304\t3072\t2048\t4096\t4096\t4096\t"
@@ -136,7 +139,7 @@ static const config_key config_keys[] = {
     {"linear_num_key_heads", KEY_READ, "\t\t\t\t16\t16\t16\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t"},
     {"linear_num_value_heads", KEY_READ, "\t\t\t\t32\t32\t32\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t"},
     {"linear_value_head_dim", KEY_READ, "\t\t\t\t128\t128\t128\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t"},
-    {"logits_scaling", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t1.0\t\t\t\t\t\t\t1.0\t\t\t\t"},
+    {"logits_scaling", KEY_READ, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t1.0\t\t\t\t\t\t\t1.0\t\t\t\t"},
     {"low_memory", KEY_HARMLESS, "null"},
     {"mamba_ssm_dtype", KEY_HARMLESS, "null"},
     {"max_cache_len", KEY_HARMLESS, "null"},
@@ -166,8 +169,8 @@ static const config_key config_keys[] = {
     {"n_shared_experts", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t1\t1\t2\t1\t\t\t\t\t\t\t\t\t\t\t\t"},
     {"name_or_path", KEY_HARMLESS, "null"},
     {"no_repeat_ngram_size", KEY_HARMLESS, "null"},
-    {"no_rope_layer_interval", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t4\t\t\t\t\t"},
-    {"no_rope_layers", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\tnull\t\t\t\t\t"},
+    {"no_rope_layer_interval", KEY_READ, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t4\t\t\t\t\t"},
+    {"no_rope_layers", KEY_READ, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\tnull\t\t\t\t\t"},
     {"norm_topk_prob", KEY_DEFAULT, "\t\t\t\t\t\ttrue\tfalse\t\t\ttrue\ttrue\tfalse\ttrue\t\tfalse\t\t\t\t\t\t\t\t\t\t"},
     {"num_assistant_tokens", KEY_HARMLESS, "null"},
     {"num_assistant_tokens_schedule", KEY_HARMLESS, "null"},
@@ -179,6 +182,7 @@ static const config_key config_keys[] = {
      "l\tnull\tnull\t64\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnull\t"
      "null"},
     {"num_experts_per_tok", KEY_DEFAULT, "\t\t\t\t\t8\t10\t8\t2\t4\t8\t4\tnull\t8\t2\t8\t\t\t\t\t\t\t\t\t\t"},
+    {"num_global_key_value_heads", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\tnull\t\t\t\t\t\t\t"},
     {"num_heads", KEY_DEFAULT, "null"},
     {"num_hidden_layers", KEY_READ, "32\t32\t32\t32\t32\t40\t48\t24\t32\t36\t46\t47\t32\t61\t32\t16\t26\t26\t30\t32\t"
      "36\t32\t32\t32\t34\t32"},
@@ -221,18 +225,21 @@ static const config_key config_keys[] = {
     {"qk_nope_head_dim", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t\t192\t128\t128\t\t\t\t\t\t\t\t\t\t\t\t"},
     {"qk_rope_head_dim", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t\t64\t64\t64\t\t\t\t\t\t\t\t\t\t\t\t"},
     {"quantization_config", KEY_READ, "null"},
-    {"query_pre_attn_scalar", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t256\t256\t\t\t\t\t\t\t\t"},
+    {"query_pre_attn_scalar", KEY_READ, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t256\t256\t\t\t\t\t\t\t\t"},
     {"remove_invalid_values", KEY_HARMLESS, "null"},
     {"renormalize_logits", KEY_HARMLESS, "null"},
     {"repetition_penalty", KEY_HARMLESS, "null"},
-    {"resid_pdrop", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t0.0\t\t\t\t\t\t"},
-    {"residual_multiplier", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t1.0\t\t\t\t\t\t\t1.0\t\t\t\t"},
+    {"resid_pdrop", KEY_HARMLESS, "null\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnull\t"
+     "null\tnull\tnull\tnull\tnull\tnull\tnull\t0.0\tnull\tnull\tnull\tnull\tn"
+     "ull\tnull"},
+    {"residual_multiplier", KEY_READ, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t1.0\t\t\t\t\t\t\t1.0\t\t\t\t"},
     {"return_dict", KEY_HARMLESS, "true"},
     {"return_dict_in_generate", KEY_HARMLESS, "null"},
     {"rms_norm_eps", KEY_READ, "1e-06\t1e-06\t1e-06\t1e-06\t1e-06\t1e-06\t1e-06\t1e-06\t1e-05\t1e-05\t"
      "1e-05\t1e-05\t1e-06\t1e-06\t1e-06\t1e-05\t1e-06\t1e-06\t1e-06\t1e-05\t"
      "1e-06\t1e-06\t1e-05\t1e-05\t1e-05\t1e-06"},
     {"rope_interleave", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t\ttrue\t\ttrue\t\t\t\t\t\t\t\t\t\t\t\t"},
+    {"rope_local_base_freq", KEY_READ, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\tnull\t\t\t\t\t\t\t\t"},
     {"rope_parameters", KEY_READ, "null"},
     {"rope_scaling", KEY_READ, "null"},
     {"rope_theta", KEY_READ, "null"},
@@ -245,6 +252,7 @@ static const config_key config_keys[] = {
     {"sliding_window", KEY_READ, "null\t4096\t4096\t4096\tnull\tnull\tnull\t4096\tnull\t128\tnull\tnull\tn"
      "ull\tnull\tnull\tnull\t4096\t4096\t512\tnull\tnull\tnull\tnull\t4096\tnu"
      "ll\t4096"},
+    {"sliding_window_pattern", KEY_READ, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t6\t\t\t\t\t\t\t\t"},
     {"speculation_type", KEY_HARMLESS, "null"},
     {"stop_strings", KEY_HARMLESS, "null"},
     {"suppress_tokens", KEY_HARMLESS, "null"},
@@ -270,7 +278,7 @@ static const config_key config_keys[] = {
     {"typical_p", KEY_HARMLESS, "null"},
     {"unsloth_fixed", KEY_HARMLESS, "null"},
     {"unsloth_version", KEY_HARMLESS, "null"},
-    {"use_bidirectional_attention", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\tnull\tfalse\tnull\t\t\t\t\t\t\t"},
+    {"use_bidirectional_attention", KEY_READ, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\tnull\tfalse\tnull\t\t\t\t\t\t\t"},
     {"use_cache", KEY_HARMLESS, "true"},
     {"use_double_wide_mlp", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\tfalse\t\t\t\t\t\t\t"},
     {"use_mtp", KEY_HARMLESS, "null"},

@@ -45,31 +45,54 @@ static kvrt_status derive_window(const kvi_raw_config *raw, const kvi_family *fa
     return KVRT_OK;
 }
 
+/* Whether a layer has RoPE. */
+static bool turns(const kvi_raw_config *raw, uint32_t layer)
+{
+    if (raw->has_no_rope_layers) return raw->rope_layers[layer];
+    return (layer + 1) % (raw->no_rope_layer_interval > 0 ? (uint32_t)raw->no_rope_layer_interval : 4u) != 0;
+}
+
 static kvi_layer_type type_of(const kvi_raw_config *raw, const kvi_family *family, uint32_t layer, uint32_t interval)
 {
     if (raw->has_layer_types) return (kvi_layer_type)raw->layer_types[layer];
     if (family->recurrent) return (layer + 1) % interval ? KVI_LAYER_LINEAR : KVI_LAYER_FULL;
     /* Without layer_types, Qwen windows the layers from max_window_layers on, and Mistral all of them. */
-    const bool windowed = family->window == KVI_WINDOW_ALL || (int64_t)layer >= raw->max_window_layers;
+    bool windowed = family->window == KVI_WINDOW_ALL || (int64_t)layer >= raw->max_window_layers;
+    if (family->window == KVI_WINDOW_PATTERN) windowed = (layer + 1) % interval != 0;
+    if (family->nope) windowed = !turns(raw, layer);
     return windowed ? KVI_LAYER_SLIDING : KVI_LAYER_FULL;
 }
 
 kvrt_status kvi_config_layers(const kvi_raw_config *raw, const kvi_family *family, kvi_model_config *c,
                               kvrt_error *error)
 {
-    uint32_t window, interval = 4;
+    uint32_t window, interval = family->window_pattern ? family->window_pattern : 4;
     KVI_TRY(derive_window(raw, family, c, &window, error));
     KVI_TRY(check_layer_types(raw, family, window > 0, c, error));
     if (raw->full_attention_interval != KVI_NO_INT)
         KVI_TRY(kvi_config_size("full_attention_interval", raw->full_attention_interval, 1, KVI_MAX_LAYERS, &interval,
                                 error));
+    if (family->window == KVI_WINDOW_PATTERN && raw->sliding_window_pattern != KVI_NO_INT)
+        KVI_TRY(kvi_config_size("sliding_window_pattern", raw->sliding_window_pattern, 1, KVI_MAX_LAYERS, &interval,
+                                error));
+    if (family->nope && raw->has_no_rope_layers && raw->n_no_rope_layers < c->n_layers)
+        return kvi_error_set(error, KVRT_FORMAT,
+                             "config.json: no_rope_layers has %u entries, need %u (num_hidden_layers)",
+                             raw->n_no_rope_layers, c->n_layers);
     c->n_attentions = window ? 2 : 1;
     c->attention[WINDOWED] = c->attention[FULL];
     c->attention[WINDOWED].window = window;
+    const uint8_t kinds = (uint8_t)c->n_attentions; /* and as many behind them that do not turn */
+    for (uint32_t i = 0; family->nope && i < kinds; i++) {
+        c->attention[kinds + i] = c->attention[i];
+        c->attention[kinds + i].rope = KVI_NO_ROPE;
+        c->n_attentions++;
+    }
     for (uint32_t i = 0; i < c->n_layers; i++) {
         const kvi_layer_type type = type_of(raw, family, i, interval);
         c->layers[i] = (kvi_layer){.mixer = type == KVI_LAYER_LINEAR ? KVI_MIXER_RECURRENT : KVI_MIXER_ATTENTION,
                                    .attention = type == KVI_LAYER_SLIDING && window ? WINDOWED : FULL};
+        if (family->nope && !turns(raw, i)) c->layers[i].attention = (uint8_t)(c->layers[i].attention + kinds);
     }
     return KVRT_OK;
 }

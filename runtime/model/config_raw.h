@@ -22,6 +22,8 @@
     X(original_max_position_embeddings)                                                                                \
     X(sliding_window)                                                                                                  \
     X(max_window_layers)                                                                                               \
+    X(sliding_window_pattern)                                                                                          \
+    X(no_rope_layer_interval)                                                                                          \
     X(full_attention_interval)                                                                                         \
     X(linear_num_key_heads)                                                                                            \
     X(linear_num_value_heads)                                                                                          \
@@ -32,8 +34,16 @@
     X(rms_norm_eps)                                                                                                    \
     X(rope_theta)                                                                                                      \
     X(default_theta)                                                                                                   \
-    X(partial_rotary_factor)
-#define KVI_CONFIG_NUMBERS_OR_NULL(X)
+    X(partial_rotary_factor)                                                                                           \
+    X(rope_local_base_freq)
+#define KVI_CONFIG_NUMBERS_OR_NULL(X)                                                                                  \
+    X(query_pre_attn_scalar)                                                                                           \
+    X(attn_logit_softcapping)                                                                                          \
+    X(final_logit_softcapping)                                                                                         \
+    X(embedding_multiplier)                                                                                            \
+    X(attention_multiplier)                                                                                            \
+    X(residual_multiplier)                                                                                             \
+    X(logits_scaling)
 #define KVI_CONFIG_FLAGS(X)                                                                                            \
     X(use_sliding_window)                                                                                              \
     X(attention_bias)                                                                                                  \
@@ -42,10 +52,16 @@
 
 /* rope_scaling or rope_parameters as it stands; NAN and KVI_NO_INT mark what is absent. */
 typedef struct kvi_raw_rope {
-    bool filled, nested; /* filled: holds any key, else transformers takes it for absent */
+    bool filled,
+        nested; /* filled: holds any key, else transformers takes it for absent; nested: a set for each type of layer */
     char rope_type[32], type[32];
     double theta, factor, low_freq, high_freq, partial_rotary;
+    double attention_factor, beta_fast, beta_slow, mscale, mscale_all_dim; /* yarn; the first of longrope too */
+    double q_growth;                                                       /* llama_4_scaling_beta */
+    bool no_truncate;
     int64_t original_ctx;
+    float short_factor[KVI_MAX_HEAD_DIM / 2]; /* (n_short) of longrope */
+    uint32_t n_short, n_long;
 } kvi_raw_rope;
 
 /* What layer_types calls a layer, in the order of kvi_layer_type_name. */
@@ -63,10 +79,15 @@ typedef struct kvi_raw_config {
 #undef KVI_NUMBER
 #undef KVI_FLAG
     kvi_raw_rope scaling, parameters;
+    kvi_raw_rope full, sliding; /* of rope_parameters that differ by type of layer */
     bool has_layer_types;
     uint32_t n_layer_types;
     uint8_t layer_types[KVI_MAX_LAYERS]; /* kvi_layer_type */
     char layer_type_problem[48], act[32];
+    bool has_no_rope_layers;
+    uint32_t n_no_rope_layers;
+    bool rope_layers[KVI_MAX_LAYERS]; /* no_rope_layers: true where a layer has RoPE */
+    char bidirectional[16];           /* use_bidirectional_attention: empty for null and false */
 } kvi_raw_config;
 
 /* Family by architectures and model_type. Fills in out->architecture. FORMAT, UNSUPPORTED. */

@@ -103,8 +103,52 @@ static void warn_unknown(pass *p, const char *object)
         (void)snprintf(out->warning + used, sizeof out->warning - used, "%s...", comma);
 }
 
-static const kvi_raw_rope no_rope = {
-    .theta = NAN, .factor = NAN, .low_freq = NAN, .high_freq = NAN, .partial_rotary = NAN, .original_ctx = KVI_NO_INT};
+static const kvi_raw_rope no_rope = {.theta = NAN,
+                                     .factor = NAN,
+                                     .low_freq = NAN,
+                                     .high_freq = NAN,
+                                     .partial_rotary = NAN,
+                                     .attention_factor = NAN,
+                                     .beta_fast = NAN,
+                                     .beta_slow = NAN,
+                                     .mscale = NAN,
+                                     .mscale_all_dim = NAN,
+                                     .q_growth = NAN,
+                                     .original_ctx = KVI_NO_INT};
+
+/* A list of numbers: how many there are, the first of them into out (KVI_MAX_HEAD_DIM / 2) unless that is NULL. */
+static uint32_t read_factors(kvi_json *r, float *out)
+{
+    uint32_t n = 0;
+    if (kvi_json_null(r) || !kvi_json_expect(r, KVI_JSON_ARRAY)) return 0;
+    for (; kvi_json_next_item(r); n++) {
+        const double value = number(r);
+        if (out && n < KVI_MAX_HEAD_DIM / 2) out[n] = (float)value;
+    }
+    return n;
+}
+
+static bool read_rope_number(kvi_json *r, kvi_raw_rope *rope)
+{
+    const struct {
+        const char *key;
+        double *value;
+    } numbers[] = {{"rope_theta", &rope->theta},
+                   {"factor", &rope->factor},
+                   {"low_freq_factor", &rope->low_freq},
+                   {"high_freq_factor", &rope->high_freq},
+                   {"partial_rotary_factor", &rope->partial_rotary},
+                   {"attention_factor", &rope->attention_factor},
+                   {"beta_fast", &rope->beta_fast},
+                   {"beta_slow", &rope->beta_slow},
+                   {"mscale", &rope->mscale},
+                   {"mscale_all_dim", &rope->mscale_all_dim},
+                   {"llama_4_scaling_beta", &rope->q_growth}};
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        if (kvi_json_key_is(r, numbers[i].key))
+            return *numbers[i].value = kvi_json_null(r) ? (double)NAN : number(r), true;
+    return false;
+}
 
 static void read_rope(pass *p, const char *object, kvi_raw_rope *rope)
 {
@@ -113,17 +157,20 @@ static void read_rope(pass *p, const char *object, kvi_raw_rope *rope)
     if (kvi_json_null(r) || !kvi_json_expect(r, KVI_JSON_OBJECT)) return;
     while (kvi_json_next_key(r)) {
         rope->filled = true;
+        if (read_rope_number(r, rope)) continue;
         if (kvi_json_key_is(r, "rope_type")) text_value(r, rope->rope_type, sizeof rope->rope_type);
         else if (kvi_json_key_is(r, "type")) text_value(r, rope->type, sizeof rope->type);
-        else if (kvi_json_key_is(r, "rope_theta")) rope->theta = number(r);
-        else if (kvi_json_key_is(r, "factor")) rope->factor = number(r);
-        else if (kvi_json_key_is(r, "low_freq_factor")) rope->low_freq = number(r);
-        else if (kvi_json_key_is(r, "high_freq_factor")) rope->high_freq = number(r);
-        else if (kvi_json_key_is(r, "partial_rotary_factor")) rope->partial_rotary = number(r);
+        else if (kvi_json_key_is(r, "truncate")) rope->no_truncate = !kvi_json_bool(r);
+        else if (kvi_json_key_is(r, "short_factor")) rope->n_short = read_factors(r, rope->short_factor);
+        else if (kvi_json_key_is(r, "long_factor")) rope->n_long = read_factors(r, NULL);
         else if (kvi_json_key_is(r, "original_max_position_embeddings")) rope->original_ctx = int_or_null(r);
         else if (p->family && p->family->mrope &&
                  (kvi_json_key_is(r, "mrope_section") || kvi_json_key_is(r, "mrope_interleaved")))
             kvi_json_skip(r);
+        else if (kvi_json_key_is(r, "full_attention") && rope == &p->raw->parameters)
+            rope->nested = true, read_rope(p, object, &p->raw->full);
+        else if (kvi_json_key_is(r, "sliding_attention") && rope == &p->raw->parameters)
+            rope->nested = true, read_rope(p, object, &p->raw->sliding);
         else {
             warn_unknown(p, object);
             if (kvi_json_peek(r) == KVI_JSON_OBJECT) rope->nested = true;
@@ -165,6 +212,28 @@ void kvi_config_read_ids(kvi_json *r, int32_t *ids, uint32_t *n)
         else if (id >= 0) ids[(*n)++] = (int32_t)id;
         if (!list || r->error) return;
     }
+}
+
+/* 1 where a layer has RoPE, despite the name. */
+static void read_no_rope(kvi_json *r, kvi_raw_config *raw)
+{
+    raw->has_no_rope_layers = !kvi_json_null(r);
+    raw->n_no_rope_layers = 0;
+    if (!raw->has_no_rope_layers || !kvi_json_expect(r, KVI_JSON_ARRAY)) return;
+    while (kvi_json_next_item(r)) {
+        const bool rope = kvi_json_i64(r) != 0;
+        if (raw->n_no_rope_layers < KVI_MAX_LAYERS) raw->rope_layers[raw->n_no_rope_layers++] = rope;
+        else kvi_json_set_error(r, "more than 1024 no_rope_layers");
+    }
+}
+
+/* A flag in some families, "all" or "vision" in others. */
+static void read_bidirectional(kvi_json *r, char *out, size_t cap)
+{
+    out[0] = 0;
+    if (kvi_json_null(r)) return;
+    if (kvi_json_peek(r) == KVI_JSON_STRING) text_value(r, out, cap);
+    else (void)snprintf(out, cap, "%s", kvi_json_bool(r) ? "true" : "");
 }
 
 /* The first of the list; the others are other heads on the same model. */
@@ -210,7 +279,11 @@ static void read_key(pass *p)
     if (kvi_json_key_is(r, "rope_scaling")) read_rope(p, "rope_scaling.", &p->raw->scaling);
     else if (kvi_json_key_is(r, "rope_parameters")) read_rope(p, "rope_parameters.", &p->raw->parameters);
     else if (kvi_json_key_is(r, "layer_types")) read_layer_types(r, p->raw);
-    else if (kvi_json_key_is(r, "hidden_act")) text_value(r, p->raw->act, sizeof p->raw->act);
+    else if (kvi_json_key_is(r, "no_rope_layers")) read_no_rope(r, p->raw);
+    else if (kvi_json_key_is(r, "use_bidirectional_attention"))
+        read_bidirectional(r, p->raw->bidirectional, sizeof p->raw->bidirectional);
+    else if (kvi_json_key_is(r, "hidden_act") || kvi_json_key_is(r, "hidden_activation"))
+        text_value(r, p->raw->act, sizeof p->raw->act);
     else if (kvi_json_key_is(r, "eos_token_id")) kvi_config_read_ids(r, p->out->eos_ids, &p->out->n_eos);
     else if (kvi_json_key_is(r, "bos_token_id")) {
         kvi_config_read_ids(r, bos, &n_bos);
@@ -236,7 +309,7 @@ static void fill_defaults(pass *p)
 {
     kvi_raw_config *raw = p->raw;
     memset(raw, 0, sizeof *raw);
-    raw->scaling = raw->parameters = no_rope;
+    raw->scaling = raw->parameters = raw->full = raw->sliding = no_rope;
 #define INT(key) raw->key = KVI_NO_INT;
 #define NUMBER(key) raw->key = NAN;
     KVI_CONFIG_INTS(INT)
@@ -329,11 +402,20 @@ kvrt_status kvi_config_read_keys(const char *text, size_t len, const kvi_family 
     return refuse_keys(&p, error);
 }
 
+/* What the text model inside another calls itself. */
+static void read_inner_type(kvi_json *r, char *out, size_t cap)
+{
+    if (kvi_json_null(r) || !kvi_json_expect(r, KVI_JSON_OBJECT)) return;
+    while (kvi_json_next_key(r))
+        if (kvi_json_key_is(r, "model_type") && kvi_json_peek(r) == KVI_JSON_STRING) text_value(r, out, cap);
+        else kvi_json_skip(r);
+}
+
 kvrt_status kvi_config_find_family(const char *text, size_t len, kvi_model_config *out, const kvi_family **family,
                                    kvrt_error *error)
 {
     kvi_json r;
-    char model_type[64] = "";
+    char model_type[64] = "", inner_type[64] = "";
     *family = NULL;
     kvi_json_init(&r, text, len);
     r.python = true;
@@ -343,7 +425,9 @@ kvrt_status kvi_config_find_family(const char *text, size_t len, kvi_model_confi
         else if (kvi_json_key_is(&r, "model_type")) {
             model_type[0] = 0;
             if (!kvi_json_null(&r)) text_value(&r, model_type, sizeof model_type);
-        } else kvi_json_skip(&r);
+        } else if (kvi_json_key_is(&r, "text_config") && kvi_json_peek(&r) == KVI_JSON_OBJECT)
+            read_inner_type(&r, inner_type, sizeof inner_type);
+        else kvi_json_skip(&r);
     if (!kvi_json_end(&r)) return kvi_json_fail(&r, "config.json", error);
     const kvi_family *by_type = kvi_family_of_type(model_type);
     *family = out->architecture[0] ? kvi_family_find(out->architecture) : by_type;
@@ -352,6 +436,10 @@ kvrt_status kvi_config_find_family(const char *text, size_t len, kvi_model_confi
     if (*family && model_type[0] && *family != by_type)
         return kvi_error_set(error, KVRT_UNSUPPORTED, "config.json: model_type is '%s', need '%s' for %s", model_type,
                              (*family)->name, out->architecture);
+    /* Several text models may stand inside the same one that sees. */
+    const kvi_family *inner = inner_type[0] ? kvi_family_of_type(inner_type) : NULL;
+    if (*family && (*family)->outer && inner && inner->outer && strcmp(inner->outer, (*family)->outer) == 0)
+        *family = inner;
     if (*family) return KVRT_OK;
     if (!out->architecture[0] && !model_type[0])
         return kvi_error_set(error, KVRT_FORMAT, "config.json: neither architectures nor model_type, need one of %s",

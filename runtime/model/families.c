@@ -5,6 +5,12 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Norms behind attention and feed-forward part, of Gemma and OLMo. */
+static const kvi_name_pair behind_names[] = {{"self_attn.post_norm", "post_attention_layernorm"},
+                                             {"post_attention_layernorm", "pre_feedforward_layernorm"},
+                                             {"mlp.post_norm", "post_feedforward_layernorm"},
+                                             {NULL, NULL}};
+
 /* What Qwen3-Next began: three layers of gated DeltaNet, then one of gated attention. */
 #define QWEN3_NEXT                                                                                                     \
     .qk_norm = KVI_QK_NORM_HEAD, .gain_add = 1, .attention_gate = true, .partial_rotary = true, .mrope = true,         \
@@ -13,11 +19,29 @@
 /* X(architecture, model_type, what README says is one, what is always so) */
 #define KVI_FAMILIES(X)                                                                                                \
     X("LlamaForCausalLM", "llama", "Llama 2, 3, 3.1, 3.2, 3.3", .window = KVI_WINDOW_NEVER)                            \
-    X("MistralForCausalLM", "mistral", "Mistral 7B, Nemo", .window = KVI_WINDOW_ALL)                                   \
+    X("MistralForCausalLM", "mistral", "Mistral 7B, Nemo, Small 3", .outer = "Mistral3ForConditionalGeneration",       \
+      .outer_name = "mistral3", .window = KVI_WINDOW_ALL)                                                              \
     X("Qwen2ForCausalLM", "qwen2", "Qwen2, Qwen2.5", .qkv_bias = true, .window = KVI_WINDOW_IF_USED)                   \
     X("Qwen3ForCausalLM", "qwen3", "Qwen3 (dense)", .qk_norm = KVI_QK_NORM_HEAD, .window = KVI_WINDOW_IF_USED)         \
     X("Qwen3_5ForCausalLM", "qwen3_5_text", "Qwen3.5, 3.6, 3.8 (dense; text)",                                         \
-      .outer = "Qwen3_5ForConditionalGeneration", .outer_name = "qwen3_5", QWEN3_NEXT)
+      .outer = "Qwen3_5ForConditionalGeneration", .outer_name = "qwen3_5", QWEN3_NEXT)                                 \
+    X("Gemma2ForCausalLM", "gemma2", "Gemma 2", .window = KVI_WINDOW_PATTERN, .window_pattern = 2,                     \
+      .norms = KVI_NORMS_BOTH, .gain_add = 1, .root_embedding_scale = true, .names = behind_names)                     \
+    X("Gemma3ForCausalLM", "gemma3_text", "Gemma 3 (text)", .outer = "Gemma3ForConditionalGeneration",                 \
+      .outer_name = "gemma3", .window = KVI_WINDOW_PATTERN, .window_pattern = 6, .norms = KVI_NORMS_BOTH,              \
+      .gain_add = 1, .qk_norm = KVI_QK_NORM_HEAD, .two_ropes = true, .theta = 1e6, .window_theta = 1e4,                \
+      .root_embedding_scale = true, .names = behind_names)                                                             \
+    X("Phi3ForCausalLM", "phi3", "Phi-3, 3.5, 4", .window = KVI_WINDOW_ALL, .partial_rotary = true,                    \
+      .old_longrope = true)                                                                                            \
+    X("SmolLM3ForCausalLM", "smollm3", "SmolLM3", .window = KVI_WINDOW_IF_USED, .nope = true)                          \
+    X("GraniteForCausalLM", "granite", "Granite 3", .window = KVI_WINDOW_NEVER)                                        \
+    X("Olmo2ForCausalLM", "olmo2", "OLMo 2", .window = KVI_WINDOW_NEVER, .norms = KVI_NORMS_AFTER,                     \
+      .qk_norm = KVI_QK_NORM_WIDTH, .names = behind_names)                                                             \
+    X("Olmo3ForCausalLM", "olmo3", "OLMo 3", .window = KVI_WINDOW_PATTERN, .window_pattern = 4,                        \
+      .norms = KVI_NORMS_AFTER, .qk_norm = KVI_QK_NORM_WIDTH, .two_ropes = true, .theta = 5e5, .window_theta = 5e5,    \
+      .names = behind_names)                                                                                           \
+    X("Ministral3ForCausalLM", "ministral3", "Ministral 3", .outer = "Mistral3ForConditionalGeneration",               \
+      .outer_name = "mistral3", .window = KVI_WINDOW_ALL, .q_growth = true)
 
 static const kvi_family families[] = {
 #define ROW(arch, type, models, ...) {.architecture = arch, .name = type, __VA_ARGS__},

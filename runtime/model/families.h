@@ -8,7 +8,8 @@ typedef enum kvi_window_rule {
     KVI_WINDOW_NEVER,
     KVI_WINDOW_ALL,     /* sliding_window applies to every layer, or where layer_types says so */
     KVI_WINDOW_IF_USED, /* with use_sliding_window, by layer_types or from max_window_layers on */
-    KVI_WINDOW_BY_TYPE  /* by layer_types alone */
+    KVI_WINDOW_BY_TYPE, /* by layer_types alone */
+    KVI_WINDOW_PATTERN  /* by layer_types, else all but every window_pattern-th */
 } kvi_window_rule;
 
 /* What a family calls a weight, where that is not kvrt's name (places.h): "mlp.gate" stands for all names that begin with it and go on with
@@ -26,11 +27,19 @@ typedef struct kvi_family {
     kvi_qk_norm qk_norm;            /* before RoPE */
     kvi_norms norms;                /* where they stand */
     float gain_add;                 /* 1: files store gains as w - 1 */
-    bool partial_rotary;            /* only some of the dimensions of a head may turn */
-    bool mrope;                     /* rope_parameters may hold sections for pictures, which mean nothing for text */
-    bool recurrent;                 /* layers are linear_attention and full_attention */
-    bool attention_gate;            /* q_proj has a second half for each head */
-    const kvi_name_pair *names;     /* ends with a NULL; NULL: none */
+    uint32_t window_pattern;        /* of KVI_WINDOW_PATTERN */
+    bool two_ropes;                 /* one for full attention, with theta, one for windows, with window_theta */
+    double theta, window_theta;
+    bool proportional_rope;     /* of full attention, unless the config says otherwise */
+    bool old_longrope;          /* "su" and "yarn" mean longrope */
+    bool q_growth;              /* queries grow with their position */
+    bool root_embedding_scale;  /* embeddings *= sqrt(hidden_size), rounded to their type */
+    bool nope;                  /* no_rope_layers says which layers have RoPE */
+    bool partial_rotary;        /* only some of the dimensions of a head may turn */
+    bool mrope;                 /* rope_parameters may hold sections for pictures, which mean nothing for text */
+    bool recurrent;             /* layers are linear_attention and full_attention */
+    bool attention_gate;        /* q_proj has a second half for each head */
+    const kvi_name_pair *names; /* ends with a NULL; NULL: none */
 } kvi_family;
 
 const kvi_family *kvi_family_find(const char *architecture);  /* NULL when unknown; also by `outer` */

@@ -4,6 +4,7 @@
 #include "recorder.h"
 #include "rope.h"
 #include "../base/mem.h"
+#include "../kv/half.h"
 
 #include <string.h>
 
@@ -51,11 +52,18 @@ kvi_norm kvi_record_norm(const kvi_recorder *r, const kvi_weight *gain)
 }
 kvi_norm kvi_record_norm_before(const kvi_recorder *r, const kvi_weight *gain)
 {
-    return r->c->norms == KVI_NORMS_AFTER ? (kvi_norm){0} : kvi_record_norm(r, gain);
+    const bool none = r->c->norms == KVI_NORMS_AFTER || kvi_record_without(r, "norm_before");
+    return none ? (kvi_norm){0} : kvi_record_norm(r, gain);
 }
 kvi_norm kvi_record_norm_after(const kvi_recorder *r, const kvi_weight *gain)
 {
-    return r->c->norms == KVI_NORMS_BEFORE ? (kvi_norm){0} : kvi_record_norm(r, gain);
+    const bool none = r->c->norms == KVI_NORMS_BEFORE || kvi_record_without(r, "norm_after");
+    return none ? (kvi_norm){0} : kvi_record_norm(r, gain);
+}
+
+float kvi_record_residual_scale(const kvi_recorder *r)
+{
+    return kvi_record_without(r, "residual_scale") ? 1.0f : r->c->residual_scale;
 }
 
 /* ------------------------------------------------------------------------------------------------------- whole --- */
@@ -69,6 +77,14 @@ static void record_layer(kvi_recorder *r)
     kvi_record_slice_end(r);
 }
 
+/* transformers multiplies with a number of the embeddings' type. */
+static float embedding_scale(const kvi_model_config *c, kvi_weight_form form)
+{
+    if (!c->embedding_scale_narrow) return c->embedding_scale;
+    if (form == KVI_FORM_BF16) return kvi_bf16_to_f32(kvi_f32_to_bf16(c->embedding_scale));
+    return form == KVI_FORM_F16 ? kvi_f16_to_f32(kvi_f32_to_f16(c->embedding_scale)) : c->embedding_scale;
+}
+
 static void record(kvi_recorder *r)
 {
     static const kvi_layer_weights no_layer;
@@ -80,12 +96,13 @@ static void record(kvi_recorder *r)
     r->x = kvi_record_buffer(r, "x", r->c->hidden_size, KVI_ROWS_TOKEN, KVI_PRECISION_RESIDUAL);
 
     /* x (R, hidden) = E[ids] */
-    kvi_record_op(r, (kvi_op){.kind = KVI_OP_EMBED,
-                              .in = r->x,
-                              .out = r->x,
-                              .n_weights = 1,
-                              .weights = {w->embed},
-                              .scale = r->c->embedding_scale});
+    kvi_record_op(
+        r, (kvi_op){.kind = KVI_OP_EMBED,
+                    .in = r->x,
+                    .out = r->x,
+                    .n_weights = 1,
+                    .weights = {w->embed},
+                    .scale = kvi_record_without(r, "embedding_scale") ? 1.0f : embedding_scale(r->c, w->embed_form)});
     for (r->layer = 0; r->layer < r->c->n_layers; r->layer++) {
         r->w = r->weights ? &r->weights->layers[r->layer] : &no_layer;
         record_layer(r);
@@ -100,17 +117,21 @@ static void record(kvi_recorder *r)
     p->ropes = r->out->ropes;
 }
 
-static uint32_t fill_ropes(const kvi_model_config *c, kvi_model_program *out)
+static uint32_t fill_ropes(const kvi_recorder *r)
 {
+    const kvi_model_config *c = r->c;
+    kvi_model_program *out = r->out;
     uint32_t n = 0;
     for (uint32_t i = 0; i < c->n_ropes; i++) {
-        const kvi_rope_spec *spec = &c->ropes[i];
+        kvi_rope_spec plain = c->ropes[i];
+        plain.scaling = KVI_ROPE_NONE, plain.magnitude = 1;
+        const kvi_rope_spec *spec = kvi_record_without(r, "rope_scaling") ? &plain : &c->ropes[i];
         if (out->inv_freq) {
             kvi_rope_frequencies(spec, out->inv_freq + n);
             out->ropes[i] = (kvi_rope){.n_dims = spec->n_dims,
                                        .interleaved = spec->interleaved,
                                        .inv_freq = out->inv_freq + n,
-                                       .magnitude = 1.0f};
+                                       .magnitude = spec->magnitude != 0.0f ? spec->magnitude : 1.0f};
         }
         n += spec->n_dims / 2;
     }
@@ -122,7 +143,7 @@ kvrt_status kvi_model_record(const kvi_model_config *config, const kvi_model_wei
 {
     memset(out, 0, sizeof *out);
     kvi_recorder r = {.c = config, .weights = weights, .o = options, .out = out};
-    out->inv_freq = kvi_mem_zalloc(fill_ropes(config, out) + 1u, sizeof *out->inv_freq);
+    out->inv_freq = kvi_mem_zalloc(fill_ropes(&r) + 1u, sizeof *out->inv_freq);
     record(&r); /* counts */
     r.ops = out->ops = kvi_mem_zalloc(r.n_ops, sizeof *out->ops);
     if (!out->ops || !out->inv_freq) {
@@ -130,7 +151,7 @@ kvrt_status kvi_model_record(const kvi_model_config *config, const kvi_model_wei
         kvi_model_program_free(out);
         return kvi_error_nomem(error, bytes, "program");
     }
-    (void)fill_ropes(config, out);
+    (void)fill_ropes(&r);
     memset(out->groups, 0, sizeof out->groups);
     record(&r);
     for (uint32_t g = 0; g < out->program.n_groups; g++) kvi_group_measure(&out->groups[g]);

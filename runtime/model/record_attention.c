@@ -22,6 +22,14 @@ static uint32_t cache_group(kvi_recorder *r, const kvi_attention *a, uint32_t wi
     return i;
 }
 
+static const kvi_rope *rope_of(const kvi_recorder *r, const kvi_attention *a)
+{
+    const bool other = (a->rope == KVI_NO_ROPE && kvi_record_without(r, "nope")) ||
+                       (a->rope != KVI_NO_ROPE && kvi_record_without(r, "local_rope"));
+    if (kvi_record_without(r, "rope") || (a->rope == KVI_NO_ROPE && !other)) return NULL;
+    return &r->out->ropes[other ? 0 : a->rope];
+}
+
 void kvi_record_attention(kvi_recorder *r)
 {
     const kvi_model_config *c = r->c;
@@ -29,7 +37,8 @@ void kvi_record_attention(kvi_recorder *r)
     const kvi_attention *a = kvi_attention_of(c, r->layer);
     const bool bias = !kvi_record_without(r, "bias"), qk_norm = c->qk_norm && !kvi_record_without(r, "qk_norm"),
                gated = c->attention_gate && !kvi_record_without(r, "attention_gate"),
-               rope = a->rope != KVI_NO_ROPE && !kvi_record_without(r, "rope");
+               scaled = c->score_scale != 0.0f && !kvi_record_without(r, "score_scale");
+    const kvi_rope *rope = rope_of(r, a);
     const uint32_t h = a->n_heads, k = a->n_kv_heads, d = a->head_dim;
     const kvi_buffer qkv = kvi_record_operand(r, "qkv", (h + 2 * k) * d),
                      att = kvi_record_operand(r, "attention", h * d);
@@ -62,7 +71,10 @@ void kvi_record_attention(kvi_recorder *r)
                               .out = qkv,
                               .q_norm = qk_norm ? kvi_record_norm(r, l->q_norm) : (kvi_norm){0},
                               .k_norm = qk_norm ? kvi_record_norm(r, l->k_norm) : (kvi_norm){0},
-                              .rope = rope ? &r->out->ropes[a->rope] : NULL,
+                              .norm_whole = qk_norm && c->qk_norm == KVI_QK_NORM_WIDTH,
+                              .q_growth = kvi_record_without(r, "q_growth") ? 0.0f : c->q_growth,
+                              .q_growth_ctx = c->q_growth_ctx,
+                              .rope = rope,
                               .n_heads = h,
                               .group = group,
                               .group_layer = group_layer});
@@ -70,7 +82,7 @@ void kvi_record_attention(kvi_recorder *r)
     kvi_record_op(r, (kvi_op){.kind = KVI_OP_ATTENTION,
                               .in = qkv,
                               .out = att,
-                              .scale = c->score_scale != 0.0f ? c->score_scale : (float)(1.0 / sqrt(d)),
+                              .scale = scaled ? c->score_scale : (float)(1.0 / sqrt(d)),
                               .softcap = kvi_record_without(r, "softcap") ? 0.0f : c->score_softcap,
                               .sinks = kvi_record_without(r, "sinks") ? NULL : l->sinks,
                               .gated = gated,
@@ -87,5 +99,5 @@ void kvi_record_attention(kvi_recorder *r)
                               .weights = {l->o},
                               .biases = {bias ? l->o_bias : NULL},
                               .post_norm = kvi_record_norm_after(r, l->mixer_post_norm),
-                              .scale = c->residual_scale});
+                              .scale = kvi_record_residual_scale(r)});
 }

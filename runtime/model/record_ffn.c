@@ -12,7 +12,7 @@ static void record_gate_up(kvi_recorder *r, const kvi_mlp_weights *w, kvi_buffer
                               .n_weights = 2,
                               .weights = {w->gate, w->up},
                               .biases = {bias ? w->gate_bias : NULL, bias ? w->up_bias : NULL},
-                              .activation = r->c->activation,
+                              .activation = kvi_record_without(r, "activation") ? KVI_ACT_SILU : r->c->activation,
                               .limit = r->c->activation_limit});
 }
 
@@ -28,7 +28,7 @@ static void record_down(kvi_recorder *r, const kvi_mlp_weights *w, kvi_buffer ff
                               .post_norm = kvi_record_norm_after(r, r->w->ffn_post_norm),
                               .gated = gate != NULL,
                               .gate = gate ? *gate : 0,
-                              .scale = r->c->residual_scale});
+                              .scale = kvi_record_residual_scale(r)});
 }
 
 void kvi_record_dense(kvi_recorder *r)
@@ -87,7 +87,7 @@ void kvi_record_routed(kvi_recorder *r)
                               .post_norm = kvi_record_norm_after(r, l->ffn_post_norm),
                               .activation = c->activation,
                               .limit = c->activation_limit,
-                              .scale = c->residual_scale,
+                              .scale = kvi_record_residual_scale(r),
                               .n_experts = e->n_experts,
                               .expert_width = e->width,
                               .route = route});

@@ -15,7 +15,7 @@ void kvi_record_head(kvi_recorder *r, const kvi_model_weights *w)
                                   .norm = kvi_record_norm(r, w->norm),
                                   .n_weights = 1,
                                   .weights = {w->head},
-                                  .scale = c->logit_scale,
+                                  .scale = kvi_record_without(r, "logit_scale") ? 1.0f : c->logit_scale,
                                   .softcap = kvi_record_without(r, "softcap") ? 0.0f : c->logit_softcap,
                                   .first_out = first,
                                   .n_out = end - first});

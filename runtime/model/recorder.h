@@ -31,6 +31,9 @@ kvi_norm kvi_record_norm(const kvi_recorder *r, const kvi_weight *gain);
 kvi_norm kvi_record_norm_before(const kvi_recorder *r, const kvi_weight *gain);
 kvi_norm kvi_record_norm_after(const kvi_recorder *r, const kvi_weight *gain);
 
+/* What is added to the residual is multiplied by this. */
+float kvi_record_residual_scale(const kvi_recorder *r);
+
 /* One per kind of layer: x (R, hidden) += mixer(x), x += ffn(x). */
 void kvi_record_attention(kvi_recorder *r); /* record_attention.c */
 void kvi_record_recurrent(kvi_recorder *r); /* record_recurrent.c */

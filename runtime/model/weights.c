@@ -378,6 +378,8 @@ static kvrt_status bind_all(binder *b)
     /* Tied embeddings may be stored under either name. */
     if (tied && b->checkpoint && !find(b, KVI_NAME_EMBED) && find(b, KVI_NAME_HEAD)) embed = head;
     KVI_TRY(bind(b, OUTSIDE, &embed, &out->embed));
+    const kvi_tensor *stored = b->checkpoint ? find(b, embed.name) : NULL;
+    out->embed_form = stored ? stored->form : b->synthetic_form;
     uint64_t embed_bytes = out->bytes;
     for (uint32_t i = 0; i < c->n_layers; i++) KVI_TRY(bind_layer(b, i));
     KVI_TRY(bind(b, OUTSIDE, &norm, &out->norm));

@@ -16,10 +16,11 @@ typedef struct kvi_model_weights {
     uint64_t read_bytes;   /* read per decoded token: all but the embedding rows and the experts it does not choose */
     uint64_t expert_bytes; /* of `bytes`: experts that are chosen among */
     uint64_t n_params;
-    kvi_weight_form form;  /* of most bytes */
-    uint64_t taken_bytes;  /* by the backend for the imports */
-    uint64_t memory_bytes; /* of the memory behind synthetic weights, converted ones and tables of experts */
-    void *memory;          /* that memory; NULL without a device */
+    kvi_weight_form form;       /* of most bytes */
+    kvi_weight_form embed_form; /* of embed, as stored */
+    uint64_t taken_bytes;       /* by the backend for the imports */
+    uint64_t memory_bytes;      /* of the memory behind synthetic weights, converted ones and tables of experts */
+    void *memory;               /* that memory; NULL without a device */
 } kvi_model_weights;
 
 /* Called after each tensor; false cancels. */

@@ -44,10 +44,12 @@ READ = {"architectures", "model_type", "vocab_size", "hidden_size", "intermediat
         "rope_theta", "partial_rotary_factor", "original_max_position_embeddings", "tie_word_embeddings", "attention_bias", "mlp_bias",
         "sliding_window", "use_sliding_window", "max_window_layers", "layer_types", "bos_token_id", "eos_token_id", "quantization_config",
         "default_theta", "full_attention_interval", "linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim",
-        "linear_value_head_dim", "linear_conv_kernel_dim", "mtp_num_hidden_layers"}
+        "linear_value_head_dim", "linear_conv_kernel_dim", "mtp_num_hidden_layers", "hidden_activation", "sliding_window_pattern", "rope_local_base_freq",
+        "no_rope_layers", "no_rope_layer_interval", "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping",
+        "embedding_multiplier", "attention_multiplier", "residual_multiplier", "logits_scaling", "use_bidirectional_attention"}
 HARMLESS = {
     # about training, or about Python objects
-    "initializer_range", "attention_dropout", "gradient_checkpointing", "problem_type", "id2label", "label2id", "num_labels", "return_dict",
+    "initializer_range", "attention_dropout", "resid_pdrop", "embd_pdrop", "gradient_checkpointing", "problem_type", "id2label", "label2id", "num_labels", "return_dict",
     "output_attentions", "output_hidden_states", "use_cache", "transformers_version", "_name_or_path", "name_or_path", "_commit_hash",
     "auto_map",  # code of the repository's own, which transformers does not run for the families it has
     # where and in which type to compute; kvrt computes in the type of the weights
@@ -56,6 +58,7 @@ HARMLESS = {
     "base_model_ep_plan", "base_model_fsdp_plan", "pretraining_tp",
     # read by no code of these families
     "attn_output_gate", "mamba_ssm_dtype", "mtp_use_dedicated_embeddings",
+    "_sliding_window_pattern",  # what layer_types were made of
     "chunk_size_feed_forward", "pad_token_id", "vision_aspect_ratio", "vision_feature_layer", "vision_feature_select_strategy",
     # what people's tools write
     "unsloth_fixed", "unsloth_version", "transformers.js_config", "is_llama_config", "_flash_attn_2_enabled",
@@ -70,6 +73,9 @@ INTERNAL = {"_heterogeneity_spec", "_output_attentions", "_post_init_done", "is_
 # Keys that the config classes take out before they become attributes, so that watching attributes does not show them.
 TAKEN = {"rope_scaling", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings", "torch_dtype", "quantization_config",
          "per_layer_config", "model_type", "architectures", "tie_word_embeddings"}
+# The same, of one class, with their defaults.
+TAKEN_BY = {"Gemma3Text": {"sliding_window_pattern": 6, "rope_local_base_freq": None},
+            "Gemma4Text": {"global_head_dim": 512, "num_global_key_value_heads": None}}
 
 
 def watch(name):
@@ -86,6 +92,7 @@ def watch(name):
             model.generate(torch.tensor([[3, 4, 5]]), max_new_tokens=3, do_sample=False)
         del Config.__getattribute__
     seen = {k for k in seen if not k.startswith("__") and not callable(getattr(Config, k, None)) and k not in INTERNAL}
+    fields.update(TAKEN_BY.get(name, {}))
     return fields, {k: getattr(Config, k, ABSENT_MEANS.get(k)) for k in seen | TAKEN if k not in fields}
 
 

@@ -17,6 +17,7 @@ from make_golden import HERE, VOCAB, golden, save_weights, tokenizer
 BASE = dict(vocab_size=VOCAB, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
             head_dim=16, max_position_embeddings=512, rms_norm_eps=1e-5, bos_token_id=0, eos_token_id=1, pad_token_id=None)
 NO_HEAD_DIM = {"Phi3", "Granite", "Olmo2", "Olmo3", "SmolLM3"}  # hidden_size / num_attention_heads
+TWO_HEADS = dict(hidden_size=32, num_attention_heads=2, num_key_value_heads=1)
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 128}
 SLIDING, FULL = "sliding_attention", "full_attention"
 GEMMA3 = dict(num_hidden_layers=3, layer_types=[SLIDING, SLIDING, FULL], sliding_window=40, query_pre_attn_scalar=11,
@@ -32,7 +33,7 @@ MINISTRAL = {"rope_type": "yarn", "rope_theta": 1000.0, "factor": 16.0, "origina
 # name: (class, changes to BASE)
 VARIANTS = {
     "gemma2": ("Gemma2", dict(sliding_window=40, query_pre_attn_scalar=11, attn_logit_softcapping=2.0, final_logit_softcapping=3.0)),
-    "gemma2_plain": ("Gemma2", dict(num_key_value_heads=4, attn_logit_softcapping=None, final_logit_softcapping=None, head_dim=8,
+    "gemma2_plain": ("Gemma2", dict(num_key_value_heads=4, attn_logit_softcapping=None, final_logit_softcapping=None,
                                     sliding_window=200, tie_word_embeddings=False)),
     "gemma3": ("Gemma3", GEMMA3),
     "gemma3_global": ("Gemma3", dict(num_hidden_layers=1, num_key_value_heads=1, layer_types=[FULL], final_logit_softcapping=3.0,
@@ -43,21 +44,21 @@ VARIANTS = {
                                 use_double_wide_mlp=True, num_key_value_heads=1)),
     "gemma4_moe": ("Gemma4", dict(GEMMA4, num_hidden_layers=2, layer_types=[SLIDING, FULL], enable_moe_block=True, num_experts=5,
                                   top_k_experts=2, moe_intermediate_size=16, attention_k_eq_v=True, num_global_key_value_heads=2)),
-    "phi3": ("Phi3", dict(hidden_size=32, rope_parameters={"rope_type": "default", "rope_theta": 10000.0})),
+    "phi3": ("Phi3", dict(TWO_HEADS, rope_parameters={"rope_type": "default", "rope_theta": 10000.0})),
     "phi3_longrope": ("Phi3", dict(hidden_size=64, intermediate_size=48, max_position_embeddings=4096, num_key_value_heads=1,
                                    original_max_position_embeddings=512, rope_parameters=LONGROPE, tie_word_embeddings=True)),
-    "phi3_window": ("Phi3", dict(hidden_size=32, num_key_value_heads=4, sliding_window=40,
+    "phi3_window": ("Phi3", dict(TWO_HEADS, num_key_value_heads=2, sliding_window=40,
                                  rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5})),
-    "smollm3": ("SmolLM3", dict(hidden_size=32, num_hidden_layers=3, no_rope_layers=[1, 0, 1])),
-    "smollm3_untied": ("SmolLM3", dict(hidden_size=32, num_hidden_layers=2, no_rope_layer_interval=2, num_key_value_heads=4,
+    "smollm3": ("SmolLM3", dict(TWO_HEADS, num_hidden_layers=3, no_rope_layers=[1, 0, 1])),
+    "smollm3_untied": ("SmolLM3", dict(TWO_HEADS, num_hidden_layers=2, no_rope_layer_interval=2, num_key_value_heads=2,
                                        attention_bias=True, mlp_bias=True, tie_word_embeddings=False)),
-    "granite": ("Granite", dict(hidden_size=32, embedding_multiplier=6.0, attention_multiplier=0.6, residual_multiplier=0.4,
+    "granite": ("Granite", dict(TWO_HEADS, embedding_multiplier=6.0, attention_multiplier=0.6, residual_multiplier=0.4,
                                 logits_scaling=3.0, tie_word_embeddings=True)),
-    "granite_bias": ("Granite", dict(hidden_size=32, num_key_value_heads=1, embedding_multiplier=2.5, attention_multiplier=0.3,
+    "granite_bias": ("Granite", dict(TWO_HEADS, embedding_multiplier=2.5, attention_multiplier=0.3,
                                      residual_multiplier=1.5, logits_scaling=0.5, attention_bias=True, mlp_bias=True)),
-    "olmo2": ("Olmo2", dict(hidden_size=32, num_key_value_heads=4)),
-    "olmo2_gqa": ("Olmo2", dict(hidden_size=32, num_key_value_heads=1, tie_word_embeddings=True, attention_bias=True)),
-    "olmo3": ("Olmo3", dict(hidden_size=32, num_hidden_layers=4, sliding_window=40,
+    "olmo2": ("Olmo2", dict(TWO_HEADS, num_key_value_heads=2)),
+    "olmo2_gqa": ("Olmo2", dict(TWO_HEADS, tie_word_embeddings=True, attention_bias=True)),
+    "olmo3": ("Olmo3", dict(TWO_HEADS, num_hidden_layers=4, sliding_window=40,
                             rope_parameters={FULL: YARN, SLIDING: {"rope_type": "default", "rope_theta": 10000.0}})),
     "ministral3": ("Ministral3", dict(rope_parameters=MINISTRAL, max_position_embeddings=1024)),
     "ministral3_hub": ("Ministral3", dict(rope_parameters=MINISTRAL, max_position_embeddings=1024, num_key_value_heads=1,
@@ -67,7 +68,7 @@ VARIANTS = {
     "llama_yarn": ("Llama", dict(rope_parameters=YARN)),
     "llama_yarn_all": ("Llama", dict(rope_parameters={**YARN, "beta_fast": 16.0, "beta_slow": 0.5, "truncate": False, "mscale": 0.7,
                                                       "mscale_all_dim": 0.4})),
-    "llama_yarn_factor": ("Llama", dict(rope_parameters={**YARN, "attention_factor": 1.5}, head_dim=24)),
+    "llama_yarn_factor": ("Llama", dict(rope_parameters={**YARN, "attention_factor": 1.5}, head_dim=48)),
     "llama_dynamic": ("Llama", dict(rope_parameters={"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0})),
     "llama_longrope": ("Llama", dict(rope_parameters={"rope_type": "longrope", "rope_theta": 10000.0, "factor": 8.0,
                                                       "original_max_position_embeddings": 512,

@@ -39,10 +39,15 @@ static void refusals_name_key_and_need(void **state)
         {"\"num_key_value_heads\":-3", KVRT_FORMAT, {"num_key_value_heads is -3", "need 1.."}},
         {"\"num_key_value_heads\":3", KVRT_FORMAT, {"num_attention_heads is 4", "multiple"}},
         {"\"head_dim\":20", KVRT_UNSUPPORTED, {"head_dim is 20", "multiple of 8"}},
-        {"\"hidden_act\":\"gelu\"", KVRT_UNSUPPORTED, {"hidden_act is 'gelu'", "need silu"}},
+        {"\"hidden_act\":\"quick_gelu\"", KVRT_UNSUPPORTED, {"hidden_act is 'quick_gelu'", "need silu"}},
         {"\"hidden_act\":\"an_activation_with_a_name_of_forty_bytes\"", KVRT_UNSUPPORTED, {"hidden_act", "need silu"}},
         {"\"hidden_act\":\"silu\\u0000x\"", KVRT_FORMAT, {"config.json", "NUL"}},
-        {"\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4}", KVRT_UNSUPPORTED, {"'yarn'", "llama3"}},
+        {"\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":0.5}", KVRT_FORMAT, {"factor", "1 or more"}},
+        {"\"rope_scaling\":{\"rope_type\":\"proportional\",\"factor\":4}",
+         KVRT_UNSUPPORTED,
+         {"'proportional'", "yarn"}},
+        {"\"rope_scaling\":{\"rope_type\":\"longrope\",\"short_factor\":[1]}", KVRT_FORMAT, {"short_factor", "need"}},
+        {"\"rope_scaling\":{\"rope_type\":\"dynamic\"}", KVRT_FORMAT, {"factor", "1 or more"}},
         {"\"rope_scaling\":{\"type\":\"mrope\"}", KVRT_UNSUPPORTED, {"'mrope'", "llama3"}},
         {"\"rope_scaling\":{\"type\":\"a_scaling_with_a_name_of_forty_bytes_too\"}",
          KVRT_UNSUPPORTED,
@@ -218,9 +223,9 @@ static void unknown_keys_are_warned_of(void **state)
         parse("Qwen2", "\"mlp_bias\":true,\"attention_bias\":true,\"use_cache\":false,\"head_dim\":16", NULL), KVRT_OK);
     assert_string_equal(config.warning, "config.json: unknown to transformers and ignored: mlp_bias, attention_bias");
     assert_false(config.o_bias);
-    assert_int_equal(parse("Llama", "\"rope_parameters\":{\"mrope_section\":[1,2]}", NULL), KVRT_OK);
+    assert_int_equal(parse("Llama", "\"rope_parameters\":{\"mrope_sections\":[1,2]}", NULL), KVRT_OK);
     assert_string_equal(config.warning,
-                        "config.json: unknown to transformers and ignored: rope_parameters.mrope_section");
+                        "config.json: unknown to transformers and ignored: rope_parameters.mrope_sections");
     /* More than the text holds: cut between keys, and said. */
     char more[1500] = "\"a_key_of_thirty_characters_0000\":1";
     for (int i = 1; i < 40; i++)

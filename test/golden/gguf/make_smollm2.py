@@ -31,30 +31,36 @@ def tokenizer_of(reader):
     return tok
 
 
-def main():
-    path, text = Path(sys.argv[1]), Path(sys.argv[2]).read_text()[:20000]
-    tok = tokenizer_of(GGUFReader(str(path)))
-    model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).eval()
-    ids = tok.encode(text).ids[:POSITIONS]
-    out = bytearray()
-    with torch.no_grad():
-        logits = model(torch.tensor([ids])).logits[0].numpy()
-        chat = ("<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
-                "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n")
-        prompt = tok.encode(chat).ids
-        new = model.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=24, eos_token_id=2, pad_token_id=2)[0].tolist()[len(prompt):]
+def positions(ids, logits):
     vocab = logits.shape[1]
-    out += struct.pack("<2If", len(ids), vocab, float(logits.std()))
+    out = bytearray(struct.pack("<2If", len(ids), vocab, float(logits.std(dtype=np.float64))))
     for p, row in enumerate(logits):
         best = int(row.argmax())
         top = float(row[best])
         lse = top + float(np.log(np.exp((row - top).astype(np.float64)).sum()))
         at = [(p * 7919 + k * 104729) % vocab for k in range(SAMPLES)]
         out += struct.pack("<2i2f", ids[p], best, top, lse) + row[at].astype("<f4").tobytes()
-    for part in (prompt, new):
-        out += struct.pack(f"<I{len(part)}i", len(part), *part)
-    (Path(__file__).resolve().parent / "smollm2.bin").write_bytes(out)
+    return bytes(out)
+
+
+def lists(*parts):
+    return b"".join(struct.pack(f"<I{len(part)}i", len(part), *part) for part in parts)
+
+
+def main():
+    path, text = Path(sys.argv[1]), Path(sys.argv[2]).read_text()[:20000]
+    tok = tokenizer_of(GGUFReader(str(path)))
+    model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).eval()
+    ids = tok.encode(text).ids[:POSITIONS]
+    with torch.no_grad():
+        logits = model(torch.tensor([ids])).logits[0].numpy()
+        chat = ("<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+                "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n")
+        prompt = tok.encode(chat).ids
+        new = model.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=24, eos_token_id=2, pad_token_id=2)[0].tolist()[len(prompt):]
+    (Path(__file__).resolve().parent / "smollm2.bin").write_bytes(positions(ids, logits) + lists(prompt, new))
     print(len(ids), "positions, std", logits.std(), tok.decode(new))
 
 
-main()
+if __name__ == "__main__":
+    main()

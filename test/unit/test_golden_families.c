@@ -1,0 +1,192 @@
+/* test_golden_families.c - logits and greedy text of the families beyond Llama, Mistral and Qwen, and of every kind of RoPE, against transformers
+ * (test/golden/make_golden_families.py): formats, chunk sizes, threads; and the mutation check, part by part. */
+#include "golden_model.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+/* As in test_golden_models.c: times max(1, s) with s the standard deviation of the golden logits. */
+#define TOL_F32_CACHE 2e-4
+#define TOL_F16_CACHE 2e-2
+#define TOL_QUANTIZED 1.5 /* random models suffer from every bit; what is wrong is further off */
+
+static const char *const names[] = {
+    "gemma2",         "gemma2_plain",      "gemma3",        "gemma3_global",   "gemma3_hub",
+    "phi3",           "phi3_longrope",     "phi3_window",   "smollm3",         "smollm3_untied",
+    "granite",        "granite_bias",      "olmo2",         "olmo2_gqa",       "olmo3",
+    "ministral3",     "ministral3_hub",    "llama_gelu",    "llama_gelu_tanh", "llama_yarn",
+    "llama_yarn_all", "llama_yarn_factor", "llama_dynamic", "llama_longrope",  "llama_linear"};
+#define N_NAMES (sizeof names / sizeof names[0])
+
+static double limit(const golden_model *m, double tolerance) { return tolerance * (m->std > 1 ? m->std : 1); }
+
+/* The error with these options. */
+static double error_with(const golden_model *m, const char *const *pairs, uint64_t *digest)
+{
+    kvrt_engine engine = golden_open(m, pairs);
+    const double error = golden_logit_error(engine, m, digest);
+    kvrt_engine_close(engine, NULL);
+    return error;
+}
+
+static void check(const char *name, const char *how, double error, double most)
+{
+    if (!(error <= most)) fail_msg("%s, %s: logit error %g, need at most %g", name, how, error, most);
+}
+
+static void logits_match(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *format;
+        double tolerance;
+    } formats[] = {{"f32", TOL_F32_CACHE}, {"f16", TOL_F16_CACHE}, {"i8", TOL_QUANTIZED}, {"k4v4", TOL_QUANTIZED}};
+    for (size_t i = 0; i < N_NAMES; i++) {
+        golden_model m;
+        assert_true(golden_load(names[i], &m));
+        for (size_t f = 0; f < sizeof formats / sizeof formats[0]; f++) {
+            const char *pairs[] = {"kv.format", formats[f].format, "kv.tail", "0", NULL};
+            check(names[i], formats[f].format, error_with(&m, pairs, NULL), limit(&m, formats[f].tolerance));
+        }
+        golden_free(&m);
+    }
+}
+
+static void chunks_and_threads(void **state)
+{
+    (void)state;
+    static const char *const chunks[] = {"1", "7", "64", "512"};
+    for (size_t i = 0; i < N_NAMES; i++) {
+        golden_model m;
+        assert_true(golden_load(names[i], &m));
+        for (unsigned k = 0; k < 4; k++) {
+            uint64_t digests[2] = {0};
+            for (unsigned run = 0; run < 2; run++) {
+                const char *pairs[] = {"kv.format",          "f32", "ctx.chunk", chunks[k], "cpu.threads",
+                                       run == 1 ? "1" : "2", NULL};
+                check(names[i], chunks[k], error_with(&m, pairs, &digests[run]), limit(&m, TOL_F32_CACHE));
+            }
+            if (digests[0] != digests[1]) fail_msg("%s, chunk %s: 1 and 2 threads differ", names[i], chunks[k]);
+        }
+        golden_free(&m);
+    }
+}
+
+static void greedy_text(void **state)
+{
+    (void)state;
+    static const char *const pairs[] = {
+        "kv.format", "f32", "sample.temperature", "0", "gen.max_tokens", "16", "gen.ignore_eos", "true", NULL};
+    for (size_t i = 0; i < N_NAMES; i++) {
+        golden_model m;
+        assert_true(golden_load(names[i], &m));
+        kvrt_engine engine = golden_open(&m, pairs);
+        (void)golden_greedy(engine, &m, golden_logit_error(engine, &m, NULL));
+        kvrt_engine_close(engine, NULL);
+        golden_free(&m);
+    }
+}
+
+/* A golden that still passes with a part missing proves nothing about that part. */
+static void mutations_are_found(void **state)
+{
+    (void)state;
+    static const char *const cases[][2] = {{"softcap", "gemma2"},
+                                           {"embedding_scale", "gemma2"},
+                                           {"score_scale", "gemma2"},
+                                           {"window", "gemma2"},
+                                           {"norm_before", "gemma2"},
+                                           {"norm_after", "gemma2"},
+                                           {"softcap", "gemma3_global"},
+                                           {"qk_norm", "gemma3"},
+                                           {"local_rope", "gemma3"},
+                                           {"rope_scaling", "gemma3"},
+                                           {"window", "gemma3_hub"},
+                                           {"embedding_scale", "gemma3"},
+                                           {"norm_after", "gemma3"},
+                                           {"rope", "phi3"},
+                                           {"rope_scaling", "phi3_longrope"},
+                                           {"window", "phi3_window"},
+                                           {"nope", "smollm3"},
+                                           {"nope", "smollm3_untied"},
+                                           {"bias", "smollm3_untied"},
+                                           {"embedding_scale", "granite"},
+                                           {"residual_scale", "granite"},
+                                           {"score_scale", "granite"},
+                                           {"logit_scale", "granite"},
+                                           {"qk_norm", "olmo2_gqa"},
+                                           {"norm_after", "olmo2"},
+                                           {"window", "olmo3"},
+                                           {"local_rope", "olmo3"},
+                                           {"rope_scaling", "olmo3"},
+                                           {"q_growth", "ministral3"},
+                                           {"rope_scaling", "ministral3"},
+                                           {"bias", "llama_gelu"},
+                                           {"activation", "llama_gelu"},
+                                           {"activation", "llama_gelu_tanh"},
+                                           {"rope_scaling", "llama_yarn"},
+                                           {"rope_scaling", "llama_yarn_all"},
+                                           {"rope_scaling", "llama_yarn_factor"},
+                                           {"rope_scaling", "llama_longrope"},
+                                           {"rope_scaling", "llama_linear"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        golden_model m;
+        const char *pairs[] = {"kv.format", "f32", "debug.disable", cases[i][0], NULL};
+        assert_true(golden_load(cases[i][1], &m));
+        const double error = error_with(&m, pairs, NULL), most = limit(&m, TOL_F16_CACHE);
+        if (!(error > 2 * most))
+            fail_msg("%s without %s: error %g would pass (limit %g)", cases[i][1], cases[i][0], error, most);
+        golden_free(&m);
+    }
+}
+
+/* The rotation must cancel exactly: on and off are the same computation up to rounding. */
+static void rotation_cancels(void **state)
+{
+    (void)state;
+    static const char *const off[] = {"kv.format", "f32", "kv.rotate", "false", NULL};
+    for (size_t i = 0; i < N_NAMES; i++) {
+        golden_model m;
+        assert_true(golden_load(names[i], &m));
+        check(names[i], "not rotated", error_with(&m, off, NULL), limit(&m, TOL_F32_CACHE));
+        golden_free(&m);
+    }
+}
+
+/* Where frequencies would change with the length of the text, no longer one is promised. */
+static void lengths_that_turn_keys_again_are_refused(void **state)
+{
+    (void)state;
+    static const char *const cases[][3] = {
+        {"llama_dynamic", "512", "513"}, {"llama_longrope", "512", "513"}, {"phi3_longrope", "512", "4096"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        golden_model m;
+        kvrt_error error = {.size = sizeof error};
+        kvrt_options *options;
+        kvrt_engine engine = NULL;
+        assert_true(golden_load(cases[i][0], &m));
+        const char *right[] = {"ctx.size", cases[i][1], NULL};
+        kvrt_engine_close(golden_open(&m, right), NULL);
+        assert_int_equal(kvrt_options_create(&options, NULL), KVRT_OK);
+        kvrt_options_set_string(options, "model.path", m.dir, -1, NULL);
+        kvrt_options_set_text(options, "ctx.size", cases[i][2], NULL);
+        assert_int_equal(kvrt_engine_open(options, NULL, NULL, &engine, &error), KVRT_UNSUPPORTED);
+        if (!strstr(error.message, "ctx.size") || !strstr(error.message, "512")) fail_msg("%s", error.message);
+        kvrt_options_destroy(options);
+        golden_free(&m);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(logits_match),     cmocka_unit_test(chunks_and_threads),
+        cmocka_unit_test(greedy_text),      cmocka_unit_test(mutations_are_found),
+        cmocka_unit_test(rotation_cancels), cmocka_unit_test(lengths_that_turn_keys_again_are_refused)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
