@@ -1,48 +1,32 @@
 /* gguf_config.c - the configuration of a model from the metadata and the list of tensors of a GGUF file. */
-#include "gguf_model.h"
-#include "families.h"
+#include "gguf_reading.h"
+#include "places.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct reading {
-    const kvi_gguf *g;
-    const char *file;
-    kvi_gguf_text arch; /* "llama": prefix of the keys */
-    kvi_model_config *c;
-    kvrt_error *error;
-} reading;
+typedef kvi_gguf_reading reading;
+typedef kvi_gguf_key key_name;
 
 /* llama.cpp's name of an architecture, the family it is, and whether its rotated pairs are neighbours. */
 static const struct {
     const char *theirs, *family;
     bool interleaved;
-} architectures[] = {{"llama", "llama", true}, {"qwen2", "qwen2", false}, {"qwen3", "qwen3", false}};
+} architectures[] = {{"llama", "llama", true},        {"qwen2", "qwen2", false},        {"qwen3", "qwen3", false},
+                     {"gemma2", "gemma2", false},     {"gemma3", "gemma3_text", false}, {"phi3", "phi3", false},
+                     {"smollm3", "smollm3", true},    {"granite", "granite", true},     {"olmo2", "olmo2", false},
+                     {"mistral3", "ministral3", true}};
 
-typedef struct key_name {
-    char text[128];
-} key_name;
-static const char *key(const reading *r, key_name *out, const char *name)
-{
-    (void)snprintf(out->text, sizeof out->text, "%.*s.%s", (int)(r->arch.len < 60 ? r->arch.len : 60), r->arch.data,
-                   name);
-    return out->text;
-}
-
-static kvrt_status read_u32(const reading *r, const char *name, kvi_gguf_need need, uint32_t *out)
-{
-    key_name full;
-    return kvi_gguf_u32(r->g, key(r, &full, name), need, out, r->error);
-}
+static const char *key(const reading *r, key_name *out, const char *name) { return kvi_gguf_key_of(r, out, name); }
 
 /* ------------------------------------------------------------------------------------------------------- sizes --- */
 static kvrt_status size(const reading *r, const char *name, uint32_t low, uint32_t high, uint32_t *out)
 {
     uint32_t found = 0;
     key_name full;
-    KVI_TRY(read_u32(r, name, KVI_GGUF_REQUIRED, &found));
+    KVI_TRY(kvi_gguf_read_u32(r, name, KVI_GGUF_REQUIRED, &found));
     if (found < low || found > high)
         return kvi_error_set(r->error, KVRT_UNSUPPORTED, "%s: key %s: is %u, need %u..%u", r->file, key(r, &full, name),
                              found, low, high);
@@ -55,21 +39,24 @@ static kvrt_status head_sizes(const reading *r)
     kvi_model_config *c = r->c;
     uint32_t value_length, rotated;
     c->attention[0].n_kv_heads = c->attention[0].n_heads;
-    KVI_TRY(read_u32(r, "attention.head_count_kv", KVI_GGUF_OPTIONAL, &c->attention[0].n_kv_heads));
+    KVI_TRY(kvi_gguf_read_u32(r, "attention.head_count_kv", KVI_GGUF_OPTIONAL, &c->attention[0].n_kv_heads));
     if (c->attention[0].n_kv_heads == 0 || c->attention[0].n_heads % c->attention[0].n_kv_heads)
         return kvi_error_set(r->error, KVRT_FORMAT,
                              "%s: %u heads in groups of attention.head_count_kv %u, need a divisor", r->file,
                              c->attention[0].n_heads, c->attention[0].n_kv_heads);
     c->attention[0].head_dim = c->hidden_size / c->attention[0].n_heads;
-    KVI_TRY(read_u32(r, "attention.key_length", KVI_GGUF_OPTIONAL, &c->attention[0].head_dim));
+    KVI_TRY(kvi_gguf_read_u32(r, "attention.key_length", KVI_GGUF_OPTIONAL, &c->attention[0].head_dim));
     value_length = rotated = c->attention[0].head_dim;
-    KVI_TRY(read_u32(r, "attention.value_length", KVI_GGUF_OPTIONAL, &value_length));
-    KVI_TRY(read_u32(r, "rope.dimension_count", KVI_GGUF_OPTIONAL, &rotated));
-    if (c->attention[0].head_dim < 8 || c->attention[0].head_dim > 256 || c->attention[0].head_dim % 8)
+    KVI_TRY(kvi_gguf_read_u32(r, "attention.value_length", KVI_GGUF_OPTIONAL, &value_length));
+    KVI_TRY(kvi_gguf_read_u32(r, "rope.dimension_count", KVI_GGUF_OPTIONAL, &rotated));
+    if (c->attention[0].head_dim < 8 || c->attention[0].head_dim > KVI_MAX_HEAD_DIM || c->attention[0].head_dim % 8)
         return kvi_error_set(r->error, KVRT_UNSUPPORTED,
-                             "%s: attention.key_length: is %u, need a multiple of 8 up to 256", r->file,
-                             c->attention[0].head_dim);
-    if (value_length != c->attention[0].head_dim || rotated != c->attention[0].head_dim)
+                             "%s: attention.key_length: is %u, need a multiple of 8 up to %u", r->file,
+                             c->attention[0].head_dim, KVI_MAX_HEAD_DIM);
+    c->ropes[0].n_dims = rotated;
+    const bool part =
+        r->family && r->family->partial_rotary && rotated < c->attention[0].head_dim && rotated && rotated % 2 == 0;
+    if (value_length != c->attention[0].head_dim || (rotated != c->attention[0].head_dim && !part))
         return kvi_error_set(r->error, KVRT_UNSUPPORTED,
                              "%s: attention.value_length is %u and rope.dimension_count is %u, need %u "
                              "(attention.key_length) for both",
@@ -82,7 +69,7 @@ static kvrt_status vocabulary_size(const reading *r)
 {
     const kvi_gguf_tensor *embed = kvi_gguf_tensor_find(r->g, "token_embd.weight");
     uint32_t n = embed && embed->n_dims == 2 && embed->shape[0] <= 1 << 24 ? (uint32_t)embed->shape[0] : 0;
-    KVI_TRY(read_u32(r, "vocab_size", KVI_GGUF_OPTIONAL, &n));
+    KVI_TRY(kvi_gguf_read_u32(r, "vocab_size", KVI_GGUF_OPTIONAL, &n));
     if (n == 0 || n > 1 << 24)
         return kvi_error_set(r->error, KVRT_FORMAT, "%s: vocab_size: is %u, need 1..%d", r->file, n, 1 << 24);
     r->c->vocab_size = n;
@@ -102,6 +89,33 @@ static kvrt_status sizes(const reading *r)
 }
 
 /* -------------------------------------------------------------------------------------------------------- rope --- */
+/* As llama.cpp computes it: with yarn_log_multiplier m, cos and sin are multiplied by the ratio of 1 + 0.1 log(factor) and
+ * 1 + 0.1 m log(factor). */
+static kvrt_status yarn(const reading *r)
+{
+    kvi_rope_spec *rope = &r->c->ropes[0];
+    double log_multiplier = 0;
+    rope->scaling = KVI_ROPE_YARN;
+    rope->truncate = true;
+    rope->beta_fast = 32, rope->beta_slow = 1;
+    rope->original_ctx = r->c->ctx_model;
+    KVI_TRY(kvi_gguf_read_u32(r, "rope.scaling.original_context_length", KVI_GGUF_OPTIONAL, &rope->original_ctx));
+    KVI_TRY(kvi_gguf_read_f64(r, "rope.scaling.factor", &rope->factor));
+    KVI_TRY(kvi_gguf_read_f64(r, "rope.scaling.yarn_beta_fast", &rope->beta_fast));
+    KVI_TRY(kvi_gguf_read_f64(r, "rope.scaling.yarn_beta_slow", &rope->beta_slow));
+    KVI_TRY(kvi_gguf_read_f64(r, "rope.scaling.yarn_log_multiplier", &log_multiplier));
+    if (!(rope->factor >= 1) || !rope->original_ctx || !(rope->beta_fast > 0 && rope->beta_slow > 0) ||
+        !(rope->theta > 1))
+        return kvi_error_set(
+            r->error, KVRT_FORMAT,
+            "%s: rope.scaling of yarn: factor %g, original_context_length %u, yarn_beta_fast %g, "
+            "yarn_beta_slow %g, rope.freq_base %g: need 1 or more and the others above 0 (the last above 1)",
+            r->file, rope->factor, rope->original_ctx, rope->beta_fast, rope->beta_slow, rope->theta);
+    rope->magnitude = (float)((1 + 0.1 * log(rope->factor)) /
+                              (log_multiplier != 0 ? 1 + 0.1 * log_multiplier * log(rope->factor) : 1));
+    return KVRT_OK;
+}
+
 static kvrt_status rope_type(const reading *r)
 {
     key_name full;
@@ -109,8 +123,10 @@ static kvrt_status rope_type(const reading *r)
     double factor = 1;
     KVI_TRY(kvi_gguf_string(r->g, key(r, &full, "rope.scaling.type"), KVI_GGUF_OPTIONAL, &type, r->error));
     const bool linear = type.len == 6 && memcmp(type.data, "linear", 6) == 0;
-    if (!linear && !(type.len == 4 && memcmp(type.data, "none", 4) == 0))
-        return kvi_error_set(r->error, KVRT_UNSUPPORTED, "%s: key %s: is '%.*s', need none or linear", r->file,
+    if (type.len == 4 && memcmp(type.data, "yarn", 4) == 0) return yarn(r);
+    if (!linear && !(type.len == 4 && memcmp(type.data, "none", 4) == 0) &&
+        !(r->family->old_longrope && type.len == 8 && memcmp(type.data, "longrope", 8) == 0))
+        return kvi_error_set(r->error, KVRT_UNSUPPORTED, "%s: key %s: is '%.*s', need none, linear or yarn", r->file,
                              full.text, (int)(type.len < 40 ? type.len : 40), type.data);
     KVI_TRY(kvi_gguf_f64(r->g, key(r, &full, "rope.scale_linear"), KVI_GGUF_OPTIONAL, &factor, r->error));
     if (linear) KVI_TRY(kvi_gguf_f64(r->g, key(r, &full, "rope.scaling.factor"), KVI_GGUF_OPTIONAL, &factor, r->error));
@@ -155,7 +171,6 @@ static kvrt_status rope(const reading *r)
     if (!(r->c->ropes[0].theta >= 1))
         return kvi_error_set(r->error, KVRT_FORMAT, "%s: key %s: below 1, need 1 or more", r->file, full.text);
     r->c->n_ropes = r->c->n_attentions = 1;
-    r->c->ropes[0].n_dims = r->c->attention[0].head_dim;
     KVI_TRY(rope_type(r));
     return rope_divisors(r);
 }
@@ -179,6 +194,9 @@ static const char *const known_keys[] = {"block_count",
                                          "rope.scaling.factor",
                                          "rope.scaling.original_context_length",
                                          "rope.scaling.finetuned",
+                                         "rope.scaling.yarn_beta_fast",
+                                         "rope.scaling.yarn_beta_slow",
+                                         "rope.scaling.yarn_log_multiplier",
                                          "rope.scale_linear",
                                          "tensor_data_layout",
                                          "expert_used_count"};
@@ -206,6 +224,7 @@ static kvrt_status refuse_keys(const reading *r)
     uint32_t window = 0;
     for (size_t i = 0; i < sizeof neutral_keys / sizeof neutral_keys[0]; i++) {
         double value = neutral_keys[i].neutral;
+        if (kvi_gguf_family_knows(r->family, neutral_keys[i].name)) continue;
         KVI_TRY(kvi_gguf_f64(r->g, key(r, &full, neutral_keys[i].name), KVI_GGUF_OPTIONAL, &value, r->error));
         if (value != neutral_keys[i].neutral)
             return kvi_error_set(r->error, KVRT_UNSUPPORTED, "%s: key %s: need %d for %s", r->file, full.text,
@@ -218,7 +237,8 @@ static kvrt_status refuse_keys(const reading *r)
             return kvi_error_set(r->error, KVRT_UNSUPPORTED, "%s: key %s: need %s for %s", r->file, full.text,
                                  neutral_bools[i].neutral ? "true" : "false", r->c->family);
     }
-    KVI_TRY(read_u32(r, "attention.sliding_window", KVI_GGUF_OPTIONAL, &window));
+    if (kvi_gguf_family_knows(r->family, "attention.sliding_window")) return KVRT_OK;
+    KVI_TRY(kvi_gguf_read_u32(r, "attention.sliding_window", KVI_GGUF_OPTIONAL, &window));
     if (window == 0 || window >= r->c->ctx_model) return KVRT_OK;
     return kvi_error_set(r->error, KVRT_UNSUPPORTED,
                          "%s: attention.sliding_window: is %u, need 0 or at least %u for %s", r->file, window,
@@ -242,7 +262,7 @@ static void warn_unknown(const reading *r)
     for (uint64_t i = 0; i < kvi_gguf_n_values(r->g); i++) {
         const char *name = kvi_gguf_value_at(r->g, i)->key;
         if (strncmp(name, r->arch.data, r->arch.len) != 0 || name[r->arch.len] != '.' ||
-            is_known(name + r->arch.len + 1))
+            is_known(name + r->arch.len + 1) || kvi_gguf_family_knows(r->family, name + r->arch.len + 1))
             continue;
         used += (size_t)snprintf(out + used, sizeof r->c->warning - used, "%s%.80s",
                                  used ? ", " : "keys of the GGUF file that kvrt does not know: ", name);
@@ -252,38 +272,40 @@ static void warn_unknown(const reading *r)
 
 /* ----------------------------------------------------------------------------------------------------- tensors --- */
 /* Whether a tensor has a place in the model. */
-static bool has_place(const kvi_model_config *c, const char *name)
+static bool has_place(const kvi_model_config *c, const kvi_family *family, const char *name)
 {
-    static const char *const of_layer[] = {"attn_norm.weight", "attn_q.weight",   "attn_k.weight",
-                                           "attn_v.weight",    "ffn_norm.weight", "attn_output.weight",
-                                           "ffn_up.weight",    "ffn_gate.weight", "ffn_down.weight"};
     static const char *const whole[] = {"token_embd.weight", "output.weight", "output_norm.weight",
                                         "rope_freqs.weight"};
+    kvi_place places[KVI_MAX_PLACES];
+    char *part, ours[128], theirs[192];
     for (size_t i = 0; i < sizeof whole / sizeof whole[0]; i++)
         if (strcmp(name, whole[i]) == 0) return true;
-    char *part;
+    if (family->old_longrope &&
+        (strcmp(name, "rope_factors_long.weight") == 0 || strcmp(name, "rope_factors_short.weight") == 0))
+        return true;
     if (strncmp(name, "blk.", 4) != 0) return false;
     const unsigned long layer = strtoul(name + 4, &part, 10);
-    if (part == name + 4 || *part++ != '.' || layer >= c->n_layers) return false;
-    for (size_t i = 0; i < sizeof of_layer / sizeof of_layer[0]; i++)
-        if (strcmp(part, of_layer[i]) == 0) return true;
-    if (strcmp(part, "attn_q.bias") == 0 || strcmp(part, "attn_k.bias") == 0 || strcmp(part, "attn_v.bias") == 0)
-        return c->qkv_bias;
-    if (strcmp(part, "attn_output.bias") == 0) return c->o_bias;
-    return c->qk_norm && (strcmp(part, "attn_q_norm.weight") == 0 || strcmp(part, "attn_k_norm.weight") == 0);
+    if (part == name + 4 || *part != '.' || layer >= c->n_layers) return false;
+    for (uint32_t i = kvi_layer_places(c, (uint32_t)layer, places); i-- > 0;)
+        for (const kvi_place_source *s = places[i].sources; s < places[i].sources + KVI_PLACE_SOURCES && s->name; s++) {
+            (void)snprintf(ours, sizeof ours, KVI_NAME_LAYER, (unsigned)layer, s->name);
+            if (kvi_gguf_tensor_name(ours, theirs, sizeof theirs) && strcmp(theirs, name) == 0) return true;
+        }
+    return false;
 }
 
-static kvrt_status look_at_tensors(const reading *r, const kvi_family *family)
+static kvrt_status look_at_tensors(const reading *r)
 {
     kvi_model_config *c = r->c;
     c->tied_embeddings = !kvi_gguf_tensor_find(r->g, "output.weight");
     c->qkv_bias = c->qkv_bias || kvi_gguf_tensor_find(r->g, "blk.0.attn_q.bias");
     c->o_bias = c->o_bias || kvi_gguf_tensor_find(r->g, "blk.0.attn_output.bias");
+    c->mlp_bias = kvi_gguf_tensor_find(r->g, "blk.0.ffn_up.bias");
     for (uint64_t i = 0; i < kvi_gguf_count(r->g); i++) {
         const kvi_gguf_tensor *t = kvi_gguf_tensor_at(r->g, i);
-        if (!has_place(c, t->name))
+        if (!has_place(c, r->family, t->name))
             return kvi_error_set(r->error, KVRT_UNSUPPORTED, "%s: tensor %.200s: has no place in %s of %u layers",
-                                 kvi_gguf_file(r->g, t->file), t->name, family->name, c->n_layers);
+                                 kvi_gguf_file(r->g, t->file), t->name, r->family->name, c->n_layers);
     }
     return KVRT_OK;
 }
@@ -330,10 +352,13 @@ static kvrt_status read_ends(const reading *r)
 static kvrt_status unknown_architecture(const reading *r)
 {
     reading lenient = *r;
+    char known[200] = "";
     lenient.error = NULL;
     (void)sizes(&lenient); /* inspect shows what there is */
-    return kvi_error_set(r->error, KVRT_UNSUPPORTED, "%s: general.architecture: is '%.*s', need llama, qwen2 or qwen3",
-                         r->file, (int)(r->arch.len < 60 ? r->arch.len : 60), r->arch.data);
+    for (size_t i = 0, used = 0; i < sizeof architectures / sizeof architectures[0] && used < sizeof known; i++)
+        used += (size_t)snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", architectures[i].theirs);
+    return kvi_error_set(r->error, KVRT_UNSUPPORTED, "%s: general.architecture: is '%.*s', need one of %s", r->file,
+                         (int)(r->arch.len < 60 ? r->arch.len : 60), r->arch.data, known);
 }
 
 kvrt_status kvi_gguf_config(const kvi_gguf *g, kvi_model_config *out, kvrt_error *error)
@@ -353,6 +378,8 @@ kvrt_status kvi_gguf_config(const kvi_gguf *g, kvi_model_config *out, kvrt_error
                    family ? 63 : (int)(r.arch.len < 60 ? r.arch.len : 60), family ? family->architecture : r.arch.data);
     if (!family) return unknown_architecture(&r);
     kvi_family_apply(family, out);
+    out->gain_add = 0; /* llama.cpp's files hold the gains that are multiplied with */
+    r.family = family;
     out->ropes[0].interleaved = architectures[i].interleaved;
     KVI_TRY(sizes(&r));
     KVI_TRY(
@@ -361,7 +388,8 @@ kvrt_status kvi_gguf_config(const kvi_gguf *g, kvi_model_config *out, kvrt_error
         return kvi_error_set(error, KVRT_FORMAT, "%s: key %s: outside 0..1", r.file, full.text);
     KVI_TRY(rope(&r));
     KVI_TRY(refuse_keys(&r));
+    KVI_TRY(kvi_gguf_family_keys(&r));
     warn_unknown(&r);
-    KVI_TRY(look_at_tensors(&r, family));
+    KVI_TRY(look_at_tensors(&r));
     return read_ends(&r);
 }

@@ -14,12 +14,21 @@ typedef struct name_pair {
 static const name_pair whole[] = {
     {KVI_NAME_EMBED, "token_embd.weight"}, {KVI_NAME_NORM, "output_norm.weight"}, {KVI_NAME_HEAD, "output.weight"}};
 /* Of a layer; .weight or .bias follows. */
-static const name_pair parts[] = {{"input_layernorm", "attn_norm"},    {"self_attn.q_proj", "attn_q"},
-                                  {"self_attn.k_proj", "attn_k"},      {"self_attn.v_proj", "attn_v"},
-                                  {"self_attn.q_norm", "attn_q_norm"}, {"self_attn.k_norm", "attn_k_norm"},
-                                  {"self_attn.o_proj", "attn_output"}, {"post_attention_layernorm", "ffn_norm"},
-                                  {"mlp.gate_proj", "ffn_gate"},       {"mlp.up_proj", "ffn_up"},
-                                  {"mlp.down_proj", "ffn_down"}};
+static const name_pair parts[] = {{"input_layernorm", "attn_norm"},
+                                  {"self_attn.q_proj", "attn_q"},
+                                  {"self_attn.k_proj", "attn_k"},
+                                  {"self_attn.v_proj", "attn_v"},
+                                  {"self_attn.q_norm", "attn_q_norm"},
+                                  {"self_attn.k_norm", "attn_k_norm"},
+                                  {"self_attn.o_proj", "attn_output"},
+                                  {"post_attention_layernorm", "ffn_norm"},
+                                  {"mlp.gate_proj", "ffn_gate"},
+                                  {"mlp.up_proj", "ffn_up"},
+                                  {"mlp.down_proj", "ffn_down"},
+                                  {"self_attn.qkv_proj", "attn_qkv"},
+                                  {"self_attn.post_norm", "post_attention_norm"},
+                                  {"mlp.post_norm", "post_ffw_norm"},
+                                  {"mlp.gate_up_proj", "ffn_up"}};
 
 bool kvi_gguf_tensor_name(const char *name, char *out, size_t cap)
 {
@@ -45,6 +54,7 @@ typedef struct gguf_checkpoint {
     kvi_checkpoint base;
     const kvi_gguf *g;
     kvi_tensor *tensors; /* (n_tensors) in the order of g */
+    bool fused;          /* no feed-forward gate of its own */
 } gguf_checkpoint;
 
 static const gguf_checkpoint *own(const kvi_checkpoint *c) { return (const gguf_checkpoint *)(const void *)c; }
@@ -81,6 +91,8 @@ static const kvi_tensor *find(const kvi_checkpoint *c, const char *name)
 {
     char theirs[192];
     if (!kvi_gguf_tensor_name(name, theirs, sizeof theirs)) return NULL;
+    /* Phi-3's ffn_up is gate above up. */
+    if (strstr(name, own(c)->fused ? ".mlp.up_proj." : ".mlp.gate_up_proj.")) return NULL;
     const kvi_gguf_tensor *t = kvi_gguf_tensor_find(own(c)->g, theirs);
     return t ? &own(c)->tensors[t - kvi_gguf_tensor_at(own(c)->g, 0)] : NULL;
 }
@@ -124,6 +136,7 @@ kvrt_status kvi_gguf_checkpoint(const kvi_gguf *g, kvi_checkpoint **out, kvrt_er
                                .file_bytes = kvi_gguf_file_bytes(g)};
     c->g = g;
     c->tensors = tensors;
+    c->fused = !kvi_gguf_tensor_find(g, "blk.0.ffn_gate.weight");
     *out = &c->base;
     return KVRT_OK;
 }

@@ -33,11 +33,12 @@ MINISTRAL = {"rope_type": "yarn", "rope_theta": 1000.0, "factor": 16.0, "origina
 # name: (class, changes to BASE)
 VARIANTS = {
     "gemma2": ("Gemma2", dict(sliding_window=40, query_pre_attn_scalar=11, attn_logit_softcapping=2.0, final_logit_softcapping=3.0)),
-    "gemma2_plain": ("Gemma2", dict(num_key_value_heads=4, attn_logit_softcapping=None, final_logit_softcapping=None,
-                                    sliding_window=200, tie_word_embeddings=False)),
+    # What a GGUF file can say: scores by the root of head_dim, a root of hidden_size that BF16 holds.
+    "gemma2_plain": ("Gemma2", dict(hidden_size=16, query_pre_attn_scalar=16, num_key_value_heads=4, attn_logit_softcapping=None,
+                                    final_logit_softcapping=None, sliding_window=200)),
     "gemma3": ("Gemma3", GEMMA3),
-    "gemma3_global": ("Gemma3", dict(num_hidden_layers=1, num_key_value_heads=1, layer_types=[FULL], final_logit_softcapping=3.0,
-                                     hidden_activation="gelu")),
+    "gemma3_global": ("Gemma3", dict(hidden_size=16, query_pre_attn_scalar=16, num_hidden_layers=1, num_key_value_heads=1,
+                                     layer_types=[FULL], final_logit_softcapping=3.0)),
     "gemma3_hub": ("Gemma3", dict(num_hidden_layers=3, sliding_window=20, num_key_value_heads=1)),
     "gemma4": ("Gemma4", dict(GEMMA4, attention_k_eq_v=True, num_global_key_value_heads=1, final_logit_softcapping=4.0)),
     "gemma4_e": ("Gemma4", dict(GEMMA4, hidden_size_per_layer_input=8, vocab_size_per_layer_input=VOCAB, num_kv_shared_layers=2,
@@ -49,8 +50,8 @@ VARIANTS = {
                                    original_max_position_embeddings=512, rope_parameters=LONGROPE, tie_word_embeddings=True)),
     "phi3_window": ("Phi3", dict(TWO_HEADS, num_key_value_heads=2, sliding_window=40,
                                  rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5})),
-    "smollm3": ("SmolLM3", dict(TWO_HEADS, num_hidden_layers=3, no_rope_layers=[1, 0, 1])),
-    "smollm3_untied": ("SmolLM3", dict(TWO_HEADS, num_hidden_layers=2, no_rope_layer_interval=2, num_key_value_heads=2,
+    "smollm3": ("SmolLM3", dict(TWO_HEADS, num_hidden_layers=4)),
+    "smollm3_untied": ("SmolLM3", dict(TWO_HEADS, num_hidden_layers=2, no_rope_layers=[0, 1], num_key_value_heads=2,
                                        attention_bias=True, mlp_bias=True, tie_word_embeddings=False)),
     "granite": ("Granite", dict(TWO_HEADS, embedding_multiplier=6.0, attention_multiplier=0.6, residual_multiplier=0.4,
                                 logits_scaling=3.0, tie_word_embeddings=True)),
@@ -99,7 +100,7 @@ def build(family, overrides, seed):
             elif "embed_tokens" in name:
                 p.copy_(0.4 * torch.randn_like(p))
             else:
-                p.copy_(0.25 * torch.randn_like(p))
+                p.copy_((0.25 if config.num_hidden_layers < 4 else 0.2) * torch.randn_like(p))
     return model
 
 

@@ -5,7 +5,8 @@
 #include "golden_model.h"
 #include "gguf_writer.h"
 #include "../../runtime/model/checkpoint.h"
-#include "../../runtime/model/config.h"
+#include "../../runtime/kv/half.h"
+#include "../../runtime/model/families.h"
 #include "../../runtime/model/gguf_model.h"
 #include "../../runtime/model/rope.h"
 
@@ -116,12 +117,80 @@ static uint64_t row_from(uint64_t row, uint32_t head_dim)
     return head * head_dim + in_head % 2 * (head_dim / 2) + in_head / 2;
 }
 
-static void copy_tensor(gguf_file *f, const kvi_checkpoint *c, const char *ours, uint32_t permuted_head)
+/* Keys of single families, as llama.cpp's converter writes them. */
+static void put_special(gguf_file *f, const kvi_model_config *c, const char *arch)
 {
-    char name[128];
-    const kvi_tensor *t = kvi_checkpoint_find(c, ours);
+    const kvi_rope_spec *rope = &c->ropes[0];
+    const bool yarn = rope->scaling == KVI_ROPE_YARN, longrope = rope->scaling == KVI_ROPE_DIVISORS,
+               granite = strcmp(arch, "granite") == 0;
+    bool windowed = false;
+    for (uint32_t i = 0; i < c->n_layers; i++) windowed = windowed || kvi_attention_of(c, i)->window;
+    const struct {
+        bool on;
+        const char *name;
+        uint32_t value;
+    } ints[] = {{windowed, "attention.sliding_window", c->attention[1].window},
+                {rope->n_dims != c->attention[0].head_dim, "rope.dimension_count", rope->n_dims},
+                {yarn, "rope.scaling.original_context_length", rope->original_ctx},
+                {longrope, "rope.scaling.original_context_length", c->ctx_limit}};
+    const struct {
+        bool on;
+        const char *name;
+        double value;
+    } numbers[] = {{c->score_softcap > 0, "attn_logit_softcapping", (double)c->score_softcap},
+                   {c->logit_softcap > 0, "final_logit_softcapping", (double)c->logit_softcap},
+                   {granite, "embedding_scale", (double)c->embedding_scale},
+                   {granite, "residual_scale", (double)c->residual_scale},
+                   {granite, "attention.scale", (double)c->score_scale},
+                   {granite, "logit_scale", 1 / (double)c->logit_scale},
+                   {yarn, "rope.scaling.factor", rope->factor},
+                   {yarn && rope->magnitude == 1.0f, "rope.scaling.yarn_log_multiplier", 1},
+                   {longrope, "rope.scaling.attn_factor", (double)rope->magnitude},
+                   {c->q_growth > 0, "attention.temperature_scale", (double)c->q_growth}};
+    char key[100];
+    for (size_t i = 0; i < sizeof ints / sizeof ints[0]; i++) {
+        (void)snprintf(key, sizeof key, "%s.%s", arch, ints[i].name);
+        if (ints[i].on) put_u32(f, key, ints[i].value);
+    }
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        (void)snprintf(key, sizeof key, "%s.%s", arch, numbers[i].name);
+        if (numbers[i].on) put_f32(f, key, numbers[i].value);
+    }
+    (void)snprintf(key, sizeof key, "%s.rope.scaling.type", arch);
+    if (yarn) put_text(f, key, "yarn");
+    if (!longrope) return;
+    put_tensor(f, "rope_factors_short.weight", rope->n_dims / 2, 0, 0, rope->divisors,
+               rope->n_dims / 2 * sizeof(float));
+    put_tensor(f, "rope_factors_long.weight", rope->n_dims / 2, 0, 0, rope->divisors, rope->n_dims / 2 * sizeof(float));
+}
+
+/* Gains that llama.cpp holds with the one that the family leaves out. */
+static void copy_raised(gguf_file *f, const kvi_tensor *t, const char *name)
+{
+    float gains[128];
+    assert_true(strcmp(t->dtype, "BF16") == 0 && t->shape[0] <= 128);
+    for (uint64_t i = 0; i < t->shape[0]; i++) {
+        uint16_t bits;
+        memcpy(&bits, t->data + 2 * i, 2);
+        gains[i] = 1.0f + kvi_bf16_to_f32(bits);
+    }
+    put_tensor(f, name, t->shape[0], 0, 0, gains, t->shape[0] * sizeof(float));
+}
+
+static void copy_tensor(gguf_file *f, const kvi_checkpoint *c, const kvi_family *family, const char *layer,
+                        const char *ours, uint32_t permuted_head)
+{
+    char name[128], full[160], theirs[128];
+    kvi_family_rename(family, ours, theirs, sizeof theirs);
+    (void)snprintf(full, sizeof full, "%s%s", layer, theirs);
+    const kvi_tensor *t = kvi_checkpoint_find(c, full);
     if (!t) return;
-    assert_true(kvi_gguf_tensor_name(ours, name, sizeof name));
+    (void)snprintf(full, sizeof full, "%s%s", layer, ours);
+    assert_true(kvi_gguf_tensor_name(full, name, sizeof name));
+    if (family->gain_add > 0 && strstr(ours, "norm")) {
+        copy_raised(f, t, name);
+        return;
+    }
     const uint64_t rows = t->shape[0], row_bytes = t->bytes / rows;
     uint8_t *bytes = malloc(t->bytes);
     for (uint64_t row = 0; row < rows; row++)
@@ -149,29 +218,36 @@ static void put_divisors(gguf_file *f, const kvi_model_config *c)
 static gguf_file converted(const char *dir, const char *arch)
 {
     static const char *const parts[] = {
-        "input_layernorm.weight",  "self_attn.q_proj.weight", "self_attn.k_proj.weight",
-        "self_attn.v_proj.weight", "self_attn.q_proj.bias",   "self_attn.k_proj.bias",
-        "self_attn.v_proj.bias",   "self_attn.q_norm.weight", "self_attn.k_norm.weight",
-        "self_attn.o_proj.weight", "self_attn.o_proj.bias",   "post_attention_layernorm.weight",
-        "mlp.gate_proj.weight",    "mlp.up_proj.weight",      "mlp.down_proj.weight"};
+        "input_layernorm.weight",    "self_attn.q_proj.weight", "self_attn.k_proj.weight",
+        "self_attn.v_proj.weight",   "self_attn.q_proj.bias",   "self_attn.k_proj.bias",
+        "self_attn.v_proj.bias",     "self_attn.q_norm.weight", "self_attn.k_norm.weight",
+        "self_attn.o_proj.weight",   "self_attn.o_proj.bias",   "post_attention_layernorm.weight",
+        "mlp.gate_proj.weight",      "mlp.up_proj.weight",      "mlp.down_proj.weight",
+        "mlp.gate_proj.bias",        "mlp.up_proj.bias",        "mlp.down_proj.bias",
+        "self_attn.qkv_proj.weight", "mlp.gate_up_proj.weight", "self_attn.post_norm.weight",
+        "mlp.post_norm.weight"};
+    static const char *const neighbours[] = {"llama", "smollm3", "granite", "mistral3"};
     gguf_file f = {0};
     kvi_model_config config;
     kvi_checkpoint *c;
     kvrt_error error = {.size = sizeof error};
     if (kvi_config_read(dir, &config, &error) < KVRT_OK) fail_msg("%s", error.message);
     if (kvi_checkpoint_open(dir, false, &c, &error) < KVRT_OK) fail_msg("%s", error.message);
-    const bool permuted = strcmp(arch, "llama") == 0;
+    const kvi_family *family = kvi_family_of_type(config.family);
+    bool permuted = false;
+    for (size_t i = 0; i < 4; i++) permuted = permuted || strcmp(arch, neighbours[i]) == 0;
     put_config(&f, &config, arch);
+    put_special(&f, &config, arch);
     put_tokenizer(&f, config.vocab_size);
-    copy_tensor(&f, c, "model.embed_tokens.weight", 0);
-    copy_tensor(&f, c, "model.norm.weight", 0);
-    if (!config.tied_embeddings) copy_tensor(&f, c, "lm_head.weight", 0);
+    copy_tensor(&f, c, family, "", "model.embed_tokens.weight", 0);
+    copy_tensor(&f, c, family, "", "model.norm.weight", 0);
+    if (!config.tied_embeddings) copy_tensor(&f, c, family, "", "lm_head.weight", 0);
     for (uint32_t layer = 0; layer < config.n_layers; layer++)
         for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
             char name[100];
             const bool q_or_k = strstr(parts[i], "q_proj") || strstr(parts[i], "k_proj");
-            (void)snprintf(name, sizeof name, "model.layers.%u.%s", layer, parts[i]);
-            copy_tensor(&f, c, name, permuted && q_or_k ? config.attention[0].head_dim : 0);
+            (void)snprintf(name, sizeof name, "model.layers.%u.", layer);
+            copy_tensor(&f, c, family, name, parts[i], permuted && q_or_k ? config.attention[0].head_dim : 0);
         }
     if (config.ropes[0].scaling == KVI_ROPE_LLAMA3) put_divisors(&f, &config);
     kvi_checkpoint_close(c);
@@ -181,8 +257,13 @@ static gguf_file converted(const char *dir, const char *arch)
 /* ------------------------------------------------------------------------------------------------------- logits --- */
 static const struct {
     const char *golden, *arch;
-} models[] = {{"llama_gqa2", "llama"}, {"llama_bias", "llama"}, {"llama_d80", "llama"}, {"llama_rope3", "llama"},
-              {"mistral", "llama"},    {"qwen2", "qwen2"},      {"qwen3", "qwen3"},     {"qwen3_bf16", "qwen3"}};
+} models[] = {{"llama_gqa2", "llama"},    {"llama_bias", "llama"},     {"llama_d80", "llama"},
+              {"llama_rope3", "llama"},   {"mistral", "llama"},        {"qwen2", "qwen2"},
+              {"qwen3", "qwen3"},         {"qwen3_bf16", "qwen3"},     {"llama_yarn", "llama"},
+              {"gemma2_plain", "gemma2"}, {"gemma3_global", "gemma3"}, {"phi3", "phi3"},
+              {"phi3_window", "phi3"},    {"phi3_longrope", "phi3"},   {"smollm3", "smollm3"},
+              {"granite", "granite"},     {"granite_bias", "granite"}, {"olmo2", "olmo2"},
+              {"olmo2_gqa", "olmo2"},     {"olmo3", "olmo2"},          {"ministral3", "mistral3"}};
 
 static void logits_are_those_of_the_folder(void **state)
 {
@@ -226,7 +307,8 @@ static const struct {
      "attention.sliding_window: is 64, need 0 or at least 512"},
     {U32, "attention.sliding_window", 512, NULL, KVRT_OK, ""},
     {U32, "attention.sliding_window", -1, "x", KVRT_FORMAT, "llama.attention.sliding_window: is string"},
-    {TEXT, "rope.scaling.type", 0, "yarn", KVRT_UNSUPPORTED, "llama.rope.scaling.type: is 'yarn', need none or linear"},
+    {TEXT, "rope.scaling.type", 0, "yarn", KVRT_FORMAT, "rope.scaling of yarn: factor 0"},
+    {TEXT, "rope.scaling.type", 0, "longrope", KVRT_UNSUPPORTED, "is 'longrope', need none, linear or yarn"},
     {TEXT, "rope.scaling.type", 0, "none", KVRT_OK, ""},
     {F32, "rope.scale_linear", 0.5, NULL, KVRT_FORMAT, "below 1"},
     {U32, "vocab_size", 0, NULL, KVRT_FORMAT, "vocab_size: is 0"},
@@ -296,7 +378,8 @@ static void other_architectures_are_named_and_shown(void **state)
     save(&f);
     free_file(&f);
     assert_int_equal(try_open(0, &error), KVRT_UNSUPPORTED);
-    assert_non_null(strstr(error.message, "general.architecture: is 'gemma9', need llama, qwen2 or qwen3"));
+    assert_non_null(
+        strstr(error.message, "general.architecture: is 'gemma9', need one of llama, qwen2, qwen3, gemma2"));
     kvrt_inspect_info info = {.size = sizeof info};
     assert_int_equal(kvrt_inspect(path, &info, NULL, NULL, &error), KVRT_OK);
     assert_string_equal(info.architecture, "gemma9");
