@@ -27,6 +27,17 @@ const kvi_cpu_variant *kvi_cpu_choose(const kvi_cpu *cpu, const char *name)
     return NULL;
 }
 
+/* The best integer products that go with a variant on this CPU. */
+static const kvi_cpu_dots *dots_for(const kvi_cpu_variant *v, const kvi_cpu *cpu)
+{
+#if defined(__x86_64__)
+    if ((v->needs & KVI_CPU_HAS_AVX512) && cpu->avx512_vnni) return &kvi_dots_avx512vnni;
+    if (v->needs && cpu->avx_vnni) return &kvi_dots_avxvnni;
+#endif
+    (void)cpu;
+    return v->dots;
+}
+
 static bool cpu_probe(const kvi_device_options *options, char *text, uint64_t cap)
 {
     kvi_cpu cpu;
@@ -71,6 +82,8 @@ static kvrt_status cpu_open(const kvi_device_options *options, kvi_device **out,
         cpu_close(device);
         return status;
     }
+    device->exact = options->exact;
+    device->dots = dots_for(device->v, &device->cpu);
     if (options->amx && device->v->tiles && device->cpu.amx_bf16 && device->cpu.amx_int8 && kvi_os_amx_enable())
         device->tiles = device->v->tiles;
     (void)snprintf(device->text, sizeof device->text, "%s, %s%s, %u thread%s", device->cpu.name, device->v->name,
@@ -94,11 +107,21 @@ static uint64_t cpu_host_bytes(const kvi_program *program, const kvi_limits *lim
 
 /* ------------------------------------------------------------------------------------------------------ weights --- */
 static uint64_t round16(uint64_t bytes) { return (bytes + 15) & ~(uint64_t)15; }
+#define TILE_ALIGN 64u /* of panels within the arena */
+
+/* Panels, and what they need beside them. */
+static uint64_t tile_bytes(const kvi_weight_desc *desc)
+{
+    kvi_tile tile;
+    if (!kvi_tile_of(desc, &tile)) return 0;
+    const uint64_t order = desc->parts[KVI_PART_GROUPS] ? (uint64_t)desc->n_in * 4 : 0;
+    return round16(kvi_tile_bytes(&tile) + TILE_ALIGN) + round16(order * (desc->n_experts > 1 ? desc->n_experts : 1));
+}
 
 static kvrt_status cpu_weight_bytes(const kvi_weight_desc *desc, uint64_t *bytes, kvrt_error *error)
 {
     (void)error; /* no form is refused: what has no kernel is decoded */
-    *bytes = round16(sizeof(kvi_weight)) + (desc->n_out == 1 ? round16((uint64_t)desc->n_in * 4) : 0);
+    *bytes = round16(sizeof(kvi_weight)) + (desc->n_out == 1 ? round16((uint64_t)desc->n_in * 4) : tile_bytes(desc));
     return KVRT_OK;
 }
 
@@ -107,8 +130,60 @@ static kvrt_status cpu_weights_reserve(kvi_device *device, uint64_t bytes, kvrt_
     return kvi_arena_reserve(&device->arena, bytes) ? KVRT_OK : kvi_error_nomem(error, bytes, "weight handles");
 }
 
-/* Matrices alias the map, since every kernel form of this backend is a source form; vectors (gains, biases) are widened once, they are small
- * and used by every kernel as f32. */
+typedef struct lay_task {
+    kvi_weight *weight;
+    uint8_t *panels;
+} lay_task;
+
+static void lay_panel(void *arg, uint32_t task, uint32_t thread)
+{
+    const lay_task *t = arg;
+    const kvi_tile *tile = &t->weight->tile;
+    const uint32_t expert = task / kvi_tile_panels(tile), panel = task % kvi_tile_panels(tile);
+    const uint32_t *order = t->weight->order ? t->weight->order + (size_t)expert * tile->n_in : NULL;
+    (void)thread;
+    kvi_tile_lay(tile, &t->weight->desc, expert, panel, order, t->panels + task * tile->panel_bytes);
+}
+
+/* Sorts the columns of all experts by group, if they need it. Uneven groups leave the weight without tiles. */
+static kvrt_status sort_columns(kvi_device *device, kvi_weight *weight, kvrt_error *error)
+{
+    const kvi_weight_desc *desc = &weight->desc;
+    const uint32_t n_experts = desc->n_experts > 1 ? desc->n_experts : 1;
+    if (!desc->parts[KVI_PART_GROUPS]) return KVRT_OK;
+    uint32_t *order = kvi_arena_alloc(&device->arena, (size_t)desc->n_in * n_experts * 4);
+    if (!order) return kvi_error_nomem(error, (uint64_t)desc->n_in * n_experts * 4, desc->name);
+    for (uint32_t e = 0; e < n_experts; e++) {
+        const kvi_tile_order found = kvi_tile_order_of(desc, e, order + (size_t)e * desc->n_in);
+        if (found == KVI_TILE_ORDER_BAD)
+            return kvi_error_set(error, KVRT_FORMAT,
+                                 "tensor %s: a column's group is not below %u, the number of groups", desc->name,
+                                 kvi_weight_groups(desc));
+        if (found == KVI_TILE_ORDER_UNEVEN) weight->tile.bits = 0;
+        if (found == KVI_TILE_ORDER_GATHERS) weight->order = order;
+    }
+    return KVRT_OK;
+}
+
+/* Lays a matrix anew, with all threads. */
+static kvrt_status lay_tiles(kvi_device *device, kvi_weight *weight, kvrt_error *error)
+{
+    const kvi_weight_desc *desc = &weight->desc;
+    const kvi_tile *tile = &weight->tile;
+    uint8_t *room = kvi_arena_alloc(&device->arena, kvi_tile_bytes(tile) + TILE_ALIGN);
+    if (!room) return kvi_error_nomem(error, kvi_tile_bytes(tile), desc->name);
+    KVI_TRY(sort_columns(device, weight, error));
+    if (!tile->bits) return KVRT_OK;
+    lay_task t = {weight, room + (TILE_ALIGN - (uintptr_t)room % TILE_ALIGN) % TILE_ALIGN};
+    kvi_workers_run(device->workers, lay_panel, &t,
+                    kvi_tile_panels(tile) * (desc->n_experts > 1 ? desc->n_experts : 1));
+    weight->panels = t.panels;
+    /* f32 activations stay in their order, and rows of a weight that wants another are decoded from the source. */
+    weight->kernel = weight->order ? &device->v->decoded[desc->form] : &device->v->tiled[desc->form];
+    return KVRT_OK;
+}
+
+/* Matrices of plain forms alias the map; vectors (gains, biases) are widened once, they are small and used by every kernel as f32. */
 static kvrt_status cpu_weight_import(kvi_device *device, const kvi_weight_desc *desc, kvi_weight **out,
                                      kvrt_error *error)
 {
@@ -125,7 +200,7 @@ static kvrt_status cpu_weight_import(kvi_device *device, const kvi_weight_desc *
         kvi_weight_decode(desc, 0, 0, 0, desc->n_in, f32);
         for (uint32_t i = 0; desc->add != 0.0f && i < desc->n_in; i++) f32[i] += desc->add;
         weight->f32 = f32;
-    }
+    } else if (kvi_tile_of(desc, &weight->tile)) KVI_TRY(lay_tiles(device, weight, error));
     *out = weight;
     return KVRT_OK;
 }
@@ -138,6 +213,7 @@ typedef struct demand {
     uint64_t added;                      /* floats of a row */
     uint32_t top_k, n_experts;           /* of EXPERTS */
     uint64_t act;                        /* floats of a row */
+    uint64_t codes;                      /* bytes of activations of products of integers */
     uint64_t buffers, ropes, total;
     size_t scratch_floats;
     uint32_t max_splits;
@@ -191,6 +267,8 @@ static demand demand_of(const kvi_program *program, const kvi_limits *limits, ui
         if (op->kind != KVI_OP_EMBED && op->kind != KVI_OP_ATTENTION && op->kind != KVI_OP_ROPE_APPEND &&
             cols > need.widest_in)
             need.widest_in = cols;
+        const uint64_t codes = op->n_weights * kvi_dots_input_bytes(cols, limits->max_rows);
+        if (op->kind != KVI_OP_EMBED && codes > need.codes) need.codes = codes;
         if (op->kind == KVI_OP_NORM_GATE_UP && program->buffers[op->out].cols > need.widest_gated)
             need.widest_gated = program->buffers[op->out].cols;
         if (op->kind == KVI_OP_ATTENTION) {
@@ -209,12 +287,13 @@ static demand demand_of(const kvi_program *program, const kvi_limits *limits, ui
         need.ropes += 2 * round64((uint64_t)limits->max_rows * need.rope_floats[i] * 4);
     }
     if (need.scratch_floats < KVI_CPU_KC * 64u) need.scratch_floats = KVI_CPU_KC * 64u;
+    if (need.scratch_floats < kvi_dots_scratch() / 4u) need.scratch_floats = kvi_dots_scratch() / 4u;
     need.scratch_floats = (need.scratch_floats + 15) & ~(size_t)15;
     need.max_splits = (limits->max_ctx / KVI_KV_PAGE + KVI_CPU_SPLIT_PAGES) / KVI_CPU_SPLIT_PAGES + 1;
     for (uint32_t i = 0; i < program->n_buffers; i++) need.buffers += round64(buffer_floats(program, limits, i) * 4);
     const uint64_t rows = limits->max_rows, small = rows < KVI_DECODE_ROWS ? rows : KVI_DECODE_ROWS;
     need.total = need.buffers + round64(rows * need.widest_in * 4) + round64(rows * need.widest_gated * 4) +
-                 round64(((rows + 31) / 32 * 32) * need.widest_in * 2) +
+                 round64(((rows + 31) / 32 * 32) * need.widest_in * 2) + round64(need.codes) +
                  round64((uint64_t)n_threads * need.scratch_floats * 4) +
                  round64(small * need.max_heads * need.max_splits * (need.max_dim + 2u) * 4) + need.ropes +
                  round64(rows * need.added * 4) + round64(need.ones * 4ull) + round64(rows * 4) * 4 +
@@ -246,6 +325,7 @@ static void carve_workspace(kvi_device *d, const demand *need)
     d->normed = carve(&at, rows * need->widest_in * 4);
     d->up = carve(&at, rows * need->widest_gated * 4);
     d->tiles_packed = carve(&at, ((rows + 31) / 32 * 32) * need->widest_in * 2);
+    d->dots_codes = carve(&at, need->codes);
     d->thread_scratch = carve(&at, (uint64_t)d->n_threads * need->scratch_floats * 4);
     d->split_out = carve(&at, small * need->max_heads * need->max_splits * (need->max_dim + 2u) * 4);
     for (uint32_t i = 0; i < d->program->n_ropes; i++) {

@@ -9,13 +9,6 @@
 #define KVI_CPU_SPLIT_PAGES                                                                                            \
     32u /* pages of one split in decode; fixed, so that results do not depend on the thread count */
 
-/* A matrix stays where it is, in its source form; a vector (n_out 1) becomes f32. */
-struct kvi_weight {
-    kvi_weight_desc desc;
-    const kvi_cpu_kernel *kernel; /* for desc.form */
-    const float *f32;             /* vectors; NULL for matrices */
-};
-
 /* The (row, choice) pairs of an EXPERTS operation, sorted by expert: experts.c. */
 typedef struct kvi_cpu_run_of {
     uint32_t expert, first, n; /* pairs [first, first + n) of the sorted ones chose it */
@@ -35,20 +28,23 @@ struct kvi_device {
     kvi_workers *workers;
     uint32_t n_threads;
     const kvi_cpu_tiles *tiles; /* NULL: not there, or not wanted */
+    const kvi_cpu_dots *dots;
+    bool exact; /* no integer products */
     char text[160];
-    kvi_arena arena; /* weight handles and widened vectors */
+    kvi_arena arena; /* weight handles, tiles, widened vectors */
     kvi_cpu cpu;
 
     const kvi_program *program;
     kvi_limits limits;
     uint8_t *pool;
     float *buffers[KVI_MAX_BUFFERS];
-    void *workspace;    /* everything below */
-    float *normed;      /* (max_rows, widest input) */
-    float *up;          /* (max_rows, widest ffn) */
-    float *added;       /* what is more than a sum before it is added: (max_rows * top_k, widest output) */
-    float *ones;        /* gains of norms that have none */
-    void *tiles_packed; /* activations of a product on tiles */
+    void *workspace;     /* everything below */
+    float *normed;       /* (max_rows, widest input) */
+    float *up;           /* (max_rows, widest ffn) */
+    float *added;        /* what is more than a sum before it is added: (max_rows * top_k, widest output) */
+    float *ones;         /* gains of norms that have none */
+    void *tiles_packed;  /* activations of a product on tiles */
+    uint8_t *dots_codes; /* those of products of integers, of up to three weights */
     kvi_cpu_mixture mixture;
     float *thread_scratch; /* (n_threads, scratch_floats) */
     size_t scratch_floats;
@@ -83,6 +79,11 @@ typedef struct kvi_linear {
     uint32_t first_out, n_out; /* range of the outputs of weight 0; n_out 0: all */
 } kvi_linear;
 const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job); /* name of the kernel that ran */
+/* Whether products with the weight take activations as codes (dots.h) or f32 ones (its kernel). */
+static inline bool kvi_cpu_multiplies_integers(const kvi_device *device, const kvi_weight *w)
+{
+    return w->tile.bits && !device->exact;
+}
 
 /* Row `row` of a weight as f32, (n_in). */
 void kvi_cpu_weight_row(const kvi_device *device, const kvi_weight *w, uint32_t row, float *out);

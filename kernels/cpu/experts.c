@@ -85,7 +85,7 @@ static void panel_product(const expert_step *t, uint32_t w, uint32_t e, uint32_t
     const uint32_t n_in = weight->desc.n_in;
     for (uint32_t k = 0; k < n_in; k += KVI_CPU_KC) {
         const uint32_t n_k = n_in - k < KVI_CPU_KC ? n_in - k : KVI_CPU_KC;
-        weight->kernel->pack(&weight->desc, e, first, n, k, n_k, panel);
+        weight->kernel->pack(weight, e, first, n, k, n_k, panel);
         t->device->v->panel_mac(x + k, n_in, n_pairs, n_k, panel, y, ldy, n, k > 0);
     }
     add_bias(t->op->biases[w], (size_t)e * weight->desc.n_out + first, n_pairs, n, y, ldy);
@@ -95,7 +95,7 @@ static void gemv_product(const expert_step *t, uint32_t w, uint32_t e, uint32_t 
                          uint32_t n_pairs, float *y, size_t ldy)
 {
     const kvi_weight *weight = t->op->weights[w];
-    weight->kernel->gemv(&weight->desc, e, first, n, x, n_pairs, weight->desc.n_in, y, ldy);
+    weight->kernel->gemv(weight, e, first, n, x, n_pairs, weight->desc.n_in, y, ldy);
     add_bias(t->op->biases[w], (size_t)e * weight->desc.n_out + first, n_pairs, n, y, ldy);
 }
 

@@ -12,8 +12,10 @@ typedef struct linear_task {
     kvi_device *device;
     const kvi_linear *job;
     uint32_t rows_per_task;
-    uint32_t first_task[4]; /* of each weight; [n_weights]: number of tasks */
-    uint32_t first_col[3];  /* of each weight in y */
+    uint32_t first_task[4];   /* of each weight; [n_weights]: number of tasks */
+    uint32_t first_col[3];    /* of each weight in y */
+    kvi_dots_input inputs[3]; /* activations as codes, for weights in tile form; codes NULL: the weight takes f32 */
+    uint32_t made[3], n_made; /* weights whose inputs are made; the others share one of theirs */
 } linear_task;
 
 static uint32_t out_rows(const kvi_linear *job, uint32_t w)
@@ -52,6 +54,53 @@ static uint32_t locate(const linear_task *t, uint32_t n_weights, uint32_t task, 
     return w;
 }
 
+/* ------------------------------------------------------------------------------------------------- activations --- */
+static bool takes_same_codes(const kvi_weight *a, const kvi_weight *b)
+{
+    const kvi_tile *s = &a->tile, *t = &b->tile;
+    return s->step == t->step && s->bits == t->bits && s->values == t->values && s->offset == t->offset &&
+           s->zero == t->zero && !a->order && !b->order;
+}
+
+/* Places for the activations of every weight that is multiplied in integers; equal ones are one. */
+static void plan_inputs(linear_task *t)
+{
+    const kvi_linear *job = t->job;
+    for (uint32_t w = 0; w < job->n_weights; w++) {
+        const kvi_weight *weight = job->weights[w];
+        if (!kvi_cpu_multiplies_integers(t->device, weight)) continue;
+        uint32_t same = 0;
+        while (same < w && !(t->inputs[same].codes && takes_same_codes(job->weights[same], weight))) same++;
+        if (same < w) {
+            t->inputs[w] = t->inputs[same];
+            continue;
+        }
+        uint8_t *memory = t->device->dots_codes + t->n_made * kvi_dots_input_bytes(job->n_in, job->n_rows);
+        t->inputs[w] = kvi_dots_input_at(&weight->tile, job->n_rows, memory);
+        t->made[t->n_made++] = w;
+    }
+}
+
+static void quantize_task(void *arg, uint32_t task, uint32_t thread)
+{
+    const linear_task *t = arg;
+    const kvi_linear *job = t->job;
+    const uint32_t w = t->made[task % t->n_made];
+    (void)thread;
+    t->device->dots->quantize(&job->weights[w]->tile, job->x, job->n_in, job->n_rows, job->weights[w]->order,
+                              task / t->n_made, &t->inputs[w]);
+}
+
+/* A few rows are not worth waking anybody for. */
+static void make_inputs(linear_task *t)
+{
+    const uint32_t tasks = t->n_made * ((t->job->n_rows + KVI_DOTS_ROWS - 1u) / KVI_DOTS_ROWS);
+    if (t->job->n_rows > KVI_DECODE_ROWS) kvi_workers_run(t->device->workers, quantize_task, t, tasks);
+    else
+        for (uint32_t task = 0; task < tasks; task++) quantize_task(t, task, 0);
+}
+
+/* -------------------------------------------------------------------------------------------------- few rows --- */
 /* Results of rows [first, first + n) of weight w for all inputs into block (n_rows, GEMV_ROWS). */
 static void gemv_block(const linear_task *t, uint32_t w, uint32_t first, uint32_t n, float *block)
 {
@@ -59,8 +108,13 @@ static void gemv_block(const linear_task *t, uint32_t w, uint32_t first, uint32_
     const kvi_weight *weight = job->weights[w];
     for (uint32_t r = 0; r < job->n_rows; r += 4) {
         uint32_t n_x = job->n_rows - r < 4 ? job->n_rows - r : 4;
-        weight->kernel->gemv(&weight->desc, 0, job->first_out + first, n, job->x + (size_t)r * job->n_in, n_x,
-                             job->n_in, block + (size_t)r * GEMV_ROWS, GEMV_ROWS);
+        float *to = block + (size_t)r * GEMV_ROWS;
+        if (t->inputs[w].codes)
+            t->device->dots->gemv(&weight->tile, weight->panels, job->first_out + first, n, &t->inputs[w], r, n_x, to,
+                                  GEMV_ROWS);
+        else
+            weight->kernel->gemv(weight, 0, job->first_out + first, n, job->x + (size_t)r * job->n_in, n_x, job->n_in,
+                                 to, GEMV_ROWS);
     }
     if (!job->biases[w]) return;
     for (uint32_t r = 0; r < job->n_rows; r++)
@@ -87,16 +141,22 @@ static void gemv_task(void *arg, uint32_t task, uint32_t thread)
     }
 }
 
-/* One packed panel of weights against every row. */
-static void panel_into(kvi_device *device, const kvi_linear *job, uint32_t w, uint32_t first, uint32_t n, bool add,
-                       float *y, size_t ldy, uint32_t thread)
+/* ------------------------------------------------------------------------------------------------- many rows --- */
+/* One panel of weights against every row. */
+static void panel_into(const linear_task *t, uint32_t w, uint32_t first, uint32_t n, bool add, float *y, size_t ldy,
+                       uint32_t thread)
 {
+    kvi_device *device = t->device;
+    const kvi_linear *job = t->job;
     const kvi_cpu_variant *v = device->v;
     const kvi_weight *weight = job->weights[w];
     float *panel = device->thread_scratch + thread * device->scratch_floats;
-    for (uint32_t k = 0; k < job->n_in; k += KVI_CPU_KC) {
+    if (t->inputs[w].codes)
+        device->dots->gemm(&weight->tile, weight->panels, job->first_out + first, n, &t->inputs[w], job->n_rows, add,
+                           panel, y, ldy);
+    for (uint32_t k = 0; !t->inputs[w].codes && k < job->n_in; k += KVI_CPU_KC) {
         uint32_t n_k = job->n_in - k < KVI_CPU_KC ? job->n_in - k : KVI_CPU_KC;
-        weight->kernel->pack(&weight->desc, 0, job->first_out + first, n, k, n_k, panel);
+        weight->kernel->pack(weight, 0, job->first_out + first, n, k, n_k, panel);
         v->panel_mac(job->x + k, job->n_in, job->n_rows, n_k, panel, y, ldy, n, add || k > 0);
     }
     if (!job->biases[w]) return;
@@ -112,9 +172,9 @@ static void panel_task(void *arg, uint32_t task, uint32_t thread)
     bool gated = job->epilogue == KVI_GATE_UP;
     uint32_t w = locate(t, gated ? 1 : job->n_weights, task, &first, &n);
     float *y = job->y + t->first_col[w] + job->first_out + first;
-    panel_into(t->device, job, w, first, n, job->epilogue == KVI_ADD, y, job->ldy, thread);
+    panel_into(t, w, first, n, job->epilogue == KVI_ADD, y, job->ldy, thread);
     if (!gated) return;
-    panel_into(t->device, job, 1, first, n, false, t->device->up + first, job->ldy, thread);
+    panel_into(t, 1, first, n, false, t->device->up + first, job->ldy, thread);
     for (uint32_t r = 0; r < job->n_rows; r++)
         kvi_cpu_activate(t->device->v, job->activation, job->limit, y + r * job->ldy,
                          t->device->up + first + r * job->ldy, n);
@@ -163,15 +223,19 @@ const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job)
 {
     linear_task t = {.device = device, .job = job};
     uint32_t n_weights = job->epilogue == KVI_GATE_UP ? 1 : job->n_weights;
+    plan_inputs(&t);
+    make_inputs(&t);
     if (!job->wide) {
         /* Large tasks keep the streams long; small matrices still give every thread some. Depends on the shape alone.
          */
-        t.rows_per_task = out_rows(job, 0) / 8u / 8u * 8u;
+        const uint32_t unit = t.n_made ? KVI_TILE_ROWS : 8u;
+        t.rows_per_task = out_rows(job, 0) / 8u / unit * unit;
         if (t.rows_per_task > GEMV_ROWS) t.rows_per_task = GEMV_ROWS;
         if (t.rows_per_task < 16u) t.rows_per_task = 16u;
         plan_tasks(&t, n_weights);
         kvi_workers_run(device->workers, gemv_task, &t, t.first_task[n_weights]);
-        return job->weights[0]->kernel->gemv_name;
+        return t.inputs[0].codes ? device->dots->gemv_names[job->weights[0]->desc.form]
+                                 : job->weights[0]->kernel->gemv_name;
     }
     if (fits_tiles(device->tiles, job)) {
         t.rows_per_task = TILES_TASK_BYTES / (job->n_in * 2u) / 32u * 32u;
@@ -182,8 +246,11 @@ const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job)
         kvi_workers_run(device->workers, tiles_task, &t, t.first_task[n_weights]);
         return device->tiles->gemm_name;
     }
-    t.rows_per_task = device->v->panel;
+    t.rows_per_task = t.n_made ? KVI_TILE_ROWS : device->v->panel;
+    for (uint32_t w = 0; w < job->n_weights; w++)
+        if (!t.inputs[w].codes) t.rows_per_task = device->v->panel;
     plan_tasks(&t, n_weights);
     kvi_workers_run(device->workers, panel_task, &t, t.first_task[n_weights]);
-    return job->weights[0]->kernel->gemm_name;
+    return t.inputs[0].codes ? device->dots->gemm_names[job->weights[0]->desc.form]
+                             : job->weights[0]->kernel->gemm_name;
 }

@@ -1,13 +1,12 @@
 /* variant_body.h - the source of every variant, compiled once per instruction set by variant_*.c, which define
- *   VARIANT       suffix of the table's name          VB        bytes of a vector (16, 32, 64)
- *   MR            rows of a panel_mac tile            NEEDS     KVI_CPU_HAS_* that the CPU must have
+ *   VARIANT       suffix of the table's name          MR        rows of a panel_mac tile
+ *   NEEDS         KVI_CPU_HAS_* that the CPU must have
  *   TILES         kvi_cpu_tiles to use where the CPU has them, or NULL
- *   widen_f16, narrow_f16, widen_u8: VW values at a time
- *   fma_vec       a * b + c, fused where the instruction set has it
+ *   DOTS          kvi_cpu_dots that every CPU with these needs has
+ * include lanes_*.h before this and define narrow_f16, VW values at a time, behind it.
  * Vectors are the compilers' vector extension, so one text serves all. Contraction is off (-ffp-contract=off), so that
  * the compiler's choices do not change results; where a product is fused, fma_vec says so. */
 #include "attention_packed.h"
-#include "../../runtime/base/simd.h"
 #include "../../runtime/kv/encode.h"
 #include "../../runtime/model/weight_codec.h"
 
@@ -15,10 +14,7 @@
 
 #define PANEL (2u * VW)
 
-static inline vf fma_vec(vf a, vf b, vf c);
-static inline vf widen_f16(const uint16_t *p);
 static inline void narrow_f16(vf v, uint16_t *p);
-static inline vf widen_u8(const uint8_t *p);
 
 #include "variant_numbers.h"
 
@@ -27,6 +23,7 @@ static inline vf widen_u8(const uint8_t *p);
 #include "variant_gemv.h"
 #include "variant_panels.h"
 #include "variant_rows.h"
+#include "variant_tiles.h"
 
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
@@ -36,6 +33,8 @@ static inline vf widen_u8(const uint8_t *p);
     {                                                                                                                  \
         "gemv_" #form "_" TEXT(VARIANT), "gemm_" #form "_" TEXT(VARIANT), gemv_##form, pack_##form                     \
     }
+#define TILED_OF(NAME, text, block, bytes, scale, need, may)                                                           \
+    {"gemv_" text "_exact_" TEXT(VARIANT), "gemm_" text "_exact_" TEXT(VARIANT), gemv_tile, pack_tile},
 #define DECODED_OF(NAME, text, block, bytes, scale, need, may)                                                         \
     {"gemv_" text "_decoded_" TEXT(VARIANT), "gemm_" text "_decoded_" TEXT(VARIANT), gemv_decoded, pack_decoded},
 const kvi_cpu_variant JOIN(kvi_cpu_, VARIANT) = {
@@ -43,7 +42,9 @@ const kvi_cpu_variant JOIN(kvi_cpu_, VARIANT) = {
     .needs = NEEDS,
     .panel = PANEL,
     .kernels = {[KVI_FORM_F32] = KERNEL_OF(f32), [KVI_FORM_F16] = KERNEL_OF(f16), [KVI_FORM_BF16] = KERNEL_OF(bf16)},
+    .tiled = {KVI_WEIGHT_FORMS(TILED_OF)},
     .decoded = {KVI_WEIGHT_FORMS(DECODED_OF)},
+    .dots = DOTS,
     .packed = &JOIN(kvi_cpu_packed_, VARIANT),
     .encoder = &JOIN(kvi_kv_encoder_, VARIANT),
     .tiles = TILES,

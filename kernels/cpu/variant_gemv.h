@@ -54,10 +54,10 @@ INLINE void gemv_typed(const unsigned char *w, kvi_dtype dtype, uint32_t n_rows,
 }
 
 #define GEMV_OF(form, dtype)                                                                                           \
-    static void gemv_##form(const kvi_weight_desc *w, uint32_t expert, uint32_t first, uint32_t n_rows,                \
-                            const float *x, uint32_t n_x, size_t ldx, float *y, size_t ldy)                            \
+    static void gemv_##form(const kvi_weight *w, uint32_t expert, uint32_t first, uint32_t n_rows, const float *x,     \
+                            uint32_t n_x, size_t ldx, float *y, size_t ldy)                                            \
     {                                                                                                                  \
-        gemv_typed(kvi_cpu_plain_row(w, expert, first), dtype, n_rows, w->n_in, x, n_x, ldx, y, ldy);                  \
+        gemv_typed(kvi_cpu_plain_row(&w->desc, expert, first), dtype, n_rows, w->desc.n_in, x, n_x, ldx, y, ldy);      \
     }
 GEMV_OF(f32, KVI_F32)
 GEMV_OF(f16, KVI_F16)
@@ -65,14 +65,15 @@ GEMV_OF(bf16, KVI_BF16)
 #undef GEMV_OF
 
 /* Every form without a kernel of its own: a piece of a row becomes numbers, which then are a row like any other. */
-static void gemv_decoded(const kvi_weight_desc *w, uint32_t expert, uint32_t first, uint32_t n_rows, const float *x,
+static void gemv_decoded(const kvi_weight *w, uint32_t expert, uint32_t first, uint32_t n_rows, const float *x,
                          uint32_t n_x, size_t ldx, float *y, size_t ldy)
 {
     float piece[KVI_CPU_KC], part;
+    const uint32_t n_in = w->desc.n_in;
     for (uint32_t r = 0; r < n_rows; r++)
-        for (uint32_t k = 0; k < w->n_in; k += KVI_CPU_KC) {
-            const uint32_t n = w->n_in - k < KVI_CPU_KC ? w->n_in - k : KVI_CPU_KC;
-            (void)kvi_weight_decode(w, expert, first + r, k, n, piece);
+        for (uint32_t k = 0; k < n_in; k += KVI_CPU_KC) {
+            const uint32_t n = n_in - k < KVI_CPU_KC ? n_in - k : KVI_CPU_KC;
+            (void)kvi_weight_decode(&w->desc, expert, first + r, k, n, piece);
             for (uint32_t j = 0; j < n_x; j++) {
                 dot_block((const unsigned char *)piece, 0, KVI_F32, n, 1, x + j * ldx + k, 1, ldx, &part, 1, 1);
                 y[j * ldy + r] = k ? y[j * ldy + r] + part : part;

@@ -54,23 +54,23 @@ static void pack(const void *w, kvi_dtype dtype, uint32_t n_rows, size_t n_in, u
 
 /* One pack per kernel form, as kvi_cpu_kernel.pack wants it. */
 #define PACK_OF(form, dtype)                                                                                           \
-    static void pack_##form(const kvi_weight_desc *w, uint32_t expert, uint32_t first, uint32_t n_rows, uint32_t k0,   \
+    static void pack_##form(const kvi_weight *w, uint32_t expert, uint32_t first, uint32_t n_rows, uint32_t k0,        \
                             uint32_t n_k, float *dst)                                                                  \
     {                                                                                                                  \
-        pack(kvi_cpu_plain_row(w, expert, first), dtype, n_rows, w->n_in, k0, n_k, dst);                               \
+        pack(kvi_cpu_plain_row(&w->desc, expert, first), dtype, n_rows, w->desc.n_in, k0, n_k, dst);                   \
     }
 PACK_OF(f32, KVI_F32)
 PACK_OF(f16, KVI_F16)
 PACK_OF(bf16, KVI_BF16)
 #undef PACK_OF
 
-static void pack_decoded(const kvi_weight_desc *w, uint32_t expert, uint32_t first, uint32_t n_rows, uint32_t k0,
+static void pack_decoded(const kvi_weight *w, uint32_t expert, uint32_t first, uint32_t n_rows, uint32_t k0,
                          uint32_t n_k, float *dst)
 {
     float piece[KVI_CPU_KC];
     memset(piece, 0, sizeof piece);
     for (uint32_t r = 0; r < PANEL; r++) { /* missing rows are zero */
-        if (r < n_rows) (void)kvi_weight_decode(w, expert, first + r, k0, n_k, piece);
+        if (r < n_rows) (void)kvi_weight_decode(&w->desc, expert, first + r, k0, n_k, piece);
         else if (r == n_rows) memset(piece, 0, sizeof piece);
         for (uint32_t k = 0; k < n_k; k++) dst[(size_t)k * PANEL + r] = piece[k];
     }

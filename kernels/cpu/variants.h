@@ -4,6 +4,7 @@
 #ifndef KVI_CPU_VARIANTS_H
 #define KVI_CPU_VARIANTS_H
 #include "../backend.h"
+#include "dots.h"
 #include "../../runtime/base/os.h"
 
 struct kvi_cpu_packed; /* attention_packed.h */
@@ -11,16 +12,28 @@ struct kvi_kv_encoder; /* kv/encode.h */
 
 #define KVI_CPU_KC 256u /* depth of a packed weight panel; a whole number of blocks of every form */
 
+struct kvi_cpu_kernel;
+/* A matrix of a plain form stays where it is in the file. One with a tile form is laid anew; single rows of it are still looked up in the
+ * file. A vector (n_out 1) becomes f32. */
+struct kvi_weight {
+    kvi_weight_desc desc;
+    const struct kvi_cpu_kernel *kernel; /* with f32 activations */
+    const float *f32;                    /* vectors; NULL for matrices */
+    kvi_tile tile;                       /* bits 0: none */
+    const uint8_t *panels;               /* of all experts, 64-byte aligned */
+    const uint32_t *order;               /* (n_experts, n_in) column at each place; NULL: as they are */
+};
+
 /* How one form of weights is computed with: gemv for few rows of activations, pack and panel_mac for many. */
 typedef struct kvi_cpu_kernel {
     const char *gemv_name, *gemm_name; /* "gemv_bf16_avx512": for operation times */
     /* y[j * ldy + i] = W[first + i] . x[j], i < n_rows, j < n_x <= 4. Several rows are walked at once,
      * because one sequential stream per core leaves a third of the memory bandwidth unused. */
-    void (*gemv)(const kvi_weight_desc *w, uint32_t expert, uint32_t first, uint32_t n_rows, const float *x,
-                 uint32_t n_x, size_t ldx, float *y, size_t ldy);
+    void (*gemv)(const kvi_weight *w, uint32_t expert, uint32_t first, uint32_t n_rows, const float *x, uint32_t n_x,
+                 size_t ldx, float *y, size_t ldy);
     /* dst (n_k, panel) f32 = transpose of W[first..first + n_rows)[k0..k0 + n_k); missing rows are zero. k0 is a multiple of KVI_CPU_KC, n_k at
      * most that. */
-    void (*pack)(const kvi_weight_desc *w, uint32_t expert, uint32_t first, uint32_t n_rows, uint32_t k0, uint32_t n_k,
+    void (*pack)(const kvi_weight *w, uint32_t expert, uint32_t first, uint32_t n_rows, uint32_t k0, uint32_t n_k,
                  float *dst);
 } kvi_cpu_kernel;
 
@@ -29,6 +42,11 @@ static inline const uint8_t *kvi_cpu_plain_row(const kvi_weight_desc *w, uint32_
 {
     return kvi_weight_part_at(w, KVI_PART_CODES, expert) +
            kvi_weight_tensor_row(w, row) * kvi_weight_row_bytes(w->form, w->n_in);
+}
+/* Panels of an expert in tile form. */
+static inline const uint8_t *kvi_cpu_panels(const kvi_weight *w, uint32_t expert)
+{
+    return w->panels + expert * (kvi_tile_panels(&w->tile) * w->tile.panel_bytes);
 }
 
 /* Matrix tiles of the CPU (AMX): weights as they are in the map, activations rounded to BF16 and packed once. */
@@ -52,7 +70,9 @@ typedef struct kvi_cpu_variant {
     uint32_t panel;   /* columns of a packed panel */
 
     kvi_cpu_kernel kernels[KVI_FORM_COUNT]; /* gemv NULL: the form has no kernel of its own, */
-    kvi_cpu_kernel decoded[KVI_FORM_COUNT]; /* and its rows become numbers first: slow, and right */
+    kvi_cpu_kernel tiled[KVI_FORM_COUNT];   /* of weights in tile form, */
+    kvi_cpu_kernel decoded[KVI_FORM_COUNT]; /* of all others: rows become numbers first, slow, and right */
+    const kvi_cpu_dots *dots;               /* integer products; a better one may be chosen at open */
     const struct kvi_cpu_packed *packed;    /* attention from packed records */
     const struct kvi_kv_encoder *encoder;   /* all of them write the same bytes */
     const kvi_cpu_tiles *tiles;             /* where the CPU has them and the caller wants them; NULL: none */

@@ -21,6 +21,8 @@ OPTION("device.cuda_stream", NULL, I64, ENGINE, "0", 0, 9.2e18, "0..",
 OPTION("cpu.threads", "threads", I64, ENGINE, "auto", 1, 1024, "auto|1..1024", "CPU worker threads; auto: all cores")
 OPTION("cpu.amx", "amx", BOOL, ENGINE, "false", 0, 0, "",
        "use AMX tiles (asks the kernel for a process-wide permission)")
+OPTION("cpu.exact", "exact", BOOL, ENGINE, "false", 0, 0, "",
+       "multiply quantized weights by 32-bit activations instead of 8-bit ones: slower, exact")
 OPTION("cpu.isa", "isa", CHOICE, ENGINE, "auto", 0, 0, "auto|portable|avx2|avx512",
        "CPU instruction set; auto: the best present")
 OPTION("ctx.size", "ctx", I64, SESSION, "auto", 1, 16777216, "auto|1..16777216",

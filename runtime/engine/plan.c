@@ -11,6 +11,7 @@ kvi_device_options kvi_device_options_from(const kvrt_options *options)
     const char *driver = kvi_options_string(options, "debug.cuda_driver");
     return (kvi_device_options){.n_threads = threads > 0 ? (uint32_t)threads : kvi_os_cpu_count(),
                                 .amx = kvi_options_bool(options, "cpu.amx"),
+                                .exact = kvi_options_bool(options, "cpu.exact"),
                                 .isa = kvi_options_string(options, "cpu.isa"),
                                 .cuda_driver = driver[0] ? driver : NULL,
                                 .device_index = (int32_t)kvi_options_i64(options, "device.index"),

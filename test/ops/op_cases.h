@@ -27,6 +27,7 @@ void op_case_delta(const op_target *target);      /* the same, and decays near 0
 /* Weights of every form: products, embeddings, experts. A backend without a form refuses it by name. */
 void op_case_forms(const op_target *target);
 void op_case_form_experts(const op_target *target);
+void op_case_mixed_forms(const op_target *target); /* weights of several forms in one operation, biases, gate and up */
 
 void op_case_packed(
     const op_target *target);               /* attention over quantized pages, every mix of formats the target reads */
@@ -38,6 +39,7 @@ void op_case_move(const op_target *target);    /* bytes of the pool moved by the
 void op_case_same_bits(const op_target *a, const op_target *b);
 void op_case_attention_bits(const op_target *a, const op_target *b);
 void op_case_experts_bits(const op_target *a, const op_target *b);
+void op_case_form_bits(const op_target *a, const op_target *b);
 
 /* The cases that every backend passes, for a test of each. */
 /* clang-format off */
@@ -45,7 +47,7 @@ void op_case_experts_bits(const op_target *a, const op_target *b);
     X(embed) X(norm_linear) X(linear_add) X(norm_gate_up) X(head) X(rope_append)           \
     X(attention) X(attention_special) X(long_context) X(batch) X(packed) X(tail)           \
     X(linear_special) X(route) X(experts) X(conv_state) X(delta) X(convert) X(move)     \
-    X(forms) X(form_experts)
+    X(forms) X(form_experts) X(mixed_forms)
 /* clang-format on */
 /* static test_NAME: the case on every one of `targets`. */
 #define OP_CASE_TEST(op)                                                                                               \

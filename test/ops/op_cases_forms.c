@@ -84,6 +84,19 @@ static double limit_of(const op_target *target, const op_form *form)
     return bf16 ? target->linear : target->linear_f16 > 0 ? target->linear_f16 : OPS_LINEAR_F32;
 }
 
+/* What rounding activations to 8 bits may add: half a step of each, with the row's largest for all its steps, times the weights. 0 where nothing
+ * is rounded. */
+static double rounding_of(const op_target *target, kvi_weight_form form, const double *w, const double *x, uint32_t n)
+{
+    double most = 0, sum = 0;
+    if (!target->integers || kvi_form_is_plain(form) || form == KVI_FORM_F64 || form == KVI_FORM_F8_E4M3) return 0;
+    for (uint32_t k = 0; k < n; k++) {
+        most = fmax(most, fabs(x[k]));
+        sum += fabs(w[k]);
+    }
+    return 0.5 * most / 127 * sum * 1.001;
+}
+
 /* --------------------------------------------------------------------------------------------------------- products --- */
 static void product(const op_target *target, uint32_t index, uint32_t rows, uint32_t n_out)
 {
@@ -114,7 +127,9 @@ static void product(const op_target *target, uint32_t index, uint32_t rows, uint
                 size += fabs(p);
             }
             op_check(target, text, r, o, (double)out[(size_t)r * n_out + o], want,
-                     (size + fabs(want)) * limit_of(target, &c->form));
+                     (size + fabs(want)) * limit_of(target, &c->form) +
+                         rounding_of(target, c->form.form, w + (size_t)o * c->n_in, in.values + (size_t)r * c->n_in,
+                                     c->n_in));
         }
     op_rig_close(&rig);
 }
@@ -155,6 +170,105 @@ void op_case_forms(const op_target *target)
         for (uint32_t k = 0; k < COUNT(rows); k++) product(target, i, rows[k], outs[(i + k) % COUNT(outs)]);
         embedding(target, i);
     }
+}
+
+/* ------------------------------------------------------------------------------------------------------------ mixed --- */
+#define MIXED_IN 416u
+#define MIXED_COLS 160u
+
+/* What stands side by side: weights whose activations are rounded alike, otherwise, in another order, and not at all. */
+static const struct mixed_case {
+    op_form forms[3];
+    uint32_t n_out[3];
+    bool gated, biased;
+} mixed[] = {
+    {.forms = {{.form = KVI_FORM_Q8_0},
+               {.form = KVI_FORM_I4, .group = 128, .scale_type = KVI_F16},
+               {.form = KVI_FORM_Q8_0}},
+     .n_out = {64, 49, 33},
+     .biased = true},
+    {.forms = {{.form = KVI_FORM_I4, .group = 32, .scale_type = KVI_BF16, .zeros = true, .scattered = true},
+               {.form = KVI_FORM_I4, .group = 32, .scale_type = KVI_BF16, .zeros = true, .scattered = true},
+               {.form = KVI_FORM_BF16}},
+     .n_out = {48, 80, 17}},
+    {.forms = {{.form = KVI_FORM_F16}, {.form = KVI_FORM_Q4_1}, {.form = KVI_FORM_Q4_0}},
+     .n_out = {20, 70, 70},
+     .biased = true},
+    {.forms = {{.form = KVI_FORM_Q4_0}, {.form = KVI_FORM_Q4_0}}, .n_out = {130, 130}, .gated = true, .biased = true},
+    {.forms = {{.form = KVI_FORM_I8, .scale_type = KVI_F32}, {.form = KVI_FORM_Q4_1}},
+     .n_out = {66, 66},
+     .gated = true},
+};
+
+/* out (rows, MIXED_COLS); checked where `check`. */
+static void run_mixed(const op_target *target, const struct mixed_case *c, uint32_t rows, bool check, float *out)
+{
+    op_rig rig;
+    const double *w[3];
+    op_matrix bias[3];
+    const uint32_t n = c->n_out[2] ? 3 : 2;
+    const uint32_t cols = c->gated ? c->n_out[0] : c->n_out[0] + c->n_out[1] + c->n_out[2];
+    op_rig_open(&rig, target);
+    const kvi_buffer x = op_rig_buffer(&rig, MIXED_IN, KVI_ROWS_TOKEN, KVI_PRECISION_RESIDUAL),
+                     y = op_rig_buffer(&rig, cols, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND);
+    const op_matrix in = op_rig_input(&rig, x, rows);
+    kvi_op *op = op_rig_op(&rig, c->gated ? KVI_OP_NORM_GATE_UP : KVI_OP_NORM_LINEAR, x, y);
+    bool all = true;
+    op->n_weights = n;
+    for (uint32_t i = 0; i < n; i++) {
+        kvi_weight_desc desc = matrix(1, c->n_out[i], MIXED_IN);
+        w[i] = op_form_fill(&rig, &c->forms[i], &desc);
+        op->weights[i] = import(&rig, &desc);
+        all = all && op->weights[i];
+        if (c->biased)
+            bias[i] = op_rig_matrix(&rig, 1, c->n_out[i], KVI_F32, 0, 0.3, 0), op->biases[i] = bias[i].weight;
+    }
+    if (all) op_rig_output(&rig, y);
+    const bool there = all && op_rig_load(&rig, rows, 1, 128, 0);
+    if (there) op_rig_rows(&rig, rows, false, out);
+    for (uint32_t r = 0; there && check && r < rows; r++)
+        for (uint32_t i = 0, col = 0; i < (c->gated ? 1 : n); col += c->n_out[i++])
+            for (uint32_t o = 0; o < c->n_out[i]; o++) {
+                double want[3], limit[3];
+                for (uint32_t k = i; k < (c->gated ? 2 : i + 1); k++) {
+                    const double *row = w[k] + (size_t)o * MIXED_IN, *v = in.values + (size_t)r * MIXED_IN;
+                    double size = want[k] = c->biased ? bias[k].values[o] : 0;
+                    for (uint32_t j = 0; j < MIXED_IN; j++) want[k] += row[j] * v[j], size += fabs(row[j] * v[j]);
+                    limit[k] = (fabs(size) + fabs(want[k])) * limit_of(target, &c->forms[k]) +
+                               rounding_of(target, c->forms[k].form, row, v, MIXED_IN);
+                }
+                const double gate = want[i], up = want[c->gated ? 1 : i];
+                const double y0 = c->gated ? gate / (1 + exp(-gate)) * up : gate;
+                /* silu passes on at most 1.1 of an error */
+                const double e = c->gated ? 1.1 * limit[0] * (fabs(up) + limit[1]) +
+                                                (fabs(gate) + limit[0]) * limit[1] + 1e-6 * fabs(y0)
+                                          : limit[i] + 1e-6 * fabs(y0);
+                op_check(target, "mixed forms", r, col + o, (double)out[(size_t)r * cols + col + o], y0, e + 1e-6);
+            }
+    op_rig_close(&rig);
+}
+
+void op_case_mixed_forms(const op_target *target)
+{
+    static const uint32_t rows[] = {1, 5, 8, 9, 33};
+    static float out[MAX_ROWS * 2 * MIXED_COLS];
+    for (uint32_t i = 0; i < COUNT(mixed); i++)
+        for (uint32_t k = 0; k < COUNT(rows); k++) run_mixed(target, &mixed[i], rows[k], true, out);
+}
+
+/* The same bits on another number of threads. */
+void op_case_form_bits(const op_target *a, const op_target *b)
+{
+    static const uint32_t rows[] = {1, 8, 33};
+    static float first[MAX_ROWS * 2 * MIXED_COLS], second[MAX_ROWS * 2 * MIXED_COLS];
+    for (uint32_t i = 0; i < COUNT(mixed); i++)
+        for (uint32_t k = 0; k < COUNT(rows); k++) {
+            op_seed = i + 1;
+            run_mixed(a, &mixed[i], rows[k], false, first);
+            op_seed = i + 1;
+            run_mixed(b, &mixed[i], rows[k], false, second);
+            assert_memory_equal(first, second, sizeof first);
+        }
 }
 
 /* ---------------------------------------------------------------------------------------------------------- experts --- */

@@ -14,6 +14,7 @@ typedef struct op_target {
     kvi_device_options options;
     double linear, attention, rotary, copy; /* limits, tolerance.h; linear: of BF16 weights */
     double linear_f16;                      /* of F16 and F32 weights; 0: OPS_LINEAR_F32 */
+    bool integers;                          /* activations of quantized weights are rounded to 8 bits */
     bool partial;                           /* UNSUPPORTED at load skips a case instead of failing it */
 } op_target;
 

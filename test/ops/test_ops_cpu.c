@@ -10,8 +10,9 @@
 #include <string.h>
 #include <cmocka.h>
 
-static op_target targets[8]; /* pairs: one thread, two threads */
-static uint32_t n_targets;
+/* Pairs: one thread, two threads. Of those with integer products only forms are asked. */
+static op_target targets[8], integers[8];
+static uint32_t n_targets, n_integers;
 
 static void add(const char *name, const char *isa, bool amx)
 {
@@ -19,7 +20,7 @@ static void add(const char *name, const char *isa, bool amx)
         kvi_device *device;
         op_target t = {.name = name,
                        .backend = &kvi_backend_cpu,
-                       .options = {.n_threads = threads, .isa = isa, .amx = amx},
+                       .options = {.n_threads = threads, .isa = isa, .amx = amx, .exact = true},
                        .linear = amx ? OPS_LINEAR_AMX : OPS_LINEAR_F32,
                        .attention = amx ? OPS_ATTENTION_AMX : OPS_ATTENTION_F32,
                        .rotary = OPS_ROTARY_F32,
@@ -28,7 +29,10 @@ static void add(const char *name, const char *isa, bool amx)
         if (there && amx) there = strstr(kvi_backend_cpu.describe(device), "AMX") != NULL;
         if (device) kvi_backend_cpu.close(device);
         if (there) targets[n_targets++] = t;
-        else if (threads == 1) printf("skipped: this CPU has no %s\n", name);
+        if (there && !amx) {
+            t.options.exact = false, t.integers = true;
+            integers[n_integers++] = t;
+        } else if (threads == 1) printf("skipped: this CPU has no %s\n", name);
     }
 }
 
@@ -42,12 +46,21 @@ static void test_same_bits(void **state)
             op_case_experts_bits(&targets[i], &targets[i + 1]);
 }
 
+static void test_integers(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < n_integers; i++)
+        op_seed = 7, op_case_forms(&integers[i]), op_case_mixed_forms(&integers[i]);
+    for (uint32_t i = 0; i + 1 < n_integers; i += 2) op_case_form_bits(&integers[i], &integers[i + 1]);
+}
+
 int main(void)
 {
     add("cpu portable", "portable", false);
     add("cpu avx2", "avx2", false);
     add("cpu avx512", "avx512", false);
     add("cpu amx", "auto", true);
-    const struct CMUnitTest tests[] = {OP_CASES(OP_CASE_ENTRY) cmocka_unit_test(test_same_bits)};
+    const struct CMUnitTest tests[] = {OP_CASES(OP_CASE_ENTRY) cmocka_unit_test(test_same_bits),
+                                       cmocka_unit_test(test_integers)};
     return cmocka_run_group_tests_name("operations, cpu", tests, NULL, NULL);
 }

@@ -90,6 +90,7 @@ kvrt_engine golden_open(const golden_model *model, const char *const *pairs)
     kvrt_options_set_string(options, "model.path", model->dir, -1, &error);
     kvrt_options_set_text(options, "device.backend", "cpu",
                           &error); /* `pairs` may say otherwise; a card in the machine does not */
+    kvrt_options_set_text(options, "cpu.exact", "true", &error); /* so that they are held to the limits of f32 */
     for (; pairs && *pairs; pairs += 2)
         if (kvrt_options_set_text(options, pairs[0], pairs[1], &error) < 0) fail_msg("%s", error.message);
     if (kvrt_engine_open(options, NULL, NULL, &engine, &error) < 0) fail_msg("%s: %s", model->dir, error.message);

@@ -1,0 +1,21 @@
+/* dots_avx512vnni.c - integer kernels with vpdpbusd on vectors of 64 bytes: a line at a time. */
+#if defined(__x86_64__)
+#define WAY avx512vnni
+#include "lanes_avx512.h"
+#define BLOCKS 3u
+#define CHUNK 2u
+#define BIAS(size) ((void)(size), 0)
+#include "dots_body.h"
+
+INLINE void dot_quads(vi *sum, const vu *w, uint32_t n, uint32_t size, const uint8_t *x)
+{
+    (void)size;
+    for (uint32_t i = 0; i < n; i++) {
+        int32_t word;
+        memcpy(&word, x + 16u * i, 4);
+        *sum = (vi)_mm512_dpbusd_epi32((__m512i)*sum, (__m512i)w[i], _mm512_set1_epi32(word));
+    }
+}
+#else
+typedef int kvi_dots_avx512vnni_absent;
+#endif

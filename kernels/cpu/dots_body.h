@@ -1,0 +1,286 @@
+/* dots_body.h - the source of the integer kernels, compiled once per way to multiply bytes by dots_*.c, which define
+ *   WAY        suffix of the table's name
+ *   BLOCKS     groups of four rows that a gemm tile has
+ *   CHUNK      groups of four k that gemm multiplies at a time; SIZES_DIFFER: loops of their own for every size of codes, 8 of the small
+ * include lanes_*.h and this, and then define
+ *   dot_quads  *sum += sum over i < n of the four unsigned bytes in each lane of w[i] times the four signed bytes at x + 16 i. `size`, a
+ *              constant: codes are below 2^size. BIAS(size): what dot_quads subtracts from a code first, 0 unless it cannot do without */
+#include "dots.h"
+
+typedef uint16_t vh __attribute__((vector_size(VB / 2)));
+
+INLINE void dot_quads(vi *sum, const vu *w, uint32_t n, uint32_t size, const uint8_t *x);
+
+#include "tile_unpack.h"
+
+#define GROUP_BYTES 16u /* of a word of four rows */
+#define HALF_RUN (KVI_TILE_RUN / 2u)
+#define AHEAD 3072u /* bytes of weights that are asked for in advance */
+
+/* Bits that the largest code takes. */
+#define SIZE_OF(bits, values)                                                                                          \
+    ((values) == KVI_TILE_IQ4 ? 8u : (values) == KVI_TILE_E2M1 ? 5u : (bits) < 4u ? 4u : (uint32_t)(bits))
+
+/* ------------------------------------------------------------------------------------------------- activations --- */
+/* Codes of n <= step places of one row into words 16 bytes apart; returns the scale, *sum: of the codes. */
+INLINE float quantize_step(const float *x, uint32_t n, uint8_t *codes, int32_t *sum)
+{
+    float most = 0, wrong = 0; /* wrong: NaN where x is NaN or infinite, so that the result is NaN too */
+    for (uint32_t i = 0; i < n; i++) {
+        const float size = x[i] < 0 ? -x[i] : x[i];
+        most = size > most ? size : most;
+        wrong += x[i] - x[i];
+    }
+    *sum = 0;
+    const float scale = most < 1e-30f ? 0.0f : most / 127.0f, inverse = most < 1e-30f ? 0.0f : 127.0f / most;
+    for (uint32_t i = 0; i < n; i++) {
+        /* Adding 1.5 * 2^23 rounds to a whole number, to nearest even, in the low bits. */
+        const float moved = x[i] * inverse + 12582912.0f;
+        int32_t code;
+        memcpy(&code, &moved, 4);
+        code = (int32_t)((uint32_t)code - 0x4b400000u);
+        *sum += (int8_t)code;
+        codes[i / 4u * GROUP_BYTES + i % 4u] = (uint8_t)code;
+    }
+    return scale + wrong;
+}
+
+static void quantize(const kvi_tile *t, const float *x, size_t ldx, uint32_t n_rows, const uint32_t *order,
+                     uint32_t group, const kvi_dots_input *to)
+{
+    const uint32_t size = SIZE_OF(t->bits, t->values);
+    uint8_t *codes = to->codes + (size_t)group * to->n_words * GROUP_BYTES;
+    float *scales = to->scales + (size_t)group * to->n_steps * KVI_DOTS_ROWS, places[KVI_TILE_STEP];
+    int32_t *starts = to->starts + (size_t)group * to->n_steps * KVI_DOTS_ROWS;
+    const uint32_t tail = t->n_in / 4u; /* words from here on have places past the end */
+    memset(codes + (size_t)tail * GROUP_BYTES, 0, (size_t)(to->n_words - tail) * GROUP_BYTES);
+    for (uint32_t r = 0; r < KVI_DOTS_ROWS && group * KVI_DOTS_ROWS + r < n_rows; r++) {
+        const float *row = x + (size_t)(group * KVI_DOTS_ROWS + r) * ldx;
+        for (uint32_t s = 0; s < to->n_steps; s++) {
+            const uint32_t k = s * t->step, n = t->n_in - k < t->step ? t->n_in - k : t->step;
+            for (uint32_t i = 0; order && i < n; i++) places[i] = row[order[k + i]];
+            int32_t sum;
+            const float scale = quantize_step(order ? places : row + k, n, codes + k / 4u * GROUP_BYTES + 4u * r, &sum);
+            const float scaled = scale * (float)sum;
+            const int32_t start = sum * ((int32_t)BIAS(size) - (int32_t)t->zero);
+            scales[s * KVI_DOTS_ROWS + r] = scale;
+            memcpy(&starts[s * KVI_DOTS_ROWS + r], t->offset == KVI_TILE_CENTRED ? (const void *)&start : &scaled, 4);
+        }
+    }
+}
+
+/* ---------------------------------------------------------------------------------------------------- products --- */
+INLINE vi splat_int(int32_t x) { return x - (vi){0}; }
+INLINE float float_of(int32_t bits)
+{
+    float f;
+    memcpy(&f, &bits, 4);
+    return f;
+}
+
+/* Side of a step as the sums use it: what s (sum a) is multiplied with, where codes are not centred. */
+INLINE vf offset_of(const kvi_tile *t, uint32_t size, vf scale, vf offset)
+{
+    const float bias = (float)BIAS(size);
+    return t->offset == KVI_TILE_MINS ? (BIAS(size) ? offset + scale * bias : offset) : (bias - offset) * scale;
+}
+
+INLINE vf step_sum(vf sum, vi ints, vf scale, float x_scale, bool centred, vf offset, int32_t start)
+{
+    sum = fma_vec(__builtin_convertvector(ints, vf) * scale, splat(x_scale), sum);
+    return centred ? sum : fma_vec(offset, splat(float_of(start)), sum);
+}
+
+/* ints[part][j] += codes of half a run times the words at x. n_x, bits and values are constants. */
+INLINE void half_dots(vi (*ints)[KVI_DOTS_ROWS], const uint8_t *run, uint32_t half, uint32_t bits, uint32_t values,
+                      const uint8_t *x, uint32_t n_x)
+{
+    for (uint32_t part = 0; part < PARTS; part++) {
+        vu w[QUADS];
+        for (uint32_t i = 0; i < QUADS; i++) w[i] = quad_of(run, half, bits, values, i, part);
+        for (uint32_t j = 0; j < n_x; j++) dot_quads(&ints[part][j], w, QUADS, SIZE_OF(bits, values), x + 4u * j);
+    }
+}
+
+/* A panel times n_x rows, straight from memory: y16[j] (16). */
+INLINE void gemv_panel(const kvi_tile *t, uint32_t bits, uint32_t values, const uint8_t *panel,
+                       const kvi_dots_input *in, uint32_t row, uint32_t n_x, float (*y16)[KVI_TILE_ROWS])
+{
+    const bool centred = t->offset == KVI_TILE_CENTRED;
+    const uint8_t *x = in->codes + (size_t)(row / KVI_DOTS_ROWS) * in->n_words * GROUP_BYTES;
+    const float *x_scale = in->scales + (size_t)(row / KVI_DOTS_ROWS) * in->n_steps * KVI_DOTS_ROWS;
+    const int32_t *start = in->starts + (size_t)(row / KVI_DOTS_ROWS) * in->n_steps * KVI_DOTS_ROWS;
+    vf sums[PARTS][KVI_DOTS_ROWS];
+    vi ints[PARTS][KVI_DOTS_ROWS];
+    float scales[SIDE_FLOATS], offsets[SIDE_FLOATS];
+    for (uint32_t part = 0; part < PARTS; part++)
+        for (uint32_t j = 0; j < n_x; j++) sums[part][j] = (vf){0}, ints[part][j] = (vi){0};
+    for (uint32_t k = 0; k < t->n_in; k += KVI_TILE_BLOCK) {
+        const uint8_t *block = panel + kvi_tile_block_at(t, k), *run = block + kvi_tile_block_side(t, k);
+        const uint32_t n = kvi_tile_block_columns(t, k);
+        if (!t->whole_row || k == 0)
+            unpack_side(t, t->whole_row ? panel : block, t->whole_row ? 1u : kvi_tile_block_groups(t, k), scales,
+                        offsets);
+        for (uint32_t at = 0, half = 0; at < n; at += HALF_RUN, half ^= 1u, x += HALF_RUN / 4u * GROUP_BYTES) {
+            if (at % t->step == 0)
+                for (uint32_t part = 0; part < PARTS; part++)
+                    for (uint32_t j = 0; j < n_x; j++) ints[part][j] = splat_int(centred ? start[j] : 0);
+            for (uint32_t line = 0; line < (bits + 1u) / 2u; line++)
+                __builtin_prefetch(run + (half * (bits / 2u) + line) * KVI_TILE_LINE + AHEAD);
+            half_dots(ints, run, half, bits, values, x, n_x);
+            run += half * bits * KVI_TILE_LINE;
+            if ((at + HALF_RUN) % t->step && at + HALF_RUN < n) continue;
+            for (uint32_t part = 0; part < PARTS; part++) {
+                const uint32_t g = (t->whole_row ? 0 : at / t->group) * KVI_TILE_ROWS + part * VW;
+                const vf scale = load(scales + g),
+                         offset = offset_of(t, SIZE_OF(bits, values), scale, load(offsets + g));
+                for (uint32_t j = 0; j < n_x; j++)
+                    sums[part][j] =
+                        step_sum(sums[part][j], ints[part][j], scale, x_scale[j], centred, offset, start[j]);
+            }
+            x_scale += KVI_DOTS_ROWS, start += KVI_DOTS_ROWS;
+        }
+    }
+    for (uint32_t j = 0; j < n_x; j++)
+        for (uint32_t part = 0; part < PARTS; part++) store(y16[j] + part * VW, sums[part][j]);
+}
+
+/* Part [first, first + n_out) of the rows of panel p to y, whose first element is row `first`. */
+INLINE void put_row(const float *y16, uint32_t p, uint32_t first, uint32_t n_out, bool add, float *y)
+{
+    for (uint32_t i = 0; i < KVI_TILE_ROWS; i++) {
+        const uint32_t out = p * KVI_TILE_ROWS + i;
+        if (out >= first && out < first + n_out) y[out - first] = add ? y[out - first] + y16[i] : y16[i];
+    }
+}
+
+INLINE void gemv_kind(const kvi_tile *t, uint32_t bits, uint32_t values, const uint8_t *panels, uint32_t first,
+                      uint32_t n_out, const kvi_dots_input *x, uint32_t row, uint32_t n_x, float *y, size_t ldy)
+{
+    for (uint32_t p = first / KVI_TILE_ROWS; p * KVI_TILE_ROWS < first + n_out; p++) {
+        float y16[KVI_DOTS_ROWS][KVI_TILE_ROWS];
+        const uint8_t *panel = panels + p * t->panel_bytes;
+        if (n_x == 1) gemv_panel(t, bits, values, panel, x, row, 1, y16);
+        else gemv_panel(t, bits, values, panel, x, row, 4, y16); /* rows that are not there in vain */
+        for (uint32_t j = 0; j < n_x; j++) put_row(y16[j], p, first, n_out, false, y + j * ldy);
+    }
+}
+
+static void gemv(const kvi_tile *t, const uint8_t *panels, uint32_t first, uint32_t n_out, const kvi_dots_input *x,
+                 uint32_t row, uint32_t n_x, float *y, size_t ldy)
+{
+#define GEMV(b, v)                                                                                                     \
+    if (t->bits == (b) && t->values == (v)) gemv_kind(t, b, v, panels, first, n_out, x, row, n_x, y, ldy);
+    TILE_KINDS(GEMV)
+#undef GEMV
+}
+
+/* A panel, expanded for many rows. */
+typedef struct expanded {
+    const uint8_t *lines;          /* (n_words, 16, 4) */
+    const float *scales, *offsets; /* (steps, 16) */
+    uint32_t first_word, n_words, first_step;
+} expanded;
+
+/* n_groups * 4 rows from row on, one part of the panel: out[row] (VW). size, chunk and centred are constants. */
+INLINE void gemm_part(const kvi_tile *t, const expanded *e, uint32_t size, uint32_t chunk, bool centred, uint32_t part,
+                      const kvi_dots_input *in, uint32_t row, uint32_t n_groups, float (*y16)[KVI_TILE_ROWS])
+{
+    const size_t x_stride = (size_t)in->n_words * GROUP_BYTES, s_stride = (size_t)in->n_steps * KVI_DOTS_ROWS;
+    const uint8_t *x = in->codes + row / KVI_DOTS_ROWS * x_stride + e->first_word * GROUP_BYTES, *line = e->lines;
+    const size_t s0 = row / KVI_DOTS_ROWS * s_stride + e->first_step * KVI_DOTS_ROWS;
+    const float *x_scale = in->scales + s0;
+    const int32_t *start = in->starts + s0;
+    const uint32_t words = t->step / 4u;
+    vf sums[BLOCKS * KVI_DOTS_ROWS];
+    for (uint32_t j = 0; j < n_groups * KVI_DOTS_ROWS; j++) sums[j] = (vf){0};
+    for (uint32_t at = 0, step = 0; at < e->n_words; at += words, step++) {
+        vi ints[BLOCKS * KVI_DOTS_ROWS];
+        const uint32_t n = e->n_words - at < words ? e->n_words - at : words;
+        for (uint32_t j = 0; j < n_groups * KVI_DOTS_ROWS; j++)
+            ints[j] = splat_int(centred ? start[j / 4u * s_stride + j % 4u] : 0);
+        for (uint32_t i = 0; i < n; i += chunk, line += chunk * KVI_TILE_LINE, x += chunk * GROUP_BYTES) {
+            vu w[CHUNK];
+            for (uint32_t c = 0; c < chunk; c++) w[c] = load_line(line + c * KVI_TILE_LINE, part);
+            for (uint32_t j = 0; j < n_groups * KVI_DOTS_ROWS; j++)
+                dot_quads(&ints[j], w, chunk, size, x + j / 4u * x_stride + j % 4u * 4u);
+        }
+        const vf scale = load(e->scales + step * KVI_TILE_ROWS + part * VW),
+                 offset = load(e->offsets + step * KVI_TILE_ROWS + part * VW);
+        for (uint32_t j = 0; j < n_groups * KVI_DOTS_ROWS; j++) {
+            const size_t s = j / 4u * s_stride + j % 4u;
+            sums[j] = step_sum(sums[j], ints[j], scale, x_scale[s], centred, offset, start[s]);
+        }
+        x_scale += KVI_DOTS_ROWS, start += KVI_DOTS_ROWS;
+    }
+    for (uint32_t j = 0; j < n_groups * KVI_DOTS_ROWS; j++) store(y16[j] + part * VW, sums[j]);
+}
+
+INLINE void gemm_rows(const kvi_tile *t, const expanded *e, uint32_t size, uint32_t chunk, bool centred,
+                      const kvi_dots_input *x, uint32_t n_rows, uint32_t p, uint32_t first, uint32_t n_out, bool add,
+                      float *y, size_t ldy)
+{
+    float y16[BLOCKS * KVI_DOTS_ROWS][KVI_TILE_ROWS];
+    for (uint32_t row = 0, n; row < n_rows; row += n) {
+        const bool full = n_rows - row > (BLOCKS - 1u) * KVI_DOTS_ROWS;
+        for (uint32_t part = 0; part < PARTS; part++)
+            if (full || BLOCKS == 1u) gemm_part(t, e, size, chunk, centred, part, x, row, BLOCKS, y16);
+            else gemm_part(t, e, size, chunk, centred, part, x, row, 1, y16);
+        n = (full ? BLOCKS : 1u) * KVI_DOTS_ROWS;
+        for (uint32_t j = 0; j < n && row + j < n_rows; j++) put_row(y16[j], p, first, n_out, add, y + (row + j) * ldy);
+    }
+}
+
+static void gemm_sized(const kvi_tile *t, const expanded *e, const kvi_dots_input *x, uint32_t n_rows, uint32_t p,
+                       uint32_t first, uint32_t n_out, bool add, float *y, size_t ldy)
+{
+    const bool centred = t->offset == KVI_TILE_CENTRED;
+#define GEMM(size, chunk)                                                                                              \
+    do {                                                                                                               \
+        if (centred) gemm_rows(t, e, size, chunk, true, x, n_rows, p, first, n_out, add, y, ldy);                      \
+        else gemm_rows(t, e, size, chunk, false, x, n_rows, p, first, n_out, add, y, ldy);                             \
+    } while (0)
+#ifdef SIZES_DIFFER
+    const uint32_t size = SIZE_OF(t->bits, t->values);
+    if (size == 4u && t->step >= KVI_TILE_RUN) GEMM(4u, 8u);
+    else if (size == 4u) GEMM(4u, 4u);
+    else if (size == 5u) GEMM(5u, 4u);
+    else if (size == 6u) GEMM(6u, 4u);
+    else GEMM(8u, 4u);
+#else
+    GEMM(8u, CHUNK);
+#endif
+#undef GEMM
+}
+
+static void gemm(const kvi_tile *t, const uint8_t *panels, uint32_t first, uint32_t n_out, const kvi_dots_input *x,
+                 uint32_t n_rows, bool add, void *scratch, float *y, size_t ldy)
+{
+    uint8_t *lines = scratch;
+    float *scales = (float *)(void *)(lines + KVI_DOTS_DEPTH * KVI_TILE_ROWS),
+          *offsets = scales + KVI_DOTS_DEPTH / 16u * KVI_TILE_ROWS;
+    const uint32_t size = SIZE_OF(t->bits, t->values);
+    for (uint32_t p = first / KVI_TILE_ROWS; p * KVI_TILE_ROWS < first + n_out; p++)
+        for (uint32_t k = 0; k < t->n_in; k += KVI_DOTS_DEPTH) {
+            const uint32_t n_k = t->n_in - k < KVI_DOTS_DEPTH ? t->n_in - k : KVI_DOTS_DEPTH;
+            unpack_panel(t, panels + p * t->panel_bytes, k, n_k, lines, scales, offsets);
+            for (uint32_t i = 0; i < (n_k + t->step - 1u) / t->step * KVI_TILE_ROWS; i += VW)
+                store(offsets + i, offset_of(t, size, load(scales + i), load(offsets + i)));
+            const uint32_t n_words = t->step < KVI_TILE_RUN ? (n_k + 15u) / 16u * 4u : (n_k + 31u) / 32u * 8u;
+            const expanded e = {lines, scales, offsets, k / 4u, n_words, k / t->step};
+            gemm_sized(t, &e, x, n_rows, p, first, n_out, add || k > 0, y, ldy);
+        }
+}
+
+#define JOIN_(a, b) a##b
+#define JOIN(a, b) JOIN_(a, b)
+#define TEXT_(v) #v
+#define TEXT(v) TEXT_(v)
+#define GEMV_NAME(NAME, text, block, bytes, scale, need, may) "gemv_" text "_" TEXT(WAY),
+#define GEMM_NAME(NAME, text, block, bytes, scale, need, may) "gemm_" text "_" TEXT(WAY),
+const kvi_cpu_dots JOIN(kvi_dots_, WAY) = {.name = TEXT(WAY),
+                                           .gemv_names = {KVI_WEIGHT_FORMS(GEMV_NAME)},
+                                           .gemm_names = {KVI_WEIGHT_FORMS(GEMM_NAME)},
+                                           .quantize = quantize,
+                                           .gemv = gemv,
+                                           .gemm = gemm};

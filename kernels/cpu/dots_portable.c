@@ -1,0 +1,15 @@
+/* dots_portable.c - integer kernels without instructions of their own, any architecture. */
+#define WAY portable
+#define ONE_KIND /* small instead of fast */
+#include "lanes_portable.h"
+#define BLOCKS 1u
+#define CHUNK 4u
+#define BIAS(size) ((void)(size), 0)
+#include "dots_body.h"
+
+INLINE void dot_quads(vi *sum, const vu *w, uint32_t n, uint32_t size, const uint8_t *x)
+{
+    (void)size;
+    for (uint32_t i = 0; i < n; i++)
+        for (uint32_t j = 0; j < 4u; j++) *sum += (vi)((w[i] >> (8u * j)) & 0xffu) * (int32_t)(int8_t)x[16u * i + j];
+}

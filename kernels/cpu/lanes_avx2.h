@@ -1,0 +1,20 @@
+/* lanes_avx2.h - vectors of 32 bytes with AVX2, FMA and F16C: what the bodies of kernels ask of an instruction set. */
+#define VB 32
+#include "../../runtime/base/simd.h"
+
+#include <immintrin.h>
+
+INLINE vf fma_vec(vf a, vf b, vf c) { return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
+INLINE vf widen_f16(const uint16_t *p)
+{
+    return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+INLINE vf widen_u8(const uint8_t *p)
+{
+    return (vf)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)));
+}
+INLINE vu look_up(vu codes, const uint8_t *table)
+{
+    const __m256i t = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)table));
+    return (vu)_mm256_shuffle_epi8(t, (__m256i)codes);
+}

@@ -1,0 +1,21 @@
+/* lanes_portable.h - vectors of 16 bytes on any architecture: what the bodies of kernels ask of an instruction set. */
+#define VB 16
+#include "../../runtime/base/simd.h"
+#include "../../runtime/kv/half.h"
+
+INLINE vf fma_vec(vf a, vf b, vf c) { return a * b + c; }
+INLINE vf widen_f16(const uint16_t *p)
+{
+    uint16_t h[4];
+    memcpy(h, p, sizeof h);
+    return (vf){kvi_f16_to_f32(h[0]), kvi_f16_to_f32(h[1]), kvi_f16_to_f32(h[2]), kvi_f16_to_f32(h[3])};
+}
+INLINE vf widen_u8(const uint8_t *p) { return (vf){(float)p[0], (float)p[1], (float)p[2], (float)p[3]}; }
+INLINE vu look_up(vu codes, const uint8_t *table)
+{
+    uint8_t b[VB];
+    memcpy(b, &codes, sizeof b);
+    for (uint32_t i = 0; i < VB; i++) b[i] = table[b[i] & 15u];
+    memcpy(&codes, b, sizeof b);
+    return codes;
+}
