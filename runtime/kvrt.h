@@ -282,6 +282,8 @@ typedef struct kvrt_engine_info {
     uint64_t host_bytes;   /* of resident_bytes: what kvrt_debug_mem counts */
     uint64_t planned_bytes; /* the plan's total: what engine and planned sessions take of the budget at most */
     uint64_t budget_bytes;  /* what they might have taken (mem.limit, or what was free less mem.reserve) */
+    uint64_t
+        kv_pool_cached_bytes; /* beside kv_pool_used_bytes: kept for whoever can use it, given up when room is needed */
 } kvrt_engine_info;
 KVRT_API kvrt_status kvrt_engine_get_info(kvrt_engine engine, kvrt_engine_info *out, kvrt_error *error);
 
@@ -313,6 +315,9 @@ typedef struct kvrt_session_info {
     uint64_t kv_bytes;       /* pool bytes held by this session */
     uint32_t n_pages;        /* pages held */
     uint32_t n_packed_pages; /* of these, encoded below 16 bits */
+    uint32_t n_shared_pages; /* of these, held by other sessions too: in kv_bytes of each, in the pool once */
+    uint64_t n_computed;     /* tokens that were computed for this session since it was created */
+    uint64_t n_found;        /* tokens that it took instead from what other sessions had computed */
 } kvrt_session_info;
 KVRT_API kvrt_status kvrt_session_get_info(kvrt_session session, kvrt_session_info *out, kvrt_error *error);
 /* The token list; *n is the number needed (KVRT_PARTIAL when above cap). */
@@ -320,9 +325,20 @@ KVRT_API kvrt_status kvrt_session_tokens(kvrt_session session, int32_t *ids, uin
                                          kvrt_error *error);
 
 /* Makes the session equal to this full list, reusing the longest cached prefix; nothing is computed yet. *n_reused (may be
- * NULL) tells how many tokens stay cached. Errors: ARG (n = 0 or an id outside the vocabulary), CTX_FULL. */
+ * NULL) tells how many tokens stay cached or are there to be taken. Errors: ARG (n = 0 or an id outside the vocabulary), CTX_FULL.
+ *
+ * Shared prefixes. What the session lacks it takes, when it comes to computing it, from any session of the engine with the same cache
+ * settings, closed ones too as long as nobody needed the room: the same pages, held by each, copied before one of them writes. So ten
+ * characters on one description compute and store it once; if they begin together, each computes a part. Only what a prompt gives is taken,
+ * so results do not change (rule 8): not what was generated, nor what was read after it. Of closed sessions whole pages of 128 positions are
+ * found; with recurrent layers the last saved
+ * state decides. kv.share=false: takes and gives nothing. */
 KVRT_API kvrt_status kvrt_session_sync(kvrt_session session, const int32_t *ids, uint64_t n, uint64_t *n_reused,
                                        kvrt_error *error);
+/* A second session that is equal to this one: its options, tokens, text in progress and random numbers; a paused request is over in it. It holds
+ * the same pages, which are copied before one of the two writes. Continued alike, both have the same bits. Errors: as kvrt_session_create;
+ * CTX_FULL (recurrent layers: no room for a second state). */
+KVRT_API kvrt_status kvrt_session_fork(kvrt_session session, kvrt_session *out, kvrt_error *error);
 /* Shortens the session to its first n tokens. Exact inside the 16-bit pages, page-rounded below: then up to 127 tokens are
  * computed again by the next call that needs them. */
 KVRT_API kvrt_status kvrt_session_rewind(kvrt_session session, uint64_t n, kvrt_error *error);

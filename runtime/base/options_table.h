@@ -36,6 +36,8 @@ OPTION("kv.pool", "kv-pool", BYTES, ENGINE, "0", 0, 0, "",
        "most bytes of an elastic KV pool; 0: up to 16 bits for every position")
 OPTION("kv.tail", "tail", I64, SESSION, "128", 0, 65536, "0..65536",
        "newest positions that stay 16-bit beyond the open page")
+OPTION("kv.share", NULL, BOOL, SESSION, "true", 0, 0, "",
+       "take what other sessions have computed of the same tokens, and let them take it; results are the same")
 OPTION("kv.rotate", NULL, BOOL, ENGINE, "true", 0, 0, "", "store K and V rotated by a Hadamard matrix")
 OPTION("kv.varnorm", NULL, CHOICE, ENGINE, "kvrt", 0, 0, "off|paper|kvrt", "variance normalization of quantized pages")
 OPTION("kv.range", NULL, CHOICE, ENGINE, "unbiased", 0, 0, "minmax|search|unbiased",

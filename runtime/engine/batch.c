@@ -25,7 +25,11 @@ static void reserve(kvi_batch *b)
 {
     for (uint32_t i = 0; i < b->n_parts; i++) {
         kvi_part *part = &b->parts[i];
-        const kvrt_status status = kvi_session_reserve(part->session, part->want.first + part->want.n, part->error);
+        kvrt_status status = KVRT_OK;
+        /* A prompt that was taken from others may have pages that are due when its last step would have ended. */
+        if (!part->want.wide) status = kvi_session_encode(part->session, part->error);
+        if (status >= KVRT_OK)
+            status = kvi_session_reserve(part->session, part->want.first + part->want.n, part->error);
         if (status < KVRT_OK) part->status = status;
     }
 }
@@ -105,6 +109,7 @@ void kvi_batch_run(kvi_engine *e, kvi_batch *b)
             refuse(part, status, &why);
         } else {
             part->session->n_cached += part->want.n;
+            kvi_session_publish(part->session, part->want.first, part->want.n, part->want.wide);
             part->status = kvi_session_settle(part->session, part->error);
         }
         (void)kvi_engine_noted(e, part->status);

@@ -373,7 +373,7 @@ kvrt_status kvrt_engine_get_info(kvrt_engine handle, kvrt_engine_info *out, kvrt
     const kvi_model_config *c = &e->config;
     const bool own = e->device && e->backend->own_memory,
                maps = e->checkpoint && strcmp(kvi_options_string(e->options, "model.io"), "map") == 0;
-    const uint64_t host = kvi_account_bytes(e->account);
+    const uint64_t host = kvi_account_bytes(e->account), cached = (uint64_t)e->store.idle_units * KVI_KV_UNIT;
     kvrt_engine_info info = {.n_layers = c->n_layers,
                              .n_heads = c->attention[0].n_heads,
                              .n_kv_heads = c->attention[0].n_kv_heads,
@@ -387,7 +387,8 @@ kvrt_status kvrt_engine_get_info(kvrt_engine handle, kvrt_engine_info *out, kvrt
                              .weight_bytes = e->weights.bytes,
                              .workspace_bytes = e->plan.workspace_bytes,
                              .kv_pool_bytes = e->plan.limits.pool_bytes,
-                             .kv_pool_used_bytes = kvi_pool_used_bytes(&e->store.pool),
+                             .kv_pool_used_bytes = kvi_pool_used_bytes(&e->store.pool) - cached,
+                             .kv_pool_cached_bytes = cached,
                              .architecture = c->family ? c->family : "",
                              .backend = e->device ? e->backend->name : "",
                              .device = e->device ? e->backend->describe(e->device) : "",

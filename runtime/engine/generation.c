@@ -22,8 +22,11 @@ kvrt_status kvi_generation_begin(kvi_session *s, const kvrt_options *options, kv
     /* The last token is computed alone, in the form of those that will be generated, and again when all of them are cached: so its logits
      * are the same after a rewind. */
     if (s->n_cached == s->n_tokens && gen->max_tokens > gen->n_generated) kvi_session_cut_cache(s, s->n_tokens - 1);
-    if (!goes_on) gen->n_reused = s->n_cached;
-    return KVRT_OK;
+    if (goes_on) return KVRT_OK;
+    const kvrt_status status = gen->max_tokens > 0 ? kvi_session_reuse(s, s->n_tokens - 1, error) : KVRT_OK;
+    gen->n_reused = s->n_cached;
+    if (status < KVRT_OK) kvi_generation_end(gen, false);
+    return status;
 }
 
 /* Microseconds since the last lap, or since begin. */
@@ -93,6 +96,12 @@ kvi_want kvi_generation_next(kvi_session *s)
     }
     if (!runs(gen)) return (kvi_want){.n = 0};
     const uint32_t last = s->n_tokens - 1;
+    /* What another session has computed meanwhile: of ten that read one text each computes a part. */
+    const kvrt_status status = gen->state == KVI_PREFILL ? kvi_session_reuse(s, last, &gen->error) : KVRT_OK;
+    if (status < KVRT_OK) {
+        kvi_generation_take(s, status, 0);
+        return (kvi_want){.n = 0};
+    }
     if (s->n_cached < last) return (kvi_want){.first = s->n_cached, .n = kvi_step_length(s, last, true), .wide = true};
     return (kvi_want){.first = last, .n = 1, .logit_rows = &first_row, .n_logit_rows = 1};
 }

@@ -139,8 +139,9 @@ uint64_t kvi_plan_session_bytes(const kvi_plan_input *input, uint64_t ctx)
 
 uint64_t kvi_plan_session_host_bytes(const kvi_program *program, uint64_t ctx)
 {
-    return sizeof(kvi_session) + ctx * sizeof(int32_t) + kvi_pages_host_bytes(program->n_groups, ctx) +
-           kvi_sampler_bytes((int32_t)program->vocab_size) + SESSION_ROOM;
+    return sizeof(kvi_session) + ctx * sizeof(int32_t) + ctx / KVI_KV_PAGE * sizeof(kvi_page_key) +
+           kvi_pages_host_bytes(program->n_groups, ctx) + kvi_sampler_bytes((int32_t)program->vocab_size) +
+           SESSION_ROOM;
 }
 
 static kvi_limits limits_for(const kvi_plan_input *input, uint64_t ctx)

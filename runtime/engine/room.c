@@ -20,9 +20,9 @@ static kvrt_status move(void *user, uint32_t from_unit, uint32_t to_unit, uint32
     return checked(e, e->backend->pool_move(e->device, from_unit, to_unit, units, error));
 }
 
-static kvrt_status copy_extent(kvi_engine *e, const kvi_extent_copy *copy, kvrt_error *error)
+kvrt_status kvi_session_copy(kvi_session *s, const kvi_extent_copy *copy, kvrt_error *error)
 {
-    return copy->units ? move(e, copy->from_unit, copy->to_unit, copy->units, error) : KVRT_OK;
+    return copy->units ? move(s->engine, copy->from_unit, copy->to_unit, copy->units, error) : KVRT_OK;
 }
 
 /* Makes the pool's free units, if they suffice, one hole of at least `units`. *done: there is such a hole now and there was none. */
@@ -30,6 +30,14 @@ static kvrt_status gather(kvi_engine *e, uint32_t units, bool *done, kvrt_error 
 {
     *done = false;
     return kvi_store_free_up(&e->store, units) ? kvi_compact(&e->store, units, move, e, done, error) : KVRT_OK;
+}
+
+kvrt_status kvi_session_make_hole(kvi_session *s, uint32_t units, kvrt_error *error)
+{
+    kvi_engine *e = s->engine;
+    bool done;
+    if (!kvi_store_free_cached(&e->store, units)) return KVRT_OK;
+    return kvi_compact(&e->store, units, move, e, &done, error);
 }
 
 /* Lets the session hold at least `units` less when the pages of one level can give them, else what they can; *freed = 0: everything is at the
@@ -90,12 +98,12 @@ static kvrt_status own_open_pages(kvi_session *s, bool *made, kvrt_error *error)
         const uint32_t need = kvi_group_units(&s->pages.groups[g], kvi_group_plain(&s->pages.groups[g]));
         for (bool joined = true; !(*made = kvi_pages_own(&s->pages, g, s->n_cached, &copy)) && joined;)
             KVI_TRY(gather(e, need, &joined, error));
-        if (*made) KVI_TRY(copy_extent(e, &copy, error));
+        if (*made) KVI_TRY(kvi_session_copy(s, &copy, error));
     }
     return KVRT_OK;
 }
 
-static kvrt_status begin_state(kvi_session *s, bool *made, kvrt_error *error)
+kvrt_status kvi_session_begin_state(kvi_session *s, bool *made, kvrt_error *error)
 {
     for (bool joined = true; !(*made = kvi_states_begin(&s->states)) && joined;)
         KVI_TRY(gather(s->engine, s->states.units, &joined, error));
@@ -106,7 +114,7 @@ static kvrt_status reserve(kvi_session *s, uint32_t n, bool *made, kvrt_error *e
 {
     kvi_pages *pages = &s->pages;
     const uint32_t n_pages = (n + KVI_KV_PAGE - 1) / KVI_KV_PAGE;
-    KVI_TRY(begin_state(s, made, error));
+    KVI_TRY(kvi_session_begin_state(s, made, error));
     if (*made) KVI_TRY(own_open_pages(s, made, error));
     if (!*made || (!pages->elastic && kvi_pages_extend(pages, n))) return KVRT_OK;
     *made = n_pages <= pages->cap_pages;
@@ -138,7 +146,10 @@ kvrt_status kvi_session_save_state(kvi_session *s, kvrt_error *error)
     kvi_extent_copy copy;
     if (s->n_cached == 0 || s->n_cached % KVI_KV_PAGE || !kvi_states_save(&s->states, s->n_cached, &copy))
         return KVRT_OK;
-    return copy_extent(s->engine, &copy, error);
+    KVI_TRY(kvi_session_copy(s, &copy, error));
+    if (s->n_pure == s->n_cached && s->n_published == s->n_cached / KVI_KV_PAGE)
+        kvi_states_publish(&s->states, s->n_cached, s->keys[s->n_published - 1]);
+    return KVRT_OK;
 }
 
 void kvi_session_cut_cache(kvi_session *s, uint32_t n)
@@ -151,7 +162,9 @@ void kvi_session_cut_cache(kvi_session *s, uint32_t n)
         kvi_states_cut(&s->states, keep);
         kvi_states_restore(&s->states, keep, &copy);
         /* Without its state the sequence begins anew. */
-        if (copy_extent(s->engine, &copy, NULL) < KVRT_OK) keep = kvi_pages_rewind(&s->pages, 0);
+        if (kvi_session_copy(s, &copy, NULL) < KVRT_OK) keep = kvi_pages_rewind(&s->pages, 0);
     }
     s->n_cached = keep;
+    if (s->n_pure > keep) s->n_pure = keep;
+    if (s->n_published > keep / KVI_KV_PAGE) s->n_published = keep / KVI_KV_PAGE;
 }

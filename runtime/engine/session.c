@@ -54,7 +54,7 @@ static kvrt_status session_init(kvi_engine *e, const kvrt_options *options, kvi_
     s->pages.elastic = format.elastic;
     s->pages.share_units = e->store.pool.n_units / e->plan.limits.max_seqs;
     kvi_states_init(&s->states, &e->store, e->program.program.state_bytes);
-    return KVRT_OK;
+    return kvi_session_begin_keys(s, error);
 }
 
 void kvi_session_destroy(kvi_session *s)
@@ -69,16 +69,13 @@ void kvi_session_destroy(kvi_session *s)
     kvi_pages_free(&s->pages);
     kvi_states_free(&s->states);
     kvi_mem_free(s->tokens);
+    kvi_mem_free(s->keys);
     kvrt_options_destroy(s->options);
     kvi_mem_free(s);
 }
 
-kvrt_status kvrt_session_create(kvrt_engine engine, const kvrt_options *options, kvrt_session *out, kvrt_error *error)
+kvrt_status kvi_session_open(kvi_engine *e, const kvrt_options *options, kvi_session **out, kvrt_error *error)
 {
-    kvi_engine *e;
-    if (!out) return kvi_error_set(error, KVRT_ARG, "kvrt_session_create: out is NULL");
-    *out = NULL;
-    KVI_TRY(kvi_engine_enter(engine, KVI_DRIVE, &e, error));
     kvi_account *before = kvi_account_use(e->account);
     kvi_session *s = kvi_mem_zalloc(1, sizeof *s);
     kvrt_status status = s ? session_init(e, options, s, error) : kvi_error_nomem(error, sizeof *s, "session");
@@ -91,9 +88,28 @@ kvrt_status kvrt_session_create(kvrt_engine engine, const kvrt_options *options,
         s->next = e->sessions;
         e->sessions = s;
         e->n_sessions++;
-        *out = s->handle;
+        *out = s;
     } else if (s) kvi_session_destroy(s);
     (void)kvi_account_use(before);
+    return status;
+}
+
+void kvi_session_discard(kvi_session *s)
+{
+    const void *handles[] = {s->handle};
+    (void)kvi_handle_close(handles, 1);
+    kvi_session_destroy(s);
+}
+
+kvrt_status kvrt_session_create(kvrt_engine engine, const kvrt_options *options, kvrt_session *out, kvrt_error *error)
+{
+    kvi_engine *e;
+    kvi_session *s;
+    if (!out) return kvi_error_set(error, KVRT_ARG, "kvrt_session_create: out is NULL");
+    *out = NULL;
+    KVI_TRY(kvi_engine_enter(engine, KVI_DRIVE, &e, error));
+    const kvrt_status status = kvi_session_open(e, options, &s, error);
+    if (status >= KVRT_OK) *out = s->handle;
     kvi_engine_leave(e, KVI_DRIVE);
     return status;
 }
@@ -118,8 +134,10 @@ kvrt_status kvrt_session_get_info(kvrt_session handle, kvrt_session_info *out, k
     kvrt_session_info info = {.ctx_size = s->ctx_size,
                               .n_tokens = s->n_tokens,
                               .n_cached = s->n_cached,
-                              .kv_bytes = kvi_pages_bytes(&s->pages)};
-    kvi_pages_count(&s->pages, &info.n_pages, &info.n_packed_pages);
+                              .kv_bytes = kvi_pages_bytes(&s->pages),
+                              .n_computed = s->n_computed,
+                              .n_found = s->n_found};
+    kvi_pages_count(&s->pages, &info.n_pages, &info.n_packed_pages, &info.n_shared_pages);
     kvi_struct_write(out, &info, sizeof info);
     kvi_session_leave(s, KVI_LOOK);
     return KVRT_OK;
@@ -168,12 +186,12 @@ kvrt_status kvrt_session_sync(kvrt_session handle, const int32_t *ids, uint64_t 
         uint32_t same = 0, most = (uint32_t)n < s->n_tokens ? (uint32_t)n : s->n_tokens;
         while (same < most && s->tokens[same] == ids[same]) same++;
         kvi_session_cut_cache(s, same);
+        kvi_session_cut_keys(s, same);
         change_tokens(s, same == n && n == s->n_tokens);
         memcpy(s->tokens, ids, n * sizeof *ids);
         s->n_tokens = (uint32_t)n;
-        if (s->n_cached > s->n_tokens) s->n_cached = s->n_tokens;
         kvi_pages_mark(&s->pages, s->n_tokens - 1);
-        if (n_reused) *n_reused = s->n_cached;
+        if (n_reused) *n_reused = kvi_session_reusable(s, s->n_tokens - 1);
     }
     kvi_session_leave(s, KVI_DRIVE);
     return status;
@@ -189,6 +207,7 @@ kvrt_status kvrt_session_rewind(kvrt_session handle, uint64_t n, kvrt_error *err
                                s->n_tokens);
     else {
         kvi_session_cut_cache(s, (uint32_t)n);
+        kvi_session_cut_keys(s, (uint32_t)n);
         change_tokens(s, n == s->n_tokens);
         s->n_tokens = (uint32_t)n;
         kvi_pages_mark(&s->pages, n ? s->n_tokens - 1 : 0);
@@ -205,6 +224,7 @@ static kvrt_status eval(kvi_session *s, uint64_t n, const uint32_t *rows, uint64
     kvi_engine *e = s->engine;
     const uint32_t base = s->n_tokens - (uint32_t)n, vocab = e->config.vocab_size;
     uint64_t next = 0; /* row to deliver */
+    KVI_TRY(kvi_session_reuse(s, base, error));
     while (s->n_cached < s->n_tokens) {
         const bool before = s->n_cached < base, wide = before || n > KVI_DECODE_ROWS;
         uint32_t chunk = kvi_step_length(s, before ? base : s->n_tokens, wide), n_here = 0;
@@ -255,6 +275,7 @@ kvrt_status kvrt_session_eval(kvrt_session handle, const int32_t *ids, uint64_t 
         if (status < KVRT_OK) {
             /* The session is as it was; what was computed of the new tokens is dropped. */
             kvi_session_cut_cache(s, before);
+            kvi_session_cut_keys(s, before);
             s->n_tokens = before;
         }
     }

@@ -18,6 +18,14 @@ typedef struct kvi_session {
     int32_t *tokens;       /* (ctx_size) */
     uint32_t n_tokens;
     uint32_t n_cached; /* leading tokens whose K/V are in the pages */
+    uint32_t
+        n_pure; /* of these, leading ones that are what a new session would compute for them as its prompt: others may take them */
+    uint32_t n_published; /* pages of them that others can find */
+    uint32_t n_keys;
+    kvi_page_key *keys;           /* (ctx_size / 128) of whole pages of tokens; n_keys of them are up to date */
+    kvi_page_key seed;            /* that they begin with */
+    bool shares;                  /* kv.share */
+    uint64_t n_computed, n_found; /* tokens, since it was created: in steps, and taken from other sessions */
     uint32_t ctx_size;
     kvi_pages pages;
     kvi_states states;
@@ -28,6 +36,10 @@ typedef struct kvi_session {
     kvi_generation gen;
 } kvi_session;
 
+/* A session on an engine whose seat is taken, with the engine's options and these. */
+kvrt_status kvi_session_open(kvi_engine *engine, const kvrt_options *options, kvi_session **out, kvrt_error *error);
+/* Closes one that nobody has the handle of yet. */
+void kvi_session_discard(kvi_session *session);
 /* Closes a session that is out of the handle table. */
 void kvi_session_destroy(kvi_session *session);
 
@@ -41,6 +53,26 @@ kvrt_status kvi_session_reserve(kvi_session *session, uint32_t n, kvrt_error *er
 kvrt_status kvi_session_save_state(kvi_session *session, kvrt_error *error);
 /* Cuts the cache to at most n tokens: page-rounded where pages are encoded, to a checkpoint where layers are recurrent. */
 void kvi_session_cut_cache(kvi_session *session, uint32_t n);
+/* What sessions take from one another (reuse.c). Of a new session whose pages are there. */
+kvrt_status kvi_session_begin_keys(kvi_session *session, kvrt_error *error);
+/* Tokens changed from position n on. */
+void kvi_session_cut_keys(kvi_session *session, uint32_t n);
+/* Positions [first, first + n) were computed: what others may use of them is published. */
+void kvi_session_publish(kvi_session *session, uint32_t first, uint32_t n, bool wide);
+/* Tokens that the session has or can take of the first `most`, and taking them. It takes them when it would compute them, not before: a session
+ * that was somewhere and goes back is another than one that never was there (rule 8), so it must not get there by a sync. */
+uint32_t kvi_session_reusable(kvi_session *session, uint32_t most);
+kvrt_status kvi_session_reuse(kvi_session *session, uint32_t most, kvrt_error *error);
+
+/* Room for a live state of recurrent layers. *made = false: there is none. */
+kvrt_status kvi_session_begin_state(kvi_session *session, bool *made, kvrt_error *error);
+/* Copies within the pool; when that fails half-way the engine is lost. */
+kvrt_status kvi_session_copy(kvi_session *session, const kvi_extent_copy *copy, kvrt_error *error);
+
+/* Makes room beside what is held for something of `units`, as long as only what is cached has to go for it. */
+kvrt_status kvi_session_make_hole(kvi_session *session, uint32_t units, kvrt_error *error);
+/* Encodes the pages that are due at n_cached positions. */
+kvrt_status kvi_session_encode(kvi_session *session, kvrt_error *error);
 /* After positions were accepted: encodes the pages that are due, gives back those out of their window, saves the state of recurrent layers. */
 kvrt_status kvi_session_settle(kvi_session *session, kvrt_error *error);
 

@@ -34,16 +34,24 @@ kvrt_status kvi_step_run(kvi_engine *e, const kvi_step *step, bool (*cancelled)(
     return KVRT_OK;
 }
 
-kvrt_status kvi_session_settle(kvi_session *s, kvrt_error *error)
+kvrt_status kvi_session_encode(kvi_session *s, kvrt_error *error)
 {
     kvi_engine *e = s->engine;
     kvi_page_job jobs[KVI_CONVERT_BATCH];
     uint32_t page_of[KVI_CONVERT_BATCH], n;
+    const uint32_t units = kvi_pages_due_units(&s->pages, s->n_cached);
+    if (units) KVI_TRY(kvi_session_make_hole(s, units, error));
     while ((n = kvi_pages_due(&s->pages, s->n_cached, jobs, page_of, KVI_CONVERT_BATCH)) > 0) {
         kvrt_status status = e->backend->convert_pages(e->device, jobs, n, &e->encode, error);
         kvi_pages_converted(&s->pages, jobs, page_of, n, status >= KVRT_OK);
         KVI_TRY(status);
     }
+    return KVRT_OK;
+}
+
+kvrt_status kvi_session_settle(kvi_session *s, kvrt_error *error)
+{
+    KVI_TRY(kvi_session_encode(s, error));
     kvi_pages_expire(&s->pages, s->n_cached);
     return s->states.units ? kvi_session_save_state(s, error) : KVRT_OK;
 }

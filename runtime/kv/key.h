@@ -4,11 +4,13 @@
  * somebody who computes collisions: who serves strangers gives each of them a seed of their own. */
 #ifndef KVI_KV_KEY_H
 #define KVI_KV_KEY_H
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef struct kvi_page_key {
     uint64_t low, high; /* never both zero */
 } kvi_page_key;
+static inline bool kvi_key_is_set(kvi_page_key key) { return (key.low | key.high) != 0; }
 
 /* The key before the first page. `seed`: n bytes that name the model and the settings of the cache. */
 kvi_page_key kvi_key_begin(const void *seed, uint64_t n);

@@ -25,6 +25,19 @@ static void forget_plain(kvi_pages *pages, uint32_t g, uint32_t p)
 /* Positions at which page p is encoded. */
 static uint64_t due_at(const kvi_pages *pages, uint32_t p) { return (uint64_t)KVI_KV_PAGE * (p + 1) + pages->tail; }
 
+kvi_kv_format kvi_pages_format_at(const kvi_pages *pages, uint32_t g, uint32_t p, uint32_t n)
+{
+    const bool encoded = p > 0 && !kvi_kv_format_is_plain(pages->body) && due_at(pages, p) <= n;
+    return encoded ? pages->body : kvi_group_plain(&pages->groups[g]);
+}
+
+uint32_t kvi_pages_first_at(const kvi_pages *pages, uint32_t g, uint32_t n)
+{
+    const uint32_t window = pages->groups[g].window;
+    return window && n >= window ? (n - window + 1) / KVI_KV_PAGE
+                                 : 0; /* a query at n sees positions above n - window */
+}
+
 /* The page has positions below the mark, and was plain there. */
 static bool worth_remembering(const kvi_pages *pages, uint32_t p)
 {
@@ -62,7 +75,8 @@ kvrt_status kvi_pages_init(kvi_pages *pages, kvi_store *store, const kvi_cache_g
 void kvi_pages_free(kvi_pages *pages)
 {
     for (uint32_t g = 0; g < pages->n_groups; g++) {
-        for (uint32_t p = 0; p < pages->n_pages[g]; p++) {
+        /* From the end, so that what is cached of it goes from the end too: a prefix is of use without what follows it. */
+        for (uint32_t p = pages->n_pages[g]; p-- > 0;) {
             forget_plain(pages, g, p);
             drop(pages, g, p);
         }
@@ -86,6 +100,23 @@ void kvi_pages_refs(kvi_pages *pages, const kvi_page_ref *tables[KVI_MAX_GROUPS]
     }
 }
 
+/* ------------------------------------------------------------------------------------------------------- publishing --- */
+/* Of two pages with the same content one stays. */
+static void publish(kvi_pages *pages, uint32_t g, uint32_t p, kvi_page_key key)
+{
+    const uint32_t id = pages->ids[g][p], known = kvi_store_publish(pages->store, id, key);
+    if (known == id) return;
+    kvi_store_share(pages->store, known);
+    kvi_store_drop(pages->store, id);
+    pages->ids[g][p] = known;
+}
+
+void kvi_pages_publish(kvi_pages *pages, uint32_t p, kvi_page_key key)
+{
+    for (uint32_t g = 0; g < pages->n_groups; g++)
+        if (p < pages->n_pages[g] && pages->ids[g][p] != KVI_NO_PAGE) publish(pages, g, p, key);
+}
+
 /* ---------------------------------------------------------------------------------------------------------- growing --- */
 uint32_t kvi_pages_row_units(const kvi_pages *pages)
 {
@@ -99,7 +130,9 @@ static uint32_t take_plain(kvi_pages *pages, uint32_t g)
 {
     const kvi_cache_group *group = &pages->groups[g];
     const kvi_kv_format plain = kvi_group_plain(group);
-    return kvi_store_take(pages->store, g, plain, kvi_group_units(group, plain), true);
+    const uint32_t units = kvi_group_units(group, plain);
+    (void)kvi_store_free_cached(pages->store, units);
+    return kvi_store_take(pages->store, g, plain, units, true);
 }
 
 bool kvi_pages_extend(kvi_pages *pages, uint32_t n)
@@ -125,12 +158,38 @@ bool kvi_pages_job(kvi_pages *pages, uint32_t g, uint32_t p, kvi_kv_format to, b
 {
     const kvi_page *page = page_of_table(pages, g, p);
     const bool shared = page->refs > 1;
+    const uint32_t units = kvi_group_units(&pages->groups[g], to);
     uint32_t unit = KVI_KV_NO_EXTENT;
-    if (beside || shared) unit = kvi_pool_take(&pages->store->pool, kvi_group_units(&pages->groups[g], to));
+    if (beside || shared) {
+        (void)kvi_store_free_cached(pages->store, units);
+        unit = kvi_pool_take(&pages->store->pool, units);
+    }
     if (unit == KVI_KV_NO_EXTENT && shared) return false;
     /* Without room beside it, the page is converted in place: a record is never longer than what it replaces. */
     if (unit == KVI_KV_NO_EXTENT) unit = page->unit;
     *job = (kvi_page_job){.group = g, .from = {page->unit, page->format}, .to = {unit, to}};
+    return true;
+}
+
+uint32_t kvi_pages_due_units(const kvi_pages *pages, uint32_t n_accepted)
+{
+    uint32_t most = 0;
+    if (kvi_kv_format_is_plain(pages->body)) return 0;
+    for (uint32_t g = 0; g < pages->n_groups; g++) {
+        const uint32_t p = pages->n_encoded[g] > 1 ? pages->n_encoded[g] : 1,
+                       units = kvi_group_units(&pages->groups[g], pages->body);
+        if (p < pages->n_pages[g] && due_at(pages, p) <= n_accepted && units > most) most = units;
+    }
+    return most;
+}
+
+bool kvi_pages_are_as_at(const kvi_pages *pages, uint32_t n)
+{
+    for (uint32_t g = 0; g < pages->n_groups; g++)
+        for (uint32_t p = 0; p < pages->n_pages[g]; p++) {
+            const kvi_page *page = page_of_table(pages, g, p);
+            if (page && page->format != kvi_pages_format_at(pages, g, p, n)) return false;
+        }
     return true;
 }
 
@@ -162,13 +221,14 @@ void kvi_pages_converted(kvi_pages *pages, const kvi_page_job *jobs, const uint3
             if (!in_place) kvi_pool_release(&pages->store->pool, job->to.unit, units);
             continue;
         }
-        const bool remember = !in_place && worth_remembering(pages, p);
-        if (remember) kvi_store_share(pages->store, id);
+        const kvi_page_key key = pages->store->pages[id].key;
+        const bool remember = !in_place && worth_remembering(pages, p),
+                   stays = remember || (!in_place && kvi_key_is_set(key));
+        if (stays) kvi_store_share(pages->store, id);
         pages->ids[g][p] = kvi_store_convert(pages->store, id, job->to, units);
-        if (remember) {
-            pages->plain[g][p] = kvi_store_remember(pages->store, id, true);
-            kvi_store_drop(pages->store, id);
-        }
+        if (remember) pages->plain[g][p] = kvi_store_remember(pages->store, id, true);
+        if (stays) kvi_store_drop(pages->store, id);
+        if (kvi_key_is_set(key) && !pages->elastic) publish(pages, g, p, key);
         if (pages->n_encoded[g] < p + 1) pages->n_encoded[g] = p + 1;
     }
 }
@@ -177,10 +237,7 @@ void kvi_pages_converted(kvi_pages *pages, const kvi_page_job *jobs, const uint3
 void kvi_pages_expire(kvi_pages *pages, uint32_t n)
 {
     for (uint32_t g = 0; g < pages->n_groups; g++) {
-        uint32_t window = pages->groups[g].window;
-        if (!window || n < window) continue;
-        /* A query at n sees positions above n - window. */
-        uint32_t first = (n - window + 1) / KVI_KV_PAGE;
+        const uint32_t first = kvi_pages_first_at(pages, g, n);
         for (uint32_t p = pages->first_page[g]; p < first && p < pages->n_pages[g]; p++) {
             forget_plain(pages, g, p);
             drop(pages, g, p);
@@ -247,6 +304,17 @@ uint32_t kvi_pages_rewind(kvi_pages *pages, uint32_t n)
 }
 
 /* ---------------------------------------------------------------------------------------------------------- sharing --- */
+void kvi_pages_put(kvi_pages *pages, uint32_t g, uint32_t p, uint32_t id)
+{
+    if (p < pages->n_pages[g] && pages->ids[g][p] == id) return;
+    if (id != KVI_NO_PAGE) kvi_store_share(pages->store, id);
+    if (p < pages->n_pages[g]) {
+        forget_plain(pages, g, p);
+        drop(pages, g, p);
+    } else pages->n_pages[g] = p + 1;
+    pages->ids[g][p] = id;
+}
+
 void kvi_pages_share(kvi_pages *to, const kvi_pages *from, uint32_t n)
 {
     const uint32_t n_pages = (n + KVI_KV_PAGE - 1) / KVI_KV_PAGE;
@@ -254,11 +322,14 @@ void kvi_pages_share(kvi_pages *to, const kvi_pages *from, uint32_t n)
         for (uint32_t p = 0; p < n_pages; p++) {
             to->ids[g][p] = from->ids[g][p];
             if (to->ids[g][p] != KVI_NO_PAGE) kvi_store_share(to->store, to->ids[g][p]);
+            const uint32_t plain = kvi_store_recall(from->store, from->plain[g][p]);
+            if (plain != KVI_NO_PAGE) to->plain[g][p] = kvi_store_remember(to->store, plain, true);
         }
         to->n_pages[g] = n_pages;
         to->first_page[g] = from->first_page[g] < n_pages ? from->first_page[g] : n_pages;
         to->n_encoded[g] = from->n_encoded[g] < n_pages ? from->n_encoded[g] : n_pages;
     }
+    to->mark = from->mark;
 }
 
 bool kvi_pages_own(kvi_pages *pages, uint32_t g, uint32_t n, kvi_extent_copy *copy)
@@ -268,7 +339,7 @@ bool kvi_pages_own(kvi_pages *pages, uint32_t g, uint32_t n, kvi_extent_copy *co
     *copy = (kvi_extent_copy){0, 0, 0};
     if (!page) return true;
     if (page->refs == 1) {
-        if (page->kept) kvi_store_renew(pages->store, pages->ids[g][p]); /* it was published with what now changes */
+        kvi_store_renew(pages->store, pages->ids[g][p]); /* who found or remembered it meant what now changes */
         return true;
     }
     const uint32_t id = take_plain(pages, g);
@@ -293,14 +364,15 @@ uint64_t kvi_pages_bytes(const kvi_pages *pages)
     return units * KVI_KV_UNIT;
 }
 
-void kvi_pages_count(const kvi_pages *pages, uint32_t *n_pages, uint32_t *n_packed)
+void kvi_pages_count(const kvi_pages *pages, uint32_t *n_pages, uint32_t *n_packed, uint32_t *n_shared)
 {
-    *n_pages = *n_packed = 0;
+    *n_pages = *n_packed = *n_shared = 0;
     for (uint32_t g = 0; g < pages->n_groups; g++)
         for (uint32_t p = 0; p < pages->n_pages[g]; p++) {
             const kvi_page *page = page_of_table(pages, g, p);
             if (!page) continue;
             ++*n_pages;
             *n_packed += !kvi_kv_format_is_plain(page->format);
+            *n_shared += page->refs > 1;
         }
 }

@@ -42,6 +42,19 @@ bool kvi_pages_extend(kvi_pages *pages, uint32_t n);
 /* Pool units of one more page in every group. */
 uint32_t kvi_pages_row_units(const kvi_pages *pages);
 
+/* Publishes page p of every group under `key`; where another page has the key already, that one takes its place. */
+void kvi_pages_publish(kvi_pages *pages, uint32_t p, kvi_page_key key);
+/* Puts page `id` (KVI_NO_PAGE: given back) at p <= the length of the table, with a reference of its own. */
+void kvi_pages_put(kvi_pages *pages, uint32_t g, uint32_t p, uint32_t id);
+
+/* What a sequence that has just accepted n positions has: the format of page p, and the first page that its window still holds. */
+kvi_kv_format kvi_pages_format_at(const kvi_pages *pages, uint32_t g, uint32_t p, uint32_t n);
+uint32_t kvi_pages_first_at(const kvi_pages *pages, uint32_t g, uint32_t n);
+/* Whether every page that is there has the format that it has at n positions. */
+bool kvi_pages_are_as_at(const kvi_pages *pages, uint32_t n);
+
+/* Pool units that encoding the next page beside it takes, once n_accepted positions are there; 0: none is due. */
+uint32_t kvi_pages_due_units(const kvi_pages *pages, uint32_t n_accepted);
 /* Writes up to cap jobs that encode pages complete and old enough at n_accepted positions; targets are taken from the pool. Returns the
  * number of jobs. Call kvi_pages_converted with the same jobs after they ran. */
 uint32_t kvi_pages_due(kvi_pages *pages, uint32_t n_accepted, kvi_page_job *jobs, uint32_t *page_of, uint32_t cap);
@@ -58,7 +71,8 @@ void kvi_pages_mark(kvi_pages *pages, uint32_t n);
  * windowed group has already given back what a shorter sequence needs. Drops the pages beyond. */
 uint32_t kvi_pages_rewind(kvi_pages *pages, uint32_t n);
 
-/* Makes `to`, an empty sequence of the same model and cache, hold the first n positions of `from`: the same pages, one reference more. */
+/* Makes `to`, an empty sequence of the same model and cache, hold the first n positions of `from`: the same pages, one reference more, the same
+ * mark and what is remembered for it. */
 void kvi_pages_share(kvi_pages *to, const kvi_pages *from, uint32_t n);
 /* Before position n is written: the page of group g that it falls into becomes the sequence's own. When others hold it too, that is a new page,
  * and *copy tells what the caller must copy before anything else (units 0: nothing). False: no room for it. */
@@ -66,6 +80,7 @@ bool kvi_pages_own(kvi_pages *pages, uint32_t g, uint32_t n, kvi_extent_copy *co
 
 /* Pool bytes of the sequence, what it remembers included. A page that others hold too counts in full. */
 uint64_t kvi_pages_bytes(const kvi_pages *pages);
-void kvi_pages_count(const kvi_pages *pages, uint32_t *n_pages, uint32_t *n_packed);
+/* Pages held; of these, encoded ones, and those that others hold too. */
+void kvi_pages_count(const kvi_pages *pages, uint32_t *n_pages, uint32_t *n_packed, uint32_t *n_shared);
 
 #endif

@@ -26,6 +26,7 @@ void kvi_states_free(kvi_states *states)
 
 static uint32_t take(kvi_states *states)
 {
+    (void)kvi_store_free_cached(states->store, states->units);
     return kvi_store_take(states->store, KVI_MAX_GROUPS, 0, states->units, false);
 }
 
@@ -74,11 +75,53 @@ bool kvi_states_save(kvi_states *states, uint32_t position, kvi_extent_copy *cop
         if (!is_there(states, slot)) slot = least_used(states);
         if (!slot) return false;
         id = kvi_store_take_back(store, slot->memo);
+        kvi_store_renew(store, id); /* whoever knew it otherwise */
     }
     *copy = (kvi_extent_copy){store->pages[states->live].unit, store->pages[id].unit, states->units};
     *slot = (kvi_checkpoint_slot){position, kvi_store_remember(store, id, false), ++states->clock};
     kvi_store_drop(store, id);
     return true;
+}
+
+void kvi_states_publish(kvi_states *states, uint32_t position, kvi_page_key key)
+{
+    kvi_store *store = states->store;
+    kvi_checkpoint_slot *slot = NULL;
+    for (uint32_t i = 0; i < KVI_STATE_CHECKPOINTS; i++)
+        if (states->slots[i].position == position && is_there(states, &states->slots[i])) slot = &states->slots[i];
+    if (!slot) return;
+    const uint32_t id = slot->memo.id, known = kvi_store_publish(store, id, key);
+    if (known == id) return;
+    kvi_store_share(store, known);
+    (void)kvi_store_forget(store, slot->memo);
+    slot->memo = kvi_store_remember(store, known, false);
+    kvi_store_drop(store, known);
+}
+
+void kvi_states_adopt(kvi_states *states, uint32_t id, uint32_t position, kvi_extent_copy *copy)
+{
+    kvi_store *store = states->store;
+    kvi_checkpoint_slot *slot = slot_for(states, position);
+    kvi_store_share(store, id);
+    if (is_there(states, slot)) (void)kvi_store_forget(store, slot->memo);
+    *slot = (kvi_checkpoint_slot){position, kvi_store_remember(store, id, false), ++states->clock};
+    kvi_store_drop(store, id);
+    *copy = (kvi_extent_copy){store->pages[id].unit, store->pages[states->live].unit, states->units};
+}
+
+void kvi_states_share(kvi_states *to, const kvi_states *from, kvi_extent_copy *copy)
+{
+    kvi_store *store = to->store;
+    *copy = (kvi_extent_copy){0, 0, 0};
+    for (uint32_t i = 0; i < KVI_STATE_CHECKPOINTS; i++) {
+        const uint32_t id = kvi_store_recall(store, from->slots[i].memo);
+        if (id == KVI_NO_PAGE) continue;
+        to->slots[i] = from->slots[i];
+        to->slots[i].memo = kvi_store_remember(store, id, false);
+    }
+    to->clock = from->clock;
+    if (from->live == KVI_NO_PAGE || to->live == KVI_NO_PAGE) return;
+    *copy = (kvi_extent_copy){store->pages[from->live].unit, store->pages[to->live].unit, to->units};
 }
 
 static kvi_checkpoint_slot *nearest(const kvi_states *states, uint32_t n)

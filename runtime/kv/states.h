@@ -46,6 +46,13 @@ bool kvi_states_save(kvi_states *states, uint32_t position, kvi_extent_copy *cop
 uint32_t kvi_states_nearest(const kvi_states *states, uint32_t n);
 /* Makes the live state that of a position which kvi_states_nearest named (units 0: position 0, nothing to copy). */
 void kvi_states_restore(kvi_states *states, uint32_t position, kvi_extent_copy *copy);
+/* Lets others find the checkpoint of a position under `key`; of two of one content one stays. */
+void kvi_states_publish(kvi_states *states, uint32_t position, kvi_page_key key);
+/* Makes a state that was found the live one, which there is, of `position` > 0, and remembers it as the checkpoint there. */
+void kvi_states_adopt(kvi_states *states, uint32_t id, uint32_t position, kvi_extent_copy *copy);
+/* Makes `to`, which has no checkpoints, remember those of `from`; *copy makes its live state, if there is one, that of `from`. */
+void kvi_states_share(kvi_states *to, const kvi_states *from, kvi_extent_copy *copy);
+
 /* Drops checkpoints beyond position n: other tokens will stand there. */
 void kvi_states_cut(kvi_states *states, uint32_t n);
 

@@ -27,7 +27,8 @@ kvrt_status kvi_store_init(kvi_store *store, uint64_t pool_bytes, uint32_t max_p
     store->pages = kvi_mem_zalloc(max_pages, sizeof *store->pages);
     store->order = kvi_mem_zalloc(max_pages, sizeof *store->order);
     store->buckets = kvi_mem_zalloc(store->n_buckets, sizeof *store->buckets);
-    store->free_id = store->oldest = store->newest = KVI_NO_PAGE;
+    store->free_id = KVI_NO_PAGE;
+    for (uint32_t kind = 0; kind < KVI_IDLE_KINDS; kind++) store->oldest[kind] = store->newest[kind] = KVI_NO_PAGE;
     if (!store->pages || !store->order || !store->buckets) {
         kvi_store_free(store);
         return kvi_error_nomem(error, kvi_store_host_bytes(max_pages), "pages of the KV pool");
@@ -66,8 +67,6 @@ static uint32_t new_id(kvi_store *store, kvi_page page)
     return id;
 }
 
-static bool has_key(const kvi_page *page) { return (page->key.low | page->key.high) != 0; }
-
 static uint32_t *bucket_of(const kvi_store *store, kvi_page_key key)
 {
     return &store->buckets[key.low & (store->n_buckets - 1)];
@@ -76,7 +75,7 @@ static uint32_t *bucket_of(const kvi_store *store, kvi_page_key key)
 static void forget_key(kvi_store *store, uint32_t id)
 {
     kvi_page *page = &store->pages[id];
-    if (!has_key(page)) return;
+    if (!kvi_key_is_set(page->key)) return;
     uint32_t *link = bucket_of(store, page->key);
     while (*link != id) link = &store->pages[*link].same_bucket;
     *link = page->same_bucket;
@@ -97,30 +96,41 @@ static void release(kvi_store *store, uint32_t id)
 static void set_idle(kvi_store *store, uint32_t id)
 {
     kvi_page *page = &store->pages[id];
-    page->older = page->spare ? KVI_NO_PAGE : store->newest;
-    page->newer = page->spare ? store->oldest : KVI_NO_PAGE;
-    *(page->older == KVI_NO_PAGE ? &store->oldest : &store->pages[page->older].newer) = id;
-    *(page->newer == KVI_NO_PAGE ? &store->newest : &store->pages[page->newer].older) = id;
+    const kvi_idle_kind kind = !page->n_memos ? KVI_IDLE_CACHED : page->spare ? KVI_IDLE_SPARE : KVI_IDLE_REMEMBERED;
+    page->kind = (uint8_t)kind;
+    page->older = store->newest[kind];
+    page->newer = KVI_NO_PAGE;
+    *(page->older == KVI_NO_PAGE ? &store->oldest[kind] : &store->pages[page->older].newer) = id;
+    store->newest[kind] = id;
     store->idle_units += page->units;
 }
 
 static void leave_idle(kvi_store *store, uint32_t id)
 {
     kvi_page *page = &store->pages[id];
-    *(page->older == KVI_NO_PAGE ? &store->oldest : &store->pages[page->older].newer) = page->newer;
-    *(page->newer == KVI_NO_PAGE ? &store->newest : &store->pages[page->newer].older) = page->older;
+    *(page->older == KVI_NO_PAGE ? &store->oldest[page->kind] : &store->pages[page->older].newer) = page->newer;
+    *(page->newer == KVI_NO_PAGE ? &store->newest[page->kind] : &store->pages[page->newer].older) = page->older;
     page->older = page->newer = KVI_NO_PAGE;
     store->idle_units -= page->units;
 }
 
-bool kvi_store_free_up(kvi_store *store, uint32_t units)
+static bool free_kind(kvi_store *store, kvi_idle_kind kind, uint32_t units)
 {
-    while (store->pool.free_units < units && store->oldest != KVI_NO_PAGE) {
-        const uint32_t id = store->oldest;
+    while (store->pool.free_units < units && store->oldest[kind] != KVI_NO_PAGE) {
+        const uint32_t id = store->oldest[kind];
         leave_idle(store, id);
         release(store, id);
     }
     return store->pool.free_units >= units;
+}
+
+bool kvi_store_free_cached(kvi_store *store, uint32_t units) { return free_kind(store, KVI_IDLE_CACHED, units); }
+
+bool kvi_store_free_up(kvi_store *store, uint32_t units)
+{
+    for (int kind = 0; kind < KVI_IDLE_KINDS; kind++)
+        if (free_kind(store, (kvi_idle_kind)kind, units)) return true;
+    return false;
 }
 
 /* ------------------------------------------------------------------------------------------------------- references --- */
@@ -143,22 +153,22 @@ void kvi_store_drop(kvi_store *store, uint32_t id)
 {
     kvi_page *page = &store->pages[id];
     if (--page->refs > 0) return;
-    if (page->kept) set_idle(store, id);
+    if (page->n_memos || kvi_key_is_set(page->key)) set_idle(store, id);
     else release(store, id);
 }
 
 void kvi_store_renew(kvi_store *store, uint32_t id)
 {
     forget_key(store, id);
-    store->pages[id].kept = store->pages[id].spare = false;
+    store->pages[id].n_memos = 0;
     store->pages[id].serial = new_serial(store);
 }
 
 /* ------------------------------------------------------------------------------------------------------ remembering --- */
 kvi_memo kvi_store_remember(kvi_store *store, uint32_t id, bool spare)
 {
-    store->pages[id].kept = true;
-    store->pages[id].spare = spare;
+    store->pages[id].spare = spare && (store->pages[id].spare || !store->pages[id].n_memos);
+    store->pages[id].n_memos++;
     return (kvi_memo){id, store->pages[id].serial};
 }
 
@@ -171,8 +181,10 @@ uint32_t kvi_store_take_back(kvi_store *store, kvi_memo memo)
 {
     const uint32_t id = kvi_store_recall(store, memo);
     if (id == KVI_NO_PAGE) return id;
+    kvi_page *page = &store->pages[id];
     kvi_store_share(store, id);
-    if (store->pages[id].refs == 1 && !has_key(&store->pages[id])) kvi_store_renew(store, id);
+    page->n_memos--;
+    if (page->refs == 1 && !page->n_memos && !kvi_key_is_set(page->key)) kvi_store_renew(store, id);
     return id;
 }
 
@@ -202,8 +214,6 @@ uint32_t kvi_store_publish(kvi_store *store, uint32_t id, kvi_page_key key)
     if (known != KVI_NO_PAGE) return known;
     forget_key(store, id);
     page->key = key;
-    page->kept = true;
-    page->spare = false;
     uint32_t *bucket = bucket_of(store, key);
     page->same_bucket = *bucket;
     *bucket = id;
@@ -220,6 +230,7 @@ uint32_t kvi_store_convert(kvi_store *store, uint32_t id, kvi_page_ref to, uint3
             store,
             (kvi_page){.unit = to.unit, .units = units, .group = page->group, .format = (kvi_kv_format)to.format});
     }
+    kvi_store_renew(store, id);
     if (to.unit == page->unit) kvi_pool_release(&store->pool, page->unit + units, page->units - units);
     else kvi_pool_release(&store->pool, page->unit, page->units);
     page->unit = to.unit;

@@ -327,6 +327,48 @@ static void states_are_of_their_position(void **state)
     assert_true(n_states > 1000 && n_back > 5);
 }
 
+/* A state that another session saved is found where a prefix is, and only there; a fork has one of its own. */
+static void find_states(uint32_t chunk, uint32_t saved)
+{
+    enum { PROMPT = 300 };
+    crowd_member m[3];
+    kvrt_session fork;
+    kvrt_engine engine = open_engine("k4v4", "8", "500", NULL);
+    kvi_engine *e;
+    assert_int_equal(kvi_engine_enter(engine, KVI_LOOK, &e, NULL), KVRT_OK);
+    kvi_engine_leave(e, KVI_LOOK);
+    e->program.program.state_bytes = 5000;
+    e->plan.limits.max_rows = chunk;
+    for (uint32_t i = 0; i < 3; i++) {
+        m[i] = (crowd_member){
+            .options = {"sample.temperature", "0", "gen.max_tokens", "100"}, .story = i / 2, .n_prompt = PROMPT - i};
+        crowd_join(engine, &m[i]);
+        if (i == 0) watch(&m[0]), seen.recurrent = true;
+        crowd_alone(&m[i]);
+        assert_int_equal(m[i].session->n_found, i == 1 ? saved : 0);
+    }
+    assert_int_equal(kvrt_session_fork(m[0].handle, &fork, NULL), KVRT_OK);
+    kvrt_session_close(m[0].handle, NULL);
+    m[0].handle = fork;
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_int_equal(kvi_session_enter(m[i].handle, KVI_LOOK, &m[i].session, NULL), KVRT_OK);
+        kvi_session_leave(m[i].session, KVI_LOOK);
+        assert_int_equal(kvrt_session_rewind(m[i].handle, 290, NULL), KVRT_OK);
+        assert_int_equal(m[i].session->n_cached, saved);
+        crowd_alone(&m[i]);
+    }
+    assert_true(seen.n_states > 500);
+    assert_int_equal(seen.n_wrong_states, 0);
+    kvrt_engine_close(engine, NULL);
+}
+
+static void states_are_found(void **state)
+{
+    (void)state;
+    find_states(64, 256);
+    find_states(48, 0); /* no step ended where a page of the prompt does: pages are there and no state */
+}
+
 /* More sessions than the pool was planned for: some end with CTX_FULL, each with the text it has alone up to there; and every page comes back. */
 static void one_without_room_leaves_the_others(void **state)
 {
@@ -359,7 +401,7 @@ static void one_without_room_leaves_the_others(void **state)
     assert_true(seen.n_shared > 20 && seen.most_sequences == 5); /* ctx.sessions bounds a step */
     kvi_engine *e = together[0].session->engine;
     for (uint32_t i = 0; i < 6; i++) assert_int_equal(kvrt_session_close(together[i].handle, NULL), KVRT_OK);
-    assert_int_equal(kvi_pool_used_bytes(&e->store.pool), 0);
+    assert_int_equal(kvi_pool_used_bytes(&e->store.pool), (uint64_t)e->store.idle_units * KVI_KV_UNIT);
     kvrt_engine_close(engine, NULL);
     close_all(engines, 6);
 }
@@ -414,6 +456,7 @@ int main(void)
                                        cmocka_unit_test(one_without_room_leaves_the_others),
                                        cmocka_unit_test(a_step_that_fails),
                                        cmocka_unit_test(states_are_of_their_position),
+                                       cmocka_unit_test(states_are_found),
                                        cmocka_unit_test(each_is_as_it_is_alone)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -99,8 +99,8 @@ static void encoding_rule(void **state)
             }
         }
         /* Bytes follow the formula. */
-        uint32_t n_pages, n_packed;
-        kvi_pages_count(&r.pages, &n_pages, &n_packed);
+        uint32_t n_pages, n_packed, n_shared;
+        kvi_pages_count(&r.pages, &n_pages, &n_packed, &n_shared);
         uint64_t want =
             (uint64_t)KVI_KV_UNIT * ((n_pages - n_packed) * kvi_kv_page_units(KVI_KV_FMT_F16, &r.groups[0].shape) +
                                      n_packed * kvi_kv_page_units(KVI_KV_FMT_K4V2, &r.groups[0].shape));
