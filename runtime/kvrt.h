@@ -75,7 +75,7 @@ extern "C" {
 
 /* ------------------------------------------------------------------------------------------------ status codes --- */
 /* X(name, value, text). 0 is success, positive values are not errors, negative values are. Values never change. No function returns
- * MORE, GRAMMAR*, SNAPSHOT_* yet: they are reserved. */
+ * GRAMMAR*, SNAPSHOT_* yet: they are reserved. */
 #define KVRT_STATUS_LIST(X)                                                                                            \
     X(OK, 0, "ok")                                                                                                     \
     X(MORE, 1, "work remains")                                                                                         \
@@ -285,6 +285,7 @@ typedef struct kvrt_engine_info {
     uint64_t
         kv_pool_cached_bytes; /* beside kv_pool_used_bytes: kept for whoever can use it, given up when room is needed */
 } kvrt_engine_info;
+/* BUSY while another thread drives (the worker is waited for). [callback] */
 KVRT_API kvrt_status kvrt_engine_get_info(kvrt_engine engine, kvrt_engine_info *out, kvrt_error *error);
 
 /* ------------------------------------------------------------------------------------------------------ tokens --- */
@@ -319,8 +320,9 @@ typedef struct kvrt_session_info {
     uint64_t n_computed;     /* tokens that were computed for this session since it was created */
     uint64_t n_found;        /* tokens that it took instead from what other sessions had computed */
 } kvrt_session_info;
+/* BUSY while another thread drives (the worker is waited for). [callback] */
 KVRT_API kvrt_status kvrt_session_get_info(kvrt_session session, kvrt_session_info *out, kvrt_error *error);
-/* The token list; *n is the number needed (KVRT_PARTIAL when above cap). */
+/* The token list; *n is the number needed (KVRT_PARTIAL when above cap). BUSY as above. [callback] */
 KVRT_API kvrt_status kvrt_session_tokens(kvrt_session session, int32_t *ids, uint64_t cap, uint64_t *n,
                                          kvrt_error *error);
 
@@ -392,6 +394,50 @@ KVRT_API void kvrt_cancel_request(kvrt_session session, uint64_t request);
 /* Cancels whatever the session has: the running or paused request, the reserved one, or a running kvrt_session_eval. When there is
  * none it does nothing: a generation that begins later without a reservation is not affected. [any thread] [callback] [async-signal-safe] */
 KVRT_API void kvrt_cancel(kvrt_session session);
+
+/* --------------------------------------------------------------------------------------------- several at a time --- */
+/* Submitted requests are computed by kvrt_step, or by the worker thread, for all sessions together: the rows of up to eight that decode in one
+ * step, chunks of prompts between. Nobody waits for longer than a chunk and one step of the others; sched.priority is for those who should wait
+ * less. Events are polled; what a session gets is to the bit what kvrt_generate would give it. One driver at a time: while the worker runs,
+ * kvrt_step, kvrt_generate and kvrt_session_eval answer BUSY; all other calls wait for it to leave, which it does within one operation of the
+ * model. kvrt_generate and kvrt_session_eval first end the step that kvrt_step has left under way.
+ *
+ * Begins a request as kvrt_generate does, and returns. *request (may be NULL) is its number. The session cannot be changed until its DONE or ERROR
+ * event (STATE), but may be forked, and closed: then no event follows. There is no pause. Errors: as kvrt_generate, before it computes. */
+KVRT_API kvrt_status kvrt_submit(kvrt_session session, const kvrt_options *options, uint64_t *request,
+                                 kvrt_error *error);
+/* Works for about budget_us, at least one operation of the model, and stops where the next one is expected to take longer than what is left: the
+ * middle of a token too. What operations take is learned, so that the first tokens may overshoot. Returns MORE; DONE: no request is left;
+ * PARTIAL: the event queue is full, poll first. While limits demand a rest it returns MORE at once. Errors: BUSY, DEVICE_LOST. */
+KVRT_API kvrt_status kvrt_step(kvrt_engine engine, uint64_t budget_us, kvrt_error *error);
+/* The oldest event of submitted requests; its text is valid until the next kvrt_poll. DONE: there is none. The queue holds 64 KiB: sessions wait
+ * while there is no room for what they would say. One thread polls at a time. Set out->size. [any thread] [callback] */
+KVRT_API kvrt_status kvrt_poll(kvrt_engine engine, kvrt_event *out, kvrt_error *error);
+/* The figures of the session's last request. BUSY while another thread drives (the worker is waited for). [callback] */
+KVRT_API kvrt_status kvrt_session_result(kvrt_session session, kvrt_result *out, kvrt_error *error);
+/* Cancels a request by its number alone, whatever session it is of. Harmless for any value. [any thread] [callback] [async-signal-safe] */
+KVRT_API void kvrt_cancel_id(uint64_t request);
+
+/* Starts the engine's own thread, which drives submitted requests until kvrt_worker_stop or the engine is closed. `wakeup` (may be NULL) is called on
+ * it after events have come, and may only signal: write to an eventfd, post a message. What of kvrt is not [callback] answers REENTRANT there. */
+typedef void (*kvrt_wakeup_fn)(void *user);
+KVRT_API kvrt_status kvrt_worker_start(kvrt_engine engine, kvrt_wakeup_fn wakeup, void *user, kvrt_error *error);
+KVRT_API kvrt_status kvrt_worker_stop(kvrt_engine engine, kvrt_error *error);
+
+/* How much of the machine submitted requests may have, changeable at any moment. */
+typedef enum kvrt_mode {
+    KVRT_MODE_GRAPHICS = 1, /* the worker computes for 1 ms at a time, at most half of the time */
+    KVRT_MODE_BALANCED = 2, /* 4 ms at a time, nine tenths of the time */
+    KVRT_MODE_COMPUTE = 3   /* as much as there is to do (the default) */
+} kvrt_mode;
+typedef struct kvrt_limits {
+    uint32_t size;
+    int32_t mode;             /* kvrt_mode; 0: as it is */
+    double tokens_per_second; /* of all requests together; 0: no limit. Prompts are not slowed down */
+    double duty_percent;      /* share of the time, kvrt_step included; 0: that of the mode */
+} kvrt_limits;
+/* [any thread] [callback] */
+KVRT_API kvrt_status kvrt_engine_limit(kvrt_engine engine, const kvrt_limits *limits, kvrt_error *error);
 
 /* Appends n ids to the session, computes them and writes the logits of the chosen rows: rows[i] in 0..n-1 selects ids[rows[i]],
  * logits is (n_rows, vocab_size). rows = NULL with n_rows = 1 means the last row. n_rows = 0 computes the cache only. */

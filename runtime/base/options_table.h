@@ -49,6 +49,8 @@ OPTION("mem.limit", "mem-limit", BYTES, ENGINE, "0", 0, 0, "",
 OPTION("mem.reserve", "reserve", BYTES, ENGINE, "1GiB", 0, 0, "", "bytes to leave free for others")
 OPTION("mem.context", "mem-context", BYTES, ENGINE, "450MiB", 0, 0, "",
        "what a CUDA context takes of a memory limit: driver, local memory of all threads, kernels")
+OPTION("sched.priority", "priority", I64, SESSION, "0", -100, 100, "-100..100",
+       "of a session among those with submitted requests: one more is served as if it had waited four steps longer")
 OPTION("gen.max_tokens", "max-tokens", I64, CALL, "-1", -1, 16777216, "-1..16777216",
        "most new tokens; -1: until end of text or the context is full")
 OPTION("gen.stop", "stop", LIST, CALL, "", 0, 0, "", "stop string; may be given several times")

@@ -68,6 +68,7 @@ void kvi_mutex_unlock(kvi_mutex *mutex);
 void kvi_cond_init(kvi_cond *cond);
 void kvi_cond_destroy(kvi_cond *cond);
 void kvi_cond_wait(kvi_cond *cond, kvi_mutex *mutex);
+void kvi_cond_wait_for(kvi_cond *cond, kvi_mutex *mutex, uint64_t us); /* at most so long */
 void kvi_cond_broadcast(kvi_cond *cond);
 /* A process-wide lock that needs no initialization (handle table, log). The child of a fork has one of its own, free. */
 void kvi_global_lock(void);

@@ -258,11 +258,27 @@ void kvi_mutex_init(kvi_mutex *mutex) { (void)pthread_mutex_init((pthread_mutex_
 void kvi_mutex_destroy(kvi_mutex *mutex) { (void)pthread_mutex_destroy((pthread_mutex_t *)(void *)mutex); }
 void kvi_mutex_lock(kvi_mutex *mutex) { (void)pthread_mutex_lock((pthread_mutex_t *)(void *)mutex); }
 void kvi_mutex_unlock(kvi_mutex *mutex) { (void)pthread_mutex_unlock((pthread_mutex_t *)(void *)mutex); }
-void kvi_cond_init(kvi_cond *cond) { (void)pthread_cond_init((pthread_cond_t *)(void *)cond, NULL); }
+void kvi_cond_init(kvi_cond *cond)
+{
+    pthread_condattr_t monotonic;
+    (void)pthread_condattr_init(&monotonic);
+    (void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    (void)pthread_cond_init((pthread_cond_t *)(void *)cond, &monotonic);
+    (void)pthread_condattr_destroy(&monotonic);
+}
 void kvi_cond_destroy(kvi_cond *cond) { (void)pthread_cond_destroy((pthread_cond_t *)(void *)cond); }
 void kvi_cond_wait(kvi_cond *cond, kvi_mutex *mutex)
 {
     (void)pthread_cond_wait((pthread_cond_t *)(void *)cond, (pthread_mutex_t *)(void *)mutex);
+}
+void kvi_cond_wait_for(kvi_cond *cond, kvi_mutex *mutex, uint64_t us)
+{
+    struct timespec until;
+    (void)clock_gettime(CLOCK_MONOTONIC, &until);
+    const uint64_t ns = (uint64_t)until.tv_nsec + us % 1000000 * 1000;
+    until.tv_sec += (time_t)(us / 1000000 + ns / 1000000000);
+    until.tv_nsec = (long)(ns % 1000000000);
+    (void)pthread_cond_timedwait((pthread_cond_t *)(void *)cond, (pthread_mutex_t *)(void *)mutex, &until);
 }
 void kvi_cond_broadcast(kvi_cond *cond) { (void)pthread_cond_broadcast((pthread_cond_t *)(void *)cond); }
 

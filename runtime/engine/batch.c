@@ -36,9 +36,8 @@ static void reserve(kvi_batch *b)
 
 /* One cancel ends the step for all, who ask again: what it computed of them is soon computed anew. Where layers are recurrent it is not, as their
  * states have moved on; there a step ends early only when nobody needs it. */
-static bool cancelled(const void *user)
+static bool cancelled(const kvi_batch *b)
 {
-    const kvi_batch *b = user;
     uint32_t n_in = 0, n_cancelled = 0;
     bool recurrent = false;
     for (uint32_t i = 0; i < b->n_parts; i++) {
@@ -52,38 +51,80 @@ static bool cancelled(const void *user)
 }
 
 /* The parts one behind the other. Tokens and logit rows of several are few, and gathered here; those of one stand where they are. */
-static kvrt_status compute(kvi_engine *e, kvi_batch *b, kvrt_error *error)
+static void gather(kvi_batch *b)
 {
-    const kvi_page_ref *tables[KVI_DECODE_ROWS][KVI_MAX_GROUPS];
-    kvi_seq seqs[KVI_DECODE_ROWS];
-    int32_t ids[KVI_DECODE_ROWS];
-    uint32_t rows[KVI_DECODE_ROWS];
-    kvi_step step = {.seqs = seqs, .ids = ids, .logit_rows = rows};
+    kvi_step *step = &b->step;
+    *step = (kvi_step){.seqs = b->seqs, .ids = b->ids, .logit_rows = b->rows};
     for (uint32_t p = 0; p < b->n_parts; p++) {
         kvi_part *part = &b->parts[p];
         const kvi_want *want = &part->want;
         const int32_t *tokens = part->session->tokens + want->first;
         if (!is_in(part)) continue;
-        kvi_pages_refs(&part->session->pages, tables[step.n_seqs]);
-        part->logit_row = step.n_logit_rows;
-        seqs[step.n_seqs] = (kvi_seq){.first_row = step.n_rows,
-                                      .n_rows = want->n,
-                                      .pos = want->first,
-                                      .state_unit = kvi_states_unit(&part->session->states),
-                                      .pages = tables[step.n_seqs]};
+        kvi_pages_refs(&part->session->pages, b->tables[step->n_seqs]);
+        part->logit_row = step->n_logit_rows;
+        b->seqs[step->n_seqs] = (kvi_seq){.first_row = step->n_rows,
+                                          .n_rows = want->n,
+                                          .pos = want->first,
+                                          .state_unit = kvi_states_unit(&part->session->states),
+                                          .pages = b->tables[step->n_seqs]};
         if (b->n_parts == 1) {
-            step.ids = tokens, step.logit_rows = want->logit_rows;
+            step->ids = tokens, step->logit_rows = want->logit_rows;
         } else {
-            for (uint32_t i = 0; i < want->n; i++) ids[step.n_rows + i] = tokens[i];
+            for (uint32_t i = 0; i < want->n; i++) b->ids[step->n_rows + i] = tokens[i];
             for (uint32_t i = 0; i < want->n_logit_rows; i++)
-                rows[step.n_logit_rows + i] = step.n_rows + want->logit_rows[i];
+                b->rows[step->n_logit_rows + i] = step->n_rows + want->logit_rows[i];
         }
-        step.wide = want->wide;
-        step.n_seqs++;
-        step.n_rows += want->n;
-        step.n_logit_rows += want->n_logit_rows;
+        step->wide = want->wide;
+        step->n_seqs++;
+        step->n_rows += want->n;
+        step->n_logit_rows += want->n_logit_rows;
     }
-    return step.n_seqs ? kvi_step_run(e, &step, cancelled, b, error) : KVRT_OK;
+}
+
+void kvi_batch_begin(kvi_engine *e, kvi_batch *b)
+{
+    const kvi_program *program = &e->program.program;
+    b->why = (kvrt_error){.size = sizeof b->why};
+    reserve(b);
+    gather(b);
+    /* Without logits to compute the program ends before its head. */
+    b->op = 0, b->end = b->step.n_seqs ? program->n_ops : 0;
+    while (!b->step.n_logit_rows && b->end > 0 && program->ops[b->end - 1].kind == KVI_OP_HEAD) b->end--;
+    b->status = b->end ? e->backend->step_begin(e->device, &b->step, &b->why) : KVRT_OK;
+    if (b->status == KVRT_OK && b->end) b->status = KVRT_MORE;
+}
+
+/* Without a budget a slice is one layer, or a part of the head, and with one a single operation. A decode step of a device that replays it as a
+ * whole takes milliseconds, and is one slice. */
+static uint32_t slice_end(const kvi_engine *e, const kvi_batch *b, uint64_t until)
+{
+    if (e->backend->decodes_at_once && b->step.n_rows <= KVI_DECODE_ROWS) return b->end;
+    const uint32_t end = until == KVI_FOREVER ? kvi_program_slice(&e->program.program, b->op) : b->op + 1;
+    return end < b->end ? end : b->end;
+}
+
+/* The only caller of backend->run. */
+bool kvi_batch_go(kvi_engine *e, kvi_batch *b, uint64_t until)
+{
+    kvi_pace *pace = &e->pace;
+    const bool wide = kvi_step_is_wide(&b->step);
+    while (b->status == KVRT_MORE && b->op < b->end) {
+        const uint64_t start = until == KVI_FOREVER ? 0 : pace->now_us();
+        if (cancelled(b)) {
+            b->status = kvi_error_set(&b->why, KVRT_CANCELLED, "cancelled");
+            break;
+        }
+        const bool is_late = start + kvi_pace_expect(pace, wide, b->op, b->step.n_rows) > until;
+        if (until != KVI_FOREVER && pace->moved && (is_late || kvi_seat_is_wanted(&e->seat))) return false;
+        const uint32_t next = slice_end(e, b, until);
+        const kvrt_status status = e->backend->run(e->device, b->op, next - b->op, &b->why);
+        if (status < KVRT_OK) b->status = status;
+        if (until != KVI_FOREVER) kvi_pace_learn(pace, wide, b->op, b->step.n_rows, pace->now_us() - start);
+        pace->moved = true;
+        b->op = next;
+    }
+    if (b->status == KVRT_MORE) b->status = KVRT_OK;
+    return true;
 }
 
 /* The whole step failed, or was ended by the cancel of some. A state that the step has begun to overwrite is that of no position: the session goes
@@ -97,28 +138,33 @@ static void refuse(kvi_part *part, kvrt_status status, const kvrt_error *why)
     if (part->error) kvi_struct_write(part->error, why, sizeof *why);
 }
 
-void kvi_batch_run(kvi_engine *e, kvi_batch *b)
+void kvi_batch_end(kvi_engine *e, kvi_batch *b)
 {
-    kvrt_error why = {.size = sizeof why};
-    reserve(b);
-    const kvrt_status status = compute(e, b, &why);
     for (uint32_t i = 0; i < b->n_parts; i++) {
         kvi_part *part = &b->parts[i];
         if (!is_in(part)) continue;
-        if (status < KVRT_OK) {
-            refuse(part, status, &why);
+        if (b->status < KVRT_OK) {
+            refuse(part, b->status, &b->why);
         } else {
             part->session->n_cached += part->want.n;
             kvi_session_publish(part->session, part->want.first, part->want.n, part->want.wide);
-            part->status = kvi_session_settle(part->session, part->error);
+            part->status = part->want.part ? KVRT_OK : kvi_session_settle(part->session, part->error);
         }
         (void)kvi_engine_noted(e, part->status);
     }
 }
 
+void kvi_batch_run(kvi_engine *e, kvi_batch *b)
+{
+    kvi_batch_begin(e, b);
+    (void)kvi_batch_go(e, b, KVI_FOREVER);
+    kvi_batch_end(e, b);
+}
+
 kvrt_status kvi_step_alone(kvi_session *s, const kvi_want *want, kvrt_error *error)
 {
-    kvi_batch batch = {.n_parts = 0};
+    kvi_batch batch;
+    batch.n_parts = batch.n_rows = batch.n_logit_rows = 0;
     (void)kvi_batch_add(&batch, s, want, error);
     kvi_batch_run(s->engine, &batch);
     return batch.parts[0].status;

@@ -1,30 +1,106 @@
 /* drive.c - see drive.h. */
 #include "drive.h"
-#include "step.h"
+#include "seat.h"
 
-/* Which forms are wanted. A request that ends without a step ends here. */
-static void look(kvi_session *const *sessions, uint32_t n, bool *narrow, bool *wide)
+/* ------------------------------------------------------------------------------------------------------- choosing --- */
+/* Lower is earlier. */
+static int64_t rank(const kvi_session *s)
 {
-    *narrow = *wide = false;
-    for (uint32_t i = 0; i < n; i++) {
-        const kvi_want want = kvi_generation_next(sessions[i]);
-        if (!want.n) continue;
-        *narrow = *narrow || !want.wide;
-        *wide = *wide || want.wide;
-    }
+    return (int64_t)s->served - (int64_t)s->priority * KVI_PRIORITY_STEPS * (int64_t)KVI_DECODE_ROWS;
 }
 
-/* Wants of one form from *first on, until one does not fit. *first is then where to begin next time. */
-static void collect(kvi_session *const *sessions, uint32_t n, bool wide, uint32_t *first, kvi_batch *batch)
+/* Whether what the next step may say of the session fits in the event queue, less what others in the step may say. Two sections and a flush. */
+static bool may_speak(const kvi_session *s, size_t *room)
 {
-    const uint32_t from = *first;
-    for (uint32_t i = 0; i < n; i++) {
-        kvi_session *s = sessions[(from + i) % n];
+    const kvi_generation *gen = &s->gen;
+    const size_t withheld = gen->stream.pending.len + gen->sections.n_held + sizeof gen->stream.tail,
+                 need = kvi_events_need(KVI_ELASTIC_LEVELS + 5,
+                                        sizeof gen->error.message + 3 * (withheld + KVI_EVENT_TEXT));
+    if (!s->submitted) return true;
+    if (need > *room) return false;
+    *room -= need;
+    return true;
+}
+
+typedef struct choice {
+    kvi_session *const *sessions;
+    uint32_t n;
+    uint32_t part_rows; /* most rows of a wide step; 0: whole chunks */
+    size_t room;        /* of the event queue */
+    bool gagged;        /* somebody waits for it */
+    bool rests;         /* no narrow step now */
+} choice;
+
+/* The next of those who want this form and are not in the step yet; NULL: nobody. */
+static kvi_session *next_of(const choice *c, bool wide, const kvi_engine *e)
+{
+    kvi_session *best = NULL;
+    for (uint32_t i = 0; i < c->n; i++) {
+        kvi_session *s = c->sessions[i];
+        if (s->last_turn == e->turn || (best && rank(s) >= rank(best))) continue;
         const kvi_want want = kvi_generation_next(s);
-        if (!want.n || want.wide != wide) continue;
-        if (!kvi_batch_add(batch, s, &want, &s->gen.error)) return;
-        *first = (from + i + 1) % n;
+        if (want.n && want.wide == wide) best = s;
     }
+    return best;
+}
+
+/* Some decoding session has had no step since the last wide one. */
+static bool narrow_is_next(const choice *c, const kvi_engine *e, bool *any_narrow, bool *any_wide)
+{
+    bool waits = false;
+    *any_narrow = *any_wide = false;
+    for (uint32_t i = 0; i < c->n; i++) {
+        const kvi_want want = kvi_generation_next(c->sessions[i]);
+        if (!want.n) continue;
+        *any_wide = *any_wide || want.wide;
+        if (want.wide || c->rests) continue;
+        *any_narrow = true;
+        waits = waits || c->sessions[i]->last_turn <= e->last_wide_turn;
+    }
+    return *any_narrow && (waits || !*any_wide);
+}
+
+/* A chunk may be computed in parts, where the bits do not depend on it: kvi_want.part. */
+static void cut(const choice *c, const kvi_session *s, kvi_want *want)
+{
+    if (!want->wide || !c->part_rows || s->states.units || want->n <= c->part_rows) return;
+    want->n = c->part_rows;
+    want->part = true;
+}
+
+/* False: nobody wants anything, or may not now. */
+static bool choose(kvi_engine *e, choice *c, kvi_batch *b)
+{
+    bool any_narrow, any_wide;
+    b->n_parts = b->n_rows = b->n_logit_rows = 0;
+    const bool narrow = narrow_is_next(c, e, &any_narrow, &any_wide);
+    if (!any_narrow && !any_wide) return false;
+    e->turn++;
+    for (kvi_session *s; (s = next_of(c, !narrow, e));) {
+        kvi_want want = kvi_generation_next(s);
+        if (!may_speak(s, &c->room)) {
+            c->gagged = true;
+            break;
+        }
+        cut(c, s, &want);
+        if (!kvi_batch_add(b, s, &want, &s->gen.error)) break;
+        s->last_turn = e->turn;
+        s->served = ++e->n_served;
+    }
+    if (!narrow && b->n_parts) e->last_wide_turn = e->turn;
+    return b->n_parts > 0;
+}
+
+static uint32_t take(kvi_batch *b)
+{
+    uint32_t n_before = 0, n_after = 0;
+    for (uint32_t i = 0; i < b->n_parts; i++) {
+        kvi_part *part = &b->parts[i];
+        n_before += part->session->gen.n_generated;
+        kvi_generation_take(part->session, part->status, part->logit_row);
+        n_after += part->session->gen.n_generated;
+    }
+    return n_after - n_before;
 }
 
 static void lose(kvi_session *const *sessions, uint32_t n)
@@ -37,24 +113,133 @@ static void lose(kvi_session *const *sessions, uint32_t n)
                                 0);
 }
 
-bool kvi_drive_step(kvi_engine *e, kvi_session *const *sessions, uint32_t n, kvi_turn *turn)
+/* ------------------------------------------------------------------------------------------------------- blocking --- */
+bool kvi_drive_step(kvi_engine *e, kvi_session *const *sessions, uint32_t n)
 {
-    kvi_batch batch = {.n_parts = 0};
-    bool narrow, wide;
+    kvi_batch batch;
+    choice c = {.sessions = sessions, .n = n, .room = SIZE_MAX};
     if (atomic_load(&e->lost)) lose(sessions, n);
-    look(sessions, n, &narrow, &wide);
-    if (!narrow && !wide) return false;
-    turn->was_wide = wide && !(narrow && turn->was_wide);
-    collect(sessions, n, turn->was_wide, turn->was_wide ? &turn->wide : &turn->narrow, &batch);
+    if (!choose(e, &c, &batch)) return false;
     kvi_batch_run(e, &batch);
-    for (uint32_t i = 0; i < batch.n_parts; i++)
-        kvi_generation_take(batch.parts[i].session, batch.parts[i].status, batch.parts[i].logit_row);
+    (void)take(&batch);
     return true;
 }
 
 void kvi_engine_drive(kvi_engine *e, kvi_session *const *sessions, uint32_t n)
 {
-    kvi_turn turn = {.was_wide = false};
-    while (kvi_drive_step(e, sessions, n, &turn)) {
+    while (kvi_drive_step(e, sessions, n)) {
     }
+}
+
+/* ------------------------------------------------------------------------------------------------------ submitted --- */
+static void remove_at(kvi_engine *e, uint32_t i)
+{
+    e->submitted[i]->submitted = false;
+    e->submitted[i] = e->submitted[--e->n_submitted];
+}
+
+/* Requests that are over. */
+static void clear_out(kvi_engine *e)
+{
+    for (uint32_t i = e->n_submitted; i-- > 0;)
+        if (e->submitted[i]->gen.state == KVI_DONE) remove_at(e, i);
+}
+
+void kvi_drive_lost(kvi_engine *e)
+{
+    if (!atomic_load(&e->lost)) return;
+    e->in_flight = false;
+    lose(e->submitted, e->n_submitted);
+    clear_out(e);
+}
+
+static uint32_t end_flight(kvi_engine *e)
+{
+    kvi_pace *pace = &e->pace;
+    const uint64_t start = pace->now_us();
+    kvi_batch_end(e, e->flight);
+    const uint32_t n_tokens = take(e->flight);
+    kvi_pace_learn(pace, kvi_step_is_wide(&e->flight->step), pace->n_ops, e->flight->step.n_rows,
+                   pace->now_us() - start);
+    e->in_flight = false;
+    clear_out(e);
+    kvi_drive_lost(e);
+    return n_tokens;
+}
+
+void kvi_drive_finish(kvi_engine *e)
+{
+    if (!e->in_flight) return;
+    (void)kvi_batch_go(e, e->flight, KVI_FOREVER);
+    (void)end_flight(e);
+}
+
+static bool is_in_flight(const kvi_engine *e, const kvi_session *s)
+{
+    for (uint32_t i = 0; e->in_flight && i < e->flight->n_parts; i++)
+        if (e->flight->parts[i].session == s) return true;
+    return false;
+}
+
+void kvi_drive_finish_of(kvi_engine *e, const kvi_session *s)
+{
+    if (is_in_flight(e, s)) kvi_drive_finish(e);
+}
+
+/* A step that nobody has taken the results of has not been: the others in it ask again. Not where it has changed states. */
+void kvi_drive_leave(kvi_engine *e, kvi_session *s)
+{
+    if (is_in_flight(e, s)) {
+        if (s->states.units) kvi_drive_finish(e);
+        e->in_flight = false;
+    }
+    for (uint32_t i = e->n_submitted; i-- > 0;)
+        if (e->submitted[i] == s) remove_at(e, i);
+}
+
+/* Rows of a wide step of which no operation takes more than a quarter of what is left, and no fewer than keep the matrix kernels busy. */
+static uint32_t part_rows(const kvi_engine *e, uint64_t left_us)
+{
+    enum { LEAST = 16 };
+    const uint32_t rows = kvi_pace_rows(&e->pace, left_us / 4, LEAST);
+    return rows < LEAST ? LEAST : rows;
+}
+
+static bool begin_flight(kvi_engine *e, uint64_t until, bool *gagged)
+{
+    const uint64_t now = e->pace.now_us(), left = until > now ? until - now : 0;
+    choice c = {.sessions = e->submitted,
+                .n = e->n_submitted,
+                .part_rows = until == KVI_FOREVER ? 0 : part_rows(e, left),
+                .room = kvi_events_room(&e->events),
+                .rests = kvi_pace_rests(&e->pace, true) != 0};
+    e->in_flight = choose(e, &c, e->flight);
+    *gagged = c.gagged && !e->in_flight;
+    if (e->in_flight) kvi_batch_begin(e, e->flight);
+    clear_out(e); /* those that needed no step to end */
+    return e->in_flight;
+}
+
+kvrt_status kvi_drive_until(kvi_engine *e, uint64_t until)
+{
+    kvi_pace *pace = &e->pace;
+    const uint64_t start = pace->now_us();
+    kvrt_status status = KVRT_MORE;
+    uint32_t n_tokens = 0;
+    bool gagged = false;
+    if (kvi_pace_rests(pace, false)) return e->n_submitted ? KVRT_MORE : KVRT_DONE;
+    pace->moved = false;
+    while (status == KVRT_MORE) {
+        if (!e->in_flight && !begin_flight(e, until, &gagged)) {
+            status = gagged ? KVRT_PARTIAL : e->n_submitted ? KVRT_MORE : KVRT_DONE;
+            break;
+        }
+        if (!kvi_batch_go(e, e->flight, until)) break;
+        n_tokens += end_flight(e);
+        const uint64_t now = pace->now_us(), next = kvi_pace_expect(pace, false, pace->n_ops, 1);
+        if (!e->n_submitted) status = KVRT_DONE;
+        if (now + next >= until || kvi_pace_limits_tokens(pace) || kvi_seat_is_wanted(&e->seat)) break;
+    }
+    kvi_pace_worked(pace, pace->now_us() - start, n_tokens);
+    return status;
 }

@@ -1,20 +1,32 @@
-/* drive.h - driving the machine of generation.h: round after round, a step of what sessions want. All ways to drive an engine are a loop around
- * kvi_drive_step: the blocking call goes on until its session wants nothing more; a call with a budget would go on until its time is over, a worker
- * until the engine closes. */
+/* drive.h - driving the machine of generation.h: step after step of what sessions want. All ways to drive an engine are a loop around the same
+ * choice: the blocking call goes on until its session wants nothing more; kvrt_step until its time is over; the worker until it is stopped.
+ *
+ * WHOSE TURN. Who was served longest ago is next; a priority counts as steps waited for, so that it is served earlier and nobody is starved. Narrow
+ * and wide steps: after one chunk of a prompt every session that decodes has its step, in as many steps as KVI_DECODE_ROWS makes of them, before
+ * the next chunk. So with up to 16 that decode, nobody waits for more than a chunk and one narrow step. */
 #ifndef KVI_DRIVE_H
 #define KVI_DRIVE_H
-#include "session.h"
+#include "step.h"
 
-/* Whose turn it is, so that none waits for ever. All zero at first. */
-typedef struct kvi_turn {
-    uint32_t narrow, wide; /* index to look at first */
-    bool was_wide;
-} kvi_turn;
+#define KVI_PRIORITY_STEPS 4 /* that one more of priority counts for */
 
-/* One step for some of these n sessions of an engine: the decode rows of as many as fit, or one chunk of a prompt; where both are wanted they take
- * turns. False: none of them wants anything. The list may differ from call to call. */
-bool kvi_drive_step(kvi_engine *engine, kvi_session *const *sessions, uint32_t n, kvi_turn *turn);
+/* One step for some of these n sessions of an engine. False: none of them wants anything. The list may differ from call to call. */
+bool kvi_drive_step(kvi_engine *engine, kvi_session *const *sessions, uint32_t n);
 /* Until none of them wants anything. */
 void kvi_engine_drive(kvi_engine *engine, kvi_session *const *sessions, uint32_t n);
+
+/* SUBMITTED REQUESTS (kvrt_submit). Their sessions stand in engine->submitted, and their events go to engine->events. */
+
+/* For the submitted requests, until the clock of the pace says `until`. DONE: none is left; MORE: time is over, or the host's limits demand a rest;
+ * PARTIAL: the event queue has no room for what would come. */
+kvrt_status kvi_drive_until(kvi_engine *engine, uint64_t until);
+/* Ends the step that kvi_drive_until has left under way, if there is one: before anything moves pages or computes. */
+void kvi_drive_finish(kvi_engine *engine);
+/* The same only if the session is in it. */
+void kvi_drive_finish_of(kvi_engine *engine, const kvi_session *session);
+/* If the device is lost: says so to all of them. Whoever computes calls it, as no driver gets in any more. */
+void kvi_drive_lost(kvi_engine *engine);
+/* The session is submitted no longer, whatever it was in. */
+void kvi_drive_leave(kvi_engine *engine, kvi_session *session);
 
 #endif

@@ -1,5 +1,5 @@
 /* engine.c - opening and closing an engine; its facts; tokenize and detokenize. Open is all or nothing. */
-#include "session.h"
+#include "step.h"
 #include "seat.h"
 #include "handle.h"
 #include "../template/chat_template.h"
@@ -204,6 +204,10 @@ static kvrt_status fill_device(open_context *c, kvrt_error *error)
     KVI_TRY(e->backend->load(e->device, &e->program.program, &e->plan.limits, error));
     KVI_TRY(open_pool(e, error));
     e->encode = encode_params(e->options);
+    KVI_TRY(kvi_pace_open(&e->pace, e->program.program.n_ops, error));
+    KVI_TRY(kvi_events_open(&e->events, error));
+    e->flight = kvi_mem_zalloc(1, sizeof *e->flight);
+    if (!e->flight) return kvi_error_nomem(error, sizeof *e->flight, "step");
     e->logits = kvi_mem_zalloc(e->config.vocab_size, sizeof *e->logits);
     e->logit_rows = kvi_mem_zalloc(e->plan.limits.max_logit_rows, sizeof *e->logit_rows);
     return e->logits && e->logit_rows ? KVRT_OK : kvi_error_nomem(error, (uint64_t)e->config.vocab_size * 4, "logits");
@@ -211,6 +215,10 @@ static kvrt_status fill_device(open_context *c, kvrt_error *error)
 
 static void leave_device(kvi_engine *e)
 {
+    kvi_pace_close(&e->pace);
+    kvi_events_close(&e->events);
+    kvi_mem_free(e->flight);
+    e->flight = NULL;
     e->backend->close(e->device);
     e->device = NULL;
     e->device_bytes = 0;
@@ -246,6 +254,11 @@ void kvi_engine_free(kvi_engine *e)
 {
     kvi_account *account = e->account;
     while (e->sessions) kvi_session_destroy(e->sessions);
+    kvi_pace_close(&e->pace);
+    kvi_events_close(&e->events);
+    kvi_seat_close(&e->seat);
+    kvi_mem_free(e->submitted);
+    kvi_mem_free(e->flight);
     kvi_store_free(&e->store);
     if (e->backend) e->backend->close(e->device);
     kvi_model_program_free(&e->program);
@@ -273,6 +286,7 @@ kvrt_status kvi_engine_new(const kvrt_options *options, kvi_engine **out, kvi_ac
         return kvi_error_nomem(error, sizeof **out, "engine");
     }
     (*out)->account = account;
+    kvi_seat_open(&(*out)->seat);
     kvrt_status status = kvrt_options_clone(options, &(*out)->options, error);
     if (status >= KVRT_OK) return status;
     (void)kvi_account_use(*before);
@@ -360,6 +374,7 @@ kvrt_status kvrt_engine_close(kvrt_engine handle, kvrt_error *error)
     handles[n++] = e->handle;
     for (const kvi_session *s = e->sessions; s; s = s->next) handles[n++] = s->handle;
     KVI_TRY(kvi_close_handles(handles, n, e, error));
+    kvi_worker_stop(e);
     kvi_engine_free(e);
     return KVRT_OK;
 }
@@ -369,7 +384,7 @@ kvrt_status kvrt_engine_get_info(kvrt_engine handle, kvrt_engine_info *out, kvrt
 {
     kvi_engine *e;
     KVI_TRY(kvi_struct_check(out, "kvrt_engine_info", error));
-    KVI_TRY(kvi_engine_enter(handle, KVI_LOOK, &e, error));
+    KVI_TRY(kvi_engine_enter(handle, KVI_READ, &e, error));
     const kvi_model_config *c = &e->config;
     const bool own = e->device && e->backend->own_memory,
                maps = e->checkpoint && strcmp(kvi_options_string(e->options, "model.io"), "map") == 0;
@@ -408,7 +423,7 @@ kvrt_status kvrt_engine_get_info(kvrt_engine handle, kvrt_engine_info *out, kvrt
             info.kv_bytes_per_token +=
                 (double)kvi_kv_page_bytes(e->format.body, &e->program.groups[g].shape) / KVI_KV_PAGE;
     kvi_struct_write(out, &info, sizeof info);
-    kvi_engine_leave(e, KVI_LOOK);
+    kvi_engine_leave(e, KVI_READ);
     return KVRT_OK;
 }
 

@@ -1,8 +1,12 @@
 /* engine.h - one loaded model on one device, with the pool that its sessions live in. How a call gets in: seat.h. What lives on it: session.h. */
 #ifndef KVI_ENGINE_H
 #define KVI_ENGINE_H
+#include "events.h"
 #include "model_files.h"
+#include "pace.h"
 #include "plan.h"
+#include "seat.h"
+#include "worker.h"
 #include "../base/mem.h"
 #include "../base/os.h"
 #include "../kv/store.h"
@@ -36,8 +40,19 @@ typedef struct kvi_engine {
     uint32_t *logit_rows;    /* (max_logit_rows) of the step that an evaluation asks for */
     struct kvi_session *sessions;
     uint32_t n_sessions;
-    atomic_bool driving;
+    kvi_seat seat;
     atomic_bool lost; /* after DEVICE_LOST or INTERNAL only close works */
+    /* Driving (drive.h). */
+    uint64_t turn, last_wide_turn,
+        n_served; /* steps so far; the last one with rows of a prompt; places in steps given out */
+    kvi_pace pace;
+    kvi_events events;
+    struct kvi_session **submitted; /* (n_submitted) sessions with a submitted request */
+    uint32_t n_submitted;
+    size_t cap_submitted;
+    struct kvi_batch *flight; /* the step under way, if in_flight */
+    bool in_flight;
+    kvi_worker worker;
 } kvi_engine;
 
 /* An engine that holds nothing but its account, which the calling thread then uses (hand `before` back with kvi_account_use), and its end. */

@@ -1,6 +1,6 @@
 /* fork.c - a second session that goes on where the first one stands. Pages are held by both; only the live state of recurrent layers is copied. */
+#include "drive.h"
 #include "seat.h"
-#include "session.h"
 
 #include <string.h>
 
@@ -45,6 +45,8 @@ kvrt_status kvrt_session_fork(kvrt_session handle, kvrt_session *out, kvrt_error
     *out = NULL;
     KVI_TRY(kvi_session_enter(handle, KVI_DRIVE, &from, error));
     kvi_account *before = kvi_account_use(from->engine->account);
+    if (from->states.units) kvi_drive_finish(from->engine); /* room for a state may move pages */
+    kvi_drive_finish_of(from->engine, from);
     kvrt_status status = kvi_session_open(from->engine, from->options, &to, error);
     if (status >= KVRT_OK) status = fork_generation(&from->gen, &to->gen, error);
     if (status >= KVRT_OK) status = fork_cache(from, to, error);

@@ -18,16 +18,27 @@ static void fill_result(const kvi_session *s, kvrt_result *out)
     kvi_struct_write(out, &full, sizeof full);
 }
 
+kvrt_status kvrt_session_result(kvrt_session handle, kvrt_result *out, kvrt_error *error)
+{
+    kvi_session *s;
+    KVI_TRY(kvi_struct_check(out, "kvrt_result", error));
+    KVI_TRY(kvi_session_enter(handle, KVI_READ, &s, error));
+    fill_result(s, out);
+    kvi_session_leave(s, KVI_READ);
+    return KVRT_OK;
+}
+
 kvrt_status kvrt_generate(kvrt_session handle, const kvrt_options *options, kvrt_event_fn fn, void *user,
                           kvrt_result *out, kvrt_error *error)
 {
     kvi_session *s;
     if (out) KVI_TRY(kvi_struct_check(out, "kvrt_result", error));
-    KVI_TRY(kvi_session_enter(handle, KVI_DRIVE, &s, error));
+    KVI_TRY(kvi_session_enter_compute(handle, &s, error));
     kvi_account *before = kvi_account_use(s->engine->account);
     kvrt_status status = kvi_generation_begin(s, options, fn, user, error);
     if (status >= KVRT_OK) {
         kvi_engine_drive(s->engine, &s, 1);
+        kvi_drive_lost(s->engine);
         status = s->gen.status;
         if (status < KVRT_OK) (void)kvi_error_hand_on(error, &s->gen.error);
         if (out) fill_result(s, out);

@@ -109,3 +109,13 @@ void kvi_handle_cancel(const void *handle, uint64_t request)
         if (find(handle) == slot) kvi_requests_cancel(&slot->requests, number);
     }
 }
+
+/* Numbers are unique in the process: where it is neither reserved nor current nothing happens. */
+void kvi_handle_cancel_anywhere(uint64_t request)
+{
+    for (uint32_t i = 0; i < KVI_MAX_HANDLES; i++) {
+        handle_slot *slot = &slots[i];
+        if (atomic_load(&slot->key) && atomic_load(&slot->process) == kvi_os_process())
+            kvi_requests_cancel(&slot->requests, request);
+    }
+}

@@ -22,4 +22,7 @@ kvi_requests *kvi_handle_requests(const void *handle);
 /* Cancels one request of the session, or with 0 what is reserved and current. Harmless for any value. [async-signal-safe] */
 void kvi_handle_cancel(const void *handle, uint64_t request);
 
+/* Cancels this request of any session. [async-signal-safe] */
+void kvi_handle_cancel_anywhere(uint64_t request);
+
 #endif

@@ -89,7 +89,7 @@ static kvrt_status fill(kvi_session *s, uint32_t n, uint64_t seed, kvrt_error *e
 kvrt_status kvrt_measure_fill(kvrt_session handle, uint64_t n, uint64_t seed, kvrt_error *error)
 {
     kvi_session *s;
-    KVI_TRY(kvi_session_enter(handle, KVI_DRIVE, &s, error));
+    KVI_TRY(kvi_session_enter_compute(handle, &s, error));
     kvrt_status status = KVRT_OK;
     if (s->n_cached != s->n_tokens)
         status = kvi_error_set(error, KVRT_STATE, "fill: the session has tokens that are not computed yet");

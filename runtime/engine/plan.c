@@ -1,7 +1,7 @@
 /* plan.c - every byte, computed before anything is taken: what one session takes in a format, how long a context fits. kvrt_plan and
  * kvrt_engine_open ask the same functions. The one thing to know: what files leave in memory (names, tokenizer, template) is not computed but
  * measured, by reading them, which both do. */
-#include "session.h"
+#include "step.h"
 
 #include <string.h>
 
@@ -179,7 +179,8 @@ static void add_up(const kvi_plan_input *input, kvi_memory_plan *out)
     const uint64_t tables = input->read_bytes +
                             backend->host_bytes(input->program, &out->limits, &input->device_options) +
                             kvi_store_host_bytes(most_pages) + (uint64_t)input->program->vocab_size * sizeof(float) +
-                            out->limits.max_logit_rows * sizeof(uint32_t);
+                            out->limits.max_logit_rows * sizeof(uint32_t) + kvi_events_host_bytes() +
+                            kvi_pace_host_bytes(input->program->n_ops) + sizeof(kvi_batch);
     const uint64_t sessions = input->n_sessions * kvi_plan_session_host_bytes(input->program, out->ctx_size);
     out->workspace_bytes = backend->workspace_bytes(input->program, &out->limits, &input->device_options);
     out->weight_bytes = input->import_bytes + (backend->own_memory ? 0 : input->copied_bytes);

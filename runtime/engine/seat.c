@@ -1,7 +1,7 @@
 /* seat.c - entering an engine or a session, leaving it, and calling the host back. One thread at a time sits in the driving seat of an engine. */
 #include "seat.h"
+#include "drive.h"
 #include "handle.h"
-#include "session.h"
 
 /* The engine whose callback runs on this thread: calls that would drive it are refused. */
 static _Thread_local const kvi_engine *in_callback;
@@ -33,18 +33,88 @@ kvrt_status kvi_engine_noted(kvi_engine *engine, kvrt_status status)
     return status;
 }
 
+void kvi_engine_wake(kvi_engine *engine, kvrt_wakeup_fn fn, void *user)
+{
+    const kvi_engine *outer = in_callback;
+    if (!fn) return;
+    in_callback = engine;
+    kvi_arithmetic_leave();
+    fn(user);
+    kvi_arithmetic_enter();
+    in_callback = outer;
+}
+
+/* ------------------------------------------------------------------------------------------------------- the seat --- */
+void kvi_seat_open(kvi_seat *seat)
+{
+    kvi_mutex_init(&seat->lock);
+    kvi_cond_init(&seat->changed);
+    seat->is_open = true;
+}
+
+void kvi_seat_close(kvi_seat *seat)
+{
+    if (!seat->is_open) return;
+    kvi_cond_destroy(&seat->changed);
+    kvi_mutex_destroy(&seat->lock);
+    seat->is_open = false;
+}
+
+/* False: another thread has it that is not the worker. */
+static bool seat_take(kvi_seat *seat)
+{
+    kvi_mutex_lock(&seat->lock);
+    while (seat->taken && seat->by_worker) {
+        seat->n_waiting++;
+        kvi_cond_wait(&seat->changed, &seat->lock);
+        seat->n_waiting--;
+    }
+    const bool is_free = !seat->taken;
+    if (is_free) seat->taken = true;
+    kvi_mutex_unlock(&seat->lock);
+    return is_free;
+}
+
+void kvi_seat_leave(kvi_seat *seat)
+{
+    kvi_mutex_lock(&seat->lock);
+    seat->taken = seat->by_worker = false;
+    kvi_cond_broadcast(&seat->changed);
+    kvi_mutex_unlock(&seat->lock);
+}
+
+bool kvi_seat_is_wanted(kvi_seat *seat)
+{
+    kvi_mutex_lock(&seat->lock);
+    const bool is_wanted = seat->n_waiting > 0;
+    kvi_mutex_unlock(&seat->lock);
+    return is_wanted;
+}
+
+void kvi_seat_signal(kvi_seat *seat)
+{
+    kvi_mutex_lock(&seat->lock);
+    seat->called = true;
+    kvi_cond_broadcast(&seat->changed);
+    kvi_mutex_unlock(&seat->lock);
+}
+
+static bool has_seat(const kvi_engine *engine, kvi_entry entry)
+{
+    return entry != KVI_LOOK && !(entry == KVI_READ && in_callback == engine);
+}
+
 static kvrt_status take_seat(kvi_engine *engine, kvi_entry entry, kvrt_error *error)
 {
-    if (entry == KVI_LOOK) return KVRT_OK;
+    if (!has_seat(engine, entry)) return KVRT_OK;
     if (in_callback == engine)
         return kvi_error_set(error, KVRT_REENTRANT, "engine: this call is not allowed inside an event callback");
-    if (entry != KVI_CLOSE && !engine->device)
+    if (entry == KVI_DRIVE && !engine->device)
         return kvi_error_set(error, KVRT_STATE,
                              "engine: opened with model.load=tokenizer, this call needs model.load=all");
-    if (entry != KVI_CLOSE && atomic_load(&engine->lost))
+    if (entry == KVI_DRIVE && atomic_load(&engine->lost))
         return kvi_error_set(error, KVRT_DEVICE_LOST, "engine: the device was lost, only close works");
-    if (atomic_exchange(&engine->driving, true))
-        return kvi_error_set(error, KVRT_BUSY, "engine: another thread is driving it");
+    if (!seat_take(&engine->seat)) return kvi_error_set(error, KVRT_BUSY, "engine: another thread is driving it");
     return KVRT_OK;
 }
 
@@ -70,18 +140,42 @@ kvrt_status kvi_session_enter(kvrt_session handle, kvi_entry entry, kvi_session 
     return status;
 }
 
+kvrt_status kvi_session_enter_idle(kvrt_session handle, kvi_session **out, kvrt_error *error)
+{
+    KVI_TRY(kvi_session_enter(handle, KVI_DRIVE, out, error));
+    kvi_session *s = *out;
+    if (!s->submitted) return KVRT_OK;
+    const kvrt_status status =
+        kvi_error_set(error, KVRT_STATE, "session: request %llu is running; wait for its end, or cancel it",
+                      (unsigned long long)s->gen.request);
+    kvi_session_leave(s, KVI_DRIVE);
+    return status;
+}
+
+kvrt_status kvi_session_enter_compute(kvrt_session handle, kvi_session **out, kvrt_error *error)
+{
+    KVI_TRY(kvi_session_enter_idle(handle, out, error));
+    kvi_engine *e = (*out)->engine;
+    if (e->worker.runs) {
+        kvi_session_leave(*out, KVI_DRIVE);
+        return kvi_error_set(error, KVRT_BUSY, "engine: its worker is driving it");
+    }
+    kvi_drive_finish(e);
+    return KVRT_OK;
+}
+
 /* The seat first: the handle keeps engine and session alive until then. */
 void kvi_engine_leave(kvi_engine *engine, kvi_entry entry)
 {
     kvi_arithmetic_leave();
-    if (entry != KVI_LOOK) atomic_store(&engine->driving, false);
+    if (has_seat(engine, entry)) kvi_seat_leave(&engine->seat);
     kvi_handle_leave(engine->handle);
 }
 
 void kvi_session_leave(kvi_session *session, kvi_entry entry)
 {
     kvi_arithmetic_leave();
-    if (entry != KVI_LOOK) atomic_store(&session->engine->driving, false);
+    if (has_seat(session->engine, entry)) kvi_seat_leave(&session->engine->seat);
     kvi_handle_leave(session->handle);
 }
 
@@ -90,6 +184,6 @@ kvrt_status kvi_close_handles(const void *const *handles, uint32_t n, kvi_engine
 {
     kvi_handle_leave(handles[0]);
     if (kvi_handle_close(handles, n)) return KVRT_OK;
-    atomic_store(&engine->driving, false);
+    kvi_seat_leave(&engine->seat);
     return kvi_error_set(error, KVRT_BUSY, "close: another thread is inside a call on the engine or its sessions");
 }

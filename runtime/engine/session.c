@@ -1,7 +1,7 @@
 /* session.c - one timeline of tokens: creating, closing, making it equal to a list, cutting it. Nothing here computes. */
 #include "seat.h"
 #include "handle.h"
-#include "step.h"
+#include "drive.h"
 
 #include <string.h>
 
@@ -54,6 +54,7 @@ static kvrt_status session_init(kvi_engine *e, const kvrt_options *options, kvi_
     s->pages.elastic = format.elastic;
     s->pages.share_units = e->store.pool.n_units / e->plan.limits.max_seqs;
     kvi_states_init(&s->states, &e->store, e->program.program.state_bytes);
+    s->priority = (int32_t)kvi_options_i64(s->options, "sched.priority");
     return kvi_session_begin_keys(s, error);
 }
 
@@ -121,8 +122,9 @@ kvrt_status kvrt_session_close(kvrt_session handle, kvrt_error *error)
     kvi_engine *e = s->engine;
     const void *handles[] = {handle};
     KVI_TRY(kvi_close_handles(handles, 1, e, error));
+    kvi_drive_leave(e, s);
     kvi_session_destroy(s);
-    atomic_store(&e->driving, false);
+    kvi_seat_leave(&e->seat);
     return KVRT_OK;
 }
 
@@ -130,7 +132,7 @@ kvrt_status kvrt_session_get_info(kvrt_session handle, kvrt_session_info *out, k
 {
     kvi_session *s;
     KVI_TRY(kvi_struct_check(out, "kvrt_session_info", error));
-    KVI_TRY(kvi_session_enter(handle, KVI_LOOK, &s, error));
+    KVI_TRY(kvi_session_enter(handle, KVI_READ, &s, error));
     kvrt_session_info info = {.ctx_size = s->ctx_size,
                               .n_tokens = s->n_tokens,
                               .n_cached = s->n_cached,
@@ -139,7 +141,7 @@ kvrt_status kvrt_session_get_info(kvrt_session handle, kvrt_session_info *out, k
                               .n_found = s->n_found};
     kvi_pages_count(&s->pages, &info.n_pages, &info.n_packed_pages, &info.n_shared_pages);
     kvi_struct_write(out, &info, sizeof info);
-    kvi_session_leave(s, KVI_LOOK);
+    kvi_session_leave(s, KVI_READ);
     return KVRT_OK;
 }
 
@@ -147,11 +149,11 @@ kvrt_status kvrt_session_tokens(kvrt_session handle, int32_t *ids, uint64_t cap,
 {
     kvi_session *s;
     if (!n || (cap && !ids)) return kvi_error_set(error, KVRT_ARG, "kvrt_session_tokens: ids or n is NULL");
-    KVI_TRY(kvi_session_enter(handle, KVI_LOOK, &s, error));
+    KVI_TRY(kvi_session_enter(handle, KVI_READ, &s, error));
     uint64_t copied = s->n_tokens < cap ? s->n_tokens : cap;
     if (copied) memcpy(ids, s->tokens, copied * sizeof *ids);
     *n = s->n_tokens;
-    kvi_session_leave(s, KVI_LOOK);
+    kvi_session_leave(s, KVI_READ);
     return *n > cap ? KVRT_PARTIAL : KVRT_OK;
 }
 
@@ -180,7 +182,7 @@ kvrt_status kvrt_session_sync(kvrt_session handle, const int32_t *ids, uint64_t 
                               kvrt_error *error)
 {
     kvi_session *s;
-    KVI_TRY(kvi_session_enter(handle, KVI_DRIVE, &s, error));
+    KVI_TRY(kvi_session_enter_idle(handle, &s, error));
     kvrt_status status = check_ids(s, ids, n, 0, error);
     if (status >= KVRT_OK) {
         uint32_t same = 0, most = (uint32_t)n < s->n_tokens ? (uint32_t)n : s->n_tokens;
@@ -200,7 +202,7 @@ kvrt_status kvrt_session_sync(kvrt_session handle, const int32_t *ids, uint64_t 
 kvrt_status kvrt_session_rewind(kvrt_session handle, uint64_t n, kvrt_error *error)
 {
     kvi_session *s;
-    KVI_TRY(kvi_session_enter(handle, KVI_DRIVE, &s, error));
+    KVI_TRY(kvi_session_enter_idle(handle, &s, error));
     kvrt_status status = KVRT_OK;
     if (n > s->n_tokens)
         status = kvi_error_set(error, KVRT_ARG, "rewind: to %llu tokens, need at most %u", (unsigned long long)n,
@@ -255,7 +257,7 @@ kvrt_status kvrt_session_eval(kvrt_session handle, const int32_t *ids, uint64_t 
     kvi_session *s;
     if (n_rows && (!logits || (!rows && n_rows != 1)))
         return kvi_error_set(error, KVRT_ARG, "kvrt_session_eval: logits or rows is NULL");
-    KVI_TRY(kvi_session_enter(handle, KVI_DRIVE, &s, error));
+    KVI_TRY(kvi_session_enter_compute(handle, &s, error));
     kvrt_status status = check_ids(s, ids, n, s->n_tokens, error);
     const uint32_t last = (uint32_t)(n - 1);
     if (status >= KVRT_OK && n_rows && !rows) rows = &last;
@@ -272,6 +274,7 @@ kvrt_status kvrt_session_eval(kvrt_session handle, const int32_t *ids, uint64_t 
         kvi_generation_break(&s->gen);
         if (n > KVI_DECODE_ROWS) kvi_pages_mark(&s->pages, s->n_tokens - 1);
         status = eval(s, n, rows, n_rows, logits, error);
+        kvi_drive_lost(s->engine);
         if (status < KVRT_OK) {
             /* The session is as it was; what was computed of the new tokens is dropped. */
             kvi_session_cut_cache(s, before);

@@ -34,6 +34,9 @@ typedef struct kvi_session {
         uint64_t bytes;
     } demoted[KVI_ELASTIC_LEVELS]; /* to each level by the last step */
     kvi_generation gen;
+    uint64_t last_turn, served; /* number of the step that it was last in; of the place that it had there */
+    int32_t priority;
+    bool submitted; /* its request is driven by kvrt_step or the worker */
 } kvi_session;
 
 /* A session on an engine whose seat is taken, with the engine's options and these. */

@@ -1,4 +1,4 @@
-/* step.c - where steps are cut, running one slice by slice, and encoding what is due after it. The only caller of backend->run. */
+/* step.c - where steps are cut, and encoding what is due after one. */
 #include "step.h"
 
 uint32_t kvi_step_length(const kvi_session *s, uint32_t end, bool wide)
@@ -13,25 +13,6 @@ uint32_t kvi_step_length(const kvi_session *s, uint32_t end, bool wide)
         if (cut > from + KVI_DECODE_ROWS) cut = from + KVI_DECODE_ROWS;
     }
     return (end < cut ? end : cut) - from;
-}
-
-/* Slices are one layer, or a part of the head. A decode step of a device that replays it as a whole takes milliseconds, and is one slice. Without
- * logits to compute the program ends before its head. */
-kvrt_status kvi_step_run(kvi_engine *e, const kvi_step *step, bool (*cancelled)(const void *user), const void *user,
-                         kvrt_error *error)
-{
-    const kvi_program *program = &e->program.program;
-    const bool at_once = e->backend->decodes_at_once && step->n_rows <= KVI_DECODE_ROWS;
-    uint32_t end = program->n_ops;
-    while (!step->n_logit_rows && end > 0 && program->ops[end - 1].kind == KVI_OP_HEAD) end--;
-    KVI_TRY(e->backend->step_begin(e->device, step, error));
-    for (uint32_t op = 0; op < end;) {
-        if (cancelled(user)) return kvi_error_set(error, KVRT_CANCELLED, "cancelled");
-        const uint32_t next = at_once ? end : kvi_program_slice(program, op);
-        KVI_TRY(e->backend->run(e->device, op, next - op, error));
-        op = next;
-    }
-    return KVRT_OK;
 }
 
 kvrt_status kvi_session_encode(kvi_session *s, kvrt_error *error)

@@ -8,6 +8,7 @@
 typedef struct kvi_want {
     uint32_t first, n; /* n = 0: nothing */
     bool wide;
+    bool part; /* of a chunk: the next one sees the pages as this one does, so that nothing is encoded between them */
     const uint32_t *logit_rows; /* (n_logit_rows) relative to first, increasing */
     uint32_t n_logit_rows;
 } kvi_want;
@@ -25,6 +26,15 @@ typedef struct kvi_part {
 typedef struct kvi_batch {
     kvi_part parts[KVI_DECODE_ROWS];
     uint32_t n_parts, n_rows, n_logit_rows;
+    /* The step, once it has begun: operations [0, op) of [0, end) are done. */
+    kvi_step step;
+    uint32_t op, end;
+    kvrt_status status; /* MORE: it goes on */
+    kvrt_error why;
+    const kvi_page_ref *tables[KVI_DECODE_ROWS][KVI_MAX_GROUPS];
+    kvi_seq seqs[KVI_DECODE_ROWS];
+    int32_t ids[KVI_DECODE_ROWS];
+    uint32_t rows[KVI_DECODE_ROWS];
 } kvi_batch;
 
 /* Tokens of the next step on the way to `end` > n_cached: where steps are cut is part of what kvrt.h promises (rule 8). Wide ones end at multiples
@@ -32,15 +42,19 @@ typedef struct kvi_batch {
  * begins or may be encoded, so that each of several rows sees the pages as it would alone. */
 uint32_t kvi_step_length(const kvi_session *session, uint32_t end, bool wide);
 
-/* Runs a step slice by slice, asking between two of them whether to go on. Leaves sessions alone: batch.c knows them. */
-kvrt_status kvi_step_run(kvi_engine *engine, const kvi_step *step, bool (*cancelled)(const void *user),
-                         const void *user, kvrt_error *error);
+/* No end of time: whole slices, and nothing is learned of what they cost. */
+#define KVI_FOREVER UINT64_MAX
 
 /* Adds what a session wants, n >= 1, to an empty batch or one of the same engine. False: no room beside what is there, nothing changed. */
 bool kvi_batch_add(kvi_batch *batch, kvi_session *session, const kvi_want *want, kvrt_error *error);
 /* Makes room in the pool for each part, which may fail for one and leaves the others; computes the rest as one step, looking at every cancel
  * between slices; encodes the pages that are due. The logits stay readable on the device until the next step. Allocates nothing. */
 void kvi_batch_run(kvi_engine *engine, kvi_batch *batch);
+/* The same in pieces: begins; goes on, at any operation, for as long as what comes next is expected to end before `until` (pace.h), and returns
+ * whether the step is over; ends. Between two pieces pages may be shared and given back, but nothing may move or be computed. */
+void kvi_batch_begin(kvi_engine *engine, kvi_batch *batch);
+bool kvi_batch_go(kvi_engine *engine, kvi_batch *batch, uint64_t until);
+void kvi_batch_end(kvi_engine *engine, kvi_batch *batch);
 /* A step of this session alone. */
 kvrt_status kvi_step_alone(kvi_session *session, const kvi_want *want, kvrt_error *error);
 

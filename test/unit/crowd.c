@@ -91,7 +91,6 @@ uint64_t crowd_together(kvrt_engine engine, crowd_member *members, uint32_t n,
 {
     kvi_engine *e;
     kvi_session *sessions[CROWD_MOST];
-    kvi_turn turn = {.was_wide = false};
     uint64_t allocations = 0, before, after;
     for (uint32_t i = 0; i < n; i++) sessions[i] = members[i].session;
     assert_int_equal(kvi_engine_enter(engine, KVI_DRIVE, &e, NULL), KVRT_OK);
@@ -100,7 +99,7 @@ uint64_t crowd_together(kvrt_engine engine, crowd_member *members, uint32_t n,
     for (uint32_t round = 0; arrivals(members, n, round, !more) || more; round++) {
         if (between) between(round, user);
         kvrt_debug_mem(NULL, NULL, &before);
-        more = kvi_drive_step(e, sessions, n, &turn);
+        more = kvi_drive_step(e, sessions, n);
         kvrt_debug_mem(NULL, NULL, &after);
         allocations += after - before;
     }
