@@ -93,7 +93,7 @@ static const char *run_op(kvi_device *device, const kvi_op *op)
     }
 }
 
-/* Bytes an operation has to read: weights, or the cache records it looks at. */
+/* Bytes an operation has to move: weights, the cache records it looks at, states. */
 static uint64_t op_bytes(const kvi_device *device, const kvi_op *op)
 {
     uint64_t bytes = 0;
@@ -111,9 +111,12 @@ static uint64_t op_bytes(const kvi_device *device, const kvi_op *op)
         return bytes;
     }
     for (uint32_t i = 0; op->kind != KVI_OP_EMBED && i < op->n_weights; i++) {
+        if (!op->weights[i]) continue;
         const kvi_weight_desc *w = &op->weights[i]->desc;
         bytes += kvi_weight_bytes(w) / w->n_out * (op->n_out ? op->n_out : w->n_out);
     }
+    if (op->kind == KVI_OP_DELTA) /* the states, read and written */
+        bytes += 8ull * device->step.n_seqs * op->n_heads * op->key_dim * op->value_dim;
     /* Experts that nobody chose are not read. */
     return op->kind == KVI_OP_EXPERTS ? bytes / op->n_experts * device->mixture.n_used : bytes;
 }

@@ -23,6 +23,7 @@ static inline void narrow_f16(vf v, uint16_t *p);
 #include "variant_gemv.h"
 #include "variant_panels.h"
 #include "variant_rows.h"
+#include "variant_state.h"
 #include "variant_tiles.h"
 
 #define JOIN_(a, b) a##b
@@ -61,4 +62,6 @@ const kvi_cpu_variant JOIN(kvi_cpu_, VARIANT) = {
     .softmax_step = softmax_step,
     .scale = scale,
     .hadamard = hadamard,
+    .delta = delta,
+    .conv_silu = conv_silu,
     .read_streams = read_streams};

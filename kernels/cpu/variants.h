@@ -110,6 +110,12 @@ typedef struct kvi_cpu_variant {
     void (*scale)(float *x, float factor, uint32_t n);
     /* In place, orthonormal, its own inverse; block-diagonal over the largest power of two that divides n. */
     void (*hadamard)(float *x, uint32_t n);
+    /* One token of the gated delta rule of a head (program.h), its decay and beta given: s (dk, dv) in place, q and k (dk) normalized, v and o (dv). */
+    void (*delta)(float *s, uint32_t dk, uint32_t dv, const float *q, const float *k, float decay, float beta,
+                  const float *v, float *o);
+    /* out (n) = silu( bias + sum over j of w[j * ldw + i] taps[j][i] ); bias may be NULL; rows of w are readable up to a multiple of panel. */
+    void (*conv_silu)(const float *const *taps, uint32_t n_taps, const float *w, size_t ldw, const float *bias,
+                      uint32_t n, float *out);
     /* Sum of 32-bit words over n_streams (1 or 8) equal parts of a buffer, read in lock-step: the bandwidth probe. */
     uint64_t (*read_streams)(const void *data, uint64_t bytes, uint32_t n_streams);
 } kvi_cpu_variant;

@@ -456,29 +456,30 @@ void op_case_experts_bits(const op_target *a, const op_target *b)
 #define STATE_ROWS 70u /* tokens of a sequence */
 #define SEQS 2u
 
-/* Two sequences through the program in steps of `chunk` rows each; their states stand behind one another in a pool of NaNs. out (SEQS,
- * STATE_ROWS, cols). */
-static void run_states(op_rig *rig, uint32_t chunk, uint32_t state_units, float *out)
+/* Sequences of n_tokens through the program in steps of `chunk` rows each; their states stand behind one another in a pool of NaNs. out (n_seqs,
+ * n_tokens, cols). */
+static void run_states(op_rig *rig, uint32_t n_seqs, uint32_t n_tokens, uint32_t chunk, uint32_t state_units,
+                       float *out)
 {
     const kvi_backend *backend = rig->target->backend;
     const uint32_t cols = rig->program.vocab_size;
     const size_t pool = (size_t)rig->limits.pool_bytes;
     unsigned char *nan = malloc(pool);
-    float *rows = calloc((size_t)SEQS * chunk * cols, sizeof *rows);
-    int32_t *ids = calloc(SEQS * chunk, sizeof *ids);
+    float *rows = calloc((size_t)n_seqs * chunk * cols, sizeof *rows);
+    int32_t *ids = calloc(n_seqs * chunk, sizeof *ids);
     assert_true(nan && rows && ids);
     memset(nan, 0xff, pool);
     assert_true(backend->pool_write(rig->device, 0, nan, pool, NULL) >= KVRT_OK);
-    for (uint32_t done = 0; done < STATE_ROWS; done += chunk) {
-        const uint32_t n = STATE_ROWS - done < chunk ? STATE_ROWS - done : chunk;
+    for (uint32_t done = 0; done < n_tokens; done += chunk) {
+        const uint32_t n = n_tokens - done < chunk ? n_tokens - done : chunk;
         kvi_seq seqs[SEQS];
-        for (uint32_t s = 0; s < SEQS; s++) {
+        for (uint32_t s = 0; s < n_seqs; s++) {
             seqs[s] = (kvi_seq){.first_row = s * n, .n_rows = n, .pos = done, .state_unit = s * state_units};
-            for (uint32_t i = 0; i < n; i++) ids[s * n + i] = (int32_t)(s * STATE_ROWS + done + i);
+            for (uint32_t i = 0; i < n; i++) ids[s * n + i] = (int32_t)(s * n_tokens + done + i);
         }
-        op_rig_step(rig, &(kvi_step){.ids = ids, .n_rows = SEQS * n, .seqs = seqs, .n_seqs = SEQS}, done % 2, rows);
-        for (uint32_t s = 0; s < SEQS; s++)
-            memcpy(out + ((size_t)s * STATE_ROWS + done) * cols, rows + (size_t)s * n * cols,
+        op_rig_step(rig, &(kvi_step){.ids = ids, .n_rows = n_seqs * n, .seqs = seqs, .n_seqs = n_seqs}, done % 2, rows);
+        for (uint32_t s = 0; s < n_seqs; s++)
+            memcpy(out + ((size_t)s * n_tokens + done) * cols, rows + (size_t)s * n * cols,
                    (size_t)n * cols * sizeof *out);
     }
     free(nan);
@@ -517,7 +518,7 @@ void op_case_conv_state(const op_target *target)
         float *out = calloc((size_t)SEQS * STATE_ROWS * cols, sizeof *out);
         assert_non_null(out);
         if (op_rig_load(&rig, SEQS * chunks[i], SEQS, 256, (uint64_t)SEQS * units * KVI_KV_UNIT)) {
-            run_states(&rig, chunks[i], units, out);
+            run_states(&rig, SEQS, STATE_ROWS, chunks[i], units, out);
             for (uint32_t s = 0; s < SEQS; s++)
                 for (uint32_t t = 0; t < STATE_ROWS; t++)
                     for (uint32_t c = 0; c < cols; c++) {
@@ -538,25 +539,30 @@ void op_case_conv_state(const op_target *target)
 typedef struct delta_case {
     uint32_t heads, key_heads, dk, dv, chunk;
     double a_log, dt; /* decays: exp(-exp(a_log) softplus(a + dt)) */
-    bool gated;
+    bool gated, tiled;
 } delta_case;
 
 static const delta_case deltas[] = {
-    {2, 1, 16, 16, 1, 0, 0, false},
-    {4, 2, 8, 24, 9, 0, 0, true},
-    {2, 2, 32, 16, 70, 3, 4, true} /* decay near 0 */,
-    {1, 1, 16, 8, 33, -9, 0, false} /* near 1 */,
-    {6, 2, 16, 32, 64, -2, 1, true},
+    {2, 1, 16, 16, 1, 0, 0, false, false},
+    {4, 2, 8, 24, 9, 0, 0, true, false},
+    {2, 2, 32, 16, 70, 3, 4, true, false} /* decay near 0 */,
+    {1, 1, 16, 8, 33, -9, 0, false, false} /* near 1 */,
+    {6, 2, 16, 32, 64, -2, 1, true, false},
+    {6, 2, 16, 32, 64, -2, 1, true, true} /* the other order of heads */,
+    {2, 1, 128, 128, 8, -3, 0, true, false} /* as models have it */,
+    {1, 1, 33, 127, 70, -1, 0, false, false} /* odd, and one below a vector */,
+    {1, 1, 64, 129, 1, -1, 0, false, false},
+    {2, 2, 7, 1, 5, 0, 0, true, false},
 };
 
 static void delta_reference(const delta_case *c, const double *in, const double *side, const double *z,
                             const double *rates, const double *dt, const double *gain, double *out)
 {
     const uint32_t keys = c->key_heads * c->dk, cols = 2 * keys + c->heads * c->dv;
-    double *s = calloc((size_t)c->dk * c->dv, sizeof *s), q[64], k[64], e[64];
+    double *s = calloc((size_t)c->dk * c->dv, sizeof *s), q[128], k[128], e[129];
     assert_non_null(s);
     for (uint32_t h = 0; h < c->heads; h++) {
-        const uint32_t kh = h / (c->heads / c->key_heads);
+        const uint32_t kh = c->tiled ? h % c->key_heads : h / (c->heads / c->key_heads);
         memset(s, 0, (size_t)c->dk * c->dv * sizeof *s);
         for (uint32_t t = 0; t < STATE_ROWS; t++) {
             const double *x = in + (size_t)t * cols, *ba = side + (size_t)t * 2 * c->heads,
@@ -621,14 +627,15 @@ void op_case_delta(const op_target *target)
                                                         .n_heads = c->heads,
                                                         .n_kv_heads = c->key_heads,
                                                         .key_dim = c->dk,
-                                                        .value_dim = c->dv};
+                                                        .value_dim = c->dv,
+                                                        .tiled_heads = c->tiled};
         op_rig_output(&rig, y);
         const uint32_t units = state_units(&rig, (uint64_t)c->heads * c->dk * c->dv * 4);
         float *out = calloc((size_t)SEQS * STATE_ROWS * out_cols, sizeof *out);
         double *want = calloc((size_t)STATE_ROWS * out_cols, sizeof *want);
         assert_true(out && want);
         if (op_rig_load(&rig, SEQS * c->chunk, SEQS, 256, (uint64_t)SEQS * units * KVI_KV_UNIT)) {
-            run_states(&rig, c->chunk, units, out);
+            run_states(&rig, SEQS, STATE_ROWS, c->chunk, units, out);
             for (uint32_t s = 0; s < SEQS; s++) {
                 const size_t first = (size_t)s * STATE_ROWS;
                 delta_reference(c, in.values + first * cols, ba.values + first * 2 * c->heads,
@@ -643,4 +650,129 @@ void op_case_delta(const op_target *target)
         free(want);
         op_rig_close(&rig);
     }
+}
+
+/* ---- a long text ---- */
+#define LONG_TOKENS 4096u
+#define LONG_DIM 64u
+#define LONG_BLOCK 64u
+
+/* One head by the chunked form, which is another computation: with the decays G summed within a block and D[i][j] = exp(G[i] - G[j]) below the
+ * diagonal, (I + L) U = beta V and (I + L) W = beta e^G K are solved for L = beta K K^T D, and
+ *   V' = U - W S;   o = e^G Q S + (Q K^T D) V';   S = e^G[last] S + (e^(G[last] - G) K)^T V'.
+ * q, k, v (LONG_TOKENS, LONG_DIM) normalized; g, beta (LONG_TOKENS); out like v. */
+static void delta_in_blocks(const double *q, const double *k, const double *v, const double *g, const double *beta,
+                            double *out)
+{
+    static double s[LONG_DIM][LONG_DIM], u[LONG_BLOCK][LONG_DIM], w[LONG_BLOCK][LONG_DIM], sum[LONG_BLOCK];
+    memset(s, 0, sizeof s);
+    for (uint32_t b = 0; b < LONG_TOKENS; b += LONG_BLOCK) {
+        const double *qb = q + b * LONG_DIM, *kb = k + b * LONG_DIM, *vb = v + b * LONG_DIM;
+        for (uint32_t i = 0; i < LONG_BLOCK; i++) sum[i] = g[b + i] + (i ? sum[i - 1] : 0);
+        for (uint32_t i = 0; i < LONG_BLOCK; i++) {
+            for (uint32_t d = 0; d < LONG_DIM; d++) {
+                u[i][d] = beta[b + i] * vb[i * LONG_DIM + d];
+                w[i][d] = beta[b + i] * exp(sum[i]) * kb[i * LONG_DIM + d];
+            }
+            for (uint32_t j = 0; j < i; j++) {
+                double l = 0;
+                for (uint32_t d = 0; d < LONG_DIM; d++) l += kb[i * LONG_DIM + d] * kb[j * LONG_DIM + d];
+                l *= beta[b + i] * exp(sum[i] - sum[j]);
+                for (uint32_t d = 0; d < LONG_DIM; d++) u[i][d] -= l * u[j][d], w[i][d] -= l * w[j][d];
+            }
+        }
+        for (uint32_t i = 0; i < LONG_BLOCK; i++) /* u becomes V' */
+            for (uint32_t d = 0; d < LONG_DIM; d++)
+                for (uint32_t c = 0; c < LONG_DIM; c++) u[i][c] -= w[i][d] * s[d][c];
+        for (uint32_t i = 0; i < LONG_BLOCK; i++) {
+            double *o = out + (b + i) * LONG_DIM;
+            memset(o, 0, LONG_DIM * sizeof *o);
+            for (uint32_t d = 0; d < LONG_DIM; d++)
+                for (uint32_t c = 0; c < LONG_DIM; c++) o[c] += exp(sum[i]) * qb[i * LONG_DIM + d] * s[d][c];
+            for (uint32_t j = 0; j <= i; j++) {
+                double a = 0;
+                for (uint32_t d = 0; d < LONG_DIM; d++) a += qb[i * LONG_DIM + d] * kb[j * LONG_DIM + d];
+                for (uint32_t c = 0; c < LONG_DIM; c++) o[c] += a * exp(sum[i] - sum[j]) * u[j][c];
+            }
+        }
+        const double last = sum[LONG_BLOCK - 1];
+        for (uint32_t d = 0; d < LONG_DIM; d++)
+            for (uint32_t c = 0; c < LONG_DIM; c++) {
+                s[d][c] *= exp(last);
+                for (uint32_t i = 0; i < LONG_BLOCK; i++)
+                    s[d][c] += exp(last - sum[i]) * kb[i * LONG_DIM + d] * u[i][c];
+            }
+    }
+}
+
+static void unit_row(const double *x, double scale, double *y)
+{
+    double squares = 0;
+    for (uint32_t d = 0; d < LONG_DIM; d++) squares += x[d] * x[d];
+    for (uint32_t d = 0; d < LONG_DIM; d++) y[d] = x[d] / sqrt(squares + 1e-6) * scale;
+}
+
+/* 4,096 tokens, heads whose decay is near one, in the middle and near nothing, against the chunked form in double: 1e-5 of
+ * the length that rows of the head have. */
+void op_case_delta_long(const op_target *target)
+{
+    enum { HEADS = 4, COLS = (2 + HEADS) * LONG_DIM, OUT = HEADS * LONG_DIM };
+    static const float a_log[HEADS] = {-9, -2, 0, 3}, shift[HEADS] = {-2, 0, 0, 3};
+    op_rig rig;
+    op_rig_open(&rig, target);
+    const kvi_buffer x = op_rig_buffer(&rig, COLS, KVI_ROWS_TOKEN, KVI_PRECISION_RESIDUAL);
+    const kvi_buffer side = op_rig_buffer(&rig, 2 * HEADS, KVI_ROWS_TOKEN, KVI_PRECISION_RESIDUAL);
+    const kvi_buffer y = op_rig_buffer(&rig, OUT, KVI_ROWS_TOKEN, KVI_PRECISION_RESIDUAL);
+    const op_matrix in = op_rig_input(&rig, x, LONG_TOKENS), ba = op_rig_input(&rig, side, LONG_TOKENS);
+    kvi_weight *rates = NULL, *dt = NULL;
+    kvi_weight_desc vector = {.name = "A", .form = KVI_FORM_F32, .n_out = 1, .n_in = HEADS, .parts = {a_log}};
+    assert_true(target->backend->weight_import(rig.device, &vector, &rates, NULL) >= KVRT_OK);
+    vector.parts[KVI_PART_CODES] = shift;
+    assert_true(target->backend->weight_import(rig.device, &vector, &dt, NULL) >= KVRT_OK);
+    *op_rig_op(&rig, KVI_OP_DELTA, x, y) = (kvi_op){.kind = KVI_OP_DELTA,
+                                                    .in = x,
+                                                    .out = y,
+                                                    .side = side,
+                                                    .scale = 1,
+                                                    .n_weights = 2,
+                                                    .weights = {rates, dt},
+                                                    .n_heads = HEADS,
+                                                    .n_kv_heads = 1,
+                                                    .key_dim = LONG_DIM,
+                                                    .value_dim = LONG_DIM};
+    op_rig_output(&rig, y);
+    const uint32_t units = state_units(&rig, (uint64_t)OUT * LONG_DIM * 4);
+    float *out = calloc((size_t)LONG_TOKENS * OUT, sizeof *out);
+    double *q = calloc((size_t)LONG_TOKENS * LONG_DIM * 4, sizeof *q), *k = q + LONG_TOKENS * LONG_DIM,
+           *v = k + LONG_TOKENS * LONG_DIM, *want = v + LONG_TOKENS * LONG_DIM;
+    double *g = calloc(2 * LONG_TOKENS, sizeof *g), *beta = g + LONG_TOKENS;
+    assert_true(out && q && g);
+    if (op_rig_load(&rig, 512, 1, LONG_TOKENS, (uint64_t)units * KVI_KV_UNIT)) {
+        run_states(&rig, 1, LONG_TOKENS, 512, units, out);
+        for (uint32_t h = 0; h < HEADS; h++) {
+            for (uint32_t t = 0; t < LONG_TOKENS; t++) {
+                const double *row = in.values + (size_t)t * COLS, *b = ba.values + (size_t)t * 2 * HEADS;
+                unit_row(row, 1 / sqrt(LONG_DIM), q + t * LONG_DIM);
+                unit_row(row + LONG_DIM, 1, k + t * LONG_DIM);
+                memcpy(v + t * LONG_DIM, row + (2 + h) * LONG_DIM, LONG_DIM * sizeof *v);
+                beta[t] = sigmoid(b[h]);
+                g[t] = -exp((double)a_log[h]) * log1p(exp(b[HEADS + h] + (double)shift[h]));
+            }
+            delta_in_blocks(q, k, v, g, beta, want);
+            double all = 0;
+            for (uint32_t i = 0; i < LONG_TOKENS * LONG_DIM; i++) all += want[i] * want[i];
+            for (uint32_t t = 0; t < LONG_TOKENS; t++) {
+                double error = 0;
+                for (uint32_t c = 0; c < LONG_DIM; c++) {
+                    const double e = (double)out[(size_t)t * OUT + h * LONG_DIM + c] - want[t * LONG_DIM + c];
+                    error += e * e;
+                }
+                op_check(target, "delta of a long text, head", h, t, sqrt(error / (all / LONG_TOKENS)), 0, 1e-5);
+            }
+        }
+    }
+    free(out);
+    free(q);
+    free(g);
+    op_rig_close(&rig);
 }
