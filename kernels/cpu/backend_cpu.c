@@ -193,7 +193,9 @@ static kvrt_status cpu_weight_import(kvi_device *device, const kvi_weight_desc *
     if (!weight) return kvi_error_nomem(error, sizeof *weight, desc->name);
     const kvi_cpu_kernel *own = &device->v->kernels[desc->form];
     weight->desc = *desc;
-    weight->kernel = own->gemv && kvi_weight_rows_are_neighbours(desc) ? own : &device->v->decoded[desc->form];
+    /* Panels are packed from neighbouring rows. */
+    const bool walks = !desc->transposed && desc->rows.run % KVI_CPU_MOST_PANEL == 0;
+    weight->kernel = own->gemv && walks ? own : &device->v->decoded[desc->form];
     if (desc->n_out == 1) {
         float *f32 = kvi_arena_alloc(&device->arena, (size_t)desc->n_in * 4);
         if (!f32) return kvi_error_nomem(error, (uint64_t)desc->n_in * 4, desc->name);

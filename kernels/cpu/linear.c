@@ -26,7 +26,7 @@ static uint32_t out_rows(const kvi_linear *job, uint32_t w)
 void kvi_cpu_weight_row(const kvi_device *device, const kvi_weight *w, uint32_t row, float *out)
 {
     const kvi_weight_desc *desc = &w->desc;
-    if (kvi_form_is_plain(desc->form) && kvi_weight_rows_are_neighbours(desc))
+    if (kvi_form_is_plain(desc->form) && !desc->transposed)
         device->v->widen(kvi_cpu_plain_row(desc, 0, row), kvi_form_dtype(desc->form), desc->n_in, out);
     else (void)kvi_weight_decode(desc, 0, row, 0, desc->n_in, out);
 }

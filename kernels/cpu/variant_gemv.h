@@ -54,10 +54,15 @@ INLINE void gemv_typed(const unsigned char *w, kvi_dtype dtype, uint32_t n_rows,
 }
 
 #define GEMV_OF(form, dtype)                                                                                           \
-    static void gemv_##form(const kvi_weight *w, uint32_t expert, uint32_t first, uint32_t n_rows, const float *x,     \
-                            uint32_t n_x, size_t ldx, float *y, size_t ldy)                                            \
+    static void gemv_##form(const kvi_weight *weight, uint32_t expert, uint32_t first, uint32_t n_rows,                \
+                            const float *x, uint32_t n_x, size_t ldx, float *y, size_t ldy)                            \
     {                                                                                                                  \
-        gemv_typed(kvi_cpu_plain_row(&w->desc, expert, first), dtype, n_rows, w->desc.n_in, x, n_x, ldx, y, ldy);      \
+        const kvi_weight_desc *w = &weight->desc;                                                                      \
+        for (uint32_t done = 0, n; done < n_rows; done += n) { /* a run of neighbours after the other */               \
+            n = kvi_weight_neighbours(w, first + done);                                                                \
+            if (n > n_rows - done) n = n_rows - done;                                                                  \
+            gemv_typed(kvi_cpu_plain_row(w, expert, first + done), dtype, n, w->n_in, x, n_x, ldx, y + done, ldy);     \
+        }                                                                                                              \
     }
 GEMV_OF(f32, KVI_F32)
 GEMV_OF(f16, KVI_F16)

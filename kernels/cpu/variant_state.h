@@ -1,4 +1,4 @@
-/* variant_state.h - inner loops of layers that keep a state: one token of the gated delta rule, one row of a short convolution. Part of variant_body.h.
+/* variant_state.h - inner loops of layers that keep a state: a token of the gated delta rule, a row of a short convolution. Part of variant_body.h.
  *
  * Per value column the delta rule is a sum over dk, twice, and one update between; columns have nothing to do with one another. Sums have two
  * chains, of even and of odd rows of the state, whatever number of columns is walked at once, so that a column's bits do not depend on where it

@@ -37,7 +37,7 @@ typedef struct kvi_cpu_kernel {
                  float *dst);
 } kvi_cpu_kernel;
 
-/* Row `row` of a plain form whose rows are neighbours. */
+/* Row `row` of a plain form that is not transposed. */
 static inline const uint8_t *kvi_cpu_plain_row(const kvi_weight_desc *w, uint32_t expert, uint32_t row)
 {
     return kvi_weight_part_at(w, KVI_PART_CODES, expert) +
@@ -110,7 +110,7 @@ typedef struct kvi_cpu_variant {
     void (*scale)(float *x, float factor, uint32_t n);
     /* In place, orthonormal, its own inverse; block-diagonal over the largest power of two that divides n. */
     void (*hadamard)(float *x, uint32_t n);
-    /* One token of the gated delta rule of a head (program.h), its decay and beta given: s (dk, dv) in place, q and k (dk) normalized, v and o (dv). */
+    /* A token of the gated delta rule of a head (program.h), decay and beta given: s (dk, dv) in place, q and k (dk) normalized, v and o (dv). */
     void (*delta)(float *s, uint32_t dk, uint32_t dv, const float *q, const float *k, float decay, float beta,
                   const float *v, float *o);
     /* out (n) = silu( bias + sum over j of w[j * ldw + i] taps[j][i] ); bias may be NULL; rows of w are readable up to a multiple of panel. */
