@@ -199,7 +199,7 @@ static kvrt_status cpu_weight_import(kvi_device *device, const kvi_weight_desc *
     if (desc->n_out == 1) {
         float *f32 = kvi_arena_alloc(&device->arena, (size_t)desc->n_in * 4);
         if (!f32) return kvi_error_nomem(error, (uint64_t)desc->n_in * 4, desc->name);
-        kvi_weight_decode(desc, 0, 0, 0, desc->n_in, f32);
+        kvi_weight_read(desc, 0, 0, 0, desc->n_in, f32);
         for (uint32_t i = 0; desc->add != 0.0f && i < desc->n_in; i++) f32[i] += desc->add;
         weight->f32 = f32;
     } else if (kvi_tile_of(desc, &weight->tile)) KVI_TRY(lay_tiles(device, weight, error));

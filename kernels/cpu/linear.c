@@ -28,7 +28,7 @@ void kvi_cpu_weight_row(const kvi_device *device, const kvi_weight *w, uint32_t 
     const kvi_weight_desc *desc = &w->desc;
     if (kvi_form_is_plain(desc->form) && !desc->transposed)
         device->v->widen(kvi_cpu_plain_row(desc, 0, row), kvi_form_dtype(desc->form), desc->n_in, out);
-    else (void)kvi_weight_decode(desc, 0, row, 0, desc->n_in, out);
+    else (void)kvi_weight_read(desc, 0, row, 0, desc->n_in, out);
 }
 
 static void plan_tasks(linear_task *t, uint32_t n_weights)

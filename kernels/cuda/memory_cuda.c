@@ -143,7 +143,7 @@ static kvrt_status send_vector(kvi_device *d, const kvi_weight_desc *desc, const
         KVI_TRY(staging_take(d, &block, error));
         float *values = (float *)(void *)block;
         memset(block, 0, (size_t)n * 4);
-        (void)kvi_weight_decode(desc, 0, 0, done, real, values);
+        (void)kvi_weight_read(desc, 0, 0, done, real, values);
         for (uint32_t i = 0; desc->add != 0.0f && i < real; i++) values[i] += desc->add;
         KVI_TRY(staging_send(d, w->data.codes + (uint64_t)done * 4, (uint64_t)n * 4, error));
         done += n;

@@ -266,4 +266,7 @@ KVI_HD static inline int kvi_weight_decode(const kvi_weight_desc *w, uint32_t ex
     }
 }
 
+/* kvi_weight_decode as a function that exists once (weight_codec.c), for callers outside inner loops: it is 12 KB of code. */
+int kvi_weight_read(const kvi_weight_desc *w, uint32_t expert, uint32_t row, uint32_t first, uint32_t n, float *out);
+
 #endif

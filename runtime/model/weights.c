@@ -253,7 +253,7 @@ static void gather(const kvi_place *p, const kvi_weight_desc *desc, bool all, fl
     whole.rows = (kvi_weight_rows){0};
     for (uint32_t e = 0; e < n_experts; e++)
         for (uint32_t i = 0; i < p->n_out; i++)
-            (void)kvi_weight_decode(&whole, 0, 0, e * of + kvi_weight_tensor_row(desc, i), 1, out++);
+            (void)kvi_weight_read(&whole, 0, 0, e * of + kvi_weight_tensor_row(desc, i), 1, out++);
 }
 
 static kvrt_status bind_vector(binder *b, uint32_t layer, const kvi_place *p, const kvi_place_source *s,
@@ -290,7 +290,7 @@ static void narrow(binder *b, kvi_weight_desc *desc)
     desc->parts[KVI_PART_CODES] = memory;
     for (uint32_t e = 0; memory && e < (from.n_experts ? from.n_experts : 1); e++)
         for (uint32_t row = 0; row < from.n_out; row++, memory += from.n_in)
-            (void)kvi_weight_decode(&from, e, row, 0, from.n_in, memory);
+            (void)kvi_weight_read(&from, e, row, 0, from.n_in, memory);
 }
 
 /* Experts that are tensors of their own: nothing is copied but where they are. All must have the form of the first. */
