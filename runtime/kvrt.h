@@ -75,7 +75,7 @@ extern "C" {
 
 /* ------------------------------------------------------------------------------------------------ status codes --- */
 /* X(name, value, text). 0 is success, positive values are not errors, negative values are. Values never change. No function returns
- * GRAMMAR*, SNAPSHOT_* yet: they are reserved. */
+ * GRAMMAR* yet: they are reserved. */
 #define KVRT_STATUS_LIST(X)                                                                                            \
     X(OK, 0, "ok")                                                                                                     \
     X(MORE, 1, "work remains")                                                                                         \
@@ -344,6 +344,32 @@ KVRT_API kvrt_status kvrt_session_fork(kvrt_session session, kvrt_session *out, 
 /* Shortens the session to its first n tokens. Exact inside the 16-bit pages, page-rounded below: then up to 127 tokens are
  * computed again by the next call that needs them. */
 KVRT_API kvrt_status kvrt_session_rewind(kvrt_session session, uint64_t n, kvrt_error *error);
+
+/* --------------------------------------------------------------------------------------------------- snapshots --- */
+/* A session as bytes: tokens, cache, text in progress, random numbers. Saved and loaded it goes on as if nothing had happened, without computing
+ * a token again, with the same bits; on another device too. Every part has a checksum, and loading looks at all of it before it changes the
+ * session: SNAPSHOT_CORRUPT (damaged, cut off), SNAPSHOT_MISMATCH (another model, tokenizer, kv.format or kv.tail), CTX_FULL (more tokens than
+ * ctx.size, or no room in the pool) leave it as it was. A session whose request runs is saved between two tokens. What is not in it: pages held at
+ * 16 bits for a rewind to the last prompt (rule 8). It is not for files of strangers: they could make a session believe that it read what it
+ * did not; others never take pages from a loaded session. */
+#define KVRT_SNAPSHOT_TOKENS                                                                                           \
+    1u /* tokens and text alone: small, for any weights and cache with this tokenizer; computed again when needed */
+/* Replaces the file as a whole, or not at all: written beside it, brought to the disk, renamed. Errors: IO (system_code is errno). */
+KVRT_API kvrt_status kvrt_session_save(kvrt_session session, const char *path, uint32_t flags, kvrt_error *error);
+KVRT_API kvrt_status kvrt_session_load(kvrt_session session, const char *path, uint32_t flags, kvrt_error *error);
+/* To memory: at most cap bytes; *n is the number needed (KVRT_PARTIAL when above cap). */
+KVRT_API kvrt_status kvrt_session_save_bytes(kvrt_session session, uint32_t flags, void *bytes, uint64_t cap,
+                                             uint64_t *n, kvrt_error *error);
+KVRT_API kvrt_status kvrt_session_load_bytes(kvrt_session session, const void *bytes, uint64_t n, uint32_t flags,
+                                             kvrt_error *error);
+/* Through the host's functions, which take or fill exactly n bytes and return 0, or anything else to stop (IO). They are called with parts of up
+ * to a page, one after the other, and must not call kvrt. */
+typedef int32_t (*kvrt_write_fn)(void *user, const void *bytes, uint64_t n);
+typedef int32_t (*kvrt_read_fn)(void *user, void *bytes, uint64_t n);
+KVRT_API kvrt_status kvrt_session_save_to(kvrt_session session, uint32_t flags, kvrt_write_fn fn, void *user,
+                                          kvrt_error *error);
+KVRT_API kvrt_status kvrt_session_load_from(kvrt_session session, uint32_t flags, kvrt_read_fn fn, void *user,
+                                            kvrt_error *error);
 
 /* -------------------------------------------------------------------------------------------------- generation --- */
 typedef struct kvrt_result {

@@ -29,6 +29,19 @@ void kvi_os_unmap(kvi_map *map);
 /* A file of the folder whose name ends so, into name (cap); false when there is none. */
 bool kvi_os_find_suffix(const char *dir, const char *suffix, char *name, uint64_t cap);
 
+/* A file that is replaced as a whole or not at all: written beside `path` under a name of its own, brought to the disk, renamed. The writer is
+ * {0} before begin; kvi_os_replace_end with `keep` false, or any failure, leaves the old file and removes the new one. A process that is killed
+ * may leave the new one beside it. Errors: IO with errno (ENOSPC: the disk is full). */
+typedef struct kvi_os_writer {
+    int32_t file; /* descriptor + 1 */
+    char path[4096], beside[4096 + 32];
+} kvi_os_writer;
+kvrt_status kvi_os_replace_begin(kvi_os_writer *writer, const char *path, kvrt_error *error);
+kvrt_status kvi_os_replace_write(kvi_os_writer *writer, const void *bytes, uint64_t n, kvrt_error *error);
+kvrt_status kvi_os_replace_end(kvi_os_writer *writer, bool keep, kvrt_error *error);
+/* For tests: what writes, instead of the system's write. */
+extern int64_t (*kvi_os_write_hook)(int32_t file, const void *bytes, uint64_t n);
+
 /* Anonymous zeroed pages with a huge-page hint, for pools and workspaces; NULL when memory is out. */
 void *kvi_os_pages_alloc(uint64_t bytes);
 void kvi_os_pages_free(void *pages, uint64_t bytes);

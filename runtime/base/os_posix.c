@@ -10,6 +10,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -121,6 +122,77 @@ bool kvi_os_find_suffix(const char *dir, const char *suffix, char *name, uint64_
     }
     if (listing) (void)closedir(listing);
     return found;
+}
+
+/* ------------------------------------------------------------------------------------------------ replacing a file --- */
+int64_t (*kvi_os_write_hook)(int32_t file, const void *bytes, uint64_t n);
+
+/* path + "." + 16 hexadecimal digits + ".part" */
+static void name_beside(kvi_os_writer *w)
+{
+    static const char digits[] = "0123456789abcdef";
+    const size_t len = strlen(w->path);
+    uint64_t random = kvi_os_random();
+    memcpy(w->beside, w->path, len);
+    w->beside[len] = '.';
+    for (int i = 0; i < 16; i++, random >>= 4) w->beside[len + 1 + (size_t)i] = digits[random & 15];
+    memcpy(w->beside + len + 17, ".part", 6);
+}
+
+kvrt_status kvi_os_replace_begin(kvi_os_writer *w, const char *path, kvrt_error *error)
+{
+    const size_t len = strlen(path);
+    w->file = 0;
+    if (len == 0 || len >= sizeof w->path)
+        return kvi_error_set(error, KVRT_ARG, "path: %zu bytes, need 1 to %zu", len, sizeof w->path - 1);
+    memcpy(w->path, path, len + 1);
+    name_beside(w);
+    const int fd = open(w->beside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd < 0) return kvi_error_errno(error, KVRT_IO, errno, "%s: cannot create", w->beside);
+    w->file = fd + 1;
+    return KVRT_OK;
+}
+
+kvrt_status kvi_os_replace_write(kvi_os_writer *w, const void *bytes, uint64_t n, kvrt_error *error)
+{
+    for (uint64_t done = 0; done < n;) {
+        const uint8_t *from = (const uint8_t *)bytes + done;
+        const int64_t got = kvi_os_write_hook ? kvi_os_write_hook(w->file - 1, from, n - done)
+                                              : (int64_t)write(w->file - 1, from, n - done);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0)
+            return kvi_error_errno(error, KVRT_IO, got < 0 ? errno : EIO, "%s: wrote %llu of %llu bytes", w->path,
+                                   (unsigned long long)done, (unsigned long long)n);
+        done += (uint64_t)got;
+    }
+    return KVRT_OK;
+}
+
+/* The name is on the disk when its folder is. Not every file system lets a folder be opened for that: then it comes with time. */
+static void sync_folder(kvi_os_writer *w)
+{
+    char *slash = strrchr(w->path, '/');
+    if (slash) slash[slash == w->path] = 0;
+    const int fd = open(slash ? w->path : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return;
+    (void)fsync(fd);
+    (void)close(fd);
+}
+
+kvrt_status kvi_os_replace_end(kvi_os_writer *w, bool keep, kvrt_error *error)
+{
+    if (!w->file) return KVRT_OK;
+    kvrt_status status = KVRT_OK;
+    if (keep && fsync(w->file - 1) != 0)
+        status = kvi_error_errno(error, KVRT_IO, errno, "%s: cannot be brought to the disk", w->path);
+    if (close(w->file - 1) != 0 && keep && status >= KVRT_OK)
+        status = kvi_error_errno(error, KVRT_IO, errno, "%s: cannot be closed", w->path);
+    w->file = 0;
+    if (keep && status >= KVRT_OK && rename(w->beside, w->path) != 0)
+        status = kvi_error_errno(error, KVRT_IO, errno, "%s: cannot be replaced", w->path);
+    if (!keep || status < KVRT_OK) (void)unlink(w->beside);
+    else sync_folder(w);
+    return status;
 }
 
 /* ------------------------------------------------------------------------------------------------------ memory --- */

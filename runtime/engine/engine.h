@@ -16,6 +16,12 @@
 
 #include <stdatomic.h>
 
+/* What a snapshot belongs to: the weights (names, forms, shapes, a sample of each), the vocabulary, what pages mean besides their format. */
+typedef struct kvi_fingerprints {
+    bool are_known; /* computed when they are first asked for */
+    uint64_t model, tokenizer, cache;
+} kvi_fingerprints;
+
 typedef struct kvi_engine {
     kvrt_engine handle;
     kvrt_options *options;
@@ -53,6 +59,7 @@ typedef struct kvi_engine {
     struct kvi_batch *flight; /* the step under way, if in_flight */
     bool in_flight;
     kvi_worker worker;
+    kvi_fingerprints fingerprints; /* of snapshots */
 } kvi_engine;
 
 /* An engine that holds nothing but its account, which the calling thread then uses (hand `before` back with kvi_account_use), and its end. */

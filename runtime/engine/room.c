@@ -32,6 +32,12 @@ static kvrt_status gather(kvi_engine *e, uint32_t units, bool *done, kvrt_error 
     return kvi_store_free_up(&e->store, units) ? kvi_compact(&e->store, units, move, e, done, error) : KVRT_OK;
 }
 
+kvrt_status kvi_session_gather(kvi_session *s, uint32_t units, kvrt_error *error)
+{
+    bool done;
+    return gather(s->engine, units, &done, error);
+}
+
 kvrt_status kvi_session_make_hole(kvi_session *s, uint32_t units, kvrt_error *error)
 {
     kvi_engine *e = s->engine;

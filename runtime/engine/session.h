@@ -72,6 +72,8 @@ kvrt_status kvi_session_begin_state(kvi_session *session, bool *made, kvrt_error
 /* Copies within the pool; when that fails half-way the engine is lost. */
 kvrt_status kvi_session_copy(kvi_session *session, const kvi_extent_copy *copy, kvrt_error *error);
 
+/* Makes one hole of `units`, of whatever is free and idle; others' pages may move. */
+kvrt_status kvi_session_gather(kvi_session *session, uint32_t units, kvrt_error *error);
 /* Makes room beside what is held for something of `units`, as long as only what is cached has to go for it. */
 kvrt_status kvi_session_make_hole(kvi_session *session, uint32_t units, kvrt_error *error);
 /* Encodes the pages that are due at n_cached positions. */
