@@ -6,16 +6,20 @@
 
 static const char magic[8] = {'K', 'V', 'R', 'T', 'S', 'N', 'A', 'P'};
 
-/* Where the numbers of the header stand: one list for both directions. */
-#define FIELDS(X, s)                                                                                                   \
-    X((s)->version)                                                                                                    \
-    X((s)->model)                                                                                                      \
-    X((s)->tokenizer)                                                                                                  \
-    X((s)->cache)                                                                                                      \
-    X((s)->vocab_size) X((s)->n_tokens) X((s)->n_cached) X((s)->n_text) X((s)->n_pages) X((s)->tail) X((s)->body)      \
-        X((s)->plain) X((s)->elastic) X((s)->goes_on) X((s)->reasoning) X((s)->n_held) X((s)->n_tail)                  \
-            X((s)->decode_started) X((s)->n_stripped) X((s)->luck_begun) X((s)->luck_given) X((s)->seed)               \
-                X((s)->random[0]) X((s)->random[1]) X((s)->random[2]) X((s)->random[3]) X((s)->total_bytes)
+/* The numbers of the header, in their order: one list for both directions. */
+#define FIELD(name)                                                                                                    \
+    {                                                                                                                  \
+        offsetof(kvi_snapshot, name), sizeof(((kvi_snapshot *)NULL)->name)                                             \
+    }
+static const struct {
+    size_t offset, size;
+} fields[] = {FIELD(version),    FIELD(model),      FIELD(tokenizer),      FIELD(cache),      FIELD(vocab_size),
+              FIELD(n_tokens),   FIELD(n_cached),   FIELD(n_text),         FIELD(n_pages),    FIELD(tail),
+              FIELD(body),       FIELD(plain),      FIELD(elastic),        FIELD(goes_on),    FIELD(reasoning),
+              FIELD(n_held),     FIELD(n_tail),     FIELD(decode_started), FIELD(n_stripped), FIELD(luck_begun),
+              FIELD(luck_given), FIELD(seed),       FIELD(random[0]),      FIELD(random[1]),  FIELD(random[2]),
+              FIELD(random[3]),  FIELD(total_bytes)};
+enum { N_FIELDS = sizeof fields / sizeof fields[0] };
 
 static void put(uint8_t **at, uint64_t value, size_t n)
 {
@@ -35,9 +39,14 @@ void kvi_snapshot_put(const kvi_snapshot *s, uint8_t bytes[KVI_SNAPSHOT_HEADER])
     memset(bytes, 0, KVI_SNAPSHOT_HEADER);
     memcpy(at, magic, sizeof magic);
     at += sizeof magic;
-#define PUT(field) put(&at, (uint64_t)(field), sizeof(field));
-    FIELDS(PUT, s)
-#undef PUT
+    for (size_t i = 0; i < N_FIELDS; i++) {
+        const char *field = (const char *)s + fields[i].offset;
+        uint64_t wide = 0;
+        uint32_t narrow = 0;
+        memcpy(&wide, field, fields[i].size == 8 ? 8 : 0);
+        memcpy(&narrow, field, fields[i].size == 4 ? 4 : 0);
+        put(&at, fields[i].size == 8 ? wide : narrow, fields[i].size);
+    }
     at = bytes + KVI_SNAPSHOT_HEADER - 8;
     put(&at, kvi_checksum(bytes, KVI_SNAPSHOT_HEADER - 8, 0), 8);
 }
@@ -52,9 +61,11 @@ kvrt_status kvi_snapshot_get(const uint8_t *bytes, uint64_t n, kvi_snapshot *s, 
         return kvi_error_set(error, KVRT_SNAPSHOT_CORRUPT, "snapshot: does not begin with KVRTSNAP");
     if (get(&sum, 8) != kvi_checksum(bytes, KVI_SNAPSHOT_HEADER - 8, 0))
         return kvi_error_set(error, KVRT_SNAPSHOT_CORRUPT, "snapshot: the header is damaged");
-#define GET(field) field = (sizeof(field) == 8 ? get(&at, 8) : (uint32_t)get(&at, 4));
-    FIELDS(GET, s)
-#undef GET
+    for (size_t i = 0; i < N_FIELDS; i++) {
+        const uint64_t wide = get(&at, fields[i].size);
+        const uint32_t narrow = (uint32_t)wide;
+        memcpy((char *)s + fields[i].offset, fields[i].size == 8 ? (const void *)&wide : &narrow, fields[i].size);
+    }
     if (s->version != KVI_SNAPSHOT_VERSION)
         return kvi_error_set(error, KVRT_SNAPSHOT_MISMATCH, "snapshot: version %u, need %u", s->version,
                              KVI_SNAPSHOT_VERSION);
