@@ -103,7 +103,8 @@ typedef enum kvi_op_kind {
     KVI_OP_NORM_GATE_UP,
     /* out[l, v] = cap( scale * norm(in[logit_rows[l]]) . W[v] ) for first_out <= v < first_out + n_out  out (logit rows, vocab) */
     KVI_OP_HEAD,
-    /* Chooses experts: s = norm(in[r]) W_0^T + b_0, (n_experts); kvi_route says how; weights[1], when present, is the correction.
+    /* Chooses experts: s = scale * norm(in[r]) W_0^T + b_0, (n_experts); kvi_route says how; weights[1], when present, is the correction.
+     * weights[2], when present, multiplies the weight of each expert in the end.
      * Ties go to the lower id. out (rows, 2 top_k) f32: the ids as whole numbers, best c first, then their weights in the same order. */
     KVI_OP_ROUTE,
     /* io[r] += scale * post_norm( sum over j of w_j ( act( n G^T + b_0, n U^T + b_1 ) D^T + b_2 ) ), n = norm(in[r]); G, U, D and the biases are

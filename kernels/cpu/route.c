@@ -59,6 +59,8 @@ static void route_row(void *arg, uint32_t row, uint32_t thread)
     float *p = t->scores + (size_t)row * n, *c = t->device->thread_scratch + thread * t->device->scratch_floats;
     float *logits = c + n, *worth = logits + n;
     float *ids = t->device->buffers[t->op->out] + (size_t)row * 2 * k, *weights = ids + k;
+    for (uint32_t i = 0; t->op->scale != 1.0f && i < n; i++)
+        p[i] = p[i] * t->op->scale + (t->op->biases[0] ? t->op->biases[0]->f32[i] : 0.0f);
     memcpy(logits, p, n * sizeof *p);
     if (route->score == KVI_ROUTE_SOFTMAX) softmax(p, n);
     if (route->score == KVI_ROUTE_SIGMOID)
@@ -76,6 +78,7 @@ static void route_row(void *arg, uint32_t row, uint32_t thread)
     for (uint32_t j = 0; j < k; j++) sum += weights[j];
     const float factor = (route->scale != 0.0f ? route->scale : 1.0f) / (route->renormalize ? sum + 1e-20f : 1.0f);
     for (uint32_t j = 0; j < k; j++) weights[j] *= factor;
+    for (uint32_t j = 0; t->op->weights[2] && j < k; j++) weights[j] *= t->op->weights[2]->f32[(uint32_t)ids[j]];
 }
 
 const char *kvi_cpu_route(kvi_device *device, const kvi_op *op)
@@ -86,7 +89,7 @@ const char *kvi_cpu_route(kvi_device *device, const kvi_op *op)
                             .n_in = device->program->buffers[op->in].cols,
                             .n_weights = 1,
                             .weights = {op->weights[0]},
-                            .biases = {op->biases[0]},
+                            .biases = {op->scale != 1.0f ? NULL : op->biases[0]}, /* behind the scale */
                             .y = device->added,
                             .wide = kvi_step_is_wide(&device->step),
                             .ldy = op->n_experts};

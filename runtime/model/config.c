@@ -151,6 +151,10 @@ static kvrt_status derive(const kvi_raw_config *raw, const kvi_family *family, k
     out->attention[0] = (kvi_attention){0};
     KVI_TRY(derive_sizes(raw, out, error));
     KVI_TRY(kvi_config_layers(raw, family, out, error));
+    if (family->gemma4) KVI_TRY(kvi_config_gemma4(raw, out, error));
+    else if (raw->has_per_layer)
+        return kvi_error_set(error, KVRT_UNSUPPORTED,
+                             "config.json: per_layer_config is {...}, need null (the default of %s)", family->name);
     KVI_TRY(kvi_config_rope(raw, family, out, error));
     KVI_TRY(kvi_config_delta(raw, out, error));
     out->rms_eps = raw->rms_norm_eps;

@@ -25,6 +25,8 @@ typedef struct kvi_layer {
     uint8_t mixer;     /* kvi_mixer */
     uint8_t ffn;       /* kvi_ffn */
     uint8_t attention; /* index into kvi_model_config.attention, of layers that attend */
+    bool wide;         /* the feed-forward part has twice ffn_size */
+    uint16_t kv_of;    /* 1 + the layer whose keys and values it reads; 0: it has its own */
 } kvi_layer;
 
 /* A kind of attention that layers share. Most models have one, or one with a window and one without. */
@@ -32,8 +34,9 @@ typedef struct kvi_layer {
 #define KVI_NO_ROPE UINT8_MAX
 typedef struct kvi_attention {
     uint32_t n_heads, n_kv_heads, head_dim;
-    uint32_t window; /* positions a query sees, its own included; 0: all */
-    uint8_t rope;    /* index into kvi_model_config.ropes, or KVI_NO_ROPE */
+    uint32_t window;     /* positions a query sees, its own included; 0: all */
+    uint8_t rope;        /* index into kvi_model_config.ropes, or KVI_NO_ROPE */
+    bool keys_as_values; /* values are what keys are made of */
 } kvi_attention;
 
 /* -------------------------------------------------------------------------------------------------------- rope --- */
@@ -82,6 +85,7 @@ typedef struct kvi_experts {
     uint32_t shared_width; /* ffn of the shared experts together, 0: none */
     bool shared_gate;      /* what they give is multiplied by sigmoid(x w) */
     bool router_bias, correction, bias;
+    bool beside_dense; /* Gemma 4: added to a dense part, with norms and a router of their own */
     kvi_route route;
 } kvi_experts;
 
@@ -105,6 +109,10 @@ typedef struct kvi_model_config {
     kvi_norms norms;
     kvi_qk_norm qk_norm;
     bool qkv_bias, o_bias, mlp_bias;
+    bool value_norm;      /* values are normed, without gains */
+    bool layer_scalar;    /* what leaves a layer is multiplied by a number of its own */
+    uint32_t layer_input; /* width of what each layer gets beside the residual (Gemma 4); 0: nothing */
+    uint32_t layer_input_vocab;
     bool attention_gate; /* attention *= sigmoid of a second half of q_proj */
     bool sinks;
     float score_scale; /* of attention; 0: 1 / sqrt(head_dim) */
@@ -123,6 +131,10 @@ typedef struct kvi_model_config {
     char warning[256]; /* keys of config.json that transformers does not know either; empty: none */
 } kvi_model_config;
 
+static inline uint32_t kvi_ffn_size(const kvi_model_config *config, uint32_t layer)
+{
+    return config->ffn_size * (config->layers[layer].wide ? 2u : 1u);
+}
 /* The attention of a layer that attends. */
 static inline const kvi_attention *kvi_attention_of(const kvi_model_config *config, uint32_t layer)
 {

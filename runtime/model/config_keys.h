@@ -51,7 +51,7 @@ static const config_key config_keys[] = {
      "se\t\t"},
     {"attention_chunk_size", KEY_DEFAULT, "null"},
     {"attention_dropout", KEY_HARMLESS, "0.0"},
-    {"attention_k_eq_v", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\tfalse\t\t\t\t\t\t\t"},
+    {"attention_k_eq_v", KEY_READ, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\tfalse\t\t\t\t\t\t\t"},
     {"attention_multiplier", KEY_READ, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t1.0\t\t\t\t\t\t\t1.0\t\t\t\t"},
     {"attn_implementation", KEY_HARMLESS, "null"},
     {"attn_logit_softcapping", KEY_READ, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t50.0\tnull\t\t\t\t\t\t\t\t"},
@@ -87,7 +87,7 @@ static const config_key config_keys[] = {
      "null\tnull\tnull\tnull\tnull\tnull\tnull\t0.0\tnull\tnull\tnull\tnull\tn"
      "ull\tnull"},
     {"embedding_multiplier", KEY_READ, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t1.0\t\t\t\t\t\t\t1.0\t\t\t\t"},
-    {"enable_moe_block", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\tfalse\t\t\t\t\t\t\t"},
+    {"enable_moe_block", KEY_READ, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\tfalse\t\t\t\t\t\t\t"},
     {"encoder_no_repeat_ngram_size", KEY_HARMLESS, "null"},
     {"encoder_repetition_penalty", KEY_HARMLESS, "null"},
     {"eos_token_id", KEY_READ, "2\t2\tnull\tnull\tnull\tnull\tnull\tnull\t2\tnull\tnull\t1\t2\t1\t2\t50279\t"
@@ -105,7 +105,7 @@ static const config_key config_keys[] = {
     {"fusion_config", KEY_DEFAULT, "null"},
     {"generator", KEY_DEFAULT, "null"},
     {"gguf_file", KEY_DEFAULT, "null"},
-    {"global_head_dim", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t512\t\t\t\t\t\t\t"},
+    {"global_head_dim", KEY_READ, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t512\t\t\t\t\t\t\t"},
     {"gradient_checkpointing", KEY_HARMLESS, "null"},
     {"guidance_scale", KEY_HARMLESS, "null"},
     {"head_dim", KEY_READ, "null\tnull\tnull\t128\t256\t256\t256\tnull\tnull\t64\tnull\tnull\tnull\tn"
@@ -118,7 +118,7 @@ static const config_key config_keys[] = {
     {"hidden_size", KEY_READ, "4096\t4096\t4096\t4096\t4096\t2048\t2048\t2048\t4096\t2880\t4096\t2048\t"
      "4096\t7168\t4096\t2048\t2304\t2304\t2304\t3072\t2048\t4096\t4096\t4096\t"
      "4096\t4096"},
-    {"hidden_size_per_layer_input", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t256\t\t\t\t\t\t\t"},
+    {"hidden_size_per_layer_input", KEY_READ, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t256\t\t\t\t\t\t\t"},
     {"id2label", KEY_HARMLESS, "null"},
     {"ignore_keys_at_rope_validation", KEY_DEFAULT, "null"},
     {"initializer_range", KEY_HARMLESS, "0.02"},
@@ -158,7 +158,7 @@ static const config_key config_keys[] = {
     {"mlp_layer_types", KEY_DEFAULT, "null"},
     {"mlp_only_layers", KEY_DEFAULT, "\t\t\t\tnull\t\tnull\tnull\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t"},
     {"model_type", KEY_READ, "null"},
-    {"moe_intermediate_size", KEY_DEFAULT, "null\tnull\tnull\tnull\tnull\t512\t512\t768\tnull\tnull\t1408\t1536\t140"
+    {"moe_intermediate_size", KEY_READ, "null\tnull\tnull\tnull\tnull\t512\t512\t768\tnull\tnull\t1408\t1536\t140"
      "7\t2048\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnul"
      "l\tnull"},
     {"mtp_layer_types", KEY_DEFAULT, "null"},
@@ -178,17 +178,17 @@ static const config_key config_keys[] = {
      "\t32\t32\t32\t32\t32"},
     {"num_beam_groups", KEY_HARMLESS, "null"},
     {"num_beams", KEY_HARMLESS, "null"},
-    {"num_experts", KEY_DEFAULT, "null\tnull\tnull\tnull\tnull\t256\t512\t128\tnull\tnull\tnull\tnull\tnul"
+    {"num_experts", KEY_READ, "null\tnull\tnull\tnull\tnull\t256\t512\t128\tnull\tnull\tnull\tnull\tnul"
      "l\tnull\tnull\t64\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnull\t"
      "null"},
     {"num_experts_per_tok", KEY_DEFAULT, "\t\t\t\t\t8\t10\t8\t2\t4\t8\t4\tnull\t8\t2\t8\t\t\t\t\t\t\t\t\t\t"},
-    {"num_global_key_value_heads", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\tnull\t\t\t\t\t\t\t"},
+    {"num_global_key_value_heads", KEY_READ, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\tnull\t\t\t\t\t\t\t"},
     {"num_heads", KEY_DEFAULT, "null"},
     {"num_hidden_layers", KEY_READ, "32\t32\t32\t32\t32\t40\t48\t24\t32\t36\t46\t47\t32\t61\t32\t16\t26\t26\t30\t32\t"
      "36\t32\t32\t32\t34\t32"},
     {"num_key_value_heads", KEY_READ, "null\t8\t32\t32\t4\t2\t2\t4\t8\t8\t8\t20\tnull\t128\tnull\tnull\t4\t4\t4\tnull\t"
      "4\tnull\tnull\tnull\t8\t8"},
-    {"num_kv_shared_layers", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t0\t\t\t\t\t\t\t"},
+    {"num_kv_shared_layers", KEY_READ, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t0\t\t\t\t\t\t\t"},
     {"num_labels", KEY_HARMLESS, "null"},
     {"num_local_experts", KEY_DEFAULT, "null\tnull\tnull\tnull\tnull\tnull\tnull\tnull\t8\t128\tnull\tnull\tnull"
      "\tnull\t8\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnu"
@@ -214,7 +214,7 @@ static const config_key config_keys[] = {
      "null\tnull"},
     {"penalty_alpha", KEY_HARMLESS, "null"},
     {"per_layer_attributes", KEY_DEFAULT, "null"},
-    {"per_layer_config", KEY_DEFAULT, "null"},
+    {"per_layer_config", KEY_READ, "null"},
     {"prefill_chunk_size", KEY_HARMLESS, "null"},
     {"pretraining_tp", KEY_HARMLESS, "1\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnull\t1\t1\t1\tnu"
      "ll\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnull\tnull"},
@@ -267,7 +267,7 @@ static const config_key config_keys[] = {
     {"token_healing", KEY_HARMLESS, "null"},
     {"top_h", KEY_HARMLESS, "null"},
     {"top_k", KEY_HARMLESS, "null"},
-    {"top_k_experts", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\tnull\t\t\t\t\t\t\t"},
+    {"top_k_experts", KEY_READ, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\tnull\t\t\t\t\t\t\t"},
     {"top_p", KEY_HARMLESS, "null"},
     {"topk_group", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t1\t1\tnull\t4\t\t\t\t\t\t\t\t\t\t\t\t"},
     {"topk_method", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t\t\t\"greedy\"\t\t\t\t\t\t\t\t\t\t\t\t\t"},
@@ -280,7 +280,7 @@ static const config_key config_keys[] = {
     {"unsloth_version", KEY_HARMLESS, "null"},
     {"use_bidirectional_attention", KEY_READ, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\tnull\tfalse\tnull\t\t\t\t\t\t\t"},
     {"use_cache", KEY_HARMLESS, "true"},
-    {"use_double_wide_mlp", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\tfalse\t\t\t\t\t\t\t"},
+    {"use_double_wide_mlp", KEY_READ, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\tfalse\t\t\t\t\t\t\t"},
     {"use_mtp", KEY_HARMLESS, "null"},
     {"use_qk_norm", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\tfalse\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t"},
     {"use_sliding_window", KEY_READ, "\t\tfalse\tfalse\t\t\t\tfalse\t\t\t\t\t\t\t\t\t\t\t\t\tfalse\t\t\t\t\t"},
@@ -291,7 +291,7 @@ static const config_key config_keys[] = {
     {"vocab_size", KEY_READ, "32000\t32000\t151936\t151936\t248320\t248320\t151936\t151936\t32000\t"
      "201088\t151552\t154880\t102400\t129280\t32000\t50304\t256000\t262208"
      "\t262144\t32064\t128256\t32000\t50304\t50304\t131072\t32000"},
-    {"vocab_size_per_layer_input", KEY_DEFAULT, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t262144\t\t\t\t\t\t\t"},
+    {"vocab_size_per_layer_input", KEY_READ, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t262144\t\t\t\t\t\t\t"},
     {"watermarking_config", KEY_HARMLESS, "null"},
 };
 /* clang-format on */

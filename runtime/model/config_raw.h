@@ -24,6 +24,14 @@
     X(max_window_layers)                                                                                               \
     X(sliding_window_pattern)                                                                                          \
     X(no_rope_layer_interval)                                                                                          \
+    X(global_head_dim)                                                                                                 \
+    X(num_global_key_value_heads)                                                                                      \
+    X(num_kv_shared_layers)                                                                                            \
+    X(hidden_size_per_layer_input)                                                                                     \
+    X(vocab_size_per_layer_input)                                                                                      \
+    X(num_experts)                                                                                                     \
+    X(top_k_experts)                                                                                                   \
+    X(moe_intermediate_size)                                                                                           \
     X(full_attention_interval)                                                                                         \
     X(linear_num_key_heads)                                                                                            \
     X(linear_num_value_heads)                                                                                          \
@@ -45,6 +53,9 @@
     X(residual_multiplier)                                                                                             \
     X(logits_scaling)
 #define KVI_CONFIG_FLAGS(X)                                                                                            \
+    X(attention_k_eq_v)                                                                                                \
+    X(enable_moe_block)                                                                                                \
+    X(use_double_wide_mlp)                                                                                             \
     X(use_sliding_window)                                                                                              \
     X(attention_bias)                                                                                                  \
     X(mlp_bias)                                                                                                        \
@@ -84,6 +95,10 @@ typedef struct kvi_raw_config {
     uint32_t n_layer_types;
     uint8_t layer_types[KVI_MAX_LAYERS]; /* kvi_layer_type */
     char layer_type_problem[48], act[32];
+    bool has_per_layer;                /* per_layer_config: layers with other heads */
+    uint8_t per_layer[KVI_MAX_LAYERS]; /* 1: has them */
+    int64_t layer_head_dim, layer_kv;  /* KVI_NO_INT: as the others */
+    bool per_layer_problem;            /* they differ among themselves, or more than that differs */
     bool has_no_rope_layers;
     uint32_t n_no_rope_layers;
     bool rope_layers[KVI_MAX_LAYERS]; /* no_rope_layers: true where a layer has RoPE */
@@ -109,6 +124,8 @@ kvrt_status kvi_config_layers(const kvi_raw_config *raw, const kvi_family *famil
 kvrt_status kvi_config_rope(const kvi_raw_config *raw, const kvi_family *family, kvi_model_config *out,
                             kvrt_error *error);                                                    /* config_rope.c */
 kvrt_status kvi_config_delta(const kvi_raw_config *raw, kvi_model_config *out, kvrt_error *error); /* config_delta.c */
+/* What is Gemma 4's alone: heads of full attention, shared keys and values, per-layer inputs, experts beside a dense part. */
+kvrt_status kvi_config_gemma4(const kvi_raw_config *raw, kvi_model_config *out, kvrt_error *error);
 
 #define KVI_MAX_POSITIONS (1 << 24)
 

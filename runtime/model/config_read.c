@@ -227,6 +227,32 @@ static void read_no_rope(kvi_json *r, kvi_raw_config *raw)
     }
 }
 
+/* {"5": {"head_dim": 512, "num_key_value_heads": 1}, ...}, with the same figures everywhere. */
+static void read_per_layer(kvi_json *r, kvi_raw_config *raw)
+{
+    raw->has_per_layer = !kvi_json_null(r);
+    raw->per_layer_problem = false;
+    raw->layer_head_dim = raw->layer_kv = KVI_NO_INT;
+    memset(raw->per_layer, 0, sizeof raw->per_layer);
+    if (!raw->has_per_layer || !kvi_json_expect(r, KVI_JSON_OBJECT)) return;
+    for (bool first = true; kvi_json_next_key(r); first = false) {
+        uint64_t layer = r->str_len ? 0 : KVI_MAX_LAYERS;
+        for (size_t i = 0; i < r->str_len && layer < KVI_MAX_LAYERS; i++)
+            layer = r->str[i] >= '0' && r->str[i] <= '9' ? 10 * layer + (uint64_t)(r->str[i] - '0') : KVI_MAX_LAYERS;
+        int64_t dim = KVI_NO_INT, kv = KVI_NO_INT;
+        if (layer < KVI_MAX_LAYERS) raw->per_layer[layer] = 1;
+        else raw->per_layer_problem = true;
+        if (!kvi_json_expect(r, KVI_JSON_OBJECT)) return;
+        while (kvi_json_next_key(r)) {
+            if (kvi_json_key_is(r, "head_dim")) dim = int_or_null(r);
+            else if (kvi_json_key_is(r, "num_key_value_heads")) kv = int_or_null(r);
+            else raw->per_layer_problem = true, kvi_json_skip(r);
+        }
+        if (first) raw->layer_head_dim = dim, raw->layer_kv = kv;
+        raw->per_layer_problem = raw->per_layer_problem || dim != raw->layer_head_dim || kv != raw->layer_kv;
+    }
+}
+
 /* A flag in some families, "all" or "vision" in others. */
 static void read_bidirectional(kvi_json *r, char *out, size_t cap)
 {
@@ -280,6 +306,7 @@ static void read_key(pass *p)
     else if (kvi_json_key_is(r, "rope_parameters")) read_rope(p, "rope_parameters.", &p->raw->parameters);
     else if (kvi_json_key_is(r, "layer_types")) read_layer_types(r, p->raw);
     else if (kvi_json_key_is(r, "no_rope_layers")) read_no_rope(r, p->raw);
+    else if (kvi_json_key_is(r, "per_layer_config")) read_per_layer(r, p->raw);
     else if (kvi_json_key_is(r, "use_bidirectional_attention"))
         read_bidirectional(r, p->raw->bidirectional, sizeof p->raw->bidirectional);
     else if (kvi_json_key_is(r, "hidden_act") || kvi_json_key_is(r, "hidden_activation"))

@@ -5,6 +5,12 @@
 #include <stdio.h>
 #include <string.h>
 
+static const kvi_name_pair gemma4_names[] = {{"self_attn.post_norm", "post_attention_layernorm"},
+                                             {"post_attention_layernorm", "pre_feedforward_layernorm"},
+                                             {"mlp.post_norm", "post_feedforward_layernorm"},
+                                             {"mlp.gate", "router.proj"},
+                                             {"mlp.experts", "experts"},
+                                             {NULL, NULL}};
 /* Norms behind attention and feed-forward part, of Gemma and OLMo. */
 static const kvi_name_pair behind_names[] = {{"self_attn.post_norm", "post_attention_layernorm"},
                                              {"post_attention_layernorm", "pre_feedforward_layernorm"},
@@ -31,6 +37,11 @@ static const kvi_name_pair behind_names[] = {{"self_attn.post_norm", "post_atten
       .outer_name = "gemma3", .window = KVI_WINDOW_PATTERN, .window_pattern = 6, .norms = KVI_NORMS_BOTH,              \
       .gain_add = 1, .qk_norm = KVI_QK_NORM_HEAD, .two_ropes = true, .theta = 1e6, .window_theta = 1e4,                \
       .root_embedding_scale = true, .names = behind_names)                                                             \
+    X("Gemma4ForCausalLM", "gemma4_text", "Gemma 4 (text)", .outer = "Gemma4ForConditionalGeneration",                 \
+      .outer_name = "gemma4", .window = KVI_WINDOW_PATTERN, .window_pattern = 6, .norms = KVI_NORMS_BOTH,              \
+      .qk_norm = KVI_QK_NORM_HEAD, .value_norm = true, .layer_scalar = true, .score_scale = 1, .two_ropes = true,      \
+      .theta = 1e6, .window_theta = 1e4, .proportional_rope = true, .root_embedding_scale = true, .gemma4 = true,      \
+      .names = gemma4_names)                                                                                           \
     X("Phi3ForCausalLM", "phi3", "Phi-3, 3.5, 4", .window = KVI_WINDOW_ALL, .partial_rotary = true,                    \
       .old_longrope = true)                                                                                            \
     X("SmolLM3ForCausalLM", "smollm3", "SmolLM3", .window = KVI_WINDOW_IF_USED, .nope = true)                          \
@@ -95,6 +106,9 @@ void kvi_family_apply(const kvi_family *family, kvi_model_config *c)
     c->norms = family->norms;
     c->gain_add = family->gain_add;
     c->attention_gate = family->attention_gate;
+    c->value_norm = family->value_norm;
+    c->layer_scalar = family->layer_scalar;
+    c->score_scale = family->score_scale;
 }
 
 void kvi_family_rename(const kvi_family *family, const char *name, char *out, size_t cap)

@@ -30,10 +30,13 @@ typedef struct kvi_family {
     uint32_t window_pattern;        /* of KVI_WINDOW_PATTERN */
     bool two_ropes;                 /* one for full attention, with theta, one for windows, with window_theta */
     double theta, window_theta;
-    bool proportional_rope;     /* of full attention, unless the config says otherwise */
-    bool old_longrope;          /* "su" and "yarn" mean longrope */
-    bool q_growth;              /* queries grow with their position */
-    bool root_embedding_scale;  /* embeddings *= sqrt(hidden_size), rounded to their type */
+    bool proportional_rope;    /* of full attention, unless the config says otherwise */
+    bool old_longrope;         /* "su" and "yarn" mean longrope */
+    bool q_growth;             /* queries grow with their position */
+    bool root_embedding_scale; /* embeddings *= sqrt(hidden_size), rounded to their type */
+    bool value_norm, layer_scalar;
+    float score_scale;          /* of attention; 0: 1 / sqrt(head_dim) */
+    bool gemma4;                /* config_gemma4.c */
     bool nope;                  /* no_rope_layers says which layers have RoPE */
     bool partial_rotary;        /* only some of the dimensions of a head may turn */
     bool mrope;                 /* rope_parameters may hold sections for pictures, which mean nothing for text */

@@ -74,15 +74,20 @@ static void record_layer(kvi_recorder *r)
     else kvi_record_attention(r);
     if (layer->ffn == KVI_FFN_ROUTED) kvi_record_routed(r);
     else kvi_record_dense(r);
+    kvi_record_layer_input(r);
     kvi_record_slice_end(r);
 }
 
-/* transformers multiplies with a number of the embeddings' type. */
-static float embedding_scale(const kvi_model_config *c, kvi_weight_form form)
+float kvi_record_embedding_scale(float scale, bool narrow, kvi_weight_form form)
 {
-    if (!c->embedding_scale_narrow) return c->embedding_scale;
-    if (form == KVI_FORM_BF16) return kvi_bf16_to_f32(kvi_f32_to_bf16(c->embedding_scale));
-    return form == KVI_FORM_F16 ? kvi_f16_to_f32(kvi_f32_to_f16(c->embedding_scale)) : c->embedding_scale;
+    if (!narrow) return scale;
+    if (form == KVI_FORM_BF16) return kvi_bf16_to_f32(kvi_f32_to_bf16(scale));
+    return form == KVI_FORM_F16 ? kvi_f16_to_f32(kvi_f32_to_f16(scale)) : scale;
+}
+
+const kvi_weight *kvi_record_layer_scalar(const kvi_recorder *r)
+{
+    return kvi_record_without(r, "layer_scalar") ? NULL : r->w->layer_scalar;
 }
 
 static void record(kvi_recorder *r)
@@ -96,13 +101,16 @@ static void record(kvi_recorder *r)
     r->x = kvi_record_buffer(r, "x", r->c->hidden_size, KVI_ROWS_TOKEN, KVI_PRECISION_RESIDUAL);
 
     /* x (R, hidden) = E[ids] */
-    kvi_record_op(
-        r, (kvi_op){.kind = KVI_OP_EMBED,
-                    .in = r->x,
-                    .out = r->x,
-                    .n_weights = 1,
-                    .weights = {w->embed},
-                    .scale = kvi_record_without(r, "embedding_scale") ? 1.0f : embedding_scale(r->c, w->embed_form)});
+    kvi_record_op(r, (kvi_op){.kind = KVI_OP_EMBED,
+                              .in = r->x,
+                              .out = r->x,
+                              .n_weights = 1,
+                              .weights = {w->embed},
+                              .scale = kvi_record_without(r, "embedding_scale")
+                                           ? 1.0f
+                                           : kvi_record_embedding_scale(r->c->embedding_scale,
+                                                                        r->c->embedding_scale_narrow, w->embed_form)});
+    kvi_record_inputs(r, w);
     for (r->layer = 0; r->layer < r->c->n_layers; r->layer++) {
         r->w = r->weights ? &r->weights->layers[r->layer] : &no_layer;
         record_layer(r);

@@ -68,25 +68,30 @@ static void gated_query_places(list *l, const kvi_attention *a)
             2 * d, 2 * q);
 }
 
-static void attention_places(list *l, const kvi_attention *a)
+static void attention_places(list *l, const kvi_attention *a, bool shares)
 {
     const kvi_model_config *c = l->c;
     const uint32_t h = c->hidden_size, d = a->head_dim, q = a->n_heads * d, kv = a->n_kv_heads * d, all = q + 2 * kv;
     const bool width = c->qk_norm == KVI_QK_NORM_WIDTH;
     if (c->attention_gate) gated_query_places(l, a);
     else or_rows(put(l, SLOT(q), "self_attn.q_proj.weight", q, h, of_q), "self_attn.qkv_proj.weight", 0, all);
-    or_rows(put(l, SLOT(k), "self_attn.k_proj.weight", kv, h, of_kv), "self_attn.qkv_proj.weight", q, all);
-    or_rows(put(l, SLOT(v), "self_attn.v_proj.weight", kv, h, of_kv), "self_attn.qkv_proj.weight", q + kv, all);
+    if (!shares) or_rows(put(l, SLOT(k), "self_attn.k_proj.weight", kv, h, of_kv), "self_attn.qkv_proj.weight", q, all);
+    if (!shares && !a->keys_as_values)
+        or_rows(put(l, SLOT(v), "self_attn.v_proj.weight", kv, h, of_kv), "self_attn.qkv_proj.weight", q + kv, all);
     if (c->qkv_bias) {
         if (!c->attention_gate)
             or_rows(put_bias(l, SLOT(q_bias), "self_attn.q_proj.bias", q, of_heads), "self_attn.qkv_proj.bias", 0, all);
-        or_rows(put_bias(l, SLOT(k_bias), "self_attn.k_proj.bias", kv, of_kv_heads), "self_attn.qkv_proj.bias", q, all);
-        or_rows(put_bias(l, SLOT(v_bias), "self_attn.v_proj.bias", kv, of_kv_heads), "self_attn.qkv_proj.bias", q + kv,
-                all);
+        if (!shares)
+            or_rows(put_bias(l, SLOT(k_bias), "self_attn.k_proj.bias", kv, of_kv_heads), "self_attn.qkv_proj.bias", q,
+                    all);
+        if (!shares && !a->keys_as_values)
+            or_rows(put_bias(l, SLOT(v_bias), "self_attn.v_proj.bias", kv, of_kv_heads), "self_attn.qkv_proj.bias",
+                    q + kv, all);
     }
     if (c->qk_norm) {
         put_norm(l, SLOT(q_norm), "self_attn.q_norm.weight", width ? q : d, width ? of_heads : "head_dim");
-        put_norm(l, SLOT(k_norm), "self_attn.k_norm.weight", width ? kv : d, width ? of_kv_heads : "head_dim");
+        if (!shares)
+            put_norm(l, SLOT(k_norm), "self_attn.k_norm.weight", width ? kv : d, width ? of_kv_heads : "head_dim");
     }
     if (c->sinks) put_bias(l, SLOT(sinks), "self_attn.sinks", a->n_heads, "num_attention_heads");
     put(l, SLOT(o), "self_attn.o_proj.weight", h, q, "hidden_size, num_attention_heads * head_dim");
@@ -158,10 +163,10 @@ static void delta_places(list *l)
 }
 
 /* ------------------------------------------------------------------------------------------------- feed-forward --- */
-static void dense_places(list *l)
+static void dense_places(list *l, uint32_t f)
 {
     static const char shape[] = "intermediate_size, hidden_size";
-    const uint32_t h = l->c->hidden_size, f = l->c->ffn_size;
+    const uint32_t h = l->c->hidden_size;
     or_rows(put(l, SLOT(mlp.gate), "mlp.gate_proj.weight", f, h, shape), "mlp.gate_up_proj.weight", 0, 2 * f);
     or_rows(put(l, SLOT(mlp.up), "mlp.up_proj.weight", f, h, shape), "mlp.gate_up_proj.weight", f, 2 * f);
     put(l, SLOT(mlp.down), "mlp.down_proj.weight", h, f, "hidden_size, intermediate_size");
@@ -203,6 +208,26 @@ static void routed_places(list *l)
     if (e->shared_gate) put(l, SLOT(shared_gate), "mlp.shared_expert_gate.weight", 1, h, "1, hidden_size");
 }
 
+/* Gemma 4: experts beside a dense part. */
+static void beside_places(list *l)
+{
+    const uint32_t h = l->c->hidden_size;
+    put(l, SLOT(router_norm), "router.scale", h, 0, "hidden_size");
+    put(l, SLOT(expert_scale), "router.per_expert_scale", l->c->experts.n_experts, 0, "num_experts");
+    put_norm(l, SLOT(dense_post_norm), "post_feedforward_layernorm_1.weight", h, "hidden_size");
+    put_norm(l, SLOT(experts_norm), "pre_feedforward_layernorm_2.weight", h, "hidden_size");
+    put_norm(l, SLOT(experts_post_norm), "post_feedforward_layernorm_2.weight", h, "hidden_size");
+}
+
+/* Gemma 4: what a layer gets beside the residual. */
+static void input_places(list *l)
+{
+    const uint32_t h = l->c->hidden_size, p = l->c->layer_input;
+    put(l, SLOT(input_gate), "per_layer_input_gate.weight", p, h, "hidden_size_per_layer_input, hidden_size");
+    put(l, SLOT(input_projection), "per_layer_projection.weight", h, p, "hidden_size, hidden_size_per_layer_input");
+    put_norm(l, SLOT(input_norm_after), "post_per_layer_input_norm.weight", h, "hidden_size");
+}
+
 /* ------------------------------------------------------------------------------------------------------- whole --- */
 uint32_t kvi_layer_places(const kvi_model_config *c, uint32_t layer, kvi_place *out)
 {
@@ -211,12 +236,16 @@ uint32_t kvi_layer_places(const kvi_model_config *c, uint32_t layer, kvi_place *
     const bool before = c->norms != KVI_NORMS_AFTER, behind = c->norms != KVI_NORMS_BEFORE;
     if (before) put_norm(&l, SLOT(input_norm), "input_layernorm.weight", h, "hidden_size");
     if (c->layers[layer].mixer == KVI_MIXER_RECURRENT) delta_places(&l);
-    else attention_places(&l, kvi_attention_of(c, layer));
+    else attention_places(&l, kvi_attention_of(c, layer), c->layers[layer].kv_of != 0);
     if (behind) put_norm(&l, SLOT(mixer_post_norm), "self_attn.post_norm.weight", h, "hidden_size");
     if (before) put_norm(&l, SLOT(post_norm), "post_attention_layernorm.weight", h, "hidden_size");
-    if (c->layers[layer].ffn == KVI_FFN_ROUTED) routed_places(&l);
-    else dense_places(&l);
+    const bool routed = c->layers[layer].ffn == KVI_FFN_ROUTED;
+    if (routed) routed_places(&l);
+    if (!routed || c->experts.beside_dense) dense_places(&l, kvi_ffn_size(c, layer));
+    if (routed && c->experts.beside_dense) beside_places(&l);
     if (behind) put_norm(&l, SLOT(ffn_post_norm), "mlp.post_norm.weight", h, "hidden_size");
+    if (c->layer_input) input_places(&l);
+    if (c->layer_scalar) put(&l, SLOT(layer_scalar), "layer_scalar", 1, 0, "one");
     return l.n;
 }
 
@@ -245,10 +274,41 @@ kvi_place kvi_norm_place(const kvi_model_config *c)
                        .sources = {{.name = KVI_NAME_NORM}}};
 }
 
+kvi_place kvi_input_embed_place(const kvi_model_config *c)
+{
+    static const char name[] = "model.embed_tokens_per_layer.weight";
+    return (kvi_place){.name = name,
+                       .n_out = c->layer_input_vocab,
+                       .n_in = c->n_layers * c->layer_input,
+                       .why = "vocab_size_per_layer_input, num_hidden_layers * hidden_size_per_layer_input",
+                       .sources = {{.name = name}}};
+}
+
+kvi_place kvi_input_projection_place(const kvi_model_config *c)
+{
+    static const char name[] = "model.per_layer_model_projection.weight";
+    return (kvi_place){.name = name,
+                       .n_out = c->n_layers * c->layer_input,
+                       .n_in = c->hidden_size,
+                       .why = "num_hidden_layers * hidden_size_per_layer_input, hidden_size",
+                       .sources = {{.name = name}}};
+}
+
+kvi_place kvi_input_norm_place(const kvi_model_config *c)
+{
+    static const char name[] = "model.per_layer_projection_norm.weight";
+    return (kvi_place){.name = name,
+                       .n_out = c->layer_input,
+                       .why = "hidden_size_per_layer_input",
+                       .add = c->gain_add,
+                       .sources = {{.name = name}}};
+}
+
 uint64_t kvi_config_params(const kvi_model_config *c)
 {
     kvi_place places[KVI_MAX_PLACES];
     uint64_t n = (uint64_t)c->vocab_size * c->hidden_size * (c->tied_embeddings ? 1u : 2u) + c->hidden_size;
+    n += (uint64_t)c->n_layers * c->layer_input * ((uint64_t)c->layer_input_vocab + c->hidden_size) + c->layer_input;
     for (uint32_t layer = 0; layer < c->n_layers; layer++)
         for (uint32_t i = kvi_layer_places(c, layer, places); i-- > 0;)
             n += (uint64_t)places[i].n_out * (places[i].n_in ? places[i].n_in : 1) *

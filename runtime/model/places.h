@@ -35,6 +35,12 @@ typedef struct kvi_layer_weights {
     kvi_mlp_weights mlp, shared, experts;
     const kvi_weight *shared_gate;                       /* (1, hidden) */
     const kvi_weight *router, *router_bias, *correction; /* (n_experts, hidden), (n_experts) twice */
+    /* Gemma 4 */
+    const kvi_weight *layer_scalar; /* (1) */
+    const kvi_weight *input_gate, *input_projection,
+        *input_norm_after;                        /* (layer_input, hidden), (hidden, layer_input), (hidden) */
+    const kvi_weight *router_norm, *expert_scale; /* (hidden), (n_experts) */
+    const kvi_weight *dense_post_norm, *experts_norm, *experts_post_norm; /* (hidden) */
 } kvi_layer_weights;
 
 /* A tensor that a weight may come from. */
@@ -68,6 +74,11 @@ uint32_t kvi_layer_places(const kvi_model_config *config, uint32_t layer, kvi_pl
 kvi_place kvi_embed_place(const kvi_model_config *config);
 kvi_place kvi_norm_place(const kvi_model_config *config);
 kvi_place kvi_head_place(const kvi_model_config *config);
+/* Of layer_input: the embeddings of all layers side by side (vocab, n_layers * layer_input), what they get from the hidden ones
+ * (n_layers * layer_input, hidden), its norm (layer_input). */
+kvi_place kvi_input_embed_place(const kvi_model_config *config);
+kvi_place kvi_input_projection_place(const kvi_model_config *config);
+kvi_place kvi_input_norm_place(const kvi_model_config *config);
 
 /* Parameters of the model, from its shape alone. */
 uint64_t kvi_config_params(const kvi_model_config *config);

@@ -14,6 +14,8 @@ typedef struct kvi_recorder {
     uint32_t layer;
     const kvi_layer_weights *w; /* of that layer */
     kvi_buffer x;               /* residual (R, hidden) */
+    kvi_buffer inputs;          /* (R, n_layers * layer_input) of the layers, where they have any */
+    uint16_t group[KVI_MAX_LAYERS], place[KVI_MAX_LAYERS]; /* cache group of a layer, and its place in it */
 } kvi_recorder;
 
 void kvi_record_op(kvi_recorder *r, kvi_op op);
@@ -31,14 +33,21 @@ kvi_norm kvi_record_norm(const kvi_recorder *r, const kvi_weight *gain);
 kvi_norm kvi_record_norm_before(const kvi_recorder *r, const kvi_weight *gain);
 kvi_norm kvi_record_norm_after(const kvi_recorder *r, const kvi_weight *gain);
 
+/* A factor of embeddings, rounded to their type where the model does so. */
+float kvi_record_embedding_scale(float scale, bool narrow, kvi_weight_form form);
 /* What is added to the residual is multiplied by this. */
 float kvi_record_residual_scale(const kvi_recorder *r);
+/* The factor of what leaves a layer, for the operation that ends it; NULL: none. */
+const kvi_weight *kvi_record_layer_scalar(const kvi_recorder *r);
 
 /* One per kind of layer: x (R, hidden) += mixer(x), x += ffn(x). */
 void kvi_record_attention(kvi_recorder *r); /* record_attention.c */
 void kvi_record_recurrent(kvi_recorder *r); /* record_recurrent.c */
 void kvi_record_dense(kvi_recorder *r);     /* record_ffn.c */
 void kvi_record_routed(kvi_recorder *r);
+/* What every layer gets beside the residual, and what it makes of it: record_inputs.c. */
+void kvi_record_inputs(kvi_recorder *r, const kvi_model_weights *w);
+void kvi_record_layer_input(kvi_recorder *r);
 void kvi_record_head(kvi_recorder *r, const kvi_model_weights *w); /* record_head.c */
 
 #endif

@@ -40,7 +40,8 @@ static void from_row(const shape_row *row, kvi_model_config *c)
     c->n_attentions = c->n_ropes = 1;
     (void)snprintf(c->architecture, sizeof c->architecture, "%s", row->name);
     c->n_layers = row->n_layers, c->hidden_size = row->hidden,
-    c->attention[0] = (kvi_attention){row->n_heads, row->n_kv_heads, row->head_dim, 0, 0};
+    c->attention[0] =
+        (kvi_attention){.n_heads = row->n_heads, .n_kv_heads = row->n_kv_heads, .head_dim = row->head_dim};
     c->ffn_size = row->ffn, c->vocab_size = row->vocab, c->ctx_model = row->ctx;
     c->rms_eps = 1e-5, c->ropes[0].theta = row->theta, c->ropes[0].n_dims = row->head_dim,
     c->tied_embeddings = row->tied;

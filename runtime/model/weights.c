@@ -368,6 +368,19 @@ static bool shares_embeddings(const binder *b)
             memcmp(embed->data, head->data, embed->bytes) == 0);
 }
 
+/* What layers get beside the residual. Of its embeddings a token reads one row. */
+static kvrt_status bind_inputs(binder *b)
+{
+    const kvi_place embed = kvi_input_embed_place(b->config), projection = kvi_input_projection_place(b->config),
+                    norm = kvi_input_norm_place(b->config);
+    if (!b->config->layer_input) return KVRT_OK;
+    const uint64_t before = b->out->bytes;
+    KVI_TRY(bind(b, OUTSIDE, &embed, &b->out->input_embed));
+    b->idle_bytes += b->out->bytes - before;
+    KVI_TRY(bind(b, OUTSIDE, &projection, &b->out->input_projection));
+    return bind(b, OUTSIDE, &norm, &b->out->input_norm);
+}
+
 static kvrt_status bind_all(binder *b)
 {
     const kvi_model_config *c = b->config;
@@ -381,6 +394,7 @@ static kvrt_status bind_all(binder *b)
     const kvi_tensor *stored = b->checkpoint ? find(b, embed.name) : NULL;
     out->embed_form = stored ? stored->form : b->synthetic_form;
     uint64_t embed_bytes = out->bytes;
+    KVI_TRY(bind_inputs(b));
     for (uint32_t i = 0; i < c->n_layers; i++) KVI_TRY(bind_layer(b, i));
     KVI_TRY(bind(b, OUTSIDE, &norm, &out->norm));
     out->head = out->embed;

@@ -46,7 +46,10 @@ READ = {"architectures", "model_type", "vocab_size", "hidden_size", "intermediat
         "default_theta", "full_attention_interval", "linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim",
         "linear_value_head_dim", "linear_conv_kernel_dim", "mtp_num_hidden_layers", "hidden_activation", "sliding_window_pattern", "rope_local_base_freq",
         "no_rope_layers", "no_rope_layer_interval", "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping",
-        "embedding_multiplier", "attention_multiplier", "residual_multiplier", "logits_scaling", "use_bidirectional_attention"}
+        "embedding_multiplier", "attention_multiplier", "residual_multiplier", "logits_scaling", "use_bidirectional_attention",
+        "per_layer_config", "global_head_dim", "num_global_key_value_heads", "num_kv_shared_layers", "hidden_size_per_layer_input",
+        "vocab_size_per_layer_input", "attention_k_eq_v", "enable_moe_block", "use_double_wide_mlp", "num_experts", "top_k_experts",
+        "moe_intermediate_size"}
 HARMLESS = {
     # about training, or about Python objects
     "initializer_range", "attention_dropout", "resid_pdrop", "embd_pdrop", "gradient_checkpointing", "problem_type", "id2label", "label2id", "num_labels", "return_dict",

@@ -41,10 +41,11 @@ VARIANTS = {
                                      layer_types=[FULL], final_logit_softcapping=3.0)),
     "gemma3_hub": ("Gemma3", dict(num_hidden_layers=3, sliding_window=20, num_key_value_heads=1)),
     "gemma4": ("Gemma4", dict(GEMMA4, attention_k_eq_v=True, num_global_key_value_heads=1, final_logit_softcapping=4.0)),
-    "gemma4_e": ("Gemma4", dict(GEMMA4, hidden_size_per_layer_input=8, vocab_size_per_layer_input=VOCAB, num_kv_shared_layers=2,
+    "gemma4_e": ("Gemma4", dict(GEMMA4, num_hidden_layers=6, layer_types=[SLIDING, FULL] * 3, hidden_size_per_layer_input=8, vocab_size_per_layer_input=VOCAB, num_kv_shared_layers=2,
                                 use_double_wide_mlp=True, num_key_value_heads=1)),
     "gemma4_moe": ("Gemma4", dict(GEMMA4, num_hidden_layers=2, layer_types=[SLIDING, FULL], enable_moe_block=True, num_experts=5,
                                   top_k_experts=2, moe_intermediate_size=16, attention_k_eq_v=True, num_global_key_value_heads=2)),
+    "gemma4_hub": ("Gemma4", dict(GEMMA4, num_hidden_layers=2, layer_types=[SLIDING, FULL], attention_k_eq_v=True, num_global_key_value_heads=1)),
     "phi3": ("Phi3", dict(TWO_HEADS, rope_parameters={"rope_type": "default", "rope_theta": 10000.0})),
     "phi3_longrope": ("Phi3", dict(hidden_size=64, intermediate_size=48, max_position_embeddings=4096, num_key_value_heads=1,
                                    original_max_position_embeddings=512, rope_parameters=LONGROPE, tie_word_embeddings=True)),
@@ -93,6 +94,8 @@ def build(family, overrides, seed):
                 p.copy_(0.6 + 0.4 * torch.rand_like(p))
             elif name.endswith(("router.scale", "per_expert_scale")):
                 p.copy_(1 + 0.4 * torch.randn_like(p))
+            elif family == "Gemma4" and "q_norm" in name:  # scores are not divided by anything
+                p.copy_(0.4 + 0.1 * torch.randn_like(p))
             elif "norm" in name:
                 p.copy_((0 if plus_one else 1) + 0.3 * torch.randn_like(p))
             elif name.endswith("bias"):
@@ -117,7 +120,8 @@ def hub_folder(folder, name, text_config):
     """The multimodal layout of the Hub: nested text_config, keys of transformers 4, tensors behind a prefix, a tower beside them."""
     path = os.path.join(folder, "model.safetensors")
     from safetensors.torch import load_file, save_file
-    tensors = {("language_model." + n): t for n, t in load_file(path).items()}
+    before = "model.language_model." if name == "gemma4_hub" else "language_model.model."
+    tensors = {n.replace("model.", before, 1) if n.startswith("model.") else "language_model." + n: t for n, t in load_file(path).items()}
     tensors["vision_tower.patch_conv.weight"] = torch.ones(2, 3)
     tensors["multi_modal_projector.linear_1.weight"] = torch.ones(4, 2)
     save_file(tensors, path, metadata={"format": "pt"})
@@ -130,6 +134,12 @@ def hub_folder(folder, name, text_config):
         whole = {"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "mm_tokens_per_image": 256,
                  "image_token_index": 95, "boi_token_index": 93, "eoi_token_index": 94,
                  "vision_config": {"hidden_size": 2, "model_type": "siglip_vision_model"}}
+    elif name == "gemma4_hub":
+        text_config.pop("per_layer_config")
+        text_config.update(global_head_dim=32, num_global_key_value_heads=1, layer_types=[SLIDING, FULL], use_bidirectional_attention="vision")
+        whole = {"architectures": ["Gemma4ForConditionalGeneration"], "model_type": "gemma4", "image_token_id": 95, "audio_token_id": 94,
+                 "audio_config": {"hidden_size": 2, "model_type": "gemma4_audio"},
+                 "vision_config": {"hidden_size": 2, "model_type": "gemma4_vision"}}
     else:
         whole = {"architectures": ["Mistral3ForConditionalGeneration"], "model_type": "mistral3", "image_token_index": 10,
                  "spatial_merge_size": 2, "vision_feature_layer": -1, "projector_hidden_act": "gelu", "multimodal_projector_bias": False,
@@ -139,7 +149,7 @@ def hub_folder(folder, name, text_config):
     with open(os.path.join(folder, "config.json"), "w") as f:
         json.dump(whole, f, indent=2)
     # The keys as they stand there must mean the model that made the golden logits.
-    kind = {"gemma3_hub": "Gemma3TextConfig", "ministral3_hub": "Ministral3Config"}[name]
+    kind = {"gemma3_hub": "Gemma3TextConfig", "gemma4_hub": "Gemma4TextConfig", "ministral3_hub": "Ministral3Config"}[name]
     return getattr(transformers, kind)(**text_config)
 
 
@@ -167,9 +177,11 @@ def main():
         if name.endswith("_hub"):
             with open(os.path.join(folder, "config.json")) as f:
                 again = hub_folder(folder, name, json.load(f))
-            for key in ("rope_parameters", "layer_types", "sliding_window", "num_key_value_heads", "tie_word_embeddings"):
+            for key in ("rope_parameters", "layer_types", "sliding_window", "tie_word_embeddings") + (("num_key_value_heads",) if name != "gemma4_hub" else ()):
                 if getattr(again, key, None) != getattr(model.config, key, None):
                     raise SystemExit(f"{name}: {key} is {getattr(again, key, None)}, need {getattr(model.config, key, None)}")
+            if name == "gemma4_hub" and [again.per_layer_config[k].head_dim for k in range(2)] != [16, 32]:
+                raise SystemExit(f"{name}: heads of {again.per_layer_config}")
         golden(model, folder)
         print(name, sum(os.path.getsize(os.path.join(folder, f)) for f in os.listdir(folder)), flush=True)
 

@@ -206,19 +206,22 @@ typedef struct route_case {
     uint32_t rows, n_experts;
     kvi_route route;
     bool bias, correction, ties;
+    bool scaled; /* logits, and each expert's weight by a gain of its own */
 } route_case;
 
 static const route_case routes[] = {
-    {1, 8, {KVI_ROUTE_SOFTMAX, 2, .renormalize = true, .scale = 1}, false, false, false},
-    {9, 24, {KVI_ROUTE_SOFTMAX, 8, .scale = 1}, false, false, false},
-    {5, 16, {KVI_ROUTE_SIGMOID, 4, 4, 2, 2, .renormalize = true, .scale = 2.5f}, false, true, false},
-    {5, 16, {KVI_ROUTE_SIGMOID, 3, 4, 1, 1, .scale = 1.8f}, true, true, false},
-    {12, 24, {KVI_ROUTE_SOFTMAX, 6, 8, 3, 1, .scale = 1}, false, false, false},
-    {4, 12, {KVI_ROUTE_LOGITS, 4, .softmax_chosen = true, .scale = 1}, true, false, false},
-    {3, 1, {KVI_ROUTE_SOFTMAX, 1, .renormalize = true, .scale = 1}, false, false, false},
-    {4, 6, {KVI_ROUTE_SIGMOID, 6, .renormalize = true, .scale = 1}, true, true, false},
-    {2, 8, {KVI_ROUTE_SOFTMAX, 3, .scale = 1}, false, false, true},          /* all logits equal: ids 0, 1, 2 */
-    {2, 8, {KVI_ROUTE_SIGMOID, 2, 4, 1, 1, .scale = 1}, false, false, true}, /* and the first run of equals */
+    {1, 8, {KVI_ROUTE_SOFTMAX, 2, .renormalize = true, .scale = 1}, false, false, false, false},
+    {9, 24, {KVI_ROUTE_SOFTMAX, 8, .scale = 1}, false, false, false, false},
+    {5, 16, {KVI_ROUTE_SIGMOID, 4, 4, 2, 2, .renormalize = true, .scale = 2.5f}, false, true, false, false},
+    {5, 16, {KVI_ROUTE_SIGMOID, 3, 4, 1, 1, .scale = 1.8f}, true, true, false, false},
+    {12, 24, {KVI_ROUTE_SOFTMAX, 6, 8, 3, 1, .scale = 1}, false, false, false, false},
+    {4, 12, {KVI_ROUTE_LOGITS, 4, .softmax_chosen = true, .scale = 1}, true, false, false, false},
+    {3, 1, {KVI_ROUTE_SOFTMAX, 1, .renormalize = true, .scale = 1}, false, false, false, false},
+    {4, 6, {KVI_ROUTE_SIGMOID, 6, .renormalize = true, .scale = 1}, true, true, false, false},
+    {2, 8, {KVI_ROUTE_SOFTMAX, 3, .scale = 1}, false, false, true, false},          /* all logits equal: ids 0, 1, 2 */
+    {2, 8, {KVI_ROUTE_SIGMOID, 2, 4, 1, 1, .scale = 1}, false, false, true, false}, /* and the first run of equals */
+    {7, 12, {KVI_ROUTE_SOFTMAX, 3, .renormalize = true, .scale = 1}, false, false, false, true}, /* Gemma 4 */
+    {3, 9, {KVI_ROUTE_SOFTMAX, 2, .scale = 1}, true, false, false, true},
 };
 
 /* The contract of ROUTE for one row, in double precision: chosen ids and weights. */
@@ -282,7 +285,9 @@ void op_case_route(const op_target *target)
         const op_matrix gain = op_rig_matrix(&rig, 1, WIDTH, KVI_F32, 1, 0.3, 0);
         const op_matrix w = op_rig_experts(&rig, 1, n, WIDTH, KVI_F32);
         const op_matrix b = op_rig_matrix(&rig, 1, n, KVI_F32, 0, 1, 0),
-                        correction = op_rig_matrix(&rig, 1, n, KVI_F32, 0, 0.3, 0);
+                        correction = op_rig_matrix(&rig, 1, n, KVI_F32, 0, 0.3, 0),
+                        gains = op_rig_matrix(&rig, 1, n, KVI_F32, 1, 0.4, 0);
+        const double scale = c->scaled ? (double)0.37f : 1;
         if (c->ties) {
             const op_matrix zero = op_rig_matrix(&rig, n, WIDTH, KVI_F32, 0, 0, 0);
             ((op_matrix *)(uintptr_t)&w)->weight = zero.weight;
@@ -292,12 +297,12 @@ void op_case_route(const op_target *target)
         *op = (kvi_op){.kind = KVI_OP_ROUTE,
                        .in = x,
                        .out = y,
-                       .scale = 1,
+                       .scale = (float)scale,
                        .norm = {KVI_NORM_GAIN, gain.weight, 1e-5f},
                        .n_experts = n,
                        .route = c->route,
                        .n_weights = 1,
-                       .weights = {w.weight, c->correction ? correction.weight : NULL},
+                       .weights = {w.weight, c->correction ? correction.weight : NULL, c->scaled ? gains.weight : NULL},
                        .biases = {c->bias ? b.weight : NULL}};
         op_rig_output(&rig, y);
         float out[MOST_ROWS * 2 * MOST_EXPERTS];
@@ -307,9 +312,11 @@ void op_case_route(const op_target *target)
             double normed[WIDTH], logits[MOST_EXPERTS], weights[MOST_EXPERTS], want[2 * MOST_EXPERTS];
             uint32_t ids[MOST_EXPERTS];
             oracle_rmsnorm(in.values + (size_t)r * WIDTH, gain.values, (double)1e-5f, WIDTH, normed);
-            product(w.values, c->bias ? b.values : NULL, n, WIDTH, normed, logits);
+            product(w.values, NULL, n, WIDTH, normed, logits);
+            for (uint32_t e = 0; e < n; e++) logits[e] = scale * logits[e] + (c->bias ? b.values[e] : 0);
             route_row(c, logits, c->correction ? correction.values : NULL, ids, weights);
-            for (uint32_t j = 0; j < k; j++) want[j] = ids[j], want[k + j] = weights[j];
+            for (uint32_t j = 0; j < k; j++)
+                want[j] = ids[j], want[k + j] = weights[j] * (c->scaled ? gains.values[ids[j]] : 1);
             for (uint32_t j = 0; j < 2 * k; j++)
                 op_check(target, text, r, j, (double)out[(size_t)r * 2 * k + j], want[j],
                          j < k ? 1e-3 : 1e-5 * fmax(1, fabs(want[j])));
@@ -376,8 +383,8 @@ static void run_experts(const op_target *target, const expert_case *c, float *ou
                     bu = op_rig_matrix(&rig, 1, c->n_experts * f, KVI_F32, 0, 1, 0);
     const op_matrix bd = op_rig_matrix(&rig, 1, c->n_experts * WIDTH, KVI_F32, 0, 1, 0);
     const kvi_norm norm = {KVI_NORM_GAIN, gain.weight, 1e-5f};
-    const route_case rc = {c->rows, c->n_experts, {KVI_ROUTE_SOFTMAX, k, .renormalize = true, .scale = 1},
-                           false,   false,        false};
+    const route_case rc = {c->rows, c->n_experts, {KVI_ROUTE_SOFTMAX, k, .renormalize = true, .scale = 1}, false, false,
+                           false,   false};
     const op_matrix favour = op_rig_matrix(&rig, 1, c->n_experts, KVI_F32, 0, c->favoured ? 30 : 0, 0);
     *op_rig_op(&rig, KVI_OP_ROUTE, x, chosen) = (kvi_op){.kind = KVI_OP_ROUTE,
                                                          .in = x,

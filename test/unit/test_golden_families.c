@@ -1,6 +1,7 @@
 /* test_golden_families.c - logits and greedy text of the families beyond Llama, Mistral and Qwen, and of every kind of RoPE, against transformers
  * (test/golden/make_golden_families.py): formats, chunk sizes, threads; and the mutation check, part by part. */
 #include "golden_model.h"
+#include "../../runtime/model/forward.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -16,11 +17,11 @@
 #define TOL_QUANTIZED 1.5 /* random models suffer from every bit; what is wrong is further off */
 
 static const char *const names[] = {
-    "gemma2",         "gemma2_plain",      "gemma3",        "gemma3_global",   "gemma3_hub",
-    "phi3",           "phi3_longrope",     "phi3_window",   "smollm3",         "smollm3_untied",
-    "granite",        "granite_bias",      "olmo2",         "olmo2_gqa",       "olmo3",
-    "ministral3",     "ministral3_hub",    "llama_gelu",    "llama_gelu_tanh", "llama_yarn",
-    "llama_yarn_all", "llama_yarn_factor", "llama_dynamic", "llama_longrope",  "llama_linear"};
+    "gemma2",         "gemma2_plain",      "gemma3",         "gemma3_global",  "gemma3_hub",      "gemma4",
+    "gemma4_e",       "gemma4_moe",        "gemma4_hub",     "phi3",           "phi3_longrope",   "phi3_window",
+    "smollm3",        "smollm3_untied",    "granite",        "granite_bias",   "olmo2",           "olmo2_gqa",
+    "olmo3",          "ministral3",        "ministral3_hub", "llama_gelu",     "llama_gelu_tanh", "llama_yarn",
+    "llama_yarn_all", "llama_yarn_factor", "llama_dynamic",  "llama_longrope", "llama_linear"};
 #define N_NAMES (sizeof names / sizeof names[0])
 
 static double limit(const golden_model *m, double tolerance) { return tolerance * (m->std > 1 ? m->std : 1); }
@@ -109,6 +110,21 @@ static void mutations_are_found(void **state)
                                            {"window", "gemma3_hub"},
                                            {"embedding_scale", "gemma3"},
                                            {"norm_after", "gemma3"},
+                                           {"k_eq_v", "gemma4"},
+                                           {"value_norm", "gemma4"},
+                                           {"layer_scalar", "gemma4"},
+                                           {"softcap", "gemma4"},
+                                           {"score_scale", "gemma4"},
+                                           {"window", "gemma4"},
+                                           {"rope_scaling", "gemma4"},
+                                           {"local_rope", "gemma4"},
+                                           {"embedding_scale", "gemma4"},
+                                           {"layer_input", "gemma4_e"},
+                                           {"layer_scalar", "gemma4_e"},
+                                           {"shared_kv", "gemma4_e"},
+                                           {"value_norm", "gemma4_e"},
+                                           {"experts", "gemma4_moe"},
+                                           {"expert_scale", "gemma4_moe"},
                                            {"rope", "phi3"},
                                            {"rope_scaling", "phi3_longrope"},
                                            {"window", "phi3_window"},
@@ -182,11 +198,38 @@ static void lengths_that_turn_keys_again_are_refused(void **state)
     }
 }
 
+/* Of six layers the last two read the cache of earlier ones: pages hold four, in two groups with heads of their own. */
+static void layers_that_share_take_no_cache(void **state)
+{
+    (void)state;
+    golden_model m;
+    kvi_model_config *config = calloc(1, sizeof *config);
+    kvi_model_program *program = calloc(1, sizeof *program);
+    const kvi_record_options options = {.rotate = true, .plain = KVI_KV_F16, .head_parts = 1, .disable = ""};
+    assert_true(config && program && golden_load("gemma4_e", &m));
+    assert_int_equal(kvi_config_read(m.dir, config, NULL), KVRT_OK);
+    assert_int_equal(kvi_model_record(config, NULL, &options, program, NULL), KVRT_OK);
+    assert_int_equal(config->n_layers, 6);
+    assert_int_equal(program->program.n_groups, 2);
+    for (uint32_t g = 0; g < 2; g++) {
+        const kvi_kv_shape *shape = &program->groups[g].shape;
+        assert_int_equal(shape->n_layers, 2);
+        assert_int_equal(shape->head_dim, program->groups[g].window ? 16 : 32);
+    }
+    kvi_model_program_free(program);
+    free(program);
+    free(config);
+    golden_free(&m);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(logits_match),     cmocka_unit_test(chunks_and_threads),
-        cmocka_unit_test(greedy_text),      cmocka_unit_test(mutations_are_found),
-        cmocka_unit_test(rotation_cancels), cmocka_unit_test(lengths_that_turn_keys_again_are_refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(logits_match),
+                                       cmocka_unit_test(chunks_and_threads),
+                                       cmocka_unit_test(greedy_text),
+                                       cmocka_unit_test(mutations_are_found),
+                                       cmocka_unit_test(rotation_cancels),
+                                       cmocka_unit_test(lengths_that_turn_keys_again_are_refused),
+                                       cmocka_unit_test(layers_that_share_take_no_cache)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
