@@ -6,10 +6,11 @@
  *   dot_quads  *sum += sum over i < n of the four unsigned bytes in each lane of w[i] times the four signed bytes at x + 16 i. `size`, a
  *              constant: codes are below 2^size. BIAS(size): what dot_quads subtracts from a code first, 0 unless it cannot do without */
 #include "dots.h"
-
-typedef uint16_t vh __attribute__((vector_size(VB / 2)));
+#include "../../runtime/kv/half.h"
 
 INLINE void dot_quads(vi *sum, const vu *w, uint32_t n, uint32_t size, const uint8_t *x);
+
+#include "variant_numbers.h"
 
 #include "tile_unpack.h"
 
@@ -22,27 +23,37 @@ INLINE void dot_quads(vi *sum, const vu *w, uint32_t n, uint32_t size, const uin
     ((values) == KVI_TILE_IQ4 ? 8u : (values) == KVI_TILE_E2M1 ? 5u : (bits) < 4u ? 4u : (uint32_t)(bits))
 
 /* ------------------------------------------------------------------------------------------------- activations --- */
-/* Codes of n <= step places of one row into words 16 bytes apart; returns the scale, *sum: of the codes. */
-INLINE float quantize_step(const float *x, uint32_t n, uint8_t *codes, int32_t *sum)
+typedef int8_t vb __attribute__((vector_size(VB / 4)));
+
+/* Codes of n <= step places of one row into words 16 bytes apart; returns the scale; *code_sum: of the codes.
+ * x is read to the next multiple of VW. */
+INLINE float quantize_step(const float *x, uint32_t n, uint8_t *codes, int32_t *code_sum)
 {
-    float most = 0, wrong = 0; /* wrong: NaN where x is NaN or infinite, so that the result is NaN too */
-    for (uint32_t i = 0; i < n; i++) {
-        const float size = x[i] < 0 ? -x[i] : x[i];
-        most = size > most ? size : most;
-        wrong += x[i] - x[i];
+    vf most = {0}, wrong = {0}; /* wrong: NaN where x is NaN or infinite, so that the result is NaN too */
+    for (uint32_t i = 0; i < n; i += VW) {
+        const vf v = load(x + i);
+        const vi sign_off = (vi)v & 0x7fffffff;
+        const vf size = (vf)sign_off;
+        const vi more = size > most;
+        most = (vf)(((vi)size & more) | ((vi)most & ~more));
+        wrong += v - v;
     }
-    *sum = 0;
-    const float scale = most < 1e-30f ? 0.0f : most / 127.0f, inverse = most < 1e-30f ? 0.0f : 127.0f / most;
-    for (uint32_t i = 0; i < n; i++) {
+    const v4 four_most = fold_most(most);
+    float top = four_most[0];
+    for (uint32_t i = 1; i < 4u; i++) top = four_most[i] > top ? four_most[i] : top;
+    const float scale = top < 1e-30f ? 0.0f : top / 127.0f, inverse = top < 1e-30f ? 0.0f : 127.0f / top;
+    vi total = {0};
+    for (uint32_t i = 0; i < n; i += VW, codes += VW / 4u * GROUP_BYTES) {
         /* Adding 1.5 * 2^23 rounds to a whole number, to nearest even, in the low bits. */
-        const float moved = x[i] * inverse + 12582912.0f;
-        int32_t code;
-        memcpy(&code, &moved, 4);
-        code = (int32_t)((uint32_t)code - 0x4b400000u);
-        *sum += (int8_t)code;
-        codes[i / 4u * GROUP_BYTES + i % 4u] = (uint8_t)code;
+        const vf moved = load(x + i) * inverse + 12582912.0f;
+        const vb bytes = __builtin_convertvector((vi)((vu)moved - 0x4b400000u), vb);
+        uint8_t four[VW];
+        total += __builtin_convertvector(bytes, vi);
+        memcpy(four, &bytes, sizeof four);
+        for (uint32_t w = 0; w < VW / 4u; w++) memcpy(codes + w * GROUP_BYTES, four + 4u * w, 4);
     }
-    return scale + wrong;
+    *code_sum = (int32_t)(sum(__builtin_convertvector(total, vf)));
+    return scale + sum(wrong);
 }
 
 static void quantize(const kvi_tile *t, const float *x, size_t ldx, uint32_t n_rows, const uint32_t *order,
@@ -58,9 +69,12 @@ static void quantize(const kvi_tile *t, const float *x, size_t ldx, uint32_t n_r
         const float *row = x + (size_t)(group * KVI_DOTS_ROWS + r) * ldx;
         for (uint32_t s = 0; s < to->n_steps; s++) {
             const uint32_t k = s * t->step, n = t->n_in - k < t->step ? t->n_in - k : t->step;
-            for (uint32_t i = 0; order && i < n; i++) places[i] = row[order[k + i]];
+            const bool copied = order || n % VW; /* the last vector of a row ends with zeros */
+            if (copied) memset(places, 0, sizeof places);
+            for (uint32_t i = 0; copied && i < n; i++) places[i] = row[order ? order[k + i] : k + i];
             int32_t sum;
-            const float scale = quantize_step(order ? places : row + k, n, codes + k / 4u * GROUP_BYTES + 4u * r, &sum);
+            const float scale =
+                quantize_step(copied ? places : row + k, n, codes + k / 4u * GROUP_BYTES + 4u * r, &sum);
             const float scaled = scale * (float)sum;
             const int32_t start = sum * ((int32_t)BIAS(size) - (int32_t)t->zero);
             scales[s * KVI_DOTS_ROWS + r] = scale;

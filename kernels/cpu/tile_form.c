@@ -69,7 +69,7 @@ bool kvi_tile_of(const kvi_weight_desc *desc, kvi_tile *out)
     const struct block_form *form = desc->form < KVI_FORM_COUNT ? &block_forms[desc->form] : NULL;
     kvi_tile t = {.n_out = desc->n_out, .n_in = desc->n_in, .n_experts = desc->n_experts};
     memset(out, 0, sizeof *out);
-    if (!form || desc->n_out == 1) return false;
+    if (!form || desc->n_out == 1 || desc->looked_up) return false;
     if (form->bits) {
         t.bits = form->bits, t.values = form->values, t.scale = form->scale;
         t.offset = form->offset, t.zero = form->zero, t.group = form->group;

@@ -1,4 +1,5 @@
-/* variant_numbers.h - plain numbers to vectors, and sums over a vector: what the other parts of a variant are built from. Part of variant_body.h. */
+/* variant_numbers.h - plain numbers to vectors, and sums over a vector: what the other parts of a variant are built from. Part of variant_body.h
+ * and of dots_body.h. */
 typedef float v4 __attribute__((vector_size(16)));
 #if VB == 64
 typedef float v8 __attribute__((vector_size(32)));

@@ -212,7 +212,7 @@ void kvi_arena_init(kvi_arena *arena, size_t block_bytes)
 
 bool kvi_arena_reserve(kvi_arena *arena, size_t bytes)
 {
-    struct kvi_arena_block *block = bytes < SIZE_MAX / 2 ? kvi_mem_alloc(KVI_ARENA_HEADER + bytes) : NULL;
+    struct kvi_arena_block *block = bytes < SIZE_MAX / 2 ? kvi_mem_alloc_aligned(KVI_ARENA_HEADER + bytes) : NULL;
     if (!block) return false;
     *block = (struct kvi_arena_block){arena->head, bytes};
     arena->head = block;
@@ -227,7 +227,7 @@ void *kvi_arena_alloc(kvi_arena *arena, size_t bytes)
     bytes = (bytes + 15u) & ~(size_t)15u;
     if (!arena->head || arena->head->cap - arena->used_bytes < bytes) {
         size_t cap = bytes > arena->block_bytes ? bytes : arena->block_bytes;
-        struct kvi_arena_block *block = kvi_mem_alloc(KVI_ARENA_HEADER + cap);
+        struct kvi_arena_block *block = kvi_mem_alloc_aligned(KVI_ARENA_HEADER + cap);
         if (!block) return NULL;
         block->cap = cap;
         arena->total_bytes += cap;
@@ -235,9 +235,7 @@ void *kvi_arena_alloc(kvi_arena *arena, size_t bytes)
         if (arena->head && bytes > arena->block_bytes) {
             block->next = arena->head->next;
             arena->head->next = block;
-            void *data = (unsigned char *)block + KVI_ARENA_HEADER;
-            memset(data, 0, bytes);
-            return data;
+            return (unsigned char *)block + KVI_ARENA_HEADER;
         }
         block->next = arena->head;
         arena->head = block;
@@ -245,8 +243,7 @@ void *kvi_arena_alloc(kvi_arena *arena, size_t bytes)
     }
     void *data = (unsigned char *)arena->head + KVI_ARENA_HEADER + arena->used_bytes;
     arena->used_bytes += bytes;
-    memset(data, 0, bytes);
-    return data;
+    return data; /* blocks are zeroed when they are taken */
 }
 
 char *kvi_arena_strndup(kvi_arena *arena, const char *text, size_t len)
@@ -261,7 +258,7 @@ void kvi_arena_free(kvi_arena *arena)
     struct kvi_arena_block *block = arena->head;
     while (block) {
         struct kvi_arena_block *next = block->next;
-        kvi_mem_free(block);
+        kvi_mem_free_aligned(block);
         block = next;
     }
     arena->head = NULL;

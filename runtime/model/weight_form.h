@@ -142,7 +142,8 @@ typedef struct kvi_weight_desc {
     float add;         /* vectors: added to every element on import (1 where a family stores gains as w - 1) */
     const void *parts[KVI_WEIGHT_PARTS]; /* NULL: absent. With `experts`: those of the first one */
     kvi_weight_rows rows;
-    bool transposed;                 /* plain forms: CODES of an expert are (n_in, rows.of), column after column */
+    bool looked_up;  /* single rows are read and nothing is multiplied by it: an embedding that is not the head too */
+    bool transposed; /* plain forms: CODES of an expert are (n_in, rows.of), column after column */
     const kvi_expert_parts *experts; /* (n_experts), when they are tensors of their own; NULL: one behind the other */
 } kvi_weight_desc;
 

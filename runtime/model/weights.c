@@ -336,6 +336,7 @@ static kvrt_status bind(binder *b, uint32_t layer, const kvi_place *p, const kvi
                             .n_out = vector ? 1 : p->n_out,
                             .n_in = vector ? p->n_out * n_experts : p->n_in,
                             .n_experts = vector ? 0 : p->n_experts,
+                            .looked_up = p->looked_up,
                             .add = p->add};
     if (b->checkpoint) KVI_TRY(bind_tensors(b, layer, p, &desc));
     else {
@@ -390,6 +391,7 @@ static kvrt_status bind_all(binder *b)
     const bool tied = shares_embeddings(b);
     /* Tied embeddings may be stored under either name. */
     if (tied && b->checkpoint && !find(b, KVI_NAME_EMBED) && find(b, KVI_NAME_HEAD)) embed = head;
+    embed.looked_up = !tied;
     KVI_TRY(bind(b, OUTSIDE, &embed, &out->embed));
     const kvi_tensor *stored = b->checkpoint ? find(b, embed.name) : NULL;
     out->embed_form = stored ? stored->form : b->synthetic_form;

@@ -66,17 +66,19 @@ int32_t real_item(const real_list *list, uint32_t index)
 
 kvrt_engine real_open(const real_golden *golden, const char *kv_format)
 {
+    return real_open_exact(golden, kv_format, "true");
+}
+
+kvrt_engine real_open_exact(const real_golden *golden, const char *kv_format, const char *exact)
+{
     kvrt_options *options;
     kvrt_engine engine;
     kvrt_error error = {.size = sizeof error};
     char path[600];
     assert_int_equal(kvrt_options_create(&options, NULL), KVRT_OK);
     kvrt_options_set_string(options, "model.path", model_path(golden->model, path), -1, NULL);
-    const char *const pairs[][2] = {{"device.backend", "cpu"},
-                                    {"ctx.size", "2048"},
-                                    {"sample.temperature", "0"},
-                                    {"gen.max_tokens", "24"},
-                                    {"kv.format", kv_format}};
+    const char *const pairs[][2] = {{"device.backend", "cpu"},   {"cpu.exact", exact},     {"ctx.size", "2048"},
+                                    {"sample.temperature", "0"}, {"gen.max_tokens", "24"}, {"kv.format", kv_format}};
     for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++)
         assert_int_equal(kvrt_options_set_text(options, pairs[i][0], pairs[i][1], NULL), KVRT_OK);
     if (kvrt_engine_open(options, NULL, NULL, &engine, &error) < KVRT_OK) fail_msg("%s", error.message);
@@ -129,6 +131,60 @@ double real_logit_error(const real_golden *g, kvrt_engine engine)
     kvrt_session_close(session, NULL);
     print_message("%u positions: largest error %.2e of the standard deviation\n", g->n, worst / (double)g->std);
     return worst / (double)g->std;
+}
+
+/* KL divergence of the distribution of logits b from that of a; *same: whether their largest is the same. */
+static double row_divergence(const float *a, const float *b, uint32_t n, bool *same)
+{
+    uint32_t best_a = 0, best_b = 0;
+    double sum_a = 0, sum_b = 0, kl = 0;
+    for (uint32_t v = 1; v < n; v++) {
+        if (a[v] > a[best_a]) best_a = v;
+        if (b[v] > b[best_b]) best_b = v;
+    }
+    for (uint32_t v = 0; v < n; v++) {
+        sum_a += exp((double)a[v] - (double)a[best_a]);
+        sum_b += exp((double)b[v] - (double)b[best_b]);
+    }
+    for (uint32_t v = 0; v < n; v++) {
+        const double p = (double)a[v] - (double)a[best_a] - log(sum_a),
+                     q = (double)b[v] - (double)b[best_b] - log(sum_b);
+        kl += exp(p) * (p - q);
+    }
+    *same = best_a == best_b;
+    return kl;
+}
+
+void real_distance(const real_golden *g, kvrt_engine a, kvrt_engine b, double *divergence, double *agreement)
+{
+    kvrt_session sessions[2];
+    kvrt_error error = {.size = sizeof error};
+    float *logits[2];
+    for (int i = 0; i < 2; i++) {
+        logits[i] = malloc((size_t)BATCH * g->vocab * sizeof **logits);
+        assert_non_null(logits[i]);
+        assert_int_equal(kvrt_session_create(i ? b : a, NULL, &sessions[i], &error), KVRT_OK);
+    }
+    *divergence = *agreement = 0;
+    for (uint32_t first = 0; first < g->n; first += BATCH) {
+        const uint32_t n = g->n - first < BATCH ? g->n - first : BATCH;
+        uint32_t rows[BATCH];
+        int32_t ids[BATCH];
+        for (uint32_t i = 0; i < n; i++) rows[i] = i, ids[i] = position_at(g, first + i).id;
+        for (int i = 0; i < 2; i++)
+            if (kvrt_session_eval(sessions[i], ids, n, rows, n, logits[i], &error) < KVRT_OK)
+                fail_msg("%s", error.message);
+        for (uint32_t i = 0; i < n; i++) {
+            bool same;
+            *divergence +=
+                row_divergence(logits[0] + (size_t)i * g->vocab, logits[1] + (size_t)i * g->vocab, g->vocab, &same) /
+                g->n;
+            *agreement += (double)same / g->n;
+        }
+    }
+    for (int i = 0; i < 2; i++) free(logits[i]), kvrt_session_close(sessions[i], NULL);
+    print_message("%u positions: mean divergence %.2e, %.2f%% with the same best token\n", g->n, *divergence,
+                  100 * *agreement);
 }
 
 void real_text(kvrt_engine engine, const int32_t *ids, uint32_t n, const real_list *text)

@@ -24,8 +24,11 @@ typedef struct real_golden {
 real_golden real_load(const char *model, const char *golden, uint32_t n_lists);
 void real_free(real_golden *golden);
 int32_t real_item(const real_list *list, uint32_t index);
-/* On the CPU, greedy, 24 tokens. */
+/* On the CPU, greedy, 24 tokens; exact: cpu.exact. */
 kvrt_engine real_open(const real_golden *golden, const char *kv_format);
+kvrt_engine real_open_exact(const real_golden *golden, const char *kv_format, const char *exact);
+/* Over all positions: mean KL divergence of b from a in nats, and the part of positions where both hold the same token for the best. */
+void real_distance(const real_golden *golden, kvrt_engine a, kvrt_engine b, double *divergence, double *agreement);
 /* Largest error of what is kept of any position, over the standard deviation of the logits; a NaN is infinite. */
 double real_logit_error(const real_golden *golden, kvrt_engine engine);
 /* Generates behind n ids and wants the tokens of `text`; the end token itself may be missing. */

@@ -19,6 +19,18 @@ static void logits_are_those_of_transformers(void **state)
     real_free(&g);
 }
 
+/* What activations of 8 bits cost: DESIGN.md, Weights. */
+static void integers_are_close(void **state)
+{
+    real_golden g = load();
+    double divergence, agreement;
+    kvrt_engine exact = real_open(&g, "f16"), integers = real_open_exact(&g, "f16", "false");
+    real_distance(&g, exact, integers, &divergence, &agreement);
+    assert_true(divergence <= 2e-3 && agreement >= 0.97);
+    kvrt_engine_close(exact, NULL), kvrt_engine_close(integers, NULL);
+    real_free(&g);
+}
+
 /* The file's template and tokenizer give the ids of the Rust library, and greedy decoding transformers' text. */
 static void a_chat_is_that_of_transformers(void **state)
 {
@@ -42,6 +54,7 @@ static void a_chat_is_that_of_transformers(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(logits_are_those_of_transformers),
+                                       cmocka_unit_test(integers_are_close),
                                        cmocka_unit_test(a_chat_is_that_of_transformers)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
