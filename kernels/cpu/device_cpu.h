@@ -104,6 +104,10 @@ void kvi_cpu_add_rows(kvi_device *device, const kvi_op *op);
 /* The same for one row, x (cols of the residual), which is used up. */
 void kvi_cpu_add_row(kvi_device *device, const kvi_op *op, uint32_t row, float *x);
 
+/* The entries of the backend's table. */
+kvrt_status kvi_cpu_weight_bytes(const kvi_weight_desc *desc, uint64_t *bytes, kvrt_error *error);
+kvrt_status kvi_cpu_weights_reserve(kvi_device *device, uint64_t bytes, kvrt_error *error);
+kvrt_status kvi_cpu_weight_import(kvi_device *device, const kvi_weight_desc *desc, kvi_weight **out, kvrt_error *error);
 kvrt_status kvi_cpu_run(kvi_device *device, uint32_t first_op, uint32_t n_ops, kvrt_error *error);
 kvrt_status kvi_cpu_convert_pages(kvi_device *device, const kvi_page_job *jobs, uint32_t n_jobs,
                                   const kvi_encode_params *params, kvrt_error *error);

@@ -43,8 +43,7 @@ static inline kvi_dots_input kvi_dots_input_at(const kvi_tile *t, uint32_t n_row
 }
 
 typedef struct kvi_cpu_dots {
-    const char *name;                                                    /* "avx512vnni" */
-    const char *gemv_names[KVI_FORM_COUNT], *gemm_names[KVI_FORM_COUNT]; /* for operation times */
+    const char *name; /* "avx512vnni" */
     /* Codes of rows [4 group, 4 group + 4) of x (n_rows, ldx). order: column that stands at each place of the weight; NULL: the same one. */
     void (*quantize)(const kvi_tile *t, const float *x, size_t ldx, uint32_t n_rows, const uint32_t *order,
                      uint32_t group, const kvi_dots_input *to);

@@ -290,11 +290,4 @@ static void gemm(const kvi_tile *t, const uint8_t *panels, uint32_t first, uint3
 #define JOIN(a, b) JOIN_(a, b)
 #define TEXT_(v) #v
 #define TEXT(v) TEXT_(v)
-#define GEMV_NAME(NAME, text, block, bytes, scale, need, may) "gemv_" text "_" TEXT(WAY),
-#define GEMM_NAME(NAME, text, block, bytes, scale, need, may) "gemm_" text "_" TEXT(WAY),
-const kvi_cpu_dots JOIN(kvi_dots_, WAY) = {.name = TEXT(WAY),
-                                           .gemv_names = {KVI_WEIGHT_FORMS(GEMV_NAME)},
-                                           .gemm_names = {KVI_WEIGHT_FORMS(GEMM_NAME)},
-                                           .quantize = quantize,
-                                           .gemv = gemv,
-                                           .gemm = gemm};
+const kvi_cpu_dots JOIN(kvi_dots_, WAY) = {.name = TEXT(WAY), .quantize = quantize, .gemv = gemv, .gemm = gemm};

@@ -208,5 +208,5 @@ const char *kvi_cpu_experts(kvi_device *device, const kvi_op *op)
     if (n_rows > 2) kvi_workers_run(device->workers, sum_row, &t, n_rows);
     else
         for (uint32_t row = 0; row < n_rows; row++) sum_row(&t, row, 0);
-    return t.wide ? op->weights[0]->kernel->gemm_name : op->weights[0]->kernel->gemv_name;
+    return t.wide ? op->weights[0]->gemm_name : op->weights[0]->gemv_name;
 }

@@ -234,8 +234,7 @@ const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job)
         if (t.rows_per_task < 16u) t.rows_per_task = 16u;
         plan_tasks(&t, n_weights);
         kvi_workers_run(device->workers, gemv_task, &t, t.first_task[n_weights]);
-        return t.inputs[0].codes ? device->dots->gemv_names[job->weights[0]->desc.form]
-                                 : job->weights[0]->kernel->gemv_name;
+        return job->weights[0]->gemv_name;
     }
     if (fits_tiles(device->tiles, job)) {
         t.rows_per_task = TILES_TASK_BYTES / (job->n_in * 2u) / 32u * 32u;
@@ -251,6 +250,5 @@ const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job)
         if (!t.inputs[w].codes) t.rows_per_task = device->v->panel;
     plan_tasks(&t, n_weights);
     kvi_workers_run(device->workers, panel_task, &t, t.first_task[n_weights]);
-    return t.inputs[0].codes ? device->dots->gemm_names[job->weights[0]->desc.form]
-                             : job->weights[0]->kernel->gemm_name;
+    return job->weights[0]->gemm_name;
 }

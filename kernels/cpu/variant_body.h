@@ -30,21 +30,13 @@ static inline void narrow_f16(vf v, uint16_t *p);
 #define JOIN(a, b) JOIN_(a, b)
 #define TEXT_(v) #v
 #define TEXT(v) TEXT_(v)
-#define KERNEL_OF(form)                                                                                                \
-    {                                                                                                                  \
-        "gemv_" #form "_" TEXT(VARIANT), "gemm_" #form "_" TEXT(VARIANT), gemv_##form, pack_##form                     \
-    }
-#define TILED_OF(NAME, text, block, bytes, scale, need, may)                                                           \
-    {"gemv_" text "_exact_" TEXT(VARIANT), "gemm_" text "_exact_" TEXT(VARIANT), gemv_tile, pack_tile},
-#define DECODED_OF(NAME, text, block, bytes, scale, need, may)                                                         \
-    {"gemv_" text "_decoded_" TEXT(VARIANT), "gemm_" text "_decoded_" TEXT(VARIANT), gemv_decoded, pack_decoded},
 const kvi_cpu_variant JOIN(kvi_cpu_, VARIANT) = {
     .name = TEXT(VARIANT),
     .needs = NEEDS,
     .panel = PANEL,
-    .kernels = {[KVI_FORM_F32] = KERNEL_OF(f32), [KVI_FORM_F16] = KERNEL_OF(f16), [KVI_FORM_BF16] = KERNEL_OF(bf16)},
-    .tiled = {KVI_WEIGHT_FORMS(TILED_OF)},
-    .decoded = {KVI_WEIGHT_FORMS(DECODED_OF)},
+    .plain = {[KVI_F32] = {gemv_f32, pack_f32}, [KVI_F16] = {gemv_f16, pack_f16}, [KVI_BF16] = {gemv_bf16, pack_bf16}},
+    .tiled = {gemv_tile, pack_tile},
+    .decoded = {gemv_decoded, pack_decoded},
     .dots = DOTS,
     .packed = &JOIN(kvi_cpu_packed_, VARIANT),
     .encoder = &JOIN(kvi_kv_encoder_, VARIANT),

@@ -22,11 +22,11 @@ struct kvi_weight {
     kvi_tile tile;                       /* bits 0: none */
     const uint8_t *panels;               /* of all experts, 64-byte aligned */
     const uint32_t *order;               /* (n_experts, n_in) column at each place; NULL: as they are */
+    char gemv_name[40], gemm_name[40];   /* what runs for it, "gemv_q4_k_avx512vnni": for operation times */
 };
 
 /* How one form of weights is computed with: gemv for few rows of activations, pack and panel_mac for many. */
 typedef struct kvi_cpu_kernel {
-    const char *gemv_name, *gemm_name; /* "gemv_bf16_avx512": for operation times */
     /* y[j * ldy + i] = W[first + i] . x[j], i < n_rows, j < n_x <= 4. Several rows are walked at once,
      * because one sequential stream per core leaves a third of the memory bandwidth unused. */
     void (*gemv)(const kvi_weight *w, uint32_t expert, uint32_t first, uint32_t n_rows, const float *x, uint32_t n_x,
@@ -69,13 +69,13 @@ typedef struct kvi_cpu_variant {
     uint32_t needs;   /* KVI_CPU_HAS_* */
     uint32_t panel;   /* columns of a packed panel */
 
-    kvi_cpu_kernel kernels[KVI_FORM_COUNT]; /* gemv NULL: the form has no kernel of its own, */
-    kvi_cpu_kernel tiled[KVI_FORM_COUNT];   /* of weights in tile form, */
-    kvi_cpu_kernel decoded[KVI_FORM_COUNT]; /* of all others: rows become numbers first, slow, and right */
-    const kvi_cpu_dots *dots;               /* integer products; a better one may be chosen at open */
-    const struct kvi_cpu_packed *packed;    /* attention from packed records */
-    const struct kvi_kv_encoder *encoder;   /* all of them write the same bytes */
-    const kvi_cpu_tiles *tiles;             /* where the CPU has them and the caller wants them; NULL: none */
+    kvi_cpu_kernel plain[3];              /* by element type */
+    kvi_cpu_kernel tiled;                 /* of weights in tile form, */
+    kvi_cpu_kernel decoded;               /* of all others: rows become numbers first, slow, and right */
+    const kvi_cpu_dots *dots;             /* integer products; a better one may be chosen at open */
+    const struct kvi_cpu_packed *packed;  /* attention from packed records */
+    const struct kvi_kv_encoder *encoder; /* all of them write the same bytes */
+    const kvi_cpu_tiles *tiles;           /* where the CPU has them and the caller wants them; NULL: none */
 
     /* dst (n_k, panel) f32 = transpose of rows[0..n_rows)[k0..k0+n_k) of a plain matrix; missing rows are zero. */
     void (*pack)(const void *rows, kvi_dtype dtype, uint32_t n_rows, size_t n_in, uint32_t k0, uint32_t n_k,

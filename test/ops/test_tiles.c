@@ -224,7 +224,7 @@ static void compare_numbers(const sample *s)
 {
     const uint32_t panel = s->device->v->panel, n_in = s->desc.n_in;
     static float row[MAX_IN], packed[KVI_CPU_KC * 64u];
-    const kvi_cpu_kernel *kernel = &s->device->v->tiled[s->desc.form];
+    const kvi_cpu_kernel *kernel = &s->device->v->tiled;
     for (uint32_t e = 0; e < s->desc.n_experts; e++)
         for (uint32_t first = 0; first < s->desc.n_out; first += panel) {
             const uint32_t n = s->desc.n_out - first < panel ? s->desc.n_out - first : panel;
@@ -272,7 +272,7 @@ static void odd_groups(void **state)
     assert_true(weight->tile.bits && !weight->order); /* already in order */
     group[3] = 1;
     assert_int_equal(kvi_backend_cpu.weight_import(s.device, &s.desc, &weight, &error), KVRT_OK);
-    assert_true(!weight->tile.bits && weight->kernel == &s.device->v->decoded[c.form]); /* 127 and 129 columns */
+    assert_true(!weight->tile.bits && weight->kernel == &s.device->v->decoded); /* 127 and 129 columns */
     group[3] = 3;
     assert_int_equal(kvi_backend_cpu.weight_import(s.device, &s.desc, &weight, &error), KVRT_FORMAT);
     assert_non_null(strstr(error.message, "test.tiles"));

@@ -26,7 +26,7 @@ static void integers_are_close(void **state)
     double divergence, agreement;
     kvrt_engine exact = real_open(&g, "f16"), integers = real_open_exact(&g, "f16", "false");
     real_distance(&g, exact, integers, &divergence, &agreement);
-    assert_true(divergence <= 2e-3 && agreement >= 0.97);
+    assert_true(divergence <= 4e-3 && agreement >= 0.95);
     kvrt_engine_close(exact, NULL), kvrt_engine_close(integers, NULL);
     real_free(&g);
 }

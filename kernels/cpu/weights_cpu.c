@@ -1,0 +1,118 @@
+/* weights_cpu.c - weights of the CPU backend: what each takes, and how it becomes what the kernels read. */
+#include "device_cpu.h"
+#include "../../runtime/model/weight_codec.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static uint64_t round16(uint64_t bytes) { return (bytes + 15) & ~(uint64_t)15; }
+#define TILE_ALIGN 64u /* of panels within the arena */
+
+/* Panels, and what they need beside them. */
+static uint64_t tile_bytes(const kvi_weight_desc *desc)
+{
+    kvi_tile tile;
+    if (!kvi_tile_of(desc, &tile)) return 0;
+    const uint64_t order = desc->parts[KVI_PART_GROUPS] ? (uint64_t)desc->n_in * 4 : 0;
+    return round16(kvi_tile_bytes(&tile) + TILE_ALIGN) + round16(order * (desc->n_experts > 1 ? desc->n_experts : 1));
+}
+
+kvrt_status kvi_cpu_weight_bytes(const kvi_weight_desc *desc, uint64_t *bytes, kvrt_error *error)
+{
+    (void)error; /* no form is refused: what has no kernel is decoded */
+    *bytes = round16(sizeof(kvi_weight)) + (desc->n_out == 1 ? round16((uint64_t)desc->n_in * 4) : tile_bytes(desc));
+    return KVRT_OK;
+}
+
+kvrt_status kvi_cpu_weights_reserve(kvi_device *device, uint64_t bytes, kvrt_error *error)
+{
+    return kvi_arena_reserve(&device->arena, bytes) ? KVRT_OK : kvi_error_nomem(error, bytes, "weight handles");
+}
+
+typedef struct lay_task {
+    kvi_weight *weight;
+    uint8_t *panels;
+} lay_task;
+
+static void lay_panel(void *arg, uint32_t task, uint32_t thread)
+{
+    const lay_task *t = arg;
+    const kvi_tile *tile = &t->weight->tile;
+    const uint32_t expert = task / kvi_tile_panels(tile), panel = task % kvi_tile_panels(tile);
+    const uint32_t *order = t->weight->order ? t->weight->order + (size_t)expert * tile->n_in : NULL;
+    (void)thread;
+    kvi_tile_lay(tile, &t->weight->desc, expert, panel, order, t->panels + task * tile->panel_bytes);
+}
+
+/* Sorts the columns of all experts by group, if they need it. Uneven groups leave the weight without tiles. */
+static kvrt_status sort_columns(kvi_device *device, kvi_weight *weight, kvrt_error *error)
+{
+    const kvi_weight_desc *desc = &weight->desc;
+    const uint32_t n_experts = desc->n_experts > 1 ? desc->n_experts : 1;
+    if (!desc->parts[KVI_PART_GROUPS]) return KVRT_OK;
+    uint32_t *order = kvi_arena_alloc(&device->arena, (size_t)desc->n_in * n_experts * 4);
+    if (!order) return kvi_error_nomem(error, (uint64_t)desc->n_in * n_experts * 4, desc->name);
+    for (uint32_t e = 0; e < n_experts; e++) {
+        const kvi_tile_order found = kvi_tile_order_of(desc, e, order + (size_t)e * desc->n_in);
+        if (found == KVI_TILE_ORDER_BAD)
+            return kvi_error_set(error, KVRT_FORMAT,
+                                 "tensor %s: a column's group is not below %u, the number of groups", desc->name,
+                                 kvi_weight_groups(desc));
+        if (found == KVI_TILE_ORDER_UNEVEN) weight->tile.bits = 0;
+        if (found == KVI_TILE_ORDER_GATHERS) weight->order = order;
+    }
+    return KVRT_OK;
+}
+
+/* Lays a matrix anew, with all threads. */
+static kvrt_status lay_tiles(kvi_device *device, kvi_weight *weight, kvrt_error *error)
+{
+    const kvi_weight_desc *desc = &weight->desc;
+    const kvi_tile *tile = &weight->tile;
+    uint8_t *room = kvi_arena_alloc(&device->arena, kvi_tile_bytes(tile) + TILE_ALIGN);
+    if (!room) return kvi_error_nomem(error, kvi_tile_bytes(tile), desc->name);
+    KVI_TRY(sort_columns(device, weight, error));
+    if (!tile->bits) return KVRT_OK;
+    lay_task t = {weight, room + (TILE_ALIGN - (uintptr_t)room % TILE_ALIGN) % TILE_ALIGN};
+    kvi_workers_run(device->workers, lay_panel, &t,
+                    kvi_tile_panels(tile) * (desc->n_experts > 1 ? desc->n_experts : 1));
+    weight->panels = t.panels;
+    /* f32 activations stay in their order, and rows of a weight that wants another are decoded from the source. */
+    weight->kernel = weight->order ? &device->v->decoded : &device->v->tiled;
+    return KVRT_OK;
+}
+
+static void name_kernels(const kvi_device *device, kvi_weight *weight)
+{
+    const bool integers = kvi_cpu_multiplies_integers(device, weight), decoded = weight->kernel == &device->v->decoded;
+    const char *form = kvi_form(weight->desc.form)->name, *way = integers ? device->dots->name : device->v->name,
+               *how = integers                              ? ""
+                      : decoded                             ? "decoded_"
+                      : weight->kernel == &device->v->tiled ? "exact_"
+                                                            : "";
+    (void)snprintf(weight->gemv_name, sizeof weight->gemv_name, "gemv_%s_%s%s", form, how, way);
+    (void)snprintf(weight->gemm_name, sizeof weight->gemm_name, "gemm_%s_%s%s", form, how, way);
+}
+
+/* Matrices of plain forms alias the map; vectors (gains, biases) are widened once, they are small and used by every kernel as f32. */
+kvrt_status kvi_cpu_weight_import(kvi_device *device, const kvi_weight_desc *desc, kvi_weight **out, kvrt_error *error)
+{
+    uint64_t bytes = 0;
+    KVI_TRY(kvi_cpu_weight_bytes(desc, &bytes, error));
+    kvi_weight *weight = kvi_arena_alloc(&device->arena, sizeof *weight);
+    if (!weight) return kvi_error_nomem(error, sizeof *weight, desc->name);
+    weight->desc = *desc;
+    /* Panels are packed from neighbouring rows. */
+    const bool walks = kvi_form_is_plain(desc->form) && !desc->transposed && desc->rows.run % KVI_CPU_MOST_PANEL == 0;
+    weight->kernel = walks ? &device->v->plain[kvi_form_dtype(desc->form)] : &device->v->decoded;
+    if (desc->n_out == 1) {
+        float *f32 = kvi_arena_alloc(&device->arena, (size_t)desc->n_in * 4);
+        if (!f32) return kvi_error_nomem(error, (uint64_t)desc->n_in * 4, desc->name);
+        kvi_weight_read(desc, 0, 0, 0, desc->n_in, f32);
+        for (uint32_t i = 0; desc->add != 0.0f && i < desc->n_in; i++) f32[i] += desc->add;
+        weight->f32 = f32;
+    } else if (kvi_tile_of(desc, &weight->tile)) KVI_TRY(lay_tiles(device, weight, error));
+    name_kernels(device, weight);
+    *out = weight;
+    return KVRT_OK;
+}
