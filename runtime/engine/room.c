@@ -150,10 +150,13 @@ kvrt_status kvi_session_reserve(kvi_session *s, uint32_t n, kvrt_error *error)
 kvrt_status kvi_session_save_state(kvi_session *s, kvrt_error *error)
 {
     kvi_extent_copy copy;
-    if (s->n_cached == 0 || s->n_cached % KVI_KV_PAGE || !kvi_states_save(&s->states, s->n_cached, &copy))
+    const bool prompt_ends = s->n_cached == s->pages.mark;
+    if (prompt_ends) s->states.kept = s->n_cached;
+    if (s->n_cached == 0 || (s->n_cached % KVI_KV_PAGE && !prompt_ends) ||
+        !kvi_states_save(&s->states, s->n_cached, &copy))
         return KVRT_OK;
     KVI_TRY(kvi_session_copy(s, &copy, error));
-    if (s->n_pure == s->n_cached && s->n_published == s->n_cached / KVI_KV_PAGE)
+    if (s->n_cached % KVI_KV_PAGE == 0 && s->n_pure == s->n_cached && s->n_published == s->n_cached / KVI_KV_PAGE)
         kvi_states_publish(&s->states, s->n_cached, s->keys[s->n_published - 1]);
     return KVRT_OK;
 }

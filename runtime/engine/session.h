@@ -52,7 +52,7 @@ kvrt_status kvi_reasoning_begins(const kvi_session *session, bool *inside, kvrt_
 /* Makes the page tables cover positions [0, n), n > n_cached; pages may move for that, and those of an elastic session be demoted. CTX_FULL when
  * there is no room: then no page was added. Allocates nothing. */
 kvrt_status kvi_session_reserve(kvi_session *session, uint32_t n, kvrt_error *error);
-/* Where a page begins: the state of recurrent layers is saved, if there is room, so that the session can come back to here. */
+/* Where a page begins and where a prompt ends: the state of recurrent layers is saved if there is room, so that the session can come back. */
 kvrt_status kvi_session_save_state(kvi_session *session, kvrt_error *error);
 /* Cuts the cache to at most n tokens: page-rounded where pages are encoded, to a checkpoint where layers are recurrent. */
 void kvi_session_cut_cache(kvi_session *session, uint32_t n);

@@ -41,27 +41,42 @@ uint32_t kvi_states_unit(const kvi_states *states)
     return states->live == KVI_NO_PAGE ? 0 : states->store->pages[states->live].unit;
 }
 
-/* Where a checkpoint of `position` goes: its old place, else an empty one, else that which was used least recently. */
-static kvi_checkpoint_slot *slot_for(kvi_states *states, uint32_t position)
+/* How much a checkpoint is missed when it goes, with the sequence at `end`: the way from the one before it to the one behind, which a return in
+ * between would then compute. So they lie about evenly along a text of any length. */
+static uint32_t worth(const kvi_states *states, const kvi_checkpoint_slot *slot, uint32_t end)
+{
+    uint32_t before = 0, behind = end;
+    if (slot->position == states->kept) return UINT32_MAX;
+    for (uint32_t i = 0; i < KVI_STATE_CHECKPOINTS; i++) {
+        const uint32_t at = states->slots[i].position;
+        if (at < slot->position && at > before) before = at;
+        if (at > slot->position && at < behind) behind = at;
+    }
+    return behind - before;
+}
+
+/* Among those that are there. */
+static kvi_checkpoint_slot *least_missed(kvi_states *states, uint32_t end)
 {
     kvi_checkpoint_slot *best = NULL;
+    for (uint32_t i = 0; i < KVI_STATE_CHECKPOINTS; i++)
+        if (is_there(states, &states->slots[i]) &&
+            (!best || worth(states, &states->slots[i], end) < worth(states, best, end)))
+            best = &states->slots[i];
+    return best;
+}
+
+/* Where a checkpoint of `position` goes: its old place, else an empty one, else that which is missed least. */
+static kvi_checkpoint_slot *slot_for(kvi_states *states, uint32_t position)
+{
+    kvi_checkpoint_slot *empty = NULL;
     for (uint32_t i = 0; i < KVI_STATE_CHECKPOINTS; i++) {
         kvi_checkpoint_slot *slot = &states->slots[i];
         if (!is_there(states, slot)) memset(slot, 0, sizeof *slot); /* the store took it away */
         if (slot->position == position) return slot;
-        if (!best || slot->last_use < best->last_use) best = slot;
+        if (!slot->position && !empty) empty = slot;
     }
-    return best;
-}
-
-/* Among those that are there. */
-static kvi_checkpoint_slot *least_used(kvi_states *states)
-{
-    kvi_checkpoint_slot *best = NULL;
-    for (uint32_t i = 0; i < KVI_STATE_CHECKPOINTS; i++)
-        if (is_there(states, &states->slots[i]) && (!best || states->slots[i].last_use < best->last_use))
-            best = &states->slots[i];
-    return best;
+    return empty ? empty : least_missed(states, position);
 }
 
 bool kvi_states_save(kvi_states *states, uint32_t position, kvi_extent_copy *copy)
@@ -72,13 +87,13 @@ bool kvi_states_save(kvi_states *states, uint32_t position, kvi_extent_copy *cop
     kvi_checkpoint_slot *slot = slot_for(states, position);
     uint32_t id = is_there(states, slot) ? KVI_NO_PAGE : take(states);
     if (id == KVI_NO_PAGE) { /* overwrites one of its own */
-        if (!is_there(states, slot)) slot = least_used(states);
+        if (!is_there(states, slot)) slot = least_missed(states, position);
         if (!slot) return false;
         id = kvi_store_take_back(store, slot->memo);
         kvi_store_renew(store, id); /* whoever knew it otherwise */
     }
     *copy = (kvi_extent_copy){store->pages[states->live].unit, store->pages[id].unit, states->units};
-    *slot = (kvi_checkpoint_slot){position, kvi_store_remember(store, id, false), ++states->clock};
+    *slot = (kvi_checkpoint_slot){position, kvi_store_remember(store, id, false)};
     kvi_store_drop(store, id);
     return true;
 }
@@ -104,7 +119,7 @@ void kvi_states_adopt(kvi_states *states, uint32_t id, uint32_t position, kvi_ex
     kvi_checkpoint_slot *slot = slot_for(states, position);
     kvi_store_share(store, id);
     if (is_there(states, slot)) (void)kvi_store_forget(store, slot->memo);
-    *slot = (kvi_checkpoint_slot){position, kvi_store_remember(store, id, false), ++states->clock};
+    *slot = (kvi_checkpoint_slot){position, kvi_store_remember(store, id, false)};
     kvi_store_drop(store, id);
     *copy = (kvi_extent_copy){store->pages[id].unit, store->pages[states->live].unit, states->units};
 }
@@ -119,7 +134,7 @@ void kvi_states_share(kvi_states *to, const kvi_states *from, kvi_extent_copy *c
         to->slots[i] = from->slots[i];
         to->slots[i].memo = kvi_store_remember(store, id, false);
     }
-    to->clock = from->clock;
+    to->kept = from->kept;
     if (from->live == KVI_NO_PAGE || to->live == KVI_NO_PAGE) return;
     *copy = (kvi_extent_copy){store->pages[from->live].unit, store->pages[to->live].unit, to->units};
 }
@@ -147,7 +162,6 @@ void kvi_states_restore(kvi_states *states, uint32_t position, kvi_extent_copy *
     *copy = (kvi_extent_copy){0, 0, 0};
     if (!slot || states->live == KVI_NO_PAGE) return;
     const uint32_t id = kvi_store_recall(store, slot->memo);
-    slot->last_use = ++states->clock;
     kvi_store_share(store, id); /* used now: the last to go */
     kvi_store_drop(store, id);
     *copy = (kvi_extent_copy){store->pages[id].unit, store->pages[states->live].unit, states->units};

@@ -6,6 +6,9 @@
  *     checkpoints              [id 5]       [id 9]             at most KVI_STATE_CHECKPOINTS, idle in the store
  *     live                                             [id 2]  one reference, for as long as the sequence has positions
  *
+ * Places for checkpoints are few, so they lie about evenly along the text, and one is *kept*: that of the end of the prompt, where an answer is
+ * begun anew.
+ *
  * At position 0 a live state counts as zero, whatever stands there (kernels/program.h): nothing is saved or restored for it. A checkpoint is a
  * thing remembered, not held: the store may take it away when room is needed. Decisions only; the caller copies the bytes. */
 #ifndef KVI_KV_STATES_H
@@ -17,14 +20,13 @@
 typedef struct kvi_checkpoint_slot {
     uint32_t position; /* 0: empty */
     kvi_memo memo;
-    uint64_t last_use;
 } kvi_checkpoint_slot;
 
 typedef struct kvi_states {
     kvi_store *store;
     uint32_t units; /* of a state; 0: the model has no recurrent layers, and there is never one */
     uint32_t live;  /* KVI_NO_PAGE: none yet */
-    uint64_t clock;
+    uint32_t kept;  /* position whose checkpoint makes no room for others; 0: none */
     kvi_checkpoint_slot slots[KVI_STATE_CHECKPOINTS];
 } kvi_states;
 
@@ -39,8 +41,8 @@ void kvi_states_free(kvi_states *states); /* gives live state and checkpoints ba
 bool kvi_states_begin(kvi_states *states);
 uint32_t kvi_states_unit(const kvi_states *states); /* of the live state; 0 without one */
 
-/* The live state is that of `position` > 0: *copy (units 0: none) saves it, in a free place, else in that of the checkpoint that was used least
- * recently. False: no room for any, or no live state. */
+/* The live state is that of `position` > 0: *copy (units 0: none) saves it, in a free place, else in that of the checkpoint which is missed least.
+ * False: no room for any, or no live state. */
 bool kvi_states_save(kvi_states *states, uint32_t position, kvi_extent_copy *copy);
 /* The last position <= n that a checkpoint is there for; 0 when there is none. */
 uint32_t kvi_states_nearest(const kvi_states *states, uint32_t n);
