@@ -11,6 +11,15 @@
 
 #define SCALES_FILE "kv_cache_scales.json"
 
+/* Numbers of a layer: K and V for each of the most KV heads that a layer has. */
+static uint32_t row_of(const kvi_model_config *c)
+{
+    uint32_t most = 1;
+    for (uint32_t i = 0; i < c->n_attentions; i++)
+        if (c->attention[i].n_kv_heads > most) most = c->attention[i].n_kv_heads;
+    return 2 * most;
+}
+
 /* ----------------------------------------------------------------------------------------------------- config ----- */
 /* What the scales are for: quantization_config.kv_cache_scheme of config.json; F8 without one. KVI_KV_F32: nothing that a cache here honours. */
 static kvi_kv_code read_scheme(kvi_json *r)
@@ -28,30 +37,50 @@ static kvi_kv_code read_scheme(kvi_json *r)
     return bits != 8 || !symmetric ? KVI_KV_F32 : is_int ? KVI_KV_I8 : KVI_KV_F8;
 }
 
-static kvrt_status type_of(const char *dir, kvi_kv_code *out, kvrt_error *error)
+/* The same by the name of an algorithm, as ModelOpt has it; null says nothing. */
+static kvi_kv_code read_algorithm(kvi_json *r, kvi_kv_code without)
+{
+    if (kvi_json_null(r)) return without;
+    return !kvi_json_string(r)          ? KVI_KV_F32
+           : kvi_json_str_is(r, "FP8")  ? KVI_KV_F8
+           : kvi_json_str_is(r, "INT8") ? KVI_KV_I8
+                                        : KVI_KV_F32;
+}
+
+/* What section `section` of a file says, if it is there. */
+static kvrt_status read_type(const char *dir, const char *file, const char *section, kvi_kv_code *out,
+                             kvrt_error *error)
 {
     kvi_map map;
     bool found;
     kvi_json r;
-    *out = KVI_KV_F8;
-    KVI_TRY(kvi_folder_map(dir, "config.json", false, &map, &found, error));
+    KVI_TRY(kvi_folder_map(dir, file, false, &map, &found, error));
     if (!found) return KVRT_OK;
     kvi_json_init(&r, (const char *)map.data, map.len);
+    r.python = true;
     (void)kvi_json_expect(&r, KVI_JSON_OBJECT);
     while (kvi_json_next_key(&r)) {
-        if (!kvi_json_key_is(&r, "quantization_config") || kvi_json_peek(&r) != KVI_JSON_OBJECT) {
+        if (!kvi_json_key_is(&r, section) || kvi_json_peek(&r) != KVI_JSON_OBJECT) {
             kvi_json_skip(&r);
             continue;
         }
         (void)kvi_json_expect(&r, KVI_JSON_OBJECT);
         while (kvi_json_next_key(&r)) {
             if (kvi_json_key_is(&r, "kv_cache_scheme")) *out = read_scheme(&r);
+            else if (kvi_json_key_is(&r, "kv_cache_quant_algo")) *out = read_algorithm(&r, *out);
             else kvi_json_skip(&r);
         }
     }
-    const kvrt_status status = r.error ? kvi_json_fail(&r, "config.json", error) : KVRT_OK;
+    const kvrt_status status = r.error ? kvi_json_fail(&r, file, error) : KVRT_OK;
     kvi_os_unmap(&map);
     return status;
+}
+
+static kvrt_status type_of(const char *dir, kvi_kv_code *out, kvrt_error *error)
+{
+    *out = KVI_KV_F8;
+    KVI_TRY(read_type(dir, "hf_quant_config.json", "quantization", out, error));
+    return read_type(dir, "config.json", "quantization_config", out, error);
 }
 
 /* ----------------------------------------------------------------------------------------------------- tensors ---- */
@@ -130,8 +159,7 @@ static kvrt_status read_factors(kvi_json *r, const kvi_model_config *c, float *o
                 return kvi_error_set(error, KVRT_FORMAT, SCALES_FILE ": a layer is none of the %u of this model",
                                      c->n_layers);
             KVI_TRY(check(SCALES_FILE, scale, error));
-            for (uint32_t i = 0; i < 2 * c->attention[0].n_kv_heads; i++)
-                out[(uint32_t)layer * 2 * c->attention[0].n_kv_heads + i] = (float)scale;
+            for (uint32_t i = 0; i < row_of(c); i++) out[(uint32_t)layer * row_of(c) + i] = (float)scale;
             *found = true;
         }
     }
@@ -167,7 +195,7 @@ static kvrt_status read_file(const char *dir, const kvi_model_config *c, float *
 kvrt_status kvi_kv_scales_read(const char *dir, const kvi_checkpoint *checkpoint, const kvi_model_config *config,
                                kvi_kv_code code, kvi_kv_scales *out, kvrt_error *error)
 {
-    const size_t n = (size_t)config->n_layers * config->attention[0].n_kv_heads * 2;
+    const size_t n = (size_t)config->n_layers * row_of(config);
     kvi_kv_code type;
     bool found = false;
     *out = (kvi_kv_scales){0};
@@ -177,8 +205,8 @@ kvrt_status kvi_kv_scales_read(const char *dir, const kvi_checkpoint *checkpoint
     if (!scales) return kvi_error_nomem(error, n * sizeof *scales, "scales of the KV cache");
     kvrt_status status = KVRT_OK;
     for (uint32_t i = 0; i < config->n_layers && status >= KVRT_OK; i++)
-        status = read_layer(checkpoint, i, config->attention[0].n_kv_heads,
-                            scales + (size_t)i * config->attention[0].n_kv_heads * 2, &found, error);
+        status = read_layer(checkpoint, i, kvi_attention_of(config, i)->n_kv_heads, scales + (size_t)i * row_of(config),
+                            &found, error);
     if (status >= KVRT_OK && !found && code == KVI_KV_F8) status = read_file(dir, config, scales, &found, error);
     if (status >= KVRT_OK && found) out->by_layer = scales;
     else kvi_mem_free(scales);
@@ -189,18 +217,19 @@ kvrt_status kvi_kv_scales_read(const char *dir, const kvi_checkpoint *checkpoint
 kvrt_status kvi_kv_scales_apply(kvi_kv_scales *scales, const kvi_model_config *config, const kvi_program *program,
                                 kvi_cache_group *groups, kvrt_error *error)
 {
-    const uint32_t per_layer = config->attention[0].n_kv_heads * 2;
+    const uint32_t row = row_of(config);
     if (!scales->by_layer) return KVRT_OK;
     kvi_mem_free(scales->by_group);
-    scales->by_group = kvi_mem_zalloc((size_t)config->n_layers * per_layer, sizeof *scales->by_group);
+    scales->by_group = kvi_mem_zalloc((size_t)config->n_layers * row, sizeof *scales->by_group);
     if (!scales->by_group)
-        return kvi_error_nomem(error, (uint64_t)config->n_layers * per_layer * 4, "scales of the KV cache");
+        return kvi_error_nomem(error, (uint64_t)config->n_layers * row * 4, "scales of the KV cache");
     float *next = scales->by_group;
     for (uint32_t g = 0; g < program->n_groups; g++) {
+        const uint32_t per_layer = 2 * groups[g].shape.n_kv_heads;
         for (uint32_t i = 0; i < program->n_ops; i++) {
             const kvi_op *op = &program->ops[i];
             if (op->kind != KVI_OP_ROPE_APPEND || op->group != g) continue;
-            memcpy(next + (size_t)op->group_layer * per_layer, scales->by_layer + (size_t)op->layer * per_layer,
+            memcpy(next + (size_t)op->group_layer * per_layer, scales->by_layer + (size_t)op->layer * row,
                    per_layer * sizeof *next);
         }
         groups[g].scales = next;

@@ -4,7 +4,7 @@
  * row of a layer as code = x / scale, saturated; x reads back as code * scale. Rows then have no scales of their own. The record holds the
  * scale as F16, and codes are made with what it holds. Layers without scales, and every other format, are as ever.
  * Sources: tensors as vLLM, compressed-tensors and ModelOpt name them; else kv_cache_scales.json, vLLM's file of parameters. What type they
- * are for: quantization_config.kv_cache_scheme; without one F8 (E4M3), as vLLM has it. */
+ * are for: kv_cache_scheme or ModelOpt's kv_cache_quant_algo; without one F8 (E4M3), as vLLM has it. */
 #ifndef KVI_KV_SCALES_H
 #define KVI_KV_SCALES_H
 #include "checkpoint.h"
@@ -12,7 +12,7 @@
 #include "../../kernels/backend.h"
 
 typedef struct kvi_kv_scales {
-    float *by_layer; /* (n_layers, n_kv_heads, 2): K, V; 0: the layer has none. NULL: no layer has */
+    float *by_layer; /* (n_layers, most KV heads of a layer, 2): K, V; 0: the layer has none. NULL: no layer has */
     float *by_group; /* the same in the order of a program's groups; kvi_cache_group.scales points into it */
 } kvi_kv_scales;
 

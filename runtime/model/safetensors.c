@@ -35,11 +35,11 @@ static const struct dtype_row {
     uint32_t bytes;
     kvi_weight_form form;
 } dtypes[] = {
-    {"F32", 4, KVI_FORM_F32},      {"F16", 2, KVI_FORM_F16},      {"BF16", 2, KVI_FORM_BF16},
-    {"F64", 8, KVI_FORM_F64},      {"I8", 1, KVI_FORM_I8},        {"F8_E4M3", 1, KVI_FORM_F8_E4M3},
-    {"F8_E5M2", 1, KVI_FORM_NONE}, {"F8_E8M0", 1, KVI_FORM_NONE}, {"U8", 1, KVI_FORM_NONE},
-    {"BOOL", 1, KVI_FORM_NONE},    {"I16", 2, KVI_FORM_NONE},     {"U16", 2, KVI_FORM_NONE},
-    {"I32", 4, KVI_FORM_NONE},     {"U32", 4, KVI_FORM_NONE},     {"I64", 8, KVI_FORM_NONE},
+    {"F32", 4, KVI_FORM_F32},         {"F16", 2, KVI_FORM_F16},      {"BF16", 2, KVI_FORM_BF16},
+    {"F64", 8, KVI_FORM_F64},         {"I8", 1, KVI_FORM_I8},        {"F8_E4M3", 1, KVI_FORM_F8_E4M3},
+    {"F8_E5M2", 1, KVI_FORM_F8_E5M2}, {"F8_E8M0", 1, KVI_FORM_NONE}, {"U8", 1, KVI_FORM_NONE},
+    {"BOOL", 1, KVI_FORM_NONE},       {"I16", 2, KVI_FORM_NONE},     {"U16", 2, KVI_FORM_NONE},
+    {"I32", 4, KVI_FORM_NONE},        {"U32", 4, KVI_FORM_NONE},     {"I64", 8, KVI_FORM_NONE},
     {"U64", 8, KVI_FORM_NONE},
 };
 

@@ -164,6 +164,15 @@ KVI_HD static inline float kvi_weight_zero(const kvi_weight_desc *w, uint32_t ex
     return (float)(uint8_t)(zeros[(uint64_t)at * kvi_weight_groups(w) + group] + (is_signed ? middle : 0u));
 }
 
+/* A scale that is a byte, number i of its matrix (weight_form.h). */
+KVI_HD static inline float kvi_nested_scale(const kvi_weight_desc *w, uint32_t expert, uint8_t code, uint64_t i)
+{
+    const float value = kvi_plain_at(kvi_weight_part_at(w, KVI_PART_SCALE_MAP, expert), KVI_F32, code);
+    const float product =
+        value * kvi_plain_at(kvi_weight_part_at(w, KVI_PART_SCALE_SCALES, expert), KVI_F32, i / w->scale_group);
+    return product + w->scale_add;
+}
+
 /* Scale and zero of the group of one element: place k of a row. A forms have a minimum instead of a zero (kvi_weight_min). */
 KVI_HD static inline float kvi_weight_scale(const kvi_weight_desc *w, uint32_t expert, uint32_t row, uint32_t k,
                                             float *zero)
@@ -171,9 +180,10 @@ KVI_HD static inline float kvi_weight_scale(const kvi_weight_desc *w, uint32_t e
     const uint64_t i = kvi_weight_scale_index(w, expert, row, k);
     const uint8_t *scales = kvi_weight_part_at(w, KVI_PART_SCALES, expert);
     const kvi_scale_kind kind = kvi_form(w->form)->scale;
-    float scale = kind == KVI_SCALE_E8M0   ? kvi_e8m0_to_f32(scales[i])
-                  : kind == KVI_SCALE_E4M3 ? kvi_e4m3_to_f32(scales[i])
-                                           : kvi_plain_at(scales, w->scale_type, i);
+    float scale = kind == KVI_SCALE_E8M0         ? kvi_e8m0_to_f32(scales[i])
+                  : kind == KVI_SCALE_E4M3       ? kvi_e4m3_to_f32(scales[i])
+                  : w->parts[KVI_PART_SCALE_MAP] ? kvi_nested_scale(w, expert, scales[i], i)
+                                                 : kvi_plain_at(scales, w->scale_type, i);
     if (w->parts[KVI_PART_GLOBAL]) {
         const float global = kvi_plain_at(kvi_weight_part_at(w, KVI_PART_GLOBAL, expert), KVI_F32, 0);
         scale = w->global_divides ? scale / global : scale * global;

@@ -1,7 +1,7 @@
 /* weight_form.h - what a weight is made of: its form, the parts a form has, and the size of each. One source of truth for the checkpoint,
  * the kernels, device code and the tests, as kv/layout.h is for the cache. Pure arithmetic. What the numbers mean: weight_codec.h.
  *
- *   weight = n_experts matrices (n_out, n_in), each stored row by row along n_in, in up to six parts:
+ *   weight = n_experts matrices (n_out, n_in), each stored row by row along n_in, in up to eight parts:
  *
  *     CODES        (n_out, blocks of a row)                 a block is `block` neighbours of a row in `bytes` bytes
  *     SCALES       (n_out / group_rows, n_in / group)       both rounded up; one scale for that many rows and neighbours
@@ -9,6 +9,8 @@
  *     GLOBAL       one f32                                  multiplies every scale, or divides it (global_divides)
  *     GROUPS       uint32 (n_in)                            column k belongs to group GROUPS[k]; absent: to group k / group
  *     MINS         like SCALES                              what code 0 means
+ *     SCALE_MAP    256 f32                                  SCALES are bytes then: a scale is SCALE_MAP[byte] * SCALE_SCALES[i / scale_group] +
+ *     SCALE_SCALES f32, one for scale_group SCALES          scale_add, i counting all scales of the matrix (bitsandbytes' double quantization)
  *
  * A part of expert e follows that of expert e - 1, unless the experts have places of their own (`experts`). Numbers are little-endian and may
  * stand at any address. GGUF blocks bring their scales inside the block and have CODES alone.
@@ -34,6 +36,8 @@ typedef enum kvi_weight_part {
     KVI_PART_GLOBAL,
     KVI_PART_GROUPS,
     KVI_PART_MINS,
+    KVI_PART_SCALE_MAP,
+    KVI_PART_SCALE_SCALES,
     KVI_WEIGHT_PARTS
 } kvi_weight_part;
 
@@ -62,8 +66,8 @@ typedef enum kvi_scale_kind {
     X(A5, "a5", 8, 5, PLAIN, KVI_HAS_SCALES | KVI_HAS_MINS, 0)                                                         \
     X(A6, "a6", 8, 6, PLAIN, KVI_HAS_SCALES | KVI_HAS_MINS, 0)                                                         \
     X(A8, "a8", 8, 8, PLAIN, KVI_HAS_SCALES | KVI_HAS_MINS, 0)                                                         \
-    X(NF4, "nf4", 2, 1, PLAIN, KVI_HAS_SCALES, 0)                                                                      \
-    X(BNB_FP4, "bnb_fp4", 2, 1, PLAIN, KVI_HAS_SCALES, 0)                                                              \
+    X(NF4, "nf4", 2, 1, PLAIN, KVI_HAS_SCALES, KVI_HAS_NESTED)                                                         \
+    X(BNB_FP4, "bnb_fp4", 2, 1, PLAIN, KVI_HAS_SCALES, KVI_HAS_NESTED)                                                 \
     X(BNB_I8, "bnb_i8", 1, 1, PLAIN, KVI_HAS_SCALES, 0)                                                                \
     X(MXFP4, "mxfp4", 2, 1, E8M0, KVI_HAS_SCALES, 0)                                                                   \
     X(NVFP4, "nvfp4", 2, 1, E4M3, KVI_HAS_SCALES | KVI_HAS_GLOBAL, 0)                                                  \
@@ -87,7 +91,8 @@ enum {
     KVI_HAS_ZEROS = 1 << KVI_PART_ZEROS,
     KVI_HAS_GLOBAL = 1 << KVI_PART_GLOBAL,
     KVI_HAS_GROUPS = 1 << KVI_PART_GROUPS,
-    KVI_HAS_MINS = 1 << KVI_PART_MINS
+    KVI_HAS_MINS = 1 << KVI_PART_MINS,
+    KVI_HAS_NESTED = 1 << KVI_PART_SCALE_MAP | 1 << KVI_PART_SCALE_SCALES
 };
 
 /* Numbers of its own: neither kvi_dtype nor kvi_kv_code. NONE is what no weight can be (integers, booleans). */
@@ -138,8 +143,10 @@ typedef struct kvi_weight_desc {
     bool is_unsigned;     /* I8: codes are 0..255, and 128 is the middle; else they are signed bytes */
     bool signed_zeros;    /* zeros that are bytes count from the middle; else as the codes do */
     kvi_part_order code_order, scale_order, zero_order;
-    uint32_t zero_add; /* added to every word of packed zeros (GPTQ's first format stores them less one) */
-    float add;         /* vectors: added to every element on import (1 where a family stores gains as w - 1) */
+    uint32_t scale_group; /* of SCALE_SCALES */
+    float scale_add;      /* where there is a SCALE_MAP */
+    uint32_t zero_add;    /* added to every word of packed zeros (GPTQ's first format stores them less one) */
+    float add;            /* vectors: added to every element on import (1 where a family stores gains as w - 1) */
     const void *parts[KVI_WEIGHT_PARTS]; /* NULL: absent. With `experts`: those of the first one */
     kvi_weight_rows rows;
     bool looked_up;  /* single rows are read and nothing is multiplied by it: an embedding that is not the head too */
@@ -191,6 +198,7 @@ KVI_HD static inline uint32_t kvi_weight_groups(const kvi_weight_desc *w) /* sca
 KVI_HD static inline uint32_t kvi_weight_scale_bytes(const kvi_weight_desc *w) /* of one scale */
 {
     const kvi_scale_kind kind = kvi_form(w->form)->scale;
+    if (w->parts[KVI_PART_SCALE_MAP]) return 1;
     return kind == KVI_SCALE_PLAIN ? kvi_dtype_bytes(w->scale_type) : kind != KVI_SCALE_NONE;
 }
 /* Rows of the tensor that the weight is of. */
@@ -225,6 +233,8 @@ KVI_HD static inline uint64_t kvi_weight_rows_bytes(const kvi_weight_desc *w, kv
     case KVI_PART_MINS: return n_scales * kvi_weight_scale_bytes(w);
     case KVI_PART_ZEROS: return w->zero_order.packing && w->form == KVI_FORM_I4 ? (n_scales + 1u) / 2u : n_scales;
     case KVI_PART_GLOBAL: return 4;
+    case KVI_PART_SCALE_MAP: return 1024;
+    case KVI_PART_SCALE_SCALES: return w->scale_group ? (n_scales + w->scale_group - 1u) / w->scale_group * 4u : 0;
     default: return (uint64_t)w->n_in * 4u;
     }
 }
@@ -250,7 +260,8 @@ static inline bool kvi_weight_same_layout(const kvi_weight_desc *a, const kvi_we
     bool same = a->form == b->form && a->n_out == b->n_out && a->n_in == b->n_in && a->group == b->group &&
                 a->group_rows == b->group_rows && a->scale_type == b->scale_type && a->is_unsigned == b->is_unsigned &&
                 a->signed_zeros == b->signed_zeros && a->zero_add == b->zero_add &&
-                a->global_divides == b->global_divides && a->transposed == b->transposed;
+                a->global_divides == b->global_divides && a->scale_group == b->scale_group &&
+                a->scale_add == b->scale_add && a->transposed == b->transposed;
     for (int p = 0; p < KVI_WEIGHT_PARTS; p++) same = same && !a->parts[p] == !b->parts[p];
     for (int i = 0; i < 3; i++)
         same = same && x[i]->packing == y[i]->packing && x[i]->row == y[i]->row && x[i]->column == y[i]->column;

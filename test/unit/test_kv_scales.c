@@ -1,5 +1,6 @@
 /* test_kv_scales.c - scales of the KV cache that a model brings: codes made with them against arithmetic in double, logits against
  * transformers (test/golden/kv_scales), what is read from where, and what is refused with which words. */
+#define _POSIX_C_SOURCE 200809L /* mkdtemp */
 #include "golden_model.h"
 #include "../../runtime/kv/encode.h"
 #include "../../runtime/model/kv_scales.h"
@@ -10,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 /* --------------------------------------------------------------------------------------------------------- codes --- */
@@ -79,8 +81,9 @@ static double error_of(const char *name, const char *format, const char *scales)
 
 static void logits_are_those_of_such_a_cache(void **state)
 {
-    static const char *const cases[][2] = {{"../kv_scales/f8", "f8"}, {"../kv_scales/file", "f8"}};
-    for (int i = 0; i < 2; i++) {
+    static const char *const cases[][2] = {
+        {"../kv_scales/f8", "f8"}, {"../kv_scales/i8", "i8"}, {"../kv_scales/file", "f8"}};
+    for (int i = 0; i < 3; i++) {
         const double error = error_of(cases[i][0], cases[i][1], "checkpoint"),
                      own = error_of(cases[i][0], cases[i][1], "rows");
         print_message("%s: %.2e, with scales of the rows %.2e\n", cases[i][0], error, own);
@@ -92,8 +95,9 @@ static void logits_are_those_of_such_a_cache(void **state)
 /* Scales of the other type say nothing: a cache of i8 with scales for f8 is as one without. */
 static void scales_of_another_type_are_none(void **state)
 {
-    static const char *const cases[][2] = {{"../kv_scales/f8", "i8"}, {"../kv_scales/file", "i8"}};
-    for (int i = 0; i < 2; i++)
+    static const char *const cases[][2] = {
+        {"../kv_scales/f8", "i8"}, {"../kv_scales/i8", "f8"}, {"../kv_scales/file", "i8"}};
+    for (int i = 0; i < 3; i++)
         assert_true(error_of(cases[i][0], cases[i][1], "checkpoint") == error_of(cases[i][0], cases[i][1], "rows"));
 }
 
@@ -131,7 +135,7 @@ static void every_name_is_found(void **state)
         {"layers.1.self_attn.k_proj.k_scale", "layers.1.self_attn.v_proj.v_scale"},
         {"model.layers.1.self_attn.k_proj.output_scale", "model.layers.1.self_attn.v_proj.output_scale"},
         {"model.layers.1.self_attn.kv_scale", NULL}};
-    const kvi_model_config config = {.n_layers = 2, .attention = {{.n_kv_heads = 2}}};
+    const kvi_model_config config = {.n_layers = 2, .n_attentions = 1, .attention = {{.n_kv_heads = 2}}};
     kvrt_error error = {.size = sizeof error};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         shelf s = {.base = {.reader = &shelf_reader, .n_tensors = names[i][1] ? 2 : 1},
@@ -147,9 +151,53 @@ static void every_name_is_found(void **state)
     }
 }
 
+/* Which cache they are for, by the folder's config.json and hf_quant_config.json. */
+static void what_they_are_for_is_read(void **state)
+{
+    static const struct {
+        const char *config, *modelopt;
+        bool f8, i8;
+    } cases[] = {
+        {"{}", "{}", true, false},
+        {"{\"quantization_config\": null}", "{}", true, false},
+        {"{\"quantization_config\": {\"kv_cache_scheme\": null}}", "{}", true, false},
+        {"{\"quantization_config\": {\"kv_cache_scheme\": {\"type\": \"float\", \"num_bits\": 8}}}", "{}", true, false},
+        {"{\"quantization_config\": {\"kv_cache_scheme\": {\"type\": \"int\", \"num_bits\": 8}}}", "{}", false, true},
+        {"{\"quantization_config\": {\"kv_cache_scheme\": {\"type\": \"int\", \"num_bits\": 4}}}", "{}", false, false},
+        {"{\"quantization_config\": {\"kv_cache_scheme\": {\"type\": \"int\", \"symmetric\": false}}}", "{}", false,
+         false},
+        {"{\"quantization_config\": {\"kv_cache_quant_algo\": \"NVFP4\"}}", "{}", false, false},
+        {"{\"a\": Infinity}", "{\"quantization\": {\"kv_cache_quant_algo\": \"INT8\"}}", false, true},
+        {"{}", "{\"quantization\": {\"kv_cache_quant_algo\": \"FP8\"}}", true, false}};
+    const kvi_model_config config = {.n_layers = 1, .n_attentions = 1, .attention = {{.n_kv_heads = 2}}};
+    char dir[] = "/tmp/kvrt_kv_scales_XXXXXX", path[2][64];
+    kvrt_error error = {.size = sizeof error};
+    shelf s = {.base = {.reader = &shelf_reader, .n_tensors = 1},
+               .tensors = {scale_tensor("model.layers.0.self_attn.kv_scale", 1)}};
+    assert_non_null(mkdtemp(dir));
+    snprintf(path[0], sizeof path[0], "%s/config.json", dir);
+    snprintf(path[1], sizeof path[1], "%s/hf_quant_config.json", dir);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        for (int k = 0; k < 2; k++) {
+            kvi_kv_scales scales;
+            for (int f = 0; f < 2; f++) {
+                FILE *file = fopen(path[f], "w");
+                assert_non_null(file);
+                fputs(f ? cases[i].modelopt : cases[i].config, file);
+                fclose(file);
+            }
+            if (kvi_kv_scales_read(dir, &s.base, &config, k ? KVI_KV_I8 : KVI_KV_F8, &scales, &error) < KVRT_OK)
+                fail_msg("%s", error.message);
+            if ((scales.by_layer != NULL) != (k ? cases[i].i8 : cases[i].f8))
+                fail_msg("case %zu, %s", i, k ? "i8" : "f8");
+            kvi_kv_scales_free(&scales);
+        }
+    unlink(path[0]), unlink(path[1]), rmdir(dir);
+}
+
 static void what_is_refused_is_named(void **state)
 {
-    const kvi_model_config config = {.n_layers = 2, .attention = {{.n_kv_heads = 2}}};
+    const kvi_model_config config = {.n_layers = 2, .n_attentions = 1, .attention = {{.n_kv_heads = 2}}};
     static const float bad[] = {0, -1, NAN, INFINITY, 1e-5f, 1e3f};
     kvrt_error error = {.size = sizeof error};
     kvi_kv_scales scales;
@@ -174,8 +222,8 @@ static void what_is_refused_is_named(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(codes_are_the_nearest), cmocka_unit_test(logits_are_those_of_such_a_cache),
+        cmocka_unit_test(codes_are_the_nearest),           cmocka_unit_test(logits_are_those_of_such_a_cache),
         cmocka_unit_test(scales_of_another_type_are_none), cmocka_unit_test(every_name_is_found),
-        cmocka_unit_test(what_is_refused_is_named)};
+        cmocka_unit_test(what_they_are_for_is_read),       cmocka_unit_test(what_is_refused_is_named)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,9 +1,10 @@
-/* test_quantized.c - folders whose weights are integers (test/golden/quantized): every weight is the number that the library behind its format
+/* test_quantized.c - quantized folders (test/golden/quantized): every weight is the number that the library behind its format
  * makes of it, bit for bit, and the logits are those of the model with these weights; broken folders say what is wrong with them. */
 #define _POSIX_C_SOURCE 200809L /* mkdtemp */
 #include "golden_model.h"
 #include "../../runtime/base/json.h"
 #include "../../runtime/model/weight_codec.h"
+#include "../../runtime/model/quantization/quantization.h"
 #include "../../runtime/model/weights.h"
 
 #include <math.h>
@@ -16,10 +17,14 @@
 #include <cmocka.h>
 
 static const char *const names[] = {
-    "gptq_sym",         "gptq_desc_act",   "gptq_v2_8bit",      "gptq_dynamic",  "gptq_group64", "gptq_group128",
-    "auto_round_gptq",  "auto_round_awq",  "awq_gemm",          "awq_gemv",      "packed_sym",   "packed_asym",
-    "packed_old_zeros", "packed_g_idx",    "packed_8bit",       "packed_tensor", "int_channel",  "naive_group_asym",
-    "naive_block",      "mixed_precision", "compression_config"};
+    "gptq_sym", "gptq_desc_act", "gptq_v2_8bit", "gptq_dynamic", "gptq_group64", "gptq_group128", "auto_round_gptq",
+    "auto_round_awq", "awq_gemm", "awq_gemv", "packed_sym", "packed_asym", "packed_old_zeros", "packed_g_idx",
+    "packed_8bit", "packed_tensor", "int_channel", "naive_group_asym", "naive_block", "mixed_precision",
+    "compression_config",
+    /* small floats, table codes, MLX */
+    "fp8_block", "fp8_tensor", "fp8_ue8m0", "fbgemm_fp8", "float_channel", "float_block", "float_tensor", "mxfp8",
+    "mxfp4", "nvfp4", "float_mixed", "modelopt_mixed", "modelopt_file", "bnb_nf4", "bnb_nf4_nested", "bnb_fp4",
+    "bnb_int8", "mlx_4bit", "mlx_mixed", "mlx_3bit", "mlx_mxfp4", "mlx_mxfp8"};
 #define N_NAMES (sizeof names / sizeof names[0])
 
 /* ------------------------------------------------------------------------------------------------------ values --- */
@@ -78,25 +83,26 @@ static uint64_t fnv(uint64_t h, const void *bytes, size_t n)
 }
 
 /* A backend that looks at the weights it is given. */
-static uint32_t n_plain, n_integers;
+static uint32_t n_plain, n_quantized;
 static const char *folder;
 static kvrt_status see_bytes(const kvi_weight_desc *w, uint64_t *bytes, kvrt_error *error)
 {
     uint64_t f32 = 14695981039346656037u, half = f32;
     float row[256], single[256];
     *bytes = 0;
-    if (w->form != KVI_FORM_I4 && w->form != KVI_FORM_I8) {
+    const bool is_integer = w->form == KVI_FORM_I4 || w->form == KVI_FORM_I8;
+    if (!kvi_form(w->form)->needs) {
         n_plain++;
         return KVRT_OK;
     }
-    n_integers++;
+    n_quantized++;
     /* What goes without saying is not there, so that kernels for it are chosen. */
     if (strcmp(folder, "gptq_sym") == 0) assert_true(!w->parts[KVI_PART_ZEROS] && !w->parts[KVI_PART_GROUPS]);
     assert_true(w->n_in <= 256);
     for (uint32_t r = 0; r < w->n_out; r++) {
         assert_true(kvi_weight_decode(w, 0, r, 0, w->n_in, row));
         f32 = fnv(f32, row, w->n_in * sizeof *row);
-        for (uint32_t k = 0; k < w->n_in; k++) {
+        for (uint32_t k = 0; is_integer && k < w->n_in; k++) {
             uint8_t code;
             float zero;
             const float scale = kvi_weight_scale(w, 0, r, k, &zero);
@@ -105,13 +111,14 @@ static kvrt_status see_bytes(const kvi_weight_desc *w, uint64_t *bytes, kvrt_err
             const uint16_t h = w->scale_type == KVI_F16 ? kvi_f32_to_f16(row[k]) : kvi_f32_to_bf16(row[k]);
             half = w->scale_type == KVI_F32 ? fnv(half, &row[k], 4) : fnv(half, &h, 2);
         }
-        assert_memory_equal(single, row, w->n_in * sizeof *row);
+        if (is_integer) assert_memory_equal(single, row, w->n_in * sizeof *row);
     }
     const size_t stem = (size_t)(strrchr(w->name, '.') - w->name);
     for (size_t i = 0; i < n_values; i++) {
         value *v = &values[i];
         if (strlen(v->module) != stem || strncmp(v->module, w->name, stem) != 0) continue;
-        if (v->f32 != f32 || v->half != half) fail_msg("%s: %s: other values than the library's", folder, w->name);
+        if (v->f32 != f32 || (is_integer && v->half != half))
+            fail_msg("%s: %s: other values than the library's", folder, w->name);
         v->seen = true;
         return KVRT_OK;
     }
@@ -143,9 +150,9 @@ static void values_are_those_of_the_libraries(void **state)
         snprintf(dir, sizeof dir, "%s/golden/quantized/%s", KVRT_TEST_DIR, names[i]);
         folder = names[i];
         read_values(dir);
-        n_plain = n_integers = 0;
+        n_plain = n_quantized = 0;
         if (bind(dir, &backend, &weights, &error) < KVRT_OK) fail_msg("%s: %s", names[i], error.message);
-        assert_int_equal(n_integers, n_values);
+        assert_int_equal(n_quantized, n_values);
         assert_true(n_plain > 0);
         for (size_t k = 0; k < n_values; k++)
             if (!values[k].seen) fail_msg("%s: %s: not among the weights", names[i], values[k].module);
@@ -183,7 +190,7 @@ static void count_tensor(const kvrt_inspect_tensor *t, void *user)
     if (strcmp(last, ".weight_shape") == 0) c->unread += t->bytes;
     assert_true((t->n_weights > 0) == (t->form[0] != 0));
     if (strcmp(last, ".weight_packed") == 0 || strcmp(last, ".qweight") == 0)
-        assert_true(t->form[0] == 'i' && t->bits > 4);
+        assert_true((t->form[0] == 'i' || strstr(t->form, "fp4")) && t->bits > 4);
 }
 
 static void inspect_and_plan_count_what_is_there(void **state)
@@ -201,7 +208,9 @@ static void inspect_and_plan_count_what_is_there(void **state)
         assert_int_equal(kvrt_inspect(dir, &info, count_tensor, &c, &error), KVRT_OK);
         assert_string_equal(info.problem, "");
         assert_string_equal(info.warning, "");
-        assert_true(strstr("gptq auto-round awq compressed-tensors", info.quantization) && info.quantization[0]);
+        assert_true(
+            strstr("gptq auto-round awq compressed-tensors fbgemm_fp8 modelopt bitsandbytes mlx", info.quantization) &&
+            info.quantization[0]);
         assert_int_equal(c.n_weights, info.n_weights);
         assert_int_equal(info.n_params, info.n_weights);
         assert_true(fabs(c.bits - (double)info.weight_bytes * 8) < 1);
@@ -450,6 +459,131 @@ static const edit edits[] = {
      {Q0 ".scales", "need F16"},
      .header = {Q0 ".scales\":{\"dtype\":\"F16\",\"shape\":[64,32]",
                 Q0 ".scales\":{\"dtype\":\"F16\",\"shape\":[32,64]"}},
+    /* small floats, table codes, MLX */
+    {"fp8_block",
+     KVRT_UNSUPPORTED,
+     {"quantization_config.fmt is 'e5m2'", "e4m3"},
+     .config = {"\"fmt\": \"e4m3\"", "\"fmt\": \"e5m2\""}},
+    {"fp8_block", KVRT_UNSUPPORTED, {"weight_block_size", "[rows, columns]"}, .config = {"32,\n", "-32,\n"}},
+    {"fp8_block",
+     KVRT_FORMAT,
+     {Q0 ".weight_scale_inv: F32 [2, 2]", "need F32, F16 or BF16 [4, 2]"},
+     .config = {"32,\n", "16,\n"}},
+    {"fp8_block",
+     KVRT_FORMAT,
+     {Q0 ".weight_scale_inv: not found", "beside " Q0 ".weight"},
+     .header = {Q0 ".weight_scale_inv", Q0 ".weight_xcale_inv"}},
+    {"fp8_block",
+     KVRT_FORMAT,
+     {Q0 ".weight_scale_inv: I32 [2, 2]", "need F32"},
+     .header = {Q0 ".weight_scale_inv\":{\"dtype\":\"F32\"", Q0 ".weight_scale_inv\":{\"dtype\":\"I32\""}},
+    {"fp8_tensor",
+     KVRT_FORMAT,
+     {"mlp.gate_proj.weight: F8_E4M3 [96, 64]", "need F8_E4M3 [64, 64]"},
+     .config = {"\"intermediate_size\": 96", "\"intermediate_size\": 64"}},
+    {"float_channel",
+     KVRT_UNSUPPORTED,
+     {"config_groups.group_0.format is 'int-quantized'", "for floats"},
+     .config = {"\"float-quantized\"", "\"int-quantized\""}},
+    {"float_tensor",
+     KVRT_FORMAT,
+     {Q0 ".weight: F8_E4M3, need what", "naive-quantized, int"},
+     .config = {"\"float\"", "\"int\""}},
+    {"float_channel",
+     KVRT_UNSUPPORTED,
+     {"weights.num_bits is '6'", "need 8"},
+     .config = {"\"num_bits\": 8", "\"num_bits\": 6"}},
+    {"float_channel",
+     KVRT_FORMAT,
+     {Q0 ".weight_scale: BF16 [64, 1]", "[1, 1]"},
+     .config = {"\"strategy\": \"channel\"", "\"strategy\": \"tensor\""}},
+    {"mxfp4",
+     KVRT_UNSUPPORTED,
+     {"format is 'mxfp6-pack-quantized'", "mxfp4-pack-quantized"},
+     .config = {"\"mxfp4-pack-quantized\"", "\"mxfp6-pack-quantized\""}},
+    {"mxfp4",
+     KVRT_FORMAT,
+     {Q0 ".weight_global_scale: not found", "weight_packed"},
+     .config = {"\"mxfp4-pack-quantized\"", "\"nvfp4-pack-quantized\""}},
+    {"nvfp4",
+     KVRT_FORMAT,
+     {Q0 ".weight_global_scale: not found", "beside"},
+     .header = {Q0 ".weight_global_scale", Q0 ".weight_xlobal_scale"}},
+    {"nvfp4",
+     KVRT_FORMAT,
+     {Q0 ".weight_packed: I8, need what", "nvfp4-pack-quantized, float"},
+     .header = {Q0 ".weight_packed\":{\"dtype\":\"U8\"", Q0 ".weight_packed\":{\"dtype\":\"I8\""}},
+    {"modelopt_mixed",
+     KVRT_UNSUPPORTED,
+     {"quant_algo is 'W4A8_AWQ'", "NVFP4"},
+     .config = {"MIXED_PRECISION", "W4A8_AWQ"}},
+    {"modelopt_mixed",
+     KVRT_UNSUPPORTED,
+     {"group_size is 32", "need 16"},
+     .config = {"\"group_size\": 16", "\"group_size\": 32"}},
+    {"modelopt_mixed",
+     KVRT_UNSUPPORTED,
+     {Q0 ".pre_quant_scale: activations with scales", "MIXED_PRECISION"},
+     .header = {Q0 ".input_scale", Q0 ".pre_quant_scale"}},
+    {"modelopt_mixed",
+     KVRT_FORMAT,
+     {Q0 ".weight_scale_2: not found", "beside"},
+     .header = {Q0 ".weight_scale_2", Q0 ".weight_scale_x"}},
+    {"bnb_nf4", KVRT_UNSUPPORTED, {"bnb_4bit_quant_type is 'int4'", "nf4 or fp4"}, .config = {"\"nf4\"", "\"int4\""}},
+    {"bnb_nf4",
+     KVRT_FORMAT,
+     {Q0 ".weight.quant_state.bitsandbytes__fp4: not found", "beside"},
+     .config = {"\"nf4\"", "\"fp4\""}},
+    {"bnb_nf4",
+     KVRT_UNSUPPORTED,
+     {"bnb_4bit_quant_storage is 'bfloat16'", "uint8"},
+     .config = {"\"uint8\"", "\"bfloat16\""}},
+    {"bnb_nf4",
+     KVRT_UNSUPPORTED,
+     {"load_in_4bit", "load_in_8bit"},
+     .config = {"\"load_in_4bit\": true", "\"load_in_4bit\": null"}},
+    {"bnb_nf4",
+     KVRT_FORMAT,
+     {Q0 ".weight.absmax: not found", "beside"},
+     .header = {Q0 ".weight.absmax", Q0 ".weight.xbsmax"}},
+    {"bnb_nf4",
+     KVRT_UNSUPPORTED,
+     {Q0 ".weight.quant_map: code 0 is", "need -1"},
+     .tensor = Q0 ".weight.quant_map",
+     .element = 0x40000000},
+    {"bnb_nf4",
+     KVRT_FORMAT,
+     {Q0 ".weight.quant_state.bitsandbytes__nf4", "at byte 0"},
+     .tensor = Q0 ".weight.quant_state.bitsandbytes__nf4",
+     .element = 'x'},
+    {"bnb_nf4_nested",
+     KVRT_FORMAT,
+     {Q0 ".weight.nested_quant_map: not found", "beside"},
+     .header = {Q0 ".weight.nested_quant_map", Q0 ".weight.xested_quant_map"}},
+    {"bnb_int8", KVRT_FORMAT, {Q0 ".SCB: not found", "beside"}, .header = {Q0 ".SCB", Q0 ".SCX"}},
+    {"bnb_int8",
+     KVRT_UNSUPPORTED,
+     {"load_in_4bit", "load_in_8bit"},
+     .config = {"\"load_in_8bit\": true", "\"bnb_4bit_quant_type\": \"nf4\", \"load_in_4bit\": true"}},
+    {"mlx_4bit", KVRT_UNSUPPORTED, {"bits is 7", "2, 3, 4, 5, 6 or 8"}, .config = {"\"bits\": 4", "\"bits\": 7"}},
+    {"mlx_4bit",
+     KVRT_UNSUPPORTED,
+     {"mode is 'nvfp4'", "affine"},
+     .config = {"\"bits\": 4", "\"bits\": 4, \"mode\": \"nvfp4\""}},
+    {"mlx_4bit",
+     KVRT_FORMAT,
+     {"model.embed_tokens.weight: U32 [96, 8]", "need U32 [96, 16]"},
+     .config = {"\"bits\": 4", "\"bits\": 8"}},
+    {"mlx_4bit", KVRT_FORMAT, {Q0 ".biases: not found", "beside"}, .header = {Q0 ".biases", Q0 ".xiases"}},
+    {"mlx_4bit",
+     KVRT_FORMAT,
+     {Q0 ".biases: F16 [64, 2]", "need BF16"},
+     .header = {Q0 ".biases\":{\"dtype\":\"BF16\"", Q0 ".biases\":{\"dtype\":\"F16\""}},
+    {"mlx_mixed",
+     KVRT_FORMAT,
+     {"layers.0.mlp.down_proj.weight: U32 [64, 18]", "need U32 [64, 24]"},
+     .config = {"\"bits\": 6", "\"bits\": 8"}},
+    {"mlx_mixed", KVRT_FORMAT, {Q0 ".weight: quantized", "leaves"}, .config = {"self_attn.v_proj", "self_attn.q_proj"}},
 };
 
 static void broken_folders_say_what_is_wrong(void **state)
@@ -475,11 +609,112 @@ static void broken_folders_say_what_is_wrong(void **state)
     assert_int_equal(n_other, 0);
 }
 
+/* ------------------------------------------------------------------------------------------------------- gpt-oss --- */
+typedef struct shelf {
+    kvi_checkpoint base;
+    kvi_tensor tensors[2];
+} shelf;
+static const kvi_tensor *shelf_find(const kvi_checkpoint *checkpoint, const char *name)
+{
+    const shelf *s = (const shelf *)checkpoint;
+    for (uint64_t i = 0; i < s->base.n_tensors; i++)
+        if (strcmp(s->tensors[i].name, name) == 0) return &s->tensors[i];
+    return NULL;
+}
+static void shelf_close(kvi_checkpoint *checkpoint) { (void)checkpoint; }
+static const kvi_checkpoint_reader shelf_reader = {.find = shelf_find, .close = shelf_close};
+
+#define EXPERTS 3u
+#define ROWS 6u
+#define COLUMNS 64u
+static uint8_t blocks[EXPERTS * ROWS * COLUMNS / 2], exponents[EXPERTS * ROWS * COLUMNS / 32];
+
+static kvi_quantization *of_gpt_oss(shelf *s)
+{
+    static const char text[] =
+        "{\"quantization_config\": {\"quant_method\": \"mxfp4\", \"modules_to_not_convert\": [\"lm_head\"]}}";
+    kvi_quantization *q;
+    kvrt_error error = {.size = sizeof error};
+    *s = (shelf){.base = {.reader = &shelf_reader, .n_tensors = 2},
+                 .tensors = {{.name = "model.layers.0.mlp.experts.gate_up_proj_blocks",
+                              .dtype = "U8",
+                              .form = KVI_FORM_NONE,
+                              .n_dims = 4,
+                              .shape = {EXPERTS, ROWS, COLUMNS / 32, 16},
+                              .data = blocks},
+                             {.name = "model.layers.0.mlp.experts.gate_up_proj_scales",
+                              .dtype = "U8",
+                              .form = KVI_FORM_NONE,
+                              .n_dims = 3,
+                              .shape = {EXPERTS, ROWS, COLUMNS / 32},
+                              .data = exponents}}};
+    if (kvi_quantization_parse(text, sizeof text - 1, "config.json", &q, &error) < KVRT_OK)
+        fail_msg("%s", error.message);
+    assert_int_equal(kvi_quantization_problem(q, &error), KVRT_OK);
+    return q;
+}
+
+/* up: every second row of the experts' tensor, from the second on. */
+static kvi_weight_desc up_rows(void)
+{
+    return (kvi_weight_desc){
+        .n_out = ROWS / 2, .n_in = COLUMNS, .n_experts = EXPERTS, .rows = {1, 1, 2, ROWS}, .transposed = true};
+}
+
+static void experts_of_gpt_oss_are_read_in_place(void **state)
+{
+    static const double e2m1[8] = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
+    shelf s;
+    kvi_quantization *q = of_gpt_oss(&s);
+    kvi_weight_desc w = up_rows();
+    kvrt_error error = {.size = sizeof error};
+    bool done = false;
+    float row[COLUMNS];
+    for (uint32_t i = 0; i < sizeof blocks; i++) blocks[i] = (uint8_t)(i * 89 + i / 7);
+    for (uint32_t i = 0; i < sizeof exponents; i++) exponents[i] = (uint8_t)(100 + i * 5 % 50);
+    const kvi_tensor *codes = kvi_quantization_codes(q, &s.base, "model.layers.0.mlp.experts.gate_up_proj");
+    assert_ptr_equal(codes, &s.tensors[0]);
+    assert_null(kvi_quantization_codes(q, &s.base, "model.layers.0.mlp.experts.down_proj"));
+    if (kvi_quantization_describe(q, &s.base, codes, &w, &done, &error) < KVRT_OK) fail_msg("%s", error.message);
+    assert_true(done && w.form == KVI_FORM_MXFP4);
+    for (uint32_t e = 0; e < EXPERTS; e++)
+        for (uint32_t r = 0; r < ROWS / 2; r++) {
+            assert_true(kvi_weight_decode(&w, e, r, 0, COLUMNS, row));
+            for (uint32_t k = 0; k < COLUMNS; k++) {
+                const uint32_t at = (e * ROWS + 2 * r + 1) * COLUMNS + k, code = blocks[at / 2] >> at % 2 * 4 & 15;
+                const double size = ldexp(e2m1[code & 7], exponents[at / 32] - 127);
+                assert_true((double)row[k] == (code & 8 ? -size : size));
+            }
+        }
+    kvi_quantization_free(q);
+}
+
+static void broken_experts_say_what_is_wrong(void **state)
+{
+    static const char *const says[] = {"gate_up_proj_blocks: U8 of 4 dimensions, need U8 [3, 6, 2, 16]",
+                                       "gate_up_proj_blocks: I8 of 4", "gate_up_proj_scales: not found",
+                                       "gate_up_proj_scales: U8 of 3 dimensions, need U8 [3, 6, 2]"};
+    for (size_t i = 0; i < 4; i++) {
+        shelf s;
+        kvi_quantization *q = of_gpt_oss(&s);
+        kvi_weight_desc w = up_rows();
+        kvrt_error error = {.size = sizeof error};
+        bool done = false;
+        if (i == 0) s.tensors[0].shape[1] = ROWS - 1;
+        if (i == 1) s.tensors[0].dtype = "I8";
+        if (i == 2) s.base.n_tensors = 1;
+        if (i == 3) s.tensors[1].shape[0] = 2;
+        assert_int_equal(kvi_quantization_describe(q, &s.base, &s.tensors[0], &w, &done, &error), KVRT_FORMAT);
+        if (!strstr(error.message, says[i])) fail_msg("'%s' without '%s'", error.message, says[i]);
+        kvi_quantization_free(q);
+    }
+}
+
 /* Every allocation of an open fails in turn: an error, and nothing is left. */
 static void no_failed_allocation_leaks(void **state)
 {
-    static const char *const folders[] = {"gptq_dynamic", "mixed_precision"};
-    for (size_t f = 0; f < 2; f++)
+    static const char *const folders[] = {"gptq_dynamic", "mixed_precision", "mlx_mixed"};
+    for (size_t f = 0; f < 3; f++)
         for (uint64_t nth = 1;; nth++) {
             kvrt_error error = {.size = sizeof error};
             kvi_model_weights weights;
@@ -506,6 +741,8 @@ int main(void)
                                        cmocka_unit_test(logits_are_those_of_the_dequantized_model),
                                        cmocka_unit_test(inspect_and_plan_count_what_is_there),
                                        cmocka_unit_test(broken_folders_say_what_is_wrong),
+                                       cmocka_unit_test(experts_of_gpt_oss_are_read_in_place),
+                                       cmocka_unit_test(broken_experts_say_what_is_wrong),
                                        cmocka_unit_test(no_failed_allocation_leaks)};
     return cmocka_run_group_tests_name("quantized", tests, NULL, NULL);
 }

@@ -6,6 +6,7 @@
  *                    weight_shape       I64 (2)
  *   int-quantized,   weight             I8 (n_out, n_in)                codes, signed
  *   naive-quantized  weight_zero_point  I8 (as the scales)              zeros, signed
+ *   floats           compressed_floats.c
  *   all              weight_scale       (n_out, groups), (n_out, 1), (1), or a scale for each block
  *                    weight_g_idx       I32 (n_in)                      the group of a column; -1: as they come
  *
@@ -60,13 +61,9 @@ static void read_weights(kvi_json *r, kvi_quant_args *args)
         else if (kvi_json_key_is(r, "type")) {
             kvi_quant_read_text(r, text, sizeof text);
             args->is_float = strcmp(text, "float") == 0;
-        } else if (kvi_json_key_is(r, "block_structure") && kvi_json_peek(r) == KVI_JSON_ARRAY) {
-            int64_t *const sides[2] = {&args->block_rows, &args->block_columns};
-            (void)kvi_json_expect(r, KVI_JSON_ARRAY);
-            for (uint32_t i = 0; kvi_json_next_item(r); i++)
-                if (i < 2) *sides[i] = kvi_json_i64(r);
-                else kvi_json_skip(r);
-        } else kvi_json_skip(r);
+        } else if (kvi_json_key_is(r, "block_structure") && kvi_json_peek(r) == KVI_JSON_ARRAY)
+            kvi_quant_read_sides(r, args);
+        else kvi_json_skip(r);
 }
 
 /* {"targets": ["Linear"], "weights": {...}, "format": "pack-quantized"}; targets may stand before the weights, so they are read last. */
@@ -138,14 +135,18 @@ static kvrt_status refuse_group(const kvi_quantization *q, const kvi_quant_rule 
 
 static kvrt_status check_group(const kvi_quantization *q, kvi_quant_rule *rule, kvrt_error *error)
 {
-    static const char *const formats[] = {"pack-quantized", "int-quantized", "naive-quantized", "float-quantized",
-                                          NULL},
-                             *const strategies[] = {"group", "channel", "tensor", "block", NULL};
+    static const char *const integers[] = {"pack-quantized", "int-quantized", "naive-quantized", NULL},
+                             *const floats[] = {"naive-quantized",      "float-quantized",      "mxfp8-quantized",
+                                                "nvfp4-pack-quantized", "mxfp4-pack-quantized", NULL},
+                             *const strategies[] = {"group", "tensor_group", "channel", "tensor", "block", NULL};
     kvi_quant_args *a = &rule->args;
     char bits[24];
     if (!a->format[0]) (void)snprintf(a->format, sizeof a->format, "%.31s", q->variant);
-    if (!is_one_of(a->format, formats))
-        return refuse_group(q, rule, "format", a->format, "pack-, int-, naive- or float-quantized", error);
+    if (!is_one_of(a->format, a->is_float ? floats : integers))
+        return refuse_group(q, rule, "format", a->format,
+                            a->is_float ? "float-, naive-, mxfp8-quantized, nvfp4- or mxfp4-pack-quantized for floats"
+                                        : "pack-, int- or naive-quantized for integers",
+                            error);
     if (!a->strategy[0]) /* as the library infers it */
         (void)snprintf(a->strategy, sizeof a->strategy, "%s",
                        a->group > 0   ? "group"
@@ -153,6 +154,7 @@ static kvrt_status check_group(const kvi_quantization *q, kvi_quant_rule *rule, 
                                       : "tensor");
     if (!is_one_of(a->strategy, strategies))
         return refuse_group(q, rule, "weights.strategy", a->strategy, "group, channel, tensor or block", error);
+    if (strcmp(a->strategy, "tensor_group") == 0) memcpy(a->strategy, "group", sizeof "group");
     if (strcmp(a->strategy, "group") == 0 ? a->group <= 0 : a->group > 0)
         return refuse_group(q, rule, "weights.group_size", a->group > 0 ? "set" : "not set", "it with groups alone",
                             error);
@@ -162,8 +164,9 @@ static kvrt_status check_group(const kvi_quantization *q, kvi_quant_rule *rule, 
     (void)snprintf(bits, sizeof bits, "%lld", (long long)a->bits);
     if (strcmp(a->format, "pack-quantized") == 0 && a->bits != 4 && a->bits != 8)
         return refuse_group(q, rule, "weights.num_bits", bits, "4 or 8", error);
-    if (a->bits < 2 || a->bits > 8 || (a->is_float && a->bits != 8))
-        return refuse_group(q, rule, "weights.num_bits", bits, a->is_float ? "8" : "2 to 8", error);
+    const bool halves = strstr(a->format, "fp4-pack") != NULL;
+    if (a->is_float ? a->bits != (halves ? 4 : 8) : a->bits < 2 || a->bits > 8)
+        return refuse_group(q, rule, "weights.num_bits", bits, halves ? "4" : a->is_float ? "8" : "2 to 8", error);
     return KVRT_OK;
 }
 
@@ -257,18 +260,22 @@ static kvrt_status describe_packed(const kvi_quant_weight *w)
 static kvrt_status describe(const kvi_quant_weight *w, bool *done)
 {
     const bool packed = strcmp(strrchr(w->codes->name, '.'), ".weight_packed") == 0;
-    if (!packed && strcmp(w->codes->dtype, "I8") != 0) return KVRT_OK;
+    const bool floats = strcmp(w->codes->dtype, packed ? "U8" : "F8_E4M3") == 0;
+    if (!packed && !floats && strcmp(w->codes->dtype, "I8") != 0) return KVRT_OK;
     if (!w->rule)
         return kvi_error_set(w->error, KVRT_FORMAT,
                              "tensor %s: quantized, but no targets of %s.config_groups in %s have %s", w->codes->name,
                              w->q->key, w->q->file, w->module);
     if (w->rule->skip) return kvi_quant_contradiction(w);
-    if (w->args.is_float || packed != (strcmp(w->args.format, "pack-quantized") == 0))
+    if (w->args.is_float != floats || packed != (strstr(w->args.format, "pack-quantized") != NULL))
         return kvi_error_set(w->error, KVRT_FORMAT, "tensor %s: %s, need what %s.%s in %s says (%s, %s)",
                              w->codes->name, w->codes->dtype, w->q->key, w->rule->key, w->q->file, w->args.format,
                              w->args.is_float ? "float" : "int");
     uint64_t rows = 0, columns = 0;
     KVI_TRY(shape_of_scales(w, &rows, &columns));
+    if (floats) KVI_TRY(kvi_quant_describe_floats(w));
+    *done = floats;
+    if (floats) return KVRT_OK;
     if (packed) KVI_TRY(describe_packed(w));
     else KVI_TRY(kvi_quant_check(w, w->codes, "I8", w->n_out, w->n_in));
     w->desc->form = packed ? w->desc->form : KVI_FORM_I8;

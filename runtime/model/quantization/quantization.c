@@ -5,8 +5,10 @@
 #include <stdio.h>
 #include <string.h>
 
-static const kvi_quant_method *const methods[] = {&kvi_quant_awq, &kvi_quant_gptq, &kvi_quant_auto_round,
-                                                  &kvi_quant_compressed_tensors};
+static const kvi_quant_method *const methods[] = {
+    &kvi_quant_awq, &kvi_quant_gptq,     &kvi_quant_auto_round, &kvi_quant_compressed_tensors,
+    &kvi_quant_fp8, &kvi_quant_modelopt, &kvi_quant_mxfp4,      &kvi_quant_bitsandbytes,
+    &kvi_quant_mlx};
 #define N_METHODS (sizeof methods / sizeof methods[0])
 
 static const kvi_quant_method *method_named(const char *name)
@@ -43,6 +45,15 @@ void kvi_quant_read_text(kvi_json *r, char *out, size_t cap)
 }
 
 int64_t kvi_quant_read_int(kvi_json *r, int64_t absent) { return kvi_json_null(r) ? absent : kvi_json_i64(r); }
+
+void kvi_quant_read_sides(kvi_json *r, kvi_quant_args *args)
+{
+    int64_t *const sides[2] = {&args->block_rows, &args->block_columns};
+    (void)kvi_json_expect(r, KVI_JSON_ARRAY);
+    for (uint32_t i = 0; kvi_json_next_item(r); i++)
+        if (i < 2) *sides[i] = kvi_json_i64(r);
+        else kvi_json_skip(r);
+}
 
 bool kvi_quant_read_flag(kvi_json *r) { return !kvi_json_null(r) && kvi_json_bool(r); }
 
@@ -120,6 +131,7 @@ static kvrt_status rule_of(const kvi_quantization *q, const char *module, const 
 typedef struct found_config {
     kvi_json at;
     const char *key; /* NULL: none */
+    bool is_mlx;     /* there is one as MLX has it */
 } found_config;
 
 /* A configuration may stand for the whole model or for its text part. Of one given twice the last counts. */
@@ -137,10 +149,11 @@ static void find_config(kvi_json *r, found_config *out)
         for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
             if (!kvi_json_key_is(r, keys[i])) continue;
             const bool null = kvi_json_peek(r) == KVI_JSON_NULL, known = out->key != NULL;
+            out->is_mlx = out->is_mlx || (i == 2 && !null);
             /* MLX folders say the same under two names; the one that transformers knows is the better one. */
             if (i > 0 && known && strcmp(out->key, keys[0]) == 0) break;
             if (null && known && strcmp(out->key, keys[i]) == 0) out->key = NULL;
-            if (!null) *out = (found_config){*r, keys[i]};
+            if (!null) out->at = *r, out->key = keys[i];
             break;
         }
         kvi_json_skip(r);
@@ -148,11 +161,11 @@ static void find_config(kvi_json *r, found_config *out)
 }
 
 /* The first pass over a configuration: what names its method. compressed-tensors may keep its own within, beside one about sparsity. */
-static void find_method(kvi_quantization *q, kvi_json *at)
+static void find_method(kvi_quantization *q, kvi_json *at, bool is_mlx)
 {
     kvi_json r = *at, inner = {0};
     char sparsity[32] = "";
-    bool has_groups = false;
+    bool has_groups = false, has_algorithm = false;
     if (!kvi_json_expect(&r, KVI_JSON_OBJECT)) return;
     while (kvi_json_next_key(&r)) {
         if (kvi_json_key_is(&r, "quant_method")) kvi_quant_read_text(&r, q->name, sizeof q->name);
@@ -166,6 +179,7 @@ static void find_method(kvi_quantization *q, kvi_json *at)
                 else kvi_json_skip(&r);
         } else {
             has_groups = has_groups || kvi_json_key_is(&r, "config_groups");
+            has_algorithm = has_algorithm || kvi_json_key_is(&r, "quant_algo");
             kvi_json_skip(&r);
         }
     }
@@ -174,9 +188,10 @@ static void find_method(kvi_quantization *q, kvi_json *at)
         q->status = kvi_quant_refuse(q, "sparsity_config.format", sparsity, "dense", &q->problem);
     if (inner.text) {
         *at = inner;
-        find_method(q, at);
-    } else if (!q->name[0] && has_groups) (void)snprintf(q->name, sizeof q->name, "compressed-tensors");
-    else if (!q->name[0] && strcmp(q->key, "quantization") == 0) (void)snprintf(q->name, sizeof q->name, "mlx");
+        find_method(q, at, is_mlx);
+    } else if (!q->name[0] && has_algorithm) (void)snprintf(q->name, sizeof q->name, "modelopt");
+    else if (!q->name[0] && has_groups) (void)snprintf(q->name, sizeof q->name, "compressed-tensors");
+    else if (!q->name[0] && is_mlx) (void)snprintf(q->name, sizeof q->name, "mlx");
 }
 
 static kvrt_status unknown_method(const kvi_quantization *q, kvrt_error *error)
@@ -193,10 +208,10 @@ static kvrt_status unknown_method(const kvi_quantization *q, kvrt_error *error)
     return kvi_quant_refuse(q, "quant_method", q->name, list, error);
 }
 
-static void read_config(kvi_quantization *q, const kvi_json *found)
+static void read_config(kvi_quantization *q, const found_config *found)
 {
-    kvi_json at = *found;
-    find_method(q, &at);
+    kvi_json at = found->at;
+    find_method(q, &at, found->is_mlx);
     q->method = method_named(q->name);
     if (q->status >= KVRT_OK && !q->method) q->status = unknown_method(q, &q->problem);
     if (q->status < KVRT_OK) return;
@@ -215,7 +230,7 @@ static kvrt_status parse(const char *text, size_t len, const char *file, const c
     *out = NULL;
     kvi_json_init(&r, text, len);
     r.python = true;
-    if (method) found = (found_config){r, "file"};
+    if (method) found.at = r, found.key = "file";
     else find_config(&r, &found);
     if (r.error || !found.key) return KVRT_OK; /* what config.json lacks is not for this page to say */
     kvi_quantization *q = kvi_mem_zalloc(1, sizeof *q);
@@ -226,7 +241,7 @@ static kvrt_status parse(const char *text, size_t len, const char *file, const c
     (void)snprintf(q->key, sizeof q->key, "%s", found.key);
     (void)snprintf(q->name, sizeof q->name, "%s", method ? method : "");
     q->is_packed_in_words = true;
-    read_config(q, &found.at);
+    read_config(q, &found);
     if (q->status == KVRT_NOMEM_HOST) {
         const kvrt_status status = kvi_quantization_problem(q, error);
         kvi_quantization_free(q);
@@ -246,7 +261,10 @@ kvrt_status kvi_quantization_read(const char *dir, kvi_quantization **out, kvrt_
 {
     static const struct {
         const char *file, *method; /* NULL: the file says it */
-    } places[] = {{"config.json", NULL}, {"quantize_config.json", "gptq"}, {"quant_config.json", "awq"}};
+    } places[] = {{"config.json", NULL},
+                  {"quantize_config.json", "gptq"},
+                  {"quant_config.json", "awq"},
+                  {"hf_quant_config.json", NULL}};
     *out = NULL;
     for (size_t i = 0; i < sizeof places / sizeof places[0] && !*out; i++) {
         kvi_map map = {0};
@@ -280,10 +298,13 @@ const kvi_tensor *kvi_quantization_codes(const kvi_quantization *q, const kvi_ch
 {
     static const char weight[] = "weight";
     const size_t len = strlen(name), stem = len - (sizeof weight - 1);
-    if (!q || !q->method || len < sizeof weight - 1 || strcmp(name + stem, weight) != 0) return NULL;
+    if (!q || !q->method) return NULL;
+    const bool is_weight = len >= sizeof weight - 1 && strcmp(name + stem, weight) == 0;
     for (size_t i = 0; i < 2 && q->method->codes[i]; i++) {
         char codes[224];
-        (void)snprintf(codes, sizeof codes, "%.*s%s", stem < 190 ? (int)stem : 190, name, q->method->codes[i]);
+        const size_t kept = is_weight ? stem : len;
+        if (is_weight == (q->method->codes[i][0] == '_')) continue;
+        (void)snprintf(codes, sizeof codes, "%.*s%s", kept < 190 ? (int)kept : 190, name, q->method->codes[i]);
         const kvi_tensor *t = kvi_checkpoint_find(checkpoint, codes);
         if (t) return t;
     }

@@ -65,7 +65,9 @@ typedef struct kvi_quant_weight {
 
 struct kvi_quant_method {
     const char *names[3]; /* of quant_method */
-    const char *codes[2]; /* what the tensor of codes is called behind the module, where it is not "weight" */
+    /* What the tensor of codes is called behind the module, where it is not "weight"; one that begins with '_' follows the name of a weight
+     * that does not end so. */
+    const char *codes[2];
     /* One key of the configuration, the reader before its value; false: not a key of this method, which is skipped. */
     bool (*read_key)(kvi_quantization *q, kvi_json *r);
     /* Whether what was read can be computed with. */
@@ -73,7 +75,8 @@ struct kvi_quant_method {
     /* args and rule are those of the module; *done as kvi_quantization_describe. */
     kvrt_status (*describe)(const kvi_quant_weight *w, bool *done);
 };
-extern const kvi_quant_method kvi_quant_awq, kvi_quant_gptq, kvi_quant_auto_round, kvi_quant_compressed_tensors;
+extern const kvi_quant_method kvi_quant_awq, kvi_quant_gptq, kvi_quant_auto_round, kvi_quant_compressed_tensors,
+    kvi_quant_fp8, kvi_quant_modelopt, kvi_quant_mxfp4, kvi_quant_bitsandbytes, kvi_quant_mlx;
 kvrt_status kvi_quant_awq_bits(const kvi_quantization *q, kvrt_error *error); /* AWQ packs 4 bits alone */
 
 /* ----------------------------------------------------------------------------------------------- reading a config --- */
@@ -82,6 +85,8 @@ void kvi_quant_read_text(kvi_json *r, char *out, size_t cap);
 /* An integer; null gives `absent`. */
 int64_t kvi_quant_read_int(kvi_json *r, int64_t absent);
 bool kvi_quant_read_flag(kvi_json *r); /* null is false */
+/* An array [rows, columns] into block_rows and block_columns. */
+void kvi_quant_read_sides(kvi_json *r, kvi_quant_args *args);
 /* A new rule with the arguments of the whole folder; `pattern` (len) as a reader's string that has no escapes left. NULL when memory is out or an
  * expression is none, which then is q's problem. */
 kvi_quant_rule *kvi_quant_add_rule(kvi_quantization *q, const char *pattern, size_t len, kvi_quant_match match,
@@ -105,11 +110,24 @@ kvrt_status kvi_quant_need_scales(const kvi_quant_weight *w, const char *suffix,
 /* The tensor is of this element type and shape. FORMAT when not. */
 kvrt_status kvi_quant_check(const kvi_quant_weight *w, const kvi_tensor *t, const char *dtype, uint64_t rows,
                             uint64_t columns);
+/* The error of a check that failed: element type and shape are as needed or not, `dtype` and the sides say what is. FORMAT. */
+kvrt_status kvi_quant_wrong(const kvi_quant_weight *w, const kvi_tensor *t, const char *dtype, uint64_t rows,
+                            uint64_t columns);
 kvrt_status kvi_quant_absent(const kvi_quant_weight *w, const char *suffix); /* FORMAT: MODULE.suffix is not there */
 /* Groups of columns, if MODULE.suffix is there: checked against n_groups, and left out where it says what would go without saying. */
 kvrt_status kvi_quant_groups(const kvi_quant_weight *w, const char *suffix, uint32_t n_groups);
 /* Group of the weight from args: 0 for a whole row. FORMAT where it is no group of such a row. */
 kvrt_status kvi_quant_group_size(const kvi_quant_weight *w, uint32_t *group);
+/* -------------------------------------------------------------------------------------------------- small floats --- */
+/* Scales of any kind into desc, whose group and group_rows say how many: MODULE.suffix, in which sides of 1 do not matter. */
+kvrt_status kvi_quant_scales(const kvi_quant_weight *w, const char *suffix, kvi_scale_kind kind);
+/* GLOBAL from MODULE.suffix, one F32. */
+kvrt_status kvi_quant_global(const kvi_quant_weight *w, const char *suffix, bool divides);
+/* The codes are U8 (n_out, n_in / 2), with a scale for every `group` neighbours. */
+kvrt_status kvi_quant_halves(const kvi_quant_weight *w, uint32_t group);
+/* Modules of compressed-tensors whose codes are floats; what shares a scale is in desc already where the strategy says it. */
+kvrt_status kvi_quant_describe_floats(const kvi_quant_weight *w);
+
 /* Every word of a tensor is `word`. */
 bool kvi_quant_all_words(const kvi_tensor *t, uint32_t word);
 /* FORMAT: the tensors of a module that the config leaves out. */

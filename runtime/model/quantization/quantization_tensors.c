@@ -26,8 +26,8 @@ const kvi_tensor *kvi_quant_find(const kvi_quant_weight *w, const char *suffix)
     return kvi_checkpoint_find(w->checkpoint, name);
 }
 
-static kvrt_status wrong(const kvi_quant_weight *w, const kvi_tensor *t, const char *dtype, uint64_t rows,
-                         uint64_t columns)
+kvrt_status kvi_quant_wrong(const kvi_quant_weight *w, const kvi_tensor *t, const char *dtype, uint64_t rows,
+                            uint64_t columns)
 {
     char found[240], need[64], args[160];
     shape_text(t, found, sizeof found);
@@ -46,7 +46,8 @@ static bool has_shape(const kvi_tensor *t, uint64_t rows, uint64_t columns)
 kvrt_status kvi_quant_check(const kvi_quant_weight *w, const kvi_tensor *t, const char *dtype, uint64_t rows,
                             uint64_t columns)
 {
-    return has_shape(t, rows, columns) && strcmp(t->dtype, dtype) == 0 ? KVRT_OK : wrong(w, t, dtype, rows, columns);
+    return has_shape(t, rows, columns) && strcmp(t->dtype, dtype) == 0 ? KVRT_OK
+                                                                       : kvi_quant_wrong(w, t, dtype, rows, columns);
 }
 
 kvrt_status kvi_quant_absent(const kvi_quant_weight *w, const char *suffix)
@@ -67,7 +68,7 @@ kvrt_status kvi_quant_need_scales(const kvi_quant_weight *w, const char *suffix,
     const kvi_tensor *t = kvi_quant_find(w, suffix);
     if (!t) return kvi_quant_absent(w, suffix);
     if (!kvi_form_is_plain(t->form) || !has_shape(t, rows, columns))
-        return wrong(w, t, "F16, BF16 or F32", rows, columns);
+        return kvi_quant_wrong(w, t, "F16, BF16 or F32", rows, columns);
     w->desc->scale_type = kvi_form_dtype(t->form);
     w->desc->parts[KVI_PART_SCALES] = t->data;
     return KVRT_OK;
