@@ -1,8 +1,9 @@
 /* model_files.c - see model_files.h. */
 #include "model_files.h"
-#include "../base/os.h"
+#include "../base/folder.h"
 #include "../model/gguf_model.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* A file that begins like one; kvi_gguf_open then says what is wrong with it. */
@@ -15,10 +16,44 @@ static bool is_gguf(const char *path)
     return is;
 }
 
+/* The GGUF models of a folder: of a split one its first file, and no projectors of pictures. */
+typedef struct gguf_list {
+    char first[256]; /* in the order of their names */
+    unsigned n;
+} gguf_list;
+
+static void list_gguf(const char *name, void *user)
+{
+    gguf_list *list = user;
+    const size_t len = strlen(name);
+    const char *of = strstr(name, "-of-");
+    const bool later = of && of - name > 6 && strncmp(of - 6, "-00001", 6) != 0;
+    if (len < 6 || len >= sizeof list->first || strcmp(name + len - 5, ".gguf") != 0 || later ||
+        strncmp(name, "mmproj", 6) == 0)
+        return;
+    if (list->n++ == 0 || strcmp(name, list->first) < 0) memcpy(list->first, name, len + 1);
+}
+
+/* A folder without config.json that holds one GGUF model means that. */
+static kvrt_status open_folder(const char *path, bool copy, kvi_gguf **out, kvrt_error *error)
+{
+    gguf_list list = {.n = 0};
+    char file[4096];
+    KVI_TRY(kvi_config_check_folder(path, error));
+    if (kvi_folder_has(path, "config.json")) return KVRT_OK;
+    kvi_os_list(path, list_gguf, &list);
+    if (list.n > 1)
+        return kvi_error_set(error, KVRT_UNSUPPORTED,
+                             "%s: %u GGUF models and no config.json, need one: name the file (%s)", path, list.n,
+                             list.first);
+    if (list.n == 0 || (size_t)snprintf(file, sizeof file, "%s/%s", path, list.first) >= sizeof file) return KVRT_OK;
+    return kvi_gguf_open(file, copy, out, error);
+}
+
 kvrt_status kvi_model_files_open(const char *path, bool copy, kvi_model_files *out, kvrt_error *error)
 {
     *out = (kvi_model_files){.path = path};
-    return is_gguf(path) ? kvi_gguf_open(path, copy, &out->gguf, error) : kvi_config_check_folder(path, error);
+    return is_gguf(path) ? kvi_gguf_open(path, copy, &out->gguf, error) : open_folder(path, copy, &out->gguf, error);
 }
 
 void kvi_model_files_close(kvi_model_files *files)

@@ -26,8 +26,9 @@ typedef struct kvi_tensor {
 typedef struct kvi_checkpoint kvi_checkpoint;
 
 typedef struct kvi_checkpoint_reader {
-    const char *container; /* "safetensors" */
-    bool our_names;        /* finds tensors by kvrt's names (places.h), whatever the family calls them */
+    const char *settings; /* for messages: where it says what the model is like ("config.json"), */
+    const char *types;    /* and which types are computed with */
+    bool our_names;       /* finds tensors by kvrt's names (places.h), whatever the family calls them */
     const kvi_tensor *(*find)(const kvi_checkpoint *checkpoint, const char *name); /* NULL when absent */
     const kvi_tensor *(*at)(const kvi_checkpoint *checkpoint, uint64_t index);     /* index < n_tensors */
     const char *(*file)(const kvi_checkpoint *checkpoint, uint32_t index);         /* base name; index < n_files */

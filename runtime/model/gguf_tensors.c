@@ -59,27 +59,31 @@ typedef struct gguf_checkpoint {
 
 static const gguf_checkpoint *own(const kvi_checkpoint *c) { return (const gguf_checkpoint *)(const void *)c; }
 
+/* X(name of the type), of those whose form has the same name. */
+#define TYPES(X)                                                                                                       \
+    X(F32)                                                                                                             \
+    X(F16)                                                                                                             \
+    X(BF16)                                                                                                            \
+    X(F64)                                                                                                             \
+    X(Q4_0)                                                                                                            \
+    X(Q4_1)                                                                                                            \
+    X(Q5_0)                                                                                                            \
+    X(Q5_1)                                                                                                            \
+    X(Q8_0)                                                                                                            \
+    X(Q2_K)                                                                                                            \
+    X(Q3_K)                                                                                                            \
+    X(Q4_K)                                                                                                            \
+    X(Q5_K)                                                                                                            \
+    X(Q6_K)                                                                                                            \
+    X(IQ4_NL)                                                                                                          \
+    X(IQ4_XS)
+
 static kvi_weight_form form_of(kvi_gguf_type type)
 {
     switch (type) {
 #define SAME(NAME)                                                                                                     \
     case KVI_GGUF_##NAME: return KVI_FORM_##NAME;
-        SAME(F32)
-        SAME(F16)
-        SAME(BF16)
-        SAME(F64)
-        SAME(Q4_0)
-        SAME(Q4_1)
-        SAME(Q5_0)
-        SAME(Q5_1)
-        SAME(Q8_0)
-        SAME(Q2_K)
-        SAME(Q3_K)
-        SAME(Q4_K)
-        SAME(Q5_K)
-        SAME(Q6_K)
-        SAME(IQ4_NL)
-        SAME(IQ4_XS)
+        TYPES(SAME)
 #undef SAME
     case KVI_GGUF_MXFP4: return KVI_FORM_MXFP4_BLOCK;
     case KVI_GGUF_NVFP4: return KVI_FORM_NVFP4_BLOCK;
@@ -107,8 +111,15 @@ static void close(kvi_checkpoint *c)
 
 kvrt_status kvi_gguf_checkpoint(const kvi_gguf *g, kvi_checkpoint **out, kvrt_error *error)
 {
-    static const kvi_checkpoint_reader reader = {
-        .container = "gguf", .our_names = true, .find = find, .at = at, .file = file, .close = close};
+#define NAME(NAME) #NAME ", "
+    static const kvi_checkpoint_reader reader = {.settings = "the file's metadata",
+                                                 .types = TYPES(NAME) "MXFP4 or NVFP4",
+                                                 .our_names = true,
+                                                 .find = find,
+                                                 .at = at,
+                                                 .file = file,
+                                                 .close = close};
+#undef NAME
     const uint64_t n = kvi_gguf_count(g);
     gguf_checkpoint *c = kvi_mem_zalloc(1, sizeof *c);
     kvi_tensor *tensors = kvi_mem_zalloc((size_t)n, sizeof *tensors);

@@ -429,8 +429,12 @@ static void folder_close(kvi_checkpoint *checkpoint)
     kvi_mem_free(c);
 }
 
-static const kvi_checkpoint_reader reader = {
-    .container = "safetensors", .find = find, .at = at, .file = file, .close = folder_close};
+static const kvi_checkpoint_reader reader = {.settings = "config.json",
+                                             .types = "F64, F32, F16 or BF16",
+                                             .find = find,
+                                             .at = at,
+                                             .file = file,
+                                             .close = folder_close};
 
 kvrt_status kvi_safetensors_open(const char *dir, bool copy, kvi_checkpoint **out, kvrt_error *error)
 {

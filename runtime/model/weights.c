@@ -69,8 +69,8 @@ static kvrt_status check_shape(const binder *b, const kvi_tensor *t, const kvi_p
     char found[200], text[96];
     shape_text(t, found, sizeof found);
     shape_text(&need, text, sizeof text);
-    return kvi_error_set(b->error, KVRT_FORMAT, "tensor %s: shape %s, need %s (%s in config.json)", t->name, found,
-                         text, p->why);
+    return kvi_error_set(b->error, KVRT_FORMAT, "tensor %s: shape %s, need %s (%s in %s)", t->name, found, text, p->why,
+                         b->checkpoint->reader->settings);
 }
 
 /* Synthetic gains lie around one and biases around zero, so that activations keep their size through every layer. */
@@ -188,8 +188,8 @@ static kvrt_status describe(const binder *b, const kvi_tensor *t, const kvi_plac
     for (int part = KVI_PART_CODES + 1; part < KVI_WEIGHT_PARTS; part++)
         if ((kvi_form(desc->form)->needs >> part & 1u) && !desc->parts[part]) desc->form = KVI_FORM_NONE;
     if (desc->form == KVI_FORM_NONE)
-        return kvi_error_set(b->error, KVRT_UNSUPPORTED, "tensor %s: dtype %s%s, need F64, F32, F16 or BF16", t->name,
-                             t->dtype, kvi_form(t->form)->needs ? " without scales" : "");
+        return kvi_error_set(b->error, KVRT_UNSUPPORTED, "tensor %s: dtype %s%s, need %s", t->name, t->dtype,
+                             kvi_form(t->form)->needs ? " without scales" : "", b->checkpoint->reader->types);
     if (s->transposed && !kvi_form_is_plain(desc->form))
         return kvi_error_set(b->error, KVRT_UNSUPPORTED,
                              "tensor %s: dtype %s of a matrix stored by columns, need F32, "

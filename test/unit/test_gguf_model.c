@@ -388,6 +388,76 @@ static void other_architectures_are_named_and_shown(void **state)
     assert_non_null(strstr(info.problem, "gemma9"));
 }
 
+/* A field of a matrix as the file has it: u64 columns, u64 rows, u32 type, behind a name and the number of dimensions. */
+static void patch(gguf_file *f, const char *name, size_t offset, uint64_t value, size_t n_bytes)
+{
+    const size_t len = strlen(name);
+    size_t at = 0;
+    while (memcmp(f->infos.data + at, name, len) != 0) at++;
+    memcpy(f->infos.data + at + len + 4 + offset, &value, n_bytes);
+}
+
+static void tensors_are_refused_in_words_of_the_file(void **state)
+{
+    static const struct {
+        size_t offset, n_bytes;
+        uint64_t value;
+        const char *named;
+    } lies[] = {{16, 4, 24,
+                 "blk.1.ffn_gate.weight: dtype I8, need F32, F16, BF16, F64, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, "
+                 "Q4_K, Q5_K, "
+                 "Q6_K, IQ4_NL, IQ4_XS, MXFP4 or NVFP4"},
+                {0, 8, 24,
+                 "blk.1.ffn_gate.weight: shape [80, 24], need [80, 48] (intermediate_size, hidden_size in the file's "
+                 "metadata)"}};
+    for (size_t i = 0; i < sizeof lies / sizeof lies[0]; i++) {
+        kvrt_error error = {.size = sizeof error};
+        gguf_file f = converted(KVRT_TEST_DIR "/golden/models/llama_gqa2", "llama");
+        patch(&f, "blk.1.ffn_gate.weight", lies[i].offset, lies[i].value, lies[i].n_bytes);
+        save(&f);
+        free_file(&f);
+        assert_true(try_open(0, &error) < KVRT_OK);
+        if (!strstr(error.message, lies[i].named)) fail_msg("'%s' without '%s'", error.message, lies[i].named);
+    }
+}
+
+static void open_folder(kvrt_status want, const char *named)
+{
+    kvrt_options *options;
+    kvrt_engine engine;
+    kvrt_error error = {.size = sizeof error};
+    assert_int_equal(kvrt_options_create(&options, NULL), KVRT_OK);
+    kvrt_options_set_string(options, "model.path", folder, -1, NULL);
+    kvrt_options_set_text(options, "device.backend", "cpu", NULL);
+    const kvrt_status status = kvrt_engine_open(options, NULL, NULL, &engine, &error);
+    kvrt_options_destroy(options);
+    if (status != want || (named && !strstr(error.message, named)))
+        fail_msg("status %d, '%s'", (int)status, error.message);
+    if (status >= KVRT_OK) kvrt_engine_close(engine, NULL);
+}
+
+/* Files that people keep beside: of a split model the rest, the projector of pictures, notes. */
+static void a_folder_with_one_model_is_that_model(void **state)
+{
+    static const char *const beside[] = {"mmproj-model.gguf", "model-00002-of-00003.gguf", "README.md", "zz.gguf"};
+    char other[300];
+    gguf_file f = converted(KVRT_TEST_DIR "/golden/models/llama_gqa2", "llama");
+    save(&f);
+    free_file(&f);
+    for (size_t i = 0; i < 4; i++) {
+        open_folder(KVRT_OK, NULL);
+        (void)snprintf(other, sizeof other, "%s/%s", folder, beside[i]);
+        FILE *file = fopen(other, "wb");
+        assert_non_null(file);
+        (void)fclose(file);
+    }
+    open_folder(KVRT_UNSUPPORTED, "2 GGUF models and no config.json, need one: name the file (model.gguf)");
+    for (size_t i = 0; i < 4; i++) {
+        (void)snprintf(other, sizeof other, "%s/%s", folder, beside[i]);
+        assert_int_equal(unlink(other), 0);
+    }
+}
+
 static void unknown_keys_are_a_warning(void **state)
 {
     kvrt_error error = {.size = sizeof error};
@@ -467,6 +537,8 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test(logits_are_those_of_the_folder),
                                        cmocka_unit_test(what_would_be_wrong_is_refused),
                                        cmocka_unit_test(other_architectures_are_named_and_shown),
+                                       cmocka_unit_test(tensors_are_refused_in_words_of_the_file),
+                                       cmocka_unit_test(a_folder_with_one_model_is_that_model),
                                        cmocka_unit_test(unknown_keys_are_a_warning),
                                        cmocka_unit_test(the_plan_is_what_is_taken),
                                        cmocka_unit_test(every_allocation_may_fail)};

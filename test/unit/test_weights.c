@@ -158,7 +158,8 @@ static const kvi_tensor *shelf_find(const kvi_checkpoint *checkpoint, const char
         if (strcmp(s->tensors[i].name, name) == 0) return &s->tensors[i];
     return NULL;
 }
-static const kvi_checkpoint_reader shelf_reader = {.container = "shelf", .find = shelf_find};
+static const kvi_checkpoint_reader shelf_reader = {
+    .settings = "config.json", .types = "F64, F32, F16 or BF16", .find = shelf_find};
 
 static const uint8_t data[64 * 1024]; /* every tensor's */
 
