@@ -31,7 +31,6 @@ const char *kvi_op_special(const kvi_op *op)
     if (op->keys_as_values) return "values made of keys";
     if (op->queries_only) return "keys and values of another layer";
     if (op->q_growth != 0.0f) return "queries scaled by position";
-    if (op->rope && op->rope->interleaved) return "RoPE over neighbouring pairs";
     return NULL;
 }
 

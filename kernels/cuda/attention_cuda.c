@@ -217,6 +217,7 @@ kvrt_status kvi_cuda_rope_append_run(kvi_device *device, const kvi_op *op, uint3
                               .eps = op->q_norm.eps};
     if (op->rope) p.turns = device->attention->turns[op->rope - device->program->ropes];
     if (op->rope) p.n_dims = op->rope->n_dims, p.magnitude = op->rope->magnitude;
+    if (op->rope) p.apart = op->rope->interleaved ? 1 : p.n_dims / 2, p.next = op->rope->interleaved ? 2 : 1;
     const kvi_cuda_kernel_id id = rope_kernels[dim_index(p.kv.head_dim)];
     *kernel = kvi_cuda_kernel_name(id);
     return kvi_cuda_launch(device, id, rows, (p.n_heads + 2 * p.kv.n_kv_heads + 3) / 4, 1, 128, 4 * p.kv.head_dim * 4,

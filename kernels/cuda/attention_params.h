@@ -24,6 +24,7 @@ typedef struct kvi_cuda_rope_params {
     kvi_dptr q_gain, k_gain; /* f32 (head_dim); 0: no norm */
     kvi_dptr turns;          /* double (n_dims / 2): inv_freq / 2 pi; 0: no RoPE */
     uint32_t pitch, n_heads, n_dims, bf16;
+    uint32_t apart, next; /* pair i of RoPE: elements i next and i next + apart */
     float magnitude, eps;
 } kvi_cuda_rope_params;
 

@@ -1,6 +1,6 @@
 /* rope_append.cu - QK norm, RoPE, rotation, append of K and V to their page.
- * One warp per row and head of q | k | v. The head passes through shared memory once, for the pairs of RoPE (i, i + n_dims/2) whatever n_dims
- * is; norm and Hadamard stay in registers and shuffles: element e of a head is register e / 32 of lane e % 32.
+ * One warp per row and head of q | k | v. The head passes through shared memory once, for the pairs of RoPE, halves or neighbours, whatever
+ * n_dims is; norm and Hadamard stay in registers and shuffles: element e of a head is register e / 32 of lane e % 32.
  * Angles: position times turns in double, the whole turns removed in double, then f32: three double operations per pair, which even cards
  * with 1/64 double rate do not notice, and 131,072 positions are as exact as one. */
 #include "attention_params.h"
@@ -66,9 +66,10 @@ template <int D> KVI_DEV void rope_append(const kvi_cuda_rope_params &p)
             float c, sine;
             cos_sin_turns((float)(angle - whole(angle)), &c, &sine);
             c *= p.magnitude, sine *= p.magnitude;
-            const float a = staged[i], b = staged[i + half];
-            staged[i] = a * c - b * sine;
-            staged[i + half] = b * c + a * sine;
+            const uint32_t first = i * p.next, second = first + p.apart;
+            const float a = staged[first], b = staged[second];
+            staged[first] = a * c - b * sine;
+            staged[second] = b * c + a * sine;
         }
         kvi_sync_warp();
 #pragma unroll

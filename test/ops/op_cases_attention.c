@@ -67,6 +67,8 @@ static const struct {
     {{64, 1, 2, 0, 60, 30, 1, 1, F16, true, true, 16}, {.gated = true}},
     {{64, 1, 2, 0, 0, 140, 140, 1, F32, true, true, 16}, {.gated = true}},
     {{64, 2, 1, 0, 20, 40, 20, 1, F32, false, false, 64}, {.interleaved = true}},
+    {{64, 2, 2, 0, 100, 50, 25, 1, F16, true, false, 64}, {.interleaved = true}},
+    {{128, 1, 2, 0, 70, 40, 1, 1, F16, true, true, 32}, {.interleaved = true}},
     {{32, 1, 2, 40, 90, 60, 6, 2, F32, true, true, 16}, {.interleaved = true, .sinks = true, .gated = true, .softcap = 2}},
     {{80, 1, 4, 60, 100, 60, 8, 1, F16, true, false, 80}, {.sinks = true, .softcap = 1.5}},
     {{96, 2, 2, 0, 0, 140, 70, 1, F16, true, false, 96}, {.sinks = true, .softcap = 1}},

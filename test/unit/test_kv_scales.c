@@ -113,7 +113,7 @@ static const kvi_tensor *shelf_find(const kvi_checkpoint *checkpoint, const char
         if (strcmp(s->tensors[i].name, name) == 0) return &s->tensors[i];
     return NULL;
 }
-static const kvi_checkpoint_reader shelf_reader = {.container = "shelf", .find = shelf_find};
+static const kvi_checkpoint_reader shelf_reader = {.find = shelf_find};
 static const float numbers[4] = {0.5f, 0.25f, 0.125f, 2.0f};
 
 static kvi_tensor scale_tensor(const char *name, uint64_t n)
