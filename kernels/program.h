@@ -122,6 +122,16 @@ typedef enum kvi_op_kind {
      *   S *= exp(g);  S += k (beta (v - S^T k))^T;  o = S^T q        S (dk, dv) is the state, (n_heads, dk, dv) of the layer
      *   out[r, h] = q_norm(o) * silu(gate[r, h])                     gate (rows, n_heads * dv), when `gated` */
     KVI_OP_DELTA,
+    /* Latent attention (MLA, arXiv 2405.04434), in a group whose shape has a rope_dim; rank is its head_dim, and it has one KV head.
+     * In place on io (rows, rank + rope_dim) = c | k, and on side (rows, n_heads * (key_dim + rope_dim)), of each head its part without RoPE and
+     * its part with: c = k_norm(c); RoPE by absolute position on k and on the second part of each head; c, k and that part times H when the
+     * group rotates. c and k are rounded to group.plain and appended at their position. */
+    KVI_OP_LATENT_APPEND,
+    /* Every head h has keys W_K c and values W_V c of its own, W_K (key_dim, rank) above W_V (value_dim, rank) in rows h * (key_dim +
+     * value_dim) .. of weights[0]:
+     *   out[r, h] = W_V sum over visible t of p[t] c[t],  p = softmax of  s[t] = scale * ( q[r, h] . W_K c[t] + q_rope[r, h] . k[t] )
+     * c and k as stored, visible as in ATTENTION without a window. in is the q buffer of LATENT_APPEND, out (rows, n_heads * value_dim). */
+    KVI_OP_ATTENTION_LATENT,
     KVI_OP_KIND_COUNT
 } kvi_op_kind;
 #define KVI_MAX_CONV 8u /* taps of CONV_STATE */
@@ -132,7 +142,7 @@ typedef struct kvi_op {
     uint32_t layer;      /* of the model; 0 for EMBED and HEAD */
     bool slice_end;      /* a step may be left after it: the engine looks at cancel flag and budget there */
     kvi_buffer in, out;  /* io: out is the buffer updated in place */
-    kvi_buffer side;     /* EXPERTS, DELTA, NORM_GATE_UP with one weight */
+    kvi_buffer side;     /* EXPERTS, DELTA, LATENT_APPEND, NORM_GATE_UP with one weight */
     uint32_t side_first; /* column of it, NORM_GATE_UP */
     kvi_buffer gate;     /* of what says `gated` */
     bool gated;
@@ -166,7 +176,7 @@ typedef struct kvi_op {
 
     uint32_t n_experts;          /* ROUTE, EXPERTS */
     uint32_t expert_width;       /* EXPERTS: ffn of one expert */
-    uint32_t key_dim, value_dim; /* DELTA: dk, dv */
+    uint32_t key_dim, value_dim; /* DELTA: dk, dv; latent attention: of a head, without its roped part */
     bool tiled_heads;            /* DELTA */
     uint64_t state_off;          /* CONV_STATE, DELTA: bytes from the start of the sequence's state, multiple of 64 */
     uint32_t first_out, n_out;   /* HEAD: range of the vocabulary */

@@ -36,20 +36,17 @@ typedef struct area {
     float *k, *v;                   /* (128, padded D) each, panels or rows */
     float *scores;                  /* (GROUP, 128) */
     uint8_t *k_tiles, *v_tiles, *p; /* AMX: (128, padded D) BF16 each, (KVI_AMX_GROUP, 128) BF16 */
-    float *a, *z, *o;               /* (side_length) side vectors */
+    float *vectors;                 /* (3, KVI_KV_MAX_HEAD_DIM) side vectors */
     uint32_t width;                 /* floats between rows of acc */
     const kvi_seq *seq;
     uint32_t kv_head, first, n_queries; /* queries of the sequence and KV head: row * per_kv + head */
 } area;
 
 static uint32_t padded(uint32_t d) { return (d + 63u) / 64u * 64u; }
-/* Rows of a page or of a head, and the width of a panel beyond them. */
-static uint32_t side_length(uint32_t d) { return padded(d > KVI_KV_PAGE ? d : KVI_KV_PAGE); }
-
 size_t kvi_cpu_prefill_scratch(uint32_t d)
 {
     return (size_t)PREFILL_BLOCK * (2u * padded(d) + 2u) + 3u * (size_t)KVI_KV_PAGE * padded(d) +
-           (GROUP + KVI_AMX_GROUP / 2u) * KVI_KV_PAGE + 3u * side_length(d);
+           (GROUP + KVI_AMX_GROUP / 2u) * KVI_KV_PAGE + 3u * KVI_KV_MAX_HEAD_DIM;
 }
 
 static area area_of(const prefill *t, uint32_t thread)
@@ -67,7 +64,7 @@ static area area_of(const prefill *t, uint32_t thread)
     s.k_tiles = (uint8_t *)at, at += (size_t)KVI_KV_PAGE * wide / 2u;
     s.v_tiles = (uint8_t *)at, at += (size_t)KVI_KV_PAGE * wide / 2u;
     s.p = (uint8_t *)at, at += KVI_AMX_GROUP * KVI_KV_PAGE / 2u;
-    s.a = at, s.z = s.a + side_length(d), s.o = s.z + side_length(d);
+    s.vectors = at;
     return s;
 }
 
@@ -77,22 +74,22 @@ static void fill(float *x, uint32_t n, float value)
     for (uint32_t i = 0; i < n; i++) x[i] = value;
 }
 
-/* Codes of a side as their values, in panels over the side's rows: K by channel (D rows of 128), V by token (128 rows of D). */
-static void dequantize(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_code code, bool is_v, uint32_t d,
-                       const area *s, float *panels)
+void kvi_cpu_dequantize(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_code code, bool is_v, uint32_t d,
+                        float *vectors, float *panels)
 {
+    float *a = vectors, *z = a + KVI_KV_MAX_HEAD_DIM, *o = z + KVI_KV_MAX_HEAD_DIM;
     const kvi_kv_side at = is_v ? kvi_kv_v_side(code, d) : kvi_kv_k_side(code, d);
     const uint32_t rows = is_v ? KVI_KV_PAGE : d, cols = is_v ? d : KVI_KV_PAGE;
     const bool has_a = is_v || code >= KVI_KV_Q4, has_z = code >= KVI_KV_Q4 || (is_v && code == KVI_KV_I8),
                has_o = !is_v || code >= KVI_KV_Q4;
-    fill(s->o, side_length(d), 1.0f);
-    if (has_a) v->widen(side + at.a_off, KVI_F16, rows, s->a);
-    else fill(s->a, rows, 1.0f);
-    if (has_z) v->widen(side + at.z_off, KVI_F16, rows, s->z);
-    else fill(s->z, rows, code == KVI_KV_I8 ? -128.0f : 0.0f);
-    if (has_o) v->widen(side + at.o_off, KVI_F16, cols, s->o);
+    fill(o, KVI_KV_MAX_HEAD_DIM, 1.0f);
+    if (has_a) v->widen(side + at.a_off, KVI_F16, rows, a);
+    else fill(a, rows, 1.0f);
+    if (has_z) v->widen(side + at.z_off, KVI_F16, rows, z);
+    else fill(z, rows, code == KVI_KV_I8 ? -128.0f : 0.0f);
+    if (has_o) v->widen(side + at.o_off, KVI_F16, cols, o);
     v->unpack(side + at.codes_off, code, rows, cols, panels);
-    for (uint32_t c = 0; c < cols; c += v->panel) v->affine(panels + (size_t)c * rows, rows, s->a, s->z, s->o + c);
+    for (uint32_t c = 0; c < cols; c += v->panel) v->affine(panels + (size_t)c * rows, rows, a, z, o + c);
 }
 
 /* Plain K as panels of 128 columns over D rows. */
@@ -128,7 +125,7 @@ static void stage_tiles(const prefill *t, const uint8_t *side, kvi_kv_code code,
     float *rows = is_v ? s->v : s->k;
     if (!kvi_kv_code_is_plain(code)) {
         const uint32_t height = is_v ? KVI_KV_PAGE : d, have = is_v ? d : KVI_KV_PAGE;
-        dequantize(v, side, code, is_v, d, s, rows);
+        kvi_cpu_dequantize(v, side, code, is_v, d, s->vectors, rows);
         for (uint32_t c = 0; c < cols; c += 16)
             kvi_amx_prefill_pack(rows + (size_t)(c / v->panel * v->panel) * height + c % v->panel, v->panel,
                                  c < have ? height : 0, depth, tiles + (size_t)c * depth * 2u);
@@ -215,9 +212,9 @@ static void attend_page(const prefill *t, const area *s, uint32_t page)
         stage_tiles(t, values, v_code, true, n, s, s->v_tiles);
     } else {
         if (kvi_kv_code_is_plain(k_code)) stage_plain_k(v, k, k_code, d, n, s->k);
-        else dequantize(v, k, k_code, false, d, s, s->k);
+        else kvi_cpu_dequantize(v, k, k_code, false, d, s->vectors, s->k);
         if (kvi_kv_code_is_plain(v_code)) stage_plain_v(v, values, v_code, d, n, s->v);
-        else dequantize(v, values, v_code, true, d, s, s->v);
+        else kvi_cpu_dequantize(v, values, v_code, true, d, s->vectors, s->v);
     }
     const uint32_t step = t->amx ? KVI_AMX_GROUP : GROUP;
     for (uint32_t i = 0; i < s->n_queries; i += step) {

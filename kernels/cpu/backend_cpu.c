@@ -112,6 +112,7 @@ typedef struct demand {
     uint32_t rope_floats[KVI_MAX_ROPES]; /* of a row */
     uint64_t added;                      /* floats of a row */
     uint32_t top_k, n_experts;           /* of EXPERTS */
+    uint32_t absorbed;                   /* floats of a row */
     uint64_t act;                        /* floats of a row */
     uint64_t codes;                      /* bytes of activations of products of integers */
     uint64_t buffers, ropes, total;
@@ -158,6 +159,18 @@ static void demand_special(const kvi_program *program, const kvi_op *op, demand 
         most(&need->ones, op->norm_whole ? program->buffers[op->in].cols : program->groups[op->group].shape.head_dim);
 }
 
+static void demand_latent(const kvi_program *program, const kvi_op *op, demand *need)
+{
+    const kvi_kv_shape *shape = &program->groups[op->group].shape;
+    const size_t floats = kvi_cpu_latent_scratch(op, shape),
+                 convert = 2u * shape->head_dim * KVI_KV_PAGE + kvi_kv_encode_scratch(shape->head_dim);
+    if (floats > need->scratch_floats) need->scratch_floats = floats;
+    if (convert > need->scratch_floats) need->scratch_floats = convert;
+    most(&need->max_dim, shape->head_dim);
+    most(&need->max_heads, op->n_heads);
+    most(&need->absorbed, op->n_heads * (shape->head_dim + shape->rope_dim));
+}
+
 static demand demand_of(const kvi_program *program, const kvi_limits *limits, uint32_t n_threads)
 {
     demand need = {0};
@@ -180,6 +193,7 @@ static demand demand_of(const kvi_program *program, const kvi_limits *limits, ui
             if (d > need.max_dim) need.max_dim = d;
             if (op->n_heads > need.max_heads) need.max_heads = op->n_heads;
         }
+        if (op->kind == KVI_OP_ATTENTION_LATENT) demand_latent(program, op, &need);
     }
     for (uint32_t i = 0; i < program->n_ops; i++) demand_special(program, &program->ops[i], &need);
     for (uint32_t i = 0; i < program->n_ropes; i++) {
@@ -197,9 +211,9 @@ static demand demand_of(const kvi_program *program, const kvi_limits *limits, ui
                  round64((uint64_t)n_threads * need.scratch_floats * 4) +
                  round64(small * need.max_heads * need.max_splits * (need.max_dim + 2u) * 4) + need.ropes +
                  round64(rows * need.added * 4) + round64(need.ones * 4ull) + round64(rows * 4) * 4 +
-                 round64(rows * need.top_k * 4) * 2 + round64((need.n_experts + 1ull) * 4) +
-                 round64(need.n_experts * sizeof(kvi_cpu_run_of)) + round64(rows * need.act * 4) +
-                 round64((uint64_t)limits->max_seqs * sizeof(kvi_seq)) + 64;
+                 round64(small * need.absorbed * 4) + round64(rows * need.top_k * 4) * 2 +
+                 round64((need.n_experts + 1ull) * 4) + round64(need.n_experts * sizeof(kvi_cpu_run_of)) +
+                 round64(rows * need.act * 4) + round64((uint64_t)limits->max_seqs * sizeof(kvi_seq)) + 64;
     return need;
 }
 
@@ -235,6 +249,7 @@ static void carve_workspace(kvi_device *d, const demand *need)
     d->added = carve(&at, rows * need->added * 4);
     d->ones = carve(&at, need->ones * 4ull);
     for (uint32_t i = 0; i < need->ones; i++) d->ones[i] = 1.0f;
+    d->absorbed = carve(&at, small * need->absorbed * 4);
     d->mixture.place = carve(&at, rows * need->top_k * 4);
     d->mixture.pair = carve(&at, rows * need->top_k * 4);
     d->mixture.first = carve(&at, (need->n_experts + 1ull) * 4);
@@ -269,6 +284,21 @@ static kvrt_status check_op(const kvi_op *op, kvrt_error *error)
     return KVRT_OK;
 }
 
+/* The widths of a latent group: those of its two sides. */
+static kvrt_status check_latent(const kvi_kv_shape *shape, const kvi_limits *limits, kvrt_error *error)
+{
+    const uint32_t plain = (1u << KVI_KV_F32) | (1u << KVI_KV_F16) | (1u << KVI_KV_BF16),
+                   unit = limits->page_formats & ~plain ? 16 : 8;
+    if (!shape->rope_dim || (shape->head_dim % unit == 0 && shape->head_dim <= KVI_KV_MAX_HEAD_DIM &&
+                             shape->rope_dim % unit == 0 && shape->rope_dim <= KVI_KV_PAGE))
+        return KVRT_OK;
+    return kvi_error_set(
+        error, KVRT_UNSUPPORTED,
+        "latent attention: a latent of %u and roped keys of %u, need multiples of %u up to %u and %u%s",
+        shape->head_dim, shape->rope_dim, unit, KVI_KV_MAX_HEAD_DIM, KVI_KV_PAGE,
+        unit == 16 ? " (or kv.format f16)" : "");
+}
+
 static kvrt_status cpu_check(const kvi_program *program, const kvi_limits *limits, kvrt_error *error)
 {
     if (program->n_buffers > KVI_MAX_BUFFERS || program->n_ropes > KVI_MAX_ROPES)
@@ -278,7 +308,8 @@ static kvrt_status cpu_check(const kvi_program *program, const kvi_limits *limit
     for (uint32_t i = 0; i < program->n_ops; i++) KVI_TRY(check_op(&program->ops[i], error));
     for (uint32_t g = 0; g < program->n_groups; g++) {
         const kvi_cache_group *group = &program->groups[g];
-        if (group->shape.head_dim % 8 || group->shape.head_dim > KVI_KV_MAX_HEAD_DIM)
+        KVI_TRY(check_latent(&group->shape, limits, error));
+        if (!group->shape.rope_dim && (group->shape.head_dim % 8 || group->shape.head_dim > KVI_KV_MAX_HEAD_DIM))
             return kvi_error_set(error, KVRT_UNSUPPORTED, "attention: head_dim %u, need a multiple of 8 up to %u",
                                  group->shape.head_dim, KVI_KV_MAX_HEAD_DIM);
     }

@@ -42,27 +42,28 @@ static float fixed_scale(const kvi_device *device, const kvi_page_job *job, uint
 static void convert_record(const convert_task *t, const kvi_page_job *job, uint32_t index, uint32_t thread)
 {
     kvi_device *device = t->device;
-    const uint32_t d = device->program->groups[job->group].shape.head_dim;
+    const kvi_kv_shape *shape = &device->program->groups[job->group].shape;
+    const uint32_t d = shape->head_dim, d_v = kvi_kv_v_dim(shape);
     float *k = device->thread_scratch + thread * device->scratch_floats, *v = k + d * KVI_KV_PAGE,
-          *scratch = v + d * KVI_KV_PAGE;
+          *scratch = v + d_v * KVI_KV_PAGE;
     const kvi_kv_code from_k = KVI_KV_K_CODE(job->from.format), from_v = KVI_KV_V_CODE(job->from.format);
     const kvi_kv_code to_k = KVI_KV_K_CODE(job->to.format), to_v = KVI_KV_V_CODE(job->to.format);
     const uint8_t *from = device->pool + (uint64_t)job->from.unit * KVI_KV_UNIT +
-                          (uint64_t)index * kvi_kv_record_bytes(job->from.format, d);
-    uint8_t *to =
-        device->pool + (uint64_t)job->to.unit * KVI_KV_UNIT + (uint64_t)index * kvi_kv_record_bytes(job->to.format, d);
+                          (uint64_t)index * kvi_kv_shape_record_bytes(job->from.format, shape);
+    uint8_t *to = device->pool + (uint64_t)job->to.unit * KVI_KV_UNIT +
+                  (uint64_t)index * kvi_kv_shape_record_bytes(job->to.format, shape);
     /* A side whose code stays is copied: it would lose a second time otherwise. In place, `to` is at or before `from`, so that reading V
      * before anything is written, and K before V is written, is enough. */
-    if (from_v != to_v) decode_side(from + kvi_kv_k_side(from_k, d).bytes, from_v, true, d, device->v, v);
-    else memcpy(v, from + kvi_kv_k_side(from_k, d).bytes, kvi_kv_v_side(from_v, d).bytes);
+    if (from_v != to_v) decode_side(from + kvi_kv_k_side(from_k, d).bytes, from_v, true, d_v, device->v, v);
+    else memcpy(v, from + kvi_kv_k_side(from_k, d).bytes, kvi_kv_v_side(from_v, d_v).bytes);
     const float k_scale = fixed_scale(device, job, index, 0), v_scale = fixed_scale(device, job, index, 1);
     if (from_k != to_k) {
         decode_side(from, from_k, false, d, device->v, k);
         encode_side(to_k, false, k, d, k_scale, t->params, scratch, device->v, to);
     } else memmove(to, from, kvi_kv_k_side(from_k, d).bytes);
     to += kvi_kv_k_side(to_k, d).bytes;
-    if (from_v != to_v) encode_side(to_v, true, v, d, v_scale, t->params, scratch, device->v, to);
-    else memcpy(to, v, kvi_kv_v_side(to_v, d).bytes);
+    if (from_v != to_v) encode_side(to_v, true, v, d_v, v_scale, t->params, scratch, device->v, to);
+    else memcpy(to, v, kvi_kv_v_side(to_v, d_v).bytes);
 }
 
 static uint32_t records_of(const kvi_device *device, const kvi_page_job *job)
@@ -83,10 +84,11 @@ static void convert_one(void *arg, uint32_t task, uint32_t thread)
  * at the latest, or be one record alone, which is read whole before it is written. So each run of records is longer than the one before it. */
 static uint32_t end_of_run(const kvi_device *device, const kvi_page_job *job, uint32_t first)
 {
-    const uint32_t d = device->program->groups[job->group].shape.head_dim, n = records_of(device, job);
+    const kvi_kv_shape *shape = &device->program->groups[job->group].shape;
+    const uint32_t n = records_of(device, job);
     if (job->from.unit != job->to.unit) return n;
-    const uint64_t end =
-        (uint64_t)first * kvi_kv_record_bytes(job->from.format, d) / kvi_kv_record_bytes(job->to.format, d);
+    const uint64_t end = (uint64_t)first * kvi_kv_shape_record_bytes(job->from.format, shape) /
+                         kvi_kv_shape_record_bytes(job->to.format, shape);
     return first >= n ? n : end <= first ? first + 1 : end < n ? (uint32_t)end : n;
 }
 

@@ -49,6 +49,7 @@ struct kvi_device {
     float *thread_scratch; /* (n_threads, scratch_floats) */
     size_t scratch_floats;
     float *split_out; /* (splits, small rows * heads, D + 2) */
+    float *absorbed;  /* (small rows, heads, rank + rope) queries of latent attention */
     uint32_t max_splits, max_heads, max_dim;
     float *rope_cos[KVI_MAX_ROPES], *rope_sin[KVI_MAX_ROPES]; /* (max_rows, n_dims / 2) of the current step */
 
@@ -118,6 +119,8 @@ const char *kvi_cpu_experts(kvi_device *device, const kvi_op *op);
 size_t kvi_cpu_experts_scratch(const kvi_op *op, uint32_t hidden); /* floats per thread */
 const char *kvi_cpu_conv_state(kvi_device *device, const kvi_op *op);
 const char *kvi_cpu_delta(kvi_device *device, const kvi_op *op);
+/* Turns the leading dimensions of `head` by the angles of the row's position. */
+void kvi_cpu_rope(const kvi_device *device, const kvi_rope *rope, uint32_t row, float *head);
 void kvi_cpu_rope_append(kvi_device *device, const kvi_op *op);
 const char *kvi_cpu_attention(kvi_device *device, const kvi_op *op);
 size_t kvi_cpu_attention_scratch(uint32_t head_dim); /* floats per thread */
@@ -126,6 +129,13 @@ void kvi_cpu_attention_finish(const kvi_device *device, const kvi_op *op, uint32
                               float *acc);
 /* score = softcap * tanh(score / softcap), n of them; nothing without a softcap. */
 void kvi_cpu_softcap(float softcap, float *scores, uint32_t n);
+/* Codes of a packed side as their values, in panels over the side's rows: K by channel (d rows of 128), V by token (128 rows of d).
+ * vectors (3, KVI_KV_MAX_HEAD_DIM) is scratch. */
+void kvi_cpu_dequantize(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_code code, bool is_v, uint32_t d,
+                        float *vectors, float *panels);
+const char *kvi_cpu_latent_append(kvi_device *device, const kvi_op *op);
+const char *kvi_cpu_latent_attention(kvi_device *device, const kvi_op *op);
+size_t kvi_cpu_latent_scratch(const kvi_op *op, const kvi_kv_shape *shape); /* floats per thread */
 /* Wide steps. */
 const char *kvi_cpu_prefill_attention(kvi_device *device, const kvi_op *op);
 size_t kvi_cpu_prefill_scratch(uint32_t head_dim);

@@ -12,6 +12,19 @@ typedef struct append_task {
     uint32_t cols;
 } append_task;
 
+void kvi_cpu_rope(const kvi_device *device, const kvi_rope *rope, uint32_t row, float *head)
+{
+    const uint32_t half = rope->n_dims / 2, set = (uint32_t)(rope - device->program->ropes);
+    const uint32_t next = rope->interleaved ? 1 : half, step = rope->interleaved ? 2 : 1;
+    const float *c = device->rope_cos[set] + (size_t)row * half;
+    const float *s = device->rope_sin[set] + (size_t)row * half;
+    for (uint32_t i = 0; i < half; i++) {
+        float *pair = head + i * step, a = pair[0], b = pair[next];
+        pair[0] = a * c[i] - b * s[i];
+        pair[next] = b * c[i] + a * s[i];
+    }
+}
+
 /* q and k of a row, each over all of its heads. */
 static void norm_whole(void *arg, uint32_t row, uint32_t thread)
 {
@@ -26,19 +39,8 @@ static void norm_whole(void *arg, uint32_t row, uint32_t thread)
 static void norm_and_rope(const append_task *t, float *head, const kvi_norm *norm, uint32_t row)
 {
     uint32_t d = t->group->shape.head_dim;
-    const kvi_rope *rope = t->op->rope;
     if (!t->op->norm_whole) kvi_cpu_norm(t->device, norm, head, d, head);
-    if (rope) {
-        const uint32_t half = rope->n_dims / 2, set = (uint32_t)(rope - t->device->program->ropes);
-        const uint32_t next = rope->interleaved ? 1 : half, step = rope->interleaved ? 2 : 1;
-        const float *c = t->device->rope_cos[set] + (size_t)row * half;
-        const float *s = t->device->rope_sin[set] + (size_t)row * half;
-        for (uint32_t i = 0; i < half; i++) {
-            float *pair = head + i * step, a = pair[0], b = pair[next];
-            pair[0] = a * c[i] - b * s[i];
-            pair[next] = b * c[i] + a * s[i];
-        }
-    }
+    if (t->op->rope) kvi_cpu_rope(t->device, t->op->rope, row, head);
 }
 
 static void rotate(const append_task *t, float *head)

@@ -89,6 +89,8 @@ static const char *run_op(kvi_device *device, const kvi_op *op)
     case KVI_OP_EXPERTS: return kvi_cpu_experts(device, op);
     case KVI_OP_CONV_STATE: return kvi_cpu_conv_state(device, op);
     case KVI_OP_DELTA: return kvi_cpu_delta(device, op);
+    case KVI_OP_LATENT_APPEND: return kvi_cpu_latent_append(device, op);
+    case KVI_OP_ATTENTION_LATENT: return kvi_cpu_latent_attention(device, op);
     default: return linear_op(device, op);
     }
 }
@@ -97,7 +99,7 @@ static const char *run_op(kvi_device *device, const kvi_op *op)
 static uint64_t op_bytes(const kvi_device *device, const kvi_op *op)
 {
     uint64_t bytes = 0;
-    if (op->kind == KVI_OP_ATTENTION) {
+    if (op->kind == KVI_OP_ATTENTION || op->kind == KVI_OP_ATTENTION_LATENT) {
         const kvi_cache_group *group = &device->program->groups[op->group];
         for (uint32_t s = 0; s < device->step.n_seqs; s++) {
             const kvi_seq *seq = &device->step.seqs[s];
@@ -106,9 +108,8 @@ static uint64_t op_bytes(const kvi_device *device, const kvi_op *op)
                 group->window && seq->pos + 1 > group->window ? (seq->pos + 1 - group->window) / KVI_KV_PAGE : 0;
             for (uint32_t p = first; p < end; p++)
                 bytes += (uint64_t)group->shape.n_kv_heads *
-                         kvi_kv_record_bytes(seq->pages[op->group][p].format, group->shape.head_dim);
+                         kvi_kv_shape_record_bytes(seq->pages[op->group][p].format, &group->shape);
         }
-        return bytes;
     }
     for (uint32_t i = 0; op->kind != KVI_OP_EMBED && i < op->n_weights; i++) {
         if (!op->weights[i]) continue;

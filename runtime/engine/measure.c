@@ -43,7 +43,7 @@ static kvrt_status fill_page(kvi_session *s, uint32_t group, uint32_t page, uint
     kvi_engine *e = s->engine;
     const kvi_cache_group *g = &e->program.groups[group];
     const kvi_page_ref ref = kvi_pages_at(&s->pages, group, page);
-    const uint64_t bytes = kvi_kv_record_bytes(ref.format, g->shape.head_dim), at = (uint64_t)ref.unit * KVI_KV_UNIT;
+    const uint64_t bytes = kvi_kv_shape_record_bytes(ref.format, &g->shape), at = (uint64_t)ref.unit * KVI_KV_UNIT;
     const uint32_t n_records = g->shape.n_layers * g->shape.n_kv_heads;
     if (ref.unit == KVI_KV_NO_EXTENT) return KVRT_OK;
     if (e->backend->pool_fill) {
@@ -64,8 +64,7 @@ static kvrt_status fill(kvi_session *s, uint32_t n, uint64_t seed, kvrt_error *e
     kvi_engine *e = s->engine;
     uint64_t largest = 0, state = seed * 2 + 1;
     for (uint32_t g = 0; g < s->pages.n_groups; g++) {
-        uint64_t bytes =
-            kvi_kv_record_bytes(kvi_group_plain(&e->program.groups[g]), e->program.groups[g].shape.head_dim);
+        uint64_t bytes = kvi_kv_shape_record_bytes(kvi_group_plain(&e->program.groups[g]), &e->program.groups[g].shape);
         if (bytes > largest) largest = bytes;
     }
     uint8_t *record = kvi_mem_alloc(largest);

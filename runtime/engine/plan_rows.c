@@ -23,7 +23,7 @@ static void fill_cache(const kvi_plan_input *input, kvrt_plan_row *row)
 {
     const kvi_kv_format body = input->format.body;
     uint64_t plain = 0;
-    row->bits_per_element = kvi_kv_bits_per_element(body, input->program->groups[0].shape.head_dim);
+    row->bits_per_element = kvi_kv_bits_per_element(body, &input->program->groups[0].shape);
     for (uint32_t g = 0; g < input->program->n_groups; g++) {
         const kvi_cache_group *group = &input->program->groups[g];
         if (group->window) continue; /* fixed, not per token */

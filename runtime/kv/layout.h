@@ -9,6 +9,9 @@
  *   16/32-bit formats:   K[128][D]  V[128][D]                    rows = tokens, row-major
  *   integer formats:     K codes, A[D], Z[D], O[128]  V codes, C[D], A[128], Z[128]     (fp16 vectors; see codec.h)
  *
+ *   latent groups:       the K side holds the latent (head_dim wide), the V side the roped key (rope_dim wide) that all heads share; there are
+ *                        no other values. Formats and codes are the same: a K code for the latent, a V code for the roped key.
+ *
  * K is stored after RoPE; both K and V are stored rotated (Hadamard) when the cache rotates. Source of the quantized record:
  * KVarN reference layout (arXiv 2606.03458), sizes as published for its code. */
 #ifndef KVI_KV_LAYOUT_H
@@ -62,7 +65,12 @@ typedef struct kvi_kv_shape {
     uint32_t n_layers; /* layers of the group */
     uint32_t n_kv_heads;
     uint32_t head_dim; /* D */
+    uint32_t rope_dim; /* width of the V side of a latent group; 0: no latent, K and V are D wide */
 } kvi_kv_shape;
+KVI_HD static inline uint32_t kvi_kv_v_dim(const kvi_kv_shape *shape)
+{
+    return shape->rope_dim ? shape->rope_dim : shape->head_dim;
+}
 
 KVI_HD static inline uint32_t kvi_kv_code_bits(kvi_kv_code code)
 {
@@ -127,15 +135,21 @@ KVI_HD static inline uint32_t kvi_kv_record_bytes(uint32_t format, uint32_t d)
 {
     return kvi_kv_k_side((kvi_kv_code)(format & 15), d).bytes + kvi_kv_v_side((kvi_kv_code)(format >> 4), d).bytes;
 }
+/* The same of any group, latent ones too. */
+KVI_HD static inline uint32_t kvi_kv_shape_record_bytes(uint32_t format, const kvi_kv_shape *shape)
+{
+    return kvi_kv_k_side((kvi_kv_code)(format & 15), shape->head_dim).bytes +
+           kvi_kv_v_side((kvi_kv_code)(format >> 4), kvi_kv_v_dim(shape)).bytes;
+}
 /* Offset of the record of (group layer, KV head) from the start of its page. */
 KVI_HD static inline uint64_t kvi_kv_record_off(uint32_t format, const kvi_kv_shape *shape, uint32_t layer,
                                                 uint32_t head)
 {
-    return (uint64_t)(layer * shape->n_kv_heads + head) * kvi_kv_record_bytes(format, shape->head_dim);
+    return (uint64_t)(layer * shape->n_kv_heads + head) * kvi_kv_shape_record_bytes(format, shape);
 }
 KVI_HD static inline uint64_t kvi_kv_page_bytes(uint32_t format, const kvi_kv_shape *shape)
 {
-    return (uint64_t)shape->n_layers * shape->n_kv_heads * kvi_kv_record_bytes(format, shape->head_dim);
+    return (uint64_t)shape->n_layers * shape->n_kv_heads * kvi_kv_shape_record_bytes(format, shape);
 }
 /* Extent of a page in pool units. */
 KVI_HD static inline uint32_t kvi_kv_page_units(uint32_t format, const kvi_kv_shape *shape)
@@ -143,9 +157,10 @@ KVI_HD static inline uint32_t kvi_kv_page_units(uint32_t format, const kvi_kv_sh
     return (uint32_t)((kvi_kv_page_bytes(format, shape) + KVI_KV_UNIT - 1u) / KVI_KV_UNIT);
 }
 /* Mean of K and V, side vectors included. */
-static inline double kvi_kv_bits_per_element(uint32_t format, uint32_t d)
+static inline double kvi_kv_bits_per_element(uint32_t format, const kvi_kv_shape *shape)
 {
-    return 8.0 * kvi_kv_record_bytes(format, d) / (2.0 * d * KVI_KV_PAGE);
+    return 8.0 * kvi_kv_shape_record_bytes(format, shape) /
+           ((shape->head_dim + kvi_kv_v_dim(shape)) * (double)KVI_KV_PAGE);
 }
 
 #endif

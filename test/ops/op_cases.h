@@ -24,6 +24,7 @@ void op_case_experts(const op_target *target);    /* one to all experts, biases,
 void op_case_conv_state(const op_target *target); /* any cut into steps, several sequences */
 void op_case_delta(const op_target *target);      /* the same, and decays near 0 and 1 */
 void op_case_delta_long(const op_target *target); /* 4,096 tokens against the chunked form */
+void op_case_latent(const op_target *target);     /* latent attention: plain and quantized pages, runs, chunks */
 
 /* Weights of every form: products, embeddings, experts. A backend without a form refuses it by name. */
 void op_case_forms(const op_target *target);
@@ -41,14 +42,15 @@ void op_case_same_bits(const op_target *a, const op_target *b);
 void op_case_attention_bits(const op_target *a, const op_target *b);
 void op_case_experts_bits(const op_target *a, const op_target *b);
 void op_case_form_bits(const op_target *a, const op_target *b);
+void op_case_latent_bits(const op_target *a, const op_target *b);
 
 /* The cases that every backend passes, for a test of each. */
 /* clang-format off */
 #define OP_CASES(X)                                                                        \
     X(embed) X(norm_linear) X(linear_add) X(norm_gate_up) X(head) X(rope_append)           \
     X(attention) X(attention_special) X(long_context) X(batch) X(packed) X(tail)           \
-    X(linear_special) X(route) X(experts) X(conv_state) X(delta) X(delta_long) X(convert) X(move)     \
-    X(forms) X(form_experts) X(mixed_forms)
+    X(linear_special) X(route) X(experts) X(conv_state) X(delta) X(delta_long) X(latent)   \
+    X(convert) X(move) X(forms) X(form_experts) X(mixed_forms)
 /* clang-format on */
 /* static test_NAME: the case on every one of `targets`. */
 #define OP_CASE_TEST(op)                                                                                               \

@@ -43,7 +43,7 @@ static void test_same_bits(void **state)
     (void)state;
     for (uint32_t i = 0; i + 1 < n_targets; i += 2)
         op_case_same_bits(&targets[i], &targets[i + 1]), op_case_attention_bits(&targets[i], &targets[i + 1]),
-            op_case_experts_bits(&targets[i], &targets[i + 1]);
+            op_case_experts_bits(&targets[i], &targets[i + 1]), op_case_latent_bits(&targets[i], &targets[i + 1]);
 }
 
 static void test_integers(void **state)

@@ -118,10 +118,16 @@ static void sizes_have_no_padding(void **state)
                 assert_int_equal(kvi_kv_page_units(f, &shape), (15 * want + 255) / 256);
                 assert_int_equal(kvi_kv_record_off(f, &shape, 4, 2), 14 * want);
                 if (k >= KVI_KV_Q4 && v >= KVI_KV_Q4)
-                    assert_true(fabs(kvi_kv_bits_per_element(f, d) -
+                    assert_true(fabs(kvi_kv_bits_per_element(f, &shape) -
                                      ((bits[k] + bits[v]) / 2.0 + 24.0 * (d + 128) / (d * 128))) < 1e-12);
             }
     assert_int_equal(kvi_kv_record_bytes(KVI_KV_FMT_K4V2, 512), 52992);
+    /* A latent of 512 and a roped key of 64 for all heads: DeepSeek's and GLM-4.7-Flash's 1,152 bytes of a token and layer. */
+    const kvi_kv_shape latent = {2, 1, 512, 64};
+    assert_int_equal(kvi_kv_page_bytes(KVI_KV_FMT_F16, &latent), 2 * 128 * 1152);
+    assert_int_equal(kvi_kv_record_off(KVI_KV_FMT_K4V4, &latent, 1, 0),
+                     kvi_kv_k_side(KVI_KV_Q4, 512).bytes + kvi_kv_v_side(KVI_KV_Q4, 64).bytes);
+    assert_true(fabs(kvi_kv_bits_per_element(KVI_KV_FMT_F16, &latent) - 16) < 1e-12);
 }
 
 /* ---------------------------------------------------------------------------------------------------- reconstruction --- */
