@@ -56,11 +56,13 @@ static kvrt_status derive_heads(const kvi_raw_config *raw, const kvi_model_confi
     return KVRT_OK;
 }
 
-static kvrt_status derive_sizes(const kvi_raw_config *raw, kvi_model_config *c, kvrt_error *error)
+static kvrt_status derive_sizes(const kvi_raw_config *raw, const kvi_family *family, kvi_model_config *c,
+                                kvrt_error *error)
 {
     KVI_TRY(kvi_config_size("hidden_size", raw->hidden_size, 1, 1 << 20, &c->hidden_size, error));
     KVI_TRY(kvi_config_size("num_hidden_layers", raw->num_hidden_layers, 1, KVI_MAX_LAYERS, &c->n_layers, error));
-    KVI_TRY(derive_heads(raw, c, &c->attention[0], error));
+    if (family->latent) KVI_TRY(kvi_config_latent(raw, family, c, error));
+    else KVI_TRY(derive_heads(raw, c, &c->attention[0], error));
     KVI_TRY(kvi_config_size("intermediate_size", raw->intermediate_size, 1, 1 << 22, &c->ffn_size, error));
     KVI_TRY(kvi_config_size("vocab_size", raw->vocab_size, 1, 1 << 24, &c->vocab_size, error));
     return kvi_config_size("max_position_embeddings", raw->max_position_embeddings, 1, KVI_MAX_POSITIONS, &c->ctx_model,
@@ -149,7 +151,7 @@ static kvrt_status derive(const kvi_raw_config *raw, const kvi_family *family, k
 {
     KVI_TRY(derive_activation(raw, out, error));
     out->attention[0] = (kvi_attention){0};
-    KVI_TRY(derive_sizes(raw, out, error));
+    KVI_TRY(derive_sizes(raw, family, out, error));
     KVI_TRY(kvi_config_layers(raw, family, out, error));
     if (family->gemma4) KVI_TRY(kvi_config_gemma4(raw, out, error));
     else if (raw->has_per_layer)
@@ -157,6 +159,7 @@ static kvrt_status derive(const kvi_raw_config *raw, const kvi_family *family, k
                              "config.json: per_layer_config is {...}, need null (the default of %s)", family->name);
     KVI_TRY(kvi_config_rope(raw, family, out, error));
     KVI_TRY(kvi_config_delta(raw, out, error));
+    KVI_TRY(kvi_config_experts(raw, family, out, error));
     out->rms_eps = raw->rms_norm_eps;
     if (!(out->rms_eps > 0 && out->rms_eps < 1))
         return kvi_error_set(error, KVRT_FORMAT, "config.json: rms_norm_eps outside 0..1");
@@ -164,8 +167,11 @@ static kvrt_status derive(const kvi_raw_config *raw, const kvi_family *family, k
     out->mlp_bias = raw->mlp_bias;
     kvi_family_apply(family, out);
     KVI_TRY(derive_factors(raw, family, out, error));
-    out->qkv_bias = out->qkv_bias || raw->attention_bias;
-    out->o_bias = out->o_bias || raw->attention_bias;
+    if (family->latent) kvi_config_latent_scale(raw, out);
+    if (family->latent) out->ropes[0].interleaved = family->rope_pairs || raw->rope_interleave;
+    if (raw->use_qk_norm) out->qk_norm = KVI_QK_NORM_HEAD;
+    out->qkv_bias = out->qkv_bias || raw->attention_bias || raw->qkv_bias;
+    out->o_bias = out->o_bias || (raw->attention_bias && !family->no_o_bias);
     return KVRT_OK;
 }
 

@@ -78,6 +78,13 @@ typedef struct kvi_delta {
     bool tiled; /* value head h uses key head h mod n_key_heads, as GGUF files order them; else h / (ratio) */
 } kvi_delta;
 
+/* Latent attention (LATENT_APPEND and ATTENTION_LATENT): per token a latent and one roped key for all heads. */
+typedef struct kvi_latent {
+    uint32_t rank, rope_dim;     /* of the latent, of the roped key */
+    uint32_t key_dim, value_dim; /* of a head, keys without their roped part */
+    uint32_t q_rank;             /* queries come through a smaller width; 0: they do not */
+} kvi_latent;
+
 /* A mixture of experts. */
 typedef struct kvi_experts {
     uint32_t n_experts;
@@ -86,6 +93,7 @@ typedef struct kvi_experts {
     bool shared_gate;      /* what they give is multiplied by sigmoid(x w) */
     bool router_bias, correction, bias;
     bool beside_dense; /* Gemma 4: added to a dense part, with norms and a router of their own */
+    bool interleaved;  /* gpt-oss: one tensor with gate and up in turns */
     kvi_route route;
 } kvi_experts;
 
@@ -102,6 +110,7 @@ typedef struct kvi_model_config {
     kvi_rope_spec ropes[KVI_MAX_ROPES];
     uint32_t n_attentions, n_ropes;
     kvi_delta delta;     /* of recurrent layers */
+    kvi_latent latent;   /* of latent layers, which all layers are where one is */
     kvi_experts experts; /* of routed layers */
 
     double rms_eps;

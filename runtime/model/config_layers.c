@@ -90,7 +90,9 @@ kvrt_status kvi_config_layers(const kvi_raw_config *raw, const kvi_family *famil
     }
     for (uint32_t i = 0; i < c->n_layers; i++) {
         const kvi_layer_type type = type_of(raw, family, i, interval);
-        c->layers[i] = (kvi_layer){.mixer = type == KVI_LAYER_LINEAR ? KVI_MIXER_RECURRENT : KVI_MIXER_ATTENTION,
+        c->layers[i] = (kvi_layer){.mixer = type == KVI_LAYER_LINEAR ? KVI_MIXER_RECURRENT
+                                            : family->latent         ? KVI_MIXER_LATENT
+                                                                     : KVI_MIXER_ATTENTION,
                                    .attention = type == KVI_LAYER_SLIDING && window ? WINDOWED : FULL};
         if (family->nope && !turns(raw, i)) c->layers[i].attention = (uint8_t)(c->layers[i].attention + kinds);
     }

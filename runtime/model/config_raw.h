@@ -37,13 +37,28 @@
     X(linear_num_value_heads)                                                                                          \
     X(linear_key_head_dim)                                                                                             \
     X(linear_value_head_dim)                                                                                           \
-    X(linear_conv_kernel_dim)
+    X(linear_conv_kernel_dim)                                                                                          \
+    X(num_experts_per_tok)                                                                                             \
+    X(shared_expert_intermediate_size)                                                                                 \
+    X(shared_intermediate_size)                                                                                        \
+    X(n_shared_experts)                                                                                                \
+    X(n_group)                                                                                                         \
+    X(topk_group)                                                                                                      \
+    X(first_k_dense_replace)                                                                                           \
+    X(decoder_sparse_step)                                                                                             \
+    X(kv_lora_rank)                                                                                                    \
+    X(q_lora_rank)                                                                                                     \
+    X(qk_rope_head_dim)                                                                                                \
+    X(qk_nope_head_dim)                                                                                                \
+    X(v_head_dim)
 #define KVI_CONFIG_NUMBERS(X)                                                                                          \
     X(rms_norm_eps)                                                                                                    \
     X(rope_theta)                                                                                                      \
     X(default_theta)                                                                                                   \
     X(partial_rotary_factor)                                                                                           \
-    X(rope_local_base_freq)
+    X(rope_local_base_freq)                                                                                            \
+    X(routed_scaling_factor)                                                                                           \
+    X(swiglu_limit)
 #define KVI_CONFIG_NUMBERS_OR_NULL(X)                                                                                  \
     X(query_pre_attn_scalar)                                                                                           \
     X(attn_logit_softcapping)                                                                                          \
@@ -59,7 +74,11 @@
     X(use_sliding_window)                                                                                              \
     X(attention_bias)                                                                                                  \
     X(mlp_bias)                                                                                                        \
-    X(tie_word_embeddings)
+    X(tie_word_embeddings)                                                                                             \
+    X(qkv_bias)                                                                                                        \
+    X(use_qk_norm)                                                                                                     \
+    X(norm_topk_prob)                                                                                                  \
+    X(rope_interleave)
 
 /* rope_scaling or rope_parameters as it stands; NAN and KVI_NO_INT mark what is absent. */
 typedef struct kvi_raw_rope {
@@ -101,8 +120,14 @@ typedef struct kvi_raw_config {
     bool per_layer_problem;            /* they differ among themselves, or more than that differs */
     bool has_no_rope_layers;
     uint32_t n_no_rope_layers;
-    bool rope_layers[KVI_MAX_LAYERS]; /* no_rope_layers: true where a layer has RoPE */
-    char bidirectional[16];           /* use_bidirectional_attention: empty for null and false */
+    bool rope_layers[KVI_MAX_LAYERS];         /* no_rope_layers: true where a layer has RoPE */
+    uint32_t mlp_only_layers[KVI_MAX_LAYERS]; /* (n_mlp_only_layers) */
+    uint32_t n_mlp_only_layers;
+    bool has_mlp_layer_types;
+    uint32_t n_mlp_layer_types;
+    bool sparse_layers[KVI_MAX_LAYERS]; /* mlp_layer_types: true where it is sparse */
+    char mlp_type_problem[48], topk_method[32];
+    char bidirectional[16]; /* use_bidirectional_attention: empty for null and false */
 } kvi_raw_config;
 
 /* Family by architectures and model_type. Fills in out->architecture. FORMAT, UNSUPPORTED. */
@@ -126,6 +151,12 @@ kvrt_status kvi_config_rope(const kvi_raw_config *raw, const kvi_family *family,
 kvrt_status kvi_config_delta(const kvi_raw_config *raw, kvi_model_config *out, kvrt_error *error); /* config_delta.c */
 /* What is Gemma 4's alone: heads of full attention, shared keys and values, per-layer inputs, experts beside a dense part. */
 kvrt_status kvi_config_gemma4(const kvi_raw_config *raw, kvi_model_config *out, kvrt_error *error);
+kvrt_status kvi_config_experts(const kvi_raw_config *raw, const kvi_family *family, kvi_model_config *out,
+                               kvrt_error *error); /* config_experts.c */
+/* config_latent.c: instead of the heads of other attention, before the rest; and the scale of the scores, after RoPE. */
+kvrt_status kvi_config_latent(const kvi_raw_config *raw, const kvi_family *family, kvi_model_config *out,
+                              kvrt_error *error);
+void kvi_config_latent_scale(const kvi_raw_config *raw, kvi_model_config *out);
 
 #define KVI_MAX_POSITIONS (1 << 24)
 

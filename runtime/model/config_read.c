@@ -198,6 +198,35 @@ static void read_layer_types(kvi_json *r, kvi_raw_config *raw)
     }
 }
 
+static void read_mlp_layer_types(kvi_json *r, kvi_raw_config *raw)
+{
+    raw->has_mlp_layer_types = !kvi_json_null(r);
+    raw->n_mlp_layer_types = 0;
+    raw->mlp_type_problem[0] = 0;
+    if (!raw->has_mlp_layer_types || !kvi_json_expect(r, KVI_JSON_ARRAY)) return;
+    while (kvi_json_next_item(r)) {
+        char type[48];
+        text_value(r, type, sizeof type);
+        const bool sparse = strcmp(type, "sparse") == 0;
+        if (!sparse && strcmp(type, "dense") != 0 && !raw->mlp_type_problem[0])
+            memcpy(raw->mlp_type_problem, type[0] ? type : "(empty)", type[0] ? sizeof type : 8);
+        if (raw->n_mlp_layer_types < KVI_MAX_LAYERS) raw->sparse_layers[raw->n_mlp_layer_types++] = sparse;
+        else kvi_json_set_error(r, "more than 1024 mlp_layer_types");
+    }
+}
+
+static void read_mlp_only_layers(kvi_json *r, kvi_raw_config *raw)
+{
+    raw->n_mlp_only_layers = 0;
+    if (kvi_json_null(r) || !kvi_json_expect(r, KVI_JSON_ARRAY)) return;
+    while (kvi_json_next_item(r)) {
+        const int64_t layer = kvi_json_i64(r);
+        if (layer < 0) continue;
+        if (raw->n_mlp_only_layers == KVI_MAX_LAYERS) kvi_json_set_error(r, "more than 1024 mlp_only_layers");
+        else raw->mlp_only_layers[raw->n_mlp_only_layers++] = layer > UINT32_MAX ? UINT32_MAX : (uint32_t)layer;
+    }
+}
+
 /* A dropped end token would make a model talk on, so too many of them is an error. Negative: none. */
 void kvi_config_read_ids(kvi_json *r, int32_t *ids, uint32_t *n)
 {
@@ -302,11 +331,20 @@ static void read_key(pass *p)
     uint32_t n_bos = 0;
     int32_t bos[KVI_MAX_EOS];
     if (read_typed_key(r, p->raw)) return;
+    /* One attribute of transformers' configs under three names; a file may use any. */
+    if (kvi_json_key_is(r, "num_local_experts") || kvi_json_key_is(r, "n_routed_experts")) {
+        p->raw->num_experts = int_or_null(r);
+        return;
+    }
     if (kvi_json_key_is(r, "rope_scaling")) read_rope(p, "rope_scaling.", &p->raw->scaling);
     else if (kvi_json_key_is(r, "rope_parameters")) read_rope(p, "rope_parameters.", &p->raw->parameters);
     else if (kvi_json_key_is(r, "layer_types")) read_layer_types(r, p->raw);
     else if (kvi_json_key_is(r, "no_rope_layers")) read_no_rope(r, p->raw);
     else if (kvi_json_key_is(r, "per_layer_config")) read_per_layer(r, p->raw);
+    else if (kvi_json_key_is(r, "mlp_only_layers")) read_mlp_only_layers(r, p->raw);
+    else if (kvi_json_key_is(r, "mlp_layer_types")) read_mlp_layer_types(r, p->raw);
+    else if (kvi_json_key_is(r, "topk_method") && !kvi_json_null(r))
+        text_value(r, p->raw->topk_method, sizeof p->raw->topk_method);
     else if (kvi_json_key_is(r, "use_bidirectional_attention"))
         read_bidirectional(r, p->raw->bidirectional, sizeof p->raw->bidirectional);
     else if (kvi_json_key_is(r, "hidden_act") || kvi_json_key_is(r, "hidden_activation"))

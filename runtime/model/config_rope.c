@@ -227,7 +227,7 @@ kvrt_status kvi_config_rope(const kvi_raw_config *raw, const kvi_family *family,
                                 .rope = rope,
                                 .theta = isnan(raw->rope_theta) ? raw->default_theta : raw->rope_theta,
                                 .partial = raw->partial_rotary_factor,
-                                .head_dim = c->attention[0].head_dim};
+                                .head_dim = family->latent ? c->latent.rope_dim : c->attention[0].head_dim};
     c->n_ropes = 1;
     KVI_TRY(derive(&source, &c->ropes[0], c, error));
     if (!family->q_growth) return KVRT_OK;

@@ -17,6 +17,15 @@ static const kvi_name_pair behind_names[] = {{"self_attn.post_norm", "post_atten
                                              {"mlp.post_norm", "post_feedforward_layernorm"},
                                              {NULL, NULL}};
 
+static const kvi_name_pair shared_names[] = {{"mlp.shared_expert", "mlp.shared_experts"}, {NULL, NULL}};
+static const kvi_name_pair gpt_oss_names[] = {{"mlp.gate", "mlp.router"}, {NULL, NULL}};
+static const kvi_name_pair granite_moe_names[] = {{"mlp.gate", "block_sparse_moe.router.layer"},
+                                                  {"mlp.experts.gate_up_proj", "block_sparse_moe.input_linear.weight"},
+                                                  {"mlp.experts.down_proj", "block_sparse_moe.output_linear.weight"},
+                                                  {"mlp.shared_expert.gate_up_proj", "shared_mlp.input_linear"},
+                                                  {"mlp.shared_expert.down_proj", "shared_mlp.output_linear"},
+                                                  {NULL, NULL}};
+
 /* What Qwen3-Next began: three layers of gated DeltaNet, then one of gated attention. */
 #define QWEN3_NEXT                                                                                                     \
     .qk_norm = KVI_QK_NORM_HEAD, .gain_add = 1, .attention_gate = true, .partial_rotary = true, .mrope = true,         \
@@ -52,7 +61,29 @@ static const kvi_name_pair behind_names[] = {{"self_attn.post_norm", "post_atten
       .norms = KVI_NORMS_AFTER, .qk_norm = KVI_QK_NORM_WIDTH, .two_ropes = true, .theta = 5e5, .window_theta = 5e5,    \
       .names = behind_names)                                                                                           \
     X("Ministral3ForCausalLM", "ministral3", "Ministral 3", .outer = "Mistral3ForConditionalGeneration",               \
-      .outer_name = "mistral3", .window = KVI_WINDOW_ALL, .q_growth = true)
+      .outer_name = "mistral3", .window = KVI_WINDOW_ALL, .q_growth = true)                                            \
+    X("Qwen2MoeForCausalLM", "qwen2_moe", "Qwen2-MoE", .window = KVI_WINDOW_IF_USED, .no_o_bias = true,                \
+      .experts = KVI_EXPERTS_SOFTMAX, .shared_gate = true)                                                             \
+    X("Qwen3MoeForCausalLM", "qwen3_moe", "Qwen3-MoE", .window = KVI_WINDOW_IF_USED, .qk_norm = KVI_QK_NORM_HEAD,      \
+      .experts = KVI_EXPERTS_SOFTMAX)                                                                                  \
+    X("MixtralForCausalLM", "mixtral", "Mixtral", .window = KVI_WINDOW_ALL, .experts = KVI_EXPERTS_SOFTMAX,            \
+      .renormalize = true)                                                                                             \
+    X("OlmoeForCausalLM", "olmoe", "OLMoE", .window = KVI_WINDOW_NEVER, .qk_norm = KVI_QK_NORM_WIDTH,                  \
+      .experts = KVI_EXPERTS_SOFTMAX)                                                                                  \
+    X("GraniteMoeForCausalLM", "granitemoe", "Granite 3 MoE", .window = KVI_WINDOW_NEVER,                              \
+      .experts = KVI_EXPERTS_CHOSEN_SOFTMAX, .names = granite_moe_names)                                               \
+    X("GraniteMoeSharedForCausalLM", "granitemoeshared", "Granite MoE with shared experts",                            \
+      .window = KVI_WINDOW_NEVER, .experts = KVI_EXPERTS_CHOSEN_SOFTMAX, .names = granite_moe_names)                   \
+    X("Glm4MoeForCausalLM", "glm4_moe", "GLM-4.5, 4.6", .window = KVI_WINDOW_NEVER, .partial_rotary = true,            \
+      .no_o_bias = true, .experts = KVI_EXPERTS_SIGMOID, .names = shared_names)                                        \
+    X("GptOssForCausalLM", "gpt_oss", "gpt-oss", .window = KVI_WINDOW_PATTERN, .window_pattern = 2, .sinks = true,     \
+      .experts = KVI_EXPERTS_CHOSEN_SOFTMAX, .expert_bias = true, .swiglu_limit = true, .names = gpt_oss_names)        \
+    X("DeepseekV2ForCausalLM", "deepseek_v2", "DeepSeek-V2", .window = KVI_WINDOW_NEVER, .latent = true,               \
+      .rope_pairs = true, .experts = KVI_EXPERTS_SOFTMAX, .ignores_norm_topk = true, .names = shared_names)            \
+    X("DeepseekV3ForCausalLM", "deepseek_v3", "DeepSeek-V3, R1", .window = KVI_WINDOW_NEVER, .latent = true,           \
+      .experts = KVI_EXPERTS_SIGMOID, .names = shared_names)                                                           \
+    X("Glm4MoeLiteForCausalLM", "glm4_moe_lite", "GLM-4.7-Flash", .window = KVI_WINDOW_NEVER, .latent = true,          \
+      .mlp_types = true, .experts = KVI_EXPERTS_SIGMOID, .names = shared_names)
 
 static const kvi_family families[] = {
 #define ROW(arch, type, models, ...) {.architecture = arch, .name = type, __VA_ARGS__},
@@ -109,6 +140,8 @@ void kvi_family_apply(const kvi_family *family, kvi_model_config *c)
     c->value_norm = family->value_norm;
     c->layer_scalar = family->layer_scalar;
     c->score_scale = family->score_scale;
+    c->sinks = family->sinks;
+    c->experts.interleaved = family->swiglu_limit;
 }
 
 void kvi_family_rename(const kvi_family *family, const char *name, char *out, size_t cap)

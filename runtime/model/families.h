@@ -12,6 +12,14 @@ typedef enum kvi_window_rule {
     KVI_WINDOW_PATTERN  /* by layer_types, else all but every window_pattern-th */
 } kvi_window_rule;
 
+/* How a router weighs and chooses, in families of experts. */
+typedef enum kvi_expert_rule {
+    KVI_EXPERTS_NONE,
+    KVI_EXPERTS_SOFTMAX,       /* by softmax over all experts */
+    KVI_EXPERTS_SIGMOID,       /* by sigmoid, chosen with a correction of each expert */
+    KVI_EXPERTS_CHOSEN_SOFTMAX /* by softmax over the chosen ones alone */
+} kvi_expert_rule;
+
 /* What a family calls a weight, where that is not kvrt's name (places.h): "mlp.gate" stands for all names that begin with it and go on with
  * a dot or end. */
 typedef struct kvi_name_pair {
@@ -42,6 +50,17 @@ typedef struct kvi_family {
     bool mrope;                 /* rope_parameters may hold sections for pictures, which mean nothing for text */
     bool recurrent;             /* layers are linear_attention and full_attention */
     bool attention_gate;        /* q_proj has a second half for each head */
+    bool sinks;                 /* a logit per head without a value */
+    bool no_o_bias;             /* attention_bias is of q, k and v alone */
+    bool latent;                /* attention over latents */
+    bool rope_pairs;            /* of latent attention: turned pairs are neighbours, always */
+    kvi_expert_rule experts;    /* which layers have them, the config says */
+    bool renormalize;           /* weights of the chosen experts add up to one, always */
+    bool ignores_norm_topk;     /* never, whatever norm_topk_prob says */
+    bool shared_gate;           /* what shared experts give is gated */
+    bool mlp_types;             /* mlp_layer_types says which layers have experts; without it all but the first */
+    bool expert_bias;           /* the router and every expert have biases */
+    bool swiglu_limit;          /* experts are gpt-oss's: clamped SwiGLU, gate and up in turns */
     const kvi_name_pair *names; /* ends with a NULL; NULL: none */
 } kvi_family;
 

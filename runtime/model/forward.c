@@ -71,6 +71,7 @@ static void record_layer(kvi_recorder *r)
 {
     const kvi_layer *layer = &r->c->layers[r->layer];
     if (layer->mixer == KVI_MIXER_RECURRENT) kvi_record_recurrent(r);
+    else if (layer->mixer == KVI_MIXER_LATENT) kvi_record_latent(r);
     else kvi_record_attention(r);
     if (layer->ffn == KVI_FFN_ROUTED) kvi_record_routed(r);
     else kvi_record_dense(r);

@@ -98,6 +98,30 @@ static void attention_places(list *l, const kvi_attention *a, bool shares)
     if (c->o_bias) put_bias(l, SLOT(o_bias), "self_attn.o_proj.bias", h, "hidden_size");
 }
 
+/* -------------------------------------------------------------------------------------------- latent attention --- */
+static void latent_places(list *l, const kvi_attention *a)
+{
+    static const char of_heads_q[] = "num_attention_heads * (qk_nope_head_dim + qk_rope_head_dim)",
+                      of_kv_a[] = "kv_lora_rank + qk_rope_head_dim, hidden_size";
+    const kvi_latent *c = &l->c->latent;
+    const uint32_t h = l->c->hidden_size, q = a->n_heads * (c->key_dim + c->rope_dim), kv = c->rank + c->rope_dim;
+    const bool bias = l->c->qkv_bias;
+    if (c->q_rank) {
+        put(l, SLOT(q_a), "self_attn.q_a_proj.weight", c->q_rank, h, "q_lora_rank, hidden_size");
+        if (bias) put_bias(l, SLOT(q_a_bias), "self_attn.q_a_proj.bias", c->q_rank, "q_lora_rank");
+        put(l, SLOT(q_a_norm), "self_attn.q_a_layernorm.weight", c->q_rank, 0, "q_lora_rank");
+        put(l, SLOT(q), "self_attn.q_b_proj.weight", q, c->q_rank, of_heads_q);
+    } else put(l, SLOT(q), "self_attn.q_proj.weight", q, h, of_heads_q);
+    put(l, SLOT(kv_a), "self_attn.kv_a_proj_with_mqa.weight", kv, h, of_kv_a);
+    if (bias) put_bias(l, SLOT(kv_a_bias), "self_attn.kv_a_proj_with_mqa.bias", kv, of_kv_a);
+    put(l, SLOT(kv_a_norm), "self_attn.kv_a_layernorm.weight", c->rank, 0, "kv_lora_rank");
+    put(l, SLOT(kv_b), "self_attn.kv_b_proj.weight", a->n_heads * (c->key_dim + c->value_dim), c->rank,
+        "num_attention_heads * (qk_nope_head_dim + v_head_dim), kv_lora_rank");
+    put(l, SLOT(o), "self_attn.o_proj.weight", h, a->n_heads * c->value_dim,
+        "hidden_size, num_attention_heads * v_head_dim");
+    if (l->c->o_bias) put_bias(l, SLOT(o_bias), "self_attn.o_proj.bias", h, "hidden_size");
+}
+
 /* ----------------------------------------------------------------------------------------------- gated DeltaNet --- */
 /* Qwen3-Next keeps q, k, v and z in one tensor, key head by key head (q dk | k dk | v r dv | z r dv, r value heads for a key head), and b and a
  * likewise; Qwen3.5 has q | k | v in one and the others apart. */
@@ -185,25 +209,70 @@ static kvi_place *put_experts(list *l, size_t slot, const char *name, uint32_t n
     return p;
 }
 
-/* Experts are tensors of their own, or one tensor with gate above up. */
+/* gpt-oss: one tensor by columns, (hidden, 2 width) of each expert with gate and up in turns, and one of their biases. */
+static void interleaved_places(list *l, const kvi_experts *e)
+{
+    static const char gate_up[] = "mlp.experts.gate_up_proj", gate_up_bias[] = "mlp.experts.gate_up_proj_bias",
+                      shape[] = "num_local_experts, hidden_size, intermediate_size";
+    const uint32_t h = l->c->hidden_size, f = e->width;
+    const struct {
+        size_t slot;
+        const char *name;
+        uint32_t n_out, n_in;
+        kvi_place_source source;
+    } rows[] = {
+        {SLOT(experts.gate),
+         "mlp.experts.gate_proj",
+         f,
+         h,
+         {.name = gate_up, .rows = {0, 1, 2, 2 * f}, .transposed = true}},
+        {SLOT(experts.up),
+         "mlp.experts.up_proj",
+         f,
+         h,
+         {.name = gate_up, .rows = {1, 1, 2, 2 * f}, .transposed = true}},
+        {SLOT(experts.down), "mlp.experts.down_proj", h, f, {.name = "mlp.experts.down_proj", .transposed = true}},
+        {SLOT(experts.gate_bias), "mlp.experts.gate_proj_bias", f, 0, {.name = gate_up_bias, .rows = {0, 1, 2, 2 * f}}},
+        {SLOT(experts.up_bias), "mlp.experts.up_proj_bias", f, 0, {.name = gate_up_bias, .rows = {1, 1, 2, 2 * f}}},
+        {SLOT(experts.down_bias), "mlp.experts.down_proj_bias", h, 0, {.name = "mlp.experts.down_proj_bias"}}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        kvi_place *p = put_experts(l, rows[i].slot, rows[i].name, rows[i].n_out, rows[i].n_in, shape);
+        p->sources[0] = rows[i].source;
+        if (!p->n_in) p->synthetic = KVI_SYNTHETIC_BIAS;
+    }
+}
+
+/* Experts are tensors of their own, here or under Mixtral's names, or one tensor with gate above up. */
 static void routed_places(list *l)
 {
     const kvi_experts *e = &l->c->experts;
     const uint32_t h = l->c->hidden_size, f = e->width, s = e->shared_width;
     static const char fused[] = "mlp.experts.gate_up_proj", of_gate[] = "moe_intermediate_size, hidden_size",
-                      of_shared[] = "shared experts, hidden_size";
-    put(l, SLOT(router), "mlp.gate.weight", e->n_experts, h, "number of experts, hidden_size");
+                      of_shared[] = "shared experts, hidden_size", shared[] = "mlp.shared_expert.gate_up_proj.weight";
+    const struct {
+        size_t slot;
+        const char *own, *mixtral, *fused;
+        uint32_t n_out, n_in, first, of;
+    } rows[] = {{SLOT(experts.gate), "mlp.experts.%u.gate_proj.weight", "block_sparse_moe.experts.%u.w1.weight", fused,
+                 f, h, 0, 2 * f},
+                {SLOT(experts.up), "mlp.experts.%u.up_proj.weight", "block_sparse_moe.experts.%u.w3.weight", fused, f,
+                 h, f, 2 * f},
+                {SLOT(experts.down), "mlp.experts.%u.down_proj.weight", "block_sparse_moe.experts.%u.w2.weight",
+                 "mlp.experts.down_proj", h, f, 0, 0}};
+    or_from(put(l, SLOT(router), "mlp.gate.weight", e->n_experts, h, "number of experts, hidden_size"),
+            (kvi_place_source){.name = "block_sparse_moe.gate.weight"});
     if (e->router_bias) put_bias(l, SLOT(router_bias), "mlp.gate.bias", e->n_experts, "number of experts");
     if (e->correction)
         put_bias(l, SLOT(correction), "mlp.gate.e_score_correction_bias", e->n_experts, "number of experts");
-    or_rows(put_experts(l, SLOT(experts.gate), "mlp.experts.%u.gate_proj.weight", f, h, of_gate), fused, 0, 2 * f);
-    or_rows(put_experts(l, SLOT(experts.up), "mlp.experts.%u.up_proj.weight", f, h, of_gate), fused, f, 2 * f);
-    or_rows(put_experts(l, SLOT(experts.down), "mlp.experts.%u.down_proj.weight", h, f,
-                        "hidden_size, moe_intermediate_size"),
-            "mlp.experts.down_proj", 0, 0);
+    if (e->interleaved) interleaved_places(l, e);
+    for (size_t i = 0; !e->interleaved && i < sizeof rows / sizeof rows[0]; i++) {
+        kvi_place *p = put_experts(l, rows[i].slot, rows[i].own, rows[i].n_out, rows[i].n_in, of_gate);
+        or_rows(p, rows[i].fused, rows[i].first, rows[i].of);
+        or_from(p, (kvi_place_source){.name = rows[i].mixtral, .per_expert = true});
+    }
     if (!s) return;
-    put(l, SLOT(shared.gate), "mlp.shared_expert.gate_proj.weight", s, h, of_shared);
-    put(l, SLOT(shared.up), "mlp.shared_expert.up_proj.weight", s, h, of_shared);
+    or_rows(put(l, SLOT(shared.gate), "mlp.shared_expert.gate_proj.weight", s, h, of_shared), shared, 0, 2 * s);
+    or_rows(put(l, SLOT(shared.up), "mlp.shared_expert.up_proj.weight", s, h, of_shared), shared, s, 2 * s);
     put(l, SLOT(shared.down), "mlp.shared_expert.down_proj.weight", h, s, "hidden_size, shared experts");
     if (e->shared_gate) put(l, SLOT(shared_gate), "mlp.shared_expert_gate.weight", 1, h, "1, hidden_size");
 }
@@ -236,6 +305,7 @@ uint32_t kvi_layer_places(const kvi_model_config *c, uint32_t layer, kvi_place *
     const bool before = c->norms != KVI_NORMS_AFTER, behind = c->norms != KVI_NORMS_BEFORE;
     if (before) put_norm(&l, SLOT(input_norm), "input_layernorm.weight", h, "hidden_size");
     if (c->layers[layer].mixer == KVI_MIXER_RECURRENT) delta_places(&l);
+    else if (c->layers[layer].mixer == KVI_MIXER_LATENT) latent_places(&l, kvi_attention_of(c, layer));
     else attention_places(&l, kvi_attention_of(c, layer), c->layers[layer].kv_of != 0);
     if (behind) put_norm(&l, SLOT(mixer_post_norm), "self_attn.post_norm.weight", h, "hidden_size");
     if (before) put_norm(&l, SLOT(post_norm), "post_attention_layernorm.weight", h, "hidden_size");

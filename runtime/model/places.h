@@ -24,6 +24,10 @@ typedef struct kvi_layer_weights {
     const kvi_weight *attention_gate, *attention_gate_bias; /* (heads * D, hidden) */
     const kvi_weight *sinks;                                /* (heads) */
     const kvi_weight *o, *o_bias;                           /* (hidden, n_heads * D) */
+    /* latent attention: a latent of C and a roped key of P, N and V of a head; q (H (N + P), hidden or q_rank) and o (hidden, H V) as above */
+    const kvi_weight *q_a, *q_a_bias, *q_a_norm;    /* (q_rank, hidden), (q_rank) twice */
+    const kvi_weight *kv_a, *kv_a_bias, *kv_a_norm; /* (C + P, hidden), (C + P), (C) */
+    const kvi_weight *kv_b;                         /* (H (N + V), C) */
     /* gated delta rule: K key heads of dk, V value heads of dv */
     const kvi_weight *delta_q, *delta_k, *delta_v; /* (K dk, hidden) twice, (V dv, hidden) */
     const kvi_weight *delta_z;                     /* (V dv, hidden) */

@@ -112,6 +112,8 @@ void kvi_record_routed(kvi_recorder *r)
     kvi_route route = e->route;
     if (kvi_record_without(r, "renormalize")) route.renormalize = false;
     if (kvi_record_without(r, "route_scale")) route.scale = 1;
+    if (kvi_record_without(r, "groups")) route.n_groups = 0;
+    if (kvi_record_without(r, "softmax_chosen")) route.softmax_chosen = false;
     kvi_buffer gate = 0, ffn = 0;
     /* chosen (R, 2 top_k): ids and weights from norm(x) Wrouter^T + b */
     kvi_record_op(r, (kvi_op){.kind = KVI_OP_ROUTE,
@@ -144,7 +146,7 @@ void kvi_record_routed(kvi_recorder *r)
                                          bias ? l->experts.down_bias : NULL},
                               .post_norm = kvi_record_norm_after(r, l->ffn_post_norm),
                               .activation = c->activation,
-                              .limit = c->activation_limit,
+                              .limit = kvi_record_without(r, "clamp") ? 1e30f : c->activation_limit,
                               .scale = kvi_record_residual_scale(r),
                               .n_experts = e->n_experts,
                               .expert_width = e->width,

@@ -43,6 +43,7 @@ const kvi_weight *kvi_record_layer_scalar(const kvi_recorder *r);
 /* One per kind of layer: x (R, hidden) += mixer(x), x += ffn(x). */
 void kvi_record_attention(kvi_recorder *r); /* record_attention.c */
 void kvi_record_recurrent(kvi_recorder *r); /* record_recurrent.c */
+void kvi_record_latent(kvi_recorder *r);    /* record_latent.c */
 void kvi_record_dense(kvi_recorder *r);     /* record_ffn.c */
 void kvi_record_routed(kvi_recorder *r);
 /* What every layer gets beside the residual, and what it makes of it: record_inputs.c. */

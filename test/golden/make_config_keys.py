@@ -21,7 +21,7 @@ OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../runtime/mo
 # Config classes without their "Config"; those that are a text_config inside another end in "Text". Also families that kvrt does not run yet.
 FAMILIES = ["Llama", "Mistral", "Qwen2", "Qwen3", "Qwen3_5Text", "Qwen3_5MoeText", "Qwen3Next", "Qwen3Moe", "Mixtral", "GptOss", "Glm4Moe",
             "Glm4MoeLite", "DeepseekV2", "DeepseekV3", "GraniteMoe", "Olmoe", "Gemma2", "Gemma3Text", "Gemma4Text", "Phi3", "SmolLM3",
-            "Granite", "Olmo2", "Olmo3", "Ministral3", "Ministral"]
+            "Granite", "Olmo2", "Olmo3", "Ministral3", "Ministral", "Qwen2Moe", "GraniteMoeShared"]
 TINY = dict(vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
             head_dim=8, max_position_embeddings=64, pad_token_id=0)
 EXPERTS = dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16)
@@ -32,6 +32,8 @@ LATENT = dict(q_lora_rank=8, kv_lora_rank=8, qk_rope_head_dim=8, qk_nope_head_di
 TINY_OF = {
     "Qwen3_5Text": DELTA, "Qwen3_5MoeText": {**DELTA, **EXPERTS, "shared_expert_intermediate_size": 16},
     "Qwen3Next": {**DELTA, **EXPERTS, "shared_expert_intermediate_size": 16}, "Qwen3Moe": EXPERTS, "Olmoe": EXPERTS,
+    "Qwen2Moe": {**EXPERTS, "shared_expert_intermediate_size": 16},
+    "GraniteMoeShared": dict(num_local_experts=4, shared_intermediate_size=16),
     "Mixtral": dict(num_local_experts=4), "GraniteMoe": dict(num_local_experts=4), "GptOss": dict(num_local_experts=4),
     "Glm4Moe": dict(n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, first_k_dense_replace=1),
     "Glm4MoeLite": LATENT, "DeepseekV2": {**LATENT, "first_k_dense_replace": 1, "head_dim": 8},
@@ -48,9 +50,18 @@ READ = {"architectures", "model_type", "vocab_size", "hidden_size", "intermediat
         "no_rope_layers", "no_rope_layer_interval", "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping",
         "embedding_multiplier", "attention_multiplier", "residual_multiplier", "logits_scaling", "use_bidirectional_attention",
         "per_layer_config", "global_head_dim", "num_global_key_value_heads", "num_kv_shared_layers", "hidden_size_per_layer_input",
-        "vocab_size_per_layer_input", "attention_k_eq_v", "enable_moe_block", "use_double_wide_mlp", "num_experts", "top_k_experts",
-        "moe_intermediate_size"}
+        "vocab_size_per_layer_input", "attention_k_eq_v", "enable_moe_block", "use_double_wide_mlp", "top_k_experts",
+        # experts and latent attention
+        "num_experts", "num_local_experts", "n_routed_experts", "num_experts_per_tok", "moe_intermediate_size",
+        "shared_expert_intermediate_size", "shared_intermediate_size", "n_shared_experts", "n_group", "topk_group", "topk_method",
+        "first_k_dense_replace", "decoder_sparse_step", "mlp_only_layers", "mlp_layer_types", "norm_topk_prob", "routed_scaling_factor",
+        "qkv_bias", "use_qk_norm", "swiglu_limit", "kv_lora_rank", "q_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim",
+        "rope_interleave"}
 HARMLESS = {
+    "output_router_logits", "router_aux_loss_coef", "router_jitter_noise",  # of training
+    "qk_head_dim",  # the sum of qk_nope_head_dim and qk_rope_head_dim, which counts
+    "scoring_func", "aux_loss_alpha", "seq_aux", "moe_layer_freq", "ep_size",  # of DeepSeek's own code; transformers ignores them
+    "num_mtp_layers", "num_nextn_predict_layers",  # layers that predict further tokens and no logit of this one
     # about training, or about Python objects
     "initializer_range", "attention_dropout", "resid_pdrop", "embd_pdrop", "gradient_checkpointing", "problem_type", "id2label", "label2id", "num_labels", "return_dict",
     "output_attentions", "output_hidden_states", "use_cache", "transformers_version", "_name_or_path", "name_or_path", "_commit_hash",
@@ -69,7 +80,8 @@ HARMLESS = {
 # Keys that a config class takes from its arguments without a field, with the default there; and keys of published files that transformers ignores.
 QWEN3_5 = {"full_attention_interval": 4, "partial_rotary_factor": 0.25, "attn_output_gate": None, "mamba_ssm_dtype": None,
            "mtp_use_dedicated_embeddings": None, "mtp_num_hidden_layers": None}
-ARGUMENTS = {"Qwen3_5Text": {**QWEN3_5, "mlp_only_layers": None}, "Qwen3_5MoeText": QWEN3_5, "Qwen3Next": QWEN3_5}
+ARGUMENTS = {"Qwen3_5Text": {**QWEN3_5, "mlp_only_layers": None}, "Qwen3_5MoeText": QWEN3_5, "Qwen3Next": QWEN3_5,
+             "Glm4Moe": {"partial_rotary_factor": 0.5}, "DeepseekV3": {"topk_method": None}, "Glm4MoeLite": {"topk_method": None}}
 # What a key of getattr(config, KEY, VALUE) means when it is absent, where that is not None.
 ABSENT_MEANS = {"is_causal": True}
 INTERNAL = {"_heterogeneity_spec", "_output_attentions", "_post_init_done", "is_heterogeneous", "sub_configs", "sub_configs_defaults"}

@@ -24,9 +24,10 @@ GPT = dict(num_local_experts=6, num_experts_per_tok=3, sliding_window=33, interm
                                 original_max_position_embeddings=64))
 GLM = dict(moe_intermediate_size=24, n_routed_experts=8, num_experts_per_tok=3, n_shared_experts=1, first_k_dense_replace=1, n_group=4,
            topk_group=2, routed_scaling_factor=1.8, norm_topk_prob=True, num_hidden_layers=2)
-GRANITE = dict(num_local_experts=6, num_experts_per_tok=2, intermediate_size=24, embedding_multiplier=3.0, logits_scaling=2.0,
+HEADS = dict(head_dim=None, num_attention_heads=2, num_key_value_heads=1)  # the width of a head follows from the others
+GRANITE = dict(HEADS, num_local_experts=6, num_experts_per_tok=2, intermediate_size=24, embedding_multiplier=3.0, logits_scaling=2.0,
                residual_multiplier=0.4, attention_multiplier=0.2)
-MLA = dict(kv_lora_rank=32, q_lora_rank=None, qk_rope_head_dim=8, qk_nope_head_dim=16, v_head_dim=24, head_dim=None, num_key_value_heads=4,
+MLA = dict(kv_lora_rank=32, q_lora_rank=None, qk_rope_head_dim=16, qk_nope_head_dim=16, v_head_dim=24, head_dim=None, num_key_value_heads=4,
            moe_intermediate_size=24, n_routed_experts=6, num_experts_per_tok=2, n_shared_experts=2)
 MSCALE = dict(rope_type="yarn", rope_theta=10000.0, factor=8.0, beta_fast=32.0, beta_slow=1.0, original_max_position_embeddings=64,
               mscale=0.707, mscale_all_dim=0.707)
@@ -41,20 +42,20 @@ VARIANTS = {
     "mixtral": ("Mixtral", "float32", dict(num_local_experts=5, num_experts_per_tok=2, intermediate_size=24), {}),
     "mixtral_one": ("Mixtral", "bfloat16", dict(num_local_experts=1, num_experts_per_tok=1, intermediate_size=24, sliding_window=40), {}),
     "mixtral_fused": ("Mixtral", "bfloat16", dict(num_local_experts=5, num_experts_per_tok=1, intermediate_size=24), {"fused": True}),
-    "olmoe": ("Olmoe", "bfloat16", dict(num_experts=6, num_experts_per_tok=2, intermediate_size=24, head_dim=None), {}),
-    "granitemoe": ("GraniteMoe", "bfloat16", dict(GRANITE, tie_word_embeddings=True, head_dim=None), {}),
-    "granitemoe_shared": ("GraniteMoeShared", "bfloat16", dict(GRANITE, shared_intermediate_size=40, head_dim=None), {}),
+    "olmoe": ("Olmoe", "bfloat16", dict(num_experts=6, num_experts_per_tok=2, intermediate_size=24, **HEADS), {}),
+    "granitemoe": ("GraniteMoe", "bfloat16", dict(GRANITE, tie_word_embeddings=True), {}),
+    "granitemoe_shared": ("GraniteMoeShared", "bfloat16", dict(GRANITE, shared_intermediate_size=40), {}),
     "glm4_moe": ("Glm4Moe", "bfloat16", dict(GLM, use_qk_norm=True, attention_bias=True), {}),
     "glm4_moe_plain": ("Glm4Moe", "bfloat16", dict(GLM, n_group=1, topk_group=1, norm_topk_prob=False, n_shared_experts=2), {}),
     "gpt_oss": ("GptOss", "bfloat16", GPT, {}),
     "gpt_oss_mxfp4": ("GptOss", "bfloat16", dict(GPT, hidden_size=64, intermediate_size=32), {"mxfp4": True}),
-    "deepseek_v2": ("DeepseekV2", "bfloat16", dict(MLA, first_k_dense_replace=1, topk_method="greedy"), {}),
-    "deepseek_v2_groups": ("DeepseekV2", "bfloat16", dict(MLA, q_lora_rank=20, n_group=3, topk_group=2, topk_method="group_limited_greedy",
+    "deepseek_v2": ("DeepseekV2", "bfloat16", dict(MLA, first_k_dense_replace=1, topk_method="greedy", qk_rope_head_dim=8), {}),
+    "deepseek_v2_groups": ("DeepseekV2", "bfloat16", dict(MLA, q_lora_rank=20, n_group=3, topk_group=1, topk_method="group_limited_greedy",
                                                          routed_scaling_factor=2.5, rope_parameters=MSCALE), {}),
     "deepseek_v3": ("DeepseekV3", "bfloat16", dict(MLA, q_lora_rank=20, n_routed_experts=8, n_group=4, topk_group=2, first_k_dense_replace=1,
                                                   n_shared_experts=1, routed_scaling_factor=2.5, rope_parameters=MSCALE), {}),
     "deepseek_v3_halves": ("DeepseekV3", "bfloat16", dict(MLA, q_lora_rank=20, n_group=1, topk_group=1, first_k_dense_replace=0,
-                                                          rope_interleave=False, attention_bias=True, qk_rope_head_dim=16), {}),
+                                                          rope_interleave=False, attention_bias=True), {}),
     "glm4_moe_lite": ("Glm4MoeLite", "float32", dict(LITE, q_lora_rank=20, n_shared_experts=1, routed_scaling_factor=1.8), {}),
 }
 

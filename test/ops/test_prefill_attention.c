@@ -111,7 +111,7 @@ static void open_bench(bench *b, const prefill_case *c, unsigned seed, const cha
     const bool amx = strcmp(isa, "amx") == 0;
     const kvi_device_options options = {.n_threads = threads, .isa = amx ? "auto" : isa, .amx = amx};
     const uint32_t n_heads = c->n_kv * c->per_kv,
-                   n_units = kvi_kv_page_units(KVI_KV_FMT_F32, &(kvi_kv_shape){1, c->n_kv, c->d});
+                   n_units = kvi_kv_page_units(KVI_KV_FMT_F32, &(kvi_kv_shape){1, c->n_kv, c->d, 0});
     memset(b, 0, sizeof *b);
     random_state = 17 + seed;
     b->n_pages = (c->pos + c->n_rows + KVI_KV_PAGE - 1) / KVI_KV_PAGE;

@@ -112,7 +112,7 @@ static void sizes_have_no_padding(void **state)
                 const uint32_t want =
                     d * 128 / 8 * (bits[k] + bits[v]) + 2 * d * (k_d[k] + v_d[v]) + 2 * 128 * (k_t[k] + v_t[v]);
                 const kvi_kv_format f = KVI_KV_FORMAT(k, v);
-                const kvi_kv_shape shape = {5, 3, d};
+                const kvi_kv_shape shape = {5, 3, d, 0};
                 assert_int_equal(kvi_kv_record_bytes(f, d), want);
                 assert_int_equal(kvi_kv_page_bytes(f, &shape), 15 * want);
                 assert_int_equal(kvi_kv_page_units(f, &shape), (15 * want + 255) / 256);

@@ -115,7 +115,7 @@ static void encoding_in_a_full_pool(void **state)
 {
     (void)state;
     rig r;
-    uint64_t page = (uint64_t)KVI_KV_UNIT * kvi_kv_page_units(KVI_KV_FMT_F16, &(kvi_kv_shape){2, 2, 64});
+    uint64_t page = (uint64_t)KVI_KV_UNIT * kvi_kv_page_units(KVI_KV_FMT_F16, &(kvi_kv_shape){2, 2, 64, 0});
     open_rig(&r, 4 * page, 0, KVI_KV_FMT_K4V4, 0);
     assert_true(kvi_pages_extend(&r.pages, 512));
     assert_false(kvi_pages_extend(&r.pages, 513));
