@@ -6,7 +6,7 @@
 OPTION("model.path", NULL, STRING, ENGINE, "", 0, 0, "",
        "Hugging Face model folder (config.json, *.safetensors, tokenizer.json) or GGUF file")
 OPTION("model.shape", "shape", STRING, ENGINE, "", 0, 0, "",
-       "synthetic weights of a known shape instead of a folder, for measurements")
+       "synthetic weights of a known shape instead of a folder, for measurements; NAME:N: its first N layers")
 OPTION("model.weights", "weights", CHOICE, ENGINE, "bf16", 0, 0, "bf16|f16|f32", "data type of synthetic weights")
 OPTION("model.io", "io", CHOICE, ENGINE, "map", 0, 0, "map|copy", "map weights from disk, or read them into memory")
 OPTION("model.load", NULL, CHOICE, ENGINE, "all", 0, 0, "all|tokenizer",

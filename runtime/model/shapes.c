@@ -30,7 +30,61 @@ static const shape_row rows[] = {
 };
 #define N_ROWS (sizeof rows / sizeof rows[0])
 
-const char *kvi_shape_name(uint32_t index) { return index < N_ROWS ? rows[index].name : NULL; }
+/* Models that need more than a row: the keys of their published config.json that say what is computed. */
+static const struct {
+    const char *name, *config;
+} published[] = {
+    {"qwen3-30b-a3b",
+     "{'model_type':'qwen3_moe','num_hidden_layers':48,'hidden_size':2048,'num_attention_heads':32,'num_key_value_"
+     "heads':4,"
+     "'head_dim':128,'intermediate_size':6144,'num_experts':128,'num_experts_per_tok':8,'moe_intermediate_size':768,"
+     "'norm_topk_prob':true,'vocab_size':151936,'max_position_embeddings':40960,'rope_theta':1000000,"
+     "'tie_word_embeddings':false}"},
+    {"mixtral-8x7b", "{'model_type':'mixtral','num_hidden_layers':32,'hidden_size':4096,'num_attention_heads':32,'num_"
+                     "key_value_heads':8,"
+                     "'intermediate_size':14336,'num_local_experts':8,'num_experts_per_tok':2,'vocab_size':32000,"
+                     "'max_position_embeddings':32768,'rope_theta':1000000,'tie_word_embeddings':false}"},
+    {"olmoe-7b-a1b",
+     "{'model_type':'olmoe','num_hidden_layers':16,'hidden_size':2048,'num_attention_heads':16,'num_key_value_heads':"
+     "16,"
+     "'intermediate_size':1024,'num_experts':64,'num_experts_per_tok':8,'norm_topk_prob':false,'vocab_size':50304,"
+     "'max_position_embeddings':4096,'tie_word_embeddings':false}"},
+    {"gpt-oss-20b",
+     "{'model_type':'gpt_oss','num_hidden_layers':24,'hidden_size':2880,'num_attention_heads':64,'num_key_value_heads':"
+     "8,"
+     "'head_dim':64,'intermediate_size':2880,'num_local_experts':32,'num_experts_per_tok':4,'sliding_window':128,"
+     "'swiglu_limit':7.0,'vocab_size':201088,'max_position_embeddings':131072,'rope_theta':150000,'rope_scaling':{"
+     "'rope_type':'yarn','factor':32.0,'beta_fast':32.0,'beta_slow':1.0,'truncate':false,"
+     "'original_max_position_embeddings':4096},'tie_word_embeddings':false}"},
+    {"glm-4.5-air",
+     "{'model_type':'glm4_moe','num_hidden_layers':46,'hidden_size':4096,'num_attention_heads':96,'num_key_value_heads'"
+     ":8,"
+     "'head_dim':128,'intermediate_size':10944,'n_routed_experts':128,'num_experts_per_tok':8,'n_shared_experts':1,"
+     "'moe_intermediate_size':1408,'first_k_dense_replace':1,'attention_bias':true,'use_qk_norm':false,"
+     "'partial_rotary_factor':0.5,'vocab_size':151552,'max_position_embeddings':131072,'rope_theta':1000000,"
+     "'tie_word_embeddings':false}"},
+    {"glm-4.7-flash",
+     "{'model_type':'glm4_moe_lite','num_hidden_layers':47,'hidden_size':2048,'num_attention_heads':20,"
+     "'num_key_value_heads':20,'intermediate_size':10240,'moe_intermediate_size':1536,'n_routed_experts':64,"
+     "'num_experts_per_tok':4,'n_shared_experts':1,'routed_scaling_factor':1.8,'q_lora_rank':768,'kv_lora_rank':512,"
+     "'qk_nope_head_dim':192,'qk_rope_head_dim':64,'v_head_dim':256,'rope_interleave':true,'vocab_size':154880,"
+     "'max_position_embeddings':202752,'rope_theta':1000000,'tie_word_embeddings':false}"},
+    {"deepseek-v2-lite",
+     "{'model_type':'deepseek_v2','num_hidden_layers':27,'hidden_size':2048,'num_attention_heads':16,"
+     "'num_key_value_heads':16,'intermediate_size':10944,'moe_intermediate_size':1408,'n_routed_experts':64,"
+     "'num_experts_per_tok':6,'n_shared_experts':2,'first_k_dense_replace':1,'q_lora_rank':null,'kv_lora_rank':512,"
+     "'qk_nope_head_dim':128,'qk_rope_head_dim':64,'v_head_dim':128,'topk_method':'greedy','vocab_size':102400,"
+     "'max_position_embeddings':163840,'rope_theta':10000,'rope_scaling':{'type':'yarn','factor':40,'mscale':0.707,"
+     "'mscale_all_dim':0.707,'beta_fast':32,'beta_slow':1,'original_max_position_embeddings':4096},"
+     "'tie_word_embeddings':false}"},
+};
+#define N_PUBLISHED (sizeof published / sizeof published[0])
+
+const char *kvi_shape_name(uint32_t index)
+{
+    if (index < N_ROWS) return rows[index].name;
+    return index - N_ROWS < N_PUBLISHED ? published[index - N_ROWS].name : NULL;
+}
 const char *kvrt_shape_name(uint32_t index) { return kvi_shape_name(index); }
 
 static void from_row(const shape_row *row, kvi_model_config *c)
@@ -52,13 +106,42 @@ static void from_row(const shape_row *row, kvi_model_config *c)
     c->ropes[0].low_freq_factor = 1, c->ropes[0].high_freq_factor = 4, c->ropes[0].original_ctx = 8192;
 }
 
+static kvrt_status from_text(const char *name, const char *config, kvi_model_config *c, kvrt_error *error)
+{
+    char text[1024];
+    size_t len = strlen(config);
+    for (size_t i = 0; i <= len; i++) text[i] = config[i] == '\'' ? '"' : config[i];
+    KVI_TRY(kvi_config_parse(text, len, NULL, 0, c, error));
+    (void)snprintf(c->architecture, sizeof c->architecture, "%s", name);
+    return KVRT_OK;
+}
+
+/* NAME, or NAME:LAYERS for the first so many layers of it: what is measured of a layer needs no memory for all of them. */
+static kvrt_status cut_layers(const char *name, const char *count, kvi_model_config *c, kvrt_error *error)
+{
+    uint32_t n = 0;
+    if (!*count) return KVRT_OK;
+    for (count++; *count >= '0' && *count <= '9' && n <= KVI_MAX_LAYERS; count++) n = n * 10 + (uint32_t)(*count - '0');
+    if (*count || n == 0 || n > c->n_layers)
+        return kvi_error_set(error, KVRT_ARG, "option model.shape: found '%s', need 1 to %u layers behind the colon",
+                             name, c->n_layers);
+    c->n_layers = n;
+    return KVRT_OK;
+}
+
 kvrt_status kvi_shape_config(const char *name, kvi_model_config *out, kvrt_error *error)
 {
-    char known[400] = "";
-    for (size_t i = 0; i < N_ROWS; i++) {
-        if (strcmp(rows[i].name, name) == 0) return from_row(&rows[i], out), KVRT_OK;
-        size_t len = strlen(known);
-        (void)snprintf(known + len, sizeof known - len, "%s%s", i ? ", " : "", rows[i].name);
+    char known[600] = "";
+    const size_t n = strcspn(name, ":");
+    const char *each;
+    for (uint32_t i = 0; (each = kvi_shape_name(i)) != NULL; i++) {
+        if (strlen(each) == n && strncmp(each, name, n) == 0) {
+            if (i < N_ROWS) from_row(&rows[i], out);
+            else KVI_TRY(from_text(each, published[i - N_ROWS].config, out, error));
+            return cut_layers(name, name + n, out, error);
+        }
+        const size_t len = strlen(known);
+        (void)snprintf(known + len, sizeof known - len, "%s%s", i ? ", " : "", each);
     }
     return kvi_error_set(error, KVRT_ARG, "option model.shape: found '%s', need one of %s", name, known);
 }

@@ -4,6 +4,6 @@
 #include "config.h"
 /* NULL past the end. */
 const char *kvi_shape_name(uint32_t index);
-/* ARG, with the list of names, when unknown. */
+/* `name`, or `name:N` for its first N layers. ARG, with the list of names, when unknown. */
 kvrt_status kvi_shape_config(const char *name, kvi_model_config *out, kvrt_error *error);
 #endif

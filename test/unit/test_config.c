@@ -298,8 +298,11 @@ static void shapes_have_their_size(void **state)
     static const struct {
         const char *name;
         double billions;
-    } known[] = {{"llama-3.2-1b", 1.2358}, {"llama-3.1-8b", 8.0303}, {"llama-2-7b", 6.7384}, {"mistral-7b", 7.2480},
-                 {"qwen2.5-0.5b", 0.4940}, {"qwen2.5-7b", 7.6156},   {"qwen3-0.6b", 0.5961}, {"qwen3-8b", 8.1907}};
+    } known[] = {{"llama-3.2-1b", 1.2358},      {"llama-3.1-8b", 8.0303},   {"llama-2-7b", 6.7384},
+                 {"mistral-7b", 7.2480},        {"qwen2.5-0.5b", 0.4940},   {"qwen2.5-7b", 7.6156},
+                 {"qwen3-0.6b", 0.5961},        {"qwen3-8b", 8.1907},       {"qwen3-30b-a3b", 30.5321},
+                 {"mixtral-8x7b", 46.7028},     {"olmoe-7b-a1b", 6.9192},   {"gpt-oss-20b", 20.9148},
+                 {"deepseek-v2-lite", 15.7065}, {"llama-3.2-1b:16", 1.2358}};
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         assert_int_equal(kvi_shape_config(known[i].name, &config, NULL), KVRT_OK);
         double found = (double)kvi_config_params(&config) / 1e9;
@@ -307,8 +310,16 @@ static void shapes_have_their_size(void **state)
             fail_msg("%s: %.4f billion parameters, need %.4f", known[i].name, found, known[i].billions);
     }
     error = (kvrt_error){.size = sizeof error};
-    assert_int_equal(kvi_shape_config("llama-9", &config, &error), KVRT_ARG);
-    assert_non_null(strstr(error.message, "llama-3.2-1b"));
+    assert_int_equal(kvi_shape_config("qwen3-30b-a3b:8", &config, NULL), KVRT_OK);
+    assert_int_equal(config.n_layers, 8);
+    assert_int_equal(config.experts.n_experts, 128);
+    assert_int_equal(config.layers[7].ffn, KVI_FFN_ROUTED);
+    static const char *const wrong[] = {
+        "llama-9", "llama-3.2-1", "llama-3.2-1b:", "llama-3.2-1b:0", "llama-3.2-1b:17", "llama-3.2-1b:2x"};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        assert_int_equal(kvi_shape_config(wrong[i], &config, &error), KVRT_ARG);
+        assert_non_null(strstr(error.message, i < 2 ? "llama-3.2-1b" : "1 to 16 layers"));
+    }
 }
 
 int main(void)
