@@ -146,7 +146,7 @@ static double attention_us(kvrt_engine engine)
 {
     kvrt_op_time time = {.size = sizeof time};
     for (uint32_t i = 0; kvrt_measure_op_at(engine, i, &time, NULL) == KVRT_OK; i++)
-        if (strcmp(time.op, "attention") == 0) return (double)time.total_us;
+        if (strcmp(time.op, "attention") == 0 || strcmp(time.op, "attention_latent") == 0) return (double)time.total_us;
     return 0;
 }
 

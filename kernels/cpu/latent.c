@@ -212,8 +212,7 @@ static void leave_latent(const latent *t, const area *s, uint32_t head, uint32_t
           *panel = s->vectors + VECTORS * KVI_KV_MAX_HEAD_DIM;
     for (uint32_t r = 0; t->group->rotate && r < n; r++) v->hadamard(o + (size_t)r * t->rank, t->rank);
     for (uint32_t r = 0; !wide && r < n; r += 4)
-        w->kernel->gemv(w, 0, row, dim, o + (size_t)r * t->rank, n - r < 4 ? n - r : 4, t->rank, y + r * ldy,
-                        ldy);
+        w->kernel->gemv(w, 0, row, dim, o + (size_t)r * t->rank, n - r < 4 ? n - r : 4, t->rank, y + r * ldy, ldy);
     for (uint32_t i = 0; wide && i < dim; i += v->panel)
         for (uint32_t k = 0; k < t->rank; k += KVI_CPU_KC) {
             const uint32_t n_k = t->rank - k < KVI_CPU_KC ? t->rank - k : KVI_CPU_KC,

@@ -110,9 +110,10 @@ static uint64_t op_bytes(const kvi_device *device, const kvi_op *op)
                 bytes += (uint64_t)group->shape.n_kv_heads *
                          kvi_kv_shape_record_bytes(seq->pages[op->group][p].format, &group->shape);
         }
+        return bytes;
     }
     for (uint32_t i = 0; op->kind != KVI_OP_EMBED && i < op->n_weights; i++) {
-        if (!op->weights[i]) continue;
+        if (!op->weights[i]) continue; /* a router without a correction */
         const kvi_weight_desc *w = &op->weights[i]->desc;
         bytes += kvi_weight_bytes(w) / w->n_out * (op->n_out ? op->n_out : w->n_out);
     }

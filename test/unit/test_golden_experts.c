@@ -151,10 +151,33 @@ static void rotation_cancels(void **state)
     for (size_t i = 0; i < N_NAMES; i++) check(names[i], TOL_F32_CACHE, off, NULL);
 }
 
+/* Of a mixture, a token reads the experts it chose: 2 of 6, three matrices of 24 x 32 in BF16 each. */
+static void times_count_what_is_read(void **state)
+{
+    (void)state;
+    static const char *const pairs[] = {"kv.format", "f32", NULL};
+    golden_model m;
+    kvrt_session session;
+    kvrt_op_time time = {.size = sizeof time};
+    float logits[96];
+    bool found = false;
+    assert_true(golden_load("qwen3_moe", &m));
+    kvrt_engine engine = golden_open(&m, pairs);
+    assert_int_equal(kvrt_session_create(engine, NULL, &session, NULL), KVRT_OK);
+    assert_int_equal(kvrt_measure_ops(engine, 1, NULL), KVRT_OK);
+    assert_true(kvrt_session_eval(session, m.prompts[0].ids, 1, NULL, 1, logits, NULL) >= KVRT_OK);
+    for (uint32_t i = 0; kvrt_measure_op_at(engine, i, &time, NULL) == KVRT_OK; i++)
+        if (strcmp(time.op, "experts") == 0) found = time.bytes == 2 * 3 * 24 * 32 * 2;
+    assert_true(found);
+    kvrt_session_close(session, NULL);
+    kvrt_engine_close(engine, NULL);
+    golden_free(&m);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(logits_match), cmocka_unit_test(chunks_and_threads),
-                                       cmocka_unit_test(greedy_text), cmocka_unit_test(mutations_are_found),
-                                       cmocka_unit_test(rotation_cancels)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(logits_match),     cmocka_unit_test(chunks_and_threads),
+                                       cmocka_unit_test(greedy_text),      cmocka_unit_test(mutations_are_found),
+                                       cmocka_unit_test(rotation_cancels), cmocka_unit_test(times_count_what_is_read)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
