@@ -209,35 +209,27 @@ static kvi_place *put_experts(list *l, size_t slot, const char *name, uint32_t n
     return p;
 }
 
-/* gpt-oss: one tensor by columns, (hidden, 2 width) of each expert with gate and up in turns, and one of their biases. */
+/* gpt-oss: one tensor of all experts with gate and up in turns, (hidden, 2 width) by columns or, of four bits, blocks by rows; and one of their
+ * biases. */
 static void interleaved_places(list *l, const kvi_experts *e)
 {
-    static const char gate_up[] = "mlp.experts.gate_up_proj", gate_up_bias[] = "mlp.experts.gate_up_proj_bias",
-                      shape[] = "num_local_experts, hidden_size, intermediate_size";
+    static const char shape[] = "num_local_experts, hidden_size, intermediate_size";
     const uint32_t h = l->c->hidden_size, f = e->width;
+    const kvi_weight_rows gate = {0, 1, 2, 2 * f}, up = {1, 1, 2, 2 * f}, all = {0};
     const struct {
         size_t slot;
-        const char *name;
+        const char *name, *source;
         uint32_t n_out, n_in;
-        kvi_place_source source;
-    } rows[] = {
-        {SLOT(experts.gate),
-         "mlp.experts.gate_proj",
-         f,
-         h,
-         {.name = gate_up, .rows = {0, 1, 2, 2 * f}, .transposed = true}},
-        {SLOT(experts.up),
-         "mlp.experts.up_proj",
-         f,
-         h,
-         {.name = gate_up, .rows = {1, 1, 2, 2 * f}, .transposed = true}},
-        {SLOT(experts.down), "mlp.experts.down_proj", h, f, {.name = "mlp.experts.down_proj", .transposed = true}},
-        {SLOT(experts.gate_bias), "mlp.experts.gate_proj_bias", f, 0, {.name = gate_up_bias, .rows = {0, 1, 2, 2 * f}}},
-        {SLOT(experts.up_bias), "mlp.experts.up_proj_bias", f, 0, {.name = gate_up_bias, .rows = {1, 1, 2, 2 * f}}},
-        {SLOT(experts.down_bias), "mlp.experts.down_proj_bias", h, 0, {.name = "mlp.experts.down_proj_bias"}}};
+        kvi_weight_rows rows;
+    } rows[] = {{SLOT(experts.gate), "mlp.experts.gate_proj", "mlp.experts.gate_up_proj", f, h, gate},
+                {SLOT(experts.up), "mlp.experts.up_proj", "mlp.experts.gate_up_proj", f, h, up},
+                {SLOT(experts.down), "mlp.experts.down_proj", "mlp.experts.down_proj", h, f, all},
+                {SLOT(experts.gate_bias), "mlp.experts.gate_proj_bias", "mlp.experts.gate_up_proj_bias", f, 0, gate},
+                {SLOT(experts.up_bias), "mlp.experts.up_proj_bias", "mlp.experts.gate_up_proj_bias", f, 0, up},
+                {SLOT(experts.down_bias), "mlp.experts.down_proj_bias", "mlp.experts.down_proj_bias", h, 0, all}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         kvi_place *p = put_experts(l, rows[i].slot, rows[i].name, rows[i].n_out, rows[i].n_in, shape);
-        p->sources[0] = rows[i].source;
+        p->sources[0] = (kvi_place_source){.name = rows[i].source, .rows = rows[i].rows, .transposed = p->n_in > 0};
         if (!p->n_in) p->synthetic = KVI_SYNTHETIC_BIAS;
     }
 }
