@@ -63,7 +63,10 @@ static kvrt_status derive_sizes(const kvi_raw_config *raw, const kvi_family *fam
     KVI_TRY(kvi_config_size("num_hidden_layers", raw->num_hidden_layers, 1, KVI_MAX_LAYERS, &c->n_layers, error));
     if (family->latent) KVI_TRY(kvi_config_latent(raw, family, c, error));
     else KVI_TRY(derive_heads(raw, c, &c->attention[0], error));
-    KVI_TRY(kvi_config_size("intermediate_size", raw->intermediate_size, 1, 1 << 22, &c->ffn_size, error));
+    /* Where all layers are mixtures, it may say nothing of a dense part. */
+    const bool no_dense = family->experts != KVI_EXPERTS_NONE && raw->intermediate_size == KVI_NO_INT;
+    KVI_TRY(kvi_config_size("intermediate_size", no_dense ? raw->moe_intermediate_size : raw->intermediate_size, 1,
+                            1 << 22, &c->ffn_size, error));
     KVI_TRY(kvi_config_size("vocab_size", raw->vocab_size, 1, 1 << 24, &c->vocab_size, error));
     return kvi_config_size("max_position_embeddings", raw->max_position_embeddings, 1, KVI_MAX_POSITIONS, &c->ctx_model,
                            error);

@@ -40,6 +40,11 @@ static const kvi_name_pair granite_moe_names[] = {{"mlp.gate", "block_sparse_moe
     X("Qwen3ForCausalLM", "qwen3", "Qwen3 (dense)", .qk_norm = KVI_QK_NORM_HEAD, .window = KVI_WINDOW_IF_USED)         \
     X("Qwen3_5ForCausalLM", "qwen3_5_text", "Qwen3.5, 3.6, 3.8 (dense; text)",                                         \
       .outer = "Qwen3_5ForConditionalGeneration", .outer_name = "qwen3_5", QWEN3_NEXT)                                 \
+    X("Qwen3_5MoeForCausalLM", "qwen3_5_moe_text", "Qwen3.5, 3.6 MoE (text)",                                          \
+      .outer = "Qwen3_5MoeForConditionalGeneration", .outer_name = "qwen3_5_moe", QWEN3_NEXT,                          \
+      .experts = KVI_EXPERTS_SOFTMAX, .renormalize = true, .shared_gate = true)                                        \
+    X("Qwen3NextForCausalLM", "qwen3_next", "Qwen3-Next", QWEN3_NEXT, .experts = KVI_EXPERTS_SOFTMAX,                  \
+      .shared_gate = true)                                                                                             \
     X("Gemma2ForCausalLM", "gemma2", "Gemma 2", .window = KVI_WINDOW_PATTERN, .window_pattern = 2,                     \
       .norms = KVI_NORMS_BOTH, .gain_add = 1, .root_embedding_scale = true, .names = behind_names)                     \
     X("Gemma3ForCausalLM", "gemma3_text", "Gemma 3 (text)", .outer = "Gemma3ForConditionalGeneration",                 \

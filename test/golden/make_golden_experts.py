@@ -15,7 +15,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from make_golden import BASE as LARGER, HERE, golden, tokenizer
+from make_golden import BASE as LARGER, DELTA, GAINS_LESS_ONE, HERE, golden, tokenizer
 
 BASE = dict(LARGER, hidden_size=32, intermediate_size=40, head_dim=16)
 MIX = dict(moe_intermediate_size=24, num_experts=6, num_experts_per_tok=2)
@@ -32,6 +32,8 @@ MLA = dict(kv_lora_rank=32, q_lora_rank=None, qk_rope_head_dim=16, qk_nope_head_
 MSCALE = dict(rope_type="yarn", rope_theta=10000.0, factor=8.0, beta_fast=32.0, beta_slow=1.0, original_max_position_embeddings=64,
               mscale=0.707, mscale_all_dim=0.707)
 LITE = {k: v for k, v in MLA.items() if k != "head_dim"}
+
+HYBRID = {**DELTA, **MIX, "shared_expert_intermediate_size": 40, "num_hidden_layers": 2, "layer_types": ["linear_attention", "full_attention"]}
 
 # name: (family, dtype, changes to BASE, flags)
 VARIANTS = {
@@ -56,6 +58,9 @@ VARIANTS = {
                                                   n_shared_experts=1, routed_scaling_factor=2.5, rope_parameters=MSCALE), {}),
     "deepseek_v3_halves": ("DeepseekV3", "bfloat16", dict(MLA, q_lora_rank=20, n_group=1, topk_group=1, first_k_dense_replace=0,
                                                           rope_interleave=False, attention_bias=True), {}),
+    "qwen3_5_moe": ("Qwen3_5Moe", "bfloat16", HYBRID, {}),
+    "qwen3_5_moe_fused": ("Qwen3_5Moe", "bfloat16", dict(HYBRID, tie_word_embeddings=True, num_experts_per_tok=1), {"fused": True}),
+    "qwen3_next": ("Qwen3Next", "bfloat16", dict(HYBRID, norm_topk_prob=False, mlp_only_layers=[0]), {}),
     "glm4_moe_lite": ("Glm4MoeLite", "float32", dict(LITE, q_lora_rank=20, n_shared_experts=1, routed_scaling_factor=1.8), {}),
 }
 
@@ -64,7 +69,8 @@ def build(family, overrides, seed):
     settings = {k: v for k, v in {**BASE, **overrides}.items() if v is not None or k == "q_lora_rank"}
     if "rope_parameters" in settings:
         del settings["rope_theta"]
-    config = getattr(transformers, family + "Config")(**settings)
+    Config = getattr(transformers, family + "TextConfig", None) or getattr(transformers, family + "Config")
+    config = Config(**settings)
     config._attn_implementation = "eager"
     config._experts_implementation = "eager"
     torch.manual_seed(seed)
@@ -72,7 +78,10 @@ def build(family, overrides, seed):
     with torch.no_grad():
         for name, p in list(model.named_parameters()) + [b for b in model.named_buffers() if "correction" in b[0]]:
             if "norm" in name:
-                p.copy_(1 + 0.2 * torch.randn_like(p))
+                one = 0 if family in GAINS_LESS_ONE and "linear_attn" not in name else 1
+                p.copy_(one + 0.2 * torch.randn_like(p))
+            elif name.endswith("A_log"):  # decays from nearly nothing to nearly all in a step
+                p.copy_(torch.linspace(-4, 2, p.numel()))
             elif name.endswith("bias") or name.endswith("sinks"):
                 p.copy_(0.3 * torch.randn_like(p))
             else:
