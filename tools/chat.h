@@ -102,6 +102,22 @@ bool chat_signal_resized(void);
 /* Holds what is typed: it is not shown, and waits for the next prompt as it is. Let go before reading. */
 void chat_signal_hold(bool hold);
 
+/* ---- chat_save.c: files of conversations, and conversations beside this one */
+typedef struct chat_branch {
+    char name[32];
+    kvrt_session session;
+    chat_conversation conversation;
+} chat_branch;
+struct chat;
+/* Writes the conversation and its session; says what went wrong. */
+bool chat_save(struct chat *c, const char *path);
+/* Makes this conversation the saved one. A status; IO: that has been said already. */
+int32_t chat_load(struct chat *c, const char *path, kvrt_error *error);
+void chat_save_command(struct chat *c, const char *argument, bool load);
+void chat_fork(struct chat *c, const char *name);
+void chat_switch(struct chat *c, const char *name);
+void chat_free_branches(struct chat *c);
+
 /* ---- chat_commands.c */
 typedef struct chat {
     command_line line;
@@ -113,7 +129,9 @@ typedef struct chat {
     chat_text answer;
     kvrt_result last;
     uint64_t last_new;
-    int warned; /* 0, 80, 95 */
+    int warned;            /* 0, 80, 95 */
+    chat_branch *branches; // (n_branches)
+    size_t n_branches;
 } chat;
 typedef enum chat_action { CHAT_NOTHING, CHAT_ANSWER, CHAT_QUIT } chat_action;
 extern const char *const chat_command_names[]; /* NULL at the end */

@@ -6,17 +6,21 @@
 #include <errno.h>
 #include <string.h>
 
-const char *const chat_command_names[] = {"/help",  "/system", "/set",    "/show", "/stats", "/mem",  "/kv", "/ctx",
-                                          "/regen", "/undo",   "/export", "/read", "/reset", "/quit", NULL};
+const char *const chat_command_names[] = {"/help",   "/system", "/set",   "/show", "/stats", "/mem",  "/kv",
+                                          "/ctx",    "/regen",  "/undo",  "/save", "/load",  "/fork", "/switch",
+                                          "/export", "/read",   "/reset", "/quit", NULL};
 
-static const char help[] = "/system [TEXT]       show or set the system message (- removes it)\n"
-                           "/set KEY VALUE       set an option of sampling or generation, or thinking on|off|hide\n"
-                           "/show                model, options and system message\n"
-                           "/stats /mem /kv /ctx the last answer, memory, cache, context\n"
-                           "/regen               answer again        /undo   take back the last exchange\n"
-                           "/read FILE           send a file         /export md|json FILE\n"
-                           "/reset               start over          /quit   leave (also Ctrl-D)\n"
-                           "\"\"\" begins and ends a message of several lines. Ctrl-C stops an answer; twice leaves.\n";
+static const char help[] =
+    "/system [TEXT]       show or set the system message (- removes it)\n"
+    "/set KEY VALUE       set an option of sampling or generation, or thinking on|off|hide\n"
+    "/show                model, options and system message\n"
+    "/stats /mem /kv /ctx the last answer, memory, cache, context\n"
+    "/regen               answer again        /undo   take back the last exchange\n"
+    "/save FILE           keep the conversation and what was computed of it        /load FILE   go on with one\n"
+    "/fork NAME           keep it as it is here, and go on        /switch NAME   change places with one\n"
+    "/read FILE           send a file         /export md|json FILE\n"
+    "/reset               start over          /quit   leave (also Ctrl-D)\n"
+    "\"\"\" begins and ends a message of several lines. Ctrl-C stops an answer; twice leaves.\n";
 
 static double mib(uint64_t bytes) { return (double)bytes / 1048576.0; }
 static double rate(double n, uint64_t us) { return us ? n * 1e6 / (double)us : 0; }
@@ -182,11 +186,11 @@ static void system_message(chat *c, const char *argument)
 /* Commands as people know them from elsewhere. */
 static const char *command_named(const char *typed)
 {
-    static const char *const others[][2] = {
-        {"/?", "/help"},      {"/h", "/help"},           {"/commands", "/help"}, {"/bye", "/quit"},
-        {"/exit", "/quit"},   {"/q", "/quit"},           {"/clear", "/reset"},   {"/new", "/reset"},
-        {"/retry", "/regen"}, {"/regenerate", "/regen"}, {"/save", "/export"},   {"/file", "/read"},
-        {"/info", "/show"},   {"/context", "/ctx"},      {"/memory", "/mem"},    {"/sys", "/system"}};
+    static const char *const others[][2] = {{"/?", "/help"},           {"/h", "/help"},     {"/commands", "/help"},
+                                            {"/bye", "/quit"},         {"/exit", "/quit"},  {"/q", "/quit"},
+                                            {"/clear", "/reset"},      {"/new", "/reset"},  {"/retry", "/regen"},
+                                            {"/regenerate", "/regen"}, {"/file", "/read"},  {"/info", "/show"},
+                                            {"/context", "/ctx"},      {"/memory", "/mem"}, {"/sys", "/system"}};
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
         if (strcmp(typed, others[i][0]) == 0) return others[i][1];
     return typed;
@@ -223,6 +227,9 @@ chat_action chat_command(chat *c, const char *line)
     else if (strcmp(name, "/kv") == 0) show_engine(c, false, true);
     else if (strcmp(name, "/ctx") == 0) show_engine(c, false, false);
     else if (strcmp(name, "/regen") == 0 || strcmp(name, "/undo") == 0) action = take_back(c, name[1] == 'r');
+    else if (strcmp(name, "/save") == 0 || strcmp(name, "/load") == 0) chat_save_command(c, argument, name[1] == 'l');
+    else if (strcmp(name, "/fork") == 0) chat_fork(c, argument);
+    else if (strcmp(name, "/switch") == 0) chat_switch(c, argument);
     else if (strcmp(name, "/export") == 0) export_to(c, argument);
     else if (strcmp(name, "/read") == 0) action = read_file(c, argument);
     else if (strcmp(name, "/reset") == 0) {

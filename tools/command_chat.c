@@ -3,9 +3,11 @@
 #define _POSIX_C_SOURCE 200809L
 #include "chat.h"
 
+#include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
-enum { X_PROMPT, X_SYSTEM, X_HIDE, X_NO_THINK, X_NO_STATS, X_RENDER, X_COUNT };
+enum { X_PROMPT, X_SYSTEM, X_HIDE, X_NO_THINK, X_NO_STATS, X_RENDER, X_SESSION, X_COUNT };
 static const argparse_option extra[X_COUNT] = {
     {"prompt", 'p', 1, 0, "TEXT", "the first message; piped text goes before it"},
     {"system", 's', 1, 0, "TEXT", "the system message"},
@@ -13,6 +15,8 @@ static const argparse_option extra[X_COUNT] = {
     {"no-think", 0, 0, 0, NULL, "ask the template to switch reasoning off"},
     {"no-stats", 0, 0, 0, NULL, "no statistics after each answer"},
     {"render", 0, 0, 0, NULL, "print what the chat template makes of the message, and nothing else"},
+    {"session", 0, 1, 0, "FILE",
+     "go on where FILE stopped, without computing it again; it is written when the command ends"},
 };
 const command chat_command_about = {
     "chat",  "chat MODEL [TEXT] [options]",     "Talks with a model on the terminal.", extra,
@@ -192,6 +196,23 @@ static int open_session(chat *c)
     return status < 0 ? command_fail(status, &error) : EXIT_OK;
 }
 
+/* What is in the file, if there is one, then what the command line says. */
+static int resume(chat *c, const char *path)
+{
+    kvrt_error error = command_error();
+    if (access(path, F_OK) != 0 && errno == ENOENT) return EXIT_OK;
+    chat_conversation said = c->conversation;
+    c->conversation = (chat_conversation){.thinking = said.thinking};
+    const int32_t status = chat_load(c, path, &error);
+    for (size_t i = 0; i < said.n; i++) {
+        const chat_message *m = &said.messages[i];
+        if (strcmp(m->role, "system") == 0) chat_set_system(&c->conversation, m->content.data);
+        else chat_add_message(&c->conversation, m->role, m->content.data, m->content.len);
+    }
+    chat_conversation_free(&said);
+    return status >= 0 ? EXIT_OK : status == KVRT_IO ? EXIT_RUN : command_fail(status, &error);
+}
+
 static int chat_with(chat *c)
 {
     const bool only_render = c->line.extra[X_RENDER] != NULL;
@@ -213,7 +234,11 @@ static int chat_with(chat *c)
     c->defaults = command_model_defaults(c->line.positional[0]);
     code = open_session(c);
     if (code != EXIT_OK) return code;
-    return terminal ? converse(c, waiting) : answer(c, false);
+    const char *file = c->line.extra[X_SESSION];
+    if (file) code = resume(c, file);
+    if (code != EXIT_OK) return code;
+    code = terminal ? converse(c, waiting) : answer(c, false);
+    return file && !chat_save(c, file) && code == EXIT_OK ? EXIT_RUN : code;
 }
 
 int chat_main(int argc, char **argv)
@@ -229,6 +254,7 @@ int chat_main(int argc, char **argv)
         if (c.engine) (void)kvrt_engine_close(c.engine, NULL);
     }
     chat_conversation_free(&c.conversation);
+    chat_free_branches(&c);
     chat_free(&c.answer);
     chat_free(&c.view.pending);
     chat_wrap_free(&c.view.wrap);
