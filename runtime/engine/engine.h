@@ -6,7 +6,7 @@
 #include "pace.h"
 #include "plan.h"
 #include "seat.h"
-#include "worker.h"
+#include "worker_thread.h"
 #include "../base/mem.h"
 #include "../base/os.h"
 #include "../kv/store.h"

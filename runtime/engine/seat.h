@@ -1,6 +1,6 @@
 /* seat.h - how a call of the host gets in and out, and how the host is called back. Everything public enters through kvi_engine_enter or
- * kvi_session_enter and leaves through the matching call. One thread at a time sits in the driving seat of an engine. The worker thread (worker.h)
- * leaves it between two slices to whoever waits, so that calls wait for it and get no BUSY; only a second driver gets that. */
+ * kvi_session_enter and leaves through the matching call. One thread at a time sits in the driving seat of an engine. The worker
+ * (worker_thread.h) leaves it between two operations to whoever waits, so that calls wait for it and get no BUSY; only a second driver gets that. */
 #ifndef KVI_SEAT_H
 #define KVI_SEAT_H
 #include "../base/os.h"

@@ -1,4 +1,4 @@
-/* worker.c - see worker.h. */
+/* worker_thread.c - see worker_thread.h. */
 #include "drive.h"
 #include "seat.h"
 

@@ -1,7 +1,7 @@
-/* worker.h - the thread that drives submitted requests, if the host wants one. It takes the seat for a turn of a few milliseconds at most, leaves it
- * between two slices to whoever waits, and sleeps when there is nothing to do. */
-#ifndef KVI_WORKER_H
-#define KVI_WORKER_H
+/* worker_thread.h - the thread that drives submitted requests, if the host wants one. It takes the seat for a turn of a few milliseconds at most,
+ * leaves it between two operations to whoever waits, and sleeps when there is nothing to do. */
+#ifndef KVI_WORKER_THREAD_H
+#define KVI_WORKER_THREAD_H
 #include "../base/os.h"
 #include "../base/status.h"
 
