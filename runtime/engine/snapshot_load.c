@@ -60,7 +60,7 @@ static kvrt_status check_belongs(const kvi_session *s, const kvi_snapshot *h, kv
                              s->ctx_size);
     if (!h->n_cached) return KVRT_OK; /* tokens alone go with any weights and cache */
     if (h->model != f->model) return mismatch(error, "of other weights; its tokens alone may be loaded");
-    if (h->cache != f->cache) return mismatch(error, "of a cache with other settings (kv.rotate)");
+    if (h->cache != f->cache) return mismatch(error, "of a cache with other settings (kv.rotate, kv.scales)");
     if (h->body != s->pages.body || h->plain != s->pages.groups->plain || h->elastic != s->pages.elastic)
         return kvi_error_set(error, KVRT_SNAPSHOT_MISMATCH, "snapshot: pages in %s, the session has %s (kv.format)",
                              h->elastic ? "elastic" : kvi_kv_format_name((kvi_kv_format)h->body, found),

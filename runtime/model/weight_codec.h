@@ -217,26 +217,65 @@ KVI_HD static inline float kvi_weight_code(kvi_weight_form form, const uint8_t *
     }
 }
 
+/* Elements [k, k + n) of a row of codes that share scale and minimum; all forms but I4 and I8. Codes of up to four bits have so few values that
+ * these are computed once. */
+KVI_HD static inline void kvi_weight_run(kvi_weight_form form, const uint8_t *row, uint32_t k, uint32_t n, float scale,
+                                         float min, float *out)
+{
+    const bool upper_first = form == KVI_FORM_NF4 || form == KVI_FORM_BNB_FP4,
+               has_min = form >= KVI_FORM_A2 && form <= KVI_FORM_A8;
+    const uint32_t bits = has_min ? kvi_form(form)->block_bytes
+                          : upper_first || form == KVI_FORM_MXFP4 || form == KVI_FORM_NVFP4 ? 4u
+                                                                                            : 8u;
+    if (bits <= 4u) {
+        float values[16];
+        for (uint32_t code = 0; code < 1u << bits; code++) {
+            const uint8_t both[2] = {(uint8_t)(bits == 4u ? code * 17u : code), 0}; /* of either half, or the first */
+            const float product = kvi_weight_code(form, both, 0) * scale;
+            values[code] = has_min ? product + min : product;
+        }
+        if (bits < 4u)
+            for (uint32_t i = 0; i < n; i++) out[i] = values[kvi_kv_get_code(row, k + i, bits)];
+        else
+            for (uint32_t i = 0; i < n; i++)
+                out[i] = values[(uint32_t)row[(k + i) / 2u] >> ((k + i) % 2u ^ (upper_first ? 1u : 0u)) * 4u & 15u];
+    } else if (form == KVI_FORM_F8_E4M3 || form == KVI_FORM_MXFP8) {
+        for (uint32_t i = 0; i < n; i++) { /* kvi_e4m3_to_f32 without branches */
+            const uint32_t code = row[k + i], size = code & 127u, sign = (code & 128u) << 24;
+            const uint32_t small = kvi_f32_bits((float)(int32_t)size * 0.001953125f),
+                           normal = (size << 20) + (120u << 23);
+            const uint32_t value = size < 8u ? small : normal;
+            out[i] = kvi_f32_from_bits(size == 127u ? 0x7fc00000u : value | sign) * scale;
+        }
+    } else {
+        for (uint32_t i = 0; i < n; i++) {
+            const float product = kvi_weight_code(form, row, k + i) * scale;
+            out[i] = has_min ? product + min : form == KVI_FORM_BNB_I8 ? product * 0.007874015718698502f : product;
+        }
+    }
+}
+
 /* Elements of a form with scales: out[i] = element first + i of a row of `codes`. */
 KVI_HD static inline void kvi_weight_decode_scaled(const kvi_weight_desc *w, uint32_t expert, uint32_t row,
                                                    const uint8_t *codes, uint32_t first, uint32_t n, float *out)
 {
     const bool is_integer = w->form == KVI_FORM_I4 || w->form == KVI_FORM_I8;
-    float scale = 0.0f, zero = 0.0f, min = 0.0f;
-    uint32_t group = UINT32_MAX;
     uint8_t integers[64];
-    for (uint32_t i = 0; i < n; i++) {
-        const uint32_t k = first + i, of_k = kvi_weight_group(w, expert, k), at = i % (uint32_t)sizeof integers;
-        if (of_k != group) {
-            group = of_k;
-            scale = kvi_weight_scale(w, expert, row, k, &zero);
-            min = kvi_weight_min(w, expert, row, k);
+    for (uint32_t i = 0, run; i < n; i += run) {
+        const uint32_t k = first + i;
+        float zero;
+        const float scale = kvi_weight_scale(w, expert, row, k, &zero), min = kvi_weight_min(w, expert, row, k);
+        run = w->group ? w->group - k % w->group : n;
+        if (run > n - i) run = n - i;
+        if (w->parts[KVI_PART_GROUPS]) /* columns of any group, of which neighbours may share one */
+            for (run = 1; i + run < n && kvi_weight_group(w, expert, k + run) == kvi_weight_group(w, expert, k);) run++;
+        if (!is_integer) {
+            kvi_weight_run(w->form, codes, k, run, scale, min, out + i);
+            continue;
         }
-        if (is_integer && at == 0)
-            kvi_weight_codes(w, expert, row, k, n - i < sizeof integers ? n - i : (uint32_t)sizeof integers, integers);
-        const float product = ((is_integer ? (float)integers[at] : kvi_weight_code(w->form, codes, k)) - zero) * scale;
-        if (w->parts[KVI_PART_MINS]) out[i] = product + min;
-        else out[i] = w->form == KVI_FORM_BNB_I8 ? product * 0.007874015718698502f : product;
+        if (run > sizeof integers) run = (uint32_t)sizeof integers;
+        kvi_weight_codes(w, expert, row, k, run, integers);
+        for (uint32_t j = 0; j < run; j++) out[i + j] = ((float)integers[j] - zero) * scale;
     }
 }
 

@@ -43,6 +43,8 @@ static const struct {
              {'a', "additional_chat_templates/tool_use.jinja"},
              {'n', "special_tokens_map.json"},
              {'i', "model.safetensors.index.json"},
+             {'h', "hf_quant_config.json"},
+             {'v', "kv_cache_scales.json"},
              {'r', "model.safetensors"}}; /* raw: header and all */
 static char folder[64];
 

@@ -50,18 +50,24 @@ def seed(name, golden, config, options, dtype="BF16", prompt="Once upon a time",
     (HERE / "corpus" / "folder" / name).write_bytes(data)
 
 
-def quantized(name):
+def quantized(name, room="quantized", options="kv.format=f16"):
     """A golden folder as it is, without its data."""
-    folder = GOLDEN.parent / "quantized" / name
+    folder = GOLDEN.parent / room / name
     raw = (folder / "model.safetensors").read_bytes()
     text = {"c": json.dumps(json.loads((folder / "config.json").read_text())), "t": (folder / "tokenizer.json").read_text(),
-            "s": raw[8:8 + int.from_bytes(raw[:8], "little")].decode().strip(), "o": "kv.format=f16", "p": "Once"}
-    (HERE / "corpus" / "folder" / name).write_bytes(b"".join(b"\x1e" + key.encode() + value.encode() for key, value in text.items()))
+            "s": raw[8:8 + int.from_bytes(raw[:8], "little")].decode().strip(), "o": options, "p": "Once"}
+    for letter, file in (("h", "hf_quant_config.json"), ("v", "kv_cache_scales.json")):
+        if (folder / file).exists():
+            text[letter] = (folder / file).read_text()
+    (HERE / "corpus" / "folder" / (name if room == "quantized" else f"{room}_{name}")).write_bytes(
+        b"".join(b"\x1e" + key.encode() + value.encode() for key, value in text.items()))
 
 
 def main():
-    for name in ("gptq_dynamic", "awq_gemv", "mixed_precision"):
+    for name in ("gptq_dynamic", "awq_gemv", "mixed_precision", "fp8_block", "float_mixed", "modelopt_file", "bnb_nf4_nested", "mlx_mixed"):
         quantized(name)
+    for name, options in (("f8", "kv.format=f8"), ("i8", "kv.format=i8"), ("file", "kv.format=f8")):
+        quantized(name, "kv_scales", options)
     messages = json.dumps([{"role": "user", "content": "a cat"}, {"role": "assistant", "content": [{"type": "text", "text": "ran"}]}])
     tools = json.dumps([{"type": "function", "function": {"name": "f", "parameters": {}}}])
     seed("llama", "llama_gqa2", {}, ["kv.format=k4v4", "ctx.size=200", "sample.temperature=0"])

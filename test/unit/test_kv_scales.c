@@ -151,6 +151,39 @@ static void every_name_is_found(void **state)
     }
 }
 
+/* Layers of two kinds, with 2 and with 4 KV heads, in two groups of a cache. */
+static void every_group_gets_those_of_its_layers(void **state)
+{
+    const kvi_model_config config = {
+        .n_layers = 4,
+        .n_attentions = 2,
+        .attention = {{.n_kv_heads = 2}, {.n_kv_heads = 4}},
+        .layers = {{.attention = 0}, {.attention = 1}, {.attention = 0}, {.attention = 1}}};
+    static const kvi_op ops[] = {{.kind = KVI_OP_ROPE_APPEND, .layer = 0, .group = 0, .group_layer = 0},
+                                 {.kind = KVI_OP_ATTENTION, .layer = 0, .group = 0, .group_layer = 0},
+                                 {.kind = KVI_OP_ROPE_APPEND, .layer = 1, .group = 1, .group_layer = 0},
+                                 {.kind = KVI_OP_ROPE_APPEND, .layer = 2, .group = 0, .group_layer = 1},
+                                 {.kind = KVI_OP_ROPE_APPEND, .layer = 3, .group = 1, .group_layer = 1}};
+    kvi_cache_group groups[2] = {{.shape = {.n_layers = 2, .n_kv_heads = 2}, .rotate = true},
+                                 {.shape = {.n_layers = 2, .n_kv_heads = 4}, .rotate = true}};
+    const kvi_program program = {.ops = ops, .n_ops = 5, .groups = groups, .n_groups = 2};
+    kvrt_error error = {.size = sizeof error};
+    kvi_kv_scales scales;
+    shelf s = {.base = {.reader = &shelf_reader, .n_tensors = 3},
+               .tensors = {scale_tensor("model.layers.0.self_attn.kv_scale", 2),
+                           scale_tensor("model.layers.2.self_attn.kv_scale", 1),
+                           scale_tensor("model.layers.3.self_attn.kv_scale", 4)}};
+    assert_int_equal(kvi_kv_scales_read("/nowhere", &s.base, &config, KVI_KV_F8, &scales, &error), KVRT_OK);
+    assert_int_equal(kvi_kv_scales_apply(&scales, &config, &program, groups, &error), KVRT_OK);
+    static const float want[2][16] = {{0.5f, 0.5f, 0.25f, 0.25f, 0.5f, 0.5f, 0.5f, 0.5f},
+                                      {0, 0, 0, 0, 0, 0, 0, 0, 0.5f, 0.5f, 0.25f, 0.25f, 0.125f, 0.125f, 2, 2}};
+    for (uint32_t g = 0; g < 2; g++) {
+        assert_false(groups[g].rotate);
+        assert_memory_equal(groups[g].scales, want[g], (g ? 16 : 8) * sizeof(float));
+    }
+    kvi_kv_scales_free(&scales);
+}
+
 /* Which cache they are for, by the folder's config.json and hf_quant_config.json. */
 static void what_they_are_for_is_read(void **state)
 {
@@ -221,9 +254,12 @@ static void what_is_refused_is_named(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(codes_are_the_nearest),           cmocka_unit_test(logits_are_those_of_such_a_cache),
-        cmocka_unit_test(scales_of_another_type_are_none), cmocka_unit_test(every_name_is_found),
-        cmocka_unit_test(what_they_are_for_is_read),       cmocka_unit_test(what_is_refused_is_named)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(codes_are_the_nearest),
+                                       cmocka_unit_test(logits_are_those_of_such_a_cache),
+                                       cmocka_unit_test(scales_of_another_type_are_none),
+                                       cmocka_unit_test(every_name_is_found),
+                                       cmocka_unit_test(every_group_gets_those_of_its_layers),
+                                       cmocka_unit_test(what_they_are_for_is_read),
+                                       cmocka_unit_test(what_is_refused_is_named)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
