@@ -83,7 +83,7 @@ const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job); /* name o
 /* Whether products with the weight take activations as codes (dots.h) or f32 ones (its kernel). */
 static inline bool kvi_cpu_multiplies_integers(const kvi_device *device, const kvi_weight *w)
 {
-    return w->tile.bits && !device->exact;
+    return w->tile.bits && w->tile.values < KVI_TILE_FLOATS && !device->exact;
 }
 
 /* Row `row` of a weight as f32, (n_in). */

@@ -133,7 +133,7 @@ INLINE void gemv_panel(const kvi_tile *t, uint32_t bits, uint32_t values, const 
         const uint8_t *block = panel + kvi_tile_block_at(t, k), *run = block + kvi_tile_block_side(t, k);
         const uint32_t n = kvi_tile_block_columns(t, k);
         if (!t->whole_row || k == 0)
-            unpack_side(t, t->whole_row ? panel : block, t->whole_row ? 1u : kvi_tile_block_groups(t, k), scales,
+            unpack_side(t, panel, t->whole_row ? panel : block, t->whole_row ? 1u : kvi_tile_block_groups(t, k), scales,
                         offsets);
         for (uint32_t at = 0, half = 0; at < n; at += HALF_RUN, half ^= 1u, x += HALF_RUN / 4u * GROUP_BYTES) {
             if (at % t->step == 0)
@@ -183,8 +183,9 @@ INLINE void gemv_kind(const kvi_tile *t, uint32_t bits, uint32_t values, const u
 static void gemv(const kvi_tile *t, const uint8_t *panels, uint32_t first, uint32_t n_out, const kvi_dots_input *x,
                  uint32_t row, uint32_t n_x, float *y, size_t ldy)
 {
+    const uint32_t values = t->values;
 #define GEMV(b, v)                                                                                                     \
-    if (t->bits == (b) && t->values == (v)) gemv_kind(t, b, v, panels, first, n_out, x, row, n_x, y, ldy);
+    if (t->bits == (b) && values == (v)) gemv_kind(t, b, v, panels, first, n_out, x, row, n_x, y, ldy);
     TILE_KINDS(GEMV)
 #undef GEMV
 }

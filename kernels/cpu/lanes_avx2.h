@@ -18,3 +18,10 @@ INLINE vu look_up(vu codes, const uint8_t *table)
     const __m256i t = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)table));
     return (vu)_mm256_shuffle_epi8(t, (__m256i)codes);
 }
+/* Lane by lane the number of a table of 16; codes below 16. */
+INLINE vf look_up_f32(vu codes, const float *table)
+{
+    const __m256 low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), (__m256i)codes),
+                 high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), (__m256i)codes);
+    return (vf)_mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32((__m256i)codes, 28)));
+}

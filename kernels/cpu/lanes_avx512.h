@@ -18,3 +18,8 @@ INLINE vu look_up(vu codes, const uint8_t *table)
     const __m512i t = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)table));
     return (vu)_mm512_shuffle_epi8(t, (__m512i)codes);
 }
+/* Lane by lane the number of a table of 16; codes below 16. */
+INLINE vf look_up_f32(vu codes, const float *table)
+{
+    return (vf)_mm512_permutexvar_ps((__m512i)codes, _mm512_loadu_ps(table));
+}

@@ -19,3 +19,10 @@ INLINE vu look_up(vu codes, const uint8_t *table)
     memcpy(&codes, b, sizeof b);
     return codes;
 }
+/* Lane by lane the number of a table of 16; codes below 16. */
+INLINE vf look_up_f32(vu codes, const float *table)
+{
+    vf v;
+    for (uint32_t i = 0; i < VW; i++) v[i] = table[codes[i] & 15u];
+    return v;
+}

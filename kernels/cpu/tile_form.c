@@ -13,17 +13,23 @@ static uint16_t group_within(uint32_t group)
     return 0;
 }
 
-/* Bits of the forms whose codes are integers, or E2M1 with scales of a byte. */
+/* Bits of the forms that are not blocks. */
 static uint8_t integer_bits(kvi_weight_form form)
 {
     switch (form) {
     case KVI_FORM_A2: return 2;
     case KVI_FORM_A3: return 3;
     case KVI_FORM_MXFP4:
+    case KVI_FORM_NVFP4:
+    case KVI_FORM_NF4:
+    case KVI_FORM_BNB_FP4:
     case KVI_FORM_A4:
     case KVI_FORM_I4: return 4;
     case KVI_FORM_A5: return 5;
     case KVI_FORM_A6: return 6;
+    case KVI_FORM_F8_E4M3:
+    case KVI_FORM_F8_E5M2:
+    case KVI_FORM_MXFP8:
     case KVI_FORM_A8:
     case KVI_FORM_I8: return 8;
     default: return 0;
@@ -33,14 +39,27 @@ static uint8_t integer_bits(kvi_weight_form form)
 /* A form of parts: integers of so many bits with zeros or mins. */
 static void of_parts(const kvi_weight_desc *desc, uint8_t bits, kvi_tile *t)
 {
-    const bool plain = kvi_form(desc->form)->scale == KVI_SCALE_PLAIN;
     t->bits = bits;
     t->zero = desc->parts[KVI_PART_MINS] ? 0 : (uint8_t)(1u << (bits - 1u));
     t->scale = desc->scale_type == KVI_F16 ? KVI_TILE_F16 : desc->scale_type == KVI_BF16 ? KVI_TILE_BF16 : KVI_TILE_F32;
     t->offset = desc->parts[KVI_PART_MINS]    ? KVI_TILE_MINS
                 : desc->parts[KVI_PART_ZEROS] ? KVI_TILE_ZEROS
                                               : KVI_TILE_CENTRED;
-    if (!plain) t->values = KVI_TILE_E2M1, t->scale = KVI_TILE_MX, t->zero = 12;
+    switch (desc->form) {
+    case KVI_FORM_MXFP4: t->values = KVI_TILE_E2M1, t->scale = KVI_TILE_MX, t->zero = 12; break;
+    case KVI_FORM_NVFP4:
+        t->values = KVI_TILE_E2M1, t->scale = KVI_TILE_E4M3, t->zero = 12;
+        t->global = true, t->global_divides = desc->global_divides;
+        break;
+    case KVI_FORM_MXFP8: t->values = KVI_TILE_OF_E4M3, t->scale = KVI_TILE_BF16; break;
+    case KVI_FORM_F8_E4M3: t->values = KVI_TILE_OF_E4M3; break;
+    case KVI_FORM_F8_E5M2: t->values = KVI_TILE_OF_E5M2; break;
+    case KVI_FORM_NF4: t->values = KVI_TILE_NF4; break;
+    case KVI_FORM_BNB_FP4: t->values = KVI_TILE_BNB_FP4; break;
+    default: break;
+    }
+    if (t->values >= KVI_TILE_FLOATS) t->zero = 0;
+    if (t->values >= KVI_TILE_FLOATS && desc->parts[KVI_PART_GLOBAL]) t->scale = KVI_TILE_F32; /* products with it */
     t->whole_row = !desc->group || desc->group >= desc->n_in;
     t->group = t->whole_row ? KVI_TILE_BLOCK : group_within(desc->group);
 }
@@ -148,6 +167,8 @@ static uint8_t code_at(const kvi_weight_desc *desc, uint32_t expert, uint32_t ro
 {
     uint8_t code;
     if (desc->form == KVI_FORM_I4 || desc->form == KVI_FORM_I8) kvi_weight_codes(desc, expert, row, k, 1, &code);
+    else if (desc->form == KVI_FORM_NF4 || desc->form == KVI_FORM_BNB_FP4) /* the upper half first */
+        code = row_at(desc, expert, row)[k / 2u] >> (1u - k % 2u) * 4u & 15u;
     else code = (uint8_t)kvi_kv_get_code(row_at(desc, expert, row), k, integer_bits(desc->form));
     return code;
 }
@@ -253,8 +274,9 @@ static void put_group(const kvi_tile *t, const kvi_weight_desc *desc, uint32_t e
 {
     const kvi_form_info *info = kvi_form(desc->form);
     uint8_t *scale = scales + i * kvi_tile_scale_bytes(t);
-    if (info->scale == KVI_SCALE_E8M0) {
+    if (t->scale == KVI_TILE_MX || info->scale == KVI_SCALE_E4M3) {
         *scale = kvi_weight_part_at(desc, KVI_PART_SCALES, expert)[kvi_weight_scale_index(desc, expert, row, k)];
+        if (t->scale == KVI_TILE_E4M3 && *scale == 0x7fu) *scale = 0xffu; /* NaN as well */
         return;
     }
     if (info->scale) {
@@ -294,6 +316,7 @@ void kvi_tile_lay(const kvi_tile *t, const kvi_weight_desc *desc, uint32_t exper
     const uint32_t first = panel * KVI_TILE_ROWS;
     const uint32_t n = t->n_out - first < KVI_TILE_ROWS ? t->n_out - first : KVI_TILE_ROWS;
     memset(to, 0, t->panel_bytes); /* missing rows, and the rest of a side */
+    if (t->global) memcpy(to, kvi_weight_part_at(desc, KVI_PART_GLOBAL, expert), 4);
     for (uint32_t lane = 0; lane < n; lane++) {
         const uint32_t row = first + lane;
         if (t->whole_row) put_side(t, desc, expert, row, order, lane, 0, 1, to);

@@ -13,7 +13,7 @@
  *     plain scales (F16, BF16, F32) of all groups, then mins of the same type or zeros, a byte each
  *     small scales (E8M0, E4M3), a byte each
  *     sub-scales: d (F16), dmin (F16) once, then a signed byte for every group, then a byte for every min
- *   A group that is the whole row has its side in front of the blocks.
+ *   A group that is the whole row has its side in front of the blocks, and so has an f32 that belongs to all scales.
  *
  * Why so: a line, split into halves, is the operand of one 8-bit dot product (vpdpbusd: 16 rows x 4 k) against four activations that all rows
  * share, so that nothing is summed across lanes and a scale is applied to 16 rows at once; two runs, expanded to bytes, are the B operand of
@@ -34,7 +34,13 @@
 typedef enum kvi_tile_values {
     KVI_TILE_INTEGER, /* itself */
     KVI_TILE_IQ4,     /* 128 + the table of IQ4_NL */
-    KVI_TILE_E2M1     /* 12 + twice the number */
+    KVI_TILE_E2M1,    /* 12 + twice the number */
+    /* No integers: multiplied by f32 activations only, code * scale. */
+    KVI_TILE_FLOATS, /* from here on */
+    KVI_TILE_OF_E4M3 = KVI_TILE_FLOATS,
+    KVI_TILE_OF_E5M2,
+    KVI_TILE_NF4,
+    KVI_TILE_BNB_FP4
 } kvi_tile_values;
 
 typedef enum kvi_tile_scale {
@@ -43,7 +49,7 @@ typedef enum kvi_tile_scale {
     KVI_TILE_F32,
     KVI_TILE_E8M0, /* 2^(code - 128) */
     KVI_TILE_MX,   /* the same, but 255 is NaN */
-    KVI_TILE_E4M3, /* half of the number; no NaN, the largest code is 480 */
+    KVI_TILE_E4M3, /* half of the number; 0x7f is 480, 0xff NaN */
     KVI_TILE_SUB   /* d * signed byte */
 } kvi_tile_scale;
 
@@ -58,6 +64,8 @@ typedef struct kvi_tile {
     uint8_t values, scale, offset;
     uint8_t zero;   /* of KVI_TILE_CENTRED */
     bool whole_row; /* one scale for a row */
+    bool global;    /* an f32 that scales are multiplied with, or divided by, stands in the first line of every panel */
+    bool global_divides;
     uint16_t group; /* k of a scale: 16, 32, 64, 128 or 256 */
     uint16_t step;  /* k of an integer sum: min(group, KVI_TILE_STEP) */
     uint32_t n_out, n_in, n_experts;
@@ -108,7 +116,10 @@ static inline uint64_t kvi_tile_block_bytes(const kvi_tile *t, uint32_t k)
 /* Start of the block at k, a multiple of 256, from the start of its panel. */
 static inline uint64_t kvi_tile_block_at(const kvi_tile *t, uint32_t k)
 {
-    return (t->whole_row ? kvi_tile_side_bytes(t, 1) : 0) + (k ? k / KVI_TILE_BLOCK * kvi_tile_block_bytes(t, 0) : 0);
+    return (t->global      ? KVI_TILE_LINE
+            : t->whole_row ? kvi_tile_side_bytes(t, 1)
+                           : 0) +
+           (k ? k / KVI_TILE_BLOCK * kvi_tile_block_bytes(t, 0) : 0);
 }
 static inline uint32_t kvi_tile_panels(const kvi_tile *t) { return (t->n_out + KVI_TILE_ROWS - 1u) / KVI_TILE_ROWS; }
 static inline uint64_t kvi_tile_bytes(const kvi_tile *t)

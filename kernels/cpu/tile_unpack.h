@@ -87,10 +87,11 @@ INLINE vf scale_of(const kvi_tile *t, const uint8_t *side, const uint8_t *scales
         return as_float(t->scale == KVI_TILE_MX ? bits | nan : bits);
     }
     case KVI_TILE_E4M3: { /* its bits are those of an F16 of 2^-8 the size */
-        const vu bits = bytes_at(scales + at) << 7;
+        const vu code = bytes_at(scales + at), bits = (code & 0x7fu) << 7 | (code & 0x80u) << 8;
+        const vu nan = (vu)(code == 0xffu) & 0x7fc00000u;
         uint16_t h[VW];
         for (uint32_t i = 0; i < VW; i++) h[i] = (uint16_t)bits[i];
-        return widen_f16(h) * 128.0f;
+        return as_float((vu)(widen_f16(h) * 128.0f) | nan);
     }
     default: return plain_at(scales + at * kvi_tile_scale_bytes(t), t->scale);
     }
@@ -107,14 +108,19 @@ INLINE vf offset_of_group(const kvi_tile *t, const uint8_t *side, const uint8_t 
 }
 
 /* A side of n groups as numbers: scales (n, 16), and offsets alike, zeros or mins. */
-static __attribute__((noinline)) void unpack_side(const kvi_tile *t, const uint8_t *side, uint32_t n, float *scales,
-                                                  float *offsets)
+static __attribute__((noinline)) void unpack_side(const kvi_tile *t, const uint8_t *panel, const uint8_t *side,
+                                                  uint32_t n, float *scales, float *offsets)
 {
+    float global = 1;
+    if (t->global) memcpy(&global, panel, 4);
     const uint8_t *stored_offsets = side + kvi_tile_offsets_at(t, n),
                   *stored = stored_offsets - n * KVI_TILE_ROWS * kvi_tile_scale_bytes(t);
     for (uint32_t g = 0; g < n; g++)
         for (uint32_t part = 0; part < PARTS; part++) {
-            store(scales + g * KVI_TILE_ROWS + part * VW, scale_of(t, side, stored, g, part));
+            const vf scale = scale_of(t, side, stored, g, part);
+            store(scales + g * KVI_TILE_ROWS + part * VW, !t->global          ? scale
+                                                          : t->global_divides ? scale / global
+                                                                              : scale * global);
             store(offsets + g * KVI_TILE_ROWS + part * VW, offset_of_group(t, side, stored_offsets, g, part));
         }
 }
@@ -123,7 +129,7 @@ static __attribute__((noinline)) void unpack_side(const kvi_tile *t, const uint8
 /* ------------------------------------------------------------------------------------------------------ panels --- */
 /* X(bits, values): the kinds of codes there are, each with loops of its own where that pays. */
 #ifdef ONE_KIND
-#define TILE_KINDS(X) X(t->bits, t->values)
+#define TILE_KINDS(X) X(t->bits, values)
 #else
 #define TILE_KINDS(X)                                                                                                  \
     X(2, KVI_TILE_INTEGER)                                                                                             \
@@ -155,14 +161,15 @@ static void unpack_panel(const kvi_tile *t, const uint8_t *panel, uint32_t k0, u
     for (uint32_t k = k0; k < k0 + n_k; k += KVI_TILE_BLOCK) {
         const uint8_t *block = panel + kvi_tile_block_at(t, k), *codes = block + kvi_tile_block_side(t, k);
         const uint32_t left = k0 + n_k - k, n = left < KVI_TILE_BLOCK ? left : KVI_TILE_BLOCK;
+        const uint32_t values = t->values >= KVI_TILE_FLOATS ? KVI_TILE_INTEGER : t->values; /* floats come as codes */
         const uint32_t n_runs = (n + KVI_TILE_RUN - 1u) / KVI_TILE_RUN, n_groups = kvi_tile_block_groups(t, k);
 #define UNPACK(b, v)                                                                                                   \
-    if (t->bits == (b) && t->values == (v)) unpack_runs(codes, n_runs, b, v, lines);
+    if (t->bits == (b) && values == (v)) unpack_runs(codes, n_runs, b, v, lines);
         TILE_KINDS(UNPACK)
 #undef UNPACK
         lines += n_runs * 2u * QUADS * KVI_TILE_LINE;
         float groups[SIDE_FLOATS], group_offsets[SIDE_FLOATS];
-        unpack_side(t, t->whole_row ? panel : block, t->whole_row ? 1u : n_groups, groups, group_offsets);
+        unpack_side(t, panel, t->whole_row ? panel : block, t->whole_row ? 1u : n_groups, groups, group_offsets);
         for (uint32_t s = 0; s < n; s += t->step, scales += KVI_TILE_ROWS, offsets += KVI_TILE_ROWS) {
             const uint32_t g = t->whole_row ? 0 : s / t->group * KVI_TILE_ROWS;
             memcpy(scales, groups + g, KVI_TILE_ROWS * sizeof *scales);

@@ -7,13 +7,68 @@ typedef struct tile_piece {
     float scales[TILE_PIECE / 16u * KVI_TILE_ROWS], offsets[TILE_PIECE / 16u * KVI_TILE_ROWS];
 } tile_piece;
 
+/* Numbers of NF4, and of bitsandbytes' FP4, where code 8 is 0. */
+static const float tile_nf4[16] = {-1.0f,
+                                   -0.6961928009986877f,
+                                   -0.5250730514526367f,
+                                   -0.39491748809814453f,
+                                   -0.28444138169288635f,
+                                   -0.18477343022823334f,
+                                   -0.09105003625154495f,
+                                   0.0f,
+                                   0.07958029955625534f,
+                                   0.16093020141124725f,
+                                   0.24611230194568634f,
+                                   0.33791524171829224f,
+                                   0.44070982933044434f,
+                                   0.5626170039176941f,
+                                   0.7229568362236023f,
+                                   1.0f};
+static const float tile_bnb_fp4[16] = {0.0f,
+                                       0.005208333488553762f,
+                                       0.6666666865348816f,
+                                       1.0f,
+                                       0.3333333432674408f,
+                                       0.5f,
+                                       0.1666666716337204f,
+                                       0.25f,
+                                       0.0f,
+                                       -0.005208333488553762f,
+                                       -0.6666666865348816f,
+                                       -1.0f,
+                                       -0.3333333432674408f,
+                                       -0.5f,
+                                       -0.1666666716337204f,
+                                       -0.25f};
+
+/* E4M3 (shift 20, bias 120) and E5M2 (21, 112) from their bits: normal numbers by their exponent, the others by their mantissa. */
+INLINE vf small_floats(vu code, uint32_t shift, uint32_t bias, float least)
+{
+    const vu size = code & 0x7fu, is_tiny = (vu)(size < (1u << (23u - shift)));
+    const vf tiny = __builtin_convertvector((vi)size, vf) * least;
+    const vu normal = (size << shift) + (bias << 23);
+    return as_float((is_tiny & (vu)tiny) | (~is_tiny & normal) | (code & 0x80u) << 24);
+}
+INLINE vf float_codes(uint32_t values, vu code)
+{
+    if (values == KVI_TILE_NF4) return look_up_f32(code, tile_nf4);
+    if (values == KVI_TILE_BNB_FP4) return look_up_f32(code, tile_bnb_fp4);
+    if (values == KVI_TILE_OF_E4M3) {
+        const vu nan = (vu)((code & 0x7fu) == 0x7fu) & 0x7fc00000u;
+        return as_float((vu)small_floats(code, 20, 120, 0.001953125f) | nan); /* 2^-9 */
+    }
+    const vu special = (vu)((code & 0x7fu) > 0x7bu) & 0x7f800000u; /* infinity, NaN: the exponent is that of f32 */
+    return as_float((vu)small_floats(code, 21, 112, 0.0000152587890625f) | special); /* 2^-16 */
+}
+
 /* Column k of a piece, rows of a part, in the codec's order of operations. */
 INLINE vf tile_values(const kvi_tile *t, const tile_piece *piece, uint32_t k, uint32_t part)
 {
     const vu quad = load_line(piece->lines + k / 4u * KVI_TILE_LINE, part), code = (quad >> (k % 4u * 8u)) & 0xffu;
-    const vf q = __builtin_convertvector((vi)code, vf);
+    const vf q = t->values >= KVI_TILE_FLOATS ? float_codes(t->values, code) : __builtin_convertvector((vi)code, vf);
     const uint32_t at = k / t->step * KVI_TILE_ROWS + part * VW;
     const vf scale = load(piece->scales + at), offset = load(piece->offsets + at);
+    if (t->values >= KVI_TILE_FLOATS) return q * scale;
     return t->offset == KVI_TILE_MINS ? q * scale + offset : (q - offset) * scale;
 }
 

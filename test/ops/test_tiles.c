@@ -25,7 +25,7 @@ typedef struct tile_case {
     kvi_weight_form form;
     uint32_t n_in, group, group_rows;
     kvi_dtype scale_type;
-    bool zeros, shuffled;
+    bool zeros, shuffled, global, divides;
 } tile_case;
 
 static const tile_case cases[] = {
@@ -71,11 +71,23 @@ static const tile_case cases[] = {
     {KVI_FORM_A6, .n_in = 96, .group = 32, .scale_type = KVI_F16},
     {KVI_FORM_A8, .n_in = 640, .group = 64, .scale_type = KVI_BF16},
     {KVI_FORM_MXFP4, .n_in = 544, .group = 32},
+    {KVI_FORM_NVFP4, .n_in = 336, .group = 16, .global = true},
+    {KVI_FORM_NVFP4, .n_in = 512, .group = 16, .global = true, .divides = true},
     {KVI_FORM_I8, .n_in = 1025, .scale_type = KVI_F16},
     {KVI_FORM_I8, .n_in = 255, .scale_type = KVI_F32, .zeros = true},
     {KVI_FORM_I8, .n_in = 33, .group = 32, .scale_type = KVI_F16, .zeros = true},
     {KVI_FORM_I8, .n_in = 400, .group = 384, .group_rows = 7, .scale_type = KVI_F32, .shuffled = true},
     {KVI_FORM_I8, .n_in = 639, .group = 256, .group_rows = MAX_OUT, .scale_type = KVI_BF16},
+};
+
+/* Those that are no integers: compared, not multiplied here. */
+static const tile_case floats[] = {
+    {KVI_FORM_F8_E4M3, .n_in = 300, .group = 128, .group_rows = 16, .scale_type = KVI_F32},
+    {KVI_FORM_F8_E4M3, .n_in = 257, .scale_type = KVI_BF16, .global = true},
+    {KVI_FORM_F8_E5M2, .n_in = 513, .group_rows = MAX_OUT, .scale_type = KVI_F32},
+    {KVI_FORM_MXFP8, .n_in = 544, .group = 32},
+    {KVI_FORM_NF4, .n_in = 640, .group = 64, .scale_type = KVI_F32},
+    {KVI_FORM_BNB_FP4, .n_in = 256, .group = 128, .scale_type = KVI_F16},
 };
 
 static uint64_t seed;
@@ -133,6 +145,11 @@ static void tame_blocks(sample *s, uint8_t *codes)
 static void tame_scales(sample *s, uint8_t *scales)
 {
     const uint32_t size = kvi_weight_scale_bytes(&s->desc);
+    if (kvi_form(s->desc.form)->scale == KVI_SCALE_E4M3) {
+        for (uint64_t i = 0; i < kvi_weight_part_bytes(&s->desc, KVI_PART_SCALES) * s->desc.n_experts; i++)
+            scales[i] = (uint8_t)(0x28 + bits(5));
+        return;
+    }
     if (kvi_form(s->desc.form)->scale == KVI_SCALE_E8M0) {
         for (uint64_t i = 0; i < kvi_weight_part_bytes(&s->desc, KVI_PART_SCALES) * s->desc.n_experts; i++)
             scales[i] = (uint8_t)(119 + bits(3));
@@ -168,7 +185,8 @@ static sample make(const tile_case *c, const char *isa, uint32_t n_out, uint32_t
                          .n_experts = n_experts,
                          .group = c->group,
                          .group_rows = c->group_rows,
-                         .scale_type = c->scale_type}};
+                         .scale_type = c->scale_type,
+                         .global_divides = c->divides}};
     kvrt_error error = {.size = sizeof error};
     uint64_t bytes = 0;
     snprintf(s.text, sizeof s.text, "%s, group %u, %u of %u, %s", kvi_form(c->form)->name, c->group, n_out, c->n_in,
@@ -186,6 +204,11 @@ static sample make(const tile_case *c, const char *isa, uint32_t n_out, uint32_t
             if (tame) tame_scales(&s, mins);
         }
         if (c->shuffled) random_part(&s, KVI_PART_GROUPS, 0), shuffle_groups(&s);
+        for (uint32_t e = 0; c->global && e < n_experts; e++) {
+            const float global = c->divides ? 24.0f : 0.03f + (float)e;
+            uint8_t *at = e ? (uint8_t *)s.parts[KVI_PART_GLOBAL] + 4 * e : random_part(&s, KVI_PART_GLOBAL, 0);
+            memcpy(at, &global, 4);
+        }
     } else if (tame) tame_blocks(&s, codes);
     assert_int_equal(kvi_backend_cpu.open(&(kvi_device_options){.n_threads = 2, .isa = isa}, &s.device, &error),
                      KVRT_OK);
@@ -253,6 +276,14 @@ static void numbers_are_the_codecs(void **state)
         for (uint32_t i = 0; there(sets[set]) && i < COUNT(cases); i++) {
             seed = 77 + i;
             sample s = make(&cases[i], sets[set], outs[(i + set) % COUNT(outs)], 2, false);
+            compare_numbers(&s);
+            drop(&s);
+        }
+    for (uint32_t set = 0; set < COUNT(sets); set++)
+        for (uint32_t i = 0; there(sets[set]) && i < COUNT(floats); i++) {
+            seed = 177 + i;
+            sample s = make(&floats[i], sets[set], outs[(i + set) % COUNT(outs)], 2, false);
+            assert_false(kvi_cpu_multiplies_integers(s.device, s.weight));
             compare_numbers(&s);
             drop(&s);
         }
