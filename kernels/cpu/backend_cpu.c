@@ -83,9 +83,9 @@ static kvrt_status cpu_open(const kvi_device_options *options, kvi_device **out,
         return status;
     }
     device->exact = options->exact;
-    device->dots = dots_for(device->v, &device->cpu);
+    device->dots = device->wide_dots = dots_for(device->v, &device->cpu);
     if (options->amx && device->v->tiles && device->cpu.amx_bf16 && device->cpu.amx_int8 && kvi_os_amx_enable())
-        device->tiles = device->v->tiles;
+        device->tiles = device->v->tiles, device->wide_dots = device->tiles->dots;
     (void)snprintf(device->text, sizeof device->text, "%s, %s%s, %u thread%s", device->cpu.name, device->v->name,
                    device->tiles ? " + AMX" : "", device->n_threads, device->n_threads == 1 ? "" : "s");
     *out = device;

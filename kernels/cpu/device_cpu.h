@@ -27,9 +27,9 @@ struct kvi_device {
     const kvi_cpu_variant *v;
     kvi_workers *workers;
     uint32_t n_threads;
-    const kvi_cpu_tiles *tiles; /* NULL: not there, or not wanted */
-    const kvi_cpu_dots *dots;
-    bool exact; /* no integer products */
+    const kvi_cpu_tiles *tiles;           /* NULL: not there, or not wanted */
+    const kvi_cpu_dots *dots, *wide_dots; /* products of integers: of few rows, of many */
+    bool exact;                           /* no integer products */
     char text[160];
     kvi_arena arena; /* weight handles, tiles, widened vectors */
     kvi_cpu cpu;

@@ -12,9 +12,11 @@
 #include <stddef.h>
 
 #define KVI_DOTS_ROWS 4u     /* rows of activations that lie side by side */
+#define KVI_DOTS_PADDED 32u  /* rows that there is room for, and their multiples: AMX takes so many at once */
 #define KVI_DOTS_DEPTH 1024u /* k of a panel that gemm expands at once */
 
-/* Rows of activations as codes. Four rows make a group: word k / 4 of its rows 0, 1, 2, 3, then the next word; scales alike. */
+/* Rows of activations as codes. Four rows make a group: word k / 4 of its rows 0, 1, 2, 3, then the next word; scales alike. (AMX has an order
+ * of its own, dots_amx.c.) */
 typedef struct kvi_dots_input {
     uint8_t *codes; /* (rows / 4, n_words, 4) words of four signed bytes; past the end of a row they are zero */
     float *scales;  /* (rows / 4, n_steps, 4) */
@@ -25,16 +27,20 @@ typedef struct kvi_dots_input {
 } kvi_dots_input;
 
 static inline uint64_t kvi_dots_row_words(uint32_t n_in) { return ((uint64_t)n_in + 63u) / 64u * 16u; }
+static inline uint64_t kvi_dots_padded(uint32_t n_rows)
+{
+    return ((uint64_t)n_rows + KVI_DOTS_PADDED - 1u) / KVI_DOTS_PADDED * KVI_DOTS_PADDED;
+}
 /* Bytes of the codes of n_rows rows, whatever the weight's step. */
 static inline uint64_t kvi_dots_input_bytes(uint32_t n_in, uint32_t n_rows)
 {
-    const uint64_t words = kvi_dots_row_words(n_in), rows = ((uint64_t)n_rows + KVI_DOTS_ROWS - 1u) / 4u * 4u;
+    const uint64_t words = kvi_dots_row_words(n_in), rows = kvi_dots_padded(n_rows);
     return rows * (words * 4u + 2u * ((words / 4u * 4u + 63u) / 64u * 64u));
 }
 /* Places for n_rows rows within so many bytes at `memory`, 64-byte aligned. */
 static inline kvi_dots_input kvi_dots_input_at(const kvi_tile *t, uint32_t n_rows, void *memory)
 {
-    const uint64_t rows = ((uint64_t)n_rows + KVI_DOTS_ROWS - 1u) / 4u * 4u;
+    const uint64_t rows = kvi_dots_padded(n_rows);
     kvi_dots_input in = {.codes = memory, .n_words = (uint32_t)kvi_dots_row_words(t->n_in)};
     in.n_steps = (t->n_in + t->step - 1u) / t->step;
     in.scales = (float *)(void *)(in.codes + rows * in.n_words * 4u);
@@ -44,6 +50,7 @@ static inline kvi_dots_input kvi_dots_input_at(const kvi_tile *t, uint32_t n_row
 
 typedef struct kvi_cpu_dots {
     const char *name; /* "avx512vnni" */
+    uint32_t panels;  /* that gemm is best called with */
     /* Codes of rows [4 group, 4 group + 4) of x (n_rows, ldx). order: column that stands at each place of the weight; NULL: the same one. */
     void (*quantize)(const kvi_tile *t, const float *x, size_t ldx, uint32_t n_rows, const uint32_t *order,
                      uint32_t group, const kvi_dots_input *to);
@@ -55,15 +62,15 @@ typedef struct kvi_cpu_dots {
                  uint32_t n_rows, bool add, void *scratch, float *y, size_t ldy);
 } kvi_cpu_dots;
 
-/* A panel of KVI_DOTS_DEPTH columns expanded: lines, scales, offsets. */
+/* Two panels of KVI_DOTS_DEPTH columns expanded: lines, scales, offsets. */
 static inline size_t kvi_dots_scratch(void)
 {
-    return KVI_DOTS_DEPTH * KVI_TILE_ROWS + 2u * (KVI_DOTS_DEPTH / 16u) * KVI_TILE_ROWS * sizeof(float);
+    return 2u * (KVI_DOTS_DEPTH * KVI_TILE_ROWS + 2u * (KVI_DOTS_DEPTH / 16u) * KVI_TILE_ROWS * sizeof(float));
 }
 
 extern const kvi_cpu_dots kvi_dots_portable;
 #if defined(__x86_64__)
-extern const kvi_cpu_dots kvi_dots_avx2, kvi_dots_avxvnni, kvi_dots_avx512vnni;
+extern const kvi_cpu_dots kvi_dots_avx2, kvi_dots_avxvnni, kvi_dots_avx512vnni, kvi_dots_amx;
 #endif
 
 #endif

@@ -12,6 +12,7 @@ INLINE void dot_quads(vi *sum, const vu *w, uint32_t n, uint32_t size, const uin
 
 #include "variant_numbers.h"
 
+#include "dots_quantize.h"
 #include "tile_unpack.h"
 
 #define GROUP_BYTES 16u /* of a word of four rows */
@@ -23,64 +24,22 @@ INLINE void dot_quads(vi *sum, const vu *w, uint32_t n, uint32_t size, const uin
     ((values) == KVI_TILE_IQ4 ? 8u : (values) == KVI_TILE_E2M1 ? 5u : (bits) < 4u ? 4u : (uint32_t)(bits))
 
 /* ------------------------------------------------------------------------------------------------- activations --- */
-typedef int8_t vb __attribute__((vector_size(VB / 4)));
-
-/* Codes of n <= step places of one row into words 16 bytes apart; returns the scale; *code_sum: of the codes.
- * x is read to the next multiple of VW. */
-INLINE float quantize_step(const float *x, uint32_t n, uint8_t *codes, int32_t *code_sum)
-{
-    vf most = {0}, wrong = {0}; /* wrong: NaN where x is NaN or infinite, so that the result is NaN too */
-    for (uint32_t i = 0; i < n; i += VW) {
-        const vf v = load(x + i);
-        const vi sign_off = (vi)v & 0x7fffffff;
-        const vf size = (vf)sign_off;
-        const vi more = size > most;
-        most = (vf)(((vi)size & more) | ((vi)most & ~more));
-        wrong += v - v;
-    }
-    const v4 four_most = fold_most(most);
-    float top = four_most[0];
-    for (uint32_t i = 1; i < 4u; i++) top = four_most[i] > top ? four_most[i] : top;
-    const float scale = top < 1e-30f ? 0.0f : top / 127.0f, inverse = top < 1e-30f ? 0.0f : 127.0f / top;
-    vi total = {0};
-    for (uint32_t i = 0; i < n; i += VW, codes += VW / 4u * GROUP_BYTES) {
-        /* Adding 1.5 * 2^23 rounds to a whole number, to nearest even, in the low bits. */
-        const vf moved = load(x + i) * inverse + 12582912.0f;
-        const vb bytes = __builtin_convertvector((vi)((vu)moved - 0x4b400000u), vb);
-        uint8_t four[VW];
-        total += __builtin_convertvector(bytes, vi);
-        memcpy(four, &bytes, sizeof four);
-        for (uint32_t w = 0; w < VW / 4u; w++) memcpy(codes + w * GROUP_BYTES, four + 4u * w, 4);
-    }
-    *code_sum = (int32_t)(sum(__builtin_convertvector(total, vf)));
-    return scale + sum(wrong);
-}
-
 static void quantize(const kvi_tile *t, const float *x, size_t ldx, uint32_t n_rows, const uint32_t *order,
                      uint32_t group, const kvi_dots_input *to)
 {
-    const uint32_t size = SIZE_OF(t->bits, t->values);
-    uint8_t *codes = to->codes + (size_t)group * to->n_words * GROUP_BYTES;
-    float *scales = to->scales + (size_t)group * to->n_steps * KVI_DOTS_ROWS, places[KVI_TILE_STEP];
-    int32_t *starts = to->starts + (size_t)group * to->n_steps * KVI_DOTS_ROWS;
+    uint8_t *words = to->codes + (size_t)group * to->n_words * GROUP_BYTES, codes[KVI_TILE_STEP];
+    const size_t side = (size_t)group * to->n_steps * KVI_DOTS_ROWS;
     const uint32_t tail = t->n_in / 4u; /* words from here on have places past the end */
-    memset(codes + (size_t)tail * GROUP_BYTES, 0, (size_t)(to->n_words - tail) * GROUP_BYTES);
-    for (uint32_t r = 0; r < KVI_DOTS_ROWS && group * KVI_DOTS_ROWS + r < n_rows; r++) {
-        const float *row = x + (size_t)(group * KVI_DOTS_ROWS + r) * ldx;
+    memset(words + (size_t)tail * GROUP_BYTES, 0, (size_t)(to->n_words - tail) * GROUP_BYTES);
+    for (uint32_t r = 0; r < KVI_DOTS_ROWS && group * KVI_DOTS_ROWS + r < n_rows; r++)
         for (uint32_t s = 0; s < to->n_steps; s++) {
-            const uint32_t k = s * t->step, n = t->n_in - k < t->step ? t->n_in - k : t->step;
-            const bool copied = order || n % VW; /* the last vector of a row ends with zeros */
-            if (copied) memset(places, 0, sizeof places);
-            for (uint32_t i = 0; copied && i < n; i++) places[i] = row[order ? order[k + i] : k + i];
-            int32_t sum;
-            const float scale =
-                quantize_step(copied ? places : row + k, n, codes + k / 4u * GROUP_BYTES + 4u * r, &sum);
-            const float scaled = scale * (float)sum;
-            const int32_t start = sum * ((int32_t)BIAS(size) - (int32_t)t->zero);
-            scales[s * KVI_DOTS_ROWS + r] = scale;
-            memcpy(&starts[s * KVI_DOTS_ROWS + r], t->offset == KVI_TILE_CENTRED ? (const void *)&start : &scaled, 4);
+            const uint32_t k = s * t->step, bias = BIAS(SIZE_OF(t->bits, t->values));
+            const uint32_t n =
+                quantize_places(t, x + (size_t)(group * KVI_DOTS_ROWS + r) * ldx, order, k, bias, codes,
+                                &to->scales[side + s * KVI_DOTS_ROWS + r], &to->starts[side + s * KVI_DOTS_ROWS + r]);
+            for (uint32_t w = 0; w < (n + 3u) / 4u; w++)
+                memcpy(words + (size_t)(k / 4u + w) * GROUP_BYTES + 4u * r, codes + 4u * w, 4);
         }
-    }
 }
 
 /* ---------------------------------------------------------------------------------------------------- products --- */
@@ -291,4 +250,5 @@ static void gemm(const kvi_tile *t, const uint8_t *panels, uint32_t first, uint3
 #define JOIN(a, b) JOIN_(a, b)
 #define TEXT_(v) #v
 #define TEXT(v) TEXT_(v)
-const kvi_cpu_dots JOIN(kvi_dots_, WAY) = {.name = TEXT(WAY), .quantize = quantize, .gemv = gemv, .gemm = gemm};
+const kvi_cpu_dots JOIN(kvi_dots_,
+                        WAY) = {.name = TEXT(WAY), .panels = 1, .quantize = quantize, .gemv = gemv, .gemm = gemm};

@@ -134,6 +134,7 @@ const kvi_cpu_tiles kvi_cpu_amx = {.gemm_name = "gemm_amx_bf16",
                                    .form = KVI_FORM_BF16,
                                    .step = 32,
                                    .packed = &kvi_cpu_packed_amx,
+                                   .dots = &kvi_dots_amx,
                                    .pack_block = pack_block,
                                    .gemm = gemm};
 #else

@@ -11,6 +11,7 @@
 typedef struct linear_task {
     kvi_device *device;
     const kvi_linear *job;
+    const kvi_cpu_dots *dots;
     uint32_t rows_per_task;
     uint32_t first_task[4];   /* of each weight; [n_weights]: number of tasks */
     uint32_t first_col[3];    /* of each weight in y */
@@ -87,8 +88,8 @@ static void quantize_task(void *arg, uint32_t task, uint32_t thread)
     const kvi_linear *job = t->job;
     const uint32_t w = t->made[task % t->n_made];
     (void)thread;
-    t->device->dots->quantize(&job->weights[w]->tile, job->x, job->n_in, job->n_rows, job->weights[w]->order,
-                              task / t->n_made, &t->inputs[w]);
+    t->dots->quantize(&job->weights[w]->tile, job->x, job->n_in, job->n_rows, job->weights[w]->order, task / t->n_made,
+                      &t->inputs[w]);
 }
 
 /* A few rows are not worth waking anybody for. */
@@ -110,8 +111,8 @@ static void gemv_block(const linear_task *t, uint32_t w, uint32_t first, uint32_
         uint32_t n_x = job->n_rows - r < 4 ? job->n_rows - r : 4;
         float *to = block + (size_t)r * GEMV_ROWS;
         if (t->inputs[w].codes)
-            t->device->dots->gemv(&weight->tile, weight->panels, job->first_out + first, n, &t->inputs[w], r, n_x, to,
-                                  GEMV_ROWS);
+            t->dots->gemv(&weight->tile, weight->panels, job->first_out + first, n, &t->inputs[w], r, n_x, to,
+                          GEMV_ROWS);
         else
             weight->kernel->gemv(weight, 0, job->first_out + first, n, job->x + (size_t)r * job->n_in, n_x, job->n_in,
                                  to, GEMV_ROWS);
@@ -152,8 +153,8 @@ static void panel_into(const linear_task *t, uint32_t w, uint32_t first, uint32_
     const kvi_weight *weight = job->weights[w];
     float *panel = device->thread_scratch + thread * device->scratch_floats;
     if (t->inputs[w].codes)
-        device->dots->gemm(&weight->tile, weight->panels, job->first_out + first, n, &t->inputs[w], job->n_rows, add,
-                           panel, y, ldy);
+        t->dots->gemm(&weight->tile, weight->panels, job->first_out + first, n, &t->inputs[w], job->n_rows, add, panel,
+                      y, ldy);
     for (uint32_t k = 0; !t->inputs[w].codes && k < job->n_in; k += KVI_CPU_KC) {
         uint32_t n_k = job->n_in - k < KVI_CPU_KC ? job->n_in - k : KVI_CPU_KC;
         weight->kernel->pack(weight, 0, job->first_out + first, n, k, n_k, panel);
@@ -221,7 +222,7 @@ static bool fits_tiles(const kvi_cpu_tiles *tiles, const kvi_linear *job)
 
 const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job)
 {
-    linear_task t = {.device = device, .job = job};
+    linear_task t = {.device = device, .job = job, .dots = job->wide ? device->wide_dots : device->dots};
     uint32_t n_weights = job->epilogue == KVI_GATE_UP ? 1 : job->n_weights;
     plan_inputs(&t);
     make_inputs(&t);
@@ -245,7 +246,7 @@ const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job)
         kvi_workers_run(device->workers, tiles_task, &t, t.first_task[n_weights]);
         return device->tiles->gemm_name;
     }
-    t.rows_per_task = t.n_made ? KVI_TILE_ROWS : device->v->panel;
+    t.rows_per_task = t.n_made ? t.dots->panels * KVI_TILE_ROWS : device->v->panel;
     for (uint32_t w = 0; w < job->n_weights; w++)
         if (!t.inputs[w].codes) t.rows_per_task = device->v->panel;
     plan_tasks(&t, n_weights);

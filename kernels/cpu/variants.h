@@ -55,6 +55,7 @@ typedef struct kvi_cpu_tiles {
     kvi_weight_form form;                /* of the weights */
     uint32_t step;                       /* n_in and n_out are multiples of it */
     const struct kvi_cpu_packed *packed; /* packed attention, for the codes it has */
+    const kvi_cpu_dots *dots;            /* integer products of many rows */
     /* Rows [16 block, 16 block + 16) of x (n_rows, n_in); missing rows become zero. */
     void (*pack_block)(const float *x, uint32_t n_rows, uint32_t n_in, uint32_t block, void *packed);
     /* y[r * ldy + o] (+)= w[o] . x[r] + bias[o] for o < n_out and all rows; w (n_out, n_in). `bias` may be NULL. */

@@ -91,6 +91,7 @@ static void name_kernels(const kvi_device *device, kvi_weight *weight)
                       : weight->kernel == &device->v->tiled ? "exact_"
                                                             : "";
     (void)snprintf(weight->gemv_name, sizeof weight->gemv_name, "gemv_%s_%s%s", form, how, way);
+    if (integers) way = device->wide_dots->name;
     (void)snprintf(weight->gemm_name, sizeof weight->gemm_name, "gemm_%s_%s%s", form, how, way);
 }
 

@@ -16,10 +16,11 @@
 
 #define MAX_IN 1300u
 #define MAX_OUT 50u
-#define MAX_X 29u
+#define MAX_X 45u
 #define COUNT(a) ((uint32_t)(sizeof(a) / sizeof(a)[0]))
 
-extern const kvi_cpu_dots kvi_dots_evex256; /* dots_evex256_avx512vnni.c */
+extern const kvi_cpu_dots kvi_dots_evex256, kvi_dots_emulated; /* of the *_avx512vnni.c beside this file */
+extern const kvi_cpu_tiles kvi_cpu_emulated;
 
 typedef struct tile_case {
     kvi_weight_form form;
@@ -311,7 +312,7 @@ static void odd_groups(void **state)
 }
 
 /* ----------------------------------------------------------------------------------------------------- products --- */
-static const kvi_cpu_dots *ways[5];
+static const kvi_cpu_dots *ways[6];
 static uint32_t n_ways;
 
 static void find_ways(void)
@@ -322,7 +323,10 @@ static void find_ways(void)
 #if defined(__x86_64__)
     if (there("avx2")) ways[n_ways++] = &kvi_dots_avx2;
     if (there("avx2") && cpu.avx_vnni) ways[n_ways++] = &kvi_dots_avxvnni;
-    if (cpu.avx512_vnni) ways[n_ways++] = &kvi_dots_evex256, ways[n_ways++] = &kvi_dots_avx512vnni;
+    if (cpu.avx512_vnni) {
+        ways[n_ways++] = &kvi_dots_evex256, ways[n_ways++] = &kvi_dots_avx512vnni;
+        ways[n_ways++] = &kvi_dots_emulated; /* no gemv */
+    }
 #endif
 }
 
@@ -445,25 +449,29 @@ static void products_of(bench *b, const kvi_cpu_dots *way)
     const uint8_t *panels = b->s.weight->panels;
     const uint32_t n = t->n_out;
     const kvi_dots_input in = codes_of(b, way, 0, MAX_X, b->memory);
-    for (uint32_t r = 0; r < MAX_X; r += 4)
+    for (uint32_t r = 0; way->gemv && r < MAX_X; r += 4)
         way->gemv(t, panels, 0, n, &in, r, MAX_X - r < 4 ? MAX_X - r : 4, few[r], MAX_OUT);
     way->gemm(t, panels, 0, n, &in, MAX_X, false, b->scratch, many[0], MAX_OUT);
     for (uint32_t r = 0; r < MAX_X; r++) {
-        check_row(b, way, "gemv", r, 0, n, few[r]);
+        if (way->gemv) check_row(b, way, "gemv", r, 0, n, few[r]);
         check_row(b, way, "gemm", r, 0, n, many[r]);
         const kvi_dots_input alone = codes_of(b, way, r, 1, b->alone);
-        way->gemv(t, panels, 0, n, &alone, 0, 1, one, MAX_OUT);
-        assert_memory_equal(one, few[r], n * sizeof *one);
+        if (way->gemv) {
+            way->gemv(t, panels, 0, n, &alone, 0, 1, one, MAX_OUT);
+            assert_memory_equal(one, few[r], n * sizeof *one);
+        }
         way->gemm(t, panels, 0, n, &alone, 1, false, b->scratch, one, MAX_OUT);
         assert_memory_equal(one, many[r], n * sizeof *one);
     }
-    for (uint32_t n_x = 2; n_x <= 3; n_x++) {
+    for (uint32_t n_x = 2; way->gemv && n_x <= 3; n_x++) {
         way->gemv(t, panels, 0, n, &in, 4, n_x, one, MAX_OUT);
         for (uint32_t j = 0; j < n_x; j++) assert_memory_equal(one + j * MAX_OUT, few[4 + j], n * sizeof *one);
     }
     const uint32_t first = 5, some = n - 12;
-    way->gemv(t, panels, first, some, &in, 0, 1, one, MAX_OUT);
-    assert_memory_equal(one, few[0] + first, some * sizeof *one);
+    if (way->gemv) {
+        way->gemv(t, panels, first, some, &in, 0, 1, one, MAX_OUT);
+        assert_memory_equal(one, few[0] + first, some * sizeof *one);
+    }
     for (uint32_t r = 0; r < MAX_X; r++)
         for (uint32_t i = 0; i < some; i++) other[r][i] = 7;
     way->gemm(t, panels, first, some, &in, MAX_X, true, b->scratch, other[0], MAX_OUT);
@@ -543,11 +551,45 @@ static void wrong_activations_show(void **state)
     free(b);
 }
 
+/* The product of BF16 weights on tiles, which round activations to BF16. */
+static void bf16_tiles_are_right(void **state)
+{
+    enum { IN = 96, OUT = 64, ROWS = 37 };
+    static uint16_t w[OUT][IN];
+    static float x[ROWS][IN], bias[OUT], y[ROWS][OUT];
+    const kvi_cpu_tiles *tiles = &kvi_cpu_emulated;
+    void *packed = kvi_mem_alloc_aligned((size_t)64 * IN * 2);
+    (void)state;
+    seed = 99;
+    if (n_ways < 3) skip(); /* no AVX-512 */
+    for (uint32_t o = 0; o < OUT; o++) {
+        bias[o] = normal();
+        for (uint32_t k = 0; k < IN; k++) w[o][k] = kvi_f32_to_bf16(normal());
+    }
+    for (uint32_t r = 0; r < ROWS; r++)
+        for (uint32_t k = 0; k < IN; k++) x[r][k] = normal();
+    for (uint32_t r = 0; r < ROWS; r++)
+        for (uint32_t o = 0; o < OUT; o++) y[r][o] = 1;
+    for (uint32_t block = 0; block < 4; block++) tiles->pack_block(x[0], ROWS, IN, block, packed);
+    tiles->gemm(w, OUT, IN, packed, ROWS, bias, true, y[0], OUT);
+    for (uint32_t r = 0; r < ROWS; r++)
+        for (uint32_t o = 0; o < OUT; o++) {
+            double want = 1 + (double)bias[o], size = 0;
+            for (uint32_t k = 0; k < IN; k++) {
+                const double p = (double)kvi_bf16_to_f32(w[o][k]) * (double)kvi_bf16_to_f32(kvi_f32_to_bf16(x[r][k]));
+                want += p, size += fabs(p);
+            }
+            assert_true(fabs((double)y[r][o] - want) <= 2e-6 * (size + fabs(want)));
+        }
+    kvi_mem_free_aligned(packed);
+}
+
 int main(void)
 {
     find_ways();
-    const struct CMUnitTest tests[] = {cmocka_unit_test(numbers_are_the_codecs), cmocka_unit_test(odd_groups),
-                                       cmocka_unit_test(products_are_right), cmocka_unit_test(extremes_fit),
-                                       cmocka_unit_test(wrong_activations_show)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(numbers_are_the_codecs), cmocka_unit_test(odd_groups),
+        cmocka_unit_test(products_are_right),     cmocka_unit_test(extremes_fit),
+        cmocka_unit_test(wrong_activations_show), cmocka_unit_test(bf16_tiles_are_right)};
     return cmocka_run_group_tests_name("tile form", tests, NULL, NULL);
 }
