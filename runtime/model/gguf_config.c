@@ -14,10 +14,10 @@ typedef kvi_gguf_key key_name;
 static const struct {
     const char *theirs, *family;
     bool interleaved;
-} architectures[] = {{"llama", "llama", true},        {"qwen2", "qwen2", false},        {"qwen3", "qwen3", false},
-                     {"gemma2", "gemma2", false},     {"gemma3", "gemma3_text", false}, {"phi3", "phi3", false},
-                     {"smollm3", "smollm3", true},    {"granite", "granite", true},     {"olmo2", "olmo2", false},
-                     {"mistral3", "ministral3", true}};
+} architectures[] = {{"llama", "llama", true},         {"qwen2", "qwen2", false},        {"qwen3", "qwen3", false},
+                     {"gemma2", "gemma2", false},      {"gemma3", "gemma3_text", false}, {"phi3", "phi3", false},
+                     {"smollm3", "smollm3", true},     {"granite", "granite", true},     {"olmo2", "olmo2", false},
+                     {"mistral3", "ministral3", true}, {"qwen3moe", "qwen3_moe", false}, {"olmoe", "olmoe", false}};
 
 static const char *key(const reading *r, key_name *out, const char *name) { return kvi_gguf_key_of(r, out, name); }
 

@@ -7,6 +7,7 @@
 
 static bool is(const kvi_family *family, const char *name) { return family && strcmp(family->name, name) == 0; }
 static bool is_gemma(const kvi_family *family) { return is(family, "gemma2") || is(family, "gemma3_text"); }
+static bool has_experts(const kvi_family *family) { return is(family, "qwen3_moe") || is(family, "olmoe"); }
 static bool is_olmo(const kvi_family *family) { return is(family, "olmo2") || is(family, "olmo3"); }
 
 bool kvi_gguf_family_knows(const kvi_family *family, const char *name)
@@ -15,6 +16,7 @@ bool kvi_gguf_family_knows(const kvi_family *family, const char *name)
                              *const of_gemma[] = {"attn_logit_softcapping", "final_logit_softcapping"},
                              *const of_windows[] = {"attention.sliding_window", "attention.sliding_window_pattern",
                                                     "rope.freq_base_swa"},
+                             *const of_experts[] = {"expert_count", "expert_used_count", "expert_feed_forward_length"},
                              *const of_ministral[] = {"attention.temperature_scale", "attention.temperature_length"};
     const bool windows = is_gemma(family) || is_olmo(family) || is(family, "phi3") || is(family, "ministral3");
     const struct {
@@ -24,6 +26,7 @@ bool kvi_gguf_family_knows(const kvi_family *family, const char *name)
     } lists[] = {{is(family, "granite"), of_granite, 4},
                  {is_gemma(family), of_gemma, 2},
                  {windows, of_windows, 3},
+                 {has_experts(family), of_experts, 3},
                  {is(family, "ministral3"), of_ministral, 2}};
     for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
         for (size_t k = 0; lists[i].on && k < lists[i].n; k++)
@@ -169,13 +172,36 @@ static kvrt_status ministral(const kvi_gguf_reading *r)
     return windows(r, 0);
 }
 
+/* llama.cpp weighs the chosen experts of Qwen3 to a sum of one, whatever the model was trained with, and those of OLMoE never. */
+static kvrt_status experts(const kvi_gguf_reading *r)
+{
+    kvi_experts *e = &r->c->experts;
+    e->width = r->c->ffn_size;
+    KVI_TRY(kvi_gguf_read_u32(r, "expert_count", KVI_GGUF_REQUIRED, &e->n_experts));
+    KVI_TRY(kvi_gguf_read_u32(r, "expert_used_count", KVI_GGUF_REQUIRED, &e->route.top_k));
+    KVI_TRY(kvi_gguf_read_u32(r, "expert_feed_forward_length", KVI_GGUF_OPTIONAL, &e->width));
+    if (e->n_experts == 0 || e->n_experts > 4096 || e->route.top_k == 0 || e->route.top_k > e->n_experts ||
+        e->route.top_k > KVI_MAX_TOP_K || e->width == 0)
+        return kvi_error_set(
+            r->error, KVRT_UNSUPPORTED,
+            "%s: expert_count is %u, expert_used_count %u and expert_feed_forward_length %u, need 1 to "
+            "4096, at most as many up to %u, and 1 or more",
+            r->file, e->n_experts, e->route.top_k, e->width, KVI_MAX_TOP_K);
+    e->route.score = KVI_ROUTE_SOFTMAX;
+    e->route.renormalize = is(r->family, "qwen3_moe");
+    e->route.scale = 1;
+    for (uint32_t i = 0; i < r->c->n_layers; i++) r->c->layers[i].ffn = KVI_FFN_ROUTED;
+    return KVRT_OK;
+}
+
 kvrt_status kvi_gguf_family_keys(const kvi_gguf_reading *r)
 {
     static const struct {
         const char *family;
         kvrt_status (*read)(const kvi_gguf_reading *);
-    } families[] = {{"gemma2", gemma}, {"gemma3_text", gemma}, {"granite", granite},     {"olmo2", olmo},
-                    {"phi3", phi},     {"smollm3", smollm},    {"ministral3", ministral}};
+    } families[] = {{"gemma2", gemma},         {"gemma3_text", gemma}, {"granite", granite},
+                    {"olmo2", olmo},           {"phi3", phi},          {"smollm3", smollm},
+                    {"ministral3", ministral}, {"qwen3_moe", experts}, {"olmoe", experts}};
     for (size_t i = 0; i < sizeof families / sizeof families[0]; i++)
         if (is(r->family, families[i].family)) return families[i].read(r);
     return KVRT_OK;

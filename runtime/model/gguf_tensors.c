@@ -28,7 +28,11 @@ static const name_pair parts[] = {{"input_layernorm", "attn_norm"},
                                   {"self_attn.qkv_proj", "attn_qkv"},
                                   {"self_attn.post_norm", "post_attention_norm"},
                                   {"mlp.post_norm", "post_ffw_norm"},
-                                  {"mlp.gate_up_proj", "ffn_up"}};
+                                  {"mlp.gate_up_proj", "ffn_up"},
+                                  {"mlp.gate", "ffn_gate_inp"},
+                                  {"mlp.experts.gate_proj", "ffn_gate_exps"},
+                                  {"mlp.experts.up_proj", "ffn_up_exps"},
+                                  {"mlp.experts.down_proj", "ffn_down_exps"}};
 
 bool kvi_gguf_tensor_name(const char *name, char *out, size_t cap)
 {

@@ -234,7 +234,7 @@ static void interleaved_places(list *l, const kvi_experts *e)
     }
 }
 
-/* Experts are tensors of their own, here or under Mixtral's names, or one tensor with gate above up. */
+/* Experts are tensors of their own, here or under Mixtral's names, one tensor with gate above up, or, in GGUF files, one for each of the three. */
 static void routed_places(list *l)
 {
     const kvi_experts *e = &l->c->experts;
@@ -243,14 +243,14 @@ static void routed_places(list *l)
                       of_shared[] = "shared experts, hidden_size", shared[] = "mlp.shared_expert.gate_up_proj.weight";
     const struct {
         size_t slot;
-        const char *own, *mixtral, *fused;
+        const char *own, *mixtral, *stacked, *fused;
         uint32_t n_out, n_in, first, of;
-    } rows[] = {{SLOT(experts.gate), "mlp.experts.%u.gate_proj.weight", "block_sparse_moe.experts.%u.w1.weight", fused,
-                 f, h, 0, 2 * f},
-                {SLOT(experts.up), "mlp.experts.%u.up_proj.weight", "block_sparse_moe.experts.%u.w3.weight", fused, f,
-                 h, f, 2 * f},
+    } rows[] = {{SLOT(experts.gate), "mlp.experts.%u.gate_proj.weight", "block_sparse_moe.experts.%u.w1.weight",
+                 "mlp.experts.gate_proj.weight", fused, f, h, 0, 2 * f},
+                {SLOT(experts.up), "mlp.experts.%u.up_proj.weight", "block_sparse_moe.experts.%u.w3.weight",
+                 "mlp.experts.up_proj.weight", fused, f, h, f, 2 * f},
                 {SLOT(experts.down), "mlp.experts.%u.down_proj.weight", "block_sparse_moe.experts.%u.w2.weight",
-                 "mlp.experts.down_proj", h, f, 0, 0}};
+                 "mlp.experts.down_proj.weight", "mlp.experts.down_proj", h, f, 0, 0}};
     or_from(put(l, SLOT(router), "mlp.gate.weight", e->n_experts, h, "number of experts, hidden_size"),
             (kvi_place_source){.name = "block_sparse_moe.gate.weight"});
     if (e->router_bias) put_bias(l, SLOT(router_bias), "mlp.gate.bias", e->n_experts, "number of experts");
@@ -261,6 +261,7 @@ static void routed_places(list *l)
         kvi_place *p = put_experts(l, rows[i].slot, rows[i].own, rows[i].n_out, rows[i].n_in, of_gate);
         or_rows(p, rows[i].fused, rows[i].first, rows[i].of);
         or_from(p, (kvi_place_source){.name = rows[i].mixtral, .per_expert = true});
+        or_from(p, (kvi_place_source){.name = rows[i].stacked});
     }
     if (!s) return;
     or_rows(put(l, SLOT(shared.gate), "mlp.shared_expert.gate_proj.weight", s, h, of_shared), shared, 0, 2 * s);

@@ -58,7 +58,7 @@ typedef struct kvi_place_source {
 /* Matrices are small numbers around zero. Vectors: */
 typedef enum kvi_synthetic { KVI_SYNTHETIC_GAIN /* around one */, KVI_SYNTHETIC_BIAS /* around zero */ } kvi_synthetic;
 
-#define KVI_PLACE_SOURCES 3u
+#define KVI_PLACE_SOURCES 4u
 typedef struct kvi_place {
     const char *name;                            /* what messages about synthetic weights call it */
     uint32_t n_out, n_in;                        /* of one matrix; n_in 0: a vector of n_out */

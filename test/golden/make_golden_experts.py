@@ -41,6 +41,7 @@ VARIANTS = {
     "qwen3_moe": ("Qwen3Moe", "bfloat16", dict(MIX, norm_topk_prob=True, mlp_only_layers=[0]), {}),
     "qwen3_moe_fused": ("Qwen3Moe", "bfloat16", dict(MIX, num_experts_per_tok=6, norm_topk_prob=False, decoder_sparse_step=2,
                                                     tie_word_embeddings=True), {"fused": True}),
+    "qwen3_moe_all": ("Qwen3Moe", "bfloat16", dict(MIX, norm_topk_prob=True), {}),
     "mixtral": ("Mixtral", "float32", dict(num_local_experts=5, num_experts_per_tok=2, intermediate_size=24), {}),
     "mixtral_one": ("Mixtral", "bfloat16", dict(num_local_experts=1, num_experts_per_tok=1, intermediate_size=24, sliding_window=40), {}),
     "mixtral_fused": ("Mixtral", "bfloat16", dict(num_local_experts=5, num_experts_per_tok=1, intermediate_size=24), {"fused": True}),

@@ -77,6 +77,15 @@ void gguf_tensor(kvi_buf *out, const char *name, uint64_t n_0, uint64_t n_1, uin
     gguf_uint(out, offset, 8);
 }
 
+void gguf_tensor_3(kvi_buf *out, const char *name, const uint64_t dims[3], uint32_t type, uint64_t offset)
+{
+    gguf_text(out, name);
+    gguf_uint(out, 3, 4);
+    for (int i = 0; i < 3; i++) gguf_uint(out, dims[i], 8);
+    gguf_uint(out, type, 4);
+    gguf_uint(out, offset, 8);
+}
+
 void gguf_pad(kvi_buf *out, size_t alignment)
 {
     while (out->len % alignment) kvi_buf_append_byte(out, 0);

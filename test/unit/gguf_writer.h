@@ -17,6 +17,8 @@ void gguf_key_text(kvi_buf *out, const char *key, const char *value);
 void gguf_key_array(kvi_buf *out, const char *key, uint32_t kind, uint64_t n);
 void gguf_key_texts(kvi_buf *out, const char *key, const char *const *texts, uint64_t n);
 /* Dimensions fastest first, as in the file; n_1 0: a vector. */
+/* The same of three dimensions, fastest first. */
+void gguf_tensor_3(kvi_buf *out, const char *name, const uint64_t dims[3], uint32_t type, uint64_t offset);
 void gguf_tensor(kvi_buf *out, const char *name, uint64_t n_0, uint64_t n_1, uint32_t type, uint64_t offset);
 /* Zeros up to a multiple. */
 void gguf_pad(kvi_buf *out, size_t alignment);

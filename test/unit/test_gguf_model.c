@@ -132,7 +132,10 @@ static void put_special(gguf_file *f, const kvi_model_config *c, const char *arc
     } ints[] = {{windowed, "attention.sliding_window", c->attention[1].window},
                 {rope->n_dims != c->attention[0].head_dim, "rope.dimension_count", rope->n_dims},
                 {yarn, "rope.scaling.original_context_length", rope->original_ctx},
-                {longrope, "rope.scaling.original_context_length", c->ctx_limit}};
+                {longrope, "rope.scaling.original_context_length", c->ctx_limit},
+                {c->experts.n_experts > 0, "expert_count", c->experts.n_experts},
+                {c->experts.n_experts > 0, "expert_used_count", c->experts.route.top_k},
+                {strcmp(arch, "qwen3moe") == 0, "expert_feed_forward_length", c->experts.width}};
     const struct {
         bool on;
         const char *name;
@@ -201,6 +204,26 @@ static void copy_tensor(gguf_file *f, const kvi_checkpoint *c, const kvi_family 
     free(bytes);
 }
 
+/* One matrix of every expert, in one tensor, as llama.cpp's converter stacks them. */
+static void stack_experts(gguf_file *f, const kvi_checkpoint *c, uint32_t layer, const char *matrix, uint32_t n_experts)
+{
+    char name[128], theirs[128];
+    uint64_t dims[3] = {0, 0, n_experts};
+    gguf_pad(&f->data, 32);
+    const uint64_t offset = f->data.len;
+    for (uint32_t e = 0; e < n_experts; e++) {
+        (void)snprintf(name, sizeof name, "model.layers.%u.mlp.experts.%u.%s.weight", layer, e, matrix);
+        const kvi_tensor *t = kvi_checkpoint_find(c, name);
+        assert_true(t && strcmp(t->dtype, "BF16") == 0);
+        dims[0] = t->shape[1], dims[1] = t->shape[0];
+        kvi_buf_append(&f->data, t->data, t->bytes);
+    }
+    (void)snprintf(name, sizeof name, "model.layers.%u.mlp.experts.%s.weight", layer, matrix);
+    assert_true(kvi_gguf_tensor_name(name, theirs, sizeof theirs));
+    gguf_tensor_3(&f->infos, theirs, dims, 30, offset);
+    f->n_tensors++;
+}
+
 static void put_divisors(gguf_file *f, const kvi_model_config *c)
 {
     double scaled[128], bare[128];
@@ -225,7 +248,8 @@ static gguf_file converted(const char *dir, const char *arch)
         "mlp.gate_proj.weight",      "mlp.up_proj.weight",      "mlp.down_proj.weight",
         "mlp.gate_proj.bias",        "mlp.up_proj.bias",        "mlp.down_proj.bias",
         "self_attn.qkv_proj.weight", "mlp.gate_up_proj.weight", "self_attn.post_norm.weight",
-        "mlp.post_norm.weight"};
+        "mlp.post_norm.weight",      "mlp.gate.weight"};
+    static const char *const matrices[] = {"gate_proj", "up_proj", "down_proj"};
     static const char *const neighbours[] = {"llama", "smollm3", "granite", "mistral3"};
     gguf_file f = {0};
     kvi_model_config config;
@@ -249,6 +273,8 @@ static gguf_file converted(const char *dir, const char *arch)
             (void)snprintf(name, sizeof name, "model.layers.%u.", layer);
             copy_tensor(&f, c, family, name, parts[i], permuted && q_or_k ? config.attention[0].head_dim : 0);
         }
+    for (uint32_t layer = 0; config.experts.n_experts && layer < config.n_layers; layer++)
+        for (size_t i = 0; i < 3; i++) stack_experts(&f, c, layer, matrices[i], config.experts.n_experts);
     if (config.ropes[0].scaling == KVI_ROPE_LLAMA3) put_divisors(&f, &config);
     kvi_checkpoint_close(c);
     return f;
@@ -257,13 +283,18 @@ static gguf_file converted(const char *dir, const char *arch)
 /* ------------------------------------------------------------------------------------------------------- logits --- */
 static const struct {
     const char *golden, *arch;
-} models[] = {{"llama_gqa2", "llama"},    {"llama_bias", "llama"},     {"llama_d80", "llama"},
-              {"llama_rope3", "llama"},   {"mistral", "llama"},        {"qwen2", "qwen2"},
-              {"qwen3", "qwen3"},         {"qwen3_bf16", "qwen3"},     {"llama_yarn", "llama"},
-              {"gemma2_plain", "gemma2"}, {"gemma3_global", "gemma3"}, {"phi3", "phi3"},
-              {"phi3_window", "phi3"},    {"phi3_longrope", "phi3"},   {"smollm3", "smollm3"},
-              {"granite", "granite"},     {"granite_bias", "granite"}, {"olmo2", "olmo2"},
-              {"olmo2_gqa", "olmo2"},     {"olmo3", "olmo2"},          {"ministral3", "mistral3"}};
+} models[] = {{"llama_gqa2", "llama"},     {"llama_bias", "llama"},
+              {"llama_d80", "llama"},      {"llama_rope3", "llama"},
+              {"mistral", "llama"},        {"qwen2", "qwen2"},
+              {"qwen3", "qwen3"},          {"qwen3_bf16", "qwen3"},
+              {"llama_yarn", "llama"},     {"gemma2_plain", "gemma2"},
+              {"gemma3_global", "gemma3"}, {"phi3", "phi3"},
+              {"phi3_window", "phi3"},     {"phi3_longrope", "phi3"},
+              {"smollm3", "smollm3"},      {"granite", "granite"},
+              {"granite_bias", "granite"}, {"olmo2", "olmo2"},
+              {"olmo2_gqa", "olmo2"},      {"olmo3", "olmo2"},
+              {"ministral3", "mistral3"},  {"qwen3_moe_all", "qwen3moe"},
+              {"olmoe", "olmoe"}};
 
 static void logits_are_those_of_the_folder(void **state)
 {

@@ -16,10 +16,10 @@
 #define TOL_QUANTIZED 1.5 /* random models suffer from every bit; what is wrong is further off */
 
 static const char *const names[] = {
-    "qwen2_moe",     "qwen3_moe",         "qwen3_moe_fused",    "mixtral",     "mixtral_one",        "mixtral_fused",
-    "olmoe",         "granitemoe",        "granitemoe_shared",  "glm4_moe",    "glm4_moe_plain",     "gpt_oss",
-    "gpt_oss_mxfp4", "deepseek_v2",       "deepseek_v2_groups", "deepseek_v3", "deepseek_v3_halves", "glm4_moe_lite",
-    "qwen3_5_moe",   "qwen3_5_moe_fused", "qwen3_next"};
+    "qwen2_moe",     "qwen3_moe",     "qwen3_moe_fused",   "qwen3_moe_all",      "mixtral",     "mixtral_one",
+    "mixtral_fused", "olmoe",         "granitemoe",        "granitemoe_shared",  "glm4_moe",    "glm4_moe_plain",
+    "gpt_oss",       "gpt_oss_mxfp4", "deepseek_v2",       "deepseek_v2_groups", "deepseek_v3", "deepseek_v3_halves",
+    "glm4_moe_lite", "qwen3_5_moe",   "qwen3_5_moe_fused", "qwen3_next"};
 #define N_NAMES (sizeof names / sizeof names[0])
 
 /* Fails unless the golden's logits come out with these options within the limit. */
