@@ -132,6 +132,8 @@ typedef struct kvi_backend {
      * two may overlap when `to_unit` is the lower one. */
     kvrt_status (*pool_move)(kvi_device *device, uint32_t from_unit, uint32_t to_unit, uint32_t units,
                              kvrt_error *error);
+    /* The content of this part is not needed any more: memory behind it may go back to the system until it is written to. NULL: it stays. */
+    void (*pool_discard)(kvi_device *device, uint64_t offset, uint64_t len);
     /* Raw bytes of the pool: snapshots, synthetic fill, tests. */
     kvrt_status (*pool_write)(kvi_device *device, uint64_t offset, const void *bytes, uint64_t len, kvrt_error *error);
     kvrt_status (*pool_read)(kvi_device *device, uint64_t offset, void *bytes, uint64_t len, kvrt_error *error);

@@ -19,7 +19,7 @@
  *      concurrent call that would drive the engine returns KVRT_BUSY at once. Functions marked [any thread] may be
  *      called while another thread drives. Functions marked [callback] may be called from an event callback; every
  *      other function called there on the same engine returns KVRT_REENTRANT.
- *   5. Device memory is taken in kvrt_engine_open and nowhere else.
+ *   5. Device memory is taken in kvrt_engine_open and kvrt_resume and nowhere else.
  *   6. Options go in by key; results come out in caller-allocated structs that begin with their size and only ever grow
  *      at the end: set `size = sizeof(the struct)` before the call. A program built with an older or newer header than the library works:
  *      what both know is read and written, nothing past the caller's size. No struct by value, no variadics.
@@ -287,6 +287,28 @@ typedef struct kvrt_engine_info {
 } kvrt_engine_info;
 /* BUSY while another thread drives (the worker is waited for). [callback] */
 KVRT_API kvrt_status kvrt_engine_get_info(kvrt_engine engine, kvrt_engine_info *out, kvrt_error *error);
+
+/* Memory for others. What the engine takes, now: */
+typedef struct kvrt_memory {
+    uint32_t size;
+    int32_t suspended;
+    uint64_t host_bytes, device_bytes; /* in all: of the host's memory (maps excluded), of a card's */
+    uint64_t workspace_bytes, kv_pool_bytes;
+    uint64_t kv_used_bytes, kv_cached_bytes; /* of the pool: held by sessions; kept for whoever can use it */
+    uint64_t kv_saved_bytes;                 /* while suspended: what sessions hold, in host_bytes */
+    uint64_t planned_bytes, budget_bytes;    /* as in kvrt_engine_info */
+    uint64_t available_bytes;                /* free in the memory that the engine is in */
+} kvrt_memory;
+/* BUSY while another thread drives (the worker is waited for). [callback] */
+KVRT_API kvrt_status kvrt_mem_info(kvrt_engine engine, kvrt_memory *out, kvrt_error *error);
+/* Gives back what is only kept in case: cached pages (*freed, may be NULL: their bytes in the pool), and on the CPU the memory behind what is free in
+ * the pool, which comes back when it is needed. */
+KVRT_API kvrt_status kvrt_trim(kvrt_engine engine, uint64_t *freed, kvrt_error *error);
+/* Gives back weights, workspace and pool; what sessions hold waits in the host's memory. Until kvrt_resume, whatever computes or changes a session
+ * answers STATE; tokenizing, polling, facts and closing work. Sessions go on as if nothing had happened, with the same bits. Errors: NOMEM_HOST,
+ * STATE (the worker runs). kvrt_resume takes the same memory again, or fails (NOMEM_*, NO_DEVICE, IO) and may be tried again. */
+KVRT_API kvrt_status kvrt_suspend(kvrt_engine engine, kvrt_error *error);
+KVRT_API kvrt_status kvrt_resume(kvrt_engine engine, kvrt_error *error);
 
 /* ------------------------------------------------------------------------------------------------------ tokens --- */
 #define KVRT_TOKENIZE_ADD_SPECIAL 1u   /* what the post-processor adds (BOS, EOS) */

@@ -387,6 +387,11 @@ static kvrt_status cpu_read_logits(kvi_device *device, uint32_t logit_row, float
 }
 
 /* --------------------------------------------------------------------------------------------------------- pool --- */
+static void cpu_pool_discard(kvi_device *device, uint64_t offset, uint64_t len)
+{
+    kvi_os_pages_discard(device->pool + offset, len);
+}
+
 static kvrt_status cpu_pool_write(kvi_device *device, uint64_t offset, const void *bytes, uint64_t len,
                                   kvrt_error *error)
 {
@@ -447,6 +452,7 @@ const kvi_backend kvi_backend_cpu = {.name = "cpu",
                                      .read_logits = cpu_read_logits,
                                      .convert_pages = kvi_cpu_convert_pages,
                                      .pool_move = cpu_pool_move,
+                                     .pool_discard = cpu_pool_discard,
                                      .pool_write = cpu_pool_write,
                                      .pool_read = cpu_pool_read,
                                      .time_ops = cpu_time_ops,

@@ -46,6 +46,9 @@ extern int64_t (*kvi_os_write_hook)(int32_t file, const void *bytes, uint64_t n)
 void *kvi_os_pages_alloc(uint64_t bytes);
 void kvi_os_pages_free(void *pages, uint64_t bytes);
 
+/* Whole pages within go back to the system, and read as zero from then on. */
+void kvi_os_pages_discard(void *bytes, uint64_t n);
+
 uint64_t kvi_os_now_us(void);           /* monotonic */
 uint64_t kvi_os_memory_available(void); /* bytes, 0 if unknown */
 uint32_t kvi_os_cpu_count(void);        /* cores this process may use */

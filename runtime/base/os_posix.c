@@ -206,6 +206,13 @@ void *kvi_os_pages_alloc(uint64_t bytes)
     return pages;
 }
 
+void kvi_os_pages_discard(void *bytes, uint64_t n)
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = ((uintptr_t)bytes + page - 1) / page * page,
+                    to = ((uintptr_t)bytes + n) / page * page;
+    if (to > from) (void)madvise((void *)from, to - from, MADV_DONTNEED);
+}
+
 void kvi_os_pages_free(void *pages, uint64_t bytes)
 {
     if (pages) (void)munmap(pages, bytes);

@@ -184,6 +184,45 @@ kvrt_status kvi_engine_outline(kvi_engine *e, kvi_kv_code plain, kvrt_error *err
     return record_program(e, plain, error);
 }
 
+/* The weights to the open device, and the program over them. */
+static kvrt_status import(kvi_engine *e, bool (*progress)(void *user, uint64_t done, uint64_t total), void *user,
+                          kvrt_error *error)
+{
+    forget_program(e);
+    KVI_TRY(kvi_weights_bind(&e->config, e->checkpoint, synthetic_form(e), e->backend, e->device, progress, user,
+                             &e->weights, error));
+    return record_program(e, e->format.plain, error);
+}
+
+static void close_device(kvi_engine *e)
+{
+    e->backend->close(e->device);
+    e->device = NULL;
+    e->device_bytes = 0;
+}
+
+/* The outline stays: page tables refer to its groups. */
+kvrt_status kvi_engine_leave_device(kvi_engine *e, kvrt_error *error)
+{
+    close_device(e);
+    const kvrt_status status = kvi_engine_outline(e, e->format.plain, error);
+    if (status < KVRT_OK) atomic_store(&e->lost, true);
+    return status;
+}
+
+kvrt_status kvi_engine_take_device(kvi_engine *e, kvrt_error *error)
+{
+    kvrt_error ignored = {.size = sizeof ignored};
+    const kvi_device_options options = kvi_device_options_from(e->options);
+    const uint64_t before = kvi_account_bytes(e->account);
+    KVI_TRY(e->backend->open(&options, &e->device, error));
+    e->device_bytes = kvi_account_bytes(e->account) - before;
+    kvrt_status status = import(e, NULL, NULL, error);
+    if (status >= KVRT_OK) status = e->backend->load(e->device, &e->program.program, &e->plan.limits, error);
+    if (status < KVRT_OK) (void)kvi_engine_leave_device(e, &ignored);
+    return status;
+}
+
 /* Whether it fits is decided before the first weight is imported. */
 static kvrt_status fill_device(open_context *c, kvrt_error *error)
 {
@@ -196,10 +235,7 @@ static kvrt_status fill_device(open_context *c, kvrt_error *error)
     KVI_TRY(e->backend->check(
         input.program, &(kvi_limits){.page_formats = kvi_format_codes(&e->format), .body = e->format.body}, error));
     KVI_TRY(kvi_plan_memory(&input, &e->plan, error));
-    forget_program(e);
-    KVI_TRY(kvi_weights_bind(&e->config, e->checkpoint, synthetic_form(e), e->backend, e->device, weights_progress, c,
-                             &e->weights, error));
-    KVI_TRY(record_program(e, e->format.plain, error));
+    KVI_TRY(import(e, weights_progress, c, error));
     if (!report(c, "memory", 0, 1)) return cancelled(error);
     KVI_TRY(e->backend->load(e->device, &e->program.program, &e->plan.limits, error));
     KVI_TRY(open_pool(e, error));
@@ -219,9 +255,7 @@ static void leave_device(kvi_engine *e)
     kvi_events_close(&e->events);
     kvi_mem_free(e->flight);
     e->flight = NULL;
-    e->backend->close(e->device);
-    e->device = NULL;
-    e->device_bytes = 0;
+    close_device(e);
     forget_program(e);
 }
 
@@ -258,6 +292,8 @@ void kvi_engine_free(kvi_engine *e)
     kvi_events_close(&e->events);
     kvi_seat_close(&e->seat);
     kvi_mem_free(e->submitted);
+    kvi_mem_free(e->suspended.bytes);
+    kvi_mem_free(e->suspended.units);
     kvi_mem_free(e->flight);
     kvi_store_free(&e->store);
     if (e->backend) e->backend->close(e->device);

@@ -60,6 +60,11 @@ typedef struct kvi_engine {
     bool in_flight;
     kvi_worker worker;
     kvi_fingerprints fingerprints; /* of snapshots */
+    struct {
+        uint8_t *bytes;  /* (n) of the pool's objects, by id; NULL: not suspended */
+        uint32_t *units; /* (n_ids) of each */
+        uint64_t n;
+    } suspended;
 } kvi_engine;
 
 /* An engine that holds nothing but its account, which the calling thread then uses (hand `before` back with kvi_account_use), and its end. */
@@ -67,6 +72,9 @@ kvrt_status kvi_engine_new(const kvrt_options *options, kvi_engine **out, kvi_ac
 void kvi_engine_free(kvi_engine *engine);
 /* Reads config, tensor names, tokenizer and template, weights too when they are to be copied. Events as in kvrt_engine_open. */
 kvrt_status kvi_engine_read(kvi_engine *engine, bool copy, kvrt_event_fn fn, void *user, kvrt_error *error);
+/* Gives weights, workspace and pool back, and takes the same again. A failure of the latter leaves it without. */
+kvrt_status kvi_engine_leave_device(kvi_engine *engine, kvrt_error *error);
+kvrt_status kvi_engine_take_device(kvi_engine *engine, kvrt_error *error);
 /* Counts the weights and records the program for `engine->backend` without importing anything: what a plan is made from. Repeatable. */
 kvrt_status kvi_engine_outline(kvi_engine *engine, kvi_kv_code plain, kvrt_error *error);
 /* What the plan asks about an outlined engine. `copied`: the weights were copied while it was read, if they are to be (model.io); a plan maps

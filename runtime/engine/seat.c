@@ -109,11 +109,13 @@ static kvrt_status take_seat(kvi_engine *engine, kvi_entry entry, kvrt_error *er
     if (!has_seat(engine, entry)) return KVRT_OK;
     if (in_callback == engine)
         return kvi_error_set(error, KVRT_REENTRANT, "engine: this call is not allowed inside an event callback");
+    if ((entry == KVI_DRIVE || entry == KVI_RESUME) && atomic_load(&engine->lost))
+        return kvi_error_set(error, KVRT_DEVICE_LOST, "engine: the device was lost, only close works");
+    if (entry == KVI_DRIVE && engine->suspended.bytes)
+        return kvi_error_set(error, KVRT_STATE, "engine: it is suspended, this call needs kvrt_resume first");
     if (entry == KVI_DRIVE && !engine->device)
         return kvi_error_set(error, KVRT_STATE,
                              "engine: opened with model.load=tokenizer, this call needs model.load=all");
-    if (entry == KVI_DRIVE && atomic_load(&engine->lost))
-        return kvi_error_set(error, KVRT_DEVICE_LOST, "engine: the device was lost, only close works");
     if (!seat_take(&engine->seat)) return kvi_error_set(error, KVRT_BUSY, "engine: another thread is driving it");
     return KVRT_OK;
 }

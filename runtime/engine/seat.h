@@ -25,8 +25,8 @@ bool kvi_seat_is_wanted(kvi_seat *seat);
 void kvi_seat_signal(kvi_seat *seat);
 
 /* Entering: a held object, or a status. To drive is to take the engine's driving seat too (BUSY, REENTRANT, DEVICE_LOST); to close does so even
- * when the device is lost; to read, too, except in a callback, whose thread has it. */
-typedef enum kvi_entry { KVI_LOOK, KVI_READ, KVI_DRIVE, KVI_CLOSE } kvi_entry;
+ * when the device is lost; to read, too, except in a callback, whose thread has it; to resume, when there is no device. */
+typedef enum kvi_entry { KVI_LOOK, KVI_READ, KVI_DRIVE, KVI_RESUME, KVI_CLOSE } kvi_entry;
 kvrt_status kvi_engine_enter(kvrt_engine handle, kvi_entry entry, struct kvi_engine **out, kvrt_error *error);
 void kvi_engine_leave(struct kvi_engine *engine, kvi_entry entry);
 kvrt_status kvi_session_enter(kvrt_session handle, kvi_entry entry, struct kvi_session **out, kvrt_error *error);
