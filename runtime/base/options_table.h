@@ -3,8 +3,9 @@
  * renamed; the group is the part of the key before the dot. I64 with "auto" in its range accepts that word and stores -1.
  * The scope says what an option belongs to: the engine, a session, or one call of kvrt_generate. What is given to a narrower one must have the
  * value it has there. */
-OPTION("model.path", NULL, STRING, ENGINE, "", 0, 0, "",
-       "Hugging Face model folder (config.json, *.safetensors, tokenizer.json) or GGUF file")
+OPTION(
+    "model.path", NULL, STRING, ENGINE, "", 0, 0, "",
+    "Hugging Face model folder (config.json, *.safetensors, tokenizer.json), GGUF file, or folder with one GGUF model")
 OPTION("model.shape", "shape", STRING, ENGINE, "", 0, 0, "",
        "synthetic weights of a known shape instead of a folder, for measurements; NAME:N: its first N layers")
 OPTION("model.weights", "weights", CHOICE, ENGINE, "bf16", 0, 0, "bf16|f16|f32", "data type of synthetic weights")
