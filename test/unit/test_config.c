@@ -92,6 +92,53 @@ static void refusals_name_key_and_need(void **state)
     assert_non_null(strstr(error.message, "LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM"));
 }
 
+/* Mixtures and latent attention: sizes, and what transformers would compute otherwise. */
+static void experts_and_latents(void **state)
+{
+    (void)state;
+    static const char sizes[] =
+        "\"num_key_value_heads\":4,\"kv_lora_rank\":32,\"qk_rope_head_dim\":16,\"n_routed_experts\":8,"
+        "\"num_experts_per_tok\":2,\"moe_intermediate_size\":24,\"n_group\":4,\"topk_group\":2";
+    static const struct {
+        const char *family, *more;
+        kvrt_status status;
+        const char *part;
+    } cases[] = {
+        {"Olmoe", "\"clip_qkv\":8.0", KVRT_UNSUPPORTED, "clip_qkv is 8.0, need null"},
+        {"Olmoe", "\"num_experts_per_tok\":65", KVRT_UNSUPPORTED, "num_experts_per_tok is 65, need 1..64"},
+        {"Qwen3Moe", "\"use_sliding_window\":true", KVRT_UNSUPPORTED, "use_sliding_window is true, need false"},
+        {"Qwen3Moe", "\"num_local_experts\":4", KVRT_UNSUPPORTED, "num_experts_per_tok is 8, need 1..4"},
+        {"GptOss", "\"swiglu_limit\":0.0", KVRT_FORMAT, "swiglu_limit not found, need a number above 0"},
+        {"GptOss", "\"swiglu_alpha\":1.5", KVRT_UNSUPPORTED, "swiglu_alpha is 1.5, need 1.702"},
+        {"Glm4Moe", "\"routed_scaling_factor\":0.0", KVRT_FORMAT, "routed_scaling_factor is 0, need a number above 0"},
+        {"Glm4Moe", "\"n_group\":3,\"topk_group\":1", KVRT_FORMAT,
+         "n_group is 3 and topk_group 1, need equal groups of the 128"},
+        {"DeepseekV2", "\"topk_method\":\"noaux_tc\",\"num_experts_per_tok\":2", KVRT_UNSUPPORTED,
+         "topk_method is 'noaux_tc', need greedy"},
+        {"DeepseekV2", "\"kv_lora_rank\":20", KVRT_UNSUPPORTED,
+         "kv_lora_rank is 20 and qk_rope_head_dim 64, need multiples of 8"},
+        {"DeepseekV2", "\"mlp_bias\":true,\"num_experts_per_tok\":2", KVRT_UNSUPPORTED, "mlp_bias is true, need false"},
+        {"DeepseekV3", "\"num_key_value_heads\":2", KVRT_UNSUPPORTED,
+         "num_key_value_heads is 2, need num_attention_heads (4) or null"},
+        {"Glm4MoeLite", "\"mlp_layer_types\":[\"dense\",\"sparse\",\"moe\",\"sparse\"]", KVRT_UNSUPPORTED,
+         "mlp_layer_types has 'moe', need dense or sparse"},
+        {"Glm4MoeLite", "\"mlp_layer_types\":[\"dense\"]", KVRT_FORMAT, "mlp_layer_types has 1 entries, need 4"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const kvrt_status status = parse(cases[i].family, cases[i].more, NULL);
+        if (status != cases[i].status || !strstr(error.message, cases[i].part))
+            fail_msg("%s, %s: status %d, '%s' lacks '%s'", cases[i].family, cases[i].more, status, error.message,
+                     cases[i].part);
+    }
+    assert_int_equal(parse("DeepseekV3", sizes, NULL), KVRT_OK);
+    assert_int_equal(config.latent.rank, 32);
+    assert_int_equal(config.ropes[0].n_dims, 16);
+    assert_int_equal(config.experts.n_experts, 8);
+    assert_int_equal(config.experts.route.top_groups, 2);
+    assert_int_equal(config.layers[2].ffn, KVI_FFN_DENSE); /* first_k_dense_replace is 3 */
+    assert_int_equal(config.layers[3].ffn, KVI_FFN_ROUTED);
+}
+
 static void end_tokens(void **state)
 {
     (void)state;
@@ -325,6 +372,7 @@ static void shapes_have_their_size(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(refusals_name_key_and_need),
+                                       cmocka_unit_test(experts_and_latents),
                                        cmocka_unit_test(end_tokens),
                                        cmocka_unit_test(windows_by_family),
                                        cmocka_unit_test(rope_layouts),
