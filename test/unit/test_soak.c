@@ -138,7 +138,10 @@ static void *be_a_guest(void *user)
         switch (below(g, 12)) {
         case 0:
         case 1:
-        case 2: sync_some(g, g->sessions[i]); break;
+        case 2:
+            sync_some(g, g->sessions[i]);
+            submit_some(g, i);
+            break;
         case 3:
         case 4:
         case 5: submit_some(g, i); break;
