@@ -14,6 +14,7 @@ usage: ./build.sh [COMMAND]
   install PREFIX  build and install under PREFIX
   asan [NAME]     the tests under AddressSanitizer and UBSan, in build-asan/
   tsan [NAME]     the tests under ThreadSanitizer, in build-tsan/
+  soak            20,000 random calls for each of three seeds under both, and 200 kills of a process that saves
   clean           remove the build folders
   --help          this text
 
@@ -244,6 +245,11 @@ case ${1:-} in
     test) tests build "${2:-}" ;;
     asan) tests build-asan "${2:-}" -DKVRT_SANITIZE=address,undefined ;;
     tsan) tests build-tsan "${2:-unit|ops}" -DKVRT_SANITIZE=thread ;;
+    soak)
+        export KVRT_TEST_OPS=20000 KVRT_TEST_KILLS=200
+        tests build-asan '^unit.(soak|snapshot)$' -DKVRT_SANITIZE=address,undefined
+        tests build-tsan '^unit.soak$' -DKVRT_SANITIZE=thread
+        ;;
     install)
         [ -n "${2:-}" ] || { usage >&2; exit 2; }
         build
