@@ -82,6 +82,9 @@ typedef struct kvi_op_time {
     uint64_t calls, total_us, bytes;
 } kvi_op_time;
 
+/* Told the input of a product before it is computed: x (n_rows, n_in) f32 behind the operation's norm. */
+typedef void (*kvi_watch_fn)(void *user, const kvi_op *op, const float *x, uint32_t n_rows, uint32_t n_in);
+
 typedef struct kvi_backend {
     const char *name; /* "cpu", "cuda" */
 
@@ -143,6 +146,10 @@ typedef struct kvi_backend {
                              uint64_t seed, kvrt_error *error);
     /* GB/s, read plus written, of a copy within the device over the pool, whose content is lost. NULL: not measured here. */
     kvrt_status (*copy_bandwidth)(kvi_device *device, double *gbps, kvrt_error *error);
+
+    /* Calls fn with the inputs of all NORM_LINEAR, LINEAR_ADD and NORM_GATE_UP of the steps that follow; NULL ends it. What a quantizer learns
+     * from. NULL: not here. */
+    void (*watch)(kvi_device *device, kvi_watch_fn fn, void *user);
 
     /* Per-operation times: enable resets; at(index) is false past the end. */
     void (*time_ops)(kvi_device *device, bool enable);

@@ -519,6 +519,47 @@ KVRT_API kvrt_status kvrt_chat_render(kvrt_engine engine, const kvrt_chat_input 
                                       kvrt_error *error);
 
 /* --------------------------------------------------------------------------------------------------------- plan --- */
+/* ------------------------------------------------------------------------------------------------- quantization --- */
+#define KVRT_QUANTIZE_RTN 0    /* every weight to its nearest code */
+#define KVRT_QUANTIZE_SEARCH 1 /* scales of least squared error */
+#define KVRT_QUANTIZE_GPTQ 2   /* and errors made good by the columns that follow; needs a calibration text */
+typedef struct kvrt_quantize_params {
+    uint32_t size;
+    uint32_t bits; /* 4 or 8, of the matrices of all layers */
+    uint32_t
+        group; /* weights of a row that share a scale, 0: the whole row; where it does not divide a row, its largest power-of-two
+                         * divisor that does */
+    uint32_t
+        head_bits; /* 8: the head too, a row to a scale (shared embeddings then get a head of their own); 0: as it is */
+    int32_t method;     /* KVRT_QUANTIZE_* */
+    const int32_t *ids; /* (n_ids) a text like those that the model will see; NULL where the method needs none */
+    uint64_t n_ids;
+} kvrt_quantize_params;
+
+/* LIST names all tensors to come, without data; LEARN counts tokens of the calibration text; TENSOR brings the same tensors in the same order with
+ * their data; CONFIG brings the config.json of the new folder as `data`. Pointers are valid during the callback. */
+#define KVRT_QUANTIZE_LIST 1
+#define KVRT_QUANTIZE_LEARN 2
+#define KVRT_QUANTIZE_TENSOR 3
+#define KVRT_QUANTIZE_CONFIG 4
+typedef struct kvrt_quantize_event {
+    uint32_t size;
+    int32_t kind;
+    uint64_t done, total;     /* LEARN: tokens. TENSOR: bytes of tensors, this one included */
+    const char *name, *dtype; /* "model.layers.0.mlp.up_proj.weight_packed", "I32" */
+    uint64_t shape[8], n_dims, bytes;
+    const void *data; /* (bytes) */
+} kvrt_quantize_event;
+typedef int32_t (*kvrt_quantize_fn)(const kvrt_quantize_event *event,
+                                    void *user); /* 0 goes on, anything else cancels */
+
+/* The weights of an engine's model as integers, in the layout of compressed-tensors (pack-quantized): what to write into a folder that
+ * transformers, vLLM and kvrt load. The engine was opened from a Hugging Face folder on a backend that shows its inputs (the CPU) if there is a
+ * text; it computes, so nobody else may use it meanwhile. Blocks; allocates. [not from a callback]
+ * Errors: ARG; UNSUPPORTED (GGUF, a folder that is quantized already, experts, fused matrices: the tensor is named), NOMEM_HOST, CANCELLED. */
+KVRT_API kvrt_status kvrt_quantize(kvrt_engine engine, const kvrt_quantize_params *params, kvrt_quantize_fn fn,
+                                   void *user, kvrt_error *error);
+
 /* What fits, before weights and cache are taken: reads config.json, safetensors headers and the tokenizer, or model.shape. One row per KV
  * format of `formats` (comma-separated, NULL: all), for device.backend (auto: the one that an open would try first), by the functions that
  * decide an open: what is planned is what is taken.

@@ -11,8 +11,8 @@
 
 const command_entry command_list[] = {
     {&chat_command_about, chat_main}, {&run_command, run_main},           {&plan_command, plan_main},
-    {&inspect_command, inspect_main}, {&tokenize_command, tokenize_main}, {&bench_command, bench_main},
-    {&eval_command, eval_main},       {&devices_command, devices_main},
+    {&inspect_command, inspect_main}, {&tokenize_command, tokenize_main}, {&quantize_command, quantize_main},
+    {&bench_command, bench_main},     {&eval_command, eval_main},         {&devices_command, devices_main},
 };
 const size_t command_count = sizeof command_list / sizeof command_list[0];
 
@@ -67,7 +67,7 @@ static const char *other_purpose(const char *name)
         {"serve", "kvrt is no server; programs link libkvrt, scripts use kvrt run --json"},
         {"server", "kvrt is no server; programs link libkvrt, scripts use kvrt run --json"},
         {"convert", "kvrt reads *.safetensors as they are"},
-        {"quantize", "kvrt quantizes the cache (--kv), never the weights"}};
+        {"quant", "try `kvrt quantize`"}};
     for (size_t i = 0; i < sizeof purposes / sizeof purposes[0]; i++)
         if (strcmp(name, purposes[i][0]) == 0) return purposes[i][1];
     return NULL;

@@ -422,6 +422,12 @@ static void cpu_time_ops(kvi_device *device, bool enable)
     device->timing = enable;
 }
 
+static void cpu_watch(kvi_device *device, kvi_watch_fn fn, void *user)
+{
+    device->watch = fn;
+    device->watch_user = user;
+}
+
 static bool cpu_op_time_at(const kvi_device *device, uint32_t index, kvi_op_time *out)
 {
     for (uint32_t kind = 0; kind < KVI_OP_KIND_COUNT; kind++) {
@@ -455,5 +461,6 @@ const kvi_backend kvi_backend_cpu = {.name = "cpu",
                                      .pool_discard = cpu_pool_discard,
                                      .pool_write = cpu_pool_write,
                                      .pool_read = cpu_pool_read,
+                                     .watch = cpu_watch,
                                      .time_ops = cpu_time_ops,
                                      .op_time_at = cpu_op_time_at};

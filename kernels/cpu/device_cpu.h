@@ -58,6 +58,8 @@ struct kvi_device {
     uint32_t *logit_rows, *row_seq, *row_pos;
     kvi_seq *seqs;
 
+    kvi_watch_fn watch; /* NULL: nobody looks */
+    void *watch_user;
     bool timing;
     struct cpu_op_time {
         const char *kernel;

@@ -70,6 +70,7 @@ static const char *linear_op(kvi_device *device, const kvi_op *op)
     }
     const bool beside = op->kind == KVI_OP_NORM_GATE_UP && op->n_weights == 1;
     if (beside) job.epilogue = KVI_STORE;
+    if (device->watch && !head) device->watch(device->watch_user, op, job.x, n_rows, job.n_in);
     const char *kernel = kvi_cpu_linear(device, &job);
     if (beside) activate_rows(device, op);
     if (special) kvi_cpu_add_rows(device, op);
