@@ -18,7 +18,7 @@ static const argparse_option extra[X_COUNT] = {
     {"head", 0, 1, 0, "TYPE", "i8: the head too [as it is]"},
     {"method", 'm', 1, 0, "NAME",
      "rtn: plain rounding; search: scales of least error; gptq: errors made good by other weights [gptq with --text, "
-     "else search]"},
+     "else rtn]"},
     {"text", 'f', 1, 0, "FILE", "a text like those that the model will see: errors count as its activations say"},
     {"tokens", 'n', 1, 0, "N", "of the text, at most [16384]"},
 };
@@ -199,7 +199,7 @@ static int read_params(const command_line *line, kvrt_quantize_params *p, uint32
     const char *weights = line->extra[X_WEIGHTS] ? line->extra[X_WEIGHTS] : "i4", *head = line->extra[X_HEAD],
                *method = line->extra[X_METHOD] ? line->extra[X_METHOD]
                          : line->extra[X_TEXT] ? "gptq"
-                                               : "search";
+                                               : "rtn";
     static const char *const methods[] = {"rtn", "search", "gptq"};
     *n_tokens = 16384;
     if (line->n_positional != 2) return usage("need two folders, IN and OUT", NULL);

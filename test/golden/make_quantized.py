@@ -5,14 +5,17 @@ Each folder is a Hugging Face folder plus golden.json and golden.bin as make_gol
     values   {module: [f32, half]}: 64-bit FNV-1a of the dequantized weight, row by row, in float32 (codes and zeros and scales as they are,
              one product) and in the type of the scales, in which the libraries hold it
 GPTQ and AWQ are packed and unpacked here, after the layouts in GPTQModel (nn_modules/qlinear/__init__.py, utils/model.py) and AutoAWQ
-(utils/packing_utils.py, modules/linear/gemv.py); where the sources of these two are (unpacked in $QUANTIZED_SOURCES), their own functions must
-give the same numbers. compressed-tensors packs and dequantizes its folders itself, and transformers loads them.
+(utils/packing_utils.py, modules/linear/gemv.py); where the sources of these two are (both packages in the folder $QUANTIZED_SOURCES), their own
+functions must give the same numbers. compressed-tensors packs and dequantizes its folders itself, and transformers loads them.
 """
 import importlib.util
 import json
 import os
+import re
 import shutil
 import sys
+import textwrap
+import types
 
 import numpy as np
 import torch
@@ -95,7 +98,28 @@ def gptq(r, n_out, n_in, bits=4, group=32, sym=False, v1=True, scattered=False, 
         qzeros = torch.tensor((qzeros.numpy().view(np.uint32) - np.uint32(ones)).view(np.int32))
     t = {"qweight": words(q.T.reshape(n_in // per, per, n_out).transpose(0, 2, 1), bits), "qzeros": qzeros,
          "scales": s.T.contiguous(), "g_idx": torch.tensor(g, dtype=torch.int32)}
-    return Weight(t, ungptq(t, bits, v1, n_out, n_in), dtype)
+    w = Weight(t, ungptq(t, bits, v1, n_out, n_in), dtype)
+    theirs = theirs_of_gptqmodel(t, bits, v1)
+    assert theirs is None or torch.equal(theirs, w.half), "GPTQModel's own numbers"
+    return w
+
+
+def theirs_of_gptqmodel(t, bits, v1):
+    """What GPTQModel's layer makes of the tensors, by the two methods that do it; None without its sources."""
+    path = os.path.join(os.environ.get("QUANTIZED_SOURCES", ""), "gptqmodel/nn_modules/qlinear/__init__.py")
+    if not os.path.exists(path):
+        return None
+    source, names = open(path).read(), {"t": torch, "torch": torch, "_torch_right_shift": torch.bitwise_right_shift}
+    for name in ("dequantize_weight", "_dequantize_from_codes"):
+        exec(textwrap.dedent(re.search(r"    def %s\(.*?(?=\n    def |\n    @|\nclass )" % name, source, re.S).group(0)), names)
+    shifts = torch.arange(0, 32, bits, dtype=torch.int32)
+    zeros = t["qzeros"] + (sum(1 << i for i in range(0, 32, bits)) if v1 else 0)  # convert_gptq_v1_to_v2_format_module
+    layer = types.SimpleNamespace(planar=False, bits=bits, qzeros=zeros, qweight=t["qweight"], scales=t["scales"], g_idx=t["g_idx"],
+                                  maxq=(1 << bits) - 1, pack_factor=32 // bits, dequant_dtype=torch.int16, in_features=len(t["g_idx"]),
+                                  wf_unsqueeze_zero=shifts.view(1, 1, -1), wf_unsqueeze_neg_one=shifts.view(1, -1, 1),
+                                  _init_wf_unsqueeze_buffers=lambda: None)
+    layer._dequantize_from_codes = types.MethodType(names["_dequantize_from_codes"], layer)
+    return names["dequantize_weight"](layer).T.contiguous()
 
 
 def ungptq(t, bits, v1, n_out, n_in):
@@ -127,9 +151,9 @@ def awq(r, n_out, n_in, group=32, gemv=False, dtype=torch.float16):
     else:
         t = {"qweight": words(q.T.reshape(n_in, n_out // 8, 8)[..., AWQ_ORDER], 4),
              "qzeros": words(z.T.reshape(groups, n_out // 8, 8)[..., AWQ_ORDER], 4), "scales": s.T.contiguous()}
-        source = os.environ.get("QUANTIZED_SOURCES")
-        if source:
-            spec = importlib.util.spec_from_file_location("packing_utils", os.path.join(source, "awq/utils/packing_utils.py"))
+        source = os.path.join(os.environ.get("QUANTIZED_SOURCES", ""), "awq/utils/packing_utils.py")
+        if os.path.exists(source):
+            spec = importlib.util.spec_from_file_location("packing_utils", source)
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
             theirs = module.dequantize_gemm(t["qweight"], t["qzeros"], t["scales"], 4, group).T.contiguous()
