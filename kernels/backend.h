@@ -99,6 +99,8 @@ typedef struct kvi_backend {
      * what they say. A device with memory of its own holds weights, workspace and pool there and the rest in the host's. */
     bool own_memory;
     bool fixed_kv_scales; /* encodes with the scales of a cache group, where it has some */
+    /* Pages keep queries, and convert_pages rounds K in their metric. Otherwise no group of a program has n_queries. */
+    bool rounds_by_queries;
     /* Whether load would take the program: UNSUPPORTED names operation, layer and reason. Handles may be NULL in it. */
     kvrt_status (*check)(const kvi_program *program, const kvi_limits *limits, kvrt_error *error);
     /* Host bytes of an open device beside weights, workspace and pool. */

@@ -84,7 +84,7 @@ typedef enum kvi_op_kind {
      *   RoPE of q and k by absolute position when rope is present: (a, b) -> (a cos - b sin, b cos + a sin)
      *   q *= 1 + q_growth * log(1 + floor(position / q_growth_ctx)) when q_growth is not 0 (Llama 4, Ministral 3)
      *   every head h = h H when the group rotates
-     * k and v are rounded to group.plain and appended at their position; q stays in io.
+     * k and v are rounded to group.plain and appended at their position, with what the page keeps of q (page.h: n_queries); q stays in io.
      * keys_as_values: v is what k came in as, before its norm; that part of io is not read.
      * queries_only: io (rows, n_heads * D) = q; the layer reads the keys and values of (group, group_layer), which another one appends. */
     KVI_OP_ROPE_APPEND,

@@ -30,8 +30,7 @@ static const char *after_key(const char *line, const char *key)
     return at;
 }
 
-/* String value of a key, unescaped; owned by the caller; NULL when absent or malformed. */
-static char *string_value(const char *line, const char *key)
+char *eval_string(const char *line, const char *key)
 {
     const char *at = after_key(line, key);
     if (!at || *at != '"') return NULL;
@@ -111,8 +110,8 @@ static int32_t ask(eval_format *f, const char *prompt, const char *answer, bool 
 
 static int32_t one_item(eval *e, const char *line, kvrt_error *error)
 {
-    char *context = string_value(line, "context"), *question = string_value(line, "question"),
-         *answer = string_value(line, "answer");
+    char *context = eval_string(line, "context"), *question = eval_string(line, "question"),
+         *answer = eval_string(line, "answer");
     const char *distance = after_key(line, "distance");
     int32_t status = KVRT_OK;
     if (!context || !question || !answer || !distance) {

@@ -441,6 +441,7 @@ static bool cpu_op_time_at(const kvi_device *device, uint32_t index, kvi_op_time
 
 const kvi_backend kvi_backend_cpu = {.name = "cpu",
                                      .fixed_kv_scales = true,
+                                     .rounds_by_queries = true,
                                      .probe = cpu_probe,
                                      .open = cpu_open,
                                      .close = cpu_close,

@@ -6,7 +6,8 @@
 
 #define MOST_JOBS 64u
 
-/* One record from any format to any other, through f32 rows in the thread's scratch. */
+/* One record from any format to any other, through f32 rows in the thread's scratch. Queries stand behind all records of a page, where a
+ * conversion in place, which never grows, writes nothing: page and successor may be converted at the same time. */
 typedef struct convert_task {
     kvi_device *device;
     const kvi_page_job *jobs;
@@ -16,13 +17,31 @@ typedef struct convert_task {
     uint32_t n_jobs;
 } convert_task;
 
-static void encode_side(kvi_kv_code kind, bool is_v, const float *rows, uint32_t d, float fixed,
-                        const kvi_encode_params *params, float *scratch, const kvi_cpu_variant *v, uint8_t *side)
+/* queries: of K, or NULL */
+static void encode_side(kvi_kv_code kind, bool is_v, const float *rows, uint32_t d, const kvi_encode_params *params,
+                        float fixed, const kvi_kv_queries *queries, float *scratch, const kvi_cpu_variant *v,
+                        uint8_t *side)
 {
     if (kvi_kv_code_is_plain(kind)) v->narrow(rows, kvi_kv_plain_dtype(kind), d * KVI_KV_PAGE, side);
     else if (fixed > 0 && (kind == KVI_KV_F8 || kind == KVI_KV_I8))
         kvi_kv_encode_fixed(kind, is_v, rows, d, fixed, side);
-    else (is_v ? v->encoder->v : v->encoder->k)(kind, rows, d, params, scratch, side);
+    else if (is_v) v->encoder->v(kind, rows, d, params, scratch, side);
+    else v->encoder->k(kind, rows, d, params, queries, scratch, side);
+}
+
+/* What a page and its successor keep for a record. False: nothing, as the page has been encoded before, or the cache rounds plainly. */
+static bool queries_of(const kvi_device *device, const kvi_page_job *job, uint32_t index, kvi_kv_queries *out)
+{
+    const kvi_cache_group *group = &device->program->groups[job->group];
+    const uint32_t n_heads = group->shape.n_kv_heads;
+    const uint64_t at = kvi_group_queries_off(group, index / n_heads, index % n_heads);
+    const bool followed = job->next.unit != KVI_KV_NO_EXTENT;
+    if (!group->n_queries || job->from.format != kvi_group_plain(group)) return false;
+    *out = (kvi_kv_queries){
+        .rows = {(const int8_t *)device->pool + (uint64_t)job->from.unit * KVI_KV_UNIT + at,
+                 followed ? (const int8_t *)device->pool + (uint64_t)job->next.unit * KVI_KV_UNIT + at : NULL},
+        .n_rows = {group->n_queries, followed ? group->n_queries : 0}};
+    return true;
 }
 
 static void decode_side(const uint8_t *side, kvi_kv_code kind, bool is_v, uint32_t d, const kvi_cpu_variant *v,
@@ -47,6 +66,8 @@ static void convert_record(const convert_task *t, const kvi_page_job *job, uint3
     float *k = device->thread_scratch + thread * device->scratch_floats, *v = k + d * KVI_KV_PAGE,
           *scratch = v + d_v * KVI_KV_PAGE;
     const kvi_kv_code from_k = KVI_KV_K_CODE(job->from.format), from_v = KVI_KV_V_CODE(job->from.format);
+    kvi_kv_queries queries;
+    const bool known = queries_of(device, job, index, &queries);
     const kvi_kv_code to_k = KVI_KV_K_CODE(job->to.format), to_v = KVI_KV_V_CODE(job->to.format);
     const uint8_t *from = device->pool + (uint64_t)job->from.unit * KVI_KV_UNIT +
                           (uint64_t)index * kvi_kv_shape_record_bytes(job->from.format, shape);
@@ -59,10 +80,10 @@ static void convert_record(const convert_task *t, const kvi_page_job *job, uint3
     const float k_scale = fixed_scale(device, job, index, 0), v_scale = fixed_scale(device, job, index, 1);
     if (from_k != to_k) {
         decode_side(from, from_k, false, d, device->v, k);
-        encode_side(to_k, false, k, d, k_scale, t->params, scratch, device->v, to);
+        encode_side(to_k, false, k, d, t->params, k_scale, known ? &queries : NULL, scratch, device->v, to);
     } else memmove(to, from, kvi_kv_k_side(from_k, d).bytes);
     to += kvi_kv_k_side(to_k, d).bytes;
-    if (from_v != to_v) encode_side(to_v, true, v, d_v, v_scale, t->params, scratch, device->v, to);
+    if (from_v != to_v) encode_side(to_v, true, v, d_v, t->params, v_scale, NULL, scratch, device->v, to);
     else memcpy(to, v, kvi_kv_v_side(to_v, d_v).bytes);
 }
 

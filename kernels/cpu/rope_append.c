@@ -1,5 +1,6 @@
-/* rope_append.c - norms of q, k and v, RoPE, rotation, and the append of K and V to their pages. One task per row and KV head. */
+/* rope_append.c - norms of q, k and v, RoPE, rotation, and the append of K, V and some queries to their pages. One task per row and KV head. */
 #include "device_cpu.h"
+#include "../../runtime/kv/encode.h"
 
 #include <math.h>
 #include <string.h>
@@ -58,6 +59,16 @@ static void query(const append_task *t, float *head, uint32_t row)
     rotate(t, head);
 }
 
+/* The rows of queries that the page of this position keeps, if there are any of it. */
+static void keep_queries(const append_task *t, const float *queries, uint32_t per_kv, uint32_t kv_head, uint32_t pos,
+                         uint8_t *page)
+{
+    const uint32_t n = t->group->n_queries, d = t->group->shape.head_dim, at = pos & (KVI_KV_PAGE - 1);
+    int8_t *rows = (int8_t *)page + kvi_group_queries_off(t->group, t->op->group_layer, kv_head);
+    for (uint32_t r = at * n / KVI_KV_PAGE; r < (at + 1) * n / KVI_KV_PAGE; r++)
+        t->device->v->encoder->query(queries + (size_t)(r % per_kv) * d, d, rows + (size_t)r * d);
+}
+
 static void append_one(void *arg, uint32_t task, uint32_t thread)
 {
     const append_task *t = arg;
@@ -78,12 +89,13 @@ static void append_one(void *arg, uint32_t task, uint32_t thread)
 
     uint32_t pos = device->row_pos[row];
     const kvi_page_ref *page = &device->step.seqs[device->row_seq[row]].pages[t->op->group][pos >> KVI_KV_PAGE_SHIFT];
-    uint8_t *record = device->pool + (uint64_t)page->unit * KVI_KV_UNIT +
-                      kvi_kv_record_off(page->format, &group->shape, t->op->group_layer, kv_head);
+    uint8_t *start = device->pool + (uint64_t)page->unit * KVI_KV_UNIT,
+            *record = start + kvi_kv_record_off(page->format, &group->shape, t->op->group_layer, kv_head);
     const kvi_dtype dtype = kvi_kv_plain_dtype(group->plain);
     const size_t row_bytes = (size_t)d * kvi_dtype_bytes(dtype), at = (pos & (KVI_KV_PAGE - 1)) * row_bytes;
     device->v->narrow(k, dtype, d, record + at);
     device->v->narrow(v, dtype, d, record + KVI_KV_PAGE * row_bytes + at);
+    if (group->n_queries) keep_queries(t, base + (size_t)kv_head * per_kv * d, per_kv, kv_head, pos, start);
 }
 
 /* A step of one or two rows is a microsecond or two of work: less than waking the others, much less where cores are shared. */

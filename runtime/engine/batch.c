@@ -132,7 +132,7 @@ bool kvi_batch_go(kvi_engine *e, kvi_batch *b, uint64_t until)
 static void refuse(kvi_part *part, kvrt_status status, const kvrt_error *why)
 {
     kvi_session *s = part->session;
-    if (s->states.units && s->n_cached) kvi_session_cut_cache(s, s->n_cached - 1);
+    if (s->states.units && s->n_cached) kvi_session_cut_cache(s, s->n_cached - 1, s->n_tokens);
     if (status == KVRT_CANCELLED && !kvi_requests_cancelled(s->requests)) return;
     part->status = status;
     if (part->error) kvi_struct_write(part->error, why, sizeof *why);

@@ -149,10 +149,31 @@ static kvrt_status read_kv_scales(kvi_engine *e, kvrt_error *error)
     return KVRT_OK;
 }
 
+/* Whether pages keep queries, in whose metric K is rounded when they are encoded. An elastic cache takes bits off pages long after their queries are
+ * gone; the published procedure has no such thing; and of more bits than 4 there is nothing to gain. */
+static bool keeps_queries(const kvi_engine *e)
+{
+    const kvi_kv_code k = KVI_KV_K_CODE(e->format.body);
+    return strcmp(kvi_options_string(e->options, "kv.round"), "plain") != 0 && e->backend->rounds_by_queries &&
+           !e->format.elastic && k >= KVI_KV_Q4 && encode_params(e->options).varnorm != KVI_VARNORM_PAPER;
+}
+
+/* What is asked for by name is done, or refused. */
+static kvrt_status check_round(const kvi_engine *e, kvrt_error *error)
+{
+    const bool asked = strcmp(kvi_options_string(e->options, "kv.round"), "queries") == 0;
+    const char *why = !e->backend->rounds_by_queries ? "a backend that does it (cpu)"
+                      : e->format.elastic ? "a kv.format other than elastic, whose pages outlive their queries"
+                      : encode_params(e->options).varnorm == KVI_VARNORM_PAPER ? "kv.varnorm other than paper"
+                                                                               : NULL;
+    return asked && why ? kvi_error_set(error, KVRT_UNSUPPORTED, "option kv.round: queries, need %s", why) : KVRT_OK;
+}
+
 static kvrt_status record_program(kvi_engine *e, kvi_kv_code plain, kvrt_error *error)
 {
     const kvi_record_options record = {.rotate = kvi_options_bool(e->options, "kv.rotate"),
                                        .plain = plain,
+                                       .keep_queries = keeps_queries(e),
                                        .head_parts = e->config.vocab_size > 32768 ? 4 : 1,
                                        .disable = kvi_options_string(e->options, "debug.disable")};
     KVI_TRY(kvi_model_record(&e->config, &e->weights, &record, &e->program, error));
@@ -229,6 +250,7 @@ static kvrt_status fill_device(open_context *c, kvrt_error *error)
     kvi_engine *e = c->engine;
     kvi_plan_input input;
     KVI_TRY(read_kv_scales(e, error));
+    KVI_TRY(check_round(e, error));
     KVI_TRY(kvi_engine_outline(e, e->format.plain, error));
     kvi_engine_plan_input(e, true, e->backend->own_memory ? e->backend->memory_available(e->device) : c->available,
                           &input);

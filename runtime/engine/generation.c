@@ -21,7 +21,8 @@ kvrt_status kvi_generation_begin(kvi_session *s, const kvrt_options *options, kv
     gen->lap_us = kvi_os_now_us();
     /* The last token is computed alone, in the form of those that will be generated, and again when all of them are cached: so its logits
      * are the same after a rewind. */
-    if (s->n_cached == s->n_tokens && gen->max_tokens > gen->n_generated) kvi_session_cut_cache(s, s->n_tokens - 1);
+    if (s->n_cached == s->n_tokens && gen->max_tokens > gen->n_generated)
+        kvi_session_cut_cache(s, s->n_tokens - 1, s->n_tokens);
     if (goes_on) return KVRT_OK;
     const kvrt_status status = gen->max_tokens > 0 ? kvi_session_reuse(s, s->n_tokens - 1, error) : KVRT_OK;
     gen->n_reused = s->n_cached;

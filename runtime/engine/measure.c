@@ -56,6 +56,12 @@ static kvrt_status fill_page(kvi_session *s, uint32_t group, uint32_t page, uint
         synthetic_record(record, bytes, g->plain, state);
         KVI_TRY(e->backend->pool_write(e->device, at + i * bytes, record, bytes, error));
     }
+    for (uint32_t i = 0; g->n_queries && i < n_records; i++) {
+        const uint64_t n = (uint64_t)g->n_queries * g->shape.head_dim,
+                       to = at + kvi_group_queries_off(g, i / g->shape.n_kv_heads, i % g->shape.n_kv_heads);
+        for (uint64_t k = 0; k < n; k++) record[k] = (uint8_t)(kvi_lcg(state) >> 56);
+        KVI_TRY(e->backend->pool_write(e->device, to, record, n, error));
+    }
     return KVRT_OK;
 }
 

@@ -95,9 +95,9 @@ void kvi_engine_plan_input(const kvi_engine *e, bool copied, uint64_t available,
 }
 
 /* -------------------------------------------------------------------------------------------------------- parts --- */
-static uint64_t page_bytes(const kvi_kv_shape *shape, uint32_t format)
+static uint64_t page_bytes(const kvi_cache_group *group, kvi_kv_format format)
 {
-    return (uint64_t)kvi_kv_page_units(format, shape) * KVI_KV_UNIT;
+    return (uint64_t)kvi_group_units(group, format) * KVI_KV_UNIT;
 }
 
 /* Most pages that n positions in a row can touch. */
@@ -122,7 +122,7 @@ static uint64_t session_bytes(const kvi_plan_input *input, kvi_kv_format body, u
             if (window_pages < held) held = window_pages;
         }
         uint64_t n_plain = kvi_kv_format_is_plain(body) || held < plain_most ? held : plain_most;
-        total += n_plain * page_bytes(&group->shape, plain) + (held - n_plain) * page_bytes(&group->shape, body);
+        total += n_plain * page_bytes(group, plain) + (held - n_plain) * page_bytes(group, body);
     }
     /* Recurrent layers: the live state and the copies of it that a rewind may go back to. */
     const uint64_t states = 1 + KVI_STATE_CHECKPOINTS;
@@ -165,7 +165,7 @@ uint32_t kvi_plan_most_pages(const kvi_program *program, const kvi_limits *limit
         for (uint32_t i = 0; i < KVI_KV_FORMATS; i++) {
             const kvi_kv_format format = kvi_kv_format_of_index(i);
             if (codes_of(format) & ~limits->page_formats) continue;
-            const uint32_t units = kvi_kv_page_units(format, &program->groups[g].shape);
+            const uint32_t units = kvi_group_units(&program->groups[g], format);
             if (units < smallest) smallest = units;
         }
     return (uint32_t)(limits->pool_bytes / KVI_KV_UNIT / (smallest ? smallest : 1)) + 1;

@@ -28,7 +28,7 @@ static void fill_cache(const kvi_plan_input *input, kvrt_plan_row *row)
         const kvi_cache_group *group = &input->program->groups[g];
         if (group->window) continue; /* fixed, not per token */
         row->bytes_per_token += (double)kvi_kv_page_bytes(body, &group->shape) / KVI_KV_PAGE;
-        plain += kvi_kv_page_bytes(kvi_group_plain(group), &group->shape);
+        plain += kvi_group_page_bytes(group, kvi_group_plain(group));
     }
     if (!kvi_kv_format_is_plain(body))
         row->fixed_kv_bytes =

@@ -137,7 +137,7 @@ kvrt_status kvi_session_reserve(kvi_session *s, uint32_t n, kvrt_error *error)
         s->demoted[level].n_pages = 0, s->demoted[level].bytes = 0;
     KVI_TRY(reserve(s, n, &made, error));
     if (made) return KVRT_OK;
-    (void)kvi_pages_rewind(pages, s->n_cached); /* pages that were added before the pool was full */
+    (void)kvi_pages_rewind(pages, s->n_cached, s->n_tokens); /* pages that were added before the pool was full */
     const char *hint =
         pages->elastic ? "kv.pool or mem.limit" : "ctx.sessions (sessions of ctx.size tokens in the pool)";
     return kvi_error_memory(error, KVRT_CTX_FULL, (uint64_t)kvi_pages_row_units(pages) * KVI_KV_UNIT,
@@ -161,17 +161,20 @@ kvrt_status kvi_session_save_state(kvi_session *s, kvrt_error *error)
     return KVRT_OK;
 }
 
-void kvi_session_cut_cache(kvi_session *s, uint32_t n)
+void kvi_session_cut_cache(kvi_session *s, uint32_t n, uint32_t n_same)
 {
-    if (n >= s->n_cached) return;
-    uint32_t keep = kvi_pages_rewind(&s->pages, n);
+    const bool all = n >= s->n_cached;
+    if (all) n = s->n_cached;
+    uint32_t keep = kvi_pages_rewind(&s->pages, n, n_same);
+    if (all && keep == n) return; /* no page rests on a token that goes */
     if (s->states.units) {
         kvi_extent_copy copy;
-        for (uint32_t at; (at = kvi_states_nearest(&s->states, keep)) < keep;) keep = kvi_pages_rewind(&s->pages, at);
+        for (uint32_t at; (at = kvi_states_nearest(&s->states, keep)) < keep;)
+            keep = kvi_pages_rewind(&s->pages, at, n_same);
         kvi_states_cut(&s->states, keep);
         kvi_states_restore(&s->states, keep, &copy);
         /* Without its state the sequence begins anew. */
-        if (kvi_session_copy(s, &copy, NULL) < KVRT_OK) keep = kvi_pages_rewind(&s->pages, 0);
+        if (kvi_session_copy(s, &copy, NULL) < KVRT_OK) keep = kvi_pages_rewind(&s->pages, 0, 0);
     }
     s->n_cached = keep;
     if (s->n_pure > keep) s->n_pure = keep;

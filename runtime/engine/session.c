@@ -187,7 +187,7 @@ kvrt_status kvrt_session_sync(kvrt_session handle, const int32_t *ids, uint64_t 
     if (status >= KVRT_OK) {
         uint32_t same = 0, most = (uint32_t)n < s->n_tokens ? (uint32_t)n : s->n_tokens;
         while (same < most && s->tokens[same] == ids[same]) same++;
-        kvi_session_cut_cache(s, same);
+        kvi_session_cut_cache(s, same, same);
         kvi_session_cut_keys(s, same);
         change_tokens(s, same == n && n == s->n_tokens);
         memcpy(s->tokens, ids, n * sizeof *ids);
@@ -208,7 +208,7 @@ kvrt_status kvrt_session_rewind(kvrt_session handle, uint64_t n, kvrt_error *err
         status = kvi_error_set(error, KVRT_ARG, "rewind: to %llu tokens, need at most %u", (unsigned long long)n,
                                s->n_tokens);
     else {
-        kvi_session_cut_cache(s, (uint32_t)n);
+        kvi_session_cut_cache(s, (uint32_t)n, (uint32_t)n);
         kvi_session_cut_keys(s, (uint32_t)n);
         change_tokens(s, n == s->n_tokens);
         s->n_tokens = (uint32_t)n;
@@ -277,7 +277,7 @@ kvrt_status kvrt_session_eval(kvrt_session handle, const int32_t *ids, uint64_t 
         kvi_drive_lost(s->engine);
         if (status < KVRT_OK) {
             /* The session is as it was; what was computed of the new tokens is dropped. */
-            kvi_session_cut_cache(s, before);
+            kvi_session_cut_cache(s, before, before);
             kvi_session_cut_keys(s, before);
             s->n_tokens = before;
         }

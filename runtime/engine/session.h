@@ -54,8 +54,9 @@ kvrt_status kvi_reasoning_begins(const kvi_session *session, bool *inside, kvrt_
 kvrt_status kvi_session_reserve(kvi_session *session, uint32_t n, kvrt_error *error);
 /* Where a page begins and where a prompt ends: the state of recurrent layers is saved if there is room, so that the session can come back. */
 kvrt_status kvi_session_save_state(kvi_session *session, kvrt_error *error);
-/* Cuts the cache to at most n tokens: page-rounded where pages are encoded, to a checkpoint where layers are recurrent. */
-void kvi_session_cut_cache(kvi_session *session, uint32_t n);
+/* Cuts the cache to at most n tokens: page-rounded where pages are encoded, to a checkpoint where layers are recurrent. n_same >= n leading tokens
+ * stay what they are; those from n on are to be computed again. */
+void kvi_session_cut_cache(kvi_session *session, uint32_t n, uint32_t n_same);
 /* What sessions take from one another (reuse.c). Of a new session whose pages are there. */
 kvrt_status kvi_session_begin_keys(kvi_session *session, kvrt_error *error);
 /* Tokens changed from position n on. */

@@ -110,14 +110,15 @@ static uint64_t of_tokenizer(const kvi_tokenizer *tokenizer)
     return sum ? sum : 1;
 }
 
-/* Shapes, windows, rotation: what a record's numbers stand for. */
+/* Shapes, windows, rotation, queries kept: what a page's numbers stand for. */
 static uint64_t of_cache(const kvi_engine *e)
 {
     uint64_t sum = kvi_checksum(&e->program.program.state_bytes, sizeof e->program.program.state_bytes, 3);
     for (uint32_t g = 0; g < e->program.program.n_groups; g++) {
         const kvi_cache_group *group = &e->program.groups[g];
         const uint32_t facts[] = {group->shape.n_layers, group->shape.n_kv_heads, group->shape.head_dim,
-                                  group->window,         group->rotate,           group->plain};
+                                  group->window,         group->rotate,           group->plain,
+                                  group->n_queries};
         sum = kvi_checksum(facts, sizeof facts, sum);
     }
     return sum;

@@ -60,7 +60,6 @@ static kvrt_status check_belongs(const kvi_session *s, const kvi_snapshot *h, kv
                              s->ctx_size);
     if (!h->n_cached) return KVRT_OK; /* tokens alone go with any weights and cache */
     if (h->model != f->model) return mismatch(error, "of other weights; its tokens alone may be loaded");
-    if (h->cache != f->cache) return mismatch(error, "of a cache with other settings (kv.rotate, kv.scales)");
     if (h->body != s->pages.body || h->plain != s->pages.groups->plain || h->elastic != s->pages.elastic)
         return kvi_error_set(error, KVRT_SNAPSHOT_MISMATCH, "snapshot: pages in %s, the session has %s (kv.format)",
                              h->elastic ? "elastic" : kvi_kv_format_name((kvi_kv_format)h->body, found),
@@ -68,6 +67,7 @@ static kvrt_status check_belongs(const kvi_session *s, const kvi_snapshot *h, kv
     if (h->tail != s->pages.tail)
         return kvi_error_set(error, KVRT_SNAPSHOT_MISMATCH, "snapshot: kv.tail %u, the session has %u", h->tail,
                              s->pages.tail);
+    if (h->cache != f->cache) return mismatch(error, "of a cache with other settings (kv.rotate, kv.round, kv.scales)");
     return KVRT_OK;
 }
 
@@ -239,7 +239,7 @@ static kvrt_status load(kvi_session *s, reading *r, bool tokens_only, kvrt_error
         return status;
     }
     kvi_generation_break(&s->gen);
-    kvi_session_cut_cache(s, 0);
+    kvi_session_cut_cache(s, 0, 0);
     kvi_session_cut_keys(s, 0);
     kvi_pages_mark(&s->pages, 0);
     s->n_tokens = r->head.n_tokens;
@@ -250,7 +250,7 @@ static kvrt_status load(kvi_session *s, reading *r, bool tokens_only, kvrt_error
     /* Only the device can fail now. Nobody but this session believes that the pages are of these tokens: n_pure stays 0. */
     status = r->head.n_cached ? fill_cache(s, r, error) : KVRT_OK;
     if (status < KVRT_OK) {
-        (void)kvi_pages_rewind(&s->pages, 0);
+        (void)kvi_pages_rewind(&s->pages, 0, 0);
         s->n_cached = s->n_tokens = 0;
     }
     return status;

@@ -9,18 +9,31 @@
  * Input may hold anything: NaN counts as 0, magnitudes above 60000 saturate, so that a record never decodes to NaN. */
 #ifndef KVI_KV_ENCODE_H
 #define KVI_KV_ENCODE_H
+#include <stddef.h>
 #include "codec.h"
 #include "page.h"
 
 /* Floats of scratch for head dimension d. */
-static inline uint32_t kvi_kv_encode_scratch(uint32_t d) { return 3u * d * KVI_KV_PAGE + 6u * (d + KVI_KV_PAGE); }
+static inline uint32_t kvi_kv_encode_scratch(uint32_t d)
+{
+    return 3u * d * KVI_KV_PAGE + 6u * (d + KVI_KV_PAGE) + d * (d + 32u);
+}
+
+/* Rotated queries in whose metric K is rounded (feedback.h): some of the page's and some of its successor's, rows of d numbers as `query` writes
+ * them. At most 512 rows in each: sums of products stay below 2^24. */
+typedef struct kvi_kv_queries {
+    const int8_t *rows[2];
+    uint32_t n_rows[2];
+} kvi_kv_queries;
 
 /* rows (128, d) f32, row-major by token, rotated. `side` (kvi_kv_k_side(kind, d).bytes) is overwritten. Every table writes the same bytes. */
 typedef struct kvi_kv_encoder {
-    void (*k)(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_encode_params *params, float *scratch,
-              uint8_t *side);
+    void (*k)(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_encode_params *params,
+              const kvi_kv_queries *queries, float *scratch, uint8_t *side); /* queries NULL: rounded plainly */
     void (*v)(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_encode_params *params, float *scratch,
               uint8_t *side);
+    /* A rotated query (d), to whole numbers of -127..127: its direction, as all queries count the same. */
+    void (*query)(const float *q, uint32_t d, int8_t *out);
 } kvi_kv_encoder;
 extern const kvi_kv_encoder kvi_kv_encoder_portable;
 #if defined(__x86_64__)
@@ -29,7 +42,7 @@ extern const kvi_kv_encoder kvi_kv_encoder_avx2, kvi_kv_encoder_avx512; /* only 
 static inline void kvi_kv_encode_k(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_encode_params *params,
                                    float *scratch, uint8_t *side)
 {
-    kvi_kv_encoder_portable.k(kind, rows, d, params, scratch, side);
+    kvi_kv_encoder_portable.k(kind, rows, d, params, NULL, scratch, side);
 }
 static inline void kvi_kv_encode_v(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_encode_params *params,
                                    float *scratch, uint8_t *side)

@@ -27,12 +27,23 @@ INLINE vf least(vf a, vf b) { return choose(a < b, a, b); }
 INLINE vf most(vf a, vf b) { return choose(a > b, a, b); }
 static float clamp(float x, float low, float high) { return x < low ? low : x > high ? high : x; }
 
-/* To the nearest code, ties to even: within 0..255 adding 1.5 * 2^23 rounds so. */
-INLINE vf to_code(vf x, float top)
+/* To the nearest whole number, ties to even, for |x| < 2^22: adding 1.5 * 2^23 rounds so. */
+INLINE vf nearest(vf x) { return (x + splat(12582912.0f)) - splat(12582912.0f); }
+INLINE vf to_code(vf x, float top) { return nearest(least(most(x, splat(0.0f)), splat(top))); }
+
+typedef uint8_t vb __attribute__((vector_size(VB / 4)));
+/* Codes of 0..255, or -128..127, as bytes. */
+INLINE void store_bytes(void *out, vf codes)
 {
-    const vf y = least(most(x, splat(0.0f)), splat(top));
-    return (y + splat(12582912.0f)) - splat(12582912.0f);
+    const vb bytes = __builtin_convertvector(__builtin_convertvector(codes, vi), vb);
+    memcpy(out, &bytes, sizeof bytes);
 }
+INLINE vf tame_all(vf x)
+{
+    const vf y = least(most(x, splat(-60000.0f)), splat(60000.0f));
+    return choose(x == x, y, splat(0.0f));
+}
+INLINE vf magnitude(vf x) { return most(x, -x); }
 
 /* Values that survive fp16 side vectors; NaN becomes 0. */
 static float tame(float x) { return x != x ? 0.0f : clamp(x, -60000.0f, 60000.0f); }
@@ -57,6 +68,7 @@ typedef struct tile {
     float *c, *r;     /* (n_cols), (n_rows) factors of the normalization */
     float *col, *row; /* deviations */
     float *log_c, *log_r;
+    float *metric, *queries; /* (n_rows, n_rows), (QUERY_BLOCK, n_rows) of feedback.h */
 } tile;
 
 /* Sample standard deviations, mean removed, of the `width` columns of x (n, width). */
@@ -286,12 +298,17 @@ INLINE void put_codes(const float *x, uint32_t n, uint32_t stride, uint32_t bits
     }
 }
 
-/* A tile whose origin_t is set, to n_rows rows of codes with A, Z per row and O per column. */
-static void quantize(const tile *t, bool is_v, uint32_t bits, const kvi_encode_params *params, uint8_t *codes,
-                     uint8_t *a_out, uint8_t *z_out, uint8_t *o_out)
+#include "feedback.h"
+
+/* A tile whose origin_t is set, to n_rows rows of codes with A, Z per row and O per column. queries: NULL, or the metric in which rows are
+ * rounded; the published procedure knows none. */
+static void quantize(const tile *t, bool is_v, uint32_t bits, const kvi_encode_params *params,
+                     const kvi_kv_queries *queries, uint8_t *codes, uint8_t *a_out, uint8_t *z_out, uint8_t *o_out)
 {
     const uint32_t n_rows = t->n_rows, n_cols = t->n_cols, row_bytes = n_cols / 8u * bits;
     const bool paper = params->varnorm == KVI_VARNORM_PAPER;
+    bool feedback = queries && !paper;
+    float step[KVI_KV_MAX_HEAD_DIM], low[KVI_KV_MAX_HEAD_DIM]; /* by row */
     for (uint32_t j = 0; j < n_cols; j++) t->c[j] = 1.0f;
     for (uint32_t i = 0; i < n_rows; i++) t->r[i] = 1.0f;
     if (paper) varnorm_paper(t, NULL, NULL);
@@ -304,6 +321,10 @@ static void quantize(const tile *t, bool is_v, uint32_t bits, const kvi_encode_p
     for (uint32_t j = 0; j < n_cols; j++)
         for (uint32_t i = 0; i < n_rows; i++)
             t->xt[(size_t)j * n_rows + i] = t->origin_t[(size_t)j * n_rows + i] / (t->c[j] * t->r[i]);
+    if (feedback) {
+        second_moments(queries, n_rows, t->queries, t->metric);
+        feedback = factor(t->metric, n_rows);
+    }
     for (uint32_t i = 0; i < n_rows; i += VW) {
         ranges range = choose_ranges(t->xt + i, n_cols, n_rows, bits, is_v, params->range);
         for (uint32_t k = 0; k < VW; k++) {
@@ -312,11 +333,15 @@ static void quantize(const tile *t, bool is_v, uint32_t bits, const kvi_encode_p
             kvi_kv_store16(z_out + 2u * (i + k), z);
             if (paper) continue;
             const float stored = kvi_f16_to_f32(a);
-            range.step[k] = stored > 0 ? stored : 6e-8f;
-            if (!(range.inv[k] > 0)) range.low[k] = kvi_f16_to_f32(z);
+            range.step[k] = step[i + k] = stored > 0 ? stored : 6e-8f;
+            low[i + k] = kvi_f16_to_f32(z);
+            if (!(range.inv[k] > 0)) range.low[k] = low[i + k];
         }
-        put_codes(t->xt + i, n_cols, n_rows, bits, &range, codes + (size_t)i * row_bytes, row_bytes);
+        if (!feedback) put_codes(t->xt + i, n_cols, n_rows, bits, &range, codes + (size_t)i * row_bytes, row_bytes);
     }
+    if (!feedback) return;
+    transpose(t->xt, n_cols, n_rows, t->x);
+    round_with_feedback(t->x, n_rows, n_cols, t->metric, step, low, bits, t->origin_t, codes);
 }
 
 /* The parts of a tile in scratch (kvi_kv_encode_scratch). */
@@ -334,43 +359,101 @@ static tile tile_in(float *scratch, uint32_t n_rows, uint32_t n_cols)
                   .col = rest + n_cols + n_rows,
                   .row = rest + 2 * n_cols + n_rows,
                   .log_c = rest + 2 * (n_cols + n_rows),
-                  .log_r = rest + 3 * n_cols + 2 * n_rows};
+                  .log_r = rest + 3 * n_cols + 2 * n_rows,
+                  .metric = rest + 6 * (n_cols + n_rows),
+                  .queries = rest + 6 * (n_cols + n_rows) + (size_t)n_rows * n_rows};
 }
 
-static float largest(const float *line, uint32_t n)
+/* K of 8 bits: one scale for each token. Rows of codes run along tokens, and so do vectors here. */
+static void encode_k_by_token(kvi_kv_code kind, const float *rows, uint32_t d, float *scratch, uint8_t *codes,
+                              uint8_t *scales)
 {
-    float top = 0;
-    for (uint32_t j = 0; j < n; j++) {
-        float a = fabsf(line[j]);
-        top = a > top ? a : top;
+    float *x = scratch, *tokens = scratch + (size_t)d * KVI_KV_PAGE, *high = tokens + (size_t)d * KVI_KV_PAGE;
+    for (uint32_t i = 0; i < d * KVI_KV_PAGE; i += VW) store(tokens + i, tame_all(load(rows + i)));
+    transpose(tokens, KVI_KV_PAGE, d, x);
+    for (uint32_t t = 0; t < KVI_KV_PAGE; t += VW) {
+        vf top = splat(0.0f);
+        for (uint32_t c = 0; c < d; c++) top = most(magnitude(load(x + (size_t)c * KVI_KV_PAGE + t)), top);
+        store(high + t, top);
     }
-    return top;
+    for (uint32_t t = 0; t < KVI_KV_PAGE; t++) {
+        const uint16_t scale = kvi_f32_to_f16(high[t] / (kind == KVI_KV_F8 ? 448.0f : 127.0f));
+        kvi_kv_store16(scales + 2u * t, scale);
+        high[t] = kvi_f16_to_f32(scale);
+        if (!(high[t] > 0)) high[t] = 1.0f; /* a zero row: every code is zero */
+    }
+    for (uint32_t c = 0; c < d; c++)
+        for (uint32_t t = 0; t < KVI_KV_PAGE; t += VW) {
+            const vf y = load(x + (size_t)c * KVI_KV_PAGE + t) / load(high + t);
+            uint8_t *out = codes + (size_t)c * KVI_KV_PAGE + t;
+            if (kind == KVI_KV_F8)
+                for (uint32_t k = 0; k < VW; k++) out[k] = kvi_f32_to_e4m3(y[k]);
+            else store_bytes(out, least(most(nearest(y), splat(-127.0f)), splat(127.0f)) + splat(128.0f));
+        }
 }
 
-static void encode_k(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_encode_params *params, float *scratch,
-                     uint8_t *side)
+static void encode_k(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_encode_params *params,
+                     const kvi_kv_queries *queries, float *scratch, uint8_t *side)
 {
     const kvi_kv_side s = kvi_kv_k_side(kind, d);
     memset(side, 0, s.bytes);
     if (kind >= KVI_KV_Q4) {
         const tile t = tile_in(scratch, d, KVI_KV_PAGE);
         for (uint32_t i = 0; i < d * KVI_KV_PAGE; i++) t.origin_t[i] = tame(rows[i]);
-        quantize(&t, false, kvi_kv_code_bits(kind), params, side + s.codes_off, side + s.a_off, side + s.z_off,
+        quantize(&t, false, kvi_kv_code_bits(kind), params, queries, side + s.codes_off, side + s.a_off, side + s.z_off,
                  side + s.o_off);
         return;
     }
-    for (uint32_t t = 0; t < KVI_KV_PAGE; t++) {
-        for (uint32_t c = 0; c < d; c++) scratch[c] = tame(rows[t * d + c]);
-        const uint16_t scale = kvi_f32_to_f16(largest(scratch, d) / (kind == KVI_KV_F8 ? 448.0f : 127.0f));
-        float stored = kvi_f16_to_f32(scale);
-        kvi_kv_store16(side + s.o_off + 2u * t, scale);
-        if (!(stored > 0)) stored = 1.0f; /* a zero row: every code is zero */
-        for (uint32_t c = 0; c < d; c++) {
-            uint8_t *at = side + s.codes_off + c * KVI_KV_PAGE + t;
-            *at = kind == KVI_KV_F8 ? kvi_f32_to_e4m3(scratch[c] / stored)
-                                    : (uint8_t)(int)(clamp(rintf(scratch[c] / stored), -127, 127) + 128.0f);
-        }
+    encode_k_by_token(kind, rows, d, scratch, side + s.codes_off, side + s.o_off);
+}
+
+/* A row of 0 where nothing can be said: a query of zeros, or with an infinity. */
+static void encode_query(const float *q, uint32_t d, int8_t *out)
+{
+    vf high = splat(0.0f);
+    float top = 0;
+    for (uint32_t j = 0; j < d; j += VW) {
+        high = most(magnitude(load(q + j)), high);
     }
+    for (uint32_t k = 0; k < VW; k++) top = high[k] > top ? high[k] : top;
+    const vf inverse = splat(top > 1e-30f ? 127.0f / top : 0.0f);
+    for (uint32_t j = 0; j < d; j += VW) {
+        const vf x = load(q + j) * inverse;
+        store_bytes(out + j, nearest(choose(x == x, x, splat(0.0f))));
+    }
+}
+
+/* A token of V of 8 bits: F8 with a scale, I8 with a scale and an offset. */
+static void encode_v_row(kvi_kv_code kind, const float *row, uint32_t d, float *line, uint8_t *codes, uint8_t *scale,
+                         uint8_t *offset)
+{
+    vf least_of = tame_all(load(row)), most_of = least_of;
+    for (uint32_t c = 0; c < d; c += VW) {
+        const vf x = tame_all(load(row + c));
+        least_of = least(x, least_of);
+        most_of = most(x, most_of);
+        store(line + c, x);
+    }
+    float low = least_of[0], high = most_of[0];
+    for (uint32_t k = 1; k < VW; k++) {
+        low = least_of[k] < low ? least_of[k] : low;
+        high = most_of[k] > high ? most_of[k] : high;
+    }
+    if (kind == KVI_KV_F8) {
+        const uint16_t a = kvi_f32_to_f16((-low > high ? -low : high) / 448.0f);
+        float stored = kvi_f16_to_f32(a);
+        kvi_kv_store16(scale, a);
+        if (!(stored > 0)) stored = 1.0f;
+        for (uint32_t c = 0; c < d; c++) codes[c] = kvi_f32_to_e4m3(line[c] / stored);
+        return;
+    }
+    const uint16_t a = kvi_f32_to_f16((high - low) / 255.0f), z = kvi_f32_to_f16(low);
+    float step = kvi_f16_to_f32(a);
+    kvi_kv_store16(scale, a);
+    kvi_kv_store16(offset, z);
+    if (!(step > 0)) step = 6e-8f;
+    for (uint32_t c = 0; c < d; c += VW)
+        store_bytes(codes + c, to_code((load(line + c) - splat(kvi_f16_to_f32(z))) / splat(step), 255.0f));
 }
 
 static void encode_v(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_encode_params *params, float *scratch,
@@ -382,35 +465,13 @@ static void encode_v(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_
         const tile t = tile_in(scratch, KVI_KV_PAGE, d);
         for (uint32_t i = 0; i < d * KVI_KV_PAGE; i++) t.x[i] = tame(rows[i]);
         transpose(t.x, KVI_KV_PAGE, d, t.origin_t);
-        quantize(&t, true, kvi_kv_code_bits(kind), params, side + s.codes_off, side + s.a_off, side + s.z_off,
+        quantize(&t, true, kvi_kv_code_bits(kind), params, NULL, side + s.codes_off, side + s.a_off, side + s.z_off,
                  side + s.o_off);
         return;
     }
-    for (uint32_t t = 0; t < KVI_KV_PAGE; t++) {
-        float *line = scratch;
-        for (uint32_t c = 0; c < d; c++) line[c] = tame(rows[t * d + c]);
-        uint8_t *codes = side + s.codes_off + t * d;
-        if (kind == KVI_KV_F8) {
-            const uint16_t scale = kvi_f32_to_f16(largest(line, d) / 448.0f);
-            float stored = kvi_f16_to_f32(scale);
-            kvi_kv_store16(side + s.a_off + 2u * t, scale);
-            if (!(stored > 0)) stored = 1.0f;
-            for (uint32_t c = 0; c < d; c++) codes[c] = kvi_f32_to_e4m3(line[c] / stored);
-            continue;
-        }
-        float low = line[0], high = line[0];
-        for (uint32_t c = 1; c < d; c++) {
-            low = line[c] < low ? line[c] : low;
-            high = line[c] > high ? line[c] : high;
-        }
-        const uint16_t a = kvi_f32_to_f16((high - low) / 255.0f), z = kvi_f32_to_f16(low);
-        float step = kvi_f16_to_f32(a);
-        low = kvi_f16_to_f32(z);
-        kvi_kv_store16(side + s.a_off + 2u * t, a);
-        kvi_kv_store16(side + s.z_off + 2u * t, z);
-        if (!(step > 0)) step = 6e-8f;
-        for (uint32_t c = 0; c < d; c++) codes[c] = (uint8_t)clamp(rintf((line[c] - low) / step), 0, 255);
-    }
+    for (uint32_t t = 0; t < KVI_KV_PAGE; t++)
+        encode_v_row(kind, rows + (size_t)t * d, d, scratch, side + s.codes_off + (size_t)t * d,
+                     side + s.a_off + 2u * t, side + s.z_off + 2u * t);
 }
 
-const kvi_kv_encoder ENCODER = {.k = encode_k, .v = encode_v};
+const kvi_kv_encoder ENCODER = {.k = encode_k, .v = encode_v, .query = encode_query};

@@ -38,6 +38,18 @@ uint32_t kvi_pages_first_at(const kvi_pages *pages, uint32_t g, uint32_t n)
                                  : 0; /* a query at n sees positions above n - window */
 }
 
+bool kvi_pages_shape_others(const kvi_pages *pages, uint32_t g)
+{
+    return pages->groups[g].n_queries && pages->tail >= KVI_KV_PAGE;
+}
+
+uint64_t kvi_pages_rests_on(const kvi_pages *pages, uint32_t g, uint32_t p)
+{
+    const kvi_page *page = page_of_table(pages, g, p);
+    const bool shaped = page && !kvi_kv_format_is_plain(page->format) && kvi_pages_shape_others(pages, g);
+    return (uint64_t)KVI_KV_PAGE * (p + (shaped ? 2 : 1));
+}
+
 /* The page has positions below the mark, and was plain there. */
 static bool worth_remembering(const kvi_pages *pages, uint32_t p)
 {
@@ -167,7 +179,8 @@ bool kvi_pages_job(kvi_pages *pages, uint32_t g, uint32_t p, kvi_kv_format to, b
     if (unit == KVI_KV_NO_EXTENT && shared) return false;
     /* Without room beside it, the page is converted in place: a record is never longer than what it replaces. */
     if (unit == KVI_KV_NO_EXTENT) unit = page->unit;
-    *job = (kvi_page_job){.group = g, .from = {page->unit, page->format}, .to = {unit, to}};
+    *job =
+        (kvi_page_job){.group = g, .from = {page->unit, page->format}, .to = {unit, to}, .next = {KVI_KV_NO_EXTENT, 0}};
     return true;
 }
 
@@ -193,6 +206,15 @@ bool kvi_pages_are_as_at(const kvi_pages *pages, uint32_t n)
     return true;
 }
 
+/* The page behind p, when it is complete and keeps its queries. */
+static kvi_page_ref successor(const kvi_pages *pages, uint32_t g, uint32_t p, uint32_t n_accepted)
+{
+    const kvi_page *page = p + 1 < pages->n_pages[g] ? page_of_table(pages, g, p + 1) : NULL;
+    const bool keeps = page && pages->groups[g].n_queries && kvi_kv_format_is_plain(page->format) &&
+                       (uint64_t)KVI_KV_PAGE * (p + 2) <= n_accepted;
+    return keeps ? (kvi_page_ref){page->unit, page->format} : (kvi_page_ref){KVI_KV_NO_EXTENT, 0};
+}
+
 uint32_t kvi_pages_due(kvi_pages *pages, uint32_t n_accepted, kvi_page_job *jobs, uint32_t *page_of, uint32_t cap)
 {
     uint32_t n = 0;
@@ -204,10 +226,19 @@ uint32_t kvi_pages_due(kvi_pages *pages, uint32_t n_accepted, kvi_page_job *jobs
             if (!page) continue;                                 /* already out of its window */
             if (!kvi_kv_format_is_plain(page->format)) continue; /* one below it was remembered, and is plain again */
             if (!kvi_pages_job(pages, g, p, pages->body, true, &jobs[n])) break; /* later ones wait with it */
+            if (kvi_pages_shape_others(pages, g)) jobs[n].next = successor(pages, g, p, n_accepted);
             page_of[n++] = p;
         }
     }
     return n;
+}
+
+/* What codes follow from: the page's tokens, and its successor's where these shaped them. None: the page or its successor has no key. */
+static kvi_page_key key_of_codes(const kvi_pages *pages, const kvi_page_job *job, uint32_t p)
+{
+    const kvi_page_key none = {0, 0}, own = pages->store->pages[pages->ids[job->group][p]].key;
+    if (!kvi_key_is_set(own) || !kvi_pages_shape_others(pages, job->group)) return own;
+    return job->next.unit == KVI_KV_NO_EXTENT ? none : pages->store->pages[pages->ids[job->group][p + 1]].key;
 }
 
 void kvi_pages_converted(kvi_pages *pages, const kvi_page_job *jobs, const uint32_t *page_of, uint32_t n, bool success)
@@ -221,9 +252,9 @@ void kvi_pages_converted(kvi_pages *pages, const kvi_page_job *jobs, const uint3
             if (!in_place) kvi_pool_release(&pages->store->pool, job->to.unit, units);
             continue;
         }
-        const kvi_page_key key = pages->store->pages[id].key;
+        const kvi_page_key key = key_of_codes(pages, job, p), plain_key = pages->store->pages[id].key;
         const bool remember = !in_place && worth_remembering(pages, p),
-                   stays = remember || (!in_place && kvi_key_is_set(key));
+                   stays = remember || (!in_place && kvi_key_is_set(plain_key));
         if (stays) kvi_store_share(pages->store, id);
         pages->ids[g][p] = kvi_store_convert(pages->store, id, job->to, units);
         if (remember) pages->plain[g][p] = kvi_store_remember(pages->store, id, true);
@@ -278,14 +309,31 @@ static void restore_plain(kvi_pages *pages, uint32_t n)
         }
 }
 
-uint32_t kvi_pages_rewind(kvi_pages *pages, uint32_t n)
+/* Positions below n whose codes are what n_same tokens make them: up to the first packed page that is cut, or that was shaped by a token beyond, or
+ * that stands behind a page which is plain again and will want its queries. */
+static uint32_t whole(const kvi_pages *pages, uint32_t g, uint32_t n, uint32_t n_same)
+{
+    bool after_plain = false;
+    for (uint32_t p = 1; p < pages->n_pages[g] && p * KVI_KV_PAGE < n; p++) {
+        const kvi_page *page = page_of_table(pages, g, p);
+        if (!page) continue;
+        const bool packed = !kvi_kv_format_is_plain(page->format), shaped = pages->groups[g].n_queries > 0;
+        if (packed &&
+            (n < (p + 1) * KVI_KV_PAGE || kvi_pages_rests_on(pages, g, p) > n_same || (shaped && after_plain)))
+            return p * KVI_KV_PAGE;
+        after_plain = after_plain || !packed;
+    }
+    return n;
+}
+
+uint32_t kvi_pages_rewind(kvi_pages *pages, uint32_t n, uint32_t n_same)
 {
     uint32_t keep = n;
+    if (n_same < n) n_same = n;
     restore_plain(pages, n);
     for (uint32_t g = 0; g < pages->n_groups; g++) {
-        const uint32_t p = keep / KVI_KV_PAGE;
-        const kvi_page *page = keep % KVI_KV_PAGE && p < pages->n_pages[g] ? page_of_table(pages, g, p) : NULL;
-        if (page && !kvi_kv_format_is_plain(page->format)) keep = p * KVI_KV_PAGE;
+        const uint32_t most = whole(pages, g, n, n_same);
+        if (most < keep) keep = most;
     }
     for (uint32_t g = 0; g < pages->n_groups; g++)
         if (!window_intact(pages, g, keep)) keep = 0;

@@ -4,7 +4,10 @@
  * give back pages that no later query can see.
  * Encoding loses bits, so a sequence that goes back to where a page was plain is not what it was there. One place is likely: the end of the
  * prompt, the *mark*. Pages that were plain at the mark and are encoded later are remembered beside their codes, at most tail / 128 + 2 of each
- * group, and are back when the sequence is cut to the mark. They are idle in the store: the first to go when the pool has no room. */
+ * group, and are back when the sequence is cut to the mark. They are idle in the store: the first to go when the pool has no room.
+ * Where pages keep their queries (page.h), codes of K are shaped by the queries of the page and of its successor, which a tail of a page or more
+ * always has; with a shorter one by the page's own alone. So a page's codes rest on the tokens up to its successor's end: whoever finds pages by
+ * their tokens (key.h) counts those in, and a sequence that is cut before that end computes the page again. */
 #ifndef KVI_KV_PAGES_H
 #define KVI_KV_PAGES_H
 #include "store.h"
@@ -67,12 +70,17 @@ void kvi_pages_converted(kvi_pages *pages, const kvi_page_job *jobs, const uint3
 void kvi_pages_expire(kvi_pages *pages, uint32_t n);
 /* Moves the mark to n positions; what the new one does not need is forgotten. */
 void kvi_pages_mark(kvi_pages *pages, uint32_t n);
-/* Positions that may stay when the sequence is cut to n: n itself, or the start of the page when n falls into an encoded one, or 0 when a
- * windowed group has already given back what a shorter sequence needs. Drops the pages beyond. */
-uint32_t kvi_pages_rewind(kvi_pages *pages, uint32_t n);
+/* Positions that may stay when the sequence is cut to n: n itself, or the start of the page when n falls into an encoded one or into the successor
+ * that shaped it, or 0 when a windowed group has already given back what a shorter sequence needs. Drops the pages beyond. n_same >= n: leading
+ * tokens that stay what they are, although those from n on are to be computed again. */
+uint32_t kvi_pages_rewind(kvi_pages *pages, uint32_t n, uint32_t n_same);
+/* Whether codes of the group's pages follow from their successors' tokens too, so that those of page p have the key of page p + 1. */
+bool kvi_pages_shape_others(const kvi_pages *pages, uint32_t g);
+/* Positions whose tokens the content of page p follows from. */
+uint64_t kvi_pages_rests_on(const kvi_pages *pages, uint32_t g, uint32_t p);
 
 /* Makes `to`, an empty sequence of the same model and cache, hold the first n positions of `from`: the same pages, one reference more, the same
- * mark and what is remembered for it. */
+ * mark and what is remembered for it. Its tokens must be the same up to where those pages rest on them. */
 void kvi_pages_share(kvi_pages *to, const kvi_pages *from, uint32_t n);
 /* Before position n is written: the page of group g that it falls into becomes the sequence's own. When others hold it too, that is a new page,
  * and *copy tells what the caller must copy before anything else (units 0: nothing). False: no room for it. */

@@ -7,6 +7,7 @@
 typedef struct kvi_record_options {
     bool rotate;         /* Hadamard in the cache */
     kvi_kv_code plain;   /* code of unencoded pages */
+    bool keep_queries;   /* plain pages keep queries for the rounding of K */
     uint32_t head_parts; /* operations the LM head is cut into, so that a slice may end inside it; >= 1 */
     const char *
         disable; /* comma list of parts that record_*.c leave out, for mutation tests: rope, mask, qk_norm, bias, window, ...; "" otherwise */

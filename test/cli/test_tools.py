@@ -330,6 +330,51 @@ def eval_says_when_nothing_was_packed():
 
 
 @test
+def eval_measures_windows_calls_and_generation():
+    story = ROOT / "examples/models/storyteller-tiny"
+    def measure(*args):
+        return kvrt("eval", story, "--text", ROOT / "README.md", "--ctx", 900, *args, "--json").expect(0).json()
+    two = measure("--windows", 2, "--tokens", 400, "--kv", "k4v4,k4v4:kv.round=plain,f16", "--generate", 6)
+    one = measure("--tokens", 400, "--kv", "k4v4")["formats"][0]
+    queries, plain, f16 = two["formats"]
+    assert two["n_windows"] == 2 and plain["kv"] == "k4v4:kv.round=plain" and plain["kld_mean"] != queries["kld_mean"], two
+    first, second = (w["kld_mean"] for w in queries["windows"])
+    assert first == one["kld_mean"] and one["kld_half_interval"] is None and abs((first + second) / 2 / queries["kld_mean"] - 1) < 1e-4, (one, queries)
+    assert abs(queries["kld_half_interval"] / (12.71 * abs(first - second) / 2) - 1) < 1e-3, queries  # Student's t of one degree of freedom
+    assert [w["agreed"] for w in f16["windows"]] == [6, 6] and f16["kld_half_interval"] == 0, f16
+    # 400 positions: pages 0, 2 and 3 are plain, page 1 is packed; plain ones also hold 64 queries of 16, in whole units of 256 bytes.
+    shape = json.loads((story / "config.json").read_text())
+    layers, heads, dim = shape["num_hidden_layers"], shape["num_key_value_heads"], shape["hidden_size"] // shape["num_attention_heads"]
+    units = lambda record: -(-layers * heads * record // 256) * 256
+    side = 128 * dim // 2
+    packed = units(2 * side + 2 * (2 * dim + 128) + 2 * (2 * 128 + dim))
+    bits = lambda n_bytes: 8 * n_bytes / (2 * layers * heads * dim * 400)
+    assert abs(f16["allocated_bits"] - bits(4 * units(512 * dim))) < 1e-3, (f16, shape)
+    assert abs(plain["allocated_bits"] - bits(3 * units(512 * dim) + packed)) < 1e-3, plain
+    assert abs(queries["allocated_bits"] - bits(3 * units(512 * dim + 64 * dim) + packed)) < 1e-3, queries
+    # A call that is what the model itself would say is right, another one wrong, and neither is when it does not fit.
+    said = kvrt("run", story, "Once upon a time", "--temp", 0, "-n", 8, "--json").expect(0).json()["text"]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "calls.jsonl")
+        lines = [{"start": True, "text": "Once upon a time", "call": said}, {"start": True, "text": "Once upon a time", "call": "zq" + said},
+                 {"start": True, "text": "word " * 2000, "call": "x"}]
+        file.write_text("\n".join(map(json.dumps, lines)) + "\n")
+        result = kvrt("eval", story, "--calls", file, "--ctx", 300, "--kv", "i8,f16", "--json").expect(0).json()
+        assert result["reference"]["ppl"] is None
+        for row in (result["reference"], *result["formats"]):
+            calls = row["calls"]
+            assert (calls["n"], calls["right"], calls["right_in_both"], calls["change"]) == (2, 1, 1, 0), result
+        assert b"tool calls, teacher-forced: 2, f16 has 50.0% of them right" in kvrt("eval", story, "--calls", file, "--ctx", 300, "--kv", "i8").expect(0).out
+        kvrt("eval", story, "--calls", ROOT / "README.md").expect(3, "calls: a line lacks text or call")
+        file.write_text('{"text": "a", "call": "b"}\n')
+        kvrt("eval", story, "--calls", file, "--kv", "i8").expect(2, "no call was asked for")
+    for args, message in ((("--windows", 0), "--windows"), (("--windows", 65), "from 1 to 64"), (("--generate", "x"), "--generate"),
+                          (("--kv", "k4v4:kv.nothing=1"), "kv.nothing"), (("--windows", 64, "--tokens", 900), "fewer than 2")):
+        result = kvrt("eval", story, "--text", ROOT / "LICENSE" if "--tokens" not in args else "/dev/null", *args)
+        assert result.code in (2, 3) and message in result.err, (args, result.err)
+
+
+@test
 def bench_json():
     out = kvrt("bench", MODEL, "--prompt", 16, "--gen", 4, "--depth", "0,130", "--kv", "f16,f32", "--reps", 2, "--json", "--ops").expect(0).json()
     machine, rows = out["machine"], out["rows"]

@@ -123,7 +123,8 @@ static void name_case(const attention_case *c, const char *what, char text[200])
 static uint64_t place_pages(attention_rig *a)
 {
     const attention_case *c = &a->c;
-    const uint32_t units = kvi_kv_page_units(format_of(c), &a->rig.group.shape);
+    const uint32_t units =
+        (uint32_t)((kvi_group_page_bytes(&a->rig.group, (kvi_kv_format)format_of(c)) + KVI_KV_UNIT - 1) / KVI_KV_UNIT);
     a->n_pages = (c->start + c->tokens + KVI_KV_PAGE - 1) / KVI_KV_PAGE;
     a->first_page = c->window && c->start + 1 > c->window ? (c->start + 1 - c->window) / KVI_KV_PAGE : 0;
     uint32_t unit = units * c->n_seqs * (a->n_pages - a->first_page);
@@ -151,6 +152,7 @@ static bool open_case(attention_rig *a, const op_target *target, const attention
     op_rig_open(rig, target);
     rig->group =
         (kvi_cache_group){.shape = {2, c->n_kv, c->dim}, .window = c->window, .rotate = c->rotate, .plain = c->plain};
+    if (target->backend->rounds_by_queries) rig->group.n_queries = kvi_kv_query_rows(c->dim, c->per_kv);
     kvi_buffer qkv = op_rig_buffer(rig, a->cols, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND);
     a->in = op_rig_input(rig, qkv, c->tokens * c->n_seqs);
     kvi_buffer gate = qkv;
@@ -351,6 +353,33 @@ static double norm_of(const double *h, uint32_t n)
     return sqrt(squares);
 }
 
+/* What the page keeps of the queries of a position: directions, 127 for the largest number. */
+static void check_queries(const attention_rig *a, uint32_t s, uint32_t t)
+{
+    const attention_case *c = &a->c;
+    const uint32_t pos = c->start + t, at = pos % KVI_KV_PAGE, n = a->rig.group.n_queries;
+    const double rotary = a->rig.target->rotary;
+    char text[200];
+    int8_t row[KVI_KV_MAX_HEAD_DIM];
+    double h[KVI_KV_MAX_HEAD_DIM];
+    name_case(c, "rope_append, queries", text);
+    for (uint32_t kv = 0; kv < c->n_kv; kv++)
+        for (uint32_t r = 0; r < n; r++) {
+            /* Every second position, every one, or two rows of every one. */
+            if (n < KVI_KV_PAGE ? 2 * r + 1 != at : r / (n / KVI_KV_PAGE) != at) continue;
+            const uint64_t from = (uint64_t)a->pages[s][pos / KVI_KV_PAGE].unit * KVI_KV_UNIT +
+                                  kvi_kv_page_bytes(format_of(c), &a->rig.group.shape) +
+                                  ((uint64_t)(c->n_kv + kv) * n + r) * c->dim; /* layer 1 of 2 */
+            double top = 0;
+            assert_true(a->rig.target->backend->pool_read(a->rig.device, from, row, c->dim, NULL) >= KVRT_OK);
+            head_at(a, s * c->tokens + t, kv * c->per_kv + r % c->per_kv, pos, h);
+            for (uint32_t i = 0; i < c->dim; i++) top = fmax(top, fabs(h[i]));
+            for (uint32_t i = 0; i < c->dim; i++)
+                op_check(a->rig.target, text, t, i, row[i], h[i] / top * 127,
+                         0.5 + 1e-4 + 2 * 127 * rotary * norm_of(h, c->dim) / top);
+        }
+}
+
 static void check_append(const attention_rig *a, const float *out)
 {
     const attention_case *c = &a->c;
@@ -361,7 +390,9 @@ static void check_append(const attention_rig *a, const float *out)
     double h[KVI_KV_MAX_HEAD_DIM];
     name_case(c, "rope_append", text);
     for (uint32_t s = 0; s < c->n_seqs; s++)
-        for (uint32_t t = 0; t < c->tokens; t++)
+        for (uint32_t t = 0; t < c->tokens; t++) {
+            /* With queries_only, the page keeps those of the layer that appended. */
+            if (a->rig.group.n_queries && !a->extra.queries_only) check_queries(a, s, t);
             for (uint32_t head = 0; head < a->n_heads + 2 * c->n_kv; head++) {
                 const uint32_t pos = c->start + t, kv = head - a->n_heads, side = kv / c->n_kv,
                                at = pos - a->first_page * KVI_KV_PAGE;
@@ -375,6 +406,7 @@ static void check_append(const attention_rig *a, const float *out)
                     else
                         op_check(target, text, t, head * c->dim + i, stored[i], h[i], rotary + ulp * fabs(h[i]) + 6e-8);
             }
+        }
 }
 
 static void check_attention(const attention_rig *a, const float *out, double largest)

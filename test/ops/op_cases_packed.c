@@ -237,16 +237,16 @@ static void difficult_rows(float *rows, uint32_t d, uint32_t kind)
 }
 
 static void encode_side(kvi_kv_code code, bool is_v, const float *rows, uint32_t d, const kvi_encode_params *params,
-                        float *scratch, uint8_t *side)
+                        const kvi_kv_queries *queries, float *scratch, uint8_t *side)
 {
     if (kvi_kv_code_is_plain(code)) store_plain(rows, code, d * KVI_KV_PAGE, side);
     else if (is_v) kvi_kv_encode_v(code, rows, d, params, scratch, side);
-    else kvi_kv_encode_k(code, rows, d, params, scratch, side);
+    else kvi_kv_encoder_portable.k(code, rows, d, params, queries, scratch, side);
 }
 
-/* One record converted on the host. */
+/* One record converted on the host; queries may be NULL. */
 static void convert_record(const uint8_t *from, uint32_t from_format, uint8_t *to, uint32_t to_format, uint32_t d,
-                           const kvi_encode_params *params)
+                           const kvi_encode_params *params, const kvi_kv_queries *queries)
 {
     float *rows = malloc(d * 512), *scratch = malloc(kvi_kv_encode_scratch(d) * 4);
     assert_true(rows && scratch);
@@ -257,7 +257,7 @@ static void convert_record(const uint8_t *from, uint32_t from_format, uint8_t *t
         if (a == b) memcpy(to, from, bytes);
         else {
             kvi_kv_decode_rows(from, a, is_v, d, rows);
-            encode_side(b, is_v, rows, d, params, scratch, to);
+            encode_side(b, is_v, rows, d, params, queries, scratch, to);
         }
         from += bytes;
         to += is_v ? 0 : kvi_kv_k_side(b, d).bytes;
@@ -271,8 +271,9 @@ typedef struct convert_case {
     kvi_encode_params params;
 } convert_case;
 
-/* in_place: bit set over the pages. */
-static void check_convert(const op_target *target, const convert_case *c, uint32_t layers, uint32_t in_place)
+/* in_place: bit set over the pages. n_queries: of each page and KV head. */
+static void check_convert(const op_target *target, const convert_case *c, uint32_t layers, uint32_t in_place,
+                          uint32_t n_queries)
 {
     enum { PAGES = 3 };
     const uint32_t n_records = 2 * layers;
@@ -282,7 +283,7 @@ static void check_convert(const op_target *target, const convert_case *c, uint32
                 kvi_kv_format_parse(c->to, strlen(c->to), &to));
     op_rig *rig = &b->rig;
     op_rig_open(rig, target);
-    rig->group = (kvi_cache_group){.shape = {layers, 2, c->d}, .plain = KVI_KV_F16};
+    rig->group = (kvi_cache_group){.shape = {layers, 2, c->d}, .plain = KVI_KV_F16, .n_queries = n_queries};
     rig->page_codes = 1u << KVI_KV_I8 | 1u << KVI_KV_Q4 | 1u << KVI_KV_Q2;
     kvi_buffer qkv = op_rig_buffer(rig, 6 * c->d, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND),
                out = op_rig_buffer(rig, 2 * c->d, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND);
@@ -302,17 +303,28 @@ static void check_convert(const op_target *target, const convert_case *c, uint32
     float *rows = malloc(c->d * 512), *scratch = malloc(kvi_kv_encode_scratch(c->d) * 4);
     assert_true(bytes && want && got && rows && scratch);
     kvi_page_job jobs[PAGES];
+    for (uint64_t p = 0; p < PAGES; p++) /* queries of all pages, before any of them is encoded */
+        for (uint64_t i = 0; i < (uint64_t)n_records * n_queries * c->d; i++)
+            bytes[p * units * KVI_KV_UNIT + (uint64_t)n_records * from_bytes + i] = (uint8_t)(int8_t)(40 * op_normal());
     for (uint32_t p = 0; p < PAGES; p++) {
-        jobs[p] = (kvi_page_job){0, {p * units, from}, {(in_place >> p & 1 ? p : PAGES + p) * units, to}};
+        const bool followed = n_queries && p + 1 < PAGES;
+        jobs[p] = (kvi_page_job){.from = {p * units, from},
+                                 .to = {(in_place >> p & 1 ? p : PAGES + p) * units, to},
+                                 .next = {followed ? (p + 1) * units : KVI_KV_NO_EXTENT, from}};
         for (uint32_t i = 0; i < n_records; i++) {
             uint8_t *record = bytes + (uint64_t)p * units * KVI_KV_UNIT + (uint64_t)i * from_bytes;
             difficult_rows(rows, c->d, p * 4 + i);
-            encode_side(KVI_KV_K_CODE(from), false, rows, c->d, &c->params, scratch, record);
+            encode_side(KVI_KV_K_CODE(from), false, rows, c->d, &c->params, NULL, scratch, record);
             difficult_rows(rows, c->d, p * 4 + i);
-            encode_side(KVI_KV_V_CODE(from), true, rows, c->d, &c->params, scratch,
+            encode_side(KVI_KV_V_CODE(from), true, rows, c->d, &c->params, NULL, scratch,
                         record + kvi_kv_k_side(KVI_KV_K_CODE(from), c->d).bytes);
+            /* Behind all records of a page, in their order. */
+            const uint64_t at = (uint64_t)n_records * from_bytes + (uint64_t)i * n_queries * c->d;
+            int8_t *own = (int8_t *)bytes + (uint64_t)p * units * KVI_KV_UNIT + at;
+            const kvi_kv_queries queries = {{own, own + (uint64_t)units * KVI_KV_UNIT},
+                                            {n_queries, followed ? n_queries : 0}};
             convert_record(record, from, want + (uint64_t)jobs[p].to.unit * KVI_KV_UNIT + (uint64_t)i * to_bytes, to,
-                           c->d, &c->params);
+                           c->d, &c->params, n_queries ? &queries : NULL);
         }
     }
     kvrt_error error = {.size = sizeof error};
@@ -356,15 +368,27 @@ void op_case_convert(const op_target *target)
         {64, "k4v4", "k4v2", {KVI_VARNORM_KVRT, KVI_RANGE_SEARCH}},
         {128, "f16", "k4v4", {KVI_VARNORM_KVRT, KVI_RANGE_UNBIASED}},
     };
+    static const convert_case shaped[] = {
+        {64, "f16", "k4v4", {KVI_VARNORM_KVRT, KVI_RANGE_UNBIASED}},
+        {128, "f16", "k2v2", {KVI_VARNORM_KVRT, KVI_RANGE_UNBIASED}},
+        {256, "f16", "k3v3", {KVI_VARNORM_OFF, KVI_RANGE_MINMAX}},
+        {64, "f16", "i8", {KVI_VARNORM_KVRT, KVI_RANGE_UNBIASED}},
+    };
+    for (size_t i = 0; target->backend->rounds_by_queries && i < sizeof shaped / sizeof shaped[0]; i++) {
+        const uint32_t n = kvi_kv_query_rows(shaped[i].d, 2);
+        check_convert(target, &shaped[i], 3, 0, n);
+        check_convert(target, &shaped[i], 3, 7, n);
+        check_convert(target, &shaped[i], 3, 5, n);
+    }
     /* More records than are converted at once, with a page beside in between too. */
     static const convert_case many = {64, "f16", "i8", {KVI_VARNORM_OFF, KVI_RANGE_MINMAX}};
-    for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) check_convert(target, &list[i], 2, 0);
-    for (size_t i = 0; i < sizeof demotions / sizeof demotions[0]; i++) check_convert(target, &demotions[i], 2, 7);
-    check_convert(target, &demotions[0], 2, 1);
-    check_convert(target, &demotions[1], 2, 2);
-    check_convert(target, &demotions[2], 2, 6);
-    check_convert(target, &many, 22, 7);
-    check_convert(target, &many, 33, 5);
+    for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) check_convert(target, &list[i], 2, 0, 0);
+    for (size_t i = 0; i < sizeof demotions / sizeof demotions[0]; i++) check_convert(target, &demotions[i], 2, 7, 0);
+    check_convert(target, &demotions[0], 2, 1, 0);
+    check_convert(target, &demotions[1], 2, 2, 0);
+    check_convert(target, &demotions[2], 2, 6, 0);
+    check_convert(target, &many, 22, 7, 0);
+    check_convert(target, &many, 33, 5, 0);
 }
 
 /* -------------------------------------------------------------------------------------------------------------- moves --- */

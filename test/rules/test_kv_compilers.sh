@@ -21,12 +21,14 @@ for cc in gcc clang; do
             compile "${avx512[@]}" -c runtime/kv/encode_avx512.c -o "$out/avx512.o"
             objects+=("$out/avx2.o" "$out/avx512.o")
         fi
-        compile runtime/kv/format.c test/unit/test_kv_codec.c "${objects[@]}" -lcmocka -lm -o "$out/test_kv_codec"
-        if ! "$out/test_kv_codec" >"$out/log" 2>&1; then
-            echo "$cc $level:"
-            grep -v -e 'RUN' -e ' OK ' "$out/log"
-            exit 1
-        fi
+        for test in test_kv_codec test_kv_feedback; do
+            compile runtime/kv/format.c "test/unit/$test.c" "${objects[@]}" -lcmocka -lm -o "$out/$test"
+            if ! "$out/$test" >"$out/log" 2>&1; then
+                echo "$cc $level:"
+                grep -v -e 'RUN' -e ' OK ' "$out/log"
+                exit 1
+            fi
+        done
         echo "ok    $cc $level"
         tried=$((tried + 1))
     done

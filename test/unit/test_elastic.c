@@ -422,7 +422,7 @@ static void rewind_gives_back(void **state)
     uint32_t n = 0;
     while (grow(0, n + 1) >= KVRT_OK) n++;
     const uint32_t page = n / 128 / 2;
-    const uint32_t keep = kvi_pages_rewind(&r.sessions[0].pages, page * 128 + 5);
+    const uint32_t keep = kvi_pages_rewind(&r.sessions[0].pages, page * 128 + 5, page * 128 + 5);
     assert_int_equal(keep, page * 128);
     r.sessions[0].n_cached = keep;
     check_rig();

@@ -329,6 +329,13 @@ static void unbiased_rows_keep_mean_and_length(void **state)
     }
 }
 
+static void encode_with(const kvi_kv_encoder *encoder, bool is_v, kvi_kv_code code, const float *rows, uint32_t d,
+                        const kvi_encode_params *params, float *scratch, uint8_t *side)
+{
+    if (is_v) encoder->v(code, rows, d, params, scratch, side);
+    else encoder->k(code, rows, d, params, NULL, scratch, side);
+}
+
 /* Every instruction set writes the bytes of the portable encoder. */
 static void instruction_sets_agree(void **state)
 {
@@ -350,9 +357,8 @@ static void instruction_sets_agree(void **state)
                 for (int k = 0; k < 18; k++) {
                     const bool is_v = k & 1;
                     const kvi_encode_params params = {(kvi_varnorm)(k / 2 % 3), (kvi_range)(k / 6)};
-                    (is_v ? kvi_kv_encoder_portable.v : kvi_kv_encoder_portable.k)(packed_codes[c], rows, d, &params,
-                                                                                   scratch, want);
-                    (is_v ? others[e]->v : others[e]->k)(packed_codes[c], rows, d, &params, scratch, got);
+                    encode_with(&kvi_kv_encoder_portable, is_v, packed_codes[c], rows, d, &params, scratch, want);
+                    encode_with(others[e], is_v, packed_codes[c], rows, d, &params, scratch, got);
                     if (memcmp(want, got,
                                is_v ? kvi_kv_v_side(packed_codes[c], d).bytes
                                     : kvi_kv_k_side(packed_codes[c], d).bytes) != 0)

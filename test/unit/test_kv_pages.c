@@ -154,8 +154,8 @@ static void window_keeps_its_window(void **state)
     for (uint32_t p = 0; p < r.pages.n_pages[1]; p++) alive += kvi_pages_at(&r.pages, 1, p).unit != KVI_KV_NO_EXTENT;
     assert_true(alive <= 4);
     /* Back by a little: exact. Back past what the window gave away: from the start. */
-    assert_int_equal(kvi_pages_rewind(&r.pages, 1990), 1990);
-    assert_int_equal(kvi_pages_rewind(&r.pages, 900), 0);
+    assert_int_equal(kvi_pages_rewind(&r.pages, 1990, 1990), 1990);
+    assert_int_equal(kvi_pages_rewind(&r.pages, 900, 900), 0);
     assert_int_equal(kvi_pages_bytes(&r.pages), 0);
     assert_true(kvi_pages_extend(&r.pages, 700));
     close_rig(&r);
@@ -168,15 +168,75 @@ static void rewind_rounds_to_encoded_pages(void **state)
     open_rig(&r, 64 << 20, 0, KVI_KV_FMT_K4V4, 128);
     assert_true(kvi_pages_extend(&r.pages, 1000));
     encode_all(&r, 1000); /* pages 1..5 packed */
-    assert_int_equal(kvi_pages_rewind(&r.pages, 999), 999);
-    assert_int_equal(kvi_pages_rewind(&r.pages, 800), 800);
-    assert_int_equal(kvi_pages_rewind(&r.pages, 768), 768);
-    assert_int_equal(kvi_pages_rewind(&r.pages, 767), 640);
-    assert_int_equal(kvi_pages_rewind(&r.pages, 256), 256);
-    assert_int_equal(kvi_pages_rewind(&r.pages, 100), 100); /* the sink is plain */
+    assert_int_equal(kvi_pages_rewind(&r.pages, 999, 999), 999);
+    assert_int_equal(kvi_pages_rewind(&r.pages, 800, 800), 800);
+    assert_int_equal(kvi_pages_rewind(&r.pages, 768, 768), 768);
+    assert_int_equal(kvi_pages_rewind(&r.pages, 767, 767), 640);
+    assert_int_equal(kvi_pages_rewind(&r.pages, 256, 256), 256);
+    assert_int_equal(kvi_pages_rewind(&r.pages, 100, 100), 100); /* the sink is plain */
     assert_true(kvi_pages_extend(&r.pages, 400));
     assert_int_equal(kvi_pages_at(&r.pages, 0, 2).format, KVI_KV_FMT_F16);
     close_rig(&r);
+}
+
+static void open_keeping_queries(rig *r, uint32_t tail)
+{
+    open_rig(r, 64 << 20, 0, KVI_KV_FMT_K4V4, tail);
+    r->groups[0].n_queries = 64;
+    kvi_group_measure(&r->groups[0]);
+}
+
+/* Queries cost a plain page 64 rows of each record; a page is encoded with those of its successor, when the tail says that it is complete. */
+static void codes_are_shaped_by_the_successor(void **state)
+{
+    (void)state;
+    for (uint32_t tail = 0; tail <= 300; tail += 100) {
+        rig r;
+        uint32_t n_jobs = 0;
+        open_keeping_queries(&r, tail);
+        assert_int_equal(kvi_group_units(&r.groups[0], KVI_KV_FMT_F16), (4 * (2 * 128 * 64 * 2 + 64 * 64)) / 256);
+        assert_int_equal(kvi_group_units(&r.groups[0], KVI_KV_FMT_K4V4),
+                         kvi_kv_page_units(KVI_KV_FMT_K4V4, &r.groups[0].shape));
+        for (uint32_t n = 1; n <= 1200; n += n % 100 == 1 ? 100 : 1) {
+            kvi_page_job jobs[3];
+            uint32_t page_of[3], k;
+            assert_true(kvi_pages_extend(&r.pages, n));
+            while ((k = kvi_pages_due(&r.pages, n, jobs, page_of, 3)) > 0) {
+                for (uint32_t i = 0; i < k; i++, n_jobs++) {
+                    const kvi_page_ref next = kvi_pages_at(&r.pages, 0, page_of[i] + 1);
+                    if (tail < 128) assert_int_equal(jobs[i].next.unit, KVI_KV_NO_EXTENT);
+                    else assert_memory_equal(&jobs[i].next, &next, sizeof next);
+                    assert_int_equal(kvi_pages_at(&r.pages, 0, page_of[i] + 1).format, KVI_KV_FMT_F16);
+                }
+                kvi_pages_converted(&r.pages, jobs, page_of, k, true);
+            }
+        }
+        assert_true(n_jobs >= 5);
+        close_rig(&r);
+    }
+}
+
+/* A page rests on its successor's tokens: it goes when one of them does, and stays when they are only computed again. */
+static void rewind_drops_what_was_shaped_by_lost_tokens(void **state)
+{
+    (void)state;
+    for (uint32_t tail = 0; tail <= 128; tail += 128) {
+        rig r;
+        open_keeping_queries(&r, tail);
+        assert_true(kvi_pages_extend(&r.pages, 1000));
+        encode_all(&r, 1000); /* pages 1..5 packed with the tail, 1..6 without */
+        assert_int_equal(kvi_pages_rests_on(&r.pages, 0, 5), tail ? 896 : 768);
+        assert_int_equal(kvi_pages_rests_on(&r.pages, 0, 7), 1024);
+        assert_int_equal(kvi_pages_rewind(&r.pages, 897, 897), 897);
+        assert_int_equal(kvi_pages_rewind(&r.pages, 896, 896), 896);
+        assert_int_equal(kvi_pages_rewind(&r.pages, 895, 896), tail ? 895 : 768); /* without a tail, page 6 is packed */
+        assert_int_equal(kvi_pages_rewind(&r.pages, 768, 895), tail ? 640 : 768);
+        assert_int_equal(kvi_pages_rewind(&r.pages, 640, 767), tail ? 512 : 640);
+        assert_int_equal(kvi_pages_rewind(&r.pages, 384, 640),
+                         384); /* tokens up to 640 stay: nothing that is left rests on more */
+        assert_int_equal(kvi_pages_rewind(&r.pages, 100, 100), 100);
+        close_rig(&r);
+    }
 }
 
 /* An encoding that fails gives its new extents back and leaves the pages as they were. */
@@ -206,6 +266,8 @@ int main(void)
                                        cmocka_unit_test(encoding_rule),
                                        cmocka_unit_test(encoding_in_a_full_pool),
                                        cmocka_unit_test(window_keeps_its_window),
-                                       cmocka_unit_test(rewind_rounds_to_encoded_pages)};
+                                       cmocka_unit_test(rewind_rounds_to_encoded_pages),
+                                       cmocka_unit_test(codes_are_shaped_by_the_successor),
+                                       cmocka_unit_test(rewind_drops_what_was_shaped_by_lost_tokens)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -264,7 +264,7 @@ static void rewind_to_a_checkpoint(void **state)
             if (turns < 2000 && s->n_cached < c.ctx && below(12) == 0) {
                 const uint32_t wanted = s->n_cached - below(s->n_cached / 2 + 1), before = s->n_cached,
                                most = kvi_states_nearest(&s->states, wanted);
-                kvi_session_cut_cache(s, wanted);
+                kvi_session_cut_cache(s, wanted, wanted);
                 if (wanted == before) assert_int_equal(s->n_cached, before);
                 else assert_true(s->n_cached <= most);
                 assert_int_equal(s->pages.n_pages[0], (s->n_cached + KVI_KV_PAGE - 1) / KVI_KV_PAGE);

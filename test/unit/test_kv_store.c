@@ -385,7 +385,7 @@ static void shared_prefix(void **state)
         assert_true(kvi_pages_extend(two, 1100));
         encode_due(two, 1100);
         assert_int_equal(kvi_pages_at(two, 0, 6).format, KVI_KV_FMT_K4V4);
-        assert_int_equal(kvi_pages_rewind(one, 256), 0); /* the window has gone on */
+        assert_int_equal(kvi_pages_rewind(one, 256, 256), 0); /* the window has gone on */
         assert_int_equal(two->n_pages[0], 9);
         for (uint32_t p = 0; p < 9; p++) assert_true(kvi_pages_at(two, 0, p).unit != KVI_KV_NO_EXTENT);
         kvi_pages_free(one);
@@ -420,7 +420,7 @@ static void writing_ends_what_was_published(void **state)
     assert_true(kvi_pages_extend(&r.a, 256));
     const kvi_page_key key = key_of(1);
     assert_int_equal(kvi_store_publish(&r.store, r.a.ids[0][1], key), r.a.ids[0][1]);
-    assert_int_equal(kvi_pages_rewind(&r.a, 200), 200);
+    assert_int_equal(kvi_pages_rewind(&r.a, 200, 200), 200);
     kvi_pages_share(&r.b, &r.a, 200);
     assert_true(kvi_pages_own(&r.b, 0, 200, &copy) && copy.units == 512);
     assert_int_equal(kvi_store_find(&r.store, 0, KVI_KV_FMT_F16, key), r.a.ids[0][1]);
