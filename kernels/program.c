@@ -13,6 +13,8 @@ const char *kvi_op_name(kvi_op_kind kind)
 
 const char *kvi_op_special(const kvi_op *op)
 {
+    if (op->kind == KVI_OP_ROUTE || op->kind == KVI_OP_EXPERTS) return "mixtures of experts";
+    if (op->kind == KVI_OP_CONV_STATE || op->kind == KVI_OP_DELTA) return "recurrent layers (gated DeltaNet)";
     if (op->kind > KVI_OP_HEAD) return "this kind of layer";
     if (op->kind == KVI_OP_NORM_LINEAR && !op->norm.kind) return "a product without a norm";
     if (op->norm.kind == KVI_NORM_BARE) return "a norm without gains";

@@ -602,6 +602,10 @@ typedef struct kvrt_plan_info {
     uint64_t mapped_bytes;  /* weights that stay in the file's map, outside of every total */
     uint64_t loading_bytes; /* most that is held while files are read; more than the budget: nothing fits */
     char backend[16];       /* what the plan is for */
+    uint64_t expert_bytes;  /* of weight_bytes: experts, of which a token chooses some */
+    uint64_t
+        state_bytes; /* of each session's part of kv_bytes: states of recurrent layers, the live one and its checkpoints */
+    uint32_t n_states; /* so many of one size */
 } kvrt_plan_info;
 KVRT_API kvrt_status kvrt_plan(const kvrt_options *options, const char *formats, kvrt_plan_info *info,
                                kvrt_plan_row *rows, uint64_t cap, uint64_t *n, kvrt_error *error);
@@ -639,6 +643,8 @@ typedef struct kvrt_inspect_info {
     char quantization[48];     /* quant_method of the folder; empty: none */
     uint64_t n_weights,
         weight_bytes; /* parameters of the model and what they take, once it is known how they lie; else 0 */
+    char layers
+        [200]; /* kinds of layers: "16 attention, 48 gated DeltaNet; 64 dense"; empty when the config is not known */
 } kvrt_inspect_info;
 typedef void (*kvrt_tensor_fn)(const kvrt_inspect_tensor *tensor, void *user);
 KVRT_API kvrt_status kvrt_inspect(const char *path, kvrt_inspect_info *out, kvrt_tensor_fn fn, void *user,

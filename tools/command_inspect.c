@@ -90,7 +90,8 @@ static void print_text(const kvrt_inspect_info *info, const histogram *h, const 
 {
     printf("architecture   %s%s%s%s\n", info->architecture[0] ? info->architecture : "unknown",
            info->family[0] ? " (" : "", info->family, info->family[0] ? ")" : "");
-    printf("layers         %u\nhidden, ffn    %u, %u\n", info->n_layers, info->hidden_size, info->ffn_size);
+    printf("layers         %u%s%s\nhidden, ffn    %u, %u\n", info->n_layers, info->layers[0] ? ": " : "", info->layers,
+           info->hidden_size, info->ffn_size);
     printf("heads          %u query, %u KV, head_dim %u\n", info->n_heads, info->n_kv_heads, info->head_dim);
     printf("vocabulary     %u%s\n", info->vocab_size, info->tied_embeddings ? ", embeddings tied" : "");
     printf("context        %u%s\n", info->ctx_model, "");

@@ -34,11 +34,12 @@ void plan_report_json(const plan_report *r)
     const kvrt_plan_info *info = &r->info;
     printf("{\"architecture\":\"%s\",\"backend\":\"%s\",\"n_params\":%llu,\"weight_bytes\":%llu,"
            "\"mapped_bytes\":%llu,\"loading_bytes\":%llu,\"device_context_bytes\":%llu,\"budget_bytes\":%llu,"
-           "\"reserve_bytes\":%llu,\"ctx_model\":%u,\"rows\":[",
+           "\"reserve_bytes\":%llu,\"expert_bytes\":%llu,\"state_bytes\":%llu,\"ctx_model\":%u,\"rows\":[",
            info->architecture, info->backend, (unsigned long long)info->n_params,
            (unsigned long long)info->weight_bytes, (unsigned long long)info->mapped_bytes,
            (unsigned long long)info->loading_bytes, (unsigned long long)info->device_context_bytes,
-           (unsigned long long)info->budget_bytes, (unsigned long long)info->reserve_bytes, info->ctx_model);
+           (unsigned long long)info->budget_bytes, (unsigned long long)info->reserve_bytes,
+           (unsigned long long)info->expert_bytes, (unsigned long long)info->state_bytes, info->ctx_model);
     for (uint64_t i = 0; i < r->n; i++) {
         const kvrt_plan_row *row = &r->rows[i];
         printf("%s{\"kv\":\"%s\",\"bits_per_element\":%.4f,\"bytes_per_token\":%.1f,\"fixed_kv_bytes\":%llu,"
@@ -119,6 +120,10 @@ static void print_weights(const plan_report *r, FILE *to)
     else if (strcmp(info->backend, "cpu") == 0) fprintf(to, " in memory; %.1f MiB taken", mib(taken));
     else fprintf(to, " on the card");
     fputc('\n', to);
+    if (info->expert_bytes) fprintf(to, "           of them experts %.1f MiB\n", mib(info->expert_bytes));
+    if (info->state_bytes)
+        fprintf(to, "           states of recurrent layers %.1f MiB a session (live and %u checkpoints), part of KV\n",
+                mib(info->state_bytes), info->n_states - 1);
     if (info->device_context_bytes)
         fprintf(to, "           device context %.0f MiB, an assumption (--mem-context sets it)\n",
                 mib(info->device_context_bytes));

@@ -227,10 +227,6 @@ static uint64_t cuda_host_bytes(const kvi_program *program, const kvi_limits *li
 
 static kvrt_status cuda_check(const kvi_program *program, const kvi_limits *limits, kvrt_error *error)
 {
-    if (program->n_buffers > KVI_CUDA_MAX_BUFFERS || program->n_groups > KVI_MAX_GROUPS)
-        return kvi_error_set(error, KVRT_UNSUPPORTED,
-                             "program: %u buffers and %u cache groups, the CUDA backend has room for %u and %u",
-                             program->n_buffers, program->n_groups, KVI_CUDA_MAX_BUFFERS, KVI_MAX_GROUPS);
     for (uint32_t i = 0; i < program->n_ops; i++) {
         const kvi_op *op = &program->ops[i];
         const char *special = kvi_op_special(op);
@@ -238,6 +234,10 @@ static kvrt_status cuda_check(const kvi_program *program, const kvi_limits *limi
             return kvi_error_set(error, KVRT_UNSUPPORTED, "%s, layer %u: %s; the CUDA backend does not have it",
                                  kvi_op_name(op->kind), op->layer, special);
     }
+    if (program->n_buffers > KVI_CUDA_MAX_BUFFERS || program->n_groups > KVI_MAX_GROUPS)
+        return kvi_error_set(error, KVRT_UNSUPPORTED,
+                             "program: %u buffers and %u cache groups, the CUDA backend has room for %u and %u",
+                             program->n_buffers, program->n_groups, KVI_CUDA_MAX_BUFFERS, KVI_MAX_GROUPS);
     KVI_TRY(kvi_cuda_linear_check(program, error));
     return kvi_cuda_attention_check(program, limits, error);
 }

@@ -8,7 +8,8 @@ OPTION(
     "Hugging Face model folder (config.json, *.safetensors, tokenizer.json), GGUF file, or folder with one GGUF model")
 OPTION("model.shape", "shape", STRING, ENGINE, "", 0, 0, "",
        "synthetic weights of a known shape instead of a folder, for measurements; NAME:N: its first N layers")
-OPTION("model.weights", "weights", CHOICE, ENGINE, "bf16", 0, 0, "bf16|f16|f32", "data type of synthetic weights")
+OPTION("model.weights", "weights", CHOICE, ENGINE, "bf16", 0, 0, "bf16|f16|f32|i8|i4",
+       "form of synthetic weights; i8, i4: with a scale for 128, 64 or 32 of them")
 OPTION("model.io", "io", CHOICE, ENGINE, "map", 0, 0, "map|copy", "map weights from disk, or read them into memory")
 OPTION("model.load", NULL, CHOICE, ENGINE, "all", 0, 0, "all|tokenizer",
        "tokenizer: the tokenizer and the chat template alone; such an engine has no sessions")

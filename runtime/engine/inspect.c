@@ -62,6 +62,34 @@ static void on_weight(void *user, const kvi_weight_desc *desc)
     }
 }
 
+/* "16 attention, 48 gated DeltaNet; 64 dense": how many layers have which mixer, and which feed-forward part. */
+static void describe_layers(const kvi_model_config *c, char *out, size_t cap)
+{
+    enum { FULL, WINDOW, LATENT, RECURRENT, DENSE, ROUTED, KINDS };
+    static const char *const names[KINDS] = {
+        "attention", "windowed attention", "latent attention", "gated DeltaNet", "dense", "experts"};
+    uint32_t n[KINDS] = {0};
+    size_t len = 0;
+    for (uint32_t i = 0; i < c->n_layers; i++) {
+        const kvi_layer *layer = &c->layers[i];
+        n[layer->mixer == KVI_MIXER_RECURRENT ? RECURRENT
+          : layer->mixer == KVI_MIXER_LATENT  ? LATENT
+          : kvi_attention_of(c, i)->window    ? WINDOW
+                                              : FULL]++;
+        n[layer->ffn == KVI_FFN_ROUTED ? ROUTED : DENSE]++;
+    }
+    for (int kind = 0; kind < KINDS && len < cap; kind++)
+        if (n[kind])
+            len += (size_t)snprintf(out + len, cap - len, "%s%u %s",
+                                    kind == DENSE || (kind == ROUTED && !n[DENSE]) ? "; "
+                                    : len                                          ? ", "
+                                                                                   : "",
+                                    n[kind], names[kind]);
+    if (c->experts.n_experts && len < cap)
+        (void)snprintf(out + len, cap - len, " (%u of %u%s)", c->experts.route.top_k, c->experts.n_experts,
+                       c->experts.shared_width ? " and shared ones" : "");
+}
+
 static void list_tensors(const kvi_checkpoint *checkpoint, const tensor_use *uses, kvrt_inspect_info *info,
                          kvrt_tensor_fn fn, void *user)
 {
@@ -130,6 +158,7 @@ static void inspect_files(const kvi_model_files *files, kvi_model_config *config
     if (!known) note(info, &error);
     (void)snprintf(info->warning, sizeof info->warning, "%s", config->warning);
     copy_config(config, info);
+    if (known) describe_layers(config, info->layers, sizeof info->layers);
     if (kvi_model_files_checkpoint(files, false, &checkpoint, &error) < KVRT_OK) note(info, &error);
     else inspect_tensors(known ? config : NULL, checkpoint, info, fn, user);
     if (kvi_model_files_tokenizer(files, &tokenizer, &error) < KVRT_OK) note(info, &error);

@@ -109,6 +109,12 @@ uint64_t kvi_plan_plain_pages(const kvi_plan_input *input)
     return 1 + pages_touched((uint64_t)input->tail + input->chunk);
 }
 
+/* Recurrent layers: the live state and the copies of it that a rewind may go back to. */
+uint64_t kvi_plan_state_bytes(const kvi_program *program)
+{
+    return (1ull + KVI_STATE_CHECKPOINTS) * kvi_state_units(program->state_bytes) * KVI_KV_UNIT;
+}
+
 static uint64_t session_bytes(const kvi_plan_input *input, kvi_kv_format body, uint64_t ctx)
 {
     uint64_t total = 0;
@@ -124,9 +130,7 @@ static uint64_t session_bytes(const kvi_plan_input *input, kvi_kv_format body, u
         uint64_t n_plain = kvi_kv_format_is_plain(body) || held < plain_most ? held : plain_most;
         total += n_plain * page_bytes(group, plain) + (held - n_plain) * page_bytes(group, body);
     }
-    /* Recurrent layers: the live state and the copies of it that a rewind may go back to. */
-    const uint64_t states = 1 + KVI_STATE_CHECKPOINTS;
-    return total + states * kvi_state_units(input->program->state_bytes) * KVI_KV_UNIT;
+    return total + kvi_plan_state_bytes(input->program);
 }
 
 uint64_t kvi_plan_session_bytes(const kvi_plan_input *input, uint64_t ctx)

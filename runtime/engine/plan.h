@@ -46,8 +46,9 @@ typedef struct kvi_plan_input {
     uint64_t pool_most_bytes; /* elastic: 0 or a limit of the pool */
 } kvi_plan_input;
 
-/* Pool bytes of one session with ctx tokens: sink, body, tail and the pages of a chunk under way. */
+/* Pool bytes of one session with ctx tokens: sink, body, tail and the pages of a chunk under way; states of recurrent layers. */
 uint64_t kvi_plan_session_bytes(const kvi_plan_input *input, uint64_t ctx);
+uint64_t kvi_plan_state_bytes(const kvi_program *program); /* the states alone */
 /* Unencoded pages of a session at most. */
 uint64_t kvi_plan_plain_pages(const kvi_plan_input *input);
 /* Host bytes of one session of ctx tokens: what kvrt_session_create and kvrt_generate take. */

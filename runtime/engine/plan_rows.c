@@ -1,6 +1,7 @@
 /* plan_rows.c - kvrt_plan: one row per KV format, by the functions that decide an open (plan.c). It reads what an open reads, so that both
  * count the same bytes, and takes neither weights nor cache; nothing of it survives the call. A card needs no driver to be planned for. */
 #include "engine.h"
+#include "../kv/states.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -132,6 +133,9 @@ static kvrt_status fill_info(kvi_engine *e, uint64_t available, kvrt_plan_info *
                            .ctx_model = e->config.ctx_model,
                            .n_params = e->weights.n_params,
                            .mapped_bytes = maps ? e->weights.bytes : 0,
+                           .expert_bytes = e->weights.expert_bytes,
+                           .state_bytes = kvi_plan_state_bytes(input.program),
+                           .n_states = input.program->state_bytes ? 1 + KVI_STATE_CHECKPOINTS : 0,
                            .loading_bytes = e->backend->own_memory ? 0 : input.loading_bytes};
     (void)snprintf(full.architecture, sizeof full.architecture, "%s", e->config.family);
     (void)snprintf(full.backend, sizeof full.backend, "%s", e->backend->name);

@@ -18,6 +18,7 @@ static const shape_row rows[] = {
     {"llama-3.2-3b", "llama", 28, 3072, 24, 8, 128, 8192, 128256, 131072, 500000, true, 32},
     {"llama-3.1-8b", "llama", 32, 4096, 32, 8, 128, 14336, 128256, 131072, 500000, false, 8},
     {"llama-2-7b", "llama", 32, 4096, 32, 32, 128, 11008, 32000, 4096, 10000, false, 0},
+    {"smollm2-135m", "llama", 30, 576, 9, 3, 64, 1536, 49152, 8192, 100000, true, 0},
     {"mistral-7b", "mistral", 32, 4096, 32, 8, 128, 14336, 32768, 32768, 1000000, false, 0},
     {"qwen2.5-0.5b", "qwen2", 24, 896, 14, 2, 64, 4864, 151936, 32768, 1000000, true, 0},
     {"qwen2.5-1.5b", "qwen2", 28, 1536, 12, 2, 128, 8960, 151936, 32768, 1000000, true, 0},
@@ -77,6 +78,27 @@ static const struct {
      "'max_position_embeddings':163840,'rope_theta':10000,'rope_scaling':{'type':'yarn','factor':40,'mscale':0.707,"
      "'mscale_all_dim':0.707,'beta_fast':32,'beta_slow':1,'original_max_position_embeddings':4096},"
      "'tie_word_embeddings':false}"},
+    {"smollm3-3b",
+     "{'model_type':'smollm3','num_hidden_layers':36,'hidden_size':2048,'num_attention_heads':16,'num_key_v"
+     "alue_heads':4,'intermediate_size':11008,'vocab_size':128256,'max_position_embeddings':65536,'rope_th"
+     "eta':5000000,'tie_word_embeddings':true}"},
+    {"gemma-3-1b",
+     "{'model_type':'gemma3_text','num_hidden_layers':26,'hidden_size':1152,'num_attention_heads':4,'num_ke"
+     "y_value_heads':1,'head_dim':256,'intermediate_size':6912,'vocab_size':262144,'max_position_embedding"
+     "s':32768,'rope_theta':1000000,'tie_word_embeddings':true,'sliding_window':512}"},
+    {"gemma-3-4b",
+     "{'model_type':'gemma3_text','num_hidden_layers':34,'hidden_size':2560,'num_attention_heads':8,'num_ke"
+     "y_value_heads':4,'head_dim':256,'intermediate_size':10240,'vocab_size':262208,'max_position_embeddin"
+     "gs':131072,'rope_theta':1000000,'tie_word_embeddings':true,'sliding_window':1024}"},
+    {"gemma-3-27b",
+     "{'model_type':'gemma3_text','num_hidden_layers':62,'hidden_size':5376,'num_attention_heads':32,'num_k"
+     "ey_value_heads':16,'head_dim':128,'intermediate_size':21504,'vocab_size':262208,'max_position_embedd"
+     "ings':131072,'rope_theta':1000000,'tie_word_embeddings':true,'sliding_window':1024}"},
+    {"qwen3.8-27b",
+     "{'model_type':'qwen3_5_text','num_hidden_layers':64,'hidden_size':5120,'num_attention_heads':24,'num_"
+     "key_value_heads':4,'head_dim':256,'intermediate_size':17408,'vocab_size':248320,'max_position_embedd"
+     "ings':262144,'rope_theta':10000000,'tie_word_embeddings':false,'linear_num_key_heads':16,'linear_num"
+     "_value_heads':48}"},
 };
 #define N_PUBLISHED (sizeof published / sizeof published[0])
 

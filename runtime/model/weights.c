@@ -327,6 +327,14 @@ static kvrt_status bind_tensors(binder *b, uint32_t layer, const kvi_place *p, k
     return KVRT_OK;
 }
 
+/* Integers with a scale in F16 for 128 neighbours, as such files mostly have; a matrix that does not come out even is left in F16. */
+static void group_synthetic(kvi_weight_desc *desc)
+{
+    desc->group = 128;
+    desc->scale_type = KVI_F16;
+    if (desc->n_in % desc->group) desc->group = 0, desc->form = KVI_FORM_F16;
+}
+
 static kvrt_status bind(binder *b, uint32_t layer, const kvi_place *p, const kvi_weight **out)
 {
     const bool vector = p->n_in == 0;
@@ -340,8 +348,11 @@ static kvrt_status bind(binder *b, uint32_t layer, const kvi_place *p, const kvi
                             .add = p->add};
     if (b->checkpoint) KVI_TRY(bind_tensors(b, layer, p, &desc));
     else {
-        void *memory = take_memory(b, kvi_weight_bytes(&desc));
+        if (kvi_form(desc.form)->needs) group_synthetic(&desc);
+        unsigned char *memory = take_memory(b, kvi_weight_bytes(&desc));
         if (memory) desc.parts[KVI_PART_CODES] = memory;
+        if (memory && kvi_form(desc.form)->needs)
+            desc.parts[KVI_PART_SCALES] = memory + kvi_weight_part_bytes(&desc, KVI_PART_CODES) * n_experts;
         if (memory && vector) fill_vector(memory, desc.n_in, p->synthetic == KVI_SYNTHETIC_BIAS ? 0.0f : 1.0f - p->add);
     }
     return hand_over(b, p, &desc, out);
@@ -416,7 +427,7 @@ static void fill_synthetic(unsigned char *memory, uint64_t bytes, kvi_weight_for
     for (; filled < block && filled + 4 <= bytes; filled += 4) {
         /* Exponent near 2^-6, random sign and mantissa, laid so that both halves of the word and the word itself are such numbers. */
         uint32_t r = (uint32_t)(kvi_lcg(&state) >> 33), word;
-        if (form == KVI_FORM_F16) word = 0x24002400u | (r & 0x83ff83ffu);
+        if (form != KVI_FORM_BF16 && form != KVI_FORM_F32) word = 0x24002400u | (r & 0x83ff83ffu);
         else word = 0x3c003c00u | (r & 0x80ff80ffu);
         memcpy(memory + filled, &word, 4);
     }
