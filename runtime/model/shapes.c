@@ -99,6 +99,11 @@ static const struct {
      "key_value_heads':4,'head_dim':256,'intermediate_size':17408,'vocab_size':248320,'max_position_embedd"
      "ings':262144,'rope_theta':10000000,'tie_word_embeddings':false,'linear_num_key_heads':16,'linear_num"
      "_value_heads':48}"},
+    {"qwen3.6-35b-a3b",
+     "{'model_type':'qwen3_5_moe_text','num_hidden_layers':40,'hidden_size':2048,'num_attention_heads':16,"
+     "'num_key_value_heads':2,'head_dim':256,'linear_num_key_heads':16,'linear_num_value_heads':32,'num_experts':256,"
+     "'num_experts_per_tok':8,'moe_intermediate_size':512,'shared_expert_intermediate_size':512,'vocab_size':248320,"
+     "'max_position_embeddings':262144,'rope_theta':10000000,'tie_word_embeddings':false}"},
 };
 #define N_PUBLISHED (sizeof published / sizeof published[0])
 
@@ -153,7 +158,7 @@ static kvrt_status cut_layers(const char *name, const char *count, kvi_model_con
 
 kvrt_status kvi_shape_config(const char *name, kvi_model_config *out, kvrt_error *error)
 {
-    char known[600] = "";
+    char known[1000] = "";
     const size_t n = strcspn(name, ":");
     const char *each;
     for (uint32_t i = 0; (each = kvi_shape_name(i)) != NULL; i++) {

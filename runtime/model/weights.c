@@ -327,11 +327,13 @@ static kvrt_status bind_tensors(binder *b, uint32_t layer, const kvi_place *p, k
     return KVRT_OK;
 }
 
-/* Integers with a scale in F16 for 128 neighbours, as such files mostly have; a matrix that does not come out even is left in F16. */
+/* Integers with a scale in F16 for 128 neighbours, as such files mostly have, or for 64 or 32 where that is what divides a row; other matrices
+ * are left in F16. */
 static void group_synthetic(kvi_weight_desc *desc)
 {
     desc->group = 128;
     desc->scale_type = KVI_F16;
+    while (desc->group > 32 && desc->n_in % desc->group) desc->group /= 2;
     if (desc->n_in % desc->group) desc->group = 0, desc->form = KVI_FORM_F16;
 }
 
@@ -353,7 +355,8 @@ static kvrt_status bind(binder *b, uint32_t layer, const kvi_place *p, const kvi
         if (memory) desc.parts[KVI_PART_CODES] = memory;
         if (memory && kvi_form(desc.form)->needs)
             desc.parts[KVI_PART_SCALES] = memory + kvi_weight_part_bytes(&desc, KVI_PART_CODES) * n_experts;
-        if (memory && vector) fill_vector(memory, desc.n_in, p->synthetic == KVI_SYNTHETIC_BIAS ? 0.0f : 1.0f - p->add);
+        if (memory && vector)
+            fill_vector((float *)(void *)memory, desc.n_in, p->synthetic == KVI_SYNTHETIC_BIAS ? 0.0f : 1.0f - p->add);
     }
     return hand_over(b, p, &desc, out);
 }
