@@ -607,6 +607,13 @@ static void broken_folders_say_what_is_wrong(void **state)
         assert_int_equal(before, after);
     }
     assert_int_equal(n_other, 0);
+    char path[400];
+    const char *dir = edited(&edits[0]);
+    snprintf(path, sizeof path, "%s/config.json", dir);
+    assert_int_equal(remove(path), 0);
+    snprintf(path, sizeof path, "%s/model.safetensors", dir);
+    assert_int_equal(remove(path), 0);
+    assert_int_equal(remove(dir), 0);
 }
 
 /* ------------------------------------------------------------------------------------------------------- gpt-oss --- */
