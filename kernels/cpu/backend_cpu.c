@@ -114,6 +114,7 @@ typedef struct demand {
     uint32_t top_k, n_experts;           /* of EXPERTS */
     uint32_t absorbed;                   /* floats of a row */
     uint64_t act;                        /* floats of a row */
+    uint64_t pair_codes;                 /* bytes of all pairs as codes */
     uint64_t codes;                      /* bytes of activations of products of integers */
     uint64_t buffers, ropes, total;
     size_t scratch_floats;
@@ -134,7 +135,7 @@ static void most(uint32_t *so_far, uint32_t n)
 }
 
 /* What ROUTE, EXPERTS, DELTA and additions that are more than a sum need beside the buffers. */
-static void demand_special(const kvi_program *program, const kvi_op *op, demand *need)
+static void demand_special(const kvi_program *program, const kvi_limits *limits, const kvi_op *op, demand *need)
 {
     uint64_t added = 0;
     uint32_t scratch = 0;
@@ -145,6 +146,11 @@ static void demand_special(const kvi_program *program, const kvi_op *op, demand 
         scratch = (uint32_t)kvi_cpu_experts_scratch(op, program->buffers[op->out].cols);
         most(&need->top_k, op->route.top_k);
         most(&need->n_experts, op->n_experts);
+        const uint32_t widest =
+            op->expert_width > program->buffers[op->out].cols ? op->expert_width : program->buffers[op->out].cols;
+        /* Each run begins a group of four. */
+        const uint64_t codes = kvi_dots_input_bytes(widest, limits->max_rows * op->route.top_k + 3u * op->n_experts);
+        if (codes > need->pair_codes) need->pair_codes = codes;
         if ((uint64_t)op->expert_width * op->route.top_k > need->act)
             need->act = (uint64_t)op->expert_width * op->route.top_k;
     }
@@ -195,7 +201,7 @@ static demand demand_of(const kvi_program *program, const kvi_limits *limits, ui
         }
         if (op->kind == KVI_OP_ATTENTION_LATENT) demand_latent(program, op, &need);
     }
-    for (uint32_t i = 0; i < program->n_ops; i++) demand_special(program, &program->ops[i], &need);
+    for (uint32_t i = 0; i < program->n_ops; i++) demand_special(program, limits, &program->ops[i], &need);
     for (uint32_t i = 0; i < program->n_ropes; i++) {
         need.rope_floats[i] = program->ropes[i].n_dims / 2;
         need.ropes += 2 * round64((uint64_t)limits->max_rows * need.rope_floats[i] * 4);
@@ -213,7 +219,8 @@ static demand demand_of(const kvi_program *program, const kvi_limits *limits, ui
                  round64(rows * need.added * 4) + round64(need.ones * 4ull) + round64(rows * 4) * 4 +
                  round64(small * need.absorbed * 4) + round64(rows * need.top_k * 4) * 2 +
                  round64((need.n_experts + 1ull) * 4) + round64(need.n_experts * sizeof(kvi_cpu_run_of)) +
-                 round64(rows * need.act * 4) + round64((uint64_t)limits->max_seqs * sizeof(kvi_seq)) + 64;
+                 round64(rows * need.act * 4) + round64(need.pair_codes) +
+                 round64((uint64_t)limits->max_seqs * sizeof(kvi_seq)) + 64;
     return need;
 }
 
@@ -255,6 +262,7 @@ static void carve_workspace(kvi_device *d, const demand *need)
     d->mixture.first = carve(&at, (need->n_experts + 1ull) * 4);
     d->mixture.used = carve(&at, need->n_experts * sizeof(kvi_cpu_run_of));
     d->mixture.act = carve(&at, rows * need->act * 4);
+    d->mixture.codes = carve(&at, need->pair_codes);
     d->ids = carve(&at, rows * 4);
     d->logit_rows = carve(&at, rows * 4);
     d->row_seq = carve(&at, rows * 4);

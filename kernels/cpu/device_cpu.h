@@ -12,13 +12,16 @@
 /* The (row, choice) pairs of an EXPERTS operation, sorted by expert: experts.c. */
 typedef struct kvi_cpu_run_of {
     uint32_t expert, first, n; /* pairs [first, first + n) of the sorted ones chose it */
+    uint32_t group;            /* of its activations as codes, four pairs a group */
 } kvi_cpu_run_of;
 typedef struct kvi_cpu_mixture {
     uint32_t *place, *pair; /* (max_rows * top_k) place of a pair among the sorted ones; pair of a place */
     uint32_t *first;        /* (n_experts + 1) */
     kvi_cpu_run_of *used;   /* (n_experts), n_used of them */
     uint32_t n_used;
-    float *act; /* (max_rows * top_k, expert_width) */
+    float *act;     /* (max_rows * top_k, expert_width) */
+    uint8_t *codes; /* activations of all runs as codes, each run's from a group on */
+    uint32_t n_groups;
 } kvi_cpu_mixture;
 #define KVI_CPU_EXPERT_ROWS 256u /* most rows of a task of a gemv */
 #define KVI_CPU_MOST_PANEL 64u   /* columns of a packed panel, at least those of every variant */
@@ -87,6 +90,8 @@ static inline bool kvi_cpu_multiplies_integers(const kvi_device *device, const k
 {
     return w->tile.bits && w->tile.values < KVI_TILE_FLOATS && !device->exact;
 }
+/* Whether activations as codes for one weight are those for the other. */
+bool kvi_cpu_takes_same_codes(const kvi_weight *a, const kvi_weight *b);
 
 /* Row `row` of a weight as f32, (n_in). */
 void kvi_cpu_weight_row(const kvi_device *device, const kvi_weight *w, uint32_t row, float *out);

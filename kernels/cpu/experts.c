@@ -8,11 +8,13 @@
  *
  * Blocks have the same number of rows whatever the step is, tasks are handed out as threads come, and a pair's numbers do not depend on its
  * neighbours in the run: neither threads nor the other rows of a step show in the result. Experts that nobody chose are not read.
- * Narrow steps use the gemv of the weights' form, wide ones its packed panels, as dense products do (linear.c). */
+ * Narrow steps use the gemv of the weights' form, wide ones its packed panels, as dense products do (linear.c). Weights in tile form take
+ * activations as codes: those of wide steps are made before a phase, of narrow ones by every task for itself. */
 #include "device_cpu.h"
 
 #include <string.h>
 
+#define INTEGER_ROWS 64u /* of a wide task on integers */
 #define PAIRS_BLOCK 256u /* pairs that a packed panel is used for at once; more than that pack it again */
 
 typedef struct expert_step {
@@ -20,16 +22,29 @@ typedef struct expert_step {
     const kvi_op *op;
     const float *x; /* (rows, hidden) normed; wide: (pairs, hidden) sorted by expert */
     bool wide;
+    const kvi_cpu_dots *dots;
     uint32_t hidden, top_k, n_pairs;
     uint32_t gate_rows, down_rows;     /* rows of a task */
     uint32_t gate_blocks, down_blocks; /* tasks of a run */
 } expert_step;
 
+/* A thread's scratch: an expanded panel and results of up; or rows side by side. Behind them activations as codes. */
+static size_t codes_at(bool wide, uint32_t widest)
+{
+    return wide ? (KVI_CPU_KC + PAIRS_BLOCK) * KVI_CPU_MOST_PANEL : (4u * (size_t)widest + 15u) / 16u * 16u;
+}
+
+static uint32_t widest_of(const kvi_op *op, uint32_t hidden)
+{
+    return hidden > op->expert_width ? hidden : op->expert_width;
+}
+
 size_t kvi_cpu_experts_scratch(const kvi_op *op, uint32_t hidden)
 {
-    const uint32_t inputs = 4u * (hidden > op->expert_width ? hidden : op->expert_width);
-    const uint32_t panels = (KVI_CPU_KC + PAIRS_BLOCK) * KVI_CPU_MOST_PANEL;
-    return inputs > panels ? inputs : panels;
+    const uint32_t widest = widest_of(op, hidden);
+    const size_t narrow = codes_at(false, widest) + kvi_dots_input_bytes(widest, 4) / 4u,
+                 wide = codes_at(true, widest) + kvi_dots_input_bytes(widest, PAIRS_BLOCK) / 4u;
+    return (narrow > wide ? narrow : wide) + 16u;
 }
 
 /* ------------------------------------------------------------------------------------------------------- sorting --- */
@@ -53,12 +68,14 @@ static void sort_pairs(const expert_step *t)
         m->pair[place] = p;
     }
     m->n_used = 0;
-    uint32_t begin = 0;
+    uint32_t begin = 0, groups = 0;
     for (uint32_t e = 0; e < n; e++) { /* first[e] is now the end of e's run */
         const uint32_t end = m->first[e];
-        if (end > begin) m->used[m->n_used++] = (kvi_cpu_run_of){e, begin, end - begin};
+        if (end > begin) m->used[m->n_used++] = (kvi_cpu_run_of){e, begin, end - begin, groups};
+        groups += (end - begin + KVI_DOTS_ROWS - 1u) / KVI_DOTS_ROWS;
         begin = end;
     }
+    m->n_groups = groups;
 }
 
 /* The rows of phase 1 in the order of the pairs: panels want them side by side. */
@@ -99,6 +116,85 @@ static void gemv_product(const expert_step *t, uint32_t w, uint32_t e, uint32_t 
     add_bias(t->op->biases[w], (size_t)e * weight->desc.n_out + first, n_pairs, n, y, ldy);
 }
 
+/* The codes of a wide step that were made before: those of a run, from pair `from` of it on (a multiple of four). */
+static kvi_dots_input codes_made(const expert_step *t, const kvi_weight *weight, const kvi_cpu_run_of *run,
+                                 uint32_t from)
+{
+    const kvi_cpu_mixture *m = &t->device->mixture;
+    kvi_dots_input in = kvi_dots_input_at(&weight->tile, m->n_groups * KVI_DOTS_ROWS, m->codes);
+    const size_t row = (size_t)(run->group + from / KVI_DOTS_ROWS) * KVI_DOTS_ROWS;
+    in.codes += row * in.n_words * 4u;
+    in.scales += row * in.n_steps;
+    in.starts += row * in.n_steps;
+    return in;
+}
+
+typedef struct codes_task {
+    const expert_step *t;
+    const kvi_weight *weight;
+    const float *x; /* (pairs, n_in) */
+} codes_task;
+
+static void make_codes(void *arg, uint32_t task, uint32_t thread)
+{
+    const codes_task *c = arg;
+    const kvi_cpu_run_of *run = &c->t->device->mixture.used[task];
+    const uint32_t n_in = c->weight->desc.n_in;
+    const kvi_dots_input in = codes_made(c->t, c->weight, run, 0);
+    (void)thread;
+    for (uint32_t group = 0; group * KVI_DOTS_ROWS < run->n; group++)
+        c->t->dots->quantize(&c->weight->tile, c->x + (size_t)run->first * n_in, n_in, run->n,
+                             c->weight->order ? c->weight->order + (size_t)run->expert * n_in : NULL, group, &in);
+}
+
+/* Before a phase of a wide step whose first weight takes codes. */
+static void make_all_codes(const expert_step *t, uint32_t w, const float *x)
+{
+    codes_task c = {t, t->op->weights[w], x};
+    if (t->wide && kvi_cpu_multiplies_integers(t->device, c.weight))
+        kvi_workers_run(t->device->workers, make_codes, &c, t->device->mixture.n_used);
+}
+
+/* The codes of a run's pairs for a weight, in the thread's scratch. */
+static kvi_dots_input codes_of(const expert_step *t, const kvi_weight *weight, uint32_t e, const float *x,
+                               uint32_t n_pairs, float *scratch)
+{
+    const uint32_t n_in = weight->desc.n_in;
+    const kvi_dots_input in =
+        kvi_dots_input_at(&weight->tile, n_pairs, scratch + codes_at(t->wide, widest_of(t->op, t->hidden)));
+    for (uint32_t group = 0; group * KVI_DOTS_ROWS < n_pairs; group++)
+        t->dots->quantize(&weight->tile, x, n_in, n_pairs, weight->order ? weight->order + (size_t)e * n_in : NULL,
+                          group, &in);
+    return in;
+}
+
+static void integer_product(const expert_step *t, uint32_t w, uint32_t e, uint32_t first, uint32_t n,
+                            const kvi_dots_input *in, uint32_t n_pairs, float *y, size_t ldy, float *panel)
+{
+    const kvi_weight *weight = t->op->weights[w];
+    const uint8_t *panels = kvi_cpu_panels(weight, e);
+    if (t->wide) t->dots->gemm(&weight->tile, panels, first, n, in, n_pairs, false, panel, y, ldy);
+    else t->dots->gemv(&weight->tile, panels, first, n, in, 0, n_pairs, y, ldy);
+    add_bias(t->op->biases[w], (size_t)e * weight->desc.n_out + first, n_pairs, n, y, ldy);
+}
+
+/* y = W_e[first + i] . x[j] + bias, in the way of the weight. in: codes made for a weight before this one, which may do for it too; then of
+ * this one. */
+static void product(const expert_step *t, uint32_t w, uint32_t e, uint32_t first, uint32_t n, const float *x,
+                    uint32_t n_pairs, float *y, size_t ldy, float *scratch, kvi_dots_input *in)
+{
+    const kvi_weight *weight = t->op->weights[w];
+    if (kvi_cpu_multiplies_integers(t->device, weight)) {
+        if (!in->codes || (w == 1 && !kvi_cpu_takes_same_codes(t->op->weights[0], weight)))
+            *in = codes_of(t, weight, e, x, n_pairs, scratch);
+        integer_product(t, w, e, first, n, in, n_pairs, y, ldy, scratch);
+        return;
+    }
+    in->codes = NULL;
+    if (t->wide) panel_product(t, w, e, first, n, x, n_pairs, y, ldy, scratch);
+    else gemv_product(t, w, e, first, n, x, n_pairs, y, ldy);
+}
+
 /* Up to four pairs of a run side by side for the gemv: a single one stays where it is. */
 static const float *narrow_rows(const expert_step *t, uint32_t place, uint32_t n, float *room)
 {
@@ -107,6 +203,14 @@ static const float *narrow_rows(const expert_step *t, uint32_t place, uint32_t n
     for (uint32_t j = 0; j < n; j++)
         memcpy(room + (size_t)j * t->hidden, t->x + (size_t)(pair[j] / t->top_k) * t->hidden, t->hidden * sizeof *room);
     return room;
+}
+
+/* What `product` begins with: the codes made before the phase whose first weight is w; none in narrow steps. */
+static kvi_dots_input codes_before(const expert_step *t, uint32_t w, const kvi_cpu_run_of *run, uint32_t from)
+{
+    const kvi_weight *weight = t->op->weights[w];
+    if (t->wide && kvi_cpu_multiplies_integers(t->device, weight)) return codes_made(t, weight, run, from);
+    return (kvi_dots_input){.codes = NULL};
 }
 
 /* Run, rows [*first, *first + *n) of a task of `rows` rows out of `n_out`. */
@@ -130,16 +234,11 @@ static void gate_up(void *arg, uint32_t task, uint32_t thread)
     for (uint32_t j = 0; j < run->n; j += step) {
         const uint32_t n_pairs = run->n - j < step ? run->n - j : step, place = run->first + j;
         float *gate = device->mixture.act + (size_t)place * width + first, *second = up;
-        if (t->wide) {
-            const float *x = t->x + (size_t)place * t->hidden;
-            second = scratch + KVI_CPU_KC * KVI_CPU_MOST_PANEL;
-            panel_product(t, 0, run->expert, first, n, x, n_pairs, gate, width, scratch);
-            panel_product(t, 1, run->expert, first, n, x, n_pairs, second, t->gate_rows, scratch);
-        } else {
-            const float *x = narrow_rows(t, place, n_pairs, scratch);
-            gemv_product(t, 0, run->expert, first, n, x, n_pairs, gate, width);
-            gemv_product(t, 1, run->expert, first, n, x, n_pairs, second, t->gate_rows);
-        }
+        const float *x = t->wide ? t->x + (size_t)place * t->hidden : narrow_rows(t, place, n_pairs, scratch);
+        kvi_dots_input in = codes_before(t, 0, run, j);
+        if (t->wide) second = scratch + KVI_CPU_KC * KVI_CPU_MOST_PANEL;
+        product(t, 0, run->expert, first, n, x, n_pairs, gate, width, scratch, &in);
+        product(t, 1, run->expert, first, n, x, n_pairs, second, t->gate_rows, scratch, &in);
         for (uint32_t i = 0; i < n_pairs; i++)
             kvi_cpu_activate(device->v, t->op->activation, t->op->limit, gate + (size_t)i * width,
                              second + (size_t)i * t->gate_rows, n);
@@ -158,8 +257,8 @@ static void down(void *arg, uint32_t task, uint32_t thread)
         const uint32_t n_pairs = run->n - j < step ? run->n - j : step, place = run->first + j;
         const float *x = device->mixture.act + (size_t)place * width;
         float *y = device->added + (size_t)place * t->hidden + first;
-        if (t->wide) panel_product(t, 2, run->expert, first, n, x, n_pairs, y, t->hidden, panel);
-        else gemv_product(t, 2, run->expert, first, n, x, n_pairs, y, t->hidden);
+        kvi_dots_input in = codes_before(t, 2, run, j);
+        product(t, 2, run->expert, first, n, x, n_pairs, y, t->hidden, panel, &in);
     }
 }
 
@@ -176,11 +275,12 @@ static void sum_row(void *arg, uint32_t row, uint32_t thread)
     kvi_cpu_add_row(device, t->op, row, sum);
 }
 
-/* Rows of a task: of a gemv as many as keep the streams long (linear.c), of panels one panel. Depends on the shape alone. */
-static uint32_t rows_of_task(const kvi_device *device, bool wide, uint32_t n_out)
+/* Rows of a task: of a gemv as many as keep the streams long (linear.c), of panels one panel. Depends on shape and form alone. */
+static uint32_t rows_of_task(const kvi_device *device, bool wide, const kvi_weight *weight, uint32_t n_out)
 {
-    if (wide) return device->v->panel;
-    const uint32_t rows = n_out / 8u / 8u * 8u;
+    const bool integers = kvi_cpu_multiplies_integers(device, weight);
+    if (wide) return integers ? INTEGER_ROWS : device->v->panel;
+    const uint32_t unit = integers ? KVI_TILE_ROWS : 8u, rows = n_out / 8u / unit * unit;
     return rows < 16u ? 16u : rows > KVI_CPU_EXPERT_ROWS ? KVI_CPU_EXPERT_ROWS : rows;
 }
 
@@ -194,8 +294,9 @@ const char *kvi_cpu_experts(kvi_device *device, const kvi_op *op)
                      .hidden = hidden,
                      .top_k = op->route.top_k,
                      .n_pairs = n_rows * op->route.top_k};
-    t.gate_rows = rows_of_task(device, t.wide, op->expert_width);
-    t.down_rows = rows_of_task(device, t.wide, hidden);
+    t.dots = t.wide ? device->wide_dots : device->dots;
+    t.gate_rows = rows_of_task(device, t.wide, op->weights[0], op->expert_width);
+    t.down_rows = rows_of_task(device, t.wide, op->weights[2], hidden);
     t.gate_blocks = (op->expert_width + t.gate_rows - 1) / t.gate_rows;
     t.down_blocks = (hidden + t.down_rows - 1) / t.down_rows;
     sort_pairs(&t);
@@ -203,7 +304,9 @@ const char *kvi_cpu_experts(kvi_device *device, const kvi_op *op)
         kvi_workers_run(device->workers, gather_pair, &t, t.n_pairs);
         t.x = device->added; /* phase 1 reads it, phase 2 writes its results there */
     }
+    make_all_codes(&t, 0, t.x);
     kvi_workers_run(device->workers, gate_up, &t, device->mixture.n_used * t.gate_blocks);
+    make_all_codes(&t, 2, device->mixture.act);
     kvi_workers_run(device->workers, down, &t, device->mixture.n_used * t.down_blocks);
     if (n_rows > 2) kvi_workers_run(device->workers, sum_row, &t, n_rows);
     else

@@ -56,7 +56,7 @@ static uint32_t locate(const linear_task *t, uint32_t n_weights, uint32_t task, 
 }
 
 /* ------------------------------------------------------------------------------------------------- activations --- */
-static bool takes_same_codes(const kvi_weight *a, const kvi_weight *b)
+bool kvi_cpu_takes_same_codes(const kvi_weight *a, const kvi_weight *b)
 {
     const kvi_tile *s = &a->tile, *t = &b->tile;
     return s->step == t->step && s->bits == t->bits && s->values == t->values && s->offset == t->offset &&
@@ -71,7 +71,7 @@ static void plan_inputs(linear_task *t)
         const kvi_weight *weight = job->weights[w];
         if (!kvi_cpu_multiplies_integers(t->device, weight)) continue;
         uint32_t same = 0;
-        while (same < w && !(t->inputs[same].codes && takes_same_codes(job->weights[same], weight))) same++;
+        while (same < w && !(t->inputs[same].codes && kvi_cpu_takes_same_codes(job->weights[same], weight))) same++;
         if (same < w) {
             t->inputs[w] = t->inputs[same];
             continue;

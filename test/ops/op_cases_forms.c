@@ -274,6 +274,7 @@ void op_case_form_bits(const op_target *a, const op_target *b)
 /* ---------------------------------------------------------------------------------------------------------- experts --- */
 #define WIDTH 32u
 #define N_EXPERTS 3u
+#define EXPERT_ROWS 7u /* of activations: one group of four and a part of one */
 
 void op_case_form_experts(const op_target *target)
 {
@@ -287,7 +288,8 @@ void op_case_form_experts(const op_target *target)
         op_rig_open(&rig, target);
         const kvi_buffer x = op_rig_buffer(&rig, WIDTH, KVI_ROWS_TOKEN, KVI_PRECISION_RESIDUAL),
                          chosen = op_rig_buffer(&rig, 2 * N_EXPERTS, KVI_ROWS_TOKEN, KVI_PRECISION_RESIDUAL);
-        const op_matrix in = op_rig_input(&rig, x, 4), router = op_rig_experts(&rig, 1, N_EXPERTS, WIDTH, KVI_F32);
+        const op_matrix in = op_rig_input(&rig, x, EXPERT_ROWS),
+                        router = op_rig_experts(&rig, 1, N_EXPERTS, WIDTH, KVI_F32);
         kvi_weight_desc desc[3];
         const double *values[3];
         const kvi_weight *weights[3];
@@ -317,34 +319,51 @@ void op_case_form_experts(const op_target *target)
                                                           .n_weights = 3,
                                                           .weights = {weights[0], weights[1], weights[2]}};
         if (weights[0]) op_rig_output(&rig, x);
-        float out[4 * WIDTH];
-        const bool there = weights[0] && op_rig_load(&rig, 4, 1, 128, 0);
-        if (there) op_rig_rows(&rig, 4, false, out);
-        for (uint32_t r = 0; there && r < 4; r++) {
-            const double *n = in.values + (size_t)r * WIDTH;
-            double want[WIDTH], size = 0;
-            memcpy(want, n, sizeof want);
-            for (uint32_t e = 0; e < N_EXPERTS; e++) {
-                double h[WIDTH], weight = 0;
-                for (uint32_t k = 0; k < WIDTH; k++) weight += router.values[e * WIDTH + k] * n[k];
-                for (uint32_t o = 0; o < WIDTH; o++) {
-                    double gate = 0, up = 0;
-                    for (uint32_t k = 0; k < WIDTH; k++) {
-                        gate += values[0][(e * WIDTH + o) * WIDTH + k] * n[k];
-                        up += values[1][(e * WIDTH + o) * WIDTH + k] * n[k];
+        float out[EXPERT_ROWS * WIDTH];
+        const bool there = weights[0] && op_rig_load(&rig, EXPERT_ROWS, 1, 128, 0);
+        int32_t ids[EXPERT_ROWS];
+        for (uint32_t r = 0; r < EXPERT_ROWS; r++) ids[r] = (int32_t)r;
+        const kvi_seq seq = {.n_rows = EXPERT_ROWS};
+        for (int wide = 0; there && wide < 2; wide++) {
+            op_rig_step(&rig, &(kvi_step){.ids = ids, .n_rows = EXPERT_ROWS, .seqs = &seq, .n_seqs = 1, .wide = wide},
+                        false, out);
+            for (uint32_t r = 0; there && r < EXPERT_ROWS; r++) {
+                const double *n = in.values + (size_t)r * WIDTH;
+                double want[WIDTH], rounded[WIDTH] = {0},
+                                    size = 0; /* rounded: by how much 8-bit activations may be off */
+                memcpy(want, n, sizeof want);
+                for (uint32_t e = 0; e < N_EXPERTS; e++) {
+                    double h[WIDTH], off[WIDTH], largest[WIDTH], weight = 0;
+                    for (uint32_t k = 0; k < WIDTH; k++) weight += router.values[e * WIDTH + k] * n[k];
+                    for (uint32_t o = 0; o < WIDTH; o++) {
+                        const double *w_gate = values[0] + (e * WIDTH + o) * WIDTH,
+                                     *w_up = values[1] + (e * WIDTH + o) * WIDTH;
+                        const double gate_off = rounding_of(target, of[i].form, w_gate, n, WIDTH),
+                                     up_off = rounding_of(target, of[i].form, w_up, n, WIDTH);
+                        double gate = 0, up = 0;
+                        for (uint32_t k = 0; k < WIDTH; k++) {
+                            gate += w_gate[k] * n[k];
+                            up += w_up[k] * n[k];
+                        }
+                        h[o] = gate / (1 + exp(-gate)) * up;
+                        /* silu is nowhere steeper than 1.1 */
+                        off[o] = 1.1 * gate_off * (fabs(up) + up_off) + fabs(gate / (1 + exp(-gate))) * up_off;
+                        largest[o] = fabs(h[o]) + off[o];
                     }
-                    h[o] = gate / (1 + exp(-gate)) * up;
+                    for (uint32_t o = 0; o < WIDTH; o++) {
+                        const double *w_down = values[2] + (e * WIDTH + o) * WIDTH;
+                        rounded[o] += fabs(weight) * rounding_of(target, of[i].form, w_down, largest, WIDTH);
+                        for (uint32_t k = 0; k < WIDTH; k++) {
+                            want[o] += weight * w_down[k] * h[k];
+                            rounded[o] += fabs(weight * w_down[k]) * off[k];
+                            size += fabs(weight * w_down[k] * h[k]) / WIDTH;
+                        }
+                    }
                 }
                 for (uint32_t o = 0; o < WIDTH; o++)
-                    for (uint32_t k = 0; k < WIDTH; k++) {
-                        const double p = weight * values[2][(e * WIDTH + o) * WIDTH + k] * h[k];
-                        want[o] += p;
-                        size += fabs(p) / WIDTH;
-                    }
+                    op_check(target, kvi_form(of[i].form)->name, r, o, (double)out[r * WIDTH + o], want[o],
+                             4e-6 * (size + fabs(want[o])) + rounded[o]);
             }
-            for (uint32_t o = 0; o < WIDTH; o++)
-                op_check(target, kvi_form(of[i].form)->name, r, o, (double)out[r * WIDTH + o], want[o],
-                         4e-6 * (size + fabs(want[o])));
         }
         op_rig_close(&rig);
     }

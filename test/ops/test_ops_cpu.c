@@ -50,7 +50,7 @@ static void test_integers(void **state)
 {
     (void)state;
     for (uint32_t i = 0; i < n_integers; i++)
-        op_seed = 7, op_case_forms(&integers[i]), op_case_mixed_forms(&integers[i]);
+        op_seed = 7, op_case_forms(&integers[i]), op_case_mixed_forms(&integers[i]), op_case_form_experts(&integers[i]);
     for (uint32_t i = 0; i + 1 < n_integers; i += 2) op_case_form_bits(&integers[i], &integers[i + 1]);
 }
 
