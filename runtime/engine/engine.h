@@ -12,6 +12,7 @@
 #include "../kv/store.h"
 #include "../model/forward.h"
 #include "../model/kv_scales.h"
+#include "../text/channels.h"
 #include "../text/sections.h"
 
 #include <stdatomic.h>
@@ -30,6 +31,7 @@ typedef struct kvi_engine {
     kvi_checkpoint *checkpoint;     /* NULL for a synthetic shape */
     kvi_tokenizer *tokenizer;       /* NULL for a synthetic shape */
     kvi_marks marks;                /* of reasoning sections */
+    kvi_channels channels;          /* of models that have those instead */
     struct kvi_chat_template *chat; /* NULL: none, or a broken one; kvrt_chat_render then tells which */
     kvi_model_weights weights;
     kvi_model_program program;

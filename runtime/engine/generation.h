@@ -11,6 +11,7 @@
 #ifndef KVI_GENERATION_H
 #define KVI_GENERATION_H
 #include "../text/sampler.h"
+#include "../text/channels.h"
 #include "../text/sections.h"
 #include "../text/stream.h"
 #include "../tokenizer/tokenizer.h"
@@ -51,6 +52,8 @@ typedef struct kvi_generation {
     bool goes_on; /* the tokens are as the last request left them */
     kvi_stream stream;
     kvi_sections sections;
+    kvi_channels channels;
+    kvi_channel_state channel;
     kvi_decode_start decode;
     /* For the session's life. */
     kvi_luck luck;

@@ -85,13 +85,14 @@ kvrt_status kvi_generation_start(kvi_session *s, const kvrt_options *options, kv
     kvi_sampler sampler = {0};
     kvi_stream stream = {0};
     bool inside = gen->sections.reasoning;
+    kvi_channel_state channel = gen->channel;
     KVI_TRY(kvi_options_check_scope(options, s->options, KVRT_SCOPE_CALL, error));
     KVI_TRY(kvrt_options_clone(s->options, &o, error));
     kvrt_status status = kvi_options_merge(o, options, error);
     if (status >= KVRT_OK) status = start_sampler(s, o, &sampler, error);
     if (status >= KVRT_OK) status = start_stream(gen, o, &stream, error);
     if (status >= KVRT_OK) status = kvi_sections_reserve(&gen->sections, PUSH_BYTES, error);
-    if (status >= KVRT_OK && !gen->goes_on) status = kvi_reasoning_begins(s, &inside, error);
+    if (status >= KVRT_OK && !gen->goes_on) status = kvi_reasoning_begins(s, &inside, &channel, error);
     if (status < KVRT_OK) {
         kvi_sampler_free(&sampler);
         kvi_stream_free(&stream);
@@ -103,6 +104,8 @@ kvrt_status kvi_generation_start(kvi_session *s, const kvrt_options *options, kv
         const bool sections = kvi_options_bool(o, "gen.reasoning");
         gen->sections.marks = sections ? s->engine->marks : (kvi_marks){0};
         gen->sections.reasoning = sections && inside;
+        gen->channels = sections ? s->engine->channels : (kvi_channels){0};
+        gen->channel = channel;
         gen->state = KVI_PREFILL;
         gen->sampler = sampler;
         gen->request = kvi_requests_begin(s->requests);

@@ -132,6 +132,13 @@ kvrt_status kvi_generation_put(kvi_session *s, int32_t id, float logprob, bool e
     *stopped = false;
     if (tokenizer && !eos) kvi_tokenizer_token_bytes(tokenizer, &gen->decode, id, 0, &bytes, &len);
     if (gen->token_events) KVI_TRY(tell_token(s, id, bytes, len, logprob, error));
+    if (gen->channels.on) {
+        bool reasoning = gen->sections.reasoning;
+        size_t used;
+        const bool mark = kvi_channels_take(&gen->channels, &gen->channel, id, bytes, len, &used, &reasoning);
+        if (mark && reasoning != gen->sections.reasoning) KVI_TRY(turn(s, stopped, error));
+        if (mark) bytes += used, len -= used;
+    }
     if (marks->open && id == (gen->sections.reasoning ? marks->close_id : marks->open_id))
         return turn(s, stopped, error);
     return stream_bytes(s, bytes, len, stopped, error);

@@ -46,8 +46,9 @@ void kvi_session_discard(kvi_session *session);
 /* Closes a session that is out of the handle table. */
 void kvi_session_destroy(kvi_session *session);
 
-/* Whether a text that begins after these tokens begins inside a reasoning section. */
-kvrt_status kvi_reasoning_begins(const kvi_session *session, bool *inside, kvrt_error *error);
+/* Whether a text that begins after these tokens begins inside a reasoning section, and where in a message with a header. */
+kvrt_status kvi_reasoning_begins(const kvi_session *session, bool *inside, kvi_channel_state *channel,
+                                 kvrt_error *error);
 
 /* Makes the page tables cover positions [0, n), n > n_cached; pages may move for that, and those of an elastic session be demoted. CTX_FULL when
  * there is no room: then no page was added. Allocates nothing. */

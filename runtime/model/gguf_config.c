@@ -325,7 +325,8 @@ static kvrt_status read_ends(const reading *r)
     static const char *const keys[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
                                        "tokenizer.ggml.eom_token_id"};
     static const char *const spelled[] = {"<|eot_id|>", "<|im_end|>", "<|end|>",         "<end_of_turn>",
-                                          "<|eom_id|>", "<EOT>",      "<|end_of_text|>", "<|endoftext|>"};
+                                          "<|eom_id|>", "<EOT>",      "<|end_of_text|>", "<|endoftext|>",
+                                          "<|return|>", "<|call|>",   "<turn|>"};
     const kvi_gguf_value *tokens, *types;
     uint32_t bos = UINT32_MAX;
     KVI_TRY(kvi_gguf_u32(r->g, "tokenizer.ggml.bos_token_id", KVI_GGUF_OPTIONAL, &bos, r->error));
@@ -339,12 +340,19 @@ static kvrt_status read_ends(const reading *r)
     KVI_TRY(kvi_gguf_array(r->g, "tokenizer.ggml.token_type", KVI_GGUF_KIND_I32, KVI_GGUF_OPTIONAL, &types, r->error));
     if (!tokens || !types || types->n != tokens->n || tokens->n > INT32_MAX) return KVRT_OK;
     const uint8_t *at = tokens->at;
+    uint32_t message_end = UINT32_MAX;
+    bool channels = false;
     for (uint64_t id = 0; id < tokens->n; id++) {
         const kvi_gguf_text text = kvi_gguf_next_string(&at);
-        for (size_t i = 0; kvi_gguf_i32_at(types, id) == 3 && i < sizeof spelled / sizeof spelled[0]; i++)
-            if (text.len == strlen(spelled[i]) && memcmp(text.data, spelled[i], text.len) == 0)
-                add_end(r->c, (uint32_t)id);
+        for (size_t i = 0; kvi_gguf_i32_at(types, id) == 3 && i < sizeof spelled / sizeof spelled[0]; i++) {
+            if (text.len != strlen(spelled[i]) || memcmp(text.data, spelled[i], text.len) != 0) continue;
+            channels = channels || strcmp(spelled[i], "<|return|>") == 0;
+            if (strcmp(spelled[i], "<|end|>") == 0) message_end = (uint32_t)id;
+            else add_end(r->c, (uint32_t)id);
+        }
     }
+    /* Where turns end with <|return|>, <|end|> only ends a message, and the next one follows (channels.h). */
+    if (!channels && message_end != UINT32_MAX) add_end(r->c, message_end);
     return KVRT_OK;
 }
 

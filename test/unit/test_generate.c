@@ -274,6 +274,15 @@ static void set_marks(kvrt_engine engine, kvi_marks marks)
     kvi_engine_leave(e, KVI_DRIVE);
 }
 
+static void set_channels(kvrt_engine engine, kvi_channels channels)
+{
+    kvi_engine *e;
+    assert_int_equal(kvi_engine_enter(engine, KVI_DRIVE, &e, NULL), KVRT_OK);
+    e->marks = (kvi_marks){0};
+    e->channels = channels;
+    kvi_engine_leave(e, KVI_DRIVE);
+}
+
 static void sync_text(kvrt_engine engine, kvrt_session s, const char *text)
 {
     ids all = {0};
@@ -322,6 +331,37 @@ static void marks_in_the_bytes_make_sections(void **state)
     heard = (said){.answer = KVRT_CONTINUE};
     assert_int_equal(force(engine, s, "<think>b</think>c", NULL, &heard), KVRT_FINISH_LENGTH);
     assert_string_equal(heard.text, "<think>b</think>c");
+    assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
+}
+
+/* Messages with headers, as gpt-oss writes them: { start, [ channel, ] message, } end. */
+static void channels_make_sections(void **state)
+{
+    (void)state;
+    kvrt_engine engine = golden_open(&model, NULL);
+    kvrt_session s = session_with_prompt(engine);
+    said heard = {.answer = KVRT_CONTINUE};
+    set_channels(engine, (kvi_channels){true, token_of_bytes(engine, "{"), token_of_bytes(engine, "["),
+                                        token_of_bytes(engine, "]"), token_of_bytes(engine, "}")});
+    sync_text(engine, s, "{user]hi}{assistant"); /* where templates leave off: inside a header */
+    assert_int_equal(force(engine, s, "[analysis]think}{assistant[final]say", NULL, &heard), KVRT_FINISH_LENGTH);
+    assert_string_equal(heard.reasoning, "think");
+    assert_string_equal(heard.text, "say");
+    /* In the midst of a message the tokens tell which it is. */
+    heard = (said){.answer = KVRT_CONTINUE};
+    sync_text(engine, s, "{user]hi}{assistant[analysis]thi");
+    assert_int_equal(force(engine, s, "nk}{assistant[final]say", NULL, &heard), KVRT_FINISH_LENGTH);
+    assert_string_equal(heard.reasoning, "nk");
+    assert_string_equal(heard.text, "say");
+    assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
+    engine = golden_open(&model, (const char *const[]){"gen.reasoning", "false", NULL});
+    set_channels(engine, (kvi_channels){true, token_of_bytes(engine, "{"), token_of_bytes(engine, "["),
+                                        token_of_bytes(engine, "]"), token_of_bytes(engine, "}")});
+    s = session_with_prompt(engine);
+    heard = (said){.answer = KVRT_CONTINUE};
+    sync_text(engine, s, "{assistant");
+    assert_int_equal(force(engine, s, "[analysis]a", NULL, &heard), KVRT_FINISH_LENGTH);
+    assert_string_equal(heard.text, "[analysis]a"); /* marks here are letters; in models they are special and vanish */
     assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
 }
 
@@ -571,6 +611,7 @@ int main(void)
                                        cmocka_unit_test(multibyte_text_is_the_same_in_any_calls),
                                        cmocka_unit_test(stop_strings_are_found_over_calls),
                                        cmocka_unit_test(marks_in_the_bytes_make_sections),
+                                       cmocka_unit_test(channels_make_sections),
                                        cmocka_unit_test(marks_that_are_tokens_make_sections),
                                        cmocka_unit_test(an_end_of_text_ends_a_section),
                                        cmocka_unit_test(only_the_last_token_is_computed_again),
