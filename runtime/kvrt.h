@@ -420,7 +420,8 @@ typedef struct kvrt_result {
  *
  * Reasoning. What a model writes between its marks (<think> and </think>, and others) comes as REASONING events, and TEXT is the rest; the
  * marks are in neither, white space around them stays. Marks are tokens when the vocabulary has both, else what the chat template spells;
- * a text may begin inside (templates that open the section themselves). Stop strings work in both, never across a mark.
+ * a text may begin inside (templates that open the section themselves). Stop strings work in both, never across a mark. Of models whose messages
+ * have headers (gpt-oss, Gemma 4) the channels "analysis" and "thought" are reasoning, all others text; headers vanish.
  * gen.reasoning=false: everything is TEXT, marks included unless they are special tokens.
  *
  * Random choices. A session has one stream of random numbers, and each sampled token (temperature above 0) takes one of it. With
