@@ -1,10 +1,9 @@
-/* activation.c - y = act(gate) * up on the CPU. SiLU, which most families have, has vector forms; the others are plain loops. */
+/* activation.c - y = act(gate) * up on the CPU. SiLU and GELU by tanh, which most families have, have vector forms; the others are plain loops. */
 #include "device_cpu.h"
 
 #include <math.h>
 
 static float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678f)); }
-static float gelu_tanh(float x) { return 0.5f * x * (1.0f + tanhf(0.79788456f * (x + 0.044715f * x * x * x))); }
 
 /* As published with gpt-oss: both inputs clamped, a steeper sigmoid, one added to up. A NaN passes the clamps. */
 static float swiglu_oai(float gate, float up, float limit)
@@ -23,9 +22,7 @@ void kvi_cpu_activate(const kvi_cpu_variant *v, kvi_activation activation, float
     case KVI_ACT_GELU:
         for (uint32_t i = 0; i < n; i++) gate[i] = gelu(gate[i]) * up[i];
         break;
-    case KVI_ACT_GELU_TANH:
-        for (uint32_t i = 0; i < n; i++) gate[i] = gelu_tanh(gate[i]) * up[i];
-        break;
+    case KVI_ACT_GELU_TANH: v->gelu_tanh_mul(gate, up, n); break;
     case KVI_ACT_SWIGLU_OAI:
         for (uint32_t i = 0; i < n; i++) gate[i] = swiglu_oai(gate[i], up[i], limit);
         break;

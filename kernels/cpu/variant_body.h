@@ -51,6 +51,7 @@ const kvi_cpu_variant JOIN(kvi_cpu_, VARIANT) = {
     .narrow = narrow,
     .rmsnorm = rmsnorm,
     .silu_mul = silu_mul,
+    .gelu_tanh_mul = gelu_tanh_mul,
     .softmax_step = softmax_step,
     .scale = scale,
     .hadamard = hadamard,

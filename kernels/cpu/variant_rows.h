@@ -66,13 +66,19 @@ static inline void store_part(float *p, uint32_t n, vf v)
     for (uint32_t i = 0; i < n; i++) p[i] = parts[i];
 }
 
-static inline vf silu_vec(vf g, vf u)
+/* g / (1 + exp(minus)) * u */
+static inline vf gated_vec(vf g, vf minus, vf u)
 {
     const vf top = splat(88.0f);
-    vf minus = -g;
     vi big = minus > top;
     minus = (vf)(((vi)minus & ~big) | ((vi)top & big));
     return g / (splat(1.0f) + vexp(minus, -87.0f)) * u;
+}
+static inline vf silu_vec(vf g, vf u) { return gated_vec(g, -g, u); }
+/* (1 + tanh(z)) / 2 = 1 / (1 + exp(-2 z)), which cancels nothing */
+static inline vf gelu_tanh_vec(vf g, vf u)
+{
+    return gated_vec(g, splat(-1.5957691216f) * (g + splat(0.044715f) * g * g * g), u);
 }
 
 static void silu_mul(float *gate, const float *up, uint32_t n)
@@ -80,6 +86,13 @@ static void silu_mul(float *gate, const float *up, uint32_t n)
     uint32_t i = 0;
     for (; i + VW <= n; i += VW) store(gate + i, silu_vec(load(gate + i), load(up + i)));
     if (i < n) store_part(gate + i, n - i, silu_vec(load_part(gate + i, n - i, 0), load_part(up + i, n - i, 0)));
+}
+
+static void gelu_tanh_mul(float *gate, const float *up, uint32_t n)
+{
+    uint32_t i = 0;
+    for (; i + VW <= n; i += VW) store(gate + i, gelu_tanh_vec(load(gate + i), load(up + i)));
+    if (i < n) store_part(gate + i, n - i, gelu_tanh_vec(load_part(gate + i, n - i, 0), load_part(up + i, n - i, 0)));
 }
 
 /* Largest of s and `top`; NaNs are passed over. */

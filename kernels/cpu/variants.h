@@ -103,8 +103,9 @@ typedef struct kvi_cpu_variant {
     void (*narrow)(const float *src, kvi_dtype dtype, uint32_t n, void *dst);
     /* y = x * rsqrt(mean(x^2) + eps) * g */
     void (*rmsnorm)(const float *x, const float *gain, float eps, uint32_t n, float *y);
-    /* y = silu(gate) * up, in place on gate */
+    /* y = silu(gate) * up, in place on gate; the same with GELU by tanh */
     void (*silu_mul)(float *gate, const float *up, uint32_t n);
+    void (*gelu_tanh_mul)(float *gate, const float *up, uint32_t n);
     /* One online-softmax step over n scores of one query: s becomes exp(s - m'); *m, *l are updated; returns the factor
      * for the accumulator, exp(m - m'). Scores of -inf vanish; when all are, and m too, s becomes 0. */
     float (*softmax_step)(float *s, uint32_t n, float *m, float *l);
