@@ -15,14 +15,22 @@ static void note(kvrt_inspect_info *info, const kvrt_error *error)
 
 static void copy_config(const kvi_model_config *c, kvrt_inspect_info *info)
 {
-    static const char *const scalings[] = {"none", "linear", "llama3", "divisors"};
+    static const char *const scalings[] = {
+        [KVI_ROPE_NONE] = "none",
+        [KVI_ROPE_LINEAR] = "linear",
+        [KVI_ROPE_LLAMA3] = "llama3",
+        [KVI_ROPE_YARN] = "yarn",
+        [KVI_ROPE_PROPORTIONAL] = "proportional",
+        [KVI_ROPE_DIVISORS] = "divisors",
+    };
     memcpy(info->architecture, c->architecture, sizeof info->architecture);
     if (c->family) (void)snprintf(info->family, sizeof info->family, "%s", c->family);
     info->n_layers = c->n_layers, info->n_heads = c->attention[0].n_heads,
     info->n_kv_heads = c->attention[0].n_kv_heads, info->head_dim = c->attention[0].head_dim;
     info->hidden_size = c->hidden_size, info->ffn_size = c->ffn_size, info->vocab_size = c->vocab_size,
     info->ctx_model = c->ctx_model;
-    info->tied_embeddings = c->tied_embeddings, info->qkv_bias = c->qkv_bias, info->qk_norm = c->qk_norm;
+    info->tied_embeddings = c->tied_embeddings, info->qkv_bias = c->qkv_bias,
+    info->qk_norm = c->qk_norm != KVI_QK_NORM_NONE;
     for (uint32_t i = 0; i < c->n_layers && i < KVI_MAX_LAYERS; i++)
         if (kvi_attention_of(c, i)->window > info->sliding_window)
             info->sliding_window = kvi_attention_of(c, i)->window;
