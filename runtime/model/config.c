@@ -150,11 +150,25 @@ static kvrt_status derive_factors(const kvi_raw_config *raw, const kvi_family *f
     return KVRT_OK;
 }
 
+/* The members of Granite 4 that have neither Mamba layers (config_layers.c) nor experts: what the others share is their feed-forward part. */
+static kvrt_status derive_granite4(const kvi_raw_config *raw, kvi_model_config *c, kvrt_error *error)
+{
+    if (raw->num_experts != 0)
+        return kvi_error_set(error, KVRT_UNSUPPORTED, "config.json: num_local_experts is %lld, need 0 (a dense model)",
+                             (long long)raw->num_experts);
+    if (!raw->has_layer_types)
+        return kvi_error_set(error, KVRT_UNSUPPORTED,
+                             "config.json: layer_types not found, which stands for Mamba layers, need full_attention");
+    if (strcmp(raw->position_type, "rope") != 0) c->attention[0].rope = KVI_NO_ROPE;
+    return kvi_config_size("shared_intermediate_size", raw->shared_intermediate_size, 1, 1 << 22, &c->ffn_size, error);
+}
+
 static kvrt_status derive(const kvi_raw_config *raw, const kvi_family *family, kvi_model_config *out, kvrt_error *error)
 {
     KVI_TRY(derive_activation(raw, out, error));
     out->attention[0] = (kvi_attention){0};
     KVI_TRY(derive_sizes(raw, family, out, error));
+    if (family->granite4) KVI_TRY(derive_granite4(raw, out, error));
     KVI_TRY(kvi_config_layers(raw, family, out, error));
     if (family->gemma4) KVI_TRY(kvi_config_gemma4(raw, out, error));
     else if (raw->has_per_layer)

@@ -118,6 +118,7 @@ typedef struct kvi_raw_config {
     uint8_t per_layer[KVI_MAX_LAYERS]; /* 1: has them */
     int64_t layer_head_dim, layer_kv;  /* KVI_NO_INT: as the others */
     bool per_layer_problem;            /* they differ among themselves, or more than that differs */
+    char position_type[16];            /* position_embedding_type */
     bool has_no_rope_layers;
     uint32_t n_no_rope_layers;
     bool rope_layers[KVI_MAX_LAYERS];         /* no_rope_layers: true where a layer has RoPE */

@@ -191,6 +191,7 @@ static void read_layer_types(kvi_json *r, kvi_raw_config *raw)
         text_value(r, type, sizeof type);
         uint8_t kind = 0;
         while (kind < KVI_LAYER_TYPES && strcmp(type, names[kind]) != 0) kind++;
+        if (strcmp(type, "attention") == 0) kind = KVI_LAYER_FULL; /* as transformers 4 called it */
         if (kind == KVI_LAYER_TYPES && !raw->layer_type_problem[0])
             memcpy(raw->layer_type_problem, type[0] ? type : "(empty)", type[0] ? sizeof type : 8);
         if (raw->n_layer_types < KVI_MAX_LAYERS) raw->layer_types[raw->n_layer_types++] = kind;
@@ -340,7 +341,10 @@ static void read_key(pass *p)
     else if (kvi_json_key_is(r, "rope_parameters")) read_rope(p, "rope_parameters.", &p->raw->parameters);
     else if (kvi_json_key_is(r, "layer_types")) read_layer_types(r, p->raw);
     else if (kvi_json_key_is(r, "no_rope_layers")) read_no_rope(r, p->raw);
-    else if (kvi_json_key_is(r, "per_layer_config")) read_per_layer(r, p->raw);
+    else if (kvi_json_key_is(r, "position_embedding_type")) {
+        p->raw->position_type[0] = 0;
+        if (!kvi_json_null(r)) text_value(r, p->raw->position_type, sizeof p->raw->position_type);
+    } else if (kvi_json_key_is(r, "per_layer_config")) read_per_layer(r, p->raw);
     else if (kvi_json_key_is(r, "mlp_only_layers")) read_mlp_only_layers(r, p->raw);
     else if (kvi_json_key_is(r, "mlp_layer_types")) read_mlp_layer_types(r, p->raw);
     else if (kvi_json_key_is(r, "topk_method") && !kvi_json_null(r))

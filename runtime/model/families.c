@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+static const kvi_name_pair granite4_names[] = {
+    {"mlp.gate_up_proj", "shared_mlp.input_linear"}, {"mlp.down_proj", "shared_mlp.output_linear"}, {NULL, NULL}};
 static const kvi_name_pair gemma4_names[] = {{"self_attn.post_norm", "post_attention_layernorm"},
                                              {"post_attention_layernorm", "pre_feedforward_layernorm"},
                                              {"mlp.post_norm", "post_feedforward_layernorm"},
@@ -60,6 +62,8 @@ static const kvi_name_pair granite_moe_names[] = {{"mlp.gate", "block_sparse_moe
       .old_longrope = true)                                                                                            \
     X("SmolLM3ForCausalLM", "smollm3", "SmolLM3", .window = KVI_WINDOW_IF_USED, .nope = true)                          \
     X("GraniteForCausalLM", "granite", "Granite 3", .window = KVI_WINDOW_NEVER)                                        \
+    X("GraniteMoeHybridForCausalLM", "granitemoehybrid", "Granite 4 (dense)", .window = KVI_WINDOW_NEVER,              \
+      .granite4 = true, .names = granite4_names)                                                                       \
     X("Olmo2ForCausalLM", "olmo2", "OLMo 2", .window = KVI_WINDOW_NEVER, .norms = KVI_NORMS_AFTER,                     \
       .qk_norm = KVI_QK_NORM_WIDTH, .names = behind_names)                                                             \
     X("Olmo3ForCausalLM", "olmo3", "OLMo 3", .window = KVI_WINDOW_PATTERN, .window_pattern = 4,                        \

@@ -45,6 +45,7 @@ typedef struct kvi_family {
     bool value_norm, layer_scalar;
     float score_scale;          /* of attention; 0: 1 / sqrt(head_dim) */
     bool gemma4;                /* config_gemma4.c */
+    bool granite4;              /* a Mamba hybrid with experts, of which the members without both are served */
     bool nope;                  /* no_rope_layers says which layers have RoPE */
     bool partial_rotary;        /* only some of the dimensions of a head may turn */
     bool mrope;                 /* rope_parameters may hold sections for pictures, which mean nothing for text */

@@ -21,7 +21,7 @@ OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../runtime/mo
 # Config classes without their "Config"; those that are a text_config inside another end in "Text". Also families that kvrt does not run yet.
 FAMILIES = ["Llama", "Mistral", "Qwen2", "Qwen3", "Qwen3_5Text", "Qwen3_5MoeText", "Qwen3Next", "Qwen3Moe", "Mixtral", "GptOss", "Glm4Moe",
             "Glm4MoeLite", "DeepseekV2", "DeepseekV3", "GraniteMoe", "Olmoe", "Gemma2", "Gemma3Text", "Gemma4Text", "Phi3", "SmolLM3",
-            "Granite", "Olmo2", "Olmo3", "Ministral3", "Ministral", "Qwen2Moe", "GraniteMoeShared"]
+            "Granite", "Olmo2", "Olmo3", "Ministral3", "Ministral", "Qwen2Moe", "GraniteMoeShared", "GraniteMoeHybrid"]
 TINY = dict(vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
             head_dim=8, max_position_embeddings=64, pad_token_id=0)
 EXPERTS = dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16)
@@ -35,6 +35,7 @@ TINY_OF = {
     "Qwen2Moe": {**EXPERTS, "shared_expert_intermediate_size": 16},
     "GraniteMoeShared": dict(num_local_experts=4, shared_intermediate_size=16),
     "Mixtral": dict(num_local_experts=4), "GraniteMoe": dict(num_local_experts=4), "GptOss": dict(num_local_experts=4),
+    "GraniteMoeHybrid": dict(num_local_experts=0, layer_types=["full_attention"] * 2, shared_intermediate_size=16, mamba_n_heads=2),
     "Glm4Moe": dict(n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, first_k_dense_replace=1),
     "Glm4MoeLite": LATENT, "DeepseekV2": {**LATENT, "first_k_dense_replace": 1, "head_dim": 8},
     "DeepseekV3": {**LATENT, "n_group": 2, "first_k_dense_replace": 1, "head_dim": 8},
@@ -50,7 +51,7 @@ READ = {"architectures", "model_type", "vocab_size", "hidden_size", "intermediat
         "no_rope_layers", "no_rope_layer_interval", "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping",
         "embedding_multiplier", "attention_multiplier", "residual_multiplier", "logits_scaling", "use_bidirectional_attention",
         "per_layer_config", "global_head_dim", "num_global_key_value_heads", "num_kv_shared_layers", "hidden_size_per_layer_input",
-        "vocab_size_per_layer_input", "attention_k_eq_v", "enable_moe_block", "use_double_wide_mlp", "top_k_experts",
+        "vocab_size_per_layer_input", "attention_k_eq_v", "enable_moe_block", "use_double_wide_mlp", "top_k_experts", "position_embedding_type",
         # experts and latent attention
         "num_experts", "num_local_experts", "n_routed_experts", "num_experts_per_tok", "moe_intermediate_size",
         "shared_expert_intermediate_size", "shared_intermediate_size", "n_shared_experts", "n_group", "topk_group", "topk_method",
@@ -72,6 +73,9 @@ HARMLESS = {
     "base_model_ep_plan", "base_model_fsdp_plan", "pretraining_tp",
     # read by no code of these families
     "attn_output_gate", "mamba_ssm_dtype", "mtp_use_dedicated_embeddings",
+    # of Mamba layers alone, which are refused
+    "mamba_n_heads", "mamba_n_groups", "mamba_d_state", "mamba_d_head", "mamba_d_conv", "mamba_expand", "mamba_chunk_size", "mamba_conv_bias",
+    "mamba_proj_bias", "time_step_limit", "output_router_logits", "router_aux_loss_coef",
     "_sliding_window_pattern",  # what layer_types were made of
     "chunk_size_feed_forward", "pad_token_id", "vision_aspect_ratio", "vision_feature_layer", "vision_feature_select_strategy",
     # what people's tools write

@@ -16,7 +16,7 @@ from make_golden import HERE, VOCAB, golden, save_weights, tokenizer
 
 BASE = dict(vocab_size=VOCAB, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
             head_dim=16, max_position_embeddings=512, rms_norm_eps=1e-5, bos_token_id=0, eos_token_id=1, pad_token_id=None)
-NO_HEAD_DIM = {"Phi3", "Granite", "Olmo2", "Olmo3", "SmolLM3"}  # hidden_size / num_attention_heads
+NO_HEAD_DIM = {"Phi3", "Granite", "GraniteMoeHybrid", "Olmo2", "Olmo3", "SmolLM3"}  # hidden_size / num_attention_heads
 TWO_HEADS = dict(hidden_size=32, num_attention_heads=2, num_key_value_heads=1)
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 128}
 SLIDING, FULL = "sliding_attention", "full_attention"
@@ -58,6 +58,11 @@ VARIANTS = {
                                 logits_scaling=3.0, tie_word_embeddings=True)),
     "granite_bias": ("Granite", dict(TWO_HEADS, embedding_multiplier=2.5, attention_multiplier=0.3,
                                      residual_multiplier=1.5, logits_scaling=0.5, attention_bias=True, mlp_bias=True)),
+    "granite4": ("GraniteMoeHybrid", dict(TWO_HEADS, layer_types=[FULL] * 2, num_local_experts=0, shared_intermediate_size=40, mamba_n_heads=2,
+                                          position_embedding_type="rope", embedding_multiplier=6.0, attention_multiplier=0.6,
+                                          residual_multiplier=0.4, logits_scaling=3.0, tie_word_embeddings=True)),
+    "granite4_nope": ("GraniteMoeHybrid", dict(TWO_HEADS, layer_types=[FULL] * 2, num_local_experts=0, shared_intermediate_size=40,
+                                               mamba_n_heads=2, attention_multiplier=0.3, attention_bias=True)),
     "olmo2": ("Olmo2", dict(TWO_HEADS, num_key_value_heads=2)),
     "olmo2_gqa": ("Olmo2", dict(TWO_HEADS, tie_word_embeddings=True, attention_bias=True)),
     "olmo3": ("Olmo3", dict(TWO_HEADS, num_hidden_layers=4, sliding_window=40,

@@ -16,12 +16,14 @@
 #define TOL_F16_CACHE 2e-2
 #define TOL_QUANTIZED 1.5 /* random models suffer from every bit; what is wrong is further off */
 
-static const char *const names[] = {
-    "gemma2",         "gemma2_plain",      "gemma3",         "gemma3_global",  "gemma3_hub",      "gemma4",
-    "gemma4_e",       "gemma4_moe",        "gemma4_hub",     "phi3",           "phi3_longrope",   "phi3_window",
-    "smollm3",        "smollm3_untied",    "granite",        "granite_bias",   "olmo2",           "olmo2_gqa",
-    "olmo3",          "ministral3",        "ministral3_hub", "llama_gelu",     "llama_gelu_tanh", "llama_yarn",
-    "llama_yarn_all", "llama_yarn_factor", "llama_dynamic",  "llama_longrope", "llama_linear"};
+static const char *const names[] = {"gemma2",          "gemma2_plain",   "gemma3",         "gemma3_global",
+                                    "gemma3_hub",      "gemma4",         "gemma4_e",       "gemma4_moe",
+                                    "gemma4_hub",      "phi3",           "phi3_longrope",  "phi3_window",
+                                    "smollm3",         "smollm3_untied", "granite",        "granite_bias",
+                                    "granite4",        "granite4_nope",  "olmo2",          "olmo2_gqa",
+                                    "olmo3",           "ministral3",     "ministral3_hub", "llama_gelu",
+                                    "llama_gelu_tanh", "llama_yarn",     "llama_yarn_all", "llama_yarn_factor",
+                                    "llama_dynamic",   "llama_longrope", "llama_linear"};
 #define N_NAMES (sizeof names / sizeof names[0])
 
 static double limit(const golden_model *m, double tolerance) { return tolerance * (m->std > 1 ? m->std : 1); }
@@ -135,6 +137,9 @@ static void mutations_are_found(void **state)
                                            {"residual_scale", "granite"},
                                            {"score_scale", "granite"},
                                            {"logit_scale", "granite"},
+                                           {"residual_scale", "granite4"},
+                                           {"rope", "granite4"},
+                                           {"nope", "granite4_nope"},
                                            {"qk_norm", "olmo2_gqa"},
                                            {"norm_after", "olmo2"},
                                            {"window", "olmo3"},
