@@ -665,7 +665,7 @@ KVRT_API kvrt_status kvrt_measure_fill(kvrt_session session, uint64_t n, uint64_
 typedef struct kvrt_op_time {
     uint32_t size;
     const char *op;     /* "attention" */
-    const char *kernel; /* the kernel that ran */
+    const char *kernel; /* the kernel that ran; lives as long as the engine */
     uint64_t calls, total_us, bytes;
 } kvrt_op_time;
 KVRT_API kvrt_status kvrt_measure_ops(kvrt_engine engine, int32_t enable, kvrt_error *error);

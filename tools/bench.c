@@ -10,19 +10,20 @@
 #include <string.h>
 #include <time.h>
 
-enum { X_PROMPT, X_GEN, X_DEPTH, X_KV, X_REPS, X_JSON, X_OPS, X_FILL, X_COUNT };
+enum { X_PROMPT, X_GEN, X_DEPTH, X_KV, X_WEIGHTS, X_REPS, X_JSON, X_OPS, X_FILL, X_COUNT };
 static const argparse_option extra[X_COUNT] = {
     {"prompt", 'p', 1, 0, "N", "tokens of the prefill measurement (512; 0: none)"},
     {"gen", 'g', 1, 0, "N", "tokens of the decode measurement (64)"},
     {"depth", 'd', 1, 0, "LIST", "context depths, comma-separated (0,4096)"},
     {"kv", 0, 1, 0, "LIST", "KV formats, comma-separated (f16)"},
+    {"weights", 0, 1, 0, "LIST", "forms of synthetic weights, comma-separated (bf16)"},
     {"reps", 'r', 1, 0, "N", "rounds (5)"},
     {"json", 0, 0, 0, NULL, "print JSON"},
     {"ops", 0, 0, 0, NULL, "times per operation"},
     {"fill", 0, 1, 0, "HOW", "how depths are filled: synthetic"},
 };
 const command bench_command = {"bench",
-                               "bench MODEL | --shape NAME [--weights bf16] [--depth 0,4096] [--kv LIST]",
+                               "bench MODEL | --shape NAME [--weights LIST] [--depth 0,4096] [--kv LIST]",
                                "Measures speed as a share of this machine's read bandwidth.",
                                extra,
                                X_COUNT,
@@ -36,27 +37,30 @@ const command bench_command = {"bench",
 #define MAX_READS (MAX_ROWS * MAX_REPS)
 
 typedef struct bench_row {
-    const char *kv;
+    const char *kv, *want_weights; /* NULL: those of the model */
+    char weights[16], kernel[48];  /* what there is, and what most of it is multiplied by */
+    double bits;                   /* of a weight */
     uint32_t depth;
     double prefill_tps[MAX_REPS], decode_tps[MAX_REPS], gbps[MAX_REPS], share[MAX_REPS], attn_us[MAX_REPS];
     double kv_read_bytes;
     uint64_t kv_bytes;
     kvrt_op_time ops[MAX_OPS];
-    unsigned n_ops, n_timed; /* tokens of the pass that timed them */
+    char kernels[MAX_OPS][48]; /* their names, which end with the engine */
+    unsigned n_ops, n_timed;   /* tokens of the pass that timed them */
 } bench_row;
 
 typedef struct bench_run {
     command_line line;
     uint32_t n_prompt, n_gen, n_reps, n_rows, depths[MAX_LIST], n_depths;
-    char kv_text[256];
-    const char *kvs[MAX_LIST];
-    unsigned n_kvs;
+    char kv_text[256], weights_text[256];
+    const char *kvs[MAX_LIST], *weights[MAX_LIST];
+    unsigned n_kvs, n_weights;
     bench_row *rows;
     double read_gbps[MAX_READS], read_now; /* every reading; the one beside the row at hand */
     uint32_t n_reads;
     kvrt_bandwidth *probe;
     kvrt_engine_info info;
-    char device[200], weights[8], backend[8];
+    char device[200], backend[8];
     uint32_t round;
 } bench_run;
 
@@ -125,13 +129,22 @@ static int read_settings(bench_run *b)
         if (b->n_kvs == MAX_LIST) return usage_error("--kv: need at most 16 formats", kv_list);
         b->kvs[b->n_kvs++] = at;
     }
-    b->n_rows = b->n_kvs * b->n_depths;
+    if (x[X_WEIGHTS] && strlen(x[X_WEIGHTS]) >= sizeof b->weights_text)
+        return usage_error("--weights: need at most 16 forms", x[X_WEIGHTS]);
+    if (x[X_WEIGHTS]) strcpy(b->weights_text, x[X_WEIGHTS]);
+    for (char *at = strtok(b->weights_text, ","); at; at = strtok(NULL, ",")) {
+        if (b->n_weights == MAX_LIST) return usage_error("--weights: need at most 16 forms", x[X_WEIGHTS]);
+        b->weights[b->n_weights++] = at;
+    }
+    if (!b->n_weights) b->weights[b->n_weights++] = NULL;
+    b->n_rows = b->n_weights * b->n_kvs * b->n_depths;
     if (b->n_rows == 0 || b->n_rows > MAX_ROWS) return usage_error("need 1..64 rows", x[X_DEPTH] ? x[X_DEPTH] : "");
     b->rows = calloc(b->n_rows, sizeof *b->rows);
     if (!b->rows) return EXIT_RUN;
-    for (unsigned k = 0; k < b->n_kvs; k++)
-        for (unsigned d = 0; d < b->n_depths; d++)
-            b->rows[k * b->n_depths + d] = (bench_row){.kv = b->kvs[k], .depth = b->depths[d]};
+    for (unsigned i = 0; i < b->n_rows; i++)
+        b->rows[i] = (bench_row){.want_weights = b->weights[i / b->n_depths / b->n_kvs],
+                                 .kv = b->kvs[i / b->n_depths % b->n_kvs],
+                                 .depth = b->depths[i % b->n_depths]};
     uint32_t deepest = 0;
     for (unsigned d = 0; d < b->n_depths; d++) deepest = b->depths[d] > deepest ? b->depths[d] : deepest;
     kvrt_error error = command_error();
@@ -188,7 +201,10 @@ static int32_t decode(bench_run *b, bench_row *row, kvrt_engine engine, kvrt_ses
         row->share[b->round] = b->read_now > 0 ? 100 * row->gbps[b->round] / b->read_now : 0;
         for (row->n_ops = 0; row->n_ops < MAX_OPS; row->n_ops++) {
             row->ops[row->n_ops].size = sizeof row->ops[0];
-            if (kvrt_measure_op_at(engine, row->n_ops, &row->ops[row->n_ops], NULL) != KVRT_OK) break;
+            kvrt_op_time *op = &row->ops[row->n_ops];
+            if (kvrt_measure_op_at(engine, row->n_ops, op, NULL) != KVRT_OK) break;
+            snprintf(row->kernels[row->n_ops], sizeof row->kernels[0], "%s", op->kernel);
+            op->kernel = row->kernels[row->n_ops];
         }
         status = kvrt_measure_ops(engine, 0, error);
     }
@@ -234,28 +250,40 @@ static double bandwidth(const bench_run *b, kvrt_engine engine)
     return kvrt_measure_copy(engine, &gbps, NULL) >= 0 ? gbps : 0;
 }
 
-/* All rounds of one KV format: one engine, opened once. */
-static int bench_format(bench_run *b, unsigned k)
+/* What the table says of the weights of a row. */
+static void describe_weights(const bench_run *b, bench_row *row)
+{
+    snprintf(row->weights, sizeof row->weights, "%s", b->info.weight_dtype);
+    row->bits = b->info.n_params ? 8.0 * (double)b->info.weight_bytes / (double)b->info.n_params : 0;
+    for (unsigned i = 0; i < row->n_ops; i++)
+        if (strcmp(row->ops[i].op, "norm_gate_up") == 0)
+            snprintf(row->kernel, sizeof row->kernel, "%s", row->ops[i].kernel);
+}
+
+/* All rounds of one form of weights and KV format, whose rows are `rows`: one engine, opened once. */
+static int bench_format(bench_run *b, bench_row *rows)
 {
     kvrt_error error = command_error();
     kvrt_engine engine;
-    int32_t status = kvrt_options_set_text(b->line.options, "kv.format", b->kvs[k], &error);
+    int32_t status = kvrt_options_set_text(b->line.options, "kv.format", rows->kv, &error);
+    if (status >= 0 && rows->want_weights)
+        status = kvrt_options_set_text(b->line.options, "model.weights", rows->want_weights, &error);
     if (status < 0) return command_fail(status, &error);
     int code = command_open(b->line.options, &engine);
     if (code) return code;
     b->info = (kvrt_engine_info){.size = sizeof b->info};
     status = kvrt_engine_get_info(engine, &b->info, &error);
     snprintf(b->device, sizeof b->device, "%s", b->info.device);
-    snprintf(b->weights, sizeof b->weights, "%s", b->info.weight_dtype);
     snprintf(b->backend, sizeof b->backend, "%s", b->info.backend);
     for (b->round = 0; b->round < b->n_reps && status >= 0; b->round++)
         for (unsigned d = 0; d < b->n_depths && status >= 0 && !command_interrupted; d++) {
-            bench_row *row = &b->rows[k * b->n_depths + d];
+            bench_row *row = &rows[d];
             if (command_is_terminal(stderr))
                 fprintf(stderr, "\r%s depth %u: round %u of %u\033[K", row->kv, row->depth, b->round + 1, b->n_reps);
             b->read_now = b->read_gbps[b->n_reads++] = bandwidth(b, engine);
             status = with_session(b, row, engine, true, &error);
             if (status >= 0) status = with_session(b, row, engine, false, &error);
+            describe_weights(b, row);
         }
     if (command_is_terminal(stderr)) fprintf(stderr, "\r\033[K");
     (void)kvrt_engine_close(engine, NULL);
@@ -292,11 +320,12 @@ static void print_json(const bench_run *b)
         double low, high, share_low, share_high;
         double decode_tps = median(r->decode_tps, b->n_reps, &low, &high),
                share = median(r->share, b->n_reps, &share_low, &share_high);
-        printf("%s{\"kv\":\"%s\",\"weights\":\"%s\",\"depth\":%u,\"n_prompt\":%u,\"n_gen\":%u,\"prefill_tps\":%.2f,"
+        printf("%s{\"kv\":\"%s\",\"weights\":\"%s\",\"bits_per_weight\":%.3f,\"kernel\":\"%s\",\"depth\":%u,\"n_"
+               "prompt\":%u,\"n_gen\":%u,\"prefill_tps\":%.2f,"
                "\"decode_tps\":%.3f,\"decode_tps_range\":[%.3f,%.3f],"
                "\"decode_gbps\":%.3f,\"roofline_pct\":%.1f,\"roofline_pct_range\":[%.1f,%.1f],\"attn_us\":%.1f,\"kv_"
                "bytes\":%llu",
-               i ? "," : "", r->kv, b->weights, r->depth, b->n_prompt, b->n_gen,
+               i ? "," : "", r->kv, r->weights, r->bits, r->kernel, r->depth, b->n_prompt, b->n_gen,
                median(r->prefill_tps, b->n_reps, NULL, NULL), decode_tps, low, high,
                median(r->gbps, b->n_reps, NULL, NULL), share, share_low, share_high,
                median(r->attn_us, b->n_reps, NULL, NULL), (unsigned long long)r->kv_bytes);
@@ -315,15 +344,16 @@ static void print_table(const bench_run *b)
     double low, high, read = median(b->read_gbps, b->n_reads, &low, &high);
     printf("machine: %s; %s bandwidth %.1f GB/s (%.1f..%.1f), %u rounds\n\n", b->device,
            strcmp(b->backend, "cuda") == 0 ? "copy" : "read", read, low, high, b->n_reps);
-    printf("%-6s %-5s %8s %12s %22s %9s %16s %11s\n", "kv", "w", "depth", "prefill t/s", "decode t/s (range)", "GB/s",
-           "% bw (range)", "attn us");
+    printf("%-6s %-11s %5s %8s %12s %22s %9s %16s %11s  %s\n", "kv", "w", "bits", "depth", "prefill t/s",
+           "decode t/s (range)", "GB/s", "% bw (range)", "attn us", "kernel");
     for (uint32_t i = 0; i < b->n_rows; i++) {
         const bench_row *r = &b->rows[i];
         double share_low, share_high, tps = median(r->decode_tps, b->n_reps, &low, &high),
                                       share = median(r->share, b->n_reps, &share_low, &share_high);
-        printf("%-6s %-5s %8u %12.1f %8.2f (%.2f..%.2f) %9.2f %5.0f (%.0f..%.0f) %11.1f\n", r->kv, b->weights, r->depth,
-               median(r->prefill_tps, b->n_reps, NULL, NULL), tps, low, high, median(r->gbps, b->n_reps, NULL, NULL),
-               share, share_low, share_high, median(r->attn_us, b->n_reps, NULL, NULL));
+        printf("%-6s %-11s %5.2f %8u %12.1f %8.2f (%.2f..%.2f) %9.2f %5.0f (%.0f..%.0f) %11.1f  %s\n", r->kv,
+               r->weights, r->bits, r->depth, median(r->prefill_tps, b->n_reps, NULL, NULL), tps, low, high,
+               median(r->gbps, b->n_reps, NULL, NULL), share, share_low, share_high,
+               median(r->attn_us, b->n_reps, NULL, NULL), r->kernel);
         if (b->line.extra[X_OPS]) print_ops(r, false);
     }
 }
@@ -335,7 +365,7 @@ static int bench(bench_run *b)
     (void)kvrt_options_get_i64(b->line.options, "cpu.threads", &threads, NULL);
     int32_t status = kvrt_bandwidth_open(threads > 0 ? (uint32_t)threads : 0, 512ull << 20, &b->probe, &error);
     int code = status < 0 ? command_fail(status, &error) : EXIT_OK;
-    for (unsigned k = 0; k < b->n_kvs && code == EXIT_OK; k++) code = bench_format(b, k);
+    for (unsigned i = 0; i < b->n_rows && code == EXIT_OK; i += b->n_depths) code = bench_format(b, &b->rows[i]);
     if (code == EXIT_OK) {
         if (b->line.extra[X_JSON]) print_json(b);
         else print_table(b);

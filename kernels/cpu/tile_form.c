@@ -40,11 +40,10 @@ static uint8_t integer_bits(kvi_weight_form form)
 static void of_parts(const kvi_weight_desc *desc, uint8_t bits, kvi_tile *t)
 {
     t->bits = bits;
-    t->zero = desc->parts[KVI_PART_MINS] ? 0 : (uint8_t)(1u << (bits - 1u));
+    const bool mins = kvi_form(desc->form)->needs & KVI_HAS_MINS;
+    t->zero = mins ? 0 : (uint8_t)(1u << (bits - 1u));
     t->scale = desc->scale_type == KVI_F16 ? KVI_TILE_F16 : desc->scale_type == KVI_BF16 ? KVI_TILE_BF16 : KVI_TILE_F32;
-    t->offset = desc->parts[KVI_PART_MINS]    ? KVI_TILE_MINS
-                : desc->parts[KVI_PART_ZEROS] ? KVI_TILE_ZEROS
-                                              : KVI_TILE_CENTRED;
+    t->offset = mins ? KVI_TILE_MINS : desc->parts[KVI_PART_ZEROS] ? KVI_TILE_ZEROS : KVI_TILE_CENTRED;
     switch (desc->form) {
     case KVI_FORM_MXFP4: t->values = KVI_TILE_E2M1, t->scale = KVI_TILE_MX, t->zero = 12; break;
     case KVI_FORM_NVFP4:

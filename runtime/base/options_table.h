@@ -8,7 +8,9 @@ OPTION(
     "Hugging Face model folder (config.json, *.safetensors, tokenizer.json), GGUF file, or folder with one GGUF model")
 OPTION("model.shape", "shape", STRING, ENGINE, "", 0, 0, "",
        "synthetic weights of a known shape instead of a folder, for measurements; NAME:N: its first N layers")
-OPTION("model.weights", "weights", CHOICE, ENGINE, "bf16", 0, 0, "bf16|f16|f32|i8|i4",
+OPTION("model.weights", "weights", CHOICE, ENGINE, "bf16", 0, 0,
+       "bf16|f16|f32|i8|i4|a2|a3|a4|a5|a6|a8|f8_e4m3|f8_e5m2|mxfp8|mxfp4|nvfp4|nf4|bnb_fp4|bnb_i8|q4_0|q4_1|q5_0|q5_1|"
+       "q8_0|q2_k|q3_k|q4_k|q5_k|q6_k|iq4_nl|iq4_xs|mxfp4_block|nvfp4_block",
        "form of synthetic weights; i8, i4: with a scale for 128, 64 or 32 of them")
 OPTION("model.io", "io", CHOICE, ENGINE, "map", 0, 0, "map|copy", "map weights from disk, or read them into memory")
 OPTION("model.load", NULL, CHOICE, ENGINE, "all", 0, 0, "all|tokenizer",

@@ -1,9 +1,9 @@
 /* weights.c - binds the places of a model (places.c) to the tensors of a checkpoint. */
 #include "weights.h"
 #include "families.h"
+#include "synthetic.h"
 #include "weight_codec.h"
 #include "quantization/quantization.h"
-#include "../base/lcg.h"
 #include "../base/mem.h"
 
 #include <stdio.h>
@@ -20,6 +20,8 @@ typedef struct binder {
     void *user;
     kvi_model_weights *out;
     kvi_weight_form synthetic_form;
+    uint64_t shared_bytes[KVI_WEIGHT_PARTS]; /* of the parts that all synthetic quantized weights show */
+    unsigned char *shared[KVI_WEIGHT_PARTS];
     kvi_weight_fn each;                                            /* NULL: none */
     uint64_t memory_used, total_bytes, form_bytes[KVI_FORM_COUNT]; /* memory_used: of out->memory */
     uint64_t idle_bytes;                                           /* experts that a token does not choose */
@@ -327,14 +329,16 @@ static kvrt_status bind_tensors(binder *b, uint32_t layer, const kvi_place *p, k
     return KVRT_OK;
 }
 
-/* Integers with a scale in F16 for 128 neighbours, as such files mostly have, or for 64 or 32 where that is what divides a row; other matrices
- * are left in F16. */
-static void group_synthetic(kvi_weight_desc *desc)
+/* A quantized matrix: all of them show the same memory, since a backend makes a form of its own of it. Sizes come from the dry run. */
+static void bind_synthetic(binder *b, kvi_weight_desc *desc)
 {
-    desc->group = 128;
-    desc->scale_type = KVI_F16;
-    while (desc->group > 32 && desc->n_in % desc->group) desc->group /= 2;
-    if (desc->n_in % desc->group) desc->group = 0, desc->form = KVI_FORM_F16;
+    const uint64_t n = desc->n_experts > 1 ? desc->n_experts : 1;
+    for (int part = 0; part < KVI_WEIGHT_PARTS; part++) {
+        if (part != KVI_PART_CODES && !(kvi_form(desc->form)->needs >> part & 1u)) continue;
+        const uint64_t bytes = n * kvi_weight_part_bytes(desc, (kvi_weight_part)part);
+        if (bytes > b->shared_bytes[part]) b->shared_bytes[part] = bytes;
+        desc->parts[part] = b->shared[part];
+    }
 }
 
 static kvrt_status bind(binder *b, uint32_t layer, const kvi_place *p, const kvi_weight **out)
@@ -349,14 +353,12 @@ static kvrt_status bind(binder *b, uint32_t layer, const kvi_place *p, const kvi
                             .looked_up = p->looked_up,
                             .add = p->add};
     if (b->checkpoint) KVI_TRY(bind_tensors(b, layer, p, &desc));
+    else if (!vector && kvi_synthetic_shape(&desc)) bind_synthetic(b, &desc);
     else {
-        if (kvi_form(desc.form)->needs) group_synthetic(&desc);
-        unsigned char *memory = take_memory(b, kvi_weight_bytes(&desc));
+        void *memory = take_memory(b, kvi_weight_bytes(&desc));
         if (memory) desc.parts[KVI_PART_CODES] = memory;
-        if (memory && kvi_form(desc.form)->needs)
-            desc.parts[KVI_PART_SCALES] = memory + kvi_weight_part_bytes(&desc, KVI_PART_CODES) * n_experts;
-        if (memory && vector)
-            fill_vector((float *)(void *)memory, desc.n_in, p->synthetic == KVI_SYNTHETIC_BIAS ? 0.0f : 1.0f - p->add);
+        if (memory && !vector) kvi_synthetic_fill(desc.form, KVI_PART_CODES, memory, kvi_weight_bytes(&desc));
+        if (memory && vector) fill_vector(memory, desc.n_in, p->synthetic == KVI_SYNTHETIC_BIAS ? 0.0f : 1.0f - p->add);
     }
     return hand_over(b, p, &desc, out);
 }
@@ -421,23 +423,6 @@ static kvrt_status bind_all(binder *b)
     return KVRT_OK;
 }
 
-/* Small values around zero without structure; vectors are F32 and 64-byte aligned. One block is drawn and repeated at odd strides, which
- * costs a copy's time and still makes neighbouring rows differ. */
-static void fill_synthetic(unsigned char *memory, uint64_t bytes, kvi_weight_form form)
-{
-    enum { BLOCK = 1 << 20 };
-    uint64_t block = BLOCK + 4u * 1021u, filled = 0, state = 0x9e3779b97f4a7c15u;
-    for (; filled < block && filled + 4 <= bytes; filled += 4) {
-        /* Exponent near 2^-6, random sign and mantissa, laid so that both halves of the word and the word itself are such numbers. */
-        uint32_t r = (uint32_t)(kvi_lcg(&state) >> 33), word;
-        if (form != KVI_FORM_BF16 && form != KVI_FORM_F32) word = 0x24002400u | (r & 0x83ff83ffu);
-        else word = 0x3c003c00u | (r & 0x80ff80ffu);
-        memcpy(memory + filled, &word, 4);
-    }
-    for (; filled < bytes; filled += block)
-        memcpy(memory + filled, memory, bytes - filled < block ? bytes - filled : block);
-}
-
 /* Checks every tensor and adds up the bytes before the first one is imported. */
 static kvrt_status count_all(binder *b, uint64_t *taken_bytes)
 {
@@ -447,6 +432,8 @@ static kvrt_status count_all(binder *b, uint64_t *taken_bytes)
     dry.dry = true;
     KVI_TRY(bind_all(&dry));
     b->total_bytes = count.bytes;
+    for (int part = 0; part < KVI_WEIGHT_PARTS; part++)
+        b->shared_bytes[part] = dry.shared_bytes[part], (void)take_memory(&dry, dry.shared_bytes[part]);
     b->out->memory_bytes = dry.memory_used;
     *taken_bytes = count.taken_bytes;
     return KVRT_OK;
@@ -459,7 +446,11 @@ static kvrt_status take_block(binder *b)
     if (!bytes) return KVRT_OK;
     b->out->memory = kvi_mem_alloc_aligned(bytes);
     if (!b->out->memory) return kvi_error_nomem(b->error, bytes, "weights");
-    if (!b->checkpoint) fill_synthetic(b->out->memory, bytes, b->synthetic_form);
+    for (int part = 0; part < KVI_WEIGHT_PARTS; part++) {
+        if (!b->shared_bytes[part]) continue;
+        b->shared[part] = take_memory(b, b->shared_bytes[part]);
+        kvi_synthetic_fill(b->synthetic_form, (kvi_weight_part)part, b->shared[part], b->shared_bytes[part]);
+    }
     return KVRT_OK;
 }
 
@@ -501,6 +492,7 @@ kvrt_status kvi_weights_bind(const kvi_model_config *config, const kvi_checkpoin
         status = backend->weights_reserve(device, taken_bytes, error);
     if (status >= KVRT_OK && device) status = take_block(&b);
     if (status >= KVRT_OK) status = bind_all(&b);
+    for (int part = 0; !device && part < KVI_WEIGHT_PARTS; part++) (void)take_memory(&b, b.shared_bytes[part]);
     out->memory_bytes = b.memory_used;
     if (status < KVRT_OK) kvi_weights_free(out);
     return status;

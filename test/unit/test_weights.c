@@ -1,5 +1,7 @@
 /* test_weights.c - forms and their sizes; binding of a model's places to the tensors of a container that is no file: what is bound to what, and
  * what is refused with which words. */
+#include "../../runtime/model/synthetic.h"
+#include "../../runtime/model/weight_codec.h"
 #include "../../runtime/model/weights.h"
 #include "../../runtime/model/weight_codec.h"
 
@@ -317,6 +319,38 @@ static void what_is_refused_is_named(void **state)
     assert_non_null(strstr(error.message, "down_proj.weight: lacking"));
 }
 
+/* Synthetic weights of every form are numbers of an ordinary size, of both signs, and rows differ; what does not divide is refused. */
+static void synthetic_weights_are_numbers(void **state)
+{
+    enum { ROWS = 8, COLS = 512 };
+    (void)state;
+    for (int f = 0; f < KVI_FORM_COUNT; f++) {
+        static unsigned char memory[KVI_WEIGHT_PARTS][ROWS * COLS * 4 + 64];
+        float rows[ROWS][COLS];
+        double sum = 0;
+        kvi_weight_desc desc = {.name = "x", .form = (kvi_weight_form)f, .n_out = ROWS, .n_in = COLS};
+        if (f == KVI_FORM_F64) continue;
+        assert_int_equal(kvi_synthetic_shape(&desc), !kvi_form_is_plain(desc.form));
+        for (int part = 0; part < KVI_WEIGHT_PARTS; part++) {
+            if (part && !(kvi_form(desc.form)->needs >> part & 1u)) continue;
+            desc.parts[part] = memory[part];
+            kvi_synthetic_fill(desc.form, (kvi_weight_part)part, memory[part],
+                               kvi_weight_part_bytes(&desc, (kvi_weight_part)part));
+        }
+        for (uint32_t r = 0; r < ROWS; r++) {
+            assert_true(kvi_weight_decode(&desc, 0, r, 0, COLS, rows[r]));
+            for (uint32_t k = 0; k < COLS; k++) {
+                if (!(fabsf(rows[r][k]) <= 4.0f)) fail_msg("%s: %g", kvi_form(desc.form)->name, (double)rows[r][k]);
+                sum += fabs((double)rows[r][k]) / (ROWS * COLS);
+            }
+        }
+        if (!(sum > 1e-4 && sum < 1)) fail_msg("%s: mean size %g", kvi_form(desc.form)->name, sum);
+        assert_memory_not_equal(rows[0], rows[1], sizeof rows[0]);
+        desc.n_in = 268;
+        if (kvi_form(desc.form)->block > 4) assert_true(!kvi_synthetic_shape(&desc) && desc.form == KVI_FORM_F16);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -328,6 +362,7 @@ int main(void)
         cmocka_unit_test(prefixes_are_found),
         cmocka_unit_test(scales_are_bound_with_their_codes),
         cmocka_unit_test(what_is_refused_is_named),
+        cmocka_unit_test(synthetic_weights_are_numbers),
     };
     return cmocka_run_group_tests_name("weights", tests, NULL, NULL);
 }
