@@ -14,8 +14,10 @@ static uint32_t cache_group(kvi_recorder *r, const kvi_attention *a, uint32_t wi
     }
     kvi_cache_group *group = &r->out->groups[i];
     if (i == p->n_groups) {
-        *group = (kvi_cache_group){
-            .shape = {0, a->n_kv_heads, a->head_dim}, .window = window, .rotate = r->o->rotate, .plain = r->o->plain};
+        *group = (kvi_cache_group){.shape = {0, a->n_kv_heads, a->head_dim, 0},
+                                   .window = window,
+                                   .rotate = r->o->rotate,
+                                   .plain = r->o->plain};
         if (r->o->keep_queries) group->n_queries = kvi_kv_query_rows(a->head_dim, a->n_heads / a->n_kv_heads);
         p->n_groups++;
     }

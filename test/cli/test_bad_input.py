@@ -165,11 +165,11 @@ def other_things_than_a_checkpoint():
         with Folder() as m:
             (m.path / "model.safetensors").rename(m.path / name)
             run(m).expect(3, [*parts, "need model.safetensors"])
-    for name, parts in (("adapter_config.json", ["an adapter (adapter_config.json)", "merged"]), ("params.json", ["params.json", "Hugging Face"]),
-                        ("m.gguf", ["GGUF file m.gguf", "name the file itself"])):
+    for name, parts in (("adapter_config.json", ["no config.json", "an adapter (adapter_config.json)", "merged"]),
+                        ("params.json", ["no config.json", "params.json", "Hugging Face"]), ("m.gguf", ["m.gguf: does not begin with 'GGUF'"])):
         with Folder() as m:
             (m.path / "config.json").rename(m.path / name)
-            run(m).expect(3, ["no config.json", *parts])
+            run(m).expect(3, parts)
     with tempfile.NamedTemporaryFile(suffix=".gguf") as file:
         for content, parts in ((b"GGUF\x01\0\0\0" + bytes(64), ["version 1, need 2 or 3"]), (b"GGUF\x03\0\0\0" + bytes(64), ["general.architecture"]),
                                (b"GGUF\x03\0\0\0" + bytes(12), ["need 8 (file truncated?)"])):

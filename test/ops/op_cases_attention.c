@@ -150,8 +150,8 @@ static bool open_case(attention_rig *a, const op_target *target, const attention
     a->cols = (a->n_heads + 2 * c->n_kv) * c->dim;
     op_rig *rig = &a->rig;
     op_rig_open(rig, target);
-    rig->group =
-        (kvi_cache_group){.shape = {2, c->n_kv, c->dim}, .window = c->window, .rotate = c->rotate, .plain = c->plain};
+    rig->group = (kvi_cache_group){
+        .shape = {2, c->n_kv, c->dim, 0}, .window = c->window, .rotate = c->rotate, .plain = c->plain};
     if (target->backend->rounds_by_queries) rig->group.n_queries = kvi_kv_query_rows(c->dim, c->per_kv);
     kvi_buffer qkv = op_rig_buffer(rig, a->cols, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND);
     a->in = op_rig_input(rig, qkv, c->tokens * c->n_seqs);

@@ -134,8 +134,8 @@ static bool open_packed(packed_rig *b, const op_target *target, const packed_cas
     op_rig *rig = &b->rig;
     op_rig_open(rig, target);
     rig->inputs = KVI_F16;
-    rig->group =
-        (kvi_cache_group){.shape = {2, c->n_kv, c->d}, .window = c->window, .rotate = c->rotate, .plain = KVI_KV_F16};
+    rig->group = (kvi_cache_group){
+        .shape = {2, c->n_kv, c->d, 0}, .window = c->window, .rotate = c->rotate, .plain = KVI_KV_F16};
     const uint32_t n_heads = c->n_kv * c->per_kv;
     kvi_buffer qkv = op_rig_buffer(rig, (n_heads + 2 * c->n_kv) * c->d, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND);
     kvi_buffer out = op_rig_buffer(rig, n_heads * c->d, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND);
@@ -283,7 +283,7 @@ static void check_convert(const op_target *target, const convert_case *c, uint32
                 kvi_kv_format_parse(c->to, strlen(c->to), &to));
     op_rig *rig = &b->rig;
     op_rig_open(rig, target);
-    rig->group = (kvi_cache_group){.shape = {layers, 2, c->d}, .plain = KVI_KV_F16, .n_queries = n_queries};
+    rig->group = (kvi_cache_group){.shape = {layers, 2, c->d, 0}, .plain = KVI_KV_F16, .n_queries = n_queries};
     rig->page_codes = 1u << KVI_KV_I8 | 1u << KVI_KV_Q4 | 1u << KVI_KV_Q2;
     kvi_buffer qkv = op_rig_buffer(rig, 6 * c->d, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND),
                out = op_rig_buffer(rig, 2 * c->d, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND);
@@ -406,7 +406,7 @@ void op_case_move(const op_target *target)
     op_rig *rig = calloc(1, sizeof *rig);
     assert_non_null(rig);
     op_rig_open(rig, target);
-    rig->group = (kvi_cache_group){.shape = {2, 2, 64}, .plain = KVI_KV_F16};
+    rig->group = (kvi_cache_group){.shape = {2, 2, 64, 0}, .plain = KVI_KV_F16};
     kvi_buffer qkv = op_rig_buffer(rig, 6 * 64, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND),
                out = op_rig_buffer(rig, 2 * 64, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND);
     (void)op_rig_input(rig, qkv, 2);

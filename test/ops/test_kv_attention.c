@@ -87,7 +87,7 @@ static void open_shelf(shelf *s, const char *isa, uint32_t d, uint32_t n_kv, uin
     memset(s, 0, sizeof *s);
     s->isa = isa;
     s->per_kv = per_kv;
-    s->group = (kvi_cache_group){.shape = {2, n_kv, d}, .window = window, .plain = KVI_KV_F16};
+    s->group = (kvi_cache_group){.shape = {2, n_kv, d, 0}, .window = window, .plain = KVI_KV_F16};
     s->buffers[0] = (kvi_buffer_desc){"qkv", n_kv * (per_kv + 2) * d, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND};
     s->buffers[1] = (kvi_buffer_desc){"out", n_kv * per_kv * d, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND};
     s->op = (kvi_op){.kind = KVI_OP_ATTENTION,

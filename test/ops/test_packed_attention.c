@@ -102,7 +102,7 @@ static void open_bench(bench *b, const packed_case *c, const char *isa, uint32_t
     const kvi_device_options options = {.n_threads = 2, .isa = amx ? "avx512" : isa, .amx = amx};
     const uint32_t n_heads = c->n_kv * c->per_kv;
     memset(b, 0, sizeof *b);
-    b->group = (kvi_cache_group){.shape = {1, c->n_kv, c->d}, .window = c->window, .plain = KVI_KV_F16};
+    b->group = (kvi_cache_group){.shape = {1, c->n_kv, c->d, 0}, .window = c->window, .plain = KVI_KV_F16};
     b->buffers[0] = (kvi_buffer_desc){"qkv", (n_heads + 2 * c->n_kv) * c->d, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND};
     b->buffers[1] = (kvi_buffer_desc){"out", n_heads * c->d, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND};
     b->op = (kvi_op){.kind = KVI_OP_ATTENTION,

@@ -117,7 +117,7 @@ static void open_bench(bench *b, const prefill_case *c, unsigned seed, const cha
     b->n_pages = (c->pos + c->n_rows + KVI_KV_PAGE - 1) / KVI_KV_PAGE;
     assert_true(b->n_pages <= MAX_PAGES);
     b->group =
-        (kvi_cache_group){.shape = {1, c->n_kv, c->d}, .window = c->window, .plain = c->plain, .rotate = c->d == 96};
+        (kvi_cache_group){.shape = {1, c->n_kv, c->d, 0}, .window = c->window, .plain = c->plain, .rotate = c->d == 96};
     b->buffers[0] = (kvi_buffer_desc){"qkv", (n_heads + 2 * c->n_kv) * c->d, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND};
     b->buffers[1] = (kvi_buffer_desc){"out", n_heads * c->d, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND};
     b->op = (kvi_op){.kind = KVI_OP_ATTENTION,

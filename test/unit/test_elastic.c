@@ -168,8 +168,8 @@ static const kvi_backend fake = {.name = "fake", .convert_pages = fake_convert, 
 static void open_rig(uint32_t pool_units, uint32_t window, uint32_t n_elastic, uint32_t n_fixed, uint32_t tail)
 {
     memset(&r, 0, sizeof r);
-    r.groups[0] = (kvi_cache_group){.shape = {2, 2, 64}, .plain = KVI_KV_F16};
-    r.groups[1] = (kvi_cache_group){.shape = {1, 2, 64}, .plain = KVI_KV_F16, .window = window};
+    r.groups[0] = (kvi_cache_group){.shape = {2, 2, 64, 0}, .plain = KVI_KV_F16};
+    r.groups[1] = (kvi_cache_group){.shape = {1, 2, 64, 0}, .plain = KVI_KV_F16, .window = window};
     r.bytes = calloc(pool_units, KVI_KV_UNIT);
     r.engine.backend = &fake;
     r.engine.format.elastic = true;

@@ -58,8 +58,8 @@ typedef struct rig {
 static void open_rig(rig *r, uint64_t pool_bytes, uint32_t window, kvi_kv_format body, uint32_t tail)
 {
     memset(r, 0, sizeof *r);
-    r->groups[0] = (kvi_cache_group){.shape = {2, 2, 64}, .plain = KVI_KV_F16};
-    r->groups[1] = (kvi_cache_group){.shape = {1, 2, 64}, .plain = KVI_KV_F16, .window = window};
+    r->groups[0] = (kvi_cache_group){.shape = {2, 2, 64, 0}, .plain = KVI_KV_F16};
+    r->groups[1] = (kvi_cache_group){.shape = {1, 2, 64, 0}, .plain = KVI_KV_F16, .window = window};
     kvi_group_measure(&r->groups[0]), kvi_group_measure(&r->groups[1]);
     assert_int_equal(kvi_store_init(&r->store, pool_bytes, 400, NULL), KVRT_OK);
     assert_int_equal(kvi_pages_init(&r->pages, &r->store, r->groups, window ? 2 : 1, 8192, body, tail, NULL), KVRT_OK);

@@ -132,9 +132,10 @@ static uint64_t open_rig(const room_case *c, uint64_t less_units, bool contents)
     memset(&r, 0, sizeof r);
     kvi_cache_group groups[2];
     kvi_program *program = &r.engine.program.program;
-    if (c->full) groups[program->n_groups++] = (kvi_cache_group){.shape = {c->full, 2, 64}, .plain = KVI_KV_F16};
+    if (c->full) groups[program->n_groups++] = (kvi_cache_group){.shape = {c->full, 2, 64, 0}, .plain = KVI_KV_F16};
     if (c->window)
-        groups[program->n_groups++] = (kvi_cache_group){.shape = {3, 2, 64}, .plain = KVI_KV_F16, .window = c->window};
+        groups[program->n_groups++] =
+            (kvi_cache_group){.shape = {3, 2, 64, 0}, .plain = KVI_KV_F16, .window = c->window};
     for (uint32_t g = 0; g < program->n_groups; g++) kvi_group_measure(&groups[g]);
     memcpy(r.engine.program.groups, groups, program->n_groups * sizeof groups[0]);
     program->groups = r.engine.program.groups;

@@ -318,8 +318,8 @@ typedef struct rig {
 static void open_rig(rig *r, uint32_t pool_units, kvi_kv_format body, uint32_t window)
 {
     memset(r, 0, sizeof *r);
-    r->groups[0] = (kvi_cache_group){.shape = {2, 2, 64}, .plain = KVI_KV_F16};
-    r->groups[1] = (kvi_cache_group){.shape = {1, 2, 64}, .plain = KVI_KV_F16, .window = window};
+    r->groups[0] = (kvi_cache_group){.shape = {2, 2, 64, 0}, .plain = KVI_KV_F16};
+    r->groups[1] = (kvi_cache_group){.shape = {1, 2, 64, 0}, .plain = KVI_KV_F16, .window = window};
     kvi_group_measure(&r->groups[0]), kvi_group_measure(&r->groups[1]);
     assert_int_equal(kvi_store_init(&r->store, (uint64_t)pool_units * KVI_KV_UNIT, 500, NULL), KVRT_OK);
     assert_int_equal(kvi_pages_init(&r->a, &r->store, r->groups, 2, 8192, body, 128, NULL), KVRT_OK);
