@@ -189,6 +189,7 @@ static void roff(FILE *to, const char *text)
     for (const char *p = text; *p; p++) {
         if (*p == '\\') fputs("\\e", to);
         else if (*p == '-') fputs("\\-", to);
+        else if (*p == '|') fputs(" | ", to); /* a long list of words may be broken there */
         else if ((*p == '.' || *p == '\'') && p == text) fprintf(to, "\\&%c", *p);
         else fputc(*p, to);
     }

@@ -40,7 +40,7 @@ def a_file_in_the_hubs_cache():
         kvrt("run", "some/files", "-p", "x", env=env).expect(3, ["m-Q8_0.gguf: key llama.block_count: not found"])
         shutil.copy(GGUF, snapshot / "m-Q4_K_M.gguf")
         kvrt("run", "some/files:q4_k_m", "-p", "x", env=env).expect(3, ["m-Q4_K_M.gguf: key llama.block_count"])
-        kvrt("run", "some/files", "-p", "x", env=env).expect(3, ["no config.json, found the GGUF file", "name the file itself"])
+        kvrt("run", "some/files", "-p", "x", env=env).expect(3, ["2 GGUF models and no config.json", "name the file"])
 
 
 @test

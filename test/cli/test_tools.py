@@ -434,7 +434,7 @@ CARDS = ["rtx3060", "rtx3090", "rtx4060ti", "rtx4070", "rtx4080", "rtx4090", "rt
 def bash_completes_words_where_one_of_some_is_wanted():
     bash = kvrt("--completions", "bash").expect(0).out.decode()
     for words, found in ((["plan", "--card", ""], CARDS), (["plan", "m", "--card", "rtx40"], [c for c in CARDS if c.startswith("rtx40")]),
-                         (["eval", "m", "--mode", "p"], ["prefill"]), (["plan", "--weights", "b"], ["bf16"]), (["./m", "--backend", "c"], ["cpu", "cuda"])):
+                         (["eval", "m", "--mode", "p"], ["prefill"]), (["plan", "--weights", "bf"], ["bf16"]), (["./m", "--backend", "c"], ["cpu", "cuda"])):
         asked = " ".join(f"'{w}'" for w in words)
         script = bash + f"""
 COMP_WORDS=(kvrt {asked}); COMP_CWORD={len(words)}; _kvrt; printf '%s\\n' "${{COMPREPLY[@]}}"
