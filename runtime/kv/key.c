@@ -1,6 +1,6 @@
 /* key.c - see key.h. Each half takes in a word by a product with an odd constant and a fold of the high bits; the last step mixes once more,
- * so that every bit of a word reaches every bit of the key. A page is 128 words in 128 decoding steps: speed is of no matter, and a library
- * for it (xxHash) would bring no more than these lines do. */
+ * so that every bit of a word reaches every bit of the key. A page is 128 words in 128 decoding steps, taken in one at a time as tokens come:
+ * speed is of no matter, and a hash of whole blocks (xxHash, as checksum.c has it) would have to be fed and kept as a stream. */
 #include "key.h"
 
 static uint64_t fold(uint64_t x, uint64_t factor)
