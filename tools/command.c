@@ -125,6 +125,13 @@ char *command_read_file(const char *path, size_t *len)
     return text;
 }
 
+size_t command_message_length(const char *text, size_t len)
+{
+    if (len && text[len - 1] == '\n') len--;
+    if (len && text[len - 1] == '\r') len--;
+    return len;
+}
+
 /* ---------------------------------------------------------------------------------------------------- opening --- */
 static int32_t show_load(const kvrt_event *event, void *user)
 {

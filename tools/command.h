@@ -110,6 +110,8 @@ void command_progress_show(command_progress *p, const char *stage, uint64_t done
 void command_progress_clear(command_progress *p);
 /* Whole stream or file into memory, NUL-terminated; NULL with a message on failure. path "-" is stdin. */
 char *command_read_file(const char *path, size_t *len);
+/* The length of a piped message without the line end behind it: `echo text |` says the text. Models answer differently to a line break. */
+size_t command_message_length(const char *text, size_t len);
 /* Text of a model may end without a newline. Where both streams go to one file or pipe, what follows on stderr begins
  * on a line of its own. Once per process. */
 void command_break_line(void);

@@ -157,6 +157,7 @@ static int first_message(chat *c, bool *waiting)
         free(piped);
     }
     if (prompt) chat_append_str(&text, prompt);
+    else text.len = command_message_length(text.data, text.len);
     *waiting = text.len > 0;
     if (text.len) chat_add_message(&c->conversation, "user", text.data, text.len);
     chat_free(&text);

@@ -89,7 +89,11 @@ static int start_chat(run_state *r)
     chat_text json = {0}, text = {0};
     const char *system = r->line.extra[X_SYSTEM], *rest = r->prompt;
     if (system) chat_add_message(&c, "system", system, strlen(system));
-    if (!r->line.extra[X_MESSAGES]) chat_add_message(&c, "user", r->prompt, r->prompt_len);
+    if (!r->line.extra[X_MESSAGES]) {
+        const bool piped = !command_prompt(&r->line, r->line.extra[X_PROMPT]);
+        const size_t len = piped ? command_message_length(r->prompt, r->prompt_len) : r->prompt_len;
+        chat_add_message(&c, "user", r->prompt, len);
+    }
     chat_to_json(&c, &json);
     if (r->line.extra[X_MESSAGES]) {
         while (*rest == ' ' || *rest == '\n' || *rest == '\r' || *rest == '\t') rest++;

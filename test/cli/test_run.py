@@ -101,6 +101,7 @@ def the_rendered_prompt_can_be_seen():
     wanted = b"<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     messages = json.dumps([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]).encode()
     for args, stdin in ((["chat", model, "Hi", "--system", "Be brief."], b""), (["chat", model, "--system", "Be brief."], b"Hi"),
+                        (["chat", model, "--system", "Be brief."], b"Hi\n"), (["run", model, "--system", "Be brief."], b"Hi\r\n"),
                         (["chat", model, "-s", "Be brief.", "-p", "i"], b"H"), (["run", model, "-s", "Be brief.", "Hi"], b""),
                         (["run", model, "--messages", "-"], messages)):
         assert kvrt(*args, "--render", stdin=stdin).expect(0, out=wanted).err == ""
