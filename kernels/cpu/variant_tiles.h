@@ -7,39 +7,7 @@ typedef struct tile_piece {
     float scales[TILE_PIECE / 16u * KVI_TILE_ROWS], offsets[TILE_PIECE / 16u * KVI_TILE_ROWS];
 } tile_piece;
 
-/* Numbers of NF4, and of bitsandbytes' FP4, where code 8 is 0. */
-static const float tile_nf4[16] = {-1.0f,
-                                   -0.6961928009986877f,
-                                   -0.5250730514526367f,
-                                   -0.39491748809814453f,
-                                   -0.28444138169288635f,
-                                   -0.18477343022823334f,
-                                   -0.09105003625154495f,
-                                   0.0f,
-                                   0.07958029955625534f,
-                                   0.16093020141124725f,
-                                   0.24611230194568634f,
-                                   0.33791524171829224f,
-                                   0.44070982933044434f,
-                                   0.5626170039176941f,
-                                   0.7229568362236023f,
-                                   1.0f};
-static const float tile_bnb_fp4[16] = {0.0f,
-                                       0.005208333488553762f,
-                                       0.6666666865348816f,
-                                       1.0f,
-                                       0.3333333432674408f,
-                                       0.5f,
-                                       0.1666666716337204f,
-                                       0.25f,
-                                       0.0f,
-                                       -0.005208333488553762f,
-                                       -0.6666666865348816f,
-                                       -1.0f,
-                                       -0.3333333432674408f,
-                                       -0.5f,
-                                       -0.1666666716337204f,
-                                       -0.25f};
+static const float tile_nf4[16] = {KVI_NF4_VALUES}, tile_bnb_fp4[16] = {KVI_BNB_FP4_VALUES};
 
 /* E4M3 (shift 20, bias 120) and E5M2 (21, 112) from their bits: normal numbers by their exponent, the others by their mantissa. */
 INLINE vf small_floats(vu code, uint32_t shift, uint32_t bias, float least)

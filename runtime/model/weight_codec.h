@@ -60,33 +60,26 @@ KVI_HD static inline float kvi_e2m1_to_f32(uint32_t code)
 }
 
 /* The 16 values of NF4 are quantiles of a normal distribution (arXiv 2305.14314), as bitsandbytes rounds them. */
+#define KVI_NF4_VALUES                                                                                                 \
+    -1.0f, -0.6961928009986877f, -0.5250730514526367f, -0.39491748809814453f, -0.28444138169288635f,                   \
+        -0.18477343022823334f, -0.09105003625154495f, 0.0f, 0.07958029955625534f, 0.16093020141124725f,                \
+        0.24611230194568634f, 0.33791524171829224f, 0.44070982933044434f, 0.5626170039176941f, 0.7229568362236023f,    \
+        1.0f
 KVI_HD static inline float kvi_nf4_to_f32(uint32_t code)
 {
-    const float table[16] = {-1.0f,
-                             -0.6961928009986877f,
-                             -0.5250730514526367f,
-                             -0.39491748809814453f,
-                             -0.28444138169288635f,
-                             -0.18477343022823334f,
-                             -0.09105003625154495f,
-                             0.0f,
-                             0.07958029955625534f,
-                             0.16093020141124725f,
-                             0.24611230194568634f,
-                             0.33791524171829224f,
-                             0.44070982933044434f,
-                             0.5626170039176941f,
-                             0.7229568362236023f,
-                             1.0f};
+    const float table[16] = {KVI_NF4_VALUES};
     return table[code];
 }
 
 /* FP4 as bitsandbytes has it: E2M1 divided by 12 for the normal ones; code 8 is 0. */
+#define KVI_BNB_FP4_VALUES                                                                                             \
+    0.0f, 0.005208333488553762f, 0.6666666865348816f, 1.0f, 0.3333333432674408f, 0.5f, 0.1666666716337204f, 0.25f,     \
+        0.0f, -0.005208333488553762f, -0.6666666865348816f, -1.0f, -0.3333333432674408f, -0.5f, -0.1666666716337204f,  \
+        -0.25f
 KVI_HD static inline float kvi_bnb_fp4_to_f32(uint32_t code)
 {
-    const float table[8] = {
-        0.0f, 0.005208333488553762f, 0.6666666865348816f, 1.0f, 0.3333333432674408f, 0.5f, 0.1666666716337204f, 0.25f};
-    return code > 8u ? -table[code & 7u] : table[code & 7u];
+    const float table[16] = {KVI_BNB_FP4_VALUES};
+    return table[code];
 }
 
 /* ------------------------------------------------------------------------------------------------------ integers --- */
