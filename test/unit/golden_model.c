@@ -146,3 +146,68 @@ unsigned golden_greedy(kvrt_engine engine, const golden_model *model, double err
     }
     return compared;
 }
+
+/* ------------------------------------------------------------------------------------------- what every golden must do --- */
+double golden_limit(const golden_model *m, double tolerance) { return tolerance * (m->std > 1 ? m->std : 1); }
+
+/* The error with these options, and what the tolerance allows. */
+static double error_with(const char *name, double tolerance, const char *const *pairs, uint64_t *digest, double *most)
+{
+    golden_model m;
+    assert_true(golden_load(name, &m));
+    kvrt_engine engine = golden_open(&m, pairs);
+    const double error = golden_logit_error(engine, &m, digest);
+    *most = golden_limit(&m, tolerance);
+    kvrt_engine_close(engine, NULL);
+    golden_free(&m);
+    return error;
+}
+
+void golden_expect(const char *name, double tolerance, const char *const *pairs, uint64_t *digest)
+{
+    double most;
+    const double error = error_with(name, tolerance, pairs, digest, &most);
+    if (!(error <= most))
+        fail_msg("%s, %s %s, %s %s: logit error %g, need at most %g", name, pairs[0], pairs[1],
+                 pairs[2] ? pairs[2] : "", pairs[2] ? pairs[3] : "", error, most);
+}
+
+void golden_expect_chunks_and_threads(const char *name)
+{
+    static const char *const chunks[] = {"1", "7", "64", "512"}, *const threads[] = {"2", "1", "2"};
+    for (unsigned k = 0; k < 4; k++) {
+        uint64_t digests[3] = {0};
+        for (unsigned run = 0; run < 3; run++) {
+            const char *pairs[] = {"kv.format", "f32", "ctx.chunk", chunks[k], "cpu.threads", threads[run], NULL};
+            golden_expect(name, GOLDEN_F32_CACHE, pairs, &digests[run]);
+        }
+        if (digests[0] != digests[1]) fail_msg("%s, chunk %s: 1 and 2 threads differ", name, chunks[k]);
+        if (digests[0] != digests[2]) fail_msg("%s, chunk %s: two runs differ", name, chunks[k]);
+    }
+}
+
+void golden_expect_greedy(const char *name)
+{
+    static const char *const pairs[] = {
+        "kv.format", "f32", "sample.temperature", "0", "gen.max_tokens", "16", "gen.ignore_eos", "true", NULL};
+    golden_model m;
+    assert_true(golden_load(name, &m));
+    kvrt_engine engine = golden_open(&m, pairs);
+    (void)golden_greedy(engine, &m, golden_logit_error(engine, &m, NULL));
+    kvrt_engine_close(engine, NULL);
+    golden_free(&m);
+}
+
+void golden_expect_failure_without(const char *name, const char *part)
+{
+    const char *pairs[] = {"kv.format", "f32", "debug.disable", part, NULL};
+    double most;
+    const double error = error_with(name, GOLDEN_F16_CACHE, pairs, NULL, &most);
+    if (!(error > 2 * most)) fail_msg("%s without %s: error %g would pass (limit %g)", name, part, error, most);
+}
+
+void golden_expect_rotation_cancels(const char *name)
+{
+    static const char *const off[] = {"kv.format", "f32", "kv.rotate", "false", NULL};
+    golden_expect(name, GOLDEN_F32_CACHE, off, NULL);
+}

@@ -4,6 +4,11 @@
 #include "../../runtime/kvrt.h"
 #include <stdbool.h>
 
+/* Named tolerances, times max(1, s) with s the standard deviation of the golden logits. A failing kernel is fixed, not these. */
+#define GOLDEN_F32_CACHE 2e-4
+#define GOLDEN_F16_CACHE 2e-2
+#define GOLDEN_QUANTIZED 1.5 /* random models suffer from every bit; what is wrong is further off */
+
 #define GOLDEN_MAX_PROMPTS 8
 typedef struct golden_prompt {
     int32_t ids[512], greedy[64];
@@ -32,4 +37,18 @@ double golden_logit_error(kvrt_engine engine, const golden_model *model, uint64_
 /* Greedy text of every prompt as far as the golden margins exceed twice `error`, the engine's own (golden_logit_error). The engine was opened with
  * sample.temperature 0, gen.max_tokens 16, gen.ignore_eos. Fails the test on another token; returns how many were compared. */
 unsigned golden_greedy(kvrt_engine engine, const golden_model *model, double error);
+
+/* The largest error that a tolerance allows. */
+double golden_limit(const golden_model *model, double tolerance);
+
+/* What every golden must do, by name; each fails the test and says what it found.
+ * The logits come out with these options within the tolerance. */
+void golden_expect(const char *name, double tolerance, const char *const *pairs, uint64_t *digest);
+/* Chunks of 1, 7, 64 and 512 change the cut of the work, not the result; threads, and a second run, not even a bit. */
+void golden_expect_chunks_and_threads(const char *name);
+void golden_expect_greedy(const char *name);
+/* A golden that still passes with a part missing proves nothing about that part. */
+void golden_expect_failure_without(const char *name, const char *part);
+/* The rotation must cancel exactly: on and off are the same computation up to rounding. */
+void golden_expect_rotation_cancels(const char *name);
 #endif

@@ -27,7 +27,7 @@ static kvrt_engine golden_on_cuda(const golden_model *m, const char *disable)
     return engine;
 }
 
-static double limit(const golden_model *m) { return TOL_CUDA * (m->std > 1 ? m->std : 1); }
+static double limit(const golden_model *m) { return golden_limit(m, TOL_CUDA); }
 
 static void golden_models(void **state)
 {

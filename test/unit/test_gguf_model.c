@@ -19,8 +19,6 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#define TOL_F32_CACHE 2e-4 /* as for folders */
-
 typedef struct gguf_file {
     kvi_buf keys, infos, data;
     uint64_t n_keys, n_tensors;
@@ -308,7 +306,7 @@ static void logits_are_those_of_the_folder(void **state)
         (void)snprintf(m.dir, sizeof m.dir, "%s", path);
         for (size_t way = 0; way < 2; way++) {
             kvrt_engine engine = golden_open(&m, ways[way]);
-            const double error = golden_logit_error(engine, &m, NULL), most = TOL_F32_CACHE * (m.std > 1 ? m.std : 1);
+            const double error = golden_logit_error(engine, &m, NULL), most = golden_limit(&m, GOLDEN_F32_CACHE);
             if (!(error <= most)) fail_msg("%s: logit error %g, need at most %g", models[i].golden, error, most);
             kvrt_engine_close(engine, NULL);
         }

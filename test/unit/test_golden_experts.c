@@ -10,11 +10,6 @@
 #include <string.h>
 #include <cmocka.h>
 
-/* As in test_golden_models.c: times max(1, s) with s the standard deviation of the golden logits. */
-#define TOL_F32_CACHE 2e-4
-#define TOL_F16_CACHE 2e-2
-#define TOL_QUANTIZED 1.5 /* random models suffer from every bit; what is wrong is further off */
-
 static const char *const names[] = {
     "qwen2_moe",     "qwen3_moe",     "qwen3_moe_fused",   "qwen3_moe_all",      "mixtral",     "mixtral_one",
     "mixtral_fused", "olmoe",         "granitemoe",        "granitemoe_shared",  "glm4_moe",    "glm4_moe_plain",
@@ -22,63 +17,33 @@ static const char *const names[] = {
     "glm4_moe_lite", "qwen3_5_moe",   "qwen3_5_moe_fused", "qwen3_next"};
 #define N_NAMES (sizeof names / sizeof names[0])
 
-/* Fails unless the golden's logits come out with these options within the limit. */
-static void check(const char *name, double tolerance, const char *const *pairs, uint64_t *digest)
-{
-    golden_model m;
-    assert_true(golden_load(name, &m));
-    kvrt_engine engine = golden_open(&m, pairs);
-    const double error = golden_logit_error(engine, &m, digest), most = tolerance * (m.std > 1 ? m.std : 1);
-    if (!(error <= most)) fail_msg("%s, %s %s: logit error %g, need at most %g", name, pairs[0], pairs[1], error, most);
-    kvrt_engine_close(engine, NULL);
-    golden_free(&m);
-}
-
 static void logits_match(void **state)
 {
     (void)state;
     static const struct {
         const char *format;
         double tolerance;
-    } formats[] = {{"f32", TOL_F32_CACHE}, {"f16", TOL_F16_CACHE}, {"i8", TOL_QUANTIZED}, {"k4v4", TOL_QUANTIZED}};
+    } formats[] = {
+        {"f32", GOLDEN_F32_CACHE}, {"f16", GOLDEN_F16_CACHE}, {"i8", GOLDEN_QUANTIZED}, {"k4v4", GOLDEN_QUANTIZED}};
     for (size_t i = 0; i < N_NAMES; i++)
         for (size_t f = 0; f < sizeof formats / sizeof formats[0]; f++) {
-            if (formats[f].tolerance >= TOL_QUANTIZED && strcmp(names[i], "deepseek_v2") == 0)
+            if (formats[f].tolerance >= GOLDEN_QUANTIZED && strcmp(names[i], "deepseek_v2") == 0)
                 continue; /* roped keys of 8: plain formats alone */
             const char *pairs[] = {"kv.format", formats[f].format, "kv.tail", "0", NULL};
-            check(names[i], formats[f].tolerance, pairs, NULL);
+            golden_expect(names[i], formats[f].tolerance, pairs, NULL);
         }
 }
 
 static void chunks_and_threads(void **state)
 {
     (void)state;
-    static const char *const chunks[] = {"1", "7", "64", "512"};
-    for (size_t i = 0; i < N_NAMES; i++)
-        for (unsigned k = 0; k < 4; k++) {
-            uint64_t digests[2] = {0};
-            for (unsigned run = 0; run < 2; run++) {
-                const char *pairs[] = {"ctx.chunk",          chunks[k], "kv.format", "f32", "cpu.threads",
-                                       run == 1 ? "1" : "2", NULL};
-                check(names[i], TOL_F32_CACHE, pairs, &digests[run]);
-            }
-            if (digests[0] != digests[1]) fail_msg("%s, chunk %s: 1 and 2 threads differ", names[i], chunks[k]);
-        }
+    for (size_t i = 0; i < N_NAMES; i++) golden_expect_chunks_and_threads(names[i]);
 }
 
 static void greedy_text(void **state)
 {
     (void)state;
-    static const char *const pairs[] = {
-        "kv.format", "f32", "sample.temperature", "0", "gen.max_tokens", "16", "gen.ignore_eos", "true", NULL};
-    for (size_t i = 0; i < N_NAMES; i++) {
-        golden_model m;
-        assert_true(golden_load(names[i], &m));
-        kvrt_engine engine = golden_open(&m, pairs);
-        (void)golden_greedy(engine, &m, golden_logit_error(engine, &m, NULL));
-        kvrt_engine_close(engine, NULL);
-        golden_free(&m);
-    }
+    for (size_t i = 0; i < N_NAMES; i++) golden_expect_greedy(names[i]);
 }
 
 /* A golden that still passes with a part missing proves nothing about that part. */
@@ -134,25 +99,13 @@ static void mutations_are_found(void **state)
                                            {"renormalize", "qwen3_5_moe"},
                                            {"shared_gate", "qwen3_next"},
                                            {"rope", "glm4_moe_lite"}};
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        golden_model m;
-        const char *pairs[] = {"kv.format", "f32", "debug.disable", cases[i][0], NULL};
-        assert_true(golden_load(cases[i][1], &m));
-        kvrt_engine engine = golden_open(&m, pairs);
-        const double error = golden_logit_error(engine, &m, NULL), most = TOL_F16_CACHE * (m.std > 1 ? m.std : 1);
-        if (!(error > 2 * most))
-            fail_msg("%s without %s: error %g would pass (limit %g)", cases[i][1], cases[i][0], error, most);
-        kvrt_engine_close(engine, NULL);
-        golden_free(&m);
-    }
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) golden_expect_failure_without(cases[i][1], cases[i][0]);
 }
 
-/* The rotation must cancel exactly: on and off are the same computation up to rounding. */
 static void rotation_cancels(void **state)
 {
     (void)state;
-    static const char *const off[] = {"kv.rotate", "false", "kv.format", "f32", NULL};
-    for (size_t i = 0; i < N_NAMES; i++) check(names[i], TOL_F32_CACHE, off, NULL);
+    for (size_t i = 0; i < N_NAMES; i++) golden_expect_rotation_cancels(names[i]);
 }
 
 /* Of a mixture, a token reads the experts it chose: 2 of 6, three matrices of 24 x 32 in BF16 each. */

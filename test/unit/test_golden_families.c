@@ -11,11 +11,6 @@
 #include <string.h>
 #include <cmocka.h>
 
-/* As in test_golden_models.c: times max(1, s) with s the standard deviation of the golden logits. */
-#define TOL_F32_CACHE 2e-4
-#define TOL_F16_CACHE 2e-2
-#define TOL_QUANTIZED 1.5 /* random models suffer from every bit; what is wrong is further off */
-
 static const char *const names[] = {"gemma2",          "gemma2_plain",   "gemma3",         "gemma3_global",
                                     "gemma3_hub",      "gemma4",         "gemma4_e",       "gemma4_moe",
                                     "gemma4_hub",      "phi3",           "phi3_longrope",  "phi3_window",
@@ -26,73 +21,31 @@ static const char *const names[] = {"gemma2",          "gemma2_plain",   "gemma3
                                     "llama_dynamic",   "llama_longrope", "llama_linear"};
 #define N_NAMES (sizeof names / sizeof names[0])
 
-static double limit(const golden_model *m, double tolerance) { return tolerance * (m->std > 1 ? m->std : 1); }
-
-/* The error with these options. */
-static double error_with(const golden_model *m, const char *const *pairs, uint64_t *digest)
-{
-    kvrt_engine engine = golden_open(m, pairs);
-    const double error = golden_logit_error(engine, m, digest);
-    kvrt_engine_close(engine, NULL);
-    return error;
-}
-
-static void check(const char *name, const char *how, double error, double most)
-{
-    if (!(error <= most)) fail_msg("%s, %s: logit error %g, need at most %g", name, how, error, most);
-}
-
 static void logits_match(void **state)
 {
     (void)state;
     static const struct {
         const char *format;
         double tolerance;
-    } formats[] = {{"f32", TOL_F32_CACHE}, {"f16", TOL_F16_CACHE}, {"i8", TOL_QUANTIZED}, {"k4v4", TOL_QUANTIZED}};
-    for (size_t i = 0; i < N_NAMES; i++) {
-        golden_model m;
-        assert_true(golden_load(names[i], &m));
+    } formats[] = {
+        {"f32", GOLDEN_F32_CACHE}, {"f16", GOLDEN_F16_CACHE}, {"i8", GOLDEN_QUANTIZED}, {"k4v4", GOLDEN_QUANTIZED}};
+    for (size_t i = 0; i < N_NAMES; i++)
         for (size_t f = 0; f < sizeof formats / sizeof formats[0]; f++) {
             const char *pairs[] = {"kv.format", formats[f].format, "kv.tail", "0", NULL};
-            check(names[i], formats[f].format, error_with(&m, pairs, NULL), limit(&m, formats[f].tolerance));
+            golden_expect(names[i], formats[f].tolerance, pairs, NULL);
         }
-        golden_free(&m);
-    }
 }
 
 static void chunks_and_threads(void **state)
 {
     (void)state;
-    static const char *const chunks[] = {"1", "7", "64", "512"};
-    for (size_t i = 0; i < N_NAMES; i++) {
-        golden_model m;
-        assert_true(golden_load(names[i], &m));
-        for (unsigned k = 0; k < 4; k++) {
-            uint64_t digests[2] = {0};
-            for (unsigned run = 0; run < 2; run++) {
-                const char *pairs[] = {"kv.format",          "f32", "ctx.chunk", chunks[k], "cpu.threads",
-                                       run == 1 ? "1" : "2", NULL};
-                check(names[i], chunks[k], error_with(&m, pairs, &digests[run]), limit(&m, TOL_F32_CACHE));
-            }
-            if (digests[0] != digests[1]) fail_msg("%s, chunk %s: 1 and 2 threads differ", names[i], chunks[k]);
-        }
-        golden_free(&m);
-    }
+    for (size_t i = 0; i < N_NAMES; i++) golden_expect_chunks_and_threads(names[i]);
 }
 
 static void greedy_text(void **state)
 {
     (void)state;
-    static const char *const pairs[] = {
-        "kv.format", "f32", "sample.temperature", "0", "gen.max_tokens", "16", "gen.ignore_eos", "true", NULL};
-    for (size_t i = 0; i < N_NAMES; i++) {
-        golden_model m;
-        assert_true(golden_load(names[i], &m));
-        kvrt_engine engine = golden_open(&m, pairs);
-        (void)golden_greedy(engine, &m, golden_logit_error(engine, &m, NULL));
-        kvrt_engine_close(engine, NULL);
-        golden_free(&m);
-    }
+    for (size_t i = 0; i < N_NAMES; i++) golden_expect_greedy(names[i]);
 }
 
 /* A golden that still passes with a part missing proves nothing about that part. */
@@ -155,28 +108,13 @@ static void mutations_are_found(void **state)
                                            {"rope_scaling", "llama_yarn_factor"},
                                            {"rope_scaling", "llama_longrope"},
                                            {"rope_scaling", "llama_linear"}};
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        golden_model m;
-        const char *pairs[] = {"kv.format", "f32", "debug.disable", cases[i][0], NULL};
-        assert_true(golden_load(cases[i][1], &m));
-        const double error = error_with(&m, pairs, NULL), most = limit(&m, TOL_F16_CACHE);
-        if (!(error > 2 * most))
-            fail_msg("%s without %s: error %g would pass (limit %g)", cases[i][1], cases[i][0], error, most);
-        golden_free(&m);
-    }
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) golden_expect_failure_without(cases[i][1], cases[i][0]);
 }
 
-/* The rotation must cancel exactly: on and off are the same computation up to rounding. */
 static void rotation_cancels(void **state)
 {
     (void)state;
-    static const char *const off[] = {"kv.format", "f32", "kv.rotate", "false", NULL};
-    for (size_t i = 0; i < N_NAMES; i++) {
-        golden_model m;
-        assert_true(golden_load(names[i], &m));
-        check(names[i], "not rotated", error_with(&m, off, NULL), limit(&m, TOL_F32_CACHE));
-        golden_free(&m);
-    }
+    for (size_t i = 0; i < N_NAMES; i++) golden_expect_rotation_cancels(names[i]);
 }
 
 /* Where frequencies would change with the length of the text, no longer one is promised. */

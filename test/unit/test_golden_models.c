@@ -10,32 +10,15 @@
 #include <string.h>
 #include <cmocka.h>
 
-/* Named tolerances, times max(1, s) with s the standard deviation of the golden logits. A failing kernel is fixed, not these. */
-#define TOL_F32_CACHE 2e-4
-#define TOL_F16_CACHE 2e-2
 #define TOL_AMX 1e-1 /* activations rounded to BF16 in prefill */
-
-static double limit(const golden_model *m, double tolerance) { return tolerance * (m->std > 1 ? m->std : 1); }
-
-static void check(const char *name, double error, double most)
-{
-    if (!(error <= most)) fail_msg("%s: logit error %g, need at most %g", name, error, most);
-}
 
 static void logits_match(void **state)
 {
     (void)state;
     static const char *const f32[] = {"kv.format", "f32", NULL}, *const f16[] = {"kv.format", "f16", NULL};
     for (unsigned i = 0; golden_name(i); i++) {
-        golden_model m;
-        assert_true(golden_load(golden_name(i), &m));
-        kvrt_engine engine = golden_open(&m, f32);
-        check(golden_name(i), golden_logit_error(engine, &m, NULL), limit(&m, TOL_F32_CACHE));
-        kvrt_engine_close(engine, NULL);
-        engine = golden_open(&m, f16);
-        check(golden_name(i), golden_logit_error(engine, &m, NULL), limit(&m, TOL_F16_CACHE));
-        kvrt_engine_close(engine, NULL);
-        golden_free(&m);
+        golden_expect(golden_name(i), GOLDEN_F32_CACHE, f32, NULL);
+        golden_expect(golden_name(i), GOLDEN_F16_CACHE, f16, NULL);
     }
 }
 
@@ -59,7 +42,9 @@ static void every_instruction_set(void **state)
                 if (!i) print_message("skipped: this CPU has no %s\n", sets[k]);
             } else {
                 assert_int_equal(status, KVRT_OK);
-                check(golden_name(i), golden_logit_error(engine, &m, NULL), limit(&m, TOL_F32_CACHE));
+                const double error = golden_logit_error(engine, &m, NULL), most = golden_limit(&m, GOLDEN_F32_CACHE);
+                if (!(error <= most))
+                    fail_msg("%s, %s: logit error %g, need at most %g", golden_name(i), sets[k], error, most);
                 kvrt_engine_close(engine, NULL);
             }
             golden_free(&m);
@@ -70,54 +55,19 @@ static void amx_within_its_limit(void **state)
 {
     (void)state;
     static const char *const amx[] = {"kv.format", "f32", "cpu.amx", "true", NULL};
-    for (unsigned i = 0; golden_name(i); i++) {
-        golden_model m;
-        assert_true(golden_load(golden_name(i), &m));
-        kvrt_engine engine = golden_open(&m, amx);
-        check(golden_name(i), golden_logit_error(engine, &m, NULL), limit(&m, TOL_AMX));
-        kvrt_engine_close(engine, NULL);
-        golden_free(&m);
-    }
+    for (unsigned i = 0; golden_name(i); i++) golden_expect(golden_name(i), TOL_AMX, amx, NULL);
 }
 
-/* Chunks change the cut of the work, not the result; threads not even a bit. */
 static void chunks_and_threads(void **state)
 {
     (void)state;
-    static const char *const chunks[] = {"1", "7", "64", "512"};
-    for (unsigned i = 0; golden_name(i); i++) {
-        golden_model m;
-        assert_true(golden_load(golden_name(i), &m));
-        for (unsigned k = 0; k < 4; k++) {
-            uint64_t digests[3] = {0};
-            for (unsigned run = 0; run < 3; run++) {
-                const char *pairs[] = {"kv.format",          "f32", "ctx.chunk", chunks[k], "cpu.threads",
-                                       run == 1 ? "1" : "2", NULL};
-                kvrt_engine engine = golden_open(&m, pairs);
-                check(golden_name(i), golden_logit_error(engine, &m, &digests[run]), limit(&m, TOL_F32_CACHE));
-                kvrt_engine_close(engine, NULL);
-            }
-            if (digests[0] != digests[1]) fail_msg("%s chunk %s: 1 and 2 threads differ", golden_name(i), chunks[k]);
-            if (digests[0] != digests[2]) fail_msg("%s chunk %s: two runs differ", golden_name(i), chunks[k]);
-        }
-        golden_free(&m);
-    }
+    for (unsigned i = 0; golden_name(i); i++) golden_expect_chunks_and_threads(golden_name(i));
 }
 
 static void greedy_text(void **state)
 {
     (void)state;
-    static const char *const pairs[] = {
-        "kv.format", "f32", "sample.temperature", "0", "gen.max_tokens", "16", "gen.ignore_eos", "true", NULL};
-    for (unsigned i = 0; golden_name(i); i++) {
-        golden_model m;
-        assert_true(golden_load(golden_name(i), &m));
-        kvrt_engine engine = golden_open(&m, pairs);
-        double error = golden_logit_error(engine, &m, NULL);
-        (void)golden_greedy(engine, &m, error);
-        kvrt_engine_close(engine, NULL);
-        golden_free(&m);
-    }
+    for (unsigned i = 0; golden_name(i); i++) golden_expect_greedy(golden_name(i));
 }
 
 /* A golden that still passes with a part missing proves nothing about that part. */
@@ -143,32 +93,14 @@ static void mutations_are_found(void **state)
                                            {"delta_gate", "qwen3_5_odd"},
                                            {"decay", "qwen3_5_odd"},
                                            {"conv", "qwen3_5_odd"}};
-    for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        golden_model m;
-        const char *pairs[] = {"kv.format", "f32", "debug.disable", cases[i][0], NULL};
-        assert_true(golden_load(cases[i][1], &m));
-        kvrt_engine engine = golden_open(&m, pairs);
-        double error = golden_logit_error(engine, &m, NULL), most = limit(&m, TOL_F16_CACHE);
-        if (!(error > 2 * most))
-            fail_msg("%s without %s: error %g would pass (limit %g)", cases[i][1], cases[i][0], error, most);
-        kvrt_engine_close(engine, NULL);
-        golden_free(&m);
-    }
+    for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        golden_expect_failure_without(cases[i][1], cases[i][0]);
 }
 
-/* The rotation must cancel exactly: on and off are the same computation up to rounding. */
 static void rotation_cancels(void **state)
 {
     (void)state;
-    static const char *const off[] = {"kv.format", "f32", "kv.rotate", "false", NULL};
-    for (unsigned i = 0; golden_name(i); i++) {
-        golden_model m;
-        assert_true(golden_load(golden_name(i), &m));
-        kvrt_engine engine = golden_open(&m, off);
-        check(golden_name(i), golden_logit_error(engine, &m, NULL), limit(&m, TOL_F32_CACHE));
-        kvrt_engine_close(engine, NULL);
-        golden_free(&m);
-    }
+    for (unsigned i = 0; golden_name(i); i++) golden_expect_rotation_cancels(golden_name(i));
 }
 
 int main(void)
