@@ -13,7 +13,7 @@ from chat_terminal import Chat, FAST, KVRT, MODEL, main
 def answer(chat, text):
     """The stats line's (prompt, cached, new) and the text of an answer."""
     chat.ask(text)
-    found = chat.expect(r"\r\n(.*?)\r\n[^\r\n]*prompt (\d+) tokens \((\d+) cached, (\d+) new\)")
+    found = chat.expect(r"\x1b\[\?2004l(.*?)\r\n[^\r\n]*prompt (\d+) tokens \((\d+) cached, (\d+) new\)")
     return found.group(1), int(found.group(2)), int(found.group(3)), int(found.group(4))
 
 
