@@ -16,7 +16,7 @@ static const argparse_option extra[X_COUNT] = {
     {"gen", 'g', 1, 0, "N", "tokens of the decode measurement (64)"},
     {"depth", 'd', 1, 0, "LIST", "context depths, comma-separated (0,4096)"},
     {"kv", 0, 1, 0, "LIST", "KV formats, comma-separated (f16)"},
-    {"weights", 0, 1, 0, "LIST", "forms of synthetic weights, comma-separated (bf16)"},
+    {"weights", 0, 1, 0, "LIST", "forms of synthetic weights, comma-separated (bf16); of a model auto, i4, i8"},
     {"reps", 'r', 1, 0, "N", "rounds (5)"},
     {"json", 0, 0, 0, NULL, "print JSON"},
     {"ops", 0, 0, 0, NULL, "times per operation"},
@@ -27,7 +27,7 @@ const command bench_command = {"bench",
                                "Measures speed as a share of this machine's read bandwidth.",
                                extra,
                                X_COUNT,
-                               "model. device. cpu. ctx.chunk ctx.sessions kv. mem. log. debug."};
+                               "model. weights. device. cpu. ctx.chunk ctx.sessions kv. mem. log. debug."};
 
 #define MAX_LIST 16u /* depths, formats */
 #define MAX_ROWS 64u
@@ -267,7 +267,7 @@ static int bench_format(bench_run *b, bench_row *rows)
     kvrt_engine engine;
     int32_t status = kvrt_options_set_text(b->line.options, "kv.format", rows->kv, &error);
     if (status >= 0 && rows->want_weights)
-        status = kvrt_options_set_text(b->line.options, "model.weights", rows->want_weights, &error);
+        status = kvrt_options_set_text(b->line.options, "weights.type", rows->want_weights, &error);
     if (status < 0) return command_fail(status, &error);
     int code = command_open(b->line.options, &engine);
     if (code) return code;

@@ -116,7 +116,10 @@ static void print_weights(const plan_report *r, FILE *to)
     uint64_t taken = 0;
     for (uint64_t i = 0; i < r->n && !taken; i++) taken = r->rows[i].weight_bytes;
     fprintf(to, "memory     weights %.1f MiB", mib(info->weight_bytes));
-    if (info->mapped_bytes) fprintf(to, " mapped from the file, not in the totals; %.1f MiB taken", mib(taken));
+    if (info->mapped_bytes && info->mapped_bytes < info->weight_bytes)
+        fprintf(to, ": %.1f MiB mapped from the file, not in the totals; %.1f MiB taken", mib(info->mapped_bytes),
+                mib(taken));
+    else if (info->mapped_bytes) fprintf(to, " mapped from the file, not in the totals; %.1f MiB taken", mib(taken));
     else if (strcmp(info->backend, "cpu") == 0) fprintf(to, " in memory; %.1f MiB taken", mib(taken));
     else fprintf(to, " on the card");
     fputc('\n', to);

@@ -27,7 +27,8 @@ static uint32_t out_rows(const kvi_linear *job, uint32_t w)
 void kvi_cpu_weight_row(const kvi_device *device, const kvi_weight *w, uint32_t row, float *out)
 {
     const kvi_weight_desc *desc = &w->desc;
-    if (kvi_form_is_plain(desc->form) && !desc->transposed)
+    if (!desc->parts[KVI_PART_CODES]) kvi_tile_read_row(&w->tile, w->panels, row, out);
+    else if (kvi_form_is_plain(desc->form) && !desc->transposed)
         device->v->widen(kvi_cpu_plain_row(desc, 0, row), kvi_form_dtype(desc->form), desc->n_in, out);
     else (void)kvi_weight_read(desc, 0, row, 0, desc->n_in, out);
 }

@@ -331,6 +331,27 @@ void kvi_tile_lay(const kvi_tile *t, const kvi_weight_desc *desc, uint32_t exper
     }
 }
 
+static float plain_scale(uint32_t scale, const uint8_t *at)
+{
+    return kvi_plain_at(at, scale == KVI_TILE_F16 ? KVI_F16 : scale == KVI_TILE_BF16 ? KVI_BF16 : KVI_F32, 0);
+}
+
+void kvi_tile_read_row(const kvi_tile *t, const uint8_t *panels, uint32_t row, float *out)
+{
+    const uint8_t *panel = panels + row / KVI_TILE_ROWS * t->panel_bytes;
+    const uint32_t lane = row % KVI_TILE_ROWS, scale_bytes = kvi_tile_scale_bytes(t);
+    for (uint32_t k = 0; k < t->n_in; k++) {
+        const uint32_t in_block = k % KVI_TILE_BLOCK, first = k - in_block, i = k % KVI_TILE_RUN;
+        const uint8_t *block = panel + kvi_tile_block_at(t, first),
+                      *run = block + kvi_tile_block_side(t, first) + in_block / KVI_TILE_RUN * kvi_tile_run_bytes(t);
+        const uint8_t *scales = t->whole_row ? panel : block + in_block / t->group * KVI_TILE_ROWS * scale_bytes;
+        const uint32_t line = t->bits == 8u ? i / 4u : i / 8u, shift = t->bits == 8u ? 0 : i % 8u / 4u * 4u;
+        const uint32_t byte = run[line * KVI_TILE_LINE + 4u * lane + i % 4u],
+                       code = t->bits == 8u ? byte : byte >> shift & 15u;
+        out[k] = ((float)code - (float)t->zero) * plain_scale(t->scale, scales + lane * scale_bytes);
+    }
+}
+
 /* -------------------------------------------------------------------------------------------------------- order --- */
 kvi_tile_order kvi_tile_order_of(const kvi_weight_desc *desc, uint32_t expert, uint32_t *order)
 {

@@ -131,6 +131,9 @@ static inline uint64_t kvi_tile_bytes(const kvi_tile *t)
 void kvi_tile_lay(const kvi_tile *t, const kvi_weight_desc *desc, uint32_t expert, uint32_t panel,
                   const uint32_t *order, uint8_t *to);
 
+/* Row `row` of a weight of I4 or I8 without zeros, from its panels: (n_in). What is rounded at open has no other rows. */
+void kvi_tile_read_row(const kvi_tile *t, const uint8_t *panels, uint32_t row, float *out);
+
 /* Columns of an expert sorted by their groups (KVI_PART_GROUPS): order (n_in). */
 typedef enum kvi_tile_order {
     KVI_TILE_ORDER_SORTED,  /* they are already */

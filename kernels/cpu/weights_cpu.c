@@ -1,5 +1,6 @@
 /* weights_cpu.c - weights of the CPU backend: what each takes, and how it becomes what the kernels read. */
 #include "device_cpu.h"
+#include "../../runtime/model/quantize.h"
 #include "../../runtime/model/weight_codec.h"
 
 #include <stdio.h>
@@ -8,11 +9,11 @@
 static uint64_t round16(uint64_t bytes) { return (bytes + 15) & ~(uint64_t)15; }
 #define TILE_ALIGN 64u /* of panels within the arena */
 
-/* Panels, and what they need beside them. */
+/* Panels, and what they need beside them. A weight that is rounded and has no tile form is stored row by row. */
 static uint64_t tile_bytes(const kvi_weight_desc *desc)
 {
     kvi_tile tile;
-    if (!kvi_tile_of(desc, &tile)) return 0;
+    if (!kvi_tile_of(desc, &tile)) return desc->source ? round16(kvi_weight_bytes(desc)) : 0;
     const uint64_t order = desc->parts[KVI_PART_GROUPS] ? (uint64_t)desc->n_in * 4 : 0;
     return round16(kvi_tile_bytes(&tile) + TILE_ALIGN) + round16(order * (desc->n_experts > 1 ? desc->n_experts : 1));
 }
@@ -44,6 +45,73 @@ static void lay_panel(void *arg, uint32_t task, uint32_t thread)
     kvi_tile_lay(tile, &t->weight->desc, expert, panel, order, t->panels + task * tile->panel_bytes);
 }
 
+/* ----------------------------------------------------------------------------------------------------- rounding --- */
+typedef struct round_task {
+    kvi_weight *weight; /* desc: with its source */
+    uint8_t *panels;    /* NULL: rows go where the weight's parts are */
+    float *scratch;     /* (threads, scratch_floats) */
+    size_t scratch_floats;
+} round_task;
+
+static uint64_t panel_codes_floats(const kvi_weight_desc *desc)
+{
+    return (kvi_weight_rows_bytes(desc, KVI_PART_CODES, KVI_TILE_ROWS) + 3) / 4;
+}
+
+/* What a thread needs: the rows of a panel as numbers, as codes, and their scales. */
+static uint64_t round_floats(const kvi_weight_desc *desc)
+{
+    return kvi_quantize_scratch(desc) + panel_codes_floats(desc) +
+           (kvi_weight_rows_bytes(desc, KVI_PART_SCALES, KVI_TILE_ROWS) + 3) / 4;
+}
+
+static void round_panel(void *arg, uint32_t task, uint32_t thread)
+{
+    const round_task *t = arg;
+    const kvi_weight_desc *desc = &t->weight->desc;
+    const uint32_t n_panels = (desc->n_out + KVI_TILE_ROWS - 1) / KVI_TILE_ROWS, expert = task / n_panels,
+                   first = task % n_panels * KVI_TILE_ROWS,
+                   n = desc->n_out - first < KVI_TILE_ROWS ? desc->n_out - first : KVI_TILE_ROWS;
+    float *scratch = t->scratch + thread * t->scratch_floats;
+    if (!t->panels) {
+        const uint64_t row = (uint64_t)expert * desc->n_out + first;
+        kvi_quantize_rows(desc, expert, first, n, scratch,
+                          (uint8_t *)(uintptr_t)desc->parts[KVI_PART_CODES] +
+                              row * kvi_weight_row_bytes(desc->form, desc->n_in),
+                          (uint8_t *)(uintptr_t)desc->parts[KVI_PART_SCALES] +
+                              row * kvi_weight_groups(desc) * kvi_weight_scale_bytes(desc));
+        return;
+    }
+    uint8_t *codes = (uint8_t *)(scratch + kvi_quantize_scratch(desc)), *scales = codes + 4 * panel_codes_floats(desc);
+    kvi_quantize_rows(desc, expert, first, n, scratch, codes, scales);
+    kvi_weight_desc rows = *desc;
+    kvi_tile tile = t->weight->tile;
+    rows.n_out = tile.n_out = n;
+    rows.parts[KVI_PART_CODES] = codes, rows.parts[KVI_PART_SCALES] = scales;
+    kvi_tile_lay(&tile, &rows, 0, 0, NULL, t->panels + task * tile.panel_bytes);
+}
+
+/* Makes a weight of fewer bits from its source with all threads: panel by panel, so that no copy of it stands beside the tiles. */
+static kvrt_status round_weight(kvi_device *device, kvi_weight *weight, uint8_t *panels, kvrt_error *error)
+{
+    kvi_weight_desc *desc = &weight->desc;
+    const uint32_t n_experts = desc->n_experts > 1 ? desc->n_experts : 1;
+    round_task t = {weight, panels, NULL, round_floats(desc)};
+    if (!panels) {
+        uint8_t *rows = kvi_arena_alloc(&device->arena, kvi_weight_bytes(desc));
+        if (!rows) return kvi_error_nomem(error, kvi_weight_bytes(desc), desc->name);
+        desc->parts[KVI_PART_CODES] = rows;
+        desc->parts[KVI_PART_SCALES] = rows + n_experts * kvi_weight_part_bytes(desc, KVI_PART_CODES);
+    }
+    t.scratch = kvi_mem_alloc(t.scratch_floats * device->n_threads * sizeof(float));
+    if (!t.scratch) return kvi_error_nomem(error, t.scratch_floats * device->n_threads * sizeof(float), desc->name);
+    kvi_workers_run(device->workers, round_panel, &t, (desc->n_out + KVI_TILE_ROWS - 1) / KVI_TILE_ROWS * n_experts);
+    kvi_mem_free(t.scratch);
+    desc->source = NULL;
+    return KVRT_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------------- laying --- */
 /* Sorts the columns of all experts by group, if they need it. Uneven groups leave the weight without tiles. */
 static kvrt_status sort_columns(kvi_device *device, kvi_weight *weight, kvrt_error *error)
 {
@@ -74,8 +142,10 @@ static kvrt_status lay_tiles(kvi_device *device, kvi_weight *weight, kvrt_error 
     KVI_TRY(sort_columns(device, weight, error));
     if (!tile->bits) return KVRT_OK;
     lay_task t = {weight, room + (TILE_ALIGN - (uintptr_t)room % TILE_ALIGN) % TILE_ALIGN};
-    kvi_workers_run(device->workers, lay_panel, &t,
-                    kvi_tile_panels(tile) * (desc->n_experts > 1 ? desc->n_experts : 1));
+    if (desc->source) KVI_TRY(round_weight(device, weight, t.panels, error));
+    else
+        kvi_workers_run(device->workers, lay_panel, &t,
+                        kvi_tile_panels(tile) * (desc->n_experts > 1 ? desc->n_experts : 1));
     weight->panels = t.panels;
     /* f32 activations stay in their order, and rows of a weight that wants another are decoded from the source. */
     weight->kernel = weight->order ? &device->v->decoded : &device->v->tiled;
@@ -113,6 +183,7 @@ kvrt_status kvi_cpu_weight_import(kvi_device *device, const kvi_weight_desc *des
         for (uint32_t i = 0; desc->add != 0.0f && i < desc->n_in; i++) f32[i] += desc->add;
         weight->f32 = f32;
     } else if (kvi_tile_of(desc, &weight->tile)) KVI_TRY(lay_tiles(device, weight, error));
+    else if (desc->source) KVI_TRY(round_weight(device, weight, NULL, error));
     name_kernels(device, weight);
     *out = weight;
     return KVRT_OK;

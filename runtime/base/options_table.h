@@ -8,13 +8,23 @@ OPTION(
     "Hugging Face model folder (config.json, *.safetensors, tokenizer.json), GGUF file, or folder with one GGUF model")
 OPTION("model.shape", "shape", STRING, ENGINE, "", 0, 0, "",
        "synthetic weights of a known shape instead of a folder, for measurements; NAME:N: its first N layers")
-OPTION("model.weights", "weights", CHOICE, ENGINE, "bf16", 0, 0,
-       "bf16|f16|f32|i8|i4|a2|a3|a4|a5|a6|a8|f8_e4m3|f8_e5m2|mxfp8|mxfp4|nvfp4|nf4|bnb_fp4|bnb_i8|q4_0|q4_1|q5_0|q5_1|"
-       "q8_0|q2_k|q3_k|q4_k|q5_k|q6_k|iq4_nl|iq4_xs|mxfp4_block|nvfp4_block",
+#define KVI_OPTION_FORMS                                                                                               \
+    "bf16|f16|f32|i8|i4|a2|a3|a4|a5|a6|a8|f8_e4m3|f8_e5m2|mxfp8|mxfp4|nvfp4|nf4|bnb_fp4|bnb_i8|q4_0|q4_1|q5_0|q5_1|"   \
+    "q8_0|q2_k|q3_k|q4_k|q5_k|q6_k|iq4_nl|iq4_xs|mxfp4_block|nvfp4_block"
+OPTION("model.weights", NULL, CHOICE, ENGINE, "bf16", 0, 0, KVI_OPTION_FORMS,
        "form of synthetic weights; i8, i4: with a scale for 128, 64 or 32 of them")
 OPTION("model.io", "io", CHOICE, ENGINE, "map", 0, 0, "map|copy", "map weights from disk, or read them into memory")
 OPTION("model.load", NULL, CHOICE, ENGINE, "all", 0, 0, "all|tokenizer",
        "tokenizer: the tokenizer and the chat template alone; such an engine has no sessions")
+OPTION(
+    "weights.type", "weights", CHOICE, ENGINE, "auto", 0, 0, "auto|" KVI_OPTION_FORMS,
+    "i4, i8: round the matrices of all layers to so many bits at open, as `kvrt quantize --method rtn` would; auto: as "
+    "they are; of a shape any form")
+OPTION("weights.group", "group", I64, ENGINE, "auto", 0, 65536, "auto|0|8..65536",
+       "weights of a row that share a scale, 0: the whole row; auto: 128 of i4, the row of i8")
+OPTION("weights.head", "head", CHOICE, ENGINE, "auto", 0, 0, "auto|i8", "i8: the head in 8 bits; auto: as it is")
+OPTION("weights.embed", "embed", CHOICE, ENGINE, "auto", 0, 0, "auto|i8",
+       "i8: the embeddings in 8 bits, and a head that shares them; auto: as they are")
 OPTION("device.backend", "backend", CHOICE, ENGINE, "auto", 0, 0, "auto|cpu|cuda",
        "device to run on; auto: CUDA if usable, else CPU")
 OPTION("device.index", "device", I64, ENGINE, "0", 0, 63, "0..63", "index of the CUDA device")
@@ -86,3 +96,4 @@ OPTION("debug.cuda_driver", "cuda-driver", STRING, ENGINE, "", 0, 0, "",
        "CUDA driver library to load instead of the system's")
 OPTION("debug.disable", NULL, STRING, ENGINE, "", 0, 0, "rope,mask,qk_norm,bias,window,conv,decay,...",
        "leave parts of the model out, for mutation tests")
+#undef KVI_OPTION_FORMS

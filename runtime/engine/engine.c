@@ -117,9 +117,34 @@ static kvrt_status open_device(kvi_engine *e, uint32_t *index, kvrt_error *error
     return kvi_error_set(error, KVRT_NO_DEVICE, "backend %s: %s", want, why);
 }
 
-static kvi_weight_form synthetic_form(const kvi_engine *e)
+/* weights.*, and of a shape model.weights. A group is asked for by 0 or 8 and more. */
+static kvrt_status weight_wish(const kvi_engine *e, kvi_weight_wish *out, kvrt_error *error)
 {
-    return kvi_form_named(kvi_options_string(e->options, "model.weights"));
+    const kvrt_options *o = e->options;
+    const char *type = kvi_options_string(o, "weights.type");
+    const kvi_weight_form form = kvi_form_named(type); /* NONE: auto */
+    const bool shape = !e->checkpoint, integers = form == KVI_FORM_I4 || form == KVI_FORM_I8;
+    const int64_t group = kvi_options_i64(o, "weights.group");
+    *out =
+        (kvi_weight_wish){.form = form == KVI_FORM_NONE ? kvi_form_named(kvi_options_string(o, "model.weights")) : form,
+                          .has_group = group >= 0,
+                          .fewer = {.bits = !integers || shape    ? 0
+                                            : form == KVI_FORM_I4 ? 4
+                                                                  : 8,
+                                    .group = group >= 0            ? (uint32_t)group
+                                             : form == KVI_FORM_I4 ? 128
+                                                                   : 0,
+                                    .head_bits = strcmp(kvi_options_string(o, "weights.head"), "i8") == 0 ? 8 : 0,
+                                    .embed_bits = strcmp(kvi_options_string(o, "weights.embed"), "i8") == 0 ? 8 : 0}};
+    if (group > 0 && group < 8)
+        return kvi_error_set(error, KVRT_ARG, "option weights.group: found %lld, need 0 or 8 to 65536",
+                             (long long)group);
+    if (!shape && form != KVI_FORM_NONE && !integers)
+        return kvi_error_set(error, KVRT_ARG,
+                             "option weights.type: found %s, need i4 or i8 (or auto) of a model; other forms are for "
+                             "model.shape",
+                             type);
+    return KVRT_OK;
 }
 
 static kvi_encode_params encode_params(const kvrt_options *options)
@@ -199,9 +224,10 @@ static kvrt_status check_ctx(const kvi_engine *e, kvrt_error *error)
 kvrt_status kvi_engine_outline(kvi_engine *e, kvi_kv_code plain, kvrt_error *error)
 {
     KVI_TRY(check_ctx(e, error));
+    kvi_weight_wish wish;
     forget_program(e);
-    KVI_TRY(kvi_weights_bind(&e->config, e->checkpoint, synthetic_form(e), e->backend, NULL, NULL, NULL, &e->weights,
-                             error));
+    KVI_TRY(weight_wish(e, &wish, error));
+    KVI_TRY(kvi_weights_bind(&e->config, e->checkpoint, &wish, e->backend, NULL, NULL, NULL, &e->weights, error));
     return record_program(e, plain, error);
 }
 
@@ -209,9 +235,11 @@ kvrt_status kvi_engine_outline(kvi_engine *e, kvi_kv_code plain, kvrt_error *err
 static kvrt_status import(kvi_engine *e, bool (*progress)(void *user, uint64_t done, uint64_t total), void *user,
                           kvrt_error *error)
 {
+    kvi_weight_wish wish;
     forget_program(e);
-    KVI_TRY(kvi_weights_bind(&e->config, e->checkpoint, synthetic_form(e), e->backend, e->device, progress, user,
-                             &e->weights, error));
+    KVI_TRY(weight_wish(e, &wish, error));
+    KVI_TRY(
+        kvi_weights_bind(&e->config, e->checkpoint, &wish, e->backend, e->device, progress, user, &e->weights, error));
     return record_program(e, e->format.plain, error);
 }
 
@@ -472,7 +500,7 @@ kvrt_status kvrt_engine_get_info(kvrt_engine handle, kvrt_engine_info *out, kvrt
                              .n_sessions = e->n_sessions,
                              .resident_bytes = host + (own ? e->plan.total_bytes - e->plan.context_bytes : 0),
                              .weight_read_bytes = e->weights.read_bytes,
-                             .mapped_bytes = maps && !own ? e->weights.bytes : 0,
+                             .mapped_bytes = maps && !own ? e->weights.bytes - e->weights.own_bytes : 0,
                              .host_bytes = host,
                              .planned_bytes = e->plan.total_bytes,
                              .budget_bytes = e->plan.budget_bytes};

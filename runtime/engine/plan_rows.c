@@ -132,7 +132,7 @@ static kvrt_status fill_info(kvi_engine *e, uint64_t available, kvrt_plan_info *
                            .reserve_bytes = (uint64_t)kvi_options_i64(e->options, "mem.reserve"),
                            .ctx_model = e->config.ctx_model,
                            .n_params = e->weights.n_params,
-                           .mapped_bytes = maps ? e->weights.bytes : 0,
+                           .mapped_bytes = maps ? e->weights.bytes - e->weights.own_bytes : 0,
                            .expert_bytes = e->weights.expert_bytes,
                            .state_bytes = kvi_plan_state_bytes(input.program),
                            .n_states = input.program->state_bytes ? 1 + KVI_STATE_CHECKPOINTS : 0,

@@ -5,6 +5,7 @@
 #include "../base/folder.h"
 #include "../base/json.h"
 #include "../model/quantization/quantization.h"
+#include "../model/fewer_bits.h"
 #include "../model/quantize.h"
 #include "../model/weight_codec.h"
 
@@ -45,22 +46,6 @@ static kvrt_status cancelled(const quantizer *q)
 }
 
 /* ------------------------------------------------------------------------------------------------------- items --- */
-static bool is_projection(const item *i)
-{
-    const size_t len = strlen(i->module), end = strlen("_proj");
-    return i->layer != NO_LAYER && len > end && strcmp(i->module + len - end, "_proj") == 0;
-}
-
-/* The largest power of two that divides the group and the row; the group itself where it divides the row. */
-static uint32_t group_for(uint32_t group, uint32_t n_in)
-{
-    if (!group || group >= n_in) return 0;
-    if (n_in % group == 0) return group;
-    uint32_t power = 1;
-    while (power * 2 <= group && n_in % (power * 2) == 0) power *= 2;
-    return power;
-}
-
 static kvrt_status choose(quantizer *q, item *i, uint32_t bits, uint32_t group)
 {
     const kvi_weight_desc *d = &i->desc;
@@ -71,8 +56,8 @@ static kvrt_status choose(quantizer *q, item *i, uint32_t bits, uint32_t group)
                              : d->transposed ? "stored by columns"
                                              : "experts");
     i->args = (kvi_quantize_args){.bits = bits,
-                                  .group = group_for(group, d->n_in),
-                                  .scale_type = kvi_form_dtype(d->form),
+                                  .group = kvi_fewer_group(group, d->n_in),
+                                  .scale_type = kvi_fewer_scale_type(d),
                                   .method = (kvi_quantize_method)q->params->method};
     if (i->args.group && i->args.group < 8)
         return kvi_error_set(q->error, KVRT_UNSUPPORTED, "tensor %s: rows of %u, no group of 8 or more divides them",
@@ -105,6 +90,7 @@ static void collect(void *user, const kvi_weight_desc *desc)
 static kvrt_status place_items(quantizer *q)
 {
     const kvi_model_config *c = &q->e->config;
+    const kvi_fewer_bits want = {.bits = q->params->bits};
     uint32_t at = 1; /* behind the embeddings */
     for (uint32_t layer = 0; layer < c->n_layers; layer++) {
         kvi_place places[KVI_MAX_PLACES];
@@ -113,12 +99,11 @@ static kvrt_status place_items(quantizer *q)
         for (uint32_t p = 0; p < n && at < q->n_items; p++, at++) {
             q->items[at].layer = layer;
             memcpy(&q->items[at].handle, handles + places[p].slot, sizeof q->items[at].handle);
+            if (kvi_fewer_bits_at(&want, KVI_ROLE_LAYER, &places[p]))
+                KVI_TRY(choose(q, &q->items[at], want.bits, q->params->group));
         }
     }
     if (at >= q->n_items) return kvi_error_set(q->error, KVRT_INTERNAL, "quantize: weights and places differ");
-    for (uint32_t i = 0; i < q->n_items; i++)
-        if (is_projection(&q->items[i]) && q->items[i].desc.n_out > 1)
-            KVI_TRY(choose(q, &q->items[i], q->params->bits, q->params->group));
     return KVRT_OK;
 }
 
@@ -261,12 +246,6 @@ static kvrt_status say_plain(quantizer *q, bool list, const item *i)
 static uint64_t row_bytes(const item *i) { return (i->desc.n_in * (uint64_t)i->args.bits + 31) / 32 * 4; }
 static uint32_t groups_of(const item *i) { return i->args.group ? i->desc.n_in / i->args.group : 1; }
 
-static void put_scale(uint8_t *p, kvi_dtype type, float scale)
-{
-    const uint16_t half = type == KVI_F16 ? kvi_f32_to_f16(scale) : kvi_f32_to_bf16(scale);
-    memcpy(p, type == KVI_F32 ? (const void *)&scale : (const void *)&half, kvi_dtype_bytes(type));
-}
-
 /* Memory of one weight that is being quantized. */
 typedef struct workshop {
     uint8_t *packed, *scales; /* as stored */
@@ -320,8 +299,8 @@ static kvrt_status quantize_rows(quantizer *q, const item *i, workshop *s)
         for (uint32_t r = 0; r < n; r++) {
             kvi_quantize_pack(&i->args, s->codes + (size_t)r * n_in, n_in, s->packed + (first + r) * row_bytes(i));
             for (uint32_t g = 0; g < groups; g++)
-                put_scale(s->scales + ((size_t)(first + r) * groups + g) * scale_bytes, i->args.scale_type,
-                          s->s[(size_t)r * groups + g]);
+                kvi_put_scale(s->scales + ((size_t)(first + r) * groups + g) * scale_bytes, i->args.scale_type,
+                              s->s[(size_t)r * groups + g]);
         }
     }
     return KVRT_OK;
@@ -456,6 +435,9 @@ static kvrt_status check(const quantizer *q)
     if (e->checkpoint->quantization)
         return kvi_error_set(q->error, KVRT_UNSUPPORTED, "model %s: quantized already (%s), need F32, F16 or BF16",
                              e->files.path, kvi_quantization_method(e->checkpoint->quantization));
+    if (strcmp(kvi_options_string(e->options, "weights.type"), "auto") != 0)
+        return kvi_error_set(q->error, KVRT_STATE, "kvrt_quantize: weights.type is %s, need auto",
+                             kvi_options_string(e->options, "weights.type"));
     if (p->n_ids && !e->backend->watch)
         return kvi_error_set(q->error, KVRT_UNSUPPORTED,
                              "backend %s: does not show the inputs of its products, need cpu", e->backend->name);

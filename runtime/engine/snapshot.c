@@ -86,6 +86,12 @@ static uint64_t of_model(const kvi_engine *e)
     const uint32_t facts[] = {c->n_layers, c->hidden_size, c->vocab_size};
     uint64_t sum = kvi_checksum(facts, sizeof facts, 1);
     if (!e->checkpoint) return of_text(kvi_options_string(e->options, "model.shape"), sum);
+    if (e->weights.own_bytes) { /* rounded at open: another model */
+        const int64_t group = kvi_options_i64(e->options, "weights.group");
+        sum = of_text(kvi_options_string(e->options, "weights.type"), kvi_checksum(&group, sizeof group, sum));
+        sum = of_text(kvi_options_string(e->options, "weights.head"), sum);
+        sum = of_text(kvi_options_string(e->options, "weights.embed"), sum);
+    }
     for (uint64_t i = 0; i < e->checkpoint->n_tensors; i++) {
         const kvi_tensor *t = kvi_checkpoint_at(e->checkpoint, i);
         const uint64_t n = t->bytes < SAMPLE ? t->bytes : SAMPLE, from = (t->bytes - n) / 2;

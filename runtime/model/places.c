@@ -176,9 +176,11 @@ static void delta_places(list *l)
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         kvi_place *p = put(l, rows[i].slot, rows[i].name, rows[i].n_out, h, rows[i].why);
         for (int s = 0; s < 2; s++) p->sources[s] = rows[i].sources[s];
+        p->keeps_bits = rows[i].n_out == v;
     }
     put(l, SLOT(conv), "linear_attn.conv1d.weight", 2 * keys + values, d->n_taps,
-        "q, k and v of linear attention, linear_conv_kernel_dim");
+        "q, k and v of linear attention, linear_conv_kernel_dim")
+        ->keeps_bits = true;
     put_bias(l, SLOT(decay), "linear_attn.A_log", v, of_v);
     put_bias(l, SLOT(decay_shift), "linear_attn.dt_bias", v, of_v);
     put(l, SLOT(delta_norm), "linear_attn.norm.weight", d->value_dim, 0, "linear_value_head_dim");
@@ -251,8 +253,9 @@ static void routed_places(list *l)
                  "mlp.experts.up_proj.weight", fused, f, h, f, 2 * f},
                 {SLOT(experts.down), "mlp.experts.%u.down_proj.weight", "block_sparse_moe.experts.%u.w2.weight",
                  "mlp.experts.down_proj.weight", "mlp.experts.down_proj", h, f, 0, 0}};
-    or_from(put(l, SLOT(router), "mlp.gate.weight", e->n_experts, h, "number of experts, hidden_size"),
-            (kvi_place_source){.name = "block_sparse_moe.gate.weight"});
+    kvi_place *router = put(l, SLOT(router), "mlp.gate.weight", e->n_experts, h, "number of experts, hidden_size");
+    or_from(router, (kvi_place_source){.name = "block_sparse_moe.gate.weight"});
+    router->keeps_bits = true;
     if (e->router_bias) put_bias(l, SLOT(router_bias), "mlp.gate.bias", e->n_experts, "number of experts");
     if (e->correction)
         put_bias(l, SLOT(correction), "mlp.gate.e_score_correction_bias", e->n_experts, "number of experts");
@@ -285,8 +288,10 @@ static void beside_places(list *l)
 static void input_places(list *l)
 {
     const uint32_t h = l->c->hidden_size, p = l->c->layer_input;
-    put(l, SLOT(input_gate), "per_layer_input_gate.weight", p, h, "hidden_size_per_layer_input, hidden_size");
-    put(l, SLOT(input_projection), "per_layer_projection.weight", h, p, "hidden_size, hidden_size_per_layer_input");
+    put(l, SLOT(input_gate), "per_layer_input_gate.weight", p, h, "hidden_size_per_layer_input, hidden_size")
+        ->keeps_bits = true;
+    put(l, SLOT(input_projection), "per_layer_projection.weight", h, p, "hidden_size, hidden_size_per_layer_input")
+        ->keeps_bits = true;
     put_norm(l, SLOT(input_norm_after), "post_per_layer_input_norm.weight", h, "hidden_size");
 }
 

@@ -66,6 +66,7 @@ typedef struct kvi_place {
     const char *why;                             /* the keys of config.json that the shape comes from */
     float add;                                   /* vectors: files store them without it */
     bool looked_up;                              /* see kvi_weight_desc */
+    bool keeps_bits;                             /* too small or too delicate to be rounded (fewer_bits.h) */
     kvi_synthetic synthetic;                     /* what synthetic weights have here */
     size_t slot;                                 /* offset of the handle in kvi_layer_weights */
     kvi_place_source sources[KVI_PLACE_SOURCES]; /* the first that the checkpoint has counts */

@@ -1,5 +1,6 @@
 /* quantize.c - see quantize.h: scales, nearest codes, storage. */
 #include "quantize.h"
+#include "weight_codec.h"
 #include "../kv/half.h"
 
 #include <math.h>
@@ -84,5 +85,38 @@ void kvi_quantize_pack(const kvi_quantize_args *args, const int8_t *codes, uint3
     for (uint32_t k = 0; k < n_in; k++) {
         const uint32_t shift = k % 2 * 4;
         out[k / 2] = (uint8_t)((out[k / 2] & ~(15u << shift)) | (uint32_t)(codes[k] + 8) << shift);
+    }
+}
+
+void kvi_put_scale(uint8_t *to, kvi_dtype type, float scale)
+{
+    const uint16_t half = type == KVI_F16 ? kvi_f32_to_f16(scale) : kvi_f32_to_bf16(scale);
+    memcpy(to, type == KVI_F32 ? (const void *)&scale : (const void *)&half, kvi_dtype_bytes(type));
+}
+
+uint64_t kvi_quantize_scratch(const kvi_weight_desc *weight)
+{
+    return (uint64_t)weight->n_in + kvi_weight_groups(weight) + (weight->n_in + 3u) / 4u;
+}
+
+void kvi_quantize_rows(const kvi_weight_desc *weight, uint32_t expert, uint32_t first, uint32_t n, float *scratch,
+                       uint8_t *codes, uint8_t *scales)
+{
+    const uint32_t n_in = weight->n_in, groups = kvi_weight_groups(weight),
+                   scale_bytes = kvi_dtype_bytes(weight->scale_type);
+    const uint64_t row_bytes = kvi_weight_row_bytes(weight->form, n_in);
+    const kvi_quantize_args args = {.bits = weight->form == KVI_FORM_I4 ? 4 : 8,
+                                    .group = weight->group,
+                                    .scale_type = weight->scale_type,
+                                    .method = KVI_QUANTIZE_RTN};
+    float *w = scratch, *s = w + n_in;
+    int8_t *q = (int8_t *)(s + groups);
+    for (uint32_t r = 0; r < n; r++) {
+        (void)kvi_weight_read(weight->source, expert, first + r, 0, n_in, w);
+        kvi_quantize_scales(&args, w, NULL, n_in, s);
+        kvi_quantize_round(&args, w, s, n_in, q);
+        kvi_quantize_pack(&args, q, n_in, codes + r * row_bytes);
+        for (uint32_t g = 0; g < groups; g++)
+            kvi_put_scale(scales + ((size_t)r * groups + g) * scale_bytes, args.scale_type, s[g]);
     }
 }

@@ -49,6 +49,15 @@ void kvi_gptq_round(const kvi_gptq *g, const kvi_quantize_args *args, const floa
 /* h (n, n) += x^T x of x (n_rows, n), the lower triangle. */
 void kvi_moments_add(float *h, const float *x, uint32_t n_rows, uint32_t n);
 
+/* Rows [first, first + n) of one expert of a weight that is to be made from its source by plain rounding, as it stores them: codes (n, row bytes of
+ * the form), scales (n, groups) of scale_type. `scratch` (kvi_quantize_scratch floats). What weights.type does, and with the same bits
+ * `kvrt quantize --method rtn`. */
+uint64_t kvi_quantize_scratch(const kvi_weight_desc *weight);
+void kvi_quantize_rows(const kvi_weight_desc *weight, uint32_t expert, uint32_t first, uint32_t n, float *scratch,
+                       uint8_t *codes, uint8_t *scales);
+/* A number as scales of that type are stored. */
+void kvi_put_scale(uint8_t *to, kvi_dtype type, float scale);
+
 /* Codes of a row as they are stored: I4 as codes + 8, eight to a word, rows padded with code 0; I8 as codes + 128. */
 void kvi_quantize_pack(const kvi_quantize_args *args, const int8_t *codes, uint32_t n_in, uint8_t *out);
 

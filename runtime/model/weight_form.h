@@ -129,7 +129,7 @@ typedef struct kvi_expert_parts {
     const void *parts[KVI_WEIGHT_PARTS];
 } kvi_expert_parts;
 
-/* A weight as it lies in memory. What `parts` and `experts` point to outlives the weight that a backend makes of it, unless that copies. */
+/* A weight as it lies in memory, or, where `source` is set, as a backend makes it of another one on import. What `parts` and `experts` point to outlives the weight that a backend makes of it, unless that copies. */
 typedef struct kvi_weight_desc {
     const char *name; /* for messages; outlives the weight */
     kvi_weight_form form;
@@ -152,6 +152,8 @@ typedef struct kvi_weight_desc {
     bool looked_up;  /* single rows are read and nothing is multiplied by it: an embedding that is not the head too */
     bool transposed; /* plain forms: CODES of an expert are (n_in, rows.of), column after column */
     const kvi_expert_parts *experts; /* (n_experts), when they are tensors of their own; NULL: one behind the other */
+    const struct kvi_weight_desc
+        *source; /* no parts: rows are to be rounded from it, by kvi_quantize_rows; valid during the import */
 } kvi_weight_desc;
 
 typedef struct kvi_form_info {

@@ -19,7 +19,7 @@ typedef struct binder {
     kvi_progress_fn progress;
     void *user;
     kvi_model_weights *out;
-    kvi_weight_form synthetic_form;
+    kvi_weight_wish wish;
     uint64_t shared_bytes[KVI_WEIGHT_PARTS]; /* of the parts that all synthetic quantized weights show */
     unsigned char *shared[KVI_WEIGHT_PARTS];
     kvi_weight_fn each;                                            /* NULL: none */
@@ -211,6 +211,7 @@ static kvrt_status hand_over(binder *b, const kvi_place *p, const kvi_weight_des
     if (p->n_experts) b->out->expert_bytes += bytes;
     if (p->n_experts) b->idle_bytes += bytes / n_experts * (n_experts - p->n_used);
     b->form_bytes[desc->form] += bytes;
+    if (desc->source) b->out->own_bytes += bytes;
     uint64_t taken = 0;
     if (b->each) b->each(b->user, desc);
     if (b->backend) KVI_TRY(b->backend->weight_bytes(desc, &taken, b->error));
@@ -329,6 +330,18 @@ static kvrt_status bind_tensors(binder *b, uint32_t layer, const kvi_place *p, k
     return KVRT_OK;
 }
 
+/* Form and group of a synthetic matrix. */
+static bool shape_synthetic(const binder *b, kvi_weight_role role, const kvi_place *p, kvi_weight_desc *desc)
+{
+    const kvi_fewer_bits *fewer = &b->wish.fewer;
+    const bool own = role != KVI_ROLE_LAYER && kvi_fewer_bits_at(fewer, role, p) == 8;
+    desc->form = own ? KVI_FORM_I8 : b->wish.form;
+    if (!kvi_synthetic_shape(desc)) return false;
+    const bool integers = desc->form == KVI_FORM_I4 || desc->form == KVI_FORM_I8;
+    if (integers && (own || b->wish.has_group)) desc->group = kvi_fewer_group(own ? 0 : fewer->group, desc->n_in);
+    return true;
+}
+
 /* A quantized matrix: all of them show the same memory, since a backend makes a form of its own of it. Sizes come from the dry run. */
 static void bind_synthetic(binder *b, kvi_weight_desc *desc)
 {
@@ -341,25 +354,29 @@ static void bind_synthetic(binder *b, kvi_weight_desc *desc)
     }
 }
 
-static kvrt_status bind(binder *b, uint32_t layer, const kvi_place *p, const kvi_weight **out)
+static kvrt_status bind(binder *b, uint32_t layer, kvi_weight_role role, const kvi_place *p, const kvi_weight **out)
 {
     const bool vector = p->n_in == 0;
     const uint32_t n_experts = p->n_experts ? p->n_experts : 1;
     kvi_weight_desc desc = {.name = p->name,
-                            .form = vector ? KVI_FORM_F32 : b->synthetic_form,
+                            .form = KVI_FORM_F32,
                             .n_out = vector ? 1 : p->n_out,
                             .n_in = vector ? p->n_out * n_experts : p->n_in,
                             .n_experts = vector ? 0 : p->n_experts,
                             .looked_up = p->looked_up,
                             .add = p->add};
     if (b->checkpoint) KVI_TRY(bind_tensors(b, layer, p, &desc));
-    else if (!vector && kvi_synthetic_shape(&desc)) bind_synthetic(b, &desc);
+    else if (!vector && shape_synthetic(b, role, p, &desc)) bind_synthetic(b, &desc);
     else {
         void *memory = take_memory(b, kvi_weight_bytes(&desc));
         if (memory) desc.parts[KVI_PART_CODES] = memory;
         if (memory && !vector) kvi_synthetic_fill(desc.form, KVI_PART_CODES, memory, kvi_weight_bytes(&desc));
         if (memory && vector) fill_vector(memory, desc.n_in, p->synthetic == KVI_SYNTHETIC_BIAS ? 0.0f : 1.0f - p->add);
     }
+    const kvi_weight_desc from = desc;
+    const uint32_t bits = b->checkpoint && !vector ? kvi_fewer_bits_at(&b->wish.fewer, role, p) : 0,
+                   group = role == KVI_ROLE_LAYER ? b->wish.fewer.group : 0;
+    if (bits) KVI_TRY(kvi_fewer_bits_of(&from, bits, group, &desc, b->error));
     return hand_over(b, p, &desc, out);
 }
 
@@ -370,7 +387,7 @@ static kvrt_status bind_layer(binder *b, uint32_t layer)
     const uint32_t n = kvi_layer_places(b->config, layer, places);
     unsigned char *handles = (unsigned char *)&b->out->layers[layer];
     for (uint32_t i = 0; i < n; i++)
-        KVI_TRY(bind(b, layer, &places[i], (const kvi_weight **)(void *)(handles + places[i].slot)));
+        KVI_TRY(bind(b, layer, KVI_ROLE_LAYER, &places[i], (const kvi_weight **)(void *)(handles + places[i].slot)));
     return KVRT_OK;
 }
 
@@ -392,10 +409,10 @@ static kvrt_status bind_inputs(binder *b)
                     norm = kvi_input_norm_place(b->config);
     if (!b->config->layer_input) return KVRT_OK;
     const uint64_t before = b->out->bytes;
-    KVI_TRY(bind(b, OUTSIDE, &embed, &b->out->input_embed));
+    KVI_TRY(bind(b, OUTSIDE, KVI_ROLE_OTHER, &embed, &b->out->input_embed));
     b->idle_bytes += b->out->bytes - before;
-    KVI_TRY(bind(b, OUTSIDE, &projection, &b->out->input_projection));
-    return bind(b, OUTSIDE, &norm, &b->out->input_norm);
+    KVI_TRY(bind(b, OUTSIDE, KVI_ROLE_OTHER, &projection, &b->out->input_projection));
+    return bind(b, OUTSIDE, KVI_ROLE_OTHER, &norm, &b->out->input_norm);
 }
 
 static kvrt_status bind_all(binder *b)
@@ -407,17 +424,20 @@ static kvrt_status bind_all(binder *b)
     const bool tied = shares_embeddings(b);
     /* Tied embeddings may be stored under either name. */
     if (tied && b->checkpoint && !find(b, KVI_NAME_EMBED) && find(b, KVI_NAME_HEAD)) embed = head;
-    embed.looked_up = !tied;
-    KVI_TRY(bind(b, OUTSIDE, &embed, &out->embed));
+    /* Shared embeddings of which only the head is to be rounded serve as two weights. */
+    const bool two = !tied || (b->checkpoint && b->wish.fewer.head_bits && !b->wish.fewer.embed_bits);
+    embed.looked_up = two;
+    KVI_TRY(bind(b, OUTSIDE, KVI_ROLE_EMBED, &embed, &out->embed));
     const kvi_tensor *stored = b->checkpoint ? find(b, embed.name) : NULL;
-    out->embed_form = stored ? stored->form : b->synthetic_form;
+    out->embed_form = stored ? stored->form : b->wish.form;
     uint64_t embed_bytes = out->bytes;
     KVI_TRY(bind_inputs(b));
     for (uint32_t i = 0; i < c->n_layers; i++) KVI_TRY(bind_layer(b, i));
-    KVI_TRY(bind(b, OUTSIDE, &norm, &out->norm));
+    KVI_TRY(bind(b, OUTSIDE, KVI_ROLE_OTHER, &norm, &out->norm));
     out->head = out->embed;
-    if (!tied) KVI_TRY(bind(b, OUTSIDE, &head, &out->head));
-    out->read_bytes = out->bytes - (tied ? 0 : embed_bytes) - b->idle_bytes;
+    embed.looked_up = false;
+    if (two) KVI_TRY(bind(b, OUTSIDE, KVI_ROLE_HEAD, tied ? &embed : &head, &out->head));
+    out->read_bytes = out->bytes - (two ? embed_bytes : 0) - b->idle_bytes;
     for (int f = 0; f < KVI_FORM_COUNT; f++)
         if (b->form_bytes[f] > b->form_bytes[out->form]) out->form = (kvi_weight_form)f;
     return KVRT_OK;
@@ -449,7 +469,7 @@ static kvrt_status take_block(binder *b)
     for (int part = 0; part < KVI_WEIGHT_PARTS; part++) {
         if (!b->shared_bytes[part]) continue;
         b->shared[part] = take_memory(b, b->shared_bytes[part]);
-        kvi_synthetic_fill(b->synthetic_form, (kvi_weight_part)part, b->shared[part], b->shared_bytes[part]);
+        kvi_synthetic_fill(b->wish.form, (kvi_weight_part)part, b->shared[part], b->shared_bytes[part]);
     }
     return KVRT_OK;
 }
@@ -471,9 +491,9 @@ static kvrt_status start(const kvi_model_config *config, const kvi_checkpoint *c
     return out->layers ? KVRT_OK : kvi_error_nomem(error, config->n_layers * sizeof *out->layers, "layer table");
 }
 
-kvrt_status kvi_weights_bind(const kvi_model_config *config, const kvi_checkpoint *checkpoint, kvi_weight_form form,
-                             const kvi_backend *backend, kvi_device *device, kvi_progress_fn progress, void *user,
-                             kvi_model_weights *out, kvrt_error *error)
+kvrt_status kvi_weights_bind(const kvi_model_config *config, const kvi_checkpoint *checkpoint,
+                             const kvi_weight_wish *wish, const kvi_backend *backend, kvi_device *device,
+                             kvi_progress_fn progress, void *user, kvi_model_weights *out, kvrt_error *error)
 {
     KVI_TRY(start(config, checkpoint, out, error));
     binder b = {.config = config,
@@ -484,7 +504,7 @@ kvrt_status kvi_weights_bind(const kvi_model_config *config, const kvi_checkpoin
                 .progress = progress,
                 .user = user,
                 .out = out,
-                .synthetic_form = form,
+                .wish = *wish,
                 .error = error};
     uint64_t taken_bytes = 0;
     kvrt_status status = device ? count_all(&b, &taken_bytes) : KVRT_OK;

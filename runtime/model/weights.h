@@ -3,7 +3,7 @@
  * is one weight and one or several tensors: its codes, and what belongs to them (scales). */
 #ifndef KVI_WEIGHTS_H
 #define KVI_WEIGHTS_H
-#include "places.h"
+#include "fewer_bits.h"
 #include "checkpoint.h"
 #include "../../kernels/backend.h"
 
@@ -19,6 +19,7 @@ typedef struct kvi_model_weights {
     uint64_t n_params;
     kvi_weight_form form;       /* of most bytes */
     kvi_weight_form embed_form; /* of embed, as stored */
+    uint64_t own_bytes;         /* of `bytes`: rounded at open, so that they lie in no file */
     uint64_t taken_bytes;       /* by the backend for the imports */
     uint64_t memory_bytes;      /* of the memory behind synthetic weights, converted ones and tables of experts */
     void *memory;               /* that memory; NULL without a device */
@@ -34,12 +35,19 @@ kvi_weight_form kvi_form_named(const char *name);
  * model that also sees. NULL when absent. */
 const kvi_tensor *kvi_weights_find(const kvi_checkpoint *checkpoint, const char *name);
 
-/* Binds and imports. With checkpoint == NULL the weights are synthetic, plain ones of `form`: small values, different in every row. Without
- * `device` it only checks and counts (the plan); without `backend` not even what an import would take (inspect). */
-kvrt_status kvi_weights_bind(const kvi_model_config *config, const kvi_checkpoint *checkpoint, kvi_weight_form form,
-                             const kvi_backend *backend, kvi_device *device, kvi_progress_fn progress, void *user,
-                             kvi_model_weights *out, kvrt_error *error);
-/* Calls fn for every weight of the model as a backend would get it; nothing is imported. Errors as kvi_weights_bind. */
+/* What weights are to be: those of a model in the bits they have or in fewer, synthetic ones of a form. */
+typedef struct kvi_weight_wish {
+    kvi_weight_form form; /* of synthetic matrices */
+    bool has_group;       /* synthetic I4 and I8: fewer.group counts */
+    kvi_fewer_bits fewer;
+} kvi_weight_wish;
+
+/* Binds and imports. With checkpoint == NULL the weights are synthetic: small values, different in every row. Without `device` it only checks and
+ * counts (the plan); without `backend` not even what an import would take (inspect). */
+kvrt_status kvi_weights_bind(const kvi_model_config *config, const kvi_checkpoint *checkpoint,
+                             const kvi_weight_wish *wish, const kvi_backend *backend, kvi_device *device,
+                             kvi_progress_fn progress, void *user, kvi_model_weights *out, kvrt_error *error);
+/* Calls fn for every weight of the model as it is stored; nothing is imported. Errors as kvi_weights_bind. */
 typedef void (*kvi_weight_fn)(void *user, const kvi_weight_desc *desc);
 kvrt_status kvi_weights_each(const kvi_model_config *config, const kvi_checkpoint *checkpoint, kvi_weight_fn fn,
                              void *user, kvrt_error *error);

@@ -72,6 +72,18 @@ def transformers_has_the_same_logits():
 
 
 @test
+def at_open():
+    kvrt("run", MODEL, "-p", "ab", "--max-tokens", "4", "--ctx", "64", "--weights", "i4", "--group", "32", "--head", "i8").expect(0)
+    plain = kvrt("plan", "--json", MODEL).expect(0).json()
+    rounded = kvrt("plan", "--json", MODEL, "--weights", "i4", "--group", "16", "--embed", "i8").expect(0).json()
+    assert plain["mapped_bytes"] == plain["weight_bytes"] and rounded["weight_bytes"] < plain["weight_bytes"]
+    assert rounded["mapped_bytes"] < rounded["weight_bytes"] / 2 and rounded["rows"][0]["weight_bytes"] > plain["rows"][0]["weight_bytes"]
+    assert "mapped from the file, not in the totals" in kvrt("plan", MODEL, "--weights", "i8").expect(0).out.decode()
+    kvrt("run", MODEL, "-p", "ab", "--weights", "q4_0").expect(2, ["weights.type", "need i4 or i8"])
+    kvrt("run", MODEL, "-p", "ab", "--weights", "i4", "--group", "5").expect(2, ["weights.group", "found 5"])
+
+
+@test
 def nothing_is_left_behind():
     with tempfile.TemporaryDirectory() as top:
         out = Path(top) / "out"

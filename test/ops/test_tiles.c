@@ -3,6 +3,7 @@
 #include "kernels/cpu/device_cpu.h"
 #include "runtime/base/lcg.h"
 #include "runtime/kv/half.h"
+#include "runtime/model/quantize.h"
 #include "runtime/model/weight_codec.h"
 
 #include <math.h>
@@ -311,6 +312,94 @@ static void odd_groups(void **state)
     drop(&s);
 }
 
+/* A weight that is rounded while it is imported is the one that would have been rounded before: in tiles, in rows where there is no tile form or
+ * rows are looked up, and its rows read back. */
+static void rounded_on_import(void **state)
+{
+    static const struct {
+        kvi_weight_form form, from;
+        uint32_t n_in, n_out, n_experts, group;
+        bool looked_up, transposed, tiles;
+        kvi_weight_rows rows;
+    } all[] = {
+        {KVI_FORM_I4, KVI_FORM_BF16, 384, 33, 1, 128, .tiles = true},
+        {KVI_FORM_I4, KVI_FORM_F16, 256, 16, 2, 32, .tiles = true},
+        {KVI_FORM_I4, KVI_FORM_F32, 513, 17, 1, 0, .tiles = true},
+        {KVI_FORM_I8, KVI_FORM_BF16, 301, 15, 3, 0, .tiles = true},
+        {KVI_FORM_I8, KVI_FORM_F32, 640, 40, 1, 64, .tiles = true},
+        {KVI_FORM_I8, KVI_FORM_F16, 300, 35, 1, 0, .looked_up = true},
+        {KVI_FORM_I4, KVI_FORM_BF16, 240, 18, 2, .group = 24},
+        {KVI_FORM_I4, KVI_FORM_BF16, 128, 20, 2, 64, .tiles = true, .rows = {1, 1, 2, 40}},
+        {KVI_FORM_I4, KVI_FORM_BF16, 128, 20, 2, 64, .tiles = true, .transposed = true},
+        {KVI_FORM_I8, KVI_FORM_Q8_0, 288, 19, 1, 0, .tiles = true},
+    };
+    static float want[MAX_IN], found[MAX_IN], packed[KVI_CPU_KC * 64u];
+    (void)state;
+    for (uint32_t i = 0; i < COUNT(all); i++) {
+        kvrt_error error = {.size = sizeof error};
+        sample s = {.desc = {.name = "test.source",
+                             .form = all[i].from,
+                             .n_out = all[i].rows.of ? all[i].rows.of : all[i].n_out,
+                             .n_in = all[i].n_in,
+                             .n_experts = all[i].n_experts}};
+        seed = 300 + i;
+        uint8_t *bytes = random_part(&s, KVI_PART_CODES, 0);
+        const uint64_t n = kvi_weight_bytes(&s.desc);
+        for (uint64_t k = 0; k < n / 4 && all[i].from == KVI_FORM_F32; k++) ((float *)(void *)bytes)[k] = normal();
+        for (uint64_t k = 0; k < n / 2 && kvi_form_is_plain(all[i].from) && all[i].from != KVI_FORM_F32; k++)
+            ((uint16_t *)(void *)bytes)[k] =
+                all[i].from == KVI_FORM_F16 ? kvi_f32_to_f16(normal()) : kvi_f32_to_bf16(normal());
+        if (!kvi_form_is_plain(all[i].from)) tame_blocks(&s, bytes);
+        s.desc.n_out = all[i].n_out, s.desc.rows = all[i].rows, s.desc.transposed = all[i].transposed;
+        kvi_weight_desc made = {.name = "test.rounded",
+                                .form = all[i].form,
+                                .n_out = all[i].n_out,
+                                .n_in = all[i].n_in,
+                                .n_experts = all[i].n_experts,
+                                .group = all[i].group,
+                                .scale_type = KVI_BF16,
+                                .is_unsigned = true,
+                                .looked_up = all[i].looked_up,
+                                .source = &s.desc};
+        const uint64_t n_codes = kvi_weight_part_bytes(&made, KVI_PART_CODES),
+                       n_scales = kvi_weight_part_bytes(&made, KVI_PART_SCALES);
+        uint8_t *codes = malloc(n_codes * made.n_experts), *scales = malloc(n_scales * made.n_experts);
+        float *scratch = malloc(kvi_quantize_scratch(&made) * sizeof *scratch);
+        for (uint32_t e = 0; e < made.n_experts; e++)
+            kvi_quantize_rows(&made, e, 0, made.n_out, scratch, codes + e * n_codes, scales + e * n_scales);
+        kvi_weight_desc stored = made;
+        stored.source = NULL;
+        stored.parts[KVI_PART_CODES] = codes, stored.parts[KVI_PART_SCALES] = scales;
+        uint64_t taken = 0;
+        assert_int_equal(kvi_backend_cpu.open(&(kvi_device_options){.n_threads = 3, .isa = "auto"}, &s.device, &error),
+                         KVRT_OK);
+        assert_int_equal(kvi_backend_cpu.weight_bytes(&made, &taken, &error), KVRT_OK);
+        assert_int_equal(kvi_backend_cpu.weights_reserve(s.device, taken, &error), KVRT_OK);
+        assert_int_equal(kvi_backend_cpu.weight_import(s.device, &made, &s.weight, &error), KVRT_OK);
+        assert_int_equal(s.device->arena.used_bytes, taken);
+        assert_true(!s.weight->tile.bits == !all[i].tiles && !s.weight->desc.source);
+        const uint32_t panel = s.device->v->panel;
+        for (uint32_t e = 0; e < made.n_experts; e++)
+            for (uint32_t r = 0; r < made.n_out; r++) {
+                (void)kvi_weight_decode(&stored, e, r, 0, made.n_in, want);
+                if (e == 0) {
+                    kvi_cpu_weight_row(s.device, s.weight, r, found);
+                    assert_memory_equal(found, want, made.n_in * sizeof *want);
+                }
+                for (uint32_t k0 = 0; k0 < made.n_in; k0 += KVI_CPU_KC) {
+                    const uint32_t n_k = made.n_in - k0 < KVI_CPU_KC ? made.n_in - k0 : KVI_CPU_KC;
+                    s.weight->kernel->pack(s.weight, e, r, 1, k0, n_k, packed);
+                    for (uint32_t k = 0; k < n_k; k++)
+                        if (!same_number(packed[(size_t)k * panel], want[k0 + k]))
+                            fail_msg("case %u, expert %u, row %u, column %u: %g, need %g", i, e, r, k0 + k,
+                                     (double)packed[(size_t)k * panel], (double)want[k0 + k]);
+                }
+            }
+        drop(&s);
+        free(codes), free(scales), free(scratch);
+    }
+}
+
 /* ----------------------------------------------------------------------------------------------------- products --- */
 static const kvi_cpu_dots *ways[6];
 static uint32_t n_ways;
@@ -589,7 +678,8 @@ int main(void)
     find_ways();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(numbers_are_the_codecs), cmocka_unit_test(odd_groups),
-        cmocka_unit_test(products_are_right),     cmocka_unit_test(extremes_fit),
-        cmocka_unit_test(wrong_activations_show), cmocka_unit_test(bf16_tiles_are_right)};
+        cmocka_unit_test(rounded_on_import),      cmocka_unit_test(products_are_right),
+        cmocka_unit_test(extremes_fit),           cmocka_unit_test(wrong_activations_show),
+        cmocka_unit_test(bf16_tiles_are_right)};
     return cmocka_run_group_tests_name("tile form", tests, NULL, NULL);
 }

@@ -357,6 +357,103 @@ static void a_quantized_model_is_nearly_the_same(void **state)
     }
 }
 
+/* Rounding at open is the folder that would have been written: every bit of every logit, whoever rounds, in both modes of the CPU. */
+static void at_open_as_from_a_folder(void **state)
+{
+    static const struct {
+        const char *name, *type, *group, *head;
+        kvrt_quantize_params params;
+    } all[] = {{"llama_gqa2", "i4", "16", "auto", {.bits = 4, .group = 16}},
+               {"llama_d128", "i4", "48", "auto", {.bits = 4, .group = 48}},
+               {"llama_d128", "i8", "auto", "i8", {.bits = 8, .head_bits = 8}},
+               {"qwen3_bf16", "i4", "32", "i8", {.bits = 4, .group = 32, .head_bits = 8}},
+               {"qwen3_bf16", "i8", "64", "auto", {.bits = 8, .group = 64}}};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        for (int mode = 0; mode < 2; mode++) {
+            golden_model model;
+            kvrt_error error = {.size = sizeof error};
+            folder f = {.dir = "/tmp/kvrt_quantize_XXXXXX"};
+            kvrt_quantize_params params = all[i].params;
+            const char *exact_mode = mode ? "true" : "false", *threads = mode ? "3" : "1";
+            const char *const plain[] = {"kv.format", "f32", "cpu.amx", "false", "cpu.exact", exact_mode, NULL};
+            const char *const rounded[] = {"kv.format",    "f32",          "cpu.amx",     "false",         "cpu.exact",
+                                           exact_mode,     "weights.type", all[i].type,   "weights.group", all[i].group,
+                                           "weights.head", all[i].head,    "cpu.threads", threads,         NULL};
+            uint64_t at_open = 0, from_folder = 0;
+            assert_non_null(mkdtemp(f.dir));
+            assert_true(golden_load(all[i].name, &model));
+            kvrt_engine engine = golden_open(&model, rounded);
+            kvrt_engine_info info = {.size = sizeof info}, stored = {.size = sizeof stored};
+            (void)golden_logit_error(engine, &model, &at_open);
+            assert_int_equal(kvrt_engine_get_info(engine, &info, &error), KVRT_OK);
+            assert_string_equal(info.weight_dtype, all[i].type);
+            assert_true(info.resident_bytes <= info.planned_bytes);
+            params.size = sizeof params;
+            assert_int_equal(kvrt_quantize(engine, &params, keep, &f, &error), KVRT_STATE);
+            kvrt_engine_close(engine, NULL);
+            engine = golden_open(&model, plain);
+            if (kvrt_quantize(engine, &params, keep, &f, &error) < 0) fail_msg("%s: %s", all[i].name, error.message);
+            kvrt_engine_close(engine, NULL);
+            write_weights(&f);
+            copy_tokenizer(model.dir, f.dir);
+            memcpy(model.dir, f.dir, sizeof f.dir);
+            engine = golden_open(&model, plain);
+            (void)golden_logit_error(engine, &model, &from_folder);
+            assert_int_equal(kvrt_engine_get_info(engine, &stored, &error), KVRT_OK);
+            kvrt_engine_close(engine, NULL);
+            if (at_open != from_folder || !at_open)
+                fail_msg("%s, %s: other logits than of the folder", all[i].name, all[i].type);
+            assert_true(info.weight_bytes == stored.weight_bytes && info.n_params == stored.n_params);
+            assert_true(info.mapped_bytes < stored.mapped_bytes);
+            remove_folder(f.dir);
+            free(f.header);
+            free(f.data);
+            golden_free(&model);
+        }
+}
+
+/* Embeddings in 8 bits: nearly the same model, whether the head shares them or not. */
+static void embeddings_in_8_bits(void **state)
+{
+    static const char *const names_[] = {"llama_gqa2", "qwen3_bf16", "llama_d128"};
+    static const char *const pairs[] = {"kv.format", "f32", "cpu.amx", "false", "weights.embed", "i8", NULL};
+    for (int i = 0; i < 3; i++) {
+        golden_model model;
+        assert_true(golden_load(names_[i], &model));
+        kvrt_engine engine = golden_open(&model, pairs);
+        const double off = golden_logit_error(engine, &model, NULL) / model.std;
+        kvrt_engine_close(engine, NULL);
+        if (!(off > 1e-4 && off < 0.25)) fail_msg("%s: error %g", names_[i], off);
+        golden_free(&model);
+    }
+}
+
+static void what_cannot_be_asked_for_at_open(void **state)
+{
+    static const struct {
+        const char *key, *value, *says;
+    } all[] = {{"weights.type", "q4_0", "need i4 or i8"},
+               {"weights.group", "4", "need 0 or 8"},
+               {"weights.type", "i5", "weights.type"},
+               {"weights.head", "i4", "weights.head"}};
+    golden_model model;
+    assert_true(golden_load("llama_gqa2", &model));
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        kvrt_error error = {.size = sizeof error};
+        kvrt_options *options;
+        kvrt_engine engine;
+        assert_int_equal(kvrt_options_create(&options, NULL), KVRT_OK);
+        assert_int_equal(kvrt_options_set_text(options, "model.path", model.dir, NULL), KVRT_OK);
+        assert_int_equal(kvrt_options_set_text(options, "device.backend", "cpu", NULL), KVRT_OK);
+        kvrt_status status = kvrt_options_set_text(options, all[i].key, all[i].value, &error);
+        if (status >= KVRT_OK) status = kvrt_engine_open(options, NULL, NULL, &engine, &error);
+        assert_int_equal(status, KVRT_ARG);
+        if (!strstr(error.message, all[i].says)) fail_msg("%s", error.message);
+        kvrt_options_destroy(options);
+    }
+    golden_free(&model);
+}
+
 static void what_cannot_be_quantized_is_refused(void **state)
 {
     static const struct {
@@ -426,6 +523,9 @@ int main(void)
                                        cmocka_unit_test(compensated_rounding_keeps_the_outputs),
                                        cmocka_unit_test(singular_moments_are_factored),
                                        cmocka_unit_test(a_quantized_model_is_nearly_the_same),
+                                       cmocka_unit_test(at_open_as_from_a_folder),
+                                       cmocka_unit_test(embeddings_in_8_bits),
+                                       cmocka_unit_test(what_cannot_be_asked_for_at_open),
                                        cmocka_unit_test(what_cannot_be_quantized_is_refused)};
     return cmocka_run_group_tests_name("quantize", tests, NULL, NULL);
 }

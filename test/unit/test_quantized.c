@@ -133,7 +133,8 @@ static kvrt_status bind(const char *dir, const kvi_backend *backend, kvi_model_w
     kvrt_status status = kvi_config_read(dir, config, error);
     if (status >= KVRT_OK) status = kvi_checkpoint_open(dir, false, &checkpoint, error);
     if (status >= KVRT_OK)
-        status = kvi_weights_bind(config, checkpoint, KVI_FORM_BF16, backend, NULL, NULL, NULL, weights, error);
+        status = kvi_weights_bind(config, checkpoint, &(kvi_weight_wish){.form = KVI_FORM_BF16}, backend, NULL, NULL,
+                                  NULL, weights, error);
     if (status >= KVRT_OK) kvi_weights_free(weights);
     kvi_checkpoint_close(checkpoint);
     free(config);

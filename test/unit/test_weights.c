@@ -212,8 +212,8 @@ static kvrt_status bind(const shelf *s, kvrt_error *error, uint64_t *bytes)
     kvi_model_weights weights;
     memset(&seen, 0, sizeof seen);
     *error = (kvrt_error){.size = sizeof *error};
-    kvrt_status status =
-        kvi_weights_bind(&config, &s->base, KVI_FORM_BF16, &backend, NULL, NULL, NULL, &weights, error);
+    kvrt_status status = kvi_weights_bind(&config, &s->base, &(kvi_weight_wish){.form = KVI_FORM_BF16}, &backend, NULL,
+                                          NULL, NULL, &weights, error);
     if (status < KVRT_OK) return status;
     assert_int_equal(weights.taken_bytes, 11 * 7);
     *bytes = weights.bytes;
