@@ -129,7 +129,8 @@ typedef struct kvi_expert_parts {
     const void *parts[KVI_WEIGHT_PARTS];
 } kvi_expert_parts;
 
-/* A weight as it lies in memory, or, where `source` is set, as a backend makes it of another one on import. What `parts` and `experts` point to outlives the weight that a backend makes of it, unless that copies. */
+/* A weight as it lies in memory, or, where `source` is set, as a backend makes it of another one on import. What `parts` and `experts` point to
+ * outlives the weight that a backend makes of it, unless that copies. */
 typedef struct kvi_weight_desc {
     const char *name; /* for messages; outlives the weight */
     kvi_weight_form form;
