@@ -18,7 +18,8 @@ usage: ./build.sh [COMMAND]
   clean           remove the build folders
   --help          this text
 
-Environment: CC chooses the compiler, JOBS the number of parallel jobs (default: all cores), KVRT_CUDA=0 leaves the CUDA kernels out.
+Environment: CC chooses the compiler, JOBS the number of parallel jobs (default: all cores), KVRT_CUDA=0 leaves the CUDA kernels out,
+KVRT_NVRTC names a libnvrtc.so.12, or the wheel that has it, to compile them by, KVRT_CUDA_ARCH=86 compiles them for one kind of card alone.
 Packages that are missing are installed as root or with sudo; otherwise one line says which. Tests compile with warnings as errors, so the
 first test run after a plain build compiles the library again.
 TEXT
@@ -27,8 +28,8 @@ TEXT
 jobs=${JOBS:-$(nproc 2>/dev/null || echo 2)}
 compiler=${CC:-cc}
 compiler=${compiler%% *} # CC may carry options
-cuda=${KVRT_CUDA:-}
-unset KVRT_CUDA # the command reads KVRT_* as its own options
+cuda=${KVRT_CUDA:-} nvrtc=${KVRT_NVRTC:-} cuda_arch=${KVRT_CUDA_ARCH:-}
+unset KVRT_CUDA KVRT_NVRTC KVRT_CUDA_ARCH # the command reads KVRT_* as its own options
 
 die() {
     printf '%s\n' "$@" >&2
@@ -122,6 +123,8 @@ configure() { # folder, cmake arguments...
         ?*) set -- "$@" -DKVRT_CUDA=ON ;;
         "") ! grep -qs KVRT_CUDA=OFF "$dir/front_door" || set -- "$@" -DKVRT_CUDA=ON ;; # it was off for this variable's sake
     esac
+    [ -z "$nvrtc" ] && ! grep -qs '^-DKVRT_NVRTC=.' "$dir/front_door" || set -- "$@" "-DKVRT_NVRTC=$nvrtc"
+    [ -z "$cuda_arch" ] && ! grep -qs '^-DKVRT_CUDA_ARCH=.' "$dir/front_door" || set -- "$@" "-DKVRT_CUDA_ARCH=$cuda_arch"
     wanted=$(printf '%s\n' "CC=${CC:-cc}" "$@")
     [ ! -f "$dir/build.ninja" ] && [ ! -f "$dir/Makefile" ] || [ "$(cat "$dir/front_door" 2>/dev/null)" != "$wanted" ] || return 0
     if [ ! -f "$dir/CMakeCache.txt" ] && command -v ninja >/dev/null; then set -- -G Ninja "$@"; fi
@@ -161,7 +164,14 @@ compile() { # folder, target...
     }
 }
 
-say_build() { echo "backends: $(cached build KVRT_BACKENDS)"; }
+say_build() {
+    local backends
+    backends=$(cached build KVRT_BACKENDS)
+    echo "backends: $backends"
+    case $backends in *"need driver 580"*)
+        echo "  kernels for older drivers (525 on): pip install nvidia-cuda-nvrtc-cu12, or KVRT_NVRTC=FILE names its library or wheel" ;;
+    esac
+}
 
 # Once tests were asked for, the folder keeps them, so that a plain build between two test runs costs nothing; unless what they need is gone.
 build() {

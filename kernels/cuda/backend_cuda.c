@@ -70,16 +70,18 @@ static bool cuda_probe(const kvi_device_options *options, char *text, uint64_t c
 static kvrt_status load_kernels(kvi_device *d, kvrt_error *error)
 {
     const kvi_cu_driver *cu = &d->driver.cu;
-    for (uint32_t i = 0; kvi_cuda_image_at(i) && i < sizeof d->libraries / sizeof d->libraries[0]; i++) {
-        const kvi_cuda_image *image = kvi_cuda_image_at(i);
-        kvi_cu_result result = cu->library_load(&d->libraries[i], image->data, NULL, NULL, 0, NULL, NULL, 0);
+    const kvi_cuda_image *next = kvi_cuda_image_at(0);
+    while (next && d->n_libraries < sizeof d->libraries / sizeof d->libraries[0]) {
+        const char *name = next->name;
+        const kvi_cuda_image *image = kvi_cuda_image_for(next, d->capability, &next);
+        kvi_cu_result result = KVI_CU_NO_BINARY_FOR_GPU;
+        if (image) result = cu->library_load(&d->libraries[d->n_libraries], image->data, NULL, NULL, 0, NULL, NULL, 0);
         if (result == KVI_CU_NO_BINARY_FOR_GPU || result == KVI_CU_INVALID_IMAGE ||
             result == KVI_CU_UNSUPPORTED_PTX_VERSION)
             return kvi_error_set(error, KVRT_NO_DEVICE,
-                                 "cuda: the kernels of this build (%s) do not fit the device: %s", image->name,
-                                 d->text);
-        KVI_TRY(kvi_cuda_check(cu, result, image->name, error));
-        d->n_libraries = i + 1;
+                                 "cuda: the kernels of this build (%s) do not fit the device: %s", name, d->text);
+        KVI_TRY(kvi_cuda_check(cu, result, name, error));
+        d->n_libraries++;
     }
     for (uint32_t k = 0; k < KVI_CUDA_KERNEL_COUNT; k++) {
         const char *name = kvi_cuda_kernel_name((kvi_cuda_kernel_id)k);

@@ -62,7 +62,7 @@ struct kvi_device {
     char text[200];
     uint32_t sm_count;   /* at most KVI_CUDA_MAX_SMS: what grids are made for */
     uint32_t capability; /* 86 is 8.6 */
-    kvi_cu_library libraries[16];
+    kvi_cu_library libraries[64];
     uint32_t n_libraries;
     kvi_cu_function kernels[KVI_CUDA_KERNEL_COUNT];
     kvi_arena arena; /* host: weight handles and what the families keep */

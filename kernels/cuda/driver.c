@@ -22,20 +22,31 @@ bool kvi_cuda_has_kernels(const char **why)
 #else
 const kvi_cuda_image *kvi_cuda_image_at(uint32_t index)
 {
-    static const kvi_cuda_image placeholder = {"placeholder", KVI_CU_PLACEHOLDER_IMAGE};
-    return index == 0 ? &placeholder : NULL;
+    static const kvi_cuda_image placeholder[] = {{"placeholder", KVI_CU_PLACEHOLDER_IMAGE, 0}, {NULL, NULL, 0}};
+    return index == 0 ? placeholder : NULL;
 }
 bool kvi_cuda_has_kernels(const char **why)
 {
 #if defined(KVRT_CUDA_NOTE)
     *why = KVRT_CUDA_NOTE;
 #else
-    *why = "nvcc not found";
+    *why = "neither nvcc nor NVRTC found";
 #endif
     return false;
 }
 #define NEED_VERSION 12000 /* cuLibraryLoadData and kernel nodes of version 2 */
 #endif
+
+const kvi_cuda_image *kvi_cuda_image_for(const kvi_cuda_image *first, uint32_t capability, const kvi_cuda_image **next)
+{
+    const kvi_cuda_image *best = NULL, *ptx = NULL, *i = first;
+    for (; i->data && strcmp(i->name, first->name) == 0; i++) {
+        if (i->arch == 0) ptx = i;
+        else if (i->arch / 10 == capability / 10 && i->arch <= capability && (!best || i->arch > best->arch)) best = i;
+    }
+    *next = i->data ? i : NULL;
+    return best ? best : ptx;
+}
 
 /* ------------------------------------------------------------------------------------------------------- result --- */
 static bool is_lost(kvi_cu_result result)

@@ -6,13 +6,19 @@
 #include "../../runtime/base/status.h"
 #include <stdbool.h>
 
-/* An image of kernels inside the library: a fatbin, or the placeholder of a build without nvcc. */
+/* An image of kernels inside the library: machine code of one source for one architecture, PTX, or the placeholder of a build without
+ * kernels. Images of one source stand together. */
 typedef struct kvi_cuda_image {
-    const char *name;
+    const char *name; /* of the source */
     const void *data;
+    uint32_t
+        arch; /* 86 is compute capability 8.6; 0: PTX, which the driver compiles for any card, and the placeholder */
 } kvi_cuda_image;
 /* NULL past the end. */
 const kvi_cuda_image *kvi_cuda_image_at(uint32_t index);
+/* Which of the images of one source that begin at `first` a card of that capability takes: machine code runs on its own major capability from
+ * its minor on, and the largest is the best; else PTX; NULL: none fits. *next: where the next source's begin. */
+const kvi_cuda_image *kvi_cuda_image_for(const kvi_cuda_image *first, uint32_t capability, const kvi_cuda_image **next);
 /* Whether this build has kernels for real cards, and if not, why. */
 bool kvi_cuda_has_kernels(const char **why);
 

@@ -23,6 +23,7 @@ namespace kvi_emu
 /* From the environment, read by cuInit; see README.md. */
 struct settings {
     uint32_t seed, sms, threads;
+    uint32_t capability; /* 86 is 8.6 */
     uint64_t memory_bytes;
     bool trace;
 };

@@ -3,7 +3,7 @@
 
     python3 test/gpu/sass_count.py CUOBJDUMP IMAGE [ARCH]
 
-CUOBJDUMP is of the CUDA toolkit (PyPI's triton has one, too), IMAGE a fatbin or cubin of kernels/cuda/attention_decode.cu. For every
+CUOBJDUMP is of the CUDA toolkit (PyPI's triton has one, too), IMAGE a cubin of kernels/cuda/attention_decode.cu. For every
 attn_decode kernel: instructions of a warp for one page (the page loop as it stands, masks of the newest page included, its inner loop over the keys
 as often as it runs), divided by the values of K and V that a lane takes from the page. A card at full bandwidth has so many lane-instructions per 4-bit
 value: 3090 9.5, 4090 20.5, H200 3.9 (twice that for 8 bits, four times for 16). Exit code 1 when a kernel exceeds its limit.

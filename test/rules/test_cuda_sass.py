@@ -3,7 +3,7 @@
 a clock and multiprocessor at full bandwidth and issues 128 lane-instructions, so 19 per byte are the most that bandwidth leaves room for
 (9.5 per 4-bit code); fewer leave room for latency. Static counts: both sides of a branch are in them.
 Then test/gpu/sass_count.py counts what decode attention spends per cached value against its own, closer limits.
-Needs the build's fatbins and cuobjdump (CUDA toolkit, or PyPI's triton); skipped without either."""
+Needs the build's machine code and cuobjdump (CUDA toolkit, or PyPI's triton); skipped without either."""
 import importlib.util
 import os
 import re
@@ -72,13 +72,13 @@ def busiest_loop(body):
 
 
 def main():
-    tool, images = disassembler(), sorted((BUILD / "cuda").glob("*.fatbin"))
+    tool, images = disassembler(), sorted((BUILD / "cuda").glob(f"*.{ARCH}.cubin"))
     if not tool or not images:
         print("skipped: no", "cuobjdump" if images else "kernels in this build")
         return 77
     problems = []
     for image in images:
-        run = subprocess.run([tool, "-sass", "-arch", ARCH, str(image)], capture_output=True, text=True, check=False)
+        run = subprocess.run([tool, "-sass", str(image)], capture_output=True, text=True, check=False)
         if run.returncode:
             print(f"skipped {image.name}: {run.stderr.strip()[:200]}")
             continue
@@ -90,8 +90,8 @@ def main():
             print(f"{name:26} {len(body):6} instructions, loop {count:5} for {size:4} bytes a lane: {ratio:6.2f} per byte", flush=True)
             if HELD.match(name) and not 0 < ratio <= BUDGET:
                 problems.append(f"{name}: {ratio:.1f} instructions per byte, the budget is {BUDGET}")
-        if image.stem == "attention_decode":
-            count = [sys.executable, "-B", str(ROOT / "test/gpu/sass_count.py"), tool, str(image), ARCH]
+        if image.name.startswith("attention_decode."):
+            count = [sys.executable, "-B", str(ROOT / "test/gpu/sass_count.py"), tool, str(image)]
             if subprocess.run(count, check=False).returncode:
                 problems.append("decode attention: instructions per cached value, above")
     for problem in problems:

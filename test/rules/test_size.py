@@ -34,7 +34,7 @@ def stripped_size(library):
 
 
 def kernel_bytes(library):
-    """Bytes of the fatbins inside, by the symbols that the build gives them."""
+    """Bytes of the images inside, by the symbols that the build gives them."""
     table = subprocess.run(["nm", "--print-size", "--radix=d", str(library)], capture_output=True, text=True, check=True).stdout
     return sum(int(size) for size in re.findall(r"^\d+ (\d+) [rR] kvi_cuda_image_\w+$", table, re.M))
 
@@ -53,7 +53,7 @@ def main():
     size, kernels = stripped_size(library), kernel_bytes(library)
     print(f"libkvrt.so, stripped: {size:,} bytes, of them CUDA kernels {kernels:,}, the rest {size - kernels:,}")
     problems = []
-    if (BUILD / "cuda/images.c").exists() and re.search(r"^KVRT_BACKENDS:INTERNAL=.*kernels by nvcc", cache, re.M) and kernels < 100_000:
+    if (BUILD / "cuda/images.c").exists() and re.search(r"^KVRT_BACKENDS:INTERNAL=.*kernels by", cache, re.M) and kernels < 100_000:
         problems.append(f"this build has CUDA kernels, but only {kernels:,} bytes of them were found: the rule measures nothing")
     if not 100_000 < size - kernels < LIMIT_HOST:
         problems.append(f"{size - kernels:,} bytes without CUDA kernels, the limit is {LIMIT_HOST:,}")
