@@ -128,7 +128,8 @@ typedef enum kvi_op_kind {
      * group rotates. c and k are rounded to group.plain and appended at their position. */
     KVI_OP_LATENT_APPEND,
     /* Every head h has keys W_K c and values W_V c of its own, W_K (key_dim, rank) above W_V (value_dim, rank) in rows h * (key_dim +
-     * value_dim) .. of weights[0]:
+     * value_dim) .. of weights[0]; with two weights W_K^T (rank, key_dim) in rows h * rank .. of the first, W_V in rows h * value_dim .. of the
+     * second:
      *   out[r, h] = W_V sum over visible t of p[t] c[t],  p = softmax of  s[t] = scale * ( q[r, h] . W_K c[t] + q_rope[r, h] . k[t] )
      * c and k as stored, visible as in ATTENTION without a window. in is the q buffer of LATENT_APPEND, out (rows, n_heads * value_dim). */
     KVI_OP_ATTENTION_LATENT,

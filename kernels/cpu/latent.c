@@ -173,14 +173,30 @@ static void stage_page(const latent *t, const kvi_page_ref *ref, uint32_t n, con
 }
 
 /* ------------------------------------------------------------------------------------------------------ products --- */
-/* q' (rows, width) of rows [first, first + n) of one head, scaled and in the cache's basis; q' rows are ld apart. */
-static void absorb(const latent *t, const area *s, uint32_t head, uint32_t first, uint32_t n, float *out, size_t ld)
+/* y (n, dim), rows ldy apart, = x (n, n_in) W^T of the dim rows of w from `row` on; `wide` when n may be large. */
+static void multiply(const latent *t, const area *s, const kvi_weight *w, uint32_t row, uint32_t dim, uint32_t n_in,
+                     const float *x, size_t ldx, uint32_t n, bool wide, float *y, size_t ldy)
+{
+    const kvi_cpu_variant *v = t->device->v;
+    float *panel = s->vectors + VECTORS * KVI_KV_MAX_HEAD_DIM;
+    for (uint32_t r = 0; !wide && r < n; r += 4)
+        w->kernel->gemv(w, 0, row, dim, x + r * ldx, n - r < 4 ? n - r : 4, ldx, y + r * ldy, ldy);
+    for (uint32_t i = 0; wide && i < dim; i += v->panel)
+        for (uint32_t k = 0; k < n_in; k += KVI_CPU_KC) {
+            const uint32_t n_k = n_in - k < KVI_CPU_KC ? n_in - k : KVI_CPU_KC,
+                           cols = dim - i < v->panel ? dim - i : v->panel;
+            w->kernel->pack(w, 0, row + i, cols, k, n_k, panel);
+            v->panel_mac(x + k, ldx, n, n_k, panel, y + i, ldy, cols, k > 0);
+        }
+}
+
+/* q' (rows, rank) where W_K stands above W_V: its rows are the panels of its transpose. */
+static void absorb_rows(const latent *t, const area *s, uint32_t head, const float *q, size_t ldq, uint32_t n,
+                        float *out, size_t ld)
 {
     kvi_device *device = t->device;
     const kvi_cpu_variant *v = device->v;
-    const uint32_t dim = t->op->key_dim, own = dim + t->rope;
-    const size_t ldq = (size_t)t->n_heads * own;
-    const float *q = device->buffers[t->op->in] + first * ldq + (size_t)head * own;
+    const uint32_t dim = t->op->key_dim;
     for (uint32_t i = 0; i < dim; i++) {
         kvi_cpu_weight_row(device, t->op->weights[0], head * (dim + t->op->value_dim) + i, s->row);
         for (uint32_t c = 0; c < t->rank; c += v->panel) {
@@ -192,6 +208,20 @@ static void absorb(const latent *t, const area *s, uint32_t head, uint32_t first
     for (uint32_t c = 0; c < t->rank; c += v->panel)
         v->panel_mac(q, ldq, n, dim, s->weights + (size_t)c * dim, out + c, ld,
                      t->rank - c < v->panel ? t->rank - c : v->panel, false);
+}
+
+/* q' (rows, width) of rows [first, first + n) of one head, scaled and in the cache's basis; q' rows are ld apart. */
+static void absorb(const latent *t, const area *s, uint32_t head, uint32_t first, uint32_t n, bool wide, float *out,
+                   size_t ld)
+{
+    kvi_device *device = t->device;
+    const kvi_cpu_variant *v = device->v;
+    const uint32_t dim = t->op->key_dim, own = dim + t->rope;
+    const size_t ldq = (size_t)t->n_heads * own;
+    const float *q = device->buffers[t->op->in] + first * ldq + (size_t)head * own;
+    if (t->op->n_weights == 2)
+        multiply(t, s, t->op->weights[0], head * t->rank, t->rank, dim, q, ldq, n, wide, out, ld);
+    else absorb_rows(t, s, head, q, ldq, n, out, ld);
     for (uint32_t r = 0; r < n; r++) {
         float *to = out + r * ld;
         if (t->group->rotate) v->hadamard(to, t->rank);
@@ -203,23 +233,12 @@ static void absorb(const latent *t, const area *s, uint32_t head, uint32_t first
 /* out of rows [first, first + n) of one head from their sums of latents o (n, rank), which are used up. */
 static void leave_latent(const latent *t, const area *s, uint32_t head, uint32_t first, uint32_t n, bool wide, float *o)
 {
-    kvi_device *device = t->device;
-    const kvi_cpu_variant *v = device->v;
-    const kvi_weight *w = t->op->weights[0];
-    const uint32_t dim = t->op->value_dim, row = head * (t->op->key_dim + dim) + t->op->key_dim;
+    const bool split = t->op->n_weights == 2;
+    const uint32_t dim = t->op->value_dim, row = split ? head * dim : head * (t->op->key_dim + dim) + t->op->key_dim;
     const size_t ldy = (size_t)t->n_heads * dim;
-    float *y = device->buffers[t->op->out] + first * ldy + (size_t)head * dim,
-          *panel = s->vectors + VECTORS * KVI_KV_MAX_HEAD_DIM;
-    for (uint32_t r = 0; t->group->rotate && r < n; r++) v->hadamard(o + (size_t)r * t->rank, t->rank);
-    for (uint32_t r = 0; !wide && r < n; r += 4)
-        w->kernel->gemv(w, 0, row, dim, o + (size_t)r * t->rank, n - r < 4 ? n - r : 4, t->rank, y + r * ldy, ldy);
-    for (uint32_t i = 0; wide && i < dim; i += v->panel)
-        for (uint32_t k = 0; k < t->rank; k += KVI_CPU_KC) {
-            const uint32_t n_k = t->rank - k < KVI_CPU_KC ? t->rank - k : KVI_CPU_KC,
-                           cols = dim - i < v->panel ? dim - i : v->panel;
-            w->kernel->pack(w, 0, row + i, cols, k, n_k, panel);
-            v->panel_mac(o + k, t->rank, n, n_k, panel, y + i, ldy, cols, k > 0);
-        }
+    for (uint32_t r = 0; t->group->rotate && r < n; r++) t->device->v->hadamard(o + (size_t)r * t->rank, t->rank);
+    multiply(t, s, t->op->weights[split ? 1 : 0], row, dim, t->rank, o, t->rank, n, wide,
+             t->device->buffers[t->op->out] + first * ldy + (size_t)head * dim, ldy);
 }
 
 /* The queries of the area against a page. */
@@ -278,7 +297,7 @@ static void wide_task(void *arg, uint32_t task, uint32_t thread)
     area s = area_of(t, thread);
     if (first >= seq->n_rows) return;
     s.n = seq->n_rows - first < WIDE_QUERIES ? seq->n_rows - first : WIDE_QUERIES;
-    absorb(t, &s, head, seq->first_row + first, s.n, s.q, t->width);
+    absorb(t, &s, head, seq->first_row + first, s.n, true, s.q, t->width);
     for (uint32_t i = 0; i < s.n; i++) s.pos[i] = seq->pos + first + i;
     start_queries(t, &s);
     attend_pages(t, &s, seq, 0, UINT32_MAX, positions(t, seq, s.pos[s.n - 1]));
@@ -291,7 +310,7 @@ static void absorb_task(void *arg, uint32_t head, uint32_t thread)
 {
     const latent *t = arg;
     const area s = area_of(t, thread);
-    absorb(t, &s, head, 0, t->device->step.n_rows, t->device->absorbed + (size_t)head * t->width,
+    absorb(t, &s, head, 0, t->device->step.n_rows, false, t->device->absorbed + (size_t)head * t->width,
            (size_t)t->n_heads * t->width);
 }
 

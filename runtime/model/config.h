@@ -83,6 +83,7 @@ typedef struct kvi_latent {
     uint32_t rank, rope_dim;     /* of the latent, of the roped key */
     uint32_t key_dim, value_dim; /* of a head, keys without their roped part */
     uint32_t q_rank;             /* queries come through a smaller width; 0: they do not */
+    bool split; /* what heads make of the latent are two weights, keys by columns, as GGUF files have them */
 } kvi_latent;
 
 /* A mixture of experts. */
@@ -149,6 +150,9 @@ static inline const kvi_attention *kvi_attention_of(const kvi_model_config *conf
 {
     return &config->attention[config->layers[layer].attention];
 }
+
+/* The last n layers read what the last layer of their kind of attention before them has in the cache. Returns 0, or 1 + a layer that finds none. */
+uint32_t kvi_config_share_kv(kvi_model_config *config, uint32_t n);
 
 /* Reads DIR/config.json and, when present, DIR/generation_config.json. Errors: IO, FORMAT, UNSUPPORTED. Also on failure, `architecture`
  * and the sizes are filled in as far as the file says them. */

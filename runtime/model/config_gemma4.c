@@ -35,23 +35,29 @@ static kvrt_status full_heads(const kvi_raw_config *raw, kvi_model_config *c, kv
     return KVRT_OK;
 }
 
-/* The last n layers read what the last layer of their kind before them has in the cache. */
-static kvrt_status share(const kvi_raw_config *raw, kvi_model_config *c, kvrt_error *error)
+uint32_t kvi_config_share_kv(kvi_model_config *c, uint32_t n)
 {
-    uint32_t n = 0, source[2] = {0, 0};
-    if (raw->num_kv_shared_layers != KVI_NO_INT)
-        KVI_TRY(kvi_config_size("num_kv_shared_layers", raw->num_kv_shared_layers, 0, c->n_layers - 1, &n, error));
+    uint32_t source[KVI_MAX_ATTENTIONS] = {0};
     for (uint32_t i = 0; i < c->n_layers - n; i++) source[c->layers[i].attention] = i + 1;
     for (uint32_t i = c->n_layers - n; i < c->n_layers; i++) {
-        kvi_layer *layer = &c->layers[i];
-        if (!source[layer->attention])
-            return kvi_error_set(error, KVRT_FORMAT,
-                                 "config.json: layer %u shares keys and values (num_kv_shared_layers is %u), but no "
-                                 "layer of its kind has any",
-                                 i, n);
-        layer->kv_of = (uint16_t)source[layer->attention];
-        layer->wide = raw->use_double_wide_mlp;
+        if (!source[c->layers[i].attention]) return i + 1;
+        c->layers[i].kv_of = (uint16_t)source[c->layers[i].attention];
     }
+    return 0;
+}
+
+static kvrt_status share(const kvi_raw_config *raw, kvi_model_config *c, kvrt_error *error)
+{
+    uint32_t n = 0;
+    if (raw->num_kv_shared_layers != KVI_NO_INT)
+        KVI_TRY(kvi_config_size("num_kv_shared_layers", raw->num_kv_shared_layers, 0, c->n_layers - 1, &n, error));
+    const uint32_t lonely = kvi_config_share_kv(c, n);
+    if (lonely)
+        return kvi_error_set(error, KVRT_FORMAT,
+                             "config.json: layer %u shares keys and values (num_kv_shared_layers is %u), but no "
+                             "layer of its kind has any",
+                             lonely - 1, n);
+    for (uint32_t i = c->n_layers - n; i < c->n_layers; i++) c->layers[i].wide = raw->use_double_wide_mlp;
     return KVRT_OK;
 }
 

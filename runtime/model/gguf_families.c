@@ -1,5 +1,5 @@
 /* gguf_families.c - what single families have beyond Llama, as llama.cpp's keys and defaults say it: windows and their RoPE, caps, multipliers,
- * layers without RoPE, longrope. Where llama.cpp knows a figure by the architecture alone it stands here. */
+ * layers without RoPE, longrope; mixers and experts have files of their own. Where llama.cpp knows a figure by the architecture alone it stands here. */
 #include "gguf_reading.h"
 
 #include <math.h>
@@ -7,31 +7,76 @@
 
 static bool is(const kvi_family *family, const char *name) { return family && strcmp(family->name, name) == 0; }
 static bool is_gemma(const kvi_family *family) { return is(family, "gemma2") || is(family, "gemma3_text"); }
-static bool has_experts(const kvi_family *family) { return is(family, "qwen3_moe") || is(family, "olmoe"); }
 static bool is_olmo(const kvi_family *family) { return is(family, "olmo2") || is(family, "olmo3"); }
+static bool is_granite(const kvi_family *family)
+{
+    return is(family, "granite") || is(family, "granitemoe") || is(family, "granitemoeshared");
+}
 
 bool kvi_gguf_family_knows(const kvi_family *family, const char *name)
 {
-    static const char *const of_granite[] = {"embedding_scale", "residual_scale", "logit_scale", "attention.scale"},
-                             *const of_gemma[] = {"attn_logit_softcapping", "final_logit_softcapping"},
-                             *const of_windows[] = {"attention.sliding_window", "attention.sliding_window_pattern",
-                                                    "rope.freq_base_swa"},
-                             *const of_experts[] = {"expert_count", "expert_used_count", "expert_feed_forward_length"},
-                             *const of_ministral[] = {"attention.temperature_scale", "attention.temperature_length"};
-    const bool windows = is_gemma(family) || is_olmo(family) || is(family, "phi3") || is(family, "ministral3");
+    /* The figures of states are in files of Granite 4 that have none. */
+    static const char
+        *const of_granite[] = {"embedding_scale",
+                               "residual_scale",
+                               "logit_scale",
+                               "attention.scale",
+                               "ssm.conv_kernel",
+                               "ssm.state_size",
+                               "ssm.group_count",
+                               "ssm.inner_size",
+                               "ssm.time_step_rank",
+                               "expert_used_count",
+                               "expert_shared_feed_forward_length",
+                               NULL},
+               *const of_gemma[] = {"attn_logit_softcapping", "final_logit_softcapping", NULL},
+               *const of_windows[] = {"attention.sliding_window", "attention.sliding_window_pattern",
+                                      "rope.freq_base_swa", NULL},
+               *const of_experts[] = {"expert_count",
+                                      "expert_used_count",
+                                      "expert_feed_forward_length",
+                                      "expert_shared_feed_forward_length",
+                                      "expert_shared_count",
+                                      "expert_group_count",
+                                      "expert_group_used_count",
+                                      "expert_gating_func",
+                                      "expert_weights_norm",
+                                      "expert_weights_scale",
+                                      "leading_dense_block_count",
+                                      NULL},
+               *const of_delta[] = {"ssm.conv_kernel",         "ssm.state_size",          "ssm.group_count",
+                                    "ssm.inner_size",          "ssm.time_step_rank",      "attention.recurrent_layers",
+                                    "rope.dimension_sections", "full_attention_interval", NULL},
+               *const of_latent[] = {"attention.kv_lora_rank", "attention.q_lora_rank", "attention.key_length_mla",
+                                     "attention.value_length_mla", NULL},
+               *const of_gemma4[] = {"attention.key_length_swa",
+                                     "attention.value_length_swa",
+                                     "attention.shared_kv_layers",
+                                     "rope.dimension_count_swa",
+                                     "embedding_length_per_layer_input",
+                                     "final_logit_softcapping",
+                                     NULL},
+               *const of_ministral[] = {"attention.temperature_scale", "attention.temperature_length", NULL},
+               *const of_phi[] = {"rope.scaling.attn_factor", NULL};
+    const bool gemma4 = family && family->gemma4, windows = is_gemma(family) || is_olmo(family) || gemma4 ||
+                                                            is(family, "phi3") || is(family, "ministral3") ||
+                                                            is(family, "gpt_oss");
     const struct {
         bool on;
         const char *const *names;
-        size_t n;
-    } lists[] = {{is(family, "granite"), of_granite, 4},
-                 {is_gemma(family), of_gemma, 2},
-                 {windows, of_windows, 3},
-                 {has_experts(family), of_experts, 3},
-                 {is(family, "ministral3"), of_ministral, 2}};
+    } lists[] = {{is_granite(family), of_granite},
+                 {is_gemma(family), of_gemma},
+                 {windows, of_windows},
+                 {gemma4 || (family && family->experts != KVI_EXPERTS_NONE), of_experts},
+                 {family && family->recurrent, of_delta},
+                 {family && family->latent, of_latent},
+                 {gemma4, of_gemma4},
+                 {is(family, "ministral3"), of_ministral},
+                 {is(family, "phi3"), of_phi}};
     for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
-        for (size_t k = 0; lists[i].on && k < lists[i].n; k++)
-            if (strcmp(lists[i].names[k], name) == 0) return true;
-    return is(family, "phi3") && strcmp(name, "rope.scaling.attn_factor") == 0;
+        for (const char *const *known = lists[i].on ? lists[i].names : NULL; known && *known; known++)
+            if (strcmp(*known, name) == 0) return true;
+    return false;
 }
 
 /* A factor that may not be zero. */
@@ -46,26 +91,26 @@ static kvrt_status factor(const kvi_gguf_reading *r, const char *name, bool inve
                          (int)(r->arch.len < 60 ? r->arch.len : 60), r->arch.data, name, value);
 }
 
-/* attention[0] sees everything, attention[1] has the window; every pattern-th layer is of the first kind. pattern 1: none is of the second,
- * 0: all. */
-static kvrt_status windows(const kvi_gguf_reading *r, uint32_t pattern)
+kvrt_status kvi_gguf_windows(const kvi_gguf_reading *r, uint32_t pattern)
 {
     kvi_model_config *c = r->c;
-    uint32_t window = 0;
+    uint32_t window = 0, windowed[KVI_MAX_LAYERS];
+    bool given = false;
+    kvi_gguf_key full;
     KVI_TRY(kvi_gguf_read_u32(r, "attention.sliding_window", KVI_GGUF_OPTIONAL, &window));
     if (window == 0) return KVRT_OK;
     if (window == 1)
         return kvi_error_set(r->error, KVRT_UNSUPPORTED, "%s: attention.sliding_window: is 1, need 0 or 2 and more",
                              r->file);
-    kvi_gguf_key full;
-    const kvi_gguf_value *given = kvi_gguf_find(r->g, kvi_gguf_key_of(r, &full, "attention.sliding_window_pattern"));
-    if (given && !given->is_array) KVI_TRY(kvi_gguf_u32(r->g, full.text, KVI_GGUF_OPTIONAL, &pattern, r->error));
-    else if (given)
-        return kvi_error_set(r->error, KVRT_UNSUPPORTED, "%s: key %s: is a list, need one number", r->file, full.text);
+    const kvi_gguf_value *value = kvi_gguf_find(r->g, kvi_gguf_key_of(r, &full, "attention.sliding_window_pattern"));
+    if (value && value->is_array)
+        KVI_TRY(kvi_gguf_read_blocks(r, "attention.sliding_window_pattern", windowed, &given));
+    else KVI_TRY(kvi_gguf_u32(r->g, full.text, KVI_GGUF_OPTIONAL, &pattern, r->error));
     c->n_attentions = 2;
     c->attention[1] = c->attention[0];
     c->attention[1].window = window;
-    for (uint32_t i = 0; i < c->n_layers; i++) c->layers[i].attention = pattern == 0 || (i + 1) % pattern != 0;
+    for (uint32_t i = 0; i < c->n_layers; i++)
+        c->layers[i].attention = given ? windowed[i] != 0 : pattern == 0 || (i + 1) % pattern != 0;
     return KVRT_OK;
 }
 
@@ -89,15 +134,20 @@ static kvrt_status gemma(const kvi_gguf_reading *r)
     const bool third = is(r->family, "gemma3_text"), largest = c->n_layers == (third ? 62u : 46u);
     c->activation = KVI_ACT_GELU_TANH;
     c->embedding_scale = (float)sqrt(c->hidden_size);
+    c->embedding_scale_narrow = true; /* as a folder of the same type */
     if (largest) c->score_scale = (float)(1 / sqrt((double)c->hidden_size / c->attention[0].n_heads));
     KVI_TRY(factor(r, "attn_logit_softcapping", false, &c->score_softcap));
     KVI_TRY(factor(r, "final_logit_softcapping", false, &c->logit_softcap));
-    KVI_TRY(windows(r, r->family->window_pattern));
+    KVI_TRY(kvi_gguf_windows(r, r->family->window_pattern));
     return third && c->n_attentions > 1 ? window_rope(r, r->family->window_theta) : KVRT_OK;
 }
 
+/* rope.scaling.finetuned is the switch of RoPE: Granite 4 has members without. */
 static kvrt_status granite(const kvi_gguf_reading *r)
 {
+    bool turns = true;
+    KVI_TRY(kvi_gguf_read_bool(r, "rope.scaling.finetuned", &turns));
+    if (!turns) r->c->attention[0].rope = KVI_NO_ROPE;
     KVI_TRY(factor(r, "embedding_scale", false, &r->c->embedding_scale));
     KVI_TRY(factor(r, "residual_scale", false, &r->c->residual_scale));
     KVI_TRY(factor(r, "attention.scale", false, &r->c->score_scale));
@@ -107,7 +157,7 @@ static kvrt_status granite(const kvi_gguf_reading *r)
 /* OLMo 3 is an OLMo 2 with windows, in whose layers RoPE is not scaled. */
 static kvrt_status olmo(const kvi_gguf_reading *r)
 {
-    KVI_TRY(windows(r, 4));
+    KVI_TRY(kvi_gguf_windows(r, 4));
     return r->c->n_attentions > 1 ? window_rope(r, r->c->ropes[0].theta) : KVRT_OK;
 }
 
@@ -143,7 +193,7 @@ static kvrt_status longrope(const kvi_gguf_reading *r)
 static kvrt_status phi(const kvi_gguf_reading *r)
 {
     KVI_TRY(longrope(r));
-    return windows(r, 0);
+    return kvi_gguf_windows(r, 0);
 }
 
 /* Every fourth layer does not turn. */
@@ -169,29 +219,14 @@ static kvrt_status ministral(const kvi_gguf_reading *r)
         return kvi_error_set(r->error, KVRT_FORMAT,
                              "%s: attention.temperature_scale: is %g, need rope.scaling.original_context_length too",
                              r->file, growth);
-    return windows(r, 0);
+    return kvi_gguf_windows(r, 0);
 }
 
-/* llama.cpp weighs the chosen experts of Qwen3 to a sum of one, whatever the model was trained with, and those of OLMoE never. */
-static kvrt_status experts(const kvi_gguf_reading *r)
+/* Windows in every other layer. YaRN's ends are no whole dimensions here; no key says it, and llama.cpp rounds them. */
+static kvrt_status gpt_oss(const kvi_gguf_reading *r)
 {
-    kvi_experts *e = &r->c->experts;
-    e->width = r->c->ffn_size;
-    KVI_TRY(kvi_gguf_read_u32(r, "expert_count", KVI_GGUF_REQUIRED, &e->n_experts));
-    KVI_TRY(kvi_gguf_read_u32(r, "expert_used_count", KVI_GGUF_REQUIRED, &e->route.top_k));
-    KVI_TRY(kvi_gguf_read_u32(r, "expert_feed_forward_length", KVI_GGUF_OPTIONAL, &e->width));
-    if (e->n_experts == 0 || e->n_experts > 4096 || e->route.top_k == 0 || e->route.top_k > e->n_experts ||
-        e->route.top_k > KVI_MAX_TOP_K || e->width == 0)
-        return kvi_error_set(
-            r->error, KVRT_UNSUPPORTED,
-            "%s: expert_count is %u, expert_used_count %u and expert_feed_forward_length %u, need 1 to "
-            "4096, at most as many up to %u, and 1 or more",
-            r->file, e->n_experts, e->route.top_k, e->width, KVI_MAX_TOP_K);
-    e->route.score = KVI_ROUTE_SOFTMAX;
-    e->route.renormalize = is(r->family, "qwen3_moe");
-    e->route.scale = 1;
-    for (uint32_t i = 0; i < r->c->n_layers; i++) r->c->layers[i].ffn = KVI_FFN_ROUTED;
-    return KVRT_OK;
+    r->c->ropes[0].truncate = false;
+    return kvi_gguf_windows(r, r->family->window_pattern);
 }
 
 kvrt_status kvi_gguf_family_keys(const kvi_gguf_reading *r)
@@ -199,10 +234,25 @@ kvrt_status kvi_gguf_family_keys(const kvi_gguf_reading *r)
     static const struct {
         const char *family;
         kvrt_status (*read)(const kvi_gguf_reading *);
-    } families[] = {{"gemma2", gemma},         {"gemma3_text", gemma}, {"granite", granite},
-                    {"olmo2", olmo},           {"phi3", phi},          {"smollm3", smollm},
-                    {"ministral3", ministral}, {"qwen3_moe", experts}, {"olmoe", experts}};
+    } families[] = {{"gemma2", gemma},
+                    {"gemma3_text", gemma},
+                    {"gemma4_text", kvi_gguf_gemma4},
+                    {"granite", granite},
+                    {"granitemoe", granite},
+                    {"granitemoeshared", granite},
+                    {"olmo2", olmo},
+                    {"phi3", phi},
+                    {"smollm3", smollm},
+                    {"ministral3", ministral},
+                    {"qwen3_5_text", kvi_gguf_delta},
+                    {"qwen3_5_moe_text", kvi_gguf_delta},
+                    {"qwen3_next", kvi_gguf_delta},
+                    {"gpt_oss", gpt_oss}};
+    const kvi_family *family = r->family;
+    uint32_t n_experts = 0;
     for (size_t i = 0; i < sizeof families / sizeof families[0]; i++)
-        if (is(r->family, families[i].family)) return families[i].read(r);
-    return KVRT_OK;
+        if (is(family, families[i].family)) KVI_TRY(families[i].read(r));
+    if (family->latent) KVI_TRY(kvi_gguf_latent_scale(r));
+    if (family->gemma4) KVI_TRY(kvi_gguf_read_u32(r, "expert_count", KVI_GGUF_OPTIONAL, &n_experts));
+    return n_experts || family->experts != KVI_EXPERTS_NONE ? kvi_gguf_experts(r) : KVRT_OK;
 }

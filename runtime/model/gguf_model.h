@@ -13,7 +13,8 @@
 kvrt_status kvi_gguf_config(const kvi_gguf *g, kvi_model_config *out, kvrt_error *error);
 /* A reader of g's tensors, found under the names of Hugging Face files; g outlives it. Errors: NOMEM_HOST. */
 kvrt_status kvi_gguf_checkpoint(const kvi_gguf *g, kvi_checkpoint **out, kvrt_error *error);
-/* The name in the file of a tensor that Hugging Face calls `name`, into out (cap); false when there is none. */
-bool kvi_gguf_tensor_name(const char *name, char *out, size_t cap);
+/* A name in the file of a tensor that kvrt calls `name` (places.h), into out (cap): the nth one, 0 first, of those that files use; false when there
+ * are no more. */
+bool kvi_gguf_tensor_name(const char *name, unsigned nth, char *out, size_t cap);
 
 #endif

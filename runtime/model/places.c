@@ -115,8 +115,18 @@ static void latent_places(list *l, const kvi_attention *a)
     put(l, SLOT(kv_a), "self_attn.kv_a_proj_with_mqa.weight", kv, h, of_kv_a);
     if (bias) put_bias(l, SLOT(kv_a_bias), "self_attn.kv_a_proj_with_mqa.bias", kv, of_kv_a);
     put(l, SLOT(kv_a_norm), "self_attn.kv_a_layernorm.weight", c->rank, 0, "kv_lora_rank");
-    put(l, SLOT(kv_b), "self_attn.kv_b_proj.weight", a->n_heads * (c->key_dim + c->value_dim), c->rank,
-        "num_attention_heads * (qk_nope_head_dim + v_head_dim), kv_lora_rank");
+    if (c->split) {
+        put(l, SLOT(k_b), "self_attn.k_b_proj.weight", a->n_heads * c->rank, c->key_dim,
+            "num_attention_heads * kv_lora_rank, qk_nope_head_dim")
+            ->sources[0]
+            .stacked = a->n_heads;
+        put(l, SLOT(v_b), "self_attn.v_b_proj.weight", a->n_heads * c->value_dim, c->rank,
+            "num_attention_heads * v_head_dim, kv_lora_rank")
+            ->sources[0]
+            .stacked = a->n_heads;
+    } else
+        put(l, SLOT(kv_b), "self_attn.kv_b_proj.weight", a->n_heads * (c->key_dim + c->value_dim), c->rank,
+            "num_attention_heads * (qk_nope_head_dim + v_head_dim), kv_lora_rank");
     put(l, SLOT(o), "self_attn.o_proj.weight", h, a->n_heads * c->value_dim,
         "hidden_size, num_attention_heads * v_head_dim");
     if (l->c->o_bias) put_bias(l, SLOT(o_bias), "self_attn.o_proj.bias", h, "hidden_size");
@@ -181,7 +191,8 @@ static void delta_places(list *l)
     put(l, SLOT(conv), "linear_attn.conv1d.weight", 2 * keys + values, d->n_taps,
         "q, k and v of linear attention, linear_conv_kernel_dim")
         ->keeps_bits = true;
-    put_bias(l, SLOT(decay), "linear_attn.A_log", v, of_v);
+    or_from(put_bias(l, SLOT(decay), "linear_attn.A_log", v, of_v),
+            (kvi_place_source){.name = "linear_attn.minus_exp_A", .minus_exp = true});
     put_bias(l, SLOT(decay_shift), "linear_attn.dt_bias", v, of_v);
     put(l, SLOT(delta_norm), "linear_attn.norm.weight", d->value_dim, 0, "linear_value_head_dim");
     put(l, SLOT(delta_out), "linear_attn.out_proj.weight", h, values,
@@ -209,6 +220,14 @@ static kvi_place *put_experts(list *l, size_t slot, const char *name, uint32_t n
     p->n_used = l->c->experts.route.top_k;
     p->sources[0].per_expert = true;
     return p;
+}
+
+/* Those of all experts, one tensor. */
+static void put_expert_bias(list *l, size_t slot, const char *name, uint32_t n, const char *why)
+{
+    kvi_place *p = put_experts(l, slot, name, n, 0, why);
+    p->sources[0].per_expert = false;
+    p->synthetic = KVI_SYNTHETIC_BIAS;
 }
 
 /* gpt-oss: one tensor of all experts with gate and up in turns, (hidden, 2 width) by columns or, of four bits, blocks by rows; and one of their
@@ -265,6 +284,12 @@ static void routed_places(list *l)
         or_rows(p, rows[i].fused, rows[i].first, rows[i].of);
         or_from(p, (kvi_place_source){.name = rows[i].mixtral, .per_expert = true});
         or_from(p, (kvi_place_source){.name = rows[i].stacked});
+    }
+    if (e->bias && !e->interleaved) {
+        static const char width[] = "num_local_experts, intermediate_size";
+        put_expert_bias(l, SLOT(experts.gate_bias), "mlp.experts.gate_proj_bias", f, width);
+        put_expert_bias(l, SLOT(experts.up_bias), "mlp.experts.up_proj_bias", f, width);
+        put_expert_bias(l, SLOT(experts.down_bias), "mlp.experts.down_proj_bias", h, "num_local_experts, hidden_size");
     }
     if (!s) return;
     or_rows(put(l, SLOT(shared.gate), "mlp.shared_expert.gate_proj.weight", s, h, of_shared), shared, 0, 2 * s);

@@ -27,7 +27,8 @@ typedef struct kvi_layer_weights {
     /* latent attention: a latent of C and a roped key of P, N and V of a head; q (H (N + P), hidden or q_rank) and o (hidden, H V) as above */
     const kvi_weight *q_a, *q_a_bias, *q_a_norm;    /* (q_rank, hidden), (q_rank) twice */
     const kvi_weight *kv_a, *kv_a_bias, *kv_a_norm; /* (C + P, hidden), (C + P), (C) */
-    const kvi_weight *kv_b;                         /* (H (N + V), C) */
+    const kvi_weight *kv_b;                         /* (H (N + V), C), or with `split` */
+    const kvi_weight *k_b, *v_b;                    /* (H C, N), (H V, C) */
     /* gated delta rule: K key heads of dk, V value heads of dv */
     const kvi_weight *delta_q, *delta_k, *delta_v; /* (K dk, hidden) twice, (V dv, hidden) */
     const kvi_weight *delta_z;                     /* (V dv, hidden) */
@@ -53,6 +54,8 @@ typedef struct kvi_place_source {
     kvi_weight_rows rows; /* which of its rows the weight is (of vectors: which elements); zero: all */
     bool per_expert; /* one tensor for each expert, `name` has a %u; else all experts are one tensor (n_experts, ...) */
     bool transposed; /* (n_in, rows) */
+    uint32_t stacked; /* above 1: its rows are so many matrices, (stacked, rows / stacked, n_in) */
+    bool minus_exp;   /* vectors: x stands there as -exp(x) */
 } kvi_place_source;
 
 /* Matrices are small numbers around zero. Vectors: */

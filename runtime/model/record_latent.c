@@ -74,12 +74,12 @@ void kvi_record_latent(kvi_recorder *r)
                               .value_dim = c->value_dim,
                               .group = group,
                               .group_layer = group_layer});
-    /* attention (R, H, V): every head expands keys and values from the latents, Wkv (H (N + V), C) */
+    /* attention (R, H, V): every head expands keys and values from the latents, Wkv (H (N + V), C), or Wk (H C, N) and Wv (H V, C) */
     kvi_record_op(r, (kvi_op){.kind = KVI_OP_ATTENTION_LATENT,
                               .in = q,
                               .out = att,
-                              .n_weights = 1,
-                              .weights = {l->kv_b},
+                              .n_weights = c->split ? 2 : 1,
+                              .weights = {c->split ? l->k_b : l->kv_b, c->split ? l->v_b : NULL},
                               .scale = kvi_record_without(r, "score_scale") ? 1.0f : m->score_scale,
                               .n_heads = h,
                               .key_dim = c->key_dim,

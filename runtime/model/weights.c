@@ -6,6 +6,7 @@
 #include "quantization/quantization.h"
 #include "../base/mem.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -47,20 +48,23 @@ static uint32_t needed_shape(const kvi_place *p, const kvi_place_source *s, uint
     uint32_t n = 0;
     if (p->n_experts && !s->per_expert) need[n++] = p->n_experts;
     if (s->transposed && p->n_in) need[n++] = p->n_in;
-    need[n++] = rows;
+    if (s->stacked > 1) need[n++] = s->stacked;
+    need[n++] = s->stacked > 1 ? rows / s->stacked : rows;
     if (p->n_in && !s->transposed) need[n++] = p->n_in;
     return n;
 }
 
-/* Dimensions of 1 that nobody needs are passed over: a depthwise convolution is (channels, 1, taps). */
+/* Dimensions of 1 mean nothing: a depthwise convolution is (channels, 1, taps), and the gate of shared experts may be a vector. */
 static bool has_shape(const kvi_tensor *t, const uint64_t *need, uint32_t n)
 {
     uint32_t found = 0;
     for (uint32_t i = 0; i < t->n_dims; i++) {
-        const bool spare = t->n_dims - i > n - found;
-        if (found < n && t->shape[i] == need[found]) found++;
-        else if (!spare || t->shape[i] != 1) return false;
+        if (t->shape[i] == 1) continue;
+        while (found < n && need[found] == 1) found++;
+        if (found == n || t->shape[i] != need[found]) return false;
+        found++;
     }
+    while (found < n && need[found] == 1) found++;
     return found == n;
 }
 
@@ -245,7 +249,19 @@ static const kvi_tensor *tensor_of(const binder *b, uint32_t layer, const kvi_pl
 /* Vectors are small: what is not one run of F32, F16 or BF16 in the file is made so. */
 static bool stands_as_it_is(const kvi_weight_desc *desc, const kvi_place_source *s)
 {
-    return kvi_form_is_plain(desc->form) && !desc->rows.of && !s->per_expert;
+    return kvi_form_is_plain(desc->form) && !desc->rows.of && !s->per_expert && !s->minus_exp;
+}
+
+/* x of -exp(x). A decay of nothing at all is x = -infinity. */
+static kvrt_status take_logarithm(const binder *b, const kvi_tensor *t, float *values, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        if (!(values[i] <= 0))
+            return kvi_error_set(b->error, KVRT_FORMAT, "tensor %s: element %u is %g, need none above 0", t->name, i,
+                                 (double)values[i]);
+        values[i] = logf(-values[i]);
+    }
+    return KVRT_OK;
 }
 
 /* The elements of one expert (of all, where they are one tensor) of a vector, into out. */
@@ -277,6 +293,7 @@ static kvrt_status bind_vector(binder *b, uint32_t layer, const kvi_place *p, co
         KVI_TRY(describe(b, own, p, s, &one));
         if (memory) gather(p, &one, !s->per_expert, memory + (size_t)e * p->n_out);
     }
+    if (memory && s->minus_exp) KVI_TRY(take_logarithm(b, t, memory, p->n_out));
     desc->form = KVI_FORM_F32;
     desc->rows = (kvi_weight_rows){0};
     desc->parts[KVI_PART_CODES] = memory;

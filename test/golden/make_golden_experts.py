@@ -37,7 +37,7 @@ HYBRID = {**DELTA, **MIX, "shared_expert_intermediate_size": 40, "num_hidden_lay
 
 # name: (family, dtype, changes to BASE, flags)
 VARIANTS = {
-    "qwen2_moe": ("Qwen2Moe", "float32", dict(MIX, shared_expert_intermediate_size=40, norm_topk_prob=False), {}),
+    "qwen2_moe": ("Qwen2Moe", "bfloat16", dict(MIX, shared_expert_intermediate_size=40, norm_topk_prob=False), {}),
     "qwen3_moe": ("Qwen3Moe", "bfloat16", dict(MIX, norm_topk_prob=True, mlp_only_layers=[0]), {}),
     "qwen3_moe_fused": ("Qwen3Moe", "bfloat16", dict(MIX, num_experts_per_tok=6, norm_topk_prob=False, decoder_sparse_step=2,
                                                     tie_word_embeddings=True), {"fused": True}),
@@ -62,11 +62,16 @@ VARIANTS = {
     "qwen3_5_moe": ("Qwen3_5Moe", "bfloat16", HYBRID, {}),
     "qwen3_5_moe_fused": ("Qwen3_5Moe", "bfloat16", dict(HYBRID, tie_word_embeddings=True, num_experts_per_tok=1), {"fused": True}),
     "qwen3_next": ("Qwen3Next", "bfloat16", dict(HYBRID, norm_topk_prob=False, mlp_only_layers=[0]), {}),
-    "glm4_moe_lite": ("Glm4MoeLite", "float32", dict(LITE, q_lora_rank=20, n_shared_experts=1, routed_scaling_factor=1.8), {}),
+    "glm4_moe_lite": ("Glm4MoeLite", "bfloat16", dict(LITE, q_lora_rank=20, n_shared_experts=1, routed_scaling_factor=1.8), {}),
+    "qwen3_next_all": ("Qwen3Next", "bfloat16", dict(HYBRID, norm_topk_prob=True), {}),
+    "gpt_oss_clamped": ("GptOss", "bfloat16", dict(GPT, swiglu_limit=7.0), {"loud": True}),
+    "gpt_oss_clamped_mxfp4": ("GptOss", "bfloat16", dict(GPT, swiglu_limit=7.0, hidden_size=64, intermediate_size=32),
+                              {"loud": True, "mxfp4": True}),
 }
 
 
-def build(family, overrides, seed):
+def build(family, overrides, seed, loud=False):
+    """loud: experts whose gates and ups pass the clamp at 7."""
     settings = {k: v for k, v in {**BASE, **overrides}.items() if v is not None or k == "q_lora_rank"}
     if "rope_parameters" in settings:
         del settings["rope_theta"]
@@ -87,7 +92,7 @@ def build(family, overrides, seed):
                 p.copy_(0.3 * torch.randn_like(p))
             else:
                 wide = "gate.weight" in name or "router" in name  # so that a token's experts differ clearly
-                p.copy_((0.4 if wide else 0.15 if p.dim() > 1 else 0.1) * torch.randn_like(p))
+                p.copy_((0.4 if wide else 1.5 if loud and "gate_up_proj" in name else 0.15 if p.dim() > 1 else 0.1) * torch.randn_like(p))
     return model
 
 
@@ -139,7 +144,7 @@ def main():
         folder = os.path.join(HERE, name)
         os.makedirs(folder, exist_ok=True)
         dtype = getattr(torch, dtype)
-        model = build(family, overrides, 2000 + i)
+        model = build(family, overrides, 2000 + i, flags.get("loud"))
         save_weights(model, folder, dtype, flags)
         model.config.dtype = dtype
         model.config.architectures = [family + "ForCausalLM"]

@@ -24,33 +24,34 @@ typedef struct latent_case {
     bool rotate, halves;
     kvi_dtype weights;
     const char *formats[4]; /* of pages 0, 1, ...; the last one, which is plain, repeats */
+    bool split;             /* W_K^T and W_V are weights of their own */
 } latent_case;
 
 /* clang-format off */
 static const latent_case cases[] = {
     /* rank rope key value heads start tokens chunk seqs rotate halves weights formats */
-    {16, 8, 8, 16, 1, 0, 1, 1, 1, false, false, KVI_F32, {"f32"}},
-    {32, 8, 16, 24, 4, 0, 17, 7, 1, true, false, KVI_F32, {"f16"}},
-    {32, 16, 16, 8, 3, 0, 131, 131, 1, false, true, KVI_BF16, {"f16"}},
-    {40, 8, 12, 20, 5, 120, 20, 1, 1, false, false, KVI_F16, {"bf16"}},
-    {64, 16, 24, 40, 9, 100, 60, 8, 1, true, false, KVI_F32, {"f32"}},
-    {64, 32, 16, 16, 17, 250, 12, 5, 2, true, false, KVI_BF16, {"f16"}},
-    {48, 16, 33, 35, 2, 126, 270, 135, 1, true, true, KVI_F32, {"f32"}},
-    {96, 16, 16, 16, 2, 0, 257, 129, 2, true, false, KVI_F32, {"f16"}},
-    {64, 16, 16, 16, 8, 4200, 3, 1, 1, false, false, KVI_F32, {"f16"}},  /* runs of pages are merged */
-    {512, 64, 16, 16, 2, 130, 9, 9, 1, true, false, KVI_F32, {"f16"}},
-    {512, 64, 128, 128, 2, 130, 2, 1, 1, true, false, KVI_BF16, {"f16"}},
-    {64, 16, 16, 24, 4, 384, 10, 1, 1, true, false, KVI_F32, {"f16", "i8", "k4v4", "f16"}},
-    {64, 16, 16, 24, 4, 390, 30, 30, 1, true, false, KVI_F32, {"k4v8", "f8", "k8v4", "f16"}},
-    {512, 64, 32, 16, 2, 300, 12, 12, 1, true, false, KVI_F32, {"i8", "k4v4", "f16"}},
+    {16, 8, 8, 16, 1, 0, 1, 1, 1, false, false, KVI_F32, {"f32"}, false},
+    {32, 8, 16, 24, 4, 0, 17, 7, 1, true, false, KVI_F32, {"f16"}, false},
+    {32, 16, 16, 8, 3, 0, 131, 131, 1, false, true, KVI_BF16, {"f16"}, false},
+    {40, 8, 12, 20, 5, 120, 20, 1, 1, false, false, KVI_F16, {"bf16"}, false},
+    {64, 16, 24, 40, 9, 100, 60, 8, 1, true, false, KVI_F32, {"f32"}, false},
+    {64, 32, 16, 16, 17, 250, 12, 5, 2, true, false, KVI_BF16, {"f16"}, false},
+    {48, 16, 33, 35, 2, 126, 270, 135, 1, true, true, KVI_F32, {"f32"}, false},
+    {96, 16, 16, 16, 2, 0, 257, 129, 2, true, false, KVI_F32, {"f16"}, false},
+    {64, 16, 16, 16, 8, 4200, 3, 1, 1, false, false, KVI_F32, {"f16"}, false},  /* runs of pages are merged */
+    {512, 64, 16, 16, 2, 130, 9, 9, 1, true, false, KVI_F32, {"f16"}, false},
+    {512, 64, 128, 128, 2, 130, 2, 1, 1, true, false, KVI_BF16, {"f16"}, false},
+    {64, 16, 16, 24, 4, 384, 10, 1, 1, true, false, KVI_F32, {"f16", "i8", "k4v4", "f16"}, false},
+    {64, 16, 16, 24, 4, 390, 30, 30, 1, true, false, KVI_F32, {"k4v8", "f8", "k8v4", "f16"}, false},
+    {512, 64, 32, 16, 2, 300, 12, 12, 1, true, false, KVI_F32, {"i8", "k4v4", "f16"}, false},
 };
 /* clang-format on */
 
 typedef struct latent_rig {
     op_rig rig;
     latent_case c;
-    uint32_t width, own, n_pages; /* rank + rope, key + rope */
-    op_matrix kv, q, gain, w;
+    uint32_t width, own, n_pages;                /* rank + rope, key + rope */
+    op_matrix kv, q, gain, w, k_columns, v_rows; /* w, or with `split` the last two */
     double inv_freq[64];
     kvi_page_ref *pages[2];
     double *c_stored[2], *k_stored[2]; /* (positions, rank), (positions, rope), not rotated */
@@ -69,9 +70,9 @@ static bool is_wide(const latent_case *c) { return c->chunk * c->n_seqs > KVI_DE
 
 static void name_case(const latent_case *c, char text[160])
 {
-    snprintf(text, 160, "latent (%u + %u, heads %u of %u and %u, %u + %u tokens by %u, %u seqs, rotate %d, %s)",
+    snprintf(text, 160, "latent (%u + %u, heads %u of %u and %u, %u + %u tokens by %u, %u seqs, rotate %d, %s%s)",
              c->rank, c->rope, c->heads, c->key, c->value, c->start, c->tokens, c->chunk, c->n_seqs, c->rotate,
-             c->formats[0]);
+             c->formats[0], c->split ? ", split" : "");
 }
 
 static bool open_case(latent_rig *a, const op_target *target, const latent_case *c)
@@ -92,7 +93,10 @@ static bool open_case(latent_rig *a, const op_target *target, const latent_case 
     a->kv = op_rig_input(rig, kv, c->tokens * c->n_seqs);
     a->q = op_rig_input(rig, q, c->tokens * c->n_seqs);
     a->gain = op_rig_matrix(rig, 1, c->rank, KVI_F32, 1, 0.3, 0);
-    a->w = op_rig_matrix(rig, c->heads * (c->key + c->value), c->rank, c->weights, 0, 1 / sqrt(c->rank), 0);
+    if (c->split) {
+        a->k_columns = op_rig_matrix(rig, c->heads * c->rank, c->key, c->weights, 0, 1 / sqrt(c->rank), 0);
+        a->v_rows = op_rig_matrix(rig, c->heads * c->value, c->rank, c->weights, 0, 1 / sqrt(c->rank), 0);
+    } else a->w = op_rig_matrix(rig, c->heads * (c->key + c->value), c->rank, c->weights, 0, 1 / sqrt(c->rank), 0);
     for (uint32_t i = 0; i < c->rope / 2; i++) a->inv_freq[i] = pow(10000, -2.0 * i / c->rope);
     /* A second set behind a first one that nobody uses. */
     rig->ropes[0] = (kvi_rope){.n_dims = 2, .inv_freq = a->inv_freq, .magnitude = 3.0f};
@@ -110,17 +114,18 @@ static bool open_case(latent_rig *a, const op_target *target, const latent_case 
                                                              .key_dim = c->key,
                                                              .value_dim = c->value,
                                                              .group_layer = 1};
-    *op_rig_op(rig, KVI_OP_ATTENTION_LATENT, q, out) = (kvi_op){.kind = KVI_OP_ATTENTION_LATENT,
-                                                                .in = q,
-                                                                .out = out,
-                                                                .n_weights = 1,
-                                                                .weights = {a->w.weight},
-                                                                .scale = (float)(1 / sqrt(a->own)),
-                                                                .n_heads = c->heads,
-                                                                .key_dim = c->key,
-                                                                .value_dim = c->value,
-                                                                .group_layer = 1,
-                                                                .causal = true};
+    *op_rig_op(rig, KVI_OP_ATTENTION_LATENT, q, out) =
+        (kvi_op){.kind = KVI_OP_ATTENTION_LATENT,
+                 .in = q,
+                 .out = out,
+                 .n_weights = c->split ? 2 : 1,
+                 .weights = {c->split ? a->k_columns.weight : a->w.weight, a->v_rows.weight},
+                 .scale = (float)(1 / sqrt(a->own)),
+                 .n_heads = c->heads,
+                 .key_dim = c->key,
+                 .value_dim = c->value,
+                 .group_layer = 1,
+                 .causal = true};
     op_rig_output(rig, out);
     uint32_t unit = 3;
     for (uint32_t s = 0; s < c->n_seqs; s++) {
@@ -248,11 +253,33 @@ static void product(const op_matrix *w, uint32_t first, uint32_t n_out, const do
     }
 }
 
+/* What a head makes of a latent: its key without RoPE, its value. */
+static void key_of(const latent_rig *a, uint32_t head, const double *latent, double *key)
+{
+    const latent_case *c = &a->c;
+    if (!c->split) {
+        product(&a->w, head * (c->key + c->value), c->key, latent, key);
+        return;
+    }
+    for (uint32_t i = 0; i < c->key; i++) {
+        key[i] = 0;
+        for (uint32_t r = 0; r < c->rank; r++)
+            key[i] += a->k_columns.values[((size_t)head * c->rank + r) * c->key + i] * latent[r];
+    }
+}
+
+static void value_of(const latent_rig *a, uint32_t head, const double *latent, double *value)
+{
+    const latent_case *c = &a->c;
+    if (c->split) product(&a->v_rows, head * c->value, c->value, latent, value);
+    else product(&a->w, head * (c->key + c->value) + c->key, c->value, latent, value);
+}
+
 /* One head of one row: keys and values of every visible position, expanded. */
 static void check_attention(const latent_rig *a, uint32_t s, uint32_t t, uint32_t head, const float *got)
 {
     const latent_case *c = &a->c;
-    const uint32_t pos = c->start + t, first = head * (c->key + c->value);
+    const uint32_t pos = c->start + t;
     double *k = malloc((size_t)(pos + 1) * a->own * sizeof *k), *score = malloc((pos + 1) * sizeof *score);
     double q[256], v[256], out[256] = {0}, top = -INFINITY, sum = 0, largest = 0;
     char text[160];
@@ -262,7 +289,7 @@ static void check_attention(const latent_rig *a, uint32_t s, uint32_t t, uint32_
     turn(a, pos, q + c->key);
     for (uint32_t i = 0; i <= pos; i++) {
         double *key = k + (size_t)i * a->own;
-        product(&a->w, first, c->key, a->c_stored[s] + (size_t)i * c->rank, key);
+        key_of(a, head, a->c_stored[s] + (size_t)i * c->rank, key);
         memcpy(key + c->key, a->k_stored[s] + (size_t)i * c->rope, c->rope * sizeof *key);
         score[i] = 0;
         for (uint32_t e = 0; e < a->own; e++) score[i] += q[e] * key[e];
@@ -271,7 +298,7 @@ static void check_attention(const latent_rig *a, uint32_t s, uint32_t t, uint32_
     }
     for (uint32_t i = 0; i <= pos; i++) {
         const double p = exp(score[i] - top);
-        product(&a->w, first + c->key, c->value, a->c_stored[s] + (size_t)i * c->rank, v);
+        value_of(a, head, a->c_stored[s] + (size_t)i * c->rank, v);
         sum += p;
         for (uint32_t e = 0; e < c->value; e++) out[e] += p * v[e], largest = fmax(largest, fabs(v[e]));
     }
@@ -333,9 +360,11 @@ static float *room_for(const latent_case *c)
 
 void op_case_latent(const op_target *target)
 {
-    for (uint32_t i = 0; i < COUNT(cases); i++) {
-        float *out = room_for(&cases[i]);
-        (void)run_case(target, &cases[i], true, out);
+    for (uint32_t i = 0; i < 2 * COUNT(cases); i++) {
+        latent_case c = cases[i / 2];
+        c.split = i % 2;
+        float *out = room_for(&c);
+        (void)run_case(target, &c, true, out);
         free(out);
     }
 }
@@ -343,12 +372,14 @@ void op_case_latent(const op_target *target)
 /* The same bits on both targets, and however the tokens of a form are cut into steps. */
 void op_case_latent_bits(const op_target *a, const op_target *b)
 {
-    for (uint32_t i = 0; i < COUNT(cases); i++) {
-        latent_case other = cases[i];
-        const size_t n = (size_t)other.n_seqs * other.tokens * other.heads * other.value;
-        float *first = room_for(&other), *second = room_for(&other);
-        other.chunk = is_wide(&other) ? (other.tokens + 2) / 3 + KVI_DECODE_ROWS : 3;
-        if (run_case(a, &cases[i], false, first) && run_case(b, &other, false, second))
+    for (uint32_t i = 0; i < 2 * COUNT(cases); i++) {
+        latent_case c = cases[i / 2], other;
+        c.split = i % 2;
+        other = c;
+        const size_t n = (size_t)c.n_seqs * c.tokens * c.heads * c.value;
+        float *first = room_for(&c), *second = room_for(&c);
+        other.chunk = is_wide(&c) ? (c.tokens + 2) / 3 + KVI_DECODE_ROWS : 3;
+        if (run_case(a, &c, false, first) && run_case(b, &other, false, second))
             assert_memory_equal(first, second, n * sizeof *first);
         free(first), free(second);
     }

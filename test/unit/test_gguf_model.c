@@ -157,6 +157,8 @@ static void put_special(gguf_file *f, const kvi_model_config *c, const char *arc
         (void)snprintf(key, sizeof key, "%s.%s", arch, numbers[i].name);
         if (numbers[i].on) put_f32(f, key, numbers[i].value);
     }
+    (void)snprintf(key, sizeof key, "%s.rope.scaling.finetuned", arch);
+    if (granite) gguf_key_bool(&f->keys, key, c->attention[0].rope != KVI_NO_ROPE), f->n_keys++;
     (void)snprintf(key, sizeof key, "%s.rope.scaling.type", arch);
     if (yarn) put_text(f, key, "yarn");
     if (!longrope) return;
@@ -187,7 +189,7 @@ static void copy_tensor(gguf_file *f, const kvi_checkpoint *c, const kvi_family 
     const kvi_tensor *t = kvi_checkpoint_find(c, full);
     if (!t) return;
     (void)snprintf(full, sizeof full, "%s%s", layer, ours);
-    assert_true(kvi_gguf_tensor_name(full, name, sizeof name));
+    assert_true(kvi_gguf_tensor_name(full, 0, name, sizeof name));
     if (family->gain_add > 0 && strstr(ours, "norm")) {
         copy_raised(f, t, name);
         return;
@@ -217,7 +219,7 @@ static void stack_experts(gguf_file *f, const kvi_checkpoint *c, uint32_t layer,
         kvi_buf_append(&f->data, t->data, t->bytes);
     }
     (void)snprintf(name, sizeof name, "model.layers.%u.mlp.experts.%s.weight", layer, matrix);
-    assert_true(kvi_gguf_tensor_name(name, theirs, sizeof theirs));
+    assert_true(kvi_gguf_tensor_name(name, 0, theirs, sizeof theirs));
     gguf_tensor_3(&f->infos, theirs, dims, 30, offset);
     f->n_tensors++;
 }
@@ -281,18 +283,14 @@ static gguf_file converted(const char *dir, const char *arch)
 /* ------------------------------------------------------------------------------------------------------- logits --- */
 static const struct {
     const char *golden, *arch;
-} models[] = {{"llama_gqa2", "llama"},     {"llama_bias", "llama"},
-              {"llama_d80", "llama"},      {"llama_rope3", "llama"},
-              {"mistral", "llama"},        {"qwen2", "qwen2"},
-              {"qwen3", "qwen3"},          {"qwen3_bf16", "qwen3"},
-              {"llama_yarn", "llama"},     {"gemma2_plain", "gemma2"},
-              {"gemma3_global", "gemma3"}, {"phi3", "phi3"},
-              {"phi3_window", "phi3"},     {"phi3_longrope", "phi3"},
-              {"smollm3", "smollm3"},      {"granite", "granite"},
-              {"granite_bias", "granite"}, {"olmo2", "olmo2"},
-              {"olmo2_gqa", "olmo2"},      {"olmo3", "olmo2"},
-              {"ministral3", "mistral3"},  {"qwen3_moe_all", "qwen3moe"},
-              {"olmoe", "olmoe"}};
+} models[] = {{"llama_gqa2", "llama"},    {"llama_bias", "llama"},       {"llama_d80", "llama"},
+              {"llama_rope3", "llama"},   {"mistral", "llama"},          {"qwen2", "qwen2"},
+              {"qwen3", "qwen3"},         {"qwen3_bf16", "qwen3"},       {"llama_yarn", "llama"},
+              {"gemma2_plain", "gemma2"}, {"gemma3_global", "gemma3"},   {"phi3", "phi3"},
+              {"phi3_window", "phi3"},    {"phi3_longrope", "phi3"},     {"smollm3", "smollm3"},
+              {"granite", "granite"},     {"granite_bias", "granite"},   {"granite4_nope", "granite"},
+              {"olmo2", "olmo2"},         {"olmo2_gqa", "olmo2"},        {"olmo3", "olmo2"},
+              {"ministral3", "mistral3"}, {"qwen3_moe_all", "qwen3moe"}, {"olmoe", "olmoe"}};
 
 static void logits_are_those_of_the_folder(void **state)
 {
@@ -326,7 +324,7 @@ static const struct {
 } changes[] = {
     {NOTHING, "", 0, NULL, KVRT_OK, ""},
     {U32, "rope.dimension_count", 8, NULL, KVRT_UNSUPPORTED, "rope.dimension_count is 8, need 16"},
-    {U32, "expert_count", 8, NULL, KVRT_UNSUPPORTED, "llama.expert_count: need 0"},
+    {U32, "expert_count", 8, NULL, KVRT_FORMAT, "llama.expert_used_count: not found"},
     {U32, "expert_count", 0, NULL, KVRT_OK, ""},
     {F32, "logit_scale", 0.5, NULL, KVRT_UNSUPPORTED, "llama.logit_scale: need 1"},
     {F32, "final_logit_softcapping", 30, NULL, KVRT_UNSUPPORTED, "llama.final_logit_softcapping: need 0"},

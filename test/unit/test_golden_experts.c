@@ -10,11 +10,31 @@
 #include <string.h>
 #include <cmocka.h>
 
-static const char *const names[] = {
-    "qwen2_moe",     "qwen3_moe",     "qwen3_moe_fused",   "qwen3_moe_all",      "mixtral",     "mixtral_one",
-    "mixtral_fused", "olmoe",         "granitemoe",        "granitemoe_shared",  "glm4_moe",    "glm4_moe_plain",
-    "gpt_oss",       "gpt_oss_mxfp4", "deepseek_v2",       "deepseek_v2_groups", "deepseek_v3", "deepseek_v3_halves",
-    "glm4_moe_lite", "qwen3_5_moe",   "qwen3_5_moe_fused", "qwen3_next"};
+static const char *const names[] = {"qwen2_moe",
+                                    "qwen3_moe",
+                                    "qwen3_moe_fused",
+                                    "qwen3_moe_all",
+                                    "mixtral",
+                                    "mixtral_one",
+                                    "mixtral_fused",
+                                    "olmoe",
+                                    "granitemoe",
+                                    "granitemoe_shared",
+                                    "glm4_moe",
+                                    "glm4_moe_plain",
+                                    "gpt_oss",
+                                    "gpt_oss_mxfp4",
+                                    "deepseek_v2",
+                                    "deepseek_v2_groups",
+                                    "deepseek_v3",
+                                    "deepseek_v3_halves",
+                                    "glm4_moe_lite",
+                                    "qwen3_5_moe",
+                                    "qwen3_5_moe_fused",
+                                    "qwen3_next",
+                                    "qwen3_next_all",
+                                    "gpt_oss_clamped",
+                                    "gpt_oss_clamped_mxfp4"};
 #define N_NAMES (sizeof names / sizeof names[0])
 
 static void logits_match(void **state)
@@ -77,6 +97,7 @@ static void mutations_are_found(void **state)
                                            {"sinks", "gpt_oss"},
                                            {"window", "gpt_oss"},
                                            {"clamp", "gpt_oss"},
+                                           {"clamp", "gpt_oss_clamped"},
                                            {"bias", "gpt_oss"},
                                            {"softmax_chosen", "gpt_oss"},
                                            {"rope_scaling", "gpt_oss"},
