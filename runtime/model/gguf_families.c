@@ -1,5 +1,6 @@
 /* gguf_families.c - what single families have beyond Llama, as llama.cpp's keys and defaults say it: windows and their RoPE, caps, multipliers,
- * layers without RoPE, longrope; mixers and experts have files of their own. Where llama.cpp knows a figure by the architecture alone it stands here. */
+ * layers without RoPE, longrope. Mixers and experts have files of their own. Where llama.cpp knows a figure by the architecture alone it stands
+ * here. */
 #include "gguf_reading.h"
 
 #include <math.h>
