@@ -36,6 +36,12 @@ const command bench_command = {"bench",
 #define OPS_TOKENS 16u /* of the pass that times operations */
 #define MAX_READS (MAX_ROWS * MAX_REPS)
 
+typedef struct op_table {
+    kvrt_op_time ops[MAX_OPS];
+    char kernels[MAX_OPS][48]; /* their names, which end with the engine */
+    unsigned n_ops, n_timed;   /* tokens of the pass that timed them */
+} op_table;
+
 typedef struct bench_row {
     const char *kv, *want_weights; /* NULL: those of the model */
     char weights[16], kernel[48];  /* what there is, and what most of it is multiplied by */
@@ -44,9 +50,7 @@ typedef struct bench_row {
     double prefill_tps[MAX_REPS], decode_tps[MAX_REPS], gbps[MAX_REPS], share[MAX_REPS], attn_us[MAX_REPS];
     double kv_read_bytes;
     uint64_t kv_bytes;
-    kvrt_op_time ops[MAX_OPS];
-    char kernels[MAX_OPS][48]; /* their names, which end with the engine */
-    unsigned n_ops, n_timed;   /* tokens of the pass that timed them */
+    op_table decode_ops, prefill_ops;
 } bench_row;
 
 typedef struct bench_run {
@@ -181,6 +185,20 @@ static int32_t steps(const bench_run *b, kvrt_session session, uint32_t n, float
     return status;
 }
 
+/* What operations took since they are timed, over n tokens; they are not timed any more. */
+static int32_t take_ops(op_table *t, kvrt_engine engine, uint32_t n, kvrt_error *error)
+{
+    t->n_timed = n;
+    for (t->n_ops = 0; t->n_ops < MAX_OPS; t->n_ops++) {
+        kvrt_op_time *op = &t->ops[t->n_ops];
+        op->size = sizeof *op;
+        if (kvrt_measure_op_at(engine, t->n_ops, op, NULL) != KVRT_OK) break;
+        snprintf(t->kernels[t->n_ops], sizeof t->kernels[0], "%s", op->kernel);
+        op->kernel = t->kernels[t->n_ops];
+    }
+    return kvrt_measure_ops(engine, 0, error);
+}
+
 static int32_t decode(bench_run *b, bench_row *row, kvrt_engine engine, kvrt_session session, kvrt_error *error)
 {
     float *logits = malloc(b->info.vocab_size * sizeof *logits);
@@ -193,42 +211,39 @@ static int32_t decode(bench_run *b, bench_row *row, kvrt_engine engine, kvrt_ses
     if (status >= 0) status = kvrt_measure_ops(engine, 1, error);
     if (status >= 0) status = steps(b, session, n_timed, logits, error);
     if (status >= 0) {
-        row->n_timed = n_timed;
         row->decode_tps[b->round] = b->n_gen / seconds;
         row->attn_us[b->round] = attention_us(engine) / n_timed;
         row->kv_read_bytes = attention_bytes(engine) / n_timed;
         row->gbps[b->round] = ((double)b->info.weight_read_bytes + row->kv_read_bytes) * b->n_gen / seconds / 1e9;
         row->share[b->round] = b->read_now > 0 ? 100 * row->gbps[b->round] / b->read_now : 0;
-        for (row->n_ops = 0; row->n_ops < MAX_OPS; row->n_ops++) {
-            row->ops[row->n_ops].size = sizeof row->ops[0];
-            kvrt_op_time *op = &row->ops[row->n_ops];
-            if (kvrt_measure_op_at(engine, row->n_ops, op, NULL) != KVRT_OK) break;
-            snprintf(row->kernels[row->n_ops], sizeof row->kernels[0], "%s", op->kernel);
-            op->kernel = row->kernels[row->n_ops];
-        }
-        status = kvrt_measure_ops(engine, 0, error);
+        status = take_ops(&row->decode_ops, engine, n_timed, error);
     }
     free(logits);
     return status;
 }
 
-static int32_t prefill(bench_run *b, bench_row *row, kvrt_session session, kvrt_error *error)
+/* One evaluation of the prompt, timed as a whole, or by operations. */
+static int32_t prefill(bench_run *b, bench_row *row, kvrt_engine engine, kvrt_session session, bool by_op,
+                       kvrt_error *error)
 {
     if (!b->n_prompt) return KVRT_OK;
     int32_t *ids = malloc(b->n_prompt * sizeof *ids);
     float *logits = malloc(b->info.vocab_size * sizeof *logits);
     if (!ids || !logits) return KVRT_NOMEM_HOST;
     for (uint32_t i = 0; i < b->n_prompt; i++) ids[i] = (int32_t)((i * 2654435761u) % b->info.vocab_size);
+    int32_t status = by_op ? kvrt_measure_ops(engine, 1, error) : KVRT_OK;
     uint64_t start = now_us();
-    int32_t status = kvrt_session_eval(session, ids, b->n_prompt, NULL, 1, logits, error);
-    if (status >= 0) row->prefill_tps[b->round] = b->n_prompt * 1e6 / (double)(now_us() - start + 1);
+    if (status >= 0) status = kvrt_session_eval(session, ids, b->n_prompt, NULL, 1, logits, error);
+    if (status >= 0 && by_op) status = take_ops(&row->prefill_ops, engine, b->n_prompt, error);
+    else if (status >= 0) row->prefill_tps[b->round] = b->n_prompt * 1e6 / (double)(now_us() - start + 1);
     free(ids);
     free(logits);
     return status;
 }
 
-/* One session per measurement, so that prefill and decode both start at the row's depth. */
-static int32_t with_session(bench_run *b, bench_row *row, kvrt_engine engine, bool decoding, kvrt_error *error)
+/* One session per measurement, so that each starts at the row's depth. */
+typedef enum bench_part { PART_DECODE, PART_PREFILL, PART_PREFILL_OPS } bench_part;
+static int32_t with_session(bench_run *b, bench_row *row, kvrt_engine engine, bench_part part, kvrt_error *error)
 {
     kvrt_session session;
     int32_t status = kvrt_session_create(engine, NULL, &session, error);
@@ -237,7 +252,8 @@ static int32_t with_session(bench_run *b, bench_row *row, kvrt_engine engine, bo
     kvrt_session_info info = {.size = sizeof info};
     if (status >= 0) status = kvrt_session_get_info(session, &info, error);
     row->kv_bytes = info.kv_bytes;
-    if (status >= 0) status = decoding ? decode(b, row, engine, session, error) : prefill(b, row, session, error);
+    if (status >= 0 && part == PART_DECODE) status = decode(b, row, engine, session, error);
+    else if (status >= 0) status = prefill(b, row, engine, session, part == PART_PREFILL_OPS, error);
     (void)kvrt_session_close(session, NULL);
     return status;
 }
@@ -255,9 +271,10 @@ static void describe_weights(const bench_run *b, bench_row *row)
 {
     snprintf(row->weights, sizeof row->weights, "%s", b->info.weight_dtype);
     row->bits = b->info.n_params ? 8.0 * (double)b->info.weight_bytes / (double)b->info.n_params : 0;
-    for (unsigned i = 0; i < row->n_ops; i++)
-        if (strcmp(row->ops[i].op, "norm_gate_up") == 0)
-            snprintf(row->kernel, sizeof row->kernel, "%s", row->ops[i].kernel);
+    const op_table *t = &row->decode_ops;
+    for (unsigned i = 0; i < t->n_ops; i++)
+        if (strcmp(t->ops[i].op, "norm_gate_up") == 0)
+            snprintf(row->kernel, sizeof row->kernel, "%s", t->ops[i].kernel);
 }
 
 /* All rounds of one form of weights and KV format, whose rows are `rows`: one engine, opened once. */
@@ -281,8 +298,10 @@ static int bench_format(bench_run *b, bench_row *rows)
             if (command_is_terminal(stderr))
                 fprintf(stderr, "\r%s depth %u: round %u of %u\033[K", row->kv, row->depth, b->round + 1, b->n_reps);
             b->read_now = b->read_gbps[b->n_reads++] = bandwidth(b, engine);
-            status = with_session(b, row, engine, true, &error);
-            if (status >= 0) status = with_session(b, row, engine, false, &error);
+            status = with_session(b, row, engine, PART_DECODE, &error);
+            if (status >= 0) status = with_session(b, row, engine, PART_PREFILL, &error);
+            if (status >= 0 && b->line.extra[X_OPS] && b->round + 1 == b->n_reps)
+                status = with_session(b, row, engine, PART_PREFILL_OPS, &error);
             describe_weights(b, row);
         }
     if (command_is_terminal(stderr)) fprintf(stderr, "\r\033[K");
@@ -295,16 +314,16 @@ static int bench_format(bench_run *b, bench_row *rows)
 }
 
 /* ----------------------------------------------------------------------------------------------------- output --- */
-static void print_ops(const bench_row *row, bool json)
+static void print_ops(const op_table *t, bool json)
 {
-    for (unsigned i = 0; i < row->n_ops; i++) {
-        const kvrt_op_time *op = &row->ops[i];
-        double us = (double)op->total_us / row->n_timed,
+    for (unsigned i = 0; i < t->n_ops; i++) {
+        const kvrt_op_time *op = &t->ops[i];
+        double us = (double)op->total_us / t->n_timed,
                gbps = op->total_us ? (double)op->bytes / 1e3 / (double)op->total_us : 0;
         if (json)
             printf("%s{\"op\":\"%s\",\"kernel\":\"%s\",\"us_per_token\":%.1f,\"gbps\":%.2f}", i ? "," : "", op->op,
                    op->kernel, us, gbps);
-        else printf("    %-14s %-18s %9.1f us/token %8.2f GB/s\n", op->op, op->kernel, us, gbps);
+        else printf("    %-16s %-26s %9.1f us/token %8.2f GB/s\n", op->op, op->kernel, us, gbps);
     }
 }
 
@@ -331,7 +350,9 @@ static void print_json(const bench_run *b)
                median(r->attn_us, b->n_reps, NULL, NULL), (unsigned long long)r->kv_bytes);
         if (b->line.extra[X_OPS]) {
             printf(",\"ops\":[");
-            print_ops(r, true);
+            print_ops(&r->decode_ops, true);
+            printf("],\"prefill_ops\":[");
+            print_ops(&r->prefill_ops, true);
             printf("]");
         }
         printf("}");
@@ -354,7 +375,11 @@ static void print_table(const bench_run *b)
                r->weights, r->bits, r->depth, median(r->prefill_tps, b->n_reps, NULL, NULL), tps, low, high,
                median(r->gbps, b->n_reps, NULL, NULL), share, share_low, share_high,
                median(r->attn_us, b->n_reps, NULL, NULL), r->kernel);
-        if (b->line.extra[X_OPS]) print_ops(r, false);
+        if (!b->line.extra[X_OPS]) continue;
+        printf("  decode\n");
+        print_ops(&r->decode_ops, false);
+        if (r->prefill_ops.n_ops) printf("  prefill\n");
+        print_ops(&r->prefill_ops, false);
     }
 }
 

@@ -154,7 +154,7 @@ static void demand_special(const kvi_program *program, const kvi_limits *limits,
         if ((uint64_t)op->expert_width * op->route.top_k > need->act)
             need->act = (uint64_t)op->expert_width * op->route.top_k;
     }
-    if (op->kind == KVI_OP_DELTA) scratch = 2 * op->key_dim + op->value_dim;
+    if (op->kind == KVI_OP_DELTA) scratch = (uint32_t)kvi_cpu_delta_scratch(op);
     if (added > need->added) need->added = added;
     if (scratch > need->scratch_floats) need->scratch_floats = scratch;
     if (op->norm.kind == KVI_NORM_BARE) most(&need->ones, program->buffers[op->in].cols);

@@ -126,6 +126,12 @@ const char *kvi_cpu_experts(kvi_device *device, const kvi_op *op);
 size_t kvi_cpu_experts_scratch(const kvi_op *op, uint32_t hidden); /* floats per thread */
 const char *kvi_cpu_conv_state(kvi_device *device, const kvi_op *op);
 const char *kvi_cpu_delta(kvi_device *device, const kvi_op *op);
+size_t kvi_cpu_delta_scratch(const kvi_op *op); /* floats per thread */
+/* State of a layer of that sequence. */
+static inline float *kvi_cpu_state(const kvi_device *device, const kvi_op *op, const kvi_seq *seq)
+{
+    return (float *)(void *)(device->pool + (uint64_t)seq->state_unit * KVI_KV_UNIT + op->state_off);
+}
 /* Turns the leading dimensions of `head` by the angles of the row's position. */
 void kvi_cpu_rope(const kvi_device *device, const kvi_rope *rope, uint32_t row, float *head);
 void kvi_cpu_rope_append(kvi_device *device, const kvi_op *op);

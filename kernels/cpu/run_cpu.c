@@ -1,5 +1,5 @@
 /* run_cpu.c - runs operations of the program one after the other, and times them. Products stand in linear.c, rows in
- * rows_cpu.c, the rest in files of their own: rope_append.c, attention.c, experts.c, recurrent.c. */
+ * rows_cpu.c, the rest in files of their own: rope_append.c, attention.c, experts.c, conv_state.c, delta.c. */
 #include "device_cpu.h"
 #include "../../runtime/base/log.h"
 

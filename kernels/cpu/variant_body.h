@@ -56,5 +56,6 @@ const kvi_cpu_variant JOIN(kvi_cpu_, VARIANT) = {
     .scale = scale,
     .hadamard = hadamard,
     .delta = delta,
+    .delta_block = delta_block,
     .conv_silu = conv_silu,
     .read_streams = read_streams};

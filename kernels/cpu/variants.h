@@ -112,9 +112,15 @@ typedef struct kvi_cpu_variant {
     void (*scale)(float *x, float factor, uint32_t n);
     /* In place, orthonormal, its own inverse; block-diagonal over the largest power of two that divides n. */
     void (*hadamard)(float *x, uint32_t n);
-    /* A token of the gated delta rule of a head (program.h), decay and beta given: s (dk, dv) in place, q and k (dk) normalized, v and o (dv). */
+    /* A token of the gated delta rule of a head (program.h), decay and beta given: s (dk, dv) in place, q and k (dk) normalized, v and o (dv).
+     * Memory at `next`, shaped like s, is fetched meanwhile; s itself: nothing. */
     void (*delta)(float *s, uint32_t dk, uint32_t dv, const float *q, const float *k, float decay, float beta,
-                  const float *v, float *o);
+                  const float *v, float *o, const float *next);
+    /* n >= 1 tokens one after the other, with the same bits: q and k (n, dk), decay and beta (n), rows of v and o ldv and ldo apart; columns
+     * (dk, panel) is scratch. */
+    void (*delta_block)(float *s, uint32_t dk, uint32_t dv, uint32_t n, const float *q, const float *k,
+                        const float *decay, const float *beta, const float *v, size_t ldv, float *o, size_t ldo,
+                        float *columns);
     /* out (n) = silu( bias + sum over j of w[j * ldw + i] taps[j][i] ); bias may be NULL; rows of w are readable up to a multiple of panel. */
     void (*conv_silu)(const float *const *taps, uint32_t n_taps, const float *w, size_t ldw, const float *bias,
                       uint32_t n, float *out);
