@@ -126,25 +126,55 @@ static kvrt_status read_ends(const builder *b, bool assumed, bool add_bos)
 #define AFTER_CASED "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 #define TEKKEN LOWER_WORD "|" UPPER_WORD "|\\p{N}" AFTER_CASED
 #define GPT4O LOWER_WORD CONTRACTION "?|" UPPER_WORD CONTRACTION "?|\\p{N}{1,3}" AFTER_CASED
+/* Letters as the Unicode of DeepSeek's first models knew them. */
+#define DEEPSEEK_LETTERS                                                                                               \
+    "A-Za-z\\x{B5}\\x{C0}-\\x{D6}\\x{D8}-\\x{F6}\\x{F8}-\\x{1BA}\\x{1BC}-\\x{1BF}\\x{1C4}-\\x{293}"                    \
+    "\\x{295}-\\x{2AF}\\x{370}-\\x{373}\\x{376}\\x{377}\\x{37B}-\\x{37D}\\x{37F}\\x{386}\\x{388}-\\x{38A}"             \
+    "\\x{38C}\\x{38E}-\\x{3A1}\\x{3A3}-\\x{3F5}\\x{3F7}-\\x{481}\\x{48A}-\\x{52F}\\x{531}-\\x{556}"                    \
+    "\\x{10A0}-\\x{10C5}\\x{13A0}-\\x{13F5}\\x{13F8}-\\x{13FD}\\x{1C90}-\\x{1CBA}\\x{1CBD}-\\x{1CBF}"                  \
+    "\\x{1D00}-\\x{1D2B}\\x{1D6B}-\\x{1D77}\\x{1D79}-\\x{1D9A}\\x{1E00}-\\x{1F15}\\x{1F18}-\\x{1F1D}"                  \
+    "\\x{1F20}-\\x{1F45}\\x{1F48}-\\x{1F4D}\\x{1F50}-\\x{1F57}\\x{1F59}\\x{1F5B}\\x{1F5D}\\x{1F5F}-\\x{1F7D}"          \
+    "\\x{1F80}-\\x{1FB4}\\x{1FB6}-\\x{1FBC}\\x{1FBE}\\x{1FC2}-\\x{1FC4}\\x{1FC6}-\\x{1FCC}\\x{1FD0}-\\x{1FD3}"         \
+    "\\x{1FD6}-\\x{1FDB}\\x{1FE0}-\\x{1FEC}\\x{1FF2}-\\x{1FF4}\\x{1FF6}-\\x{1FFC}\\x{2102}\\x{2107}"                   \
+    "\\x{210A}-\\x{2113}\\x{2115}\\x{2119}-\\x{211D}\\x{2124}\\x{2126}\\x{2128}\\x{212A}-\\x{212D}"                    \
+    "\\x{212F}-\\x{2134}\\x{2139}\\x{213C}-\\x{213F}\\x{2145}-\\x{2149}\\x{214E}\\x{2183}\\x{2184}"                    \
+    "\\x{2C00}-\\x{2C7B}\\x{2C7E}-\\x{2CE4}\\x{2CEB}-\\x{2CEE}\\x{2CF2}\\x{2CF3}\\x{A640}-\\x{A66D}"                   \
+    "\\x{A680}-\\x{A69B}\\x{A722}-\\x{A76F}\\x{A771}-\\x{A787}\\x{A78B}-\\x{A78E}\\x{AB70}-\\x{ABBF}"                  \
+    "\\x{FB00}-\\x{FB06}\\x{FB13}-\\x{FB17}\\x{FF21}-\\x{FF3A}\\x{FF41}-\\x{FF5A}\\x{10400}-\\x{1044F}"                \
+    "\\x{104B0}-\\x{104D3}\\x{104D8}-\\x{104FB}\\x{10C80}-\\x{10CB2}\\x{10CC0}-\\x{10CF2}"                             \
+    "\\x{118A0}-\\x{118DF}\\x{1E900}-\\x{1E943}"
+#define CJK "[\\x{4E00}-\\x{9FA5}\\x{800}-\\x{4E00}\\x{AC00}-\\x{D7FF}]+"
+#define DEEPSEEK3                                                                                                      \
+    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| "              \
+    "?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+
+#define MOST_REGEXES 6
 
 /* A text is split by one regex after the other, matches and what is between them apart. */
 typedef struct pre_rule {
     const char *names; /* separated by spaces, with one at each end */
     bool ignore_merges, add_bos, nfc;
-    const char *regexes[5];
+    const char *regexes[MOST_REGEXES];
 } pre_rule;
 static const pre_rule pre_rules[] = {
     {" llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 ", .ignore_merges = true, .add_bos = true,
      .regexes = {LLAMA3}},
-    {" dbrx smaug-bpe glm4 chatglm-bpe ", .regexes = {LLAMA3}},
+    {" dbrx smaug-bpe glm4 glm5 chatglm-bpe ", .regexes = {LLAMA3}},
     {" qwen2 ", .nfc = true, .regexes = {QWEN2}},
     {" qwen35 ", .nfc = true, .regexes = {QWEN35}},
-    {" deepseek-r1-qwen megrez stablelm2 hunyuan kormo grok-2 ", .regexes = {QWEN2}},
+    {" deepseek-r1-qwen megrez stablelm2 hunyuan kormo grok-2 f2llmv2 ", .regexes = {QWEN2}},
     {" gpt-2 phi-2 mpt olmo jais trillion exaone4 a.x-4.0 mellum gigachat granite-docling ",
      .regexes = {KVI_GPT2_REGEX}},
     {" smollm starcoder refact command-r codeshell exaone minerva-7b ", .regexes = {"\\p{N}", KVI_GPT2_REGEX}},
     {" tekken ", .ignore_merges = true, .add_bos = true, .regexes = {TEKKEN}},
-    {" gpt-4o llama4 kanana2 ", .regexes = {GPT4O}},
+    {" gpt-4o llama4 kanana2 talkie ", .regexes = {GPT4O}},
+    {" deepseek-v3 hunyuan-dense ",
+     .regexes = {"\\p{N}{1,3}", "[\\x{4E00}-\\x{9FA5}\\x{3040}-\\x{309F}\\x{30A0}-\\x{30FF}]+", DEEPSEEK3}},
+    {" deepseek-llm ",
+     .regexes = {"[\\r\\n]", "\\s?[" DEEPSEEK_LETTERS "]+",
+                 "\\s?[!-/:-~\\x{FF01}-\\x{FF0F}\\x{FF1A}-\\x{FF5E}\\x{2018}-\\x{201F}\\x{3000}-\\x{3002}]+", "\\s+$",
+                 CJK, "\\p{N}"}},
+    {" deepseek-coder ", .regexes = {"[\\r\\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", CJK, "\\p{N}"}},
     {" falcon ", .regexes = {"[\\p{P}\\$\\+<=>\\^~\\|`]+", KVI_GPT2_REGEX, "[0-9][0-9][0-9]"}},
     {" default ", .regexes = {"[\\p{P}\\$\\+<=>\\^~\\|]+", KVI_GPT2_REGEX, "\\p{N}+", "[0-9][0-9][0-9]"}},
 };
@@ -162,7 +192,7 @@ static kvrt_status set_pre_tokenizer(const builder *b, const pre_rule *rule)
 {
     kvi_tokenizer *tok = b->tok;
     if (rule->nfc) tok->norm[tok->n_norm++] = (kvi_norm_op){.kind = KVI_NORM_NFC};
-    for (; tok->n_pre < 5 && rule->regexes[tok->n_pre]; tok->n_pre++) {
+    for (; tok->n_pre < MOST_REGEXES && rule->regexes[tok->n_pre]; tok->n_pre++) {
         const char *regex = rule->regexes[tok->n_pre];
         kvi_pre_op *op = &tok->pre[tok->n_pre];
         *op = (kvi_pre_op){.kind = KVI_PRE_SPLIT, .behavior = KVI_SPLIT_ISOLATED};
@@ -181,7 +211,7 @@ static kvrt_status build_byte_level(const builder *b)
         return kvi_error_set(
             b->error, KVRT_UNSUPPORTED,
             "%s: tokenizer.ggml.pre: is '%.40s', need one of default, gpt-2, llama-bpe, qwen2, qwen35, "
-            "glm4, smollm, tekken, gpt-4o and their kin",
+            "glm4, smollm, tekken, gpt-4o, deepseek-llm, deepseek-v3 and their kin",
             tok->name, pre);
     if (!b->v->merges.at)
         return kvi_error_set(b->error, KVRT_FORMAT, "%s: tokenizer.ggml.merges: not found, need it for gpt2",

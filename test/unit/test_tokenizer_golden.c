@@ -55,6 +55,21 @@ static void test_byte_level_tekken(void **state)
     (void)state;
     run_golden("byte_level_tekken");
 }
+static void test_byte_level_deepseek3(void **state)
+{
+    (void)state;
+    run_golden("byte_level_deepseek3");
+}
+static void test_byte_level_deepseek_llm(void **state)
+{
+    (void)state;
+    run_golden("byte_level_deepseek_llm");
+}
+static void test_byte_level_deepseek_coder(void **state)
+{
+    (void)state;
+    run_golden("byte_level_deepseek_coder");
+}
 static void test_gemma_bpe(void **state)
 {
     (void)state;
@@ -195,6 +210,9 @@ int main(void)
                                        cmocka_unit_test(test_byte_level_qwen35),
                                        cmocka_unit_test(test_byte_level_o200k),
                                        cmocka_unit_test(test_byte_level_tekken),
+                                       cmocka_unit_test(test_byte_level_deepseek3),
+                                       cmocka_unit_test(test_byte_level_deepseek_llm),
+                                       cmocka_unit_test(test_byte_level_deepseek_coder),
                                        cmocka_unit_test(test_gemma_bpe),
                                        cmocka_unit_test(test_byte_level_gpt2),
                                        cmocka_unit_test(test_spm_bpe_normalizer),

@@ -228,6 +228,21 @@ static void byte_level_tekken(void **state)
     run(GOLDEN "byte_level_tekken.json", GOLDEN "byte_level_tekken.cases.json", "gpt2", "tekken", 480, -1, -1,
         &(case_rules){.without = odd_tokens});
 }
+static void byte_level_deepseek3(void **state)
+{
+    run(GOLDEN "byte_level_deepseek3.json", GOLDEN "byte_level_deepseek3.cases.json", "gpt2", "deepseek-v3", 460, 1, -1,
+        &(case_rules){.without = odd_tokens});
+}
+static void byte_level_deepseek_llm(void **state)
+{
+    run(GOLDEN "byte_level_deepseek_llm.json", GOLDEN "byte_level_deepseek_llm.cases.json", "gpt2", "deepseek-llm", 460,
+        1, -1, &(case_rules){.without = odd_tokens});
+}
+static void byte_level_deepseek_coder(void **state)
+{
+    run(GOLDEN "byte_level_deepseek_coder.json", GOLDEN "byte_level_deepseek_coder.cases.json", "gpt2",
+        "deepseek-coder", 460, 1, -1, &(case_rules){.without = odd_tokens});
+}
 /* Gemma 2 and 3 (scores) and Gemma 4 (merges). */
 static void gemma_by_scores(void **state)
 {
@@ -375,6 +390,9 @@ int main(void)
                                        cmocka_unit_test(byte_level_qwen35),
                                        cmocka_unit_test(byte_level_o200k),
                                        cmocka_unit_test(byte_level_tekken),
+                                       cmocka_unit_test(byte_level_deepseek3),
+                                       cmocka_unit_test(byte_level_deepseek_llm),
+                                       cmocka_unit_test(byte_level_deepseek_coder),
                                        cmocka_unit_test(gemma_by_scores),
                                        cmocka_unit_test(gemma_by_merges),
                                        cmocka_unit_test(scored_as_sentencepiece),

@@ -27,6 +27,17 @@ O200K = (r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}
          r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
          r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 
+# DeepSeek splits by one after the other: V3 and R1, V2 and the LLMs, the first coders.
+DEEPSEEK3 = [r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+",
+             r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|"
+             r"\s*[\r\n]+|\s+(?!\S)|\s+"]
+DEEPSEEK_LLM = ["[\r\n]",
+                r"\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-"
+                r"ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+"
+                r"",
+                r"\s?[!-/:-~！-／：-～‘-‟　-。]+", r"\s+$", "[一-龥ࠀ-一가-\ud7ff]+", r"\p{N}"]
+DEEPSEEK_CODER = ["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-\ud7ff]+", r"\p{N}"]
+
 CORPUS = [
     "The quick brown fox jumps over the lazy dog. She said that it wasn't hers, and they're going home.",
     "Once upon a time there was a little girl who lived in a house near the forest with her mother and father.",
@@ -84,8 +95,8 @@ def byte_level(regex, normalizer, ignore_merges, n_vocab):
     tok = Tokenizer(models.BPE(ignore_merges=ignore_merges))
     if normalizer:
         tok.normalizer = normalizer
-    tok.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(regex), behavior="isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    splits = [pre_tokenizers.Split(Regex(r), behavior="isolated") for r in (regex if isinstance(regex, list) else [regex])]
+    tok.pre_tokenizer = pre_tokenizers.Sequence(splits + [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     tok.decoder = decoders.ByteLevel()
     tok.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=n_vocab, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
                                                         show_progress=False))
@@ -413,6 +424,9 @@ def main():
         "byte_level_o200k": lambda: byte_level(O200K, None, False, 480),
         "byte_level_tekken": lambda: byte_level(TEKKEN, None, True, 480),
         "gemma_bpe": gemma_bpe,
+        "byte_level_deepseek3": lambda: byte_level(DEEPSEEK3, None, False, 460),
+        "byte_level_deepseek_llm": lambda: byte_level(DEEPSEEK_LLM, None, False, 460),
+        "byte_level_deepseek_coder": lambda: byte_level(DEEPSEEK_CODER, None, False, 460),
     }
     for i, (name, make) in enumerate(makers.items()):
         write_cases(HERE / f"{name}.cases.json", make_cases(made_or_kept(name, make), TEXTS + random_texts(60, i)))
