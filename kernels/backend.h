@@ -111,6 +111,13 @@ typedef struct kvi_backend {
     uint64_t (*workspace_bytes)(const kvi_program *program, const kvi_limits *limits,
                                 const kvi_device_options *options);
 
+    /* What an import makes may be kept and handed over again as desc.made, by those backends that say so: of which version the bytes are (0: nothing
+     * is kept; the same number means the same bytes for the same weight), how many of a weight (0: it is used as it lies), and where they are after
+     * an import (NULL: it made none after all). `made` lies at a multiple of 64. */
+    uint32_t kept_version;
+    uint64_t (*kept_bytes)(const kvi_weight_desc *desc);
+    const void *(*kept_form)(const kvi_weight *weight);
+
     /* Imports a weight; the handle lives until close. */
     kvrt_status (*weights_reserve)(kvi_device *device, uint64_t bytes,
                                    kvrt_error *error); /* before the first; NULL: not needed */

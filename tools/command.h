@@ -28,7 +28,7 @@ enum {
 #define MAX_POSITIONAL 8u
 
 /* Keys and groups of options, for `command.options`: what matters to whoever opens a model folder. */
-#define OPTIONS_OF_A_MODEL "model.io weights. device. cpu. ctx. kv. mem. log. debug."
+#define OPTIONS_OF_A_MODEL "model.io model.cache weights. device. cpu. ctx. kv. mem. log. debug."
 
 typedef struct command {
     const char *name, *usage, *summary;

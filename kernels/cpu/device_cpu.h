@@ -114,6 +114,8 @@ void kvi_cpu_add_row(kvi_device *device, const kvi_op *op, uint32_t row, float *
 
 /* The entries of the backend's table. */
 kvrt_status kvi_cpu_weight_bytes(const kvi_weight_desc *desc, uint64_t *bytes, kvrt_error *error);
+uint64_t kvi_cpu_kept_bytes(const kvi_weight_desc *desc);
+const void *kvi_cpu_kept_form(const kvi_weight *weight);
 kvrt_status kvi_cpu_weights_reserve(kvi_device *device, uint64_t bytes, kvrt_error *error);
 kvrt_status kvi_cpu_weight_import(kvi_device *device, const kvi_weight_desc *desc, kvi_weight **out, kvrt_error *error);
 kvrt_status kvi_cpu_run(kvi_device *device, uint32_t first_op, uint32_t n_ops, kvrt_error *error);

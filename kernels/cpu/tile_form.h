@@ -24,6 +24,7 @@
 
 #include <stdbool.h>
 
+#define KVI_TILE_VERSION 1u /* one more whenever the bytes of a panel change: files keep them (model.cache) */
 #define KVI_TILE_ROWS 16u
 #define KVI_TILE_RUN 32u
 #define KVI_TILE_BLOCK 256u

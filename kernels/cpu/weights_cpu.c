@@ -9,13 +9,28 @@
 static uint64_t round16(uint64_t bytes) { return (bytes + 15) & ~(uint64_t)15; }
 #define TILE_ALIGN 64u /* of panels within the arena */
 
-/* Panels, and what they need beside them. A weight that is rounded and has no tile form is stored row by row. */
+/* Panels; rows of a weight that is rounded and has no tile form. */
+uint64_t kvi_cpu_kept_bytes(const kvi_weight_desc *desc)
+{
+    kvi_tile tile;
+    if (desc->n_out == 1) return 0;
+    return kvi_tile_of(desc, &tile) ? kvi_tile_bytes(&tile) : desc->source ? kvi_weight_bytes(desc) : 0;
+}
+
+const void *kvi_cpu_kept_form(const kvi_weight *weight)
+{
+    return weight->tile.bits ? weight->panels : weight->own_rows;
+}
+
+/* What is made, and what it needs beside it. */
 static uint64_t tile_bytes(const kvi_weight_desc *desc)
 {
     kvi_tile tile;
-    if (!kvi_tile_of(desc, &tile)) return desc->source ? round16(kvi_weight_bytes(desc)) : 0;
-    const uint64_t order = desc->parts[KVI_PART_GROUPS] ? (uint64_t)desc->n_in * 4 : 0;
-    return round16(kvi_tile_bytes(&tile) + TILE_ALIGN) + round16(order * (desc->n_experts > 1 ? desc->n_experts : 1));
+    const bool tiles = kvi_tile_of(desc, &tile);
+    const uint64_t order = tiles && desc->parts[KVI_PART_GROUPS] ? (uint64_t)desc->n_in * 4 : 0,
+                   made = desc->made ? 0 : kvi_cpu_kept_bytes(desc);
+    return (made ? round16(made + (tiles ? TILE_ALIGN : 0)) : 0) +
+           round16(order * (desc->n_experts > 1 ? desc->n_experts : 1));
 }
 
 kvrt_status kvi_cpu_weight_bytes(const kvi_weight_desc *desc, uint64_t *bytes, kvrt_error *error)
@@ -98,16 +113,16 @@ static kvrt_status round_weight(kvi_device *device, kvi_weight *weight, uint8_t 
     const uint32_t n_experts = desc->n_experts > 1 ? desc->n_experts : 1;
     round_task t = {weight, panels, NULL, round_floats(desc)};
     if (!panels) {
-        uint8_t *rows = kvi_arena_alloc(&device->arena, kvi_weight_bytes(desc));
+        const uint8_t *rows = desc->made ? desc->made : kvi_arena_alloc(&device->arena, kvi_weight_bytes(desc));
         if (!rows) return kvi_error_nomem(error, kvi_weight_bytes(desc), desc->name);
-        desc->parts[KVI_PART_CODES] = rows;
+        weight->own_rows = desc->parts[KVI_PART_CODES] = rows;
         desc->parts[KVI_PART_SCALES] = rows + n_experts * kvi_weight_part_bytes(desc, KVI_PART_CODES);
+        if (desc->made) return KVRT_OK;
     }
     t.scratch = kvi_mem_alloc(t.scratch_floats * device->n_threads * sizeof(float));
     if (!t.scratch) return kvi_error_nomem(error, t.scratch_floats * device->n_threads * sizeof(float), desc->name);
     kvi_workers_run(device->workers, round_panel, &t, (desc->n_out + KVI_TILE_ROWS - 1) / KVI_TILE_ROWS * n_experts);
     kvi_mem_free(t.scratch);
-    desc->source = NULL;
     return KVRT_OK;
 }
 
@@ -137,16 +152,17 @@ static kvrt_status lay_tiles(kvi_device *device, kvi_weight *weight, kvrt_error 
 {
     const kvi_weight_desc *desc = &weight->desc;
     const kvi_tile *tile = &weight->tile;
-    uint8_t *room = kvi_arena_alloc(&device->arena, kvi_tile_bytes(tile) + TILE_ALIGN);
-    if (!room) return kvi_error_nomem(error, kvi_tile_bytes(tile), desc->name);
+    uint8_t *room = desc->made ? NULL : kvi_arena_alloc(&device->arena, kvi_tile_bytes(tile) + TILE_ALIGN);
+    if (!room && !desc->made) return kvi_error_nomem(error, kvi_tile_bytes(tile), desc->name);
     KVI_TRY(sort_columns(device, weight, error));
     if (!tile->bits) return KVRT_OK;
-    lay_task t = {weight, room + (TILE_ALIGN - (uintptr_t)room % TILE_ALIGN) % TILE_ALIGN};
-    if (desc->source) KVI_TRY(round_weight(device, weight, t.panels, error));
+    lay_task t = {weight, room ? room + (TILE_ALIGN - (uintptr_t)room % TILE_ALIGN) % TILE_ALIGN : NULL};
+    if (desc->made) {
+    } else if (desc->source) KVI_TRY(round_weight(device, weight, t.panels, error));
     else
         kvi_workers_run(device->workers, lay_panel, &t,
                         kvi_tile_panels(tile) * (desc->n_experts > 1 ? desc->n_experts : 1));
-    weight->panels = t.panels;
+    weight->panels = desc->made ? desc->made : t.panels;
     /* f32 activations stay in their order, and rows of a weight that wants another are decoded from the source. */
     weight->kernel = weight->order ? &device->v->decoded : &device->v->tiled;
     return KVRT_OK;
@@ -184,6 +200,7 @@ kvrt_status kvi_cpu_weight_import(kvi_device *device, const kvi_weight_desc *des
         weight->f32 = f32;
     } else if (kvi_tile_of(desc, &weight->tile)) KVI_TRY(lay_tiles(device, weight, error));
     else if (desc->source) KVI_TRY(round_weight(device, weight, NULL, error));
+    weight->desc.source = NULL;
     name_kernels(device, weight);
     *out = weight;
     return KVRT_OK;

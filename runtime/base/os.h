@@ -23,6 +23,8 @@ void kvi_os_list(const char *dir, void (*fn)(const char *name, void *user), void
 /* OTHER: neither file nor folder, or not to be reached (a link to nothing, a folder without permission). */
 typedef enum kvi_os_kind { KVI_OS_ABSENT, KVI_OS_FILE, KVI_OS_DIRECTORY, KVI_OS_OTHER } kvi_os_kind;
 kvi_os_kind kvi_os_path_kind(const char *path);
+/* Bytes of a file and when it was changed last, in nanoseconds; false when it is not there. */
+bool kvi_os_file_stamp(const char *path, uint64_t *bytes, uint64_t *changed_ns);
 /* Maps a regular file read-only; the length is the one at open. With `copies` it is read into memory of theirs instead. */
 kvrt_status kvi_os_map(const char *path, const kvi_os_memory *copies, kvi_map *out, kvrt_error *error);
 void kvi_os_unmap(kvi_map *map);

@@ -43,6 +43,15 @@ kvi_os_kind kvi_os_path_kind(const char *path)
     return S_ISDIR(st.st_mode) ? KVI_OS_DIRECTORY : KVI_OS_OTHER;
 }
 
+bool kvi_os_file_stamp(const char *path, uint64_t *bytes, uint64_t *changed_ns)
+{
+    struct stat st;
+    if (stat(path, &st) != 0) return false;
+    *bytes = (uint64_t)st.st_size;
+    *changed_ns = (uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec;
+    return true;
+}
+
 void kvi_os_list(const char *dir, void (*fn)(const char *name, void *user), void *user)
 {
     DIR *d = opendir(dir);

@@ -3,6 +3,8 @@
 #include "seat.h"
 #include "handle.h"
 #include "../template/chat_template.h"
+#include "snapshot.h"
+#include "../base/checksum.h"
 #include "../base/log.h"
 #include "../model/generation_config.h"
 #include "../model/shapes.h"
@@ -128,6 +130,7 @@ static kvrt_status weight_wish(const kvi_engine *e, kvi_weight_wish *out, kvrt_e
     *out =
         (kvi_weight_wish){.form = form == KVI_FORM_NONE ? kvi_form_named(kvi_options_string(o, "model.weights")) : form,
                           .has_group = group >= 0,
+                          .cache = e->has_cache ? (kvi_weight_cache *)(uintptr_t)&e->cache : NULL,
                           .fewer = {.bits = !integers || shape    ? 0
                                             : form == KVI_FORM_I4 ? 4
                                                                   : 8,
@@ -231,6 +234,19 @@ kvrt_status kvi_engine_outline(kvi_engine *e, kvi_kv_code plain, kvrt_error *err
     return record_program(e, plain, error);
 }
 
+kvrt_status kvi_engine_find_cache(kvi_engine *e, bool check, kvrt_error *error)
+{
+    const char *folder = kvi_options_string(e->options, "model.cache");
+    const uint32_t threads = kvi_device_options_from(e->options).n_threads;
+    if (!folder[0] || !e->weights.kept_bytes || e->has_cache) return KVRT_OK;
+    const uint64_t facts[] = {kvi_engine_model_fingerprint(e), e->weights.facts, e->backend->kept_version};
+    uint64_t key = kvi_checksum(e->backend->name, strlen(e->backend->name), kvi_checksum(facts, sizeof facts, 1));
+    KVI_TRY(kvi_weight_cache_open(&e->cache, folder, e->files.path ? e->files.path : "", key, e->checkpoint,
+                                  check ? threads : 0, error));
+    e->has_cache = true;
+    return kvi_engine_outline(e, e->format.plain, error);
+}
+
 /* The weights to the open device, and the program over them. */
 static kvrt_status import(kvi_engine *e, bool (*progress)(void *user, uint64_t done, uint64_t total), void *user,
                           kvrt_error *error)
@@ -280,6 +296,7 @@ static kvrt_status fill_device(open_context *c, kvrt_error *error)
     KVI_TRY(read_kv_scales(e, error));
     KVI_TRY(check_round(e, error));
     KVI_TRY(kvi_engine_outline(e, e->format.plain, error));
+    KVI_TRY(kvi_engine_find_cache(e, true, error));
     kvi_engine_plan_input(e, true, e->backend->own_memory ? e->backend->memory_available(e->device) : c->available,
                           &input);
     KVI_TRY(e->backend->check(
@@ -307,6 +324,8 @@ static void leave_device(kvi_engine *e)
     e->flight = NULL;
     close_device(e);
     forget_program(e);
+    kvi_weight_cache_close(&e->cache);
+    e->has_cache = false;
 }
 
 static bool device_does_not_do(kvrt_status status)
@@ -349,6 +368,7 @@ void kvi_engine_free(kvi_engine *e)
     if (e->backend) e->backend->close(e->device);
     kvi_model_program_free(&e->program);
     kvi_weights_free(&e->weights);
+    kvi_weight_cache_close(&e->cache);
     kvi_kv_scales_free(&e->kv_scales);
     kvi_chat_template_free(e->chat);
     kvi_tokenizer_free(e->tokenizer);

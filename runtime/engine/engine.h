@@ -34,6 +34,8 @@ typedef struct kvi_engine {
     kvi_channels channels;          /* of models that have those instead */
     struct kvi_chat_template *chat; /* NULL: none, or a broken one; kvrt_chat_render then tells which */
     kvi_model_weights weights;
+    kvi_weight_cache cache; /* of model.cache; zeroes without it */
+    bool has_cache;
     kvi_model_program program;
     const kvi_backend *backend;
     kvi_device *device;
@@ -81,6 +83,9 @@ kvrt_status kvi_engine_take_device(kvi_engine *engine, kvrt_error *error);
 kvrt_status kvi_engine_outline(kvi_engine *engine, kvi_kv_code plain, kvrt_error *error);
 /* What the plan asks about an outlined engine. `copied`: the weights were copied while it was read, if they are to be (model.io); a plan maps
  * them. `available`: bytes free on the device or in the host's memory. */
+/* Looks for the file of model.cache that belongs to the outlined weights; a plan trusts its tables, an open compares every byte (`check`). Found or
+ * to be made: the engine is outlined anew with it. */
+kvrt_status kvi_engine_find_cache(kvi_engine *engine, bool check, kvrt_error *error);
 void kvi_engine_plan_input(const kvi_engine *engine, bool copied, uint64_t available, kvi_plan_input *out);
 
 bool kvi_is_eos(const kvi_engine *engine, int32_t id);

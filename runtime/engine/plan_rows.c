@@ -122,6 +122,7 @@ static kvrt_status fill_info(kvi_engine *e, uint64_t available, kvrt_plan_info *
     KVI_TRY(kvi_struct_check(info, "kvrt_plan_info", error));
     KVI_TRY(kvi_format_named("f16", &e->format, error));
     KVI_TRY(kvi_engine_outline(e, e->format.plain, error));
+    KVI_TRY(kvi_engine_find_cache(e, false, error));
     kvi_engine_plan_input(e, false, available, &input);
     kvi_plan_at(&input, input.ctx_request > 0 ? (uint64_t)input.ctx_request : input.ctx_model, &plan);
     const bool maps = !e->backend->own_memory && input.copied_bytes == 0;

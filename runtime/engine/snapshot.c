@@ -80,13 +80,15 @@ kvrt_status kvi_snapshot_get(const uint8_t *bytes, uint64_t n, kvi_snapshot *s, 
 
 static uint64_t of_text(const char *text, uint64_t seed) { return kvi_checksum(text, strlen(text), seed); }
 
-static uint64_t of_model(const kvi_engine *e)
+uint64_t kvi_engine_model_fingerprint(const kvi_engine *e)
 {
     const kvi_model_config *c = &e->config;
     const uint32_t facts[] = {c->n_layers, c->hidden_size, c->vocab_size};
     uint64_t sum = kvi_checksum(facts, sizeof facts, 1);
     if (!e->checkpoint) return of_text(kvi_options_string(e->options, "model.shape"), sum);
-    if (e->weights.own_bytes) { /* rounded at open: another model */
+    if (strcmp(kvi_options_string(e->options, "weights.type"), "auto") != 0 ||
+        strcmp(kvi_options_string(e->options, "weights.head"), "auto") != 0 ||
+        strcmp(kvi_options_string(e->options, "weights.embed"), "auto") != 0) { /* rounded at open: another model */
         const int64_t group = kvi_options_i64(e->options, "weights.group");
         sum = of_text(kvi_options_string(e->options, "weights.type"), kvi_checksum(&group, sizeof group, sum));
         sum = of_text(kvi_options_string(e->options, "weights.head"), sum);
@@ -134,7 +136,9 @@ const kvi_fingerprints *kvi_engine_fingerprints(kvi_engine *e)
 {
     kvi_fingerprints *f = &e->fingerprints;
     if (!f->are_known)
-        *f = (kvi_fingerprints){
-            .are_known = true, .model = of_model(e), .tokenizer = of_tokenizer(e->tokenizer), .cache = of_cache(e)};
+        *f = (kvi_fingerprints){.are_known = true,
+                                .model = kvi_engine_model_fingerprint(e),
+                                .tokenizer = of_tokenizer(e->tokenizer),
+                                .cache = of_cache(e)};
     return f;
 }

@@ -36,6 +36,8 @@ void kvi_snapshot_put(const kvi_snapshot *snapshot, uint8_t bytes[KVI_SNAPSHOT_H
 kvrt_status kvi_snapshot_get(const uint8_t *bytes, uint64_t n, kvi_snapshot *out, kvrt_error *error);
 
 /* Computed when they are first asked for. */
+/* That of the model alone. */
+uint64_t kvi_engine_model_fingerprint(const kvi_engine *engine);
 const kvi_fingerprints *kvi_engine_fingerprints(kvi_engine *engine);
 
 #endif

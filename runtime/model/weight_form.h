@@ -153,6 +153,8 @@ typedef struct kvi_weight_desc {
     bool looked_up;  /* single rows are read and nothing is multiplied by it: an embedding that is not the head too */
     bool transposed; /* plain forms: CODES of an expert are (n_in, rows.of), column after column */
     const kvi_expert_parts *experts; /* (n_experts), when they are tensors of their own; NULL: one behind the other */
+    const void *
+        made; /* the form that the backend would make of it, made before (backend.h, kept_bytes); outlives the weight; NULL: none */
     const struct kvi_weight_desc
         *source; /* no parts: rows are to be rounded from it, by kvi_quantize_rows; valid during the import */
 } kvi_weight_desc;

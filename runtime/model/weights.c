@@ -4,6 +4,7 @@
 #include "synthetic.h"
 #include "weight_codec.h"
 #include "quantization/quantization.h"
+#include "../base/checksum.h"
 #include "../base/mem.h"
 
 #include <math.h>
@@ -24,6 +25,7 @@ typedef struct binder {
     uint64_t shared_bytes[KVI_WEIGHT_PARTS]; /* of the parts that all synthetic quantized weights show */
     unsigned char *shared[KVI_WEIGHT_PARTS];
     kvi_weight_fn each;                                            /* NULL: none */
+    uint64_t n_kept;                                               /* weights with a form to keep so far */
     uint64_t memory_used, total_bytes, form_bytes[KVI_FORM_COUNT]; /* memory_used: of out->memory */
     uint64_t idle_bytes;                                           /* experts that a token does not choose */
     kvrt_error *error;
@@ -207,15 +209,58 @@ static kvrt_status describe(const binder *b, const kvi_tensor *t, const kvi_plac
     return KVRT_OK;
 }
 
-static kvrt_status hand_over(binder *b, const kvi_place *p, const kvi_weight_desc *desc, const kvi_weight **out)
+/* What decides the kernel form of a weight, beside its numbers. */
+static uint64_t facts_of(const kvi_weight_desc *w, uint64_t sum)
 {
+    const kvi_part_order *const orders[] = {&w->code_order, &w->scale_order, &w->zero_order};
+    uint64_t facts[32] = {w->form,
+                          w->n_out,
+                          w->n_in,
+                          w->n_experts,
+                          w->group,
+                          w->group_rows,
+                          w->scale_type,
+                          w->looked_up,
+                          w->transposed,
+                          w->global_divides,
+                          w->is_unsigned,
+                          w->zero_add,
+                          w->rows.first,
+                          w->rows.run,
+                          w->rows.step,
+                          w->signed_zeros,
+                          w->scale_group,
+                          w->rows.of,
+                          0};
+    uint32_t n = 18;
+    for (int i = 0; i < 3; i++)
+        facts[n++] = (uint64_t)orders[i]->packing << 32 | orders[i]->row, facts[n++] = orders[i]->column;
+    for (int part = 0; part < KVI_WEIGHT_PARTS; part++) facts[n] |= (uint64_t)(w->parts[part] != NULL) << part;
+    sum = kvi_checksum(w->name, strlen(w->name), sum);
+    sum = kvi_checksum(facts, sizeof facts, sum);
+    return w->source ? facts_of(w->source, sum) : sum;
+}
+
+/* The kernel form that the cache has of a weight. */
+static void look_up_form(binder *b, kvi_weight_desc *desc)
+{
+    const uint64_t kept = b->backend && b->backend->kept_version ? b->backend->kept_bytes(desc) : 0;
+    b->out->facts = facts_of(desc, b->out->facts + kept);
+    b->out->kept_bytes += kept;
+    if (kept && b->wish.cache) desc->made = kvi_weight_cache_form(b->wish.cache, b->n_kept, kept);
+    if (kept) b->n_kept++;
+}
+
+static kvrt_status hand_over(binder *b, const kvi_place *p, kvi_weight_desc *desc, const kvi_weight **out)
+{
+    look_up_form(b, desc);
     const uint64_t bytes = kvi_weight_bytes(desc), n_experts = p->n_experts ? p->n_experts : 1;
     b->out->bytes += bytes;
     b->out->n_params += (uint64_t)desc->n_out * desc->n_in * (desc->n_experts ? desc->n_experts : 1);
     if (p->n_experts) b->out->expert_bytes += bytes;
     if (p->n_experts) b->idle_bytes += bytes / n_experts * (n_experts - p->n_used);
     b->form_bytes[desc->form] += bytes;
-    if (desc->source) b->out->own_bytes += bytes;
+    if (desc->source && !desc->made) b->out->own_bytes += bytes;
     uint64_t taken = 0;
     if (b->each) b->each(b->user, desc);
     if (b->backend) KVI_TRY(b->backend->weight_bytes(desc, &taken, b->error));
@@ -224,6 +269,8 @@ static kvrt_status hand_over(binder *b, const kvi_place *p, const kvi_weight_des
     kvi_weight *weight;
     KVI_TRY(b->backend->weight_import(b->device, desc, &weight, b->error));
     *out = weight;
+    if (b->wish.cache && !b->wish.cache->map.data && b->backend->kept_bytes(desc))
+        kvi_weight_cache_put(b->wish.cache, b->backend->kept_form(weight), b->backend->kept_bytes(desc));
     if (b->progress && !b->progress(b->user, b->out->bytes, b->total_bytes))
         return kvi_error_set(b->error, KVRT_CANCELLED, "loading cancelled");
     return KVRT_OK;
@@ -529,6 +576,7 @@ kvrt_status kvi_weights_bind(const kvi_model_config *config, const kvi_checkpoin
         status = backend->weights_reserve(device, taken_bytes, error);
     if (status >= KVRT_OK && device) status = take_block(&b);
     if (status >= KVRT_OK) status = bind_all(&b);
+    if (device && wish->cache) kvi_weight_cache_end(wish->cache, status >= KVRT_OK);
     for (int part = 0; !device && part < KVI_WEIGHT_PARTS; part++) (void)take_memory(&b, b.shared_bytes[part]);
     out->memory_bytes = b.memory_used;
     if (status < KVRT_OK) kvi_weights_free(out);

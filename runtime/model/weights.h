@@ -5,6 +5,7 @@
 #define KVI_WEIGHTS_H
 #include "fewer_bits.h"
 #include "checkpoint.h"
+#include "weight_cache.h"
 #include "../../kernels/backend.h"
 
 typedef struct kvi_model_weights {
@@ -20,6 +21,8 @@ typedef struct kvi_model_weights {
     kvi_weight_form form;       /* of most bytes */
     kvi_weight_form embed_form; /* of embed, as stored */
     uint64_t own_bytes;         /* of `bytes`: rounded at open, so that they lie in no file */
+    uint64_t facts;             /* checksum of names, forms and shapes: the same for the same kernel forms */
+    uint64_t kept_bytes;        /* of the kernel forms that a cache would keep */
     uint64_t taken_bytes;       /* by the backend for the imports */
     uint64_t memory_bytes;      /* of the memory behind synthetic weights, converted ones and tables of experts */
     void *memory;               /* that memory; NULL without a device */
@@ -40,6 +43,7 @@ typedef struct kvi_weight_wish {
     kvi_weight_form form; /* of synthetic matrices */
     bool has_group;       /* synthetic I4 and I8: fewer.group counts */
     kvi_fewer_bits fewer;
+    kvi_weight_cache *cache; /* its forms are imported, and written into it where it has none; NULL: no cache */
 } kvi_weight_wish;
 
 /* Binds and imports. With checkpoint == NULL the weights are synthetic: small values, different in every row. Without `device` it only checks and
