@@ -105,6 +105,8 @@ typedef struct kvi_backend {
     kvrt_status (*check)(const kvi_program *program, const kvi_limits *limits, kvrt_error *error);
     /* Host bytes of an open device beside weights, workspace and pool. */
     uint64_t (*host_bytes)(const kvi_program *program, const kvi_limits *limits, const kvi_device_options *options);
+    /* What multiplies a weight here, in words ("tiles, avx512vnni"), without a device; false, and why: it is refused. */
+    bool (*kernel_of)(const kvi_weight_desc *desc, const kvi_device_options *options, char *text, uint64_t cap);
     /* Bytes an import takes: the weight, or a handle to what lies in the map. UNSUPPORTED: the backend does not have the form. */
     kvrt_status (*weight_bytes)(const kvi_weight_desc *desc, uint64_t *bytes, kvrt_error *error);
     /* Workspace beside weights and pool. */

@@ -607,6 +607,8 @@ typedef struct kvrt_plan_info {
     uint64_t
         state_bytes; /* of each session's part of kv_bytes: states of recurrent layers, the live one and its checkpoints */
     uint32_t n_states; /* so many of one size */
+    char forms
+        [400]; /* of the matrices, most bytes first: "i4 4.125 bits (tiles, avx512vnni) 6979 M; bf16 16 bits (rows, avx512) 1051 M" */
 } kvrt_plan_info;
 KVRT_API kvrt_status kvrt_plan(const kvrt_options *options, const char *formats, kvrt_plan_info *info,
                                kvrt_plan_row *rows, uint64_t cap, uint64_t *n, kvrt_error *error);
@@ -617,6 +619,9 @@ KVRT_API kvrt_status kvrt_plan(const kvrt_options *options, const char *formats,
 /* Devices and why a backend is absent: fn is called once per backend with a line of text. */
 typedef void (*kvrt_line_fn)(const char *name, const char *text, int32_t usable, void *user);
 KVRT_API void kvrt_measure_devices(kvrt_line_fn fn, void *user);
+/* What multiplies which forms of weights on a usable backend: fn is called with the forms ("q4_0 q4_1 i4") as name and the kernel as text.
+ * ARG: no such backend; NO_DEVICE: it is not usable. */
+KVRT_API kvrt_status kvrt_measure_forms(const char *backend, kvrt_line_fn fn, void *user, kvrt_error *error);
 
 /* The folder as found: never fails on an unsupported model, it reports. */
 typedef struct kvrt_inspect_tensor {
@@ -627,6 +632,8 @@ typedef struct kvrt_inspect_tensor {
     uint64_t n_weights; /* parameters that are read from it; 0: not a tensor of codes */
     double bits;        /* of each of them, scales and zeros included */
     uint32_t group;     /* neighbours of a row that share a scale; 0: the whole row, or no scales */
+    const char
+        *kernel; /* what multiplies it on this machine: "tiles, avx512vnni", "decoded row by row, avx2"; else "" */
 } kvrt_inspect_tensor;
 typedef struct kvrt_inspect_info {
     uint32_t size;

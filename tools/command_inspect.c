@@ -18,7 +18,7 @@ typedef struct histogram {
         uint64_t count, bytes;
     } rows[32];
     struct {
-        char form[16];
+        char form[16], kernel[64];
         uint64_t n_weights;
         double bits; /* of all of them */
     } forms[32];
@@ -35,8 +35,8 @@ static void print_tensor(histogram *h, const kvrt_inspect_tensor *t)
         for (uint64_t i = 0; i < t->n_dims; i++) printf("%s%llu", i ? "," : "", (unsigned long long)t->shape[i]);
         printf("],\"bytes\":%llu", (unsigned long long)t->bytes);
         if (t->n_weights)
-            printf(",\"form\":\"%s\",\"n_weights\":%llu,\"bits\":%.4g,\"group\":%u", t->form,
-                   (unsigned long long)t->n_weights, t->bits, t->group);
+            printf(",\"form\":\"%s\",\"n_weights\":%llu,\"bits\":%.4g,\"group\":%u,\"kernel\":\"%s\"", t->form,
+                   (unsigned long long)t->n_weights, t->bits, t->group, t->kernel);
         printf("}");
         h->first = false;
         return;
@@ -46,14 +46,19 @@ static void print_tensor(histogram *h, const kvrt_inspect_tensor *t)
     printf("]");
     if (t->n_weights) printf("  %s, %.4g bits", t->form, t->bits);
     if (t->group) printf(", groups of %u", t->group);
+    if (t->kernel[0]) printf(", %s", t->kernel);
     printf("\n");
 }
 
 static void count_form(histogram *h, const kvrt_inspect_tensor *t)
 {
     unsigned i = 0;
-    while (i < h->n_forms && strcmp(h->forms[i].form, t->form) != 0) i++;
-    if (i == h->n_forms && h->n_forms < 32) snprintf(h->forms[h->n_forms++].form, 16, "%s", t->form);
+    while (i < h->n_forms && (strcmp(h->forms[i].form, t->form) != 0 || strcmp(h->forms[i].kernel, t->kernel) != 0))
+        i++;
+    if (i == h->n_forms && h->n_forms < 32) {
+        snprintf(h->forms[i].form, sizeof h->forms[i].form, "%s", t->form);
+        snprintf(h->forms[h->n_forms++].kernel, sizeof h->forms[i].kernel, "%s", t->kernel);
+    }
     if (i < 32) h->forms[i].n_weights += t->n_weights, h->forms[i].bits += t->bits * (double)t->n_weights;
 }
 
@@ -110,8 +115,9 @@ static void print_text(const kvrt_inspect_info *info, const histogram *h, const 
         printf("weights        %s%s%.4g bits each\n", info->quantization, info->quantization[0] ? ", " : "",
                (double)info->weight_bytes * 8 / (double)info->n_weights);
     for (unsigned i = 0; i < h->n_forms; i++)
-        printf("  %-12s %llu of %.4g bits\n", h->forms[i].form, (unsigned long long)h->forms[i].n_weights,
-               h->forms[i].bits / (double)h->forms[i].n_weights);
+        printf("  %-12s %llu of %.4g bits%s%s\n", h->forms[i].form, (unsigned long long)h->forms[i].n_weights,
+               h->forms[i].bits / (double)h->forms[i].n_weights, ": ",
+               h->forms[i].kernel[0] ? h->forms[i].kernel : "vectors");
     printf("sampling\n");
     print_sampling(line, defaults, false);
     if (info->n_eos) printf("  %-16s ", "end tokens");
@@ -119,6 +125,27 @@ static void print_text(const kvrt_inspect_info *info, const histogram *h, const 
     if (info->n_eos) printf(" (%s)\n", info->eos_of_generation ? "generation_config.json" : "config.json or tokenizer");
     if (info->warning[0]) printf("warning        %s\n", info->warning);
     printf("supported      %s%s\n", info->problem[0] ? "no: " : "yes", info->problem);
+}
+
+/* Forms by name; what multiplies the most of each. */
+static void print_forms(const histogram *h)
+{
+    bool told[32] = {false}, any = false;
+    for (unsigned i = 0; i < h->n_forms; i++) {
+        uint64_t n = 0;
+        double bits = 0;
+        unsigned most = i;
+        for (unsigned k = i; k < h->n_forms && !told[i]; k++) {
+            if (k > i && strcmp(h->forms[k].form, h->forms[i].form) != 0) continue;
+            told[k] = k > i;
+            n += h->forms[k].n_weights, bits += h->forms[k].bits;
+            if (h->forms[k].n_weights > h->forms[most].n_weights) most = k;
+        }
+        if (!n) continue;
+        printf("%s\"%s\":{\"n_weights\":%llu,\"bits\":%.4g,\"kernel\":\"%s\"}", any ? "," : "", h->forms[i].form,
+               (unsigned long long)n, bits / (double)n, h->forms[most].kernel);
+        any = true;
+    }
 }
 
 static void print_json(const kvrt_inspect_info *info, const histogram *h, const command_line *line,
@@ -138,9 +165,7 @@ static void print_json(const kvrt_inspect_info *info, const histogram *h, const 
         printf("%s\"%s\":%llu", i ? "," : "", h->rows[i].dtype, (unsigned long long)h->rows[i].bytes);
     printf("},\"quantization\":\"%s\",\"weight_bytes\":%llu,\"forms\":{", info->quantization,
            (unsigned long long)info->weight_bytes);
-    for (unsigned i = 0; i < h->n_forms; i++)
-        printf("%s\"%s\":{\"n_weights\":%llu,\"bits\":%.4g}", i ? "," : "", h->forms[i].form,
-               (unsigned long long)h->forms[i].n_weights, h->forms[i].bits / (double)h->forms[i].n_weights);
+    print_forms(h);
     printf("},\"sampling\":{");
     print_sampling(line, defaults, true);
     printf("},\"eos_ids\":[");

@@ -34,12 +34,13 @@ void plan_report_json(const plan_report *r)
     const kvrt_plan_info *info = &r->info;
     printf("{\"architecture\":\"%s\",\"backend\":\"%s\",\"n_params\":%llu,\"weight_bytes\":%llu,"
            "\"mapped_bytes\":%llu,\"loading_bytes\":%llu,\"device_context_bytes\":%llu,\"budget_bytes\":%llu,"
-           "\"reserve_bytes\":%llu,\"expert_bytes\":%llu,\"state_bytes\":%llu,\"ctx_model\":%u,\"rows\":[",
+           "\"reserve_bytes\":%llu,\"expert_bytes\":%llu,\"state_bytes\":%llu,\"forms\":\"%s\",\"ctx_model\":%u,"
+           "\"rows\":[",
            info->architecture, info->backend, (unsigned long long)info->n_params,
            (unsigned long long)info->weight_bytes, (unsigned long long)info->mapped_bytes,
            (unsigned long long)info->loading_bytes, (unsigned long long)info->device_context_bytes,
            (unsigned long long)info->budget_bytes, (unsigned long long)info->reserve_bytes,
-           (unsigned long long)info->expert_bytes, (unsigned long long)info->state_bytes, info->ctx_model);
+           (unsigned long long)info->expert_bytes, (unsigned long long)info->state_bytes, info->forms, info->ctx_model);
     for (uint64_t i = 0; i < r->n; i++) {
         const kvrt_plan_row *row = &r->rows[i];
         printf("%s{\"kv\":\"%s\",\"bits_per_element\":%.4f,\"bytes_per_token\":%.1f,\"fixed_kv_bytes\":%llu,"
@@ -110,6 +111,17 @@ static void print_refused(const plan_report *r, FILE *to)
     }
 }
 
+/* Forms of weights, one a line. */
+static void print_forms(const char *forms, FILE *to)
+{
+    for (const char *at = forms; *at;) {
+        const int n = (int)strcspn(at, ";");
+        fprintf(to, "           %.*s\n", n, at);
+        at += n;
+        at += strspn(at, "; ");
+    }
+}
+
 static void print_weights(const plan_report *r, FILE *to)
 {
     const kvrt_plan_info *info = &r->info;
@@ -123,6 +135,7 @@ static void print_weights(const plan_report *r, FILE *to)
     else if (strcmp(info->backend, "cpu") == 0) fprintf(to, " in memory; %.1f MiB taken", mib(taken));
     else fprintf(to, " on the card");
     fputc('\n', to);
+    if (info->forms[0]) print_forms(info->forms, to);
     if (info->expert_bytes) fprintf(to, "           of them experts %.1f MiB\n", mib(info->expert_bytes));
     if (info->state_bytes)
         fprintf(to, "           states of recurrent layers %.1f MiB a session (live and %u checkpoints), part of KV\n",

@@ -27,8 +27,7 @@ const kvi_cpu_variant *kvi_cpu_choose(const kvi_cpu *cpu, const char *name)
     return NULL;
 }
 
-/* The best integer products that go with a variant on this CPU. */
-static const kvi_cpu_dots *dots_for(const kvi_cpu_variant *v, const kvi_cpu *cpu)
+const kvi_cpu_dots *kvi_cpu_dots_for(const kvi_cpu_variant *v, const kvi_cpu *cpu)
 {
 #if defined(__x86_64__)
     if ((v->needs & KVI_CPU_HAS_AVX512) && cpu->avx512_vnni) return &kvi_dots_avx512vnni;
@@ -83,7 +82,7 @@ static kvrt_status cpu_open(const kvi_device_options *options, kvi_device **out,
         return status;
     }
     device->exact = options->exact;
-    device->dots = device->wide_dots = dots_for(device->v, &device->cpu);
+    device->dots = device->wide_dots = kvi_cpu_dots_for(device->v, &device->cpu);
     if (options->amx && device->v->tiles && device->cpu.amx_bf16 && device->cpu.amx_int8 && kvi_os_amx_enable())
         device->tiles = device->v->tiles, device->wide_dots = device->tiles->dots;
     (void)snprintf(device->text, sizeof device->text, "%s, %s%s, %u thread%s", device->cpu.name, device->v->name,
@@ -457,6 +456,7 @@ const kvi_backend kvi_backend_cpu = {.name = "cpu",
                                      .memory_available = cpu_memory_available,
                                      .check = cpu_check,
                                      .host_bytes = cpu_host_bytes,
+                                     .kernel_of = kvi_cpu_kernel_of,
                                      .weight_bytes = kvi_cpu_weight_bytes,
                                      .weights_reserve = kvi_cpu_weights_reserve,
                                      .kept_version = KVI_TILE_VERSION,

@@ -114,6 +114,9 @@ void kvi_cpu_add_row(kvi_device *device, const kvi_op *op, uint32_t row, float *
 
 /* The entries of the backend's table. */
 kvrt_status kvi_cpu_weight_bytes(const kvi_weight_desc *desc, uint64_t *bytes, kvrt_error *error);
+bool kvi_cpu_kernel_of(const kvi_weight_desc *desc, const kvi_device_options *options, char *text, uint64_t cap);
+/* The best integer products that go with a variant on this CPU. */
+const kvi_cpu_dots *kvi_cpu_dots_for(const kvi_cpu_variant *v, const kvi_cpu *cpu);
 uint64_t kvi_cpu_kept_bytes(const kvi_weight_desc *desc);
 const void *kvi_cpu_kept_form(const kvi_weight *weight);
 kvrt_status kvi_cpu_weights_reserve(kvi_device *device, uint64_t bytes, kvrt_error *error);

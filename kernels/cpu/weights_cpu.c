@@ -168,6 +168,35 @@ static kvrt_status lay_tiles(kvi_device *device, kvi_weight *weight, kvrt_error 
     return KVRT_OK;
 }
 
+/* Panels are packed from neighbouring rows. */
+static bool walks_rows(const kvi_weight_desc *desc)
+{
+    return kvi_form_is_plain(desc->form) && !desc->transposed && desc->rows.run % KVI_CPU_MOST_PANEL == 0;
+}
+
+bool kvi_cpu_kernel_of(const kvi_weight_desc *desc, const kvi_device_options *options, char *text, uint64_t cap)
+{
+    kvi_cpu cpu;
+    kvi_tile tile;
+    kvi_os_cpu(&cpu);
+    const kvi_cpu_variant *v = kvi_cpu_choose(&cpu, options->isa ? options->isa : "auto");
+    if (!v) {
+        (void)snprintf(text, cap, "this CPU does not have %s", options->isa);
+        return false;
+    }
+    const bool tiles = kvi_tile_of(desc, &tile), integers = tiles && tile.values < KVI_TILE_FLOATS && !options->exact,
+               amx = options->amx && v->tiles && cpu.amx_bf16 && cpu.amx_int8;
+    const char *how = desc->looked_up    ? "single rows"
+                      : integers         ? "tiles"
+                      : tiles            ? "tiles, f32 activations"
+                      : walks_rows(desc) ? "rows"
+                                         : "decoded row by row";
+    const bool wide = amx && !desc->looked_up && (integers || desc->form == v->tiles->form);
+    (void)snprintf(text, cap, "%s, %s%s", how, integers ? kvi_cpu_dots_for(v, &cpu)->name : v->name,
+                   wide ? " and AMX" : "");
+    return true;
+}
+
 static void name_kernels(const kvi_device *device, kvi_weight *weight)
 {
     const bool integers = kvi_cpu_multiplies_integers(device, weight), decoded = weight->kernel == &device->v->decoded;
@@ -189,9 +218,7 @@ kvrt_status kvi_cpu_weight_import(kvi_device *device, const kvi_weight_desc *des
     kvi_weight *weight = kvi_arena_alloc(&device->arena, sizeof *weight);
     if (!weight) return kvi_error_nomem(error, sizeof *weight, desc->name);
     weight->desc = *desc;
-    /* Panels are packed from neighbouring rows. */
-    const bool walks = kvi_form_is_plain(desc->form) && !desc->transposed && desc->rows.run % KVI_CPU_MOST_PANEL == 0;
-    weight->kernel = walks ? &device->v->plain[kvi_form_dtype(desc->form)] : &device->v->decoded;
+    weight->kernel = walks_rows(desc) ? &device->v->plain[kvi_form_dtype(desc->form)] : &device->v->decoded;
     if (desc->n_out == 1) {
         float *f32 = kvi_arena_alloc(&device->arena, (size_t)desc->n_in * 4);
         if (!f32) return kvi_error_nomem(error, (uint64_t)desc->n_in * 4, desc->name);

@@ -5,6 +5,7 @@
 #include "memory_cuda.h"
 #include "../../runtime/model/weight_codec.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* ------------------------------------------------------------------------------------------------------ staging --- */
@@ -102,6 +103,16 @@ kvrt_status kvi_cuda_weight_bytes(const kvi_weight_desc *desc, uint64_t *bytes, 
                              desc->name);
     *bytes = kvi_cuda_round((uint64_t)desc->n_out * row_pitch(desc));
     return KVRT_OK;
+}
+
+bool kvi_cuda_kernel_of(const kvi_weight_desc *desc, const kvi_device_options *options, char *text, uint64_t cap)
+{
+    kvrt_error error = {.size = sizeof error};
+    uint64_t bytes;
+    (void)options;
+    const bool has = kvi_cuda_weight_bytes(desc, &bytes, &error) >= KVRT_OK;
+    (void)snprintf(text, cap, "%s", has ? "rows, tensor cores" : "not on cuda");
+    return has;
 }
 
 kvrt_status kvi_cuda_weights_reserve(kvi_device *d, uint64_t bytes, kvrt_error *error)

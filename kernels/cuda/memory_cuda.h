@@ -6,6 +6,7 @@
 kvrt_status kvi_cuda_staging_open(kvi_device *device, kvrt_error *error);
 void kvi_cuda_staging_close(kvi_device *device);
 
+bool kvi_cuda_kernel_of(const kvi_weight_desc *desc, const kvi_device_options *options, char *text, uint64_t cap);
 kvrt_status kvi_cuda_weight_bytes(const kvi_weight_desc *desc, uint64_t *bytes, kvrt_error *error);
 /* One block for the weights to come; without it each takes a block of its own. */
 kvrt_status kvi_cuda_weights_reserve(kvi_device *device, uint64_t bytes, kvrt_error *error);

@@ -234,6 +234,17 @@ kvrt_status kvi_engine_outline(kvi_engine *e, kvi_kv_code plain, kvrt_error *err
     return record_program(e, plain, error);
 }
 
+kvrt_status kvi_engine_each_weight(kvi_engine *e, kvi_weight_fn fn, void *user, kvrt_error *error)
+{
+    kvi_weight_wish wish;
+    kvi_model_weights weights;
+    KVI_TRY(weight_wish(e, &wish, error));
+    wish.fn = fn, wish.user = user;
+    KVI_TRY(kvi_weights_bind(&e->config, e->checkpoint, &wish, NULL, NULL, NULL, NULL, &weights, error));
+    kvi_weights_free(&weights);
+    return KVRT_OK;
+}
+
 kvrt_status kvi_engine_find_cache(kvi_engine *e, bool check, kvrt_error *error)
 {
     const char *folder = kvi_options_string(e->options, "model.cache");

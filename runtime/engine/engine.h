@@ -81,6 +81,8 @@ kvrt_status kvi_engine_leave_device(kvi_engine *engine, kvrt_error *error);
 kvrt_status kvi_engine_take_device(kvi_engine *engine, kvrt_error *error);
 /* Counts the weights and records the program for `engine->backend` without importing anything: what a plan is made from. Repeatable. */
 kvrt_status kvi_engine_outline(kvi_engine *engine, kvi_kv_code plain, kvrt_error *error);
+/* Calls fn with every weight as the engine would import it. */
+kvrt_status kvi_engine_each_weight(kvi_engine *engine, kvi_weight_fn fn, void *user, kvrt_error *error);
 /* What the plan asks about an outlined engine. `copied`: the weights were copied while it was read, if they are to be (model.io); a plan maps
  * them. `available`: bytes free on the device or in the host's memory. */
 /* Looks for the file of model.cache that belongs to the outlined weights; a plan trusts its tables, an open compares every byte (`check`). Found or

@@ -45,11 +45,14 @@ typedef struct tensor_use {
     const char *form;
     uint64_t n_weights, bytes;
     uint32_t group;
+    char kernel[64];
 } tensor_use;
 typedef struct tensor_uses {
     const kvi_checkpoint *checkpoint;
     tensor_use *of; /* (n_tensors) */
     kvrt_inspect_info *info;
+    const kvi_backend *backend; /* that an open would take */
+    kvi_device_options options;
 } tensor_uses;
 
 static void on_weight(void *user, const kvi_weight_desc *desc)
@@ -66,6 +69,8 @@ static void on_weight(void *user, const kvi_weight_desc *desc)
         use->group = desc->group;
         use->n_weights += n;
         use->bytes += bytes;
+        if (desc->n_out > 1 && uses->backend)
+            (void)uses->backend->kernel_of(desc, &uses->options, use->kernel, sizeof use->kernel);
         return;
     }
 }
@@ -103,17 +108,19 @@ static void list_tensors(const kvi_checkpoint *checkpoint, const tensor_use *use
 {
     for (uint64_t i = 0; i < checkpoint->n_tensors; i++) {
         const kvi_tensor *t = kvi_checkpoint_at(checkpoint, i);
-        const tensor_use use = uses ? uses[i] : (tensor_use){0};
+        static const tensor_use none;
+        const tensor_use *const use = uses ? &uses[i] : &none;
         kvrt_inspect_tensor out = {.size = sizeof out,
                                    .name = t->name,
                                    .dtype = t->dtype,
                                    .file = kvi_checkpoint_file(checkpoint, t->file),
                                    .n_dims = t->n_dims,
                                    .bytes = t->bytes,
-                                   .form = use.form ? use.form : "",
-                                   .n_weights = use.n_weights,
-                                   .bits = use.n_weights ? (double)use.bytes * 8 / (double)use.n_weights : 0,
-                                   .group = use.group};
+                                   .form = use->form ? use->form : "",
+                                   .n_weights = use->n_weights,
+                                   .bits = use->n_weights ? (double)use->bytes * 8 / (double)use->n_weights : 0,
+                                   .group = use->group,
+                                   .kernel = use->kernel};
         uint64_t elements = 1;
         for (uint32_t d = 0; d < t->n_dims; d++) elements *= out.shape[d] = t->shape[d];
         info->n_params += elements;
@@ -129,7 +136,16 @@ static void inspect_tensors(const kvi_model_config *config, const kvi_checkpoint
                             kvrt_tensor_fn fn, void *user)
 {
     kvrt_error error = {.size = sizeof error};
-    tensor_uses uses = {checkpoint, kvi_mem_zalloc(checkpoint->n_tensors + 1, sizeof *uses.of), info};
+    kvrt_options *defaults = NULL;
+    tensor_uses uses = {
+        .checkpoint = checkpoint, .of = kvi_mem_zalloc(checkpoint->n_tensors + 1, sizeof *uses.of), .info = info};
+    if (kvrt_options_create(&defaults, &error) >= KVRT_OK) {
+        uses.backend = kvi_plan_backend(defaults);
+        uses.options = kvi_device_options_from(defaults);
+        uses.options.isa = NULL; /* the best: its text belongs to the options */
+        uses.options.amx = true; /* as the command opens */
+    }
+    kvrt_options_destroy(defaults);
     (void)snprintf(info->quantization, sizeof info->quantization, "%s",
                    kvi_quantization_method(checkpoint->quantization));
     if (!uses.of) (void)kvi_error_nomem(&error, checkpoint->n_tensors * sizeof *uses.of, "list of tensors");

@@ -2,7 +2,9 @@
 #include "seat.h"
 #include "session.h"
 #include "../base/lcg.h"
+#include "../model/synthetic.h"
 
+#include <stdio.h>
 #include <string.h>
 
 void kvrt_measure_devices(kvrt_line_fn fn, void *user)
@@ -16,6 +18,45 @@ void kvrt_measure_devices(kvrt_line_fn fn, void *user)
         fn(kvi_backend_at(i)->name, text, usable, user);
     }
     if (!cuda) fn("cuda", "not in this build", 0, user);
+}
+
+/* A weight of the form, large enough for every kernel. */
+static kvi_weight_desc example_of(kvi_weight_form form)
+{
+    static const uint8_t there;
+    kvi_weight_desc desc = {.name = "example", .form = form, .n_out = 256, .n_in = 1024};
+    (void)kvi_synthetic_shape(&desc);
+    for (int part = 0; part < KVI_WEIGHT_PARTS; part++)
+        if (part == KVI_PART_CODES || (kvi_form(form)->needs >> part & 1u)) desc.parts[part] = &there;
+    return desc;
+}
+
+kvrt_status kvrt_measure_forms(const char *name, kvrt_line_fn fn, void *user, kvrt_error *error)
+{
+    const kvi_device_options options = {.amx = true};
+    const kvi_backend *backend = NULL;
+    char why[256], kernels[KVI_FORM_COUNT][64] = {{0}}, forms[400];
+    if (!name || !fn) return kvi_error_set(error, KVRT_ARG, "kvrt_measure_forms: backend or fn is NULL");
+    for (uint32_t i = 0; kvi_backend_at(i); i++)
+        if (strcmp(kvi_backend_at(i)->name, name) == 0) backend = kvi_backend_at(i);
+    if (!backend) return kvi_error_set(error, KVRT_ARG, "backend %.40s: not in this build", name);
+    if (!backend->probe(NULL, why, sizeof why))
+        return kvi_error_set(error, KVRT_NO_DEVICE, "backend %s: %s", name, why);
+    for (int f = 0; f < KVI_FORM_COUNT; f++) {
+        const kvi_weight_desc desc = example_of((kvi_weight_form)f);
+        if (f != KVI_FORM_F64) (void)backend->kernel_of(&desc, &options, kernels[f], sizeof kernels[f]);
+    }
+    for (int f = 0; f < KVI_FORM_COUNT; f++) {
+        size_t len = 0;
+        bool told = !kernels[f][0];
+        for (int k = 0; k < f; k++) told = told || strcmp(kernels[k], kernels[f]) == 0;
+        for (int k = f; !told && k < KVI_FORM_COUNT && len < sizeof forms; k++)
+            if (strcmp(kernels[k], kernels[f]) == 0)
+                len += (size_t)snprintf(forms + len, sizeof forms - len, "%s%s", len ? " " : "",
+                                        kvi_form((kvi_weight_form)k)->name);
+        if (!told) fn(forms, kernels[f], 1, user);
+    }
+    return KVRT_OK;
 }
 
 /* Plain values: numbers near +-1, different everywhere; words of base | (random & mask). Any format built from a page starts from such

@@ -114,6 +114,53 @@ static kvrt_status fill_rows(kvi_engine *e, const char *formats, uint64_t availa
     return *n > cap ? KVRT_PARTIAL : KVRT_OK;
 }
 
+/* How much there is of each form, and what multiplies the most of it. */
+typedef struct form_uses {
+    const kvi_backend *backend;
+    kvi_device_options options;
+    struct {
+        uint64_t n, bytes, largest;
+        char kernel[64];
+    } of[KVI_FORM_COUNT];
+} form_uses;
+
+static void count_form(void *user, const kvi_weight_desc *desc)
+{
+    form_uses *uses = user;
+    const uint64_t n = (uint64_t)desc->n_out * desc->n_in * (desc->n_experts ? desc->n_experts : 1);
+    if (desc->n_out == 1) return;
+    uses->of[desc->form].n += n;
+    uses->of[desc->form].bytes += kvi_weight_bytes(desc);
+    if (desc->looked_up || n <= uses->of[desc->form].largest) return;
+    uses->of[desc->form].largest = n;
+    (void)uses->backend->kernel_of(desc, &uses->options, uses->of[desc->form].kernel,
+                                   sizeof uses->of[desc->form].kernel);
+}
+
+/* "i4 4.125 bits (tiles, avx512vnni) 6.98 G; bf16 ...", the form of most bytes first. */
+static kvrt_status describe_forms(kvi_engine *e, char *out, size_t cap, kvrt_error *error)
+{
+    form_uses *uses = kvi_mem_zalloc(1, sizeof *uses);
+    size_t len = 0;
+    if (!uses) return kvi_error_nomem(error, sizeof *uses, "forms of weights");
+    uses->backend = e->backend;
+    uses->options = kvi_device_options_from(e->options);
+    const kvrt_status status = kvi_engine_each_weight(e, count_form, uses, error);
+    for (int left = KVI_FORM_COUNT; status >= KVRT_OK && left > 0 && len < cap; left--) {
+        int most = 0;
+        for (int f = 1; f < KVI_FORM_COUNT; f++)
+            if (uses->of[f].bytes > uses->of[most].bytes) most = f;
+        if (!uses->of[most].bytes) break;
+        len += (size_t)snprintf(
+            out + len, cap - len, "%s%s %.4g bits (%s) %.4g M", len ? "; " : "", kvi_form((kvi_weight_form)most)->name,
+            (double)uses->of[most].bytes * 8 / (double)uses->of[most].n,
+            uses->of[most].kernel[0] ? uses->of[most].kernel : "single rows", (double)uses->of[most].n / 1e6);
+        uses->of[most].bytes = 0;
+    }
+    kvi_mem_free(uses);
+    return status;
+}
+
 static kvrt_status fill_info(kvi_engine *e, uint64_t available, kvrt_plan_info *info, kvrt_error *error)
 {
     kvi_plan_input input;
@@ -138,6 +185,7 @@ static kvrt_status fill_info(kvi_engine *e, uint64_t available, kvrt_plan_info *
                            .state_bytes = kvi_plan_state_bytes(input.program),
                            .n_states = input.program->state_bytes ? 1 + KVI_STATE_CHECKPOINTS : 0,
                            .loading_bytes = e->backend->own_memory ? 0 : input.loading_bytes};
+    KVI_TRY(describe_forms(e, full.forms, sizeof full.forms, error));
     (void)snprintf(full.architecture, sizeof full.architecture, "%s", e->config.family);
     (void)snprintf(full.backend, sizeof full.backend, "%s", e->backend->name);
     kvi_struct_write(info, &full, sizeof full);

@@ -24,7 +24,6 @@ typedef struct binder {
     kvi_weight_wish wish;
     uint64_t shared_bytes[KVI_WEIGHT_PARTS]; /* of the parts that all synthetic quantized weights show */
     unsigned char *shared[KVI_WEIGHT_PARTS];
-    kvi_weight_fn each;                                            /* NULL: none */
     uint64_t n_kept;                                               /* weights with a form to keep so far */
     uint64_t memory_used, total_bytes, form_bytes[KVI_FORM_COUNT]; /* memory_used: of out->memory */
     uint64_t idle_bytes;                                           /* experts that a token does not choose */
@@ -262,7 +261,7 @@ static kvrt_status hand_over(binder *b, const kvi_place *p, kvi_weight_desc *des
     b->form_bytes[desc->form] += bytes;
     if (desc->source && !desc->made) b->out->own_bytes += bytes;
     uint64_t taken = 0;
-    if (b->each) b->each(b->user, desc);
+    if (b->wish.fn) b->wish.fn(b->wish.user, desc);
     if (b->backend) KVI_TRY(b->backend->weight_bytes(desc, &taken, b->error));
     b->out->taken_bytes += taken;
     if (b->dry || !b->device) return KVRT_OK;
@@ -591,8 +590,7 @@ kvrt_status kvi_weights_each(const kvi_model_config *config, const kvi_checkpoin
     binder b = {.config = config,
                 .family = config->family ? kvi_family_of_type(config->family) : NULL,
                 .checkpoint = checkpoint,
-                .each = fn,
-                .user = user,
+                .wish = {.fn = fn, .user = user},
                 .out = &weights,
                 .error = error};
     const kvrt_status status = bind_all(&b);

@@ -38,11 +38,15 @@ kvi_weight_form kvi_form_named(const char *name);
  * model that also sees. NULL when absent. */
 const kvi_tensor *kvi_weights_find(const kvi_checkpoint *checkpoint, const char *name);
 
+typedef void (*kvi_weight_fn)(void *user, const kvi_weight_desc *desc);
+
 /* What weights are to be: those of a model in the bits they have or in fewer, synthetic ones of a form. */
 typedef struct kvi_weight_wish {
     kvi_weight_form form; /* of synthetic matrices */
     bool has_group;       /* synthetic I4 and I8: fewer.group counts */
     kvi_fewer_bits fewer;
+    kvi_weight_fn fn; /* called with every weight as it would be imported; NULL: nobody */
+    void *user;
     kvi_weight_cache *cache; /* its forms are imported, and written into it where it has none; NULL: no cache */
 } kvi_weight_wish;
 
@@ -52,7 +56,6 @@ kvrt_status kvi_weights_bind(const kvi_model_config *config, const kvi_checkpoin
                              const kvi_weight_wish *wish, const kvi_backend *backend, kvi_device *device,
                              kvi_progress_fn progress, void *user, kvi_model_weights *out, kvrt_error *error);
 /* Calls fn for every weight of the model as it is stored; nothing is imported. Errors as kvi_weights_bind. */
-typedef void (*kvi_weight_fn)(void *user, const kvi_weight_desc *desc);
 kvrt_status kvi_weights_each(const kvi_model_config *config, const kvi_checkpoint *checkpoint, kvi_weight_fn fn,
                              void *user, kvrt_error *error);
 /* Frees the tables and the memory; handles belong to the device, which must be closed first. */

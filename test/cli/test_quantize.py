@@ -78,6 +78,12 @@ def at_open():
     rounded = kvrt("plan", "--json", MODEL, "--weights", "i4", "--group", "16", "--embed", "i8").expect(0).json()
     assert plain["mapped_bytes"] == plain["weight_bytes"] and rounded["weight_bytes"] < plain["weight_bytes"]
     assert rounded["mapped_bytes"] < rounded["weight_bytes"] / 2 and rounded["rows"][0]["weight_bytes"] > plain["rows"][0]["weight_bytes"]
+    assert rounded["forms"].startswith("i4 6 bits (tiles") and "; i8 8.667 bits" in rounded["forms"] and "rows" in plain["forms"]
+    info = kvrt("inspect", "--json", "--tensors", ROOT / "test/golden/quantized/gptq_sym").expect(0).json()
+    assert "tiles" in info["forms"]["i4"]["kernel"] and {t["kernel"] for t in info["tensors"] if t["name"].endswith(".qweight")} == {info["forms"]["i4"]["kernel"]}
+    devices = kvrt("devices").expect(0).out.decode()
+    kernel = info["forms"]["i4"]["kernel"]
+    assert f"{kernel}:" in devices and "decoded row by row" in devices and devices.count(" q4_k") == 1
     assert "mapped from the file, not in the totals" in kvrt("plan", MODEL, "--weights", "i8").expect(0).out.decode()
     kvrt("run", MODEL, "-p", "ab", "--weights", "q4_0").expect(2, ["weights.type", "need i4 or i8"])
     kvrt("run", MODEL, "-p", "ab", "--weights", "i4", "--group", "5").expect(2, ["weights.group", "found 5"])
