@@ -16,20 +16,25 @@ template <int D> KVI_DEV void attn_combine(const kvi_cuda_attention_params &p)
     const float2 *ml = (const float2 *)p.ml + first;
     const float *acc = (const float *)p.acc + first * D;
     float top = NEGATIVE_INFINITY;
-    for (uint32_t i = lane; i < p.n_parts; i += 32u)
-        if (ml[i].y != 0.0f) top = kvi_max(top, ml[i].x);
+    for (uint32_t r = 0; r < p.n_ranges; r++)
+        for (uint32_t i = p.ranges[r].first + lane; i < p.ranges[r].end; i += 32u)
+            if (ml[i].y != 0.0f) top = kvi_max(top, ml[i].x);
     top = warp_max(top);
     float sum[D / 32], total = 0.0f;
 #pragma unroll
     for (int k = 0; k < D / 32; k++) sum[k] = 0.0f;
+    for (uint32_t r = 0; r < p.n_ranges;
+         r++) { /* a part's warp depends on its number alone, whatever formats there are */
+        const uint32_t from = p.ranges[r].first;
 #pragma unroll 4
-    for (uint32_t i = warp; i < p.n_parts; i += WARPS) {
-        const float2 part = ml[i];
-        if (part.y == 0.0f) continue; /* nothing seen; NaN goes on */
-        const float factor = kvi_exp2(part.x - top);
-        total += factor * part.y;
+        for (uint32_t i = from + (warp + WARPS - from % WARPS) % WARPS; i < p.ranges[r].end; i += WARPS) {
+            const float2 part = ml[i];
+            if (part.y == 0.0f) continue; /* nothing seen; NaN goes on */
+            const float factor = kvi_exp2(part.x - top);
+            total += factor * part.y;
 #pragma unroll
-        for (int k = 0; k < D / 32; k++) sum[k] += factor * acc[(uint64_t)i * D + lane + 32u * k];
+            for (int k = 0; k < D / 32; k++) sum[k] += factor * acc[(uint64_t)i * D + lane + 32u * k];
+        }
     }
     float *mine = shared + warp * (D + 1u);
 #pragma unroll

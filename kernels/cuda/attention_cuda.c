@@ -1,6 +1,7 @@
 /* attention_cuda.c - ROPE_APPEND and ATTENTION as launches of rope_append_*, attn_decode_*, attn_combine_* and attn_prefill_*.
  * Up to SPLIT_ROWS rows the context is split over the card (decode); more rows fill it by themselves (prefill, one launch).
- * Decode: one launch per page format that the cache may hold (a warp skips pages of others), then one that merges their partial results.
+ * Decode: one launch per page format (a warp skips pages of others), side by side in a graph, then one that merges their partial results. Which
+ * formats are launched a step says, or its graph; where the parts of a format stand does not depend on it, so neither do the bits.
  * Grids depend on the number of rows, the limits and the card, never on how long a context is. The number of splits is the same for every
  * step of up to KVI_DECODE_ROWS rows, so that a sequence has the same bits alone and in a batch. */
 #include "device_cuda.h"
@@ -8,22 +9,21 @@
 #include "../../runtime/kv/format.h"
 
 #define MAX_ROPES 8u
-#define N_FORMATS 4u
-#define DECODE_THREADS 128u
+#define N_FORMATS KVI_DECODE_FORMATS
+#define DECODE_THREADS (32u * KVI_DECODE_WARPS)
 #define COMBINE_THREADS 256u
 #define PREFILL_THREADS 256u
 #define PREFILL_COLS 128u
 #define SPLIT_ROWS 32u
-#define BLOCKS_PER_SM 3u
 
 static const struct attention_format {
     uint32_t format;
-    uint32_t codes; /* bit set that limits.page_formats has when such pages may occur */
-    const char *name;
-} formats[N_FORMATS] = {{KVI_KV_FMT_F16, 1u << KVI_KV_F16, "f16"},
-                        {KVI_KV_FMT_I8, 1u << KVI_KV_I8, "i8"},
-                        {KVI_KV_FMT_K4V4, 1u << KVI_KV_Q4, "k4v4"},
-                        {KVI_KV_FMT_K4V2, 1u << KVI_KV_Q4 | 1u << KVI_KV_Q2, "k4v2"}};
+    uint32_t codes;  /* bit set that limits.page_formats has when such pages may occur */
+    uint32_t blocks; /* that a multiprocessor holds, but for head dimension 256 */
+} formats[N_FORMATS] = {{KVI_KV_FMT_F16, 1u << KVI_KV_F16, KVI_DECODE_BLOCKS_WIDE},
+                        {KVI_KV_FMT_I8, 1u << KVI_KV_I8, KVI_DECODE_BLOCKS_WIDE},
+                        {KVI_KV_FMT_K4V4, 1u << KVI_KV_Q4, KVI_DECODE_BLOCKS_NARROW},
+                        {KVI_KV_FMT_K4V2, 1u << KVI_KV_Q4 | 1u << KVI_KV_Q2, KVI_DECODE_BLOCKS_NARROW}};
 
 /* [format][head dimension] */
 static const kvi_cuda_kernel_id decode_kernels[N_FORMATS][3] = {
@@ -92,11 +92,12 @@ kvrt_status kvi_cuda_attention_check(const kvi_program *program, const kvi_limit
     return KVRT_OK;
 }
 
-static bool reads(const struct kvi_cuda_attention *a, uint32_t format)
+/* Index into formats; N_FORMATS: no kernel, or not planned for. */
+static uint32_t index_of(const struct kvi_cuda_attention *a, uint32_t format)
 {
     for (uint32_t i = 0; i < a->n_formats; i++)
-        if (formats[a->used[i]].format == format) return true;
-    return false;
+        if (formats[a->used[i]].format == format) return a->used[i];
+    return N_FORMATS;
 }
 
 /* limits.page_formats knows sides, not pairs of them: a session's own pair without a kernel (k2v2, say) shows here. */
@@ -107,7 +108,7 @@ kvrt_status kvi_cuda_attention_check_step(const kvi_device *device, const kvi_st
         for (uint32_t g = 0; g < device->program->n_groups; g++)
             for (uint32_t p = 0; p < (seq->pos + seq->n_rows + KVI_KV_PAGE - 1) / KVI_KV_PAGE; p++) {
                 const kvi_page_ref *page = &seq->pages[g][p];
-                if (page->unit != KVI_KV_NO_EXTENT && !reads(device->attention, page->format))
+                if (page->unit != KVI_KV_NO_EXTENT && index_of(device->attention, page->format) == N_FORMATS)
                     return kvi_error_set(error, KVRT_UNSUPPORTED,
                                          "attention: a page with %u-bit keys and %u-bit values; the CUDA backend reads "
                                          "f16, i8, k4v4 and k4v2 (kv.format)",
@@ -118,17 +119,49 @@ kvrt_status kvi_cuda_attention_check_step(const kvi_device *device, const kvi_st
     return KVRT_OK;
 }
 
-/* --------------------------------------------------------------------------------------------------------- memory --- */
-/* Splits of a step of up to SPLIT_ROWS rows: one row fills the card once, but there are never more splits than pages for their warps. Up to
- * KVI_DECODE_ROWS rows they are the same, so that a sequence has the same bits alone and in a batch; beyond, partial results stay within
- * the memory of those. */
-static uint32_t splits_for(uint32_t rows, uint32_t n_kv_heads, uint32_t max_ctx, uint32_t sm_count)
+uint32_t kvi_cuda_attention_formats(const kvi_device *device, const kvi_step *step)
 {
-    const uint32_t most = (max_ctx + 4u * KVI_KV_PAGE - 1) / (4u * KVI_KV_PAGE);
-    uint32_t n = (BLOCKS_PER_SM * sm_count + n_kv_heads - 1) / n_kv_heads;
+    uint32_t found = 0;
+    for (uint32_t s = 0; s < step->n_seqs; s++) {
+        const kvi_seq *seq = &step->seqs[s];
+        for (uint32_t g = 0; g < device->program->n_groups; g++)
+            for (uint32_t p = 0; p < (seq->pos + seq->n_rows + KVI_KV_PAGE - 1) / KVI_KV_PAGE; p++)
+                if (seq->pages[g][p].unit != KVI_KV_NO_EXTENT)
+                    found |= 1u << index_of(device->attention, seq->pages[g][p].format);
+    }
+    return found;
+}
+
+uint32_t kvi_cuda_attention_usual(const kvi_device *device)
+{
+    const uint32_t body = kvi_kv_format_is_plain(device->limits.body) ? KVI_KV_FMT_F16 : device->limits.body;
+    return (1u << index_of(device->attention, KVI_KV_FMT_F16) | 1u << index_of(device->attention, body)) &
+           kvi_cuda_attention_possible(device);
+}
+
+uint32_t kvi_cuda_attention_possible(const kvi_device *device)
+{
+    uint32_t possible = 0;
+    for (uint32_t i = 0; i < device->attention->n_formats; i++) possible |= 1u << device->attention->used[i];
+    return possible;
+}
+
+/* --------------------------------------------------------------------------------------------------------- memory --- */
+uint32_t kvi_cuda_decode_splits(uint32_t blocks_per_sm, uint32_t sm_count, uint32_t n_kv_heads, uint32_t max_ctx,
+                                uint32_t rows)
+{
+    const uint32_t most = max_ctx / KVI_KV_PAGE + (max_ctx % KVI_KV_PAGE != 0);
+    uint32_t n = blocks_per_sm * sm_count / n_kv_heads;
     if (n > most) n = most;
     n /= (rows + KVI_DECODE_ROWS - 1) / KVI_DECODE_ROWS;
     return n ? n : 1;
+}
+
+static uint32_t splits_for(uint32_t format, uint32_t rows, const kvi_kv_shape *shape, uint32_t max_ctx,
+                           uint32_t sm_count)
+{
+    const uint32_t blocks = shape->head_dim == 256 ? KVI_DECODE_BLOCKS_256 : formats[format].blocks;
+    return kvi_cuda_decode_splits(blocks, sm_count, shape->n_kv_heads, max_ctx, rows);
 }
 
 typedef struct demand {
@@ -140,15 +173,19 @@ static demand demand_of(const kvi_program *program, const kvi_limits *limits, ui
     const uint32_t rows = limits->max_rows < SPLIT_ROWS ? limits->max_rows : SPLIT_ROWS;
     const uint64_t small = rows < KVI_DECODE_ROWS ? rows : KVI_DECODE_ROWS;
     demand need = {0, 0};
-    uint32_t n_formats = 0;
-    for (uint32_t i = 0; i < N_FORMATS; i++) n_formats += format_possible(i, limits->page_formats);
     for (uint32_t i = 0; i < program->n_ops; i++) {
         const kvi_op *op = &program->ops[i];
         if (op->kind != KVI_OP_ATTENTION) continue;
         const kvi_kv_shape *shape = &program->groups[op->group].shape;
-        uint64_t slots = small * splits_for(1, shape->n_kv_heads, limits->max_ctx, sm_count);
-        if (slots < rows) slots = rows;
-        slots *= (uint64_t)op->n_heads * n_formats;
+        uint64_t parts = 0, n_formats = 0;
+        for (uint32_t k = 0; k < N_FORMATS; k++) {
+            if (!format_possible(k, limits->page_formats)) continue;
+            parts += splits_for(k, 1, shape, limits->max_ctx, sm_count);
+            n_formats++;
+        }
+        uint64_t slots = small * parts;
+        if (slots < rows * n_formats) slots = rows * n_formats;
+        slots *= op->n_heads;
         if (slots * 8u > need.ml) need.ml = slots * 8u;
         if (slots * shape->head_dim * 4u > need.acc) need.acc = slots * shape->head_dim * 4u;
     }
@@ -224,16 +261,7 @@ kvrt_status kvi_cuda_rope_append_run(kvi_device *device, const kvi_op *op, uint3
                            &p, error);
 }
 
-/* Shared memory of attn_decode: queries, and sums where registers have no room for them; at the end the sums of four warps for eight columns,
- * with m and l. */
-static uint32_t decode_shared(uint32_t head_dim)
-{
-    const uint32_t pages = head_dim * 16 + (head_dim == 256 ? 4 * 8 * head_dim * 4 : 0),
-                   end = 4 * 8 * (head_dim + 2) * 4;
-    return pages > end ? pages : end;
-}
-
-/* Of attn_prefill: two stages of 4096 / D tokens, K in whichever of its two orders takes more, and V. */
+/* Shared memory of attn_prefill: two stages of 4096 / D tokens, K in whichever of its two orders takes more, and V. */
 static uint32_t prefill_shared(uint32_t head_dim)
 {
     const uint32_t tokens = 4096 / head_dim, straight = (head_dim + 8) * tokens, turned = (tokens + 8) * head_dim;
@@ -265,17 +293,24 @@ kvrt_status kvi_cuda_attention_run(kvi_device *device, const kvi_op *op, uint32_
         return kvi_cuda_launch(device, prefill_kernels[d], (rows * per_kv + PREFILL_COLS - 1) / PREFILL_COLS,
                                p.kv.n_kv_heads, n_seqs, PREFILL_THREADS, prefill_shared(p.kv.head_dim), &p, error);
     }
-    p.n_splits = splits_for(rows, p.kv.n_kv_heads, device->limits.max_ctx,
-                            device->sm_count < KVI_CUDA_MAX_SMS ? device->sm_count : KVI_CUDA_MAX_SMS);
-    p.n_parts = p.n_splits * a->n_formats;
-    for (uint32_t i = 0; i < a->n_formats; i++) {
+    const kvi_kv_shape *shape = &device->program->groups[op->group].shape;
+    p.col_groups = (rows * per_kv + KVI_DECODE_COLS - 1) / KVI_DECODE_COLS;
+    uint32_t splits[N_FORMATS];
+    for (uint32_t i = 0; i < a->n_formats; i++)
+        p.n_parts += splits[i] = splits_for(a->used[i], rows, shape, device->limits.max_ctx, device->sm_count);
+    kvi_cuda_siblings_begin(device);
+    for (uint32_t i = 0; i < a->n_formats; p.first_part += splits[i++]) {
+        if (!(device->formats >> a->used[i] & 1)) continue;
         p.format = formats[a->used[i]].format;
-        p.first_part = i * p.n_splits;
+        p.n_splits = splits[i];
+        p.ranges[p.n_ranges].first = p.first_part;
+        p.ranges[p.n_ranges++].end = p.first_part + splits[i];
         const kvi_cuda_kernel_id id = decode_kernels[a->used[i]][d];
         *kernel = kvi_cuda_kernel_name(id); /* the most packed one stays */
-        KVI_TRY(kvi_cuda_launch(device, id, p.n_splits, p.kv.n_kv_heads * ((rows * per_kv + 7) / 8), n_seqs,
-                                DECODE_THREADS, decode_shared(p.kv.head_dim), &p, error));
+        KVI_TRY(kvi_cuda_launch(device, id, p.n_splits * p.col_groups, p.kv.n_kv_heads, n_seqs, DECODE_THREADS,
+                                kvi_cuda_decode_shared(p.kv.head_dim), &p, error));
     }
+    kvi_cuda_siblings_end(device);
     return kvi_cuda_launch(device, combine_kernels[d], rows, p.n_heads, 1, COMBINE_THREADS,
                            COMBINE_THREADS / 32 * (p.kv.head_dim + 1) * 4, &p, error);
 }

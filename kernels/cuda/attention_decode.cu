@@ -1,5 +1,5 @@
 /* attention_decode.cu - the instantiations of attention_decode.cuh, one per page format and head dimension. The last number of KVI_KERNEL is
- * blocks per multiprocessor: what a lane keeps of 8- and 16-bit pages does not fit 168 registers without spills. */
+ * blocks per multiprocessor, by which attention_cuda.c splits the context. */
 #include "attention_decode.cuh"
 
 #define KERNELS(D, wide, narrow)                                                                                       \
@@ -20,6 +20,6 @@
         attn_decode<D, key_codes<D, 4>, value_codes<D, 2>>(p);                                                         \
     }
 
-KERNELS(64, 2, 3)
-KERNELS(128, 2, 3)
-KERNELS(256, 2, 2)
+KERNELS(64, KVI_DECODE_BLOCKS_WIDE, KVI_DECODE_BLOCKS_NARROW)
+KERNELS(128, KVI_DECODE_BLOCKS_WIDE, KVI_DECODE_BLOCKS_NARROW)
+KERNELS(256, KVI_DECODE_BLOCKS_256, KVI_DECODE_BLOCKS_256)

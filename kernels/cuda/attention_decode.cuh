@@ -1,10 +1,14 @@
 /* attention_decode.cuh - split-K decode attention over pages of one format; attention_decode.cu has the instantiations.
  *
- * Work. A warp takes whole pages: page p of a sequence belongs to warp (p - first) mod (4 * splits) of the grid, so the grid depends on the
- * card alone and a recorded launch stays right while the context grows. Pages of another format are another launch's. The four warps of
- * a block merge their sums in shared memory; attn_combine merges blocks and formats. Nothing waits for anybody.
+ * Work. A warp takes whole pages: page p of a sequence belongs to block p mod splits, in it to warp (p / splits) mod 4, so that few pages spread
+ * over all multiprocessors, the grid depends on the card alone, and a recorded launch stays right while the context grows. Whose a page is
+ * depends on nothing but its number, so a row has the same bits whatever rows are with it. Pages of another format are another
+ * launch's; a block without pages says so and ends. The four warps of a block merge their sums in shared memory; attn_combine merges
+ * blocks and formats. Nothing waits for anybody.
  *
- * Columns. A block serves 8 columns of the tensor cores: column = query row * heads per KV head + head. Tokens (then channels) are the
+ * Columns. A block serves 8 columns of the tensor cores: column = query row * heads per KV head + head. Blocks of the same pages and other columns
+ * are neighbours in the grid, so that they run at the same time and the second finds in L2 what the first brought: a step of four
+ * rows, which has two of them at 4 heads per KV head, reads the cache once. Tokens (then channels) are the
  * 16 rows: with 4 heads per KV head that wastes half, the other way round would waste three quarters, and a 3090's tensor cores
  * (one m16n8k16 per 8 cycles and SM with f32 sums) could then barely keep up with its memory.
  *
@@ -24,8 +28,8 @@
 #include "attention_params.h"
 #include "warp.cuh"
 
-#define DECODE_WARPS 4
-#define DECODE_COLS 8
+#define DECODE_WARPS KVI_DECODE_WARPS
+#define DECODE_COLS KVI_DECODE_COLS
 
 /* ------------------------------------------------------------------------------------------------------- numbers --- */
 KVI_DEV uint32_t take(uint32_t codes, uint32_t mask, uint32_t bias)
@@ -346,12 +350,18 @@ template <int D, int bits> struct value_codes {
             if (j + 2 < 8) load(side, j + 2, g, t, r[j % 2]);
         }
 #pragma unroll
-        for (int i = 0; i < D / 16; i++) {
-            uint32_t c = 0x3c003c00u;
-            if (bits != 8) c = *(const uint32_t *)(side + o_off + 2u * channel(i, g));
-            const float lo = kvi_f16_lo(c) * down, hi = kvi_f16_hi(c) * down;
+        for (int k = 0; k < D / 64; k++) { /* a lane's factors lie side by side */
+            uint4 c = make_uint4(0x3c003c00u, 0x3c003c00u, 0x3c003c00u, 0x3c003c00u);
+            if (bits != 8) c = kvi_load128(side + o_off + D / 4u * g + 16u * k);
 #pragma unroll
-            for (int e = 0; e < 4; e++) acc.set(i, e, acc.get(i, e) * alpha[e & 1] + part[i][e] * (e < 2 ? lo : hi));
+            for (int n_th = 0; n_th < 4; n_th++) {
+                const int i = 4 * k + n_th;
+                const uint32_t pair = word_of(c, n_th);
+                const float lo = kvi_f16_lo(pair) * down, hi = kvi_f16_hi(pair) * down;
+#pragma unroll
+                for (int e = 0; e < 4; e++)
+                    acc.set(i, e, acc.get(i, e) * alpha[e & 1] + part[i][e] * (e < 2 ? lo : hi));
+            }
         }
     }
 };
@@ -471,16 +481,26 @@ KVI_DEV void softmax(float (&s)[8][4], float (&m)[2], float (&l)[2], float (&alp
     }
 }
 
+/* Which columns a block serves, and which split of the context. */
+KVI_DEV uint32_t first_column(const kvi_cuda_attention_params &p) { return blockIdx.x % p.col_groups * DECODE_COLS; }
+KVI_DEV uint32_t split_of(const kvi_cuda_attention_params &p) { return blockIdx.x / p.col_groups; }
+/* Where the block's partial result of a column stands. */
+KVI_DEV uint64_t slot_of(const kvi_cuda_attention_params &p, const kvi_cuda_seq &seq, uint32_t col)
+{
+    const uint32_t per_kv = p.n_heads / p.kv.n_kv_heads;
+    const uint64_t row = seq.first_row + col / per_kv, head = blockIdx.y * per_kv + col % per_kv;
+    return (row * p.n_heads + head) * p.n_parts + p.first_part + split_of(p);
+}
+
 /* The sums of the block's warps become one partial result per column. The place in the batch is read again: registers are short in the loop. */
 template <int D, class Value>
 KVI_DEV void merge(const kvi_cuda_attention_params &p, float *ml, const float (&acc)[D / 16][4], const float (&m)[2],
                    const float (&l)[2])
 {
     const uint32_t lane = threadIdx.x % 32u, warp = threadIdx.x / 32u, g = lane / 4u, t = lane % 4u;
-    const uint32_t n_kv = p.kv.n_kv_heads, per_kv = p.n_heads / n_kv, kv_head = blockIdx.y % n_kv,
-                   first_col = blockIdx.y / n_kv * DECODE_COLS;
+    const uint32_t first_col = first_column(p);
     const kvi_cuda_seq seq = ((const kvi_cuda_seq *)p.step.seqs)[blockIdx.z];
-    const uint32_t n_cols = seq.n_rows * per_kv;
+    const uint32_t n_cols = seq.n_rows * (p.n_heads / p.kv.n_kv_heads);
     float *sums = ml + 2 * DECODE_WARPS * DECODE_COLS;
 #pragma unroll
     for (uint32_t e = 0; e < 2; e++) {
@@ -491,7 +511,7 @@ KVI_DEV void merge(const kvi_cuda_attention_params &p, float *ml, const float (&
         }
 #pragma unroll
         for (int i = 0; i < D / 16; i++) {
-            float *to_sum = sums + (warp * DECODE_COLS + 2u * t + e) * D + Value::channel(i, g);
+            float *to_sum = sums + (warp * (DECODE_COLS / 2u) + t) * KVI_DECODE_PAIR(D) + e * D + Value::channel(i, g);
             to_sum[0] = acc[i][e];
             to_sum[1] = acc[i][e + 2];
         }
@@ -508,11 +528,9 @@ KVI_DEV void merge(const kvi_cuda_attention_params &p, float *ml, const float (&
             const float *mine = ml + 2u * (w * DECODE_COLS + col);
             const float factor = mine[0] == NEGATIVE_INFINITY ? 0.0f : kvi_exp2(mine[0] - top);
             total += factor * mine[1];
-            sum += factor * sums[(w * DECODE_COLS + col) * D + d];
+            sum += factor * sums[(w * (DECODE_COLS / 2u) + col / 2u) * KVI_DECODE_PAIR(D) + col % 2u * D + d];
         }
-        const uint64_t row = seq.first_row + (first_col + col) / per_kv,
-                       head = kv_head * per_kv + (first_col + col) % per_kv;
-        const uint64_t slot = (row * p.n_heads + head) * p.n_parts + p.first_part + blockIdx.x;
+        const uint64_t slot = slot_of(p, seq, first_col + col);
         if (total != 0.0f) ((float *)p.acc)[slot * D + d] = sum;
         if (d == 0) {
             ((float *)p.ml)[2u * slot] = top;
@@ -521,14 +539,28 @@ KVI_DEV void merge(const kvi_cuda_attention_params &p, float *ml, const float (&
     }
 }
 
-/* Shared memory: queries (D / 16, 32, 2), with D = 256 the warps' sums; after the pages m and l (warps, cols, 2), then sums (warps, cols, D). */
+/* Whether one of the warp's pages is of the launch's format; all lanes get the answer. */
+KVI_DEV uint32_t has_pages(const kvi_cuda_attention_params &p, const kvi_page_ref *pages, uint32_t first, uint32_t end)
+{
+    uint32_t found = 0;
+    for (uint32_t page = first + threadIdx.x % 32u * (p.n_splits * DECODE_WARPS); page < end;
+         page += 32u * (p.n_splits * DECODE_WARPS)) {
+        const kvi_page_ref ref = pages[page];
+        found |= ref.format == p.format && ref.unit != KVI_KV_NO_EXTENT;
+    }
+#pragma unroll
+    for (uint32_t mask = 16; mask; mask /= 2) found |= kvi_shfl_xor(found, mask);
+    return found;
+}
+
+/* Shared memory: queries (D / 16, 32, 2), with D = 256 the warps' sums; after the pages m and l (warps, cols, 2), then sums (warps, pairs of cols,
+ * KVI_DECODE_PAIR). Behind both a word per warp. */
 template <int D, class Key, class Value> KVI_DEV void attn_decode(const kvi_cuda_attention_params &p)
 {
     KVI_SHARED(unsigned char, shared);
     const kvi_cuda_step *step = (const kvi_cuda_step *)p.step.step;
     const uint32_t lane = threadIdx.x % 32u, warp = threadIdx.x / 32u, g = lane / 4u, t = lane % 4u;
-    const uint32_t n_kv = p.kv.n_kv_heads, per_kv = p.n_heads / n_kv, kv_head = blockIdx.y % n_kv,
-                   first_col = blockIdx.y / n_kv * DECODE_COLS;
+    const uint32_t n_kv = p.kv.n_kv_heads, per_kv = p.n_heads / n_kv, kv_head = blockIdx.y, first_col = first_column(p);
     if (blockIdx.z >= step->n_seqs) return;
     const kvi_cuda_seq seq = ((const kvi_cuda_seq *)p.step.seqs)[blockIdx.z];
     const uint32_t n_cols = seq.n_rows * per_kv;
@@ -540,11 +572,24 @@ template <int D, class Key, class Value> KVI_DEV void attn_decode(const kvi_cuda
     const uint32_t low = seq.pos + first_col / per_kv,
                    high = seq.pos + last_col / per_kv; /* positions of the block's queries */
     const uint32_t n_pos = p.causal ? high + 1u : seq.pos + seq.n_rows;
-    const uint32_t first_seen = p.kv.window && low + 1u > p.kv.window ? low + 1u - p.kv.window : 0u;
-    const uint32_t end = (n_pos + KVI_KV_PAGE - 1u) / KVI_KV_PAGE;
+    const uint32_t first_seen = (p.kv.window && low + 1u > p.kv.window ? low + 1u - p.kv.window : 0u) / KVI_KV_PAGE;
+    const uint32_t end = (n_pos + KVI_KV_PAGE - 1u) / KVI_KV_PAGE, stride = p.n_splits * DECODE_WARPS;
+    uint32_t page = split_of(p) + warp * p.n_splits;
+    if (page < first_seen) page += (first_seen - page + stride - 1u) / stride * stride;
     uint2 *q = (uint2 *)shared;
+    uint32_t *flags = (uint32_t *)(shared + kvi_cuda_decode_flags(D));
     stage_queries<D>(p, q, seq, kv_head, first_col, n_cols);
+    const uint32_t found = has_pages(p, pages, page, end);
+    if (lane == 0) flags[warp] = found;
     kvi_sync_block();
+    if ((flags[0] | flags[1] | flags[2] | flags[3]) == 0) {
+        if (first_col + threadIdx.x <= last_col) {
+            float *ml = (float *)p.ml + 2u * slot_of(p, seq, first_col + threadIdx.x);
+            ml[0] = NEGATIVE_INFINITY;
+            ml[1] = 0.0f;
+        }
+        return;
+    }
     float m[2] = {NEGATIVE_INFINITY, NEGATIVE_INFINITY}, l[2] = {0.0f, 0.0f};
     typename sums_of<D>::type acc;
     if constexpr (D == 256) acc.a = (float *)(q + D / 16 * 32) + warp * (D / 4 * 32) + lane;
@@ -553,8 +598,7 @@ template <int D, class Key, class Value> KVI_DEV void attn_decode(const kvi_cuda
 #pragma unroll
         for (int e = 0; e < 4; e++) acc.set(i, e, 0.0f);
     const uint32_t record_bytes = kvi_kv_record_bytes(p.format, D);
-    for (uint32_t page = first_seen / KVI_KV_PAGE + blockIdx.x * DECODE_WARPS + warp; page < end;
-         page += p.n_splits * DECODE_WARPS) {
+    for (; page < end; page += stride) {
         const kvi_page_ref ref = pages[page];
         if (ref.format != p.format || ref.unit == KVI_KV_NO_EXTENT) continue;
         const uint8_t *side = (const uint8_t *)(p.kv.pool + (uint64_t)ref.unit * KVI_KV_UNIT +

@@ -28,10 +28,40 @@ typedef struct kvi_cuda_rope_params {
     float magnitude, eps;
 } kvi_cuda_rope_params;
 
+/* Decode attention: warps of a block, and the columns (query row, head) that it serves. */
+#define KVI_DECODE_WARPS 4u
+#define KVI_DECODE_COLS 8u
+#define KVI_DECODE_FORMATS 4u /* f16, i8, k4v4, k4v2 have kernels */
+
+/* Blocks of attn_decode_* that a multiprocessor holds, by bits of a code and head dimension: what the kernels are compiled for (launch bounds),
+ * and what the context is split by. Lanes of 8- and 16-bit pages keep more than 168 registers have room for. */
+#define KVI_DECODE_BLOCKS_WIDE 2u   /* f16, i8 */
+#define KVI_DECODE_BLOCKS_NARROW 3u /* k4v4, k4v2 of head dimension 64 and 128 */
+#define KVI_DECODE_BLOCKS_256 2u
+
+/* Floats from the sums of one pair of columns to the next: four beyond the pair, so that the four pairs of a warp lie in different banks. */
+#define KVI_DECODE_PAIR(head_dim) (2u * (head_dim) + 4u)
+
+/* Bytes of shared memory: queries, and sums where registers have no room for them; at the end m and l, and the sums of four warps for eight columns.
+ * A word per warp behind both says whether the warp has pages. */
+KVI_HD static inline uint32_t kvi_cuda_decode_flags(uint32_t head_dim)
+{
+    const uint32_t pages =
+        head_dim * 16u + (head_dim == 256u ? KVI_DECODE_WARPS * KVI_DECODE_COLS * head_dim * 4u : 0u);
+    const uint32_t end =
+        4u * KVI_DECODE_WARPS * (2u * KVI_DECODE_COLS + KVI_DECODE_COLS / 2u * KVI_DECODE_PAIR(head_dim));
+    return pages > end ? pages : end;
+}
+KVI_HD static inline uint32_t kvi_cuda_decode_shared(uint32_t head_dim)
+{
+    return kvi_cuda_decode_flags(head_dim) + 4u * KVI_DECODE_WARPS;
+}
+
 /* Partial results of decode attention, f32, one per (row, head, part): first all m and l, then all sums.
  *   ml  (max_rows, n_heads, n_parts, 2): largest score in powers of two, and sum of 2^(score - m); l = 0: nothing seen
  *   acc (max_rows, n_heads, n_parts, head_dim): sum of 2^(score - m) v, undefined where l is 0
- * n_parts = formats of the cache * n_splits. */
+ * Every page format that the cache may hold has as many parts as its launch has splits. Parts of a format that the step does not have are not
+ * written, and not read. */
 typedef struct kvi_cuda_attention_params {
     kvi_cuda_step_map step;
     kvi_cuda_kv kv;
@@ -41,9 +71,14 @@ typedef struct kvi_cuda_attention_params {
     uint32_t q_pitch, out_pitch;
     uint32_t bf16, out_bf16; /* q, out: BF16, else F16 */
     uint32_t n_heads;
-    uint32_t n_splits, n_parts; /* n_splits = gridDim.x of every decode launch */
+    uint32_t n_splits, n_parts; /* of this launch's format, of all */
     uint32_t first_part;        /* of this launch's format */
-    uint32_t format;            /* pages with another format belong to another launch */
+    uint32_t col_groups; /* eights of columns: gridDim.x = n_splits * col_groups, groups of one split side by side */
+    uint32_t format;     /* pages with another format belong to another launch */
+    uint32_t n_ranges;   /* attn_combine: which parts were written */
+    struct {
+        uint32_t first, end;
+    } ranges[KVI_DECODE_FORMATS];
     uint32_t causal;
     float scale_log2; /* scale * log2(e) */
 } kvi_cuda_attention_params;

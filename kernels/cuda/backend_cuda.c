@@ -106,8 +106,10 @@ static kvrt_status open_streams(kvi_device *d, const kvi_device_options *options
         KVI_TRY(kvi_cuda_check(cu, cu->stream_create(&d->stream, KVI_CU_STREAM_NON_BLOCKING), "stream", error));
         d->owns_stream = true;
     }
-    KVI_TRY(kvi_cuda_check(cu, cu->event_create(&d->time_start, KVI_CU_EVENT_DEFAULT), "event", error));
-    KVI_TRY(kvi_cuda_check(cu, cu->event_create(&d->time_end, KVI_CU_EVENT_DEFAULT), "event", error));
+    for (uint32_t i = 0; i < KVI_CUDA_TIMED; i++) {
+        KVI_TRY(kvi_cuda_check(cu, cu->event_create(&d->timed[i].start, KVI_CU_EVENT_DEFAULT), "event", error));
+        KVI_TRY(kvi_cuda_check(cu, cu->event_create(&d->timed[i].end, KVI_CU_EVENT_DEFAULT), "event", error));
+    }
     for (uint32_t i = 0; i < 2; i++)
         KVI_TRY(kvi_cuda_check(cu, cu->event_create(&d->step_copied[i], KVI_CU_EVENT_DISABLE_TIMING), "event", error));
     return kvi_cuda_staging_open(d, error);
@@ -133,8 +135,10 @@ static void cuda_close(kvi_device *d)
             if (d->step_host[i]) (void)cu->host_free(d->step_host[i]);
             destroy_event(d, d->step_copied[i]);
         }
-        destroy_event(d, d->time_start);
-        destroy_event(d, d->time_end);
+        for (uint32_t i = 0; i < KVI_CUDA_TIMED; i++) {
+            destroy_event(d, d->timed[i].start);
+            destroy_event(d, d->timed[i].end);
+        }
         if (d->owns_stream) (void)cu->stream_destroy(d->stream);
         for (uint32_t i = 0; i < d->n_libraries; i++) (void)cu->library_unload(d->libraries[i]);
         kvi_cuda_leave(d);
@@ -143,6 +147,17 @@ static void cuda_close(kvi_device *d)
     kvi_cuda_driver_close(&d->driver);
     kvi_arena_free(&d->arena);
     kvi_mem_free(d);
+}
+
+/* Limits, kernels and grids are those of device `index`: a context that the host made for another one would be used with the wrong ones. */
+static kvrt_status check_context(kvi_device *d, int32_t index, kvrt_error *error)
+{
+    kvi_cu_device own = d->ordinal;
+    KVI_TRY(kvi_cuda_check(&d->driver.cu, d->driver.cu.context_device(&own), "context", error));
+    if (own == d->ordinal) return KVRT_OK;
+    return kvi_error_set(error, KVRT_ARG,
+                         "cuda: the context handed over belongs to device %d, option device.index is %d", own,
+                         (int)index);
 }
 
 static kvrt_status open_device(kvi_device *d, const kvi_device_options *options, kvrt_error *error)
@@ -160,7 +175,8 @@ static kvrt_status open_device(kvi_device *d, const kvi_device_options *options,
         d->owns_context = true;
     }
     KVI_TRY(kvi_cuda_enter(d, error));
-    kvrt_status status = open_streams(d, options, error);
+    kvrt_status status = check_context(d, options->device_index, error);
+    if (status >= KVRT_OK) status = open_streams(d, options, error);
     if (status >= KVRT_OK) status = load_kernels(d, error);
     kvi_cuda_leave(d);
     return status;
@@ -397,6 +413,7 @@ static kvrt_status step_begin(kvi_device *d, const kvi_step *step, kvrt_error *e
     d->next_step = 1 - i;
     d->n_rows = step->n_rows;
     d->n_seqs = step->n_seqs;
+    d->formats = kvi_cuda_attention_formats(d, step);
     d->n_logit_rows = step->n_logit_rows;
     if (d->timing) count_attention(d, step);
     return KVRT_OK;
@@ -439,6 +456,7 @@ static kvrt_status read_best(kvi_device *d, uint32_t logit_row, kvi_best *out, k
     KVI_TRY(kvi_cuda_time_begin(d, error));
     KVI_TRY(kvi_cuda_best_run(d, logit_row, out, &kernel, error));
     KVI_TRY(kvi_cuda_time_end(d, KVI_OP_KIND_COUNT + 1, kernel, (uint64_t)d->program->vocab_size * 4, error));
+    KVI_TRY(kvi_cuda_time_read(d, error));
     if (kvi_log_on(KVI_LOG_KERNELS))
         kvi_log(KVI_LOG_KERNELS, "%s: %s", kvi_cuda_slot_name(KVI_OP_KIND_COUNT + 1), kernel);
     return KVRT_OK;
@@ -469,7 +487,8 @@ static kvrt_status convert(kvi_device *d, const kvi_page_job *jobs, uint32_t n_j
     KVI_TRY(kvi_cuda_encode_run(d, jobs, n_jobs, params, &kernel, error));
     if (kvi_log_on(KVI_LOG_KERNELS))
         kvi_log(KVI_LOG_KERNELS, "%s: %s, %u pages", kvi_cuda_slot_name(KVI_OP_KIND_COUNT), kernel, n_jobs);
-    return kvi_cuda_time_end(d, KVI_OP_KIND_COUNT, kernel, bytes, error);
+    KVI_TRY(kvi_cuda_time_end(d, KVI_OP_KIND_COUNT, kernel, bytes, error));
+    return kvi_cuda_time_read(d, error);
 }
 
 static kvrt_status cuda_convert_pages(kvi_device *d, const kvi_page_job *jobs, uint32_t n_jobs,
@@ -536,11 +555,11 @@ static kvrt_status copy_bandwidth(kvi_device *d, double *gbps, kvrt_error *error
                              (unsigned long long)(d->limits.pool_bytes >> 20));
     for (uint32_t i = 0; i < 5; i++) {
         float ms = 0;
-        KVI_TRY(kvi_cuda_check(cu, cu->event_record(d->time_start, d->stream), "time", error));
+        KVI_TRY(kvi_cuda_check(cu, cu->event_record(d->timed[0].start, d->stream), "time", error));
         KVI_TRY(kvi_cuda_check(cu, cu->copy_on_device(d->pool + half, d->pool, bytes, d->stream), "copy", error));
-        KVI_TRY(kvi_cuda_check(cu, cu->event_record(d->time_end, d->stream), "time", error));
-        KVI_TRY(kvi_cuda_check(cu, cu->event_wait(d->time_end), "time", error));
-        KVI_TRY(kvi_cuda_check(cu, cu->event_elapsed(&ms, d->time_start, d->time_end), "time", error));
+        KVI_TRY(kvi_cuda_check(cu, cu->event_record(d->timed[0].end, d->stream), "time", error));
+        KVI_TRY(kvi_cuda_check(cu, cu->event_wait(d->timed[0].end), "time", error));
+        KVI_TRY(kvi_cuda_check(cu, cu->event_elapsed(&ms, d->timed[0].start, d->timed[0].end), "time", error));
         const double now = ms > 0 ? 2 * (double)bytes / ((double)ms * 1e6) : 0;
         if (now > *gbps) *gbps = now;
     }

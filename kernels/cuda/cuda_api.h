@@ -96,6 +96,7 @@ enum { KVI_CU_EVENT_DEFAULT = 0, KVI_CU_EVENT_DISABLE_TIMING = 2 };
     X(context_push, cuCtxPushCurrent_v2, (kvi_cu_context context))                                                     \
     X(context_pop, cuCtxPopCurrent_v2, (kvi_cu_context * context))                                                     \
     X(context_current, cuCtxGetCurrent, (kvi_cu_context * context))                                                    \
+    X(context_device, cuCtxGetDevice, (kvi_cu_device * device))                                                        \
     X(mem_info, cuMemGetInfo_v2, (size_t * free_bytes, size_t * total_bytes))                                          \
     X(mem_alloc, cuMemAlloc_v2, (kvi_cu_dptr * at, size_t bytes))                                                      \
     X(mem_free, cuMemFree_v2, (kvi_cu_dptr at))                                                                        \
@@ -131,6 +132,7 @@ enum { KVI_CU_EVENT_DEFAULT = 0, KVI_CU_EVENT_DISABLE_TIMING = 2 };
        const kvi_cu_kernel_node *launch))                                                                              \
     X(graph_instantiate, cuGraphInstantiateWithFlags,                                                                  \
       (kvi_cu_graph_exec * exec, kvi_cu_graph graph, unsigned long long flags))                                        \
+    X(graph_upload, cuGraphUpload, (kvi_cu_graph_exec exec, kvi_cu_stream stream))                                     \
     X(graph_launch, cuGraphLaunch, (kvi_cu_graph_exec exec, kvi_cu_stream stream))                                     \
     X(graph_exec_destroy, cuGraphExecDestroy, (kvi_cu_graph_exec exec))                                                \
     X(error_name, cuGetErrorName, (kvi_cu_result result, const char **name))                                           \

@@ -12,7 +12,8 @@
 #include "../../runtime/base/mem.h"
 
 #define KVI_CUDA_MAX_BUFFERS 8u
-#define KVI_CUDA_MAX_SMS 160u /* multiprocessors that workspace is planned for; grids of larger cards stay within it */
+#define KVI_CUDA_MAX_SMS                                                                                               \
+    192u /* multiprocessors that workspace is planned for (a 5090 has 170); grids of larger cards stay within it */
 #define KVI_CUDA_STAGING (4u << 20) /* bytes of each of the two pinned staging blocks */
 
 typedef enum kvi_cuda_kernel_id {
@@ -45,9 +46,19 @@ typedef struct kvi_cuda_block { /* of weight memory */
 
 typedef struct kvi_cuda_graph { /* one range of the program for steps of up to `rows` rows */
     uint32_t first_op, n_ops, rows;
+    uint32_t formats; /* of pages, a bit set as kvi_device.formats */
     kvi_cu_graph_exec exec;
 } kvi_cuda_graph;
 #define KVI_CUDA_MAX_GRAPHS 16u
+#define KVI_CUDA_MAX_SIBLINGS 4u
+
+typedef struct kvi_cuda_timed { /* one operation between two events */
+    kvi_cu_event start, end;
+    uint32_t slot;
+    const char *kernel;
+    uint64_t bytes;
+} kvi_cuda_timed;
+#define KVI_CUDA_TIMED 32u
 
 struct kvi_cuda_attention; /* attention_cuda.c */
 struct kvi_cuda_encode;    /* encode_cuda.c */
@@ -90,16 +101,21 @@ struct kvi_device {
     uint32_t next_step;
     uint64_t step_bytes;
     uint32_t n_rows, n_logit_rows, n_seqs; /* of the current step */
+    uint32_t formats; /* of pages in it, or in the graph being recorded: bits of attention_cuda.c's table */
     uint64_t attention_bytes
         [KVI_MAX_GROUPS]; /* record bytes per layer that the current step reads, by cache group; when timed */
 
     kvi_cu_graph recording; /* NULL: launches are made at once */
-    kvi_cu_node last_node;
+    /* Nodes that the next one comes after; between siblings_begin and _end those before them, and the siblings so far. */
+    kvi_cu_node last[KVI_CUDA_MAX_SIBLINGS], siblings[KVI_CUDA_MAX_SIBLINGS];
+    uint32_t n_last, n_siblings;
+    bool branching;
     kvi_cuda_graph graphs[KVI_CUDA_MAX_GRAPHS];
     uint32_t n_graphs;
 
     bool timing;
-    kvi_cu_event time_start, time_end;
+    kvi_cuda_timed timed[KVI_CUDA_TIMED]; /* operations that run, or have run and are not counted yet */
+    uint32_t n_timed;
     struct {
         const char *kernel;
         uint64_t calls, bytes;
@@ -137,6 +153,9 @@ static inline uint32_t kvi_cuda_pitch(uint32_t n_in) { return (n_in + 7) / 8 * 8
 kvrt_status kvi_cuda_launch(kvi_device *device, kvi_cuda_kernel_id kernel, uint32_t grid_x, uint32_t grid_y,
                             uint32_t grid_z, uint32_t threads, uint32_t shared_bytes, const void *params,
                             kvrt_error *error);
+/* Launches between the two come after what was launched before, and not after one another: in a graph they may run side by side. */
+void kvi_cuda_siblings_begin(kvi_device *device);
+void kvi_cuda_siblings_end(kvi_device *device);
 /* Rows that launches are made for: the step's own count, or the bucket (1, 2, 4, 8) of a decode step. Kernels read the real count. */
 uint32_t kvi_cuda_bucket(uint32_t n_rows);
 
@@ -152,9 +171,11 @@ const kvi_cuda_graph *kvi_cuda_graph_find(const kvi_device *device, uint32_t fir
 
 /* ---------------------------------------------------------------------------------------------------- run_cuda.c --- */
 kvrt_status kvi_cuda_run_range(kvi_device *device, uint32_t first_op, uint32_t n_ops, kvrt_error *error);
-/* Around what is timed; both do nothing unless device->timing. Slots: kvi_op_kind, then page conversion, then best tokens. */
+/* Around what is timed; both do nothing unless device->timing. Slots: kvi_op_kind, then page conversion, then best tokens. Times are counted by
+ * time_read, which waits for the device. */
 kvrt_status kvi_cuda_time_begin(kvi_device *device, kvrt_error *error);
 kvrt_status kvi_cuda_time_end(kvi_device *device, uint32_t slot, const char *kernel, uint64_t bytes, kvrt_error *error);
+kvrt_status kvi_cuda_time_read(kvi_device *device, kvrt_error *error);
 const char *kvi_cuda_slot_name(uint32_t slot);
 
 /* ---------------------------------------------------------------------------------------- families of operations ---
@@ -175,6 +196,15 @@ kvrt_status kvi_cuda_linear_run(kvi_device *device, const kvi_op *op, uint32_t r
 kvrt_status kvi_cuda_attention_check(const kvi_program *program, const kvi_limits *limits, kvrt_error *error);
 kvrt_status kvi_cuda_attention_check_step(const kvi_device *device, const kvi_step *step,
                                           kvrt_error *error); /* every page can be read */
+/* Formats of the pages of a step that passed, those that a session of the planned format has, and all that may occur: bits. */
+uint32_t kvi_cuda_attention_formats(const kvi_device *device, const kvi_step *step);
+uint32_t kvi_cuda_attention_usual(const kvi_device *device);
+uint32_t kvi_cuda_attention_possible(const kvi_device *device);
+/* Splits of the context for a step of up to 32 rows: one row fills the card once, as long as there are so many pages. Never more blocks than the card
+ * holds at a time, or a few left over would take as long as all the others. Up to KVI_DECODE_ROWS rows they are the same, so that a sequence
+ * has the same bits alone and in a batch; beyond, partial results stay within the memory of those. */
+uint32_t kvi_cuda_decode_splits(uint32_t blocks_per_sm, uint32_t sm_count, uint32_t n_kv_heads, uint32_t max_ctx,
+                                uint32_t rows);
 uint64_t kvi_cuda_attention_bytes(const kvi_program *program, const kvi_limits *limits);
 kvrt_status kvi_cuda_attention_prepare(kvi_device *device, kvi_dptr memory, kvrt_error *error);
 kvrt_status kvi_cuda_rope_append_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel,

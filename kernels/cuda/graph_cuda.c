@@ -1,7 +1,8 @@
 /* graph_cuda.c - an operation as launches, and the graphs of decode steps.
  * A graph is built node by node from the recorded program, never by stream capture, which would disturb other threads of the host.
  * It stays valid while the context grows, because all that changes from step to step stands in device memory; so a decode
- * step is one cuGraphLaunch. There is one graph per bucket of rows (1, 2, 4, 8), with and without the head. */
+ * step is one cuGraphLaunch. There is one graph per bucket of rows (1, 2, 4, 8), with and without the head, for the page formats that a session of
+ * the planned format has; where others may occur (elastic, sessions with a format of their own), one more for all of them. */
 #include "device_cuda.h"
 
 #include <stddef.h>
@@ -22,39 +23,47 @@ static kvrt_status record(kvi_device *d, kvi_cuda_graph *graph, kvrt_error *erro
     return kvi_cuda_check(&d->driver.cu, d->driver.cu.graph_instantiate(&graph->exec, d->recording, 0), "graph", error);
 }
 
-static kvrt_status build(kvi_device *d, uint32_t n_ops, uint32_t rows, kvrt_error *error)
+static kvrt_status build(kvi_device *d, uint32_t n_ops, uint32_t rows, uint32_t formats, kvrt_error *error)
 {
     const kvi_cu_driver *cu = &d->driver.cu;
     kvi_cuda_graph *graph = &d->graphs[d->n_graphs];
-    *graph = (kvi_cuda_graph){.n_ops = n_ops, .rows = rows};
+    *graph = (kvi_cuda_graph){.n_ops = n_ops, .rows = rows, .formats = formats};
     KVI_TRY(kvi_cuda_check(cu, cu->graph_create(&d->recording, 0), "graph", error));
-    d->last_node = NULL;
+    d->formats = formats;
+    d->n_last = 0;
     kvrt_status status = record(d, graph, error);
     (void)cu->graph_destroy(d->recording); /* the executable copy stays */
     d->recording = NULL;
-    d->last_node = NULL;
-    if (status >= KVRT_OK) d->n_graphs++;
-    return status;
+    d->branching = false;
+    if (status < KVRT_OK) return status;
+    d->n_graphs++;
+    /* Now, and not by the first token, which would also be the one to find that there is no memory for it. */
+    return kvi_cuda_check(cu, cu->graph_upload(graph->exec, d->stream), "graph", error);
 }
 
 kvrt_status kvi_cuda_graphs_build(kvi_device *d, kvrt_error *error)
 {
+    const uint32_t sets[2] = {kvi_cuda_attention_usual(d), kvi_cuda_attention_possible(d)};
     uint32_t first_head = 0;
     while (first_head < d->program->n_ops && d->program->ops[first_head].kind != KVI_OP_HEAD) first_head++;
-    for (uint32_t rows = 1; rows <= KVI_DECODE_ROWS; rows *= 2) {
-        if (kvi_cuda_bucket(d->limits.max_rows) < rows) break;
-        KVI_TRY(build(d, d->program->n_ops, rows, error));
-        if (first_head && first_head < d->program->n_ops) KVI_TRY(build(d, first_head, rows, error));
-    }
+    for (uint32_t i = 0; i < (sets[0] == sets[1] ? 1u : 2u); i++)
+        for (uint32_t rows = 1; rows <= KVI_DECODE_ROWS; rows *= 2) {
+            if (kvi_cuda_bucket(d->limits.max_rows) < rows) break;
+            KVI_TRY(build(d, d->program->n_ops, rows, sets[i], error));
+            if (first_head && first_head < d->program->n_ops) KVI_TRY(build(d, first_head, rows, sets[i], error));
+        }
     return KVRT_OK;
 }
 
 const kvi_cuda_graph *kvi_cuda_graph_find(const kvi_device *d, uint32_t first_op, uint32_t n_ops)
 {
     const uint32_t rows = kvi_cuda_bucket(d->n_rows);
-    for (uint32_t i = 0; i < d->n_graphs; i++)
-        if (d->graphs[i].first_op == first_op && d->graphs[i].n_ops == n_ops && d->graphs[i].rows == rows)
-            return &d->graphs[i];
+    for (uint32_t i = 0; i < d->n_graphs; i++) {
+        const kvi_cuda_graph *graph = &d->graphs[i];
+        if (graph->first_op == first_op && graph->n_ops == n_ops && graph->rows == rows &&
+            (d->formats & ~graph->formats) == 0)
+            return graph;
+    }
     return NULL;
 }
 

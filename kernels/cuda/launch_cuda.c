@@ -3,6 +3,7 @@
 #include "../../runtime/base/log.h"
 
 #include <stddef.h>
+#include <string.h>
 
 static const char *const names[] = {
 #define KERNEL(name, registers) #name,
@@ -34,12 +35,29 @@ kvrt_status kvi_cuda_launch(kvi_device *d, kvi_cuda_kernel_id id, uint32_t grid_
                                      .shared_bytes = shared_bytes,
                                      .params = list};
     kvi_cu_node added = NULL;
-    KVI_TRY(kvi_cuda_check(
-        cu,
-        cu->graph_add_kernel(&added, d->recording, d->last_node ? &d->last_node : NULL, d->last_node ? 1 : 0, &node),
-        names[id], error));
-    d->last_node = added;
+    KVI_TRY(kvi_cuda_check(cu, cu->graph_add_kernel(&added, d->recording, d->n_last ? d->last : NULL, d->n_last, &node),
+                           names[id], error));
+    if (d->branching) {
+        d->siblings[d->n_siblings++] = added;
+    } else {
+        d->last[0] = added;
+        d->n_last = 1;
+    }
     return KVRT_OK;
+}
+
+void kvi_cuda_siblings_begin(kvi_device *d)
+{
+    d->branching = d->recording != NULL;
+    d->n_siblings = 0;
+}
+void kvi_cuda_siblings_end(kvi_device *d)
+{
+    d->branching = false;
+    if (!d->n_siblings) return;
+    memcpy(d->last, d->siblings, sizeof d->last);
+    d->n_last = d->n_siblings;
+    d->n_siblings = 0;
 }
 
 uint32_t kvi_cuda_bucket(uint32_t n_rows)

@@ -21,24 +21,43 @@ static uint64_t op_bytes(const kvi_device *d, const kvi_op *op)
     return bytes;
 }
 
+/* Nobody waits between operations: a host that waited would have the device idle while it launches the next one, and the first kernel's way there
+ * would count as time of the operation. */
 kvrt_status kvi_cuda_time_begin(kvi_device *d, kvrt_error *error)
 {
-    return d->timing ? kvi_cuda_check(&d->driver.cu, d->driver.cu.event_record(d->time_start, d->stream), "time", error)
-                     : KVRT_OK;
+    if (!d->timing) return KVRT_OK;
+    if (d->n_timed == KVI_CUDA_TIMED) KVI_TRY(kvi_cuda_time_read(d, error));
+    return kvi_cuda_check(&d->driver.cu, d->driver.cu.event_record(d->timed[d->n_timed].start, d->stream), "time",
+                          error);
 }
 
 kvrt_status kvi_cuda_time_end(kvi_device *d, uint32_t slot, const char *kernel, uint64_t bytes, kvrt_error *error)
 {
-    const kvi_cu_driver *cu = &d->driver.cu;
-    float ms = 0;
     if (!d->timing) return KVRT_OK;
-    KVI_TRY(kvi_cuda_check(cu, cu->event_record(d->time_end, d->stream), "time", error));
-    KVI_TRY(kvi_cuda_check(cu, cu->event_wait(d->time_end), "time", error));
-    KVI_TRY(kvi_cuda_check(cu, cu->event_elapsed(&ms, d->time_start, d->time_end), "time", error));
-    d->times[slot].kernel = kernel;
-    d->times[slot].calls++;
-    d->times[slot].bytes += bytes;
-    d->times[slot].us += (double)ms * 1e3;
+    kvi_cuda_timed *timed = &d->timed[d->n_timed];
+    KVI_TRY(kvi_cuda_check(&d->driver.cu, d->driver.cu.event_record(timed->end, d->stream), "time", error));
+    timed->slot = slot;
+    timed->kernel = kernel;
+    timed->bytes = bytes;
+    d->n_timed++;
+    return KVRT_OK;
+}
+
+kvrt_status kvi_cuda_time_read(kvi_device *d, kvrt_error *error)
+{
+    const kvi_cu_driver *cu = &d->driver.cu;
+    const uint32_t n = d->n_timed;
+    d->n_timed = 0;
+    if (n) KVI_TRY(kvi_cuda_check(cu, cu->event_wait(d->timed[n - 1].end), "time", error));
+    for (uint32_t i = 0; i < n; i++) {
+        const kvi_cuda_timed *timed = &d->timed[i];
+        float ms = 0;
+        KVI_TRY(kvi_cuda_check(cu, cu->event_elapsed(&ms, timed->start, timed->end), "time", error));
+        d->times[timed->slot].kernel = timed->kernel;
+        d->times[timed->slot].calls++;
+        d->times[timed->slot].bytes += timed->bytes;
+        d->times[timed->slot].us += (double)ms * 1e3;
+    }
     return KVRT_OK;
 }
 
@@ -58,5 +77,5 @@ kvrt_status kvi_cuda_run_range(kvi_device *d, uint32_t first_op, uint32_t n_ops,
         if (kvi_log_on(KVI_LOG_KERNELS))
             kvi_log(KVI_LOG_KERNELS, "layer %u, %s: %s, %u rows", op->layer, kvi_op_name(op->kind), kernel, d->n_rows);
     }
-    return KVRT_OK;
+    return kvi_cuda_time_read(d, error);
 }

@@ -277,7 +277,7 @@ KVRT_EMU_API kvi_cu_result cuDeviceGetAttribute(int *value, int attribute, kvi_c
     case KVI_CU_ATTR_MAX_THREADS_PER_BLOCK: *value = 1024; break;
     case KVI_CU_ATTR_MAX_SHARED_PER_BLOCK: *value = 48 * 1024; break;
     case KVI_CU_ATTR_CLOCK_KHZ: *value = 1695000; break;
-    case KVI_CU_ATTR_SM_COUNT: *value = (int)driver().set.sms; break;
+    case KVI_CU_ATTR_SM_COUNT: *value = (int)number_of("KVRT_EMU_SMS", driver().set.sms); break;
     case KVI_CU_ATTR_COMPUTE_MODE: *value = 0; break;
     case KVI_CU_ATTR_MEMORY_CLOCK_KHZ: *value = 9751000; break;
     case KVI_CU_ATTR_MEMORY_BUS_BITS: *value = 384; break;
@@ -332,6 +332,13 @@ KVRT_EMU_API kvi_cu_result cuCtxGetCurrent(kvi_cu_context *context)
 {
     KVRT_EMU_ENTER(false);
     *context = n_pushed ? pushed[n_pushed - 1u] : nullptr;
+    return KVI_CU_SUCCESS;
+}
+
+KVRT_EMU_API kvi_cu_result cuCtxGetDevice(kvi_cu_device *device)
+{
+    KVRT_EMU_ENTER(true);
+    *device = (int)number_of("KVRT_EMU_CONTEXT_DEVICE", 0);
     return KVI_CU_SUCCESS;
 }
 

@@ -74,6 +74,13 @@ KVRT_EMU_API kvi_cu_result cuGraphInstantiateWithFlags(kvi_cu_graph_exec *exec, 
     driver().executables.insert(*exec);
     return KVI_CU_SUCCESS;
 }
+KVRT_EMU_API kvi_cu_result cuGraphUpload(kvi_cu_graph_exec exec, kvi_cu_stream)
+{
+    KVRT_EMU_ENTER(true);
+    if (!driver().executables.count(exec))
+        return misuse(KVI_CU_INVALID_HANDLE, "%s: not a live executable graph", __func__);
+    return KVI_CU_SUCCESS;
+}
 KVRT_EMU_API kvi_cu_result cuGraphLaunch(kvi_cu_graph_exec exec, kvi_cu_stream stream)
 {
     KVRT_EMU_ENTER(true);

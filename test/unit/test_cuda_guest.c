@@ -413,6 +413,28 @@ static void old_drivers_are_named(void **state)
     unsetenv("KVRT_EMU_VERSION");
 }
 
+static void a_context_of_another_device_is_named(void **state)
+{
+    (void)state;
+    if (cuda_on_card()) skip();
+    setenv("KVRT_EMU_CONTEXT_DEVICE", "3", 1);
+    refused(cuda_bundled_model(), small, KVRT_ARG, "belongs to device 3, option device.index is 0");
+    unsetenv("KVRT_EMU_CONTEXT_DEVICE");
+}
+
+/* More multiprocessors than workspace is planned for: grids stay within it. */
+static void a_card_beyond_the_plan(void **state)
+{
+    (void)state;
+    kvrt_engine engine;
+    if (cuda_on_card()) skip();
+    setenv("KVRT_EMU_SMS", "500", 1);
+    assert_int_equal(cuda_open(cuda_bundled_model(), small, &engine, NULL), KVRT_OK);
+    assert_true(generate(engine, 5, NULL) >= 0);
+    assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
+    unsetenv("KVRT_EMU_SMS");
+}
+
 /* -------------------------------------------------------------------------------------------------------- read-back --- */
 /* Bytes that eight tokens read back, and the tokens. */
 static uint64_t read_back(const char *temperature, const char *penalty, int32_t tokens[13])
@@ -482,6 +504,8 @@ int main(void)
                                        cmocka_unit_test(refusals_have_names),
                                        cmocka_unit_test(auto_takes_what_serves_the_model),
                                        cmocka_unit_test(old_drivers_are_named),
+                                       cmocka_unit_test(a_context_of_another_device_is_named),
+                                       cmocka_unit_test(a_card_beyond_the_plan),
                                        cmocka_unit_test(steps_read_back_little)};
     return cmocka_run_group_tests_name("guest, cuda", tests, NULL, NULL);
 }
