@@ -177,6 +177,31 @@ static void logits_are_those_of_the_dequantized_model(void **state)
     }
 }
 
+/* Every matrix of every expert is a module of its own (make_quantized_experts.py), with columns in the order of their groups as well; as they are,
+ * and multiplied by activations of 8 bits. */
+static void experts_are_those_of_the_dequantized_model(void **state)
+{
+    static const char *const folders[] = {"experts_gptq",   "experts_gptq_desc_act", "experts_awq",
+                                          "experts_packed", "experts_packed_g_idx",  "experts_int"};
+    static const char *const exact[] = {"kv.format", "f32", "cpu.amx", "false", NULL}, *const rounded[] = {
+                                                                                           "kv.format", "f32",
+                                                                                           "cpu.exact", "false", NULL};
+    for (size_t i = 0; i < sizeof folders / sizeof folders[0]; i++)
+        for (int way = 0; way < 2; way++) {
+            golden_model model;
+            char name[128];
+            snprintf(name, sizeof name, "../quantized/%s", folders[i]);
+            assert_true(golden_load(name, &model));
+            kvrt_engine engine = golden_open(&model, way ? rounded : exact);
+            const double error = golden_logit_error(engine, &model, NULL),
+                         limit = (way ? 0.2 : GOLDEN_F32_CACHE) * (model.std > 1 ? model.std : 1);
+            if (!(error <= limit))
+                fail_msg("%s, %s: error %g, need at most %g", folders[i], way ? "8 bits" : "exact", error, limit);
+            kvrt_engine_close(engine, NULL);
+            golden_free(&model);
+        }
+}
+
 /* ------------------------------------------------------------------------------------------------------ counts --- */
 typedef struct counts {
     uint64_t n_weights, unread; /* bytes of tensors that only describe the others */
@@ -747,6 +772,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(values_are_those_of_the_libraries),
                                        cmocka_unit_test(logits_are_those_of_the_dequantized_model),
+                                       cmocka_unit_test(experts_are_those_of_the_dequantized_model),
                                        cmocka_unit_test(inspect_and_plan_count_what_is_there),
                                        cmocka_unit_test(broken_folders_say_what_is_wrong),
                                        cmocka_unit_test(experts_of_gpt_oss_are_read_in_place),
