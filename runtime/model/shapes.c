@@ -104,6 +104,69 @@ static const struct {
      "'num_key_value_heads':2,'head_dim':256,'linear_num_key_heads':16,'linear_num_value_heads':32,'num_experts':256,"
      "'num_experts_per_tok':8,'moe_intermediate_size':512,'shared_expert_intermediate_size':512,'vocab_size':248320,"
      "'max_position_embeddings':262144,'rope_theta':10000000,'tie_word_embeddings':false}"},
+    {"gemma-2-9b", "{'model_type':'gemma2','num_hidden_layers':42,'hidden_size':3584,'num_attention_heads':16,'num_key_"
+                   "value_heads':8,"
+                   "'head_dim':256,'intermediate_size':14336,'vocab_size':256000,'max_position_embeddings':8192,'"
+                   "sliding_window':4096,"
+                   "'query_pre_attn_scalar':256,'attn_logit_softcapping':50.0,'final_logit_softcapping':30.0,'tie_word_"
+                   "embeddings':true}"},
+    {"gemma-4-12b",
+     "{'model_type':'gemma4_text','num_hidden_layers':48,'hidden_size':3840,'num_attention_heads':16,'num_key_value_"
+     "heads':8,"
+     "'head_dim':256,'global_head_dim':512,'num_global_key_value_heads':1,'attention_k_eq_v':true,'intermediate_size':"
+     "15360,"
+     "'num_kv_shared_layers':0,'hidden_size_per_layer_input':0,'vocab_size':262144,'max_position_embeddings':262144,"
+     "'sliding_window':1024,'final_logit_softcapping':30.0,'tie_word_embeddings':true}"},
+    {"gemma-4-26b-a4b",
+     "{'model_type':'gemma4_text','num_hidden_layers':30,'hidden_size':2816,'num_attention_heads':16,'num_key_value_"
+     "heads':8,"
+     "'head_dim':256,'global_head_dim':512,'num_global_key_value_heads':2,'attention_k_eq_v':true,'intermediate_size':"
+     "2112,"
+     "'enable_moe_block':true,'num_experts':128,'top_k_experts':8,'moe_intermediate_size':704,'num_kv_shared_layers':0,"
+     "'hidden_size_per_layer_input':0,'vocab_size':262144,'max_position_embeddings':262144,'sliding_window':1024,"
+     "'final_logit_softcapping':30.0,'tie_word_embeddings':true}"},
+    {"qwen3-next-80b-a3b",
+     "{'model_type':'qwen3_next','num_hidden_layers':48,'hidden_size':2048,'num_attention_heads':16,'num_key_value_"
+     "heads':2,"
+     "'head_dim':256,'intermediate_size':5120,'linear_num_key_heads':16,'linear_num_value_heads':32,'num_experts':512,"
+     "'num_experts_per_tok':10,'moe_intermediate_size':512,'shared_expert_intermediate_size':512,'vocab_size':151936,"
+     "'max_position_embeddings':262144,'rope_theta':10000000,'tie_word_embeddings':false}"},
+    {"ministral-3-3b",
+     "{'model_type':'ministral3','num_hidden_layers':26,'hidden_size':3072,'num_attention_heads':32,'num_key_value_"
+     "heads':8,"
+     "'head_dim':128,'intermediate_size':9216,'vocab_size':131072,'max_position_embeddings':262144,'sliding_window':"
+     "null,"
+     "'rope_parameters':{'rope_type':'yarn','rope_theta':1000000.0,'factor':16.0,'beta_fast':32.0,'beta_slow':1.0,"
+     "'mscale':1.0,'mscale_all_dim':1.0,'original_max_position_embeddings':16384,'llama_4_scaling_beta':0.1},"
+     "'tie_word_embeddings':true}"},
+    {"ministral-3-8b",
+     "{'model_type':'ministral3','num_hidden_layers':34,'hidden_size':4096,'num_attention_heads':32,'num_key_value_"
+     "heads':8,"
+     "'head_dim':128,'intermediate_size':14336,'vocab_size':131072,'max_position_embeddings':262144,'sliding_window':"
+     "null,"
+     "'rope_parameters':{'rope_type':'yarn','rope_theta':1000000.0,'factor':16.0,'beta_fast':32.0,'beta_slow':1.0,"
+     "'mscale':1.0,'mscale_all_dim':1.0,'original_max_position_embeddings':16384,'llama_4_scaling_beta':0.1},"
+     "'tie_word_embeddings':false}"},
+    {"olmo-2-7b", "{'model_type':'olmo2','num_hidden_layers':32,'hidden_size':4096,'num_attention_heads':32,'num_key_"
+                  "value_heads':32,"
+                  "'intermediate_size':11008,'vocab_size':100352,'max_position_embeddings':4096,'rope_theta':500000,"
+                  "'tie_word_embeddings':false}"},
+    {"olmo-3-7b",
+     "{'model_type':'olmo3','num_hidden_layers':32,'hidden_size':4096,'num_attention_heads':32,'num_key_value_heads':"
+     "32,"
+     "'intermediate_size':11008,'vocab_size':100278,'max_position_embeddings':65536,'sliding_window':4096,"
+     "'rope_theta':500000,'rope_scaling':{'rope_type':'yarn','factor':8.0,'original_max_position_embeddings':8192,"
+     "'beta_fast':32.0,'beta_slow':1.0,'attention_factor':1.2079441541679836},'tie_word_embeddings':false}"},
+    {"phi-4",
+     "{'model_type':'phi3','num_hidden_layers':40,'hidden_size':5120,'num_attention_heads':40,'num_key_value_heads':10,"
+     "'intermediate_size':17920,'vocab_size':100352,'max_position_embeddings':16384,'rope_theta':250000,"
+     "'sliding_window':null,'tie_word_embeddings':false}"},
+    {"granite-3.3-8b",
+     "{'model_type':'granite','num_hidden_layers':40,'hidden_size':4096,'num_attention_heads':32,'num_key_value_heads':"
+     "8,"
+     "'intermediate_size':12800,'vocab_size':49159,'max_position_embeddings':131072,'rope_theta':10000000,"
+     "'embedding_multiplier':12.0,'attention_multiplier':0.0078125,'residual_multiplier':0.22,'logits_scaling':16.0,"
+     "'tie_word_embeddings':true}"},
 };
 #define N_PUBLISHED (sizeof published / sizeof published[0])
 
@@ -158,7 +221,7 @@ static kvrt_status cut_layers(const char *name, const char *count, kvi_model_con
 
 kvrt_status kvi_shape_config(const char *name, kvi_model_config *out, kvrt_error *error)
 {
-    char known[1000] = "";
+    char known[1500] = "";
     const size_t n = strcspn(name, ":");
     const char *each;
     for (uint32_t i = 0; (each = kvi_shape_name(i)) != NULL; i++) {

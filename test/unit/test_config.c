@@ -345,13 +345,23 @@ static void shapes_have_their_size(void **state)
     static const struct {
         const char *name;
         double billions;
-    } known[] = {{"llama-3.2-1b", 1.2358},      {"llama-3.1-8b", 8.0303},    {"llama-2-7b", 6.7384},
-                 {"mistral-7b", 7.2480},        {"qwen2.5-0.5b", 0.4940},    {"qwen2.5-7b", 7.6156},
-                 {"qwen3-0.6b", 0.5961},        {"qwen3-8b", 8.1907},        {"qwen3-30b-a3b", 30.5321},
-                 {"mixtral-8x7b", 46.7028},     {"olmoe-7b-a1b", 6.9192},    {"gpt-oss-20b", 20.9148},
-                 {"deepseek-v2-lite", 15.7065}, {"llama-3.2-1b:16", 1.2358}, {"smollm2-135m", 0.1345},
-                 {"smollm3-3b", 3.0751},        {"gemma-3-27b", 27.0094},    {"qwen3.8-27b", 26.8955},
-                 {"qwen3.6-35b-a3b", 34.6606}};
+    } known[] = {{"llama-3.2-1b", 1.2358},        {"llama-3.1-8b", 8.0303},
+                 {"llama-2-7b", 6.7384},          {"mistral-7b", 7.2480},
+                 {"qwen2.5-0.5b", 0.4940},        {"qwen2.5-7b", 7.6156},
+                 {"qwen3-0.6b", 0.5961},          {"qwen3-8b", 8.1907},
+                 {"qwen3-30b-a3b", 30.5321},      {"mixtral-8x7b", 46.7028},
+                 {"olmoe-7b-a1b", 6.9192},        {"gpt-oss-20b", 20.9148},
+                 {"deepseek-v2-lite", 15.7065},   {"llama-3.2-1b:16", 1.2358},
+                 {"smollm2-135m", 0.1345},        {"smollm3-3b", 3.0751},
+                 {"gemma-3-27b", 27.0094},        {"qwen3.8-27b", 26.8955},
+                 {"qwen3.6-35b-a3b", 34.6606},    {"gemma-2-9b", 9.2417},
+                 {"gemma-4-12b", 11.9074},        {"gemma-4-26b-a4b", 25.2331},
+                 {"qwen3-next-80b-a3b", 79.6744}, {"ministral-3-3b", 3.4290},
+                 {"ministral-3-8b", 8.4896},      {"olmo-2-7b", 7.2986},
+                 {"olmo-3-7b", 7.2980},           {"phi-4", 14.6595},
+                 {"granite-3.3-8b", 8.1709},      {"glm-4.5-air", 106.8523},
+                 {"glm-4.7-flash", 29.9434},      {"gemma-3-1b", 0.9999},
+                 {"gemma-3-4b", 3.8803}};
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         assert_int_equal(kvi_shape_config(known[i].name, &config, NULL), KVRT_OK);
         double found = (double)kvi_config_params(&config) / 1e9;
