@@ -219,7 +219,7 @@ static bool is_other_type(const kvi_map *config)
 
 static kvrt_status no_tokenizer(const char *dir, kvrt_error *error)
 {
-    static const char *const others[] = {"tokenizer.model", "vocab.json", "tekken.json", "tiktoken.model"};
+    static const char *const others[] = {"tokenizer.model", "vocab.json", "tiktoken.model"};
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
         if (kvi_folder_has(dir, others[i]))
             return kvi_error_set(error, KVRT_UNSUPPORTED,
@@ -229,13 +229,25 @@ static kvrt_status no_tokenizer(const char *dir, kvrt_error *error)
     return kvi_error_set(error, KVRT_IO, "%s: no tokenizer.json, need one (a Hugging Face folder)", dir);
 }
 
+static kvrt_status load_other(const char *dir, kvi_tokenizer **out, kvrt_error *error)
+{
+    kvi_map json = {0};
+    bool found = false;
+    KVI_TRY(kvi_folder_map(dir, "tekken.json", false, &json, &found, error));
+    const kvrt_status status =
+        found ? kvi_tokenizer_load_tekken((const char *)json.data, (size_t)json.len, "tekken.json", out, error)
+              : no_tokenizer(dir, error);
+    kvi_os_unmap(&json);
+    return status;
+}
+
 kvrt_status kvi_tokenizer_load(const char *dir, kvi_tokenizer **out, kvrt_error *error)
 {
     *out = NULL;
     kvi_map json = {0}, config = {0}, model = {0};
     bool found = false, has_config = false, has_model = false;
     kvrt_status status = kvi_folder_map(dir, "tokenizer.json", false, &json, &found, error);
-    if (status == KVRT_OK && !found) status = no_tokenizer(dir, error);
+    if (status == KVRT_OK && !found) return load_other(dir, out, error);
     if (status == KVRT_OK) status = kvi_folder_map(dir, "tokenizer_config.json", false, &config, &has_config, error);
     if (status == KVRT_OK) status = kvi_folder_map(dir, "config.json", false, &model, &has_model, error);
     if (status == KVRT_OK)

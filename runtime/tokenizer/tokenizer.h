@@ -18,12 +18,16 @@ typedef struct kvi_ids {
 bool kvi_ids_push(kvi_ids *ids, int32_t id); /* false when memory is out */
 void kvi_ids_free(kvi_ids *ids);
 
-/* Reads tokenizer.json (needed) and tokenizer_config.json (optional: names BOS and EOS) of a model folder. */
+/* Reads tokenizer.json and tokenizer_config.json (optional: names BOS and EOS) of a model folder, or, where there is no tokenizer.json, Mistral's
+ * tekken.json. */
 kvrt_status kvi_tokenizer_load(const char *dir, kvi_tokenizer **out, kvrt_error *error);
 /* The same from memory; `config` may be NULL. `name` and "tokenizer_config.json" appear in messages. Nothing is kept of
  * the input. */
 kvrt_status kvi_tokenizer_load_json(const char *json, size_t len, const char *config, size_t config_len,
                                     const char *name, kvi_tokenizer **out, kvrt_error *error);
+/* Mistral's tekken.json from memory (tokenizer_tekken.c). */
+kvrt_status kvi_tokenizer_load_tekken(const char *json, size_t len, const char *name, kvi_tokenizer **out,
+                                      kvrt_error *error);
 /* A tokenizer as GGUF files describe it (tokenizer_vocabulary.c): a list of tokens with what is needed to merge them, and names for the rest.
  * `name` appears in messages; keys in messages are GGUF's. Nothing is kept of the input, which has been checked to be as long as it says. */
 typedef struct kvi_texts {
@@ -31,8 +35,9 @@ typedef struct kvi_texts {
     uint64_t n;
 } kvi_texts;
 typedef struct kvi_vocabulary {
-    const char *model; /* "gpt2": byte-level BPE; "llama": SentencePiece's BPE by scores */
-    const char *pre;   /* of gpt2: how text is split before; NULL: "default" */
+    const char *
+        model; /* "gpt2": byte-level BPE; "llama": SentencePiece's BPE by scores; "gemma4"; "tekken": byte-level BPE by scores */
+    const char *pre; /* of gpt2: how text is split before; NULL: "default". Of tekken: the regex itself */
     kvi_texts tokens;
     const uint8_t *
         types; /* (n tokens) i32, little-endian: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte; NULL: all 1 */

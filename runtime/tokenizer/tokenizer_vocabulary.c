@@ -339,13 +339,30 @@ static kvrt_status build_gemma4(const builder *b)
     return KVRT_OK;
 }
 
+/* tekken.json: pieces that are tokens stay whole, others are merged by the place of what comes out. */
+static kvrt_status build_tekken(const builder *b)
+{
+    kvi_tokenizer *tok = b->tok;
+    const pre_rule rule = {.regexes = {b->v->pre}};
+    tok->model = KVI_MODEL_BPE;
+    tok->bpe.ignore_merges = true;
+    KVI_TRY(read_ends(b, false, true));
+    tok->bpe.unk_id = -1;
+    kvi_load_byte_ids(tok, tok->bpe.byte_ids);
+    KVI_TRY(read_scores(b));
+    KVI_TRY(set_pre_tokenizer(b, &rule));
+    tok->dec[tok->n_dec++] = (kvi_dec_op){.kind = KVI_DEC_BYTE_LEVEL};
+    return KVRT_OK;
+}
+
 /* ------------------------------------------------------------------------------------------------------- whole --- */
 static kvrt_status build(const builder *b)
 {
     static const struct {
         const char *model;
         kvrt_status (*build)(const builder *b);
-    } models[] = {{"gpt2", build_byte_level}, {"llama", build_scored}, {"gemma4", build_gemma4}};
+    } models[] = {
+        {"gpt2", build_byte_level}, {"llama", build_scored}, {"gemma4", build_gemma4}, {"tekken", build_tekken}};
     size_t i = 0;
     while (i < sizeof models / sizeof models[0] && strcmp(models[i].model, b->v->model) != 0) i++;
     if (i == sizeof models / sizeof models[0])

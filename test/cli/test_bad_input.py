@@ -182,10 +182,13 @@ def other_things_than_a_checkpoint():
     with tempfile.NamedTemporaryFile() as file:
         for command in (["run", file.name, "-p", "x"], ["inspect", file.name], ["plan", file.name]):
             kvrt(*command).expect(3, [file.name, "need a Hugging Face folder", "or a GGUF file"])
-    for name in ("tokenizer.model", "vocab.json", "tekken.json"):
+    for name in ("tokenizer.model", "vocab.json"):
         with Folder() as m:
             (m.path / "tokenizer.json").rename(m.path / name)
             run(m).expect(3, ["no tokenizer.json", f"found only {name}", "save_pretrained"])
+    with Folder() as m:  # Mistral's file, which is read; this is none
+        (m.path / "tokenizer.json").rename(m.path / "tekken.json")
+        run(m).expect(3, ["tekken.json", "need config (pattern"])
 
 
 @test
