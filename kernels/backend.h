@@ -35,9 +35,12 @@ typedef struct kvi_limits {
 
 /* --------------------------------------------------------------------------------------------------- step state --- */
 typedef struct kvi_seq {
-    uint32_t first_row;  /* row of its first query in the batch; sequences are contiguous and in order */
-    uint32_t n_rows;     /* query rows, >= 1 */
-    uint32_t pos;        /* absolute position of its first query row; positions below are in the cache */
+    uint32_t first_row; /* row of its first query in the batch; sequences are contiguous and in order */
+    uint32_t n_rows;    /* query rows, >= 1 */
+    uint32_t pos;       /* position in the cache of its first query row; positions below are there */
+    uint32_t
+        ahead; /* RoPE turns a row by its position + ahead: pages keep the turns that they were written with when others before
+                          * them are dropped, and only differences of turns are seen */
     uint32_t state_unit; /* pool unit where the state of its recurrent layers stands; unused without such layers */
     const kvi_page_ref *const
         *pages; /* (n_groups) -> (ceil((pos + n_rows) / 128)) page table, appended pages included */

@@ -81,7 +81,7 @@ typedef enum kvi_op_kind {
     KVI_OP_NORM_LINEAR,
     /* In place on io (rows, (n_heads + 2 n_kv_heads) * D) = q | k | v of one layer, in this order:
      *   q, k, v = q_norm(q), k_norm(k), v_norm(v), each head by itself; with norm_whole q and k each over all of its heads side by side
-     *   RoPE of q and k by absolute position when rope is present: (a, b) -> (a cos - b sin, b cos + a sin)
+     *   RoPE of q and k by position + kvi_seq.ahead when rope is present: (a, b) -> (a cos - b sin, b cos + a sin)
      *   q *= 1 + q_growth * log(1 + floor(position / q_growth_ctx)) when q_growth is not 0 (Llama 4, Ministral 3)
      *   every head h = h H when the group rotates
      * k and v are rounded to group.plain and appended at their position, with what the page keeps of q (page.h: n_queries); q stays in io.
@@ -124,7 +124,7 @@ typedef enum kvi_op_kind {
     KVI_OP_DELTA,
     /* Latent attention (MLA, arXiv 2405.04434), in a group whose shape has a rope_dim; rank is its head_dim, and it has one KV head.
      * In place on io (rows, rank + rope_dim) = c | k, and on side (rows, n_heads * (key_dim + rope_dim)), of each head its part without RoPE and
-     * its part with: c = k_norm(c); RoPE by absolute position on k and on the second part of each head; c, k and that part times H when the
+     * its part with: c = k_norm(c); RoPE by position + kvi_seq.ahead on k and on the second part of each head; c, k and that part times H when the
      * group rotates. c and k are rounded to group.plain and appended at their position. */
     KVI_OP_LATENT_APPEND,
     /* Every head h has keys W_K c and values W_V c of its own, W_K (key_dim, rank) above W_V (value_dim, rank) in rows h * (key_dim +

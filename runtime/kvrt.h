@@ -200,11 +200,14 @@ typedef enum kvrt_event_type {
     KVRT_EVENT_REASONING = 4,        /* text of a reasoning section, see kvrt_generate */
     KVRT_EVENT_TOKEN = 5,            /* opt-in by gen.token_events: token, text = its raw bytes, logprob */
     KVRT_EVENT_WARNING = 6,          /* while loading: text says what was found odd */
-    KVRT_EVENT_DONE = 7,      /* finish; the last event of a generation. text: what is withheld, see kvrt_generate */
-    KVRT_EVENT_ERROR = 8,     /* status and text; the call then returns that status */
-    KVRT_EVENT_KV_DEMOTED = 9 /* kv.format=elastic: the step before it needed room. done = pages of 128 positions that
+    KVRT_EVENT_DONE = 7,       /* finish; the last event of a generation. text: what is withheld, see kvrt_generate */
+    KVRT_EVENT_ERROR = 8,      /* status and text; the call then returns that status */
+    KVRT_EVENT_KV_DEMOTED = 9, /* kv.format=elastic: the step before it needed room. done = pages of 128 positions that
                                         lost precision, total = bytes returned to the pool, text = their new format; one
                                         event per format. STOP ends the generation, PAUSE pauses it (not during prefill) */
+    KVRT_EVENT_CTX_SHIFTED =
+        10 /* ctx.full=shift: the context was full. done = tokens dropped behind the first 128 since
+                                        the last such event, total = in all (kvrt_session_info.n_dropped); answers as above */
 } kvrt_event_type;
 
 typedef enum kvrt_finish {
@@ -341,6 +344,7 @@ typedef struct kvrt_session_info {
     uint32_t n_shared_pages; /* of these, held by other sessions too: in kv_bytes of each, in the pool once */
     uint64_t n_computed;     /* tokens that were computed for this session since it was created */
     uint64_t n_found;        /* tokens that it took instead from what other sessions had computed */
+    uint64_t n_dropped;      /* tokens that are no longer in it, behind its first 128 (ctx.full=shift) */
 } kvrt_session_info;
 /* BUSY while another thread drives (the worker is waited for). [callback] */
 KVRT_API kvrt_status kvrt_session_get_info(kvrt_session session, kvrt_session_info *out, kvrt_error *error);
@@ -356,7 +360,15 @@ KVRT_API kvrt_status kvrt_session_tokens(kvrt_session session, int32_t *ids, uin
  * characters on one description compute and store it once; if they begin together, each computes a part. Only what a prompt gives is taken,
  * so results do not change (rule 8): not what was generated, nor what was read after it. Of closed sessions whole pages of 128 positions are
  * found; with recurrent layers the last saved
- * state decides. kv.share=false: takes and gives nothing. */
+ * state decides. kv.share=false: takes and gives nothing.
+ *
+ * A full context. ctx.full=stop: a generation ends (finish CTX_FULL), and a longer prompt is refused. ctx.full=demote: the same behind what
+ * kv.format=elastic does anyhow. ctx.full=shift: whole pages of 128 positions behind the first page go, a quarter of the context, and the newest stay
+ * (StreamingLLM); so the token list is shorter, an event tells (CTX_SHIFTED), and n_tokens counts on from there. The same when the pool is full in
+ * the middle of an answer. Positions are those in the list: what comes later sees the first page as close as if nothing had ever stood between. The
+ * first page is computed anew for that, others stay to the bit. It is not what a fresh session over the shorter list gives: the newest pages
+ * saw what is gone. sync takes the host's whole list, in which what was dropped still stands, as well as the shorter one, and drops more if the new
+ * list has no room otherwise; so does eval. A rewind into the first page ends it, and a list is whole again. A context below 384 tokens has nothing to drop: stop. */
 KVRT_API kvrt_status kvrt_session_sync(kvrt_session session, const int32_t *ids, uint64_t n, uint64_t *n_reused,
                                        kvrt_error *error);
 /* A second session that is equal to this one: its options, tokens, text in progress and random numbers; a paused request is over in it. It holds

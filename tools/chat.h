@@ -129,8 +129,9 @@ typedef struct chat {
     chat_text answer;
     kvrt_result last;
     uint64_t last_new;
-    int warned;            /* 0, 80, 95 */
-    chat_branch *branches; // (n_branches)
+    unsigned long long n_shifted; /* tokens that a full context dropped, not told yet */
+    int warned;                   /* 0, 80, 95 */
+    chat_branch *branches;        // (n_branches)
     size_t n_branches;
 } chat;
 typedef enum chat_action { CHAT_NOTHING, CHAT_ANSWER, CHAT_QUIT } chat_action;

@@ -228,7 +228,10 @@ int32_t chat_prepare(chat_conversation *c, kvrt_engine engine, kvrt_session sess
     if (status >= 0) status = continue_session(c, engine, session, json.data, &whole, error);
     uint64_t reused = 0;
     if (status >= 0) status = kvrt_session_sync(session, c->ids, c->n_ids, &reused, error);
+    kvrt_session_info info = {.size = sizeof info};
+    if (status >= 0) status = kvrt_session_get_info(session, &info, error);
     if (status >= 0) {
+        c->n_ids = info.n_tokens; /* fewer where a full context dropped some (ctx.full=shift) */
         *n_new = c->n_ids - reused;
         chat_clear(&c->held);
         chat_append(&c->held, whole.data, whole.len);

@@ -27,6 +27,7 @@ static int32_t on_event(const kvrt_event *event, void *user)
     chat *c = user;
     if (event->type == KVRT_EVENT_PREFILL_PROGRESS)
         command_progress_show(&c->view.progress, "prompt", event->done, event->total, 1, "tokens");
+    if (event->type == KVRT_EVENT_CTX_SHIFTED) c->n_shifted += event->done;
     if (event->type == KVRT_EVENT_WARNING) fprintf(stderr, "kvrt: %s\n", event->text);
     if (event->type == KVRT_EVENT_TEXT || event->type == KVRT_EVENT_DONE) { /* DONE: what waited for more text */
         command_progress_clear(&c->view.progress);
@@ -39,6 +40,12 @@ static int32_t on_event(const kvrt_event *event, void *user)
 static void warn_context(chat *c)
 {
     kvrt_session_info info = {.size = sizeof info};
+    const char *when_full = "";
+    if (c->n_shifted)
+        fprintf(stderr, "kvrt: the context was full; %llu tokens behind the first 128 are gone\n", c->n_shifted);
+    c->n_shifted = 0;
+    (void)kvrt_options_get_string(c->line.options, "ctx.full", &when_full, NULL);
+    if (strcmp(when_full, "shift") == 0) return; /* it never ends */
     if (kvrt_session_get_info(c->session, &info, NULL) < 0 || !info.ctx_size) return;
     int percent = (int)((uint64_t)info.n_tokens * 100 / info.ctx_size), level = percent >= 95   ? 95
                                                                                 : percent >= 80 ? 80

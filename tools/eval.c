@@ -97,7 +97,10 @@ static int open_format(eval *e, eval_format *f, const char *kv)
     e->elements = 2.0 * info.n_layers * info.n_kv_heads * info.head_dim;
     f->bits_per_element = 8 * info.kv_bytes_per_token / e->elements;
     e->vocab = info.vocab_size;
-    e->ctx = info.ctx_size;
+    /* A session that drops what it has no room for reads any text. */
+    const char *when_full = "";
+    (void)kvrt_options_get_string(f->options, "ctx.full", &when_full, NULL);
+    if (f == &e->reference || (strcmp(when_full, "shift") != 0 && info.ctx_size < e->ctx)) e->ctx = info.ctx_size;
     return EXIT_OK;
 }
 

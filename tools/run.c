@@ -36,6 +36,8 @@ typedef struct run_state {
     command_progress progress;
     char *text; /* collected for --json */
     size_t text_len, text_cap;
+    int32_t *ids; /* generated, for --json: a full context may drop some from the session */
+    size_t n_ids, cap_ids;
 } run_state;
 
 /* ----------------------------------------------------------------------------------------------------- prompt --- */
@@ -161,9 +163,9 @@ static bool collect(run_state *r, const char *text, size_t len)
 
 static void print_event(const kvrt_event *event)
 {
-    static const char *const names[] = {"",      "load",    "prefill", "text",  "reasoning",
-                                        "token", "warning", "done",    "error", "kv_demoted"};
-    if (event->type < 1 || event->type > 9) return;
+    static const char *const names[] = {"",        "load", "prefill", "text",       "reasoning",  "token",
+                                        "warning", "done", "error",   "kv_demoted", "ctx_shifted"};
+    if (event->type < 1 || event->type > 10) return;
     printf("{\"event\":\"%s\"", names[event->type]);
     if (event->text_len) {
         printf(",\"text\":");
@@ -174,8 +176,23 @@ static void print_event(const kvrt_event *event)
     if (event->type == KVRT_EVENT_KV_DEMOTED)
         printf(",\"pages\":%llu,\"freed_bytes\":%llu", (unsigned long long)event->done,
                (unsigned long long)event->total);
+    if (event->type == KVRT_EVENT_CTX_SHIFTED)
+        printf(",\"dropped\":%llu,\"total\":%llu", (unsigned long long)event->done, (unsigned long long)event->total);
     if (event->type == KVRT_EVENT_TOKEN) printf(",\"id\":%d,\"logprob\":%.6g", event->token, (double)event->logprob);
     printf("}\n");
+}
+
+static bool collect_id(run_state *r, int32_t id)
+{
+    if (r->n_ids == r->cap_ids) {
+        const size_t cap = r->cap_ids * 2 + 64;
+        int32_t *grown = realloc(r->ids, cap * sizeof *grown);
+        if (!grown) return false;
+        r->ids = grown;
+        r->cap_ids = cap;
+    }
+    r->ids[r->n_ids++] = id;
+    return true;
 }
 
 static int32_t on_event(const kvrt_event *event, void *user)
@@ -196,22 +213,13 @@ static int32_t on_event(const kvrt_event *event, void *user)
         if (!command_write("", 0)) r->closed = true;
     } else if (event->type == KVRT_EVENT_TEXT && !r->json && !command_write(event->text, event->text_len))
         r->closed = true;
+    if (event->type == KVRT_EVENT_TOKEN && r->json && !collect_id(r, event->token)) r->closed = true;
     if (event->type == KVRT_EVENT_TEXT && r->json && !collect(r, event->text, event->text_len)) r->closed = true;
     return r->closed ? KVRT_STOP : KVRT_CONTINUE;
 }
 
 /* ----------------------------------------------------------------------------------------------------- result --- */
 static double rate(double n, uint64_t us) { return us ? n * 1e6 / (double)us : 0; }
-
-static void print_ids(run_state *r, uint32_t n_prompt)
-{
-    uint64_t n = 0;
-    (void)kvrt_session_tokens(r->session, NULL, 0, &n, NULL);
-    int32_t *ids = malloc((n + 1) * sizeof *ids);
-    if (ids && kvrt_session_tokens(r->session, ids, n, &n, NULL) >= 0)
-        for (uint64_t i = n_prompt; i < n; i++) printf("%s%d", i > n_prompt ? "," : "", ids[i]);
-    free(ids);
-}
 
 static void print_figures(const kvrt_result *result)
 {
@@ -228,7 +236,7 @@ static void print_json(run_state *r, const kvrt_result *result)
     printf("{\"text\":");
     command_json_string(stdout, r->text ? r->text : "", r->text_len);
     printf(",\"ids\":[");
-    print_ids(r, result->n_prompt);
+    for (size_t i = 0; i < r->n_ids; i++) printf("%s%d", i ? "," : "", r->ids[i]);
     printf("],");
     print_figures(result);
 }
@@ -262,6 +270,7 @@ static int generate(run_state *r)
 {
     kvrt_error error = command_error();
     kvrt_result result = {.size = sizeof result};
+    if (r->json) (void)kvrt_options_set_bool(r->line.options, "gen.token_events", 1, NULL);
     command_catch_interrupt(r->session);
     int32_t status = kvrt_generate(r->session, r->line.options, on_event, r, &result, &error);
     command_catch_interrupt(NULL);
@@ -299,6 +308,7 @@ int run_main(int argc, char **argv)
     }
     free(r.prompt);
     free(r.text);
+    free(r.ids);
     command_free(&r.line);
     return code;
 }

@@ -353,7 +353,8 @@ static void fill_angles(kvi_device *device)
         const uint32_t half = rope->n_dims / 2;
         for (uint32_t r = 0; r < device->step.n_rows; r++)
             for (uint32_t i = 0; i < half; i++) {
-                const double angle = rope->inv_freq[i] * device->row_pos[r];
+                const uint32_t turns = device->row_pos[r] + device->seqs[device->row_seq[r]].ahead;
+                const double angle = rope->inv_freq[i] * turns;
                 device->rope_cos[set][(size_t)r * half + i] = (float)cos(angle) * rope->magnitude;
                 device->rope_sin[set][(size_t)r * half + i] = (float)sin(angle) * rope->magnitude;
             }

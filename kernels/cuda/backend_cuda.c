@@ -358,7 +358,7 @@ static uint64_t write_step(const kvi_device *d, const kvi_step *step, uint8_t *b
     for (uint32_t s = 0; s < step->n_seqs; s++) {
         const kvi_seq *seq = &step->seqs[s];
         const uint32_t n_pages = (seq->pos + seq->n_rows + KVI_KV_PAGE - 1) / KVI_KV_PAGE;
-        seqs[s] = (kvi_cuda_seq){seq->first_row, seq->n_rows, seq->pos, n_pages};
+        seqs[s] = (kvi_cuda_seq){seq->first_row, seq->n_rows, seq->pos, n_pages, seq->ahead};
         for (uint32_t r = 0; r < seq->n_rows; r++) row_seq[seq->first_row + r] = s;
         for (uint32_t g = 0; g < map->n_groups; g++) {
             kvi_page_ref *table = pages + ((size_t)s * map->n_groups + g) * map->max_pages;

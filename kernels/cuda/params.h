@@ -16,6 +16,7 @@ typedef struct kvi_cuda_seq {
     uint32_t first_row, n_rows; /* rows of the batch */
     uint32_t pos;               /* of its first row */
     uint32_t n_pages;           /* ceil((pos + n_rows) / 128) */
+    uint32_t ahead;             /* RoPE turns by position + ahead */
 } kvi_cuda_seq;
 
 /* The step, contiguous in device memory: this head, then the arrays at the byte offsets given (fixed at load from kvi_limits). */

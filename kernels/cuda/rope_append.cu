@@ -62,7 +62,7 @@ template <int D> KVI_DEV void rope_append(const kvi_cuda_rope_params &p)
         for (int i = 0; i < D / 32; i++) staged[lane + 32u * i] = h[i];
         kvi_sync_warp();
         for (uint32_t i = lane; i < half; i += 32u) {
-            const double angle = ((const double *)p.turns)[i] * pos;
+            const double angle = ((const double *)p.turns)[i] * (pos + seq.ahead);
             float c, sine;
             cos_sin_turns((float)(angle - whole(angle)), &c, &sine);
             c *= p.magnitude, sine *= p.magnitude;

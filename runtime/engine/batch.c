@@ -29,7 +29,8 @@ static void reserve(kvi_batch *b)
         /* A prompt that was taken from others may have pages that are due when its last step would have ended. */
         if (!part->want.wide) status = kvi_session_encode(part->session, part->error);
         if (status >= KVRT_OK)
-            status = kvi_session_reserve(part->session, part->want.first + part->want.n, part->error);
+            status = part->want.sink ? kvi_session_reserve_sink(part->session, part->error)
+                                     : kvi_session_reserve(part->session, part->want.first + part->want.n, part->error);
         if (status < KVRT_OK) part->status = status;
     }
 }
@@ -50,6 +51,13 @@ static bool cancelled(const kvi_batch *b)
     return recurrent ? n_cancelled == n_in : n_cancelled > 0;
 }
 
+/* The sink anew is no part of the sequence's way: its recurrent layers work beside the live state. */
+static uint32_t state_unit(const kvi_part *part)
+{
+    const kvi_states *states = &part->session->states;
+    return part->want.sink ? kvi_states_borrowed_unit(states) : kvi_states_unit(states);
+}
+
 /* The parts one behind the other. Tokens and logit rows of several are few, and gathered here; those of one stand where they are. */
 static void gather(kvi_batch *b)
 {
@@ -65,7 +73,8 @@ static void gather(kvi_batch *b)
         b->seqs[step->n_seqs] = (kvi_seq){.first_row = step->n_rows,
                                           .n_rows = want->n,
                                           .pos = want->first,
-                                          .state_unit = kvi_states_unit(&part->session->states),
+                                          .ahead = part->session->shift.ahead,
+                                          .state_unit = state_unit(part),
                                           .pages = b->tables[step->n_seqs]};
         if (b->n_parts == 1) {
             step->ids = tokens, step->logit_rows = want->logit_rows;
@@ -132,7 +141,8 @@ bool kvi_batch_go(kvi_engine *e, kvi_batch *b, uint64_t until)
 static void refuse(kvi_part *part, kvrt_status status, const kvrt_error *why)
 {
     kvi_session *s = part->session;
-    if (s->states.units && s->n_cached) kvi_session_cut_cache(s, s->n_cached - 1, s->n_tokens);
+    if (part->want.sink) kvi_session_sink_computed(s, 0);
+    else if (s->states.units && s->n_cached) kvi_session_cut_cache(s, s->n_cached - 1, s->n_tokens);
     if (status == KVRT_CANCELLED && !kvi_requests_cancelled(s->requests)) return;
     part->status = status;
     if (part->error) kvi_struct_write(part->error, why, sizeof *why);
@@ -145,6 +155,9 @@ void kvi_batch_end(kvi_engine *e, kvi_batch *b)
         if (!is_in(part)) continue;
         if (b->status < KVRT_OK) {
             refuse(part, b->status, &b->why);
+        } else if (part->want.sink) {
+            kvi_session_sink_computed(part->session, part->want.n);
+            part->status = KVRT_OK;
         } else {
             part->session->n_cached += part->want.n;
             kvi_session_publish(part->session, part->want.first, part->want.n, part->want.wide);

@@ -14,7 +14,7 @@ static bool may_speak(const kvi_session *s, size_t *room)
 {
     const kvi_generation *gen = &s->gen;
     const size_t withheld = gen->stream.pending.len + gen->sections.n_held + sizeof gen->stream.tail,
-                 need = kvi_events_need(KVI_ELASTIC_LEVELS + 5,
+                 need = kvi_events_need(KVI_ELASTIC_LEVELS + 7,
                                         sizeof gen->error.message + 3 * (withheld + KVI_EVENT_TEXT));
     if (!s->submitted) return true;
     if (need > *room) return false;
@@ -78,6 +78,7 @@ static bool choose(kvi_engine *e, choice *c, kvi_batch *b)
     e->turn++;
     for (kvi_session *s; (s = next_of(c, !narrow, e));) {
         kvi_want want = kvi_generation_next(s);
+        if (!want.n) continue; /* a cancel came between the two questions, and it is over */
         if (!may_speak(s, &c->room)) {
             c->gagged = true;
             break;

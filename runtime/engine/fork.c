@@ -35,6 +35,7 @@ static kvrt_status fork_cache(kvi_session *from, kvi_session *to, kvrt_error *er
     to->n_pure = from->n_pure;
     to->n_published = from->n_published;
     to->n_keys = from->n_keys;
+    to->shift = from->shift;
     return KVRT_OK;
 }
 
@@ -47,7 +48,9 @@ kvrt_status kvrt_session_fork(kvrt_session handle, kvrt_session *out, kvrt_error
     kvi_account *before = kvi_account_use(from->engine->account);
     if (from->states.units) kvi_drive_finish(from->engine); /* room for a state may move pages */
     kvi_drive_finish_of(from->engine, from);
-    kvrt_status status = kvi_session_open(from->engine, from->options, &to, error);
+    if (from->shift.sink_is_behind) kvi_drive_finish(from->engine);
+    kvrt_status status = kvi_session_finish_sink(from, error);
+    if (status >= KVRT_OK) status = kvi_session_open(from->engine, from->options, &to, error);
     if (status >= KVRT_OK) status = fork_generation(&from->gen, &to->gen, error);
     if (status >= KVRT_OK) status = fork_cache(from, to, error);
     if (status >= KVRT_OK) *out = to->handle;

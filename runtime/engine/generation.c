@@ -72,12 +72,17 @@ static void finish(kvi_session *s)
     kvi_generation_end(gen, kvi_generation_text_is_over(reason));
 }
 
-/* Whether a limit is reached, which is then the reason to finish. */
-static bool limit_reached(kvi_session *s)
+/* Whether a limit is reached, which is then the reason to finish. Where a full context drops something, it does so `before` the next token is
+ * sampled, not behind the last one: so it is the same whether a call ended between the two. */
+static bool limit_reached(kvi_session *s, bool before)
 {
     kvi_generation *gen = &s->gen;
+    const bool shifts = s->shift.when_full != KVI_FULL_STOP;
     if (gen->n_generated >= gen->max_tokens) gen->finish = KVRT_FINISH_LENGTH;
-    else if (s->n_tokens >= s->ctx_size) gen->finish = KVRT_FINISH_CTX_FULL;
+    else if (s->n_tokens >= s->ctx_size && (before || !shifts)) {
+        if (!kvi_session_shift(s, s->n_cached, 1)) gen->finish = KVRT_FINISH_CTX_FULL;
+        else kvi_generation_tell_shift(s);
+    }
     return gen->finish != KVRT_FINISH_NONE;
 }
 
@@ -96,6 +101,8 @@ kvi_want kvi_generation_next(kvi_session *s)
         kvi_generation_take(s, kvi_error_set(&gen->error, KVRT_CANCELLED, "cancelled"), 0);
     }
     if (!runs(gen)) return (kvi_want){.n = 0};
+    const kvi_want sink = kvi_session_sink_want(s);
+    if (sink.n) return sink;
     const uint32_t last = s->n_tokens - 1;
     /* What another session has computed meanwhile: of ten that read one text each computes a part. */
     const kvrt_status status = gen->state == KVI_PREFILL ? kvi_session_reuse(s, last, &gen->error) : KVRT_OK;
@@ -144,7 +151,7 @@ static kvrt_status sample(kvi_session *s, uint32_t row)
     KVI_TRY(kvi_generation_put(s, id, logprob, eos, &stopped, &gen->error));
     if (stopped) gen->finish = KVRT_FINISH_STOP;
     else if (eos) gen->finish = KVRT_FINISH_EOS;
-    if (gen->finish == KVRT_FINISH_NONE) (void)limit_reached(s);
+    if (gen->finish == KVRT_FINISH_NONE) (void)limit_reached(s, false);
     return KVRT_OK;
 }
 
@@ -172,6 +179,8 @@ static kvrt_status take_prefill(kvi_session *s, kvrt_status status)
 static kvrt_status take_decode(kvi_session *s, kvrt_status status)
 {
     if (status == KVRT_CANCELLED) s->gen.finish = KVRT_FINISH_CANCELLED;
+    else if (status == KVRT_CTX_FULL && kvi_session_shift(s, s->n_cached, 1))
+        kvi_generation_tell_shift(s); /* the pool was */
     else if (status == KVRT_CTX_FULL) s->gen.finish = KVRT_FINISH_CTX_FULL;
     else return status;
     return KVRT_OK;
@@ -182,8 +191,9 @@ void kvi_generation_take(kvi_session *s, kvrt_status status, uint32_t logit_row)
     kvi_generation *gen = &s->gen;
     const bool computed = status == KVRT_OK && s->n_cached == s->n_tokens;
     kvi_generation_tell_demotions(s);
+    kvi_generation_tell_shift(s);
     status = gen->state == KVI_PREFILL ? take_prefill(s, status) : take_decode(s, status);
-    if (status >= KVRT_OK && computed && gen->finish == KVRT_FINISH_NONE && !limit_reached(s)) {
+    if (status >= KVRT_OK && computed && gen->finish == KVRT_FINISH_NONE && !limit_reached(s, true)) {
         if (kvi_requests_cancelled(s->requests)) gen->finish = KVRT_FINISH_CANCELLED;
         else status = sample(s, logit_row);
     }

@@ -14,6 +14,8 @@ void kvi_generation_ask(kvi_session *session, kvrt_event event);
 
 /* What the step gave up to find room (KV_DEMOTED); the kinds of last event. */
 void kvi_generation_tell_demotions(kvi_session *session);
+/* What was dropped behind the sink, once (CTX_SHIFTED). */
+void kvi_generation_tell_shift(kvi_session *session);
 void kvi_generation_tell_done(kvi_session *session);
 void kvi_generation_tell_error(kvi_session *session);
 

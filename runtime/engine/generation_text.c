@@ -33,6 +33,13 @@ void kvi_generation_tell_demotions(kvi_session *s)
     }
 }
 
+void kvi_generation_tell_shift(kvi_session *s)
+{
+    const uint32_t n = s->shift.n_untold;
+    s->shift.n_untold = 0;
+    if (n) kvi_generation_ask(s, (kvrt_event){.type = KVRT_EVENT_CTX_SHIFTED, .done = n, .total = s->shift.n_dropped});
+}
+
 void kvi_generation_tell_done(kvi_session *s)
 {
     kvi_generation *gen = &s->gen;

@@ -18,6 +18,16 @@ static kvrt_status check_session_options(const kvi_engine *e, const kvi_session 
     return KVRT_OK;
 }
 
+/* demote is what an elastic cache does of itself. */
+static kvrt_status read_when_full(kvi_session *s, const kvi_cache_format *format, kvrt_error *error)
+{
+    const char *name = kvi_options_string(s->options, "ctx.full");
+    s->shift.when_full = strcmp(name, "shift") == 0 ? KVI_FULL_SHIFT : KVI_FULL_STOP;
+    if (strcmp(name, "demote") != 0 || format->elastic) return KVRT_OK;
+    return kvi_error_set(error, KVRT_ARG, "session: ctx.full demote, need kv.format elastic with it (it is %s)",
+                         kvi_options_string(s->options, "kv.format"));
+}
+
 /* Planned sessions always pass; more of them have to fit the limit with all that they may take later. */
 static kvrt_status check_memory_limit(const kvi_engine *e, uint32_t ctx_size, kvrt_error *error)
 {
@@ -54,6 +64,7 @@ static kvrt_status session_init(kvi_engine *e, const kvrt_options *options, kvi_
     s->pages.elastic = format.elastic;
     s->pages.share_units = e->store.pool.n_units / e->plan.limits.max_seqs;
     kvi_states_init(&s->states, &e->store, e->program.program.state_bytes);
+    KVI_TRY(read_when_full(s, &format, error));
     s->priority = (int32_t)kvi_options_i64(s->options, "sched.priority");
     return kvi_session_begin_keys(s, error);
 }
@@ -138,7 +149,8 @@ kvrt_status kvrt_session_get_info(kvrt_session handle, kvrt_session_info *out, k
                               .n_cached = s->n_cached,
                               .kv_bytes = kvi_pages_bytes(&s->pages),
                               .n_computed = s->n_computed,
-                              .n_found = s->n_found};
+                              .n_found = s->n_found,
+                              .n_dropped = s->shift.n_dropped};
     kvi_pages_count(&s->pages, &info.n_pages, &info.n_packed_pages, &info.n_shared_pages);
     kvi_struct_write(out, &info, sizeof info);
     kvi_session_leave(s, KVI_READ);
@@ -157,18 +169,23 @@ kvrt_status kvrt_session_tokens(kvrt_session handle, int32_t *ids, uint64_t cap,
     return *n > cap ? KVRT_PARTIAL : KVRT_OK;
 }
 
-static kvrt_status check_ids(const kvi_session *s, const int32_t *ids, uint64_t n, uint64_t have, kvrt_error *error)
+static kvrt_status check_ids(const kvi_session *s, const int32_t *ids, uint64_t n, kvrt_error *error)
 {
     if (n == 0) return kvi_error_set(error, KVRT_ARG, "prompt: 0 tokens, need at least 1");
     if (!ids) return kvi_error_set(error, KVRT_ARG, "prompt: ids is NULL");
-    if (n > s->ctx_size - have)
-        return kvi_error_set(error, KVRT_CTX_FULL, "prompt: %llu tokens, need at most %llu (context of %u)",
-                             (unsigned long long)n, (unsigned long long)(s->ctx_size - have), s->ctx_size);
     for (uint64_t i = 0; i < n; i++)
         if (ids[i] < 0 || (uint32_t)ids[i] >= s->engine->config.vocab_size)
             return kvi_error_set(error, KVRT_ARG, "prompt: token %llu is %d, need 0..%u", (unsigned long long)i, ids[i],
                                  s->engine->config.vocab_size - 1);
     return KVRT_OK;
+}
+
+/* Room for n more tokens, when the first n_whole positions stay what they are. */
+static kvrt_status make_room(kvi_session *s, uint32_t n_whole, uint64_t n, kvrt_error *error)
+{
+    if (n <= s->ctx_size - s->n_tokens || kvi_session_shift(s, n_whole, n)) return KVRT_OK;
+    return kvi_error_set(error, KVRT_CTX_FULL, "prompt: %llu tokens, need at most %u (context of %u)",
+                         (unsigned long long)n, s->ctx_size - s->n_tokens, s->ctx_size);
 }
 
 /* A paused request is over in any case; the text goes on when the tokens stay what they are. */
@@ -178,20 +195,45 @@ static void change_tokens(kvi_session *s, bool same)
     else if (s->gen.state != KVI_DONE) kvi_generation_end(&s->gen, false);
 }
 
+/* The list as the session has it: without what it dropped. */
+static int32_t id_at(const int32_t *ids, uint32_t over, uint64_t i) { return ids[i < KVI_KV_PAGE ? i : i + over]; }
+
+static kvrt_status make_equal(kvi_session *s, const int32_t *ids, uint64_t n, kvrt_error *error)
+{
+    const uint32_t over = kvi_session_passed_over(s, ids, n), n_before = s->n_tokens;
+    uint32_t same = 0;
+    n -= over;
+    while (same < n_before && same < n && s->tokens[same] == id_at(ids, over, same)) same++;
+    const bool all = same == n && n == n_before;
+    uint32_t dropped = s->shift.n_dropped;
+    if (n > s->ctx_size) {
+        /* Tokens behind the common ones go in any case. */
+        s->n_tokens = same;
+        const kvrt_status status = make_room(s, same < s->n_cached ? same : s->n_cached, n - same, error);
+        if (status < KVRT_OK) {
+            s->n_tokens = n_before;
+            return status;
+        }
+    }
+    dropped = s->shift.n_dropped - dropped;
+    kvi_session_cut_cache(s, same - dropped, same - dropped);
+    kvi_session_cut_keys(s, same - dropped);
+    change_tokens(s, all);
+    n -= dropped;
+    for (uint32_t i = same - dropped; i < n; i++) s->tokens[i] = id_at(ids, over + dropped, i);
+    s->n_tokens = (uint32_t)n;
+    if (same - dropped <= KVI_KV_PAGE) s->shift.n_dropped = 0; /* another list */
+    return KVRT_OK;
+}
+
 kvrt_status kvrt_session_sync(kvrt_session handle, const int32_t *ids, uint64_t n, uint64_t *n_reused,
                               kvrt_error *error)
 {
     kvi_session *s;
     KVI_TRY(kvi_session_enter_idle(handle, &s, error));
-    kvrt_status status = check_ids(s, ids, n, 0, error);
+    kvrt_status status = check_ids(s, ids, n, error);
+    if (status >= KVRT_OK) status = make_equal(s, ids, n, error);
     if (status >= KVRT_OK) {
-        uint32_t same = 0, most = (uint32_t)n < s->n_tokens ? (uint32_t)n : s->n_tokens;
-        while (same < most && s->tokens[same] == ids[same]) same++;
-        kvi_session_cut_cache(s, same, same);
-        kvi_session_cut_keys(s, same);
-        change_tokens(s, same == n && n == s->n_tokens);
-        memcpy(s->tokens, ids, n * sizeof *ids);
-        s->n_tokens = (uint32_t)n;
         kvi_pages_mark(&s->pages, s->n_tokens - 1);
         if (n_reused) *n_reused = kvi_session_reusable(s, s->n_tokens - 1);
     }
@@ -212,6 +254,7 @@ kvrt_status kvrt_session_rewind(kvrt_session handle, uint64_t n, kvrt_error *err
         kvi_session_cut_keys(s, (uint32_t)n);
         change_tokens(s, n == s->n_tokens);
         s->n_tokens = (uint32_t)n;
+        if (n <= KVI_KV_PAGE) s->shift.n_dropped = 0;
         kvi_pages_mark(&s->pages, n ? s->n_tokens - 1 : 0);
     }
     kvi_session_leave(s, KVI_DRIVE);
@@ -226,6 +269,7 @@ static kvrt_status eval(kvi_session *s, uint64_t n, const uint32_t *rows, uint64
     kvi_engine *e = s->engine;
     const uint32_t base = s->n_tokens - (uint32_t)n, vocab = e->config.vocab_size;
     uint64_t next = 0; /* row to deliver */
+    KVI_TRY(kvi_session_finish_sink(s, error));
     KVI_TRY(kvi_session_reuse(s, base, error));
     while (s->n_cached < s->n_tokens) {
         const bool before = s->n_cached < base, wide = before || n > KVI_DECODE_ROWS;
@@ -258,7 +302,7 @@ kvrt_status kvrt_session_eval(kvrt_session handle, const int32_t *ids, uint64_t 
     if (n_rows && (!logits || (!rows && n_rows != 1)))
         return kvi_error_set(error, KVRT_ARG, "kvrt_session_eval: logits or rows is NULL");
     KVI_TRY(kvi_session_enter_compute(handle, &s, error));
-    kvrt_status status = check_ids(s, ids, n, s->n_tokens, error);
+    kvrt_status status = check_ids(s, ids, n, error);
     const uint32_t last = (uint32_t)(n - 1);
     if (status >= KVRT_OK && n_rows && !rows) rows = &last;
     for (uint64_t i = 0; i < n_rows && status >= KVRT_OK; i++)
@@ -266,6 +310,7 @@ kvrt_status kvrt_session_eval(kvrt_session handle, const int32_t *ids, uint64_t 
             status =
                 kvi_error_set(error, KVRT_ARG, "kvrt_session_eval: row %llu is %u, need increasing rows below %llu",
                               (unsigned long long)i, rows[i], (unsigned long long)n);
+    if (status >= KVRT_OK) status = make_room(s, s->n_cached, n, error);
     if (status >= KVRT_OK) {
         const uint32_t before = s->n_tokens;
         memcpy(s->tokens + before, ids, n * sizeof *ids);

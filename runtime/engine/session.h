@@ -9,6 +9,18 @@
 
 #define KVI_CONVERT_BATCH 8u /* pages converted by one call of the backend */
 
+/* What a full context does (shift.c). */
+typedef enum kvi_when_full { KVI_FULL_STOP, KVI_FULL_SHIFT } kvi_when_full;
+typedef struct kvi_shift {
+    kvi_when_full when_full;
+    uint32_t ahead;       /* of positions in the cache: turns of RoPE with which pages behind the sink were written */
+    bool sink_is_behind;  /* the sink's keys have other turns: it is computed anew before anything else is */
+    uint32_t n_sink;      /* positions of it that have been */
+    uint32_t n_dropped;   /* the tokens are a longer list without [128, 128 + n_dropped); 0: they are all there are */
+    kvi_page_key history; /* key of that list's first 128 + n_dropped tokens */
+    uint32_t n_untold;    /* positions dropped since the host was told */
+} kvi_shift;
+
 typedef struct kvi_session {
     kvrt_session handle;
     kvi_requests *requests; /* in the handle table */
@@ -27,6 +39,7 @@ typedef struct kvi_session {
     bool shares;                  /* kv.share */
     uint64_t n_computed, n_found; /* tokens, since it was created: in steps, and taken from other sessions */
     uint32_t ctx_size;
+    kvi_shift shift;
     kvi_pages pages;
     kvi_states states;
     struct {
@@ -68,6 +81,23 @@ void kvi_session_publish(kvi_session *session, uint32_t first, uint32_t n, bool 
  * that was somewhere and goes back is another than one that never was there (rule 8), so it must not get there by a sync. */
 uint32_t kvi_session_reusable(kvi_session *session, uint32_t most);
 kvrt_status kvi_session_reuse(kvi_session *session, uint32_t most, kvrt_error *error);
+
+/* CONTEXT FULL (shift.c): drops pages behind the sink until the session has room for at least `room` more tokens; pages of its first `n_whole` <=
+ * n_cached positions. False: its options do not want that, or too little would be left. Nothing is computed: what stands there is right, but for
+ * the sink (kvi_session_sink_want). */
+bool kvi_session_shift(kvi_session *session, uint32_t n_whole, uint64_t room);
+/* What is to be computed before anything else, so that the sink's keys are where they should be; n = 0: nothing. */
+struct kvi_want kvi_session_sink_want(const kvi_session *session);
+/* Room for it, and where its recurrent layers work. */
+kvrt_status kvi_session_reserve_sink(kvi_session *session, kvrt_error *error);
+/* n more positions of it were computed, or the step was refused (n = 0). */
+void kvi_session_sink_computed(kvi_session *session, uint32_t n);
+/* Computes what is wanted. */
+kvrt_status kvi_session_finish_sink(kvi_session *session, kvrt_error *error);
+/* The cache was cut to n positions, or begins anew. */
+void kvi_session_shift_cut(kvi_session *session, uint32_t n);
+/* The host's list may still have what was dropped here: how many of its tokens behind the sink are to be passed over. */
+uint32_t kvi_session_passed_over(const kvi_session *session, const int32_t *ids, uint64_t n);
 
 /* Room for a live state of recurrent layers. *made = false: there is none. */
 kvrt_status kvi_session_begin_state(kvi_session *session, bool *made, kvrt_error *error);

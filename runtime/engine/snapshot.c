@@ -13,12 +13,13 @@ static const char magic[8] = {'K', 'V', 'R', 'T', 'S', 'N', 'A', 'P'};
     }
 static const struct {
     size_t offset, size;
-} fields[] = {FIELD(version),    FIELD(model),      FIELD(tokenizer),      FIELD(cache),      FIELD(vocab_size),
-              FIELD(n_tokens),   FIELD(n_cached),   FIELD(n_text),         FIELD(n_pages),    FIELD(tail),
-              FIELD(body),       FIELD(plain),      FIELD(elastic),        FIELD(goes_on),    FIELD(reasoning),
-              FIELD(n_held),     FIELD(n_tail),     FIELD(decode_started), FIELD(n_stripped), FIELD(luck_begun),
-              FIELD(luck_given), FIELD(seed),       FIELD(random[0]),      FIELD(random[1]),  FIELD(random[2]),
-              FIELD(random[3]),  FIELD(total_bytes)};
+} fields[] = {FIELD(version),    FIELD(model),       FIELD(tokenizer),      FIELD(cache),      FIELD(vocab_size),
+              FIELD(n_tokens),   FIELD(n_cached),    FIELD(n_text),         FIELD(n_pages),    FIELD(tail),
+              FIELD(body),       FIELD(plain),       FIELD(elastic),        FIELD(goes_on),    FIELD(reasoning),
+              FIELD(n_held),     FIELD(n_tail),      FIELD(decode_started), FIELD(n_stripped), FIELD(luck_begun),
+              FIELD(luck_given), FIELD(seed),        FIELD(random[0]),      FIELD(random[1]),  FIELD(random[2]),
+              FIELD(random[3]),  FIELD(total_bytes), FIELD(ahead),          FIELD(n_dropped),  FIELD(history[0]),
+              FIELD(history[1])};
 enum { N_FIELDS = sizeof fields / sizeof fields[0] };
 
 static void put(uint8_t **at, uint64_t value, size_t n)

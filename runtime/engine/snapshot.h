@@ -13,7 +13,7 @@
 #define KVI_SNAPSHOT_H
 #include "session.h"
 
-#define KVI_SNAPSHOT_VERSION 1u
+#define KVI_SNAPSHOT_VERSION 2u
 #define KVI_SNAPSHOT_HEADER 256u
 
 typedef struct kvi_snapshot {
@@ -24,6 +24,9 @@ typedef struct kvi_snapshot {
     uint32_t goes_on, reasoning, n_held, n_tail, decode_started, n_stripped, luck_begun, luck_given;
     uint64_t seed, random[4];
     uint64_t total_bytes; /* of the snapshot */
+    /* What a full context has dropped (shift.c). */
+    uint32_t ahead, n_dropped;
+    uint64_t history[2];
 } kvi_snapshot;
 
 /* What stands behind the held bytes of the sections and the incomplete code point in the text part: the pending text. */

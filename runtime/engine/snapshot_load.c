@@ -133,7 +133,7 @@ static kvrt_status look(const kvi_session *s, reading *r, bool tokens_only, uint
     for (uint32_t i = 0; i < h->n_tokens; i++)
         if (u32_at(r->tokens + 4 * (uint64_t)i) >= h->vocab_size) return corrupt(error, "the token list");
     if (h->n_cached > h->n_tokens || h->n_held > KVI_MARK_BYTES || h->n_tail > sizeof s->gen.stream.tail ||
-        (uint64_t)h->n_held + h->n_tail > h->n_text)
+        (uint64_t)h->n_held + h->n_tail > h->n_text || (h->ahead | h->n_dropped) % KVI_KV_PAGE)
         return corrupt(error, "the header");
     if (h->n_cached) KVI_TRY(look_at_pages(s, r, units, error));
     return tokens_only || r->at == r->n ? KVRT_OK : corrupt(error, "the end");
@@ -194,6 +194,7 @@ static kvrt_status fill_cache(kvi_session *s, const reading *r, kvrt_error *erro
                 s->pages.n_encoded[g] = p + 1;
         }
     s->n_cached = r->head.n_cached;
+    s->shift.ahead = r->head.ahead;
     return KVRT_OK;
 }
 
@@ -244,6 +245,9 @@ static kvrt_status load(kvi_session *s, reading *r, bool tokens_only, kvrt_error
     kvi_pages_mark(&s->pages, 0);
     s->n_tokens = r->head.n_tokens;
     for (uint32_t i = 0; i < s->n_tokens; i++) s->tokens[i] = (int32_t)u32_at(r->tokens + 4 * (uint64_t)i);
+    s->shift.n_dropped = r->head.n_dropped;
+    s->shift.n_untold = 0;
+    s->shift.history = (kvi_page_key){r->head.history[0], r->head.history[1]};
     kvi_stream_free(&s->gen.stream);
     s->gen.stream = stream;
     fill_generation(&s->gen, r);

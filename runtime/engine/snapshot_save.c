@@ -123,6 +123,9 @@ static kvi_snapshot describe(kvi_session *s, bool tokens_only, const page_list *
                         .luck_begun = gen->luck.begun,
                         .luck_given = gen->luck.given,
                         .seed = gen->luck.seed};
+    out.ahead = tokens_only ? 0 : s->shift.ahead;
+    out.n_dropped = s->shift.n_dropped;
+    out.history[0] = s->shift.history.low, out.history[1] = s->shift.history.high;
     memcpy(out.random, gen->luck.random.state, sizeof out.random);
     out.total_bytes = KVI_SNAPSHOT_HEADER + (uint64_t)s->n_tokens * 4 + 8 + out.n_text + 8;
     if (!tokens_only) out.total_bytes += (uint64_t)list->n * sizeof(kvi_snapshot_page) + 8 + list->bytes;
@@ -180,8 +183,13 @@ static kvrt_status save(kvi_session *s, uint32_t flags, sink *out, kvrt_error *e
 static kvrt_status enter(kvrt_session handle, kvi_session **out, kvrt_error *error)
 {
     KVI_TRY(kvi_session_enter(handle, KVI_DRIVE, out, error));
-    kvi_drive_finish_of((*out)->engine, *out);
-    return KVRT_OK;
+    kvi_session *s = *out;
+    kvi_drive_finish_of(s->engine, s);
+    if (!s->shift.sink_is_behind) return KVRT_OK;
+    kvi_drive_finish(s->engine);
+    const kvrt_status status = kvi_session_finish_sink(s, error);
+    if (status < KVRT_OK) kvi_session_leave(s, KVI_DRIVE);
+    return status;
 }
 
 kvrt_status kvrt_session_save(kvrt_session handle, const char *path, uint32_t flags, kvrt_error *error)

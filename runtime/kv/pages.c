@@ -351,6 +351,57 @@ uint32_t kvi_pages_rewind(kvi_pages *pages, uint32_t n, uint32_t n_same)
     return keep;
 }
 
+/* --------------------------------------------------------------------------------------------------------- dropping --- */
+static uint32_t moved_down(uint32_t at, uint32_t first, uint32_t n)
+{
+    return at >= first + n ? at - n : at < first ? at : first;
+}
+
+void kvi_pages_drop_middle(kvi_pages *pages, uint32_t first, uint32_t n)
+{
+    const uint32_t end = (first + n) * KVI_KV_PAGE;
+    kvi_pages_mark(pages, pages->mark >= end ? pages->mark : 0);
+    for (uint32_t g = 0; g < pages->n_groups; g++) {
+        for (uint32_t p = first; p < first + n; p++) {
+            forget_plain(pages, g, p);
+            drop(pages, g, p);
+        }
+        for (uint32_t p = first + n; p < pages->n_pages[g]; p++) {
+            pages->ids[g][p - n] = pages->ids[g][p];
+            pages->plain[g][p - n] = pages->plain[g][p];
+            pages->ids[g][p] = KVI_NO_PAGE;
+            pages->plain[g][p] = (kvi_memo){0, 0};
+        }
+        pages->n_pages[g] -= n;
+        pages->n_encoded[g] = moved_down(pages->n_encoded[g], first, n);
+        /* A window that had reached into what is dropped now reaches page 0. */
+        pages->first_page[g] = pages->first_page[g] > first + n ? pages->first_page[g] - n : 0;
+    }
+    if (pages->mark) pages->mark -= n * KVI_KV_PAGE;
+}
+
+bool kvi_pages_renew_sink(kvi_pages *pages)
+{
+    for (uint32_t g = 0; g < pages->n_groups; g++) {
+        const kvi_page *page = page_of_table(pages, g, 0);
+        if (page && page->refs == 1) {
+            kvi_store_renew(pages->store, pages->ids[g][0]);
+            continue;
+        }
+        const uint32_t id = take_plain(pages, g);
+        if (id == KVI_NO_PAGE) return false;
+        drop(pages, g, 0);
+        pages->ids[g][0] = id;
+    }
+    return true;
+}
+
+void kvi_pages_sink_renewed(kvi_pages *pages)
+{
+    for (uint32_t g = 0; g < pages->n_groups; g++)
+        if (pages->first_page[g] > 0) drop(pages, g, 0);
+}
+
 /* ---------------------------------------------------------------------------------------------------------- sharing --- */
 void kvi_pages_put(kvi_pages *pages, uint32_t g, uint32_t p, uint32_t id)
 {

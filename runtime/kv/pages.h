@@ -74,6 +74,13 @@ void kvi_pages_mark(kvi_pages *pages, uint32_t n);
  * that shaped it, or 0 when a windowed group has already given back what a shorter sequence needs. Drops the pages beyond. n_same >= n: leading
  * tokens that stay what they are, although those from n on are to be computed again. */
 uint32_t kvi_pages_rewind(kvi_pages *pages, uint32_t n, uint32_t n_same);
+/* Drops pages [first, first + n), and closes the gap: those behind become first, first + 1, .... Page 0 stays in the table, but groups that the
+ * window took it from. The mark and what is remembered move along, or are forgotten. */
+void kvi_pages_drop_middle(kvi_pages *pages, uint32_t first, uint32_t n);
+/* Before page 0 is written anew: a plain page in every group that is nobody else's, its content undefined. False: no room; what was replaced stays so. */
+bool kvi_pages_renew_sink(kvi_pages *pages);
+/* It was: groups whose window is past it give it back. */
+void kvi_pages_sink_renewed(kvi_pages *pages);
 /* Whether codes of the group's pages follow from their successors' tokens too, so that those of page p have the key of page p + 1. */
 bool kvi_pages_shape_others(const kvi_pages *pages, uint32_t g);
 /* Positions whose tokens the content of page p follows from. */

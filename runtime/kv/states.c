@@ -8,7 +8,7 @@ void kvi_states_init(kvi_states *states, kvi_store *store, uint64_t state_bytes)
     memset(states, 0, sizeof *states);
     states->store = store;
     states->units = kvi_state_units(state_bytes);
-    states->live = KVI_NO_PAGE;
+    states->live = states->spare = KVI_NO_PAGE;
 }
 
 static bool is_there(const kvi_states *states, const kvi_checkpoint_slot *slot)
@@ -20,6 +20,7 @@ void kvi_states_free(kvi_states *states)
 {
     if (!states->store) return;
     kvi_states_cut(states, 0);
+    kvi_states_give_back(states);
     if (states->live != KVI_NO_PAGE) kvi_store_drop(states->store, states->live);
     states->live = KVI_NO_PAGE;
 }
@@ -36,10 +37,14 @@ bool kvi_states_begin(kvi_states *states)
     return !states->units || states->live != KVI_NO_PAGE;
 }
 
-uint32_t kvi_states_unit(const kvi_states *states)
+static uint32_t unit_of(const kvi_states *states, uint32_t id)
 {
-    return states->live == KVI_NO_PAGE ? 0 : states->store->pages[states->live].unit;
+    return id == KVI_NO_PAGE ? 0 : states->store->pages[id].unit;
 }
+
+uint32_t kvi_states_unit(const kvi_states *states) { return unit_of(states, states->live); }
+
+uint32_t kvi_states_borrowed_unit(const kvi_states *states) { return unit_of(states, states->spare); }
 
 /* How much a checkpoint is missed when it goes, with the sequence at `end`: the way from the one before it to the one behind, which a return in
  * between would then compute. So they lie about evenly along a text of any length. */
@@ -165,6 +170,32 @@ void kvi_states_restore(kvi_states *states, uint32_t position, kvi_extent_copy *
     kvi_store_share(store, id); /* used now: the last to go */
     kvi_store_drop(store, id);
     *copy = (kvi_extent_copy){store->pages[id].unit, store->pages[states->live].unit, states->units};
+}
+
+void kvi_states_drop_middle(kvi_states *states, uint32_t first, uint32_t n)
+{
+    for (uint32_t i = 0; i < KVI_STATE_CHECKPOINTS; i++) {
+        kvi_checkpoint_slot *slot = &states->slots[i];
+        if (slot->position >= first + n) {
+            slot->position -= n;
+        } else if (slot->position) {
+            (void)kvi_store_forget(states->store, slot->memo);
+            memset(slot, 0, sizeof *slot);
+        }
+    }
+    states->kept = states->kept >= first + n ? states->kept - n : 0;
+}
+
+bool kvi_states_borrow(kvi_states *states)
+{
+    if (states->units && states->spare == KVI_NO_PAGE) states->spare = take(states);
+    return !states->units || states->spare != KVI_NO_PAGE;
+}
+
+void kvi_states_give_back(kvi_states *states)
+{
+    if (states->spare != KVI_NO_PAGE) kvi_store_drop(states->store, states->spare);
+    states->spare = KVI_NO_PAGE;
 }
 
 void kvi_states_cut(kvi_states *states, uint32_t n)

@@ -26,6 +26,7 @@ typedef struct kvi_states {
     kvi_store *store;
     uint32_t units; /* of a state; 0: the model has no recurrent layers, and there is never one */
     uint32_t live;  /* KVI_NO_PAGE: none yet */
+    uint32_t spare; /* borrowed; KVI_NO_PAGE: none */
     uint32_t kept;  /* position whose checkpoint makes no room for others; 0: none */
     kvi_checkpoint_slot slots[KVI_STATE_CHECKPOINTS];
 } kvi_states;
@@ -54,6 +55,13 @@ void kvi_states_publish(kvi_states *states, uint32_t position, kvi_page_key key)
 void kvi_states_adopt(kvi_states *states, uint32_t id, uint32_t position, kvi_extent_copy *copy);
 /* Makes `to`, which has no checkpoints, remember those of `from`; *copy makes its live state, if there is one, that of `from`. */
 void kvi_states_share(kvi_states *to, const kvi_states *from, kvi_extent_copy *copy);
+
+/* Positions [first, first + n) are dropped, and those behind move down: so do checkpoints; those before and within are forgotten. */
+void kvi_states_drop_middle(kvi_states *states, uint32_t first, uint32_t n);
+/* A state to work in while the live one is not to be touched. False: no room. It stays until given back. */
+bool kvi_states_borrow(kvi_states *states);
+uint32_t kvi_states_borrowed_unit(const kvi_states *states); /* 0 without one */
+void kvi_states_give_back(kvi_states *states);
 
 /* Drops checkpoints beyond position n: other tokens will stand there. */
 void kvi_states_cut(kvi_states *states, uint32_t n);

@@ -62,6 +62,20 @@ def ndjson_is_an_event_per_line():
 
 
 @test
+def a_full_context_drops_its_middle():
+    args = ["run", MODEL, "-p", "hello", "-n", 700, *GREEDY, "--ctx", 384]
+    assert kvrt(*args, "--json").expect(5).json()["n_generated"] == 379
+    result = kvrt(*args, "--ctx-full", "shift", "--ndjson").expect(0)
+    events = [json.loads(line) for line in result.out.splitlines()]
+    dropped = [e for e in events if e["event"] == "ctx_shifted"]
+    assert [e["dropped"] for e in dropped] == [128] * 3 and dropped[-1]["total"] == 384, dropped
+    assert events[-1]["finish_reason"] == "length", events[-1]
+    kvrt(*args, "--ctx-full", "demote").expect(2)
+    out = kvrt(*args, "--ctx-full", "shift", "--json").expect(0).json()
+    assert out["n_generated"] == 700 == len(out["ids"]), len(out["ids"])
+
+
+@test
 def nothing_to_generate_and_stop_strings():
     kvrt("run", MODEL, "-p", "hello", "-n", 0).expect(0, out=b"")
     text = text_of("hello", "-n", 30).decode()

@@ -26,7 +26,8 @@ typedef struct attention_extra {
     bool interleaved, sinks, gated;
     double softcap;
     bool norm_whole, v_norm, keys_as_values, queries_only;
-    double growth; /* of queries, every 64 positions */
+    double growth;  /* of queries, every 64 positions */
+    uint32_t ahead; /* RoPE turns by so much more; the second sequence by twice as much */
 } attention_extra;
 static const attention_extra no_extra;
 
@@ -87,6 +88,10 @@ static const struct {
     {{32, 2, 2, 0, 0, 80, 40, 1, F32, true, true, 32}, {.queries_only = true, .norm_whole = true}},
     {{32, 1, 2, 0, 50, 100, 11, 1, F32, true, false, 32}, {.growth = 0.7}},
     {{64, 1, 2, 0, 130000, 140, 70, 1, F16, true, false, 64}, {.growth = 0.1}},
+    {{64, 1, 4, 0, 100, 60, 1, 1, F16, true, false, 64}, {.ahead = 1000}},
+    {{64, 2, 2, 0, 0, 140, 70, 2, F16, true, true, 64}, {.ahead = 65539}},
+    {{128, 1, 4, 0, 120, 20, 4, 2, F16, true, false, 128}, {.ahead = 1}},
+    {{32, 1, 2, 100, 120, 40, 20, 2, F32, true, true, 16}, {.ahead = 1000000, .growth = 0.3, .interleaved = true}},
 };
 static const attention_case long_cases[] = {
     {16, 1, 2, 0, 4090, 10, 1, 1, F16, false, false, 16},   {16, 1, 4, 0, 8300, 3, 3, 1, F32, true, false, 16},
@@ -261,7 +266,11 @@ static void run_case(attention_rig *a, float *out)
         const kvi_page_ref *tables[2] = {a->pages[0], a->pages[1]};
         kvi_seq seqs[2];
         for (uint32_t s = 0; s < c->n_seqs; s++) {
-            seqs[s] = (kvi_seq){.first_row = s * n, .n_rows = n, .pos = c->start + done, .pages = &tables[s]};
+            seqs[s] = (kvi_seq){.first_row = s * n,
+                                .n_rows = n,
+                                .pos = c->start + done,
+                                .ahead = a->extra.ahead * (s + 1),
+                                .pages = &tables[s]};
             for (uint32_t i = 0; i < n; i++) ids[s * n + i] = (int32_t)(s * c->tokens + done + i);
         }
         op_rig_step(&a->rig, &(kvi_step){.ids = ids, .n_rows = n * c->n_seqs, .seqs = seqs, .n_seqs = c->n_seqs},
@@ -278,6 +287,7 @@ static void run_case(attention_rig *a, float *out)
 /* Head `head` (counted over q | k | v) of input row `id` at `pos`, as ROPE_APPEND defines it. */
 static void head_at(const attention_rig *a, uint32_t id, uint32_t head, uint32_t pos, double *h)
 {
+    const uint32_t ahead = a->extra.ahead * (1 + id / a->c.tokens);
     const attention_case *c = &a->c;
     const bool is_v = head >= a->n_heads + c->n_kv, is_q = head < a->n_heads;
     const op_matrix *in = is_q && a->extra.queries_only ? &a->shared : &a->in;
@@ -298,7 +308,8 @@ static void head_at(const attention_rig *a, uint32_t id, uint32_t head, uint32_t
     const uint32_t half = c->rope_dims / 2;
     for (uint32_t i = 0; !is_v && i < half; i++) {
         const uint32_t first = a->extra.interleaved ? 2 * i : i, second = a->extra.interleaved ? 2 * i + 1 : i + half;
-        double angle = a->inv_freq[i] * pos, x = h[first], y = h[second], magnitude = (double)a->rig.ropes[1].magnitude;
+        double angle = a->inv_freq[i] * (pos + ahead), x = h[first], y = h[second],
+               magnitude = (double)a->rig.ropes[1].magnitude;
         h[first] = magnitude * (x * cos(angle) - y * sin(angle));
         h[second] = magnitude * (y * cos(angle) + x * sin(angle));
     }
