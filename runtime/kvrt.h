@@ -301,11 +301,12 @@ typedef struct kvrt_memory {
     uint64_t kv_saved_bytes;                 /* while suspended: what sessions hold, in host_bytes */
     uint64_t planned_bytes, budget_bytes;    /* as in kvrt_engine_info */
     uint64_t available_bytes;                /* free in the memory that the engine is in */
+    uint64_t kv_away_bytes; /* of sessions whose pages left the pool (kv.spill); in memory, they are in host_bytes */
 } kvrt_memory;
 /* BUSY while another thread drives (the worker is waited for). [callback] */
 KVRT_API kvrt_status kvrt_mem_info(kvrt_engine engine, kvrt_memory *out, kvrt_error *error);
-/* Gives back what is only kept in case: cached pages (*freed, may be NULL: their bytes in the pool), and on the CPU the memory behind what is free in
- * the pool, which comes back when it is needed. */
+/* Gives back what is only kept in case: cached pages (*freed, may be NULL: their bytes in the pool), and on the CPU the memory behind what is
+ * free in the pool, which comes back when it is needed. */
 KVRT_API kvrt_status kvrt_trim(kvrt_engine engine, uint64_t *freed, kvrt_error *error);
 /* Gives back weights, workspace and pool; what sessions hold waits in the host's memory. Until kvrt_resume, whatever computes or changes a session
  * answers STATE; tokenizing, polling, facts and closing work. Sessions go on as if nothing had happened, with the same bits. Errors: NOMEM_HOST,
@@ -345,6 +346,7 @@ typedef struct kvrt_session_info {
     uint64_t n_computed;     /* tokens that were computed for this session since it was created */
     uint64_t n_found;        /* tokens that it took instead from what other sessions had computed */
     uint64_t n_dropped;      /* tokens that are no longer in it, behind its first 128 (ctx.full=shift) */
+    uint64_t kv_away_bytes;  /* of its pages, while they are not in the pool (kv.spill) */
 } kvrt_session_info;
 /* BUSY while another thread drives (the worker is waited for). [callback] */
 KVRT_API kvrt_status kvrt_session_get_info(kvrt_session session, kvrt_session_info *out, kvrt_error *error);
@@ -363,18 +365,25 @@ KVRT_API kvrt_status kvrt_session_tokens(kvrt_session session, int32_t *ids, uin
  * state decides. kv.share=false: takes and gives nothing.
  *
  * A full context. ctx.full=stop: a generation ends (finish CTX_FULL), and a longer prompt is refused. ctx.full=demote: the same behind what
- * kv.format=elastic does anyhow. ctx.full=shift: whole pages of 128 positions behind the first page go, a quarter of the context, and the newest stay
- * (StreamingLLM); so the token list is shorter, an event tells (CTX_SHIFTED), and n_tokens counts on from there. The same when the pool is full in
- * the middle of an answer. Positions are those in the list: what comes later sees the first page as close as if nothing had ever stood between. The
- * first page is computed anew for that, others stay to the bit. It is not what a fresh session over the shorter list gives: the newest pages
- * saw what is gone. sync takes the host's whole list, in which what was dropped still stands, as well as the shorter one, and drops more if the new
- * list has no room otherwise; so does eval. A rewind into the first page ends it, and a list is whole again. A context below 384 tokens has nothing to drop: stop. */
+ * kv.format=elastic does anyhow. ctx.full=shift: whole pages of 128 positions behind the first page go, a quarter of the context, and the newest
+ * stay (StreamingLLM); so the token list is shorter, an event tells (CTX_SHIFTED), and n_tokens counts on from there. The same when the pool is
+ * full in the middle of an answer. Positions are those in the list: what comes later sees the first page as close as if nothing had ever stood
+ * between. The first page is computed anew for that, others stay to the bit. It is not what a fresh session over the shorter list gives: the
+ * newest pages saw what is gone. sync takes the host's whole list, in which what was dropped still stands, as well as the shorter one, and drops
+ * more if the new list has no room otherwise; so does eval. A rewind into the first page ends it, and a list is whole again. A context below 384
+ * tokens has nothing to drop: stop. */
 KVRT_API kvrt_status kvrt_session_sync(kvrt_session session, const int32_t *ids, uint64_t n, uint64_t *n_reused,
                                        kvrt_error *error);
 /* A second session that is equal to this one: its options, tokens, text in progress and random numbers; a paused request is over in it. It holds
  * the same pages, which are copied before one of the two writes. Continued alike, both have the same bits. Errors: as kvrt_session_create;
  * CTX_FULL (recurrent layers: no room for a second state). */
 KVRT_API kvrt_status kvrt_session_fork(kvrt_session session, kvrt_session *out, kvrt_error *error);
+/* Pages of sessions that nobody uses may leave the pool (kv.spill=memory, or a directory) when another session has no room otherwise, those of
+ * the session used longest ago first; or now, by this call (*moved, may be NULL: bytes). They come back, with checksums, by the next call that
+ * needs them: the session goes on with the same bits. What is lost or damaged there is computed again from the tokens, as behind a rewind. What
+ * sessions share goes once and comes back once. Errors: STATE (a submitted request; no kv.spill), IO, NOMEM_HOST, OVER_BUDGET (kv.spill_limit):
+ * nothing moved. A session that cannot come back for want of room answers CTX_FULL to whatever needs its pages, and is still whole. */
+KVRT_API kvrt_status kvrt_session_spill(kvrt_session session, uint64_t *moved, kvrt_error *error);
 /* Shortens the session to its first n tokens. Exact inside the 16-bit pages, page-rounded below: then up to 127 tokens are
  * computed again by the next call that needs them. */
 KVRT_API kvrt_status kvrt_session_rewind(kvrt_session session, uint64_t n, kvrt_error *error);
@@ -479,8 +488,9 @@ KVRT_API kvrt_status kvrt_session_result(kvrt_session session, kvrt_result *out,
 /* Cancels a request by its number alone, whatever session it is of. Harmless for any value. [any thread] [callback] [async-signal-safe] */
 KVRT_API void kvrt_cancel_id(uint64_t request);
 
-/* Starts the engine's own thread, which drives submitted requests until kvrt_worker_stop or the engine is closed. `wakeup` (may be NULL) is called on
- * it after events have come, and may only signal: write to an eventfd, post a message. What of kvrt is not [callback] answers REENTRANT there. */
+/* Starts the engine's own thread, which drives submitted requests until kvrt_worker_stop or the engine is closed. `wakeup` (may be NULL) is
+ * called on it after events have come, and may only signal: write to an eventfd, post a message. What of kvrt is not [callback] answers REENTRANT
+ * there. */
 typedef void (*kvrt_wakeup_fn)(void *user);
 KVRT_API kvrt_status kvrt_worker_start(kvrt_engine engine, kvrt_wakeup_fn wakeup, void *user, kvrt_error *error);
 KVRT_API kvrt_status kvrt_worker_stop(kvrt_engine engine, kvrt_error *error);

@@ -57,6 +57,10 @@ OPTION("kv.tail", "tail", I64, SESSION, "128", 0, 65536, "0..65536",
        "newest positions that stay 16-bit beyond the open page")
 OPTION("kv.share", NULL, BOOL, SESSION, "true", 0, 0, "",
        "take what other sessions have computed of the same tokens, and let them take it; results are the same")
+OPTION("kv.spill", "spill", STRING, ENGINE, "", 0, 0, "memory|DIRECTORY",
+       "where pages of idle sessions go when the pool is full: the host's memory, or a directory; empty: nowhere")
+OPTION("kv.spill_limit", "spill-limit", BYTES, ENGINE, "0", 0, 0, "",
+       "most bytes of them there; 0: what there is room for")
 OPTION("kv.rotate", NULL, BOOL, ENGINE, "true", 0, 0, "", "store K and V rotated by a Hadamard matrix")
 OPTION("kv.varnorm", NULL, CHOICE, ENGINE, "kvrt", 0, 0, "off|paper|kvrt", "variance normalization of quantized pages")
 OPTION("kv.range", NULL, CHOICE, ENGINE, "unbiased", 0, 0, "minmax|search|unbiased",

@@ -44,6 +44,16 @@ kvrt_status kvi_os_replace_end(kvi_os_writer *writer, bool keep, kvrt_error *err
 /* For tests: what writes, instead of the system's write. */
 extern int64_t (*kvi_os_write_hook)(int32_t file, const void *bytes, uint64_t n);
 
+/* Objects as files, which may be lost and need not survive the machine (kv/tier.h). */
+bool kvi_os_file_is(const char *path, uint64_t n);               /* a file of n bytes */
+void kvi_os_file_expect(const char *path);                       /* it is read soon */
+bool kvi_os_file_get(const char *path, void *bytes, uint64_t n); /* all n bytes that it has, or false */
+kvrt_status kvi_os_file_put(const char *path, const void *bytes, uint64_t n,
+                            kvrt_error *error); /* whole or not at all: written beside, renamed. IO */
+void kvi_os_file_remove(const char *path);
+kvrt_status kvi_os_folder_make(const char *path, kvrt_error *error); /* OK too when it is there. IO */
+void kvi_os_folder_remove(const char *path);                         /* if nothing is in it */
+
 /* Anonymous zeroed pages with a huge-page hint, for pools and workspaces; NULL when memory is out. */
 void *kvi_os_pages_alloc(uint64_t bytes);
 void kvi_os_pages_free(void *pages, uint64_t bytes);

@@ -188,11 +188,11 @@ static void sync_folder(kvi_os_writer *w)
     (void)close(fd);
 }
 
-kvrt_status kvi_os_replace_end(kvi_os_writer *w, bool keep, kvrt_error *error)
+static kvrt_status end_writing(kvi_os_writer *w, bool keep, bool durable, kvrt_error *error)
 {
     if (!w->file) return KVRT_OK;
     kvrt_status status = KVRT_OK;
-    if (keep && fsync(w->file - 1) != 0)
+    if (keep && durable && fsync(w->file - 1) != 0)
         status = kvi_error_errno(error, KVRT_IO, errno, "%s: cannot be brought to the disk", w->path);
     if (close(w->file - 1) != 0 && keep && status >= KVRT_OK)
         status = kvi_error_errno(error, KVRT_IO, errno, "%s: cannot be closed", w->path);
@@ -200,9 +200,68 @@ kvrt_status kvi_os_replace_end(kvi_os_writer *w, bool keep, kvrt_error *error)
     if (keep && status >= KVRT_OK && rename(w->beside, w->path) != 0)
         status = kvi_error_errno(error, KVRT_IO, errno, "%s: cannot be replaced", w->path);
     if (!keep || status < KVRT_OK) (void)unlink(w->beside);
-    else sync_folder(w);
+    else if (durable) sync_folder(w);
     return status;
 }
+
+kvrt_status kvi_os_replace_end(kvi_os_writer *w, bool keep, kvrt_error *error)
+{
+    return end_writing(w, keep, true, error);
+}
+
+/* ------------------------------------------------------------------------------------------------- objects as files --- */
+bool kvi_os_file_is(const char *path, uint64_t n)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size == n;
+}
+
+void kvi_os_file_expect(const char *path)
+{
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return;
+    (void)posix_fadvise(fd, 0, 0, POSIX_FADV_WILLNEED);
+    (void)close(fd);
+}
+
+bool kvi_os_file_get(const char *path, void *bytes, uint64_t n)
+{
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat st;
+    uint64_t done = 0;
+    if (fd < 0) return false;
+    bool all = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size == n;
+    while (all && done < n) {
+        const ssize_t got = read(fd, (uint8_t *)bytes + done, n - done);
+        if (got < 0 && errno == EINTR) continue;
+        all = got > 0;
+        if (all) done += (uint64_t)got;
+    }
+    (void)close(fd);
+    return all;
+}
+
+kvrt_status kvi_os_file_put(const char *path, const void *bytes, uint64_t n, kvrt_error *error)
+{
+    kvi_os_writer w;
+    KVI_TRY(kvi_os_replace_begin(&w, path, error));
+    const kvrt_status status = kvi_os_replace_write(&w, bytes, n, error),
+                      ended = end_writing(&w, status >= KVRT_OK, false, error);
+    return status < KVRT_OK ? status : ended;
+}
+
+void kvi_os_file_remove(const char *path) { (void)unlink(path); }
+
+kvrt_status kvi_os_folder_make(const char *path, kvrt_error *error)
+{
+    struct stat st;
+    if (mkdir(path, 0777) == 0) return KVRT_OK;
+    const int why = errno;
+    if (why == EEXIST && stat(path, &st) == 0 && S_ISDIR(st.st_mode)) return KVRT_OK;
+    return kvi_error_errno(error, KVRT_IO, why, "%s: cannot be made a folder", path);
+}
+
+void kvi_os_folder_remove(const char *path) { (void)rmdir(path); }
 
 /* ------------------------------------------------------------------------------------------------------ memory --- */
 void *kvi_os_pages_alloc(uint64_t bytes)

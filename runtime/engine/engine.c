@@ -368,6 +368,7 @@ void kvi_engine_free(kvi_engine *e)
 {
     kvi_account *account = e->account;
     while (e->sessions) kvi_session_destroy(e->sessions);
+    kvi_spill_close(e);
     kvi_pace_close(&e->pace);
     kvi_events_close(&e->events);
     kvi_seat_close(&e->seat);
@@ -462,6 +463,7 @@ kvrt_status kvrt_engine_open(const kvrt_options *options, kvrt_event_fn fn, void
     kvi_arithmetic_enter();
     kvrt_status status = read_within_budget(&context, error);
     if (status >= KVRT_OK && !tokenizer_alone(e)) status = load_device(&context, error);
+    if (status >= KVRT_OK) status = kvi_spill_open(e, error);
     if (status >= KVRT_OK) {
         e->handle = kvi_handle_new(KVI_HANDLE_ENGINE, e);
         if (!e->handle) status = kvi_error_set(error, KVRT_STATE, "engine: 1024 objects are open, need a free place");

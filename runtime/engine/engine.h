@@ -6,6 +6,7 @@
 #include "pace.h"
 #include "plan.h"
 #include "seat.h"
+#include "spill.h"
 #include "worker_thread.h"
 #include "../base/mem.h"
 #include "../base/os.h"
@@ -64,6 +65,7 @@ typedef struct kvi_engine {
     bool in_flight;
     kvi_worker worker;
     kvi_fingerprints fingerprints; /* of snapshots */
+    kvi_spill spill;               /* where pages of idle sessions go */
     struct {
         uint8_t *bytes;  /* (n) of the pool's objects, by id; NULL: not suspended */
         uint32_t *units; /* (n_ids) of each */

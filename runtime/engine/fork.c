@@ -49,7 +49,8 @@ kvrt_status kvrt_session_fork(kvrt_session handle, kvrt_session *out, kvrt_error
     if (from->states.units) kvi_drive_finish(from->engine); /* room for a state may move pages */
     kvi_drive_finish_of(from->engine, from);
     if (from->shift.sink_is_behind) kvi_drive_finish(from->engine);
-    kvrt_status status = kvi_session_finish_sink(from, error);
+    kvrt_status status = kvi_session_come_back(from, error);
+    if (status >= KVRT_OK) status = kvi_session_finish_sink(from, error);
     if (status >= KVRT_OK) status = kvi_session_open(from->engine, from->options, &to, error);
     if (status >= KVRT_OK) status = fork_generation(&from->gen, &to->gen, error);
     if (status >= KVRT_OK) status = fork_cache(from, to, error);

@@ -24,6 +24,7 @@ kvrt_status kvrt_mem_info(kvrt_engine handle, kvrt_memory *out, kvrt_error *erro
                                 .kv_saved_bytes = e->suspended.n,
                                 .planned_bytes = plan->total_bytes,
                                 .budget_bytes = plan->budget_bytes,
+                                .kv_away_bytes = e->spill.bytes,
                                 .available_bytes = own && e->device ? e->backend->memory_available(e->device)
                                                                     : kvi_os_memory_available()};
     kvi_struct_write(out, &memory, sizeof memory);

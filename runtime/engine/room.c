@@ -80,7 +80,8 @@ static kvrt_status reserve_page(kvi_session *s, uint32_t n, bool *made, kvrt_err
         const uint64_t after = kvi_pages_bytes(pages) / KVI_KV_UNIT + need;
         uint32_t lacking = pages->elastic && after > pages->share_units ? (uint32_t)(after - pages->share_units) : 0,
                  freed = 0;
-        const bool fits = kvi_store_free_up(store, need);
+        bool fits = kvi_store_free_up(store, need);
+        while (!fits && kvi_spill_one(s)) fits = kvi_store_free_up(store, need);
         if (!fits && need - store->pool.free_units > lacking) lacking = need - store->pool.free_units;
         if (lacking && !spent) {
             KVI_TRY(demote(s, lacking, &freed, error));
@@ -135,7 +136,8 @@ kvrt_status kvi_session_reserve(kvi_session *s, uint32_t n, kvrt_error *error)
     bool made;
     for (uint32_t level = 0; level < KVI_ELASTIC_LEVELS; level++)
         s->demoted[level].n_pages = 0, s->demoted[level].bytes = 0;
-    KVI_TRY(reserve(s, n, &made, error));
+    do KVI_TRY(reserve(s, n, &made, error));
+    while (!made && kvi_spill_one(s));
     if (made) return KVRT_OK;
     (void)kvi_pages_rewind(pages, s->n_cached, s->n_tokens); /* pages that were added before the pool was full */
     const char *hint =

@@ -144,6 +144,14 @@ kvrt_status kvi_session_enter(kvrt_session handle, kvi_entry entry, kvi_session 
 
 kvrt_status kvi_session_enter_idle(kvrt_session handle, kvi_session **out, kvrt_error *error)
 {
+    KVI_TRY(kvi_session_enter_still(handle, out, error));
+    const kvrt_status status = kvi_session_come_back(*out, error);
+    if (status < KVRT_OK) kvi_session_leave(*out, KVI_DRIVE);
+    return status;
+}
+
+kvrt_status kvi_session_enter_still(kvrt_session handle, kvi_session **out, kvrt_error *error)
+{
     KVI_TRY(kvi_session_enter(handle, KVI_DRIVE, out, error));
     kvi_session *s = *out;
     if (!s->submitted) return KVRT_OK;

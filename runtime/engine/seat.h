@@ -31,7 +31,9 @@ kvrt_status kvi_engine_enter(kvrt_engine handle, kvi_entry entry, struct kvi_eng
 void kvi_engine_leave(struct kvi_engine *engine, kvi_entry entry);
 kvrt_status kvi_session_enter(kvrt_session handle, kvi_entry entry, struct kvi_session **out, kvrt_error *error);
 void kvi_session_leave(struct kvi_session *session, kvi_entry entry);
-/* To drive a session that has no submitted request: else STATE. */
+/* To drive a session that has no submitted request, else STATE, wherever its pages are. */
+kvrt_status kvi_session_enter_still(kvrt_session handle, struct kvi_session **out, kvrt_error *error);
+/* The same with its pages here. */
 kvrt_status kvi_session_enter_idle(kvrt_session handle, struct kvi_session **out, kvrt_error *error);
 /* To compute at once: BUSY while the worker does. A step that is under way is ended first. */
 kvrt_status kvi_session_enter_compute(kvrt_session handle, struct kvi_session **out, kvrt_error *error);

@@ -77,6 +77,7 @@ void kvi_session_destroy(kvi_session *s)
         *link = s->next;
         s->engine->n_sessions--;
     }
+    kvi_session_forget_away(s);
     kvi_generation_free(&s->gen);
     kvi_pages_free(&s->pages);
     kvi_states_free(&s->states);
@@ -150,7 +151,8 @@ kvrt_status kvrt_session_get_info(kvrt_session handle, kvrt_session_info *out, k
                               .kv_bytes = kvi_pages_bytes(&s->pages),
                               .n_computed = s->n_computed,
                               .n_found = s->n_found,
-                              .n_dropped = s->shift.n_dropped};
+                              .n_dropped = s->shift.n_dropped,
+                              .kv_away_bytes = s->away.bytes};
     kvi_pages_count(&s->pages, &info.n_pages, &info.n_packed_pages, &info.n_shared_pages);
     kvi_struct_write(out, &info, sizeof info);
     kvi_session_leave(s, KVI_READ);
@@ -181,11 +183,15 @@ static kvrt_status check_ids(const kvi_session *s, const int32_t *ids, uint64_t 
 }
 
 /* Room for n more tokens, when the first n_whole positions stay what they are. */
-static kvrt_status make_room(kvi_session *s, uint32_t n_whole, uint64_t n, kvrt_error *error)
+static bool has_room(kvi_session *s, uint32_t n_whole, uint64_t n)
 {
-    if (n <= s->ctx_size - s->n_tokens || kvi_session_shift(s, n_whole, n)) return KVRT_OK;
+    return n <= s->ctx_size - s->n_tokens || kvi_session_shift(s, n_whole, n);
+}
+
+static kvrt_status too_long(const kvi_session *s, uint64_t n, uint32_t most, kvrt_error *error)
+{
     return kvi_error_set(error, KVRT_CTX_FULL, "prompt: %llu tokens, need at most %u (context of %u)",
-                         (unsigned long long)n, s->ctx_size - s->n_tokens, s->ctx_size);
+                         (unsigned long long)n, most, s->ctx_size);
 }
 
 /* A paused request is over in any case; the text goes on when the tokens stay what they are. */
@@ -209,10 +215,9 @@ static kvrt_status make_equal(kvi_session *s, const int32_t *ids, uint64_t n, kv
     if (n > s->ctx_size) {
         /* Tokens behind the common ones go in any case. */
         s->n_tokens = same;
-        const kvrt_status status = make_room(s, same < s->n_cached ? same : s->n_cached, n - same, error);
-        if (status < KVRT_OK) {
+        if (!has_room(s, same < s->n_cached ? same : s->n_cached, n - same)) {
             s->n_tokens = n_before;
-            return status;
+            return too_long(s, n, s->ctx_size, error);
         }
     }
     dropped = s->shift.n_dropped - dropped;
@@ -310,7 +315,7 @@ kvrt_status kvrt_session_eval(kvrt_session handle, const int32_t *ids, uint64_t 
             status =
                 kvi_error_set(error, KVRT_ARG, "kvrt_session_eval: row %llu is %u, need increasing rows below %llu",
                               (unsigned long long)i, rows[i], (unsigned long long)n);
-    if (status >= KVRT_OK) status = make_room(s, s->n_cached, n, error);
+    if (status >= KVRT_OK && !has_room(s, s->n_cached, n)) status = too_long(s, n, s->ctx_size - s->n_tokens, error);
     if (status >= KVRT_OK) {
         const uint32_t before = s->n_tokens;
         memcpy(s->tokens + before, ids, n * sizeof *ids);

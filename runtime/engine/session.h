@@ -40,6 +40,8 @@ typedef struct kvi_session {
     uint64_t n_computed, n_found; /* tokens, since it was created: in steps, and taken from other sessions */
     uint32_t ctx_size;
     kvi_shift shift;
+    kvi_away away;     /* its pages, when they are not here (spill.h) */
+    uint64_t last_use; /* among all of the engine */
     kvi_pages pages;
     kvi_states states;
     struct {

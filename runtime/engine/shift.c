@@ -3,11 +3,12 @@
  *     before    page 0 | 1  2  3  4 | 5  6  7 ...                dropped: 1 to 4; then page 5 is page 1, and so on
  *     after     page 0 | 5  6  7 ...
  *
- * POSITIONS are those in the cache: a query sees the sink as far behind as if there had never been anything between. Keys are stored turned by RoPE,
- * most of them in few bits, and turning them again would round them again. But attention sees differences of turns only. So the newest pages
- * stay as they are, to the bit; whatever comes now is turned as if nothing had been dropped (kvi_seq.ahead); and the sink, 128 tokens that are never
- * encoded, is computed anew with as much ahead, by an ordinary step. No operation knows of it, and nothing is rounded twice, however often it happens.
- * What is not as in a fresh session over the kept tokens: the newest pages were computed when what is dropped could be seen, and so were states. */
+ * POSITIONS are those in the cache: a query sees the sink as far behind as if there had never been anything between. Keys are stored turned by
+ * RoPE, most of them in few bits, and turning them again would round them again. But attention sees differences of turns only. So the newest pages
+ * stay as they are, to the bit; whatever comes now is turned as if nothing had been dropped (kvi_seq.ahead); and the sink, 128 tokens that are
+ * never encoded, is computed anew with as much ahead, by an ordinary step. No operation knows of it, and nothing is rounded twice, however often
+ * it happens. What is not as in a fresh session over the kept tokens: the newest pages were computed when what is dropped could be seen, and so
+ * were states. */
 #include "session.h"
 #include "step.h"
 
@@ -15,8 +16,8 @@
 
 #define SINK KVI_KV_PAGE
 
-/* Pages to drop so that there is room for `room` more tokens, when `n_whole` positions are cached and to stay what they are; 0: too little would be left.
- * A quarter at least, so that it is seldom; and as much as a page stays behind the sink. */
+/* Pages to drop so that there is room for `room` more tokens, when `n_whole` positions are cached and to stay what they are; 0: too little would
+ * be left. A quarter at least, so that it is seldom; and as much as a page stays behind the sink. */
 static uint32_t pages_to_drop(const kvi_session *s, uint32_t n_whole, uint64_t room)
 {
     const uint64_t end = s->n_tokens + room, over = end > s->ctx_size ? end - s->ctx_size : 0,
@@ -77,10 +78,12 @@ kvrt_status kvi_session_reserve_sink(kvi_session *s, kvrt_error *error)
     const uint32_t pages = kvi_pages_row_units(&s->pages), need = pages > s->states.units ? pages : s->states.units;
     if (s->shift.n_sink > 0) return KVRT_OK; /* a part of it is there */
     bool made = false;
-    for (int attempt = 0; attempt < 2 && !made; attempt++) {
-        if (attempt > 0) KVI_TRY(kvi_session_gather(s, need, error));
+    do {
         made = kvi_pages_renew_sink(&s->pages) && kvi_states_borrow(&s->states);
-    }
+        if (made) break;
+        KVI_TRY(kvi_session_gather(s, need, error));
+        made = kvi_pages_renew_sink(&s->pages) && kvi_states_borrow(&s->states);
+    } while (!made && kvi_spill_one(s));
     return made ? KVRT_OK : kvi_error_set(error, KVRT_CTX_FULL, "KV pool: no room to compute the first page anew");
 }
 

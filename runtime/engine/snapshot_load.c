@@ -228,7 +228,9 @@ static kvrt_status load(kvi_session *s, reading *r, bool tokens_only, kvrt_error
     kvi_stream stream = {0};
     uint64_t units;
     KVI_TRY(look(s, r, tokens_only, &units, error));
-    const uint64_t room = e->store.pool.free_units + e->store.idle_units + own_units(s);
+    uint64_t room;
+    do room = e->store.pool.free_units + e->store.idle_units + own_units(s);
+    while (units > room && kvi_spill_one(s));
     if (units > room)
         return kvi_error_memory(error, KVRT_CTX_FULL, units * KVI_KV_UNIT, room * KVI_KV_UNIT,
                                 "snapshot: its pages take %llu KiB, the KV pool has room for %llu KiB",
@@ -239,6 +241,7 @@ static kvrt_status load(kvi_session *s, reading *r, bool tokens_only, kvrt_error
         kvi_stream_free(&stream);
         return status;
     }
+    kvi_session_forget_away(s);
     kvi_generation_break(&s->gen);
     kvi_session_cut_cache(s, 0, 0);
     kvi_session_cut_keys(s, 0);
@@ -266,7 +269,7 @@ static kvrt_status load_bytes(kvrt_session handle, const void *bytes, uint64_t n
     reading r = {.bytes = bytes, .n = n};
     if (flags & ~KVRT_SNAPSHOT_TOKENS)
         return kvi_error_set(error, KVRT_ARG, "snapshot: flags 0x%x, need 0 or KVRT_SNAPSHOT_TOKENS", flags);
-    KVI_TRY(kvi_session_enter_idle(handle, &s, error));
+    KVI_TRY(kvi_session_enter_still(handle, &s, error));
     kvi_drive_finish(s->engine); /* pages may move */
     kvi_account *before = kvi_account_use(s->engine->account);
     const kvrt_status status = load(s, &r, flags & KVRT_SNAPSHOT_TOKENS, error);

@@ -185,9 +185,11 @@ static kvrt_status enter(kvrt_session handle, kvi_session **out, kvrt_error *err
     KVI_TRY(kvi_session_enter(handle, KVI_DRIVE, out, error));
     kvi_session *s = *out;
     kvi_drive_finish_of(s->engine, s);
-    if (!s->shift.sink_is_behind) return KVRT_OK;
-    kvi_drive_finish(s->engine);
-    const kvrt_status status = kvi_session_finish_sink(s, error);
+    kvrt_status status = kvi_session_come_back(s, error);
+    if (status >= KVRT_OK && s->shift.sink_is_behind) {
+        kvi_drive_finish(s->engine);
+        status = kvi_session_finish_sink(s, error);
+    }
     if (status < KVRT_OK) kvi_session_leave(s, KVI_DRIVE);
     return status;
 }

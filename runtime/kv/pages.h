@@ -77,7 +77,8 @@ uint32_t kvi_pages_rewind(kvi_pages *pages, uint32_t n, uint32_t n_same);
 /* Drops pages [first, first + n), and closes the gap: those behind become first, first + 1, .... Page 0 stays in the table, but groups that the
  * window took it from. The mark and what is remembered move along, or are forgotten. */
 void kvi_pages_drop_middle(kvi_pages *pages, uint32_t first, uint32_t n);
-/* Before page 0 is written anew: a plain page in every group that is nobody else's, its content undefined. False: no room; what was replaced stays so. */
+/* Before page 0 is written anew: a plain page in every group that is nobody else's, its content undefined. False: no room; what was replaced
+ * stays so. */
 bool kvi_pages_renew_sink(kvi_pages *pages);
 /* It was: groups whose window is past it give it back. */
 void kvi_pages_sink_renewed(kvi_pages *pages);

@@ -1,6 +1,6 @@
-/* test_shift.c - a full context that drops its middle. The oracle does to the cache by hand what the definition says: it drops pages, and turns the keys
- * that stay back by as many positions, in double; logits over that cache must be those of a session that shifted. Then what the host sees, and that
- * company, budgets, forks and snapshots change nothing. */
+/* test_shift.c - a full context that drops its middle. The oracle does to the cache by hand what the definition says: it drops pages, and turns
+ * the keys that stay back by as many positions, in double; logits over that cache must be those of a session that shifted. Then what the host
+ * sees, and that company, budgets, forks and snapshots change nothing. */
 #include "crowd.h"
 #include "golden_model.h"
 #include "../../runtime/engine/seat.h"
