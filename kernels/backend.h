@@ -73,7 +73,7 @@ typedef struct kvi_device kvi_device;
 typedef struct kvi_device_options {
     uint32_t n_threads;      /* 0: all cores */
     bool amx;                /* ask for AMX (process-wide permission) */
-    bool exact;              /* CPU: f32 activations for quantized weights too, instead of 8-bit ones */
+    bool exact;              /* CPU: f32 activations, never rounded to 8 bits or BF16 (but on AMX) */
     const char *isa;         /* "auto", "portable", "avx2", "avx512" */
     const char *cuda_driver; /* path of the driver library, NULL: the system's */
     int32_t device_index;

@@ -67,7 +67,7 @@ void kvi_amx_prefill_pack(const float *x, size_t stride, uint32_t n_valid, uint3
 
 void kvi_amx_prefill_turn(const float *rows, uint32_t n, uint32_t n_k, void *tiles)
 {
-    for (uint32_t block = 0; block < POSITIONS / 16u; block++) kvi_cpu_amx.pack_block(rows, n, n_k, block, tiles);
+    for (uint32_t block = 0; block < POSITIONS / 16u; block++) kvi_cpu_bf16_amx.pack_block(rows, n, n_k, block, tiles);
 }
 
 /* ------------------------------------------------------------------------------------------------------- products --- */

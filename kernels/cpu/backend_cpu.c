@@ -37,6 +37,15 @@ const kvi_cpu_dots *kvi_cpu_dots_for(const kvi_cpu_variant *v, const kvi_cpu *cp
     return v->dots;
 }
 
+const kvi_cpu_bf16 *kvi_cpu_bf16_for(const kvi_cpu_variant *v, const kvi_cpu *cpu, bool exact)
+{
+#if defined(__x86_64__)
+    if ((v->needs & KVI_CPU_HAS_AVX512) && cpu->avx512_bf16 && !exact) return &kvi_cpu_bf16_avx512;
+#endif
+    (void)v, (void)cpu, (void)exact;
+    return NULL;
+}
+
 static bool cpu_probe(const kvi_device_options *options, char *text, uint64_t cap)
 {
     kvi_cpu cpu;
@@ -83,8 +92,11 @@ static kvrt_status cpu_open(const kvi_device_options *options, kvi_device **out,
     }
     device->exact = options->exact;
     device->dots = device->wide_dots = kvi_cpu_dots_for(device->v, &device->cpu);
-    if (options->amx && device->v->tiles && device->cpu.amx_bf16 && device->cpu.amx_int8 && kvi_os_amx_enable())
+    device->bf16 = kvi_cpu_bf16_for(device->v, &device->cpu, options->exact);
+    if (options->amx && device->v->tiles && device->cpu.amx_bf16 && device->cpu.amx_int8 && kvi_os_amx_enable()) {
         device->tiles = device->v->tiles, device->wide_dots = device->tiles->dots;
+        device->bf16 = device->tiles->bf16;
+    }
     (void)snprintf(device->text, sizeof device->text, "%s, %s%s, %u thread%s", device->cpu.name, device->v->name,
                    device->tiles ? " + AMX" : "", device->n_threads, device->n_threads == 1 ? "" : "s");
     *out = device;
@@ -244,7 +256,7 @@ static void carve_workspace(kvi_device *d, const demand *need)
         d->buffers[i] = carve(&at, buffer_floats(d->program, &d->limits, i) * 4);
     d->normed = carve(&at, rows * need->widest_in * 4);
     d->up = carve(&at, rows * need->widest_gated * 4);
-    d->tiles_packed = carve(&at, ((rows + 31) / 32 * 32) * need->widest_in * 2);
+    d->bf16_packed = carve(&at, ((rows + 31) / 32 * 32) * need->widest_in * 2);
     d->dots_codes = carve(&at, need->codes);
     d->thread_scratch = carve(&at, (uint64_t)d->n_threads * need->scratch_floats * 4);
     d->split_out = carve(&at, small * need->max_heads * need->max_splits * (need->max_dim + 2u) * 4);

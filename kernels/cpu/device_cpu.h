@@ -31,6 +31,7 @@ struct kvi_device {
     kvi_workers *workers;
     uint32_t n_threads;
     const kvi_cpu_tiles *tiles;           /* NULL: not there, or not wanted */
+    const kvi_cpu_bf16 *bf16;             /* alike */
     const kvi_cpu_dots *dots, *wide_dots; /* products of integers: of few rows, of many */
     bool exact;                           /* no integer products */
     char text[160];
@@ -46,7 +47,7 @@ struct kvi_device {
     float *up;           /* (max_rows, widest ffn) */
     float *added;        /* what is more than a sum before it is added: (max_rows * top_k, widest output) */
     float *ones;         /* gains of norms that have none */
-    void *tiles_packed;  /* activations of a product on tiles */
+    void *bf16_packed;   /* activations of a product with `bf16` */
     uint8_t *dots_codes; /* those of products of integers, of up to three weights */
     kvi_cpu_mixture mixture;
     float *thread_scratch; /* (n_threads, scratch_floats) */
@@ -117,6 +118,8 @@ kvrt_status kvi_cpu_weight_bytes(const kvi_weight_desc *desc, uint64_t *bytes, k
 bool kvi_cpu_kernel_of(const kvi_weight_desc *desc, const kvi_device_options *options, char *text, uint64_t cap);
 /* The best integer products that go with a variant on this CPU. */
 const kvi_cpu_dots *kvi_cpu_dots_for(const kvi_cpu_variant *v, const kvi_cpu *cpu);
+/* Products that round activations to BF16 without AMX; NULL: none here, or not wanted. */
+const kvi_cpu_bf16 *kvi_cpu_bf16_for(const kvi_cpu_variant *v, const kvi_cpu *cpu, bool exact);
 uint64_t kvi_cpu_kept_bytes(const kvi_weight_desc *desc);
 const void *kvi_cpu_kept_form(const kvi_weight *weight);
 kvrt_status kvi_cpu_weights_reserve(kvi_device *device, uint64_t bytes, kvrt_error *error);

@@ -4,9 +4,9 @@
 #define WAY avx2
 #include "lanes_avx2.h"
 #define BLOCKS 1u
-#define CHUNK 8u
 #define BIAS(size) ((size) == 8u ? 128 : 0)
 #define SIZES_DIFFER
+#define OWN_LINES
 #include "dots_body.h"
 
 INLINE __m256i word_at(const uint8_t *x)
@@ -15,11 +15,15 @@ INLINE __m256i word_at(const uint8_t *x)
     memcpy(&word, x, 4);
     return _mm256_set1_epi32(word);
 }
+#include "lines_avx2.h"
+
+/* Products that fit into 16 bits: 2 * 15 * 127 * 8, 2 * 31 * 127 * 4, 2 * 63 * 127 * 2. */
+#define FIT(size) ((size) == 4u ? 8u : (size) == 5u ? 4u : (size) == 6u ? 2u : 1u)
+
 INLINE void dot_quads(vi *sum, const vu *w, uint32_t n, uint32_t size, const uint8_t *x)
 {
     const __m256i ones = _mm256_set1_epi16(1);
-    /* Products that fit into 16 bits: 2 * 15 * 127 * 8, 2 * 31 * 127 * 4, 2 * 63 * 127 * 2. */
-    const uint32_t fit = size == 4u ? 8u : size == 5u ? 4u : size == 6u ? 2u : 1u;
+    const uint32_t fit = FIT(size);
     __m256i pairs = _mm256_setzero_si256();
     for (uint32_t i = 0; i < n; i++) {
         const __m256i a = word_at(x + 16u * i);
@@ -32,6 +36,26 @@ INLINE void dot_quads(vi *sum, const vu *w, uint32_t n, uint32_t size, const uin
         pairs = i % fit ? _mm256_add_epi16(pairs, product) : product;
         if (i % fit == fit - 1u || i == n - 1u)
             *sum = (vi)_mm256_add_epi32((__m256i)*sum, _mm256_madd_epi16(pairs, ones));
+    }
+}
+
+/* Small codes are summed in 16 bits while they fit. A word of an activation is fetched once for 16 outputs. */
+INLINE void dot_lines(vi (*ints)[PARTS], const uint8_t *line, uint32_t n, uint32_t size, const uint8_t *x,
+                      size_t x_stride, uint32_t n_groups)
+{
+    (void)x_stride, (void)n_groups; /* one group */
+    const uint32_t fit = FIT(size) < n ? FIT(size) : n;
+    for (uint32_t i = 0; size == 8u && i < n; i++) add_line(ints, line + i * KVI_TILE_LINE, x + i * GROUP_BYTES);
+#pragma GCC unroll 4
+    for (uint32_t i = 0; size < 8u && i < n; i += fit) {
+        __m256i pairs[KVI_DOTS_ROWS][PARTS];
+        for (uint32_t j = 0; j < KVI_DOTS_ROWS; j++) pairs[j][0] = pairs[j][1] = _mm256_setzero_si256();
+#pragma GCC unroll 8
+        for (uint32_t k = i; k < i + fit; k++) add_small_line(pairs, line + k * KVI_TILE_LINE, x + k * GROUP_BYTES);
+        for (uint32_t j = 0; j < KVI_DOTS_ROWS; j++)
+            for (uint32_t part = 0; part < PARTS; part++)
+                ints[j][part] = (vi)_mm256_add_epi32((__m256i)ints[j][part],
+                                                     _mm256_madd_epi16(pairs[j][part], _mm256_set1_epi16(1)));
     }
 }
 #else

@@ -1,7 +1,8 @@
 /* dots_body.h - the source of the integer kernels, compiled once per way to multiply bytes by dots_*.c, which define
  *   WAY        suffix of the table's name
  *   BLOCKS     groups of four rows that a gemm tile has
- *   CHUNK      groups of four k that gemm multiplies at a time; SIZES_DIFFER: loops of their own for every size of codes, 8 of the small
+ *   CHUNK      groups of four k that gemm multiplies at a time; SIZES_DIFFER instead: loops of their own for every size of codes and short steps
+ *   OWN_LINES  dot_lines, where sums over lines are more than dot_quads repeated
  * include lanes_*.h and this, and then define
  *   dot_quads  *sum += sum over i < n of the four unsigned bytes in each lane of w[i] times the four signed bytes at x + 16 i. `size`, a
  *              constant: codes are below 2^size. BIAS(size): what dot_quads subtracts from a code first, 0 unless it cannot do without */
@@ -121,6 +122,12 @@ INLINE void gemv_panel(const kvi_tile *t, uint32_t bits, uint32_t values, const 
 /* Part [first, first + n_out) of the rows of panel p to y, whose first element is row `first`. */
 INLINE void put_row(const float *y16, uint32_t p, uint32_t first, uint32_t n_out, bool add, float *y)
 {
+    if (p * KVI_TILE_ROWS >= first && (p + 1u) * KVI_TILE_ROWS <= first + n_out) {
+        y += p * KVI_TILE_ROWS - first;
+        for (uint32_t i = 0; i < KVI_TILE_ROWS; i += VW)
+            store(y + i, add ? load(y + i) + load(y16 + i) : load(y16 + i));
+        return;
+    }
     for (uint32_t i = 0; i < KVI_TILE_ROWS; i++) {
         const uint32_t out = p * KVI_TILE_ROWS + i;
         if (out >= first && out < first + n_out) y[out - first] = add ? y[out - first] + y16[i] : y16[i];
@@ -156,8 +163,25 @@ typedef struct expanded {
     uint32_t first_word, n_words, first_step;
 } expanded;
 
-/* n_groups * 4 rows from row on, one part of the panel: out[row] (VW). size, chunk and centred are constants. */
-INLINE void gemm_part(const kvi_tile *t, const expanded *e, uint32_t size, uint32_t chunk, bool centred, uint32_t part,
+/* ints[j][part] += n lines times the words at x of n_groups groups of rows, x_stride bytes apart. n, size and n_groups are constants. */
+INLINE void dot_lines(vi (*ints)[PARTS], const uint8_t *line, uint32_t n, uint32_t size, const uint8_t *x,
+                      size_t x_stride, uint32_t n_groups);
+#ifndef OWN_LINES
+INLINE void dot_lines(vi (*ints)[PARTS], const uint8_t *line, uint32_t n, uint32_t size, const uint8_t *x,
+                      size_t x_stride, uint32_t n_groups)
+{
+    for (uint32_t i = 0; i < n; i++, line += KVI_TILE_LINE, x += GROUP_BYTES) {
+        vu w[PARTS];
+        for (uint32_t part = 0; part < PARTS; part++) w[part] = load_line(line, part);
+        for (uint32_t j = 0; j < n_groups * KVI_DOTS_ROWS; j++)
+            for (uint32_t part = 0; part < PARTS; part++)
+                dot_quads(&ints[j][part], &w[part], 1, size, x + j / 4u * x_stride + j % 4u * 4u);
+    }
+}
+#endif
+
+/* n_groups * 4 rows from row on: y16[row] (16). size, chunk, centred and n_groups are constants. */
+INLINE void gemm_tile(const kvi_tile *t, const expanded *e, uint32_t size, uint32_t chunk, bool once, bool centred,
                       const kvi_dots_input *in, uint32_t row, uint32_t n_groups, float (*y16)[KVI_TILE_ROWS])
 {
     const size_t x_stride = (size_t)in->n_words * GROUP_BYTES, s_stride = (size_t)in->n_steps * KVI_DOTS_ROWS;
@@ -165,41 +189,41 @@ INLINE void gemm_part(const kvi_tile *t, const expanded *e, uint32_t size, uint3
     const size_t s0 = row / KVI_DOTS_ROWS * s_stride + e->first_step * KVI_DOTS_ROWS;
     const float *x_scale = in->scales + s0;
     const int32_t *start = in->starts + s0;
-    const uint32_t words = t->step / 4u;
-    vf sums[BLOCKS * KVI_DOTS_ROWS];
-    for (uint32_t j = 0; j < n_groups * KVI_DOTS_ROWS; j++) sums[j] = (vf){0};
+    const uint32_t words = once ? chunk : t->step / 4u;
+    vf sums[BLOCKS * KVI_DOTS_ROWS][PARTS];
+    for (uint32_t j = 0; j < n_groups * KVI_DOTS_ROWS; j++)
+        for (uint32_t part = 0; part < PARTS; part++) sums[j][part] = (vf){0};
     for (uint32_t at = 0, step = 0; at < e->n_words; at += words, step++) {
-        vi ints[BLOCKS * KVI_DOTS_ROWS];
-        const uint32_t n = e->n_words - at < words ? e->n_words - at : words;
+        vi ints[BLOCKS * KVI_DOTS_ROWS][PARTS];
+        const uint32_t n = once ? chunk : e->n_words - at < words ? e->n_words - at : words;
         for (uint32_t j = 0; j < n_groups * KVI_DOTS_ROWS; j++)
-            ints[j] = splat_int(centred ? start[j / 4u * s_stride + j % 4u] : 0);
-        for (uint32_t i = 0; i < n; i += chunk, line += chunk * KVI_TILE_LINE, x += chunk * GROUP_BYTES) {
-            vu w[CHUNK];
-            for (uint32_t c = 0; c < chunk; c++) w[c] = load_line(line + c * KVI_TILE_LINE, part);
-            for (uint32_t j = 0; j < n_groups * KVI_DOTS_ROWS; j++)
-                dot_quads(&ints[j], w, chunk, size, x + j / 4u * x_stride + j % 4u * 4u);
-        }
-        const vf scale = load(e->scales + step * KVI_TILE_ROWS + part * VW),
-                 offset = load(e->offsets + step * KVI_TILE_ROWS + part * VW);
-        for (uint32_t j = 0; j < n_groups * KVI_DOTS_ROWS; j++) {
-            const size_t s = j / 4u * s_stride + j % 4u;
-            sums[j] = step_sum(sums[j], ints[j], scale, x_scale[s], centred, offset, start[s]);
+            for (uint32_t part = 0; part < PARTS; part++)
+                ints[j][part] = splat_int(centred ? start[j / 4u * s_stride + j % 4u] : 0);
+        for (uint32_t i = 0; i < n; i += chunk, line += chunk * KVI_TILE_LINE, x += chunk * GROUP_BYTES)
+            dot_lines(ints, line, chunk, size, x, x_stride, n_groups);
+        for (uint32_t part = 0; part < PARTS; part++) {
+            const vf scale = load(e->scales + step * KVI_TILE_ROWS + part * VW),
+                     offset = load(e->offsets + step * KVI_TILE_ROWS + part * VW);
+            for (uint32_t j = 0; j < n_groups * KVI_DOTS_ROWS; j++) {
+                const size_t s = j / 4u * s_stride + j % 4u;
+                sums[j][part] = step_sum(sums[j][part], ints[j][part], scale, x_scale[s], centred, offset, start[s]);
+            }
         }
         x_scale += KVI_DOTS_ROWS, start += KVI_DOTS_ROWS;
     }
-    for (uint32_t j = 0; j < n_groups * KVI_DOTS_ROWS; j++) store(y16[j] + part * VW, sums[j]);
+    for (uint32_t j = 0; j < n_groups * KVI_DOTS_ROWS; j++)
+        for (uint32_t part = 0; part < PARTS; part++) store(y16[j] + part * VW, sums[j][part]);
 }
 
-INLINE void gemm_rows(const kvi_tile *t, const expanded *e, uint32_t size, uint32_t chunk, bool centred,
+INLINE void gemm_rows(const kvi_tile *t, const expanded *e, uint32_t size, uint32_t chunk, bool once, bool centred,
                       const kvi_dots_input *x, uint32_t n_rows, uint32_t p, uint32_t first, uint32_t n_out, bool add,
                       float *y, size_t ldy)
 {
     float y16[BLOCKS * KVI_DOTS_ROWS][KVI_TILE_ROWS];
     for (uint32_t row = 0, n; row < n_rows; row += n) {
         const bool full = n_rows - row > (BLOCKS - 1u) * KVI_DOTS_ROWS;
-        for (uint32_t part = 0; part < PARTS; part++)
-            if (full || BLOCKS == 1u) gemm_part(t, e, size, chunk, centred, part, x, row, BLOCKS, y16);
-            else gemm_part(t, e, size, chunk, centred, part, x, row, 1, y16);
+        if (full || BLOCKS == 1u) gemm_tile(t, e, size, chunk, once, centred, x, row, BLOCKS, y16);
+        else gemm_tile(t, e, size, chunk, once, centred, x, row, 1, y16);
         n = (full ? BLOCKS : 1u) * KVI_DOTS_ROWS;
         for (uint32_t j = 0; j < n && row + j < n_rows; j++) put_row(y16[j], p, first, n_out, add, y + (row + j) * ldy);
     }
@@ -209,21 +233,28 @@ static void gemm_sized(const kvi_tile *t, const expanded *e, const kvi_dots_inpu
                        uint32_t first, uint32_t n_out, bool add, float *y, size_t ldy)
 {
     const bool centred = t->offset == KVI_TILE_CENTRED;
-#define GEMM(size, chunk)                                                                                              \
+    /* Steps of 16 and of 32 are a chunk, which begins with nothing to fetch. */
+#define GEMM(size, chunk, once)                                                                                        \
     do {                                                                                                               \
-        if (centred) gemm_rows(t, e, size, chunk, true, x, n_rows, p, first, n_out, add, y, ldy);                      \
-        else gemm_rows(t, e, size, chunk, false, x, n_rows, p, first, n_out, add, y, ldy);                             \
+        if (centred) gemm_rows(t, e, size, chunk, once, true, x, n_rows, p, first, n_out, add, y, ldy);                \
+        else gemm_rows(t, e, size, chunk, once, false, x, n_rows, p, first, n_out, add, y, ldy);                       \
+    } while (0)
+#define GEMM_OF(size)                                                                                                  \
+    do {                                                                                                               \
+        if (t->step == 32u) GEMM(size, 8u, true);                                                                      \
+        else if (t->step == 16u) GEMM(size, 4u, true);                                                                 \
+        else GEMM(size, 8u, false);                                                                                    \
     } while (0)
 #ifdef SIZES_DIFFER
     const uint32_t size = SIZE_OF(t->bits, t->values);
-    if (size == 4u && t->step >= KVI_TILE_RUN) GEMM(4u, 8u);
-    else if (size == 4u) GEMM(4u, 4u);
-    else if (size == 5u) GEMM(5u, 4u);
-    else if (size == 6u) GEMM(6u, 4u);
-    else GEMM(8u, 4u);
+    if (size == 4u) GEMM_OF(4u);
+    else if (size == 5u) GEMM_OF(5u);
+    else if (size == 6u) GEMM_OF(6u);
+    else GEMM_OF(8u);
 #else
-    GEMM(8u, CHUNK);
+    GEMM(8u, CHUNK, false);
 #endif
+#undef GEMM_OF
 #undef GEMM
 }
 

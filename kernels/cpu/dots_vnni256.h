@@ -1,7 +1,7 @@
 /* dots_vnni256.h - integer kernels on vectors of 32 bytes with DPBUSD, which the including file defines: the library has it as AVX-VNNI, a test
  * as AVX-512-VNNI, since the processors that have one rarely have the other. */
 #include "lanes_avx2.h"
-#define BLOCKS 2u
+#define BLOCKS 1u
 #define CHUNK 2u
 #define BIAS(size) ((void)(size), 0)
 #include "dots_body.h"

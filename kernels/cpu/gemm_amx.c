@@ -10,62 +10,21 @@
 
 #if defined(__x86_64__)
 #include "amx.h"
-
-#include <immintrin.h>
-#include <string.h>
+#include "words_avx512.h"
 
 #define TILE_BYTES 1024u
-
-/* (16, 16) words in place: rows become columns. */
-static void transpose(__m512i r[16])
-{
-    __m512i t[16];
-    for (int i = 0; i < 16; i += 2) {
-        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4) {
-        r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-        r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-        r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-        r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-    }
-    for (int i = 0; i < 4; i++) { /* r[i + 4 q] holds column i of every lane, rows 4 q .. 4 q + 3 */
-        __m512i ab = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88), cd = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
-        __m512i AB = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd), CD = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
-        t[i] = _mm512_shuffle_i32x4(ab, cd, 0x88);
-        t[i + 4] = _mm512_shuffle_i32x4(AB, CD, 0x88);
-        t[i + 8] = _mm512_shuffle_i32x4(ab, cd, 0xdd);
-        t[i + 12] = _mm512_shuffle_i32x4(AB, CD, 0xdd);
-    }
-    memcpy(r, t, sizeof t);
-}
-
-/* Bits of 16 floats rounded to BF16, to nearest even, in the low half of each word; NaN stays NaN. */
-static __m512i round_bf16(__m512 x)
-{
-    const __m512i u = _mm512_castps_si512(x), high = _mm512_srli_epi32(u, 16);
-    const __m512i bias = _mm512_add_epi32(_mm512_set1_epi32(0x7fff), _mm512_and_si512(high, _mm512_set1_epi32(1)));
-    const __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(u, bias), 16);
-    return _mm512_mask_or_epi32(rounded, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), high, _mm512_set1_epi32(0x40));
-}
 
 static void pack_block(const float *x, uint32_t n_rows, uint32_t n_in, uint32_t block, void *packed)
 {
     uint8_t *tile = (uint8_t *)packed + (size_t)block * (n_in / 32u) * TILE_BYTES;
-    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30),
-                  odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
     for (uint32_t k = 0; k < n_in; k += 32, tile += TILE_BYTES) {
         __m512i rows[16]; /* word p of row r: elements 2 p and 2 p + 1 of the row */
         for (uint32_t r = 0; r < 16; r++) {
             rows[r] = _mm512_setzero_si512();
             if (block * 16 + r >= n_rows) continue;
-            const float *from = x + (size_t)(block * 16 + r) * n_in + k;
-            const __m512i a = round_bf16(_mm512_loadu_ps(from)), b = round_bf16(_mm512_loadu_ps(from + 16));
-            rows[r] = _mm512_or_si512(_mm512_permutex2var_epi32(a, even, b),
-                                      _mm512_slli_epi32(_mm512_permutex2var_epi32(a, odd, b), 16));
+            rows[r] = kvi_bf16_words(x + (size_t)(block * 16 + r) * n_in + k);
         }
-        transpose(rows);
+        kvi_turn_words(rows);
         memcpy(tile, rows, TILE_BYTES);
     }
 }
@@ -77,7 +36,7 @@ static void put_tile(float out[16][16], uint32_t first_token, uint32_t n_rows, c
     __m512i rows[16];
     const __m512 b = bias ? _mm512_loadu_ps(bias) : _mm512_setzero_ps();
     memcpy(rows, out, sizeof rows);
-    transpose(rows);
+    kvi_turn_words(rows);
     for (uint32_t t = 0; t < 16 && first_token + t < n_rows; t++) {
         float *row = y + (size_t)(first_token + t) * ldy;
         __m512 value = _mm512_add_ps(_mm512_castsi512_ps(rows[t]), b);
@@ -110,8 +69,9 @@ static void multiply(const uint8_t *a, size_t row, const uint8_t *b, size_t step
 }
 
 static void gemm(const void *w, uint32_t n_out, uint32_t n_in, const void *packed, uint32_t n_rows, const float *bias,
-                 bool add, float *y, size_t ldy)
+                 bool add, void *scratch, float *y, size_t ldy)
 {
+    (void)scratch;
     kvi_amx_config config;
     memset(&config, 0, sizeof config);
     config.palette = 1;
@@ -130,13 +90,8 @@ static void gemm(const void *w, uint32_t n_out, uint32_t n_in, const void *packe
     kvi_amx_release();
 }
 
-const kvi_cpu_tiles kvi_cpu_amx = {.gemm_name = "gemm_amx_bf16",
-                                   .form = KVI_FORM_BF16,
-                                   .step = 32,
-                                   .packed = &kvi_cpu_packed_amx,
-                                   .dots = &kvi_dots_amx,
-                                   .pack_block = pack_block,
-                                   .gemm = gemm};
+const kvi_cpu_bf16 kvi_cpu_bf16_amx = {.name = "gemm_amx_bf16", .pack_block = pack_block, .gemm = gemm};
+const kvi_cpu_tiles kvi_cpu_amx = {.bf16 = &kvi_cpu_bf16_amx, .packed = &kvi_cpu_packed_amx, .dots = &kvi_dots_amx};
 #else
 typedef int kvi_amx_absent;
 #endif

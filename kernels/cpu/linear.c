@@ -5,8 +5,8 @@
 
 #include <string.h>
 
-#define GEMV_ROWS 256u                  /* most rows of a gemv task */
-#define TILES_TASK_BYTES (512u * 1024u) /* weights of a task on tiles: stay in L2 while all tokens pass */
+#define GEMV_ROWS 256u                 /* most rows of a gemv task */
+#define BF16_TASK_BYTES (512u * 1024u) /* BF16 weights of a task: stay in L2 while all tokens pass */
 
 typedef struct linear_task {
     kvi_device *device;
@@ -182,40 +182,41 @@ static void panel_task(void *arg, uint32_t task, uint32_t thread)
                          t->device->up + first + r * job->ldy, n);
 }
 
-static void tiles_pack_task(void *arg, uint32_t task, uint32_t thread)
+static void bf16_pack_task(void *arg, uint32_t task, uint32_t thread)
 {
     linear_task *t = arg;
     (void)thread;
-    t->device->tiles->pack_block(t->job->x, t->job->n_rows, t->job->n_in, task, t->device->tiles_packed);
+    t->device->bf16->pack_block(t->job->x, t->job->n_rows, t->job->n_in, task, t->device->bf16_packed);
 }
 
-static void tiles_task(void *arg, uint32_t task, uint32_t thread)
+static void bf16_task(void *arg, uint32_t task, uint32_t thread)
 {
     linear_task *t = arg;
     const kvi_linear *job = t->job;
     uint32_t first, n;
-    (void)thread;
+    void *scratch = t->device->thread_scratch + thread * t->device->scratch_floats;
     bool gated = job->epilogue == KVI_GATE_UP;
     uint32_t w = locate(t, gated ? 1 : job->n_weights, task, &first, &n);
     float *y = job->y + t->first_col[w] + job->first_out + first;
     const float *bias = job->biases[w] ? job->biases[w]->f32 + first : NULL;
-    t->device->tiles->gemm(kvi_cpu_plain_row(&job->weights[w]->desc, 0, job->first_out + first), n, job->n_in,
-                           t->device->tiles_packed, job->n_rows, bias, job->epilogue == KVI_ADD, y, job->ldy);
+    t->device->bf16->gemm(kvi_cpu_plain_row(&job->weights[w]->desc, 0, job->first_out + first), n, job->n_in,
+                          t->device->bf16_packed, job->n_rows, bias, job->epilogue == KVI_ADD, scratch, y, job->ldy);
     if (!gated) return;
     float *up = t->device->up + first;
     bias = job->biases[1] ? job->biases[1]->f32 + first : NULL;
-    t->device->tiles->gemm(kvi_cpu_plain_row(&job->weights[1]->desc, 0, first), n, job->n_in, t->device->tiles_packed,
-                           job->n_rows, bias, false, up, job->ldy);
+    t->device->bf16->gemm(kvi_cpu_plain_row(&job->weights[1]->desc, 0, first), n, job->n_in, t->device->bf16_packed,
+                          job->n_rows, bias, false, scratch, up, job->ldy);
     for (uint32_t r = 0; r < job->n_rows; r++)
         kvi_cpu_activate(t->device->v, job->activation, job->limit, y + r * job->ldy, up + r * job->ldy, n);
 }
 
-static bool fits_tiles(const kvi_cpu_tiles *tiles, const kvi_linear *job)
+static bool fits_bf16(const kvi_device *device, const kvi_linear *job)
 {
-    if (!tiles || job->n_in % tiles->step) return false;
+    if (!device->bf16 || job->n_in % KVI_CPU_BF16_STEP) return false;
     for (uint32_t w = 0; w < job->n_weights; w++) {
         const kvi_weight_desc *desc = &job->weights[w]->desc;
-        if (desc->form != tiles->form || out_rows(job, w) % tiles->step || !kvi_weight_rows_are_neighbours(desc))
+        if (desc->form != KVI_FORM_BF16 || out_rows(job, w) % KVI_CPU_BF16_STEP ||
+            !kvi_weight_rows_are_neighbours(desc))
             return false;
     }
     return true;
@@ -238,14 +239,14 @@ const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job)
         kvi_workers_run(device->workers, gemv_task, &t, t.first_task[n_weights]);
         return job->weights[0]->gemv_name;
     }
-    if (fits_tiles(device->tiles, job)) {
-        t.rows_per_task = TILES_TASK_BYTES / (job->n_in * 2u) / 32u * 32u;
+    if (fits_bf16(device, job)) {
+        t.rows_per_task = BF16_TASK_BYTES / (job->n_in * 2u) / 32u * 32u;
         if (t.rows_per_task < 32u) t.rows_per_task = 32u;
         if (t.rows_per_task > 256u) t.rows_per_task = 256u;
         plan_tasks(&t, n_weights);
-        kvi_workers_run(device->workers, tiles_pack_task, &t, (job->n_rows + 31) / 32 * 2);
-        kvi_workers_run(device->workers, tiles_task, &t, t.first_task[n_weights]);
-        return device->tiles->gemm_name;
+        kvi_workers_run(device->workers, bf16_pack_task, &t, (job->n_rows + 31) / 32 * 2);
+        kvi_workers_run(device->workers, bf16_task, &t, t.first_task[n_weights]);
+        return device->bf16->name;
     }
     t.rows_per_task = t.n_made ? t.dots->panels * KVI_TILE_ROWS : device->v->panel;
     for (uint32_t w = 0; w < job->n_weights; w++)

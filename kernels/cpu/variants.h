@@ -50,18 +50,25 @@ static inline const uint8_t *kvi_cpu_panels(const kvi_weight *w, uint32_t expert
     return w->panels + expert * (kvi_tile_panels(&w->tile) * w->tile.panel_bytes);
 }
 
-/* Matrix tiles of the CPU (AMX): weights as they are in the map, activations rounded to BF16 and packed once. */
+/* Products of many rows with BF16 weights as they lie in the map, whose n_in and n_out are multiples of KVI_CPU_BF16_STEP: activations are
+ * rounded to BF16 and packed once. */
+#define KVI_CPU_BF16_STEP 32u
+typedef struct kvi_cpu_bf16 {
+    const char *name;
+    /* Rows [16 block, 16 block + 16) of x (n_rows, n_in); missing rows become zero. packed: n_rows up to a multiple of 32, n_in, 2 bytes each. */
+    void (*pack_block)(const float *x, uint32_t n_rows, uint32_t n_in, uint32_t block, void *packed);
+    /* y[r * ldy + o] (+)= w[o] . x[r] + bias[o] for o < n_out and all rows; w (n_out, n_in). `bias` may be NULL. scratch: KVI_CPU_BF16_SCRATCH
+     * bytes, 64-byte aligned. */
+    void (*gemm)(const void *w, uint32_t n_out, uint32_t n_in, const void *packed, uint32_t n_rows, const float *bias,
+                 bool add, void *scratch, float *y, size_t ldy);
+} kvi_cpu_bf16;
+#define KVI_CPU_BF16_SCRATCH (16u * 1024u)
+
+/* What the CPU does on matrix tiles (AMX). */
 typedef struct kvi_cpu_tiles {
-    const char *gemm_name;
-    kvi_weight_form form;                /* of the weights */
-    uint32_t step;                       /* n_in and n_out are multiples of it */
+    const kvi_cpu_bf16 *bf16;
     const struct kvi_cpu_packed *packed; /* packed attention, for the codes it has */
     const kvi_cpu_dots *dots;            /* integer products of many rows */
-    /* Rows [16 block, 16 block + 16) of x (n_rows, n_in); missing rows become zero. */
-    void (*pack_block)(const float *x, uint32_t n_rows, uint32_t n_in, uint32_t block, void *packed);
-    /* y[r * ldy + o] (+)= w[o] . x[r] + bias[o] for o < n_out and all rows; w (n_out, n_in). `bias` may be NULL. */
-    void (*gemm)(const void *w, uint32_t n_out, uint32_t n_in, const void *packed, uint32_t n_rows, const float *bias,
-                 bool add, float *y, size_t ldy);
 } kvi_cpu_tiles;
 
 enum { KVI_CPU_HAS_AVX2 = 1, KVI_CPU_HAS_AVX512 = 2 }; /* AVX2: with FMA and F16C */
@@ -133,6 +140,7 @@ extern const kvi_cpu_variant kvi_cpu_portable;
 #if defined(__x86_64__)
 extern const kvi_cpu_variant kvi_cpu_avx2, kvi_cpu_avx512;
 extern const kvi_cpu_tiles kvi_cpu_amx;
+extern const kvi_cpu_bf16 kvi_cpu_bf16_avx512, kvi_cpu_bf16_amx;
 #endif
 /* The variant of that name ("auto": the best) when this CPU has it; else NULL. */
 const kvi_cpu_variant *kvi_cpu_choose(const kvi_cpu *cpu, const char *name);

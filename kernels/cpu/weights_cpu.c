@@ -191,9 +191,11 @@ bool kvi_cpu_kernel_of(const kvi_weight_desc *desc, const kvi_device_options *op
                       : tiles            ? "tiles, f32 activations"
                       : walks_rows(desc) ? "rows"
                                          : "decoded row by row";
-    const bool wide = amx && !desc->looked_up && (integers || desc->form == v->tiles->form);
-    (void)snprintf(text, cap, "%s, %s%s", how, integers ? kvi_cpu_dots_for(v, &cpu)->name : v->name,
-                   wide ? " and AMX" : "");
+    const bool bf16 = desc->form == KVI_FORM_BF16 && !desc->looked_up;
+    const char *wide = amx && ((integers && !desc->looked_up) || bf16)             ? " and AMX"
+                       : bf16 && kvi_cpu_bf16_for(v, &cpu, options->exact) != NULL ? " and AVX-512-BF16"
+                                                                                   : "";
+    (void)snprintf(text, cap, "%s, %s%s", how, integers ? kvi_cpu_dots_for(v, &cpu)->name : v->name, wide);
     return true;
 }
 

@@ -2,6 +2,7 @@
  * threads. */
 #include "op_cases.h"
 #include "tolerance.h"
+#include "runtime/base/os.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,17 +12,27 @@
 #include <cmocka.h>
 
 /* Pairs: one thread, two threads. Of those with integer products only forms are asked. */
-static op_target targets[8], integers[8];
+static op_target targets[10], integers[8];
 static uint32_t n_targets, n_integers;
 
-static void add(const char *name, const char *isa, bool amx)
+/* Whether wide products of BF16 weights round activations without AMX. */
+static bool rounds(void)
+{
+    kvi_cpu cpu;
+    kvi_os_cpu(&cpu);
+    return cpu.avx512_bf16;
+}
+
+/* rounded: wide products of BF16 weights round activations, as AMX does. */
+static void add(const char *name, const char *isa, bool amx, bool rounded)
 {
     for (uint32_t threads = 1; threads <= 2; threads++) {
         kvi_device *device;
         op_target t = {.name = name,
                        .backend = &kvi_backend_cpu,
-                       .options = {.n_threads = threads, .isa = isa, .amx = amx, .exact = true},
-                       .linear = amx ? OPS_LINEAR_AMX : OPS_LINEAR_F32,
+                       .options = {.n_threads = threads, .isa = isa, .amx = amx, .exact = !rounded},
+                       .integers = rounded,
+                       .linear = amx || rounded ? OPS_LINEAR_AMX : OPS_LINEAR_F32,
                        .attention = amx ? OPS_ATTENTION_AMX : OPS_ATTENTION_F32,
                        .rotary = OPS_ROTARY_F32,
                        .copy = OPS_COPY_F32};
@@ -29,10 +40,12 @@ static void add(const char *name, const char *isa, bool amx)
         if (there && amx) there = strstr(kvi_backend_cpu.describe(device), "AMX") != NULL;
         if (device) kvi_backend_cpu.close(device);
         if (there) targets[n_targets++] = t;
-        if (there && !amx) {
+        if (there && !amx && !rounded) {
             t.options.exact = false, t.integers = true;
+            if (strcmp(isa, "avx512") == 0 && rounds()) t.linear = OPS_LINEAR_AMX;
             integers[n_integers++] = t;
-        } else if (threads == 1) printf("skipped: this CPU has no %s\n", name);
+        }
+        if (!there && threads == 1) printf("skipped: this CPU has no %s\n", name);
     }
 }
 
@@ -56,10 +69,11 @@ static void test_integers(void **state)
 
 int main(void)
 {
-    add("cpu portable", "portable", false);
-    add("cpu avx2", "avx2", false);
-    add("cpu avx512", "avx512", false);
-    add("cpu amx", "auto", true);
+    add("cpu portable", "portable", false, false);
+    add("cpu avx2", "avx2", false, false);
+    add("cpu avx512", "avx512", false, false);
+    if (rounds()) add("cpu avx512bf16", "avx512", false, true);
+    add("cpu amx", "auto", true, false);
     const struct CMUnitTest tests[] = {OP_CASES(OP_CASE_ENTRY) cmocka_unit_test(test_same_bits),
                                        cmocka_unit_test(test_integers)};
     return cmocka_run_group_tests_name("operations, cpu", tests, NULL, NULL);

@@ -21,7 +21,7 @@
 #define COUNT(a) ((uint32_t)(sizeof(a) / sizeof(a)[0]))
 
 extern const kvi_cpu_dots kvi_dots_evex256, kvi_dots_emulated; /* of the *_avx512vnni.c beside this file */
-extern const kvi_cpu_tiles kvi_cpu_emulated;
+extern const kvi_cpu_bf16 kvi_cpu_bf16_emulated;
 
 typedef struct tile_case {
     kvi_weight_form form;
@@ -640,17 +640,15 @@ static void wrong_activations_show(void **state)
     free(b);
 }
 
-/* The product of BF16 weights on tiles, which round activations to BF16. */
-static void bf16_tiles_are_right(void **state)
+/* Products of BF16 weights that round activations to BF16, n_rows of them, more k than a panel has. */
+static void bf16_of(const kvi_cpu_bf16 *way, uint32_t n_rows)
 {
-    enum { IN = 96, OUT = 64, ROWS = 37 };
+    enum { IN = 544, OUT = 64, ROWS = 37 };
     static uint16_t w[OUT][IN];
     static float x[ROWS][IN], bias[OUT], y[ROWS][OUT];
-    const kvi_cpu_tiles *tiles = &kvi_cpu_emulated;
-    void *packed = kvi_mem_alloc_aligned((size_t)64 * IN * 2);
-    (void)state;
+    void *packed = kvi_mem_alloc_aligned((size_t)64 * IN * 2), *scratch = kvi_mem_alloc_aligned(KVI_CPU_BF16_SCRATCH);
     seed = 99;
-    if (n_ways < 3) skip(); /* no AVX-512 */
+    assert_true(n_rows <= ROWS);
     for (uint32_t o = 0; o < OUT; o++) {
         bias[o] = normal();
         for (uint32_t k = 0; k < IN; k++) w[o][k] = kvi_f32_to_bf16(normal());
@@ -659,8 +657,9 @@ static void bf16_tiles_are_right(void **state)
         for (uint32_t k = 0; k < IN; k++) x[r][k] = normal();
     for (uint32_t r = 0; r < ROWS; r++)
         for (uint32_t o = 0; o < OUT; o++) y[r][o] = 1;
-    for (uint32_t block = 0; block < 4; block++) tiles->pack_block(x[0], ROWS, IN, block, packed);
-    tiles->gemm(w, OUT, IN, packed, ROWS, bias, true, y[0], OUT);
+    for (uint32_t block = 0; block < (n_rows + 31u) / 32u * 2u; block++)
+        way->pack_block(x[0], n_rows, IN, block, packed);
+    way->gemm(w, OUT, IN, packed, n_rows, bias, true, scratch, y[0], OUT);
     for (uint32_t r = 0; r < ROWS; r++)
         for (uint32_t o = 0; o < OUT; o++) {
             double want = 1 + (double)bias[o], size = 0;
@@ -668,9 +667,24 @@ static void bf16_tiles_are_right(void **state)
                 const double p = (double)kvi_bf16_to_f32(w[o][k]) * (double)kvi_bf16_to_f32(kvi_f32_to_bf16(x[r][k]));
                 want += p, size += fabs(p);
             }
+            if (r >= n_rows) want = 1, size = 0;
             assert_true(fabs((double)y[r][o] - want) <= 2e-6 * (size + fabs(want)));
         }
     kvi_mem_free_aligned(packed);
+    kvi_mem_free_aligned(scratch);
+}
+
+static void bf16_products_are_right(void **state)
+{
+    static const uint32_t rows[] = {1, 4, 5, 8, 9, 12, 13, 16, 17, 37};
+    kvi_cpu cpu;
+    (void)state;
+    kvi_os_cpu(&cpu);
+    if (n_ways < 3) skip(); /* no AVX-512 */
+    for (uint32_t i = 0; i < COUNT(rows); i++) {
+        bf16_of(&kvi_cpu_bf16_emulated, rows[i]);
+        if (cpu.avx512_bf16) bf16_of(&kvi_cpu_bf16_avx512, rows[i]);
+    }
 }
 
 int main(void)
@@ -680,6 +694,6 @@ int main(void)
         cmocka_unit_test(numbers_are_the_codecs), cmocka_unit_test(odd_groups),
         cmocka_unit_test(rounded_on_import),      cmocka_unit_test(products_are_right),
         cmocka_unit_test(extremes_fit),           cmocka_unit_test(wrong_activations_show),
-        cmocka_unit_test(bf16_tiles_are_right)};
+        cmocka_unit_test(bf16_products_are_right)};
     return cmocka_run_group_tests_name("tile form", tests, NULL, NULL);
 }

@@ -36,7 +36,7 @@ FORBIDDEN_CALLS = re.compile(
     r"getenv|setenv|setlocale|localeconv|strtod|strtof|strtold|atof|system|fork|signal|sigaction|pthread_sigmask|longjmp|setjmp|"
     r"rand|srand|strerror|gmtime|localtime|strtok)\s*\(")
 HEAP_CALLS = re.compile(r"(?<![\w.>])(malloc|calloc|realloc|free|strdup|strndup|aligned_alloc|posix_memalign|alloca)\s*\(")
-ASM_HOMES = {"kernels/cuda/ptx.cuh", "kernels/cpu/amx.h", "runtime/base/os_posix.c"}  # the last one asks XGETBV
+ASM_HOMES = {"kernels/cuda/ptx.cuh", "kernels/cpu/amx.h", "kernels/cpu/lines_avx2.h", "runtime/base/os_posix.c"}  # the last one asks XGETBV
 # Worker threads are started with every signal blocked, which needs the caller's mask for the length of one call.
 CALL_HOMES = {"pthread_sigmask": "runtime/base/os_posix.c"}
 COMMENTS = re.compile(r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|/\*.*?\*/|//[^\n]*', re.S)

@@ -110,8 +110,9 @@ static kvrt_engine open_model(const char *format, const char *amx)
     assert_int_equal(kvrt_options_create(&options, &error), KVRT_OK);
     kvrt_options_set_string(options, "model.path", golden.dir, -1, &error);
     snprintf(text, sizeof text, "%d", MAX_GREEDY);
-    const char *pairs[] = {"kv.format", format,           "cpu.amx", amx, "sample.temperature", "0", "gen.max_tokens",
-                           text,        "gen.ignore_eos", "true",    NULL};
+    const char *pairs[] = {
+        "kv.format",      format, "cpu.amx",        amx,    "cpu.exact", "true", "sample.temperature", "0",
+        "gen.max_tokens", text,   "gen.ignore_eos", "true", NULL};
     for (unsigned i = 0; pairs[i]; i += 2)
         if (kvrt_options_set_text(options, pairs[i], pairs[i + 1], &error) < 0) fail_msg("%s", error.message);
     if (kvrt_engine_open(options, NULL, NULL, &engine, &error) < 0) fail_msg("%s: %s", golden.dir, error.message);
