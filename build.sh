@@ -191,7 +191,7 @@ targets_of() { # folder, filter
         case $name in
             unit.* | ops.* | golden.* | fault.*) echo "test_${name#*.}" ;;
             fuzz.*) echo "fuzz_${name#*.}" ;;
-            emu.selftest_*) echo "emu_${name#*.}" ;;
+            emu.selftest_* | emu.profile) echo "emu_${name#*.}" ;;
             emu.ops_*) echo test_ops_cuda ;;
             emu.models_* | emu.guest_*) name=${name%_*} && echo "test_cuda_${name#*.}" ;;
             rules.cuda_*) printf 'front_door\nkvrt_emu\n' ;;

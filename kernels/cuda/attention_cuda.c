@@ -261,13 +261,6 @@ kvrt_status kvi_cuda_rope_append_run(kvi_device *device, const kvi_op *op, uint3
                            &p, error);
 }
 
-/* Shared memory of attn_prefill: two stages of 4096 / D tokens, K in whichever of its two orders takes more, and V. */
-static uint32_t prefill_shared(uint32_t head_dim)
-{
-    const uint32_t tokens = 4096 / head_dim, straight = (head_dim + 8) * tokens, turned = (tokens + 8) * head_dim;
-    return 2 * 2 * ((straight > turned ? straight : turned) + straight);
-}
-
 kvrt_status kvi_cuda_attention_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel,
                                    kvrt_error *error)
 {
@@ -291,7 +284,8 @@ kvrt_status kvi_cuda_attention_run(kvi_device *device, const kvi_op *op, uint32_
     if (rows > SPLIT_ROWS) {
         *kernel = kvi_cuda_kernel_name(prefill_kernels[d]);
         return kvi_cuda_launch(device, prefill_kernels[d], (rows * per_kv + PREFILL_COLS - 1) / PREFILL_COLS,
-                               p.kv.n_kv_heads, n_seqs, PREFILL_THREADS, prefill_shared(p.kv.head_dim), &p, error);
+                               p.kv.n_kv_heads, n_seqs, PREFILL_THREADS, kvi_cuda_prefill_shared(p.kv.head_dim), &p,
+                               error);
     }
     const kvi_kv_shape *shape = &device->program->groups[op->group].shape;
     p.col_groups = (rows * per_kv + KVI_DECODE_COLS - 1) / KVI_DECODE_COLS;

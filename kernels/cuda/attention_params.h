@@ -57,6 +57,13 @@ KVI_HD static inline uint32_t kvi_cuda_decode_shared(uint32_t head_dim)
     return kvi_cuda_decode_flags(head_dim) + 4u * KVI_DECODE_WARPS;
 }
 
+/* Bytes of shared memory of attn_prefill: two stages of 4096 / D tokens, K in whichever of its two orders takes more, and V. */
+KVI_HD static inline uint32_t kvi_cuda_prefill_shared(uint32_t head_dim)
+{
+    const uint32_t tokens = 4096u / head_dim, straight = (head_dim + 8u) * tokens, turned = (tokens + 8u) * head_dim;
+    return 2u * 2u * ((straight > turned ? straight : turned) + straight);
+}
+
 /* Partial results of decode attention, f32, one per (row, head, part): first all m and l, then all sums.
  *   ml  (max_rows, n_heads, n_parts, 2): largest score in powers of two, and sum of 2^(score - m); l = 0: nothing seen
  *   acc (max_rows, n_heads, n_parts, head_dim): sum of 2^(score - m) v, undefined where l is 0

@@ -17,6 +17,12 @@ static const unsigned char poison = 0xff; /* NaN as f32, f16 and bf16 */
 static const uint32_t guard_bytes = 256;  /* behind shared memory, where no AddressSanitizer watches */
 
 static lane *current_lane() { return static_cast<lane *>(self); }
+void (*on_collective)(lane *me), (*on_copy)(bool copies);
+/* The lane has come through a collective, at which all of its warp had arrived. */
+static inline void through(lane *me)
+{
+    if (on_collective) on_collective(me);
+}
 
 /* ---------------------------------------------------------------------------------------------------------- order --- */
 static inline uint32_t draw(machine *m)
@@ -231,6 +237,7 @@ void sync_block(const char *file, int line)
         }
     }
     acquired(&m->barrier_tokens[phase]);
+    through(me);
 }
 
 /* All 32 lanes come here. True for the last one, which completes the exchange and goes on at once. */
@@ -266,6 +273,7 @@ void sync_warp(const char *file, int line)
     released(order);
     if (!arrive(m, w, me, "kvi_sync_warp", file, line)) park(m, me);
     acquired(order);
+    through(me);
 }
 
 /* Orders what came before it against what comes after another thread's fence that ran later, and nothing else: the atomic in between is
@@ -287,6 +295,7 @@ uint32_t shuffle(uint32_t value, uint32_t source, const char *name, const char *
     uint32_t *values = w->values[w->phase];
     values[me->in_warp] = value;
     if (!arrive(m, w, me, name, file, line)) park(m, me);
+    through(me);
     return values[source & 31u];
 }
 
@@ -300,6 +309,7 @@ void ldmatrix(uint32_t *r, const uint4 &row, uint32_t n, bool transposed, const 
     const uint4 *rows = w->rows[w->phase];
     w->rows[w->phase][me->in_warp] = row;
     if (!arrive(m, w, me, transposed ? "kvi_ldmatrix_trans" : "kvi_ldmatrix", file, line)) park(m, me);
+    through(me);
     uint32_t g = me->in_warp >> 2, t = me->in_warp & 3u;
     for (uint32_t i = 0; i < n; i++) {
         const uint32_t *matrix = &rows[i * 8u].x; /* (8 rows, 4 words) */
@@ -322,6 +332,7 @@ uint32_t transpose(uint32_t pair, const char *file, int line)
     uint32_t *pairs = w->values[w->phase]; /* (8 rows, 4 pairs of columns) */
     pairs[me->in_warp] = pair;
     if (!arrive(m, w, me, "kvi_transpose8x8", file, line)) park(m, me);
+    through(me);
     uint32_t g = me->in_warp >> 2, t = me->in_warp & 3u, shift = 16u * (g & 1u), word = g >> 1;
     return (pairs[(2u * t) * 4u + word] >> shift & 0xffffu) | (pairs[(2u * t + 1u) * 4u + word] >> shift & 0xffffu)
                                                                   << 16;
@@ -336,6 +347,7 @@ void mma(float c[4], const uint32_t a[4], const uint32_t b[2], bool bf16, const 
     if (arrive(m, w, me, bf16 ? "kvi_mma_bf16" : "kvi_mma_f16", file, line)) warp_multiply(w->c, w->a, w->b, bf16);
     else park(m, me);
     fragments_out(w, me->in_warp, c);
+    through(me);
 }
 
 /* ------------------------------------------------------------------------------------------------------- cp.async --- */
@@ -364,11 +376,13 @@ bool cp_next(uint32_t pending, pending_copy *out)
             --*left;
             *out = me->copies[me->first_copy++ % max_copies];
             me->n_copies--;
+            if (on_copy) on_copy(true);
             return true;
         }
         me->first_group++;
         me->n_groups--;
     }
+    if (on_copy) on_copy(false);
     return false;
 }
 

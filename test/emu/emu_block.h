@@ -110,6 +110,9 @@ void fragments_in(warp *w, uint32_t lane, const float c[4], const uint32_t a[4],
 void fragments_out(const warp *w, uint32_t lane, float c[4]);
 void warp_multiply(float c[16][8], const uint32_t a[16][8], const uint32_t b[8][8], bool bf16);
 
+/* Watched by the memory profile (profile/), else NULL: a lane came through a barrier or collective; cp_next hands out a copy (true), or has none left. */
+extern void (*on_collective)(lane *me), (*on_copy)(bool copies);
+
 /* The registry that KVI_KERNEL fills. */
 const kernel *kernel_find(const char *name);
 const kernel *kernel_at(uint32_t index);

@@ -1,0 +1,298 @@
+/* profile_cases.cpp - holds the memory traffic of kernels to limits: planted kernels must show exactly the numbers that are known by hand, or the
+ * profile itself is wrong; kvrt's kernels, on shapes of real models, stay near the least sectors and bank passes that their data
+ * takes. Contents are of no matter: a profile depends on addresses alone. usage: emu_profile [FAMILY...] */
+#include "emu_profile.h"
+#include "../emu_driver.h"
+#include "../selftest/selftest_params.h"
+#include "../../../kernels/cuda/attention_params.h"
+#include "../../../kernels/cuda/best_params.h"
+#include "../../../kernels/cuda/encode_params.h"
+#include "../../../kernels/cuda/linear_params.h"
+
+#include <initializer_list>
+#include <stdio.h>
+#include <stdlib.h>
+
+using kvi_emu::profile_totals;
+
+static kvi_cu_library library;
+static int failed;
+
+static void must(kvi_cu_result r, const char *what)
+{
+    if (r == KVI_CU_SUCCESS) return;
+    fprintf(stderr, "%s: %d\n", what, (int)r);
+    exit(1);
+}
+#define MUST(call) must(call, #call)
+
+/* NULL: 0x3c in every byte, which is 1.06 as F16. */
+static kvi_cu_dptr put(const void *data, size_t bytes)
+{
+    kvi_cu_dptr at;
+    MUST(cuMemAlloc_v2(&at, bytes));
+    if (data) MUST(cuMemcpyHtoDAsync_v2(at, data, bytes, NULL));
+    else MUST(cuMemsetD8Async(at, 0x3c, bytes, NULL));
+    MUST(cuStreamSynchronize(NULL));
+    return at;
+}
+static kvi_cu_dptr streamed(size_t bytes)
+{
+    const kvi_cu_dptr at = put(NULL, bytes);
+    kvi_emu::profile_streamed((uintptr_t)at);
+    return at;
+}
+
+static profile_totals launch(const char *name, dim3 grid, uint32_t threads, uint32_t shared, const void *params)
+{
+    kvi_cu_kernel kernel;
+    kvi_cu_function function;
+    void *list[1] = {const_cast<void *>(params)};
+    MUST(cuLibraryGetKernel(&kernel, library, name));
+    MUST(cuKernelGetFunction(&function, kernel));
+    MUST(cuLaunchKernel(function, grid.x, grid.y, grid.z, threads, 1, 1, shared, NULL, list, NULL));
+    MUST(cuStreamSynchronize(NULL));
+    return kvi_emu::profile_take(name);
+}
+
+/* ------------------------------------------------------------------------------------------------------ planted --- */
+/* In this order: requests and sectors read, least; sectors written, least; requests, passes of shared memory, least, passes without fusion. */
+static void expect(const char *name, const profile_totals &t, std::initializer_list<uint64_t> want)
+{
+    const uint64_t got[] = {t.other[0].requests, t.other[0].cost, t.other[0].least, t.other[1].cost, t.other[1].least,
+                            t.shared.requests,   t.shared.cost,   t.shared.least,   t.shared.plain};
+    size_t i = 0;
+    for (uint64_t w : want) {
+        if (got[i] != w) {
+            printf("%s: number %zu is %llu, need %llu\n", name, i, (unsigned long long)got[i], (unsigned long long)w);
+            failed = 1;
+        }
+        i++;
+    }
+}
+
+static void planted()
+{
+    selftest_params p = {put(NULL, 1 << 20), 0, put(NULL, 1 << 20), 1000, 0};
+    expect("p_copy", launch("p_copy", 8, 128, 0, &p), {32, 125, 125, 125, 125, 0, 0, 0, 0});
+    expect("p_shifted", launch("p_shifted", 8, 128, 0, &p), {32, 160, 128, 128, 128, 0, 0, 0, 0});
+    expect("p_strided", launch("p_strided", 8, 128, 0, &p), {32, 1024, 128, 128, 128, 0, 0, 0, 0});
+    expect("p_conflict", launch("p_conflict", 1, 128, 4096, &p), {32, 128, 128, 128, 128, 64, 1056, 64, 1056});
+    expect("p_padded", launch("p_padded", 1, 128, 4224, &p), {32, 128, 128, 128, 128, 64, 64, 64, 64});
+    /* Four warps: 4 + 16 + 2 + 4 passes written, 4 read; least 4 + 4 + 2 + 2 + 4. */
+    expect("p_wide", launch("p_wide", 1, 128, 2048, &p), {0, 0, 0, 64, 64, 20, 4 * 30, 4 * 16, 4 * 30});
+    const profile_totals matrix = launch("p_matrix", 1, 32, 1024, &p);
+    expect("p_matrix", matrix, {1, 16, 16, 4, 4});
+    if (matrix.shared.cost <= matrix.shared.least)
+        printf("p_matrix: conflicts of ldmatrix were not seen\n"), failed = 1;
+    expect("p_skips", launch("p_skips", 1, 32, 0, &p), {32, 256, 128});
+    expect("p_fused", launch("p_fused", 1, 32, 2048, &p), {0, 0, 0, 4, 4, 5, 65, 17, 257});
+}
+
+/* ------------------------------------------------------------------------------------------------- kvrt's kernels --- */
+/* Most times the least: sectors of weights and pages, sectors of the rest (activations, tables, results), passes of shared memory. */
+struct limits {
+    double streamed, rest, passes;
+};
+static const limits usual = {1.05, 1.3, 1.1};
+
+static double times(uint64_t cost, uint64_t least) { return least ? (double)cost / (double)least : 1; }
+
+/* bytes: of weights or pages that the launch has to read; each comes in `reads` times at most (blocks that share them find them in L2). */
+static void hold(const char *name, const profile_totals &t, const limits &most, uint64_t bytes, double reads)
+{
+    const double streamed = times(t.streamed.cost, t.streamed.least),
+                 rest = times(t.other[0].cost + t.other[1].cost, t.other[0].least + t.other[1].least),
+                 passes = times(t.shared.cost, t.shared.least), again = bytes ? times(t.streamed.cost * 32, bytes) : 0;
+    const bool good = streamed <= most.streamed && rest <= most.rest && passes <= most.passes &&
+                      (!bytes || (again >= 0.99 * reads && again <= most.streamed * reads));
+    printf("%-24s %8.3f MB of weights or pages: %.2f of the least, read %.2f times (%.0f); the rest %8.3f MB: %.2f; "
+           "%9llu passes: %.2f%s\n",
+           name, (double)t.streamed.cost * 32 / 1e6, streamed, again, reads,
+           (double)(t.other[0].cost + t.other[1].cost) * 32 / 1e6, rest, (unsigned long long)t.shared.cost, passes,
+           good ? "" : "  <-- beyond its limits");
+    if (!good) {
+        printf("    limits: %.2f, %.2f, %.2f\n", most.streamed, most.rest, most.passes);
+        failed = 1;
+    }
+    if (!t.streamed.requests && bytes)
+        printf("    no weight or page was read: the profile measures nothing\n"), failed = 1;
+}
+
+/* A step of n rows: one sequence at pos. */
+static kvi_cuda_step_map step_of(uint32_t n_rows, uint32_t pos, uint32_t units_per_page, uint32_t format)
+{
+    const uint32_t n_pages = (pos + n_rows + 127) / 128;
+    std::vector<uint32_t> zeros(n_rows, 0), rows(n_rows);
+    std::vector<kvi_page_ref> pages(n_pages);
+    for (uint32_t i = 0; i < n_rows; i++) rows[i] = i;
+    for (uint32_t i = 0; i < n_pages; i++) pages[i] = {i * units_per_page, format};
+    const kvi_cuda_step step = {n_rows, 1, n_rows, 0};
+    const kvi_cuda_seq seq = {0, n_rows, pos, n_pages};
+    kvi_cuda_step_map map = {};
+    map.step = put(&step, sizeof step);
+    map.ids = put(zeros.data(), 4 * n_rows);
+    map.row_seq = put(zeros.data(), 4 * n_rows);
+    map.logit_rows = put(rows.data(), 4 * n_rows);
+    map.seqs = put(&seq, sizeof seq);
+    map.pages = put(pages.data(), 8 * n_pages);
+    map.n_groups = 1, map.max_pages = n_pages;
+    return map;
+}
+
+static void norm()
+{
+    kvi_cuda_norm_params p = {};
+    p.step = step_of(8, 0, 0, 0);
+    p.n_cols = p.x_pitch = p.y_pitch = 4096;
+    p.x = put(NULL, 8 * 4096 * 4), p.gain = put(NULL, 4096 * 4), p.y = put(NULL, 8 * 4096 * 2);
+    p.y_type = KVI_CUDA_BF16, p.eps = 1e-5f;
+    hold("norm_rows", launch("norm_rows", 8, 256, 32, &p), usual, 0, 0);
+    kvi_cuda_embed_params e = {};
+    e.step = p.step;
+    e.table.codes = streamed(64 * 4096 * 2), e.table.pitch = 4096 * 2, e.y = p.x;
+    e.type = KVI_CUDA_BF16, e.n_cols = e.y_pitch = 4096, e.scale = 1;
+    hold("embed", launch("embed", 8, 256, 0, &e), usual, 0, 0);
+}
+
+static kvi_cuda_linear_params linear(uint32_t rows, uint32_t n_in, uint32_t n_out, uint32_t x_type)
+{
+    kvi_cuda_linear_params p = {};
+    p.step = step_of(rows, 0, 0, 0);
+    p.x = put(NULL, (size_t)rows * n_in * 4), p.y = put(NULL, (size_t)rows * n_out * 4);
+    p.w[0].codes = streamed((size_t)n_in * n_out * 2), p.w[0].pitch = n_in * 2;
+    p.end[0] = p.end[1] = p.end[2] = n_out, p.n_in = p.x_pitch = n_in, p.y_pitch = n_out;
+    p.x_type = x_type, p.y_type = KVI_CUDA_F32, p.action = KVI_CUDA_STORE, p.eps = 1e-5f;
+    return p;
+}
+
+static void gemv()
+{
+    static const struct {
+        const char *name;
+        uint32_t rows, type;
+    } kernels[] = {{"gemv_f16_n1", 1, KVI_CUDA_F32},
+                   {"gemv_bf16_n2", 2, KVI_CUDA_F32},
+                   {"gemv_bf16_n4", 4, KVI_CUDA_BF16},
+                   {"gemv_bf16_n8", 8, KVI_CUDA_F32}};
+    for (const auto &k : kernels) {
+        kvi_cuda_linear_params p = linear(k.rows, 4096, 256, k.type);
+        if (k.type == KVI_CUDA_F32) p.gain = put(NULL, 4096 * 4);
+        hold(k.name, launch(k.name, 32, 128, 0, &p), usual, 4096 * 256 * 2, 1);
+    }
+}
+
+static void gemm()
+{
+    kvi_cuda_linear_params p = linear(256, 512, 256, KVI_CUDA_F16);
+    hold("gemm_f16_m128", launch("gemm_f16_m128", dim3(2, 2), 256, 3 * 256 * 64, &p), usual, 512 * 256 * 2, 2);
+    kvi_cuda_linear_params q = linear(64, 512, 256, KVI_CUDA_F16);
+    hold("gemm_f16_m32", launch("gemm_f16_m32", dim3(2, 4), 128, 4 * 96 * 64, &q), usual, 512 * 256 * 2, 2);
+}
+
+static kvi_cuda_attention_params attention(uint32_t rows, uint32_t pos, uint32_t format, uint32_t d)
+{
+    const uint32_t n_heads = 32, n_kv = 8, record = kvi_kv_record_bytes(format, d), units = (n_kv * record + 255) / 256;
+    kvi_cuda_attention_params p = {};
+    p.step = step_of(rows, pos, units, format);
+    p.kv.pool = streamed((size_t)p.step.max_pages * units * 256);
+    p.kv.n_kv_heads = n_kv, p.kv.head_dim = d, p.kv.rotate = 1;
+    p.q_pitch = (n_heads + 2 * n_kv) * d, p.out_pitch = n_heads * d;
+    p.q = put(NULL, (size_t)rows * p.q_pitch * 2), p.out = put(NULL, (size_t)rows * p.out_pitch * 2);
+    p.n_splits = p.n_parts = 3;
+    p.ml = put(NULL, (size_t)rows * n_heads * p.n_parts * 8);
+    p.acc = put(NULL, (size_t)rows * n_heads * p.n_parts * d * 4);
+    p.n_heads = n_heads, p.format = format, p.causal = 1, p.scale_log2 = 0.1f;
+    p.col_groups = (rows * 4 + 7) / 8, p.n_ranges = 1, p.ranges[0].end = p.n_parts;
+    return p;
+}
+
+static void decode()
+{
+    static const struct {
+        const char *name;
+        uint32_t format;
+    } formats[] = {
+        {"f16", KVI_KV_FMT_F16}, {"i8", KVI_KV_FMT_I8}, {"k4v4", KVI_KV_FMT_K4V4}, {"k4v2", KVI_KV_FMT_K4V2}};
+    for (uint32_t d : {64u, 128u, 256u})
+        for (const auto &f : formats) {
+            char name[40];
+            snprintf(name, sizeof name, "attn_decode_%s_d%u", f.name, d);
+            kvi_cuda_attention_params p = attention(1, 1023, f.format, d);
+            hold(name, launch(name, dim3(3, 8), 128, kvi_cuda_decode_shared(d), &p), usual,
+                 8ull * 8 * kvi_kv_record_bytes(f.format, d), 1);
+            if (f.format != KVI_KV_FMT_K4V4) continue;
+            snprintf(name, sizeof name, "attn_combine_d%u", d);
+            hold(name, launch(name, dim3(1, 32), 256, 8 * (d + 1) * 4, &p), usual, 0, 0);
+        }
+    /* Four rows: two eights of columns, which read the pages one after the other. */
+    kvi_cuda_attention_params p = attention(4, 1020, KVI_KV_FMT_K4V4, 128);
+    hold("attn_decode_k4v4_d128", launch("attn_decode_k4v4_d128", dim3(6, 8), 128, kvi_cuda_decode_shared(128), &p),
+         usual, 8ull * 8 * kvi_kv_record_bytes(KVI_KV_FMT_K4V4, 128), 2);
+}
+
+static void prefill()
+{
+    for (uint32_t format : {(uint32_t)KVI_KV_FMT_F16, (uint32_t)KVI_KV_FMT_K4V4}) {
+        kvi_cuda_attention_params p = attention(32, 224, format, 128);
+        hold("attn_prefill_d128", launch("attn_prefill_d128", dim3(1, 8), 256, kvi_cuda_prefill_shared(128), &p), usual,
+             2ull * 8 * kvi_kv_record_bytes(format, 128), 1);
+    }
+}
+
+static void append()
+{
+    kvi_cuda_attention_params a = attention(8, 200, KVI_KV_FMT_F16, 128);
+    kvi_cuda_rope_params p = {};
+    std::vector<double> turns(64, 0.01);
+    p.step = a.step, p.kv = a.kv;
+    p.qkv = put(NULL, 8 * 48 * 128 * 2), p.turns = put(turns.data(), turns.size() * 8);
+    p.pitch = 48 * 128, p.n_heads = 32, p.n_dims = 128, p.apart = 64, p.next = 1, p.magnitude = 1, p.eps = 1e-5f;
+    hold("rope_append_d128", launch("rope_append_d128", dim3(8, 12), 128, 4 * 128 * 4, &p), usual, 0, 0);
+}
+
+static void best()
+{
+    const uint32_t n = 20000, parts = (n + KVI_CUDA_BEST_PART - 1) / KVI_CUDA_BEST_PART;
+    std::vector<float> logits(n);
+    for (uint32_t i = 0; i < n; i++) logits[i] = (float)(i * 2654435761u >> 8) * 1e-6f;
+    kvi_cuda_best_params p = {};
+    p.logits = put(logits.data(), n * 4), p.runs = put(NULL, parts * 64 * 8),
+    p.sums = put(NULL, parts * sizeof(kvi_cuda_best_sum));
+    p.out = put(NULL, sizeof(kvi_cuda_best)), p.n = n, p.n_parts = parts;
+    hold("best_part", launch("best_part", parts, 256, KVI_CUDA_BEST_PART * 8, &p), usual, 0, 0);
+}
+
+static void convert()
+{
+    kvi_cuda_convert_params p = {};
+    const kvi_kv_shape shape = {1, 8, 128, 0};
+    const uint32_t from = kvi_kv_page_units(KVI_KV_FMT_F16, &shape), to = kvi_kv_page_units(KVI_KV_FMT_K4V4, &shape);
+    p.pool = streamed((size_t)(from + to) * 256), p.scratch_bytes = kvi_cuda_convert_scratch(128),
+    p.scratch = put(NULL, 8 * p.scratch_bytes);
+    p.n_jobs = 1, p.n_tasks = 8, p.varnorm = 0, p.range = 0, p.shapes[0] = shape;
+    p.from[0] = {0, KVI_KV_FMT_F16}, p.to[0] = {from, KVI_KV_FMT_K4V4};
+    hold("kv_convert", launch("kv_convert", 8, KVI_CONVERT_THREADS, KVI_CONVERT_SHARED, &p), {60, 60, 60}, 0, 0);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct {
+        const char *name;
+        void (*run)();
+    } families[] = {{"planted", planted}, {"norm", norm},     {"gemv", gemv}, {"gemm", gemm},      {"decode", decode},
+                    {"prefill", prefill}, {"append", append}, {"best", best}, {"convert", convert}};
+    kvi_cu_context context;
+    MUST(cuInit(0));
+    MUST(cuDevicePrimaryCtxRetain(&context, 0));
+    MUST(cuCtxPushCurrent_v2(context));
+    MUST(cuLibraryLoadData(&library, KVI_CU_PLACEHOLDER_IMAGE, NULL, NULL, 0, NULL, NULL, 0));
+    for (const auto &f : families) {
+        bool asked = argc < 2;
+        for (int i = 1; i < argc; i++) asked = asked || strcmp(argv[i], f.name) == 0;
+        if (asked) f.run();
+    }
+    fflush(stdout);
+    kvi_emu::profile_write();
+    _Exit(failed); /* what was allocated is left to the system */
+}
