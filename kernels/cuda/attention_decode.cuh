@@ -40,7 +40,7 @@ KVI_DEV uint32_t word_of(uint4 v, int i) { return i == 0 ? v.x : i == 1 ? v.y : 
 KVI_DEV uint32_t word_of(uint2 v, int i) { return i == 0 ? v.x : v.y; }
 KVI_DEV uint32_t word_of(uint32_t v, int) { return v; }
 
-/* n bytes of a lane. */
+/* n bytes of a lane; 32 are two runs of 16, eight lanes' runs apart. */
 template <int bytes> struct run;
 template <> struct run<2> {
     uint32_t v;
@@ -60,7 +60,7 @@ template <> struct run<16> {
 };
 template <> struct run<32> {
     uint4 v, w;
-    KVI_DEV void load(const uint8_t *at) { v = kvi_load128(at), w = kvi_load128(at + 16); }
+    KVI_DEV void load(const uint8_t *at) { v = kvi_load128(at), w = kvi_load128(at + 128); }
 };
 template <int bytes> KVI_DEV uint32_t word_of(const run<bytes> &r, int i) { return word_of(r.v, i); }
 template <> KVI_DEV uint32_t word_of<32>(const run<32> &r, int i)
@@ -287,13 +287,26 @@ template <int D, int bits> struct value_codes {
     static constexpr uint32_t row_bytes = D * bits / 8, lane_bytes = row_bytes / 8;
     static constexpr uint32_t o_off = KVI_KV_PAGE * row_bytes, a_off = o_off + (bits == 8 ? 0 : 2 * D),
                               z_off = a_off + 2 * KVI_KV_PAGE;
-    KVI_DEV static uint32_t channel(int i, uint32_t g) { return D / 8u * g + 2u * i; }
+    /* 32 bytes of a lane are two runs, each beside those of the other lanes, or each load would touch twice the sectors. */
+    static constexpr uint32_t load_bytes = lane_bytes > 16 ? 16 : lane_bytes;
+    KVI_DEV static uint32_t channel(int i, uint32_t g)
+    {
+        constexpr uint32_t each = 8 * load_bytes / bits; /* channels of a run */
+        return 8u * each * (2u * i / each) + each * g + 2u * i % each;
+    }
+    /* Where merge() keeps the four sums of channels 4 c .. 4 c + 3: lanes that store together, g and g + 1 for all t, fall into different banks. */
+    KVI_DEV static uint32_t place(uint32_t c)
+    {
+        if (D == 64) return (c & ~6u) | (c & 2u) << 1 | (c & 4u) >> 1;
+        if (D == 256 && load_bytes == lane_bytes) return c ^ (c >> 3 & 1u) << 2;
+        return c;
+    }
     struct stage {
         run<lane_bytes> row[4];
     };
     KVI_DEV static void load(const uint8_t *side, int j, uint32_t g, uint32_t t, stage &r)
     {
-        const uint8_t *at = side + (32u * t + 2u * j) * row_bytes + lane_bytes * g;
+        const uint8_t *at = side + (32u * t + 2u * j) * row_bytes + load_bytes * g;
         r.row[0].load(at);
         r.row[1].load(at + 16 * row_bytes);
         r.row[2].load(at + row_bytes);
@@ -368,6 +381,10 @@ template <int D, int bits> struct value_codes {
 
 template <int D> struct value_f16 {
     KVI_DEV static uint32_t channel(int i, uint32_t g) { return 64u * (i / 4) + 8u * g + 2u * (i % 4); }
+    KVI_DEV static uint32_t place(uint32_t c)
+    {
+        return (c & ~6u) | (c & 2u) << 1 | (c & 4u) >> 1;
+    } /* as in value_codes */
     template <class Sums>
     KVI_DEV static void blend(const uint8_t *side, uint32_t n_tokens, uint32_t g, uint32_t t, float (&p)[8][4],
                               const float (&alpha)[2], Sums &acc)
@@ -509,16 +526,15 @@ KVI_DEV void merge(const kvi_cuda_attention_params &p, float *ml, const float (&
             ml[2u * (warp * DECODE_COLS + 2u * t + e)] = m[e];
             ml[2u * (warp * DECODE_COLS + 2u * t + e) + 1u] = total;
         }
+        float *to = sums + (warp * (DECODE_COLS / 2u) + t) * KVI_DECODE_PAIR(D) + e * D;
 #pragma unroll
-        for (int i = 0; i < D / 16; i++) {
-            float *to_sum = sums + (warp * (DECODE_COLS / 2u) + t) * KVI_DECODE_PAIR(D) + e * D + Value::channel(i, g);
-            to_sum[0] = acc[i][e];
-            to_sum[1] = acc[i][e + 2];
-        }
+        for (int i = 0; i < D / 16; i += 2)
+            *(float4 *)(to + 4u * Value::place(Value::channel(i, g) / 4u)) =
+                make_float4(acc[i][e], acc[i][e + 2], acc[i + 1][e], acc[i + 1][e + 2]);
     }
     kvi_sync_block();
     for (uint32_t i = threadIdx.x; i < DECODE_COLS * D; i += blockDim.x) {
-        const uint32_t col = i / D, d = i % D;
+        const uint32_t col = i / D, d = i % D, at = 4u * Value::place(d / 4u) + d % 4u;
         if (first_col + col >= n_cols) break;
         float top = NEGATIVE_INFINITY, total = 0.0f, sum = 0.0f;
 #pragma unroll
@@ -528,7 +544,7 @@ KVI_DEV void merge(const kvi_cuda_attention_params &p, float *ml, const float (&
             const float *mine = ml + 2u * (w * DECODE_COLS + col);
             const float factor = mine[0] == NEGATIVE_INFINITY ? 0.0f : kvi_exp2(mine[0] - top);
             total += factor * mine[1];
-            sum += factor * sums[(w * (DECODE_COLS / 2u) + col / 2u) * KVI_DECODE_PAIR(D) + col % 2u * D + d];
+            sum += factor * sums[(w * (DECODE_COLS / 2u) + col / 2u) * KVI_DECODE_PAIR(D) + col % 2u * D + at];
         }
         const uint64_t slot = slot_of(p, seq, first_col + col);
         if (total != 0.0f) ((float *)p.acc)[slot * D + d] = sum;

@@ -318,14 +318,21 @@ template <int D> KVI_DEV void attn_prefill(const kvi_cuda_attention_params &p)
     if (p.kv.rotate) rotate_back<D>(acc, t);
 #pragma unroll
     for (uint32_t h = 0; h < 2; h++) {
-        const uint32_t col = first_col + 16u * warp + g + 8u * h;
-        if (col > last_col) continue;
+        const uint32_t col = first_col + 16u * warp + g + 8u * h, odd = t % 2u;
         uint16_t *out = (uint16_t *)p.out + (uint64_t)(seq.first_row + col / per_kv) * p.out_pitch +
                         (kv_head * per_kv + col % per_kv) * D;
+        /* Neighbours exchange halves of 16 channels, so that a row's four lanes store 32 bytes, a whole sector. */
 #pragma unroll
-        for (int i = 0; i < D / 8; i++)
-            *(uint32_t *)(out + 8u * i + 2u * t) = (uint32_t)kvi_narrow(acc[i][2 * h], p.out_bf16) |
-                                                   (uint32_t)kvi_narrow(acc[i][2 * h + 1], p.out_bf16) << 16;
+        for (int i = 0; i < D / 8; i += 2) {
+            uint32_t pair[2];
+#pragma unroll
+            for (int k = 0; k < 2; k++)
+                pair[k] = (uint32_t)kvi_narrow(acc[i + k][2 * h], p.out_bf16) |
+                          (uint32_t)kvi_narrow(acc[i + k][2 * h + 1], p.out_bf16) << 16;
+            const uint32_t given = kvi_shfl_xor(odd ? pair[0] : pair[1], 1), low = odd ? given : pair[0],
+                           top = odd ? pair[1] : given;
+            if (col <= last_col) *(uint2 *)(out + 8u * (i + odd) + 2u * (t - odd)) = make_uint2(low, top);
+        }
     }
 }
 

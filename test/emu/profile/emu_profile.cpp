@@ -388,6 +388,10 @@ void kvi_emu::profile_streamed(uintptr_t allocation)
     if (!streamed) streamed = new std::vector<uintptr_t>;
     streamed->push_back(allocation);
 }
+void kvi_emu::profile_forget_streamed()
+{
+    if (streamed) streamed->clear();
+}
 
 kvi_emu::profile_totals kvi_emu::profile_take(const char *name)
 {

@@ -18,6 +18,7 @@ struct profile_totals {
 
 /* An allocation that holds weights or pages: what kernels stream once, and are held to more closely. */
 void profile_streamed(uintptr_t allocation);
+void profile_forget_streamed();
 /* What the launches of a kernel did since it was asked for last. */
 profile_totals profile_take(const char *kernel);
 /* With KVRT_EMU_PROFILE=FILE in the environment: what was counted by place, for profile_report.py. A process that ends by exit does so by itself. */

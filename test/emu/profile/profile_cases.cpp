@@ -27,10 +27,12 @@ static void must(kvi_cu_result r, const char *what)
 #define MUST(call) must(call, #call)
 
 /* NULL: 0x3c in every byte, which is 1.06 as F16. */
+static std::vector<kvi_cu_dptr> taken; /* by the case that runs */
 static kvi_cu_dptr put(const void *data, size_t bytes)
 {
     kvi_cu_dptr at;
     MUST(cuMemAlloc_v2(&at, bytes));
+    taken.push_back(at);
     if (data) MUST(cuMemcpyHtoDAsync_v2(at, data, bytes, NULL));
     else MUST(cuMemsetD8Async(at, 0x3c, bytes, NULL));
     MUST(cuStreamSynchronize(NULL));
@@ -95,6 +97,21 @@ struct limits {
     double streamed, rest, passes;
 };
 static const limits usual = {1.05, 1.3, 1.1};
+/* gemv of f32 activations: a lane's eight columns are two loads of 16 bytes, 32 apart from lane to lane, so that L1 hands out twice the sectors. */
+static const limits columns = {1.05, 2.05, 1.1};
+/* Exchanges of a sorting network at distances of 1 to 8 keys: pairs of lanes in one bank. 0.5 MB of logits, once a token. */
+static const limits sorting = {1.05, 1.3, 1.5};
+/* Codes are read byte by byte, the transposed copy at a stride: nearly all of it out of L1, 1 to 3% of a prefill. */
+static const limits conversion = {15, 4, 1.1};
+/* gemm stores pairs of f32 outputs as two words (their address may be odd). */
+static const limits words = {1.05, 1.4, 1.1};
+/* Side vectors of 4-bit pages: a lane's 16 factors are two loads of 16 bytes, each with half of the sectors' bytes; the codes are at the least. */
+static const limits factors = {1.1, 1.3, 1.1};
+/* Values of 2 bits at D = 64: rows of 16 bytes, so that a load has half of a sector; the next row's comes out of L1, where these loads go. */
+static const limits short_rows = {1.45, 1.3, 1.1};
+/* Prefill reads its queries as fragments, half sectors, once for a whole pass over the context; and takes 32 tokens of each channel at a time, 16 bytes
+ * of 4-bit keys, half a sector. It is bound by its products, not by these bytes. */
+static const limits fragments = {1.05, 1.6, 1.1}, staged = {2.05, 1.6, 1.1};
 
 static double times(uint64_t cost, uint64_t least) { return least ? (double)cost / (double)least : 1; }
 
@@ -178,14 +195,14 @@ static void gemv()
     for (const auto &k : kernels) {
         kvi_cuda_linear_params p = linear(k.rows, 4096, 256, k.type);
         if (k.type == KVI_CUDA_F32) p.gain = put(NULL, 4096 * 4);
-        hold(k.name, launch(k.name, 32, 128, 0, &p), usual, 4096 * 256 * 2, 1);
+        hold(k.name, launch(k.name, 32, 128, 0, &p), k.type == KVI_CUDA_F32 ? columns : usual, 4096 * 256 * 2, 1);
     }
 }
 
 static void gemm()
 {
     kvi_cuda_linear_params p = linear(256, 512, 256, KVI_CUDA_F16);
-    hold("gemm_f16_m128", launch("gemm_f16_m128", dim3(2, 2), 256, 3 * 256 * 64, &p), usual, 512 * 256 * 2, 2);
+    hold("gemm_f16_m128", launch("gemm_f16_m128", dim3(2, 2), 256, 3 * 256 * 64, &p), words, 512 * 256 * 2, 2);
     kvi_cuda_linear_params q = linear(64, 512, 256, KVI_CUDA_F16);
     hold("gemm_f16_m32", launch("gemm_f16_m32", dim3(2, 4), 128, 4 * 96 * 64, &q), usual, 512 * 256 * 2, 2);
 }
@@ -219,7 +236,10 @@ static void decode()
             char name[40];
             snprintf(name, sizeof name, "attn_decode_%s_d%u", f.name, d);
             kvi_cuda_attention_params p = attention(1, 1023, f.format, d);
-            hold(name, launch(name, dim3(3, 8), 128, kvi_cuda_decode_shared(d), &p), usual,
+            const limits &most = f.format == KVI_KV_FMT_K4V2 && d == 64 ? short_rows
+                                 : f.format == KVI_KV_FMT_F16           ? usual
+                                                                        : factors;
+            hold(name, launch(name, dim3(3, 8), 128, kvi_cuda_decode_shared(d), &p), most,
                  8ull * 8 * kvi_kv_record_bytes(f.format, d), 1);
             if (f.format != KVI_KV_FMT_K4V4) continue;
             snprintf(name, sizeof name, "attn_combine_d%u", d);
@@ -228,15 +248,16 @@ static void decode()
     /* Four rows: two eights of columns, which read the pages one after the other. */
     kvi_cuda_attention_params p = attention(4, 1020, KVI_KV_FMT_K4V4, 128);
     hold("attn_decode_k4v4_d128", launch("attn_decode_k4v4_d128", dim3(6, 8), 128, kvi_cuda_decode_shared(128), &p),
-         usual, 8ull * 8 * kvi_kv_record_bytes(KVI_KV_FMT_K4V4, 128), 2);
+         factors, 8ull * 8 * kvi_kv_record_bytes(KVI_KV_FMT_K4V4, 128), 2);
 }
 
 static void prefill()
 {
     for (uint32_t format : {(uint32_t)KVI_KV_FMT_F16, (uint32_t)KVI_KV_FMT_K4V4}) {
         kvi_cuda_attention_params p = attention(32, 224, format, 128);
-        hold("attn_prefill_d128", launch("attn_prefill_d128", dim3(1, 8), 256, kvi_cuda_prefill_shared(128), &p), usual,
-             2ull * 8 * kvi_kv_record_bytes(format, 128), 1);
+        const bool f16 = format == KVI_KV_FMT_F16; /* of packed pages the factors are read again by every stage */
+        hold("attn_prefill_d128", launch("attn_prefill_d128", dim3(1, 8), 256, kvi_cuda_prefill_shared(128), &p),
+             f16 ? fragments : staged, f16 ? 2ull * 8 * kvi_kv_record_bytes(format, 128) : 0, 1);
     }
 }
 
@@ -260,7 +281,7 @@ static void best()
     p.logits = put(logits.data(), n * 4), p.runs = put(NULL, parts * 64 * 8),
     p.sums = put(NULL, parts * sizeof(kvi_cuda_best_sum));
     p.out = put(NULL, sizeof(kvi_cuda_best)), p.n = n, p.n_parts = parts;
-    hold("best_part", launch("best_part", parts, 256, KVI_CUDA_BEST_PART * 8, &p), usual, 0, 0);
+    hold("best_part", launch("best_part", parts, 256, KVI_CUDA_BEST_PART * 8 + 32, &p), sorting, 0, 0);
 }
 
 static void convert()
@@ -272,7 +293,7 @@ static void convert()
     p.scratch = put(NULL, 8 * p.scratch_bytes);
     p.n_jobs = 1, p.n_tasks = 8, p.varnorm = 0, p.range = 0, p.shapes[0] = shape;
     p.from[0] = {0, KVI_KV_FMT_F16}, p.to[0] = {from, KVI_KV_FMT_K4V4};
-    hold("kv_convert", launch("kv_convert", 8, KVI_CONVERT_THREADS, KVI_CONVERT_SHARED, &p), {60, 60, 60}, 0, 0);
+    hold("kv_convert", launch("kv_convert", 8, KVI_CONVERT_THREADS, KVI_CONVERT_SHARED, &p), conversion, 0, 0);
 }
 
 int main(int argc, char **argv)
@@ -291,8 +312,12 @@ int main(int argc, char **argv)
         bool asked = argc < 2;
         for (int i = 1; i < argc; i++) asked = asked || strcmp(argv[i], f.name) == 0;
         if (asked) f.run();
+        for (kvi_cu_dptr at : taken) MUST(cuMemFree_v2(at));
+        taken.clear();
+        kvi_emu::profile_forget_streamed();
     }
-    fflush(stdout);
-    kvi_emu::profile_write();
-    _Exit(failed); /* what was allocated is left to the system */
+    MUST(cuLibraryUnload(library));
+    MUST(cuCtxPopCurrent_v2(&context));
+    MUST(cuDevicePrimaryCtxRelease_v2(0));
+    return failed;
 }
