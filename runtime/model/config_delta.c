@@ -12,6 +12,10 @@ kvrt_status kvi_config_delta(const kvi_raw_config *raw, kvi_model_config *c, kvr
 {
     kvi_delta *d = &c->delta;
     if (!is_recurrent(c)) return KVRT_OK;
+    if (c->activation != KVI_ACT_SILU)
+        return kvi_error_set(error, KVRT_UNSUPPORTED,
+                             "config.json: hidden_act is '%s', need silu for %s, whose recurrent layers have it too",
+                             raw->act, c->family);
     KVI_TRY(kvi_config_size("linear_num_key_heads", raw->linear_num_key_heads, 1, 1024, &d->n_key_heads, error));
     KVI_TRY(kvi_config_size("linear_num_value_heads", raw->linear_num_value_heads, 1, 1024, &d->n_value_heads, error));
     KVI_TRY(kvi_config_size("linear_key_head_dim", raw->linear_key_head_dim, 1, KVI_MAX_HEAD_DIM, &d->key_dim, error));

@@ -25,6 +25,11 @@ kvrt_status kvi_config_latent(const kvi_raw_config *raw, const kvi_family *famil
                              "config.json: num_key_value_heads is %lld, need num_attention_heads (%u) or null: %s has "
                              "one latent for all heads",
                              (long long)raw->num_key_value_heads, a->n_heads, family->name);
+    if (raw->head_dim != KVI_NO_INT && raw->head_dim != (int64_t)l->rope_dim)
+        return kvi_error_set(error, KVRT_UNSUPPORTED,
+                             "config.json: head_dim is %lld, need qk_rope_head_dim (%u) or none: transformers turns so "
+                             "many dimensions",
+                             (long long)raw->head_dim, l->rope_dim);
     a->n_kv_heads = 1;
     a->head_dim = l->rank;
     return KVRT_OK;
