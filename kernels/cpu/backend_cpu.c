@@ -119,7 +119,7 @@ static uint64_t cpu_host_bytes(const kvi_program *program, const kvi_limits *lim
 /* ---------------------------------------------------------------------------------------------------- workspace --- */
 /* What a program needs at most, so that one function serves the plan and the load. */
 typedef struct demand {
-    uint32_t widest_in, widest_gated, max_heads, max_dim, ones;
+    uint32_t widest_in, widest_normed, max_heads, max_dim, ones;
     uint32_t rope_floats[KVI_MAX_ROPES]; /* of a row */
     uint64_t added;                      /* floats of a row */
     uint32_t top_k, n_experts;           /* of EXPERTS */
@@ -199,8 +199,7 @@ static demand demand_of(const kvi_program *program, const kvi_limits *limits, ui
             need.widest_in = cols;
         const uint64_t codes = op->n_weights * kvi_dots_input_bytes(cols, limits->max_rows);
         if (op->kind != KVI_OP_EMBED && codes > need.codes) need.codes = codes;
-        if (op->kind == KVI_OP_NORM_GATE_UP && program->buffers[op->out].cols > need.widest_gated)
-            need.widest_gated = program->buffers[op->out].cols;
+        if (op->norm.kind || op->kind == KVI_OP_HEAD) most(&need.widest_normed, cols); /* as kvi_cpu_norm_rows asks */
         if (op->kind == KVI_OP_ATTENTION) {
             uint32_t d = program->groups[op->group].shape.head_dim;
             size_t floats = kvi_cpu_attention_scratch(d), convert = 2u * d * KVI_KV_PAGE + kvi_kv_encode_scratch(d);
@@ -223,15 +222,15 @@ static demand demand_of(const kvi_program *program, const kvi_limits *limits, ui
     need.max_splits = (limits->max_ctx / KVI_KV_PAGE + KVI_CPU_SPLIT_PAGES) / KVI_CPU_SPLIT_PAGES + 1;
     for (uint32_t i = 0; i < program->n_buffers; i++) need.buffers += round64(buffer_floats(program, limits, i) * 4);
     const uint64_t rows = limits->max_rows, small = rows < KVI_DECODE_ROWS ? rows : KVI_DECODE_ROWS;
-    need.total = need.buffers + round64(rows * need.widest_in * 4) + round64(rows * need.widest_gated * 4) +
-                 round64(((rows + 31) / 32 * 32) * need.widest_in * 2) + round64(need.codes) +
-                 round64((uint64_t)n_threads * need.scratch_floats * 4) +
-                 round64(small * need.max_heads * need.max_splits * (need.max_dim + 2u) * 4) + need.ropes +
-                 round64(rows * need.added * 4) + round64(need.ones * 4ull) + round64(rows * 4) * 4 +
-                 round64(small * need.absorbed * 4) + round64(rows * need.top_k * 4) * 2 +
-                 round64((need.n_experts + 1ull) * 4) + round64(need.n_experts * sizeof(kvi_cpu_run_of)) +
-                 round64(rows * need.act * 4) + round64(need.pair_codes) +
-                 round64((uint64_t)limits->max_seqs * sizeof(kvi_seq)) + 64;
+    need.total =
+        need.buffers + round64(rows * need.widest_normed * 4) + round64(n_threads * rows * KVI_CPU_TASK_COLUMNS * 4) +
+        round64(((rows + 31) / 32 * 32) * need.widest_in * 2) + round64(need.codes) +
+        round64((uint64_t)n_threads * need.scratch_floats * 4) +
+        round64(small * need.max_heads * need.max_splits * (need.max_dim + 2u) * 4) + need.ropes +
+        round64(rows * need.added * 4) + round64(need.ones * 4ull) + round64(rows * 4) * 4 +
+        round64(small * need.absorbed * 4) + round64(rows * need.top_k * 4) * 2 + round64((need.n_experts + 1ull) * 4) +
+        round64(need.n_experts * sizeof(kvi_cpu_run_of)) + round64(rows * need.act * 4) + round64(need.pair_codes) +
+        round64((uint64_t)limits->max_seqs * sizeof(kvi_seq)) + 64;
     return need;
 }
 
@@ -254,8 +253,8 @@ static void carve_workspace(kvi_device *d, const demand *need)
     const uint64_t rows = d->limits.max_rows, small = rows < KVI_DECODE_ROWS ? rows : KVI_DECODE_ROWS;
     for (uint32_t i = 0; i < d->program->n_buffers; i++)
         d->buffers[i] = carve(&at, buffer_floats(d->program, &d->limits, i) * 4);
-    d->normed = carve(&at, rows * need->widest_in * 4);
-    d->up = carve(&at, rows * need->widest_gated * 4);
+    d->normed = carve(&at, rows * need->widest_normed * 4);
+    d->up = carve(&at, d->n_threads * rows * KVI_CPU_TASK_COLUMNS * 4);
     d->bf16_packed = carve(&at, ((rows + 31) / 32 * 32) * need->widest_in * 2);
     d->dots_codes = carve(&at, need->codes);
     d->thread_scratch = carve(&at, (uint64_t)d->n_threads * need->scratch_floats * 4);

@@ -23,8 +23,9 @@ typedef struct kvi_cpu_mixture {
     uint8_t *codes; /* activations of all runs as codes, each run's from a group on */
     uint32_t n_groups;
 } kvi_cpu_mixture;
-#define KVI_CPU_EXPERT_ROWS 256u /* most rows of a task of a gemv */
-#define KVI_CPU_MOST_PANEL 64u   /* columns of a packed panel, at least those of every variant */
+#define KVI_CPU_EXPERT_ROWS 256u  /* most rows of a task of a gemv */
+#define KVI_CPU_TASK_COLUMNS 256u /* most outputs of a task of many rows */
+#define KVI_CPU_MOST_PANEL 64u    /* columns of a packed panel, at least those of every variant */
 
 struct kvi_device {
     const kvi_cpu_variant *v;
@@ -43,8 +44,8 @@ struct kvi_device {
     uint8_t *pool;
     float *buffers[KVI_MAX_BUFFERS];
     void *workspace;     /* everything below */
-    float *normed;       /* (max_rows, widest input) */
-    float *up;           /* (max_rows, widest ffn) */
+    float *normed;       /* (max_rows, widest normed input) */
+    float *up;           /* (n_threads, max_rows, KVI_CPU_TASK_COLUMNS) second products of a gated task */
     float *added;        /* what is more than a sum before it is added: (max_rows * top_k, widest output) */
     float *ones;         /* gains of norms that have none */
     void *bf16_packed;   /* activations of a product with `bf16` */

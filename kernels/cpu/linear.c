@@ -166,6 +166,12 @@ static void panel_into(const linear_task *t, uint32_t w, uint32_t first, uint32_
         for (uint32_t i = 0; i < n; i++) y[r * ldy + i] += job->biases[w]->f32[first + i];
 }
 
+/* What a gated task multiplies beside its gate: (n_rows, KVI_CPU_TASK_COLUMNS), of this thread. */
+static float *second_products(const linear_task *t, uint32_t thread)
+{
+    return t->device->up + (size_t)thread * t->device->limits.max_rows * KVI_CPU_TASK_COLUMNS;
+}
+
 static void panel_task(void *arg, uint32_t task, uint32_t thread)
 {
     linear_task *t = arg;
@@ -176,10 +182,10 @@ static void panel_task(void *arg, uint32_t task, uint32_t thread)
     float *y = job->y + t->first_col[w] + job->first_out + first;
     panel_into(t, w, first, n, job->epilogue == KVI_ADD, y, job->ldy, thread);
     if (!gated) return;
-    panel_into(t, 1, first, n, false, t->device->up + first, job->ldy, thread);
+    float *up = second_products(t, thread);
+    panel_into(t, 1, first, n, false, up, KVI_CPU_TASK_COLUMNS, thread);
     for (uint32_t r = 0; r < job->n_rows; r++)
-        kvi_cpu_activate(t->device->v, job->activation, job->limit, y + r * job->ldy,
-                         t->device->up + first + r * job->ldy, n);
+        kvi_cpu_activate(t->device->v, job->activation, job->limit, y + r * job->ldy, up + r * KVI_CPU_TASK_COLUMNS, n);
 }
 
 static void bf16_pack_task(void *arg, uint32_t task, uint32_t thread)
@@ -202,12 +208,12 @@ static void bf16_task(void *arg, uint32_t task, uint32_t thread)
     t->device->bf16->gemm(kvi_cpu_plain_row(&job->weights[w]->desc, 0, job->first_out + first), n, job->n_in,
                           t->device->bf16_packed, job->n_rows, bias, job->epilogue == KVI_ADD, scratch, y, job->ldy);
     if (!gated) return;
-    float *up = t->device->up + first;
+    float *up = second_products(t, thread);
     bias = job->biases[1] ? job->biases[1]->f32 + first : NULL;
     t->device->bf16->gemm(kvi_cpu_plain_row(&job->weights[1]->desc, 0, first), n, job->n_in, t->device->bf16_packed,
-                          job->n_rows, bias, false, scratch, up, job->ldy);
+                          job->n_rows, bias, false, scratch, up, KVI_CPU_TASK_COLUMNS);
     for (uint32_t r = 0; r < job->n_rows; r++)
-        kvi_cpu_activate(t->device->v, job->activation, job->limit, y + r * job->ldy, up + r * job->ldy, n);
+        kvi_cpu_activate(t->device->v, job->activation, job->limit, y + r * job->ldy, up + r * KVI_CPU_TASK_COLUMNS, n);
 }
 
 static bool fits_bf16(const kvi_device *device, const kvi_linear *job)
@@ -242,7 +248,7 @@ const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job)
     if (fits_bf16(device, job)) {
         t.rows_per_task = BF16_TASK_BYTES / (job->n_in * 2u) / 32u * 32u;
         if (t.rows_per_task < 32u) t.rows_per_task = 32u;
-        if (t.rows_per_task > 256u) t.rows_per_task = 256u;
+        if (t.rows_per_task > KVI_CPU_TASK_COLUMNS) t.rows_per_task = KVI_CPU_TASK_COLUMNS;
         plan_tasks(&t, n_weights);
         kvi_workers_run(device->workers, bf16_pack_task, &t, (job->n_rows + 31) / 32 * 2);
         kvi_workers_run(device->workers, bf16_task, &t, t.first_task[n_weights]);

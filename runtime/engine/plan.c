@@ -152,8 +152,8 @@ static kvi_limits limits_for(const kvi_plan_input *input, uint64_t ctx)
 {
     kvi_limits limits = {.max_rows = input->chunk, .max_seqs = input->n_sessions, .max_ctx = (uint32_t)ctx};
     if (limits.max_rows > ctx) limits.max_rows = (uint32_t)ctx;
-    /* Logits of a whole chunk only where they are small: 64 MiB. */
-    uint64_t rows = (64ull << 20) / ((uint64_t)input->program->vocab_size * 4);
+    /* Logits of a whole chunk only where they are small: 32 MiB. */
+    uint64_t rows = (32ull << 20) / ((uint64_t)input->program->vocab_size * 4);
     limits.max_logit_rows = rows < 1 ? 1 : rows > limits.max_rows ? limits.max_rows : (uint32_t)rows;
     limits.pool_bytes = input->n_sessions * kvi_plan_session_bytes(input, ctx);
     limits.page_formats = kvi_format_codes(&input->format);
