@@ -212,7 +212,7 @@ static void attend_page(const attention_task *t, const kvi_seq *seq, uint32_t pa
         uint32_t end = t->op->causal && pos + 1 < first_pos + n ? (pos + 1 > first_pos ? pos + 1 - first_pos : 0) : n;
         uint32_t begin = window && pos + 1 > first_pos + window ? pos + 1 - window - first_pos : 0;
         if (begin > n) begin = n;
-        kvi_cpu_softcap(t->op->softcap, score, n);
+        if (t->op->softcap > 0) v->softcap(score, t->op->softcap, n);
         for (uint32_t k = 0; k < begin; k++) score[k] = -INFINITY;
         for (uint32_t k = end; k < n; k++) score[k] = -INFINITY;
         float factor = v->softmax_step(score, n, &s->m[i], &s->l[i]);
@@ -233,11 +233,6 @@ static void attend_page(const attention_task *t, const kvi_seq *seq, uint32_t pa
     if (v_packed) stage_packed_v(v, record, v_code, d, s);
     else stage_plain_v(v, record, v_code, d, n, s);
     value_page(v, v_packed, d, n, n_queries, s);
-}
-
-void kvi_cpu_softcap(float softcap, float *scores, uint32_t n)
-{
-    for (uint32_t i = 0; softcap > 0 && i < n; i++) scores[i] = softcap * tanhf(scores[i] / softcap);
 }
 
 void kvi_cpu_attention_finish(const kvi_device *device, const kvi_op *op, uint32_t row, uint32_t head, float m, float l,

@@ -169,7 +169,7 @@ static void group_panels(const prefill *t, const area *s, uint32_t first_pos, ui
         float *score = s->scores + (size_t)r * KVI_KV_PAGE;
         uint32_t begin, end;
         visible(t, s, s->first + i + r, first_pos, n, &begin, &end);
-        kvi_cpu_softcap(t->op->softcap, score, n);
+        if (t->op->softcap > 0) v->softcap(score, t->op->softcap, n);
         fill(score, begin, -INFINITY);
         if (end < n) fill(score + end, n - end, -INFINITY);
         const float factor = v->softmax_step(score, n, &s->m[i + r], &s->l[i + r]);

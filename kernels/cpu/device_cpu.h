@@ -149,8 +149,6 @@ size_t kvi_cpu_attention_scratch(uint32_t head_dim); /* floats per thread */
 /* From the accumulator of a query to its result: the sink's part, the division, the rotation back, the gate. m: largest score, natural. */
 void kvi_cpu_attention_finish(const kvi_device *device, const kvi_op *op, uint32_t row, uint32_t head, float m, float l,
                               float *acc);
-/* score = softcap * tanh(score / softcap), n of them; nothing without a softcap. */
-void kvi_cpu_softcap(float softcap, float *scores, uint32_t n);
 /* Codes of a packed side as their values, in panels over the side's rows: K by channel (d rows of 128), V by token (128 rows of d).
  * vectors (3, KVI_KV_MAX_HEAD_DIM) is scratch. */
 void kvi_cpu_dequantize(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_code code, bool is_v, uint32_t d,

@@ -95,6 +95,49 @@ static void gelu_tanh_mul(float *gate, const float *up, uint32_t n)
     if (i < n) store_part(gate + i, n - i, gelu_tanh_vec(load_part(gate + i, n - i, 0), load_part(up + i, n - i, 0)));
 }
 
+/* x or `limit`, whichever is less; NaN stays. */
+static inline vf at_most(vf x, vf limit)
+{
+    const vi over = x > limit;
+    return (vf)(((vi)x & ~over) | ((vi)limit & over));
+}
+
+static void swiglu_oai_mul(float *gate, const float *up, float limit, uint32_t n)
+{
+    const vf most = splat(limit);
+    for (uint32_t i = 0; i < n; i += VW) {
+        const bool whole = i + VW <= n;
+        const vf g = at_most(whole ? load(gate + i) : load_part(gate + i, n - i, 0), most),
+                 u = -at_most(-at_most(whole ? load(up + i) : load_part(up + i, n - i, 0), most), most),
+                 y = gated_vec(g, splat(-1.702f) * g, u + splat(1.0f));
+        if (whole) store(gate + i, y);
+        else store_part(gate + i, n - i, y);
+    }
+}
+
+/* tanh(z), relative error below 3e-7: z times a polynomial in z^2 below 0.625 (Cephes coefficients), where the quotient would cancel. */
+static inline vf vtanh(vf z)
+{
+    const vi sign = (vi)z & (vi)(splat(-0.0f));
+    const vf size = (vf)((vi)z ^ sign), square = z * z, e = vexp(splat(-2.0f) * size, -87.0f);
+    const vi small = size < splat(0.625f);
+    vf p = splat(-5.70498872745e-3f);
+    p = fma_vec(p, square, splat(2.06390887954e-2f));
+    p = fma_vec(p, square, splat(-5.37397155531e-2f));
+    p = fma_vec(p, square, splat(1.33314422036e-1f));
+    p = fma_vec(p, square, splat(-3.33332819422e-1f));
+    const vf near = fma_vec(p * square, z, z), far = (splat(1.0f) - e) / (splat(1.0f) + e);
+    return (vf)(((vi)near & small) | (((vi)far | sign) & ~small));
+}
+
+static void softcap(float *x, float cap, uint32_t n)
+{
+    const vf top = splat(cap), part = splat(1.0f / cap);
+    uint32_t i = 0;
+    for (; i + VW <= n; i += VW) store(x + i, top * vtanh(load(x + i) * part));
+    if (i < n) store_part(x + i, n - i, top * vtanh(load_part(x + i, n - i, 0) * part));
+}
+
 /* Largest of s and `top`; NaNs are passed over. */
 static float largest(const float *s, uint32_t n, float top)
 {

@@ -114,6 +114,9 @@ typedef struct kvi_cpu_variant {
     /* y = silu(gate) * up, in place on gate; the same with GELU by tanh */
     void (*silu_mul)(float *gate, const float *up, uint32_t n);
     void (*gelu_tanh_mul)(float *gate, const float *up, uint32_t n);
+    void (*swiglu_oai_mul)(float *gate, const float *up, float limit, uint32_t n); /* KVI_ACT_SWIGLU_OAI */
+    /* x = cap * tanh(x / cap), cap > 0 */
+    void (*softcap)(float *x, float cap, uint32_t n);
     /* One online-softmax step over n scores of one query: s becomes exp(s - m'); *m, *l are updated; returns the factor
      * for the accumulator, exp(m - m'). Scores of -inf vanish; when all are, and m too, s becomes 0. */
     float (*softmax_step)(float *s, uint32_t n, float *m, float *l);

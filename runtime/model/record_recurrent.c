@@ -47,7 +47,7 @@ void kvi_record_recurrent(kvi_recorder *r)
                                   .out = convolved,
                                   .n_weights = 1,
                                   .weights = {l->conv},
-                                  .state_off = conv_at});
+                                  .state_off = kvi_record_without(r, "conv_state") ? state_at : conv_at});
         u = convolved;
     }
     /* y (R, values) = norm(delta rule) * silu(z) */

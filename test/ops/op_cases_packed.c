@@ -61,11 +61,30 @@ static const packed_case prompts[] = {
     {512, 1, 2, 0, 500, 20, true, {"f16", "k4v4", "i8", "f16"}},
     {512, 1, 1, 200, 600, 40, true, {"f16", "k2v2", "f8", "k4v4", "f16"}},
 };
+/* The same with a sink for each head (gpt-oss has them in heads of 64). */
+static const packed_case cases_with_sinks[] = {
+    {64, 1, 8, 128, 700, 1, true, {"f16", "k4v4", "k4v4", "k4v2", "i8", "f16"}}, /* gpt-oss */
+    {80, 1, 2, 0, 520, 3, true, {"f16", "k4v4", "k2v2", "f16"}},
+    {96, 2, 3, 100, 700, 1, true, {"f16", "k4v2", "k4v4", "i8", "f8", "f16"}},
+    {112, 1, 4, 0, 500, 2, true, {"f16", "i8", "k3v3", "f16"}},
+    {192, 1, 5, 0, 500, 1, true, {"f16", "k4v4", "i8", "f16"}},
+    {256, 2, 2, 130, 600, 8, true, {"f16", "k4v4", "k4v2", "i8", "f16"}},
+    {512, 1, 2, 0, 400, 1, true, {"f16", "k4v4", "i8", "f16"}},
+};
+static const packed_case prompts_with_sinks[] = {
+    {64, 1, 8, 128, 500, 40, true, {"f16", "k4v4", "i8", "f16"}},
+    {80, 1, 3, 0, 400, 50, true, {"f16", "k4v4", "f16"}},
+    {96, 1, 2, 140, 500, 40, true, {"f16", "k4v4", "i8", "f16"}},
+    {112, 1, 2, 0, 300, 20, true, {"f16", "k4v2", "f16"}},
+    {192, 1, 2, 0, 400, 20, true, {"f16", "k4v4", "k3v3", "f16"}},
+    {256, 1, 2, 0, 420, 20, true, {"f16", "k4v4", "i8", "f16"}},
+    {512, 1, 1, 0, 400, 20, true, {"f16", "i8", "k4v4", "f16"}},
+};
 /* clang-format on */
 
 typedef struct packed_rig {
     op_rig rig;
-    op_matrix in;
+    op_matrix in, sinks;
     kvi_page_ref pages[64];
     uint32_t n_pages;
     double *k, *v; /* (n_kv, positions, d) dequantized */
@@ -128,7 +147,7 @@ static void fill_pages(packed_rig *b, const packed_case *c)
     free(rows), free(scratch), free(bytes);
 }
 
-static bool open_packed(packed_rig *b, const op_target *target, const packed_case *c)
+static bool open_packed(packed_rig *b, const op_target *target, const packed_case *c, bool sinks)
 {
     memset(b, 0, sizeof *b);
     op_rig *rig = &b->rig;
@@ -144,6 +163,7 @@ static bool open_packed(packed_rig *b, const op_target *target, const packed_cas
     op->n_heads = n_heads;
     op->group_layer = 1;
     op->scale = (float)(1 / sqrt(c->d));
+    if (sinks) b->sinks = op_rig_matrix(rig, 1, n_heads, KVI_F32, 1, 2, 0), op->sinks = b->sinks.weight;
     op_rig_output(rig, out);
     b->n_pages = (c->n_ctx + KVI_KV_PAGE - 1) / KVI_KV_PAGE;
     uint32_t unit = 3;
@@ -161,21 +181,22 @@ static bool open_packed(packed_rig *b, const op_target *target, const packed_cas
 }
 
 /* The contract's formula for one query. */
-static void expected(const packed_rig *b, const packed_case *c, uint32_t h, uint32_t pos, const double *q, double *out)
+static void expected(const packed_rig *b, const packed_case *c, uint32_t head, uint32_t pos, const double *q,
+                     double *out)
 {
-    const uint32_t d = c->d, first = c->window && pos + 1 > c->window ? pos + 1 - c->window : 0;
+    const uint32_t d = c->d, h = head / c->per_kv, first = c->window && pos + 1 > c->window ? pos + 1 - c->window : 0;
     const double *k = b->k + (size_t)h * b->n_pages * KVI_KV_PAGE * d,
                  *v = b->v + (size_t)h * b->n_pages * KVI_KV_PAGE * d;
-    oracle_attention(k, v, d, first, pos, q, 1 / sqrt(d), 0, -INFINITY, out);
+    oracle_attention(k, v, d, first, pos, q, 1 / sqrt(d), 0, b->sinks.weight ? b->sinks.values[head] : -INFINITY, out);
     if (c->rotate) oracle_rotate(out, d);
 }
 
-static void run_case(const op_target *target, const packed_case *c, uint32_t index)
+static void run_case(const op_target *target, const packed_case *c, bool sinks, uint32_t index)
 {
     packed_rig *b = calloc(1, sizeof *b);
     assert_non_null(b);
     op_seed = 17 + index;
-    if (open_packed(b, target, c)) {
+    if (open_packed(b, target, c, sinks)) {
         const uint32_t n_heads = c->n_kv * c->per_kv, width = n_heads * c->d;
         float *got = calloc((size_t)c->n_rows * width, sizeof *got);
         int32_t ids[128];
@@ -188,8 +209,7 @@ static void run_case(const op_target *target, const packed_case *c, uint32_t ind
         for (uint32_t r = 0; r < c->n_rows; r++)
             for (uint32_t head = 0; head < n_heads; head++) {
                 double error = 0, norm = 0;
-                expected(b, c, head / c->per_kv, seq.pos + r,
-                         b->in.values + (size_t)r * b->in.n_in + (size_t)head * c->d, want);
+                expected(b, c, head, seq.pos + r, b->in.values + (size_t)r * b->in.n_in + (size_t)head * c->d, want);
                 for (uint32_t e = 0; e < c->d; e++) {
                     error += pow((double)got[(size_t)r * width + head * c->d + e] - want[e], 2);
                     norm += want[e] * want[e];
@@ -204,17 +224,21 @@ static void run_case(const op_target *target, const packed_case *c, uint32_t ind
     free(b);
 }
 
+#define RUN_ALL(list, sinks, first)                                                                                    \
+    for (uint32_t i = 0; i < sizeof(list) / sizeof(list)[0]; i++) run_case(target, &(list)[i], sinks, (first) + i)
 void op_case_packed(const op_target *target)
 {
-    for (uint32_t i = 0; i < sizeof cases / sizeof cases[0]; i++) run_case(target, &cases[i], i);
-    for (uint32_t i = 0; i < sizeof prompts / sizeof prompts[0]; i++) run_case(target, &prompts[i], 50 + i);
+    RUN_ALL(cases, false, 0);
+    RUN_ALL(prompts, false, 50);
+    RUN_ALL(cases_with_sinks, true, 100);
+    RUN_ALL(prompts_with_sinks, true, 150);
 }
 
 void op_case_tail(const op_target *target)
 {
     for (uint32_t tail = 1; tail <= KVI_KV_PAGE; tail += tail % 16 == 1 ? 1 : tail == 127 ? 1 : 5) {
         const packed_case c = {64, 1, 4, 0, 256 + tail, 1, false, {"f16", "k4v4", "f16"}};
-        run_case(target, &c, 100 + tail);
+        run_case(target, &c, false, 200 + tail);
     }
 }
 

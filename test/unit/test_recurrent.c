@@ -104,9 +104,26 @@ static void an_answer_begun_anew_computes_no_prompt(void **state)
     golden_free(&m);
 }
 
+/* In short steps the convolution rests on what it remembers; here another layer's state overwrites it. */
+static void the_convolution_remembers(void **state)
+{
+    golden_model m;
+    assert_true(golden_load("qwen3_5", &m));
+    for (unsigned off = 0; off < 2; off++) {
+        const char *pairs[] = {"kv.format", "f32", "ctx.chunk", "7", "debug.disable", off ? "conv_state" : "", NULL};
+        kvrt_engine engine = golden_open(&m, pairs);
+        const double error = golden_logit_error(engine, &m, NULL);
+        if ((error <= golden_limit(&m, GOLDEN_F32_CACHE)) == (off != 0))
+            fail_msg("state of its own %u: %g", !off, error);
+        kvrt_engine_close(engine, NULL);
+    }
+    golden_free(&m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_rewound_session_is_a_fresh_one),
-                                       cmocka_unit_test(an_answer_begun_anew_computes_no_prompt)};
+                                       cmocka_unit_test(an_answer_begun_anew_computes_no_prompt),
+                                       cmocka_unit_test(the_convolution_remembers)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
