@@ -6,8 +6,8 @@
 const char *kvi_op_name(kvi_op_kind kind)
 {
     static const char *const names[KVI_OP_KIND_COUNT] = {
-        "embed", "norm_linear", "rope_append", "attention", "linear_add",    "norm_gate_up",    "head",
-        "route", "experts",     "conv_state",  "delta",     "latent_append", "attention_latent"};
+        "embed",   "norm_linear", "rope_append", "attention",     "linear_add",       "norm_gate_up", "head", "route",
+        "experts", "conv_state",  "delta",       "latent_append", "attention_latent", "join",         "last"};
     return (unsigned)kind < KVI_OP_KIND_COUNT ? names[kind] : "unknown operation";
 }
 

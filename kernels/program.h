@@ -133,6 +133,10 @@ typedef enum kvi_op_kind {
      *   out[r, h] = W_V sum over visible t of p[t] c[t],  p = softmax of  s[t] = scale * ( q[r, h] . W_K c[t] + q_rope[r, h] . k[t] )
      * c and k as stored, visible as in ATTENTION without a window. in is the q buffer of LATENT_APPEND, out (rows, n_heads * value_dim). */
     KVI_OP_ATTENTION_LATENT,
+    /* out[r] = norm(in[r]) | post_norm(side[r]), side by side */
+    KVI_OP_JOIN,
+    /* out[0] = in[last row of the step]; in and out may be the same buffer */
+    KVI_OP_LAST,
     KVI_OP_KIND_COUNT
 } kvi_op_kind;
 #define KVI_MAX_CONV 8u /* taps of CONV_STATE */
@@ -143,7 +147,7 @@ typedef struct kvi_op {
     uint32_t layer;      /* of the model; 0 for EMBED and HEAD */
     bool slice_end;      /* a step may be left after it: the engine looks at cancel flag and budget there */
     kvi_buffer in, out;  /* io: out is the buffer updated in place */
-    kvi_buffer side;     /* EXPERTS, DELTA, LATENT_APPEND, NORM_GATE_UP with one weight */
+    kvi_buffer side;     /* EXPERTS, DELTA, LATENT_APPEND, JOIN, NORM_GATE_UP with one weight */
     uint32_t side_first; /* column of it, NORM_GATE_UP */
     kvi_buffer gate;     /* of what says `gated` */
     bool gated;
@@ -151,7 +155,7 @@ typedef struct kvi_op {
     const kvi_weight *weights[3];
     const kvi_weight *biases[3]; /* NULL: none */
     kvi_norm norm;               /* of the input */
-    kvi_norm post_norm;          /* of what LINEAR_ADD and EXPERTS add */
+    kvi_norm post_norm;          /* of what LINEAR_ADD and EXPERTS add; JOIN: of side */
     uint32_t post_group;         /* LINEAR_ADD: columns of a run of post_norm; 0: all */
     const kvi_weight *out_gain;  /* LINEAR_ADD: (1); NULL: none */
     bool fresh;                  /* LINEAR_ADD: io is written, not added to */
@@ -183,9 +187,21 @@ typedef struct kvi_op {
     uint32_t first_out, n_out;   /* HEAD: range of the vocabulary */
 } kvi_op;
 
+/* Operations that look one token further (multi-token prediction), for rows of a step that has just been computed and the token behind each.
+ * They stand behind the step's own and run on steps of their own, whose ids are those tokens, at the positions of the rows:
+ *   [take, again)  on the step itself: the last hidden state of every row; then the residual's row 0 is that of its last row, and [take, again) on
+ *                  a step of one row is of that
+ *   [again, layer) instead of it, on the step of one row that [layer, head) ran on last: its result is the hidden state, one position on
+ *   [layer, head)  appends keys and values of a layer of its own;  [head, end)  logits, as those of a step */
+typedef struct kvi_ahead {
+    uint32_t take, again, layer, head, end; /* end 0: the program has none */
+} kvi_ahead;
+
 typedef struct kvi_program {
     const kvi_op *ops;
     uint32_t n_ops;
+    uint32_t n_step; /* operations of a step, the first ones; the others are those of `ahead` */
+    kvi_ahead ahead;
     const kvi_buffer_desc *buffers;
     uint32_t n_buffers;
     const kvi_cache_group *groups;

@@ -27,7 +27,7 @@ static void finish_logits(kvi_device *device, const kvi_op *op)
     for (uint32_t r = 0; r < device->step.n_logit_rows; r++) {
         float *y = device->buffers[op->out] + (size_t)r * device->program->buffers[op->out].cols + op->first_out;
         if (op->scale != 1.0f) device->v->scale(y, op->scale, op->n_out);
-        for (uint32_t i = 0; op->softcap > 0 && i < op->n_out; i++) y[i] = op->softcap * tanhf(y[i] / op->softcap);
+        if (op->softcap > 0) device->v->softcap(y, op->softcap, op->n_out);
     }
 }
 
@@ -39,6 +39,24 @@ static void activate_rows(kvi_device *device, const kvi_op *op)
     for (uint32_t r = 0; r < device->step.n_rows; r++)
         kvi_cpu_activate(device->v, op->activation, op->limit, device->buffers[op->out] + (size_t)r * cols,
                          device->buffers[op->side] + (size_t)r * beside + op->side_first, cols);
+}
+
+static void join_row(void *arg, uint32_t row, uint32_t thread)
+{
+    const embed_task *t = arg;
+    const kvi_op *op = t->op;
+    const kvi_buffer_desc *buffers = t->device->program->buffers;
+    const uint32_t first = buffers[op->in].cols, second = buffers[op->side].cols;
+    float *out = t->device->buffers[op->out] + (size_t)row * (first + second);
+    (void)thread;
+    kvi_cpu_norm(t->device, &op->norm, t->device->buffers[op->in] + (size_t)row * first, first, out);
+    kvi_cpu_norm(t->device, &op->post_norm, t->device->buffers[op->side] + (size_t)row * second, second, out + first);
+}
+
+static void last_row(kvi_device *device, const kvi_op *op)
+{
+    const size_t cols = device->program->buffers[op->in].cols;
+    memmove(device->buffers[op->out], device->buffers[op->in] + (device->step.n_rows - 1) * cols, cols * 4);
 }
 
 static const char *linear_op(kvi_device *device, const kvi_op *op)
@@ -92,6 +110,8 @@ static const char *run_op(kvi_device *device, const kvi_op *op)
     case KVI_OP_DELTA: return kvi_cpu_delta(device, op);
     case KVI_OP_LATENT_APPEND: return kvi_cpu_latent_append(device, op);
     case KVI_OP_ATTENTION_LATENT: return kvi_cpu_latent_attention(device, op);
+    case KVI_OP_JOIN: kvi_workers_run(device->workers, join_row, &t, device->step.n_rows); return "join";
+    case KVI_OP_LAST: last_row(device, op); return "last";
     default: return linear_op(device, op);
     }
 }

@@ -14,6 +14,8 @@ OPTION("model.shape", "shape", STRING, ENGINE, "", 0, 0, "",
 OPTION("model.weights", NULL, CHOICE, ENGINE, "bf16", 0, 0, KVI_OPTION_FORMS,
        "form of synthetic weights; i8, i4: with a scale for 128, 64 or 32 of them")
 OPTION("model.io", "io", CHOICE, ENGINE, "map", 0, 0, "map|copy", "map weights from disk, or read them into memory")
+OPTION("model.mtp", NULL, BOOL, ENGINE, "false", 0, 0, "",
+       "load the layer that predicts the token after the next one (MTP; Qwen3.5 to 3.8), with a place in the KV cache")
 OPTION("model.load", NULL, CHOICE, ENGINE, "all", 0, 0, "all|tokenizer",
        "tokenizer: the tokenizer and the chat template alone; such an engine has no sessions")
 OPTION(

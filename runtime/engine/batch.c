@@ -1,6 +1,7 @@
 /* batch.c - one step from what several sessions want, and its outcome for each of them. A session whose rows were computed moves on; another stays
  * where it was, and asks again. */
 #include "step.h"
+#include "look_ahead.h"
 #include "seat.h"
 
 bool kvi_batch_add(kvi_batch *b, kvi_session *s, const kvi_want *want, kvrt_error *error)
@@ -96,8 +97,9 @@ void kvi_batch_begin(kvi_engine *e, kvi_batch *b)
     b->why = (kvrt_error){.size = sizeof b->why};
     reserve(b);
     gather(b);
+    kvi_ahead_before_step(e, b);
     /* Without logits to compute the program ends before its head. */
-    b->op = 0, b->end = b->step.n_seqs ? program->n_ops : 0;
+    b->op = 0, b->end = b->step.n_seqs ? program->n_step : 0;
     while (!b->step.n_logit_rows && b->end > 0 && program->ops[b->end - 1].kind == KVI_OP_HEAD) b->end--;
     b->status = b->end ? e->backend->step_begin(e->device, &b->step, &b->why) : KVRT_OK;
     if (b->status == KVRT_OK && b->end) b->status = KVRT_MORE;
@@ -160,6 +162,7 @@ void kvi_batch_end(kvi_engine *e, kvi_batch *b)
             part->status = KVRT_OK;
         } else {
             part->session->n_cached += part->want.n;
+            kvi_ahead_after_step(e, b);
             kvi_session_publish(part->session, part->want.first, part->want.n, part->want.wide);
             part->status = part->want.part ? KVRT_OK : kvi_session_settle(part->session, part->error);
         }

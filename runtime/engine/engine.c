@@ -70,10 +70,15 @@ static kvrt_status load_files(open_context *c, bool copy, kvrt_error *error)
     if (shape[0] && tokenizer_alone(e))
         return kvi_error_set(error, KVRT_ARG,
                              "engine: model.load=tokenizer needs model.path, a shape has no tokenizer");
-    if (shape[0]) return kvi_shape_config(shape, &e->config, error);
+    const bool ahead = kvi_options_bool(e->options, "model.mtp");
+    if (shape[0]) {
+        KVI_TRY(kvi_shape_config(shape, &e->config, error));
+        return ahead ? kvi_config_look_ahead(&e->config, error) : KVRT_OK;
+    }
     KVI_TRY(kvi_model_files_open(path, copy && !tokenizer_alone(e), &e->files, error));
     if (tokenizer_alone(e)) return load_tokenizer(c, error);
     KVI_TRY(kvi_model_files_config(&e->files, &e->config, error));
+    if (ahead) KVI_TRY(kvi_config_look_ahead(&e->config, error));
     kvi_generation_notes notes = {.warning = e->config.warning, .cap = sizeof e->config.warning};
     KVI_TRY(kvi_model_files_generation(&e->files, e->options, &notes, error));
     if (!report(c, "tensors", 0, 1)) return cancelled(error);
@@ -166,7 +171,8 @@ static kvrt_status read_kv_scales(kvi_engine *e, kvrt_error *error)
 {
     const kvi_kv_format body = e->format.body;
     kvi_kv_scales_free(&e->kv_scales);
-    if ((body != KVI_KV_FMT_F8 && body != KVI_KV_FMT_I8) || !e->checkpoint || e->files.gguf ||
+    /* None is of the layer that looks ahead. */
+    if ((body != KVI_KV_FMT_F8 && body != KVI_KV_FMT_I8) || !e->checkpoint || e->files.gguf || e->config.n_ahead ||
         strcmp(kvi_options_string(e->options, "kv.scales"), "rows") == 0)
         return KVRT_OK;
     KVI_TRY(kvi_kv_scales_read(e->files.path, e->checkpoint, &e->config, KVI_KV_K_CODE(body), &e->kv_scales, error));
@@ -275,6 +281,7 @@ static void close_device(kvi_engine *e)
     e->backend->close(e->device);
     e->device = NULL;
     e->device_bytes = 0;
+    e->ahead = (kvi_ahead_at){0};
 }
 
 /* The outline stays: page tables refer to its groups. */
@@ -318,7 +325,7 @@ static kvrt_status fill_device(open_context *c, kvrt_error *error)
     KVI_TRY(e->backend->load(e->device, &e->program.program, &e->plan.limits, error));
     KVI_TRY(open_pool(e, error));
     e->encode = encode_params(e->options);
-    KVI_TRY(kvi_pace_open(&e->pace, e->program.program.n_ops, error));
+    KVI_TRY(kvi_pace_open(&e->pace, e->program.program.n_step, error));
     KVI_TRY(kvi_events_open(&e->events, error));
     e->flight = kvi_mem_zalloc(1, sizeof *e->flight);
     if (!e->flight) return kvi_error_nomem(error, sizeof *e->flight, "step");

@@ -24,6 +24,14 @@ typedef struct kvi_fingerprints {
     uint64_t model, tokenizer, cache;
 } kvi_fingerprints;
 
+/* The hidden state that stands in row 0 of the device's residual (look_ahead.c). */
+typedef struct kvi_ahead_at {
+    struct kvi_session *session; /* NULL: of nobody */
+    uint32_t position;           /* that it is of */
+    int32_t next;                /* token that the layer was given behind it last, -1: none yet */
+    uint32_t depth;              /* tokens predicted from it so far */
+} kvi_ahead_at;
+
 typedef struct kvi_engine {
     kvrt_engine handle;
     kvrt_options *options;
@@ -61,6 +69,7 @@ typedef struct kvi_engine {
     struct kvi_session **submitted; /* (n_submitted) sessions with a submitted request */
     uint32_t n_submitted;
     size_t cap_submitted;
+    kvi_ahead_at ahead;       /* what the device holds for looking ahead */
     struct kvi_batch *flight; /* the step under way, if in_flight */
     bool in_flight;
     kvi_worker worker;

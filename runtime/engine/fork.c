@@ -33,6 +33,7 @@ static kvrt_status fork_cache(kvi_session *from, kvi_session *to, kvrt_error *er
     to->n_tokens = from->n_tokens;
     to->n_cached = from->n_cached;
     to->n_pure = from->n_pure;
+    to->n_ahead = from->n_ahead;
     to->n_published = from->n_published;
     to->n_keys = from->n_keys;
     to->shift = from->shift;

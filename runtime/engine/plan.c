@@ -184,7 +184,7 @@ static void add_up(const kvi_plan_input *input, kvi_memory_plan *out)
                             backend->host_bytes(input->program, &out->limits, &input->device_options) +
                             kvi_store_host_bytes(most_pages) + (uint64_t)input->program->vocab_size * sizeof(float) +
                             out->limits.max_logit_rows * sizeof(uint32_t) + kvi_events_host_bytes() +
-                            kvi_pace_host_bytes(input->program->n_ops) + sizeof(kvi_batch);
+                            kvi_pace_host_bytes(input->program->n_step) + sizeof(kvi_batch);
     const uint64_t sessions = input->n_sessions * kvi_plan_session_host_bytes(input->program, out->ctx_size);
     out->workspace_bytes = backend->workspace_bytes(input->program, &out->limits, &input->device_options);
     out->weight_bytes = input->import_bytes + (backend->own_memory ? 0 : input->copied_bytes);

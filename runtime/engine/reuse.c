@@ -8,7 +8,8 @@
 /* Sessions whose pages differ begin with different keys: what is encoded, and when. */
 kvrt_status kvi_session_begin_keys(kvi_session *s, kvrt_error *error)
 {
-    s->shares = kvi_options_bool(s->options, "kv.share");
+    /* What looks ahead has made of a page's last position depends on the token behind the page, which no key knows. */
+    s->shares = kvi_options_bool(s->options, "kv.share") && !s->engine->config.n_ahead;
     s->keys = kvi_mem_zalloc(s->ctx_size / KVI_KV_PAGE, sizeof *s->keys);
     if (!s->keys) return kvi_error_nomem(error, s->ctx_size / KVI_KV_PAGE * sizeof *s->keys, "keys of pages");
     const uint32_t settings[2] = {s->pages.body, kvi_kv_format_is_plain(s->pages.body) ? 0 : s->pages.tail};

@@ -165,8 +165,10 @@ kvrt_status kvi_session_save_state(kvi_session *s, kvrt_error *error)
 
 void kvi_session_cut_cache(kvi_session *s, uint32_t n, uint32_t n_same)
 {
-    const bool all = n >= s->n_cached;
+    bool all = n >= s->n_cached;
     if (all) n = s->n_cached;
+    /* The layer that looks ahead has seen the token behind the last position, and needs the hidden state there anew for another one. */
+    if (n > 0 && n_same <= n && s->n_ahead >= n) n--, all = false;
     uint32_t keep = kvi_pages_rewind(&s->pages, n, n_same);
     if (all && keep == n) return; /* no page rests on a token that goes */
     if (s->states.units) {
@@ -181,6 +183,8 @@ void kvi_session_cut_cache(kvi_session *s, uint32_t n, uint32_t n_same)
     if (s->shift.ahead && keep <= KVI_KV_PAGE) keep = kvi_pages_rewind(&s->pages, 0, 0);
     kvi_session_shift_cut(s, keep);
     s->n_cached = keep;
+    if (s->n_ahead > keep) s->n_ahead = keep;
+    if (s->engine->ahead.session == s) s->engine->ahead = (kvi_ahead_at){0};
     if (s->n_pure > keep) s->n_pure = keep;
     if (s->n_published > keep / KVI_KV_PAGE) s->n_published = keep / KVI_KV_PAGE;
 }

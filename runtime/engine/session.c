@@ -78,6 +78,7 @@ void kvi_session_destroy(kvi_session *s)
         s->engine->n_sessions--;
     }
     kvi_session_forget_away(s);
+    if (s->engine->ahead.session == s) s->engine->ahead = (kvi_ahead_at){0};
     kvi_generation_free(&s->gen);
     kvi_pages_free(&s->pages);
     kvi_states_free(&s->states);

@@ -32,6 +32,7 @@ typedef struct kvi_session {
     uint32_t n_cached; /* leading tokens whose K/V are in the pages */
     uint32_t
         n_pure; /* of these, leading ones that are what a new session would compute for them as its prompt: others may take them */
+    uint32_t n_ahead;     /* leading positions that the layer that looks ahead has keys and values of */
     uint32_t n_published; /* pages of them that others can find */
     uint32_t n_keys;
     kvi_page_key *keys;           /* (ctx_size / 128) of whole pages of tokens; n_keys of them are up to date */

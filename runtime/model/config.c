@@ -177,6 +177,8 @@ static kvrt_status derive(const kvi_raw_config *raw, const kvi_family *family, k
     KVI_TRY(kvi_config_rope(raw, family, out, error));
     KVI_TRY(kvi_config_delta(raw, out, error));
     KVI_TRY(kvi_config_experts(raw, family, out, error));
+    if (raw->mtp_num_hidden_layers > 0)
+        KVI_TRY(kvi_config_size("mtp_num_hidden_layers", raw->mtp_num_hidden_layers, 0, 64, &out->mtp_layers, error));
     out->rms_eps = raw->rms_norm_eps;
     if (!(out->rms_eps > 0 && out->rms_eps < 1))
         return kvi_error_set(error, KVRT_FORMAT, "config.json: rms_norm_eps outside 0..1");

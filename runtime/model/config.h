@@ -102,11 +102,13 @@ typedef struct kvi_model_config {
     char architecture[64]; /* "LlamaForCausalLM" */
     const char *family;    /* "llama", "qwen3_5_text": model_type of families.c; static */
     uint32_t n_layers, hidden_size, ffn_size, vocab_size;
-    uint32_t ctx_model; /* max_position_embeddings */
-    uint32_t ctx_limit; /* no longer context is computed right, and `limit_why`; 0: none */
+    uint32_t mtp_layers; /* mtp_num_hidden_layers: what a checkpoint has to look further than one token */
+    uint32_t n_ahead;    /* of them computed: 0, or 1, which is layers[n_layers]; kvi_config_look_ahead */
+    uint32_t ctx_model;  /* max_position_embeddings */
+    uint32_t ctx_limit;  /* no longer context is computed right, and `limit_why`; 0: none */
     const char *limit_why;
 
-    kvi_layer layers[KVI_MAX_LAYERS]; /* (n_layers) */
+    kvi_layer layers[KVI_MAX_LAYERS + 1]; /* (n_layers + n_ahead) */
     kvi_attention attention[KVI_MAX_ATTENTIONS];
     kvi_rope_spec ropes[KVI_MAX_ROPES];
     uint32_t n_attentions, n_ropes;
@@ -159,6 +161,8 @@ uint32_t kvi_config_share_kv(kvi_model_config *config, uint32_t n);
 kvrt_status kvi_config_read(const char *dir, kvi_model_config *out, kvrt_error *error);
 /* IO when `path` is no folder. */
 kvrt_status kvi_config_check_folder(const char *path, kvrt_error *error);
+/* The model with its layer that looks one token further. UNSUPPORTED: it has none, or another number of them. */
+kvrt_status kvi_config_look_ahead(kvi_model_config *config, kvrt_error *error);
 /* kvi_config_read from memory; generation may be NULL. */
 kvrt_status kvi_config_parse(const char *config, size_t config_len, const char *generation, size_t generation_len,
                              kvi_model_config *out, kvrt_error *error);

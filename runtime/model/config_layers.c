@@ -98,3 +98,15 @@ kvrt_status kvi_config_layers(const kvi_raw_config *raw, const kvi_family *famil
     }
     return KVRT_OK;
 }
+
+/* Of several layers (Qwen3.5 has one) each would feed the next. */
+kvrt_status kvi_config_look_ahead(kvi_model_config *c, kvrt_error *error)
+{
+    const kvi_layer *last = &c->layers[c->n_layers - 1];
+    if (c->mtp_layers != 1)
+        return kvi_error_set(error, KVRT_UNSUPPORTED,
+                             "option model.mtp: mtp_num_hidden_layers in config.json is %u, need 1", c->mtp_layers);
+    c->layers[c->n_layers] = (kvi_layer){.mixer = KVI_MIXER_ATTENTION, .ffn = last->ffn, .attention = FULL};
+    c->n_ahead = 1;
+    return KVRT_OK;
+}

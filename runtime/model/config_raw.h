@@ -38,6 +38,7 @@
     X(linear_key_head_dim)                                                                                             \
     X(linear_value_head_dim)                                                                                           \
     X(linear_conv_kernel_dim)                                                                                          \
+    X(mtp_num_hidden_layers)                                                                                           \
     X(num_experts_per_tok)                                                                                             \
     X(shared_expert_intermediate_size)                                                                                 \
     X(shared_intermediate_size)                                                                                        \

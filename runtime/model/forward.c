@@ -67,9 +67,12 @@ float kvi_record_residual_scale(const kvi_recorder *r)
 }
 
 /* ------------------------------------------------------------------------------------------------------- whole --- */
-static void record_layer(kvi_recorder *r)
+void kvi_record_layer(kvi_recorder *r, uint32_t index)
 {
-    const kvi_layer *layer = &r->c->layers[r->layer];
+    static const kvi_layer_weights no_layer;
+    const kvi_layer *layer = &r->c->layers[index];
+    r->layer = index;
+    r->w = r->weights ? &r->weights->layers[index] : &no_layer;
     if (layer->mixer == KVI_MIXER_RECURRENT) kvi_record_recurrent(r);
     else if (layer->mixer == KVI_MIXER_LATENT) kvi_record_latent(r);
     else kvi_record_attention(r);
@@ -77,6 +80,19 @@ static void record_layer(kvi_recorder *r)
     else kvi_record_dense(r);
     kvi_record_layer_input(r);
     kvi_record_slice_end(r);
+}
+
+void kvi_record_embedding(kvi_recorder *r, const kvi_model_weights *w, kvi_buffer out)
+{
+    const bool scaled = !kvi_record_without(r, "embedding_scale");
+    kvi_record_op(r, (kvi_op){.kind = KVI_OP_EMBED,
+                              .in = out,
+                              .out = out,
+                              .n_weights = 1,
+                              .weights = {w->embed},
+                              .scale = scaled ? kvi_record_embedding_scale(r->c->embedding_scale,
+                                                                           r->c->embedding_scale_narrow, w->embed_form)
+                                              : 1.0f});
 }
 
 float kvi_record_embedding_scale(float scale, bool narrow, kvi_weight_form form)
@@ -93,31 +109,21 @@ const kvi_weight *kvi_record_layer_scalar(const kvi_recorder *r)
 
 static void record(kvi_recorder *r)
 {
-    static const kvi_layer_weights no_layer;
     static const kvi_model_weights no_weights;
     const kvi_model_weights *w = r->weights ? r->weights : &no_weights;
     kvi_program *p = &r->out->program;
     *p = (kvi_program){.n_ropes = r->c->n_ropes, .vocab_size = r->c->vocab_size, .n_layers = r->c->n_layers};
-    r->n_ops = 0;
+    r->n_ops = r->layer = 0;
     r->x = kvi_record_buffer(r, "x", r->c->hidden_size, KVI_ROWS_TOKEN, KVI_PRECISION_RESIDUAL);
 
     /* x (R, hidden) = E[ids] */
-    kvi_record_op(r, (kvi_op){.kind = KVI_OP_EMBED,
-                              .in = r->x,
-                              .out = r->x,
-                              .n_weights = 1,
-                              .weights = {w->embed},
-                              .scale = kvi_record_without(r, "embedding_scale")
-                                           ? 1.0f
-                                           : kvi_record_embedding_scale(r->c->embedding_scale,
-                                                                        r->c->embedding_scale_narrow, w->embed_form)});
+    kvi_record_embedding(r, w, r->x);
     kvi_record_inputs(r, w);
-    for (r->layer = 0; r->layer < r->c->n_layers; r->layer++) {
-        r->w = r->weights ? &r->weights->layers[r->layer] : &no_layer;
-        record_layer(r);
-    }
+    for (uint32_t layer = 0; layer < r->c->n_layers; layer++) kvi_record_layer(r, layer);
     r->layer = 0;
-    kvi_record_head(r, w);
+    kvi_record_head(r, w->norm, w->head);
+    p->n_step = r->n_ops;
+    if (r->c->n_ahead) kvi_record_ahead(r, w);
 
     p->ops = r->ops;
     p->n_ops = r->n_ops;

@@ -397,6 +397,22 @@ kvi_place kvi_input_norm_place(const kvi_model_config *c)
                        .sources = {{.name = name}}};
 }
 
+uint32_t kvi_ahead_places(const kvi_model_config *c, kvi_place *out)
+{
+    static const struct {
+        size_t slot;
+        const char *name;
+    } norms[] = {{offsetof(kvi_ahead_weights, embed_norm), "mtp.pre_fc_norm_embedding.weight"},
+                 {offsetof(kvi_ahead_weights, hidden_norm), "mtp.pre_fc_norm_hidden.weight"},
+                 {offsetof(kvi_ahead_weights, norm), "mtp.norm.weight"}};
+    list l = {.c = c, .out = out};
+    const uint32_t h = c->hidden_size;
+    put(&l, offsetof(kvi_ahead_weights, projection), "mtp.fc.weight", h, 2 * h, "hidden_size, 2 * hidden_size");
+    for (size_t i = 0; i < sizeof norms / sizeof norms[0]; i++)
+        put_norm(&l, norms[i].slot, norms[i].name, h, "hidden_size");
+    return l.n;
+}
+
 uint64_t kvi_config_params(const kvi_model_config *c)
 {
     kvi_place places[KVI_MAX_PLACES];

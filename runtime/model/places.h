@@ -48,6 +48,12 @@ typedef struct kvi_layer_weights {
     const kvi_weight *dense_post_norm, *experts_norm, *experts_post_norm; /* (hidden) */
 } kvi_layer_weights;
 
+/* Of the layer that looks one token further (record_ahead.c), beside those of every layer. */
+typedef struct kvi_ahead_weights {
+    const kvi_weight *projection;                      /* (hidden, 2 hidden) */
+    const kvi_weight *embed_norm, *hidden_norm, *norm; /* (hidden) */
+} kvi_ahead_weights;
+
 /* A tensor that a weight may come from. */
 typedef struct kvi_place_source {
     const char *name;     /* within its layer; NULL: none */
@@ -89,6 +95,10 @@ kvi_place kvi_input_embed_place(const kvi_model_config *config);
 kvi_place kvi_input_projection_place(const kvi_model_config *config);
 kvi_place kvi_input_norm_place(const kvi_model_config *config);
 
+/* Of kvi_ahead_weights; their slots are offsets in it. Returns how many. */
+#define KVI_AHEAD_PLACES 4u
+uint32_t kvi_ahead_places(const kvi_model_config *config, kvi_place *out);
+
 /* Parameters of the model, from its shape alone. */
 uint64_t kvi_config_params(const kvi_model_config *config);
 
@@ -96,5 +106,6 @@ uint64_t kvi_config_params(const kvi_model_config *config);
 #define KVI_NAME_NORM "model.norm.weight"
 #define KVI_NAME_HEAD "lm_head.weight"
 #define KVI_NAME_LAYER "model.layers.%u.%s" /* layer, name of a source */
+#define KVI_NAME_AHEAD "mtp.layers.%u.%s"   /* the same of layers behind the last */
 
 #endif

@@ -2,7 +2,7 @@
 #include "recorder.h"
 
 /* logits (L, vocab) = cap(scale norm(x) Whead^T), in parts of the vocabulary */
-void kvi_record_head(kvi_recorder *r, const kvi_model_weights *w)
+void kvi_record_head(kvi_recorder *r, const kvi_weight *norm, const kvi_weight *head)
 {
     const kvi_model_config *c = r->c;
     const kvi_buffer logits = kvi_record_buffer(r, "logits", c->vocab_size, KVI_ROWS_LOGIT, KVI_PRECISION_RESIDUAL);
@@ -12,9 +12,9 @@ void kvi_record_head(kvi_recorder *r, const kvi_model_weights *w)
         kvi_record_op(r, (kvi_op){.kind = KVI_OP_HEAD,
                                   .in = r->x,
                                   .out = logits,
-                                  .norm = kvi_record_norm(r, w->norm),
+                                  .norm = kvi_record_norm(r, norm),
                                   .n_weights = 1,
-                                  .weights = {w->head},
+                                  .weights = {head},
                                   .scale = kvi_record_without(r, "logit_scale") ? 1.0f : c->logit_scale,
                                   .softcap = kvi_record_without(r, "softcap") ? 0.0f : c->logit_softcap,
                                   .first_out = first,

@@ -15,7 +15,7 @@ typedef struct kvi_recorder {
     const kvi_layer_weights *w; /* of that layer */
     kvi_buffer x;               /* residual (R, hidden) */
     kvi_buffer inputs;          /* (R, n_layers * layer_input) of the layers, where they have any */
-    uint16_t group[KVI_MAX_LAYERS], place[KVI_MAX_LAYERS]; /* cache group of a layer, and its place in it */
+    uint16_t group[KVI_MAX_LAYERS + 1], place[KVI_MAX_LAYERS + 1]; /* cache group of a layer, and its place in it */
 } kvi_recorder;
 
 void kvi_record_op(kvi_recorder *r, kvi_op op);
@@ -49,6 +49,11 @@ void kvi_record_routed(kvi_recorder *r);
 /* What every layer gets beside the residual, and what it makes of it: record_inputs.c. */
 void kvi_record_inputs(kvi_recorder *r, const kvi_model_weights *w);
 void kvi_record_layer_input(kvi_recorder *r);
-void kvi_record_head(kvi_recorder *r, const kvi_model_weights *w); /* record_head.c */
+void kvi_record_head(kvi_recorder *r, const kvi_weight *norm, const kvi_weight *head); /* record_head.c */
+/* A layer of any kind, with r->layer and r->w set to it; out (R, hidden) = scale * E[ids]. */
+void kvi_record_layer(kvi_recorder *r, uint32_t layer);
+void kvi_record_embedding(kvi_recorder *r, const kvi_model_weights *w, kvi_buffer out);
+/* What looks one token further, behind the step's own operations. */
+void kvi_record_ahead(kvi_recorder *r, const kvi_model_weights *w); /* record_ahead.c */
 
 #endif

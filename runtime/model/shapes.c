@@ -98,12 +98,12 @@ static const struct {
      "{'model_type':'qwen3_5_text','num_hidden_layers':64,'hidden_size':5120,'num_attention_heads':24,'num_"
      "key_value_heads':4,'head_dim':256,'intermediate_size':17408,'vocab_size':248320,'max_position_embedd"
      "ings':262144,'rope_theta':10000000,'tie_word_embeddings':false,'linear_num_key_heads':16,'linear_num"
-     "_value_heads':48}"},
+     "_value_heads':48,'mtp_num_hidden_layers':1}"},
     {"qwen3.6-35b-a3b",
      "{'model_type':'qwen3_5_moe_text','num_hidden_layers':40,'hidden_size':2048,'num_attention_heads':16,"
      "'num_key_value_heads':2,'head_dim':256,'linear_num_key_heads':16,'linear_num_value_heads':32,'num_experts':256,"
      "'num_experts_per_tok':8,'moe_intermediate_size':512,'shared_expert_intermediate_size':512,'vocab_size':248320,"
-     "'max_position_embeddings':262144,'rope_theta':10000000,'tie_word_embeddings':false}"},
+     "'max_position_embeddings':262144,'rope_theta':10000000,'tie_word_embeddings':false,'mtp_num_hidden_layers':1}"},
     {"gemma-2-9b", "{'model_type':'gemma2','num_hidden_layers':42,'hidden_size':3584,'num_attention_heads':16,'num_key_"
                    "value_heads':8,"
                    "'head_dim':256,'intermediate_size':14336,'vocab_size':256000,'max_position_embeddings':8192,'"

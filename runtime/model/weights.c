@@ -100,6 +100,7 @@ const kvi_tensor *kvi_weights_find(const kvi_checkpoint *checkpoint, const char 
     const kvi_tensor *t = find_codes(checkpoint, name);
     char other[192];
     if (strcmp(name, KVI_NAME_HEAD) == 0) return t ? t : find_codes(checkpoint, "language_model." KVI_NAME_HEAD);
+    if (strncmp(name, PREFIX, prefix) != 0) return t; /* beside the text model */
     for (size_t i = 0; !t && i < sizeof prefixes / sizeof prefixes[0]; i++) {
         (void)snprintf(other, sizeof other, "%s%s", prefixes[i], name + prefix);
         t = find_codes(checkpoint, other);
@@ -287,7 +288,8 @@ static const kvi_tensor *tensor_of(const binder *b, uint32_t layer, const kvi_pl
     else {
         char theirs[NAME_CAP - 32];
         kvi_family_rename(b->checkpoint->reader->our_names ? NULL : b->family, local, theirs, sizeof theirs);
-        (void)snprintf(name, NAME_CAP, KVI_NAME_LAYER, layer, theirs);
+        if (layer < b->config->n_layers) (void)snprintf(name, NAME_CAP, KVI_NAME_LAYER, layer, theirs);
+        else (void)snprintf(name, NAME_CAP, KVI_NAME_AHEAD, layer - b->config->n_layers, theirs);
     }
     return find(b, name);
 }
@@ -478,6 +480,23 @@ static kvrt_status bind_inputs(binder *b)
     return bind(b, OUTSIDE, KVI_ROLE_OTHER, &norm, &b->out->input_norm);
 }
 
+/* The layer that looks one token further. No step reads it. */
+static kvrt_status bind_ahead(binder *b)
+{
+    kvi_place places[KVI_AHEAD_PLACES];
+    unsigned char *handles = (unsigned char *)&b->out->ahead;
+    const uint64_t before = b->out->bytes - b->idle_bytes;
+    if (!b->config->n_ahead) return KVRT_OK;
+    if (b->checkpoint && find(b, "mtp.embed_tokens.weight"))
+        return kvi_error_set(b->error, KVRT_UNSUPPORTED,
+                             "tensor mtp.embed_tokens.weight: embeddings of its own, need those of the model");
+    for (uint32_t i = 0, n = kvi_ahead_places(b->config, places); i < n; i++)
+        KVI_TRY(bind(b, OUTSIDE, KVI_ROLE_OTHER, &places[i], (const kvi_weight **)(void *)(handles + places[i].slot)));
+    KVI_TRY(bind_layer(b, b->config->n_layers));
+    b->idle_bytes = b->out->bytes - before;
+    return KVRT_OK;
+}
+
 static kvrt_status bind_all(binder *b)
 {
     const kvi_model_config *c = b->config;
@@ -496,6 +515,7 @@ static kvrt_status bind_all(binder *b)
     uint64_t embed_bytes = out->bytes;
     KVI_TRY(bind_inputs(b));
     for (uint32_t i = 0; i < c->n_layers; i++) KVI_TRY(bind_layer(b, i));
+    KVI_TRY(bind_ahead(b));
     KVI_TRY(bind(b, OUTSIDE, KVI_ROLE_OTHER, &norm, &out->norm));
     out->head = out->embed;
     embed.looked_up = false;
@@ -550,8 +570,9 @@ static kvrt_status start(const kvi_model_config *config, const kvi_checkpoint *c
 {
     memset(out, 0, sizeof *out);
     if (checkpoint) KVI_TRY(kvi_quantization_problem(checkpoint->quantization, error));
-    out->layers = kvi_mem_zalloc(config->n_layers, sizeof *out->layers);
-    return out->layers ? KVRT_OK : kvi_error_nomem(error, config->n_layers * sizeof *out->layers, "layer table");
+    const uint32_t n_layers = config->n_layers + config->n_ahead;
+    out->layers = kvi_mem_zalloc(n_layers, sizeof *out->layers);
+    return out->layers ? KVRT_OK : kvi_error_nomem(error, n_layers * sizeof *out->layers, "layer table");
 }
 
 kvrt_status kvi_weights_bind(const kvi_model_config *config, const kvi_checkpoint *checkpoint,

@@ -13,9 +13,11 @@ typedef struct kvi_model_weights {
     const kvi_weight *norm;  /* (hidden) */
     const kvi_weight *head;  /* (vocab, hidden); equals embed when tied and not stored with other values */
     const kvi_weight *input_embed, *input_projection, *input_norm; /* of layer_input (places.h), or NULL */
-    kvi_layer_weights *layers;                                     /* (n_layers) */
+    kvi_layer_weights *layers;                                     /* (n_layers + n_ahead) */
+    kvi_ahead_weights ahead;                                       /* of n_ahead */
     uint64_t bytes;                                                /* of all tensors bound */
-    uint64_t read_bytes;   /* read per decoded token: all but the embedding rows and the experts it does not choose */
+    uint64_t
+        read_bytes; /* read per decoded token: all but the embedding rows, the experts it does not choose, and n_ahead */
     uint64_t expert_bytes; /* of `bytes`: experts that are chosen among */
     uint64_t n_params;
     kvi_weight_form form;       /* of most bytes */
