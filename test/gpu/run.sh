@@ -70,11 +70,12 @@ nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,cl
     --format=csv,noheader >"$out/card.csv"
 # shellcheck disable=SC2016
 part build 600 bash -c 'cmake -S . -B "$1" -DKVRT_CUDA_ARCH="$2" -DKVRT_TESTS=ON -DKVRT_EXAMPLES=OFF &&
-    cmake --build "$1" -j "$3" --target kvrt_command test_ops_cuda test_cuda_models test_cuda_guest' \
+    cmake --build "$1" -j "$3" --target kvrt_command test_cuda_shapes test_ops_cuda test_cuda_models test_cuda_guest' \
     build "$KVRT_BUILD_DIR" "${KVRT_CUDA_ARCH-$card_arch}" "$jobs"
 if [ ! -e "$out/build.rc" ]; then echo "not built yet; run it again"; exit 75; fi
 [ "$(cat "$out/build.rc")" = 0 ] || { tail -20 "$out/build.log"; exit 1; }
 export KVRT_TEST_CARD=1
+part shapes 180 "$KVRT_BUILD_DIR/test/ops/test_cuda_shapes"
 part ops 180 "$KVRT_BUILD_DIR/test/ops/test_ops_cuda"
 part models 180 "$KVRT_BUILD_DIR/test/unit/test_cuda_models"
 part guest 180 "$KVRT_BUILD_DIR/test/unit/test_cuda_guest"
