@@ -25,13 +25,14 @@ def read_bench(folder):
     for path in sorted(folder.glob("bench_*.json")) + sorted(folder.glob("prefill4096_*.json")):
         data = json.loads(path.read_text())
         part, shape = path.stem.split("_")[:2]
+        form = (path.stem.split("_") + ["", "bf16"])[3 if path.stem.count("_") == 3 else -1]
         copy = data["machine"]["read_gbps"]
         for row in data["rows"]:
             for op in row.get("ops", []):
                 op["bytes_per_token"] = round(op["us_per_token"] * op["gbps"] * 1e3)
                 op["bytes_per_launch"] = round(op["bytes_per_token"] / launches(op["op"], shape))
                 op["copy_pct"] = round(100 * op["gbps"] / copy, 1) if copy else 0.0
-            rows.append({"part": part, "shape": shape, "copy_gbps": copy, **row})
+            rows.append({"part": part, "shape": shape if form == "bf16" else f"{shape} {form}", "copy_gbps": copy, **row})
     return rows
 
 
