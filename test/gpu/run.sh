@@ -85,6 +85,7 @@ part shapes 120 "$KVRT_BUILD_DIR/test/ops/test_cuda_shapes"
 for weights in i4 bf16; do
     for format in k4v4 f16; do bench "bench_llama-3.1-8b_${format}_$weights" llama-3.1-8b "$format" 0,4096,32768 512 32 "$weights"; done
 done
+part predicted 60 python3 test/gpu/timing/model.py "$KVRT_BUILD_DIR" # for 3090 and 4090, beside what was measured
 part ops 180 "$KVRT_BUILD_DIR/test/ops/test_ops_cuda"
 part models 180 "$KVRT_BUILD_DIR/test/unit/test_cuda_models"
 part guest 180 "$KVRT_BUILD_DIR/test/unit/test_cuda_guest"

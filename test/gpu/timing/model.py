@@ -1,0 +1,229 @@
+#!/usr/bin/env python3
+"""A static model of decode on cards that nobody here has: machine code of the build, instruction by instruction, against tables of what a card does.
+
+    test/gpu/timing/model.py [BUILD]      BUILD: build; needs its kernels and cuobjdump (CUDA toolkit, or PyPI's triton)
+
+For every kernel of a decode step of an 8B model with 16-bit weights and each cache format: the predicted time of a launch, its largest term, and
+the share of the time that its bytes alone would take. Terms of a launch:
+  memory   bytes of weights or pages / bandwidth that streams reach
+  PIPE     cycles that the instructions of the busiest multiprocessor's warps take of a pipe, four sub-cores sharing the work
+  warp     one warp alone, by the control words of its instructions (stalls, barriers, latencies), times the waves of blocks
+The estimate is the 4-norm of the three plus the memory's latency; launches follow each other in a graph at a fixed cost.
+
+What it is worth: nothing is fitted, and no card has confirmed it. Both sides of a branch are counted, so pipes and warp are upper bounds for the
+gemv, whose loop asks for the type of x. Costs and latencies are published measurements (CUDA's guide, RRZE-HPC/gpu-benches on A40 and L40,
+microbenchmarks of a 3090 and a 4090); f32-accumulating tensor products run at half rate on GeForce cards. An unknown opcode is an error."""
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(os.environ.get("KVRT_SOURCE_DIR", Path(__file__).resolve().parents[3]))
+LINE = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)([^;]*);\s+/\* (0x[0-9a-f]+) \*/")
+SECOND = re.compile(r"^\s+/\* (0x[0-9a-f]{16}) \*/")
+
+# SMs, GHz, DRAM GB/s (what the published decode of a BF16 8B by llama.cpp takes: 58.3 and 65.2 tokens of 15 GB a second), DRAM latency (clocks), cycles of HMMA.16816.F32 per sub-core, launch inside a graph (us), architecture
+CARDS = {
+    "rtx3090": dict(sms=82, ghz=1.75, gbps=875.0, dram=470, hmma=32.0, launch=1.5, arch=86),
+    "rtx4090": dict(sms=128, ghz=2.6, gbps=980.0, dram=625, hmma=32.0, launch=1.3, arch=89),
+}
+ALU = set("LOP3 IADD3 SHF PRMT LEA ISETP SEL FSEL FMNMX FSETP MOV IMNMX F2FP I2FP PLOP3 CS2R P2R R2P BMSK IABS VOTE NOP".split())
+UNIFORM = set("UMOV UIADD3 ULDC UISETP USHF UIMAD ULOP3 USEL ULEA S2UR R2UR UPLOP3".split())
+CONTROL = set("BRA EXIT BSSY BSYNC CALL RET BREAK BRX WARPSYNC BAR DEPBAR LDGDEPBAR YIELD MEMBAR ERRBAR".split())
+MEMORY = set("LDG LD STG ST LDS STS LDSM SHFL LDGSTS ATOM ATOMG RED S2R LDC".split())
+DOUBLE = set("DADD DMUL DFMA DSETP".split())
+
+
+def disassembler():
+    spec = importlib.util.spec_from_file_location("test_cuda_sass", ROOT / "test/rules/test_cuda_sass.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.disassembler()
+
+
+class Instruction:
+    def __init__(self, at, opcode, operands):
+        self.at, self.opcode, self.operands = at, opcode, operands
+        self.base, self.mods = opcode.split(".")[0], opcode.split(".")[1:]
+        self.stall, self.write, self.wait = 1, 7, 0
+
+    def control(self, word):
+        bits = word >> 41
+        self.stall, self.write, self.wait = bits & 15, bits >> 5 & 7, bits >> 11 & 63
+
+    def bytes(self):
+        if self.base == "LDSM":
+            return 16
+        return 16 if "128" in self.mods else 8 if "64" in self.mods else 4
+
+    def pipe(self, card):
+        """(pipe, cycles of a sub-core)"""
+        if self.base in ("FADD", "FMUL", "FFMA"):
+            return "fp32", 1.0
+        if self.base in ("IMAD", "HADD2", "HMUL2", "HFMA2", "IDP"):
+            return "fma", 2.0
+        if self.base in ALU:
+            return "alu", 2.0
+        if self.base in ("MUFU", "I2F", "F2I", "F2F", "FCHK", "MOVM", "POPC", "FLO"):
+            return "xu", 8.0
+        if self.base == "HMMA":
+            return "tensor", card["hmma"]
+        if self.base == "IMMA":
+            return "tensor", card["hmma"] / 2
+        if self.base in MEMORY:
+            return "lsu", {"SHFL": 4.0, "S2R": 2.0, "LDC": 2.0}.get(self.base, float(self.bytes()))
+        if self.base in UNIFORM or self.base.startswith("U"):
+            return "uniform", 2.0
+        if self.base in CONTROL:
+            return "control", 2.0
+        if self.base in DOUBLE:
+            return "fp64", 64.0
+        raise SystemExit(f"unknown opcode {self.opcode}: the tables of {Path(__file__).name} lack it")
+
+    def latency(self, card):
+        if self.base in ("LDG", "LD"):
+            return card["dram"] if "CONSTANT" in self.mods or "NA" in self.mods else 33
+        if self.base == "LDGSTS":
+            return card["dram"]
+        return {"LDS": 30, "LDSM": 33, "SHFL": 24, "MUFU": 23, "MOVM": 20, "I2F": 20, "F2I": 20, "LDC": 28, "S2R": 28}.get(self.base, 14)
+
+
+def read(tool, image):
+    """kernel -> instructions"""
+    run = subprocess.run([tool, "-sass", str(image)], capture_output=True, text=True, check=True)
+    kernels, name = {}, None
+    for line in run.stdout.splitlines():
+        if match := re.search(r"Function : (\w+)", line):
+            name = match[1]
+            kernels[name] = []
+        elif match := LINE.match(line):
+            kernels[name].append(Instruction(int(match[1], 16), match[2], match[3]))
+        elif (match := SECOND.match(line)) and kernels[name]:
+            kernels[name][-1].control(int(match[1], 16))
+    return kernels
+
+
+def loops(code, marks):
+    """Backward branches around an instruction of the kinds `marks`, as (first, last) addresses, innermost first."""
+    found = []
+    for i in code:
+        target = re.search(r"0x([0-9a-f]+)", i.operands) if i.base == "BRA" else None
+        if target and int(target[1], 16) < i.at:
+            first = int(target[1], 16)
+            if any(first <= j.at <= i.at and any(j.opcode.startswith(m) for m in marks) for j in code):
+                found.append((first, i.at))
+    return sorted(found, key=lambda loop: loop[1] - loop[0])
+
+
+def walk(body, card):
+    """(cycles of one warp alone, cycles by pipe) of instructions in a row."""
+    now, ready, pipes = 0.0, {}, {"issue": float(len(body))}
+    for i in body:
+        for k in range(6):
+            if i.wait >> k & 1:
+                now = max(now, ready.get(k, 0.0))
+        pipe, cost = i.pipe(card)
+        pipes[pipe] = pipes.get(pipe, 0.0) + cost
+        if i.write != 7:
+            ready[i.write] = max(ready.get(i.write, 0.0), now + i.latency(card))
+        now += max(1, i.stall)
+    return now, pipes
+
+
+def weighted(parts, card):
+    """parts: (instructions, times). Sums of walk."""
+    total, pipes = 0.0, {}
+    for body, times in parts:
+        cycles, by = walk(body, card)
+        total += cycles * times
+        for pipe, n in by.items():
+            pipes[pipe] = pipes.get(pipe, 0.0) + n * times
+    return total, pipes
+
+
+def estimate(card, warp, pipes, blocks, warps, per_sm, size):
+    """(us, terms by name) of a launch of `blocks` blocks of `warps` equal warps that moves `size` bytes."""
+    busiest = -(-blocks // card["sms"])
+    clock = card["ghz"] * 1e3
+    terms = {pipe: n * busiest * warps / 4 / clock for pipe, n in pipes.items()}
+    terms["memory"] = size / card["gbps"] / 1e3
+    terms["warp"] = warp * -(-busiest // per_sm) / clock
+    largest_pipe = max(v for k, v in terms.items() if k not in ("memory", "warp"))
+    return sum(x ** 4 for x in (largest_pipe, terms["memory"], terms["warp"])) ** 0.25 + card["dram"] / clock, terms
+
+
+def split(code, inner):
+    return [i for i in code if inner[0] <= i.at <= inner[1]], [i for i in code if not inner[0] <= i.at <= inner[1]]
+
+
+def decode_attention(kernels, card, form, depth, n_kv=8, dim=128):
+    code = kernels[f"attn_decode_{form}_d{dim}"]
+    found = loops(code, ["HMMA"])
+    keys = found[0]
+    page = next(a for a in found if a != keys and a[0] <= keys[0] and keys[1] <= a[1])
+    in_page, once = split(code, page)
+    in_keys, rest = split(in_page, keys)
+    per_sm = 2 if form in ("f16", "i8") else 3
+    splits = max(1, min(per_sm * card["sms"] // n_kv, -(-depth // 128)))
+    pages = -(-depth // 128)
+    most = -(-pages // (splits * 4))  # pages of the busiest warp
+    mean = pages / (splits * 4)
+    warp, _ = weighted([(once, 1), (rest, most), (in_keys, most * dim // 32)], card)
+    _, pipes = weighted([(once, 1), (rest, mean), (in_keys, mean * dim / 32)], card)
+    record = {"f16": 4 * dim * 128, "i8": 2 * dim * 128 + 6 * 128, "k4v4": dim * 128 + 12 * 128, "k4v2": dim * 96 + 12 * 128}[form]
+    return estimate(card, warp, pipes, splits * n_kv, 4, per_sm, pages * n_kv * record)
+
+
+def gemv(kernels, card, name, n_out, n_in):
+    code = kernels[name]
+    # Of the loops that stream weights the longest is the one with several steps in flight.
+    body, once = split(code, max(loops(code, ["LDG.E.128.CONSTANT", "LDG.E.NA.128", "LDG.E.128"]), key=lambda a: a[1] - a[0]))
+    warp, pipes = weighted([(once, 0.3), (body, n_in / 1024)], card)  # a third of what stands once is for other shapes
+    return estimate(card, warp, pipes, -(-n_out // 8), 4, 5, n_out * n_in * 2)
+
+
+def main():
+    build = Path(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("KVRT_BUILD_DIR", ROOT / "build"))
+    tool = disassembler()
+    archs = [card["arch"] for card in CARDS.values()] + [86]
+    arch = next((a for a in archs if (build / f"cuda/linear.sm_{a}.cubin").exists()), None)
+    if not tool or not arch:
+        print("skipped: no", "kernels in this build" if tool else "cuobjdump")
+        return 77
+    problems = []
+    for name, card in CARDS.items():
+        own = card["arch"] if (build / f"cuda/linear.sm_{card['arch']}.cubin").exists() else arch
+        kernels = {**read(tool, build / f"cuda/linear.sm_{own}.cubin"), **read(tool, build / f"cuda/attention_decode.sm_{own}.cubin")}
+        print(f"\n{name}, machine code of sm_{own}: an 8B model, one row\n")
+        print(f"{'kernel':24} {'shape':>18} {'us':>8} {'of bytes':>9}  largest terms (us)")
+
+        def say(kernel, shape, found):
+            us, terms = found
+            share = 100 * terms["memory"] / us
+            first = sorted(terms.items(), key=lambda t: -t[1])[:3]
+            print(f"{kernel:24} {shape:>18} {us:8.1f} {share:8.0f}%  " + ", ".join(f"{k} {v:.1f}" for k, v in first))
+            if not 0 < us < 1e6:
+                problems.append(f"{kernel}: {us} us")
+            return us
+
+        layer = sum(say("gemv_bf16_n1", f"{o} x {i}", gemv(kernels, card, "gemv_bf16_n1", o, i))
+                    for o, i in ((6144, 4096), (4096, 4096), (28672, 4096), (4096, 14336)))
+        head = say("gemv_bf16_n1", "128256 x 4096", gemv(kernels, card, "gemv_bf16_n1", 128256, 4096))
+        bytes_of = 2 * (32 * (6144 * 4096 + 4096 * 4096 + 28672 * 4096 + 4096 * 14336) + 128256 * 4096)
+        print()
+        for depth in (512, 4096, 32768, 131072):
+            for form in ("f16", "i8", "k4v4", "k4v2"):
+                attention = say(f"attn_decode_{form}_d128", f"{depth} positions", decode_attention(kernels, card, form, depth))
+                _, terms = decode_attention(kernels, card, form, depth)
+                token = 32 * (layer + attention + 2.0) + head + card["launch"] * (32 * 7 + 5)  # 2: rope and combine
+                bound = bytes_of / card["gbps"] / 1e3 + 32 * terms["memory"]
+                print(f"{'':24} {'a token':>18} {token:8.0f} {100 * bound / token:8.0f}%  {1e6 / token:.1f} tokens per second")
+    for problem in problems:
+        print(problem)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
