@@ -310,7 +310,8 @@ KVRT_API kvrt_status kvrt_mem_info(kvrt_engine engine, kvrt_memory *out, kvrt_er
 KVRT_API kvrt_status kvrt_trim(kvrt_engine engine, uint64_t *freed, kvrt_error *error);
 /* Gives back weights, workspace and pool; what sessions hold waits in the host's memory. Until kvrt_resume, whatever computes or changes a session
  * answers STATE; tokenizing, polling, facts and closing work. Sessions go on as if nothing had happened, with the same bits. Errors: NOMEM_HOST,
- * STATE (the worker runs). kvrt_resume takes the same memory again, or fails (NOMEM_*, NO_DEVICE, IO) and may be tried again. */
+ * STATE (the worker runs). kvrt_resume takes the same memory again, or fails (NOMEM_*, OVER_BUDGET where mem.shared has others, NO_DEVICE, IO) and
+ * may be tried again. */
 KVRT_API kvrt_status kvrt_suspend(kvrt_engine engine, kvrt_error *error);
 KVRT_API kvrt_status kvrt_resume(kvrt_engine engine, kvrt_error *error);
 

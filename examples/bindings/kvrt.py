@@ -8,7 +8,7 @@
             print(text, end="", flush=True)
 
 Options are keyword arguments: sample_temperature or temperature, ctx_size, kv_format and so on; `kvrt --help` has all of them. The library is
-looked for in $KVRT_LIBRARY, then as libkvrt.so.0. Text comes from a worker thread of the library; breaking out of the loop cancels the request.
+looked for in $KVRT_LIBRARY, beside this file (as in a wheel), then as libkvrt.so.0. Text comes from a worker thread of the library; breaking out of the loop cancels the request.
 Methods of an engine and its sessions may be called from any thread, one at a time.
 """
 from __future__ import annotations
@@ -51,7 +51,8 @@ class _ChatInput(c.Structure):
 
 
 _Wakeup = c.CFUNCTYPE(None, c.c_void_p)
-_lib = c.CDLL(os.environ.get("KVRT_LIBRARY", "libkvrt.so.0"))
+_beside = os.path.join(os.path.dirname(os.path.abspath(__file__)), "libkvrt.so")
+_lib = c.CDLL(os.environ.get("KVRT_LIBRARY") or (_beside if os.path.exists(_beside) else "libkvrt.so.0"))
 _lib.kvrt_status_name.restype = c.c_char_p
 _lib.kvrt_options_destroy.argtypes = [c.c_void_p]
 _lib.kvrt_options_destroy.restype = None

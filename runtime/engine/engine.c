@@ -276,12 +276,29 @@ static kvrt_status import(kvi_engine *e, bool (*progress)(void *user, uint64_t d
     return record_program(e, e->format.plain, error);
 }
 
+/* Where mem.limit is for several engines. */
+static kvrt_status take_share(kvi_engine *e, uint64_t bytes, kvrt_error *error)
+{
+    const uint64_t limit = kvi_plan_limit(e->options);
+    if (!limit || !kvi_options_bool(e->options, "mem.shared")) return KVRT_OK;
+    if (!e->share.bytes) e->share.of_card = e->backend->own_memory;
+    if (kvi_share_set(&e->share, bytes, limit)) return KVRT_OK;
+    const uint64_t others = kvi_shared_bytes(e->share.of_card) - e->share.bytes,
+                   left = others < limit ? limit - others : 0;
+    return kvi_error_memory(error, KVRT_OVER_BUDGET, bytes, left,
+                            "engine: needs %llu KiB, others leave %llu KiB of mem.limit (mem.shared)",
+                            (unsigned long long)((bytes + 1023) >> 10), (unsigned long long)(left >> 10));
+}
+
 static void close_device(kvi_engine *e)
 {
     e->backend->close(e->device);
     e->device = NULL;
     e->device_bytes = 0;
     e->ahead = (kvi_ahead_at){0};
+    /* Of the host's memory what sessions and tables hold stays. */
+    const uint64_t left = e->share.of_card ? 0 : kvi_account_bytes(e->account);
+    if (e->share.bytes) (void)kvi_share_set(&e->share, left < e->share.bytes ? left : e->share.bytes, 0);
 }
 
 /* The outline stays: page tables refer to its groups. */
@@ -298,6 +315,7 @@ kvrt_status kvi_engine_take_device(kvi_engine *e, kvrt_error *error)
     kvrt_error ignored = {.size = sizeof ignored};
     const kvi_device_options options = kvi_device_options_from(e->options);
     const uint64_t before = kvi_account_bytes(e->account);
+    KVI_TRY(take_share(e, e->plan.total_bytes, error));
     KVI_TRY(e->backend->open(&options, &e->device, error));
     e->device_bytes = kvi_account_bytes(e->account) - before;
     kvrt_status status = import(e, NULL, NULL, error);
@@ -320,6 +338,7 @@ static kvrt_status fill_device(open_context *c, kvrt_error *error)
     KVI_TRY(e->backend->check(
         input.program, &(kvi_limits){.page_formats = kvi_format_codes(&e->format), .body = e->format.body}, error));
     KVI_TRY(kvi_plan_memory(&input, &e->plan, error));
+    KVI_TRY(take_share(e, e->plan.total_bytes, error));
     KVI_TRY(import(e, weights_progress, c, error));
     if (!report(c, "memory", 0, 1)) return cancelled(error);
     KVI_TRY(e->backend->load(e->device, &e->program.program, &e->plan.limits, error));
@@ -374,6 +393,7 @@ static kvrt_status load_device(open_context *c, kvrt_error *error)
 void kvi_engine_free(kvi_engine *e)
 {
     kvi_account *account = e->account;
+    (void)kvi_share_set(&e->share, 0, 0);
     while (e->sessions) kvi_session_destroy(e->sessions);
     kvi_spill_close(e);
     kvi_pace_close(&e->pace);

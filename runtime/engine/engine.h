@@ -5,6 +5,7 @@
 #include "model_files.h"
 #include "pace.h"
 #include "plan.h"
+#include "budget.h"
 #include "seat.h"
 #include "spill.h"
 #include "worker_thread.h"
@@ -51,6 +52,7 @@ typedef struct kvi_engine {
     kvi_account *account;                 /* what the engine and its sessions hold in the host's memory */
     uint64_t device_bytes, loading_bytes; /* of it: taken by opening the device; most of it while files were read */
     kvi_memory_plan plan;
+    kvi_share share; /* of a limit that several engines have together */
     kvi_cache_format format;
     kvi_store store;
     kvi_encode_params encode;

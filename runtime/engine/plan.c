@@ -66,6 +66,17 @@ uint64_t kvi_plan_budget(const kvrt_options *options, uint64_t available)
     const uint64_t limit = (uint64_t)kvi_options_i64(options, "mem.limit"),
                    reserve = (uint64_t)kvi_options_i64(options, "mem.reserve");
     if (!limit) return available > reserve ? available - reserve : 0;
+    const uint64_t most = kvi_plan_limit(options);
+    if (!kvi_options_bool(options, "mem.shared")) return most;
+    const kvi_backend *backend = kvi_plan_backend(options);
+    const uint64_t others = kvi_shared_bytes(backend && backend->own_memory);
+    return most > others ? most - others : 0;
+}
+
+uint64_t kvi_plan_limit(const kvrt_options *options)
+{
+    const uint64_t limit = (uint64_t)kvi_options_i64(options, "mem.limit"),
+                   reserve = (uint64_t)kvi_options_i64(options, "mem.reserve");
     return limit > reserve && kvi_options_is_set(options, "mem.reserve") ? limit - reserve : limit;
 }
 

@@ -66,6 +66,8 @@ uint64_t kvi_plan_most_sessions(const kvi_plan_input *input, uint32_t ctx);
 const kvi_backend *kvi_plan_backend(const kvrt_options *options);
 /* What the options leave of `available`, the bytes that are free. */
 uint64_t kvi_plan_budget(const kvrt_options *options, uint64_t available);
+/* mem.limit, less what is to be left free where that was asked for, whoever has taken of it; 0: none. */
+uint64_t kvi_plan_limit(const kvrt_options *options);
 kvi_device_options kvi_device_options_from(const kvrt_options *options);
 /* kv.format by name; ARG when unknown. */
 kvrt_status kvi_format_named(const char *name, kvi_cache_format *out, kvrt_error *error);

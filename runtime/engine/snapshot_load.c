@@ -123,6 +123,9 @@ static kvrt_status look(const kvi_session *s, reading *r, bool tokens_only, uint
 {
     kvi_snapshot *h = &r->head;
     *units = 0;
+    if (r->n == 0)
+        return kvi_error_set(error, KVRT_SNAPSHOT_CORRUPT, "snapshot: 0 bytes, a header has %u",
+                             KVI_SNAPSHOT_HEADER); /* 0 would mean a header alone below */
     KVI_TRY(kvi_snapshot_get(r->bytes, r->n, h, error));
     if (tokens_only) h->n_cached = h->n_pages = 0;
     KVI_TRY(check_belongs(s, h, error));

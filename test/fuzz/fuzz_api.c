@@ -1,5 +1,6 @@
 /* fuzz_api.c - bytes as a sequence of calls of the API over two engines and three sessions: closed and foreign handles, NULL, wrong sizes, calls from
- * callbacks, cancels, pauses, rewinds, evaluations, failing allocations. What must hold after every call:
+ * callbacks, cancels, pauses, rewinds, evaluations, forks, snapshots (whole, damaged, of other engines), pages that go away, submitted requests in
+ * steps, suspended engines, contexts that drop their middle, failing allocations. What must hold after every call:
  *   - a failure has a code and a message, a success leaves the record alone;
  *   - a session has the tokens that the calls gave it (`shadow`), however they ended, and never more cached than it has;
  *   - a pool holds no more than it is;
@@ -36,13 +37,14 @@ static const char *const formats[FORMATS] = {"f16", "k4v4", "i8", "f32", "k2v2",
 
 typedef struct engine_slot {
     kvrt_engine handle; /* kept after close */
-    int open, model, format, memo;
+    int open, model, format, memo, suspended;
 } engine_slot;
 typedef struct session_slot {
     kvrt_session handle;
     int open, engine;
     uint32_t n, ctx;
     int32_t tokens[MOST_CTX]; /* the shadow */
+    int submitted;            /* a request may be running: tokens may have followed */
 } session_slot;
 
 static const uint8_t *input, *input_end;
@@ -50,6 +52,9 @@ static engine_slot engines[ENGINES];
 static session_slot sessions[SESSIONS];
 static kvrt_error error; /* of the last call */
 static kvrt_options *options;
+static uint8_t saved[1 << 20]; /* the last snapshot, and its tokens */
+static uint64_t n_saved;
+static session_slot of_saved;
 static uint32_t failing; /* this allocation of a call, counted from 1; 0: none */
 /* Tokens that a prompt was answered with, for every way of opening; -1: not yet. */
 static int32_t memo[MODELS * FORMATS * 4][PROMPTS][2][SAMPLES];
@@ -95,6 +100,8 @@ static void open_engine(engine_slot *slot)
                                  "0",
                                  "ctx.sessions",
                                  below(2) ? "1" : "3",
+                                 "kv.spill",
+                                 below(2) ? "memory" : "",
                                  "gen.max_tokens",
                                  "6",
                                  "sample.temperature",
@@ -105,6 +112,7 @@ static void open_engine(engine_slot *slot)
     kvrt_options_destroy(o);
     CHECK(status == KVRT_OK || status == KVRT_NOMEM_HOST); /* an allocation may be told to fail */
     slot->open = status == KVRT_OK;
+    slot->suspended = 0;
 }
 
 static void close_engine(engine_slot *slot)
@@ -126,6 +134,7 @@ static void create_session(session_slot *slot)
         TOLD(kvrt_session_create(engines[slot->engine].handle, below(4) ? NULL : options, &slot->handle, &error));
     slot->open = status == KVRT_OK;
     slot->n = 0;
+    slot->submitted = 0;
     if (!slot->open) return;
     CHECK(engines[slot->engine].open && kvrt_session_get_info(slot->handle, &info, NULL) == KVRT_OK);
     slot->ctx = info.ctx_size;
@@ -135,6 +144,20 @@ static void close_session(session_slot *slot)
 {
     CHECK(TOLD(kvrt_session_close(slot->handle, &error)) == (slot->open ? KVRT_OK : KVRT_HANDLE));
     slot->open = 0;
+}
+
+static uint64_t dropped(const session_slot *slot)
+{
+    kvrt_session_info info = {.size = sizeof info};
+    return kvrt_session_get_info(slot->handle, &info, NULL) == KVRT_OK ? info.n_dropped : 0;
+}
+
+/* The shadow becomes what the session says. */
+static void look(session_slot *slot)
+{
+    uint64_t n = 0;
+    CHECK(kvrt_session_tokens(slot->handle, slot->tokens, MOST_CTX, &n, NULL) == KVRT_OK);
+    slot->n = (uint32_t)n;
 }
 
 /* Ids that are mostly in the vocabulary. */
@@ -153,8 +176,14 @@ static void sync_session(session_slot *slot)
     uint64_t reused = 0;
     const uint32_t n = some_ids(ids);
     if (TOLD(kvrt_session_sync(slot->handle, byte() < 4 ? NULL : ids, n, &reused, &error)) < KVRT_OK) return;
-    CHECK(slot->open && n > 0 && n <= slot->ctx && reused <= n); /* more than it held, where another session has it */
+    CHECK(slot->open && n > 0 && reused <= n); /* more than it held, where another session has it */
     for (uint32_t i = 0; i < n; i++) CHECK(ids[i] >= 0 && ids[i] < VOCAB);
+    if (dropped(slot)) { /* some of the list may be gone: its beginning and end are not */
+        look(slot);
+        CHECK(slot->n <= n && slot->tokens[0] == ids[0] && slot->tokens[slot->n - 1] == ids[n - 1]);
+        return;
+    }
+    CHECK(n <= slot->ctx);
     memcpy(slot->tokens, ids, n * sizeof *ids);
     slot->n = n;
 }
@@ -175,8 +204,13 @@ static void evaluate(session_slot *slot)
     const uint32_t *which = byte() < 32 ? NULL : rows;
     if (TOLD(kvrt_session_eval(slot->handle, ids, n, which, n_rows, byte() < 8 ? NULL : logits, &error)) < KVRT_OK)
         return;
-    CHECK(slot->open && slot->n + n <= slot->ctx);
+    CHECK(slot->open);
     for (uint32_t i = 0; i < n_rows * VOCAB; i++) CHECK(logits[i] > -1e6f && logits[i] < 1e6f);
+    if (dropped(slot)) {
+        look(slot);
+        return;
+    }
+    CHECK(slot->n + n <= slot->ctx);
     memcpy(slot->tokens + slot->n, ids, n * sizeof *ids);
     slot->n += n;
 }
@@ -213,11 +247,21 @@ static void follow(session_slot *slot)
 {
     int32_t ids[MOST_CTX];
     uint64_t n = 0;
+    if (dropped(slot)) {
+        look(slot);
+        return;
+    }
     CHECK(kvrt_session_tokens(slot->handle, ids, MOST_CTX, &n, NULL) == KVRT_OK);
     CHECK(n >= slot->n && n <= slot->ctx && memcmp(ids, slot->tokens, slot->n * sizeof *ids) == 0);
     for (uint64_t i = slot->n; i < n; i++) CHECK(ids[i] >= 0 && ids[i] < VOCAB);
     memcpy(slot->tokens, ids, n * sizeof *ids);
     slot->n = (uint32_t)n;
+}
+
+/* Its request may have gone on since. */
+static void follow_running(session_slot *slot)
+{
+    if (slot->submitted) follow(slot);
 }
 
 static void generate(session_slot *slot)
@@ -232,6 +276,87 @@ static void generate(session_slot *slot)
     if (status >= KVRT_OK)
         CHECK(result.finish != KVRT_FINISH_NONE && (status == KVRT_PAUSED) == (result.finish == KVRT_FINISH_PAUSED));
     follow(slot);
+}
+
+/* ------------------------------------------------------------------------------------------- forks, bytes, pages away --- */
+static void fork_session(session_slot *slot, session_slot *from)
+{
+    if (slot->open) return;
+    const kvrt_status status = TOLD(kvrt_session_fork(from->handle, &slot->handle, &error));
+    if (status < KVRT_OK) return;
+    CHECK(from->open);
+    const session_slot copy = {.handle = slot->handle, .open = 1, .engine = from->engine, .ctx = from->ctx};
+    *slot = copy;
+    look(slot);
+    follow_running(from);
+    CHECK(slot->n == from->n && memcmp(slot->tokens, from->tokens, slot->n * sizeof *slot->tokens) == 0);
+}
+
+static void save_session(session_slot *slot)
+{
+    uint64_t n = 0;
+    const uint32_t flags = byte() < 64 ? KVRT_SNAPSHOT_TOKENS : 0;
+    const kvrt_status status = TOLD(kvrt_session_save_bytes(slot->handle, flags, saved, sizeof saved, &n, &error));
+    if (status < KVRT_OK) {
+        n_saved = 0;
+        return;
+    }
+    CHECK(slot->open && n > 0);
+    follow_running(slot);
+    n_saved = status == KVRT_OK ? n : 0;
+    of_saved = *slot;
+}
+
+/* Whole, cut off, or with a bit turned. */
+static void load_session(session_slot *slot)
+{
+    const uint32_t harm = byte();
+    const uint64_t at = n_saved ? (byte() * 4099u) % n_saved : 0, n = harm < 32 ? at : n_saved;
+    if (n_saved && harm >= 224) saved[at] ^= 1;
+    const uint32_t flags = byte() < 64 ? KVRT_SNAPSHOT_TOKENS : 0; /* then pages are not looked at */
+    const kvrt_status status = TOLD(kvrt_session_load_bytes(slot->handle, saved, n, flags, &error));
+    if (n_saved && harm >= 224) saved[at] ^= 1;
+    if (status < KVRT_OK) return;
+    CHECK(slot->open && n == n_saved && (harm < 224 || flags));
+    look(slot);
+    CHECK(slot->n == of_saved.n && memcmp(slot->tokens, of_saved.tokens, slot->n * sizeof *slot->tokens) == 0);
+}
+
+static void send_away(session_slot *slot)
+{
+    uint64_t moved = 0;
+    const kvrt_status status = TOLD(kvrt_session_spill(slot->handle, below(4) ? &moved : NULL, &error));
+    CHECK(status < KVRT_OK || slot->open);
+}
+
+static void suspend_or_resume(engine_slot *slot)
+{
+    const kvrt_status status =
+        below(2) ? TOLD(kvrt_suspend(slot->handle, &error)) : TOLD(kvrt_resume(slot->handle, &error));
+    kvrt_memory memory = {.size = sizeof memory};
+    CHECK(slot->open || status == KVRT_HANDLE);
+    if (!slot->open) return;
+    CHECK(kvrt_mem_info(slot->handle, &memory, NULL) == KVRT_OK);
+    slot->suspended = memory.suspended;
+}
+
+/* --------------------------------------------------------------------------------------------------- submitted ones --- */
+static void submit(session_slot *slot)
+{
+    const kvrt_status status = TOLD(kvrt_submit(slot->handle, below(2) ? options : NULL, NULL, &error));
+    if (status >= KVRT_OK) slot->submitted = 1;
+}
+
+static void step_some(engine_slot *slot)
+{
+    static const uint64_t budgets[] = {0, 1, 200, 5000};
+    kvrt_event event = {.size = sizeof event};
+    const uint64_t budget = budgets[below(4)];
+    const kvrt_status status = TOLD(kvrt_step(slot->handle, budget, &error));
+    CHECK(slot->open || status == KVRT_HANDLE);
+    for (uint32_t most = byte(); slot->open && most > 0 && kvrt_poll(slot->handle, &event, NULL) == KVRT_OK; most--)
+        CHECK(event.type > 0 && event.request > 0);
+    if (below(8) == 0) kvrt_cancel_id(event.request);
 }
 
 /* One prompt in a new session, greedy or with a seed; then once more after a rewind. Short enough that no page is encoded or demoted on the way. */
@@ -319,6 +444,8 @@ static void change_options(void)
                                            {"gen.ignore_eos", "true"},    {"sample.repeat_penalty", "1.4"},
                                            {"sample.logit_bias", "5=2"},  {"sample.logit_bias", "96=1"},
                                            {"ctx.size", "150"},           {"kv.tail", "128"},
+                                           {"ctx.full", "shift"},         {"ctx.full", "demote"},
+                                           {"sched.priority", "3"},       {"kv.share", "false"},
                                            {"kv.format", "f16"},          {"ctx.chunk", "8"},
                                            {"sample.min_p", "2"},         {"no.such", "1"}};
     const uint32_t i = below(sizeof pairs / sizeof pairs[0]);
@@ -337,6 +464,7 @@ static void check_all(void)
         const kvrt_status status = kvrt_session_get_info(slot->handle, &info, NULL);
         CHECK(status == (slot->open ? KVRT_OK : KVRT_HANDLE));
         if (!slot->open) continue;
+        follow_running(slot);
         CHECK(info.n_tokens == slot->n && info.n_cached <= info.n_tokens && info.n_packed_pages <= info.n_pages);
         CHECK(kvrt_session_tokens(slot->handle, ids, MOST_CTX, &n, NULL) == KVRT_OK && n == slot->n);
         CHECK(memcmp(ids, slot->tokens, n * sizeof *ids) == 0);
@@ -354,7 +482,7 @@ static void one_call(void)
 {
     session_slot *slot = &sessions[below(SESSIONS)];
     failing = byte() < 24 ? 1 + below(40) : 0;
-    switch (below(14)) {
+    switch (below(22)) {
     case 0: open_engine(&engines[below(ENGINES)]); break;
     case 1: close_engine(&engines[below(ENGINES)]); break;
     case 2:
@@ -368,6 +496,14 @@ static void one_call(void)
     case 10: evaluate(slot); break;
     case 11: repeat(&engines[below(ENGINES)]); break;
     case 12: misuse(); break;
+    case 14: fork_session(slot, &sessions[below(SESSIONS)]); break;
+    case 15: save_session(slot); break;
+    case 16: load_session(slot); break;
+    case 17: send_away(slot); break;
+    case 18: suspend_or_resume(&engines[below(ENGINES)]); break;
+    case 19: submit(slot); break;
+    case 20:
+    case 21: step_some(&engines[below(ENGINES)]); break;
     default: change_options();
     }
     check_all();
@@ -379,6 +515,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static int begun;
     if (!begun) memset(memo, -1, sizeof memo);
     begun = 1;
+    n_saved = 0;
     kvrt_debug_mem(&bytes, &blocks, NULL);
     input = data, input_end = data + size;
     CHECK(kvrt_options_create(&options, NULL) == KVRT_OK);

@@ -14,7 +14,7 @@ def main():
         draw = random.Random(number)
         data = []
         for engine in range(2):
-            data += [0, 255, OPEN, engine, draw.randrange(3), draw.randrange(6), draw.randrange(2), draw.randrange(2), draw.randrange(2)]
+            data += [0, 255, OPEN, engine, draw.randrange(3), draw.randrange(6), draw.randrange(2), draw.randrange(2), draw.randrange(2), draw.randrange(2)]
         for session in range(3):
             data += [session, 255, CREATE, session % 2, 1]
             data += [session, 255, SYNC, 1, draw.randrange(20), draw.randrange(96), draw.randrange(7), 255, 255]

@@ -57,6 +57,65 @@ static kvrt_memory memory_of(kvrt_engine engine)
     return memory;
 }
 
+/* An engine under mem.limit, alone or together with others. */
+static kvrt_status open_under(uint64_t limit, const char *shared, const char *ctx, kvrt_engine *out, kvrt_error *error)
+{
+    char bytes[32];
+    kvrt_options *o;
+    snprintf(bytes, sizeof bytes, "%llu", (unsigned long long)limit);
+    const char *pairs[] = {"model.path", model.dir,    "device.backend", "cpu",      "cpu.threads", "1", "mem.limit",
+                           bytes,        "mem.shared", shared,           "ctx.size", ctx,           NULL};
+    assert_int_equal(kvrt_options_create(&o, NULL), KVRT_OK);
+    for (const char *const *pair = pairs; *pair; pair += 2)
+        if (kvrt_options_set_text(o, pair[0], pair[1], error) < KVRT_OK) fail_msg("%s", error->message);
+    const kvrt_status status = kvrt_engine_open(o, NULL, NULL, out, error);
+    kvrt_options_destroy(o);
+    return status;
+}
+
+static void engines_share_a_limit(void **state)
+{
+    (void)state;
+    kvrt_engine one, two, three, alone;
+    kvrt_error error = {.size = sizeof error};
+    assert_int_equal(open_under(1u << 30, "true", "300", &one, &error), KVRT_OK);
+    const uint64_t each = memory_of(one).planned_bytes, limit = 2 * each + each / 2;
+    assert_int_equal(kvrt_engine_close(one, NULL), KVRT_OK);
+
+    assert_int_equal(open_under(limit, "true", "300", &one, &error), KVRT_OK);
+    assert_int_equal(open_under(limit, "true", "300", &two, &error), KVRT_OK);
+    assert_true(memory_of(two).budget_bytes <= limit - each);
+    assert_int_equal(open_under(limit, "true", "300", &three, &error), KVRT_OVER_BUDGET);
+    assert_true(error.available_bytes < each);
+    assert_int_equal(open_under(limit, "false", "300", &alone, &error), KVRT_OK); /* has one of its own */
+    assert_int_equal(kvrt_engine_close(alone, NULL), KVRT_OK);
+
+    /* Who is suspended leaves room, and comes back when there is some. */
+    kvrt_session s = session_with(one, 3, 150);
+    (void)generate(s, 5);
+    assert_int_equal(kvrt_suspend(one, &error), KVRT_OK);
+    const uint64_t left = memory_of(one).host_bytes;
+    assert_true(left < each);
+    kvrt_status status = open_under(limit + left, "true", "300", &three, &error); /* what is left of it counts */
+    if (status < KVRT_OK) fail_msg("%s", error.message);
+    assert_int_equal(kvrt_resume(one, &error), KVRT_OVER_BUDGET);
+    assert_int_equal(memory_of(one).suspended, 1);
+    assert_int_equal(kvrt_engine_close(three, NULL), KVRT_OK);
+    assert_int_equal(kvrt_resume(one, &error), KVRT_OK);
+    (void)generate(s, 5);
+    assert_int_equal(open_under(limit, "true", "300", &three, &error), KVRT_OVER_BUDGET);
+    /* A context that is left to the plan takes what is left. */
+    assert_int_equal(kvrt_engine_close(two, NULL), KVRT_OK);
+    status = open_under(limit, "true", "auto", &two, &error);
+    if (status < KVRT_OK) fail_msg("%s", error.message);
+    assert_true(memory_of(one).planned_bytes + memory_of(two).planned_bytes <= limit);
+    assert_int_equal(kvrt_engine_close(one, NULL), KVRT_OK);
+    assert_int_equal(kvrt_engine_close(two, NULL), KVRT_OK);
+    /* Nothing of it is held by whoever failed or is gone. */
+    assert_int_equal(open_under(each + each / 4, "true", "300", &one, &error), KVRT_OK);
+    assert_int_equal(kvrt_engine_close(one, NULL), KVRT_OK);
+}
+
 static void suspended_and_resumed(void **state)
 {
     static const char *const formats[] = {"f16", "k4v4", "elastic"};
@@ -171,7 +230,7 @@ static int tear_down(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(suspended_and_resumed), cmocka_unit_test(without_memory),
-                                       cmocka_unit_test(trimmed)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(engines_share_a_limit), cmocka_unit_test(suspended_and_resumed),
+                                       cmocka_unit_test(without_memory), cmocka_unit_test(trimmed)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -192,6 +192,7 @@ static void no_damage_gets_in(void **state)
         copy[at] ^= (uint8_t)(1u << below(8));
         refused(b, copy, n, "a bit flipped", at);
     }
+    assert_int_equal(kvrt_session_load_bytes(b, bytes, 0, KVRT_SNAPSHOT_TOKENS, NULL), KVRT_SNAPSHOT_CORRUPT);
     for (uint64_t len = 0; len < n; len += 1 + len / 7) refused(b, bytes, len, "cut off", len);
     memcpy(copy, bytes, n), memset(copy + n, 0, 8);
     refused(b, copy, n + 8, "more bytes", n);

@@ -1,5 +1,5 @@
 /* test_soak.c - random calls from several threads while the worker drives: nothing is lost, nothing is left. KVRT_TEST_OPS: how many calls for each
- * of three seeds (333; the long run has 20,000). Meant for the sanitizers; without them it checks what can be counted. */
+ * of three seeds (999; the long run has 20,000). Meant for the sanitizers; without them it checks what can be counted. */
 #define _POSIX_C_SOURCE 200809L
 #include "golden_model.h"
 #include "../../runtime/engine/drive.h"
@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 enum { THREADS = 3, SESSIONS = 5, CTX = 400 }; /* of each thread */
@@ -21,11 +22,14 @@ static golden_model model;
 static struct {
     kvrt_engine engine;
     _Atomic uint64_t n_submitted, n_ended;
+    _Atomic uint32_t n_suspended, n_spilled;
     _Atomic uint32_t n_wrong; /* statuses that no call may give here */
     _Atomic int32_t wrong;
     _Atomic bool stop;
     uint32_t n_ops;
 } soak;
+
+static uint32_t n_spilled, n_suspended; /* in all lives */
 
 typedef struct guest {
     uint32_t random;
@@ -96,6 +100,33 @@ static void load_some(guest *g, kvrt_session s)
     check(kvrt_session_load_bytes(s, g->saved, g->n_saved, 0, NULL));
 }
 
+/* The engine leaves its memory for a moment. One guest at a time can stop the worker; all others are told STATE. */
+static void suspend_some(void)
+{
+    const struct timespec nap = {.tv_nsec = 100000};
+    const kvrt_status stopped = kvrt_worker_stop(soak.engine, NULL);
+    check(stopped);
+    if (stopped != KVRT_OK) return;
+    kvrt_status status = kvrt_suspend(soak.engine, NULL);
+    check(status);
+    nanosleep(&nap, NULL);
+    while (status == KVRT_OK && (status = kvrt_resume(soak.engine, NULL)) == KVRT_BUSY) nanosleep(&nap, NULL);
+    check(status);
+    while ((status = kvrt_worker_start(soak.engine, NULL, NULL, NULL)) == KVRT_BUSY) nanosleep(&nap, NULL);
+    check(status);
+    soak.n_suspended++;
+}
+
+/* BUSY while the worker drives, as it nearly always does. */
+static void generate_some(guest *g, kvrt_session s)
+{
+    kvrt_options *o;
+    if (kvrt_options_create(&o, NULL) < KVRT_OK) return;
+    kvrt_options_set_i64(o, "gen.max_tokens", below(g, 5), NULL);
+    check(kvrt_generate(s, o, NULL, NULL, NULL, NULL));
+    kvrt_options_destroy(o);
+}
+
 static void close_one(guest *g, uint32_t i)
 {
     const kvrt_status status = kvrt_session_close(g->sessions[i], NULL);
@@ -135,7 +166,8 @@ static void *be_a_guest(void *user)
             g->sessions[i] = s, g->requests[i] = 0;
             continue;
         }
-        switch (below(g, 12)) {
+        uint64_t moved = 0;
+        switch (below(g, 14)) {
         case 0:
         case 1:
         case 2:
@@ -150,6 +182,14 @@ static void *be_a_guest(void *user)
         case 8: save_some(g, g->sessions[i]); break;
         case 9: load_some(g, g->sessions[i]); break;
         case 10: check(kvrt_session_get_info(g->sessions[i], &info, NULL)); break;
+        case 11:
+            check(kvrt_session_spill(g->sessions[i], &moved, NULL));
+            soak.n_spilled += moved > 0;
+            break;
+        case 12:
+            if (below(g, 4) == 0) suspend_some();
+            else generate_some(g, g->sessions[i]);
+            break;
         default:
             if (below(g, 3) == 0) end_and_close(g, i);
         }
@@ -181,6 +221,7 @@ static void check_store(kvi_engine *e)
             for (uint32_t p = 0; p < s->pages.n_pages[g]; p++)
                 if (s->pages.ids[g][p] != KVI_NO_PAGE) refs[s->pages.ids[g][p]]++;
         if (s->states.live != KVI_NO_PAGE) refs[s->states.live]++;
+        if (s->states.spare != KVI_NO_PAGE) refs[s->states.spare]++;
     }
     for (uint32_t id = 0; id < store->n_ids; id++) {
         const kvi_page *page = &store->pages[id];
@@ -194,17 +235,18 @@ static void check_store(kvi_engine *e)
     free(refs);
 }
 
-static void live(const char *format, uint32_t seed)
+static void live(const char *format, const char *where, const char *when_full, uint32_t seed)
 {
     static guest guests[THREADS];
     pthread_t listener;
-    const char *pairs[] = {"cpu.threads",  "1", "kv.format", format, "kv.tail",        "64",   "ctx.chunk", "128",
-                           "ctx.sessions", "9", "ctx.size",  "400",  "gen.ignore_eos", "true", NULL};
+    const char *pairs[] = {"cpu.threads",  "1",       "kv.format", format, "kv.tail",        "64",   "ctx.chunk", "128",
+                           "ctx.sessions", "9",       "ctx.size",  "400",  "gen.ignore_eos", "true", "kv.spill",  where,
+                           "ctx.full",     when_full, NULL};
     uint64_t before, after;
     kvrt_debug_mem(&before, NULL, NULL);
     memset(&soak, 0, sizeof soak);
     soak.engine = golden_open(&model, pairs);
-    soak.n_ops = getenv("KVRT_TEST_OPS") ? (uint32_t)atoi(getenv("KVRT_TEST_OPS")) / THREADS : 111;
+    soak.n_ops = getenv("KVRT_TEST_OPS") ? (uint32_t)atoi(getenv("KVRT_TEST_OPS")) / THREADS : 333;
     kvi_engine *e;
     assert_int_equal(kvi_engine_enter(soak.engine, KVI_LOOK, &e, NULL), KVRT_OK);
     kvi_engine_leave(e, KVI_LOOK);
@@ -224,6 +266,7 @@ static void live(const char *format, uint32_t seed)
     if (soak.n_ended != soak.n_submitted)
         fail_msg("%llu requests, %llu ended", (unsigned long long)soak.n_submitted, (unsigned long long)soak.n_ended);
     assert_true(soak.n_submitted > 20);
+    n_spilled += soak.n_spilled, n_suspended += soak.n_suspended;
     assert_int_equal(kvrt_worker_stop(soak.engine, NULL), KVRT_OK);
     soak.stop = true;
     pthread_join(listener, NULL);
@@ -244,8 +287,13 @@ static void live(const char *format, uint32_t seed)
 
 static void nothing_is_lost(void **state)
 {
-    static const char *const formats[] = {"f16", "k4v4", "elastic"};
-    for (uint32_t seed = 0; seed < 3; seed++) live(formats[seed], seed + 1);
+    char dir[] = "/tmp/kvrt-soak-XXXXXX";
+    assert_non_null(mkdtemp(dir));
+    live("f16", "memory", "shift", 1);
+    live("k4v4", dir, "shift", 2);
+    live("elastic", "memory", "demote", 3);
+    assert_true(n_spilled > 0 && n_suspended > 0);
+    assert_int_equal(rmdir(dir), 0); /* nothing was left in it */
 }
 
 static int set_up(void **state) { return golden_load("llama_gqa2", &model) ? 0 : -1; }
