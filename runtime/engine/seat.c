@@ -104,11 +104,9 @@ static bool has_seat(const kvi_engine *engine, kvi_entry entry)
     return entry != KVI_LOOK && !(entry == KVI_READ && in_callback == engine);
 }
 
-static kvrt_status take_seat(kvi_engine *engine, kvi_entry entry, kvrt_error *error)
+/* Whether the engine is in a state for this call. Of whoever has the seat: until then another thread may suspend it. */
+static kvrt_status check_state(const kvi_engine *engine, kvi_entry entry, kvrt_error *error)
 {
-    if (!has_seat(engine, entry)) return KVRT_OK;
-    if (in_callback == engine)
-        return kvi_error_set(error, KVRT_REENTRANT, "engine: this call is not allowed inside an event callback");
     if ((entry == KVI_DRIVE || entry == KVI_RESUME) && atomic_load(&engine->lost))
         return kvi_error_set(error, KVRT_DEVICE_LOST, "engine: the device was lost, only close works");
     if (entry == KVI_DRIVE && engine->suspended.bytes)
@@ -116,8 +114,18 @@ static kvrt_status take_seat(kvi_engine *engine, kvi_entry entry, kvrt_error *er
     if (entry == KVI_DRIVE && !engine->device)
         return kvi_error_set(error, KVRT_STATE,
                              "engine: opened with model.load=tokenizer, this call needs model.load=all");
-    if (!seat_take(&engine->seat)) return kvi_error_set(error, KVRT_BUSY, "engine: another thread is driving it");
     return KVRT_OK;
+}
+
+static kvrt_status take_seat(kvi_engine *engine, kvi_entry entry, kvrt_error *error)
+{
+    if (!has_seat(engine, entry)) return KVRT_OK;
+    if (in_callback == engine)
+        return kvi_error_set(error, KVRT_REENTRANT, "engine: this call is not allowed inside an event callback");
+    if (!seat_take(&engine->seat)) return kvi_error_set(error, KVRT_BUSY, "engine: another thread is driving it");
+    const kvrt_status status = check_state(engine, entry, error);
+    if (status < KVRT_OK) kvi_seat_leave(&engine->seat);
+    return status;
 }
 
 kvrt_status kvi_engine_enter(kvrt_engine handle, kvi_entry entry, kvi_engine **out, kvrt_error *error)

@@ -80,7 +80,7 @@ kvrt_status kvrt_engine_limit(kvrt_engine handle, const kvrt_limits *limits, kvr
         return kvi_error_set(error, KVRT_ARG, "limits: mode is %d, need a kvrt_mode", l.mode);
     KVI_TRY(kvi_engine_enter(handle, KVI_LOOK, &e, error));
     kvrt_status status = KVRT_OK;
-    if (e->device) kvi_pace_limit(&e->pace, l.tokens_per_second, l.duty_percent / 100, l.mode);
+    if (e->pace.costs) kvi_pace_limit(&e->pace, l.tokens_per_second, l.duty_percent / 100, l.mode);
     else status = kvi_error_set(error, KVRT_STATE, "engine: opened with model.load=tokenizer, it computes nothing");
     if (status >= KVRT_OK) kvi_seat_signal(&e->seat);
     kvi_engine_leave(e, KVI_LOOK);
