@@ -18,7 +18,6 @@ INLINE void dot_quads(vi *sum, const vu *w, uint32_t n, uint32_t size, const uin
 
 #define GROUP_BYTES 16u /* of a word of four rows */
 #define HALF_RUN (KVI_TILE_RUN / 2u)
-#define AHEAD 3072u /* bytes of weights that are asked for in advance */
 
 /* Bits that the largest code takes. */
 #define SIZE_OF(bits, values)                                                                                          \
@@ -89,30 +88,36 @@ INLINE void gemv_panel(const kvi_tile *t, uint32_t bits, uint32_t values, const 
     float scales[SIDE_FLOATS], offsets[SIDE_FLOATS];
     for (uint32_t part = 0; part < PARTS; part++)
         for (uint32_t j = 0; j < n_x; j++) sums[part][j] = (vf){0}, ints[part][j] = (vi){0};
+    const uint32_t halves = t->step / HALF_RUN, next_group = t->whole_row || t->group > t->step ? 0 : KVI_TILE_ROWS;
     for (uint32_t k = 0; k < t->n_in; k += KVI_TILE_BLOCK) {
         const uint8_t *block = panel + kvi_tile_block_at(t, k), *run = block + kvi_tile_block_side(t, k);
         const uint32_t n = kvi_tile_block_columns(t, k);
         if (!t->whole_row || k == 0)
             unpack_side(t, panel, t->whole_row ? panel : block, t->whole_row ? 1u : kvi_tile_block_groups(t, k), scales,
                         offsets);
-        for (uint32_t at = 0, half = 0; at < n; at += HALF_RUN, half ^= 1u, x += HALF_RUN / 4u * GROUP_BYTES) {
-            if (at % t->step == 0)
-                for (uint32_t part = 0; part < PARTS; part++)
-                    for (uint32_t j = 0; j < n_x; j++) ints[part][j] = splat_int(centred ? start[j] : 0);
-            for (uint32_t line = 0; line < (bits + 1u) / 2u; line++)
-                __builtin_prefetch(run + (half * (bits / 2u) + line) * KVI_TILE_LINE + AHEAD);
-            half_dots(ints, run, half, bits, values, x, n_x);
-            run += half * bits * KVI_TILE_LINE;
-            if ((at + HALF_RUN) % t->step && at + HALF_RUN < n) continue;
-            for (uint32_t part = 0; part < PARTS; part++) {
-                const uint32_t g = (t->whole_row ? 0 : at / t->group) * KVI_TILE_ROWS + part * VW;
-                const vf scale = load(scales + g),
-                         offset = offset_of(t, SIZE_OF(bits, values), scale, load(offsets + g));
-                for (uint32_t j = 0; j < n_x; j++)
-                    sums[part][j] =
-                        step_sum(sums[part][j], ints[part][j], scale, x_scale[j], centred, offset, start[j]);
+        uint32_t left = 0, group = 0; /* halves of runs that the current step still has */
+        for (uint32_t at = 0; at < n; at += KVI_TILE_RUN, run += bits * KVI_TILE_LINE) {
+            for (uint32_t line = 0; line < bits; line++) __builtin_prefetch(run + line * KVI_TILE_LINE + t->ahead);
+#pragma GCC unroll 2
+            for (uint32_t half = 0; half < 2u; half++, x += HALF_RUN / 4u * GROUP_BYTES) {
+                if (at + half * HALF_RUN >= n) break;
+                if (left == 0) {
+                    left = halves;
+                    for (uint32_t part = 0; part < PARTS; part++)
+                        for (uint32_t j = 0; j < n_x; j++) ints[part][j] = splat_int(centred ? start[j] : 0);
+                }
+                half_dots(ints, run, half, bits, values, x, n_x);
+                if (--left && at + (half + 1u) * HALF_RUN < n) continue;
+                left = 0;
+                for (uint32_t part = 0; part < PARTS; part++) {
+                    const vf scale = load(scales + group + part * VW),
+                             offset = offset_of(t, SIZE_OF(bits, values), scale, load(offsets + group + part * VW));
+                    for (uint32_t j = 0; j < n_x; j++)
+                        sums[part][j] =
+                            step_sum(sums[part][j], ints[part][j], scale, x_scale[j], centred, offset, start[j]);
+                }
+                group += next_group, x_scale += KVI_DOTS_ROWS, start += KVI_DOTS_ROWS;
             }
-            x_scale += KVI_DOTS_ROWS, start += KVI_DOTS_ROWS;
         }
     }
     for (uint32_t j = 0; j < n_x; j++)

@@ -75,16 +75,16 @@ INLINE vf plain_at(const uint8_t *p, uint32_t scale)
 }
 
 /* Scale of group g of a side for the rows of a part. */
-INLINE vf scale_of(const kvi_tile *t, const uint8_t *side, const uint8_t *scales, uint32_t g, uint32_t part)
+INLINE vf scale_of(uint32_t kind, const uint8_t *side, const uint8_t *scales, uint32_t bytes, uint32_t g, uint32_t part)
 {
     const uint32_t at = g * KVI_TILE_ROWS + part * VW;
-    switch (t->scale) {
+    switch (kind) {
     case KVI_TILE_SUB: return halves_at(side + 2u * part * VW) * signed_bytes_at(scales + at);
     case KVI_TILE_E8M0:
     case KVI_TILE_MX: {
         const vu e = bytes_at(scales + at), small = (vu)(e < 2u), nan = (vu)(e == 255u) & 0x7fc00000u;
         const vu bits = (small & (0x00200000u << (e & 1u))) | (~small & ((e - 1u) << 23));
-        return as_float(t->scale == KVI_TILE_MX ? bits | nan : bits);
+        return as_float(kind == KVI_TILE_MX ? bits | nan : bits);
     }
     case KVI_TILE_E4M3: { /* its bits are those of an F16 of 2^-8 the size */
         const vu code = bytes_at(scales + at), bits = (code & 0x7fu) << 7 | (code & 0x80u) << 8;
@@ -93,36 +93,59 @@ INLINE vf scale_of(const kvi_tile *t, const uint8_t *side, const uint8_t *scales
         for (uint32_t i = 0; i < VW; i++) h[i] = (uint16_t)bits[i];
         return as_float((vu)(widen_f16(h) * 128.0f) | nan);
     }
-    default: return plain_at(scales + at * kvi_tile_scale_bytes(t), t->scale);
+    default: return plain_at(scales + at * bytes, kind);
     }
 }
 
 /* What belongs to it: zeros as numbers, or mins. */
-INLINE vf offset_of_group(const kvi_tile *t, const uint8_t *side, const uint8_t *offsets, uint32_t g, uint32_t part)
+INLINE vf offset_of_group(uint32_t kind, uint32_t offset, uint32_t zero, const uint8_t *side, const uint8_t *offsets,
+                          uint32_t bytes, uint32_t g, uint32_t part)
 {
     const uint32_t at = g * KVI_TILE_ROWS + part * VW;
-    if (t->offset == KVI_TILE_CENTRED) return splat((float)t->zero);
-    if (t->offset == KVI_TILE_ZEROS) return widen_u8(offsets + at);
-    if (t->scale == KVI_TILE_SUB) return -(halves_at(side + 32u + 2u * part * VW) * widen_u8(offsets + at));
-    return plain_at(offsets + at * kvi_tile_scale_bytes(t), t->scale);
+    if (offset == KVI_TILE_CENTRED) return splat((float)zero);
+    if (offset == KVI_TILE_ZEROS) return widen_u8(offsets + at);
+    if (kind == KVI_TILE_SUB) return -(halves_at(side + 32u + 2u * part * VW) * widen_u8(offsets + at));
+    return plain_at(offsets + at * bytes, kind);
 }
 
-/* A side of n groups as numbers: scales (n, 16), and offsets alike, zeros or mins. */
+/* A side of n groups as numbers: scales (n, 16), and offsets alike, zeros or mins. kind, offset and global are constants. */
+INLINE void unpack_side_of(const kvi_tile *t, uint32_t kind, uint32_t offset, bool global, const uint8_t *panel,
+                           const uint8_t *side, uint32_t n, float *scales, float *offsets)
+{
+    float factor = 1;
+    if (global) memcpy(&factor, panel, 4);
+    const uint32_t bytes = kvi_tile_scale_bytes(t);
+    const uint8_t *stored_offsets = side + kvi_tile_offsets_at(t, n),
+                  *stored = stored_offsets - n * KVI_TILE_ROWS * bytes;
+    for (uint32_t g = 0; g < n; g++)
+        for (uint32_t part = 0; part < PARTS; part++) {
+            const vf scale = scale_of(kind, side, stored, bytes, g, part);
+            store(scales + g * KVI_TILE_ROWS + part * VW, !global             ? scale
+                                                          : t->global_divides ? scale / factor
+                                                                              : scale * factor);
+            store(offsets + g * KVI_TILE_ROWS + part * VW,
+                  offset_of_group(kind, offset, t->zero, side, stored_offsets, bytes, g, part));
+        }
+}
+/* The kinds that files mostly have in loops of their own: a gemv spends a third of its time here otherwise. */
 static __attribute__((noinline)) void unpack_side(const kvi_tile *t, const uint8_t *panel, const uint8_t *side,
                                                   uint32_t n, float *scales, float *offsets)
 {
-    float global = 1;
-    if (t->global) memcpy(&global, panel, 4);
-    const uint8_t *stored_offsets = side + kvi_tile_offsets_at(t, n),
-                  *stored = stored_offsets - n * KVI_TILE_ROWS * kvi_tile_scale_bytes(t);
-    for (uint32_t g = 0; g < n; g++)
-        for (uint32_t part = 0; part < PARTS; part++) {
-            const vf scale = scale_of(t, side, stored, g, part);
-            store(scales + g * KVI_TILE_ROWS + part * VW, !t->global          ? scale
-                                                          : t->global_divides ? scale / global
-                                                                              : scale * global);
-            store(offsets + g * KVI_TILE_ROWS + part * VW, offset_of_group(t, side, stored_offsets, g, part));
-        }
+#define SIDE(kind, offsets_are)                                                                                        \
+    if (t->scale == (kind) && t->offset == (offsets_are) && !t->global) {                                              \
+        unpack_side_of(t, kind, offsets_are, false, panel, side, n, scales, offsets);                                  \
+        return;                                                                                                        \
+    }
+#ifndef ONE_KIND
+    SIDE(KVI_TILE_F16, KVI_TILE_CENTRED)
+    SIDE(KVI_TILE_F16, KVI_TILE_MINS)
+    SIDE(KVI_TILE_F16, KVI_TILE_ZEROS)
+    SIDE(KVI_TILE_BF16, KVI_TILE_CENTRED)
+    SIDE(KVI_TILE_SUB, KVI_TILE_MINS)
+    SIDE(KVI_TILE_SUB, KVI_TILE_CENTRED)
+#endif
+#undef SIDE
+    unpack_side_of(t, t->scale, t->offset, t->global, panel, side, n, scales, offsets);
 }
 #define SIDE_FLOATS (KVI_TILE_BLOCK / 16u * KVI_TILE_ROWS) /* of a block, at most */
 

@@ -1,19 +1,25 @@
 /* variant_gemv.h - products of few rows: one gemv per kernel form. Part of variant_body.h. */
 #define STREAMS 8u
-#define PREFETCH_BYTES 3072u /* decode of the 1B shape: 73% of the bandwidth without, 80..90% with 1.5 to 4 KiB */
-
 /* n_w rows `stride` bytes apart times n_x inputs; n_w, n_x and dtype are constants at every call. */
 INLINE void dot_block(const unsigned char *w, size_t stride, kvi_dtype dtype, uint32_t n_in, uint32_t n_w,
-                      const float *x, uint32_t n_x, size_t ldx, float *y, size_t y_stride, size_t ldy)
+                      const float *x, uint32_t n_x, size_t ldx, uint32_t ahead, float *y, size_t y_stride, size_t ldy)
 {
     const uint32_t size = dtype == KVI_F32 ? 4u : 2u;
     vf acc[STREAMS * 2u];
     for (uint32_t i = 0; i < n_w * n_x; i++) acc[i] = (vf){0};
     uint32_t k = 0;
+    if (n_w == STREAMS && n_x == 1)
+        for (const uint32_t line = 64u / size; k + line <= n_in;) {
+            /* The rows of a stream are contiguous, so a fixed distance ahead is right across row ends too. */
+            for (uint32_t i = 0; i < n_w; i++) __builtin_prefetch(w + i * stride + (size_t)k * size + ahead);
+#pragma GCC unroll 4
+            for (const uint32_t end = k + line; k < end; k += VW) {
+                const vf xs = load(x + k);
+                for (uint32_t i = 0; i < n_w; i++)
+                    acc[i] = fma_vec(load_as(w + i * stride + (size_t)k * size, dtype), xs, acc[i]);
+            }
+        }
     for (; k + VW <= n_in; k += VW) {
-        /* The rows of a stream are contiguous, so a fixed distance ahead is right across row ends too. */
-        if (n_w == STREAMS && n_x == 1)
-            for (uint32_t i = 0; i < n_w; i++) __builtin_prefetch(w + i * stride + (size_t)k * size + PREFETCH_BYTES);
         vf xs[4];
         for (uint32_t j = 0; j < n_x; j++) xs[j] = load(x + j * ldx + k);
         for (uint32_t i = 0; i < n_w; i++) {
@@ -32,25 +38,25 @@ INLINE void dot_block(const unsigned char *w, size_t stride, kvi_dtype dtype, ui
 
 /* Rows are split into STREAMS equal runs, walked side by side. */
 INLINE void gemv_typed(const unsigned char *w, kvi_dtype dtype, uint32_t n_rows, uint32_t n_in, const float *x,
-                       uint32_t n_x, size_t ldx, float *y, size_t ldy)
+                       uint32_t n_x, size_t ldx, uint32_t ahead, float *y, size_t ldy)
 {
     const size_t row = (size_t)n_in * (dtype == KVI_F32 ? 4u : 2u);
     const uint32_t run = n_rows / STREAMS;
     for (uint32_t r = 0; r < run; r++) {
         const unsigned char *at = w + r * row;
-        if (n_x == 1) dot_block(at, run * row, dtype, n_in, 8, x, 1, ldx, y + r, run, ldy);
-        else if (n_x == 2) dot_block(at, run * row, dtype, n_in, 8, x, 2, ldx, y + r, run, ldy);
+        if (n_x == 1) dot_block(at, run * row, dtype, n_in, 8, x, 1, ldx, ahead, y + r, run, ldy);
+        else if (n_x == 2) dot_block(at, run * row, dtype, n_in, 8, x, 2, ldx, 0, y + r, run, ldy);
         else
             for (uint32_t half = 0; half < 2; half++) {
                 const unsigned char *from = at + half * 4u * run * row;
                 float *to = y + r + half * 4u * run;
-                if (n_x == 3) dot_block(from, run * row, dtype, n_in, 4, x, 3, ldx, to, run, ldy);
-                else dot_block(from, run * row, dtype, n_in, 4, x, 4, ldx, to, run, ldy);
+                if (n_x == 3) dot_block(from, run * row, dtype, n_in, 4, x, 3, ldx, 0, to, run, ldy);
+                else dot_block(from, run * row, dtype, n_in, 4, x, 4, ldx, 0, to, run, ldy);
             }
     }
     for (uint32_t r = run * STREAMS; r < n_rows; r++)
         for (uint32_t j = 0; j < n_x; j++)
-            dot_block(w + r * row, row, dtype, n_in, 1, x + j * ldx, 1, ldx, y + r + j * ldy, 1, ldy);
+            dot_block(w + r * row, row, dtype, n_in, 1, x + j * ldx, 1, ldx, 0, y + r + j * ldy, 1, ldy);
 }
 
 #define GEMV_OF(form, dtype)                                                                                           \
@@ -61,7 +67,8 @@ INLINE void gemv_typed(const unsigned char *w, kvi_dtype dtype, uint32_t n_rows,
         for (uint32_t done = 0, n; done < n_rows; done += n) { /* a run of neighbours after the other */               \
             n = kvi_weight_neighbours(w, first + done);                                                                \
             if (n > n_rows - done) n = n_rows - done;                                                                  \
-            gemv_typed(kvi_cpu_plain_row(w, expert, first + done), dtype, n, w->n_in, x, n_x, ldx, y + done, ldy);     \
+            gemv_typed(kvi_cpu_plain_row(w, expert, first + done), dtype, n, w->n_in, x, n_x, ldx, weight->ahead,      \
+                       y + done, ldy);                                                                                 \
         }                                                                                                              \
     }
 GEMV_OF(f32, KVI_F32)
@@ -80,7 +87,7 @@ static void gemv_decoded(const kvi_weight *w, uint32_t expert, uint32_t first, u
             const uint32_t n = n_in - k < KVI_CPU_KC ? n_in - k : KVI_CPU_KC;
             (void)kvi_weight_decode(&w->desc, expert, first + r, k, n, piece);
             for (uint32_t j = 0; j < n_x; j++) {
-                dot_block((const unsigned char *)piece, 0, KVI_F32, n, 1, x + j * ldx + k, 1, ldx, &part, 1, 1);
+                dot_block((const unsigned char *)piece, 0, KVI_F32, n, 1, x + j * ldx + k, 1, ldx, 0, &part, 1, 1);
                 y[j * ldy + r] = k ? y[j * ldy + r] + part : part;
             }
         }

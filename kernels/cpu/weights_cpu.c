@@ -7,6 +7,11 @@
 #include <string.h>
 
 static uint64_t round16(uint64_t bytes) { return (bytes + 15) & ~(uint64_t)15; }
+/* Bytes that a gemv asks for in advance. Intel's cores (Sapphire Rapids) read 73% of their bandwidth without, 80 to 90% with 1.5 to 4 KiB. AMD's
+ * (Zen 4) follow the one stream of a tile by themselves, 21 GB/s with 3 KiB and 30 without for Q8_0; of the eight streams of plain rows, which
+ * begin a power of two apart and so fall into one set of L1, they read 19 GB/s with 1 to 3 KiB and 28 with 256 to 384 bytes. */
+#define AHEAD 3072u
+#define AHEAD_SHORT 384u
 #define TILE_ALIGN 64u /* of panels within the arena */
 
 /* Panels; rows of a weight that is rounded and has no tile form. */
@@ -156,6 +161,7 @@ static kvrt_status lay_tiles(kvi_device *device, kvi_weight *weight, kvrt_error 
     if (!room && !desc->made) return kvi_error_nomem(error, kvi_tile_bytes(tile), desc->name);
     KVI_TRY(sort_columns(device, weight, error));
     if (!tile->bits) return KVRT_OK;
+    weight->tile.ahead = device->cpu.amd ? 0 : AHEAD;
     lay_task t = {weight, room ? room + (TILE_ALIGN - (uintptr_t)room % TILE_ALIGN) % TILE_ALIGN : NULL};
     if (desc->made) {
     } else if (desc->source) KVI_TRY(round_weight(device, weight, t.panels, error));
@@ -220,6 +226,7 @@ kvrt_status kvi_cpu_weight_import(kvi_device *device, const kvi_weight_desc *des
     kvi_weight *weight = kvi_arena_alloc(&device->arena, sizeof *weight);
     if (!weight) return kvi_error_nomem(error, sizeof *weight, desc->name);
     weight->desc = *desc;
+    weight->ahead = device->cpu.amd ? AHEAD_SHORT : AHEAD;
     weight->kernel = walks_rows(desc) ? &device->v->plain[kvi_form_dtype(desc->form)] : &device->v->decoded;
     if (desc->n_out == 1) {
         float *f32 = kvi_arena_alloc(&device->arena, (size_t)desc->n_in * 4);

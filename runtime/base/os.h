@@ -111,6 +111,7 @@ void kvi_os_library_close(void *library);                     /* NULL is fine */
 /* CPU features that the operating system has enabled for this process. */
 typedef struct kvi_cpu {
     bool avx2, fma, f16c, avx_vnni;
+    bool amd;    /* of that maker */
     bool avx512; /* F, BW, DQ, VL, CD */
     bool avx512_vnni, avx512_bf16, avx512_fp16, avx512_vbmi;
     bool amx_bf16, amx_int8; /* present; permission comes from kvi_os_amx_enable */

@@ -494,6 +494,8 @@ void kvi_os_cpu(kvi_cpu *out)
     memset(out, 0, sizeof *out);
     memcpy(out->name, "x86-64", 7);
     uint32_t a, b, c, d;
+    if (!__get_cpuid(0, &a, &b, &c, &d)) return;
+    out->amd = c == 0x444d4163u; /* "cAMD", the end of AuthenticAMD */
     if (!__get_cpuid(1, &a, &b, &c, &d)) return;
     cpu_name(out->name);
     bool osxsave = (c >> 27) & 1;
