@@ -3,14 +3,14 @@
  * drift; figures are medians over the rounds. Operations are timed in a pass of their own, since a device that is asked
  * after every operation does not run at its speed. */
 #define _POSIX_C_SOURCE 200809L
-#include "command.h"
+#include "bench.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-enum { X_PROMPT, X_GEN, X_DEPTH, X_KV, X_WEIGHTS, X_REPS, X_JSON, X_OPS, X_FILL, X_COUNT };
+enum { X_PROMPT, X_GEN, X_DEPTH, X_KV, X_WEIGHTS, X_REPS, X_JSON, X_OPS, X_FILL, X_TOGETHER, X_COUNT };
 static const argparse_option extra[X_COUNT] = {
     {"prompt", 'p', 1, 0, "N", "tokens of the prefill measurement (512; 0: none)"},
     {"gen", 'g', 1, 0, "N", "tokens of the decode measurement (64)"},
@@ -21,6 +21,7 @@ static const argparse_option extra[X_COUNT] = {
     {"json", 0, 0, 0, NULL, "print JSON"},
     {"ops", 0, 0, 0, NULL, "times per operation"},
     {"fill", 0, 1, 0, "HOW", "how depths are filled: synthetic"},
+    {"together", 0, 1, 0, "N", "instead: N sessions that decode at once against one, and one beside N - 1 prompts"},
 };
 const command bench_command = {"bench",
                                "bench MODEL | --shape NAME [--weights LIST] [--depth 0,4096] [--kv LIST]",
@@ -55,7 +56,7 @@ typedef struct bench_row {
 
 typedef struct bench_run {
     command_line line;
-    uint32_t n_prompt, n_gen, n_reps, n_rows, depths[MAX_LIST], n_depths;
+    uint32_t n_together, n_prompt, n_gen, n_reps, n_rows, depths[MAX_LIST], n_depths;
     char kv_text[256], weights_text[256];
     const char *kvs[MAX_LIST], *weights[MAX_LIST];
     unsigned n_kvs, n_weights;
@@ -113,6 +114,7 @@ static int read_settings(bench_run *b)
 {
     const char **x = b->line.extra;
     b->n_prompt = 512, b->n_gen = 64, b->n_reps = 5;
+    if (!read_count(x[X_TOGETHER], 2, 16, &b->n_together)) return usage_error("--together: need 2..16", x[X_TOGETHER]);
     if (!read_count(x[X_PROMPT], 0, 1u << 20, &b->n_prompt))
         return usage_error("--prompt: need 0..1048576", x[X_PROMPT]);
     if (!read_count(x[X_GEN], 1, 1u << 20, &b->n_gen)) return usage_error("--gen: need 1..1048576", x[X_GEN]);
@@ -399,13 +401,26 @@ static int bench(bench_run *b)
     return code;
 }
 
+static int together(const bench_run *b)
+{
+    kvrt_error error = command_error();
+    if (b->n_rows > b->n_depths || b->n_depths != 1)
+        return usage_error("--together: need one --depth, --kv and --weights", b->kv_text);
+    int32_t status = kvrt_options_set_text(b->line.options, "kv.format", b->kvs[0], &error);
+    if (status >= 0 && b->weights[0])
+        status = kvrt_options_set_text(b->line.options, "weights.type", b->weights[0], &error);
+    if (status < 0) return command_fail(status, &error);
+    return bench_together(&b->line, b->n_together, b->depths[0], b->n_prompt, b->n_gen, b->n_reps,
+                          b->line.extra[X_JSON] != NULL);
+}
+
 int bench_main(int argc, char **argv)
 {
     bench_run *b = calloc(1, sizeof *b);
     if (!b) return EXIT_RUN;
     int code = command_parse(&bench_command, argc, argv, true, &b->line);
     if (code < 0) code = command_check_model(&bench_command, &b->line);
-    if (code < 0 && (code = read_settings(b)) == EXIT_OK) code = bench(b);
+    if (code < 0 && (code = read_settings(b)) == EXIT_OK) code = b->n_together ? together(b) : bench(b);
     free(b->rows);
     command_free(&b->line);
     free(b);

@@ -375,6 +375,18 @@ def eval_measures_windows_calls_and_generation():
 
 
 @test
+def bench_of_several_sessions():
+    args = ["bench", MODEL, "--together", 4, "--depth", 130, "--prompt", 64, "--gen", 6, "--reps", 2]
+    out = kvrt(*args, "--json").expect(0).json()
+    assert out["sessions"] == 4 and out["depth"] == 130 and 0 < out["ratio_low"] <= out["ratio"] <= out["ratio_high"], out
+    assert out["one_tps"] > 0 and out["all_tps"] > 0 and 0 < out["beside_prompts_ms"] <= out["beside_prompts_p99_ms"], out
+    assert b"times one" in kvrt(*args).expect(0).out
+    kvrt("bench", MODEL, "--together", 17).expect(2)
+    kvrt("bench", MODEL, "--together", 4).expect(2)  # two depths
+    kvrt("bench", MODEL, "--together", 4, "--depth", 0, "--kv", "f16,i8").expect(2)
+
+
+@test
 def bench_json():
     out = kvrt("bench", MODEL, "--prompt", 16, "--gen", 4, "--depth", "0,130", "--kv", "f16,f32", "--reps", 2, "--json", "--ops").expect(0).json()
     machine, rows = out["machine"], out["rows"]
