@@ -74,8 +74,7 @@ extern "C" {
 #define KVRT_ABI_VERSION 2 /* bumped on any incompatible change while 0.x */
 
 /* ------------------------------------------------------------------------------------------------ status codes --- */
-/* X(name, value, text). 0 is success, positive values are not errors, negative values are. Values never change. No function returns
- * GRAMMAR* yet: they are reserved. */
+/* X(name, value, text). 0 is success, positive values are not errors, negative values are. Values never change. */
 #define KVRT_STATUS_LIST(X)                                                                                            \
     X(OK, 0, "ok")                                                                                                     \
     X(MORE, 1, "work remains")                                                                                         \
@@ -218,7 +217,8 @@ typedef enum kvrt_finish {
     KVRT_FINISH_CTX_FULL = 4,
     KVRT_FINISH_CANCELLED = 5,
     KVRT_FINISH_CALLBACK = 6, /* the callback answered STOP */
-    KVRT_FINISH_PAUSED = 7
+    KVRT_FINISH_PAUSED = 7,
+    KVRT_FINISH_GRAMMAR = 8 /* the text is all that the grammar allows: nothing can follow */
 } kvrt_finish;
 
 typedef enum kvrt_answer { KVRT_CONTINUE = 0, KVRT_STOP = 1, KVRT_PAUSE = 2 } kvrt_answer;
@@ -432,7 +432,7 @@ typedef struct kvrt_result {
  * gen.* and sample.* for this call. Blocks; `fn` gets the events; `out` may be NULL. Generated ids are part of the session.
  * A pause (callback answer) returns KVRT_PAUSED; calling again continues. Never allocates device memory.
  * Errors: STATE (session is empty), ARG (an option that belongs to the engine or the session), CTX_FULL (prompt does
- * not fit), CANCELLED (during prefill), DEVICE_LOST, INTERNAL.
+ * not fit), CANCELLED (during prefill), GRAMMAR (what is wrong with it, where), GRAMMAR_DEAD_END, DEVICE_LOST, INTERNAL.
  *
  * Text over calls. Whatever cuts a generation into calls (a pause, gen.max_tokens, a cancel, a STOP), the TEXT of them all is the same:
  * an incomplete code point, the beginning of a stop string and the window of the penalties wait in the session for the next call, as long
@@ -445,6 +445,17 @@ typedef struct kvrt_result {
  * a text may begin inside (templates that open the section themselves). Stop strings work in both, never across a mark. Of models whose messages
  * have headers (gpt-oss, Gemma 4) the channels "analysis" and "thought" are reasoning, all others text; headers vanish.
  * gen.reasoning=false: everything is TEXT, marks included unless they are special tokens.
+ *
+ * Grammar. With grammar.schema, grammar.gbnf or grammar.regex (one of them) the text is what the grammar allows, whatever is sampled: tokens
+ * that do not
+ * fit are out before anything else looks at the logits. End-of-text is allowed where the text is complete; where nothing can follow, the call
+ * ends with
+ * finish GRAMMAR. What has no choice is not sampled but taken, several tokens at a time (logprob 0). Reasoning is free, and the text begins
+ * behind it.
+ * A call goes on with the text of the one before where it gives the same grammar and the tokens are those that it left, or were cut by a rewind
+ * since;
+ * else it begins a new text. Compiling and following take host memory, within limits: a grammar that needs more is an error (GRAMMAR), never a hang.
+ * GRAMMAR_DEAD_END: no token of the vocabulary fits, or sample.logit_bias bans them all; the session is what it was before that token.
  *
  * Random choices. A session has one stream of random numbers, and each sampled token (temperature above 0) takes one of it. With
  * sample.seed the stream begins with the first call that gives this seed and then goes on over calls, whatever happens to the tokens:

@@ -79,7 +79,8 @@ bool command_interrupted_twice(void) { return twice != 0; }
 
 const char *command_finish_name(int32_t finish)
 {
-    static const char *const names[] = {"none", "eos", "stop", "length", "ctx_full", "cancelled", "callback", "paused"};
+    static const char *const names[] = {"none",      "eos",      "stop",   "length", "ctx_full",
+                                        "cancelled", "callback", "paused", "grammar"};
     return finish >= 0 && finish < (int32_t)(sizeof names / sizeof names[0]) ? names[finish] : "unknown";
 }
 
@@ -189,4 +190,20 @@ int command_open(const kvrt_options *options, kvrt_engine *out)
     if (status == KVRT_IO) explain_hub_name(options);
     if (code == EXIT_MODEL) explain_cache_folder(options);
     return code;
+}
+
+int command_set_grammar(command_line *line, const char *const flags[3])
+{
+    static const char *const keys[3] = {"grammar.schema", "grammar.gbnf", "grammar.regex"};
+    for (int i = 0; i < 3; i++) {
+        size_t len = 0;
+        kvrt_error error = command_error();
+        if (!flags[i]) continue;
+        char *text = i < 2 ? command_read_file(flags[i], &len) : NULL;
+        if (i < 2 && !text) return EXIT_RUN;
+        const int32_t status = kvrt_options_set_string(line->options, keys[i], text ? text : flags[i], -1, &error);
+        free(text);
+        if (status < 0) return command_fail(status, &error);
+    }
+    return EXIT_OK;
 }

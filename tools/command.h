@@ -84,6 +84,15 @@ int command_fail(int32_t status, const kvrt_error *error);
 int command_exit_code(int32_t status);
 kvrt_error command_error(void);
 
+/* What the text must satisfy: the last flags of `run` and `chat`, in this order; sets options by them. Exit code, 0 on success. */
+#define COMMAND_GRAMMAR_FLAGS                                                                                          \
+    {"schema", 0, 1, 0, "FILE", "answer with JSON that satisfies this JSON Schema"},                                   \
+        {"grammar", 0, 1, 0, "FILE", "answer with a text of this grammar (llama.cpp's GBNF)"},                         \
+    {                                                                                                                  \
+        "regex", 0, 1, 0, "RE", "answer with a text that this regular expression matches"                              \
+    }
+int command_set_grammar(command_line *line, const char *const flags[3]);
+
 /* Opens an engine with a progress bar on a terminal; Ctrl-C cancels. When the model does not fit, the table of `kvrt plan`
  * follows the message. Exit code, 0 on success. */
 int command_open(const kvrt_options *options, kvrt_engine *out);

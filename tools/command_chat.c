@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { X_PROMPT, X_SYSTEM, X_HIDE, X_NO_THINK, X_NO_STATS, X_RENDER, X_SESSION, X_COUNT };
+enum { X_PROMPT, X_SYSTEM, X_HIDE, X_NO_THINK, X_NO_STATS, X_RENDER, X_SESSION, X_SCHEMA, X_GRAMMAR, X_REGEX, X_COUNT };
 static const argparse_option extra[X_COUNT] = {
     {"prompt", 'p', 1, 0, "TEXT", "the first message; piped text goes before it"},
     {"system", 's', 1, 0, "TEXT", "the system message"},
@@ -17,6 +17,7 @@ static const argparse_option extra[X_COUNT] = {
     {"render", 0, 0, 0, NULL, "print what the chat template makes of the message, and nothing else"},
     {"session", 0, 1, 0, "FILE",
      "go on where FILE stopped, without computing it again; it is written when the command ends"},
+    COMMAND_GRAMMAR_FLAGS,
 };
 const command chat_command_about = {
     "chat",  "chat MODEL [TEXT] [options]",     "Talks with a model on the terminal.", extra,
@@ -226,7 +227,8 @@ static int chat_with(chat *c)
     const bool only_render = c->line.extra[X_RENDER] != NULL;
     const bool terminal = command_is_terminal(stdin) && command_is_terminal(stdout) && !only_render;
     bool waiting = false;
-    int code = first_message(c, &waiting);
+    int code = command_set_grammar(&c->line, c->line.extra + X_SCHEMA);
+    if (code == EXIT_OK) code = first_message(c, &waiting);
     if (code != EXIT_OK) return code;
     if (!waiting && !terminal) {
         fprintf(stderr, "kvrt chat: %s, need a message\n", command_is_terminal(stdin) ? "no text" : "stdin is empty");

@@ -6,7 +6,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { X_PROMPT, X_FILE, X_JSON, X_NDJSON, X_STATS, X_QUIET, X_NO_SPECIAL, X_MESSAGES, X_SYSTEM, X_RENDER, X_COUNT };
+enum {
+    X_PROMPT,
+    X_FILE,
+    X_JSON,
+    X_NDJSON,
+    X_STATS,
+    X_QUIET,
+    X_NO_SPECIAL,
+    X_MESSAGES,
+    X_SYSTEM,
+    X_RENDER,
+    X_SCHEMA,
+    X_GRAMMAR,
+    X_REGEX,
+    X_COUNT
+};
 static const argparse_option extra[X_COUNT] = {
     {"prompt", 'p', 1, 0, "TEXT", "the prompt; piped text goes before it"},
     {"file", 'f', 1, 0, "FILE", "read the prompt from a file (- is stdin)"},
@@ -18,6 +33,7 @@ static const argparse_option extra[X_COUNT] = {
     {"messages", 'm', 1, 0, "FILE", "answer a JSON array of messages through the chat template (- is stdin)"},
     {"system", 's', 1, 0, "TEXT", "a system message; the prompt becomes a user message"},
     {"render", 0, 0, 0, NULL, "print what the chat template makes of the messages, and nothing else"},
+    COMMAND_GRAMMAR_FLAGS,
 };
 const command run_command = {"run",
                              "run MODEL [TEXT | -p TEXT | -f FILE | < text] [options]",
@@ -299,7 +315,8 @@ int run_main(int argc, char **argv)
         r.json = r.line.extra[X_JSON] != NULL;
         r.ndjson = r.line.extra[X_NDJSON] != NULL;
         const bool render = r.line.extra[X_RENDER] != NULL;
-        code = read_prompt(&r);
+        code = command_set_grammar(&r.line, r.line.extra + X_SCHEMA);
+        if (code == EXIT_OK) code = read_prompt(&r);
         if (render) (void)kvrt_options_set_text(r.line.options, "model.load", "tokenizer", NULL);
         if (code == EXIT_OK) code = command_open(r.line.options, &r.engine);
         if (code == EXIT_OK) code = start_session(&r);

@@ -85,7 +85,7 @@ uint32_t kvrt_option_count(void) { return (uint32_t)N_OPTIONS; }
 kvrt_status kvrt_option_at(uint32_t index, kvrt_option_info *out, kvrt_error *error)
 {
     /* Group names are the part before the dot; static strings because they leave the library. */
-    static const char *const groups[] = {"model", "weights", "device", "cpu",    "ctx", "kv",
+    static const char *const groups[] = {"model", "weights", "device", "cpu",    "ctx", "kv",   "grammar",
                                          "mem",   "sched",   "gen",    "sample", "log", "debug"};
     KVI_TRY(kvi_struct_check(out, "kvrt_option_info", error));
     if (index >= N_OPTIONS)

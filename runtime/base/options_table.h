@@ -103,6 +103,10 @@ OPTION("sample.logit_bias", "logit-bias", LIST, CALL, "", 0, 0, "",
        "ID=BIAS, added to the logit of a token; may be given several times")
 OPTION("sample.seed", "seed", I64, CALL, "auto", 0, 9.2e18, "auto|0..",
        "seed of the random choices; auto: a random one")
+OPTION("grammar.schema", NULL, STRING, CALL, "", 0, 0, "",
+       "JSON Schema that the text must satisfy; runtime/grammar/README.md lists the keywords")
+OPTION("grammar.gbnf", NULL, STRING, CALL, "", 0, 0, "", "grammar that the text must satisfy, in llama.cpp's notation")
+OPTION("grammar.regex", NULL, STRING, CALL, "", 0, 0, "", "regular expression that the whole text must match")
 OPTION("log.level", "log-level", I64, CALL, "2", 0, 5, "0..5",
        "0 silent, 1 errors, 2 warnings, 3 info, 4 debug, 5 kernels")
 OPTION("debug.cuda_driver", "cuda-driver", STRING, ENGINE, "", 0, 0, "",

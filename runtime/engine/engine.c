@@ -414,6 +414,7 @@ void kvi_engine_free(kvi_engine *e)
     kvi_checkpoint_close(e->checkpoint);
     kvi_model_files_close(&e->files);
     kvi_mem_free(e->logits);
+    kvi_grammars_free(&e->grammars);
     kvi_mem_free(e->logit_rows);
     kvrt_options_destroy(e->options);
     kvi_mem_free(e);

@@ -1,6 +1,7 @@
 /* engine.h - one loaded model on one device, with the pool that its sessions live in. How a call gets in: seat.h. What lives on it: session.h. */
 #ifndef KVI_ENGINE_H
 #define KVI_ENGINE_H
+#include "constraint.h"
 #include "events.h"
 #include "model_files.h"
 #include "pace.h"
@@ -77,6 +78,7 @@ typedef struct kvi_engine {
     kvi_worker worker;
     kvi_fingerprints fingerprints; /* of snapshots */
     kvi_spill spill;               /* where pages of idle sessions go */
+    kvi_grammars grammars;
     struct {
         uint8_t *bytes;  /* (n) of the pool's objects, by id; NULL: not suspended */
         uint32_t *units; /* (n_ids) of each */

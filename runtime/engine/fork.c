@@ -15,6 +15,8 @@ static kvrt_status fork_generation(const kvi_generation *from, kvi_generation *t
     memcpy(to->sections.held, from->sections.held, sizeof to->sections.held);
     to->decode = from->decode;
     to->luck = from->luck;
+    to->n_settled = from->n_settled;
+    KVI_TRY(kvi_constraint_copy(&from->constraint, &to->constraint, error));
     to->goes_on = from->goes_on || from->state != KVI_DONE;
     return KVRT_OK;
 }

@@ -91,7 +91,8 @@ static bool runs(const kvi_generation *gen) { return gen->state == KVI_PREFILL |
 
 kvi_want kvi_generation_next(kvi_session *s)
 {
-    static const uint32_t first_row = 0;
+    static const uint32_t row[KVI_DECODE_ROWS] = {0, 1, 2, 3, 4, 5, 6, 7};
+    _Static_assert(KVI_DECODE_ROWS == 8, "a number for each row");
     kvi_generation *gen = &s->gen;
     if (!runs(gen)) return (kvi_want){.n = 0};
     if (gen->n_generated >= gen->max_tokens) {
@@ -110,8 +111,15 @@ kvi_want kvi_generation_next(kvi_session *s)
         kvi_generation_take(s, status, 0);
         return (kvi_want){.n = 0};
     }
-    if (s->n_cached < last) return (kvi_want){.first = s->n_cached, .n = kvi_step_length(s, last, true), .wide = true};
-    return (kvi_want){.first = last, .n = 1, .logit_rows = &first_row, .n_logit_rows = 1};
+    if (s->n_cached == last) return (kvi_want){.first = last, .n = 1, .logit_rows = row, .n_logit_rows = 1};
+    if (s->n_cached < gen->n_settled)
+        return (kvi_want){.first = s->n_cached,
+                          .n = kvi_step_length(s, gen->n_settled < last ? gen->n_settled : last, true),
+                          .wide = true};
+    /* Tokens that a grammar forced: generated ones, several at once. */
+    const uint32_t n = kvi_step_length(s, s->n_tokens, false);
+    return (kvi_want){
+        .first = s->n_cached, .n = n, .logit_rows = row + n - 1, .n_logit_rows = s->n_cached + n == s->n_tokens};
 }
 
 /* -------------------------------------------------------------------------------------------------------- taking --- */
@@ -122,36 +130,62 @@ static kvrt_status choose(kvi_session *s, uint32_t row, int32_t *id, float *logp
     kvi_engine *e = s->engine;
     kvi_sampler *sampler = &s->gen.sampler;
     kvrt_error *error = &s->gen.error;
-    if (e->backend->read_best && kvi_sampler_takes_best(sampler)) {
+    const bool constrained = s->gen.constraint.of != NULL;
+    if (e->backend->read_best && kvi_sampler_takes_best(sampler) && !constrained) {
         kvi_best best;
         KVI_TRY(e->backend->read_best(e->device, row, &best, error));
         if (!best.bad && kvi_sampler_from_best(sampler, best.logits, best.ids, best.n, best.sum, id, logprob))
             return KVRT_OK;
     }
     KVI_TRY(e->backend->read_logits(e->device, row, e->logits, error));
-    KVI_TRY(kvi_sampler_sample(sampler, e->logits, s->tokens, s->n_tokens, id, error));
+    if (constrained) KVI_TRY(kvi_constraint_mask(s, e->logits, error));
+    const kvrt_status status = kvi_sampler_sample(sampler, e->logits, s->tokens, s->n_tokens, id, error);
+    if (status == KVRT_ARG && constrained && kvi_constraint_is_dead_end(e->logits, e->config.vocab_size))
+        return kvi_error_set(error, KVRT_GRAMMAR_DEAD_END, "grammar: sample.logit_bias bans all that may come next");
+    KVI_TRY(status);
     if (!logprob) return KVRT_OK;
     /* Penalties and biases changed the copy: a log probability is of the raw logits. */
-    if (!kvi_sampler_takes_best(sampler)) KVI_TRY(e->backend->read_logits(e->device, row, e->logits, error));
+    if (!kvi_sampler_takes_best(sampler) || constrained)
+        KVI_TRY(e->backend->read_logits(e->device, row, e->logits, error));
     *logprob = kvi_log_probability(e->logits, (int32_t)e->config.vocab_size, *id);
     return KVRT_OK;
 }
 
-/* The next token, from the logits of the last one. */
+/* A token joins the session, and what it says goes out. */
+static kvrt_status put(kvi_session *s, int32_t id, float logprob)
+{
+    kvi_generation *gen = &s->gen;
+    bool stopped;
+    const bool eos = kvi_is_eos(s->engine, id) && !gen->ignore_eos;
+    s->tokens[s->n_tokens++] = id;
+    gen->n_generated++;
+    if (gen->constraint.of) KVI_TRY(kvi_constraint_take(s, id, &gen->error));
+    KVI_TRY(kvi_generation_put(s, id, logprob, eos, &stopped, &gen->error));
+    if (stopped) gen->finish = KVRT_FINISH_STOP;
+    else if (eos) gen->finish = KVRT_FINISH_EOS;
+    if (gen->finish == KVRT_FINISH_NONE) (void)limit_reached(s, false);
+    return KVRT_OK;
+}
+
+/* The next token, from the logits of the last one; and those that follow it without a choice. */
 static kvrt_status sample(kvi_session *s, uint32_t row)
 {
     kvi_generation *gen = &s->gen;
     int32_t id;
     float logprob = 0;
-    bool stopped;
-    KVI_TRY(choose(s, row, &id, gen->token_events ? &logprob : NULL));
-    const bool eos = kvi_is_eos(s->engine, id) && !gen->ignore_eos;
-    s->tokens[s->n_tokens++] = id;
-    gen->n_generated++;
-    KVI_TRY(kvi_generation_put(s, id, logprob, eos, &stopped, &gen->error));
-    if (stopped) gen->finish = KVRT_FINISH_STOP;
-    else if (eos) gen->finish = KVRT_FINISH_EOS;
-    if (gen->finish == KVRT_FINISH_NONE) (void)limit_reached(s, false);
+    kvi_constraint *c = &gen->constraint;
+    gen->n_settled = s->n_tokens;
+    if (c->n_forced == 0 && kvi_constraint_is_complete(s)) gen->finish = KVRT_FINISH_GRAMMAR;
+    else if (c->n_forced == 0) { /* else the last call was cut among them */
+        KVI_TRY(choose(s, row, &id, gen->token_events ? &logprob : NULL));
+        KVI_TRY(put(s, id, logprob));
+        KVI_TRY(kvi_constraint_forward(s, &gen->error));
+    }
+    while (s->n_tokens < s->ctx_size && kvi_constraint_forced(c, &id) && gen->finish == KVRT_FINISH_NONE) {
+        c->n_forced--;
+        KVI_TRY(put(s, id, 0));
+    }
+    if (gen->finish == KVRT_FINISH_NONE && kvi_constraint_is_complete(s)) gen->finish = KVRT_FINISH_GRAMMAR;
     return KVRT_OK;
 }
 
@@ -217,17 +251,27 @@ void kvi_generation_end(kvi_generation *gen, bool text_over)
     gen->goes_on = true;
     kvi_sampler_free(&gen->sampler);
     if (text_over) end_text(gen);
+    if (text_over) kvi_constraint_end(&gen->constraint);
 }
 
-void kvi_generation_break(kvi_generation *gen)
+void kvi_generation_break(kvi_generation *gen, uint32_t n)
 {
     kvi_generation_end(gen, true);
     gen->goes_on = false;
+    kvi_constraint_cut(&gen->constraint, n);
+    if (gen->n_settled > n) gen->n_settled = n;
+}
+
+void kvi_generation_shift(kvi_generation *gen, uint32_t n)
+{
+    gen->n_settled -= n < gen->n_settled ? n : gen->n_settled;
+    gen->constraint.first -= n;
 }
 
 void kvi_generation_free(kvi_generation *gen)
 {
     kvi_sampler_free(&gen->sampler);
+    kvi_constraint_free(&gen->constraint);
     kvi_stream_free(&gen->stream);
     kvi_sections_free(&gen->sections);
 }

@@ -10,6 +10,7 @@
  * Every request ends with one event, DONE or ERROR, whatever ends it; a pause has none. Events go to the callback of the call that drives. */
 #ifndef KVI_GENERATION_H
 #define KVI_GENERATION_H
+#include "constraint.h"
 #include "../text/sampler.h"
 #include "../text/channels.h"
 #include "../text/sections.h"
@@ -55,6 +56,9 @@ typedef struct kvi_generation {
     kvi_channels channels;
     kvi_channel_state channel;
     kvi_decode_start decode;
+    kvi_constraint constraint; /* the grammar of the text, if it has one */
+    uint32_t
+        n_settled; /* tokens before those that were generated and are to be computed: narrow ones (kvrt.h, rule 8) */
     /* For the session's life. */
     kvi_luck luck;
 } kvi_generation;
@@ -66,14 +70,18 @@ kvrt_status kvi_generation_begin(struct kvi_session *session, const kvrt_options
 /* What the session wants computed; n = 0 when nothing runs. A request that needs no step to end (cancelled, no tokens left to generate) ends
  * here. */
 struct kvi_want kvi_generation_next(struct kvi_session *session);
-/* What became of it: `status` of the step's part (step.h), its error in gen.error; with OK and the logits of the last token in row `logit_row` of the
+/* What became of it: `status` of the step's part (step.h), its error in gen.error; with OK and the logits of the last token in row `logit_row`
+ * of the
  * step, samples, gives out text, decides whether to go on. */
 void kvi_generation_take(struct kvi_session *session, kvrt_status status, uint32_t logit_row);
 
 /* The request is over. With `text_over` nothing that is withheld will be needed: the next request begins a text. */
 void kvi_generation_end(kvi_generation *gen, bool text_over);
-/* The tokens of the session changed otherwise than by generating: a paused request is over, and the next one begins a text of its own. */
-void kvi_generation_break(kvi_generation *gen);
+/* The tokens of the session changed otherwise than by generating, from the n-th on: a paused request is over, and the next one begins a text of its
+ * own (of which a grammar may still know the beginning). */
+void kvi_generation_break(kvi_generation *gen, uint32_t n);
+/* n tokens in the middle are gone; numbers of those behind are n less. */
+void kvi_generation_shift(kvi_generation *gen, uint32_t n);
 void kvi_generation_free(kvi_generation *gen);
 
 #endif

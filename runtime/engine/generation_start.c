@@ -86,6 +86,7 @@ kvrt_status kvi_generation_start(kvi_session *s, const kvrt_options *options, kv
     kvi_stream stream = {0};
     bool inside = gen->sections.reasoning;
     kvi_channel_state channel = gen->channel;
+    kvi_constraint constraint = {0};
     KVI_TRY(kvi_options_check_scope(options, s->options, KVRT_SCOPE_CALL, error));
     KVI_TRY(kvrt_options_clone(s->options, &o, error));
     kvrt_status status = kvi_options_merge(o, options, error);
@@ -93,6 +94,7 @@ kvrt_status kvi_generation_start(kvi_session *s, const kvrt_options *options, kv
     if (status >= KVRT_OK) status = start_stream(gen, o, &stream, error);
     if (status >= KVRT_OK) status = kvi_sections_reserve(&gen->sections, PUSH_BYTES, error);
     if (status >= KVRT_OK && !gen->goes_on) status = kvi_reasoning_begins(s, &inside, &channel, error);
+    if (status >= KVRT_OK) status = kvi_constraint_make(s, o, &constraint, error);
     if (status < KVRT_OK) {
         kvi_sampler_free(&sampler);
         kvi_stream_free(&stream);
@@ -106,6 +108,9 @@ kvrt_status kvi_generation_start(kvi_session *s, const kvrt_options *options, kv
         gen->sections.reasoning = sections && inside;
         gen->channels = sections ? s->engine->channels : (kvi_channels){0};
         gen->channel = channel;
+        kvi_constraint_free(&gen->constraint);
+        gen->constraint = constraint;
+        if (!gen->goes_on) gen->n_settled = s->n_tokens;
         gen->state = KVI_PREFILL;
         gen->sampler = sampler;
         gen->request = kvi_requests_begin(s->requests);

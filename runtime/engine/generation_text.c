@@ -65,7 +65,8 @@ void kvi_generation_tell_error(kvi_session *s)
 /* ---------------------------------------------------------------------------------------------------------- text --- */
 bool kvi_generation_text_is_over(int32_t finish)
 {
-    return finish == KVRT_FINISH_EOS || finish == KVRT_FINISH_STOP || finish == KVRT_FINISH_CTX_FULL;
+    return finish == KVRT_FINISH_EOS || finish == KVRT_FINISH_STOP || finish == KVRT_FINISH_CTX_FULL ||
+           finish == KVRT_FINISH_GRAMMAR;
 }
 
 /* Text of the open section. */

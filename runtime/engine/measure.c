@@ -142,7 +142,7 @@ kvrt_status kvrt_measure_fill(kvrt_session handle, uint64_t n, uint64_t seed, kv
     else if (n > s->ctx_size - s->n_tokens)
         status = kvi_error_set(error, KVRT_CTX_FULL, "fill: %llu positions, need at most %u", (unsigned long long)n,
                                s->ctx_size - s->n_tokens);
-    if (status >= KVRT_OK) kvi_generation_break(&s->gen);
+    if (status >= KVRT_OK) kvi_generation_break(&s->gen, s->n_tokens);
     if (status >= KVRT_OK) status = fill(s, (uint32_t)n, seed, error);
     kvi_session_leave(s, KVI_DRIVE);
     return status;

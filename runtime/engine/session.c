@@ -195,10 +195,10 @@ static kvrt_status too_long(const kvi_session *s, uint64_t n, uint32_t most, kvr
                          (unsigned long long)n, most, s->ctx_size);
 }
 
-/* A paused request is over in any case; the text goes on when the tokens stay what they are. */
-static void change_tokens(kvi_session *s, bool same)
+/* A paused request is over in any case; the text goes on when the tokens stay what they are. The first n do. */
+static void change_tokens(kvi_session *s, bool same, uint32_t n)
 {
-    if (!same) kvi_generation_break(&s->gen);
+    if (!same) kvi_generation_break(&s->gen, n);
     else if (s->gen.state != KVI_DONE) kvi_generation_end(&s->gen, false);
 }
 
@@ -224,7 +224,7 @@ static kvrt_status make_equal(kvi_session *s, const int32_t *ids, uint64_t n, kv
     dropped = s->shift.n_dropped - dropped;
     kvi_session_cut_cache(s, same - dropped, same - dropped);
     kvi_session_cut_keys(s, same - dropped);
-    change_tokens(s, all);
+    change_tokens(s, all, same - dropped);
     n -= dropped;
     for (uint32_t i = same - dropped; i < n; i++) s->tokens[i] = id_at(ids, over + dropped, i);
     s->n_tokens = (uint32_t)n;
@@ -258,7 +258,7 @@ kvrt_status kvrt_session_rewind(kvrt_session handle, uint64_t n, kvrt_error *err
     else {
         kvi_session_cut_cache(s, (uint32_t)n, (uint32_t)n);
         kvi_session_cut_keys(s, (uint32_t)n);
-        change_tokens(s, n == s->n_tokens);
+        change_tokens(s, n == s->n_tokens, (uint32_t)n);
         s->n_tokens = (uint32_t)n;
         if (n <= KVI_KV_PAGE) s->shift.n_dropped = 0;
         kvi_pages_mark(&s->pages, n ? s->n_tokens - 1 : 0);
@@ -322,7 +322,7 @@ kvrt_status kvrt_session_eval(kvrt_session handle, const int32_t *ids, uint64_t 
         memcpy(s->tokens + before, ids, n * sizeof *ids);
         s->n_tokens += (uint32_t)n;
         kvi_requests_begin_other(s->requests);
-        kvi_generation_break(&s->gen);
+        kvi_generation_break(&s->gen, before);
         if (n > KVI_DECODE_ROWS) kvi_pages_mark(&s->pages, s->n_tokens - 1);
         status = eval(s, n, rows, n_rows, logits, error);
         kvi_drive_lost(s->engine);

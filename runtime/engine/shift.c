@@ -50,6 +50,7 @@ bool kvi_session_shift(kvi_session *s, uint32_t n_whole, uint64_t room)
     memmove(s->tokens + SINK, s->tokens + SINK + n, (s->n_tokens - SINK - n) * sizeof *s->tokens);
     s->n_tokens -= n;
     s->n_cached -= n;
+    kvi_generation_shift(&s->gen, n);
     s->n_pure = s->n_published = s->n_keys = 0; /* nobody else would compute this */
     s->shift.ahead += n;
     s->shift.sink_is_behind = true;

@@ -245,7 +245,7 @@ static kvrt_status load(kvi_session *s, reading *r, bool tokens_only, kvrt_error
         return status;
     }
     kvi_session_forget_away(s);
-    kvi_generation_break(&s->gen);
+    kvi_generation_break(&s->gen, 0);
     kvi_session_cut_cache(s, 0, 0);
     kvi_session_cut_keys(s, 0);
     kvi_pages_mark(&s->pages, 0);
@@ -257,6 +257,7 @@ static kvrt_status load(kvi_session *s, reading *r, bool tokens_only, kvrt_error
     kvi_stream_free(&s->gen.stream);
     s->gen.stream = stream;
     fill_generation(&s->gen, r);
+    s->gen.n_settled = s->n_tokens;
     /* Only the device can fail now. Nobody but this session believes that the pages are of these tokens: n_pure stays 0. */
     status = r->head.n_cached ? fill_cache(s, r, error) : KVRT_OK;
     if (status < KVRT_OK) {

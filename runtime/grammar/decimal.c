@@ -83,7 +83,8 @@ bool kvi_decimal_is_multiple(const char *x, size_t x_len, const char *y, size_t 
     kvi_decimal d;
     uint32_t of, fraction;
     uint64_t rest = 0;
-    if (!read_divisor(y, y_len, &of, &fraction) || !kvi_decimal_read(x, x_len, &d) || d.n_fraction > fraction) return false;
+    if (!read_divisor(y, y_len, &of, &fraction) || !kvi_decimal_read(x, x_len, &d) || d.n_fraction > fraction)
+        return false;
     for (uint32_t i = 0; i < d.n_whole; i++) rest = (rest * 10 + (uint64_t)(d.whole[i] - '0')) % of;
     for (uint32_t i = 0; i < fraction; i++)
         rest = (rest * 10 + (uint64_t)(i < d.n_fraction ? d.fraction[i] - '0' : 0)) % of;
@@ -114,7 +115,8 @@ static kvi_expr beyond(kvi_exprs *p, char d, char from, bool greater)
 /* Fractions ("" or ".25") that, behind equal whole parts, are at least (at most) the bound's. */
 static kvi_expr fraction_beyond(kvi_exprs *p, const kvi_decimal *b, bool greater, bool open)
 {
-    const kvi_expr more = any_digits(p, 0, KVI_EXPR_MANY), zeros = kvi_expr_repeat(p, kvi_expr_bytes(p, '0', '0'), 0, KVI_EXPR_MANY);
+    const kvi_expr more = any_digits(p, 0, KVI_EXPR_MANY),
+                   zeros = kvi_expr_repeat(p, kvi_expr_bytes(p, '0', '0'), 0, KVI_EXPR_MANY);
     const kvi_expr not_zero = kvi_expr_then(p, more, kvi_expr_then(p, kvi_expr_bytes(p, '1', '9'), more));
     /* Behind all digits of the bound: what makes it equal is zeros. */
     kvi_expr e = greater ? (open ? not_zero : more) : (open ? KVI_EXPR_NONE : zeros);
@@ -158,23 +160,23 @@ static kvi_expr beyond_bound(kvi_exprs *p, const kvi_decimal *b, bool greater, b
 
 static kvi_expr any_size(kvi_exprs *p, bool integer, bool exponent)
 {
-    const kvi_expr whole =
-        kvi_expr_or2(p, kvi_expr_bytes(p, '0', '0'),
-                     kvi_expr_then(p, kvi_expr_bytes(p, '1', '9'), any_digits(p, 0, KVI_EXPR_MANY)));
+    const kvi_expr whole = kvi_expr_or2(p, kvi_expr_bytes(p, '0', '0'),
+                                        kvi_expr_then(p, kvi_expr_bytes(p, '1', '9'), any_digits(p, 0, KVI_EXPR_MANY)));
     kvi_expr e = kvi_expr_then(p, whole, any_fraction(p, integer));
     if (!exponent) return e;
     const kvi_byte_set letters = {{0, 1ull << ('e' - 64) | 1ull << ('E' - 64), 0, 0}};
     const kvi_byte_set signs = {{1ull << '+' | 1ull << '-', 0, 0, 0}};
     const kvi_expr sign = kvi_expr_repeat(p, kvi_expr_byte_set(p, &signs), 0, 1);
-    const kvi_expr power = kvi_expr_then(
-        p, kvi_expr_byte_set(p, &letters), kvi_expr_then(p, sign, any_digits(p, 1, KVI_EXPR_MANY)));
+    const kvi_expr power =
+        kvi_expr_then(p, kvi_expr_byte_set(p, &letters), kvi_expr_then(p, sign, any_digits(p, 1, KVI_EXPR_MANY)));
     return kvi_expr_then(p, e, kvi_expr_or2(p, KVI_EXPR_VOID, power));
 }
 
 static bool is_zero(const kvi_decimal *d) { return d->n_whole == 0 && d->n_fraction == 0; }
 
 /* |x| of one sign between two bounds; NULL: none there. */
-static kvi_expr between(kvi_exprs *p, const kvi_decimal *low, bool low_open, const kvi_decimal *high, bool high_open, bool integer)
+static kvi_expr between(kvi_exprs *p, const kvi_decimal *low, bool low_open, const kvi_decimal *high, bool high_open,
+                        bool integer)
 {
     const kvi_expr from = low ? beyond_bound(p, low, true, low_open, integer) : any_size(p, integer, false);
     return high ? kvi_expr_and2(p, from, beyond_bound(p, high, false, high_open, integer)) : from;
@@ -189,7 +191,8 @@ kvi_expr kvi_decimal_expr(kvi_exprs *p, const kvi_decimal_range *r)
     if (!d) return kvi_expr_fail(p, "");
     kvi_decimal *low = r->low ? &d[0] : NULL, *high = r->high ? &d[1] : NULL, *zero = &d[2];
     kvi_expr positive = KVI_EXPR_NONE, negative = KVI_EXPR_NONE;
-    if ((low && !kvi_decimal_read(r->low, r->low_len, low)) || (high && !kvi_decimal_read(r->high, r->high_len, high))) {
+    if ((low && !kvi_decimal_read(r->low, r->low_len, low)) ||
+        (high && !kvi_decimal_read(r->high, r->high_len, high))) {
         kvi_mem_free(d);
         return kvi_expr_fail(p, "a bound of a number has more than 400 digits");
     }
@@ -211,7 +214,8 @@ kvi_expr kvi_decimal_multiples(kvi_exprs *p, const char *text, size_t len)
 {
     uint32_t of, fraction;
     if (!read_divisor(text, len, &of, &fraction))
-        return kvi_expr_fail(p, "multipleOf: need a positive number of up to 6 digits without those behind a power of ten");
+        return kvi_expr_fail(
+            p, "multipleOf: need a positive number of up to 6 digits without those behind a power of ten");
     const kvi_expr digits = kvi_expr_multiple(p, of, fraction);
     return kvi_expr_then(p, kvi_expr_repeat(p, kvi_expr_bytes(p, '-', '-'), 0, 1),
                          kvi_expr_and2(p, digits, any_size(p, fraction == 0, false)));

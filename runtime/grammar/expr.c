@@ -103,7 +103,8 @@ bool kvi_exprs_init(kvi_exprs *p, size_t max_nodes, uint64_t steps)
 
 void kvi_exprs_free(kvi_exprs *p)
 {
-    void *const blocks[] = {p->nodes, p->children, p->sets, p->table, p->set_table, p->scratch, p->seen, p->came, p->memo};
+    void *const blocks[] = {p->nodes,   p->children, p->sets, p->table, p->set_table,
+                            p->scratch, p->seen,     p->came, p->memo};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) kvi_mem_free(blocks[i]);
     *p = (kvi_exprs){0};
 }
@@ -143,7 +144,8 @@ static void inherit(const kvi_exprs *p, kvi_expr_node *node, kvi_expr child, boo
 static bool push(kvi_exprs *p, uint32_t value)
 {
     void *scratch = p->scratch;
-    if (!kvi_mem_grow(&scratch, &p->cap_scratch, p->n_scratch + 1, sizeof *p->scratch)) return kvi_expr_fail(p, ""), false;
+    if (!kvi_mem_grow(&scratch, &p->cap_scratch, p->n_scratch + 1, sizeof *p->scratch))
+        return kvi_expr_fail(p, ""), false;
     p->scratch = scratch;
     p->scratch[p->n_scratch++] = value;
     return true;
@@ -290,9 +292,11 @@ static kvi_expr join(kvi_exprs *p, uint8_t kind, size_t base)
     if (kept == 0) return is_or ? KVI_EXPR_NONE : kvi_expr_anything(p);
     if (kept == 1) return list[0];
     void *children = p->children;
-    if (!kvi_mem_grow(&children, &p->cap_children, p->n_children + kept, sizeof *p->children)) return kvi_expr_fail(p, "");
+    if (!kvi_mem_grow(&children, &p->cap_children, p->n_children + kept, sizeof *p->children))
+        return kvi_expr_fail(p, "");
     p->children = children;
-    kvi_expr_node node = {.kind = kind, .nullable = nullable, .hard = !is_or, .a = (uint32_t)p->n_children, .b = (uint32_t)kept};
+    kvi_expr_node node = {
+        .kind = kind, .nullable = nullable, .hard = !is_or, .a = (uint32_t)p->n_children, .b = (uint32_t)kept};
     for (size_t i = 0; i < kept; i++) inherit(p, &node, list[i], true);
     memcpy(p->children + p->n_children, list, kept * sizeof *list);
     p->n_children += kept;
@@ -470,7 +474,8 @@ kvi_expr kvi_expr_nearby(kvi_exprs *p, kvi_expr e, uint32_t far)
     const size_t base = p->n_scratch;
     bool ok = true;
     for (uint32_t i = 0; i < n.b && ok; i++) ok = push(p, kvi_expr_nearby(p, p->children[n.a + i], far));
-    for (size_t i = base; i < p->n_scratch && ok; i++) e = i == base ? p->scratch[i] : kvi_expr_or2(p, e, p->scratch[i]);
+    for (size_t i = base; i < p->n_scratch && ok; i++)
+        e = i == base ? p->scratch[i] : kvi_expr_or2(p, e, p->scratch[i]);
     p->n_scratch = base;
     return e;
 }

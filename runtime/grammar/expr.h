@@ -62,7 +62,7 @@ typedef struct kvi_exprs {
     struct kvi_expr_memo {
         kvi_expr of, is;
         uint32_t byte;
-    } * memo; // (KVI_EXPR_MEMO) derivatives computed lately
+    } * memo;             // (KVI_EXPR_MEMO) derivatives computed lately
     uint8_t classes[256]; /* bytes that no set tells apart have one class */
     uint8_t first_of[256];
     uint32_t n_classes;
@@ -84,8 +84,8 @@ kvi_expr kvi_expr_fail(kvi_exprs *pool, const char *why);
 
 /* ---- building ---- */
 kvi_expr kvi_expr_byte_set(kvi_exprs *pool, const kvi_byte_set *set);
-kvi_expr kvi_expr_bytes(kvi_exprs *pool, uint8_t first, uint8_t last);      /* one byte of a range */
-kvi_expr kvi_expr_text(kvi_exprs *pool, const char *bytes, size_t len);     /* this text */
+kvi_expr kvi_expr_bytes(kvi_exprs *pool, uint8_t first, uint8_t last);         /* one byte of a range */
+kvi_expr kvi_expr_text(kvi_exprs *pool, const char *bytes, size_t len);        /* this text */
 kvi_expr kvi_expr_code_points(kvi_exprs *pool, uint32_t first, uint32_t last); /* one code point of a range, as UTF-8 */
 kvi_expr kvi_expr_then(kvi_exprs *pool, kvi_expr a, kvi_expr b);
 kvi_expr kvi_expr_or(kvi_exprs *pool, const kvi_expr *list, size_t n);
@@ -107,7 +107,8 @@ kvi_expr kvi_expr_search(kvi_exprs *pool, kvi_expr pattern, kvi_expr around);
 static inline bool kvi_expr_nullable(const kvi_exprs *pool, kvi_expr e) { return pool->nodes[e].nullable; }
 /* What may follow `byte`. */
 kvi_expr kvi_expr_derive(kvi_exprs *pool, kvi_expr e, uint8_t byte);
-/* The same for whoever looks at up to `far` bytes alone: counts beyond that are as good as none, so that a string with a long way to its limit is one
+/* The same for whoever looks at up to `far` bytes alone: counts beyond that are as good as none, so that a string with a long way to its limit
+ * is one
  * state. Expressions that need a search stay as they are. */
 kvi_expr kvi_expr_nearby(kvi_exprs *pool, kvi_expr e, uint32_t far);
 /* Whether it holds any text. */

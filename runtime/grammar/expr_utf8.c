@@ -88,7 +88,8 @@ static kvi_expr resolve(kvi_exprs *p, kvi_expr e, bool end, place at)
     if (n.kind == (end ? KVI_EXPR_IS_END : KVI_EXPR_IS_BEGIN)) return at == EDGE ? KVI_EXPR_VOID : KVI_EXPR_NONE;
     if (n.kind == KVI_EXPR_IS_END || n.kind == KVI_EXPR_IS_BEGIN) return e;
     if (n.kind == KVI_EXPR_IS_THEN) return resolve_then(p, e, end, at);
-    if (n.kind != KVI_EXPR_IS_OR) return kvi_expr_fail(p, "an anchor within a repetition or a lookahead is not supported");
+    if (n.kind != KVI_EXPR_IS_OR)
+        return kvi_expr_fail(p, "an anchor within a repetition or a lookahead is not supported");
     kvi_expr out = KVI_EXPR_NONE;
     for (uint32_t i = 0; i < n.b; i++) out = kvi_expr_or2(p, out, resolve(p, p->children[n.a + i], end, at));
     return out;

@@ -1,4 +1,5 @@
-/* gbnf.c - see gbnf.h. Rules are read into a tree first, because only when all are known it is clear which of them are recursive: those become rules,
+/* gbnf.c - see gbnf.h. Rules are read into a tree first, because only when all are known it is clear which of them are recursive: those become
+ * rules,
  * all others expressions. */
 #include "gbnf.h"
 #include "pattern.h"
@@ -21,9 +22,9 @@ typedef struct node {
 typedef struct rule {
     const char *name;
     size_t len;
-    uint32_t tree;        /* 0: not written */
-    size_t used_at;       /* where it was first named */
-    uint8_t visit;        /* 1: about to become an expression, 2: is one */
+    uint32_t tree;  /* 0: not written */
+    size_t used_at; /* where it was first named */
+    uint8_t visit;  /* 1: about to become an expression, 2: is one */
     bool recursive;
     kvi_expr expr; /* of one that is not */
     kvi_symbol symbol;
@@ -54,7 +55,8 @@ static uint32_t new_node(reader *r, node n)
     void *nodes = r->nodes;
     if (r->n_nodes == 0) r->n_nodes = 1;
     if (r->n_nodes >= 1000000) return (void)refuse(r, "it is too long"), 0;
-    if (!kvi_mem_grow(&nodes, &r->cap_nodes, r->n_nodes + 1, sizeof *r->nodes)) return (void)kvi_expr_fail(&r->g->exprs, ""), 0;
+    if (!kvi_mem_grow(&nodes, &r->cap_nodes, r->n_nodes + 1, sizeof *r->nodes))
+        return (void)kvi_expr_fail(&r->g->exprs, ""), 0;
     r->nodes = nodes;
     r->nodes[r->n_nodes] = n;
     return (uint32_t)r->n_nodes++;
@@ -91,7 +93,8 @@ static uint32_t find_rule(reader *r, const char *name, size_t len)
     for (size_t i = 0; i < r->n_rules; i++)
         if (r->rules[i].len == len && memcmp(r->rules[i].name, name, len) == 0) return (uint32_t)i;
     void *rules = r->rules;
-    if (!kvi_mem_grow(&rules, &r->cap_rules, r->n_rules + 1, sizeof *r->rules)) return (void)kvi_expr_fail(&r->g->exprs, ""), 0;
+    if (!kvi_mem_grow(&rules, &r->cap_rules, r->n_rules + 1, sizeof *r->rules))
+        return (void)kvi_expr_fail(&r->g->exprs, ""), 0;
     r->rules = rules;
     r->rules[r->n_rules] = (rule){.name = name, .len = len, .used_at = (size_t)(name - r->begin)};
     return (uint32_t)r->n_rules++;
@@ -213,8 +216,9 @@ static uint32_t read_item(reader *r, bool in_group)
     else if (read_name(r, &name, &len)) at = new_node(r, (node){.kind = NODE_RULE, .value = find_rule(r, name, len)});
     else (void)refuse(r, "an unexpected character");
     skip(r, in_group);
-    while (!failed(r) && r->p < r->end && *r->p && strchr("*+?{", *r->p)) {
+    for (int n = 0; !failed(r) && r->p < r->end && *r->p && strchr("*+?{", *r->p); n++) {
         uint32_t min = 0, max = KVI_EXPR_MANY;
+        if (n == 3) return (void)refuse(r, "nothing to repeat"), 0;
         if (*r->p == '{') {
             if (!read_braces(r, &min, &max)) return 0;
         } else {
@@ -325,7 +329,8 @@ static kvi_expr make_expr(reader *r, uint32_t at)
     return e;
 }
 
-/* What names only rules that are expressions becomes one itself; what never gets there is recursive. In this order, so that making goes down one tree
+/* What names only rules that are expressions becomes one itself; what never gets there is recursive. In this order, so that making goes down one
+ * tree
  * at a time. INLINE_DEPTH bounds how deep expressions are put into one another. */
 static void find_recursion(reader *r)
 {
@@ -366,7 +371,8 @@ static kvi_symbol make_sequence(reader *r, const node *n)
             run = kvi_expr_then(&g->exprs, run, make_expr(r, child));
             continue;
         }
-        const kvi_symbol parts[3] = {so_far, kvi_grammar_terminal(g, run), child ? make_symbol(r, child) : KVI_SYMBOL_VOID};
+        const kvi_symbol parts[3] = {so_far, kvi_grammar_terminal(g, run),
+                                     child ? make_symbol(r, child) : KVI_SYMBOL_VOID};
         so_far = kvi_grammar_nonterminal(g);
         kvi_grammar_rule(g, so_far, parts, 3);
         run = KVI_EXPR_VOID;
@@ -456,7 +462,8 @@ static kvrt_status fail(const char *name, const char *why, const char *text, siz
     return kvi_error_set(error, KVRT_GRAMMAR, "%s: line %zu, column %zu: %s", name, line, column, why);
 }
 
-kvrt_status kvi_gbnf_compile(const char *text, size_t len, kvi_grammar_limits limits, kvi_grammar **out, kvrt_error *error)
+kvrt_status kvi_gbnf_compile(const char *text, size_t len, kvi_grammar_limits limits, kvi_grammar **out,
+                             kvrt_error *error)
 {
     reader r = {.g = kvi_grammar_new(limits), .begin = text, .p = text, .end = text + len};
     if (!r.g) return kvi_error_nomem(error, len, "grammar.gbnf");
@@ -473,18 +480,16 @@ kvrt_status kvi_gbnf_compile(const char *text, size_t len, kvi_grammar_limits li
     return status;
 }
 
-kvrt_status kvi_regex_grammar(const char *text, size_t len, kvi_grammar_limits limits, kvi_grammar **out, kvrt_error *error)
+kvrt_status kvi_regex_grammar(const char *text, size_t len, kvi_grammar_limits limits, kvi_grammar **out,
+                              kvrt_error *error)
 {
     kvi_grammar *g = kvi_grammar_new(limits);
     if (!g) return kvi_error_nomem(error, len, "grammar.regex");
     size_t at = 0;
-    kvi_expr e = kvi_pattern_parse(&g->exprs, text, len, KVI_PATTERN_PLAIN, &at);
+    const kvi_expr e = kvi_pattern_parse(&g->exprs, text, len, KVI_PATTERN_PLAIN, true, &at);
     kvrt_status status = KVRT_OK;
     if (g->exprs.why && *g->exprs.why) status = fail("grammar.regex", g->exprs.why, text, at, error);
-    else {
-        e = kvi_expr_search(&g->exprs, e, KVI_EXPR_VOID);
-        status = g->exprs.why ? kvi_grammar_failed(g, "grammar.regex", error) : KVRT_OK;
-    }
+    else if (g->exprs.why) status = kvi_grammar_failed(g, "grammar.regex", error);
     if (status >= KVRT_OK) status = kvi_grammar_finish(g, kvi_grammar_terminal(g, e), "grammar.regex", error);
     if (status < KVRT_OK) kvi_grammar_free(g);
     else *out = g;

@@ -7,8 +7,10 @@
 #include "grammar.h"
 
 /* Finished grammars. Errors: GRAMMAR with line and column, NOMEM_HOST. */
-kvrt_status kvi_gbnf_compile(const char *text, size_t len, kvi_grammar_limits limits, kvi_grammar **out, kvrt_error *error);
+kvrt_status kvi_gbnf_compile(const char *text, size_t len, kvi_grammar_limits limits, kvi_grammar **out,
+                             kvrt_error *error);
 /* A text that is all of it what the expression matches. */
-kvrt_status kvi_regex_grammar(const char *text, size_t len, kvi_grammar_limits limits, kvi_grammar **out, kvrt_error *error);
+kvrt_status kvi_regex_grammar(const char *text, size_t len, kvi_grammar_limits limits, kvi_grammar **out,
+                              kvrt_error *error);
 
 #endif

@@ -16,7 +16,6 @@ kvi_grammar *kvi_grammar_new(kvi_grammar_limits limits)
     kvi_grammar *g = kvi_mem_zalloc(1, sizeof *g);
     if (!g) return NULL;
     g->max_symbols = limits.max_symbols;
-    g->references = 1;
     if (kvi_exprs_init(&g->exprs, limits.max_exprs, limits.steps)) return g;
     kvi_grammar_free(g);
     return NULL;
@@ -26,9 +25,10 @@ void kvi_grammar_free(kvi_grammar *g)
 {
     if (!g) return;
     kvi_exprs_free(&g->exprs);
-    void *const blocks[] = {g->rules,    g->symbols, g->terminals, g->terminal_of, g->places,
-                            g->starts,   g->nullable, g->first_place, g->states,   g->next,
-                            g->under_way, g->ended,   g->state_table, g->scratch.under_way, g->scratch.ended, g->scratch.pairs};
+    void *const blocks[] = {
+        g->rules,       g->symbols,           g->terminals,     g->terminal_of,  g->places,    g->starts,
+        g->nullable,    g->first_place,       g->states,        g->next,         g->under_way, g->ended,
+        g->state_table, g->scratch.under_way, g->scratch.ended, g->scratch.pairs};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) kvi_mem_free(blocks[i]);
     kvi_mem_free(g);
 }
@@ -206,13 +206,15 @@ static bool lay_out(kvi_grammar *g)
     return true;
 }
 
-/* Texts that most string terminals take at any place: printable ASCII that JSON does not escape, short and long, and the same with code points of more
+/* Texts that most string terminals take at any place: printable ASCII that JSON does not escape, short and long, and the same with code points
+ * of more
  * than a byte (without line ends, which the dot of a pattern excludes). */
 static void make_slices(kvi_grammar *g)
 {
     kvi_exprs *p = &g->exprs;
     const kvi_expr ascii = kvi_expr_or(
-        p, (kvi_expr[]){kvi_expr_bytes(p, 0x20, 0x21), kvi_expr_bytes(p, 0x23, 0x5b), kvi_expr_bytes(p, 0x5d, 0x7e)}, 3);
+        p, (kvi_expr[]){kvi_expr_bytes(p, 0x20, 0x21), kvi_expr_bytes(p, 0x23, 0x5b), kvi_expr_bytes(p, 0x5d, 0x7e)},
+        3);
     const kvi_expr others =
         kvi_expr_or2(p, kvi_expr_code_points(p, 0xa1, 0x2027), kvi_expr_code_points(p, 0x202a, 0x10ffff));
     g->slices[0] = kvi_expr_repeat(p, ascii, 1, SLICE_SHORT);

@@ -24,8 +24,8 @@ typedef struct kvi_terminal_at {
 
 /* A state of the lexer: terminals under way, each with what may follow, and terminals that end here. */
 typedef struct kvi_lex_state {
-    uint32_t first, n;              /* in `under_way` */
-    uint32_t first_ended, n_ended;  /* in `ended`, sorted */
+    uint32_t first, n;               /* in `under_way` */
+    uint32_t first_ended, n_ended;   /* in `ended`, sorted */
     uint8_t slices_known, slices_in; /* a bit per slice: whether all its texts keep some terminal under way */
     uint32_t nearby;                 /* the state that stands for this one there; 0: not known */
 } kvi_lex_state;
@@ -81,9 +81,6 @@ typedef struct kvi_grammar {
         uint64_t *pairs;
         size_t cap_under_way, cap_ended, cap_pairs;
     } scratch;
-    uint32_t references;
-    uint64_t key[2];
-    struct kvi_grammar *newer; /* in the list of whoever keeps it */
 } kvi_grammar;
 
 typedef struct kvi_grammar_limits {
@@ -94,7 +91,7 @@ kvi_grammar_limits kvi_grammar_default_limits(void);
 
 /* NULL when memory is out. */
 kvi_grammar *kvi_grammar_new(kvi_grammar_limits limits);
-void kvi_grammar_free(kvi_grammar *grammar); /* NULL is fine */
+void kvi_grammar_free(kvi_grammar *grammar);            /* NULL is fine */
 uint64_t kvi_grammar_bytes(const kvi_grammar *grammar); /* in all; and what states and expressions use of it */
 size_t kvi_grammar_used(const kvi_grammar *grammar);
 

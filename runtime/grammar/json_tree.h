@@ -7,7 +7,7 @@ typedef struct kvi_json_value {
     kvi_json_type type;
     const char *text; /* STRING: unescaped; NUMBER: as it is written */
     size_t len;
-    uint32_t n; /* children */
+    uint32_t n;      /* children */
     const char *key; /* within an object: unescaped */
     size_t key_len;
     uint32_t index; /* within an array */

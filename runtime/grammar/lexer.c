@@ -5,7 +5,7 @@
 #include <string.h>
 
 #define SLICE_PAIRS 100u /* states that are looked at to decide about a slice */
-#define SLICE_FAR 64u   /* more than the characters of a token in a slice */
+#define SLICE_FAR 64u    /* more than the characters of a token in a slice */
 
 static uint32_t mix(uint32_t h, uint32_t v)
 {
@@ -69,8 +69,10 @@ static uint32_t intern(kvi_grammar *g, size_t n, size_t n_ended)
     g->ended = grow(g, g->ended, &g->cap_ended, g->n_ended + n_ended, sizeof *g->ended);
     if (g->exprs.why) return KVI_LEX_DEAD;
     const uint32_t state = (uint32_t)g->n_states++;
-    g->states[state] = (kvi_lex_state){
-        .first = (uint32_t)g->n_under_way, .n = (uint32_t)n, .first_ended = (uint32_t)g->n_ended, .n_ended = (uint32_t)n_ended};
+    g->states[state] = (kvi_lex_state){.first = (uint32_t)g->n_under_way,
+                                       .n = (uint32_t)n,
+                                       .first_ended = (uint32_t)g->n_ended,
+                                       .n_ended = (uint32_t)n_ended};
     memset(g->next + (size_t)state * g->n_classes, 0, g->n_classes * sizeof *g->next);
     if (n) memcpy(g->under_way + g->n_under_way, under_way, n * sizeof *under_way);
     if (n_ended) memcpy(g->ended + g->n_ended, ended, n_ended * sizeof *ended);
@@ -105,7 +107,8 @@ uint32_t kvi_lex_start(kvi_grammar *g, const uint32_t *terminals, size_t n)
 {
     g->scratch.under_way = grow(g, g->scratch.under_way, &g->scratch.cap_under_way, n, sizeof *g->under_way);
     if (g->exprs.why) return KVI_LEX_DEAD;
-    for (size_t i = 0; i < n; i++) g->scratch.under_way[i] = (kvi_terminal_at){terminals[i], g->terminals[terminals[i]]};
+    for (size_t i = 0; i < n; i++)
+        g->scratch.under_way[i] = (kvi_terminal_at){terminals[i], g->terminals[terminals[i]]};
     return intern(g, n, 0);
 }
 

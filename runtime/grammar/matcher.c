@@ -1,4 +1,5 @@
-/* matcher.c - the text: taking tokens, going back, what is forced; and keeping memory within bounds, by forgetting everything but the bytes and reading
+/* matcher.c - the text: taking tokens, going back, what is forced; and keeping memory within bounds, by forgetting everything but the bytes and
+ * reading
  * them again. Sets and places are made in matcher_sets.c. See matcher.h. */
 #include "matcher.h"
 #include "matcher_sets.h"
@@ -32,7 +33,7 @@ static kvrt_status read_again(kvi_matcher *m, kvrt_error *error)
     begin_call(m);
     m->steps = UINT64_MAX;
     m->epoch = m->grammar->epoch;
-    kvi_place at = kvi_matcher_restart(m);
+    kvi_spot at = kvi_matcher_restart(m);
     size_t pos = 0;
     for (size_t t = 0; t <= m->n_tokens && !failed(m); t++) {
         const size_t end = t < m->n_tokens ? m->tokens[t].n_bytes : m->bytes.len;
@@ -84,11 +85,11 @@ kvrt_status kvi_matcher_take(kvi_matcher *m, const char *bytes, size_t len, bool
 {
     *fits = false;
     KVI_TRY(kvi_matcher_prepare(m, error));
-    kvi_place at = m->at;
-    for (size_t i = 0; i < len && at != KVI_PLACE_DEAD; i++)
+    kvi_spot at = m->at;
+    for (size_t i = 0; i < len && at != KVI_SPOT_DEAD; i++)
         at = kvi_matcher_step(m, at, m->grammar->classes[(uint8_t)bytes[i]]);
     if (failed(m)) return kvi_matcher_failed(m, error);
-    if (at == KVI_PLACE_DEAD) return KVRT_OK;
+    if (at == KVI_SPOT_DEAD) return KVRT_OK;
     void *tokens = m->tokens;
     if (!kvi_mem_grow(&tokens, &m->cap_tokens, m->n_tokens + 1, sizeof *m->tokens))
         return kvi_error_nomem(error, sizeof *m->tokens, "a grammar's text");
@@ -108,7 +109,8 @@ kvrt_status kvi_matcher_take(kvi_matcher *m, const char *bytes, size_t len, bool
 kvrt_status kvi_matcher_back(kvi_matcher *m, size_t n, kvrt_error *error)
 {
     if (n == 0) return KVRT_OK;
-    if (n > m->n_tokens) return kvi_error_set(error, KVRT_ARG, "grammar: %zu tokens back, need at most %zu", n, m->n_tokens);
+    if (n > m->n_tokens)
+        return kvi_error_set(error, KVRT_ARG, "grammar: %zu tokens back, need at most %zu", n, m->n_tokens);
     m->n_tokens -= n;
     m->at = m->tokens[m->n_tokens].before;
     m->bytes.len = m->tokens[m->n_tokens].n_bytes;
@@ -118,13 +120,13 @@ kvrt_status kvi_matcher_back(kvi_matcher *m, size_t n, kvrt_error *error)
 bool kvi_matcher_accepts(const kvi_matcher *m) { return m->at < m->n_places && m->places[m->at].accepts; }
 
 /* The only byte that can come next; -1: there are several, -2: there is none. */
-static int only_byte(kvi_matcher *m, kvi_place at, kvi_place *next)
+static int only_byte(kvi_matcher *m, kvi_spot at, kvi_spot *next)
 {
     const kvi_grammar *g = m->grammar;
     int byte = -2;
     for (uint32_t c = 0; c < g->n_classes; c++) {
-        const kvi_place to = kvi_matcher_step(m, at, c);
-        if (to == KVI_PLACE_DEAD) continue;
+        const kvi_spot to = kvi_matcher_step(m, at, c);
+        if (to == KVI_SPOT_DEAD) continue;
         if (byte != -2 || g->class_size[c] != 1) return -1;
         byte = g->first_of[c];
         *next = to;
@@ -137,7 +139,7 @@ kvrt_status kvi_matcher_forced(kvi_matcher *m, char *bytes, size_t cap, size_t *
     *n = 0;
     *ends = false;
     KVI_TRY(kvi_matcher_prepare(m, error));
-    kvi_place at = m->at, next = at;
+    kvi_spot at = m->at, next = at;
     while (*n < cap) {
         const int byte = only_byte(m, at, &next);
         *ends = byte == -2;

@@ -8,9 +8,9 @@
 #define KVI_MATCHER_H
 #include "grammar.h"
 
-typedef uint32_t kvi_place;
-#define KVI_PLACE_UNKNOWN 0u
-#define KVI_PLACE_DEAD 1u
+typedef uint32_t kvi_spot;
+#define KVI_SPOT_UNKNOWN 0u
+#define KVI_SPOT_DEAD 1u
 
 typedef struct kvi_matcher {
     kvi_grammar *grammar; /* shared; whoever has the matcher holds a reference */
@@ -32,7 +32,8 @@ typedef struct kvi_matcher {
         bool accepts;
     } * places;
     uint32_t *next; // (n_places, grammar->n_classes)
-    size_t n_items, cap_items, n_sets, cap_sets, n_threads, cap_threads, n_keys, cap_keys, n_places, cap_places, cap_next;
+    size_t n_items, cap_items, n_sets, cap_sets, n_threads, cap_threads, n_keys, cap_keys, n_places, cap_places,
+        cap_next;
     struct kvi_set_key {
         uint32_t first, n, set;
     } * set_keys; // (n_set_keys)
@@ -40,12 +41,12 @@ typedef struct kvi_matcher {
     uint32_t *set_table, *place_table;
     size_t n_set_table, n_place_table;
     /* The text. */
-    kvi_place at;
+    kvi_spot at;
     kvi_buf bytes;
     struct kvi_token_at {
-        kvi_place before;
+        kvi_spot before;
         size_t n_bytes; /* of the text before it */
-    } * tokens; // (n_tokens)
+    } * tokens;         // (n_tokens)
     size_t n_tokens, cap_tokens;
     /* While a set or place is made. */
     uint32_t *predicted; // (nonterminals) number of the making
@@ -84,12 +85,12 @@ kvrt_status kvi_matcher_forced(kvi_matcher *matcher, char *bytes, size_t cap, si
 kvrt_status kvi_matcher_prepare(kvi_matcher *matcher, kvrt_error *error);
 kvrt_status kvi_matcher_failed(const kvi_matcher *matcher, kvrt_error *error);
 
-/* A step from a place. KVI_PLACE_DEAD also when something went wrong: look at `why` at the end of a walk. */
-kvi_place kvi_matcher_make_step(kvi_matcher *matcher, kvi_place place, uint32_t class_of_byte);
-static inline kvi_place kvi_matcher_step(kvi_matcher *m, kvi_place place, uint32_t class_of_byte)
+/* A step from a place. KVI_SPOT_DEAD also when something went wrong: look at `why` at the end of a walk. */
+kvi_spot kvi_matcher_make_step(kvi_matcher *matcher, kvi_spot place, uint32_t class_of_byte);
+static inline kvi_spot kvi_matcher_step(kvi_matcher *m, kvi_spot place, uint32_t class_of_byte)
 {
-    const kvi_place next = m->next[(size_t)place * m->grammar->n_classes + class_of_byte];
-    return next != KVI_PLACE_UNKNOWN ? next : kvi_matcher_make_step(m, place, class_of_byte);
+    const kvi_spot next = m->next[(size_t)place * m->grammar->n_classes + class_of_byte];
+    return next != KVI_SPOT_UNKNOWN ? next : kvi_matcher_make_step(m, place, class_of_byte);
 }
 
 #endif

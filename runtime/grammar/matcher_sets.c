@@ -41,7 +41,7 @@ size_t kvi_matcher_used(const kvi_matcher *m)
 
 static void free_sets(kvi_matcher *m)
 {
-    void *const blocks[] = {m->items, m->sets,     m->threads,   m->keys,        m->places,
+    void *const blocks[] = {m->items, m->sets,     m->threads,   m->keys,       m->places,
                             m->next,  m->set_keys, m->set_table, m->place_table};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) kvi_mem_free(blocks[i]);
     m->items = NULL, m->sets = NULL, m->threads = m->keys = NULL, m->places = NULL, m->next = NULL, m->set_keys = NULL;
@@ -53,7 +53,8 @@ static void free_sets(kvi_matcher *m)
 void kvi_matcher_free(kvi_matcher *m)
 {
     free_sets(m);
-    void *const blocks[] = {m->tokens, m->predicted, m->seen, m->seen_in, m->work, m->new_threads, m->ends, m->terminals};
+    void *const blocks[] = {m->tokens, m->predicted,   m->seen, m->seen_in,
+                            m->work,   m->new_threads, m->ends, m->terminals};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) kvi_mem_free(blocks[i]);
     kvi_buf_free(&m->bytes);
     *m = (kvi_matcher){0};
@@ -241,7 +242,7 @@ static bool grow_place_table(kvi_matcher *m)
     const size_t size = m->n_place_table ? m->n_place_table * 2 : 256;
     uint32_t *table = kvi_mem_zalloc(size, sizeof *table);
     if (!table) return m->why = "", false;
-    for (uint32_t i = KVI_PLACE_DEAD; i < m->n_places; i++) {
+    for (uint32_t i = KVI_SPOT_DEAD; i < m->n_places; i++) {
         const struct kvi_text_place *p = &m->places[i];
         size_t at = hash_place(m->threads + p->first, p->n, p->accepts) & (size - 1);
         while (table[at]) at = (at + 1) & (size - 1);
@@ -252,10 +253,10 @@ static bool grow_place_table(kvi_matcher *m)
     return true;
 }
 
-static kvi_place intern(kvi_matcher *m, const struct kvi_lex_thread *threads, size_t n, bool accepts)
+static kvi_spot intern(kvi_matcher *m, const struct kvi_lex_thread *threads, size_t n, bool accepts)
 {
     const size_t n_classes = m->grammar->n_classes;
-    if (failed(m) || ((m->n_places + 1) * 2 > m->n_place_table && !grow_place_table(m))) return KVI_PLACE_DEAD;
+    if (failed(m) || ((m->n_places + 1) * 2 > m->n_place_table && !grow_place_table(m))) return KVI_SPOT_DEAD;
     size_t at = hash_place(threads, n, accepts) & (m->n_place_table - 1);
     for (; m->place_table[at]; at = (at + 1) & (m->n_place_table - 1)) {
         const struct kvi_text_place *p = &m->places[m->place_table[at]];
@@ -268,20 +269,20 @@ static kvi_place intern(kvi_matcher *m, const struct kvi_lex_thread *threads, si
     m->next = grow(m, m->next, &m->cap_next, (m->n_places + 1) * n_classes, sizeof *m->next);
     /* One call may look ahead far; what it makes is bounded all the same. */
     if (!m->why && kvi_matcher_used(m) > m->max_bytes * 4) m->why = "it needs too much memory to look ahead";
-    if (failed(m)) return KVI_PLACE_DEAD;
+    if (failed(m)) return KVI_SPOT_DEAD;
     if (n) memcpy(m->threads + m->n_threads, threads, n * sizeof *threads);
     memset(m->next + m->n_places * n_classes, 0, n_classes * sizeof *m->next);
     m->places[m->n_places] = (struct kvi_text_place){(uint32_t)m->n_threads, (uint32_t)n, accepts};
     m->n_threads += n;
     m->place_table[at] = (uint32_t)m->n_places;
-    return (kvi_place)m->n_places++;
+    return (kvi_spot)m->n_places++;
 }
 
-kvi_place kvi_matcher_make_step(kvi_matcher *m, kvi_place place, uint32_t class_of_byte)
+kvi_spot kvi_matcher_make_step(kvi_matcher *m, kvi_spot place, uint32_t class_of_byte)
 {
     const struct kvi_text_place from = m->places[place];
     size_t n = 0, n_ends = 0;
-    if (failed(m)) return KVI_PLACE_DEAD;
+    if (failed(m)) return KVI_SPOT_DEAD;
     m->new_threads = grow(m, m->new_threads, &m->cap_new_threads, from.n + 1u, sizeof *m->new_threads);
     m->ends = grow(m, m->ends, &m->cap_ends, from.n + 1u, sizeof *m->ends);
     take_steps(m, from.n + 1u);
@@ -296,31 +297,31 @@ kvi_place kvi_matcher_make_step(kvi_matcher *m, kvi_place place, uint32_t class_
     bool accepts = false;
     if (n_ends && !failed(m)) {
         const uint32_t set = set_of(m, m->ends, n_ends);
-        if (failed(m)) return KVI_PLACE_DEAD;
+        if (failed(m)) return KVI_SPOT_DEAD;
         accepts = m->sets[set].accepts;
         if (m->sets[set].lex != KVI_LEX_DEAD) m->new_threads[n++] = (struct kvi_lex_thread){set, m->sets[set].lex};
     }
-    if (failed(m)) return KVI_PLACE_DEAD;
-    const kvi_place next = n || accepts ? intern(m, m->new_threads, n, accepts) : KVI_PLACE_DEAD;
+    if (failed(m)) return KVI_SPOT_DEAD;
+    const kvi_spot next = n || accepts ? intern(m, m->new_threads, n, accepts) : KVI_SPOT_DEAD;
     if (!failed(m)) m->next[(size_t)place * m->grammar->n_classes + class_of_byte] = next;
     return next;
 }
 
-kvi_place kvi_matcher_restart(kvi_matcher *m)
+kvi_spot kvi_matcher_restart(kvi_matcher *m)
 {
     const kvi_grammar *g = m->grammar;
     free_sets(m);
     /* Place 0 stands for what is not known yet, place 1 is the dead end: one without threads that does not accept. */
     m->places = grow(m, m->places, &m->cap_places, 2, sizeof *m->places);
     m->next = grow(m, m->next, &m->cap_next, 2 * (size_t)g->n_classes, sizeof *m->next);
-    if (failed(m)) return KVI_PLACE_DEAD;
+    if (failed(m)) return KVI_SPOT_DEAD;
     m->places[0] = m->places[1] = (struct kvi_text_place){0};
-    for (size_t i = 0; i < 2 * (size_t)g->n_classes; i++) m->next[i] = KVI_PLACE_DEAD;
+    for (size_t i = 0; i < 2 * (size_t)g->n_classes; i++) m->next[i] = KVI_SPOT_DEAD;
     m->n_places = 2;
-    if (!begin_set(m)) return KVI_PLACE_DEAD;
+    if (!begin_set(m)) return KVI_SPOT_DEAD;
     predict(m, g->start, 0);
     close_set(m);
-    if (failed(m)) return KVI_PLACE_DEAD;
+    if (failed(m)) return KVI_SPOT_DEAD;
     const struct kvi_lex_thread first = {0, m->sets[0].lex};
     return intern(m, &first, first.lex != KVI_LEX_DEAD, m->sets[0].accepts || g->nullable[g->start]);
 }

@@ -17,6 +17,7 @@ typedef struct parser {
     kvi_pattern_text text;
     unsigned depth, n_ahead;
     bool fold, dot_all;
+    kvi_expr around; /* what may stand before and behind a match */
 } parser;
 
 static kvi_expr refuse(parser *s, const char *why)
@@ -319,11 +320,10 @@ static kvi_expr parse_lookahead(parser *s)
     if (!at(s, 0, ')')) return refuse(s, "( without )");
     s->p++;
     const kvi_expr rest = parse_sequence(s); /* which ends where the pattern does: see below */
-    ahead = kvi_expr_search(s->pool, kvi_expr_then(s->pool, kvi_expr_anchor(s->pool, false), ahead),
-                            kvi_pattern_anything(s->pool, s->text));
+    const kvi_expr here = kvi_expr_anchor(s->pool, false);
+    ahead = kvi_expr_search(s->pool, kvi_expr_then(s->pool, here, ahead), kvi_pattern_anything(s->pool, s->text));
     if (negative) ahead = kvi_expr_not(s->pool, ahead);
-    const kvi_expr whole = kvi_expr_search(s->pool, kvi_expr_then(s->pool, kvi_expr_anchor(s->pool, false), rest),
-                                           kvi_pattern_anything(s->pool, s->text));
+    const kvi_expr whole = kvi_expr_search(s->pool, kvi_expr_then(s->pool, here, rest), s->around);
     return kvi_expr_and2(s->pool, ahead, whole);
 }
 
@@ -335,7 +335,8 @@ static kvi_expr parse_sequence(parser *s)
         ahead = s->depth == 0 && (starts(s, "(?=") || starts(s, "(?!"));
         const kvi_expr e = ahead ? parse_lookahead(s) : parse_repeated(s);
         void *scratch = s->pool->scratch;
-        if (!kvi_mem_grow(&scratch, &s->pool->cap_scratch, s->pool->n_scratch + 1, sizeof e)) return kvi_expr_fail(s->pool, "");
+        if (!kvi_mem_grow(&scratch, &s->pool->cap_scratch, s->pool->n_scratch + 1, sizeof e))
+            return kvi_expr_fail(s->pool, "");
         s->pool->scratch = scratch;
         s->pool->scratch[s->pool->n_scratch++] = e;
     }
@@ -355,9 +356,11 @@ static kvi_expr parse_choice(parser *s)
     return failed(s) ? KVI_EXPR_NONE : e;
 }
 
-kvi_expr kvi_pattern_parse(kvi_exprs *pool, const char *pattern, size_t len, kvi_pattern_text text, size_t *where)
+kvi_expr kvi_pattern_parse(kvi_exprs *pool, const char *pattern, size_t len, kvi_pattern_text text, bool whole,
+                           size_t *where)
 {
     parser s = {.pool = pool, .begin = pattern, .p = pattern, .end = pattern + len, .text = text};
+    s.around = whole ? KVI_EXPR_VOID : kvi_pattern_anything(pool, text);
     if (starts(&s, "(?i)")) s.p += 4, s.fold = true;
     else if (starts(&s, "(?s)")) s.p += 4, s.dot_all = true;
     if (kvi_utf8_valid_prefix(pattern, len) != len) (void)refuse(&s, "it is not UTF-8");
@@ -365,5 +368,5 @@ kvi_expr kvi_pattern_parse(kvi_exprs *pool, const char *pattern, size_t len, kvi
     if (!failed(&s) && s.p < s.end) (void)refuse(&s, ") without (");
     *where = s.why ? s.why_at : (size_t)(s.p - s.begin);
     if (s.why) return kvi_expr_fail(pool, s.why);
-    return pool->why ? KVI_EXPR_NONE : e;
+    return kvi_expr_search(pool, e, s.around);
 }

@@ -7,11 +7,14 @@
 
 typedef enum kvi_pattern_text {
     KVI_PATTERN_PLAIN, /* bytes are the text */
-    KVI_PATTERN_JSON   /* bytes are what stands for the text between the quotes of a JSON string: what must be escaped is, nothing else */
+    KVI_PATTERN_JSON /* bytes are what stands for the text between the quotes of a JSON string: what must be escaped is, nothing else */
 } kvi_pattern_text;
 
-/* The pattern with its anchors still in it (kvi_expr_search resolves them). On an error pool->why tells, and *at is the byte where. */
-kvi_expr kvi_pattern_parse(kvi_exprs *pool, const char *pattern, size_t len, kvi_pattern_text text, size_t *at);
+/* What a pattern matches: with `whole` the texts that are all of it one match, else those in which it is found somewhere. On an error pool->why
+ * tells,
+ * and *at is the byte where. */
+kvi_expr kvi_pattern_parse(kvi_exprs *pool, const char *pattern, size_t len, kvi_pattern_text text, bool whole,
+                           size_t *at);
 /* One code point of [first, last], and any number of any. */
 kvi_expr kvi_pattern_characters(kvi_exprs *pool, uint32_t first, uint32_t last, kvi_pattern_text text);
 kvi_expr kvi_pattern_anything(kvi_exprs *pool, kvi_pattern_text text);

@@ -62,7 +62,8 @@ kvi_shape_id kvi_shape_of(kvi_schema *s, kvi_json_value *schema)
     if (schema->type == KVI_JSON_TRUE || (schema->type == KVI_JSON_OBJECT && schema->n == 0)) return KVI_SHAPE_ANY;
     if (schema->type == KVI_JSON_FALSE) return KVI_SHAPE_NOTHING;
     if (schema->type != KVI_JSON_OBJECT) return fail(s, schema, NULL, "a schema is an object, true or false");
-    if (!schema->note) schema->note = kvi_shape_new(s, KVI_SHAPE_RAW, schema); /* once, so that recursion meets itself */
+    if (!schema->note)
+        schema->note = kvi_shape_new(s, KVI_SHAPE_RAW, schema); /* once, so that recursion meets itself */
     return schema->note;
 }
 
@@ -105,8 +106,10 @@ kvi_shape_id kvi_shape_both(kvi_schema *s, kvi_shape_id a, kvi_shape_id b)
 }
 
 /* ------------------------------------------------------------------------------------------------------ references --- */
-static kvi_json_value *find_anchor(kvi_json_value *root, const char *name, size_t len, bool whole_id)
+/* The schema with this $id, or with this anchor. *twice: there are several, which only scopes of $id would tell apart. */
+static kvi_json_value *find_anchor(kvi_json_value *root, const char *name, size_t len, bool whole_id, bool *twice)
 {
+    kvi_json_value *found = NULL;
     for (kvi_json_value *v = root; v;) {
         static const char *const keys[] = {"$id", "id", "$anchor", "$dynamicAnchor"};
         for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
@@ -120,7 +123,10 @@ static kvi_json_value *find_anchor(kvi_json_value *root, const char *name, size_
                 text++, n--;
             }
             if (whole_id == (i < 2) || (!whole_id && i < 2))
-                if (n == len && memcmp(text, name, n) == 0) return v;
+                if (n == len && memcmp(text, name, n) == 0) {
+                    *twice = *twice || (found && found != v);
+                    found = v;
+                }
         }
         if (v->first) v = v->first;
         else {
@@ -128,7 +134,7 @@ static kvi_json_value *find_anchor(kvi_json_value *root, const char *name, size_
             v = v && v != root ? v->next : NULL;
         }
     }
-    return NULL;
+    return found;
 }
 
 static kvi_shape_id resolve_reference(kvi_schema *s, const kvi_json_value *schema, const kvi_json_value *ref)
@@ -137,27 +143,65 @@ static kvi_shape_id resolve_reference(kvi_schema *s, const kvi_json_value *schem
     const char *text = ref->text, *hash = memchr(text, '#', ref->len);
     const size_t n = hash ? (size_t)(hash - text) : ref->len;
     kvi_json_value *target = s->root;
-    if (n > 0) target = find_anchor(s->root, text, n, true);
+    bool twice = false;
+    if (n > 0) target = find_anchor(s->root, text, n, true, &twice);
     if (target && hash) {
         const char *fragment = hash + 1;
         const size_t len = ref->len - n - 1;
-        if (len && *fragment != '/') target = find_anchor(target, fragment, len, false);
+        if (len && *fragment != '/') target = find_anchor(target, fragment, len, false, &twice);
         else target = kvi_json_at(target, fragment, len);
     }
+    if (twice) return fail(s, schema, "$ref", "several schemas have this name; scopes of $id are not told apart");
     if (!target) return fail(s, schema, "$ref", "nothing in this schema is there; other documents are not read");
     return kvi_shape_of(s, target);
 }
 
 /* ---------------------------------------------------------------------------------------------------- own keywords --- */
-static const char *const computed[] = {
-    "type", "enum", "const", "properties", "required", "additionalProperties", "patternProperties", "propertyNames", "minProperties",
-    "maxProperties", "items", "prefixItems", "additionalItems", "minItems", "maxItems", "minLength", "maxLength", "pattern", "format",
-    "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "anyOf", "oneOf", "allOf", "not", "$ref", "nullable",
-    "dependentRequired", "dependencies", "dependentSchemas", "if", "then", "else", "uniqueItems", "unevaluatedProperties", "unevaluatedItems"};
+static const char *const computed[] = {"type",
+                                       "enum",
+                                       "const",
+                                       "properties",
+                                       "required",
+                                       "additionalProperties",
+                                       "patternProperties",
+                                       "propertyNames",
+                                       "minProperties",
+                                       "maxProperties",
+                                       "items",
+                                       "prefixItems",
+                                       "additionalItems",
+                                       "minItems",
+                                       "maxItems",
+                                       "minLength",
+                                       "maxLength",
+                                       "pattern",
+                                       "format",
+                                       "minimum",
+                                       "maximum",
+                                       "exclusiveMinimum",
+                                       "exclusiveMaximum",
+                                       "multipleOf",
+                                       "anyOf",
+                                       "oneOf",
+                                       "allOf",
+                                       "not",
+                                       "$ref",
+                                       "nullable",
+                                       "dependentRequired",
+                                       "dependencies",
+                                       "dependentSchemas",
+                                       "if",
+                                       "then",
+                                       "else",
+                                       "uniqueItems",
+                                       "unevaluatedProperties",
+                                       "unevaluatedItems"};
 static const char *const notes[] = {
-    "$schema", "$id", "id", "$anchor", "$dynamicAnchor", "$comment", "$defs", "definitions", "$vocabulary", "title", "description", "default",
-    "examples", "example", "deprecated", "readOnly", "writeOnly", "contentEncoding", "contentMediaType", "contentSchema"};
-static const char *const refused[] = {"contains", "minContains", "maxContains", "$dynamicRef", "$recursiveRef", "$recursiveAnchor"};
+    "$schema",     "$id",         "id",        "$anchor",         "$dynamicAnchor",   "$comment",     "$defs",
+    "definitions", "$vocabulary", "title",     "description",     "default",          "examples",     "example",
+    "deprecated",  "readOnly",    "writeOnly", "contentEncoding", "contentMediaType", "contentSchema"};
+static const char *const refused[] = {"contains",    "minContains",   "maxContains",
+                                      "$dynamicRef", "$recursiveRef", "$recursiveAnchor"};
 
 static bool is_in(const kvi_json_value *v, const char *const *list, size_t n, bool any_case)
 {
@@ -182,20 +226,23 @@ static void check_keywords(kvi_schema *s, const kvi_json_value *schema)
     }
 }
 
-static uint32_t one_type(kvi_schema *s, const kvi_json_value *schema, const kvi_json_value *v, bool *integer, bool *number)
+static uint32_t one_type(kvi_schema *s, const kvi_json_value *schema, const kvi_json_value *v, bool *integer,
+                         bool *number)
 {
     static const struct {
         const char *name;
         uint32_t type;
-    } types[] = {{"null", KVI_IS_NULL},     {"boolean", KVI_IS_BOOL}, {"number", KVI_IS_NUMBER}, {"integer", KVI_IS_NUMBER},
-                 {"string", KVI_IS_STRING}, {"array", KVI_IS_ARRAY},  {"object", KVI_IS_OBJECT}};
+    } types[] = {{"null", KVI_IS_NULL},      {"boolean", KVI_IS_BOOL},  {"number", KVI_IS_NUMBER},
+                 {"integer", KVI_IS_NUMBER}, {"string", KVI_IS_STRING}, {"array", KVI_IS_ARRAY},
+                 {"object", KVI_IS_OBJECT}};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         if (kvi_json_is_text(v, types[i].name)) {
             *integer |= i == 3;
             *number |= i == 2;
             return types[i].type;
         }
-    (void)fail(s, schema, "type", "need one of null, boolean, number, integer, string, array, object, or a list of them");
+    (void)fail(s, schema, "type",
+               "need one of null, boolean, number, integer, string, array, object, or a list of them");
     return 0;
 }
 
@@ -239,7 +286,8 @@ static void read_bounds(kvi_schema *s, const kvi_json_value *schema, kvi_shape *
 {
     static const char *const keys[2][2] = {{"minimum", "exclusiveMinimum"}, {"maximum", "exclusiveMaximum"}};
     for (int high = 0; high < 2; high++) {
-        const kvi_json_value *closed = read_number(s, schema, keys[high][0]), *open = read_number(s, schema, keys[high][1]);
+        const kvi_json_value *closed = read_number(s, schema, keys[high][0]),
+                             *open = read_number(s, schema, keys[high][1]);
         const kvi_json_value *draft4 = kvi_json_get(schema, keys[high][1]);
         bool is_open = draft4 && draft4->type == KVI_JSON_TRUE; /* of `minimum` */
         const kvi_json_value *bound = closed;
@@ -248,11 +296,13 @@ static void read_bounds(kvi_schema *s, const kvi_json_value *schema, kvi_shape *
             if (!closed || order == 0 || order == (high ? -1 : 1)) bound = open, is_open = true;
         }
         if (!bound) continue;
-        if (high) shape->number.high = bound->text, shape->number.high_len = bound->len, shape->number.high_open = is_open;
+        if (high)
+            shape->number.high = bound->text, shape->number.high_len = bound->len, shape->number.high_open = is_open;
         else shape->number.low = bound->text, shape->number.low_len = bound->len, shape->number.low_open = is_open;
     }
     shape->multiple = read_number(s, schema, "multipleOf");
-    if (shape->multiple && (shape->multiple->text[0] == '-' || kvi_decimal_compare(shape->multiple->text, shape->multiple->len, "0", 1) == 0))
+    if (shape->multiple && (shape->multiple->text[0] == '-' ||
+                            kvi_decimal_compare(shape->multiple->text, shape->multiple->len, "0", 1) == 0))
         (void)fail(s, schema, "multipleOf", "need a number above 0");
 }
 
@@ -280,7 +330,8 @@ static void read_array(kvi_schema *s, const kvi_json_value *schema, kvi_shape *s
     else if (prefix) read_prefix(s, prefix, shape);
     if (items) shape->items = kvi_shape_of(s, items);
     else if (unevaluated) {
-        if (kvi_json_get(schema, "$ref") || kvi_json_get(schema, "allOf") || kvi_json_get(schema, "anyOf") || kvi_json_get(schema, "oneOf"))
+        if (kvi_json_get(schema, "$ref") || kvi_json_get(schema, "allOf") || kvi_json_get(schema, "anyOf") ||
+            kvi_json_get(schema, "oneOf"))
             (void)fail(s, schema, "unevaluatedItems", "not supported beside $ref, allOf, anyOf and oneOf");
         shape->items = kvi_shape_of(s, unevaluated);
     }
@@ -312,7 +363,8 @@ static void read_names(kvi_schema *s, const kvi_json_value *schema, kvi_shape *s
     shape->names = KVI_EXPR_NONE;
     for (const kvi_value_list *v = of->values; of->kind == KVI_SHAPE_VALUES && v; v = v->next)
         if (v->value->type == KVI_JSON_STRING)
-            shape->names = kvi_expr_or2(p, shape->names, kvi_pattern_literal(p, v->value->text, v->value->len, KVI_PATTERN_JSON));
+            shape->names =
+                kvi_expr_or2(p, shape->names, kvi_pattern_literal(p, v->value->text, v->value->len, KVI_PATTERN_JSON));
     if (of->kind == KVI_SHAPE_TYPED && of->types & KVI_IS_STRING) {
         shape->names = of->has_text ? of->text : kvi_pattern_anything(p, KVI_PATTERN_JSON);
         if (of->min_length || of->max_length != KVI_NO_LIMIT)
@@ -320,7 +372,8 @@ static void read_names(kvi_schema *s, const kvi_json_value *schema, kvi_shape *s
     }
 }
 
-static void read_required(kvi_schema *s, const kvi_json_value *schema, const kvi_json_value *names, const char *keyword, kvi_shape *shape)
+static void read_required(kvi_schema *s, const kvi_json_value *schema, const kvi_json_value *names, const char *keyword,
+                          kvi_shape *shape)
 {
     if (names->type != KVI_JSON_ARRAY) {
         (void)fail(s, schema, keyword, "need an array of names");
@@ -334,16 +387,19 @@ static void read_required(kvi_schema *s, const kvi_json_value *schema, const kvi
         kvi_property *p = shape->properties;
         while (p && !(p->len == v->len && memcmp(p->name, v->text, v->len) == 0)) p = p->next;
         if (!p)
-            p = add_property(s, &shape->properties,
-                             (kvi_property){.name = v->text, .len = v->len, .shape = kvi_shape_property(s, shape, v->text, v->len)});
+            p = add_property(
+                s, &shape->properties,
+                (kvi_property){.name = v->text, .len = v->len, .shape = kvi_shape_property(s, shape, v->text, v->len)});
         if (p) p->required = true;
     }
 }
 
 static void read_object(kvi_schema *s, const kvi_json_value *schema, kvi_shape *shape)
 {
-    const kvi_json_value *properties = kvi_json_get(schema, "properties"), *patterns = kvi_json_get(schema, "patternProperties");
-    kvi_json_value *additional = kvi_json_get(schema, "additionalProperties"), *required = kvi_json_get(schema, "required");
+    const kvi_json_value *properties = kvi_json_get(schema, "properties"),
+                         *patterns = kvi_json_get(schema, "patternProperties");
+    kvi_json_value *additional = kvi_json_get(schema, "additionalProperties"),
+                   *required = kvi_json_get(schema, "required");
     kvi_json_value *unevaluated = kvi_json_get(schema, "unevaluatedProperties");
     read_count(s, schema, "minProperties", &shape->min_properties);
     read_count(s, schema, "maxProperties", &shape->max_properties);
@@ -354,11 +410,12 @@ static void read_object(kvi_schema *s, const kvi_json_value *schema, kvi_shape *
     }
     read_names(s, schema, shape);
     for (kvi_json_value *v = patterns ? patterns->first : NULL; v && !kvi_schema_failed(s); v = v->next)
-        (void)add_property(s, &shape->patterns,
-                           (kvi_property){.name = v->key,
-                                          .len = v->key_len,
-                                          .pattern = kvi_schema_pattern(s, schema, "patternProperties", v->key, v->key_len),
-                                          .shape = kvi_shape_of(s, v)});
+        (void)add_property(
+            s, &shape->patterns,
+            (kvi_property){.name = v->key,
+                           .len = v->key_len,
+                           .pattern = kvi_schema_pattern(s, schema, "patternProperties", v->key, v->key_len),
+                           .shape = kvi_shape_of(s, v)});
     if (additional) shape->additional = kvi_shape_of(s, additional);
     else if (unevaluated) {
         if (kvi_json_get(schema, "$ref") || kvi_json_get(schema, "allOf") || kvi_json_get(schema, "anyOf") ||
@@ -385,10 +442,30 @@ static void read_object(kvi_schema *s, const kvi_json_value *schema, kvi_shape *
 
 static bool says_something(const kvi_json_value *schema)
 {
-    static const char *const own[] = {"type", "properties", "required", "additionalProperties", "patternProperties", "propertyNames",
-                                      "minProperties", "maxProperties", "items", "prefixItems", "minItems", "maxItems", "minLength", "maxLength",
-                                      "pattern", "format", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf",
-                                      "uniqueItems", "unevaluatedProperties", "unevaluatedItems"};
+    static const char *const own[] = {"type",
+                                      "properties",
+                                      "required",
+                                      "additionalProperties",
+                                      "patternProperties",
+                                      "propertyNames",
+                                      "minProperties",
+                                      "maxProperties",
+                                      "items",
+                                      "prefixItems",
+                                      "minItems",
+                                      "maxItems",
+                                      "minLength",
+                                      "maxLength",
+                                      "pattern",
+                                      "format",
+                                      "minimum",
+                                      "maximum",
+                                      "exclusiveMinimum",
+                                      "exclusiveMaximum",
+                                      "multipleOf",
+                                      "uniqueItems",
+                                      "unevaluatedProperties",
+                                      "unevaluatedItems"};
     for (const kvi_json_value *v = schema->first; v; v = v->next)
         if (is_in(v, own, sizeof own / sizeof *own, false)) return true;
     return false;
@@ -440,7 +517,8 @@ static kvi_shape_id read_choice(kvi_schema *s, const kvi_json_value *schema, con
     const kvi_json_value *list = kvi_json_get(schema, keyword);
     const bool one_of = keyword[0] == 'o';
     if (!list) return KVI_SHAPE_ANY;
-    if (list->type != KVI_JSON_ARRAY || list->n == 0) return fail(s, schema, keyword, "need an array of at least one schema");
+    if (list->type != KVI_JSON_ARRAY || list->n == 0)
+        return fail(s, schema, keyword, "need an array of at least one schema");
     const kvi_shape_id id = kvi_shape_new(s, KVI_SHAPE_CHOICE, schema);
     if (id == KVI_SHAPE_NOTHING) return id;
     kvi_shape_list **end = &s->shapes[id]->choices;
@@ -450,7 +528,8 @@ static kvi_shape_id read_choice(kvi_schema *s, const kvi_json_value *schema, con
         one->shape = kvi_shape_of(s, v);
         for (const kvi_shape_list *c = s->shapes[id]->choices; one_of && c && !kvi_schema_failed(s); c = c->next)
             if (!kvi_shape_disjoint(s, c->shape, one->shape, 0) && !kvi_schema_failed(s))
-                return fail(s, schema, keyword, "two of them may hold at once: supported where they exclude one another (else anyOf)");
+                return fail(s, schema, keyword,
+                            "two of them may hold at once: supported where they exclude one another (else anyOf)");
         *end = one;
         end = &one->next;
     }
@@ -479,7 +558,8 @@ static kvi_shape_id choose(kvi_schema *s, const kvi_json_value *schema, kvi_shap
 }
 
 /* If a property is there, others must be, or a schema must hold: two alternatives each. */
-static kvi_shape_id read_dependencies(kvi_schema *s, const kvi_json_value *schema, const char *keyword, kvi_shape_id so_far)
+static kvi_shape_id read_dependencies(kvi_schema *s, const kvi_json_value *schema, const char *keyword,
+                                      kvi_shape_id so_far)
 {
     const kvi_json_value *all = kvi_json_get(schema, keyword);
     if (!all) return so_far;
@@ -506,7 +586,8 @@ static kvi_shape_id negate(kvi_schema *s, const kvi_json_value *schema, const ch
     const kvi_shape_id id = kvi_shape_new(s, KVI_SHAPE_TYPED, schema);
     if (id == KVI_SHAPE_NOTHING) return id;
     kvi_shape *out = s->shapes[id];
-    if (shape->kind == KVI_SHAPE_VALUES) { /* strings but these; of null and booleans nothing is left to say more finely */
+    if (shape->kind ==
+        KVI_SHAPE_VALUES) { /* strings but these; of null and booleans nothing is left to say more finely */
         kvi_expr texts = KVI_EXPR_NONE;
         for (const kvi_value_list *v = shape->values; v; v = v->next) {
             if (v->value->type == KVI_JSON_NULL) out->types &= ~(uint32_t)KVI_IS_NULL;
@@ -518,10 +599,11 @@ static kvi_shape_id negate(kvi_schema *s, const kvi_json_value *schema, const ch
         out->has_text = true;
         return id;
     }
-    if (shape->kind != KVI_SHAPE_TYPED || shape->number.integer || shape->number.low || shape->number.high || shape->multiple ||
-        shape->min_length || shape->max_length != KVI_NO_LIMIT || shape->min_items || shape->max_items != KVI_NO_LIMIT ||
-        shape->prefix || shape->items != KVI_SHAPE_ANY || shape->patterns || shape->additional != KVI_SHAPE_ANY || shape->has_names ||
-        shape->min_properties || shape->max_properties != KVI_NO_LIMIT)
+    if (shape->kind != KVI_SHAPE_TYPED || shape->number.integer || shape->number.low || shape->number.high ||
+        shape->multiple || shape->min_length || shape->max_length != KVI_NO_LIMIT || shape->min_items ||
+        shape->max_items != KVI_NO_LIMIT || shape->prefix || shape->items != KVI_SHAPE_ANY || shape->patterns ||
+        shape->additional != KVI_SHAPE_ANY || shape->has_names || shape->min_properties ||
+        shape->max_properties != KVI_NO_LIMIT)
         return fail(s, schema, keyword, "supported of types, strings, null and required alone");
     if (!shape->properties && !shape->has_text) {
         out->types = KVI_IS_ANY & ~shape->types;
@@ -542,7 +624,8 @@ static kvi_shape_id negate(kvi_schema *s, const kvi_json_value *schema, const ch
             any_of = any_of == KVI_SHAPE_NOTHING ? missing : choose(s, schema, any_of, missing);
         }
         if (q->shape == KVI_SHAPE_ANY) continue;
-        const kvi_shape_id other = negate(s, schema, keyword, q->shape), wrong = with_property(s, schema, q->name, q->len, true);
+        const kvi_shape_id other = negate(s, schema, keyword, q->shape),
+                           wrong = with_property(s, schema, q->name, q->len, true);
         if (kvi_schema_failed(s)) return KVI_SHAPE_NOTHING;
         s->shapes[wrong]->types = KVI_IS_OBJECT;
         s->shapes[wrong]->properties->shape = other;
@@ -558,7 +641,8 @@ static kvi_shape_id negate(kvi_schema *s, const kvi_json_value *schema, const ch
 
 static kvi_shape_id read_condition(kvi_schema *s, const kvi_json_value *schema, kvi_shape_id so_far)
 {
-    kvi_json_value *cond = kvi_json_get(schema, "if"), *then = kvi_json_get(schema, "then"), *other = kvi_json_get(schema, "else");
+    kvi_json_value *cond = kvi_json_get(schema, "if"), *then = kvi_json_get(schema, "then"),
+                   *other = kvi_json_get(schema, "else");
     if (!cond || (!then && !other)) return so_far;
     const kvi_shape_id holds = kvi_shape_of(s, cond), fails = negate(s, schema, "if", holds);
     if (kvi_schema_failed(s)) return KVI_SHAPE_NOTHING;
@@ -572,13 +656,15 @@ static kvi_shape_id read_schema(kvi_schema *s, const kvi_json_value *schema)
     check_keywords(s, schema);
     kvi_shape_id id = read_own(s, schema);
     if (!kvi_schema_failed(s)) id = kvi_shape_intersect(s, id, read_values(s, schema));
-    kvi_json_value *ref = kvi_json_get(schema, "$ref"), *all = kvi_json_get(schema, "allOf"), *not = kvi_json_get(schema, "not");
-    if (ref && !kvi_schema_failed(s)) id = kvi_shape_intersect(s, id, kvi_shape_resolve(s, resolve_reference(s, schema, ref)));
+    kvi_json_value *ref = kvi_json_get(schema, "$ref"), *all = kvi_json_get(schema, "allOf"),
+                   *not = kvi_json_get(schema, "not");
+    if (ref && !kvi_schema_failed(s))
+        id = kvi_shape_intersect(s, id, kvi_shape_resolve(s, resolve_reference(s, schema, ref)));
     if (all && all->type != KVI_JSON_ARRAY) return fail(s, schema, "allOf", "need an array of schemas");
     for (kvi_json_value *v = all ? all->first : NULL; v && !kvi_schema_failed(s); v = v->next)
         id = kvi_shape_intersect(s, id, kvi_shape_resolve(s, kvi_shape_of(s, v)));
-    if (not && !kvi_schema_failed(s))
-        id = kvi_shape_intersect(s, id, kvi_shape_resolve(s, negate(s, schema, "not", kvi_shape_of(s, not))));
+    if (not &&!kvi_schema_failed(s))
+        id = kvi_shape_intersect(s, id, kvi_shape_resolve(s, negate(s, schema, "not", kvi_shape_of(s, not ))));
     if (!kvi_schema_failed(s)) id = kvi_shape_intersect(s, id, read_choice(s, schema, "anyOf"));
     if (!kvi_schema_failed(s)) id = kvi_shape_intersect(s, id, read_choice(s, schema, "oneOf"));
     if (!kvi_schema_failed(s)) id = read_dependencies(s, schema, "dependentRequired", id);
@@ -624,14 +710,16 @@ static kvrt_status tell(kvi_schema *s, kvrt_error *error)
     kvi_buf where = {0};
     kvi_json_pointer(s->where, &where);
     const char *message = s->failed ? s->message : s->g->exprs.why;
-    const kvrt_status status =
-        s->keyword ? kvi_error_set(error, KVRT_GRAMMAR, "grammar.schema: %.200s/%.60s: %s", where.len ? where.data : "#", s->keyword, message)
-                   : kvi_error_set(error, KVRT_GRAMMAR, "grammar.schema: %.200s: %s", where.len ? where.data : "#", message);
+    const kvrt_status status = s->keyword ? kvi_error_set(error, KVRT_GRAMMAR, "grammar.schema: %.200s/%.60s: %s",
+                                                          where.len ? where.data : "#", s->keyword, message)
+                                          : kvi_error_set(error, KVRT_GRAMMAR, "grammar.schema: %.200s: %s",
+                                                          where.len ? where.data : "#", message);
     kvi_buf_free(&where);
     return status;
 }
 
-kvrt_status kvi_schema_compile(const char *text, size_t len, kvi_grammar_limits limits, kvi_grammar **out, kvrt_error *error)
+kvrt_status kvi_schema_compile(const char *text, size_t len, kvi_grammar_limits limits, kvi_grammar **out,
+                               kvrt_error *error)
 {
     kvi_schema s = {.g = kvi_grammar_new(limits)};
     if (!s.g) return kvi_error_nomem(error, len, "grammar.schema");

@@ -7,6 +7,7 @@
 #include "grammar.h"
 
 /* A finished grammar. Errors: GRAMMAR: not JSON (line and column), keyword and JSON pointer; NOMEM_HOST. */
-kvrt_status kvi_schema_compile(const char *text, size_t len, kvi_grammar_limits limits, kvi_grammar **out, kvrt_error *error);
+kvrt_status kvi_schema_compile(const char *text, size_t len, kvi_grammar_limits limits, kvi_grammar **out,
+                               kvrt_error *error);
 
 #endif

@@ -1,4 +1,5 @@
-/* schema_impl.h - what the files of the schema compiler share. A schema becomes *shapes*: what kinds of values it allows, with the limits of each kind.
+/* schema_impl.h - what the files of the schema compiler share. A schema becomes *shapes*: what kinds of values it allows, with the limits of
+ * each kind.
  *
  *     schema.c         a schema object to shapes that hold together: its own keywords, $ref, allOf, anyOf, ...
  *     schema_shape.c   two shapes that must both hold, as one; whether two can hold together; whether a value fits
@@ -17,15 +18,23 @@ typedef uint32_t kvi_shape_id; /* 0: no shape; 1: everything; 2: nothing */
 #define KVI_SHAPE_ANY 1u
 #define KVI_SHAPE_NOTHING 2u
 
-enum { KVI_IS_NULL = 1, KVI_IS_BOOL = 2, KVI_IS_NUMBER = 4, KVI_IS_STRING = 8, KVI_IS_ARRAY = 16, KVI_IS_OBJECT = 32, KVI_IS_ANY = 63 };
+enum {
+    KVI_IS_NULL = 1,
+    KVI_IS_BOOL = 2,
+    KVI_IS_NUMBER = 4,
+    KVI_IS_STRING = 8,
+    KVI_IS_ARRAY = 16,
+    KVI_IS_OBJECT = 32,
+    KVI_IS_ANY = 63
+};
 
 typedef enum kvi_shape_kind {
-    KVI_SHAPE_RAW,   /* a schema that is not looked at yet */
-    KVI_SHAPE_BOTH,  /* left and right, not worked out yet */
-    KVI_SHAPE_SAME,  /* worked out: see `is` */
-    KVI_SHAPE_TYPED, /* kinds of values, each with its limits */
+    KVI_SHAPE_RAW,    /* a schema that is not looked at yet */
+    KVI_SHAPE_BOTH,   /* left and right, not worked out yet */
+    KVI_SHAPE_SAME,   /* worked out: see `is` */
+    KVI_SHAPE_TYPED,  /* kinds of values, each with its limits */
     KVI_SHAPE_VALUES, /* one of these values */
-    KVI_SHAPE_CHOICE /* any of these shapes */
+    KVI_SHAPE_CHOICE  /* any of these shapes */
 } kvi_shape_kind;
 
 typedef struct kvi_property {
@@ -49,7 +58,7 @@ typedef struct kvi_value_list {
 
 typedef struct kvi_shape {
     kvi_shape_kind kind;
-    bool busy; /* being worked out */
+    bool busy;                    /* being worked out */
     const kvi_json_value *schema; /* RAW; else where it comes from, for messages */
     kvi_shape_id left, right, is; /* BOTH; SAME */
     kvi_symbol symbol;
@@ -58,7 +67,7 @@ typedef struct kvi_shape {
     uint32_t types;
     kvi_decimal_range number;
     const kvi_json_value *multiple, *multiple2; /* of both */
-    kvi_expr text; /* content of strings; has_text */
+    kvi_expr text;                              /* content of strings; has_text */
     bool has_text;
     uint32_t min_length, max_length, min_items, max_items, min_properties, max_properties;
     kvi_shape_list *prefix;
@@ -79,7 +88,7 @@ typedef struct kvi_schema {
     size_t n_shapes, cap_shapes;
     kvi_shape_id *both_table; // (n_both_table) of BOTH, by left and right
     size_t n_both, n_both_table;
-    unsigned depth; /* of resolving */
+    unsigned depth;      /* of resolving */
     kvi_shape_id *queue; // (n_queue) shapes whose rules are to be made
     size_t n_queue, cap_queue;
     kvi_symbol any; /* any JSON value, once made; has_any */
@@ -101,7 +110,7 @@ bool kvi_schema_failed(const kvi_schema *s);
 void *kvi_schema_alloc(kvi_schema *s, size_t bytes); /* zeroed; NULL: failed */
 
 kvi_shape_id kvi_shape_new(kvi_schema *s, kvi_shape_kind kind, const kvi_json_value *schema);
-kvi_shape_id kvi_shape_of(kvi_schema *s, kvi_json_value *schema); /* RAW */
+kvi_shape_id kvi_shape_of(kvi_schema *s, kvi_json_value *schema);           /* RAW */
 kvi_shape_id kvi_shape_both(kvi_schema *s, kvi_shape_id a, kvi_shape_id b); /* lazy */
 /* The shape, worked out: TYPED, VALUES or CHOICE. */
 kvi_shape_id kvi_shape_resolve(kvi_schema *s, kvi_shape_id id);
@@ -118,7 +127,8 @@ const kvi_property *kvi_property_find(const kvi_property *list, const char *name
 
 /* Strings (schema_text.c). */
 void kvi_schema_text(kvi_schema *s, const kvi_json_value *schema, kvi_shape *shape); /* pattern, format, lengths */
-kvi_expr kvi_schema_pattern(kvi_schema *s, const kvi_json_value *where, const char *keyword, const char *text, size_t len);
+kvi_expr kvi_schema_pattern(kvi_schema *s, const kvi_json_value *where, const char *keyword, const char *text,
+                            size_t len);
 kvi_expr kvi_schema_string(kvi_schema *s, const kvi_shape *shape); /* with quotes */
 kvi_expr kvi_schema_number(kvi_schema *s, const kvi_shape *shape);
 kvi_expr kvi_schema_literal(kvi_schema *s, const kvi_json_value *value); /* JSON text of a value */

@@ -1,9 +1,10 @@
-/* schema_rules.c - shapes to rules. Lists grow to the left (matcher_sets.c). Punctuation carries the white space: behind { [ , : and before } ], so that
+/* schema_rules.c - shapes to rules. Lists grow to the left (matcher_sets.c). Punctuation carries the white space: behind { [ , : and before } ],
+ * so that
  * every text is read in one way. See schema_impl.h. */
 #include "schema_impl.h"
 
-#define COUNT_MOST 4096u   /* items or properties that are counted one by one */
-#define PATTERNS_MOST 5u   /* patternProperties, whose combinations are told apart */
+#define COUNT_MOST 4096u /* items or properties that are counted one by one */
+#define PATTERNS_MOST 5u /* patternProperties, whose combinations are told apart */
 
 /* ----------------------------------------------------------------------------------------------------- punctuation --- */
 typedef enum mark { OPEN, CLOSE, COMMA, COLON } mark;
@@ -23,7 +24,8 @@ static kvi_symbol punctuation_symbol(kvi_schema *s, mark m, bool object)
 static kvi_symbol empty(kvi_schema *s, bool object)
 {
     kvi_exprs *p = &s->g->exprs;
-    return kvi_grammar_terminal(s->g, kvi_expr_then(p, punctuation(s, OPEN, object), kvi_expr_text(p, object ? "}" : "]", 1)));
+    return kvi_grammar_terminal(
+        s->g, kvi_expr_then(p, punctuation(s, OPEN, object), kvi_expr_text(p, object ? "}" : "]", 1)));
 }
 
 /* A property's name up to its value, with a comma in front or not. `names` is what stands between the quotes. */
@@ -60,8 +62,10 @@ static kvi_symbol any_value(kvi_schema *s)
     kvi_grammar_rule(g, s->any, (kvi_symbol[]){kvi_grammar_terminal(g, scalars(s, s->shapes[KVI_SHAPE_ANY]))}, 1);
     kvi_grammar_rule(g, s->any, (kvi_symbol[]){empty(s, false)}, 1);
     kvi_grammar_rule(g, s->any, (kvi_symbol[]){empty(s, true)}, 1);
-    kvi_grammar_rule(g, s->any, (kvi_symbol[]){punctuation_symbol(s, OPEN, false), items, punctuation_symbol(s, CLOSE, false)}, 3);
-    kvi_grammar_rule(g, s->any, (kvi_symbol[]){punctuation_symbol(s, OPEN, true), members, punctuation_symbol(s, CLOSE, true)}, 3);
+    kvi_grammar_rule(g, s->any,
+                     (kvi_symbol[]){punctuation_symbol(s, OPEN, false), items, punctuation_symbol(s, CLOSE, false)}, 3);
+    kvi_grammar_rule(g, s->any,
+                     (kvi_symbol[]){punctuation_symbol(s, OPEN, true), members, punctuation_symbol(s, CLOSE, true)}, 3);
     kvi_grammar_rule(g, items, (kvi_symbol[]){s->any}, 1);
     kvi_grammar_rule(g, items, (kvi_symbol[]){items, punctuation_symbol(s, COMMA, false), s->any}, 3);
     kvi_grammar_rule(g, members, (kvi_symbol[]){name_symbol(s, names, false), s->any}, 2);
@@ -79,7 +83,8 @@ kvi_symbol kvi_schema_symbol(kvi_schema *s, kvi_shape_id id)
     shape->has_symbol = true;
     if (shape->kind == KVI_SHAPE_VALUES) {
         kvi_expr e = KVI_EXPR_NONE;
-        for (const kvi_value_list *v = shape->values; v; v = v->next) e = kvi_expr_or2(&s->g->exprs, e, kvi_schema_literal(s, v->value));
+        for (const kvi_value_list *v = shape->values; v; v = v->next)
+            e = kvi_expr_or2(&s->g->exprs, e, kvi_schema_literal(s, v->value));
         return shape->symbol = kvi_grammar_terminal(s->g, e);
     }
     if (shape->kind == KVI_SHAPE_TYPED && !(shape->types & (KVI_IS_ARRAY | KVI_IS_OBJECT)))
@@ -113,7 +118,8 @@ static void make_array(kvi_schema *s, const kvi_shape *shape)
         if (prefix) prefix = prefix->next;
         if (item == KVI_SYMBOL_NONE) return; /* no longer arrays */
         if (++i > COUNT_MOST) {
-            (void)kvi_schema_fail(s, shape->schema, min > COUNT_MOST ? "minItems" : "maxItems", "more than 4096 are not supported");
+            (void)kvi_schema_fail(s, shape->schema, min > COUNT_MOST ? "minItems" : "maxItems",
+                                  "more than 4096 are not supported");
             return;
         }
         const kvi_symbol longer = kvi_grammar_nonterminal(g);
@@ -183,7 +189,8 @@ static size_t find_extras(kvi_schema *s, const kvi_shape *shape, extra *out)
     if (named != KVI_EXPR_NONE) free_names = kvi_expr_and2(p, free_names, kvi_expr_not(p, named));
     if (shape->has_names) free_names = kvi_expr_and2(p, free_names, shape->names);
     for (const kvi_property *q = shape->patterns; q; q = q->next) {
-        if (n_patterns == PATTERNS_MOST) return (void)kvi_schema_fail(s, shape->schema, "patternProperties", "more than 5 are not supported"), 0;
+        if (n_patterns == PATTERNS_MOST)
+            return (void)kvi_schema_fail(s, shape->schema, "patternProperties", "more than 5 are not supported"), 0;
         patterns[n_patterns++] = q;
     }
     for (uint32_t set = 0; set < 1u << n_patterns && !kvi_schema_failed(s); set++) {
@@ -200,15 +207,19 @@ static size_t find_extras(kvi_schema *s, const kvi_shape *shape, extra *out)
     return n;
 }
 
-static bool begin_count(kvi_schema *s, const kvi_shape *shape, uint32_t n_named, uint32_t n_required, bool extras, counter *c)
+static bool begin_count(kvi_schema *s, const kvi_shape *shape, uint32_t n_named, uint32_t n_required, bool extras,
+                        counter *c)
 {
     uint32_t max = shape->max_properties;
     if (!extras && max > n_named) max = n_named;
     const bool limited = extras ? max != KVI_NO_LIMIT : max < n_named;
     c->saturates = !limited;
-    c->most = limited ? max : shape->min_properties > n_required || (shape->min_properties && !n_required) ? shape->min_properties : 0;
+    c->most = limited                                                                        ? max
+              : shape->min_properties > n_required || (shape->min_properties && !n_required) ? shape->min_properties
+                                                                                             : 0;
     if (c->most > COUNT_MOST || (uint64_t)c->most * n_named > 100000u) {
-        (void)kvi_schema_fail(s, shape->schema, limited ? "maxProperties" : "minProperties", "too many to count are not supported");
+        (void)kvi_schema_fail(s, shape->schema, limited ? "maxProperties" : "minProperties",
+                              "too many to count are not supported");
         return false;
     }
     c->with = kvi_schema_alloc(s, (c->most + 1u) * sizeof *c->with);
@@ -230,7 +241,8 @@ static void add_extras(kvi_schema *s, counter *c, const extra *extras, size_t n_
         const kvi_symbol name = name_symbol(s, extras[i].names, true);
         const uint32_t one = count_up(c, 0);
         for (uint32_t n = c->saturates && c->most == 0 ? 0 : 1; n <= c->most; n++)
-            if (count_up(c, n) <= c->most) kvi_grammar_rule(g, with[count_up(c, n)], (kvi_symbol[]){with[n], name, extras[i].value}, 3);
+            if (count_up(c, n) <= c->most)
+                kvi_grammar_rule(g, with[count_up(c, n)], (kvi_symbol[]){with[n], name, extras[i].value}, 3);
         if (first && one <= c->most)
             kvi_grammar_rule(g, with[one], (kvi_symbol[]){name_symbol(s, extras[i].names, false), extras[i].value}, 2);
     }
@@ -259,7 +271,8 @@ static void make_object(kvi_schema *s, const kvi_shape *shape)
     const uint32_t least = c.most < shape->min_properties ? c.most : shape->min_properties;
     if (c.saturates || c.most >= shape->min_properties)
         for (uint32_t n = c.most == 0 ? 0 : least; n <= c.most; n++)
-            if (c.with[n] != KVI_SYMBOL_NONE) kvi_grammar_rule(g, shape->symbol, (kvi_symbol[]){open, c.with[n], close}, 3);
+            if (c.with[n] != KVI_SYMBOL_NONE)
+                kvi_grammar_rule(g, shape->symbol, (kvi_symbol[]){open, c.with[n], close}, 3);
     if (first && shape->min_properties == 0) kvi_grammar_rule(g, shape->symbol, (kvi_symbol[]){empty(s, true)}, 1);
 }
 

@@ -62,7 +62,8 @@ static kvi_property **append(kvi_schema *s, kvi_property **end, kvi_property pro
 }
 
 /* ------------------------------------------------------------------------------------------------- both must hold --- */
-static void tighter(const char **text, size_t *len, bool *open, const char *other, size_t other_len, bool other_open, bool low)
+static void tighter(const char **text, size_t *len, bool *open, const char *other, size_t other_len, bool other_open,
+                    bool low)
 {
     if (!other) return;
     const int order = *text ? kvi_decimal_compare(other, other_len, *text, *len) : (low ? 1 : -1);
@@ -104,7 +105,8 @@ static void both_arrays(kvi_schema *s, kvi_shape *out, const kvi_shape *a, const
 }
 
 /* Patterns of one side whose names the other side's `additional` speaks of as well. */
-static kvi_property **take_patterns(kvi_schema *s, kvi_property **end, const kvi_shape *of, const kvi_shape *other, bool first)
+static kvi_property **take_patterns(kvi_schema *s, kvi_property **end, const kvi_shape *of, const kvi_shape *other,
+                                    bool first)
 {
     for (const kvi_property *p = of->patterns; p; p = p->next) {
         const kvi_property *same = other->patterns;
@@ -114,7 +116,8 @@ static kvi_property **take_patterns(kvi_schema *s, kvi_property **end, const kvi
         if (same) merged.shape = kvi_shape_both(s, p->shape, same->shape);
         else if (other->additional != KVI_SHAPE_ANY) {
             if (other->patterns)
-                (void)kvi_schema_fail(s, of->schema, "patternProperties", "different ones hold together with additionalProperties");
+                (void)kvi_schema_fail(s, of->schema, "patternProperties",
+                                      "different ones hold together with additionalProperties");
             merged.shape = kvi_shape_both(s, p->shape, other->additional);
         }
         end = append(s, end, merged);
@@ -306,7 +309,8 @@ static bool objects_disjoint(kvi_schema *s, const kvi_shape *a, const kvi_shape 
     for (int side = 0; side < 2; side++) {
         const kvi_shape *one = side ? b : a, *other = side ? a : b;
         for (const kvi_property *p = one->properties; p; p = p->next)
-            if (p->required && kvi_shape_disjoint(s, p->shape, kvi_shape_property(s, other, p->name, p->len), depth + 1))
+            if (p->required &&
+                kvi_shape_disjoint(s, p->shape, kvi_shape_property(s, other, p->name, p->len), depth + 1))
                 return true;
     }
     return false;
@@ -320,7 +324,9 @@ static bool typed_disjoint(kvi_schema *s, const kvi_shape *a, const kvi_shape *b
         kvi_shape both = *a;
         both_numbers(s, &both, b);
         both.has_text = a->has_text || b->has_text;
-        both.text = a->has_text && b->has_text ? kvi_expr_and2(&s->g->exprs, a->text, b->text) : a->has_text ? a->text : b->text;
+        both.text = a->has_text && b->has_text ? kvi_expr_and2(&s->g->exprs, a->text, b->text)
+                    : a->has_text              ? a->text
+                                               : b->text;
         both.min_length = larger(a->min_length, b->min_length), both.max_length = smaller(a->max_length, b->max_length);
         if (types & KVI_IS_NUMBER && kvi_schema_number(s, &both) != KVI_EXPR_NONE) return false;
         if (types & KVI_IS_STRING && kvi_schema_string(s, &both) != KVI_EXPR_NONE) return false;

@@ -4,9 +4,13 @@
 
 #include <string.h>
 
-/* Formats as RFC 3339, 5321, 1123, 2673, 4291, 4122, 3986 and 6901 have them, less what takes more than a pattern (the length of a whole e-mail address). */
-#define DATE "((\\d{4}-(0[13578]|1[02])-(0[1-9]|[12]\\d|3[01]))|(\\d{4}-(0[469]|11)-(0[1-9]|[12]\\d|30))|(\\d{4}-02-(0[1-9]|1\\d|2[0-8]))|((\\d\\d(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)-02-29))"
-#define TIME "(([01]\\d|2[0-3]):[0-5]\\d:[0-5]\\d(\\.\\d{1,9})?(Z|[+-]([01]\\d|2[0-3]):[0-5]\\d)|23:59:60(\\.\\d{1,9})?Z)"
+/* Formats as RFC 3339, 5321, 1123, 2673, 4291, 4122, 3986 and 6901 have them, less what takes more than a pattern (the length of a whole e-mail
+ * address). */
+#define DATE                                                                                                           \
+    "((\\d{4}-(0[13578]|1[02])-(0[1-9]|[12]\\d|3[01]))|(\\d{4}-(0[469]|11)-(0[1-9]|[12]\\d|30))|(\\d{4}-02-(0[1-9]|"   \
+    "1\\d|2[0-8]))|((\\d\\d(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)-02-29))"
+#define TIME                                                                                                           \
+    "(([01]\\d|2[0-3]):[0-5]\\d:[0-5]\\d(\\.\\d{1,9})?(Z|[+-]([01]\\d|2[0-3]):[0-5]\\d)|23:59:60(\\.\\d{1,9})?Z)"
 #define LABEL "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 #define HOST LABEL "(\\." LABEL ")*"
 #define OCTET "(25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]?\\d)"
@@ -14,16 +18,21 @@
 #define H16 "[0-9a-fA-F]{1,4}"
 #define LS32 "(" H16 ":" H16 "|" IPV4 ")"
 #define IPV6                                                                                                           \
-    "((" H16 ":){6}" LS32 "|::(" H16 ":){5}" LS32 "|(" H16 ")?::(" H16 ":){4}" LS32 "|((" H16 ":){0,1}" H16 ")?::(" H16 \
-    ":){3}" LS32 "|((" H16 ":){0,2}" H16 ")?::(" H16 ":){2}" LS32 "|((" H16 ":){0,3}" H16 ")?::" H16 ":" LS32 "|((" H16 \
-    ":){0,4}" H16 ")?::" LS32 "|((" H16 ":){0,5}" H16 ")?::" H16 "|((" H16 ":){0,6}" H16 ")?::)"
+    "((" H16 ":){6}" LS32 "|::(" H16 ":){5}" LS32 "|(" H16 ")?::(" H16 ":){4}" LS32 "|((" H16 ":){0,1}" H16            \
+    ")?::(" H16 ":){3}" LS32 "|((" H16 ":){0,2}" H16 ")?::(" H16 ":){2}" LS32 "|((" H16 ":){0,3}" H16 ")?::" H16       \
+    ":" LS32 "|((" H16 ":){0,4}" H16 ")?::" LS32 "|((" H16 ":){0,5}" H16 ")?::" H16 "|((" H16 ":){0,6}" H16 ")?::)"
 #define ATOM "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 #define PCHAR "([A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})"
-#define AUTHORITY "(([A-Za-z0-9._~!$&'()*+,;=:-]|%[0-9A-Fa-f]{2})*@)?(\\[" IPV6 "\\]|([A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(:\\d*)?"
+#define AUTHORITY                                                                                                      \
+    "(([A-Za-z0-9._~!$&'()*+,;=:-]|%[0-9A-Fa-f]{2})*@)?(\\[" IPV6                                                      \
+    "\\]|([A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(:\\d*)?"
 #define QUERY "(\\?(" PCHAR "|[/?])*)?(#(" PCHAR "|[/?])*)?"
 #define URI                                                                                                            \
-    "[A-Za-z][A-Za-z0-9+.-]*:(//" AUTHORITY "(/" PCHAR "*)*|/(" PCHAR "+(/" PCHAR "*)*)?|" PCHAR "+(/" PCHAR "*)*)?" QUERY
-#define RELATIVE "(//" AUTHORITY "(/" PCHAR "*)*|/(" PCHAR "+(/" PCHAR "*)*)?|([A-Za-z0-9._~!$&'()*+,;=@-]|%[0-9A-Fa-f]{2})+(/" PCHAR "*)*)?" QUERY
+    "[A-Za-z][A-Za-z0-9+.-]*:(//" AUTHORITY "(/" PCHAR "*)*|/(" PCHAR "+(/" PCHAR "*)*)?|" PCHAR "+(/" PCHAR           \
+    "*)*)?" QUERY
+#define RELATIVE                                                                                                       \
+    "(//" AUTHORITY "(/" PCHAR "*)*|/(" PCHAR "+(/" PCHAR                                                              \
+    "*)*)?|([A-Za-z0-9._~!$&'()*+,;=@-]|%[0-9A-Fa-f]{2})+(/" PCHAR "*)*)?" QUERY
 #define POINTER "(/([^~/]|~[01])*)*"
 
 static const struct {
@@ -32,12 +41,12 @@ static const struct {
     {"date", DATE},
     {"time", TIME},
     {"date-time", DATE "T" TIME},
-    {"duration", "P((\\d+D|\\d+M(\\d+D)?|\\d+Y(\\d+M(\\d+D)?)?)(T(\\d+H(\\d+M(\\d+S)?)?|\\d+M(\\d+S)?|\\d+S))?|T(\\d+H(\\d+M(\\d+S)?"
+    {"duration", "P((\\d+D|\\d+M(\\d+D)?|\\d+Y(\\d+M(\\d+D)?)?)(T(\\d+H(\\d+M(\\d+S)?)?|\\d+M(\\d+S)?|\\d+S))?|T(\\d+H("
+                 "\\d+M(\\d+S)?"
                  ")?|\\d+M(\\d+S)?|\\d+S)|\\d+W)"},
     {"email", ATOM "(\\." ATOM ")*@(" HOST "|\\[" IPV4 "\\])"},
     {"idn-email", ATOM "(\\." ATOM ")*@(" HOST ")"},
     {"hostname", "(?=.{1,253}$)" HOST},
-    {"idn-hostname", "(?=.{1,253}$)" HOST},
     {"ipv4", IPV4},
     {"ip-address", IPV4},
     {"ipv6", IPV6},
@@ -50,14 +59,16 @@ static const struct {
     {"relative-json-pointer", "(0|[1-9]\\d*)(#|" POINTER ")"},
 };
 /* Names that say how a value is to be shown or stored, not what it is. */
-static const char *const notes[] = {"int32", "int64", "uint32", "uint64", "float", "double", "byte", "binary", "password", "textarea", "int-or-string"};
+static const char *const notes[] = {"int32", "int64",  "uint32",   "uint64",   "float",        "double",
+                                    "byte",  "binary", "password", "textarea", "int-or-string"};
 
 /* ---------------------------------------------------------------------------------------------------------- pieces --- */
 kvi_expr kvi_schema_space(kvi_schema *s)
 {
     kvi_exprs *p = &s->g->exprs;
     const kvi_byte_set blank = {{1ull << ' ' | 1ull << '\t', 0, 0, 0}};
-    const kvi_expr line = kvi_expr_then(p, kvi_expr_bytes(p, '\n', '\n'), kvi_expr_repeat(p, kvi_expr_byte_set(p, &blank), 0, 64));
+    const kvi_expr line =
+        kvi_expr_then(p, kvi_expr_bytes(p, '\n', '\n'), kvi_expr_repeat(p, kvi_expr_byte_set(p, &blank), 0, 64));
     return kvi_expr_or(p, (kvi_expr[]){KVI_EXPR_VOID, kvi_expr_bytes(p, ' ', ' '), line}, 3);
 }
 
@@ -81,9 +92,9 @@ static kvi_expr free_character(kvi_exprs *p)
                      kvi_expr_then(p, d, kvi_expr_then(p, hex_bytes(p, "01234567"), hex2)),
                      kvi_expr_then(p, d, kvi_expr_then(p, hex_bytes(p, "89abAB"), kvi_expr_then(p, hex2, low)))},
         3);
-    const kvi_expr escape = kvi_expr_then(
-        p, kvi_expr_bytes(p, '\\', '\\'),
-        kvi_expr_or2(p, hex_bytes(p, "\"\\/bfnrt"), kvi_expr_then(p, kvi_expr_bytes(p, 'u', 'u'), unit)));
+    const kvi_expr escape =
+        kvi_expr_then(p, kvi_expr_bytes(p, '\\', '\\'),
+                      kvi_expr_or2(p, hex_bytes(p, "\"\\/bfnrt"), kvi_expr_then(p, kvi_expr_bytes(p, 'u', 'u'), unit)));
     return kvi_expr_or(p,
                        (kvi_expr[]){kvi_expr_bytes(p, 0x20, 0x21), kvi_expr_bytes(p, 0x23, 0x5b),
                                     kvi_expr_code_points(p, 0x5d, 0x10ffff), escape},
@@ -97,12 +108,12 @@ void kvi_schema_begin_texts(kvi_schema *s)
 }
 
 /* --------------------------------------------------------------------------------------------------------- strings --- */
-kvi_expr kvi_schema_pattern(kvi_schema *s, const kvi_json_value *where, const char *keyword, const char *text, size_t len)
+kvi_expr kvi_schema_pattern(kvi_schema *s, const kvi_json_value *where, const char *keyword, const char *text,
+                            size_t len)
 {
     kvi_exprs *p = &s->g->exprs;
     size_t at = 0;
-    const kvi_expr found = kvi_pattern_parse(p, text, len, KVI_PATTERN_JSON, &at);
-    const kvi_expr e = kvi_expr_search(p, found, kvi_pattern_anything(p, KVI_PATTERN_JSON));
+    const kvi_expr e = kvi_pattern_parse(p, text, len, KVI_PATTERN_JSON, false, &at);
     if (p->why && *p->why && !s->failed) (void)kvi_schema_fail(s, where, keyword, p->why);
     return e;
 }
@@ -121,8 +132,9 @@ static void add_format(kvi_schema *s, const kvi_json_value *schema, const kvi_js
         if (!kvi_json_is_text(format, formats[i].name)) continue;
         kvi_exprs *p = &s->g->exprs;
         size_t at = 0;
-        const kvi_expr e = kvi_pattern_parse(p, formats[i].pattern, strlen(formats[i].pattern), KVI_PATTERN_JSON, &at);
-        both_texts(s, shape, kvi_expr_search(p, e, KVI_EXPR_VOID));
+        const kvi_expr e =
+            kvi_pattern_parse(p, formats[i].pattern, strlen(formats[i].pattern), KVI_PATTERN_JSON, true, &at);
+        both_texts(s, shape, e);
         return;
     }
     (void)kvi_schema_fail(s, schema, "format", "an unknown format");
@@ -181,8 +193,9 @@ kvi_expr kvi_schema_literal(kvi_schema *s, const kvi_json_value *v)
     for (const kvi_json_value *c = v->first; c; c = c->next) {
         if (c != v->first) e = kvi_expr_then(p, e, kvi_expr_then(p, kvi_expr_bytes(p, ',', ','), space));
         if (object)
-            e = kvi_expr_then(p, e,
-                              kvi_expr_then(p, quoted(p, c->key, c->key_len), kvi_expr_then(p, kvi_expr_bytes(p, ':', ':'), space)));
+            e = kvi_expr_then(
+                p, e,
+                kvi_expr_then(p, quoted(p, c->key, c->key_len), kvi_expr_then(p, kvi_expr_bytes(p, ':', ':'), space)));
         e = kvi_expr_then(p, e, kvi_schema_literal(s, c));
     }
     if (v->first) e = kvi_expr_then(p, e, space);

@@ -74,7 +74,8 @@ static uint32_t common(const token_text *x, const token_text *y)
 }
 
 /* The tokens of one slice, sorted, as a tree in the order in which it is walked. `open` (deepest + 1): nodes on the way to the last one. */
-static bool make_tree(kvi_token_trie *trie, struct kvi_trie_tree *tree, const token_text *list, size_t n, uint32_t *open)
+static bool make_tree(kvi_token_trie *trie, struct kvi_trie_tree *tree, const token_text *list, size_t n,
+                      uint32_t *open)
 {
     uint64_t n_nodes = 0;
     for (size_t i = 0; i < n; i++) n_nodes += list[i].len - (i ? common(&list[i - 1], &list[i]) : 0);
@@ -175,11 +176,11 @@ static void walk_tree(kvi_token_trie *trie, const struct kvi_trie_tree *tree, kv
 {
     const struct kvi_trie_node *nodes = tree->nodes;
     const uint8_t *classes = m->grammar->classes;
-    kvi_place *walk = trie->walk;
+    kvi_spot *walk = trie->walk;
     for (uint32_t i = 0; i < tree->n;) {
         const struct kvi_trie_node node = nodes[i];
-        const kvi_place to = kvi_matcher_step(m, walk[node.depth - 1], classes[node.byte]);
-        if (to == KVI_PLACE_DEAD) {
+        const kvi_spot to = kvi_matcher_step(m, walk[node.depth - 1], classes[node.byte]);
+        if (to == KVI_SPOT_DEAD) {
             i = node.next;
             continue;
         }

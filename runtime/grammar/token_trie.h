@@ -1,7 +1,9 @@
 /* token_trie.h - the vocabulary as a tree of bytes, and the mask of tokens that a grammar allows next.
- * Owns: a tree for each slice, and one for the tokens in none. Refuses: nothing; tokens without bytes (special ones, and markers such as <tool_call>,
+ * Owns: a tree for each slice, and one for the tokens in none. Refuses: nothing; tokens without bytes (special ones, and markers such as
+ * <tool_call>,
  * which would mean something else than their text) are never allowed.
- * The one thing to know: what the tokens of a slice have in common (plain text of some length) is decided at once where a string is under way, so that
+ * The one thing to know: what the tokens of a slice have in common (plain text of some length) is decided at once where a string is under way,
+ * so that
  * a mask there walks a tenth of the vocabulary. Everything else is exact walking, with a table lookup per byte. */
 #ifndef KVI_TOKEN_TRIE_H
 #define KVI_TOKEN_TRIE_H
@@ -21,16 +23,17 @@ typedef struct kvi_token_trie {
             uint8_t byte;
         } * nodes; // (n)
         uint32_t n;
-        uint32_t *mask; // (n_words) of all its tokens
+        uint32_t *mask;      // (n_words) of all its tokens
     } trees[KVI_TRIE_TREES]; /* the last one: tokens in no slice */
-    int32_t (*same)[2]; // (n_same) tokens with the same bytes: the one in the tree, another
+    int32_t (*same)[2];      // (n_same) tokens with the same bytes: the one in the tree, another
     size_t n_same, cap_same;
     uint32_t deepest;
-    kvi_place *walk; // (deepest + 1)
+    kvi_spot *walk; // (deepest + 1)
 } kvi_token_trie;
 
 /* For the tokens 0 .. n_vocab - 1, which a model may have more of than its tokenizer. Errors: NOMEM_HOST. */
-kvrt_status kvi_token_trie_new(const kvi_tokenizer *tokenizer, int32_t n_vocab, kvi_token_trie **out, kvrt_error *error);
+kvrt_status kvi_token_trie_new(const kvi_tokenizer *tokenizer, int32_t n_vocab, kvi_token_trie **out,
+                               kvrt_error *error);
 void kvi_token_trie_free(kvi_token_trie *trie); /* NULL is fine */
 uint64_t kvi_token_trie_bytes(const kvi_token_trie *trie);
 /* Bytes that a token stands for in a constrained text; false when it never may stand there. */

@@ -39,7 +39,8 @@ static void by_bytes(kvi_matcher *m, const char *text, size_t len, size_t *taken
     bool fits = true;
     for (*taken = 0; *taken < len; ++*taken) {
         kvrt_error error = {.size = sizeof error};
-        if (kvi_matcher_take(m, text + *taken, 1, &fits, &error) < KVRT_OK) print_text("failed", error.message), printf(",");
+        if (kvi_matcher_take(m, text + *taken, 1, &fits, &error) < KVRT_OK)
+            print_text("failed", error.message), printf(",");
         if (!fits) return;
     }
 }
@@ -74,15 +75,17 @@ static void by_tokens(kvi_matcher *m, const char *text, size_t len, size_t *take
 
 static void answer(const kvi_json_value *in)
 {
-    const kvi_json_value *kind = kvi_json_get(in, "kind"), *text = kvi_json_get(in, "text"), *texts = kvi_json_get(in, "texts");
+    const kvi_json_value *kind = kvi_json_get(in, "kind"), *text = kvi_json_get(in, "text"),
+                         *texts = kvi_json_get(in, "texts");
     const kvi_json_value *masks = kvi_json_get(in, "masks");
     kvrt_error error = {.size = sizeof error};
     kvi_grammar *g = NULL;
     const kvi_grammar_limits limits = kvi_grammar_default_limits();
     const uint64_t from = now_ns();
-    const kvrt_status status = kvi_json_is_text(kind, "schema") ? kvi_schema_compile(text->text, text->len, limits, &g, &error)
-                               : kvi_json_is_text(kind, "gbnf") ? kvi_gbnf_compile(text->text, text->len, limits, &g, &error)
-                                                                : kvi_regex_grammar(text->text, text->len, limits, &g, &error);
+    const kvrt_status status =
+        kvi_json_is_text(kind, "schema") ? kvi_schema_compile(text->text, text->len, limits, &g, &error)
+        : kvi_json_is_text(kind, "gbnf") ? kvi_gbnf_compile(text->text, text->len, limits, &g, &error)
+                                         : kvi_regex_grammar(text->text, text->len, limits, &g, &error);
     printf("{");
     if (status < KVRT_OK) {
         print_text("error", error.message);
@@ -118,8 +121,8 @@ int main(int argc, char **argv)
             return 1;
         }
         mask = calloc(trie->n_words, sizeof *mask);
-        fprintf(stderr, "%d tokens, trie %.1f MB, loaded in %.0f ms\n", trie->n_vocab, (double)kvi_token_trie_bytes(trie) / 1e6,
-                (double)(now_ns() - from) / 1e6);
+        fprintf(stderr, "%d tokens, trie %.1f MB, loaded in %.0f ms\n", trie->n_vocab,
+                (double)kvi_token_trie_bytes(trie) / 1e6, (double)(now_ns() - from) / 1e6);
     }
     char *line = NULL;
     size_t cap = 0;

@@ -1,0 +1,276 @@
+/* constraint.c - see constraint.h. */
+#include "constraint.h"
+#include "session.h"
+#include "../grammar/gbnf.h"
+#include "../grammar/schema.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { KIND_SCHEMA, KIND_GBNF, KIND_REGEX, KINDS };
+static const char *const keys[KINDS] = {"grammar.schema", "grammar.gbnf", "grammar.regex"};
+
+/* --------------------------------------------------------------------------------------------------------- grammars --- */
+static void free_kept(kvi_kept_grammar *kept)
+{
+    kvi_grammar_free(kept->grammar);
+    kvi_mem_free(kept->text);
+    kvi_mem_free(kept);
+}
+
+void kvi_grammars_free(kvi_grammars *g)
+{
+    for (uint32_t i = 0; i < KVI_GRAMMARS; i++)
+        if (g->kept[i]) free_kept(g->kept[i]);
+    kvi_token_trie_free(g->trie);
+    kvi_mem_free(g->mask);
+    kvi_ids_free(&g->ids);
+    *g = (kvi_grammars){0};
+}
+
+static kvrt_status compile(int32_t kind, const char *text, size_t len, kvi_grammar **out, kvrt_error *error)
+{
+    const kvi_grammar_limits limits = kvi_grammar_default_limits();
+    if (kind == KIND_SCHEMA) return kvi_schema_compile(text, len, limits, out, error);
+    if (kind == KIND_GBNF) return kvi_gbnf_compile(text, len, limits, out, error);
+    return kvi_regex_grammar(text, len, limits, out, error);
+}
+
+/* A place among the kept: a free one, or that of the one nobody has used for longest. NULL: all are in use, and the new one is freed with its last
+ * user. */
+static kvi_kept_grammar **find_place(kvi_grammars *g)
+{
+    kvi_kept_grammar **oldest = NULL;
+    for (uint32_t i = 0; i < KVI_GRAMMARS; i++) {
+        if (!g->kept[i]) return &g->kept[i];
+        if (g->kept[i]->users == 0 && (!oldest || g->kept[i]->used < (*oldest)->used)) oldest = &g->kept[i];
+    }
+    if (oldest) free_kept(*oldest);
+    return oldest;
+}
+
+static kvrt_status get_grammar(kvi_engine *e, int32_t kind, const char *text, size_t len, kvi_kept_grammar **out,
+                               kvrt_error *error)
+{
+    kvi_grammars *g = &e->grammars;
+    g->clock++;
+    for (uint32_t i = 0; i < KVI_GRAMMARS; i++) {
+        kvi_kept_grammar *k = g->kept[i];
+        if (!k || k->kind != kind || k->len != len || memcmp(k->text, text, len) != 0) continue;
+        k->used = g->clock;
+        k->users++;
+        *out = k;
+        return KVRT_OK;
+    }
+    kvi_kept_grammar *k = kvi_mem_zalloc(1, sizeof *k);
+    if (k) k->text = kvi_mem_strndup(text, len);
+    if (!k || !k->text) {
+        kvi_mem_free(k);
+        return kvi_error_nomem(error, len, "grammar");
+    }
+    k->len = len, k->kind = kind, k->used = g->clock;
+    const kvrt_status status = compile(kind, text, len, &k->grammar, error);
+    kvi_kept_grammar **place = status >= KVRT_OK ? find_place(g) : NULL;
+    if (status >= KVRT_OK && !place)
+        (void)kvi_error_set(error, KVRT_GRAMMAR, "grammar: more than %u different ones are in use at once",
+                            KVI_GRAMMARS);
+    if (!place) {
+        free_kept(k);
+        return status < KVRT_OK ? status : KVRT_GRAMMAR;
+    }
+    *place = k;
+    k->users = 1;
+    *out = k;
+    return KVRT_OK;
+}
+
+static kvrt_status need_trie(kvi_engine *e, kvrt_error *error)
+{
+    kvi_grammars *g = &e->grammars;
+    if (!e->tokenizer) return kvi_error_set(error, KVRT_STATE, "grammar: a synthetic shape has no tokenizer");
+    if (!g->trie) KVI_TRY(kvi_token_trie_new(e->tokenizer, (int32_t)e->config.vocab_size, &g->trie, error));
+    if (!g->mask) g->mask = kvi_mem_zalloc(g->trie->n_words + 1u, sizeof *g->mask);
+    return g->mask ? KVRT_OK : kvi_error_nomem(error, g->trie->n_words * 4u, "mask of tokens");
+}
+
+/* ------------------------------------------------------------------------------------------------------ constraints --- */
+void kvi_constraint_free(kvi_constraint *c)
+{
+    if (c->of) {
+        c->of->users--;
+        kvi_matcher_free(&c->matcher);
+    }
+    *c = (kvi_constraint){0};
+}
+
+kvrt_status kvi_constraint_make(kvi_session *s, const kvrt_options *o, kvi_constraint *out, kvrt_error *error)
+{
+    int32_t kind = -1;
+    *out = (kvi_constraint){0};
+    for (int32_t k = 0; k < KINDS; k++) {
+        if (!*kvi_options_string(o, keys[k])) continue;
+        if (kind >= 0)
+            return kvi_error_set(error, KVRT_ARG, "options %s and %s are both set, need one", keys[kind], keys[k]);
+        kind = k;
+    }
+    if (kind < 0) return KVRT_OK;
+    const char *text = kvi_options_string(o, keys[kind]);
+    kvi_constraint *old = &s->gen.constraint;
+    KVI_TRY(need_trie(s->engine, error));
+    KVI_TRY(get_grammar(s->engine, kind, text, strlen(text), &out->of, error));
+    if (old->of == out->of && old->begun && !old->over && old->first + (int64_t)old->matcher.n_tokens == s->n_tokens) {
+        out->of->users--;
+        *out = *old;
+        *old = (kvi_constraint){0};
+        return KVRT_OK;
+    }
+    const kvrt_status status = kvi_matcher_init(&out->matcher, out->of->grammar, error);
+    if (status < KVRT_OK) kvi_constraint_free(out);
+    return status;
+}
+
+kvrt_status kvi_constraint_copy(const kvi_constraint *from, kvi_constraint *to, kvrt_error *error)
+{
+    if (!from->of) return KVRT_OK;
+    *to = (kvi_constraint){
+        .of = from->of, .first = from->first, .begun = from->begun, .over = from->over, .n_forced = from->n_forced};
+    memcpy(to->forced, from->forced, sizeof to->forced);
+    to->of->users++;
+    const kvrt_status status = kvi_matcher_copy(&from->matcher, &to->matcher, error);
+    if (status < KVRT_OK) kvi_constraint_free(to);
+    return status;
+}
+
+void kvi_constraint_end(kvi_constraint *c)
+{
+    c->over = true;
+    c->n_forced = 0;
+}
+
+void kvi_constraint_cut(kvi_constraint *c, uint32_t n)
+{
+    c->over = false;
+    if (!c->of || !c->begun || n >= c->first + (int64_t)c->matcher.n_tokens) return;
+    c->n_forced = 0;
+    const size_t keep = n > c->first ? (size_t)(n - c->first) : 0;
+    /* A text that cannot be followed any more (memory) begins anew. */
+    if (keep == 0 || kvi_matcher_back(&c->matcher, c->matcher.n_tokens - keep, NULL) < KVRT_OK) c->begun = false;
+}
+
+/* ----------------------------------------------------------------------------------------------------------- tokens --- */
+/* Reasoning and headers are free, but the text cannot end in them. */
+static bool is_free(const kvi_session *s)
+{
+    return s->gen.sections.reasoning || (s->gen.channels.on && s->gen.channel.header);
+}
+
+static void ban_eos(const kvi_session *s, float *logits)
+{
+    const kvi_model_config *c = &s->engine->config;
+    for (uint32_t i = 0; i < c->n_eos; i++)
+        if (c->eos_ids[i] >= 0 && (uint32_t)c->eos_ids[i] < c->vocab_size) logits[c->eos_ids[i]] = -INFINITY;
+}
+
+static void allow(const kvi_session *s, int32_t id)
+{
+    if (id >= 0 && (uint32_t)id < s->engine->config.vocab_size) s->engine->grammars.mask[id >> 5] |= 1u << (id & 31);
+}
+
+kvrt_status kvi_constraint_mask(kvi_session *s, float *logits, kvrt_error *error)
+{
+    kvi_generation *gen = &s->gen;
+    kvi_constraint *c = &gen->constraint;
+    const kvi_model_config *config = &s->engine->config;
+    const uint32_t *mask = s->engine->grammars.mask;
+    bool any;
+    if (is_free(s)) {
+        ban_eos(s, logits);
+        return KVRT_OK;
+    }
+    KVI_TRY(kvi_token_mask(s->engine->grammars.trie, &c->matcher, s->engine->grammars.mask, &any, error));
+    if (!gen->ignore_eos && kvi_matcher_accepts(&c->matcher))
+        for (uint32_t i = 0; i < config->n_eos; i++) allow(s, config->eos_ids[i]);
+    if (!c->begun && gen->channels.on) { /* headers come first */
+        allow(s, gen->channels.start);
+        allow(s, gen->channels.channel);
+    }
+    if (!c->begun && gen->sections.marks.open) allow(s, gen->sections.marks.open_id);
+    bool left = false;
+    for (uint32_t id = 0; id < config->vocab_size; id++) {
+        if (mask[id >> 5] >> (id & 31) & 1) left = left || logits[id] > -INFINITY || logits[id] != logits[id];
+        else logits[id] = -INFINITY;
+    }
+    if (left) return KVRT_OK;
+    return kvi_error_set(error, KVRT_GRAMMAR_DEAD_END,
+                         "grammar: no token of the vocabulary continues the text after %zu bytes",
+                         c->matcher.bytes.len);
+}
+
+bool kvi_constraint_is_dead_end(const float *logits, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (!(logits[i] == -INFINITY)) return false;
+    return true;
+}
+
+kvrt_status kvi_constraint_take(kvi_session *s, int32_t id, kvrt_error *error)
+{
+    kvi_generation *gen = &s->gen;
+    kvi_constraint *c = &gen->constraint;
+    const char *bytes;
+    size_t len;
+    bool fits;
+    if (kvi_is_eos(s->engine, id) && !gen->ignore_eos) {
+        c->over = true;
+        return KVRT_OK;
+    }
+    if (is_free(s) || !kvi_token_trie_text(s->engine->tokenizer, id, &bytes, &len)) return KVRT_OK;
+    KVI_TRY(kvi_matcher_take(&c->matcher, bytes, len, &fits, error));
+    if (!fits)
+        return kvi_error_set(error, KVRT_GRAMMAR_DEAD_END,
+                             "grammar: token %d does not continue the text after %zu bytes", id, c->matcher.bytes.len);
+    if (!c->begun) c->first = (int64_t)s->n_tokens - 1;
+    c->begun = true;
+    return KVRT_OK;
+}
+
+bool kvi_constraint_is_complete(kvi_session *s)
+{
+    kvi_constraint *c = &s->gen.constraint;
+    size_t n;
+    bool ends;
+    char none[1];
+    if (!c->of || is_free(s) || !c->begun || !kvi_matcher_accepts(&c->matcher)) return false;
+    const bool complete = kvi_matcher_forced(&c->matcher, none, sizeof none, &n, &ends, NULL) >= KVRT_OK && ends;
+    if (complete) c->over = true;
+    return complete;
+}
+
+kvrt_status kvi_constraint_forward(kvi_session *s, kvrt_error *error)
+{
+    kvi_constraint *c = &s->gen.constraint;
+    kvi_ids *ids = &s->engine->grammars.ids;
+    char bytes[192];
+    size_t n, n_ids = 0, used = 0;
+    bool ends;
+    c->n_forced = 0;
+    if (!c->of || is_free(s) || !c->begun || c->over) return KVRT_OK;
+    KVI_TRY(kvi_matcher_forced(&c->matcher, bytes, sizeof bytes, &n, &ends, error));
+    if (n < 2) return KVRT_OK;
+    ids->len = 0;
+    KVI_TRY(kvi_tokenizer_encode(s->engine->tokenizer, bytes, n, 0, ids, error));
+    /* The last token might be a longer one once more is known, unless nothing more can come; what does not spell the bytes themselves (a prefix
+     * of the
+     * text, an unknown token) ends the list. */
+    const size_t most = ids->len - (ids->len > 0 && !ends);
+    for (; n_ids < most && n_ids < KVI_FORWARD_TOKENS; n_ids++) {
+        const char *text;
+        size_t len;
+        if (!kvi_token_trie_text(s->engine->tokenizer, ids->data[n_ids], &text, &len)) break;
+        if (len > n - used || memcmp(text, bytes + used, len) != 0) break;
+        used += len;
+    }
+    for (size_t i = 0; i < n_ids; i++) c->forced[i] = ids->data[n_ids - 1 - i];
+    c->n_forced = (uint32_t)n_ids;
+    return KVRT_OK;
+}

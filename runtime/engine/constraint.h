@@ -1,0 +1,78 @@
+/* constraint.h - the grammar that a generation's text must satisfy: which tokens may come next, what must come next, and when the text is complete.
+ * Owns: the grammars of an engine that were compiled lately, shared by its sessions; a session's place in its text. Refuses: more than one
+ * grammar at
+ * a time, and engines without a tokenizer.
+ * The one thing to know: a text may be made by several calls. A call goes on where the last one stood if it gives the same grammar, the tokens
+ * since are
+ * what that call made (or were cut by a rewind), and the text was not complete; else it begins a new text. Reasoning is free. */
+#ifndef KVI_CONSTRAINT_H
+#define KVI_CONSTRAINT_H
+#include "../grammar/token_trie.h"
+
+struct kvi_engine;
+struct kvi_session;
+
+#define KVI_GRAMMARS 16u       /* compiled ones that an engine keeps */
+#define KVI_FORWARD_TOKENS 16u /* that are taken at once where there is no choice */
+
+typedef struct kvi_kept_grammar {
+    kvi_grammar *grammar;
+    char *text; /* (len) it was compiled from */
+    size_t len;
+    int32_t kind;
+    uint32_t users; /* constraints that hold it */
+    uint64_t used;  /* when it was last asked for */
+} kvi_kept_grammar;
+
+/* Of an engine. */
+typedef struct kvi_grammars {
+    kvi_kept_grammar *kept[KVI_GRAMMARS];
+    uint64_t clock;
+    kvi_token_trie *trie; /* made with the first grammar */
+    uint32_t *mask;       /* (trie->n_words) */
+    kvi_ids ids;          /* scratch of forced text */
+} kvi_grammars;
+void kvi_grammars_free(kvi_grammars *grammars);
+
+/* Of a session. */
+typedef struct kvi_constraint {
+    kvi_kept_grammar *of; /* NULL: no grammar */
+    kvi_matcher matcher;
+    int64_t first; /* token of the session that its text begins with; negative when that was dropped (shift.c) */
+    bool begun;    /* some token of it is there */
+    bool over;     /* the text is complete; the next call begins a new one */
+    /* Tokens that come next whatever is sampled, last one first: what a call does not take the next one does. */
+    int32_t forced[KVI_FORWARD_TOKENS];
+    uint32_t n_forced;
+} kvi_constraint;
+
+/* What the options ask for; the session's own constraint moves there if it goes on. Errors, which leave the session as it was: ARG (two
+ * grammars), GRAMMAR,
+ * STATE (no tokenizer), NOMEM_HOST. */
+kvrt_status kvi_constraint_make(struct kvi_session *session, const kvrt_options *options, kvi_constraint *out,
+                                kvrt_error *error);
+void kvi_constraint_free(kvi_constraint *constraint);
+/* The text is complete, or was stopped. */
+void kvi_constraint_end(kvi_constraint *constraint);
+/* The session's tokens stay what they are up to n, and no further. */
+void kvi_constraint_cut(kvi_constraint *constraint, uint32_t n);
+/* The same grammar at the same place, for a fork. */
+kvrt_status kvi_constraint_copy(const kvi_constraint *from, kvi_constraint *to, kvrt_error *error);
+
+/* Sets logits (vocabulary) of tokens that may not come next to -infinity. Errors: GRAMMAR_DEAD_END, GRAMMAR. */
+kvrt_status kvi_constraint_mask(struct kvi_session *session, float *logits, kvrt_error *error);
+/* Whether nothing is left of logits after biases; false when some are no numbers. */
+bool kvi_constraint_is_dead_end(const float *logits, uint32_t n);
+/* A token was sampled (it is the session's last). */
+kvrt_status kvi_constraint_take(struct kvi_session *session, int32_t id, kvrt_error *error);
+/* Finds the tokens that come next whatever is sampled, at most KVI_FORWARD_TOKENS. */
+kvrt_status kvi_constraint_forward(struct kvi_session *session, kvrt_error *error);
+static inline bool kvi_constraint_forced(const kvi_constraint *c, int32_t *id)
+{
+    if (c->n_forced) *id = c->forced[c->n_forced - 1];
+    return c->n_forced > 0;
+}
+/* Whether the text is complete and nothing can follow. */
+bool kvi_constraint_is_complete(struct kvi_session *session);
+
+#endif

@@ -1,0 +1,220 @@
+/* test_grammar_schema.c - JSON Schema: the JSON-Schema-Test-Suite (test/golden/make_grammar.py), what is refused and how it is said, what the
+ * suite has
+ * no case for. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <setjmp.h>
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/grammar/json_tree.h"
+#include "runtime/grammar/matcher.h"
+#include "runtime/grammar/schema.h"
+
+static kvrt_status compile(const char *schema, size_t len, kvi_grammar **out, kvrt_error *error)
+{
+    *error = (kvrt_error){.size = sizeof *error};
+    return kvi_schema_compile(schema, len, kvi_grammar_default_limits(), out, error);
+}
+
+static bool accepts(kvi_grammar *g, const char *text, size_t len)
+{
+    kvi_matcher m;
+    bool fits;
+    assert_int_equal(kvi_matcher_init(&m, g, NULL), KVRT_OK);
+    assert_int_equal(kvi_matcher_take(&m, text, len, &fits, NULL), KVRT_OK);
+    const bool yes = fits && kvi_matcher_accepts(&m);
+    kvi_matcher_free(&m);
+    return yes;
+}
+
+/* A tree as text again. */
+static void write_json(const kvi_json_value *v, kvi_buf *out)
+{
+    const bool object = v->type == KVI_JSON_OBJECT;
+    if (v->type == KVI_JSON_STRING) kvi_json_write_string(out, v->text, v->len);
+    else if (!object && v->type != KVI_JSON_ARRAY) kvi_buf_append(out, v->text, v->len);
+    else {
+        kvi_buf_append_byte(out, object ? '{' : '[');
+        for (const kvi_json_value *c = v->first; c; c = c->next) {
+            if (c != v->first) kvi_buf_append_byte(out, ',');
+            if (object) kvi_json_write_string(out, c->key, c->key_len), kvi_buf_append_byte(out, ':');
+            write_json(c, out);
+        }
+        kvi_buf_append_byte(out, object ? '}' : ']');
+    }
+}
+
+static void the_test_suite(void **state)
+{
+    (void)state;
+    kvi_arena arena;
+    kvi_json_value *root;
+    kvrt_error error = {.size = sizeof error};
+    unsigned n_valid = 0, n_invalid = 0, n_open = 0, n_refused = 0;
+    FILE *f = fopen(KVRT_TEST_DIR "/golden/grammar/suite.json", "rb");
+    assert_non_null(f);
+    static char json[2 << 20];
+    const size_t n = fread(json, 1, sizeof json, f);
+    fclose(f);
+    kvi_arena_init(&arena, 1u << 16);
+    if (kvi_json_tree(json, n, "suite.json", &arena, &root, &error) < KVRT_OK) fail_msg("%s", error.message);
+    for (const kvi_json_value *c = kvi_json_get(root, "cases")->first; c; c = c->next) {
+        const kvi_json_value *refused = kvi_json_get(c, "refused");
+        kvi_buf schema = {0};
+        kvi_grammar *g = NULL;
+        write_json(kvi_json_get(c, "schema"), &schema);
+        const kvrt_status status = compile(schema.data, schema.len, &g, &error);
+        if ((status < KVRT_OK) != (refused != NULL) || (refused && !strstr(error.message, refused->text)))
+            fail_msg("%s: %s, need %s", schema.data, status < KVRT_OK ? error.message : "ok",
+                     refused ? refused->text : "ok");
+        n_refused += refused != NULL;
+        for (const kvi_json_value *t = kvi_json_get(c, "texts")->first; t && !refused; t = t->next) {
+            const kvi_json_value *text = t->first;
+            const bool valid = text->next->type == KVI_JSON_TRUE, open = t->n > 2;
+            if (accepts(g, text->text, text->len) != (valid && !open))
+                fail_msg("%s: %s should be %d", schema.data, text->text, valid);
+            n_valid += valid, n_invalid += !valid, n_open += open;
+        }
+        kvi_grammar_free(g);
+        kvi_buf_free(&schema);
+    }
+    assert_true(n_valid > 450 && n_invalid > 450 && n_open < 45 && n_refused < 150);
+    kvi_arena_free(&arena);
+}
+
+/* Keyword and place of everything that no grammar says; never ignored. */
+static void what_is_refused_is_named(void **state)
+{
+    (void)state;
+    static const char *const bad[][2] = {
+        {"{\"contains\":{}}", "grammar.schema: #/contains: not supported"},
+        {"{\"properties\":{\"a\":{\"items\":{\"uniqueItems\":true,\"type\":\"array\"}}}}",
+         "/properties/a/items/uniqueItems: not supported"},
+        {"{\"$defs\":{\"x/y\":{\"minContains\":1}},\"$ref\":\"#/$defs/x~1y\"}",
+         "/$defs/x~1y/minContains: not supported"},
+        {"{\"maxContains\":1}", "/maxContains: not supported"},
+        {"{\"$dynamicRef\":\"#a\"}", "/$dynamicRef: not supported"},
+        {"{\"$ref\":\"other.json\"}", "/$ref: nothing in this schema is there"},
+        {"{\"$ref\":\"#/$defs/none\"}", "/$ref: nothing in this schema is there"},
+        {"{\"format\":\"regex\",\"type\":\"string\"}", "/format: an unknown format"},
+        {"{\"pattern\":\"(a\"}", "/pattern: ( without )"},
+        {"{\"pattern\":\"\\\\bfoo\"}", "/pattern: word boundaries are not supported"},
+        {"{\"oneOf\":[{\"type\":\"string\"},{\"maxLength\":3}]}", "/oneOf: two of them may hold at once"},
+        {"{\"not\":{\"minimum\":3}}", "/not: supported of types"},
+        {"{\"if\":{\"minimum\":3},\"then\":{\"multipleOf\":2}}", "/if: supported of types"},
+        {"{\"unevaluatedProperties\":false,\"allOf\":[{}]}", "/unevaluatedProperties: not supported beside"},
+        {"{\"multipleOf\":1.2345678}", "multipleOf: need a positive number"},
+        {"{\"multipleOf\":0}", "/multipleOf: need a number above 0"},
+        {"{\"MaxLength\":3}", "/MaxLength: no keyword, but for letter case it would be one"},
+        {"{\"type\":\"text\"}", "/type: need one of"},
+        {"{\"type\":\"array\",\"maxItems\":5000,\"items\":{}}", "/maxItems: more than 4096"},
+        {"{\"minLength\":-1}", "/minLength: need a whole number"},
+        {"{\"minItems\":1.5}", "/minItems: need a whole number"},
+        {"{\"required\":true}", "/required: need an array of names"},
+        {"{\"anyOf\":[]}", "/anyOf: need an array of at least one schema"},
+        {"{\"properties\":{\"a\":5}}", "/properties/a: a schema is an object, true or false"},
+        {"{\"$ref\":\"#\"}", "it refers to itself before it allows a value"},
+        {"{\"allOf\":[{\"type\":\"string\"},{\"type\":\"null\"}]}", "no text satisfies it"},
+        {"{\"type\":\"object\",\"properties\":{\"a\":{\"$ref\":\"#\"}},\"required\":[\"a\"]}", "no text satisfies it"},
+        {"{\"type\": \"object\",}", "grammar.schema: "},
+        {"", "grammar.schema: "},
+        {"[]", "a schema is an object, true or false"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        kvi_grammar *g = NULL;
+        kvrt_error error;
+        const kvrt_status status = compile(bad[i][0], strlen(bad[i][0]), &g, &error);
+        if (status != KVRT_GRAMMAR || !strstr(error.message, bad[i][1]))
+            fail_msg("%s: %d %s", bad[i][0], status, error.message);
+    }
+}
+
+/* Schemas with texts that satisfy them and, behind NULL, texts that do not. */
+static void what_the_suite_leaves_out(void **state)
+{
+    (void)state;
+    static const char *const cases[][14] = {
+        {"{\"type\":\"integer\",\"minimum\":-12,\"maximum\":105}", "-12", "-1", "0", "99", "105", NULL, "-13", "106",
+         "-0", "007", "1.0", "--1"},
+        {"{\"type\":\"number\",\"exclusiveMinimum\":-0.05,\"maximum\":1e2}", "-0.049", "0", "0.5", "100", "100.0", NULL,
+         "-0.05", "-0.050", "100.01", "101", "1e1", "-1"},
+        {"{\"minimum\":0.25,\"exclusiveMaximum\":0.3,\"type\":\"number\"}", "0.25", "0.250", "0.2999", NULL, "0.3",
+         "0.2", "0.24", "1", "0"},
+        {"{\"type\":\"integer\",\"multipleOf\":25,\"minimum\":30}", "50", "75", "1000", NULL, "25", "51", "0", "-50"},
+        {"{\"type\":\"number\",\"multipleOf\":0.25}", "0.25", "1.5", "3", "-2.75", NULL, "0.3", "1.255"},
+        {"{\"type\":\"string\",\"minLength\":2,\"maxLength\":3}", "\"ab\"", "\"\\u00e9\\n\"", "\"\xf0\x9f\x98\x80x\"",
+         "\"\\ud83d\\ude00xy\"", NULL, "\"a\"", "\"abcd\"", "\"\\ud83dx\"", "\"a\nb\"", "\"\x01 \""},
+        {"{\"type\":\"string\",\"pattern\":\"^(?!admin)(?=.*\\\\d)[a-z0-9\\\"]{3,8}$\"}", "\"abc1\"", "\"1\\\"a\"",
+         NULL, "\"admin1\"", "\"abc\"", "\"a1\"", "\"abc1\\u0061\""},
+        {"{\"type\":\"object\",\"properties\":{\"a\":{},\"b\":{},\"c\":{}},\"required\":[\"b\"],"
+         "\"additionalProperties\":false}",
+         "{\"b\":1}", "{\"a\": 1, \"b\": 2, \"c\": 3}", "{\n  \"b\": 1,\n  \"c\": {}\n}", NULL, "{}", "{\"a\":1}",
+         "{\"b\":1,\"b\":1}", "{\"c\":1,\"b\":2}", "{\"b\":1,}", "{\"b\":1,\"d\":1}"},
+        {"{\"type\":\"object\",\"minProperties\":2,\"maxProperties\":3,\"properties\":{\"a\":{\"type\":\"null\"}},"
+         "\"additionalProperties\":{\"type\":"
+         "\"integer\"}}",
+         "{\"a\":null,\"x\":1}", "{\"x\":1,\"y\":2}", "{\"a\":null,\"x\":1,\"y\":2}", NULL, "{\"a\":null}", "{}",
+         "{\"x\":1,\"y\":2,\"z\":3,\"w\":4}", "{\"x\":1,\"a\":null}"},
+        {"{\"$defs\":{\"tree\":{\"type\":\"object\",\"properties\":{\"v\":{\"type\":\"integer\"},\"kids\":{\"type\":"
+         "\"array\",\"items\":{\"$ref\":"
+         "\"#/$defs/tree\"}}},\"required\":[\"v\"],\"additionalProperties\":false}},\"$ref\":\"#/$defs/tree\"}",
+         "{\"v\":1}", "{\"v\":1,\"kids\":[{\"v\":2,\"kids\":[]},{\"v\":3}]}", NULL, "{\"v\":1,\"kids\":[{}]}",
+         "{\"v\":1,\"kids\":[{\"v\":2}}"},
+        {"{\"allOf\":[{\"properties\":{\"a\":{\"minimum\":3}}},{\"properties\":{\"a\":{\"type\":\"integer\","
+         "\"maximum\":5}},\"required\":[\"a\"]}],\"type\":"
+         "\"object\"}",
+         "{\"a\":3}", "{\"a\":5,\"b\":null}", NULL, "{\"a\":2}", "{\"a\":6}", "{}", "3"},
+        {"{\"oneOf\":[{\"type\":\"object\",\"properties\":{\"k\":{\"const\":\"x\"},\"v\":{\"type\":\"integer\"}},"
+         "\"required\":[\"k\",\"v\"]},{\"type\":\"object\","
+         "\"properties\":{\"k\":{\"const\":\"y\"}},\"required\":[\"k\"]}]}",
+         "{\"k\":\"x\",\"v\":1}", "{\"k\":\"y\"}", NULL, "{\"k\":\"x\"}", "{\"k\":\"z\"}"},
+        {"{\"enum\":[\"a\\\"b\",12,{\"k\":[1,null]},true]}", "\"a\\\"b\"", "12", "{\"k\": [1, null]}", "true", NULL,
+         "false", "1", "{\"k\":[1]}", "\"a\"b\""},
+        {"{\"if\":{\"properties\":{\"t\":{\"const\":\"n\"}},\"required\":[\"t\"]},\"then\":{\"required\":[\"v\"]},"
+         "\"else\":{\"maxProperties\":2},\"type\":"
+         "\"object\",\"properties\":{\"t\":{\"type\":\"string\"},\"v\":{\"type\":\"integer\"}}}",
+         "{\"t\":\"n\",\"v\":1}", "{\"t\":\"m\"}", "{}", NULL, "{\"t\":\"n\"}", "{\"t\":\"m\",\"v\":1,\"w\":2}"},
+        {"{\"type\":[\"string\",\"null\"],\"nullable\":true,\"maxLength\":1}", "\"a\"", "null", NULL, "\"ab\"", "1"},
+        {"{\"type\":\"array\",\"prefixItems\":[{\"type\":\"integer\"},{\"type\":\"string\"}],\"items\":false,"
+         "\"minItems\":1}",
+         "[1]", "[1,\"a\"]", NULL, "[]", "[\"a\"]", "[1,\"a\",2]"},
+        {"{\"type\":\"object\",\"propertyNames\":{\"pattern\":\"^[a-z]+$\"},\"patternProperties\":{\"^n\":{\"type\":"
+         "\"integer\"}},\"additionalProperties\":"
+         "{\"type\":\"string\"}}",
+         "{\"nx\":1,\"a\":\"b\"}", "{}", NULL, "{\"nx\":\"1\"}", "{\"A\":\"b\"}", "{\"a\":1}"},
+        {"{\"type\":\"string\",\"format\":\"date\"}", "\"2024-02-29\"", "\"2000-02-29\"", "\"1999-12-31\"", NULL,
+         "\"2023-02-29\"", "\"1900-02-29\"", "\"2023-13-01\"", "\"2023-04-31\""},
+        {"{}", "null", "[]", "{}", "[1, {\"a\": [true]}]", "-1.5e+10", NULL, "[1,]", "{a:1}", "nul", "01", "[1  ]", ""},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        kvi_grammar *g = NULL;
+        kvrt_error error;
+        if (compile(cases[i][0], strlen(cases[i][0]), &g, &error) < KVRT_OK)
+            fail_msg("%s: %s", cases[i][0], error.message);
+        bool valid = true;
+        for (size_t k = 1; k < 14; k++) {
+            if (!cases[i][k]) {
+                if (!valid) break;
+                valid = false;
+                continue;
+            }
+            if (accepts(g, cases[i][k], strlen(cases[i][k])) != valid)
+                fail_msg("%s: %s should be %d", cases[i][0], cases[i][k], valid);
+        }
+        kvi_grammar_free(g);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_test_suite),
+        cmocka_unit_test(what_is_refused_is_named),
+        cmocka_unit_test(what_the_suite_leaves_out),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
