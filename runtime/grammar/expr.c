@@ -455,10 +455,60 @@ static kvi_expr derive(kvi_exprs *p, kvi_expr e, uint8_t byte)
 
 kvi_expr kvi_expr_derive(kvi_exprs *p, kvi_expr e, uint8_t byte) { return derive(p, e, byte); }
 
+/* Whether it holds finitely many texts, or infinitely many however it is gone on with. */
+static bool is_finite(const kvi_exprs *p, kvi_expr e)
+{
+    for (;;) {
+        const kvi_expr_node n = p->nodes[e];
+        if (n.kind == KVI_EXPR_IS_NONE || n.kind == KVI_EXPR_IS_VOID || n.kind == KVI_EXPR_IS_SET) return true;
+        if (n.kind == KVI_EXPR_IS_REPEAT) return n.c != KVI_EXPR_MANY && is_finite(p, n.a);
+        if (n.kind == KVI_EXPR_IS_OR) {
+            for (uint32_t i = 0; i < n.b; i++)
+                if (!is_finite(p, p->children[n.a + i])) return false;
+            return true;
+        }
+        if (n.kind != KVI_EXPR_IS_THEN || !is_finite(p, n.a)) return false;
+        e = n.b;
+    }
+}
+static bool is_endless(const kvi_exprs *p, kvi_expr e)
+{
+    for (;;) {
+        const kvi_expr_node n = p->nodes[e];
+        if (n.hard) return false;
+        if (n.kind == KVI_EXPR_IS_REPEAT) return n.c == KVI_EXPR_MANY && !p->nodes[n.a].nullable;
+        if (n.kind == KVI_EXPR_IS_OR) {
+            for (uint32_t i = 0; i < n.b; i++)
+                if (!is_endless(p, p->children[n.a + i])) return false;
+            return true;
+        }
+        if (n.kind != KVI_EXPR_IS_THEN) return false;
+        e = n.b;
+    }
+}
+
+/* Of "any name but these": the names. What goes on for ever minus finitely many texts goes on for ever. NONE: it is something else. */
+static kvi_expr without_exceptions(const kvi_exprs *p, kvi_expr_node n)
+{
+    kvi_expr names = KVI_EXPR_NONE;
+    if (n.kind != KVI_EXPR_IS_AND) return KVI_EXPR_NONE;
+    for (uint32_t i = 0; i < n.b; i++) {
+        const kvi_expr child = p->children[n.a + i];
+        if (p->nodes[child].kind == KVI_EXPR_IS_NOT && is_finite(p, p->nodes[child].a)) continue;
+        if (names != KVI_EXPR_NONE || !is_endless(p, child)) return KVI_EXPR_NONE;
+        names = child;
+    }
+    return names;
+}
+
 kvi_expr kvi_expr_nearby(kvi_exprs *p, kvi_expr e, uint32_t far)
 {
     const kvi_expr_node n = p->nodes[e];
-    if (n.hard || p->why) return e;
+    if (p->why) return e;
+    if (n.hard) { /* what is behind the names is left out: it may only follow names that are no exceptions */
+        const kvi_expr names = without_exceptions(p, n.kind == KVI_EXPR_IS_THEN ? p->nodes[n.a] : n);
+        return names == KVI_EXPR_NONE ? e : names;
+    }
     if (n.kind == KVI_EXPR_IS_REPEAT) {
         const uint32_t most = n.c > far && !p->nodes[n.a].nullable ? KVI_EXPR_MANY : n.c;
         return kvi_expr_repeat(p, n.a, n.b > far ? far : n.b, most);

@@ -107,9 +107,8 @@ kvi_expr kvi_expr_search(kvi_exprs *pool, kvi_expr pattern, kvi_expr around);
 static inline bool kvi_expr_nullable(const kvi_exprs *pool, kvi_expr e) { return pool->nodes[e].nullable; }
 /* What may follow `byte`. */
 kvi_expr kvi_expr_derive(kvi_exprs *pool, kvi_expr e, uint8_t byte);
-/* The same for whoever looks at up to `far` bytes alone: counts beyond that are as good as none, so that a string with a long way to its limit
- * is one
- * state. Expressions that need a search stay as they are. */
+/* A simpler expression for whoever asks whether texts of up to `far` bytes can be gone on with: where they can in it, they can in `e`. Counts beyond
+ * that are as good as none, so that a string with a long way to its limit is one state; so are exceptions from any name. */
 kvi_expr kvi_expr_nearby(kvi_exprs *pool, kvi_expr e, uint32_t far);
 /* Whether it holds any text. */
 bool kvi_expr_holds_any(kvi_exprs *pool, kvi_expr e);

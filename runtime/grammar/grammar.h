@@ -27,7 +27,6 @@ typedef struct kvi_lex_state {
     uint32_t first, n;               /* in `under_way` */
     uint32_t first_ended, n_ended;   /* in `ended`, sorted */
     uint8_t slices_known, slices_in; /* a bit per slice: whether all its texts keep some terminal under way */
-    uint32_t nearby;                 /* the state that stands for this one there; 0: not known */
 } kvi_lex_state;
 #define KVI_LEX_UNKNOWN 0u
 #define KVI_LEX_DEAD 1u

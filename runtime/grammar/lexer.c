@@ -163,29 +163,31 @@ static bool takes_slice(kvi_grammar *g, uint32_t state, uint32_t which)
     return true;
 }
 
-/* The state with counts that are out of reach left out. */
-static uint32_t nearby(kvi_grammar *g, uint32_t state)
+/* Whether one terminal under way takes the slice by itself, with counts that are out of reach left out; found out once per such expression. */
+static bool pair_takes_slice(kvi_grammar *g, kvi_terminal_at at, uint32_t slice)
 {
-    if (g->states[state].nearby) return g->states[state].nearby;
-    const kvi_lex_state s = g->states[state];
-    g->scratch.under_way = grow(g, g->scratch.under_way, &g->scratch.cap_under_way, s.n + 1, sizeof *g->under_way);
-    if (g->exprs.why) return state;
-    for (uint32_t i = 0; i < s.n; i++) {
-        const kvi_terminal_at at = g->under_way[s.first + i];
-        g->scratch.under_way[i] = (kvi_terminal_at){at.terminal, kvi_expr_nearby(&g->exprs, at.rest, SLICE_FAR)};
+    const uint8_t bit = (uint8_t)(1u << slice);
+    g->scratch.under_way = grow(g, g->scratch.under_way, &g->scratch.cap_under_way, 1, sizeof *g->under_way);
+    at.rest = kvi_expr_nearby(&g->exprs, at.rest, SLICE_FAR);
+    if (g->exprs.why) return false;
+    g->scratch.under_way[0] = at;
+    const uint32_t alone = intern(g, 1, 0);
+    if (g->exprs.why) return false;
+    if (!(g->states[alone].slices_known & bit)) {
+        const bool takes = takes_slice(g, alone, slice);
+        g->states[alone].slices_known |= bit;
+        if (takes) g->states[alone].slices_in |= bit;
     }
-    const uint32_t as = intern(g, s.n, 0);
-    if (g->exprs.why) return state;
-    g->states[as].nearby = as;
-    return g->states[state].nearby = as;
+    return g->states[alone].slices_in & bit;
 }
 
 bool kvi_lex_takes_slice(kvi_grammar *g, uint32_t state, uint32_t slice)
 {
-    const uint8_t bit = (uint8_t)(1u << slice);
-    state = nearby(g, state);
+    const uint8_t bit = (uint8_t)(16u << slice); /* the lower bits are of a terminal alone */
     if (!(g->states[state].slices_known & bit)) {
-        const bool takes = g->states[state].n && takes_slice(g, state, slice);
+        bool takes = false;
+        for (uint32_t i = 0; i < g->states[state].n && !takes; i++)
+            takes = pair_takes_slice(g, g->under_way[g->states[state].first + i], slice);
         g->states[state].slices_known |= bit;
         if (takes) g->states[state].slices_in |= bit;
     }
