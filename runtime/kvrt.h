@@ -205,8 +205,11 @@ typedef enum kvrt_event_type {
                                         lost precision, total = bytes returned to the pool, text = their new format; one
                                         event per format. STOP ends the generation, PAUSE pauses it (not during prefill) */
     KVRT_EVENT_CTX_SHIFTED =
-        10 /* ctx.full=shift: the context was full. done = tokens dropped behind the first 128 since
+        10,                    /* ctx.full=shift: the context was full. done = tokens dropped behind the first 128 since
                                         the last such event, total = in all (kvrt_session_info.n_dropped); answers as above */
+    KVRT_EVENT_TOOL_CALL = 11, /* gen.tools: a call begins; text is the tool's name, done the call's number from 0 on */
+    KVRT_EVENT_TOOL_ARGUMENTS = 12, /* more of the JSON text of its arguments */
+    KVRT_EVENT_TOOL_END = 13        /* it is over; text "cut": the generation ended within it */
 } kvrt_event_type;
 
 typedef enum kvrt_finish {
@@ -445,6 +448,11 @@ typedef struct kvrt_result {
  * a text may begin inside (templates that open the section themselves). Stop strings work in both, never across a mark. Of models whose messages
  * have headers (gpt-oss, Gemma 4) the channels "analysis" and "thought" are reasoning, all others text; headers vanish.
  * gen.reasoning=false: everything is TEXT, marks included unless they are special tokens.
+ *
+ * Tools. With gen.tools (the array that kvrt_chat_render is given too) calls of tools are told by TOOL_CALL, TOOL_ARGUMENTS and TOOL_END while
+ * they are
+ * written, and are not in TEXT: of Llama 3, Hermes and Qwen, Qwen3-Coder, Mistral, gpt-oss, Gemma 4, GLM. Arguments are JSON text, whatever the model
+ * writes itself. What only looks like a call is TEXT. Which format a model has is seen by its tokens and its chat template.
  *
  * Grammar. With grammar.schema, grammar.gbnf or grammar.regex (one of them) the text is what the grammar allows, whatever is sampled: tokens
  * that do not

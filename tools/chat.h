@@ -29,7 +29,8 @@ typedef struct chat_message {
 typedef struct chat_conversation {
     chat_message *messages;
     size_t n, cap;
-    bool thinking; /* variable enable_thinking */
+    const char *tools; /* JSON array for the template; NULL: none. Not owned */
+    bool thinking;     /* variable enable_thinking */
     /* What the session holds: its text (template output and answers), and how much of it ends before a final EOS. */
     chat_text held;
     int32_t *ids; // (n_ids) scratch

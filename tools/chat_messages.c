@@ -154,6 +154,8 @@ static int32_t render_at(chat_conversation *c, kvrt_engine engine, const char *m
                              .add_generation_prompt = 1,
                              .messages = messages,
                              .messages_len = -1,
+                             .tools = c->tools,
+                             .tools_len = -1,
                              .variables = c->thinking ? NULL : "{\"enable_thinking\": false}",
                              .variables_len = -1,
                              .local_time = local_time(),

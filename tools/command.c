@@ -192,18 +192,36 @@ int command_open(const kvrt_options *options, kvrt_engine *out)
     return code;
 }
 
-int command_set_grammar(command_line *line, const char *const flags[3])
+int command_set_grammar(command_line *line, const char *const flags[4])
 {
-    static const char *const keys[3] = {"grammar.schema", "grammar.gbnf", "grammar.regex"};
-    for (int i = 0; i < 3; i++) {
+    static const char *const keys[4] = {"grammar.schema", "grammar.gbnf", "grammar.regex", "gen.tools"};
+    for (int i = 0; i < 4; i++) {
         size_t len = 0;
         kvrt_error error = command_error();
         if (!flags[i]) continue;
-        char *text = i < 2 ? command_read_file(flags[i], &len) : NULL;
-        if (i < 2 && !text) return EXIT_RUN;
+        char *text = i != 2 ? command_read_file(flags[i], &len) : NULL;
+        if (i != 2 && !text) return EXIT_RUN;
         const int32_t status = kvrt_options_set_string(line->options, keys[i], text ? text : flags[i], -1, &error);
         free(text);
         if (status < 0) return command_fail(status, &error);
     }
     return EXIT_OK;
+}
+
+const char *command_tools(const command_line *line)
+{
+    const char *tools = "";
+    (void)kvrt_options_get_string(line->options, "gen.tools", &tools, NULL);
+    return *tools ? tools : NULL;
+}
+
+bool command_is_call(const kvrt_event *event)
+{
+    return event->type >= KVRT_EVENT_TOOL_CALL && event->type <= KVRT_EVENT_TOOL_END;
+}
+
+void command_call_text(const kvrt_event *event, char *dst, size_t cap)
+{
+    if (event->type == KVRT_EVENT_TOOL_CALL) snprintf(dst, cap, "{\"name\": \"%.200s\", \"arguments\": ", event->text);
+    else snprintf(dst, cap, "}\n");
 }

@@ -84,14 +84,20 @@ int command_fail(int32_t status, const kvrt_error *error);
 int command_exit_code(int32_t status);
 kvrt_error command_error(void);
 
-/* What the text must satisfy: the last flags of `run` and `chat`, in this order; sets options by them. Exit code, 0 on success. */
+/* What the text must satisfy, and tools: the last flags of `run` and `chat`, in this order; sets options by them. Exit code, 0 on success. */
 #define COMMAND_GRAMMAR_FLAGS                                                                                          \
     {"schema", 0, 1, 0, "FILE", "answer with JSON that satisfies this JSON Schema"},                                   \
         {"grammar", 0, 1, 0, "FILE", "answer with a text of this grammar (llama.cpp's GBNF)"},                         \
+        {"regex", 0, 1, 0, "RE", "answer with a text that this regular expression matches"},                           \
     {                                                                                                                  \
-        "regex", 0, 1, 0, "RE", "answer with a text that this regular expression matches"                              \
+        "tools", 0, 1, 0, "FILE", "tools that the model may call, a JSON array; calls are shown as JSON"               \
     }
-int command_set_grammar(command_line *line, const char *const flags[3]);
+int command_set_grammar(command_line *line, const char *const flags[4]);
+/* gen.tools, or NULL. */
+const char *command_tools(const command_line *line);
+/* A TOOL event as its part of {"name": ..., "arguments": ...} and a line end. */
+bool command_is_call(const kvrt_event *event);
+void command_call_text(const kvrt_event *event, char *dst, size_t cap);
 
 /* Opens an engine with a progress bar on a terminal; Ctrl-C cancels. When the model does not fit, the table of `kvrt plan`
  * follows the message. Exit code, 0 on success. */

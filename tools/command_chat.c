@@ -7,7 +7,20 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { X_PROMPT, X_SYSTEM, X_HIDE, X_NO_THINK, X_NO_STATS, X_RENDER, X_SESSION, X_SCHEMA, X_GRAMMAR, X_REGEX, X_COUNT };
+enum {
+    X_PROMPT,
+    X_SYSTEM,
+    X_HIDE,
+    X_NO_THINK,
+    X_NO_STATS,
+    X_RENDER,
+    X_SESSION,
+    X_SCHEMA,
+    X_GRAMMAR,
+    X_REGEX,
+    X_TOOLS,
+    X_COUNT
+};
 static const argparse_option extra[X_COUNT] = {
     {"prompt", 'p', 1, 0, "TEXT", "the first message; piped text goes before it"},
     {"system", 's', 1, 0, "TEXT", "the system message"},
@@ -34,6 +47,13 @@ static int32_t on_event(const kvrt_event *event, void *user)
         command_progress_clear(&c->view.progress);
         chat_append(&c->answer, event->text, event->text_len);
         chat_view_text(&c->view, event->text, event->text_len);
+    }
+    if (command_is_call(event)) { /* shown, and kept as what the model answered */
+        char part[256];
+        command_call_text(event, part, sizeof part);
+        const char *text = event->type == KVRT_EVENT_TOOL_ARGUMENTS ? event->text : part;
+        chat_append(&c->answer, text, strlen(text));
+        chat_view_text(&c->view, text, strlen(text));
     }
     return c->view.closed ? KVRT_STOP : KVRT_CONTINUE;
 }
@@ -211,7 +231,7 @@ static int resume(chat *c, const char *path)
     kvrt_error error = command_error();
     if (access(path, F_OK) != 0 && errno == ENOENT) return EXIT_OK;
     chat_conversation said = c->conversation;
-    c->conversation = (chat_conversation){.thinking = said.thinking};
+    c->conversation = (chat_conversation){.thinking = said.thinking, .tools = said.tools};
     const int32_t status = chat_load(c, path, &error);
     for (size_t i = 0; i < said.n; i++) {
         const chat_message *m = &said.messages[i];
@@ -230,6 +250,7 @@ static int chat_with(chat *c)
     int code = command_set_grammar(&c->line, c->line.extra + X_SCHEMA);
     if (code == EXIT_OK) code = first_message(c, &waiting);
     if (code != EXIT_OK) return code;
+    c->conversation.tools = command_tools(&c->line);
     if (!waiting && !terminal) {
         fprintf(stderr, "kvrt chat: %s, need a message\n", command_is_terminal(stdin) ? "no text" : "stdin is empty");
         return EXIT_USAGE;

@@ -20,6 +20,7 @@ enum {
     X_SCHEMA,
     X_GRAMMAR,
     X_REGEX,
+    X_TOOLS,
     X_COUNT
 };
 static const argparse_option extra[X_COUNT] = {
@@ -54,6 +55,7 @@ typedef struct run_state {
     size_t text_len, text_cap;
     int32_t *ids; /* generated, for --json: a full context may drop some from the session */
     size_t n_ids, cap_ids;
+    chat_text calls; /* of tools, for --json */
 } run_state;
 
 /* ----------------------------------------------------------------------------------------------------- prompt --- */
@@ -103,7 +105,7 @@ static int read_prompt(run_state *r)
 static int start_chat(run_state *r)
 {
     kvrt_error error = command_error();
-    chat_conversation c = {.thinking = true};
+    chat_conversation c = {.thinking = true, .tools = command_tools(&r->line)};
     chat_text json = {0}, text = {0};
     const char *system = r->line.extra[X_SYSTEM], *rest = r->prompt;
     if (system) chat_add_message(&c, "system", system, strlen(system));
@@ -179,9 +181,10 @@ static bool collect(run_state *r, const char *text, size_t len)
 
 static void print_event(const kvrt_event *event)
 {
-    static const char *const names[] = {"",        "load", "prefill", "text",       "reasoning",  "token",
-                                        "warning", "done", "error",   "kv_demoted", "ctx_shifted"};
-    if (event->type < 1 || event->type > 10) return;
+    static const char *const names[] = {
+        "",     "load",  "prefill",    "text",        "reasoning", "token",          "warning",
+        "done", "error", "kv_demoted", "ctx_shifted", "tool_call", "tool_arguments", "tool_end"};
+    if (event->type < 1 || event->type > 13) return;
     printf("{\"event\":\"%s\"", names[event->type]);
     if (event->text_len) {
         printf(",\"text\":");
@@ -224,7 +227,14 @@ static int32_t on_event(const kvrt_event *event, void *user)
         last.type = KVRT_EVENT_TEXT;
         event = &last;
     }
-    if (r->ndjson) {
+    if (command_is_call(event) && !r->ndjson) {
+        char part[256];
+        command_call_text(event, part, sizeof part);
+        if (r->json && event->type == KVRT_EVENT_TOOL_END) part[1] = ','; /* of a list */
+        const char *text = event->type == KVRT_EVENT_TOOL_ARGUMENTS ? event->text : part;
+        if (r->json) chat_append_str(&r->calls, text);
+        else if (!command_write(text, strlen(text))) r->closed = true;
+    } else if (r->ndjson) {
         print_event(event);
         if (!command_write("", 0)) r->closed = true;
     } else if (event->type == KVRT_EVENT_TEXT && !r->json && !command_write(event->text, event->text_len))
@@ -254,6 +264,7 @@ static void print_json(run_state *r, const kvrt_result *result)
     printf(",\"ids\":[");
     for (size_t i = 0; i < r->n_ids; i++) printf("%s%d", i ? "," : "", r->ids[i]);
     printf("],");
+    if (r->calls.len) printf("\"tool_calls\":[%.*s],", (int)r->calls.len - 1, r->calls.data);
     print_figures(result);
 }
 
@@ -326,6 +337,7 @@ int run_main(int argc, char **argv)
     free(r.prompt);
     free(r.text);
     free(r.ids);
+    chat_free(&r.calls);
     command_free(&r.line);
     return code;
 }

@@ -103,6 +103,8 @@ OPTION("sample.logit_bias", "logit-bias", LIST, CALL, "", 0, 0, "",
        "ID=BIAS, added to the logit of a token; may be given several times")
 OPTION("sample.seed", "seed", I64, CALL, "auto", 0, 9.2e18, "auto|0..",
        "seed of the random choices; auto: a random one")
+OPTION("gen.tools", NULL, STRING, CALL, "", 0, 0, "",
+       "JSON array of tools: calls of tools come as events instead of text")
 OPTION("grammar.schema", NULL, STRING, CALL, "", 0, 0, "",
        "JSON Schema that the text must satisfy; runtime/grammar/README.md lists the keywords")
 OPTION("grammar.gbnf", NULL, STRING, CALL, "", 0, 0, "", "grammar that the text must satisfy, in llama.cpp's notation")

@@ -9,6 +9,7 @@
 #include "budget.h"
 #include "seat.h"
 #include "spill.h"
+#include "tool_calls.h"
 #include "worker_thread.h"
 #include "../base/mem.h"
 #include "../base/os.h"
@@ -43,6 +44,7 @@ typedef struct kvi_engine {
     kvi_tokenizer *tokenizer;       /* NULL for a synthetic shape */
     kvi_marks marks;                /* of reasoning sections */
     kvi_channels channels;          /* of models that have those instead */
+    kvi_call_format call_format;    /* of calls of tools */
     struct kvi_chat_template *chat; /* NULL: none, or a broken one; kvrt_chat_render then tells which */
     kvi_model_weights weights;
     kvi_weight_cache cache; /* of model.cache; zeroes without it */

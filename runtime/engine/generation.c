@@ -243,6 +243,7 @@ static void end_text(kvi_generation *gen)
     gen->sections.reasoning = false;
     gen->sections.n_held = 0;
     gen->decode = (kvi_decode_start){.started = true};
+    kvi_calls_reset(&gen->tools.calls);
 }
 
 void kvi_generation_end(kvi_generation *gen, bool text_over)
@@ -272,6 +273,7 @@ void kvi_generation_free(kvi_generation *gen)
 {
     kvi_sampler_free(&gen->sampler);
     kvi_constraint_free(&gen->constraint);
+    kvi_tool_calls_free(&gen->tools);
     kvi_stream_free(&gen->stream);
     kvi_sections_free(&gen->sections);
 }

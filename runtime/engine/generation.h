@@ -11,6 +11,7 @@
 #ifndef KVI_GENERATION_H
 #define KVI_GENERATION_H
 #include "constraint.h"
+#include "tool_calls.h"
 #include "../text/sampler.h"
 #include "../text/channels.h"
 #include "../text/sections.h"
@@ -56,6 +57,7 @@ typedef struct kvi_generation {
     kvi_channels channels;
     kvi_channel_state channel;
     kvi_decode_start decode;
+    kvi_tool_calls tools;
     kvi_constraint constraint; /* the grammar of the text, if it has one */
     uint32_t
         n_settled; /* tokens before those that were generated and are to be computed: narrow ones (kvrt.h, rule 8) */

@@ -87,6 +87,8 @@ kvrt_status kvi_generation_start(kvi_session *s, const kvrt_options *options, kv
     bool inside = gen->sections.reasoning;
     kvi_channel_state channel = gen->channel;
     kvi_constraint constraint = {0};
+    kvi_arena arena;
+    const kvi_json_value *tools = NULL;
     KVI_TRY(kvi_options_check_scope(options, s->options, KVRT_SCOPE_CALL, error));
     KVI_TRY(kvrt_options_clone(s->options, &o, error));
     kvrt_status status = kvi_options_merge(o, options, error);
@@ -94,7 +96,11 @@ kvrt_status kvi_generation_start(kvi_session *s, const kvrt_options *options, kv
     if (status >= KVRT_OK) status = start_stream(gen, o, &stream, error);
     if (status >= KVRT_OK) status = kvi_sections_reserve(&gen->sections, PUSH_BYTES, error);
     if (status >= KVRT_OK && !gen->goes_on) status = kvi_reasoning_begins(s, &inside, &channel, error);
-    if (status >= KVRT_OK) status = kvi_constraint_make(s, o, &constraint, error);
+    if (status >= KVRT_OK) status = kvi_tool_calls_read(o, &arena, &tools, error);
+    if (status >= KVRT_OK) {
+        status = kvi_constraint_make(s, o, &constraint, error);
+        if (status < KVRT_OK) kvi_arena_free(&arena);
+    }
     if (status < KVRT_OK) {
         kvi_sampler_free(&sampler);
         kvi_stream_free(&stream);
@@ -108,6 +114,7 @@ kvrt_status kvi_generation_start(kvi_session *s, const kvrt_options *options, kv
         gen->sections.reasoning = sections && inside;
         gen->channels = sections ? s->engine->channels : (kvi_channels){0};
         gen->channel = channel;
+        kvi_tool_calls_begin(s, &arena, tools, gen->goes_on);
         kvi_constraint_free(&gen->constraint);
         gen->constraint = constraint;
         if (!gen->goes_on) gen->n_settled = s->n_tokens;

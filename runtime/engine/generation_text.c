@@ -73,7 +73,17 @@ bool kvi_generation_text_is_over(int32_t finish)
 static void send_text(kvi_session *s, const char *text, size_t len)
 {
     const int32_t type = s->gen.sections.reasoning ? KVRT_EVENT_REASONING : KVRT_EVENT_TEXT;
-    if (len) kvi_generation_ask(s, (kvrt_event){.type = type, .text = text, .text_len = len});
+    if (len && type == KVRT_EVENT_TEXT && s->gen.tools.on) (void)kvi_calls_push(&s->gen.tools.calls, text, len);
+    else if (len) kvi_generation_ask(s, (kvrt_event){.type = type, .text = text, .text_len = len});
+}
+
+/* The text, or this section of it, is over: what is held of a call is told. */
+static kvrt_status end_calls(kvi_session *s, kvrt_error *error)
+{
+    kvi_tool_calls *t = &s->gen.tools;
+    if (t->on && !s->gen.sections.reasoning) (void)kvi_calls_finish(&t->calls);
+    const bool failed = t->calls.held.failed || t->calls.arguments.failed || t->calls.name.failed || t->out.failed;
+    return failed ? kvi_error_nomem(error, t->calls.held.len, "a call of a tool") : KVRT_OK;
 }
 
 kvrt_status kvi_generation_flush(kvi_session *s, bool *stopped, kvrt_error *error)
@@ -84,10 +94,10 @@ kvrt_status kvi_generation_flush(kvi_session *s, bool *stopped, kvrt_error *erro
     kvi_sections_finish(&gen->sections);
     KVI_TRY(kvi_stream_push(&gen->stream, gen->sections.out.data, gen->sections.out.len, &text, &len, stopped, error));
     send_text(s, text, len);
-    if (*stopped) return KVRT_OK;
+    if (*stopped) return end_calls(s, error);
     KVI_TRY(kvi_stream_finish(&gen->stream, &text, &len, stopped, error));
     send_text(s, text, len);
-    return KVRT_OK;
+    return end_calls(s, error);
 }
 
 /* The other section begins; what the open one withheld goes out before. */
@@ -140,11 +150,14 @@ kvrt_status kvi_generation_put(kvi_session *s, int32_t id, float logprob, bool e
     *stopped = false;
     if (tokenizer && !eos) kvi_tokenizer_token_bytes(tokenizer, &gen->decode, id, 0, &bytes, &len);
     if (gen->token_events) KVI_TRY(tell_token(s, id, bytes, len, logprob, error));
+    if (gen->tools.on && !eos && len == 0) kvi_tool_calls_mark(s, id, &bytes, &len);
     if (gen->channels.on) {
         bool reasoning = gen->sections.reasoning;
         size_t used;
+        const bool header = gen->channel.header;
         const bool mark = kvi_channels_take(&gen->channels, &gen->channel, id, bytes, len, &used, &reasoning);
         if (mark && reasoning != gen->sections.reasoning) KVI_TRY(turn(s, stopped, error));
+        if (gen->tools.on && header != gen->channel.header && !gen->sections.reasoning) (void)kvi_tool_calls_header(s);
         if (mark) bytes += used, len -= used;
     }
     if (marks->open && id == (gen->sections.reasoning ? marks->close_id : marks->open_id))

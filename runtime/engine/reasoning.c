@@ -27,6 +27,7 @@ void kvi_reasoning_find_marks(kvi_engine *e)
 {
     kvi_marks marks;
     e->channels = find_channels(e);
+    e->call_format = kvi_tool_calls_format(e);
     if (e->channels.on) return;
     for (uint32_t i = 0; e->tokenizer && kvi_known_marks(i, &marks); i++) {
         marks.open_id = kvi_tokenizer_token_to_id(e->tokenizer, marks.open, strlen(marks.open));

@@ -22,6 +22,7 @@ static bool take_header(const kvi_channels *channels, kvi_channel_state *s, cons
 {
     for (*used = 0; *used < len;) {
         const char byte = bytes[(*used)++];
+        if (s->n_header < sizeof s->text) s->text[s->n_header++] = byte;
         if (byte == '\n' && channels->message < 0) return true;
         if (byte == ' ' || byte == '\n') s->in_name = s->in_name && s->n == 0;
         else if (s->in_name && s->n < sizeof s->name) s->name[s->n++] = byte;
@@ -34,7 +35,9 @@ bool kvi_channels_take(const kvi_channels *channels, kvi_channel_state *s, int32
 {
     *used = len;
     if (id == channels->channel || (channels->start >= 0 && id == channels->start)) {
-        *s = (kvi_channel_state){.header = true, .in_name = id == channels->channel};
+        if (id == channels->channel && s->header)
+            s->in_name = true, s->n = 0; /* what stands before it stays: "to=..." may */
+        else *s = (kvi_channel_state){.header = true, .in_name = id == channels->channel};
         return true;
     }
     if (id == channels->end) {

@@ -24,7 +24,8 @@ bool kvi_known_channels(uint32_t index, const char *spelled[4]);
 typedef struct kvi_channel_state {
     bool header, in_name;
     char name[12];
-    uint32_t n;
+    uint32_t n, n_header;
+    char text[96]; /* (n_header) the header as it stands, for who it is to */
 } kvi_channel_state;
 
 /* Takes one token. True: it is (up to *used of its len bytes) part of marks and headers; what follows belongs to reasoning or not. False: all of

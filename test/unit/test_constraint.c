@@ -262,6 +262,59 @@ static void errors_leave_the_session(void **state)
     assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
 }
 
+/* A grammar makes the model write a call, so that its way through the library can be seen: events in order, however calls cut them, and no text of it. */
+typedef struct calls_heard {
+    char text[512], said[512];
+} calls_heard;
+
+static int32_t hear_calls(const kvrt_event *event, void *user)
+{
+    calls_heard *h = user;
+    if (event->type == KVRT_EVENT_TEXT) strcat(h->text, event->text);
+    if (event->type < KVRT_EVENT_TOOL_CALL || event->type > KVRT_EVENT_TOOL_END) return KVRT_CONTINUE;
+    assert_true(event->done < 2);
+    if (event->type == KVRT_EVENT_TOOL_CALL) strcat(h->said, event->done ? "1" : "0");
+    strcat(h->said, event->text);
+    strcat(h->said, event->type == KVRT_EVENT_TOOL_CALL ? "|" : event->type == KVRT_EVENT_TOOL_END ? ";" : "");
+    return KVRT_CONTINUE;
+}
+
+static void calls_of_tools_are_events(void **state)
+{
+    (void)state;
+    kvrt_engine engine = open_tiny(plain);
+    kvrt_error error = {.size = sizeof error};
+    for (int cut = 0; cut < 3; cut++) {
+        static const int64_t cuts[] = {-1, 1, 5};
+        kvrt_session s = new_session(engine);
+        kvrt_options *o = options(
+            "grammar.regex",
+            "I look\\. <tool_call>\\n\\{\"name\": \"now\", \"arguments\": \\{\"a\": \"<[a-c]{3}\"\\}\\}\\n</tool_call>"
+            "<tool_call>\\{\"name\": \"now\", \"arguments\": \\{\\}\\}</tool_call> <ok>",
+            4);
+        calls_heard h = {.text = ""};
+        kvrt_result result = {.size = sizeof result};
+        assert_int_equal(kvrt_options_set_string(o, "gen.tools", "[{\"name\": \"now\"}]", -1, NULL), KVRT_OK);
+        kvrt_options_set_i64(o, "gen.max_tokens", cuts[cut], NULL);
+        for (int i = 0; i < 200 && result.finish != KVRT_FINISH_GRAMMAR; i++)
+            if (kvrt_generate(s, o, hear_calls, &h, &result, &error) != KVRT_OK) fail_msg("%s", error.message);
+        assert_string_equal(h.text, "I look.  <ok>");
+        const size_t letters = strspn(h.said + 13, "abc");
+        if (strncmp(h.said, "0now|{\"a\": \"<", 13) != 0 || letters != 3 || strcmp(h.said + 16, "\"};1now|{};") != 0)
+            fail_msg("%s", h.said);
+        kvrt_options_destroy(o);
+        kvrt_session_close(s, NULL);
+    }
+    kvrt_session s = new_session(engine);
+    kvrt_options *o = options("gen.tools", "{}", 1);
+    assert_int_equal(kvrt_generate(s, o, NULL, NULL, NULL, &error), KVRT_ARG);
+    kvrt_options_set_string(o, "gen.tools", "[{\"function\": {}}]", -1, NULL);
+    assert_int_equal(kvrt_generate(s, o, NULL, NULL, NULL, &error), KVRT_ARG);
+    assert_non_null(strstr(error.message, "gen.tools: tool 0 has no name"));
+    kvrt_options_destroy(o);
+    assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
+}
+
 /* More grammars than an engine keeps, one after the other. */
 static void many_grammars(void **state)
 {
@@ -297,6 +350,7 @@ int main(void)
         cmocka_unit_test(a_rewind_goes_back_in_the_grammar),
         cmocka_unit_test(end_of_text_only_where_the_grammar_accepts),
         cmocka_unit_test(errors_leave_the_session),
+        cmocka_unit_test(calls_of_tools_are_events),
         cmocka_unit_test(many_grammars),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
