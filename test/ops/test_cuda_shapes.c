@@ -1,6 +1,7 @@
 /* test_cuda_shapes.c - CUDA's attention and products on the shapes that people run: 33,000 positions of every page format and head size that has
  * kernels, a mix of all in one cache, one to eight rows and a prompt; rows of weights as long as an 8B model's. On a card whole (8 KV heads, all outputs);
  * on the emulated device a sample of the heads and outputs, with the same lengths and the same work per block. No case may be skipped. */
+#define _POSIX_C_SOURCE 200809L /* setenv */
 #include "op_rig.h"
 #include "oracle.h"
 #include "tolerance.h"
@@ -19,7 +20,7 @@
 enum { PATTERNS = 5, MAX_CTX = 33100, MAX_PAGES = MAX_CTX / 128 + 1, WEIGHT_ROWS = 251 };
 
 static op_target target;
-static bool on_card;
+static bool on_card, first_packed; /* first_packed: page 0 is no F16 page either */
 static uint32_t n_done;
 
 /* ------------------------------------------------------------------------------------------------------ attention --- */
@@ -78,7 +79,7 @@ static uint32_t format_index(shape_rig *b, const shape_case *c, uint32_t page)
 {
     uint32_t n = 0;
     while (n < 4 && c->body[n]) n++;
-    return known(b, page == 0 || page + 2 >= b->n_pages ? "f16" : c->body[page % n]);
+    return known(b, (page == 0 && !first_packed) || page + 2 >= b->n_pages ? "f16" : c->body[page % n]);
 }
 
 /* The records of one format, once each, and what they decode to. */
@@ -239,6 +240,18 @@ static void attention(void **state)
     for (uint32_t i = 0; i < sizeof attention_cases / sizeof attention_cases[0]; i++) run_shape(&attention_cases[i], i);
 }
 
+/* One multiprocessor: every warp has a hundred pages or fewer, and those of the one format are the last. */
+static void pages_far_apart(void **state)
+{
+    (void)state;
+    static const shape_case c = {64, 33000, 1, {"k4v4"}};
+    setenv("KVRT_EMU_SMS", "1", 1);
+    first_packed = true;
+    run_shape(&c, 200);
+    first_packed = false;
+    unsetenv("KVRT_EMU_SMS");
+}
+
 static void prompt(void **state)
 {
     (void)state;
@@ -318,7 +331,7 @@ static void nothing_was_skipped(void **state)
     (void)state;
     printf("%u cases\n", n_done);
     assert_int_equal(n_done,
-                     sizeof attention_cases / sizeof attention_cases[0] + sizeof prompts / sizeof prompts[0] + 9);
+                     sizeof attention_cases / sizeof attention_cases[0] + sizeof prompts / sizeof prompts[0] + 10);
 }
 
 int main(void)
@@ -338,7 +351,8 @@ int main(void)
         printf("skipped: %s\n", text);
         return on_card ? 1 : 77; /* who asks for a card has one */
     }
-    const struct CMUnitTest tests[] = {cmocka_unit_test(attention), cmocka_unit_test(prompt),
-                                       cmocka_unit_test(products), cmocka_unit_test(nothing_was_skipped)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(attention), cmocka_unit_test(pages_far_apart),
+                                       cmocka_unit_test(prompt), cmocka_unit_test(products),
+                                       cmocka_unit_test(nothing_was_skipped)};
     return cmocka_run_group_tests_name("shapes, cuda", tests, NULL, NULL);
 }
