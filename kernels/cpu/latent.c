@@ -190,21 +190,68 @@ static void multiply(const latent *t, const area *s, const kvi_weight *w, uint32
         }
 }
 
-/* q' (rows, rank) where W_K stands above W_V: its rows are the panels of its transpose. */
-static void absorb_rows(const latent *t, const area *s, uint32_t head, const float *q, size_t ldq, uint32_t n,
-                        float *out, size_t ld)
+/* W_K of a head where it stands above W_V, as panels of its transpose: its rows are the panels' rows. Rows of a plain form are looked up; those of
+ * others, which would be decoded number by number, come out of panels and are turned back. */
+static void stage_w_k(const latent *t, const area *s, uint32_t head)
 {
     kvi_device *device = t->device;
     const kvi_cpu_variant *v = device->v;
-    const uint32_t dim = t->op->key_dim;
-    for (uint32_t i = 0; i < dim; i++) {
-        kvi_cpu_weight_row(device, t->op->weights[0], head * (dim + t->op->value_dim) + i, s->row);
-        for (uint32_t c = 0; c < t->rank; c += v->panel) {
-            const uint32_t cols = t->rank - c < v->panel ? t->rank - c : v->panel;
-            float *to = s->weights + (size_t)c * dim + (size_t)i * v->panel;
-            memcpy(to, s->row + c, cols * sizeof *to);
+    const kvi_weight *w = t->op->weights[0];
+    const uint32_t dim = t->op->key_dim, row = head * (dim + t->op->value_dim);
+    float *panel = s->vectors + VECTORS * KVI_KV_MAX_HEAD_DIM;
+    const bool by_rows = kvi_form_is_plain(w->desc.form);
+    for (uint32_t i = 0; by_rows && i < dim; i++) {
+        kvi_cpu_weight_row(device, w, row + i, s->row);
+        for (uint32_t c = 0; c < t->rank; c += v->panel)
+            memcpy(s->weights + (size_t)c * dim + (size_t)i * v->panel, s->row + c,
+                   (t->rank - c < v->panel ? t->rank - c : v->panel) * sizeof *s->row);
+    }
+    for (uint32_t i = 0; !by_rows && i < dim; i += v->panel)
+        for (uint32_t k = 0; k < t->rank; k += KVI_CPU_KC) {
+            const uint32_t n_k = t->rank - k < KVI_CPU_KC ? t->rank - k : KVI_CPU_KC,
+                           rows = dim - i < v->panel ? dim - i : v->panel;
+            w->kernel->pack(w, 0, row + i, rows, k, n_k, panel);
+            for (uint32_t c = 0; c < n_k; c += v->panel)
+                v->pack(panel + (size_t)c * v->panel, KVI_F32, n_k - c < v->panel ? n_k - c : v->panel, v->panel, 0,
+                        rows, s->weights + (size_t)(k + c) * dim + (size_t)i * v->panel);
+        }
+}
+
+/* The same product for a few rows q (n, dim) and a form that is not plain, which saves laying out what is used once: a panel of W_K has for each
+ * channel of the latent some rows side by side, which are multiplied with the same part of q. */
+static void absorb_panels(const latent *t, const area *s, uint32_t head, const float *q, size_t ldq, uint32_t n,
+                          float *out, size_t ld)
+{
+    const kvi_cpu_variant *v = t->device->v;
+    const kvi_weight *w = t->op->weights[0];
+    const uint32_t dim = t->op->key_dim, row = head * (dim + t->op->value_dim);
+    float *panel = s->vectors + VECTORS * KVI_KV_MAX_HEAD_DIM, part[KVI_DECODE_ROWS * KVI_CPU_MOST_PANEL];
+    for (uint32_t r = 0; r < n; r++) memset(out + r * ld, 0, t->rank * sizeof *out);
+    for (uint32_t i = 0; i < dim; i += v->panel) {
+        const uint32_t rows = dim - i < v->panel ? dim - i : v->panel;
+        memset(part, 0, (size_t)n * v->panel * sizeof *part);
+        for (uint32_t r = 0; r < n; r++) memcpy(part + r * v->panel, q + r * ldq + i, rows * sizeof *part);
+        for (uint32_t k = 0; k < t->rank; k += KVI_CPU_KC) {
+            const uint32_t n_k = t->rank - k < KVI_CPU_KC ? t->rank - k : KVI_CPU_KC;
+            w->kernel->pack(w, 0, row + i, rows, k, n_k, panel);
+            v->score(panel, KVI_F32, n_k, v->panel, part, n, s->scores, KVI_CPU_KC);
+            for (uint32_t r = 0; r < n; r++)
+                for (uint32_t c = 0; c < n_k; c++) out[r * ld + k + c] += s->scores[r * KVI_CPU_KC + c];
         }
     }
+}
+
+/* q' (rows, rank) = q W_K, where W_K stands above W_V. */
+static void absorb_rows(const latent *t, const area *s, uint32_t head, const float *q, size_t ldq, uint32_t n,
+                        bool wide, float *out, size_t ld)
+{
+    const kvi_cpu_variant *v = t->device->v;
+    const uint32_t dim = t->op->key_dim;
+    if (!wide && !kvi_form_is_plain(t->op->weights[0]->desc.form)) {
+        absorb_panels(t, s, head, q, ldq, n, out, ld);
+        return;
+    }
+    stage_w_k(t, s, head);
     for (uint32_t c = 0; c < t->rank; c += v->panel)
         v->panel_mac(q, ldq, n, dim, s->weights + (size_t)c * dim, out + c, ld,
                      t->rank - c < v->panel ? t->rank - c : v->panel, false);
@@ -221,7 +268,7 @@ static void absorb(const latent *t, const area *s, uint32_t head, uint32_t first
     const float *q = device->buffers[t->op->in] + first * ldq + (size_t)head * own;
     if (t->op->n_weights == 2)
         multiply(t, s, t->op->weights[0], head * t->rank, t->rank, dim, q, ldq, n, wide, out, ld);
-    else absorb_rows(t, s, head, q, ldq, n, out, ld);
+    else absorb_rows(t, s, head, q, ldq, n, wide, out, ld);
     for (uint32_t r = 0; r < n; r++) {
         float *to = out + r * ld;
         if (t->group->rotate) v->hadamard(to, t->rank);

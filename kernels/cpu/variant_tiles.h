@@ -78,7 +78,12 @@ static void pack_tile(const kvi_weight *w, uint32_t expert, uint32_t first, uint
     memset(dst, 0, (size_t)n_k * PANEL * sizeof *dst);
     for (uint32_t p = first / KVI_TILE_ROWS; p * KVI_TILE_ROWS < first + n_rows; p++) {
         unpack_panel(&w->tile, tile_panel(w, expert, p), k0, n_k, piece.lines, piece.scales, piece.offsets);
-        for (uint32_t k = 0; k < n_k; k++) {
+        const bool whole = p * KVI_TILE_ROWS >= first && (p + 1) * KVI_TILE_ROWS <= first + n_rows;
+        for (uint32_t k = 0; whole && k < n_k; k++)
+            for (uint32_t part = 0; part < PARTS; part++)
+                store(dst + (size_t)k * PANEL + (p * KVI_TILE_ROWS - first) + part * VW,
+                      tile_values(&w->tile, &piece, k, part));
+        for (uint32_t k = 0; !whole && k < n_k; k++) {
             float values[KVI_TILE_ROWS];
             for (uint32_t part = 0; part < PARTS; part++)
                 store(values + part * VW, tile_values(&w->tile, &piece, k, part));

@@ -2,6 +2,7 @@
  * formula; attention is computed from latents and roped keys as the pool holds them, plain and quantized, with keys and values of every head
  * expanded as the contract says, which a kernel that absorbs the matrices never does. */
 #include "op_cases.h"
+#include "op_forms.h"
 #include "oracle.h"
 #include "tolerance.h"
 #include "runtime/kv/encode.h"
@@ -47,6 +48,25 @@ static const latent_case cases[] = {
 };
 /* clang-format on */
 
+/* The same with W_K and W_V in forms that have no rows of plain numbers: panels, with heads that begin and end inside one. */
+typedef struct quantized_case {
+    latent_case c;
+    op_form form;
+} quantized_case;
+/* clang-format off */
+static const quantized_case quantized[] = {
+    {{32, 16, 16, 16, 3, 0, 5, 1, 1, true, false, KVI_F32, {"f32"}, false}, {KVI_FORM_I4, .group = 32, .scale_type = KVI_F16}},
+    {{512, 64, 48, 32, 2, 126, 9, 3, 1, true, false, KVI_F32, {"f16"}, false}, {KVI_FORM_I4, .group = 128, .scale_type = KVI_BF16, .zeros = true}},
+    {{256, 16, 33, 20, 3, 100, 40, 40, 1, true, false, KVI_F32, {"f16"}, false}, {KVI_FORM_I8, .group = 64, .scale_type = KVI_F32}},
+    {{256, 16, 20, 18, 3, 100, 6, 3, 1, true, false, KVI_F32, {"f16"}, false}, {KVI_FORM_I4, .group = 32, .scale_type = KVI_F16, .zeros = true, .scattered = true}},
+    {{256, 16, 20, 18, 3, 0, 30, 30, 1, true, false, KVI_F32, {"f16"}, false}, {KVI_FORM_I4, .group = 32, .scale_type = KVI_F16, .zeros = true, .scattered = true}},
+    {{288, 32, 24, 40, 5, 0, 140, 140, 1, false, true, KVI_F32, {"f16"}, false}, {KVI_FORM_Q8_0, .misalign = 1}},
+    {{512, 16, 20, 17, 3, 250, 6, 2, 2, true, false, KVI_F32, {"f16"}, false}, {KVI_FORM_Q4_1, .misalign = 1}},
+    {{96, 16, 65, 63, 2, 0, 20, 20, 2, true, false, KVI_F32, {"f32"}, false}, {KVI_FORM_F8_E4M3, .scale_type = KVI_F32}},
+    {{96, 16, 65, 63, 2, 0, 7, 7, 1, true, false, KVI_F32, {"f32"}, false}, {KVI_FORM_F8_E4M3, .scale_type = KVI_F32}},
+};
+/* clang-format on */
+
 typedef struct latent_rig {
     op_rig rig;
     latent_case c;
@@ -78,7 +98,29 @@ static void name_case(const latent_case *c, char text[160])
              c->formats[0], c->split ? ", split" : "");
 }
 
-static bool open_case(latent_rig *a, const op_target *target, const latent_case *c)
+/* W_K above W_V of every head, in that form. False: the target does not have it. */
+static bool quantized_matrix(latent_rig *a, const op_form *form)
+{
+    const latent_case *c = &a->c;
+    const kvi_backend *backend = a->rig.target->backend;
+    kvi_weight_desc desc = {.name = "test.kv_b", .n_out = c->heads * (c->key + c->value), .n_in = c->rank};
+    kvi_weight *weight = NULL;
+    uint64_t bytes;
+    /* Scales so that keys have the size that they have in other cases. */
+    op_form sized = *form;
+    double squares = 0;
+    const double *values = op_form_fill(&a->rig, form, &desc);
+    for (size_t i = 0; i < (size_t)desc.n_out * desc.n_in; i++) squares += values[i] * values[i];
+    sized.size = sqrt(desc.n_out / squares);
+    a->w = (op_matrix){.n_out = desc.n_out, .n_in = desc.n_in, .values = op_form_fill(&a->rig, &sized, &desc)};
+    if (backend->weight_bytes(&desc, &bytes, NULL) == KVRT_UNSUPPORTED) return false;
+    assert_true(backend->weight_import(a->rig.device, &desc, &weight, NULL) >= KVRT_OK);
+    a->w.weight = weight;
+    return true;
+}
+
+/* form: of W_K and W_V; NULL: c->weights. */
+static bool open_case(latent_rig *a, const op_target *target, const latent_case *c, const op_form *form)
 {
     memset(a, 0, sizeof *a);
     a->c = *c;
@@ -96,7 +138,9 @@ static bool open_case(latent_rig *a, const op_target *target, const latent_case 
     a->kv = op_rig_input(rig, kv, c->tokens * c->n_seqs);
     a->q = op_rig_input(rig, q, c->tokens * c->n_seqs);
     a->gain = op_rig_matrix(rig, 1, c->rank, KVI_F32, 1, 0.3, 0);
-    if (c->split) {
+    if (form) {
+        if (!quantized_matrix(a, form)) return false;
+    } else if (c->split) {
         a->k_columns = op_rig_matrix(rig, c->heads * c->rank, c->key, c->weights, 0, 1 / sqrt(c->rank), 0);
         a->v_rows = op_rig_matrix(rig, c->heads * c->value, c->rank, c->weights, 0, 1 / sqrt(c->rank), 0);
     } else a->w = op_rig_matrix(rig, c->heads * (c->key + c->value), c->rank, c->weights, 0, 1 / sqrt(c->rank), 0);
@@ -312,11 +356,11 @@ static void check_attention(const latent_rig *a, uint32_t s, uint32_t t, uint32_
 }
 
 /* Runs all tokens; out (n_seqs * tokens, heads * value). False: the target refused. */
-static bool run_case(const op_target *target, const latent_case *c, bool check, float *out)
+static bool run_case(const op_target *target, const latent_case *c, const op_form *form, bool check, float *out)
 {
     latent_rig a;
     op_seed = 11;
-    const bool there = open_case(&a, target, c);
+    const bool there = open_case(&a, target, c, form);
     if (!there) {
         op_rig_close(&a.rig);
         return false;
@@ -368,7 +412,12 @@ void op_case_latent(const op_target *target)
         latent_case c = cases[i / 2];
         c.split = i % 2;
         float *out = room_for(&c);
-        (void)run_case(target, &c, true, out);
+        (void)run_case(target, &c, NULL, true, out);
+        free(out);
+    }
+    for (uint32_t i = 0; i < COUNT(quantized); i++) {
+        float *out = room_for(&quantized[i].c);
+        (void)run_case(target, &quantized[i].c, &quantized[i].form, true, out);
         free(out);
     }
 }
@@ -383,7 +432,7 @@ void op_case_latent_bits(const op_target *a, const op_target *b)
         const size_t n = (size_t)c.n_seqs * c.tokens * c.heads * c.value;
         float *first = room_for(&c), *second = room_for(&c);
         other.chunk = is_wide(&c) ? (c.tokens + 2) / 3 + KVI_DECODE_ROWS : 3;
-        if (run_case(a, &c, false, first) && run_case(b, &other, false, second))
+        if (run_case(a, &c, NULL, false, first) && run_case(b, &other, NULL, false, second))
             assert_memory_equal(first, second, n * sizeof *first);
         free(first), free(second);
     }
