@@ -6,8 +6,8 @@
 #include "../../runtime/base/mem.h"
 
 #define KVI_CPU_QUERY_BLOCK 128u /* queries of one KV head that one attention task handles */
-#define KVI_CPU_SPLIT_PAGES                                                                                            \
-    32u /* pages of one split in decode; fixed, so that results do not depend on the thread count */
+/* Pages of one split in decode; fixed, so that results do not depend on the thread count. Few, so that three KV heads are even on two threads. */
+#define KVI_CPU_SPLIT_PAGES 8u
 
 /* The (row, choice) pairs of an EXPERTS operation, sorted by expert: experts.c. */
 typedef struct kvi_cpu_run_of {
