@@ -7,7 +7,7 @@
  * What this costs against f32 activations stands in DESIGN.md (Weights); cpu.exact does without. */
 #ifndef KVI_CPU_DOTS_H
 #define KVI_CPU_DOTS_H
-#include "tile_form.h"
+#include "../tile_form.h"
 
 #include <stddef.h>
 

@@ -1,6 +1,6 @@
 /* tile_unpack.h - from panels of the tile form to bytes and f32 scales, in the vectors of one instruction set. Part of variant_body.h and of
  * dots_body.h, behind lanes_*.h. A panel of 16 rows is PARTS vectors of VW rows. */
-#include "tile_form.h"
+#include "../tile_form.h"
 #include "../../runtime/kv/half.h"
 
 #define PARTS (KVI_TILE_ROWS / VW)

@@ -7,7 +7,7 @@
 #ifndef KVI_DEVICE_CUDA_H
 #define KVI_DEVICE_CUDA_H
 #include "driver.h"
-#include "linear_params.h"
+#include "tile_params.h"
 #include "../backend.h"
 #include "../../runtime/base/mem.h"
 
@@ -28,7 +28,9 @@ struct kvi_weight {
     const char *name;
     kvi_weight_form form; /* on the device; vectors (n_out = 1) are always F32 */
     uint32_t n_out, n_in;
-    kvi_cuda_matrix data; /* rows end in zeros up to a multiple of 8 elements */
+    kvi_cuda_matrix data; /* rows end in zeros up to a multiple of 8 elements; with a tile form codes are its panels */
+    const kvi_cuda_tile *tile; /* of quantized weights; NULL: rows of plain numbers */
+    kvi_dptr order;            /* uint32 (n_in): the column that stands at each place of the tile form; 0: its own */
 };
 
 /* A buffer of the program. pitch is a multiple of 8; what lies between cols and pitch stays zero for ever. */
@@ -145,6 +147,10 @@ kvrt_status kvi_cuda_upload(kvi_device *device, kvi_dptr to, const void *from, u
 /* Waits for the device. */
 kvrt_status kvi_cuda_download(kvi_device *device, void *to, kvi_dptr from, uint64_t bytes, kvrt_error *error);
 
+/* The pinned staging block whose turn it is, once its last transfer is over; then its first bytes to the device. */
+kvrt_status kvi_cuda_staging_take(kvi_device *device, uint8_t **out, kvrt_error *error);
+kvrt_status kvi_cuda_staging_send(kvi_device *device, kvi_dptr to, uint64_t bytes, kvrt_error *error);
+
 /* Elements from row to row of n_in columns. */
 static inline uint32_t kvi_cuda_pitch(uint32_t n_in) { return (n_in + 7) / 8 * 8; }
 
@@ -189,6 +195,18 @@ bool kvi_cuda_linear_has(kvi_weight_form form);
 kvrt_status kvi_cuda_linear_check(const kvi_program *program, kvrt_error *error);
 uint64_t kvi_cuda_linear_bytes(const kvi_program *program, const kvi_limits *limits);
 kvrt_status kvi_cuda_linear_prepare(kvi_device *device, kvi_dptr memory, kvrt_error *error);
+/* Quantized weights (tiles_cuda.c). Whether one has a tile form, and its bytes on the device; laying it there, w->data.codes being its place. */
+bool kvi_cuda_tile_of(const kvi_weight_desc *desc, kvi_cuda_tile *out);
+uint64_t kvi_cuda_tile_bytes(const kvi_weight_desc *desc, const kvi_cuda_tile *tile);
+kvrt_status kvi_cuda_tile_send(kvi_device *device, const kvi_weight_desc *desc, kvi_weight *w, kvrt_error *error);
+/* Whether two weights can go side by side in one launch. */
+bool kvi_cuda_same_tile(const kvi_weight *a, const kvi_weight *b);
+/* Weights first .. first + n of the operation by rows of F16 that are normalized, gathered and in order; `linear` as for plain weights. */
+kvrt_status kvi_cuda_tile_product(kvi_device *device, const kvi_op *op, uint32_t first, uint32_t n,
+                                  const kvi_cuda_linear_params *linear, uint32_t rows, const char **name,
+                                  kvrt_error *error);
+kvrt_status kvi_cuda_tile_embed(kvi_device *device, const kvi_op *op, uint32_t rows, const char **name,
+                                kvrt_error *error);
 /* EMBED, NORM_LINEAR, LINEAR_ADD, NORM_GATE_UP, HEAD */
 kvrt_status kvi_cuda_linear_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel,
                                 kvrt_error *error);

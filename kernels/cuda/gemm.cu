@@ -39,7 +39,7 @@ template <class weight, int tile_m, int tile_n, int warps_m, int warps_n, int st
     /* Row n of the tile of W: gate and up alternate by eights. */
     static KVI_DEV uint32_t output_of(const kvi_cuda_linear_params &p, uint32_t first, uint32_t n)
     {
-        if (p.action != KVI_CUDA_SILU_MUL) return first + n;
+        if (p.action != KVI_CUDA_GATED) return first + n;
         const uint32_t column = first / 2u + n / 16u * 8u + n % 8u;
         if (column >= p.end[0]) return p.end[2];
         return n / 8u % 2u ? p.end[0] + column : column;
@@ -99,32 +99,10 @@ template <class weight, int tile_m, int tile_n, int warps_m, int warps_n, int st
         }
     }
 
-    /* Two neighbouring outputs of a row; the second may lie outside. */
-    static KVI_DEV void put(const kvi_cuda_linear_params &p, uint32_t row, uint32_t o, uint32_t n_out, float v, float w)
-    {
-        const uint64_t at = (uint64_t)row * p.y_pitch + p.y_first + o;
-        const bool both = o + 1u < n_out;
-        if (p.y_type == KVI_CUDA_F32) {
-            float *y = (float *)p.y + at;
-            const bool add = p.action == KVI_CUDA_ADD;
-            y[0] = add ? y[0] + v : v;
-            if (both) y[1] = add ? y[1] + w : w;
-            return;
-        }
-        const uint32_t pair =
-            p.y_type == KVI_CUDA_BF16 ? kvi_pack_bf16(v, w) : kvi_pack_f16(kvi_saturated(v), kvi_saturated(w));
-        uint16_t *y = (uint16_t *)p.y + at;
-        if (both && at % 2u == 0u) *(uint32_t *)y = pair;
-        else {
-            y[0] = (uint16_t)pair;
-            if (both) y[1] = (uint16_t)(pair >> 16);
-        }
-    }
-
     static KVI_DEV void finish(const kvi_cuda_linear_params &p, uint32_t first_row, uint32_t n_rows, uint32_t first_out,
                                uint32_t lane, const float (&sum)[m_tiles][n_tiles][4])
     {
-        const bool pair = p.action == KVI_CUDA_SILU_MUL;
+        const bool pair = p.action == KVI_CUDA_GATED;
         const uint32_t n_out = pair ? p.end[0] : p.end[2];
 #pragma unroll
         for (int i = 0; i < m_tiles; i++)
@@ -137,14 +115,15 @@ template <class weight, int tile_m, int tile_n, int warps_m, int warps_n, int st
                     const uint32_t o = (pair ? first_out / 2u + j / 2 * 8u : first_out + j * 8u) + lane % 4u * 2u;
                     float v = sum[i][j][2u * half], w = sum[i][j][2u * half + 1u];
                     if (row >= n_rows || o >= n_out) continue;
+                    v += kvi_bias_of(p, o);
+                    if (o + 1u < n_out) w += kvi_bias_of(p, o + 1u);
                     if (pair) {
-                        v = kvi_silu(v) * sum[i][(j + 1) % n_tiles][2u * half];
-                        w = kvi_silu(w) * sum[i][(j + 1) % n_tiles][2u * half + 1u];
-                    } else {
-                        v += kvi_bias_of(p, o);
-                        if (o + 1u < n_out) w += kvi_bias_of(p, o + 1u);
+                        float up_v = sum[i][(j + 1) % n_tiles][2u * half] + kvi_bias_of(p, n_out + o),
+                              up_w = sum[i][(j + 1) % n_tiles][2u * half + 1u];
+                        if (o + 1u < n_out) up_w += kvi_bias_of(p, n_out + o + 1u);
+                        v = kvi_gated(p, v, up_v), w = kvi_gated(p, w, up_w);
                     }
-                    put(p, row, o, n_out, v, w);
+                    kvi_put_pair(p, row, o, n_out, v, w);
                 }
     }
 

@@ -31,7 +31,22 @@ KVI_KERNEL(embed, kvi_cuda_embed_params, 256, 4)
 }
 
 /* ---------------------------------------------------------------------------------------------------- norm_rows --- */
-/* A block of 256 per row; eight columns per thread and turn. For the matrix products of prefill, whose operand must be 16-bit. */
+KVI_DEV float4 four_of(const void *x, uint32_t type, uint32_t i)
+{
+    if (type == KVI_CUDA_F32) return *(const float4 *)((const float *)x + i);
+    const uint2 v = *(const uint2 *)((const uint16_t *)x + i);
+    if (type == KVI_CUDA_F16) return make_float4(kvi_f16_lo(v.x), kvi_f16_hi(v.x), kvi_f16_lo(v.y), kvi_f16_hi(v.y));
+    return make_float4(kvi_bf16_lo(v.x), kvi_bf16_hi(v.x), kvi_bf16_lo(v.y), kvi_bf16_hi(v.y));
+}
+KVI_DEV float one_of(const void *x, uint32_t type, uint32_t i)
+{
+    if (type == KVI_CUDA_F32) return ((const float *)x)[i];
+    const uint32_t v = ((const uint16_t *)x)[i];
+    return type == KVI_CUDA_F16 ? kvi_f16_lo(v) : kvi_bf16_lo(v);
+}
+
+/* A block of 256 per row; four columns per thread and turn. Makes the 16-bit operand of a product: normalized, in another order of columns,
+ * or just of another type. */
 KVI_KERNEL(norm_rows, kvi_cuda_norm_params, 256, 4)
 {
     KVI_SHARED(float, part); /* (8) */
@@ -39,22 +54,37 @@ KVI_KERNEL(norm_rows, kvi_cuda_norm_params, 256, 4)
     const uint32_t r = blockIdx.x;
     if (r >= (p.logits ? step->n_logit_rows : step->n_rows)) return; /* the whole block */
     const uint32_t from = p.logits ? ((const uint32_t *)p.step.logit_rows)[r] : r;
-    const float *x = (const float *)p.x + (uint64_t)from * p.x_pitch, *gain = (const float *)p.gain;
+    const unsigned char *x =
+        (const unsigned char *)p.x + (uint64_t)from * p.x_pitch * (p.x_type == KVI_CUDA_F32 ? 4u : 2u);
+    const float *gain = (const float *)p.gain;
+    const uint32_t *order = (const uint32_t *)p.order;
     uint32_t *y = (uint32_t *)((uint16_t *)p.y + (uint64_t)r * p.y_pitch);
-    float squares = 0.0f;
-    for (uint32_t i = threadIdx.x * 4u; i < p.n_cols; i += blockDim.x * 4u) { /* x is zero beyond n_cols */
-        const float4 v = *(const float4 *)(x + i);
-        squares = kvi_fma(v.x, v.x, kvi_fma(v.y, v.y, kvi_fma(v.z, v.z, kvi_fma(v.w, v.w, squares))));
+    float inv = 1.0f;
+    if (p.norm) {
+        float squares = 0.0f;
+        for (uint32_t i = threadIdx.x * 4u; i < p.n_cols; i += blockDim.x * 4u) { /* x is zero beyond n_cols */
+            const float4 v = four_of(x, p.x_type, i);
+            squares = kvi_fma(v.x, v.x, kvi_fma(v.y, v.y, kvi_fma(v.z, v.z, kvi_fma(v.w, v.w, squares))));
+        }
+        squares = warp_sum(squares);
+        if (threadIdx.x % 32u == 0u) part[threadIdx.x / 32u] = squares;
+        kvi_sync_block();
+        squares = 0.0f;
+        for (uint32_t i = 0; i < blockDim.x / 32u; i++) squares += part[i];
+        inv = kvi_div_rn(1.0f, kvi_sqrt_rn(squares / (float)p.n_cols + p.eps));
     }
-    squares = warp_sum(squares);
-    if (threadIdx.x % 32u == 0u) part[threadIdx.x / 32u] = squares;
-    kvi_sync_block();
-    squares = 0.0f;
-    for (uint32_t i = 0; i < blockDim.x / 32u; i++) squares += part[i];
-    const float inv = kvi_div_rn(1.0f, kvi_sqrt_rn(squares / (float)p.n_cols + p.eps));
     const uint32_t end = (p.n_cols + 7u) / 8u * 8u; /* products take eight columns at a time */
     for (uint32_t i = threadIdx.x * 4u; i < end; i += blockDim.x * 4u) {
-        const float4 v = *(const float4 *)(x + i), g = *(const float4 *)(gain + i); /* zero beyond n_cols, both */
+        float4 v = four_of(x, p.x_type, i),
+               g = make_float4(1.0f, 1.0f, 1.0f, 1.0f); /* zero beyond n_cols, x and gain */
+        if (gain) g = *(const float4 *)(gain + i);
+        if (order) {
+            float *v4 = &v.x, *g4 = &g.x;
+            for (uint32_t j = 0; j < 4u && i + j < p.n_cols; j++) {
+                v4[j] = one_of(x, p.x_type, order[i + j]);
+                if (gain) g4[j] = gain[order[i + j]];
+            }
+        }
         const float a = v.x * inv * g.x, b = v.y * inv * g.y, c = v.z * inv * g.z, d = v.w * inv * g.w;
         const bool bf16 = p.y_type == KVI_CUDA_BF16;
         y[i / 2u] = bf16 ? kvi_pack_bf16(a, b) : kvi_pack_f16(kvi_saturated(a), kvi_saturated(b));
@@ -85,7 +115,7 @@ template <class weight, int rows>
 KVI_DEV void gemv_step(const kvi_cuda_linear_params &p, const unsigned char *const (&x)[rows], uint32_t k,
                        const typename weight::raw &raw0, const typename weight::raw &raw1, gemv_sums<rows> &s)
 {
-    float w0[8], w1[8], gain[8];
+    float w0[8], w1[8], gain[8] = {1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f};
     weight::unpack(raw0, w0);
     weight::unpack(raw1, w1);
     if (p.gain) load_x((const unsigned char *)p.gain, KVI_CUDA_F32, k, gain);
@@ -95,7 +125,7 @@ KVI_DEV void gemv_step(const kvi_cuda_linear_params &p, const unsigned char *con
         load_x(x[r], p.x_type, k, v);
 #pragma unroll
         for (int i = 0; i < 8; i++) {
-            if (p.gain) {
+            if (p.norm) {
                 s.squares[r] = kvi_fma(v[i], v[i], s.squares[r]);
                 v[i] = kvi_mul_rn(v[i], gain[i]);
             }
@@ -105,23 +135,12 @@ KVI_DEV void gemv_step(const kvi_cuda_linear_params &p, const unsigned char *con
     }
 }
 
-KVI_DEV void put(const kvi_cuda_linear_params &p, uint32_t row, uint32_t o, float v)
-{
-    const uint64_t at = (uint64_t)row * p.y_pitch + p.y_first + o;
-    if (p.y_type == KVI_CUDA_F32) {
-        float *y = (float *)p.y + at;
-        *y = p.action == KVI_CUDA_ADD ? *y + v : v;
-    } else
-        ((uint16_t *)p.y)[at] =
-            (uint16_t)(p.y_type == KVI_CUDA_BF16 ? kvi_pack_bf16(v, 0.0f) : kvi_pack_f16(kvi_saturated(v), 0.0f));
-}
-
 template <class weight, int rows, int ahead> KVI_DEV void gemv(const kvi_cuda_linear_params &p)
 {
     const uint32_t lane = threadIdx.x % 32u, task = blockIdx.x * (blockDim.x / 32u) + threadIdx.x / 32u;
     const kvi_cuda_step *step = (const kvi_cuda_step *)p.step.step;
     const uint32_t n_rows = p.logits ? step->n_logit_rows : step->n_rows, first_row = blockIdx.y * rows;
-    const bool pair = p.action == KVI_CUDA_SILU_MUL;
+    const bool pair = p.action == KVI_CUDA_GATED;
     const uint32_t n_out = pair ? p.end[0] : p.end[2], o0 = pair ? task : 2u * task;
     if (o0 >= n_out || first_row >= n_rows) return; /* whole warps, and no barrier follows */
     const uint32_t o1 = pair ? o0 + p.end[0] : o0 + 1u < n_out ? o0 + 1u : o0;
@@ -149,16 +168,17 @@ template <class weight, int rows, int ahead> KVI_DEV void gemv(const kvi_cuda_li
 #pragma unroll
     for (int r = 0; r < rows; r++) {
         float a = warp_sum(s.dot[r][0]), b = warp_sum(s.dot[r][1]);
-        if (p.gain) {
+        if (p.norm) {
             const float inv = kvi_div_rn(1.0f, kvi_sqrt_rn(kvi_div_rn(warp_sum(s.squares[r]), (float)p.n_in) + p.eps));
             a *= inv, b *= inv;
         }
         if (lane != (uint32_t)r || first_row + r >= n_rows)
             continue; /* lane r writes row r; nothing collective follows in this turn */
-        if (pair) put(p, first_row + r, o0, kvi_silu(a) * b);
+        a += kvi_bias_of(p, o0), b += kvi_bias_of(p, o1);
+        if (pair) kvi_put(p, first_row + r, o0, kvi_gated(p, a, b));
         else {
-            put(p, first_row + r, o0, a + kvi_bias_of(p, o0));
-            if (o1 != o0) put(p, first_row + r, o1, b + kvi_bias_of(p, o1));
+            kvi_put(p, first_row + r, o0, a);
+            if (o1 != o0) kvi_put(p, first_row + r, o1, b);
         }
     }
 }

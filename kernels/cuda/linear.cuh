@@ -25,7 +25,75 @@ KVI_DEV float kvi_bias_of(const kvi_cuda_linear_params &p, uint32_t o)
     return bias ? ((const float *)bias)[kvi_local_of(p, o)] : 0.0f;
 }
 
-KVI_DEV float kvi_silu(float v) { return kvi_div_rn(v, 1.0f + kvi_exp2(v * -1.4426950408889634f)); }
+#define LOG2_E 1.4426950408889634f
+KVI_DEV float kvi_exp(float v) { return kvi_exp2(v * LOG2_E); }
+KVI_DEV float kvi_sigmoid(float v) { return kvi_div_rn(1.0f, 1.0f + kvi_exp(-v)); }
+KVI_DEV float kvi_tanh(float v) { return 1.0f - kvi_div_rn(2.0f, 1.0f + kvi_exp(2.0f * v)); }
+KVI_DEV float kvi_silu(float v) { return kvi_div_rn(v, 1.0f + kvi_exp(-v)); }
+
+/* How gate and up meet (program.h, kvi_activation). */
+KVI_DEV float kvi_gated(const kvi_cuda_linear_params &p, float gate, float up)
+{
+    if (p.activation == KVI_CUDA_SILU) return kvi_silu(gate) * up;
+    if (p.activation == KVI_CUDA_GELU) return 0.5f * gate * (1.0f + kvi_erf(gate * 0.7071067811865476f)) * up;
+    if (p.activation == KVI_CUDA_GELU_TANH) {
+        const float u = 0.7978845608028654f * kvi_fma(0.044715f * gate * gate, gate, gate);
+        return 0.5f * gate * (1.0f + kvi_tanh(u)) * up;
+    }
+    const float g = kvi_min(gate, p.limit), u = kvi_max(-p.limit, kvi_min(up, p.limit));
+    return (u + 1.0f) * g * kvi_sigmoid(1.702f * g);
+}
+/* A sum on its way to y: the gate of another product, scale, and the softcap of the head. */
+KVI_DEV float kvi_finished(const kvi_cuda_linear_params &p, uint32_t row, uint32_t o, float v)
+{
+    if (p.action == KVI_CUDA_GATED_SIDE) {
+        const uint64_t at = (uint64_t)row * p.side_pitch + p.side_first + o;
+        const uint32_t half = p.side_type == KVI_CUDA_F32 ? 0u : ((const uint16_t *)p.side)[at];
+        const float other = p.side_type == KVI_CUDA_F32   ? ((const float *)p.side)[at]
+                            : p.side_type == KVI_CUDA_F16 ? kvi_f16_lo(half)
+                                                          : kvi_bf16_lo(half);
+        return p.side_is_gate ? kvi_gated(p, other, v) : kvi_gated(p, v, other);
+    }
+    v *= p.scale;
+    return p.softcap > 0.0f ? p.softcap * kvi_tanh(kvi_div_rn(v, p.softcap)) : v;
+}
+
 KVI_DEV float kvi_saturated(float v) { return kvi_max(-KVI_CUDA_F16_MAX, kvi_min(KVI_CUDA_F16_MAX, v)); }
+
+/* Output o of a row. */
+KVI_DEV void kvi_put(const kvi_cuda_linear_params &p, uint32_t row, uint32_t o, float v)
+{
+    const uint64_t at = (uint64_t)row * p.y_pitch + p.y_first + o;
+    v = kvi_finished(p, row, o, v);
+    if (p.y_type == KVI_CUDA_F32) {
+        float *y = (float *)p.y + at;
+        *y = p.action == KVI_CUDA_ADD ? *y + v : v;
+    } else
+        ((uint16_t *)p.y)[at] =
+            (uint16_t)(p.y_type == KVI_CUDA_BF16 ? kvi_pack_bf16(v, 0.0f) : kvi_pack_f16(kvi_saturated(v), 0.0f));
+}
+/* Outputs o and o + 1 of a row; the second may lie outside of n_out. */
+KVI_DEV void kvi_put_pair(const kvi_cuda_linear_params &p, uint32_t row, uint32_t o, uint32_t n_out, float v, float w)
+{
+    const uint64_t at = (uint64_t)row * p.y_pitch + p.y_first + o;
+    const bool both = o + 1u < n_out;
+    v = kvi_finished(p, row, o, v);
+    if (both) w = kvi_finished(p, row, o + 1u, w);
+    if (p.y_type == KVI_CUDA_F32) {
+        float *y = (float *)p.y + at;
+        const bool add = p.action == KVI_CUDA_ADD;
+        y[0] = add ? y[0] + v : v;
+        if (both) y[1] = add ? y[1] + w : w;
+        return;
+    }
+    const uint32_t pair =
+        p.y_type == KVI_CUDA_BF16 ? kvi_pack_bf16(v, w) : kvi_pack_f16(kvi_saturated(v), kvi_saturated(w));
+    uint16_t *y = (uint16_t *)p.y + at;
+    if (both && at % 2u == 0u) *(uint32_t *)y = pair;
+    else {
+        y[0] = (uint16_t)pair;
+        if (both) y[1] = (uint16_t)(pair >> 16);
+    }
+}
 
 #endif

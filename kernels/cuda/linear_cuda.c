@@ -1,6 +1,6 @@
 /* linear_cuda.c - which kernel runs for EMBED, NORM_LINEAR, LINEAR_ADD, NORM_GATE_UP and HEAD, and with what parameters.
- * Up to 8 rows: one gemv, norm and epilogue fused. More rows: a norm into 16-bit operands, then a tensor-core product; where
- * the weights are not of the operand's type (F32, or the other 16-bit type), gemv over groups of rows, exact and slow. */
+ * Up to 8 rows: one gemv, norm and epilogue fused. More rows: a norm into 16-bit operands, then a tensor-core product; F32 weights are
+ * multiplied by gemv over groups of rows, exact and slow. Quantized weights: a norm into F16 operands, then tiles_cuda.c. */
 #include "device_cuda.h"
 #include "linear_params.h"
 
@@ -32,11 +32,13 @@ static bool normalizes(const kvi_op *op)
     return op->kind == KVI_OP_NORM_LINEAR || op->kind == KVI_OP_NORM_GATE_UP || op->kind == KVI_OP_HEAD;
 }
 
+/* Any input of a product may need a pass that makes its operand. */
 static uint32_t normed_pitch(const kvi_program *program)
 {
     uint32_t widest = 0;
     for (uint32_t i = 0; i < program->n_ops; i++)
-        if (normalizes(&program->ops[i]) && program->buffers[program->ops[i].in].cols > widest)
+        if ((normalizes(&program->ops[i]) || program->ops[i].kind == KVI_OP_LINEAR_ADD) &&
+            program->buffers[program->ops[i].in].cols > widest)
             widest = program->buffers[program->ops[i].in].cols;
     return (widest + 7) / 8 * 8;
 }
@@ -87,7 +89,7 @@ static kvrt_status gemv(kvi_device *d, const kvi_cuda_linear_params *p, kvi_weig
 {
     const uint32_t set = rows == 1 ? 0 : rows == 2 ? 1 : rows <= 4 ? 2 : 3, kernel_rows = gemvs[form].of[set].rows;
     const kvi_cuda_kernel_id kernel = gemvs[form].of[set].id;
-    const uint32_t tasks = p->action == KVI_CUDA_SILU_MUL ? p->end[0] : (p->end[2] + 1) / 2;
+    const uint32_t tasks = p->action == KVI_CUDA_GATED ? p->end[0] : (p->end[2] + 1) / 2;
     *name = kvi_cuda_kernel_name(kernel);
     return kvi_cuda_launch(d, kernel, (tasks + GEMV_WARPS - 1) / GEMV_WARPS, (rows + kernel_rows - 1) / kernel_rows, 1,
                            GEMV_THREADS, 0, p, error);
@@ -101,7 +103,7 @@ static kvi_cuda_linear_params common(const kvi_device *d, const kvi_op *op)
     const bool head = op->kind == KVI_OP_HEAD;
     return (kvi_cuda_linear_params){.step = d->map,
                                     .x = in->data,
-                                    .gain = normalizes(op) ? op->norm.gain->data.codes : 0,
+                                    .gain = op->norm.kind == KVI_NORM_GAIN ? op->norm.gain->data.codes : 0,
                                     .y = out->data,
                                     .n_in = in->cols,
                                     .x_pitch = in->pitch,
@@ -109,11 +111,21 @@ static kvi_cuda_linear_params common(const kvi_device *d, const kvi_op *op)
                                     .x_type = (uint32_t)in->dtype,
                                     .y_type = (uint32_t)out->dtype,
                                     .action = op->kind == KVI_OP_LINEAR_ADD     ? KVI_CUDA_ADD
-                                              : op->kind == KVI_OP_NORM_GATE_UP ? KVI_CUDA_SILU_MUL
+                                              : op->kind == KVI_OP_NORM_GATE_UP ? KVI_CUDA_GATED
                                                                                 : KVI_CUDA_STORE,
+                                    .norm = op->norm.kind != KVI_NORM_NONE,
                                     .logits = head,
                                     .gather = head,
-                                    .eps = op->norm.eps};
+                                    .eps = op->norm.eps,
+                                    .scale = head || op->kind == KVI_OP_LINEAR_ADD ? op->scale : 1.0f,
+                                    .softcap = head ? op->softcap : 0.0f,
+                                    .activation = (uint32_t)op->activation,
+                                    .limit = op->limit};
+}
+
+static bool side_by_side(const kvi_weight *a, const kvi_weight *b)
+{
+    return a->tile || b->tile ? kvi_cuda_same_tile(a, b) : a->form == b->form;
 }
 
 /* Weights first .. of the operation that have the same form go side by side; returns how many. */
@@ -122,7 +134,7 @@ static uint32_t add_weights(kvi_cuda_linear_params *p, const kvi_op *op, uint32_
     uint32_t n = 0, end = 0;
     memset(p->w, 0, sizeof p->w);
     memset(p->bias, 0, sizeof p->bias);
-    for (; first + n < op->n_weights && op->weights[first + n]->form == op->weights[first]->form; n++) {
+    for (; first + n < op->n_weights && side_by_side(op->weights[first + n], op->weights[first]); n++) {
         const kvi_weight *w = op->weights[first + n];
         p->w[n] = w->data;
         p->bias[n] = op->biases[first + n] ? op->biases[first + n]->data.codes : 0;
@@ -135,32 +147,39 @@ static uint32_t add_weights(kvi_cuda_linear_params *p, const kvi_op *op, uint32_
 }
 
 /* --------------------------------------------------------------------------------------------------------- gemm --- */
-/* Turns parameters of a gemv into those of a product over rows that are normalized already. */
-static kvi_cuda_linear_params on_normed(const kvi_device *d, kvi_cuda_linear_params p)
-{
-    if (p.gain) {
-        p.x = d->normed.data;
-        p.x_pitch = d->normed.pitch;
-        p.x_type = (uint32_t)d->normed.dtype;
-    }
-    p.gain = 0;
-    p.gather = 0;
-    return p;
-}
+/* What the scratch of operands holds. */
+typedef struct held_operand {
+    bool any;
+    uint32_t type;
+    kvi_dptr order;
+} held_operand;
 
-static kvrt_status norm_rows(kvi_device *d, const kvi_cuda_linear_params *p, uint32_t rows, kvrt_error *error)
+/* Turns parameters of a gemv into those of a product of operands of `type` in `order`, which are made unless x is that already. */
+static kvrt_status make_operand(kvi_device *d, kvi_cuda_linear_params *p, uint32_t rows, uint32_t type, kvi_dptr order,
+                                held_operand *held, kvrt_error *error)
 {
     const kvi_cuda_norm_params norm = {.step = d->map,
                                        .x = p->x,
                                        .gain = p->gain,
+                                       .order = order,
                                        .y = d->normed.data,
                                        .n_cols = p->n_in,
                                        .x_pitch = p->x_pitch,
                                        .y_pitch = d->normed.pitch,
-                                       .y_type = (uint32_t)d->normed.dtype,
+                                       .x_type = p->x_type,
+                                       .y_type = type,
+                                       .norm = p->norm,
                                        .logits = p->logits,
                                        .eps = p->eps};
-    return kvi_cuda_launch(d, KVI_CUDA_K_norm_rows, rows, 1, 1, 256, 8 * sizeof(float), &norm, error);
+    if (!p->norm && !p->gather && !order && p->x_type == type) return KVRT_OK;
+    if (!held->any || held->type != type || held->order != order)
+        KVI_TRY(kvi_cuda_launch(d, KVI_CUDA_K_norm_rows, rows, 1, 1, 256, 8 * sizeof(float), &norm, error));
+    *held = (held_operand){true, type, order};
+    p->x = d->normed.data;
+    p->x_pitch = d->normed.pitch;
+    p->x_type = type;
+    p->gain = p->norm = p->gather = 0;
+    return KVRT_OK;
 }
 
 static kvrt_status gemm(kvi_device *d, const kvi_cuda_linear_params *p, uint32_t rows, const char **name,
@@ -178,24 +197,35 @@ static kvrt_status gemm(kvi_device *d, const kvi_cuda_linear_params *p, uint32_t
 }
 
 /* ------------------------------------------------------------------------------------------------------- linear --- */
+/* Gate and up whose weights are of different forms: gate is left in y, and up finds it there. */
+static void gate_apart(kvi_cuda_linear_params *p, uint32_t weight)
+{
+    p->action = weight == 0 ? KVI_CUDA_STORE : KVI_CUDA_GATED_SIDE;
+    p->side = p->y, p->side_type = p->y_type, p->side_pitch = p->y_pitch, p->side_first = p->y_first;
+    p->side_is_gate = 1;
+}
+
 static kvrt_status linear(kvi_device *d, const kvi_op *op, uint32_t rows, const char **name, kvrt_error *error)
 {
     kvi_cuda_linear_params p = common(d, op);
-    bool normed = false;
+    held_operand held = {0};
     p.y_first = op->kind == KVI_OP_HEAD ? op->first_out : 0;
-    for (uint32_t first = 0; first < op->n_weights;) {
-        const kvi_weight_form form = op->weights[first]->form;
-        first += add_weights(&p, op, first);
-        if (rows <= KVI_DECODE_ROWS ||
-            (uint32_t)kvi_form_dtype(form) != (p.gain ? (uint32_t)d->normed.dtype : p.x_type))
-            KVI_TRY(gemv(d, &p, form, rows, name, error));
+    const bool apart = op->kind == KVI_OP_NORM_GATE_UP && !side_by_side(op->weights[0], op->weights[op->n_weights - 1]);
+    for (uint32_t first = 0, n; first < op->n_weights; first += n) {
+        const kvi_weight *w = op->weights[first];
+        n = add_weights(&p, op, first);
+        if (apart) gate_apart(&p, first);
+        kvi_cuda_linear_params product = p;
+        if (w->tile) {
+            KVI_TRY(make_operand(d, &product, rows, KVI_CUDA_F16, w->order, &held, error));
+            KVI_TRY(kvi_cuda_tile_product(d, op, first, n, &product, rows, name, error));
+        } else if (rows <= KVI_DECODE_ROWS || w->form == KVI_FORM_F32)
+            KVI_TRY(gemv(d, &product, w->form, rows, name, error));
         else {
-            if (p.gain && !normed) KVI_TRY(norm_rows(d, &p, rows, error));
-            normed = true;
-            const kvi_cuda_linear_params product = on_normed(d, p);
+            KVI_TRY(make_operand(d, &product, rows, (uint32_t)kvi_form_dtype(w->form), 0, &held, error));
             KVI_TRY(gemm(d, &product, rows, name, error));
         }
-        p.y_first += p.end[2];
+        p.y_first += apart ? 0 : p.end[2];
     }
     return KVRT_OK;
 }
@@ -204,6 +234,7 @@ static kvrt_status embed(kvi_device *d, const kvi_op *op, uint32_t rows, const c
 {
     const kvi_weight *table = op->weights[0];
     const kvi_cuda_buffer *out = &d->buffers[op->out];
+    if (table->tile) return kvi_cuda_tile_embed(d, op, rows, name, error);
     const kvi_cuda_embed_params p = {.step = d->map,
                                      .table = table->data,
                                      .y = out->data,

@@ -15,10 +15,13 @@ typedef struct kvi_cuda_matrix {
 
 /* What becomes of a finished sum. */
 enum {
-    KVI_CUDA_STORE,   /* y = sum + bias, of type y_type */
-    KVI_CUDA_ADD,     /* y += sum + bias, f32 */
-    KVI_CUDA_SILU_MUL /* two weights of the same shape: y = silu(first) * second, of type y_type */
+    KVI_CUDA_STORE,     /* y = capped(sum + bias), of type y_type */
+    KVI_CUDA_ADD,       /* y += scale (sum + bias), f32 */
+    KVI_CUDA_GATED,     /* two weights of the same shape: y = activation(first, second), of type y_type */
+    KVI_CUDA_GATED_SIDE /* y = activation(sum, side), or activation(side, sum); side may be y itself */
 };
+/* As kvi_activation. */
+enum { KVI_CUDA_SILU = 0, KVI_CUDA_GELU = 1, KVI_CUDA_GELU_TANH = 2, KVI_CUDA_SWIGLU_OAI = 3 };
 
 #define KVI_CUDA_F16_MAX 65504.0f /* operands saturate there: one outlier must not become an infinity */
 
@@ -30,22 +33,24 @@ typedef struct kvi_cuda_embed_params {
     float scale;
 } kvi_cuda_embed_params;
 
-/* y[r] = rmsnorm(x[row]; gain, eps) in 16 bits; row = r, or logit_rows[r]. */
+/* y[r, i] = n[order[i]] in 16 bits, n = rmsnorm(x[row]; gain, eps) or x[row] itself; row = r, or logit_rows[r]. */
 typedef struct kvi_cuda_norm_params {
     kvi_cuda_step_map step;
-    kvi_dptr x;    /* (max_rows, x_pitch) f32 */
-    kvi_dptr gain; /* (n_cols) f32 */
-    kvi_dptr y;    /* (rows, y_pitch) of y_type */
-    uint32_t n_cols, x_pitch, y_pitch, y_type;
+    kvi_dptr x;     /* (max_rows, x_pitch) of x_type */
+    kvi_dptr gain;  /* (n_cols) f32; 0: ones */
+    kvi_dptr order; /* uint32 (n_cols); 0: i itself */
+    kvi_dptr y;     /* (rows, y_pitch) of y_type */
+    uint32_t n_cols, x_pitch, y_pitch, x_type, y_type;
+    uint32_t norm;   /* 0: no division by the root of the mean square */
     uint32_t logits; /* the rows are those that need logits */
     float eps;
 } kvi_cuda_norm_params;
 
-/* y (rows, n_out) = x W^T over up to three weights side by side. The gemv normalizes x itself when there is a gain. */
+/* y (rows, n_out) = x W^T over up to three weights side by side. The gemv normalizes x itself when it is to. */
 typedef struct kvi_cuda_linear_params {
     kvi_cuda_step_map step;
     kvi_dptr x;           /* (rows, x_pitch) of x_type */
-    kvi_dptr gain;        /* f32 (n_in); 0: x is taken as it is */
+    kvi_dptr gain;        /* f32 (n_in); 0: ones */
     kvi_cuda_matrix w[3]; /* all of the form that the kernel is for */
     kvi_dptr bias[3];     /* f32; 0: none */
     kvi_dptr y;           /* (rows, y_pitch), columns y_first on */
@@ -54,9 +59,16 @@ typedef struct kvi_cuda_linear_params {
     uint32_t n_in;
     uint32_t x_pitch, y_pitch, y_first;
     uint32_t x_type, y_type, action;
+    uint32_t norm;   /* x is normalized */
     uint32_t logits; /* rows are counted by n_logit_rows */
     uint32_t gather; /* row r of x is logit_rows[r] */
     float eps;
+    float scale;         /* of the sum, behind its bias */
+    float softcap;       /* 0: none */
+    uint32_t activation; /* of KVI_CUDA_GATED */
+    float limit;         /* of KVI_CUDA_SWIGLU_OAI */
+    uint32_t side_type, side_pitch, side_first, side_is_gate;
+    kvi_dptr side; /* (rows, side_pitch), columns side_first on, of KVI_CUDA_GATED_SIDE */
 } kvi_cuda_linear_params;
 
 #endif

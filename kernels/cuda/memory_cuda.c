@@ -32,15 +32,14 @@ void kvi_cuda_staging_close(kvi_device *d)
     }
 }
 
-/* The staging block whose turn it is, once its last transfer is over. */
-static kvrt_status staging_take(kvi_device *d, uint8_t **out, kvrt_error *error)
+kvrt_status kvi_cuda_staging_take(kvi_device *d, uint8_t **out, kvrt_error *error)
 {
     KVI_TRY(kvi_cuda_check(&d->driver.cu, d->driver.cu.event_wait(d->staged[d->next_staging]), "staging", error));
     *out = d->staging[d->next_staging];
     return KVRT_OK;
 }
 
-static kvrt_status staging_send(kvi_device *d, kvi_dptr to, uint64_t bytes, kvrt_error *error)
+kvrt_status kvi_cuda_staging_send(kvi_device *d, kvi_dptr to, uint64_t bytes, kvrt_error *error)
 {
     const kvi_cu_driver *cu = &d->driver.cu;
     const uint32_t i = d->next_staging;
@@ -54,9 +53,9 @@ kvrt_status kvi_cuda_upload(kvi_device *d, kvi_dptr to, const void *from, uint64
     for (uint64_t done = 0; done < bytes;) {
         const uint64_t n = bytes - done < KVI_CUDA_STAGING ? bytes - done : KVI_CUDA_STAGING;
         uint8_t *block;
-        KVI_TRY(staging_take(d, &block, error));
+        KVI_TRY(kvi_cuda_staging_take(d, &block, error));
         memcpy(block, (const uint8_t *)from + done, n);
-        KVI_TRY(staging_send(d, to + done, n, error));
+        KVI_TRY(kvi_cuda_staging_send(d, to + done, n, error));
         done += n;
     }
     return KVRT_OK;
@@ -68,7 +67,7 @@ kvrt_status kvi_cuda_download(kvi_device *d, void *to, kvi_dptr from, uint64_t b
     for (uint64_t done = 0; done < bytes;) {
         const uint64_t n = bytes - done < KVI_CUDA_STAGING ? bytes - done : KVI_CUDA_STAGING;
         uint8_t *block;
-        KVI_TRY(staging_take(d, &block, error));
+        KVI_TRY(kvi_cuda_staging_take(d, &block, error));
         KVI_TRY(kvi_cuda_check(cu, cu->copy_to_host(block, from + done, n, d->stream), "copy from the device", error));
         KVI_TRY(kvi_cuda_check(cu, cu->stream_wait(d->stream), "device", error));
         memcpy((uint8_t *)to + done, block, n);
@@ -94,14 +93,19 @@ kvrt_status kvi_cuda_weight_bytes(const kvi_weight_desc *desc, uint64_t *bytes, 
         return kvi_error_set(error, KVRT_UNSUPPORTED,
                              "tensor %s: rounding at open (weights.type), which the CUDA backend does not have",
                              desc->name);
-    if (!kvi_cuda_linear_has(desc->form))
+    kvi_cuda_tile tile;
+    if (desc->n_out > 1 && kvi_cuda_tile_of(desc, &tile)) {
+        *bytes = kvi_cuda_tile_bytes(desc, &tile);
+        return KVRT_OK;
+    }
+    if (desc->n_out > 1 && !kvi_cuda_linear_has(desc->form))
         return kvi_error_set(error, KVRT_UNSUPPORTED, "tensor %s: form %s, which the CUDA backend does not have",
                              desc->name, kvi_form(desc->form)->name);
-    if (!kvi_weight_rows_are_neighbours(desc))
+    if (desc->transposed)
         return kvi_error_set(error, KVRT_UNSUPPORTED,
-                             "tensor %s: rows that are no neighbours in memory, which the CUDA backend does not have",
-                             desc->name);
-    *bytes = kvi_cuda_round((uint64_t)desc->n_out * row_pitch(desc));
+                             "tensor %s: stored column by column, which the CUDA backend does not have", desc->name);
+    const uint32_t n_experts = desc->n_experts > 1 ? desc->n_experts : 1;
+    *bytes = kvi_cuda_round((uint64_t)desc->n_out * n_experts * row_pitch(desc));
     return KVRT_OK;
 }
 
@@ -155,46 +159,36 @@ static kvrt_status send_vector(kvi_device *d, const kvi_weight_desc *desc, const
         const uint32_t n = n_padded - done < most ? n_padded - done : most;
         const uint32_t real = done >= w->n_in ? 0 : w->n_in - done < n ? w->n_in - done : n;
         uint8_t *block;
-        KVI_TRY(staging_take(d, &block, error));
+        KVI_TRY(kvi_cuda_staging_take(d, &block, error));
         float *values = (float *)(void *)block;
         memset(block, 0, (size_t)n * 4);
         (void)kvi_weight_read(desc, 0, 0, done, real, values);
         for (uint32_t i = 0; desc->add != 0.0f && i < real; i++) values[i] += desc->add;
-        KVI_TRY(staging_send(d, w->data.codes + (uint64_t)done * 4, (uint64_t)n * 4, error));
+        KVI_TRY(kvi_cuda_staging_send(d, w->data.codes + (uint64_t)done * 4, (uint64_t)n * 4, error));
         done += n;
     }
     return KVRT_OK;
 }
 
-/* The next `n` bytes of the padded matrix, from byte `at` of it. */
-static void padded_bytes(const uint8_t *from, uint64_t row_bytes, uint64_t pitch_bytes, uint64_t at, uint64_t n,
-                         uint8_t *out)
-{
-    if (row_bytes == pitch_bytes) {
-        memcpy(out, from + at, n);
-        return;
-    }
-    for (uint64_t done = 0; done < n;) {
-        const uint64_t row = (at + done) / pitch_bytes, col = (at + done) % pitch_bytes;
-        uint64_t some = (col < row_bytes ? row_bytes : pitch_bytes) - col;
-        if (some > n - done) some = n - done;
-        if (col < row_bytes) memcpy(out + done, from + row * row_bytes + col, some);
-        else memset(out + done, 0, some);
-        done += some;
-    }
-}
-
+/* Rows of all experts one after the other, each with zeros up to its pitch. */
 static kvrt_status send_matrix(kvi_device *d, const kvi_weight_desc *desc, const kvi_weight *w, kvrt_error *error)
 {
-    const uint64_t row = kvi_weight_row_bytes(w->form, w->n_in), pitch = w->data.pitch, total = w->n_out * pitch;
-    const uint8_t *first = kvi_weight_part_at(desc, KVI_PART_CODES, 0) + kvi_weight_tensor_row(desc, 0) * row;
-    for (uint64_t done = 0; done < total;) {
-        const uint64_t n = total - done < KVI_CUDA_STAGING ? total - done : KVI_CUDA_STAGING;
+    const uint64_t row = kvi_weight_row_bytes(w->form, w->n_in), pitch = w->data.pitch;
+    const uint32_t n_rows = w->n_out * (desc->n_experts > 1 ? desc->n_experts : 1),
+                   most = (uint32_t)(KVI_CUDA_STAGING / pitch);
+    if (!most)
+        return kvi_error_set(error, KVRT_UNSUPPORTED, "tensor %s: %u columns, more than the CUDA backend has room for",
+                             desc->name, desc->n_in);
+    for (uint32_t done = 0, n; done < n_rows; done += n) {
         uint8_t *block;
-        KVI_TRY(staging_take(d, &block, error));
-        padded_bytes(first, row, pitch, done, n, block);
-        KVI_TRY(staging_send(d, w->data.codes + done, n, error));
-        done += n;
+        n = n_rows - done < most ? n_rows - done : most;
+        KVI_TRY(kvi_cuda_staging_take(d, &block, error));
+        for (uint32_t i = 0; i < n; i++) {
+            const uint32_t expert = (done + i) / w->n_out, at = kvi_weight_tensor_row(desc, (done + i) % w->n_out);
+            memcpy(block + i * pitch, kvi_weight_part_at(desc, KVI_PART_CODES, expert) + at * row, row);
+            memset(block + i * pitch + row, 0, pitch - row);
+        }
+        KVI_TRY(kvi_cuda_staging_send(d, w->data.codes + done * pitch, n * pitch, error));
     }
     return KVRT_OK;
 }
@@ -209,9 +203,17 @@ kvrt_status kvi_cuda_weight_import(kvi_device *d, const kvi_weight_desc *desc, k
     w->form = device_form(desc);
     w->n_out = desc->n_out;
     w->n_in = desc->n_in;
-    w->data.pitch = row_pitch(desc);
+    kvi_cuda_tile tile;
+    if (desc->n_out > 1 && kvi_cuda_tile_of(desc, &tile)) {
+        kvi_cuda_tile *own = kvi_arena_alloc(&d->arena, sizeof *own);
+        if (!own) return kvi_error_nomem(error, sizeof *own, desc->name);
+        *own = tile;
+        w->tile = own;
+    } else w->data.pitch = row_pitch(desc);
     KVI_TRY(place(d, bytes, &w->data.codes, error));
-    KVI_TRY(desc->n_out == 1 ? send_vector(d, desc, w, error) : send_matrix(d, desc, w, error));
+    KVI_TRY(desc->n_out == 1 ? send_vector(d, desc, w, error)
+            : w->tile        ? kvi_cuda_tile_send(d, desc, w, error)
+                             : send_matrix(d, desc, w, error));
     *out = w;
     return KVRT_OK;
 }

@@ -185,6 +185,7 @@ KVI_DEV float kvi_exp2(float x)
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
     return r;
 }
+KVI_DEV float kvi_erf(float x) { return erff(x); }
 KVI_DEV int32_t kvi_round_to_int(float x) { return __float2int_rn(x); }
 
 #endif /* KVRT_EMU */

@@ -1,5 +1,5 @@
-/* weights.cuh - how a kernel reads weights: one struct per kernel form, eight neighbouring elements of a row at a time. A new form (8 bits, 4 bits
- * with scales per group) is a new struct here, a line per kernel in kernel_list.h and a row of linear_cuda.c; the kernels do not change.
+/* weights.cuh - how a kernel reads weights of plain numbers: one struct per form, eight neighbouring elements of a row at a time. Quantized weights:
+ * tiles.cuh.
  *   row(matrix, n)          where row n stands: its codes, and its scales where the form has some
  *   raw                     what a thread holds between load and use
  *   load(row, k)            elements k .. k + 7; k is a multiple of 8; past L1, each is used once

@@ -42,13 +42,15 @@ static void test_same_bits(void **state)
         op_case_same_bits(&targets[i], &targets[i]), op_case_attention_bits(&targets[i], &targets[i]);
 }
 
-int main(void)
+/* An argument names the tests to run: 'test_form*'. */
+int main(int argc, char **argv)
 {
     const char *build = getenv("KVRT_BUILD_DIR");
     snprintf(emulated, sizeof emulated, "%s/libkvrt-emu-cuda.so", build ? build : "build");
     if (!getenv("KVRT_TEST_CARD")) add("emulated cuda", emulated); /* test/gpu/run.sh wants the card alone */
     add("cuda", NULL);
     if (!n_targets) return 77;
+    if (argc > 1) cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {OP_CASES(OP_CASE_ENTRY) OP_CASE_ENTRY(best) cmocka_unit_test(test_same_bits)};
     return cmocka_run_group_tests_name("operations, cuda", tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
 /* tile_form.c - which weights have a tile form, and how a panel of it is laid from the source: codes and scales are moved, none changes. */
 #include "tile_form.h"
-#include "../../runtime/model/weight_codec.h"
+#include "../runtime/model/weight_codec.h"
 
 #include <string.h>
 

@@ -1,4 +1,4 @@
-/* tile_form.h - the CPU's kernel form of quantized weights: what the integer kernels read. Codes and scales of the file, moved and not
+/* tile_form.h - the kernel form of quantized weights, of the CPU and of CUDA: what the kernels read. Codes and scales of the file, moved and not
  * changed, so that the numbers of weight_codec.h come out of it bit for bit (ops.tiles).
  *
  *   weight = experts; expert = panels of 16 rows; panel = [row side] blocks of 256 k; block = side, codes
@@ -17,10 +17,11 @@
  *
  * Why so: a line, split into halves, is the operand of one 8-bit dot product (vpdpbusd: 16 rows x 4 k) against four activations that all rows
  * share, so that nothing is summed across lanes and a scale is applied to 16 rows at once; two runs, expanded to bytes, are the B operand of
- * an AMX product (64 k x 16 columns, four k interleaved). One order serves gemv, gemm and every instruction set. */
+ * an AMX product (64 k x 16 columns, four k interleaved). A panel is also the A operand of a CUDA tensor core, and half of it two B operands: a
+ * quad, four neighbours of a row, is what a lane holds of 16 k (kernels/cuda/tiles.cuh). One order serves gemv, gemm and every instruction set. */
 #ifndef KVI_CPU_TILE_FORM_H
 #define KVI_CPU_TILE_FORM_H
-#include "../weight.h"
+#include "weight.h"
 
 #include <stdbool.h>
 
@@ -74,22 +75,22 @@ typedef struct kvi_tile {
     uint64_t panel_bytes;
 } kvi_tile;
 
-static inline uint64_t kvi_tile_line_round(uint64_t bytes) { return (bytes + 63u) & ~(uint64_t)63u; }
+KVI_HD static inline uint64_t kvi_tile_line_round(uint64_t bytes) { return (bytes + 63u) & ~(uint64_t)63u; }
 
 /* The tile form of a weight; false when it has none, and rows of it are decoded instead. Of the shape alone. */
 bool kvi_tile_of(const kvi_weight_desc *desc, kvi_tile *out);
 
-static inline uint32_t kvi_tile_scale_bytes(const kvi_tile *t)
+KVI_HD static inline uint32_t kvi_tile_scale_bytes(const kvi_tile *t)
 {
     return t->scale == KVI_TILE_F32 ? 4u : t->scale <= KVI_TILE_BF16 ? 2u : 1u;
 }
 /* Where mins or zeros begin behind the scales of n groups; with sub-scales behind d, dmin and them. */
-static inline uint32_t kvi_tile_offsets_at(const kvi_tile *t, uint32_t n_groups)
+KVI_HD static inline uint32_t kvi_tile_offsets_at(const kvi_tile *t, uint32_t n_groups)
 {
     const uint32_t heads = t->scale != KVI_TILE_SUB ? 0 : t->offset == KVI_TILE_MINS ? 64u : 32u;
     return heads + n_groups * KVI_TILE_ROWS * kvi_tile_scale_bytes(t);
 }
-static inline uint32_t kvi_tile_side_bytes(const kvi_tile *t, uint32_t n_groups)
+KVI_HD static inline uint32_t kvi_tile_side_bytes(const kvi_tile *t, uint32_t n_groups)
 {
     const uint32_t each = t->offset == KVI_TILE_CENTRED ? 0
                           : t->offset == KVI_TILE_ZEROS ? 1u
@@ -97,34 +98,37 @@ static inline uint32_t kvi_tile_side_bytes(const kvi_tile *t, uint32_t n_groups)
     return (uint32_t)kvi_tile_line_round(kvi_tile_offsets_at(t, n_groups) + n_groups * KVI_TILE_ROWS * each);
 }
 /* Columns of the block that begins at k, and its groups, 0 when they are the row's. */
-static inline uint32_t kvi_tile_block_columns(const kvi_tile *t, uint32_t k)
+KVI_HD static inline uint32_t kvi_tile_block_columns(const kvi_tile *t, uint32_t k)
 {
     return t->n_in - k < KVI_TILE_BLOCK ? t->n_in - k : KVI_TILE_BLOCK;
 }
-static inline uint32_t kvi_tile_block_groups(const kvi_tile *t, uint32_t k)
+KVI_HD static inline uint32_t kvi_tile_block_groups(const kvi_tile *t, uint32_t k)
 {
     return t->whole_row ? 0 : (kvi_tile_block_columns(t, k) + t->group - 1u) / t->group;
 }
-static inline uint32_t kvi_tile_block_side(const kvi_tile *t, uint32_t k)
+KVI_HD static inline uint32_t kvi_tile_block_side(const kvi_tile *t, uint32_t k)
 {
     return t->whole_row ? 0 : kvi_tile_side_bytes(t, kvi_tile_block_groups(t, k));
 }
-static inline uint32_t kvi_tile_run_bytes(const kvi_tile *t) { return t->bits * KVI_TILE_LINE; }
-static inline uint64_t kvi_tile_block_bytes(const kvi_tile *t, uint32_t k)
+KVI_HD static inline uint32_t kvi_tile_run_bytes(const kvi_tile *t) { return t->bits * KVI_TILE_LINE; }
+KVI_HD static inline uint64_t kvi_tile_block_bytes(const kvi_tile *t, uint32_t k)
 {
     const uint32_t runs = (kvi_tile_block_columns(t, k) + KVI_TILE_RUN - 1u) / KVI_TILE_RUN;
     return kvi_tile_block_side(t, k) + (uint64_t)runs * kvi_tile_run_bytes(t);
 }
 /* Start of the block at k, a multiple of 256, from the start of its panel. */
-static inline uint64_t kvi_tile_block_at(const kvi_tile *t, uint32_t k)
+KVI_HD static inline uint64_t kvi_tile_block_at(const kvi_tile *t, uint32_t k)
 {
     return (t->global      ? KVI_TILE_LINE
             : t->whole_row ? kvi_tile_side_bytes(t, 1)
                            : 0) +
            (k ? k / KVI_TILE_BLOCK * kvi_tile_block_bytes(t, 0) : 0);
 }
-static inline uint32_t kvi_tile_panels(const kvi_tile *t) { return (t->n_out + KVI_TILE_ROWS - 1u) / KVI_TILE_ROWS; }
-static inline uint64_t kvi_tile_bytes(const kvi_tile *t)
+KVI_HD static inline uint32_t kvi_tile_panels(const kvi_tile *t)
+{
+    return (t->n_out + KVI_TILE_ROWS - 1u) / KVI_TILE_ROWS;
+}
+KVI_HD static inline uint64_t kvi_tile_bytes(const kvi_tile *t)
 {
     return t->panel_bytes * kvi_tile_panels(t) * (t->n_experts > 1u ? t->n_experts : 1u);
 }

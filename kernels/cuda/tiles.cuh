@@ -1,0 +1,174 @@
+/* tiles.cuh - how kernels read quantized weights: the tile form (kernels/tile_form.h), which is the CPU's too, from global or shared memory.
+ *
+ * THE ORDER OF K. A tensor core does not care which columns its sixteen k are, as long as both operands agree. In kvrt a k16 step of a run is half
+ * of the run, and lane 4g + t holds its columns 4t .. 4t + 3: a *quad*, four neighbours of a row in one word of a line. So codes need no other
+ * order for a tensor core than for the byte products of a CPU, x is read as eight neighbouring bytes, and a panel of 16 rows is one A operand
+ * (rows g and g + 8) or two B operands (columns g).
+ *
+ * CODES. Each way to store codes is a struct: `expand` makes f16 of a quad, exactly (codes up to 255 are integers of f16, floats of 8 bits have few
+ * enough bits; a table that f16 cannot hold is split in two numbers, `twice`). The factor `unit` belongs to the scale.
+ * Integers: a byte under 0x64 is the f16 1024 + code; the zero is taken from it in the same subtraction. By count 1.75 instructions a weight. */
+#ifndef KVI_CUDA_TILES_CUH
+#define KVI_CUDA_TILES_CUH
+#include "tile_params.h"
+#include "ptx.cuh"
+
+/* Codes 4q .. 4q + 3 of row `row` of a run, a byte each. */
+template <int bits> KVI_DEV uint32_t kvi_tile_quad(const unsigned char *run, uint32_t q, uint32_t row)
+{
+    const uint32_t *word = (const uint32_t *)run + row; /* a line is 16 words */
+    if (bits == 8) return word[16u * q];
+    uint32_t codes = 0;
+    if (bits >= 4) codes = word[q / 2u * 16u] >> q % 2u * 4u & 0x0f0f0f0fu;
+    if (bits == 2 || bits == 3) codes = word[q / 4u * 16u] >> q % 4u * 2u & 0x03030303u;
+    if (bits == 6) codes |= (word[64u + q / 4u * 16u] >> q % 4u * 2u & 0x03030303u) << 4;
+    if (bits == 5) codes |= (word[64u] >> q & 0x01010101u) << 4;
+    if (bits == 3) codes |= (word[32u] >> q & 0x01010101u) << 2;
+    return codes;
+}
+KVI_DEV uint32_t kvi_tile_any_quad(uint32_t bits, const unsigned char *run, uint32_t q, uint32_t row)
+{
+    return bits == 4u   ? kvi_tile_quad<4>(run, q, row)
+           : bits == 8u ? kvi_tile_quad<8>(run, q, row)
+           : bits == 5u ? kvi_tile_quad<5>(run, q, row)
+           : bits == 6u ? kvi_tile_quad<6>(run, q, row)
+           : bits == 2u ? kvi_tile_quad<2>(run, q, row)
+                        : kvi_tile_quad<3>(run, q, row);
+}
+
+/* table[code] of four codes below 16, a byte each. A selector of prmt chooses among eight bytes, so both halves are asked. */
+KVI_DEV uint32_t kvi_tile_select(uint32_t codes) { return kvi_prmt(codes | codes >> 4, 0u, 0x4420u); }
+KVI_DEV uint32_t kvi_tile_look_up(uint32_t selector, const uint32_t *table)
+{
+    const uint32_t low = selector & 0x7777u, half = 0x3210u | (selector & 0x8888u) >> 1;
+    return kvi_prmt(kvi_prmt(table[0], table[1], low), kvi_prmt(table[2], table[3], low), half);
+}
+
+/* A quad as f16: pair[0] columns 0 and 1, pair[1] columns 2 and 3. `bias` is 1024 + zero, twice. */
+KVI_DEV void kvi_tile_integers(uint32_t quad, uint32_t bias, uint32_t (&pair)[2])
+{
+    pair[0] = kvi_sub_f16x2(kvi_prmt(quad, 0x64646464u, 0x4140u), bias);
+    pair[1] = kvi_sub_f16x2(kvi_prmt(quad, 0x64646464u, 0x4342u), bias);
+}
+KVI_DEV uint32_t kvi_tile_bias(float zero)
+{
+    const float biased = 1024.0f + zero;
+    return kvi_pack_f16(biased, biased);
+}
+
+template <int bits_> struct kvi_codes_integer {
+    static constexpr int bits = bits_;
+    static constexpr bool twice = false;
+    static constexpr float unit = 1.0f;
+    static KVI_DEV void expand(const kvi_cuda_tile &, uint32_t quad, uint32_t bias, uint32_t (&pair)[2])
+    {
+        kvi_tile_integers(quad, bias, pair);
+    }
+    static KVI_DEV void rest(const kvi_cuda_tile &, uint32_t, uint32_t (&)[2]) {}
+};
+
+/* Four bits that stand for integers: IQ4, E2M1. */
+struct kvi_codes_table : kvi_codes_integer<4> {
+    static KVI_DEV void expand(const kvi_cuda_tile &t, uint32_t quad, uint32_t bias, uint32_t (&pair)[2])
+    {
+        kvi_tile_integers(kvi_tile_look_up(kvi_tile_select(quad), t.tables), bias, pair);
+    }
+};
+
+/* Four bits that stand for numbers with more bits than an f16 has: NF4 and its like, as the sum of two of them, 1,024 times the number so that
+ * the second one has all its bits. */
+struct kvi_codes_numbers : kvi_codes_integer<4> {
+    static constexpr bool twice = true;
+    static constexpr float unit = 1.0f / 1024.0f;
+    static KVI_DEV void pairs_of(uint32_t quad, const uint32_t *low_bytes, const uint32_t *high_bytes,
+                                 uint32_t (&pair)[2])
+    {
+        const uint32_t selector = kvi_tile_select(quad), low = kvi_tile_look_up(selector, low_bytes),
+                       high = kvi_tile_look_up(selector, high_bytes);
+        pair[0] = kvi_prmt(low, high, 0x5140u);
+        pair[1] = kvi_prmt(low, high, 0x7362u);
+    }
+    static KVI_DEV void expand(const kvi_cuda_tile &t, uint32_t quad, uint32_t, uint32_t (&pair)[2])
+    {
+        pairs_of(quad, t.tables, t.tables + 4, pair);
+    }
+    static KVI_DEV void rest(const kvi_cuda_tile &t, uint32_t quad, uint32_t (&pair)[2])
+    {
+        pairs_of(quad, t.tables + 8, t.tables + 12, pair);
+    }
+};
+
+/* E5M2 is the upper half of an f16. */
+struct kvi_codes_e5m2 : kvi_codes_integer<8> {
+    static KVI_DEV void expand(const kvi_cuda_tile &, uint32_t quad, uint32_t, uint32_t (&pair)[2])
+    {
+        pair[0] = kvi_prmt(quad, 0u, 0x1404u);
+        pair[1] = kvi_prmt(quad, 0u, 0x3424u);
+    }
+};
+/* E4M3 with its exponent where that of an f16 stands is 2^-8 of itself, small numbers too. Its NaN is refused at import. */
+struct kvi_codes_e4m3 : kvi_codes_integer<8> {
+    static constexpr float unit = 256.0f;
+    static KVI_DEV uint32_t moved(uint32_t halves) { return (halves & 0x80008000u) | (halves >> 1 & 0x3f803f80u); }
+    static KVI_DEV void expand(const kvi_cuda_tile &, uint32_t quad, uint32_t, uint32_t (&pair)[2])
+    {
+        pair[0] = moved(kvi_prmt(quad, 0u, 0x1404u));
+        pair[1] = moved(kvi_prmt(quad, 0u, 0x3424u));
+    }
+};
+
+/* ------------------------------------------------------------------------------------------------------- scales --- */
+KVI_DEV float kvi_tile_half(const unsigned char *at) { return kvi_f16_lo(*(const uint16_t *)at); }
+KVI_DEV float kvi_tile_plain(const unsigned char *at, uint32_t scale)
+{
+    if (scale == KVI_TILE_F32) return *(const float *)at;
+    const uint32_t half = *(const uint16_t *)at;
+    return scale == KVI_TILE_F16 ? kvi_f16_lo(half) : kvi_bf16_lo(half);
+}
+
+/* Scale of group g of a side of n groups for one row, and what belongs to it: the zero as a number, or the min. One IEEE operation at a time,
+ * as weight_codec.h has it. */
+KVI_DEV void kvi_tile_scale_of(const kvi_tile &t, const unsigned char *panel, const unsigned char *side, uint32_t n,
+                               uint32_t g, uint32_t row, float &scale, float &offset)
+{
+    const uint32_t at = g * KVI_TILE_ROWS + row, each = kvi_tile_scale_bytes(&t);
+    const unsigned char *offsets = side + kvi_tile_offsets_at(&t, n),
+                        *stored = offsets - n * KVI_TILE_ROWS * each + at * each;
+    if (t.scale <= KVI_TILE_F32) scale = kvi_tile_plain(stored, t.scale);
+    else if (t.scale == KVI_TILE_SUB)
+        scale = kvi_mul_rn(kvi_tile_half(side + 2u * row), (float)(int32_t)(int8_t)*stored);
+    else if (t.scale == KVI_TILE_E4M3) {
+        const uint32_t code = *stored;
+        scale = code == 255u ? kvi_bits_f32(0x7fc00000u)
+                             : kvi_mul_rn(kvi_f16_lo((code & 127u) << 7 | (code & 128u) << 8), 128.0f);
+    } else {
+        const uint32_t e = *stored;
+        scale = kvi_bits_f32(t.scale == KVI_TILE_MX && e == 255u ? 0x7fc00000u
+                             : e < 2u                            ? 0x00200000u << e
+                                                                 : (e - 1u) << 23);
+    }
+    if (t.global) {
+        const float global = *(const float *)panel;
+        scale = t.global_divides ? kvi_div_rn(scale, global) : kvi_mul_rn(scale, global);
+    }
+    if (t.offset == KVI_TILE_CENTRED) offset = (float)t.zero;
+    else if (t.offset == KVI_TILE_ZEROS) offset = (float)offsets[at];
+    else if (t.scale == KVI_TILE_SUB) offset = -kvi_mul_rn(kvi_tile_half(side + 32u + 2u * row), (float)offsets[at]);
+    else offset = kvi_tile_plain(offsets + at * each, t.scale);
+}
+
+/* Where the block of column k (any) stands in a panel; its side is there, its codes behind it. */
+KVI_DEV const unsigned char *kvi_tile_block_of(const kvi_cuda_tile &t, const unsigned char *panel, uint32_t k)
+{
+    return panel + t.first_block + (uint64_t)(k / KVI_TILE_BLOCK) * t.block_bytes;
+}
+KVI_DEV uint32_t kvi_tile_side_of(const kvi_cuda_tile &t, uint32_t k)
+{
+    return k / KVI_TILE_BLOCK * KVI_TILE_BLOCK == t.last_block ? t.last_side : t.side;
+}
+KVI_DEV uint32_t kvi_tile_groups_of(const kvi_cuda_tile &t, uint32_t k)
+{
+    return k / KVI_TILE_BLOCK * KVI_TILE_BLOCK == t.last_block ? t.last_groups : t.groups;
+}
+
+#endif
