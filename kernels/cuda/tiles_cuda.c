@@ -98,12 +98,6 @@ static kvrt_status sort_columns(const kvi_weight_desc *desc, uint32_t *order, bo
                 kvi_form(desc->form)->name);
         if (found == KVI_TILE_ORDER_GATHERS) *gathers = true;
     }
-    if (*gathers && n_experts > 1)
-        return kvi_error_set(
-            error, KVRT_UNSUPPORTED,
-            "tensor %s: experts of form %s whose columns are sorted by groups, which the CUDA backend does "
-            "not have",
-            desc->name, kvi_form(desc->form)->name);
     return KVRT_OK;
 }
 
