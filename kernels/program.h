@@ -216,8 +216,8 @@ typedef struct kvi_program {
 
 /* "norm_linear"; static. */
 const char *kvi_op_name(kvi_op_kind kind);
-/* What an operation asks beyond the plain transformer of the first families, for backends that have only that: the name of the first
- * such thing ("softcap"), or NULL. In a program without weights, what only weights tell (sinks, biases) passes. */
+/* What an operation asks beyond the products of all families and the attention of the first ones, for backends that have only that: the name of
+ * the first such thing ("softcap"), or NULL. In a program without weights, what only weights tell (sinks) passes. */
 const char *kvi_op_special(const kvi_op *op);
 /* First operation after [first, first + slice) that begins a new slice: one past the next slice_end, or n_ops. */
 uint32_t kvi_program_slice(const kvi_program *program, uint32_t first);

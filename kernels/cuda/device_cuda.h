@@ -93,6 +93,7 @@ struct kvi_device {
     kvi_cuda_buffer buffers[KVI_CUDA_MAX_BUFFERS];
     kvi_dptr best;          /* scratch of best_cuda.c */
     kvi_cuda_buffer normed; /* (max_rows, widest normed input) operands of the matrix kernels */
+    kvi_cuda_buffer sums;   /* (max_rows, widest) f32: products that are more than added */
     struct kvi_cuda_attention *attention;
     struct kvi_cuda_encode *encode;
 

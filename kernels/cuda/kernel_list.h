@@ -5,7 +5,8 @@
  * gemv_<codes>, of up to eight rows, and gemm_<codes>_m<rows>; u4 are integers of four bits, table4 IQ4 and E2M1, numbers4 NF4 and its like. */
 KERNEL(embed, 32)
 KERNEL(embed_tile, 64)
-KERNEL(norm_rows, 40)
+KERNEL(norm_rows, 48)
+KERNEL(add_rows, 40)
 KERNEL(fill_words, 32)
 KERNEL(gemv_f16_n1, 96)
 KERNEL(gemv_f16_n2, 128)

@@ -92,6 +92,44 @@ KVI_KERNEL(norm_rows, kvi_cuda_norm_params, 256, 4)
     }
 }
 
+/* ----------------------------------------------------------------------------------------------------- add_rows --- */
+/* A block of 256 per row: what a product leaves for the residual, where that is more than a sum. */
+KVI_KERNEL(add_rows, kvi_cuda_add_params, 256, 4)
+{
+    KVI_SHARED(float, part); /* (8) */
+    const uint32_t r = blockIdx.x, bytes = p.x_type == KVI_CUDA_F32 ? 4u : 2u;
+    if (r >= ((const kvi_cuda_step *)p.step.step)->n_rows) return; /* the whole block */
+    const unsigned char *x = (const unsigned char *)p.x + (uint64_t)r * p.x_pitch * bytes;
+    const float *gain = (const float *)p.gain;
+    float *y = (float *)p.y + (uint64_t)r * p.y_pitch, scale = p.scale;
+    if (p.gate) {
+        const uint64_t at = (uint64_t)r * p.gate_pitch * (p.gate_type == KVI_CUDA_F32 ? 4u : 2u);
+        scale *= kvi_sigmoid(one_of((const unsigned char *)p.gate + at, p.gate_type, 0u));
+    }
+    const float factor = p.factor ? *(const float *)p.factor : 1.0f;
+    for (uint32_t first = 0; first < p.n_cols; first += p.run) {
+        float inv = 1.0f;
+        if (p.norm) {
+            float squares = 0.0f;
+            for (uint32_t i = threadIdx.x; i < p.run; i += blockDim.x) {
+                const float v = one_of(x, p.x_type, first + i);
+                squares = kvi_fma(v, v, squares);
+            }
+            squares = warp_sum(squares);
+            kvi_sync_block(); /* the sums of the run before were read */
+            if (threadIdx.x % 32u == 0u) part[threadIdx.x / 32u] = squares;
+            kvi_sync_block();
+            squares = 0.0f;
+            for (uint32_t i = 0; i < blockDim.x / 32u; i++) squares += part[i];
+            inv = kvi_div_rn(1.0f, kvi_sqrt_rn(squares / (float)p.run + p.eps));
+        }
+        for (uint32_t i = threadIdx.x; i < p.run; i += blockDim.x) {
+            const float v = one_of(x, p.x_type, first + i) * inv * (gain ? gain[i] : 1.0f);
+            y[first + i] = factor * ((p.fresh ? 0.0f : y[first + i]) + scale * v);
+        }
+    }
+}
+
 /* --------------------------------------------------------------------------------------------------------- gemv --- */
 KVI_DEV void load_x(const unsigned char *x, uint32_t type, uint32_t k, float (&v)[8])
 {

@@ -48,15 +48,36 @@ static uint32_t normed_rows(const kvi_limits *limits)
     return limits->max_rows > limits->max_logit_rows ? limits->max_rows : limits->max_logit_rows;
 }
 
-uint64_t kvi_cuda_linear_bytes(const kvi_program *program, const kvi_limits *limits)
+/* What is added is more than a sum of products, so that a row has to be there as a whole. */
+static bool adds_rows(const kvi_op *op)
+{
+    return op->kind == KVI_OP_LINEAR_ADD && (op->post_norm.kind || op->out_gain || op->gated || op->n_weights == 0);
+}
+
+static uint32_t sums_pitch(const kvi_program *program)
+{
+    uint32_t widest = 0;
+    for (uint32_t i = 0; i < program->n_ops; i++)
+        if (adds_rows(&program->ops[i]) && program->buffers[program->ops[i].out].cols > widest)
+            widest = program->buffers[program->ops[i].out].cols;
+    return kvi_cuda_pitch(widest);
+}
+
+static uint64_t normed_bytes(const kvi_program *program, const kvi_limits *limits)
 {
     return kvi_cuda_round((uint64_t)normed_rows(limits) * normed_pitch(program) * 2);
+}
+
+uint64_t kvi_cuda_linear_bytes(const kvi_program *program, const kvi_limits *limits)
+{
+    return normed_bytes(program, limits) + kvi_cuda_round((uint64_t)limits->max_rows * sums_pitch(program) * 4);
 }
 
 kvrt_status kvi_cuda_linear_prepare(kvi_device *d, kvi_dptr memory, kvrt_error *error)
 {
     (void)error;
     d->normed = (kvi_cuda_buffer){memory, d->operand, 0, normed_pitch(d->program)};
+    d->sums = (kvi_cuda_buffer){memory + normed_bytes(d->program, &d->limits), KVI_F32, 0, sums_pitch(d->program)};
     return KVRT_OK;
 }
 
@@ -110,9 +131,9 @@ static kvi_cuda_linear_params common(const kvi_device *d, const kvi_op *op)
                                     .y_pitch = out->pitch,
                                     .x_type = (uint32_t)in->dtype,
                                     .y_type = (uint32_t)out->dtype,
-                                    .action = op->kind == KVI_OP_LINEAR_ADD     ? KVI_CUDA_ADD
-                                              : op->kind == KVI_OP_NORM_GATE_UP ? KVI_CUDA_GATED
-                                                                                : KVI_CUDA_STORE,
+                                    .action = op->kind == KVI_OP_LINEAR_ADD && !op->fresh ? KVI_CUDA_ADD
+                                              : op->kind == KVI_OP_NORM_GATE_UP           ? KVI_CUDA_GATED
+                                                                                          : KVI_CUDA_STORE,
                                     .norm = op->norm.kind != KVI_NORM_NONE,
                                     .logits = head,
                                     .gather = head,
@@ -205,12 +226,53 @@ static void gate_apart(kvi_cuda_linear_params *p, uint32_t weight)
     p->side_is_gate = 1;
 }
 
+static void gate_of_side(const kvi_device *d, const kvi_op *op, kvi_cuda_linear_params *p)
+{
+    const kvi_cuda_buffer *side = &d->buffers[op->side];
+    p->action = KVI_CUDA_GATED_SIDE;
+    p->side = side->data, p->side_type = (uint32_t)side->dtype, p->side_pitch = side->pitch,
+    p->side_first = op->side_first;
+}
+
+/* What stands in sums, or in the operation's input, to the residual. */
+static kvrt_status add_rows(kvi_device *d, const kvi_op *op, uint32_t rows, const char **name, kvrt_error *error)
+{
+    const kvi_cuda_buffer *x = op->n_weights ? &d->sums : &d->buffers[op->in], *y = &d->buffers[op->out],
+                          *gate = &d->buffers[op->gate];
+    const kvi_cuda_add_params p = {.step = d->map,
+                                   .x = x->data,
+                                   .gain = op->post_norm.kind == KVI_NORM_GAIN ? op->post_norm.gain->data.codes : 0,
+                                   .gate = op->gated ? gate->data : 0,
+                                   .factor = op->out_gain ? op->out_gain->data.codes : 0,
+                                   .y = y->data,
+                                   .n_cols = y->cols,
+                                   .run = op->post_group ? op->post_group : y->cols,
+                                   .x_pitch = x->pitch,
+                                   .x_type = (uint32_t)x->dtype,
+                                   .y_pitch = y->pitch,
+                                   .gate_pitch = gate->pitch,
+                                   .gate_type = (uint32_t)gate->dtype,
+                                   .norm = op->post_norm.kind != KVI_NORM_NONE,
+                                   .fresh = op->fresh,
+                                   .eps = op->post_norm.eps,
+                                   .scale = op->scale};
+    if (!op->n_weights) *name = kvi_cuda_kernel_name(KVI_CUDA_K_add_rows);
+    return kvi_cuda_launch(d, KVI_CUDA_K_add_rows, rows, 1, 1, 256, 8 * sizeof(float), &p, error);
+}
+
 static kvrt_status linear(kvi_device *d, const kvi_op *op, uint32_t rows, const char **name, kvrt_error *error)
 {
     kvi_cuda_linear_params p = common(d, op);
     held_operand held = {0};
+    if (adds_rows(op)) {
+        p.y = d->sums.data, p.y_pitch = d->sums.pitch;
+        p.action = KVI_CUDA_STORE;
+        p.scale = 1.0f;
+    }
+    if (op->kind == KVI_OP_NORM_GATE_UP && op->n_weights == 1) gate_of_side(d, op, &p);
     p.y_first = op->kind == KVI_OP_HEAD ? op->first_out : 0;
-    const bool apart = op->kind == KVI_OP_NORM_GATE_UP && !side_by_side(op->weights[0], op->weights[op->n_weights - 1]);
+    const bool apart = op->kind == KVI_OP_NORM_GATE_UP && op->n_weights == 2 &&
+                       !side_by_side(op->weights[0], op->weights[op->n_weights - 1]);
     for (uint32_t first = 0, n; first < op->n_weights; first += n) {
         const kvi_weight *w = op->weights[first];
         n = add_weights(&p, op, first);
@@ -227,7 +289,7 @@ static kvrt_status linear(kvi_device *d, const kvi_op *op, uint32_t rows, const 
         }
         p.y_first += apart ? 0 : p.end[2];
     }
-    return KVRT_OK;
+    return adds_rows(op) ? add_rows(d, op, rows, name, error) : KVRT_OK;
 }
 
 static kvrt_status embed(kvi_device *d, const kvi_op *op, uint32_t rows, const char **name, kvrt_error *error)

@@ -46,6 +46,20 @@ typedef struct kvi_cuda_norm_params {
     float eps;
 } kvi_cuda_norm_params;
 
+/* y[r] = factor * (y[r] + scale * norm(x[r])), y f32; the norm is over runs of `run` columns, each by itself (program.h, LINEAR_ADD). */
+typedef struct kvi_cuda_add_params {
+    kvi_cuda_step_map step;
+    kvi_dptr x;    /* (rows, x_pitch) of x_type */
+    kvi_dptr gain; /* (run) f32; 0: ones */
+    kvi_dptr
+        gate; /* (rows, gate_pitch) of gate_type: column 0 by the logistic function multiplies what is added; 0: none */
+    kvi_dptr factor; /* (1) f32; 0: 1 */
+    kvi_dptr y;      /* (rows, y_pitch) f32 */
+    uint32_t n_cols, run, x_pitch, x_type, y_pitch, gate_pitch, gate_type;
+    uint32_t norm, fresh; /* fresh: y counts as zero */
+    float eps, scale;
+} kvi_cuda_add_params;
+
 /* y (rows, n_out) = x W^T over up to three weights side by side. The gemv normalizes x itself when it is to. */
 typedef struct kvi_cuda_linear_params {
     kvi_cuda_step_map step;
