@@ -16,14 +16,6 @@ const char *kvi_op_special(const kvi_op *op)
     if (op->kind == KVI_OP_ROUTE || op->kind == KVI_OP_EXPERTS) return "mixtures of experts";
     if (op->kind == KVI_OP_CONV_STATE || op->kind == KVI_OP_DELTA) return "recurrent layers (gated DeltaNet)";
     if (op->kind > KVI_OP_HEAD) return "this kind of layer";
-    if (op->kind == KVI_OP_ATTENTION && op->gated) return "an output gate";
-    if (op->kind == KVI_OP_ATTENTION && op->softcap > 0) return "softcap";
-    if (op->sinks) return "attention sinks";
-    if (op->v_norm.kind) return "a norm of values";
-    if (op->norm_whole) return "norms over all heads";
-    if (op->keys_as_values) return "values made of keys";
-    if (op->queries_only) return "keys and values of another layer";
-    if (op->q_growth != 0.0f) return "queries scaled by position";
     return NULL;
 }
 

@@ -20,6 +20,8 @@ template <int D> KVI_DEV void attn_combine(const kvi_cuda_attention_params &p)
         for (uint32_t i = p.ranges[r].first + lane; i < p.ranges[r].end; i += 32u)
             if (ml[i].y != 0.0f) top = kvi_max(top, ml[i].x);
     top = warp_max(top);
+    const float sink = p.sinks ? ((const float *)p.sinks)[head] * 1.4426950408889634f : NEGATIVE_INFINITY;
+    top = kvi_max(top, sink);
     float sum[D / 32], total = 0.0f;
 #pragma unroll
     for (int k = 0; k < D / 32; k++) sum[k] = 0.0f;
@@ -36,6 +38,7 @@ template <int D> KVI_DEV void attn_combine(const kvi_cuda_attention_params &p)
             for (int k = 0; k < D / 32; k++) sum[k] += factor * acc[(uint64_t)i * D + lane + 32u * k];
         }
     }
+    if (p.sinks && warp == 0u) total += kvi_exp2(sink - top); /* takes its part of the sum, and brings no value */
     float *mine = shared + warp * (D + 1u);
 #pragma unroll
     for (int k = 0; k < D / 32; k++) mine[lane + 32u * k] = sum[k];
@@ -53,6 +56,10 @@ template <int D> KVI_DEV void attn_combine(const kvi_cuda_attention_params &p)
     for (int k = 0; k < D / 32; k++) sum[k] *= inv;
     if (p.kv.rotate) kvi_hadamard<D>(sum, lane);
     uint16_t *out = (uint16_t *)p.out + (uint64_t)row * p.out_pitch + head * D;
+#pragma unroll
+    for (int k = 0; k < D / 32; k++)
+        if (p.gate)
+            sum[k] *= kvi_gate_of(p.gate, (uint64_t)row * p.gate_pitch + head * D + lane + 32u * k, p.gate_type);
 #pragma unroll
     for (int k = 0; k < D / 32; k++) out[lane + 32u * k] = kvi_narrow(sum[k], p.out_bf16);
 }

@@ -238,20 +238,53 @@ static kvi_cuda_kv kv_of(const kvi_device *device, const kvi_op *op)
                          .rotate = group->rotate};
 }
 
+static kvi_dptr gain_of(const kvi_norm *norm) { return norm->kind == KVI_NORM_GAIN ? norm->gain->data.codes : 0; }
+
+static kvrt_status norm_heads(kvi_device *device, const kvi_op *op, uint32_t rows, kvrt_error *error)
+{
+    const kvi_cuda_buffer *io = &device->buffers[op->out];
+    const kvi_kv_shape *shape = &device->program->groups[op->group].shape;
+    const kvi_cuda_norm_heads_params p = {.step = device->map,
+                                          .io = io->data,
+                                          .q_gain = gain_of(&op->q_norm),
+                                          .k_gain = gain_of(&op->k_norm),
+                                          .pitch = io->pitch,
+                                          .n_q = op->n_heads * shape->head_dim,
+                                          .n_k = shape->n_kv_heads * shape->head_dim,
+                                          .bf16 = io->dtype == KVI_BF16,
+                                          .q_norm = op->q_norm.kind,
+                                          .k_norm = op->k_norm.kind && !op->queries_only,
+                                          .q_eps = op->q_norm.eps,
+                                          .k_eps = op->k_norm.eps};
+    return kvi_cuda_launch(device, KVI_CUDA_K_norm_heads, rows, 2, 1, 256, 8 * sizeof(float), &p, error);
+}
+
 kvrt_status kvi_cuda_rope_append_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel,
                                      kvrt_error *error)
 {
     const kvi_cuda_buffer *io = &device->buffers[op->out];
+    const bool each = !op->norm_whole;
     kvi_cuda_rope_params p = {.step = device->map,
                               .kv = kv_of(device, op),
                               .qkv = io->data,
-                              .q_gain = op->q_norm.kind ? op->q_norm.gain->data.codes : 0,
-                              .k_gain = op->k_norm.kind ? op->k_norm.gain->data.codes : 0,
+                              .q_gain = gain_of(&op->q_norm),
+                              .k_gain = gain_of(&op->k_norm),
+                              .v_gain = gain_of(&op->v_norm),
                               .pitch = io->pitch,
                               .n_heads = op->n_heads,
                               .bf16 = io->dtype == KVI_BF16,
                               .magnitude = 1,
-                              .eps = op->q_norm.eps};
+                              .eps = op->q_norm.kind   ? op->q_norm.eps
+                                     : op->k_norm.kind ? op->k_norm.eps
+                                                       : op->v_norm.eps,
+                              .q_norm = each && op->q_norm.kind,
+                              .k_norm = each && op->k_norm.kind,
+                              .v_norm = op->v_norm.kind,
+                              .keys_as_values = op->keys_as_values,
+                              .q_growth = op->q_growth,
+                              .q_growth_ctx = op->q_growth_ctx,
+                              .queries_only = op->queries_only};
+    if (op->norm_whole) KVI_TRY(norm_heads(device, op, rows, error));
     if (op->rope) p.turns = device->attention->turns[op->rope - device->program->ropes];
     if (op->rope) p.n_dims = op->rope->n_dims, p.magnitude = op->rope->magnitude;
     if (op->rope) p.apart = op->rope->interleaved ? 1 : p.n_dims / 2, p.next = op->rope->interleaved ? 2 : 1;
@@ -278,7 +311,14 @@ kvrt_status kvi_cuda_attention_run(kvi_device *device, const kvi_op *op, uint32_
                                    .out_bf16 = out->dtype == KVI_BF16,
                                    .n_heads = op->n_heads,
                                    .causal = op->causal,
-                                   .scale_log2 = op->scale * 1.4426950408889634f};
+                                   .scale_log2 = op->scale * 1.4426950408889634f,
+                                   .cap = op->softcap * 1.4426950408889634f,
+                                   .cap_inv = op->softcap > 0 ? 1.0f / (op->softcap * 1.4426950408889634f) : 0.0f,
+                                   .sinks = op->sinks ? op->sinks->data.codes : 0};
+    if (op->gated) {
+        const kvi_cuda_buffer *gate = &device->buffers[op->gate];
+        p.gate = gate->data, p.gate_pitch = gate->pitch, p.gate_type = (uint32_t)gate->dtype;
+    }
     const uint32_t d = dim_index(p.kv.head_dim), per_kv = p.n_heads / p.kv.n_kv_heads;
     const uint32_t n_seqs = rows < device->limits.max_seqs ? rows : device->limits.max_seqs;
     if (rows > SPLIT_ROWS) {

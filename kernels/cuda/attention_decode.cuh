@@ -26,6 +26,7 @@
 #ifndef KVI_ATTENTION_DECODE_CUH
 #define KVI_ATTENTION_DECODE_CUH
 #include "attention_params.h"
+#include "rotation.cuh"
 #include "warp.cuh"
 
 #define DECODE_WARPS KVI_DECODE_WARPS
@@ -631,6 +632,11 @@ template <int D, class Key, class Value> KVI_DEV void attn_decode(const kvi_cuda
         for (int j = 0; j < 8; j++)
 #pragma unroll
             for (int e = 0; e < 4; e++) s[j][e] *= o[2 * j + e / 2] * p.scale_log2;
+        if (p.cap > 0.0f)
+#pragma unroll
+            for (int j = 0; j < 8; j++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) s[j][e] = kvi_capped_score(s[j][e], p.cap, p.cap_inv);
         if (!all) hide(p, seq, per_kv, first_col + 2u * t, last_col, n_pos, first_pos + 16u * g, s);
         softmax(s, m, l, alpha);
         Value::blend(side + Key::bytes, n_tokens, g, t, s, alpha, acc);

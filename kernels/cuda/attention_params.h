@@ -20,13 +20,28 @@ typedef struct kvi_cuda_kv {
 typedef struct kvi_cuda_rope_params {
     kvi_cuda_step_map step;
     kvi_cuda_kv kv;
-    kvi_dptr qkv;            /* (max_rows, pitch) F16 or BF16: n_heads + 2 n_kv_heads heads */
-    kvi_dptr q_gain, k_gain; /* f32 (head_dim); 0: no norm */
-    kvi_dptr turns;          /* double (n_dims / 2): inv_freq / 2 pi; 0: no RoPE */
+    kvi_dptr qkv;                    /* (max_rows, pitch) F16 or BF16: n_heads + 2 n_kv_heads heads */
+    kvi_dptr q_gain, k_gain, v_gain; /* f32 (head_dim); 0: ones */
+    kvi_dptr turns;                  /* double (n_dims / 2): inv_freq / 2 pi; 0: no RoPE */
     uint32_t pitch, n_heads, n_dims, bf16;
     uint32_t apart, next; /* pair i of RoPE: elements i next and i next + apart */
     float magnitude, eps;
+    uint32_t q_norm, k_norm, v_norm; /* 0: none */
+    uint32_t keys_as_values;         /* v is what k came in as */
+    float q_growth;                  /* 0: none (program.h, ROPE_APPEND) */
+    uint32_t q_growth_ctx;
+    uint32_t queries_only; /* io has q alone, and nothing is appended */
 } kvi_cuda_rope_params;
+
+/* In place on io: q and k, each over all of its heads side by side. */
+typedef struct kvi_cuda_norm_heads_params {
+    kvi_cuda_step_map step;
+    kvi_dptr io;             /* (max_rows, pitch) 16-bit: q (n_q), k (n_k), ... */
+    kvi_dptr q_gain, k_gain; /* f32 (n_q), (n_k); 0: ones */
+    uint32_t pitch, n_q, n_k, bf16;
+    uint32_t q_norm, k_norm; /* 0: none */
+    float q_eps, k_eps;
+} kvi_cuda_norm_heads_params;
 
 /* Decode attention: warps of a block, and the columns (query row, head) that it serves. */
 #define KVI_DECODE_WARPS 4u
@@ -88,6 +103,11 @@ typedef struct kvi_cuda_attention_params {
     } ranges[KVI_DECODE_FORMATS];
     uint32_t causal;
     float scale_log2; /* scale * log2(e) */
+    float cap,
+        cap_inv; /* softcap * log2(e), and one divided by it; 0: none. Scores are in powers of two when it meets them */
+    kvi_dptr sinks; /* f32 (n_heads): one more logit of each head; 0: none */
+    kvi_dptr gate;  /* (max_rows, gate_pitch), columns as out: its logistic function multiplies the output; 0: none */
+    uint32_t gate_pitch, gate_type; /* as kvi_dtype */
 } kvi_cuda_attention_params;
 
 #endif

@@ -280,6 +280,13 @@ template <int D> KVI_DEV void attn_prefill(const kvi_cuda_attention_params &p)
         for (int j = 0; j < (int)n / 8; j++) s[j][0] = s[j][1] = s[j][2] = s[j][3] = 0.0f;
         if (turned) scores<D>(k, true, q, lane, s);
         else scores<D>(k, false, q, lane, s);
+        if (p.cap > 0.0f) { /* the scale is multiplied by below */
+            const float back = kvi_div_rn(1.0f, p.scale_log2);
+#pragma unroll
+            for (int j = 0; j < (int)n / 8; j++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) s[j][e] = kvi_capped_score(s[j][e] * p.scale_log2, p.cap, p.cap_inv) * back;
+        }
         const bool all = token + n <= (p.causal ? low + 1u : n_pos) && (!p.kv.window || token + p.kv.window > high);
         if (!all) hide<D>(p, seq, per_kv, first_col + 16u * warp + g, last_col, n_pos, token + 2u * t, s);
 #pragma unroll
@@ -311,7 +318,13 @@ template <int D> KVI_DEV void attn_prefill(const kvi_cuda_attention_params &p)
     for (int h = 0; h < 2; h++) {
         l[h] += kvi_shfl_xor(l[h], 1);
         l[h] += kvi_shfl_xor(l[h], 2);
-        const float inv = kvi_div_rn(1.0f, l[h]);
+        float inv = kvi_div_rn(1.0f, l[h]);
+        if (p.sinks) { /* one more logit, which brings no value */
+            const uint32_t col = first_col + 16u * warp + g + 8u * h, head = kv_head * per_kv + col % per_kv;
+            const float sink = ((const float *)p.sinks)[head] * 1.4426950408889634f, top = kvi_max(m[h], sink),
+                        own = kvi_exp2(m[h] - top);
+            inv = kvi_div_rn(own, l[h] * own + kvi_exp2(sink - top));
+        }
 #pragma unroll
         for (int i = 0; i < D / 8; i++) acc[i][2 * h] *= inv, acc[i][2 * h + 1] *= inv;
     }
@@ -321,6 +334,15 @@ template <int D> KVI_DEV void attn_prefill(const kvi_cuda_attention_params &p)
         const uint32_t col = first_col + 16u * warp + g + 8u * h, odd = t % 2u;
         uint16_t *out = (uint16_t *)p.out + (uint64_t)(seq.first_row + col / per_kv) * p.out_pitch +
                         (kv_head * per_kv + col % per_kv) * D;
+        if (p.gate && col <= last_col) {
+            const uint64_t at = (uint64_t)(seq.first_row + col / per_kv) * p.gate_pitch +
+                                (kv_head * per_kv + col % per_kv) * D + 2u * t;
+#pragma unroll
+            for (int i = 0; i < D / 8; i++) {
+                acc[i][2 * h] *= kvi_gate_of(p.gate, at + 8u * i, p.gate_type);
+                acc[i][2 * h + 1] *= kvi_gate_of(p.gate, at + 8u * i + 1u, p.gate_type);
+            }
+        }
         /* Neighbours exchange halves of 16 channels, so that a row's four lanes store 32 bytes, a whole sector. */
 #pragma unroll
         for (int i = 0; i < D / 8; i += 2) {

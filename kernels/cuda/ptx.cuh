@@ -186,6 +186,7 @@ KVI_DEV float kvi_exp2(float x)
     return r;
 }
 KVI_DEV float kvi_erf(float x) { return erff(x); }
+KVI_DEV float kvi_log(float x) { return logf(x); }
 KVI_DEV int32_t kvi_round_to_int(float x) { return __float2int_rn(x); }
 
 #endif /* KVRT_EMU */

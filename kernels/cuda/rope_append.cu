@@ -34,27 +34,28 @@ template <int D> KVI_DEV void rope_append(const kvi_cuda_rope_params &p)
     const uint32_t lane = threadIdx.x % 32u, warp = threadIdx.x / 32u, row = blockIdx.x,
                    head = blockIdx.y * WARPS + warp;
     const kvi_cuda_step *step = (const kvi_cuda_step *)p.step.step;
-    const uint32_t n_kv = p.kv.n_kv_heads, n_all = p.n_heads + 2u * n_kv;
+    const uint32_t n_kv = p.kv.n_kv_heads, n_all = p.queries_only ? p.n_heads : p.n_heads + 2u * n_kv;
     if (row >= step->n_rows || head >= n_all) return; /* whole warps, and there is no block barrier */
     const bool is_q = head < p.n_heads, is_v = head >= p.n_heads + n_kv;
     const uint32_t s = ((const uint32_t *)p.step.row_seq)[row];
     const kvi_cuda_seq seq = ((const kvi_cuda_seq *)p.step.seqs)[s];
     const uint32_t pos = seq.pos + row - seq.first_row;
     uint16_t *io = (uint16_t *)p.qkv + (uint64_t)row * p.pitch + head * D;
+    const uint16_t *from = is_v && p.keys_as_values ? io - n_kv * D : io; /* k is normalized on its way, not in io */
     float h[D / 32], *staged = shared + warp * D;
 #pragma unroll
     for (int i = 0; i < D / 32; i++) {
-        const uint32_t raw = io[lane + 32u * i];
+        const uint32_t raw = from[lane + 32u * i];
         h[i] = p.bf16 ? kvi_bf16_lo(raw) : kvi_f16_lo(raw);
     }
-    const float *gain = is_v ? nullptr : (const float *)(is_q ? p.q_gain : p.k_gain);
-    if (gain) {
+    const float *gain = (const float *)(is_v ? p.v_gain : is_q ? p.q_gain : p.k_gain);
+    if (is_v ? p.v_norm : is_q ? p.q_norm : p.k_norm) {
         float squares = 0.0f;
 #pragma unroll
         for (int i = 0; i < D / 32; i++) squares += h[i] * h[i];
         const float inv = kvi_div_rn(1.0f, kvi_sqrt_rn(warp_sum(squares) * (1.0f / D) + p.eps));
 #pragma unroll
-        for (int i = 0; i < D / 32; i++) h[i] = h[i] * inv * gain[lane + 32u * i];
+        for (int i = 0; i < D / 32; i++) h[i] = h[i] * inv * (gain ? gain[lane + 32u * i] : 1.0f);
     }
     if (p.turns && !is_v) {
         const uint32_t half = p.n_dims / 2u;
@@ -74,6 +75,11 @@ template <int D> KVI_DEV void rope_append(const kvi_cuda_rope_params &p)
         kvi_sync_warp();
 #pragma unroll
         for (int i = 0; i < D / 32; i++) h[i] = staged[lane + 32u * i];
+    }
+    if (is_q && p.q_growth != 0.0f) {
+        const float grown = kvi_fma(p.q_growth, kvi_log(1.0f + (float)(pos / p.q_growth_ctx)), 1.0f);
+#pragma unroll
+        for (int i = 0; i < D / 32; i++) h[i] *= grown;
     }
     if (p.kv.rotate) kvi_hadamard<D>(h, lane);
     if (is_q) {
@@ -95,3 +101,29 @@ template <int D> KVI_DEV void rope_append(const kvi_cuda_rope_params &p)
 KVI_KERNEL(rope_append_d64, kvi_cuda_rope_params, 128, 8) { rope_append<64>(p); }
 KVI_KERNEL(rope_append_d128, kvi_cuda_rope_params, 128, 8) { rope_append<128>(p); }
 KVI_KERNEL(rope_append_d256, kvi_cuda_rope_params, 128, 8) { rope_append<256>(p); }
+
+/* Norms that are over all heads of q, and of k, before any of them is turned: a block per row and part. What it leaves is rounded to 16 bits once more. */
+KVI_KERNEL(norm_heads, kvi_cuda_norm_heads_params, 256, 4)
+{
+    KVI_SHARED(float, part); /* (8) */
+    const uint32_t row = blockIdx.x, is_k = blockIdx.y, n = is_k ? p.n_k : p.n_q;
+    if (row >= ((const kvi_cuda_step *)p.step.step)->n_rows || !(is_k ? p.k_norm : p.q_norm))
+        return; /* the whole block */
+    uint16_t *x = (uint16_t *)p.io + (uint64_t)row * p.pitch + (is_k ? p.n_q : 0u);
+    const float *gain = (const float *)(is_k ? p.k_gain : p.q_gain);
+    float squares = 0.0f;
+    for (uint32_t i = threadIdx.x; i < n; i += blockDim.x) {
+        const float v = p.bf16 ? kvi_bf16_lo(x[i]) : kvi_f16_lo(x[i]);
+        squares = kvi_fma(v, v, squares);
+    }
+    squares = warp_sum(squares);
+    if (threadIdx.x % 32u == 0u) part[threadIdx.x / 32u] = squares;
+    kvi_sync_block();
+    squares = 0.0f;
+    for (uint32_t i = 0; i < blockDim.x / 32u; i++) squares += part[i];
+    const float inv = kvi_div_rn(1.0f, kvi_sqrt_rn(squares / (float)n + (is_k ? p.k_eps : p.q_eps)));
+    for (uint32_t i = threadIdx.x; i < n; i += blockDim.x) {
+        const float v = p.bf16 ? kvi_bf16_lo(x[i]) : kvi_f16_lo(x[i]);
+        x[i] = kvi_narrow(v * inv * (gain ? gain[i] : 1.0f), p.bf16);
+    }
+}

@@ -36,4 +36,18 @@ KVI_DEV uint16_t kvi_narrow(float x, uint32_t bf16)
     return (uint16_t)kvi_pack_f16(x > KVI_F16_MAX ? KVI_F16_MAX : x < -KVI_F16_MAX ? -KVI_F16_MAX : x, 0.0f);
 }
 
+/* What element i of a gate lets through: the logistic function. `type` as kvi_dtype. */
+KVI_DEV float kvi_gate_of(kvi_dptr gate, uint64_t i, uint32_t type)
+{
+    const uint32_t raw = type ? ((const uint16_t *)gate)[i] : 0u;
+    const float v = type == 0u ? ((const float *)gate)[i] : type == 1u ? kvi_f16_lo(raw) : kvi_bf16_lo(raw);
+    return kvi_div_rn(1.0f, 1.0f + kvi_exp2(v * -1.4426950408889634f));
+}
+
+/* cap * tanh(s / cap) of a score in powers of two. */
+KVI_DEV float kvi_capped_score(float s, float cap, float cap_inv)
+{
+    return cap - kvi_div_rn(2.0f * cap, 1.0f + kvi_exp2(s * cap_inv * 2.8853900817779268f));
+}
+
 #endif

@@ -326,6 +326,7 @@ KVI_DEV float kvi_exp2(float x)
     return r < 1.17549435e-38f ? 0.0f : r; /* .ftz */
 }
 KVI_DEV float kvi_erf(float x) { return erff(x); }
+KVI_DEV float kvi_log(float x) { return logf(x); }
 KVI_DEV int32_t kvi_round_to_int(float x)
 {
     if (!(x == x)) return 0;
