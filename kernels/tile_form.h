@@ -19,8 +19,8 @@
  * share, so that nothing is summed across lanes and a scale is applied to 16 rows at once; two runs, expanded to bytes, are the B operand of
  * an AMX product (64 k x 16 columns, four k interleaved). A panel is also the A operand of a CUDA tensor core, and half of it two B operands: a
  * quad, four neighbours of a row, is what a lane holds of 16 k (kernels/cuda/tiles.cuh). One order serves gemv, gemm and every instruction set. */
-#ifndef KVI_CPU_TILE_FORM_H
-#define KVI_CPU_TILE_FORM_H
+#ifndef KVI_TILE_FORM_H
+#define KVI_TILE_FORM_H
 #include "weight.h"
 
 #include <stdbool.h>

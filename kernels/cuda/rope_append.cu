@@ -102,7 +102,8 @@ KVI_KERNEL(rope_append_d64, kvi_cuda_rope_params, 128, 8) { rope_append<64>(p); 
 KVI_KERNEL(rope_append_d128, kvi_cuda_rope_params, 128, 8) { rope_append<128>(p); }
 KVI_KERNEL(rope_append_d256, kvi_cuda_rope_params, 128, 8) { rope_append<256>(p); }
 
-/* Norms that are over all heads of q, and of k, before any of them is turned: a block per row and part. What it leaves is rounded to 16 bits once more. */
+/* Norms that are over all heads of q, and of k, before any of them is turned: a block per row and part. What it leaves is rounded to 16 bits
+ * once more. */
 KVI_KERNEL(norm_heads, kvi_cuda_norm_heads_params, 256, 4)
 {
     KVI_SHARED(float, part); /* (8) */
