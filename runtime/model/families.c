@@ -45,8 +45,8 @@ static const kvi_name_pair granite_moe_names[] = {{"mlp.gate", "block_sparse_moe
     X("Qwen3_5MoeForCausalLM", "qwen3_5_moe_text", "Qwen3.5, 3.6 MoE (text)",                                          \
       .outer = "Qwen3_5MoeForConditionalGeneration", .outer_name = "qwen3_5_moe", QWEN3_NEXT,                          \
       .experts = KVI_EXPERTS_SOFTMAX, .renormalize = true, .shared_gate = true)                                        \
-    X("Qwen3NextForCausalLM", "qwen3_next", "Qwen3-Next", QWEN3_NEXT, .experts = KVI_EXPERTS_SOFTMAX,                  \
-      .shared_gate = true)                                                                                             \
+    X("Qwen3NextForCausalLM", "qwen3_next", "Qwen3-Next", QWEN3_NEXT, .single_experts = true,                          \
+      .experts = KVI_EXPERTS_SOFTMAX, .shared_gate = true)                                                             \
     X("Gemma2ForCausalLM", "gemma2", "Gemma 2", .window = KVI_WINDOW_PATTERN, .window_pattern = 2,                     \
       .norms = KVI_NORMS_BOTH, .gain_add = 1, .root_embedding_scale = true, .names = behind_names)                     \
     X("Gemma3ForCausalLM", "gemma3_text", "Gemma 3 (text)", .outer = "Gemma3ForConditionalGeneration",                 \
@@ -72,27 +72,28 @@ static const kvi_name_pair granite_moe_names[] = {{"mlp.gate", "block_sparse_moe
     X("Ministral3ForCausalLM", "ministral3", "Ministral 3", .outer = "Mistral3ForConditionalGeneration",               \
       .outer_name = "mistral3", .window = KVI_WINDOW_ALL, .q_growth = true)                                            \
     X("Qwen2MoeForCausalLM", "qwen2_moe", "Qwen2-MoE", .window = KVI_WINDOW_IF_USED, .no_o_bias = true,                \
-      .experts = KVI_EXPERTS_SOFTMAX, .shared_gate = true)                                                             \
+      .single_experts = true, .experts = KVI_EXPERTS_SOFTMAX, .shared_gate = true)                                     \
     X("Qwen3MoeForCausalLM", "qwen3_moe", "Qwen3-MoE", .window = KVI_WINDOW_IF_USED, .qk_norm = KVI_QK_NORM_HEAD,      \
-      .experts = KVI_EXPERTS_SOFTMAX)                                                                                  \
-    X("MixtralForCausalLM", "mixtral", "Mixtral", .window = KVI_WINDOW_ALL, .experts = KVI_EXPERTS_SOFTMAX,            \
-      .renormalize = true)                                                                                             \
+      .single_experts = true, .experts = KVI_EXPERTS_SOFTMAX)                                                          \
+    X("MixtralForCausalLM", "mixtral", "Mixtral", .window = KVI_WINDOW_ALL, .single_experts = true,                    \
+      .experts = KVI_EXPERTS_SOFTMAX, .renormalize = true)                                                             \
     X("OlmoeForCausalLM", "olmoe", "OLMoE", .window = KVI_WINDOW_NEVER, .qk_norm = KVI_QK_NORM_WIDTH,                  \
-      .experts = KVI_EXPERTS_SOFTMAX)                                                                                  \
+      .single_experts = true, .experts = KVI_EXPERTS_SOFTMAX)                                                          \
     X("GraniteMoeForCausalLM", "granitemoe", "Granite 3 MoE", .window = KVI_WINDOW_NEVER,                              \
       .experts = KVI_EXPERTS_CHOSEN_SOFTMAX, .names = granite_moe_names)                                               \
     X("GraniteMoeSharedForCausalLM", "granitemoeshared", "Granite MoE with shared experts",                            \
       .window = KVI_WINDOW_NEVER, .experts = KVI_EXPERTS_CHOSEN_SOFTMAX, .names = granite_moe_names)                   \
     X("Glm4MoeForCausalLM", "glm4_moe", "GLM-4.5, 4.6", .window = KVI_WINDOW_NEVER, .partial_rotary = true,            \
-      .no_o_bias = true, .experts = KVI_EXPERTS_SIGMOID, .names = shared_names)                                        \
+      .no_o_bias = true, .single_experts = true, .experts = KVI_EXPERTS_SIGMOID, .names = shared_names)                \
     X("GptOssForCausalLM", "gpt_oss", "gpt-oss", .window = KVI_WINDOW_PATTERN, .window_pattern = 2, .sinks = true,     \
       .experts = KVI_EXPERTS_CHOSEN_SOFTMAX, .expert_bias = true, .swiglu_limit = true, .names = gpt_oss_names)        \
     X("DeepseekV2ForCausalLM", "deepseek_v2", "DeepSeek-V2", .window = KVI_WINDOW_NEVER, .latent = true,               \
-      .rope_pairs = true, .experts = KVI_EXPERTS_SOFTMAX, .ignores_norm_topk = true, .names = shared_names)            \
+      .rope_pairs = true, .single_experts = true, .experts = KVI_EXPERTS_SOFTMAX, .ignores_norm_topk = true,           \
+      .names = shared_names)                                                                                           \
     X("DeepseekV3ForCausalLM", "deepseek_v3", "DeepSeek-V3, R1", .window = KVI_WINDOW_NEVER, .latent = true,           \
-      .experts = KVI_EXPERTS_SIGMOID, .names = shared_names)                                                           \
+      .single_experts = true, .experts = KVI_EXPERTS_SIGMOID, .names = shared_names)                                   \
     X("Glm4MoeLiteForCausalLM", "glm4_moe_lite", "GLM-4.7-Flash", .window = KVI_WINDOW_NEVER, .latent = true,          \
-      .mlp_types = true, .experts = KVI_EXPERTS_SIGMOID, .names = shared_names)
+      .mlp_types = true, .single_experts = true, .experts = KVI_EXPERTS_SIGMOID, .names = shared_names)
 
 static const kvi_family families[] = {
 #define ROW(arch, type, models, ...) {.architecture = arch, .name = type, __VA_ARGS__},

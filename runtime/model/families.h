@@ -59,6 +59,7 @@ typedef struct kvi_family {
     bool renormalize;           /* weights of the chosen experts add up to one, always */
     bool ignores_norm_topk;     /* never, whatever norm_topk_prob says */
     bool shared_gate;           /* what shared experts give is gated */
+    bool single_experts;        /* transformers also loads matrices of single experts, as modules */
     bool mlp_types;             /* mlp_layer_types says which layers have experts; without it all but the first */
     bool expert_bias;           /* the router and every expert have biases */
     bool swiglu_limit;          /* experts are gpt-oss's: clamped SwiGLU, gate and up in turns */

@@ -17,6 +17,19 @@ uint32_t kvi_fewer_group(uint32_t group, uint32_t n_in)
     return power;
 }
 
+uint32_t kvi_fewer_group_at(uint32_t group, const kvi_place *place)
+{
+    uint32_t common = place->n_in, other = place->n_in_beside;
+    if (!group || !other || other == place->n_in) return kvi_fewer_group(group, place->n_in);
+    while (other) {
+        const uint32_t rest = common % other;
+        common = other;
+        other = rest;
+    }
+    const uint32_t fits = kvi_fewer_group(group, common);
+    return fits ? fits : common;
+}
+
 kvi_dtype kvi_fewer_scale_type(const kvi_weight_desc *from)
 {
     return kvi_form_is_plain(from->form) ? kvi_form_dtype(from->form) : KVI_BF16;

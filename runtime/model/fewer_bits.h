@@ -18,6 +18,8 @@ typedef enum kvi_weight_role { KVI_ROLE_LAYER, KVI_ROLE_HEAD, KVI_ROLE_EMBED, KV
 uint32_t kvi_fewer_bits_at(const kvi_fewer_bits *want, kvi_weight_role role, const kvi_place *place);
 /* The group that a row of n_in gets: the one asked for where it divides the row, else its largest power-of-two divisor that does; 0: the row. */
 uint32_t kvi_fewer_group(uint32_t group, uint32_t n_in);
+/* That of a place: matrices that must share one (n_in_beside) get a group that divides the rows of both. */
+uint32_t kvi_fewer_group_at(uint32_t group, const kvi_place *place);
 /* What scales of a weight made from `from` are stored as: its own type, BF16 where that is no plain one. */
 kvi_dtype kvi_fewer_scale_type(const kvi_weight_desc *from);
 /* The weight that `from` becomes: *to, with `from` as its source. UNSUPPORTED: no group of 8 or more divides its rows. */

@@ -252,6 +252,7 @@ static void interleaved_places(list *l, const kvi_experts *e)
         kvi_place *p = put_experts(l, rows[i].slot, rows[i].name, rows[i].n_out, rows[i].n_in, shape);
         p->sources[0] = (kvi_place_source){.name = rows[i].source, .rows = rows[i].rows, .transposed = p->n_in > 0};
         if (!p->n_in) p->synthetic = KVI_SYNTHETIC_BIAS;
+        else p->n_in_beside = p->n_in == h ? f : h;
     }
 }
 
@@ -281,6 +282,7 @@ static void routed_places(list *l)
     if (e->interleaved) interleaved_places(l, e);
     for (size_t i = 0; !e->interleaved && i < sizeof rows / sizeof rows[0]; i++) {
         kvi_place *p = put_experts(l, rows[i].slot, rows[i].own, rows[i].n_out, rows[i].n_in, of_gate);
+        p->n_in_beside = rows[i].n_in == h ? f : h;
         or_rows(p, rows[i].fused, rows[i].first, rows[i].of);
         or_from(p, (kvi_place_source){.name = rows[i].mixtral, .per_expert = true});
         or_from(p, (kvi_place_source){.name = rows[i].stacked});

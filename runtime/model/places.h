@@ -75,6 +75,7 @@ typedef struct kvi_place {
     const char *why;                             /* the keys of config.json that the shape comes from */
     float add;                                   /* vectors: files store them without it */
     bool looked_up;                              /* see kvi_weight_desc */
+    uint32_t n_in_beside;                        /* of the experts' other matrices, which are rounded alike; 0: none */
     bool keeps_bits;                             /* too small or too delicate to be rounded (fewer_bits.h) */
     kvi_synthetic synthetic;                     /* what synthetic weights have here */
     size_t slot;                                 /* offset of the handle in kvi_layer_weights */

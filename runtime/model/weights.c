@@ -440,7 +440,7 @@ static kvrt_status bind(binder *b, uint32_t layer, kvi_weight_role role, const k
     }
     const kvi_weight_desc from = desc;
     const uint32_t bits = b->checkpoint && !vector ? kvi_fewer_bits_at(&b->wish.fewer, role, p) : 0,
-                   group = role == KVI_ROLE_LAYER ? b->wish.fewer.group : 0;
+                   group = role == KVI_ROLE_LAYER ? kvi_fewer_group_at(b->wish.fewer.group, p) : 0;
     if (bits) KVI_TRY(kvi_fewer_bits_of(&from, bits, group, &desc, b->error));
     return hand_over(b, p, &desc, out);
 }

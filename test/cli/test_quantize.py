@@ -4,6 +4,7 @@ fails or is interrupted leaves nothing behind."""
 import ctypes
 import json
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -22,7 +23,7 @@ def logits(folder, ids, vocab):
     n = len(ids)
     out = (ctypes.c_float * (n * vocab))()
     assert lib.kvrt_options_create(ctypes.byref(options), None) == 0
-    for key, value in (("model.path", str(folder)), ("device.backend", "cpu"), ("kv.format", "f32")):
+    for key, value in (("model.path", str(folder)), ("device.backend", "cpu"), ("kv.format", "f32"), ("cpu.exact", "true")):
         assert lib.kvrt_options_set_text(options, key.encode(), value.encode(), None) == 0
     assert lib.kvrt_engine_open(options, None, None, ctypes.byref(engine), None) == 0
     assert lib.kvrt_session_create(engine, None, ctypes.byref(session), None) == 0
@@ -50,6 +51,21 @@ def folder_runs():
         assert sorted(p.name for p in Path(top).iterdir()) == ["llama_d128", "llama_gqa2", "qwen3_bf16"]
 
 
+FUSED = (("phi3", ["--group", "16"]), ("granite4", ["--group", "16", "--head", "i8"]), ("qwen3_5", ["--group", "16"]), ("gemma4_e", ["--group", "8"]))
+EXPERTS = (("mixtral", ["--group", "16"]), ("mixtral_fused", ["--group", "24"]), ("qwen3_moe", ["--weights", "i8", "--head", "i8"]),
+           ("qwen3_moe_fused", ["--group", "8"]), ("qwen2_moe", ["--group", "32"]), ("qwen3_next", ["--group", "8"]), ("olmoe", ["--head", "i8"]),
+           ("glm4_moe", ["--group", "8"]), ("deepseek_v2", ["--group", "8"]))
+
+
+def widened(name, out):
+    """A copy with weights in F32: transformers keeps experts in the type of their scales, others in the one asked for."""
+    from safetensors.torch import load_file, save_file
+    shutil.copytree(SHARED / name, out)
+    for file in out.glob("*.safetensors"):
+        save_file({k: v.float() for k, v in load_file(file).items()}, file, metadata={"format": "pt"})
+    return out
+
+
 @test
 def transformers_has_the_same_logits():
     try:
@@ -60,15 +76,46 @@ def transformers_has_the_same_logits():
         print("      without transformers, torch and compressed-tensors: skipped")
         return
     with tempfile.TemporaryDirectory() as top:
-        for name, flags in (("llama_gqa2", ["--group", "16"]), ("llama_mha", ["--group", "32"]), ("llama_rope3", ["--weights", "i8", "--head", "i8"])):
+        for name, flags in (("llama_gqa2", ["--group", "16"]), ("llama_mha", ["--group", "32"]), ("llama_rope3", ["--weights", "i8", "--head", "i8"]),
+                            ("llama_head_only", ["--group", "16", "--head", "i8"]), *FUSED, *EXPERTS):
             out = Path(top) / name
-            kvrt("quantize", SHARED / name, out, *flags).expect(0)
-            model = transformers.AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+            kvrt("quantize", widened(name, Path(top) / f"{name}_f32"), out, *flags).expect(0)
+            model = transformers.AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32, experts_implementation="eager")
             ids = json.loads((out / "golden.json").read_text())["prompts"][1]["ids"]
             with torch.no_grad():
                 theirs = model(torch.tensor([ids])).logits[0].double()
             error = (torch.tensor(logits(out, ids, theirs.shape[1])).double().reshape(theirs.shape) - theirs).abs().max() / theirs.std()
             assert error < 2e-4, f"{name} {flags}: logits differ by {error} of a standard deviation"
+
+
+@test
+def modules_are_those_of_transformers():
+    """Names, and what stays: a matrix that is not rounded is in `ignore`."""
+    with tempfile.TemporaryDirectory() as top:
+        for name, flags, rounded, kept in (
+                ("phi3", ["--group", "16"], ["self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj"], []),
+                ("mixtral_fused", ["--group", "8"], ["self_attn.q_proj", "block_sparse_moe.experts.4.w1", "block_sparse_moe.experts.0.w2"], ["mlp.gate"]),
+                ("qwen2_moe", ["--group", "8"], ["mlp.experts.3.down_proj", "mlp.shared_expert.up_proj"], ["mlp.gate", "mlp.shared_expert_gate"])):
+            kvrt("quantize", SHARED / name, Path(top) / name, *flags).expect(0)
+            info = kvrt("inspect", "--json", "--tensors", Path(top) / name).expect(0).json()
+            names, config = {t["name"] for t in info["tensors"]}, json.loads((Path(top) / name / "config.json").read_text())["quantization_config"]
+            for module in (f"model.layers.1.{m}" for m in rounded):
+                assert f"{module}.weight_packed" in names and f"{module}.weight" not in names and module not in config["ignore"], module
+            for module in (f"model.layers.1.{m}" for m in kept):
+                assert f"{module}.weight" in names and f"{module}.weight_packed" not in names and module in config["ignore"], module
+            assert not any("experts.gate_up_proj" in n for n in names) and "model.embed_tokens" not in config["ignore"]
+            experts = [t for g in config["config_groups"].values() for t in g["targets"] if "experts" in t]
+            assert len(experts) == (name != "phi3") and "Linear" in list(config["config_groups"].values())[-1]["targets"]
+
+
+@test
+def experts_without_modules_are_refused():
+    with tempfile.TemporaryDirectory() as top:
+        for name, tensor in (("gpt_oss", "model.layers.0.mlp.experts.gate_up_proj"), ("gemma4_moe", "model.layers.0.experts.gate_up_proj"),
+                             ("granitemoe_shared", "model.layers.0.block_sparse_moe.input_linear.weight"),
+                             ("qwen3_5_moe", "model.layers.0.mlp.experts.0.gate_proj.weight")):
+            kvrt("quantize", SHARED / name, Path(top) / "out", "--group", "8").expect(3, [f"tensor {tensor}:", "compressed-tensors cannot express"])
+        assert not list(Path(top).iterdir())
 
 
 @test
