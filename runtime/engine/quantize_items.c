@@ -1,4 +1,4 @@
-/* quantize_items.c - see quantize_items.h. The weights of the model are walked in the order in which they are bound; what none of them takes stays. */
+/* quantize_items.c - see quantize_items.h. The weights of a model are walked in the order in which they are bound; what no item takes stays. */
 #include "quantize_items.h"
 #include "../base/mem.h"
 #include "../model/families.h"
