@@ -597,10 +597,11 @@ typedef int32_t (*kvrt_quantize_fn)(const kvrt_quantize_event *event,
                                     void *user); /* 0 goes on, anything else cancels */
 
 /* The weights of an engine's model as integers, in the layout of compressed-tensors (pack-quantized): what to write into a folder that
- * transformers, vLLM and kvrt load. The engine was opened from a Hugging Face folder on a backend that shows its inputs (the CPU) if there is a
- * text; it computes, so nobody else may use it meanwhile. Blocks; allocates. [not from a callback]
- * Errors: ARG; UNSUPPORTED (GGUF, a folder that is quantized already, experts that transformers has no modules for: the tensor is named),
- * NOMEM_HOST, CANCELLED. */
+ * transformers, vLLM and kvrt load. The engine was opened from a Hugging Face folder, or from a GGUF file of Llama, Qwen2 or Qwen3 (of which
+ * tensors and config.json come, no tokenizer), on a backend that shows its inputs (the CPU) if there is a text; it computes, so nobody else
+ * may use it meanwhile. Blocks; allocates. [not from a callback]
+ * Errors: ARG; UNSUPPORTED (other GGUF files, a folder that is quantized already, experts that transformers has no modules for: the tensor is
+ * named), NOMEM_HOST, CANCELLED. */
 KVRT_API kvrt_status kvrt_quantize(kvrt_engine engine, const kvrt_quantize_params *params, kvrt_quantize_fn fn,
                                    void *user, kvrt_error *error);
 

@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { X_WEIGHTS, X_GROUP, X_HEAD, X_METHOD, X_TEXT, X_TOKENS, X_COUNT };
+enum { X_WEIGHTS, X_GROUP, X_HEAD, X_METHOD, X_TEXT, X_TOKENS, X_LIKE, X_COUNT };
 static const argparse_option extra[X_COUNT] = {
     {"weights", 'w', 1, 0, "TYPE", "i4 or i8: bits of the matrices of all layers [i4]"},
     {"group", 'g', 1, 0, "N", "weights of a row that share a scale, 0: the whole row [128 of i4, 0 of i8]"},
@@ -21,10 +21,11 @@ static const argparse_option extra[X_COUNT] = {
      "else rtn]"},
     {"text", 'f', 1, 0, "FILE", "a text like those that the model will see: errors count as its activations say"},
     {"tokens", 'n', 1, 0, "N", "of the text, at most [16384]"},
+    {"like", 'l', 1, 0, "FOLDER", "of a GGUF file: where tokenizer.json and what belongs to it are copied from"},
 };
 const command quantize_command = {
     "quantize",
-    "quantize IN OUT [--weights i4|i8] [--group N] [--head i8] [--method NAME] [--text FILE]",
+    "quantize IN OUT [--weights i4|i8] [--group N] [--head i8] [--method NAME] [--text FILE] [--like FOLDER]",
     "Writes a folder with weights of 4 or 8 bits (compressed-tensors).",
     extra,
     X_COUNT,
@@ -32,7 +33,7 @@ const command quantize_command = {
 
 /* What is being written. */
 typedef struct writer {
-    const char *in;
+    const char *in;    /* whose other files go with the model */
     char folder[4200]; /* under its temporary name */
     FILE *file;        /* model.safetensors */
     char *header;
@@ -271,6 +272,32 @@ static uint32_t context_of(const char *path)
     return kvrt_inspect(path, &info, NULL, NULL, NULL) < 0 ? 0 : info.ctx_model;
 }
 
+/* A GGUF file has no tokenizer.json to copy. */
+static bool needs_like(const char *path)
+{
+    char config[4400];
+    struct stat about;
+    snprintf(config, sizeof config, "%.4096s/config.json", path);
+    return stat(path, &about) == 0 && stat(config, &about) != 0;
+}
+
+/* Whose files are copied: IN's, or LIKE's. */
+static int choose_files(const command_line *line, writer *w)
+{
+    const char *like = line->extra[X_LIKE];
+    char tokenizer[4400];
+    struct stat about;
+    if (!like)
+        return needs_like(w->in)
+                   ? usage("IN is no Hugging Face folder, need --like FOLDER for its tokenizer.json", w->in)
+                   : EXIT_OK;
+    if (!needs_like(w->in)) return usage("--like is for a GGUF file", w->in);
+    snprintf(tokenizer, sizeof tokenizer, "%.4096s/tokenizer.json", like);
+    if (stat(tokenizer, &about) != 0) return usage("--like needs a folder with a tokenizer.json", like);
+    w->in = like;
+    return EXIT_OK;
+}
+
 static int run(command_line *line, kvrt_quantize_params *params, uint32_t n_tokens)
 {
     const char *out = line->positional[1];
@@ -282,7 +309,8 @@ static int run(command_line *line, kvrt_quantize_params *params, uint32_t n_toke
     (void)kvrt_options_set_text(line->options, "device.backend", "cpu", NULL);
     (void)kvrt_options_set_text(line->options, "kv.format", "f16", NULL);
     (void)kvrt_options_set_text(line->options, "ctx.size", context_of(w.in) < 2048 ? "512" : "2048", NULL);
-    int code = command_open(line->options, &engine);
+    int code = choose_files(line, &w);
+    if (code == EXIT_OK) code = command_open(line->options, &engine);
     command_catch_interrupt(NULL);
     if (code == EXIT_OK && line->extra[X_TEXT]) {
         code = tokenize_text(engine, line->extra[X_TEXT], n_tokens, &ids, &params->n_ids);

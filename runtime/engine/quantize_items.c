@@ -1,5 +1,5 @@
 /* quantize_items.c - see quantize_items.h. The weights of a model are walked in the order in which they are bound; what no item takes stays. */
-#include "quantize_items.h"
+#include "quantize_gguf.h"
 #include "../base/mem.h"
 #include "../model/families.h"
 
@@ -8,13 +8,14 @@
 
 typedef struct finder {
     kvi_engine *e;
+    const kvi_model_config *config; /* without a layer that looks ahead */
     const kvrt_quantize_params *params;
     kvi_quantize_items *out;
     bool *taken; /* (n_tensors) is rounded, or written elsewhere */
     kvi_weight_desc embed;
     kvi_place places[KVI_MAX_PLACES]; /* of the layer in hand */
     uint32_t n_seen, layer, place, n_places;
-    bool has_head;
+    bool has_head, gguf;
     kvrt_error *error;
     kvrt_status status;
 } finder;
@@ -59,6 +60,20 @@ static kvrt_status kind_of(finder *f, const kvi_quantize_args *args, uint32_t *o
     return KVRT_OK;
 }
 
+static kvrt_status round_item(finder *f, kvi_quantize_item *item, uint32_t bits, uint32_t group)
+{
+    const kvi_quantize_args args = {.bits = bits, .group = group, .method = (kvi_quantize_method)f->params->method};
+    if (group && group < 8) {
+        char text[80];
+        (void)snprintf(text, sizeof text, "rows of %u, no group of 8 or more divides them", item->desc.n_in);
+        return refuse(f, item->desc.name, text);
+    }
+    KVI_TRY(kind_of(f, &args, &item->kind));
+    item->rounded = true;
+    f->out->kinds[item->kind].n_weights += (uint64_t)item->desc.n_out * item->desc.n_in;
+    return KVRT_OK;
+}
+
 /* One matrix of a tensor, plain and row by row. `module` is its name in the new folder, NULL: the tensor's. */
 static kvrt_status round_matrix(finder *f, const kvi_tensor *t, const kvi_weight_desc *like, const void *rows,
                                 uint32_t n_rows, uint32_t bits, uint32_t group, const char *module,
@@ -66,14 +81,9 @@ static kvrt_status round_matrix(finder *f, const kvi_tensor *t, const kvi_weight
 {
     const char *dot = strrchr(t->name, '.');
     const size_t stem = dot ? (size_t)(dot - t->name) : 0;
-    const kvi_quantize_args args = {.bits = bits, .group = group, .method = (kvi_quantize_method)f->params->method};
-    char text[160];
     if (!kvi_form_is_plain(t->form)) {
+        char text[80];
         (void)snprintf(text, sizeof text, "%.20s, need F32, F16 or BF16", t->dtype);
-        return refuse(f, t->name, text);
-    }
-    if (group && group < 8) {
-        (void)snprintf(text, sizeof text, "rows of %u, no group of 8 or more divides them", like->n_in);
         return refuse(f, t->name, text);
     }
     if (module ? strlen(module) >= KVI_QUANTIZE_NAME - 20 : !stem || stem >= KVI_QUANTIZE_NAME - 20)
@@ -84,9 +94,7 @@ static kvrt_status round_matrix(finder *f, const kvi_tensor *t, const kvi_weight
     if (module) (void)snprintf((*item)->module, sizeof(*item)->module, "%s", module);
     else memcpy((*item)->module, t->name, stem);
     *taken_flag(f, t) = true;
-    KVI_TRY(kind_of(f, &args, &(*item)->kind));
-    f->out->kinds[(*item)->kind].n_weights += (uint64_t)n_rows * like->n_in;
-    return KVRT_OK;
+    return round_item(f, *item, bits, group);
 }
 
 /* All rows of a tensor: of one that several weights share, once. */
@@ -166,12 +174,32 @@ static kvrt_status round_experts(finder *f, const kvi_place *p, const kvi_tensor
     return KVRT_OK;
 }
 
+/* -------------------------------------------------------------------------------------------------------- GGUF --- */
+/* A weight of a GGUF file, which has a place of its own in the folder. */
+static kvrt_status from_file(finder *f, const kvi_place *p, const kvi_weight_desc *desc, uint32_t layer, uint32_t bits)
+{
+    kvi_quantize_item *item;
+    if (!desc->parts[KVI_PART_CODES]) return refuse(f, desc->name, "F64, need another type");
+    KVI_TRY(new_item(f, &item));
+    item->desc = *desc;
+    item->suffix = kvi_quantize_gguf_name(p, layer, item->module);
+    item->layer = layer;
+    if (layer != KVI_NO_LAYER) {
+        const unsigned char *handles = (const unsigned char *)&f->e->weights.layers[layer];
+        memcpy(&item->handle, handles + p->slot, sizeof item->handle);
+        item->turned = kvi_quantize_gguf_turned(f->e, p);
+    }
+    return bits ? round_item(f, item, bits, layer == KVI_NO_LAYER ? 0 : kvi_fewer_group_at(f->params->group, p))
+                : KVRT_OK;
+}
+
 /* ------------------------------------------------------------------------------------------------------- walk --- */
 static kvrt_status in_layer(finder *f, const kvi_place *p, const kvi_weight_desc *desc)
 {
     const kvi_fewer_bits want = {.bits = f->params->bits};
     const uint32_t bits = kvi_fewer_bits_at(&want, KVI_ROLE_LAYER, p);
-    const kvi_tensor *t = bits ? tensor_named(f, desc->name) : NULL;
+    const kvi_tensor *t = bits && !f->gguf ? tensor_named(f, desc->name) : NULL;
+    if (f->gguf) return from_file(f, p, desc, f->layer, bits);
     if (!bits) return KVRT_OK;
     if (!t) return refuse(f, desc->name, "not found");
     return p->n_experts ? round_experts(f, p, t, desc, bits) : round_tensor(f, p, t, desc, bits);
@@ -179,9 +207,11 @@ static kvrt_status in_layer(finder *f, const kvi_place *p, const kvi_weight_desc
 
 static kvrt_status at_head(finder *f, const kvi_weight_desc *desc, const char *module)
 {
+    const kvi_place place = kvi_head_place(f->config);
+    f->has_head = true;
+    if (f->gguf) return from_file(f, &place, desc, KVI_NO_LAYER, f->params->head_bits);
     const kvi_tensor *t = tensor_named(f, desc->name);
     kvi_quantize_item *item;
-    f->has_head = true;
     if (!f->params->head_bits) return KVRT_OK;
     const bool *taken = taken_flag(f, t), before = *taken;
     KVI_TRY(round_matrix(f, t, desc, t->data, desc->n_out, f->params->head_bits, 0, module, &item));
@@ -191,12 +221,14 @@ static kvrt_status at_head(finder *f, const kvi_weight_desc *desc, const char *m
 
 static kvrt_status look(finder *f, const kvi_weight_desc *desc)
 {
-    const kvi_model_config *c = &f->e->config;
+    const kvi_model_config *c = f->config;
+    const kvi_place embed = kvi_embed_place(c), norm = kvi_norm_place(c);
     const uint32_t n = f->n_seen++, before = c->layer_input ? 4 : 1;
     if (n == 0) {
         f->embed = *desc;
         f->out->embed = tensor_named(f, desc->name);
     }
+    if (n == 0 && f->gguf) return from_file(f, &embed, desc, KVI_NO_LAYER, 0);
     if (n < before) return KVRT_OK;
     if (f->layer < c->n_layers && f->place == f->n_places) {
         if (n > before) f->layer++;
@@ -205,7 +237,8 @@ static kvrt_status look(finder *f, const kvi_weight_desc *desc)
     }
     if (f->layer < c->n_layers) return in_layer(f, &f->places[f->place++], desc);
     /* The norm, then a head if it is no other weight. */
-    return f->n_places++ ? at_head(f, desc, NULL) : KVRT_OK;
+    if (f->n_places++) return at_head(f, desc, NULL);
+    return f->gguf ? from_file(f, &norm, desc, KVI_NO_LAYER, 0) : KVRT_OK;
 }
 
 static void on_weight(void *user, const kvi_weight_desc *desc)
@@ -221,7 +254,7 @@ static kvrt_status share_head(finder *f)
     if (f->has_head || !f->params->head_bits) return KVRT_OK;
     KVI_TRY(at_head(f, &f->embed, "lm_head"));
     f->out->own_head = true;
-    if (stored && stored != f->out->embed) *taken_flag(f, stored) = true;
+    if (!f->gguf && stored && stored != f->out->embed) *taken_flag(f, stored) = true;
     return KVRT_OK;
 }
 
@@ -242,15 +275,20 @@ static kvrt_status keep_the_rest(finder *f)
 kvrt_status kvi_quantize_items_find(kvi_engine *e, const kvrt_quantize_params *params, kvi_quantize_items *out,
                                     kvrt_error *error)
 {
-    finder f = {.e = e, .params = params, .out = out, .error = error};
+    kvi_model_config *config = kvi_mem_alloc(sizeof *config);
+    finder f = {.e = e, .config = config, .params = params, .out = out, .gguf = e->files.gguf != NULL, .error = error};
     *out = (kvi_quantize_items){0};
+    if (!config) return kvi_error_nomem(error, sizeof *config, "configuration");
+    *config = e->config;
+    config->n_ahead = 0;
     f.taken = kvi_mem_zalloc((size_t)e->checkpoint->n_tensors + 1, sizeof *f.taken);
-    if (!f.taken) return kvi_error_nomem(error, e->checkpoint->n_tensors, "list of tensors");
-    kvrt_status status = kvi_weights_each(&e->config, e->checkpoint, on_weight, &f, error);
+    kvrt_status status = f.taken ? KVRT_OK : kvi_error_nomem(error, e->checkpoint->n_tensors, "list of tensors");
+    if (status >= KVRT_OK) status = kvi_weights_each(config, e->checkpoint, on_weight, &f, error);
     if (status >= KVRT_OK) status = f.status;
     if (status >= KVRT_OK) status = share_head(&f);
-    if (status >= KVRT_OK) status = keep_the_rest(&f);
+    if (status >= KVRT_OK && !f.gguf) status = keep_the_rest(&f);
     kvi_mem_free(f.taken);
+    kvi_mem_free(config);
     return status;
 }
 

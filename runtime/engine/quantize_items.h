@@ -13,8 +13,11 @@
 
 /* A tensor of the new folder, or, rounded, the three that take its place. */
 typedef struct kvi_quantize_item {
-    const kvi_tensor *raw; /* goes as it is, under its own name; NULL: */
-    kvi_weight_desc desc;  /* a matrix that is rounded, of one expert and all rows of its tensor */
+    const kvi_tensor *raw; /* goes as it is, under its own name or that of `module`; NULL: */
+    kvi_weight_desc desc;  /* a matrix, of one expert and all rows of its tensor, or a vector */
+    bool rounded;       /* to three tensors; else it is module.suffix in F32, or in its own type where that is plain */
+    const char *suffix; /* "weight", "bias"; static */
+    uint32_t turned;    /* kvi_quantize_gguf_turned */
     const kvi_weight
         *handle;    /* of a weight that it is or holds: that one's inputs are its own. NULL: nobody looks at them */
     uint32_t layer; /* or KVI_NO_LAYER */

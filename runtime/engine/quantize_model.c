@@ -1,6 +1,6 @@
 /* quantize_model.c - kvrt_quantize: the weights of an open model as integers, tensor by tensor, and the config.json that says so. The
  * arithmetic stands in model/quantize.h; who writes files is the host. */
-#include "quantize_items.h"
+#include "quantize_gguf.h"
 #include "seat.h"
 #include "session.h"
 #include "../base/folder.h"
@@ -165,6 +165,32 @@ static kvrt_status say_raw(quantizer *q, bool list, const item *i)
 
 static const char *dtype_name(kvi_dtype type) { return type == KVI_F32 ? "F32" : type == KVI_F16 ? "F16" : "BF16"; }
 
+/* The numbers of an item that is not rounded, in F32: exact, whatever form they have. */
+static void decode(const item *i, float *out)
+{
+    const kvi_weight_desc *d = &i->desc;
+    for (uint32_t r = 0; d->n_out > 1 && r < d->n_out; r++)
+        (void)kvi_weight_decode(d, 0, kvi_quantize_turned_row(i->turned, r), 0, d->n_in, out + (size_t)r * d->n_in);
+    for (uint32_t k = 0; d->n_out == 1 && k < d->n_in; k++)
+        (void)kvi_weight_decode(d, 0, 0, kvi_quantize_turned_row(i->turned, k), 1, out + k);
+}
+
+static kvrt_status say_decoded(quantizer *q, bool list, const item *i)
+{
+    const kvi_weight_desc *d = &i->desc;
+    const bool own = kvi_form_is_plain(d->form) && !i->turned;
+    const kvi_dtype type = own ? kvi_form_dtype(d->form) : KVI_F32;
+    const uint64_t n = (uint64_t)d->n_out * d->n_in;
+    float *made = own || list ? NULL : kvi_mem_alloc((size_t)n * sizeof *made);
+    if (!own && !list && !made) return kvi_error_nomem(q->error, n * sizeof *made, d->name);
+    if (made) decode(i, made);
+    const kvrt_status status =
+        say(q, list, i, i->suffix, dtype_name(type), d->n_out == 1 ? d->n_in : d->n_out, d->n_out == 1 ? 0 : d->n_in,
+            n * kvi_dtype_bytes(type), own ? d->parts[KVI_PART_CODES] : made);
+    kvi_mem_free(made);
+    return status;
+}
+
 static kvi_quantize_args args_of(const quantizer *q, const item *i)
 {
     kvi_quantize_args args = q->items.kinds[i->kind].args;
@@ -229,7 +255,7 @@ static kvrt_status quantize_rows(quantizer *q, const item *i, workshop *s)
         const uint32_t n = i->desc.n_out - first < KVI_GPTQ_ROWS ? i->desc.n_out - first : KVI_GPTQ_ROWS;
         for (uint32_t r = 0; r < n; r++) {
             float *w = s->w + (size_t)r * n_in;
-            (void)kvi_weight_decode(&i->desc, 0, first + r, 0, n_in, w);
+            (void)kvi_weight_decode(&i->desc, 0, kvi_quantize_turned_row(i->turned, first + r), 0, n_in, w);
             kvi_quantize_scales(args, w, h ? s->importance : NULL, n_in, s->s + (size_t)r * groups);
             if (!gptq) kvi_quantize_round(args, w, s->s + (size_t)r * groups, n_in, s->codes + (size_t)r * n_in);
         }
@@ -286,7 +312,7 @@ static void write_group(const quantizer *q, uint32_t kind, bool usual, uint32_t 
     if (usual) kvi_buf_append_str(out, n ? ", \"Linear\"" : "\"Linear\"");
     for (size_t i = 0; !usual && i < q->items.n; i++) {
         const item *it = &q->items.items[i];
-        if (it->raw || it->kind != kind || it->is_expert) continue;
+        if (!it->rounded || it->kind != kind || it->is_expert) continue;
         if (n++) kvi_buf_append_str(out, ", ");
         kvi_json_write_string(out, it->module, strlen(it->module));
     }
@@ -323,17 +349,29 @@ static void write_ignored(const quantizer *q, kvi_buf *out)
     if (!head) kvi_buf_append_str(out, n ? ", \"lm_head\"" : "\"lm_head\"");
 }
 
-/* The config.json of the folder, with what was done to it before its last brace: of a key given twice the last one counts. */
-static kvrt_status say_config(quantizer *q)
+/* config.json without its last brace. */
+static kvrt_status begin_config(const quantizer *q, kvi_buf *out)
 {
     kvi_map map = {0};
-    kvi_buf out = {0};
+    if (q->e->files.gguf) return kvi_quantize_gguf_config(q->e, out, q->error);
     KVI_TRY(kvi_folder_map(q->e->files.path, "config.json", true, &map, NULL, q->error));
     uint64_t end = map.len;
     while (end && map.data[end - 1] != '}') end--;
     while (end > 1 && strchr(" \t\r\n", (char)map.data[end - 2])) end--;
-    kvi_buf_append(&out, map.data, end ? (size_t)end - 1 : 0);
+    kvi_buf_append(out, map.data, end ? (size_t)end - 1 : 0);
     kvi_os_unmap(&map);
+    return KVRT_OK;
+}
+
+/* The config.json of the folder, with what was done to it before its last brace: of a key given twice the last one counts. */
+static kvrt_status say_config(quantizer *q)
+{
+    kvi_buf out = {0};
+    kvrt_status status = begin_config(q, &out);
+    if (status < KVRT_OK) {
+        kvi_buf_free(&out);
+        return status;
+    }
     if (q->items.own_head) kvi_buf_append_str(&out, ",\n  \"tie_word_embeddings\": false");
     kvi_buf_append_str(&out, ",\n  \"quantization_config\": {\n    \"quant_method\": \"compressed-tensors\",\n    "
                              "\"format\": \"pack-quantized\",\n"
@@ -342,7 +380,7 @@ static kvrt_status say_config(quantizer *q)
     kvi_buf_append_str(&out, "\n    },\n    \"ignore\": [");
     write_ignored(q, &out);
     kvi_buf_append_str(&out, "]\n  }\n}\n");
-    kvrt_status status = out.failed ? kvi_error_nomem(q->error, out.len, "config.json") : KVRT_OK;
+    if (out.failed) status = kvi_error_nomem(q->error, out.len, "config.json");
     const kvrt_quantize_event event = {.size = sizeof event,
                                        .kind = KVRT_QUANTIZE_CONFIG,
                                        .done = q->done,
@@ -367,9 +405,9 @@ static kvrt_status check(const quantizer *q)
                              "kvrt_quantize: need bits 4 or 8, head_bits 0 or 8, a method of KVRT_QUANTIZE_*");
     if ((p->ids == NULL) != (p->n_ids == 0) || (p->method == KVRT_QUANTIZE_GPTQ && p->n_ids < 128))
         return kvi_error_set(q->error, KVRT_ARG, "kvrt_quantize: the method gptq needs a text of 128 tokens or more");
-    if (e->files.gguf || !e->checkpoint || !e->device)
-        return kvi_error_set(q->error, KVRT_UNSUPPORTED,
-                             "kvrt_quantize: need a model opened from a Hugging Face folder");
+    if (!e->checkpoint || !e->device)
+        return kvi_error_set(q->error, KVRT_UNSUPPORTED, "kvrt_quantize: need a model opened from files");
+    if (e->files.gguf) KVI_TRY(kvi_quantize_gguf_check(e, q->error));
     if (e->checkpoint->quantization)
         return kvi_error_set(q->error, KVRT_UNSUPPORTED, "model %s: quantized already (%s), need F32, F16 or BF16",
                              e->files.path, kvi_quantization_method(e->checkpoint->quantization));
@@ -390,11 +428,13 @@ static kvrt_status quantize(quantizer *q)
     if (!q->moments) return kvi_error_nomem(q->error, q->e->program.program.n_ops * sizeof *q->moments, "operations");
     for (size_t i = 0; i < q->items.n; i++) {
         const item *it = &q->items.items[i];
-        KVI_TRY(it->raw ? say_raw(q, true, it) : say_integers(q, true, it, NULL));
+        KVI_TRY(it->raw       ? say_raw(q, true, it)
+                : it->rounded ? say_integers(q, true, it, NULL)
+                              : say_decoded(q, true, it));
     }
     for (size_t i = 0; i < q->items.n; i++) {
         const item *it = &q->items.items[i];
-        KVI_TRY(it->raw ? say_raw(q, false, it) : make_integers(q, it));
+        KVI_TRY(it->raw ? say_raw(q, false, it) : it->rounded ? make_integers(q, it) : say_decoded(q, false, it));
     }
     return say_config(q);
 }

@@ -3,6 +3,7 @@
 fails or is interrupted leaves nothing behind."""
 import ctypes
 import json
+import math
 import os
 import shutil
 import signal
@@ -16,14 +17,14 @@ from harness import ENVIRONMENT, KVRT, MODEL, ROOT, Folder, kvrt, main, test
 SHARED = ROOT / "test/golden/models"
 
 
-def logits(folder, ids, vocab):
+def logits(folder, ids, vocab, more={}):
     """Of all positions, by the library itself."""
     lib = ctypes.CDLL(str(Path(os.environ.get("KVRT_BUILD_DIR", ROOT / "build")) / "libkvrt.so"))
     options, engine, session = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_void_p()
     n = len(ids)
     out = (ctypes.c_float * (n * vocab))()
     assert lib.kvrt_options_create(ctypes.byref(options), None) == 0
-    for key, value in (("model.path", str(folder)), ("device.backend", "cpu"), ("kv.format", "f32"), ("cpu.exact", "true")):
+    for key, value in (("model.path", str(folder)), ("device.backend", "cpu"), ("kv.format", "f32"), ("cpu.exact", "true"), *more.items()):
         assert lib.kvrt_options_set_text(options, key.encode(), value.encode(), None) == 0
     assert lib.kvrt_engine_open(options, None, None, ctypes.byref(engine), None) == 0
     assert lib.kvrt_session_create(engine, None, ctypes.byref(session), None) == 0
@@ -116,6 +117,175 @@ def experts_without_modules_are_refused():
                              ("qwen3_5_moe", "model.layers.0.mlp.experts.0.gate_proj.weight")):
             kvrt("quantize", SHARED / name, Path(top) / "out", "--group", "8").expect(3, [f"tensor {tensor}:", "compressed-tensors cannot express"])
         assert not list(Path(top).iterdir())
+
+def write_gguf(path, config, tensors):
+    """A GGUF file of Llama's or Qwen's family as llama.cpp's converter lays it out: rows of q and k with the halves of heads in turns (Llama),
+    matrices in Q8_0 whose codes and scales are drawn, so that the numbers are known."""
+    import struct
+
+    def text(s):
+        return struct.pack("<Q", len(s.encode())) + s.encode()
+
+    def value(v):
+        kinds = {bool: (7, "<?"), int: (4, "<I"), float: (6, "<f")}
+        if isinstance(v, str):
+            return struct.pack("<I", 8) + text(v)
+        if isinstance(v, list) and isinstance(v[0], str):
+            return struct.pack("<IIQ", 9, 8, len(v)) + b"".join(text(s) for s in v)
+        if isinstance(v, list):
+            return struct.pack("<IIQ", 9, 5, len(v)) + struct.pack(f"<{len(v)}i", *v)
+        kind, form = kinds[type(v)]
+        return struct.pack("<I", kind) + struct.pack(form, v)
+    out, data = b"", b""
+    for name, (kind, shape, content) in tensors.items():
+        out += text(name) + struct.pack("<I", len(shape)) + struct.pack(f"<{len(shape)}Q", *shape[::-1]) + struct.pack("<IQ", kind, len(data))
+        data += content + b"\0" * (-len(content) % 32)
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(config)) + b"".join(text(k) + value(v) for k, v in config.items()) + out
+    path.write_bytes(head + b"\0" * (-len(head) % 32) + data)
+
+
+def gguf_model(path, family, tied):
+    """(the file, its exact weights under the names of transformers); 2 layers, 4 heads of 16, 2 of KV."""
+    import random
+    import struct
+    draw, exact, tensors = random.Random(7), {}, {}
+
+    def put(theirs, ours, shape, turned=0):
+        vector = len(shape) == 1
+        rows, n = (1, shape[0]) if vector else shape
+        values, blocks = [], []
+        for _ in range(rows):
+            row, block = [], b""
+            if vector:
+                row = [1 + draw.randrange(-32, 32) / 256 if "norm" in theirs else draw.randrange(-32, 32) / 256 for _ in range(n)]
+                block = struct.pack(f"<{n}f", *row)
+            for _ in range(0 if vector else n // 32):
+                scale = draw.randrange(1, 64) / 16384
+                codes = [draw.randrange(-127, 128) for _ in range(32)]
+                block += struct.pack("<e32b", scale, *codes)
+                row += [scale * c for c in codes]
+            values.append(row)
+            blocks.append(block)
+        if vector:
+            values = values[0]
+        tensors[theirs] = (0 if vector else 8, shape, b"".join(blocks))
+        if turned:  # HF row (head, half, i) stands at (head, i, half)
+            half = turned // 2
+            values = [values[r // turned * turned + 2 * (r % half) + r % turned // half] for r in range(len(values))]
+        exact[ours] = values
+    turned = 16 if family == "llama" else 0
+    put("token_embd.weight", "model.embed_tokens.weight", (96, 64))
+    put("output_norm.weight", "model.norm.weight", (64,))
+    if not tied:
+        put("output.weight", "lm_head.weight", (96, 64))
+    for i in range(2):
+        to, of = f"blk.{i}.", f"model.layers.{i}."
+        for theirs, ours, shape, turn in (("attn_norm", "input_layernorm", (64,), 0), ("ffn_norm", "post_attention_layernorm", (64,), 0),
+                                          ("attn_q", "self_attn.q_proj", (64, 64), turned), ("attn_k", "self_attn.k_proj", (32, 64), turned),
+                                          ("attn_v", "self_attn.v_proj", (32, 64), 0), ("attn_output", "self_attn.o_proj", (64, 64), 0),
+                                          ("ffn_gate", "mlp.gate_proj", (96, 64), 0), ("ffn_up", "mlp.up_proj", (96, 64), 0),
+                                          ("ffn_down", "mlp.down_proj", (64, 96), 0)):
+            put(f"{to}{theirs}.weight", f"{of}{ours}.weight", shape, turn)
+        if family == "qwen2":
+            for kind, n in (("q", 64), ("k", 32), ("v", 32)):
+                put(f"{to}attn_{kind}.bias", f"{of}self_attn.{kind}_proj.bias", (n,))
+        if family == "qwen3":
+            for kind in "qk":
+                put(f"{to}attn_{kind}_norm.weight", f"{of}self_attn.{kind}_norm.weight", (16,))
+    if family == "llama" and not tied:  # Llama 3's scaling by 8, as llama.cpp's converter writes it
+        divisors = []
+        for i in range(8):
+            turns = 8192 / (2 * math.pi * 50000 ** (i / 8))
+            smooth = min(max((turns - 1) / 3, 0), 1)
+            divisors.append(1 / ((1 - smooth) / 8 + smooth))
+        tensors["rope_freqs.weight"] = (0, (8,), struct.pack("<8f", *divisors))
+    tokens = [f"t{i}" for i in range(95)] + ["t2t3"]
+    a = family
+    write_gguf(path, {"general.architecture": a, f"{a}.block_count": 2, f"{a}.context_length": 256, f"{a}.embedding_length": 64,
+                      f"{a}.feed_forward_length": 96, f"{a}.attention.head_count": 4, f"{a}.attention.head_count_kv": 2,
+                      f"{a}.attention.key_length": 16, f"{a}.attention.value_length": 16, f"{a}.rope.dimension_count": 16,
+                      f"{a}.rope.freq_base": 50000.0, f"{a}.attention.layer_norm_rms_epsilon": 1e-5, "tokenizer.ggml.model": "gpt2",
+                      "tokenizer.ggml.pre": "gpt-2", "tokenizer.ggml.tokens": tokens, "tokenizer.ggml.merges": ["t2 t3"],
+                      "tokenizer.ggml.token_type": [3, 3] + [1] * 94, "tokenizer.ggml.bos_token_id": 0, "tokenizer.ggml.eos_token_id": 1}, tensors)
+    return exact
+
+
+GGUF = (("llama", True, ["--group", "32"]), ("llama", False, ["--weights", "i8", "--head", "i8"]), ("qwen2", True, ["--head", "i8", "--group", "16"]),
+        ("qwen3", False, ["--group", "64"]))
+
+
+@test
+def folder_from_gguf():
+    """The folder has the numbers of the file: what stays exactly, what is rounded within half a step; and it runs."""
+    import array
+    with tempfile.TemporaryDirectory() as top:
+        top = Path(top)
+        for i, (family, tied, flags) in enumerate(GGUF):
+            file, out = top / f"{i}.gguf", top / f"out{i}"
+            exact = gguf_model(file, family, tied)
+            kvrt("quantize", file, out, *flags, "--like", SHARED / "llama_gqa2").expect(0)
+            raw = (out / "model.safetensors").read_bytes()
+            size = int.from_bytes(raw[:8], "little")
+            header = json.loads(raw[8:8 + size])
+
+            def tensor(name, kind):
+                begin, end = header[name]["data_offsets"]
+                return array.array(kind, raw[8 + size + begin:8 + size + end])
+            for name, values in exact.items():
+                rows = values if isinstance(values[0], list) else [values]
+                if name in header:
+                    assert header[name]["dtype"] == "F32" and list(tensor(name, "f")) == [v for row in rows for v in row], name
+                    continue
+                n, bits = len(rows[0]), 8 if flags[0] == "--weights" or "lm_head" in name else 4
+                packed, scales = tensor(f"{name}_packed", "I"), tensor(f"{name}_scale", "H")
+                assert header[f"{name}_scale"]["dtype"] == "BF16" and list(tensor(f"{name}_shape", "q")) == [len(rows), n]
+                per, groups = 32 // bits, len(scales) // len(rows)
+                for r, row in enumerate(rows):
+                    for k, v in enumerate(row):
+                        word = packed[(r * n + k) // per]
+                        code = (word >> (k % per * bits) & (1 << bits) - 1) - (1 << bits - 1)
+                        scale = array.array("f", (scales[r * groups + k * groups // n] << 16).to_bytes(4, "little"))[0]
+                        # the scale is rounded to 8 bits, so the largest weight may lie a little outside
+                        assert abs(code * scale - v) <= scale * (0.54 if bits == 4 else 1.01), (name, r, k)
+            assert ("lm_head.weight_packed" in header) == ("--head" in flags)
+            config = json.loads((out / "config.json").read_text())
+            assert config["model_type"] == family and config["tie_word_embeddings"] == (tied and "--head" not in flags)
+            assert config.get("rope_scaling", {}).get("factor") == (8.0 if family == "llama" and not tied else None)
+            assert kvrt("inspect", "--json", out).expect(0).json()["supported"]
+        kvrt("quantize", top / "0.gguf", top / "no").expect(2, ["--like"])
+        kvrt("quantize", top / "0.gguf", top / "no", "--like", top).expect(2, ["tokenizer.json"])
+        kvrt("quantize", MODEL, top / "no", "--like", MODEL).expect(2, ["--like is for a GGUF file"])
+        kvrt("quantize", ROOT / "test/golden/gguf/models/olmo3.gguf", top / "no", "--like", MODEL).expect(3, ["from GGUF, need llama"])
+        assert not (top / "no").exists()
+
+
+@test
+def gguf_and_its_folder_agree():
+    """Rounded at open and written and opened again: the same logits, which the order of q's and k's rows decides; and transformers'."""
+    with tempfile.TemporaryDirectory() as top:
+        top = Path(top)
+        ids = [5 + 7 * i % 90 for i in range(40)]
+        for i, (family, tied, flags) in enumerate(GGUF):
+            file, out = top / f"{i}.gguf", top / f"out{i}"
+            gguf_model(file, family, tied)
+            kvrt("quantize", file, out, *flags, "--like", SHARED / "llama_gqa2").expect(0)
+            options = dict(zip(flags[::2], flags[1::2]))
+            at_open = {"weights.type": options.get("--weights", "i4"), "weights.group": options.get("--group", "auto"),
+                       "weights.head": options.get("--head", "auto")}
+            ours, theirs = logits(out, ids, 96), logits(file, ids, 96, at_open)
+            spread = max(theirs) - min(theirs)
+            assert max(abs(a - b) for a, b in zip(ours, theirs)) < 1e-5 * spread, (family, tied)
+            try:
+                import compressed_tensors  # noqa: F401
+                import torch
+                import transformers
+            except ImportError:
+                continue
+            model = transformers.AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+            with torch.no_grad():
+                there = model(torch.tensor([ids])).logits[0].double()
+            error = (torch.tensor(ours).double().reshape(there.shape) - there).abs().max() / there.std()
+            assert error < 2e-4, f"{family} {flags}: logits differ by {error} of a standard deviation"
 
 
 @test
