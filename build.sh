@@ -37,7 +37,7 @@ die() {
 }
 
 # ---- what must be installed --------------------------------------------------------------------------------------------------------
-build_packages=(cmake libutf8proc-dev libxxhash-dev libedit-dev)
+build_packages=(cmake libutf8proc-dev libxxhash-dev libedit-dev libmicrohttpd-dev)
 test_packages=(libcmocka-dev python3 g++ clang-format)
 
 missing_packages() { # package...

@@ -150,7 +150,7 @@ extern const command_entry command_list[];
 extern const size_t command_count;
 
 extern const command run_command, inspect_command, tokenize_command, quantize_command, bench_command, devices_command,
-    eval_command, plan_command;
+    eval_command, plan_command, serve_command;
 int run_main(int argc, char **argv);
 int inspect_main(int argc, char **argv);
 int tokenize_main(int argc, char **argv);
@@ -159,6 +159,7 @@ int bench_main(int argc, char **argv);
 int devices_main(int argc, char **argv);
 int eval_main(int argc, char **argv);
 int plan_main(int argc, char **argv);
+int serve_main(int argc, char **argv);
 
 /* Completion scripts and the manual page, from the same tables. False for an unknown shell. */
 bool completions_print(const char *shell, FILE *to);

@@ -10,9 +10,10 @@
 #include <unistd.h>
 
 const command_entry command_list[] = {
-    {&chat_command_about, chat_main}, {&run_command, run_main},           {&plan_command, plan_main},
-    {&inspect_command, inspect_main}, {&tokenize_command, tokenize_main}, {&quantize_command, quantize_main},
-    {&bench_command, bench_main},     {&eval_command, eval_main},         {&devices_command, devices_main},
+    {&chat_command_about, chat_main},   {&run_command, run_main},         {&serve_command, serve_main},
+    {&plan_command, plan_main},         {&inspect_command, inspect_main}, {&tokenize_command, tokenize_main},
+    {&quantize_command, quantize_main}, {&bench_command, bench_main},     {&eval_command, eval_main},
+    {&devices_command, devices_main},
 };
 const size_t command_count = sizeof command_list / sizeof command_list[0];
 
@@ -42,6 +43,7 @@ static const char *nearest_command(const char *name)
                                             {"perplexity", "eval"},
                                             {"benchmark", "bench"},
                                             {"fit", "plan"},
+                                            {"server", "serve"},
                                             {"man", "--man"},
                                             {"completions", "--completions"},
                                             {"completion", "--completions"}};
@@ -64,8 +66,6 @@ static const char *other_purpose(const char *name)
         {"download", "kvrt does not download; with the tools of the hub: hf download NAME --local-dir DIR"},
         {"list", "kvrt keeps no models; a model is a folder, wherever it lies"},
         {"ls", "kvrt keeps no models; a model is a folder, wherever it lies"},
-        {"serve", "kvrt is no server; programs link libkvrt, scripts use kvrt run --json"},
-        {"server", "kvrt is no server; programs link libkvrt, scripts use kvrt run --json"},
         {"convert", "kvrt reads *.safetensors as they are"},
         {"quant", "try `kvrt quantize`"}};
     for (size_t i = 0; i < sizeof purposes / sizeof purposes[0]; i++)

@@ -337,7 +337,7 @@ def commands_that_do_not_exist():
     kvrt("help", "rn").expect(2, "did you mean kvrt run?")
     for typed, meant in (("show", "inspect"), ("generate", "run"), ("detokenize", "tokenize --decode"), ("man", "--man")):
         kvrt(typed, MODEL).expect(2, f"did you mean kvrt {meant}?")
-    for typed, part in (("pull", "hf download"), ("list", "keeps no models"), ("serve", "no server"), ("quant", "kvrt quantize")):
+    for typed, part in (("pull", "hf download"), ("list", "keeps no models"), ("quant", "kvrt quantize")):
         kvrt(typed, "x").expect(2, [f"there is no command {typed}", part])
     kvrt("").expect(2, "the first argument is empty, need a command or a model folder")
     for command in (["run", "", "x"], ["plan", ""], ["tokenize", "", "x"], ["eval", "", "--text", "x"]):

@@ -10,7 +10,8 @@ ROOT = Path(os.environ.get("KVRT_SOURCE_DIR", Path(__file__).resolve().parents[2
 
 # folder -> what its files may include, as prefixes of paths from the root. A file may always include its own folder.
 ALLOWED = {
-    "tools": ["runtime/kvrt.h"],
+    "tools": ["runtime/kvrt.h", "tools/serve/serve.h"],
+    "tools/serve": ["runtime/kvrt.h"],
     "examples": ["runtime/kvrt.h"],
     "runtime/base": ["runtime/kvrt.h"],
     "runtime/text": ["runtime/kvrt.h", "runtime/base/"],

@@ -1,0 +1,244 @@
+/* serve.h - what the files of `kvrt serve` share. THE MODEL IN YOUR HEAD
+ *
+ *   connection thread (libmicrohttpd, one per client)       pump thread                 the engine's worker
+ *   reads a request, renders it to tokens, waits for   <--  polls events, puts each  <-- computes all submitted
+ *   seats, submits a job per answer, formats what comes     into its job                 sessions together
+ *
+ * A *call* is one HTTP request that generates; it has a *job* per answer (n, or several prompts), and a job sits on a *seat*: a session that stays
+ * when the answer is over, so that the next turn of the conversation finds it again (serve_seats.c). A *shape* is what an API looks like: functions
+ * that write a call's news as JSON or as server-sent events. A call belongs to its connection's thread; what the pump touches of it lies in the job,
+ * under `server.lock`. Calls on the engine that it allows one at a time are made under `server.engine_lock`; both locks are never held together. */
+#ifndef KVRT_SERVE_H
+#define KVRT_SERVE_H
+#include "kvrt.h"
+#include "serve_json.h"
+#include "serve_text.h"
+
+#include <pthread.h>
+
+#define SERVE_STOPS 16u
+#define SERVE_PENDING (1u << 20) /* bytes of an answer that wait for a client: one that reads slower is given up */
+
+struct MHD_Connection;
+typedef struct serve_call serve_call;
+typedef struct serve_server serve_server;
+
+/* ---- serve_jobs.c: answers that are computed, and the news of them */
+typedef enum serve_kind { SERVE_TEXT, SERVE_REASONING, SERVE_TOKEN } serve_kind;
+typedef struct serve_delta {
+    serve_kind kind;
+    size_t at, len; /* in the bytes beside it */
+    int32_t token;
+    float logprob;
+} serve_delta;
+typedef struct serve_news {
+    serve_text bytes;
+    serve_delta *deltas; /* (n) */
+    size_t n, cap;
+} serve_news;
+typedef struct serve_job {
+    uint64_t request; /* 0: none */
+    struct serve_job *next;
+    pthread_cond_t *changed; /* of its call */
+    serve_news news;
+    bool done, too_slow;
+    int32_t finish, status; /* kvrt_finish, kvrt_status of an ERROR event */
+    char message[256];
+    /* What was generated, for the seat: ids, and the end of each one's bytes. */
+    int32_t *ids;
+    size_t *ends;
+    size_t n_ids, cap_ids;
+    serve_text pieces;
+} serve_job;
+bool serve_pump_start(serve_server *s);
+void serve_pump_stop(serve_server *s); /* behind the worker */
+void serve_wake(void *server);         /* the worker's kvrt_wakeup_fn */
+/* Submits and waits for nothing. Only a failing submit forgets the job again. */
+int32_t serve_job_start(serve_server *s, serve_job *job, kvrt_session session, const kvrt_options *options,
+                        kvrt_error *error);
+void serve_job_wait(serve_server *s, serve_job *job); /* until it is done */
+void serve_job_free(serve_job *job);
+
+/* ---- serve_seats.c: sessions, who may have them, and finding them again */
+typedef struct serve_seat {
+    kvrt_session session; /* NULL: none yet */
+    bool taken;
+    uint64_t used; /* when, by server.clock */
+    int64_t seed;  /* that its random stream began with, -1: a random one */
+    int32_t *ids;  /* (n_ids) the session's tokens: a prompt, and what was generated */
+    size_t n_ids, n_prompt;
+    serve_text prompt; /* the prompt as the chat template spelled it; empty for other prompts */
+    serve_text pieces; /* bytes of the generated tokens, and where each one's end */
+    size_t *ends;      /* (n_ids - n_prompt) */
+} serve_seat;
+typedef struct serve_prompt {
+    int32_t *ids; /* (n) */
+    size_t n;
+    serve_text text;                /* of a chat, as rendered */
+    serve_text messages, variables; /* JSON; empty: not a chat */
+    serve_text tools;
+    int64_t local_time;
+} serve_prompt;
+typedef struct serve_waiter {
+    unsigned need;
+    struct serve_waiter *next;
+} serve_waiter;
+/* Waits until the call may have a seat for each job. An HTTP status: 200, 429 (too many wait), 503 (the server ends), 499 (the client has gone). */
+int serve_seats_wait(serve_call *call);
+/* Chooses a seat for a prompt and makes its session equal to it. */
+int32_t serve_seat_take(serve_server *s, const serve_prompt *prompt, int64_t seed, serve_seat **out, kvrt_error *error);
+/* The seat remembers what it holds now (or forgets it when the answer failed) and is free. */
+void serve_seat_return(serve_server *s, serve_seat *seat, const serve_prompt *prompt, serve_job *job);
+void serve_seats_give_back(serve_server *s, unsigned n); /* what serve_seats_wait granted */
+void serve_seats_free(serve_server *s);
+
+/* ---- serve_prompt.c: requests to tokens */
+int32_t serve_render(serve_server *s, const serve_prompt *prompt, uint64_t from, int32_t **ids, size_t *n,
+                     serve_text *text, kvrt_error *error);
+int32_t serve_tokenize(serve_server *s, const char *text, size_t len, uint32_t flags, int32_t **ids, size_t *n,
+                       kvrt_error *error);
+void serve_prompt_free(serve_prompt *prompt);
+/* OpenAI's messages as the template wants them, appended as JSON. False: the call has an error. */
+bool serve_messages(serve_call *call, const serve_node *messages, serve_text *out);
+/* What is left of a chat once `prompt.messages` stand: tokens. */
+bool serve_chat_prompt(serve_call *call, serve_prompt *prompt);
+
+/* ---- serve_call.c: a request from beginning to end */
+typedef struct serve_token {
+    size_t at, len; /* in answer.token_bytes */
+    int32_t id;
+    float logprob;
+} serve_token;
+typedef struct serve_answer {
+    serve_job job;
+    serve_seat *seat;
+    const serve_prompt *prompt;
+    serve_text text, reasoning; /* so far; of a stream too, for shapes that repeat it at the end */
+    serve_text token_bytes;
+    serve_token *tokens; /* (n_tokens) with logprobs: those that no chunk has told yet */
+    size_t n_tokens, cap_tokens;
+    size_t token_text; /* bytes of text that told tokens had */
+    bool ended;
+    int finish;
+    kvrt_result result;
+    unsigned open_part; /* for shapes: what is open in the stream */
+    unsigned n_parts;
+} serve_answer;
+
+typedef struct serve_shape {
+    const char *name; /* "chat", in metrics */
+    bool (*parse)(serve_call *call);
+    void (*begin)(serve_call *call); /* of a stream, as the others */
+    void (*text)(serve_call *call, serve_answer *a, serve_kind kind, const char *text, size_t len);
+    void (*finish)(serve_call *call, serve_answer *a);
+    void (*end)(serve_call *call);
+    void (*failed)(serve_call *call); /* an error behind the beginning of a stream */
+    void (*whole)(serve_call *call);  /* not a stream: all of it into call->out */
+    void (*error)(serve_text *out, int status, const char *type, const char *message, const char *param,
+                  const char *code);
+} serve_shape;
+extern const serve_shape serve_chat_shape, serve_completions_shape, serve_messages_shape, serve_responses_shape;
+
+struct serve_call {
+    serve_server *server;
+    const serve_shape *shape;
+    struct MHD_Connection *connection;
+    serve_json json;
+    const serve_node *body; /* root of json */
+    kvrt_options *options;
+    bool stream, include_usage, logprobs;
+    int64_t seed;          /* -1: random */
+    unsigned n;            /* answers per prompt */
+    serve_prompt *prompts; /* (n_prompts) */
+    unsigned n_prompts;
+    serve_answer *answers; /* (n_prompts * n); prompt i has those from i * n on */
+    unsigned n_answers, n_seats;
+    serve_text stops[SERVE_STOPS];
+    unsigned n_stops;
+    char id[40];
+    int64_t created;
+    pthread_cond_t changed;
+    serve_text out;
+    size_t sent;
+    bool begun, over, broken;
+    uint64_t sequence;           /* of events */
+    uint64_t told_ms, looked_ms; /* when the client heard something last, and was looked for */
+    /* What is wrong with it: an HTTP status, 0 while nothing is. */
+    int status;
+    char message[640], param[64], code[40];
+};
+/* Notes what is wrong; the first one counts. Always false. */
+__attribute__((format(printf, 4, 5))) bool serve_fail(serve_call *call, int status, const char *param,
+                                                      const char *format, ...);
+bool serve_fail_kvrt(serve_call *call, int32_t status, const char *param, const kvrt_error *error);
+/* Runs a request whose body was read: queues an answer to the connection. An MHD_Result. */
+int serve_call_run(serve_server *s, struct MHD_Connection *connection, const serve_shape *shape, const char *body,
+                   size_t len);
+const char *serve_finish_openai(const serve_answer *a); /* "stop", "length" */
+
+/* ---- serve_params.c: members of a request that several shapes have */
+bool serve_params(serve_call *call, const char *const *known); /* NULL at the end; known NULL: others are ignored */
+bool serve_param_bool(serve_call *call, const char *name, bool *out);
+bool serve_param_i64(serve_call *call, const char *name, int64_t min, int64_t max, int64_t *out);
+bool serve_param_stops(serve_call *call, const char *name);
+bool serve_set_i64(serve_call *call, const char *param, const char *key, int64_t value);
+/* Members that would change the answer and that this server cannot honour: true when there are none. */
+bool serve_refuse(serve_call *call, const char *const *names);
+
+/* ---- serve_http.c: connections */
+int serve_http_start(serve_server *s);
+void serve_http_refuse(serve_server *s); /* takes no new connections */
+void serve_http_stop(serve_server *s);
+bool serve_client_gone(struct MHD_Connection *connection);
+int serve_reply(serve_server *s, struct MHD_Connection *connection, int status, const char *type, serve_text *body);
+int serve_reply_error(serve_server *s, struct MHD_Connection *connection, const serve_shape *shape, int status,
+                      const char *param, const char *code, const char *message);
+uint64_t serve_now_ms(void);
+
+/* ---- serve_info.c: what can be asked beside answers */
+typedef int (*serve_info_fn)(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len);
+int serve_health(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len);
+int serve_models(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len);
+int serve_metrics(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len);
+int serve_props(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len);
+int serve_tokenize_text(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len);
+int serve_detokenize_ids(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len);
+int serve_count_tokens(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len);
+
+typedef struct serve_counts {
+    uint64_t requests, refused, failed, prompt_tokens, cached_tokens, generated_tokens;
+} serve_counts;
+
+struct serve_server {
+    /* settings */
+    const char *host, *api_key, *cors, *model; /* api_key, cors: NULL: none */
+    char *key_text;                            /* holds api_key when a file said it */
+    int port;                                  /* asked for, then the one that was given */
+    unsigned n_seats, max_waiting;
+    uint64_t max_body;
+    unsigned timeout_s;
+    int64_t started, seed; /* seed: of requests that name none, -1: random */
+    kvrt_engine engine;
+    kvrt_engine_info info;
+    /* state */
+    pthread_mutex_t engine_lock; /* calls that the engine takes one at a time; seats' contents */
+    pthread_mutex_t lock;        /* the rest of this block */
+    pthread_cond_t freed;        /* seats were given back */
+    serve_job *jobs;
+    serve_seat *seats; /* (n_seats) */
+    unsigned n_free, n_running, n_waiting;
+    serve_waiter *waiters;
+    bool draining, aborting; /* no new requests; those under way end too */
+    serve_counts counts;
+    uint64_t clock, serial;
+    pthread_t pump;
+    int wake_fd;
+    bool pump_ends;
+    bool is_loopback;
+    int listen_fd;
+    void *daemon;
+};
+/* Serves until a signal ends it. An exit code. */
+int serve_run(serve_server *s);
+
+#endif

@@ -1,0 +1,349 @@
+/* serve_call.c - a request that generates, from its body to the last byte of its answer. */
+#define _POSIX_C_SOURCE 200809L
+#include "serve.h"
+
+#include <microhttpd.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define LOOK_MS 100u
+#define SILENCE_MS 15000u /* behind so much of it a stream says a comment, so that nobody between takes it for dead */
+
+/* ------------------------------------------------------------------------------------------------------ errors --- */
+bool serve_fail(serve_call *call, int status, const char *param, const char *format, ...)
+{
+    va_list args;
+    if (call->status) return false;
+    call->status = status;
+    va_start(args, format);
+    vsnprintf(call->message, sizeof call->message, format, args);
+    va_end(args);
+    snprintf(call->param, sizeof call->param, "%s", param ? param : "");
+    return false;
+}
+
+bool serve_fail_kvrt(serve_call *call, int32_t status, const char *param, const kvrt_error *error)
+{
+    const bool theirs =
+        status == KVRT_ARG || status == KVRT_CTX_FULL || status == KVRT_TEMPLATE || status == KVRT_UNSUPPORTED;
+    const int code = theirs ? 400 : status == KVRT_OVER_BUDGET ? 503 : 500;
+    (void)serve_fail(call, code, param, "%s", error->message[0] ? error->message : kvrt_status_text(status));
+    if (status == KVRT_CTX_FULL) snprintf(call->code, sizeof call->code, "context_length_exceeded");
+    return false;
+}
+
+/* ------------------------------------------------------------------------------------------------- begin and end --- */
+static void end_seats(serve_call *call)
+{
+    serve_server *s = call->server;
+    for (unsigned i = 0; i < call->n_answers; i++) {
+        serve_answer *a = &call->answers[i];
+        if (!a->seat) continue;
+        if (!a->ended) kvrt_cancel_id(a->job.request);
+        serve_job_wait(s, &a->job);
+        serve_seat_return(s, a->seat, a->prompt, &a->job);
+        a->seat = NULL;
+    }
+    serve_seats_give_back(s, call->n_seats);
+    call->n_seats = 0;
+}
+
+static void free_answer(serve_answer *a)
+{
+    serve_job_free(&a->job);
+    serve_text_free(&a->text);
+    serve_text_free(&a->reasoning);
+    serve_text_free(&a->token_bytes);
+    free(a->tokens);
+}
+
+static void call_free(void *of)
+{
+    serve_call *call = of;
+    end_seats(call);
+    for (unsigned i = 0; i < call->n_answers; i++) free_answer(&call->answers[i]);
+    for (unsigned i = 0; i < call->n_prompts; i++) serve_prompt_free(&call->prompts[i]);
+    for (unsigned i = 0; i < SERVE_STOPS; i++) serve_text_free(&call->stops[i]);
+    free(call->answers);
+    free(call->prompts);
+    serve_json_free(&call->json);
+    kvrt_options_destroy(call->options);
+    serve_text_free(&call->out);
+    pthread_cond_destroy(&call->changed);
+    free(call);
+}
+
+static serve_call *call_new(serve_server *s, struct MHD_Connection *connection, const serve_shape *shape)
+{
+    serve_call *call = calloc(1, sizeof *call);
+    if (!call) return NULL;
+    *call = (serve_call){
+        .server = s, .shape = shape, .connection = connection, .seed = -1, .n = 1, .created = (int64_t)time(NULL)};
+    call->told_ms = serve_now_ms();
+    pthread_cond_init(&call->changed, NULL);
+    pthread_mutex_lock(&s->lock);
+    const uint64_t serial = ++s->serial;
+    s->counts.requests++;
+    pthread_mutex_unlock(&s->lock);
+    snprintf(call->id, sizeof call->id, "%llx%06llx", (unsigned long long)s->started, (unsigned long long)serial);
+    return call;
+}
+
+/* Submits all answers. */
+static bool start(serve_call *call)
+{
+    serve_server *s = call->server;
+    for (unsigned i = 0; i < call->n_answers; i++) {
+        kvrt_error error = {.size = sizeof error};
+        serve_answer *a = &call->answers[i];
+        a->prompt = &call->prompts[i / call->n];
+        a->job.changed = &call->changed;
+        const int64_t seed = call->seed < 0 ? -1 : call->seed + i % call->n;
+        if (seed >= 0 && !serve_set_i64(call, "seed", "sample.seed", seed)) return false;
+        int32_t status = serve_seat_take(s, a->prompt, seed, &a->seat, &error);
+        if (status >= 0) status = serve_job_start(s, &a->job, a->seat->session, call->options, &error);
+        if (status < 0) return serve_fail_kvrt(call, status, NULL, &error);
+    }
+    return true;
+}
+
+/* -------------------------------------------------------------------------------------------------------- news --- */
+static void add_token(serve_call *call, serve_answer *a, const serve_delta *d, const char *bytes)
+{
+    if (!call->logprobs || !d->len) return; /* an end-of-text token has no text */
+    if (a->n_tokens == a->cap_tokens) {
+        const size_t cap = a->cap_tokens * 2 + 64;
+        serve_token *grown = realloc(a->tokens, cap * sizeof *grown);
+        if (!grown) {
+            call->broken = true;
+            return;
+        }
+        a->tokens = grown;
+        a->cap_tokens = cap;
+    }
+    a->tokens[a->n_tokens++] = (serve_token){a->token_bytes.len, d->len, d->token, d->logprob};
+    serve_put(&a->token_bytes, bytes, d->len);
+}
+
+static void tell_text(serve_call *call, serve_answer *a, serve_kind kind, const char *text, size_t len)
+{
+    serve_put(kind == SERVE_TEXT ? &a->text : &a->reasoning, text, len);
+    if (call->stream && len) call->shape->text(call, a, kind, text, len);
+}
+
+/* Neighbours of one kind go out together: a client that fell behind gets fewer, larger pieces. */
+static void tell(serve_call *call, serve_answer *a, const serve_news *news)
+{
+    serve_text piece = {0};
+    serve_kind kind = SERVE_TEXT;
+    for (size_t i = 0; i < news->n; i++) {
+        const serve_delta *d = &news->deltas[i];
+        if (d->kind == SERVE_TOKEN) {
+            add_token(call, a, d, news->bytes.data + d->at);
+            continue;
+        }
+        if (piece.len && d->kind != kind) {
+            tell_text(call, a, kind, piece.data, piece.len);
+            serve_text_clear(&piece);
+        }
+        kind = d->kind;
+        serve_put(&piece, news->bytes.data + d->at, d->len);
+    }
+    if (piece.len) tell_text(call, a, kind, piece.data, piece.len);
+    if (piece.failed) call->broken = true;
+    serve_text_free(&piece);
+}
+
+static void end_answer(serve_call *call, serve_answer *a)
+{
+    serve_server *s = call->server;
+    const serve_job *job = &a->job;
+    a->ended = true;
+    a->finish = job->finish;
+    a->result.size = sizeof a->result;
+    pthread_mutex_lock(&s->engine_lock);
+    (void)kvrt_session_result(a->seat->session, &a->result, NULL);
+    pthread_mutex_unlock(&s->engine_lock);
+    pthread_mutex_lock(&s->lock);
+    s->counts.prompt_tokens += a->result.n_prompt;
+    s->counts.cached_tokens += a->result.n_reused;
+    s->counts.generated_tokens += a->result.n_generated;
+    pthread_mutex_unlock(&s->lock);
+    if (job->too_slow) (void)serve_fail(call, 500, NULL, "the client reads too slowly");
+    else if (job->finish == KVRT_FINISH_CANCELLED || job->status == KVRT_CANCELLED)
+        (void)serve_fail(call, 503, NULL, "cancelled: the server is shutting down");
+    else if (job->status < 0) (void)serve_fail(call, 500, NULL, "%s", job->message);
+    else if (call->stream) call->shape->finish(call, a);
+}
+
+/* Looked at now and then, also while there is news all the time. */
+static bool client_gone(serve_call *call)
+{
+    const uint64_t now = serve_now_ms();
+    if (now - call->looked_ms < LOOK_MS) return false;
+    call->looked_ms = now;
+    return serve_client_gone(call->connection);
+}
+
+/* Waits a little for news and tells them. */
+static void advance(serve_call *call)
+{
+    serve_server *s = call->server;
+    bool any = false, all = true;
+    pthread_mutex_lock(&s->lock);
+    for (unsigned i = 0; i < call->n_answers; i++)
+        any = any || call->answers[i].job.news.n || (call->answers[i].job.done && !call->answers[i].ended);
+    if (!any) {
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += 200 * 1000 * 1000;
+        if (until.tv_nsec >= 1000000000) until.tv_nsec -= 1000000000, until.tv_sec++;
+        (void)pthread_cond_timedwait(&call->changed, &s->lock, &until);
+    }
+    pthread_mutex_unlock(&s->lock);
+    for (unsigned i = 0; i < call->n_answers; i++) {
+        serve_answer *a = &call->answers[i];
+        if (a->ended) continue;
+        pthread_mutex_lock(&s->lock);
+        serve_news news = a->job.news;
+        const bool done = a->job.done;
+        a->job.news = (serve_news){0};
+        pthread_mutex_unlock(&s->lock);
+        tell(call, a, &news);
+        serve_text_free(&news.bytes);
+        free(news.deltas);
+        if (done) end_answer(call, a);
+        all = all && a->ended;
+    }
+    if (call->broken || call->out.failed) (void)serve_fail(call, 500, NULL, "out of memory");
+    if (all || call->status) {
+        call->over = true;
+        end_seats(call);
+        if (call->stream && call->status) call->shape->failed(call);
+        else if (call->stream) call->shape->end(call);
+    }
+}
+
+static ssize_t read_stream(void *of, uint64_t at, char *to, size_t room)
+{
+    serve_call *call = of;
+    (void)at;
+    for (;;) {
+        if (call->sent < call->out.len) {
+            const size_t rest = call->out.len - call->sent, n = rest < room ? rest : room;
+            memcpy(to, call->out.data + call->sent, n);
+            call->sent += n;
+            call->told_ms = serve_now_ms();
+            return (ssize_t)n;
+        }
+        serve_text_clear(&call->out);
+        call->sent = 0;
+        if (call->over) return MHD_CONTENT_READER_END_OF_STREAM;
+        if (!call->begun) call->begun = true, call->shape->begin(call);
+        else advance(call);
+        if (!call->over && client_gone(call)) return MHD_CONTENT_READER_END_WITH_ERROR;
+        if (serve_now_ms() - call->told_ms > SILENCE_MS && !call->out.len) serve_puts(&call->out, ": computing\n\n");
+    }
+}
+
+/* --------------------------------------------------------------------------------------------------------- run --- */
+static int answer_error(serve_call *call)
+{
+    const int result = serve_reply_error(call->server, call->connection, call->shape, call->status, call->param,
+                                         call->code, call->message);
+    call_free(call);
+    return result;
+}
+
+static int answer_stream(serve_call *call)
+{
+    struct MHD_Response *response =
+        MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 8192, read_stream, call, call_free);
+    if (!response) {
+        call_free(call);
+        return MHD_NO;
+    }
+    (void)MHD_add_response_header(response, "Content-Type", "text/event-stream; charset=utf-8");
+    (void)MHD_add_response_header(response, "Cache-Control", "no-store");
+    (void)MHD_add_response_header(response, "X-Accel-Buffering", "no");
+    if (call->server->cors) (void)MHD_add_response_header(response, "Access-Control-Allow-Origin", call->server->cors);
+    const enum MHD_Result result = MHD_queue_response(call->connection, MHD_HTTP_OK, response);
+    MHD_destroy_response(response);
+    return (int)result;
+}
+
+static int answer_whole(serve_call *call)
+{
+    while (!call->over) {
+        advance(call);
+        if (call->over || !client_gone(call)) continue;
+        call_free(call);
+        return MHD_NO;
+    }
+    if (!call->status) call->shape->whole(call);
+    if (!call->status && call->out.failed) (void)serve_fail(call, 500, NULL, "out of memory");
+    if (call->status) return answer_error(call);
+    const int result = serve_reply(call->server, call->connection, 200, "application/json", &call->out);
+    call_free(call);
+    return result;
+}
+
+static bool prepare(serve_call *call, const char *body, size_t len)
+{
+    kvrt_error error = {.size = sizeof error};
+    if (!serve_json_read(&call->json, body, len))
+        return serve_fail(call, 400, NULL, "body: not valid JSON at byte %zu: %s", call->json.at, call->json.error);
+    call->body = call->json.nodes;
+    if (call->body->type != SERVE_OBJECT)
+        return serve_fail(call, 400, NULL, "body: need an object, found %s", serve_json_type_name(call->body));
+    if (kvrt_options_create(&call->options, &error) < 0) return serve_fail(call, 500, NULL, "%s", error.message);
+    if (kvrt_options_set_bool(call->options, "gen.token_events", 1, &error) < 0)
+        return serve_fail(call, 500, NULL, "%s", error.message);
+    if (!call->shape->parse(call)) return false;
+    const uint64_t n = (uint64_t)call->n_prompts * call->n;
+    for (unsigned i = 0; i < call->n_prompts; i++) {
+        if (!call->prompts[i].n) return serve_fail(call, 400, NULL, "the prompt has 0 tokens, need at least 1");
+        if (call->prompts[i].n >= call->server->info.ctx_size) {
+            snprintf(call->code, sizeof call->code, "context_length_exceeded");
+            return serve_fail(call, 400, NULL,
+                              "the prompt has %zu tokens, the context %u: need at least one more for the answer",
+                              call->prompts[i].n, call->server->info.ctx_size);
+        }
+    }
+    if (n > call->server->n_seats)
+        return serve_fail(call, 400, "n", "%llu answers at once, this server computes %u (--sessions)",
+                          (unsigned long long)n, call->server->n_seats);
+    call->answers = calloc(n, sizeof *call->answers);
+    if (!call->answers) return serve_fail(call, 500, NULL, "out of memory");
+    call->n_answers = (unsigned)n;
+    return true;
+}
+
+int serve_call_run(serve_server *s, struct MHD_Connection *connection, const serve_shape *shape, const char *body,
+                   size_t len)
+{
+    serve_call *call = call_new(s, connection, shape);
+    if (!call) return MHD_NO;
+    if (!prepare(call, body, len)) return answer_error(call);
+    const int code = serve_seats_wait(call);
+    if (code == 499) {
+        call_free(call);
+        return MHD_NO;
+    }
+    if (code == 429)
+        (void)serve_fail(call, 429, NULL, "%u requests are waiting already, try again later", s->max_waiting);
+    if (code == 503) (void)serve_fail(call, 503, NULL, "the server is shutting down");
+    if (call->status || !start(call)) return answer_error(call);
+    /* The body belongs to the connection, which forgets it; a stream outlives it. */
+    serve_json_free(&call->json);
+    call->body = NULL;
+    return call->stream ? answer_stream(call) : answer_whole(call);
+}
+
+const char *serve_finish_openai(const serve_answer *a)
+{
+    return a->finish == KVRT_FINISH_LENGTH || a->finish == KVRT_FINISH_CTX_FULL ? "length" : "stop";
+}

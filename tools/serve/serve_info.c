@@ -1,0 +1,162 @@
+/* serve_info.c - what can be asked beside answers: whether the server lives, its model, its figures, tokens. */
+#include "serve.h"
+
+#include <microhttpd.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define JSON "application/json"
+
+int serve_health(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len)
+{
+    serve_text out = {0};
+    (void)body, (void)len;
+    pthread_mutex_lock(&s->lock);
+    const bool draining = s->draining;
+    pthread_mutex_unlock(&s->lock);
+    serve_puts(&out, draining ? "{\"status\":\"shutting down\"}" : "{\"status\":\"ok\"}");
+    return serve_reply(s, connection, draining ? 503 : 200, JSON, &out);
+}
+
+int serve_models(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len)
+{
+    serve_text out = {0};
+    (void)body, (void)len;
+    serve_puts(&out, "{\"object\":\"list\",\"data\":[{\"id\":");
+    serve_put_json_str(&out, s->model);
+    serve_putf(&out, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"kvrt\",\"max_model_len\":%u}]}",
+               (long long)s->started, s->info.ctx_size);
+    return serve_reply(s, connection, 200, JSON, &out);
+}
+
+static void metric(serve_text *out, const char *name, const char *type, const char *help, uint64_t value)
+{
+    serve_putf(out, "# HELP kvrt_%s %s\n# TYPE kvrt_%s %s\nkvrt_%s %llu\n", name, help, name, type, name,
+               (unsigned long long)value);
+}
+
+int serve_metrics(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len)
+{
+    serve_text out = {0};
+    kvrt_memory memory = {.size = sizeof memory};
+    (void)body, (void)len;
+    pthread_mutex_lock(&s->engine_lock);
+    (void)kvrt_mem_info(s->engine, &memory, NULL);
+    unsigned kept = 0;
+    for (unsigned i = 0; i < s->n_seats; i++) kept += s->seats[i].session != NULL;
+    pthread_mutex_unlock(&s->engine_lock);
+    pthread_mutex_lock(&s->lock);
+    const serve_counts c = s->counts;
+    const unsigned running = s->n_running, waiting = s->n_waiting;
+    pthread_mutex_unlock(&s->lock);
+    metric(&out, "requests_total", "counter", "Requests for answers.", c.requests);
+    metric(&out, "requests_refused_total", "counter", "Requests answered with a status of 4xx.", c.refused);
+    metric(&out, "requests_failed_total", "counter", "Requests answered with a status of 5xx.", c.failed);
+    metric(&out, "requests_running", "gauge", "Requests being computed.", running);
+    metric(&out, "requests_waiting", "gauge", "Requests waiting for a session.", waiting);
+    metric(&out, "prompt_tokens_total", "counter", "Tokens of prompts.", c.prompt_tokens);
+    metric(&out, "prompt_tokens_cached_total", "counter", "Of these, not computed again.", c.cached_tokens);
+    metric(&out, "generated_tokens_total", "counter", "Tokens generated.", c.generated_tokens);
+    metric(&out, "sessions", "gauge", "Sessions that hold a conversation.", kept);
+    metric(&out, "sessions_max", "gauge", "Sessions that fit.", s->n_seats);
+    metric(&out, "kv_pool_bytes", "gauge", "Bytes of the KV pool.", memory.kv_pool_bytes);
+    metric(&out, "kv_used_bytes", "gauge", "Of these, held by sessions.", memory.kv_used_bytes);
+    metric(&out, "kv_cached_bytes", "gauge", "Of these, kept for whoever can use them.", memory.kv_cached_bytes);
+    metric(&out, "host_bytes", "gauge", "Host memory taken by the engine.", memory.host_bytes);
+    metric(&out, "device_bytes", "gauge", "Device memory taken by the engine.", memory.device_bytes);
+    return serve_reply(s, connection, 200, "text/plain; version=0.0.4; charset=utf-8", &out);
+}
+
+int serve_props(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len)
+{
+    serve_text out = {0};
+    const kvrt_engine_info *e = &s->info;
+    (void)body, (void)len;
+    serve_puts(&out, "{\"model\":");
+    serve_put_json_str(&out, s->model);
+    serve_puts(&out, ",\"architecture\":");
+    serve_put_json_str(&out, e->architecture);
+    serve_puts(&out, ",\"backend\":");
+    serve_put_json_str(&out, e->backend);
+    serve_puts(&out, ",\"device\":");
+    serve_put_json_str(&out, e->device);
+    serve_puts(&out, ",\"kv_format\":");
+    serve_put_json_str(&out, e->kv_format);
+    serve_puts(&out, ",\"weight_dtype\":");
+    serve_put_json_str(&out, e->weight_dtype);
+    serve_putf(&out, ",\"ctx_size\":%u,\"ctx_model\":%u,\"vocab_size\":%u,\"n_params\":%llu,\"sessions\":%u",
+               e->ctx_size, e->ctx_model, e->vocab_size, (unsigned long long)e->n_params, s->n_seats);
+    serve_putf(&out, ",\"kv_bytes_per_token\":%.6g,\"planned_bytes\":%llu,\"version\":\"%s\"}", e->kv_bytes_per_token,
+               (unsigned long long)e->planned_bytes, kvrt_version_string());
+    return serve_reply(s, connection, 200, JSON, &out);
+}
+
+static int bad(serve_server *s, struct MHD_Connection *connection, serve_json *json, const char *param,
+               const char *message)
+{
+    serve_json_free(json);
+    return serve_reply_error(s, connection, NULL, 400, param, NULL, message);
+}
+
+int serve_tokenize_text(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len)
+{
+    serve_json json;
+    kvrt_error error = {.size = sizeof error};
+    if (!serve_json_read(&json, body, len)) return bad(s, connection, &json, NULL, "body: not valid JSON");
+    const serve_node *content = serve_json_get(&json, json.nodes, "content"),
+                     *add = serve_json_get(&json, json.nodes, "add_special");
+    if (!content) content = serve_json_get(&json, json.nodes, "prompt"); /* its name in other servers */
+    if (!content || content->type != SERVE_STRING)
+        return bad(s, connection, &json, "content", "content: need a string");
+    serve_text text = {0}, out = {0};
+    serve_json_string(&json, content, &text);
+    int32_t *ids = NULL;
+    size_t n = 0;
+    const uint32_t flags = add && add->type == SERVE_TRUE ? KVRT_TOKENIZE_ADD_SPECIAL : 0;
+    const int32_t status =
+        text.failed ? KVRT_NOMEM_HOST : serve_tokenize(s, text.data, text.len, flags, &ids, &n, &error);
+    serve_text_free(&text);
+    serve_json_free(&json);
+    if (status < 0) return serve_reply_error(s, connection, NULL, 500, NULL, NULL, error.message);
+    serve_putf(&out, "{\"count\":%zu,\"tokens\":[", n);
+    for (size_t i = 0; i < n; i++) serve_putf(&out, i ? ",%d" : "%d", ids[i]);
+    serve_puts(&out, "]}");
+    free(ids);
+    return serve_reply(s, connection, out.failed ? 500 : 200, JSON, &out);
+}
+
+int serve_detokenize_ids(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len)
+{
+    serve_json json;
+    kvrt_error error = {.size = sizeof error};
+    if (!serve_json_read(&json, body, len)) return bad(s, connection, &json, NULL, "body: not valid JSON");
+    const serve_node *tokens = serve_json_get(&json, json.nodes, "tokens");
+    if (!tokens || tokens->type != SERVE_ARRAY) return bad(s, connection, &json, "tokens", "tokens: need an array");
+    int32_t *ids = malloc(((size_t)json.n + 1) * sizeof *ids);
+    size_t n = 0;
+    for (const serve_node *at = serve_json_child(&json, tokens); ids && at; at = serve_json_next(&json, at)) {
+        int64_t id;
+        if (!serve_json_i64(&json, at, &id) || id < 0 || id >= (int64_t)s->info.vocab_size) {
+            free(ids);
+            return bad(s, connection, &json, "tokens", "tokens: need ids of the vocabulary");
+        }
+        ids[n++] = (int32_t)id;
+    }
+    serve_json_free(&json);
+    serve_text out = {0};
+    uint64_t n_text = 0;
+    int32_t status = ids ? kvrt_detokenize(s->engine, ids, n, KVRT_DETOKENIZE_KEEP_SPECIAL, NULL, 0, &n_text, &error)
+                         : KVRT_NOMEM_HOST;
+    char *text = status < 0 ? NULL : malloc(n_text + 1);
+    if (status >= 0 && text)
+        status = kvrt_detokenize(s->engine, ids, n, KVRT_DETOKENIZE_KEEP_SPECIAL, text, n_text, &n_text, &error);
+    free(ids);
+    if (status >= 0 && text) {
+        serve_puts(&out, "{\"content\":");
+        serve_put_json(&out, text, n_text);
+        serve_puts(&out, "}");
+    }
+    free(text);
+    if (!out.len || out.failed) return serve_reply_error(s, connection, NULL, 500, NULL, NULL, error.message);
+    return serve_reply(s, connection, 200, JSON, &out);
+}

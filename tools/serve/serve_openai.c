@@ -1,0 +1,390 @@
+/* serve_openai.c - the shapes of /v1/chat/completions and /v1/completions. */
+#include "serve.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Understood by other servers, without meaning here, or with the only value that this one has. */
+#define WITHOUT_MEANING                                                                                                \
+    "model", "stream", "stream_options", "stop", "seed", "n", "logprobs", "logit_bias", "user", "metadata", "store",   \
+        "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "cache_prompt",             \
+        "timings_per_token", "return_progress", "id_slot", "include_reasoning"
+
+/* ------------------------------------------------------------------------------------------------------ requests --- */
+static bool common(serve_call *call, const char *const *known)
+{
+    const serve_json *j = &call->json;
+    int64_t n = 1;
+    if (!serve_params(call, known) || !serve_param_stops(call, "stop") || !serve_param_i64(call, "n", 1, 256, &n))
+        return false;
+    call->n = (unsigned)n;
+    const serve_node *options = serve_json_get(j, call->body, "stream_options"),
+                     *usage = serve_json_get(j, options, "include_usage");
+    if (options && options->type != SERVE_OBJECT)
+        return serve_fail(call, 400, "stream_options", "stream_options: need an object, found %s",
+                          serve_json_type_name(options));
+    if (options && !call->stream) return serve_fail(call, 400, "stream_options", "stream_options: only with stream");
+    call->include_usage = usage && usage->type == SERVE_TRUE;
+    return true;
+}
+
+/* What a template may be told, beside messages. */
+static bool put_variables(serve_call *call, serve_text *out)
+{
+    const serve_json *j = &call->json;
+    const serve_node *given = serve_json_get(j, call->body, "chat_template_kwargs");
+    const serve_node *effort = serve_json_get(j, call->body, "reasoning_effort");
+    if (given && given->type != SERVE_OBJECT)
+        return serve_fail(call, 400, "chat_template_kwargs", "chat_template_kwargs: need an object, found %s",
+                          serve_json_type_name(given));
+    if (effort && effort->type != SERVE_STRING)
+        return serve_fail(call, 400, "reasoning_effort", "reasoning_effort: need a string, found %s",
+                          serve_json_type_name(effort));
+    serve_puts(out, "{");
+    if (effort) {
+        serve_puts(out, "\"reasoning_effort\":");
+        serve_put(out, j->text + effort->start, effort->len);
+        if (serve_json_is(j, effort, "none")) serve_puts(out, ",\"enable_thinking\":false");
+    }
+    if (given && given->child) {
+        if (effort) serve_puts(out, ",");
+        serve_put(out, j->text + given->start + 1, given->len - 2u);
+    }
+    serve_puts(out, "}");
+    return true;
+}
+
+static bool is_text_format(serve_call *call)
+{
+    const serve_node *format = serve_json_get(&call->json, call->body, "response_format");
+    if (!format || serve_json_is(&call->json, serve_json_get(&call->json, format, "type"), "text")) return true;
+    return serve_fail(call, 400, "response_format", "response_format: this server supports the type text alone");
+}
+
+static bool parse_chat(serve_call *call)
+{
+    static const char *const known[] = {WITHOUT_MEANING,
+                                        "messages",
+                                        "top_logprobs",
+                                        "response_format",
+                                        "tools",
+                                        "tool_choice",
+                                        "parallel_tool_calls",
+                                        "functions",
+                                        "function_call",
+                                        "modalities",
+                                        "audio",
+                                        "prediction",
+                                        "reasoning_effort",
+                                        "chat_template_kwargs",
+                                        "web_search_options",
+                                        "verbosity",
+                                        NULL};
+    static const char *const refused[] = {"tools",     "functions", "audio", "prediction", "web_search_options",
+                                          "verbosity", NULL};
+    int64_t top = 0;
+    if (!common(call, known) || !serve_refuse(call, refused) || !is_text_format(call)) return false;
+    if (!serve_param_bool(call, "logprobs", &call->logprobs) || !serve_param_i64(call, "top_logprobs", 0, 20, &top))
+        return false;
+    if (top)
+        return serve_fail(call, 400, "top_logprobs", "top_logprobs: this server tells the chosen token alone, need 0");
+    call->prompts = calloc(1, sizeof *call->prompts);
+    if (!call->prompts) return serve_fail(call, 500, NULL, "out of memory");
+    call->n_prompts = 1;
+    serve_prompt *prompt = call->prompts;
+    serve_text items = {0};
+    const bool ok = serve_messages(call, serve_json_get(&call->json, call->body, "messages"), &items) &&
+                    put_variables(call, &prompt->variables);
+    serve_puts(&prompt->messages, "[");
+    if (ok) serve_put(&prompt->messages, items.data, items.len);
+    serve_puts(&prompt->messages, "]");
+    if (items.failed) prompt->messages.failed = true;
+    serve_text_free(&items);
+    return ok && serve_chat_prompt(call, prompt);
+}
+
+static bool take_text(serve_call *call, const serve_node *node, serve_prompt *prompt)
+{
+    kvrt_error error = {.size = sizeof error};
+    serve_text text = {0};
+    serve_json_string(&call->json, node, &text);
+    int32_t status = text.failed ? KVRT_NOMEM_HOST : KVRT_OK;
+    if (status >= 0)
+        status = serve_tokenize(call->server, text.data, text.len, KVRT_TOKENIZE_ADD_SPECIAL, &prompt->ids, &prompt->n,
+                                &error);
+    serve_text_free(&text);
+    return status >= 0 || serve_fail_kvrt(call, status, "prompt", &error);
+}
+
+static bool take_ids(serve_call *call, const serve_node *first, serve_prompt *prompt)
+{
+    const serve_json *j = &call->json;
+    size_t n = 0;
+    for (const serve_node *at = first; at; at = serve_json_next(j, at)) n++;
+    prompt->ids = malloc(n * sizeof *prompt->ids);
+    if (!prompt->ids) return serve_fail(call, 500, NULL, "out of memory");
+    for (const serve_node *at = first; at; at = serve_json_next(j, at)) {
+        int64_t id;
+        if (!serve_json_i64(j, at, &id) || id < 0 || id >= (int64_t)call->server->info.vocab_size)
+            return serve_fail(call, 400, "prompt", "prompt: need ids below %u", call->server->info.vocab_size);
+        prompt->ids[prompt->n++] = (int32_t)id;
+    }
+    return true;
+}
+
+/* A text, a list of texts, a list of ids, or a list of such lists. */
+static bool take_prompts(serve_call *call)
+{
+    const serve_json *j = &call->json;
+    const serve_node *prompt = serve_json_get(j, call->body, "prompt"), *first = serve_json_child(j, prompt);
+    const bool is_text = prompt && prompt->type == SERVE_STRING, is_ids = first && first->type == SERVE_NUMBER;
+    if (!is_text && !(prompt && prompt->type == SERVE_ARRAY && first))
+        return serve_fail(call, 400, "prompt", "prompt: need a string or an array, found %s",
+                          serve_json_type_name(prompt));
+    size_t n = is_text || is_ids ? 1 : 0;
+    for (const serve_node *at = first; at && !is_ids; at = serve_json_next(j, at)) n++;
+    if (n > call->server->n_seats)
+        return serve_fail(call, 400, "prompt", "prompt: found %zu, this server computes %u at once (--sessions)", n,
+                          call->server->n_seats);
+    call->prompts = calloc(n, sizeof *call->prompts);
+    if (!call->prompts) return serve_fail(call, 500, NULL, "out of memory");
+    call->n_prompts = (unsigned)n;
+    if (is_text) return take_text(call, prompt, call->prompts);
+    if (is_ids) return take_ids(call, first, call->prompts);
+    size_t i = 0;
+    for (const serve_node *at = first; at; at = serve_json_next(j, at), i++) {
+        const bool ok = at->type == SERVE_STRING ? take_text(call, at, &call->prompts[i])
+                        : at->type == SERVE_ARRAY
+                            ? take_ids(call, serve_json_child(j, at), &call->prompts[i])
+                            : serve_fail(call, 400, "prompt", "prompt: need strings or arrays of ids");
+        if (!ok) return false;
+    }
+    return true;
+}
+
+static bool parse_completions(serve_call *call)
+{
+    static const char *const known[] = {WITHOUT_MEANING, "prompt", "best_of", "echo", "suffix", NULL};
+    static const char *const refused[] = {"echo", "suffix", NULL};
+    int64_t best = 0, top = -1;
+    if (!common(call, known) || !serve_refuse(call, refused)) return false;
+    if (!serve_param_i64(call, "best_of", 1, 256, &best) || !serve_param_i64(call, "logprobs", 0, 5, &top))
+        return false;
+    if (best && best != call->n)
+        return serve_fail(call, 400, "best_of", "best_of: this server does not choose among answers, need n");
+    if (top > 0) return serve_fail(call, 400, "logprobs", "logprobs: this server tells the chosen token alone, need 0");
+    call->logprobs = top == 0;
+    /* As the API documents it. */
+    if (!kvrt_options_is_set(call->options, "gen.max_tokens") &&
+        !serve_set_i64(call, "max_tokens", "gen.max_tokens", 16))
+        return false;
+    /* A completion is the text as it is. */
+    (void)kvrt_options_set_bool(call->options, "gen.reasoning", 0, NULL);
+    return take_prompts(call);
+}
+
+/* ------------------------------------------------------------------------------------------------------- answers --- */
+static unsigned index_of(const serve_call *call, const serve_answer *a) { return (unsigned)(a - call->answers); }
+
+static void put_head(serve_call *call, const char *prefix, const char *object)
+{
+    serve_putf(&call->out, "{\"id\":\"%s-%s\",\"object\":\"%s\",\"created\":%lld,\"model\":", prefix, call->id, object,
+               (long long)call->created);
+    serve_put_json_str(&call->out, call->server->model);
+}
+
+static void put_usage(serve_call *call)
+{
+    uint64_t prompt = 0, cached = 0, generated = 0;
+    for (unsigned i = 0; i < call->n_answers; i++) {
+        const kvrt_result *r = &call->answers[i].result;
+        if (i % call->n == 0) prompt += r->n_prompt, cached += r->n_reused; /* the prompt of n answers counts once */
+        generated += r->n_generated;
+    }
+    serve_putf(&call->out,
+               "{\"prompt_tokens\":%llu,\"completion_tokens\":%llu,\"total_tokens\":%llu,\"prompt_tokens_details\":{"
+               "\"cached_tokens\":%llu}}",
+               (unsigned long long)prompt, (unsigned long long)generated, (unsigned long long)(prompt + generated),
+               (unsigned long long)cached);
+}
+
+/* The tokens that no chunk has told yet; null without logprobs. */
+static void put_chat_logprobs(serve_call *call, serve_answer *a)
+{
+    serve_text *out = &call->out;
+    if (!call->logprobs) {
+        serve_puts(out, "null");
+        return;
+    }
+    serve_puts(out, "{\"content\":[");
+    for (size_t i = 0; i < a->n_tokens; i++) {
+        const serve_token *t = &a->tokens[i];
+        const char *bytes = a->token_bytes.data + t->at;
+        serve_puts(out, i ? ",{\"token\":" : "{\"token\":");
+        serve_put_json(out, bytes, t->len);
+        serve_putf(out, ",\"logprob\":%.9g,\"bytes\":[", (double)t->logprob);
+        for (size_t k = 0; k < t->len; k++) serve_putf(out, k ? ",%u" : "%u", (unsigned char)bytes[k]);
+        serve_puts(out, "],\"top_logprobs\":[]}");
+    }
+    serve_puts(out, "],\"refusal\":null}");
+    a->n_tokens = 0;
+    serve_text_clear(&a->token_bytes);
+}
+
+static void put_text_logprobs(serve_call *call, serve_answer *a)
+{
+    serve_text *out = &call->out;
+    if (!call->logprobs) {
+        serve_puts(out, "null");
+        return;
+    }
+    serve_puts(out, "{\"tokens\":[");
+    for (size_t i = 0; i < a->n_tokens; i++) {
+        if (i) serve_puts(out, ",");
+        serve_put_json(out, a->token_bytes.data + a->tokens[i].at, a->tokens[i].len);
+    }
+    serve_puts(out, "],\"token_logprobs\":[");
+    for (size_t i = 0; i < a->n_tokens; i++) serve_putf(out, i ? ",%.9g" : "%.9g", (double)a->tokens[i].logprob);
+    serve_puts(out, "],\"top_logprobs\":null,\"text_offset\":[");
+    for (size_t i = 0; i < a->n_tokens; i++) {
+        serve_putf(out, i ? ",%zu" : "%zu", a->token_text);
+        a->token_text += a->tokens[i].len;
+    }
+    serve_puts(out, "]}");
+    a->n_tokens = 0;
+    serve_text_clear(&a->token_bytes);
+}
+
+/* A chunk of a stream; `name` NULL: an empty delta. `finish` NULL: it goes on. */
+static void put_chat_chunk(serve_call *call, serve_answer *a, const char *name, const char *text, size_t len,
+                           const char *finish)
+{
+    serve_text *out = &call->out;
+    serve_puts(out, "data: ");
+    put_head(call, "chatcmpl", "chat.completion.chunk");
+    serve_putf(out, ",\"choices\":[{\"index\":%u,\"delta\":{", index_of(call, a));
+    if (name) {
+        serve_putf(out, "\"%s\":", name);
+        serve_put_json(out, text, len);
+    }
+    serve_puts(out, "},\"logprobs\":");
+    put_chat_logprobs(call, a);
+    serve_puts(out, ",\"finish_reason\":");
+    if (finish) serve_put_json_str(out, finish);
+    else serve_puts(out, "null");
+    serve_puts(out, call->include_usage ? "}],\"usage\":null}\n\n" : "}]}\n\n");
+}
+
+static void chat_begin(serve_call *call)
+{
+    for (unsigned i = 0; i < call->n_answers; i++) {
+        serve_puts(&call->out, "data: ");
+        put_head(call, "chatcmpl", "chat.completion.chunk");
+        serve_putf(&call->out,
+                   ",\"choices\":[{\"index\":%u,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,"
+                   "\"finish_reason\":null}]%s}\n\n",
+                   i, call->include_usage ? ",\"usage\":null" : "");
+    }
+}
+
+static void chat_text(serve_call *call, serve_answer *a, serve_kind kind, const char *text, size_t len)
+{
+    put_chat_chunk(call, a, kind == SERVE_TEXT ? "content" : "reasoning_content", text, len, NULL);
+}
+
+static void chat_finish(serve_call *call, serve_answer *a)
+{
+    put_chat_chunk(call, a, NULL, NULL, 0, serve_finish_openai(a));
+}
+
+static void end_stream(serve_call *call, const char *prefix, const char *object)
+{
+    if (call->include_usage) {
+        serve_puts(&call->out, "data: ");
+        put_head(call, prefix, object);
+        serve_puts(&call->out, ",\"choices\":[],\"usage\":");
+        put_usage(call);
+        serve_puts(&call->out, "}\n\n");
+    }
+    serve_puts(&call->out, "data: [DONE]\n\n");
+}
+
+static void chat_end(serve_call *call) { end_stream(call, "chatcmpl", "chat.completion.chunk"); }
+static void text_end(serve_call *call) { end_stream(call, "cmpl", "text_completion"); }
+static void text_begin(serve_call *call) { (void)call; }
+
+static void stream_failed(serve_call *call)
+{
+    serve_puts(&call->out, "data: {\"error\":{\"message\":");
+    serve_put_json_str(&call->out, call->message);
+    serve_putf(&call->out, ",\"type\":\"server_error\",\"param\":null,\"code\":%d}}\n\ndata: [DONE]\n\n", call->status);
+}
+
+static void chat_whole(serve_call *call)
+{
+    serve_text *out = &call->out;
+    put_head(call, "chatcmpl", "chat.completion");
+    serve_puts(out, ",\"choices\":[");
+    for (unsigned i = 0; i < call->n_answers; i++) {
+        serve_answer *a = &call->answers[i];
+        serve_putf(out, "%s{\"index\":%u,\"message\":{\"role\":\"assistant\",\"content\":", i ? "," : "", i);
+        serve_put_json(out, a->text.data ? a->text.data : "", a->text.len);
+        if (a->reasoning.len) {
+            serve_puts(out, ",\"reasoning_content\":");
+            serve_put_json(out, a->reasoning.data, a->reasoning.len);
+        }
+        serve_puts(out, ",\"refusal\":null},\"logprobs\":");
+        put_chat_logprobs(call, a);
+        serve_putf(out, ",\"finish_reason\":\"%s\"}", serve_finish_openai(a));
+    }
+    serve_puts(out, "],\"usage\":");
+    put_usage(call);
+    serve_puts(out, "}");
+}
+
+static void put_text_choice(serve_call *call, serve_answer *a, const char *text, size_t len, bool ended)
+{
+    serve_putf(&call->out, "{\"index\":%u,\"text\":", index_of(call, a));
+    serve_put_json(&call->out, text, len);
+    serve_puts(&call->out, ",\"logprobs\":");
+    put_text_logprobs(call, a);
+    if (ended) serve_putf(&call->out, ",\"finish_reason\":\"%s\"}", serve_finish_openai(a));
+    else serve_puts(&call->out, ",\"finish_reason\":null}");
+}
+
+static void put_text_chunk(serve_call *call, serve_answer *a, const char *text, size_t len, bool ended)
+{
+    serve_puts(&call->out, "data: ");
+    put_head(call, "cmpl", "text_completion");
+    serve_puts(&call->out, ",\"choices\":[");
+    put_text_choice(call, a, text, len, ended);
+    serve_puts(&call->out, call->include_usage ? "],\"usage\":null}\n\n" : "]}\n\n");
+}
+
+static void text_text(serve_call *call, serve_answer *a, serve_kind kind, const char *text, size_t len)
+{
+    (void)kind;
+    put_text_chunk(call, a, text, len, false);
+}
+
+static void text_finish(serve_call *call, serve_answer *a) { put_text_chunk(call, a, "", 0, true); }
+
+static void text_whole(serve_call *call)
+{
+    put_head(call, "cmpl", "text_completion");
+    serve_puts(&call->out, ",\"choices\":[");
+    for (unsigned i = 0; i < call->n_answers; i++) {
+        serve_answer *a = &call->answers[i];
+        if (i) serve_puts(&call->out, ",");
+        put_text_choice(call, a, a->text.data ? a->text.data : "", a->text.len, true);
+    }
+    serve_puts(&call->out, "],\"usage\":");
+    put_usage(call);
+    serve_puts(&call->out, "}");
+}
+
+const serve_shape serve_chat_shape = {"chat",   parse_chat,    chat_begin, chat_text, chat_finish,
+                                      chat_end, stream_failed, chat_whole, NULL};
+const serve_shape serve_completions_shape = {"completions", parse_completions, text_begin, text_text, text_finish,
+                                             text_end,      stream_failed,     text_whole, NULL};

@@ -1,0 +1,147 @@
+/* serve_prompt.c - from requests to tokens: text by the tokenizer, messages by the model folder's chat template. Messages are handed on as they came but
+ * for what a client must not say (allow_special) and what templates do not know (the role "developer"). */
+#define _DEFAULT_SOURCE
+#define _POSIX_C_SOURCE 200809L
+#include "serve.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+int32_t serve_tokenize(serve_server *s, const char *text, size_t len, uint32_t flags, int32_t **ids, size_t *n,
+                       kvrt_error *error)
+{
+    uint64_t cap = len / 2 + 16, needed = 0;
+    for (;;) {
+        *ids = malloc(cap * sizeof **ids);
+        if (!*ids) return KVRT_NOMEM_HOST;
+        const int32_t status = kvrt_tokenize(s->engine, text, (int64_t)len, flags, *ids, cap, &needed, error);
+        if (status == KVRT_OK) return *n = needed, status;
+        free(*ids);
+        *ids = NULL;
+        if (status != KVRT_PARTIAL) return status;
+        cap = needed;
+    }
+}
+
+/* `text` may be NULL. */
+int32_t serve_render(serve_server *s, const serve_prompt *prompt, uint64_t from, int32_t **ids, size_t *n,
+                     serve_text *text, kvrt_error *error)
+{
+    const kvrt_chat_input input = {.size = sizeof input,
+                                   .add_generation_prompt = 1,
+                                   .messages = prompt->messages.data,
+                                   .messages_len = (int64_t)prompt->messages.len,
+                                   .tools = prompt->tools.len ? prompt->tools.data : NULL,
+                                   .tools_len = (int64_t)prompt->tools.len,
+                                   .variables = prompt->variables.len ? prompt->variables.data : NULL,
+                                   .variables_len = (int64_t)prompt->variables.len,
+                                   .local_time = prompt->local_time,
+                                   .text_from = from};
+    uint64_t cap = prompt->messages.len / 2 + 256, text_cap = text ? prompt->messages.len * 2 + 1024 : 0;
+    for (;;) {
+        uint64_t needed = 0, text_needed = 0;
+        *ids = malloc(cap * sizeof **ids);
+        char *spelled = text_cap ? malloc(text_cap) : NULL;
+        int32_t status = *ids && (spelled || !text_cap) ? KVRT_OK : KVRT_NOMEM_HOST;
+        if (status >= 0)
+            status = kvrt_chat_render(s->engine, &input, *ids, cap, &needed, spelled, text_cap, &text_needed, error);
+        const bool fits = needed <= cap && (!text || text_needed <= text_cap);
+        if (status >= 0 && fits) {
+            if (text) serve_put(text, spelled, text_needed);
+            free(spelled);
+            return *n = needed, text && text->failed ? KVRT_NOMEM_HOST : KVRT_OK;
+        }
+        free(spelled);
+        free(*ids);
+        *ids = NULL;
+        if (status < 0) return status;
+        cap = needed > cap ? needed : cap;
+        text_cap = text && text_needed > text_cap ? text_needed : text_cap;
+    }
+}
+
+void serve_prompt_free(serve_prompt *p)
+{
+    free(p->ids);
+    serve_text_free(&p->text);
+    serve_text_free(&p->messages);
+    serve_text_free(&p->variables);
+    serve_text_free(&p->tools);
+}
+
+static void put_raw(const serve_json *j, const serve_node *node, serve_text *out)
+{
+    serve_put(out, j->text + node->start, node->len);
+}
+
+static void put_key(const serve_json *j, const serve_node *node, serve_text *out)
+{
+    serve_put(out, "\"", 1);
+    serve_put(out, j->text + node->key_start, node->key_len);
+    serve_put(out, "\":", 2);
+}
+
+/* The name without its escapes: a client could spell it "allow\u005fspecial". */
+static bool key_means(const serve_json *j, const serve_node *node, const char *name)
+{
+    serve_text key = {0};
+    const serve_node spelled = {.start = node->key_start - 1, .len = node->key_len + 2, .type = SERVE_STRING};
+    serve_json_string(j, &spelled, &key);
+    const bool same = key.failed || (key.len == strlen(name) && memcmp(key.data, name, key.len) == 0);
+    serve_text_free(&key);
+    return same;
+}
+
+static bool put_message(serve_call *call, const serve_node *message, serve_text *out)
+{
+    const serve_json *j = &call->json;
+    if (message->type != SERVE_OBJECT)
+        return serve_fail(call, 400, "messages", "messages: need objects, found %s", serve_json_type_name(message));
+    const serve_node *role = serve_json_get(j, message, "role");
+    if (!role || role->type != SERVE_STRING)
+        return serve_fail(call, 400, "messages", "messages: a message without a role");
+    serve_put(out, "{", 1);
+    const char *between = "";
+    for (const serve_node *m = serve_json_child(j, message); m; m = serve_json_next(j, m)) {
+        if (key_means(j, m, "allow_special")) continue;
+        if (serve_json_key_is(j, m, "content") && m->type == SERVE_NULL) continue; /* an assistant that called tools */
+        serve_puts(out, between);
+        between = ",";
+        put_key(j, m, out);
+        if (serve_json_key_is(j, m, "role") && serve_json_is(j, m, "developer")) serve_puts(out, "\"system\"");
+        else put_raw(j, m, out);
+    }
+    if (!serve_json_get(j, message, "content")) { /* templates add it to other text */
+        serve_puts(out, between);
+        serve_puts(out, "\"content\":\"\"");
+    }
+    serve_put(out, "}", 1);
+    return true;
+}
+
+bool serve_messages(serve_call *call, const serve_node *messages, serve_text *out)
+{
+    const serve_json *j = &call->json;
+    if (!messages || messages->type != SERVE_ARRAY)
+        return serve_fail(call, 400, "messages", "messages: need an array, found %s", serve_json_type_name(messages));
+    if (!messages->child) return serve_fail(call, 400, "messages", "messages: need at least one");
+    for (const serve_node *m = serve_json_child(j, messages); m; m = serve_json_next(j, m)) {
+        if (out->len) serve_put(out, ",", 1);
+        if (!put_message(call, m, out)) return false;
+    }
+    return true;
+}
+
+bool serve_chat_prompt(serve_call *call, serve_prompt *prompt)
+{
+    kvrt_error error = {.size = sizeof error};
+    const time_t now = time(NULL);
+    struct tm tm;
+    localtime_r(&now, &tm);
+    prompt->local_time = (int64_t)now + tm.tm_gmtoff;
+    if (prompt->messages.failed || prompt->variables.failed) return serve_fail(call, 500, NULL, "out of memory");
+    const int32_t status = serve_render(call->server, prompt, 0, &prompt->ids, &prompt->n, &prompt->text, &error);
+    if (status >= 0) return true;
+    return serve_fail_kvrt(call, status, "messages", &error);
+}
