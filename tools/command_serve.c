@@ -1,5 +1,5 @@
-/* command_serve.c - `kvrt serve`: flags, and the engine. What it does with them is in serve/, which is there when libmicrohttpd was when kvrt was
- * built. */
+/* command_serve.c - `kvrt serve`: flags, and the engine. What it does with them is in serve/, which is there when libmicrohttpd was
+ * when kvrt was built. */
 #define _POSIX_C_SOURCE 200809L
 #include "command.h"
 #ifdef KVRT_HAVE_MICROHTTPD

@@ -1,4 +1,5 @@
-/* fuzz_serve_json.c - any bytes as the body of a request: every value is looked at in all ways; strings, written again and read again, are the same. */
+/* fuzz_serve_json.c - any bytes as the body of a request: every value is looked at in all ways; strings, written again and read again,
+ * are the same. */
 #include "../../tools/serve/serve_json.c"
 #include "../../tools/serve/serve_text.c"
 
@@ -30,7 +31,8 @@ static uint32_t walk(const serve_json *json, const serve_node *node, unsigned de
     (void)serve_json_type_name(node);
     if (node->type == SERVE_STRING) check_string(json, node);
     if (serve_json_i64(json, node, &whole) && !serve_json_f64(json, node, &number)) abort();
-    for (const serve_node *at = serve_json_child(json, node); at; at = serve_json_next(json, at)) n += walk(json, at, depth + 1);
+    for (const serve_node *at = serve_json_child(json, node); at; at = serve_json_next(json, at))
+        n += walk(json, at, depth + 1);
     return n;
 }
 

@@ -1,8 +1,9 @@
-/* serve_http.c - connections, by libmicrohttpd with a thread for each: who may come in, what is asked for, bodies within limits, answers.
+/* serve_http.c - connections, by libmicrohttpd with a thread for each: who may come in, what is asked for, bodies within limits,
+ * answers.
  *
- * On loopback everyone on this machine may ask, and so may every web page in its browser: therefore a request that says it comes from a page of another
- * origin is refused unless --cors names that, and so is one for a foreign host name, which a page could have made point here (without a key; with one
- * such a page has nothing to show). */
+ * * On loopback everyone on this machine may ask, and so may every web page in its browser: therefore a request that says it comes
+ * from a page of another origin is refused unless --cors names that, and so is one for a foreign host name, which a page could have
+ * made point here (without a key; with one such a page has nothing to show). */
 #define _GNU_SOURCE
 #include "serve.h"
 

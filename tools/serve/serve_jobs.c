@@ -1,5 +1,6 @@
-/* serve_jobs.c - the pump: takes the engine's events, whose queue all requests share, as they come, and puts each into its job, so that no client that
- * reads slowly holds up the others. What waits for one client is bounded: SERVE_PENDING, then its request is cancelled. */
+/* serve_jobs.c - the pump: takes the engine's events, whose queue all requests share, as they come, and puts each into its job, so
+ * that no client that reads slowly holds up the others. What waits for one client is bounded: SERVE_PENDING, then its request is
+ * cancelled. */
 #include "serve.h"
 
 #include <poll.h>

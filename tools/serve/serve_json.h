@@ -1,7 +1,7 @@
-/* serve_json.h - a strict reader of JSON (RFC 8259) for bodies of requests: a tree of nodes over the text, which stays where it is, so that a part can
- * be handed on as it stands. Refuses what the RFC does: comments, trailing commas, lone surrogates, bytes that are not UTF-8; and nesting beyond
- * SERVE_JSON_DEPTH and more than SERVE_JSON_NODES values, so that a small body cannot take much memory or stack. A name that stands twice in an object
- * means its last value. */
+/* serve_json.h - a strict reader of JSON (RFC 8259) for bodies of requests: a tree of nodes over the text, which stays where it is, so
+ * that a part can be handed on as it stands. Refuses what the RFC does: comments, trailing commas, lone surrogates, bytes that are not
+ * UTF-8; and nesting beyond SERVE_JSON_DEPTH and more than SERVE_JSON_NODES values, so that a small body cannot take much memory or
+ * stack. A name that stands twice in an object means its last value. */
 #ifndef KVRT_SERVE_JSON_H
 #define KVRT_SERVE_JSON_H
 #include "serve_text.h"

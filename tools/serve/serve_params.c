@@ -1,4 +1,5 @@
-/* serve_params.c - members of a request that more than one API has: what chooses tokens goes into options, whose ranges the library checks and names. */
+/* serve_params.c - members of a request that more than one API has: what chooses tokens goes into options, whose ranges the library
+ * checks and names. */
 #include "serve.h"
 
 #include <stdio.h>

@@ -1,5 +1,5 @@
-/* serve_prompt.c - from requests to tokens: text by the tokenizer, messages by the model folder's chat template. Messages are handed on as they came but
- * for what a client must not say (allow_special) and what templates do not know (the role "developer"). */
+/* serve_prompt.c - from requests to tokens: text by the tokenizer, messages by the model folder's chat template. Messages are handed
+ * on as they came but for what a client must not say (allow_special) and what templates do not know (the role "developer"). */
 #define _DEFAULT_SOURCE
 #define _POSIX_C_SOURCE 200809L
 #include "serve.h"

@@ -1,5 +1,5 @@
-/* serve_run.c - the life of the server: worker, pump and connections begin, a signal is waited for, and all end in the other order. The first SIGINT or
- * SIGTERM lets requests under way finish, the second cancels them. */
+/* serve_run.c - the life of the server: worker, pump and connections begin, a signal is waited for, and all end in the other order.
+ * The first SIGINT or SIGTERM lets requests under way finish, the second cancels them. */
 #define _GNU_SOURCE
 #include "serve.h"
 

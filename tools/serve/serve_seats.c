@@ -1,10 +1,11 @@
 /* serve_seats.c - as many sessions as the engine was planned for, and who gets which.
  *
- * A session stays when its answer is over. The next turn of its conversation finds it by what it holds: the new prompt, as the template spells it,
- * begins with the old prompt and the bytes that were generated, so the tokens stay as they are, also where a tokenizer would cut that text otherwise,
- * and only what follows is computed. A prompt that is not rendered (completions), and one whose answer was changed or is asked for again, is compared
- * by tokens, and takes a session only if that returns to its last prompt or goes on behind its end: there results have the same bits as in a new
- * session (kvrt.h, rule 8). Everything else gets a new session, which still takes whole pages of prompts from what others have computed. */
+ * * A session stays when its answer is over. The next turn of its conversation finds it by what it holds: the new prompt, as the
+ * template spells it, begins with the old prompt and the bytes that were generated, so the tokens stay as they are, also where a
+ * tokenizer would cut that text otherwise, and only what follows is computed. A prompt that is not rendered (completions), and one
+ * whose answer was changed or is asked for again, is compared by tokens, and takes a session only if that returns to its last prompt
+ * or goes on behind its end: there results have the same bits as in a new session (kvrt.h, rule 8). Everything else gets a new
+ * session, which still takes whole pages of prompts from what others have computed. */
 #define _POSIX_C_SOURCE 200809L
 #include "serve.h"
 

@@ -1,5 +1,5 @@
-/* serve_text.h - text that grows, and values written as JSON. A server lives on when memory is out: the text then notes it, takes nothing more, and
- * whoever sends it looks at `failed` once. */
+/* serve_text.h - text that grows, and values written as JSON. A server lives on when memory is out: the text then notes it, takes
+ * nothing more, and whoever sends it looks at `failed` once. */
 #ifndef KVRT_SERVE_TEXT_H
 #define KVRT_SERVE_TEXT_H
 #include <stdbool.h>
