@@ -4,7 +4,7 @@
  *   reads a request, renders it to tokens, waits for   <--  polls events, puts each  <-- computes all submitted
  *   seats, submits a job per answer, formats what comes     into its job                 sessions together
  *
- * * A *call* is one HTTP request that generates; it has a *job* per answer (n, or several prompts), and a job sits on a *seat*: a
+ * A *call* is one HTTP request that generates; it has a *job* per answer (n, or several prompts), and a job sits on a *seat*: a
  * session that stays when the answer is over, so that the next turn of the conversation finds it again (serve_seats.c). A *shape* is
  * what an API looks like: functions that write a call's news as JSON or as server-sent events. A call belongs to its connection's
  * thread; what the pump touches of it lies in the job, under `server.lock`. Calls on the engine that it allows one at a time are made

@@ -1,7 +1,7 @@
 /* serve_http.c - connections, by libmicrohttpd with a thread for each: who may come in, what is asked for, bodies within limits,
  * answers.
  *
- * * On loopback everyone on this machine may ask, and so may every web page in its browser: therefore a request that says it comes
+ * On loopback everyone on this machine may ask, and so may every web page in its browser: therefore a request that says it comes
  * from a page of another origin is refused unless --cors names that, and so is one for a foreign host name, which a page could have
  * made point here (without a key; with one such a page has nothing to show). */
 #define _GNU_SOURCE
@@ -341,7 +341,9 @@ int serve_http_start(serve_server *s)
 void serve_http_refuse(serve_server *s)
 {
     const MHD_socket fd = MHD_quiesce_daemon(s->daemon);
-    if (fd != MHD_INVALID_SOCKET) (void)close(fd);
+    if (fd == MHD_INVALID_SOCKET) return;
+    (void)shutdown(fd, SHUT_RDWR); /* the daemon may still be waiting on it, which would keep it open */
+    (void)close(fd);
 }
 
 void serve_http_stop(serve_server *s) { MHD_stop_daemon(s->daemon); }

@@ -1,6 +1,6 @@
 /* serve_seats.c - as many sessions as the engine was planned for, and who gets which.
  *
- * * A session stays when its answer is over. The next turn of its conversation finds it by what it holds: the new prompt, as the
+ * A session stays when its answer is over. The next turn of its conversation finds it by what it holds: the new prompt, as the
  * template spells it, begins with the old prompt and the bytes that were generated, so the tokens stay as they are, also where a
  * tokenizer would cut that text otherwise, and only what follows is computed. A prompt that is not rendered (completions), and one
  * whose answer was changed or is asked for again, is compared by tokens, and takes a session only if that returns to its last prompt
