@@ -8,8 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 from harness import ENVIRONMENT, KVRT, MODEL, ROOT, kvrt, main, test
 
@@ -264,6 +266,173 @@ def a_client_cannot_speak_special_tokens():
 
 
 @test
+def the_shape_of_messages():
+    with Server() as s:
+        path = "/v1/messages"
+        body = {"max_tokens": 30, "messages": STORY_MESSAGES, "seed": 2, "unknown_member": 1}
+        answer = s.post(path, body)
+        assert answer["type"] == "message" and answer["role"] == "assistant" and answer["stop_reason"] == "max_tokens", answer
+        assert answer["content"] == [{"type": "text", "text": run_chat(STORY_MESSAGES, 2, 30)["text"]}], answer
+        usage = answer["usage"]
+        count = s.post(path + "/count_tokens", {"messages": STORY_MESSAGES})["input_tokens"]
+        assert usage["input_tokens"] + usage["cache_read_input_tokens"] == count and usage["output_tokens"] == 30, usage
+        events = s.stream(path, body)
+        assert all(name == data["type"] for name, data in events)
+        kinds = [name for name, _ in events]
+        assert kinds[:2] == ["message_start", "content_block_start"] and kinds[-3:] == ["content_block_stop", "message_delta", "message_stop"], kinds
+        assert set(kinds[2:-3]) == {"content_block_delta"}
+        assert "".join(d["delta"]["text"] for n, d in events if n == "content_block_delta") == answer["content"][0]["text"]
+        assert events[-2][1]["delta"] == {"stop_reason": "max_tokens", "stop_sequence": None}
+        assert events[-2][1]["usage"]["cache_read_input_tokens"] == count - 1, events[-2]
+        text = answer["content"][0]["text"]
+        stopped = s.post(path, {**body, "stop_sequences": ["~~~", text[8:11], text[20:24]]})
+        assert (stopped["stop_reason"], stopped["stop_sequence"]) == ("stop_sequence", text[8:11]), stopped
+        assert stopped["content"][0]["text"] == text[:text.index(text[8:11])]
+        blocks = [{"role": "user", "content": [{"type": "text", "text": "Tell me "}, {"type": "text", "text": "a story about a fox."}]}]
+        assert s.post(path, {**body, "messages": blocks})["content"] == answer["content"]
+        system = {**body, "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}]}
+        expected = run_chat([{"role": "system", "content": "Be brief."}, *STORY_MESSAGES], 2, 30)["text"]
+        assert s.post(path, system)["content"][0]["text"] == expected
+        for change, part in (({"max_tokens": None}, "max_tokens"), ({"messages": []}, "messages"), ({"tools": [{"type": "web_search_20250305", "name": "x"}]}, "tools"),
+                             ({"tools": [{"description": "x"}]}, "name"), ({"tools": [{"name": "x"}], "tool_choice": {"type": "any"}}, "forced"),
+                             ({"messages": [{"role": "robot", "content": "x"}]}, "role"), ({"system": 5}, "system"),
+                             ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "image"), ({"top_p": 7}, "top_p")):
+            error = s.post(path, {**body, **change}, expect=400)
+            assert error["type"] == "error" and error["error"]["type"] == "invalid_request_error" and part in error["error"]["message"], error
+        s.post(path + "/count_tokens", {"messages": 5}, expect=400)
+
+
+@test
+def the_shape_of_responses():
+    with Server() as s:
+        path = "/v1/responses"
+        prompt = STORY_MESSAGES[0]["content"]
+        body = {"input": prompt, "max_output_tokens": 30, "seed": 2, "store": True, "include": [], "client_metadata": {}}
+        answer = s.post(path, body)
+        expected = run_chat(STORY_MESSAGES, 2, 30)["text"]
+        assert answer["object"] == "response" and answer["status"] == "incomplete", answer
+        assert answer["incomplete_details"] == {"reason": "max_output_tokens"} and answer["store"] is False and answer["error"] is None
+        assert [c["text"] for item in answer["output"] for c in item["content"]] == [expected], answer
+        events = s.stream(path, body)
+        assert [d["sequence_number"] for _, d in events] == list(range(len(events))) and all(n == d["type"] for n, d in events)
+        kinds = [n.removeprefix("response.") for n, _ in events]
+        assert kinds[:4] == ["created", "in_progress", "output_item.added", "content_part.added"], kinds
+        assert kinds[-4:] == ["output_text.done", "content_part.done", "output_item.done", "incomplete"], kinds
+        assert "".join(d["delta"] for n, d in events if n.endswith("output_text.delta")) == expected == events[-4][1]["text"]
+        last = events[-1][1]["response"]
+        assert last["output"] == [events[-2][1]["item"]] and last["usage"]["output_tokens"] == 30
+        assert last["usage"]["input_tokens_details"]["cached_tokens"] == last["usage"]["input_tokens"] - 1
+        items = [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": prompt}]}]
+        assert s.post(path, {**body, "input": items, "tools": [{"type": "web_search"}]})["output"][0]["content"][0]["text"] == expected
+        expected = run_chat([{"role": "system", "content": "Be brief."}, *STORY_MESSAGES], 2, 30)["text"]
+        for instructed in ({"instructions": "Be brief."}, {"input": [{"role": "developer", "content": "Be brief."}, *items]}):
+            assert s.post(path, {**body, **instructed})["output"][0]["content"][0]["text"] == expected
+        answered = [*items, {"type": "reasoning", "summary": []}, {"type": "message", "role": "assistant", "content": [
+            {"type": "output_text", "text": last["output"][0]["content"][0]["text"]}]}, {"role": "user", "content": "Go on."}]
+        usage = s.post(path, {**body, "input": answered})["usage"]
+        assert usage["input_tokens_details"]["cached_tokens"] >= last["usage"]["input_tokens"], usage
+        for change, part in (({"previous_response_id": "x"}, "previous_response_id"), ({"input": []}, "input"), ({"input": None}, "input"),
+                             ({"tools": [{"type": "function"}]}, "name"), ({"text": {"format": {"type": "xml"}}}, "text.format"),
+                             ({"input": [{"type": "item_reference"}]}, "type"), ({"background": True}, "background")):
+            error = s.post(path, {**body, **change}, expect=400)["error"]
+            assert part in error["message"], (change, error)
+
+
+SCHEMA = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 8}, "age": {"type": "integer", "minimum": 0, "maximum": 99}},
+          "required": ["name", "age"], "additionalProperties": False}
+
+
+@test
+def the_form_of_an_answer_is_kept():
+    with Server() as s:
+        wanted = {"type": "json_schema", "json_schema": {"name": "person", "strict": True, "schema": SCHEMA}}
+        for seed in range(5):
+            body = {"messages": STORY_MESSAGES, "seed": seed, "temperature": 1, "max_tokens": 200}
+            choice = s.chat(**body, response_format=wanted)["choices"][0]
+            person = json.loads(choice["message"]["content"])
+            assert choice["finish_reason"] == "stop" and set(person) == {"name", "age"} and 0 <= person["age"] <= 99, choice
+            expected = run_chat(STORY_MESSAGES, seed, 200, "--temp", 1, "--set", "grammar.schema=" + json.dumps(SCHEMA))["text"]
+            assert json.loads(expected) == person, (expected, person)
+        answer = s.post("/v1/responses", {"input": "Who?", "text": {"format": {"type": "json_schema", "name": "person", "schema": SCHEMA}}})
+        assert answer["status"] == "completed" and set(json.loads(answer["output"][0]["content"][0]["text"])) == {"name", "age"}, answer
+        answer = s.post("/v1/messages", {"messages": STORY_MESSAGES, "max_tokens": 200, "output_format": {"type": "json_schema", "schema": SCHEMA}})
+        assert answer["stop_reason"] == "end_turn" and set(json.loads(answer["content"][0]["text"])) == {"name", "age"}, answer
+        plain = s.chat(STORY_MESSAGES, seed=1, max_tokens=20, response_format={"type": "text"})
+        assert text_of(plain) == run_chat(STORY_MESSAGES, 1, 20)["text"]
+
+
+@test
+def calls_of_tools_are_told_apart():
+    # A model that says what it is told to, by a grammar of the one call; the template is one of Hermes' kind.
+    call = '<tool_call>\n{"name": "look", "arguments": {"where": "den"}}\n</tool_call>'
+    template = ("{% if tools %}{{ tools | tojson }}<tool_call>{\"name\": x, \"arguments\": y}</tool_call>{% endif %}{% for m in messages %}<|im_start|>"
+                "{{ m.role }}\n{{ m.content }}{% for c in m.tool_calls or [] %}<tool_call>{{ c.function | tojson }}</tool_call>{% endfor %}<|im_end|>\n"
+                "{% endfor %}<|im_start|>assistant\n")
+    schema = {"type": "object", "properties": {"where": {"type": "string"}}}
+    with tempfile.TemporaryDirectory() as folder:
+        for file in Path(STORY).iterdir():
+            (Path(folder) / file.name).write_bytes(file.read_bytes())
+        config = json.loads((Path(folder) / "tokenizer_config.json").read_text())
+        (Path(folder) / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": template}))
+        gbnf = "root ::= " + json.dumps(call)
+        with Server("--set", "grammar.gbnf=" + gbnf, model=folder) as s:
+            tools = [{"type": "function", "function": {"name": "look", "description": "Looks.", "parameters": schema}}]
+            choice = s.chat(STORY_MESSAGES, tools=tools)["choices"][0]
+            said = choice["message"]["tool_calls"][0]
+            assert choice["finish_reason"] == "tool_calls" and choice["message"]["content"] is None, choice
+            assert said["type"] == "function" and said["function"]["name"] == "look" and json.loads(said["function"]["arguments"]) == {"where": "den"}, said
+            chunks = [d["choices"][0] for _, d in s.stream("/v1/chat/completions", {"messages": STORY_MESSAGES, "tools": tools})[:-1]]
+            deltas = [c for chunk in chunks for c in chunk["delta"].get("tool_calls", [])]
+            assert deltas[0]["function"]["name"] == "look" and deltas[0]["id"] and {d["index"] for d in deltas} == {0}, deltas
+            assert "".join(d["function"]["arguments"] for d in deltas) == said["function"]["arguments"] and chunks[-1]["finish_reason"] == "tool_calls"
+            assert text_of(s.chat(STORY_MESSAGES)) == call, "without tools it is text"
+            assert text_of(s.chat(STORY_MESSAGES, tools=tools, tool_choice="none")) == call
+            s.post("/v1/chat/completions", {"messages": STORY_MESSAGES, "tools": tools, "tool_choice": "required"}, expect=400)
+            use = {"tools": [{"name": "look", "input_schema": schema}], "max_tokens": 100, "messages": STORY_MESSAGES}
+            answer = s.post("/v1/messages", use)
+            assert answer["stop_reason"] == "tool_use" and answer["content"][0]["input"] == {"where": "den"}, answer
+            events = s.stream("/v1/messages", use)
+            assert events[1][1]["content_block"]["type"] == "tool_use" and events[1][1]["content_block"]["input"] == {}, events[1]
+            assert json.loads("".join(d["delta"]["partial_json"] for n, d in events if n == "content_block_delta")) == {"where": "den"}
+            use["messages"] = [*STORY_MESSAGES, {"role": "assistant", "content": answer["content"]}, {"role": "user", "content": [
+                {"type": "tool_result", "tool_use_id": answer["content"][0]["id"], "content": "a fox"}]}]
+            assert s.post("/v1/messages", use)["usage"]["output_tokens"] > 0
+            ask = {"input": "Look.", "tools": [{"type": "function", "name": "look", "parameters": schema}, {"type": "web_search"}]}
+            item = s.post("/v1/responses", ask)["output"][0]
+            assert item["type"] == "function_call" and item["name"] == "look" and json.loads(item["arguments"]) == {"where": "den"}, item
+            events = s.stream("/v1/responses", ask)
+            names = [n.removeprefix("response.") for n, _ in events]
+            assert names[2] == "output_item.added" and names[-3:] == ["function_call_arguments.done", "output_item.done", "completed"], names
+            assert events[-3][1]["arguments"] == item["arguments"] == "".join(d["delta"] for n, d in events if n.endswith("arguments.delta"))
+            ask["input"] = [{"role": "user", "content": "Look."}, item, {"type": "function_call_output", "call_id": item["call_id"], "output": "a fox"}]
+            assert s.post("/v1/responses", ask)["status"] == "completed"
+
+
+@test
+def reasoning_stands_apart():
+    template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n<think>\n"
+    with tempfile.TemporaryDirectory() as folder:
+        for file in Path(STORY).iterdir():
+            (Path(folder) / file.name).write_bytes(file.read_bytes())
+        config = json.loads((Path(folder) / "tokenizer_config.json").read_text())
+        (Path(folder) / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": template + "{# </think> #}"}))
+        with Server(model=folder) as s:
+            body = {"messages": STORY_MESSAGES, "max_tokens": 20, "seed": 1, "logit_bias": {}}
+            message = s.chat(**body)["choices"][0]["message"]
+            assert message["content"] == "" and len(message["reasoning_content"]) > 5, message
+            usage = s.chat(**body)["usage"]
+            assert usage["completion_tokens_details"]["reasoning_tokens"] >= 18, usage
+            deltas = [d["choices"][0]["delta"] for _, d in s.stream("/v1/chat/completions", body)[:-1]]
+            assert "".join(d.get("reasoning_content", "") for d in deltas) == message["reasoning_content"]
+            blocks = s.post("/v1/messages", body)["content"]
+            assert blocks[0]["type"] == "thinking" and blocks[0]["thinking"] == message["reasoning_content"], blocks
+            items = s.post("/v1/responses", {"input": STORY_MESSAGES[0]["content"], "seed": 1, "max_output_tokens": 20})["output"]
+            assert items[0]["type"] == "reasoning" and items[0]["content"][0]["text"] == message["reasoning_content"], items
+            names = [n for n, _ in s.stream("/v1/messages", body)]
+            assert names[1] == "content_block_start" and names[-3] == "content_block_stop", names
+
+
+@test
 def wrong_requests_are_answered_by_name():
     with Server("--max-body", 20000) as s:
         path = "/v1/chat/completions"
@@ -277,7 +446,9 @@ def wrong_requests_are_answered_by_name():
                              ({"stop": ["a"] * 17}, "at most 16"), ({"stop": [""]}, "empty"), ({"stop": 5}, "stop"), ({"seed": 1.5}, "seed"),
                              ({"stream": 1}, "stream: need a boolean"), ({"stream_options": {"include_usage": True}}, "only with stream"),
                              ({"logit_bias": {"a": 1}}, "logit_bias"), ({"logit_bias": [1]}, "logit_bias"), ({"top_logprobs": 3}, "top_logprobs"),
-                             ({"audio": {"voice": "x"}}, "audio"), ({"max_tokens": -5}, "max_tokens"), ({"messages": [{"role": "user", "content": 5}]}, "")):
+                             ({"audio": {"voice": "x"}}, "audio"), ({"tools": [{"type": "x"}]}, "tools"), ({"tools": 5}, "tools"),
+                             ({"response_format": {"type": "xml"}}, "response_format"), ({"response_format": {"type": "json_schema"}}, "without a schema"),
+                             ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"$dynamicRef": "#x"}}}}, "$dynamicRef"), ({"max_tokens": -5}, "max_tokens"), ({"messages": [{"role": "user", "content": 5}]}, "")):
             error = s.post(path, {"messages": STORY_MESSAGES, **change}, expect=400)["error"]
             assert part in error["message"] and error["type"] == "invalid_request_error", (change, error)
         for change in ({"echo": True}, {"suffix": "x"}, {"logprobs": 2}, {"best_of": 3}, {"prompt": []}, {"prompt": {}}, {"prompt": [1 << 40]}, {"prompt": ""}):

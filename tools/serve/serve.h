@@ -25,7 +25,8 @@ typedef struct serve_call serve_call;
 typedef struct serve_server serve_server;
 
 /* ---- serve_jobs.c: answers that are computed, and the news of them */
-typedef enum serve_kind { SERVE_TEXT, SERVE_REASONING, SERVE_TOKEN } serve_kind;
+/* CALL: a tool's name, which begins a call; ARGUMENTS: more of its JSON. */
+typedef enum serve_kind { SERVE_TEXT, SERVE_REASONING, SERVE_TOKEN, SERVE_CALL, SERVE_ARGUMENTS } serve_kind;
 typedef struct serve_delta {
     serve_kind kind;
     size_t at, len; /* in the bytes beside it */
@@ -110,10 +111,18 @@ typedef struct serve_token {
     int32_t id;
     float logprob;
 } serve_token;
+typedef struct serve_part {
+    serve_kind kind;          /* TEXT, REASONING or CALL */
+    size_t at, len;           /* in the answer's text, its reasoning, or its arguments */
+    size_t name_at, name_len; /* of a call, in the answer's names */
+    unsigned call;            /* its number among the calls */
+} serve_part;
 typedef struct serve_answer {
     serve_job job;
     serve_seat *seat;
     const serve_prompt *prompt;
+    serve_text arguments, names;
+    unsigned n_calls;
     serve_text text, reasoning; /* so far; of a stream too, for shapes that repeat it at the end */
     serve_text token_bytes;
     serve_token *tokens; /* (n_tokens) with logprobs: those that no chunk has told yet */
@@ -122,15 +131,18 @@ typedef struct serve_answer {
     bool ended;
     int finish;
     kvrt_result result;
-    unsigned open_part; /* for shapes: what is open in the stream */
-    unsigned n_parts;
+    serve_part *parts; /* (n_parts) of text and reasoning, in their order */
+    size_t n_parts, cap_parts;
+    size_t n_reasoned, n_unsorted; /* tokens of reasoning; those that no text has come from yet */
 } serve_answer;
 
 typedef struct serve_shape {
     const char *name; /* "chat", in metrics */
     bool (*parse)(serve_call *call);
-    void (*begin)(serve_call *call); /* of a stream, as the others */
+    void (*begin)(serve_call *call);                       /* of a stream, as the others */
+    void (*part_begin)(serve_call *call, serve_answer *a); /* of the last part; may be NULL, as part_end */
     void (*text)(serve_call *call, serve_answer *a, serve_kind kind, const char *text, size_t len);
+    void (*part_end)(serve_call *call, serve_answer *a);
     void (*finish)(serve_call *call, serve_answer *a);
     void (*end)(serve_call *call);
     void (*failed)(serve_call *call); /* an error behind the beginning of a stream */
@@ -138,7 +150,7 @@ typedef struct serve_shape {
     void (*error)(serve_text *out, int status, const char *type, const char *message, const char *param,
                   const char *code);
 } serve_shape;
-extern const serve_shape serve_chat_shape, serve_completions_shape, serve_messages_shape, serve_responses_shape;
+extern const serve_shape serve_chat_shape, serve_completions_shape, serve_anthropic_shape, serve_responses_shape;
 
 struct serve_call {
     serve_server *server;
@@ -148,6 +160,7 @@ struct serve_call {
     const serve_node *body; /* root of json */
     kvrt_options *options;
     bool stream, include_usage, logprobs;
+    bool counts;           /* wants to know how many tokens the prompt has, and no answer */
     int64_t seed;          /* -1: random */
     unsigned n;            /* answers per prompt */
     serve_prompt *prompts; /* (n_prompts) */
@@ -175,7 +188,15 @@ bool serve_fail_kvrt(serve_call *call, int32_t status, const char *param, const 
 /* Runs a request whose body was read: queues an answer to the connection. An MHD_Result. */
 int serve_call_run(serve_server *s, struct MHD_Connection *connection, const serve_shape *shape, const char *body,
                    size_t len);
-const char *serve_finish_openai(const serve_answer *a); /* "stop", "length" */
+const char *serve_part_text(const serve_answer *a, const serve_part *part);
+const char *serve_finish_openai(const serve_answer *a); /* "stop", "length", "tool_calls" */
+
+/* ---- serve_tools.c: tools, and forms of text */
+typedef enum serve_tools_of { SERVE_TOOLS_CHAT, SERVE_TOOLS_ANTHROPIC, SERVE_TOOLS_RESPONSES } serve_tools_of;
+bool serve_tools(serve_call *call, serve_prompt *prompt, serve_tools_of form);
+bool serve_format(serve_call *call, const serve_node *format, const char *param); /* format NULL: none */
+void serve_put_calls(const serve_json *json, const serve_node *calls, serve_text *out);
+void serve_put_arguments(const serve_json *json, const serve_node *arguments, serve_text *out);
 
 /* ---- serve_params.c: members of a request that several shapes have */
 bool serve_params(serve_call *call, const char *const *known); /* NULL at the end; known NULL: others are ignored */

@@ -27,8 +27,8 @@ bool serve_fail(serve_call *call, int status, const char *param, const char *for
 
 bool serve_fail_kvrt(serve_call *call, int32_t status, const char *param, const kvrt_error *error)
 {
-    const bool theirs =
-        status == KVRT_ARG || status == KVRT_CTX_FULL || status == KVRT_TEMPLATE || status == KVRT_UNSUPPORTED;
+    const bool theirs = status == KVRT_ARG || status == KVRT_CTX_FULL || status == KVRT_TEMPLATE ||
+                        status == KVRT_UNSUPPORTED || status == KVRT_GRAMMAR;
     const int code = theirs ? 400 : status == KVRT_OVER_BUDGET ? 503 : 500;
     (void)serve_fail(call, code, param, "%s", error->message[0] ? error->message : kvrt_status_text(status));
     if (status == KVRT_CTX_FULL) snprintf(call->code, sizeof call->code, "context_length_exceeded");
@@ -56,8 +56,11 @@ static void free_answer(serve_answer *a)
     serve_job_free(&a->job);
     serve_text_free(&a->text);
     serve_text_free(&a->reasoning);
+    serve_text_free(&a->arguments);
+    serve_text_free(&a->names);
     serve_text_free(&a->token_bytes);
     free(a->tokens);
+    free(a->parts);
 }
 
 static void call_free(void *of)
@@ -128,10 +131,51 @@ static void add_token(serve_call *call, serve_answer *a, const serve_delta *d, c
     serve_put(&a->token_bytes, bytes, d->len);
 }
 
+/* What a part's bytes are in. */
+static serve_text *text_of(serve_answer *a, serve_kind kind)
+{
+    return kind == SERVE_TEXT ? &a->text : kind == SERVE_REASONING ? &a->reasoning : &a->arguments;
+}
+
+static void begin_part(serve_call *call, serve_answer *a, serve_kind kind, const char *name, size_t name_len)
+{
+    if (a->n_parts && call->stream && call->shape->part_end) call->shape->part_end(call, a);
+    if (a->n_parts == a->cap_parts) {
+        const size_t cap = a->cap_parts * 2 + 2;
+        serve_part *grown = realloc(a->parts, cap * sizeof *grown);
+        if (!grown) {
+            call->broken = true;
+            return;
+        }
+        a->parts = grown;
+        a->cap_parts = cap;
+    }
+    a->parts[a->n_parts++] = (serve_part){kind, text_of(a, kind)->len, 0, a->names.len, name_len, a->n_calls};
+    serve_put(&a->names, name, name_len);
+    a->n_calls += kind == SERVE_CALL;
+    if (call->stream && call->shape->part_begin) call->shape->part_begin(call, a);
+}
+
 static void tell_text(serve_call *call, serve_answer *a, serve_kind kind, const char *text, size_t len)
 {
-    serve_put(kind == SERVE_TEXT ? &a->text : &a->reasoning, text, len);
-    if (call->stream && len) call->shape->text(call, a, kind, text, len);
+    if (kind == SERVE_CALL) {
+        begin_part(call, a, kind, text, len);
+        return;
+    }
+    const serve_kind part = kind == SERVE_ARGUMENTS ? SERVE_CALL : kind;
+    if (!a->n_parts || a->parts[a->n_parts - 1].kind != part) begin_part(call, a, part, "", 0);
+    if (call->broken) return;
+    serve_put(text_of(a, part), text, len);
+    a->parts[a->n_parts - 1].len += len;
+    if (call->stream) call->shape->text(call, a, kind, text, len);
+}
+
+const char *serve_part_text(const serve_answer *a, const serve_part *part)
+{
+    const char *text = part->kind == SERVE_TEXT        ? a->text.data
+                       : part->kind == SERVE_REASONING ? a->reasoning.data
+                                                       : a->arguments.data;
+    return text ? text + part->at : "";
 }
 
 /* Neighbours of one kind go out together: a client that fell behind gets fewer, larger pieces. */
@@ -143,9 +187,12 @@ static void tell(serve_call *call, serve_answer *a, const serve_news *news)
         const serve_delta *d = &news->deltas[i];
         if (d->kind == SERVE_TOKEN) {
             add_token(call, a, d, news->bytes.data + d->at);
+            a->n_unsorted++;
             continue;
         }
-        if (piece.len && d->kind != kind) {
+        if (d->kind == SERVE_REASONING) a->n_reasoned += a->n_unsorted;
+        a->n_unsorted = 0;
+        if (piece.len && (d->kind != kind || kind == SERVE_CALL)) {
             tell_text(call, a, kind, piece.data, piece.len);
             serve_text_clear(&piece);
         }
@@ -176,7 +223,11 @@ static void end_answer(serve_call *call, serve_answer *a)
     else if (job->finish == KVRT_FINISH_CANCELLED || job->status == KVRT_CANCELLED)
         (void)serve_fail(call, 503, NULL, "cancelled: the server is shutting down");
     else if (job->status < 0) (void)serve_fail(call, 500, NULL, "%s", job->message);
-    else if (call->stream) call->shape->finish(call, a);
+    else {
+        if (!a->n_parts) begin_part(call, a, SERVE_TEXT, "", 0); /* it said nothing */
+        if (call->stream && a->n_parts && call->shape->part_end) call->shape->part_end(call, a);
+        if (call->stream) call->shape->finish(call, a);
+    }
 }
 
 /* Looked at now and then, also while there is news all the time. */
@@ -343,7 +394,20 @@ int serve_call_run(serve_server *s, struct MHD_Connection *connection, const ser
     return call->stream ? answer_stream(call) : answer_whole(call);
 }
 
+int serve_count_tokens(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len)
+{
+    serve_call *call = call_new(s, connection, &serve_anthropic_shape);
+    serve_text out = {0};
+    if (!call) return MHD_NO;
+    call->counts = true;
+    if (!prepare(call, body, len)) return answer_error(call);
+    serve_putf(&out, "{\"input_tokens\":%zu}", call->prompts->n);
+    call_free(call);
+    return serve_reply(s, connection, 200, "application/json", &out);
+}
+
 const char *serve_finish_openai(const serve_answer *a)
 {
-    return a->finish == KVRT_FINISH_LENGTH || a->finish == KVRT_FINISH_CTX_FULL ? "length" : "stop";
+    if (a->finish == KVRT_FINISH_LENGTH || a->finish == KVRT_FINISH_CTX_FULL) return "length";
+    return a->n_calls ? "tool_calls" : "stop";
 }

@@ -104,9 +104,9 @@ int serve_reply_error(serve_server *s, struct MHD_Connection *connection, const 
 /* ------------------------------------------------------------------------------------------------------- routes --- */
 typedef struct serve_route {
     const char *method, *path;
-    const serve_shape *shape; /* or */
-    serve_info_fn info;
-    bool open; /* without a key */
+    const serve_shape *shape; /* of answers, and of errors */
+    serve_info_fn info;       /* not NULL: no answer is computed */
+    bool open;                /* without a key */
 } serve_route;
 static const serve_route routes[] = {
     {"GET", "/health", NULL, serve_health, true},
@@ -117,6 +117,9 @@ static const serve_route routes[] = {
     {"POST", "/detokenize", NULL, serve_detokenize_ids, false},
     {"POST", "/v1/chat/completions", &serve_chat_shape, NULL, false},
     {"POST", "/v1/completions", &serve_completions_shape, NULL, false},
+    {"POST", "/v1/responses", &serve_responses_shape, NULL, false},
+    {"POST", "/v1/messages", &serve_anthropic_shape, NULL, false},
+    {"POST", "/v1/messages/count_tokens", &serve_anthropic_shape, serve_count_tokens, false},
 };
 
 /* The row, or NULL; *others: the path is known with this method alone. */

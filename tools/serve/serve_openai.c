@@ -55,13 +55,6 @@ static bool put_variables(serve_call *call, serve_text *out)
     return true;
 }
 
-static bool is_text_format(serve_call *call)
-{
-    const serve_node *format = serve_json_get(&call->json, call->body, "response_format");
-    if (!format || serve_json_is(&call->json, serve_json_get(&call->json, format, "type"), "text")) return true;
-    return serve_fail(call, 400, "response_format", "response_format: this server supports the type text alone");
-}
-
 static bool parse_chat(serve_call *call)
 {
     static const char *const known[] = {WITHOUT_MEANING,
@@ -81,10 +74,11 @@ static bool parse_chat(serve_call *call)
                                         "web_search_options",
                                         "verbosity",
                                         NULL};
-    static const char *const refused[] = {"tools",     "functions", "audio", "prediction", "web_search_options",
-                                          "verbosity", NULL};
+    static const char *const refused[] = {"functions", "audio", "prediction", "web_search_options", "verbosity", NULL};
     int64_t top = 0;
-    if (!common(call, known) || !serve_refuse(call, refused) || !is_text_format(call)) return false;
+    if (!common(call, known) || !serve_refuse(call, refused) ||
+        !serve_format(call, serve_json_get(&call->json, call->body, "response_format"), "response_format"))
+        return false;
     if (!serve_param_bool(call, "logprobs", &call->logprobs) || !serve_param_i64(call, "top_logprobs", 0, 20, &top))
         return false;
     if (top)
@@ -93,6 +87,7 @@ static bool parse_chat(serve_call *call)
     if (!call->prompts) return serve_fail(call, 500, NULL, "out of memory");
     call->n_prompts = 1;
     serve_prompt *prompt = call->prompts;
+    if (!serve_tools(call, prompt, SERVE_TOOLS_CHAT)) return false;
     serve_text items = {0};
     const bool ok = serve_messages(call, serve_json_get(&call->json, call->body, "messages"), &items) &&
                     put_variables(call, &prompt->variables);
@@ -196,17 +191,19 @@ static void put_head(serve_call *call, const char *prefix, const char *object)
 
 static void put_usage(serve_call *call)
 {
-    uint64_t prompt = 0, cached = 0, generated = 0;
+    uint64_t prompt = 0, cached = 0, generated = 0, reasoned = 0;
     for (unsigned i = 0; i < call->n_answers; i++) {
         const kvrt_result *r = &call->answers[i].result;
         if (i % call->n == 0) prompt += r->n_prompt, cached += r->n_reused; /* the prompt of n answers counts once */
         generated += r->n_generated;
+        reasoned += call->answers[i].n_reasoned;
     }
-    serve_putf(&call->out,
-               "{\"prompt_tokens\":%llu,\"completion_tokens\":%llu,\"total_tokens\":%llu,\"prompt_tokens_details\":{"
-               "\"cached_tokens\":%llu}}",
-               (unsigned long long)prompt, (unsigned long long)generated, (unsigned long long)(prompt + generated),
-               (unsigned long long)cached);
+    serve_putf(&call->out, "{\"prompt_tokens\":%llu,\"completion_tokens\":%llu,\"total_tokens\":%llu,",
+               (unsigned long long)prompt, (unsigned long long)generated, (unsigned long long)(prompt + generated));
+    serve_putf(
+        &call->out,
+        "\"prompt_tokens_details\":{\"cached_tokens\":%llu},\"completion_tokens_details\":{\"reasoning_tokens\":%llu}}",
+        (unsigned long long)cached, (unsigned long long)reasoned);
 }
 
 /* The tokens that no chunk has told yet; null without logprobs. */
@@ -288,8 +285,37 @@ static void chat_begin(serve_call *call)
     }
 }
 
+/* A chunk about the last call: its name, or more of its arguments. */
+static void put_call_chunk(serve_call *call, serve_answer *a, const serve_part *begins, const char *text, size_t len)
+{
+    serve_text *out = &call->out;
+    const unsigned k = a->parts[a->n_parts - 1].call;
+    serve_puts(out, "data: ");
+    put_head(call, "chatcmpl", "chat.completion.chunk");
+    serve_putf(out, ",\"choices\":[{\"index\":%u,\"delta\":{\"tool_calls\":[{\"index\":%u,", index_of(call, a), k);
+    if (begins) {
+        serve_putf(out, "\"id\":\"call_%s_%u_%u\",\"type\":\"function\",\"function\":{\"name\":", call->id,
+                   index_of(call, a), k);
+        serve_put_json(out, a->names.data + begins->name_at, begins->name_len);
+        serve_puts(out, ",\"arguments\":");
+    } else serve_puts(out, "\"function\":{\"arguments\":");
+    serve_put_json(out, text, len);
+    serve_puts(out, "}}]},\"logprobs\":null,\"finish_reason\":null}]");
+    serve_puts(out, call->include_usage ? ",\"usage\":null}\n\n" : "}\n\n");
+}
+
+static void chat_part(serve_call *call, serve_answer *a)
+{
+    const serve_part *p = &a->parts[a->n_parts - 1];
+    if (p->kind == SERVE_CALL) put_call_chunk(call, a, p, "", 0);
+}
+
 static void chat_text(serve_call *call, serve_answer *a, serve_kind kind, const char *text, size_t len)
 {
+    if (kind == SERVE_ARGUMENTS) {
+        put_call_chunk(call, a, NULL, text, len);
+        return;
+    }
     put_chat_chunk(call, a, kind == SERVE_TEXT ? "content" : "reasoning_content", text, len, NULL);
 }
 
@@ -321,6 +347,23 @@ static void stream_failed(serve_call *call)
     serve_putf(&call->out, ",\"type\":\"server_error\",\"param\":null,\"code\":%d}}\n\ndata: [DONE]\n\n", call->status);
 }
 
+/* ,"tool_calls":[...] when there are some. */
+static void put_calls(serve_call *call, const serve_answer *a)
+{
+    serve_text *out = &call->out;
+    for (size_t i = 0; i < a->n_parts; i++) {
+        const serve_part *p = &a->parts[i];
+        if (p->kind != SERVE_CALL) continue;
+        serve_putf(out, "%s{\"id\":\"call_%s_%u_%u\",\"type\":\"function\",\"function\":{\"name\":",
+                   p->call ? "," : ",\"tool_calls\":[", call->id, index_of(call, a), p->call);
+        serve_put_json(out, a->names.data + p->name_at, p->name_len);
+        serve_puts(out, ",\"arguments\":");
+        serve_put_json(out, serve_part_text(a, p), p->len);
+        serve_puts(out, "}}");
+    }
+    if (a->n_calls) serve_puts(out, "]");
+}
+
 static void chat_whole(serve_call *call)
 {
     serve_text *out = &call->out;
@@ -329,11 +372,13 @@ static void chat_whole(serve_call *call)
     for (unsigned i = 0; i < call->n_answers; i++) {
         serve_answer *a = &call->answers[i];
         serve_putf(out, "%s{\"index\":%u,\"message\":{\"role\":\"assistant\",\"content\":", i ? "," : "", i);
-        serve_put_json(out, a->text.data ? a->text.data : "", a->text.len);
+        if (a->n_calls && !a->text.len) serve_puts(out, "null");
+        else serve_put_json(out, a->text.data ? a->text.data : "", a->text.len);
         if (a->reasoning.len) {
             serve_puts(out, ",\"reasoning_content\":");
             serve_put_json(out, a->reasoning.data, a->reasoning.len);
         }
+        put_calls(call, a);
         serve_puts(out, ",\"refusal\":null},\"logprobs\":");
         put_chat_logprobs(call, a);
         serve_putf(out, ",\"finish_reason\":\"%s\"}", serve_finish_openai(a));
@@ -384,7 +429,20 @@ static void text_whole(serve_call *call)
     serve_puts(&call->out, "}");
 }
 
-const serve_shape serve_chat_shape = {"chat",   parse_chat,    chat_begin, chat_text, chat_finish,
-                                      chat_end, stream_failed, chat_whole, NULL};
-const serve_shape serve_completions_shape = {"completions", parse_completions, text_begin, text_text, text_finish,
-                                             text_end,      stream_failed,     text_whole, NULL};
+const serve_shape serve_chat_shape = {.name = "chat",
+                                      .parse = parse_chat,
+                                      .begin = chat_begin,
+                                      .part_begin = chat_part,
+                                      .text = chat_text,
+                                      .finish = chat_finish,
+                                      .end = chat_end,
+                                      .failed = stream_failed,
+                                      .whole = chat_whole};
+const serve_shape serve_completions_shape = {.name = "completions",
+                                             .parse = parse_completions,
+                                             .begin = text_begin,
+                                             .text = text_text,
+                                             .finish = text_finish,
+                                             .end = text_end,
+                                             .failed = stream_failed,
+                                             .whole = text_whole};

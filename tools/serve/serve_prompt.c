@@ -110,6 +110,7 @@ static bool put_message(serve_call *call, const serve_node *message, serve_text 
         between = ",";
         put_key(j, m, out);
         if (serve_json_key_is(j, m, "role") && serve_json_is(j, m, "developer")) serve_puts(out, "\"system\"");
+        else if (serve_json_key_is(j, m, "tool_calls") && m->type == SERVE_ARRAY) serve_put_calls(j, m, out);
         else put_raw(j, m, out);
     }
     if (!serve_json_get(j, message, "content")) { /* templates add it to other text */

@@ -1,0 +1,119 @@
+/* serve_tools.c - tools that a model may call and forms that its text must have, from the three APIs to the library's options. A form is
+ * enforced, token by token; a schema with a keyword that the library does not know is refused, with the keyword's name. */
+#include "serve.h"
+
+#include <string.h>
+
+static bool set_text(serve_call *call, const char *param, const char *key, const char *text, size_t len)
+{
+    kvrt_error error = {.size = sizeof error};
+    const int32_t status = kvrt_options_set_string(call->options, key, text, (int64_t)len, &error);
+    return status >= 0 || serve_fail_kvrt(call, status, param, &error);
+}
+
+static void put_raw(const serve_json *j, const serve_node *node, serve_text *out)
+{
+    serve_put(out, j->text + node->start, node->len);
+}
+
+/* ,"name":value of a member, if it is there. */
+static void put_member(const serve_json *j, const serve_node *of, const char *name, const char *as, serve_text *out)
+{
+    const serve_node *node = serve_json_get(j, of, name);
+    if (!node) return;
+    serve_putf(out, ",\"%s\":", as);
+    put_raw(j, node, out);
+}
+
+/* One tool in OpenAI's form, which templates know, of the members of `of`. */
+static bool put_tool(serve_call *call, const serve_node *of, const char *schema, serve_text *out)
+{
+    const serve_json *j = &call->json;
+    const serve_node *name = serve_json_get(j, of, "name");
+    if (!name || name->type != SERVE_STRING) return serve_fail(call, 400, "tools", "tools: a tool without a name");
+    serve_puts(out, out->len > 1 ? ",{\"type\":\"function\",\"function\":{\"name\":"
+                                 : "{\"type\":\"function\",\"function\":{\"name\":");
+    put_raw(j, name, out);
+    put_member(j, of, "description", "description", out);
+    put_member(j, of, schema, "parameters", out);
+    serve_puts(out, "}}");
+    return true;
+}
+
+bool serve_tools(serve_call *call, serve_prompt *prompt, serve_tools_of form)
+{
+    const serve_json *j = &call->json;
+    const serve_node *tools = serve_json_get(j, call->body, "tools"),
+                     *choice = serve_json_get(j, call->body, "tool_choice");
+    if (tools && tools->type != SERVE_ARRAY)
+        return serve_fail(call, 400, "tools", "tools: need an array, found %s", serve_json_type_name(tools));
+    if (!tools || !tools->child) return true;
+    const serve_node *word = choice && choice->type == SERVE_OBJECT ? serve_json_get(j, choice, "type") : choice;
+    if (serve_json_is(j, word, "none")) return true;
+    if (word && !serve_json_is(j, word, "auto"))
+        return serve_fail(call, 400, "tool_choice", "tool_choice: a call cannot be forced, need auto or none");
+    serve_text *out = &prompt->tools;
+    serve_puts(out, "[");
+    for (const serve_node *t = serve_json_child(j, tools); t; t = serve_json_next(j, t)) {
+        const serve_node *type = serve_json_get(j, t, "type");
+        const bool is_function = serve_json_is(j, type, "function");
+        if (form == SERVE_TOOLS_RESPONSES && !is_function) continue; /* of the service, sent unasked */
+        if (form == SERVE_TOOLS_ANTHROPIC ? type && !serve_json_is(j, type, "custom") : !is_function)
+            return serve_fail(call, 400, "tools", "tools: a tool of a type that is not supported");
+        const serve_node *of = form == SERVE_TOOLS_CHAT ? serve_json_get(j, t, "function") : t;
+        if (!put_tool(call, of, form == SERVE_TOOLS_ANTHROPIC ? "input_schema" : "parameters", out)) return false;
+    }
+    if (out->len == 1) { /* none of them was a function */
+        serve_text_clear(out);
+        return true;
+    }
+    serve_puts(out, "]");
+    if (out->failed) return serve_fail(call, 500, NULL, "out of memory");
+    return set_text(call, "tools", "gen.tools", out->data, out->len);
+}
+
+bool serve_format(serve_call *call, const serve_node *format, const char *param)
+{
+    static const char any_object[] = "{\"type\":\"object\"}";
+    const serve_json *j = &call->json;
+    const serve_node *type = serve_json_get(j, format, "type");
+    if (!format || serve_json_is(j, type, "text")) return true;
+    if (serve_json_is(j, type, "json_object"))
+        return set_text(call, param, "grammar.schema", any_object, strlen(any_object));
+    if (!serve_json_is(j, type, "json_schema"))
+        return serve_fail(call, 400, param, "%s: type: need text, json_object or json_schema", param);
+    const serve_node *inner = serve_json_get(j, format, "json_schema"),
+                     *schema = serve_json_get(j, inner ? inner : format, "schema");
+    if (!schema) return serve_fail(call, 400, param, "%s: json_schema without a schema", param);
+    return set_text(call, param, "grammar.schema", j->text + schema->start, schema->len);
+}
+
+/* Calls in a conversation: templates want the object of the arguments, this API has its text. */
+void serve_put_calls(const serve_json *j, const serve_node *calls, serve_text *out)
+{
+    serve_puts(out, "[");
+    for (const serve_node *c = serve_json_child(j, calls); c; c = serve_json_next(j, c)) {
+        const serve_node *function = serve_json_get(j, c, "function"), *name = serve_json_get(j, function, "name");
+        serve_puts(out, c == serve_json_child(j, calls) ? "{\"type\":\"function\"" : ",{\"type\":\"function\"");
+        put_member(j, c, "id", "id", out);
+        serve_puts(out, ",\"function\":{\"name\":");
+        if (name) put_raw(j, name, out);
+        else serve_puts(out, "\"\"");
+        serve_puts(out, ",\"arguments\":");
+        serve_put_arguments(j, serve_json_get(j, function, "arguments"), out);
+        serve_puts(out, "}}");
+    }
+    serve_puts(out, "]");
+}
+
+void serve_put_arguments(const serve_json *j, const serve_node *arguments, serve_text *out)
+{
+    serve_text text = {0};
+    serve_json inner = {0};
+    serve_json_string(j, arguments, &text);
+    if (text.len && serve_json_read(&inner, text.data, text.len)) serve_put(out, text.data, text.len);
+    else if (arguments) put_raw(j, arguments, out);
+    else serve_puts(out, "{}");
+    serve_json_free(&inner);
+    serve_text_free(&text);
+}
