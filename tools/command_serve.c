@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { X_HOST, X_PORT, X_KEY, X_KEY_FILE, X_CORS, X_ALIAS, X_SESSIONS, X_QUEUE, X_BODY, X_TIMEOUT, X_COUNT };
+enum { X_HOST, X_PORT, X_KEY, X_KEY_FILE, X_CORS, X_ALIAS, X_SESSIONS, X_KEEP, X_QUEUE, X_BODY, X_TIMEOUT, X_COUNT };
 static const argparse_option extra[X_COUNT] = {
     {"host", 0, 1, 0, "ADDRESS", "address to listen on [127.0.0.1]"},
     {"port", 0, 1, 0, "N", "port to listen on; 0: a free one, which is printed [8080]"},
@@ -19,6 +19,7 @@ static const argparse_option extra[X_COUNT] = {
     {"cors", 0, 1, 0, "ORIGIN", "let web pages of this origin ask; *: of any"},
     {"alias", 0, 1, 0, "NAME", "the model's name in answers; without it that of its folder"},
     {"sessions", 0, 1, 0, "N", "answers computed at the same time, and conversations kept [4]"},
+    {"keep", 0, 1, 0, "DIRECTORY", "write conversations there at the end, and go on with those that are there"},
     {"queue", 0, 1, 0, "N", "requests that may wait for a session, others get 429 [64]"},
     {"max-body", 0, 1, 0, "BYTES", "largest body of a request [8388608]"},
     {"timeout", 0, 1, 0, "SECONDS", "end a connection that does nothing for so long [30]"},
@@ -71,6 +72,7 @@ static int settings(serve_server *s, command_line *line)
     if (x[X_KEY_FILE] && read_key(s, x[X_KEY_FILE]) != EXIT_OK) return EXIT_RUN;
     if (s->api_key && !*s->api_key) return usage_error("--api-key: need a key", "");
     s->cors = x[X_CORS];
+    s->keep = x[X_KEEP];
     s->max_waiting = (unsigned)queue;
     s->max_body = body;
     s->timeout_s = (unsigned)timeout;

@@ -197,6 +197,37 @@ def the_next_turn_computes_only_what_is_new():
 
 
 @test
+def a_conversation_outlives_the_server():
+    with tempfile.TemporaryDirectory() as top:
+        folder = Path(top) / "kept"
+        with Server("--keep", folder) as s:
+            answer = s.chat(STORY_MESSAGES, seed=9, max_tokens=40)
+            s.chat([{"role": "user", "content": "Other."}], max_tokens=5)
+            messages = [*STORY_MESSAGES, {"role": "assistant", "content": text_of(answer)}, {"role": "user", "content": "And then?"}]
+            held = answer["usage"]["total_tokens"]
+        assert "kept 2 conversations" in s.said, s.said
+        with Server("--keep", folder) as s:
+            assert "2 conversations are back" in s.said, s.said
+            after = s.chat(messages, seed=1, max_tokens=30)
+            assert after["usage"]["prompt_tokens_details"]["cached_tokens"] >= held - 1, (after["usage"], held)
+        with Server() as s:  # the same without a restart
+            s.chat(STORY_MESSAGES, seed=9, max_tokens=40)
+            assert text_of(s.chat(messages, seed=1, max_tokens=30)) == text_of(after)
+        for damage in (lambda b: b[:-1], lambda b: b[:8] + b"x" + b[9:], lambda b: b[:16] + b"\xff" * 8 + b[24:], lambda b: b""):
+            file = folder / "seat-0.text"
+            whole = file.read_bytes()
+            file.write_bytes(damage(whole))
+            with Server("--keep", folder) as s:
+                assert "not what belongs" in s.said and "1 conversations are back" in s.said, s.said
+                assert s.chat(messages, max_tokens=1)["usage"]["completion_tokens"] == 1
+        session = folder / "seat-0.session"
+        session.write_bytes(session.read_bytes()[:-100])
+        with Server("--keep", folder) as s:
+            assert "--keep: " in s.said and s.get("/health") == {"status": "ok"}
+        kvrt("serve", STORY, "--keep", "/dev/null/x").expect(1, err="--keep")
+
+
+@test
 def other_conversations_do_not_disturb():
     with Server("--sessions", 2) as s:
         expected = [run_chat([{"role": "user", "content": f"Story {i}"}], i, 30)["text"] for i in range(6)]
@@ -374,6 +405,17 @@ def calls_of_tools_are_told_apart():
             (Path(folder) / file.name).write_bytes(file.read_bytes())
         config = json.loads((Path(folder) / "tokenizer_config.json").read_text())
         (Path(folder) / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": template}))
+        twice = "root ::= " + json.dumps(call + "\n" + call)
+        with Server("--set", "grammar.gbnf=" + twice, model=folder) as s:
+            tools = [{"type": "function", "function": {"name": "look", "parameters": schema}}]
+            for several in (True, False, True):
+                choice = s.chat(STORY_MESSAGES, tools=tools, parallel_tool_calls=several)["choices"][0]
+                assert len(choice["message"]["tool_calls"]) == 1 + several and choice["finish_reason"] == "tool_calls", choice
+            use = {"tools": [{"name": "look", "input_schema": schema}], "max_tokens": 200, "messages": STORY_MESSAGES}
+            assert len([b for b in s.post("/v1/messages", use)["content"] if b["type"] == "tool_use"]) == 2
+            use["tool_choice"] = {"type": "auto", "disable_parallel_tool_use": True}
+            answer = s.post("/v1/messages", use)
+            assert [b["type"] for b in answer["content"]] == ["tool_use"] and answer["stop_reason"] == "tool_use", answer
         gbnf = "root ::= " + json.dumps(call)
         with Server("--set", "grammar.gbnf=" + gbnf, model=folder) as s:
             tools = [{"type": "function", "function": {"name": "look", "description": "Looks.", "parameters": schema}}]

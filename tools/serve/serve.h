@@ -44,6 +44,7 @@ typedef struct serve_job {
     pthread_cond_t *changed; /* of its call */
     serve_news news;
     bool done, too_slow;
+    bool one_call, enough;  /* the answer ends behind its first call of a tool; it has */
     int32_t finish, status; /* kvrt_finish, kvrt_status of an ERROR event */
     char message[256];
     /* What was generated, for the seat: ids, and the end of each one's bytes. */
@@ -93,6 +94,11 @@ int32_t serve_seat_take(serve_server *s, const serve_prompt *prompt, int64_t see
 void serve_seat_return(serve_server *s, serve_seat *seat, const serve_prompt *prompt, serve_job *job);
 void serve_seats_give_back(serve_server *s, unsigned n); /* what serve_seats_wait granted */
 void serve_seats_free(serve_server *s);
+void serve_seat_forget(serve_seat *seat); /* closes its session */
+
+/* ---- serve_keep.c: conversations over a restart */
+void serve_keep_save(serve_server *s);
+bool serve_keep_load(serve_server *s); /* false, with a message: there is no such directory */
 
 /* ---- serve_prompt.c: requests to tokens */
 int32_t serve_render(serve_server *s, const serve_prompt *prompt, uint64_t from, int32_t **ids, size_t *n,
@@ -160,6 +166,7 @@ struct serve_call {
     const serve_node *body; /* root of json */
     kvrt_options *options;
     bool stream, include_usage, logprobs;
+    bool one_call;
     bool counts;           /* wants to know how many tokens the prompt has, and no answer */
     int64_t seed;          /* -1: random */
     unsigned n;            /* answers per prompt */
@@ -233,9 +240,9 @@ typedef struct serve_counts {
 
 struct serve_server {
     /* settings */
-    const char *host, *api_key, *cors, *model; /* api_key, cors: NULL: none */
-    char *key_text;                            /* holds api_key when a file said it */
-    int port;                                  /* asked for, then the one that was given */
+    const char *host, *api_key, *cors, *keep, *model; /* api_key, cors, keep: NULL: none */
+    char *key_text;                                   /* holds api_key when a file said it */
+    int port;                                         /* asked for, then the one that was given */
     unsigned n_seats, max_waiting;
     uint64_t max_body;
     unsigned timeout_s;

@@ -104,6 +104,7 @@ static bool start(serve_call *call)
         serve_answer *a = &call->answers[i];
         a->prompt = &call->prompts[i / call->n];
         a->job.changed = &call->changed;
+        a->job.one_call = call->one_call;
         const int64_t seed = call->seed < 0 ? -1 : call->seed + i % call->n;
         if (seed >= 0 && !serve_set_i64(call, "seed", "sample.seed", seed)) return false;
         int32_t status = serve_seat_take(s, a->prompt, seed, &a->seat, &error);
@@ -209,7 +210,7 @@ static void end_answer(serve_call *call, serve_answer *a)
     serve_server *s = call->server;
     const serve_job *job = &a->job;
     a->ended = true;
-    a->finish = job->finish;
+    a->finish = job->enough ? KVRT_FINISH_EOS : job->finish;
     a->result.size = sizeof a->result;
     pthread_mutex_lock(&s->engine_lock);
     (void)kvrt_session_result(a->seat->session, &a->result, NULL);
@@ -220,7 +221,7 @@ static void end_answer(serve_call *call, serve_answer *a)
     s->counts.generated_tokens += a->result.n_generated;
     pthread_mutex_unlock(&s->lock);
     if (job->too_slow) (void)serve_fail(call, 500, NULL, "the client reads too slowly");
-    else if (job->finish == KVRT_FINISH_CANCELLED || job->status == KVRT_CANCELLED)
+    else if (!job->enough && (job->finish == KVRT_FINISH_CANCELLED || job->status == KVRT_CANCELLED))
         (void)serve_fail(call, 503, NULL, "cancelled: the server is shutting down");
     else if (job->status < 0) (void)serve_fail(call, 500, NULL, "%s", job->message);
     else {

@@ -54,10 +54,15 @@ static void take_event(serve_job *job, const kvrt_event *event)
 {
     bool ok = true;
     if (event->type == KVRT_EVENT_TOKEN) ok = add_piece(job, event) && add_news(&job->news, SERVE_TOKEN, event);
-    if (event->type == KVRT_EVENT_REASONING) ok = add_news(&job->news, SERVE_REASONING, event);
-    if (event->type == KVRT_EVENT_TOOL_CALL) ok = add_news(&job->news, SERVE_CALL, event);
-    if (event->type == KVRT_EVENT_TOOL_ARGUMENTS) ok = add_news(&job->news, SERVE_ARGUMENTS, event);
-    if (event->type == KVRT_EVENT_TEXT || (event->type == KVRT_EVENT_DONE && event->text_len))
+    if (event->type == KVRT_EVENT_TOOL_END && job->one_call) {
+        job->enough = true;
+        kvrt_cancel_id(job->request);
+    }
+    const bool tells = !job->enough; /* what was under way behind it is nobody's */
+    if (tells && event->type == KVRT_EVENT_REASONING) ok = add_news(&job->news, SERVE_REASONING, event);
+    if (tells && event->type == KVRT_EVENT_TOOL_CALL) ok = add_news(&job->news, SERVE_CALL, event);
+    if (tells && event->type == KVRT_EVENT_TOOL_ARGUMENTS) ok = add_news(&job->news, SERVE_ARGUMENTS, event);
+    if (tells && (event->type == KVRT_EVENT_TEXT || (event->type == KVRT_EVENT_DONE && event->text_len)))
         ok = add_news(&job->news, SERVE_TEXT, event);
     if (event->type == KVRT_EVENT_ERROR) {
         job->status = event->status;

@@ -115,7 +115,7 @@ static serve_seat *choose(serve_server *s, const serve_prompt *prompt, size_t *k
     return best ? best : oldest;
 }
 
-static void forget(serve_seat *seat)
+void serve_seat_forget(serve_seat *seat)
 {
     if (seat->session) (void)kvrt_session_close(seat->session, NULL);
     free(seat->ids);
@@ -170,7 +170,7 @@ int32_t serve_seat_take(serve_server *s, const serve_prompt *prompt, int64_t see
     serve_seat *seat = choose(s, prompt, &kept, &text);
     seat->taken = true;
     seat->used = ++s->clock;
-    if (!kept) forget(seat);
+    if (!kept) serve_seat_forget(seat);
     if (kept && text) status = join(s, seat, prompt, kept, text, &joined, &n, error);
     if (status >= 0 && !seat->session) status = kvrt_session_create(s->engine, NULL, &seat->session, error);
     if (status >= 0)
@@ -188,7 +188,7 @@ int32_t serve_seat_take(serve_server *s, const serve_prompt *prompt, int64_t see
     if (status >= 0 && seed >= 0 && seat->seed == seed) status = restart_random(s, seat, seed, error);
     if (status < 0) {
         pthread_mutex_lock(&s->engine_lock);
-        forget(seat);
+        serve_seat_forget(seat);
         seat->taken = false;
         pthread_mutex_unlock(&s->engine_lock);
         return status;
@@ -240,7 +240,7 @@ static bool remember(serve_server *s, serve_seat *seat, const serve_prompt *prom
 void serve_seat_return(serve_server *s, serve_seat *seat, const serve_prompt *prompt, serve_job *job)
 {
     pthread_mutex_lock(&s->engine_lock);
-    if (!remember(s, seat, prompt, job)) forget(seat);
+    if (!remember(s, seat, prompt, job)) serve_seat_forget(seat);
     seat->taken = false;
     seat->used = ++s->clock;
     pthread_mutex_unlock(&s->engine_lock);
@@ -248,7 +248,7 @@ void serve_seat_return(serve_server *s, serve_seat *seat, const serve_prompt *pr
 
 void serve_seats_free(serve_server *s)
 {
-    for (unsigned i = 0; i < s->n_seats && s->seats; i++) forget(&s->seats[i]);
+    for (unsigned i = 0; i < s->n_seats && s->seats; i++) serve_seat_forget(&s->seats[i]);
     free(s->seats);
     s->seats = NULL;
 }

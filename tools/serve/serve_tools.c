@@ -47,7 +47,14 @@ bool serve_tools(serve_call *call, serve_prompt *prompt, serve_tools_of form)
                      *choice = serve_json_get(j, call->body, "tool_choice");
     if (tools && tools->type != SERVE_ARRAY)
         return serve_fail(call, 400, "tools", "tools: need an array, found %s", serve_json_type_name(tools));
+    bool several = true, single = false;
+    if (!serve_param_bool(call, "parallel_tool_calls", &several)) return false;
+    if (form == SERVE_TOOLS_ANTHROPIC) {
+        const serve_node *node = serve_json_get(j, choice, "disable_parallel_tool_use");
+        single = node && node->type == SERVE_TRUE;
+    }
     if (!tools || !tools->child) return true;
+    call->one_call = single || !several;
     const serve_node *word = choice && choice->type == SERVE_OBJECT ? serve_json_get(j, choice, "type") : choice;
     if (serve_json_is(j, word, "none")) return true;
     if (word && !serve_json_is(j, word, "auto"))
