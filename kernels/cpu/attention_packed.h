@@ -2,7 +2,11 @@
  * up to four queries (five on AMX). One table per instruction set, in f32 or as exact.
  *
  *   score[t] = O[t] * ( sum_d (q[d] A[d]) code[d][t]  +  sum_d q[d] Z[d] )
- *   out[d]   = O[d] * ( sum_t (p[t] A[t]) code[t][d]  +  sum_t p[t] Z[t] )                               (design: codec.h) */
+ *   out[d]   = O[d] * ( sum_t (p[t] A[t]) code[t][d]  +  sum_t p[t] Z[t] )                               (design: codec.h)
+ *
+ * and of trellis codes, whose mean no scale multiplies:
+ *   score[t] = O[t] * sum_d (q[d] A[d]) level[d][t]  +  sum_d q[d] M[d]
+ *   out[d]   = A[d] * sum_t (p[t] O[t]) level[t][d]  +  M[d] sum_t p[t] */
 #ifndef KVI_CPU_ATTENTION_PACKED_H
 #define KVI_CPU_ATTENTION_PACKED_H
 #include "variants.h"
@@ -39,6 +43,7 @@ static inline const kvi_cpu_packed *kvi_cpu_packed_for(const kvi_cpu_variant *v,
                                                        kvi_kv_code code, uint32_t d, uint32_t n_heads)
 {
     if (kvi_kv_code_is_plain(code) || d % 16u != 0 || d > KVI_CPU_PACKED_DIM) return NULL;
+    if (kvi_kv_code_is_trellis(code)) return v->packed;
     if (tiles && d <= KVI_CPU_TILES_DIM && (code == KVI_KV_I8 || code == KVI_KV_Q4 || code == KVI_KV_Q2))
         return tiles->packed;
     return n_heads > KVI_CPU_PACKED_HEADS ? NULL : v->packed;

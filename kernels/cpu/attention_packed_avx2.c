@@ -40,6 +40,10 @@ INLINE vf half_bytes(const uint8_t *p)
     const __m128i rest = _mm_slli_epi16(_mm_and_si128(wide, _mm_set1_epi16(0x7f)), 7);
     return (vf)_mm256_cvtph_ps(_mm_or_si128(sign, rest));
 }
+INLINE vf level(vu states, const float *levels)
+{
+    return (vf)_mm256_i32gather_ps(levels, (__m256i)(states & (KVI_KV_STATES - 1u)), 4);
+}
 INLINE vf load_half(const uint8_t *side, uint32_t off, uint32_t i)
 {
     return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(side + off + 2u * i)));

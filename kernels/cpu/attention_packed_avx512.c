@@ -50,6 +50,13 @@ INLINE vf half_bytes(const uint8_t *p)
     const __m256i rest = _mm256_slli_epi16(_mm256_and_si256(wide, _mm256_set1_epi16(0x7f)), 7);
     return (vf)_mm512_cvtph_ps(_mm256_or_si256(sign, rest));
 }
+INLINE vf level(vu states, const float *levels)
+{
+    const __m512i s = (__m512i)states;
+    const __m512 lower = _mm512_permutex2var_ps(_mm512_load_ps(levels), s, _mm512_load_ps(levels + 16));
+    const __m512 upper = _mm512_permutex2var_ps(_mm512_load_ps(levels + 32), s, _mm512_load_ps(levels + 48));
+    return (vf)_mm512_mask_blend_ps(_mm512_test_epi32_mask(s, _mm512_set1_epi32(32)), lower, upper);
+}
 INLINE vf load_half(const uint8_t *side, uint32_t off, uint32_t i)
 {
     return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)(side + off + 2u * i)));

@@ -7,6 +7,7 @@
  *   repeat      `words` 32-bit words, repeated until the vector is full
  *   zip         elements of a and b alternating
  *   half_bytes  VW E4M3 codes as f32, divided by 256
+ *   level       the levels of the states in the low six bits of every lane (trellis.h)
  *
  * A row of 4-bit codes in LSB-first order is a row of 32-bit words of 8 codes. A vector of words shifted right by 4 j holds code j of every
  * word: one load serves 8 vectors of codes, and nothing moves between lanes. The results come out in the order (j, word) and are put
@@ -25,6 +26,7 @@ INLINE vf bytes(const uint8_t *p);
 INLINE vu repeat(const uint8_t *p, uint32_t words);
 INLINE void zip(vf a, vf b, vf *low, vf *high);
 INLINE vf half_bytes(const uint8_t *p);
+INLINE vf level(vu states, const float *levels);
 
 INLINE float total(vf v)
 {
@@ -52,14 +54,38 @@ INLINE vu words3(const uint8_t *row, uint32_t i)
     return words;
 }
 
+/* VW states from number i of a ring of 2- or 3-bit codes, each in the low bits of its lane once that is shifted: eight numbers and what the
+ * last of them reads of its successors are 19 or 27 bits. `last`: the row ends with the vector. */
+INLINE vu states_at(const uint8_t *row, uint32_t row_bytes, uint32_t i, uint32_t bits, bool last)
+{
+    const uint32_t half = VW == 16u ? bits : 0u; /* bytes from the first eight numbers to the second eight */
+    uint32_t low, high;
+    if (last) { /* four bytes that end with the row, and its first ones behind them */
+        uint32_t end, first = 0;
+        memcpy(&end, row + row_bytes - 4u, 4);
+        memcpy(&first, row, 4);
+        high = end >> (32u - 8u * bits) | first << (8u * bits);
+    } else memcpy(&high, row + i * bits / 8u + half, 4);
+    if (VW != 16u) return high - (vu){0};
+    memcpy(&low, row + i * bits / 8u, 4);
+    vu lane;
+    for (uint32_t k = 0; k < VW; k++) lane[k] = k;
+    const vu upper = (vu)(lane > 7u);
+    return ((low - (vu){0}) & ~upper) | ((high - (vu){0}) & upper);
+}
+
+static const float levels_t2[KVI_KV_STATES] __attribute__((aligned(64))) = {KVI_KV_T2_LEVELS};
+static const float levels_t3[KVI_KV_STATES] __attribute__((aligned(64))) = {KVI_KV_T3_LEVELS};
+
 /* out[i][j] = sum over rows of x[i][row] * (vector j of the row's codes), i < n_q, j < n_v <= 4; kind, n_v, n_q are constants. `counts`: per
- * vector and lane the bits to shift away. */
+ * vector and lane the bits to shift away. Trellis codes: `codes` are whole rows, whose numbers from `first` on are meant. */
 INLINE void mac(const uint8_t *codes, kvi_kv_code kind, size_t row_bytes, uint32_t n_rows, uint32_t words,
-                const vu *counts, uint32_t n_v, const float *x, size_t ldx, uint32_t n_q, float *out, size_t ldo,
-                const uint8_t *next)
+                uint32_t first, const vu *counts, uint32_t n_v, const float *x, size_t ldx, uint32_t n_q, float *out,
+                size_t ldo, const uint8_t *next)
 {
     vf acc[QUERIES * 4];
     const vf bias = splat(128.0f);
+    const uint32_t bits = kvi_kv_code_bits(kind), eights_end = (uint32_t)row_bytes * 8u / bits - (VW > 8u ? VW : 8u);
     for (uint32_t i = 0; i < QUERIES * 4; i++) acc[i] = (vf){0};
     for (uint32_t r = 0; r < n_rows; r++) {
         const uint8_t *row = codes + r * row_bytes;
@@ -72,7 +98,11 @@ INLINE void mac(const uint8_t *codes, kvi_kv_code kind, size_t row_bytes, uint32
             else if (kind == KVI_KV_Q2) value[j] = number(shift(word, counts[j], words == VW), 2);
             else if (kind == KVI_KV_Q3) value[j] = number(shift(words3(row, j * VW), counts[0], false), 3);
             else if (kind == KVI_KV_F8) value[j] = half_bytes(row + j * VW);
-            else value[j] = bytes(row + j * VW) - bias;
+            else if (kvi_kv_code_is_trellis(kind)) {
+                const uint32_t at = (first + j * VW) / 8u * 8u;
+                const vu states = states_at(row, (uint32_t)row_bytes, at, bits, at == eights_end);
+                value[j] = level(shift(states, counts[0], false), kind == KVI_KV_T2 ? levels_t2 : levels_t3);
+            } else value[j] = bytes(row + j * VW) - bias;
         }
         for (uint32_t i = 0; i < n_q; i++) {
             vf factor = splat(x[i * ldx + r]);
@@ -92,13 +122,14 @@ typedef struct product {
     const uint8_t *next; /* codes to fetch meanwhile */
 } product;
 
-INLINE void block(const product *p, kvi_kv_code kind, const uint8_t *codes, uint32_t words, const vu *counts,
-                  uint32_t n_v, float *out)
+INLINE void block(const product *p, kvi_kv_code kind, const uint8_t *codes, uint32_t words, uint32_t first,
+                  const vu *counts, uint32_t n_v, float *out)
 {
     const size_t ld = KVI_CPU_PACKED_DIM;
 #define CASE(v, q)                                                                                                     \
     if (n_v == (v) && p->n_q == (q))                                                                                   \
-    mac(codes, kind, p->row_bytes, p->n_rows, words, counts, v, p->x, ld, q, out, ld, p->next + (codes - p->codes))
+    mac(codes, kind, p->row_bytes, p->n_rows, words, first, counts, v, p->x, ld, q, out, ld,                           \
+        p->next + (codes - p->codes))
     CASE(4, 4);
     CASE(4, 3);
     CASE(4, 2);
@@ -118,16 +149,17 @@ INLINE void block(const product *p, kvi_kv_code kind, const uint8_t *codes, uint
 INLINE void product_natural(const product *p, kvi_kv_code kind)
 {
     const uint32_t bits = kvi_kv_code_bits(kind);
+    const bool ring = kvi_kv_code_is_trellis(kind), halves = VW == 4u && (kind == KVI_KV_Q3 || ring);
     vu counts[4];
-    for (uint32_t k = 0; k < VW; k++) counts[0][k] = (k % 8u) * 3u;
+    for (uint32_t k = 0; k < VW; k++) counts[0][k] = (k % 8u) * bits;
     for (uint32_t c = 0; c < p->n_cols;) {
         const uint32_t left = (p->n_cols - c) / VW;
-        /* 3-bit vectors of 4 codes begin at half bytes: one by one, counted from the row's start. */
-        const uint32_t n_v = kind == KVI_KV_Q3 && VW == 4u ? 1u : left >= 4 ? 4u : left >= 2 ? 2u : 1u;
-        const uint32_t from = kind == KVI_KV_Q3 && VW == 4u ? c / 8u * 8u : c;
-        if (kind == KVI_KV_Q3 && VW == 4u)
-            for (uint32_t k = 0; k < VW; k++) counts[0][k] = (c - from + k) * 3u;
-        block(p, kind, p->codes + from * bits / 8u, 0, counts, n_v, p->out + c);
+        /* Vectors of 4 codes may begin at half bytes: one by one, counted from the eight codes they belong to. */
+        const uint32_t n_v = halves ? 1u : left >= 4 ? 4u : left >= 2 ? 2u : 1u;
+        const uint32_t from = halves ? c / 8u * 8u : c;
+        if (halves)
+            for (uint32_t k = 0; k < VW; k++) counts[0][k] = (c - from + k) * bits;
+        block(p, kind, p->codes + (ring ? 0u : from * bits / 8u), 0, c, counts, n_v, p->out + c);
         c += n_v * VW;
     }
 }
@@ -168,7 +200,7 @@ INLINE void product_words(const product *p, kvi_kv_code kind)
             for (uint32_t k = 0; k < 4; k++)
                 for (uint32_t lane = 0; lane < VW; lane++)
                     counts[k][lane] = ((j + k) * copies + lane / words) % fields * bits;
-            block(p, kind, p->codes + c * bits / 8u, words, counts, n_v, p->out + c + j * VW);
+            block(p, kind, p->codes + c * bits / 8u, words, 0, counts, n_v, p->out + c + j * VW);
             j += n_v;
         }
         for (uint32_t i = 0; i < p->n_q; i++) {
@@ -187,6 +219,8 @@ static void product_q4(const product *p) { product_words(p, KVI_KV_Q4); }
 static void product_q2(const product *p) { product_words(p, KVI_KV_Q2); }
 static void product_q3(const product *p) { product_natural(p, KVI_KV_Q3); }
 static void product_i8(const product *p) { product_natural(p, KVI_KV_I8); }
+static void product_t3(const product *p) { product_natural(p, KVI_KV_T3); }
+static void product_t2(const product *p) { product_natural(p, KVI_KV_T2); }
 static void product_f8(const product *p) { product_natural(p, KVI_KV_F8); }
 static void run(const product *p, kvi_kv_code kind)
 {
@@ -194,6 +228,8 @@ static void run(const product *p, kvi_kv_code kind)
     else if (kind == KVI_KV_Q2) product_q2(p);
     else if (kind == KVI_KV_Q3) product_q3(p);
     else if (kind == KVI_KV_I8) product_i8(p);
+    else if (kind == KVI_KV_T3) product_t3(p);
+    else if (kind == KVI_KV_T2) product_t2(p);
     else product_f8(p);
 }
 
@@ -221,6 +257,7 @@ static void fold(const uint8_t *side, bool has_a, uint32_t a_off, bool has_z, ui
 static float taken(kvi_kv_code code)
 {
     if (code == KVI_KV_I8) return 128.0f;
+    if (kvi_kv_code_is_trellis(code)) return 0.0f;
     return code >= KVI_KV_Q4 ? (float)CENTRE * 0.5f * (float)((1u << kvi_kv_code_bits(code)) - 1u) : 0.0f;
 }
 
@@ -237,11 +274,14 @@ static void score(const uint8_t *side, kvi_kv_code code, uint32_t d, const float
              q + (size_t)first * d, d, n, x, zero);
         const product p = {side + s.codes_off, s.codes_bytes / d, d, KVI_KV_PAGE, n, x, out, next};
         run(&p, code);
+        const bool apart = kvi_kv_code_is_trellis(code); /* no scale multiplies the mean */
         for (uint32_t t = 0; t < KVI_KV_PAGE; t += VW) {
             const vf o = load_half(side, s.o_off, t);
-            for (uint32_t i = 0; i < n; i++)
+            for (uint32_t i = 0; i < n; i++) {
+                const vf sum = load(out + i * KVI_CPU_PACKED_DIM + t);
                 store(scores + (size_t)(first + i) * KVI_KV_PAGE + t,
-                      (load(out + i * KVI_CPU_PACKED_DIM + t) + splat(zero[i])) * o);
+                      apart ? fma_vec(sum, o, splat(zero[i])) : (sum + splat(zero[i])) * o);
+            }
         }
     }
 }
@@ -254,10 +294,20 @@ static void blend(const uint8_t *side, kvi_kv_code code, uint32_t d, const float
     float x[QUERIES * KVI_CPU_PACKED_DIM], out[QUERIES * KVI_CPU_PACKED_DIM], zero[QUERIES];
     for (uint32_t first = 0; first < n_q; first += QUERIES) {
         const uint32_t n = n_q - first < QUERIES ? n_q - first : QUERIES;
-        fold(side, true, s.a_off, code != KVI_KV_F8, s.z_off, KVI_KV_PAGE, code == KVI_KV_F8 ? 256.0f : 1.0f,
+        const bool normal = kvi_kv_code_is_trellis(code);
+        fold(side, true, s.a_off, code != KVI_KV_F8 && !normal, s.z_off, KVI_KV_PAGE, code == KVI_KV_F8 ? 256.0f : 1.0f,
              taken(code), p + (size_t)first * KVI_KV_PAGE, KVI_KV_PAGE, n, x, zero);
         const product job = {side + s.codes_off, s.codes_bytes / KVI_KV_PAGE, KVI_KV_PAGE, d, n, x, out, next};
         run(&job, code);
+        for (uint32_t i = 0; i < n && normal; i++) { /* the mean, by the sum of p */
+            vf sum = (vf){0};
+            for (uint32_t t = 0; t < KVI_KV_PAGE; t += VW) sum += load(p + (size_t)(first + i) * KVI_KV_PAGE + t);
+            const vf weight = splat(total(sum));
+            for (uint32_t c = 0; c < d; c += VW) {
+                float *to = acc + (size_t)(first + i) * d + c;
+                store(to, fma_vec(weight, load_half(side, s.z_off, c), load(to)));
+            }
+        }
         for (uint32_t c = 0; c < d; c += VW) {
             const vf o = code >= KVI_KV_Q4 ? load_half(side, s.o_off, c) : splat(1.0f);
             for (uint32_t i = 0; i < n; i++) {

@@ -33,6 +33,11 @@ INLINE vf half_bytes(const uint8_t *p)
 {
     return (vf){kvi_e4m3_to_f32(p[0]), kvi_e4m3_to_f32(p[1]), kvi_e4m3_to_f32(p[2]), kvi_e4m3_to_f32(p[3])} / 256.0f;
 }
+INLINE vf level(vu states, const float *levels)
+{
+    const vu s = states & (KVI_KV_STATES - 1u);
+    return (vf){levels[s[0]], levels[s[1]], levels[s[2]], levels[s[3]]};
+}
 INLINE vf load_half(const uint8_t *side, uint32_t off, uint32_t i)
 {
     return (vf){kvi_kv_side_value(side, off, i), kvi_kv_side_value(side, off, i + 1),

@@ -36,7 +36,7 @@ typedef struct area {
     float *k, *v;                   /* (128, padded D) each, panels or rows */
     float *scores;                  /* (GROUP, 128) */
     uint8_t *k_tiles, *v_tiles, *p; /* AMX: (128, padded D) BF16 each, (KVI_AMX_GROUP, 128) BF16 */
-    float *vectors;                 /* (3, KVI_KV_MAX_HEAD_DIM) side vectors */
+    float *vectors;                 /* (KVI_CPU_SIDE_VECTORS, KVI_KV_MAX_HEAD_DIM) */
     uint32_t width;                 /* floats between rows of acc */
     const kvi_seq *seq;
     uint32_t kv_head, first, n_queries; /* queries of the sequence and KV head: row * per_kv + head */
@@ -46,7 +46,7 @@ static uint32_t padded(uint32_t d) { return (d + 63u) / 64u * 64u; }
 size_t kvi_cpu_prefill_scratch(uint32_t d)
 {
     return (size_t)PREFILL_BLOCK * (2u * padded(d) + 2u) + 3u * (size_t)KVI_KV_PAGE * padded(d) +
-           (GROUP + KVI_AMX_GROUP / 2u) * KVI_KV_PAGE + 3u * KVI_KV_MAX_HEAD_DIM;
+           (GROUP + KVI_AMX_GROUP / 2u) * KVI_KV_PAGE + KVI_CPU_SIDE_VECTORS * KVI_KV_MAX_HEAD_DIM;
 }
 
 static area area_of(const prefill *t, uint32_t thread)
@@ -77,10 +77,12 @@ static void fill(float *x, uint32_t n, float value)
 void kvi_cpu_dequantize(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_code code, bool is_v, uint32_t d,
                         float *vectors, float *panels)
 {
-    float *a = vectors, *z = a + KVI_KV_MAX_HEAD_DIM, *o = z + KVI_KV_MAX_HEAD_DIM;
+    float *a = vectors, *z = a + KVI_KV_MAX_HEAD_DIM, *o = z + KVI_KV_MAX_HEAD_DIM, *m_col = o + KVI_KV_MAX_HEAD_DIM;
     const kvi_kv_side at = is_v ? kvi_kv_v_side(code, d) : kvi_kv_k_side(code, d);
     const uint32_t rows = is_v ? KVI_KV_PAGE : d, cols = is_v ? d : KVI_KV_PAGE;
-    const bool has_a = is_v || code >= KVI_KV_Q4, has_z = code >= KVI_KV_Q4 || (is_v && code == KVI_KV_I8),
+    const bool normal = kvi_kv_code_is_trellis(code), by_channel = normal && is_v; /* where the mean stands */
+    const bool has_a = is_v || code >= KVI_KV_Q4,
+               has_z = !by_channel && (code >= KVI_KV_Q4 || (is_v && code == KVI_KV_I8)),
                has_o = !is_v || code >= KVI_KV_Q4;
     fill(o, KVI_KV_MAX_HEAD_DIM, 1.0f);
     if (has_a) v->widen(side + at.a_off, KVI_F16, rows, a);
@@ -89,6 +91,11 @@ void kvi_cpu_dequantize(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_co
     else fill(z, rows, code == KVI_KV_I8 ? -128.0f : 0.0f);
     if (has_o) v->widen(side + at.o_off, KVI_F16, cols, o);
     v->unpack(side + at.codes_off, code, rows, cols, panels);
+    fill(m_col, KVI_KV_MAX_HEAD_DIM, 0.0f);
+    if (by_channel) v->widen(side + at.z_off, KVI_F16, d, m_col);
+    for (uint32_t c = 0; normal && c < cols; c += v->panel)
+        v->normal(panels + (size_t)c * rows, rows, a, z, o + c, m_col + c);
+    if (normal) return;
     for (uint32_t c = 0; c < cols; c += v->panel) v->affine(panels + (size_t)c * rows, rows, a, z, o + c);
 }
 

@@ -150,7 +150,8 @@ size_t kvi_cpu_attention_scratch(uint32_t head_dim); /* floats per thread */
 void kvi_cpu_attention_finish(const kvi_device *device, const kvi_op *op, uint32_t row, uint32_t head, float m, float l,
                               float *acc);
 /* Codes of a packed side as their values, in panels over the side's rows: K by channel (d rows of 128), V by token (128 rows of d).
- * vectors (3, KVI_KV_MAX_HEAD_DIM) is scratch. */
+ * vectors (KVI_CPU_SIDE_VECTORS, KVI_KV_MAX_HEAD_DIM) is scratch. */
+#define KVI_CPU_SIDE_VECTORS 4u
 void kvi_cpu_dequantize(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_code code, bool is_v, uint32_t d,
                         float *vectors, float *panels);
 const char *kvi_cpu_latent_append(kvi_device *device, const kvi_op *op);

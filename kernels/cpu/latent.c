@@ -16,7 +16,7 @@
 #include <string.h>
 
 #define WIDE_QUERIES 128u /* rows of a wide task */
-#define VECTORS 3u        /* side vectors of a packed side: a, z, o */
+#define VECTORS KVI_CPU_SIDE_VECTORS
 
 typedef struct latent {
     kvi_device *device;

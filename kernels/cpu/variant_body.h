@@ -47,6 +47,7 @@ const kvi_cpu_variant JOIN(kvi_cpu_, VARIANT) = {
     .blend = blend,
     .unpack = unpack,
     .affine = affine,
+    .normal = normal,
     .widen = widen,
     .narrow = narrow,
     .rmsnorm = rmsnorm,

@@ -151,10 +151,32 @@ static void unpack_scalar(const uint8_t *codes, kvi_kv_code kind, uint32_t n_row
         }
 }
 
+/* Trellis codes: every row is a ring (runtime/kv/trellis.h), read one number after the other. */
+static void unpack_rings(const uint8_t *codes, kvi_kv_code kind, uint32_t n_rows, uint32_t n_cols, float *dst)
+{
+    static const float two[KVI_KV_STATES] = {KVI_KV_T2_LEVELS}, three[KVI_KV_STATES] = {KVI_KV_T3_LEVELS};
+    const uint32_t bits = kvi_kv_code_bits(kind), row_bytes = n_cols / 8u * bits;
+    const float *levels = bits == 2u ? two : three;
+    for (uint32_t r = 0; r < n_rows; r++) {
+        const uint8_t *row = codes + (size_t)r * row_bytes;
+        for (uint32_t c = 0; c < n_cols; c += 8u) {
+            uint32_t word = 0;
+            for (uint32_t b = 0; b <= bits; b++) {
+                const uint32_t at = c / 8u * bits + b;
+                word |= (uint32_t)row[at < row_bytes ? at : 0u] << (8u * b);
+            }
+            for (uint32_t k = 0; k < 8u; k++, word >>= bits)
+                dst[(size_t)((c + k) / PANEL * PANEL) * n_rows + (size_t)r * PANEL + (c + k) % PANEL] =
+                    levels[word & (KVI_KV_STATES - 1u)];
+        }
+    }
+}
+
 static void unpack(const uint8_t *codes, kvi_kv_code kind, uint32_t n_rows, uint32_t n_cols, float *dst)
 {
     if (kind == KVI_KV_Q4) unpack_rows(codes, 4, n_rows, n_cols, dst);
     else if (kind == KVI_KV_Q2) unpack_rows(codes, 2, n_rows, n_cols, dst);
+    else if (kvi_kv_code_is_trellis(kind)) unpack_rings(codes, kind, n_rows, n_cols, dst);
     else if (kind == KVI_KV_I8)
         for (uint32_t r = 0; r < n_rows; r++)
             for (uint32_t c = 0; c < n_cols; c += VW)
@@ -170,5 +192,16 @@ static void affine(float *x, uint32_t n_rows, const float *a, const float *z, co
         const vf gain = splat(a[r]), zero = splat(z[r]);
         store(x, (load(x) * gain + zero) * o0);
         store(x + VW, (load(x + VW) * gain + zero) * o1);
+    }
+}
+
+/* The normal form; the means of rows or those of columns are 0. */
+static void normal(float *x, uint32_t n_rows, const float *a, const float *m, const float *o, const float *m_col)
+{
+    const vf o0 = load(o), o1 = load(o + VW), m0 = load(m_col), m1 = load(m_col + VW);
+    for (uint32_t r = 0; r < n_rows; r++, x += PANEL) {
+        const vf gain = splat(a[r]), mean = splat(m[r]);
+        store(x, load(x) * gain * o0 + mean + m0);
+        store(x + VW, load(x + VW) * gain * o1 + mean + m1);
     }
 }

@@ -106,6 +106,8 @@ typedef struct kvi_cpu_variant {
     void (*unpack)(const uint8_t *codes, kvi_kv_code kind, uint32_t n_rows, uint32_t n_cols, float *dst);
     /* x[r][i] = (x[r][i] * a[r] + z[r]) * o[i] in place, x (n_rows, panel): codes of a panel to their values, in the codec's own order. */
     void (*affine)(float *x, uint32_t n_rows, const float *a, const float *z, const float *o);
+    /* The same of trellis codes: x[r][i] = (x[r][i] * a[r]) * o[i] + m[r] + m_col[i]; of the two means one is 0. */
+    void (*normal)(float *x, uint32_t n_rows, const float *a, const float *m, const float *o, const float *m_col);
     /* dst (n) f32 from n values of dtype. */
     void (*widen)(const void *src, kvi_dtype dtype, uint32_t n, float *dst);
     /* n values of dtype from f32, round to nearest even. */

@@ -51,7 +51,7 @@ OPTION("ctx.sessions", "sessions", I64, ENGINE, "1", 1, 256, "1..256",
        "sessions of ctx.size tokens that the KV pool is planned for")
 OPTION("ctx.full", "ctx-full", CHOICE, SESSION, "stop", 0, 0, "stop|shift|demote",
        "when the context is full: end; drop pages behind the first, keep the newest; elastic: lose precision, then end")
-OPTION("kv.format", "kv", STRING, SESSION, "k4v4", 0, 0, "f32|f16|bf16|f8|i8|k4v4|k4v2|k3v3|k2v2|kXvY|elastic",
+OPTION("kv.format", "kv", STRING, SESSION, "k4v4", 0, 0, "f32|f16|bf16|f8|i8|k4v4|k4v2|k3v3|k2v2|t3|t2|kXvY|elastic",
        "KV cache format; elastic: f16, old pages less as the pool fills")
 OPTION("kv.pool", "kv-pool", BYTES, ENGINE, "0", 0, 0, "",
        "most bytes of an elastic KV pool; 0: up to 16 bits for every position")

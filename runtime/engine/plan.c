@@ -26,10 +26,10 @@ kvrt_status kvi_format_named(const char *name, kvi_cache_format *out, kvrt_error
                               .elastic = strcmp(name, "elastic") == 0};
     if (out->elastic) return KVRT_OK;
     if (!kvi_kv_format_parse(name, strlen(name), &out->body))
-        return kvi_error_set(
-            error, KVRT_ARG,
-            "option kv.format: found '%.40s', need f32, f16, bf16, i8, f8, k4v4, k4v2, k3v3, k2v2, kXvY or elastic",
-            name);
+        return kvi_error_set(error, KVRT_ARG,
+                             "option kv.format: found '%.40s', need f32, f16, bf16, i8, f8, k4v4, k4v2, k3v3, k2v2, "
+                             "t3, t2, kXvY or elastic",
+                             name);
     if (kvi_kv_format_is_plain(out->body) && KVI_KV_K_CODE(out->body) == KVI_KV_V_CODE(out->body))
         out->plain = KVI_KV_K_CODE(out->body);
     return KVRT_OK;

@@ -3,6 +3,8 @@
  *
  *   K'[t][d] = (q * A[d] + Z[d]) * O[t]       code row = channel d, 128 codes      A, Z (D)    O (128)
  *   V'[t][d] = (q * A[t] + Z[t]) * O[d]       code row = token t,   D codes        A, Z (128)  O (D)
+ *   T2, T3: K' = (level A[d]) O[t] + M[d], V' = (level O[t]) A[d] + M[d], M where others have Z: the normal form, which has a mean
+ *        and a scale per channel and a scale per token. Rows of codes are the same, each a ring of its own (trellis.h).
  *   I8:  K A = 1, Z = -128, O per token;  V A, Z per token, O = 1.     F8: the E4M3 value times the token's scale (K: O, V: A).
  *
  * Payload order KVI_KV_ORDER_ROWS: rows of codes one after the other, codes in an LSB-first bit stream per row: a row of 128 or D codes of
@@ -12,6 +14,7 @@
 #ifndef KVI_KV_CODEC_H
 #define KVI_KV_CODEC_H
 #include "half.h"
+#include "trellis.h"
 
 #define KVI_KV_ORDER_ROWS 0u /* payload order id, part of snapshots */
 
@@ -78,6 +81,14 @@ KVI_HD static inline float kvi_kv_reconstruct(uint32_t code, float a, float z, f
     return sum * o;
 }
 
+/* The reconstruction of the normal form: three roundings. row, col: scales of the row of codes and of its columns. */
+KVI_HD static inline float kvi_kv_normal(float level, float row, float col, float mean)
+{
+    float product = level * row;
+    product *= col;
+    return product + mean;
+}
+
 /* Element (token t, channel c) of a K side of code `kind`; `side` is its start. */
 KVI_HD static inline float kvi_kv_decode_k(const uint8_t *side, kvi_kv_code kind, uint32_t d, uint32_t t, uint32_t c)
 {
@@ -93,6 +104,9 @@ KVI_HD static inline float kvi_kv_decode_k(const uint8_t *side, kvi_kv_code kind
     const float o = kvi_kv_side_value(side, s.o_off, t);
     if (kind == KVI_KV_F8) return kvi_e4m3_to_f32(row[t]) * o;
     if (kind == KVI_KV_I8) return kvi_kv_reconstruct(row[t], 1.0f, -128.0f, o);
+    if (kvi_kv_code_is_trellis(kind))
+        return kvi_kv_normal(kvi_kv_level(kvi_kv_state(row, KVI_KV_PAGE / 8u * bits, t, bits), bits),
+                             kvi_kv_side_value(side, s.a_off, c), o, kvi_kv_side_value(side, s.z_off, c));
     return kvi_kv_reconstruct(kvi_kv_get_code(row, t, bits), kvi_kv_side_value(side, s.a_off, c),
                               kvi_kv_side_value(side, s.z_off, c), o);
 }
@@ -104,6 +118,9 @@ KVI_HD static inline float kvi_kv_decode_v(const uint8_t *side, kvi_kv_code kind
     const uint8_t *row = side + s.codes_off + t * (d / 8u * bits);
     const float a = kvi_kv_side_value(side, s.a_off, t);
     if (kind == KVI_KV_F8) return kvi_e4m3_to_f32(row[c]) * a;
+    if (kvi_kv_code_is_trellis(kind))
+        return kvi_kv_normal(kvi_kv_level(kvi_kv_state(row, d / 8u * bits, c, bits), bits), a,
+                             kvi_kv_side_value(side, s.o_off, c), kvi_kv_side_value(side, s.z_off, c));
     const float z = kvi_kv_side_value(side, s.z_off, t);
     if (kind == KVI_KV_I8) return kvi_kv_reconstruct(row[c], a, z, 1.0f);
     return kvi_kv_reconstruct(kvi_kv_get_code(row, c, bits), a, z, kvi_kv_side_value(side, s.o_off, c));

@@ -344,6 +344,8 @@ static void quantize(const tile *t, bool is_v, uint32_t bits, const kvi_encode_p
     round_with_feedback(t->x, n_rows, n_cols, t->metric, step, low, bits, t->origin_t, codes);
 }
 
+#include "normal_form.h"
+
 /* The parts of a tile in scratch (kvi_kv_encode_scratch). */
 static tile tile_in(float *scratch, uint32_t n_rows, uint32_t n_cols)
 {
@@ -400,8 +402,10 @@ static void encode_k(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_
     if (kind >= KVI_KV_Q4) {
         const tile t = tile_in(scratch, d, KVI_KV_PAGE);
         for (uint32_t i = 0; i < d * KVI_KV_PAGE; i++) t.origin_t[i] = tame(rows[i]);
-        quantize(&t, false, kvi_kv_code_bits(kind), params, queries, side + s.codes_off, side + s.a_off, side + s.z_off,
-                 side + s.o_off);
+        if (kvi_kv_code_is_trellis(kind)) encode_k_trellis(&t, kvi_kv_code_bits(kind), queries, side, s);
+        else
+            quantize(&t, false, kvi_kv_code_bits(kind), params, queries, side + s.codes_off, side + s.a_off,
+                     side + s.z_off, side + s.o_off);
         return;
     }
     encode_k_by_token(kind, rows, d, scratch, side + s.codes_off, side + s.o_off);
@@ -461,6 +465,12 @@ static void encode_v(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_
 {
     const kvi_kv_side s = kvi_kv_v_side(kind, d);
     memset(side, 0, s.bytes);
+    if (kvi_kv_code_is_trellis(kind)) {
+        const tile t = tile_in(scratch, d, KVI_KV_PAGE);
+        for (uint32_t i = 0; i < d * KVI_KV_PAGE; i++) t.origin_t[i] = tame(rows[i]);
+        encode_v_trellis(&t, kvi_kv_code_bits(kind), side, s);
+        return;
+    }
     if (kind >= KVI_KV_Q4) {
         const tile t = tile_in(scratch, KVI_KV_PAGE, d);
         for (uint32_t i = 0; i < d * KVI_KV_PAGE; i++) t.x[i] = tame(rows[i]);

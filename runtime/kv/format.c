@@ -5,9 +5,9 @@
 static const struct {
     const char *name;
     kvi_kv_format format;
-} named[] = {{"f32", KVI_KV_FMT_F32},   {"f16", KVI_KV_FMT_F16},   {"bf16", KVI_KV_FMT_BF16},
-             {"i8", KVI_KV_FMT_I8},     {"f8", KVI_KV_FMT_F8},     {"k4v4", KVI_KV_FMT_K4V4},
-             {"k4v2", KVI_KV_FMT_K4V2}, {"k3v3", KVI_KV_FMT_K3V3}, {"k2v2", KVI_KV_FMT_K2V2}};
+} named[] = {{"f32", KVI_KV_FMT_F32}, {"f16", KVI_KV_FMT_F16},   {"bf16", KVI_KV_FMT_BF16}, {"i8", KVI_KV_FMT_I8},
+             {"f8", KVI_KV_FMT_F8},   {"k4v4", KVI_KV_FMT_K4V4}, {"k4v2", KVI_KV_FMT_K4V2}, {"k3v3", KVI_KV_FMT_K3V3},
+             {"t3", KVI_KV_FMT_T3},   {"k2v2", KVI_KV_FMT_K2V2}, {"t2", KVI_KV_FMT_T2}};
 #define N_NAMED (sizeof named / sizeof named[0])
 
 const char *kvi_kv_format_at(uint32_t index, kvi_kv_format *out)
@@ -17,10 +17,12 @@ const char *kvi_kv_format_at(uint32_t index, kvi_kv_format *out)
     return named[index].name;
 }
 
-/* Reads "16", "8", "4", "3" or "2"; returns the characters used. */
+/* Reads "16", "8", "4", "3", "2", "t3" or "t2"; returns the characters used. */
 static size_t parse_side(const char *text, size_t len, kvi_kv_code *code)
 {
     if (len >= 2 && text[0] == '1' && text[1] == '6') return *code = KVI_KV_F16, 2;
+    if (len >= 2 && text[0] == 't' && (text[1] == '2' || text[1] == '3'))
+        return *code = text[1] == '2' ? KVI_KV_T2 : KVI_KV_T3, 2;
     if (len < 1) return 0;
     switch (text[0]) {
     case '8': *code = KVI_KV_I8; return 1;
@@ -45,15 +47,21 @@ bool kvi_kv_format_parse(const char *text, size_t len, kvi_kv_format *out)
     return true;
 }
 
+/* "?" for what is no code, as a snapshot may have it that tells lies. */
+static const char *digits_of(kvi_kv_code code)
+{
+    static const char *const digits[KVI_KV_CODES] = {"32", "16", "16", "8", "8", "4", "3", "2", "t3", "t2"};
+    return code < KVI_KV_CODES ? digits[code] : "?";
+}
+
 const char *kvi_kv_format_name(kvi_kv_format format, char buffer[8])
 {
     for (size_t i = 0; i < N_NAMED; i++)
         if (named[i].format == format) return named[i].name;
-    static const char *const digits[8] = {"32", "16", "16", "8", "8", "4", "3", "2"};
     buffer[0] = 'k';
     buffer[1] = 0;
-    strcat(buffer, digits[KVI_KV_K_CODE(format) & 7]);
+    strcat(buffer, digits_of(KVI_KV_K_CODE(format)));
     strcat(buffer, "v");
-    strcat(buffer, digits[KVI_KV_V_CODE(format) & 7]);
+    strcat(buffer, digits_of(KVI_KV_V_CODE(format)));
     return buffer;
 }

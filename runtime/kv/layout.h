@@ -8,6 +8,7 @@
  *
  *   16/32-bit formats:   K[128][D]  V[128][D]                    rows = tokens, row-major
  *   integer formats:     K codes, A[D], Z[D], O[128]  V codes, C[D], A[128], Z[128]     (fp16 vectors; see codec.h)
+ *   trellis formats:     K codes, A[D], M[D], O[128]  V codes, A[D], O[128], M[D]       (the normal form; see codec.h)
  *
  *   latent groups:       the K side holds the latent (head_dim wide), the V side the roped key (rope_dim wide) that all heads share; there are
  *                        no other values. Formats and codes are the same: a K code for the latent, a V code for the roped key.
@@ -33,9 +34,11 @@ typedef enum kvi_kv_code {
     KVI_KV_I8 = 4,
     KVI_KV_Q4 = 5,
     KVI_KV_Q3 = 6,
-    KVI_KV_Q2 = 7
+    KVI_KV_Q2 = 7,
+    KVI_KV_T3 = 8, /* trellis.h */
+    KVI_KV_T2 = 9
 } kvi_kv_code;
-#define KVI_KV_CODES 8u
+#define KVI_KV_CODES 10u
 
 /* A page format: K code in the low nibble, V code in the high nibble. */
 typedef uint8_t kvi_kv_format;
@@ -51,7 +54,9 @@ enum {
     KVI_KV_FMT_K4V4 = KVI_KV_FORMAT(KVI_KV_Q4, KVI_KV_Q4),
     KVI_KV_FMT_K4V2 = KVI_KV_FORMAT(KVI_KV_Q4, KVI_KV_Q2),
     KVI_KV_FMT_K3V3 = KVI_KV_FORMAT(KVI_KV_Q3, KVI_KV_Q3),
-    KVI_KV_FMT_K2V2 = KVI_KV_FORMAT(KVI_KV_Q2, KVI_KV_Q2)
+    KVI_KV_FMT_K2V2 = KVI_KV_FORMAT(KVI_KV_Q2, KVI_KV_Q2),
+    KVI_KV_FMT_T3 = KVI_KV_FORMAT(KVI_KV_T3, KVI_KV_T3),
+    KVI_KV_FMT_T2 = KVI_KV_FORMAT(KVI_KV_T2, KVI_KV_T2)
 };
 
 /* Entry of a page table, as the backends read it from step state. A page outside a window has unit KVI_KV_NO_EXTENT. */
@@ -81,7 +86,8 @@ KVI_HD static inline uint32_t kvi_kv_code_bits(kvi_kv_code code)
     case KVI_KV_F8:
     case KVI_KV_I8: return 8;
     case KVI_KV_Q4: return 4;
-    case KVI_KV_Q3: return 3;
+    case KVI_KV_Q3:
+    case KVI_KV_T3: return 3;
     default: return 2;
     }
 }
@@ -92,13 +98,15 @@ KVI_HD static inline kvi_dtype kvi_kv_plain_dtype(kvi_kv_code plain)
 }
 /* True for codes without side vectors and without loss of layout: plain rows. */
 KVI_HD static inline int kvi_kv_code_is_plain(kvi_kv_code code) { return code <= KVI_KV_BF16; }
+/* True for the codes of trellis.h, whose records are of the normal form. */
+KVI_HD static inline int kvi_kv_code_is_trellis(kvi_kv_code code) { return code >= KVI_KV_T3; }
 KVI_HD static inline int kvi_kv_format_is_plain(uint32_t format)
 {
     return kvi_kv_code_is_plain((kvi_kv_code)(format & 15)) && kvi_kv_code_is_plain((kvi_kv_code)(format >> 4));
 }
 
 /* Offsets of one side relative to its start. K side: a, z are per channel (D), o per token (128). V side: a, z per token,
- * o per channel. Vectors that a code lacks have length 0 and the offset of their successor. */
+ * o per channel; of trellis codes z is per channel on either side. Vectors that a code lacks have length 0 and the offset of their successor. */
 typedef struct kvi_kv_side {
     uint32_t codes_off, codes_bytes;
     uint32_t a_off, z_off, o_off; /* fp16 vectors */
@@ -128,7 +136,7 @@ KVI_HD static inline kvi_kv_side kvi_kv_v_side(kvi_kv_code code, uint32_t d)
     s.o_off = s.codes_bytes;
     s.a_off = s.o_off + (code >= KVI_KV_Q4 ? 2u * d : 0u);
     s.z_off = s.a_off + (plain ? 0u : 2u * KVI_KV_PAGE);
-    s.bytes = s.z_off + (plain || code == KVI_KV_F8 ? 0u : 2u * KVI_KV_PAGE);
+    s.bytes = s.z_off + (plain || code == KVI_KV_F8 ? 0u : kvi_kv_code_is_trellis(code) ? 2u * d : 2u * KVI_KV_PAGE);
     return s;
 }
 KVI_HD static inline uint32_t kvi_kv_record_bytes(uint32_t format, uint32_t d)

@@ -27,7 +27,7 @@ def quality_and_bytes_of_the_formats():
         text.write_bytes(kvrt("tokenize", STORY, "--decode", stdin=json.dumps(ids).encode()).expect(0).out)
         assert kvrt("tokenize", STORY, stdin=text.read_bytes()).expect(0).json() == ids  # the same tokens, so the same sums
         measure = lambda kv, *more: kvrt("eval", STORY, "--text", text, "--ctx", 4096, "--kv", kv, "--json", *more, timeout=300).expect(0).json()
-        got, paper = measure("i8,k4v4,k4v2,k2v2", "--no-amx"), rows(measure("k4v4,k4v2,k2v2", "--no-amx", *PAPER))
+        got, paper = measure("i8,k4v4,k4v2,k2v2,t2", "--no-amx"), rows(measure("k4v4,k4v2,k2v2", "--no-amx", *PAPER))
     ppl = got["reference"]["ppl"]
     assert abs(ppl / math.exp(-sum(likelihoods) / len(likelihoods)) - 1) < 1e-3, ppl
     kvrt_rows = rows(got)
@@ -39,6 +39,9 @@ def quality_and_bytes_of_the_formats():
     for kv, share in (("k4v4", 1.0), ("k4v2", 0.75), ("k2v2", 0.95)):  # of the published procedure's, at the same bytes
         assert kvrt_rows[kv]["kld_mean"] <= share * paper[kv]["kld_mean"], (kv, shown, paper[kv])
         assert kvrt_rows[kv]["bytes_per_token"] == paper[kv]["bytes_per_token"]
+    assert kvrt_rows["t2"]["kld_mean"] <= 0.75 * kvrt_rows["k2v2"]["kld_mean"], shown
+    assert kvrt_rows["t2"]["kld_p50"] <= 0.4 * kvrt_rows["k2v2"]["kld_p50"], shown
+    assert kvrt_rows["t2"]["bytes_per_token"] == 16 * (128 * 64 * 4 // 8 + 2 * 2 * (2 * 64 + 128)) / 128  # two vectors by channel, one by token
     # 8 layers, 2 KV heads of 64; a page of 128 positions: codes, two fp16 per row and one per column of both sides.
     record = lambda k, v: (128 * 64 * (k + v)) // 8 + 2 * (2 * 64 + 128) + 2 * (2 * 128 + 64)
     for kv, bits in (("k4v4", (4, 4)), ("k4v2", (4, 2)), ("k2v2", (2, 2))):

@@ -229,7 +229,7 @@ def plan_rows():
     assert {"f16", "i8", "k4v4", "k4v2"} <= set(rows), rows
     assert rows["f16"]["bytes_per_token"] == 32 * 2 * 8 * 128 * 2
     # Bits per element at head dimension 128: codes, and 16-bit side vectors: three of 128 values for 128 x 128 codes, in i8 one for K and two for V.
-    for kv, bits in (("i8", 8 + 24 / 128), ("k4v4", 4.375), ("k4v2", 3.375), ("k3v3", 3.375), ("k2v2", 2.375)):
+    for kv, bits in (("i8", 8 + 24 / 128), ("k4v4", 4.375), ("k4v2", 3.375), ("k3v3", 3.375), ("t3", 3.375), ("k2v2", 2.375), ("t2", 2.375)):
         assert rows[kv]["bytes_per_token"] == 32 * 2 * 8 * 128 * bits / 8 and rows[kv]["bits_per_element"] == round(bits, 4), rows[kv]
     assert rows["f16"]["max_ctx"] < rows["i8"]["max_ctx"] < rows["k4v4"]["max_ctx"], rows
     assert out["backend"] == "cuda" and out["device_context_bytes"] == 450 << 20 and out["mapped_bytes"] == 0, out

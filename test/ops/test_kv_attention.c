@@ -16,8 +16,9 @@
 
 #define TOL_F32_L2 1e-5 /* relative L2 of an output row */
 #define TOL_AMX_L2 3e-2 /* on AMX, steps of more than eight rows round to BF16 (test_prefill_attention.c) */
-enum { PAGES = 5, MOST_ROWS = 40, PLAIN = 0, MOST_FORMATS = 8 };
-static const char *const formats[MOST_FORMATS] = {"f16", "k4v4", "i8", "k4v2", "k2v2", "k3v3", "f8", "k8v4"};
+enum { PAGES = 5, MOST_ROWS = 40, PLAIN = 0, MOST_FORMATS = 10 };
+static const char *const formats[MOST_FORMATS] = {"f16",  "k4v4", "i8",   "k4v2", "k2v2",
+                                                  "k3v3", "f8",   "k8v4", "t3",   "t2"};
 
 static uint32_t random_state = 1;
 static float uniform(void)
@@ -120,7 +121,7 @@ static void open_shelf(shelf *s, const char *isa, uint32_t d, uint32_t n_kv, uin
                                .max_seqs = 3,
                                .max_ctx = PAGES * KVI_KV_PAGE,
                                .pool_bytes = (uint64_t)unit * KVI_KV_UNIT,
-                               .page_formats = 0xff};
+                               .page_formats = (1u << KVI_KV_CODES) - 1u};
     assert_int_equal(kvi_backend_cpu.load(s->device, &s->program, &limits, NULL), KVRT_OK);
     memset(s->device->pool, 0xff, limits.pool_bytes);
     float *rows = malloc(d * 512), *scratch = malloc(kvi_kv_encode_scratch(d) * 4);

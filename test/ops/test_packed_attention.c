@@ -37,6 +37,17 @@ static const packed_case cases[] = {
     {96, 1, 3, 0, 500, 9, {"f16", "k4v2", "i8", "f16"}},
     {192, 1, 2, 0, 500, 1, {"f16", "k4v4", "f8", "f16"}},
     {256, 1, 4, 0, 500, 1, {"f16", "k4v2", "k3v3", "f16"}},
+    {64, 1, 4, 0, 640 + 5, 1, {"f16", "t3", "t2", "k4vt2", "kt2v4", "f16"}},
+    {64, 2, 3, 0, 640 + 5, 3, {"f16", "t2", "kt3v16", "k16vt3", "t3", "f16"}},
+    {16, 1, 2, 0, 500, 2, {"f16", "t3", "t2", "f16"}},
+    {32, 1, 2, 0, 500, 1, {"f16", "t2", "t3", "f16"}},
+    {48, 1, 5, 0, 500, 1, {"f16", "t3", "t2", "f16"}},
+    {80, 1, 2, 0, 500, 1, {"f16", "t2", "t3", "f16"}},
+    {112, 1, 1, 0, 500, 1, {"f16", "t3", "t2", "f16"}},
+    {128, 1, 18, 0, 500, 1, {"f16", "t2", "t3", "f16"}}, /* more query heads than packed kernels are for */
+    {128, 2, 4, 300, 900, 70, {"f16", "t3", "t2", "t2", "t3", "f16"}},
+    {256, 1, 4, 0, 500, 1, {"f16", "t3", "t2", "f16"}},
+    {512, 1, 2, 0, 500, 2, {"f16", "t2", "t3", "f16"}},
     {64, 1, 4, 200, 700, 1, {"f16", "k4v4", "k4v4", "k4v4", "k4v4", "f16"}},
     {64, 1, 4, 129, 700, 20, {"f16", "k4v4", "k4v2", "k4v4", "k4v4", "f16"}},
     {64, 1, 4, 0, 128 * 40, 1, {"f16", "k4v4"}}, /* split over pages; packed pages are always complete */
@@ -127,7 +138,7 @@ static void open_bench(bench *b, const packed_case *c, const char *isa, uint32_t
                                .max_ctx = n_pages * KVI_KV_PAGE,
                                .pool_bytes =
                                    (uint64_t)n_pages * kvi_kv_page_units(KVI_KV_FMT_F32, &b->group.shape) * KVI_KV_UNIT,
-                               .page_formats = 0xff};
+                               .page_formats = (1u << KVI_KV_CODES) - 1u};
     assert_int_equal(kvi_backend_cpu.load(b->device, &b->program, &limits, NULL), KVRT_OK);
     b->k = malloc((size_t)c->n_kv * n_pages * KVI_KV_PAGE * c->d * sizeof(double));
     b->v = malloc((size_t)c->n_kv * n_pages * KVI_KV_PAGE * c->d * sizeof(double));
@@ -139,7 +150,7 @@ static void expected(const bench *b, const packed_case *c, uint32_t n_pages, uin
 {
     const uint32_t d = c->d, first = c->window && pos + 1 > c->window ? pos + 1 - c->window : 0;
     const double *k = b->k + (size_t)h * n_pages * KVI_KV_PAGE * d, *v = b->v + (size_t)h * n_pages * KVI_KV_PAGE * d;
-    double wide[256];
+    double wide[KVI_KV_MAX_HEAD_DIM];
     for (uint32_t e = 0; e < d; e++) wide[e] = (double)q[e];
     oracle_attention(k, v, d, first, pos, wide, (double)b->op.scale, 0, -INFINITY, out);
 }

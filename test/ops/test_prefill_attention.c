@@ -42,6 +42,12 @@ static const prefill_case cases[] = {
     {96, 1, 3, 100, 384, 40, 1, {"f16", "k4v2", "i8"}, KVI_KV_F16},
     {192, 1, 2, 0, 256, 31, 1, {"f16", "k4v4"}, KVI_KV_F16},
     {256, 1, 4, 0, 256, 40, 1, {"f16", "k4v2"}, KVI_KV_F16},
+    {64, 1, 4, 0, 517, 100, 1, {"f16", "t3", "t2", "k4vt2", "kt3v4"}, KVI_KV_F16},
+    {16, 1, 2, 0, 390, 40, 1, {"f16", "t2", "t3"}, KVI_KV_F16},
+    {48, 1, 2, 0, 390, 40, 1, {"f16", "t3", "t2"}, KVI_KV_F16},
+    {80, 1, 2, 0, 384, 65, 1, {"f16", "t2", "t3"}, KVI_KV_F16},
+    {128, 1, 7, 0, 390, 70, 1, {"f16", "t3", "t2"}, KVI_KV_F16},
+    {256, 1, 2, 200, 384, 31, 1, {"f16", "t2", "t3"}, KVI_KV_F16},
     {8, 1, 2, 0, 200, 60, 1, {"f16"}, KVI_KV_F16},
     {24, 2, 1, 0, 0, 150, 1, {"f32"}, KVI_KV_F32},
 };
@@ -141,7 +147,7 @@ static void open_bench(bench *b, const prefill_case *c, unsigned seed, const cha
                                .max_seqs = c->n_seqs,
                                .max_ctx = b->n_pages * KVI_KV_PAGE,
                                .pool_bytes = (uint64_t)c->n_seqs * b->n_pages * n_units * KVI_KV_UNIT,
-                               .page_formats = c->d % 16 ? 7 : 0xff};
+                               .page_formats = c->d % 16 ? 7 : (1u << KVI_KV_CODES) - 1u};
     assert_int_equal(kvi_backend_cpu.load(b->device, &b->program, &limits, NULL), KVRT_OK);
     b->k = malloc((size_t)c->n_seqs * c->n_kv * b->n_pages * KVI_KV_PAGE * c->d * sizeof(double));
     b->v = malloc((size_t)c->n_seqs * c->n_kv * b->n_pages * KVI_KV_PAGE * c->d * sizeof(double));

@@ -21,7 +21,7 @@ for cc in gcc clang; do
             compile "${avx512[@]}" -c runtime/kv/encode_avx512.c -o "$out/avx512.o"
             objects+=("$out/avx2.o" "$out/avx512.o")
         fi
-        for test in test_kv_codec test_kv_feedback; do
+        for test in test_kv_codec test_kv_feedback test_kv_trellis; do
             compile runtime/kv/format.c "test/unit/$test.c" "${objects[@]}" -lcmocka -lm -o "$out/$test"
             if ! "$out/$test" >"$out/log" 2>&1; then
                 echo "$cc $level:"

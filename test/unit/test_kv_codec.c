@@ -55,16 +55,20 @@ static void record_sizes(void **state)
 static void format_names(void **state)
 {
     (void)state;
-    static const char *const names[] = {"f32",  "f16",  "bf16", "f8",    "i8",    "k4v4", "k4v2",
-                                        "k3v3", "k2v2", "k8v4", "k16v4", "k4v16", "k3v2"};
+    static const char *const names[] = {"f32",  "f16",   "bf16",  "f8",   "i8", "k4v4", "k4v2",  "k3v3",   "k2v2",
+                                        "k8v4", "k16v4", "k4v16", "k3v2", "t3", "t2",   "k4vt2", "kt3v16", "kt3vt2"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         kvi_kv_format f;
         char buffer[8];
         assert_true(kvi_kv_format_parse(names[i], strlen(names[i]), &f));
         assert_string_equal(kvi_kv_format_name(f, buffer), names[i]);
     }
-    static const char *const bad[] = {"",     "k",    "k4",   "k4v",  "k5v5",  "q4_0", "k4v44", "f",
-                                      "k1v1", "f162", "x4v4", "k4x4", "k4v4 ", "v4k4", "k16v"};
+    static const char *const bad[] = {"",     "k",    "k4",   "k4v",  "k5v5",  "q4_0",  "k4v44",
+                                      "f",    "k1v1", "f162", "x4v4", "k4x4",  "k4v4 ", "v4k4",
+                                      "k16v", "t4",   "t",    "t22",  "kt4v2", "ktv2",  "k4vt"};
+    char text[8];
+    assert_string_equal(kvi_kv_format_name(0xff, text), "k?v?");
+    assert_string_equal(kvi_kv_format_name(KVI_KV_FORMAT(KVI_KV_T2, KVI_KV_CODES), text), "kt2v?");
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         kvi_kv_format f;
         assert_false(kvi_kv_format_parse(bad[i], strlen(bad[i]), &f));

@@ -199,15 +199,17 @@ static bool step(uint32_t session, uint32_t n)
 }
 
 static const kvi_kv_format bodies[] = {KVI_KV_FMT_F32,  KVI_KV_FMT_F16,  KVI_KV_FMT_I8,   KVI_KV_FMT_F8,
-                                       KVI_KV_FMT_K4V4, KVI_KV_FMT_K4V2, KVI_KV_FMT_K3V3, KVI_KV_FMT_K2V2};
+                                       KVI_KV_FMT_K4V4, KVI_KV_FMT_K4V2, KVI_KV_FMT_K3V3, KVI_KV_FMT_K2V2,
+                                       KVI_KV_FMT_T3,   KVI_KV_FMT_T2};
+#define N_BODIES (sizeof bodies / sizeof bodies[0])
 
 static room_case random_case(unsigned round)
 {
     static const uint32_t chunks[] = {1, 2, 64, 100, 127, 128, 129, 200, 256, 512, 1000},
                           tails[] = {0, 1, 64, 127, 128, 129, 300, 1024};
     static const uint32_t windows[] = {1, 100, 128, 129, 512, 700, 1024};
-    room_case c = {bodies[round % 8],   chunks[below(11)], tails[below(8)], 1 + below(9000),
-                   1 + below(SESSIONS), windows[below(7)], 1 + below(3),    0};
+    room_case c = {bodies[round % N_BODIES], chunks[below(11)], tails[below(8)], 1 + below(9000),
+                   1 + below(SESSIONS),      windows[below(7)], 1 + below(3),    0};
     if (round % 3 == 1) c.state_bytes = 1 + below(20000);
     if (below(3) == 0) c.window = 0;
     else if (below(4) == 0) c.full = 0;

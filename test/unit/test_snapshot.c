@@ -110,9 +110,9 @@ static uint8_t *bytes_of(kvrt_session s, uint32_t flags, uint64_t *n)
 /* ------------------------------------------------------------------------------------------------------- going on --- */
 static void it_goes_on(void **state)
 {
-    static const char *const formats[] = {"f16", "i8", "k4v4", "k4v2", "k3v3", "elastic"}, *const models[] = {
-                                                                                               "llama_gqa2",
-                                                                                               "qwen2_window"};
+    static const char *const formats[] = {"f16", "i8", "k4v4", "k4v2", "k3v3", "t2", "elastic"}, *const models[] = {
+                                                                                                     "llama_gqa2",
+                                                                                                     "qwen2_window"};
     static const uint32_t ends[] = {256, 257, 383, 400}; /* where it is saved */
     for (unsigned m = 0; m < 2; m++) {
         golden_free(&model);

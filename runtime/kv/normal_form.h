@@ -1,0 +1,267 @@
+/* normal_form.h - the encoder of T2 and T3 (trellis.h). Included by encode_body.h, behind feedback.h.
+ *
+ *   x[t][c] = M[c] + O[t] A[c] level       M: the channel's mean;  A, O: deviations of channels and tokens;  levels by Viterbi's search
+ *
+ * K: a row of codes is a channel, and channels are rounded with feedback in the metric of the queries (feedback.h), the search being the
+ * rounding. At last O is set anew so that a token keeps its length along itself in that metric, <k, H k'> = <k, H k> for k less the mean: errors
+ * that shrink or stretch would not average out. V: a row is a token, and O keeps its length along itself. What each step is worth: README.md. */
+#ifndef KVI_KV_NORMAL_FORM_H
+#define KVI_KV_NORMAL_FORM_H
+#include "trellis.h"
+
+#define AROUND 16u      /* numbers on either side of a ring's cut that decide its bits */
+#define FAR 1e30f       /* cost of what may not be */
+#define LOUDEST 65536.f /* levels: an outlier's square stays finite */
+
+static const float levels_t2[KVI_KV_STATES] = {KVI_KV_T2_LEVELS}, levels_t3[KVI_KV_STATES] = {KVI_KV_T3_LEVELS};
+
+#if VB == 64
+INLINE vf evens(vf a, vf b)
+{
+    return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+}
+INLINE vf odds(vf a, vf b)
+{
+    return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+}
+#elif VB == 32
+INLINE vf evens(vf a, vf b) { return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14); }
+INLINE vf odds(vf a, vf b) { return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15); }
+#else
+INLINE vf evens(vf a, vf b) { return __builtin_shufflevector(a, b, 0, 2, 4, 6); }
+INLINE vf odds(vf a, vf b) { return __builtin_shufflevector(a, b, 1, 3, 5, 7); }
+#endif
+
+/* to (n / 2) = the lesser of each two neighbours of from (n); n below two vectors: repeated until a vector is full. */
+INLINE void lesser(const float *from, uint32_t n, float *to)
+{
+    for (uint32_t i = 0; i < n; i += 2 * VW) {
+        const vf a = load(from + i), b = n > VW ? load(from + i + VW) : a;
+        store(to + i / 2, least(evens(a, b), odds(a, b)));
+    }
+}
+
+/* One number of the search. best (16): the least cost of a path by the high bits of its last state, for T3 twice the eight; came (16): that
+ * state's low bits. They stand in the lowest bits of a cost, so that the lesser cost brings its own. */
+INLINE void advance(float number, uint32_t bits, const float *levels, vi low_bits, float *best, uint8_t *came)
+{
+    const int32_t branches = 1 << bits;
+    float cost[KVI_KV_STATES], half[KVI_KV_STATES / 2], quarter[KVI_KV_STATES / 4];
+    for (uint32_t s = 0; s < KVI_KV_STATES; s += VW) {
+        const vf error = splat(number) - load(levels + s), sum = load(best + (s & 15u)) + error * error;
+        vi packed;
+        memcpy(&packed, &sum, sizeof packed);
+        packed = (packed & -branches) | (low_bits + (int32_t)(s % (1u << bits)));
+        memcpy(cost + s, &packed, sizeof packed);
+    }
+    lesser(cost, 64, half);
+    lesser(half, 32, bits == 2 ? best : quarter);
+    if (bits == 3) {
+        lesser(quarter, 16, best);
+        if (VW < 16) memcpy(best + 8, best, 8 * sizeof *best);
+    }
+    for (uint32_t g = 0; g < 16; g += VW) {
+        vi packed;
+        memcpy(&packed, best + g, sizeof packed);
+        const vb bytes = __builtin_convertvector(packed & (branches - 1), vb);
+        memcpy(came + g, &bytes, sizeof bytes);
+    }
+}
+
+/* The path of n numbers of x that errs least; states: its last `n_wanted`. start: high bits of the state before the first number and of the
+ * last one, or 16: any. */
+INLINE void search_path(const float *x, uint32_t n, uint32_t bits, uint32_t start, uint32_t n_wanted, uint8_t *states)
+{
+    const uint32_t groups = KVI_KV_STATES >> bits;
+    uint8_t came[KVI_KV_MAX_HEAD_DIM][16];
+    float best[16];
+    vi low_bits;
+    for (uint32_t i = 0; i < VW; i++) low_bits[i] = (int32_t)(i & ((1u << bits) - 1u));
+    for (uint32_t g = 0; g < 16; g++) best[g] = start < 16 && g % groups != start ? FAR : 0.0f;
+    for (uint32_t i = 0; i < n; i++) advance(x[i], bits, bits == 2 ? levels_t2 : levels_t3, low_bits, best, came[i]);
+    uint32_t group = start;
+    if (start == 16) {
+        group = 0;
+        for (uint32_t g = 1; g < groups; g++)
+            if (best[g] < best[group]) group = g;
+    }
+    for (uint32_t i = n; i-- > n - n_wanted;) {
+        const uint32_t s = group << bits | came[i][group];
+        states[i - (n - n_wanted)] = (uint8_t)s;
+        group = s & (groups - 1u);
+    }
+}
+
+/* A row of n numbers, in levels, as a ring: codes, and the level of each. The bits at the cut are those that a search around it takes. */
+INLINE void code_ring_of(const float *x, uint32_t n, uint32_t bits, uint8_t *codes, float *levels)
+{
+    const uint32_t w = n / 2 < AROUND ? n / 2 : AROUND;
+    float around[2 * AROUND];
+    uint8_t states[KVI_KV_MAX_HEAD_DIM];
+    memcpy(around, x + n - w, w * sizeof *x);
+    memcpy(around + w, x, w * sizeof *x);
+    search_path(around, 2 * w, bits, 16, w, states);
+    search_path(x, n, bits, states[0] & ((KVI_KV_STATES >> bits) - 1u), n, states);
+    for (uint32_t i = 0; i < n; i++) levels[i] = (bits == 2 ? levels_t2 : levels_t3)[states[i]];
+    for (uint32_t i = 0; i < n; i++) states[i] &= (uint8_t)((1u << bits) - 1u);
+    for (uint32_t i = 0; i < n; i += 8) put_eight(states + i, bits, codes + i / 8 * bits);
+}
+static void code_ring_2(const float *x, uint32_t n, uint8_t *codes, float *levels)
+{
+    code_ring_of(x, n, 2, codes, levels);
+}
+static void code_ring_3(const float *x, uint32_t n, uint8_t *codes, float *levels)
+{
+    code_ring_of(x, n, 3, codes, levels);
+}
+static void code_ring(const float *x, uint32_t n, uint32_t bits, uint8_t *codes, float *levels)
+{
+    (bits == 2 ? code_ring_2 : code_ring_3)(x, n, codes, levels);
+}
+
+/* A tile of d channels (t->n_rows) and 128 tokens, both sides alike: origin_t (128, d) are the rows, and become rows less the mean; x (d, 128)
+ * is their transpose. r: A as it is stored; c: deviations of tokens; log_r: M. */
+static void normal_form(const tile *t, uint8_t *a_out, uint8_t *m_out)
+{
+    const uint32_t d = t->n_rows, n = t->n_cols;
+    float inverse[KVI_KV_MAX_HEAD_DIM], total = 0;
+    for (uint32_t c = 0; c < d; c += VW) {
+        vf sum = splat(0.0f), squares = sum;
+        for (uint32_t i = 0; i < n; i++) sum += load(t->origin_t + (size_t)i * d + c);
+        sum /= splat((float)n);
+        for (uint32_t k = 0; k < VW; k++) {
+            const uint16_t stored = side_f16(sum[k]);
+            kvi_kv_store16(m_out + 2 * (c + k), stored);
+            t->log_r[c + k] = kvi_f16_to_f32(stored);
+        }
+        const vf mean = load(t->log_r + c);
+        for (uint32_t i = 0; i < n; i++) {
+            const vf y = load(t->origin_t + (size_t)i * d + c) - mean;
+            store(t->origin_t + (size_t)i * d + c, y);
+            squares += y * y;
+        }
+        store(t->r + c, squares / splat((float)n));
+    }
+    for (uint32_t c = 0; c < d; c++) {
+        total += t->r[c];
+        t->r[c] = sqrtf(t->r[c]);
+    }
+    transpose(t->origin_t, n, d, t->x);
+    const float quiet = sqrtf(total / (float)d) * 1e-3f;
+    for (uint32_t pass = 0; pass < 2; pass++) {
+        for (uint32_t c = 0; c < d; c++) inverse[c] = 1.0f / (t->r[c] > quiet ? t->r[c] : quiet > 0 ? quiet : 1.0f);
+        for (uint32_t i = 0; i < n; i += VW) {
+            vf squares = splat(0.0f);
+            for (uint32_t c = 0; c < d; c++) {
+                const vf y = load(t->x + (size_t)c * n + i) * splat(inverse[c]);
+                squares += y * y;
+            }
+            store(t->c + i, squares / splat((float)d));
+        }
+        for (uint32_t i = 0; i < n; i++) {
+            const float o = sqrtf(t->c[i]);
+            t->c[i] = o > 1e-3f ? o : 1e-3f;
+        }
+        if (pass) break;
+        for (uint32_t c = 0; c < d; c += VW) {
+            vf squares = splat(0.0f);
+            for (uint32_t i = 0; i < n; i++) {
+                const vf y = load(t->origin_t + (size_t)i * d + c) * splat(1.0f / t->c[i]);
+                squares += y * y;
+            }
+            store(t->r + c, squares / splat((float)n));
+        }
+        for (uint32_t c = 0; c < d; c++) t->r[c] = sqrtf(t->r[c]);
+    }
+    for (uint32_t c = 0; c < d; c++) {
+        const uint16_t stored = side_f16(t->r[c]);
+        kvi_kv_store16(a_out + 2 * c, stored);
+        t->r[c] = kvi_f16_to_f32(stored);
+    }
+}
+
+/* 32 / A; 0 for a channel that does not change. */
+static float levels_per_unit(float a) { return a > 0 ? 1.0f / (a * KVI_KV_LEVEL_UNIT) : 0.0f; }
+INLINE vf within(vf x) { return least(most(x, splat(-LOUDEST)), splat(LOUDEST)); }
+
+/* The scales of tokens: what keeps <k, k'> at <k, k>, `length` over `dot`; where codes say nothing of the token, its deviation. */
+static void store_token_scales(const float *length, const float *dot, const float *deviation, uint32_t n, uint8_t *out)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        const float ratio = dot[i] > 0 ? clamp(length[i] / dot[i], 0.25f, 4.0f) : 1.0f;
+        kvi_kv_store16(out + 2 * i, side_f16(deviation[i] * ratio * KVI_KV_LEVEL_UNIT));
+    }
+}
+
+/* K. queries: NULL, or those of the metric. With y a key less the mean over its deviation, y' what is read back, and U, D of feedback.h, the
+ * products of the metric are <y, H y'> = sum over j of D[j] p[j] p'[j], where p[j] = y[j] + sum over i < j of U[i][j] y[i], and p' alike. */
+static void encode_k_trellis(const tile *t, uint32_t bits, const kvi_kv_queries *queries, uint8_t *side, kvi_kv_side at)
+{
+    enum { N = KVI_KV_PAGE };
+    const uint32_t d = t->n_rows;
+    float want[N], along[N], rest[N], levels[N], inverse[N];
+    float *lost = t->origin_t, *length = t->col, *dot = t->log_c;
+    normal_form(t, side + at.a_off, side + at.z_off);
+    bool feedback = queries != NULL;
+    if (feedback) {
+        second_moments(queries, d, t->queries, t->metric);
+        feedback = factor(t->metric, d);
+    }
+    for (uint32_t i = 0; i < N; i++) inverse[i] = 1.0f / t->c[i], length[i] = dot[i] = 0.0f;
+    for (uint32_t j = 0; j < d; j++) {
+        float *x = t->x + (size_t)j * N;
+        const float *u = t->metric + (size_t)j * d;
+        const vf weight = splat(feedback ? u[j] : 1.0f), to_levels = splat(levels_per_unit(t->r[j])),
+                 unit = splat(t->r[j] * KVI_KV_LEVEL_UNIT);
+        for (uint32_t i = 0; i < N; i += VW) {
+            const vf y = load(x + i) * load(inverse + i);
+            vf owed = y, p = y;
+            store(x + i, y);
+            for (uint32_t k = 0; feedback && k < j; k++) {
+                owed += splat(u[k]) * load(lost + (size_t)k * N + i);
+                p += splat(u[k]) * load(t->x + (size_t)k * N + i);
+            }
+            store(along + i, p);
+            store(rest + i, p - owed);
+            store(want + i, within(owed * to_levels));
+        }
+        code_ring(want, N, bits, side + at.codes_off + (size_t)j * (N / 8 * bits), levels);
+        for (uint32_t i = 0; i < N; i += VW) {
+            const vf got = load(levels + i) * unit, p = weight * load(along + i);
+            store(lost + (size_t)j * N + i, load(x + i) - got);
+            store(length + i, load(length + i) + p * load(along + i));
+            store(dot + i, load(dot + i) + p * (got + load(rest + i)));
+        }
+    }
+    store_token_scales(length, dot, t->c, N, side + at.o_off);
+}
+
+static void encode_v_trellis(const tile *t, uint32_t bits, uint8_t *side, kvi_kv_side at)
+{
+    enum { N = KVI_KV_PAGE };
+    const uint32_t d = t->n_rows;
+    float row[KVI_KV_MAX_HEAD_DIM], levels[KVI_KV_MAX_HEAD_DIM];
+    normal_form(t, side + at.o_off, side + at.z_off);
+    for (uint32_t c = 0; c < d; c++) t->log_r[c] = levels_per_unit(t->r[c]);
+    for (uint32_t i = 0; i < N; i++) {
+        const float *y = t->origin_t + (size_t)i * d;
+        for (uint32_t c = 0; c < d; c += VW)
+            store(row + c, within(load(y + c) * load(t->log_r + c) * splat(1.0f / t->c[i])));
+        code_ring(row, d, bits, side + at.codes_off + (size_t)i * (d / 8 * bits), levels);
+        for (uint32_t c = 0; c < d; c++) t->xt[(size_t)c * N + i] = levels[c];
+    }
+    for (uint32_t i = 0; i < N; i += VW) {
+        const vf deviation = load(t->c + i);
+        vf length = splat(0.0f), dot = length;
+        for (uint32_t c = 0; c < d; c++) {
+            const vf y = load(t->x + (size_t)c * N + i) / deviation;
+            length += y * y;
+            dot += y * (load(t->xt + (size_t)c * N + i) * splat(t->r[c] * KVI_KV_LEVEL_UNIT));
+        }
+        store(t->col + i, length);
+        store(t->log_c + i, dot);
+    }
+    store_token_scales(t->col, t->log_c, t->c, N, side + at.a_off);
+}
+
+#endif
