@@ -78,14 +78,16 @@ static const float levels_t2[KVI_KV_STATES] __attribute__((aligned(64))) = {KVI_
 static const float levels_t3[KVI_KV_STATES] __attribute__((aligned(64))) = {KVI_KV_T3_LEVELS};
 
 /* out[i][j] = sum over rows of x[i][row] * (vector j of the row's codes), i < n_q, j < n_v <= 4; kind, n_v, n_q are constants. `counts`: per
- * vector and lane the bits to shift away. Trellis codes: `codes` are whole rows, whose numbers from `first` on are meant. */
+ * vector and lane the bits to shift away. Trellis codes: `codes` are whole rows, whose numbers from `first` on are
+ * meant; one text serves both, so that their bits come with them. */
 INLINE void mac(const uint8_t *codes, kvi_kv_code kind, size_t row_bytes, uint32_t n_rows, uint32_t words,
-                uint32_t first, const vu *counts, uint32_t n_v, const float *x, size_t ldx, uint32_t n_q, float *out,
-                size_t ldo, const uint8_t *next)
+                uint32_t first, uint32_t ring_bits, const vu *counts, uint32_t n_v, const float *x, size_t ldx,
+                uint32_t n_q, float *out, size_t ldo, const uint8_t *next)
 {
     vf acc[QUERIES * 4];
     const vf bias = splat(128.0f);
-    const uint32_t bits = kvi_kv_code_bits(kind), eights_end = (uint32_t)row_bytes * 8u / bits - (VW > 8u ? VW : 8u);
+    const uint32_t bits = ring_bits ? ring_bits : kvi_kv_code_bits(kind),
+                   eights_end = (uint32_t)row_bytes * 8u / bits - (VW > 8u ? VW : 8u);
     for (uint32_t i = 0; i < QUERIES * 4; i++) acc[i] = (vf){0};
     for (uint32_t r = 0; r < n_rows; r++) {
         const uint8_t *row = codes + r * row_bytes;
@@ -101,7 +103,7 @@ INLINE void mac(const uint8_t *codes, kvi_kv_code kind, size_t row_bytes, uint32
             else if (kvi_kv_code_is_trellis(kind)) {
                 const uint32_t at = (first + j * VW) / 8u * 8u;
                 const vu states = states_at(row, (uint32_t)row_bytes, at, bits, at == eights_end);
-                value[j] = level(shift(states, counts[0], false), kind == KVI_KV_T2 ? levels_t2 : levels_t3);
+                value[j] = level(shift(states, counts[0], false), bits == 2u ? levels_t2 : levels_t3);
             } else value[j] = bytes(row + j * VW) - bias;
         }
         for (uint32_t i = 0; i < n_q; i++) {
@@ -123,12 +125,12 @@ typedef struct product {
 } product;
 
 INLINE void block(const product *p, kvi_kv_code kind, const uint8_t *codes, uint32_t words, uint32_t first,
-                  const vu *counts, uint32_t n_v, float *out)
+                  uint32_t ring_bits, const vu *counts, uint32_t n_v, float *out)
 {
     const size_t ld = KVI_CPU_PACKED_DIM;
 #define CASE(v, q)                                                                                                     \
     if (n_v == (v) && p->n_q == (q))                                                                                   \
-    mac(codes, kind, p->row_bytes, p->n_rows, words, first, counts, v, p->x, ld, q, out, ld,                           \
+    mac(codes, kind, p->row_bytes, p->n_rows, words, first, ring_bits, counts, v, p->x, ld, q, out, ld,                \
         p->next + (codes - p->codes))
     CASE(4, 4);
     CASE(4, 3);
@@ -146,9 +148,9 @@ INLINE void block(const product *p, kvi_kv_code kind, const uint8_t *codes, uint
 }
 
 /* Kinds whose vectors are VW neighbouring codes. */
-INLINE void product_natural(const product *p, kvi_kv_code kind)
+INLINE void product_natural(const product *p, kvi_kv_code kind, uint32_t ring_bits)
 {
-    const uint32_t bits = kvi_kv_code_bits(kind);
+    const uint32_t bits = ring_bits ? ring_bits : kvi_kv_code_bits(kind);
     const bool ring = kvi_kv_code_is_trellis(kind), halves = VW == 4u && (kind == KVI_KV_Q3 || ring);
     vu counts[4];
     for (uint32_t k = 0; k < VW; k++) counts[0][k] = (k % 8u) * bits;
@@ -159,7 +161,7 @@ INLINE void product_natural(const product *p, kvi_kv_code kind)
         const uint32_t from = halves ? c / 8u * 8u : c;
         if (halves)
             for (uint32_t k = 0; k < VW; k++) counts[0][k] = (c - from + k) * bits;
-        block(p, kind, p->codes + (ring ? 0u : from * bits / 8u), 0, c, counts, n_v, p->out + c);
+        block(p, kind, p->codes + (ring ? 0u : from * bits / 8u), 0, c, ring_bits, counts, n_v, p->out + c);
         c += n_v * VW;
     }
 }
@@ -200,7 +202,7 @@ INLINE void product_words(const product *p, kvi_kv_code kind)
             for (uint32_t k = 0; k < 4; k++)
                 for (uint32_t lane = 0; lane < VW; lane++)
                     counts[k][lane] = ((j + k) * copies + lane / words) % fields * bits;
-            block(p, kind, p->codes + c * bits / 8u, words, 0, counts, n_v, p->out + c + j * VW);
+            block(p, kind, p->codes + c * bits / 8u, words, 0, 0, counts, n_v, p->out + c + j * VW);
             j += n_v;
         }
         for (uint32_t i = 0; i < p->n_q; i++) {
@@ -217,19 +219,17 @@ INLINE void product_words(const product *p, kvi_kv_code kind)
 
 static void product_q4(const product *p) { product_words(p, KVI_KV_Q4); }
 static void product_q2(const product *p) { product_words(p, KVI_KV_Q2); }
-static void product_q3(const product *p) { product_natural(p, KVI_KV_Q3); }
-static void product_i8(const product *p) { product_natural(p, KVI_KV_I8); }
-static void product_t3(const product *p) { product_natural(p, KVI_KV_T3); }
-static void product_t2(const product *p) { product_natural(p, KVI_KV_T2); }
-static void product_f8(const product *p) { product_natural(p, KVI_KV_F8); }
+static void product_q3(const product *p) { product_natural(p, KVI_KV_Q3, 0); }
+static void product_i8(const product *p) { product_natural(p, KVI_KV_I8, 0); }
+static void product_rings(const product *p, uint32_t bits) { product_natural(p, KVI_KV_T3, bits); }
+static void product_f8(const product *p) { product_natural(p, KVI_KV_F8, 0); }
 static void run(const product *p, kvi_kv_code kind)
 {
     if (kind == KVI_KV_Q4) product_q4(p);
     else if (kind == KVI_KV_Q2) product_q2(p);
     else if (kind == KVI_KV_Q3) product_q3(p);
     else if (kind == KVI_KV_I8) product_i8(p);
-    else if (kind == KVI_KV_T3) product_t3(p);
-    else if (kind == KVI_KV_T2) product_t2(p);
+    else if (kvi_kv_code_is_trellis(kind)) product_rings(p, kvi_kv_code_bits(kind));
     else product_f8(p);
 }
 

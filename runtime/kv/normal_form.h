@@ -92,31 +92,33 @@ INLINE void search_path(const float *x, uint32_t n, uint32_t bits, uint32_t star
     }
 }
 
-/* A row of n numbers, in levels, as a ring: codes, and the level of each. The bits at the cut are those that a search around it takes. */
-INLINE void code_ring_of(const float *x, uint32_t n, uint32_t bits, uint8_t *codes, float *levels)
+/* One text for the search around the cut and for the row: inlined twice it would be much of the library. */
+static __attribute__((noinline)) void search_2(const float *x, uint32_t n, uint32_t start, uint32_t n_wanted,
+                                               uint8_t *states)
 {
+    search_path(x, n, 2, start, n_wanted, states);
+}
+static __attribute__((noinline)) void search_3(const float *x, uint32_t n, uint32_t start, uint32_t n_wanted,
+                                               uint8_t *states)
+{
+    search_path(x, n, 3, start, n_wanted, states);
+}
+
+/* A row of n numbers, in levels, as a ring: codes, and the level of each. The bits at the cut are those that a search around it takes. */
+static void code_ring(const float *x, uint32_t n, uint32_t bits, uint8_t *codes, float *levels)
+{
+    void (*const search)(const float *, uint32_t, uint32_t, uint32_t, uint8_t *) = bits == 2 ? search_2 : search_3;
+    const float *table = bits == 2 ? levels_t2 : levels_t3;
     const uint32_t w = n / 2 < AROUND ? n / 2 : AROUND;
     float around[2 * AROUND];
     uint8_t states[KVI_KV_MAX_HEAD_DIM];
     memcpy(around, x + n - w, w * sizeof *x);
     memcpy(around + w, x, w * sizeof *x);
-    search_path(around, 2 * w, bits, 16, w, states);
-    search_path(x, n, bits, states[0] & ((KVI_KV_STATES >> bits) - 1u), n, states);
-    for (uint32_t i = 0; i < n; i++) levels[i] = (bits == 2 ? levels_t2 : levels_t3)[states[i]];
+    search(around, 2 * w, 16, w, states);
+    search(x, n, states[0] & ((KVI_KV_STATES >> bits) - 1u), n, states);
+    for (uint32_t i = 0; i < n; i++) levels[i] = table[states[i]];
     for (uint32_t i = 0; i < n; i++) states[i] &= (uint8_t)((1u << bits) - 1u);
     for (uint32_t i = 0; i < n; i += 8) put_eight(states + i, bits, codes + i / 8 * bits);
-}
-static void code_ring_2(const float *x, uint32_t n, uint8_t *codes, float *levels)
-{
-    code_ring_of(x, n, 2, codes, levels);
-}
-static void code_ring_3(const float *x, uint32_t n, uint8_t *codes, float *levels)
-{
-    code_ring_of(x, n, 3, codes, levels);
-}
-static void code_ring(const float *x, uint32_t n, uint32_t bits, uint8_t *codes, float *levels)
-{
-    (bits == 2 ? code_ring_2 : code_ring_3)(x, n, codes, levels);
 }
 
 /* A tile of d channels (t->n_rows) and 128 tokens, both sides alike: origin_t (128, d) are the rows, and become rows less the mean; x (d, 128)
