@@ -353,11 +353,14 @@ def the_shape_of_responses():
         last = events[-1][1]["response"]
         assert last["output"] == [events[-2][1]["item"]] and last["usage"]["output_tokens"] == 30
         assert last["usage"]["input_tokens_details"]["cached_tokens"] == last["usage"]["input_tokens"] - 1
+        assert answer["max_output_tokens"] == 30 and answer["instructions"] is None and answer["tools"] == [] and answer["metadata"] == {}
         items = [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": prompt}]}]
         assert s.post(path, {**body, "input": items, "tools": [{"type": "web_search"}]})["output"][0]["content"][0]["text"] == expected
         expected = run_chat([{"role": "system", "content": "Be brief."}, *STORY_MESSAGES], 2, 30)["text"]
         for instructed in ({"instructions": "Be brief."}, {"input": [{"role": "developer", "content": "Be brief."}, *items]}):
-            assert s.post(path, {**body, **instructed})["output"][0]["content"][0]["text"] == expected
+            answer = s.post(path, {**body, **instructed, "metadata": {"a": "é"}})
+            assert answer["output"][0]["content"][0]["text"] == expected and answer["metadata"] == {"a": "é"}
+            assert answer["instructions"] == instructed.get("instructions")
         answered = [*items, {"type": "reasoning", "summary": []}, {"type": "message", "role": "assistant", "content": [
             {"type": "output_text", "text": last["output"][0]["content"][0]["text"]}]}, {"role": "user", "content": "Go on."}]
         usage = s.post(path, {**body, "input": answered})["usage"]

@@ -174,6 +174,7 @@ struct serve_call {
     unsigned n_prompts;
     serve_answer *answers; /* (n_prompts * n); prompt i has those from i * n on */
     unsigned n_answers, n_seats;
+    serve_text echo; /* of the request, for shapes that repeat it */
     serve_text stops[SERVE_STOPS];
     unsigned n_stops;
     char id[40];

@@ -151,8 +151,7 @@ static bool put_messages(serve_call *call, serve_text *out)
         serve_puts(&items, "}");
     }
     if (ok && (!messages || messages->type != SERVE_ARRAY || !messages->child))
-        ok = serve_fail(call, 400, "messages", "messages: need an array of at least one, found %s",
-                        serve_json_type_name(messages));
+        ok = serve_fail(call, 400, "messages", "messages: need an array of at least one message");
     for (const serve_node *m = ok ? serve_json_child(j, messages) : NULL; m && ok; m = serve_json_next(j, m))
         ok = add_message(call, m, &items);
     serve_puts(out, "[");

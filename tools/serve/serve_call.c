@@ -75,6 +75,7 @@ static void call_free(void *of)
     serve_json_free(&call->json);
     kvrt_options_destroy(call->options);
     serve_text_free(&call->out);
+    serve_text_free(&call->echo);
     pthread_cond_destroy(&call->changed);
     free(call);
 }

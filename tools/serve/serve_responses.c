@@ -111,12 +111,36 @@ static bool put_messages(serve_call *call, serve_text *out)
     return ok;
 }
 
+/* What every response repeats of its request. */
+static void note_echo(serve_call *call)
+{
+    static const char *const members[][2] = {{"instructions", "null"},
+                                             {"metadata", "{}"},
+                                             {"tools", "[]"},
+                                             {"tool_choice", "\"auto\""},
+                                             {"parallel_tool_calls", "true"},
+                                             {"max_output_tokens", "null"},
+                                             {"temperature", "null"},
+                                             {"top_p", "null"},
+                                             {"user", "null"},
+                                             {"text", "{\"format\":{\"type\":\"text\"}}"},
+                                             {"reasoning", "{\"effort\":null,\"summary\":null}"}};
+    for (size_t i = 0; i < sizeof members / sizeof members[0]; i++) {
+        const serve_node *node = serve_json_get(&call->json, call->body, members[i][0]);
+        serve_putf(&call->echo, ",\"%s\":", members[i][0]);
+        if (node) serve_put(&call->echo, call->json.text + node->start, node->len);
+        else serve_puts(&call->echo, members[i][1]);
+    }
+}
+
 static bool parse(serve_call *call)
 {
     static const char *const refused[] = {"previous_response_id", "conversation", "prompt", "background", NULL};
     const serve_json *j = &call->json;
     const serve_node *format = serve_json_get(j, serve_json_get(j, call->body, "text"), "format");
     const serve_node *effort = serve_json_get(j, serve_json_get(j, call->body, "reasoning"), "effort");
+    note_echo(call);
+    if (call->echo.failed) return serve_fail(call, 500, NULL, "out of memory");
     if (!serve_params(call, NULL) || !serve_refuse(call, refused)) return false;
     call->prompts = calloc(1, sizeof *call->prompts);
     if (!call->prompts) return serve_fail(call, 500, NULL, "out of memory");
@@ -198,10 +222,8 @@ static void put_response(serve_call *call, const char *status)
     serve_puts(out, a->ended && !call->status && is_cut(a)
                         ? ",\"incomplete_details\":{\"reason\":\"max_output_tokens\"}"
                         : ",\"incomplete_details\":null");
-    serve_puts(out, ",\"instructions\":null,\"metadata\":{},\"parallel_tool_calls\":true,\"previous_response_id\":null,"
-                    "\"store\":false,"
-                    "\"text\":{\"format\":{\"type\":\"text\"}},\"tool_choice\":\"auto\",\"tools\":[],\"truncation\":"
-                    "\"disabled\",\"background\":false");
+    serve_puts(out, ",\"previous_response_id\":null,\"store\":false,\"background\":false,\"truncation\":\"disabled\"");
+    serve_put(out, call->echo.data, call->echo.len);
     if (a->ended && !call->status)
         serve_putf(
             out,
