@@ -197,6 +197,31 @@ def the_next_turn_computes_only_what_is_new():
 
 
 @test
+def tokens_stay_as_they_were_generated():
+    with Server() as s:
+        def tokens(text):
+            return s.post("/tokenize", {"content": text})["tokens"]
+
+        # A letter whose pairs are tokens of their own: the tokenizer would never write what is forced here.
+        letter = next(c for c in "estolpfn" if len(tokens(c * 8)) < 8)
+        bias = {str(tokens(letter)[0]): 100}
+        usage = s.chat(STORY_MESSAGES, max_tokens=8, logit_bias=bias)["usage"]
+        assert usage["completion_tokens"] == 8, usage
+        messages = [*STORY_MESSAGES, {"role": "assistant", "content": letter * 8}, {"role": "user", "content": "More."}]
+        again = s.chat(messages, max_tokens=1)["usage"]
+        assert again["prompt_tokens_details"]["cached_tokens"] >= usage["total_tokens"] - 1, (usage, again)
+        # A stop string is in the session and not in what the client sends back.
+        whole = text_of(s.chat(STORY_MESSAGES, seed=3, max_tokens=60))
+        stop = next(whole[i:i + 4] for i in range(30, len(whole)) if whole.index(whole[i:i + 4]) == i)
+        answer = s.chat(STORY_MESSAGES, seed=3, max_tokens=60, stop=stop)
+        kept = answer["usage"]["prompt_tokens"] + len(tokens(text_of(answer))) // 2
+        messages = [*STORY_MESSAGES, {"role": "assistant", "content": text_of(answer)}, {"role": "user", "content": "More."}]
+        again = s.chat(messages, max_tokens=1)["usage"]
+        assert answer["choices"][0]["finish_reason"] == "stop" and len(text_of(answer)) > 20, answer
+        assert again["prompt_tokens_details"]["cached_tokens"] >= kept, (answer["usage"], again)
+
+
+@test
 def a_conversation_outlives_the_server():
     with tempfile.TemporaryDirectory() as top:
         folder = Path(top) / "kept"
