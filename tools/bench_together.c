@@ -154,7 +154,7 @@ int bench_together(const command_line *line, uint32_t n, uint32_t depth, uint32_
     if (json)
         printf("{\"sessions\":%u,\"depth\":%u,\"one_tps\":%.2f,\"all_tps\":%.2f,\"ratio\":%.3f,\"ratio_low\":%.3f,"
                "\"ratio_high\":%.3f,"
-               "\"alone_ms\":%.2f,\"beside_prompts_ms\":%.2f,\"beside_prompts_p99_ms\":%.2f}\n",
+               "\"alone_ms\":%.4f,\"beside_prompts_ms\":%.4f,\"beside_prompts_p99_ms\":%.4f}\n",
                n, depth, one, together_tps, middle, ratio[0], ratio[n_reps - 1], quiet_ms, typical, rare);
     else {
         printf("one session      %9.2f tok/s\n%2u together      %9.2f tok/s in all, %.2f times one (%.2f to %.2f)\n",

@@ -145,7 +145,7 @@ static kvi_cuda_step_map step_of(uint32_t n_rows, uint32_t pos, uint32_t units_p
     for (uint32_t i = 0; i < n_rows; i++) rows[i] = i;
     for (uint32_t i = 0; i < n_pages; i++) pages[i] = {i * units_per_page, format};
     const kvi_cuda_step step = {n_rows, 1, n_rows, 0};
-    const kvi_cuda_seq seq = {0, n_rows, pos, n_pages};
+    const kvi_cuda_seq seq = {0, n_rows, pos, n_pages, 0};
     kvi_cuda_step_map map = {};
     map.step = put(&step, sizeof step);
     map.ids = put(zeros.data(), 4 * n_rows);
