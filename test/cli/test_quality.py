@@ -27,7 +27,7 @@ def quality_and_bytes_of_the_formats():
         text.write_bytes(kvrt("tokenize", STORY, "--decode", stdin=json.dumps(ids).encode()).expect(0).out)
         assert kvrt("tokenize", STORY, stdin=text.read_bytes()).expect(0).json() == ids  # the same tokens, so the same sums
         measure = lambda kv, *more: kvrt("eval", STORY, "--text", text, "--ctx", 4096, "--kv", kv, "--json", *more, timeout=300).expect(0).json()
-        got, paper = measure("i8,k4v4,k4v2,k2v2,t2", "--no-amx"), rows(measure("k4v4,k4v2,k2v2", "--no-amx", *PAPER))
+        got, paper = measure("i8,k4v4,k4v2,k2v2,t2", "--exact"), rows(measure("k4v4,k4v2,k2v2", "--exact", *PAPER))
     ppl = got["reference"]["ppl"]
     assert abs(ppl / math.exp(-sum(likelihoods) / len(likelihoods)) - 1) < 1e-3, ppl
     kvrt_rows = rows(got)

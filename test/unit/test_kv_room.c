@@ -304,7 +304,8 @@ static void plan_is_tight(void **state)
 }
 
 /* ---------------------------------------------------------------------------------------------------- whole engines --- */
-static const char *const formats[] = {"f32", "f16", "bf16", "i8", "f8", "k4v4", "k4v2", "k3v3", "k2v2", "elastic"};
+static const char *const formats[] = {"f32",  "f16",  "bf16", "i8", "f8", "k4v4",
+                                      "k4v2", "k3v3", "k2v2", "t3", "t2", "elastic"};
 
 static bool plan_fits(kvrt_options *o, const char *format, uint32_t ctx)
 {
@@ -351,7 +352,7 @@ static void plan_is_reached_and_ends(void **state)
             kvrt_options_set_text(o, "cpu.threads", "1", NULL);
             kvrt_options_set_text(o, "kv.format", formats[f], NULL);
             kvrt_options_set_text(o, "ctx.chunk", "200", NULL);
-            kvrt_options_set_i64(o, "mem.limit", 2200000 + 41000 * (int64_t)f, NULL);
+            kvrt_options_set_i64(o, "mem.limit", 2700000 + 41000 * (int64_t)f, NULL);
             assert_true(plan_fits(o, formats[f], low * 128) && !plan_fits(o, formats[f], high * 128));
             while (high - low > 1) {
                 const uint32_t middle = (low + high) / 2;
