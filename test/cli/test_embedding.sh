@@ -77,7 +77,8 @@ target_link_libraries(hello_shared PRIVATE kvrt::kvrt)
 add_executable(hello_static "$root/examples/hello.c")
 target_link_libraries(hello_static PRIVATE kvrt::kvrt_static)
 TEXT
-    cmake -S "$work/$name" -B "$work/$name/build" -DCMAKE_PREFIX_PATH="$work/usr" >"$work/log" 2>&1 &&
+    # Kernels for cards take minutes to compile and are the same as in the build that is tested.
+    cmake -S "$work/$name" -B "$work/$name/build" -DCMAKE_PREFIX_PATH="$work/usr" -DKVRT_CUDA=OFF >"$work/log" 2>&1 &&
         cmake --build "$work/$name/build" -j 2 >>"$work/log" 2>&1 || { cat "$work/log"; echo "FAIL: $name"; exit 1; }
     check "$name, shared" "$work/$name/build/hello_shared"
     check "$name, static" "$work/$name/build/hello_static"
