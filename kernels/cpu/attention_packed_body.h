@@ -37,26 +37,10 @@ INLINE float total(vf v)
     return parts[0];
 }
 
-/* Words of VW 3-bit codes that begin at code i of a row: eight codes are three bytes. Reads up to a byte past them, inside the record. */
-INLINE vu words3(const uint8_t *row, uint32_t i)
-{
-    uint32_t low;
-    memcpy(&low, row + i * 3u / 8u, 4);
-    vu words = low - (vu){0};
-    if (VW == 16u) {
-        uint32_t high;
-        memcpy(&high, row + i * 3u / 8u + 3, 4);
-        vu lane, upper = high - (vu){0};
-        for (uint32_t k = 0; k < VW; k++) lane[k] = k;
-        vu take = (vu)(lane > 7u);
-        words = (words & ~take) | (upper & take);
-    }
-    return words;
-}
-
-/* VW states from number i of a ring of 2- or 3-bit codes, each in the low bits of its lane once that is shifted: eight numbers and what the
- * last of them reads of its successors are 19 or 27 bits. `last`: the row ends with the vector. */
-INLINE vu states_at(const uint8_t *row, uint32_t row_bytes, uint32_t i, uint32_t bits, bool last)
+/* Words that hold VW 2- or 3-bit codes from code i of a row on, each in the low bits of its lane once that is shifted: eight codes are 16 or 24 bits,
+ * and what the last of them reads of its successors in a ring 3 more. Reads up to two bytes past them, inside the record. `last`: the row is a
+ * ring and ends with the vector. */
+INLINE vu words_at(const uint8_t *row, uint32_t row_bytes, uint32_t i, uint32_t bits, bool last)
 {
     const uint32_t half = VW == 16u ? bits : 0u; /* bytes from the first eight numbers to the second eight */
     uint32_t low, high;
@@ -73,9 +57,6 @@ INLINE vu states_at(const uint8_t *row, uint32_t row_bytes, uint32_t i, uint32_t
     const vu upper = (vu)(lane > 7u);
     return ((low - (vu){0}) & ~upper) | ((high - (vu){0}) & upper);
 }
-
-static const float levels_t2[KVI_KV_STATES] __attribute__((aligned(64))) = {KVI_KV_T2_LEVELS};
-static const float levels_t3[KVI_KV_STATES] __attribute__((aligned(64))) = {KVI_KV_T3_LEVELS};
 
 /* out[i][j] = sum over rows of x[i][row] * (vector j of the row's codes), i < n_q, j < n_v <= 4; kind, n_v, n_q are constants. `counts`: per
  * vector and lane the bits to shift away. Trellis codes: `codes` are whole rows, whose numbers from `first` on are
@@ -98,12 +79,13 @@ INLINE void mac(const uint8_t *codes, kvi_kv_code kind, size_t row_bytes, uint32
         for (uint32_t j = 0; j < n_v; j++) {
             if (kind == KVI_KV_Q4) value[j] = number(shift(word, counts[j], words == VW), 4);
             else if (kind == KVI_KV_Q2) value[j] = number(shift(word, counts[j], words == VW), 2);
-            else if (kind == KVI_KV_Q3) value[j] = number(shift(words3(row, j * VW), counts[0], false), 3);
+            else if (kind == KVI_KV_Q3)
+                value[j] = number(shift(words_at(row, 0, j * VW, 3, false), counts[0], false), 3);
             else if (kind == KVI_KV_F8) value[j] = half_bytes(row + j * VW);
             else if (kvi_kv_code_is_trellis(kind)) {
                 const uint32_t at = (first + j * VW) / 8u * 8u;
-                const vu states = states_at(row, (uint32_t)row_bytes, at, bits, at == eights_end);
-                value[j] = level(shift(states, counts[0], false), bits == 2u ? levels_t2 : levels_t3);
+                const vu states = words_at(row, (uint32_t)row_bytes, at, bits, at == eights_end);
+                value[j] = level(shift(states, counts[0], false), kvi_kv_levels(bits));
             } else value[j] = bytes(row + j * VW) - bias;
         }
         for (uint32_t i = 0; i < n_q; i++) {

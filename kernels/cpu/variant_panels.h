@@ -154,9 +154,8 @@ static void unpack_scalar(const uint8_t *codes, kvi_kv_code kind, uint32_t n_row
 /* Trellis codes: every row is a ring (runtime/kv/trellis.h), read one number after the other. */
 static void unpack_rings(const uint8_t *codes, kvi_kv_code kind, uint32_t n_rows, uint32_t n_cols, float *dst)
 {
-    static const float two[KVI_KV_STATES] = {KVI_KV_T2_LEVELS}, three[KVI_KV_STATES] = {KVI_KV_T3_LEVELS};
     const uint32_t bits = kvi_kv_code_bits(kind), row_bytes = n_cols / 8u * bits;
-    const float *levels = bits == 2u ? two : three;
+    const float *levels = kvi_kv_levels(bits);
     for (uint32_t r = 0; r < n_rows; r++) {
         const uint8_t *row = codes + (size_t)r * row_bytes;
         for (uint32_t c = 0; c < n_cols; c += 8u) {

@@ -13,8 +13,6 @@
 #define FAR 1e30f       /* cost of what may not be */
 #define LOUDEST 65536.f /* levels: an outlier's square stays finite */
 
-static const float levels_t2[KVI_KV_STATES] = {KVI_KV_T2_LEVELS}, levels_t3[KVI_KV_STATES] = {KVI_KV_T3_LEVELS};
-
 #if VB == 64
 INLINE vf evens(vf a, vf b)
 {
@@ -78,7 +76,7 @@ INLINE void search_path(const float *x, uint32_t n, uint32_t bits, uint32_t star
     vi low_bits;
     for (uint32_t i = 0; i < VW; i++) low_bits[i] = (int32_t)(i & ((1u << bits) - 1u));
     for (uint32_t g = 0; g < 16; g++) best[g] = start < 16 && g % groups != start ? FAR : 0.0f;
-    for (uint32_t i = 0; i < n; i++) advance(x[i], bits, bits == 2 ? levels_t2 : levels_t3, low_bits, best, came[i]);
+    for (uint32_t i = 0; i < n; i++) advance(x[i], bits, kvi_kv_levels(bits), low_bits, best, came[i]);
     uint32_t group = start;
     if (start == 16) {
         group = 0;
@@ -108,7 +106,7 @@ static __attribute__((noinline)) void search_3(const float *x, uint32_t n, uint3
 static void code_ring(const float *x, uint32_t n, uint32_t bits, uint8_t *codes, float *levels)
 {
     void (*const search)(const float *, uint32_t, uint32_t, uint32_t, uint8_t *) = bits == 2 ? search_2 : search_3;
-    const float *table = bits == 2 ? levels_t2 : levels_t3;
+    const float *table = kvi_kv_levels(bits);
     const uint32_t w = n / 2 < AROUND ? n / 2 : AROUND;
     float around[2 * AROUND];
     uint8_t states[KVI_KV_MAX_HEAD_DIM];

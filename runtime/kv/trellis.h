@@ -28,15 +28,23 @@ KVI_HD static inline uint32_t kvi_kv_state(const uint8_t *row, uint32_t row_byte
     const uint32_t at = i * bits >> 3, next = at + 1u < row_bytes ? at + 1u : 0u;
     return ((uint32_t)row[at] | (uint32_t)row[next] << 8) >> (i * bits & 7u) & (KVI_KV_STATES - 1u);
 }
-/* Its level; bits: 2 or 3. Device code has none: the CUDA backend refuses these formats, and tables would cost its kernels a stack. */
+#ifndef __CUDACC__
+/* Levels by state, on a boundary of 64 bytes; bits: 2 or 3. */
+static inline const float *kvi_kv_levels(uint32_t bits)
+{
+    static const float two[KVI_KV_STATES] __attribute__((aligned(64))) = {KVI_KV_T2_LEVELS};
+    static const float three[KVI_KV_STATES] __attribute__((aligned(64))) = {KVI_KV_T3_LEVELS};
+    return bits == 2u ? two : three;
+}
+#endif
+/* Level of a state. Device code has none: the CUDA backend refuses these formats, and tables would cost its kernels a stack. */
 KVI_HD static inline float kvi_kv_level(uint32_t state, uint32_t bits)
 {
 #ifdef __CUDACC__
     (void)state, (void)bits;
     return 0.0f;
 #else
-    static const int8_t two[KVI_KV_STATES] = {KVI_KV_T2_LEVELS}, three[KVI_KV_STATES] = {KVI_KV_T3_LEVELS};
-    return (float)(bits == 2u ? two[state] : three[state]);
+    return kvi_kv_levels(bits)[state];
 #endif
 }
 
