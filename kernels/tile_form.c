@@ -353,13 +353,11 @@ void kvi_tile_read_row(const kvi_tile *t, const uint8_t *panels, uint32_t row, f
 }
 
 /* -------------------------------------------------------------------------------------------------------- order --- */
-kvi_tile_order kvi_tile_order_of(const kvi_weight_desc *desc, uint32_t expert, uint32_t *order)
+static kvi_tile_order sort_expert(const kvi_weight_desc *desc, uint32_t expert, uint32_t *order)
 {
     const uint32_t n_groups = kvi_weight_groups(desc);
     bool sorted = true;
     uint32_t place = 0;
-    for (uint32_t k = 0; k < desc->n_in; k++)
-        if (kvi_weight_group(desc, expert, k) >= n_groups) return KVI_TILE_ORDER_BAD;
     for (uint32_t g = 0; g < n_groups; g++) {
         const uint32_t first = place;
         for (uint32_t k = 0; k < desc->n_in; k++)
@@ -368,4 +366,20 @@ kvi_tile_order kvi_tile_order_of(const kvi_weight_desc *desc, uint32_t expert, u
         if (desc->group && place - first != want) return KVI_TILE_ORDER_UNEVEN;
     }
     return sorted ? KVI_TILE_ORDER_SORTED : KVI_TILE_ORDER_GATHERS;
+}
+
+kvrt_status kvi_tile_sort_columns(const kvi_weight_desc *desc, uint32_t *order, kvi_tile_order *out, kvrt_error *error)
+{
+    const uint32_t n_experts = desc->n_experts > 1 ? desc->n_experts : 1, n_groups = kvi_weight_groups(desc);
+    *out = KVI_TILE_ORDER_SORTED;
+    for (uint32_t e = 0; e < n_experts; e++) {
+        for (uint32_t k = 0; k < desc->n_in; k++)
+            if (kvi_weight_group(desc, e, k) >= n_groups)
+                return kvi_error_set(error, KVRT_FORMAT,
+                                     "tensor %s: a column's group is not below %u, the number of groups", desc->name,
+                                     n_groups);
+        const kvi_tile_order found = sort_expert(desc, e, order + (size_t)e * desc->n_in);
+        if (found > *out) *out = found;
+    }
+    return KVRT_OK;
 }

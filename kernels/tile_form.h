@@ -21,6 +21,7 @@
  * quad, four neighbours of a row, is what a lane holds of 16 k (kernels/cuda/tiles.cuh). One order serves gemv, gemm and every instruction set. */
 #ifndef KVI_TILE_FORM_H
 #define KVI_TILE_FORM_H
+#include "../runtime/base/status.h"
 #include "weight.h"
 
 #include <stdbool.h>
@@ -140,13 +141,13 @@ void kvi_tile_lay(const kvi_tile *t, const kvi_weight_desc *desc, uint32_t exper
 /* Row `row` of a weight of I4 or I8 without zeros, from its panels: (n_in). What is rounded at open has no other rows. */
 void kvi_tile_read_row(const kvi_tile *t, const uint8_t *panels, uint32_t row, float *out);
 
-/* Columns of an expert sorted by their groups (KVI_PART_GROUPS): order (n_in). */
+/* Columns sorted by their groups (KVI_PART_GROUPS), of all experts: order (n_experts, n_in); *out: what holds of the worst of them. FORMAT: a
+ * group that does not exist. */
 typedef enum kvi_tile_order {
     KVI_TILE_ORDER_SORTED,  /* they are already */
     KVI_TILE_ORDER_GATHERS, /* activations are brought into this order first */
-    KVI_TILE_ORDER_UNEVEN,  /* groups differ in size: no tile form */
-    KVI_TILE_ORDER_BAD      /* a group that does not exist */
+    KVI_TILE_ORDER_UNEVEN   /* groups differ in size: no tile form, and no order */
 } kvi_tile_order;
-kvi_tile_order kvi_tile_order_of(const kvi_weight_desc *desc, uint32_t expert, uint32_t *order);
+kvrt_status kvi_tile_sort_columns(const kvi_weight_desc *desc, uint32_t *order, kvi_tile_order *out, kvrt_error *error);
 
 #endif

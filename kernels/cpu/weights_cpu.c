@@ -140,15 +140,10 @@ static kvrt_status sort_columns(kvi_device *device, kvi_weight *weight, kvrt_err
     if (!desc->parts[KVI_PART_GROUPS]) return KVRT_OK;
     uint32_t *order = kvi_arena_alloc(&device->arena, (size_t)desc->n_in * n_experts * 4);
     if (!order) return kvi_error_nomem(error, (uint64_t)desc->n_in * n_experts * 4, desc->name);
-    for (uint32_t e = 0; e < n_experts; e++) {
-        const kvi_tile_order found = kvi_tile_order_of(desc, e, order + (size_t)e * desc->n_in);
-        if (found == KVI_TILE_ORDER_BAD)
-            return kvi_error_set(error, KVRT_FORMAT,
-                                 "tensor %s: a column's group is not below %u, the number of groups", desc->name,
-                                 kvi_weight_groups(desc));
-        if (found == KVI_TILE_ORDER_UNEVEN) weight->tile.bits = 0;
-        if (found == KVI_TILE_ORDER_GATHERS) weight->order = order;
-    }
+    kvi_tile_order found;
+    KVI_TRY(kvi_tile_sort_columns(desc, order, &found, error));
+    if (found == KVI_TILE_ORDER_UNEVEN) weight->tile.bits = 0;
+    if (found == KVI_TILE_ORDER_GATHERS) weight->order = order;
     return KVRT_OK;
 }
 

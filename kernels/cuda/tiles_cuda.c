@@ -84,21 +84,15 @@ uint64_t kvi_cuda_tile_bytes(const kvi_weight_desc *desc, const kvi_cuda_tile *t
 /* Order of the columns of all experts; *gathers: any of them needs it. */
 static kvrt_status sort_columns(const kvi_weight_desc *desc, uint32_t *order, bool *gathers, kvrt_error *error)
 {
-    const uint32_t n_experts = desc->n_experts > 1 ? desc->n_experts : 1;
-    for (uint32_t e = 0; e < n_experts; e++) {
-        const kvi_tile_order found = kvi_tile_order_of(desc, e, order + (size_t)e * desc->n_in);
-        if (found == KVI_TILE_ORDER_BAD)
-            return kvi_error_set(error, KVRT_FORMAT,
-                                 "tensor %s: a column's group is not below %u, the number of groups", desc->name,
-                                 kvi_weight_groups(desc));
-        if (found == KVI_TILE_ORDER_UNEVEN)
-            return kvi_error_set(
-                error, KVRT_UNSUPPORTED,
-                "tensor %s: form %s with groups of different sizes, which the CUDA backend does not have", desc->name,
-                kvi_form(desc->form)->name);
-        if (found == KVI_TILE_ORDER_GATHERS) *gathers = true;
-    }
-    return KVRT_OK;
+    kvi_tile_order found;
+    KVI_TRY(kvi_tile_sort_columns(desc, order, &found, error));
+    *gathers = found == KVI_TILE_ORDER_GATHERS;
+    return found != KVI_TILE_ORDER_UNEVEN
+               ? KVRT_OK
+               : kvi_error_set(
+                     error, KVRT_UNSUPPORTED,
+                     "tensor %s: form %s with groups of different sizes, which the CUDA backend does not have",
+                     desc->name, kvi_form(desc->form)->name);
 }
 
 /* A code that is no number would be a number in the device's arithmetic (tiles.cuh). Lines hold nothing but codes. */
