@@ -157,30 +157,34 @@ static kvi_shape_id resolve_reference(kvi_schema *s, const kvi_json_value *schem
 }
 
 /* ---------------------------------------------------------------------------------------------------- own keywords --- */
-static const char *const computed[] = {"type",
-                                       "enum",
+/* What a schema says of a value by itself, and what it says by other schemas and values. Together: all that is computed with. */
+static const char *const own[] = {"type",
+                                  "properties",
+                                  "required",
+                                  "additionalProperties",
+                                  "patternProperties",
+                                  "propertyNames",
+                                  "minProperties",
+                                  "maxProperties",
+                                  "items",
+                                  "prefixItems",
+                                  "minItems",
+                                  "maxItems",
+                                  "minLength",
+                                  "maxLength",
+                                  "pattern",
+                                  "format",
+                                  "minimum",
+                                  "maximum",
+                                  "exclusiveMinimum",
+                                  "exclusiveMaximum",
+                                  "multipleOf",
+                                  "uniqueItems",
+                                  "unevaluatedProperties",
+                                  "unevaluatedItems"};
+static const char *const composed[] = {"enum",
                                        "const",
-                                       "properties",
-                                       "required",
-                                       "additionalProperties",
-                                       "patternProperties",
-                                       "propertyNames",
-                                       "minProperties",
-                                       "maxProperties",
-                                       "items",
-                                       "prefixItems",
                                        "additionalItems",
-                                       "minItems",
-                                       "maxItems",
-                                       "minLength",
-                                       "maxLength",
-                                       "pattern",
-                                       "format",
-                                       "minimum",
-                                       "maximum",
-                                       "exclusiveMinimum",
-                                       "exclusiveMaximum",
-                                       "multipleOf",
                                        "anyOf",
                                        "oneOf",
                                        "allOf",
@@ -192,10 +196,7 @@ static const char *const computed[] = {"type",
                                        "dependentSchemas",
                                        "if",
                                        "then",
-                                       "else",
-                                       "uniqueItems",
-                                       "unevaluatedProperties",
-                                       "unevaluatedItems"};
+                                       "else"};
 static const char *const notes[] = {
     "$schema",     "$id",         "id",        "$anchor",         "$dynamicAnchor",   "$comment",     "$defs",
     "definitions", "$vocabulary", "title",     "description",     "default",          "examples",     "example",
@@ -214,15 +215,20 @@ static bool is_in(const kvi_json_value *v, const char *const *list, size_t n, bo
     return false;
 }
 
+static bool is_computed(const kvi_json_value *v, bool any_case)
+{
+    return is_in(v, own, sizeof own / sizeof *own, any_case) ||
+           is_in(v, composed, sizeof composed / sizeof *composed, any_case);
+}
+
 /* Every keyword is computed with, a note, or refused; other names are notes of others, unless they differ from a keyword in letter case alone. */
 static void check_keywords(kvi_schema *s, const kvi_json_value *schema)
 {
     for (const kvi_json_value *v = schema->first; v && !s->failed; v = v->next) {
-        if (is_in(v, computed, sizeof computed / sizeof *computed, false)) continue;
+        if (is_computed(v, false)) continue;
         if (is_in(v, notes, sizeof notes / sizeof *notes, false)) continue;
         if (is_in(v, refused, sizeof refused / sizeof *refused, false)) (void)fail(s, schema, v->key, "not supported");
-        if (is_in(v, computed, sizeof computed / sizeof *computed, true))
-            (void)fail(s, schema, v->key, "no keyword, but for letter case it would be one");
+        if (is_computed(v, true)) (void)fail(s, schema, v->key, "no keyword, but for letter case it would be one");
     }
 }
 
@@ -442,30 +448,6 @@ static void read_object(kvi_schema *s, const kvi_json_value *schema, kvi_shape *
 
 static bool says_something(const kvi_json_value *schema)
 {
-    static const char *const own[] = {"type",
-                                      "properties",
-                                      "required",
-                                      "additionalProperties",
-                                      "patternProperties",
-                                      "propertyNames",
-                                      "minProperties",
-                                      "maxProperties",
-                                      "items",
-                                      "prefixItems",
-                                      "minItems",
-                                      "maxItems",
-                                      "minLength",
-                                      "maxLength",
-                                      "pattern",
-                                      "format",
-                                      "minimum",
-                                      "maximum",
-                                      "exclusiveMinimum",
-                                      "exclusiveMaximum",
-                                      "multipleOf",
-                                      "uniqueItems",
-                                      "unevaluatedProperties",
-                                      "unevaluatedItems"};
     for (const kvi_json_value *v = schema->first; v; v = v->next)
         if (is_in(v, own, sizeof own / sizeof *own, false)) return true;
     return false;
