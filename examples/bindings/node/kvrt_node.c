@@ -318,7 +318,9 @@ static napi_value cancel(napi_env env, napi_callback_info info)
     return NULL;
 }
 
-static napi_value save(napi_env env, napi_callback_info info)
+/* Both ways between a session and a file. */
+static napi_value with_file(napi_env env, napi_callback_info info,
+                            kvrt_status (*move)(kvrt_session, const char *, uint32_t, kvrt_error *))
 {
     napi_value values[2];
     kvrt_error error = {.size = sizeof error};
@@ -326,23 +328,12 @@ static napi_value save(napi_env env, napi_callback_info info)
     size_t len;
     if (!arguments(env, info, 2, values) || !handle_of(env, values[0], &session)) return NULL;
     char *path = text_of(env, values[1], &len);
-    if (path) (void)went_well(env, kvrt_session_save(session, path, 0, &error), &error);
+    if (path) (void)went_well(env, move(session, path, 0, &error), &error);
     free(path);
     return NULL;
 }
-
-static napi_value load(napi_env env, napi_callback_info info)
-{
-    napi_value values[2];
-    kvrt_error error = {.size = sizeof error};
-    void *session;
-    size_t len;
-    if (!arguments(env, info, 2, values) || !handle_of(env, values[0], &session)) return NULL;
-    char *path = text_of(env, values[1], &len);
-    if (path) (void)went_well(env, kvrt_session_load(session, path, 0, &error), &error);
-    free(path);
-    return NULL;
-}
+static napi_value save(napi_env env, napi_callback_info info) { return with_file(env, info, kvrt_session_save); }
+static napi_value load(napi_env env, napi_callback_info info) { return with_file(env, info, kvrt_session_load); }
 
 NAPI_MODULE_INIT()
 {
