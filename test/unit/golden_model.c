@@ -98,6 +98,28 @@ kvrt_engine golden_open(const golden_model *model, const char *const *pairs)
     return engine;
 }
 
+kvrt_session golden_session(kvrt_engine engine)
+{
+    kvrt_session session;
+    kvrt_error error = {.size = sizeof error};
+    if (kvrt_session_create(engine, NULL, &session, &error) < KVRT_OK) fail_msg("%s", error.message);
+    return session;
+}
+
+kvrt_session_info golden_session_info(kvrt_session session)
+{
+    kvrt_session_info info = {.size = sizeof info};
+    assert_int_equal(kvrt_session_get_info(session, &info, NULL), KVRT_OK);
+    return info;
+}
+
+kvrt_memory golden_memory(kvrt_engine engine)
+{
+    kvrt_memory memory = {.size = sizeof memory};
+    assert_int_equal(kvrt_mem_info(engine, &memory, NULL), KVRT_OK);
+    return memory;
+}
+
 double golden_logit_error(kvrt_engine engine, const golden_model *model, uint64_t *digest)
 {
     kvrt_error error = {.size = sizeof error};

@@ -32,6 +32,10 @@ void golden_free(golden_model *model);
 
 /* Opens with key/value pairs, NULL-terminated. Fails the test on an error. */
 kvrt_engine golden_open(const golden_model *model, const char *const *pairs);
+/* A session with the engine's options, what it and the engine's memory say of themselves. Fail the test on an error. */
+kvrt_session golden_session(kvrt_engine engine);
+kvrt_session_info golden_session_info(kvrt_session session);
+kvrt_memory golden_memory(kvrt_engine engine);
 /* Largest error of the logits of all rows over all prompts, infinity when one is NaN. `digest` (may be NULL) collects every bit. */
 double golden_logit_error(kvrt_engine engine, const golden_model *model, uint64_t *digest);
 /* Greedy text of every prompt as far as the golden margins exceed twice `error`, the engine's own (golden_logit_error). The engine was opened with

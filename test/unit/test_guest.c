@@ -50,13 +50,6 @@ static uint64_t generate(kvrt_session s, uint32_t n)
     return digest;
 }
 
-static kvrt_memory memory_of(kvrt_engine engine)
-{
-    kvrt_memory memory = {.size = sizeof memory};
-    assert_int_equal(kvrt_mem_info(engine, &memory, NULL), KVRT_OK);
-    return memory;
-}
-
 /* An engine under mem.limit, alone or together with others. */
 static kvrt_status open_under(uint64_t limit, const char *shared, const char *ctx, kvrt_engine *out, kvrt_error *error)
 {
@@ -79,12 +72,12 @@ static void engines_share_a_limit(void **state)
     kvrt_engine one, two, three, alone;
     kvrt_error error = {.size = sizeof error};
     assert_int_equal(open_under(1u << 30, "true", "300", &one, &error), KVRT_OK);
-    const uint64_t each = memory_of(one).planned_bytes, limit = 2 * each + each / 2;
+    const uint64_t each = golden_memory(one).planned_bytes, limit = 2 * each + each / 2;
     assert_int_equal(kvrt_engine_close(one, NULL), KVRT_OK);
 
     assert_int_equal(open_under(limit, "true", "300", &one, &error), KVRT_OK);
     assert_int_equal(open_under(limit, "true", "300", &two, &error), KVRT_OK);
-    assert_true(memory_of(two).budget_bytes <= limit - each);
+    assert_true(golden_memory(two).budget_bytes <= limit - each);
     assert_int_equal(open_under(limit, "true", "300", &three, &error), KVRT_OVER_BUDGET);
     assert_true(error.available_bytes < each);
     assert_int_equal(open_under(limit, "false", "300", &alone, &error), KVRT_OK); /* has one of its own */
@@ -94,12 +87,12 @@ static void engines_share_a_limit(void **state)
     kvrt_session s = session_with(one, 3, 150);
     (void)generate(s, 5);
     assert_int_equal(kvrt_suspend(one, &error), KVRT_OK);
-    const uint64_t left = memory_of(one).host_bytes;
+    const uint64_t left = golden_memory(one).host_bytes;
     assert_true(left < each);
     kvrt_status status = open_under(limit + left, "true", "300", &three, &error); /* what is left of it counts */
     if (status < KVRT_OK) fail_msg("%s", error.message);
     assert_int_equal(kvrt_resume(one, &error), KVRT_OVER_BUDGET);
-    assert_int_equal(memory_of(one).suspended, 1);
+    assert_int_equal(golden_memory(one).suspended, 1);
     assert_int_equal(kvrt_engine_close(three, NULL), KVRT_OK);
     assert_int_equal(kvrt_resume(one, &error), KVRT_OK);
     (void)generate(s, 5);
@@ -108,7 +101,7 @@ static void engines_share_a_limit(void **state)
     assert_int_equal(kvrt_engine_close(two, NULL), KVRT_OK);
     status = open_under(limit, "true", "auto", &two, &error);
     if (status < KVRT_OK) fail_msg("%s", error.message);
-    assert_true(memory_of(one).planned_bytes + memory_of(two).planned_bytes <= limit);
+    assert_true(golden_memory(one).planned_bytes + golden_memory(two).planned_bytes <= limit);
     assert_int_equal(kvrt_engine_close(one, NULL), KVRT_OK);
     assert_int_equal(kvrt_engine_close(two, NULL), KVRT_OK);
     /* Nothing of it is held by whoever failed or is gone. */
@@ -127,12 +120,12 @@ static void suspended_and_resumed(void **state)
         for (int i = 0; i < 3; i++) assert_true(generate(a[i], 20) == generate(b[i], 20));
         gone = session_with(engine, 5, 250);
         (void)generate(gone, 2);
-        const kvrt_memory before = memory_of(engine);
+        const kvrt_memory before = golden_memory(engine);
         for (unsigned round = 0; round < 3; round++) {
             kvrt_session_info info = {.size = sizeof info};
             kvrt_session s;
             assert_int_equal(kvrt_suspend(engine, NULL), KVRT_OK);
-            const kvrt_memory now = memory_of(engine);
+            const kvrt_memory now = golden_memory(engine);
             assert_true(now.suspended && now.kv_cached_bytes == 0 && now.kv_pool_bytes == 0);
             assert_true(now.host_bytes < before.host_bytes - before.kv_pool_bytes / 2);
             assert_int_equal(now.kv_saved_bytes, now.kv_used_bytes);
@@ -207,10 +200,10 @@ static void trimmed(void **state)
     kvrt_session_close(a, NULL);
     kvrt_session_close(b, NULL);
     const uint64_t full = resident_kib();
-    assert_true(memory_of(engine).kv_cached_bytes > 0);
+    assert_true(golden_memory(engine).kv_cached_bytes > 0);
     assert_int_equal(kvrt_trim(engine, &freed, NULL), KVRT_OK);
     assert_true(freed > 0);
-    assert_int_equal(memory_of(engine).kv_cached_bytes, 0);
+    assert_int_equal(golden_memory(engine).kv_cached_bytes, 0);
     if (full && resident_kib() + 4000 > full)
         fail_msg("%llu KiB before, %llu KiB after", (unsigned long long)full, (unsigned long long)resident_kib());
     a = session_with(engine, 1, 300);

@@ -53,13 +53,6 @@ static uint64_t feed(kvrt_session s, uint32_t story, uint32_t from, uint32_t to,
     }
     return digest;
 }
-static kvrt_session_info info_of(kvrt_session s)
-{
-    kvrt_session_info info = {.size = sizeof info};
-    assert_int_equal(kvrt_session_get_info(s, &info, NULL), KVRT_OK);
-    return info;
-}
-
 /* Back inside the 16-bit pages: as if the tokens had never been there. */
 static void rewind_into_the_tail(void **state)
 {
@@ -74,7 +67,7 @@ static void rewind_into_the_tail(void **state)
             uint64_t got = feed(b, 0, 0, 520, 64, 1);
             (void)feed(b, 1, 520, 520 + more, 7, 0);
             assert_int_equal(kvrt_session_rewind(b, 520, NULL), KVRT_OK);
-            assert_int_equal(info_of(b).n_cached, 520);
+            assert_int_equal(golden_session_info(b).n_cached, 520);
             got = feed(b, 0, 520, 700, 1, got);
             if (got != want) fail_msg("%s: %u tokens rewound left a trace", formats[f], more);
             kvrt_session_close(b, NULL);
@@ -97,10 +90,10 @@ static void rewind_into_encoded_pages(void **state)
             kvrt_session b = session_on(engine, NULL);
             uint64_t got = feed(b, 0, 0, start, 64, 1);
             (void)feed(b, 1, start, 700, 50, 0);
-            assert_int_equal(info_of(b).n_packed_pages, 4);
+            assert_int_equal(golden_session_info(b).n_packed_pages, 4);
             assert_int_equal(kvrt_session_rewind(b, to, NULL), KVRT_OK);
-            assert_int_equal(info_of(b).n_cached, start);
-            assert_int_equal(info_of(b).n_packed_pages, start / 128 - 1);
+            assert_int_equal(golden_session_info(b).n_cached, start);
+            assert_int_equal(golden_session_info(b).n_packed_pages, start / 128 - 1);
             assert_int_equal(kvrt_session_rewind(b, start, NULL), KVRT_OK);
             got = feed(b, 0, start, 600, 33, got);
             if (got != want) fail_msg("%s: rewound to %u: not the same", formats[f], to);
@@ -165,7 +158,8 @@ static void sessions_take_turns(void **state)
                 for (uint32_t i = 0; i < 2; i++) {
                     kvrt_session s = session_on(alone, i && other ? "k4v4" : NULL);
                     want[i] = feed(s, i, 0, 1600, 64, 1);
-                    if (elastic && !(i && other)) assert_true(info_of(s).n_packed_pages > 2); /* it had to demote */
+                    if (elastic && !(i && other))
+                        assert_true(golden_session_info(s).n_packed_pages > 2); /* it had to demote */
                     kvrt_session_close(s, NULL);
                 }
                 kvrt_session s[2] = {session_on(both, NULL), session_on(both, other ? "k4v4" : NULL)};
@@ -193,12 +187,12 @@ static void smallest_contexts(void **state)
         kvrt_engine engine = open_engine(formats[f], "0", (const char *const[]){"ctx.size", "1", NULL});
         kvrt_engine large = open_engine(formats[f], "0", (const char *const[]){"ctx.size", "1000", NULL});
         kvrt_session s = session_on(engine, NULL), t = session_on(large, NULL);
-        assert_int_equal(info_of(s).kv_bytes, 0);
+        assert_int_equal(golden_session_info(s).kv_bytes, 0);
         assert_true(feed(s, 0, 0, 1, 1, 1) == feed(t, 0, 0, 1, 1, 1));
         const int32_t id = 3;
         assert_int_equal(kvrt_session_eval(s, &id, 1, NULL, 0, NULL, NULL), KVRT_CTX_FULL);
         assert_int_equal(kvrt_session_rewind(s, 0, NULL), KVRT_OK);
-        assert_int_equal(info_of(s).kv_bytes, 0);
+        assert_int_equal(golden_session_info(s).kv_bytes, 0);
         assert_true(feed(s, 1, 0, 1, 1, 1) !=
                     feed(t, 1, 1, 2, 1, 1)); /* the second token of one is the first of the other */
         kvrt_engine_close(engine, NULL), kvrt_engine_close(large, NULL);

@@ -57,21 +57,6 @@ static kvrt_engine open_engine(const char *format, const char *chunk, const char
     return golden_open(&model, pairs);
 }
 
-static kvrt_session new_session(kvrt_engine engine)
-{
-    kvrt_session s;
-    kvrt_error error = {.size = sizeof error};
-    if (kvrt_session_create(engine, NULL, &s, &error) < KVRT_OK) fail_msg("%s", error.message);
-    return s;
-}
-
-static kvrt_session_info info_of(kvrt_session s)
-{
-    kvrt_session_info info = {.size = sizeof info};
-    assert_int_equal(kvrt_session_get_info(s, &info, NULL), KVRT_OK);
-    return info;
-}
-
 static kvrt_engine_info engine_info(kvrt_engine e)
 {
     kvrt_engine_info info = {.size = sizeof info};
@@ -131,15 +116,15 @@ static void a_prefix_is_computed_once(void **state)
         kvrt_session s[N];
         uint64_t computed = 0, apart = 0;
         for (uint32_t i = 0; i < N; i++) {
-            s[i] = new_session(engine);
+            s[i] = golden_session(engine);
             assert_int_equal(sync_to(s[i], 1, PREFIX, i, PROMPT), i ? PREFIX : 0);
             kvrt_engine alone = open_engine(formats[f], "128", "128", "10", false);
-            kvrt_session t = new_session(alone);
+            kvrt_session t = golden_session(alone);
             assert_int_equal(sync_to(t, 1, PREFIX, i, PROMPT), 0);
             if (generate(s[i], ANSWER, 0) != generate(t, ANSWER, 0)) fail_msg("%s: session %u", formats[f], i);
-            apart += info_of(t).kv_bytes;
+            apart += golden_session_info(t).kv_bytes;
             kvrt_engine_close(alone, NULL);
-            const kvrt_session_info info = info_of(s[i]);
+            const kvrt_session_info info = golden_session_info(s[i]);
             assert_int_equal(info.n_computed, (i ? PROMPT - PREFIX : PROMPT) + ANSWER - 1);
             assert_int_equal(info.n_found, i ? PREFIX : 0);
             computed += info.n_computed;
@@ -147,8 +132,8 @@ static void a_prefix_is_computed_once(void **state)
         assert_int_equal(computed, PREFIX + N * (PROMPT - PREFIX + ANSWER - 1));
         uint64_t held = 0;
         for (uint32_t i = 0; i < N; i++) {
-            assert_int_equal(info_of(s[i]).n_shared_pages, PREFIX / 128); /* all whole pages of it */
-            held += info_of(s[i]).kv_bytes;
+            assert_int_equal(golden_session_info(s[i]).n_shared_pages, PREFIX / 128); /* all whole pages of it */
+            held += golden_session_info(s[i]).kv_bytes;
         }
         assert_true(engine_info(engine).kv_pool_used_bytes < held * 4 / 10);
         assert_true(held <= apart);
@@ -156,7 +141,7 @@ static void a_prefix_is_computed_once(void **state)
         assert_int_equal(engine_info(engine).kv_pool_used_bytes, 0);
         assert_true(engine_info(engine).kv_pool_cached_bytes > 0);
         /* A session that comes later finds whole pages. */
-        kvrt_session late = new_session(engine);
+        kvrt_session late = golden_session(engine);
         assert_int_equal(sync_to(late, 1, PREFIX, 77, PROMPT), PREFIX / 128 * 128);
         assert_int_equal(sync_to(late, 2, PREFIX, 77, PROMPT), 0);
         kvrt_engine_close(engine, NULL);
@@ -175,7 +160,7 @@ static void together_they_compute_it_once(void **state)
         uint64_t digests[N], computed = 0;
         kvrt_options *o = call_options(ANSWER, 0);
         for (uint32_t i = 0; i < N; i++) {
-            handles[i] = new_session(engine);
+            handles[i] = golden_session(engine);
             assert_int_equal(sync_to(handles[i], 1, PREFIX, i, PROMPT), 0);
             assert_int_equal(kvi_session_enter(handles[i], KVI_LOOK, &s[i], NULL), KVRT_OK);
             kvi_session_leave(s[i], KVI_LOOK);
@@ -186,11 +171,11 @@ static void together_they_compute_it_once(void **state)
         kvi_engine_drive(s[0]->engine, s, N);
         for (uint32_t i = 0; i < N; i++) {
             kvrt_engine alone = open_engine(formats[f], "128", "128", "10", false);
-            kvrt_session t = new_session(alone);
+            kvrt_session t = golden_session(alone);
             sync_to(t, 1, PREFIX, i, PROMPT);
             if (generate(t, ANSWER, 0) != digests[i]) fail_msg("%s: session %u", formats[f], i);
             kvrt_engine_close(alone, NULL);
-            computed += info_of(handles[i]).n_computed;
+            computed += golden_session_info(handles[i]).n_computed;
         }
         /* Of the prefix's last page each may have computed its part: those who came to it before the first was through. */
         const uint64_t least = PREFIX + N * (PROMPT - PREFIX + ANSWER - 1);
@@ -206,14 +191,14 @@ static void cached_pages_give_way(void **state)
 {
     kvrt_engine engine = open_engine("k4v4", "128", "128", "1", true);
     for (uint32_t family = 0; family < 12; family++) {
-        kvrt_session s = new_session(engine);
+        kvrt_session s = golden_session(engine);
         assert_int_equal(sync_to(s, family, MOST, 0, 1200), 0);
         (void)generate(s, 100, 0); /* to the last position */
         kvrt_session_close(s, NULL);
         const kvrt_engine_info info = engine_info(engine);
         assert_true(info.kv_pool_used_bytes == 0 && info.kv_pool_cached_bytes <= info.kv_pool_bytes);
     }
-    kvrt_session s = new_session(engine);
+    kvrt_session s = golden_session(engine);
     assert_true(sync_to(s, 11, MOST, 0, 1200) >= 128);
     assert_int_equal(sync_to(s, 0, MOST, 0, 1200), 0);
     kvrt_engine_close(engine, NULL);
@@ -226,9 +211,9 @@ static void nothing_is_shared_against_the_will(void **state)
     kvrt_session s[3];
     kvrt_options_create(&o, NULL);
     kvrt_options_set_bool(o, "kv.share", 0, NULL);
-    s[0] = new_session(engine);
+    s[0] = golden_session(engine);
     assert_int_equal(kvrt_session_create(engine, o, &s[1], NULL), KVRT_OK);
-    s[2] = new_session(engine);
+    s[2] = golden_session(engine);
     sync_to(s[1], 1, MOST, 0, 400), (void)generate(s[1], 1, 0);
     assert_int_equal(sync_to(s[0], 1, MOST, 0, 400), 0); /* it gives nothing */
     (void)generate(s[0], 1, 0);
@@ -250,12 +235,12 @@ static void an_elastic_session_takes_no_more_than_its_share(void **state)
     kvrt_options_set_text(o, "kv.format", "f16", NULL);
     assert_int_equal(kvrt_session_create(engine, o, &fixed, NULL), KVRT_OK);
     sync_to(fixed, 1, MOST, 0, 1200), (void)generate(fixed, 1, 0);
-    kvrt_session s = new_session(engine), t = new_session(alone);
+    kvrt_session s = golden_session(engine), t = golden_session(alone);
     const uint32_t found = sync_to(s, 1, MOST, 0, 1210);
     if (!(found >= 256 && found < 1100)) fail_msg("%u tokens found", found);
     sync_to(t, 1, MOST, 0, 1210);
     assert_int_equal(generate(s, 5, 0), generate(t, 5, 0));
-    assert_true(info_of(t).n_packed_pages > 0);
+    assert_true(golden_session_info(t).n_packed_pages > 0);
     kvrt_options_destroy(o);
     kvrt_engine_close(engine, NULL), kvrt_engine_close(alone, NULL);
 }
@@ -269,13 +254,13 @@ static void a_fork_goes_on(void **state)
     for (unsigned f = 0; f < 6; f++)
         for (unsigned p = 0; p < 7; p++) {
             kvrt_engine engine = open_engine(formats[f], "64", "64", "3", true);
-            kvrt_session a = new_session(engine), b, c;
+            kvrt_session a = golden_session(engine), b, c;
             sync_to(a, 3, MOST, 0, prompts[p]);
             (void)generate(a, 30, 9);
             assert_int_equal(kvrt_session_fork(a, &b, NULL), KVRT_OK);
-            assert_int_equal(info_of(b).n_cached, info_of(a).n_cached);
-            assert_int_equal(info_of(b).n_computed, 0);
-            assert_int_equal(info_of(b).n_pages, info_of(b).n_shared_pages);
+            assert_int_equal(golden_session_info(b).n_cached, golden_session_info(a).n_cached);
+            assert_int_equal(golden_session_info(b).n_computed, 0);
+            assert_int_equal(golden_session_info(b).n_pages, golden_session_info(b).n_shared_pages);
             const uint64_t digest = generate(a, 140, 9);
             assert_int_equal(kvrt_session_fork(b, &c, NULL), KVRT_OK);
             if (generate(b, 140, 9) != digest) fail_msg("%s, %u tokens: the fork is another", formats[f], prompts[p]);
@@ -312,7 +297,7 @@ static void append(kvrt_session s, uint32_t member, uint32_t n)
 
 static uint64_t obey(kvrt_session s, const op *o)
 {
-    const uint32_t have = info_of(s).n_tokens;
+    const uint32_t have = golden_session_info(s).n_tokens;
     if (o->kind == SYNC) sync_to(s, o->a, o->b, o->c, o->d);
     else if (o->kind == REWIND) kvrt_session_rewind(s, have > o->a ? have - o->a : 0, NULL);
     else if (o->kind == APPEND && have + o->b < MOST) append(s, o->a, o->b);
@@ -336,7 +321,7 @@ static op random_op(void)
 static void check_life(const life *l, const uint64_t *answers, const char *format, const char *chunk, const char *tail)
 {
     kvrt_engine alone = open_engine(format, chunk, tail, "8", false);
-    kvrt_session s = new_session(alone);
+    kvrt_session s = golden_session(alone);
     for (uint32_t i = 0; i < l->n_ops; i++) {
         const uint64_t answer = obey(s, &l->ops[i]);
         if (answers[i] != answer)
@@ -357,7 +342,7 @@ static void live(const char *format, const char *chunk, const char *tail, uint32
         life *l = &lives[i];
         if (l->session && (what == 0 || l->n_ops == OPS * 2)) {
             check_life(l, answers[i], format, chunk, tail);
-            *found += info_of(l->session).n_found;
+            *found += golden_session_info(l->session).n_found;
             assert_int_equal(kvrt_session_close(l->session, NULL), KVRT_OK);
             l->session = NULL;
         } else if (!l->session && what < 4 && lives[(i + 1) % LIVES].session) {
@@ -365,7 +350,7 @@ static void live(const char *format, const char *chunk, const char *tail, uint32
             memcpy(answers[i], answers[(i + 1) % LIVES], sizeof answers[i]);
             assert_int_equal(kvrt_session_fork(l->session, &l->session, NULL), KVRT_OK);
         } else {
-            if (!l->session) l->session = new_session(engine), l->n_ops = 0;
+            if (!l->session) l->session = golden_session(engine), l->n_ops = 0;
             l->ops[l->n_ops] = random_op();
             answers[i][l->n_ops] = obey(l->session, &l->ops[l->n_ops]);
             l->n_ops++;

@@ -26,14 +26,6 @@ static kvrt_engine open_engine(const char *format, const char *sessions, const c
     return golden_open(&model, pairs);
 }
 
-static kvrt_session session_on(kvrt_engine engine)
-{
-    kvrt_session s;
-    kvrt_error error = {.size = sizeof error};
-    if (kvrt_session_create(engine, NULL, &s, &error) < KVRT_OK) fail_msg("%s", error.message);
-    return s;
-}
-
 static kvi_session *inside(kvrt_session handle)
 {
     kvi_session *s;
@@ -51,13 +43,6 @@ static void eval(kvrt_session s, const int32_t *ids, uint32_t n, float *logits)
 {
     kvrt_error error = {.size = sizeof error};
     if (kvrt_session_eval(s, ids, n, NULL, logits ? 1 : 0, logits, &error) < KVRT_OK) fail_msg("%s", error.message);
-}
-
-static kvrt_session_info info_of(kvrt_session s)
-{
-    kvrt_session_info info = {.size = sizeof info};
-    assert_int_equal(kvrt_session_get_info(s, &info, NULL), KVRT_OK);
-    return info;
 }
 
 /* -------------------------------------------------------------------------------------------------------- the oracle --- */
@@ -124,7 +109,7 @@ static void check_model(const char *name, uint32_t times)
     golden_free(&model);
     if (!golden_load(name, &model)) fail_msg("no golden model %s", name);
     kvrt_engine engine = open_engine("f32", "4", "false");
-    kvrt_session a = session_on(engine), before, b = session_on(engine);
+    kvrt_session a = golden_session(engine), before, b = golden_session(engine);
     float *got = malloc(model.vocab * sizeof *got), *want = malloc(model.vocab * sizeof *want);
     const uint32_t n = 500, dropped = times * KVI_KV_PAGE;
     story(ids, CTX * 2);
@@ -132,7 +117,7 @@ static void check_model(const char *name, uint32_t times)
     assert_int_equal(kvrt_session_fork(a, &before, NULL), KVRT_OK);
     eval(a, ids + n, dropped - 12 - (times - 1) * 32, NULL); /* more than there is room for */
     eval(a, ids + 600, 3, got);
-    assert_int_equal(info_of(a).n_dropped, dropped);
+    assert_int_equal(golden_session_info(a).n_dropped, dropped);
     const kvi_pages *pages = &inside(a)->pages;
     for (uint32_t g = 0; g < pages->n_groups; g++) /* a window holds nothing that it does not reach */
         if (pages->first_page[g] > 0) assert_int_equal(pages->ids[g][0], KVI_NO_PAGE);
@@ -177,7 +162,7 @@ static void newest_pages_stay(void **state)
     for (unsigned f = 0; f < 5; f++) {
         int32_t ids[CTX];
         kvrt_engine engine = open_engine(formats[f], "2", "true");
-        kvrt_session a = session_on(engine);
+        kvrt_session a = golden_session(engine);
         kvi_session *s = inside(a);
         const kvi_engine *e = s->engine;
         story(ids, CTX);
@@ -245,7 +230,7 @@ static void the_host_is_told(void **state)
     golden_free(&model);
     assert_true(golden_load("llama_gqa2", &model));
     kvrt_engine engine = open_engine("k4v4", "2", "true");
-    kvrt_session s = session_on(engine);
+    kvrt_session s = golden_session(engine);
     story(whole, 100);
     sync_with(s, whole, 100, NULL);
     for (uint32_t i = 0; i < ANSWER; i++) {
@@ -255,7 +240,7 @@ static void the_host_is_told(void **state)
         assert_int_equal(result.finish, KVRT_FINISH_LENGTH);
     }
     assert_int_equal(h.dropped, h.total);
-    assert_int_equal(h.total, info_of(s).n_dropped);
+    assert_int_equal(h.total, golden_session_info(s).n_dropped);
     assert_int_equal(n + h.total, 100 + ANSWER);
     assert_int_equal(h.n_shifts, h.total / 128);
     assert_memory_equal(list, whole, SINK * sizeof *list);
@@ -263,19 +248,19 @@ static void the_host_is_told(void **state)
 
     /* The whole list, a little longer; then the shorter one. Nothing is lost of what was cached. */
     story(whole + 100 + ANSWER, 300);
-    const uint32_t cached = info_of(s).n_cached;
+    const uint32_t cached = golden_session_info(s).n_cached;
     sync_with(s, whole, 100 + ANSWER + 5, &reused);
     assert_true(reused + 1 >= cached);
-    assert_int_equal(info_of(s).n_tokens, n + 5);
+    assert_int_equal(golden_session_info(s).n_tokens, n + 5);
     sync_with(s, list, (uint32_t)n, &reused);
     assert_true(reused + 2 >= cached);
-    assert_int_equal(info_of(s).n_dropped, h.total);
+    assert_int_equal(golden_session_info(s).n_dropped, h.total);
 
     /* A list that has no room drops more, and keeps the newest of what was there. */
     const uint32_t longer = CTX - (uint32_t)n + 60;
     assert_true(longer < 300);
     sync_with(s, whole, 100 + ANSWER + longer, &reused);
-    const uint64_t more = info_of(s).n_dropped - h.total;
+    const uint64_t more = golden_session_info(s).n_dropped - h.total;
     assert_true(more >= 128 && more % 128 == 0);
     assert_true(reused + 130 >= cached - more && reused > SINK);
     assert_int_equal(kvrt_session_tokens(s, again, CTX, &n_again, NULL), KVRT_OK);
@@ -289,18 +274,18 @@ static void the_host_is_told(void **state)
     whole[40] ^= 1;
     kvrt_error error = {.size = sizeof error};
     assert_int_equal(kvrt_session_sync(s, whole, 100 + ANSWER, NULL, &error), KVRT_CTX_FULL);
-    assert_int_equal(info_of(s).n_tokens, n_again + 3);
+    assert_int_equal(golden_session_info(s).n_tokens, n_again + 3);
     sync_with(s, whole, 100, NULL);
-    assert_int_equal(info_of(s).n_dropped, 0);
+    assert_int_equal(golden_session_info(s).n_dropped, 0);
     generate(s, 600, NULL, &result);
     assert_int_equal(result.n_generated, 600);
     /* A way back into the first page begins anew; beyond it, not. */
-    n = info_of(s).n_dropped;
+    n = golden_session_info(s).n_dropped;
     assert_int_equal(kvrt_session_rewind(s, 200, NULL), KVRT_OK);
-    assert_int_equal(info_of(s).n_dropped, n);
+    assert_int_equal(golden_session_info(s).n_dropped, n);
     assert_int_equal(kvrt_session_rewind(s, 128, NULL), KVRT_OK);
-    assert_int_equal(info_of(s).n_dropped, 0);
-    assert_int_equal(info_of(s).n_cached, 0);
+    assert_int_equal(golden_session_info(s).n_dropped, 0);
+    assert_int_equal(golden_session_info(s).n_cached, 0);
     kvrt_engine_close(engine, NULL);
 }
 
@@ -315,7 +300,7 @@ static void answers_and_limits(void **state)
     golden_free(&model);
     assert_true(golden_load("llama_gqa2", &model));
     kvrt_engine engine = open_engine("f16", "2", "true");
-    s = session_on(engine);
+    s = golden_session(engine);
     story(ids, CTX);
     sync_with(s, ids, 500, NULL);
     heard h = {.answer = KVRT_STOP};
@@ -382,7 +367,7 @@ static void company_changes_nothing(void **state)
                 crowd_join(engines[i], &alone[i]);
                 crowd_alone(&alone[i]);
                 assert_int_equal(alone[i].result.n_generated, 330);
-                assert_true(info_of(alone[i].handle).n_dropped > 0);
+                assert_true(golden_session_info(alone[i].handle).n_dropped > 0);
             }
             kvrt_engine engine = open_engine(formats[f], "4", "true");
             for (uint32_t i = 0; i < 4; i++) crowd_join(engine, &together[i]);
@@ -408,7 +393,7 @@ static void others_take_nothing_of_it(void **state)
     assert_true(golden_load("llama_gqa2", &model));
     story(ids, CTX * 2);
     kvrt_engine engine = open_engine("f16", "2", "true"), other = open_engine("f16", "2", "true");
-    kvrt_session a = session_on(engine), b = session_on(engine), alone = session_on(other);
+    kvrt_session a = golden_session(engine), b = golden_session(engine), alone = golden_session(other);
     sync_with(a, ids, CTX, NULL);
     generate(a, 1, NULL, &result);
     assert_int_equal(kvrt_session_tokens(a, list, CTX, &n, NULL), KVRT_OK);
@@ -418,7 +403,7 @@ static void others_take_nothing_of_it(void **state)
     generate(a, 60, NULL, &result);
     sync_with(b, list, (uint32_t)n, NULL);
     generate(b, 60, NULL, &result);
-    assert_int_equal(info_of(b).n_found, 0);
+    assert_int_equal(golden_session_info(b).n_found, 0);
     sync_with(alone, list, (uint32_t)n, NULL);
     generate(alone, 60, NULL, &result);
     assert_int_equal(kvrt_session_tokens(b, ids, CTX, &n, NULL), KVRT_OK);
@@ -442,7 +427,7 @@ static void forks_and_snapshots_go_on(void **state)
             golden_free(&model);
             assert_true(golden_load(models[m], &model));
             kvrt_engine engine = open_engine("k4v4", "4", "true");
-            kvrt_session s = session_on(engine), loaded = session_on(engine), stepped = session_on(engine);
+            kvrt_session s = golden_session(engine), loaded = golden_session(engine), stepped = golden_session(engine);
             story(ids, CTX);
             sync_with(s, ids, 500, NULL);
             generate(s, 11 + extra, NULL, &result); /* the context is full with the 12th */
@@ -452,7 +437,7 @@ static void forks_and_snapshots_go_on(void **state)
             assert_int_equal(kvrt_session_save_bytes(s, 0, bytes, size, &size, NULL), KVRT_OK);
             assert_int_equal(kvrt_session_load_bytes(loaded, bytes, size, 0, NULL), KVRT_OK);
             free(bytes);
-            assert_int_equal(info_of(loaded).n_dropped, info_of(s).n_dropped);
+            assert_int_equal(golden_session_info(loaded).n_dropped, golden_session_info(s).n_dropped);
             generate(s, 150, NULL, &result);
             generate(fork, 150, NULL, &result);
             generate(loaded, 150, NULL, &result);

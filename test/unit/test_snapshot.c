@@ -52,14 +52,6 @@ static kvrt_engine open_engine(const char *format, const char *tail, const char 
     return golden_open(&model, pairs);
 }
 
-static kvrt_session session_on(kvrt_engine engine)
-{
-    kvrt_session s;
-    kvrt_error error = {.size = sizeof error};
-    if (kvrt_session_create(engine, NULL, &s, &error) < KVRT_OK) fail_msg("%s", error.message);
-    return s;
-}
-
 static void prompt(kvrt_session s, uint32_t story, uint32_t n)
 {
     int32_t ids[1024];
@@ -92,13 +84,6 @@ static uint64_t generate(kvrt_session s, uint32_t n, uint32_t seed)
     return digest;
 }
 
-static kvrt_session_info info_of(kvrt_session s)
-{
-    kvrt_session_info info = {.size = sizeof info};
-    assert_int_equal(kvrt_session_get_info(s, &info, NULL), KVRT_OK);
-    return info;
-}
-
 static uint8_t *bytes_of(kvrt_session s, uint32_t flags, uint64_t *n)
 {
     assert_int_equal(kvrt_session_save_bytes(s, flags, NULL, 0, n, NULL), KVRT_PARTIAL);
@@ -120,19 +105,19 @@ static void it_goes_on(void **state)
         for (unsigned f = 0; f < 6; f++)
             for (unsigned i = 0; i < 4; i++) {
                 kvrt_engine engine = open_engine(formats[f], "64", "700"), other = open_engine(formats[f], "64", "700");
-                kvrt_session a = session_on(engine), b = session_on(other);
+                kvrt_session a = golden_session(engine), b = golden_session(other);
                 prompt(a, i, ends[i] - 40);
                 (void)generate(a, 41, 5);                    /* the last token waits to be computed */
                 prompt(b, 9, 500), (void)generate(b, 30, 1); /* somebody else's content */
-                assert_int_equal(info_of(a).n_cached, ends[i]);
+                assert_int_equal(golden_session_info(a).n_cached, ends[i]);
                 assert_int_equal(kvrt_session_save(a, path, 0, NULL), KVRT_OK);
-                const uint64_t want = generate(a, 200, 5), before = info_of(b).n_computed;
+                const uint64_t want = generate(a, 200, 5), before = golden_session_info(b).n_computed;
                 assert_int_equal(kvrt_session_load(b, path, 0, NULL), KVRT_OK);
-                assert_int_equal(info_of(b).n_tokens, ends[i] + 1);
-                assert_int_equal(info_of(b).n_cached, ends[i]);
+                assert_int_equal(golden_session_info(b).n_tokens, ends[i] + 1);
+                assert_int_equal(golden_session_info(b).n_cached, ends[i]);
                 if (generate(b, 200, 5) != want)
                     fail_msg("%s, %s, saved at %u: it goes on otherwise", models[m], formats[f], ends[i]);
-                assert_int_equal(info_of(b).n_computed, before + 200);
+                assert_int_equal(golden_session_info(b).n_computed, before + 200);
                 kvrt_engine_close(engine, NULL), kvrt_engine_close(other, NULL);
             }
     }
@@ -145,16 +130,16 @@ static void tokens_alone(void **state)
 {
     uint64_t n, all;
     kvrt_engine engine = open_engine("k4v4", "64", "700"), other = open_engine("f16", "128", "700");
-    kvrt_session a = session_on(engine), b = session_on(other), c = session_on(engine);
+    kvrt_session a = golden_session(engine), b = golden_session(other), c = golden_session(engine);
     prompt(a, 1, 300);
     (void)generate(a, 20, 3);
     uint8_t *bytes = bytes_of(a, KVRT_SNAPSHOT_TOKENS, &n), *whole = bytes_of(a, 0, &all);
     assert_true(n < 300 * 4 + 600 && all > 10 * n);
     assert_int_equal(kvrt_session_load_bytes(b, whole, all, 0, NULL), KVRT_SNAPSHOT_MISMATCH);
     assert_int_equal(kvrt_session_load_bytes(b, whole, all, KVRT_SNAPSHOT_TOKENS, NULL), KVRT_OK);
-    assert_int_equal(info_of(b).n_cached, 0);
+    assert_int_equal(golden_session_info(b).n_cached, 0);
     assert_int_equal(kvrt_session_load_bytes(b, bytes, n, 0, NULL), KVRT_OK);
-    assert_int_equal(info_of(b).n_tokens, 320);
+    assert_int_equal(golden_session_info(b).n_tokens, 320);
     (void)generate(b, 5, 3);
     assert_int_equal(kvrt_session_load_bytes(c, bytes, n, 0, NULL), KVRT_OK);
     prompt(a, 2, 1); /* the same tokens read as a prompt give the same */
@@ -179,7 +164,7 @@ static void refused(kvrt_session s, const uint8_t *bytes, uint64_t n, const char
 static void no_damage_gets_in(void **state)
 {
     kvrt_engine engine = open_engine("k4v4", "64", "700");
-    kvrt_session a = session_on(engine), b = session_on(engine), fork;
+    kvrt_session a = golden_session(engine), b = golden_session(engine), fork;
     uint64_t n;
     prompt(a, 1, 200), (void)generate(a, 5, 1);
     prompt(b, 2, 260), (void)generate(b, 5, 1);
@@ -213,7 +198,7 @@ static void no_damage_gets_in(void **state)
 static void liars(void **state)
 {
     kvrt_engine engine = open_engine("k4v4", "64", "700");
-    kvrt_session a = session_on(engine), b = session_on(engine);
+    kvrt_session a = golden_session(engine), b = golden_session(engine);
     uint64_t n;
     kvi_snapshot head;
     prompt(a, 1, 200), (void)generate(a, 5, 1);
@@ -232,7 +217,7 @@ static void liars(void **state)
         kvrt_error error = {.size = sizeof error};
         const kvrt_status status = kvrt_session_load_bytes(b, copy, n, 0, &error);
         assert_true(status < KVRT_OK || memcmp(copy, bytes, n) == 0);
-        assert_int_equal(info_of(b).n_tokens, 0 + (status >= KVRT_OK ? 205 : 0));
+        assert_int_equal(golden_session_info(b).n_tokens, 0 + (status >= KVRT_OK ? 205 : 0));
         if (status >= KVRT_OK) kvrt_session_rewind(b, 0, NULL);
     }
     free(bytes), free(copy);
@@ -242,7 +227,7 @@ static void liars(void **state)
 static void what_belongs_elsewhere(void **state)
 {
     kvrt_engine engine = open_engine("k4v4", "64", "700"), other;
-    kvrt_session a = session_on(engine), b;
+    kvrt_session a = golden_session(engine), b;
     kvrt_error error = {.size = sizeof error};
     uint64_t n;
     prompt(a, 1, 650), (void)generate(a, 1, 1);
@@ -256,7 +241,7 @@ static void what_belongs_elsewhere(void **state)
                  {"k4v4", "64", "640", "ctx.size", KVRT_CTX_FULL}};
     for (unsigned i = 0; i < 4; i++) {
         other = open_engine(cases[i].format, cases[i].tail, cases[i].ctx);
-        b = session_on(other);
+        b = golden_session(other);
         assert_int_equal(kvrt_session_load_bytes(b, bytes, n, 0, &error), cases[i].status);
         assert_non_null(strstr(error.message, cases[i].says));
         kvrt_engine_close(other, NULL);
@@ -264,20 +249,20 @@ static void what_belongs_elsewhere(void **state)
     /* No room in the pool: others hold it. */
     other = open_engine("k4v4", "64", "700");
     for (unsigned i = 0; i < 4; i++) {
-        b = session_on(other);
+        b = golden_session(other);
         if (i == 3) break;
         prompt(b, 20 + i, i == 2 ? 200 : 690), (void)generate(b, 1, 1);
     }
     prompt(b, 3, 60), (void)generate(b, 1, 1);
     assert_int_equal(kvrt_session_load_bytes(b, bytes, n, 0, &error), KVRT_CTX_FULL);
-    assert_int_equal(info_of(b).n_tokens, 61);
+    assert_int_equal(golden_session_info(b).n_tokens, 61);
     (void)generate(b, 3, 1);
     kvrt_engine_close(other, NULL);
     /* Another model with the same tokenizer. */
     golden_model was = model;
     if (golden_load("llama_gqa8_d64", &model)) {
         other = open_engine("k4v4", "64", "700");
-        b = session_on(other);
+        b = golden_session(other);
         assert_int_equal(kvrt_session_load_bytes(b, bytes, n, 0, &error), KVRT_SNAPSHOT_MISMATCH);
         kvrt_engine_close(other, NULL);
         golden_free(&model);
@@ -301,7 +286,7 @@ static void states_too(void **state)
         assert_int_equal(kvi_engine_enter(both[i], KVI_LOOK, &e, NULL), KVRT_OK);
         e->program.program.state_bytes = sizeof pattern;
         kvi_engine_leave(e, KVI_LOOK);
-        sessions[i] = session_on(both[i]);
+        sessions[i] = golden_session(both[i]);
     }
     prompt(sessions[0], 1, 150), (void)generate(sessions[0], 3, 1);
     for (unsigned i = 0; i < sizeof pattern; i++) pattern[i] = (uint8_t)below(256);
@@ -352,7 +337,7 @@ static uint32_t files_in(const char *folder)
 static void disks_that_fail(void **state)
 {
     kvrt_engine engine = open_engine("k4v4", "64", "700");
-    kvrt_session a = session_on(engine), b = session_on(engine);
+    kvrt_session a = golden_session(engine), b = golden_session(engine);
     kvrt_error error = {.size = sizeof error};
     prompt(a, 1, 300), (void)generate(a, 3, 1);
     prompt(b, 2, 290), (void)generate(b, 3, 1);
@@ -382,7 +367,7 @@ static void disks_that_fail(void **state)
     unlink(second);
     kvi_os_write_hook = NULL;
     assert_int_equal(kvrt_session_load(a, path, 0, NULL), KVRT_OK);
-    assert_int_equal(info_of(a).n_tokens, 293); /* the old file, whole */
+    assert_int_equal(golden_session_info(a).n_tokens, 293); /* the old file, whole */
     assert_int_equal(kvrt_session_save(a, "/nowhere/at/all", 0, &error), KVRT_IO);
     assert_int_equal(kvrt_session_load(a, "/nowhere/at/all", 0, &error), KVRT_IO);
     assert_int_equal(kvrt_session_save(a, "", 0, &error), KVRT_ARG);
@@ -398,7 +383,7 @@ static void killed_while_saving(void **state)
     const char *many = getenv("KVRT_TEST_KILLS");
     const uint32_t rounds = many ? (uint32_t)atoi(many) : 25;
     kvrt_engine engine = open_engine("k4v4", "64", "700");
-    kvrt_session s = session_on(engine);
+    kvrt_session s = golden_session(engine);
     uint32_t seen[2] = {0, 0}, n_left = 0;
     prompt(s, 1, 600), (void)generate(s, 1, 1);
     unlink(path);
@@ -411,7 +396,7 @@ static void killed_while_saving(void **state)
         assert_true(child >= 0);
         if (child == 0) {
             kvrt_engine own = open_engine("k4v4", "64", "700");
-            kvrt_session a = session_on(own), b = session_on(own);
+            kvrt_session a = golden_session(own), b = golden_session(own);
             prompt(a, 1, 600), (void)generate(a, 1, 1);
             prompt(b, 2, 500), (void)generate(b, 1, 1);
             if (write(ready[1], "r", 1) != 1) _exit(2);
@@ -430,7 +415,7 @@ static void killed_while_saving(void **state)
         assert_true(WIFSIGNALED(how));
         kvrt_error error = {.size = sizeof error};
         if (kvrt_session_load(s, path, 0, &error) < KVRT_OK) fail_msg("after kill %u: %s", i, error.message);
-        const uint32_t n = info_of(s).n_tokens;
+        const uint32_t n = golden_session_info(s).n_tokens;
         assert_true(n == 601 || n == 501);
         seen[n == 501]++;
         n_left += files_in(dir) - 1;
@@ -468,7 +453,7 @@ static int32_t get(void *user, void *bytes, uint64_t n)
 static void through_the_host(void **state)
 {
     kvrt_engine engine = open_engine("k4v4", "64", "700");
-    kvrt_session a = session_on(engine), b = session_on(engine);
+    kvrt_session a = golden_session(engine), b = golden_session(engine);
     uint64_t n;
     prompt(a, 1, 300), (void)generate(a, 3, 1);
     uint8_t *bytes = bytes_of(a, 0, &n);
@@ -487,7 +472,7 @@ static void through_the_host(void **state)
         t.at = t.n_calls = 0, t.fail_at = (at + 1) % 3;
         assert_int_equal(kvrt_session_load_from(b, 0, get, &t, NULL), t.fail_at ? KVRT_IO : KVRT_OK);
     }
-    assert_int_equal(info_of(b).n_tokens, 303);
+    assert_int_equal(golden_session_info(b).n_tokens, 303);
     t.at = t.n_calls = 0, t.n = n - 1;
     assert_int_equal(kvrt_session_load_from(b, 0, get, &t, NULL), KVRT_IO);
     free(bytes), free(t.bytes);

@@ -67,14 +67,6 @@ static kvrt_engine open_engine(const char *format, const char *sessions, const c
     return engine;
 }
 
-static kvrt_session session_on(kvrt_engine engine)
-{
-    kvrt_session s;
-    kvrt_error error = {.size = sizeof error};
-    if (kvrt_session_create(engine, NULL, &s, &error) < KVRT_OK) fail_msg("%s", error.message);
-    return s;
-}
-
 static void prompt(kvrt_session s, uint32_t story, uint32_t n)
 {
     int32_t ids[512];
@@ -106,20 +98,6 @@ static uint64_t generate(kvrt_session s, uint32_t n)
     if (kvrt_generate(s, o, listen, &digest, NULL, &error) < KVRT_OK) fail_msg("%s", error.message);
     kvrt_options_destroy(o);
     return digest;
-}
-
-static kvrt_session_info info_of(kvrt_session s)
-{
-    kvrt_session_info info = {.size = sizeof info};
-    assert_int_equal(kvrt_session_get_info(s, &info, NULL), KVRT_OK);
-    return info;
-}
-
-static kvrt_memory memory_of(kvrt_engine engine)
-{
-    kvrt_memory memory = {.size = sizeof memory};
-    assert_int_equal(kvrt_mem_info(engine, &memory, NULL), KVRT_OK);
-    return memory;
 }
 
 static uint64_t spill(kvrt_session s)
@@ -184,21 +162,21 @@ static void check_going_on(const char *name, const char *format, const char *whe
     golden_free(&model);
     assert_true(golden_load(name, &model));
     kvrt_engine engine = open_engine(format, "2", where), other = open_engine(format, "2", "");
-    kvrt_session s = session_on(engine), stays = session_on(other);
+    kvrt_session s = golden_session(engine), stays = golden_session(other);
     prompt(s, 3, n_prompt), prompt(stays, 3, n_prompt);
     assert_int_equal(generate(s, n_first), generate(stays, n_first));
-    const uint64_t held = memory_of(engine).kv_used_bytes, moved = spill(s);
+    const uint64_t held = golden_memory(engine).kv_used_bytes, moved = spill(s);
     assert_true(moved > 0 && moved <= held);
-    assert_int_equal(info_of(s).kv_away_bytes, moved);
-    assert_int_equal(memory_of(engine).kv_away_bytes, moved);
+    assert_int_equal(golden_session_info(s).kv_away_bytes, moved);
+    assert_int_equal(golden_memory(engine).kv_away_bytes, moved);
     uint32_t n = 0;
     if (strcmp(where, "memory") != 0) assert_int_equal(files(dir, &n, NULL), moved);
     assert_int_equal(spill(s), 0); /* it is away already */
-    const uint64_t computed = info_of(s).n_computed;
+    const uint64_t computed = golden_session_info(s).n_computed;
     if (generate(s, 30) != generate(stays, 30)) fail_msg("%s, %s, %u tokens: not as without", name, format, n_prompt);
-    assert_int_equal(info_of(s).n_computed - computed, 30); /* the last token of before, and 29 */
-    assert_int_equal(info_of(s).kv_away_bytes, 0);
-    assert_int_equal(memory_of(engine).kv_away_bytes, 0);
+    assert_int_equal(golden_session_info(s).n_computed - computed, 30); /* the last token of before, and 29 */
+    assert_int_equal(golden_session_info(s).kv_away_bytes, 0);
+    assert_int_equal(golden_memory(engine).kv_away_bytes, 0);
     n = 0;
     assert_int_equal(files(dir, &n, NULL), 0);
     (void)spill(s);
@@ -238,20 +216,20 @@ static void many_take_turns(void **state)
             kvrt_session s[N], alone[N];
             uint64_t most = 0;
             for (uint32_t i = 0; i < N; i++) {
-                s[i] = session_on(engine);
+                s[i] = golden_session(engine);
                 others[i] = open_engine(format, "1", "");
-                alone[i] = session_on(others[i]);
+                alone[i] = golden_session(others[i]);
                 prompt(s[i], i, 380 + i), prompt(alone[i], i, 380 + i);
             }
             for (uint32_t round = 0; round < ROUNDS; round++)
                 for (uint32_t k = 0; k < N; k++) {
                     const uint32_t i = (k * (round + 1)) % N;
                     assert_int_equal(generate(s[i], 20), generate(alone[i], 20));
-                    if (memory_of(engine).kv_away_bytes > most) most = memory_of(engine).kv_away_bytes;
+                    if (golden_memory(engine).kv_away_bytes > most) most = golden_memory(engine).kv_away_bytes;
                 }
             assert_true(most > 0);
             for (uint32_t i = 0; i < N; i++) assert_int_equal(kvrt_session_close(s[i], NULL), KVRT_OK);
-            assert_int_equal(memory_of(engine).kv_used_bytes, 0);
+            assert_int_equal(golden_memory(engine).kv_used_bytes, 0);
             kvrt_engine_close(engine, NULL);
             for (uint32_t i = 0; i < N; i++) kvrt_engine_close(others[i], NULL);
         }
@@ -259,7 +237,7 @@ static void many_take_turns(void **state)
     golden_free(&model);
     assert_true(golden_load("llama_gqa2", &model));
     kvrt_engine engine = open_engine("k4v4", "1", "");
-    kvrt_session a = session_on(engine), b = session_on(engine);
+    kvrt_session a = golden_session(engine), b = golden_session(engine);
     kvrt_error error = {.size = sizeof error};
     prompt(a, 1, 490), prompt(b, 2, 490);
     (void)generate(a, 3);
@@ -274,14 +252,14 @@ static void what_is_shared_is_kept_once(void **state)
     golden_free(&model);
     assert_true(golden_load("llama_gqa2", &model));
     kvrt_engine engine = open_engine("k4v4", "4", dir), other = open_engine("k4v4", "4", "");
-    kvrt_session s[3], stays = session_on(other);
+    kvrt_session s[3], stays = golden_session(other);
     prompt(stays, 1, 300);
     (void)generate(stays, 90);
-    s[0] = session_on(engine);
+    s[0] = golden_session(engine);
     prompt(s[0], 1, 300);
     (void)generate(s[0], 90);
     for (int i = 1; i < 3; i++) assert_int_equal(kvrt_session_fork(s[0], &s[i], NULL), KVRT_OK);
-    const uint64_t used = memory_of(engine).kv_used_bytes;
+    const uint64_t used = golden_memory(engine).kv_used_bytes;
     uint32_t n_one = 0, n_all = 0;
     const uint64_t moved = spill(s[0]);
     files(dir, &n_one, NULL);
@@ -290,18 +268,18 @@ static void what_is_shared_is_kept_once(void **state)
     assert_int_equal(n_one, n_all);
     const uint64_t want = generate(stays, 20);
     for (int i = 0; i < 3; i++) assert_int_equal(generate(s[i], 20), want);
-    assert_true(memory_of(engine).kv_used_bytes < used * 2); /* the open page of each, no more */
-    assert_true(info_of(s[0]).n_shared_pages >= 2);
+    assert_true(golden_memory(engine).kv_used_bytes < used * 2); /* the open page of each, no more */
+    assert_true(golden_session_info(s[0]).n_shared_pages >= 2);
     n_all = 0;
     assert_int_equal(files(dir, &n_all, NULL), 0);
     /* One goes, while others hold its pages: nothing is read for it. */
-    const uint64_t computed = info_of(s[1]).n_computed;
+    const uint64_t computed = golden_session_info(s[1]).n_computed;
     (void)spill(s[1]);
     n_touched = 0, every = 1;
     (void)files(dir, &n_all, remove_it);
     prompt(s[1], 1, 260);
     (void)generate(s[1], 1);
-    assert_true(info_of(s[1]).n_computed - computed < 20);
+    assert_true(golden_session_info(s[1]).n_computed - computed < 20);
     kvrt_engine_close(engine, NULL), kvrt_engine_close(other, NULL);
 }
 
@@ -319,7 +297,7 @@ static void what_is_lost_is_computed_again(void **state)
                 golden_free(&model);
                 assert_true(golden_load(names[m], &model));
                 kvrt_engine engine = open_engine("f16", "2", dir), other = open_engine("f16", "2", "");
-                kvrt_session s = session_on(engine), stays = session_on(other);
+                kvrt_session s = golden_session(engine), stays = golden_session(other);
                 prompt(s, 2, 450), prompt(stays, 2, 450);
                 (void)generate(s, 1), (void)generate(stays, 1);
                 (void)spill(s);
@@ -328,13 +306,13 @@ static void what_is_lost_is_computed_again(void **state)
                 assert_true(n > 0);
                 /* All as a prompt: so is a session that reads it all. */
                 int32_t ids[512];
-                uint64_t n_ids, computed = info_of(s).n_computed;
+                uint64_t n_ids, computed = golden_session_info(s).n_computed;
                 assert_int_equal(kvrt_session_tokens(s, ids, 512, &n_ids, NULL), KVRT_OK);
                 assert_int_equal(kvrt_session_rewind(stays, 0, NULL), KVRT_OK);
                 assert_int_equal(kvrt_session_sync(stays, ids, n_ids, NULL, NULL), KVRT_OK);
                 if (generate(s, 20) != generate(stays, 20))
                     fail_msg("%s: every %u-th object harmed (%u): not as without", names[m], every, d);
-                assert_true(info_of(s).n_computed > computed + 20);
+                assert_true(golden_session_info(s).n_computed > computed + 20);
                 kvrt_engine_close(engine, NULL), kvrt_engine_close(other, NULL);
                 n = 0;
                 assert_int_equal(files(dir, &n, NULL), 0);
@@ -348,7 +326,7 @@ static void every_call_finds_it(void **state)
     golden_free(&model);
     assert_true(golden_load("llama_gqa2", &model));
     kvrt_engine engine = open_engine("k4v4", "4", dir), other = open_engine("k4v4", "4", "");
-    kvrt_session s = session_on(engine), stays = session_on(other), fork, loaded = session_on(engine);
+    kvrt_session s = golden_session(engine), stays = golden_session(other), fork, loaded = golden_session(engine);
     float *logits = malloc(model.vocab * sizeof *logits), *want = malloc(model.vocab * sizeof *want);
     uint64_t n;
     prompt(s, 4, 300), prompt(stays, 4, 300);
@@ -364,7 +342,7 @@ static void every_call_finds_it(void **state)
     (void)generate(loaded, 2);
     (void)spill(loaded);
     assert_int_equal(kvrt_session_load_bytes(loaded, bytes, n, 0, NULL), KVRT_OK);
-    assert_int_equal(info_of(loaded).kv_away_bytes, 0);
+    assert_int_equal(golden_session_info(loaded).kv_away_bytes, 0);
     (void)spill(s);
     const int32_t id = 7;
     assert_int_equal(kvrt_session_eval(s, &id, 1, NULL, 1, logits, NULL), KVRT_OK);
@@ -414,22 +392,22 @@ static void what_fails_changes_nothing(void **state)
     assert_int_equal(try_engine("k4v4", "2", "/dev/null/folder", "0", &engine, &error), KVRT_IO);
     assert_non_null(strstr(error.message, "/dev/null/folder"));
     engine = open_engine("k4v4", "2", "");
-    kvrt_session s = session_on(engine), stays;
+    kvrt_session s = golden_session(engine), stays;
     assert_int_equal(kvrt_session_spill(s, NULL, &error), KVRT_STATE);
     kvrt_engine_close(engine, NULL);
     assert_int_equal(try_engine("k4v4", "2", "memory", "100KiB", &engine, &error), KVRT_OK);
-    s = session_on(engine);
+    s = golden_session(engine);
     assert_int_equal(kvrt_session_spill(s, NULL, NULL), KVRT_OK); /* nothing to move */
     prompt(s, 1, 300);
     (void)generate(s, 2);
     assert_int_equal(kvrt_session_spill(s, NULL, &error), KVRT_OVER_BUDGET);
     assert_int_equal(error.available_bytes, 100 << 10);
-    assert_int_equal(info_of(s).kv_away_bytes, 0);
+    assert_int_equal(golden_session_info(s).kv_away_bytes, 0);
     kvrt_engine_close(engine, NULL);
     /* A full disk, at any moment; and every allocation. */
     engine = open_engine("k4v4", "2", dir);
     kvrt_engine other = open_engine("k4v4", "2", "");
-    s = session_on(engine), stays = session_on(other);
+    s = golden_session(engine), stays = golden_session(other);
     prompt(s, 1, 450), prompt(stays, 1, 450);
     (void)generate(s, 2), (void)generate(stays, 2);
     kvi_os_write_hook = full_disk;
@@ -442,7 +420,7 @@ static void what_fails_changes_nothing(void **state)
         }
         assert_int_equal(status, KVRT_IO);
         assert_int_equal(error.system_code, ENOSPC);
-        assert_int_equal(info_of(s).kv_away_bytes, 0);
+        assert_int_equal(golden_session_info(s).kv_away_bytes, 0);
         n = 0;
         assert_int_equal(files(dir, &n, NULL), 0);
     }
@@ -454,7 +432,7 @@ static void what_fails_changes_nothing(void **state)
         kvrt_debug_fail_alloc(0);
         if (status == KVRT_OK) break;
         assert_int_equal(status, KVRT_NOMEM_HOST);
-        assert_int_equal(info_of(s).kv_away_bytes, 0);
+        assert_int_equal(golden_session_info(s).kv_away_bytes, 0);
         assert_true(nth < 20);
     }
     for (uint64_t nth = 1;; nth++) {
@@ -463,7 +441,7 @@ static void what_fails_changes_nothing(void **state)
         kvrt_debug_fail_alloc(0);
         if (status == KVRT_OK) break;
         assert_int_equal(status, KVRT_NOMEM_HOST);
-        assert_true(info_of(s).kv_away_bytes > 0);
+        assert_true(golden_session_info(s).kv_away_bytes > 0);
         assert_true(nth < 20);
     }
     assert_int_equal(generate(s, 20), generate(stays, 20));
@@ -477,16 +455,16 @@ static void the_oldest_goes(void **state)
     golden_free(&model);
     assert_true(golden_load("llama_gqa2", &model));
     kvrt_engine engine = open_engine("f16", "2", "memory");
-    kvrt_session a = session_on(engine), b = session_on(engine), c = session_on(engine);
+    kvrt_session a = golden_session(engine), b = golden_session(engine), c = golden_session(engine);
     prompt(a, 1, 400), prompt(b, 2, 400), prompt(c, 3, 400);
     (void)generate(a, 2), (void)generate(b, 2), (void)generate(a, 2);
-    assert_int_equal(memory_of(engine).kv_away_bytes, 0);
+    assert_int_equal(golden_memory(engine).kv_away_bytes, 0);
     (void)generate(c, 2);
-    assert_int_equal(info_of(a).kv_away_bytes, 0);
-    assert_true(info_of(b).kv_away_bytes > 0);
+    assert_int_equal(golden_session_info(a).kv_away_bytes, 0);
+    assert_true(golden_session_info(b).kv_away_bytes > 0);
     (void)generate(b, 2);
-    assert_true(info_of(a).kv_away_bytes > 0);
-    assert_int_equal(info_of(c).kv_away_bytes, 0);
+    assert_true(golden_session_info(a).kv_away_bytes > 0);
+    assert_int_equal(golden_session_info(c).kv_away_bytes, 0);
     kvrt_engine_close(engine, NULL);
 }
 
@@ -497,7 +475,7 @@ static void no_room_to_come_back(void **state)
     golden_free(&model);
     assert_true(golden_load("llama_gqa2", &model));
     kvrt_engine engine = open_engine("k4v4", "1", "memory"), other = open_engine("k4v4", "1", "");
-    kvrt_session a = session_on(engine), b = session_on(engine), stays = session_on(other);
+    kvrt_session a = golden_session(engine), b = golden_session(engine), stays = golden_session(other);
     kvrt_error error = {.size = sizeof error};
     kvrt_options *o;
     prompt(a, 1, 400), prompt(stays, 1, 400);
@@ -506,11 +484,11 @@ static void no_room_to_come_back(void **state)
     assert_int_equal(kvrt_options_create(&o, NULL), KVRT_OK);
     kvrt_options_set_i64(o, "gen.max_tokens", 40, NULL);
     assert_int_equal(kvrt_submit(b, o, NULL, NULL), KVRT_OK);
-    for (int i = 0; i < 400 && info_of(b).n_cached < 440; i++) (void)kvrt_step(engine, 1000, NULL);
-    assert_true(info_of(a).kv_away_bytes > 0); /* it had to go for b */
+    for (int i = 0; i < 400 && golden_session_info(b).n_cached < 440; i++) (void)kvrt_step(engine, 1000, NULL);
+    assert_true(golden_session_info(a).kv_away_bytes > 0); /* it had to go for b */
     assert_int_equal(kvrt_session_rewind(a, 404, &error), KVRT_CTX_FULL);
-    assert_true(info_of(a).kv_away_bytes > 0);
-    assert_int_equal(info_of(a).n_tokens, 405);
+    assert_true(golden_session_info(a).kv_away_bytes > 0);
+    assert_int_equal(golden_session_info(a).n_tokens, 405);
     kvrt_event event = {.size = sizeof event};
     for (kvrt_status status = KVRT_MORE; status == KVRT_MORE || status == KVRT_PARTIAL;) {
         status = kvrt_step(engine, 1000000, NULL);
@@ -518,7 +496,7 @@ static void no_room_to_come_back(void **state)
         }
     }
     assert_int_equal(generate(a, 20), generate(stays, 20));
-    assert_true(info_of(b).kv_away_bytes > 0);
+    assert_true(golden_session_info(b).kv_away_bytes > 0);
     kvrt_options_destroy(o);
     kvrt_engine_close(engine, NULL), kvrt_engine_close(other, NULL);
 }
