@@ -2,6 +2,7 @@
  * made under another name beside OUT and takes its name when it is complete; what is interrupted leaves nothing. */
 #define _XOPEN_SOURCE 700 /* nftw */
 #include "command.h"
+#include "same_vocabulary.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -312,6 +313,7 @@ static int run(command_line *line, kvrt_quantize_params *params, uint32_t n_toke
     int code = choose_files(line, &w);
     if (code == EXIT_OK) code = command_open(line->options, &engine);
     command_catch_interrupt(NULL);
+    if (code == EXIT_OK && line->extra[X_LIKE]) code = same_vocabulary(engine, line->extra[X_LIKE]);
     if (code == EXIT_OK && line->extra[X_TEXT]) {
         code = tokenize_text(engine, line->extra[X_TEXT], n_tokens, &ids, &params->n_ids);
         params->ids = ids;

@@ -199,13 +199,14 @@ def gguf_model(path, family, tied):
             smooth = min(max((turns - 1) / 3, 0), 1)
             divisors.append(1 / ((1 - smooth) / 8 + smooth))
         tensors["rope_freqs.weight"] = (0, (8,), struct.pack("<8f", *divisors))
-    tokens = [f"t{i}" for i in range(95)] + ["t2t3"]
+    ids = json.loads((SHARED / "llama_gqa2" / "tokenizer.json").read_text())["model"]["vocab"]
+    tokens = sorted(ids, key=ids.get)
     a = family
     write_gguf(path, {"general.architecture": a, f"{a}.block_count": 2, f"{a}.context_length": 256, f"{a}.embedding_length": 64,
                       f"{a}.feed_forward_length": 96, f"{a}.attention.head_count": 4, f"{a}.attention.head_count_kv": 2,
                       f"{a}.attention.key_length": 16, f"{a}.attention.value_length": 16, f"{a}.rope.dimension_count": 16,
                       f"{a}.rope.freq_base": 50000.0, f"{a}.attention.layer_norm_rms_epsilon": 1e-5, "tokenizer.ggml.model": "gpt2",
-                      "tokenizer.ggml.pre": "gpt-2", "tokenizer.ggml.tokens": tokens, "tokenizer.ggml.merges": ["t2 t3"],
+                      "tokenizer.ggml.pre": "gpt-2", "tokenizer.ggml.tokens": tokens, "tokenizer.ggml.merges": ["! !"],
                       "tokenizer.ggml.token_type": [3, 3] + [1] * 94, "tokenizer.ggml.bos_token_id": 0, "tokenizer.ggml.eos_token_id": 1}, tensors)
     return exact
 
@@ -254,6 +255,15 @@ def folder_from_gguf():
             assert kvrt("inspect", "--json", out).expect(0).json()["supported"]
         kvrt("quantize", top / "0.gguf", top / "no").expect(2, ["--like"])
         kvrt("quantize", top / "0.gguf", top / "no", "--like", top).expect(2, ["tokenizer.json"])
+        # a folder of another model, and one whose last token alone differs
+        kvrt("quantize", top / "0.gguf", top / "no", "--like", ROOT / "test/golden/models/deepseek_v2").expect(2, ["token "])
+        shutil.copytree(SHARED / "llama_gqa2", top / "near")
+        tokenizer = json.loads((top / "near/tokenizer.json").read_text())
+        vocabulary = tokenizer["model"]["vocab"]
+        last = max(vocabulary, key=vocabulary.get)
+        vocabulary["zz"] = vocabulary.pop(last)
+        (top / "near/tokenizer.json").write_text(json.dumps(tokenizer))
+        kvrt("quantize", top / "0.gguf", top / "no", "--like", top / "near").expect(2, ['token 95 is "zz" there', "as in the GGUF file"])
         kvrt("quantize", MODEL, top / "no", "--like", MODEL).expect(2, ["--like is for a GGUF file"])
         kvrt("quantize", ROOT / "test/golden/gguf/models/olmo3.gguf", top / "no", "--like", MODEL).expect(3, ["from GGUF, need llama"])
         assert not (top / "no").exists()
