@@ -15,15 +15,16 @@
 #define KVI_DOTS_PADDED 32u  /* rows that there is room for, and their multiples: AMX takes so many at once */
 #define KVI_DOTS_DEPTH 1024u /* k of a panel that gemm expands at once */
 
-/* Rows of activations as codes. Four rows make a group: word k / 4 of its rows 0, 1, 2, 3, then the next word; scales alike. (AMX has an order
- * of its own, dots_amx.c.) */
+/* Rows of activations as codes. `side` rows make a group: word k / 4 of each, then the next word; scales alike. A row that a gemv has for itself
+ * lies alone, so that 8,192 columns fit into a quarter of L1; all others lie by four. (AMX has an order of its own, dots_amx.c.) */
 typedef struct kvi_dots_input {
-    uint8_t *codes; /* (rows / 4, n_words, 4) words of four signed bytes; past the end of a row they are zero */
+    uint8_t *codes; /* (rows / side, n_words, side) words of four signed bytes; past the end of a row they are zero */
     float *scales;  /* (rows / 4, n_steps, 4) */
     int32_t *
         starts; /* alike: what an integer sum begins with, -z (sum a); or, for zeros and mins of groups, the bits of s (sum a) in f32 */
     uint32_t n_words; /* of a row, a multiple of 16 */
     uint32_t n_steps;
+    uint32_t side; /* 1 or KVI_DOTS_ROWS */
 } kvi_dots_input;
 
 static inline uint64_t kvi_dots_row_words(uint32_t n_in) { return ((uint64_t)n_in + 63u) / 64u * 16u; }
@@ -37,11 +38,12 @@ static inline uint64_t kvi_dots_input_bytes(uint32_t n_in, uint32_t n_rows)
     const uint64_t words = kvi_dots_row_words(n_in), rows = kvi_dots_padded(n_rows);
     return rows * (words * 4u + 2u * ((words / 4u * 4u + 63u) / 64u * 64u));
 }
-/* Places for n_rows rows within so many bytes at `memory`, 64-byte aligned. */
-static inline kvi_dots_input kvi_dots_input_at(const kvi_tile *t, uint32_t n_rows, void *memory)
+/* Places for n_rows rows within so many bytes at `memory`, 64-byte aligned. for_gemv: what is read by gemv alone. */
+static inline kvi_dots_input kvi_dots_input_at(const kvi_tile *t, uint32_t n_rows, bool for_gemv, void *memory)
 {
     const uint64_t rows = kvi_dots_padded(n_rows);
     kvi_dots_input in = {.codes = memory, .n_words = (uint32_t)kvi_dots_row_words(t->n_in)};
+    in.side = for_gemv && n_rows == 1 ? 1 : KVI_DOTS_ROWS;
     in.n_steps = (t->n_in + t->step - 1u) / t->step;
     in.scales = (float *)(void *)(in.codes + rows * in.n_words * 4u);
     in.starts = (int32_t *)(void *)(in.scales + rows * in.n_steps);

@@ -3,6 +3,7 @@
 #if defined(__x86_64__)
 #define WAY avx2
 #include "lanes_avx2.h"
+#define CHAINS 1u
 #define BLOCKS 1u
 #define BIAS(size) ((size) == 8u ? 128 : 0)
 #define SIZES_DIFFER
@@ -20,13 +21,14 @@ INLINE __m256i word_at(const uint8_t *x)
 /* Products that fit into 16 bits: 2 * 15 * 127 * 8, 2 * 31 * 127 * 4, 2 * 63 * 127 * 2. */
 #define FIT(size) ((size) == 4u ? 8u : (size) == 5u ? 4u : (size) == 6u ? 2u : 1u)
 
-INLINE void dot_quads(vi *sum, const vu *w, uint32_t n, uint32_t size, const uint8_t *x)
+INLINE void dot_quads(vi *sums, uint32_t n_sums, const vu *w, uint32_t n, uint32_t size, const uint8_t *x,
+                      size_t stride)
 {
     const __m256i ones = _mm256_set1_epi16(1);
     const uint32_t fit = FIT(size);
     __m256i pairs = _mm256_setzero_si256();
     for (uint32_t i = 0; i < n; i++) {
-        const __m256i a = word_at(x + 16u * i);
+        const __m256i a = word_at(x + stride * i);
         __m256i product;
         if (size < 8u) product = _mm256_maddubs_epi16((__m256i)w[i], a);
         else {
@@ -34,8 +36,10 @@ INLINE void dot_quads(vi *sum, const vu *w, uint32_t n, uint32_t size, const uin
             product = _mm256_maddubs_epi16(_mm256_abs_epi8(code), _mm256_sign_epi8(a, code));
         }
         pairs = i % fit ? _mm256_add_epi16(pairs, product) : product;
-        if (i % fit == fit - 1u || i == n - 1u)
+        if (i % fit == fit - 1u || i == n - 1u) {
+            vi *sum = &sums[i / fit % n_sums];
             *sum = (vi)_mm256_add_epi32((__m256i)*sum, _mm256_madd_epi16(pairs, ones));
+        }
     }
 }
 

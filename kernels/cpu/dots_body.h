@@ -1,15 +1,18 @@
 /* dots_body.h - the source of the integer kernels, compiled once per way to multiply bytes by dots_*.c, which define
  *   WAY        suffix of the table's name
+ *   CHAINS     integer sums of a step that gemv keeps apart
  *   BLOCKS     groups of four rows that a gemm tile has
  *   CHUNK      groups of four k that gemm multiplies at a time; SIZES_DIFFER instead: loops of their own for every size of codes and short steps
  *   OWN_LINES  dot_lines, where sums over lines are more than dot_quads repeated
  * include lanes_*.h and this, and then define
- *   dot_quads  *sum += sum over i < n of the four unsigned bytes in each lane of w[i] times the four signed bytes at x + 16 i. `size`, a
- *              constant: codes are below 2^size. BIAS(size): what dot_quads subtracts from a code first, 0 unless it cannot do without */
+ *   dot_quads  adds to sums, to any of the n_sums, the sum over i < n of the four unsigned bytes in each lane of w[i] times the four signed bytes
+ *              at x + stride i. `size`, a constant: codes are below 2^size. BIAS(size): what it subtracts from a code first, 0 unless it cannot
+ *              do without */
 #include "dots.h"
 #include "../../runtime/kv/half.h"
 
-INLINE void dot_quads(vi *sum, const vu *w, uint32_t n, uint32_t size, const uint8_t *x);
+INLINE void dot_quads(vi *sums, uint32_t n_sums, const vu *w, uint32_t n, uint32_t size, const uint8_t *x,
+                      size_t stride);
 
 #include "variant_numbers.h"
 
@@ -27,18 +30,21 @@ INLINE void dot_quads(vi *sum, const vu *w, uint32_t n, uint32_t size, const uin
 static void quantize(const kvi_tile *t, const float *x, size_t ldx, uint32_t n_rows, const uint32_t *order,
                      uint32_t group, const kvi_dots_input *to)
 {
-    uint8_t *words = to->codes + (size_t)group * to->n_words * GROUP_BYTES, codes[KVI_TILE_STEP];
-    const size_t side = (size_t)group * to->n_steps * KVI_DOTS_ROWS;
+    const uint32_t bytes = 4u * to->side; /* of a word of all rows of the group */
+    uint8_t *words = to->codes + (size_t)group * to->n_words * bytes, codes[KVI_TILE_STEP];
+    const size_t first = (size_t)group * to->n_steps * to->side;
     const uint32_t tail = t->n_in / 4u; /* words from here on have places past the end */
-    memset(words + (size_t)tail * GROUP_BYTES, 0, (size_t)(to->n_words - tail) * GROUP_BYTES);
-    for (uint32_t r = 0; r < KVI_DOTS_ROWS && group * KVI_DOTS_ROWS + r < n_rows; r++)
+    memset(words + (size_t)tail * bytes, 0, (size_t)(to->n_words - tail) * bytes);
+    for (uint32_t r = 0; r < to->side && group * to->side + r < n_rows; r++)
         for (uint32_t s = 0; s < to->n_steps; s++) {
             const uint32_t k = s * t->step, bias = BIAS(SIZE_OF(t->bits, t->values));
-            const uint32_t n =
-                quantize_places(t, x + (size_t)(group * KVI_DOTS_ROWS + r) * ldx, order, k, bias, codes,
-                                &to->scales[side + s * KVI_DOTS_ROWS + r], &to->starts[side + s * KVI_DOTS_ROWS + r]);
-            for (uint32_t w = 0; w < (n + 3u) / 4u; w++)
-                memcpy(words + (size_t)(k / 4u + w) * GROUP_BYTES + 4u * r, codes + 4u * w, 4);
+            const size_t at = first + s * to->side + r;
+            const uint32_t n = quantize_places(t, x + (size_t)(group * to->side + r) * ldx, order, k, bias, codes,
+                                               &to->scales[at], &to->starts[at]);
+            if (to->side == 1) memcpy(words + k, codes, (n + 3u) / 4u * 4u);
+            else
+                for (uint32_t w = 0; w < (n + 3u) / 4u; w++)
+                    memcpy(words + (size_t)(k / 4u + w) * bytes + 4u * r, codes + 4u * w, 4);
         }
 }
 
@@ -71,7 +77,8 @@ INLINE void half_dots(vi (*ints)[KVI_DOTS_ROWS], const uint8_t *run, uint32_t ha
     for (uint32_t part = 0; part < PARTS; part++) {
         vu w[QUADS];
         for (uint32_t i = 0; i < QUADS; i++) w[i] = quad_of(run, half, bits, values, i, part);
-        for (uint32_t j = 0; j < n_x; j++) dot_quads(&ints[part][j], w, QUADS, SIZE_OF(bits, values), x + 4u * j);
+        for (uint32_t j = 0; j < n_x; j++)
+            dot_quads(&ints[part][j], 1, w, QUADS, SIZE_OF(bits, values), x + 4u * j, GROUP_BYTES);
     }
 }
 
@@ -124,6 +131,87 @@ INLINE void gemv_panel(const kvi_tile *t, uint32_t bits, uint32_t values, const 
         for (uint32_t part = 0; part < PARTS; part++) store(y16[j] + part * VW, sums[part][j]);
 }
 
+/* ints += the codes of half a run times one row of activations. Each of the chains of sums waits for itself alone, since a processor does not
+ * look far enough ahead to fill the time that one chain takes with the next steps. */
+INLINE void half_dots_of_one(vi (*ints)[CHAINS], const uint8_t *run, uint32_t half, uint32_t bits, uint32_t values,
+                             const uint8_t *x, uint32_t ahead)
+{
+    for (uint32_t line = half * bits / 2u; ahead && line < (half + 1u) * bits / 2u; line++)
+        __builtin_prefetch(run + line * KVI_TILE_LINE + ahead);
+    for (uint32_t part = 0; part < PARTS; part++) {
+        vu w[QUADS];
+        for (uint32_t i = 0; i < QUADS; i++) w[i] = quad_of(run, half, bits, values, i, part);
+        dot_quads(ints[part], CHAINS, w, QUADS, SIZE_OF(bits, values), x + half * HALF_RUN, 4);
+    }
+}
+
+INLINE void begin_sums(vi (*ints)[CHAINS], int32_t start)
+{
+    for (uint32_t part = 0; part < PARTS; part++) {
+        ints[part][0] = splat_int(start);
+        for (uint32_t c = 1; c < CHAINS; c++) ints[part][c] = (vi){0};
+    }
+}
+
+/* sums += what the integers of a step mean. scales, offsets: of its group. */
+INLINE void end_sums(vf *sums, vi (*ints)[CHAINS], const kvi_tile *t, uint32_t size, const float *scales,
+                     const float *offsets, float x_scale, int32_t start)
+{
+    for (uint32_t part = 0; part < PARTS; part++) {
+        const vf scale = load(scales + part * VW), offset = offset_of(t, size, scale, load(offsets + part * VW));
+        vi total = ints[part][0];
+        for (uint32_t c = 1; c < CHAINS; c++) total += ints[part][c];
+        sums[part] = step_sum(sums[part], total, scale, x_scale, t->offset == KVI_TILE_CENTRED, offset, start);
+    }
+}
+
+/* A panel times the one row of activations that lies alone: y16 (16). Panels end with a whole run, activations with zeros. */
+INLINE void gemv_one(const kvi_tile *t, uint32_t bits, uint32_t values, const uint8_t *panel, const kvi_dots_input *in,
+                     float *y16)
+{
+    const uint32_t size = SIZE_OF(bits, values), centred = t->offset == KVI_TILE_CENTRED;
+    const uint32_t next_group = t->whole_row || t->group > t->step ? 0 : KVI_TILE_ROWS;
+    const uint8_t *x = in->codes;
+    const float *x_scale = in->scales;
+    const int32_t *start = in->starts;
+    vf sums[PARTS];
+    float scales[SIDE_FLOATS], offsets[SIDE_FLOATS];
+    for (uint32_t part = 0; part < PARTS; part++) sums[part] = (vf){0};
+    for (uint32_t k = 0; k < t->n_in; k += KVI_TILE_BLOCK) {
+        const uint8_t *block = panel + kvi_tile_block_at(t, k), *run = block + kvi_tile_block_side(t, k);
+        const uint32_t n = kvi_tile_block_columns(t, k);
+        vi ints[PARTS][CHAINS], more[PARTS][CHAINS];
+        uint32_t group = 0;
+        if (!t->whole_row || k == 0)
+            unpack_side(t, panel, t->whole_row ? panel : block, t->whole_row ? 1u : kvi_tile_block_groups(t, k), scales,
+                        offsets);
+        if (t->step < KVI_TILE_RUN) /* two steps of a run at once */
+            for (uint32_t at = 0; at < n; at += KVI_TILE_RUN, run += bits * KVI_TILE_LINE, x += KVI_TILE_RUN) {
+                const bool both = at + HALF_RUN < n;
+                begin_sums(ints, centred ? start[0] : 0);
+                begin_sums(more, centred && both ? start[1] : 0);
+                half_dots_of_one(ints, run, 0, bits, values, x, t->ahead);
+                half_dots_of_one(more, run, 1, bits, values, x, t->ahead);
+                end_sums(sums, ints, t, size, scales + group, offsets + group, x_scale[0], start[0]);
+                if (both)
+                    end_sums(sums, more, t, size, scales + group + next_group, offsets + group + next_group, x_scale[1],
+                             start[1]);
+                group += 2u * next_group, x_scale += 1u + both, start += 1u + both;
+            }
+        else
+            for (uint32_t at = 0; at < n; at += t->step, group += next_group, x_scale++, start++) {
+                begin_sums(ints, centred ? *start : 0);
+                for (uint32_t i = at; i < at + t->step && i < n; i += KVI_TILE_RUN) {
+                    half_dots_of_one(ints, run, 0, bits, values, x, t->ahead);
+                    half_dots_of_one(ints, run, 1, bits, values, x, t->ahead);
+                    run += bits * KVI_TILE_LINE, x += KVI_TILE_RUN;
+                }
+                end_sums(sums, ints, t, size, scales + group, offsets + group, *x_scale, *start);
+            }
+    }
+    for (uint32_t part = 0; part < PARTS; part++) store(y16 + part * VW, sums[part]);
+}
+
 /* Part [first, first + n_out) of the rows of panel p to y, whose first element is row `first`. */
 INLINE void put_row(const float *y16, uint32_t p, uint32_t first, uint32_t n_out, bool add, float *y)
 {
@@ -145,7 +233,7 @@ INLINE void gemv_kind(const kvi_tile *t, uint32_t bits, uint32_t values, const u
     for (uint32_t p = first / KVI_TILE_ROWS; p * KVI_TILE_ROWS < first + n_out; p++) {
         float y16[KVI_DOTS_ROWS][KVI_TILE_ROWS];
         const uint8_t *panel = panels + p * t->panel_bytes;
-        if (n_x == 1) gemv_panel(t, bits, values, panel, x, row, 1, y16);
+        if (x->side == 1) gemv_one(t, bits, values, panel, x, y16[0]);
         else gemv_panel(t, bits, values, panel, x, row, 4, y16); /* rows that are not there in vain */
         for (uint32_t j = 0; j < n_x; j++) put_row(y16[j], p, first, n_out, false, y + j * ldy);
     }
@@ -180,7 +268,7 @@ INLINE void dot_lines(vi (*ints)[PARTS], const uint8_t *line, uint32_t n, uint32
         for (uint32_t part = 0; part < PARTS; part++) w[part] = load_line(line, part);
         for (uint32_t j = 0; j < n_groups * KVI_DOTS_ROWS; j++)
             for (uint32_t part = 0; part < PARTS; part++)
-                dot_quads(&ints[j][part], &w[part], 1, size, x + j / 4u * x_stride + j % 4u * 4u);
+                dot_quads(&ints[j][part], 1, &w[part], 1, size, x + j / 4u * x_stride + j % 4u * 4u, GROUP_BYTES);
     }
 }
 #endif

@@ -121,7 +121,7 @@ static kvi_dots_input codes_made(const expert_step *t, const kvi_weight *weight,
                                  uint32_t from)
 {
     const kvi_cpu_mixture *m = &t->device->mixture;
-    kvi_dots_input in = kvi_dots_input_at(&weight->tile, m->n_groups * KVI_DOTS_ROWS, m->codes);
+    kvi_dots_input in = kvi_dots_input_at(&weight->tile, m->n_groups * KVI_DOTS_ROWS, false, m->codes);
     const size_t row = (size_t)(run->group + from / KVI_DOTS_ROWS) * KVI_DOTS_ROWS;
     in.codes += row * in.n_words * 4u;
     in.scales += row * in.n_steps;
@@ -161,7 +161,7 @@ static kvi_dots_input codes_of(const expert_step *t, const kvi_weight *weight, u
 {
     const uint32_t n_in = weight->desc.n_in;
     const kvi_dots_input in =
-        kvi_dots_input_at(&weight->tile, n_pairs, scratch + codes_at(t->wide, widest_of(t->op, t->hidden)));
+        kvi_dots_input_at(&weight->tile, n_pairs, !t->wide, scratch + codes_at(t->wide, widest_of(t->op, t->hidden)));
     for (uint32_t group = 0; group * KVI_DOTS_ROWS < n_pairs; group++)
         t->dots->quantize(&weight->tile, x, n_in, n_pairs, weight->order ? weight->order + (size_t)e * n_in : NULL,
                           group, &in);

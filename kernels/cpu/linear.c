@@ -78,7 +78,7 @@ static void plan_inputs(linear_task *t)
             continue;
         }
         uint8_t *memory = t->device->dots_codes + t->n_made * kvi_dots_input_bytes(job->n_in, job->n_rows);
-        t->inputs[w] = kvi_dots_input_at(&weight->tile, job->n_rows, memory);
+        t->inputs[w] = kvi_dots_input_at(&weight->tile, job->n_rows, !job->wide, memory);
         t->made[t->n_made++] = w;
     }
 }

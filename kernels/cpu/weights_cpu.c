@@ -8,10 +8,12 @@
 
 static uint64_t round16(uint64_t bytes) { return (bytes + 15) & ~(uint64_t)15; }
 /* Bytes that a gemv asks for in advance. Intel's cores (Sapphire Rapids) read 73% of their bandwidth without, 80 to 90% with 1.5 to 4 KiB. AMD's
- * (Zen 4) follow the one stream of a tile by themselves, 21 GB/s with 3 KiB and 30 without for Q8_0; of the eight streams of plain rows, which
- * begin a power of two apart and so fall into one set of L1, they read 19 GB/s with 1 to 3 KiB and 28 with 256 to 384 bytes. */
+ * (Zen 4) follow the one stream of a tile by themselves, unless the lines of a run are read out of order: then two lines in advance are enough
+ * (Q4_0, Q8_0: 31 and 32 GB/s; 30 and 27 without, 25 and 20 with 1 KiB); of the eight streams of plain rows, which begin a power of two apart
+ * and so fall into one set of L1, they read 19 GB/s with 1 to 3 KiB and 28 with 256 to 384 bytes. */
 #define AHEAD 3072u
-#define AHEAD_SHORT 384u
+#define AHEAD_AMD_TILES 128u
+#define AHEAD_AMD_ROWS 384u
 #define TILE_ALIGN 64u /* of panels within the arena */
 
 /* Panels; rows of a weight that is rounded and has no tile form. */
@@ -156,7 +158,7 @@ static kvrt_status lay_tiles(kvi_device *device, kvi_weight *weight, kvrt_error 
     if (!room && !desc->made) return kvi_error_nomem(error, kvi_tile_bytes(tile), desc->name);
     KVI_TRY(sort_columns(device, weight, error));
     if (!tile->bits) return KVRT_OK;
-    weight->tile.ahead = device->cpu.amd ? 0 : AHEAD;
+    weight->tile.ahead = device->cpu.amd ? AHEAD_AMD_TILES : AHEAD;
     lay_task t = {weight, room ? room + (TILE_ALIGN - (uintptr_t)room % TILE_ALIGN) % TILE_ALIGN : NULL};
     if (desc->made) {
     } else if (desc->source) KVI_TRY(round_weight(device, weight, t.panels, error));
@@ -221,7 +223,7 @@ kvrt_status kvi_cpu_weight_import(kvi_device *device, const kvi_weight_desc *des
     kvi_weight *weight = kvi_arena_alloc(&device->arena, sizeof *weight);
     if (!weight) return kvi_error_nomem(error, sizeof *weight, desc->name);
     weight->desc = *desc;
-    weight->ahead = device->cpu.amd ? AHEAD_SHORT : AHEAD;
+    weight->ahead = device->cpu.amd ? AHEAD_AMD_ROWS : AHEAD;
     weight->kernel = walks_rows(desc) ? &device->v->plain[kvi_form_dtype(desc->form)] : &device->v->decoded;
     if (desc->n_out == 1) {
         float *f32 = kvi_arena_alloc(&device->arena, (size_t)desc->n_in * 4);

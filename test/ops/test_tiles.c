@@ -511,10 +511,11 @@ static void close_bench(bench *b)
     drop(&b->s);
 }
 
-static kvi_dots_input codes_of(const bench *b, const kvi_cpu_dots *way, uint32_t first, uint32_t n, uint8_t *memory)
+static kvi_dots_input codes_of(const bench *b, const kvi_cpu_dots *way, uint32_t first, uint32_t n, bool for_gemv,
+                               uint8_t *memory)
 {
     const kvi_tile *t = &b->s.weight->tile;
-    const kvi_dots_input in = kvi_dots_input_at(t, n, memory);
+    const kvi_dots_input in = kvi_dots_input_at(t, n, for_gemv, memory);
     assert_true((uint64_t)((uint8_t *)(in.starts + (n + 3u) / 4u * 4u * in.n_steps) - memory) <=
                 kvi_dots_input_bytes(t->n_in, n));
     for (uint32_t g = 0; g < (n + 3u) / 4u; g++) way->quantize(t, b->x[first], MAX_IN, n, b->s.weight->order, g, &in);
@@ -537,18 +538,20 @@ static void products_of(bench *b, const kvi_cpu_dots *way)
     const kvi_tile *t = &b->s.weight->tile;
     const uint8_t *panels = b->s.weight->panels;
     const uint32_t n = t->n_out;
-    const kvi_dots_input in = codes_of(b, way, 0, MAX_X, b->memory);
+    const kvi_dots_input in = codes_of(b, way, 0, MAX_X, false, b->memory);
     for (uint32_t r = 0; way->gemv && r < MAX_X; r += 4)
         way->gemv(t, panels, 0, n, &in, r, MAX_X - r < 4 ? MAX_X - r : 4, few[r], MAX_OUT);
     way->gemm(t, panels, 0, n, &in, MAX_X, false, b->scratch, many[0], MAX_OUT);
     for (uint32_t r = 0; r < MAX_X; r++) {
         if (way->gemv) check_row(b, way, "gemv", r, 0, n, few[r]);
         check_row(b, way, "gemm", r, 0, n, many[r]);
-        const kvi_dots_input alone = codes_of(b, way, r, 1, b->alone);
+        kvi_dots_input alone;
         if (way->gemv) {
+            alone = codes_of(b, way, r, 1, true, b->alone);
             way->gemv(t, panels, 0, n, &alone, 0, 1, one, MAX_OUT);
             assert_memory_equal(one, few[r], n * sizeof *one);
         }
+        alone = codes_of(b, way, r, 1, false, b->alone);
         way->gemm(t, panels, 0, n, &alone, 1, false, b->scratch, one, MAX_OUT);
         assert_memory_equal(one, many[r], n * sizeof *one);
     }
@@ -631,7 +634,7 @@ static void wrong_activations_show(void **state)
             float y[2 * MAX_OUT];
             fill_x(b, cases[4].n_in);
             b->x[1][313] = wrong[i];
-            const kvi_dots_input in = codes_of(b, ways[w], 0, 2, b->memory);
+            const kvi_dots_input in = codes_of(b, ways[w], 0, 2, false, b->memory);
             ways[w]->gemm(&b->s.weight->tile, b->s.weight->panels, 0, b->s.desc.n_out, &in, 2, false, b->scratch, y,
                           MAX_OUT);
             for (uint32_t o = 0; o < b->s.desc.n_out; o++) assert_true(isfinite(y[o]) && !isfinite(y[MAX_OUT + o]));
