@@ -110,6 +110,23 @@ static const struct {
                    "sliding_window':4096,"
                    "'query_pre_attn_scalar':256,'attn_logit_softcapping':50.0,'final_logit_softcapping':30.0,'tie_word_"
                    "embeddings':true}"},
+    {"gemma-4-e2b",
+     "{'model_type':'gemma4_text','num_hidden_layers':35,'hidden_size':1536,'num_attention_heads':8,'num_key_va"
+     "lue_heads':1,'head_dim':256,'global_head_dim':512,'intermediate_size':6144,'use_double_wide_mlp':true,'nu"
+     "m_kv_shared_layers':20,'hidden_size_per_layer_input':256,'vocab_size_per_layer_input':262144,'vocab_size'"
+     ":262144,'max_position_embeddings':131072,'sliding_window':512,'layer_types':['sliding_attention','sliding"
+     "_attention','sliding_attention','sliding_attention','full_attention','sliding_attention','sliding_attenti"
+     "on','sliding_attention','sliding_attention','full_attention','sliding_attention','sliding_attention','sli"
+     "ding_attention','sliding_attention','full_attention','sliding_attention','sliding_attention','sliding_att"
+     "ention','sliding_attention','full_attention','sliding_attention','sliding_attention','sliding_attention',"
+     "'sliding_attention','full_attention','sliding_attention','sliding_attention','sliding_attention','sliding"
+     "_attention','full_attention','sliding_attention','sliding_attention','sliding_attention','sliding_attenti"
+     "on','full_attention'],'final_logit_softcapping':30.0,'tie_word_embeddings':true}"},
+    {"gemma-4-e4b",
+     "{'model_type':'gemma4_text','num_hidden_layers':42,'hidden_size':2560,'num_attention_heads':8,'num_key_va"
+     "lue_heads':2,'head_dim':256,'global_head_dim':512,'intermediate_size':10240,'num_kv_shared_layers':18,'hi"
+     "dden_size_per_layer_input':256,'vocab_size_per_layer_input':262144,'vocab_size':262144,'max_position_embe"
+     "ddings':131072,'sliding_window':512,'final_logit_softcapping':30.0,'tie_word_embeddings':true}"},
     {"gemma-4-12b",
      "{'model_type':'gemma4_text','num_hidden_layers':48,'hidden_size':3840,'num_attention_heads':16,'num_key_value_"
      "heads':8,"
@@ -125,6 +142,12 @@ static const struct {
      "'enable_moe_block':true,'num_experts':128,'top_k_experts':8,'moe_intermediate_size':704,'num_kv_shared_layers':0,"
      "'hidden_size_per_layer_input':0,'vocab_size':262144,'max_position_embeddings':262144,'sliding_window':1024,"
      "'final_logit_softcapping':30.0,'tie_word_embeddings':true}"},
+    {"gemma-4-31b",
+     "{'model_type':'gemma4_text','num_hidden_layers':60,'hidden_size':5376,'num_attention_heads':32,'num_key_v"
+     "alue_heads':16,'head_dim':256,'global_head_dim':512,'num_global_key_value_heads':4,'attention_k_eq_v':tru"
+     "e,'intermediate_size':21504,'num_kv_shared_layers':0,'hidden_size_per_layer_input':0,'vocab_size':262144,"
+     "'max_position_embeddings':262144,'sliding_window':1024,'final_logit_softcapping':30.0,'tie_word_embedding"
+     "s':true}"},
     {"qwen3-next-80b-a3b",
      "{'model_type':'qwen3_next','num_hidden_layers':48,'hidden_size':2048,'num_attention_heads':16,'num_key_value_"
      "heads':2,"

@@ -366,7 +366,8 @@ static void shapes_have_their_size(void **state)
                  {"olmo-3-7b", 7.2980},           {"phi-4", 14.6595},
                  {"granite-3.3-8b", 8.1709},      {"glm-4.5-air", 106.8523},
                  {"glm-4.7-flash", 29.9434},      {"gemma-3-1b", 0.9999},
-                 {"gemma-3-4b", 3.8803}};
+                 {"gemma-3-4b", 3.8803},          {"gemma-4-e2b", 4.6286},
+                 {"gemma-4-e4b", 7.4630},         {"gemma-4-31b", 30.6973}};
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         assert_int_equal(kvi_shape_config(known[i].name, &config, NULL), KVRT_OK);
         double found = (double)kvi_config_params(&config) / 1e9;
