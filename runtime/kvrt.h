@@ -450,9 +450,12 @@ typedef struct kvrt_result {
  * gen.reasoning=false: everything is TEXT, marks included unless they are special tokens.
  *
  * Tools. With gen.tools (the array that kvrt_chat_render is given too) calls of tools are told by TOOL_CALL, TOOL_ARGUMENTS and TOOL_END while
- * they are
- * written, and are not in TEXT: of Llama 3, Hermes and Qwen, Qwen3-Coder, Mistral, gpt-oss, Gemma 4, GLM. Arguments are JSON text, whatever the model
- * writes itself. What only looks like a call is TEXT. Which format a model has is seen by its tokens and its chat template.
+ * they are written, and are not in TEXT: of Llama 3, Hermes and Qwen, Qwen3-Coder, Mistral, gpt-oss, Gemma 4, GLM. Arguments are JSON text,
+ * whatever the model writes itself. What only looks like a call is TEXT. Which format a model has is seen by its tokens and its chat template.
+ * gen.tool_choice says what holds: auto: text is free, but a call that is begun names a tool and its arguments satisfy the tool's schema (of a
+ * tool without "strict": true whose schema has a keyword that is not supported they are an object, and a WARNING says so); required: the
+ * text is one call or several; name:TOOL: one call of this tool; free: calls are as the model writes them. With grammar.schema a text without
+ * calls satisfies that; with grammar.gbnf or grammar.regex these alone count.
  *
  * Grammar. With grammar.schema, grammar.gbnf or grammar.regex (one of them) the text is what the grammar allows, whatever is sampled: tokens
  * that do not

@@ -55,7 +55,8 @@ typedef struct run_state {
     size_t text_len, text_cap;
     int32_t *ids; /* generated, for --json: a full context may drop some from the session */
     size_t n_ids, cap_ids;
-    chat_text calls; /* of tools, for --json */
+    chat_text calls;     /* of tools, for --json */
+    size_t arguments_at; /* of the one that is open; 0: none is */
 } run_state;
 
 /* ----------------------------------------------------------------------------------------------------- prompt --- */
@@ -214,6 +215,29 @@ static bool collect_id(run_state *r, int32_t id)
     return true;
 }
 
+/* The arguments of a call that was cut are no JSON and become a string. */
+static void cut_call(run_state *r)
+{
+    chat_text *calls = &r->calls, begun = {0};
+    chat_append(&begun, calls->data + r->arguments_at, calls->len - r->arguments_at);
+    calls->len = r->arguments_at;
+    chat_append_json(calls, begun.data ? begun.data : "", begun.len);
+    chat_append_str(calls, ", \"cut\": true}");
+    chat_free(&begun);
+    r->arguments_at = 0;
+}
+
+/* A list. */
+static void collect_call(run_state *r, const kvrt_event *event, const char *text)
+{
+    const bool begins = event->type == KVRT_EVENT_TOOL_CALL, ends = event->type == KVRT_EVENT_TOOL_END;
+    chat_append_str(&r->calls, begins && r->calls.len ? "," : "");
+    if (ends && event->text_len) cut_call(r);
+    else chat_append_str(&r->calls, ends ? "}" : text);
+    if (begins) r->arguments_at = r->calls.len;
+    if (ends) r->arguments_at = 0;
+}
+
 static int32_t on_event(const kvrt_event *event, void *user)
 {
     run_state *r = user;
@@ -230,9 +254,8 @@ static int32_t on_event(const kvrt_event *event, void *user)
     if (command_is_call(event) && !r->ndjson) {
         char part[256];
         command_call_text(event, part, sizeof part);
-        if (r->json && event->type == KVRT_EVENT_TOOL_END) part[1] = ','; /* of a list */
         const char *text = event->type == KVRT_EVENT_TOOL_ARGUMENTS ? event->text : part;
-        if (r->json) chat_append_str(&r->calls, text);
+        if (r->json) collect_call(r, event, text);
         else if (!command_write(text, strlen(text))) r->closed = true;
     } else if (r->ndjson) {
         print_event(event);
@@ -264,7 +287,8 @@ static void print_json(run_state *r, const kvrt_result *result)
     printf(",\"ids\":[");
     for (size_t i = 0; i < r->n_ids; i++) printf("%s%d", i ? "," : "", r->ids[i]);
     printf("],");
-    if (r->calls.len) printf("\"tool_calls\":[%.*s],", (int)r->calls.len - 1, r->calls.data);
+    if (r->arguments_at) cut_call(r);
+    if (r->calls.len) printf("\"tool_calls\":[%s],", r->calls.data);
     print_figures(result);
 }
 

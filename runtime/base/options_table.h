@@ -105,6 +105,8 @@ OPTION("sample.seed", "seed", I64, CALL, "auto", 0, 9.2e18, "auto|0..",
        "seed of the random choices; auto: a random one")
 OPTION("gen.tools", NULL, STRING, CALL, "", 0, 0, "",
        "JSON array of tools: calls of tools come as events instead of text")
+OPTION("gen.tool_choice", "tool-choice", STRING, CALL, "auto", 0, 0, "auto|free|required|name:TOOL",
+       "auto: calls satisfy the tools' schemas; free: nothing is held to them; required, name:TOOL: the text is calls")
 OPTION("grammar.schema", NULL, STRING, CALL, "", 0, 0, "",
        "JSON Schema that the text must satisfy; runtime/grammar/README.md lists the keywords")
 OPTION("grammar.gbnf", NULL, STRING, CALL, "", 0, 0, "", "grammar that the text must satisfy, in llama.cpp's notation")

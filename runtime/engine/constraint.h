@@ -1,12 +1,13 @@
 /* constraint.h - the grammar that a generation's text must satisfy: which tokens may come next, what must come next, and when the text is complete.
  * Owns: the grammars of an engine that were compiled lately, shared by its sessions; a session's place in its text. Refuses: more than one
- * grammar at
- * a time, and engines without a tokenizer.
+ * grammar at a time (but calls of tools beside a schema, gen.tool_choice), and engines without a tokenizer.
  * The one thing to know: a text may be made by several calls. A call goes on where the last one stood if it gives the same grammar, the tokens
  * since are
- * what that call made (or were cut by a rewind), and the text was not complete; else it begins a new text. Reasoning is free. */
+ * what that call made (or were cut by a rewind), and the text was not complete; else it begins a new text. Reasoning is free.
+ * Tools are a grammar too (call_grammar.h), of which free text is a part. */
 #ifndef KVI_CONSTRAINT_H
 #define KVI_CONSTRAINT_H
+#include "../grammar/call_grammar.h"
 #include "../grammar/token_trie.h"
 
 struct kvi_engine;
@@ -20,6 +21,8 @@ typedef struct kvi_kept_grammar {
     char *text; /* (len) it was compiled from */
     size_t len;
     int32_t kind;
+    bool required;  /* a call of a tool: the text cannot end without one */
+    bool loose;     /* there was no place for it: it goes with its last user */
     uint32_t users; /* constraints that hold it */
     uint64_t used;  /* when it was last asked for */
 } kvi_kept_grammar;
@@ -28,9 +31,10 @@ typedef struct kvi_kept_grammar {
 typedef struct kvi_grammars {
     kvi_kept_grammar *kept[KVI_GRAMMARS];
     uint64_t clock;
-    kvi_token_trie *trie; /* made with the first grammar */
-    uint32_t *mask;       /* (trie->n_words) */
-    kvi_ids ids;          /* scratch of forced text */
+    kvi_token_trie *trie;          /* made with the first grammar */
+    uint32_t *mask;                /* (trie->n_words) */
+    kvi_ids ids;                   /* scratch of forced text */
+    int32_t marks[KVI_CALL_MARKS]; /* tokens that are marks of calls, -1: none; with the trie */
 } kvi_grammars;
 void kvi_grammars_free(kvi_grammars *grammars);
 
@@ -44,6 +48,10 @@ typedef struct kvi_constraint {
     /* Tokens that come next whatever is sampled, last one first: what a call does not take the next one does. */
     int32_t forced[KVI_FORWARD_TOKENS];
     uint32_t n_forced;
+    /* Of texts with calls: the mask of the place that free text is at, which comes again and again. */
+    uint32_t *free_mask; // (trie->n_words) NULL: none yet
+    kvi_spot free_at;
+    uint64_t free_epoch;
 } kvi_constraint;
 
 /* What the options ask for; the session's own constraint moves there if it goes on. Errors, which leave the session as it was: ARG (two

@@ -1,6 +1,7 @@
 /* tool_calls.c - see tool_calls.h. */
 #include "generation_parts.h"
 #include "../base/options.h"
+#include "../grammar/call_grammar.h"
 #include "../template/chat_template.h"
 
 #include <string.h>
@@ -20,6 +21,21 @@ kvi_call_format kvi_tool_calls_format(const kvi_engine *e)
     if (e->chat && kvi_chat_template_mentions(e->chat, "<tool_call>")) return KVI_CALLS_TAG;
     if (kvi_tokenizer_token_to_id(e->tokenizer, "<|python_tag|>", 14) >= 0) return KVI_CALLS_LLAMA;
     return KVI_CALLS_TAG;
+}
+
+kvi_call_style kvi_tool_calls_style(const kvi_engine *e)
+{
+    switch (e->call_format) {
+    case KVI_CALLS_LLAMA: return KVI_CALL_STYLE_LLAMA;
+    case KVI_CALLS_GEMMA: return KVI_CALL_STYLE_GEMMA;
+    case KVI_CALLS_HARMONY: return KVI_CALL_STYLE_HARMONY;
+    case KVI_CALLS_MISTRAL:
+        return kvi_tokenizer_token_to_id(e->tokenizer, "[ARGS]", 6) >= 0 ? KVI_CALL_STYLE_ARGS : KVI_CALL_STYLE_LIST;
+    default: break;
+    }
+    if (e->chat && kvi_chat_template_mentions(e->chat, "<function=")) return KVI_CALL_STYLE_FUNCTION;
+    if (e->chat && kvi_chat_template_mentions(e->chat, "<arg_key>")) return KVI_CALL_STYLE_ARG_KEY;
+    return KVI_CALL_STYLE_JSON;
 }
 
 kvrt_status kvi_tool_calls_read(const kvrt_options *o, kvi_arena *arena, const kvi_json_value **tools,
@@ -82,13 +98,10 @@ void kvi_tool_calls_free(kvi_tool_calls *t)
 
 void kvi_tool_calls_mark(const kvi_session *s, int32_t id, const char **bytes, size_t *len)
 {
-    static const char *const marks[] = {"<tool_call>", "</tool_call>", "<|python_tag|>", "[TOOL_CALLS]", "[ARGS]",
-                                        "[CALL_ID]",   "<|tool_call>", "<tool_call|>",   "<|\"|>",       "<arg_key>",
-                                        "</arg_key>",  "<arg_value>",  "</arg_value>"};
     size_t n;
     const char *text = kvi_tokenizer_token_text(s->engine->tokenizer, id, &n);
-    for (size_t i = 0; text && i < sizeof marks / sizeof *marks; i++)
-        if (strlen(marks[i]) == n && memcmp(marks[i], text, n) == 0) *bytes = text, *len = n;
+    for (size_t i = 0; text && i < KVI_CALL_HEADERS; i++)
+        if (strlen(kvi_call_marks[i]) == n && memcmp(kvi_call_marks[i], text, n) == 0) *bytes = text, *len = n;
 }
 
 bool kvi_tool_calls_header(kvi_session *s)

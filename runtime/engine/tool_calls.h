@@ -2,7 +2,7 @@
  * Owns: the format of an engine; a session's text that may belong to a call. The formats themselves are grammar/calls.h. */
 #ifndef KVI_TOOL_CALLS_H
 #define KVI_TOOL_CALLS_H
-#include "../grammar/calls.h"
+#include "../grammar/call_grammar.h"
 
 struct kvi_engine;
 struct kvi_session;
@@ -17,6 +17,8 @@ typedef struct kvi_tool_calls {
 
 /* How the engine's model writes calls, by its tokens and its chat template. */
 kvi_call_format kvi_tool_calls_format(const struct kvi_engine *engine);
+/* How the grammar of calls writes them. */
+kvi_call_style kvi_tool_calls_style(const struct kvi_engine *engine);
 
 /* The tools of the options; nothing of the session is changed. Errors: ARG (no JSON array of tools with names), NOMEM_HOST. */
 kvrt_status kvi_tool_calls_read(const kvrt_options *options, kvi_arena *arena, const kvi_json_value **tools,

@@ -344,7 +344,8 @@ static bool look_for_mark(kvi_calls *c)
 {
     const char *mark = opens[c->format], *p = c->held.data, *end = p + c->held.len;
     const char *found = mark ? find(p, end, mark) : NULL;
-    if (c->format == KVI_CALLS_LLAMA && !c->any_text && c->n == 0 && !found) { /* the whole text may be a call */
+    if (c->format == KVI_CALLS_LLAMA && !c->any_text &&
+        c->n == 0) { /* the whole text may be a call, and others behind it */
         const char *first = skip_space(p, end);
         if (first == end) return false;
         if (*first == '{') {

@@ -688,39 +688,53 @@ const kvi_shape *kvi_shape_get(kvi_schema *s, kvi_shape_id id)
 static kvrt_status tell(kvi_schema *s, kvrt_error *error)
 {
     if (s->no_memory || (s->g->exprs.why && !*s->g->exprs.why && !s->failed))
-        return kvi_error_nomem(error, s->arena.total_bytes, "grammar.schema");
+        return kvi_error_nomem(error, s->arena.total_bytes, s->name);
     kvi_buf where = {0};
     kvi_json_pointer(s->where, &where);
-    const char *message = s->failed ? s->message : s->g->exprs.why;
-    const kvrt_status status = s->keyword ? kvi_error_set(error, KVRT_GRAMMAR, "grammar.schema: %.200s/%.60s: %s",
-                                                          where.len ? where.data : "#", s->keyword, message)
-                                          : kvi_error_set(error, KVRT_GRAMMAR, "grammar.schema: %.200s: %s",
-                                                          where.len ? where.data : "#", message);
+    const char *message = s->failed ? s->message : s->g->exprs.why, *at = where.len ? where.data : "#";
+    const kvrt_status status =
+        s->keyword ? kvi_error_set(error, KVRT_GRAMMAR, "%s: %.200s/%.60s: %s", s->name, at, s->keyword, message)
+                   : kvi_error_set(error, KVRT_GRAMMAR, "%s: %.200s: %s", s->name, at, message);
     kvi_buf_free(&where);
+    return status;
+}
+
+void kvi_schema_begin(kvi_schema *s, kvi_json_value *root)
+{
+    if (!s->arena.block_bytes) kvi_arena_init(&s->arena, 1u << 16);
+    s->root = root;
+    kvi_schema_begin_texts(s);
+    (void)kvi_shape_new(s, KVI_SHAPE_TYPED, NULL); /* number 0 is none */
+    (void)kvi_shape_new(s, KVI_SHAPE_TYPED, NULL);
+    (void)kvi_shape_new(s, KVI_SHAPE_VALUES, NULL);
+}
+
+kvrt_status kvi_schema_end(kvi_schema *s, kvrt_error *error)
+{
+    const kvrt_status status = kvi_schema_failed(s) ? tell(s, error) : KVRT_OK;
+    kvi_mem_free(s->shapes);
+    kvi_mem_free(s->queue);
+    kvi_mem_free(s->both_table);
+    kvi_arena_free(&s->arena);
     return status;
 }
 
 kvrt_status kvi_schema_compile(const char *text, size_t len, kvi_grammar_limits limits, kvi_grammar **out,
                                kvrt_error *error)
 {
-    kvi_schema s = {.g = kvi_grammar_new(limits)};
-    if (!s.g) return kvi_error_nomem(error, len, "grammar.schema");
+    kvi_schema s = {.g = kvi_grammar_new(limits), .name = "grammar.schema"};
+    kvi_json_value *root = NULL;
+    kvi_symbol start = KVI_SYMBOL_NONE;
+    if (!s.g) return kvi_error_nomem(error, len, s.name);
     kvi_arena_init(&s.arena, 1u << 16);
-    kvrt_status status = kvi_json_tree(text, len, "grammar.schema", &s.arena, &s.root, error);
+    kvrt_status status = kvi_json_tree(text, len, s.name, &s.arena, &root, error);
     if (status >= KVRT_OK) {
-        kvi_schema_begin_texts(&s);
-        (void)kvi_shape_new(&s, KVI_SHAPE_TYPED, NULL); /* number 0 is none */
-        (void)kvi_shape_new(&s, KVI_SHAPE_TYPED, NULL);
-        (void)kvi_shape_new(&s, KVI_SHAPE_VALUES, NULL);
-        const kvi_symbol start = s.n_shapes == 3 ? kvi_schema_symbol(&s, kvi_shape_of(&s, s.root)) : KVI_SYMBOL_NONE;
+        kvi_schema_begin(&s, root);
+        if (s.n_shapes == 3) start = kvi_schema_symbol(&s, kvi_shape_of(&s, s.root));
         kvi_schema_make_rules(&s);
-        if (kvi_schema_failed(&s)) status = tell(&s, error);
-        else status = kvi_grammar_finish(s.g, start, "grammar.schema", error);
-    }
-    kvi_mem_free(s.shapes);
-    kvi_mem_free(s.queue);
-    kvi_mem_free(s.both_table);
-    kvi_arena_free(&s.arena);
+        status = kvi_schema_end(&s, error);
+    } else kvi_arena_free(&s.arena);
+    if (status >= KVRT_OK) status = kvi_grammar_finish(s.g, start, s.name, error);
     if (status < KVRT_OK) kvi_grammar_free(s.g);
     else *out = s.g;
     return status;

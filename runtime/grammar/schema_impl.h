@@ -82,6 +82,11 @@ typedef struct kvi_shape {
 
 typedef struct kvi_schema {
     kvi_grammar *g;
+    const char *name; /* of the text that it is from, in messages */
+    /* How values are written: JSON, or with quote != KVI_EXPR_NONE as Gemma 4 does: bare names, no white space, strings as they are between quotes,
+     * which `stop` (the quote's spelling) is not part of. */
+    kvi_expr quote;
+    const char *stop;
     kvi_arena arena;
     kvi_json_value *root;
     kvi_shape **shapes; // (n_shapes) in the arena
@@ -130,10 +135,19 @@ void kvi_schema_text(kvi_schema *s, const kvi_json_value *schema, kvi_shape *sha
 kvi_expr kvi_schema_pattern(kvi_schema *s, const kvi_json_value *where, const char *keyword, const char *text,
                             size_t len);
 kvi_expr kvi_schema_string(kvi_schema *s, const kvi_shape *shape); /* with quotes */
+/* A string as it is, without escapes; `stop` is not part of it. What a pattern or format allows only with escapes is left out. */
+kvi_expr kvi_schema_raw_string(kvi_schema *s, const kvi_shape *shape, const char *stop);
+kvi_expr kvi_schema_raw_text(kvi_schema *s, const char *text, size_t len, const char *stop);
 kvi_expr kvi_schema_number(kvi_schema *s, const kvi_shape *shape);
 kvi_expr kvi_schema_literal(kvi_schema *s, const kvi_json_value *value); /* JSON text of a value */
-kvi_expr kvi_schema_space(kvi_schema *s); /* white space where JSON printers write some */
+kvi_expr kvi_schema_bare_names(kvi_schema *s); /* of properties, where they stand without quotes */
+kvi_expr kvi_schema_space(kvi_schema *s);      /* white space where JSON printers write some */
 void kvi_schema_begin_texts(kvi_schema *s);
+
+/* A schema (schema.c), which must live until the end: s->g and s->name are set, s->root becomes `root`. */
+void kvi_schema_begin(kvi_schema *s, kvi_json_value *root);
+/* The first error, as GRAMMAR or NOMEM_HOST; frees all but the grammar. */
+kvrt_status kvi_schema_end(kvi_schema *s, kvrt_error *error);
 
 /* The symbol of a shape (schema_rules.c): rules of what is behind it are made by kvi_schema_make_rules. */
 kvi_symbol kvi_schema_symbol(kvi_schema *s, kvi_shape_id id);

@@ -32,8 +32,12 @@ static kvi_symbol empty(kvi_schema *s, bool object)
 static kvi_symbol name_symbol(kvi_schema *s, kvi_expr names, bool comma)
 {
     kvi_exprs *p = &s->g->exprs;
-    const kvi_expr quote = kvi_expr_bytes(p, '"', '"');
-    kvi_expr e = kvi_expr_then(p, quote, kvi_expr_then(p, names, kvi_expr_then(p, quote, punctuation(s, COLON, true))));
+    const kvi_expr quote = kvi_expr_bytes(p, '"', '"'), colon = punctuation(s, COLON, true);
+    kvi_expr e;
+    if (s->quote) { /* a bare name */
+        e = kvi_expr_and2(p, names, kvi_schema_bare_names(s));
+        e = kvi_expr_holds_any(p, e) ? kvi_expr_then(p, e, colon) : KVI_EXPR_NONE;
+    } else e = kvi_expr_then(p, quote, kvi_expr_then(p, names, kvi_expr_then(p, quote, colon)));
     if (comma) e = kvi_expr_then(p, punctuation(s, COMMA, true), e);
     return kvi_grammar_terminal(s->g, e);
 }

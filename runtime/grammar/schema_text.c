@@ -66,10 +66,18 @@ static const char *const notes[] = {"int32", "int64",  "uint32",   "uint64",   "
 kvi_expr kvi_schema_space(kvi_schema *s)
 {
     kvi_exprs *p = &s->g->exprs;
+    if (s->quote) return KVI_EXPR_VOID;
     const kvi_byte_set blank = {{1ull << ' ' | 1ull << '\t', 0, 0, 0}};
     const kvi_expr line =
         kvi_expr_then(p, kvi_expr_bytes(p, '\n', '\n'), kvi_expr_repeat(p, kvi_expr_byte_set(p, &blank), 0, 64));
     return kvi_expr_or(p, (kvi_expr[]){KVI_EXPR_VOID, kvi_expr_bytes(p, ' ', ' '), line}, 3);
+}
+
+kvi_expr kvi_schema_bare_names(kvi_schema *s)
+{
+    static const char whole[] = "[A-Za-z0-9_$.-]+";
+    size_t at = 0;
+    return kvi_pattern_parse(&s->g->exprs, whole, sizeof whole - 1, KVI_PATTERN_PLAIN, true, &at);
 }
 
 static kvi_expr hex_bytes(kvi_exprs *p, const char *allowed)
@@ -155,11 +163,45 @@ kvi_expr kvi_schema_string(kvi_schema *s, const kvi_shape *shape)
     const kvi_expr quote = kvi_expr_bytes(p, '"', '"');
     const bool lengths = shape->min_length > 0 || shape->max_length != KVI_NO_LIMIT;
     if (shape->min_length > shape->max_length) return KVI_EXPR_NONE;
+    if (s->quote) {
+        const kvi_expr raw = kvi_schema_raw_string(s, shape, s->stop);
+        return raw == KVI_EXPR_NONE ? raw : kvi_expr_then(p, s->quote, kvi_expr_then(p, raw, s->quote));
+    }
     kvi_expr e = shape->text;
     if (!shape->has_text) e = kvi_expr_repeat(p, s->character, shape->min_length, shape->max_length);
     else if (lengths) e = kvi_expr_and2(p, e, kvi_expr_repeat(p, s->plain, shape->min_length, shape->max_length));
     if (!kvi_expr_holds_any(p, e)) return KVI_EXPR_NONE;
     return kvi_expr_then(p, quote, kvi_expr_then(p, e, quote));
+}
+
+/* Texts of e in which `stop` does not stand. */
+static kvi_expr without(kvi_schema *s, kvi_expr e, const char *stop)
+{
+    kvi_exprs *p = &s->g->exprs;
+    const kvi_expr any = kvi_expr_anything(p), found = kvi_expr_then(p, kvi_expr_text(p, stop, strlen(stop)), any);
+    e = kvi_expr_and2(p, e, kvi_expr_not(p, kvi_expr_then(p, any, found)));
+    return kvi_expr_holds_any(p, e) ? e : KVI_EXPR_NONE;
+}
+
+kvi_expr kvi_schema_raw_string(kvi_schema *s, const kvi_shape *shape, const char *stop)
+{
+    kvi_exprs *p = &s->g->exprs;
+    if (shape->min_length > shape->max_length) return KVI_EXPR_NONE;
+    /* Of a text that JSON would not escape both spellings are the same. */
+    const kvi_expr one = shape->has_text
+                             ? kvi_expr_or(p,
+                                           (kvi_expr[]){kvi_expr_bytes(p, 0x20, 0x21), kvi_expr_bytes(p, 0x23, 0x5b),
+                                                        kvi_expr_code_points(p, 0x5d, 0x10ffff)},
+                                           3)
+                             : kvi_expr_code_points(p, 0, 0x10ffff);
+    kvi_expr e = kvi_expr_repeat(p, one, shape->min_length, shape->max_length);
+    if (shape->has_text) e = kvi_expr_and2(p, e, shape->text);
+    return without(s, e, stop);
+}
+
+kvi_expr kvi_schema_raw_text(kvi_schema *s, const char *text, size_t len, const char *stop)
+{
+    return without(s, kvi_expr_text(&s->g->exprs, text, len), stop);
 }
 
 /* --------------------------------------------------------------------------------------------------------- numbers --- */
@@ -175,8 +217,13 @@ kvi_expr kvi_schema_number(kvi_schema *s, const kvi_shape *shape)
 }
 
 /* -------------------------------------------------------------------------------------------------------- literals --- */
-static kvi_expr quoted(kvi_exprs *p, const char *text, size_t len)
+static kvi_expr quoted(kvi_schema *s, const char *text, size_t len)
 {
+    kvi_exprs *p = &s->g->exprs;
+    if (s->quote) {
+        const kvi_expr raw = kvi_schema_raw_text(s, text, len, s->stop);
+        return raw == KVI_EXPR_NONE ? raw : kvi_expr_then(p, s->quote, kvi_expr_then(p, raw, s->quote));
+    }
     const kvi_expr quote = kvi_expr_bytes(p, '"', '"');
     return kvi_expr_then(p, quote, kvi_expr_then(p, kvi_pattern_literal(p, text, len, KVI_PATTERN_JSON), quote));
 }
@@ -184,7 +231,7 @@ static kvi_expr quoted(kvi_exprs *p, const char *text, size_t len)
 kvi_expr kvi_schema_literal(kvi_schema *s, const kvi_json_value *v)
 {
     kvi_exprs *p = &s->g->exprs;
-    if (v->type == KVI_JSON_STRING) return quoted(p, v->text, v->len);
+    if (v->type == KVI_JSON_STRING) return quoted(s, v->text, v->len);
     if (v->type != KVI_JSON_ARRAY && v->type != KVI_JSON_OBJECT) return kvi_expr_text(p, v->text, v->len);
     const bool object = v->type == KVI_JSON_OBJECT;
     const kvi_expr space = kvi_schema_space(s);
@@ -192,10 +239,10 @@ kvi_expr kvi_schema_literal(kvi_schema *s, const kvi_json_value *v)
     e = kvi_expr_then(p, e, space);
     for (const kvi_json_value *c = v->first; c; c = c->next) {
         if (c != v->first) e = kvi_expr_then(p, e, kvi_expr_then(p, kvi_expr_bytes(p, ',', ','), space));
-        if (object)
-            e = kvi_expr_then(
-                p, e,
-                kvi_expr_then(p, quoted(p, c->key, c->key_len), kvi_expr_then(p, kvi_expr_bytes(p, ':', ':'), space)));
+        if (object) {
+            const kvi_expr key = s->quote ? kvi_expr_text(p, c->key, c->key_len) : quoted(s, c->key, c->key_len);
+            e = kvi_expr_then(p, e, kvi_expr_then(p, key, kvi_expr_then(p, kvi_expr_bytes(p, ':', ':'), space)));
+        }
         e = kvi_expr_then(p, e, kvi_schema_literal(s, c));
     }
     if (v->first) e = kvi_expr_then(p, e, space);

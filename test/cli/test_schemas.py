@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Random schemas, answered by a tiny model at temperature 1 (`kvrt run --schema`): what is finished satisfies the schema, what is cut is the beginning of
+"""Random schemas, answered by a tiny model at temperature 1 (`kvrt run --schema`; every fourth as the arguments of a tool, which is to be called): what is
+finished satisfies the schema, what is cut is the beginning of
 something. The judge is a validator of its own, and Python's jsonschema where that is installed.
 
   KVRT_SCHEMAS=500 KVRT_SCHEMA_MODEL=MODEL KVRT_SCHEMA_RUNS=20     more of it, by hand"""
@@ -94,23 +95,30 @@ def main():
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
         for i in range(N):
             schema = {"type": "object", "properties": {"answer": make(r, 0), "more": make(r, 1)}, "required": ["answer"], "additionalProperties": False}
+            tool = i % 4 == 3
+            tools = [{"name": "other", "parameters": {"type": "null"}}, {"type": "function", "function": {"name": "tell", "strict": True, "parameters": schema}}]
+            flags = ["--tools", file.name, "--tool-choice", "name:tell"] if tool else ["--schema", file.name]
             file.seek(0)
             file.truncate()
-            json.dump(schema, file, ensure_ascii=False)
+            json.dump(tools if tool else schema, file, ensure_ascii=False)
             file.flush()
             for run in range(RUNS):
-                out = subprocess.run([os.environ["KVRT"], "run", MODEL, "-p", "Once upon a time", "--schema", file.name, "--temp", "1", "--seed", str(run + 1), "-n",
+                out = subprocess.run([os.environ["KVRT"], "run", MODEL, "-p", "Once upon a time", *flags, "--temp", "1", "--seed", str(run + 1), "-n",
                                       "700", "--ctx", "768", "--json"], capture_output=True, text=True)
                 if out.returncode not in (0, 5):
                     sys.exit(f"{json.dumps(schema)}: {out.stderr}")
                 answer = json.loads(out.stdout)
                 if answer["finish_reason"] not in ("eos", "grammar"):
                     cut += 1
+                    assert not tool or answer["tool_calls"][0].get("cut"), answer
                     continue
                 finished += 1
-                value = json.loads(answer["text"])
+                if tool:
+                    call, = answer["tool_calls"]
+                    assert answer["text"] == "" and call["name"] == "tell" and set(call) == {"name", "arguments"}, answer
+                value = answer["tool_calls"][0]["arguments"] if tool else json.loads(answer["text"])
                 if not valid(schema, value):
-                    sys.exit(f"{json.dumps(schema)}\nis not satisfied by\n{answer['text']}")
+                    sys.exit(f"{json.dumps(schema)}\nis not satisfied by\n{answer}")
                 if jsonschema:
                     jsonschema.Draft202012Validator(schema, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER).validate(value)
     print(f"{N} schemas, {finished} answers finished and valid, {cut} cut; jsonschema {'looked too' if jsonschema else 'is not there'}")

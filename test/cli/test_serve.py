@@ -350,7 +350,8 @@ def the_shape_of_messages():
         expected = run_chat([{"role": "system", "content": "Be brief."}, *STORY_MESSAGES], 2, 30)["text"]
         assert s.post(path, system)["content"][0]["text"] == expected
         for change, part in (({"max_tokens": None}, "max_tokens"), ({"messages": []}, "messages"), ({"tools": [{"type": "web_search_20250305", "name": "x"}]}, "tools"),
-                             ({"tools": [{"description": "x"}]}, "name"), ({"tools": [{"name": "x"}], "tool_choice": {"type": "any"}}, "forced"),
+                             ({"tools": [{"description": "x"}]}, "name"), ({"tools": [{"name": "x"}], "tool_choice": {"type": "tool"}}, "tool_choice"),
+                             ({"tools": [{"name": "x"}], "tool_choice": {"type": "tool", "name": "y"}}, "no tool is named y"), ({"tool_choice": {"type": "any"}}, "no tools"),
                              ({"messages": [{"role": "robot", "content": "x"}]}, "role"), ({"system": 5}, "system"),
                              ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "image"), ({"top_p": 7}, "top_p")):
             error = s.post(path, {**body, **change}, expect=400)
@@ -476,6 +477,52 @@ def calls_of_tools_are_told_apart():
             assert events[-3][1]["arguments"] == item["arguments"] == "".join(d["delta"] for n, d in events if n.endswith("arguments.delta"))
             ask["input"] = [{"role": "user", "content": "Look."}, item, {"type": "function_call_output", "call_id": item["call_id"], "output": "a fox"}]
             assert s.post("/v1/responses", ask)["status"] == "completed"
+
+
+@test
+def a_call_can_be_demanded():
+    """Whatever this model would say: one of the tools, and arguments of its schema."""
+    schema = {"type": "object", "properties": {"where": {"enum": ["den", "hill"]}, "n": {"type": "integer", "minimum": 1, "maximum": 3}}, "required": ["where", "n"],
+              "additionalProperties": False}
+    functions = [{"name": "look", "parameters": schema}, {"name": "rest"}]
+    tools = [{"type": "function", "function": f} for f in functions]
+
+    def right(name, arguments):
+        return arguments == {} if name == "rest" else name == "look" and arguments["where"] in ("den", "hill") and arguments["n"] in (1, 2, 3) and len(arguments) == 2
+
+    with Server() as s:
+        names = set()
+        for seed in range(8):
+            choice = s.chat(STORY_MESSAGES, tools=tools, tool_choice="required", temperature=2, seed=seed, max_tokens=500, parallel_tool_calls=False)["choices"][0]
+            call, = choice["message"]["tool_calls"]
+            names.add(call["function"]["name"])
+            assert right(call["function"]["name"], json.loads(call["function"]["arguments"])) and choice["finish_reason"] == "tool_calls", choice
+        assert len(names) == 2, "both tools were called"
+        named = {"type": "function", "function": {"name": "look"}}
+        call, = s.chat(STORY_MESSAGES, tools=tools, tool_choice=named, temperature=2)["choices"][0]["message"]["tool_calls"]
+        assert call["function"]["name"] == "look" and right("look", json.loads(call["function"]["arguments"])), call
+        deltas = [d["choices"][0] for _, d in s.stream("/v1/chat/completions", {"messages": STORY_MESSAGES, "tools": tools, "tool_choice": named})[:-1]]
+        told = "".join(c["function"]["arguments"] for d in deltas for c in d["delta"].get("tool_calls", []))
+        assert right("look", json.loads(told)) and deltas[-1]["finish_reason"] == "tool_calls", deltas
+        use = [{"name": f["name"], "input_schema": f.get("parameters", {"type": "object", "properties": {}, "additionalProperties": False})} for f in functions]
+        answer = s.post("/v1/messages", {"messages": STORY_MESSAGES, "tools": use, "max_tokens": 500, "tool_choice": {"type": "any", "disable_parallel_tool_use": True}})
+        block, = answer["content"]
+        assert answer["stop_reason"] == "tool_use" and right(block["name"], block["input"]), answer
+        block, = s.post("/v1/messages", {"messages": STORY_MESSAGES, "tools": use, "max_tokens": 500, "tool_choice": {"type": "tool", "name": "rest"}})["content"]
+        assert (block["name"], block["input"]) == ("rest", {}), block
+        ask = {"input": "Look.", "tools": [{"type": "function", **f} for f in functions], "tool_choice": {"type": "function", "name": "look"}}
+        item, = s.post("/v1/responses", ask)["output"]
+        assert item["type"] == "function_call" and right(item["name"], json.loads(item["arguments"])), item
+        # Text is free where no call is demanded, and its tokens are those of a request without tools.
+        plain = s.chat(STORY_MESSAGES, seed=3, max_tokens=20)
+        assert text_of(s.chat(STORY_MESSAGES, tools=tools, seed=3, max_tokens=20)) == text_of(plain)
+        assert s.post("/v1/chat/completions", {"messages": STORY_MESSAGES, "tools": [], "tool_choice": "required"}, expect=400)["error"]["param"] == "tool_choice"
+        strict = [{"type": "function", "function": {"name": "f", "strict": True, "parameters": {"type": "object", "properties": {"a": {"type": "array", "contains": {}}}}}}]
+        error = s.post("/v1/chat/completions", {"messages": STORY_MESSAGES, "tools": strict}, expect=400)["error"]
+        assert "/properties/a/contains" in error["message"], error
+        strict[0]["function"]["strict"] = False
+        call, = s.chat(STORY_MESSAGES, tools=strict, tool_choice=named | {"function": {"name": "f"}}, max_tokens=900)["choices"][0]["message"]["tool_calls"]
+        assert call["function"]["name"] == "f", call
 
 
 @test

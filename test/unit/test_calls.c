@@ -73,6 +73,8 @@ static const struct {
     {KVI_CALLS_LLAMA, "{\"name\": \"search\", \"parameters\": {\"q\": \"x\"}}", "<search|{\"q\": \"x\"}>"},
     {KVI_CALLS_LLAMA, "<|python_tag|>{\"type\": \"function\", \"name\": \"search\", \"parameters\": {\"n\": 1}}",
      "<search|{\"n\": 1}>"},
+    {KVI_CALLS_LLAMA, "{\"name\": \"now\", \"parameters\": {}} <|python_tag|>{\"name\": \"now\", \"parameters\": {}}",
+     "<now|{}> <now|{}>"},
     {KVI_CALLS_LLAMA, "Hello {\"name\": \"search\", \"parameters\": {}}",
      "Hello {\"name\": \"search\", \"parameters\": {}}"},
     {KVI_CALLS_LLAMA, " {\"a\": 1} is JSON", " {\"a\": 1} is JSON"},

@@ -36,8 +36,32 @@ static bool put_tool(serve_call *call, const serve_node *of, const char *schema,
     put_raw(j, name, out);
     put_member(j, of, "description", "description", out);
     put_member(j, of, schema, "parameters", out);
+    put_member(j, of, "strict", "strict", out);
     serve_puts(out, "}}");
     return true;
+}
+
+/* tool_choice beside auto and none: required (Anthropic: any), or one tool by its name, which chat has in an object of its own. */
+static bool choose_tool(serve_call *call, const serve_node *choice, const serve_node *word, serve_tools_of form)
+{
+    const serve_json *j = &call->json;
+    const bool anthropic = form == SERVE_TOOLS_ANTHROPIC;
+    serve_text name = {0};
+    if (serve_json_is(j, word, anthropic ? "any" : "required"))
+        return set_text(call, "tool_choice", "gen.tool_choice", "required", 8);
+    const serve_node *of = form == SERVE_TOOLS_CHAT ? serve_json_get(j, choice, "function") : choice;
+    const serve_node *node = serve_json_get(j, of, "name");
+    if (choice->type != SERVE_OBJECT || !serve_json_is(j, word, anthropic ? "tool" : "function") || !node ||
+        node->type != SERVE_STRING)
+        return serve_fail(call, 400, "tool_choice", "tool_choice: need auto, none, %s, or a %s with its name",
+                          anthropic ? "any" : "required", anthropic ? "tool" : "function");
+    serve_puts(&name, "name:");
+    serve_json_string(j, node, &name);
+    const bool ok = !name.failed && set_text(call, "tool_choice", "gen.tool_choice", name.data, name.len);
+    if (name.failed) (void)serve_fail(call, 500, NULL, "out of memory");
+    serve_text_free(&name);
+    call->one_call = true;
+    return ok;
 }
 
 bool serve_tools(serve_call *call, serve_prompt *prompt, serve_tools_of form)
@@ -53,12 +77,14 @@ bool serve_tools(serve_call *call, serve_prompt *prompt, serve_tools_of form)
         const serve_node *node = serve_json_get(j, choice, "disable_parallel_tool_use");
         single = node && node->type == SERVE_TRUE;
     }
-    if (!tools || !tools->child) return true;
-    call->one_call = single || !several;
     const serve_node *word = choice && choice->type == SERVE_OBJECT ? serve_json_get(j, choice, "type") : choice;
+    if (!tools || !tools->child) {
+        if (!word || serve_json_is(j, word, "none") || serve_json_is(j, word, "auto")) return true;
+        return serve_fail(call, 400, "tool_choice", "tool_choice: there are no tools");
+    }
+    call->one_call = single || !several;
     if (serve_json_is(j, word, "none")) return true;
-    if (word && !serve_json_is(j, word, "auto"))
-        return serve_fail(call, 400, "tool_choice", "tool_choice: a call cannot be forced, need auto or none");
+    if (word && !serve_json_is(j, word, "auto") && !choose_tool(call, choice, word, form)) return false;
     serve_text *out = &prompt->tools;
     serve_puts(out, "[");
     for (const serve_node *t = serve_json_child(j, tools); t; t = serve_json_next(j, t)) {
