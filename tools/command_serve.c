@@ -9,7 +9,24 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { X_HOST, X_PORT, X_KEY, X_KEY_FILE, X_CORS, X_ALIAS, X_SESSIONS, X_KEEP, X_QUEUE, X_BODY, X_TIMEOUT, X_COUNT };
+enum {
+    X_HOST,
+    X_PORT,
+    X_KEY,
+    X_KEY_FILE,
+    X_CORS,
+    X_ALIAS,
+    X_SESSIONS,
+    X_KEEP,
+    X_STORE,
+    X_TTL,
+    X_LIMIT,
+    X_ROLE,
+    X_QUEUE,
+    X_BODY,
+    X_TIMEOUT,
+    X_COUNT
+};
 static const argparse_option extra[X_COUNT] = {
     {"host", 0, 1, 0, "ADDRESS", "address to listen on [127.0.0.1]"},
     {"port", 0, 1, 0, "N", "port to listen on; 0: a free one, which is printed [8080]"},
@@ -20,6 +37,13 @@ static const argparse_option extra[X_COUNT] = {
     {"alias", 0, 1, 0, "NAME", "the model's name in answers; without it that of its folder"},
     {"sessions", 0, 1, 0, "N", "answers computed at the same time, and conversations kept [4]"},
     {"keep", 0, 1, 0, "DIRECTORY", "write conversations there at the end, and go on with those that are there"},
+    {"store", 0, 1, 0, "WHERE",
+     "share conversations with other servers and later ones: a directory, redis://HOST[:PORT][/DB], or unix:SOCKET"},
+    {"store-ttl", 0, 1, 0, "SECONDS", "what nobody has used for so long leaves the store [86400]"},
+    {"store-limit", 0, 1, 0, "BYTES", "most that a directory holds, the oldest go; 0: no limit [0]"},
+    {"role", 0, 1, 0, "ROLE",
+     "both, prefill (computes prompts for the store, an answer is one token) or decode (takes them, writes none) "
+     "[both]"},
     {"queue", 0, 1, 0, "N", "requests that may wait for a session, others get 429 [64]"},
     {"max-body", 0, 1, 0, "BYTES", "largest body of a request [8388608]"},
     {"timeout", 0, 1, 0, "SECONDS", "end a connection that does nothing for so long [30]"},
@@ -59,13 +83,17 @@ static int read_key(serve_server *s, const char *path)
 
 static int settings(serve_server *s, command_line *line)
 {
-    uint64_t port = 8080, sessions = 0, queue = 64, body = 8u << 20, timeout = 30;
+    uint64_t port = 8080, sessions = 0, queue = 64, body = 8u << 20, timeout = 30, ttl = 86400, limit = 0;
+    bool role = false;
     const char *const *x = line->extra;
     if (!number(x[X_PORT], 0, 65535, &port)) return usage_error("--port: need 0..65535", x[X_PORT]);
     if (!number(x[X_SESSIONS], 1, 256, &sessions)) return usage_error("--sessions: need 1..256", x[X_SESSIONS]);
     if (!number(x[X_QUEUE], 0, 100000, &queue)) return usage_error("--queue: need 0..100000", x[X_QUEUE]);
     if (!number(x[X_BODY], 1024, 1u << 30, &body)) return usage_error("--max-body: need 1024..1073741824", x[X_BODY]);
     if (!number(x[X_TIMEOUT], 1, 3600, &timeout)) return usage_error("--timeout: need 1..3600", x[X_TIMEOUT]);
+    if (!number(x[X_TTL], 1, 1u << 30, &ttl)) return usage_error("--store-ttl: need 1..1073741824", x[X_TTL]);
+    if (!number(x[X_LIMIT], 0, UINT64_MAX, &limit))
+        return usage_error("--store-limit: need a number of bytes", x[X_LIMIT]);
     s->host = x[X_HOST] && *x[X_HOST] ? x[X_HOST] : "127.0.0.1";
     s->port = (int)port;
     s->api_key = x[X_KEY];
@@ -73,6 +101,14 @@ static int settings(serve_server *s, command_line *line)
     if (s->api_key && !*s->api_key) return usage_error("--api-key: need a key", "");
     s->cors = x[X_CORS];
     s->keep = x[X_KEEP];
+    s->store_where = x[X_STORE];
+    s->store_ttl_s = (unsigned)ttl;
+    s->store_limit = limit;
+    static const char *const roles[] = {"both", "prefill", "decode"};
+    for (int i = 0; x[X_ROLE] && i < 3; i++)
+        if (strcmp(x[X_ROLE], roles[i]) == 0) s->role = (serve_role)i, role = true;
+    if (x[X_ROLE] && !role) return usage_error("--role: need both, prefill or decode", x[X_ROLE]);
+    if (s->role != SERVE_BOTH && !s->store_where) return usage_error("--role: need a --store", x[X_ROLE]);
     s->max_waiting = (unsigned)queue;
     s->max_body = body;
     s->timeout_s = (unsigned)timeout;

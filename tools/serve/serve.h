@@ -88,6 +88,10 @@ typedef struct serve_waiter {
 } serve_waiter;
 /* Waits until the call may have a seat for each job. An HTTP status: 200, 429 (too many wait), 503 (the server ends), 499 (the client has gone). */
 int serve_seats_wait(serve_call *call);
+/* Tokens of the prompt that a seat without a session would keep if it had one (serve_segments.c). */
+size_t serve_seat_would_keep(const serve_seat *seat, const serve_prompt *prompt);
+/* The session of `len` bytes gets a free seat, which knows what `seat` does; that is taken over, or freed. False: it cannot be loaded. */
+bool serve_seat_import(serve_server *s, serve_seat *seat, const void *session, uint64_t len);
 /* Chooses a seat for a prompt and makes its session equal to it. */
 int32_t serve_seat_take(serve_server *s, const serve_prompt *prompt, int64_t seed, serve_seat **out, kvrt_error *error);
 /* The seat remembers what it holds now (or forgets it when the answer failed) and is free. */
@@ -99,6 +103,26 @@ void serve_seat_forget(serve_seat *seat); /* closes its session */
 /* ---- serve_keep.c: conversations over a restart */
 void serve_keep_save(serve_server *s);
 bool serve_keep_load(serve_server *s); /* false, with a message: there is no such directory */
+
+/* ---- serve_segments.c: conversations in a store that others share (--store) */
+typedef enum serve_role {
+    SERVE_BOTH,
+    SERVE_PREFILL, /* computes prompts for others: an answer is one token, and told when the store has its prompt */
+    SERVE_DECODE   /* takes prompts from the store and writes none */
+} serve_role;
+typedef struct serve_store_counts {
+    uint64_t lookups, hits, tokens, read_bytes, written_bytes, written, dropped, errors, damaged;
+} serve_store_counts;
+struct serve_store;
+struct serve_segment;
+bool serve_store_start(serve_server *s); /* false, with a message */
+void serve_store_stop(serve_server *s);  /* what waits is written */
+/* What the seat holds, under engine_lock; NULL: nothing, or no store. Then, outside of it, on its way. */
+struct serve_segment *serve_store_take(serve_server *s, const serve_seat *seat);
+void serve_store_put(serve_server *s, struct serve_segment *segment);
+/* Looks for more of the prompt than the `kept` tokens that a seat has; what is found gets a seat. */
+void serve_store_find(serve_server *s, const serve_prompt *prompt, size_t kept);
+serve_store_counts serve_store_get_counts(serve_server *s);
 
 /* ---- serve_prompt.c: requests to tokens */
 int32_t serve_render(serve_server *s, const serve_prompt *prompt, uint64_t from, int32_t **ids, size_t *n,
@@ -235,6 +259,8 @@ int serve_tokenize_text(serve_server *s, struct MHD_Connection *connection, cons
 int serve_detokenize_ids(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len);
 int serve_count_tokens(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len);
 
+int serve_page(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len); /* serve_page.c */
+
 typedef struct serve_counts {
     uint64_t requests, refused, failed, prompt_tokens, cached_tokens, generated_tokens;
 } serve_counts;
@@ -242,8 +268,12 @@ typedef struct serve_counts {
 struct serve_server {
     /* settings */
     const char *host, *api_key, *cors, *keep, *model; /* api_key, cors, keep: NULL: none */
-    char *key_text;                                   /* holds api_key when a file said it */
-    int port;                                         /* asked for, then the one that was given */
+    const char *store_where;                          /* NULL: no store */
+    unsigned store_ttl_s;
+    uint64_t store_limit;
+    serve_role role;
+    char *key_text; /* holds api_key when a file said it */
+    int port;       /* asked for, then the one that was given */
     unsigned n_seats, max_waiting;
     uint64_t max_body;
     unsigned timeout_s;
@@ -267,6 +297,7 @@ struct serve_server {
     bool is_loopback;
     int listen_fd;
     void *daemon;
+    struct serve_store *store;
 };
 /* Serves until a signal ends it. An exit code. */
 int serve_run(serve_server *s);

@@ -356,6 +356,7 @@ static bool prepare(serve_call *call, const char *body, size_t len)
     if (kvrt_options_set_bool(call->options, "gen.token_events", 1, &error) < 0)
         return serve_fail(call, 500, NULL, "%s", error.message);
     if (!call->shape->parse(call)) return false;
+    if (call->server->role == SERVE_PREFILL && !serve_set_i64(call, NULL, "gen.max_tokens", 1)) return false;
     const uint64_t n = (uint64_t)call->n_prompts * call->n;
     for (unsigned i = 0; i < call->n_prompts; i++) {
         if (!call->prompts[i].n) return serve_fail(call, 400, NULL, "the prompt has 0 tokens, need at least 1");

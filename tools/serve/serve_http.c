@@ -109,6 +109,7 @@ typedef struct serve_route {
     bool open;                /* without a key */
 } serve_route;
 static const serve_route routes[] = {
+    {"GET", "/", NULL, serve_page, true},
     {"GET", "/health", NULL, serve_health, true},
     {"GET", "/v1/models", NULL, serve_models, false},
     {"GET", "/metrics", NULL, serve_metrics, false},

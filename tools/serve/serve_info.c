@@ -64,6 +64,18 @@ int serve_metrics(serve_server *s, struct MHD_Connection *connection, const char
     metric(&out, "kv_cached_bytes", "gauge", "Of these, kept for whoever can use them.", memory.kv_cached_bytes);
     metric(&out, "host_bytes", "gauge", "Host memory taken by the engine.", memory.host_bytes);
     metric(&out, "device_bytes", "gauge", "Device memory taken by the engine.", memory.device_bytes);
+    if (s->store) {
+        const serve_store_counts t = serve_store_get_counts(s);
+        metric(&out, "store_lookups_total", "counter", "Prompts that were looked for in the store.", t.lookups);
+        metric(&out, "store_hits_total", "counter", "Of these, found.", t.hits);
+        metric(&out, "store_tokens_total", "counter", "Tokens of prompts that came from the store.", t.tokens);
+        metric(&out, "store_read_bytes_total", "counter", "Bytes of pages read from the store.", t.read_bytes);
+        metric(&out, "store_written_total", "counter", "Conversations written to the store.", t.written);
+        metric(&out, "store_written_bytes_total", "counter", "Bytes that it did not have yet.", t.written_bytes);
+        metric(&out, "store_dropped_total", "counter", "Conversations that it was too slow for.", t.dropped);
+        metric(&out, "store_errors_total", "counter", "Calls of the store that failed.", t.errors);
+        metric(&out, "store_damaged_total", "counter", "Objects that were not what they should be.", t.damaged);
+    }
     return serve_reply(s, connection, 200, "text/plain; version=0.0.4; charset=utf-8", &out);
 }
 

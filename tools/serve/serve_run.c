@@ -66,7 +66,7 @@ int serve_run(serve_server *s)
     s->started = (int64_t)time(NULL);
     s->n_free = s->n_seats;
     s->seats = calloc(s->n_seats, sizeof *s->seats);
-    const bool pumps = s->seats && serve_keep_load(s) && serve_pump_start(s);
+    const bool pumps = s->seats && serve_keep_load(s) && serve_store_start(s) && serve_pump_start(s);
     int32_t status = pumps ? kvrt_worker_start(s->engine, serve_wake, s, &error) : KVRT_NOMEM_HOST;
     if (status < 0) fprintf(stderr, "kvrt serve: %s\n", error.message[0] ? error.message : "cannot begin");
     else if (serve_http_start(s) == 0) {
@@ -78,6 +78,7 @@ int serve_run(serve_server *s)
     if (status >= 0) (void)kvrt_worker_stop(s->engine, NULL);
     if (pumps) serve_pump_stop(s);
     if (code == 0) serve_keep_save(s);
+    serve_store_stop(s);
     serve_seats_free(s);
     pthread_cond_destroy(&s->freed);
     pthread_mutex_destroy(&s->engine_lock);

@@ -72,12 +72,13 @@ void serve_seats_give_back(serve_server *s, unsigned n)
 }
 
 /* --------------------------------------------------------------------------------------------------- who gets which --- */
-/* Tokens that the seat's session may keep for the prompt, and in *text the bytes of the rendering that they stand for (0: compare ids alone). */
-static size_t keeps(const serve_seat *seat, const serve_prompt *prompt, size_t *text)
+/* The same by the text alone: of a prompt that is all of what the seat was asked, or goes on behind its answer. */
+static size_t keeps_text(const serve_seat *seat, const serve_prompt *prompt, size_t *text)
 {
-    *text = 0;
-    if (!seat->session || !seat->n_ids) return 0;
     const size_t known = seat->prompt.len, n_pieces = seat->n_ids - seat->n_prompt;
+    *text = known;
+    if (known && prompt->text.len == known && memcmp(prompt->text.data, seat->prompt.data, known) == 0)
+        return seat->n_prompt;
     if (known && prompt->text.len > known && memcmp(prompt->text.data, seat->prompt.data, known) == 0) {
         const char *rest = prompt->text.data + known;
         const size_t room = prompt->text.len - known;
@@ -90,6 +91,23 @@ static size_t keeps(const serve_seat *seat, const serve_prompt *prompt, size_t *
             return seat->n_prompt + k;
         }
     }
+    return *text = 0;
+}
+
+size_t serve_seat_would_keep(const serve_seat *seat, const serve_prompt *prompt)
+{
+    size_t text;
+    if (!seat->prompt.len && !prompt->text.len) return seat->n_prompt; /* it was found by its tokens */
+    return keeps_text(seat, prompt, &text);
+}
+
+/* Tokens that the seat's session may keep for the prompt, and in *text the bytes of the rendering that they stand for (0: compare ids alone). */
+static size_t keeps(const serve_seat *seat, const serve_prompt *prompt, size_t *text)
+{
+    *text = 0;
+    if (!seat->session || !seat->n_ids) return 0;
+    const size_t by_text = keeps_text(seat, prompt, text);
+    if (by_text) return by_text;
     size_t same = 0;
     while (same < seat->n_ids && same < prompt->n && seat->ids[same] == prompt->ids[same]) same++;
     /* The very tokens of the session would be its own text going on, with what waits of it. */
@@ -133,10 +151,10 @@ static int32_t join(serve_server *s, const serve_seat *seat, const serve_prompt 
     int32_t *rest = NULL;
     size_t n_rest = 0;
     int32_t status = serve_render(s, prompt, text, &rest, &n_rest, NULL, error);
-    *ids = status < 0 || !n_rest ? NULL : malloc((kept + n_rest) * sizeof **ids);
+    *ids = status < 0 ? NULL : malloc((kept + n_rest) * sizeof **ids);
     if (*ids) {
         memcpy(*ids, seat->ids, kept * sizeof **ids);
-        memcpy(*ids + kept, rest, n_rest * sizeof **ids);
+        if (n_rest) memcpy(*ids + kept, rest, n_rest * sizeof **ids);
         *n = kept + n_rest;
     }
     free(rest);
@@ -168,6 +186,12 @@ int32_t serve_seat_take(serve_server *s, const serve_prompt *prompt, int64_t see
     int32_t status = KVRT_OK;
     pthread_mutex_lock(&s->engine_lock);
     serve_seat *seat = choose(s, prompt, &kept, &text);
+    if (s->store && (!kept || s->role == SERVE_DECODE)) { /* nobody here knows this conversation, or all of it */
+        pthread_mutex_unlock(&s->engine_lock);
+        serve_store_find(s, prompt, kept);
+        pthread_mutex_lock(&s->engine_lock);
+        seat = choose(s, prompt, &kept, &text);
+    }
     seat->taken = true;
     seat->used = ++s->clock;
     if (!kept) serve_seat_forget(seat);
@@ -240,10 +264,36 @@ static bool remember(serve_server *s, serve_seat *seat, const serve_prompt *prom
 void serve_seat_return(serve_server *s, serve_seat *seat, const serve_prompt *prompt, serve_job *job)
 {
     pthread_mutex_lock(&s->engine_lock);
+    struct serve_segment *segment = NULL;
     if (!remember(s, seat, prompt, job)) serve_seat_forget(seat);
+    else segment = serve_store_take(s, seat);
     seat->taken = false;
     seat->used = ++s->clock;
     pthread_mutex_unlock(&s->engine_lock);
+    serve_store_put(s, segment);
+}
+
+bool serve_seat_import(serve_server *s, serve_seat *found, const void *session, uint64_t len)
+{
+    kvrt_error error = {.size = sizeof error};
+    const serve_prompt nothing = {0};
+    size_t kept, text;
+    uint64_t n = 0;
+    pthread_mutex_lock(&s->engine_lock);
+    serve_seat *seat = choose(s, &nothing, &kept, &text);
+    serve_seat_forget(seat); /* there are no more sessions than seats */
+    int32_t status = kvrt_session_create(s->engine, NULL, &found->session, &error);
+    if (status >= 0) status = kvrt_session_load_bytes(found->session, session, len, 0, &error);
+    found->ids = malloc((found->n_ids + 1) * sizeof *found->ids);
+    if (status >= 0)
+        status = kvrt_session_tokens(found->session, found->ids, found->ids ? found->n_ids : 0, &n, &error);
+    const bool ok = status >= 0 && found->ids && n == found->n_ids;
+    if (ok) {
+        found->used = ++s->clock;
+        *seat = *found;
+    } else serve_seat_forget(found);
+    pthread_mutex_unlock(&s->engine_lock);
+    return ok;
 }
 
 void serve_seats_free(serve_server *s)
