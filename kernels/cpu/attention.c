@@ -196,8 +196,8 @@ static void attend_page(const attention_task *t, const kvi_seq *seq, uint32_t pa
     const uint8_t *record = record_of(t, ref, kv_head);
     const bool k_packed = !kvi_kv_code_is_plain(k_code), v_packed = !kvi_kv_code_is_plain(v_code);
     const bool direct = t->per_kv <= DIRECT_HEADS && d % (v->panel / 2u) == 0;
-    const kvi_cpu_packed *k_kernel = kvi_cpu_packed_for(v, t->device->tiles, k_code, d, t->per_kv);
-    const kvi_cpu_packed *v_kernel = kvi_cpu_packed_for(v, t->device->tiles, v_code, d, t->per_kv);
+    const kvi_cpu_packed *k_kernel = kvi_cpu_packed_for(v, t->device->tiles, t->device->rings, k_code, d, t->per_kv);
+    const kvi_cpu_packed *v_kernel = kvi_cpu_packed_for(v, t->device->tiles, t->device->rings, v_code, d, t->per_kv);
     if (k_kernel) k_kernel->score(record, k_code, d, s->q, n_queries, s->scores, next, s->packed);
     else if (direct && !k_packed)
         v->score(record, kvi_kv_plain_dtype(k_code), n, d, s->q, n_queries, s->scores, KVI_KV_PAGE);

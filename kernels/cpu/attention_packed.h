@@ -35,15 +35,17 @@ typedef struct kvi_cpu_packed {
 
 extern const kvi_cpu_packed kvi_cpu_packed_portable;
 #if defined(__x86_64__)
-extern const kvi_cpu_packed kvi_cpu_packed_avx2, kvi_cpu_packed_avx512, kvi_cpu_packed_amx;
+extern const kvi_cpu_packed kvi_cpu_packed_avx2, kvi_cpu_packed_avx512, kvi_cpu_packed_avx512vbmi, kvi_cpu_packed_amx;
 #endif
 
-/* The kernels for a side of that code; NULL: the page is staged as numbers instead, which pays with many query heads. `tiles` may be NULL. */
+/* The kernels for a side of that code; NULL: the page is staged as numbers instead, which pays with many query heads. `tiles` may be NULL; rings:
+ * those of trellis codes. */
 static inline const kvi_cpu_packed *kvi_cpu_packed_for(const kvi_cpu_variant *v, const kvi_cpu_tiles *tiles,
-                                                       kvi_kv_code code, uint32_t d, uint32_t n_heads)
+                                                       const kvi_cpu_packed *rings, kvi_kv_code code, uint32_t d,
+                                                       uint32_t n_heads)
 {
     if (kvi_kv_code_is_plain(code) || d % 16u != 0 || d > KVI_CPU_PACKED_DIM) return NULL;
-    if (kvi_kv_code_is_trellis(code)) return v->packed;
+    if (kvi_kv_code_is_trellis(code)) return rings;
     if (tiles && d <= KVI_CPU_TILES_DIM && (code == KVI_KV_I8 || code == KVI_KV_Q4 || code == KVI_KV_Q2))
         return tiles->packed;
     return n_heads > KVI_CPU_PACKED_HEADS ? NULL : v->packed;

@@ -8,6 +8,8 @@
  *   zip         elements of a and b alternating
  *   half_bytes  VW E4M3 codes as f32, divided by 256
  *   level       the levels of the states in the low six bits of every lane (trellis.h)
+ * With RINGS_ALONE there are trellis codes only, and of them
+ *   levels_of_64  levels of numbers first .. first + 63 of a row, which is a ring
  *
  * A row of 4-bit codes in LSB-first order is a row of 32-bit words of 8 codes. A vector of words shifted right by 4 j holds code j of every
  * word: one load serves 8 vectors of codes, and nothing moves between lanes. The results come out in the order (j, word) and are put
@@ -27,6 +29,9 @@ INLINE vu repeat(const uint8_t *p, uint32_t words);
 INLINE void zip(vf a, vf b, vf *low, vf *high);
 INLINE vf half_bytes(const uint8_t *p);
 INLINE vf level(vu states, const float *levels);
+#ifdef RINGS_ALONE
+INLINE void levels_of_64(vf *value, const uint8_t *row, uint32_t row_bytes, uint32_t first, uint32_t bits);
+#endif
 
 INLINE float total(vf v)
 {
@@ -76,7 +81,12 @@ INLINE void mac(const uint8_t *codes, kvi_kv_code kind, size_t row_bytes, uint32
         __builtin_prefetch(next + r * row_bytes);
         vu word = {0};
         if (kind == KVI_KV_Q4 || kind == KVI_KV_Q2) word = repeat(row, words);
+#ifdef RINGS_ALONE
+        if (n_v == 4u) levels_of_64(value, row, (uint32_t)row_bytes, first, bits);
+        for (uint32_t j = n_v == 4u ? n_v : 0; j < n_v; j++) {
+#else
         for (uint32_t j = 0; j < n_v; j++) {
+#endif
             if (kind == KVI_KV_Q4) value[j] = number(shift(word, counts[j], words == VW), 4);
             else if (kind == KVI_KV_Q2) value[j] = number(shift(word, counts[j], words == VW), 2);
             else if (kind == KVI_KV_Q3)
@@ -148,6 +158,7 @@ INLINE void product_natural(const product *p, kvi_kv_code kind, uint32_t ring_bi
     }
 }
 
+#ifndef RINGS_ALONE
 /* n vectors of one query, (j, word) order to natural order: `rounds` perfect shuffles of the n * VW values. */
 INLINE void put_in_order(float *values, uint32_t n, uint32_t rounds)
 {
@@ -198,12 +209,16 @@ INLINE void product_words(const product *p, kvi_kv_code kind)
         c += words * fields;
     }
 }
+#endif
 
+static void product_rings(const product *p, uint32_t bits) { product_natural(p, KVI_KV_T3, bits); }
+#ifdef RINGS_ALONE
+static void run(const product *p, kvi_kv_code kind) { product_rings(p, kvi_kv_code_bits(kind)); }
+#else
 static void product_q4(const product *p) { product_words(p, KVI_KV_Q4); }
 static void product_q2(const product *p) { product_words(p, KVI_KV_Q2); }
 static void product_q3(const product *p) { product_natural(p, KVI_KV_Q3, 0); }
 static void product_i8(const product *p) { product_natural(p, KVI_KV_I8, 0); }
-static void product_rings(const product *p, uint32_t bits) { product_natural(p, KVI_KV_T3, bits); }
 static void product_f8(const product *p) { product_natural(p, KVI_KV_F8, 0); }
 static void run(const product *p, kvi_kv_code kind)
 {
@@ -214,6 +229,7 @@ static void run(const product *p, kvi_kv_code kind)
     else if (kvi_kv_code_is_trellis(kind)) product_rings(p, kvi_kv_code_bits(kind));
     else product_f8(p);
 }
+#endif
 
 INLINE vf load_half(const uint8_t *side, uint32_t off, uint32_t i);
 

@@ -1,6 +1,7 @@
 /* backend_cpu.c - the CPU backend's table: device, weights, planned memory, step state, dispatch and timing of
  * operations. */
 #include "device_cpu.h"
+#include "attention_packed.h"
 #include "../../runtime/kv/encode.h"
 #include "../../runtime/base/log.h"
 #include "../../runtime/model/weight_codec.h"
@@ -44,6 +45,15 @@ const kvi_cpu_bf16 *kvi_cpu_bf16_for(const kvi_cpu_variant *v, const kvi_cpu *cp
 #endif
     (void)v, (void)cpu, (void)exact;
     return NULL;
+}
+
+static const kvi_cpu_packed *rings_for(const kvi_cpu_variant *v, const kvi_cpu *cpu)
+{
+#if defined(__x86_64__)
+    if ((v->needs & KVI_CPU_HAS_AVX512) && cpu->avx512_vbmi) return &kvi_cpu_packed_avx512vbmi;
+#endif
+    (void)cpu;
+    return v->packed;
 }
 
 static bool cpu_probe(const kvi_device_options *options, char *text, uint64_t cap)
@@ -93,6 +103,7 @@ static kvrt_status cpu_open(const kvi_device_options *options, kvi_device **out,
     device->exact = options->exact;
     device->dots = device->wide_dots = kvi_cpu_dots_for(device->v, &device->cpu);
     device->bf16 = kvi_cpu_bf16_for(device->v, &device->cpu, options->exact);
+    device->rings = rings_for(device->v, &device->cpu);
     if (options->amx && device->v->tiles && device->cpu.amx_bf16 && device->cpu.amx_int8 && kvi_os_amx_enable()) {
         device->tiles = device->v->tiles, device->wide_dots = device->tiles->dots;
         device->bf16 = device->tiles->bf16;

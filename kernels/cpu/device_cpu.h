@@ -32,6 +32,7 @@ struct kvi_device {
     kvi_workers *workers;
     uint32_t n_threads;
     const kvi_cpu_tiles *tiles;           /* NULL: not there, or not wanted */
+    const struct kvi_cpu_packed *rings;   /* attention from trellis codes */
     const kvi_cpu_bf16 *bf16;             /* alike */
     const kvi_cpu_dots *dots, *wide_dots; /* products of integers: of few rows, of many */
     bool exact;                           /* no integer products */
