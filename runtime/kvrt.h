@@ -209,7 +209,10 @@ typedef enum kvrt_event_type {
                                         the last such event, total = in all (kvrt_session_info.n_dropped); answers as above */
     KVRT_EVENT_TOOL_CALL = 11, /* gen.tools: a call begins; text is the tool's name, done the call's number from 0 on */
     KVRT_EVENT_TOOL_ARGUMENTS = 12, /* more of the JSON text of its arguments */
-    KVRT_EVENT_TOOL_END = 13        /* it is over; text "cut": the generation ended within it */
+    KVRT_EVENT_TOOL_END = 13,       /* it is over; text "cut": the generation ended within it */
+    KVRT_EVENT_ALTERNATIVE =
+        14 /* behind a TOKEN, with gen.top_logprobs: one of the likeliest tokens, the chosen one among them or not:
+                                        token, text, logprob; done counts from 0. Those that a grammar forces have none */
 } kvrt_event_type;
 
 typedef enum kvrt_finish {

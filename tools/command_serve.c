@@ -18,6 +18,7 @@ enum {
     X_ALIAS,
     X_SESSIONS,
     X_KEEP,
+    X_SLOTS,
     X_STORE,
     X_TTL,
     X_LIMIT,
@@ -37,6 +38,7 @@ static const argparse_option extra[X_COUNT] = {
     {"alias", 0, 1, 0, "NAME", "the model's name in answers; without it that of its folder"},
     {"sessions", 0, 1, 0, "N", "answers computed at the same time, and conversations kept [4]"},
     {"keep", 0, 1, 0, "DIRECTORY", "write conversations there at the end, and go on with those that are there"},
+    {"slot-save-path", 0, 1, 0, "DIRECTORY", "let clients save and restore sessions there (POST /slots/N?action=save)"},
     {"store", 0, 1, 0, "WHERE",
      "share conversations with other servers and later ones: a directory, redis://HOST[:PORT][/DB], or unix:SOCKET"},
     {"store-ttl", 0, 1, 0, "SECONDS", "what nobody has used for so long leaves the store [86400]"},
@@ -101,6 +103,7 @@ static int settings(serve_server *s, command_line *line)
     if (s->api_key && !*s->api_key) return usage_error("--api-key: need a key", "");
     s->cors = x[X_CORS];
     s->keep = x[X_KEEP];
+    s->slots_folder = x[X_SLOTS];
     s->store_where = x[X_STORE];
     s->store_ttl_s = (unsigned)ttl;
     s->store_limit = limit;

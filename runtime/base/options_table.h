@@ -103,6 +103,8 @@ OPTION("sample.logit_bias", "logit-bias", LIST, CALL, "", 0, 0, "",
        "ID=BIAS, added to the logit of a token; may be given several times")
 OPTION("sample.seed", "seed", I64, CALL, "auto", 0, 9.2e18, "auto|0..",
        "seed of the random choices; auto: a random one")
+OPTION("gen.top_logprobs", NULL, I64, CALL, "0", 0, 20, "0..20",
+       "with gen.token_events: tell so many of the likeliest tokens and their log probabilities")
 OPTION("gen.tools", NULL, STRING, CALL, "", 0, 0, "",
        "JSON array of tools: calls of tools come as events instead of text")
 OPTION("gen.tool_choice", "tool-choice", STRING, CALL, "auto", 0, 0, "auto|free|required|name:TOOL",

@@ -2,6 +2,8 @@
 #include "drive.h"
 #include "seat.h"
 
+#define USUAL_TOKEN 64u /* bytes of an alternative that are reckoned with; the queue grows for more */
+
 /* ------------------------------------------------------------------------------------------------------- choosing --- */
 /* Lower is earlier. */
 static int64_t rank(const kvi_session *s)
@@ -14,8 +16,9 @@ static bool may_speak(const kvi_session *s, size_t *room)
 {
     const kvi_generation *gen = &s->gen;
     const size_t withheld = gen->stream.pending.len + gen->sections.n_held + sizeof gen->stream.tail,
-                 need = kvi_events_need(KVI_ELASTIC_LEVELS + 7,
-                                        sizeof gen->error.message + 3 * (withheld + KVI_EVENT_TEXT));
+                 need = kvi_events_need(KVI_ELASTIC_LEVELS + 7 + (uint32_t)gen->top_wanted,
+                                        sizeof gen->error.message + 3 * (withheld + KVI_EVENT_TEXT) +
+                                            (size_t)gen->top_wanted * USUAL_TOKEN);
     if (!s->submitted) return true;
     if (need > *room) return false;
     *room -= need;

@@ -130,8 +130,8 @@ static kvrt_status choose(kvi_session *s, uint32_t row, int32_t *id, float *logp
     kvi_engine *e = s->engine;
     kvi_sampler *sampler = &s->gen.sampler;
     kvrt_error *error = &s->gen.error;
-    const bool constrained = s->gen.constraint.of != NULL;
-    if (e->backend->read_best && kvi_sampler_takes_best(sampler) && !constrained) {
+    const bool constrained = s->gen.constraint.of != NULL, whole = constrained || s->gen.top_wanted > 0;
+    if (e->backend->read_best && kvi_sampler_takes_best(sampler) && !whole) {
         kvi_best best;
         KVI_TRY(e->backend->read_best(e->device, row, &best, error));
         if (!best.bad && kvi_sampler_from_best(sampler, best.logits, best.ids, best.n, best.sum, id, logprob))
@@ -148,6 +148,8 @@ static kvrt_status choose(kvi_session *s, uint32_t row, int32_t *id, float *logp
     if (!kvi_sampler_takes_best(sampler) || constrained)
         KVI_TRY(e->backend->read_logits(e->device, row, e->logits, error));
     *logprob = kvi_log_probability(e->logits, (int32_t)e->config.vocab_size, *id);
+    s->gen.n_top =
+        kvi_likeliest(e->logits, (int32_t)e->config.vocab_size, s->gen.top_wanted, s->gen.top, s->gen.top_logprobs);
     return KVRT_OK;
 }
 

@@ -43,6 +43,9 @@ typedef struct kvi_generation {
     kvi_sampler sampler;
     int64_t max_tokens;
     bool ignore_eos, token_events;
+    int32_t top_wanted, n_top; /* alternatives to tell; those of the token that is told next */
+    int32_t top[KVI_LIKELIEST];
+    float top_logprobs[KVI_LIKELIEST];
     /* what came of it; stays until the next one begins. */
     uint64_t request, prefill_us, decode_us, first_token_us;
     uint64_t lap_us; /* when the time that runs began */

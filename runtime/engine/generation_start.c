@@ -128,6 +128,8 @@ kvrt_status kvi_generation_start(kvi_session *s, const kvrt_options *options, kv
         if (gen->max_tokens < 0) gen->max_tokens = INT64_MAX;
         gen->ignore_eos = kvi_options_bool(o, "gen.ignore_eos");
         gen->token_events = kvi_options_bool(o, "gen.token_events");
+        gen->top_wanted = gen->token_events ? (int32_t)kvi_options_i64(o, "gen.top_logprobs") : 0;
+        gen->n_top = 0;
     }
     kvrt_options_destroy(o);
     return status;

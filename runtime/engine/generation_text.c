@@ -140,6 +140,28 @@ static kvrt_status tell_token(kvi_session *s, int32_t id, const char *bytes, siz
     return KVRT_OK;
 }
 
+static kvrt_status tell_alternatives(kvi_session *s, kvrt_error *error)
+{
+    kvi_generation *gen = &s->gen;
+    kvi_buf *text = &gen->sections.out;
+    for (int32_t i = 0; i < gen->n_top; i++) {
+        const char *bytes = "";
+        size_t len = 0;
+        if (s->engine->tokenizer) kvi_tokenizer_token_bytes(s->engine->tokenizer, NULL, gen->top[i], 0, &bytes, &len);
+        kvi_buf_clear(text);
+        kvi_buf_append(text, bytes, len);
+        if (text->failed) return kvi_error_nomem(error, len, "text of a token");
+        kvi_generation_ask(s, (kvrt_event){.type = KVRT_EVENT_ALTERNATIVE,
+                                           .token = gen->top[i],
+                                           .text = len ? text->data : "",
+                                           .text_len = len,
+                                           .done = (uint64_t)i,
+                                           .logprob = gen->top_logprobs[i]});
+    }
+    gen->n_top = 0;
+    return KVRT_OK;
+}
+
 kvrt_status kvi_generation_put(kvi_session *s, int32_t id, float logprob, bool eos, bool *stopped, kvrt_error *error)
 {
     kvi_generation *gen = &s->gen;
@@ -149,6 +171,7 @@ kvrt_status kvi_generation_put(kvi_session *s, int32_t id, float logprob, bool e
     size_t len = 0;
     *stopped = false;
     if (tokenizer && !eos) kvi_tokenizer_token_bytes(tokenizer, &gen->decode, id, 0, &bytes, &len);
+    KVI_TRY(tell_alternatives(s, error));
     if (gen->token_events) KVI_TRY(tell_token(s, id, bytes, len, logprob, error));
     if (gen->tools.on && !eos && len == 0) kvi_tool_calls_mark(s, id, &bytes, &len);
     if (gen->channels.on) {

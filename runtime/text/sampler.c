@@ -143,6 +143,22 @@ float kvi_log_probability(const float *logits, int32_t n_vocab, int32_t token)
     return (float)((double)logits[token] - (double)top - log(sum));
 }
 
+int32_t kvi_likeliest(const float *logits, int32_t n_vocab, int32_t n, int32_t *ids, float *log_probabilities)
+{
+    int32_t found = 0;
+    if (n > n_vocab) n = n_vocab;
+    for (int32_t id = 0; id < n_vocab && n > 0; id++) {
+        if (found == n && !(logits[id] > logits[ids[n - 1]])) continue;
+        int32_t at = found < n ? found++ : n - 1;
+        for (; at > 0 && logits[id] > logits[ids[at - 1]]; at--) ids[at] = ids[at - 1];
+        ids[at] = id;
+    }
+    if (found == 0) return 0;
+    const float best = kvi_log_probability(logits, n_vocab, ids[0]);
+    for (int32_t i = 0; i < found; i++) log_probabilities[i] = best + (logits[ids[i]] - logits[ids[0]]);
+    return found;
+}
+
 /* -------------------------------------------------------------------------------------------------- truncation --- */
 /* More likely; of equals, the lower id. */
 static bool better(candidate a, candidate b) { return a.logit > b.logit || (a.logit == b.logit && a.id < b.id); }

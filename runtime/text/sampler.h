@@ -59,6 +59,9 @@ kvrt_status kvi_sampler_sample(kvi_sampler *sampler, float *logits, const int32_
                                int32_t *token, kvrt_error *error);
 /* Natural log of a token's probability under these logits at temperature 1. */
 float kvi_log_probability(const float *logits, int32_t n_vocab, int32_t token);
+/* The n likeliest (at most KVI_LIKELIEST, and n_vocab), best first, with their log probabilities; of equals the lower id. Returns how many. */
+#define KVI_LIKELIEST 20
+int32_t kvi_likeliest(const float *logits, int32_t n_vocab, int32_t n, int32_t *ids, float *log_probabilities);
 
 /* The same from the best logits alone (a device that finds them reads back little): `logits` and `ids` (n), best first, of
  * equals the lower id; `sum` of exp(logit - logits[0]) over the vocabulary. Whether parameters may allow it (no penalties, no

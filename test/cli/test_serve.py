@@ -3,6 +3,7 @@
 that leave, and the end."""
 import http.client
 import json
+import math
 import re
 import signal
 import socket
@@ -152,6 +153,33 @@ def a_conversation_outlives_the_server():
 
 
 @test
+def slots_are_saved_and_restored():
+    with tempfile.TemporaryDirectory() as folder, Server("--sessions", 2, "--slot-save-path", folder) as s:
+        first = s.chat(STORY_MESSAGES, seed=4, max_tokens=30)
+        messages = [*STORY_MESSAGES, {"role": "assistant", "content": text_of(first)}, {"role": "user", "content": "And then?"}]
+        slots = s.get("/slots")
+        at = next(i for i, slot in enumerate(slots) if slot["n_tokens"])
+        saved = s.post(f"/slots/{at}?action=save", {"filename": "fox"})
+        assert saved["n_saved"] == slots[at]["n_tokens"] and saved["n_written"] == sum(f.stat().st_size for f in Path(folder).iterdir()), saved
+        expected = s.chat(messages, seed=4, max_tokens=30)
+        for i in range(2):
+            s.post(f"/slots/{i}?action=erase", {})
+        assert all(slot["n_tokens"] == 0 for slot in s.get("/slots"))
+        assert s.post("/slots/1?action=restore", {"filename": "fox"})["n_restored"] == saved["n_saved"]
+        again = s.chat(messages, seed=4, max_tokens=30)
+        assert text_of(again) == text_of(expected) and again["usage"] == expected["usage"], (again, expected)
+        for path, body, code in (("/slots/2?action=save", {"filename": "x"}, 404), ("/slots/x?action=save", {"filename": "x"}, 404), ("/slots/0", {"filename": "x"}, 400),
+                                 ("/slots/0?action=save", {"filename": "../x"}, 400), ("/slots/0?action=save", {"filename": ".x"}, 400), ("/slots/0?action=save", {}, 400),
+                                 ("/slots/0?action=restore", {"filename": "none"}, 400), ("/slots/0?action=save", {"filename": "x"}, 400)):
+            s.post(path, body, expect=code)
+        (Path(folder) / "fox.text").write_bytes(b"x" * 100)
+        s.post("/slots/0?action=restore", {"filename": "fox"}, expect=400)
+        assert s.get("/slots")[0]["n_tokens"] == 0
+    with Server() as s:
+        s.post("/slots/0?action=save", {"filename": "x"}, expect=501)
+
+
+@test
 def other_conversations_do_not_disturb():
     with Server("--sessions", 2) as s:
         expected = [run_chat([{"role": "user", "content": f"Story {i}"}], i, 30)["text"] for i in range(6)]
@@ -205,6 +233,29 @@ def several_answers_stops_and_biases():
         assert "".join(t["token"] for t in greedy["logprobs"]["content"]) == greedy["message"]["content"]
         for t in greedy["logprobs"]["content"]:
             assert bytes(t["bytes"]).decode() == t["token"] and t["logprob"] <= 0 and t["top_logprobs"] == []
+
+
+@test
+def the_likeliest_tokens_are_told():
+    with Server() as s:
+        body = {"messages": STORY_MESSAGES, "seed": 1, "max_tokens": 12, "logprobs": True, "top_logprobs": 5}
+        whole = s.post("/v1/chat/completions", body)["choices"][0]
+        tokens = whole["logprobs"]["content"]
+        assert "".join(t["token"] for t in tokens) == text_of(s.chat(STORY_MESSAGES, seed=1, max_tokens=12)), "and change nothing"
+        for t in tokens:
+            top = [o["logprob"] for o in t["top_logprobs"]]
+            assert len(top) == 5 and top == sorted(top, reverse=True) and sum(map(math.exp, top)) <= 1.0001, t
+            same = [o["logprob"] for o in t["top_logprobs"] if o["token"] == t["token"]]
+            assert abs(same[0] - t["logprob"]) < 1e-4 if same else t["logprob"] <= top[-1] + 1e-4, t
+            assert all(bytes(o["bytes"]).decode(errors="replace") == o["token"] for o in t["top_logprobs"]), t
+        chunks = [d["choices"][0] for _, d in s.stream("/v1/chat/completions", body)[:-1]]
+        streamed = [t for c in chunks if c["logprobs"] for t in c["logprobs"]["content"]]
+        assert streamed == tokens, "a stream tells the same"
+        greedy = s.post("/v1/completions", {"prompt": "Once upon", "temperature": 0, "max_tokens": 6, "logprobs": 3})["choices"][0]["logprobs"]
+        for token, logprob, top in zip(greedy["tokens"], greedy["token_logprobs"], greedy["top_logprobs"], strict=True):
+            assert len(top) == 3 and max(top, key=top.get) == token and abs(top[token] - logprob) < 1e-4, greedy
+        s.post("/v1/chat/completions", {"messages": STORY_MESSAGES, "top_logprobs": 2}, expect=400)
+        s.post("/v1/chat/completions", {"messages": STORY_MESSAGES, "logprobs": True, "top_logprobs": 21}, expect=400)
 
 
 @test
@@ -467,7 +518,7 @@ def wrong_requests_are_answered_by_name():
                              ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"$dynamicRef": "#x"}}}}, "$dynamicRef"), ({"max_tokens": -5}, "max_tokens"), ({"messages": [{"role": "user", "content": 5}]}, "")):
             error = s.post(path, {"messages": STORY_MESSAGES, **change}, expect=400)["error"]
             assert part in error["message"] and error["type"] == "invalid_request_error", (change, error)
-        for change in ({"echo": True}, {"suffix": "x"}, {"logprobs": 2}, {"best_of": 3}, {"prompt": []}, {"prompt": {}}, {"prompt": [1 << 40]}, {"prompt": ""}):
+        for change in ({"echo": True}, {"suffix": "x"}, {"logprobs": 6}, {"best_of": 3}, {"prompt": []}, {"prompt": {}}, {"prompt": [1 << 40]}, {"prompt": ""}):
             s.post("/v1/completions", {"prompt": "x", **change}, expect=400)
         error = s.post(path, {"messages": [{"role": "user", "content": "word " * 3000}]}, expect=400)["error"]
         assert error["code"] == "context_length_exceeded", error

@@ -391,9 +391,34 @@ static void test_from_best(void **state)
     kvi_sampler_free(&s);
 }
 
+/* Against counting how many are better. */
+static void test_likeliest(void **state)
+{
+    enum { M = 50 };
+    float logits[M], found[KVI_LIKELIEST];
+    int32_t ids[KVI_LIKELIEST];
+    (void)state;
+    for (uint32_t seed = 1; seed <= 300; seed++) {
+        uint32_t x = seed * 2654435761u;
+        for (int i = 0; i < M; i++)
+            x = x * 1664525u + 1013904223u, logits[i] = (float)(x >> 24) / 16.0f; /* some are equal */
+        const int32_t most = (int32_t)(seed % (KVI_LIKELIEST + 1)), vocab = seed % 7 ? M : 5;
+        const int32_t n = kvi_likeliest(logits, vocab, most, ids, found);
+        assert_int_equal(n, most < vocab ? most : vocab);
+        for (int32_t i = 0; i < n; i++) {
+            int32_t better = 0;
+            for (int32_t k = 0; k < vocab; k++)
+                better += logits[k] > logits[ids[i]] || (logits[k] == logits[ids[i]] && k < ids[i]);
+            assert_int_equal(better, i);
+            assert_true(fabsf(found[i] - kvi_log_probability(logits, vocab, ids[i])) < 1e-5f);
+        }
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_against_reference),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_likeliest),
+                                       cmocka_unit_test(test_against_reference),
                                        cmocka_unit_test(test_greedy),
                                        cmocka_unit_test(test_seed_repeats),
                                        cmocka_unit_test(test_penalties_exactly),

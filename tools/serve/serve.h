@@ -26,7 +26,14 @@ typedef struct serve_server serve_server;
 
 /* ---- serve_jobs.c: answers that are computed, and the news of them */
 /* CALL: a tool's name, which begins a call; ARGUMENTS: more of its JSON. */
-typedef enum serve_kind { SERVE_TEXT, SERVE_REASONING, SERVE_TOKEN, SERVE_CALL, SERVE_ARGUMENTS } serve_kind;
+typedef enum serve_kind {
+    SERVE_TEXT,
+    SERVE_REASONING,
+    SERVE_TOKEN,
+    SERVE_CALL,
+    SERVE_ARGUMENTS,
+    SERVE_ALTERNATIVE
+} serve_kind;
 typedef struct serve_delta {
     serve_kind kind;
     size_t at, len; /* in the bytes beside it */
@@ -102,6 +109,11 @@ void serve_seat_forget(serve_seat *seat); /* closes its session */
 
 /* ---- serve_keep.c: conversations over a restart */
 void serve_keep_save(serve_server *s);
+bool serve_keep_can(const serve_seat *seat); /* it holds a conversation that can be written */
+/* To and from two files, under engine_lock; a seat that could not be loaded must be forgotten. */
+int32_t serve_keep_save_seat(const serve_seat *seat, const char *session, const char *text, kvrt_error *error);
+int32_t serve_keep_load_seat(serve_server *s, serve_seat *seat, const char *session, const char *text,
+                             kvrt_error *error);
 bool serve_keep_load(serve_server *s); /* false, with a message: there is no such directory */
 
 /* ---- serve_segments.c: conversations in a store that others share (--store) */
@@ -140,6 +152,7 @@ typedef struct serve_token {
     size_t at, len; /* in answer.token_bytes */
     int32_t id;
     float logprob;
+    size_t first, n_others; /* in answer.others: the likeliest tokens at its place */
 } serve_token;
 typedef struct serve_part {
     serve_kind kind;          /* TEXT, REASONING or CALL */
@@ -157,7 +170,9 @@ typedef struct serve_answer {
     serve_text token_bytes;
     serve_token *tokens; /* (n_tokens) with logprobs: those that no chunk has told yet */
     size_t n_tokens, cap_tokens;
-    size_t token_text; /* bytes of text that told tokens had */
+    serve_token *others;                 /* (n_others) of those tokens */
+    size_t n_others, cap_others, n_next; /* n_next: of a token that is still to come */
+    size_t token_text;                   /* bytes of text that told tokens had */
     bool ended;
     int finish;
     kvrt_result result;
@@ -259,6 +274,9 @@ int serve_tokenize_text(serve_server *s, struct MHD_Connection *connection, cons
 int serve_detokenize_ids(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len);
 int serve_count_tokens(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len);
 
+int serve_slots(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len); /* serve_slots.c */
+/* POST /slots/N?action=save|restore|erase; `number` is N as the path has it. */
+int serve_slot(serve_server *s, struct MHD_Connection *connection, const char *number, const char *body, size_t len);
 int serve_page(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len); /* serve_page.c */
 
 typedef struct serve_counts {
@@ -268,6 +286,7 @@ typedef struct serve_counts {
 struct serve_server {
     /* settings */
     const char *host, *api_key, *cors, *keep, *model; /* api_key, cors, keep: NULL: none */
+    const char *slots_folder;                         /* NULL: slots are not saved */
     const char *store_where;                          /* NULL: no store */
     unsigned store_ttl_s;
     uint64_t store_limit;

@@ -60,6 +60,7 @@ static void free_answer(serve_answer *a)
     serve_text_free(&a->names);
     serve_text_free(&a->token_bytes);
     free(a->tokens);
+    free(a->others);
     free(a->parts);
 }
 
@@ -116,21 +117,37 @@ static bool start(serve_call *call)
 }
 
 /* -------------------------------------------------------------------------------------------------------- news --- */
+/* Appends to a list of tokens; false without memory. */
+static bool list_token(serve_token **list, size_t *n, size_t *cap, serve_token token)
+{
+    if (*n == *cap) {
+        const size_t more = *cap * 2 + 64;
+        serve_token *grown = realloc(*list, more * sizeof *grown);
+        if (!grown) return false;
+        *list = grown;
+        *cap = more;
+    }
+    (*list)[(*n)++] = token;
+    return true;
+}
+
 static void add_token(serve_call *call, serve_answer *a, const serve_delta *d, const char *bytes)
 {
-    if (!call->logprobs || !d->len) return; /* an end-of-text token has no text */
-    if (a->n_tokens == a->cap_tokens) {
-        const size_t cap = a->cap_tokens * 2 + 64;
-        serve_token *grown = realloc(a->tokens, cap * sizeof *grown);
-        if (!grown) {
-            call->broken = true;
-            return;
-        }
-        a->tokens = grown;
-        a->cap_tokens = cap;
+    serve_token token = {.at = a->token_bytes.len, .len = d->len, .id = d->token, .logprob = d->logprob};
+    if (!call->logprobs) return;
+    bool ok = true;
+    if (d->kind == SERVE_ALTERNATIVE) {
+        ok = list_token(&a->others, &a->n_others, &a->cap_others, token);
+        a->n_next += ok;
+    } else {
+        token.n_others = a->n_next;
+        token.first = a->n_others - a->n_next;
+        a->n_next = 0;
+        if (!d->len) return; /* an end-of-text token has no text */
+        ok = list_token(&a->tokens, &a->n_tokens, &a->cap_tokens, token);
     }
-    a->tokens[a->n_tokens++] = (serve_token){a->token_bytes.len, d->len, d->token, d->logprob};
     serve_put(&a->token_bytes, bytes, d->len);
+    if (!ok) call->broken = true;
 }
 
 /* What a part's bytes are in. */
@@ -187,9 +204,9 @@ static void tell(serve_call *call, serve_answer *a, const serve_news *news)
     serve_kind kind = SERVE_TEXT;
     for (size_t i = 0; i < news->n; i++) {
         const serve_delta *d = &news->deltas[i];
-        if (d->kind == SERVE_TOKEN) {
+        if (d->kind == SERVE_TOKEN || d->kind == SERVE_ALTERNATIVE) {
             add_token(call, a, d, news->bytes.data + d->at);
-            a->n_unsorted++;
+            a->n_unsorted += d->kind == SERVE_TOKEN;
             continue;
         }
         if (d->kind == SERVE_REASONING) a->n_reasoned += a->n_unsorted;

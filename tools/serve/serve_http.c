@@ -112,6 +112,7 @@ static const serve_route routes[] = {
     {"GET", "/", NULL, serve_page, true},
     {"GET", "/health", NULL, serve_health, true},
     {"GET", "/v1/models", NULL, serve_models, false},
+    {"GET", "/slots", NULL, serve_slots, false},
     {"GET", "/metrics", NULL, serve_metrics, false},
     {"GET", "/props", NULL, serve_props, false},
     {"POST", "/tokenize", NULL, serve_tokenize_text, false},
@@ -244,6 +245,8 @@ static int run(serve_server *s, struct MHD_Connection *connection, const char *p
     if (!(route && route->open) && !has_key(s, connection))
         return serve_reply_error(s, connection, route ? route->shape : NULL, 401, NULL, "invalid_api_key",
                                  "the API key is missing or wrong");
+    if (strncmp(path, "/slots/", 7) == 0 && strcmp(method, "POST") == 0 && !r->too_large && !r->body.failed)
+        return serve_slot(s, connection, path + 7, r->body.data ? r->body.data : "", r->body.len);
     if (!route && other) {
         serve_text body = {0};
         snprintf(message, sizeof message, "%.16s %.100s: need %s", method, path, other);

@@ -54,6 +54,7 @@ static void take_event(serve_job *job, const kvrt_event *event)
 {
     bool ok = true;
     if (event->type == KVRT_EVENT_TOKEN) ok = add_piece(job, event) && add_news(&job->news, SERVE_TOKEN, event);
+    if (event->type == KVRT_EVENT_ALTERNATIVE) ok = add_news(&job->news, SERVE_ALTERNATIVE, event);
     if (event->type == KVRT_EVENT_TOOL_END && job->one_call) {
         job->enough = true;
         kvrt_cancel_id(job->request);

@@ -12,11 +12,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MAGIC 0x317461657372766bu /* "kvrseat1" */
+#define MAGIC 0x327461657372766bu /* "kvrseat2" */
 #define MOST (1u << 28)           /* bytes of a text file that are believed */
 
 typedef struct keep_header {
     uint64_t magic, digest, n_ids, n_prompt, prompt_len, pieces_len;
+    int64_t seed;
 } keep_header; /* then the prompt's bytes, the pieces', and where each ends: uint64_t (n_ids - n_prompt) */
 
 static uint64_t digest(const int32_t *ids, size_t n)
@@ -37,7 +38,8 @@ static bool path_of(const serve_server *s, unsigned i, const char *end, char *pa
 static bool write_text(const serve_seat *seat, const char *path)
 {
     const keep_header h = {
-        MAGIC, digest(seat->ids, seat->n_ids), seat->n_ids, seat->n_prompt, seat->prompt.len, seat->pieces.len};
+        MAGIC,     digest(seat->ids, seat->n_ids), seat->n_ids, seat->n_prompt, seat->prompt.len, seat->pieces.len,
+        seat->seed};
     FILE *file = fopen(path, "wb");
     if (!file) return false;
     bool ok = fwrite(&h, sizeof h, 1, file) == 1;
@@ -50,6 +52,20 @@ static bool write_text(const serve_seat *seat, const char *path)
     return fclose(file) == 0 && ok;
 }
 
+int32_t serve_keep_save_seat(const serve_seat *seat, const char *session, const char *text, kvrt_error *error)
+{
+    (void)unlink(text); /* of the life before: without it the session is not believed */
+    const int32_t status = kvrt_session_save(seat->session, session, 0, error);
+    if (status < 0 || write_text(seat, text)) return status;
+    snprintf(error->message, sizeof error->message, "%.300s: %s", text, strerror(errno));
+    return KVRT_IO;
+}
+
+bool serve_keep_can(const serve_seat *seat)
+{
+    return seat->session && seat->n_ids && (seat->n_ids == seat->n_prompt || seat->ends);
+}
+
 void serve_keep_save(serve_server *s)
 {
     char session[4096], text[4096];
@@ -58,14 +74,13 @@ void serve_keep_save(serve_server *s)
         const serve_seat *seat = &s->seats[i];
         kvrt_error error = {.size = sizeof error};
         if (!path_of(s, i, ".session", session, sizeof session) || !path_of(s, i, ".text", text, sizeof text)) continue;
-        (void)unlink(text); /* of the life before: without it the session is not believed */
-        if (!seat->session || !seat->n_ids || (seat->n_ids > seat->n_prompt && !seat->ends)) {
+        if (!serve_keep_can(seat)) {
+            (void)unlink(text);
             (void)unlink(session);
             continue;
         }
-        const int32_t status = kvrt_session_save(seat->session, session, 0, &error);
-        if (status >= 0 && write_text(seat, text)) n++;
-        else fprintf(stderr, "kvrt serve: --keep: %s\n", status < 0 ? error.message : strerror(errno));
+        if (serve_keep_save_seat(seat, session, text, &error) >= 0) n++;
+        else fprintf(stderr, "kvrt serve: --keep: %s\n", error.message);
     }
     if (s->keep) fprintf(stderr, "kvrt serve: kept %u conversations in %s\n", n, s->keep);
 }
@@ -99,12 +114,13 @@ static bool read_text(serve_seat *seat, const char *path)
         seat->ends[i] = (size_t)end;
     }
     ok = ok && end == (n ? h.pieces_len : 0);
-    if (ok) seat->n_prompt = (size_t)h.n_prompt;
+    if (ok) seat->n_prompt = (size_t)h.n_prompt, seat->seed = h.seed;
     (void)fclose(file);
     return ok;
 }
 
-static int32_t load_seat(serve_server *s, serve_seat *seat, const char *session, const char *text, kvrt_error *error)
+int32_t serve_keep_load_seat(serve_server *s, serve_seat *seat, const char *session, const char *text,
+                             kvrt_error *error)
 {
     uint64_t n = 0;
     int32_t status = kvrt_session_create(s->engine, NULL, &seat->session, error);
@@ -134,8 +150,7 @@ bool serve_keep_load(serve_server *s)
         if (!path_of(s, i, ".session", session, sizeof session) || !path_of(s, i, ".text", text, sizeof text)) continue;
         if (access(session, R_OK) != 0 || access(text, R_OK) != 0) continue;
         serve_seat *seat = &s->seats[i];
-        if (load_seat(s, seat, session, text, &error) >= 0) {
-            seat->seed = -1;
+        if (serve_keep_load_seat(s, seat, session, text, &error) >= 0) {
             seat->used = ++s->clock;
             n++;
             continue;

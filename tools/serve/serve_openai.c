@@ -81,8 +81,8 @@ static bool parse_chat(serve_call *call)
         return false;
     if (!serve_param_bool(call, "logprobs", &call->logprobs) || !serve_param_i64(call, "top_logprobs", 0, 20, &top))
         return false;
-    if (top)
-        return serve_fail(call, 400, "top_logprobs", "top_logprobs: this server tells the chosen token alone, need 0");
+    if (top && !call->logprobs) return serve_fail(call, 400, "top_logprobs", "top_logprobs: only with logprobs");
+    if (top && !serve_set_i64(call, "top_logprobs", "gen.top_logprobs", top)) return false;
     call->prompts = calloc(1, sizeof *call->prompts);
     if (!call->prompts) return serve_fail(call, 500, NULL, "out of memory");
     call->n_prompts = 1;
@@ -168,8 +168,8 @@ static bool parse_completions(serve_call *call)
         return false;
     if (best && best != call->n)
         return serve_fail(call, 400, "best_of", "best_of: this server does not choose among answers, need n");
-    if (top > 0) return serve_fail(call, 400, "logprobs", "logprobs: this server tells the chosen token alone, need 0");
-    call->logprobs = top == 0;
+    call->logprobs = top >= 0;
+    if (top > 0 && !serve_set_i64(call, "logprobs", "gen.top_logprobs", top)) return false;
     /* As the API documents it. */
     if (!kvrt_options_is_set(call->options, "gen.max_tokens") &&
         !serve_set_i64(call, "max_tokens", "gen.max_tokens", 16))
@@ -206,6 +206,27 @@ static void put_usage(serve_call *call)
         (unsigned long long)cached, (unsigned long long)reasoned);
 }
 
+/* "token":...,"logprob":...,"bytes":[...] */
+static void put_token(serve_text *out, const serve_answer *a, const serve_token *t)
+{
+    const char *bytes = a->token_bytes.data + t->at;
+    serve_puts(out, "\"token\":");
+    serve_put_json(out, bytes, t->len);
+    serve_putf(out, ",\"logprob\":%.9g,\"bytes\":[", (double)t->logprob);
+    for (size_t k = 0; k < t->len; k++) serve_putf(out, k ? ",%u" : "%u", (unsigned char)bytes[k]);
+    serve_puts(out, "]");
+}
+
+/* Alternatives of a token that is still to come stay. */
+static void tokens_told(serve_answer *a)
+{
+    const size_t from = a->n_others - a->n_next;
+    a->n_tokens = 0;
+    for (size_t i = 0; i < a->n_next && from; i++) a->others[i] = a->others[from + i];
+    a->n_others = a->n_next;
+    if (!a->n_next) serve_text_clear(&a->token_bytes);
+}
+
 /* The tokens that no chunk has told yet; null without logprobs. */
 static void put_chat_logprobs(serve_call *call, serve_answer *a)
 {
@@ -217,21 +238,24 @@ static void put_chat_logprobs(serve_call *call, serve_answer *a)
     serve_puts(out, "{\"content\":[");
     for (size_t i = 0; i < a->n_tokens; i++) {
         const serve_token *t = &a->tokens[i];
-        const char *bytes = a->token_bytes.data + t->at;
-        serve_puts(out, i ? ",{\"token\":" : "{\"token\":");
-        serve_put_json(out, bytes, t->len);
-        serve_putf(out, ",\"logprob\":%.9g,\"bytes\":[", (double)t->logprob);
-        for (size_t k = 0; k < t->len; k++) serve_putf(out, k ? ",%u" : "%u", (unsigned char)bytes[k]);
-        serve_puts(out, "],\"top_logprobs\":[]}");
+        serve_puts(out, i ? ",{" : "{");
+        put_token(out, a, t);
+        serve_puts(out, ",\"top_logprobs\":[");
+        for (size_t k = 0; k < t->n_others; k++) {
+            serve_puts(out, k ? ",{" : "{");
+            put_token(out, a, &a->others[t->first + k]);
+            serve_puts(out, "}");
+        }
+        serve_puts(out, "]}");
     }
     serve_puts(out, "],\"refusal\":null}");
-    a->n_tokens = 0;
-    serve_text_clear(&a->token_bytes);
+    tokens_told(a);
 }
 
 static void put_text_logprobs(serve_call *call, serve_answer *a)
 {
     serve_text *out = &call->out;
+    bool any = false;
     if (!call->logprobs) {
         serve_puts(out, "null");
         return;
@@ -240,17 +264,28 @@ static void put_text_logprobs(serve_call *call, serve_answer *a)
     for (size_t i = 0; i < a->n_tokens; i++) {
         if (i) serve_puts(out, ",");
         serve_put_json(out, a->token_bytes.data + a->tokens[i].at, a->tokens[i].len);
+        any = any || a->tokens[i].n_others;
     }
     serve_puts(out, "],\"token_logprobs\":[");
     for (size_t i = 0; i < a->n_tokens; i++) serve_putf(out, i ? ",%.9g" : "%.9g", (double)a->tokens[i].logprob);
-    serve_puts(out, "],\"top_logprobs\":null,\"text_offset\":[");
+    serve_puts(out, any ? "],\"top_logprobs\":[" : "],\"top_logprobs\":null");
+    for (size_t i = 0; any && i < a->n_tokens; i++) {
+        serve_puts(out, i ? ",{" : "{");
+        for (size_t k = 0; k < a->tokens[i].n_others; k++) {
+            const serve_token *t = &a->others[a->tokens[i].first + k];
+            if (k) serve_puts(out, ",");
+            serve_put_json(out, a->token_bytes.data + t->at, t->len);
+            serve_putf(out, ":%.9g", (double)t->logprob);
+        }
+        serve_puts(out, "}");
+    }
+    serve_puts(out, any ? "],\"text_offset\":[" : ",\"text_offset\":[");
     for (size_t i = 0; i < a->n_tokens; i++) {
         serve_putf(out, i ? ",%zu" : "%zu", a->token_text);
         a->token_text += a->tokens[i].len;
     }
     serve_puts(out, "]}");
-    a->n_tokens = 0;
-    serve_text_clear(&a->token_bytes);
+    tokens_told(a);
 }
 
 /* A chunk of a stream; `name` NULL: an empty delta. `finish` NULL: it goes on. */
