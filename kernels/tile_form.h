@@ -21,7 +21,9 @@
  * quad, four neighbours of a row, is what a lane holds of 16 k (kernels/cuda/tiles.cuh). One order serves gemv, gemm and every instruction set. */
 #ifndef KVI_TILE_FORM_H
 #define KVI_TILE_FORM_H
+#ifndef __CUDACC__ /* device code sees the form alone, and NVRTC has no <stddef.h> */
 #include "../runtime/base/status.h"
+#endif
 #include "weight.h"
 
 #include <stdbool.h>
@@ -148,6 +150,8 @@ typedef enum kvi_tile_order {
     KVI_TILE_ORDER_GATHERS, /* activations are brought into this order first */
     KVI_TILE_ORDER_UNEVEN   /* groups differ in size: no tile form, and no order */
 } kvi_tile_order;
+#ifndef __CUDACC__
 kvrt_status kvi_tile_sort_columns(const kvi_weight_desc *desc, uint32_t *order, kvi_tile_order *out, kvrt_error *error);
+#endif
 
 #endif

@@ -5,7 +5,7 @@
  *   nvrtc_compile LIBRARY SOURCE OUT ARCH [OPTION...]         ARCH sm_86: machine code; compute_80: PTX with a zero at its end
  *
  * Beside OUT it leaves OUT.ptxas, what the compiler said (registers, spills), and OUT.d, which files were read. One thing to know: NVRTC has no
- * headers of its own, so <stdint.h> is given here; anything else of the host's fails to compile, as it should in device code. */
+ * headers of its own, so <stdint.h> and <stdbool.h> are given here; anything else of the host's fails to compile, as it should in device code. */
 #include <dlfcn.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -175,7 +175,7 @@ static int compile(const char *source, const char *out, const char *arch, int n_
     const bool ptx = strncmp(arch, "compute_", 8) == 0;
     char folder[MAX_PATH], include[MAX_PATH + 3], target[100];
     const char *options[MAX_OPTIONS] = {include, target, "--std=c++17", "-default-device", "--ptxas-options=-v"};
-    const char *headers[] = {stdint_text}, *names[] = {"stdint.h"};
+    const char *headers[] = {stdint_text, ""}, *names[] = {"stdint.h", "stdbool.h"}; /* C++ has bool */
     int n = ptx ? 4 : 5;
     char *text = read_text(source);
     if (!text) die("%s cannot be read", source);
@@ -189,7 +189,7 @@ static int compile(const char *source, const char *out, const char *arch, int n_
     }
     program p = NULL;
     size_t bytes = 0;
-    check(rtc.create(&p, text, source, 1, headers, names), source);
+    check(rtc.create(&p, text, source, 2, headers, names), source);
     const int code = rtc.compile(p, n, options);
     check(rtc.log_size(p, &bytes), source);
     char *log = calloc(1, bytes + 1);
