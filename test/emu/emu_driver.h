@@ -83,6 +83,10 @@ void control_read_environment();
 kvi_cu_result launch_check(const node &n);
 kvi_cu_result launch_run(const node &n);
 
+/* The architecture that an ELF image is for, 86 of sm_86; 0: none. Whether the device takes an image: emu_image.cpp. */
+uint32_t image_architecture(const void *image);
+kvi_cu_result image_take(const void *image);
+
 /* emu_memory.cpp */
 bool memory_contains(const std::map<uintptr_t, allocation> &table, uintptr_t at, size_t bytes);
 kvi_cu_result memory_check(const char *call, kvi_cu_dptr at, size_t bytes);
