@@ -426,6 +426,7 @@ void serve_store_find(serve_server *s, const serve_prompt *prompt, size_t kept)
     char *session = best < n ? read_session(st, &lists[best]) : NULL;
     const uint64_t len = best < n ? ((const head *)(const void *)lists[best].bytes)->session_len : 0;
     pthread_mutex_unlock(&st->reading);
+    const bool lost = best < n && !session;
     bool taken = false;
     if (session) taken = serve_seat_import(s, &found, session, len);
     else serve_seat_forget(&found);
@@ -435,7 +436,7 @@ void serve_store_find(serve_server *s, const serve_prompt *prompt, size_t kept)
     st->counts.lookups++;
     st->counts.hits += taken;
     st->counts.tokens += taken ? best_kept - kept : 0;
-    st->counts.damaged += best < n && !taken;
+    st->counts.damaged += lost;
     pthread_mutex_unlock(&st->lock);
 }
 
