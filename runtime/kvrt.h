@@ -354,6 +354,8 @@ typedef struct kvrt_session_info {
     uint64_t n_found;        /* tokens that it took instead from what other sessions had computed */
     uint64_t n_dropped;      /* tokens that are no longer in it, behind its first 128 (ctx.full=shift) */
     uint64_t kv_away_bytes;  /* of its pages, while they are not in the pool (kv.spill) */
+    uint64_t n_drafted;      /* tokens that were guessed, see Guesses at kvrt_generate */
+    uint64_t n_accepted;     /* of these, those that came true */
 } kvrt_session_info;
 /* BUSY while another thread drives (the worker is waited for). [callback] */
 KVRT_API kvrt_status kvrt_session_get_info(kvrt_session session, kvrt_session_info *out, kvrt_error *error);
@@ -430,8 +432,10 @@ typedef struct kvrt_result {
     uint32_t n_reused; /* of these, already cached */
     uint32_t n_generated;
     uint64_t prefill_us, decode_us, first_token_us;
-    uint64_t kv_bytes; /* pool bytes held at the end */
-    uint64_t seed;     /* that the session's random stream began with, see Random choices */
+    uint64_t kv_bytes;   /* pool bytes held at the end */
+    uint64_t seed;       /* that the session's random stream began with, see Random choices */
+    uint32_t n_drafted;  /* tokens that were guessed, */
+    uint32_t n_accepted; /* and those of them that came true, see Guesses */
 } kvrt_result;
 
 /* Computes what the session still lacks, then samples until a stop condition. `options` (NULL: the session's) may override
@@ -470,6 +474,13 @@ typedef struct kvrt_result {
  * since;
  * else it begins a new text. Compiling and following take host memory, within limits: a grammar that needs more is an error (GRAMMAR), never a hang.
  * GRAMMAR_DEAD_END: no token of the vocabulary fits, or sample.logit_bias bans them all; the session is what it was before that token.
+ *
+ * Guesses. With draft.type the next tokens are guessed, and computed together in one step: lookup, by what followed the same words earlier in the
+ * session; model, by a smaller model with the same tokenizer (draft.model), which reads what the session has a chunk per step; mtp, by the layer that
+ * Qwen3.5 to 3.8 bring for it, while one session generates. What is sampled does not change, greedy or not, to the bit (rule 8), nor do events;
+ * several tokens come at a time where guesses come true. Wrong ones cost time: so there are fewer of them then, and none for up to 64 steps. Nobody
+ * guesses while more than four sessions generate at once. With recurrent layers sessions guess if the engine was opened with a draft.type, as it
+ * then plans a second state.
  *
  * Random choices. A session has one stream of random numbers, and each sampled token (temperature above 0) takes one of it. With
  * sample.seed the stream begins with the first call that gives this seed and then goes on over calls, whatever happens to the tokens:
@@ -630,7 +641,7 @@ typedef struct kvrt_plan_row {
         *capped_by; /* what ends max_ctx: "memory", "model", "request", "nothing fits", "backend" (see problem) */
     uint64_t ctx;   /* the context the totals below are for: ctx.size, or max_ctx when auto; 128 where nothing fits */
     uint64_t kv_bytes;     /* at ctx, of all sessions (ctx.sessions) */
-    uint64_t total_bytes;  /* kv + weight + table + workspace + session + context bytes */
+    uint64_t total_bytes;  /* kv + weight + table + workspace + session + context + draft bytes */
     int32_t fits;          /* ctx fits the budget: an open with these options and this format succeeds */
     uint64_t max_sessions; /* sessions of ctx tokens that fit */
     uint64_t weight_bytes; /* taken: on a card, copied (model.io) or synthetic; beside a map only handles and vectors */
@@ -640,6 +651,7 @@ typedef struct kvrt_plan_row {
     uint64_t context_bytes; /* assumed for a card */
     uint64_t host_bytes;    /* of a card: what is taken of the host's memory beside the total */
     char problem[200];      /* why the backend does not take this format: then nothing fits. Empty: it does */
+    uint64_t draft_bytes;   /* in the total: what the engine of draft.model takes */
 } kvrt_plan_row;
 
 typedef struct kvrt_plan_info {

@@ -28,7 +28,7 @@ const command bench_command = {"bench",
                                "Measures speed as a share of this machine's read bandwidth.",
                                extra,
                                X_COUNT,
-                               "model. weights. device. cpu. ctx.chunk ctx.sessions kv. mem. log. debug."};
+                               "model. weights. device. cpu. ctx.chunk ctx.sessions kv. mem. log. debug. draft."};
 
 #define MAX_LIST 16u /* depths, formats */
 #define MAX_ROWS 64u
@@ -401,15 +401,17 @@ static int bench(bench_run *b)
     return code;
 }
 
-static int together(const bench_run *b)
+/* The measurements that have a file of their own: of one cache and one form of weights. */
+static int other(const bench_run *b, bool draft)
 {
     kvrt_error error = command_error();
-    if (b->n_rows > b->n_depths || b->n_depths != 1)
-        return usage_error("--together: need one --depth, --kv and --weights", b->kv_text);
+    if (b->n_rows > b->n_depths || (b->n_depths != 1 && !draft))
+        return usage_error("--together and --draft: need one --depth, --kv and --weights", b->kv_text);
     int32_t status = kvrt_options_set_text(b->line.options, "kv.format", b->kvs[0], &error);
     if (status >= 0 && b->weights[0])
         status = kvrt_options_set_text(b->line.options, "weights.type", b->weights[0], &error);
     if (status < 0) return command_fail(status, &error);
+    if (draft) return bench_draft(&b->line, b->n_prompt, b->n_gen, b->n_reps, b->line.extra[X_JSON] != NULL);
     return bench_together(&b->line, b->n_together, b->depths[0], b->n_prompt, b->n_gen, b->n_reps,
                           b->line.extra[X_JSON] != NULL);
 }
@@ -420,7 +422,12 @@ int bench_main(int argc, char **argv)
     if (!b) return EXIT_RUN;
     int code = command_parse(&bench_command, argc, argv, true, &b->line);
     if (code < 0) code = command_check_model(&bench_command, &b->line);
-    if (code < 0 && (code = read_settings(b)) == EXIT_OK) code = b->n_together ? together(b) : bench(b);
+    if (code < 0 && (code = read_settings(b)) == EXIT_OK) {
+        const char *type = "off";
+        (void)kvrt_options_get_string(b->line.options, "draft.type", &type, NULL);
+        const bool draft = strcmp(type, "off") != 0;
+        code = draft || b->n_together ? other(b, draft) : bench(b);
+    }
     free(b->rows);
     command_free(&b->line);
     free(b);

@@ -8,4 +8,8 @@
 int bench_together(const command_line *line, uint32_t n, uint32_t depth, uint32_t n_prompt, uint32_t n_gen,
                    uint32_t n_reps, bool json);
 
+/* The same texts with guesses (draft.type of the options) and without, in rounds that alternate: one that repeats itself, and one that nobody can
+ * guess. An exit code. */
+int bench_draft(const command_line *line, uint32_t n_prompt, uint32_t n_gen, uint32_t n_reps, bool json);
+
 #endif

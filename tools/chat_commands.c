@@ -32,14 +32,15 @@ void chat_show_stats(chat *c)
     if (!c->last.size || kvrt_session_get_info(c->session, &info, NULL) < 0) return;
     const kvrt_result *r = &c->last;
     bool colour = command_wants_colour(stderr);
-    fprintf(stderr,
-            "%sprompt %u tokens (%u cached, %u new) | first token %.0f ms | prefill %.0f tok/s | %u tokens, %.1f tok/s "
-            "| context %u/%u"
-            " | KV %.2f MiB | seed %llu%s\n",
-            colour ? "\033[2m" : "", r->n_prompt, r->n_reused, r->n_prompt - r->n_reused,
-            (double)r->first_token_us / 1e3, rate(r->n_prompt - r->n_reused, r->prefill_us), r->n_generated,
-            rate(r->n_generated > 1 ? r->n_generated - 1.0 : 0, r->decode_us), info.n_tokens, info.ctx_size,
-            mib(r->kv_bytes), (unsigned long long)r->seed, colour ? "\033[0m" : "");
+    fprintf(
+        stderr,
+        "%sprompt %u tokens (%u cached, %u new) | first token %.0f ms | prefill %.0f tok/s | %u tokens, %.1f tok/s%s "
+        "| context %u/%u"
+        " | KV %.2f MiB | seed %llu%s\n",
+        colour ? "\033[2m" : "", r->n_prompt, r->n_reused, r->n_prompt - r->n_reused, (double)r->first_token_us / 1e3,
+        rate(r->n_prompt - r->n_reused, r->prefill_us), r->n_generated,
+        rate(r->n_generated > 1 ? r->n_generated - 1.0 : 0, r->decode_us), command_guesses(r, (char[64]){""}),
+        info.n_tokens, info.ctx_size, mib(r->kv_bytes), (unsigned long long)r->seed, colour ? "\033[0m" : "");
 }
 
 static void show_engine(chat *c, bool memory, bool cache)
@@ -107,7 +108,7 @@ static void set_option(chat *c, char *argument)
     }
     kvrt_error error = command_error();
     kvrt_option_info info;
-    if (vocabulary_find(argument, &info, NULL) && strcmp(info.group, "sample") != 0 && strcmp(info.group, "gen") != 0)
+    if (vocabulary_find(argument, &info, NULL) && info.scope != KVRT_SCOPE_CALL)
         fprintf(stderr, "%s is fixed when the model is loaded (see kvrt chat --help)\n", info.key);
     else if (command_set(&c->line, argument, value, SOURCE_OPTION, &error) < 0) fprintf(stderr, "%s\n", error.message);
 }

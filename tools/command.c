@@ -84,6 +84,12 @@ const char *command_finish_name(int32_t finish)
     return finish >= 0 && finish < (int32_t)(sizeof names / sizeof names[0]) ? names[finish] : "unknown";
 }
 
+const char *command_guesses(const kvrt_result *result, char text[64])
+{
+    if (result->n_drafted) snprintf(text, 64, " (%u of %u guesses)", result->n_accepted, result->n_drafted);
+    return text;
+}
+
 void command_say_early_end(const kvrt_result *result, const char *lift, const char *room)
 {
     if (result->finish != KVRT_FINISH_LENGTH && result->finish != KVRT_FINISH_CTX_FULL) return;

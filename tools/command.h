@@ -137,6 +137,8 @@ int command_write_errno(void);
 /* Text as a JSON string; bytes that are not UTF-8 become U+FFFD. */
 void command_json_string(FILE *to, const char *text, size_t len);
 const char *command_finish_name(int32_t finish);
+/* " (14 of 20 guesses)", or what text is, where there were none. */
+const char *command_guesses(const kvrt_result *result, char text[64]);
 /* Says on stderr what ended an answer before the model did: a number of tokens, with what lifts it, or a full context,
  * with what makes room. */
 void command_say_early_end(const kvrt_result *result, const char *lift, const char *room);

@@ -32,9 +32,12 @@ static const argparse_option extra[X_COUNT] = {
      "go on where FILE stopped, without computing it again; it is written when the command ends"},
     COMMAND_GRAMMAR_FLAGS,
 };
-const command chat_command_about = {
-    "chat",  "chat MODEL [TEXT] [options]",     "Talks with a model on the terminal.", extra,
-    X_COUNT, OPTIONS_OF_A_MODEL " gen. sample."};
+const command chat_command_about = {"chat",
+                                    "chat MODEL [TEXT] [options]",
+                                    "Talks with a model on the terminal.",
+                                    extra,
+                                    X_COUNT,
+                                    OPTIONS_OF_A_MODEL " gen. sample. draft."};
 
 static int32_t on_event(const kvrt_event *event, void *user)
 {

@@ -17,7 +17,7 @@ const command plan_command = {"plan",
                               "Shows what fits: weights, cache and the longest context for each KV format.",
                               extra,
                               X_COUNT,
-                              OPTIONS_OF_A_MODEL " model."};
+                              OPTIONS_OF_A_MODEL " model. draft."};
 
 /* Memory a program can use on an otherwise idle card, as the driver reports it. */
 static const struct {

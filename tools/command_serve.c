@@ -55,7 +55,7 @@ const command serve_command = {"serve",
                                "Answers over HTTP in the forms of OpenAI's API.",
                                extra,
                                X_COUNT,
-                               OPTIONS_OF_A_MODEL " gen. sample."};
+                               OPTIONS_OF_A_MODEL " gen. sample. draft."};
 
 #ifdef KVRT_HAVE_MICROHTTPD
 static int usage_error(const char *what, const char *found)

@@ -41,7 +41,7 @@ const command run_command = {"run",
                              "Continues a prompt and streams the text to stdout.",
                              extra,
                              X_COUNT,
-                             OPTIONS_OF_A_MODEL " gen. sample."};
+                             OPTIONS_OF_A_MODEL " gen. sample. draft."};
 
 typedef struct run_state {
     command_line line;
@@ -273,11 +273,12 @@ static double rate(double n, uint64_t us) { return us ? n * 1e6 / (double)us : 0
 static void print_figures(const kvrt_result *result)
 {
     printf("\"finish_reason\":\"%s\",\"n_prompt\":%u,\"n_generated\":%u,\"prefill_tps\":%.2f,\"decode_tps\":%.2f,\"kv_"
-           "bytes\":%llu,\"seed\":%llu}\n",
+           "bytes\":%llu,\"seed\":%llu,\"n_drafted\":%u,\"n_accepted\":%u}\n",
            command_finish_name(result->finish), result->n_prompt, result->n_generated,
            rate(result->n_prompt - result->n_reused, result->prefill_us),
            rate(result->n_generated > 1 ? result->n_generated - 1.0 : 0, result->decode_us),
-           (unsigned long long)result->kv_bytes, (unsigned long long)result->seed);
+           (unsigned long long)result->kv_bytes, (unsigned long long)result->seed, result->n_drafted,
+           result->n_accepted);
 }
 
 static void print_json(run_state *r, const kvrt_result *result)
@@ -298,14 +299,15 @@ static void print_stats(const kvrt_result *result, kvrt_session session)
     bool colour = command_wants_colour(stderr);
     (void)kvrt_session_get_info(session, &info, NULL);
     command_break_line();
-    fprintf(stderr,
-            "%sprompt %u tokens, %.1f tok/s | first token %.0f ms | generated %u, %.1f tok/s | context %u/%u | KV %.2f "
-            "MiB | seed %llu%s\n",
-            colour ? "\033[2m" : "", result->n_prompt, rate(result->n_prompt - result->n_reused, result->prefill_us),
-            (double)result->first_token_us / 1e3, result->n_generated,
-            rate(result->n_generated > 1 ? result->n_generated - 1.0 : 0, result->decode_us), info.n_tokens,
-            info.ctx_size, (double)result->kv_bytes / 1048576.0, (unsigned long long)result->seed,
-            colour ? "\033[0m" : "");
+    fprintf(
+        stderr,
+        "%sprompt %u tokens, %.1f tok/s | first token %.0f ms | generated %u, %.1f tok/s%s | context %u/%u | KV %.2f "
+        "MiB | seed %llu%s\n",
+        colour ? "\033[2m" : "", result->n_prompt, rate(result->n_prompt - result->n_reused, result->prefill_us),
+        (double)result->first_token_us / 1e3, result->n_generated,
+        rate(result->n_generated > 1 ? result->n_generated - 1.0 : 0, result->decode_us),
+        command_guesses(result, (char[64]){""}), info.n_tokens, info.ctx_size, (double)result->kv_bytes / 1048576.0,
+        (unsigned long long)result->seed, colour ? "\033[0m" : "");
 }
 
 /* Figures where a person looks on, and what cut the answer short, which JSON tells in its own way. */

@@ -85,8 +85,8 @@ uint32_t kvrt_option_count(void) { return (uint32_t)N_OPTIONS; }
 kvrt_status kvrt_option_at(uint32_t index, kvrt_option_info *out, kvrt_error *error)
 {
     /* Group names are the part before the dot; static strings because they leave the library. */
-    static const char *const groups[] = {"model", "weights", "device", "cpu",    "ctx", "kv",   "grammar",
-                                         "mem",   "sched",   "gen",    "sample", "log", "debug"};
+    static const char *const groups[] = {"model", "weights", "device", "cpu", "ctx",    "kv",  "grammar",
+                                         "draft", "mem",     "sched",  "gen", "sample", "log", "debug"};
     KVI_TRY(kvi_struct_check(out, "kvrt_option_info", error));
     if (index >= N_OPTIONS)
         return kvi_error_set(error, KVRT_ARG, "option index %u: need 0..%u", index, (unsigned)N_OPTIONS - 1);

@@ -105,6 +105,13 @@ OPTION("sample.seed", "seed", I64, CALL, "auto", 0, 9.2e18, "auto|0..",
        "seed of the random choices; auto: a random one")
 OPTION("gen.top_logprobs", NULL, I64, CALL, "0", 0, 20, "0..20",
        "with gen.token_events: tell so many of the likeliest tokens and their log probabilities")
+OPTION(
+    "draft.type", "draft", CHOICE, CALL, "off", 0, 0, "off|lookup|model|mtp",
+    "guess next tokens, compute them together; lookup: by what the text says already; model: by draft.model; mtp: by "
+    "the model's own layer for it. The text is the same")
+OPTION("draft.model", "draft-model", STRING, ENGINE, "", 0, 0, "",
+       "model that guesses for draft.type=model: a folder or GGUF file with the same tokenizer")
+OPTION("draft.max", "draft-max", I64, CALL, "7", 1, 7, "1..7", "most tokens that are guessed at once")
 OPTION("gen.tools", NULL, STRING, CALL, "", 0, 0, "",
        "JSON array of tools: calls of tools come as events instead of text")
 OPTION("gen.tool_choice", "tool-choice", STRING, CALL, "auto", 0, 0, "auto|free|required|name:TOOL",

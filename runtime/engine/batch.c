@@ -1,5 +1,6 @@
 /* batch.c - one step from what several sessions want, and its outcome for each of them. A session whose rows were computed moves on; another stays
  * where it was, and asks again. */
+#include "draft.h"
 #include "step.h"
 #include "look_ahead.h"
 #include "seat.h"
@@ -32,6 +33,9 @@ static void reserve(kvi_batch *b)
         if (status >= KVRT_OK)
             status = part->want.sink ? kvi_session_reserve_sink(part->session, part->error)
                                      : kvi_session_reserve(part->session, part->want.first + part->want.n, part->error);
+        bool made = true;
+        if (status >= KVRT_OK && part->want.n_draft) status = kvi_draft_reserve(part->session, &made, part->error);
+        if (!made) kvi_draft_drop(part->session, &part->want);
         if (status < KVRT_OK) part->status = status;
     }
 }
@@ -52,11 +56,11 @@ static bool cancelled(const kvi_batch *b)
     return recurrent ? n_cancelled == n_in : n_cancelled > 0;
 }
 
-/* The sink anew is no part of the sequence's way: its recurrent layers work beside the live state. */
+/* The sink anew is no part of the sequence's way, and guesses may be wrong: recurrent layers work beside the live state. */
 static uint32_t state_unit(const kvi_part *part)
 {
     const kvi_states *states = &part->session->states;
-    return part->want.sink ? kvi_states_borrowed_unit(states) : kvi_states_unit(states);
+    return part->want.sink || part->want.n_draft ? kvi_states_borrowed_unit(states) : kvi_states_unit(states);
 }
 
 /* The parts one behind the other. Tokens and logit rows of several are few, and gathered here; those of one stand where they are. */
@@ -144,6 +148,7 @@ static void refuse(kvi_part *part, kvrt_status status, const kvrt_error *why)
 {
     kvi_session *s = part->session;
     if (part->want.sink) kvi_session_sink_computed(s, 0);
+    else if (part->want.n_draft) kvi_states_give_back(&s->states);
     else if (s->states.units && s->n_cached) kvi_session_cut_cache(s, s->n_cached - 1, s->n_tokens);
     if (status == KVRT_CANCELLED && !kvi_requests_cancelled(s->requests)) return;
     part->status = status;
@@ -160,10 +165,13 @@ void kvi_batch_end(kvi_engine *e, kvi_batch *b)
         } else if (part->want.sink) {
             kvi_session_sink_computed(part->session, part->want.n);
             part->status = KVRT_OK;
+        } else if (part->want.n_draft && part->session->states.units) {
+            part->status = KVRT_OK; /* all or nothing, by kvi_draft_take */
         } else {
-            part->session->n_cached += part->want.n;
-            kvi_ahead_after_step(e, b);
-            kvi_session_publish(part->session, part->want.first, part->want.n, part->want.wide);
+            const uint32_t n = part->want.n - part->want.n_draft;
+            part->session->n_cached += n;
+            if (!part->want.n_draft) kvi_ahead_after_step(e, b);
+            kvi_session_publish(part->session, part->want.first, n, part->want.wide);
             part->status = part->want.part ? KVRT_OK : kvi_session_settle(part->session, part->error);
         }
         (void)kvi_engine_noted(e, part->status);

@@ -363,6 +363,22 @@ kvrt_status kvi_constraint_take(kvi_session *s, int32_t id, kvrt_error *error)
     return KVRT_OK;
 }
 
+uint32_t kvi_constraint_fit(kvi_session *s, const int32_t *ids, uint32_t n)
+{
+    kvi_constraint *c = &s->gen.constraint;
+    uint32_t fit = 0;
+    const char *bytes;
+    size_t len;
+    if (!c->of || is_free(s)) return n;
+    for (bool fits = true; fits && fit < n && kvi_token_trie_text(s->engine->tokenizer, ids[fit], &bytes, &len);) {
+        if (kvi_matcher_take(&c->matcher, bytes, len, &fits, NULL) < KVRT_OK) break;
+        fit += fits;
+    }
+    /* What cannot go back (memory) says so when the next token is masked. */
+    (void)kvi_matcher_back(&c->matcher, fit, NULL);
+    return fit;
+}
+
 bool kvi_constraint_is_complete(kvi_session *s)
 {
     kvi_constraint *c = &s->gen.constraint;

@@ -80,6 +80,8 @@ static inline bool kvi_constraint_forced(const kvi_constraint *c, int32_t *id)
     if (c->n_forced) *id = c->forced[c->n_forced - 1];
     return c->n_forced > 0;
 }
+/* How many of n guesses the grammar can take, one behind the other. */
+uint32_t kvi_constraint_fit(struct kvi_session *session, const int32_t *ids, uint32_t n);
 /* Whether the text is complete and nothing can follow. */
 bool kvi_constraint_is_complete(struct kvi_session *session);
 

@@ -12,13 +12,13 @@ static int64_t rank(const kvi_session *s)
 }
 
 /* Whether what the next step may say of the session fits in the event queue, less what others in the step may say. Two sections and a flush. */
-static bool may_speak(const kvi_session *s, size_t *room)
+static bool may_speak(const kvi_session *s, uint32_t n_tokens, size_t *room)
 {
     const kvi_generation *gen = &s->gen;
     const size_t withheld = gen->stream.pending.len + gen->sections.n_held + sizeof gen->stream.tail,
-                 need = kvi_events_need(KVI_ELASTIC_LEVELS + 7 + (uint32_t)gen->top_wanted,
-                                        sizeof gen->error.message + 3 * (withheld + KVI_EVENT_TEXT) +
-                                            (size_t)gen->top_wanted * USUAL_TOKEN);
+                 need = kvi_events_need(KVI_ELASTIC_LEVELS + n_tokens * (7 + (uint32_t)gen->top_wanted),
+                                        sizeof gen->error.message + n_tokens * (3 * (withheld + KVI_EVENT_TEXT) +
+                                                                                (size_t)gen->top_wanted * USUAL_TOKEN));
     if (!s->submitted) return true;
     if (need > *room) return false;
     *room -= need;
@@ -32,6 +32,7 @@ typedef struct choice {
     size_t room;        /* of the event queue */
     bool gagged;        /* somebody waits for it */
     bool rests;         /* no narrow step now */
+    uint32_t n_narrow;  /* that want narrow rows */
 } choice;
 
 /* The next of those who want this form and are not in the step yet; NULL: nobody. */
@@ -48,19 +49,20 @@ static kvi_session *next_of(const choice *c, bool wide, const kvi_engine *e)
 }
 
 /* Some decoding session has had no step since the last wide one. */
-static bool narrow_is_next(const choice *c, const kvi_engine *e, bool *any_narrow, bool *any_wide)
+static bool narrow_is_next(choice *c, const kvi_engine *e, bool *any_wide)
 {
     bool waits = false;
-    *any_narrow = *any_wide = false;
+    c->n_narrow = 0;
+    *any_wide = false;
     for (uint32_t i = 0; i < c->n; i++) {
         const kvi_want want = kvi_generation_next(c->sessions[i]);
         if (!want.n) continue;
         *any_wide = *any_wide || want.wide;
         if (want.wide || c->rests) continue;
-        *any_narrow = true;
+        c->n_narrow++;
         waits = waits || c->sessions[i]->last_turn <= e->last_wide_turn;
     }
-    return *any_narrow && (waits || !*any_wide);
+    return c->n_narrow && (waits || !*any_wide);
 }
 
 /* A chunk may be computed in parts, where the bits do not depend on it: kvi_want.part. */
@@ -74,15 +76,17 @@ static void cut(const choice *c, const kvi_session *s, kvi_want *want)
 /* False: nobody wants anything, or may not now. */
 static bool choose(kvi_engine *e, choice *c, kvi_batch *b)
 {
-    bool any_narrow, any_wide;
+    bool any_wide;
     b->n_parts = b->n_rows = b->n_logit_rows = 0;
-    const bool narrow = narrow_is_next(c, e, &any_narrow, &any_wide);
-    if (!any_narrow && !any_wide) return false;
+    const bool narrow = narrow_is_next(c, e, &any_wide);
+    if (!c->n_narrow && !any_wide) return false;
     e->turn++;
     for (kvi_session *s; (s = next_of(c, !narrow, e));) {
         kvi_want want = kvi_generation_next(s);
         if (!want.n) continue; /* a cancel came between the two questions, and it is over */
-        if (!may_speak(s, &c->room)) {
+        kvi_draft_add(s, &want, c->n_narrow);
+        if (want.n_draft && !may_speak(s, 1 + want.n_draft, &c->room)) kvi_draft_drop(s, &want);
+        if (!want.n_draft && !may_speak(s, 1, &c->room)) {
             c->gagged = true;
             break;
         }

@@ -1,4 +1,5 @@
 /* engine.c - opening and closing an engine; its facts; tokenize and detokenize. Open is all or nothing. */
+#include "draft.h"
 #include "step.h"
 #include "seat.h"
 #include "handle.h"
@@ -70,7 +71,8 @@ static kvrt_status load_files(open_context *c, bool copy, kvrt_error *error)
     if (shape[0] && tokenizer_alone(e))
         return kvi_error_set(error, KVRT_ARG,
                              "engine: model.load=tokenizer needs model.path, a shape has no tokenizer");
-    const bool ahead = kvi_options_bool(e->options, "model.mtp");
+    const bool ahead =
+        kvi_options_bool(e->options, "model.mtp") || strcmp(kvi_options_string(e->options, "draft.type"), "mtp") == 0;
     if (shape[0]) {
         KVI_TRY(kvi_shape_config(shape, &e->config, error));
         return ahead ? kvi_config_look_ahead(&e->config, error) : KVRT_OK;
@@ -333,8 +335,9 @@ static kvrt_status fill_device(open_context *c, kvrt_error *error)
     KVI_TRY(check_round(e, error));
     KVI_TRY(kvi_engine_outline(e, e->format.plain, error));
     KVI_TRY(kvi_engine_find_cache(e, true, error));
-    kvi_engine_plan_input(e, true, e->backend->own_memory ? e->backend->memory_available(e->device) : c->available,
-                          &input);
+    kvi_engine_plan_input(
+        e, true, e->backend->own_memory ? e->backend->memory_available(e->device) + e->draft_bytes : c->available,
+        &input);
     KVI_TRY(e->backend->check(
         input.program, &(kvi_limits){.page_formats = kvi_format_codes(&e->format), .body = e->format.body}, error));
     KVI_TRY(kvi_plan_memory(&input, &e->plan, error));
@@ -395,6 +398,7 @@ void kvi_engine_free(kvi_engine *e)
     kvi_account *account = e->account;
     (void)kvi_share_set(&e->share, 0, 0);
     while (e->sessions) kvi_session_destroy(e->sessions);
+    if (e->draft) (void)kvrt_engine_close(e->draft->handle, NULL);
     kvi_spill_close(e);
     kvi_pace_close(&e->pace);
     kvi_events_close(&e->events);
@@ -487,10 +491,14 @@ kvrt_status kvrt_engine_open(const kvrt_options *options, kvrt_event_fn fn, void
     KVI_TRY(kvi_engine_new(options, &e, &before, error));
     open_context context = {.engine = e, .fn = fn, .user = user, .available = kvi_os_memory_available()};
     uint64_t start = kvi_os_now_us();
+    (void)kvi_account_use(before); /* it has its own */
+    kvrt_status status = kvi_draft_open(e, error);
+    (void)kvi_account_use(e->account);
     if (fn) kvi_log_warnings_to(warning_event, &context);
     kvi_arithmetic_enter();
-    kvrt_status status = read_within_budget(&context, error);
+    if (status >= KVRT_OK) status = read_within_budget(&context, error);
     if (status >= KVRT_OK && !tokenizer_alone(e)) status = load_device(&context, error);
+    if (status >= KVRT_OK && e->draft) status = kvi_draft_check(e, error);
     if (status >= KVRT_OK) status = kvi_spill_open(e, error);
     if (status >= KVRT_OK) {
         e->handle = kvi_handle_new(KVI_HANDLE_ENGINE, e);
@@ -535,7 +543,7 @@ kvrt_status kvrt_engine_get_info(kvrt_engine handle, kvrt_engine_info *out, kvrt
     const kvi_model_config *c = &e->config;
     const bool own = e->device && e->backend->own_memory,
                maps = e->checkpoint && strcmp(kvi_options_string(e->options, "model.io"), "map") == 0;
-    const uint64_t host = kvi_account_bytes(e->account), cached = (uint64_t)e->store.idle_units * KVI_KV_UNIT;
+    const uint64_t host = kvi_engine_host_bytes(e), cached = (uint64_t)e->store.idle_units * KVI_KV_UNIT;
     kvrt_engine_info info = {.n_layers = c->n_layers,
                              .n_heads = c->attention[0].n_heads,
                              .n_kv_heads = c->attention[0].n_kv_heads,
@@ -572,6 +580,11 @@ kvrt_status kvrt_engine_get_info(kvrt_engine handle, kvrt_engine_info *out, kvrt
     kvi_struct_write(out, &info, sizeof info);
     kvi_engine_leave(e, KVI_READ);
     return KVRT_OK;
+}
+
+uint64_t kvi_engine_host_bytes(const kvi_engine *e)
+{
+    return kvi_account_bytes(e->account) + (e->draft ? kvi_account_bytes(e->draft->account) : 0);
 }
 
 bool kvi_is_eos(const kvi_engine *e, int32_t id)

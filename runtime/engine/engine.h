@@ -55,7 +55,9 @@ typedef struct kvi_engine {
     kvi_account *account;                 /* what the engine and its sessions hold in the host's memory */
     uint64_t device_bytes, loading_bytes; /* of it: taken by opening the device; most of it while files were read */
     kvi_memory_plan plan;
-    kvi_share share; /* of a limit that several engines have together */
+    struct kvi_engine *draft; /* of draft.model; NULL: none */
+    uint64_t draft_bytes;     /* its plan's total */
+    kvi_share share;          /* of a limit that several engines have together */
     kvi_cache_format format;
     kvi_store store;
     kvi_encode_params encode;
@@ -107,6 +109,7 @@ kvrt_status kvi_engine_each_weight(kvi_engine *engine, kvi_weight_fn fn, void *u
 kvrt_status kvi_engine_find_cache(kvi_engine *engine, bool check, kvrt_error *error);
 void kvi_engine_plan_input(const kvi_engine *engine, bool copied, uint64_t available, kvi_plan_input *out);
 
+uint64_t kvi_engine_host_bytes(const kvi_engine *engine); /* with that of draft.model */
 bool kvi_is_eos(const kvi_engine *engine, int32_t id);
 /* Which marks the model puts around its reasoning, into engine->marks. */
 void kvi_reasoning_find_marks(kvi_engine *engine);

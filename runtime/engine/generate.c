@@ -14,7 +14,9 @@ static void fill_result(const kvi_session *s, kvrt_result *out)
                               .decode_us = gen->decode_us,
                               .first_token_us = gen->first_token_us,
                               .kv_bytes = kvi_pages_bytes(&s->pages),
-                              .seed = gen->luck.seed};
+                              .seed = gen->luck.seed,
+                              .n_drafted = gen->draft.n_drafted,
+                              .n_accepted = gen->draft.n_accepted};
     kvi_struct_write(out, &full, sizeof full);
 }
 

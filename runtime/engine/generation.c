@@ -95,6 +95,8 @@ kvi_want kvi_generation_next(kvi_session *s)
     _Static_assert(KVI_DECODE_ROWS == 8, "a number for each row");
     kvi_generation *gen = &s->gen;
     if (!runs(gen)) return (kvi_want){.n = 0};
+    if (gen->finish != KVRT_FINISH_NONE) /* a wrong guess is made good before the end */
+        return (kvi_want){.first = s->n_cached, .n = kvi_step_length(s, s->n_tokens - 1, false)};
     if (gen->n_generated >= gen->max_tokens) {
         gen->finish = KVRT_FINISH_LENGTH;
         finish(s);
@@ -191,8 +193,28 @@ static kvrt_status sample(kvi_session *s, uint32_t row)
     return KVRT_OK;
 }
 
+/* The same from each row of a step whose guess before it came true. */
+static kvrt_status sample_rows(kvi_session *s, uint32_t row)
+{
+    kvi_generation *gen = &s->gen;
+    const kvi_draft *d = &gen->draft;
+    const uint32_t base = s->n_tokens;
+    for (uint32_t n_true = 0;; n_true++) {
+        kvrt_status status = sample(s, row + n_true);
+        const uint32_t n_new = s->n_tokens - base;
+        /* The last token is left to be computed, unless it is a guess and a token is wanted behind it. */
+        while (n_true < d->n && n_true + 1 < n_new && s->tokens[base + n_true] == d->ids[n_true]) n_true++;
+        const bool goes_on = status >= KVRT_OK && gen->finish == KVRT_FINISH_NONE && n_true < d->n &&
+                             n_true + 1 == n_new && s->tokens[base + n_true] == d->ids[n_true];
+        if (goes_on && !kvi_requests_cancelled(s->requests)) continue;
+        if (goes_on) gen->finish = KVRT_FINISH_CANCELLED;
+        const kvrt_status moved = kvi_draft_take(s, n_true, &gen->error);
+        return status < KVRT_OK ? status : moved;
+    }
+}
+
 /* A prompt does not pause, and a STOP or a cancel before its logits are there is an error: there is nothing to keep. */
-static kvrt_status take_prefill(kvi_session *s, kvrt_status status)
+static kvrt_status take_prefill(kvi_session *s, kvrt_status status, bool computed)
 {
     kvi_generation *gen = &s->gen;
     const uint32_t total = gen->n_prompt - gen->n_reused;
@@ -204,7 +226,7 @@ static kvrt_status take_prefill(kvi_session *s, kvrt_status status)
     }
     if (status >= KVRT_OK && gen->finish == KVRT_FINISH_CALLBACK)
         return kvi_error_set(&gen->error, KVRT_CANCELLED, "cancelled by the callback during prefill");
-    if (status == KVRT_OK && s->n_cached == s->n_tokens) {
+    if (status == KVRT_OK && computed) {
         gen->state = KVI_DECODE;
         gen->prefill_us = gen->first_token_us = lap(gen);
     }
@@ -225,16 +247,26 @@ static kvrt_status take_decode(kvi_session *s, kvrt_status status)
 void kvi_generation_take(kvi_session *s, kvrt_status status, uint32_t logit_row)
 {
     kvi_generation *gen = &s->gen;
-    const bool computed = status == KVRT_OK && s->n_cached == s->n_tokens;
+    const bool computed = status == KVRT_OK && (s->n_cached == s->n_tokens || gen->draft.n);
+    if (gen->finish != KVRT_FINISH_NONE) {
+        if (!kvi_draft_is_behind(s) || status < KVRT_OK) finish(s);
+        return;
+    }
+    if (status != KVRT_OK) gen->draft.n = 0;
     kvi_generation_tell_demotions(s);
     kvi_generation_tell_shift(s);
-    status = gen->state == KVI_PREFILL ? take_prefill(s, status) : take_decode(s, status);
+    status = gen->state == KVI_PREFILL ? take_prefill(s, status, computed) : take_decode(s, status);
     if (status >= KVRT_OK && computed && gen->finish == KVRT_FINISH_NONE && !limit_reached(s, true)) {
         if (kvi_requests_cancelled(s->requests)) gen->finish = KVRT_FINISH_CANCELLED;
-        else status = sample(s, logit_row);
+        else status = sample_rows(s, logit_row);
+    }
+    if (gen->draft.n) { /* nothing was sampled */
+        const kvrt_status moved = kvi_draft_take(s, 0, &gen->error);
+        if (moved < KVRT_OK) status = moved;
     }
     if (status < KVRT_OK) fail(s, status);
-    else if (gen->finish != KVRT_FINISH_NONE) finish(s);
+    else if (gen->finish == KVRT_FINISH_CANCELLED || (gen->finish != KVRT_FINISH_NONE && !kvi_draft_is_behind(s)))
+        finish(s);
 }
 
 /* ---------------------------------------------------------------------------------------------------------- over --- */

@@ -11,6 +11,7 @@
 #ifndef KVI_GENERATION_H
 #define KVI_GENERATION_H
 #include "constraint.h"
+#include "draft.h"
 #include "tool_calls.h"
 #include "../text/sampler.h"
 #include "../text/channels.h"
@@ -64,6 +65,7 @@ typedef struct kvi_generation {
     kvi_constraint constraint; /* the grammar of the text, if it has one */
     uint32_t
         n_settled; /* tokens before those that were generated and are to be computed: narrow ones (kvrt.h, rule 8) */
+    kvi_draft draft;
     /* For the session's life. */
     kvi_luck luck;
 } kvi_generation;

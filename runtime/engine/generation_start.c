@@ -87,11 +87,13 @@ kvrt_status kvi_generation_start(kvi_session *s, const kvrt_options *options, kv
     bool inside = gen->sections.reasoning;
     kvi_channel_state channel = gen->channel;
     kvi_constraint constraint = {0};
+    kvi_draft draft;
     kvi_arena arena;
     const kvi_json_value *tools = NULL;
     KVI_TRY(kvi_options_check_scope(options, s->options, KVRT_SCOPE_CALL, error));
     KVI_TRY(kvrt_options_clone(s->options, &o, error));
     kvrt_status status = kvi_options_merge(o, options, error);
+    if (status >= KVRT_OK) status = kvi_draft_begin(s, o, &draft, error);
     if (status >= KVRT_OK) status = start_sampler(s, o, &sampler, error);
     if (status >= KVRT_OK) status = start_stream(gen, o, &stream, error);
     if (status >= KVRT_OK) status = kvi_sections_reserve(&gen->sections, PUSH_BYTES, error);
@@ -120,6 +122,7 @@ kvrt_status kvi_generation_start(kvi_session *s, const kvrt_options *options, kv
         if (!gen->goes_on) gen->n_settled = s->n_tokens;
         gen->state = KVI_PREFILL;
         gen->sampler = sampler;
+        gen->draft = draft;
         gen->request = kvi_requests_begin(s->requests);
         gen->n_prompt = s->n_tokens;
         gen->n_reused = gen->n_generated = 0;

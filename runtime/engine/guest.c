@@ -12,7 +12,7 @@ kvrt_status kvrt_mem_info(kvrt_engine handle, kvrt_memory *out, kvrt_error *erro
     KVI_TRY(kvi_struct_check(out, "kvrt_memory", error));
     KVI_TRY(kvi_engine_enter(handle, KVI_READ, &e, error));
     const bool own = e->backend && e->backend->own_memory;
-    const uint64_t cached = (uint64_t)e->store.idle_units * KVI_KV_UNIT, host = kvi_account_bytes(e->account);
+    const uint64_t cached = (uint64_t)e->store.idle_units * KVI_KV_UNIT, host = kvi_engine_host_bytes(e);
     const kvi_memory_plan *plan = &e->plan;
     const kvrt_memory memory = {.suspended = e->suspended.bytes != NULL,
                                 .host_bytes = host,
@@ -94,15 +94,29 @@ static kvrt_status make_room(kvi_engine *e, kvrt_error *error)
     return KVRT_OK;
 }
 
+static kvrt_status resume(kvi_engine *e, kvrt_error *error);
+
+/* The engine of draft.model goes first and comes back first. Its memory is its own. */
+static kvrt_status of_draft(kvi_engine *e, kvrt_status (*fn)(kvi_engine *, kvrt_error *), kvrt_error *error)
+{
+    if (!e->draft) return KVRT_OK;
+    kvi_account *before = kvi_account_use(e->draft->account);
+    const kvrt_status status = fn(e->draft, error);
+    (void)kvi_account_use(before);
+    return status;
+}
+
 static kvrt_status suspend(kvi_engine *e, kvrt_error *error)
 {
     uint64_t freed;
     kvi_drive_finish(e);
+    KVI_TRY(of_draft(e, suspend, error));
     drop_cached(e, &freed);
     kvrt_status status = make_room(e, error);
     if (status >= KVRT_OK) status = kvi_engine_noted(e, copy_objects(e, false, error));
     if (status >= KVRT_OK) status = kvi_engine_leave_device(e, error);
     if (status < KVRT_OK) forget(e);
+    if (status < KVRT_OK) (void)of_draft(e, resume, NULL);
     return status;
 }
 
@@ -125,6 +139,7 @@ kvrt_status kvrt_suspend(kvrt_engine handle, kvrt_error *error)
 static kvrt_status resume(kvi_engine *e, kvrt_error *error)
 {
     if (!e->suspended.bytes) return kvi_error_set(error, KVRT_STATE, "engine: it is not suspended");
+    if (e->draft && e->draft->suspended.bytes) KVI_TRY(of_draft(e, resume, error));
     KVI_TRY(kvi_engine_take_device(e, error));
     kvrt_status status = copy_objects(e, true, error);
     if (status < KVRT_OK) {

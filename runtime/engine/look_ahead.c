@@ -93,6 +93,23 @@ void kvi_ahead_after_step(kvi_engine *e, kvi_batch *b)
     if (n < want->n) e->ahead = (kvi_ahead_at){.session = s, .position = want->first + n, .next = -1};
 }
 
+/* The last row that counts is the one at hand: a step of those alone says which that is. */
+kvrt_status kvi_ahead_after_drafts(kvi_session *s, uint32_t first, uint32_t n, kvrt_error *error)
+{
+    kvi_engine *e = s->engine;
+    const kvi_ahead *ops = &e->program.program.ahead;
+    rows_ahead rows = {.first = first, .n = n, .ids = s->tokens + first + 1};
+    if (!ops->end || s->n_ahead != first) return KVRT_OK;
+    KVI_TRY(begin(s, &rows, NULL, error));
+    KVI_TRY(run(e, ops->take, ops->again, error));
+    rows.n--;
+    if (rows.n) KVI_TRY(begin(s, &rows, NULL, error));
+    if (rows.n) KVI_TRY(run(e, ops->layer, ops->head, error));
+    s->n_ahead = first + rows.n;
+    e->ahead = (kvi_ahead_at){.session = s, .position = s->n_ahead, .next = -1};
+    return KVRT_OK;
+}
+
 kvrt_status kvi_ahead_draft(kvi_session *s, int32_t next, kvrt_error *error)
 {
     kvi_engine *e = s->engine;

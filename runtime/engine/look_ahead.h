@@ -11,6 +11,8 @@
 /* Called by the batch: before its step begins; after it, while pages are as they were and logits of the step are still to be read. */
 void kvi_ahead_before_step(kvi_engine *engine, kvi_batch *batch);
 void kvi_ahead_after_step(kvi_engine *engine, kvi_batch *batch);
+/* The same for a step of one session with guesses: n of its rows, from position `first` on, count, and a token stands behind each. */
+kvrt_status kvi_ahead_after_drafts(kvi_session *session, uint32_t first, uint32_t n, kvrt_error *error);
 
 /* The session's last step was the engine's last. With `next` behind its last token: logits of the token behind that, in row 0 of the device's
  * (read_logits). Each further call goes one token on, from the layer's own result: next is what the call before predicted. Nothing of the session

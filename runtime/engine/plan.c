@@ -99,6 +99,8 @@ void kvi_engine_plan_input(const kvi_engine *e, bool copied, uint64_t available,
                             .budget_bytes = kvi_plan_budget(o, available),
                             .chunk = (uint32_t)kvi_options_i64(o, "ctx.chunk"),
                             .tail = (uint32_t)kvi_options_i64(o, "kv.tail"),
+                            .draft_bytes = e->draft_bytes,
+                            .drafts = strcmp(kvi_options_string(o, "draft.type"), "off") != 0,
                             .n_sessions = (uint32_t)kvi_options_i64(o, "ctx.sessions"),
                             .ctx_model = e->config.ctx_model,
                             .ctx_request = kvi_options_i64(o, "ctx.size"),
@@ -120,10 +122,15 @@ uint64_t kvi_plan_plain_pages(const kvi_plan_input *input)
     return 1 + pages_touched((uint64_t)input->tail + input->chunk);
 }
 
-/* Recurrent layers: the live state and the copies of it that a rewind may go back to. */
-uint64_t kvi_plan_state_bytes(const kvi_program *program)
+/* Recurrent layers: the live state, the copies of it that a rewind may go back to, and one for guesses. */
+uint32_t kvi_plan_n_states(const kvi_plan_input *input)
 {
-    return (1ull + KVI_STATE_CHECKPOINTS) * kvi_state_units(program->state_bytes) * KVI_KV_UNIT;
+    return input->program->state_bytes ? 1 + KVI_STATE_CHECKPOINTS + input->drafts : 0;
+}
+
+uint64_t kvi_plan_state_bytes(const kvi_plan_input *input)
+{
+    return (uint64_t)kvi_plan_n_states(input) * kvi_state_units(input->program->state_bytes) * KVI_KV_UNIT;
 }
 
 static uint64_t session_bytes(const kvi_plan_input *input, kvi_kv_format body, uint64_t ctx)
@@ -141,7 +148,7 @@ static uint64_t session_bytes(const kvi_plan_input *input, kvi_kv_format body, u
         uint64_t n_plain = kvi_kv_format_is_plain(body) || held < plain_most ? held : plain_most;
         total += n_plain * page_bytes(group, plain) + (held - n_plain) * page_bytes(group, body);
     }
-    return total + kvi_plan_state_bytes(input->program);
+    return total + kvi_plan_state_bytes(input);
 }
 
 uint64_t kvi_plan_session_bytes(const kvi_plan_input *input, uint64_t ctx)
@@ -203,7 +210,7 @@ static void add_up(const kvi_plan_input *input, kvi_memory_plan *out)
     out->session_bytes = backend->own_memory ? 0 : sessions;
     out->host_bytes = backend->own_memory ? tables + sessions + input->copied_bytes : 0;
     out->total_bytes = out->weight_bytes + out->table_bytes + out->workspace_bytes + out->session_bytes +
-                       out->context_bytes + out->limits.pool_bytes;
+                       out->context_bytes + out->limits.pool_bytes + input->draft_bytes;
 }
 
 void kvi_plan_at(const kvi_plan_input *input, uint64_t ctx, kvi_memory_plan *out)

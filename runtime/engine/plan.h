@@ -42,13 +42,16 @@ typedef struct kvi_plan_input {
     uint64_t copied_bytes;  /* weights copied from their files, or synthetic */
     uint64_t context_bytes, budget_bytes;
     uint32_t chunk, tail, n_sessions, ctx_model;
+    uint64_t draft_bytes;     /* of the engine of draft.model */
+    bool drafts;              /* draft.type is on: recurrent layers then need a second state to work on */
     int64_t ctx_request;      /* -1: auto */
     uint64_t pool_most_bytes; /* elastic: 0 or a limit of the pool */
 } kvi_plan_input;
 
 /* Pool bytes of one session with ctx tokens: sink, body, tail and the pages of a chunk under way; states of recurrent layers. */
 uint64_t kvi_plan_session_bytes(const kvi_plan_input *input, uint64_t ctx);
-uint64_t kvi_plan_state_bytes(const kvi_program *program); /* the states alone */
+uint32_t kvi_plan_n_states(const kvi_plan_input *input);
+uint64_t kvi_plan_state_bytes(const kvi_plan_input *input); /* the states alone */
 /* Unencoded pages of a session at most. */
 uint64_t kvi_plan_plain_pages(const kvi_plan_input *input);
 /* Host bytes of one session of ctx tokens: what kvrt_session_create and kvrt_generate take. */

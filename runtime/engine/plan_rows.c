@@ -1,5 +1,6 @@
 /* plan_rows.c - kvrt_plan: one row per KV format, by the functions that decide an open (plan.c). It reads what an open reads, so that both
  * count the same bytes, and takes neither weights nor cache; nothing of it survives the call. A card needs no driver to be planned for. */
+#include "draft.h"
 #include "engine.h"
 #include "../kv/states.h"
 
@@ -71,6 +72,7 @@ static void fill_row(const kvi_plan_input *input, const char *name, kvrt_plan_ro
     row->workspace_bytes = plan.workspace_bytes, row->session_bytes = plan.session_bytes;
     row->context_bytes = plan.context_bytes, row->host_bytes = plan.host_bytes;
     row->total_bytes = plan.total_bytes;
+    row->draft_bytes = input->draft_bytes;
     if (row->fits) row->max_sessions = kvi_plan_most_sessions(input, plan.ctx_size);
 }
 
@@ -182,8 +184,8 @@ static kvrt_status fill_info(kvi_engine *e, uint64_t available, kvrt_plan_info *
                            .n_params = e->weights.n_params,
                            .mapped_bytes = maps ? e->weights.bytes - e->weights.own_bytes : 0,
                            .expert_bytes = e->weights.expert_bytes,
-                           .state_bytes = kvi_plan_state_bytes(input.program),
-                           .n_states = input.program->state_bytes ? 1 + KVI_STATE_CHECKPOINTS : 0,
+                           .state_bytes = kvi_plan_state_bytes(&input),
+                           .n_states = kvi_plan_n_states(&input),
                            .loading_bytes = e->backend->own_memory ? 0 : input.loading_bytes};
     KVI_TRY(describe_forms(e, full.forms, sizeof full.forms, error));
     (void)snprintf(full.architecture, sizeof full.architecture, "%s", e->config.family);
@@ -200,6 +202,7 @@ static kvrt_status plan(kvi_engine *e, const char *formats, kvrt_plan_info *info
     if (!e->backend) return kvi_error_set(error, KVRT_NO_DEVICE, "plan: no backend in this build");
     if (strcmp(kvi_options_string(e->options, "model.load"), "tokenizer") == 0)
         return kvi_error_set(error, KVRT_ARG, "plan: model.load is tokenizer, need a model to plan for");
+    KVI_TRY(kvi_draft_plan(e, error));
     KVI_TRY(kvi_engine_read(e, false, NULL, NULL, error));
     KVI_TRY(free_bytes(e, available, &available, error));
     KVI_TRY(fill_info(e, available, info, error));

@@ -66,6 +66,10 @@ static kvrt_status session_init(kvi_engine *e, const kvrt_options *options, kvi_
     kvi_states_init(&s->states, &e->store, e->program.program.state_bytes);
     KVI_TRY(read_when_full(s, &format, error));
     s->priority = (int32_t)kvi_options_i64(s->options, "sched.priority");
+    if (e->draft) {
+        KVI_TRY(kvi_session_open(e->draft, NULL, &s->draft, error));
+        kvi_requests_begin_other(s->draft->requests); /* which nobody cancels */
+    }
     return kvi_session_begin_keys(s, error);
 }
 
@@ -78,6 +82,7 @@ void kvi_session_destroy(kvi_session *s)
         s->engine->n_sessions--;
     }
     kvi_session_forget_away(s);
+    if (s->draft) kvi_session_discard(s->draft);
     if (s->engine->ahead.session == s) s->engine->ahead = (kvi_ahead_at){0};
     kvi_generation_free(&s->gen);
     kvi_pages_free(&s->pages);
@@ -153,7 +158,9 @@ kvrt_status kvrt_session_get_info(kvrt_session handle, kvrt_session_info *out, k
                               .n_computed = s->n_computed,
                               .n_found = s->n_found,
                               .n_dropped = s->shift.n_dropped,
-                              .kv_away_bytes = s->away.bytes};
+                              .kv_away_bytes = s->away.bytes,
+                              .n_drafted = s->n_drafted,
+                              .n_accepted = s->n_accepted};
     kvi_pages_count(&s->pages, &info.n_pages, &info.n_packed_pages, &info.n_shared_pages);
     kvi_struct_write(out, &info, sizeof info);
     kvi_session_leave(s, KVI_READ);

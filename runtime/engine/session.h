@@ -35,10 +35,11 @@ typedef struct kvi_session {
     uint32_t n_ahead;     /* leading positions that the layer that looks ahead has keys and values of */
     uint32_t n_published; /* pages of them that others can find */
     uint32_t n_keys;
-    kvi_page_key *keys;           /* (ctx_size / 128) of whole pages of tokens; n_keys of them are up to date */
-    kvi_page_key seed;            /* that they begin with */
-    bool shares;                  /* kv.share */
-    uint64_t n_computed, n_found; /* tokens, since it was created: in steps, and taken from other sessions */
+    kvi_page_key *keys;             /* (ctx_size / 128) of whole pages of tokens; n_keys of them are up to date */
+    kvi_page_key seed;              /* that they begin with */
+    bool shares;                    /* kv.share */
+    uint64_t n_computed, n_found;   /* tokens, since it was created: in steps, and taken from other sessions */
+    uint64_t n_drafted, n_accepted; /* guesses, and those that came true */
     uint32_t ctx_size;
     kvi_shift shift;
     kvi_away away;     /* its pages, when they are not here (spill.h) */
@@ -50,6 +51,7 @@ typedef struct kvi_session {
         uint64_t bytes;
     } demoted[KVI_ELASTIC_LEVELS]; /* to each level by the last step */
     kvi_generation gen;
+    struct kvi_session *draft;  /* that follows it, of engine->draft */
     uint64_t last_turn, served; /* number of the step that it was last in; of the place that it had there */
     int32_t priority;
     bool submitted; /* its request is driven by kvrt_step or the worker */

@@ -12,6 +12,8 @@ typedef struct kvi_want {
     bool part; /* of a chunk: the next one sees the pages as this one does, so that nothing is encoded between them */
     const uint32_t *logit_rows; /* (n_logit_rows) relative to first, increasing */
     uint32_t n_logit_rows;
+    uint32_t
+        n_draft; /* of n, the last ones: guesses (draft.h). The session moves on over those that come true when its request takes the step */
 } kvi_want;
 
 /* One session's part of a step, and what became of it: OK and its tokens are computed; MORE and they are not, because a cancel of another

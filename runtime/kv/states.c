@@ -192,6 +192,13 @@ bool kvi_states_borrow(kvi_states *states)
     return !states->units || states->spare != KVI_NO_PAGE;
 }
 
+void kvi_states_swap(kvi_states *states)
+{
+    const uint32_t live = states->live;
+    states->live = states->spare;
+    states->spare = live;
+}
+
 void kvi_states_give_back(kvi_states *states)
 {
     if (states->spare != KVI_NO_PAGE) kvi_store_drop(states->store, states->spare);

@@ -62,6 +62,7 @@ void kvi_states_drop_middle(kvi_states *states, uint32_t first, uint32_t n);
 bool kvi_states_borrow(kvi_states *states);
 uint32_t kvi_states_borrowed_unit(const kvi_states *states); /* 0 without one */
 void kvi_states_give_back(kvi_states *states);
+void kvi_states_swap(kvi_states *states); /* what was borrowed is the live state now */
 
 /* Drops checkpoints beyond position n: other tokens will stand there. */
 void kvi_states_cut(kvi_states *states, uint32_t n);

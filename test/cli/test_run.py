@@ -321,4 +321,22 @@ def no_colour_and_dumb_terminals():
         assert env != {"TERM": "dumb"} or b"\x1b" not in shown, shown
 
 
+@test
+def guesses_change_the_figures_alone():
+    prompt = "Once upon a time there was a dog. The dog saw a cat. Once upon a time there was a dog. The dog"
+    def answer(*args):
+        return kvrt("run", STORY, "-p", prompt, "-n", 60, *GREEDY, "--ctx", 256, "--json", *args).expect(0).json()
+    plain = answer()
+    assert plain["n_drafted"] == plain["n_accepted"] == 0
+    for args in (["lookup"], ["model", "--draft-model", STORY], ["lookup", "--draft-max", 2]):
+        out = answer("--draft", *args)
+        assert out["ids"] == plain["ids"] and out["text"] == plain["text"], args
+        assert 0 < out["n_accepted"] <= out["n_drafted"], (args, out)
+    kvrt("run", STORY, "-p", prompt, "--draft", "model").expect(2, err="draft.model")
+    kvrt("run", STORY, "-p", prompt, "--draft", "some").expect(2, err="lookup")
+    out = kvrt("bench", STORY, "--draft", "lookup", "--prompt", 96, "--gen", 16, "--reps", 2, "--json").expect(0).json()
+    copying, other = out["rows"]
+    assert copying["n_gen"] == other["n_gen"] == 16 and copying["decode_tps"] > 0 and copying["draft_tps"] > 0, out
+
+
 main()

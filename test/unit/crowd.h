@@ -9,7 +9,7 @@ typedef enum crowd_act { CROWD_NOTHING, CROWD_CANCEL, CROWD_PAUSE, CROWD_STOP } 
 
 typedef struct crowd_member {
     /* The script. */
-    const char *options[12]; /* of the session: key, value, ..., NULL */
+    const char *options[20]; /* of the session: key, value, ..., NULL */
     uint32_t story, n_prompt;
     uint32_t arrives; /* round of the drive in which its request begins */
     crowd_act act;    /* once, in answer to token `act_at` */
