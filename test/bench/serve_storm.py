@@ -161,14 +161,20 @@ def main():
             if not m["requests_running"] and not m["requests_waiting"]:
                 break
             time.sleep(0.1)
+        for slot in range(m["sessions_max"]):  # pages: without sessions none is held
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as s:
+                s.sendall(f"POST /slots/{slot}?action=erase HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\nContent-Length: 2\r\n\r\n{{}}".encode())
+                while s.recv(1 << 16):
+                    pass
+        held = metrics(port)["kv_used_bytes"]
         server.send_signal(signal.SIGTERM)
         code = server.wait(120)
         drain.join()
     print(f"{sum(counts.values())} requests in {time.time() - begun:.0f} s: " + ", ".join(f"{k}: {v}" for k, v in sorted(counts.items(), key=str)))
     print({k: v for k, v in m.items() if v})
     bad = [k for k in counts if k in ("cut", "closed early", "ConnectionRefusedError", "TimeoutError", "timeout") or (isinstance(k, int) and k >= 500 and k != 503)]
-    if code or bad or m["requests_running"] or m["requests_waiting"]:
-        sys.exit(f"exit {code}; {bad}; {said_more[0][-4000:] if said_more else ''}")
+    if code or bad or held or m["requests_running"] or m["requests_waiting"]:
+        sys.exit(f"exit {code}; {bad}; {held} bytes of pages are held; {said_more[0][-4000:] if said_more else ''}")
 
 
 main()

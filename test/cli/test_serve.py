@@ -463,6 +463,14 @@ def a_call_can_be_demanded():
         ask = {"input": "Look.", "tools": [{"type": "function", **f} for f in functions], "tool_choice": {"type": "function", "name": "look"}}
         item, = s.post("/v1/responses", ask)["output"]
         assert item["type"] == "function_call" and right(item["name"], json.loads(item["arguments"])), item
+        only = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [{"type": "function", "function": {"name": "rest"}}]}}
+        for seed in range(4):
+            call, = s.chat(STORY_MESSAGES, tools=tools, tool_choice=only, temperature=2, seed=seed, parallel_tool_calls=False)["choices"][0]["message"]["tool_calls"]
+            assert call["function"]["name"] == "rest", call
+        ask["tool_choice"] = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "look"}]}
+        assert s.post("/v1/responses", {**ask, "parallel_tool_calls": False})["output"][0]["name"] == "look"
+        only["allowed_tools"]["tools"][0]["function"]["name"] = "none"
+        assert "allowed" in s.post("/v1/chat/completions", {"messages": STORY_MESSAGES, "tools": tools, "tool_choice": only}, expect=400)["error"]["message"]
         # Text is free where no call is demanded, and its tokens are those of a request without tools.
         plain = s.chat(STORY_MESSAGES, seed=3, max_tokens=20)
         assert text_of(s.chat(STORY_MESSAGES, tools=tools, seed=3, max_tokens=20)) == text_of(plain)

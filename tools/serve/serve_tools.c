@@ -64,6 +64,28 @@ static bool choose_tool(serve_call *call, const serve_node *choice, const serve_
     return ok;
 }
 
+/* {"type": "allowed_tools", "mode": "auto" | "required", "tools": [...]}, which chat has in an object of its own; NULL: it is none. */
+static const serve_node *allowed_tools(const serve_json *j, const serve_node *choice, const serve_node *word)
+{
+    if (!choice || choice->type != SERVE_OBJECT || !serve_json_is(j, word, "allowed_tools")) return NULL;
+    const serve_node *of = serve_json_get(j, choice, "allowed_tools");
+    return of ? of : choice;
+}
+
+static bool is_allowed(const serve_json *j, const serve_node *allowed, const serve_node *tool)
+{
+    serve_text name = {0};
+    bool found = !allowed;
+    serve_json_string(j, serve_json_get(j, tool, "name"), &name);
+    for (const serve_node *t = allowed ? serve_json_child(j, serve_json_get(j, allowed, "tools")) : NULL; t && !found;
+         t = serve_json_next(j, t)) {
+        const serve_node *f = serve_json_get(j, t, "function");
+        found = name.data && serve_json_is(j, serve_json_get(j, f ? f : t, "name"), name.data);
+    }
+    serve_text_free(&name);
+    return found;
+}
+
 bool serve_tools(serve_call *call, serve_prompt *prompt, serve_tools_of form)
 {
     const serve_json *j = &call->json;
@@ -84,6 +106,8 @@ bool serve_tools(serve_call *call, serve_prompt *prompt, serve_tools_of form)
     }
     call->one_call = single || !several;
     if (serve_json_is(j, word, "none")) return true;
+    const serve_node *allowed = form == SERVE_TOOLS_ANTHROPIC ? NULL : allowed_tools(j, choice, word);
+    if (allowed) word = serve_json_get(j, allowed, "mode");
     if (word && !serve_json_is(j, word, "auto") && !choose_tool(call, choice, word, form)) return false;
     serve_text *out = &prompt->tools;
     serve_puts(out, "[");
@@ -94,8 +118,11 @@ bool serve_tools(serve_call *call, serve_prompt *prompt, serve_tools_of form)
         if (form == SERVE_TOOLS_ANTHROPIC ? type && !serve_json_is(j, type, "custom") : !is_function)
             return serve_fail(call, 400, "tools", "tools: a tool of a type that is not supported");
         const serve_node *of = form == SERVE_TOOLS_CHAT ? serve_json_get(j, t, "function") : t;
+        if (!is_allowed(j, allowed, of)) continue;
         if (!put_tool(call, of, form == SERVE_TOOLS_ANTHROPIC ? "input_schema" : "parameters", out)) return false;
     }
+    if (out->len == 1 && allowed)
+        return serve_fail(call, 400, "tool_choice", "tool_choice: none of the tools is allowed");
     if (out->len == 1) { /* none of them was a function */
         serve_text_clear(out);
         return true;
