@@ -188,7 +188,7 @@ static const char *trace_path()
     const char *path = getenv("KVRT_SASS_TRACE");
     return path && *path ? path : nullptr;
 }
-/* A line per launch: kernel, grid, threads, registers, shared memory, address:count of all warps, and the longest warp as runs "from-to" of
+/* A line per launch: kernel, grid, threads, registers, shared memory, address:count:sectors of all warps, and the longest warp as runs "from-to" of
  * addresses. */
 static void write_trace(const interpreted *k, const launch *job, const sass_block *b, uint64_t n_blocks)
 {
@@ -198,7 +198,8 @@ static void write_trace(const interpreted *k, const launch *job, const sass_bloc
             (unsigned long long)n_blocks, job->threads.x * job->threads.y * job->threads.z, k->code->registers,
             b->shared_bytes);
     for (size_t i = 0; i < k->code->function.n; i++)
-        if (b->counts[i]) fprintf(f, "%zx:%llu ", i * 16, (unsigned long long)b->counts[i]);
+        if (b->counts[i])
+            fprintf(f, "%zx:%llu:%llu ", i * 16, (unsigned long long)b->counts[i], (unsigned long long)b->sectors[i]);
     fputc('\t', f);
     for (uint32_t i = 0; i < b->longest.n;) {
         const uint32_t from = b->longest.at[i];

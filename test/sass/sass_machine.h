@@ -67,6 +67,7 @@ typedef struct sass_block {
     uint32_t next_range;
     uint64_t n_steps;
     bool traces;
+    uint64_t *sectors;  /* (code) while traces: 32-byte pieces of global memory that its requests touched */
     sass_trace longest; /* of the warps of the launch */
     /* A fault ends the block: what, where. */
     const sass_ins *now;

@@ -36,6 +36,19 @@ static bool in_range(const uint64_t range[2], uint64_t from, uint64_t to, uint32
 {
     return from >= range[0] && to <= range[1] && range[1] - to >= bytes;
 }
+/* A request moves whole sectors. */
+static void count_sectors(sass_warp *w, const uint64_t at[32], uint32_t mask)
+{
+    uint64_t seen[32];
+    uint32_t n = 0;
+    for (; mask; mask &= mask - 1) {
+        const uint64_t sector = at[__builtin_ctz(mask)] >> 5;
+        uint32_t k = 0;
+        while (k < n && seen[k] != sector) k++;
+        if (k == n) seen[n++] = sector;
+    }
+    w->block->sectors[w->block->now - w->block->code] += n;
+}
 static bool check_global(sass_warp *w, const uint64_t at[32], uint32_t bytes, uint32_t mask)
 {
     sass_block *b = w->block;
@@ -45,6 +58,7 @@ static bool check_global(sass_warp *w, const uint64_t at[32], uint32_t bytes, ui
         from = at[l] < from ? at[l] : from, to = at[l] > to ? at[l] : to;
         odd |= at[l];
     }
+    if (b->traces) count_sectors(w, at, mask);
     if (odd & (bytes - 1)) {
         b->misaligned = true;
         sass_fault(w, "an address that is no multiple of %u", bytes);

@@ -258,7 +258,8 @@ bool sass_block_prepare(sass_block *b, const sass_kernel *kernel, const uint32_t
     b->local = malloc((size_t)n_threads * b->stack_bytes + 16u);
     b->warps = aligned_alloc(64, (b->n_warps * sizeof *b->warps + 63) & ~(size_t)63);
     b->counts = calloc(kernel->function.n, sizeof *b->counts);
-    if (!b->bank[0] || !b->shared || !b->local || !b->warps || !b->counts) {
+    b->sectors = calloc(kernel->function.n, sizeof *b->sectors);
+    if (!b->bank[0] || !b->shared || !b->local || !b->warps || !b->counts || !b->sectors) {
         sass_block_free(b);
         return false;
     }
@@ -274,8 +275,8 @@ void sass_block_free(sass_block *b)
     for (uint32_t k = 0; b->warps && k < b->n_warps; k++) free(b->warps[k].copies), free(b->warps[k].trace.at);
     free(b->longest.at);
     b->longest = (sass_trace){NULL, 0, 0};
-    free(b->bank[0]), free(b->shared), free(b->local), free(b->warps), free(b->counts);
-    b->bank[0] = NULL, b->shared = b->local = NULL, b->warps = NULL, b->counts = NULL;
+    free(b->bank[0]), free(b->shared), free(b->local), free(b->warps), free(b->counts), free(b->sectors);
+    b->bank[0] = NULL, b->shared = b->local = NULL, b->warps = NULL, b->counts = NULL, b->sectors = NULL;
 }
 
 /* Registers, and what stands in shared and local memory, are NaN in every type: code that reads what it has not written is found. */

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# The model of time over what kernels executed: a trace of the interpreter has a line per launch, and every one of them gets a time.
+set -uo pipefail
+root=${KVRT_SOURCE_DIR:-$(cd "$(dirname "$0")/../.." && pwd)} build=${KVRT_BUILD_DIR:-build}
+folder=$(mktemp -d) && trap 'rm -rf "$folder"' EXIT
+KVRT_SASS_TRACE=$folder/trace python3 -B "$root/test/sass/run_sass.py" "$build/test/ops/test_ops_cuda" test_tail >"$folder/log" 2>&1
+rc=$?
+[ "$rc" = 0 ] || { tail -20 "$folder/log"; exit "$rc"; }
+python3 -B "$root/test/gpu/timing/dynamic.py" "$folder/trace" rtx3090 "$build/test/sass/cache" | tee "$folder/said" || exit 1
+for kernel in embed attn_decode_f16_d64 attn_decode_k4v4_d64 attn_combine_d64; do
+    grep -q "^$kernel " "$folder/said" || { echo "no line of $kernel"; exit 1; }
+done
