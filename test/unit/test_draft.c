@@ -414,6 +414,63 @@ static void forks_saves_and_rewinds_between_operations(void **state)
     }
 }
 
+/* A cancel while guesses are computed: what was lent for them is given back, and the text goes on as if nothing had been. */
+static void a_cancelled_step_leaves_nothing(void **state)
+{
+    static const char *const models[] = {"tiny", "qwen3_5"};
+    for (unsigned m = 0; m < 2; m++) {
+        const char *pairs[] = {"kv.format",
+                               "k4v4",
+                               "ctx.size",
+                               "512",
+                               "draft.type",
+                               "lookup",
+                               "sample.temperature",
+                               "0",
+                               "gen.ignore_eos",
+                               "true",
+                               "sample.logit_bias",
+                               "5=40",
+                               "sample.logit_bias",
+                               "9=40",
+                               NULL};
+        kvrt_engine engine = open_golden(models[m], pairs);
+        const char *plain[] = {"draft.type", "off", "gen.max_tokens", "80", NULL},
+                   *some[] = {"gen.max_tokens", "80", NULL};
+        kvrt_options *off = some_options(plain), *on = some_options(some);
+        int32_t prompt[100], want[512], got[512];
+        uint64_t n, n_cancelled = 0;
+        kvi_session *s;
+        for (uint32_t i = 0; i < 100; i++) prompt[i] = crowd_token(3, i);
+        kvrt_session session = golden_session(engine);
+        assert_int_equal(kvi_session_enter(session, KVI_LOOK, &s, NULL), KVRT_OK);
+        kvi_session_leave(s, KVI_LOOK);
+        assert_int_equal(kvrt_session_sync(session, prompt, 100, NULL, NULL), KVRT_OK);
+        assert_int_equal(kvrt_generate(session, off, NULL, NULL, NULL, NULL), KVRT_OK);
+        tokens_of(session, want, &n);
+        assert_int_equal(kvrt_session_rewind(session, 100, NULL), KVRT_OK);
+        for (uint32_t round = 0; s->n_tokens < 170; round++) {
+            kvrt_event event = {.size = sizeof event};
+            int32_t status = kvrt_submit(session, on, NULL, NULL);
+            for (uint32_t ops = 0; status >= KVRT_OK && s->gen.state != KVI_DONE; ops++) {
+                status = kvrt_step(engine, 1, NULL);
+                if (s->gen.draft.n && ops > 3 + round % 7) kvrt_cancel(session), n_cancelled++;
+                while (kvrt_poll(engine, &event, NULL) == KVRT_OK) {
+                }
+            }
+            assert_true(status >= KVRT_OK && s->states.spare == KVI_NO_PAGE);
+            /* A token without guesses, so that there is a way on. */
+            kvrt_options *one = some_options((const char *[]){"draft.type", "off", "gen.max_tokens", "1", NULL});
+            assert_int_equal(kvrt_generate(session, one, NULL, NULL, NULL, NULL), KVRT_OK);
+            kvrt_options_destroy(one);
+        }
+        tokens_of(session, got, &n);
+        assert_true(n_cancelled > 10 && memcmp(got, want, 170 * sizeof *got) == 0);
+        kvrt_options_destroy(on), kvrt_options_destroy(off);
+        kvrt_engine_close(engine, NULL);
+    }
+}
+
 /* -------------------------------------------------------------------------------------------------------- grammar --- */
 static void grammars_are_the_same(void **state)
 {
@@ -797,6 +854,7 @@ int main(void)
                                        cmocka_unit_test(streams_are_the_same),
                                        cmocka_unit_test(guesses_are_shared_out),
                                        cmocka_unit_test(forks_saves_and_rewinds_between_operations),
+                                       cmocka_unit_test(a_cancelled_step_leaves_nothing),
                                        cmocka_unit_test(grammars_are_the_same),
                                        cmocka_unit_test(samples_have_the_distribution_of_the_model),
                                        cmocka_unit_test(a_second_state_is_planned),
