@@ -18,7 +18,7 @@
 /* A row is computed in one of two forms. *Narrow*: in a step of at most so many rows, as decoding does (matrix times vectors, attention
  * split by runs of pages). *Wide*: in a longer step, or in a short one that asks for it, as a prompt is read (matrix times matrix). The forms
  * sum in different orders and round to different bits. Within a form the bits of a row depend on its token, its position and the pages it reads,
- * never on how many rows are computed with it. (CUDA has the narrow form so; its steps of 9 to 32 rows and `wide` ones are not there yet.) */
+ * never on how many rows are computed with it. (CUDA has products so; its attention of 9 to 32 rows, and of short `wide` steps, is not there yet.) */
 #define KVI_DECODE_ROWS 8u
 
 /* What every step stays within; workspace is planned from these. */

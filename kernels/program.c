@@ -13,9 +13,7 @@ const char *kvi_op_name(kvi_op_kind kind)
 
 const char *kvi_op_special(const kvi_op *op)
 {
-    if (op->kind == KVI_OP_ROUTE || op->kind == KVI_OP_EXPERTS) return "mixtures of experts";
-    if (op->kind == KVI_OP_CONV_STATE || op->kind == KVI_OP_DELTA) return "recurrent layers (gated DeltaNet)";
-    if (op->kind > KVI_OP_HEAD) return "this kind of layer";
+    if (op->kind > KVI_OP_DELTA) return "this kind of layer";
     return NULL;
 }
 

@@ -257,16 +257,23 @@ static kvrt_status cuda_check(const kvi_program *program, const kvi_limits *limi
                              "program: %u buffers and %u cache groups, the CUDA backend has room for %u and %u",
                              program->n_buffers, program->n_groups, KVI_CUDA_MAX_BUFFERS, KVI_MAX_GROUPS);
     KVI_TRY(kvi_cuda_linear_check(program, error));
+    KVI_TRY(kvi_cuda_experts_check(program, error));
+    KVI_TRY(kvi_cuda_recurrent_check(program, error));
     return kvi_cuda_attention_check(program, limits, error);
 }
 
 /* Operands are 16-bit in the family of the weights: BF16 weights come from models whose activations may leave the range of F16, and a
  * tensor core multiplies two numbers of the same type. q | k | v are no operand of a weight: the cache is F16 and so are they, three bits
- * more exact. */
+ * more exact; so is what recurrent layers read. */
 static kvi_dtype buffer_dtype(const kvi_program *program, uint32_t buffer, kvi_dtype operand)
 {
-    for (uint32_t i = 0; i < program->n_ops; i++)
-        if (program->ops[i].kind == KVI_OP_ROPE_APPEND && program->ops[i].out == buffer) return KVI_F16;
+    for (uint32_t i = 0; i < program->n_ops; i++) {
+        const kvi_op *op = &program->ops[i];
+        if (op->kind == KVI_OP_ROPE_APPEND && op->out == buffer) return KVI_F16;
+        if (op->kind == KVI_OP_CONV_STATE && (op->in == buffer || op->out == buffer)) return KVI_F16;
+        if (op->kind == KVI_OP_DELTA && (op->in == buffer || op->side == buffer || (op->gated && op->gate == buffer)))
+            return KVI_F16;
+    }
     return operand;
 }
 
@@ -274,7 +281,7 @@ static kvi_dtype operand_of(const kvi_program *program)
 {
     for (uint32_t i = 0; i < program->n_ops; i++)
         for (uint32_t j = 0; program->ops[i].kind != KVI_OP_EMBED && j < program->ops[i].n_weights; j++)
-            if (program->ops[i].weights[j]->form == KVI_FORM_BF16) return KVI_BF16;
+            if (program->ops[i].weights[j] && program->ops[i].weights[j]->form == KVI_FORM_BF16) return KVI_BF16;
     return KVI_F16;
 }
 
@@ -322,6 +329,7 @@ static kvrt_status load(kvi_device *d, kvrt_error *error)
     d->step_bytes = layout.step_bytes;
     d->best = layout.best;
     KVI_TRY(kvi_cuda_linear_prepare(d, layout.linear, error));
+    kvi_cuda_experts_prepare(d, layout.experts);
     KVI_TRY(kvi_cuda_attention_prepare(d, layout.attention, error));
     KVI_TRY(kvi_cuda_encode_prepare(d, layout.encode, error));
     KVI_TRY(kvi_cuda_graphs_build(d, error));
@@ -358,7 +366,7 @@ static uint64_t write_step(const kvi_device *d, const kvi_step *step, uint8_t *b
     for (uint32_t s = 0; s < step->n_seqs; s++) {
         const kvi_seq *seq = &step->seqs[s];
         const uint32_t n_pages = (seq->pos + seq->n_rows + KVI_KV_PAGE - 1) / KVI_KV_PAGE;
-        seqs[s] = (kvi_cuda_seq){seq->first_row, seq->n_rows, seq->pos, n_pages, seq->ahead};
+        seqs[s] = (kvi_cuda_seq){seq->first_row, seq->n_rows, seq->pos, n_pages, seq->ahead, seq->state_unit};
         for (uint32_t r = 0; r < seq->n_rows; r++) row_seq[seq->first_row + r] = s;
         for (uint32_t g = 0; g < map->n_groups; g++) {
             kvi_page_ref *table = pages + ((size_t)s * map->n_groups + g) * map->max_pages;
@@ -413,6 +421,7 @@ static kvrt_status step_begin(kvi_device *d, const kvi_step *step, kvrt_error *e
     d->next_step = 1 - i;
     d->n_rows = step->n_rows;
     d->n_seqs = step->n_seqs;
+    d->wide = kvi_step_is_wide(step);
     d->formats = kvi_cuda_attention_formats(d, step);
     d->n_logit_rows = step->n_logit_rows;
     if (d->timing) count_attention(d, step);

@@ -11,7 +11,7 @@
 #include "../backend.h"
 #include "../../runtime/base/mem.h"
 
-#define KVI_CUDA_MAX_BUFFERS 8u
+#define KVI_CUDA_MAX_BUFFERS KVI_MAX_BUFFERS
 #define KVI_CUDA_MAX_SMS                                                                                               \
     192u /* multiprocessors that workspace is planned for (a 5090 has 170); grids of larger cards stay within it */
 #define KVI_CUDA_STAGING (4u << 20) /* bytes of each of the two pinned staging blocks */
@@ -62,6 +62,13 @@ typedef struct kvi_cuda_timed { /* one operation between two events */
 } kvi_cuda_timed;
 #define KVI_CUDA_TIMED 32u
 
+/* Scratch of mixtures of experts (experts_cuda.c). */
+typedef struct kvi_cuda_experts {
+    kvi_dptr list;  /* tiles and sorted pairs (linear_params.h) */
+    kvi_dptr act;   /* (pairs, width) 16-bit: what gate and up leave */
+    kvi_dptr parts; /* (pairs, hidden) f32: what an expert says of a token */
+} kvi_cuda_experts;
+
 struct kvi_cuda_attention; /* attention_cuda.c */
 struct kvi_cuda_encode;    /* encode_cuda.c */
 
@@ -94,6 +101,7 @@ struct kvi_device {
     kvi_dptr best;          /* scratch of best_cuda.c */
     kvi_cuda_buffer normed; /* (max_rows, widest normed input) operands of the matrix kernels */
     kvi_cuda_buffer sums;   /* (max_rows, widest) f32: products that are more than added */
+    kvi_cuda_experts experts;
     struct kvi_cuda_attention *attention;
     struct kvi_cuda_encode *encode;
 
@@ -104,6 +112,7 @@ struct kvi_device {
     uint32_t next_step;
     uint64_t step_bytes;
     uint32_t n_rows, n_logit_rows, n_seqs; /* of the current step */
+    bool wide;                             /* the current step's form; false while a graph is recorded */
     uint32_t formats; /* of pages in it, or in the graph being recorded: bits of attention_cuda.c's table */
     uint64_t attention_bytes
         [KVI_MAX_GROUPS]; /* record bytes per layer that the current step reads, by cache group; when timed */
@@ -202,15 +211,32 @@ uint64_t kvi_cuda_tile_bytes(const kvi_weight_desc *desc, const kvi_cuda_tile *t
 kvrt_status kvi_cuda_tile_send(kvi_device *device, const kvi_weight_desc *desc, kvi_weight *w, kvrt_error *error);
 /* Whether two weights can go side by side in one launch. */
 bool kvi_cuda_same_tile(const kvi_weight *a, const kvi_weight *b);
-/* Weights first .. first + n of the operation by rows of F16 that are normalized, gathered and in order; `linear` as for plain weights. */
+/* Weights first .. first + n of the operation by rows of F16 that are normalized, gathered and in order; `linear` as for plain weights. `blocks` of
+ * tile_rows rows: 8 (gemv), 32 or 64. */
 kvrt_status kvi_cuda_tile_product(kvi_device *device, const kvi_op *op, uint32_t first, uint32_t n,
-                                  const kvi_cuda_linear_params *linear, uint32_t rows, const char **name,
-                                  kvrt_error *error);
+                                  const kvi_cuda_linear_params *linear, uint32_t tile_rows, uint32_t blocks,
+                                  const char **name, kvrt_error *error);
 kvrt_status kvi_cuda_tile_embed(kvi_device *device, const kvi_op *op, uint32_t rows, const char **name,
                                 kvrt_error *error);
 /* EMBED, NORM_LINEAR, LINEAR_ADD, NORM_GATE_UP, HEAD */
 kvrt_status kvi_cuda_linear_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel,
                                 kvrt_error *error);
+
+/* ROUTE, EXPERTS */
+kvrt_status kvi_cuda_experts_check(const kvi_program *program, kvrt_error *error);
+uint64_t kvi_cuda_experts_bytes(const kvi_program *program, const kvi_limits *limits);
+void kvi_cuda_experts_prepare(kvi_device *device, kvi_dptr memory);
+kvrt_status kvi_cuda_route_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel,
+                               kvrt_error *error);
+kvrt_status kvi_cuda_experts_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel,
+                                 kvrt_error *error);
+
+/* CONV_STATE, DELTA; scratch is device->sums. */
+kvrt_status kvi_cuda_recurrent_check(const kvi_program *program, kvrt_error *error);
+kvrt_status kvi_cuda_conv_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel,
+                              kvrt_error *error);
+kvrt_status kvi_cuda_delta_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel,
+                               kvrt_error *error);
 
 kvrt_status kvi_cuda_attention_check(const kvi_program *program, const kvi_limits *limits, kvrt_error *error);
 kvrt_status kvi_cuda_attention_check_step(const kvi_device *device, const kvi_step *step,

@@ -45,8 +45,8 @@ template <class weight, int tile_m, int tile_n, int warps_m, int warps_n, int st
         return n / 8u % 2u ? p.end[0] + column : column;
     }
 
-    static KVI_DEV void find_sources(const kvi_cuda_linear_params &p, uint32_t first_row, uint32_t n_rows,
-                                     uint32_t first_out, source (&from)[copies])
+    static KVI_DEV void find_sources(const kvi_cuda_linear_params &p, const kvi_block_rows &block, uint32_t first_out,
+                                     source (&from)[copies])
     {
 #pragma unroll
         for (int i = 0; i < copies; i++) {
@@ -55,12 +55,11 @@ template <class weight, int tile_m, int tile_n, int warps_m, int warps_n, int st
             from[i].place = place_of(row, at % 4u);
             if (row >= tile_m) {
                 const uint32_t o = output_of(p, first_out, row - tile_m);
-                from[i].row = o < p.end[2] ? kvi_row_at<weight>(p, o).codes : nullptr;
+                from[i].row = o < p.end[2] ? kvi_row_at<weight>(p, o, block.expert).codes : nullptr;
             } else
-                from[i].row =
-                    first_row + row < n_rows
-                        ? (const unsigned char *)p.x + (uint64_t)(first_row + row) * p.x_pitch * KVI_CUDA_OPERAND_BYTES
-                        : nullptr;
+                from[i].row = row < block.n ? (const unsigned char *)p.x +
+                                                  (uint64_t)block.of_x(p, row) * p.x_pitch * KVI_CUDA_OPERAND_BYTES
+                                            : nullptr;
         }
     }
 
@@ -99,8 +98,9 @@ template <class weight, int tile_m, int tile_n, int warps_m, int warps_n, int st
         }
     }
 
-    static KVI_DEV void finish(const kvi_cuda_linear_params &p, uint32_t first_row, uint32_t n_rows, uint32_t first_out,
-                               uint32_t lane, const float (&sum)[m_tiles][n_tiles][4])
+    /* first: row of the block that is the warp's first. */
+    static KVI_DEV void finish(const kvi_cuda_linear_params &p, const kvi_block_rows &block, uint32_t first,
+                               uint32_t first_out, uint32_t lane, const float (&sum)[m_tiles][n_tiles][4])
     {
         const bool pair = p.action == KVI_CUDA_GATED;
         const uint32_t n_out = pair ? p.end[0] : p.end[2];
@@ -111,33 +111,32 @@ template <class weight, int tile_m, int tile_n, int warps_m, int warps_n, int st
 #pragma unroll
                 for (uint32_t half = 0; half < 2; half++) { /* rows g and g + 8 of the fragment */
                     if (pair && j % 2) continue;
-                    const uint32_t row = first_row + i * 16u + half * 8u + lane / 4u;
+                    const uint32_t row = first + i * 16u + half * 8u + lane / 4u, e = block.expert;
                     const uint32_t o = (pair ? first_out / 2u + j / 2 * 8u : first_out + j * 8u) + lane % 4u * 2u;
                     float v = sum[i][j][2u * half], w = sum[i][j][2u * half + 1u];
-                    if (row >= n_rows || o >= n_out) continue;
-                    v += kvi_bias_of(p, o);
-                    if (o + 1u < n_out) w += kvi_bias_of(p, o + 1u);
+                    if (row >= block.n || o >= n_out) continue;
+                    v += kvi_bias_of(p, o, e);
+                    if (o + 1u < n_out) w += kvi_bias_of(p, o + 1u, e);
                     if (pair) {
-                        float up_v = sum[i][(j + 1) % n_tiles][2u * half] + kvi_bias_of(p, n_out + o),
+                        float up_v = sum[i][(j + 1) % n_tiles][2u * half] + kvi_bias_of(p, n_out + o, e),
                               up_w = sum[i][(j + 1) % n_tiles][2u * half + 1u];
-                        if (o + 1u < n_out) up_w += kvi_bias_of(p, n_out + o + 1u);
+                        if (o + 1u < n_out) up_w += kvi_bias_of(p, n_out + o + 1u, e);
                         v = kvi_gated(p, v, up_v), w = kvi_gated(p, w, up_w);
                     }
-                    kvi_put_pair(p, row, o, n_out, v, w);
+                    kvi_put_pair(p, block.of_y(row), o, n_out, v, w);
                 }
     }
 
     static KVI_DEV void run(const kvi_cuda_linear_params &p)
     {
         KVI_SHARED(unsigned char, shared); /* (stages, stage_bytes) */
-        const kvi_cuda_step *step = (const kvi_cuda_step *)p.step.step;
-        const uint32_t n_rows = p.logits ? step->n_logit_rows : step->n_rows;
-        const uint32_t first_row = blockIdx.x * tile_m, first_out = blockIdx.y * tile_n;
+        const kvi_block_rows block = kvi_block_rows_of(p, blockIdx.x, tile_m);
+        const uint32_t first_out = blockIdx.y * tile_n;
         const uint32_t lane = threadIdx.x % 32u, warp_m = threadIdx.x / 32u % warps_m,
                        warp_n = threadIdx.x / 32u / warps_m;
-        if (first_row >= n_rows) return; /* the whole block */
+        if (!block.n) return; /* the whole block */
         source from[copies];
-        find_sources(p, first_row, n_rows, first_out, from);
+        find_sources(p, block, first_out, from);
         float sum[m_tiles][n_tiles][4];
 #pragma unroll
         for (int i = 0; i < m_tiles; i++)
@@ -158,7 +157,7 @@ template <class weight, int tile_m, int tile_n, int warps_m, int warps_n, int st
             kvi_cp_commit();
             multiply(shared + s % stages * stage_bytes, warp_m, warp_n, lane, sum);
         }
-        finish(p, first_row + warp_m * (m_tiles * 16u), n_rows, first_out + warp_n * (n_tiles * 8u), lane, sum);
+        finish(p, block, warp_m * (m_tiles * 16u), first_out + warp_n * (n_tiles * 8u), lane, sum);
     }
 };
 

@@ -11,6 +11,10 @@ kvrt_status kvi_cuda_op_run(kvi_device *d, const kvi_op *op, uint32_t rows, cons
 {
     if (op->kind == KVI_OP_ROPE_APPEND) return kvi_cuda_rope_append_run(d, op, rows, kernel, error);
     if (op->kind == KVI_OP_ATTENTION) return kvi_cuda_attention_run(d, op, rows, kernel, error);
+    if (op->kind == KVI_OP_ROUTE) return kvi_cuda_route_run(d, op, rows, kernel, error);
+    if (op->kind == KVI_OP_EXPERTS) return kvi_cuda_experts_run(d, op, rows, kernel, error);
+    if (op->kind == KVI_OP_CONV_STATE) return kvi_cuda_conv_run(d, op, rows, kernel, error);
+    if (op->kind == KVI_OP_DELTA) return kvi_cuda_delta_run(d, op, rows, kernel, error);
     return kvi_cuda_linear_run(d, op, rows, kernel, error);
 }
 
@@ -58,7 +62,7 @@ kvrt_status kvi_cuda_graphs_build(kvi_device *d, kvrt_error *error)
 const kvi_cuda_graph *kvi_cuda_graph_find(const kvi_device *d, uint32_t first_op, uint32_t n_ops)
 {
     const uint32_t rows = kvi_cuda_bucket(d->n_rows);
-    for (uint32_t i = 0; i < d->n_graphs; i++) {
+    for (uint32_t i = 0; !d->wide && i < d->n_graphs; i++) {
         const kvi_cuda_graph *graph = &d->graphs[i];
         if (graph->first_op == first_op && graph->n_ops == n_ops && graph->rows == rows &&
             (d->formats & ~graph->formats) == 0)

@@ -176,19 +176,17 @@ KVI_DEV void gemv_step(const kvi_cuda_linear_params &p, const unsigned char *con
 template <class weight, int rows, int ahead> KVI_DEV void gemv(const kvi_cuda_linear_params &p)
 {
     const uint32_t lane = threadIdx.x % 32u, task = blockIdx.x * (blockDim.x / 32u) + threadIdx.x / 32u;
-    const kvi_cuda_step *step = (const kvi_cuda_step *)p.step.step;
-    const uint32_t n_rows = p.logits ? step->n_logit_rows : step->n_rows, first_row = blockIdx.y * rows;
+    const kvi_block_rows block = kvi_block_rows_of(p, blockIdx.y, rows);
     const bool pair = p.action == KVI_CUDA_GATED;
     const uint32_t n_out = pair ? p.end[0] : p.end[2], o0 = pair ? task : 2u * task;
-    if (o0 >= n_out || first_row >= n_rows) return; /* whole warps, and no barrier follows */
+    if (o0 >= n_out || !block.n) return; /* whole warps, and no barrier follows */
     const uint32_t o1 = pair ? o0 + p.end[0] : o0 + 1u < n_out ? o0 + 1u : o0;
-    const kvi_weight_row w0 = kvi_row_at<weight>(p, o0), w1 = kvi_row_at<weight>(p, o1);
+    const kvi_weight_row w0 = kvi_row_at<weight>(p, o0, block.expert), w1 = kvi_row_at<weight>(p, o1, block.expert);
     const unsigned char *x[rows];
     gemv_sums<rows> s;
 #pragma unroll
-    for (int r = 0; r < rows; r++) {
-        const uint32_t at =
-            first_row + r < n_rows ? first_row + r : first_row; /* rows beyond the step repeat the first, unused */
+    for (uint32_t r = 0; r < rows; r++) {
+        const uint32_t at = block.of_x(p, r < block.n ? r : 0u); /* rows that are not there repeat the first, unused */
         const uint32_t from = p.gather ? ((const uint32_t *)p.step.logit_rows)[at] : at;
         x[r] = (const unsigned char *)p.x + (uint64_t)from * p.x_pitch * (p.x_type == KVI_CUDA_F32 ? 4u : 2u);
         s.dot[r][0] = s.dot[r][1] = s.squares[r] = 0.0f;
@@ -204,19 +202,19 @@ template <class weight, int rows, int ahead> KVI_DEV void gemv(const kvi_cuda_li
     }
     for (; k < p.n_in; k += 256u) gemv_step<weight, rows>(p, x, k, weight::load(w0, k), weight::load(w1, k), s);
 #pragma unroll
-    for (int r = 0; r < rows; r++) {
+    for (uint32_t r = 0; r < rows; r++) {
         float a = warp_sum(s.dot[r][0]), b = warp_sum(s.dot[r][1]);
         if (p.norm) {
             const float inv = kvi_div_rn(1.0f, kvi_sqrt_rn(kvi_div_rn(warp_sum(s.squares[r]), (float)p.n_in) + p.eps));
             a *= inv, b *= inv;
         }
-        if (lane != (uint32_t)r || first_row + r >= n_rows)
-            continue; /* lane r writes row r; nothing collective follows in this turn */
-        a += kvi_bias_of(p, o0), b += kvi_bias_of(p, o1);
-        if (pair) kvi_put(p, first_row + r, o0, kvi_gated(p, a, b));
+        if (lane != r || r >= block.n) continue; /* lane r writes row r; nothing collective follows in this turn */
+        const uint32_t row = block.of_y(r);
+        a += kvi_bias_of(p, o0, block.expert), b += kvi_bias_of(p, o1, block.expert);
+        if (pair) kvi_put(p, row, o0, kvi_gated(p, a, b));
         else {
-            kvi_put(p, first_row + r, o0, a);
-            if (o1 != o0) kvi_put(p, first_row + r, o1, b);
+            kvi_put(p, row, o0, a);
+            if (o1 != o0) kvi_put(p, row, o1, b);
         }
     }
 }

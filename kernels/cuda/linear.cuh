@@ -13,16 +13,45 @@ KVI_DEV uint32_t kvi_local_of(const kvi_cuda_linear_params &p, uint32_t o)
     const uint32_t j = kvi_weight_of(p, o);
     return j == 0u ? o + p.first_out : j == 1u ? o - p.end[0] : o - p.end[1];
 }
-template <class weight> KVI_DEV kvi_weight_row kvi_row_at(const kvi_cuda_linear_params &p, uint32_t o)
+template <class weight> KVI_DEV kvi_weight_row kvi_row_at(const kvi_cuda_linear_params &p, uint32_t o, uint32_t expert)
 {
     const uint32_t j = kvi_weight_of(p, o);
-    return weight::row(j == 0u ? p.w[0] : j == 1u ? p.w[1] : p.w[2], kvi_local_of(p, o));
+    kvi_weight_row row = weight::row(j == 0u ? p.w[0] : j == 1u ? p.w[1] : p.w[2], kvi_local_of(p, o));
+    row.codes += expert * p.mixture.stride;
+    return row;
 }
-KVI_DEV float kvi_bias_of(const kvi_cuda_linear_params &p, uint32_t o)
+/* Biases of experts stand one behind the other; those of gate and up have the same length. */
+KVI_DEV float kvi_bias_of(const kvi_cuda_linear_params &p, uint32_t o, uint32_t expert)
 {
     const uint32_t j = kvi_weight_of(p, o);
     const kvi_dptr bias = j == 0u ? p.bias[0] : j == 1u ? p.bias[1] : p.bias[2];
-    return bias ? ((const float *)bias)[kvi_local_of(p, o)] : 0.0f;
+    return bias ? ((const float *)bias)[expert * p.end[0] + kvi_local_of(p, o)] : 0.0f;
+}
+
+/* The rows that a block computes: neighbours, or pairs of one expert. */
+struct kvi_block_rows {
+    uint32_t n, expert, first;
+    const uint32_t *pairs; /* nullptr: rows first .. of the step */
+
+    KVI_DEV uint32_t of_y(uint32_t i) const { return pairs ? pairs[i] : first + i; }
+    KVI_DEV uint32_t of_x(const kvi_cuda_linear_params &p, uint32_t i) const
+    {
+        return pairs ? pairs[i] / p.mixture.sharing : first + i;
+    }
+};
+/* Those of block number `block`, of `most` rows; n is 0 where there are none, and may be more than `most` of neighbours. */
+KVI_DEV kvi_block_rows kvi_block_rows_of(const kvi_cuda_linear_params &p, uint32_t block, uint32_t most)
+{
+    if (p.mixture.list) {
+        const unsigned char *list = (const unsigned char *)p.mixture.list;
+        const kvi_cuda_tile_pairs *tiles = (const kvi_cuda_tile_pairs *)(list + KVI_CUDA_LIST_HEAD);
+        if (block >= *(const uint32_t *)list) return kvi_block_rows{0u, 0u, 0u, nullptr};
+        const uint32_t *pairs = (const uint32_t *)(tiles + p.mixture.max_tiles);
+        return kvi_block_rows{tiles[block].n, tiles[block].expert, 0u, pairs + tiles[block].first};
+    }
+    const kvi_cuda_step *step = (const kvi_cuda_step *)p.step.step;
+    const uint32_t n_rows = p.logits ? step->n_logit_rows : step->n_rows, first = block * most;
+    return kvi_block_rows{first < n_rows ? n_rows - first : 0u, 0u, first, nullptr};
 }
 
 #define LOG2_E 1.4426950408889634f

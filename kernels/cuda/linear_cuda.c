@@ -1,18 +1,23 @@
 /* linear_cuda.c - which kernel runs for EMBED, NORM_LINEAR, LINEAR_ADD, NORM_GATE_UP and HEAD, and with what parameters.
  * Up to 8 rows: one gemv, norm and epilogue fused. More rows: a norm into 16-bit operands, then a tensor-core product; F32 weights are
  * multiplied by gemv over groups of rows, exact and slow. Quantized weights: a norm into F16 operands, then tiles_cuda.c. */
-#include "device_cuda.h"
-#include "linear_params.h"
+#include "linear_cuda.h"
 
 #include <string.h>
 
 #define GEMV_THREADS 128u
 #define GEMV_WARPS 4u
 
+static bool normalizes(const kvi_op *op)
+{
+    return op->kind == KVI_OP_NORM_LINEAR || op->kind == KVI_OP_NORM_GATE_UP || op->kind == KVI_OP_HEAD;
+}
+
 kvrt_status kvi_cuda_linear_check(const kvi_program *program, kvrt_error *error)
 {
     for (uint32_t i = 0; i < program->n_ops; i++) {
         const kvi_op *op = &program->ops[i];
+        if (op->kind != KVI_OP_EMBED && op->kind != KVI_OP_LINEAR_ADD && !normalizes(op)) continue;
         if (op->n_weights > 3)
             return kvi_error_set(error, KVRT_UNSUPPORTED, "linear, layer %u: %u weights, need at most 3", op->layer,
                                  op->n_weights);
@@ -27,19 +32,16 @@ kvrt_status kvi_cuda_linear_check(const kvi_program *program, kvrt_error *error)
 }
 
 /* ------------------------------------------------------------------------------------------------------- memory --- */
-static bool normalizes(const kvi_op *op)
-{
-    return op->kind == KVI_OP_NORM_LINEAR || op->kind == KVI_OP_NORM_GATE_UP || op->kind == KVI_OP_HEAD;
-}
-
 /* Any input of a product may need a pass that makes its operand. */
 static uint32_t normed_pitch(const kvi_program *program)
 {
     uint32_t widest = 0;
-    for (uint32_t i = 0; i < program->n_ops; i++)
-        if ((normalizes(&program->ops[i]) || program->ops[i].kind == KVI_OP_LINEAR_ADD) &&
-            program->buffers[program->ops[i].in].cols > widest)
-            widest = program->buffers[program->ops[i].in].cols;
+    for (uint32_t i = 0; i < program->n_ops; i++) {
+        const kvi_op *op = &program->ops[i];
+        const bool product =
+            normalizes(op) || op->kind == KVI_OP_LINEAR_ADD || op->kind == KVI_OP_ROUTE || op->kind == KVI_OP_EXPERTS;
+        if (product && program->buffers[op->in].cols > widest) widest = program->buffers[op->in].cols;
+    }
     return (widest + 7) / 8 * 8;
 }
 
@@ -57,9 +59,14 @@ static bool adds_rows(const kvi_op *op)
 static uint32_t sums_pitch(const kvi_program *program)
 {
     uint32_t widest = 0;
-    for (uint32_t i = 0; i < program->n_ops; i++)
-        if (adds_rows(&program->ops[i]) && program->buffers[program->ops[i].out].cols > widest)
-            widest = program->buffers[program->ops[i].out].cols;
+    for (uint32_t i = 0; i < program->n_ops; i++) {
+        const kvi_op *op = &program->ops[i];
+        const uint32_t cols = adds_rows(op)              ? program->buffers[op->out].cols
+                              : op->kind == KVI_OP_ROUTE ? op->n_experts
+                              : op->kind == KVI_OP_DELTA ? op->n_heads * op->value_dim
+                                                         : 0;
+        if (cols > widest) widest = cols;
+    }
     return kvi_cuda_pitch(widest);
 }
 
@@ -105,20 +112,20 @@ static const struct gemv_kernels {
 
 bool kvi_cuda_linear_has(kvi_weight_form form) { return form < KVI_FORM_COUNT && gemvs[form].of[0].rows; }
 
-static kvrt_status gemv(kvi_device *d, const kvi_cuda_linear_params *p, kvi_weight_form form, uint32_t rows,
-                        const char **name, kvrt_error *error)
+static uint32_t gemv_set(uint32_t rows) { return rows <= 1 ? 0 : rows == 2 ? 1 : rows <= 4 ? 2 : 3; }
+
+static kvrt_status gemv(kvi_device *d, const kvi_cuda_linear_params *p, kvi_weight_form form, uint32_t each,
+                        uint32_t blocks, const char **name, kvrt_error *error)
 {
-    const uint32_t set = rows == 1 ? 0 : rows == 2 ? 1 : rows <= 4 ? 2 : 3, kernel_rows = gemvs[form].of[set].rows;
-    const kvi_cuda_kernel_id kernel = gemvs[form].of[set].id;
+    const kvi_cuda_kernel_id kernel = gemvs[form].of[gemv_set(each)].id;
     const uint32_t tasks = p->action == KVI_CUDA_GATED ? p->end[0] : (p->end[2] + 1) / 2;
     *name = kvi_cuda_kernel_name(kernel);
-    return kvi_cuda_launch(d, kernel, (tasks + GEMV_WARPS - 1) / GEMV_WARPS, (rows + kernel_rows - 1) / kernel_rows, 1,
-                           GEMV_THREADS, 0, p, error);
+    return kvi_cuda_launch(d, kernel, (tasks + GEMV_WARPS - 1) / GEMV_WARPS, blocks, 1, GEMV_THREADS, 0, p, error);
 }
 
 /* --------------------------------------------------------------------------------------------------- parameters --- */
 /* Parameters but for the weights, which may need several launches. */
-static kvi_cuda_linear_params common(const kvi_device *d, const kvi_op *op)
+kvi_cuda_linear_params kvi_cuda_linear_common(const kvi_device *d, const kvi_op *op)
 {
     const kvi_cuda_buffer *in = &d->buffers[op->in], *out = &d->buffers[op->out];
     const bool head = op->kind == KVI_OP_HEAD;
@@ -132,8 +139,9 @@ static kvi_cuda_linear_params common(const kvi_device *d, const kvi_op *op)
                                     .x_type = (uint32_t)in->dtype,
                                     .y_type = (uint32_t)out->dtype,
                                     .action = op->kind == KVI_OP_LINEAR_ADD && !op->fresh ? KVI_CUDA_ADD
-                                              : op->kind == KVI_OP_NORM_GATE_UP           ? KVI_CUDA_GATED
-                                                                                          : KVI_CUDA_STORE,
+                                              : op->kind == KVI_OP_NORM_GATE_UP || op->kind == KVI_OP_EXPERTS
+                                                  ? KVI_CUDA_GATED
+                                                  : KVI_CUDA_STORE,
                                     .norm = op->norm.kind != KVI_NORM_NONE,
                                     .logits = head,
                                     .gather = head,
@@ -144,18 +152,17 @@ static kvi_cuda_linear_params common(const kvi_device *d, const kvi_op *op)
                                     .limit = op->limit};
 }
 
-static bool side_by_side(const kvi_weight *a, const kvi_weight *b)
+bool kvi_cuda_side_by_side(const kvi_weight *a, const kvi_weight *b)
 {
     return a->tile || b->tile ? kvi_cuda_same_tile(a, b) : a->form == b->form;
 }
 
-/* Weights first .. of the operation that have the same form go side by side; returns how many. */
-static uint32_t add_weights(kvi_cuda_linear_params *p, const kvi_op *op, uint32_t first)
+uint32_t kvi_cuda_linear_weights(kvi_cuda_linear_params *p, const kvi_op *op, uint32_t first, uint32_t behind)
 {
     uint32_t n = 0, end = 0;
     memset(p->w, 0, sizeof p->w);
     memset(p->bias, 0, sizeof p->bias);
-    for (; first + n < op->n_weights && side_by_side(op->weights[first + n], op->weights[first]); n++) {
+    for (; first + n < behind && kvi_cuda_side_by_side(op->weights[first + n], op->weights[first]); n++) {
         const kvi_weight *w = op->weights[first + n];
         p->w[n] = w->data;
         p->bias[n] = op->biases[first + n] ? op->biases[first + n]->data.codes : 0;
@@ -168,16 +175,9 @@ static uint32_t add_weights(kvi_cuda_linear_params *p, const kvi_op *op, uint32_
 }
 
 /* --------------------------------------------------------------------------------------------------------- gemm --- */
-/* What the scratch of operands holds. */
-typedef struct held_operand {
-    bool any;
-    uint32_t type;
-    kvi_dptr order;
-} held_operand;
-
 /* Turns parameters of a gemv into those of a product of operands of `type` in `order`, which are made unless x is that already. */
 static kvrt_status make_operand(kvi_device *d, kvi_cuda_linear_params *p, uint32_t rows, uint32_t type, kvi_dptr order,
-                                held_operand *held, kvrt_error *error)
+                                kvi_cuda_held *held, kvrt_error *error)
 {
     const kvi_cuda_norm_params norm = {.step = d->map,
                                        .x = p->x,
@@ -195,7 +195,7 @@ static kvrt_status make_operand(kvi_device *d, kvi_cuda_linear_params *p, uint32
     if (!p->norm && !p->gather && !order && p->x_type == type) return KVRT_OK;
     if (!held->any || held->type != type || held->order != order)
         KVI_TRY(kvi_cuda_launch(d, KVI_CUDA_K_norm_rows, rows, 1, 1, 256, 8 * sizeof(float), &norm, error));
-    *held = (held_operand){true, type, order};
+    *held = (kvi_cuda_held){true, type, order};
     p->x = d->normed.data;
     p->x_pitch = d->normed.pitch;
     p->x_type = type;
@@ -203,23 +203,54 @@ static kvrt_status make_operand(kvi_device *d, kvi_cuda_linear_params *p, uint32
     return KVRT_OK;
 }
 
-static kvrt_status gemm(kvi_device *d, const kvi_cuda_linear_params *p, uint32_t rows, const char **name,
-                        kvrt_error *error)
+static kvrt_status gemm(kvi_device *d, const kvi_cuda_linear_params *p, uint32_t tile_m, uint32_t blocks,
+                        const char **name, kvrt_error *error)
 {
-    const bool wide = rows > 64, bf16 = p->x_type == KVI_CUDA_BF16;
+    const bool wide = tile_m > 32, bf16 = p->x_type == KVI_CUDA_BF16;
     const kvi_cuda_kernel_id kernel = wide   ? bf16 ? KVI_CUDA_K_gemm_bf16_m128 : KVI_CUDA_K_gemm_f16_m128
                                       : bf16 ? KVI_CUDA_K_gemm_bf16_m32
                                              : KVI_CUDA_K_gemm_f16_m32;
-    const uint32_t tile_m = wide ? 128 : 32, tile_n = wide ? 128 : 64, stages = wide ? 3 : 4;
+    const uint32_t tile_n = wide ? 128 : 64, stages = wide ? 3 : 4;
     *name = kvi_cuda_kernel_name(kernel);
     /* Tiles of the same outputs follow each other, so that their weights come from L2. */
-    return kvi_cuda_launch(d, kernel, (rows + tile_m - 1) / tile_m, (p->end[2] + tile_n - 1) / tile_n, 1,
-                           wide ? 256 : 128, stages * (tile_m + tile_n) * 32 * KVI_CUDA_OPERAND_BYTES, p, error);
+    return kvi_cuda_launch(d, kernel, blocks, (p->end[2] + tile_n - 1) / tile_n, 1, wide ? 256 : 128,
+                           stages * (tile_m + tile_n) * 32 * KVI_CUDA_OPERAND_BYTES, p, error);
+}
+
+/* ----------------------------------------------------------------------------------------------------- products --- */
+static bool has_gemv(const kvi_weight *w, const kvi_cuda_rows *rows)
+{
+    return rows->narrow || (!w->tile && w->form == KVI_FORM_F32);
+}
+
+uint32_t kvi_cuda_linear_tile_rows(const kvi_weight *w, const kvi_cuda_rows *rows)
+{
+    if (has_gemv(w, rows)) return w->tile ? KVI_DECODE_ROWS : gemvs[w->form].of[gemv_set(rows->each)].rows;
+    return rows->each <= 64 ? 32 : w->tile ? 64 : 128;
+}
+
+kvrt_status kvi_cuda_linear_operand(kvi_device *d, const kvi_weight *w, kvi_cuda_linear_params *p,
+                                    const kvi_cuda_rows *rows, kvi_cuda_held *held, kvrt_error *error)
+{
+    if (w->tile) return make_operand(d, p, rows->step, KVI_CUDA_F16, w->order, held, error);
+    if (has_gemv(w, rows)) return KVRT_OK;
+    return make_operand(d, p, rows->step, (uint32_t)kvi_form_dtype(w->form), 0, held, error);
+}
+
+kvrt_status kvi_cuda_linear_product(kvi_device *d, const kvi_op *op, uint32_t first, uint32_t n,
+                                    const kvi_cuda_linear_params *p, const kvi_cuda_rows *rows, const char **name,
+                                    kvrt_error *error)
+{
+    const kvi_weight *w = op->weights[first];
+    const uint32_t tile_rows = kvi_cuda_linear_tile_rows(w, rows),
+                   blocks = p->mixture.list ? p->mixture.max_tiles : (rows->each + tile_rows - 1) / tile_rows;
+    if (w->tile) return kvi_cuda_tile_product(d, op, first, n, p, tile_rows, blocks, name, error);
+    if (has_gemv(w, rows)) return gemv(d, p, w->form, rows->each, blocks, name, error);
+    return gemm(d, p, tile_rows, blocks, name, error);
 }
 
 /* ------------------------------------------------------------------------------------------------------- linear --- */
-/* Gate and up whose weights are of different forms: gate is left in y, and up finds it there. */
-static void gate_apart(kvi_cuda_linear_params *p, uint32_t weight)
+void kvi_cuda_gate_apart(kvi_cuda_linear_params *p, uint32_t weight)
 {
     p->action = weight == 0 ? KVI_CUDA_STORE : KVI_CUDA_GATED_SIDE;
     p->side = p->y, p->side_type = p->y_type, p->side_pitch = p->y_pitch, p->side_first = p->y_first;
@@ -262,8 +293,9 @@ static kvrt_status add_rows(kvi_device *d, const kvi_op *op, uint32_t rows, cons
 
 static kvrt_status linear(kvi_device *d, const kvi_op *op, uint32_t rows, const char **name, kvrt_error *error)
 {
-    kvi_cuda_linear_params p = common(d, op);
-    held_operand held = {0};
+    const kvi_cuda_rows shape = {rows, rows, rows <= KVI_DECODE_ROWS && !d->wide};
+    kvi_cuda_linear_params p = kvi_cuda_linear_common(d, op);
+    kvi_cuda_held held = {0};
     if (adds_rows(op)) {
         p.y = d->sums.data, p.y_pitch = d->sums.pitch;
         p.action = KVI_CUDA_STORE;
@@ -272,21 +304,13 @@ static kvrt_status linear(kvi_device *d, const kvi_op *op, uint32_t rows, const 
     if (op->kind == KVI_OP_NORM_GATE_UP && op->n_weights == 1) gate_of_side(d, op, &p);
     p.y_first = op->kind == KVI_OP_HEAD ? op->first_out : 0;
     const bool apart = op->kind == KVI_OP_NORM_GATE_UP && op->n_weights == 2 &&
-                       !side_by_side(op->weights[0], op->weights[op->n_weights - 1]);
+                       !kvi_cuda_side_by_side(op->weights[0], op->weights[op->n_weights - 1]);
     for (uint32_t first = 0, n; first < op->n_weights; first += n) {
-        const kvi_weight *w = op->weights[first];
-        n = add_weights(&p, op, first);
-        if (apart) gate_apart(&p, first);
+        n = kvi_cuda_linear_weights(&p, op, first, op->n_weights);
+        if (apart) kvi_cuda_gate_apart(&p, first);
         kvi_cuda_linear_params product = p;
-        if (w->tile) {
-            KVI_TRY(make_operand(d, &product, rows, KVI_CUDA_F16, w->order, &held, error));
-            KVI_TRY(kvi_cuda_tile_product(d, op, first, n, &product, rows, name, error));
-        } else if (rows <= KVI_DECODE_ROWS || w->form == KVI_FORM_F32)
-            KVI_TRY(gemv(d, &product, w->form, rows, name, error));
-        else {
-            KVI_TRY(make_operand(d, &product, rows, (uint32_t)kvi_form_dtype(w->form), 0, &held, error));
-            KVI_TRY(gemm(d, &product, rows, name, error));
-        }
+        KVI_TRY(kvi_cuda_linear_operand(d, op->weights[first], &product, &shape, &held, error));
+        KVI_TRY(kvi_cuda_linear_product(d, op, first, n, &product, &shape, name, error));
         p.y_first += apart ? 0 : p.end[2];
     }
     return adds_rows(op) ? add_rows(d, op, rows, name, error) : KVRT_OK;

@@ -60,6 +60,62 @@ typedef struct kvi_cuda_add_params {
     float eps, scale;
 } kvi_cuda_add_params;
 
+/* Products of a mixture of experts: a row of y is a pair (token, choice), number token * top_k + choice, and the rows that a block computes are pairs
+ * of one expert. sort_pairs makes the list of such tiles:
+ *   uint32 (4): number of tiles, three unused;  kvi_cuda_tile_pairs (max_tiles);  uint32 (pairs): pairs sorted by expert */
+typedef struct kvi_cuda_tile_pairs {
+    uint32_t expert, first, n, unused; /* pairs [first, first + n) of the sorted ones */
+} kvi_cuda_tile_pairs;
+#define KVI_CUDA_LIST_HEAD 16u /* bytes */
+
+typedef struct kvi_cuda_mixture {
+    kvi_dptr list;      /* 0: a dense product, whose rows are rows of the step */
+    uint64_t stride;    /* bytes from an expert's matrix to the next one's */
+    uint32_t max_tiles; /* that the list has room for */
+    uint32_t sharing;   /* pairs that have one row of x: top_k, or 1 */
+} kvi_cuda_mixture;
+
+/* chosen (rows, pitch): ids and weights of a row's experts, as ROUTE leaves them. */
+typedef struct kvi_cuda_sort_params {
+    kvi_cuda_step_map step;
+    kvi_dptr chosen, list;
+    uint32_t pitch, top_k, n_experts, max_tiles;
+    uint32_t tile_rows; /* pairs of a tile, at most */
+} kvi_cuda_sort_params;
+
+/* y[r] += scale * post_norm( sum over j of w_j x[r * top_k + j] ), w as chosen; x is used up. */
+typedef struct kvi_cuda_add_pairs_params {
+    kvi_cuda_step_map step;
+    kvi_dptr x;      /* (rows * top_k, x_pitch) f32 */
+    kvi_dptr chosen; /* as above */
+    kvi_dptr gain;   /* (n_cols) f32; 0: ones */
+    kvi_dptr y;      /* (rows, y_pitch) f32 */
+    uint32_t n_cols, x_pitch, y_pitch, pitch, top_k;
+    uint32_t norm;
+    float eps, scale;
+} kvi_cuda_add_pairs_params;
+
+/* As kvi_route_score. */
+enum { KVI_CUDA_ROUTE_SOFTMAX = 0, KVI_CUDA_ROUTE_SIGMOID = 1, KVI_CUDA_ROUTE_LOGITS = 2 };
+
+/* From the router's logits s + bias to chosen (program.h, ROUTE). */
+typedef struct kvi_cuda_route_params {
+    kvi_cuda_step_map step;
+    kvi_dptr logits;                 /* (rows, pitch) f32 */
+    kvi_dptr bias, correction, gain; /* (n_experts) f32; 0: none */
+    kvi_dptr chosen;                 /* (rows, chosen_pitch) f32 */
+    uint32_t pitch, chosen_pitch, n_experts, top_k;
+    uint32_t score; /* as kvi_route_score */
+    uint32_t n_groups, top_groups, group_best, softmax_chosen, renormalize;
+    float scale;
+} kvi_cuda_route_params;
+#define KVI_ROUTE_WARPS 4u
+/* Floats of shared memory of a row: logits, what is chosen by, worth of the groups, weights of the chosen. */
+KVI_HD static inline uint32_t kvi_cuda_route_floats(uint32_t n_experts, uint32_t n_groups, uint32_t top_k)
+{
+    return 2u * n_experts + n_groups + top_k;
+}
+
 /* y (rows, n_out) = x W^T over up to three weights side by side. The gemv normalizes x itself when it is to. */
 typedef struct kvi_cuda_linear_params {
     kvi_cuda_step_map step;
@@ -83,6 +139,7 @@ typedef struct kvi_cuda_linear_params {
     float limit;         /* of KVI_CUDA_SWIGLU_OAI */
     uint32_t side_type, side_pitch, side_first, side_is_gate;
     kvi_dptr side; /* (rows, side_pitch), columns side_first on, of KVI_CUDA_GATED_SIDE */
+    kvi_cuda_mixture mixture;
 } kvi_cuda_linear_params;
 
 #endif

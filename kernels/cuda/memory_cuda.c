@@ -101,9 +101,6 @@ kvrt_status kvi_cuda_weight_bytes(const kvi_weight_desc *desc, uint64_t *bytes, 
     if (desc->n_out > 1 && !kvi_cuda_linear_has(desc->form))
         return kvi_error_set(error, KVRT_UNSUPPORTED, "tensor %s: form %s, which the CUDA backend does not have",
                              desc->name, kvi_form(desc->form)->name);
-    if (desc->transposed)
-        return kvi_error_set(error, KVRT_UNSUPPORTED,
-                             "tensor %s: stored column by column, which the CUDA backend does not have", desc->name);
     const uint32_t n_experts = desc->n_experts > 1 ? desc->n_experts : 1;
     *bytes = kvi_cuda_round((uint64_t)desc->n_out * n_experts * row_pitch(desc));
     return KVRT_OK;
@@ -170,6 +167,13 @@ static kvrt_status send_vector(kvi_device *d, const kvi_weight_desc *desc, const
     return KVRT_OK;
 }
 
+/* Row `at` of a tensor that is stored column by column. */
+static void turn_row(const kvi_weight_desc *desc, const uint8_t *codes, uint32_t at, uint8_t *to)
+{
+    const uint32_t of = desc->rows.of ? desc->rows.of : desc->n_out, size = kvi_form(desc->form)->block_bytes;
+    for (uint32_t k = 0; k < desc->n_in; k++) memcpy(to + (size_t)k * size, codes + ((size_t)k * of + at) * size, size);
+}
+
 /* Rows of all experts one after the other, each with zeros up to its pitch. */
 static kvrt_status send_matrix(kvi_device *d, const kvi_weight_desc *desc, const kvi_weight *w, kvrt_error *error)
 {
@@ -185,7 +189,9 @@ static kvrt_status send_matrix(kvi_device *d, const kvi_weight_desc *desc, const
         KVI_TRY(kvi_cuda_staging_take(d, &block, error));
         for (uint32_t i = 0; i < n; i++) {
             const uint32_t expert = (done + i) / w->n_out, at = kvi_weight_tensor_row(desc, (done + i) % w->n_out);
-            memcpy(block + i * pitch, kvi_weight_part_at(desc, KVI_PART_CODES, expert) + at * row, row);
+            const uint8_t *codes = kvi_weight_part_at(desc, KVI_PART_CODES, expert);
+            if (desc->transposed) turn_row(desc, codes, at, block + i * pitch);
+            else memcpy(block + i * pitch, codes + at * row, row);
             memset(block + i * pitch + row, 0, pitch - row);
         }
         KVI_TRY(kvi_cuda_staging_send(d, w->data.codes + done * pitch, n * pitch, error));

@@ -17,6 +17,7 @@ typedef struct kvi_cuda_seq {
     uint32_t pos;               /* of its first row */
     uint32_t n_pages;           /* ceil((pos + n_rows) / 128) */
     uint32_t ahead;             /* RoPE turns by position + ahead */
+    uint32_t state_unit;        /* pool unit of its recurrent layers' state */
 } kvi_cuda_seq;
 
 /* The step, contiguous in device memory: this head, then the arrays at the byte offsets given (fixed at load from kvi_limits). */

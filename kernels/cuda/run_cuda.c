@@ -16,9 +16,11 @@ static uint64_t op_bytes(const kvi_device *d, const kvi_op *op)
     if (op->kind == KVI_OP_ATTENTION) return d->attention_bytes[op->group];
     for (uint32_t i = 0; op->kind != KVI_OP_EMBED && i < op->n_weights; i++) {
         const kvi_weight *w = op->weights[i];
-        bytes += (op->n_out ? op->n_out : w->n_out) * kvi_weight_row_bytes(w->form, w->n_in);
+        if (w) bytes += (op->n_out ? op->n_out : w->n_out) * kvi_weight_row_bytes(w->form, w->n_in);
     }
-    return bytes;
+    if (op->kind != KVI_OP_EXPERTS) return bytes;
+    const uint64_t pairs = (uint64_t)d->n_rows * op->route.top_k; /* each of another expert, if there are so many */
+    return bytes * (pairs < op->n_experts ? pairs : op->n_experts);
 }
 
 /* Nobody waits between operations: a host that waited would have the device idle while it launches the next one, and the first kernel's way there

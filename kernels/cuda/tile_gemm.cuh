@@ -39,19 +39,20 @@ template <class codes, int tile_m, int tile_n, int warps_m, int warps_n, int sta
     }
 
     /* Panel `slot` of the block; nullptr: there is none. */
-    static KVI_DEV const unsigned char *panel_of(const kvi_cuda_tile_params &p, uint32_t slot)
+    static KVI_DEV const unsigned char *panel_of(const kvi_cuda_tile_params &p, uint32_t slot, uint32_t expert)
     {
+        const uint64_t skipped = expert * p.l.mixture.stride;
         if (p.l.action == KVI_CUDA_GATED) {
             const uint32_t at = blockIdx.y * (panels / 2u) + slot / 2u;
             const kvi_dptr of = slot % 2u ? p.panels[1] : p.panels[0];
-            return at < p.panel_end[0] ? (const unsigned char *)of + at * p.tile.form.panel_bytes : nullptr;
+            return at < p.panel_end[0] ? (const unsigned char *)of + skipped + at * p.tile.form.panel_bytes : nullptr;
         }
         const uint32_t at = blockIdx.y * panels + slot;
         if (at >= p.panel_end[2]) return nullptr;
         const uint32_t j = (at >= p.panel_end[0]) + (at >= p.panel_end[1]);
         const kvi_dptr of = j == 0u ? p.panels[0] : j == 1u ? p.panels[1] : p.panels[2];
         const uint32_t own = at - (j == 0u ? 0u : j == 1u ? p.panel_end[0] : p.panel_end[1]);
-        return (const unsigned char *)of + (own + (j == 0u ? p.first_panel : 0u)) * p.tile.form.panel_bytes;
+        return (const unsigned char *)of + skipped + (own + (j == 0u ? p.first_panel : 0u)) * p.tile.form.panel_bytes;
     }
 
     static KVI_DEV const unsigned char *run_of(const kvi_cuda_tile &t, const unsigned char *panel, uint32_t step)
@@ -60,16 +61,17 @@ template <class codes, int tile_m, int tile_n, int warps_m, int warps_n, int sta
         return kvi_tile_block_of(t, panel, k) + kvi_tile_side_of(t, k) + k % KVI_TILE_BLOCK / KVI_TILE_RUN * run_bytes;
     }
 
-    static KVI_DEV void load(const kvi_cuda_tile_params &p, uint32_t first_row, uint32_t n_rows,
+    /* x: the row of each of this thread's chunks; nullptr: zeros. */
+    static KVI_DEV void load(const kvi_cuda_tile_params &p, const unsigned char *const (&x)[x_copies],
                              const unsigned char *const (&from)[w_copies], unsigned char *stage, uint32_t step)
     {
 #pragma unroll
         for (int i = 0; i < x_copies; i++) {
             const uint32_t at = threadIdx.x + i * threads, row = at / 4u, k = step * KVI_TILE_RUN + at % 4u * 8u;
-            const bool there = first_row + row < n_rows && k < p.l.n_in; /* rows end in zeros up to a multiple of 8 */
-            const unsigned char *x = (const unsigned char *)p.l.x;
-            if (there) x += ((uint64_t)(first_row + row) * p.l.x_pitch + k) * KVI_CUDA_OPERAND_BYTES;
-            kvi_cp_async16_zfill(stage + place_of(row, at % 4u), x, there ? 16u : 0u);
+            const bool there = x[i] && k < p.l.n_in; /* rows end in zeros up to a multiple of 8 */
+            kvi_cp_async16_zfill(stage + place_of(row, at % 4u),
+                                 there ? x[i] + k * KVI_CUDA_OPERAND_BYTES : (const unsigned char *)p.l.x,
+                                 there ? 16u : 0u);
         }
 #pragma unroll
         for (int i = 0; i < w_copies; i++) {
@@ -171,8 +173,9 @@ template <class codes, int tile_m, int tile_n, int warps_m, int warps_n, int sta
         return at < p.panel_end[2];
     }
 
-    static KVI_DEV void finish(const kvi_cuda_tile_params &p, uint32_t first_row, uint32_t n_rows, uint32_t warp_n,
-                               uint32_t lane, const tile_sums &sum)
+    /* first: row of the block that is the warp's first. */
+    static KVI_DEV void finish(const kvi_cuda_tile_params &p, const kvi_block_rows &block, uint32_t first,
+                               uint32_t warp_n, uint32_t lane, const tile_sums &sum)
     {
         const bool pair = p.l.action == KVI_CUDA_GATED;
 #pragma unroll
@@ -191,8 +194,8 @@ template <class codes, int tile_m, int tile_n, int warps_m, int warps_n, int sta
             for (int i = 0; i < m_tiles; i++)
 #pragma unroll
                 for (uint32_t half = 0; half < 2u; half++) { /* rows g and g + 8 of the fragment */
-                    const uint32_t row = first_row + i * 16u + half * 8u + lane / 4u;
-                    if (row >= n_rows) continue;
+                    const uint32_t row = first + i * 16u + half * 8u + lane / 4u;
+                    if (row >= block.n) continue;
                     float v[2] = {sum[i][j][2u * half], sum[i][j][2u * half + 1u]};
                     bool there[2];
 #pragma unroll
@@ -200,14 +203,15 @@ template <class codes, int tile_m, int tile_n, int warps_m, int warps_n, int sta
                         there[e] = w_row + e >= first_out && begin + w_row + e - first_out < end;
                         if (!there[e]) continue;
                         const uint32_t o = begin + w_row + e - first_out;
-                        v[e] += kvi_bias_of(p.l, o);
+                        v[e] += kvi_bias_of(p.l, o, block.expert);
                         if (pair)
-                            v[e] = kvi_gated(
-                                p.l, v[e], sum[i][(j + 1) % n_tiles][2u * half + e] + kvi_bias_of(p.l, p.l.end[0] + o));
+                            v[e] = kvi_gated(p.l, v[e],
+                                             sum[i][(j + 1) % n_tiles][2u * half + e] +
+                                                 kvi_bias_of(p.l, p.l.end[0] + o, block.expert));
                     }
-                    const uint32_t o = begin + w_row - first_out;
-                    if (there[0]) kvi_put_pair(p.l, row, o, there[1] ? o + 2u : o + 1u, v[0], v[1]);
-                    else if (there[1]) kvi_put(p.l, row, o + 1u, v[1]);
+                    const uint32_t o = begin + w_row - first_out, y_row = block.of_y(row);
+                    if (there[0]) kvi_put_pair(p.l, y_row, o, there[1] ? o + 2u : o + 1u, v[0], v[1]);
+                    else if (there[1]) kvi_put(p.l, y_row, o + 1u, v[1]);
                 }
         }
     }
@@ -215,16 +219,23 @@ template <class codes, int tile_m, int tile_n, int warps_m, int warps_n, int sta
     static KVI_DEV void run(const kvi_cuda_tile_params &p)
     {
         KVI_SHARED(unsigned char, shared); /* (stages, stage_bytes) */
-        const kvi_cuda_step *step = (const kvi_cuda_step *)p.l.step.step;
-        const uint32_t n_rows = p.l.logits ? step->n_logit_rows : step->n_rows;
-        const uint32_t first_row = blockIdx.x * tile_m;
+        const kvi_block_rows block = kvi_block_rows_of(p.l, blockIdx.x, tile_m);
         const uint32_t lane = threadIdx.x % 32u, warp_m = threadIdx.x / 32u % warps_m,
                        warp_n = threadIdx.x / 32u / warps_m;
-        if (first_row >= n_rows) return; /* the whole block */
-        const unsigned char *from[w_copies];
+        if (!block.n) return; /* the whole block */
+        const unsigned char *x[x_copies], *from[w_copies];
 #pragma unroll
-        for (int i = 0; i < w_copies; i++) from[i] = panel_of(p, (threadIdx.x + i * threads) * 16u / run_bytes);
-        const unsigned char *own = panel_of(p, threadIdx.x % tile_n / 16u);
+        for (int i = 0; i < x_copies; i++) {
+            const uint32_t row = (threadIdx.x + i * threads) / 4u;
+            x[i] = nullptr;
+            if (row < block.n)
+                x[i] = (const unsigned char *)p.l.x +
+                       (uint64_t)block.of_x(p.l, row) * p.l.x_pitch * KVI_CUDA_OPERAND_BYTES;
+        }
+#pragma unroll
+        for (int i = 0; i < w_copies; i++)
+            from[i] = panel_of(p, (threadIdx.x + i * threads) * 16u / run_bytes, block.expert);
+        const unsigned char *own = panel_of(p, threadIdx.x % tile_n / 16u, block.expert);
         tile_sums sum;
 #pragma unroll
         for (int i = 0; i < m_tiles; i++)
@@ -235,7 +246,7 @@ template <class codes, int tile_m, int tile_n, int warps_m, int warps_n, int sta
 #pragma unroll
         for (uint32_t s = 0; s < stages - 1u; s++) {
             if (s < n_steps) {
-                load(p, first_row, n_rows, from, shared + s * stage_bytes, s);
+                load(p, x, from, shared + s * stage_bytes, s);
                 keep_side(shared + s * stage_bytes, read_side(p.tile, own, s));
             }
             kvi_cp_commit(); /* empty groups too: the wait counts groups */
@@ -247,14 +258,14 @@ template <class codes, int tile_m, int tile_n, int warps_m, int warps_n, int sta
             unsigned char *to = shared + next % stages * stage_bytes;
             side coming = {0.0f, 0.0f};
             if (next < n_steps) {
-                load(p, first_row, n_rows, from, to, next);
+                load(p, x, from, to, next);
                 coming = read_side(p.tile, own, next);
             }
             kvi_cp_commit();
             multiply(p.tile, shared + s % stages * stage_bytes, warp_m, warp_n, lane, sum);
             if (next < n_steps) keep_side(to, coming);
         }
-        finish(p, first_row + warp_m * (m_tiles * 16u), n_rows, warp_n, lane, sum);
+        finish(p, block, warp_m * (m_tiles * 16u), warp_n, lane, sum);
     }
 };
 

@@ -20,10 +20,11 @@ struct tile_place {
     const unsigned char *panel;
     uint32_t weight, first_row; /* row of the weight that is the panel's first */
 };
-KVI_DEV tile_place place_of(const kvi_cuda_tile_params &p, uint32_t weight, uint32_t panel)
+KVI_DEV tile_place place_of(const kvi_cuda_tile_params &p, uint32_t weight, uint32_t panel, uint32_t expert)
 {
     const kvi_dptr at = weight == 0u ? p.panels[0] : weight == 1u ? p.panels[1] : p.panels[2];
-    return tile_place{(const unsigned char *)at + panel * p.tile.form.panel_bytes, weight, panel * KVI_TILE_ROWS};
+    return tile_place{(const unsigned char *)at + expert * p.l.mixture.stride + panel * p.tile.form.panel_bytes, weight,
+                      panel * KVI_TILE_ROWS};
 }
 
 template <class codes> struct tile_gemv {
@@ -157,35 +158,36 @@ template <class codes> struct tile_gemv {
     {
         KVI_SHARED(unsigned char, shared); /* (warps, stages and side), then (2, warps, 16, 8) sums */
         const uint32_t lane = threadIdx.x % 32u, warp = threadIdx.x / 32u, warps = blockDim.x / 32u;
-        const kvi_cuda_step *step = (const kvi_cuda_step *)p.l.step.step;
-        const uint32_t n_rows = p.l.logits ? step->n_logit_rows : step->n_rows, first_row = blockIdx.y * 8u;
-        if (first_row >= n_rows) return; /* the whole block */
+        const kvi_block_rows rows = kvi_block_rows_of(p.l, blockIdx.y, 8u);
+        if (!rows.n) return; /* the whole block */
         const bool pair = p.l.action == KVI_CUDA_GATED;
         const uint32_t j = pair ? 0u : (blockIdx.x >= p.panel_end[0]) + (blockIdx.x >= p.panel_end[1]);
         const uint32_t own = blockIdx.x - (j == 0u ? 0u : j == 1u ? p.panel_end[0] : p.panel_end[1]);
-        const tile_place first = place_of(p, j, own + (j == 0u ? p.first_panel : 0u));
+        const tile_place first = place_of(p, j, own + (j == 0u ? p.first_panel : 0u), rows.expert);
         const uint32_t warp_bytes = kvi_cuda_tile_warp_bytes(&p.tile);
         float *all = (float *)(shared + warps * warp_bytes);
-        const uint32_t row = first_row + lane / 4u;
-        const uint16_t *x =
-            row < n_rows ? (const uint16_t *)p.l.x + (uint64_t)row * p.l.x_pitch + lane % 4u * 4u : nullptr;
+        const uint16_t *x = nullptr;
+        if (lane / 4u < rows.n)
+            x = (const uint16_t *)p.l.x + (uint64_t)rows.of_x(p.l, lane / 4u) * p.l.x_pitch + lane % 4u * 4u;
         unsigned char *stages = shared + warp * warp_bytes;
         panel(p, first.panel, x, stages, warp, warps, lane, all + warp * 128u);
-        if (pair) panel(p, place_of(p, 1u, own).panel, x, stages, warp, warps, lane, all + (warps + warp) * 128u);
+        if (pair)
+            panel(p, place_of(p, 1u, own, rows.expert).panel, x, stages, warp, warps, lane,
+                  all + (warps + warp) * 128u);
         kvi_sync_block();
         for (uint32_t i = threadIdx.x; i < 128u; i += blockDim.x) { /* neighbours write neighbouring outputs */
-            const uint32_t output = first.first_row + i % 16u, y_row = first_row + i / 16u;
+            const uint32_t output = first.first_row + i % 16u;
             const uint32_t first_out = j == 0u ? p.l.first_out : 0u, begin = j == 0u ? 0u : p.l.end[j - 1u];
-            if (y_row >= n_rows || output < first_out || output - first_out >= p.l.end[j] - begin) continue;
+            if (i / 16u >= rows.n || output < first_out || output - first_out >= p.l.end[j] - begin) continue;
             const uint32_t o = begin + output - first_out;
             float v = 0.0f, up = 0.0f;
             for (uint32_t w = 0; w < warps; w++) {
                 v += all[w * 128u + i % 16u * 8u + i / 16u];
                 if (pair) up += all[(warps + w) * 128u + i % 16u * 8u + i / 16u];
             }
-            v += kvi_bias_of(p.l, o);
-            if (pair) v = kvi_gated(p.l, v, up + kvi_bias_of(p.l, p.l.end[0] + o));
-            kvi_put(p.l, y_row, o, v);
+            v += kvi_bias_of(p.l, o, rows.expert);
+            if (pair) v = kvi_gated(p.l, v, up + kvi_bias_of(p.l, p.l.end[0] + o, rows.expert));
+            kvi_put(p.l, rows.of_y(i / 16u), o, v);
         }
     }
 };

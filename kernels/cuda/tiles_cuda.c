@@ -161,8 +161,8 @@ uint32_t kvi_cuda_tile_warps(const kvi_cuda_tile *t)
 }
 
 kvrt_status kvi_cuda_tile_product(kvi_device *d, const kvi_op *op, uint32_t first, uint32_t n,
-                                  const kvi_cuda_linear_params *linear, uint32_t rows, const char **name,
-                                  kvrt_error *error)
+                                  const kvi_cuda_linear_params *linear, uint32_t tile_rows, uint32_t blocks,
+                                  const char **name, kvrt_error *error)
 {
     const kvi_cuda_tile *t = op->weights[first]->tile;
     const struct tile_kernels *of = &kernels[kernels_of(&t->form)];
@@ -180,19 +180,19 @@ kvrt_status kvi_cuda_tile_product(kvi_device *d, const kvi_op *op, uint32_t firs
         p.panel_end[i] = end;
     }
     const uint32_t n_panels = pair ? p.panel_end[0] : end;
-    if (rows <= KVI_DECODE_ROWS) {
+    if (tile_rows == KVI_DECODE_ROWS) {
         const uint32_t warps = kvi_cuda_tile_warps(t);
         *name = kvi_cuda_kernel_name(of->gemv);
-        return kvi_cuda_launch(d, of->gemv, n_panels, 1, 1, 32 * warps,
+        return kvi_cuda_launch(d, of->gemv, n_panels, blocks, 1, 32 * warps,
                                warps * (kvi_cuda_tile_warp_bytes(t) + KVI_TILE_SUM_BYTES), &p, error);
     }
-    const bool wide = rows > 64;
-    const uint32_t tile_m = wide ? 64 : 32, panels = wide ? 8 : 4, outputs = panels * KVI_TILE_ROWS;
+    const bool wide = tile_rows > 32;
+    const uint32_t panels = wide ? 8 : 4, outputs = panels * KVI_TILE_ROWS;
     const uint32_t slots = pair ? panels / 2 : panels;
     const kvi_cuda_kernel_id kernel = wide ? of->gemm_m64 : of->gemm_m32;
     *name = kvi_cuda_kernel_name(kernel);
-    return kvi_cuda_launch(d, kernel, (rows + tile_m - 1) / tile_m, (n_panels + slots - 1) / slots, 1, 2 * outputs,
-                           3 * (tile_m * 64 + panels * t->form.bits * KVI_TILE_LINE + 16 * outputs), &p, error);
+    return kvi_cuda_launch(d, kernel, blocks, (n_panels + slots - 1) / slots, 1, 2 * outputs,
+                           3 * (tile_rows * 64 + panels * t->form.bits * KVI_TILE_LINE + 16 * outputs), &p, error);
 }
 
 kvrt_status kvi_cuda_tile_embed(kvi_device *d, const kvi_op *op, uint32_t rows, const char **name, kvrt_error *error)

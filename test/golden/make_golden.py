@@ -62,6 +62,7 @@ VARIANTS = {
                      "linear_conv_kernel_dim": 3, "linear_num_key_heads": 1, "linear_num_value_heads": 3, "linear_key_head_dim": 24,
                      "linear_value_head_dim": 8, "num_key_value_heads": 1, "attention_bias": True, "head_dim": 32,
                      "partial_rotary_factor": 0.5, "rope_parameters": None}, {}),
+    "qwen3_5_d64": ("Qwen3_5", "float16", {**DELTA, "linear_num_value_heads": 2, "head_dim": 64}, {}),
 }
 
 

@@ -67,6 +67,11 @@ VARIANTS = {
     "gpt_oss_clamped": ("GptOss", "bfloat16", dict(GPT, swiglu_limit=7.0), {"loud": True}),
     "gpt_oss_clamped_mxfp4": ("GptOss", "bfloat16", dict(GPT, swiglu_limit=7.0, hidden_size=64, intermediate_size=32),
                               {"loud": True, "mxfp4": True}),
+    # Heads as wide as the CUDA backend has them.
+    "qwen3_moe_d64": ("Qwen3Moe", "bfloat16", dict(MIX, norm_topk_prob=True, head_dim=64), {}),
+    "gpt_oss_d64": ("GptOss", "bfloat16", dict(GPT, head_dim=64), {}),
+    "gpt_oss_mxfp4_d64": ("GptOss", "bfloat16", dict(GPT, head_dim=64, hidden_size=64, intermediate_size=32), {"mxfp4": True}),
+    "qwen3_5_moe_d64": ("Qwen3_5Moe", "float16", dict(HYBRID, head_dim=64), {}),
 }
 
 

@@ -319,7 +319,7 @@ void op_case_route(const op_target *target)
                 want[j] = ids[j], want[k + j] = weights[j] * (c->scaled ? gains.values[ids[j]] : 1);
             for (uint32_t j = 0; j < 2 * k; j++)
                 op_check(target, text, r, j, (double)out[(size_t)r * 2 * k + j], want[j],
-                         j < k ? 1e-3 : 1e-5 * fmax(1, fabs(want[j])));
+                         j < k ? 1e-3 : (1e-5 + target->copy) * fmax(1, fabs(want[j])));
         }
         op_rig_close(&rig);
     }

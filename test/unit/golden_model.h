@@ -38,6 +38,8 @@ kvrt_session_info golden_session_info(kvrt_session session);
 kvrt_memory golden_memory(kvrt_engine engine);
 /* Largest error of the logits of all rows over all prompts, infinity when one is NaN. `digest` (may be NULL) collects every bit. */
 double golden_logit_error(kvrt_engine engine, const golden_model *model, uint64_t *digest);
+/* The same but for the worst `part` of the rows. */
+double golden_row_error(kvrt_engine engine, const golden_model *model, double part, uint64_t *digest);
 /* Greedy text of every prompt as far as the golden margins exceed twice `error`, the engine's own (golden_logit_error). The engine was opened with
  * sample.temperature 0, gen.max_tokens 16, gen.ignore_eos. Fails the test on another token; returns how many were compared. */
 unsigned golden_greedy(kvrt_engine engine, const golden_model *model, double error);

@@ -503,6 +503,26 @@ static void cards_without_a_driver(void **state)
     assert_true(n_fit > n && n_fit < 5 * n); /* some do, some do not */
 }
 
+/* Kinds of layers that a card must serve, with weights of four bits. */
+static void cards_serve_layers(void **state)
+{
+    (void)state;
+    static const char *const shapes[] = {"qwen3.8-27b",  "qwen3.6-35b-a3b", "qwen3-next-80b-a3b", "qwen3-30b-a3b",
+                                         "mixtral-8x7b", "gpt-oss-20b",     "glm-4.5-air",        "olmoe-7b-a1b",
+                                         "gemma-3-27b",  "phi-4",           "smollm3-3b"};
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        kvrt_options *o = NULL;
+        assert_int_equal(kvrt_options_create(&o, NULL), KVRT_OK);
+        kvrt_options_set_text(o, "model.shape", shapes[i], NULL);
+        kvrt_options_set_text(o, "weights.type", "i4", NULL);
+        kvrt_options_set_text(o, "device.backend", "cuda", NULL);
+        kvrt_options_set_text(o, "mem.limit", strcmp(shapes[i], "qwen3.8-27b") == 0 ? "24GiB" : "80GiB", NULL);
+        const kvrt_plan_row row = plan_of(o, "k4v4");
+        if (row.problem[0] || !row.fits) fail_msg("%s: %s", shapes[i], row.problem);
+        kvrt_options_destroy(o);
+    }
+}
+
 /* The option is the assumption, and a context that the host hands over is not ours. */
 static void context_is_an_assumption(void **state)
 {
@@ -593,6 +613,7 @@ int main(void)
                                        cmocka_unit_test(long_sessions_count),
                                        cmocka_unit_test(beyond_the_trained_length),
                                        cmocka_unit_test(cards_without_a_driver),
+                                       cmocka_unit_test(cards_serve_layers),
                                        cmocka_unit_test(context_is_an_assumption),
                                        cmocka_unit_test(shorter_structs)};
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -8,6 +8,7 @@
 #include "../../../kernels/cuda/best_params.h"
 #include "../../../kernels/cuda/encode_params.h"
 #include "../../../kernels/cuda/linear_params.h"
+#include "../../../kernels/cuda/recurrent_params.h"
 
 #include <initializer_list>
 #include <stdio.h>
@@ -113,6 +114,11 @@ static const limits short_rows = {1.45, 1.3, 1.1};
  * of 4-bit keys, half a sector. It is bound by its products, not by these bytes. */
 static const limits fragments = {1.05, 1.6, 1.1}, staged = {2.05, 1.6, 1.1};
 
+/* A few dozen numbers at single addresses. */
+static const limits few_pairs = {1.05, 2.5, 1.1};
+/* Taps of a channel are 8 of the 16 bytes of its row, once for sixteen rows. */
+static const limits taps = {1.05, 2.0, 1.1};
+
 static double times(uint64_t cost, uint64_t least) { return least ? (double)cost / (double)least : 1; }
 
 /* bytes: of weights or pages that the launch has to read; each comes in `reads` times at most (blocks that share them find them in L2). */
@@ -145,7 +151,7 @@ static kvi_cuda_step_map step_of(uint32_t n_rows, uint32_t pos, uint32_t units_p
     for (uint32_t i = 0; i < n_rows; i++) rows[i] = i;
     for (uint32_t i = 0; i < n_pages; i++) pages[i] = {i * units_per_page, format};
     const kvi_cuda_step step = {n_rows, 1, n_rows, 0};
-    const kvi_cuda_seq seq = {0, n_rows, pos, n_pages, 0};
+    const kvi_cuda_seq seq = {0, n_rows, pos, n_pages, 0, 0};
     kvi_cuda_step_map map = {};
     map.step = put(&step, sizeof step);
     map.ids = put(zeros.data(), 4 * n_rows);
@@ -205,6 +211,61 @@ static void gemm()
     hold("gemm_f16_m128", launch("gemm_f16_m128", dim3(2, 2), 256, 3 * 256 * 64, &p), words, 512 * 256 * 2, 2);
     kvi_cuda_linear_params q = linear(64, 512, 256, KVI_CUDA_F16);
     hold("gemm_f16_m32", launch("gemm_f16_m32", dim3(2, 4), 128, 4 * 96 * 64, &q), usual, 512 * 256 * 2, 2);
+}
+
+/* A token of a mixture of 128 experts, 8 of which it chose: those are read, once, and no others. */
+static void experts()
+{
+    const uint32_t n_experts = 128, k = 8, n_in = 2048, width = 64, rows = 2;
+    std::vector<float> chosen(rows * 2 * k, 0.125f);
+    for (uint32_t i = 0; i < rows; i++)
+        for (uint32_t j = 0; j < k; j++) chosen[i * 2 * k + j] = (float)(j * 13 + i); /* no expert is chosen twice */
+    kvi_cuda_linear_params p = linear(rows, n_in, width, KVI_CUDA_F32);
+    kvi_cuda_sort_params s = {};
+    s.step = p.step, s.chosen = put(chosen.data(), chosen.size() * 4), s.pitch = 2 * k, s.top_k = k;
+    s.n_experts = n_experts, s.max_tiles = rows * k, s.tile_rows = 2;
+    s.list = put(NULL, KVI_CUDA_LIST_HEAD + s.max_tiles * (sizeof(kvi_cuda_tile_pairs) + 4));
+    hold("sort_pairs", launch("sort_pairs", 1, 256, 3 * 4 * n_experts, &s), few_pairs, 0, 0);
+    p.w[0].codes = streamed((size_t)n_experts * width * n_in * 2);
+    p.y = put(NULL, (size_t)rows * k * width * 4);
+    p.mixture = {s.list, (uint64_t)width * n_in * 2, s.max_tiles, k};
+    hold("gemv_bf16_n2", launch("gemv_bf16_n2", dim3(width / 8, s.max_tiles), 128, 0, &p), columns,
+         (uint64_t)rows * k * width * n_in * 2, 1);
+    kvi_cuda_add_pairs_params a = {};
+    a.step = p.step, a.x = put(NULL, (size_t)rows * k * n_in * 4), a.chosen = s.chosen,
+    a.y = put(NULL, rows * n_in * 4);
+    a.n_cols = a.x_pitch = a.y_pitch = n_in, a.pitch = 2 * k, a.top_k = k, a.scale = 1;
+    hold("add_pairs", launch("add_pairs", rows, 256, 32, &a), usual, 0, 0);
+    kvi_cuda_route_params r = {};
+    r.step = p.step, r.logits = put(NULL, rows * n_experts * 4), r.chosen = s.chosen, r.pitch = n_experts;
+    r.chosen_pitch = 2 * k, r.n_experts = n_experts, r.top_k = k, r.scale = 1;
+    hold("route", launch("route", 1, 128, 4 * 4 * kvi_cuda_route_floats(n_experts, 0, k), &r), few_pairs, 0, 0);
+}
+
+/* A layer of Qwen3.5-27B's kind: 16 heads of keys for 48 of values, 128 wide; the state is read once and written once, however many tokens there are. */
+static void recurrent()
+{
+    const uint32_t keys = 16, heads = 4, dim = 128, rows = 20, cols = (2 * keys + heads) * dim;
+    kvi_cuda_conv_params c = {};
+    c.step = step_of(rows, 128, 0, 0);
+    c.state.pool = put(NULL, (size_t)3 * cols * 4), c.x = put(NULL, (size_t)rows * cols * 2),
+    c.y = put(NULL, (size_t)rows * cols * 2);
+    c.w.codes = put(NULL, (size_t)cols * 16), c.w.pitch = 16;
+    c.x_type = c.y_type = KVI_CUDA_F16, c.w_type = KVI_CUDA_BF16, c.x_pitch = c.y_pitch = c.cols = cols, c.taps = 4;
+    hold("conv_state", launch("conv_state", dim3((cols + 127) / 128, 2), 128, 0, &c), taps, 0, 0);
+    kvi_cuda_delta_params d = {};
+    d.step = c.step, d.state.pool = streamed((size_t)heads * dim * dim * 4), d.x = c.y;
+    d.side = put(NULL, rows * 2 * heads * 2), d.decay = put(NULL, heads * 4), d.shift = put(NULL, heads * 4);
+    d.o = put(NULL, (size_t)rows * heads * dim * 4);
+    d.x_type = d.side_type = KVI_CUDA_F16, d.x_pitch = cols, d.side_pitch = 2 * heads, d.o_pitch = heads * dim;
+    d.n_heads = heads, d.n_key_heads = keys < heads ? keys : heads, d.key_dim = d.value_dim = dim;
+    hold("delta_k128", launch("delta_k128", dim3(dim / 32, heads), 128, kvi_cuda_delta_shared(128), &d), usual,
+         2ull * heads * dim * dim * 4, 1);
+    kvi_cuda_delta_norm_params n = {};
+    n.step = c.step, n.o = d.o, n.gain = put(NULL, dim * 4), n.gate = put(NULL, (size_t)rows * heads * dim * 2);
+    n.y = put(NULL, (size_t)rows * heads * dim * 2), n.o_pitch = n.gate_pitch = n.y_pitch = heads * dim;
+    n.gate_type = n.y_type = KVI_CUDA_F16, n.n_heads = heads, n.value_dim = dim, n.norm = 1;
+    hold("delta_norm", launch("delta_norm", dim3(rows, heads / 4), 128, 0, &n), usual, 0, 0);
 }
 
 static kvi_cuda_attention_params attention(uint32_t rows, uint32_t pos, uint32_t format, uint32_t d)
@@ -301,8 +362,9 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         void (*run)();
-    } families[] = {{"planted", planted}, {"norm", norm},     {"gemv", gemv}, {"gemm", gemm},      {"decode", decode},
-                    {"prefill", prefill}, {"append", append}, {"best", best}, {"convert", convert}};
+    } families[] = {{"planted", planted}, {"norm", norm},       {"gemv", gemv},           {"gemm", gemm},
+                    {"decode", decode},   {"experts", experts}, {"recurrent", recurrent}, {"prefill", prefill},
+                    {"append", append},   {"best", best},       {"convert", convert}};
     kvi_cu_context context;
     MUST(cuInit(0));
     MUST(cuDevicePrimaryCtxRetain(&context, 0));
