@@ -13,7 +13,7 @@ const char *kvi_op_name(kvi_op_kind kind)
 
 const char *kvi_op_special(const kvi_op *op)
 {
-    if (op->kind > KVI_OP_DELTA) return "this kind of layer";
+    if (op->kind > KVI_OP_ATTENTION_LATENT) return "this kind of layer";
     return NULL;
 }
 

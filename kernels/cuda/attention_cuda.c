@@ -238,6 +238,11 @@ static kvi_cuda_kv kv_of(const kvi_device *device, const kvi_op *op)
                          .rotate = group->rotate};
 }
 
+kvi_dptr kvi_cuda_turns_of(const kvi_device *device, const kvi_rope *rope)
+{
+    return device->attention->turns[rope - device->program->ropes];
+}
+
 static kvi_dptr gain_of(const kvi_norm *norm) { return norm->kind == KVI_NORM_GAIN ? norm->gain->data.codes : 0; }
 
 static kvrt_status norm_heads(kvi_device *device, const kvi_op *op, uint32_t rows, kvrt_error *error)
@@ -285,7 +290,7 @@ kvrt_status kvi_cuda_rope_append_run(kvi_device *device, const kvi_op *op, uint3
                               .q_growth_ctx = op->q_growth_ctx,
                               .queries_only = op->queries_only};
     if (op->norm_whole) KVI_TRY(norm_heads(device, op, rows, error));
-    if (op->rope) p.turns = device->attention->turns[op->rope - device->program->ropes];
+    if (op->rope) p.turns = kvi_cuda_turns_of(device, op->rope);
     if (op->rope) p.n_dims = op->rope->n_dims, p.magnitude = op->rope->magnitude;
     if (op->rope) p.apart = op->rope->interleaved ? 1 : p.n_dims / 2, p.next = op->rope->interleaved ? 2 : 1;
     const kvi_cuda_kernel_id id = rope_kernels[dim_index(p.kv.head_dim)];

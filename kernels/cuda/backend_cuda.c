@@ -259,17 +259,19 @@ static kvrt_status cuda_check(const kvi_program *program, const kvi_limits *limi
     KVI_TRY(kvi_cuda_linear_check(program, error));
     KVI_TRY(kvi_cuda_experts_check(program, error));
     KVI_TRY(kvi_cuda_recurrent_check(program, error));
+    KVI_TRY(kvi_cuda_latent_check(program, limits, error));
     return kvi_cuda_attention_check(program, limits, error);
 }
 
 /* Operands are 16-bit in the family of the weights: BF16 weights come from models whose activations may leave the range of F16, and a
  * tensor core multiplies two numbers of the same type. q | k | v are no operand of a weight: the cache is F16 and so are they, three bits
- * more exact; so is what recurrent layers read. */
+ * more exact; so is what recurrent layers read, and what becomes a latent. */
 static kvi_dtype buffer_dtype(const kvi_program *program, uint32_t buffer, kvi_dtype operand)
 {
     for (uint32_t i = 0; i < program->n_ops; i++) {
         const kvi_op *op = &program->ops[i];
         if (op->kind == KVI_OP_ROPE_APPEND && op->out == buffer) return KVI_F16;
+        if (op->kind == KVI_OP_LATENT_APPEND && (op->out == buffer || op->side == buffer)) return KVI_F16;
         if (op->kind == KVI_OP_CONV_STATE && (op->in == buffer || op->out == buffer)) return KVI_F16;
         if (op->kind == KVI_OP_DELTA && (op->in == buffer || op->side == buffer || (op->gated && op->gate == buffer)))
             return KVI_F16;
@@ -330,6 +332,7 @@ static kvrt_status load(kvi_device *d, kvrt_error *error)
     d->best = layout.best;
     KVI_TRY(kvi_cuda_linear_prepare(d, layout.linear, error));
     kvi_cuda_experts_prepare(d, layout.experts);
+    kvi_cuda_latent_prepare(d, layout.latent);
     KVI_TRY(kvi_cuda_attention_prepare(d, layout.attention, error));
     KVI_TRY(kvi_cuda_encode_prepare(d, layout.encode, error));
     KVI_TRY(kvi_cuda_graphs_build(d, error));
@@ -389,7 +392,7 @@ static void count_attention(kvi_device *d, const kvi_step *step)
             const bool cut = group->window && seq->pos + 1 > group->window;
             for (uint32_t p = cut ? (seq->pos + 1 - group->window) / KVI_KV_PAGE : 0; p < end; p++)
                 d->attention_bytes[g] += (uint64_t)group->shape.n_kv_heads *
-                                         kvi_kv_record_bytes(seq->pages[g][p].format, group->shape.head_dim);
+                                         kvi_kv_shape_record_bytes(seq->pages[g][p].format, &group->shape);
         }
     }
 }

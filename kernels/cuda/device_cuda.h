@@ -69,6 +69,12 @@ typedef struct kvi_cuda_experts {
     kvi_dptr parts; /* (pairs, hidden) f32: what an expert says of a token */
 } kvi_cuda_experts;
 
+/* Scratch of latent attention (latent_cuda.c). */
+typedef struct kvi_cuda_latents {
+    kvi_dptr queries; /* (max_rows, n_heads, KVI_LATENT_WIDTH) F16: what has absorbed W_K */
+    kvi_dptr ml, acc; /* partial results */
+} kvi_cuda_latents;
+
 struct kvi_cuda_attention; /* attention_cuda.c */
 struct kvi_cuda_encode;    /* encode_cuda.c */
 
@@ -102,6 +108,7 @@ struct kvi_device {
     kvi_cuda_buffer normed; /* (max_rows, widest normed input) operands of the matrix kernels */
     kvi_cuda_buffer sums;   /* (max_rows, widest) f32: products that are more than added */
     kvi_cuda_experts experts;
+    kvi_cuda_latents latent;
     struct kvi_cuda_attention *attention;
     struct kvi_cuda_encode *encode;
 
@@ -256,6 +263,18 @@ kvrt_status kvi_cuda_rope_append_run(kvi_device *device, const kvi_op *op, uint3
                                      kvrt_error *error);
 kvrt_status kvi_cuda_attention_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel,
                                    kvrt_error *error);
+
+/* Of a RoPE: double (n_dims / 2), inv_freq / 2 pi. */
+kvi_dptr kvi_cuda_turns_of(const kvi_device *device, const kvi_rope *rope);
+
+/* LATENT_APPEND, ATTENTION_LATENT */
+kvrt_status kvi_cuda_latent_check(const kvi_program *program, const kvi_limits *limits, kvrt_error *error);
+uint64_t kvi_cuda_latent_bytes(const kvi_program *program, const kvi_limits *limits);
+void kvi_cuda_latent_prepare(kvi_device *device, kvi_dptr memory);
+kvrt_status kvi_cuda_latent_append_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel,
+                                       kvrt_error *error);
+kvrt_status kvi_cuda_latent_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel,
+                                kvrt_error *error);
 
 /* The sampling head, outside of the program: it runs when the host asks for it. */
 uint64_t kvi_cuda_best_bytes(const kvi_program *program);

@@ -13,6 +13,8 @@ kvrt_status kvi_cuda_op_run(kvi_device *d, const kvi_op *op, uint32_t rows, cons
     if (op->kind == KVI_OP_ATTENTION) return kvi_cuda_attention_run(d, op, rows, kernel, error);
     if (op->kind == KVI_OP_ROUTE) return kvi_cuda_route_run(d, op, rows, kernel, error);
     if (op->kind == KVI_OP_EXPERTS) return kvi_cuda_experts_run(d, op, rows, kernel, error);
+    if (op->kind == KVI_OP_LATENT_APPEND) return kvi_cuda_latent_append_run(d, op, rows, kernel, error);
+    if (op->kind == KVI_OP_ATTENTION_LATENT) return kvi_cuda_latent_run(d, op, rows, kernel, error);
     if (op->kind == KVI_OP_CONV_STATE) return kvi_cuda_conv_run(d, op, rows, kernel, error);
     if (op->kind == KVI_OP_DELTA) return kvi_cuda_delta_run(d, op, rows, kernel, error);
     return kvi_cuda_linear_run(d, op, rows, kernel, error);

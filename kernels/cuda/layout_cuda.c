@@ -43,6 +43,7 @@ uint64_t kvi_cuda_workspace_layout(const kvi_program *program, const kvi_limits 
     out->best = kvi_cuda_carve(&space, kvi_cuda_best_bytes(program));
     out->linear = kvi_cuda_carve(&space, kvi_cuda_linear_bytes(program, limits));
     out->experts = kvi_cuda_carve(&space, kvi_cuda_experts_bytes(program, limits));
+    out->latent = kvi_cuda_carve(&space, kvi_cuda_latent_bytes(program, limits));
     out->attention = kvi_cuda_carve(&space, kvi_cuda_attention_bytes(program, limits));
     out->encode = kvi_cuda_carve(&space, kvi_cuda_encode_bytes(program, limits));
     return space.used;

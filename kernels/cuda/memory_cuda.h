@@ -18,7 +18,7 @@ typedef struct kvi_cuda_layout {
     kvi_cuda_buffer buffers[KVI_CUDA_MAX_BUFFERS];
     kvi_cuda_step_map map;
     uint64_t step_bytes; /* from map.step to the end of map.pages */
-    kvi_dptr best, linear, experts, attention, encode;
+    kvi_dptr best, linear, experts, latent, attention, encode;
 } kvi_cuda_layout;
 uint64_t kvi_cuda_workspace_layout(const kvi_program *program, const kvi_limits *limits, kvi_dptr base,
                                    kvi_cuda_layout *out);

@@ -6,27 +6,10 @@
 #include "attention_params.h"
 #include "ptx.cuh"
 #include "rotation.cuh"
+#include "turns.cuh"
 #include "warp.cuh"
 
 #define WARPS 4
-
-/* cos and sin of 2 pi x for |x| <= 1/2, error below 1e-7: Taylor on the nearest quarter turn. */
-KVI_DEV void cos_sin_turns(float x, float *c, float *s)
-{
-    const int32_t quarter = kvi_round_to_int(4.0f * x);
-    const float a = (x - 0.25f * (float)quarter) * 6.283185307179586f, a2 = a * a;
-    const float sine =
-        a + a * a2 * (-1.6666667e-1f + a2 * (8.3333333e-3f + a2 * (-1.9841270e-4f + a2 * 2.7557319e-6f)));
-    const float cosine =
-        1.0f + a2 * (-0.5f + a2 * (4.1666667e-2f + a2 * (-1.3888889e-3f + a2 * (2.4801587e-5f - a2 * 2.7557319e-7f))));
-    const uint32_t q = (uint32_t)quarter & 3u;
-    const float first = q & 1u ? sine : cosine, second = q & 1u ? cosine : sine;
-    *c = q == 1u || q == 2u ? -first : first;
-    *s = q >= 2u ? -second : second;
-}
-
-/* Rounds ties to even in double without an intrinsic; |x| < 2^51. */
-KVI_DEV double whole(double x) { return (x + 6755399441055744.0) - 6755399441055744.0; }
 
 template <int D> KVI_DEV void rope_append(const kvi_cuda_rope_params &p)
 {

@@ -14,6 +14,7 @@ static uint64_t op_bytes(const kvi_device *d, const kvi_op *op)
 {
     uint64_t bytes = 0;
     if (op->kind == KVI_OP_ATTENTION) return d->attention_bytes[op->group];
+    if (op->kind == KVI_OP_ATTENTION_LATENT) bytes = d->attention_bytes[op->group];
     for (uint32_t i = 0; op->kind != KVI_OP_EMBED && i < op->n_weights; i++) {
         const kvi_weight *w = op->weights[i];
         if (w) bytes += (op->n_out ? op->n_out : w->n_out) * kvi_weight_row_bytes(w->form, w->n_in);

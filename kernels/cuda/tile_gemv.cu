@@ -204,24 +204,6 @@ KVI_KERNEL(gemv_e4m3, kvi_cuda_tile_params, 128, 4) { tile_gemv<kvi_codes_e4m3>:
 KVI_KERNEL(gemv_e5m2, kvi_cuda_tile_params, 128, 4) { tile_gemv<kvi_codes_e5m2>::run(p); }
 
 /* --------------------------------------------------------------------------------------------------- embeddings --- */
-/* What a code means before zero and scale; exact in f32. */
-KVI_DEV float value_of(const kvi_cuda_tile &t, uint32_t code)
-{
-    const uint32_t shift = code % 4u * 8u, word = code / 4u;
-    switch (t.form.values) {
-    case KVI_TILE_INTEGER: return (float)code;
-    case KVI_TILE_OF_E5M2: return kvi_f16_lo(code << 8);
-    case KVI_TILE_OF_E4M3: return kvi_f16_lo((code & 127u) << 7 | (code & 128u) << 8) * 256.0f;
-    case KVI_TILE_IQ4:
-    case KVI_TILE_E2M1: return (float)(t.tables[word] >> shift & 255u);
-    default: {
-        const uint32_t high = (t.tables[word] >> shift & 255u) | (t.tables[4u + word] >> shift & 255u) << 8,
-                       rest = (t.tables[8u + word] >> shift & 255u) | (t.tables[12u + word] >> shift & 255u) << 8;
-        return (kvi_f16_lo(high) + kvi_f16_lo(rest)) * kvi_codes_numbers::unit;
-    }
-    }
-}
-
 /* A block per row, a quad per thread and turn. */
 KVI_KERNEL(embed_tile, kvi_cuda_embed_tile_params, 128, 4)
 {
@@ -243,7 +225,7 @@ KVI_KERNEL(embed_tile, kvi_cuda_embed_tile_params, 128, 4)
         kvi_tile_scale_of(t, panel, t.whole_row ? panel : block, t.whole_row ? 1u : kvi_tile_groups_of(p.tile, k),
                           t.whole_row ? 0u : in_block / t.group, row, scale, offset);
         for (uint32_t i = 0; i < 4u && k + i < p.n_cols; i++) {
-            const float code = value_of(p.tile, quad >> 8u * i & 255u);
+            const float code = kvi_tile_value(p.tile, quad >> 8u * i & 255u);
             const float v = t.offset == KVI_TILE_MINS ? kvi_mul_rn(code, scale) + offset : (code - offset) * scale;
             y[order ? order[k + i] : k + i] = p.scale * v;
         }

@@ -117,6 +117,24 @@ struct kvi_codes_e4m3 : kvi_codes_integer<8> {
     }
 };
 
+/* What a code means before zero and scale; exact in f32. */
+KVI_DEV float kvi_tile_value(const kvi_cuda_tile &t, uint32_t code)
+{
+    const uint32_t shift = code % 4u * 8u, word = code / 4u;
+    switch (t.form.values) {
+    case KVI_TILE_INTEGER: return (float)code;
+    case KVI_TILE_OF_E5M2: return kvi_f16_lo(code << 8);
+    case KVI_TILE_OF_E4M3: return kvi_f16_lo((code & 127u) << 7 | (code & 128u) << 8) * 256.0f;
+    case KVI_TILE_IQ4:
+    case KVI_TILE_E2M1: return (float)(t.tables[word] >> shift & 255u);
+    default: {
+        const uint32_t high = (t.tables[word] >> shift & 255u) | (t.tables[4u + word] >> shift & 255u) << 8,
+                       rest = (t.tables[8u + word] >> shift & 255u) | (t.tables[12u + word] >> shift & 255u) << 8;
+        return (kvi_f16_lo(high) + kvi_f16_lo(rest)) * kvi_codes_numbers::unit;
+    }
+    }
+}
+
 /* ------------------------------------------------------------------------------------------------------- scales --- */
 KVI_DEV float kvi_tile_half(const unsigned char *at) { return kvi_f16_lo(*(const uint16_t *)at); }
 KVI_DEV float kvi_tile_plain(const unsigned char *at, uint32_t scale)

@@ -351,7 +351,7 @@ static void check_attention(const latent_rig *a, uint32_t s, uint32_t t, uint32_
     }
     for (uint32_t e = 0; e < c->value; e++)
         op_check(a->rig.target, text, t, head * c->value + e, (double)got[e], out[e] / sum,
-                 OPS_ATTENTION_F32 * largest);
+                 fmax(OPS_ATTENTION_F32, a->rig.target->attention) * largest);
     free(k), free(score);
 }
 

@@ -45,8 +45,8 @@ static double layer_error(kvrt_engine engine, const golden_model *m)
 }
 
 /* One model for each kind of layer beyond the plain transformer, by the models' whole names: none of them may be refused. */
-static const char *const kinds[] = {"qwen3_moe_d64", "gpt_oss_d64", "gpt_oss_mxfp4_d64", "qwen3_5_d64",
-                                    "qwen3_5_moe_d64"};
+static const char *const kinds[] = {"qwen3_moe_d64",   "gpt_oss_d64", "gpt_oss_mxfp4_d64", "qwen3_5_d64",
+                                    "qwen3_5_moe_d64", "deepseek_v2", "deepseek_v3",       "glm4_moe_lite"};
 #define N_KINDS (sizeof kinds / sizeof kinds[0])
 
 static void golden_layers(void **state)
@@ -154,7 +154,10 @@ static void mutations_are_found(void **state)
                                            {"rope", "llama_d128"},         {"renormalize", "qwen3_moe_d64"},
                                            {"clamp", "gpt_oss_mxfp4_d64"}, {"bias", "gpt_oss_d64"},
                                            {"decay", "qwen3_5_d64"},       {"conv_state", "qwen3_5_d64"},
-                                           {"delta_gate", "qwen3_5_d64"},  {"shared_expert", "qwen3_5_moe_d64"}};
+                                           {"delta_gate", "qwen3_5_d64"},  {"shared_expert", "qwen3_5_moe_d64"},
+                                           {"latent_norm", "deepseek_v2"}, {"score_scale", "deepseek_v3"},
+                                           {"rope", "deepseek_v3"},        {"groups", "deepseek_v3"},
+                                           {"mask", "glm4_moe_lite"}};
     for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         golden_model m;
         assert_true(golden_load(cases[i][1], &m));

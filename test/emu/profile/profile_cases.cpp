@@ -7,6 +7,7 @@
 #include "../../../kernels/cuda/attention_params.h"
 #include "../../../kernels/cuda/best_params.h"
 #include "../../../kernels/cuda/encode_params.h"
+#include "../../../kernels/cuda/latent_params.h"
 #include "../../../kernels/cuda/linear_params.h"
 #include "../../../kernels/cuda/recurrent_params.h"
 
@@ -118,6 +119,12 @@ static const limits fragments = {1.05, 1.6, 1.1}, staged = {2.05, 1.6, 1.1};
 static const limits few_pairs = {1.05, 2.5, 1.1};
 /* Taps of a channel are 8 of the 16 bytes of its row, once for sixteen rows. */
 static const limits taps = {1.05, 2.0, 1.1};
+
+/* Butterflies at distances of 1 to 16 put pairs of lanes in one bank; of a row of 512, once a head and token. */
+static const limits turned = {1.05, 1.3, 1.5};
+static const limits absorbed = {1.05, 1.1, 1.2}, left = {1.05, 1.3, 1.1};
+/* Queries as fragments, half sectors, once for all positions of a block. */
+static const limits attended = {1.05, 1.4, 1.1};
 
 static double times(uint64_t cost, uint64_t least) { return least ? (double)cost / (double)least : 1; }
 
@@ -312,6 +319,48 @@ static void decode()
          factors, 8ull * 8 * kvi_kv_record_bytes(KVI_KV_FMT_K4V4, 128), 2);
 }
 
+/* DeepSeek-V2-Lite: one token of 16 heads over 512 positions, which are read once for all heads; then 16 rows, sixteen times. */
+static void latent()
+{
+    const uint32_t heads = 16, key = 128, value = 128, pos = 511, splits = 2;
+    const uint32_t record = 128 * KVI_LATENT_WIDTH * 2, units = record / KVI_KV_UNIT, pages = 4;
+    for (uint32_t rows : {1u, 16u}) {
+        kvi_cuda_latent_absorb_params a = {};
+        a.step = step_of(rows, pos + 1 - rows, units, KVI_KV_FMT_F16);
+        a.w.rows.codes = streamed((size_t)heads * (key + value) * 1024), a.w.rows.pitch = 1024;
+        a.w.type = KVI_CUDA_BF16, a.w.n_in = KVI_LATENT_RANK;
+        a.q_pitch = heads * (key + 64), a.q = put(NULL, (size_t)rows * a.q_pitch * 2), a.q_type = KVI_CUDA_F16;
+        a.queries = put(NULL, (size_t)rows * heads * KVI_LATENT_WIDTH * 2);
+        a.n_heads = heads, a.key_dim = key, a.value_dim = value, a.rank = 512, a.rope = 64, a.rotate = 1, a.scale = 1;
+        hold("latent_absorb",
+             launch("latent_absorb", dim3(heads, (rows + 7) / 8), 512, kvi_cuda_absorb_shared(512, key), &a), absorbed,
+             (uint64_t)heads * key * 1024, (rows + 7) / 8);
+        kvi_emu::profile_forget_streamed();
+        kvi_cuda_latent_attend_params t = {};
+        t.step = a.step, t.latent.pool = streamed((size_t)pages * units * KVI_KV_UNIT), t.latent.rank = 512,
+        t.latent.rope = 64;
+        t.queries = a.queries, t.n_heads = heads, t.n_splits = splits, t.causal = 1;
+        t.ml = put(NULL, (size_t)rows * heads * splits * 8), t.acc = put(NULL, (size_t)rows * heads * splits * 2048);
+        hold("latent_attend", launch("latent_attend", dim3(rows, splits), 128, KVI_LATENT_SHARED, &t), attended,
+             (uint64_t)pages * record, rows);
+        kvi_emu::profile_forget_streamed();
+        kvi_cuda_latent_leave_params l = {};
+        l.step = a.step, l.w = a.w, l.ml = t.ml, l.acc = t.acc, l.out = put(NULL, (size_t)rows * heads * value * 2);
+        l.out_pitch = heads * value, l.out_type = KVI_CUDA_BF16, l.n_heads = heads, l.value_dim = value, l.rank = 512;
+        l.rotate = 1, l.n_splits = splits, l.first_row = key, l.head_rows = key + value;
+        hold("latent_leave", launch("latent_leave", dim3(heads, (rows + 7) / 8), 256, KVI_LEAVE_SHARED, &l), left, 0,
+             0);
+    }
+    kvi_cuda_latent_append_params p = {};
+    std::vector<double> turns(32, 0.01);
+    p.step = step_of(8, 200, units, KVI_KV_FMT_F16), p.latent.pool = put(NULL, (size_t)2 * units * KVI_KV_UNIT);
+    p.latent.rank = 512, p.latent.rope = 64, p.latent.rotate = 1, p.turns = put(turns.data(), 256);
+    p.kv_pitch = KVI_LATENT_WIDTH, p.kv = put(NULL, 8 * KVI_LATENT_WIDTH * 2), p.kv_type = p.q_type = KVI_CUDA_F16;
+    p.q_pitch = heads * (key + 64), p.q = put(NULL, 8 * p.q_pitch * 2), p.n_heads = heads, p.key_dim = key, p.norm = 1;
+    p.n_dims = 64, p.apart = 1, p.next = 2, p.magnitude = 1, p.eps = 1e-6f;
+    hold("latent_append", launch("latent_append", dim3(8, 5), 128, 4 * 512 * 4, &p), turned, 0, 0);
+}
+
 static void prefill()
 {
     for (uint32_t format : {(uint32_t)KVI_KV_FMT_F16, (uint32_t)KVI_KV_FMT_K4V4}) {
@@ -363,8 +412,8 @@ int main(int argc, char **argv)
         const char *name;
         void (*run)();
     } families[] = {{"planted", planted}, {"norm", norm},       {"gemv", gemv},           {"gemm", gemm},
-                    {"decode", decode},   {"experts", experts}, {"recurrent", recurrent}, {"prefill", prefill},
-                    {"append", append},   {"best", best},       {"convert", convert}};
+                    {"decode", decode},   {"experts", experts}, {"recurrent", recurrent}, {"latent", latent},
+                    {"prefill", prefill}, {"append", append},   {"best", best},           {"convert", convert}};
     kvi_cu_context context;
     MUST(cuInit(0));
     MUST(cuDevicePrimaryCtxRetain(&context, 0));
