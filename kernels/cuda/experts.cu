@@ -92,6 +92,7 @@ KVI_KERNEL(route, kvi_cuda_route_params, 128, 4)
     if (p.n_groups > 1u) keep_best_groups(p, c, worth, lane);
     for (uint32_t j = 0; j < k; j++) {
         const uint32_t e = best_of(c, n, lane);
+        kvi_sync_warp(); /* all have read c */
         if (lane == 0u) {
             ids[j] = (float)e;
             weights[j] = logits[e];
