@@ -1,6 +1,7 @@
 /* experts.cu - what a mixture of experts needs beside its products: choosing experts, sorting the pairs (token, choice) by expert, adding what the
  * experts of a token say. The products themselves are those of dense layers, over tiles of pairs (linear_params.h, kvi_cuda_mixture).
- * The pairs of an expert stand in the order in which threads met them. That shows nowhere: a row of a product has the same bits whatever stands beside it.
+ * The pairs of an expert stand in the order in which threads met them. That shows nowhere: a row of a product has the
+ * same bits whatever stands beside it.
  * Unproven: no card has timed these kernels. A token's experts are read once per projection, whatever these few kilobytes take. */
 #include "linear.cuh"
 #include "warp.cuh"

@@ -1,8 +1,8 @@
 /* experts_cuda.c - ROUTE and EXPERTS as launches.
- * ROUTE is a product of f32 activations, whatever the number of rows (a rounded activation would choose other experts near ties, and a router is small),
- * and one kernel that chooses. EXPERTS sorts the pairs (token, choice) by expert; then gate and up, and down, are one launch each of the dense kernels
- * over tiles of pairs, which read the experts that somebody chose and no others; the last kernel adds up. All of it depends on what stands
- * in device memory alone, so a decode step is a graph like any other. */
+ * ROUTE is a product of f32 activations, whatever the number of rows (a rounded activation would choose other experts near ties, and a router is
+ * small), and one kernel that chooses. EXPERTS sorts the pairs (token, choice) by expert; then gate and up, and down, are one launch each of the
+ * dense kernels over tiles of pairs, which read the experts that somebody chose and no others; the last kernel adds up. All of it depends on what
+ * stands in device memory alone, so a decode step is a graph like any other. */
 #include "linear_cuda.h"
 
 #define MAX_EXPERTS 1024u /* what route and sort_pairs have shared memory for */

@@ -1,16 +1,16 @@
 /* recurrent.cu - layers that keep a state instead of pages: the short convolution and the gated delta rule (program.h, CONV_STATE and DELTA).
  *
- * conv_state: a thread is a channel and walks sixteen rows. Rows need inputs alone, so blocks of later rows run beside the first one, which is the only
- * one that reads the state, and writes the new one when it has.
+ * conv_state: a thread is a channel and walks sixteen rows. Rows need inputs alone, so blocks of later rows run beside the first one, which is the
+ * only one that reads the state, and writes the new one when it has.
  *
  * delta: columns of the state never meet, so a block has 32 columns of one head, a warp eight of them, four lanes a column, a quarter of it each in
  * registers from the first token to the last. Tokens come in batches of 16 through shared memory, q and k normalized once for all columns. With
  * a = k . S and b = q . S of the state before the token,
  *     d = beta (v - decay a),   o = decay b + (q . k) d,   S = decay S + k d,
- * so that both sums are taken in one pass and the state is touched twice per token: four multiply-adds an element. What a token gets does not depend on
- * how the text was cut.
- * A chunked form, which would turn this into matrix products, is not here: by count, 512 tokens of a 27B's layer (48 heads of 128 x 128) take 0.12 ms of
- * an RTX 3090, a hundredth of the layer's products.
+ * so that both sums are taken in one pass and the state is touched twice per token: four multiply-adds an element. What a token gets does not depend
+ * on how the text was cut.
+ * A chunked form, which would turn this into matrix products, is not here: by count, 512 tokens of a 27B's layer (48 heads of 128 x 128) take 0.12 ms
+ * of an RTX 3090, a hundredth of the layer's products.
  * Unproven: no card has timed these kernels. */
 #include "linear.cuh"
 #include "recurrent_params.h"
