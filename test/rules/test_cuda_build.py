@@ -27,7 +27,7 @@ int nvrtcGetSupportedArchs(int *a) { a[0] = 80, a[1] = 86, a[2] = 90; return 0; 
 int nvrtcCreateProgram(void **p, const char *text, const char *name, int n, const char *const *headers, const char *const *names)
 {
     *p = cubin;
-    return !(text && name && n == 1 && strcmp(names[0], "stdint.h") == 0 && strstr(headers[0], "uint64_t"));
+    return !(text && name && n == 2 && strcmp(names[0], "stdint.h") == 0 && strstr(headers[0], "uint64_t") && strcmp(names[1], "stdbool.h") == 0);
 }
 int nvrtcCompileProgram(void *p, int n, const char *const *options)
 {
