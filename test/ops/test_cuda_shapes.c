@@ -326,12 +326,120 @@ static void products(void **state)
     }
 }
 
+/* -------------------------------------------------------------------------------------------------------- experts --- */
+#define EXPERTS 128u
+#define CHOSEN 8u
+#define HIDDEN 2048u
+#define WIDTH 64u /* of an expert; 768 in the model */
+
+/* Row o of expert e is one of few. */
+static uint32_t row_of(uint32_t e, uint32_t o) { return (o * 7 + e * 3) % WEIGHT_ROWS; }
+
+static const kvi_weight *experts_of(op_rig *rig, const op_matrix *few, uint32_t n_out)
+{
+    const uint32_t n_in = few->n_in;
+    uint16_t *data = op_rig_memory(rig, (size_t)EXPERTS * n_out * n_in * 2), *row = op_rig_memory(rig, n_in * 2);
+    for (uint32_t m = 0; m < WEIGHT_ROWS; m++) {
+        for (uint32_t k = 0; k < n_in; k++) row[k] = kvi_f32_to_bf16((float)few->values[(size_t)m * n_in + k]);
+        for (uint32_t i = 0; i < EXPERTS * n_out; i++)
+            if (row_of(i / n_out, i % n_out) == m) memcpy(data + (size_t)i * n_in, row, (size_t)n_in * 2);
+    }
+    kvi_weight *weight = NULL;
+    kvrt_error error = {.size = sizeof error};
+    const kvi_weight_desc desc = {.name = "test.experts",
+                                  .form = KVI_FORM_BF16,
+                                  .n_out = n_out,
+                                  .n_in = n_in,
+                                  .n_experts = EXPERTS,
+                                  .parts = {data}};
+    if (target.backend->weight_import(rig->device, &desc, &weight, &error) < KVRT_OK) fail_msg("%s", error.message);
+    return weight;
+}
+
+/* few rows times x */
+static void few_products(const op_matrix *few, const double *x, double *y)
+{
+    for (uint32_t m = 0; m < WEIGHT_ROWS; m++) {
+        y[m] = 0;
+        for (uint32_t k = 0; k < few->n_in; k++) y[m] += few->values[(size_t)m * few->n_in + k] * x[k];
+    }
+}
+
+/* x + the experts of one row: softmax over all, eight of them, their weights made to sum to one. */
+static void mixture_of(const op_matrix *router, const op_matrix few[3], const double *x, double *want)
+{
+    double score[EXPERTS], gate[WEIGHT_ROWS], up[WEIGHT_ROWS], part[WEIGHT_ROWS], act[WIDTH], total = 0;
+    uint32_t ids[CHOSEN];
+    for (uint32_t e = 0; e < EXPERTS; e++) {
+        score[e] = 0;
+        for (uint32_t k = 0; k < HIDDEN; k++) score[e] += router->values[(size_t)e * HIDDEN + k] * x[k];
+        score[e] = exp(score[e]);
+    }
+    few_products(&few[0], x, gate), few_products(&few[1], x, up);
+    for (uint32_t j = 0; j < CHOSEN; j++) {
+        uint32_t best = 0;
+        for (uint32_t e = 1; e < EXPERTS; e++) best = score[e] > score[best] ? e : best;
+        ids[j] = best, total += act[j] = score[best], score[best] = -1;
+    }
+    double weights[CHOSEN];
+    for (uint32_t j = 0; j < CHOSEN; j++) weights[j] = act[j] / total;
+    memcpy(want, x, HIDDEN * sizeof *want);
+    for (uint32_t j = 0; j < CHOSEN; j++) {
+        for (uint32_t o = 0; o < WIDTH; o++) {
+            const double g = gate[row_of(ids[j], o)];
+            act[o] = g / (1 + exp(-g)) * up[row_of(ids[j], o)];
+        }
+        few_products(&few[2], act, part);
+        for (uint32_t o = 0; o < HIDDEN; o++) want[o] += weights[j] * part[row_of(ids[j], o)];
+    }
+}
+
+static void mixture(uint32_t n_rows)
+{
+    op_rig rig;
+    op_rig_open(&rig, &target);
+    const kvi_buffer x = op_rig_buffer(&rig, HIDDEN, KVI_ROWS_TOKEN, KVI_PRECISION_RESIDUAL),
+                     chosen = op_rig_buffer(&rig, 2 * CHOSEN, KVI_ROWS_TOKEN, KVI_PRECISION_RESIDUAL);
+    const op_matrix in = op_rig_input(&rig, x, n_rows),
+                    router = op_rig_matrix(&rig, EXPERTS, HIDDEN, KVI_F32, 0, 1 / sqrt(HIDDEN), 0);
+    op_matrix few[3] = {op_rig_matrix(&rig, WEIGHT_ROWS, HIDDEN, KVI_BF16, 0, 1 / sqrt(HIDDEN), 0),
+                        op_rig_matrix(&rig, WEIGHT_ROWS, HIDDEN, KVI_BF16, 0, 1 / sqrt(HIDDEN), 0),
+                        op_rig_matrix(&rig, WEIGHT_ROWS, WIDTH, KVI_BF16, 0, 1 / sqrt(WIDTH), 0)};
+    const kvi_route route = {KVI_ROUTE_SOFTMAX, CHOSEN, .renormalize = true, .scale = 1};
+    kvi_op *op = op_rig_op(&rig, KVI_OP_ROUTE, x, chosen);
+    op->n_experts = EXPERTS, op->route = route, op->n_weights = 1, op->weights[0] = router.weight;
+    op = op_rig_op(&rig, KVI_OP_EXPERTS, x, x);
+    op->side = chosen, op->n_experts = EXPERTS, op->expert_width = WIDTH, op->route = route, op->n_weights = 3;
+    for (uint32_t j = 0; j < 3; j++) op->weights[j] = experts_of(&rig, &few[j], j < 2 ? WIDTH : HIDDEN);
+    op_rig_output(&rig, x);
+    assert_true(op_rig_load(&rig, n_rows, 1, 256, 0));
+    float *out = calloc((size_t)n_rows * HIDDEN, sizeof *out);
+    double want[HIDDEN];
+    assert_non_null(out);
+    op_rig_rows(&rig, n_rows, false, out);
+    for (uint32_t r = 0; r<n_rows; r += n_rows> 8 ? 7 : 1) {
+        mixture_of(&router, few, in.values + (size_t)r * HIDDEN, want);
+        for (uint32_t o = 0; o < HIDDEN; o++)
+            op_check(&target, "128 experts", r, o, (double)out[(size_t)r * HIDDEN + o], want[o], 4 * target.linear);
+    }
+    free(out);
+    op_rig_close(&rig);
+    n_done++;
+}
+
+/* A layer of Qwen3-30B-A3B: decode, eight rows, a prompt. */
+static void mixtures(void **state)
+{
+    (void)state;
+    mixture(1), mixture(8), mixture(40);
+}
+
 static void nothing_was_skipped(void **state)
 {
     (void)state;
     printf("%u cases\n", n_done);
     assert_int_equal(n_done,
-                     sizeof attention_cases / sizeof attention_cases[0] + sizeof prompts / sizeof prompts[0] + 10);
+                     sizeof attention_cases / sizeof attention_cases[0] + sizeof prompts / sizeof prompts[0] + 13);
 }
 
 int main(void)
@@ -352,7 +460,7 @@ int main(void)
         return on_card ? 1 : 77; /* who asks for a card has one */
     }
     const struct CMUnitTest tests[] = {cmocka_unit_test(attention), cmocka_unit_test(pages_far_apart),
-                                       cmocka_unit_test(prompt), cmocka_unit_test(products),
-                                       cmocka_unit_test(nothing_was_skipped)};
+                                       cmocka_unit_test(prompt),    cmocka_unit_test(products),
+                                       cmocka_unit_test(mixtures),  cmocka_unit_test(nothing_was_skipped)};
     return cmocka_run_group_tests_name("shapes, cuda", tests, NULL, NULL);
 }
