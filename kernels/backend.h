@@ -20,6 +20,9 @@
  * sum in different orders and round to different bits. Within a form the bits of a row depend on its token, its position and the pages it reads,
  * never on how many rows are computed with it. (CUDA has products so; its attention of 9 to 32 rows, and of short `wide` steps, is not there yet.) */
 #define KVI_DECODE_ROWS 8u
+/* Most rows of a narrow step of several sequences that any backend takes (kvi_backend.narrow_rows; kvi_step.narrow): more than KVI_DECODE_ROWS are
+ * of no use to one sequence, but weights are read once for all of them. */
+#define KVI_BATCH_ROWS 16u
 
 /* What every step stays within; workspace is planned from these. */
 typedef struct kvi_limits {
@@ -42,6 +45,10 @@ typedef struct kvi_seq {
         ahead; /* RoPE turns a row by its position + ahead: pages keep the turns that they were written with when others before
                           * them are dropped, and only differences of turns are seen */
     uint32_t state_unit; /* pool unit where the state of its recurrent layers stands; unused without such layers */
+    /* (pages) NULL: not asked. To each page is added what rows [mass_from, n_rows) pay attention to it, mean over query heads, summed over rows and
+     * over the layers of groups without a window. Only where the backend observes. */
+    float *mass;
+    uint32_t mass_from;
     const kvi_page_ref *const
         *pages; /* (n_groups) -> (ceil((pos + n_rows) / 128)) page table, appended pages included */
 } kvi_seq;
@@ -53,9 +60,13 @@ typedef struct kvi_step {
     uint32_t n_seqs;
     const uint32_t *logit_rows; /* (n_logit_rows) rows that need logits, increasing */
     uint32_t n_logit_rows;
-    bool wide; /* the wide form, however few rows there are */
+    bool wide;   /* the wide form, however few rows there are */
+    bool narrow; /* the narrow form, for up to narrow_rows rows of several sequences */
 } kvi_step;
-static inline bool kvi_step_is_wide(const kvi_step *step) { return step->wide || step->n_rows > KVI_DECODE_ROWS; }
+static inline bool kvi_step_is_wide(const kvi_step *step)
+{
+    return step->wide || (step->n_rows > KVI_DECODE_ROWS && !step->narrow);
+}
 
 /* The most likely tokens of a row of logits, best first, of equals the lower id: what most samplers need, in half a kilobyte. */
 #define KVI_BEST_MAX 64u
@@ -102,6 +113,8 @@ typedef struct kvi_backend {
      * what they say. A device with memory of its own holds weights, workspace and pool there and the rest in the host's. */
     bool own_memory;
     bool fixed_kv_scales; /* encodes with the scales of a cache group, where it has some */
+    bool observes;        /* kvi_seq.mass */
+    uint32_t narrow_rows; /* of a narrow step, KVI_DECODE_ROWS to KVI_BATCH_ROWS */
     /* Pages keep queries, and convert_pages rounds K in their metric. Otherwise no group of a program has n_queries. */
     bool rounds_by_queries;
     /* Whether load would take the program: UNSUPPORTED names operation, layer and reason. Handles may be NULL in it. */

@@ -380,7 +380,10 @@ KVRT_API kvrt_status kvrt_session_tokens(kvrt_session session, int32_t *ids, uin
  * between. The first page is computed anew for that, others stay to the bit. It is not what a fresh session over the shorter list gives: the
  * newest pages saw what is gone. sync takes the host's whole list, in which what was dropped still stands, as well as the shorter one, and drops
  * more if the new list has no room otherwise; so does eval. A rewind into the first page ends it, and a list is whole again. A context below 384
- * tokens has nothing to drop: stop. */
+ * tokens has nothing to drop: stop. ctx.full=h2o and ctx.full=snapkv (studies, on the CPU) choose instead of the oldest the pages that got least
+ * attention: of all queries of the session (H2O), or of the last 64 of the prompt (SnapKV, which also cuts a session down to ctx.keep positions
+ * where a prompt ends). Pages keep their places in the whole text, and what comes later goes on there; nothing is computed anew, and a
+ * list with what was dropped is read anew, as is all behind a rewind in front of a gap. */
 KVRT_API kvrt_status kvrt_session_sync(kvrt_session session, const int32_t *ids, uint64_t n, uint64_t *n_reused,
                                        kvrt_error *error);
 /* A second session that is equal to this one: its options, tokens, text in progress and random numbers; a paused request is over in it. It holds
@@ -403,9 +406,12 @@ KVRT_API kvrt_status kvrt_session_rewind(kvrt_session session, uint64_t n, kvrt_
  * session: SNAPSHOT_CORRUPT (damaged, cut off), SNAPSHOT_MISMATCH (another model, tokenizer, kv.format or kv.tail), CTX_FULL (more tokens than
  * ctx.size, or no room in the pool) leave it as it was. A session whose request runs is saved between two tokens. What is not in it: pages held at
  * 16 bits for a rewind to the last prompt (rule 8). It is not for files of strangers: they could make a session believe that it read what it
- * did not; others never take pages from a loaded session. */
+ * did not; others never take pages from a loaded session, unless KVRT_SNAPSHOT_OWN says that the file may be believed. What the engine has of the
+ * same prompt, computed or loaded so, a loaded session holds with the others instead of once more. */
 #define KVRT_SNAPSHOT_TOKENS                                                                                           \
     1u /* tokens and text alone: small, for any weights and cache with this tokenizer; computed again when needed */
+#define KVRT_SNAPSHOT_OWN                                                                                              \
+    2u /* to load: the file is the host's own. Others may take what it holds of a prompt, as if it had been computed here */
 /* Replaces the file as a whole, or not at all: written beside it, brought to the disk, renamed. Errors: IO (system_code is errno). */
 KVRT_API kvrt_status kvrt_session_save(kvrt_session session, const char *path, uint32_t flags, kvrt_error *error);
 KVRT_API kvrt_status kvrt_session_load(kvrt_session session, const char *path, uint32_t flags, kvrt_error *error);
@@ -503,14 +509,15 @@ KVRT_API void kvrt_cancel_request(kvrt_session session, uint64_t request);
 KVRT_API void kvrt_cancel(kvrt_session session);
 
 /* --------------------------------------------------------------------------------------------- several at a time --- */
-/* Submitted requests are computed by kvrt_step, or by the worker thread, for all sessions together: the rows of up to eight that decode in one
- * step, chunks of prompts between. Nobody waits for longer than a chunk and one step of the others; sched.priority is for those who should wait
- * less. Events are polled; what a session gets is to the bit what kvrt_generate would give it. One driver at a time: while the worker runs,
- * kvrt_step, kvrt_generate and kvrt_session_eval answer BUSY; all other calls wait for it to leave, which it does within one operation of the
- * model. kvrt_generate and kvrt_session_eval first end the step that kvrt_step has left under way.
+/* Submitted requests are computed by kvrt_step, or by the worker thread, for all sessions together: the rows of up to 16 that decode (on a
+ * card: 8) in one step, chunks of prompts between. Nobody waits for longer than a chunk and one step of the others; sched.priority is for
+ * those who should wait less. Events are polled; what a session gets is to the bit what kvrt_generate would give it. One driver at a time:
+ * while the worker runs, kvrt_step, kvrt_generate and kvrt_session_eval answer BUSY; all other calls wait for it to leave, which it does
+ * within one operation of the model. kvrt_generate and kvrt_session_eval first end the step that kvrt_step has left under way.
  *
- * Begins a request as kvrt_generate does, and returns. *request (may be NULL) is its number. The session cannot be changed until its DONE or ERROR
- * event (STATE), but may be forked, and closed: then no event follows. There is no pause. Errors: as kvrt_generate, before it computes. */
+ * Begins a request as kvrt_generate does, and returns. *request (may be NULL) is its number. The session cannot be changed until its DONE or
+ * ERROR event (STATE), but may be forked, and closed: then no event follows. There is no pause. Errors: as kvrt_generate, before it
+ * computes. */
 KVRT_API kvrt_status kvrt_submit(kvrt_session session, const kvrt_options *options, uint64_t *request,
                                  kvrt_error *error);
 /* Works for about budget_us, at least one operation of the model, and stops where the next one is expected to take longer than what is left: the
@@ -520,6 +527,13 @@ KVRT_API kvrt_status kvrt_step(kvrt_engine engine, uint64_t budget_us, kvrt_erro
 /* The oldest event of submitted requests; its text is valid until the next kvrt_poll. DONE: there is none. The queue holds 64 KiB: sessions wait
  * while there is no room for what they would say. One thread polls at a time. Set out->size. [any thread] [callback] */
 KVRT_API kvrt_status kvrt_poll(kvrt_engine engine, kvrt_event *out, kvrt_error *error);
+/* kvrt_session_save and kvrt_session_load in pieces of 256 KiB, by kvrt_step or the worker, between the steps of other requests and within their
+ * budgets; bringing a file to the disk at the end is one call of the system. Until the DONE (done = total = bytes) or ERROR event the session
+ * cannot be used otherwise (STATE). A cancel ends them, a load only as long as it has changed nothing. The path is opened at once (IO). */
+KVRT_API kvrt_status kvrt_submit_save(kvrt_session session, const char *path, uint32_t flags, uint64_t *request,
+                                      kvrt_error *error);
+KVRT_API kvrt_status kvrt_submit_load(kvrt_session session, const char *path, uint32_t flags, uint64_t *request,
+                                      kvrt_error *error);
 /* The figures of the session's last request. BUSY while another thread drives (the worker is waited for). [callback] */
 KVRT_API kvrt_status kvrt_session_result(kvrt_session session, kvrt_result *out, kvrt_error *error);
 /* Cancels a request by its number alone, whatever session it is of. Harmless for any value. [any thread] [callback] [async-signal-safe] */

@@ -100,7 +100,9 @@ static int open_format(eval *e, eval_format *f, const char *kv)
     /* A session that drops what it has no room for reads any text. */
     const char *when_full = "";
     (void)kvrt_options_get_string(f->options, "ctx.full", &when_full, NULL);
-    if (f == &e->reference || (strcmp(when_full, "shift") != 0 && info.ctx_size < e->ctx)) e->ctx = info.ctx_size;
+    const bool drops =
+        strcmp(when_full, "shift") == 0 || strcmp(when_full, "h2o") == 0 || strcmp(when_full, "snapkv") == 0;
+    if (f == &e->reference || (!drops && info.ctx_size < e->ctx)) e->ctx = info.ctx_size;
     return EXIT_OK;
 }
 

@@ -110,6 +110,13 @@ static void stage_plain_k(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_
     }
 }
 
+void kvi_cpu_stage_k(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_code code, uint32_t d, uint32_t n,
+                     float *vectors, float *panels)
+{
+    if (kvi_kv_code_is_plain(code)) stage_plain_k(v, side, code, d, n, panels);
+    else kvi_cpu_dequantize(v, side, code, false, d, vectors, panels);
+}
+
 /* Plain V as panels of D columns over 128 rows. */
 static void stage_plain_v(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_code code, uint32_t d, uint32_t n,
                           float *panels)
@@ -218,8 +225,7 @@ static void attend_page(const prefill *t, const area *s, uint32_t page)
         stage_tiles(t, k, k_code, false, n, s, s->k_tiles);
         stage_tiles(t, values, v_code, true, n, s, s->v_tiles);
     } else {
-        if (kvi_kv_code_is_plain(k_code)) stage_plain_k(v, k, k_code, d, n, s->k);
-        else kvi_cpu_dequantize(v, k, k_code, false, d, s->vectors, s->k);
+        kvi_cpu_stage_k(v, k, k_code, d, n, s->vectors, s->k);
         if (kvi_kv_code_is_plain(v_code)) stage_plain_v(v, values, v_code, d, n, s->v);
         else kvi_cpu_dequantize(v, values, v_code, true, d, s->vectors, s->v);
     }

@@ -232,7 +232,7 @@ static demand demand_of(const kvi_program *program, const kvi_limits *limits, ui
     need.scratch_floats = (need.scratch_floats + 15) & ~(size_t)15;
     need.max_splits = (limits->max_ctx / KVI_KV_PAGE + KVI_CPU_SPLIT_PAGES) / KVI_CPU_SPLIT_PAGES + 1;
     for (uint32_t i = 0; i < program->n_buffers; i++) need.buffers += round64(buffer_floats(program, limits, i) * 4);
-    const uint64_t rows = limits->max_rows, small = rows < KVI_DECODE_ROWS ? rows : KVI_DECODE_ROWS;
+    const uint64_t rows = limits->max_rows, small = rows < KVI_BATCH_ROWS ? rows : KVI_BATCH_ROWS;
     need.total =
         need.buffers + round64(rows * need.widest_normed * 4) + round64(n_threads * rows * KVI_CPU_TASK_COLUMNS * 4) +
         round64(((rows + 31) / 32 * 32) * need.widest_in * 2) + round64(need.codes) +
@@ -261,7 +261,7 @@ static void *carve(uint8_t **at, uint64_t bytes)
 static void carve_workspace(kvi_device *d, const demand *need)
 {
     uint8_t *at = d->workspace;
-    const uint64_t rows = d->limits.max_rows, small = rows < KVI_DECODE_ROWS ? rows : KVI_DECODE_ROWS;
+    const uint64_t rows = d->limits.max_rows, small = rows < KVI_BATCH_ROWS ? rows : KVI_BATCH_ROWS;
     for (uint32_t i = 0; i < d->program->n_buffers; i++)
         d->buffers[i] = carve(&at, buffer_floats(d->program, &d->limits, i) * 4);
     d->normed = carve(&at, rows * need->widest_normed * 4);
@@ -471,6 +471,8 @@ static bool cpu_op_time_at(const kvi_device *device, uint32_t index, kvi_op_time
 
 const kvi_backend kvi_backend_cpu = {.name = "cpu",
                                      .fixed_kv_scales = true,
+                                     .observes = true,
+                                     .narrow_rows = KVI_BATCH_ROWS,
                                      .rounds_by_queries = true,
                                      .probe = cpu_probe,
                                      .open = cpu_open,

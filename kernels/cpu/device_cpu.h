@@ -155,6 +155,11 @@ void kvi_cpu_attention_finish(const kvi_device *device, const kvi_op *op, uint32
 #define KVI_CPU_SIDE_VECTORS 4u
 void kvi_cpu_dequantize(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_code code, bool is_v, uint32_t d,
                         float *vectors, float *panels);
+/* The first n positions of a side of K as panels of 128 columns over d rows. */
+void kvi_cpu_stage_k(const kvi_cpu_variant *v, const uint8_t *side, kvi_kv_code code, uint32_t d, uint32_t n,
+                     float *vectors, float *panels);
+/* Adds to kvi_seq.mass what the step's rows paid attention to, once an ATTENTION has run. */
+void kvi_cpu_observe(kvi_device *device, const kvi_op *op);
 const char *kvi_cpu_latent_append(kvi_device *device, const kvi_op *op);
 const char *kvi_cpu_latent_attention(kvi_device *device, const kvi_op *op);
 size_t kvi_cpu_latent_scratch(const kvi_op *op, const kvi_kv_shape *shape); /* floats per thread */

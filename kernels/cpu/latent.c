@@ -225,7 +225,7 @@ static void absorb_panels(const latent *t, const area *s, uint32_t head, const f
     const kvi_cpu_variant *v = t->device->v;
     const kvi_weight *w = t->op->weights[0];
     const uint32_t dim = t->op->key_dim, row = head * (dim + t->op->value_dim);
-    float *panel = s->vectors + VECTORS * KVI_KV_MAX_HEAD_DIM, part[KVI_DECODE_ROWS * KVI_CPU_MOST_PANEL];
+    float *panel = s->vectors + VECTORS * KVI_KV_MAX_HEAD_DIM, part[KVI_BATCH_ROWS * KVI_CPU_MOST_PANEL];
     for (uint32_t r = 0; r < n; r++) memset(out + r * ld, 0, t->rank * sizeof *out);
     for (uint32_t i = 0; i < dim; i += v->panel) {
         const uint32_t rows = dim - i < v->panel ? dim - i : v->panel;

@@ -97,32 +97,34 @@ static void quantize_task(void *arg, uint32_t task, uint32_t thread)
 static void make_inputs(linear_task *t)
 {
     const uint32_t tasks = t->n_made * ((t->job->n_rows + KVI_DOTS_ROWS - 1u) / KVI_DOTS_ROWS);
-    if (t->job->n_rows > KVI_DECODE_ROWS) kvi_workers_run(t->device->workers, quantize_task, t, tasks);
+    if (t->job->n_rows > KVI_BATCH_ROWS) kvi_workers_run(t->device->workers, quantize_task, t, tasks);
     else
         for (uint32_t task = 0; task < tasks; task++) quantize_task(t, task, 0);
 }
 
 /* -------------------------------------------------------------------------------------------------- few rows --- */
-/* Results of rows [first, first + n) of weight w for all inputs into block (n_rows, GEMV_ROWS). */
-static void gemv_block(const linear_task *t, uint32_t w, uint32_t first, uint32_t n, float *block)
+/* Results of rows [first, first + n) of weight w for n_x inputs from `row` on into block (n_x, GEMV_ROWS). */
+static void gemv_block(const linear_task *t, uint32_t w, uint32_t first, uint32_t n, uint32_t row, uint32_t n_x,
+                       float *block)
 {
     const kvi_linear *job = t->job;
     const kvi_weight *weight = job->weights[w];
-    for (uint32_t r = 0; r < job->n_rows; r += 4) {
-        uint32_t n_x = job->n_rows - r < 4 ? job->n_rows - r : 4;
+    for (uint32_t r = 0; r < n_x; r += 4) {
+        const uint32_t here = n_x - r < 4 ? n_x - r : 4;
         float *to = block + (size_t)r * GEMV_ROWS;
         if (t->inputs[w].codes)
-            t->dots->gemv(&weight->tile, weight->panels, job->first_out + first, n, &t->inputs[w], r, n_x, to,
+            t->dots->gemv(&weight->tile, weight->panels, job->first_out + first, n, &t->inputs[w], row + r, here, to,
                           GEMV_ROWS);
         else
-            weight->kernel->gemv(weight, 0, job->first_out + first, n, job->x + (size_t)r * job->n_in, n_x, job->n_in,
-                                 to, GEMV_ROWS);
+            weight->kernel->gemv(weight, 0, job->first_out + first, n, job->x + (size_t)(row + r) * job->n_in, here,
+                                 job->n_in, to, GEMV_ROWS);
     }
     if (!job->biases[w]) return;
-    for (uint32_t r = 0; r < job->n_rows; r++)
+    for (uint32_t r = 0; r < n_x; r++)
         for (uint32_t i = 0; i < n; i++) block[r * GEMV_ROWS + i] += job->biases[w]->f32[first + i];
 }
 
+/* More than KVI_DECODE_ROWS rows pass one after the other over weights that the second finds in the cache: the stack is the host's. */
 static void gemv_task(void *arg, uint32_t task, uint32_t thread)
 {
     linear_task *t = arg;
@@ -132,14 +134,18 @@ static void gemv_task(void *arg, uint32_t task, uint32_t thread)
     (void)thread;
     bool gated = job->epilogue == KVI_GATE_UP;
     uint32_t w = locate(t, gated ? 1 : job->n_weights, task, &first, &n);
-    gemv_block(t, w, first, n, block);
-    if (gated) gemv_block(t, 1, first, n, second);
-    for (uint32_t r = 0; r < job->n_rows; r++) {
-        float *y = job->y + r * job->ldy + t->first_col[w] + job->first_out + first, *b = block + r * GEMV_ROWS;
-        if (gated) kvi_cpu_activate(t->device->v, job->activation, job->limit, b, second + r * GEMV_ROWS, n);
-        if (job->epilogue == KVI_ADD)
-            for (uint32_t i = 0; i < n; i++) y[i] += b[i];
-        else memcpy(y, b, (size_t)n * 4);
+    for (uint32_t row = 0; row < job->n_rows; row += KVI_DECODE_ROWS) {
+        const uint32_t n_x = job->n_rows - row < KVI_DECODE_ROWS ? job->n_rows - row : KVI_DECODE_ROWS;
+        gemv_block(t, w, first, n, row, n_x, block);
+        if (gated) gemv_block(t, 1, first, n, row, n_x, second);
+        for (uint32_t r = 0; r < n_x; r++) {
+            float *y = job->y + (row + r) * job->ldy + t->first_col[w] + job->first_out + first,
+                  *b = block + r * GEMV_ROWS;
+            if (gated) kvi_cpu_activate(t->device->v, job->activation, job->limit, b, second + r * GEMV_ROWS, n);
+            if (job->epilogue == KVI_ADD)
+                for (uint32_t i = 0; i < n; i++) y[i] += b[i];
+            else memcpy(y, b, (size_t)n * 4);
+        }
     }
 }
 

@@ -80,7 +80,7 @@ static const char *linear_op(kvi_device *device, const kvi_op *op)
     if (op->kind == KVI_OP_LINEAR_ADD && !special) job.epilogue = KVI_ADD;
     if (op->kind == KVI_OP_NORM_GATE_UP) job.epilogue = KVI_GATE_UP;
     if (head) job.first_out = op->first_out, job.n_out = op->n_out;
-    job.wide = head ? n_rows > KVI_DECODE_ROWS : kvi_step_is_wide(&device->step);
+    job.wide = kvi_step_is_wide(&device->step) && (!head || n_rows > KVI_DECODE_ROWS);
     if (op->n_weights == 0) {
         memcpy(device->added, device->buffers[op->in], (size_t)n_rows * job.n_in * sizeof *device->added);
         kvi_cpu_add_rows(device, op);
@@ -96,14 +96,21 @@ static const char *linear_op(kvi_device *device, const kvi_op *op)
     return kernel;
 }
 
+static const char *attend(kvi_device *device, const kvi_op *op)
+{
+    const char *kernel =
+        kvi_step_is_wide(&device->step) ? kvi_cpu_prefill_attention(device, op) : kvi_cpu_attention(device, op);
+    kvi_cpu_observe(device, op);
+    return kernel;
+}
+
 static const char *run_op(kvi_device *device, const kvi_op *op)
 {
     embed_task t = {device, op};
     switch (op->kind) {
     case KVI_OP_EMBED: kvi_workers_run(device->workers, embed_row, &t, device->step.n_rows); return "embed";
     case KVI_OP_ROPE_APPEND: kvi_cpu_rope_append(device, op); return "rope_append";
-    case KVI_OP_ATTENTION:
-        return kvi_step_is_wide(&device->step) ? kvi_cpu_prefill_attention(device, op) : kvi_cpu_attention(device, op);
+    case KVI_OP_ATTENTION: return attend(device, op);
     case KVI_OP_ROUTE: return kvi_cpu_route(device, op);
     case KVI_OP_EXPERTS: return kvi_cpu_experts(device, op);
     case KVI_OP_CONV_STATE: return kvi_cpu_conv_state(device, op);

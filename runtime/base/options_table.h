@@ -49,8 +49,12 @@ OPTION("ctx.size", "ctx", I64, SESSION, "auto", 1, 16777216, "auto|1..16777216",
 OPTION("ctx.chunk", "chunk", I64, ENGINE, "512", 1, 8192, "1..8192", "tokens per prefill step")
 OPTION("ctx.sessions", "sessions", I64, ENGINE, "1", 1, 256, "1..256",
        "sessions of ctx.size tokens that the KV pool is planned for")
-OPTION("ctx.full", "ctx-full", CHOICE, SESSION, "stop", 0, 0, "stop|shift|demote",
-       "when the context is full: end; drop pages behind the first, keep the newest; elastic: lose precision, then end")
+OPTION("ctx.full", "ctx-full", CHOICE, SESSION, "stop", 0, 0, "stop|shift|demote|h2o|snapkv",
+       "when the context is full: end; drop pages behind the first, keep the newest; elastic: lose precision, then "
+       "end; studies: drop pages by the "
+       "attention that all queries, or the last of a prompt, pay them")
+OPTION("ctx.keep", NULL, I64, SESSION, "0", 0, 16777216, "0..16777216",
+       "ctx.full=snapkv: positions that stay at the end of a prompt; 0: all that fit")
 OPTION("kv.format", "kv", STRING, SESSION, "k4v4", 0, 0, "f32|f16|bf16|f8|i8|k4v4|k4v2|k3v3|k2v2|t3|t2|kXvY|elastic",
        "KV cache format; elastic: f16, old pages less as the pool fills")
 OPTION("kv.pool", "kv-pool", BYTES, ENGINE, "0", 0, 0, "",

@@ -28,6 +28,14 @@ bool kvi_os_file_stamp(const char *path, uint64_t *bytes, uint64_t *changed_ns);
 /* Maps a regular file read-only; the length is the one at open. With `copies` it is read into memory of theirs instead. */
 kvrt_status kvi_os_map(const char *path, const kvi_os_memory *copies, kvi_map *out, kvrt_error *error);
 void kvi_os_unmap(kvi_map *map);
+/* A regular file, read a part at a time from its beginning. `n` is its length when it was opened. IO. */
+typedef struct kvi_os_reader {
+    int32_t file; /* descriptor + 1; 0: none */
+    uint64_t n;
+} kvi_os_reader;
+kvrt_status kvi_os_read_begin(kvi_os_reader *reader, const char *path, kvrt_error *error);
+kvrt_status kvi_os_read_next(kvi_os_reader *reader, void *bytes, uint64_t n, kvrt_error *error); /* all n */
+void kvi_os_read_end(kvi_os_reader *reader);
 /* A file of the folder whose name ends so, into name (cap); false when there is none. */
 bool kvi_os_find_suffix(const char *dir, const char *suffix, char *name, uint64_t cap);
 
@@ -41,6 +49,8 @@ typedef struct kvi_os_writer {
 kvrt_status kvi_os_replace_begin(kvi_os_writer *writer, const char *path, kvrt_error *error);
 kvrt_status kvi_os_replace_write(kvi_os_writer *writer, const void *bytes, uint64_t n, kvrt_error *error);
 kvrt_status kvi_os_replace_end(kvi_os_writer *writer, bool keep, kvrt_error *error);
+/* What was written may start on its way to the disk, so that the end has less to wait for. */
+void kvi_os_replace_hurry(kvi_os_writer *writer);
 /* For tests: what writes, instead of the system's write. */
 extern int64_t (*kvi_os_write_hook)(int32_t file, const void *bytes, uint64_t n);
 

@@ -60,34 +60,37 @@ void kvi_os_list(const char *dir, void (*fn)(const char *name, void *user), void
     closedir(d);
 }
 
+static kvrt_status read_part(int fd, const char *path, void *bytes, uint64_t len, kvrt_error *error)
+{
+    for (uint64_t got = 0; got < len;) {
+        const ssize_t n = read(fd, (uint8_t *)bytes + got, len - got);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0)
+            return kvi_error_errno(error, KVRT_IO, n < 0 ? errno : EIO, "%s: read %llu of %llu bytes", path,
+                                   (unsigned long long)got, (unsigned long long)len);
+        got += (uint64_t)n;
+    }
+    return KVRT_OK;
+}
+
 static kvrt_status read_all(int fd, const char *path, uint64_t len, const kvi_os_memory *copies, kvi_map *out,
                             kvrt_error *error)
 {
     uint8_t *data = copies->alloc(len);
     if (!data) return kvi_error_nomem(error, len, path);
-    uint64_t got = 0;
-    while (got < len) {
-        ssize_t n = read(fd, data + got, len - got);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) {
-            int code = n < 0 ? errno : EIO;
-            copies->free(data);
-            return kvi_error_errno(error, KVRT_IO, code, "%s: read %llu of %llu bytes", path, (unsigned long long)got,
-                                   (unsigned long long)len);
-        }
-        got += (uint64_t)n;
-    }
-    *out = (kvi_map){.data = data, .len = len, .free = copies->free};
-    return KVRT_OK;
+    const kvrt_status status = read_part(fd, path, data, len, error);
+    if (status >= KVRT_OK) *out = (kvi_map){.data = data, .len = len, .free = copies->free};
+    else copies->free(data);
+    return status;
 }
 
-kvrt_status kvi_os_map(const char *path, const kvi_os_memory *copies, kvi_map *out, kvrt_error *error)
+/* A regular file's descriptor and length. */
+static kvrt_status open_regular(const char *path, int *out, uint64_t *len, kvrt_error *error)
 {
-    *out = (kvi_map){0};
     /* O_NONBLOCK: opening a FIFO by mistake must not hang. */
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) {
-        int code = errno;
+        const int code = errno;
         if (code == ENOENT && dangling(path))
             return kvi_error_set(error, KVRT_IO, "%s: is a link to a file that is not there, need a regular file",
                                  path);
@@ -101,15 +104,51 @@ kvrt_status kvi_os_map(const char *path, const kvi_os_memory *copies, kvi_map *o
                                S_ISDIR(st.st_mode)    ? "a directory"
                                : S_ISFIFO(st.st_mode) ? "a FIFO"
                                                       : "a special file");
-    else if (st.st_size > 0 && copies) status = read_all(fd, path, (uint64_t)st.st_size, copies, out, error);
-    else if (st.st_size > 0) {
-        void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+    if (status < KVRT_OK) {
+        (void)close(fd);
+        return status;
+    }
+    *out = fd;
+    *len = (uint64_t)st.st_size;
+    return KVRT_OK;
+}
+
+kvrt_status kvi_os_map(const char *path, const kvi_os_memory *copies, kvi_map *out, kvrt_error *error)
+{
+    int fd;
+    uint64_t len;
+    kvrt_status status = KVRT_OK;
+    *out = (kvi_map){0};
+    KVI_TRY(open_regular(path, &fd, &len, error));
+    if (len > 0 && copies) status = read_all(fd, path, len, copies, out, error);
+    else if (len > 0) {
+        void *data = mmap(NULL, (size_t)len, PROT_READ, MAP_SHARED, fd, 0);
         if (data == MAP_FAILED)
-            status = kvi_error_errno(error, KVRT_IO, errno, "%s: cannot map %lld bytes", path, (long long)st.st_size);
-        else *out = (kvi_map){.data = data, .len = (uint64_t)st.st_size};
+            status = kvi_error_errno(error, KVRT_IO, errno, "%s: cannot map %llu bytes", path, (unsigned long long)len);
+        else *out = (kvi_map){.data = data, .len = len};
     }
     (void)close(fd);
     return status;
+}
+
+kvrt_status kvi_os_read_begin(kvi_os_reader *reader, const char *path, kvrt_error *error)
+{
+    int fd;
+    *reader = (kvi_os_reader){0};
+    KVI_TRY(open_regular(path, &fd, &reader->n, error));
+    reader->file = fd + 1;
+    return KVRT_OK;
+}
+
+kvrt_status kvi_os_read_next(kvi_os_reader *reader, void *bytes, uint64_t n, kvrt_error *error)
+{
+    return read_part(reader->file - 1, "file", bytes, n, error);
+}
+
+void kvi_os_read_end(kvi_os_reader *reader)
+{
+    if (reader->file) (void)close(reader->file - 1);
+    reader->file = 0;
 }
 
 void kvi_os_unmap(kvi_map *map)
@@ -207,6 +246,15 @@ static kvrt_status end_writing(kvi_os_writer *w, bool keep, bool durable, kvrt_e
 kvrt_status kvi_os_replace_end(kvi_os_writer *w, bool keep, kvrt_error *error)
 {
     return end_writing(w, keep, true, error);
+}
+
+void kvi_os_replace_hurry(kvi_os_writer *w)
+{
+#if defined(SYNC_FILE_RANGE_WRITE)
+    (void)sync_file_range(w->file - 1, 0, 0, SYNC_FILE_RANGE_WRITE);
+#else
+    (void)w;
+#endif
 }
 
 /* ------------------------------------------------------------------------------------------------- objects as files --- */

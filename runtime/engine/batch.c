@@ -10,7 +10,7 @@ bool kvi_batch_add(kvi_batch *b, kvi_session *s, const kvi_want *want, kvrt_erro
     const kvi_limits *limits = &s->engine->plan.limits;
     if (b->n_parts > 0) {
         const bool one_form = !want->wide && !b->parts[0].want.wide;
-        if (!one_form || b->n_parts == limits->max_seqs || b->n_rows + want->n > KVI_DECODE_ROWS ||
+        if (!one_form || b->n_parts == limits->max_seqs || b->n_rows + want->n > s->engine->backend->narrow_rows ||
             b->n_rows + want->n > limits->max_rows || b->n_logit_rows + want->n_logit_rows > limits->max_logit_rows)
             return false;
     }
@@ -88,7 +88,10 @@ static void gather(kvi_batch *b)
             for (uint32_t i = 0; i < want->n_logit_rows; i++)
                 b->rows[step->n_logit_rows + i] = step->n_rows + want->logit_rows[i];
         }
+        kvi_seq *seq = &b->seqs[step->n_seqs];
+        seq->mass = kvi_session_mass(part->session, want, &seq->mass_from);
         step->wide = want->wide;
+        step->narrow = !want->wide;
         step->n_seqs++;
         step->n_rows += want->n;
         step->n_logit_rows += want->n_logit_rows;

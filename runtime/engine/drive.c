@@ -1,6 +1,7 @@
 /* drive.c - see drive.h. */
 #include "drive.h"
 #include "seat.h"
+#include "transfer.h"
 
 #define USUAL_TOKEN 64u /* bytes of an alternative that are reckoned with; the queue grows for more */
 
@@ -146,11 +147,26 @@ static void remove_at(kvi_engine *e, uint32_t i)
     e->submitted[i] = e->submitted[--e->n_submitted];
 }
 
+bool kvi_drive_reserve(kvi_engine *e)
+{
+    void *list = e->submitted;
+    const bool made = kvi_mem_grow(&list, &e->cap_submitted, e->n_submitted + 1u, sizeof *e->submitted);
+    e->submitted = list;
+    return made;
+}
+
+void kvi_drive_join(kvi_engine *e, kvi_session *s)
+{
+    s->submitted = true;
+    s->last_turn = e->turn, s->served = e->n_served; /* it has waited for nothing yet */
+    e->submitted[e->n_submitted++] = s;
+}
+
 /* Requests that are over. */
 static void clear_out(kvi_engine *e)
 {
     for (uint32_t i = e->n_submitted; i-- > 0;)
-        if (e->submitted[i]->gen.state == KVI_DONE) remove_at(e, i);
+        if (!e->submitted[i]->transfer && e->submitted[i]->gen.state == KVI_DONE) remove_at(e, i);
 }
 
 void kvi_drive_lost(kvi_engine *e)
@@ -158,6 +174,7 @@ void kvi_drive_lost(kvi_engine *e)
     if (!atomic_load(&e->lost)) return;
     e->in_flight = false;
     lose(e->submitted, e->n_submitted);
+    kvi_transfers_lose(e);
     clear_out(e);
 }
 
@@ -228,6 +245,14 @@ static bool begin_flight(kvi_engine *e, uint64_t until, bool *gagged)
     return e->in_flight;
 }
 
+/* What is saved and loaded between the steps of others has a part of the time, beside them; alone it has all. */
+static void transfer_some(kvi_engine *e, uint64_t until)
+{
+    const uint64_t now = e->pace.now_us(), quarter = until > now ? (until - now) / 4 : 0,
+                   turn = now + (quarter < KVI_TRANSFER_TURN_US ? quarter : KVI_TRANSFER_TURN_US);
+    if (kvi_transfers_wait(e)) (void)kvi_transfers_go(e, turn, false, !e->in_flight);
+}
+
 kvrt_status kvi_drive_until(kvi_engine *e, uint64_t until)
 {
     kvi_pace *pace = &e->pace;
@@ -238,7 +263,10 @@ kvrt_status kvi_drive_until(kvi_engine *e, uint64_t until)
     if (kvi_pace_rests(pace, false)) return e->n_submitted ? KVRT_MORE : KVRT_DONE;
     pace->moved = false;
     while (status == KVRT_MORE) {
+        transfer_some(e, until);
         if (!e->in_flight && !begin_flight(e, until, &gagged)) {
+            if (kvi_transfers_wait(e) && kvi_transfers_go(e, until, !pace->moved, true)) continue;
+            if (kvi_transfers_gagged(e)) gagged = true;
             status = gagged ? KVRT_PARTIAL : e->n_submitted ? KVRT_MORE : KVRT_DONE;
             break;
         }

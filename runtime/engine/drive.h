@@ -2,8 +2,8 @@
  * choice: the blocking call goes on until its session wants nothing more; kvrt_step until its time is over; the worker until it is stopped.
  *
  * WHOSE TURN. Who was served longest ago is next; a priority counts as steps waited for, so that it is served earlier and nobody is starved. Narrow
- * and wide steps: after one chunk of a prompt every session that decodes has its step, in as many steps as KVI_DECODE_ROWS makes of them, before
- * the next chunk. So with up to 16 that decode, nobody waits for more than a chunk and one narrow step. */
+ * and wide steps: after one chunk of a prompt every session that decodes has its step, in as many steps as their rows make
+ * (kvi_backend.narrow_rows), before the next chunk. So with up to 16 that decode, nobody waits for more than a chunk and one narrow step. */
 #ifndef KVI_DRIVE_H
 #define KVI_DRIVE_H
 #include "step.h"
@@ -20,6 +20,10 @@ void kvi_engine_drive(kvi_engine *engine, kvi_session *const *sessions, uint32_t
 /* For the submitted requests, until the clock of the pace says `until`. DONE: none is left; MORE: time is over, or the host's limits demand a rest;
  * PARTIAL: the event queue has no room for what would come. */
 kvrt_status kvi_drive_until(kvi_engine *engine, uint64_t until);
+/* A place in the list for one more. */
+bool kvi_drive_reserve(kvi_engine *engine);
+/* The session is submitted from now on; there is a place. */
+void kvi_drive_join(kvi_engine *engine, kvi_session *session);
 /* Ends the step that kvi_drive_until has left under way, if there is one: before anything moves pages or computes. */
 void kvi_drive_finish(kvi_engine *engine);
 /* The same only if the session is in it. */

@@ -39,6 +39,7 @@ static kvrt_status fork_cache(kvi_session *from, kvi_session *to, kvrt_error *er
     to->n_published = from->n_published;
     to->n_keys = from->n_keys;
     to->shift = from->shift;
+    if (from->mass && to->mass) memcpy(to->mass, from->mass, (from->ctx_size / KVI_KV_PAGE + 1u) * sizeof *to->mass);
     return KVRT_OK;
 }
 
@@ -48,6 +49,10 @@ kvrt_status kvrt_session_fork(kvrt_session handle, kvrt_session *out, kvrt_error
     if (!out) return kvi_error_set(error, KVRT_ARG, "kvrt_session_fork: out is NULL");
     *out = NULL;
     KVI_TRY(kvi_session_enter(handle, KVI_DRIVE, &from, error));
+    if (from->transfer) {
+        kvi_session_leave(from, KVI_DRIVE);
+        return kvi_error_set(error, KVRT_STATE, "session: it is being saved or loaded");
+    }
     kvi_account *before = kvi_account_use(from->engine->account);
     if (from->states.units) kvi_drive_finish(from->engine); /* room for a state may move pages */
     kvi_drive_finish_of(from->engine, from);

@@ -229,6 +229,7 @@ static kvrt_status take_prefill(kvi_session *s, kvrt_status status, bool compute
     if (status == KVRT_OK && computed) {
         gen->state = KVI_DECODE;
         gen->prefill_us = gen->first_token_us = lap(gen);
+        if (kvi_session_select(s)) kvi_generation_tell_shift(s);
     }
     return status;
 }

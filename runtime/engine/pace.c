@@ -35,10 +35,9 @@ uint64_t kvi_pace_expect(const kvi_pace *pace, bool wide, uint32_t op, uint32_t 
 }
 
 /* As round-trip times are followed: a mean and a mean deviation, a quarter of the way each time. */
-void kvi_pace_learn(kvi_pace *pace, bool wide, uint32_t op, uint32_t n_rows, uint64_t elapsed_us)
+static void learn(kvi_cost *cost, float us)
 {
-    kvi_cost *cost = cost_of(pace, wide, op);
-    const float us = (float)elapsed_us / (wide ? (float)n_rows : 1.0f), off = us - cost->mean_us;
+    const float off = us - cost->mean_us;
     if (cost->mean_us == 0) {
         cost->mean_us = us;
         return;
@@ -46,6 +45,14 @@ void kvi_pace_learn(kvi_pace *pace, bool wide, uint32_t op, uint32_t n_rows, uin
     cost->mean_us += off / 4;
     cost->spread_us += ((off < 0 ? -off : off) - cost->spread_us) / 4;
 }
+
+void kvi_pace_learn(kvi_pace *pace, bool wide, uint32_t op, uint32_t n_rows, uint64_t elapsed_us)
+{
+    learn(cost_of(pace, wide, op), (float)elapsed_us / (wide ? (float)n_rows : 1.0f));
+}
+
+uint64_t kvi_pace_expect_piece(const kvi_pace *pace) { return (uint64_t)expect(&pace->piece); }
+void kvi_pace_learn_piece(kvi_pace *pace, uint64_t elapsed_us) { learn(&pace->piece, (float)elapsed_us); }
 
 uint32_t kvi_pace_rows(const kvi_pace *pace, uint64_t us, uint32_t unknown)
 {

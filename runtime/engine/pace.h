@@ -13,7 +13,8 @@ typedef struct kvi_pace {
     uint64_t (*now_us)(void); /* tests have a clock of their own */
     kvi_cost *costs;          /* (2, n_ops + 1): narrow, wide; the last: what comes before and after the operations */
     uint32_t n_ops;
-    bool moved; /* something was computed within the current budget */
+    kvi_cost piece; /* of a transfer (transfer.h) */
+    bool moved;     /* something was computed within the current budget */
     /* Limits. Written by any thread. */
     kvi_mutex lock;
     double tokens_per_second, duty; /* 0: as fast as it goes; the mode's */
@@ -29,6 +30,8 @@ uint64_t kvi_pace_host_bytes(uint32_t n_ops);
 /* What operation `op` (n_ops: beginning and ending) is expected to take; 0 when it has not run yet. */
 uint64_t kvi_pace_expect(const kvi_pace *pace, bool wide, uint32_t op, uint32_t n_rows);
 void kvi_pace_learn(kvi_pace *pace, bool wide, uint32_t op, uint32_t n_rows, uint64_t elapsed_us);
+uint64_t kvi_pace_expect_piece(const kvi_pace *pace);
+void kvi_pace_learn_piece(kvi_pace *pace, uint64_t elapsed_us);
 /* Rows of a wide step whose longest operation is expected to take at most `us`; `unknown` while nothing is known. */
 uint32_t kvi_pace_rows(const kvi_pace *pace, uint64_t us, uint32_t unknown);
 

@@ -48,6 +48,22 @@ void kvi_session_publish(kvi_session *s, uint32_t first, uint32_t n, bool wide)
         kvi_pages_publish(&s->pages, s->n_published, s->keys[s->n_published]);
 }
 
+void kvi_session_publish_loaded(kvi_session *s, uint32_t n_pure)
+{
+    if (!s->shares || n_pure > s->n_cached) return;
+    s->n_pure = n_pure;
+    make_keys(s, n_pure / KVI_KV_PAGE);
+    for (uint32_t p = 0; p < n_pure / KVI_KV_PAGE; p++)
+        for (uint32_t g = 0; g < s->pages.n_groups; g++) {
+            const kvi_kv_format format = (kvi_kv_format)kvi_pages_at(&s->pages, g, p).format;
+            const uint32_t key = kvi_pages_key_of(&s->pages, g, p, format);
+            if (s->pages.ids[g][p] == KVI_NO_PAGE || key >= s->n_keys) continue;
+            if (kvi_kv_format_is_plain(format) || !s->pages.elastic)
+                kvi_pages_publish_one(&s->pages, g, p, s->keys[key]);
+        }
+    s->n_published = n_pure / KVI_KV_PAGE;
+}
+
 /* --------------------------------------------------------------------------------------------------------- taking --- */
 static uint32_t same_tokens(const kvi_session *a, const kvi_session *b, uint32_t most)
 {

@@ -180,7 +180,7 @@ void kvi_session_cut_cache(kvi_session *s, uint32_t n, uint32_t n_same)
         /* Without its state the sequence begins anew. */
         if (kvi_session_copy(s, &copy, NULL) < KVRT_OK) keep = kvi_pages_rewind(&s->pages, 0, 0);
     }
-    if (s->shift.ahead && keep <= KVI_KV_PAGE) keep = kvi_pages_rewind(&s->pages, 0, 0);
+    if (s->shift.ahead && keep < s->shift.whole_from) keep = kvi_pages_rewind(&s->pages, 0, 0);
     kvi_session_shift_cut(s, keep);
     s->n_cached = keep;
     if (s->n_ahead > keep) s->n_ahead = keep;

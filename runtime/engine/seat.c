@@ -2,6 +2,7 @@
 #include "seat.h"
 #include "drive.h"
 #include "handle.h"
+#include "transfer.h"
 
 /* The engine whose callback runs on this thread: calls that would drive it are refused. */
 static _Thread_local const kvi_engine *in_callback;
@@ -165,7 +166,7 @@ kvrt_status kvi_session_enter_still(kvrt_session handle, kvi_session **out, kvrt
     if (!s->submitted) return KVRT_OK;
     const kvrt_status status =
         kvi_error_set(error, KVRT_STATE, "session: request %llu is running; wait for its end, or cancel it",
-                      (unsigned long long)s->gen.request);
+                      (unsigned long long)(s->transfer ? s->transfer->request : s->gen.request));
     kvi_session_leave(s, KVI_DRIVE);
     return status;
 }

@@ -2,6 +2,7 @@
 #include "seat.h"
 #include "handle.h"
 #include "drive.h"
+#include "transfer.h"
 
 #include <string.h>
 
@@ -18,11 +19,31 @@ static kvrt_status check_session_options(const kvi_engine *e, const kvi_session 
     return KVRT_OK;
 }
 
+/* Policies that choose pages by the attention paid to them. */
+static kvrt_status begin_mass(kvi_session *s, const char *name, kvrt_error *error)
+{
+    bool any = false;
+    for (uint32_t g = 0; g < s->pages.n_groups; g++)
+        any = any || (!s->pages.groups[g].window && !s->pages.groups[g].shape.rope_dim);
+    if (!any || !s->engine->backend->observes)
+        return kvi_error_set(error, KVRT_UNSUPPORTED, "session: ctx.full %s, need %s", name,
+                             any ? "the cpu backend, which alone tells how much attention a page gets"
+                                 : "a layer of attention over the whole text");
+    s->shift.keep = (uint32_t)kvi_options_i64(s->options, "ctx.keep");
+    const uint32_t n = s->ctx_size / KVI_KV_PAGE + 1u;
+    s->mass = kvi_mem_zalloc(n, sizeof *s->mass);
+    return s->mass ? KVRT_OK : kvi_error_nomem(error, n * sizeof *s->mass, "attention of pages");
+}
+
 /* demote is what an elastic cache does of itself. */
 static kvrt_status read_when_full(kvi_session *s, const kvi_cache_format *format, kvrt_error *error)
 {
     const char *name = kvi_options_string(s->options, "ctx.full");
-    s->shift.when_full = strcmp(name, "shift") == 0 ? KVI_FULL_SHIFT : KVI_FULL_STOP;
+    s->shift.when_full = strcmp(name, "shift") == 0    ? KVI_FULL_SHIFT
+                         : strcmp(name, "h2o") == 0    ? KVI_FULL_H2O
+                         : strcmp(name, "snapkv") == 0 ? KVI_FULL_SNAPKV
+                                                       : KVI_FULL_STOP;
+    if (s->shift.when_full == KVI_FULL_H2O || s->shift.when_full == KVI_FULL_SNAPKV) return begin_mass(s, name, error);
     if (strcmp(name, "demote") != 0 || format->elastic) return KVRT_OK;
     return kvi_error_set(error, KVRT_ARG, "session: ctx.full demote, need kv.format elastic with it (it is %s)",
                          kvi_options_string(s->options, "kv.format"));
@@ -81,6 +102,7 @@ void kvi_session_destroy(kvi_session *s)
         *link = s->next;
         s->engine->n_sessions--;
     }
+    kvi_transfer_free(s);
     kvi_session_forget_away(s);
     if (s->draft) kvi_session_discard(s->draft);
     if (s->engine->ahead.session == s) s->engine->ahead = (kvi_ahead_at){0};
@@ -89,6 +111,7 @@ void kvi_session_destroy(kvi_session *s)
     kvi_states_free(&s->states);
     kvi_mem_free(s->tokens);
     kvi_mem_free(s->keys);
+    kvi_mem_free(s->mass);
     kvrt_options_destroy(s->options);
     kvi_mem_free(s);
 }
@@ -305,6 +328,7 @@ static kvrt_status eval(kvi_session *s, uint64_t n, const uint32_t *rows, uint64
         }
         next += n_here;
     }
+    if (n > KVI_DECODE_ROWS) (void)kvi_session_select(s);
     return KVRT_OK;
 }
 

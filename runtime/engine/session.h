@@ -10,7 +10,7 @@
 #define KVI_CONVERT_BATCH 8u /* pages converted by one call of the backend */
 
 /* What a full context does (shift.c). */
-typedef enum kvi_when_full { KVI_FULL_STOP, KVI_FULL_SHIFT } kvi_when_full;
+typedef enum kvi_when_full { KVI_FULL_STOP, KVI_FULL_SHIFT, KVI_FULL_H2O, KVI_FULL_SNAPKV } kvi_when_full;
 typedef struct kvi_shift {
     kvi_when_full when_full;
     uint32_t ahead;       /* of positions in the cache: turns of RoPE with which pages behind the sink were written */
@@ -19,6 +19,10 @@ typedef struct kvi_shift {
     uint32_t n_dropped;   /* the tokens are a longer list without [128, 128 + n_dropped); 0: they are all there are */
     kvi_page_key history; /* key of that list's first 128 + n_dropped tokens */
     uint32_t n_untold;    /* positions dropped since the host was told */
+    uint32_t
+        whole_from; /* a cut in front of it would leave tokens whose turns do not follow one another: then all begins anew. 0: nothing dropped */
+    uint32_t keep;  /* SNAPKV: positions that stay at the end of a prompt; 0: all that fit */
+    uint32_t observed; /* SNAPKV: tokens of the prompt that `mass` is of */
 } kvi_shift;
 
 typedef struct kvi_session {
@@ -42,6 +46,7 @@ typedef struct kvi_session {
     uint64_t n_drafted, n_accepted; /* guesses, and those that came true */
     uint32_t ctx_size;
     kvi_shift shift;
+    float *mass;       /* (ctx_size / 128 + 1) H2O, SNAPKV: attention paid to each page; NULL: nobody asks */
     kvi_away away;     /* its pages, when they are not here (spill.h) */
     uint64_t last_use; /* among all of the engine */
     kvi_pages pages;
@@ -54,7 +59,8 @@ typedef struct kvi_session {
     struct kvi_session *draft;  /* that follows it, of engine->draft */
     uint64_t last_turn, served; /* number of the step that it was last in; of the place that it had there */
     int32_t priority;
-    bool submitted; /* its request is driven by kvrt_step or the worker */
+    bool submitted;                /* its request is driven by kvrt_step or the worker */
+    struct kvi_transfer *transfer; /* the request is to save or to load it (transfer.h) */
 } kvi_session;
 
 /* A session on an engine whose seat is taken, with the engine's options and these. */
@@ -82,6 +88,8 @@ kvrt_status kvi_session_begin_keys(kvi_session *session, kvrt_error *error);
 void kvi_session_cut_keys(kvi_session *session, uint32_t n);
 /* Positions [first, first + n) were computed: what others may use of them is published. */
 void kvi_session_publish(kvi_session *session, uint32_t first, uint32_t n, bool wide);
+/* Its pages came from a snapshot that may be believed: others may use those of the first n_pure positions. */
+void kvi_session_publish_loaded(kvi_session *session, uint32_t n_pure);
 /* Tokens that the session has or can take of the first `most`, and taking them. It takes them when it would compute them, not before: a session
  * that was somewhere and goes back is another than one that never was there (rule 8), so it must not get there by a sync. */
 uint32_t kvi_session_reusable(kvi_session *session, uint32_t most);
@@ -91,6 +99,10 @@ kvrt_status kvi_session_reuse(kvi_session *session, uint32_t most, kvrt_error *e
  * n_cached positions. False: its options do not want that, or too little would be left. Nothing is computed: what stands there is right, but for
  * the sink (kvi_session_sink_want). */
 bool kvi_session_shift(kvi_session *session, uint32_t n_whole, uint64_t room);
+/* SNAPKV, where a prompt has been read: drops what its end did not look at. Dropped anything? */
+bool kvi_session_select(kvi_session *session);
+/* Which of rows [first, first + n) are observed, from *mass_from on; NULL: none. */
+float *kvi_session_mass(kvi_session *session, const struct kvi_want *want, uint32_t *mass_from);
 /* What is to be computed before anything else, so that the sink's keys are where they should be; n = 0: nothing. */
 struct kvi_want kvi_session_sink_want(const kvi_session *session);
 /* Room for it, and where its recurrent layers work. */

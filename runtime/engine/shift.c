@@ -16,13 +16,22 @@
 
 #define SINK KVI_KV_PAGE
 
+/* Pages that stay at the end: one, and all that a window may reach into, so that what it sees has no gap. */
+static uint32_t newest_pages(const kvi_session *s)
+{
+    uint32_t window = 0;
+    for (uint32_t g = 0; s->shift.when_full != KVI_FULL_SHIFT && g < s->pages.n_groups; g++)
+        if (s->pages.groups[g].window > window) window = s->pages.groups[g].window;
+    return 1u + (window + KVI_KV_PAGE - 1u) / KVI_KV_PAGE;
+}
+
 /* Pages to drop so that there is room for `room` more tokens, when `n_whole` positions are cached and to stay what they are; 0: too little would
  * be left. A quarter at least, so that it is seldom; and as much as a page stays behind the sink. */
 static uint32_t pages_to_drop(const kvi_session *s, uint32_t n_whole, uint64_t room)
 {
     const uint64_t end = s->n_tokens + room, over = end > s->ctx_size ? end - s->ctx_size : 0,
                    least = (over + KVI_KV_PAGE - 1) / KVI_KV_PAGE, quarter = n_whole / KVI_KV_PAGE / 4;
-    const uint32_t most = n_whole < SINK + KVI_KV_PAGE ? 0 : (n_whole - SINK - KVI_KV_PAGE) / KVI_KV_PAGE;
+    const uint32_t kept = 1u + newest_pages(s), most = n_whole / KVI_KV_PAGE > kept ? n_whole / KVI_KV_PAGE - kept : 0;
     uint64_t n = quarter > least ? quarter : least;
     if (n == 0) n = 1;
     if (n > most) n = most;
@@ -32,6 +41,12 @@ static uint32_t pages_to_drop(const kvi_session *s, uint32_t n_whole, uint64_t r
 static void note_history(kvi_session *s, uint32_t n)
 {
     kvi_shift *shift = &s->shift;
+    if (shift->when_full != KVI_FULL_SHIFT) { /* not one piece of the list: a longer one is another */
+        shift->history = (kvi_page_key){0, 0};
+        shift->n_dropped += n;
+        shift->n_untold += n;
+        return;
+    }
     if (shift->n_dropped == 0) shift->history = kvi_key_next(kvi_key_begin("history", 7), s->tokens, SINK);
     for (uint32_t i = 0; i < n; i += KVI_KV_PAGE)
         shift->history = kvi_key_next(shift->history, s->tokens + SINK + i, KVI_KV_PAGE);
@@ -39,29 +54,91 @@ static void note_history(kvi_session *s, uint32_t n)
     shift->n_untold += n;
 }
 
-bool kvi_session_shift(kvi_session *s, uint32_t n_whole, uint64_t room)
+/* Pages [first, first + n) go, and what is behind them closes up. */
+static void drop(kvi_session *s, uint32_t first, uint32_t n_pages)
 {
-    const uint32_t n_pages = s->shift.when_full == KVI_FULL_SHIFT ? pages_to_drop(s, n_whole, room) : 0;
-    const uint32_t n = n_pages * KVI_KV_PAGE;
-    if (n == 0) return false;
-    note_history(s, n);
-    kvi_pages_drop_middle(&s->pages, SINK / KVI_KV_PAGE, n_pages);
-    kvi_states_drop_middle(&s->states, SINK, n);
-    memmove(s->tokens + SINK, s->tokens + SINK + n, (s->n_tokens - SINK - n) * sizeof *s->tokens);
+    const uint32_t at = first * KVI_KV_PAGE, n = n_pages * KVI_KV_PAGE;
+    kvi_pages_drop_middle(&s->pages, first, n_pages);
+    kvi_states_drop_middle(&s->states, at, n);
+    memmove(s->tokens + at, s->tokens + at + n, (s->n_tokens - at - n) * sizeof *s->tokens);
+    if (s->mass) {
+        const uint32_t all = s->ctx_size / KVI_KV_PAGE + 1u, behind = all - first - n_pages;
+        memmove(s->mass + first, s->mass + first + n_pages, behind * sizeof *s->mass);
+        memset(s->mass + first + behind, 0, n_pages * sizeof *s->mass);
+    }
     s->n_tokens -= n;
     s->n_cached -= n;
     kvi_generation_shift(&s->gen, n);
     s->n_pure = s->n_published = s->n_keys = 0; /* nobody else would compute this */
     s->shift.ahead += n;
+    if (s->shift.whole_from > at) s->shift.whole_from = s->shift.whole_from > at + n ? s->shift.whole_from - n : at;
+    if (s->shift.whole_from < at) s->shift.whole_from = at;
+}
+
+/* The page of least attention in [1, end); of equals the oldest. */
+static uint32_t least_of(const kvi_session *s, uint32_t end)
+{
+    uint32_t least = 1;
+    for (uint32_t p = 2; p < end; p++)
+        if (s->mass[p] < s->mass[least]) least = p;
+    return least;
+}
+
+/* H2O and SnapKV, by page: n of the pages that end before position n_whole go, those that got least attention. Pages keep the turns that they have,
+ * and what comes later goes on at its place in the whole text: so nothing is computed anew, and distances stay what they were. */
+static bool drop_least(kvi_session *s, uint32_t n_whole, uint32_t n_pages)
+{
+    uint32_t end = n_whole / KVI_KV_PAGE - newest_pages(s);
+    for (uint32_t i = 0; i < n_pages; i++, end--) drop(s, least_of(s, end), 1);
+    note_history(s, n_pages * KVI_KV_PAGE);
+    return n_pages > 0;
+}
+
+bool kvi_session_shift(kvi_session *s, uint32_t n_whole, uint64_t room)
+{
+    const uint32_t n_pages = s->shift.when_full != KVI_FULL_STOP ? pages_to_drop(s, n_whole, room) : 0;
+    if (n_pages == 0) return false;
+    if (s->shift.when_full != KVI_FULL_SHIFT) return drop_least(s, n_whole, n_pages);
+    note_history(s, n_pages * KVI_KV_PAGE);
+    drop(s, SINK / KVI_KV_PAGE, n_pages);
+    s->shift.whole_from = SINK + 1u;
     s->shift.sink_is_behind = true;
     s->shift.n_sink = 0;
     return true;
 }
 
+bool kvi_session_select(kvi_session *s)
+{
+    const uint32_t keep = s->shift.keep, whole = s->n_cached / KVI_KV_PAGE;
+    if (s->shift.when_full != KVI_FULL_SNAPKV || !keep || s->n_cached < keep + KVI_KV_PAGE) return false;
+    const uint32_t most = whole > 1u + newest_pages(s) ? whole - 1u - newest_pages(s) : 0,
+                   n = (s->n_cached - keep) / KVI_KV_PAGE;
+    return drop_least(s, s->n_cached, n < most ? n : most);
+}
+
+float *kvi_session_mass(kvi_session *s, const kvi_want *want, uint32_t *mass_from)
+{
+    enum {
+        LAST = 64
+    }; /* queries of a prompt that choose, as in the paper (arXiv 2404.14469) within a page's precision */
+    *mass_from = 0;
+    if (!s->mass || want->sink) return NULL;
+    if (s->shift.when_full == KVI_FULL_H2O) return s->mass; /* all queries (arXiv 2306.14048) */
+    if (!want->wide && s->gen.state != KVI_PREFILL) return NULL;
+    if (s->shift.observed != s->n_tokens) {
+        memset(s->mass, 0, (s->ctx_size / KVI_KV_PAGE + 1u) * sizeof *s->mass);
+        s->shift.observed = s->n_tokens;
+    }
+    const uint32_t from = s->n_tokens > LAST ? s->n_tokens - LAST : 0;
+    if (from > want->first) *mass_from = from - want->first;
+    return s->mass;
+}
+
 void kvi_session_shift_cut(kvi_session *s, uint32_t n)
 {
+    if (s->mass && n == 0) memset(s->mass, 0, (s->ctx_size / KVI_KV_PAGE + 1u) * sizeof *s->mass);
     if (n > 0) return;
-    s->shift.ahead = s->shift.n_sink = 0;
+    s->shift.ahead = s->shift.n_sink = s->shift.whole_from = s->shift.observed = 0;
     s->shift.sink_is_behind = false;
     kvi_states_give_back(&s->states);
 }

@@ -19,7 +19,7 @@ static const struct {
               FIELD(n_held),     FIELD(n_tail),      FIELD(decode_started), FIELD(n_stripped), FIELD(luck_begun),
               FIELD(luck_given), FIELD(seed),        FIELD(random[0]),      FIELD(random[1]),  FIELD(random[2]),
               FIELD(random[3]),  FIELD(total_bytes), FIELD(ahead),          FIELD(n_dropped),  FIELD(history[0]),
-              FIELD(history[1])};
+              FIELD(history[1]), FIELD(whole_from),  FIELD(n_pure)};
 enum { N_FIELDS = sizeof fields / sizeof fields[0] };
 
 static void put(uint8_t **at, uint64_t value, size_t n)
@@ -74,6 +74,14 @@ kvrt_status kvi_snapshot_get(const uint8_t *bytes, uint64_t n, kvi_snapshot *s, 
         return kvi_error_set(error, KVRT_SNAPSHOT_CORRUPT, "snapshot: %llu bytes, its header says %llu",
                              (unsigned long long)n, (unsigned long long)s->total_bytes);
     return KVRT_OK;
+}
+
+kvrt_status kvi_snapshot_check_flags(uint32_t flags, bool loading, kvrt_error *error)
+{
+    const uint32_t known = loading ? KVRT_SNAPSHOT_TOKENS | KVRT_SNAPSHOT_OWN : KVRT_SNAPSHOT_TOKENS;
+    if (!(flags & ~known)) return KVRT_OK;
+    return kvi_error_set(error, KVRT_ARG, "snapshot: flags 0x%x, need 0 or KVRT_SNAPSHOT_TOKENS%s", flags,
+                         loading ? " or KVRT_SNAPSHOT_OWN" : "");
 }
 
 /* --------------------------------------------------------------------------------------------------- fingerprints --- */

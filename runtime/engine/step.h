@@ -1,5 +1,6 @@
 /* step.h - what sessions want computed, and the steps that compute it. A step is one pass of the recorded program over the rows of several
- * sessions. Its rows have one form (backend.h): either narrow rows, KVI_DECODE_ROWS at most and of as many sessions, or wide rows of one session. */
+ * sessions. Its rows have one form (backend.h): either narrow rows, as many as the backend takes at once, KVI_BATCH_ROWS at most, or wide rows of one
+ * session. */
 #ifndef KVI_STEP_H
 #define KVI_STEP_H
 #include "session.h"
@@ -27,17 +28,17 @@ typedef struct kvi_part {
 } kvi_part;
 
 typedef struct kvi_batch {
-    kvi_part parts[KVI_DECODE_ROWS];
+    kvi_part parts[KVI_BATCH_ROWS];
     uint32_t n_parts, n_rows, n_logit_rows;
     /* The step, once it has begun: operations [0, op) of [0, end) are done. */
     kvi_step step;
     uint32_t op, end;
     kvrt_status status; /* MORE: it goes on */
     kvrt_error why;
-    const kvi_page_ref *tables[KVI_DECODE_ROWS][KVI_MAX_GROUPS];
-    kvi_seq seqs[KVI_DECODE_ROWS];
-    int32_t ids[KVI_DECODE_ROWS];
-    uint32_t rows[KVI_DECODE_ROWS];
+    const kvi_page_ref *tables[KVI_BATCH_ROWS][KVI_MAX_GROUPS];
+    kvi_seq seqs[KVI_BATCH_ROWS];
+    int32_t ids[KVI_BATCH_ROWS];
+    uint32_t rows[KVI_BATCH_ROWS];
 } kvi_batch;
 
 /* Tokens of the next step on the way to `end` > n_cached: where steps are cut is part of what kvrt.h promises (rule 8). Wide ones end at multiples

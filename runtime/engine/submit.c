@@ -3,14 +3,6 @@
 #include "handle.h"
 #include "seat.h"
 
-static bool reserve_place(kvi_engine *e)
-{
-    void *list = e->submitted;
-    const bool made = kvi_mem_grow(&list, &e->cap_submitted, e->n_submitted + 1u, sizeof *e->submitted);
-    e->submitted = list;
-    return made;
-}
-
 kvrt_status kvrt_submit(kvrt_session handle, const kvrt_options *options, uint64_t *request, kvrt_error *error)
 {
     kvi_session *s;
@@ -19,12 +11,10 @@ kvrt_status kvrt_submit(kvrt_session handle, const kvrt_options *options, uint64
     kvi_account *before = kvi_account_use(e->account);
     if (s->states.units) kvi_drive_finish(e); /* room for a state may move pages */
     kvrt_status status =
-        reserve_place(e) ? KVRT_OK : kvi_error_nomem(error, sizeof *e->submitted, "list of submitted requests");
+        kvi_drive_reserve(e) ? KVRT_OK : kvi_error_nomem(error, sizeof *e->submitted, "list of submitted requests");
     if (status >= KVRT_OK) status = kvi_generation_begin(s, options, kvi_events_push, &e->events, error);
     if (status >= KVRT_OK) {
-        s->submitted = true;
-        s->last_turn = e->turn, s->served = e->n_served; /* it has waited for nothing yet */
-        e->submitted[e->n_submitted++] = s;
+        kvi_drive_join(e, s);
         if (request) *request = s->gen.request;
     }
     (void)kvi_account_use(before);

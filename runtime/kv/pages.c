@@ -129,6 +129,13 @@ void kvi_pages_publish(kvi_pages *pages, uint32_t p, kvi_page_key key)
         if (p < pages->n_pages[g] && pages->ids[g][p] != KVI_NO_PAGE) publish(pages, g, p, key);
 }
 
+void kvi_pages_publish_one(kvi_pages *pages, uint32_t g, uint32_t p, kvi_page_key key) { publish(pages, g, p, key); }
+
+uint32_t kvi_pages_key_of(const kvi_pages *pages, uint32_t g, uint32_t p, kvi_kv_format format)
+{
+    return p + (!kvi_kv_format_is_plain(format) && kvi_pages_shape_others(pages, g) ? 1 : 0);
+}
+
 /* ---------------------------------------------------------------------------------------------------------- growing --- */
 uint32_t kvi_pages_row_units(const kvi_pages *pages)
 {

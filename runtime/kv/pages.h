@@ -47,6 +47,10 @@ uint32_t kvi_pages_row_units(const kvi_pages *pages);
 
 /* Publishes page p of every group under `key`; where another page has the key already, that one takes its place. */
 void kvi_pages_publish(kvi_pages *pages, uint32_t p, kvi_page_key key);
+/* Page p of group g alone, in whatever format, under the key that belongs to it. */
+void kvi_pages_publish_one(kvi_pages *pages, uint32_t g, uint32_t p, kvi_page_key key);
+/* Which page's key the content of page p in a format has: its own, or its successor's where that has shaped the codes. */
+uint32_t kvi_pages_key_of(const kvi_pages *pages, uint32_t g, uint32_t p, kvi_kv_format format);
 /* Puts page `id` (KVI_NO_PAGE: given back) at p <= the length of the table, with a reference of its own. */
 void kvi_pages_put(kvi_pages *pages, uint32_t g, uint32_t p, uint32_t id);
 

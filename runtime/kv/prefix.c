@@ -8,7 +8,7 @@ static uint32_t page_in(const kvi_pages *pages, const kvi_prefix *prefix, uint32
     const uint32_t end = (p + 1) * KVI_KV_PAGE, own = p < pages->n_pages[g] ? pages->ids[g][p] : KVI_NO_PAGE;
     if (own != KVI_NO_PAGE && end <= prefix->n_own && pages->store->pages[own].format == format) return own;
     if (end > n) return n == prefix->n_partial ? prefix->partial[g] : KVI_NO_PAGE;
-    const uint32_t key = p + (!kvi_kv_format_is_plain(format) && kvi_pages_shape_others(pages, g) ? 1 : 0);
+    const uint32_t key = kvi_pages_key_of(pages, g, p, format);
     return key < prefix->n_keys ? kvi_store_find(pages->store, g, format, prefix->keys[key]) : KVI_NO_PAGE;
 }
 

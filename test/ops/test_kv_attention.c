@@ -158,7 +158,9 @@ static void cut_plain_page(const shelf *s, uint32_t p, uint32_t used)
         }
 }
 
-static void expected(const shelf *s, const sequence *q, uint32_t kv_head, uint32_t pos, const float *query, double *out)
+/* mass[p] += what page p gets of this query's attention. */
+static void expected(const shelf *s, const sequence *q, uint32_t kv_head, uint32_t pos, const float *query, double *out,
+                     double *mass)
 {
     const uint32_t d = s->group.shape.head_dim, window = s->group.window,
                    first = window && pos + 1 > window ? pos + 1 - window : 0;
@@ -178,6 +180,18 @@ static void expected(const shelf *s, const sequence *q, uint32_t kv_head, uint32
         for (uint32_t e = 0; e < d; e++) out[e] += p * v[e];
     }
     for (uint32_t e = 0; e < d; e++) out[e] /= sum;
+    for (uint32_t t = first; t <= pos; t++) mass[t / 128] += exp(score[t] - top) / sum;
+}
+
+/* Rows from mass_from on, mean over heads: the kernel's sums against those of the formula. */
+static void check_mass(const shelf *s, const sequence *q, const double *want, const float *got)
+{
+    for (uint32_t p = 0; p < PAGES; p++) {
+        const double mean = want[p] / s->op.n_heads;
+        if (s->group.window ? got[p] != 0 : !(fabs((double)got[p] - mean) <= 1e-4 * (1 + mean)))
+            fail_msg("%s, D %u, %u + %u: page %u has %g of the attention, need %g", s->isa, s->group.shape.head_dim,
+                     q->pos, q->n_rows, p, (double)got[p], s->group.window ? 0 : mean);
+    }
 }
 
 /* Runs a step of up to three sequences of different lengths and checks every row. Sequences share the pages of the shelf: of several, no two may
@@ -188,6 +202,7 @@ static void check_step(shelf *s, sequence *seqs, uint32_t n_seqs)
     const kvi_page_ref *groups[3][1];
     kvi_seq list[3];
     int32_t ids[3 * MOST_ROWS] = {0};
+    float mass[3][PAGES] = {{0}};
     uint32_t n_rows = 0;
     const uint32_t d = s->group.shape.head_dim, window = s->group.window, n_heads = s->op.n_heads,
                    cols = s->buffers[0].cols;
@@ -207,6 +222,8 @@ static void check_step(shelf *s, sequence *seqs, uint32_t n_seqs)
         }
         groups[i][0] = tables[i];
         list[i] = (kvi_seq){.first_row = n_rows, .n_rows = q->n_rows, .pos = q->pos, .pages = groups[i]};
+        /* Every second step is observed: all rows, or the last half of them. */
+        if ((q->pos + n_seqs) % 2) list[i].mass = mass[i], list[i].mass_from = q->pos % 3 ? q->n_rows / 2 : 0;
         n_rows += q->n_rows;
     }
     const kvi_step step = {.ids = ids, .n_rows = n_rows, .seqs = list, .n_seqs = n_seqs};
@@ -215,13 +232,15 @@ static void check_step(shelf *s, sequence *seqs, uint32_t n_seqs)
     for (uint32_t i = 0; i < n_rows * cols; i++) in[i] = normal();
     assert_int_equal(kvi_backend_cpu.run(s->device, 0, 1, NULL), KVRT_OK);
     const double limit = s->device->tiles && n_rows > KVI_DECODE_ROWS ? TOL_AMX_L2 : TOL_F32_L2;
-    for (uint32_t i = 0; i < n_seqs; i++)
+    for (uint32_t i = 0; i < n_seqs; i++) {
+        double want_mass[PAGES] = {0}, unseen[PAGES] = {0};
         for (uint32_t r = 0; r < seqs[i].n_rows; r++)
             for (uint32_t h = 0; h < n_heads; h++) {
                 const size_t row = list[i].first_row + r;
                 const float *got = s->device->buffers[1] + (row * n_heads + h) * d;
                 double want[256], error = 0, norm = 0;
-                expected(s, &seqs[i], h / s->per_kv, seqs[i].pos + r, in + row * cols + (size_t)h * d, want);
+                expected(s, &seqs[i], h / s->per_kv, seqs[i].pos + r, in + row * cols + (size_t)h * d, want,
+                         list[i].mass && r >= list[i].mass_from ? want_mass : unseen);
                 for (uint32_t e = 0; e < d; e++) error += pow((double)got[e] - want[e], 2), norm += want[e] * want[e];
                 if (!(sqrt(error / norm) <= limit))
                     fail_msg("%s, D %u, %u heads of %u, window %u, sequence %u of %u (%u + %u; %s %s %s), row %u, head "
@@ -230,6 +249,8 @@ static void check_step(shelf *s, sequence *seqs, uint32_t n_seqs)
                              seqs[i].n_rows, formats[seqs[i].format[0]], formats[seqs[i].format[1]],
                              formats[seqs[i].format[2]], r, h, sqrt(error / norm), limit);
             }
+        check_mass(s, &seqs[i], want_mass, mass[i]);
+    }
 }
 
 #define FOR_SETS                                                                                                       \

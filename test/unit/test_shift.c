@@ -468,6 +468,109 @@ static void forks_and_snapshots_go_on(void **state)
         }
 }
 
+/* ------------------------------------------------------------------------------------------------ chosen by attention --- */
+/* Pages of A as they are, to pages of B: their turns stay. */
+static void copy_page(kvi_session *a, kvi_session *b, uint32_t g, uint32_t from, uint32_t to)
+{
+    const kvi_engine *e = a->engine;
+    const kvi_extent_copy copy = {kvi_pages_at(&a->pages, g, from).unit, kvi_pages_at(&b->pages, g, to).unit,
+                                  kvi_group_units(&a->pages.groups[g], kvi_group_plain(&a->pages.groups[g]))};
+    assert_int_equal(e->backend->pool_move(e->device, copy.from_unit, copy.to_unit, copy.units, NULL), KVRT_OK);
+}
+
+static kvrt_engine open_policy(const char *policy, const char *keep, const char *ctx)
+{
+    const char *pairs[] = {"cpu.threads",  "1",  "kv.format",      "f32",  "ctx.chunk", "64",
+                           "ctx.sessions", "4",  "ctx.size",       ctx,    "ctx.full",  policy,
+                           "ctx.keep",     keep, "gen.ignore_eos", "true", NULL};
+    return golden_open(&model, pairs);
+}
+
+/* The pages of least attention go, and what is computed next sees the others where they were in the whole text. */
+static void least_attention_goes(const char *policy)
+{
+    enum { N = 900, CTX_HERE = 1024 };
+    int32_t ids[CTX_HERE + 200], kept[CTX_HERE];
+    kvrt_engine engine = open_policy(policy, "0", "1024");
+    kvrt_session a = golden_session(engine), whole, b = golden_session(engine);
+    float mass[8], *got = malloc(model.vocab * sizeof *got), *want = malloc(model.vocab * sizeof *want);
+    bool gone[8] = {false};
+    story(ids, CTX_HERE + 200);
+    eval(a, ids, N, NULL);
+    kvi_session *s = inside(a);
+    memcpy(mass, s->mass, sizeof mass);
+    double sum = 0;
+    for (uint32_t p = 0; p < 8; p++) sum += (double)mass[p];
+    const double rows = strcmp(policy, "h2o") == 0 ? N : 64, layers = s->engine->config.n_layers;
+    if (!(fabs(sum / (rows * layers) - 1) < 1e-3)) fail_msg("%s: %g of %g observed", policy, sum, rows * layers);
+    assert_int_equal(kvrt_session_fork(a, &whole, NULL), KVRT_OK);
+    eval(a, ids + N, 150, got); /* no room: a quarter of 7 whole pages goes, at least the page that is lacking */
+    const uint32_t n_gone = (uint32_t)golden_session_info(a).n_dropped / 128;
+    assert_int_equal(n_gone, 1);
+    for (uint32_t i = 0; i < n_gone; i++) {
+        uint32_t least = 0;
+        for (uint32_t p = 1; p < 6; p++)
+            if (!gone[p] && (!least || mass[p] < mass[least])) least = p;
+        gone[least] = true;
+    }
+    uint32_t n = 0;
+    for (uint32_t p = 0; p < 8; p++)
+        for (uint32_t t = p * 128; !gone[p] && t < p * 128 + 128 && t < N; t++) kept[n++] = ids[t];
+    eval(b, kept, n, NULL);
+    for (uint32_t p = 0, to = 0; p < 8; p++)
+        if (!gone[p])
+            for (uint32_t g = 0; g < s->pages.n_groups; g++, to += g == s->pages.n_groups)
+                copy_page(inside(whole), inside(b), g, p, to);
+    inside(b)->shift.ahead = n_gone * 128;
+    eval(b, ids + N, 150, want);
+    for (uint32_t i = 0; i < model.vocab; i++)
+        if (!(fabs((double)got[i] - (double)want[i]) <= 1e-5 * (1 + fabs((double)want[i]))))
+            fail_msg("%s: logit %u is %g, need %g", policy, i, (double)got[i], (double)want[i]);
+    /* A way back in front of the gap begins anew; behind it, it does not. */
+    const uint32_t from = inside(a)->shift.whole_from, n_now = golden_session_info(a).n_tokens;
+    assert_int_equal(kvrt_session_rewind(a, n_now - 3, NULL), KVRT_OK);
+    assert_true(golden_session_info(a).n_cached > 0 && from > 0);
+    assert_int_equal(kvrt_session_rewind(a, from - 1, NULL), KVRT_OK);
+    assert_int_equal(golden_session_info(a).n_cached, 0);
+    free(got), free(want);
+    kvrt_engine_close(engine, NULL);
+}
+
+static void attention_chooses(void **state)
+{
+    (void)state;
+    golden_free(&model);
+    assert_true(golden_load("llama_gqa2", &model));
+    least_attention_goes("h2o");
+    least_attention_goes("snapkv");
+    /* The end of a prompt cuts a session down, tells so, and what it saw is not counted twice. */
+    kvrt_engine engine = open_policy("snapkv", "400", "1024");
+    kvrt_session s = golden_session(engine);
+    int32_t ids[900];
+    heard h = {0};
+    kvrt_result result;
+    story(ids, 900);
+    sync_with(s, ids, 900, NULL);
+    generate(s, 300, &h, &result);
+    assert_int_equal(result.n_generated, 300);
+    assert_int_equal(h.n_shifts, 1);
+    assert_int_equal(h.dropped, 384); /* 899 or 900 positions, of which at least 400 stay */
+    assert_int_equal(golden_session_info(s).n_tokens, 900 - 384 + 300);
+    kvrt_engine_close(engine, NULL);
+    /* Latents tell nobody. */
+    golden_free(&model);
+    assert_true(golden_load("deepseek_v3", &model));
+    kvrt_options *o;
+    kvrt_error error = {.size = sizeof error};
+    engine = open_policy("stop", "0", "512");
+    kvrt_options_create(&o, NULL);
+    kvrt_options_set_text(o, "ctx.full", "h2o", NULL);
+    assert_int_equal(kvrt_session_create(engine, o, &s, &error), KVRT_UNSUPPORTED);
+    assert_non_null(strstr(error.message, "ctx.full h2o"));
+    kvrt_options_destroy(o);
+    kvrt_engine_close(engine, NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -478,6 +581,7 @@ int main(void)
         cmocka_unit_test(company_changes_nothing),
         cmocka_unit_test(others_take_nothing_of_it),
         cmocka_unit_test(forks_and_snapshots_go_on),
+        cmocka_unit_test(attention_chooses),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     golden_free(&model);
