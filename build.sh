@@ -14,7 +14,8 @@ usage: ./build.sh [COMMAND]
   install PREFIX  build and install under PREFIX
   asan [NAME]     the tests under AddressSanitizer and UBSan, in build-asan/
   tsan [NAME]     the tests under ThreadSanitizer, in build-tsan/
-  soak            20,000 random calls for each of three seeds under both, and 200 kills of a process that saves
+  soak            a million tokens over random sessions, twice; 20,000 random calls for each of three seeds under both sanitizers, and 200
+                  kills of a process that saves
   clean           remove the build folders
   --help          this text
 
@@ -257,7 +258,8 @@ case ${1:-} in
     tsan) tests build-tsan "${2:-unit|ops}" -DKVRT_SANITIZE=thread ;;
     soak)
         export KVRT_TEST_OPS=20000 KVRT_TEST_KILLS=200
-        tests build-asan '^unit.(soak|snapshot)$' -DKVRT_SANITIZE=address,undefined
+        KVRT_TEST_TOKENS=1000000 tests build '^unit.soak$'
+        tests build-asan '^unit.(soak|snapshot|transfer)$' -DKVRT_SANITIZE=address,undefined
         tests build-tsan '^unit.soak$' -DKVRT_SANITIZE=thread
         ;;
     install)

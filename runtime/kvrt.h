@@ -524,7 +524,7 @@ KVRT_API kvrt_status kvrt_submit(kvrt_session session, const kvrt_options *optio
  * middle of a token too. What operations take is learned, so that the first tokens may overshoot. Returns MORE; DONE: no request is left;
  * PARTIAL: the event queue is full, poll first. While limits demand a rest it returns MORE at once. Errors: BUSY, DEVICE_LOST. */
 KVRT_API kvrt_status kvrt_step(kvrt_engine engine, uint64_t budget_us, kvrt_error *error);
-/* The oldest event of submitted requests; its text is valid until the next kvrt_poll. DONE: there is none. The queue holds 64 KiB: sessions wait
+/* The oldest event of submitted requests; its text is valid until the next kvrt_poll. DONE: there is none. The queue holds 128 KiB: sessions wait
  * while there is no room for what they would say. One thread polls at a time. Set out->size. [any thread] [callback] */
 KVRT_API kvrt_status kvrt_poll(kvrt_engine engine, kvrt_event *out, kvrt_error *error);
 /* kvrt_session_save and kvrt_session_load in pieces of 256 KiB, by kvrt_step or the worker, between the steps of other requests and within their

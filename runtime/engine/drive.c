@@ -9,7 +9,7 @@
 /* Lower is earlier. */
 static int64_t rank(const kvi_session *s)
 {
-    return (int64_t)s->served - (int64_t)s->priority * KVI_PRIORITY_STEPS * (int64_t)KVI_DECODE_ROWS;
+    return (int64_t)s->served - (int64_t)s->priority * KVI_PRIORITY_STEPS * (int64_t)s->engine->backend->narrow_rows;
 }
 
 /* Whether what the next step may say of the session fits in the event queue, less what others in the step may say. Two sections and a flush. */

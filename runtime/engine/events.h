@@ -6,8 +6,8 @@
 #include "../base/mem.h"
 #include "../base/os.h"
 
-#define KVI_EVENTS_BYTES (64u << 10)
-#define KVI_EVENT_TEXT 1024u /* bytes of a token that are reckoned with */
+#define KVI_EVENTS_BYTES (128u << 10) /* what a step of KVI_BATCH_ROWS sessions may say fits in it */
+#define KVI_EVENT_TEXT 1024u          /* bytes of a token that are reckoned with */
 
 typedef struct kvi_events {
     kvi_mutex lock;

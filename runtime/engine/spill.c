@@ -261,6 +261,18 @@ static void tell_others(kvi_session *s, const kvi_away_page *page, uint32_t id)
         same->memo = (kvi_memo){id, s->engine->store.pages[id].serial};
 }
 
+/* The batch behind `from`, which is wanted when the one before it has been read. */
+static void expect(kvi_session *s, const bool *known, uint32_t from)
+{
+    kvi_tier *tier = s->engine->spill.tier;
+    kvi_tier_object objects[BATCH];
+    uint32_t n = 0;
+    for (uint32_t i = from; tier->kind->expect && i < s->away.n && n < BATCH; i++)
+        if (!known[i])
+            objects[n++] = (kvi_tier_object){.name = s->away.pages[i].name, .n = bytes_of(&s->away.pages[i])};
+    if (n) tier->kind->expect(tier, objects, n);
+}
+
 /* Reads what is not known, a batch at a time; *missing: the first position without a page, of any group. */
 static kvrt_status fill(kvi_session *s, const bool *known, const uint32_t *ids, uint8_t *buffer, uint32_t *missing,
                         kvrt_error *error)
@@ -280,6 +292,7 @@ static kvrt_status fill(kvi_session *s, const bool *known, const uint32_t *ids, 
             at += bytes_of(page);
             which[n++] = next;
         }
+        expect(s, known, next);
         if (n && tier->kind->get(tier, objects, n, NULL) < KVRT_OK)
             for (uint32_t i = 0; i < n; i++) objects[i].there = false;
         for (uint32_t i = 0; i < n; i++) {

@@ -32,6 +32,8 @@ typedef struct kvi_tier_kind {
     kvrt_status (*set)(kvi_tier *tier, const kvi_tier_object *objects, uint32_t count, kvrt_error *error);
     /* They are not needed any more. */
     void (*drop)(kvi_tier *tier, const kvi_tier_object *objects, uint32_t count);
+    /* They are asked for soon: may begin to come while the caller is busy with others. NULL: it has no use for that. */
+    void (*expect)(kvi_tier *tier, const kvi_tier_object *objects, uint32_t count);
     void (*close)(kvi_tier *tier); /* NULL is fine; what was not dropped stays where it can */
 } kvi_tier_kind;
 struct kvi_tier {

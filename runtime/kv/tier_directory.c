@@ -30,14 +30,20 @@ static kvrt_status exists(kvi_tier *tier, kvi_tier_object *objects, uint32_t cou
     return KVRT_OK;
 }
 
-static kvrt_status get(kvi_tier *tier, kvi_tier_object *objects, uint32_t count, kvrt_error *error)
+static void expect(kvi_tier *tier, const kvi_tier_object *objects, uint32_t count)
 {
     char path[PATH + 40];
-    (void)error;
     for (uint32_t i = 0; i < count; i++) {
         name_file((const directory *)tier, objects[i].name, path);
         kvi_os_file_expect(path);
     }
+}
+
+static kvrt_status get(kvi_tier *tier, kvi_tier_object *objects, uint32_t count, kvrt_error *error)
+{
+    char path[PATH + 40];
+    (void)error;
+    expect(tier, objects, count);
     for (uint32_t i = 0; i < count; i++) {
         name_file((const directory *)tier, objects[i].name, path);
         objects[i].there = kvi_os_file_get(path, objects[i].bytes, objects[i].n);
@@ -75,7 +81,7 @@ static void close_it(kvi_tier *tier)
     kvi_mem_free(tier);
 }
 
-static const kvi_tier_kind kind = {"directory", exists, get, set, drop, close_it};
+static const kvi_tier_kind kind = {"directory", exists, get, set, drop, expect, close_it};
 
 kvrt_status kvi_tier_directory(const char *path, uint64_t name_space, kvi_tier **out, kvrt_error *error)
 {

@@ -108,7 +108,7 @@ static void close_it(kvi_tier *tier)
     kvi_mem_free(m);
 }
 
-static const kvi_tier_kind kind = {"memory", exists, get, set, drop, close_it};
+static const kvi_tier_kind kind = {"memory", exists, get, set, drop, NULL, close_it};
 
 kvrt_status kvi_tier_memory(kvi_tier **out, kvrt_error *error)
 {

@@ -1,5 +1,7 @@
-/* test_soak.c - random calls from several threads while the worker drives: nothing is lost, nothing is left. KVRT_TEST_OPS: how many calls for each
- * of three seeds (999; the long run has 20,000). Meant for the sanitizers; without them it checks what can be counted. */
+/* test_soak.c - random calls from several threads while the worker drives: nothing is lost, nothing is left. And many tokens over random
+ * sessions, twice: the same hash, and memory that does not grow (KVRT_TEST_TOKENS: how many; 6,000, the long run has 1,000,000).
+ * KVRT_TEST_OPS: how many calls for each of three seeds (999; the long run has 20,000). Meant for the sanitizers; without them it checks
+ * what can be counted. */
 #define _POSIX_C_SOURCE 200809L
 #include "golden_model.h"
 #include "../../runtime/engine/drive.h"
@@ -30,6 +32,7 @@ static struct {
 } soak;
 
 static uint32_t n_spilled, n_suspended; /* in all lives */
+static char transfers[] = "/tmp/kvrt-soak-files-XXXXXX";
 
 typedef struct guest {
     uint32_t random;
@@ -91,6 +94,19 @@ static void save_some(guest *g, kvrt_session s)
     const kvrt_status status = kvrt_session_save_bytes(s, flags, g->saved, g->cap_saved, &n, NULL);
     check(status);
     if (status == KVRT_OK) g->n_saved = n;
+}
+
+/* Between the steps of others. */
+static void transfer_some(guest *g, uint32_t i)
+{
+    char path[64];
+    const uint32_t n = below(g, 4);
+    snprintf(path, sizeof path, "%s/s%u", transfers, n % 2);
+    const kvrt_status status =
+        n < 2 ? kvrt_submit_save(g->sessions[i], path, 0, &g->requests[i], NULL)
+              : kvrt_submit_load(g->sessions[i], path, below(g, 2) ? KVRT_SNAPSHOT_OWN : 0, &g->requests[i], NULL);
+    if (status == KVRT_OK) soak.n_submitted++;
+    if (status != KVRT_IO) check(status); /* nobody has saved yet */
 }
 
 static void load_some(guest *g, kvrt_session s)
@@ -167,7 +183,8 @@ static void *be_a_guest(void *user)
             continue;
         }
         uint64_t moved = 0;
-        switch (below(g, 14)) {
+        switch (below(g, 15)) {
+        case 13: transfer_some(g, i); break;
         case 0:
         case 1:
         case 2:
@@ -289,11 +306,168 @@ static void nothing_is_lost(void **state)
 {
     char dir[] = "/tmp/kvrt-soak-XXXXXX";
     assert_non_null(mkdtemp(dir));
+    assert_non_null(mkdtemp(transfers));
     live("f16", "memory", "shift", 1);
     live("k4v4", dir, "shift", 2);
     live("elastic", "memory", "demote", 3);
     assert_true(n_spilled > 0 && n_suspended > 0);
     assert_int_equal(rmdir(dir), 0); /* nothing was left in it */
+    for (uint32_t i = 0; i < 2; i++) {
+        char path[64];
+        snprintf(path, sizeof path, "%s/s%u", transfers, i);
+        (void)unlink(path);
+    }
+    assert_int_equal(rmdir(transfers), 0);
+}
+
+/* ---------------------------------------------------------------------------------------------------- many tokens --- */
+enum { CROWD = 16 };
+typedef struct crowd {
+    kvrt_engine engine;
+    kvrt_session sessions[CROWD];
+    uint64_t requests[CROWD], digests[CROWD];
+    guest dice;
+} crowd;
+
+static uint64_t held(void)
+{
+    uint64_t bytes = 0;
+    kvrt_debug_mem(&bytes, NULL, NULL);
+    return bytes;
+}
+
+/* Anonymous resident bytes of this process; 0: the system does not tell. */
+static uint64_t resident(void)
+{
+    unsigned long long kib = 0;
+    char line[128];
+    FILE *status = fopen("/proc/self/status", "r");
+    while (status && fgets(line, sizeof line, status))
+        if (sscanf(line, "RssAnon: %llu kB", &kib) == 1) break;
+    if (status) fclose(status);
+    return kib << 10;
+}
+
+/* All that was submitted, to its end; what each says is kept apart, as they take turns by time. Returns the tokens. */
+static uint64_t drive_crowd(crowd *c)
+{
+    uint64_t n = 0;
+    kvrt_event event = {.size = sizeof event};
+    for (int32_t status = KVRT_MORE; status == KVRT_MORE || status == KVRT_PARTIAL;) {
+        status = kvrt_step(c->engine, 100000, NULL);
+        assert_true(status >= KVRT_OK);
+        while (kvrt_poll(c->engine, &event, NULL) == KVRT_OK) {
+            if (event.type == KVRT_EVENT_ERROR) fail_msg("%s", event.text);
+            if (event.type != KVRT_EVENT_TOKEN) continue;
+            for (uint32_t i = 0; i < CROWD; i++)
+                if (c->requests[i] == event.request)
+                    c->digests[i] = (c->digests[i] ^ (uint32_t)event.token) * 1099511628211u;
+            n++;
+        }
+    }
+    return n;
+}
+
+/* One of them does something else than to answer. */
+static void stir(crowd *c, uint32_t i)
+{
+    kvrt_session s = NULL;
+    uint64_t n;
+    switch (below(&c->dice, 8)) {
+    case 0: assert_int_equal(kvrt_session_close(c->sessions[i], NULL), KVRT_OK); c->sessions[i] = NULL;
+    /* fall through */
+    case 1:
+        if (c->sessions[i]) assert_int_equal(kvrt_session_close(c->sessions[i], NULL), KVRT_OK);
+        assert_int_equal(kvrt_session_fork(c->sessions[(i + 1) % CROWD], &s, NULL), KVRT_OK);
+        c->sessions[i] = s;
+        break;
+    case 2: (void)kvrt_session_rewind(c->sessions[i], below(&c->dice, 300), NULL); break;
+    case 3:
+        assert_int_equal(kvrt_session_save_bytes(c->sessions[i], 0, c->dice.saved, c->dice.cap_saved, &n, NULL),
+                         KVRT_OK);
+        assert_int_equal(kvrt_session_load_bytes(c->sessions[(i + 3) % CROWD], c->dice.saved, n, 0, NULL), KVRT_OK);
+        break;
+    case 4: (void)kvrt_session_spill(c->sessions[i], &n, NULL); break;
+    default: sync_some(&c->dice, c->sessions[i]);
+    }
+}
+
+static uint64_t many_tokens(uint64_t n_tokens, uint64_t *grown)
+{
+    static crowd c;
+    const char *pairs[] = {"cpu.threads",
+                           "2",
+                           "kv.format",
+                           "k4v4",
+                           "kv.tail",
+                           "64",
+                           "ctx.chunk",
+                           "128",
+                           "ctx.sessions",
+                           "16",
+                           "ctx.size",
+                           "400",
+                           "gen.ignore_eos",
+                           "true",
+                           "kv.spill",
+                           "memory",
+                           "ctx.full",
+                           "shift",
+                           "gen.token_events",
+                           "true",
+                           NULL};
+    uint64_t n = 0, first_held = 0, first_resident = 0, digest = 1;
+    memset(&c, 0, sizeof c);
+    c.dice = (guest){.random = 4711, .cap_saved = 1 << 20, .saved = malloc(1 << 20)};
+    c.engine = golden_open(&model, pairs);
+    for (uint32_t i = 0; i < CROWD; i++) c.sessions[i] = golden_session(c.engine), sync_some(&c.dice, c.sessions[i]);
+    for (uint32_t round = 0; n < n_tokens; round++) {
+        for (uint32_t i = 0; i < CROWD; i++)
+            if (below(&c.dice, 3) == 0) stir(&c, i);
+        for (uint32_t i = 0; i < CROWD; i++) {
+            kvrt_options *o;
+            if (golden_session_info(c.sessions[i]).n_tokens == 0) sync_some(&c.dice, c.sessions[i]);
+            kvrt_options_create(&o, NULL);
+            kvrt_options_set_i64(o, "gen.max_tokens", 1 + below(&c.dice, 60), NULL);
+            kvrt_options_set_i64(o, "sample.seed", round * CROWD + i, NULL);
+            kvrt_error error = {.size = sizeof error};
+            if (kvrt_submit(c.sessions[i], o, &c.requests[i], &error) < KVRT_OK) fail_msg("%s", error.message);
+            kvrt_options_destroy(o);
+        }
+        n += drive_crowd(&c);
+        const uint64_t now = held(), here = resident();
+        if (n >= n_tokens / 10 && !first_held) first_held = now, first_resident = here;
+        /* Lists of pages that are away come and go; nothing else does. */
+        if (first_held && now > first_held + (1u << 20))
+            fail_msg("%llu tokens: %llu bytes held, %llu before", (unsigned long long)n, (unsigned long long)now,
+                     (unsigned long long)first_held);
+        if (first_resident && here > first_resident + *grown) *grown = here - first_resident;
+    }
+    for (uint32_t i = 0; i < CROWD; i++) {
+        digest = (digest ^ c.digests[i]) * 1099511628211u;
+        assert_int_equal(kvrt_session_close(c.sessions[i], NULL), KVRT_OK);
+    }
+    assert_int_equal(kvrt_engine_close(c.engine, NULL), KVRT_OK);
+    free(c.dice.saved);
+    return digest;
+}
+
+static void many_tokens_again(void **state)
+{
+    (void)state;
+    const uint64_t n = getenv("KVRT_TEST_TOKENS") ? strtoull(getenv("KVRT_TEST_TOKENS"), NULL, 10) : 6000,
+                   before = held();
+    uint64_t grown = 0;
+    const uint64_t one = many_tokens(n, &grown), two = many_tokens(n, &grown);
+    print_message("%llu tokens: hash %016llx, resident memory grew by %llu KiB from the first tenth on\n",
+                  (unsigned long long)n, (unsigned long long)one, (unsigned long long)grown >> 10);
+    if (one != two)
+        fail_msg("%llu tokens: hash %016llx, and again %016llx", (unsigned long long)n, (unsigned long long)one,
+                 (unsigned long long)two);
+    assert_int_equal(held(), before);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+    assert_true(grown <= 8u << 20);
+#endif
 }
 
 static int set_up(void **state) { return golden_load("llama_gqa2", &model) ? 0 : -1; }
@@ -305,6 +479,6 @@ static int tear_down(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(nothing_is_lost)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(nothing_is_lost), cmocka_unit_test(many_tokens_again)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
