@@ -25,7 +25,7 @@
  * p A is taken times the power of two that brings the page's largest A to 1024 .. 2048, so that small values do not leave F16's range. */
 #ifndef KVI_ATTENTION_DECODE_CUH
 #define KVI_ATTENTION_DECODE_CUH
-#include "attention_params.h"
+#include "attention_columns.cuh"
 #include "rotation.cuh"
 #include "warp.cuh"
 
@@ -500,15 +500,11 @@ KVI_DEV void softmax(float (&s)[8][4], float (&m)[2], float (&l)[2], float (&alp
 }
 
 /* Which columns a block serves, and which split of the context. */
-KVI_DEV uint32_t first_column(const kvi_cuda_attention_params &p) { return blockIdx.x % p.col_groups * DECODE_COLS; }
-KVI_DEV uint32_t split_of(const kvi_cuda_attention_params &p) { return blockIdx.x / p.col_groups; }
-/* Where the block's partial result of a column stands. */
-KVI_DEV uint64_t slot_of(const kvi_cuda_attention_params &p, const kvi_cuda_seq &seq, uint32_t col)
+KVI_DEV bool columns_of(const kvi_cuda_attention_params &p, kvi_columns &out)
 {
-    const uint32_t per_kv = p.n_heads / p.kv.n_kv_heads;
-    const uint64_t row = seq.first_row + col / per_kv, head = blockIdx.y * per_kv + col % per_kv;
-    return (row * p.n_heads + head) * p.n_parts + p.first_part + split_of(p);
+    return kvi_columns_of(p, DECODE_COLS, blockIdx.x % p.col_groups, out);
 }
+KVI_DEV uint32_t split_of(const kvi_cuda_attention_params &p) { return blockIdx.x / p.col_groups; }
 
 /* The sums of the block's warps become one partial result per column. The place in the batch is read again: registers are short in the loop. */
 template <int D, class Value>
@@ -516,9 +512,9 @@ KVI_DEV void merge(const kvi_cuda_attention_params &p, float *ml, const float (&
                    const float (&l)[2])
 {
     const uint32_t lane = threadIdx.x % 32u, warp = threadIdx.x / 32u, g = lane / 4u, t = lane % 4u;
-    const uint32_t first_col = first_column(p);
-    const kvi_cuda_seq seq = ((const kvi_cuda_seq *)p.step.seqs)[blockIdx.z];
-    const uint32_t n_cols = seq.n_rows * (p.n_heads / p.kv.n_kv_heads);
+    kvi_columns cols;
+    (void)columns_of(p, cols);
+    const kvi_cuda_seq seq = ((const kvi_cuda_seq *)p.step.seqs)[cols.seq];
     float *sums = ml + 2 * DECODE_WARPS * DECODE_COLS;
 #pragma unroll
     for (uint32_t e = 0; e < 2; e++) {
@@ -536,7 +532,7 @@ KVI_DEV void merge(const kvi_cuda_attention_params &p, float *ml, const float (&
     kvi_sync_block();
     for (uint32_t i = threadIdx.x; i < DECODE_COLS * D; i += blockDim.x) {
         const uint32_t col = i / D, d = i % D, at = 4u * Value::place(d / 4u) + d % 4u;
-        if (first_col + col >= n_cols) break;
+        if (cols.first + col >= cols.end) break;
         float top = NEGATIVE_INFINITY, total = 0.0f, sum = 0.0f;
 #pragma unroll
         for (uint32_t w = 0; w < DECODE_WARPS; w++) top = kvi_max(top, ml[2u * (w * DECODE_COLS + col)]);
@@ -547,7 +543,7 @@ KVI_DEV void merge(const kvi_cuda_attention_params &p, float *ml, const float (&
             total += factor * mine[1];
             sum += factor * sums[(w * (DECODE_COLS / 2u) + col / 2u) * KVI_DECODE_PAIR(D) + col % 2u * D + at];
         }
-        const uint64_t slot = slot_of(p, seq, first_col + col);
+        const uint64_t slot = kvi_slot_of(p, seq, blockIdx.y, cols.first + col, split_of(p));
         if (total != 0.0f) ((float *)p.acc)[slot * D + d] = sum;
         if (d == 0) {
             ((float *)p.ml)[2u * slot] = top;
@@ -575,17 +571,15 @@ KVI_DEV uint32_t has_pages(const kvi_cuda_attention_params &p, const kvi_page_re
 template <int D, class Key, class Value> KVI_DEV void attn_decode(const kvi_cuda_attention_params &p)
 {
     KVI_SHARED(unsigned char, shared);
-    const kvi_cuda_step *step = (const kvi_cuda_step *)p.step.step;
     const uint32_t lane = threadIdx.x % 32u, warp = threadIdx.x / 32u, g = lane / 4u, t = lane % 4u;
-    const uint32_t n_kv = p.kv.n_kv_heads, per_kv = p.n_heads / n_kv, kv_head = blockIdx.y, first_col = first_column(p);
-    if (blockIdx.z >= step->n_seqs) return;
-    const kvi_cuda_seq seq = ((const kvi_cuda_seq *)p.step.seqs)[blockIdx.z];
-    const uint32_t n_cols = seq.n_rows * per_kv;
-    if (first_col >= n_cols) return;
+    const uint32_t n_kv = p.kv.n_kv_heads, per_kv = p.n_heads / n_kv, kv_head = blockIdx.y;
+    kvi_columns cols;
+    if (!columns_of(p, cols)) return;
+    const kvi_cuda_seq seq = ((const kvi_cuda_seq *)p.step.seqs)[cols.seq];
     const kvi_page_ref *pages =
-        (const kvi_page_ref *)p.step.pages + ((uint64_t)blockIdx.z * p.step.n_groups + p.kv.group) * p.step.max_pages;
+        (const kvi_page_ref *)p.step.pages + ((uint64_t)cols.seq * p.step.n_groups + p.kv.group) * p.step.max_pages;
 
-    const uint32_t last_col = first_col + DECODE_COLS <= n_cols ? first_col + DECODE_COLS - 1u : n_cols - 1u;
+    const uint32_t first_col = cols.first, last_col = cols.end - 1u;
     const uint32_t low = seq.pos + first_col / per_kv,
                    high = seq.pos + last_col / per_kv; /* positions of the block's queries */
     const uint32_t n_pos = p.causal ? high + 1u : seq.pos + seq.n_rows;
@@ -595,13 +589,13 @@ template <int D, class Key, class Value> KVI_DEV void attn_decode(const kvi_cuda
     if (page < first_seen) page += (first_seen - page + stride - 1u) / stride * stride;
     uint2 *q = (uint2 *)shared;
     uint32_t *flags = (uint32_t *)(shared + kvi_cuda_decode_flags(D));
-    stage_queries<D>(p, q, seq, kv_head, first_col, n_cols);
+    stage_queries<D>(p, q, seq, kv_head, first_col, cols.end);
     const uint32_t found = has_pages(p, pages, page, end);
     if (lane == 0) flags[warp] = found;
     kvi_sync_block();
     if ((flags[0] | flags[1] | flags[2] | flags[3]) == 0) {
         if (first_col + threadIdx.x <= last_col) {
-            float *ml = (float *)p.ml + 2u * slot_of(p, seq, first_col + threadIdx.x);
+            float *ml = (float *)p.ml + 2u * kvi_slot_of(p, seq, kv_head, first_col + threadIdx.x, split_of(p));
             ml[0] = NEGATIVE_INFINITY;
             ml[1] = 0.0f;
         }

@@ -1,5 +1,5 @@
-/* attention_params.h - parameters of the kernels that read and write the KV cache: rope_append, attn_decode_*, attn_combine,
- * attn_prefill_*, kv_convert. Shared by C and device code. */
+/* attention_params.h - parameters of the kernels that read and write the KV cache: rope_append_*, attn_decode_*, attn_any_*, attn_combine_*,
+ * attn_prefill_*. Shared by C and device code. */
 #ifndef KVI_CUDA_ATTENTION_PARAMS_H
 #define KVI_CUDA_ATTENTION_PARAMS_H
 #include "params.h"
@@ -31,6 +31,9 @@ typedef struct kvi_cuda_rope_params {
     float q_growth;                  /* 0: none (program.h, ROPE_APPEND) */
     uint32_t q_growth_ctx;
     uint32_t queries_only; /* io has q alone, and nothing is appended */
+    uint32_t plain_bf16;   /* what pages are appended to: BF16, else F16 */
+    uint32_t n_queries;    /* rows that a plain page keeps of each KV head; 0: none */
+    uint64_t queries_off;  /* from the start of a page to those of this layer */
 } kvi_cuda_rope_params;
 
 /* In place on io: q and k, each over all of its heads side by side. */
@@ -46,7 +49,7 @@ typedef struct kvi_cuda_norm_heads_params {
 /* Decode attention: warps of a block, and the columns (query row, head) that it serves. */
 #define KVI_DECODE_WARPS 4u
 #define KVI_DECODE_COLS 8u
-#define KVI_DECODE_FORMATS 4u /* f16, i8, k4v4, k4v2 have kernels */
+#define KVI_DECODE_FORMATS 5u /* f16, i8, k4v4, k4v2 have kernels; all others share one */
 
 /* Blocks of attn_decode_* that a multiprocessor holds, by bits of a code and head dimension: what the kernels are compiled for (launch bounds),
  * and what the context is split by. Lanes of 8- and 16-bit pages keep more than 168 registers have room for. */
@@ -72,6 +75,28 @@ KVI_HD static inline uint32_t kvi_cuda_decode_shared(uint32_t head_dim)
     return kvi_cuda_decode_flags(head_dim) + 4u * KVI_DECODE_WARPS;
 }
 
+/* attn_any_*: warps and columns of a block; tokens and channels that a warp expands at a time, halves from row to row of both orders of a stage. */
+#define KVI_ANY_WARPS 4u
+#define KVI_ANY_COLS 16u
+#define KVI_ANY_TOKENS 16u
+#define KVI_ANY_PIECE 128u
+#define KVI_ANY_TURNED (KVI_ANY_TOKENS + 8u)
+#define KVI_ANY_STRAIGHT (KVI_ANY_PIECE + 8u)
+#define KVI_ANY_STAGE (KVI_ANY_TURNED * KVI_ANY_PIECE) /* halves: packed K takes more than the other */
+#define KVI_ANY_LEVELS (2u * 64u * 4u)                 /* bytes: the levels of trellis.h, f32 */
+#define KVI_ANY_BLOCKS 3u                              /* per multiprocessor, as for attn_decode */
+#define KVI_ANY_BLOCKS_256 2u
+#define KVI_CUDA_OTHER_FORMATS 0x100u /* pages whose format has no kernel of its own */
+#define KVI_CUDA_EVERY_FORMAT 0x101u
+
+/* Bytes of shared memory: levels, queries, a stage per warp; at the end m, l and the sums of all. */
+KVI_HD static inline uint32_t kvi_cuda_any_shared(uint32_t head_dim, uint32_t width)
+{
+    const uint32_t pages = KVI_ANY_LEVELS + 2u * (KVI_ANY_COLS * (head_dim + 8u) + KVI_ANY_WARPS * KVI_ANY_STAGE);
+    const uint32_t end = 4u * (2u * KVI_ANY_WARPS * KVI_ANY_COLS + KVI_ANY_COLS * (width + 8u));
+    return pages > end ? pages : end;
+}
+
 /* Bytes of shared memory of attn_prefill: two stages of 4096 / D tokens, K in whichever of its two orders takes more, and V. */
 KVI_HD static inline uint32_t kvi_cuda_prefill_shared(uint32_t head_dim)
 {
@@ -95,9 +120,12 @@ typedef struct kvi_cuda_attention_params {
     uint32_t n_heads;
     uint32_t n_splits, n_parts; /* of this launch's format, of all */
     uint32_t first_part;        /* of this launch's format */
-    uint32_t col_groups; /* eights of columns: gridDim.x = n_splits * col_groups, groups of one split side by side */
-    uint32_t format;     /* pages with another format belong to another launch */
-    uint32_t n_ranges;   /* attn_combine: which parts were written */
+    uint32_t
+        col_groups; /* of columns: gridDim.x = n_splits * col_groups, groups of one split side by side; behind the last they are empty */
+    uint32_t first_row, n_rows; /* rows of the batch that the launch serves; partial results are theirs alone */
+    uint32_t format;   /* pages with another format belong to another launch; attn_any_*: KVI_CUDA_*_FORMAT(S) */
+    kvi_dptr levels;   /* f32 (2, 64): of trellis.h, of two bits and of three */
+    uint32_t n_ranges; /* attn_combine: which parts were written */
     struct {
         uint32_t first, end;
     } ranges[KVI_DECODE_FORMATS];

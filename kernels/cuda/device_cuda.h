@@ -52,7 +52,7 @@ typedef struct kvi_cuda_graph { /* one range of the program for steps of up to `
     kvi_cu_graph_exec exec;
 } kvi_cuda_graph;
 #define KVI_CUDA_MAX_GRAPHS 16u
-#define KVI_CUDA_MAX_SIBLINGS 4u
+#define KVI_CUDA_MAX_SIBLINGS 5u
 
 typedef struct kvi_cuda_timed { /* one operation between two events */
     kvi_cu_event start, end;

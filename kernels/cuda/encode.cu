@@ -2,61 +2,25 @@
  * Why it can be: every sum of the CPU encoder runs along one column or one row of the tile, so a thread per column and row has the CPU's order;
  * elements are independent; logarithm and exponential are elementary.h; no operation contracts (-fmad=false). Speed comes from the number of
  * records (all layers and heads of a page at once), and needs no more: a page is encoded once in 128 tokens.
- * The tile lies in scratch memory twice, by rows (x) and by columns (xt), so that both kinds of threads read neighbours; 512 threads do columns in
- * the lower half and rows in the upper half. Of a page that shrinks in place, as many records as there are blocks are converted to staging, then
+ * The tile lies in scratch memory twice, by rows (x) and by columns (xt), so that both kinds of threads read neighbours. Of a page that shrinks in place, as many records as there are blocks are converted to staging, then
  * copied to the page's front, which by then has all been read. */
-#include "encode_params.h"
-#include "ptx.cuh"
-#include "../../runtime/kv/codec.h"
-#include "../../runtime/kv/elementary.h"
+#include "encode_feedback.cuh"
+#include "encode_trellis.cuh"
 #include "../../runtime/kv/ranges.h"
 
-#define THREADS KVI_CONVERT_THREADS
-#define MOST 256u                                    /* rows or columns of a tile */
 enum { VARNORM_OFF, VARNORM_PAPER, VARNORM_KVRT };   /* kvi_varnorm */
 enum { RANGE_MINMAX, RANGE_SEARCH, RANGE_UNBIASED }; /* kvi_range */
 
-/* A tile of n_rows rows of codes: K transposed (channels x tokens), V as it is. */
-struct tile {
-    float *x, *xt; /* (n_rows, n_cols), (n_cols, n_rows) */
-    uint32_t n_rows, n_cols;
-    const uint8_t *side; /* where its values come from */
-    kvi_kv_code from;
-    bool is_v;
-    uint32_t d;
-};
-/* Shared memory, MOST floats each. */
-struct vectors {
-    float *col, *row, *mean, *log_c, *log_r, *best_c, *best_r, *c, *r, *words,
-        *errors; /* words: single values; errors (8, MOST) */
-};
-
-KVI_DEV float tame(float x) { return x != x ? 0.0f : x < -60000.0f ? -60000.0f : x > 60000.0f ? 60000.0f : x; }
-KVI_DEV float clamp(float x, float low, float high) { return x < low ? low : x > high ? high : x; }
-KVI_DEV uint16_t side_f16(float x) { return kvi_f32_to_f16(clamp(x, -65504.0f, 65504.0f)); }
-/* The CPU's round-then-clamp: the bounds are whole, so the order does not matter, and within them adding 1.5 * 2^23 rounds ties to even. */
-KVI_DEV float to_code(float x, float top)
-{
-    const float y = clamp(x, 0.0f, top);
-    return (y + 12582912.0f) - 12582912.0f;
-}
-
-/* Value (row i, column j) as it was before anything was done to it. */
-KVI_DEV float original(const tile &t, uint32_t i, uint32_t j)
-{
-    return tame(t.is_v ? kvi_kv_decode_v(t.side, t.from, t.d, i, j) : kvi_kv_decode_k(t.side, t.from, t.d, j, i));
-}
-
 /* ------------------------------------------------------------------------------------------------- normalization --- */
 /* x = original * inv_c * inv_r, both copies; NULL: without factors. */
-KVI_DEV void fill_tile(const tile &t, const float *inv_c, const float *inv_r)
+KVI_DEV void fill_tile(const tile &t, const vectors &v, const float *inv_c, const float *inv_r)
 {
     for (uint32_t k = threadIdx.x; k < t.n_rows * t.n_cols; k += THREADS) {
         const uint32_t i = k / t.n_cols, j = k % t.n_cols;
-        float v = original(t, i, j);
-        if (inv_c) v = v * inv_c[j] * inv_r[i];
-        t.x[k] = v;
-        t.xt[j * t.n_rows + i] = v;
+        float value = original(t, v, i, j);
+        if (inv_c) value = value * inv_c[j] * inv_r[i];
+        t.x[k] = value;
+        t.xt[j * t.n_rows + i] = value;
     }
     kvi_sync_block();
 }
@@ -64,17 +28,18 @@ KVI_DEV void fill_tile(const tile &t, const float *inv_c, const float *inv_r)
 /* Sample standard deviations of columns (v.col) and rows (v.row). */
 KVI_DEV void deviations(const tile &t, const vectors &v)
 {
-    const bool rows = threadIdx.x >= MOST;
-    const uint32_t me = threadIdx.x % MOST, n = rows ? t.n_cols : t.n_rows, stride = rows ? t.n_rows : t.n_cols;
-    if (me < stride) {
+    for (uint32_t k = threadIdx.x; k < t.n_cols + t.n_rows; k += THREADS) {
+        const bool rows = k >= t.n_cols;
+        const uint32_t me = rows ? k - t.n_cols : k, n = rows ? t.n_cols : t.n_rows,
+                       stride = rows ? t.n_rows : t.n_cols;
         const float *line = (rows ? t.xt : t.x) + me;
         float mean = 0.0f, squares = 0.0f;
 #pragma unroll 8
-        for (uint32_t k = 0; k < n; k++) mean += line[k * stride];
+        for (uint32_t i = 0; i < n; i++) mean += line[i * stride];
         mean /= (float)n;
 #pragma unroll 8
-        for (uint32_t k = 0; k < n; k++) {
-            const float a = line[k * stride] - mean;
+        for (uint32_t i = 0; i < n; i++) {
+            const float a = line[i * stride] - mean;
             squares += a * a;
         }
         (rows ? v.row : v.col)[me] = kvi_sqrt_rn(squares / (float)(n - 1u));
@@ -99,7 +64,7 @@ KVI_DEV void divide(const tile &t, const vectors &v, float *inv_c, float *inv_r)
     if (me < t.n_cols) inv_c[me] = kvi_kv_exp(-v.log_c[me]);
     if (me < t.n_rows) inv_r[me] = kvi_kv_exp(-v.log_r[me]);
     kvi_sync_block();
-    fill_tile(t, inv_c, inv_r);
+    fill_tile(t, v, inv_c, inv_r);
     deviations(t, v);
 }
 
@@ -107,8 +72,8 @@ KVI_DEV void varnorm_paper(const tile &t, const vectors &v)
 {
     const uint32_t me = threadIdx.x;
     double least = 0;
-    if (me < MOST) v.log_c[me] = v.log_r[me] = v.best_c[me] = v.best_r[me] = 0.0f;
-    fill_tile(t, nullptr, nullptr);
+    v.log_c[me] = v.log_r[me] = v.best_c[me] = v.best_r[me] = 0.0f;
+    fill_tile(t, v, nullptr, nullptr);
     deviations(t, v);
     if (me == 0) least = spread(v.col, t.n_cols) + spread(v.row, t.n_rows);
     for (int k = 1; k <= 8; k++) {
@@ -124,7 +89,7 @@ KVI_DEV void varnorm_paper(const tile &t, const vectors &v)
             if (!(now > least)) least = now;
         }
         kvi_sync_block();
-        if (v.words[0] != 0.0f && me < MOST) v.best_c[me] = v.log_c[me], v.best_r[me] = v.log_r[me];
+        if (v.words[0] != 0.0f) v.best_c[me] = v.log_c[me], v.best_r[me] = v.log_r[me];
         kvi_sync_block();
     }
     if (me < t.n_cols) v.c[me] = kvi_kv_exp(v.best_c[me]);
@@ -145,7 +110,7 @@ KVI_DEV void scale_tile(const tile &t, const float *factor, bool rows)
 KVI_DEV void varnorm_kvrt(const tile &t, const vectors &v)
 {
     const uint32_t me = threadIdx.x;
-    fill_tile(t, nullptr, nullptr);
+    fill_tile(t, v, nullptr, nullptr);
     for (int pass = 0; pass < 2; pass++) {
         deviations(t, v);
         if (me == 0) {
@@ -288,13 +253,13 @@ KVI_DEV void choose_ranges(const tile &t, const vectors &v, uint32_t bits, uint3
 }
 
 /* The whole of quantize() in encode_body.h. Everything of the source has been read when the first byte is written. */
-KVI_DEV void quantize(const tile &t, const vectors &v, const kvi_cuda_convert_params &p, uint32_t bits, uint8_t *codes,
-                      uint8_t *a_out, uint8_t *z_out, uint8_t *o_out)
+KVI_DEV void quantize(const tile &t, const vectors &v, const kvi_cuda_convert_params &p, const queries &q,
+                      uint32_t bits, uint8_t *codes, uint8_t *a_out, uint8_t *z_out, uint8_t *o_out)
 {
     const uint32_t me = threadIdx.x;
     const float top = (float)((1u << bits) - 1u);
     const bool paper = p.varnorm == VARNORM_PAPER;
-    if (me < MOST) v.c[me] = v.r[me] = 1.0f;
+    v.c[me] = v.r[me] = 1.0f;
     kvi_sync_block();
     if (paper) varnorm_paper(t, v);
     else if (p.varnorm == VARNORM_KVRT) varnorm_kvrt(t, v);
@@ -307,7 +272,7 @@ KVI_DEV void quantize(const tile &t, const vectors &v, const kvi_cuda_convert_pa
     kvi_sync_block();
     for (uint32_t k = me; k < t.n_rows * t.n_cols; k += THREADS) {
         const uint32_t i = k / t.n_cols, j = k % t.n_cols;
-        const float balanced = original(t, i, j) / (v.c[j] * v.r[i]);
+        const float balanced = original(t, v, i, j) / (v.c[j] * v.r[i]);
         t.x[k] = balanced;
         t.xt[j * t.n_rows + i] = balanced;
     }
@@ -325,6 +290,10 @@ KVI_DEV void quantize(const tile &t, const vectors &v, const kvi_cuda_convert_pa
         }
     }
     kvi_sync_block();
+    if (q.n && !paper && factor_metric(t, v, q)) { /* the published procedure knows no feedback */
+        round_with_feedback(t, v, v.mean, v.col, bits, codes);
+        return;
+    }
     for (uint32_t k = me; k < t.n_rows * t.n_cols / 8u; k += THREADS) { /* eight codes are `bits` bytes */
         const uint32_t i = k / (t.n_cols / 8u);
         const float inv = v.best_r[i], low = inv > 0.0f ? v.best_c[i] : v.col[i], step = v.mean[i],
@@ -384,33 +353,37 @@ KVI_DEV void per_token(const tile &t, const vectors &v, kvi_kv_code kind, bool i
 }
 
 /* One side, from `from` (whole, and no longer needed once its values are in the tile) to `to`. */
-KVI_DEV void convert_side(const kvi_cuda_convert_params &p, const vectors &v, uint8_t *scratch, const uint8_t *from,
-                          kvi_kv_code from_code, uint8_t *to, kvi_kv_code to_code, bool is_v, uint32_t d)
+KVI_DEV void convert_side(const kvi_cuda_convert_params &p, const vectors &v, uint8_t *scratch, const queries &q,
+                          const uint8_t *from, kvi_kv_code from_code, uint8_t *to, kvi_kv_code to_code, bool is_v,
+                          uint32_t d)
 {
     tile t;
     t.x = (float *)scratch;
     t.xt = t.x + d * KVI_KV_PAGE;
+    t.metric = t.xt + d * KVI_KV_PAGE;
     t.side = from;
     t.from = from_code;
     t.is_v = is_v;
     t.d = d;
-    if (to_code >= KVI_KV_Q4) {
+    const kvi_kv_side at = is_v ? kvi_kv_v_side(to_code, d) : kvi_kv_k_side(to_code, d);
+    if (to_code >= KVI_KV_Q4 && !kvi_kv_code_is_trellis(to_code)) {
         t.n_rows = is_v ? KVI_KV_PAGE : d;
         t.n_cols = is_v ? d : KVI_KV_PAGE;
-        const kvi_kv_side at = is_v ? kvi_kv_v_side(to_code, d) : kvi_kv_k_side(to_code, d);
-        quantize(t, v, p, kvi_kv_code_bits(to_code), to + at.codes_off, to + at.a_off, to + at.z_off, to + at.o_off);
+        quantize(t, v, p, q, kvi_kv_code_bits(to_code), to + at.codes_off, to + at.a_off, to + at.z_off, to + at.o_off);
     } else {
-        const bool plain = kvi_kv_code_is_plain(to_code);
+        const bool plain = kvi_kv_code_is_plain(to_code), trellis = kvi_kv_code_is_trellis(to_code);
+        t.n_rows = d; /* of the trellis: both sides alike; per_token has rows of its own */
+        t.n_cols = KVI_KV_PAGE;
         for (uint32_t k = threadIdx.x; k < KVI_KV_PAGE * d; k += THREADS) {
             const uint32_t token = k / d, c = k % d;
-            float value =
-                is_v ? kvi_kv_decode_v(from, from_code, d, token, c) : kvi_kv_decode_k(from, from_code, d, token, c);
+            float value = decode(from, from_code, d, is_v, token, c, v.levels);
             if (!plain) value = tame(value);
-            t.x[k] = value;
-            t.xt[c * KVI_KV_PAGE + token] = value;
+            (trellis ? t.xt : t.x)[k] = value;
+            (trellis ? t.x : t.xt)[c * KVI_KV_PAGE + token] = value;
         }
         kvi_sync_block();
-        per_token(t, v, to_code, is_v, to);
+        if (trellis) encode_trellis(t, v, q, kvi_kv_code_bits(to_code), to, at);
+        else per_token(t, v, to_code, is_v, to);
     }
     kvi_sync_block();
 }
@@ -423,16 +396,17 @@ KVI_DEV void copy(uint8_t *to, const uint8_t *from, uint32_t bytes)
 }
 
 /* `from` and `to` do not overlap. A side whose code stays is copied: it would lose a second time otherwise. */
-KVI_DEV void convert_record(const kvi_cuda_convert_params &p, const vectors &v, uint8_t *scratch, const uint8_t *from,
-                            uint32_t from_format, uint8_t *to, uint32_t to_format, uint32_t d)
+KVI_DEV void convert_record(const kvi_cuda_convert_params &p, const vectors &v, uint8_t *scratch, const queries &q,
+                            const uint8_t *from, uint32_t from_format, uint8_t *to, uint32_t to_format, uint32_t d)
 {
     const kvi_kv_code from_k = KVI_KV_K_CODE(from_format), from_v = KVI_KV_V_CODE(from_format);
     const kvi_kv_code to_k = KVI_KV_K_CODE(to_format), to_v = KVI_KV_V_CODE(to_format);
     const uint8_t *values = from + kvi_kv_k_side(from_k, d).bytes;
     uint8_t *to_values = to + kvi_kv_k_side(to_k, d).bytes;
-    if (from_k != to_k) convert_side(p, v, scratch, from, from_k, to, to_k, false, d);
+    const queries none = {{nullptr, nullptr}, 0};
+    if (from_k != to_k) convert_side(p, v, scratch, q, from, from_k, to, to_k, false, d);
     else copy(to, from, kvi_kv_k_side(from_k, d).bytes);
-    if (from_v != to_v) convert_side(p, v, scratch, values, from_v, to_values, to_v, true, d);
+    if (from_v != to_v) convert_side(p, v, scratch, none, values, from_v, to_values, to_v, true, d);
     else copy(to_values, values, kvi_kv_v_side(from_v, d).bytes);
 }
 
@@ -442,7 +416,9 @@ KVI_KERNEL(kv_convert, kvi_cuda_convert_params, KVI_CONVERT_THREADS, 1)
     vectors v;
     v.col = shared, v.row = v.col + MOST, v.mean = v.row + MOST, v.log_c = v.mean + MOST, v.log_r = v.log_c + MOST;
     v.best_c = v.log_r + MOST, v.best_r = v.best_c + MOST, v.c = v.best_r + MOST, v.r = v.c + MOST,
-    v.words = v.r + MOST, v.errors = v.words + MOST;
+    v.words = v.r + MOST, v.errors = v.words + MOST, v.levels = v.errors + 8u * MOST;
+    if (threadIdx.x < 2u * KVI_KV_STATES) v.levels[threadIdx.x] = ((const float *)p.levels)[threadIdx.x];
+    kvi_sync_block();
     uint8_t *scratch = (uint8_t *)(p.scratch + blockIdx.x * p.scratch_bytes);
     for (uint32_t task = p.first + blockIdx.x; task < p.first + p.n_tasks; task += gridDim.x) {
         uint32_t job = 0;
@@ -456,6 +432,15 @@ KVI_KERNEL(kv_convert, kvi_cuda_convert_params, KVI_CONVERT_THREADS, 1)
             const uint32_t first = p.first > p.first_task[job] ? p.first : p.first_task[job];
             to = (uint8_t *)p.staged[job] + (uint64_t)(task - first) * kvi_kv_record_bytes(p.to[job].format, d);
         }
-        convert_record(p, v, scratch, from, p.from[job].format, to, p.to[job].format, d);
+        const uint32_t n_queries = p.n_queries[p.groups[job]];
+        queries q = {{nullptr, nullptr}, 0};
+        if (n_queries && p.from[job].format == p.plain[p.groups[job]]) {
+            const uint64_t at = p.queries_off[p.groups[job]] + (uint64_t)i * n_queries * d;
+            q.n = n_queries;
+            q.rows[0] = (const int8_t *)(p.pool + (uint64_t)p.from[job].unit * KVI_KV_UNIT + at);
+            if (p.next[job] != KVI_KV_NO_EXTENT)
+                q.rows[1] = (const int8_t *)(p.pool + (uint64_t)p.next[job] * KVI_KV_UNIT + at);
+        }
+        convert_record(p, v, scratch, q, from, p.from[job].format, to, p.to[job].format, d);
     }
 }

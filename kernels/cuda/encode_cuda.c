@@ -4,10 +4,14 @@
  * than its source, so that a wave's place ends where the sources of the next begin, or before. */
 #include "device_cuda.h"
 #include "encode_params.h"
+#include "../../runtime/kv/trellis.h"
+
+#define LEVELS (2u * KVI_KV_STATES * sizeof(float))
 
 struct kvi_cuda_encode {
-    kvi_dptr scratch, staging;
+    kvi_dptr scratch, staging, levels;
     uint64_t scratch_bytes; /* per block */
+    uint32_t blocks;
     uint64_t staging_bytes;
 };
 
@@ -15,10 +19,19 @@ static uint64_t scratch_of(const kvi_program *program)
 {
     uint64_t most = 0;
     for (uint32_t g = 0; g < program->n_groups; g++) {
-        const uint64_t bytes = kvi_cuda_convert_scratch(program->groups[g].shape.head_dim);
+        const uint64_t bytes =
+            kvi_cuda_convert_scratch(program->groups[g].shape.head_dim, program->groups[g].n_queries > 0);
         if (bytes > most) most = bytes;
     }
     return kvi_cuda_round(most);
+}
+
+static uint32_t blocks_of(const kvi_program *program)
+{
+    const uint64_t scratch = scratch_of(program), n = scratch ? KVI_CONVERT_ROOM / scratch : KVI_CONVERT_MOST_BLOCKS;
+    return n > KVI_CONVERT_MOST_BLOCKS    ? KVI_CONVERT_MOST_BLOCKS
+           : n < KVI_CONVERT_LEAST_BLOCKS ? KVI_CONVERT_LEAST_BLOCKS
+                                          : (uint32_t)n;
 }
 
 /* As many of the largest packed records as there are blocks. */
@@ -30,12 +43,12 @@ static uint64_t staging_of(const kvi_program *program, const kvi_limits *limits)
             const uint64_t bytes = kvi_kv_record_bytes(KVI_KV_FORMAT(code, code), program->groups[g].shape.head_dim);
             if ((limits->page_formats >> code & 1) && bytes > most) most = bytes;
         }
-    return kvi_cuda_round(KVI_CONVERT_BLOCKS * most);
+    return kvi_cuda_round(blocks_of(program) * most);
 }
 
 uint64_t kvi_cuda_encode_bytes(const kvi_program *program, const kvi_limits *limits)
 {
-    return KVI_CONVERT_BLOCKS * scratch_of(program) + staging_of(program, limits);
+    return blocks_of(program) * scratch_of(program) + staging_of(program, limits) + kvi_cuda_round(LEVELS);
 }
 
 kvrt_status kvi_cuda_encode_prepare(kvi_device *device, kvi_dptr memory, kvrt_error *error)
@@ -47,11 +60,17 @@ kvrt_status kvi_cuda_encode_prepare(kvi_device *device, kvi_dptr memory, kvrt_er
                              "page conversion: %u cache groups, the CUDA backend has room for %u",
                              device->program->n_groups, KVI_CONVERT_GROUPS);
     const uint64_t scratch = scratch_of(device->program);
+    const uint32_t blocks = blocks_of(device->program);
     *e = (struct kvi_cuda_encode){.scratch = memory,
-                                  .staging = memory + KVI_CONVERT_BLOCKS * scratch,
+                                  .staging = memory + blocks * scratch,
+                                  .levels = memory + blocks * scratch + staging_of(device->program, &device->limits),
                                   .scratch_bytes = scratch,
+                                  .blocks = blocks,
                                   .staging_bytes = staging_of(device->program, &device->limits)};
     device->encode = e;
+    for (uint32_t bits = 2; bits <= 3; bits++)
+        KVI_TRY(kvi_cuda_upload(device, e->levels + (bits - 2) * KVI_KV_STATES * sizeof(float), kvi_kv_levels(bits),
+                                KVI_KV_STATES * sizeof(float), error));
     return KVRT_OK;
 }
 
@@ -123,21 +142,29 @@ static kvrt_status convert_some(kvi_device *d, const kvi_page_job *jobs, uint32_
     uint32_t n_tasks = 0;
     kvi_cuda_convert_params p = {.pool = d->pool,
                                  .scratch = e->scratch,
+                                 .levels = e->levels,
                                  .scratch_bytes = e->scratch_bytes,
                                  .n_jobs = n_jobs,
                                  .varnorm = params->varnorm,
                                  .range = params->range};
-    for (uint32_t g = 0; g < d->program->n_groups; g++) p.shapes[g] = d->program->groups[g].shape;
+    for (uint32_t g = 0; g < d->program->n_groups; g++) {
+        const kvi_cache_group *group = &d->program->groups[g];
+        p.shapes[g] = group->shape;
+        p.n_queries[g] = group->n_queries;
+        p.queries_off[g] = kvi_group_queries_off(group, 0, 0);
+        p.plain[g] = kvi_group_plain(group);
+    }
     for (uint32_t i = 0; i < n_jobs; i++) {
         p.first_task[i] = n_tasks;
         p.groups[i] = jobs[i].group;
         p.from[i] = jobs[i].from;
         p.to[i] = jobs[i].to;
+        p.next[i] = jobs[i].next.unit;
         n_tasks += records_of(&p, i);
     }
     for (; p.first < n_tasks; p.first += p.n_tasks) {
         KVI_TRY(plan_wave(e, jobs, &p, error));
-        const uint32_t blocks = p.n_tasks < KVI_CONVERT_BLOCKS ? p.n_tasks : KVI_CONVERT_BLOCKS;
+        const uint32_t blocks = p.n_tasks < e->blocks ? p.n_tasks : e->blocks;
         KVI_TRY(kvi_cuda_launch(d, KVI_CUDA_K_kv_convert, blocks, 1, 1, KVI_CONVERT_THREADS, KVI_CONVERT_SHARED, &p,
                                 error));
         KVI_TRY(place_wave(d, jobs, &p, error));
@@ -167,7 +194,7 @@ static kvrt_status copy(kvi_device *d, kvi_dptr to, kvi_dptr from, uint64_t byte
 kvrt_status kvi_cuda_move(kvi_device *d, kvi_dptr from, kvi_dptr to, uint64_t bytes, kvrt_error *error)
 {
     const struct kvi_cuda_encode *e = d->encode;
-    const uint64_t scratch = KVI_CONVERT_BLOCKS * e->scratch_bytes, way = from > to ? from - to : to - from;
+    const uint64_t scratch = e->blocks * e->scratch_bytes, way = from > to ? from - to : to - from;
     const bool direct = way >= bytes || way >= scratch;
     if (way == 0) return KVRT_OK;
     if (to > from && way < bytes) return kvi_error_set(error, KVRT_INTERNAL, "KV pool: a move up over its own source");

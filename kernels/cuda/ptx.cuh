@@ -32,6 +32,8 @@ KVI_DEV uint32_t kvi_shfl_xor(uint32_t v, uint32_t mask) { return __shfl_xor_syn
 KVI_DEV float kvi_shfl_xor(float v, uint32_t mask) { return __shfl_xor_sync(0xffffffffu, v, mask); }
 KVI_DEV uint32_t kvi_shfl(uint32_t v, uint32_t lane) { return __shfl_sync(0xffffffffu, v, lane); }
 KVI_DEV float kvi_shfl(float v, uint32_t lane) { return __shfl_sync(0xffffffffu, v, lane); }
+/* Bit i: whether lane i says so. */
+KVI_DEV uint32_t kvi_ballot(bool yes) { return __ballot_sync(0xffffffffu, yes); }
 KVI_DEV uint32_t kvi_atomic_inc(uint32_t *at) { return atomicAdd(at, 1u); }
 
 /* ------------------------------------------------------------------------------------------------------------ loads --- */
@@ -122,6 +124,13 @@ template <int table> KVI_DEV uint32_t kvi_lop3(uint32_t a, uint32_t b, uint32_t 
 {
     uint32_t r;
     asm("lop3.b32 %0, %1, %2, %3, %4;" : "=r"(r) : "r"(a), "r"(b), "r"(c), "n"(table));
+    return r;
+}
+/* The same number, computed anew here: what follows from it is not kept in registers across a loop. */
+KVI_DEV uint32_t kvi_anew(uint32_t v)
+{
+    uint32_t r;
+    asm volatile("mov.u32 %0, %1;" : "=r"(r) : "r"(v));
     return r;
 }
 KVI_DEV float kvi_bits_f32(uint32_t u) { return __uint_as_float(u); }

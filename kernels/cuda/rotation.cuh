@@ -29,6 +29,32 @@ template <int D> KVI_DEV void kvi_hadamard(float (&h)[D / 32], uint32_t lane)
     for (int i = 0; i < D / 32; i++) h[i] *= scale;
 }
 
+/* The same of a head of up to 32 N elements, in blocks of `block`, a power of two that divides their number. */
+template <int N> KVI_DEV void kvi_hadamard_blocks(float (&h)[N], uint32_t lane, uint32_t block)
+{
+#pragma unroll
+    for (uint32_t bit = 1; bit < 32; bit *= 2)
+        if (bit < block)
+#pragma unroll
+            for (int i = 0; i < N; i++) {
+                const float other = kvi_shfl_xor(h[i], bit);
+                h[i] = lane & bit ? other - h[i] : h[i] + other;
+            }
+#pragma unroll
+    for (uint32_t apart = 1; apart < N; apart *= 2)
+        if (32u * apart < block)
+#pragma unroll
+            for (int i = 0; i < N; i++)
+                if (!(i & apart)) {
+                    const float a = h[i], b = h[i + apart];
+                    h[i] = a + b;
+                    h[i + apart] = a - b;
+                }
+    const float scale = kvi_div_rn(1.0f, kvi_sqrt_rn((float)block));
+#pragma unroll
+    for (int i = 0; i < N; i++) h[i] *= scale;
+}
+
 /* To BF16 or F16 bits; finite values stay finite in F16, NaN stays NaN. */
 KVI_DEV uint16_t kvi_narrow(float x, uint32_t bf16)
 {

@@ -37,7 +37,7 @@ static inline const float *kvi_kv_levels(uint32_t bits)
     return bits == 2u ? two : three;
 }
 #endif
-/* Level of a state. Device code has none: the CUDA backend refuses these formats, and tables would cost its kernels a stack. */
+/* Level of a state. Device code has none, as a table would cost its kernels a stack: they read levels from memory that the host fills. */
 KVI_HD static inline float kvi_kv_level(uint32_t state, uint32_t bits)
 {
 #ifdef __CUDACC__

@@ -299,6 +299,19 @@ uint32_t shuffle(uint32_t value, uint32_t source, const char *name, const char *
     return values[source & 31u];
 }
 
+uint32_t ballot(bool yes, const char *file, int line)
+{
+    lane *me = current_lane();
+    machine *m = me->owner;
+    warp *w = &m->warps[me->warp];
+    uint32_t *values = w->values[w->phase], bits = 0;
+    values[me->in_warp] = yes;
+    if (!arrive(m, w, me, "kvi_ballot", file, line)) park(m, me);
+    through(me);
+    for (uint32_t i = 0; i < 32; i++) bits |= values[i] << i;
+    return bits;
+}
+
 /* PTX ISA, "ldmatrix": lane 8 i + j gives row j of matrix i; lane 4 g + t gets columns 2t and 2t + 1 of row g of each, transposed: rows
  * 2t and 2t + 1 of column g. */
 void ldmatrix(uint32_t *r, const uint4 &row, uint32_t n, bool transposed, const char *file, int line)

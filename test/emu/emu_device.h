@@ -88,6 +88,7 @@ void sync_block(const char *file, int line);
 void sync_warp(const char *file, int line);
 void fence();
 uint32_t shuffle(uint32_t value, uint32_t source, const char *name, const char *file, int line);
+uint32_t ballot(bool yes, const char *file, int line);
 void ldmatrix(uint32_t *r, const uint4 &row, uint32_t n, bool transposed, const char *file, int line);
 uint32_t transpose(uint32_t pair, const char *file, int line);
 void mma(float c[4], const uint32_t a[4], const uint32_t b[2], bool bf16, const char *file, int line);
@@ -178,6 +179,7 @@ KVI_DEV float kvi_shfl(float v, uint32_t lane, KVI_EMU_SITE)
     return kvi_f32_from_bits(kvi_emu::shuffle(kvi_f32_bits(v), lane, "kvi_shfl", file, line));
 }
 /* Relaxed, as atomicAdd is: what it guards needs a kvi_fence() on both sides. */
+KVI_DEV uint32_t kvi_ballot(bool yes, KVI_EMU_SITE) { return kvi_emu::ballot(yes, file, line); }
 KVI_DEV uint32_t kvi_atomic_inc(uint32_t *at) { return __atomic_fetch_add(at, 1u, __ATOMIC_RELAXED); }
 
 /* ------------------------------------------------------------------------------------------------------------ loads --- */
@@ -289,6 +291,7 @@ template <int table> KVI_DEV uint32_t kvi_lop3(uint32_t a, uint32_t b, uint32_t 
     if (table & 0x80) r |= a & b & c;
     return r;
 }
+KVI_DEV uint32_t kvi_anew(uint32_t v) { return v; }
 KVI_DEV float kvi_bits_f32(uint32_t u) { return kvi_f32_from_bits(u); }
 KVI_DEV uint32_t kvi_f32_to_bits(float f) { return kvi_f32_bits(f); }
 KVI_DEV uint32_t kvi_pack_f16(float lo, float hi) { return kvi_emu::to_f16(lo) | kvi_emu::to_f16(hi) << 16; }

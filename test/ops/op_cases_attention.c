@@ -53,7 +53,7 @@ static const attention_case cases[] = {
     {112, 1, 4, 0, 120, 20, 1, 1, F16, true, false, 112},  {112, 2, 1, 0, 0, 150, 75, 1, F32, true, true, 28},
     {192, 1, 5, 100, 90, 80, 40, 1, F16, true, true, 192}, {96, 2, 17, 0, 125, 9, 2, 1, F16, true, false, 72},
     {512, 1, 3, 0, 126, 4, 1, 1, F16, true, true, 512},    {512, 1, 2, 0, 0, 40, 40, 1, F32, true, true, 128},
-    {512, 2, 1, 40, 100, 60, 20, 1, BF16, false, false, 512},
+    {512, 2, 1, 40, 100, 60, 20, 1, BF16, false, false, 512}, {512, 1, 1, 0, 126, 40, 36, 1, F16, true, true, 512},
 };
 /* What single families add, each alone and together, short and in several splits, decode and prefill. */
 static const struct {
@@ -160,6 +160,7 @@ static bool open_case(attention_rig *a, const op_target *target, const attention
     a->cols = (a->n_heads + 2 * c->n_kv) * c->dim;
     op_rig *rig = &a->rig;
     op_rig_open(rig, target);
+    if (target->most_cols && a->cols > target->most_cols) return false;
     rig->group = (kvi_cache_group){
         .shape = {2, c->n_kv, c->dim, 0}, .window = c->window, .rotate = c->rotate, .plain = c->plain};
     if (target->backend->rounds_by_queries) rig->group.n_queries = kvi_kv_query_rows(c->dim, c->per_kv);

@@ -387,6 +387,18 @@ void op_case_convert(const op_target *target)
         {64, "f16", "k4v2", {KVI_VARNORM_KVRT, KVI_RANGE_UNBIASED}},
         {128, "f16", "k4v4", {KVI_VARNORM_KVRT, KVI_RANGE_UNBIASED}},
         {64, "f16", "k4v4", {KVI_VARNORM_PAPER, KVI_RANGE_UNBIASED}},
+        {80, "f16", "k4v3", {KVI_VARNORM_KVRT, KVI_RANGE_UNBIASED}},
+        {112, "f16", "f8", {KVI_VARNORM_KVRT, KVI_RANGE_UNBIASED}},
+        {192, "f16", "k3v4", {KVI_VARNORM_PAPER, KVI_RANGE_MINMAX}},
+        {512, "f16", "k4v2", {KVI_VARNORM_KVRT, KVI_RANGE_UNBIASED}},
+    };
+    /* Of one layer: an emulated device takes its time for each number's search. */
+    static const convert_case trellis[] = {
+        {64, "f16", "t2", {KVI_VARNORM_KVRT, KVI_RANGE_UNBIASED}},
+        {80, "f16", "kt3vt2", {KVI_VARNORM_KVRT, KVI_RANGE_UNBIASED}},
+        {272, "f16", "k16vt3", {KVI_VARNORM_KVRT, KVI_RANGE_UNBIASED}},
+        {64, "t3", "t2", {KVI_VARNORM_KVRT, KVI_RANGE_UNBIASED}},
+        {96, "k8v4", "kt3v2", {KVI_VARNORM_KVRT, KVI_RANGE_UNBIASED}},
     };
     static const convert_case demotions[] = {
         {64, "f16", "i8", {KVI_VARNORM_KVRT, KVI_RANGE_SEARCH}},
@@ -400,6 +412,9 @@ void op_case_convert(const op_target *target)
         {256, "f16", "k3v3", {KVI_VARNORM_OFF, KVI_RANGE_MINMAX}},
         {64, "f16", "i8", {KVI_VARNORM_KVRT, KVI_RANGE_UNBIASED}},
     };
+    static const convert_case shaped_trellis = {48, "f16", "kt2v4", {KVI_VARNORM_KVRT, KVI_RANGE_UNBIASED}};
+    if (target->backend->rounds_by_queries) check_convert(target, &shaped_trellis, 1, 2, 64);
+    for (size_t i = 0; i < sizeof trellis / sizeof trellis[0]; i++) check_convert(target, &trellis[i], 1, 5, 0);
     for (size_t i = 0; target->backend->rounds_by_queries && i < sizeof shaped / sizeof shaped[0]; i++) {
         const uint32_t n = kvi_kv_query_rows(shaped[i].d, 2);
         check_convert(target, &shaped[i], 3, 0, n);

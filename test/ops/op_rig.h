@@ -16,6 +16,7 @@ typedef struct op_target {
     double linear_f16;                      /* of F16 and F32 weights; 0: OPS_LINEAR_F32 */
     bool integers;                          /* activations of quantized weights are rounded to 8 bits */
     bool partial;                           /* UNSUPPORTED at load skips a case instead of failing it */
+    uint32_t most_cols; /* of q | k | v, whose identity matrices an emulated device multiplies for minutes; 0: any */
 } op_target;
 
 typedef struct op_matrix {

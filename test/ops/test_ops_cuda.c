@@ -15,7 +15,7 @@ static op_target targets[2];
 static uint32_t n_targets;
 static char emulated[1024];
 
-static void add(const char *name, const char *driver)
+static void add(const char *name, const char *driver, uint32_t most_cols)
 {
     char text[256];
     op_target t = {.name = name,
@@ -26,7 +26,8 @@ static void add(const char *name, const char *driver)
                    .attention = OPS_ATTENTION_F16,
                    .rotary = OPS_ROTARY_F16,
                    .copy = OPS_COPY_F16,
-                   .partial = true};
+                   .partial = true,
+                   .most_cols = most_cols};
     if (kvi_backend_cuda.probe(&t.options, text, sizeof text)) targets[n_targets++] = t;
     else printf("skipped: %s: %s\n", name, text);
 }
@@ -47,8 +48,8 @@ int main(int argc, char **argv)
 {
     const char *build = getenv("KVRT_BUILD_DIR");
     snprintf(emulated, sizeof emulated, "%s/libkvrt-emu-cuda.so", build ? build : "build");
-    if (!getenv("KVRT_TEST_CARD")) add("emulated cuda", emulated); /* test/gpu/run.sh wants the card alone */
-    add("cuda", NULL);
+    if (!getenv("KVRT_TEST_CARD")) add("emulated cuda", emulated, 1600); /* test/gpu/run.sh wants the card alone */
+    add("cuda", NULL, 0);
     if (!n_targets) return 77;
     if (argc > 1) cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {OP_CASES(OP_CASE_ENTRY) OP_CASE_ENTRY(best) cmocka_unit_test(test_same_bits)};

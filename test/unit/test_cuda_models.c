@@ -222,7 +222,7 @@ static void tell(const char *backend, const char *format, const int32_t *prompt,
                            "kv.tail",
                            "0",
                            "kv.round",
-                           "plain", /* what the device's encoder has */
+                           "plain", /* the same bytes: queries of two backends differ by roundings */
                            strcmp(format, "elastic") == 0 ? "kv.pool" : NULL,
                            "400KiB" /* of 480 that f16 would take: pages are demoted in place */,
                            NULL};

@@ -2,6 +2,7 @@
  * context over it. */
 #include "../../kernels/cuda/attention_params.h"
 #include "../../kernels/cuda/device_cuda.h"
+#include "../../kernels/cuda/encode_params.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -73,6 +74,14 @@ static void memory_of_a_block(void **state)
         assert_true(kvi_cuda_decode_shared(d) <= 48 * 1024);
         assert_int_equal(KVI_DECODE_PAIR(d) % 32, 4); /* another bank for each of the four pairs */
     }
+    for (uint32_t d = 16; d <= KVI_KV_MAX_HEAD_DIM; d += 16) {
+        const uint32_t width = d <= 128 ? 128 : 256, stages = KVI_ANY_WARPS * KVI_ANY_STAGE * 2;
+        assert_true(kvi_cuda_any_shared(d, width) >= KVI_ANY_LEVELS + KVI_ANY_COLS * (d + 8) * 2 + stages);
+        assert_true(kvi_cuda_any_shared(d, width) <= 48 * 1024);
+        assert_int_equal((d + 8) * 2 % 16, 0); /* where ldmatrix reads */
+        assert_true((d / 2 + 4) % 8 == 4);     /* eight rows of queries in different banks */
+    }
+    assert_true(KVI_CONVERT_SHARED <= 48 * 1024);
 }
 
 int main(void)

@@ -125,6 +125,9 @@ static const limits turned = {1.05, 1.3, 1.5};
 static const limits absorbed = {1.05, 1.1, 1.2}, left = {1.05, 1.3, 1.1};
 /* Queries as fragments, half sectors, once for all positions of a block. */
 static const limits attended = {1.05, 1.4, 1.1};
+/* attn_any: see there. */
+static const limits any_plain = {1.05, 1.4, 1.1}, any_codes = {4.2, 1.4, 1.1}, any_threes = {6, 1.4, 1.1},
+                    any_trellis = {12, 1.4, 2.5};
 
 static double times(uint64_t cost, uint64_t least) { return least ? (double)cost / (double)least : 1; }
 
@@ -288,7 +291,8 @@ static kvi_cuda_attention_params attention(uint32_t rows, uint32_t pos, uint32_t
     p.ml = put(NULL, (size_t)rows * n_heads * p.n_parts * 8);
     p.acc = put(NULL, (size_t)rows * n_heads * p.n_parts * d * 4);
     p.n_heads = n_heads, p.format = format, p.causal = 1, p.scale_log2 = 0.1f;
-    p.col_groups = (rows * 4 + 7) / 8, p.n_ranges = 1, p.ranges[0].end = p.n_parts;
+    p.n_rows = rows, p.col_groups = (rows * 4 + 7) / 8, p.levels = put(NULL, KVI_ANY_LEVELS), p.n_ranges = 1,
+    p.ranges[0].end = p.n_parts;
     return p;
 }
 
@@ -361,6 +365,29 @@ static void latent()
     hold("latent_append", launch("latent_append", dim3(8, 5), 128, 4 * 512 * 4, &p), turned, 0, 0);
 }
 
+/* Every format, and heads of odd sizes. A warp takes 16 tokens of each channel: 4 to 16 bytes of packed keys, which L1 has for the next stage and for the
+ * warp beside it; the levels of the trellis lie where they are looked up. */
+static void any()
+{
+    static const struct {
+        uint32_t format, d;
+        limits most;
+    } cases[] = {{KVI_KV_FORMAT(KVI_KV_F16, KVI_KV_F16), 80, any_plain},
+                 {KVI_KV_FORMAT(KVI_KV_BF16, KVI_KV_BF16), 128, any_plain},
+                 {KVI_KV_FORMAT(KVI_KV_Q4, KVI_KV_Q4), 96, any_codes},
+                 {KVI_KV_FORMAT(KVI_KV_Q3, KVI_KV_Q3), 128, any_threes},
+                 {KVI_KV_FORMAT(KVI_KV_F8, KVI_KV_F8), 192, any_codes},
+                 {KVI_KV_FORMAT(KVI_KV_T2, KVI_KV_T2), 128, any_trellis}};
+    for (const auto &c : cases) {
+        kvi_cuda_attention_params p = attention(4, 1020, c.format, c.d);
+        char name[40];
+        snprintf(name, sizeof name, "attn_any_d%u", c.d <= 128 ? 128u : 256u);
+        p.format = KVI_CUDA_EVERY_FORMAT, p.col_groups = 1;
+        hold(name, launch(name, dim3(3, 8), 128, kvi_cuda_any_shared(c.d, c.d <= 128 ? 128 : 256), &p), c.most, 0, 0);
+        hold("attn_combine_any", launch("attn_combine_any", dim3(4, 32), 256, 8 * 513 * 4, &p), usual, 0, 0);
+    }
+}
+
 static void prefill()
 {
     for (uint32_t format : {(uint32_t)KVI_KV_FMT_F16, (uint32_t)KVI_KV_FMT_K4V4}) {
@@ -399,8 +426,8 @@ static void convert()
     kvi_cuda_convert_params p = {};
     const kvi_kv_shape shape = {1, 8, 128, 0};
     const uint32_t from = kvi_kv_page_units(KVI_KV_FMT_F16, &shape), to = kvi_kv_page_units(KVI_KV_FMT_K4V4, &shape);
-    p.pool = streamed((size_t)(from + to) * 256), p.scratch_bytes = kvi_cuda_convert_scratch(128),
-    p.scratch = put(NULL, 8 * p.scratch_bytes);
+    p.pool = streamed((size_t)(from + to) * 256), p.scratch_bytes = kvi_cuda_convert_scratch(128, false),
+    p.levels = put(NULL, 512), p.scratch = put(NULL, 8 * p.scratch_bytes);
     p.n_jobs = 1, p.n_tasks = 8, p.varnorm = 0, p.range = 0, p.shapes[0] = shape;
     p.from[0] = {0, KVI_KV_FMT_F16}, p.to[0] = {from, KVI_KV_FMT_K4V4};
     hold("kv_convert", launch("kv_convert", 8, KVI_CONVERT_THREADS, KVI_CONVERT_SHARED, &p), conversion, 0, 0);
@@ -411,9 +438,10 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         void (*run)();
-    } families[] = {{"planted", planted}, {"norm", norm},       {"gemv", gemv},           {"gemm", gemm},
-                    {"decode", decode},   {"experts", experts}, {"recurrent", recurrent}, {"latent", latent},
-                    {"prefill", prefill}, {"append", append},   {"best", best},           {"convert", convert}};
+    } families[] = {{"planted", planted}, {"norm", norm},       {"gemv", gemv},       {"gemm", gemm},
+                    {"decode", decode},   {"any", any},         {"experts", experts}, {"recurrent", recurrent},
+                    {"latent", latent},   {"prefill", prefill}, {"append", append},   {"best", best},
+                    {"convert", convert}};
     kvi_cu_context context;
     MUST(cuInit(0));
     MUST(cuDevicePrimaryCtxRetain(&context, 0));

@@ -142,7 +142,8 @@ KVI_KERNEL(good_bits, selftest_params, 32, 1)
 {
     uint32_t *out = (uint32_t *)p.out;
     const uint32_t a = ((const uint32_t *)p.in)[0], b = ((const uint32_t *)p.in)[1];
-    const uint32_t swapped = kvi_shfl(threadIdx.x * 3u, 31u - threadIdx.x);
+    uint32_t swapped = kvi_shfl(threadIdx.x * 3u, 31u - threadIdx.x);
+    if (kvi_ballot(threadIdx.x % 3u == 1u) != 0x92492492u || kvi_anew(swapped) != swapped) swapped = ~0u;
     if (threadIdx.x != 0) {
         out[threadIdx.x] = swapped;
         return;
