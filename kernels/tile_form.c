@@ -1,5 +1,7 @@
-/* tile_form.c - which weights have a tile form, and how a panel of it is laid from the source: codes and scales are moved, none changes. */
+/* tile_form.c - which weights have a tile form, and how a panel of it is laid from the source: codes and scales are moved, none changes; or rounded from
+ * it first. */
 #include "tile_form.h"
+#include "../runtime/model/quantize.h"
 #include "../runtime/model/weight_codec.h"
 
 #include <string.h>
@@ -382,4 +384,31 @@ kvrt_status kvi_tile_sort_columns(const kvi_weight_desc *desc, uint32_t *order, 
         if (found > *out) *out = found;
     }
     return KVRT_OK;
+}
+
+/* ---------------------------------------------------------------------------------------------------- rounding --- */
+static uint64_t codes_floats(const kvi_weight_desc *desc)
+{
+    return (kvi_weight_rows_bytes(desc, KVI_PART_CODES, KVI_TILE_ROWS) + 3) / 4;
+}
+
+/* The rows of a panel as numbers, as codes, and their scales. */
+uint64_t kvi_tile_round_scratch(const kvi_weight_desc *desc)
+{
+    return kvi_quantize_scratch(desc) + codes_floats(desc) +
+           (kvi_weight_rows_bytes(desc, KVI_PART_SCALES, KVI_TILE_ROWS) + 3) / 4;
+}
+
+void kvi_tile_round(const kvi_tile *tile, const kvi_weight_desc *desc, uint32_t expert, uint32_t panel, float *scratch,
+                    uint8_t *to)
+{
+    const uint32_t first = panel * KVI_TILE_ROWS,
+                   n = desc->n_out - first < KVI_TILE_ROWS ? desc->n_out - first : KVI_TILE_ROWS;
+    uint8_t *codes = (uint8_t *)(scratch + kvi_quantize_scratch(desc)), *scales = codes + 4 * codes_floats(desc);
+    kvi_quantize_rows(desc, expert, first, n, scratch, codes, scales);
+    kvi_weight_desc rows = *desc;
+    kvi_tile part = *tile;
+    rows.n_out = part.n_out = n;
+    rows.parts[KVI_PART_CODES] = codes, rows.parts[KVI_PART_SCALES] = scales;
+    kvi_tile_lay(&part, &rows, 0, 0, NULL, to);
 }

@@ -136,6 +136,11 @@ KVI_HD static inline uint64_t kvi_tile_bytes(const kvi_tile *t)
     return t->panel_bytes * kvi_tile_panels(t) * (t->n_experts > 1u ? t->n_experts : 1u);
 }
 
+/* The same panel of a weight that is to be rounded from its source (desc->source, quantize.h), never standing anywhere as rows. scratch:
+ * kvi_tile_round_scratch floats. */
+uint64_t kvi_tile_round_scratch(const kvi_weight_desc *desc);
+void kvi_tile_round(const kvi_tile *tile, const kvi_weight_desc *desc, uint32_t expert, uint32_t panel, float *scratch,
+                    uint8_t *to);
 /* Lays panel `panel` of an expert anew from the source. `to` has panel_bytes. order: column that comes to each place; NULL: its own. */
 void kvi_tile_lay(const kvi_tile *t, const kvi_weight_desc *desc, uint32_t expert, uint32_t panel,
                   const uint32_t *order, uint8_t *to);

@@ -75,18 +75,6 @@ typedef struct round_task {
     size_t scratch_floats;
 } round_task;
 
-static uint64_t panel_codes_floats(const kvi_weight_desc *desc)
-{
-    return (kvi_weight_rows_bytes(desc, KVI_PART_CODES, KVI_TILE_ROWS) + 3) / 4;
-}
-
-/* What a thread needs: the rows of a panel as numbers, as codes, and their scales. */
-static uint64_t round_floats(const kvi_weight_desc *desc)
-{
-    return kvi_quantize_scratch(desc) + panel_codes_floats(desc) +
-           (kvi_weight_rows_bytes(desc, KVI_PART_SCALES, KVI_TILE_ROWS) + 3) / 4;
-}
-
 static void round_panel(void *arg, uint32_t task, uint32_t thread)
 {
     const round_task *t = arg;
@@ -104,13 +92,8 @@ static void round_panel(void *arg, uint32_t task, uint32_t thread)
                               row * kvi_weight_groups(desc) * kvi_weight_scale_bytes(desc));
         return;
     }
-    uint8_t *codes = (uint8_t *)(scratch + kvi_quantize_scratch(desc)), *scales = codes + 4 * panel_codes_floats(desc);
-    kvi_quantize_rows(desc, expert, first, n, scratch, codes, scales);
-    kvi_weight_desc rows = *desc;
-    kvi_tile tile = t->weight->tile;
-    rows.n_out = tile.n_out = n;
-    rows.parts[KVI_PART_CODES] = codes, rows.parts[KVI_PART_SCALES] = scales;
-    kvi_tile_lay(&tile, &rows, 0, 0, NULL, t->panels + task * tile.panel_bytes);
+    const kvi_tile *tile = &t->weight->tile;
+    kvi_tile_round(tile, desc, expert, task % n_panels, scratch, t->panels + task * tile->panel_bytes);
 }
 
 /* Makes a weight of fewer bits from its source with all threads: panel by panel, so that no copy of it stands beside the tiles. */
@@ -118,7 +101,7 @@ static kvrt_status round_weight(kvi_device *device, kvi_weight *weight, uint8_t 
 {
     kvi_weight_desc *desc = &weight->desc;
     const uint32_t n_experts = desc->n_experts > 1 ? desc->n_experts : 1;
-    round_task t = {weight, panels, NULL, round_floats(desc)};
+    round_task t = {weight, panels, NULL, kvi_tile_round_scratch(desc)};
     if (!panels) {
         const uint8_t *rows = desc->made ? desc->made : kvi_arena_alloc(&device->arena, kvi_weight_bytes(desc));
         if (!rows) return kvi_error_nomem(error, kvi_weight_bytes(desc), desc->name);

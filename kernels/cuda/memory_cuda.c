@@ -89,15 +89,15 @@ static uint32_t row_pitch(const kvi_weight_desc *desc)
 
 kvrt_status kvi_cuda_weight_bytes(const kvi_weight_desc *desc, uint64_t *bytes, kvrt_error *error)
 {
-    if (desc->source)
-        return kvi_error_set(error, KVRT_UNSUPPORTED,
-                             "tensor %s: rounding at open (weights.type), which the CUDA backend does not have",
-                             desc->name);
     kvi_cuda_tile tile;
     if (desc->n_out > 1 && kvi_cuda_tile_of(desc, &tile)) {
         *bytes = kvi_cuda_tile_bytes(desc, &tile);
         return KVRT_OK;
     }
+    if (desc->source)
+        return kvi_error_set(error, KVRT_UNSUPPORTED,
+                             "tensor %s: rounding at open (weights.type) to a form that the CUDA backend does not have",
+                             desc->name);
     if (desc->n_out > 1 && !kvi_cuda_linear_has(desc->form))
         return kvi_error_set(error, KVRT_UNSUPPORTED, "tensor %s: form %s, which the CUDA backend does not have",
                              desc->name, kvi_form(desc->form)->name);

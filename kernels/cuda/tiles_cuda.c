@@ -113,6 +113,7 @@ kvrt_status kvi_cuda_tile_send(kvi_device *d, const kvi_weight_desc *desc, kvi_w
     const uint32_t n_panels = kvi_tile_panels(&t->form), n_experts = desc->n_experts > 1 ? desc->n_experts : 1;
     const uint64_t bytes = t->form.panel_bytes;
     uint32_t *order = NULL;
+    float *scratch = NULL; /* of a weight that is rounded */
     bool gathers = false;
     if (bytes > KVI_CUDA_STAGING)
         return kvi_error_set(error, KVRT_UNSUPPORTED, "tensor %s: %u columns, more than the CUDA backend has room for",
@@ -120,6 +121,13 @@ kvrt_status kvi_cuda_tile_send(kvi_device *d, const kvi_weight_desc *desc, kvi_w
     if (desc->parts[KVI_PART_GROUPS]) {
         order = kvi_mem_alloc((uint64_t)desc->n_in * n_experts * sizeof *order);
         if (!order) return kvi_error_nomem(error, (uint64_t)desc->n_in * n_experts * 4, desc->name);
+    }
+    if (desc->source) {
+        scratch = kvi_mem_alloc(kvi_tile_round_scratch(desc) * sizeof *scratch);
+        if (!scratch) {
+            kvi_mem_free(order);
+            return kvi_error_nomem(error, kvi_tile_round_scratch(desc) * sizeof *scratch, desc->name);
+        }
     }
     kvrt_status status = order ? sort_columns(desc, order, &gathers, error) : KVRT_OK;
     if (gathers) w->order = w->data.codes + kvi_cuda_round(kvi_tile_bytes(&t->form));
@@ -132,7 +140,9 @@ kvrt_status kvi_cuda_tile_send(kvi_device *d, const kvi_weight_desc *desc, kvi_w
         status = kvi_cuda_staging_take(d, &block, error);
         for (uint32_t j = 0; j < n && status >= KVRT_OK; j++) {
             uint8_t *panel = block + j * bytes;
-            kvi_tile_lay(&t->form, desc, (i + j) / n_panels, (i + j) % n_panels, gathers ? order : NULL, panel);
+            const uint32_t expert = (i + j) / n_panels, at = (i + j) % n_panels;
+            if (scratch) kvi_tile_round(&t->form, desc, expert, at, scratch, panel);
+            else kvi_tile_lay(&t->form, desc, expert, at, gathers ? order : NULL, panel);
             if (t->form.values == KVI_TILE_OF_E4M3 && has_nan(t, panel))
                 status = kvi_error_set(error, KVRT_FORMAT, "tensor %s: form %s with a code that is no number",
                                        desc->name, kvi_form(desc->form)->name);
@@ -140,6 +150,7 @@ kvrt_status kvi_cuda_tile_send(kvi_device *d, const kvi_weight_desc *desc, kvi_w
         if (status >= KVRT_OK) status = kvi_cuda_staging_send(d, w->data.codes + i * bytes, n * bytes, error);
     }
     kvi_mem_free(order);
+    kvi_mem_free(scratch);
     return status;
 }
 

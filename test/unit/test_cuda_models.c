@@ -12,7 +12,8 @@
 #include <string.h>
 #include <cmocka.h>
 
-#define TOL_CUDA 3e-2 /* times max(1, s): operands of 16 bits against f32 */
+#define TOL_CUDA 3e-2      /* times max(1, s): operands of 16 bits against f32; those of F16 weights reach 8e-3 */
+#define TOL_CUDA_BF16 6e-2 /* BF16 has three bits less: 4.5e-2 of heads of 16 */
 #define TEXT_TOKENS 32u
 
 /* ------------------------------------------------------------------------------------------------- golden models --- */
@@ -33,7 +34,14 @@ static kvrt_engine golden_on_cuda(const golden_model *m, const char *disable)
  * more than the limit, and qwen3_5_d64, the same model in F16, stays within it. */
 static double limit(const golden_model *m)
 {
-    return golden_limit(m, TOL_CUDA) * (strstr(m->dir, "qwen3_5_nested") ? 8 : 1);
+    char path[1200], text[4096] = "";
+    snprintf(path, sizeof path, "%s/config.json", m->dir);
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    const size_t n = fread(text, 1, sizeof text - 1, f);
+    fclose(f);
+    return golden_limit(m, n && strstr(text, "\"bfloat16\"") ? TOL_CUDA_BF16 : TOL_CUDA) *
+           (strstr(m->dir, "qwen3_5_nested") ? 4 : 1);
 }
 
 /* Rounded activations let a router near a tie choose another expert than the reference, and a recurrent head whose output nearly vanishes is
@@ -107,6 +115,54 @@ static void golden_greedy_text(void **state)
     }
     print_message("%u tokens\n", compared);
     assert_true(compared > 10);
+}
+
+/* weights.type on the device: the same numbers as on the CPU, which does its sums in f32 here; and fewer than the folder has. */
+static void weights_rounded_at_open(void **state)
+{
+    (void)state;
+    static const char *const types[] = {"i4", "i8"};
+    golden_model m;
+    assert_true(golden_load("llama_gqa8_d64", &m));
+    for (unsigned t = 0; t < 2; t++) {
+        const golden_prompt *p = &m.prompts[0];
+        const size_t n = (size_t)p->n_rows * m.vocab;
+        float *logits[2] = {malloc(n * sizeof(float)), malloc(n * sizeof(float))};
+        kvrt_error error = {.size = sizeof error};
+        assert_true(logits[0] && logits[1]);
+        for (unsigned i = 0; i < 2; i++) {
+            const char *pairs[] = {"device.backend",
+                                   i ? "cuda" : "cpu",
+                                   "kv.format",
+                                   "f16",
+                                   "weights.type",
+                                   types[t],
+                                   "weights.group",
+                                   "32",
+                                   "cpu.exact",
+                                   "true",
+                                   NULL};
+            kvrt_engine engine = NULL;
+            kvrt_session session;
+            if (cuda_open(m.dir, pairs, &engine, &error) < 0) fail_msg("%s: %s", types[t], error.message);
+            assert_int_equal(kvrt_session_create(engine, NULL, &session, NULL), KVRT_OK);
+            if (kvrt_session_eval(session, p->ids, p->n, p->rows, p->n_rows, logits[i], &error) < 0)
+                fail_msg("%s: %s", types[t], error.message);
+            kvrt_engine_close(engine, NULL);
+        }
+        double worst = 0, moved = 0;
+        for (size_t k = 0; k < n; k++) {
+            const double e = fabs((double)logits[0][k] - (double)logits[1][k]),
+                         from = fabs((double)logits[0][k] - (double)p->logits[k]);
+            if (!(e <= worst)) worst = isnan(e) ? INFINITY : e;
+            if (from > moved) moved = from;
+        }
+        print_message("%s: apart by %g, limit %g; by %g from the folder's\n", types[t], worst, limit(&m), moved);
+        if (!(worst <= limit(&m))) fail_msg("%s: logits apart by %g, need at most %g", types[t], worst, limit(&m));
+        assert_true(moved > 1e-3);
+        free(logits[0]), free(logits[1]);
+    }
+    golden_free(&m);
 }
 
 /* Sessions that share steps, which are replayed graphs of 1, 2 and 4 rows, against each alone. */
@@ -317,6 +373,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {cmocka_unit_test(golden_models),
                                        cmocka_unit_test(golden_layers),
                                        cmocka_unit_test(golden_greedy_text),
+                                       cmocka_unit_test(weights_rounded_at_open),
                                        cmocka_unit_test(sessions_share_steps),
                                        cmocka_unit_test(mutations_are_found),
                                        cmocka_unit_test(bundled_model_as_on_the_cpu),
