@@ -1,5 +1,5 @@
-/* tile_form.c - which weights have a tile form, and how a panel of it is laid from the source: codes and scales are moved, none changes; or rounded from
- * it first. */
+/* tile_form.c - which weights have a tile form, and how a panel of it is laid from the source: codes and scales are moved, none changes; or
+ * rounded from it first. */
 #include "tile_form.h"
 #include "../runtime/model/quantize.h"
 #include "../runtime/model/weight_codec.h"

@@ -1,12 +1,13 @@
-/* attention_any.cu - attention over pages of every code and heads of every size, where attention_decode.cuh has no kernel of its own: partial results of
- * 16 columns (query row * heads per KV head + head) over a split of the context, which attn_combine_any merges.
+/* attention_any.cu - attention over pages of every code and heads of every size, where attention_decode.cuh has no kernel of its own: partial
+ * results of 16 columns (query row * heads per KV head + head) over a split of the context, which attn_combine_any merges.
  *
- * A block takes whole pages, page p being of block p mod splits; each of its four warps has a quarter of the tokens of every page, 16 at a time, so that a
- * short context is work for all of them. Such a stage of K, then of V, becomes F16 with its scales in the warp's own part of shared memory (expand.cuh), 128
- * channels at a time, and is multiplied by tensor cores: columns are the 16 rows of the product. K of packed pages stands as (channel, token), as its
- * codes do, plain K as (token, channel). Nothing but the end waits for another warp.
+ * A block takes whole pages, page p being of block p mod splits; each of its four warps has a quarter of the tokens of every page, 16 at a time,
+ * so that a short context is work for all of them. Such a stage of K, then of V, becomes F16 with its scales in the warp's own part of shared
+ * memory (expand.cuh), 128 channels at a time, and is multiplied by tensor cores: columns are the 16 rows of the product. K of packed pages stands
+ * as (channel, token), as its codes do, plain K as (token, channel). Nothing but the end waits for another warp.
  *
- * The output of a block is D channels. Heads with more have several blocks, each of which computes the scores and blends its own part of V ("passes"). */
+ * The output of a block is D channels. Heads with more have several blocks, each of which computes the scores and blends its own part of V
+ * ("passes"). */
 #include "attention_columns.cuh"
 #include "expand.cuh"
 #include "rotation.cuh"
@@ -143,7 +144,8 @@ KVI_DEV void multiply_values(const uint16_t *v, const uint32_t (&p)[4], uint32_t
     }
 }
 
-/* Scores in powers of two become probabilities relative to the new maximum; h = 0: column g, 1: column g + 8. `first`: position of the lane's first. */
+/* Scores in powers of two become probabilities relative to the new maximum; h = 0: column g, 1: column g + 8. `first`: position of the lane's
+ * first. */
 template <int D>
 KVI_DEV void soften(const kvi_cuda_attention_params &p, const kvi_cuda_seq &seq, const kvi_columns &cols, uint32_t g,
                     uint32_t n_pos, uint32_t first, float (&s)[2][4], float (&m)[2], float (&l)[2],

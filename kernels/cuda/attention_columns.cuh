@@ -1,5 +1,5 @@
-/* attention_columns.cuh - which columns (query row * heads per KV head + head) a block of decode attention serves, which split of the context, and where
- * its partial results stand. Shared by all kernels that leave partial results for attn_combine_*. */
+/* attention_columns.cuh - which columns (query row * heads per KV head + head) a block of decode attention serves, which split of the context, and
+ * where its partial results stand. Shared by all kernels that leave partial results for attn_combine_*. */
 #ifndef KVI_ATTENTION_COLUMNS_CUH
 #define KVI_ATTENTION_COLUMNS_CUH
 #include "attention_params.h"
@@ -10,8 +10,8 @@ struct kvi_columns {
     uint32_t seq, first, end;
 };
 
-/* Number `index` of the groups of `size` columns: every sequence has its own, one after the other, so that none is empty but those behind the last. False:
- * there is none. Of each sequence only rows [p.first_row, p.first_row + p.n_rows) of the batch. */
+/* Number `index` of the groups of `size` columns: every sequence has its own, one after the other, so that none is empty but those behind the
+ * last. False: there is none. Of each sequence only rows [p.first_row, p.first_row + p.n_rows) of the batch. */
 KVI_DEV bool kvi_columns_of(const kvi_cuda_attention_params &p, uint32_t size, uint32_t index, kvi_columns &out)
 {
     const uint32_t n_seqs = ((const kvi_cuda_step *)p.step.step)->n_seqs, per_kv = p.n_heads / p.kv.n_kv_heads;

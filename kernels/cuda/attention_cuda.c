@@ -1,11 +1,11 @@
-/* attention_cuda.c - ROPE_APPEND and ATTENTION as launches of rope_append_*, attn_decode_*, attn_any_*, attn_combine_* and attn_prefill_*.
- * Up to SPLIT_ROWS rows the context is split over the card (decode); more rows fill it by themselves (prefill, one launch).
- * Decode: one launch per kind of page (a warp skips pages of others), side by side in a graph, then one that merges their partial results. Which
- * kinds are launched a step says, or its graph; where the parts of a kind stand does not depend on it, so neither do the bits. A kind is a format
- * that has kernels of its own for heads of 64, 128 and 256; attn_any_* takes all other formats, and every format of all other heads. Where it may have
- * to, prompts are read by the kernels of decode too, SPLIT_ROWS rows at a time.
- * Grids depend on the number of rows, the limits and the card, never on how long a context is. The number of splits is the same for every
- * step of up to KVI_DECODE_ROWS rows, so that a sequence has the same bits alone and in a batch. */
+/* attention_cuda.c - ROPE_APPEND and ATTENTION as launches of rope_append_*, attn_decode_*, attn_any_*, attn_combine_* and attn_prefill_*. Up to
+ * SPLIT_ROWS rows the context is split over the card (decode); more rows fill it by themselves (prefill, one launch). Decode: one launch per kind
+ * of page (a warp skips pages of others), side by side in a graph, then one that merges their partial results. Which kinds are launched a step
+ * says, or its graph; where the parts of a kind stand does not depend on it, so neither do the bits. A kind is a format that has kernels of its
+ * own for heads of 64, 128 and 256; attn_any_* takes all other formats, and every format of all other heads. Where it may have to, prompts are
+ * read by the kernels of decode too, SPLIT_ROWS rows at a time. Grids depend on the number of rows, the limits and the card, never on how long a
+ * context is. The number of splits is the same for every step of up to KVI_DECODE_ROWS rows, so that a sequence has the same bits alone and in a
+ * batch. */
 #include "device_cuda.h"
 #include "attention_params.h"
 #include "../../runtime/kv/format.h"
@@ -69,8 +69,8 @@ static uint32_t body_of(const kvi_cache_group *group, const kvi_limits *limits)
     return kvi_kv_format_is_plain(limits->body) ? kvi_group_plain(group) : limits->body;
 }
 
-/* Kinds of pages that a group may have: bits. limits.page_formats knows sides, not pairs of them: with those of k4v4 and k4v2 alone, and one of these as
- * the body, pairs like k2v2 are not planned for, and a step with one is refused. */
+/* Kinds of pages that a group may have: bits. limits.page_formats knows sides, not pairs of them: with those of k4v4 and k4v2 alone, and one of
+ * these as the body, pairs like k2v2 are not planned for, and a step with one is refused. */
 static uint32_t possible_of(const kvi_cache_group *group, const kvi_limits *limits)
 {
     const uint32_t usual = 1u << KVI_KV_F16 | 1u << KVI_KV_I8 | 1u << KVI_KV_Q4 | 1u << KVI_KV_Q2;

@@ -1,9 +1,9 @@
-/* encode.cu - pages from any format to any other: the same bytes as runtime/kv/encode_body.h, record for record.
- * Why it can be: every sum of the CPU encoder runs along one column or one row of the tile, so a thread per column and row has the CPU's order;
- * elements are independent; logarithm and exponential are elementary.h; no operation contracts (-fmad=false). Speed comes from the number of
- * records (all layers and heads of a page at once), and needs no more: a page is encoded once in 128 tokens.
- * The tile lies in scratch memory twice, by rows (x) and by columns (xt), so that both kinds of threads read neighbours. Of a page that shrinks in place, as many records as there are blocks are converted to staging, then
- * copied to the page's front, which by then has all been read. */
+/* encode.cu - pages from any format to any other: the same bytes as runtime/kv/encode_body.h, record for record. Why it can be: every sum of the
+ * CPU encoder runs along one column or one row of the tile, so a thread per column and row has the CPU's order; elements are independent;
+ * logarithm and exponential are elementary.h; no operation contracts (-fmad=false). Speed comes from the number of records (all layers and heads
+ * of a page at once), and needs no more: a page is encoded once in 128 tokens. The tile lies in scratch memory twice, by rows (x) and by columns
+ * (xt), so that both kinds of threads read neighbours. Of a page that shrinks in place, as many records as there are blocks are converted to
+ * staging, then copied to the page's front, which by then has all been read. */
 #include "encode_feedback.cuh"
 #include "encode_trellis.cuh"
 #include "../../runtime/kv/ranges.h"

@@ -9,8 +9,8 @@
 #define KVI_CONVERT_THREADS 512u
 #define KVI_CONVERT_MOST 512u /* rows or columns of a tile, at most */
 #define KVI_CONVERT_SHARED (18u * KVI_CONVERT_MOST * 4u + 2u * 64u * 4u)
-/* Blocks, which are the records that are converted at once: as many as this much scratch is enough for, but no more than are of use, nor so few that the
- * device would idle. */
+/* Blocks, which are the records that are converted at once: as many as this much scratch is enough for, but no more than are of use, nor so few
+ * that the device would idle. */
 #define KVI_CONVERT_ROOM (24u << 20)
 #define KVI_CONVERT_MOST_BLOCKS 128u
 #define KVI_CONVERT_LEAST_BLOCKS 32u

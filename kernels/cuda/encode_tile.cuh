@@ -1,5 +1,5 @@
-/* encode_tile.cuh - a tile on its way through the encoder, the block's vectors in shared memory, and what the steps of encode.cu, encode_feedback.cuh and
- * encode_trellis.cuh share. No operation contracts (-fmad=false), and every sum runs in the CPU's order: encode_body.h. */
+/* encode_tile.cuh - a tile on its way through the encoder, the block's vectors in shared memory, and what the steps of encode.cu,
+ * encode_feedback.cuh and encode_trellis.cuh share. No operation contracts (-fmad=false), and every sum runs in the CPU's order: encode_body.h. */
 #ifndef KVI_ENCODE_TILE_CUH
 #define KVI_ENCODE_TILE_CUH
 #include "encode_params.h"

@@ -1,5 +1,5 @@
-/* encode_trellis.cuh - the encoder of T2 and T3, with the bytes of normal_form.h: a warp searches the codes of a row, two of the 64 states to a lane. Of V
- * and of K that is rounded plainly all warps have rows; with feedback the channels come one after the other, and one warp searches. */
+/* encode_trellis.cuh - the encoder of T2 and T3, with the bytes of normal_form.h: a warp searches the codes of a row, two of the 64 states to a
+ * lane. Of V and of K that is rounded plainly all warps have rows; with feedback the channels come one after the other, and one warp searches. */
 #ifndef KVI_ENCODE_TRELLIS_CUH
 #define KVI_ENCODE_TRELLIS_CUH
 #include "encode_feedback.cuh"
@@ -10,9 +10,9 @@
 #define ANY_START 16u       /* no condition on the ends of a path */
 #define CHUNKS (MOST / 32u) /* of a row's numbers, 32 each: one to a lane */
 
-/* One number of the search. best: of lane L the least cost of a path that ends with the high bits L / width of a state, before and after. Returns by
- * which low bits these came, `bits` (T3: four) to each, the same for all lanes. A cost's lowest bits are those of its state, so that the lesser cost
- * brings its own. */
+/* One number of the search. best: of lane L the least cost of a path that ends with the high bits L / width of a state, before and after. Returns
+ * by which low bits these came, `bits` (T3: four) to each, the same for all lanes. A cost's lowest bits are those of its state, so that the lesser
+ * cost brings its own. */
 template <uint32_t bits> KVI_DEV uint32_t advance(float number, const float *levels, uint32_t lane, float &best)
 {
     constexpr uint32_t groups = KVI_KV_STATES >> bits, width = 32u / groups, branches = 1u << bits;
@@ -36,8 +36,8 @@ template <uint32_t bits> KVI_DEV uint32_t advance(float number, const float *lev
            (kvi_ballot(came & 4u) & 0x11111111u) << 2;
 }
 
-/* The path of n numbers that errs least: row[(first + i) % length] of i = 0 .. n - 1. start: high bits of the state before the first number and of the
- * last one, or ANY_START. Lane L has the states of numbers 32 k + L in states[k]; the return value is that of number n - n_wanted. */
+/* The path of n numbers that errs least: row[(first + i) % length] of i = 0 .. n - 1. start: high bits of the state before the first number and of
+ * the last one, or ANY_START. Lane L has the states of numbers 32 k + L in states[k]; the return value is that of number n - n_wanted. */
 template <uint32_t bits, uint32_t chunks>
 KVI_DEV uint32_t search_path(const float *row, uint32_t length, uint32_t first, uint32_t n, uint32_t start,
                              uint32_t n_wanted, const float *levels, uint32_t lane, uint32_t (&states)[chunks])
@@ -77,8 +77,8 @@ KVI_DEV uint32_t search_path(const float *row, uint32_t length, uint32_t first, 
     return wanted;
 }
 
-/* A row of n numbers, in levels, as a ring: codes, and in the row the level of each. The bits at the cut are those that a search around it takes. The
- * row is the warp's, in shared memory. */
+/* A row of n numbers, in levels, as a ring: codes, and in the row the level of each. The bits at the cut are those that a search around it takes.
+ * The row is the warp's, in shared memory. */
 template <uint32_t bits>
 KVI_DEV void code_ring(float *row, uint32_t n, uint8_t *codes, const float *levels, uint32_t lane)
 {

@@ -1,6 +1,6 @@
-/* expand.cuh - codes of a page as F16 numbers: 16 codes of a row at a time, of any code there is, read as they lie. What is behind a number:
- * (code a + z) o + m, where one row of codes shares a and z and its columns have an o and an m each. Integer codes have no m, the trellis' normal
- * form no z (and K's m is the row's), 8-bit floats neither. */
+/* expand.cuh - codes of a page as F16 numbers: 16 codes of a row at a time, of any code there is, read as they lie. What is behind a number: (code
+ * a + z) o + m, where one row of codes shares a and z and its columns have an o and an m each. Integer codes have no m, the trellis' normal form
+ * no z (and K's m is the row's), 8-bit floats neither. */
 #ifndef KVI_EXPAND_CUH
 #define KVI_EXPAND_CUH
 #include "attention_params.h"
@@ -18,8 +18,8 @@ KVI_DEV constexpr uint32_t kvi_bits(kvi_kv_code code)
                                                     : 2u;
 }
 
-/* The codes of `chunk` of a row, in 2 to 16 bytes as they lie; of the trellis the byte behind as well, the row being a ring. Sixteen codes of three bits
- * begin at even addresses, all others at multiples of their length. */
+/* The codes of `chunk` of a row, in 2 to 16 bytes as they lie; of the trellis the byte behind as well, the row being a ring. Sixteen codes of
+ * three bits begin at even addresses, all others at multiples of their length. */
 template <kvi_kv_code code> KVI_DEV uint4 kvi_codes16(const uint8_t *row, uint32_t row_bytes, uint32_t chunk)
 {
     constexpr uint32_t bits = kvi_bits(code);

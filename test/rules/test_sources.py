@@ -24,13 +24,13 @@ ALLOWED = {
     "runtime/model/quantization": ["runtime/kvrt.h", "runtime/base/", "runtime/model/", "runtime/tokenizer/regex.h"],
     "runtime/model": ["runtime/model/quantization/quantization.h", "runtime/kvrt.h", "runtime/base/", "runtime/kv/", "kernels/backend.h"],
     "runtime/engine": ["runtime/", "kernels/backend.h"],
-    "kernels": ["runtime/kvrt.h", "runtime/base/", "runtime/kv/page.h", "runtime/model/weight_form.h", "runtime/model/weight_codec.h"],
+    "kernels": ["runtime/kvrt.h", "runtime/base/", "runtime/kv/page.h", "runtime/model/weight_form.h", "runtime/model/weight_codec.h", "runtime/model/quantize.h"],
     # What a weight is: forms and their codec, shared as the cache's are.
     # The folder's record format is layout.h, codec.h and the 16-bit conversions they are built on.
     "kernels/cpu": ["kernels/backend.h", "kernels/program.h", "kernels/tile_form.h", "kernels/weight.h", "runtime/model/weight_codec.h", "runtime/model/quantize.h", "runtime/base/", "runtime/kv/page.h", "runtime/kv/layout.h", "runtime/kv/codec.h", "runtime/kv/half.h", "runtime/kv/elementary.h", "runtime/kv/ranges.h",
                     "runtime/kv/encode.h"],
     # The emulator's side of ptx.cuh, which stands for the device when a host compiler builds the kernels.
-    "kernels/cuda": ["kernels/backend.h", "kernels/program.h", "kernels/tile_form.h", "kernels/weight.h", "runtime/model/weight_codec.h", "runtime/base/", "runtime/kv/page.h", "runtime/kv/format.h", "runtime/kv/layout.h", "runtime/kv/codec.h", "runtime/kv/half.h", "runtime/kv/elementary.h", "runtime/kv/ranges.h",
+    "kernels/cuda": ["kernels/backend.h", "kernels/program.h", "kernels/tile_form.h", "kernels/weight.h", "runtime/model/weight_codec.h", "runtime/base/", "runtime/kv/page.h", "runtime/kv/format.h", "runtime/kv/layout.h", "runtime/kv/codec.h", "runtime/kv/trellis.h", "runtime/kv/half.h", "runtime/kv/elementary.h", "runtime/kv/ranges.h",
                      "test/emu/emu_device.h"],
 }
 LIBRARY = ("runtime/", "kernels/")
