@@ -375,7 +375,7 @@ static void auto_takes_what_serves_the_model(void **state)
     const uint64_t objects = cuda_emu.count("objects");
     snprintf(latent, sizeof latent, "%s/golden/models/deepseek_v3", KVRT_TEST_DIR);
     const char *const cases[][4] = {{cuda_bundled_model(), "k4v4", NULL, "cuda"},
-                                    {latent, "f16", NULL, "cpu"},
+                                    {latent, "k4v4", NULL, "cpu"},
                                     {cuda_bundled_model(), "k3v3", NULL, "cuda"},
                                     {cuda_bundled_model(), "f32", NULL, "cpu"},
                                     {cuda_bundled_model(), "k4v4", "/nonexistent/libcuda.so.1", "cpu"}};
