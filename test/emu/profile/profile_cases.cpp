@@ -126,7 +126,7 @@ static const limits absorbed = {1.05, 1.1, 1.2}, left = {1.05, 1.3, 1.1};
 /* Queries as fragments, half sectors, once for all positions of a block. */
 static const limits attended = {1.05, 1.4, 1.1};
 /* attn_any: see there. */
-static const limits any_plain = {1.05, 1.4, 1.1}, any_codes = {4.2, 1.4, 1.1}, any_threes = {6, 1.4, 1.1},
+static const limits any_plain = {1.05, 1.4, 1.1}, any_codes = {4.2, 1.4, 1.1}, any_threes = {6.2, 1.4, 1.1},
                     any_trellis = {12, 1.4, 2.5};
 
 static double times(uint64_t cost, uint64_t least) { return least ? (double)cost / (double)least : 1; }
