@@ -43,7 +43,7 @@ static void of_parts(const kvi_weight_desc *desc, uint8_t bits, kvi_tile *t)
 {
     t->bits = bits;
     const bool mins = kvi_form(desc->form)->needs & KVI_HAS_MINS;
-    t->zero = mins ? 0 : (uint8_t)(1u << (bits - 1u));
+    t->zero = (uint8_t)(mins ? 0u : 1u << (bits - 1u));
     t->scale = desc->scale_type == KVI_F16 ? KVI_TILE_F16 : desc->scale_type == KVI_BF16 ? KVI_TILE_BF16 : KVI_TILE_F32;
     t->offset = mins ? KVI_TILE_MINS : desc->parts[KVI_PART_ZEROS] ? KVI_TILE_ZEROS : KVI_TILE_CENTRED;
     switch (desc->form) {
@@ -112,7 +112,7 @@ static void halves(const uint8_t *bytes, uint8_t *out)
 }
 static void fifth_bits(const uint8_t *bits, uint8_t *out)
 {
-    for (uint32_t j = 0; j < 32u; j++) out[j] = (uint8_t)(out[j] | (bits[j / 8u] >> j % 8u & 1u) << 4);
+    for (uint32_t j = 0; j < 32u; j++) out[j] = (uint8_t)(out[j] | ((uint32_t)bits[j / 8u] >> j % 8u & 1u) << 4);
 }
 /* Bits [shift, shift + n) of 32 bytes. */
 static void slice(const uint8_t *bytes, uint32_t shift, uint32_t mask, uint32_t left, uint8_t *out)
@@ -169,7 +169,7 @@ static uint8_t code_at(const kvi_weight_desc *desc, uint32_t expert, uint32_t ro
     uint8_t code;
     if (desc->form == KVI_FORM_I4 || desc->form == KVI_FORM_I8) kvi_weight_codes(desc, expert, row, k, 1, &code);
     else if (desc->form == KVI_FORM_NF4 || desc->form == KVI_FORM_BNB_FP4) /* the upper half first */
-        code = row_at(desc, expert, row)[k / 2u] >> (1u - k % 2u) * 4u & 15u;
+        code = (uint8_t)((uint32_t)row_at(desc, expert, row)[k / 2u] >> (1u - k % 2u) * 4u & 15u);
     else code = (uint8_t)kvi_kv_get_code(row_at(desc, expert, row), k, integer_bits(desc->form));
     return code;
 }

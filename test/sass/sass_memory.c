@@ -254,18 +254,20 @@ void sass_depbar(sass_warp *w, const sass_ins *i, uint32_t mask)
 }
 
 /* --------------------------------------------------------------------------------------------------------- atomics --- */
-/* ATOMG.E.ADD.STRONG.GPU PT, R4, [R2.64], R5: reads, adds, writes; lanes one after the other. RED does not keep what was read. */
-static void atomic(sass_warp *w, const sass_operand *to, const sass_operand *at, const sass_operand *by,
-                   const sass_ins *i, uint32_t mask)
+/* ATOMG.E.ADD.STRONG.GPU PT, R4, [R2.64], R5: reads, adds, writes; lanes one after the other. RED does not keep what was read. `by` NULL: one. */
+static void atomic(sass_warp *w, sass_space space, const sass_operand *to, const sass_operand *at,
+                   const sass_operand *by, const sass_ins *i, uint32_t mask)
 {
     uint8_t *place[32];
     uint32_t room[32], old[32] = {0};
-    const uint32_t *v = sass_plain(w, by, 0, room);
-    if (!places(w, at, SASS_GLOBAL, 4, mask, place)) return;
+    SASS_LANES(l) room[l] = 1;
+    const uint32_t *v = by ? sass_plain(w, by, 0, room) : room;
+    if (!places(w, at, space, 4, mask, place)) return;
     SASS_LANES(l) if (mask >> l & 1)
     {
         uint32_t *word = (uint32_t *)(void *)place[l];
-        if (sass_has(i, SASS_M_ADD)) old[l] = __atomic_fetch_add(word, v[l], __ATOMIC_RELAXED);
+        if (sass_has(i, SASS_M_ADD) || sass_has(i, SASS_M_INC))
+            old[l] = __atomic_fetch_add(word, v[l], __ATOMIC_RELAXED);
         else if (sass_has(i, SASS_M_OR)) old[l] = __atomic_fetch_or(word, v[l], __ATOMIC_RELAXED);
         else if (sass_has(i, SASS_M_AND)) old[l] = __atomic_fetch_and(word, v[l], __ATOMIC_RELAXED);
         else if (sass_has(i, SASS_M_EXCH)) old[l] = __atomic_exchange_n(word, v[l], __ATOMIC_RELAXED);
@@ -275,6 +277,14 @@ static void atomic(sass_warp *w, const sass_operand *to, const sass_operand *at,
 }
 void sass_atomg(sass_warp *w, const sass_ins *i, uint32_t mask)
 {
-    atomic(w, &i->arg[1], &i->arg[2], &i->arg[3], i, mask);
+    atomic(w, SASS_GLOBAL, &i->arg[1], &i->arg[2], &i->arg[3], i, mask);
 }
-void sass_red(sass_warp *w, const sass_ins *i, uint32_t mask) { atomic(w, NULL, &i->arg[0], &i->arg[1], i, mask); }
+/* ATOMS.ADD R5, [R6.X4], R11; ATOMS.POPC.INC.32 RZ, [R2.X4+URZ]: as many are added as lanes meet at a place, so one for each. */
+void sass_atoms(sass_warp *w, const sass_ins *i, uint32_t mask)
+{
+    atomic(w, SASS_SHARED, &i->arg[0], &i->arg[1], i->n > 2 ? &i->arg[2] : NULL, i, mask);
+}
+void sass_red(sass_warp *w, const sass_ins *i, uint32_t mask)
+{
+    atomic(w, SASS_GLOBAL, NULL, &i->arg[0], &i->arg[1], i, mask);
+}

@@ -105,6 +105,8 @@ OPCODE(DEPBAR, "LE", STRAIGHT, depbar, "waits until at most so many groups are u
 OPCODE(ATOMG, "E ADD AND OR EXCH STRONG GPU", STRAIGHT, atomg,
        "d = global memory, which becomes the operation's result [P atom]")
 OPCODE(ATOM, "E ADD AND OR EXCH STRONG GPU", STRAIGHT, atomg, "the same by a generic address [P atom]")
+OPCODE(ATOMS, "ADD AND OR EXCH POPC INC 32", STRAIGHT, atoms,
+       "d = shared memory, which becomes the operation's result; POPC.INC: one more for each lane [P atom.shared]")
 OPCODE(RED, "E ADD AND OR STRONG GPU", STRAIGHT, red, "the same, nothing read [P red]")
 OPCODE(MEMBAR, "SC ALL GPU SYS", STRAIGHT, nop, "orders memory; here it is in order [P membar]")
 OPCODE(ERRBAR, "", STRAIGHT, nop, "reports errors of memory; here they are at once [O]")
