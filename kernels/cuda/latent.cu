@@ -37,16 +37,7 @@ KVI_KERNEL(latent_append, kvi_cuda_latent_append_params, 128, 6)
     }
     kvi_sync_warp();
     if (part && p.turns)
-        for (uint32_t i = lane; i < p.n_dims / 2u; i += 32u) {
-            const double angle = ((const double *)p.turns)[i] * (pos + seq.ahead);
-            float c, sine;
-            cos_sin_turns((float)(angle - whole(angle)), &c, &sine);
-            c *= p.magnitude, sine *= p.magnitude;
-            const uint32_t first = i * p.next, second = first + p.apart;
-            const float a = x[first], b = x[second];
-            x[first] = a * c - b * sine;
-            x[second] = b * c + a * sine;
-        }
+        turn_row(x, (const double *)p.turns, p.n_dims, p.next, p.apart, pos + seq.ahead, p.magnitude, lane);
     kvi_sync_warp();
     if (p.latent.rotate) kvi_rotate_row(x, n, lane);
     if (part >= 2u) {

@@ -90,8 +90,7 @@ void kvi_cuda_latent_prepare(kvi_device *d, kvi_dptr memory)
     d->latent.acc = kvi_cuda_carve(&space, need.acc);
 }
 
-/* ------------------------------------------------------------------------------------------------------
- * launches --- */
+/* ----------------------------------------------------------------------------------------------------- launches --- */
 static kvi_cuda_latent latent_of(const kvi_device *d, const kvi_op *op)
 {
     const kvi_cache_group *group = &d->program->groups[op->group];

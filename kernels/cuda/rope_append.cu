@@ -72,20 +72,10 @@ template <int D, bool exact> KVI_DEV void rope_append(const kvi_cuda_rope_params
             if (exact || lane + 32u * i < d) h[i] = h[i] * inv * (gain ? gain[lane + 32u * i] : 1.0f);
     }
     if (p.turns && !is_v) {
-        const uint32_t half = p.n_dims / 2u;
 #pragma unroll
         for (int i = 0; i < D / 32; i++) staged[lane + 32u * i] = h[i];
         kvi_sync_warp();
-        for (uint32_t i = lane; i < half; i += 32u) {
-            const double angle = ((const double *)p.turns)[i] * (pos + seq.ahead);
-            float c, sine;
-            cos_sin_turns((float)(angle - whole(angle)), &c, &sine);
-            c *= p.magnitude, sine *= p.magnitude;
-            const uint32_t first = i * p.next, second = first + p.apart;
-            const float a = staged[first], b = staged[second];
-            staged[first] = a * c - b * sine;
-            staged[second] = b * c + a * sine;
-        }
+        turn_row(staged, (const double *)p.turns, p.n_dims, p.next, p.apart, pos + seq.ahead, p.magnitude, lane);
         kvi_sync_warp();
 #pragma unroll
         for (int i = 0; i < D / 32; i++) h[i] = staged[lane + 32u * i];

@@ -21,4 +21,20 @@ KVI_DEV void cos_sin_turns(float x, float *c, float *s)
 /* Rounds ties to even in double without an intrinsic; |x| < 2^51. */
 KVI_DEV double whole(double x) { return (x + 6755399441055744.0) - 6755399441055744.0; }
 
+/* RoPE of a row by a warp: the pairs i * next and i * next + apart of its first n_dims numbers, turned by pos * turns[i]. */
+KVI_DEV void turn_row(float *x, const double *turns, uint32_t n_dims, uint32_t next, uint32_t apart, uint32_t pos,
+                      float magnitude, uint32_t lane)
+{
+    for (uint32_t i = lane; i < n_dims / 2u; i += 32u) {
+        const double angle = turns[i] * pos;
+        float c, sine;
+        cos_sin_turns((float)(angle - whole(angle)), &c, &sine);
+        c *= magnitude, sine *= magnitude;
+        const uint32_t first = i * next, second = first + apart;
+        const float a = x[first], b = x[second];
+        x[first] = a * c - b * sine;
+        x[second] = b * c + a * sine;
+    }
+}
+
 #endif

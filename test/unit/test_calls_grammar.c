@@ -12,6 +12,7 @@
 #include "runtime/grammar/call_grammar.h"
 #include "runtime/grammar/matcher.h"
 #include "runtime/grammar/schema.h"
+#include "grammar_accepts.h"
 
 static const char search_schema[] =
     "{\"type\":\"object\",\"properties\":{\"q\":{\"type\":\"string\",\"maxLength\":6},\"n\":{\"type\":\"integer\","
@@ -100,17 +101,6 @@ static bool random_text(kvi_grammar *g, unsigned stay, kvi_buf *out)
     }
     kvi_matcher_free(&m);
     return done;
-}
-
-static bool accepts(kvi_grammar *g, const char *text, size_t len)
-{
-    kvi_matcher m;
-    bool fits;
-    assert_int_equal(kvi_matcher_init(&m, g, NULL), KVRT_OK);
-    assert_int_equal(kvi_matcher_take(&m, text, len, &fits, NULL), KVRT_OK);
-    const bool yes = fits && kvi_matcher_accepts(&m);
-    kvi_matcher_free(&m);
-    return yes;
 }
 
 typedef struct reader {

@@ -13,22 +13,12 @@
 #include "runtime/grammar/json_tree.h"
 #include "runtime/grammar/matcher.h"
 #include "runtime/grammar/schema.h"
+#include "grammar_accepts.h"
 
 static kvrt_status compile(const char *schema, size_t len, kvi_grammar **out, kvrt_error *error)
 {
     *error = (kvrt_error){.size = sizeof *error};
     return kvi_schema_compile(schema, len, kvi_grammar_default_limits(), out, error);
-}
-
-static bool accepts(kvi_grammar *g, const char *text, size_t len)
-{
-    kvi_matcher m;
-    bool fits;
-    assert_int_equal(kvi_matcher_init(&m, g, NULL), KVRT_OK);
-    assert_int_equal(kvi_matcher_take(&m, text, len, &fits, NULL), KVRT_OK);
-    const bool yes = fits && kvi_matcher_accepts(&m);
-    kvi_matcher_free(&m);
-    return yes;
 }
 
 /* A tree as text again. */

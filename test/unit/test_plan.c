@@ -5,6 +5,7 @@
  * sessions: within max(2%, 8 MiB), where 64 MiB are promised. */
 #define _POSIX_C_SOURCE 200809L /* mkdtemp, symlink */
 #include "golden_model.h"
+#include "process_memory.h"
 
 #include <dirent.h>
 #include <setjmp.h>
@@ -26,25 +27,6 @@ typedef struct plan_case {
     uint32_t ctx, n_sessions;
     int64_t limit; /* 0: none */
 } plan_case;
-
-static uint64_t held(void)
-{
-    uint64_t bytes = 0;
-    kvrt_debug_mem(&bytes, NULL, NULL);
-    return bytes;
-}
-
-/* Anonymous resident memory of this process in bytes, 0 when the system does not tell. */
-static uint64_t resident(void)
-{
-    unsigned long long kib = 0;
-    char line[128];
-    FILE *status = fopen("/proc/self/status", "r");
-    while (status && fgets(line, sizeof line, status))
-        if (sscanf(line, "RssAnon: %llu kB", &kib) == 1) break;
-    if (status) fclose(status);
-    return kib << 10;
-}
 
 static kvrt_options *options_for(const plan_case *c)
 {

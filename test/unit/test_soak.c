@@ -6,6 +6,7 @@
 #include "golden_model.h"
 #include "../../runtime/engine/drive.h"
 #include "../../runtime/engine/seat.h"
+#include "process_memory.h"
 
 #include <pthread.h>
 #include <setjmp.h>
@@ -328,25 +329,6 @@ typedef struct crowd {
     uint64_t requests[CROWD], digests[CROWD];
     guest dice;
 } crowd;
-
-static uint64_t held(void)
-{
-    uint64_t bytes = 0;
-    kvrt_debug_mem(&bytes, NULL, NULL);
-    return bytes;
-}
-
-/* Anonymous resident bytes of this process; 0: the system does not tell. */
-static uint64_t resident(void)
-{
-    unsigned long long kib = 0;
-    char line[128];
-    FILE *status = fopen("/proc/self/status", "r");
-    while (status && fgets(line, sizeof line, status))
-        if (sscanf(line, "RssAnon: %llu kB", &kib) == 1) break;
-    if (status) fclose(status);
-    return kib << 10;
-}
 
 /* All that was submitted, to its end; what each says is kept apart, as they take turns by time. Returns the tokens. */
 static uint64_t drive_crowd(crowd *c)
