@@ -6,7 +6,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 tree="$work/kv (1) 'q', ü"
 mkdir -p "$tree" "$work/bin"
-tar -C "$KVRT_SOURCE_DIR" -c build.sh CMakeLists.txt runtime kernels tools examples/hello.c test/CMakeLists.txt test/emu | tar -C "$tree" -x
+tar -C "$KVRT_SOURCE_DIR" -c build.sh CMakeLists.txt runtime kernels tools examples/hello.c examples/desktop/desktop.c test/CMakeLists.txt test/emu | tar -C "$tree" -x
 real=$(command -v cmake)
 cat >"$work/bin/cmake" <<TEXT
 #!/bin/sh

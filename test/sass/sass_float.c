@@ -37,7 +37,7 @@ static float directed(const sass_ins *i, double x, double e)
 }
 static bool rounds_to_nearest(const sass_ins *i)
 {
-    return !(sass_has(i, SASS_M_RP) | sass_has(i, SASS_M_RM) | sass_has(i, SASS_M_RZ));
+    return !sass_has(i, SASS_M_RP) && !sass_has(i, SASS_M_RM) && !sass_has(i, SASS_M_RZ);
 }
 static float directed_fma(const sass_ins *i, float a, float b, float c)
 {
