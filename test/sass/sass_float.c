@@ -173,7 +173,8 @@ void sass_dsetp(sass_warp *w, const sass_ins *i, uint32_t mask)
     set_compared(w, i, a, b, mask);
 }
 /* Whether a / b by a reciprocal and its correction may go wrong, so that the long way is taken, which is right for all. NVIDIA does not say where
- * the card draws the line; this one is drawn around everything that can overflow, vanish or lose bits on the short way. */
+ * the card draws the line; this one is drawn around everything that can overflow, vanish or lose bits on the short way,
+ * zeros among them, which lose their sign there. */
 void sass_fchk(sass_warp *w, const sass_ins *i, uint32_t mask)
 {
     float a[32], b[32];
@@ -183,7 +184,6 @@ void sass_fchk(sass_warp *w, const sass_ins *i, uint32_t mask)
     {
         const int ea = (int)(sass_bits(a[l]) >> 23 & 255), eb = (int)(sass_bits(b[l]) >> 23 & 255);
         one[l] = ea == 255 || eb == 255 || eb < 2 || eb > 252 || ea < 26 || ea - eb > 125 || ea - eb < -124;
-        if (sass_bits(a[l]) << 1 == 0 && eb >= 2 && eb <= 252) one[l] = 0; /* 0 / b */
     }
     sass_put_pred(w, &i->arg[0], sass_pack(one), mask);
 }
