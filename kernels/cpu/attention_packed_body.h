@@ -80,13 +80,12 @@ INLINE void mac(const uint8_t *codes, kvi_kv_code kind, size_t row_bytes, uint32
         vf value[4];
         __builtin_prefetch(next + r * row_bytes);
         vu word = {0};
+        uint32_t j = 0;
         if (kind == KVI_KV_Q4 || kind == KVI_KV_Q2) word = repeat(row, words);
 #ifdef RINGS_ALONE
-        if (n_v == 4u) levels_of_64(value, row, (uint32_t)row_bytes, first, bits);
-        for (uint32_t j = n_v == 4u ? n_v : 0; j < n_v; j++) {
-#else
-        for (uint32_t j = 0; j < n_v; j++) {
+        if (n_v == 4u) levels_of_64(value, row, (uint32_t)row_bytes, first, bits), j = n_v;
 #endif
+        for (; j < n_v; j++) {
             if (kind == KVI_KV_Q4) value[j] = number(shift(word, counts[j], words == VW), 4);
             else if (kind == KVI_KV_Q2) value[j] = number(shift(word, counts[j], words == VW), 2);
             else if (kind == KVI_KV_Q3)

@@ -19,7 +19,7 @@
  * lies alone, so that 8,192 columns fit into a quarter of L1; all others lie by four. (AMX has an order of its own, dots_amx.c.) */
 typedef struct kvi_dots_input {
     uint8_t *codes; /* (rows / side, n_words, side) words of four signed bytes; past the end of a row they are zero */
-    float *scales;  /* (rows / 4, n_steps, 4) */
+    float *scales;  /* (rows / side, n_steps, side) */
     int32_t *
         starts; /* alike: what an integer sum begins with, -z (sum a); or, for zeros and mins of groups, the bits of s (sum a) in f32 */
     uint32_t n_words; /* of a row, a multiple of 16 */
@@ -56,7 +56,8 @@ typedef struct kvi_cpu_dots {
     /* Codes of rows [4 group, 4 group + 4) of x (n_rows, ldx). order: column that stands at each place of the weight; NULL: the same one. */
     void (*quantize)(const kvi_tile *t, const float *x, size_t ldx, uint32_t n_rows, const uint32_t *order,
                      uint32_t group, const kvi_dots_input *to);
-    /* y[j * ldy + i] = W[first + i] . x[row + j], i < n_out, j < n_x <= 4; row a multiple of 4. panels: of the expert. */
+    /* y[j * ldy + i] = W[first + i] . x[row + j], i < n_out, j < n_x <= 4; row a multiple of 4; of a row that lies alone row = 0, n_x = 1.
+     * panels: of the expert. */
     void (*gemv)(const kvi_tile *t, const uint8_t *panels, uint32_t first, uint32_t n_out, const kvi_dots_input *x,
                  uint32_t row, uint32_t n_x, float *y, size_t ldy);
     /* The same for all n_rows rows, y added to where `add`. scratch: kvi_dots_scratch bytes, 64-byte aligned. */

@@ -41,10 +41,8 @@ static void quantize(const kvi_tile *t, const float *x, size_t ldx, uint32_t n_r
             const size_t at = first + s * to->side + r;
             const uint32_t n = quantize_places(t, x + (size_t)(group * to->side + r) * ldx, order, k, bias, codes,
                                                &to->scales[at], &to->starts[at]);
-            if (to->side == 1) memcpy(words + k, codes, (n + 3u) / 4u * 4u);
-            else
-                for (uint32_t w = 0; w < (n + 3u) / 4u; w++)
-                    memcpy(words + (size_t)(k / 4u + w) * bytes + 4u * r, codes + 4u * w, 4);
+            for (uint32_t w = 0; w < (n + 3u) / 4u; w++)
+                memcpy(words + (size_t)(k / 4u + w) * bytes + 4u * r, codes + 4u * w, 4);
         }
 }
 
@@ -234,6 +232,7 @@ INLINE void gemv_kind(const kvi_tile *t, uint32_t bits, uint32_t values, const u
         float y16[KVI_DOTS_ROWS][KVI_TILE_ROWS];
         const uint8_t *panel = panels + p * t->panel_bytes;
         if (x->side == 1) gemv_one(t, bits, values, panel, x, y16[0]);
+        else if (n_x == 1) gemv_panel(t, bits, values, panel, x, row, 1, y16);
         else gemv_panel(t, bits, values, panel, x, row, 4, y16); /* rows that are not there in vain */
         for (uint32_t j = 0; j < n_x; j++) put_row(y16[j], p, first, n_out, false, y + j * ldy);
     }

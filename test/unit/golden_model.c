@@ -81,6 +81,17 @@ bool golden_load(const char *name, golden_model *out)
 
 void golden_free(golden_model *model) { free(model->blob); }
 
+kvrt_status golden_try_open(const char *const *pairs, kvrt_engine *out, kvrt_error *error)
+{
+    kvrt_options *o;
+    assert_int_equal(kvrt_options_create(&o, NULL), KVRT_OK);
+    for (const char *const *pair = pairs; *pair; pair += 2)
+        if (kvrt_options_set_text(o, pair[0], pair[1], error) < KVRT_OK) fail_msg("%s", error->message);
+    const kvrt_status status = kvrt_engine_open(o, NULL, NULL, out, error);
+    kvrt_options_destroy(o);
+    return status;
+}
+
 kvrt_engine golden_open(const golden_model *model, const char *const *pairs)
 {
     kvrt_error error = {.size = sizeof error};

@@ -32,6 +32,8 @@ void golden_free(golden_model *model);
 
 /* Opens with key/value pairs, NULL-terminated. Fails the test on an error. */
 kvrt_engine golden_open(const golden_model *model, const char *const *pairs);
+/* Opens with key/value pairs alone, model.path among them, NULL-terminated; the status of kvrt_engine_open. */
+kvrt_status golden_try_open(const char *const *pairs, kvrt_engine *out, kvrt_error *error);
 /* A session with the engine's options, what it and the engine's memory say of themselves. Fail the test on an error. */
 kvrt_session golden_session(kvrt_engine engine);
 kvrt_session_info golden_session_info(kvrt_session session);

@@ -54,16 +54,10 @@ static uint64_t generate(kvrt_session s, uint32_t n)
 static kvrt_status open_under(uint64_t limit, const char *shared, const char *ctx, kvrt_engine *out, kvrt_error *error)
 {
     char bytes[32];
-    kvrt_options *o;
     snprintf(bytes, sizeof bytes, "%llu", (unsigned long long)limit);
     const char *pairs[] = {"model.path", model.dir,    "device.backend", "cpu",      "cpu.threads", "1", "mem.limit",
                            bytes,        "mem.shared", shared,           "ctx.size", ctx,           NULL};
-    assert_int_equal(kvrt_options_create(&o, NULL), KVRT_OK);
-    for (const char *const *pair = pairs; *pair; pair += 2)
-        if (kvrt_options_set_text(o, pair[0], pair[1], error) < KVRT_OK) fail_msg("%s", error->message);
-    const kvrt_status status = kvrt_engine_open(o, NULL, NULL, out, error);
-    kvrt_options_destroy(o);
-    return status;
+    return golden_try_open(pairs, out, error);
 }
 
 static void engines_share_a_limit(void **state)

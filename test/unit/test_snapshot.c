@@ -5,6 +5,7 @@
 #include "../../runtime/base/os.h"
 #include "../../runtime/engine/seat.h"
 #include "../../runtime/engine/snapshot.h"
+#include "files_in.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -323,15 +324,6 @@ static int64_t bad_write(int32_t file, const void *bytes, uint64_t n)
         return disk.code ? -1 : 0;
     }
     return write(file, bytes, disk.most && n > disk.most ? disk.most : n);
-}
-
-static uint32_t files_in(const char *folder)
-{
-    uint32_t n = 0;
-    DIR *d = opendir(folder);
-    for (struct dirent *e; (e = readdir(d));) n += e->d_name[0] != '.';
-    closedir(d);
-    return n;
 }
 
 static void disks_that_fail(void **state)

@@ -50,13 +50,7 @@ static kvrt_status try_engine(const char *format, const char *sessions, const ch
                            "kv.pool",
                            strcmp(format, "elastic") ? "0" : "400KiB",
                            NULL};
-    kvrt_options *o;
-    assert_int_equal(kvrt_options_create(&o, NULL), KVRT_OK);
-    for (const char *const *pair = pairs; *pair; pair += 2)
-        if (kvrt_options_set_text(o, pair[0], pair[1], error) < KVRT_OK) fail_msg("%s", error->message);
-    const kvrt_status status = kvrt_engine_open(o, NULL, NULL, out, error);
-    kvrt_options_destroy(o);
-    return status;
+    return golden_try_open(pairs, out, error);
 }
 
 static kvrt_engine open_engine(const char *format, const char *sessions, const char *where)

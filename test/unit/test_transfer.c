@@ -5,8 +5,8 @@
 #include "../../runtime/base/os.h"
 #include "../../runtime/engine/seat.h"
 #include "../../runtime/engine/snapshot.h"
+#include "files_in.h"
 
-#include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -96,15 +96,6 @@ static uint8_t *file_bytes(const char *name, uint64_t *n)
     assert_int_equal(fread(bytes, 1, *n, f), *n);
     fclose(f);
     return bytes;
-}
-
-static uint32_t files_in(const char *folder)
-{
-    uint32_t n = 0;
-    DIR *d = opendir(folder);
-    for (struct dirent *e; (e = readdir(d));) n += e->d_name[0] != '.';
-    closedir(d);
-    return n;
 }
 
 /* Beside a session that generates: its tokens are those that it has alone, the file is the one that a blocking call writes, and a session that is
