@@ -15,16 +15,16 @@
 #define KVI_DOTS_PADDED 32u  /* rows that there is room for, and their multiples: AMX takes so many at once */
 #define KVI_DOTS_DEPTH 1024u /* k of a panel that gemm expands at once */
 
-/* Rows of activations as codes. `side` rows make a group: word k / 4 of each, then the next word; scales alike. A row that a gemv has for itself
- * lies alone, so that 8,192 columns fit into a quarter of L1; all others lie by four. (AMX has an order of its own, dots_amx.c.) */
+/* Rows of activations as codes. Four rows make a group: word k / 4 of each, then the next word; scales alike. The one row that a gemv has left for
+ * its last group lies alone there, so that 8,192 columns fit into a quarter of L1. (AMX has an order of its own, dots_amx.c.) */
 typedef struct kvi_dots_input {
-    uint8_t *codes; /* (rows / side, n_words, side) words of four signed bytes; past the end of a row they are zero */
-    float *scales;  /* (rows / side, n_steps, side) */
+    uint8_t *codes; /* (rows / 4, n_words, 4) words of four signed bytes; past the end of a row they are zero */
+    float *scales;  /* (rows / 4, n_steps, 4) */
     int32_t *
         starts; /* alike: what an integer sum begins with, -z (sum a); or, for zeros and mins of groups, the bits of s (sum a) in f32 */
     uint32_t n_words; /* of a row, a multiple of 16 */
     uint32_t n_steps;
-    uint32_t side; /* 1 or KVI_DOTS_ROWS */
+    uint32_t lone; /* row that lies alone, UINT32_MAX: none */
 } kvi_dots_input;
 
 static inline uint64_t kvi_dots_row_words(uint32_t n_in) { return ((uint64_t)n_in + 63u) / 64u * 16u; }
@@ -43,7 +43,7 @@ static inline kvi_dots_input kvi_dots_input_at(const kvi_tile *t, uint32_t n_row
 {
     const uint64_t rows = kvi_dots_padded(n_rows);
     kvi_dots_input in = {.codes = memory, .n_words = (uint32_t)kvi_dots_row_words(t->n_in)};
-    in.side = for_gemv && n_rows == 1 ? 1 : KVI_DOTS_ROWS;
+    in.lone = for_gemv && n_rows % KVI_DOTS_ROWS == 1 ? n_rows - 1u : UINT32_MAX;
     in.n_steps = (t->n_in + t->step - 1u) / t->step;
     in.scales = (float *)(void *)(in.codes + rows * in.n_words * 4u);
     in.starts = (int32_t *)(void *)(in.scales + rows * in.n_steps);
@@ -56,7 +56,7 @@ typedef struct kvi_cpu_dots {
     /* Codes of rows [4 group, 4 group + 4) of x (n_rows, ldx). order: column that stands at each place of the weight; NULL: the same one. */
     void (*quantize)(const kvi_tile *t, const float *x, size_t ldx, uint32_t n_rows, const uint32_t *order,
                      uint32_t group, const kvi_dots_input *to);
-    /* y[j * ldy + i] = W[first + i] . x[row + j], i < n_out, j < n_x <= 4; row a multiple of 4; of a row that lies alone row = 0, n_x = 1.
+    /* y[j * ldy + i] = W[first + i] . x[row + j], i < n_out, j < n_x <= 4; row a multiple of 4; of a row that lies alone n_x = 1.
      * panels: of the expert. */
     void (*gemv)(const kvi_tile *t, const uint8_t *panels, uint32_t first, uint32_t n_out, const kvi_dots_input *x,
                  uint32_t row, uint32_t n_x, float *y, size_t ldy);

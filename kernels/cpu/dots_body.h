@@ -30,17 +30,17 @@ INLINE void dot_quads(vi *sums, uint32_t n_sums, const vu *w, uint32_t n, uint32
 static void quantize(const kvi_tile *t, const float *x, size_t ldx, uint32_t n_rows, const uint32_t *order,
                      uint32_t group, const kvi_dots_input *to)
 {
-    const uint32_t bytes = 4u * to->side; /* of a word of all rows of the group */
-    uint8_t *words = to->codes + (size_t)group * to->n_words * bytes, codes[KVI_TILE_STEP];
-    const size_t first = (size_t)group * to->n_steps * to->side;
+    const uint32_t row = group * KVI_DOTS_ROWS, side = row == to->lone ? 1u : KVI_DOTS_ROWS;
+    const uint32_t bytes = 4u * side; /* of a word of all rows of the group */
+    uint8_t *words = to->codes + (size_t)row * to->n_words * 4u, codes[KVI_TILE_STEP];
     const uint32_t tail = t->n_in / 4u; /* words from here on have places past the end */
     memset(words + (size_t)tail * bytes, 0, (size_t)(to->n_words - tail) * bytes);
-    for (uint32_t r = 0; r < to->side && group * to->side + r < n_rows; r++)
+    for (uint32_t r = 0; r < side && row + r < n_rows; r++)
         for (uint32_t s = 0; s < to->n_steps; s++) {
             const uint32_t k = s * t->step, bias = BIAS(SIZE_OF(t->bits, t->values));
-            const size_t at = first + s * to->side + r;
-            const uint32_t n = quantize_places(t, x + (size_t)(group * to->side + r) * ldx, order, k, bias, codes,
-                                               &to->scales[at], &to->starts[at]);
+            const size_t at = (size_t)row * to->n_steps + s * side + r;
+            const uint32_t n = quantize_places(t, x + (size_t)(row + r) * ldx, order, k, bias, codes, &to->scales[at],
+                                               &to->starts[at]);
             for (uint32_t w = 0; w < (n + 3u) / 4u; w++)
                 memcpy(words + (size_t)(k / 4u + w) * bytes + 4u * r, codes + 4u * w, 4);
         }
@@ -68,31 +68,31 @@ INLINE vf step_sum(vf sum, vi ints, vf scale, float x_scale, bool centred, vf of
     return centred ? sum : fma_vec(offset, splat(float_of(start)), sum);
 }
 
-/* ints[part][j] += codes of half a run times the words at x. n_x, bits and values are constants. */
+/* ints[part][j] += codes of half a run times the words at x. bits and values are constants. */
 INLINE void half_dots(vi (*ints)[KVI_DOTS_ROWS], const uint8_t *run, uint32_t half, uint32_t bits, uint32_t values,
-                      const uint8_t *x, uint32_t n_x)
+                      const uint8_t *x)
 {
     for (uint32_t part = 0; part < PARTS; part++) {
         vu w[QUADS];
         for (uint32_t i = 0; i < QUADS; i++) w[i] = quad_of(run, half, bits, values, i, part);
-        for (uint32_t j = 0; j < n_x; j++)
+        for (uint32_t j = 0; j < KVI_DOTS_ROWS; j++)
             dot_quads(&ints[part][j], 1, w, QUADS, SIZE_OF(bits, values), x + 4u * j, GROUP_BYTES);
     }
 }
 
-/* A panel times n_x rows, straight from memory: y16[j] (16). */
+/* A panel times a group of rows, straight from memory: y16[j] (16). Rows that are not there are multiplied in vain. */
 INLINE void gemv_panel(const kvi_tile *t, uint32_t bits, uint32_t values, const uint8_t *panel,
-                       const kvi_dots_input *in, uint32_t row, uint32_t n_x, float (*y16)[KVI_TILE_ROWS])
+                       const kvi_dots_input *in, uint32_t row, float (*y16)[KVI_TILE_ROWS])
 {
     const bool centred = t->offset == KVI_TILE_CENTRED;
-    const uint8_t *x = in->codes + (size_t)(row / KVI_DOTS_ROWS) * in->n_words * GROUP_BYTES;
-    const float *x_scale = in->scales + (size_t)(row / KVI_DOTS_ROWS) * in->n_steps * KVI_DOTS_ROWS;
-    const int32_t *start = in->starts + (size_t)(row / KVI_DOTS_ROWS) * in->n_steps * KVI_DOTS_ROWS;
+    const uint8_t *x = in->codes + (size_t)row * in->n_words * 4u;
+    const float *x_scale = in->scales + (size_t)row * in->n_steps;
+    const int32_t *start = in->starts + (size_t)row * in->n_steps;
     vf sums[PARTS][KVI_DOTS_ROWS];
     vi ints[PARTS][KVI_DOTS_ROWS];
     float scales[SIDE_FLOATS], offsets[SIDE_FLOATS];
     for (uint32_t part = 0; part < PARTS; part++)
-        for (uint32_t j = 0; j < n_x; j++) sums[part][j] = (vf){0}, ints[part][j] = (vi){0};
+        for (uint32_t j = 0; j < KVI_DOTS_ROWS; j++) sums[part][j] = (vf){0}, ints[part][j] = (vi){0};
     const uint32_t halves = t->step / HALF_RUN, next_group = t->whole_row || t->group > t->step ? 0 : KVI_TILE_ROWS;
     for (uint32_t k = 0; k < t->n_in; k += KVI_TILE_BLOCK) {
         const uint8_t *block = panel + kvi_tile_block_at(t, k), *run = block + kvi_tile_block_side(t, k);
@@ -109,15 +109,15 @@ INLINE void gemv_panel(const kvi_tile *t, uint32_t bits, uint32_t values, const 
                 if (left == 0) {
                     left = halves;
                     for (uint32_t part = 0; part < PARTS; part++)
-                        for (uint32_t j = 0; j < n_x; j++) ints[part][j] = splat_int(centred ? start[j] : 0);
+                        for (uint32_t j = 0; j < KVI_DOTS_ROWS; j++) ints[part][j] = splat_int(centred ? start[j] : 0);
                 }
-                half_dots(ints, run, half, bits, values, x, n_x);
+                half_dots(ints, run, half, bits, values, x);
                 if (--left && at + (half + 1u) * HALF_RUN < n) continue;
                 left = 0;
                 for (uint32_t part = 0; part < PARTS; part++) {
                     const vf scale = load(scales + group + part * VW),
                              offset = offset_of(t, SIZE_OF(bits, values), scale, load(offsets + group + part * VW));
-                    for (uint32_t j = 0; j < n_x; j++)
+                    for (uint32_t j = 0; j < KVI_DOTS_ROWS; j++)
                         sums[part][j] =
                             step_sum(sums[part][j], ints[part][j], scale, x_scale[j], centred, offset, start[j]);
                 }
@@ -125,7 +125,7 @@ INLINE void gemv_panel(const kvi_tile *t, uint32_t bits, uint32_t values, const 
             }
         }
     }
-    for (uint32_t j = 0; j < n_x; j++)
+    for (uint32_t j = 0; j < KVI_DOTS_ROWS; j++)
         for (uint32_t part = 0; part < PARTS; part++) store(y16[j] + part * VW, sums[part][j]);
 }
 
@@ -169,9 +169,9 @@ INLINE void gemv_one(const kvi_tile *t, uint32_t bits, uint32_t values, const ui
 {
     const uint32_t size = SIZE_OF(bits, values), centred = t->offset == KVI_TILE_CENTRED;
     const uint32_t next_group = t->whole_row || t->group > t->step ? 0 : KVI_TILE_ROWS;
-    const uint8_t *x = in->codes;
-    const float *x_scale = in->scales;
-    const int32_t *start = in->starts;
+    const uint8_t *x = in->codes + (size_t)in->lone * in->n_words * 4u;
+    const float *x_scale = in->scales + (size_t)in->lone * in->n_steps;
+    const int32_t *start = in->starts + (size_t)in->lone * in->n_steps;
     vf sums[PARTS];
     float scales[SIDE_FLOATS], offsets[SIDE_FLOATS];
     for (uint32_t part = 0; part < PARTS; part++) sums[part] = (vf){0};
@@ -231,9 +231,8 @@ INLINE void gemv_kind(const kvi_tile *t, uint32_t bits, uint32_t values, const u
     for (uint32_t p = first / KVI_TILE_ROWS; p * KVI_TILE_ROWS < first + n_out; p++) {
         float y16[KVI_DOTS_ROWS][KVI_TILE_ROWS];
         const uint8_t *panel = panels + p * t->panel_bytes;
-        if (x->side == 1) gemv_one(t, bits, values, panel, x, y16[0]);
-        else if (n_x == 1) gemv_panel(t, bits, values, panel, x, row, 1, y16);
-        else gemv_panel(t, bits, values, panel, x, row, 4, y16); /* rows that are not there in vain */
+        if (row == x->lone) gemv_one(t, bits, values, panel, x, y16[0]);
+        else gemv_panel(t, bits, values, panel, x, row, y16);
         for (uint32_t j = 0; j < n_x; j++) put_row(y16[j], p, first, n_out, false, y + j * ldy);
     }
 }

@@ -555,6 +555,12 @@ static void products_of(bench *b, const kvi_cpu_dots *way)
         way->gemm(t, panels, 0, n, &alone, 1, false, b->scratch, one, MAX_OUT);
         assert_memory_equal(one, many[r], n * sizeof *one);
     }
+    for (uint32_t rows = 4; way->gemv && rows <= 6; rows++) { /* the fifth lies alone */
+        const kvi_dots_input some_rows = codes_of(b, way, 0, rows, true, b->alone);
+        way->gemv(t, panels, 0, n, &some_rows, rows / 5 * 4, rows - rows / 5 * 4, one, MAX_OUT);
+        for (uint32_t j = rows / 5 * 4; j < rows; j++)
+            assert_memory_equal(one + j % 4 * MAX_OUT, few[j], n * sizeof *one);
+    }
     for (uint32_t n_x = 2; way->gemv && n_x <= 3; n_x++) {
         way->gemv(t, panels, 0, n, &in, 4, n_x, one, MAX_OUT);
         for (uint32_t j = 0; j < n_x; j++) assert_memory_equal(one + j * MAX_OUT, few[4 + j], n * sizeof *one);
