@@ -31,6 +31,8 @@ typedef struct kvi_limits {
     uint32_t max_seqs;
     uint32_t max_ctx;    /* positions of a sequence */
     uint64_t pool_bytes; /* KV pool, multiple of KVI_KV_UNIT */
+    uint64_t
+        pool_most_bytes; /* it may grow to that (pool_resize); where a backend cannot change it, what it is opened with */
     uint32_t
         page_formats;   /* bit set over kvi_kv_code: codes that pages may have, so that a backend can refuse at load */
     kvi_kv_format body; /* of encoded pages, refused at load likewise; plain: no page is encoded */
@@ -164,6 +166,8 @@ typedef struct kvi_backend {
                              kvrt_error *error);
     /* The content of this part is not needed any more: memory behind it may go back to the system until it is written to. NULL: it stays. */
     void (*pool_discard)(kvi_device *device, uint64_t offset, uint64_t len);
+    /* The pool has so many bytes from now on, at most pool_most_bytes; what stands in those that it keeps stays. NULL: its size is fixed. */
+    kvrt_status (*pool_resize)(kvi_device *device, uint64_t bytes, kvrt_error *error);
     /* Raw bytes of the pool: snapshots, synthetic fill, tests. */
     kvrt_status (*pool_write)(kvi_device *device, uint64_t offset, const void *bytes, uint64_t len, kvrt_error *error);
     kvrt_status (*pool_read)(kvi_device *device, uint64_t offset, void *bytes, uint64_t len, kvrt_error *error);

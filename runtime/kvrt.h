@@ -308,12 +308,21 @@ typedef struct kvrt_memory {
     uint64_t planned_bytes, budget_bytes;    /* as in kvrt_engine_info */
     uint64_t available_bytes;                /* free in the memory that the engine is in */
     uint64_t kv_away_bytes; /* of sessions whose pages left the pool (kv.spill); in memory, they are in host_bytes */
+    uint64_t kv_pool_most_bytes; /* of the pool, when the limit is raised to mem.most */
 } kvrt_memory;
 /* BUSY while another thread drives (the worker is waited for). [callback] */
 KVRT_API kvrt_status kvrt_mem_info(kvrt_engine engine, kvrt_memory *out, kvrt_error *error);
 /* Gives back what is only kept in case: cached pages (*freed, may be NULL: their bytes in the pool), and on the CPU the memory behind what is
  * free in the pool, which comes back when it is needed. */
 KVRT_API kvrt_status kvrt_trim(kvrt_engine engine, uint64_t *freed, kvrt_error *error);
+/* Changes mem.limit of an open engine, 0: none. Its KV pool becomes what the limit leaves beside everything else that was planned; *pool (may be
+ * NULL) is its size now. Where it becomes smaller, what is only kept goes; then, if kv.spill is a directory, the pages of idle sessions; then
+ * elastic sessions give up precision; the memory goes back to the system. Where it becomes larger, memory is taken as it is used, for more
+ * sessions, kept prefixes, or the precision of elastic ones, up to what mem.most has planned for. A step under way is ended first; requests that
+ * run go on, with the same tokens. With mem.shared the pool is what the others leave of the limit, which each engine is told. Errors: OVER_BUDGET
+ * (what sessions hold does not fit; needed_bytes is the least limit that would do; nothing else has changed), UNSUPPORTED (the backend's pool is
+ * fixed: cuda), NOMEM_HOST. */
+KVRT_API kvrt_status kvrt_mem_limit(kvrt_engine engine, uint64_t bytes, uint64_t *pool, kvrt_error *error);
 /* Gives back weights, workspace and pool; what sessions hold waits in the host's memory. Until kvrt_resume, whatever computes or changes a session
  * answers STATE; tokenizing, polling, facts and closing work. Sessions go on as if nothing had happened, with the same bits. Errors: NOMEM_HOST,
  * STATE (the worker runs). kvrt_resume takes the same memory again, or fails (NOMEM_*, OVER_BUDGET where mem.shared has others, NO_DEVICE, IO) and
@@ -666,6 +675,7 @@ typedef struct kvrt_plan_row {
     uint64_t host_bytes;    /* of a card: what is taken of the host's memory beside the total */
     char problem[200];      /* why the backend does not take this format: then nothing fits. Empty: it does */
     uint64_t draft_bytes;   /* in the total: what the engine of draft.model takes */
+    uint64_t kv_most_bytes; /* kv_bytes when kvrt_mem_limit raises the limit to mem.most */
 } kvrt_plan_row;
 
 typedef struct kvrt_plan_info {

@@ -44,15 +44,17 @@ void plan_report_json(const plan_report *r)
     for (uint64_t i = 0; i < r->n; i++) {
         const kvrt_plan_row *row = &r->rows[i];
         printf("%s{\"kv\":\"%s\",\"bits_per_element\":%.4f,\"bytes_per_token\":%.1f,\"fixed_kv_bytes\":%llu,"
-               "\"max_ctx\":%llu,\"capped_by\":\"%s\",\"ctx\":%llu,\"kv_bytes\":%llu,\"weight_bytes\":%llu,"
+               "\"max_ctx\":%llu,\"capped_by\":\"%s\",\"ctx\":%llu,\"kv_bytes\":%llu,\"kv_most_bytes\":%llu,\"weight_"
+               "bytes\":%llu,"
                "\"table_bytes\":%llu,\"workspace_bytes\":%llu,\"session_bytes\":%llu,\"context_bytes\":%llu,"
                "\"total_bytes\":%llu,\"host_bytes\":%llu,\"fits\":%s,\"max_sessions\":%llu,\"problem\":",
                i ? "," : "", row->kv, row->bits_per_element, row->bytes_per_token,
                (unsigned long long)row->fixed_kv_bytes, (unsigned long long)row->max_ctx, row->capped_by,
-               (unsigned long long)row->ctx, (unsigned long long)row->kv_bytes, (unsigned long long)row->weight_bytes,
-               (unsigned long long)row->table_bytes, (unsigned long long)row->workspace_bytes,
-               (unsigned long long)row->session_bytes, (unsigned long long)row->context_bytes,
-               (unsigned long long)row->total_bytes, (unsigned long long)row->host_bytes, row->fits ? "true" : "false",
+               (unsigned long long)row->ctx, (unsigned long long)row->kv_bytes, (unsigned long long)row->kv_most_bytes,
+               (unsigned long long)row->weight_bytes, (unsigned long long)row->table_bytes,
+               (unsigned long long)row->workspace_bytes, (unsigned long long)row->session_bytes,
+               (unsigned long long)row->context_bytes, (unsigned long long)row->total_bytes,
+               (unsigned long long)row->host_bytes, row->fits ? "true" : "false",
                (unsigned long long)row->max_sessions);
         command_json_string(stdout, row->problem, strlen(row->problem));
         printf("}");

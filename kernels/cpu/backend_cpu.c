@@ -358,8 +358,10 @@ static kvrt_status cpu_load(kvi_device *device, const kvi_program *program, cons
     demand need = demand_of(program, limits, device->n_threads);
     device->program = program;
     device->limits = *limits;
-    device->pool = limits->pool_bytes ? kvi_mem_alloc_aligned(limits->pool_bytes) : NULL;
-    if (limits->pool_bytes && !device->pool) return kvi_error_nomem(error, limits->pool_bytes, "KV pool");
+    /* Tests and probes plan no growth. */
+    const uint64_t most = limits->pool_most_bytes > limits->pool_bytes ? limits->pool_most_bytes : limits->pool_bytes;
+    device->pool = most ? kvi_mem_alloc_reserved(limits->pool_bytes, most) : NULL;
+    if (most && !device->pool) return kvi_error_nomem(error, limits->pool_bytes, "KV pool");
     device->workspace = kvi_mem_alloc_aligned(need.total);
     if (!device->workspace) return kvi_error_nomem(error, need.total, "workspace");
     carve_workspace(device, &need);
@@ -420,6 +422,13 @@ static kvrt_status cpu_read_logits(kvi_device *device, uint32_t logit_row, float
 static void cpu_pool_discard(kvi_device *device, uint64_t offset, uint64_t len)
 {
     kvi_os_pages_discard(device->pool + offset, len);
+}
+
+static kvrt_status cpu_pool_resize(kvi_device *device, uint64_t bytes, kvrt_error *error)
+{
+    if (device->pool && !kvi_mem_resize_reserved(device->pool, bytes)) return kvi_error_nomem(error, bytes, "KV pool");
+    device->limits.pool_bytes = bytes;
+    return KVRT_OK;
 }
 
 static kvrt_status cpu_pool_write(kvi_device *device, uint64_t offset, const void *bytes, uint64_t len,
@@ -496,6 +505,7 @@ const kvi_backend kvi_backend_cpu = {.name = "cpu",
                                      .convert_pages = kvi_cpu_convert_pages,
                                      .pool_move = cpu_pool_move,
                                      .pool_discard = cpu_pool_discard,
+                                     .pool_resize = cpu_pool_resize,
                                      .pool_write = cpu_pool_write,
                                      .pool_read = cpu_pool_read,
                                      .watch = cpu_watch,

@@ -79,18 +79,22 @@ static bool has_room(size_t bytes)
 }
 
 /* -------------------------------------------------------------------------------------------------------- blocks --- */
-static block_note count_in(size_t bytes, kvi_account *account)
+static void count_bytes(size_t bytes, kvi_account *account)
 {
     atomic_fetch_add_explicit(&live_bytes, bytes, memory_order_relaxed);
+    if (!account) return;
+    const uint64_t now = atomic_fetch_add(&account->bytes, bytes) + bytes;
+    uint64_t peak = atomic_load(&account->peak);
+    while (now > peak && !atomic_compare_exchange_weak(&account->peak, &peak, now)) {
+    }
+}
+
+static block_note count_in(size_t bytes, kvi_account *account)
+{
     atomic_fetch_add_explicit(&live_blocks, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&total_allocations, 1, memory_order_relaxed);
-    if (account) {
-        const uint64_t now = atomic_fetch_add(&account->bytes, bytes) + bytes;
-        uint64_t peak = atomic_load(&account->peak);
-        atomic_fetch_add(&account->holds, 1);
-        while (now > peak && !atomic_compare_exchange_weak(&account->peak, &peak, now)) {
-        }
-    }
+    if (account) atomic_fetch_add(&account->holds, 1);
+    count_bytes(bytes, account);
     return (block_note){bytes, account};
 }
 
@@ -146,29 +150,70 @@ void kvi_mem_free(void *block)
 /* Aligned blocks: 64 bytes before the pointer hold the note; from 1 MiB on, whole pages from the system. */
 #define ALIGNED_HEADER 64u
 #define PAGES_FROM (1u << 20)
+typedef struct aligned_note {
+    block_note block;
+    size_t n_pages_bytes; /* of the system's pages; 0: of the heap */
+} aligned_note;
+_Static_assert(sizeof(aligned_note) <= ALIGNED_HEADER, "what stands before an aligned block");
+
+static size_t with_header(size_t bytes) { return ((bytes + 63) & ~(size_t)63) + ALIGNED_HEADER; }
+
+static void *count_aligned(unsigned char *base, size_t bytes, size_t n_pages_bytes)
+{
+    const aligned_note note = {count_in(bytes, in_use), n_pages_bytes};
+    memcpy(base, &note, sizeof note);
+    return base + ALIGNED_HEADER;
+}
 
 void *kvi_mem_alloc_aligned(size_t bytes)
 {
     if (bytes > SIZE_MAX / 2 || must_fail() || !has_room(bytes)) return NULL;
-    size_t total = ((bytes + 63) & ~(size_t)63) + ALIGNED_HEADER;
-    unsigned char *base = total >= PAGES_FROM ? kvi_os_pages_alloc(total) : aligned_alloc(64, total);
+    const size_t total = with_header(bytes), of_pages = total >= PAGES_FROM ? total : 0;
+    unsigned char *base = of_pages ? kvi_os_pages_alloc(total) : aligned_alloc(64, total);
     if (!base) return NULL;
-    if (total < PAGES_FROM) memset(base, 0, total);
-    const block_note note = count_in(bytes, in_use);
-    memcpy(base, &note, sizeof note);
-    return base + ALIGNED_HEADER;
+    if (!of_pages) memset(base, 0, total);
+    return count_aligned(base, bytes, of_pages);
 }
 
 void kvi_mem_free_aligned(void *block)
 {
     if (!block) return;
     unsigned char *base = (unsigned char *)block - ALIGNED_HEADER;
-    block_note note;
+    aligned_note note;
     memcpy(&note, base, sizeof note);
-    size_t total = ((note.bytes + 63) & ~(size_t)63) + ALIGNED_HEADER;
-    count_out(note);
-    if (total >= PAGES_FROM) kvi_os_pages_free(base, total);
+    count_out(note.block);
+    if (note.n_pages_bytes) kvi_os_pages_free(base, note.n_pages_bytes);
     else free(base);
+}
+
+void *kvi_mem_alloc_reserved(size_t bytes, size_t most)
+{
+    if (bytes > most || most > SIZE_MAX / 2 || must_fail() || !has_room(bytes)) return NULL;
+    const size_t total = with_header(most);
+    unsigned char *base = kvi_os_pages_reserve(total);
+    if (base && kvi_os_pages_commit(base, with_header(bytes))) return count_aligned(base, bytes, total);
+    kvi_os_pages_free(base, total);
+    return NULL;
+}
+
+bool kvi_mem_resize_reserved(void *block, size_t bytes)
+{
+    unsigned char *base = (unsigned char *)block - ALIGNED_HEADER;
+    aligned_note note;
+    memcpy(&note, base, sizeof note);
+    const size_t before = note.block.bytes, from = with_header(before), to = with_header(bytes);
+    if (to > note.n_pages_bytes) return false;
+    if (bytes > before && (must_fail() || !has_room(bytes - before) || !kvi_os_pages_commit(base + from, to - from)))
+        return false;
+    if (to < from) kvi_os_pages_uncommit(base + to, from - to);
+    if (bytes > before) count_bytes(bytes - before, note.block.account);
+    else {
+        atomic_fetch_sub_explicit(&live_bytes, before - bytes, memory_order_relaxed);
+        if (note.block.account) atomic_fetch_sub(&note.block.account->bytes, before - bytes);
+    }
+    note.block.bytes = bytes;
+    memcpy(base, &note, sizeof note);
+    return true;
 }
 
 const kvi_os_memory kvi_mem_copies = {kvi_mem_alloc_aligned, kvi_mem_free_aligned};

@@ -16,6 +16,10 @@ void kvi_mem_free(void *block);                   /* NULL is fine */
 /* 64-byte aligned and zeroed; whole pages with a huge-page hint from 1 MiB on. Freed by kvi_mem_free_aligned. */
 void *kvi_mem_alloc_aligned(size_t bytes);
 void kvi_mem_free_aligned(void *block);
+/* The same with addresses for `most` bytes, of which `bytes` are taken and count; kvi_mem_resize_reserved changes how many, and gives what is behind
+ * back to the system. False: memory is out, nothing has changed. */
+void *kvi_mem_alloc_reserved(size_t bytes, size_t most);
+bool kvi_mem_resize_reserved(void *block, size_t bytes);
 /* The same pair for files that are read instead of mapped (os.h). */
 extern const kvi_os_memory kvi_mem_copies;
 char *kvi_mem_strndup(const char *text, size_t len); /* NUL-terminated copy */

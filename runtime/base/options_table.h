@@ -77,6 +77,10 @@ OPTION("kv.round", NULL, CHOICE, ENGINE, "auto", 0, 0, "auto|plain|queries",
        "codes of 2 to 4 bits of K: the nearest, or least error for the queries; auto: queries where the device can")
 OPTION("mem.limit", "mem-limit", BYTES, ENGINE, "0", 0, 0, "",
        "most bytes kvrt may use, of the card's memory where it runs on one; 0: what is free")
+OPTION(
+    "mem.most", "mem-most", BYTES, ENGINE, "0", 0, 0, "",
+    "to how much mem.limit may be raised while the engine is open; 0: its cache never grows beyond what it was opened "
+    "with")
 OPTION("mem.shared", NULL, BOOL, ENGINE, "false", 0, 0, "",
        "mem.limit is for all engines of the process that are opened so, together")
 OPTION("mem.reserve", "reserve", BYTES, ENGINE, "1GiB", 0, 0, "", "bytes to leave free for others")

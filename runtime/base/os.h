@@ -70,6 +70,12 @@ void kvi_os_pages_free(void *pages, uint64_t bytes);
 
 /* Whole pages within go back to the system, and read as zero from then on. */
 void kvi_os_pages_discard(void *bytes, uint64_t n);
+/* Addresses alone: nothing may be read or written there until it is committed. Freed by kvi_os_pages_free. */
+void *kvi_os_pages_reserve(uint64_t bytes);
+/* The pages that [bytes, bytes + n) touches may be used; false when the system has none. The other way: whole pages within go back, and are
+ * addresses alone again. */
+bool kvi_os_pages_commit(void *bytes, uint64_t n);
+void kvi_os_pages_uncommit(void *bytes, uint64_t n);
 
 uint64_t kvi_os_now_us(void);           /* monotonic */
 uint64_t kvi_os_memory_available(void); /* bytes, 0 if unknown */

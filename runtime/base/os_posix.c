@@ -322,11 +322,44 @@ void *kvi_os_pages_alloc(uint64_t bytes)
     return pages;
 }
 
+void *kvi_os_pages_reserve(uint64_t bytes)
+{
+    void *pages = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (pages == MAP_FAILED) return NULL;
+#if defined(MADV_HUGEPAGE)
+    (void)madvise(pages, bytes, MADV_HUGEPAGE);
+#endif
+    return pages;
+}
+
+bool kvi_os_pages_commit(void *bytes, uint64_t n)
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)bytes / page * page,
+                    to = ((uintptr_t)bytes + n + page - 1) / page * page;
+    return n == 0 || mprotect((void *)from, to - from, PROT_READ | PROT_WRITE) == 0;
+}
+
+/* Whole pages within. */
+static uintptr_t pages_within(void *bytes, uint64_t n, uintptr_t *from)
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), to = ((uintptr_t)bytes + n) / page * page;
+    *from = ((uintptr_t)bytes + page - 1) / page * page;
+    return to > *from ? to - *from : 0;
+}
+
 void kvi_os_pages_discard(void *bytes, uint64_t n)
 {
-    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = ((uintptr_t)bytes + page - 1) / page * page,
-                    to = ((uintptr_t)bytes + n) / page * page;
-    if (to > from) (void)madvise((void *)from, to - from, MADV_DONTNEED);
+    uintptr_t from;
+    const uintptr_t len = pages_within(bytes, n, &from);
+    if (len) (void)madvise((void *)from, len, MADV_DONTNEED);
+}
+
+void kvi_os_pages_uncommit(void *bytes, uint64_t n)
+{
+    uintptr_t from;
+    const uintptr_t len = pages_within(bytes, n, &from);
+    kvi_os_pages_discard(bytes, n);
+    if (len) (void)mprotect((void *)from, len, PROT_NONE);
 }
 
 void kvi_os_pages_free(void *pages, uint64_t bytes)

@@ -333,6 +333,10 @@ static kvrt_status fill_device(open_context *c, kvrt_error *error)
     kvi_plan_input input;
     KVI_TRY(read_kv_scales(e, error));
     KVI_TRY(check_round(e, error));
+    if (kvi_plan_most(e->options) && !e->backend->pool_resize)
+        return kvi_error_set(error, KVRT_UNSUPPORTED,
+                             "option mem.most: the backend %s cannot change its KV pool while it is open",
+                             e->backend->name);
     KVI_TRY(kvi_engine_outline(e, e->format.plain, error));
     KVI_TRY(kvi_engine_find_cache(e, true, error));
     kvi_engine_plan_input(

@@ -14,19 +14,20 @@ kvrt_status kvrt_mem_info(kvrt_engine handle, kvrt_memory *out, kvrt_error *erro
     const bool own = e->backend && e->backend->own_memory;
     const uint64_t cached = (uint64_t)e->store.idle_units * KVI_KV_UNIT, host = kvi_engine_host_bytes(e);
     const kvi_memory_plan *plan = &e->plan;
-    const kvrt_memory memory = {.suspended = e->suspended.bytes != NULL,
-                                .host_bytes = host,
-                                .device_bytes = own && e->device ? plan->total_bytes - plan->context_bytes : 0,
-                                .workspace_bytes = e->device ? plan->workspace_bytes : 0,
-                                .kv_pool_bytes = e->device ? plan->limits.pool_bytes : 0,
-                                .kv_used_bytes = kvi_pool_used_bytes(&e->store.pool) - cached,
-                                .kv_cached_bytes = cached,
-                                .kv_saved_bytes = e->suspended.n,
-                                .planned_bytes = plan->total_bytes,
-                                .budget_bytes = plan->budget_bytes,
-                                .kv_away_bytes = e->spill.bytes,
-                                .available_bytes = own && e->device ? e->backend->memory_available(e->device)
-                                                                    : kvi_os_memory_available()};
+    const kvrt_memory memory = {
+        .suspended = e->suspended.bytes != NULL,
+        .host_bytes = host,
+        .device_bytes = own && e->device ? plan->total_bytes - plan->context_bytes : 0,
+        .workspace_bytes = e->device ? plan->workspace_bytes : 0,
+        .kv_pool_bytes = e->device ? plan->limits.pool_bytes : 0,
+        .kv_used_bytes = kvi_pool_used_bytes(&e->store.pool) - cached,
+        .kv_cached_bytes = cached,
+        .kv_saved_bytes = e->suspended.n,
+        .planned_bytes = plan->total_bytes,
+        .budget_bytes = plan->budget_bytes,
+        .kv_away_bytes = e->spill.bytes,
+        .kv_pool_most_bytes = e->device ? kvi_plan_most_pool(plan, kvi_plan_most(e->options)) : 0,
+        .available_bytes = own && e->device ? e->backend->memory_available(e->device) : kvi_os_memory_available()};
     kvi_struct_write(out, &memory, sizeof memory);
     kvi_engine_leave(e, KVI_READ);
     return KVRT_OK;

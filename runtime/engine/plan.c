@@ -73,11 +73,20 @@ uint64_t kvi_plan_budget(const kvrt_options *options, uint64_t available)
     return most > others ? most - others : 0;
 }
 
+static uint64_t less_reserve(const kvrt_options *options, uint64_t limit)
+{
+    const uint64_t reserve = (uint64_t)kvi_options_i64(options, "mem.reserve");
+    return limit > reserve && kvi_options_is_set(options, "mem.reserve") ? limit - reserve : limit;
+}
+
 uint64_t kvi_plan_limit(const kvrt_options *options)
 {
-    const uint64_t limit = (uint64_t)kvi_options_i64(options, "mem.limit"),
-                   reserve = (uint64_t)kvi_options_i64(options, "mem.reserve");
-    return limit > reserve && kvi_options_is_set(options, "mem.reserve") ? limit - reserve : limit;
+    return less_reserve(options, (uint64_t)kvi_options_i64(options, "mem.limit"));
+}
+
+uint64_t kvi_plan_most(const kvrt_options *options)
+{
+    return less_reserve(options, (uint64_t)kvi_options_i64(options, "mem.most"));
 }
 
 void kvi_engine_plan_input(const kvi_engine *e, bool copied, uint64_t available, kvi_plan_input *out)
@@ -97,6 +106,7 @@ void kvi_engine_plan_input(const kvi_engine *e, bool copied, uint64_t available,
                             .loading_bytes = e->loading_bytes + (copied ? 0 : copy_bytes),
                             .context_bytes = assumes_context ? (uint64_t)kvi_options_i64(o, "mem.context") : 0,
                             .budget_bytes = kvi_plan_budget(o, available),
+                            .most_bytes = e->backend->pool_resize ? kvi_plan_most(o) : 0,
                             .chunk = (uint32_t)kvi_options_i64(o, "ctx.chunk"),
                             .tail = (uint32_t)kvi_options_i64(o, "kv.tail"),
                             .draft_bytes = e->draft_bytes,
@@ -190,11 +200,12 @@ uint32_t kvi_plan_most_pages(const kvi_program *program, const kvi_limits *limit
             const uint32_t units = kvi_group_units(&program->groups[g], format);
             if (units < smallest) smallest = units;
         }
-    return (uint32_t)(limits->pool_bytes / KVI_KV_UNIT / (smallest ? smallest : 1)) + 1;
+    const uint64_t pool = limits->pool_most_bytes > limits->pool_bytes ? limits->pool_most_bytes : limits->pool_bytes;
+    return (uint32_t)(pool / KVI_KV_UNIT / (smallest ? smallest : 1)) + 1;
 }
 
 /* Adds up everything but the pool's own size, which the limits say. */
-static void add_up(const kvi_plan_input *input, kvi_memory_plan *out)
+static void add_all(const kvi_plan_input *input, kvi_memory_plan *out)
 {
     const kvi_backend *backend = input->backend;
     const uint32_t most_pages = kvi_plan_most_pages(input->program, &out->limits);
@@ -203,7 +214,10 @@ static void add_up(const kvi_plan_input *input, kvi_memory_plan *out)
                             kvi_store_host_bytes(most_pages) + (uint64_t)input->program->vocab_size * sizeof(float) +
                             out->limits.max_logit_rows * sizeof(uint32_t) + kvi_events_host_bytes() +
                             kvi_pace_host_bytes(input->program->n_step) + sizeof(kvi_batch);
-    const uint64_t sessions = input->n_sessions * kvi_plan_session_host_bytes(input->program, out->ctx_size);
+    const uint64_t session = kvi_plan_session_host_bytes(input->program, out->ctx_size),
+                   sessions = input->n_sessions * session;
+    out->planned_pool_bytes = out->limits.pool_bytes;
+    out->session_host_bytes = backend->own_memory ? 0 : session;
     out->workspace_bytes = backend->workspace_bytes(input->program, &out->limits, &input->device_options);
     out->weight_bytes = input->import_bytes + (backend->own_memory ? 0 : input->copied_bytes);
     out->table_bytes = backend->own_memory ? 0 : tables;
@@ -211,6 +225,38 @@ static void add_up(const kvi_plan_input *input, kvi_memory_plan *out)
     out->host_bytes = backend->own_memory ? tables + sessions + input->copied_bytes : 0;
     out->total_bytes = out->weight_bytes + out->table_bytes + out->workspace_bytes + out->session_bytes +
                        out->context_bytes + out->limits.pool_bytes + input->draft_bytes;
+}
+
+uint64_t kvi_plan_pool_under(const kvi_memory_plan *plan, uint64_t limit)
+{
+    const uint64_t rest = plan->total_bytes - plan->limits.pool_bytes, planned = plan->planned_pool_bytes;
+    if (limit <= rest) return 0;
+    uint64_t pool = limit - rest;
+    if (pool > planned) {
+        const uint64_t kv = plan->session_kv_bytes, each = kv + plan->session_host_bytes, more = pool - planned,
+                       part = each ? more % each : 0;
+        pool = planned + (each ? more / each * kv + (part < kv ? part : kv) : 0);
+    }
+    if (pool > plan->limits.pool_most_bytes) pool = plan->limits.pool_most_bytes;
+    return pool / KVI_KV_UNIT * KVI_KV_UNIT;
+}
+
+uint64_t kvi_plan_most_pool(const kvi_memory_plan *plan, uint64_t most)
+{
+    const uint64_t least = plan->total_bytes - plan->limits.pool_bytes + plan->planned_pool_bytes;
+    return kvi_plan_pool_under(plan, most > least ? most : least);
+}
+
+/* Bookkeeping for the largest pool is taken at once. How large that is follows from what the rest takes without it, so that a little more may be
+ * kept ready than is ever used. */
+static void add_up(const kvi_plan_input *input, kvi_memory_plan *out)
+{
+    out->limits.pool_most_bytes = out->limits.pool_bytes;
+    add_all(input, out);
+    if (input->most_bytes <= out->total_bytes) return;
+    out->limits.pool_most_bytes = UINT64_MAX / 2;
+    out->limits.pool_most_bytes = kvi_plan_pool_under(out, input->most_bytes);
+    add_all(input, out);
 }
 
 void kvi_plan_at(const kvi_plan_input *input, uint64_t ctx, kvi_memory_plan *out)

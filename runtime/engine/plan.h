@@ -14,10 +14,12 @@ typedef struct kvi_memory_plan {
     uint64_t workspace_bytes;
     uint64_t
         session_bytes; /* token lists, page tables and samplers of all planned sessions, taken as they are created */
-    uint64_t context_bytes;    /* of the device, assumed; 0: the budget is what is free beside it */
-    uint64_t host_bytes;       /* beside the budget: what a device with memory of its own leaves in the host's */
-    uint64_t budget_bytes;     /* what may be used in all */
-    uint64_t session_kv_bytes; /* pool bytes of one session of ctx_size tokens */
+    uint64_t context_bytes;      /* of the device, assumed; 0: the budget is what is free beside it */
+    uint64_t host_bytes;         /* beside the budget: what a device with memory of its own leaves in the host's */
+    uint64_t budget_bytes;       /* what may be used in all */
+    uint64_t session_kv_bytes;   /* pool bytes of one session of ctx_size tokens */
+    uint64_t planned_pool_bytes; /* the pool that open takes; limits.pool_bytes may become another (kvrt_mem_limit) */
+    uint64_t session_host_bytes; /* what one session takes of the budget beside the pool */
     uint64_t total_bytes;
     uint32_t ctx_size;
     const char *capped_by; /* "memory", "model", "request" */
@@ -46,6 +48,7 @@ typedef struct kvi_plan_input {
     bool drafts;              /* draft.type is on: recurrent layers then need a second state to work on */
     int64_t ctx_request;      /* -1: auto */
     uint64_t pool_most_bytes; /* elastic: 0 or a limit of the pool */
+    uint64_t most_bytes;      /* that the budget may become while the engine is open; 0: it does not grow */
 } kvi_plan_input;
 
 /* Pool bytes of one session with ctx tokens: sink, body, tail and the pages of a chunk under way; states of recurrent layers. */
@@ -63,10 +66,17 @@ void kvi_plan_at(const kvi_plan_input *input, uint64_t ctx, kvi_memory_plan *out
 bool kvi_plan_fits(const kvi_plan_input *input, const kvi_memory_plan *plan);
 /* Decides the context. OVER_BUDGET when the requested context, or no context at all, fits. */
 kvrt_status kvi_plan_memory(const kvi_plan_input *input, kvi_memory_plan *out, kvrt_error *error);
+/* The pool under another limit, everything else of the plan as it is: what is left of it; beyond what open takes, so much that the sessions that
+ * find room in it are within the limit as well. At most limits.pool_most_bytes; 0: there is no room for any. */
+uint64_t kvi_plan_pool_under(const kvi_memory_plan *plan, uint64_t limit);
+/* The same when the limit is raised to `most`, or is what open takes, where that is more. */
+uint64_t kvi_plan_most_pool(const kvi_memory_plan *plan, uint64_t most);
 /* Sessions of the plan's context that fit. */
 uint64_t kvi_plan_most_sessions(const kvi_plan_input *input, uint32_t ctx);
 /* The backend that an open would try first. Never NULL for a known name. */
 const kvi_backend *kvi_plan_backend(const kvrt_options *options);
+/* mem.most, less what is to be left free; 0: none. */
+uint64_t kvi_plan_most(const kvrt_options *options);
 /* What the options leave of `available`, the bytes that are free. */
 uint64_t kvi_plan_budget(const kvrt_options *options, uint64_t available);
 /* mem.limit, less what is to be left free where that was asked for, whoever has taken of it; 0: none. */

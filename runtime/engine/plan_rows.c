@@ -73,6 +73,7 @@ static void fill_row(const kvi_plan_input *input, const char *name, kvrt_plan_ro
     row->context_bytes = plan.context_bytes, row->host_bytes = plan.host_bytes;
     row->total_bytes = plan.total_bytes;
     row->draft_bytes = input->draft_bytes;
+    row->kv_most_bytes = kvi_plan_most_pool(&plan, input->most_bytes);
     if (row->fits) row->max_sessions = kvi_plan_most_sessions(input, plan.ctx_size);
 }
 

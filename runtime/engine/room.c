@@ -70,6 +70,16 @@ static kvrt_status demote(kvi_session *s, uint32_t units, uint32_t *freed, kvrt_
     return KVRT_OK;
 }
 
+kvrt_status kvi_session_keep_share(kvi_session *s, kvrt_error *error)
+{
+    for (uint32_t held, freed = 1;
+         freed && (held = (uint32_t)(kvi_pages_bytes(&s->pages) / KVI_KV_UNIT)) > s->pages.share_units;)
+        KVI_TRY(demote(s, held - s->pages.share_units, &freed, error));
+    return KVRT_OK;
+}
+
+kvrt_status kvi_engine_compact(kvi_engine *e, kvrt_error *error) { return kvi_compact_all(&e->store, move, e, error); }
+
 /* Extends the tables to n positions, at most one page further. *made = false: no room, and nothing left to demote. */
 static kvrt_status reserve_page(kvi_session *s, uint32_t n, bool *made, kvrt_error *error)
 {
@@ -81,7 +91,7 @@ static kvrt_status reserve_page(kvi_session *s, uint32_t n, bool *made, kvrt_err
         uint32_t lacking = pages->elastic && after > pages->share_units ? (uint32_t)(after - pages->share_units) : 0,
                  freed = 0;
         bool fits = kvi_store_free_up(store, need);
-        while (!fits && kvi_spill_one(s)) fits = kvi_store_free_up(store, need);
+        while (!fits && kvi_spill_one(s->engine, s)) fits = kvi_store_free_up(store, need);
         if (!fits && need - store->pool.free_units > lacking) lacking = need - store->pool.free_units;
         if (lacking && !spent) {
             KVI_TRY(demote(s, lacking, &freed, error));
@@ -137,7 +147,7 @@ kvrt_status kvi_session_reserve(kvi_session *s, uint32_t n, kvrt_error *error)
     for (uint32_t level = 0; level < KVI_ELASTIC_LEVELS; level++)
         s->demoted[level].n_pages = 0, s->demoted[level].bytes = 0;
     do KVI_TRY(reserve(s, n, &made, error));
-    while (!made && kvi_spill_one(s));
+    while (!made && kvi_spill_one(s->engine, s));
     if (made) return KVRT_OK;
     (void)kvi_pages_rewind(pages, s->n_cached, s->n_tokens); /* pages that were added before the pool was full */
     const char *hint =

@@ -121,6 +121,10 @@ kvrt_status kvi_session_begin_state(kvi_session *session, bool *made, kvrt_error
 /* Copies within the pool; when that fails half-way the engine is lost. */
 kvrt_status kvi_session_copy(kvi_session *session, const kvi_extent_copy *copy, kvrt_error *error);
 
+/* An elastic session gives up precision until it holds no more than its share, or can give no more. */
+kvrt_status kvi_session_keep_share(kvi_session *session, kvrt_error *error);
+/* All objects of the pool to its low end. */
+kvrt_status kvi_engine_compact(kvi_engine *engine, kvrt_error *error);
 /* Makes one hole of `units`, of whatever is free and idle; others' pages may move. */
 kvrt_status kvi_session_gather(kvi_session *session, uint32_t units, kvrt_error *error);
 /* Makes room beside what is held for something of `units`, as long as only what is cached has to go for it. */

@@ -161,7 +161,7 @@ kvrt_status kvi_session_reserve_sink(kvi_session *s, kvrt_error *error)
         if (made) break;
         KVI_TRY(kvi_session_gather(s, need, error));
         made = kvi_pages_renew_sink(&s->pages) && kvi_states_borrow(&s->states);
-    } while (!made && kvi_spill_one(s));
+    } while (!made && kvi_spill_one(s->engine, s));
     return made ? KVRT_OK : kvi_error_set(error, KVRT_CTX_FULL, "KV pool: no room to compute the first page anew");
 }
 

@@ -280,7 +280,7 @@ static kvrt_status check_room(kvi_session *s, uint64_t units, kvrt_error *error)
     const kvi_engine *e = s->engine;
     uint64_t room;
     do room = e->store.pool.free_units + e->store.idle_units + own_units(s);
-    while (units > room && kvi_spill_one(s));
+    while (units > room && kvi_spill_one(s->engine, s));
     if (units <= room) return KVRT_OK;
     return kvi_error_memory(error, KVRT_CTX_FULL, units * KVI_KV_UNIT, room * KVI_KV_UNIT,
                             "snapshot: its pages take %llu KiB, the KV pool has room for %llu KiB",

@@ -158,12 +158,15 @@ static void leave_pool(kvi_session *s, const kvi_away *away)
     }
 }
 
-/* In memory that mem.limit is about they count. */
+bool kvi_spill_counts(const kvi_engine *e)
+{
+    return e->spill.tier && kvi_options_i64(e->options, "mem.limit") != 0 && !e->backend->own_memory &&
+           strcmp(e->spill.tier->kind->name, "memory") == 0;
+}
+
 static uint64_t most_bytes(const kvi_engine *e)
 {
-    const bool limited = kvi_options_i64(e->options, "mem.limit") != 0 && !e->backend->own_memory &&
-                         strcmp(e->spill.tier->kind->name, "memory") == 0;
-    const uint64_t left = limited ? e->plan.budget_bytes - e->plan.total_bytes : UINT64_MAX;
+    const uint64_t left = kvi_spill_counts(e) ? e->plan.budget_bytes - e->plan.total_bytes : UINT64_MAX;
     return e->spill.limit && e->spill.limit < left ? e->spill.limit : left;
 }
 
@@ -224,7 +227,7 @@ static kvrt_status take(kvi_session *s, const kvi_away_page *page, uint32_t *id,
     do {
         KVI_TRY(kvi_session_gather(s, page->units, error));
         *id = kvi_store_take(store, page->group, page->format, page->units, kvi_kv_format_is_plain(page->format));
-    } while (*id == KVI_NO_PAGE && kvi_spill_one(s));
+    } while (*id == KVI_NO_PAGE && kvi_spill_one(s->engine, s));
     if (*id != KVI_NO_PAGE) return KVRT_OK;
     return kvi_error_memory(
         error, KVRT_CTX_FULL, s->away.bytes, (uint64_t)store->pool.free_units * KVI_KV_UNIT,
@@ -365,9 +368,8 @@ static bool may_go(const kvi_session *s)
     return !s->submitted && !runs && !s->away.pages && kvi_pages_bytes(&s->pages) > 0;
 }
 
-bool kvi_spill_one(kvi_session *but)
+bool kvi_spill_one(kvi_engine *e, const kvi_session *but)
 {
-    kvi_engine *e = but->engine;
     kvi_session *oldest = NULL;
     kvrt_error ignored = {.size = sizeof ignored};
     if (!e->spill.tier) return false;

@@ -47,7 +47,9 @@ kvrt_status kvi_session_go_away(struct kvi_session *session, uint64_t *moved, kv
 kvrt_status kvi_session_come_back(struct kvi_session *session, kvrt_error *error);
 /* What is away of it is not needed. */
 void kvi_session_forget_away(struct kvi_session *session);
-/* Sends the idle session that was used longest ago away, not this one. False: there is none that could. */
-bool kvi_spill_one(struct kvi_session *but);
+/* Sends the idle session that was used longest ago away, not this one (NULL: whichever). False: there is none that could. */
+bool kvi_spill_one(struct kvi_engine *engine, const struct kvi_session *but);
+/* Whether what is away takes of the memory that mem.limit is about. */
+bool kvi_spill_counts(const struct kvi_engine *engine);
 
 #endif

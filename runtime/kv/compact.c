@@ -56,12 +56,11 @@ static bool choose(const kvi_store *store, uint32_t n, uint32_t units, uint32_t 
     return best != UINT64_MAX;
 }
 
-kvrt_status kvi_compact(kvi_store *store, uint32_t units, kvi_move_fn move, void *user, bool *done, kvrt_error *error)
+/* Moves the run order[first, first + count) down, each over the hole below it. */
+static kvrt_status slide(kvi_store *store, uint32_t first, uint32_t count, kvi_move_fn move, void *user,
+                         kvrt_error *error)
 {
-    const uint32_t n = sort_by_address(store);
-    uint32_t first = 0, count = 0, from = 0, to = 0, len = 0; /* neighbours are one move: no hole is between them */
-    *done = false;
-    if (!choose(store, n, units, &first, &count) || count == 0) return KVRT_OK;
+    uint32_t from = 0, to = 0, len = 0; /* neighbours are one move: no hole is between them */
     for (uint32_t i = first; i < first + count; i++) {
         const kvi_page *page = &store->pages[store->order[i]];
         const uint32_t unit = page->unit;
@@ -70,10 +69,24 @@ kvrt_status kvi_compact(kvi_store *store, uint32_t units, kvi_move_fn move, void
             len += page->units;
             continue;
         }
-        if (len) KVI_TRY(move(user, from, to, len, error));
+        if (len && to != from) KVI_TRY(move(user, from, to, len, error));
         from = unit, to = page->unit, len = page->units;
     }
-    KVI_TRY(move(user, from, to, len, error));
+    return len && to != from ? move(user, from, to, len, error) : KVRT_OK;
+}
+
+kvrt_status kvi_compact(kvi_store *store, uint32_t units, kvi_move_fn move, void *user, bool *done, kvrt_error *error)
+{
+    const uint32_t n = sort_by_address(store);
+    uint32_t first = 0, count = 0;
+    *done = false;
+    if (!choose(store, n, units, &first, &count) || count == 0) return KVRT_OK;
+    KVI_TRY(slide(store, first, count, move, user, error));
     *done = true;
     return KVRT_OK;
+}
+
+kvrt_status kvi_compact_all(kvi_store *store, kvi_move_fn move, void *user, kvrt_error *error)
+{
+    return slide(store, 0, sort_by_address(store), move, user, error);
 }

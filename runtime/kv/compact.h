@@ -12,4 +12,7 @@ typedef kvrt_status (*kvi_move_fn)(void *user, uint32_t from_unit, uint32_t to_u
  * error: there was one, or free bytes do not suffice, or what is no object of the store stands between. */
 kvrt_status kvi_compact(kvi_store *store, uint32_t units, kvi_move_fn move, void *user, bool *done, kvrt_error *error);
 
+/* All objects to the low end, in their order: what is free is one hole behind them. */
+kvrt_status kvi_compact_all(kvi_store *store, kvi_move_fn move, void *user, kvrt_error *error);
+
 #endif

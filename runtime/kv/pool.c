@@ -102,6 +102,21 @@ uint32_t kvi_pool_move_down(kvi_pool *pool, uint32_t unit, uint32_t units)
     return unit;
 }
 
+void kvi_pool_resize(kvi_pool *pool, uint32_t n_units)
+{
+    if (n_units > pool->n_units) {
+        const uint32_t from = pool->n_units;
+        pool->n_units = n_units;
+        kvi_pool_release(pool, from, n_units - from);
+    } else if (n_units < pool->n_units) {
+        kvi_pool_hole *last = &pool->holes[pool->n_holes - 1];
+        pool->free_units -= pool->n_units - n_units;
+        last->len -= pool->n_units - n_units;
+        pool->n_units = n_units;
+        if (!last->len) pool->n_holes--;
+    }
+}
+
 uint64_t kvi_pool_used_bytes(const kvi_pool *pool)
 {
     return (uint64_t)(pool->n_units - pool->free_units) * KVI_KV_UNIT;

@@ -30,5 +30,7 @@ void kvi_pool_release(kvi_pool *pool, uint32_t unit, uint32_t units);
  * The bytes are the caller's business: move them before anything else is taken. */
 uint32_t kvi_pool_move_down(kvi_pool *pool, uint32_t unit, uint32_t units);
 uint64_t kvi_pool_used_bytes(const kvi_pool *pool);
+/* The pool has so many units from now on. Nothing stands behind them. */
+void kvi_pool_resize(kvi_pool *pool, uint32_t n_units);
 
 #endif

@@ -113,10 +113,48 @@ static void a_reserved_arena_is_one_block(void **state)
     kvi_account_close(a);
 }
 
+static void a_reserved_block_grows_and_shrinks(void **state)
+{
+    (void)state;
+    const uint64_t before = live();
+    kvi_account *a = kvi_account_open();
+    const uint64_t own = kvi_account_bytes(a);
+    (void)kvi_account_use(a);
+    unsigned char *p = kvi_mem_alloc_reserved(5000, 1u << 24);
+    assert_true(p && (uintptr_t)p % 64 == 0);
+    assert_int_equal(kvi_account_bytes(a), own + 5000);
+    memset(p, 7, 5000);
+    assert_true(kvi_mem_resize_reserved(p, 1u << 24));
+    assert_int_equal(kvi_account_bytes(a), own + (1u << 24));
+    assert_int_equal(kvi_account_peak(a), own + (1u << 24)); /* never both sizes */
+    assert_true(p[4999] == 7 && p[(1u << 24) - 1] == 0);
+    memset(p + 5000, 9, (1u << 24) - 5000);
+    assert_true(kvi_mem_resize_reserved(p, 100000));
+    assert_int_equal(live() - before, kvi_account_bytes(a));
+    assert_true(kvi_mem_resize_reserved(p, 200000));
+    assert_true(p[4999] == 7 && p[99999] == 9 && p[199999] == 0); /* what was given back is gone */
+    assert_false(kvi_mem_resize_reserved(p, (1u << 24) + 64));
+    kvi_mem_fail_nth(1);
+    assert_false(kvi_mem_resize_reserved(p, 300000));
+    kvi_account_limit(a, own + 250000);
+    assert_false(kvi_mem_resize_reserved(p, 250001));
+    assert_true(kvi_mem_resize_reserved(p, 250000));
+    assert_int_equal(kvi_account_bytes(a), own + 250000);
+    assert_true(kvi_mem_resize_reserved(p, 0));
+    kvi_account_limit(a, 0);
+    (void)kvi_account_use(NULL);
+    kvi_mem_free_aligned(p);
+    assert_null(kvi_mem_alloc_reserved(2, 1));
+    assert_int_equal(kvi_account_bytes(a), own);
+    kvi_account_close(a);
+    assert_int_equal(live(), before);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(blocks_belong_to_who_took_them), cmocka_unit_test(a_limit_is_not_passed),
-        cmocka_unit_test(a_failed_allocation_counts_nothing), cmocka_unit_test(a_reserved_arena_is_one_block)};
+        cmocka_unit_test(a_failed_allocation_counts_nothing), cmocka_unit_test(a_reserved_arena_is_one_block),
+        cmocka_unit_test(a_reserved_block_grows_and_shrinks)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -25,14 +25,15 @@ static golden_model model;
 static struct {
     kvrt_engine engine;
     _Atomic uint64_t n_submitted, n_ended;
-    _Atomic uint32_t n_suspended, n_spilled;
+    _Atomic uint32_t n_suspended, n_spilled, n_limited;
+    uint64_t planned_bytes, pool_bytes;
     _Atomic uint32_t n_wrong; /* statuses that no call may give here */
     _Atomic int32_t wrong;
     _Atomic bool stop;
     uint32_t n_ops;
 } soak;
 
-static uint32_t n_spilled, n_suspended; /* in all lives */
+static uint32_t n_spilled, n_suspended, n_limited; /* in all lives */
 static char transfers[] = "/tmp/kvrt-soak-files-XXXXXX";
 
 typedef struct guest {
@@ -62,6 +63,7 @@ static void check(kvrt_status status)
     case KVRT_BUSY:
     case KVRT_CTX_FULL:
     case KVRT_CANCELLED:
+    case KVRT_OVER_BUDGET:
     case KVRT_SNAPSHOT_CORRUPT: return;
     default: soak.wrong = status; soak.n_wrong++;
     }
@@ -134,6 +136,15 @@ static void suspend_some(void)
     soak.n_suspended++;
 }
 
+/* The pool becomes another, under a limit of a half to all of what was planned. What sessions hold may not fit, and is told so. */
+static void limit_some(guest *g)
+{
+    const uint64_t limit = soak.planned_bytes - soak.pool_bytes / 16 * below(g, 9);
+    const kvrt_status status = kvrt_mem_limit(soak.engine, limit, NULL, NULL);
+    check(status);
+    soak.n_limited += status == KVRT_OK;
+}
+
 /* BUSY while the worker drives, as it nearly always does. */
 static void generate_some(guest *g, kvrt_session s)
 {
@@ -184,7 +195,8 @@ static void *be_a_guest(void *user)
             continue;
         }
         uint64_t moved = 0;
-        switch (below(g, 15)) {
+        switch (below(g, 16)) {
+        case 14: limit_some(g); break;
         case 13: transfer_some(g, i); break;
         case 0:
         case 1:
@@ -265,6 +277,8 @@ static void live(const char *format, const char *where, const char *when_full, u
     memset(&soak, 0, sizeof soak);
     soak.engine = golden_open(&model, pairs);
     soak.n_ops = getenv("KVRT_TEST_OPS") ? (uint32_t)atoi(getenv("KVRT_TEST_OPS")) / THREADS : 333;
+    const kvrt_memory memory = golden_memory(soak.engine);
+    soak.planned_bytes = memory.planned_bytes, soak.pool_bytes = memory.kv_pool_bytes;
     kvi_engine *e;
     assert_int_equal(kvi_engine_enter(soak.engine, KVI_LOOK, &e, NULL), KVRT_OK);
     kvi_engine_leave(e, KVI_LOOK);
@@ -284,7 +298,7 @@ static void live(const char *format, const char *where, const char *when_full, u
     if (soak.n_ended != soak.n_submitted)
         fail_msg("%llu requests, %llu ended", (unsigned long long)soak.n_submitted, (unsigned long long)soak.n_ended);
     assert_true(soak.n_submitted > 20);
-    n_spilled += soak.n_spilled, n_suspended += soak.n_suspended;
+    n_spilled += soak.n_spilled, n_suspended += soak.n_suspended, n_limited += soak.n_limited;
     assert_int_equal(kvrt_worker_stop(soak.engine, NULL), KVRT_OK);
     soak.stop = true;
     pthread_join(listener, NULL);
@@ -311,7 +325,7 @@ static void nothing_is_lost(void **state)
     live("f16", "memory", "shift", 1);
     live("k4v4", dir, "shift", 2);
     live("elastic", "memory", "demote", 3);
-    assert_true(n_spilled > 0 && n_suspended > 0);
+    assert_true(n_spilled > 0 && n_suspended > 0 && n_limited > 0);
     assert_int_equal(rmdir(dir), 0); /* nothing was left in it */
     for (uint32_t i = 0; i < 2; i++) {
         char path[64];
