@@ -281,7 +281,7 @@ static kvrt_status import(kvi_engine *e, bool (*progress)(void *user, uint64_t d
 /* Where mem.limit is for several engines. */
 static kvrt_status take_share(kvi_engine *e, uint64_t bytes, kvrt_error *error)
 {
-    const uint64_t limit = kvi_plan_limit(e->options);
+    const uint64_t limit = kvi_plan_less_reserve(e->options, e->mem_limit);
     if (!limit || !kvi_options_bool(e->options, "mem.shared")) return KVRT_OK;
     if (!e->share.bytes) e->share.of_card = e->backend->own_memory;
     if (kvi_share_set(&e->share, bytes, limit)) return KVRT_OK;
@@ -442,7 +442,10 @@ kvrt_status kvi_engine_new(const kvrt_options *options, kvi_engine **out, kvi_ac
     (*out)->account = account;
     kvi_seat_open(&(*out)->seat);
     kvrt_status status = kvrt_options_clone(options, &(*out)->options, error);
-    if (status >= KVRT_OK) return status;
+    if (status >= KVRT_OK) {
+        (*out)->mem_limit = (uint64_t)kvi_options_i64(options, "mem.limit");
+        return status;
+    }
     (void)kvi_account_use(*before);
     kvi_engine_free(*out);
     return status;

@@ -55,6 +55,7 @@ typedef struct kvi_engine {
     kvi_account *account;                 /* what the engine and its sessions hold in the host's memory */
     uint64_t device_bytes, loading_bytes; /* of it: taken by opening the device; most of it while files were read */
     kvi_memory_plan plan;
+    uint64_t mem_limit;       /* in force: mem.limit, or what kvrt_mem_limit has made of it; 0: none */
     struct kvi_engine *draft; /* of draft.model; NULL: none */
     uint64_t draft_bytes;     /* its plan's total */
     kvi_share share;          /* of a limit that several engines have together */

@@ -8,11 +8,12 @@
 static uint64_t kib_up(uint64_t bytes) { return (bytes + 1023) >> 10; }
 
 /* What the limit leaves this engine: all of it, or what others have not taken; without one, what is free and what it has itself. */
-static uint64_t budget_under(const kvi_engine *e, uint64_t limit)
+static uint64_t budget_of(const kvi_engine *e)
 {
-    const uint64_t held = e->plan.total_bytes;
-    if (!limit) return held + kvi_plan_budget(e->options, kvi_os_memory_available());
-    const uint64_t own = kvi_plan_limit(e->options);
+    const uint64_t free_bytes = kvi_os_memory_available(),
+                   reserve = (uint64_t)kvi_options_i64(e->options, "mem.reserve");
+    if (!e->mem_limit) return e->plan.total_bytes + (free_bytes > reserve ? free_bytes - reserve : 0);
+    const uint64_t own = kvi_plan_less_reserve(e->options, e->mem_limit);
     if (!kvi_options_bool(e->options, "mem.shared")) return own;
     const uint64_t others = kvi_shared_bytes(e->share.of_card) - e->share.bytes;
     return own > others ? own - others : 0;
@@ -76,7 +77,7 @@ static kvrt_status resize(kvi_engine *e, uint64_t pool, uint64_t rest, uint64_t 
 {
     kvi_memory_plan *plan = &e->plan;
     const uint64_t before = plan->limits.pool_bytes, share = e->share.bytes;
-    const uint64_t limit = kvi_plan_limit(e->options);
+    const uint64_t limit = kvi_plan_less_reserve(e->options, e->mem_limit);
     if (share && pool > before && !kvi_share_set(&e->share, share - before + pool, limit))
         return kvi_error_memory(error, KVRT_OVER_BUDGET, rest + pool, budget,
                                 "engine: others have taken of mem.limit in the meantime (mem.shared)");
@@ -96,10 +97,11 @@ static kvrt_status set_limit(kvi_engine *e, kvrt_error *error)
         return kvi_error_set(error, KVRT_UNSUPPORTED,
                              "mem.limit: the backend %s cannot change its KV pool while it is open", e->backend->name);
     const kvi_memory_plan *plan = &e->plan;
-    const uint64_t limit = (uint64_t)kvi_options_i64(e->options, "mem.limit"), budget = budget_under(e, limit),
-                   away = kvi_spill_counts(e) ? e->spill.bytes : 0, rest = plan->total_bytes - plan->limits.pool_bytes,
-                   pool = limit ? kvi_plan_pool_under(plan, budget > away ? budget - away : 0)
-                                : kvi_plan_most_pool(plan, kvi_plan_most(e->options));
+    const uint64_t budget = budget_of(e), away = kvi_spill_counts(e) ? e->spill.bytes : 0,
+                   rest = plan->total_bytes - plan->limits.pool_bytes,
+                   most = kvi_plan_most_pool(plan, kvi_plan_most(e->options));
+    uint64_t pool = e->mem_limit ? kvi_plan_pool_under(plan, budget > away ? budget - away : 0) : most;
+    if (pool > most) pool = most;
     if (budget < rest + away)
         return kvi_error_memory(error, KVRT_OVER_BUDGET, rest + away, budget,
                                 "mem.limit: the engine needs %llu KiB beside its KV pool, %llu KiB are left for it",
@@ -112,18 +114,13 @@ static kvrt_status set_limit(kvi_engine *e, kvrt_error *error)
 kvrt_status kvrt_mem_limit(kvrt_engine handle, uint64_t bytes, uint64_t *pool, kvrt_error *error)
 {
     kvi_engine *e;
-    if (bytes > INT64_MAX)
-        return kvi_error_set(error, KVRT_ARG, "kvrt_mem_limit: %llu bytes, need at most 2^63 - 1",
-                             (unsigned long long)bytes);
     KVI_TRY(kvi_engine_enter(handle, KVI_DRIVE, &e, error));
     kvi_account *account = kvi_account_use(e->account);
-    const int64_t before = kvi_options_i64(e->options, "mem.limit");
+    const uint64_t before = e->mem_limit;
     kvi_drive_finish(e); /* pages move */
-    kvrt_status status = kvrt_options_set_i64(e->options, "mem.limit", (int64_t)bytes, error);
-    if (status >= KVRT_OK) {
-        status = set_limit(e, error);
-        if (status < KVRT_OK) (void)kvrt_options_set_i64(e->options, "mem.limit", before, NULL);
-    }
+    e->mem_limit = bytes;
+    const kvrt_status status = set_limit(e, error);
+    if (status < KVRT_OK) e->mem_limit = before;
     if (pool) *pool = e->plan.limits.pool_bytes;
     (void)kvi_account_use(account);
     kvi_engine_leave(e, KVI_DRIVE);

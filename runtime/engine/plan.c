@@ -73,7 +73,7 @@ uint64_t kvi_plan_budget(const kvrt_options *options, uint64_t available)
     return most > others ? most - others : 0;
 }
 
-static uint64_t less_reserve(const kvrt_options *options, uint64_t limit)
+uint64_t kvi_plan_less_reserve(const kvrt_options *options, uint64_t limit)
 {
     const uint64_t reserve = (uint64_t)kvi_options_i64(options, "mem.reserve");
     return limit > reserve && kvi_options_is_set(options, "mem.reserve") ? limit - reserve : limit;
@@ -81,12 +81,12 @@ static uint64_t less_reserve(const kvrt_options *options, uint64_t limit)
 
 uint64_t kvi_plan_limit(const kvrt_options *options)
 {
-    return less_reserve(options, (uint64_t)kvi_options_i64(options, "mem.limit"));
+    return kvi_plan_less_reserve(options, (uint64_t)kvi_options_i64(options, "mem.limit"));
 }
 
 uint64_t kvi_plan_most(const kvrt_options *options)
 {
-    return less_reserve(options, (uint64_t)kvi_options_i64(options, "mem.most"));
+    return kvi_plan_less_reserve(options, (uint64_t)kvi_options_i64(options, "mem.most"));
 }
 
 void kvi_engine_plan_input(const kvi_engine *e, bool copied, uint64_t available, kvi_plan_input *out)

@@ -79,8 +79,9 @@ const kvi_backend *kvi_plan_backend(const kvrt_options *options);
 uint64_t kvi_plan_most(const kvrt_options *options);
 /* What the options leave of `available`, the bytes that are free. */
 uint64_t kvi_plan_budget(const kvrt_options *options, uint64_t available);
-/* mem.limit, less what is to be left free where that was asked for, whoever has taken of it; 0: none. */
-uint64_t kvi_plan_limit(const kvrt_options *options);
+/* A limit, less what is to be left free where that was asked for, whoever has taken of it; 0: none. */
+uint64_t kvi_plan_less_reserve(const kvrt_options *options, uint64_t limit);
+uint64_t kvi_plan_limit(const kvrt_options *options); /* of mem.limit */
 kvi_device_options kvi_device_options_from(const kvrt_options *options);
 /* kv.format by name; ARG when unknown. */
 kvrt_status kvi_format_named(const char *name, kvi_cache_format *out, kvrt_error *error);

@@ -53,7 +53,7 @@ static kvrt_status read_when_full(kvi_session *s, const kvi_cache_format *format
 static kvrt_status check_memory_limit(const kvi_engine *e, uint32_t ctx_size, kvrt_error *error)
 {
     const kvi_program *program = &e->program.program;
-    if (kvi_options_i64(e->options, "mem.limit") == 0 || e->backend->own_memory) return KVRT_OK;
+    if (e->mem_limit == 0 || e->backend->own_memory) return KVRT_OK;
     uint64_t need = e->plan.total_bytes - e->plan.session_bytes + kvi_plan_session_host_bytes(program, ctx_size);
     for (const kvi_session *s = e->sessions; s; s = s->next) need += kvi_plan_session_host_bytes(program, s->ctx_size);
     if (need <= e->plan.budget_bytes) return KVRT_OK;

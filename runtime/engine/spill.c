@@ -160,7 +160,7 @@ static void leave_pool(kvi_session *s, const kvi_away *away)
 
 bool kvi_spill_counts(const kvi_engine *e)
 {
-    return e->spill.tier && kvi_options_i64(e->options, "mem.limit") != 0 && !e->backend->own_memory &&
+    return e->spill.tier && e->mem_limit != 0 && !e->backend->own_memory &&
            strcmp(e->spill.tier->kind->name, "memory") == 0;
 }
 

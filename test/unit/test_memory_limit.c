@@ -405,16 +405,22 @@ static void what_is_refused(void **state)
     kvrt_error error = {.size = sizeof error};
     kvrt_engine engine = open_with((settings){.limit = 64u << 20, .most = 96u << 20});
     kvrt_session s = session_with(engine, 1, 300);
-    const uint64_t first = generate(s, 5);
-    assert_int_equal(kvrt_mem_limit(engine, UINT64_MAX, NULL, &error), KVRT_ARG);
+    const uint64_t first = generate(s, 5), before = golden_memory(engine).kv_pool_bytes;
     assert_int_equal(kvrt_mem_limit(engine, 1000, NULL, &error), KVRT_OVER_BUDGET);
     assert_non_null(strstr(error.message, "beside its KV pool"));
     assert_int_equal(error.available_bytes, 1000);
     kvrt_debug_fail_alloc(1); /* growing is the one thing that takes memory */
     assert_int_equal(kvrt_mem_limit(engine, 96u << 20, NULL, &error), KVRT_NOMEM_HOST);
     kvrt_debug_fail_alloc(0);
-    assert_int_equal(golden_memory(engine).kv_pool_bytes, golden_memory(engine).kv_pool_bytes);
-    set(engine, 96u << 20);
+    assert_int_equal(golden_memory(engine).kv_pool_bytes, before);
+    set(engine, UINT64_MAX);
+    assert_int_equal(golden_memory(engine).kv_pool_bytes, golden_memory(engine).kv_pool_most_bytes);
+    /* Options that opened the engine still open sessions. */
+    kvrt_session other;
+    kvrt_options *o = options_of(&(settings){.limit = 64u << 20, .most = 96u << 20});
+    assert_int_equal(kvrt_session_create(engine, o, &other, NULL), KVRT_OK);
+    assert_int_equal(kvrt_session_close(other, NULL), KVRT_OK);
+    kvrt_options_destroy(o);
     assert_int_equal(kvrt_suspend(engine, NULL), KVRT_OK);
     assert_int_equal(kvrt_mem_limit(engine, 64u << 20, NULL, &error), KVRT_STATE);
     assert_int_equal(kvrt_resume(engine, NULL), KVRT_OK); /* as large as it was */
