@@ -129,7 +129,8 @@ static void suspend_some(void)
     kvrt_status status = kvrt_suspend(soak.engine, NULL);
     check(status);
     nanosleep(&nap, NULL);
-    while (status == KVRT_OK && (status = kvrt_resume(soak.engine, NULL)) == KVRT_BUSY) nanosleep(&nap, NULL);
+    if (status == KVRT_OK)
+        while ((status = kvrt_resume(soak.engine, NULL)) == KVRT_BUSY) nanosleep(&nap, NULL);
     check(status);
     while ((status = kvrt_worker_start(soak.engine, NULL, NULL, NULL)) == KVRT_BUSY) nanosleep(&nap, NULL);
     check(status);
