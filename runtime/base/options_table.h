@@ -20,7 +20,8 @@ OPTION("model.load", NULL, CHOICE, ENGINE, "all", 0, 0, "all|tokenizer",
        "tokenizer: the tokenizer and the chat template alone; such an engine has no sessions")
 OPTION(
     "model.cache", "cache", STRING, ENGINE, "", 0, 0, "",
-    "folder to keep weights in as the device wants them, so that the next open maps them; safe to delete; empty: none")
+    "folder to keep weights in as the device wants them, made if it is missing, so that the next open maps them; safe "
+    "to delete; empty: none")
 OPTION(
     "weights.type", "weights", CHOICE, ENGINE, "auto", 0, 0, "auto|" KVI_OPTION_FORMS,
     "i4, i8: round the matrices of all layers to so many bits at open, as `kvrt quantize --method rtn` would; auto: as "

@@ -171,7 +171,11 @@ static void begin(kvi_weight_cache *c)
 {
     kvrt_error why = {.size = sizeof why};
     uint8_t header[EDGE];
-    c->writes = kvi_os_replace_begin(&c->writer, c->path, &why) >= KVRT_OK;
+    char folder[sizeof c->path];
+    memcpy(folder, c->path, sizeof folder);
+    *strrchr(folder, '/') = 0;
+    c->writes =
+        kvi_os_folder_make(folder, &why) >= KVRT_OK && kvi_os_replace_begin(&c->writer, c->path, &why) >= KVRT_OK;
     c->failed = !c->writes;
     if (c->failed) kvi_log(KVI_LOG_WARN, "model.cache: %s; the weights are not kept", why.message);
     else c->content = content_of(c->checkpoint);

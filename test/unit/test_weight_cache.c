@@ -266,17 +266,34 @@ static void what_cannot_be_written_is_not_kept(void **state)
         assert_int_equal(look(&p), 0);
     }
     kvi_os_write_hook = NULL;
+    remove_place(&p);
+}
+
+static void a_missing_folder_is_made(void **state)
+{
+    char dir[600], deep[700];
+    place p = make_place();
+    folder_named("models/llama_gqa2", dir, sizeof dir);
+    const opened plain = open_with(dir, "weights.type", "i4", NULL);
+    snprintf(deep, sizeof deep, "%s/no/such", p.dir); /* its parent too is missing: said, not made */
+    const opened none = open_with(dir, "weights.type", "i4", deep);
+    assert_non_null(strstr(none.warning, "not kept"));
     assert_int_equal(remove(p.dir), 0);
-    const opened o = open_with(dir, "weights.type", "i4", p.dir); /* no such folder */
-    assert_non_null(strstr(o.warning, "not kept"));
-    assert_true(o.digest == plain.digest);
+    const opened made = open_with(dir, "weights.type", "i4", p.dir),
+                 mapped = open_with(dir, "weights.type", "i4", p.dir);
+    assert_true(none.digest == plain.digest && made.digest == plain.digest && mapped.digest == plain.digest);
+    assert_true(mapped.info.planned_bytes < made.info.planned_bytes);
+    assert_int_equal(look(&p), 1);
+    remove_place(&p);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(mapped_is_laid), cmocka_unit_test(another_wish_is_another_file),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(mapped_is_laid),
+                                       cmocka_unit_test(another_wish_is_another_file),
                                        cmocka_unit_test(damage_is_found_and_mended),
                                        cmocka_unit_test(another_content_is_another_model),
-                                       cmocka_unit_test(what_cannot_be_written_is_not_kept)};
+                                       cmocka_unit_test(what_cannot_be_written_is_not_kept),
+                                       cmocka_unit_test(a_missing_folder_is_made)};
     return cmocka_run_group_tests_name("weight cache", tests, NULL, NULL);
 }
