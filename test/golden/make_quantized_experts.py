@@ -17,7 +17,18 @@ from make_quantized import G32, HERE, VOCAB, Random, awq, args, gptq, gptq_confi
 BASE = dict(vocab_size=VOCAB, hidden_size=64, intermediate_size=64, moe_intermediate_size=32, num_hidden_layers=1, num_attention_heads=4,
             num_key_value_heads=2, head_dim=16, num_experts=4, num_experts_per_tok=2, norm_topk_prob=True, max_position_embeddings=256,
             rms_norm_eps=1e-5, rope_theta=10000.0, bos_token_id=0, eos_token_id=1, tie_word_embeddings=True)
+NVFP4 = dict(num_bits=4, type="float", symmetric=True, strategy="tensor_group", group_size=16)
 PER_CHANNEL = args(8, strategy="channel")
+
+
+def tiny_blocks(r, n_out, n_in):
+    """FP8 with blocks that end inside of matrices."""
+    return floats().fp8(r, n_out, n_in, block=(24, 48))
+
+
+def floats():
+    import make_quantized_floats  # wants mlx and bitsandbytes, which the variants of integers do without
+    return make_quantized_floats
 
 
 def tiny_down(r, module, n_out, n_in):
@@ -38,6 +49,12 @@ VARIANTS = {
                              lambda r, m, o, i: packed(r, o, i, args(group_size=16), g_idx=True)),
     "experts_int": (groups_of("int-quantized", (["re:.*_proj$"], PER_CHANNEL, {}), ignore=("lm_head", "re:.*mlp.gate$")),
                     lambda r, m, o, i: packed(r, o, i, PER_CHANNEL, "int-quantized")),
+    "experts_fp8_block": ({"quant_method": "fp8", "activation_scheme": "dynamic", "fmt": "e4m3", "weight_block_size": [24, 48],
+                           "modules_to_not_convert": ["lm_head", "model.layers.0.mlp.gate"]}, lambda r, m, o, i: tiny_blocks(r, o, i)),
+    "experts_nvfp4": (groups_of("nvfp4-pack-quantized", (["re:.*_proj$"], NVFP4, {}), ignore=("lm_head", "re:.*mlp.gate$")),
+                      lambda r, m, o, i: floats().nvfp4(r, o, i)),
+    "experts_modelopt": ({"quant_method": "modelopt", "quant_algo": "NVFP4", "group_size": 16, "exclude_modules": ["lm_head", "*mlp.gate"],
+                          "producer": {"name": "modelopt", "version": "0.40.0"}}, lambda r, m, o, i: floats().nvfp4(r, o, i, divides=False)),
 }
 
 

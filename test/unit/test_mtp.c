@@ -1,5 +1,5 @@
-/* test_mtp.c - the layer that predicts the token after the next one (model.mtp), against logits that PyTorch computed: drafts behind every kind of step,
- * in a chain, after a way back; what it takes is planned; what is off, missing or out of turn is refused. */
+/* test_mtp.c - the layer that predicts the token after the next one (model.mtp), of a dense model and of one with experts, against logits that PyTorch
+ * computed: drafts behind every kind of step, in a chain, after a way back; what it takes is planned; what is off, missing or out of turn is refused. */
 #include "golden_model.h"
 #include "../../runtime/base/json.h"
 #include "../../runtime/base/os.h"
@@ -18,6 +18,7 @@ enum { N = 300, MOST_ROWS = 32, CHAIN = 4 };
 
 /* test/golden/make_golden_mtp.py says what these are. */
 static struct {
+    const char *name;
     golden_model model;
     int32_t ids[N + 1], rows[MOST_ROWS], chain[CHAIN];
     uint32_t n_rows;
@@ -33,12 +34,13 @@ static uint32_t read_ints(kvi_json *r, int32_t *out, uint32_t cap)
     return n;
 }
 
-static int load(void **state)
+static int load(const char *name)
 {
     char path[600];
     kvi_map json = {0}, bin = {0};
     kvi_json r;
-    assert_true(golden_load("qwen3_5_mtp", &want.model));
+    want.name = name;
+    assert_true(golden_load(name, &want.model));
     snprintf(path, sizeof path, "%s/mtp.json", want.model.dir);
     assert_true(kvi_os_map(path, &kvi_mem_copies, &json, NULL) >= KVRT_OK);
     kvi_json_init(&r, (const char *)json.data, json.len);
@@ -58,6 +60,9 @@ static int load(void **state)
     kvi_os_unmap(&json), kvi_os_unmap(&bin);
     return 0;
 }
+
+static int load_dense(void **state) { return load("qwen3_5_mtp"); }
+static int load_experts(void **state) { return load("qwen3_5_moe_mtp"); }
 
 static int unload(void **state)
 {
@@ -157,8 +162,10 @@ static void drafts_are_what_pytorch_computes(void **state)
 /* A golden that passes without a part proves nothing about it. */
 static void every_part_matters(void **state)
 {
-    static const char *const parts[] = {"ahead_norms", "ahead_hidden", "rope", "qk_norm", "attention_gate", "mask"};
-    for (unsigned i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+    static const char *const parts[] = {"ahead_norms",    "ahead_hidden", "rope",          "qk_norm",
+                                        "attention_gate", "mask",         "shared_expert", "renormalize"};
+    const unsigned all = sizeof parts / sizeof parts[0], n = strstr(want.name, "moe") ? all : all - 2;
+    for (unsigned i = 0; i < n; i++) {
         const char *pairs[] = {"model.mtp", "true", "kv.format", "f32", "debug.disable", parts[i], NULL};
         const double error = errors(pairs, 1);
         if (error <= GOLDEN_F32_CACHE) fail_msg("drafts pass without %s", parts[i]);
@@ -180,7 +187,7 @@ static void the_model_stays_what_it_is(void **state)
         assert_true(digests[0] == digests[1]);
     }
     const char *pairs[] = {"model.mtp", "true", "kv.format", "f32", NULL};
-    golden_expect("qwen3_5_mtp", GOLDEN_F32_CACHE, pairs, NULL);
+    golden_expect(want.name, GOLDEN_F32_CACHE, pairs, NULL);
 }
 
 /* Back to a position, to another token, and on: drafts have the bits of a fresh session's. */
@@ -310,5 +317,6 @@ int main(void)
                                        cmocka_unit_test(out_of_turn_it_is_refused),
                                        cmocka_unit_test(models_without_it_are_refused),
                                        cmocka_unit_test(it_is_planned)};
-    return cmocka_run_group_tests(tests, load, unload);
+    const int failed = cmocka_run_group_tests_name("a dense model", tests, load_dense, unload);
+    return failed + cmocka_run_group_tests_name("a model with experts", tests, load_experts, unload);
 }
