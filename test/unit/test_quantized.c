@@ -181,8 +181,9 @@ static void logits_are_those_of_the_dequantized_model(void **state)
  * and multiplied by activations of 8 bits. */
 static void experts_are_those_of_the_dequantized_model(void **state)
 {
-    static const char *const folders[] = {"experts_gptq",   "experts_gptq_desc_act", "experts_awq",
-                                          "experts_packed", "experts_packed_g_idx",  "experts_int"};
+    static const char *const folders[] = {"experts_gptq",      "experts_gptq_desc_act", "experts_awq",
+                                          "experts_packed",    "experts_packed_g_idx",  "experts_int",
+                                          "experts_fp8_block", "experts_nvfp4",         "experts_modelopt"};
     static const char *const exact[] = {"kv.format", "f32", "cpu.amx", "false", NULL}, *const rounded[] = {
                                                                                            "kv.format", "f32",
                                                                                            "cpu.exact", "false", NULL};
