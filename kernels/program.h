@@ -95,8 +95,8 @@ typedef enum kvi_op_kind {
      * buffer, out (rows, n_heads * D). With `gated`: out[r] *= 1 / (1 + exp(-gate[r])), gate (rows, n_heads * D). */
     KVI_OP_ATTENTION,
     /* io[r] = factor * ( io[r] + scale * post_norm( in[r] W^T + b ) )                               io is the residual
-     * factor: out_gain[0] where there is an out_gain, else 1 (Gemma 4 multiplies the sum). Without weights the product is in[r] itself. With
-     * `fresh` io counts as zero before. post_norm is over runs of post_group columns, each by itself; 0: over all.
+     * factor: out_gain[0] where there is an out_gain, else 1 (Gemma 4 multiplies the sum). Without weights the product is in[r] itself, which
+     * may be io where nothing but `fresh` and post_norm is asked for. With `fresh` io counts as zero before. post_norm is over runs of post_group columns, each by itself; 0: over all.
      * With `gated`, what is added is multiplied by 1 / (1 + exp(-gate[r])), gate (rows, 1): shared experts. */
     KVI_OP_LINEAR_ADD,
     /* out[r] = act( n W_0^T + b_0, n W_1^T + b_1 ), n = norm(in[r]). With one weight the second argument stands in `side`, from side_first on. */
@@ -200,7 +200,10 @@ typedef struct kvi_ahead {
 typedef struct kvi_program {
     const kvi_op *ops;
     uint32_t n_ops;
-    uint32_t n_step; /* operations of a step, the first ones; the others are those of `ahead` */
+    uint32_t n_step; /* operations of a step, the first ones; behind them `hidden`, and those of `ahead` */
+    /* The operation that makes the residual of every row the last hidden state, what the head multiplies: run by itself, behind the last layer of
+     * a step without logits. The step's residual is used up. */
+    uint32_t hidden;
     kvi_ahead ahead;
     const kvi_buffer_desc *buffers;
     uint32_t n_buffers;
@@ -216,6 +219,11 @@ typedef struct kvi_program {
 
 /* "norm_linear"; static. */
 const char *kvi_op_name(kvi_op_kind kind);
+/* LINEAR_ADD on its own input: it takes no memory. */
+static inline bool kvi_op_in_place(const kvi_op *op)
+{
+    return op->kind == KVI_OP_LINEAR_ADD && op->n_weights == 0 && op->in == op->out;
+}
 /* What an operation asks beyond the products of all families and the attention of the first ones, for backends that have only that: the name of
  * the first such thing ("softcap"), or NULL. In a program without weights, what only weights tell (sinks) passes. */
 const char *kvi_op_special(const kvi_op *op);

@@ -555,6 +555,33 @@ typedef void (*kvrt_wakeup_fn)(void *user);
 KVRT_API kvrt_status kvrt_worker_start(kvrt_engine engine, kvrt_wakeup_fn wakeup, void *user, kvrt_error *error);
 KVRT_API kvrt_status kvrt_worker_stop(kvrt_engine engine, kvrt_error *error);
 
+/* --------------------------------------------------------------------------------------------------- embeddings --- */
+/* Hidden states of a session's tokens, read as a prompt: what the last layer leaves, behind the final norm, as the head gets it (the
+ * last_hidden_state of transformers), in f32. */
+typedef enum kvrt_pooling {
+    KVRT_POOL_TOKENS = 1, /* of every token: (n_tokens, hidden_size) */
+    KVRT_POOL_MEAN = 2,   /* the mean over all tokens: (hidden_size) */
+    KVRT_POOL_LAST = 3    /* of the last token: (hidden_size) */
+} kvrt_pooling;
+typedef struct kvrt_embed_params {
+    uint32_t size;
+    int32_t pooling;   /* kvrt_pooling */
+    int32_t normalize; /* 1: each row is divided by its L2 norm, behind pooling */
+    float *out;   /* of the host, who keeps it until the request is over or the session closed; complete with DONE */
+    uint64_t cap; /* numbers that fit into out */
+} kvrt_embed_params;
+
+/* A request like any other: kvrt_embed blocks as kvrt_generate does, kvrt_submit_embed is driven with what else was submitted, chunk by chunk; both
+ * are cancelled alike, and end with DONE (finish LENGTH) or ERROR. The session's tokens stay, and are cached afterwards. LAST uses what the session
+ * and others have of them; TOKENS and MEAN compute all of them, as hidden states are not kept. Nothing is generated: n_generated is 0. Generated
+ * tokens are read as a prompt is (rule 8). Allocates nothing.
+ * Errors: STATE (session is empty), ARG (out is NULL, cap is too small, pooling is unknown), CTX_FULL (no room in the pool), CANCELLED,
+ * DEVICE_LOST, INTERNAL. */
+KVRT_API kvrt_status kvrt_embed(kvrt_session session, const kvrt_embed_params *params, kvrt_event_fn fn, void *user,
+                                kvrt_result *out, kvrt_error *error);
+KVRT_API kvrt_status kvrt_submit_embed(kvrt_session session, const kvrt_embed_params *params, uint64_t *request,
+                                       kvrt_error *error);
+
 /* How much of the machine submitted requests may have, changeable at any moment. */
 typedef enum kvrt_mode {
     KVRT_MODE_GRAPHICS = 1, /* the worker computes for 1 ms at a time, at most half of the time */

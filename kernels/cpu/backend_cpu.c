@@ -161,7 +161,8 @@ static void demand_special(const kvi_program *program, const kvi_limits *limits,
 {
     uint64_t added = 0;
     uint32_t scratch = 0;
-    if (op->kind == KVI_OP_LINEAR_ADD && kvi_cpu_adds_specially(op)) added = program->buffers[op->out].cols;
+    if (op->kind == KVI_OP_LINEAR_ADD && kvi_cpu_adds_specially(op) && !kvi_op_in_place(op))
+        added = program->buffers[op->out].cols;
     if (op->kind == KVI_OP_ROUTE) added = op->n_experts, scratch = 2 * op->n_experts + op->route.n_groups;
     if (op->kind == KVI_OP_EXPERTS) {
         added = (uint64_t)program->buffers[op->out].cols * op->route.top_k;
@@ -418,6 +419,15 @@ static kvrt_status cpu_read_logits(kvi_device *device, uint32_t logit_row, float
     return KVRT_OK;
 }
 
+static kvrt_status cpu_read_row(kvi_device *device, kvi_buffer buffer, uint32_t row, float *out, kvrt_error *error)
+{
+    if (row >= device->step.n_rows)
+        return kvi_error_set(error, KVRT_INTERNAL, "row %u of %u", row, device->step.n_rows);
+    const size_t cols = device->program->buffers[buffer].cols;
+    memcpy(out, device->buffers[buffer] + row * cols, cols * sizeof *out);
+    return KVRT_OK;
+}
+
 /* --------------------------------------------------------------------------------------------------------- pool --- */
 static void cpu_pool_discard(kvi_device *device, uint64_t offset, uint64_t len)
 {
@@ -502,6 +512,7 @@ const kvi_backend kvi_backend_cpu = {.name = "cpu",
                                      .step_begin = cpu_step_begin,
                                      .run = kvi_cpu_run,
                                      .read_logits = cpu_read_logits,
+                                     .read_row = cpu_read_row,
                                      .convert_pages = kvi_cpu_convert_pages,
                                      .pool_move = cpu_pool_move,
                                      .pool_discard = cpu_pool_discard,

@@ -43,6 +43,7 @@ void kvi_cpu_add_row(kvi_device *device, const kvi_op *op, uint32_t row, float *
     float *y = device->buffers[op->out] + (size_t)row * cols, factor = op->scale;
     for (uint32_t i = 0; i < cols; i += run) kvi_cpu_norm(device, &op->post_norm, x + i, run, x + i);
     if (op->gated) factor /= 1.0f + expf(-device->buffers[op->gate][row]);
+    if (x == y) return; /* in place */
     if (op->fresh) memset(y, 0, cols * sizeof *y);
     for (uint32_t i = 0; i < cols; i++) y[i] += factor * x[i];
     if (op->out_gain) device->v->scale(y, op->out_gain->f32[0], cols);
@@ -52,7 +53,8 @@ static void add_row(void *arg, uint32_t row, uint32_t thread)
 {
     const row_task *t = arg;
     (void)thread;
-    kvi_cpu_add_row(t->device, t->op, row, t->device->added + (size_t)row * t->cols);
+    float *x = kvi_op_in_place(t->op) ? t->device->buffers[t->op->in] : t->device->added;
+    kvi_cpu_add_row(t->device, t->op, row, x + (size_t)row * t->cols);
 }
 
 void kvi_cpu_add_rows(kvi_device *device, const kvi_op *op)

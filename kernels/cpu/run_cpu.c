@@ -82,7 +82,8 @@ static const char *linear_op(kvi_device *device, const kvi_op *op)
     if (head) job.first_out = op->first_out, job.n_out = op->n_out;
     job.wide = kvi_step_is_wide(&device->step) && (!head || n_rows > KVI_DECODE_ROWS);
     if (op->n_weights == 0) {
-        memcpy(device->added, device->buffers[op->in], (size_t)n_rows * job.n_in * sizeof *device->added);
+        if (!kvi_op_in_place(op))
+            memcpy(device->added, device->buffers[op->in], (size_t)n_rows * job.n_in * sizeof *device->added);
         kvi_cpu_add_rows(device, op);
         return "add";
     }

@@ -450,16 +450,27 @@ static kvrt_status cuda_run(kvi_device *d, uint32_t first_op, uint32_t n_ops, kv
     return status;
 }
 
-static kvrt_status cuda_read_logits(kvi_device *d, uint32_t logit_row, float *out, kvrt_error *error)
+static kvrt_status read_f32(kvi_device *d, kvi_buffer buffer, uint32_t row, uint32_t n_rows, float *out,
+                            kvrt_error *error)
 {
-    if (logit_row >= d->n_logit_rows)
-        return kvi_error_set(error, KVRT_INTERNAL, "logits: row %u of %u", logit_row, d->n_logit_rows);
-    const kvi_cuda_buffer *logits = &d->buffers[d->program->logits];
+    const kvi_cuda_buffer *from = &d->buffers[buffer];
+    if (row >= n_rows || from->dtype != KVI_F32)
+        return kvi_error_set(error, KVRT_INTERNAL, "%s: row %u of %u", d->program->buffers[buffer].name, row, n_rows);
     KVI_TRY(kvi_cuda_enter(d, error));
-    kvrt_status status = kvi_cuda_download(d, out, logits->data + (uint64_t)logit_row * logits->pitch * 4,
-                                           (uint64_t)d->program->vocab_size * 4, error);
+    kvrt_status status =
+        kvi_cuda_download(d, out, from->data + (uint64_t)row * from->pitch * 4, (uint64_t)from->cols * 4, error);
     kvi_cuda_leave(d);
     return status;
+}
+
+static kvrt_status cuda_read_logits(kvi_device *d, uint32_t logit_row, float *out, kvrt_error *error)
+{
+    return read_f32(d, d->program->logits, logit_row, d->n_logit_rows, out, error);
+}
+
+static kvrt_status cuda_read_row(kvi_device *d, kvi_buffer buffer, uint32_t row, float *out, kvrt_error *error)
+{
+    return read_f32(d, buffer, row, d->n_rows, out, error);
 }
 
 static kvrt_status read_best(kvi_device *d, uint32_t logit_row, kvi_best *out, kvrt_error *error)
@@ -625,6 +636,7 @@ const kvi_backend kvi_backend_cuda = {.name = "cuda",
                                       .step_begin = cuda_step_begin,
                                       .run = cuda_run,
                                       .read_logits = cuda_read_logits,
+                                      .read_row = cuda_read_row,
                                       .read_best = cuda_read_best,
                                       .convert_pages = cuda_convert_pages,
                                       .pool_move = cuda_pool_move,

@@ -61,7 +61,8 @@ static uint32_t sums_pitch(const kvi_program *program)
     uint32_t widest = 0;
     for (uint32_t i = 0; i < program->n_ops; i++) {
         const kvi_op *op = &program->ops[i];
-        const uint32_t cols = adds_rows(op)              ? program->buffers[op->out].cols
+        const uint32_t cols = kvi_op_in_place(op)        ? 0
+                              : adds_rows(op)            ? program->buffers[op->out].cols
                               : op->kind == KVI_OP_ROUTE ? op->n_experts
                               : op->kind == KVI_OP_DELTA ? op->n_heads * op->value_dim
                                                          : 0;

@@ -173,7 +173,7 @@ void kvi_batch_end(kvi_engine *e, kvi_batch *b)
         } else {
             const uint32_t n = part->want.n - part->want.n_draft;
             part->session->n_cached += n;
-            if (!part->want.n_draft) kvi_ahead_after_step(e, b);
+            if (!part->want.n_draft && !part->want.hidden) kvi_ahead_after_step(e, b);
             kvi_session_publish(part->session, part->want.first, n, part->want.wide);
             part->status = part->want.part ? KVRT_OK : kvi_session_settle(part->session, part->error);
         }

@@ -355,7 +355,7 @@ static kvrt_status fill_device(open_context *c, kvrt_error *error)
     KVI_TRY(kvi_events_open(&e->events, error));
     e->flight = kvi_mem_zalloc(1, sizeof *e->flight);
     if (!e->flight) return kvi_error_nomem(error, sizeof *e->flight, "step");
-    e->logits = kvi_mem_zalloc(e->config.vocab_size, sizeof *e->logits);
+    e->logits = kvi_mem_zalloc(kvi_plan_row_floats(&e->program.program), sizeof *e->logits);
     e->logit_rows = kvi_mem_zalloc(e->plan.limits.max_logit_rows, sizeof *e->logit_rows);
     return e->logits && e->logit_rows ? KVRT_OK : kvi_error_nomem(error, (uint64_t)e->config.vocab_size * 4, "logits");
 }

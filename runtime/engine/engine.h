@@ -63,7 +63,7 @@ typedef struct kvi_engine {
     kvi_store store;
     kvi_encode_params encode;
     kvi_kv_scales kv_scales; /* of the checkpoint; empty: none that the format honours */
-    float *logits;           /* (vocab) host copy of one row */
+    float *logits;           /* (kvi_plan_row_floats) host copy of one row */
     uint32_t *logit_rows;    /* (max_logit_rows) of the step that an evaluation asks for */
     struct kvi_session *sessions;
     uint32_t n_sessions;

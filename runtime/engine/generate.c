@@ -1,4 +1,4 @@
-/* generate.c - kvrt_generate: the blocking driver of one session. */
+/* generate.c - kvrt_generate and kvrt_embed: the blocking driver of one session. */
 #include "drive.h"
 #include "seat.h"
 
@@ -30,14 +30,16 @@ kvrt_status kvrt_session_result(kvrt_session handle, kvrt_result *out, kvrt_erro
     return KVRT_OK;
 }
 
-kvrt_status kvrt_generate(kvrt_session handle, const kvrt_options *options, kvrt_event_fn fn, void *user,
-                          kvrt_result *out, kvrt_error *error)
+/* With params an embedding, else by options. */
+static kvrt_status compute(kvrt_session handle, const kvrt_options *options, const kvrt_embed_params *params,
+                           kvrt_event_fn fn, void *user, kvrt_result *out, kvrt_error *error)
 {
     kvi_session *s;
     if (out) KVI_TRY(kvi_struct_check(out, "kvrt_result", error));
     KVI_TRY(kvi_session_enter_compute(handle, &s, error));
     kvi_account *before = kvi_account_use(s->engine->account);
-    kvrt_status status = kvi_generation_begin(s, options, fn, user, error);
+    kvrt_status status =
+        params ? kvi_embed_begin(s, params, fn, user, error) : kvi_generation_begin(s, options, fn, user, error);
     if (status >= KVRT_OK) {
         kvi_engine_drive(s->engine, &s, 1);
         kvi_drive_lost(s->engine);
@@ -48,4 +50,17 @@ kvrt_status kvrt_generate(kvrt_session handle, const kvrt_options *options, kvrt
     (void)kvi_account_use(before);
     kvi_session_leave(s, KVI_DRIVE);
     return status;
+}
+
+kvrt_status kvrt_generate(kvrt_session session, const kvrt_options *options, kvrt_event_fn fn, void *user,
+                          kvrt_result *out, kvrt_error *error)
+{
+    return compute(session, options, NULL, fn, user, out, error);
+}
+
+kvrt_status kvrt_embed(kvrt_session session, const kvrt_embed_params *params, kvrt_event_fn fn, void *user,
+                       kvrt_result *out, kvrt_error *error)
+{
+    KVI_TRY(kvi_struct_check(params, "kvrt_embed_params", error));
+    return compute(session, NULL, params, fn, user, out, error);
 }

@@ -97,7 +97,7 @@ kvi_want kvi_generation_next(kvi_session *s)
     if (!runs(gen)) return (kvi_want){.n = 0};
     if (gen->finish != KVRT_FINISH_NONE) /* a wrong guess is made good before the end */
         return (kvi_want){.first = s->n_cached, .n = kvi_step_length(s, s->n_tokens - 1, false)};
-    if (gen->n_generated >= gen->max_tokens) {
+    if (gen->n_generated >= gen->max_tokens && !gen->embed.out) {
         gen->finish = KVRT_FINISH_LENGTH;
         finish(s);
     } else if (kvi_requests_cancelled(s->requests)) {
@@ -108,11 +108,13 @@ kvi_want kvi_generation_next(kvi_session *s)
     if (sink.n) return sink;
     const uint32_t last = s->n_tokens - 1;
     /* What another session has computed meanwhile: of ten that read one text each computes a part. */
-    const kvrt_status status = gen->state == KVI_PREFILL ? kvi_session_reuse(s, last, &gen->error) : KVRT_OK;
+    const bool takes = gen->state == KVI_PREFILL && !(gen->embed.out && gen->embed.pooling != KVRT_POOL_LAST);
+    const kvrt_status status = takes ? kvi_session_reuse(s, last, &gen->error) : KVRT_OK;
     if (status < KVRT_OK) {
         kvi_generation_take(s, status, 0);
         return (kvi_want){.n = 0};
     }
+    if (gen->embed.out) return kvi_embed_want(s);
     if (s->n_cached == last) return (kvi_want){.first = last, .n = 1, .logit_rows = row, .n_logit_rows = 1};
     if (s->n_cached < gen->n_settled)
         return (kvi_want){.first = s->n_cached,
@@ -256,6 +258,7 @@ void kvi_generation_take(kvi_session *s, kvrt_status status, uint32_t logit_row)
     if (status != KVRT_OK) gen->draft.n = 0;
     kvi_generation_tell_demotions(s);
     kvi_generation_tell_shift(s);
+    if (status == KVRT_OK && gen->embed.out) status = kvi_embed_take(s, &gen->error);
     status = gen->state == KVI_PREFILL ? take_prefill(s, status, computed) : take_decode(s, status);
     if (status >= KVRT_OK && computed && gen->finish == KVRT_FINISH_NONE && !limit_reached(s, true)) {
         if (kvi_requests_cancelled(s->requests)) gen->finish = KVRT_FINISH_CANCELLED;
@@ -284,7 +287,8 @@ static void end_text(kvi_generation *gen)
 void kvi_generation_end(kvi_generation *gen, bool text_over)
 {
     gen->state = KVI_DONE;
-    gen->goes_on = true;
+    if (!gen->embed.out) gen->goes_on = true;
+    gen->embed.out = NULL;
     kvi_sampler_free(&gen->sampler);
     if (text_over) end_text(gen);
     if (text_over) kvi_constraint_end(&gen->constraint);

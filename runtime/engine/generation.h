@@ -12,6 +12,7 @@
 #define KVI_GENERATION_H
 #include "constraint.h"
 #include "draft.h"
+#include "embed.h"
 #include "tool_calls.h"
 #include "../text/sampler.h"
 #include "../text/channels.h"
@@ -66,6 +67,7 @@ typedef struct kvi_generation {
     uint32_t
         n_settled; /* tokens before those that were generated and are to be computed: narrow ones (kvrt.h, rule 8) */
     kvi_draft draft;
+    kvi_embed embed; /* of a request for hidden states, which has nothing to do with the text */
     /* For the session's life. */
     kvi_luck luck;
 } kvi_generation;

@@ -176,6 +176,12 @@ uint64_t kvi_plan_session_host_bytes(const kvi_program *program, uint64_t ctx)
            SESSION_ROOM;
 }
 
+size_t kvi_plan_row_floats(const kvi_program *program)
+{
+    const uint32_t hidden = program->buffers[program->ops[program->hidden].out].cols;
+    return program->vocab_size > hidden ? program->vocab_size : hidden;
+}
+
 static kvi_limits limits_for(const kvi_plan_input *input, uint64_t ctx)
 {
     kvi_limits limits = {.max_rows = input->chunk, .max_seqs = input->n_sessions, .max_ctx = (uint32_t)ctx};
@@ -211,7 +217,7 @@ static void add_all(const kvi_plan_input *input, kvi_memory_plan *out)
     const uint32_t most_pages = kvi_plan_most_pages(input->program, &out->limits);
     const uint64_t tables = input->read_bytes +
                             backend->host_bytes(input->program, &out->limits, &input->device_options) +
-                            kvi_store_host_bytes(most_pages) + (uint64_t)input->program->vocab_size * sizeof(float) +
+                            kvi_store_host_bytes(most_pages) + kvi_plan_row_floats(input->program) * sizeof(float) +
                             out->limits.max_logit_rows * sizeof(uint32_t) + kvi_events_host_bytes() +
                             kvi_pace_host_bytes(input->program->n_step) + sizeof(kvi_batch);
     const uint64_t session = kvi_plan_session_host_bytes(input->program, out->ctx_size),

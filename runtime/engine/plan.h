@@ -57,6 +57,8 @@ uint32_t kvi_plan_n_states(const kvi_plan_input *input);
 uint64_t kvi_plan_state_bytes(const kvi_plan_input *input); /* the states alone */
 /* Unencoded pages of a session at most. */
 uint64_t kvi_plan_plain_pages(const kvi_plan_input *input);
+/* Numbers of a row that is read from the device: of logits, or of a hidden state. */
+size_t kvi_plan_row_floats(const kvi_program *program);
 /* Host bytes of one session of ctx tokens: what kvrt_session_create and kvrt_generate take. */
 uint64_t kvi_plan_session_host_bytes(const kvi_program *program, uint64_t ctx);
 /* Pages and states of a pool are never more than this: the smallest of them, of sessions beyond the planned ones too. */

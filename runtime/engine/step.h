@@ -9,8 +9,9 @@
 typedef struct kvi_want {
     uint32_t first, n; /* n = 0: nothing */
     bool wide;
-    bool sink; /* the sink anew (shift.c): nothing is appended */
-    bool part; /* of a chunk: the next one sees the pages as this one does, so that nothing is encoded between them */
+    bool hidden; /* the request is an embedding, which takes the rows of the residual (embed.h) */
+    bool sink;   /* the sink anew (shift.c): nothing is appended */
+    bool part;   /* of a chunk: the next one sees the pages as this one does, so that nothing is encoded between them */
     const uint32_t *logit_rows; /* (n_logit_rows) relative to first, increasing */
     uint32_t n_logit_rows;
     uint32_t

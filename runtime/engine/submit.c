@@ -3,7 +3,9 @@
 #include "handle.h"
 #include "seat.h"
 
-kvrt_status kvrt_submit(kvrt_session handle, const kvrt_options *options, uint64_t *request, kvrt_error *error)
+/* With params an embedding, else by options. */
+static kvrt_status submit(kvrt_session handle, const kvrt_options *options, const kvrt_embed_params *params,
+                          uint64_t *request, kvrt_error *error)
 {
     kvi_session *s;
     KVI_TRY(kvi_session_enter_idle(handle, &s, error));
@@ -12,7 +14,9 @@ kvrt_status kvrt_submit(kvrt_session handle, const kvrt_options *options, uint64
     if (s->states.units) kvi_drive_finish(e); /* room for a state may move pages */
     kvrt_status status =
         kvi_drive_reserve(e) ? KVRT_OK : kvi_error_nomem(error, sizeof *e->submitted, "list of submitted requests");
-    if (status >= KVRT_OK) status = kvi_generation_begin(s, options, kvi_events_push, &e->events, error);
+    if (status >= KVRT_OK)
+        status = params ? kvi_embed_begin(s, params, kvi_events_push, &e->events, error)
+                        : kvi_generation_begin(s, options, kvi_events_push, &e->events, error);
     if (status >= KVRT_OK) {
         kvi_drive_join(e, s);
         if (request) *request = s->gen.request;
@@ -21,6 +25,18 @@ kvrt_status kvrt_submit(kvrt_session handle, const kvrt_options *options, uint64
     kvi_session_leave(s, KVI_DRIVE);
     if (status >= KVRT_OK) kvi_seat_signal(&e->seat);
     return status;
+}
+
+kvrt_status kvrt_submit(kvrt_session session, const kvrt_options *options, uint64_t *request, kvrt_error *error)
+{
+    return submit(session, options, NULL, request, error);
+}
+
+kvrt_status kvrt_submit_embed(kvrt_session session, const kvrt_embed_params *params, uint64_t *request,
+                              kvrt_error *error)
+{
+    KVI_TRY(kvi_struct_check(params, "kvrt_embed_params", error));
+    return submit(session, NULL, params, request, error);
 }
 
 kvrt_status kvrt_step(kvrt_engine handle, uint64_t budget_us, kvrt_error *error)

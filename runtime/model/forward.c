@@ -122,7 +122,9 @@ static void record(kvi_recorder *r)
     for (uint32_t layer = 0; layer < r->c->n_layers; layer++) kvi_record_layer(r, layer);
     r->layer = 0;
     kvi_record_head(r, w->norm, w->head);
-    p->n_step = r->n_ops;
+    p->n_step = p->hidden = r->n_ops;
+    /* x (R, hidden) = norm(x) */
+    kvi_record_hidden(r, r->x, r->x, w->norm);
     if (r->c->n_ahead) kvi_record_ahead(r, w);
 
     p->ops = r->ops;

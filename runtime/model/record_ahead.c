@@ -4,14 +4,6 @@
  * with h what the head is given, or, further on, what this layer gives its own. Source: the MTP module that Qwen's checkpoints hold as mtp.*. */
 #include "recorder.h"
 
-/* out (R, hidden) = norm(in) */
-static void hidden_state(kvi_recorder *r, kvi_buffer in, kvi_buffer out, const kvi_weight *gain)
-{
-    kvi_record_op(
-        r, (kvi_op){
-               .kind = KVI_OP_LINEAR_ADD, .in = in, .out = out, .fresh = true, .post_norm = kvi_record_norm(r, gain)});
-}
-
 void kvi_record_ahead(kvi_recorder *r, const kvi_model_weights *w)
 {
     const kvi_model_config *c = r->c;
@@ -25,10 +17,10 @@ void kvi_record_ahead(kvi_recorder *r, const kvi_model_weights *w)
 
     /* hidden (R, hidden) = norm(x), and the last row of x becomes the first */
     ahead->take = r->n_ops;
-    hidden_state(r, r->x, hidden, w->norm);
+    kvi_record_hidden(r, r->x, hidden, w->norm);
     kvi_record_op(r, (kvi_op){.kind = KVI_OP_LAST, .in = r->x, .out = r->x});
     ahead->again = r->n_ops;
-    hidden_state(r, x, hidden, a->norm);
+    kvi_record_hidden(r, x, hidden, a->norm);
 
     /* x (R, hidden) = (norm(E[ids]) | norm(hidden)) Wfc^T */
     ahead->layer = r->n_ops;

@@ -1,6 +1,13 @@
 /* record_head.c - from the residual to logits. */
 #include "recorder.h"
 
+void kvi_record_hidden(kvi_recorder *r, kvi_buffer in, kvi_buffer out, const kvi_weight *gain)
+{
+    kvi_record_op(
+        r, (kvi_op){
+               .kind = KVI_OP_LINEAR_ADD, .in = in, .out = out, .fresh = true, .post_norm = kvi_record_norm(r, gain)});
+}
+
 /* logits (L, vocab) = cap(scale norm(x) Whead^T), in parts of the vocabulary */
 void kvi_record_head(kvi_recorder *r, const kvi_weight *norm, const kvi_weight *head)
 {

@@ -49,6 +49,8 @@ void kvi_record_routed(kvi_recorder *r);
 /* What every layer gets beside the residual, and what it makes of it: record_inputs.c. */
 void kvi_record_inputs(kvi_recorder *r, const kvi_model_weights *w);
 void kvi_record_layer_input(kvi_recorder *r);
+/* out (R, hidden) = norm(in); record_head.c */
+void kvi_record_hidden(kvi_recorder *r, kvi_buffer in, kvi_buffer out, const kvi_weight *gain);
 void kvi_record_head(kvi_recorder *r, const kvi_weight *norm, const kvi_weight *head); /* record_head.c */
 /* A layer of any kind, with r->layer and r->w set to it; out (R, hidden) = scale * E[ids]. */
 void kvi_record_layer(kvi_recorder *r, uint32_t layer);

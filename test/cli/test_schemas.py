@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Random schemas, answered by a tiny model at temperature 1 (`kvrt run --schema`; every fourth as the arguments of a tool, which is to be called): what is
-finished satisfies the schema, what is cut is the beginning of
-something. The judge is a validator of its own, and Python's jsonschema where that is installed.
+finished satisfies the schema, what is cut is the beginning of such a text. The judge is a validator of its own, and Python's jsonschema where that is
+installed.
 
   KVRT_SCHEMAS=500 KVRT_SCHEMA_MODEL=MODEL KVRT_SCHEMA_RUNS=20     more of it, by hand"""
 import json
@@ -89,6 +89,92 @@ def valid(s, v):
     return (isinstance(v, dict) and all(n in v for n in s["required"]) and all(n in s["properties"] and valid(s["properties"][n], one) for n, one in v.items()))
 
 
+OPEN = object()  # a value that a text ends within
+
+
+class Cut(Exception):
+    """The text ends here; what there is of the value."""
+
+
+def begun(text, at):
+    """The value that begins at `at`, and where it ends; Cut(value) where the text ends within it: a list or dict of what is whole, its last item
+    perhaps a Cut, or OPEN."""
+    while at < len(text) and text[at] in " \n\r\t":
+        at += 1
+    if at == len(text):
+        raise Cut(OPEN)
+    if text[at] not in "[{":
+        if text[at] == '"':
+            end = re.match(r'"(?:[^"\\]|\\.)*"', text[at:], re.S)
+        else:
+            end = re.match(r"[^][{},:\s]+", text[at:])
+            assert end and (at + end.end() < len(text) or any(w.startswith(end[0]) for w in ("true", "false", "null")) or re.match("-|[0-9]", end[0]))
+        if not end or (text[at] != '"' and at + end.end() == len(text)):
+            raise Cut(OPEN)
+        return json.loads(end[0]), at + end.end()
+    is_list, close = text[at] == "[", "]" if text[at] == "[" else "}"
+    items, at, first, wants = ([] if is_list else {}), at + 1, True, False
+    while True:
+        while at < len(text) and text[at] in " \n\r\t":
+            at += 1
+        if at == len(text):
+            raise Cut(items)
+        if text[at] == close and (first or not wants):
+            return items, at + 1
+        if not first and not wants:
+            assert text[at] == ",", text[at:]
+            at, wants = at + 1, True
+            continue
+        try:
+            name, at = begun(text, at) if not is_list else (len(items), at)
+        except Cut:
+            raise Cut(items) from None
+        if not is_list:
+            assert isinstance(name, str) and name not in items, name
+            while at < len(text) and text[at] in " \n\r\t":
+                at += 1
+            if at == len(text):
+                raise Cut(items)
+            assert text[at] == ":", text[at:]
+            at += 1
+        try:
+            value, at = begun(text, at)
+        except Cut as cut:
+            if is_list:
+                items.append(cut)
+            else:
+                items[name] = cut
+            raise Cut(items) from None
+        first = wants = False
+        if is_list:
+            items.append(value)
+        else:
+            items[name] = value
+
+
+def may_become(s, v):
+    """Whether a text that was cut could go on to satisfy the schema, as far as its whole parts tell."""
+    if not isinstance(v, Cut):
+        return valid(s, v)
+    v = v.args[0]
+    if "anyOf" in s:
+        return any(may_become(one, Cut(v)) for one in s["anyOf"])
+    if v is OPEN or "enum" in s or "const" in s:
+        return True
+    if isinstance(v, list):
+        return s["type"] == "array" and len(v) <= s["maxItems"] and all(may_become(s["items"], one) for one in v)
+    return s["type"] == "object" and all(n in s["properties"] and may_become(s["properties"][n], one) for n, one in v.items())
+
+
+def check_cut(schema, text):
+    try:
+        value, end = begun(text, 0)
+        assert not text[end:].strip(), text
+    except Cut as cut:
+        value = cut
+    assert may_become(schema, value), f"{json.dumps(schema)}\nis not begun by\n{text}"
+
+
 def main():
     r = random.Random(5)
     finished = cut = 0
@@ -111,6 +197,7 @@ def main():
                 if answer["finish_reason"] not in ("eos", "grammar"):
                     cut += 1
                     assert not tool or answer["tool_calls"][0].get("cut"), answer
+                    check_cut(schema, answer["tool_calls"][0]["arguments"] if tool else answer["text"])
                     continue
                 finished += 1
                 if tool:

@@ -79,6 +79,28 @@ bool golden_load(const char *name, golden_model *out)
     return ok;
 }
 
+float *golden_hidden(const golden_model *model, uint32_t *width)
+{
+    char path[600];
+    kvi_map bin = {0};
+    snprintf(path, sizeof path, "%s/hidden.bin", model->dir);
+    if (kvi_os_map(path, &kvi_mem_copies, &bin, NULL) < KVRT_OK) fail_msg("%s is not there", path);
+    *width = (uint32_t)(bin.len / sizeof(float) / (GOLDEN_HIDDEN_TOKENS + 4));
+    assert_int_equal(bin.len, (uint64_t)*width * (GOLDEN_HIDDEN_TOKENS + 4) * sizeof(float));
+    float *rows = malloc(bin.len);
+    memcpy(rows, bin.data, bin.len);
+    kvi_os_unmap(&bin);
+    return rows;
+}
+
+const golden_prompt *golden_prompt_of(const golden_model *model, uint32_t n)
+{
+    for (uint32_t i = 0; i < model->n_prompts; i++)
+        if (model->prompts[i].n == n) return &model->prompts[i];
+    fail_msg("%s has no prompt of %u tokens", model->dir, n);
+    return NULL;
+}
+
 void golden_free(golden_model *model) { free(model->blob); }
 
 kvrt_status golden_try_open(const char *const *pairs, kvrt_engine *out, kvrt_error *error)

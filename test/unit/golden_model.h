@@ -30,6 +30,11 @@ const char *golden_name(unsigned index);
 bool golden_load(const char *name, golden_model *out);
 void golden_free(golden_model *model);
 
+/* Hidden states of models that have a hidden.bin (make_golden_hidden.py): (GOLDEN_HIDDEN_TOKENS + 4, *width), of every token of the prompt of so many;
+ * then mean and last of those of 130 and of 300. To be freed. */
+#define GOLDEN_HIDDEN_TOKENS 17u
+float *golden_hidden(const golden_model *model, uint32_t *width);
+const golden_prompt *golden_prompt_of(const golden_model *model, uint32_t n);
 /* Opens with key/value pairs, NULL-terminated. Fails the test on an error. */
 kvrt_engine golden_open(const golden_model *model, const char *const *pairs);
 /* Opens with key/value pairs alone, model.path among them, NULL-terminated; the status of kvrt_engine_open. */

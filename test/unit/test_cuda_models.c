@@ -365,6 +365,43 @@ static void thread_orders_change_nothing(void **state)
     cuda_emu.seed(0);
 }
 
+/* ------------------------------------------------------------------------------------------------- hidden states --- */
+/* What the head is given, by the public call: mean and last token of 130 and 300 tokens, of plain, mixed and recurrent models. */
+static void hidden_states(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"llama_gqa8_d64", "gemma2_plain", "gpt_oss", "qwen3_5", "deepseek_v3"};
+    for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++) {
+        golden_model m;
+        uint32_t width;
+        double most = 0;
+        assert_true(golden_load(names[i], &m));
+        float *rows = golden_hidden(&m, &width), *out = malloc(width * sizeof *out);
+        const float *golden = rows + GOLDEN_HIDDEN_TOKENS * width;
+        kvrt_engine engine = golden_on_cuda(&m, "");
+        if (!engine) fail_msg("%s: refused", names[i]);
+        kvrt_session s = golden_session(engine);
+        for (unsigned k = 0; k < 4; k++, golden += width) {
+            kvrt_error error = {.size = sizeof error};
+            const golden_prompt *p = golden_prompt_of(&m, k < 2 ? 130 : 300);
+            const kvrt_embed_params params = {
+                .size = sizeof params, .pooling = k % 2 ? KVRT_POOL_LAST : KVRT_POOL_MEAN, .out = out, .cap = width};
+            assert_int_equal(kvrt_session_sync(s, p->ids, p->n, NULL, NULL), KVRT_OK);
+            if (kvrt_embed(s, &params, NULL, NULL, NULL, &error) < 0) fail_msg("%s: %s", names[i], error.message);
+            for (uint32_t c = 0; c < width; c++) {
+                const double d = fabs((double)out[c] - (double)golden[c]);
+                if (!(d <= most)) most = isnan(d) ? INFINITY : d;
+            }
+        }
+        print_message("%s: largest error of a hidden state %g, limit %g\n", names[i], most, limit(&m));
+        if (!(most <= limit(&m))) fail_msg("%s: error %g, need at most %g", names[i], most, limit(&m));
+        kvrt_engine_close(engine, NULL);
+        golden_free(&m);
+        free(rows);
+        free(out);
+    }
+}
+
 /* An argument names the tests to run. */
 int main(int argc, char **argv)
 {
@@ -372,6 +409,7 @@ int main(int argc, char **argv)
     if (argc > 1) cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {cmocka_unit_test(golden_models),
                                        cmocka_unit_test(golden_layers),
+                                       cmocka_unit_test(hidden_states),
                                        cmocka_unit_test(golden_greedy_text),
                                        cmocka_unit_test(weights_rounded_at_open),
                                        cmocka_unit_test(sessions_share_steps),
