@@ -151,11 +151,12 @@ typedef struct command_entry {
 extern const command_entry command_list[];
 extern const size_t command_count;
 
-extern const command run_command, inspect_command, tokenize_command, quantize_command, bench_command, devices_command,
-    eval_command, plan_command, serve_command;
+extern const command run_command, inspect_command, tokenize_command, embed_command, quantize_command, bench_command,
+    devices_command, eval_command, plan_command, serve_command;
 int run_main(int argc, char **argv);
 int inspect_main(int argc, char **argv);
 int tokenize_main(int argc, char **argv);
+int embed_main(int argc, char **argv);
 int quantize_main(int argc, char **argv);
 int bench_main(int argc, char **argv);
 int devices_main(int argc, char **argv);

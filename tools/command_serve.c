@@ -2,6 +2,7 @@
  * when kvrt was built. */
 #define _POSIX_C_SOURCE 200809L
 #include "command.h"
+#include "pooling.h"
 #ifdef KVRT_HAVE_MICROHTTPD
 #include "serve/serve.h"
 #endif
@@ -23,6 +24,7 @@ enum {
     X_TTL,
     X_LIMIT,
     X_ROLE,
+    X_POOLING,
     X_QUEUE,
     X_BODY,
     X_TIMEOUT,
@@ -46,6 +48,8 @@ static const argparse_option extra[X_COUNT] = {
     {"role", 0, 1, 0, "ROLE",
      "both, prefill (computes prompts for the store, an answer is one token) or decode (takes them, writes none) "
      "[both]"},
+    {"pooling", 0, 1, 0, "HOW",
+     "of /v1/embeddings: mean of all tokens, last token, or auto: as the folder's 1_Pooling says, else last [auto]"},
     {"queue", 0, 1, 0, "N", "requests that may wait for a session, others get 429 [64]"},
     {"max-body", 0, 1, 0, "BYTES", "largest body of a request [8388608]"},
     {"timeout", 0, 1, 0, "SECONDS", "end a connection that does nothing for so long [30]"},
@@ -112,6 +116,10 @@ static int settings(serve_server *s, command_line *line)
         if (strcmp(x[X_ROLE], roles[i]) == 0) s->role = (serve_role)i, role = true;
     if (x[X_ROLE] && !role) return usage_error("--role: need both, prefill or decode", x[X_ROLE]);
     if (s->role != SERVE_BOTH && !s->store_where) return usage_error("--role: need a --store", x[X_ROLE]);
+    const int pooling = pooling_of(x[X_POOLING], line->model[0] ? line->model : line->positional[0], &s->pooling);
+    if (pooling == EXIT_USAGE || s->pooling == KVRT_POOL_TOKENS)
+        return usage_error("--pooling: need auto, mean or last", x[X_POOLING]);
+    if (pooling != EXIT_OK) return pooling;
     s->max_waiting = (unsigned)queue;
     s->max_body = body;
     s->timeout_s = (unsigned)timeout;

@@ -10,10 +10,10 @@
 #include <unistd.h>
 
 const command_entry command_list[] = {
-    {&chat_command_about, chat_main},   {&run_command, run_main},         {&serve_command, serve_main},
-    {&plan_command, plan_main},         {&inspect_command, inspect_main}, {&tokenize_command, tokenize_main},
-    {&quantize_command, quantize_main}, {&bench_command, bench_main},     {&eval_command, eval_main},
-    {&devices_command, devices_main},
+    {&chat_command_about, chat_main}, {&run_command, run_main},           {&serve_command, serve_main},
+    {&plan_command, plan_main},       {&inspect_command, inspect_main},   {&tokenize_command, tokenize_main},
+    {&embed_command, embed_main},     {&quantize_command, quantize_main}, {&bench_command, bench_main},
+    {&eval_command, eval_main},       {&devices_command, devices_main},
 };
 const size_t command_count = sizeof command_list / sizeof command_list[0];
 

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """`kvrt serve` over real connections: answers equal to `kvrt run`, streams, conversations found again, many clients at once, what is refused, clients
 that leave, and the end."""
+import base64
 import http.client
 import json
 import math
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -14,7 +16,7 @@ import threading
 import time
 from pathlib import Path
 
-from harness import ENVIRONMENT, KVRT, MODEL, kvrt, main, test
+from harness import ENVIRONMENT, KVRT, MODEL, ROOT, kvrt, main, test
 from server import ENDLESS, STORY, STORY_MESSAGES, Server, endless, has_http, run_chat, text_of
 
 
@@ -58,6 +60,58 @@ def answers_equal_those_of_run():
         ids = s.post("/tokenize", {"content": "Once upon a"})["tokens"]
         again = s.post("/v1/completions", {"prompt": ids, "seed": 3, "max_tokens": 40, "temperature": 1.1, "top_k": 9})
         assert again["choices"][0]["text"] == expected["text"], again
+
+
+def close(a, b, limit=2e-4):
+    assert len(a) == len(b) and all(abs(x - y) <= limit for x, y in zip(a, b)), (a[:4], b[:4])
+
+
+def unit(row):
+    return [x / math.sqrt(sum(y * y for y in row)) for x in row]
+
+
+@test
+def embeddings_are_those_of_transformers():
+    folder = ROOT / "test/golden/models/llama_gqa2"
+    data = (folder / "hidden.bin").read_bytes()
+    rows = [struct.unpack_from("<48f", data, i * 192) for i in range(21)]
+    prompts = {p["n"]: p["ids"] for p in json.loads((folder / "golden.json").read_text())["prompts"]}
+    with Server("--kv", "f32", "--exact", "--pooling", "mean", "--sessions", 2, model=str(folder)) as s:
+        answer = s.post("/v1/embeddings", {"model": "any", "input": [prompts[130], prompts[300], prompts[17]], "normalize": False})
+        assert answer["object"] == "list" and [d["index"] for d in answer["data"]] == [0, 1, 2] and {d["object"] for d in answer["data"]} == {"embedding"}
+        assert answer["usage"] == {"prompt_tokens": 447, "total_tokens": 447}, answer["usage"]
+        close(answer["data"][0]["embedding"], rows[17])
+        close(answer["data"][1]["embedding"], rows[19])
+        close(answer["data"][2]["embedding"], [sum(r[i] for r in rows[:17]) / 17 for i in range(48)])
+        last = s.post("/embeddings", {"input": prompts[300], "pooling": "last"})["data"][0]["embedding"]
+        close(last, unit(rows[20]))
+        packed = s.post("/v1/embeddings", {"input": prompts[300], "pooling": "last", "encoding_format": "base64", "dimensions": 48})["data"][0]["embedding"]
+        assert list(struct.unpack("<48f", base64.b64decode(packed))) == [struct.unpack("<f", struct.pack("<f", x))[0] for x in last]
+        texts = s.post("/v1/embeddings", {"input": ["hello,", "world"], "encoding_format": "float"})
+        lines = kvrt("embed", folder, "--kv", "f32", "--exact", "--pooling", "mean", stdin=b"hello,\nworld\n").expect(0).out.splitlines()
+        assert [json.loads(line)["embedding"] for line in lines] == [d["embedding"] for d in texts["data"]]
+        assert s.post("/v1/embeddings", {"input": "world"})["data"][0]["embedding"] == json.loads(lines[1])["embedding"]
+        for body in ({}, {"input": []}, {"input": ""}, {"input": [[]]}, {"input": [5, "a"]}, {"input": [99]}, {"input": {}}, {"input": "a", "dimensions": 12},
+                     {"input": "a", "encoding_format": "int8"}, {"input": "a", "pooling": "max"}, {"input": "a", "normalize": 1}, {"input": "a" * 600},
+                     {"input": "a", "stream": True}, {"input": ["a"] * 2049}):
+            assert s.post("/v1/embeddings", body, expect=400)["error"]["message"], body
+        assert s.post("/v1/embeddings", {"input": "a" * 512})["usage"]["prompt_tokens"] == 512, "no room for an answer is needed"
+        assert s.metric("sessions") == 0, "an input is no conversation"
+
+
+@test
+def embeddings_beside_answers():
+    with Server(*ENDLESS, "--sessions", 2) as s:
+        going = s.begin(endless(stream=True))
+        s.until("requests_running", 1)
+        rows = [s.post("/v1/embeddings", {"input": "Once upon a time, " * n})["data"][0]["embedding"] for n in (1, 40, 1)]
+        assert rows[0] == rows[2] != rows[1] and abs(sum(x * x for x in rows[0]) - 1) < 1e-4
+        left = s.begin({"input": ["Once upon a time, " * 4000] * 40}, path="/v1/embeddings")
+        s.until("requests_running", 2)
+        left.close()
+        s.until("requests_running", 1)
+        going.close()
+        s.until("requests_running", 0)
 
 
 @test

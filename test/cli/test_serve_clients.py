@@ -54,6 +54,9 @@ form = {"type": "json_schema", "json_schema": {"name": "place", "schema": SCHEMA
 say(json.loads(c.chat.completions.create(model="any", messages=MESSAGES, response_format=form, max_tokens=400).choices[0].message.content))
 lp = c.chat.completions.create(model="any", messages=MESSAGES, seed=1, max_tokens=4, logprobs=True).choices[0].logprobs.content
 say([all(t.logprob <= 0 for t in lp), "".join(t.token for t in lp)])
+e = c.embeddings.create(model="any", input=["a fox", "a hill"])
+f = c.embeddings.create(model="any", input="a hill", encoding_format="float")
+say([len(e.data), e.usage.prompt_tokens > 2, max(abs(x - y) for x, y in zip(e.data[1].embedding, f.data[0].embedding)) < 1e-6])
 try: c.chat.completions.create(model="any", messages=MESSAGES, temperature=-1)
 except BadRequestError as e: say(e.param)
 """
@@ -105,7 +108,7 @@ def the_sdk_of_openai():
         assert said[0] == [s.get("/v1/models")["data"][0]["id"]] and said[1] == said[2] == expected and said[3] == 20, said
         assert said[4] and said[5] == said[6] == greedy, said
         assert said[7][0] == "look" and right(said[7][1]) and said[7][2] == "tool_calls" and said[8] is True and right(said[9]), said
-        assert said[10][0] and expected.startswith(said[10][1]) and said[11] == "temperature", said
+        assert said[10][0] and expected.startswith(said[10][1]) and said[11] == [2, True, True] and said[12] == "temperature", said
 
 
 @test

@@ -36,6 +36,34 @@ def tokenize_there_and_back():
 
 
 @test
+def embed_pools_as_asked_and_as_the_folder_says():
+    def rows(*args, stdin=b"hello\nworld, w\r\n", model=MODEL):
+        return [json.loads(line) for line in kvrt("embed", model, *args, stdin=stdin).expect(0).out.splitlines()]
+
+    every, mean, last = (rows("--pooling", how, "--no-normalize", "--raw") for how in ("tokens", "mean", "last"))
+    assert [len(r["embedding"]) for r in every] == [r["n_tokens"] for r in mean] == [5, 7], (every, mean)
+    for e, m, l in zip(every, mean, last):
+        e, m, l = e["embedding"], m["embedding"], l["embedding"]
+        assert all(abs(x - y) < 1e-5 for x, y in zip(l, e[-1])) and all(abs(x - sum(r[i] for r in e) / len(e)) < 1e-4 for i, x in enumerate(m))
+    plain, = rows("hello", "--raw", "--no-normalize", stdin=None)
+    assert plain["embedding"] == last[0]["embedding"], "without --pooling the last token's"
+    unit, = rows("hello", "--raw", stdin=None)
+    norm = sum(x * x for x in plain["embedding"]) ** 0.5
+    assert all(abs(u - x / norm) < 1e-6 for u, x in zip(unit["embedding"], plain["embedding"]))
+    with Folder() as m:
+        (m.path / "1_Pooling").mkdir()
+        config = m.path / "1_Pooling/config.json"
+        for said, expected in (('{"pooling_mode_cls_token": false, "pooling_mode_mean_tokens" : true}', mean), ('{"pooling_mode_lasttoken":true}', last)):
+            config.write_text(said)
+            assert rows("--raw", "--no-normalize", model=m) == expected
+        config.write_text('{"pooling_mode_cls_token": true}')
+        kvrt("embed", m, "x").expect(3, ["1_Pooling/config.json", "--pooling"])
+        assert rows("--raw", "--no-normalize", "--pooling", "mean", model=m) == mean
+    kvrt("embed", MODEL, "x", "--pooling", "max").expect(2, ["--pooling", "max"])
+    kvrt("embed", MODEL, "--raw", "", stdin=None).expect(2, "0 tokens")
+
+
+@test
 def tokenize_rejects_what_is_no_id():
     for ids in (b"[1,2", b"[", b"]", b"1,2]", b"[1,,2]", b"[1,]", b"[1 2]", b"[1,2] 3", b"[1,2]]", b"[[1]]", b",", b"1,", b"1x2", b"+1", b"[1e1]", b"[1\x00,2]"):
         kvrt("tokenize", MODEL, "--decode", stdin=ids).expect(1, ["kvrt tokenize: ", "need"], out=b"")

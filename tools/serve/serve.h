@@ -51,8 +51,9 @@ typedef struct serve_job {
     pthread_cond_t *changed; /* of its call */
     serve_news news;
     bool done, too_slow;
-    bool one_call, enough;  /* the answer ends behind its first call of a tool; it has */
-    int32_t finish, status; /* kvrt_finish, kvrt_status of an ERROR event */
+    const kvrt_embed_params *embed; /* what is submitted; NULL: an answer */
+    bool one_call, enough;          /* the answer ends behind its first call of a tool; it has */
+    int32_t finish, status;         /* kvrt_finish, kvrt_status of an ERROR event */
     char message[256];
     /* What was generated, for the seat: ids, and the end of each one's bytes. */
     int32_t *ids;
@@ -101,6 +102,9 @@ size_t serve_seat_would_keep(const serve_seat *seat, const serve_prompt *prompt)
 bool serve_seat_import(serve_server *s, serve_seat *seat, const void *session, uint64_t len);
 /* Chooses a seat for a prompt and makes its session equal to it. */
 int32_t serve_seat_take(serve_server *s, const serve_prompt *prompt, int64_t seed, serve_seat **out, kvrt_error *error);
+/* One with a new session for something else than a conversation, and giving it back. */
+int32_t serve_seat_borrow(serve_server *s, serve_seat **out, kvrt_error *error);
+void serve_seat_drop(serve_server *s, serve_seat *seat);
 /* The seat remembers what it holds now (or forgets it when the answer failed) and is free. */
 void serve_seat_return(serve_server *s, serve_seat *seat, const serve_prompt *prompt, serve_job *job);
 void serve_seats_give_back(serve_server *s, unsigned n); /* what serve_seats_wait granted */
@@ -144,6 +148,8 @@ int32_t serve_tokenize(serve_server *s, const char *text, size_t len, uint32_t f
 void serve_prompt_free(serve_prompt *prompt);
 /* OpenAI's messages as the template wants them, appended as JSON. False: the call has an error. */
 bool serve_messages(serve_call *call, const serve_node *messages, serve_text *out);
+/* A member that is a text, a list of texts, a list of ids, or a list of such lists; up to `most`, which `why` names. */
+bool serve_prompts(serve_call *call, const char *name, unsigned most, const char *why);
 /* What is left of a chat once `prompt.messages` stand: tokens. */
 bool serve_chat_prompt(serve_call *call, serve_prompt *prompt);
 
@@ -184,7 +190,8 @@ typedef struct serve_answer {
 typedef struct serve_shape {
     const char *name; /* "chat", in metrics */
     bool (*parse)(serve_call *call);
-    void (*begin)(serve_call *call);                       /* of a stream, as the others */
+    bool (*compute)(serve_call *call); /* NULL: answers are generated. Else all into call->out; false: call->status */
+    void (*begin)(serve_call *call);   /* of a stream, as the others */
     void (*part_begin)(serve_call *call, serve_answer *a); /* of the last part; may be NULL, as part_end */
     void (*text)(serve_call *call, serve_answer *a, serve_kind kind, const char *text, size_t len);
     void (*part_end)(serve_call *call, serve_answer *a);
@@ -195,7 +202,8 @@ typedef struct serve_shape {
     void (*error)(serve_text *out, int status, const char *type, const char *message, const char *param,
                   const char *code);
 } serve_shape;
-extern const serve_shape serve_chat_shape, serve_completions_shape, serve_anthropic_shape, serve_responses_shape;
+extern const serve_shape serve_chat_shape, serve_completions_shape, serve_anthropic_shape, serve_responses_shape,
+    serve_embeddings_shape;
 
 struct serve_call {
     serve_server *server;
@@ -206,6 +214,8 @@ struct serve_call {
     kvrt_options *options;
     bool stream, include_usage, logprobs;
     bool one_call;
+    int32_t pooling; /* of an embedding, and what is done to it */
+    bool normalize, base64;
     bool counts;           /* wants to know how many tokens the prompt has, and no answer */
     int64_t seed;          /* -1: random */
     unsigned n;            /* answers per prompt */
@@ -231,6 +241,7 @@ struct serve_call {
 /* Notes what is wrong; the first one counts. Always false. */
 __attribute__((format(printf, 4, 5))) bool serve_fail(serve_call *call, int status, const char *param,
                                                       const char *format, ...);
+bool serve_client_left(serve_call *call); /* looked at now and then, also while there is news all the time */
 bool serve_fail_kvrt(serve_call *call, int32_t status, const char *param, const kvrt_error *error);
 /* Runs a request whose body was read: queues an answer to the connection. An MHD_Result. */
 int serve_call_run(serve_server *s, struct MHD_Connection *connection, const serve_shape *shape, const char *body,
@@ -296,6 +307,7 @@ struct serve_server {
     unsigned n_seats, max_waiting;
     uint64_t max_body;
     unsigned timeout_s;
+    int32_t pooling;       /* kvrt_pooling of embeddings */
     int64_t started, seed; /* seed: of requests that name none, -1: random */
     kvrt_engine engine;
     kvrt_engine_info info;

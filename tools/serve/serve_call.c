@@ -249,8 +249,7 @@ static void end_answer(serve_call *call, serve_answer *a)
     }
 }
 
-/* Looked at now and then, also while there is news all the time. */
-static bool client_gone(serve_call *call)
+bool serve_client_left(serve_call *call)
 {
     const uint64_t now = serve_now_ms();
     if (now - call->looked_ms < LOOK_MS) return false;
@@ -314,7 +313,7 @@ static ssize_t read_stream(void *of, uint64_t at, char *to, size_t room)
         if (call->over) return MHD_CONTENT_READER_END_OF_STREAM;
         if (!call->begun) call->begun = true, call->shape->begin(call);
         else advance(call);
-        if (!call->over && client_gone(call)) return MHD_CONTENT_READER_END_WITH_ERROR;
+        if (!call->over && serve_client_left(call)) return MHD_CONTENT_READER_END_WITH_ERROR;
         if (serve_now_ms() - call->told_ms > SILENCE_MS && !call->out.len) serve_puts(&call->out, ": computing\n\n");
     }
 }
@@ -345,20 +344,28 @@ static int answer_stream(serve_call *call)
     return (int)result;
 }
 
+/* What is in call->out. */
+static int answer_text(serve_call *call)
+{
+    if (call->out.failed) {
+        (void)serve_fail(call, 500, NULL, "out of memory");
+        return answer_error(call);
+    }
+    const int result = serve_reply(call->server, call->connection, 200, "application/json", &call->out);
+    call_free(call);
+    return result;
+}
+
 static int answer_whole(serve_call *call)
 {
     while (!call->over) {
         advance(call);
-        if (call->over || !client_gone(call)) continue;
+        if (call->over || !serve_client_left(call)) continue;
         call_free(call);
         return MHD_NO;
     }
     if (!call->status) call->shape->whole(call);
-    if (!call->status && call->out.failed) (void)serve_fail(call, 500, NULL, "out of memory");
-    if (call->status) return answer_error(call);
-    const int result = serve_reply(call->server, call->connection, 200, "application/json", &call->out);
-    call_free(call);
-    return result;
+    return call->status ? answer_error(call) : answer_text(call);
 }
 
 static bool prepare(serve_call *call, const char *body, size_t len)
@@ -374,14 +381,14 @@ static bool prepare(serve_call *call, const char *body, size_t len)
         return serve_fail(call, 500, NULL, "%s", error.message);
     if (!call->shape->parse(call)) return false;
     if (call->server->role == SERVE_PREFILL && !serve_set_i64(call, NULL, "gen.max_tokens", 1)) return false;
-    const uint64_t n = (uint64_t)call->n_prompts * call->n;
+    const bool answers = !call->shape->compute;
+    const uint64_t n = answers ? (uint64_t)call->n_prompts * call->n : 1;
     for (unsigned i = 0; i < call->n_prompts; i++) {
         if (!call->prompts[i].n) return serve_fail(call, 400, NULL, "the prompt has 0 tokens, need at least 1");
-        if (call->prompts[i].n >= call->server->info.ctx_size) {
+        if (call->prompts[i].n + answers > call->server->info.ctx_size) {
             snprintf(call->code, sizeof call->code, "context_length_exceeded");
-            return serve_fail(call, 400, NULL,
-                              "the prompt has %zu tokens, the context %u: need at least one more for the answer",
-                              call->prompts[i].n, call->server->info.ctx_size);
+            return serve_fail(call, 400, NULL, "the prompt has %zu tokens, the context %u%s", call->prompts[i].n,
+                              call->server->info.ctx_size, answers ? ": need at least one more for the answer" : "");
         }
     }
     if (n > call->server->n_seats)
@@ -407,6 +414,13 @@ int serve_call_run(serve_server *s, struct MHD_Connection *connection, const ser
     if (code == 429)
         (void)serve_fail(call, 429, NULL, "%u requests are waiting already, try again later", s->max_waiting);
     if (code == 503) (void)serve_fail(call, 503, NULL, "the server is shutting down");
+    if (!call->status && shape->compute) {
+        if (shape->compute(call)) return answer_text(call);
+        if (call->status == 499) {
+            call_free(call);
+            return MHD_NO;
+        }
+    }
     if (call->status || !start(call)) return answer_error(call);
     /* The body belongs to the connection, which forgets it; a stream outlives it. */
     serve_json_free(&call->json);

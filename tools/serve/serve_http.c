@@ -119,6 +119,7 @@ static const serve_route routes[] = {
     {"POST", "/detokenize", NULL, serve_detokenize_ids, false},
     {"POST", "/v1/chat/completions", &serve_chat_shape, NULL, false},
     {"POST", "/v1/completions", &serve_completions_shape, NULL, false},
+    {"POST", "/v1/embeddings", &serve_embeddings_shape, NULL, false},
     {"POST", "/v1/responses", &serve_responses_shape, NULL, false},
     {"POST", "/v1/messages", &serve_anthropic_shape, NULL, false},
     {"POST", "/v1/messages/count_tokens", &serve_anthropic_shape, serve_count_tokens, false},

@@ -154,7 +154,8 @@ int32_t serve_job_start(serve_server *s, serve_job *job, kvrt_session session, c
     if (s->aborting) kvrt_cancel_id(job->request);
     pthread_mutex_unlock(&s->lock);
     pthread_mutex_lock(&s->engine_lock);
-    status = kvrt_submit(session, options, NULL, error);
+    status =
+        job->embed ? kvrt_submit_embed(session, job->embed, NULL, error) : kvrt_submit(session, options, NULL, error);
     pthread_mutex_unlock(&s->engine_lock);
     if (status < 0) {
         forget(s, job);

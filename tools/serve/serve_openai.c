@@ -99,65 +99,6 @@ static bool parse_chat(serve_call *call)
     return ok && serve_chat_prompt(call, prompt);
 }
 
-static bool take_text(serve_call *call, const serve_node *node, serve_prompt *prompt)
-{
-    kvrt_error error = {.size = sizeof error};
-    serve_text text = {0};
-    serve_json_string(&call->json, node, &text);
-    int32_t status = text.failed ? KVRT_NOMEM_HOST : KVRT_OK;
-    if (status >= 0)
-        status = serve_tokenize(call->server, text.data, text.len, KVRT_TOKENIZE_ADD_SPECIAL, &prompt->ids, &prompt->n,
-                                &error);
-    serve_text_free(&text);
-    return status >= 0 || serve_fail_kvrt(call, status, "prompt", &error);
-}
-
-static bool take_ids(serve_call *call, const serve_node *first, serve_prompt *prompt)
-{
-    const serve_json *j = &call->json;
-    size_t n = 0;
-    for (const serve_node *at = first; at; at = serve_json_next(j, at)) n++;
-    prompt->ids = malloc(n * sizeof *prompt->ids);
-    if (!prompt->ids) return serve_fail(call, 500, NULL, "out of memory");
-    for (const serve_node *at = first; at; at = serve_json_next(j, at)) {
-        int64_t id;
-        if (!serve_json_i64(j, at, &id) || id < 0 || id >= (int64_t)call->server->info.vocab_size)
-            return serve_fail(call, 400, "prompt", "prompt: need ids below %u", call->server->info.vocab_size);
-        prompt->ids[prompt->n++] = (int32_t)id;
-    }
-    return true;
-}
-
-/* A text, a list of texts, a list of ids, or a list of such lists. */
-static bool take_prompts(serve_call *call)
-{
-    const serve_json *j = &call->json;
-    const serve_node *prompt = serve_json_get(j, call->body, "prompt"), *first = serve_json_child(j, prompt);
-    const bool is_text = prompt && prompt->type == SERVE_STRING, is_ids = first && first->type == SERVE_NUMBER;
-    if (!is_text && !(prompt && prompt->type == SERVE_ARRAY && first))
-        return serve_fail(call, 400, "prompt", "prompt: need a string or an array, found %s",
-                          serve_json_type_name(prompt));
-    size_t n = is_text || is_ids ? 1 : 0;
-    for (const serve_node *at = first; at && !is_ids; at = serve_json_next(j, at)) n++;
-    if (n > call->server->n_seats)
-        return serve_fail(call, 400, "prompt", "prompt: found %zu, this server computes %u at once (--sessions)", n,
-                          call->server->n_seats);
-    call->prompts = calloc(n, sizeof *call->prompts);
-    if (!call->prompts) return serve_fail(call, 500, NULL, "out of memory");
-    call->n_prompts = (unsigned)n;
-    if (is_text) return take_text(call, prompt, call->prompts);
-    if (is_ids) return take_ids(call, first, call->prompts);
-    size_t i = 0;
-    for (const serve_node *at = first; at; at = serve_json_next(j, at), i++) {
-        const bool ok = at->type == SERVE_STRING ? take_text(call, at, &call->prompts[i])
-                        : at->type == SERVE_ARRAY
-                            ? take_ids(call, serve_json_child(j, at), &call->prompts[i])
-                            : serve_fail(call, 400, "prompt", "prompt: need strings or arrays of ids");
-        if (!ok) return false;
-    }
-    return true;
-}
-
 static bool parse_completions(serve_call *call)
 {
     static const char *const known[] = {WITHOUT_MEANING, "prompt", "best_of", "echo", "suffix", NULL};
@@ -176,7 +117,7 @@ static bool parse_completions(serve_call *call)
         return false;
     /* A completion is the text as it is. */
     (void)kvrt_options_set_bool(call->options, "gen.reasoning", 0, NULL);
-    return take_prompts(call);
+    return serve_prompts(call, "prompt", call->server->n_seats, "this server (--sessions) computes");
 }
 
 /* ------------------------------------------------------------------------------------------------------- answers --- */

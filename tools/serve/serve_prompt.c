@@ -61,6 +61,62 @@ int32_t serve_render(serve_server *s, const serve_prompt *prompt, uint64_t from,
     }
 }
 
+static bool take_text(serve_call *call, const char *name, const serve_node *node, serve_prompt *prompt)
+{
+    kvrt_error error = {.size = sizeof error};
+    serve_text text = {0};
+    serve_json_string(&call->json, node, &text);
+    int32_t status = text.failed ? KVRT_NOMEM_HOST : KVRT_OK;
+    if (status >= 0)
+        status = serve_tokenize(call->server, text.data, text.len, KVRT_TOKENIZE_ADD_SPECIAL, &prompt->ids, &prompt->n,
+                                &error);
+    serve_text_free(&text);
+    return status >= 0 || serve_fail_kvrt(call, status, name, &error);
+}
+
+static bool take_ids(serve_call *call, const char *name, const serve_node *first, serve_prompt *prompt)
+{
+    const serve_json *j = &call->json;
+    size_t n = 0;
+    for (const serve_node *at = first; at; at = serve_json_next(j, at)) n++;
+    prompt->ids = malloc(n * sizeof *prompt->ids);
+    if (!prompt->ids) return serve_fail(call, 500, NULL, "out of memory");
+    for (const serve_node *at = first; at; at = serve_json_next(j, at)) {
+        int64_t id;
+        if (!serve_json_i64(j, at, &id) || id < 0 || id >= (int64_t)call->server->info.vocab_size)
+            return serve_fail(call, 400, name, "%s: need ids below %u", name, call->server->info.vocab_size);
+        prompt->ids[prompt->n++] = (int32_t)id;
+    }
+    return true;
+}
+
+bool serve_prompts(serve_call *call, const char *name, unsigned most, const char *why)
+{
+    const serve_json *j = &call->json;
+    const serve_node *prompt = serve_json_get(j, call->body, name), *first = serve_json_child(j, prompt);
+    const bool is_text = prompt && prompt->type == SERVE_STRING, is_ids = first && first->type == SERVE_NUMBER;
+    if (!is_text && !(prompt && prompt->type == SERVE_ARRAY && first))
+        return serve_fail(call, 400, name, "%s: need a string or an array, found %s", name,
+                          prompt && prompt->type == SERVE_ARRAY ? "an empty one" : serve_json_type_name(prompt));
+    size_t n = is_text || is_ids ? 1 : 0;
+    for (const serve_node *at = first; at && !is_ids; at = serve_json_next(j, at)) n++;
+    if (n > most) return serve_fail(call, 400, name, "%s: found %zu, %s %u at once", name, n, why, most);
+    call->prompts = calloc(n, sizeof *call->prompts);
+    if (!call->prompts) return serve_fail(call, 500, NULL, "out of memory");
+    call->n_prompts = (unsigned)n;
+    if (is_text) return take_text(call, name, prompt, call->prompts);
+    if (is_ids) return take_ids(call, name, first, call->prompts);
+    size_t i = 0;
+    for (const serve_node *at = first; at; at = serve_json_next(j, at), i++) {
+        const bool ok = at->type == SERVE_STRING ? take_text(call, name, at, &call->prompts[i])
+                        : at->type == SERVE_ARRAY
+                            ? take_ids(call, name, serve_json_child(j, at), &call->prompts[i])
+                            : serve_fail(call, 400, name, "%s: need strings or arrays of ids", name);
+        if (!ok) return false;
+    }
+    return true;
+}
+
 void serve_prompt_free(serve_prompt *p)
 {
     free(p->ids);

@@ -179,6 +179,28 @@ static int32_t restart_random(serve_server *s, serve_seat *seat, int64_t seed, k
     return status;
 }
 
+void serve_seat_drop(serve_server *s, serve_seat *seat)
+{
+    pthread_mutex_lock(&s->engine_lock);
+    serve_seat_forget(seat);
+    seat->taken = false;
+    pthread_mutex_unlock(&s->engine_lock);
+}
+
+int32_t serve_seat_borrow(serve_server *s, serve_seat **out, kvrt_error *error)
+{
+    const serve_prompt nothing = {0};
+    size_t kept, text;
+    pthread_mutex_lock(&s->engine_lock);
+    serve_seat *seat = choose(s, &nothing, &kept, &text);
+    serve_seat_forget(seat);
+    const int32_t status = kvrt_session_create(s->engine, NULL, &seat->session, error);
+    seat->taken = status >= 0;
+    pthread_mutex_unlock(&s->engine_lock);
+    *out = status >= 0 ? seat : NULL;
+    return status;
+}
+
 int32_t serve_seat_take(serve_server *s, const serve_prompt *prompt, int64_t seed, serve_seat **out, kvrt_error *error)
 {
     size_t kept, text, n = prompt->n;
@@ -211,10 +233,7 @@ int32_t serve_seat_take(serve_server *s, const serve_prompt *prompt, int64_t see
     pthread_mutex_unlock(&s->engine_lock);
     if (status >= 0 && seed >= 0 && seat->seed == seed) status = restart_random(s, seat, seed, error);
     if (status < 0) {
-        pthread_mutex_lock(&s->engine_lock);
-        serve_seat_forget(seat);
-        seat->taken = false;
-        pthread_mutex_unlock(&s->engine_lock);
+        serve_seat_drop(s, seat);
         return status;
     }
     seat->seed = seed;
