@@ -96,7 +96,8 @@ typedef enum kvi_op_kind {
     KVI_OP_ATTENTION,
     /* io[r] = factor * ( io[r] + scale * post_norm( in[r] W^T + b ) )                               io is the residual
      * factor: out_gain[0] where there is an out_gain, else 1 (Gemma 4 multiplies the sum). Without weights the product is in[r] itself, which
-     * may be io where nothing but `fresh` and post_norm is asked for. With `fresh` io counts as zero before. post_norm is over runs of post_group columns, each by itself; 0: over all.
+     * may be io where nothing but `fresh` and post_norm is asked for. With `fresh` io counts as zero before. post_norm is over runs of
+     * post_group columns, each by itself; 0: over all.
      * With `gated`, what is added is multiplied by 1 / (1 + exp(-gate[r])), gate (rows, 1): shared experts. */
     KVI_OP_LINEAR_ADD,
     /* out[r] = act( n W_0^T + b_0, n W_1^T + b_1 ), n = norm(in[r]). With one weight the second argument stands in `side`, from side_first on. */

@@ -1,5 +1,5 @@
-/* pooling.c - how a model's embeddings are made of its tokens: as asked for, else as its folder says (1_Pooling/config.json, which sentence-transformers
- * writes), else of the last token, which a decoder has read everything for. */
+/* pooling.c - how a model's embeddings are made of its tokens: as asked for, else as its folder says (1_Pooling/config.json, which
+ * sentence-transformers writes), else of the last token, which a decoder has read everything for. */
 #define _POSIX_C_SOURCE 200809L
 #include "pooling.h"
 
