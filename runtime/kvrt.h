@@ -308,7 +308,8 @@ typedef struct kvrt_memory {
     uint64_t planned_bytes, budget_bytes;    /* as in kvrt_engine_info */
     uint64_t available_bytes;                /* free in the memory that the engine is in */
     uint64_t kv_away_bytes; /* of sessions whose pages left the pool (kv.spill); in memory, they are in host_bytes */
-    uint64_t kv_pool_most_bytes; /* of the pool, when the limit is raised to mem.most */
+    uint64_t kv_pool_most_bytes;             /* of the pool, when the limit is raised to mem.most */
+    uint64_t kv_used_pages, kv_cached_pages; /* pages of 128 positions of a group of layers, and states: held, kept */
 } kvrt_memory;
 /* BUSY while another thread drives (the worker is waited for). [callback] */
 KVRT_API kvrt_status kvrt_mem_info(kvrt_engine engine, kvrt_memory *out, kvrt_error *error);

@@ -363,22 +363,6 @@ kvrt_status kvi_constraint_take(kvi_session *s, int32_t id, kvrt_error *error)
     return KVRT_OK;
 }
 
-uint32_t kvi_constraint_fit(kvi_session *s, const int32_t *ids, uint32_t n)
-{
-    kvi_constraint *c = &s->gen.constraint;
-    uint32_t fit = 0;
-    const char *bytes;
-    size_t len;
-    if (!c->of || is_free(s)) return n;
-    for (bool fits = true; fits && fit < n && kvi_token_trie_text(s->engine->tokenizer, ids[fit], &bytes, &len);) {
-        if (kvi_matcher_take(&c->matcher, bytes, len, &fits, NULL) < KVRT_OK) break;
-        fit += fits;
-    }
-    /* What cannot go back (memory) says so when the next token is masked. */
-    (void)kvi_matcher_back(&c->matcher, fit, NULL);
-    return fit;
-}
-
 bool kvi_constraint_is_complete(kvi_session *s)
 {
     kvi_constraint *c = &s->gen.constraint;
@@ -391,28 +375,28 @@ bool kvi_constraint_is_complete(kvi_session *s)
     return complete;
 }
 
-kvrt_status kvi_constraint_forward(kvi_session *s, kvrt_error *error)
+/* What comes next whatever is sampled, first one first, at most KVI_FORWARD_TOKENS; *n = 0: there is a choice. */
+static kvrt_status find_forced(kvi_session *s, int32_t *out, uint32_t *n, kvrt_error *error)
 {
     kvi_constraint *c = &s->gen.constraint;
     kvi_grammars *g = &s->engine->grammars;
     kvi_ids *ids = &g->ids;
     char bytes[192];
-    size_t n, n_ids = 0, used = 0;
+    size_t n_bytes, n_ids = 0, used = 0;
     bool ends;
-    c->n_forced = 0;
-    if (!c->of || is_free(s) || !c->begun || c->over) return KVRT_OK;
-    KVI_TRY(kvi_matcher_forced(&c->matcher, bytes, sizeof bytes, &n, &ends, error));
-    if (n < 2) return KVRT_OK;
+    *n = 0;
+    KVI_TRY(kvi_matcher_forced(&c->matcher, bytes, sizeof bytes, &n_bytes, &ends, error));
+    if (n_bytes < 2) return KVRT_OK;
     /* A mark is a token of its own, and where one follows text ends as surely as where nothing does. */
-    char *mark = has_tools(c) ? memchr(bytes, (int)KVI_CALL_MARK, n) : NULL;
+    char *mark = has_tools(c) ? memchr(bytes, (int)KVI_CALL_MARK, n_bytes) : NULL;
     if (mark == bytes) {
         const uint8_t m = (uint8_t)bytes[1];
-        if (m > 0 && m <= KVI_CALL_MARKS) c->forced[c->n_forced++] = g->marks[m - 1];
+        if (m > 0 && m <= KVI_CALL_MARKS) out[(*n)++] = g->marks[m - 1];
         return KVRT_OK;
     }
-    if (mark) n = (size_t)(mark - bytes), ends = true;
+    if (mark) n_bytes = (size_t)(mark - bytes), ends = true;
     ids->len = 0;
-    KVI_TRY(kvi_tokenizer_encode(s->engine->tokenizer, bytes, n, 0, ids, error));
+    KVI_TRY(kvi_tokenizer_encode(s->engine->tokenizer, bytes, n_bytes, 0, ids, error));
     /* The last token might be a longer one once more is known, unless nothing more can come; what does not spell the bytes themselves (a prefix
      * of the
      * text, an unknown token) ends the list. */
@@ -421,10 +405,60 @@ kvrt_status kvi_constraint_forward(kvi_session *s, kvrt_error *error)
         const char *text;
         size_t len;
         if (!kvi_token_trie_text(s->engine->tokenizer, ids->data[n_ids], &text, &len)) break;
-        if (len > n - used || memcmp(text, bytes + used, len) != 0) break;
+        if (len > n_bytes - used || memcmp(text, bytes + used, len) != 0) break;
         used += len;
+        out[n_ids] = ids->data[n_ids];
     }
-    for (size_t i = 0; i < n_ids; i++) c->forced[i] = ids->data[n_ids - 1 - i];
-    c->n_forced = (uint32_t)n_ids;
+    *n = (uint32_t)n_ids;
     return KVRT_OK;
+}
+
+kvrt_status kvi_constraint_forward(kvi_session *s, kvrt_error *error)
+{
+    kvi_constraint *c = &s->gen.constraint;
+    int32_t next[KVI_FORWARD_TOKENS];
+    c->n_forced = 0;
+    if (!c->of || is_free(s) || !c->begun || c->over) return KVRT_OK;
+    KVI_TRY(find_forced(s, next, &c->n_forced, error));
+    for (uint32_t i = 0; i < c->n_forced; i++) c->forced[i] = next[c->n_forced - 1 - i];
+    return KVRT_OK;
+}
+
+/* --------------------------------------------------------------------------------------------------------- guesses --- */
+/* Tokens are taken as the text's own would be, and given back in the end. Where text is free, and behind a token without text, the
+ * grammar has nothing to say. */
+static bool follow(kvi_session *s, int32_t id)
+{
+    kvi_constraint *c = &s->gen.constraint;
+    const char *bytes;
+    size_t len;
+    bool fits = false;
+    if (!kvi_token_trie_text(s->engine->tokenizer, id, &bytes, &len) ||
+        kvi_matcher_take(&c->matcher, bytes, len, &fits, NULL) < KVRT_OK || !fits)
+        return false;
+    c->n_guessed++;
+    return true;
+}
+
+uint32_t kvi_constraint_guess(kvi_session *s, int32_t id, int32_t *out, uint32_t most)
+{
+    int32_t forced[KVI_FORWARD_TOKENS];
+    uint32_t n = 1, n_forced = 0;
+    out[0] = id;
+    if (!s->gen.constraint.of || is_free(s)) return 1;
+    if (!follow(s, id)) return 0;
+    if (find_forced(s, forced, &n_forced, NULL) < KVRT_OK) return 1;
+    while (n < most && n - 1 < n_forced && follow(s, forced[n - 1])) {
+        out[n] = forced[n - 1];
+        n++;
+    }
+    return n;
+}
+
+void kvi_constraint_unguess(kvi_session *s)
+{
+    kvi_constraint *c = &s->gen.constraint;
+    /* What cannot go back (memory) says so when the next token is masked. */
+    if (c->n_guessed) (void)kvi_matcher_back(&c->matcher, c->n_guessed, NULL);
+    c->n_guessed = 0;
 }

@@ -48,6 +48,7 @@ typedef struct kvi_constraint {
     /* Tokens that come next whatever is sampled, last one first: what a call does not take the next one does. */
     int32_t forced[KVI_FORWARD_TOKENS];
     uint32_t n_forced;
+    uint32_t n_guessed; /* tokens that the matcher is ahead of the text */
     /* Of texts with calls: the mask of the place that free text is at, which comes again and again. */
     uint32_t *free_mask; // (trie->n_words) NULL: none yet
     kvi_spot free_at;
@@ -80,8 +81,10 @@ static inline bool kvi_constraint_forced(const kvi_constraint *c, int32_t *id)
     if (c->n_forced) *id = c->forced[c->n_forced - 1];
     return c->n_forced > 0;
 }
-/* How many of n guesses the grammar can take, one behind the other. */
-uint32_t kvi_constraint_fit(struct kvi_session *session, const int32_t *ids, uint32_t n);
+/* Guesses (draft.h) go ahead of the text. One that fits there, and what the grammar forces behind it, to out, up to `most` in all; returns how
+ * many, 0: it does not fit. kvi_constraint_mask is then of the place behind them, until all are given back. */
+uint32_t kvi_constraint_guess(struct kvi_session *session, int32_t id, int32_t *out, uint32_t most);
+void kvi_constraint_unguess(struct kvi_session *session);
 /* Whether the text is complete and nothing can follow. */
 bool kvi_constraint_is_complete(struct kvi_session *session);
 

@@ -28,30 +28,46 @@ void kvi_draft_draws(const kvi_session *s, kvi_sampler *sampler, kvi_random *ran
     sampler->random = random;
 }
 
-/* The layer that looks ahead, from its own results on. */
-static uint32_t look_ahead(kvi_session *s, uint32_t most, int32_t *out)
+/* From a row of logits of the draft model or layer. */
+bool kvi_draft_draw(kvi_session *s, kvi_sampler *sampler, float *logits, uint32_t n, int32_t *out)
 {
-    const kvi_engine *e = s->engine;
-    kvi_random random;
-    kvi_sampler sampler;
-    int32_t *next = s->tokens + s->n_tokens;
-    kvi_draft_draws(s, &sampler, &random);
-    for (uint32_t n = 0; n < most; n++) {
-        if (kvi_ahead_draft(s, next[(int32_t)n - 1], NULL) < KVRT_OK ||
-            e->backend->read_logits(e->device, 0, e->logits, NULL) < KVRT_OK ||
-            kvi_sampler_sample(&sampler, e->logits, s->tokens, s->n_tokens + n, &next[n], NULL) < KVRT_OK)
-            return n;
-        out[n] = next[n];
-    }
-    return most;
+    return (!s->gen.constraint.of || kvi_constraint_mask(s, logits, NULL) >= KVRT_OK) &&
+           kvi_sampler_sample(sampler, logits, s->tokens, s->n_tokens + n, out, NULL) >= KVRT_OK;
 }
 
-static uint32_t guess(kvi_session *s, uint32_t most, int32_t *out)
+/* The layer that looks ahead, from its own results on; *n_before guesses have gone through it. */
+static uint32_t look_ahead(kvi_session *s, kvi_sampler *sampler, uint32_t n, uint32_t *n_before, int32_t *out)
+{
+    const kvi_engine *e = s->engine;
+    for (const int32_t *next = s->tokens + s->n_tokens - 1; *n_before <= n; ++*n_before)
+        if (kvi_ahead_draft(s, next[*n_before], NULL) < KVRT_OK) return 0;
+    return e->backend->read_logits(e->device, 0, e->logits, NULL) >= KVRT_OK &&
+           kvi_draft_draw(s, sampler, e->logits, n, out);
+}
+
+/* Guesses behind the session's tokens, in its list: a source says one or more at a time, the grammar what has to follow. */
+static uint32_t guess(kvi_session *s, uint32_t most)
 {
     const kvi_draft *d = &s->gen.draft;
-    if (d->type == KVI_DRAFT_MODEL) return kvi_draft_model(s, most, out);
-    if (d->type == KVI_DRAFT_MTP) return d->alone ? look_ahead(s, most, out) : 0;
-    return kvi_draft_lookup(s->tokens, s->n_tokens, most, out);
+    int32_t *next = s->tokens + s->n_tokens, ids[KVI_DRAFT_ROWS];
+    uint32_t n = 0, n_more = 1, n_before = 0;
+    kvi_random random;
+    kvi_sampler sampler;
+    kvi_draft_draws(s, &sampler, &random);
+    if (d->type == KVI_DRAFT_MTP && !d->alone) return 0;
+    while (n < most && n_more) {
+        n_more = d->type == KVI_DRAFT_MODEL ? kvi_draft_model(s, &sampler, n, ids)
+                 : d->type == KVI_DRAFT_MTP ? look_ahead(s, &sampler, n, &n_before, ids)
+                                            : kvi_draft_lookup(s->tokens, s->n_tokens + n, most - n, ids);
+        /* Behind what the grammar forced the source may say something else. */
+        for (uint32_t i = 0, n_taken = 1; i < n_more && n < most && n_taken == 1; i++) {
+            n_taken = kvi_constraint_guess(s, ids[i], next + n, most - n);
+            n += n_taken;
+            if (!n_taken) n_more = 0;
+        }
+    }
+    kvi_constraint_unguess(s);
+    return n;
 }
 
 kvrt_status kvi_draft_begin(const kvi_session *s, const kvrt_options *o, kvi_draft *out, kvrt_error *error)
@@ -98,10 +114,9 @@ void kvi_draft_add(kvi_session *s, kvi_want *want, uint32_t streams)
     /* Where a page begins or is encoded steps end in any case, so that guesses never need a page. */
     n = kvi_step_length(s, s->n_tokens + n, false) - want->n;
     d->alone = streams == 1;
-    if (n) n = guess(s, n, d->ids);
-    if (n) n = kvi_constraint_fit(s, d->ids, n);
+    if (n) n = guess(s, n);
     if (!n) return;
-    memcpy(s->tokens + s->n_tokens, d->ids, n * sizeof *d->ids);
+    memcpy(d->ids, s->tokens + s->n_tokens, n * sizeof *d->ids);
     d->n = n, d->base = s->n_tokens, d->first = want->first;
     want->n += n, want->n_logit_rows += n, want->n_draft = n;
 }

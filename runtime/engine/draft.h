@@ -63,9 +63,11 @@ uint32_t kvi_draft_lookup(const int32_t *tokens, uint32_t n, uint32_t most, int3
 kvrt_status kvi_draft_plan(struct kvi_engine *engine, kvrt_error *error);
 kvrt_status kvi_draft_open(struct kvi_engine *engine, kvrt_error *error);
 kvrt_status kvi_draft_check(struct kvi_engine *engine, kvrt_error *error);
-/* A sampler that draws as the session's next tokens will be drawn, from a copy of its numbers, with its scratch. */
+/* A sampler that draws as the session's next tokens will be drawn, from a copy of its numbers, with its scratch; and a guess by it from logits,
+ * among what the grammar allows behind the n guesses that there are. */
 void kvi_draft_draws(const struct kvi_session *session, struct kvi_sampler *sampler, struct kvi_random *random);
-/* Its guesses; 0 as well while it still reads what the session has. */
-uint32_t kvi_draft_model(struct kvi_session *session, uint32_t most, int32_t *out);
+bool kvi_draft_draw(struct kvi_session *session, struct kvi_sampler *sampler, float *logits, uint32_t n, int32_t *out);
+/* Its guess behind n others, which stand behind the session's tokens: 1, or 0, as well while it still reads what the session has. */
+uint32_t kvi_draft_model(struct kvi_session *session, struct kvi_sampler *sampler, uint32_t n, int32_t *out);
 
 #endif

@@ -94,24 +94,22 @@ static bool follow(const kvi_session *s, kvi_session *d)
     return d->n_cached + 1 == n;
 }
 
-uint32_t kvi_draft_model(kvi_session *s, uint32_t most, int32_t *out)
+uint32_t kvi_draft_model(kvi_session *s, kvi_sampler *sampler, uint32_t n, int32_t *out)
 {
-    static const uint32_t row_0 = 0;
     kvi_session *d = s->draft;
     const kvi_engine *e = d->engine;
-    const uint32_t n_vocab = s->engine->config.vocab_size, n_own = e->config.vocab_size;
+    const uint32_t n_vocab = s->engine->config.vocab_size, n_own = e->config.vocab_size, end = s->n_tokens + n;
     float *logits = n_own > n_vocab ? e->logits : s->engine->logits;
-    kvi_random random;
-    kvi_sampler sampler;
-    kvi_draft_draws(s, &sampler, &random);
-    if (s->n_tokens + most > d->ctx_size || !follow(s, d)) return 0;
-    for (uint32_t i = 0; i < most; i++) {
-        const kvi_want want = {.first = d->n_cached, .n = 1, .logit_rows = &row_0, .n_logit_rows = 1};
-        if (kvi_step_alone(d, &want, NULL) != KVRT_OK) return i;
-        if (e->backend->read_logits(e->device, 0, logits, NULL) < KVRT_OK) return i;
-        for (uint32_t id = n_own; id < n_vocab; id++) logits[id] = -INFINITY;
-        if (kvi_sampler_sample(&sampler, logits, d->tokens, d->n_tokens, &out[i], NULL) < KVRT_OK) return i;
-        if (i + 1 < most) d->tokens[d->n_tokens++] = out[i];
+    if (end >= d->ctx_size || (n == 0 && !follow(s, d))) return 0;
+    memcpy(d->tokens + d->n_tokens, s->tokens + d->n_tokens, (end - d->n_tokens) * sizeof *d->tokens);
+    d->n_tokens = end;
+    while (d->n_cached < end) {
+        const uint32_t len = kvi_step_length(d, end, false), last = len - 1;
+        const kvi_want want = {
+            .first = d->n_cached, .n = len, .logit_rows = &last, .n_logit_rows = d->n_cached + len == end};
+        if (kvi_step_alone(d, &want, NULL) != KVRT_OK) return 0;
     }
-    return most;
+    if (e->backend->read_logits(e->device, 0, logits, NULL) < KVRT_OK) return 0;
+    for (uint32_t id = n_own; id < n_vocab; id++) logits[id] = -INFINITY;
+    return kvi_draft_draw(s, sampler, logits, n, out);
 }

@@ -6,6 +6,16 @@
 
 #include <string.h>
 
+/* Objects of the pool that are held, and idle ones. */
+static void count_pages(const kvi_store *store, uint64_t *used, uint64_t *idle)
+{
+    *used = *idle = 0;
+    for (uint32_t i = 0; i < store->n_ids; i++) {
+        if (store->pages[i].unit == KVI_KV_NO_EXTENT) continue;
+        *(store->pages[i].refs ? used : idle) += 1;
+    }
+}
+
 kvrt_status kvrt_mem_info(kvrt_engine handle, kvrt_memory *out, kvrt_error *error)
 {
     kvi_engine *e;
@@ -14,7 +24,11 @@ kvrt_status kvrt_mem_info(kvrt_engine handle, kvrt_memory *out, kvrt_error *erro
     const bool own = e->backend && e->backend->own_memory;
     const uint64_t cached = (uint64_t)e->store.idle_units * KVI_KV_UNIT, host = kvi_engine_host_bytes(e);
     const kvi_memory_plan *plan = &e->plan;
+    uint64_t used, idle;
+    count_pages(&e->store, &used, &idle);
     const kvrt_memory memory = {
+        .kv_used_pages = used,
+        .kv_cached_pages = idle,
         .suspended = e->suspended.bytes != NULL,
         .host_bytes = host,
         .device_bytes = own && e->device ? plan->total_bytes - plan->context_bytes : 0,

@@ -20,6 +20,75 @@ from harness import ENVIRONMENT, KVRT, MODEL, ROOT, kvrt, main, test
 from server import ENDLESS, STORY, STORY_MESSAGES, Server, endless, has_http, run_chat, text_of
 
 
+def families(text):
+    """The samples of Prometheus' text format, each family one block with HELP and TYPE in front, as {family: {(name, labels): value}}."""
+    assert text.endswith("\n")
+    found, name, kind = {}, None, None
+    for line in text.splitlines():
+        if head := re.fullmatch(r"# HELP (kvrt_[a-z_]+) (.+)", line):
+            name = head[1]
+            assert name not in found, f"{name} stands twice"
+            found[name] = {}
+        elif head := re.fullmatch(r"# TYPE (kvrt_[a-z_]+) (counter|gauge|histogram)", line):
+            kind = head[2]
+            assert head[1] == name and not found[name] and (kind == "counter") == name.endswith("_total"), line
+        else:
+            sample = re.fullmatch(r'(kvrt_[a-z_]+)(?:\{((?:[a-z_]+="(?:[^"\\\n]|\\["\\n])*",?)+)\})? (\d+(?:\.\d+)?(?:e[-+]\d+)?)', line)
+            assert sample and re.fullmatch(name + (r"_(bucket|sum|count)" if kind == "histogram" else ""), sample[1]), line
+            key = (sample[1], sample[2] or "")
+            assert key not in found[name], f"{key} stands twice"
+            found[name][key] = float(sample[3])
+    for name, samples in found.items():
+        buckets = [(labels, value) for (sample, labels), value in samples.items() if sample == name + "_bucket"]
+        if buckets:
+            assert [v for _, v in buckets] == sorted(v for _, v in buckets) and buckets[-1] == ('le="+Inf"', samples[name + "_count", ""]), buckets
+    try:
+        from prometheus_client.parser import text_string_to_metric_families
+    except ImportError:
+        return found
+    theirs = {f.name: {(s.name, s.value) for s in f.samples} for f in text_string_to_metric_families(text)}
+    assert theirs == {name.removesuffix("_total"): {(sample, value) for (sample, _), value in samples.items()} for name, samples in found.items()}
+    return found
+
+
+@test
+def figures_are_those_of_the_answers():
+    with Server("--sessions", 2, "--draft", "lookup", "--alias", 'a "fox"\\') as s:
+        usage = [s.chat(STORY_MESSAGES, seed=seed, max_tokens=20)["usage"] for seed in (1, 2)]
+        usage.append(s.stream("/v1/chat/completions", {"messages": STORY_MESSAGES, "max_tokens": 30, "stream_options": {"include_usage": True}})[-2][1]["usage"])
+        s.post("/v1/completions", {"prompt": "a b a b a b a b a b a b", "max_tokens": 60, "temperature": 0, "ignore_eos": True})
+        s.post("/v1/embeddings", {"input": [[1, 2, 3], [4]]})
+        s.post("/v1/chat/completions", {"messages": 5}, expect=400)
+        s.post("/tokenize", {"content": "x"})
+        s.ask("GET", "/nothing", expect=404)
+        f = families(s.get("/metrics"))
+
+        def value(name, labels="", sample=None):
+            return f["kvrt_" + name]["kvrt_" + (sample or name), labels]
+
+        assert value("generated_tokens_total") == sum(u["completion_tokens"] for u in usage) + 60
+        assert value("prompt_tokens_cached_total") == sum(u["prompt_tokens_details"]["cached_tokens"] for u in usage)
+        assert value("embedded_tokens_total") == 4 and value("requests_total") == 6
+        assert value("drafted_tokens_total") >= value("drafted_tokens_accepted_total") > 0
+        for route, status, n in (("/v1/chat/completions", 200, 3), ("/v1/chat/completions", 400, 1), ("/v1/completions", 200, 1), ("/v1/embeddings", 200, 1),
+                                 ("/tokenize", 200, 1), ("other", 404, 1)):
+            assert value("http_requests_total", f'route="{route}",status="{status}"') == n, f["kvrt_http_requests_total"]
+        assert sum(f["kvrt_answers_total"].values()) == 4 and value("answers_total", 'reason="length"') >= 1
+        for name, n in (("time_to_first_token_seconds", 4), ("answer_seconds", 4), ("queue_seconds", 5),
+                        ("time_per_output_token_seconds", value("generated_tokens_total") - 4)):
+            assert value(name, "", name + "_count") == n, (name, f["kvrt_" + name])
+            assert 0 <= value(name, "", name + "_sum") < 600
+        assert value("answer_seconds", "", "answer_seconds_sum") >= value("time_to_first_token_seconds", "", "time_to_first_token_seconds_sum")
+        assert value("kv_used_pages") > 0 and value("kv_used_bytes") > 0 and ('kvrt_info', 'model="a \\"fox\\"\\\\",version="0.1.0",backend="cpu",kv_format="k4v4"') in f["kvrt_info"]
+        left = s.begin({**endless(), "max_tokens": 1500})
+        s.until("requests_running", 1)
+        left.close()
+        s.until("requests_running", 0)
+        again = families(s.get("/metrics"))
+        assert again["kvrt_answers_total"]["kvrt_answers_total", 'reason="cancelled"'] == 1, again["kvrt_answers_total"]
+        assert again["kvrt_http_requests_total"]["kvrt_http_requests_total", 'route="/v1/completions",status="499"'] == 1
+
+
 @test
 def what_can_be_asked_without_an_answer():
     with Server("--alias", "fable") as s:
@@ -41,8 +110,7 @@ def what_can_be_asked_without_an_answer():
         headers, _ = s.ask("GET", "/v1/chat/completions", expect=405)
         assert headers["Allow"] == "POST", headers
         assert s.metric("requests_refused_total") == 5
-        for line in s.get("/metrics").splitlines():
-            assert re.fullmatch(r"# (HELP|TYPE) kvrt_\w+ .+|kvrt_\w+ \d+", line), line
+        families(s.get("/metrics"))
 
 
 @test

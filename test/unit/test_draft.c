@@ -496,6 +496,21 @@ static void grammars_are_the_same(void **state)
         }
     assert_true(n_true > 50);
     kvrt_engine_close(engine, NULL);
+    /* The layer of a model that says nothing sensible: what comes true is what the grammar forces. */
+    const char *ahead[] = {"draft.type", "mtp", "kv.format", "k4v4", "ctx.size", "512", "ctx.sessions", "2", NULL};
+    engine = open_golden("qwen3_5_mtp", ahead);
+    n_true = 0;
+    for (unsigned seed = 1; seed <= 6; seed++) {
+        char text[8];
+        snprintf(text, sizeof text, "%u", seed);
+        const play p = {
+            .options = {"grammar.schema", grammars[seed % 2], "sample.seed", text, "sample.temperature", "1"},
+            .n_prompt = 40,
+            .free = true};
+        n_true += same(engine, &p, "mtp", "7", grammars[seed % 2]);
+    }
+    assert_true(n_true > 20);
+    kvrt_engine_close(engine, NULL);
 }
 
 /* ---------------------------------------------------------------------------------------------------- distribution --- */
@@ -722,6 +737,49 @@ static void both_models_are_planned_and_suspended(void **state)
     assert_true(planned[1] > planned[0] && resident[1] > resident[0]);
 }
 
+/* A model that guesses for itself sees the mask that its tokens will be drawn under, and what the grammar forces between: all its guesses come true, where
+ * without the mask most would not fit. */
+static void a_model_guesses_within_a_grammar(void **state)
+{
+    static const char *const grammars[] = {
+        "{\"type\":\"array\",\"items\":{\"type\":\"object\",\"properties\":{\"name\":{\"enum\":[\"ann\",\"bob\","
+        "\"anna\"]},"
+        "\"it is "
+        "so\":{\"type\":\"boolean\"},\"n\":{\"type\":\"integer\",\"minimum\":0,\"maximum\":300}},\"required\":["
+        "\"name\","
+        "\"it is so\",\"n\"],\"additionalProperties\":false},\"minItems\":4,\"maxItems\":4}",
+        "{\"type\":\"array\",\"items\":{\"type\":\"string\",\"pattern\":\"^[a-z]{3,8} "
+        "[0-9]{2}$\"},\"minItems\":6,\"maxItems\":6}"};
+    static const char *const tools =
+        "[{\"name\":\"tell\",\"parameters\":{\"type\":\"object\",\"properties\":{\"to\":{\"enum\":[\"fox\",\"owl\"]},"
+        "\"n\":{\"type\":"
+        "\"integer\",\"minimum\":0,\"maximum\":99}},\"required\":[\"to\",\"n\"],\"additionalProperties\":false}}]";
+    golden_model m = {0};
+    snprintf(m.dir, sizeof m.dir, "%s", small);
+    const char *pairs[] = {"draft.model", small, "kv.format", "f16", "ctx.size", "512", "ctx.sessions", "2", NULL};
+    kvrt_engine engine = golden_open(&m, pairs);
+    for (unsigned g = 0; g < 3; g++)
+        for (unsigned seed = 1; seed <= 8; seed++) {
+            char text[8];
+            snprintf(text, sizeof text, "%u", seed);
+            const play p = {.options = {g < 2 ? "grammar.schema" : "gen.tools", g < 2 ? grammars[g] : tools,
+                                        "sample.seed", text, "sample.temperature", seed % 3 ? "1.2" : "0",
+                                        "gen.tool_choice", g < 2 ? "auto" : "required"},
+                            .n_prompt = 40,
+                            .free = true};
+            seen off = perform(engine, &p, "off", "7"), on = perform(engine, &p, "model", "7");
+            crowd_same(&off.m, &on.m, g < 2 ? grammars[g] : tools);
+            /* A text that a full context cuts may have computed more of what was forced at its end. */
+            assert_true(on.info.n_cached >= off.info.n_cached && on.info.n_tokens == off.info.n_tokens);
+            assert_memory_equal(off.logits, on.logits, off.n_vocab * 4);
+            if (on.info.n_drafted < 8 || on.info.n_accepted + 2 < on.info.n_drafted)
+                fail_msg("grammar %u, seed %u: %u of %u guesses came true", g, seed, (unsigned)on.info.n_accepted,
+                         (unsigned)on.info.n_drafted);
+            end(&off), end(&on);
+        }
+    kvrt_engine_close(engine, NULL);
+}
+
 static void refuse(const char *const *pairs, int32_t want, const char *name)
 {
     kvrt_error error = {.size = sizeof error};
@@ -856,6 +914,7 @@ int main(void)
                                        cmocka_unit_test(forks_saves_and_rewinds_between_operations),
                                        cmocka_unit_test(a_cancelled_step_leaves_nothing),
                                        cmocka_unit_test(grammars_are_the_same),
+                                       cmocka_unit_test(a_model_guesses_within_a_grammar),
                                        cmocka_unit_test(samples_have_the_distribution_of_the_model),
                                        cmocka_unit_test(a_second_state_is_planned),
                                        cmocka_unit_test(a_smaller_model_guesses),

@@ -51,6 +51,7 @@ typedef struct serve_job {
     pthread_cond_t *changed; /* of its call */
     serve_news news;
     bool done, too_slow;
+    uint64_t since_us, token_us;    /* when its request came, 0: it is not measured; when its last token did */
     const kvrt_embed_params *embed; /* what is submitted; NULL: an answer */
     bool one_call, enough;          /* the answer ends behind its first call of a tool; it has */
     int32_t finish, status;         /* kvrt_finish, kvrt_status of an ERROR event */
@@ -233,6 +234,7 @@ struct serve_call {
     size_t sent;
     bool begun, over, broken;
     uint64_t sequence;           /* of events */
+    uint64_t since_us;           /* when it came */
     uint64_t told_ms, looked_ms; /* when the client heard something last, and was looked for */
     /* What is wrong with it: an HTTP status, 0 while nothing is. */
     int status;
@@ -273,13 +275,15 @@ bool serve_client_gone(struct MHD_Connection *connection);
 int serve_reply(serve_server *s, struct MHD_Connection *connection, int status, const char *type, serve_text *body);
 int serve_reply_error(serve_server *s, struct MHD_Connection *connection, const serve_shape *shape, int status,
                       const char *param, const char *code, const char *message);
-uint64_t serve_now_ms(void);
+void serve_count_stream(serve_server *s); /* the request of this thread is answered by a stream */
+void serve_count_left(serve_server *s);   /* the request of this thread: its client has gone */
+uint64_t serve_now_us(void);
+static inline uint64_t serve_now_ms(void) { return serve_now_us() / 1000; }
 
 /* ---- serve_info.c: what can be asked beside answers */
 typedef int (*serve_info_fn)(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len);
 int serve_health(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len);
 int serve_models(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len);
-int serve_metrics(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len);
 int serve_props(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len);
 int serve_tokenize_text(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len);
 int serve_detokenize_ids(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len);
@@ -290,9 +294,32 @@ int serve_slots(serve_server *s, struct MHD_Connection *connection, const char *
 int serve_slot(serve_server *s, struct MHD_Connection *connection, const char *number, const char *body, size_t len);
 int serve_page(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len); /* serve_page.c */
 
+/* ---- serve_metrics.c: what is counted */
+#define SERVE_BUCKETS 16u
+#define SERVE_ROUTES 24u   /* the last one: what is no route */
+#define SERVE_STATUSES 12u /* that are told apart */
+typedef enum serve_ending {
+    SERVE_STOPPED,
+    SERVE_LENGTH,
+    SERVE_CALLED,
+    SERVE_CANCELLED,
+    SERVE_FAILED,
+    SERVE_ENDINGS
+} serve_ending;
+typedef struct serve_histogram {
+    uint64_t n[SERVE_BUCKETS + 1];
+    double sum;
+} serve_histogram;
 typedef struct serve_counts {
-    uint64_t requests, refused, failed, prompt_tokens, cached_tokens, generated_tokens;
+    uint64_t requests, refused, failed, prompt_tokens, cached_tokens, generated_tokens, drafted_tokens, accepted_tokens,
+        embedded_tokens;
+    uint64_t replies[SERVE_ROUTES][SERVE_STATUSES], endings[SERVE_ENDINGS];
+    serve_histogram queue, first_token, next_token, whole;
 } serve_counts;
+void serve_observe(serve_histogram *h, uint64_t us); /* under server.lock */
+void serve_count_reply(serve_server *s, unsigned route, int status);
+const char *serve_route_name(unsigned route); /* serve_http.c */
+int serve_metrics(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len);
 
 struct serve_server {
     /* settings */

@@ -36,6 +36,36 @@ bool serve_fail_kvrt(serve_call *call, int32_t status, const char *param, const 
 }
 
 /* ------------------------------------------------------------------------------------------------- begin and end --- */
+/* Of an answer whose job is over, while it has its seat. */
+static void count(const serve_call *call, serve_answer *a, serve_ending ending)
+{
+    serve_server *s = call->server;
+    serve_counts *c = &s->counts;
+    a->result.size = sizeof a->result;
+    pthread_mutex_lock(&s->engine_lock);
+    (void)kvrt_session_result(a->seat->session, &a->result, NULL);
+    pthread_mutex_unlock(&s->engine_lock);
+    pthread_mutex_lock(&s->lock);
+    c->endings[ending]++;
+    c->prompt_tokens += a->result.n_prompt;
+    c->cached_tokens += a->result.n_reused;
+    c->generated_tokens += a->result.n_generated;
+    c->drafted_tokens += a->result.n_drafted;
+    c->accepted_tokens += a->result.n_accepted;
+    serve_observe(&c->whole, serve_now_us() - call->since_us);
+    pthread_mutex_unlock(&s->lock);
+}
+
+static serve_ending ending_of(const serve_answer *a)
+{
+    const serve_job *job = &a->job;
+    if (job->too_slow || (!job->enough && (job->finish == KVRT_FINISH_CANCELLED || job->status == KVRT_CANCELLED)))
+        return SERVE_CANCELLED;
+    if (!job->enough && job->status < 0) return SERVE_FAILED;
+    if (a->finish == KVRT_FINISH_LENGTH || a->finish == KVRT_FINISH_CTX_FULL) return SERVE_LENGTH;
+    return a->n_calls ? SERVE_CALLED : SERVE_STOPPED;
+}
+
 static void end_seats(serve_call *call)
 {
     serve_server *s = call->server;
@@ -44,6 +74,7 @@ static void end_seats(serve_call *call)
         if (!a->seat) continue;
         if (!a->ended) kvrt_cancel_id(a->job.request);
         serve_job_wait(s, &a->job);
+        if (!a->ended) count(call, a, SERVE_CANCELLED);
         serve_seat_return(s, a->seat, a->prompt, &a->job);
         a->seat = NULL;
     }
@@ -87,7 +118,8 @@ static serve_call *call_new(serve_server *s, struct MHD_Connection *connection, 
     if (!call) return NULL;
     *call = (serve_call){
         .server = s, .shape = shape, .connection = connection, .seed = -1, .n = 1, .created = (int64_t)time(NULL)};
-    call->told_ms = serve_now_ms();
+    call->since_us = serve_now_us();
+    call->told_ms = call->since_us / 1000;
     pthread_cond_init(&call->changed, NULL);
     pthread_mutex_lock(&s->lock);
     const uint64_t serial = ++s->serial;
@@ -107,6 +139,7 @@ static bool start(serve_call *call)
         a->prompt = &call->prompts[i / call->n];
         a->job.changed = &call->changed;
         a->job.one_call = call->one_call;
+        a->job.since_us = call->since_us;
         const int64_t seed = call->seed < 0 ? -1 : call->seed + i % call->n;
         if (seed >= 0 && !serve_set_i64(call, "seed", "sample.seed", seed)) return false;
         int32_t status = serve_seat_take(s, a->prompt, seed, &a->seat, &error);
@@ -225,19 +258,10 @@ static void tell(serve_call *call, serve_answer *a, const serve_news *news)
 
 static void end_answer(serve_call *call, serve_answer *a)
 {
-    serve_server *s = call->server;
     const serve_job *job = &a->job;
     a->ended = true;
     a->finish = job->enough ? KVRT_FINISH_EOS : job->finish;
-    a->result.size = sizeof a->result;
-    pthread_mutex_lock(&s->engine_lock);
-    (void)kvrt_session_result(a->seat->session, &a->result, NULL);
-    pthread_mutex_unlock(&s->engine_lock);
-    pthread_mutex_lock(&s->lock);
-    s->counts.prompt_tokens += a->result.n_prompt;
-    s->counts.cached_tokens += a->result.n_reused;
-    s->counts.generated_tokens += a->result.n_generated;
-    pthread_mutex_unlock(&s->lock);
+    count(call, a, ending_of(a));
     if (job->too_slow) (void)serve_fail(call, 500, NULL, "the client reads too slowly");
     else if (!job->enough && (job->finish == KVRT_FINISH_CANCELLED || job->status == KVRT_CANCELLED))
         (void)serve_fail(call, 503, NULL, "cancelled: the server is shutting down");
@@ -327,6 +351,14 @@ static int answer_error(serve_call *call)
     return result;
 }
 
+/* The client has gone. */
+static int answer_nobody(serve_call *call)
+{
+    serve_count_left(call->server);
+    call_free(call);
+    return MHD_NO;
+}
+
 static int answer_stream(serve_call *call)
 {
     struct MHD_Response *response =
@@ -339,6 +371,7 @@ static int answer_stream(serve_call *call)
     (void)MHD_add_response_header(response, "Cache-Control", "no-store");
     (void)MHD_add_response_header(response, "X-Accel-Buffering", "no");
     if (call->server->cors) (void)MHD_add_response_header(response, "Access-Control-Allow-Origin", call->server->cors);
+    serve_count_stream(call->server);
     const enum MHD_Result result = MHD_queue_response(call->connection, MHD_HTTP_OK, response);
     MHD_destroy_response(response);
     return (int)result;
@@ -360,9 +393,7 @@ static int answer_whole(serve_call *call)
 {
     while (!call->over) {
         advance(call);
-        if (call->over || !serve_client_left(call)) continue;
-        call_free(call);
-        return MHD_NO;
+        if (!call->over && serve_client_left(call)) return answer_nobody(call);
     }
     if (!call->status) call->shape->whole(call);
     return call->status ? answer_error(call) : answer_text(call);
@@ -407,19 +438,13 @@ int serve_call_run(serve_server *s, struct MHD_Connection *connection, const ser
     if (!call) return MHD_NO;
     if (!prepare(call, body, len)) return answer_error(call);
     const int code = serve_seats_wait(call);
-    if (code == 499) {
-        call_free(call);
-        return MHD_NO;
-    }
+    if (code == 499) return answer_nobody(call);
     if (code == 429)
         (void)serve_fail(call, 429, NULL, "%u requests are waiting already, try again later", s->max_waiting);
     if (code == 503) (void)serve_fail(call, 503, NULL, "the server is shutting down");
     if (!call->status && shape->compute) {
         if (shape->compute(call)) return answer_text(call);
-        if (call->status == 499) {
-            call_free(call);
-            return MHD_NO;
-        }
+        if (call->status == 499) return answer_nobody(call);
     }
     if (call->status || !start(call)) return answer_error(call);
     /* The body belongs to the connection, which forgets it; a stream outlives it. */

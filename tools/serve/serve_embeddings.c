@@ -129,6 +129,9 @@ static bool compute(serve_call *call)
         n_tokens += call->prompts[i].n;
     }
     if (seat) serve_seat_drop(s, seat);
+    pthread_mutex_lock(&s->lock);
+    s->counts.embedded_tokens += ok ? n_tokens : 0;
+    pthread_mutex_unlock(&s->lock);
     free(row);
     serve_puts(&call->out, "],\"model\":");
     serve_put_json_str(&call->out, s->model);

@@ -23,12 +23,17 @@
 #define SEND_BYTES (128 << 10)   /* that the system holds for a client; without a limit these grow to megabytes */
 #define BODY_MS 60000u           /* to send a body in */
 
-uint64_t serve_now_ms(void)
+uint64_t serve_now_us(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
+
+/* Of the request that this connection's thread is at. */
+static _Thread_local unsigned route_now = SERVE_ROUTES - 1;
+
+void serve_count_left(serve_server *s) { serve_count_reply(s, route_now, 499); }
 
 bool serve_client_gone(struct MHD_Connection *connection)
 {
@@ -47,10 +52,7 @@ static int reply(serve_server *s, struct MHD_Connection *connection, int status,
         MHD_create_response_from_buffer(body->len, body->data ? body->data : "", MHD_RESPMEM_MUST_COPY);
     serve_text_free(body);
     if (!response) return MHD_NO;
-    pthread_mutex_lock(&s->lock);
-    s->counts.refused += status >= 400 && status < 500;
-    s->counts.failed += status >= 500;
-    pthread_mutex_unlock(&s->lock);
+    serve_count_reply(s, route_now, status);
     if (type) (void)MHD_add_response_header(response, "Content-Type", type);
     if (header) (void)MHD_add_response_header(response, header, value);
     if (s->cors) (void)MHD_add_response_header(response, "Access-Control-Allow-Origin", s->cors);
@@ -125,6 +127,13 @@ static const serve_route routes[] = {
     {"POST", "/v1/messages/count_tokens", &serve_anthropic_shape, serve_count_tokens, false},
 };
 
+_Static_assert(sizeof routes / sizeof routes[0] < SERVE_ROUTES, "a number for each route, and one for none");
+
+const char *serve_route_name(unsigned route)
+{
+    return route < sizeof routes / sizeof routes[0] ? routes[route].path : "other";
+}
+
 /* The row, or NULL; *others: the path is known with this method alone. */
 static const serve_route *find_route(const char *method, const char *path, const char **other)
 {
@@ -186,6 +195,8 @@ static const char *foreign(const serve_server *s, struct MHD_Connection *connect
     return "Origin: pages of other origins are not allowed (--cors ORIGIN allows one)";
 }
 
+void serve_count_stream(serve_server *s) { serve_count_reply(s, route_now, MHD_HTTP_OK); }
+
 static int preflight(serve_server *s, struct MHD_Connection *connection)
 {
     struct MHD_Response *response = MHD_create_response_from_buffer(0, (void *)(uintptr_t) "", MHD_RESPMEM_PERSISTENT);
@@ -195,6 +206,7 @@ static int preflight(serve_server *s, struct MHD_Connection *connection)
     (void)MHD_add_response_header(response, "Access-Control-Allow-Headers",
                                   "authorization, content-type, x-api-key, anthropic-version, anthropic-beta");
     (void)MHD_add_response_header(response, "Access-Control-Max-Age", "600");
+    serve_count_reply(s, route_now, MHD_HTTP_NO_CONTENT);
     const enum MHD_Result result = MHD_queue_response(connection, MHD_HTTP_NO_CONTENT, response);
     MHD_destroy_response(response);
     return (int)result;
@@ -241,6 +253,7 @@ static int run(serve_server *s, struct MHD_Connection *connection, const char *p
     const char *other, *why = foreign(s, connection);
     const serve_route *route = find_route(method, path, &other);
     char message[200];
+    route_now = route ? (unsigned)(route - routes) : SERVE_ROUTES - 1;
     if (why) return serve_reply_error(s, connection, NULL, 403, NULL, NULL, why);
     if (strcmp(method, "OPTIONS") == 0 && s->cors) return preflight(s, connection);
     if (!(route && route->open) && !has_key(s, connection))
@@ -279,6 +292,7 @@ static enum MHD_Result on_request(void *server, struct MHD_Connection *connectio
         *state = r = calloc(1, sizeof *r);
         if (!r) return MHD_NO;
         r->since_ms = serve_now_ms();
+        route_now = SERVE_ROUTES - 1;
         const bool asks = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Expect") != NULL;
         const uint64_t length = content_length(connection);
         if (length > s->max_body * (asks ? 1u : 8u)) return (enum MHD_Result)refuse_large(s, connection);

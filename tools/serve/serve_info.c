@@ -1,4 +1,4 @@
-/* serve_info.c - what can be asked beside answers: whether the server lives, its model, its figures, tokens. */
+/* serve_info.c - what can be asked beside answers: whether the server lives, its model, tokens. Figures are in serve_metrics.c. */
 #include "serve.h"
 
 #include <microhttpd.h>
@@ -27,56 +27,6 @@ int serve_models(serve_server *s, struct MHD_Connection *connection, const char 
     serve_putf(&out, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"kvrt\",\"max_model_len\":%u}]}",
                (long long)s->started, s->info.ctx_size);
     return serve_reply(s, connection, 200, JSON, &out);
-}
-
-static void metric(serve_text *out, const char *name, const char *type, const char *help, uint64_t value)
-{
-    serve_putf(out, "# HELP kvrt_%s %s\n# TYPE kvrt_%s %s\nkvrt_%s %llu\n", name, help, name, type, name,
-               (unsigned long long)value);
-}
-
-int serve_metrics(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len)
-{
-    serve_text out = {0};
-    kvrt_memory memory = {.size = sizeof memory};
-    (void)body, (void)len;
-    pthread_mutex_lock(&s->engine_lock);
-    (void)kvrt_mem_info(s->engine, &memory, NULL);
-    unsigned kept = 0;
-    for (unsigned i = 0; i < s->n_seats; i++) kept += s->seats[i].session != NULL;
-    pthread_mutex_unlock(&s->engine_lock);
-    pthread_mutex_lock(&s->lock);
-    const serve_counts c = s->counts;
-    const unsigned running = s->n_running, waiting = s->n_waiting;
-    pthread_mutex_unlock(&s->lock);
-    metric(&out, "requests_total", "counter", "Requests for answers.", c.requests);
-    metric(&out, "requests_refused_total", "counter", "Requests answered with a status of 4xx.", c.refused);
-    metric(&out, "requests_failed_total", "counter", "Requests answered with a status of 5xx.", c.failed);
-    metric(&out, "requests_running", "gauge", "Requests being computed.", running);
-    metric(&out, "requests_waiting", "gauge", "Requests waiting for a session.", waiting);
-    metric(&out, "prompt_tokens_total", "counter", "Tokens of prompts.", c.prompt_tokens);
-    metric(&out, "prompt_tokens_cached_total", "counter", "Of these, not computed again.", c.cached_tokens);
-    metric(&out, "generated_tokens_total", "counter", "Tokens generated.", c.generated_tokens);
-    metric(&out, "sessions", "gauge", "Sessions that hold a conversation.", kept);
-    metric(&out, "sessions_max", "gauge", "Sessions that fit.", s->n_seats);
-    metric(&out, "kv_pool_bytes", "gauge", "Bytes of the KV pool.", memory.kv_pool_bytes);
-    metric(&out, "kv_used_bytes", "gauge", "Of these, held by sessions.", memory.kv_used_bytes);
-    metric(&out, "kv_cached_bytes", "gauge", "Of these, kept for whoever can use them.", memory.kv_cached_bytes);
-    metric(&out, "host_bytes", "gauge", "Host memory taken by the engine.", memory.host_bytes);
-    metric(&out, "device_bytes", "gauge", "Device memory taken by the engine.", memory.device_bytes);
-    if (s->store) {
-        const serve_store_counts t = serve_store_get_counts(s);
-        metric(&out, "store_lookups_total", "counter", "Prompts that were looked for in the store.", t.lookups);
-        metric(&out, "store_hits_total", "counter", "Of these, found.", t.hits);
-        metric(&out, "store_tokens_total", "counter", "Tokens of prompts that came from the store.", t.tokens);
-        metric(&out, "store_read_bytes_total", "counter", "Bytes of pages read from the store.", t.read_bytes);
-        metric(&out, "store_written_total", "counter", "Conversations written to the store.", t.written);
-        metric(&out, "store_written_bytes_total", "counter", "Bytes that it did not have yet.", t.written_bytes);
-        metric(&out, "store_dropped_total", "counter", "Conversations that it was too slow for.", t.dropped);
-        metric(&out, "store_errors_total", "counter", "Calls of the store that failed.", t.errors);
-        metric(&out, "store_damaged_total", "counter", "Objects that were not what they should be.", t.damaged);
-    }
-    return serve_reply(s, connection, 200, "text/plain; version=0.0.4; charset=utf-8", &out);
 }
 
 int serve_props(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len)

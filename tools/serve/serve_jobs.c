@@ -82,6 +82,15 @@ static void take_event(serve_job *job, const kvrt_event *event)
     pthread_cond_broadcast(job->changed);
 }
 
+/* Time to the first token, and from each to the next. */
+static void measure(serve_counts *c, serve_job *job)
+{
+    const uint64_t now = serve_now_us();
+    if (job->token_us) serve_observe(&c->next_token, now - job->token_us);
+    else serve_observe(&c->first_token, now - job->since_us);
+    job->token_us = now;
+}
+
 static void dispatch(serve_server *s, const kvrt_event *event)
 {
     pthread_mutex_lock(&s->lock);
@@ -89,6 +98,7 @@ static void dispatch(serve_server *s, const kvrt_event *event)
         serve_job *job = *at;
         if (job->request != event->request) continue;
         if (event->type == KVRT_EVENT_DONE || event->type == KVRT_EVENT_ERROR) *at = job->next;
+        if (event->type == KVRT_EVENT_TOKEN && job->since_us) measure(&s->counts, job);
         take_event(job, event);
         break;
     }

@@ -56,6 +56,7 @@ int serve_seats_wait(serve_call *call)
         s->n_free -= me.need;
         s->n_running++;
         call->n_seats = me.need;
+        serve_observe(&s->counts.queue, serve_now_us() - call->since_us);
     }
     pthread_mutex_unlock(&s->lock);
     return code;
