@@ -583,20 +583,18 @@ static bool room_to_search(kvi_exprs *p)
     return ok;
 }
 
-/* Follows derivatives, newest first, to one that holds the empty text or is known to hold something; all on the way there hold something too. */
-bool kvi_expr_holds_any(kvi_exprs *p, kvi_expr e)
+/* Follows derivatives to one that holds the empty text or is known to hold something; all on the way there hold something too. Nearest first up to
+ * `most` of them, or newest first. False: none was found; *whole: there is none. */
+static bool find_text(kvi_exprs *p, kvi_expr e, bool nearest, size_t most, bool *whole)
 {
-    if (p->why || e == KVI_EXPR_NONE) return false;
-    if (!p->nodes[e].hard || p->nodes[e].nullable) return true;
-    if (p->nodes[e].known) return p->nodes[e].known == 1;
     const size_t base = p->n_scratch;
-    kvi_exprs_classify(p);
+    size_t head = base;
     if (!room_to_search(p) || !push(p, e)) return false;
     const uint32_t search = ++p->search;
     p->seen[e] = search;
     p->came[e] = e;
-    while (p->n_scratch > base && !p->why) {
-        const kvi_expr at = p->scratch[--p->n_scratch];
+    while (p->n_scratch > head && p->n_scratch - base < most && !p->why) {
+        const kvi_expr at = nearest ? p->scratch[head++] : p->scratch[--p->n_scratch];
         for (uint32_t c = p->n_classes; c-- > 0 && !p->why;) {
             const kvi_expr d = derive(p, at, p->first_of[c]);
             if (d == KVI_EXPR_NONE || !room_to_search(p) || p->seen[d] == search || p->nodes[d].known == 2) continue;
@@ -612,7 +610,23 @@ bool kvi_expr_holds_any(kvi_exprs *p, kvi_expr e)
             if (!push(p, d)) break;
         }
     }
+    *whole = p->n_scratch == head;
     p->n_scratch = base;
+    return false;
+}
+
+/* Where a text may end soon, as within a string, that is found at once by looking at what is near; newest first would go to the string's greatest
+ * length, and where it cannot end there (words of which there are at most fifty, and no blank at the end) look at all that is between. A text that
+ * must be long is found by going on. */
+bool kvi_expr_holds_any(kvi_exprs *p, kvi_expr e)
+{
+    enum { NEAR = 256 };
+    bool whole = false;
+    if (p->why || e == KVI_EXPR_NONE) return false;
+    if (!p->nodes[e].hard || p->nodes[e].nullable) return true;
+    if (p->nodes[e].known) return p->nodes[e].known == 1;
+    kvi_exprs_classify(p);
+    if (find_text(p, e, true, NEAR, &whole) || (!whole && find_text(p, e, false, SIZE_MAX, &whole))) return true;
     if (!p->why) p->nodes[e].known = 2;
     return false;
 }

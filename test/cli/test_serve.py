@@ -563,6 +563,9 @@ def a_call_can_be_demanded():
         return arguments == {} if name == "rest" else name == "look" and arguments["where"] in ("den", "hill") and arguments["n"] in (1, 2, 3) and len(arguments) == 2
 
     with Server() as s:
+        custom = {"input": "Look.", "tools": [{"type": "custom", "name": "shell"}], "max_output_tokens": 4}
+        s.post("/v1/responses", custom)  # of the service: passed over
+        assert "only type function" in s.post("/v1/responses", {**custom, "tool_choice": "required"}, expect=400)["error"]["message"]
         names = set()
         for seed in range(8):
             choice = s.chat(STORY_MESSAGES, tools=tools, tool_choice="required", temperature=2, seed=seed, max_tokens=500, parallel_tool_calls=False)["choices"][0]

@@ -201,12 +201,46 @@ static void what_the_suite_leaves_out(void **state)
     }
 }
 
+/* Words of which there are so many, in a string of such a length: where it has reached its length within blanks it cannot end, and whether it can before is
+ * found without looking at all texts between. */
+static void words_within_a_length(void **state)
+{
+    static const struct {
+        unsigned words, most, least;
+    } cases[] = {{50, 500, 0}, {10, 120, 1}, {20, 200, 1}, {50, 500, 8}};
+    for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char schema[300], text[6000];
+        kvi_grammar *g;
+        const int len = snprintf(schema, sizeof schema,
+                                 "{\"type\":\"array\",\"items\":{\"type\":\"string\",\"minLength\":%u,\"maxLength\":%u,"
+                                 "\"pattern\":\"^(?:\\\\S+\\\\s+){0,%u}\\\\S+$\"},\"maxItems\":2}",
+                                 cases[i].least, cases[i].most, cases[i].words - 1);
+        assert_int_equal(kvi_schema_compile(schema, (size_t)len, kvi_grammar_default_limits(), &g, NULL), KVRT_OK);
+        const unsigned word = (cases[i].most + 1) / cases[i].words - 1; /* all of them fill the length, or nearly */
+        for (unsigned n = cases[i].words - 1; n <= cases[i].words + 1; n++)
+            for (int blank = 0; blank < 2; blank++) {
+                size_t at = 0;
+                text[at++] = '[', text[at++] = '"';
+                for (unsigned w = 0; w < n; w++) {
+                    for (unsigned k = 0; k < word - (n > cases[i].words); k++) text[at++] = (char)('a' + (w + k) % 26);
+                    if (w + 1 < n || blank) text[at++] = ' ';
+                }
+                const size_t chars = at - 2;
+                text[at++] = '"', text[at++] = ']';
+                const bool fits = n <= cases[i].words && !blank && chars <= cases[i].most && chars >= cases[i].least;
+                if (accepts(g, text, at) != fits) fail_msg("case %u, %u words, %zu characters: %d", i, n, chars, fits);
+            }
+        kvi_grammar_free(g);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_test_suite),
         cmocka_unit_test(what_is_refused_is_named),
         cmocka_unit_test(what_the_suite_leaves_out),
+        cmocka_unit_test(words_within_a_length),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -124,6 +124,9 @@ bool serve_tools(serve_call *call, serve_prompt *prompt, serve_tools_of form)
     if (out->len == 1 && allowed)
         return serve_fail(call, 400, "tool_choice", "tool_choice: none of the tools is allowed");
     if (out->len == 1) { /* none of them was a function */
+        if (word && !serve_json_is(j, word, "auto"))
+            return serve_fail(call, 400, "tools",
+                              "tools: tool_choice wants a call, but only type function is supported");
         serve_text_clear(out);
         return true;
     }
