@@ -132,6 +132,17 @@ static int settings(serve_server *s, command_line *line)
     return EXIT_OK;
 }
 
+/* As the engine will have it: what the command line says, then what the folder does. */
+static void read_sampling(serve_server *s, const command_line *line)
+{
+    kvrt_options *o = NULL;
+    if (kvrt_options_clone(line->options, &o, NULL) < 0) return;
+    (void)kvrt_inspect_defaults(line->model[0] ? line->model : line->positional[0] ? line->positional[0] : "", o, NULL);
+    for (size_t i = 0; i < SERVE_SAMPLING; i++)
+        (void)kvrt_options_get_f64(o, serve_sampling[i][1], &s->sampling[i], NULL);
+    kvrt_options_destroy(o);
+}
+
 /* The last part of the model's path, without slashes at its end. */
 static void name_model(serve_server *s, const command_line *line, char *name, size_t cap)
 {
@@ -156,6 +167,7 @@ static int serve(command_line *line)
         s.info.size = sizeof s.info;
         const int32_t status = kvrt_engine_get_info(s.engine, &s.info, &error);
         name_model(&s, line, name, sizeof name);
+        read_sampling(&s, line);
         code = status < 0 ? command_fail(status, &error) : serve_run(&s);
         (void)kvrt_engine_close(s.engine, NULL);
     }

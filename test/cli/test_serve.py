@@ -20,6 +20,9 @@ from harness import ENVIRONMENT, KVRT, MODEL, ROOT, kvrt, main, test
 from server import ENDLESS, STORY, STORY_MESSAGES, Server, endless, has_http, run_chat, text_of
 
 
+SAMPLING = (0.7, 0.9, 0, 0)  # temperature and top_p of the model's generation_config.json, penalties of kvrt
+
+
 def families(text):
     """The samples of Prometheus' text format, each family one block with HELP and TYPE in front, as {family: {(name, labels): value}}."""
     assert text.endswith("\n")
@@ -441,6 +444,13 @@ def the_shape_of_responses():
         expected = run_chat(STORY_MESSAGES, 2, 30)["text"]
         assert answer["object"] == "response" and answer["status"] == "incomplete", answer
         assert answer["incomplete_details"] == {"reason": "max_output_tokens"} and answer["store"] is False and answer["error"] is None
+        # What Open Responses' schema requires, with the values that hold.
+        assert answer["completed_at"] is None and (answer["temperature"], answer["top_p"], answer["presence_penalty"], answer["frequency_penalty"]) == SAMPLING
+        assert answer["service_tier"] == "default" and answer["top_logprobs"] == 0 and all(
+            answer[k] is None for k in ("max_tool_calls", "safety_identifier", "prompt_cache_key", "previous_response_id", "instructions")), answer
+        again = s.post(path, {"input": "x", "max_output_tokens": 4, "temperature": 0.25, "tools": [{"type": "function", "name": "f"}, {"type": "web_search"}]})
+        assert again["temperature"] == 0.25 and again["tools"] == [
+            {"type": "function", "name": "f", "description": None, "parameters": None, "strict": None}, {"type": "web_search"}], again["tools"]
         assert [c["text"] for item in answer["output"] for c in item["content"]] == [expected], answer
         events = s.stream(path, body)
         assert [d["sequence_number"] for _, d in events] == list(range(len(events))) and all(n == d["type"] for n, d in events)
@@ -489,7 +499,16 @@ def the_form_of_an_answer_is_kept():
         assert answer["status"] == "completed" and set(json.loads(answer["output"][0]["content"][0]["text"])) == {"name", "age"}, answer
         answer = s.post("/v1/messages", {"messages": STORY_MESSAGES, "max_tokens": 200, "output_format": {"type": "json_schema", "schema": SCHEMA}})
         assert answer["stop_reason"] == "end_turn" and set(json.loads(answer["content"][0]["text"])) == {"name", "age"}, answer
+        other = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 0, "maximum": 9}}, "required": ["n"], "additionalProperties": False}
+        for more in ({"response_format": {"type": "json_object", "schema": other}}, {"json_schema": other},
+                     {"grammar": 'root ::= "{\\"n\\":" [0-9] "}"'}):  # as other servers have it
+            assert 0 <= json.loads(text_of(s.chat(STORY_MESSAGES, max_tokens=200, **more)))["n"] <= 9, more
+        for more in ({"response_format": {"type": "json_object", "schema": 5}}, {"json_schema": {"type": "hiccup"}}, {"grammar": "root ::= ("}, {"grammar": 5},
+                     {"grammar": 'root ::= "a"', "json_schema": other}):
+            s.post("/v1/chat/completions", {"messages": STORY_MESSAGES, **more}, expect=400)
+        assert s.post("/v1/completions", {"prompt": "a", "grammar": 'root ::= "xy"'})["choices"][0]["text"] == "xy"
         plain = s.chat(STORY_MESSAGES, seed=1, max_tokens=20, response_format={"type": "text"})
+        assert plain["system_fingerprint"].startswith("kvrt-")
         assert text_of(plain) == run_chat(STORY_MESSAGES, 1, 20)["text"]
 
 
@@ -549,6 +568,16 @@ def calls_of_tools_are_told_apart():
             assert events[-3][1]["arguments"] == item["arguments"] == "".join(d["delta"] for n, d in events if n.endswith("arguments.delta"))
             ask["input"] = [{"role": "user", "content": "Look."}, item, {"type": "function_call_output", "call_id": item["call_id"], "output": "a fox"}]
             assert s.post("/v1/responses", ask)["status"] == "completed"
+            # What stands between calls and behind them is format, not text; in front of text it is text.
+            ask = {"input": "Look.", "tools": ask["tools"]}
+            tail = json.dumps(f"{call}\n{call}\n")
+            text = json.dumps(f"{call}\n\nNow.")
+            for gbnf, kinds in ((tail, ["function_call", "function_call"]), (text, ["function_call", "message"])):
+                answer = s.post("/v1/responses", {**ask, "grammar": "root ::= " + gbnf})
+                assert [o["type"] for o in answer["output"]] == kinds, answer["output"]
+                last = s.stream("/v1/responses", {**ask, "grammar": "root ::= " + gbnf})[-1][1]["response"]
+                assert [o["type"] for o in last["output"]] == kinds, last["output"]
+            assert answer["output"][1]["content"][0]["text"] == "\n\nNow." == last["output"][1]["content"][0]["text"]
 
 
 @test

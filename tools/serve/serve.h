@@ -172,6 +172,7 @@ typedef struct serve_answer {
     serve_seat *seat;
     const serve_prompt *prompt;
     serve_text arguments, names;
+    serve_text blanks; /* text behind a call that may be nothing */
     unsigned n_calls;
     serve_text text, reasoning; /* so far; of a stream too, for shapes that repeat it at the end */
     serve_text token_bytes;
@@ -255,6 +256,7 @@ const char *serve_finish_openai(const serve_answer *a); /* "stop", "length", "to
 typedef enum serve_tools_of { SERVE_TOOLS_CHAT, SERVE_TOOLS_ANTHROPIC, SERVE_TOOLS_RESPONSES } serve_tools_of;
 bool serve_tools(serve_call *call, serve_prompt *prompt, serve_tools_of form);
 bool serve_format(serve_call *call, const serve_node *format, const char *param); /* format NULL: none */
+bool serve_grammar(serve_call *call); /* members of llama-server: grammar (GBNF), json_schema */
 void serve_put_calls(const serve_json *json, const serve_node *calls, serve_text *out);
 void serve_put_arguments(const serve_json *json, const serve_node *arguments, serve_text *out);
 
@@ -321,6 +323,13 @@ void serve_count_reply(serve_server *s, unsigned route, int status);
 const char *serve_route_name(unsigned route); /* serve_http.c */
 int serve_metrics(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len);
 
+/* How tokens are chosen where a request does not say: member of a request, option. */
+#define SERVE_SAMPLING 4u
+static const char *const serve_sampling[SERVE_SAMPLING][2] = {{"temperature", "sample.temperature"},
+                                                              {"top_p", "sample.top_p"},
+                                                              {"presence_penalty", "sample.presence_penalty"},
+                                                              {"frequency_penalty", "sample.frequency_penalty"}};
+
 struct serve_server {
     /* settings */
     const char *host, *api_key, *cors, *keep, *model; /* api_key, cors, keep: NULL: none */
@@ -334,6 +343,7 @@ struct serve_server {
     unsigned n_seats, max_waiting;
     uint64_t max_body;
     unsigned timeout_s;
+    double sampling[SERVE_SAMPLING];
     int32_t pooling;       /* kvrt_pooling of embeddings */
     int64_t started, seed; /* seed: of requests that name none, -1: random */
     kvrt_engine engine;

@@ -89,6 +89,7 @@ static void free_answer(serve_answer *a)
     serve_text_free(&a->reasoning);
     serve_text_free(&a->arguments);
     serve_text_free(&a->names);
+    serve_text_free(&a->blanks);
     serve_text_free(&a->token_bytes);
     free(a->tokens);
     free(a->others);
@@ -208,8 +209,23 @@ static void begin_part(serve_call *call, serve_answer *a, serve_kind kind, const
     if (call->stream && call->shape->part_begin) call->shape->part_begin(call, a);
 }
 
+/* Blanks behind a call of a tool are text only if text follows: between calls, and at the end, they are the model's format. */
+static bool holds_back(serve_answer *a, serve_kind kind, const char *text, size_t len)
+{
+    size_t blank = 0;
+    if (kind != SERVE_TEXT || !a->n_parts || a->parts[a->n_parts - 1].kind != SERVE_CALL) {
+        if (kind != SERVE_ARGUMENTS) serve_text_clear(&a->blanks);
+        return false;
+    }
+    while (blank < len && strchr(" \t\r\n", text[blank]) && text[blank]) blank++;
+    if (blank < len) return false;
+    serve_put(&a->blanks, text, len);
+    return true;
+}
+
 static void tell_text(serve_call *call, serve_answer *a, serve_kind kind, const char *text, size_t len)
 {
+    if (holds_back(a, kind, text, len)) return;
     if (kind == SERVE_CALL) {
         begin_part(call, a, kind, text, len);
         return;
@@ -217,6 +233,11 @@ static void tell_text(serve_call *call, serve_answer *a, serve_kind kind, const 
     const serve_kind part = kind == SERVE_ARGUMENTS ? SERVE_CALL : kind;
     if (!a->n_parts || a->parts[a->n_parts - 1].kind != part) begin_part(call, a, part, "", 0);
     if (call->broken) return;
+    serve_text held = a->blanks;
+    a->blanks = (serve_text){0};
+    if (held.failed) call->broken = true;
+    if (held.len) tell_text(call, a, kind, held.data, held.len);
+    serve_text_free(&held);
     serve_put(text_of(a, part), text, len);
     a->parts[a->n_parts - 1].len += len;
     if (call->stream) call->shape->text(call, a, kind, text, len);

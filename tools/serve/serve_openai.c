@@ -9,14 +9,15 @@
 #define WITHOUT_MEANING                                                                                                \
     "model", "stream", "stream_options", "stop", "seed", "n", "logprobs", "logit_bias", "user", "metadata", "store",   \
         "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "cache_prompt",             \
-        "timings_per_token", "return_progress", "id_slot", "include_reasoning"
+        "timings_per_token", "return_progress", "id_slot", "include_reasoning", "grammar", "json_schema"
 
 /* ------------------------------------------------------------------------------------------------------ requests --- */
 static bool common(serve_call *call, const char *const *known)
 {
     const serve_json *j = &call->json;
     int64_t n = 1;
-    if (!serve_params(call, known) || !serve_param_stops(call, "stop") || !serve_param_i64(call, "n", 1, 256, &n))
+    if (!serve_params(call, known) || !serve_param_stops(call, "stop") || !serve_param_i64(call, "n", 1, 256, &n) ||
+        !serve_grammar(call))
         return false;
     call->n = (unsigned)n;
     const serve_node *options = serve_json_get(j, call->body, "stream_options"),
@@ -128,6 +129,7 @@ static void put_head(serve_call *call, const char *prefix, const char *object)
     serve_putf(&call->out, "{\"id\":\"%s-%s\",\"object\":\"%s\",\"created\":%lld,\"model\":", prefix, call->id, object,
                (long long)call->created);
     serve_put_json_str(&call->out, call->server->model);
+    serve_putf(&call->out, ",\"system_fingerprint\":\"kvrt-%s\"", kvrt_version_string());
 }
 
 static void put_usage(serve_call *call)

@@ -5,6 +5,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* ------------------------------------------------------------------------------------------------------ requests --- */
 static void begin_message(serve_text *out, const char *role)
@@ -111,7 +112,32 @@ static bool put_messages(serve_call *call, serve_text *out)
     return ok;
 }
 
-/* What every response repeats of its request. */
+static bool has(const serve_json *j, const serve_node *object, const char *name)
+{
+    for (const serve_node *m = serve_json_child(j, object); m; m = serve_json_next(j, m))
+        if (serve_json_key_is(j, m, name)) return true;
+    return false;
+}
+
+/* Tools as they came, functions with all members that the API's own schema wants. */
+static void note_tools(serve_call *call, const serve_node *tools)
+{
+    static const char *const members[] = {"description", "parameters", "strict"};
+    const serve_json *j = &call->json;
+    serve_text *out = &call->echo;
+    serve_puts(out, "[");
+    for (const serve_node *t = serve_json_child(j, tools); t; t = serve_json_next(j, t)) {
+        const bool function = serve_json_is(j, serve_json_get(j, t, "type"), "function");
+        if (t != serve_json_child(j, tools)) serve_puts(out, ",");
+        serve_put(out, j->text + t->start, t->len - function);
+        for (size_t i = 0; i < sizeof members / sizeof members[0] && function; i++)
+            if (!has(j, t, members[i])) serve_putf(out, ",\"%s\":null", members[i]);
+        if (function) serve_puts(out, "}");
+    }
+    serve_puts(out, "]");
+}
+
+/* What every response repeats of its request, or what holds without. */
 static void note_echo(serve_call *call)
 {
     static const char *const members[][2] = {{"instructions", "null"},
@@ -120,16 +146,27 @@ static void note_echo(serve_call *call)
                                              {"tool_choice", "\"auto\""},
                                              {"parallel_tool_calls", "true"},
                                              {"max_output_tokens", "null"},
-                                             {"temperature", "null"},
-                                             {"top_p", "null"},
+                                             {"max_tool_calls", "null"},
                                              {"user", "null"},
+                                             {"service_tier", "\"default\""},
+                                             {"safety_identifier", "null"},
+                                             {"prompt_cache_key", "null"},
+                                             {"top_logprobs", "0"},
                                              {"text", "{\"format\":{\"type\":\"text\"}}"},
                                              {"reasoning", "{\"effort\":null,\"summary\":null}"}};
+    const serve_json *j = &call->json;
     for (size_t i = 0; i < sizeof members / sizeof members[0]; i++) {
-        const serve_node *node = serve_json_get(&call->json, call->body, members[i][0]);
+        const serve_node *node = serve_json_get(j, call->body, members[i][0]);
         serve_putf(&call->echo, ",\"%s\":", members[i][0]);
-        if (node) serve_put(&call->echo, call->json.text + node->start, node->len);
+        if (node && node->type == SERVE_ARRAY && strcmp(members[i][0], "tools") == 0) note_tools(call, node);
+        else if (node) serve_put(&call->echo, j->text + node->start, node->len);
         else serve_puts(&call->echo, members[i][1]);
+    }
+    for (size_t i = 0; i < SERVE_SAMPLING; i++) {
+        const serve_node *node = serve_json_get(j, call->body, serve_sampling[i][0]);
+        double value = call->server->sampling[i];
+        if (node) (void)serve_json_f64(j, node, &value);
+        serve_putf(&call->echo, ",\"%s\":%.6g", serve_sampling[i][0], value);
     }
 }
 
@@ -145,7 +182,8 @@ static bool parse(serve_call *call)
     call->prompts = calloc(1, sizeof *call->prompts);
     if (!call->prompts) return serve_fail(call, 500, NULL, "out of memory");
     call->n_prompts = 1;
-    if (!serve_format(call, format, "text.format") || !serve_tools(call, call->prompts, SERVE_TOOLS_RESPONSES))
+    if (!serve_grammar(call) || !serve_format(call, format, "text.format") ||
+        !serve_tools(call, call->prompts, SERVE_TOOLS_RESPONSES))
         return false;
     if (effort && effort->type == SERVE_STRING) {
         serve_puts(&call->prompts->variables, "{\"reasoning_effort\":");
@@ -204,9 +242,11 @@ static void put_response(serve_call *call, const char *status)
     serve_text *out = &call->out;
     const serve_answer *a = call->answers;
     const kvrt_result *r = &a->result;
-    serve_putf(out,
-               "{\"id\":\"resp_%s\",\"object\":\"response\",\"created_at\":%lld,\"status\":\"%s\",\"model\":", call->id,
-               (long long)call->created, status);
+    serve_putf(out, "{\"id\":\"resp_%s\",\"object\":\"response\",\"created_at\":%lld,\"completed_at\":", call->id,
+               (long long)call->created);
+    if (strcmp(status, "completed") == 0) serve_putf(out, "%lld", (long long)time(NULL));
+    else serve_puts(out, "null");
+    serve_putf(out, ",\"status\":\"%s\",\"model\":", status);
     serve_put_json_str(out, call->server->model);
     serve_puts(out, ",\"output\":[");
     for (size_t i = 0; i < a->n_parts && a->ended; i++) {

@@ -141,14 +141,32 @@ bool serve_format(serve_call *call, const serve_node *format, const char *param)
     const serve_json *j = &call->json;
     const serve_node *type = serve_json_get(j, format, "type");
     if (!format || serve_json_is(j, type, "text")) return true;
-    if (serve_json_is(j, type, "json_object"))
+    const serve_node *own = serve_json_get(j, format, "schema"); /* of llama-server and others */
+    if (serve_json_is(j, type, "json_object") && !own)
         return set_text(call, param, "grammar.schema", any_object, strlen(any_object));
-    if (!serve_json_is(j, type, "json_schema"))
+    if (!serve_json_is(j, type, "json_schema") && !serve_json_is(j, type, "json_object"))
         return serve_fail(call, 400, param, "%s: type: need text, json_object or json_schema", param);
     const serve_node *inner = serve_json_get(j, format, "json_schema"),
                      *schema = serve_json_get(j, inner ? inner : format, "schema");
     if (!schema) return serve_fail(call, 400, param, "%s: json_schema without a schema", param);
     return set_text(call, param, "grammar.schema", j->text + schema->start, schema->len);
+}
+
+bool serve_grammar(serve_call *call)
+{
+    const serve_json *j = &call->json;
+    const serve_node *grammar = serve_json_get(j, call->body, "grammar"),
+                     *schema = serve_json_get(j, call->body, "json_schema");
+    if (schema && !set_text(call, "json_schema", "grammar.schema", j->text + schema->start, schema->len)) return false;
+    if (!grammar) return true;
+    if (grammar->type != SERVE_STRING)
+        return serve_fail(call, 400, "grammar", "grammar: need a string, found %s", serve_json_type_name(grammar));
+    serve_text text = {0};
+    serve_json_string(j, grammar, &text);
+    const bool ok = text.failed ? serve_fail(call, 500, NULL, "out of memory")
+                                : !text.len || set_text(call, "grammar", "grammar.gbnf", text.data, text.len);
+    serve_text_free(&text);
+    return ok;
 }
 
 /* Calls in a conversation: templates want the object of the arguments, this API has its text. */
