@@ -4,7 +4,7 @@
 #define KVI_ENCODE_FEEDBACK_CUH
 #include "encode_tile.cuh"
 
-#define DAMPING 0.01f /* FEEDBACK_DAMPING */
+#define DAMPING 0.25f /* FEEDBACK_DAMPING */
 
 /* Row j of t.metric, left of the diagonal, becomes column j of U, the diagonal D. False: there is no query; the same for all threads. */
 KVI_DEV bool factor_metric(const tile &t, const vectors &v, const queries &q)
