@@ -31,7 +31,7 @@ def load_folder(folder):
         c = json.load(f)
     shape = Shape(vocab=c["vocab_size"], dim=c["hidden_size"], n_layers=c["num_hidden_layers"], n_heads=c["num_attention_heads"],
                   n_kv_heads=c["num_key_value_heads"], head_dim=c["head_dim"], ffn=c["intermediate_size"],
-                  ctx=c["max_position_embeddings"], theta=c["rope_theta"], eps=c["rms_norm_eps"])
+                  ctx=c["max_position_embeddings"], theta=c["rope_theta"] if "rope_theta" in c else c["rope_parameters"]["rope_theta"], eps=c["rms_norm_eps"])
     model = DemoModel(shape)
     tensors = {}
     for file in sorted(os.listdir(folder)):

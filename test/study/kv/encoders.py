@@ -35,8 +35,9 @@ def balance_off(x):
     return x.new_ones(x.shape[0], 1, x.shape[2]), x.new_ones(x.shape[0], x.shape[1], 1)
 
 
-def balance_paper(x, iterations=8):
-    """arXiv 2606.03458 as released: logs clamped to [-0.3, 10], best of 8 iterates. x (n, rows, columns) -> column and row factors."""
+def balance_paper(x, iterations=8, keep_best=True):
+    """arXiv 2606.03458 as released: logs clamped to [-0.3, 10], best of 8 iterates. x (n, rows, columns) -> column and row factors.
+    keep_best=False: the last iterate."""
     log_c, log_r = (torch.zeros_like(f) for f in balance_off(x))
     best_c, best_r = log_c, log_r
     def spread(y):
@@ -50,6 +51,8 @@ def balance_paper(x, iterations=8):
         col, _, now = spread(x / log_c.exp() / log_r.exp())
         better = (now <= least)[..., None]
         least = torch.minimum(now, least)
+        if not keep_best:
+            better = torch.ones_like(better)
         best_c, best_r = torch.where(better, log_c, best_c), torch.where(better, log_r, best_r)
     return best_c.exp(), best_r.exp()
 
