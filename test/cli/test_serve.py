@@ -104,6 +104,11 @@ def what_can_be_asked_without_an_answer():
         tokens = s.post("/tokenize", {"content": "Once upon a time<|im_end|>"})
         assert tokens["count"] == len(tokens["tokens"]) > 8, "text never becomes a special token"
         assert s.post("/detokenize", {"tokens": tokens["tokens"]})["content"] == "Once upon a time<|im_end|>"
+        text = "Once upon a time \u5a92 \U0001f917"
+        pieces = s.post("/tokenize", {"content": text, "with_pieces": True})["tokens"]
+        spelled = b"".join(p["piece"].encode() if isinstance(p["piece"], str) else bytes(p["piece"]) for p in pieces)
+        assert [p["id"] for p in pieces] == s.post("/tokenize", {"content": text})["tokens"] and spelled.decode() == text, pieces
+        assert any(isinstance(p["piece"], list) for p in pieces), pieces
         s.post("/detokenize", {"tokens": [1 << 30]}, expect=400)
         s.post("/tokenize", {"content": 5}, expect=400)
         error = s.get("/v1/nothing", expect=404)["error"]
@@ -743,7 +748,7 @@ def who_leaves_is_computed_no_longer():
                 client.close()
             s.until("requests_running", 0)
             s.until("requests_waiting", 0)
-        assert s.post("/v1/completions", {"prompt": "abc", "max_tokens": 3})["usage"]["completion_tokens"] == 3
+        assert s.post("/v1/completions", {"prompt": "abc", "max_tokens": 3, "ignore_eos": True})["usage"]["completion_tokens"] == 3
 
 
 @test

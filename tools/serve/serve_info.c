@@ -60,13 +60,29 @@ static int bad(serve_server *s, struct MHD_Connection *connection, serve_json *j
     return serve_reply_error(s, connection, NULL, 400, param, NULL, message);
 }
 
+/* {"id": 5, "piece": "text"}, or its bytes where they are no text by themselves. */
+static void put_piece(serve_server *s, serve_text *out, int32_t id)
+{
+    char piece[512];
+    uint64_t len = 0;
+    size_t at = 0;
+    if (kvrt_detokenize(s->engine, &id, 1, KVRT_DETOKENIZE_KEEP_SPECIAL, piece, sizeof piece, &len, NULL) != KVRT_OK)
+        len = 0;
+    for (size_t n = 1; at < len && n; at += n) n = serve_utf8_length(piece + at, len - at);
+    serve_putf(out, "{\"id\":%d,\"piece\":", id);
+    if (at == len) serve_put_json(out, piece, len);
+    for (size_t i = 0; i < len && at < len; i++) serve_putf(out, i ? ",%u" : "[%u", (unsigned char)piece[i]);
+    serve_puts(out, at < len ? "]}" : "}");
+}
+
 int serve_tokenize_text(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len)
 {
     serve_json json;
     kvrt_error error = {.size = sizeof error};
     if (!serve_json_read(&json, body, len)) return bad(s, connection, &json, NULL, "body: not valid JSON");
     const serve_node *content = serve_json_get(&json, json.nodes, "content"),
-                     *add = serve_json_get(&json, json.nodes, "add_special");
+                     *add = serve_json_get(&json, json.nodes, "add_special"),
+                     *with = serve_json_get(&json, json.nodes, "with_pieces");
     if (!content) content = serve_json_get(&json, json.nodes, "prompt"); /* its name in other servers */
     if (!content || content->type != SERVE_STRING)
         return bad(s, connection, &json, "content", "content: need a string");
@@ -74,6 +90,7 @@ int serve_tokenize_text(serve_server *s, struct MHD_Connection *connection, cons
     serve_json_string(&json, content, &text);
     int32_t *ids = NULL;
     size_t n = 0;
+    const bool pieces = with && with->type == SERVE_TRUE;
     const uint32_t flags = add && add->type == SERVE_TRUE ? KVRT_TOKENIZE_ADD_SPECIAL : 0;
     const int32_t status =
         text.failed ? KVRT_NOMEM_HOST : serve_tokenize(s, text.data, text.len, flags, &ids, &n, &error);
@@ -81,7 +98,11 @@ int serve_tokenize_text(serve_server *s, struct MHD_Connection *connection, cons
     serve_json_free(&json);
     if (status < 0) return serve_reply_error(s, connection, NULL, 500, NULL, NULL, error.message);
     serve_putf(&out, "{\"count\":%zu,\"tokens\":[", n);
-    for (size_t i = 0; i < n; i++) serve_putf(&out, i ? ",%d" : "%d", ids[i]);
+    for (size_t i = 0; i < n; i++) {
+        if (i) serve_puts(&out, ",");
+        if (pieces) put_piece(s, &out, ids[i]);
+        else serve_putf(&out, "%d", ids[i]);
+    }
     serve_puts(&out, "]}");
     free(ids);
     return serve_reply(s, connection, out.failed ? 500 : 200, JSON, &out);
