@@ -530,7 +530,7 @@ KVRT_API void kvrt_cancel(kvrt_session session);
  * computes. */
 KVRT_API kvrt_status kvrt_submit(kvrt_session session, const kvrt_options *options, uint64_t *request,
                                  kvrt_error *error);
-/* Works for about budget_us, at least one operation of the model, and stops where the next one is expected to take longer than what is left: the
+/* Works for about budget_us, at least one range of rows of a matrix, and stops where the next one is expected to take longer than what is left: the
  * middle of a token too. What operations take is learned, so that the first tokens may overshoot. Returns MORE; DONE: no request is left;
  * PARTIAL: the event queue is full, poll first. While limits demand a rest it returns MORE at once. Errors: BUSY, DEVICE_LOST. */
 KVRT_API kvrt_status kvrt_step(kvrt_engine engine, uint64_t budget_us, kvrt_error *error);

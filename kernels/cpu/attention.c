@@ -361,7 +361,7 @@ const char *kvi_cpu_attention(kvi_device *device, const kvi_op *op)
     t.blocks = (rows * t.per_kv + KVI_CPU_QUERY_BLOCK - 1) / KVI_CPU_QUERY_BLOCK;
     t.n_splits = ((longest + KVI_KV_PAGE - 1) / KVI_KV_PAGE + KVI_CPU_SPLIT_PAGES - 1) / KVI_CPU_SPLIT_PAGES;
     const uint32_t heads = device->step.n_seqs * group->shape.n_kv_heads;
-    kvi_workers_run(device->workers, attend, &t, heads * t.blocks * t.n_splits);
-    if (t.n_splits > 1) kvi_workers_run(device->workers, combine, &t, heads);
+    if (kvi_cpu_tasks(device, attend, &t, heads * t.blocks * t.n_splits) && t.n_splits > 1)
+        (void)kvi_cpu_tasks(device, combine, &t, heads);
     return "attention_decode";
 }

@@ -26,6 +26,7 @@ typedef struct prefill {
     const kvi_cache_group *group;
     const float *qkv;                     /* (rows, cols), q first */
     uint32_t cols, per_kv, block, blocks; /* tasks = seqs * kv heads * blocks */
+    uint32_t run, run_pages;              /* pages [run * run_pages, ...) of every block */
     bool amx;
 } prefill;
 
@@ -273,6 +274,21 @@ static void store_results(const prefill *t, const area *s)
     }
 }
 
+/* What a query has seen so far stands between two runs of pages where its result will: (D) of acc, and in `sums`. */
+static void keep(const prefill *t, const area *s, bool load)
+{
+    const uint32_t d = t->group->shape.head_dim, heads = t->op->n_heads;
+    for (uint32_t i = 0; i < s->n_queries; i++) {
+        const uint32_t query = s->first + i;
+        const size_t at =
+            (size_t)(s->seq->first_row + query / t->per_kv) * heads + s->kv_head * t->per_kv + query % t->per_kv;
+        float *acc = s->acc + (size_t)i * s->width, *out = t->device->buffers[t->op->out] + at * d,
+              *sums = t->device->sums + at * 2;
+        if (load) memcpy(acc, out, d * sizeof *acc), s->m[i] = sums[0], s->l[i] = sums[1];
+        else memcpy(out, acc, d * sizeof *acc), sums[0] = s->m[i], sums[1] = s->l[i];
+    }
+}
+
 static void attend_block(void *arg, uint32_t task, uint32_t thread)
 {
     const prefill *t = arg;
@@ -287,11 +303,17 @@ static void attend_block(void *arg, uint32_t task, uint32_t thread)
     const uint32_t low = s.seq->pos + s.first / t->per_kv, high = s.seq->pos + (s.first + s.n_queries - 1) / t->per_kv;
     const uint32_t n_pos = t->op->causal ? high + 1 : s.seq->pos + s.seq->n_rows; /* positions that may be seen */
     const uint32_t first_seen = window && low + 1 > window ? low + 1 - window : 0;
+    const uint32_t first = first_seen / KVI_KV_PAGE, end = (n_pos + KVI_KV_PAGE - 1) / KVI_KV_PAGE,
+                   run = t->run * t->run_pages, from = first > run ? first : run,
+                   to = end - from < t->run_pages - (from - run) ? end : run + t->run_pages;
+    if (from >= end || from >= run + t->run_pages) return; /* not in this run */
     load_queries(t, &s);
+    if (from > first) keep(t, &s, true);
     if (t->amx) kvi_amx_prefill_begin();
-    for (uint32_t page = first_seen / KVI_KV_PAGE; page * KVI_KV_PAGE < n_pos; page++) attend_page(t, &s, page);
+    for (uint32_t page = from; page < to; page++) attend_page(t, &s, page);
     if (t->amx) kvi_amx_prefill_end();
-    store_results(t, &s);
+    if (to < end) keep(t, &s, false);
+    else store_results(t, &s);
 }
 
 const char *kvi_cpu_prefill_attention(kvi_device *device, const kvi_op *op)
@@ -305,15 +327,25 @@ const char *kvi_cpu_prefill_attention(kvi_device *device, const kvi_op *op)
                  .per_kv = op->n_heads / group->shape.n_kv_heads,
                  .amx = device->tiles && group->shape.head_dim % 16u == 0 && group->shape.head_dim <= KVI_AMX_MAX_DIM &&
                         !(op->softcap > 0)};
-    uint32_t rows = 0;
-    for (uint32_t i = 0; i < device->step.n_seqs; i++)
-        if (device->step.seqs[i].n_rows > rows) rows = device->step.seqs[i].n_rows;
+    uint32_t rows = 0, first = UINT32_MAX, end = 0;
+    for (uint32_t i = 0; i < device->step.n_seqs; i++) {
+        const kvi_seq *seq = &device->step.seqs[i];
+        const uint32_t seen = group->window && seq->pos + 1 > group->window ? seq->pos + 1 - group->window : 0;
+        if (seq->n_rows > rows) rows = seq->n_rows;
+        if (seq->pos + seq->n_rows > end) end = seq->pos + seq->n_rows;
+        if (seen < first) first = seen;
+    }
     const uint32_t heads = device->step.n_seqs * group->shape.n_kv_heads, queries = rows * t.per_kv;
     t.block = (queries * heads / PREFILL_TASKS + GROUP * 2u - 1) / (GROUP * 2u) *
               (GROUP * 2u); /* whole groups of both paths */
     if (t.block < GROUP * 2u) t.block = GROUP * 2u;
     if (t.block > PREFILL_BLOCK / (GROUP * 2u) * (GROUP * 2u)) t.block = PREFILL_BLOCK / (GROUP * 2u) * (GROUP * 2u);
+    t.run_pages = UINT32_MAX;
+    if (kvi_cpu_is_cut(device)) t.block = GROUP * 2u, t.run_pages = KVI_CPU_PIECE_PAGES;
     t.blocks = (queries + t.block - 1) / t.block;
-    kvi_workers_run(device->workers, attend_block, &t, heads * t.blocks);
+    const uint32_t first_run = first / KVI_KV_PAGE / t.run_pages, last_run = (end - 1) / KVI_KV_PAGE / t.run_pages;
+    /* A run of pages comes behind the one before it for every block: each is a phase. */
+    for (t.run = first_run; t.run <= last_run; t.run++)
+        if (!kvi_cpu_tasks(device, attend_block, &t, heads * t.blocks)) break;
     return t.amx ? "attention_prefill_amx" : "attention_prefill";
 }

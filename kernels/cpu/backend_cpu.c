@@ -234,15 +234,16 @@ static demand demand_of(const kvi_program *program, const kvi_limits *limits, ui
     need.max_splits = (limits->max_ctx / KVI_KV_PAGE + KVI_CPU_SPLIT_PAGES) / KVI_CPU_SPLIT_PAGES + 1;
     for (uint32_t i = 0; i < program->n_buffers; i++) need.buffers += round64(buffer_floats(program, limits, i) * 4);
     const uint64_t rows = limits->max_rows, small = rows < KVI_BATCH_ROWS ? rows : KVI_BATCH_ROWS;
-    need.total =
-        need.buffers + round64(rows * need.widest_normed * 4) + round64(n_threads * rows * KVI_CPU_TASK_COLUMNS * 4) +
-        round64(((rows + 31) / 32 * 32) * need.widest_in * 2) + round64(need.codes) +
-        round64((uint64_t)n_threads * need.scratch_floats * 4) +
-        round64(small * need.max_heads * need.max_splits * (need.max_dim + 2u) * 4) + need.ropes +
-        round64(rows * need.added * 4) + round64(need.ones * 4ull) + round64(rows * 4) * 4 +
-        round64(small * need.absorbed * 4) + round64(rows * need.top_k * 4) * 2 + round64((need.n_experts + 1ull) * 4) +
-        round64(need.n_experts * sizeof(kvi_cpu_run_of)) + round64(rows * need.act * 4) + round64(need.pair_codes) +
-        round64((uint64_t)limits->max_seqs * sizeof(kvi_seq)) + 64;
+    need.total = need.buffers + round64(rows * need.widest_normed * 4) +
+                 round64(n_threads * rows * KVI_CPU_TASK_COLUMNS * 4) +
+                 round64(((rows + 31) / 32 * 32) * need.widest_in * 2) + round64(need.codes) +
+                 round64((uint64_t)n_threads * need.scratch_floats * 4) +
+                 round64(small * need.max_heads * need.max_splits * (need.max_dim + 2u) * 4) + need.ropes +
+                 round64(rows * need.max_heads * 2 * 4) + round64(rows * need.added * 4) + round64(need.ones * 4ull) +
+                 round64(rows * 4) * 4 + round64(small * need.absorbed * 4) + round64(rows * need.top_k * 4) * 2 +
+                 round64((need.n_experts + 1ull) * 4) + round64(need.n_experts * sizeof(kvi_cpu_run_of)) +
+                 round64(rows * need.act * 4) + round64(need.pair_codes) +
+                 round64((uint64_t)limits->max_seqs * sizeof(kvi_seq)) + 64;
     return need;
 }
 
@@ -271,6 +272,7 @@ static void carve_workspace(kvi_device *d, const demand *need)
     d->dots_codes = carve(&at, need->codes);
     d->thread_scratch = carve(&at, (uint64_t)d->n_threads * need->scratch_floats * 4);
     d->split_out = carve(&at, small * need->max_heads * need->max_splits * (need->max_dim + 2u) * 4);
+    d->sums = carve(&at, rows * need->max_heads * 2 * 4);
     for (uint32_t i = 0; i < d->program->n_ropes; i++) {
         d->rope_cos[i] = carve(&at, rows * need->rope_floats[i] * 4);
         d->rope_sin[i] = carve(&at, rows * need->rope_floats[i] * 4);
@@ -511,6 +513,7 @@ const kvi_backend kvi_backend_cpu = {.name = "cpu",
                                      .load = cpu_load,
                                      .step_begin = cpu_step_begin,
                                      .run = kvi_cpu_run,
+                                     .run_some = kvi_cpu_run_some,
                                      .read_logits = cpu_read_logits,
                                      .read_row = cpu_read_row,
                                      .convert_pages = kvi_cpu_convert_pages,

@@ -27,6 +27,16 @@ typedef struct kvi_cpu_mixture {
 #define KVI_CPU_TASK_COLUMNS 256u /* most outputs of a task of many rows */
 #define KVI_CPU_MOST_PANEL 64u    /* columns of a packed panel, at least those of every variant */
 
+/* The part of an operation that is to run: rounds of one task per thread, [first, end) of those of all its phases. An operation that may be cut
+ * prepares when it begins, hands its tasks to kvi_cpu_tasks phase by phase, and leaves when that says that the piece ends there; whatever one
+ * piece makes for the next stands in the workspace. The whole operation is [0, UINT32_MAX). */
+typedef struct kvi_cpu_piece {
+    uint32_t first, end;
+    uint32_t passed; /* rounds of the phases so far */
+    uint32_t n_run;
+} kvi_cpu_piece;
+#define KVI_CPU_PIECE_PAGES 2u /* of a run of pages that a task of a wide step sees, where the operation is cut */
+
 struct kvi_device {
     const kvi_cpu_variant *v;
     kvi_workers *workers;
@@ -55,6 +65,7 @@ struct kvi_device {
     float *thread_scratch; /* (n_threads, scratch_floats) */
     size_t scratch_floats;
     float *split_out; /* (splits, small rows * heads, D + 2) */
+    float *sums;      /* (max_rows, heads, 2) largest score and sum of a query between runs of pages */
     float *absorbed;  /* (small rows, heads, rank + rope) queries of latent attention */
     uint32_t max_splits, max_heads, max_dim;
     float *rope_cos[KVI_MAX_ROPES], *rope_sin[KVI_MAX_ROPES]; /* (max_rows, n_dims / 2) of the current step */
@@ -64,7 +75,8 @@ struct kvi_device {
     uint32_t *logit_rows, *row_seq, *row_pos;
     kvi_seq *seqs;
 
-    kvi_watch_fn watch; /* NULL: nobody looks */
+    kvi_cpu_piece piece; /* of the operation that runs */
+    kvi_watch_fn watch;  /* NULL: nobody looks */
     void *watch_user;
     bool timing;
     struct cpu_op_time {
@@ -72,6 +84,16 @@ struct kvi_device {
         uint64_t calls, us, bytes;
     } times[KVI_OP_KIND_COUNT + 1];
 };
+
+static inline bool kvi_cpu_begins(const kvi_device *device) { return device->piece.first == 0; }
+static inline bool kvi_cpu_is_cut(const kvi_device *device)
+{
+    return device->piece.end != UINT32_MAX || device->piece.first;
+}
+/* Nothing of the phases so far is left for a later piece. */
+static inline bool kvi_cpu_is_over(const kvi_device *device) { return device->piece.passed <= device->piece.end; }
+/* The piece's part of the next phase of the operation. */
+bool kvi_cpu_tasks(kvi_device *device, kvi_task_fn fn, void *arg, uint32_t n_tasks);
 
 /* y (n_rows, n_out) = x W^T in one of the forms an operation needs. */
 typedef enum kvi_epilogue { KVI_STORE, KVI_ADD, KVI_GATE_UP } kvi_epilogue;
@@ -127,6 +149,8 @@ const void *kvi_cpu_kept_form(const kvi_weight *weight);
 kvrt_status kvi_cpu_weights_reserve(kvi_device *device, uint64_t bytes, kvrt_error *error);
 kvrt_status kvi_cpu_weight_import(kvi_device *device, const kvi_weight_desc *desc, kvi_weight **out, kvrt_error *error);
 kvrt_status kvi_cpu_run(kvi_device *device, uint32_t first_op, uint32_t n_ops, kvrt_error *error);
+kvrt_status kvi_cpu_run_some(kvi_device *device, uint32_t op, uint32_t first, uint32_t n, uint32_t *n_run, bool *over,
+                             kvrt_error *error);
 kvrt_status kvi_cpu_convert_pages(kvi_device *device, const kvi_page_job *jobs, uint32_t n_jobs,
                                   const kvi_encode_params *params, kvrt_error *error);
 

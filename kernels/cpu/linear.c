@@ -239,7 +239,7 @@ const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job)
     linear_task t = {.device = device, .job = job, .dots = job->wide ? device->wide_dots : device->dots};
     uint32_t n_weights = job->epilogue == KVI_GATE_UP ? 1 : job->n_weights;
     plan_inputs(&t);
-    make_inputs(&t);
+    if (kvi_cpu_begins(device)) make_inputs(&t);
     if (!job->wide) {
         /* Large tasks keep the streams long; small matrices still give every thread some. Depends on the shape alone.
          */
@@ -248,7 +248,7 @@ const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job)
         if (t.rows_per_task > GEMV_ROWS) t.rows_per_task = GEMV_ROWS;
         if (t.rows_per_task < 16u) t.rows_per_task = 16u;
         plan_tasks(&t, n_weights);
-        kvi_workers_run(device->workers, gemv_task, &t, t.first_task[n_weights]);
+        (void)kvi_cpu_tasks(device, gemv_task, &t, t.first_task[n_weights]);
         return job->weights[0]->gemv_name;
     }
     if (fits_bf16(device, job)) {
@@ -256,14 +256,14 @@ const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job)
         if (t.rows_per_task < 32u) t.rows_per_task = 32u;
         if (t.rows_per_task > KVI_CPU_TASK_COLUMNS) t.rows_per_task = KVI_CPU_TASK_COLUMNS;
         plan_tasks(&t, n_weights);
-        kvi_workers_run(device->workers, bf16_pack_task, &t, (job->n_rows + 31) / 32 * 2);
-        kvi_workers_run(device->workers, bf16_task, &t, t.first_task[n_weights]);
+        if (kvi_cpu_tasks(device, bf16_pack_task, &t, (job->n_rows + 31) / 32 * 2))
+            (void)kvi_cpu_tasks(device, bf16_task, &t, t.first_task[n_weights]);
         return device->bf16->name;
     }
     t.rows_per_task = t.n_made ? t.dots->panels * KVI_TILE_ROWS : device->v->panel;
     for (uint32_t w = 0; w < job->n_weights; w++)
         if (!t.inputs[w].codes) t.rows_per_task = device->v->panel;
     plan_tasks(&t, n_weights);
-    kvi_workers_run(device->workers, panel_task, &t, t.first_task[n_weights]);
+    (void)kvi_cpu_tasks(device, panel_task, &t, t.first_task[n_weights]);
     return job->weights[0]->gemm_name;
 }

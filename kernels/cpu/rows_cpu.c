@@ -31,6 +31,7 @@ const float *kvi_cpu_norm_rows(kvi_device *device, const kvi_op *op, const uint3
 {
     row_task t = {device, op, device->buffers[op->in], device->program->buffers[op->in].cols, rows};
     if (!op->norm.kind && !rows) return t.x;
+    if (!kvi_cpu_begins(device)) return device->normed;
     if (n_rows <= KVI_BATCH_ROWS)
         for (uint32_t r = 0; r < n_rows; r++) norm_row(&t, r, 0);
     else kvi_workers_run(device->workers, norm_row, &t, n_rows);

@@ -6,6 +6,21 @@
 #include <math.h>
 #include <string.h>
 
+bool kvi_cpu_tasks(kvi_device *device, kvi_task_fn fn, void *arg, uint32_t n_tasks)
+{
+    kvi_cpu_piece *piece = &device->piece;
+    const uint32_t n = device->n_threads, base = piece->passed, n_rounds = (n_tasks + n - 1) / n,
+                   from = piece->first > base ? piece->first - base : 0,
+                   left = piece->end > base ? piece->end - base : 0, to = left < n_rounds ? left : n_rounds;
+    piece->passed += n_rounds;
+    if (from < to) {
+        const uint32_t last = to == n_rounds ? n_tasks : to * n;
+        kvi_workers_run_from(device->workers, fn, arg, from * n, last - from * n);
+        piece->n_run += to - from;
+    }
+    return kvi_cpu_is_over(device);
+}
+
 typedef struct embed_task {
     kvi_device *device;
     const kvi_op *op;
@@ -89,8 +104,10 @@ static const char *linear_op(kvi_device *device, const kvi_op *op)
     }
     const bool beside = op->kind == KVI_OP_NORM_GATE_UP && op->n_weights == 1;
     if (beside) job.epilogue = KVI_STORE;
-    if (device->watch && !head) device->watch(device->watch_user, op, job.x, n_rows, job.n_in);
+    if (device->watch && !head && kvi_cpu_begins(device))
+        device->watch(device->watch_user, op, job.x, n_rows, job.n_in);
     const char *kernel = kvi_cpu_linear(device, &job);
+    if (!kvi_cpu_is_over(device)) return kernel;
     if (beside) activate_rows(device, op);
     if (special) kvi_cpu_add_rows(device, op);
     if (head) finish_logits(device, op);
@@ -101,7 +118,7 @@ static const char *attend(kvi_device *device, const kvi_op *op)
 {
     const char *kernel =
         kvi_step_is_wide(&device->step) ? kvi_cpu_prefill_attention(device, op) : kvi_cpu_attention(device, op);
-    kvi_cpu_observe(device, op);
+    if (kvi_cpu_is_over(device)) kvi_cpu_observe(device, op);
     return kernel;
 }
 
@@ -158,6 +175,7 @@ kvrt_status kvi_cpu_run(kvi_device *device, uint32_t first_op, uint32_t n_ops, k
     for (uint32_t i = first_op; i < first_op + n_ops; i++) {
         const kvi_op *op = &device->program->ops[i];
         uint64_t start = device->timing ? kvi_os_now_us() : 0;
+        device->piece = (kvi_cpu_piece){.end = UINT32_MAX};
         const char *kernel = run_op(device, op);
         if (device->timing) {
             struct cpu_op_time *time = &device->times[op->kind];
@@ -169,5 +187,24 @@ kvrt_status kvi_cpu_run(kvi_device *device, uint32_t first_op, uint32_t n_ops, k
         if (kvi_log_on(KVI_LOG_KERNELS))
             kvi_log(KVI_LOG_KERNELS, "layer %u: %s, %u rows", op->layer, kernel, device->step.n_rows);
     }
+    return KVRT_OK;
+}
+
+/* Products and attention are what takes long. The others are one round. */
+static bool may_be_cut(const kvi_op *op)
+{
+    return op->kind == KVI_OP_NORM_LINEAR || op->kind == KVI_OP_LINEAR_ADD || op->kind == KVI_OP_NORM_GATE_UP ||
+           op->kind == KVI_OP_HEAD || op->kind == KVI_OP_ATTENTION;
+}
+
+kvrt_status kvi_cpu_run_some(kvi_device *device, uint32_t op, uint32_t first, uint32_t n, uint32_t *n_run, bool *over,
+                             kvrt_error *error)
+{
+    KVI_TRY(kvi_program_range(device->program, op, 1, error));
+    const bool cut = may_be_cut(&device->program->ops[op]);
+    device->piece = (kvi_cpu_piece){.first = first, .end = cut && n < UINT32_MAX - first ? first + n : UINT32_MAX};
+    (void)run_op(device, &device->program->ops[op]);
+    *n_run = device->piece.n_run ? device->piece.n_run : 1;
+    *over = kvi_cpu_is_over(device);
     return KVRT_OK;
 }

@@ -22,9 +22,9 @@ struct kvi_workers {
     _Atomic uint32_t sleeping;   /* workers */
     _Atomic bool waiting;        /* the caller sleeps */
     _Atomic bool stop;
-    kvi_task_fn fn; /* these three: read only by who has taken a task, and so keeps the run open */
+    kvi_task_fn fn; /* these four: read only by who has taken a task, and so keeps the run open */
     void *arg;
-    uint32_t n_tasks;
+    uint32_t n_tasks, first;
 };
 
 typedef struct worker_arg {
@@ -46,7 +46,7 @@ static bool take(kvi_workers *w, uint32_t *task)
         if (left == 0) return false;
     while (
         !atomic_compare_exchange_weak_explicit(&w->left, &left, left - 1, memory_order_acquire, memory_order_acquire));
-    *task = w->n_tasks - left;
+    *task = w->first + w->n_tasks - left;
     return true;
 }
 
@@ -109,10 +109,16 @@ static void wait_for_end(kvi_workers *w)
 
 void kvi_workers_run(kvi_workers *w, kvi_task_fn fn, void *arg, uint32_t n_tasks)
 {
+    kvi_workers_run_from(w, fn, arg, 0, n_tasks);
+}
+
+void kvi_workers_run_from(kvi_workers *w, kvi_task_fn fn, void *arg, uint32_t first, uint32_t n_tasks)
+{
     if (w->n_threads == 1 || n_tasks <= 1) {
-        for (uint32_t task = 0; task < n_tasks; task++) fn(arg, task, 0);
+        for (uint32_t task = 0; task < n_tasks; task++) fn(arg, first + task, 0);
         return;
     }
+    w->first = first;
     w->fn = fn;
     w->arg = arg;
     w->n_tasks = n_tasks;

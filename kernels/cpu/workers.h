@@ -13,5 +13,7 @@ uint64_t kvi_workers_bytes(uint32_t n_threads); /* what an open pool takes; stac
 void kvi_workers_close(kvi_workers *workers);
 uint32_t kvi_workers_count(const kvi_workers *workers); /* threads, the caller included */
 void kvi_workers_run(kvi_workers *workers, kvi_task_fn fn, void *arg, uint32_t n_tasks);
+/* Tasks [first, first + n_tasks). */
+void kvi_workers_run_from(kvi_workers *workers, kvi_task_fn fn, void *arg, uint32_t first, uint32_t n_tasks);
 
 #endif

@@ -106,40 +106,79 @@ void kvi_batch_begin(kvi_engine *e, kvi_batch *b)
     gather(b);
     kvi_ahead_before_step(e, b);
     /* Without logits to compute the program ends before its head. */
-    b->op = 0, b->end = b->step.n_seqs ? program->n_step : 0;
+    b->op = b->round = 0, b->end = b->step.n_seqs ? program->n_step : 0;
     while (!b->step.n_logit_rows && b->end > 0 && program->ops[b->end - 1].kind == KVI_OP_HEAD) b->end--;
     b->status = b->end ? e->backend->step_begin(e->device, &b->step, &b->why) : KVRT_OK;
     if (b->status == KVRT_OK && b->end) b->status = KVRT_MORE;
 }
 
-/* Without a budget a slice is one layer, or a part of the head, and with one a single operation. A decode step of a device that replays it as a
- * whole takes milliseconds, and is one slice. */
-static uint32_t slice_end(const kvi_engine *e, const kvi_batch *b, uint64_t until)
+/* Without a budget a slice is one layer, or a part of the head. A decode step of a device that replays it as a whole takes milliseconds, and is one
+ * slice. */
+static uint32_t slice_end(const kvi_engine *e, const kvi_batch *b, bool in_time)
 {
     if (e->backend->decodes_at_once && b->step.n_rows <= KVI_DECODE_ROWS) return b->end;
-    const uint32_t end = until == KVI_FOREVER ? kvi_program_slice(&e->program.program, b->op) : b->op + 1;
+    const uint32_t end = in_time ? b->op + 1 : kvi_program_slice(&e->program.program, b->op);
     return end < b->end ? end : b->end;
+}
+
+/* An operation that was left half-way is ended first: what is done of it is not done again. */
+static kvrt_status run_slice(kvi_engine *e, kvi_batch *b)
+{
+    uint32_t n_run;
+    bool over;
+    if (b->round) {
+        const kvrt_status status =
+            e->backend->run_some(e->device, b->op++, b->round, UINT32_MAX, &n_run, &over, &b->why);
+        b->round = 0;
+        return status;
+    }
+    const uint32_t next = slice_end(e, b, false);
+    const kvrt_status status = e->backend->run(e->device, b->op, next - b->op, &b->why);
+    b->op = next;
+    return status;
+}
+
+/* With a budget it is a single operation, or so many rounds of it as take half of what is left: what is expected may be wrong, and the clock is looked at
+ * again before time is over. */
+static kvrt_status run_rounds(kvi_engine *e, kvi_batch *b, uint64_t start, uint64_t until)
+{
+    const kvi_backend *backend = e->backend;
+    kvi_pace *pace = &e->pace;
+    const bool wide = kvi_step_is_wide(&b->step);
+    const uint32_t op = b->op, next = slice_end(e, b, true), n_rows = b->step.n_rows;
+    uint32_t n_run = 1;
+    bool over = true;
+    const kvrt_status status =
+        backend->run_some && next == op + 1
+            ? backend->run_some(e->device, op, b->round,
+                                kvi_pace_rounds(pace, wide, op, n_rows, until > start ? until - start : 0), &n_run,
+                                &over, &b->why)
+            : backend->run(e->device, op, next - op, &b->why);
+    b->round = over ? 0 : b->round + n_run;
+    if (over) b->op = next;
+    kvi_pace_learn(pace, wide, op, n_rows, n_run, pace->now_us() - start);
+    return status;
 }
 
 /* The only caller of backend->run. */
 bool kvi_batch_go(kvi_engine *e, kvi_batch *b, uint64_t until)
 {
     kvi_pace *pace = &e->pace;
-    const bool wide = kvi_step_is_wide(&b->step);
-    while (b->status == KVRT_MORE && b->op < b->end) {
-        const uint64_t start = until == KVI_FOREVER ? 0 : pace->now_us();
-        if (cancelled(b)) {
+    const bool wide = kvi_step_is_wide(&b->step), in_time = until != KVI_FOREVER;
+    while (b->status == KVRT_MORE) {
+        const uint64_t start = in_time ? pace->now_us() : 0;
+        if (b->op < b->end && cancelled(b)) {
             b->status = kvi_error_set(&b->why, KVRT_CANCELLED, "cancelled");
             break;
         }
-        const bool is_late = start + kvi_pace_expect(pace, wide, b->op, b->step.n_rows) > until;
-        if (until != KVI_FOREVER && pace->moved && (is_late || kvi_seat_is_wanted(&e->seat))) return false;
-        const uint32_t next = slice_end(e, b, until);
-        const kvrt_status status = e->backend->run(e->device, b->op, next - b->op, &b->why);
+        /* Ending is the last slice: sampling, encoding of pages. */
+        const uint32_t slice = b->op < b->end ? b->op : pace->n_ops;
+        const bool is_late = start + kvi_pace_expect(pace, wide, slice, b->step.n_rows) > until;
+        if (in_time && pace->moved && (is_late || kvi_seat_is_wanted(&e->seat))) return false;
+        if (b->op == b->end) break;
+        const kvrt_status status = in_time ? run_rounds(e, b, start, until) : run_slice(e, b);
         if (status < KVRT_OK) b->status = status;
-        if (until != KVI_FOREVER) kvi_pace_learn(pace, wide, b->op, b->step.n_rows, pace->now_us() - start);
         pace->moved = true;
-        b->op = next;
     }
     if (b->status == KVRT_MORE) b->status = KVRT_OK;
     return true;

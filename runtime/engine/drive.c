@@ -70,7 +70,8 @@ static bool narrow_is_next(choice *c, const kvi_engine *e, bool *any_wide)
 static void cut(const choice *c, const kvi_session *s, kvi_want *want)
 {
     if (!want->wide || !c->part_rows || s->states.units || want->n <= c->part_rows) return;
-    want->n = c->part_rows;
+    const uint32_t n_parts = (want->n + c->part_rows - 1) / c->part_rows; /* of one length, so that costs are alike */
+    want->n = (want->n + n_parts - 1) / n_parts;
     want->part = true;
 }
 
@@ -184,7 +185,7 @@ static uint32_t end_flight(kvi_engine *e)
     const uint64_t start = pace->now_us();
     kvi_batch_end(e, e->flight);
     const uint32_t n_tokens = take(e->flight);
-    kvi_pace_learn(pace, kvi_step_is_wide(&e->flight->step), pace->n_ops, e->flight->step.n_rows,
+    kvi_pace_learn(pace, kvi_step_is_wide(&e->flight->step), pace->n_ops, e->flight->step.n_rows, 1,
                    pace->now_us() - start);
     e->in_flight = false;
     clear_out(e);
@@ -222,20 +223,19 @@ void kvi_drive_leave(kvi_engine *e, kvi_session *s)
         if (e->submitted[i] == s) remove_at(e, i);
 }
 
-/* Rows of a wide step of which no operation takes more than a quarter of what is left, and no fewer than keep the matrix kernels busy. */
-static uint32_t part_rows(const kvi_engine *e, uint64_t left_us)
+/* Rows of a wide step of which no round takes more than an eighth of the budget, and no fewer than keep the matrix kernels busy. */
+static uint32_t part_rows(const kvi_engine *e)
 {
     enum { LEAST = 16 };
-    const uint32_t rows = kvi_pace_rows(&e->pace, left_us / 4, LEAST);
+    const uint32_t rows = kvi_pace_rows(&e->pace, e->pace.turn_us / 8, LEAST);
     return rows < LEAST ? LEAST : rows;
 }
 
 static bool begin_flight(kvi_engine *e, uint64_t until, bool *gagged)
 {
-    const uint64_t now = e->pace.now_us(), left = until > now ? until - now : 0;
     choice c = {.sessions = e->submitted,
                 .n = e->n_submitted,
-                .part_rows = until == KVI_FOREVER ? 0 : part_rows(e, left),
+                .part_rows = until == KVI_FOREVER ? 0 : part_rows(e),
                 .room = kvi_events_room(&e->events),
                 .rests = kvi_pace_rests(&e->pace, true) != 0};
     e->in_flight = choose(e, &c, e->flight);
@@ -262,6 +262,7 @@ kvrt_status kvi_drive_until(kvi_engine *e, uint64_t until)
     bool gagged = false;
     if (kvi_pace_rests(pace, false)) return e->n_submitted ? KVRT_MORE : KVRT_DONE;
     pace->moved = false;
+    pace->turn_us = until > start ? until - start : 0;
     while (status == KVRT_MORE) {
         transfer_some(e, until);
         if (!e->in_flight && !begin_flight(e, until, &gagged)) {

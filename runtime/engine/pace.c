@@ -34,6 +34,12 @@ uint64_t kvi_pace_expect(const kvi_pace *pace, bool wide, uint32_t op, uint32_t 
     return (uint64_t)(wide ? us * (float)n_rows : us);
 }
 
+uint32_t kvi_pace_rounds(const kvi_pace *pace, bool wide, uint32_t op, uint32_t n_rows, uint64_t us)
+{
+    const float one = expect(cost_of(pace, wide, op)) * (wide ? (float)n_rows : 1.0f), n = (float)us / 2 / one;
+    return !(one > 0) || n < 1 ? 1 : n > 65536 ? 65536 : (uint32_t)n;
+}
+
 /* As round-trip times are followed: a mean and a mean deviation, a quarter of the way each time. */
 static void learn(kvi_cost *cost, float us)
 {
@@ -46,9 +52,11 @@ static void learn(kvi_cost *cost, float us)
     cost->spread_us += ((off < 0 ? -off : off) - cost->spread_us) / 4;
 }
 
-void kvi_pace_learn(kvi_pace *pace, bool wide, uint32_t op, uint32_t n_rows, uint64_t elapsed_us)
+void kvi_pace_learn(kvi_pace *pace, bool wide, uint32_t op, uint32_t n_rows, uint32_t n_rounds, uint64_t elapsed_us)
 {
-    learn(cost_of(pace, wide, op), (float)elapsed_us / (wide ? (float)n_rows : 1.0f));
+    /* Less than the clock's unit is no nothing, which would mean that it is not known. */
+    const float us = elapsed_us ? (float)elapsed_us : 0.5f;
+    learn(cost_of(pace, wide, op), us / (float)n_rounds / (wide ? (float)n_rows : 1.0f));
 }
 
 uint64_t kvi_pace_expect_piece(const kvi_pace *pace) { return (uint64_t)expect(&pace->piece); }

@@ -34,6 +34,7 @@ typedef struct kvi_batch {
     /* The step, once it has begun: operations [0, op) of [0, end) are done. */
     kvi_step step;
     uint32_t op, end;
+    uint32_t round;     /* rounds of operation `op` that are done */
     kvrt_status status; /* MORE: it goes on */
     kvrt_error why;
     const kvi_page_ref *tables[KVI_BATCH_ROWS][KVI_MAX_GROUPS];
@@ -55,7 +56,7 @@ bool kvi_batch_add(kvi_batch *batch, kvi_session *session, const kvi_want *want,
 /* Makes room in the pool for each part, which may fail for one and leaves the others; computes the rest as one step, looking at every cancel
  * between slices; encodes the pages that are due. The logits stay readable on the device until the next step. Allocates nothing. */
 void kvi_batch_run(kvi_engine *engine, kvi_batch *batch);
-/* The same in pieces: begins; goes on, at any operation, for as long as what comes next is expected to end before `until` (pace.h), and returns
+/* The same in pieces: begins; goes on, at any round of an operation, for as long as what comes next is expected to end before `until` (pace.h), and returns
  * whether the step is over; ends. Between two pieces pages may be shared and given back, but nothing may move or be computed. */
 void kvi_batch_begin(kvi_engine *engine, kvi_batch *batch);
 bool kvi_batch_go(kvi_engine *engine, kvi_batch *batch, uint64_t until);

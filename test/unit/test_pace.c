@@ -36,7 +36,7 @@ static void costs_are_learned(void **state)
                 random = random * 1664525u + 1013904223u;
                 const uint64_t us = 500 + (random >> 20) + op * 1000;
                 const double one = wide ? (double)us / rows : (double)us;
-                kvi_pace_learn(&pace, wide, op, rows, us);
+                kvi_pace_learn(&pace, wide, op, rows, 1, us);
                 const double off = one - mean;
                 if (n == 0) mean = one;
                 else mean += off / 4, spread += (fabs(off) - spread) / 4;
@@ -47,15 +47,35 @@ static void costs_are_learned(void **state)
     kvi_pace_close(&pace);
 }
 
+/* Rounds that take half of the time, at least one; of what is not known one. */
+static void rounds_fit_the_time(void **state)
+{
+    (void)state;
+    kvi_pace pace = open_pace();
+    assert_int_equal(kvi_pace_rounds(&pace, false, 1, 1, 1000), 1);
+    kvi_pace_learn(&pace, false, 1, 8, 20, 400); /* 20 us a round, however many rows */
+    kvi_pace_learn(&pace, true, 1, 10, 4, 800);  /* 20 us a round and row */
+    assert_int_equal(kvi_pace_expect(&pace, false, 1, 3), 20);
+    assert_int_equal(kvi_pace_expect(&pace, true, 1, 3), 60);
+    assert_int_equal(kvi_pace_rounds(&pace, false, 1, 3, 1000), 25);
+    assert_int_equal(kvi_pace_rounds(&pace, true, 1, 5, 1000), 5);
+    assert_int_equal(kvi_pace_rounds(&pace, false, 1, 3, 39), 1);
+    assert_int_equal(kvi_pace_rounds(&pace, false, 1, 3, 0), 1);
+    assert_int_equal(kvi_pace_rounds(&pace, false, 1, 3, UINT64_MAX), 65536);
+    kvi_pace_learn(&pace, false, 2, 1, 50, 0); /* shorter than the clock can tell is not unknown */
+    assert_true(kvi_pace_rounds(&pace, false, 2, 1, 1000) > 1000);
+    kvi_pace_close(&pace);
+}
+
 static void rows_fit_the_time(void **state)
 {
     (void)state;
     kvi_pace pace = open_pace();
     assert_int_equal(kvi_pace_rows(&pace, 1000, 16), 16); /* nothing is known */
-    kvi_pace_learn(&pace, true, 0, 10, 100);              /* 10 us a row */
-    kvi_pace_learn(&pace, true, 2, 10, 400);              /* the longest: 40 */
-    kvi_pace_learn(&pace, true, OPS, 1, 100000);          /* begin and end are no operation */
-    kvi_pace_learn(&pace, false, 1, 1, 100000);           /* nor are narrow ones asked */
+    kvi_pace_learn(&pace, true, 0, 10, 1, 100);           /* 10 us a row */
+    kvi_pace_learn(&pace, true, 2, 10, 1, 400);           /* the longest: 40 */
+    kvi_pace_learn(&pace, true, OPS, 1, 1, 100000);       /* begin and end are no operation */
+    kvi_pace_learn(&pace, false, 1, 1, 1, 100000);        /* nor are narrow ones asked */
     assert_int_equal(kvi_pace_rows(&pace, 400, 16), 10);
     assert_int_equal(kvi_pace_rows(&pace, 439, 16), 10);
     assert_int_equal(kvi_pace_rows(&pace, 39, 16), 1);
@@ -135,8 +155,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(costs_are_learned),   cmocka_unit_test(rows_fit_the_time),
-        cmocka_unit_test(a_share_of_the_time), cmocka_unit_test(tokens_per_second),
-        cmocka_unit_test(turns_of_the_worker),
+        cmocka_unit_test(rounds_fit_the_time), cmocka_unit_test(a_share_of_the_time),
+        cmocka_unit_test(tokens_per_second),   cmocka_unit_test(turns_of_the_worker),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
