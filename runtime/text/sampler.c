@@ -119,15 +119,53 @@ static void apply_penalties(kvi_sampler *s, float *logits, const int32_t *recent
     }
 }
 
+/* Logits are looked at by the run, in lanes that a compiler makes vectors of: nearly all runs have nothing in them that is wanted. */
+enum { RUN = 64, LANES = 16 };
+
+/* The largest of a run of n; *bad: one is NaN or +infinity. */
+static float most_of(const float *logits, int32_t n, bool *bad)
+{
+    float most[LANES];
+    int wrong[LANES] = {0};
+    int32_t i = 0;
+    for (int j = 0; j < LANES; j++) most[j] = -INFINITY;
+    for (; i + LANES <= n; i += LANES)
+        for (int j = 0; j < LANES; j++) {
+            const float x = logits[i + j];
+            most[j] = x > most[j] ? x : most[j];
+            wrong[j] |= !(x < INFINITY);
+        }
+    for (; i < n; i++) {
+        most[0] = logits[i] > most[0] ? logits[i] : most[0];
+        wrong[0] |= !(logits[i] < INFINITY);
+    }
+    for (int j = 1; j < LANES; j++) {
+        most[0] = most[j] > most[0] ? most[j] : most[0];
+        wrong[0] |= wrong[j];
+    }
+    *bad = wrong[0];
+    return most[0];
+}
+
 /* Highest logit, lowest id among equals; an error when a logit is no number or none is left. */
 static kvrt_status find_best(const kvi_sampler *s, const float *logits, int32_t *best, kvrt_error *error)
 {
+    float top = -INFINITY;
     *best = 0;
-    for (int32_t id = 0; id < s->n_vocab; id++) {
-        if (isnan(logits[id]) || (isinf(logits[id]) && logits[id] > 0))
+    for (int32_t from = 0, n; from < s->n_vocab; from += n) {
+        bool bad;
+        n = s->n_vocab - from < RUN ? s->n_vocab - from : RUN;
+        const float most = most_of(logits + from, n, &bad);
+        int32_t id = from;
+        if (bad) {
+            while (logits[id] < INFINITY) id++;
             return kvi_error_set(error, KVRT_ARG, "sampling: logit of token %d is %s", (int)id,
                                  isnan(logits[id]) ? "NaN" : "+infinity");
-        if (logits[id] > logits[*best]) *best = id;
+        }
+        if (!(most > top)) continue;
+        while (logits[id] < most) id++;
+        *best = id;
+        top = most;
     }
     if (isinf(logits[*best]))
         return kvi_error_set(error, KVRT_ARG, "sampling: no token is left, all logits are -infinity");
@@ -184,14 +222,20 @@ static void heapify(candidate *heap, size_t n, int sign)
     for (size_t i = n / 2; i-- > 0;) sift_down(heap, n, i, sign);
 }
 
-/* The k best of n, best first, at the front. */
-static void keep_top_k(candidate *c, size_t n, size_t k)
+/* The k best of n logits, best first. Ids come in order, so that of equals those that are there stay. */
+static void find_top_k(const float *logits, int32_t n, size_t k, candidate *c)
 {
+    for (size_t i = 0; i < k; i++) c[i] = (candidate){.logit = logits[i], .id = (int32_t)i};
     heapify(c, k, -1);
-    for (size_t i = k; i < n; i++) {
-        if (!better(c[i], c[0])) continue;
-        c[0] = c[i];
-        sift_down(c, k, 0, -1);
+    for (int32_t from = (int32_t)k, len; from < n; from += len) {
+        bool bad;
+        len = n - from < RUN ? n - from : RUN;
+        if (!(most_of(logits + from, len, &bad) > c[0].logit)) continue;
+        for (int32_t id = from; id < from + len; id++) {
+            if (!(logits[id] > c[0].logit)) continue;
+            c[0] = (candidate){.logit = logits[id], .id = id};
+            sift_down(c, k, 0, -1);
+        }
     }
     for (size_t left = k; left > 1; left--) { /* the worst goes to the end */
         candidate worst = c[0];
@@ -258,17 +302,14 @@ static int32_t sample(kvi_sampler *s, const float *logits, int32_t best)
     const kvi_sampler_params *p = &s->params;
     mass m = {.top = logits[best], .inverse_temperature = 1 / (double)p->temperature};
     candidate *c = s->candidates;
-    size_t n = 0, n_vocab = (size_t)s->n_vocab;
-    bool sorted = p->top_k > 0 && p->top_k < n_vocab;
+    size_t n = 0;
+    const bool sorted = p->top_k > 0 && p->top_k < (uint32_t)s->n_vocab;
     /* min-p without top-k and top-p needs no order: one comparison with the best decides for each token. */
-    bool filter = !sorted && p->top_p >= 1 && p->min_p > 0;
-    for (int32_t id = 0; id < s->n_vocab; id++) {
+    const bool filter = !sorted && p->top_p >= 1 && p->min_p > 0;
+    if (sorted) find_top_k(logits, s->n_vocab, n = p->top_k, c);
+    for (int32_t id = 0; !sorted && id < s->n_vocab; id++) {
         candidate one = {.logit = logits[id], .id = id};
         if (!filter || id == best || !(weight(&m, one) < (double)p->min_p)) c[n++] = one;
-    }
-    if (sorted) {
-        keep_top_k(c, n, p->top_k);
-        n = p->top_k;
     }
     if (!filter && (p->top_p < 1 || p->min_p > 0)) n = keep_mass(p, &m, c, n, !sorted, &c);
     return draw(s, &m, c, n);

@@ -255,6 +255,22 @@ static void test_bad_logits(void **state)
     expect_bad(NAN, "NaN");
     expect_bad(INFINITY, "+infinity");
     expect_bad(-INFINITY, "no token");
+    /* The first of them, wherever it stands. */
+    for (int at = 0; at < N; at++) {
+        kvi_sampler_params p = kvi_sampler_defaults();
+        kvi_sampler s = make(&p, N);
+        float logits[N];
+        char name[32];
+        int32_t token;
+        kvrt_error error = {.size = sizeof error};
+        for (int i = 0; i < N; i++) logits[i] = i % 3 ? (float)i : -INFINITY;
+        logits[at] = at & 1 ? NAN : INFINITY;
+        if (at + 7 < N) logits[at + 7] = NAN;
+        (void)snprintf(name, sizeof name, "of token %d is ", at);
+        assert_int_equal(kvi_sampler_sample(&s, logits, NULL, 0, &token, &error), KVRT_ARG);
+        if (!strstr(error.message, name)) fail_msg("message \"%s\" lacks \"%s\"", error.message, name);
+        kvi_sampler_free(&s);
+    }
 }
 
 static void test_extremes(void **state)
