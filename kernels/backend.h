@@ -152,10 +152,10 @@ typedef struct kvi_backend {
     /* Makes `step` current (copied), then runs ranges of the program on it, in order. Neither allocates. */
     kvrt_status (*step_begin)(kvi_device *device, const kvi_step *step, kvrt_error *error);
     kvrt_status (*run)(kvi_device *device, uint32_t first_op, uint32_t n_ops, kvrt_error *error);
-    /* One operation of the step in pieces, for those who have less time than it takes: rounds [first, first + n) of it, in order and from 0 on; nothing
-     * that computes comes between them. A round is what every thread does once, a range of rows of a matrix or a run of pages: some 10 to 200 us of a
-     * decode step or of a few dozen rows. *n_run: how many there were, at most n; *over: the operation is done. Bits do not depend on it. NULL:
-     * operations are not cut. */
+    /* One operation of the step in pieces, for those who have less time than it takes: rounds [first, first + n) of it, in order and from 0 on;
+     * nothing that computes comes between them. A round is what every thread does once, a range of rows of a matrix or a run of pages: some 10 to
+     * 200 us of a decode step or of a few dozen rows. *n_run: how many there were, at most n; *over: the operation is done. Bits do not depend on
+     * it. NULL: operations are not cut. */
     kvrt_status (*run_some)(kvi_device *device, uint32_t op, uint32_t first, uint32_t n, uint32_t *n_run, bool *over,
                             kvrt_error *error);
     /* Logits of row l of the current step, (vocab_size) f32; waits for the device. */

@@ -58,8 +58,9 @@ extern int64_t (*kvi_os_write_hook)(int32_t file, const void *bytes, uint64_t n)
 bool kvi_os_file_is(const char *path, uint64_t n);               /* a file of n bytes */
 void kvi_os_file_expect(const char *path);                       /* it is read soon */
 bool kvi_os_file_get(const char *path, void *bytes, uint64_t n); /* all n bytes that it has, or false */
-kvrt_status kvi_os_file_put(const char *path, const void *bytes, uint64_t n,
-                            kvrt_error *error); /* whole or not at all: written beside, renamed. IO */
+/* Whole or not at all: written beside, renamed. `old`: a file of n bytes that nobody needs, which becomes it, since removing a file and making
+ * another costs a disk more than writing over one; NULL: none. IO. */
+kvrt_status kvi_os_file_put(const char *path, const void *bytes, uint64_t n, const char *old, kvrt_error *error);
 void kvi_os_file_remove(const char *path);
 kvrt_status kvi_os_folder_make(const char *path, kvrt_error *error); /* OK too when it is there. IO */
 void kvi_os_folder_remove(const char *path);                         /* if nothing is in it */

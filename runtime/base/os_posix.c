@@ -187,7 +187,8 @@ static void name_beside(kvi_os_writer *w)
     memcpy(w->beside + len + 17, ".part", 6);
 }
 
-kvrt_status kvi_os_replace_begin(kvi_os_writer *w, const char *path, kvrt_error *error)
+/* `old`: a file that is written over; NULL: a new one. */
+static kvrt_status begin_writing(kvi_os_writer *w, const char *path, const char *old, kvrt_error *error)
 {
     const size_t len = strlen(path);
     w->file = 0;
@@ -195,10 +196,16 @@ kvrt_status kvi_os_replace_begin(kvi_os_writer *w, const char *path, kvrt_error 
         return kvi_error_set(error, KVRT_ARG, "path: %zu bytes, need 1 to %zu", len, sizeof w->path - 1);
     memcpy(w->path, path, len + 1);
     name_beside(w);
-    const int fd = open(w->beside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    const int how = old && rename(old, w->beside) == 0 ? 0 : O_CREAT | O_EXCL, /* it may be gone: then a new one */
+        fd = open(w->beside, O_WRONLY | O_CLOEXEC | how, 0666);
     if (fd < 0) return kvi_error_errno(error, KVRT_IO, errno, "%s: cannot create", w->beside);
     w->file = fd + 1;
     return KVRT_OK;
+}
+
+kvrt_status kvi_os_replace_begin(kvi_os_writer *w, const char *path, kvrt_error *error)
+{
+    return begin_writing(w, path, NULL, error);
 }
 
 kvrt_status kvi_os_replace_write(kvi_os_writer *w, const void *bytes, uint64_t n, kvrt_error *error)
@@ -289,10 +296,10 @@ bool kvi_os_file_get(const char *path, void *bytes, uint64_t n)
     return all;
 }
 
-kvrt_status kvi_os_file_put(const char *path, const void *bytes, uint64_t n, kvrt_error *error)
+kvrt_status kvi_os_file_put(const char *path, const void *bytes, uint64_t n, const char *old, kvrt_error *error)
 {
     kvi_os_writer w;
-    KVI_TRY(kvi_os_replace_begin(&w, path, error));
+    KVI_TRY(begin_writing(&w, path, old, error));
     const kvrt_status status = kvi_os_replace_write(&w, bytes, n, error),
                       ended = end_writing(&w, status >= KVRT_OK, false, error);
     return status < KVRT_OK ? status : ended;

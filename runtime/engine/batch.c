@@ -138,8 +138,8 @@ static kvrt_status run_slice(kvi_engine *e, kvi_batch *b)
     return status;
 }
 
-/* With a budget it is a single operation, or so many rounds of it as take half of what is left: what is expected may be wrong, and the clock is looked at
- * again before time is over. */
+/* With a budget it is a single operation, or so many rounds of it as take half of what is left: what is expected may be wrong, and the clock is
+ * looked at again before time is over. */
 static kvrt_status run_rounds(kvi_engine *e, kvi_batch *b, uint64_t start, uint64_t until)
 {
     const kvi_backend *backend = e->backend;

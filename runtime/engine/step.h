@@ -56,8 +56,8 @@ bool kvi_batch_add(kvi_batch *batch, kvi_session *session, const kvi_want *want,
 /* Makes room in the pool for each part, which may fail for one and leaves the others; computes the rest as one step, looking at every cancel
  * between slices; encodes the pages that are due. The logits stay readable on the device until the next step. Allocates nothing. */
 void kvi_batch_run(kvi_engine *engine, kvi_batch *batch);
-/* The same in pieces: begins; goes on, at any round of an operation, for as long as what comes next is expected to end before `until` (pace.h), and returns
- * whether the step is over; ends. Between two pieces pages may be shared and given back, but nothing may move or be computed. */
+/* The same in pieces: begins; goes on, at any round of an operation, for as long as what comes next is expected to end before `until` (pace.h), and
+ * returns whether the step is over; ends. Between two pieces pages may be shared and given back, but nothing may move or be computed. */
 void kvi_batch_begin(kvi_engine *engine, kvi_batch *batch);
 bool kvi_batch_go(kvi_engine *engine, kvi_batch *batch, uint64_t until);
 void kvi_batch_end(kvi_engine *engine, kvi_batch *batch);

@@ -30,7 +30,7 @@ typedef struct kvi_tier_kind {
     kvrt_status (*get)(kvi_tier *tier, kvi_tier_object *objects, uint32_t count, kvrt_error *error);
     /* Keeps all of them or, on an error, none; what is there under a name stays. IO, NOMEM_HOST. */
     kvrt_status (*set)(kvi_tier *tier, const kvi_tier_object *objects, uint32_t count, kvrt_error *error);
-    /* They are not needed any more. */
+    /* They are not needed any more, and may be gone from now on; exists tells, and they are needed again. */
     void (*drop)(kvi_tier *tier, const kvi_tier_object *objects, uint32_t count);
     /* They are asked for soon: may begin to come while the caller is busy with others. NULL: it has no use for that. */
     void (*expect)(kvi_tier *tier, const kvi_tier_object *objects, uint32_t count);

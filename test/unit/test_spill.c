@@ -171,8 +171,11 @@ static void check_going_on(const char *name, const char *format, const char *whe
     assert_int_equal(golden_session_info(s).n_computed - computed, 30); /* the last token of before, and 29 */
     assert_int_equal(golden_session_info(s).kv_away_bytes, 0);
     assert_int_equal(golden_memory(engine).kv_away_bytes, 0);
-    n = 0;
-    assert_int_equal(files(dir, &n, NULL), 0);
+    /* What is out of date is written over, so that there are never more bytes than were away at a time. */
+    assert_true(files(dir, &n, NULL) <= moved);
+    const uint64_t again = spill(s);
+    assert_true(files(dir, &n, NULL) <= (again > moved ? again : moved));
+    if (generate(s, 10) != generate(stays, 10)) fail_msg("%s, %s, %u tokens: not as without", name, format, n_prompt);
     (void)spill(s);
     kvrt_engine_close(engine, NULL), kvrt_engine_close(other, NULL);
     n = 0;
@@ -264,8 +267,7 @@ static void what_is_shared_is_kept_once(void **state)
     for (int i = 0; i < 3; i++) assert_int_equal(generate(s[i], 20), want);
     assert_true(golden_memory(engine).kv_used_bytes < used * 2); /* the open page of each, no more */
     assert_true(golden_session_info(s[0]).n_shared_pages >= 2);
-    n_all = 0;
-    assert_int_equal(files(dir, &n_all, NULL), 0);
+    assert_true(files(dir, &n_all, NULL) <= moved);
     /* One goes, while others hold its pages: nothing is read for it. */
     const uint64_t computed = golden_session_info(s[1]).n_computed;
     (void)spill(s[1]);
