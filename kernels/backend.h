@@ -168,6 +168,9 @@ typedef struct kvi_backend {
     /* Converts pages from one format to another; the first conversion of a page, from 16 bits, encodes it. */
     kvrt_status (*convert_pages)(kvi_device *device, const kvi_page_job *jobs, uint32_t n_jobs,
                                  const kvi_encode_params *params, kvrt_error *error);
+    /* One conversion to another place in pieces, as run_some. NULL: conversions are not cut. */
+    kvrt_status (*convert_some)(kvi_device *device, const kvi_page_job *job, const kvi_encode_params *params,
+                                uint32_t first, uint32_t n, uint32_t *n_run, bool *over, kvrt_error *error);
     /* Copies `units` within the pool, on the device and in its order: steps before read the old place, steps after may read the new one. The
      * two may overlap when `to_unit` is the lower one. */
     kvrt_status (*pool_move)(kvi_device *device, uint32_t from_unit, uint32_t to_unit, uint32_t units,

@@ -136,3 +136,17 @@ kvrt_status kvi_cpu_convert_pages(kvi_device *device, const kvi_page_job *jobs, 
     }
     return KVRT_OK;
 }
+
+kvrt_status kvi_cpu_convert_some(kvi_device *device, const kvi_page_job *job, const kvi_encode_params *params,
+                                 uint32_t first, uint32_t n, uint32_t *n_run, bool *over, kvrt_error *error)
+{
+    KVI_TRY(kvi_page_job_check(device->program, &device->limits, job, error));
+    convert_task t = {.device = device, .jobs = job, .n_jobs = 1, .params = params};
+    const uint32_t n_records = records_of(device, job),
+                   n_rounds = (n_records + device->n_threads - 1) / device->n_threads,
+                   end = n < n_rounds - first ? first + n : n_rounds, from = first * device->n_threads;
+    *n_run = end - first;
+    *over = end == n_rounds;
+    kvi_workers_run_from(device->workers, convert_one, &t, from, (*over ? n_records : end * device->n_threads) - from);
+    return KVRT_OK;
+}

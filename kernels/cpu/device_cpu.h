@@ -154,6 +154,9 @@ kvrt_status kvi_cpu_run_some(kvi_device *device, uint32_t op, uint32_t first, ui
 kvrt_status kvi_cpu_convert_pages(kvi_device *device, const kvi_page_job *jobs, uint32_t n_jobs,
                                   const kvi_encode_params *params, kvrt_error *error);
 
+kvrt_status kvi_cpu_convert_some(kvi_device *device, const kvi_page_job *job, const kvi_encode_params *params,
+                                 uint32_t first, uint32_t n, uint32_t *n_run, bool *over, kvrt_error *error);
+
 /* Each gives the name of the kernel that ran. */
 const char *kvi_cpu_route(kvi_device *device, const kvi_op *op);
 const char *kvi_cpu_experts(kvi_device *device, const kvi_op *op);

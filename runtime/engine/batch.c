@@ -106,6 +106,8 @@ void kvi_batch_begin(kvi_engine *e, kvi_batch *b)
     gather(b);
     kvi_ahead_before_step(e, b);
     /* Without logits to compute the program ends before its head. */
+    b->is_accepted = false;
+    b->encoding.part = b->encoding.n = 0;
     b->op = b->round = 0, b->end = b->step.n_seqs ? program->n_step : 0;
     while (!b->step.n_logit_rows && b->end > 0 && program->ops[b->end - 1].kind == KVI_OP_HEAD) b->end--;
     b->status = b->end ? e->backend->step_begin(e->device, &b->step, &b->why) : KVRT_OK;
@@ -160,6 +162,76 @@ static kvrt_status run_rounds(kvi_engine *e, kvi_batch *b, uint64_t start, uint6
     return status;
 }
 
+/* Sessions whose rows were computed move on. */
+static void accept(kvi_engine *e, kvi_batch *b)
+{
+    b->is_accepted = true;
+    for (uint32_t i = 0; i < b->n_parts; i++) {
+        kvi_part *part = &b->parts[i];
+        const uint32_t n = part->want.n - part->want.n_draft;
+        if (!is_in(part) || part->want.sink || (part->want.n_draft && part->session->states.units)) continue;
+        part->session->n_cached += n;
+        if (!part->want.n_draft && !part->want.hidden) kvi_ahead_after_step(e, b);
+        kvi_session_publish(part->session, part->want.first, n, part->want.wide);
+    }
+}
+
+/* One round or more of the conversion under way; false: there is no time for one. In place it is not cut, as others may share the page meanwhile. */
+static bool convert_rounds(kvi_engine *e, kvi_batch *b, uint64_t until, bool *over, kvrt_status *status)
+{
+    const kvi_backend *backend = e->backend;
+    const kvi_page_job *job = &b->encoding.job;
+    kvi_pace *pace = &e->pace;
+    const bool in_time = until != KVI_FOREVER;
+    const uint64_t start = in_time ? pace->now_us() : 0;
+    const bool is_late = start + kvi_pace_expect_encode(pace) > until;
+    uint32_t n_run = 1;
+    if (in_time && pace->moved && (is_late || kvi_seat_is_wanted(&e->seat))) return false;
+    pace->moved = true;
+    *over = true;
+    if (!backend->convert_some || job->from.unit == job->to.unit) {
+        *status = backend->convert_pages(e->device, job, 1, &e->encode, &b->why);
+        return true;
+    }
+    const uint32_t rounds = in_time ? kvi_pace_encode_rounds(pace, until > start ? until - start : 0) : UINT32_MAX;
+    *status = backend->convert_some(e->device, job, &e->encode, b->encoding.round, rounds, &n_run, over, &b->why);
+    b->encoding.round += n_run;
+    if (in_time) kvi_pace_learn_encode(pace, n_run, pace->now_us() - start);
+    return true;
+}
+
+/* The next page of a session that is due. */
+static kvrt_status begin_page(kvi_batch *b, kvi_session *s)
+{
+    const uint32_t units = kvi_pages_due_units(&s->pages, s->n_cached);
+    b->encoding.round = 0;
+    if (units) KVI_TRY(kvi_session_make_hole(s, units, &b->why));
+    b->encoding.n = kvi_pages_due(&s->pages, s->n_cached, &b->encoding.job, &b->encoding.page, 1);
+    return KVRT_OK;
+}
+
+/* Encodes what is due in the sessions of an accepted step, a little at a time; false: time is over. */
+static bool encode_due(kvi_engine *e, kvi_batch *b, uint64_t until)
+{
+    for (; b->encoding.part < b->n_parts; b->encoding.part++) {
+        kvi_part *part = &b->parts[b->encoding.part];
+        while (is_in(part) && !part->want.sink && !part->want.part && !part->want.n_draft) {
+            kvrt_status status = b->encoding.n ? KVRT_OK : begin_page(b, part->session);
+            bool over = false;
+            if (status >= KVRT_OK && !b->encoding.n) break;
+            if (status >= KVRT_OK && !convert_rounds(e, b, until, &over, &status)) return false;
+            if (status >= KVRT_OK && !over) continue;
+            if (b->encoding.n)
+                kvi_pages_converted(&part->session->pages, &b->encoding.job, &b->encoding.page, 1, status >= KVRT_OK);
+            b->encoding.n = 0;
+            if (status >= KVRT_OK) continue;
+            part->status = kvi_engine_noted(e, status);
+            if (part->error) kvi_struct_write(part->error, &b->why, sizeof b->why);
+        }
+    }
+    return true;
+}
+
 /* The only caller of backend->run. */
 bool kvi_batch_go(kvi_engine *e, kvi_batch *b, uint64_t until)
 {
@@ -174,6 +246,8 @@ bool kvi_batch_go(kvi_engine *e, kvi_batch *b, uint64_t until)
         /* Ending is the last slice: sampling, encoding of pages. */
         const uint32_t slice = b->op < b->end ? b->op : pace->n_ops;
         const bool is_late = start + kvi_pace_expect(pace, wide, slice, b->step.n_rows) > until;
+        if (b->op == b->end && in_time && !b->is_accepted) accept(e, b);
+        if (b->op == b->end && b->is_accepted && !encode_due(e, b, until)) return false;
         if (in_time && pace->moved && (is_late || kvi_seat_is_wanted(&e->seat))) return false;
         if (b->op == b->end) break;
         const kvrt_status status = in_time ? run_rounds(e, b, start, until) : run_slice(e, b);
@@ -199,6 +273,7 @@ static void refuse(kvi_part *part, kvrt_status status, const kvrt_error *why)
 
 void kvi_batch_end(kvi_engine *e, kvi_batch *b)
 {
+    if (b->status >= KVRT_OK && !b->is_accepted) accept(e, b);
     for (uint32_t i = 0; i < b->n_parts; i++) {
         kvi_part *part = &b->parts[i];
         if (!is_in(part)) continue;
@@ -210,10 +285,6 @@ void kvi_batch_end(kvi_engine *e, kvi_batch *b)
         } else if (part->want.n_draft && part->session->states.units) {
             part->status = KVRT_OK; /* all or nothing, by kvi_draft_take */
         } else {
-            const uint32_t n = part->want.n - part->want.n_draft;
-            part->session->n_cached += n;
-            if (!part->want.n_draft && !part->want.hidden) kvi_ahead_after_step(e, b);
-            kvi_session_publish(part->session, part->want.first, n, part->want.wide);
             part->status = part->want.part ? KVRT_OK : kvi_session_settle(part->session, part->error);
         }
         (void)kvi_engine_noted(e, part->status);

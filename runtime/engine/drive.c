@@ -216,7 +216,7 @@ void kvi_drive_finish_of(kvi_engine *e, const kvi_session *s)
 void kvi_drive_leave(kvi_engine *e, kvi_session *s)
 {
     if (is_in_flight(e, s)) {
-        if (s->states.units) kvi_drive_finish(e);
+        if (s->states.units || e->flight->is_accepted) kvi_drive_finish(e);
         e->in_flight = false;
     }
     for (uint32_t i = e->n_submitted; i-- > 0;)

@@ -34,10 +34,15 @@ uint64_t kvi_pace_expect(const kvi_pace *pace, bool wide, uint32_t op, uint32_t 
     return (uint64_t)(wide ? us * (float)n_rows : us);
 }
 
+static uint32_t rounds_of(float one, uint64_t us)
+{
+    const float n = (float)us / 2 / one;
+    return !(one > 0) || n < 1 ? 1 : n > 65536 ? 65536 : (uint32_t)n;
+}
+
 uint32_t kvi_pace_rounds(const kvi_pace *pace, bool wide, uint32_t op, uint32_t n_rows, uint64_t us)
 {
-    const float one = expect(cost_of(pace, wide, op)) * (wide ? (float)n_rows : 1.0f), n = (float)us / 2 / one;
-    return !(one > 0) || n < 1 ? 1 : n > 65536 ? 65536 : (uint32_t)n;
+    return rounds_of(expect(cost_of(pace, wide, op)) * (wide ? (float)n_rows : 1.0f), us);
 }
 
 /* As round-trip times are followed: a mean and a mean deviation, a quarter of the way each time. */
@@ -52,11 +57,22 @@ static void learn(kvi_cost *cost, float us)
     cost->spread_us += ((off < 0 ? -off : off) - cost->spread_us) / 4;
 }
 
+/* Less than the clock's unit is not nothing, which would mean that it is not known. */
+static float of_round(uint32_t n_rounds, uint64_t elapsed_us)
+{
+    return (elapsed_us ? (float)elapsed_us : 0.5f) / (float)n_rounds;
+}
+
 void kvi_pace_learn(kvi_pace *pace, bool wide, uint32_t op, uint32_t n_rows, uint32_t n_rounds, uint64_t elapsed_us)
 {
-    /* Less than the clock's unit is no nothing, which would mean that it is not known. */
-    const float us = elapsed_us ? (float)elapsed_us : 0.5f;
-    learn(cost_of(pace, wide, op), us / (float)n_rounds / (wide ? (float)n_rows : 1.0f));
+    learn(cost_of(pace, wide, op), of_round(n_rounds, elapsed_us) / (wide ? (float)n_rows : 1.0f));
+}
+
+uint64_t kvi_pace_expect_encode(const kvi_pace *pace) { return (uint64_t)expect(&pace->encode); }
+uint32_t kvi_pace_encode_rounds(const kvi_pace *pace, uint64_t us) { return rounds_of(expect(&pace->encode), us); }
+void kvi_pace_learn_encode(kvi_pace *pace, uint32_t n_rounds, uint64_t elapsed_us)
+{
+    learn(&pace->encode, of_round(n_rounds, elapsed_us));
 }
 
 uint64_t kvi_pace_expect_piece(const kvi_pace *pace) { return (uint64_t)expect(&pace->piece); }

@@ -15,6 +15,7 @@ typedef struct kvi_pace {
     kvi_cost *costs;          /* (2, n_ops + 1): narrow, wide; the last: what comes before and after the operations */
     uint32_t n_ops;
     kvi_cost piece;   /* of a transfer (transfer.h) */
+    kvi_cost encode;  /* a round of encoding a page */
     bool moved;       /* something was computed within the current budget */
     uint64_t turn_us; /* the current budget, when it began */
     /* Limits. Written by any thread. */
@@ -34,6 +35,10 @@ uint64_t kvi_pace_expect(const kvi_pace *pace, bool wide, uint32_t op, uint32_t 
 /* Rounds that are expected to take half of `us`, at least one. */
 uint32_t kvi_pace_rounds(const kvi_pace *pace, bool wide, uint32_t op, uint32_t n_rows, uint64_t us);
 void kvi_pace_learn(kvi_pace *pace, bool wide, uint32_t op, uint32_t n_rows, uint32_t n_rounds, uint64_t elapsed_us);
+/* The same of encoding. */
+uint64_t kvi_pace_expect_encode(const kvi_pace *pace);
+uint32_t kvi_pace_encode_rounds(const kvi_pace *pace, uint64_t us);
+void kvi_pace_learn_encode(kvi_pace *pace, uint32_t n_rounds, uint64_t elapsed_us);
 uint64_t kvi_pace_expect_piece(const kvi_pace *pace);
 void kvi_pace_learn_piece(kvi_pace *pace, uint64_t elapsed_us);
 /* Rows of a wide step whose longest round is expected to take at most `us`; `unknown` while nothing is known. */

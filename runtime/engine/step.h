@@ -34,7 +34,14 @@ typedef struct kvi_batch {
     /* The step, once it has begun: operations [0, op) of [0, end) are done. */
     kvi_step step;
     uint32_t op, end;
-    uint32_t round;     /* rounds of operation `op` that are done */
+    uint32_t round;   /* rounds of operation `op` that are done */
+    bool is_accepted; /* the sessions have moved on: the step cannot be dropped any more */
+    struct {
+        uint32_t part;    /* parts before it have no page left that is due */
+        uint32_t n, page; /* n 1: `job` is under way, for that page, and `round` rounds of it are done */
+        uint32_t round;
+        kvi_page_job job;
+    } encoding;         /* once it is accepted */
     kvrt_status status; /* MORE: it goes on */
     kvrt_error why;
     const kvi_page_ref *tables[KVI_BATCH_ROWS][KVI_MAX_GROUPS];
