@@ -267,7 +267,7 @@ static void carve_workspace(kvi_device *d, const demand *need)
     for (uint32_t i = 0; i < d->program->n_buffers; i++)
         d->buffers[i] = carve(&at, buffer_floats(d->program, &d->limits, i) * 4);
     d->normed = carve(&at, rows * need->widest_normed * 4);
-    d->up = carve(&at, d->n_threads * rows * KVI_CPU_TASK_COLUMNS * 4);
+    d->products = carve(&at, d->n_threads * rows * KVI_CPU_TASK_COLUMNS * 4);
     d->bf16_packed = carve(&at, ((rows + 31) / 32 * 32) * need->widest_in * 2);
     d->dots_codes = carve(&at, need->codes);
     d->thread_scratch = carve(&at, (uint64_t)d->n_threads * need->scratch_floats * 4);

@@ -56,7 +56,7 @@ struct kvi_device {
     float *buffers[KVI_MAX_BUFFERS];
     void *workspace;     /* everything below */
     float *normed;       /* (max_rows, widest normed input) */
-    float *up;           /* (n_threads, max_rows, KVI_CPU_TASK_COLUMNS) second products of a gated task */
+    float *products;     /* (n_threads, max_rows, KVI_CPU_TASK_COLUMNS) of tasks with many rows */
     float *added;        /* what is more than a sum before it is added: (max_rows * top_k, widest output) */
     float *ones;         /* gains of norms that have none */
     void *bf16_packed;   /* activations of a product with `bf16` */

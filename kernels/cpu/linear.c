@@ -150,48 +150,52 @@ static void gemv_task(void *arg, uint32_t task, uint32_t thread)
 }
 
 /* ------------------------------------------------------------------------------------------------- many rows --- */
-/* One panel of weights against every row. */
-static void panel_into(const linear_task *t, uint32_t w, uint32_t first, uint32_t n, bool add, float *y, size_t ldy,
-                       uint32_t thread)
+/* One panel of weights against every row: y (n_rows, rows_per_task). */
+static void panel_into(const linear_task *t, uint32_t w, uint32_t first, uint32_t n, float *y, uint32_t thread)
 {
     kvi_device *device = t->device;
     const kvi_linear *job = t->job;
     const kvi_cpu_variant *v = device->v;
     const kvi_weight *weight = job->weights[w];
+    const size_t ldy = t->rows_per_task;
     float *panel = device->thread_scratch + thread * device->scratch_floats;
     if (t->inputs[w].codes)
-        t->dots->gemm(&weight->tile, weight->panels, job->first_out + first, n, &t->inputs[w], job->n_rows, add, panel,
-                      y, ldy);
+        t->dots->gemm(&weight->tile, weight->panels, job->first_out + first, n, &t->inputs[w], job->n_rows, false,
+                      panel, y, ldy);
     for (uint32_t k = 0; !t->inputs[w].codes && k < job->n_in; k += KVI_CPU_KC) {
         uint32_t n_k = job->n_in - k < KVI_CPU_KC ? job->n_in - k : KVI_CPU_KC;
         weight->kernel->pack(weight, 0, job->first_out + first, n, k, n_k, panel);
-        v->panel_mac(job->x + k, job->n_in, job->n_rows, n_k, panel, y, ldy, n, add || k > 0);
+        v->panel_mac(job->x + k, job->n_in, job->n_rows, n_k, panel, y, ldy, n, k > 0);
     }
     if (!job->biases[w]) return;
     for (uint32_t r = 0; r < job->n_rows; r++)
         for (uint32_t i = 0; i < n; i++) y[r * ldy + i] += job->biases[w]->f32[first + i];
 }
 
-/* What a gated task multiplies beside its gate: (n_rows, KVI_CPU_TASK_COLUMNS), of this thread. */
-static float *second_products(const linear_task *t, uint32_t thread)
+/* Products of a task, (max_rows, KVI_CPU_TASK_COLUMNS) of this thread. */
+static float *products_of(const linear_task *t, uint32_t thread)
 {
-    return t->device->up + (size_t)thread * t->device->limits.max_rows * KVI_CPU_TASK_COLUMNS;
+    return t->device->products + (size_t)thread * t->device->limits.max_rows * KVI_CPU_TASK_COLUMNS;
 }
 
+/* A panel is summed where its rows are neighbours and goes to y once: rows of y are a power of two apart in most models, so that a column of them
+ * falls into a few sets of the cache, which every pass over the columns of a long weight would wait for. */
 static void panel_task(void *arg, uint32_t task, uint32_t thread)
 {
     linear_task *t = arg;
     const kvi_linear *job = t->job;
+    const size_t ld = t->rows_per_task;
     uint32_t first, n;
     bool gated = job->epilogue == KVI_GATE_UP;
     uint32_t w = locate(t, gated ? 1 : job->n_weights, task, &first, &n);
+    float *from = products_of(t, thread), *up = from + job->n_rows * ld;
     float *y = job->y + t->first_col[w] + job->first_out + first;
-    panel_into(t, w, first, n, job->epilogue == KVI_ADD, y, job->ldy, thread);
-    if (!gated) return;
-    float *up = second_products(t, thread);
-    panel_into(t, 1, first, n, false, up, KVI_CPU_TASK_COLUMNS, thread);
-    for (uint32_t r = 0; r < job->n_rows; r++)
-        kvi_cpu_activate(t->device->v, job->activation, job->limit, y + r * job->ldy, up + r * KVI_CPU_TASK_COLUMNS, n);
+    panel_into(t, w, first, n, from, thread);
+    if (gated) panel_into(t, 1, first, n, up, thread);
+    for (uint32_t r = 0; r < job->n_rows; r++, from += ld, up += ld, y += job->ldy) {
+        if (gated) kvi_cpu_activate(t->device->v, job->activation, job->limit, from, up, n);
+        for (uint32_t i = 0; i < n; i++) y[i] = job->epilogue == KVI_ADD ? y[i] + from[i] : from[i];
+    }
 }
 
 static void bf16_pack_task(void *arg, uint32_t task, uint32_t thread)
@@ -214,7 +218,7 @@ static void bf16_task(void *arg, uint32_t task, uint32_t thread)
     t->device->bf16->gemm(kvi_cpu_plain_row(&job->weights[w]->desc, 0, job->first_out + first), n, job->n_in,
                           t->device->bf16_packed, job->n_rows, bias, job->epilogue == KVI_ADD, scratch, y, job->ldy);
     if (!gated) return;
-    float *up = second_products(t, thread);
+    float *up = products_of(t, thread);
     bias = job->biases[1] ? job->biases[1]->f32 + first : NULL;
     t->device->bf16->gemm(kvi_cpu_plain_row(&job->weights[1]->desc, 0, first), n, job->n_in, t->device->bf16_packed,
                           job->n_rows, bias, false, scratch, up, KVI_CPU_TASK_COLUMNS);
