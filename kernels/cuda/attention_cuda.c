@@ -56,9 +56,15 @@ struct kvi_cuda_attention {
 };
 
 /* --------------------------------------------------------------------------------------------------------- kinds --- */
+/* Whether formats have kernels of their own; latents have one for all. */
+static bool own_kernels(const kvi_cache_group *group)
+{
+    return !group->shape.rope_dim && dim_index(group->shape.head_dim) != OTHER_SIZE;
+}
+
 static uint32_t kind_of(const kvi_cache_group *group, uint32_t format)
 {
-    if (dim_index(group->shape.head_dim) != OTHER_SIZE)
+    if (own_kernels(group))
         for (uint32_t i = 0; i < ANY; i++)
             if (kinds[i].format == format) return i;
     return ANY;
@@ -76,7 +82,7 @@ static uint32_t possible_of(const kvi_cache_group *group, const kvi_limits *limi
     const uint32_t usual = 1u << KVI_KV_F16 | 1u << KVI_KV_I8 | 1u << KVI_KV_Q4 | 1u << KVI_KV_Q2;
     uint32_t bits = 1u << kind_of(group, kvi_group_plain(group)) | 1u << kind_of(group, body_of(group, limits));
     if (limits->page_formats & ~usual) bits |= 1u << ANY;
-    for (uint32_t i = 0; i < ANY && dim_index(group->shape.head_dim) != OTHER_SIZE; i++)
+    for (uint32_t i = 0; i < ANY && own_kernels(group); i++)
         if ((kinds[i].codes & ~limits->page_formats) == 0) bits |= 1u << i;
     return bits;
 }
@@ -266,12 +272,18 @@ static kvi_cuda_kv kv_of(const kvi_device *device, const kvi_op *op)
                          .rotate = group->rotate};
 }
 
+kvi_dptr kvi_cuda_attention_levels(const kvi_device *device) { return device->attention->levels; }
+
 kvi_dptr kvi_cuda_turns_of(const kvi_device *device, const kvi_rope *rope)
 {
     return device->attention->turns[rope - device->program->ropes];
 }
 
-static kvi_dptr gain_of(const kvi_norm *norm) { return norm->kind == KVI_NORM_GAIN ? norm->gain->data.codes : 0; }
+/* 0: ones, or a norm that is not computed: a layer without keys of its own has no gain of theirs. */
+static kvi_dptr gain_of(const kvi_norm *norm)
+{
+    return norm->kind == KVI_NORM_GAIN && norm->gain ? norm->gain->data.codes : 0;
+}
 
 static kvrt_status norm_heads(kvi_device *device, const kvi_op *op, uint32_t rows, kvrt_error *error)
 {

@@ -266,6 +266,8 @@ kvrt_status kvi_cuda_attention_run(kvi_device *device, const kvi_op *op, uint32_
 
 /* Of a RoPE: double (n_dims / 2), inv_freq / 2 pi. */
 kvi_dptr kvi_cuda_turns_of(const kvi_device *device, const kvi_rope *rope);
+/* f32 (2, 64): numbers of the trellis' states, of two bits and of three. */
+kvi_dptr kvi_cuda_attention_levels(const kvi_device *device);
 
 /* LATENT_APPEND, ATTENTION_LATENT */
 kvrt_status kvi_cuda_latent_check(const kvi_program *program, const kvi_limits *limits, kvrt_error *error);

@@ -397,8 +397,10 @@ KVI_DEV void copy(uint8_t *to, const uint8_t *from, uint32_t bytes)
 
 /* `from` and `to` do not overlap. A side whose code stays is copied: it would lose a second time otherwise. */
 KVI_DEV void convert_record(const kvi_cuda_convert_params &p, const vectors &v, uint8_t *scratch, const queries &q,
-                            const uint8_t *from, uint32_t from_format, uint8_t *to, uint32_t to_format, uint32_t d)
+                            const uint8_t *from, uint32_t from_format, uint8_t *to, uint32_t to_format,
+                            const kvi_kv_shape &shape)
 {
+    const uint32_t d = shape.head_dim, d_v = kvi_kv_v_dim(&shape);
     const kvi_kv_code from_k = KVI_KV_K_CODE(from_format), from_v = KVI_KV_V_CODE(from_format);
     const kvi_kv_code to_k = KVI_KV_K_CODE(to_format), to_v = KVI_KV_V_CODE(to_format);
     const uint8_t *values = from + kvi_kv_k_side(from_k, d).bytes;
@@ -406,8 +408,8 @@ KVI_DEV void convert_record(const kvi_cuda_convert_params &p, const vectors &v, 
     const queries none = {{nullptr, nullptr}, 0};
     if (from_k != to_k) convert_side(p, v, scratch, q, from, from_k, to, to_k, false, d);
     else copy(to, from, kvi_kv_k_side(from_k, d).bytes);
-    if (from_v != to_v) convert_side(p, v, scratch, none, values, from_v, to_values, to_v, true, d);
-    else copy(to_values, values, kvi_kv_v_side(from_v, d).bytes);
+    if (from_v != to_v) convert_side(p, v, scratch, none, values, from_v, to_values, to_v, true, d_v);
+    else copy(to_values, values, kvi_kv_v_side(from_v, d_v).bytes);
 }
 
 KVI_KERNEL(kv_convert, kvi_cuda_convert_params, KVI_CONVERT_THREADS, 1)
@@ -423,14 +425,16 @@ KVI_KERNEL(kv_convert, kvi_cuda_convert_params, KVI_CONVERT_THREADS, 1)
     for (uint32_t task = p.first + blockIdx.x; task < p.first + p.n_tasks; task += gridDim.x) {
         uint32_t job = 0;
         while (job + 1u < p.n_jobs && task >= p.first_task[job + 1u]) job++;
-        const uint32_t d = p.shapes[p.groups[job]].head_dim, i = task - p.first_task[job];
+        const kvi_kv_shape &shape = p.shapes[p.groups[job]];
+        const uint32_t d = shape.head_dim, i = task - p.first_task[job];
         const uint8_t *from = (const uint8_t *)(p.pool + (uint64_t)p.from[job].unit * KVI_KV_UNIT) +
-                              (uint64_t)i * kvi_kv_record_bytes(p.from[job].format, d);
+                              (uint64_t)i * kvi_kv_shape_record_bytes(p.from[job].format, &shape);
         uint8_t *to = (uint8_t *)(p.pool + (uint64_t)p.to[job].unit * KVI_KV_UNIT) +
-                      (uint64_t)i * kvi_kv_record_bytes(p.to[job].format, d);
+                      (uint64_t)i * kvi_kv_shape_record_bytes(p.to[job].format, &shape);
         if (p.from[job].unit == p.to[job].unit) {
             const uint32_t first = p.first > p.first_task[job] ? p.first : p.first_task[job];
-            to = (uint8_t *)p.staged[job] + (uint64_t)(task - first) * kvi_kv_record_bytes(p.to[job].format, d);
+            to = (uint8_t *)p.staged[job] +
+                 (uint64_t)(task - first) * kvi_kv_shape_record_bytes(p.to[job].format, &shape);
         }
         const uint32_t n_queries = p.n_queries[p.groups[job]];
         queries q = {{nullptr, nullptr}, 0};
@@ -441,6 +445,6 @@ KVI_KERNEL(kv_convert, kvi_cuda_convert_params, KVI_CONVERT_THREADS, 1)
             if (p.next[job] != KVI_KV_NO_EXTENT)
                 q.rows[1] = (const int8_t *)(p.pool + (uint64_t)p.next[job] * KVI_KV_UNIT + at);
         }
-        convert_record(p, v, scratch, q, from, p.from[job].format, to, p.to[job].format, d);
+        convert_record(p, v, scratch, q, from, p.from[job].format, to, p.to[job].format, shape);
     }
 }

@@ -40,7 +40,7 @@ static uint64_t staging_of(const kvi_program *program, const kvi_limits *limits)
     uint64_t most = 0;
     for (uint32_t g = 0; g < program->n_groups; g++)
         for (uint32_t code = KVI_KV_F8; code < KVI_KV_CODES; code++) {
-            const uint64_t bytes = kvi_kv_record_bytes(KVI_KV_FORMAT(code, code), program->groups[g].shape.head_dim);
+            const uint64_t bytes = kvi_kv_shape_record_bytes(KVI_KV_FORMAT(code, code), &program->groups[g].shape);
             if ((limits->page_formats >> code & 1) && bytes > most) most = bytes;
         }
     return kvi_cuda_round(blocks_of(program) * most);
@@ -83,7 +83,7 @@ static uint32_t records_of(const kvi_cuda_convert_params *p, uint32_t job)
 
 static uint64_t place_bytes(const kvi_cuda_convert_params *p, uint32_t job)
 {
-    return kvi_kv_record_bytes(p->to[job].format, p->shapes[p->groups[job]].head_dim);
+    return kvi_kv_shape_record_bytes(p->to[job].format, &p->shapes[p->groups[job]]);
 }
 
 /* The part of a job that lies in the wave: records [*first, *first + n). */

@@ -169,6 +169,22 @@ KVI_KERNEL(sort_pairs, kvi_cuda_sort_params, 256, 2)
     }
 }
 
+/* ------------------------------------------------------------------------------------------------- gather_pairs --- */
+/* A block of 256 per pair. The row passes through shared memory, so that it may be gathered in place. */
+KVI_KERNEL(gather_pairs, kvi_cuda_gather_params, 256, 4)
+{
+    KVI_SHARED(uint16_t, row); /* (n_cols) */
+    const uint32_t pair = blockIdx.x, token = pair / p.top_k, end = (p.n_cols + 7u) / 8u * 8u;
+    if (token >= ((const kvi_cuda_step *)p.step.step)->n_rows) return; /* the whole block */
+    const uint32_t expert = (uint32_t)((const float *)p.chosen)[(uint64_t)token * p.pitch + pair % p.top_k];
+    const uint16_t *x = (const uint16_t *)p.x + (uint64_t)(pair / p.sharing) * p.x_pitch;
+    const uint32_t *order = (const uint32_t *)p.order + (uint64_t)expert * p.n_cols;
+    uint16_t *y = (uint16_t *)p.y + (uint64_t)pair * p.y_pitch;
+    for (uint32_t i = threadIdx.x; i < p.n_cols; i += blockDim.x) row[i] = x[i];
+    kvi_sync_block();
+    for (uint32_t i = threadIdx.x; i < end; i += blockDim.x) y[i] = i < p.n_cols ? row[order[i]] : (uint16_t)0u;
+}
+
 /* ---------------------------------------------------------------------------------------------------- add_pairs --- */
 /* A block of 256 per row; a thread has its columns in both passes. */
 KVI_KERNEL(add_pairs, kvi_cuda_add_pairs_params, 256, 4)

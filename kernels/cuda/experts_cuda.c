@@ -7,6 +7,7 @@
 
 #define MAX_EXPERTS 1024u /* what route and sort_pairs have shared memory for */
 #define SORT_THREADS 256u
+#define GATHERED_MOST 24576u /* columns of a row in shared memory */
 
 /* Tiles of `rows` pairs that n pairs of so many experts make at most. */
 static uint32_t most_tiles(uint32_t n, uint32_t n_experts, uint32_t rows)
@@ -29,12 +30,11 @@ kvrt_status kvi_cuda_experts_check(const kvi_program *program, kvrt_error *error
             return kvi_error_set(error, KVRT_UNSUPPORTED, "%s, layer %u: %u experts, the CUDA backend has room for %u",
                                  kvi_op_name(op->kind), op->layer, op->n_experts, MAX_EXPERTS);
         for (uint32_t j = 0; op->kind == KVI_OP_EXPERTS && j < op->n_weights; j++)
-            if (op->weights[j] && op->weights[j]->order)
-                return kvi_error_set(
-                    error, KVRT_UNSUPPORTED,
-                    "experts, layer %u: %s has columns in an order of its own for each expert (g_idx); "
-                    "the CUDA backend does not have it",
-                    op->layer, op->weights[j]->name);
+            if (op->weights[j] && op->weights[j]->order && op->weights[j]->n_in > GATHERED_MOST)
+                return kvi_error_set(error, KVRT_UNSUPPORTED,
+                                     "experts, layer %u: %s has %u columns in an order of its own for each expert "
+                                     "(g_idx); the CUDA backend has room for %u",
+                                     op->layer, op->weights[j]->name, op->weights[j]->n_in, GATHERED_MOST);
     }
     return KVRT_OK;
 }
@@ -151,6 +151,27 @@ static kvrt_status use_tiles(kvi_device *d, mixture *m, const kvi_weight *w, uin
     return kvi_cuda_launch(d, KVI_CUDA_K_sort_pairs, 1, 1, 1, SORT_THREADS, 3 * 4 * op->n_experts, &sort, error);
 }
 
+/* The operand of a product whose columns every expert has in an order of its own: a row per pair, at `to`, which may be where it is. */
+static kvrt_status gather(kvi_device *d, const kvi_op *op, uint32_t rows, const kvi_weight *w,
+                          kvi_cuda_linear_params *p, kvi_dptr to, kvrt_error *error)
+{
+    const kvi_cuda_buffer *chosen = &d->buffers[op->side];
+    const kvi_cuda_gather_params g = {.step = d->map,
+                                      .x = p->x,
+                                      .y = to,
+                                      .order = w->order,
+                                      .chosen = chosen->data,
+                                      .n_cols = w->n_in,
+                                      .x_pitch = p->x_pitch,
+                                      .y_pitch = kvi_cuda_pitch(w->n_in),
+                                      .pitch = chosen->pitch,
+                                      .top_k = op->route.top_k,
+                                      .sharing = p->mixture.sharing};
+    if (!w->order) return KVRT_OK;
+    p->x = to, p->x_pitch = g.y_pitch, p->mixture.sharing = 1;
+    return kvi_cuda_launch(d, KVI_CUDA_K_gather_pairs, rows * op->route.top_k, 1, 1, 256, w->n_in * 2, &g, error);
+}
+
 /* act (pairs, width) = act(n G^T + b, n U^T + b) */
 static kvrt_status gate_up(kvi_device *d, mixture *m, const char **kernel, kvrt_error *error)
 {
@@ -168,6 +189,7 @@ static kvrt_status gate_up(kvi_device *d, mixture *m, const char **kernel, kvrt_
         KVI_TRY(use_tiles(d, m, w, op->route.top_k, &product, error));
         KVI_TRY(kvi_cuda_linear_operand(d, w, &product, &m->rows, &held, error));
         kvi_cuda_siblings_end(d);
+        KVI_TRY(gather(d, op, m->rows.step, w, &product, d->experts.parts, error)); /* which `down` writes later */
         KVI_TRY(kvi_cuda_linear_product(d, op, first, n, &product, &m->rows, kernel, error));
     }
     return KVRT_OK;
@@ -191,6 +213,7 @@ static kvrt_status down(kvi_device *d, mixture *m, const char **kernel, kvrt_err
     (void)kvi_cuda_linear_weights(&p, op, 2, 3);
     KVI_TRY(use_tiles(d, m, op->weights[2], 1, &p, error));
     KVI_TRY(kvi_cuda_linear_operand(d, op->weights[2], &p, &m->rows, &held, error));
+    KVI_TRY(gather(d, op, m->rows.step, op->weights[2], &p, d->experts.act, error));
     return kvi_cuda_linear_product(d, op, 2, 1, &p, &m->rows, kernel, error);
 }
 

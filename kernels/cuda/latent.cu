@@ -47,9 +47,11 @@ KVI_KERNEL(latent_append, kvi_cuda_latent_append_params, 128, 6)
     const kvi_page_ref page =
         ((const kvi_page_ref *)p.step
              .pages)[((uint64_t)s * p.step.n_groups + p.latent.group) * p.step.max_pages + (pos >> KVI_KV_PAGE_SHIFT)];
-    uint16_t *record = (uint16_t *)(p.latent.pool + (uint64_t)page.unit * KVI_KV_UNIT + p.latent.record);
+    uint16_t *record = (uint16_t *)(p.latent.pool + (uint64_t)page.unit * KVI_KV_UNIT +
+                                    kvi_cuda_latent_record(&p.latent, page.format));
     record += (part ? KVI_KV_PAGE * rank : 0u) + (pos & (KVI_KV_PAGE - 1u)) * n;
-    for (uint32_t i = lane; i < n; i += 32u) record[i] = kvi_narrow_to(x[i], KVI_CUDA_F16);
+    for (uint32_t i = lane; i < n; i += 32u)
+        record[i] = kvi_narrow_to(x[i], p.latent.bf16 ? KVI_CUDA_BF16 : KVI_CUDA_F16);
 }
 
 /* ------------------------------------------------------------------------------------------------

@@ -16,10 +16,15 @@
  *   stage of a warp: 16 tokens of 128 halves, chunk c (16 bytes) of token t at
  * place c ^ t % 8; 16 tokens of 16 halves, chunk at c ^ t / 4 % 2
  *
+ * latent_attend_any takes pages of every format: those of F16 as above, of
+ * others a warp turns its quarter of 16 tokens into F16 in the same places
+ * (expand.cuh), codes of a latent lying channel by channel, those of a roped
+ * key token by token.
+ *
  * A pair's bits do not depend on its neighbours. Unproven: no card has timed
- * this kernel. */
+ * these kernels. */
+#include "expand.cuh"
 #include "latent_params.h"
-#include "ptx.cuh"
 #include "warp.cuh"
 
 #define COLUMNS (KVI_LATENT_RANK / KVI_LATENT_WARPS)
@@ -32,12 +37,13 @@ struct latent_walk {
     uint32_t page, token; /* token: of the page */
 };
 
-struct latent_attend_block {
+template <bool any> struct latent_attend_block {
     const kvi_cuda_latent_attend_params &p;
     const kvi_page_ref *pages;
     uint32_t end; /* positions that are there */
     uint32_t warp, lane;
     unsigned char *stages; /* of this warp */
+    const float *levels;
 
     KVI_DEV uint32_t c_place(uint32_t token, uint32_t chunk) const
     {
@@ -50,10 +56,25 @@ struct latent_attend_block {
 
     KVI_DEV void fetch(const latent_walk &at, unsigned char *stage) const
     {
-        const uint32_t rank = p.latent.rank, rope = p.latent.rope;
-        const unsigned char *record =
-            (const unsigned char *)p.latent.pool + (uint64_t)pages[at.page].unit * KVI_KV_UNIT + p.latent.record;
+        const uint32_t format = any ? pages[at.page].format : (uint32_t)KVI_KV_FMT_F16;
+        const unsigned char *record = (const unsigned char *)p.latent.pool +
+                                      (uint64_t)pages[at.page].unit * KVI_KV_UNIT +
+                                      kvi_cuda_latent_record(&p.latent, format);
+        if (!any || format == KVI_KV_FMT_F16) {
+            bring(at, record, stage);
+            return;
+        }
         const uint32_t left = end - at.page * KVI_KV_PAGE; /* tokens of the page that are there, or more */
+        turn_latents(KVI_KV_K_CODE(format), record, at.token, left, stage);
+        record += kvi_kv_k_side(KVI_KV_K_CODE(format), p.latent.rank).bytes;
+        turn_keys(KVI_KV_V_CODE(format), record, at.token, left, stage);
+    }
+
+    /* F16 as it lies. */
+    KVI_DEV void bring(const latent_walk &at, const unsigned char *record, unsigned char *stage) const
+    {
+        const uint32_t rank = p.latent.rank, rope = p.latent.rope;
+        const uint32_t left = end - at.page * KVI_KV_PAGE;
 #pragma unroll
         for (uint32_t i = 0; i < KVI_LATENT_TOKENS * COLUMNS / 8u / 32u; i++) {
             const uint32_t t = i * 32u / (COLUMNS / 8u) + lane / (COLUMNS / 8u), chunk = lane % (COLUMNS / 8u),
@@ -69,6 +90,95 @@ struct latent_attend_block {
                              there ? 16u : 0u);
     }
 
+    /* 16 tokens of a plain side, which rows of n columns are; `to` (token, chunk of eight) is where they go. */
+    KVI_DEV void turn_plain(kvi_kv_code code, const unsigned char *side, uint32_t token, uint32_t left, bool keys,
+                            unsigned char *stage) const
+    {
+        const uint32_t n = keys ? p.latent.rope : p.latent.rank, mine = keys ? ROPED : COLUMNS, each = mine / 8u;
+        for (uint32_t i = lane; i < KVI_LATENT_TOKENS * each; i += 32u) {
+            const uint32_t t = i / each, chunk = i % each, column = warp * mine + chunk * 8u;
+            uint4 v = make_uint4(0, 0, 0, 0);
+            if (token + t < left && column < n) v = kvi_load128(side + ((token + t) * n + column) * 2u);
+            *(uint4 *)(stage + (keys ? k_place(t, chunk) : c_place(t, chunk))) = kvi_plain8(v, code);
+        }
+    }
+
+    /* A lane has two neighbouring channels, 16 tokens of each, and 64 channels on two more. */
+    template <kvi_kv_code code>
+    KVI_DEV void turn_channels(const unsigned char *side, uint32_t token, unsigned char *stage) const
+    {
+        const uint32_t d = p.latent.rank, row_bytes = KVI_KV_PAGE / 8u * kvi_bits(code);
+        const kvi_kv_side s = kvi_kv_k_side(code, d);
+        const kvi_column_scales c = kvi_scales_of_columns<code, false>(side, s, token);
+#pragma unroll 1
+        for (uint32_t pair = lane; pair < COLUMNS / 2u; pair += 32u) {
+            const uint32_t row = warp * COLUMNS + 2u * pair;
+            uint32_t first[8] = {}, second[8] = {};
+            if (row < d) {
+                kvi_expand<code>(kvi_codes16<code>(side + row * row_bytes, row_bytes, token / 16u),
+                                 kvi_scales_of_row<code, false>(side, s, row), c, levels, first);
+                kvi_expand<code>(kvi_codes16<code>(side + (row + 1u) * row_bytes, row_bytes, token / 16u),
+                                 kvi_scales_of_row<code, false>(side, s, row + 1u), c, levels, second);
+            }
+#pragma unroll
+            for (uint32_t e = 0; e < 8u; e++) {
+                const uint32_t at = pair % 4u * 4u, even = 2u * e, odd = even + 1u;
+                *(uint32_t *)(stage + c_place(even, pair / 4u) + at) = (first[e] & 0xffffu) | second[e] << 16;
+                *(uint32_t *)(stage + c_place(odd, pair / 4u) + at) = first[e] >> 16 | (second[e] & 0xffff0000u);
+            }
+        }
+    }
+
+    KVI_DEV void turn_latents(kvi_kv_code code, const unsigned char *side, uint32_t token, uint32_t left,
+                              unsigned char *stage) const
+    {
+        token = kvi_anew(token); /* or the offsets of all codes would be kept in registers */
+        switch (code) {
+        case KVI_KV_F16:
+        case KVI_KV_BF16: turn_plain(code, side, token, left, false, stage); break;
+        case KVI_KV_F8: turn_channels<KVI_KV_F8>(side, token, stage); break;
+        case KVI_KV_I8: turn_channels<KVI_KV_I8>(side, token, stage); break;
+        case KVI_KV_Q4: turn_channels<KVI_KV_Q4>(side, token, stage); break;
+        case KVI_KV_Q3: turn_channels<KVI_KV_Q3>(side, token, stage); break;
+        case KVI_KV_Q2: turn_channels<KVI_KV_Q2>(side, token, stage); break;
+        case KVI_KV_T3: turn_channels<KVI_KV_T3>(side, token, stage); break;
+        default: turn_channels<KVI_KV_T2>(side, token, stage); break;
+        }
+    }
+
+    /* Half of the lanes have a token each, the 16 columns of this warp. */
+    template <kvi_kv_code code>
+    KVI_DEV void turn_tokens(const unsigned char *side, uint32_t token, unsigned char *stage) const
+    {
+        const uint32_t d = p.latent.rope, row_bytes = d / 8u * kvi_bits(code), row = token + lane;
+        const kvi_kv_side s = kvi_kv_v_side(code, d);
+        uint32_t pairs[8] = {};
+        if (lane >= KVI_LATENT_TOKENS) return; /* the barrier is the caller's */
+        if (warp * ROPED < d)
+            kvi_expand<code>(kvi_codes16<code>(side + row * row_bytes, row_bytes, warp),
+                             kvi_scales_of_row<code, true>(side, s, row),
+                             kvi_scales_of_columns<code, true>(side, s, warp * ROPED), levels, pairs);
+        *(uint4 *)(stage + k_place(lane, 0)) = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+        *(uint4 *)(stage + k_place(lane, 1)) = make_uint4(pairs[4], pairs[5], pairs[6], pairs[7]);
+    }
+
+    KVI_DEV void turn_keys(kvi_kv_code code, const unsigned char *side, uint32_t token, uint32_t left,
+                           unsigned char *stage) const
+    {
+        token = kvi_anew(token);
+        switch (code) {
+        case KVI_KV_F16:
+        case KVI_KV_BF16: turn_plain(code, side, token, left, true, stage); break;
+        case KVI_KV_F8: turn_tokens<KVI_KV_F8>(side, token, stage); break;
+        case KVI_KV_I8: turn_tokens<KVI_KV_I8>(side, token, stage); break;
+        case KVI_KV_Q4: turn_tokens<KVI_KV_Q4>(side, token, stage); break;
+        case KVI_KV_Q3: turn_tokens<KVI_KV_Q3>(side, token, stage); break;
+        case KVI_KV_Q2: turn_tokens<KVI_KV_Q2>(side, token, stage); break;
+        case KVI_KV_T3: turn_tokens<KVI_KV_T3>(side, token, stage); break;
+        default: turn_tokens<KVI_KV_T2>(side, token, stage); break;
+        }
+    }
+
     KVI_DEV latent_walk behind(latent_walk at) const
     {
         at.token += KVI_LATENT_TOKENS;
@@ -77,10 +187,9 @@ struct latent_attend_block {
     }
 };
 
-/* Block: sixteen pairs, split, sequence. */
-KVI_KERNEL(latent_attend, kvi_cuda_latent_attend_params, 128, 2)
+/* Block: sixteen pairs, split, sequence. shared: (warps, 2, STAGE), then (2, EXCHANGE), then levels. */
+template <bool any> KVI_DEV void attend(const kvi_cuda_latent_attend_params &p, unsigned char *shared)
 {
-    KVI_SHARED(unsigned char, shared);                                      /* (warps, 2, STAGE), then (2, EXCHANGE) */
     if (blockIdx.z >= ((const kvi_cuda_step *)p.step.step)->n_seqs) return; /* the whole block */
     const kvi_cuda_seq seq = ((const kvi_cuda_seq *)p.step.seqs)[blockIdx.z];
     const uint32_t n_pairs = seq.n_rows * p.n_heads, first = blockIdx.x * 16u, split = blockIdx.y;
@@ -88,13 +197,20 @@ KVI_KERNEL(latent_attend, kvi_cuda_latent_attend_params, 128, 2)
     const uint32_t lane = threadIdx.x % 32u, warp = threadIdx.x / 32u, g = lane / 4u, t = lane % 4u;
     const uint32_t last = first + 16u < n_pairs ? first + 15u : n_pairs - 1u, end = seq.pos + seq.n_rows;
     const uint32_t seen = p.causal ? seq.pos + last / p.n_heads + 1u : end; /* positions that any pair sees */
-    const latent_attend_block b = {
-        p,
-        (const kvi_page_ref *)p.step.pages + ((uint64_t)blockIdx.z * p.step.n_groups + p.latent.group) * p.step.max_pages,
-        end,
-        warp,
-        lane,
-        shared + warp * 2u * KVI_LATENT_STAGE};
+    float *levels = (float *)(shared + 2u * KVI_LATENT_WARPS * KVI_LATENT_STAGE + 2u * KVI_LATENT_EXCHANGE);
+    if (any) {
+        levels[threadIdx.x] = ((const float *)p.levels)[threadIdx.x];
+        kvi_sync_block();
+    }
+    const latent_attend_block<any> b = {p,
+                                        (const kvi_page_ref *)p.step.pages +
+                                            ((uint64_t)blockIdx.z * p.step.n_groups + p.latent.group) *
+                                                p.step.max_pages,
+                                        end,
+                                        warp,
+                                        lane,
+                                        shared + warp * 2u * KVI_LATENT_STAGE,
+                                        levels};
     float *exchange = (float *)(shared + 2u * KVI_LATENT_WARPS * KVI_LATENT_STAGE);
     const uint64_t pair0 = (uint64_t)seq.first_row * p.n_heads + first;
     uint32_t limit[2]; /* positions that rows g and g + 8 see */
@@ -210,4 +326,15 @@ KVI_KERNEL(latent_attend, kvi_cuda_latent_attend_params, 128, 2)
         for (uint32_t j = 0; j < TILES; j++)
             *(float2 *)(to + 8u * j) = make_float2(acc[j][2u * half], acc[j][2u * half + 1u]);
     }
+}
+
+KVI_KERNEL(latent_attend, kvi_cuda_latent_attend_params, 128, 2)
+{
+    KVI_SHARED(unsigned char, shared);
+    attend<false>(p, shared);
+}
+KVI_KERNEL(latent_attend_any, kvi_cuda_latent_attend_params, 128, 2)
+{
+    KVI_SHARED(unsigned char, shared);
+    attend<true>(p, shared);
 }

@@ -12,6 +12,13 @@
 #define BLOCKS_PER_SM 2u      /* what latent_attend is compiled for */
 #define KEYS_MOST 512u        /* shared memory of latent_absorb */
 
+/* Pages may be something else than F16. */
+static bool any_format(const kvi_cache_group *group, const kvi_limits *limits)
+{
+    return group->plain != KVI_KV_F16 || limits->page_formats & ~(1u << KVI_KV_F16) ||
+           !kvi_kv_format_is_plain(limits->body);
+}
+
 kvrt_status kvi_cuda_latent_check(const kvi_program *program, const kvi_limits *limits, kvrt_error *error)
 {
     for (uint32_t i = 0; i < program->n_ops; i++) {
@@ -19,13 +26,18 @@ kvrt_status kvi_cuda_latent_check(const kvi_program *program, const kvi_limits *
         if (op->kind != KVI_OP_LATENT_APPEND && op->kind != KVI_OP_ATTENTION_LATENT) continue;
         const kvi_cache_group *group = &program->groups[op->group];
         const char *name = kvi_op_name(op->kind);
-        if (group->plain != KVI_KV_F16 || (limits->page_formats & ~(1u << KVI_KV_F16)) ||
-            !kvi_kv_format_is_plain(limits->body))
+        const uint32_t rows16 = 1u << KVI_KV_F16 | 1u << KVI_KV_BF16;
+        const bool packed = limits->page_formats & ~rows16 || !kvi_kv_format_is_plain(limits->body);
+        if (group->plain == KVI_KV_F32 || (limits->page_formats & 1u << KVI_KV_F32))
             return kvi_error_set(error, KVRT_UNSUPPORTED,
-                                 "%s, layer %u: latents in other formats than f16, "
-                                 "which the CUDA backend does not have "
-                                 "(kv.format)",
+                                 "%s, layer %u: f32 pages; the CUDA backend keeps "
+                                 "unencoded pages in f16 or bf16 (kv.format)",
                                  name, op->layer);
+        if (packed && (group->shape.head_dim % 16 || group->shape.rope_dim % 16))
+            return kvi_error_set(error, KVRT_UNSUPPORTED,
+                                 "%s, layer %u: a latent of %u and a roped key of %u dimensions; the CUDA backend "
+                                 "has multiples of 16 in packed pages (kv.format)",
+                                 name, op->layer, group->shape.head_dim, group->shape.rope_dim);
         if (group->shape.head_dim > KVI_LATENT_RANK || group->shape.head_dim % 8 ||
             group->shape.rope_dim > KVI_LATENT_ROPE || group->shape.rope_dim % 8 || op->key_dim > KEYS_MOST)
             return kvi_error_set(error, KVRT_UNSUPPORTED,
@@ -98,8 +110,9 @@ static kvi_cuda_latent latent_of(const kvi_device *d, const kvi_op *op)
                              .group = op->group,
                              .rank = group->shape.head_dim,
                              .rope = group->shape.rope_dim,
+                             .layer = op->group_layer,
                              .rotate = group->rotate,
-                             .record = kvi_kv_record_off(KVI_KV_FMT_F16, &group->shape, op->group_layer, 0)};
+                             .bf16 = group->plain == KVI_KV_BF16};
 }
 
 kvrt_status kvi_cuda_latent_append_run(kvi_device *d, const kvi_op *op, uint32_t rows, const char **kernel,
@@ -195,13 +208,17 @@ kvrt_status kvi_cuda_latent_run(kvi_device *d, const kvi_op *op, uint32_t rows, 
                                              .queries = d->latent.queries,
                                              .ml = d->latent.ml,
                                              .acc = d->latent.acc,
+                                             .levels = kvi_cuda_attention_levels(d),
                                              .n_heads = op->n_heads,
                                              .n_splits =
                                                  narrow ? splits_of(op->n_heads, d->sm_count, d->limits.max_ctx) : 1,
                                              .causal = op->causal};
-    *kernel = kvi_cuda_kernel_name(KVI_CUDA_K_latent_attend);
+    const kvi_cuda_kernel_id attend = any_format(&d->program->groups[op->group], &d->limits)
+                                          ? KVI_CUDA_K_latent_attend_any
+                                          : KVI_CUDA_K_latent_attend;
+    *kernel = kvi_cuda_kernel_name(attend);
     KVI_TRY(absorb(d, op, rows, error));
-    KVI_TRY(kvi_cuda_launch(d, KVI_CUDA_K_latent_attend, (rows * op->n_heads + 15) / 16, p.n_splits,
+    KVI_TRY(kvi_cuda_launch(d, attend, (rows * op->n_heads + 15) / 16, p.n_splits,
                             rows < d->limits.max_seqs ? rows : d->limits.max_seqs, 32 * KVI_LATENT_WARPS,
                             KVI_LATENT_SHARED, &p, error));
     return leave(d, op, rows, p.n_splits, error);

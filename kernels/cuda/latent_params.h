@@ -12,12 +12,17 @@
 #define KVI_LATENT_ROPE 64u
 #define KVI_LATENT_WIDTH (KVI_LATENT_RANK + KVI_LATENT_ROPE)
 
-/* One layer of a latent group; the pages are F16. */
+/* One layer of a latent group. The K side of a record is the latent, the V side the roped key (runtime/kv/layout.h). */
 typedef struct kvi_cuda_latent {
     kvi_dptr pool;
-    uint32_t group, rank, rope, rotate;
-    uint64_t record; /* bytes from the start of a page to the layer's */
+    uint32_t group, layer, rank, rope, rotate;
+    uint32_t bf16; /* unencoded pages are bf16 */
 } kvi_cuda_latent;
+KVI_HD static inline uint64_t kvi_cuda_latent_record(const kvi_cuda_latent *l, uint32_t format)
+{
+    const kvi_kv_shape shape = {1u, 1u, l->rank, l->rope};
+    return (uint64_t)l->layer * kvi_kv_shape_record_bytes(format, &shape);
+}
 
 /* program.h, LATENT_APPEND; c and k leave for the page alone. */
 typedef struct kvi_cuda_latent_append_params {
@@ -70,6 +75,7 @@ typedef struct kvi_cuda_latent_attend_params {
     kvi_cuda_step_map step;
     kvi_cuda_latent latent;
     kvi_dptr queries, ml, acc;
+    kvi_dptr levels; /* f32 (2, 64) of the trellis */
     uint32_t n_heads, n_splits, causal;
 } kvi_cuda_latent_attend_params;
 
@@ -79,7 +85,8 @@ typedef struct kvi_cuda_latent_attend_params {
  * F16. */
 #define KVI_LATENT_STAGE (KVI_LATENT_TOKENS * (KVI_LATENT_WIDTH / KVI_LATENT_WARPS) * 2u)
 #define KVI_LATENT_EXCHANGE (KVI_LATENT_WARPS * 16u * KVI_LATENT_TOKENS * 4u) /* partial scores of all warps */
-#define KVI_LATENT_SHARED (2u * KVI_LATENT_WARPS * KVI_LATENT_STAGE + 2u * KVI_LATENT_EXCHANGE)
+#define KVI_LATENT_LEVELS (2u * 64u * 4u)                                     /* of latent_attend_any */
+#define KVI_LATENT_SHARED (2u * KVI_LATENT_WARPS * KVI_LATENT_STAGE + 2u * KVI_LATENT_EXCHANGE + KVI_LATENT_LEVELS)
 
 /* out[r, h] = W_V of the merged sums, rotated back. */
 typedef struct kvi_cuda_latent_leave_params {

@@ -233,7 +233,7 @@ uint32_t kvi_cuda_linear_tile_rows(const kvi_weight *w, const kvi_cuda_rows *row
 kvrt_status kvi_cuda_linear_operand(kvi_device *d, const kvi_weight *w, kvi_cuda_linear_params *p,
                                     const kvi_cuda_rows *rows, kvi_cuda_held *held, kvrt_error *error)
 {
-    if (w->tile) return make_operand(d, p, rows->step, KVI_CUDA_F16, w->order, held, error);
+    if (w->tile) return make_operand(d, p, rows->step, KVI_CUDA_F16, p->mixture.list ? 0 : w->order, held, error);
     if (has_gemv(w, rows)) return KVRT_OK;
     return make_operand(d, p, rows->step, (uint32_t)kvi_form_dtype(w->form), 0, held, error);
 }

@@ -27,7 +27,7 @@ bool kvi_cuda_side_by_side(const kvi_weight *a, const kvi_weight *b);
 void kvi_cuda_gate_apart(kvi_cuda_linear_params *p, uint32_t weight);
 /* Rows of a block of the kernel that multiplies by w. */
 uint32_t kvi_cuda_linear_tile_rows(const kvi_weight *w, const kvi_cuda_rows *rows);
-/* Makes x what that kernel reads, in the scratch of operands, unless it is. */
+/* Makes x what that kernel reads, in the scratch of operands, unless it is; but for experts, whose columns each may have in an order of its own. */
 kvrt_status kvi_cuda_linear_operand(kvi_device *device, const kvi_weight *w, kvi_cuda_linear_params *p,
                                     const kvi_cuda_rows *rows, kvi_cuda_held *held, kvrt_error *error);
 /* Weights first .. first + n by such an x. */

@@ -83,6 +83,16 @@ typedef struct kvi_cuda_sort_params {
     uint32_t tile_rows; /* pairs of a tile, at most */
 } kvi_cuda_sort_params;
 
+/* Columns of what experts read, each in the order of its own: y[pair, i] = x[pair / sharing, order[expert of the pair, i]], 16 bits each; y may be
+ * x where sharing is 1. */
+typedef struct kvi_cuda_gather_params {
+    kvi_cuda_step_map step;
+    kvi_dptr x, y;   /* (rows, x_pitch), (pairs, y_pitch) */
+    kvi_dptr order;  /* uint32 (n_experts, n_cols) */
+    kvi_dptr chosen; /* as above */
+    uint32_t n_cols, x_pitch, y_pitch, pitch, top_k, sharing;
+} kvi_cuda_gather_params;
+
 /* y[r] += scale * post_norm( sum over j of w_j x[r * top_k + j] ), w as chosen; x is used up. */
 typedef struct kvi_cuda_add_pairs_params {
     kvi_cuda_step_map step;

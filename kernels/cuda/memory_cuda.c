@@ -79,7 +79,12 @@ kvrt_status kvi_cuda_download(kvi_device *d, void *to, kvi_dptr from, uint64_t b
 /* ------------------------------------------------------------------------------------------------------ weights --- */
 /* Elements from row to row: kernels take eight at a time, from 16-byte aligned rows, whatever n_in is. */
 
-static kvi_weight_form device_form(const kvi_weight_desc *desc) { return desc->n_out == 1 ? KVI_FORM_F32 : desc->form; }
+/* A form that has neither rows of its own nor a tile form (F64, bitsandbytes' int8, groups that are no multiple of 16) is decoded to F16 rows. */
+static bool decodes(const kvi_weight_desc *desc) { return desc->n_out > 1 && !kvi_cuda_linear_has(desc->form); }
+static kvi_weight_form device_form(const kvi_weight_desc *desc)
+{
+    return desc->n_out == 1 ? KVI_FORM_F32 : decodes(desc) ? KVI_FORM_F16 : desc->form;
+}
 
 /* Bytes from row to row. */
 static uint32_t row_pitch(const kvi_weight_desc *desc)
@@ -98,9 +103,6 @@ kvrt_status kvi_cuda_weight_bytes(const kvi_weight_desc *desc, uint64_t *bytes, 
         return kvi_error_set(error, KVRT_UNSUPPORTED,
                              "tensor %s: rounding at open (weights.type) to a form that the CUDA backend does not have",
                              desc->name);
-    if (desc->n_out > 1 && !kvi_cuda_linear_has(desc->form))
-        return kvi_error_set(error, KVRT_UNSUPPORTED, "tensor %s: form %s, which the CUDA backend does not have",
-                             desc->name, kvi_form(desc->form)->name);
     const uint32_t n_experts = desc->n_experts > 1 ? desc->n_experts : 1;
     *bytes = kvi_cuda_round((uint64_t)desc->n_out * n_experts * row_pitch(desc));
     return KVRT_OK;
@@ -109,10 +111,14 @@ kvrt_status kvi_cuda_weight_bytes(const kvi_weight_desc *desc, uint64_t *bytes, 
 bool kvi_cuda_kernel_of(const kvi_weight_desc *desc, const kvi_device_options *options, char *text, uint64_t cap)
 {
     kvrt_error error = {.size = sizeof error};
+    kvi_cuda_tile tile;
     uint64_t bytes;
     (void)options;
-    const bool has = kvi_cuda_weight_bytes(desc, &bytes, &error) >= KVRT_OK;
-    (void)snprintf(text, cap, "%s", has ? "rows, tensor cores" : "not on cuda");
+    const bool has = kvi_cuda_weight_bytes(desc, &bytes, &error) >= KVRT_OK, tiles = kvi_cuda_tile_of(desc, &tile);
+    (void)snprintf(text, cap, "%s",
+                   !has                      ? "not on cuda"
+                   : decodes(desc) && !tiles ? "decoded to f16 rows, tensor cores"
+                                             : "rows, tensor cores");
     return has;
 }
 
@@ -174,6 +180,21 @@ static void turn_row(const kvi_weight_desc *desc, const uint8_t *codes, uint32_t
     for (uint32_t k = 0; k < desc->n_in; k++) memcpy(to + (size_t)k * size, codes + ((size_t)k * of + at) * size, size);
 }
 
+/* A row as F16, by pieces of whole blocks and words of codes. */
+static kvrt_status decode_row(const kvi_weight_desc *desc, uint32_t expert, uint32_t row, uint8_t *to,
+                              kvrt_error *error)
+{
+    float values[KVI_TILE_BLOCK];
+    for (uint32_t k = 0, n; k < desc->n_in; k += n) {
+        n = desc->n_in - k < KVI_TILE_BLOCK ? desc->n_in - k : KVI_TILE_BLOCK;
+        if (!kvi_weight_read(desc, expert, row, k, n, values))
+            return kvi_error_set(error, KVRT_FORMAT, "tensor %s: row %u has a code that means nothing", desc->name,
+                                 row);
+        for (uint32_t i = 0; i < n; i++) kvi_kv_store16(to + 2 * (size_t)(k + i), kvi_f32_to_f16(values[i]));
+    }
+    return KVRT_OK;
+}
+
 /* Rows of all experts one after the other, each with zeros up to its pitch. */
 static kvrt_status send_matrix(kvi_device *d, const kvi_weight_desc *desc, const kvi_weight *w, kvrt_error *error)
 {
@@ -190,7 +211,8 @@ static kvrt_status send_matrix(kvi_device *d, const kvi_weight_desc *desc, const
         for (uint32_t i = 0; i < n; i++) {
             const uint32_t expert = (done + i) / w->n_out, at = kvi_weight_tensor_row(desc, (done + i) % w->n_out);
             const uint8_t *codes = kvi_weight_part_at(desc, KVI_PART_CODES, expert);
-            if (desc->transposed) turn_row(desc, codes, at, block + i * pitch);
+            if (decodes(desc)) KVI_TRY(decode_row(desc, expert, (done + i) % w->n_out, block + i * pitch, error));
+            else if (desc->transposed) turn_row(desc, codes, at, block + i * pitch);
             else memcpy(block + i * pitch, codes + at * row, row);
             memset(block + i * pitch + row, 0, pitch - row);
         }

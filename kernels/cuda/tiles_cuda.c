@@ -142,7 +142,7 @@ kvrt_status kvi_cuda_tile_send(kvi_device *d, const kvi_weight_desc *desc, kvi_w
             uint8_t *panel = block + j * bytes;
             const uint32_t expert = (i + j) / n_panels, at = (i + j) % n_panels;
             if (scratch) kvi_tile_round(&t->form, desc, expert, at, scratch, panel);
-            else kvi_tile_lay(&t->form, desc, expert, at, gathers ? order : NULL, panel);
+            else kvi_tile_lay(&t->form, desc, expert, at, gathers ? order + (size_t)expert * desc->n_in : NULL, panel);
             if (t->form.values == KVI_TILE_OF_E4M3 && has_nan(t, panel))
                 status = kvi_error_set(error, KVRT_FORMAT, "tensor %s: form %s with a code that is no number",
                                        desc->name, kvi_form(desc->form)->name);

@@ -58,6 +58,7 @@ void op_case_latent_bits(const op_target *a, const op_target *b);
     {                                                                                                                  \
         (void)state;                                                                                                   \
         for (uint32_t i = 0; i < n_targets; i++) op_seed = 7, op_case_##op(&targets[i]);                               \
+        op_tally(#op);                                                                                                 \
     }
 #define OP_CASE_ENTRY(op) cmocka_unit_test(test_##op),
 

@@ -66,6 +66,7 @@ static const kvi_weight *import(op_rig *rig, const kvi_weight_desc *desc)
         assert_false(kvi_form_is_plain(desc->form));
         assert_true(strstr(error.message, desc->name) && strstr(error.message, kvi_form(desc->form)->name));
         assert_int_equal(backend->weight_import(rig->device, desc, &weight, &error), KVRT_UNSUPPORTED);
+        op_refused(rig->target, &error);
         return NULL;
     }
     if (backend->weight_import(rig->device, desc, &weight, &error) < KVRT_OK) fail_msg("%s", error.message);

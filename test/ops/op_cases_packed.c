@@ -271,13 +271,15 @@ static void encode_side(kvi_kv_code code, bool is_v, const float *rows, uint32_t
 }
 
 /* One record converted on the host; queries may be NULL. */
-static void convert_record(const uint8_t *from, uint32_t from_format, uint8_t *to, uint32_t to_format, uint32_t d,
-                           const kvi_encode_params *params, const kvi_kv_queries *queries)
+static void convert_record(const uint8_t *from, uint32_t from_format, uint8_t *to, uint32_t to_format,
+                           const kvi_kv_shape *shape, const kvi_encode_params *params, const kvi_kv_queries *queries)
 {
-    float *rows = malloc(d * 512), *scratch = malloc(kvi_kv_encode_scratch(d) * 4);
+    const uint32_t d_k = shape->head_dim;
+    float *rows = malloc(d_k * 512), *scratch = malloc(kvi_kv_encode_scratch(d_k) * 4);
     assert_true(rows && scratch);
     for (int is_v = 0; is_v < 2; is_v++) {
         const kvi_kv_code a = is_v ? KVI_KV_V_CODE(from_format) : KVI_KV_K_CODE(from_format);
+        const uint32_t d = is_v ? kvi_kv_v_dim(shape) : d_k;
         const kvi_kv_code b = is_v ? KVI_KV_V_CODE(to_format) : KVI_KV_K_CODE(to_format);
         const uint32_t bytes = is_v ? kvi_kv_v_side(a, d).bytes : kvi_kv_k_side(a, d).bytes;
         if (a == b) memcpy(to, from, bytes);
@@ -286,7 +288,7 @@ static void convert_record(const uint8_t *from, uint32_t from_format, uint8_t *t
             encode_side(b, is_v, rows, d, params, queries, scratch, to);
         }
         from += bytes;
-        to += is_v ? 0 : kvi_kv_k_side(b, d).bytes;
+        to += is_v ? 0 : kvi_kv_k_side(b, d_k).bytes;
     }
     free(rows), free(scratch);
 }
@@ -298,8 +300,9 @@ typedef struct convert_case {
 } convert_case;
 
 /* in_place: bit set over the pages. n_queries: of each page and KV head. */
-static void check_convert(const op_target *target, const convert_case *c, uint32_t layers, uint32_t in_place,
-                          uint32_t n_queries)
+/* rope: width of the V side of latents; 0: d */
+static void check_shape(const op_target *target, const convert_case *c, uint32_t rope, uint32_t layers,
+                        uint32_t in_place, uint32_t n_queries)
 {
     enum { PAGES = 3 };
     const uint32_t n_records = 2 * layers;
@@ -309,7 +312,7 @@ static void check_convert(const op_target *target, const convert_case *c, uint32
                 kvi_kv_format_parse(c->to, strlen(c->to), &to));
     op_rig *rig = &b->rig;
     op_rig_open(rig, target);
-    rig->group = (kvi_cache_group){.shape = {layers, 2, c->d, 0}, .plain = KVI_KV_F16, .n_queries = n_queries};
+    rig->group = (kvi_cache_group){.shape = {layers, 2, c->d, rope}, .plain = KVI_KV_F16, .n_queries = n_queries};
     rig->page_codes = 1u << KVI_KV_I8 | 1u << KVI_KV_Q4 | 1u << KVI_KV_Q2;
     kvi_buffer qkv = op_rig_buffer(rig, 6 * c->d, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND),
                out = op_rig_buffer(rig, 2 * c->d, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND);
@@ -318,7 +321,8 @@ static void check_convert(const op_target *target, const convert_case *c, uint32
     op->n_heads = 2;
     op_rig_output(rig, out);
     const uint32_t units = kvi_kv_page_units(KVI_KV_FMT_F32, &rig->group.shape),
-                   from_bytes = kvi_kv_record_bytes(from, c->d), to_bytes = kvi_kv_record_bytes(to, c->d);
+                   from_bytes = kvi_kv_shape_record_bytes(from, &rig->group.shape),
+                   to_bytes = kvi_kv_shape_record_bytes(to, &rig->group.shape), d_v = kvi_kv_v_dim(&rig->group.shape);
     const uint64_t pool = (uint64_t)2 * PAGES * units * KVI_KV_UNIT;
     if (!op_rig_load(rig, 1, 1, 256, pool)) {
         op_rig_close(rig);
@@ -341,8 +345,8 @@ static void check_convert(const op_target *target, const convert_case *c, uint32
             uint8_t *record = bytes + (uint64_t)p * units * KVI_KV_UNIT + (uint64_t)i * from_bytes;
             difficult_rows(rows, c->d, p * 4 + i);
             encode_side(KVI_KV_K_CODE(from), false, rows, c->d, &c->params, NULL, scratch, record);
-            difficult_rows(rows, c->d, p * 4 + i);
-            encode_side(KVI_KV_V_CODE(from), true, rows, c->d, &c->params, NULL, scratch,
+            difficult_rows(rows, d_v, p * 4 + i);
+            encode_side(KVI_KV_V_CODE(from), true, rows, d_v, &c->params, NULL, scratch,
                         record + kvi_kv_k_side(KVI_KV_K_CODE(from), c->d).bytes);
             /* Behind all records of a page, in their order. */
             const uint64_t at = (uint64_t)n_records * from_bytes + (uint64_t)i * n_queries * c->d;
@@ -350,7 +354,7 @@ static void check_convert(const op_target *target, const convert_case *c, uint32
             const kvi_kv_queries queries = {{own, own + (uint64_t)units * KVI_KV_UNIT},
                                             {n_queries, followed ? n_queries : 0}};
             convert_record(record, from, want + (uint64_t)jobs[p].to.unit * KVI_KV_UNIT + (uint64_t)i * to_bytes, to,
-                           c->d, &c->params, n_queries ? &queries : NULL);
+                           &rig->group.shape, &c->params, n_queries ? &queries : NULL);
         }
     }
     kvrt_error error = {.size = sizeof error};
@@ -370,6 +374,12 @@ static void check_convert(const op_target *target, const convert_case *c, uint32
     free(bytes), free(want), free(got), free(rows), free(scratch);
     op_rig_close(rig);
     free(b);
+}
+
+static void check_convert(const op_target *target, const convert_case *c, uint32_t layers, uint32_t in_place,
+                          uint32_t n_queries)
+{
+    check_shape(target, c, 0, layers, in_place, n_queries);
 }
 
 void op_case_convert(const op_target *target)
@@ -413,6 +423,14 @@ void op_case_convert(const op_target *target)
         {64, "f16", "i8", {KVI_VARNORM_KVRT, KVI_RANGE_UNBIASED}},
     };
     static const convert_case shaped_trellis = {48, "f16", "kt2v4", {KVI_VARNORM_KVRT, KVI_RANGE_UNBIASED}};
+    static const convert_case latents[] = {
+        {64, "f16", "k4v4", {KVI_VARNORM_KVRT, KVI_RANGE_UNBIASED}},
+        {512, "f16", "k4v2", {KVI_VARNORM_KVRT, KVI_RANGE_SEARCH}},
+        {96, "f16", "i8", {KVI_VARNORM_KVRT, KVI_RANGE_SEARCH}},
+        {48, "f16", "t3", {KVI_VARNORM_KVRT, KVI_RANGE_UNBIASED}},
+    };
+    static const uint32_t ropes[] = {16, 64, 32, 16};
+    for (size_t i = 0; i < sizeof latents / sizeof latents[0]; i++) check_shape(target, &latents[i], ropes[i], 1, 5, 0);
     if (target->backend->rounds_by_queries) check_convert(target, &shaped_trellis, 1, 2, 64);
     for (size_t i = 0; i < sizeof trellis / sizeof trellis[0]; i++) check_convert(target, &trellis[i], 1, 5, 0);
     for (size_t i = 0; target->backend->rounds_by_queries && i < sizeof shaped / sizeof shaped[0]; i++) {

@@ -6,6 +6,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
@@ -27,6 +28,41 @@ void op_check(const op_target *target, const char *what, uint32_t row, uint32_t 
     if (!(fabs(got - want) <= limit))
         fail_msg("%s, %s: row %u, column %u: found %.9g, need %.9g +- %.2g", target->name, what, row, col, got, want,
                  limit);
+}
+
+/* Cases of the running test. */
+static struct {
+    uint32_t ran, refused;
+} tally;
+
+void op_refused(const op_target *target, const kvrt_error *error)
+{
+    for (op_refusal *r = target->refusals; r && r->part; r++)
+        if (strstr(error->message, r->part)) {
+            r->count++;
+            tally.refused++;
+            return;
+        }
+    fail_msg("%s refuses what it is to serve: %s", target->name, error->message);
+}
+
+void op_tally(const char *test)
+{
+    const uint32_t ran = tally.ran;
+    printf("%s: %u cases ran, %u refused\n", test, ran, tally.refused);
+    memset(&tally, 0, sizeof tally);
+    if (!ran) fail_msg("%s: no case ran", test);
+}
+
+bool op_refusals_met(const op_target *target)
+{
+    bool all = true;
+    for (const op_refusal *r = target->refusals; r && r->part; r++) {
+        printf("%s: %u cases refused with \"%s\": %s\n", target->name, r->count, r->part, r->reason);
+        all = all && r->count;
+    }
+    if (!all) printf("%s: a refusal that no case meets is to leave the list\n", target->name);
+    return all;
 }
 
 void *op_rig_memory(op_rig *rig, size_t bytes)
@@ -192,8 +228,12 @@ bool op_rig_load(op_rig *rig, uint32_t max_rows, uint32_t max_seqs, uint32_t max
                                .pool_bytes = (pool_bytes + KVI_KV_UNIT - 1) / KVI_KV_UNIT * KVI_KV_UNIT,
                                .page_formats = pool_bytes ? 1u << rig->group.plain | rig->page_codes : 0};
     kvrt_status status = rig->target->backend->load(rig->device, &rig->program, &rig->limits, &error);
-    if (status == KVRT_UNSUPPORTED && rig->target->partial) return false;
+    if (status == KVRT_UNSUPPORTED) {
+        op_refused(rig->target, &error);
+        return false;
+    }
     must(rig->target, status, &error);
+    tally.ran++;
     return true;
 }
 

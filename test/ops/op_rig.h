@@ -7,6 +7,12 @@
 #define OP_RIG_H
 #include "kernels/backend.h"
 
+/* What a backend may say UNSUPPORTED to: any other refusal fails the case. */
+typedef struct op_refusal {
+    const char *part, *reason; /* of the error's message; why it is not served */
+    uint32_t count;            /* cases that met it */
+} op_refusal;
+
 /* A backend, how to open it, and what it promises. */
 typedef struct op_target {
     const char *name; /* "cpu avx512, 2 threads" */
@@ -15,8 +21,7 @@ typedef struct op_target {
     double linear, attention, rotary, copy; /* limits, tolerance.h; linear: of BF16 weights */
     double linear_f16;                      /* of F16 and F32 weights; 0: OPS_LINEAR_F32 */
     bool integers;                          /* activations of quantized weights are rounded to 8 bits */
-    bool partial;                           /* UNSUPPORTED at load skips a case instead of failing it */
-    uint32_t most_cols; /* of q | k | v, whose identity matrices an emulated device multiplies for minutes; 0: any */
+    op_refusal *refusals;                   /* ended by one without a part; NULL: nothing may be refused */
 } op_target;
 
 typedef struct op_matrix {
@@ -58,7 +63,14 @@ op_matrix op_rig_input(op_rig *rig, kvi_buffer to, uint32_t n_ids);
 /* Makes the logits show `from`; last call before load. */
 void op_rig_output(op_rig *rig, kvi_buffer from);
 
-/* False: the backend refused, which `partial` targets may. */
+/* Counts a refusal of the target's list; fails the test where the list does not have it. */
+void op_refused(const op_target *target, const kvrt_error *error);
+/* Behind a test: prints how many cases ran, and fails where none did. */
+void op_tally(const char *test);
+/* Behind all tests: false, and says which, where a refusal of the list was met by no case, so that the list is stale. */
+bool op_refusals_met(const op_target *target);
+
+/* False: the backend refused what target->refusals lists. */
 bool op_rig_load(op_rig *rig, uint32_t max_rows, uint32_t max_seqs, uint32_t max_ctx, uint64_t pool_bytes);
 /* One step; out (n_logit_rows, vocab). logit_rows NULL: every row. */
 void op_rig_step(op_rig *rig, const kvi_step *step, bool op_by_op, float *out);
