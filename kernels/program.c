@@ -11,12 +11,6 @@ const char *kvi_op_name(kvi_op_kind kind)
     return (unsigned)kind < KVI_OP_KIND_COUNT ? names[kind] : "unknown operation";
 }
 
-const char *kvi_op_special(const kvi_op *op)
-{
-    if (op->kind > KVI_OP_ATTENTION_LATENT) return "this kind of layer";
-    return NULL;
-}
-
 uint32_t kvi_program_slice(const kvi_program *program, uint32_t first)
 {
     while (first < program->n_ops && !program->ops[first].slice_end) first++;

@@ -225,9 +225,6 @@ static inline bool kvi_op_in_place(const kvi_op *op)
 {
     return op->kind == KVI_OP_LINEAR_ADD && op->n_weights == 0 && op->in == op->out;
 }
-/* What an operation asks beyond the products of all families and the attention of the first ones, for backends that have only that: the name of
- * the first such thing ("softcap"), or NULL. In a program without weights, what only weights tell (sinks) passes. */
-const char *kvi_op_special(const kvi_op *op);
 /* First operation after [first, first + slice) that begins a new slice: one past the next slice_end, or n_ops. */
 uint32_t kvi_program_slice(const kvi_program *program, uint32_t first);
 /* INTERNAL unless [first, first + n) is a range of the program. */

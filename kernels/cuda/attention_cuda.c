@@ -202,7 +202,7 @@ typedef struct demand {
 static demand demand_of(const kvi_program *program, const kvi_limits *limits, uint32_t sm_count)
 {
     const uint32_t rows = limits->max_rows < SPLIT_ROWS ? limits->max_rows : SPLIT_ROWS;
-    const uint64_t small = rows < KVI_DECODE_ROWS ? rows : KVI_DECODE_ROWS;
+    const uint64_t most = kvi_cuda_narrow_rows(limits), small = rows < most ? rows : most;
     demand need = {0, 0};
     for (uint32_t i = 0; i < program->n_ops; i++) {
         const kvi_op *op = &program->ops[i];
@@ -355,10 +355,12 @@ static kvrt_status run_split(kvi_device *device, kvi_cuda_attention_params p, co
                              uint32_t possible, uint32_t n_seqs, const char **kernel, kvrt_error *error)
 {
     const uint32_t d = p.kv.head_dim, size = dim_index(d), per_kv = p.n_heads / p.kv.n_kv_heads;
+    /* In a narrow step as many as for one row, however many sequences are in it. */
+    const uint32_t like = device->wide ? p.n_rows : 1;
     uint32_t splits[N_KINDS] = {0};
     for (uint32_t i = 0; i < N_KINDS; i++)
         if (possible >> i & 1)
-            p.n_parts += splits[i] = splits_for(i, p.n_rows, shape, device->limits.max_ctx, device->sm_count);
+            p.n_parts += splits[i] = splits_for(i, like, shape, device->limits.max_ctx, device->sm_count);
     kvi_cuda_siblings_begin(device);
     for (uint32_t i = 0; i < N_KINDS; p.first_part += splits[i++]) {
         if (!(possible & device->formats & 1u << i)) continue;

@@ -245,13 +245,6 @@ static uint64_t cuda_host_bytes(const kvi_program *program, const kvi_limits *li
 
 static kvrt_status cuda_check(const kvi_program *program, const kvi_limits *limits, kvrt_error *error)
 {
-    for (uint32_t i = 0; i < program->n_ops; i++) {
-        const kvi_op *op = &program->ops[i];
-        const char *special = kvi_op_special(op);
-        if (special)
-            return kvi_error_set(error, KVRT_UNSUPPORTED, "%s, layer %u: %s; the CUDA backend does not have it",
-                                 kvi_op_name(op->kind), op->layer, special);
-    }
     if (program->n_buffers > KVI_CUDA_MAX_BUFFERS || program->n_groups > KVI_MAX_GROUPS)
         return kvi_error_set(error, KVRT_UNSUPPORTED,
                              "program: %u buffers and %u cache groups, the CUDA backend has room for %u and %u",
@@ -405,6 +398,9 @@ static kvrt_status check_step(const kvi_device *d, const kvi_step *step, kvrt_er
         return kvi_error_set(error, KVRT_INTERNAL, "step: %u rows, %u sequences, %u logit rows; planned %u, %u, %u",
                              step->n_rows, step->n_seqs, step->n_logit_rows, limits->max_rows, limits->max_seqs,
                              limits->max_logit_rows);
+    if (!kvi_step_is_wide(step) && step->n_rows > kvi_cuda_narrow_rows(limits))
+        return kvi_error_set(error, KVRT_INTERNAL, "step: %u narrow rows, planned %u", step->n_rows,
+                             kvi_cuda_narrow_rows(limits));
     for (uint32_t s = 0; s < step->n_seqs; s++)
         if ((uint64_t)step->seqs[s].pos + step->seqs[s].n_rows > (uint64_t)d->map.max_pages * KVI_KV_PAGE &&
             d->map.n_groups)
@@ -622,7 +618,7 @@ const kvi_backend kvi_backend_cuda = {.name = "cuda",
                                       .describe = cuda_describe,
                                       .memory_available = cuda_memory_available,
                                       .own_memory = true,
-                                      .narrow_rows = KVI_DECODE_ROWS,
+                                      .narrow_rows = KVI_BATCH_ROWS,
                                       .rounds_by_queries = true,
                                       .check = cuda_check,
                                       .host_bytes = cuda_host_bytes,

@@ -51,7 +51,7 @@ typedef struct kvi_cuda_graph { /* one range of the program for steps of up to `
     uint32_t formats; /* of pages, a bit set as kvi_device.formats */
     kvi_cu_graph_exec exec;
 } kvi_cuda_graph;
-#define KVI_CUDA_MAX_GRAPHS 16u
+#define KVI_CUDA_MAX_GRAPHS 20u
 #define KVI_CUDA_MAX_SIBLINGS 5u
 
 typedef struct kvi_cuda_timed { /* one operation between two events */
@@ -179,11 +179,16 @@ kvrt_status kvi_cuda_launch(kvi_device *device, kvi_cuda_kernel_id kernel, uint3
 /* Launches between the two come after what was launched before, and not after one another: in a graph they may run side by side. */
 void kvi_cuda_siblings_begin(kvi_device *device);
 void kvi_cuda_siblings_end(kvi_device *device);
-/* Rows that launches are made for: the step's own count, or the bucket (1, 2, 4, 8) of a decode step. Kernels read the real count. */
+/* Rows that launches are made for: the step's own count, or the bucket (1, 2, 4, 8, 16) of a decode step. Kernels read the real count. */
 uint32_t kvi_cuda_bucket(uint32_t n_rows);
+/* Most rows of a narrow step: more than KVI_DECODE_ROWS are of several sequences, and are planned for where there are more sequences than that. */
+static inline uint32_t kvi_cuda_narrow_rows(const kvi_limits *limits)
+{
+    return limits->max_seqs > KVI_DECODE_ROWS ? KVI_BATCH_ROWS : KVI_DECODE_ROWS;
+}
 
 /* -------------------------------------------------------------------------------------------------- graph_cuda.c --- */
-/* Launches of one operation, for `rows` rows: a bucket or, beyond 8, the step's own count. */
+/* Launches of one operation, for `rows` rows: a bucket or, in wide steps beyond 8, the step's own count. */
 kvrt_status kvi_cuda_op_run(kvi_device *device, const kvi_op *op, uint32_t rows, const char **kernel,
                             kvrt_error *error);
 /* Graphs of the whole program for the row counts of decode. After every `prepare`. */

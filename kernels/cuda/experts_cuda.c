@@ -77,14 +77,12 @@ void kvi_cuda_experts_prepare(kvi_device *d, kvi_dptr memory)
     d->experts.parts = kvi_cuda_carve(&space, need.parts);
 }
 
-static bool is_narrow(const kvi_device *d, uint32_t rows) { return rows <= KVI_DECODE_ROWS && !d->wide; }
-
 /* -------------------------------------------------------------------------------------------------------- route --- */
 kvrt_status kvi_cuda_route_run(kvi_device *d, const kvi_op *op, uint32_t rows, const char **kernel, kvrt_error *error)
 {
     const kvi_weight *router = op->weights[0], *correction = op->weights[1], *gain = op->weights[2];
     const kvi_cuda_buffer *chosen = &d->buffers[op->out];
-    const kvi_cuda_rows shape = {rows, rows, !router->tile || is_narrow(d, rows)};
+    const kvi_cuda_rows shape = {rows, rows, !router->tile || !d->wide};
     kvi_cuda_linear_params p = kvi_cuda_linear_common(d, op);
     kvi_cuda_held held = {0};
     const kvi_cuda_route_params route = {.step = d->map,
@@ -221,7 +219,7 @@ kvrt_status kvi_cuda_experts_run(kvi_device *d, const kvi_op *op, uint32_t rows,
 {
     const kvi_cuda_buffer *chosen = &d->buffers[op->side], *y = &d->buffers[op->out];
     const uint32_t pairs = rows * op->route.top_k;
-    const bool narrow = is_narrow(d, rows);
+    const bool narrow = !d->wide;
     mixture m = {op, {rows, narrow ? rows : (pairs + op->n_experts - 1) / op->n_experts, narrow}, 0};
     const kvi_cuda_add_pairs_params add = {.step = d->map,
                                            .x = d->experts.parts,

@@ -1,7 +1,7 @@
 /* graph_cuda.c - an operation as launches, and the graphs of decode steps.
  * A graph is built node by node from the recorded program, never by stream capture, which would disturb other threads of the host.
  * It stays valid while the context grows, because all that changes from step to step stands in device memory; so a decode
- * step is one cuGraphLaunch. There is one graph per bucket of rows (1, 2, 4, 8), with and without the head, for the page formats that a session of
+ * step is one cuGraphLaunch. There is one graph per bucket of rows (1, 2, 4, 8, 16), with and without the head, for the page formats that a session of
  * the planned format has; where others may occur (elastic, sessions with a format of their own), one more for all of them. */
 #include "device_cuda.h"
 
@@ -50,13 +50,15 @@ static kvrt_status build(kvi_device *d, uint32_t n_ops, uint32_t rows, uint32_t 
 kvrt_status kvi_cuda_graphs_build(kvi_device *d, kvrt_error *error)
 {
     const uint32_t sets[2] = {kvi_cuda_attention_usual(d), kvi_cuda_attention_possible(d)};
+    const uint32_t n_step =
+        d->program->n_step ? d->program->n_step : d->program->n_ops; /* what is behind looks ahead */
     uint32_t first_head = 0;
-    while (first_head < d->program->n_ops && d->program->ops[first_head].kind != KVI_OP_HEAD) first_head++;
+    while (first_head < n_step && d->program->ops[first_head].kind != KVI_OP_HEAD) first_head++;
     for (uint32_t i = 0; i < (sets[0] == sets[1] ? 1u : 2u); i++)
-        for (uint32_t rows = 1; rows <= KVI_DECODE_ROWS; rows *= 2) {
+        for (uint32_t rows = 1; rows <= kvi_cuda_narrow_rows(&d->limits); rows *= 2) {
             if (kvi_cuda_bucket(d->limits.max_rows) < rows) break;
-            KVI_TRY(build(d, d->program->n_ops, rows, sets[i], error));
-            if (first_head && first_head < d->program->n_ops) KVI_TRY(build(d, first_head, rows, sets[i], error));
+            KVI_TRY(build(d, n_step, rows, sets[i], error));
+            if (first_head && first_head < n_step) KVI_TRY(build(d, first_head, rows, sets[i], error));
         }
     return KVRT_OK;
 }

@@ -6,6 +6,7 @@
 KERNEL(embed, 32)
 KERNEL(embed_tile, 64)
 KERNEL(norm_rows, 48)
+KERNEL(last_row, 32)
 KERNEL(add_rows, 40)
 KERNEL(route, 64)
 KERNEL(sort_pairs, 40)

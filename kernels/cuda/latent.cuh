@@ -13,16 +13,6 @@ KVI_DEV float kvi_value_at(kvi_dptr x, uint32_t type, uint64_t i)
     const uint32_t raw = ((const uint16_t *)x)[i];
     return type == KVI_CUDA_F16 ? kvi_f16_lo(raw) : kvi_bf16_lo(raw);
 }
-KVI_DEV uint16_t kvi_narrow_to(float v, uint32_t type)
-{
-    return (uint16_t)(type == KVI_CUDA_BF16 ? kvi_pack_bf16(v, 0.0f) : kvi_pack_f16(kvi_saturated(v), 0.0f));
-}
-KVI_DEV void kvi_put_value(kvi_dptr y, uint32_t type, uint64_t i, float v)
-{
-    if (type == KVI_CUDA_F32) ((float *)y)[i] = v;
-    else ((uint16_t *)y)[i] = kvi_narrow_to(v, type);
-}
-
 /* Places k .. k + 3 of a row, k a multiple of 4; zeros behind its end. */
 KVI_DEV void kvi_quad_of(const kvi_cuda_any_matrix &m, const kvi_cuda_tile &tile, uint32_t row, uint32_t k,
                          float (&w)[4])

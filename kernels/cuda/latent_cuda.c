@@ -73,7 +73,7 @@ static void at_least(uint64_t *have, uint64_t need)
 
 static demand demand_of(const kvi_program *program, const kvi_limits *limits)
 {
-    const uint64_t rows = limits->max_rows, narrow = rows < KVI_DECODE_ROWS ? rows : KVI_DECODE_ROWS;
+    const uint64_t rows = limits->max_rows, most = kvi_cuda_narrow_rows(limits), narrow = rows < most ? rows : most;
     demand need = {0, 0, 0};
     for (uint32_t i = 0; i < program->n_ops; i++) {
         const kvi_op *op = &program->ops[i];
@@ -202,7 +202,7 @@ static kvrt_status leave(kvi_device *d, const kvi_op *op, uint32_t rows, uint32_
 
 kvrt_status kvi_cuda_latent_run(kvi_device *d, const kvi_op *op, uint32_t rows, const char **kernel, kvrt_error *error)
 {
-    const bool narrow = rows <= KVI_DECODE_ROWS && !d->wide;
+    const bool narrow = !d->wide;
     const kvi_cuda_latent_attend_params p = {.step = d->map,
                                              .latent = latent_of(d, op),
                                              .queries = d->latent.queries,

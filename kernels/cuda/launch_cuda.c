@@ -62,6 +62,6 @@ void kvi_cuda_siblings_end(kvi_device *d)
 
 uint32_t kvi_cuda_bucket(uint32_t n_rows)
 {
-    if (n_rows > KVI_DECODE_ROWS) return n_rows;
-    return n_rows <= 2 ? n_rows : n_rows <= 4 ? 4 : 8;
+    if (n_rows > KVI_BATCH_ROWS) return n_rows;
+    return n_rows <= 2 ? n_rows : n_rows <= 4 ? 4 : n_rows <= KVI_DECODE_ROWS ? KVI_DECODE_ROWS : KVI_BATCH_ROWS;
 }

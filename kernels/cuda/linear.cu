@@ -18,7 +18,6 @@ KVI_KERNEL(embed, kvi_cuda_embed_params, 256, 4)
     const uint32_t r = blockIdx.x;
     if (r >= step->n_rows) return;
     const unsigned char *from = kvi_row_of(p.table, (uint32_t)((const int32_t *)p.step.ids)[r]).codes;
-    float *y = (float *)p.y + (uint64_t)r * p.y_pitch;
     for (uint32_t i = threadIdx.x; i < p.n_cols; i += blockDim.x) {
         float v;
         if (p.type == KVI_CUDA_F32) v = ((const float *)from)[i];
@@ -26,7 +25,7 @@ KVI_KERNEL(embed, kvi_cuda_embed_params, 256, 4)
             const uint32_t raw = ((const uint16_t *)from)[i];
             v = p.type == KVI_CUDA_F16 ? kvi_f16_lo(raw) : kvi_bf16_lo(raw);
         }
-        y[i] = p.scale * v;
+        kvi_put_value(p.y, p.y_type, (uint64_t)r * p.y_pitch + i, p.scale * v);
     }
 }
 
@@ -92,6 +91,15 @@ KVI_KERNEL(norm_rows, kvi_cuda_norm_params, 256, 4)
     }
 }
 
+/* ----------------------------------------------------------------------------------------------------- last_row --- */
+/* One block. */
+KVI_KERNEL(last_row, kvi_cuda_last_params, 256, 4)
+{
+    const uint64_t last = ((const kvi_cuda_step *)p.step.step)->n_rows - 1u;
+    const uint32_t *x = (const uint32_t *)((const unsigned char *)p.x + last * p.pitch_bytes);
+    for (uint32_t i = threadIdx.x; i < (p.row_bytes + 3u) / 4u; i += blockDim.x) ((uint32_t *)p.y)[i] = x[i];
+}
+
 /* ----------------------------------------------------------------------------------------------------- add_rows --- */
 /* A block of 256 per row: what a product leaves for the residual, where that is more than a sum. */
 KVI_KERNEL(add_rows, kvi_cuda_add_params, 256, 4)
@@ -101,10 +109,12 @@ KVI_KERNEL(add_rows, kvi_cuda_add_params, 256, 4)
     if (r >= ((const kvi_cuda_step *)p.step.step)->n_rows) return; /* the whole block */
     const unsigned char *x = (const unsigned char *)p.x + (uint64_t)r * p.x_pitch * bytes;
     const float *gain = (const float *)p.gain;
-    float *y = (float *)p.y + (uint64_t)r * p.y_pitch, scale = p.scale;
+    const uint64_t at = (uint64_t)r * p.y_pitch;
+    const float *y = (const float *)p.y + at;
+    float scale = p.scale;
     if (p.gate) {
-        const uint64_t at = (uint64_t)r * p.gate_pitch * (p.gate_type == KVI_CUDA_F32 ? 4u : 2u);
-        scale *= kvi_sigmoid(one_of((const unsigned char *)p.gate + at, p.gate_type, 0u));
+        const uint64_t own = (uint64_t)r * p.gate_pitch * (p.gate_type == KVI_CUDA_F32 ? 4u : 2u);
+        scale *= kvi_sigmoid(one_of((const unsigned char *)p.gate + own, p.gate_type, 0u));
     }
     const float factor = p.factor ? *(const float *)p.factor : 1.0f;
     for (uint32_t first = 0; first < p.n_cols; first += p.run) {
@@ -125,7 +135,7 @@ KVI_KERNEL(add_rows, kvi_cuda_add_params, 256, 4)
         }
         for (uint32_t i = threadIdx.x; i < p.run; i += blockDim.x) {
             const float v = one_of(x, p.x_type, first + i) * inv * (gain ? gain[i] : 1.0f);
-            y[first + i] = factor * ((p.fresh ? 0.0f : y[first + i]) + scale * v);
+            kvi_put_value(p.y, p.y_type, at + first + i, factor * ((p.fresh ? 0.0f : y[first + i]) + scale * v));
         }
     }
 }
@@ -175,8 +185,9 @@ KVI_DEV void gemv_step(const kvi_cuda_linear_params &p, const unsigned char *con
 
 template <class weight, int rows, int ahead> KVI_DEV void gemv(const kvi_cuda_linear_params &p)
 {
-    const uint32_t lane = threadIdx.x % 32u, task = blockIdx.x * (blockDim.x / 32u) + threadIdx.x / 32u;
-    const kvi_block_rows block = kvi_block_rows_of(p, blockIdx.y, rows);
+    const uint32_t own = p.rows_first ? blockIdx.y : blockIdx.x, others = p.rows_first ? blockIdx.x : blockIdx.y;
+    const uint32_t lane = threadIdx.x % 32u, task = own * (blockDim.x / 32u) + threadIdx.x / 32u;
+    const kvi_block_rows block = kvi_block_rows_of(p, others, rows);
     const bool pair = p.action == KVI_CUDA_GATED;
     const uint32_t n_out = pair ? p.end[0] : p.end[2], o0 = pair ? task : 2u * task;
     if (o0 >= n_out || !block.n) return; /* whole warps, and no barrier follows */

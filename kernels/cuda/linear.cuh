@@ -89,6 +89,16 @@ KVI_DEV float kvi_finished(const kvi_cuda_linear_params &p, uint32_t row, uint32
 
 KVI_DEV float kvi_saturated(float v) { return kvi_max(-KVI_CUDA_F16_MAX, kvi_min(KVI_CUDA_F16_MAX, v)); }
 
+KVI_DEV uint16_t kvi_narrow_to(float v, uint32_t type)
+{
+    return (uint16_t)(type == KVI_CUDA_BF16 ? kvi_pack_bf16(v, 0.0f) : kvi_pack_f16(kvi_saturated(v), 0.0f));
+}
+KVI_DEV void kvi_put_value(kvi_dptr y, uint32_t type, uint64_t i, float v)
+{
+    if (type == KVI_CUDA_F32) ((float *)y)[i] = v;
+    else ((uint16_t *)y)[i] = kvi_narrow_to(v, type);
+}
+
 /* Output o of a row. */
 KVI_DEV void kvi_put(const kvi_cuda_linear_params &p, uint32_t row, uint32_t o, float v)
 {
@@ -97,9 +107,7 @@ KVI_DEV void kvi_put(const kvi_cuda_linear_params &p, uint32_t row, uint32_t o, 
     if (p.y_type == KVI_CUDA_F32) {
         float *y = (float *)p.y + at;
         *y = p.action == KVI_CUDA_ADD ? *y + v : v;
-    } else
-        ((uint16_t *)p.y)[at] =
-            (uint16_t)(p.y_type == KVI_CUDA_BF16 ? kvi_pack_bf16(v, 0.0f) : kvi_pack_f16(kvi_saturated(v), 0.0f));
+    } else ((uint16_t *)p.y)[at] = kvi_narrow_to(v, p.y_type);
 }
 /* Outputs o and o + 1 of a row; the second may lie outside of n_out. */
 KVI_DEV void kvi_put_pair(const kvi_cuda_linear_params &p, uint32_t row, uint32_t o, uint32_t n_out, float v, float w)

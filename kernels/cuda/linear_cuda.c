@@ -17,6 +17,10 @@ kvrt_status kvi_cuda_linear_check(const kvi_program *program, kvrt_error *error)
 {
     for (uint32_t i = 0; i < program->n_ops; i++) {
         const kvi_op *op = &program->ops[i];
+        if (op->kind == KVI_OP_JOIN && program->buffers[op->in].cols % 8)
+            return kvi_error_set(error, KVRT_UNSUPPORTED,
+                                 "join, layer %u: %u columns, the CUDA backend has multiples of 8", op->layer,
+                                 program->buffers[op->in].cols);
         if (op->kind != KVI_OP_EMBED && op->kind != KVI_OP_LINEAR_ADD && !normalizes(op)) continue;
         if (op->n_weights > 3)
             return kvi_error_set(error, KVRT_UNSUPPORTED, "linear, layer %u: %u weights, need at most 3", op->layer,
@@ -121,7 +125,9 @@ static kvrt_status gemv(kvi_device *d, const kvi_cuda_linear_params *p, kvi_weig
     const kvi_cuda_kernel_id kernel = gemvs[form].of[gemv_set(each)].id;
     const uint32_t tasks = p->action == KVI_CUDA_GATED ? p->end[0] : (p->end[2] + 1) / 2;
     *name = kvi_cuda_kernel_name(kernel);
-    return kvi_cuda_launch(d, kernel, (tasks + GEMV_WARPS - 1) / GEMV_WARPS, blocks, 1, GEMV_THREADS, 0, p, error);
+    const uint32_t outputs = (tasks + GEMV_WARPS - 1) / GEMV_WARPS;
+    return kvi_cuda_launch(d, kernel, p->rows_first ? blocks : outputs, p->rows_first ? outputs : blocks, 1,
+                           GEMV_THREADS, 0, p, error);
 }
 
 /* --------------------------------------------------------------------------------------------------- parameters --- */
@@ -245,9 +251,11 @@ kvrt_status kvi_cuda_linear_product(kvi_device *d, const kvi_op *op, uint32_t fi
     const kvi_weight *w = op->weights[first];
     const uint32_t tile_rows = kvi_cuda_linear_tile_rows(w, rows),
                    blocks = p->mixture.list ? p->mixture.max_tiles : (rows->each + tile_rows - 1) / tile_rows;
-    if (w->tile) return kvi_cuda_tile_product(d, op, first, n, p, tile_rows, blocks, name, error);
-    if (has_gemv(w, rows)) return gemv(d, p, w->form, rows->each, blocks, name, error);
-    return gemm(d, p, tile_rows, blocks, name, error);
+    kvi_cuda_linear_params own = *p;
+    own.rows_first = !p->mixture.list && has_gemv(w, rows) && blocks > 1;
+    if (w->tile) return kvi_cuda_tile_product(d, op, first, n, &own, tile_rows, blocks, name, error);
+    if (has_gemv(w, rows)) return gemv(d, &own, w->form, rows->each, blocks, name, error);
+    return gemm(d, &own, tile_rows, blocks, name, error);
 }
 
 /* ------------------------------------------------------------------------------------------------------- linear --- */
@@ -282,6 +290,7 @@ static kvrt_status add_rows(kvi_device *d, const kvi_op *op, uint32_t rows, cons
                                    .x_pitch = x->pitch,
                                    .x_type = (uint32_t)x->dtype,
                                    .y_pitch = y->pitch,
+                                   .y_type = (uint32_t)y->dtype,
                                    .gate_pitch = gate->pitch,
                                    .gate_type = (uint32_t)gate->dtype,
                                    .norm = op->post_norm.kind != KVI_NORM_NONE,
@@ -294,7 +303,7 @@ static kvrt_status add_rows(kvi_device *d, const kvi_op *op, uint32_t rows, cons
 
 static kvrt_status linear(kvi_device *d, const kvi_op *op, uint32_t rows, const char **name, kvrt_error *error)
 {
-    const kvi_cuda_rows shape = {rows, rows, rows <= KVI_DECODE_ROWS && !d->wide};
+    const kvi_cuda_rows shape = {rows, rows, !d->wide};
     kvi_cuda_linear_params p = kvi_cuda_linear_common(d, op);
     kvi_cuda_held held = {0};
     if (adds_rows(op)) {
@@ -328,16 +337,55 @@ static kvrt_status embed(kvi_device *d, const kvi_op *op, uint32_t rows, const c
                                      .type = (uint32_t)kvi_form_dtype(table->form),
                                      .n_cols = out->cols,
                                      .y_pitch = out->pitch,
+                                     .y_type = (uint32_t)out->dtype,
                                      .scale = op->scale};
     *name = kvi_cuda_kernel_name(KVI_CUDA_K_embed);
     return kvi_cuda_launch(d, KVI_CUDA_K_embed, rows, 1, 1, 256, 0, &p, error);
 }
 
+/* out = norm(in) | post_norm(side) */
+static kvrt_status join(kvi_device *d, const kvi_op *op, uint32_t rows, const char **name, kvrt_error *error)
+{
+    const kvi_cuda_buffer *out = &d->buffers[op->out];
+    uint32_t first = 0;
+    for (uint32_t i = 0; i < 2; i++) {
+        const kvi_cuda_buffer *in = &d->buffers[i ? op->side : op->in];
+        const kvi_norm *norm = i ? &op->post_norm : &op->norm;
+        const kvi_cuda_norm_params p = {.step = d->map,
+                                        .x = in->data,
+                                        .gain = norm->kind == KVI_NORM_GAIN ? norm->gain->data.codes : 0,
+                                        .y = out->data + (uint64_t)first * KVI_CUDA_OPERAND_BYTES,
+                                        .n_cols = in->cols,
+                                        .x_pitch = in->pitch,
+                                        .y_pitch = out->pitch,
+                                        .x_type = (uint32_t)in->dtype,
+                                        .y_type = (uint32_t)out->dtype,
+                                        .norm = norm->kind != KVI_NORM_NONE,
+                                        .eps = norm->eps};
+        KVI_TRY(kvi_cuda_launch(d, KVI_CUDA_K_norm_rows, rows, 1, 1, 256, 8 * sizeof(float), &p, error));
+        first += in->cols;
+    }
+    *name = kvi_cuda_kernel_name(KVI_CUDA_K_norm_rows);
+    return KVRT_OK;
+}
+
+static kvrt_status last(kvi_device *d, const kvi_op *op, const char **name, kvrt_error *error)
+{
+    const kvi_cuda_buffer *in = &d->buffers[op->in], *out = &d->buffers[op->out];
+    const uint32_t size = in->dtype == KVI_F32 ? 4 : 2;
+    const kvi_cuda_last_params p = {
+        .step = d->map, .x = in->data, .y = out->data, .row_bytes = in->cols * size, .pitch_bytes = in->pitch * size};
+    *name = kvi_cuda_kernel_name(KVI_CUDA_K_last_row);
+    return kvi_cuda_launch(d, KVI_CUDA_K_last_row, 1, 1, 1, 256, 0, &p, error);
+}
+
 kvrt_status kvi_cuda_linear_run(kvi_device *d, const kvi_op *op, uint32_t rows, const char **kernel, kvrt_error *error)
 {
     if (op->kind == KVI_OP_EMBED) return embed(d, op, rows, kernel, error);
+    if (op->kind == KVI_OP_JOIN) return join(d, op, rows, kernel, error);
+    if (op->kind == KVI_OP_LAST) return last(d, op, kernel, error);
     /* Rows of the head: as many as the step says; a decode step's launches are made for its bucket. */
-    if (op->kind == KVI_OP_HEAD && rows > KVI_DECODE_ROWS) rows = kvi_cuda_bucket(d->n_logit_rows);
+    if (op->kind == KVI_OP_HEAD && d->wide && rows > KVI_DECODE_ROWS) rows = kvi_cuda_bucket(d->n_logit_rows);
     if (op->kind == KVI_OP_HEAD && rows > d->limits.max_logit_rows) rows = kvi_cuda_bucket(d->limits.max_logit_rows);
     return rows ? linear(d, op, rows, kernel, error) : KVRT_OK;
 }

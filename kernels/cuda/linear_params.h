@@ -28,8 +28,8 @@ enum { KVI_CUDA_SILU = 0, KVI_CUDA_GELU = 1, KVI_CUDA_GELU_TANH = 2, KVI_CUDA_SW
 typedef struct kvi_cuda_embed_params {
     kvi_cuda_step_map step;
     kvi_cuda_matrix table; /* (vocab, n_cols) of `type` */
-    kvi_dptr y;            /* (max_rows, y_pitch) f32 */
-    uint32_t type, n_cols, y_pitch;
+    kvi_dptr y;            /* (max_rows, y_pitch) of y_type */
+    uint32_t type, n_cols, y_pitch, y_type;
     float scale;
 } kvi_cuda_embed_params;
 
@@ -54,11 +54,18 @@ typedef struct kvi_cuda_add_params {
     kvi_dptr
         gate; /* (rows, gate_pitch) of gate_type: column 0 by the logistic function multiplies what is added; 0: none */
     kvi_dptr factor; /* (1) f32; 0: 1 */
-    kvi_dptr y;      /* (rows, y_pitch) f32 */
-    uint32_t n_cols, run, x_pitch, x_type, y_pitch, gate_pitch, gate_type;
+    kvi_dptr y;      /* (rows, y_pitch) f32, of y_type where fresh */
+    uint32_t n_cols, run, x_pitch, x_type, y_pitch, y_type, gate_pitch, gate_type;
     uint32_t norm, fresh; /* fresh: y counts as zero */
     float eps, scale;
 } kvi_cuda_add_params;
+
+/* The last row of the step becomes the first, y[0] = x[n_rows - 1], elements of 2 or 4 bytes. */
+typedef struct kvi_cuda_last_params {
+    kvi_cuda_step_map step;
+    kvi_dptr x, y; /* (max_rows, pitch) */
+    uint32_t row_bytes, pitch_bytes;
+} kvi_cuda_last_params;
 
 /* Products of a mixture of experts: a row of y is a pair (token, choice), number token * top_k + choice, and the rows that a block computes are pairs
  * of one expert. sort_pairs makes the list of such tiles:
@@ -139,7 +146,9 @@ typedef struct kvi_cuda_linear_params {
     uint32_t n_in;
     uint32_t x_pitch, y_pitch, y_first;
     uint32_t x_type, y_type, action;
-    uint32_t norm;   /* x is normalized */
+    uint32_t norm; /* x is normalized */
+    uint32_t
+        rows_first; /* of a gemv: blocks of other rows and the same outputs are neighbours, which find the weights in L2 */
     uint32_t logits; /* rows are counted by n_logit_rows */
     uint32_t gather; /* row r of x is logit_rows[r] */
     float eps;

@@ -70,7 +70,7 @@ kvrt_status kvi_cuda_run_range(kvi_device *d, uint32_t first_op, uint32_t n_ops,
         d->timing || kvi_log_on(KVI_LOG_KERNELS); /* operation by operation; the same kernels, the same bits */
     const kvi_cuda_graph *graph = seen ? NULL : kvi_cuda_graph_find(d, first_op, n_ops);
     if (graph) return kvi_cuda_check(&d->driver.cu, d->driver.cu.graph_launch(graph->exec, d->stream), "graph", error);
-    const uint32_t rows = kvi_cuda_bucket(d->n_rows);
+    const uint32_t rows = d->wide && d->n_rows > KVI_DECODE_ROWS ? d->n_rows : kvi_cuda_bucket(d->n_rows);
     for (uint32_t i = first_op; i < first_op + n_ops; i++) {
         const kvi_op *op = &d->program->ops[i];
         const char *kernel = "none";

@@ -158,11 +158,12 @@ template <class codes> struct tile_gemv {
     {
         KVI_SHARED(unsigned char, shared); /* (warps, stages and side), then (2, warps, 16, 8) sums */
         const uint32_t lane = threadIdx.x % 32u, warp = threadIdx.x / 32u, warps = blockDim.x / 32u;
-        const kvi_block_rows rows = kvi_block_rows_of(p.l, blockIdx.y, 8u);
+        const uint32_t at = p.l.rows_first ? blockIdx.y : blockIdx.x;
+        const kvi_block_rows rows = kvi_block_rows_of(p.l, p.l.rows_first ? blockIdx.x : blockIdx.y, 8u);
         if (!rows.n) return; /* the whole block */
         const bool pair = p.l.action == KVI_CUDA_GATED;
-        const uint32_t j = pair ? 0u : (blockIdx.x >= p.panel_end[0]) + (blockIdx.x >= p.panel_end[1]);
-        const uint32_t own = blockIdx.x - (j == 0u ? 0u : j == 1u ? p.panel_end[0] : p.panel_end[1]);
+        const uint32_t j = pair ? 0u : (at >= p.panel_end[0]) + (at >= p.panel_end[1]);
+        const uint32_t own = at - (j == 0u ? 0u : j == 1u ? p.panel_end[0] : p.panel_end[1]);
         const tile_place first = place_of(p, j, own + (j == 0u ? p.first_panel : 0u), rows.expert);
         const uint32_t warp_bytes = kvi_cuda_tile_warp_bytes(&p.tile);
         float *all = (float *)(shared + warps * warp_bytes);
@@ -214,7 +215,7 @@ KVI_KERNEL(embed_tile, kvi_cuda_embed_tile_params, 128, 4)
     const uint32_t id = (uint32_t)((const int32_t *)p.step.ids)[r], row = id % KVI_TILE_ROWS;
     const unsigned char *panel = (const unsigned char *)p.panels + id / KVI_TILE_ROWS * t.panel_bytes;
     const uint32_t *order = (const uint32_t *)p.order;
-    float *y = (float *)p.y + (uint64_t)r * p.y_pitch;
+    const uint64_t at = (uint64_t)r * p.y_pitch;
     for (uint32_t k = threadIdx.x * 4u; k < p.n_cols; k += blockDim.x * 4u) {
         const unsigned char *block = kvi_tile_block_of(p.tile, panel, k);
         const uint32_t in_block = k % KVI_TILE_BLOCK;
@@ -227,7 +228,7 @@ KVI_KERNEL(embed_tile, kvi_cuda_embed_tile_params, 128, 4)
         for (uint32_t i = 0; i < 4u && k + i < p.n_cols; i++) {
             const float code = kvi_tile_value(p.tile, quad >> 8u * i & 255u);
             const float v = t.offset == KVI_TILE_MINS ? kvi_mul_rn(code, scale) + offset : (code - offset) * scale;
-            y[order ? order[k + i] : k + i] = p.scale * v;
+            kvi_put_value(p.y, p.y_type, at + (order ? order[k + i] : k + i), p.scale * v);
         }
     }
 }

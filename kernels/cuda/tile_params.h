@@ -31,8 +31,8 @@ typedef struct kvi_cuda_embed_tile_params {
     kvi_cuda_step_map step;
     kvi_cuda_tile tile;
     kvi_dptr panels, order; /* order: uint32 (n_cols), the column that stands at each place; 0: its own */
-    kvi_dptr y;             /* (max_rows, y_pitch) f32 */
-    uint32_t n_cols, y_pitch;
+    kvi_dptr y;             /* (max_rows, y_pitch) of y_type */
+    uint32_t n_cols, y_pitch, y_type;
     float scale;
 } kvi_cuda_embed_tile_params;
 

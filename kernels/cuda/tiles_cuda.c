@@ -194,8 +194,8 @@ kvrt_status kvi_cuda_tile_product(kvi_device *d, const kvi_op *op, uint32_t firs
     if (tile_rows == KVI_DECODE_ROWS) {
         const uint32_t warps = kvi_cuda_tile_warps(t);
         *name = kvi_cuda_kernel_name(of->gemv);
-        return kvi_cuda_launch(d, of->gemv, n_panels, blocks, 1, 32 * warps,
-                               warps * (kvi_cuda_tile_warp_bytes(t) + KVI_TILE_SUM_BYTES), &p, error);
+        return kvi_cuda_launch(d, of->gemv, p.l.rows_first ? blocks : n_panels, p.l.rows_first ? n_panels : blocks, 1,
+                               32 * warps, warps * (kvi_cuda_tile_warp_bytes(t) + KVI_TILE_SUM_BYTES), &p, error);
     }
     const bool wide = tile_rows > 32;
     const uint32_t panels = wide ? 8 : 4, outputs = panels * KVI_TILE_ROWS;
@@ -217,6 +217,7 @@ kvrt_status kvi_cuda_tile_embed(kvi_device *d, const kvi_op *op, uint32_t rows, 
                                           .y = out->data,
                                           .n_cols = out->cols,
                                           .y_pitch = out->pitch,
+                                          .y_type = (uint32_t)out->dtype,
                                           .scale = op->scale};
     *name = kvi_cuda_kernel_name(KVI_CUDA_K_embed_tile);
     return kvi_cuda_launch(d, KVI_CUDA_K_embed_tile, rows, 1, 1, 128, 0, &p, error);

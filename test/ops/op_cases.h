@@ -24,6 +24,7 @@ void op_case_experts(const op_target *target);    /* one to all experts, biases,
 void op_case_conv_state(const op_target *target); /* any cut into steps, several sequences */
 void op_case_delta(const op_target *target);      /* the same, and decays near 0 and 1 */
 void op_case_delta_long(const op_target *target); /* 4,096 tokens against the chunked form */
+void op_case_ahead(const op_target *target);      /* what multi-token prediction does to rows */
 void op_case_latent(const op_target *target);     /* latent attention: plain and quantized pages, runs, chunks */
 
 /* Weights of every form: products, embeddings, experts. A backend without a form refuses it by name. */
@@ -50,6 +51,7 @@ void op_case_latent_bits(const op_target *a, const op_target *b);
     X(embed) X(norm_linear) X(linear_add) X(norm_gate_up) X(head) X(rope_append)           \
     X(attention) X(attention_special) X(long_context) X(batch) X(packed) X(tail)           \
     X(linear_special) X(route) X(experts) X(conv_state) X(delta) X(delta_long) X(latent)   \
+    X(ahead)                                                                               \
     X(convert) X(move) X(forms) X(form_experts) X(mixed_forms)
 /* clang-format on */
 /* static test_NAME: the case on every one of `targets`. */

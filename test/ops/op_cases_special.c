@@ -785,3 +785,64 @@ void op_case_delta_long(const op_target *target)
     free(g);
     op_rig_close(&rig);
 }
+
+/* --------------------------------------------------------------------------------------------------------- ahead --- */
+/* The last row becomes the first; two rows side by side, each behind a norm of its own. */
+static void last_row(const op_target *target, uint32_t rows)
+{
+    op_rig rig;
+    float out[MOST_ROWS * WIDTH];
+    op_rig_open(&rig, target);
+    const kvi_buffer x = op_rig_buffer(&rig, WIDTH, KVI_ROWS_TOKEN, KVI_PRECISION_RESIDUAL);
+    const op_matrix in = op_rig_input(&rig, x, rows);
+    op_rig_op(&rig, KVI_OP_LAST, x, x);
+    op_rig_output(&rig, x);
+    if (op_rig_load(&rig, MOST_ROWS, 1, 128, 0)) {
+        op_rig_rows(&rig, rows, rows % 2, out);
+        for (uint32_t r = 0; r < rows; r++)
+            for (uint32_t i = 0; i < WIDTH; i++) {
+                const double want = in.values[(size_t)(r ? r : rows - 1) * WIDTH + i];
+                op_check(target, "last", r, i, (double)out[r * WIDTH + i], want, target->copy * fabs(want) + 1e-7);
+            }
+    }
+    op_rig_close(&rig);
+}
+
+static void join(const op_target *target, uint32_t rows, uint32_t left, bool norms)
+{
+    op_rig rig;
+    float out[MOST_ROWS * WIDTH];
+    double want[WIDTH];
+    op_rig_open(&rig, target);
+    const uint32_t right = WIDTH - left;
+    const kvi_buffer a = op_rig_buffer(&rig, left, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND),
+                     b = op_rig_buffer(&rig, right, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND),
+                     both = op_rig_buffer(&rig, WIDTH, KVI_ROWS_TOKEN, KVI_PRECISION_OPERAND);
+    const op_matrix in = op_rig_input(&rig, a, rows), side = op_rig_input(&rig, b, rows),
+                    gain = op_rig_matrix(&rig, 1, left, KVI_F32, 1, 0.3, 0);
+    kvi_op *op = op_rig_op(&rig, KVI_OP_JOIN, a, both);
+    op->side = b;
+    if (norms) op->norm = (kvi_norm){KVI_NORM_GAIN, gain.weight, 1e-5f};
+    if (norms) op->post_norm = (kvi_norm){KVI_NORM_BARE, NULL, 1e-5f};
+    op_rig_output(&rig, both);
+    if (op_rig_load(&rig, MOST_ROWS, 1, 128, 0)) {
+        op_rig_rows(&rig, rows, rows % 2, out);
+        for (uint32_t r = 0; r < rows; r++) {
+            memcpy(want, in.values + (size_t)r * left, left * sizeof *want);
+            memcpy(want + left, side.values + (size_t)r * right, right * sizeof *want);
+            if (norms) oracle_rmsnorm(want, gain.values, (double)1e-5f, left, want);
+            if (norms) oracle_rmsnorm(want + left, NULL, (double)1e-5f, right, want + left);
+            check_row(target, "join", r, out + r * WIDTH, want, WIDTH);
+        }
+    }
+    op_rig_close(&rig);
+}
+
+void op_case_ahead(const op_target *target)
+{
+    static const uint32_t rows[] = {1, 2, 8, 9, 20};
+    for (uint32_t i = 0; i < COUNT(rows); i++) {
+        last_row(target, rows[i]);
+        join(target, rows[i], i % 2 ? 40 : 8, i % 3);
+    }
+}

@@ -13,7 +13,7 @@
 
 static op_refusal refusals[] = {
     {.part = "f32 pages", .reason = "tensor cores multiply 16-bit numbers, and no model is served from an f32 cache"},
-    {NULL}};
+    {.part = NULL}};
 static op_target targets[2];
 static uint32_t n_targets;
 static char emulated[1024];

@@ -87,16 +87,18 @@ static void caches_are_served(void **state)
 {
     (void)state;
     for (unsigned i = 0; i < COUNT(kinds); i++)
-        for (unsigned c = 1; c < COUNT(caches); c++)
-            compare(kinds[i], caches[c], c == 1 ? 2 * TOL_16BIT : GOLDEN_QUANTIZED);
+        for (unsigned c = 1; c < COUNT(caches); c++) /* all of them for plain heads and latents, else every third */
+            if (i == 0 || i + 2 == COUNT(kinds) || (c + i) % 3 == 0)
+                compare(kinds[i], caches[c], c == 1 ? 2 * TOL_16BIT : GOLDEN_QUANTIZED);
 }
 
-/* Every other pair of family and cache is opened alone: what has been computed of either is the same kernels. */
+/* Other pairs of family and cache are opened alone: what has been computed of either is the same kernels. Three caches of each family, other ones
+ * of the next. */
 static void pairs_open(void **state)
 {
     (void)state;
     for (unsigned i = 0; i < COUNT(families); i++)
-        for (unsigned c = 1; c < COUNT(caches); c++) {
+        for (unsigned c = 1 + i % 3; c < COUNT(caches); c += 3) {
             golden_model m;
             if (!golden_load(families[i], &m)) fail_msg("%s: there is no such golden", families[i]);
             kvrt_engine_close(open_or_fail(m.dir, caches[c]), NULL);
@@ -149,7 +151,7 @@ static void count_is_not_zero(void **state)
 {
     (void)state;
     print_message("%u engines served\n", served);
-    assert_true(served >= COUNT(families) * COUNT(caches) + COUNT(folders));
+    assert_true(served >= 4 * COUNT(families) + COUNT(folders));
 }
 
 int main(int argc, char **argv)

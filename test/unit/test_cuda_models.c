@@ -1,5 +1,7 @@
 /* test_cuda_models.c - whole models on the CUDA backend of the emulated device, through the public API: golden models and the bundled one
  * against the CPU, mutations, graphs against single launches, thread orders. With KVRT_TEST_CARD set it runs on the card instead. */
+#include "../../runtime/engine/handle.h"
+#include "../../runtime/engine/look_ahead.h"
 #include "crowd.h"
 #include "golden_model.h"
 #include "cuda_engine.h"
@@ -196,6 +198,96 @@ static void sessions_share_steps(void **state)
     }
     kvrt_engine_close(engine, NULL);
     golden_free(&m);
+}
+
+/* Up to 16 sessions of one row in a step: two blocks of eight rows in a product, twice the partial results of attention. */
+static void sixteen_sessions_share_steps(void **state)
+{
+    (void)state;
+    enum { N = CROWD_MOST };
+    static const char *const models[] = {"llama_gqa8_d64", "qwen3_moe_d64", "deepseek_v3"};
+    static const char *const pairs[] = {
+        "device.backend", "cuda", "kv.format", "k4v4", "kv.tail", "0", "ctx.chunk", "64",
+        "ctx.sessions",   "16",   "ctx.size",  "256",  NULL};
+    for (unsigned k = 0; k < sizeof models / sizeof models[0]; k++) {
+        static crowd_member alone[N], together[N];
+        kvrt_engine engines[N + 1];
+        golden_model m;
+        assert_true(golden_load(models[k], &m));
+        for (unsigned i = 0; i <= N; i++) assert_int_equal(cuda_open(m.dir, pairs, &engines[i], NULL), KVRT_OK);
+        for (uint32_t i = 0; i < N; i++) {
+            alone[i] = together[i] = (crowd_member){.options = {"sample.temperature", "0", "gen.max_tokens", "14"},
+                                                    .story = i, /* nothing in common */
+                                                    .n_prompt = i == 4 ? 140 : 3 + 2 * i};
+            crowd_join(engines[i], &alone[i]);
+            crowd_alone(&alone[i]);
+            crowd_join(engines[N], &together[i]);
+        }
+        assert_int_equal(crowd_together(engines[N], together, N, NULL, NULL), 0);
+        for (uint32_t i = 0; i < N; i++) crowd_same(&alone[i], &together[i], models[k]);
+        for (unsigned i = 0; i <= N; i++) kvrt_engine_close(engines[i], NULL);
+        golden_free(&m);
+    }
+}
+
+/* model.mtp: the layer that looks one token further, behind steps of several lengths and behind itself, against the CPU's. */
+static void drafts_are_the_cpus(void **state)
+{
+    (void)state;
+    enum { N = 150, DRAFTS = 6 };
+    static const char *const models[] = {"qwen3_5_mtp", "qwen3_5_moe_mtp"};
+    static const uint32_t lengths[] = {1, 7, 64, N};
+    for (unsigned k = 0; k < 2; k++) {
+        golden_model m;
+        assert_true(golden_load(models[k], &m));
+        float *logits[2];
+        double worst = 0, squares = 0;
+        for (unsigned on_cuda = 0; on_cuda < 2; on_cuda++) {
+            const char *pairs[] = {"device.backend",
+                                   on_cuda ? "cuda" : "cpu",
+                                   "model.mtp",
+                                   "true",
+                                   "kv.format",
+                                   "f16",
+                                   "ctx.chunk",
+                                   "64",
+                                   "cpu.exact",
+                                   "true",
+                                   NULL};
+            kvrt_error error = {.size = sizeof error};
+            kvrt_engine engine;
+            int32_t ids[N];
+            float *to = logits[on_cuda] = calloc((size_t)m.vocab * DRAFTS * 4, sizeof(float));
+            assert_non_null(to);
+            if (cuda_open(m.dir, pairs, &engine, &error) < 0) fail_msg("%s: %s", models[k], error.message);
+            for (uint32_t i = 0; i < N; i++) ids[i] = crowd_token(k, i);
+            for (unsigned l = 0; l < 4; l++) {
+                kvrt_session session;
+                kvi_session *s;
+                assert_int_equal(kvrt_session_create(engine, NULL, &session, NULL), KVRT_OK);
+                if (kvrt_session_eval(session, ids, lengths[l], NULL, 0, NULL, &error) < 0)
+                    fail_msg("%s", error.message);
+                assert_int_equal(kvi_session_enter_compute(session, &s, NULL), KVRT_OK);
+                for (uint32_t i = 0; i < DRAFTS; i++, to += m.vocab)
+                    if (kvi_ahead_draft(s, crowd_token(k + 1, i), &error) < 0 ||
+                        s->engine->backend->read_logits(s->engine->device, 0, to, &error) < 0)
+                        fail_msg("%s: %s", models[k], error.message);
+                kvi_session_leave(s, KVI_DRIVE);
+                kvrt_session_close(session, NULL);
+            }
+            kvrt_engine_close(engine, NULL);
+        }
+        for (uint32_t i = 0; i < m.vocab * DRAFTS * 4; i++) {
+            const double apart = fabs((double)logits[0][i] - (double)logits[1][i]);
+            if (!(apart <= worst)) worst = isnan(apart) ? INFINITY : apart;
+            squares += (double)logits[0][i] * (double)logits[0][i];
+        }
+        print_message("%s: drafts apart by %g, limit %g\n", models[k], worst, limit(&m));
+        assert_true(squares > 1);
+        if (!(worst <= limit(&m))) fail_msg("%s: drafts apart by %g, need at most %g", models[k], worst, limit(&m));
+        free(logits[0]), free(logits[1]);
+        golden_free(&m);
+    }
 }
 
 static void mutations_are_found(void **state)
@@ -408,6 +500,8 @@ int main(int argc, char **argv)
                                        cmocka_unit_test(golden_greedy_text),
                                        cmocka_unit_test(weights_rounded_at_open),
                                        cmocka_unit_test(sessions_share_steps),
+                                       cmocka_unit_test(sixteen_sessions_share_steps),
+                                       cmocka_unit_test(drafts_are_the_cpus),
                                        cmocka_unit_test(mutations_are_found),
                                        cmocka_unit_test(bundled_model_as_on_the_cpu),
                                        cmocka_unit_test(thread_orders_change_nothing)};
