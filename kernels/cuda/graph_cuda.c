@@ -1,7 +1,7 @@
 /* graph_cuda.c - an operation as launches, and the graphs of decode steps.
  * A graph is built node by node from the recorded program, never by stream capture, which would disturb other threads of the host.
  * It stays valid while the context grows, because all that changes from step to step stands in device memory; so a decode
- * step is one cuGraphLaunch. There is one graph per bucket of rows (1, 2, 4, 8, 16), with and without the head, for the page formats that a session of
+ * step is one cuGraphLaunch. One graph per bucket of rows (1, 2, 4, 8, 16), with and without the head, for the page formats that a session of
  * the planned format has; where others may occur (elastic, sessions with a format of their own), one more for all of them. */
 #include "device_cuda.h"
 
