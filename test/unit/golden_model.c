@@ -153,6 +153,22 @@ kvrt_memory golden_memory(kvrt_engine engine)
     return memory;
 }
 
+kvrt_session golden_session_with(kvrt_engine engine, uint32_t story, uint32_t n)
+{
+    int32_t ids[600];
+    kvrt_session s = golden_session(engine);
+    for (uint32_t i = 0; i < n; i++) ids[i] = (int32_t)(2 + (i * 31 + story * 17) % 90);
+    assert_int_equal(kvrt_session_sync(s, ids, n, NULL, NULL), KVRT_OK);
+    return s;
+}
+
+void golden_note(const kvrt_event *event, uint64_t *digest)
+{
+    uint32_t bits;
+    memcpy(&bits, &event->logprob, sizeof bits);
+    if (event->type == KVRT_EVENT_TOKEN) *digest = (*digest ^ (uint32_t)event->token ^ bits) * 1099511628211u;
+}
+
 static int larger_first(const void *a, const void *b)
 {
     const double x = *(const double *)a, y = *(const double *)b;

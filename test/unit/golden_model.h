@@ -43,6 +43,10 @@ kvrt_status golden_try_open(const char *const *pairs, kvrt_engine *out, kvrt_err
 kvrt_session golden_session(kvrt_engine engine);
 kvrt_session_info golden_session_info(kvrt_session session);
 kvrt_memory golden_memory(kvrt_engine engine);
+/* The same, that has read n <= 600 tokens of one of many stories. */
+kvrt_session golden_session_with(kvrt_engine engine, uint32_t story, uint32_t n);
+/* Into the digest goes every token, with every bit of its probability. */
+void golden_note(const kvrt_event *event, uint64_t *digest);
 /* Largest error of the logits of all rows over all prompts, infinity when one is NaN. `digest` (may be NULL) collects every bit. */
 double golden_logit_error(kvrt_engine engine, const golden_model *model, uint64_t *digest);
 /* The same but for the worst `part` of the rows. */

@@ -18,22 +18,9 @@ static kvrt_engine open_engine(const char *format, const char *ctx)
     return golden_open(&model, pairs);
 }
 
-static kvrt_session session_with(kvrt_engine engine, uint32_t story, uint32_t n)
-{
-    kvrt_session s;
-    int32_t ids[600];
-    for (uint32_t i = 0; i < n; i++) ids[i] = (int32_t)(2 + (i * 31 + story * 17) % 90);
-    assert_int_equal(kvrt_session_create(engine, NULL, &s, NULL), KVRT_OK);
-    assert_int_equal(kvrt_session_sync(s, ids, n, NULL, NULL), KVRT_OK);
-    return s;
-}
-
 static int32_t listen(const kvrt_event *event, void *user)
 {
-    uint64_t *digest = user;
-    uint32_t bits;
-    memcpy(&bits, &event->logprob, sizeof bits);
-    if (event->type == KVRT_EVENT_TOKEN) *digest = (*digest ^ (uint32_t)event->token ^ bits) * 1099511628211u;
+    golden_note(event, user);
     return KVRT_CONTINUE;
 }
 
@@ -78,7 +65,7 @@ static void engines_share_a_limit(void **state)
     assert_int_equal(kvrt_engine_close(alone, NULL), KVRT_OK);
 
     /* Who is suspended leaves room, and comes back when there is some. */
-    kvrt_session s = session_with(one, 3, 150);
+    kvrt_session s = golden_session_with(one, 3, 150);
     (void)generate(s, 5);
     assert_int_equal(kvrt_suspend(one, &error), KVRT_OK);
     const uint64_t left = golden_memory(one).host_bytes;
@@ -108,11 +95,13 @@ static void suspended_and_resumed(void **state)
     static const char *const formats[] = {"f16", "k4v4", "elastic"};
     for (unsigned f = 0; f < 3; f++) {
         kvrt_engine engine = open_engine(formats[f], "600"), other = open_engine(formats[f], "600");
-        kvrt_session a[3] = {session_with(engine, 1, 300), session_with(engine, 1, 280), session_with(engine, 2, 200)},
-                     b[3] = {session_with(other, 1, 300), session_with(other, 1, 280), session_with(other, 2, 200)},
+        kvrt_session a[3] = {golden_session_with(engine, 1, 300), golden_session_with(engine, 1, 280),
+                             golden_session_with(engine, 2, 200)},
+                     b[3] = {golden_session_with(other, 1, 300), golden_session_with(other, 1, 280),
+                             golden_session_with(other, 2, 200)},
                      gone;
         for (int i = 0; i < 3; i++) assert_true(generate(a[i], 20) == generate(b[i], 20));
-        gone = session_with(engine, 5, 250);
+        gone = golden_session_with(engine, 5, 250);
         (void)generate(gone, 2);
         const kvrt_memory before = golden_memory(engine);
         for (unsigned round = 0; round < 3; round++) {
@@ -145,7 +134,7 @@ static void suspended_and_resumed(void **state)
 static void without_memory(void **state)
 {
     kvrt_engine engine = open_engine("k4v4", "600"), other = open_engine("k4v4", "600");
-    kvrt_session a = session_with(engine, 1, 300), b = session_with(other, 1, 300);
+    kvrt_session a = golden_session_with(engine, 1, 300), b = golden_session_with(other, 1, 300);
     assert_true(generate(a, 20) == generate(b, 20));
     uint32_t n_failed = 0;
     for (uint64_t nth = 1;; nth += 1 + nth / 8) {
@@ -162,7 +151,7 @@ static void without_memory(void **state)
             kvrt_session_rewind(a, 320, NULL) == KVRT_DEVICE_LOST) { /* the outline could not be kept */
             kvrt_engine_close(engine, NULL), kvrt_engine_close(other, NULL);
             engine = open_engine("k4v4", "600"), other = open_engine("k4v4", "600");
-            a = session_with(engine, 1, 300), b = session_with(other, 1, 300);
+            a = golden_session_with(engine, 1, 300), b = golden_session_with(other, 1, 300);
             assert_true(generate(a, 20) == generate(b, 20));
         }
         n_failed++;
@@ -187,7 +176,7 @@ static void trimmed(void **state)
 {
     uint64_t freed;
     kvrt_engine engine = open_engine("f16", "30000");
-    kvrt_session a = session_with(engine, 1, 300), b;
+    kvrt_session a = golden_session_with(engine, 1, 300), b;
     assert_int_equal(kvrt_session_create(engine, NULL, &b, NULL), KVRT_OK);
     const uint64_t first = generate(a, 5);
     assert_int_equal(kvrt_measure_fill(b, 29000, 1, NULL), KVRT_OK);
@@ -200,7 +189,7 @@ static void trimmed(void **state)
     assert_int_equal(golden_memory(engine).kv_cached_bytes, 0);
     if (full && resident_kib() + 4000 > full)
         fail_msg("%llu KiB before, %llu KiB after", (unsigned long long)full, (unsigned long long)resident_kib());
-    a = session_with(engine, 1, 300);
+    a = golden_session_with(engine, 1, 300);
     assert_true(generate(a, 5) == first);
     assert_int_equal(kvrt_trim(engine, NULL, NULL), KVRT_OK);
     assert_int_equal(kvrt_session_rewind(a, 300, NULL), KVRT_OK);

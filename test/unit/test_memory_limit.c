@@ -70,26 +70,9 @@ static uint64_t limit_for(kvrt_engine engine, uint64_t pool)
     return m.planned_bytes - m.kv_pool_bytes + pool;
 }
 
-static kvrt_session session_with(kvrt_engine engine, uint32_t story, uint32_t n)
-{
-    kvrt_session s;
-    int32_t ids[600];
-    for (uint32_t i = 0; i < n; i++) ids[i] = (int32_t)(2 + (i * 31 + story * 17) % 90);
-    assert_int_equal(kvrt_session_create(engine, NULL, &s, NULL), KVRT_OK);
-    assert_int_equal(kvrt_session_sync(s, ids, n, NULL, NULL), KVRT_OK);
-    return s;
-}
-
-static void note(const kvrt_event *event, uint64_t *digest)
-{
-    uint32_t bits;
-    memcpy(&bits, &event->logprob, sizeof bits);
-    if (event->type == KVRT_EVENT_TOKEN) *digest = (*digest ^ (uint32_t)event->token ^ bits) * 1099511628211u;
-}
-
 static int32_t listen(const kvrt_event *event, void *user)
 {
-    note(event, user);
+    golden_note(event, user);
     return KVRT_CONTINUE;
 }
 
@@ -177,7 +160,7 @@ static void more_sessions_find_room(void **state)
     engine =
         open_with((settings){.sessions = "1", .limit = one.planned_bytes + (16u << 10), .most = 3 * one.planned_bytes});
     assert_int_equal(golden_memory(engine).kv_pool_bytes, one.kv_pool_bytes);
-    s[0] = session_with(engine, 1, 590);
+    s[0] = golden_session_with(engine, 1, 590);
     (void)generate(s[0], 10);
     assert_int_equal(kvrt_session_create(engine, NULL, &s[1], NULL), KVRT_OVER_BUDGET);
     const uint64_t each = one.kv_pool_bytes + (1u << 20);
@@ -185,7 +168,7 @@ static void more_sessions_find_room(void **state)
         one.planned_bytes + 3 * each < 3 * one.planned_bytes ? one.planned_bytes + 3 * each : 3 * one.planned_bytes);
     assert_true(golden_memory(engine).kv_pool_bytes >= 3 * one.kv_pool_bytes);
     for (uint32_t i = 1; i < 3; i++) {
-        s[i] = session_with(engine, 10 + i, 590);
+        s[i] = golden_session_with(engine, 10 + i, 590);
         (void)generate(s[i], 10);
     }
     assert_true(held() <= golden_memory(engine).budget_bytes);
@@ -198,7 +181,7 @@ static void memory_goes_and_comes(void **state)
     (void)state;
     kvrt_engine engine = open_with((settings){.ctx = "30000", .sessions = "2", .limit = 1u << 30});
     const kvrt_memory m = golden_memory(engine);
-    kvrt_session a, b = session_with(engine, 1, 300);
+    kvrt_session a, b = golden_session_with(engine, 1, 300);
     const uint64_t first = generate(b, 5);
     assert_int_equal(kvrt_session_create(engine, NULL, &a, NULL), KVRT_OK);
     assert_int_equal(kvrt_measure_fill(a, 29000, 1, NULL), KVRT_OK);
@@ -242,9 +225,10 @@ static void sessions_go_on(void **state)
         kvrt_engine engine = open_with(with), other = open_with(with);
         kvrt_session a[3], b[3], gone;
         for (uint32_t i = 0; i < 3; i++) {
-            gone = session_with(engine, 5 + i, 250);
+            gone = golden_session_with(engine, 5 + i, 250);
             (void)generate(gone, 2);
-            a[i] = session_with(engine, i ? 1 : 0, 300 - 20 * i), b[i] = session_with(other, i ? 1 : 0, 300 - 20 * i);
+            a[i] = golden_session_with(engine, i ? 1 : 0, 300 - 20 * i),
+            b[i] = golden_session_with(other, i ? 1 : 0, 300 - 20 * i);
             assert_true(generate(a[i], 20) == generate(b[i], 20));
             assert_int_equal(kvrt_session_close(gone, NULL), KVRT_OK);
         }
@@ -289,7 +273,7 @@ static void requests_go_on(void **state)
         uint32_t n_done = 0, n_changes = 0;
         const uint64_t whole = golden_memory(engine).planned_bytes;
         for (uint32_t i = 0; i < 3; i++) {
-            a[i] = session_with(engine, i, 200);
+            a[i] = golden_session_with(engine, i, 200);
             assert_int_equal(kvrt_submit(a[i], o, &request[i], NULL), KVRT_OK);
         }
         if (by_worker) assert_int_equal(kvrt_worker_start(engine, NULL, NULL, NULL), KVRT_OK);
@@ -298,7 +282,7 @@ static void requests_go_on(void **state)
             if (!by_worker) assert_true(kvrt_step(engine, 50, NULL) >= KVRT_OK);
             while (kvrt_poll(engine, &event, NULL) == KVRT_OK) {
                 for (uint32_t i = 0; i < 3; i++)
-                    if (event.request == request[i]) note(&event, &digest[i]);
+                    if (event.request == request[i]) golden_note(&event, &digest[i]);
                 if (event.type == KVRT_EVENT_ERROR) fail_msg("%.*s", (int)event.text_len, event.text);
                 n_done += event.type == KVRT_EVENT_DONE;
             }
@@ -310,7 +294,7 @@ static void requests_go_on(void **state)
         if (by_worker) assert_int_equal(kvrt_worker_stop(engine, NULL), KVRT_OK);
         assert_true(n_changes > 3);
         for (uint32_t i = 0; i < 3; i++) {
-            b = session_with(other, i, 200);
+            b = golden_session_with(other, i, 200);
             assert_true(generate(b, 120) == digest[i]);
         }
         kvrt_options_destroy(o);
@@ -330,7 +314,7 @@ static void idle_sessions_leave(void **state)
         kvrt_engine engine = open_with(with), other = open_with((settings){.format = "k4v4", .limit = 64u << 20});
         kvrt_session a[4], b[4];
         for (uint32_t i = 0; i < 4; i++) {
-            a[i] = session_with(engine, i, 400), b[i] = session_with(other, i, 400);
+            a[i] = golden_session_with(engine, i, 400), b[i] = golden_session_with(other, i, 400);
             assert_true(generate(a[i], 20) == generate(b[i], 20));
         }
         const kvrt_memory m = golden_memory(engine);
@@ -358,7 +342,7 @@ static void elastic_sessions_give_up_bits(void **state)
 {
     (void)state;
     kvrt_engine engine = open_with((settings){.format = "elastic", .sessions = "2", .limit = 64u << 20});
-    kvrt_session s = session_with(engine, 1, 590), t = session_with(engine, 2, 590);
+    kvrt_session s = golden_session_with(engine, 1, 590), t = golden_session_with(engine, 2, 590);
     (void)generate(s, 1), (void)generate(t, 1);
     kvrt_session_info before = golden_session_info(s);
     const kvrt_memory m = golden_memory(engine);
@@ -404,7 +388,7 @@ static void what_is_refused(void **state)
     (void)state;
     kvrt_error error = {.size = sizeof error};
     kvrt_engine engine = open_with((settings){.limit = 64u << 20, .most = 96u << 20});
-    kvrt_session s = session_with(engine, 1, 300);
+    kvrt_session s = golden_session_with(engine, 1, 300);
     const uint64_t first = generate(s, 5), before = golden_memory(engine).kv_pool_bytes;
     assert_int_equal(kvrt_mem_limit(engine, 1000, NULL, &error), KVRT_OVER_BUDGET);
     assert_non_null(strstr(error.message, "beside its KV pool"));
