@@ -13,6 +13,12 @@ INLINE vf widen_u8(const uint8_t *p)
 {
     return (vf)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)));
 }
+/* The low byte of every lane, a number of -128..127, to VW bytes. */
+INLINE void store_bytes(uint8_t *to, vi v)
+{
+    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128((__m256i)v), _mm256_extracti128_si256((__m256i)v, 1));
+    _mm_storel_epi64((__m128i *)(void *)to, _mm_packs_epi16(words, words));
+}
 INLINE vu look_up(vu codes, const uint8_t *table)
 {
     const __m256i t = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)table));

@@ -13,6 +13,11 @@ INLINE vf widen_u8(const uint8_t *p)
 {
     return (vf)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
 }
+/* The low byte of every lane to VW bytes. */
+INLINE void store_bytes(uint8_t *to, vi v)
+{
+    _mm_storeu_si128((__m128i *)(void *)to, _mm512_cvtepi32_epi8((__m512i)v));
+}
 INLINE vu look_up(vu codes, const uint8_t *table)
 {
     const __m512i t = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)table));

@@ -11,6 +11,11 @@ INLINE vf widen_f16(const uint16_t *p)
     return (vf){kvi_f16_to_f32(h[0]), kvi_f16_to_f32(h[1]), kvi_f16_to_f32(h[2]), kvi_f16_to_f32(h[3])};
 }
 INLINE vf widen_u8(const uint8_t *p) { return (vf){(float)p[0], (float)p[1], (float)p[2], (float)p[3]}; }
+/* The low byte of every lane to VW bytes. */
+INLINE void store_bytes(uint8_t *to, vi v)
+{
+    for (uint32_t i = 0; i < VW; i++) to[i] = (uint8_t)v[i];
+}
 INLINE vu look_up(vu codes, const uint8_t *table)
 {
     uint8_t b[VB];
