@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """A static model of decode on cards that nobody here has: machine code of the build, instruction by instruction, against tables of what a card does.
 
-    test/gpu/timing/model.py [BUILD]      BUILD: build; needs its kernels and cuobjdump (CUDA toolkit, or PyPI's triton)
+    test/gpu/timing/model.py [BUILD] [--write]    BUILD: build; needs its kernels and cuobjdump (CUDA toolkit, or PyPI's triton)
+
+Every time is held against predicted.tsv beside this file, which --write makes anew: one that is more than 5% longer than there
+fails, in builds by the compiler that the table is of.
 
 For every kernel of a decode step of an 8B model with 16-bit weights and each cache format: the predicted time of a launch, its largest term, and
 the share of the time that its bytes alone would take. Terms of a launch:
@@ -158,7 +161,8 @@ def split(code, inner):
     return [i for i in code if inner[0] <= i.at <= inner[1]], [i for i in code if not inner[0] <= i.at <= inner[1]]
 
 
-def decode_attention(kernels, card, form, depth, n_kv=8, dim=128):
+def decode_attention(kernels, card, form, depth, n_kv=8, dim=128, rows=1, per_kv=4):
+    """rows > 1: a verification, whose columns beyond eight are further blocks that find the pages in L2."""
     code = kernels[f"attn_decode_{form}_d{dim}"]
     found = loops(code, ["HMMA"])
     keys = found[0]
@@ -167,13 +171,14 @@ def decode_attention(kernels, card, form, depth, n_kv=8, dim=128):
     in_keys, rest = split(in_page, keys)
     per_sm = 2 if form in ("f16", "i8") else 3
     splits = max(1, min(per_sm * card["sms"] // n_kv, -(-depth // 128)))
+    groups = -(-rows * per_kv // 8)
     pages = -(-depth // 128)
     most = -(-pages // (splits * 4))  # pages of the busiest warp
     mean = pages / (splits * 4)
     warp, _ = weighted([(once, 1), (rest, most), (in_keys, most * dim // 32)], card)
     _, pipes = weighted([(once, 1), (rest, mean), (in_keys, mean * dim / 32)], card)
     record = {"f16": 4 * dim * 128, "i8": 2 * dim * 128 + 6 * 128, "k4v4": dim * 128 + 12 * 128, "k4v2": dim * 96 + 12 * 128}[form]
-    return estimate(card, warp, pipes, splits * n_kv, 4, per_sm, pages * n_kv * record)
+    return estimate(card, warp, pipes, splits * n_kv * groups, 4, per_sm, pages * n_kv * record)
 
 
 def gemv(kernels, card, name, n_out, n_in):
@@ -184,23 +189,74 @@ def gemv(kernels, card, name, n_out, n_in):
     return estimate(card, warp, pipes, -(-n_out // 8), 4, 5, n_out * n_in * 2)
 
 
+def tile_gemv(kernels, card, name, bits, n_out, n_in, group, warps=4, pair=False):
+    """Quantized weights: a block is 16 outputs, its warps take blocks of 256 columns in turn, each group by group."""
+    code = kernels[name]
+    around = loops(code, ["HMMA"])
+    inner = around[0]
+    groups = next(a for a in around if a[0] <= inner[0] and inner[1] < a[1])
+    outer = next(a for a in loops(code, ["LDGSTS"]) if a[0] <= groups[0] and groups[1] < a[1])
+    in_outer, once = split(code, outer)
+    in_groups, in_block = split(in_outer, groups)
+    in_inner, flush = split(in_groups, inner)
+    steps = sum(i.base == "HMMA" for i in in_inner) // (2 if name.endswith("numbers4") else 1) or 1
+    blocks = n_in / 256 / warps
+    parts = [(once, 0.5), (in_block, blocks), (flush, blocks * 256 / group), (in_inner, blocks * 16 / steps)]
+    warp, pipes = weighted(parts, card)
+    size = n_out * n_in * bits / 8 + n_out * n_in / group * 2
+    return estimate(card, warp, pipes, -(-n_out // 16), warps, 5, size)
+
+
+TABLE = Path(__file__).with_name("predicted.tsv")
+WORSE = 1.05
+
+
+def compiler(build):
+    """What made the kernels: nvcc 13.0"""
+    cache = (build / "CMakeCache.txt").read_text() if (build / "CMakeCache.txt").exists() else ""
+    found = re.search(r"^KVRT_BACKENDS:INTERNAL=.*?kernels by ([^,;]+?)(?:,| for|;|$)", cache, re.M)
+    return found[1].strip() if found else "unknown"
+
+
+def compare(build, said):
+    """Problems: times that are worse than those of the table, and rows that it lacks or has too many of."""
+    by = compiler(build)
+    if "--write" in sys.argv:
+        TABLE.write_text(f"# {by}\n" + "".join(f"{key}\t{us:.2f}\n" for key, us in said.items()))
+    lines = TABLE.read_text().splitlines()
+    if lines[0] != f"# {by}":
+        print(f"\nnot compared: {TABLE.name} is of {lines[0][2:]}, the kernels of this build are by {by}")
+        return []
+    known = {key: float(us) for key, us in (line.rsplit("\t", 1) for line in lines[1:])}
+    problems = [f"{key}: not in {TABLE.name} (--write)" for key in said if key not in known]
+    problems += [f"{key}: no such kernel or shape any more (--write)" for key in known if key not in said]
+    problems += [f"{key}: {us:.2f} us predicted, {known[key]:.2f} in {TABLE.name}: {100 * (us / known[key] - 1):.0f}% worse"
+                 for key, us in said.items() if key in known and us > known[key] * WORSE]
+    better = [f"{key.replace(chr(9), ' ')}: {known[key]:.2f} -> {us:.2f}" for key, us in said.items() if key in known and us < known[key] / WORSE]
+    print(f"\n{len(said)} times held against {TABLE.name}" + "".join(f"\nbetter, {line}" for line in better))
+    return problems
+
+
 def main():
-    build = Path(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("KVRT_BUILD_DIR", ROOT / "build"))
+    folders = [a for a in sys.argv[1:] if not a.startswith("--")]
+    build = Path(folders[0] if folders else os.environ.get("KVRT_BUILD_DIR", ROOT / "build"))
     tool = disassembler()
     archs = [card["arch"] for card in CARDS.values()] + [86]
     arch = next((a for a in archs if (build / f"cuda/linear.sm_{a}.cubin").exists()), None)
     if not tool or not arch:
         print("skipped: no", "kernels in this build" if tool else "cuobjdump")
         return 77
-    problems = []
+    problems, said = [], {}
     for name, card in CARDS.items():
         own = card["arch"] if (build / f"cuda/linear.sm_{card['arch']}.cubin").exists() else arch
-        kernels = {**read(tool, build / f"cuda/linear.sm_{own}.cubin"), **read(tool, build / f"cuda/attention_decode.sm_{own}.cubin")}
+        kernels = {**read(tool, build / f"cuda/linear.sm_{own}.cubin"), **read(tool, build / f"cuda/attention_decode.sm_{own}.cubin"),
+                   **read(tool, build / f"cuda/tile_gemv.sm_{own}.cubin")}
         print(f"\n{name}, machine code of sm_{own}: an 8B model, one row\n")
         print(f"{'kernel':24} {'shape':>18} {'us':>8} {'of bytes':>9}  largest terms (us)")
 
         def say(kernel, shape, found):
             us, terms = found
+            said[f"{name}\tsm_{own}\t{kernel}\t{shape}"] = us
             share = 100 * terms["memory"] / us
             first = sorted(terms.items(), key=lambda t: -t[1])[:3]
             print(f"{kernel:24} {shape:>18} {us:8.1f} {share:8.0f}%  " + ", ".join(f"{k} {v:.1f}" for k, v in first))
@@ -211,6 +267,10 @@ def main():
         layer = sum(say("gemv_bf16_n1", f"{o} x {i}", gemv(kernels, card, "gemv_bf16_n1", o, i))
                     for o, i in ((6144, 4096), (4096, 4096), (28672, 4096), (4096, 14336)))
         head = say("gemv_bf16_n1", "128256 x 4096", gemv(kernels, card, "gemv_bf16_n1", 128256, 4096))
+        for kernel, bits, group in (("gemv_u4", 4, 128), ("gemv_u4", 4, 32), ("gemv_u8", 8, 32), ("gemv_u6", 6, 16), ("gemv_table4", 4, 32),
+                                    ("gemv_e4m3", 8, 128)):
+            for o, i in ((6144, 4096), (28672, 4096), (4096, 14336)):
+                say(kernel, f"{o} x {i} g{group}", tile_gemv(kernels, card, kernel, bits, o, i, group))
         bytes_of = 2 * (32 * (6144 * 4096 + 4096 * 4096 + 28672 * 4096 + 4096 * 14336) + 128256 * 4096)
         print()
         for depth in (512, 4096, 32768, 131072):
@@ -220,6 +280,14 @@ def main():
                 token = 32 * (layer + attention + 2.0) + head + card["launch"] * (32 * 7 + 5)  # 2: rope and combine
                 bound = bytes_of / card["gbps"] / 1e3 + 32 * terms["memory"]
                 print(f"{'':24} {'a token':>18} {token:8.0f} {100 * bound / token:8.0f}%  {1e6 / token:.1f} tokens per second")
+        print("\nverification, attention of 2, 4 and 8 rows against one (GQA 4), L2 serving the blocks of further columns")
+        for depth in (4096, 32768):
+            for form in ("f16", "i8", "k4v4", "k4v2"):
+                one = decode_attention(kernels, card, form, depth)[0]
+                ratios = [say(f"attn_decode_{form}_d128", f"{depth}, {rows} rows",
+                              decode_attention(kernels, card, form, depth, rows=rows)) / one for rows in (2, 4, 8)]
+                print(f"{'':24} {'against one row':>18} " + ", ".join(f"{r:.2f}" for r in ratios))
+    problems += compare(build, said)
     for problem in problems:
         print(problem)
     return 1 if problems else 0
