@@ -63,7 +63,7 @@ static void put_block(kvi_weight_form form, double size, unsigned char *p, doubl
 /* ------------------------------------------------------------------------------------------------------ groups --- */
 typedef struct scales {
     double *scale, *zero; /* per group row and group */
-    uint32_t *of;         /* (n_in) the group of a column */
+    uint32_t *of;         /* (n_experts, n_in) the group of a column, of each expert in an order of its own */
     uint32_t rows, groups;
 } scales;
 
@@ -136,7 +136,7 @@ static scales put_scales(op_rig *rig, const op_form *form, kvi_weight_desc *desc
     const uint32_t n = n_experts * s.rows * s.groups;
     s.scale = op_rig_memory(rig, n * sizeof(double));
     s.zero = op_rig_memory(rig, n * sizeof(double));
-    s.of = op_rig_memory(rig, desc->n_in * sizeof *s.of);
+    s.of = op_rig_memory(rig, (size_t)n_experts * desc->n_in * sizeof *s.of);
     order_parts(form, s.groups, desc);
     unsigned char *p = part(rig, form, desc, KVI_PART_SCALES);
     for (uint32_t i = 0; i < n; i++)
@@ -148,16 +148,17 @@ static scales put_scales(op_rig *rig, const op_form *form, kvi_weight_desc *desc
         if (form->zeros)
             put_zero(form, desc, s.groups, p, i / s.groups, i % s.groups, random_zero(form, desc->form, &s.zero[i]));
     }
-    for (uint32_t k = 0; k < desc->n_in; k++) s.of[k] = k / group;
-    for (uint32_t k = desc->n_in; form->scattered && k > 1; k--) {
-        const uint32_t other = (uint32_t)(op_uniform() * k), kept = s.of[k - 1];
-        s.of[k - 1] = s.of[other];
-        s.of[other] = kept;
+    for (uint32_t e = 0; e < n_experts; e++) {
+        uint32_t *of = s.of + (size_t)e * desc->n_in;
+        for (uint32_t k = 0; k < desc->n_in; k++) of[k] = k / group;
+        for (uint32_t k = desc->n_in; form->scattered && k > 1; k--) {
+            const uint32_t other = (uint32_t)(op_uniform() * k), kept = of[k - 1];
+            of[k - 1] = of[other];
+            of[other] = kept;
+        }
     }
-    for (uint32_t e = 0; form->scattered && e < n_experts; e++) {
-        if (e == 0) p = part(rig, form, desc, KVI_PART_GROUPS);
-        memcpy(p + (size_t)e * desc->n_in * 4, s.of, (size_t)desc->n_in * 4);
-    }
+    if (form->scattered)
+        memcpy(part(rig, form, desc, KVI_PART_GROUPS), s.of, (size_t)n_experts * desc->n_in * sizeof *s.of);
     return s;
 }
 
@@ -196,7 +197,7 @@ static void fill_groups(op_rig *rig, const op_form *form, kvi_weight_desc *desc,
         for (uint32_t r = 0; r < desc->n_out; r++)
             for (uint32_t k = 0; k < desc->n_in; k++) {
                 const uint32_t group_row = form->group_rows ? r / form->group_rows : r;
-                const uint32_t at = (e * s.rows + group_row) * s.groups + s.of[k];
+                const uint32_t at = (e * s.rows + group_row) * s.groups + s.of[(size_t)e * desc->n_in + k];
                 const double number = put_code(form, desc, codes + e * desc->n_out * row_bytes, r, k);
                 values[((size_t)e * desc->n_out + r) * desc->n_in + k] = (number - s.zero[at]) * s.scale[at] * global;
             }
