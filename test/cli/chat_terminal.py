@@ -69,6 +69,11 @@ class Chat:
         self.prompt()
         self.send(text + "\r")
 
+    def answer_to(self, text):
+        """Waits for the beginning of an answer: behind the echo of the question, and more than what switches the terminal's modes."""
+        self.expect(re.escape(text))
+        self.expect(r"\n.{20}")
+
     def prompt(self):
         self.expect(r"> ")
 
