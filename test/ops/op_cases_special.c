@@ -559,6 +559,8 @@ static const delta_case deltas[] = {
     {2, 1, 128, 128, 8, -3, 0, true, false} /* as models have it */,
     {1, 1, 33, 127, 70, -1, 0, false, false} /* odd, and one below a vector */,
     {1, 1, 64, 129, 1, -1, 0, false, false},
+    {1, 1, 129, 9, 9, -1, 0, false, false} /* one above the widest that models have */,
+    {2, 1, 256, 16, 8, -2, 0, true, false},
     {2, 2, 7, 1, 5, 0, 0, true, false},
 };
 
@@ -566,7 +568,7 @@ static void delta_reference(const delta_case *c, const double *in, const double 
                             const double *rates, const double *dt, const double *gain, double *out)
 {
     const uint32_t keys = c->key_heads * c->dk, cols = 2 * keys + c->heads * c->dv;
-    double *s = calloc((size_t)c->dk * c->dv, sizeof *s), q[128], k[128], e[129];
+    double *s = calloc((size_t)c->dk * c->dv, sizeof *s), q[256], k[256], e[129];
     assert_non_null(s);
     for (uint32_t h = 0; h < c->heads; h++) {
         const uint32_t kh = c->tiled ? h % c->key_heads : h / (c->heads / c->key_heads);
