@@ -75,7 +75,11 @@ class Chat:
         self.expect(r"\n.{20}")
 
     def prompt(self):
+        """Waits for the prompt, and until keys go to the editor: the terminal would echo them itself before. (A dumb terminal stays as it is.)"""
         self.expect(r"> ")
+        end = time.monotonic() + 0.5
+        while termios.tcgetattr(self.fd)[3] & termios.ICANON and time.monotonic() < end:
+            self.pump(0.01)
 
     def leave(self, seconds=10):
         """Exit code."""
