@@ -1,4 +1,5 @@
 /* embed.c - see embed.h. */
+#include "generation_parts.h"
 #include "seat.h"
 #include "step.h"
 
@@ -30,17 +31,11 @@ kvrt_status kvi_embed_begin(kvi_session *s, const kvrt_embed_params *params, kvr
     kvi_session_cut_cache(s, p.pooling == KVRT_POOL_LAST ? last : 0, s->n_tokens);
     if (p.pooling == KVRT_POOL_LAST) KVI_TRY(kvi_session_reuse(s, last, error));
     gen->embed = (kvi_embed){.out = p.out, .pooling = p.pooling, .normalize = p.normalize != 0};
-    gen->state = KVI_PREFILL;
-    gen->fn = fn, gen->user = user;
-    gen->finish = KVRT_FINISH_NONE;
-    gen->status = KVRT_OK;
-    gen->error = (kvrt_error){.size = sizeof gen->error};
     gen->draft = (kvi_draft){0};
-    gen->request = kvi_requests_begin(s->requests);
-    gen->n_prompt = s->n_tokens, gen->n_reused = s->n_cached;
-    gen->n_generated = 0, gen->max_tokens = 0;
-    gen->prefill_us = gen->decode_us = gen->first_token_us = 0;
-    gen->lap_us = kvi_os_now_us();
+    gen->max_tokens = 0;
+    kvi_generation_renew(s);
+    kvi_generation_listen(s, fn, user);
+    gen->n_reused = s->n_cached;
     return KVRT_OK;
 }
 

@@ -4,6 +4,26 @@
 #include "step.h"
 
 /* ----------------------------------------------------------------------------------------------------- beginning --- */
+void kvi_generation_renew(kvi_session *s)
+{
+    kvi_generation *gen = &s->gen;
+    gen->state = KVI_PREFILL;
+    gen->request = kvi_requests_begin(s->requests);
+    gen->n_prompt = s->n_tokens;
+    gen->n_reused = gen->n_generated = 0;
+    gen->prefill_us = gen->decode_us = gen->first_token_us = 0;
+}
+
+void kvi_generation_listen(kvi_session *s, kvrt_event_fn fn, void *user)
+{
+    kvi_generation *gen = &s->gen;
+    gen->fn = fn, gen->user = user;
+    gen->finish = KVRT_FINISH_NONE;
+    gen->status = KVRT_OK;
+    gen->error = (kvrt_error){.size = sizeof gen->error};
+    gen->lap_us = kvi_os_now_us();
+}
+
 kvrt_status kvi_generation_begin(kvi_session *s, const kvrt_options *options, kvrt_event_fn fn, void *user,
                                  kvrt_error *error)
 {
@@ -14,11 +34,7 @@ kvrt_status kvi_generation_begin(kvi_session *s, const kvrt_options *options, kv
     const bool goes_on = gen->state == KVI_PAUSED;
     if (goes_on) gen->state = KVI_DECODE;
     else KVI_TRY(kvi_generation_start(s, options, error));
-    gen->fn = fn, gen->user = user;
-    gen->finish = KVRT_FINISH_NONE;
-    gen->status = KVRT_OK;
-    gen->error = (kvrt_error){.size = sizeof gen->error};
-    gen->lap_us = kvi_os_now_us();
+    kvi_generation_listen(s, fn, user);
     /* The last token is computed alone, in the form of those that will be generated, and again when all of them are cached: so its logits
      * are the same after a rewind. */
     if (s->n_cached == s->n_tokens && gen->max_tokens > gen->n_generated)

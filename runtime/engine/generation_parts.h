@@ -7,6 +7,11 @@
 /* A new request, in PREFILL. A failing call leaves everything as it was. */
 kvrt_status kvi_generation_start(kvi_session *session, const kvrt_options *options, kvrt_error *error);
 
+/* What begins a request of any kind: its number, counts of nothing, PREFILL. */
+void kvi_generation_renew(kvi_session *session);
+/* What begins every stretch of a request, of which a paused one has several: who listens, no end and no error, the clock. */
+void kvi_generation_listen(kvi_session *session, kvrt_event_fn fn, void *user);
+
 /* The one place where events leave; returns the host's answer. */
 int32_t kvi_generation_tell(kvi_session *session, kvrt_event event);
 /* The same, and a STOP or PAUSE becomes the reason to finish. */

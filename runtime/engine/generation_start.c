@@ -120,13 +120,9 @@ kvrt_status kvi_generation_start(kvi_session *s, const kvrt_options *options, kv
         kvi_constraint_free(&gen->constraint);
         gen->constraint = constraint;
         if (!gen->goes_on) gen->n_settled = s->n_tokens;
-        gen->state = KVI_PREFILL;
         gen->sampler = sampler;
         gen->draft = draft;
-        gen->request = kvi_requests_begin(s->requests);
-        gen->n_prompt = s->n_tokens;
-        gen->n_reused = gen->n_generated = 0;
-        gen->prefill_us = gen->decode_us = gen->first_token_us = 0;
+        kvi_generation_renew(s);
         gen->max_tokens = kvi_options_i64(o, "gen.max_tokens");
         if (gen->max_tokens < 0) gen->max_tokens = INT64_MAX;
         gen->ignore_eos = kvi_options_bool(o, "gen.ignore_eos");
