@@ -103,12 +103,26 @@ const golden_prompt *golden_prompt_of(const golden_model *model, uint32_t n)
 
 void golden_free(golden_model *model) { free(model->blob); }
 
-kvrt_status golden_try_open(const char *const *pairs, kvrt_engine *out, kvrt_error *error)
+kvrt_engine golden_open_tiny(const char *const *pairs)
+{
+    golden_model tiny = {0};
+    snprintf(tiny.dir, sizeof tiny.dir, "%s/../examples/models/storyteller-tiny", KVRT_TEST_DIR);
+    return golden_open(&tiny, pairs);
+}
+
+kvrt_options *golden_options(const char *const *pairs)
 {
     kvrt_options *o;
+    kvrt_error error = {.size = sizeof error};
     assert_int_equal(kvrt_options_create(&o, NULL), KVRT_OK);
-    for (const char *const *pair = pairs; *pair; pair += 2)
-        if (kvrt_options_set_text(o, pair[0], pair[1], error) < KVRT_OK) fail_msg("%s", error->message);
+    for (; *pairs; pairs += 2)
+        if (kvrt_options_set_text(o, pairs[0], pairs[1], &error) < KVRT_OK) fail_msg("%s", error.message);
+    return o;
+}
+
+kvrt_status golden_try_open(const char *const *pairs, kvrt_engine *out, kvrt_error *error)
+{
+    kvrt_options *o = golden_options(pairs);
     const kvrt_status status = kvrt_engine_open(o, NULL, NULL, out, error);
     kvrt_options_destroy(o);
     return status;

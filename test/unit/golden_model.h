@@ -37,6 +37,10 @@ float *golden_hidden(const golden_model *model, uint32_t *width);
 const golden_prompt *golden_prompt_of(const golden_model *model, uint32_t n);
 /* Opens with key/value pairs, NULL-terminated. Fails the test on an error. */
 kvrt_engine golden_open(const golden_model *model, const char *const *pairs);
+/* The same with storyteller-tiny of examples/models, a model that speaks. */
+kvrt_engine golden_open_tiny(const char *const *pairs);
+/* Options of a call, of key/value pairs; the caller's. Fails the test on an error. */
+kvrt_options *golden_options(const char *const *pairs);
 /* Opens with key/value pairs alone, model.path among them, NULL-terminated; the status of kvrt_engine_open. */
 kvrt_status golden_try_open(const char *const *pairs, kvrt_engine *out, kvrt_error *error);
 /* A session with the engine's options, what it and the engine's memory say of themselves. Fail the test on an error. */

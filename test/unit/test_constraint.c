@@ -21,12 +21,6 @@ static const char schema[] =
     "\"minItems\": 1, \"maxItems\": 3}}, "
     "\"required\": [\"the name of it\", \"is it so\", \"numbers\"], \"additionalProperties\": false}";
 
-static kvrt_engine open_tiny(const char *const *pairs)
-{
-    golden_model tiny = {0};
-    snprintf(tiny.dir, sizeof tiny.dir, "%s/../examples/models/storyteller-tiny", KVRT_TEST_DIR);
-    return golden_open(&tiny, pairs);
-}
 static const char *const plain[] = {"ctx.size", "256", "ctx.sessions", "4", NULL};
 
 static kvrt_options *options(const char *key, const char *text, int64_t seed)
@@ -98,7 +92,7 @@ static kvrt_status say(kvrt_session s, const kvrt_options *o, heard *h, kvrt_err
 static void every_text_satisfies_the_schema(void **state)
 {
     (void)state;
-    kvrt_engine engine = open_tiny(plain);
+    kvrt_engine engine = golden_open_tiny(plain);
     for (int seed = 1; seed <= 25; seed++) {
         kvrt_session s = new_session(engine);
         kvrt_options *o = options("grammar.schema", schema, seed);
@@ -118,7 +112,7 @@ static void every_text_satisfies_the_schema(void **state)
 static void calls_cut_nothing(void **state)
 {
     (void)state;
-    kvrt_engine engine = open_tiny(plain);
+    kvrt_engine engine = golden_open_tiny(plain);
     for (int seed = 3; seed < 6; seed++) {
         kvrt_options *o = options("grammar.schema", schema, seed);
         kvrt_session s = new_session(engine);
@@ -161,7 +155,7 @@ static void calls_cut_nothing(void **state)
 static void a_rewind_goes_back_in_the_grammar(void **state)
 {
     (void)state;
-    kvrt_engine engine = open_tiny(plain);
+    kvrt_engine engine = golden_open_tiny(plain);
     kvrt_options *o = options("grammar.schema", schema, 11);
     kvrt_session s = new_session(engine), twin;
     heard first = {.n = 0}, rest = {.n = 0};
@@ -203,7 +197,7 @@ static void a_rewind_goes_back_in_the_grammar(void **state)
 static void end_of_text_only_where_the_grammar_accepts(void **state)
 {
     (void)state;
-    kvrt_engine engine = open_tiny(plain);
+    kvrt_engine engine = golden_open_tiny(plain);
     kvrt_engine_info info = {.size = sizeof info};
     char bias[32];
     assert_int_equal(kvrt_engine_get_info(engine, &info, NULL), KVRT_OK);
@@ -223,7 +217,7 @@ static void end_of_text_only_where_the_grammar_accepts(void **state)
 static void errors_leave_the_session(void **state)
 {
     (void)state;
-    kvrt_engine engine = open_tiny(plain);
+    kvrt_engine engine = golden_open_tiny(plain);
     kvrt_session s = new_session(engine);
     kvrt_error error = {.size = sizeof error};
     heard h = {.n = 0};
@@ -282,7 +276,7 @@ static int32_t hear_calls(const kvrt_event *event, void *user)
 static void calls_of_tools_are_events(void **state)
 {
     (void)state;
-    kvrt_engine engine = open_tiny(plain);
+    kvrt_engine engine = golden_open_tiny(plain);
     kvrt_error error = {.size = sizeof error};
     for (int cut = 0; cut < 3; cut++) {
         static const int64_t cuts[] = {-1, 1, 5};
@@ -320,7 +314,7 @@ static void many_grammars(void **state)
 {
     (void)state;
     uint64_t bytes[2], blocks;
-    kvrt_engine engine = open_tiny(plain);
+    kvrt_engine engine = golden_open_tiny(plain);
     kvrt_session s = new_session(engine);
     for (int round = 0; round < 2; round++) {
         for (int i = 0; i < 40; i++) {

@@ -1,5 +1,5 @@
 /* test_draft.c - speculation: whatever is guessed, what the host sees is what it sees without guesses, to the last bit of every log probability, and so
- * is the session afterwards. Guesses by look-up against a naive search; samples against the exact distribution. */
+ * is the session afterwards. Guesses by look-up against a naive search. Distributions: test_draft_samples.c. */
 #include "crowd.h"
 #include "golden_model.h"
 #include "../../runtime/base/lcg.h"
@@ -13,17 +13,10 @@
 #include <string.h>
 #include <cmocka.h>
 
-static kvrt_engine open_tiny(const char *const *pairs)
-{
-    golden_model tiny = {0};
-    snprintf(tiny.dir, sizeof tiny.dir, "%s/../examples/models/storyteller-tiny", KVRT_TEST_DIR);
-    return golden_open(&tiny, pairs);
-}
-
 static kvrt_engine open_golden(const char *name, const char *const *pairs)
 {
     golden_model m;
-    if (strcmp(name, "tiny") == 0) return open_tiny(pairs);
+    if (strcmp(name, "tiny") == 0) return golden_open_tiny(pairs);
     assert_true(golden_load(name, &m));
     kvrt_engine engine = golden_open(&m, pairs);
     golden_free(&m);
@@ -214,7 +207,7 @@ static void full_contexts_are_the_same(void **state)
         }
     const char *pairs[] = {"kv.format", "elastic", "ctx.size", "1000",       "ctx.chunk", "32", "kv.tail",
                            "0",         "kv.pool", "420KiB",   "draft.type", "lookup",    NULL};
-    kvrt_engine engine = open_tiny(pairs);
+    kvrt_engine engine = golden_open_tiny(pairs);
     const play p = {.options = {"sample.temperature", "0", "gen.max_tokens", "800"}, .n_prompt = 100};
     seen off = perform(engine, &p, "off", "7");
     end(&off);
@@ -275,7 +268,7 @@ static void guesses_are_shared_out(void **state)
 {
     static const uint32_t need[] = {0, 7, 3, 1, 1, 0, 0, 0}, row = 0;
     const char *pairs[] = {"ctx.size", "256", "draft.type", "lookup", NULL};
-    kvrt_engine engine = open_tiny(pairs);
+    kvrt_engine engine = golden_open_tiny(pairs);
     const play p = {
         .options = {"sample.temperature", "0", "gen.max_tokens", "9"}, .n_prompt = 30, .act = CROWD_STOP, .act_at = 9};
     seen s = perform(engine, &p, "lookup", "7");
@@ -295,16 +288,6 @@ static void guesses_are_shared_out(void **state)
 }
 
 /* --------------------------------------------------------------------------------------------- in the midst of it --- */
-static kvrt_options *some_options(const char *const *pairs)
-{
-    kvrt_options *o;
-    kvrt_error error = {.size = sizeof error};
-    assert_int_equal(kvrt_options_create(&o, NULL), KVRT_OK);
-    for (; *pairs; pairs += 2)
-        if (kvrt_options_set_text(o, pairs[0], pairs[1], &error) < KVRT_OK) fail_msg("%s", error.message);
-    return o;
-}
-
 static void drive_to_the_end(kvrt_engine engine)
 {
     kvrt_event event = {.size = sizeof event};
@@ -349,7 +332,7 @@ static void forks_saves_and_rewinds_between_operations(void **state)
         kvrt_engine engine = open_golden(models[m], pairs);
         const char *plain[] = {"draft.type", "off", "gen.max_tokens", "150", NULL},
                    *fast[] = {"gen.max_tokens", "150", NULL};
-        kvrt_options *off = some_options(plain), *on = some_options(fast);
+        kvrt_options *off = golden_options(plain), *on = golden_options(fast);
         int32_t prompt[100], want[512], got[512];
         uint64_t n, n_got;
         for (uint32_t i = 0; i < 100; i++) prompt[i] = crowd_token(3, i);
@@ -437,7 +420,7 @@ static void a_cancelled_step_leaves_nothing(void **state)
         kvrt_engine engine = open_golden(models[m], pairs);
         const char *plain[] = {"draft.type", "off", "gen.max_tokens", "80", NULL},
                    *some[] = {"gen.max_tokens", "80", NULL};
-        kvrt_options *off = some_options(plain), *on = some_options(some);
+        kvrt_options *off = golden_options(plain), *on = golden_options(some);
         int32_t prompt[100], want[512], got[512];
         uint64_t n, n_cancelled = 0;
         kvi_session *s;
@@ -460,7 +443,7 @@ static void a_cancelled_step_leaves_nothing(void **state)
             }
             assert_true(status >= KVRT_OK && s->states.spare == KVI_NO_PAGE);
             /* A token without guesses, so that there is a way on. */
-            kvrt_options *one = some_options((const char *[]){"draft.type", "off", "gen.max_tokens", "1", NULL});
+            kvrt_options *one = golden_options((const char *[]){"draft.type", "off", "gen.max_tokens", "1", NULL});
             assert_int_equal(kvrt_generate(session, one, NULL, NULL, NULL, NULL), KVRT_OK);
             kvrt_options_destroy(one);
         }
@@ -482,7 +465,7 @@ static void grammars_are_the_same(void **state)
         "\"maxItems\":"
         "20}"};
     const char *pairs[] = {"ctx.size", "512", "ctx.sessions", "2", NULL};
-    kvrt_engine engine = open_tiny(pairs);
+    kvrt_engine engine = golden_open_tiny(pairs);
     uint64_t n_true = 0;
     for (unsigned g = 0; g < 2; g++)
         for (unsigned seed = 1; seed <= 12; seed++) {
@@ -513,123 +496,6 @@ static void grammars_are_the_same(void **state)
     kvrt_engine_close(engine, NULL);
 }
 
-/* ---------------------------------------------------------------------------------------------------- distribution --- */
-enum { V = 4096 };
-typedef struct sampling {
-    double temperature, min_p, frequency;
-    uint32_t top_k;
-} sampling;
-
-/* Probabilities by the definition, in double: penalties, temperature, top-k, min-p. */
-static void probabilities(const sampling *w, const float *logits, uint32_t n, const int32_t *recent, uint32_t n_recent,
-                          double *p)
-{
-    double best = -INFINITY, sum = 0;
-    for (uint32_t i = 0; i < n; i++) p[i] = logits[i];
-    for (uint32_t i = 0; i < n_recent; i++) p[recent[i]] -= w->frequency;
-    for (uint32_t i = 0; i < n; i++) p[i] /= w->temperature, best = fmax(best, p[i]);
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t above = 0;
-        for (uint32_t k = 0; k < n && above < w->top_k; k++) above += p[k] > p[i];
-        p[i] = above < w->top_k && exp(p[i] - best) >= w->min_p ? p[i] : -INFINITY;
-    }
-    for (uint32_t i = 0; i < n; i++) p[i] = exp(p[i] - best), sum += p[i];
-    for (uint32_t i = 0; i < n; i++) p[i] /= sum;
-}
-
-/* 2,500 seeds each make three tokens behind a prompt that repeats itself; with what went before given, the second and third (whose rows were
- * computed behind guesses) are counted against the exact distribution by Pearson's chi-squared. */
-static void samples_have_the_distribution_of_the_model(void **state)
-{
-    enum { SEEDS = 2500, PROMPT = 48 };
-    static double p1[V], p2[V];
-    static float logits[V];
-    static uint32_t first[V], second[V];
-    static int32_t drawn[SEEDS][3];
-    const sampling w = {.temperature = 1.3, .min_p = 0.02, .frequency = 0.2, .top_k = 12};
-    const char *pairs[] = {"ctx.size", "256", "ctx.sessions", "2", "kv.format", "f16", NULL};
-    kvrt_engine engine = open_tiny(pairs);
-    kvrt_engine_info info = {.size = sizeof info};
-    assert_int_equal(kvrt_engine_get_info(engine, &info, NULL), KVRT_OK);
-    assert_true(info.vocab_size <= V);
-    int32_t prompt[PROMPT + 2];
-    kvrt_session s = golden_session(engine), exact = golden_session(engine);
-    /* A greedy text of the model's own, and its beginning again: what is guessed is likely, and not certain. */
-    const char *greedy[] = {"sample.temperature", "0", "gen.max_tokens", "24", "gen.ignore_eos", "true", NULL};
-    kvrt_options *o = some_options(greedy);
-    prompt[0] = crowd_token(3, 0);
-    assert_int_equal(kvrt_session_sync(s, prompt, 1, NULL, NULL), KVRT_OK);
-    assert_int_equal(kvrt_generate(s, o, NULL, NULL, NULL, NULL), KVRT_OK);
-    uint64_t n;
-    assert_int_equal(kvrt_session_tokens(s, prompt, PROMPT, &n, NULL), KVRT_OK);
-    for (uint32_t i = 25; i < PROMPT; i++) prompt[i] = prompt[i - 25];
-    kvrt_options_destroy(o);
-    const char *draw[] = {"sample.temperature",
-                          "1.3",
-                          "sample.top_k",
-                          "12",
-                          "sample.top_p",
-                          "1",
-                          "sample.min_p",
-                          "0.02",
-                          "sample.frequency_penalty",
-                          "0.2",
-                          "sample.repeat_last",
-                          "64",
-                          "gen.max_tokens",
-                          "3",
-                          "gen.ignore_eos",
-                          "true",
-                          "draft.type",
-                          "lookup",
-                          NULL};
-    o = some_options(draw);
-    uint32_t n_true = 0, n_wrong = 0;
-    for (uint32_t seed = 0; seed < SEEDS; seed++) {
-        int32_t ids[PROMPT + 3];
-        kvrt_result result = {.size = sizeof result};
-        kvrt_options_set_i64(o, "sample.seed", seed, NULL);
-        assert_int_equal(kvrt_session_sync(s, prompt, PROMPT, NULL, NULL), KVRT_OK);
-        assert_int_equal(kvrt_generate(s, o, NULL, NULL, &result, NULL), KVRT_OK);
-        assert_int_equal(kvrt_session_tokens(s, ids, PROMPT + 3, &n, NULL), KVRT_OK);
-        memcpy(drawn[seed], ids + PROMPT, sizeof drawn[seed]);
-        first[drawn[seed][0]]++;
-        n_true += result.n_accepted, n_wrong += result.n_drafted - result.n_accepted;
-    }
-    assert_true(n_true > 300 && n_wrong > 300);
-    kvrt_options_destroy(o);
-    /* The first token, then the second behind the first token that was drawn most. */
-    double chi = 0, cells = 0;
-    assert_int_equal(kvrt_session_eval(exact, prompt, PROMPT - 1, NULL, 0, NULL, NULL), KVRT_OK);
-    assert_int_equal(kvrt_session_eval(exact, prompt + PROMPT - 1, 1, NULL, 1, logits, NULL), KVRT_OK);
-    probabilities(&w, logits, info.vocab_size, prompt, PROMPT, p1);
-    uint32_t most = 0, n_most = 0;
-    for (uint32_t i = 0; i < info.vocab_size; i++) {
-        if (p1[i] == 0 && first[i]) fail_msg("token %u was drawn %u times, and is not allowed", i, first[i]);
-        if (first[i] > first[most]) most = i;
-        if (p1[i] * SEEDS < 5) continue;
-        const double d = first[i] - p1[i] * SEEDS;
-        chi += d * d / (p1[i] * SEEDS), cells++;
-    }
-    for (uint32_t i = 0; i < SEEDS; i++)
-        if ((uint32_t)drawn[i][0] == most) second[drawn[i][1]]++, n_most++;
-    prompt[PROMPT] = (int32_t)most;
-    assert_int_equal(kvrt_session_eval(exact, prompt + PROMPT, 1, NULL, 1, logits, NULL), KVRT_OK);
-    probabilities(&w, logits, info.vocab_size, prompt, PROMPT + 1, p2);
-    for (uint32_t i = 0; i < info.vocab_size; i++) {
-        if (p2[i] == 0 && second[i])
-            fail_msg("token %u was drawn %u times behind %u, and is not allowed", i, second[i], most);
-        if (p2[i] * n_most < 5) continue;
-        const double d = second[i] - p2[i] * n_most;
-        chi += d * d / (p2[i] * n_most), cells++;
-    }
-    assert_true(cells >= 6);
-    /* Five standard deviations of chi-squared with so many degrees of freedom. */
-    if (!(chi < cells + 5 * sqrt(2 * cells))) fail_msg("chi-squared %.1f of %.0f cells", chi, cells);
-    kvrt_session_close(s, NULL), kvrt_session_close(exact, NULL);
-    kvrt_engine_close(engine, NULL);
-}
-
 /* --------------------------------------------------------------------------------------------------- draft.model --- */
 static const char small[] = KVRT_TEST_DIR "/../examples/models/storyteller-tiny";
 
@@ -639,8 +505,6 @@ static void a_smaller_model_guesses(void **state)
 {
     static const char *const temperatures[] = {"0", "1"};
     for (unsigned self = 0; self < 2; self++) {
-        golden_model m = {0};
-        snprintf(m.dir, sizeof m.dir, "%s/../examples/models/%s", KVRT_TEST_DIR, "storyteller-tiny");
         const char *pairs[] = {"draft.model",
                                small,
                                "kv.format",
@@ -656,7 +520,7 @@ static void a_smaller_model_guesses(void **state)
                                "weights.group",
                                self ? "auto" : "64",
                                NULL};
-        kvrt_engine engine = golden_open(&m, pairs);
+        kvrt_engine engine = golden_open_tiny(pairs);
         for (unsigned t = 0; t < 2; t++) {
             const play p = {.options = {"sample.temperature", temperatures[t], "sample.seed", "5", "gen.max_tokens",
                                         "150", "sample.repeat_penalty", "1.1"},
@@ -674,7 +538,7 @@ static void a_smaller_model_guesses(void **state)
             assert_int_equal(kvrt_session_rewind(on.m.handle, 230, NULL), KVRT_OK);
             assert_int_equal(kvrt_session_fork(on.m.handle, &fork, NULL), KVRT_OK);
             const char *greedy[] = {"sample.temperature", "0", "gen.max_tokens", "60", "gen.ignore_eos", "true", NULL};
-            kvrt_options *o = some_options(greedy);
+            kvrt_options *o = golden_options(greedy);
             int32_t a[512], b[512];
             uint64_t n_a, n_b;
             kvrt_result back = {.size = sizeof back};
@@ -703,7 +567,7 @@ static void both_models_are_planned_and_suspended(void **state)
         const char *pairs[] = {
             "model.path", small,        "ctx.size", "512", "mem.limit", "64MiB", with ? "draft.model" : NULL,
             small,        "draft.type", "model",    NULL};
-        kvrt_options *o = some_options(pairs);
+        kvrt_options *o = golden_options(pairs);
         kvrt_engine engine;
         if (kvrt_plan(o, "k4v4", NULL, &row, 1, &n, &error) < KVRT_OK) fail_msg("%s", error.message);
         assert_int_equal(row.total_bytes, row.kv_bytes + row.weight_bytes + row.table_bytes + row.workspace_bytes +
@@ -716,7 +580,7 @@ static void both_models_are_planned_and_suspended(void **state)
         const char *some[] = {
             "sample.temperature",      "0", "gen.max_tokens", "40", "gen.ignore_eos", "true", "draft.type",
             with ? "model" : "lookup", NULL};
-        kvrt_options *call = some_options(some);
+        kvrt_options *call = golden_options(some);
         for (unsigned i = 0; i < 2; i++) {
             if (kvrt_generate(s, call, NULL, NULL, NULL, &error) < KVRT_OK) fail_msg("%s", error.message);
             kvrt_engine_info info = {.size = sizeof info};
@@ -783,7 +647,7 @@ static void a_model_guesses_within_a_grammar(void **state)
 static void refuse(const char *const *pairs, int32_t want, const char *name)
 {
     kvrt_error error = {.size = sizeof error};
-    kvrt_options *o = some_options(pairs);
+    kvrt_options *o = golden_options(pairs);
     kvrt_engine engine;
     uint64_t before, after;
     kvrt_debug_mem(NULL, &before, NULL);
@@ -808,12 +672,12 @@ static void what_cannot_guess_is_refused(void **state)
     refuse(recurrent, KVRT_UNSUPPORTED, "recurrent");
     refuse(none, KVRT_IO, "no/such/model");
     refuse(ahead, KVRT_UNSUPPORTED, "mtp");
-    kvrt_engine engine = open_tiny((const char *[]){"ctx.size", "256", NULL});
+    kvrt_engine engine = golden_open_tiny((const char *[]){"ctx.size", "256", NULL});
     kvrt_session s = golden_session(engine);
     static const char *const types[] = {"model", "mtp"};
     for (unsigned i = 0; i < 2; i++) {
         kvrt_error error = {.size = sizeof error};
-        kvrt_options *o = some_options((const char *[]){"draft.type", types[i], NULL});
+        kvrt_options *o = golden_options((const char *[]){"draft.type", types[i], NULL});
         const int32_t id = 5;
         assert_int_equal(kvrt_session_sync(s, &id, 1, NULL, NULL), KVRT_OK);
         assert_int_equal(kvrt_generate(s, o, NULL, NULL, NULL, &error), KVRT_ARG);
@@ -915,7 +779,6 @@ int main(void)
                                        cmocka_unit_test(a_cancelled_step_leaves_nothing),
                                        cmocka_unit_test(grammars_are_the_same),
                                        cmocka_unit_test(a_model_guesses_within_a_grammar),
-                                       cmocka_unit_test(samples_have_the_distribution_of_the_model),
                                        cmocka_unit_test(a_second_state_is_planned),
                                        cmocka_unit_test(a_smaller_model_guesses),
                                        cmocka_unit_test(both_models_are_planned_and_suspended),

@@ -172,9 +172,7 @@ static void bias(kvrt_options *o, int32_t id, int value)
 static void multibyte_text_is_the_same_in_any_calls(void **state)
 {
     (void)state;
-    golden_model tiny = {0};
-    snprintf(tiny.dir, sizeof tiny.dir, "%s/../examples/models/storyteller-tiny", KVRT_TEST_DIR);
-    kvrt_engine engine = golden_open(&tiny, (const char *const[]){"ctx.size", "256", NULL});
+    kvrt_engine engine = golden_open_tiny((const char *const[]){"ctx.size", "256", NULL});
     kvrt_options *o;
     static const char *const bytes[4] = {"\xf0", "\x9f", "\x98", "\x80"};
     assert_int_equal(kvrt_options_create(&o, NULL), KVRT_OK);

@@ -239,11 +239,9 @@ static void a_short_input_has_defaults(void **state)
                           .messages = "[{\"role\": \"user\", \"content\": \"hi\"}]",
                           .messages_len = -1,
                           .add_generation_prompt = 1};
-    golden_model tiny = {0};
     char whole[512] = "", other[512] = "";
     uint64_t n, len, other_len;
-    snprintf(tiny.dir, sizeof tiny.dir, "%s/../examples/models/storyteller-tiny", KVRT_TEST_DIR);
-    kvrt_engine chat = golden_open(&tiny, (const char *const[]){"ctx.size", "64", NULL});
+    kvrt_engine chat = golden_open_tiny((const char *const[]){"ctx.size", "64", NULL});
     (void)kvrt_chat_render(chat, &in, NULL, 0, &n, whole, sizeof whole, &len, NULL);
     assert_true(len > 0);
     in.text_from = UINT64_MAX; /* out of range, were it read */
