@@ -21,7 +21,8 @@ static const argparse_option extra[X_COUNT] = {
     {"json", 0, 0, 0, NULL, "print JSON"},
     {"ops", 0, 0, 0, NULL, "times per operation"},
     {"fill", 0, 1, 0, "HOW", "how depths are filled: synthetic"},
-    {"together", 0, 1, 0, "N", "instead: N sessions that decode at once against one, and one beside N - 1 prompts"},
+    {"together", 0, 1, 0, "N",
+     "instead: N sessions behind one prefix that decode at once against one, and one beside N - 1 prompts"},
 };
 const command bench_command = {"bench",
                                "bench MODEL | --shape NAME [--weights LIST] [--depth 0,4096] [--kv LIST]",

@@ -1,5 +1,5 @@
-/* bench_together.c - `kvrt bench --together N`: what sessions gain from one another, and what they cost one another. All figures are ratios or
- * medians of rounds within one run, as machines drift: first one session alone, then all, then one again. */
+/* bench_together.c - `kvrt bench --together N`: what sessions that share a prefix gain from one another, and what they cost one another. All
+ * figures are ratios or medians of rounds within one run, as machines drift: first one session alone, then all, then one again. */
 #define _POSIX_C_SOURCE 200809L
 #include "bench.h"
 
@@ -38,13 +38,15 @@ static double at_share(double *values, uint32_t n, double share)
     return n ? values[(uint32_t)(share * (n - 1) + 0.5)] : 0;
 }
 
-/* Every session is at `depth` again. */
+/* The first n sessions are at `depth` again, behind one prefix that they share. */
 static int32_t begin_anew(together *t, uint32_t n, uint32_t depth, kvrt_error *error)
 {
-    int32_t status = KVRT_OK;
-    for (uint32_t i = 0; i < n && status >= 0; i++) {
-        status = kvrt_session_rewind(t->sessions[i], 0, error);
-        if (status >= 0) status = kvrt_measure_fill(t->sessions[i], depth, i + 1, error);
+    int32_t status = kvrt_session_rewind(t->sessions[0], 0, error);
+    if (status >= 0) status = kvrt_measure_fill(t->sessions[0], depth, 1, error);
+    for (uint32_t i = 1; i < n && status >= 0; i++) {
+        status = kvrt_session_close(t->sessions[i], error);
+        t->sessions[i] = NULL;
+        if (status >= 0) status = kvrt_session_fork(t->sessions[0], &t->sessions[i], error);
     }
     return status;
 }

@@ -1,9 +1,11 @@
-/* attention.c - softmax attention over pages on the CPU in the narrow form, up to KVI_DECODE_ROWS rows. A task handles up to KVI_CPU_QUERY_BLOCK
- * queries of one KV head: the rows of one sequence times the query heads that share the KV head, so every K and V
- * value is read once for all of them. Per page: K becomes transposed panels, V panels (packed pages: their raw codes,
- * a page at a time in the thread's scratch), and both products are the panel kernel of the GEMM; the softmax runs
- * online. A long context is split into fixed runs of pages whose partial results are merged by log-sum-exp; the split
- * depends neither on the number of threads nor on the rows beside a row. */
+/* attention.c - softmax attention over pages on the CPU in the narrow form, up to KVI_BATCH_ROWS rows. A *part* is up to KVI_CPU_QUERY_BLOCK
+ * queries of one KV head: the rows of one sequence times the query heads that share the KV head. Parts whose pages are the same ones (sessions
+ * behind one prefix) keep *company*: a task handles such parts for one KV head, and as long as they look at the same page every K and V value of
+ * it is read once for all of them; where their pages part each goes on alone. Who keeps company changes no bit: each query has its own sums, in
+ * the order of its own pages. Per page: plain rows and codes are read in place, by kernels of a few queries; with many query heads K becomes
+ * transposed panels, V panels (packed pages: their raw codes, a page at a time in the thread's scratch), and both products are the panel
+ * kernel of the GEMM; the softmax runs online. A long context is split into fixed runs of pages whose partial results are merged by log-sum-exp;
+ * the split depends neither on the number of threads nor on the rows beside a row. */
 #include "attention_packed.h"
 #include "device_cpu.h"
 
@@ -14,9 +16,12 @@ typedef struct attention_task {
     kvi_device *device;
     const kvi_op *op;
     const kvi_cache_group *group;
-    const float *qkv;                        /* (rows, cols), q first */
-    uint32_t cols, per_kv, blocks, n_splits; /* tasks = seqs * kv heads * blocks * splits */
+    const float *qkv; /* (rows, cols), q first */
+    uint32_t cols, per_kv, n_parts, n_splits;
 } attention_task;
+
+/* Queries of a task that keep company: as many as the kernels have use for, and a round of work that is short enough for a budget. */
+#define COMPANY_QUERIES 32u
 
 /* One thread's staging area, sized by kvi_cpu_attention_scratch. */
 typedef struct stage {
@@ -183,16 +188,61 @@ static const uint8_t *record_of(const attention_task *t, const kvi_page_ref *ref
            kvi_kv_record_off(ref->format, &t->group->shape, t->op->group_layer, kv_head);
 }
 
-/* One page for all queries of a block; next_page comes after it. first_query counts (row, head) pairs of the KV head;
- * only the first n positions hold data. */
-static void attend_page(const attention_task *t, const kvi_seq *seq, uint32_t page, uint32_t next_page, uint32_t n,
-                        uint32_t kv_head, uint32_t first_query, uint32_t n_queries, const stage *s)
+/* Neighbouring parts that look at one page together. */
+typedef struct lookers {
+    const kvi_cpu_part *parts;
+    uint32_t n_parts, n_queries;
+    uint32_t page, next_page; /* that comes after it */
+    uint32_t n;               /* positions of the page that hold data */
+} lookers;
+
+static const kvi_seq *seq_of(const attention_task *t, const kvi_cpu_part *part)
+{
+    return &t->device->step.seqs[part->seq];
+}
+static const kvi_page_ref *page_of(const attention_task *t, const kvi_cpu_part *part, uint32_t page)
+{
+    return &seq_of(t, part)->pages[t->op->group][page];
+}
+
+/* The scores of one part's queries as weights of the page; stage of its first query. Packed values are summed over the whole page. */
+static void weigh(const attention_task *t, const lookers *at, const kvi_cpu_part *part, bool v_packed, const stage *s)
 {
     const kvi_cpu_variant *v = t->device->v;
-    const kvi_page_ref *ref = &seq->pages[t->op->group][page];
-    const uint8_t *next = record_of(t, &seq->pages[t->op->group][next_page], kv_head);
+    const uint32_t n = at->n, first_pos = at->page * KVI_KV_PAGE, window = t->group->window,
+                   d = t->group->shape.head_dim;
+    for (uint32_t i = 0; i < part->n_queries; i++) {
+        float *score = s->scores + (size_t)i * KVI_KV_PAGE;
+        uint32_t pos = seq_of(t, part)->pos + (part->first_query + i) / t->per_kv;
+        uint32_t end = t->op->causal && pos + 1 < first_pos + n ? (pos + 1 > first_pos ? pos + 1 - first_pos : 0) : n;
+        uint32_t begin = window && pos + 1 > first_pos + window ? pos + 1 - window - first_pos : 0;
+        if (begin > n) begin = n;
+        if (t->op->softcap > 0) v->softcap(score, t->op->softcap, n);
+        for (uint32_t k = 0; k < begin; k++) score[k] = -INFINITY;
+        for (uint32_t k = end; k < n; k++) score[k] = -INFINITY;
+        float factor = v->softmax_step(score, n, &s->m[i], &s->l[i]);
+        if (factor != 1.0f) v->scale(s->acc + (size_t)i * d, factor, d);
+        for (uint32_t k = n; v_packed && k < KVI_KV_PAGE; k++) score[k] = 0;
+    }
+}
+
+/* The stage from query `first` on. */
+static stage stage_from(const stage *s, uint32_t first, uint32_t d)
+{
+    stage from = *s;
+    from.q += (size_t)first * d, from.acc += (size_t)first * d, from.scores += (size_t)first * KVI_KV_PAGE;
+    from.m += first, from.l += first;
+    return from;
+}
+
+/* One page for all that look at it; the stage of their first query. */
+static void attend_page(const attention_task *t, const lookers *at, uint32_t kv_head, const stage *s)
+{
+    const kvi_cpu_variant *v = t->device->v;
+    const kvi_page_ref *ref = page_of(t, at->parts, at->page);
+    const uint8_t *next = record_of(t, page_of(t, at->parts, at->next_page), kv_head);
     const kvi_kv_code k_code = KVI_KV_K_CODE(ref->format), v_code = KVI_KV_V_CODE(ref->format);
-    const uint32_t d = t->group->shape.head_dim, first_pos = page * KVI_KV_PAGE, window = t->group->window;
+    const uint32_t d = t->group->shape.head_dim, n = at->n, n_queries = at->n_queries;
     const uint8_t *record = record_of(t, ref, kv_head);
     const bool k_packed = !kvi_kv_code_is_plain(k_code), v_packed = !kvi_kv_code_is_plain(v_code);
     const bool direct = t->per_kv <= DIRECT_HEADS && d % (v->panel / 2u) == 0;
@@ -206,19 +256,9 @@ static void attend_page(const attention_task *t, const kvi_seq *seq, uint32_t pa
         else stage_plain_k(v, record, k_code, d, n, s);
         score_page(v, k_packed, d, n, n_queries, s);
     }
-    for (uint32_t i = 0; i < n_queries; i++) {
-        float *score = s->scores + (size_t)i * KVI_KV_PAGE;
-        uint32_t pos = seq->pos + (first_query + i) / t->per_kv;
-        uint32_t end = t->op->causal && pos + 1 < first_pos + n ? (pos + 1 > first_pos ? pos + 1 - first_pos : 0) : n;
-        uint32_t begin = window && pos + 1 > first_pos + window ? pos + 1 - window - first_pos : 0;
-        if (begin > n) begin = n;
-        if (t->op->softcap > 0) v->softcap(score, t->op->softcap, n);
-        for (uint32_t k = 0; k < begin; k++) score[k] = -INFINITY;
-        for (uint32_t k = end; k < n; k++) score[k] = -INFINITY;
-        float factor = v->softmax_step(score, n, &s->m[i], &s->l[i]);
-        if (factor != 1.0f) v->scale(s->acc + (size_t)i * d, factor, d);
-        for (uint32_t k = n; v_packed && k < KVI_KV_PAGE; k++)
-            score[k] = 0; /* packed values are summed over the whole page */
+    for (uint32_t i = 0, query = 0; i < at->n_parts; query += at->parts[i++].n_queries) {
+        const stage own = stage_from(s, query, d);
+        weigh(t, at, &at->parts[i], v_packed, &own);
     }
     record += kvi_kv_k_side(k_code, d).bytes;
     next += kvi_kv_k_side(k_code, d).bytes;
@@ -254,93 +294,201 @@ void kvi_cpu_attention_finish(const kvi_device *device, const kvi_op *op, uint32
     for (uint32_t i = 0; i < d; i++) out[i] /= 1.0f + expf(-gate[i]);
 }
 
-static void finish(const attention_task *t, const kvi_seq *seq, uint32_t kv_head, uint32_t query, float m, float l,
+static void finish(const attention_task *t, const kvi_cpu_part *part, uint32_t kv_head, uint32_t i, float m, float l,
                    float *acc)
 {
-    kvi_cpu_attention_finish(t->device, t->op, seq->first_row + query / t->per_kv,
+    const uint32_t query = part->first_query + i;
+    kvi_cpu_attention_finish(t->device, t->op, seq_of(t, part)->first_row + query / t->per_kv,
                              kv_head * t->per_kv + query % t->per_kv, m, l, acc);
 }
 
-/* Where the partial result (m, l, acc) of a split stands. */
-static float *split_at(const attention_task *t, const kvi_seq *seq, uint32_t kv_head, uint32_t query, uint32_t split)
+static uint32_t first_split(const kvi_cpu_part *part) { return part->first_page / KVI_CPU_SPLIT_PAGES; }
+/* First page of that split that the part looks at. */
+static uint32_t first_in(const kvi_cpu_part *part, uint32_t split)
 {
-    const uint32_t d = t->group->shape.head_dim, row = seq->first_row + query / t->per_kv;
+    const uint32_t first = split * KVI_CPU_SPLIT_PAGES;
+    return part->first_page > first ? part->first_page : first;
+}
+static uint32_t end_split(const kvi_cpu_part *part) { return (part->end_page - 1) / KVI_CPU_SPLIT_PAGES + 1; }
+
+/* Where the partial result (m, l, acc) of a split stands. */
+static float *split_at(const attention_task *t, const kvi_cpu_part *part, uint32_t kv_head, uint32_t i, uint32_t split)
+{
+    const uint32_t d = t->group->shape.head_dim, query = part->first_query + i,
+                   row = seq_of(t, part)->first_row + query / t->per_kv;
     size_t slot = ((size_t)row * t->op->n_heads + kv_head * t->per_kv + query % t->per_kv) * t->n_splits + split;
     return t->device->split_out + slot * (d + 2u);
 }
 
+static void load_queries(const attention_task *t, const kvi_cpu_part *part, uint32_t kv_head, const stage *s)
+{
+    const uint32_t d = t->group->shape.head_dim;
+    for (uint32_t i = 0; i < part->n_queries; i++) {
+        const uint32_t query = part->first_query + i, row = seq_of(t, part)->first_row + query / t->per_kv;
+        const float *q = t->qkv + (size_t)row * t->cols + (size_t)(kv_head * t->per_kv + query % t->per_kv) * d;
+        for (uint32_t k = 0; k < d; k++) s->q[i * d + k] = q[k] * t->op->scale;
+        s->m[i] = -INFINITY;
+        s->l[i] = 0;
+    }
+    memset(s->acc, 0, (size_t)part->n_queries * d * 4);
+}
+
+static void store_results(const attention_task *t, const kvi_cpu_part *part, uint32_t kv_head, uint32_t split,
+                          const stage *s)
+{
+    const uint32_t d = t->group->shape.head_dim;
+    for (uint32_t i = 0; i < part->n_queries; i++) {
+        if (end_split(part) - first_split(part) == 1) {
+            finish(t, part, kv_head, i, s->m[i], s->l[i], s->acc + (size_t)i * d);
+            continue;
+        }
+        float *partial = split_at(t, part, kv_head, i, split);
+        partial[0] = s->m[i];
+        partial[1] = s->l[i];
+        memcpy(partial + 2, s->acc + (size_t)i * d, (size_t)d * 4);
+    }
+}
+
+/* Positions of a page that the part may see, or later queries of it. */
+static uint32_t positions_in(const kvi_cpu_part *part, uint32_t page)
+{
+    const uint32_t n = part->n_pos - page * KVI_KV_PAGE;
+    return n < KVI_KV_PAGE ? n : KVI_KV_PAGE;
+}
+
+static bool look_at_same(const attention_task *t, const kvi_cpu_part *a, const kvi_cpu_part *b, uint32_t page)
+{
+    const kvi_page_ref *x = page_of(t, a, page), *y = page_of(t, b, page);
+    return x->unit == y->unit && x->format == y->format && positions_in(a, page) == positions_in(b, page);
+}
+
+/* A company's pages of one split, for one KV head. */
 static void attend(void *arg, uint32_t task, uint32_t thread)
 {
     const attention_task *t = arg;
     kvi_device *device = t->device;
-    const uint32_t n_kv = t->group->shape.n_kv_heads, d = t->group->shape.head_dim;
-    const uint32_t split = task % t->n_splits, block = task / t->n_splits % t->blocks;
-    const uint32_t kv_head = task / t->n_splits / t->blocks % n_kv;
-    const kvi_seq *seq = &device->step.seqs[task / t->n_splits / t->blocks / n_kv];
-    const uint32_t total = seq->n_rows * t->per_kv, first_query = block * KVI_CPU_QUERY_BLOCK;
-    if (first_query >= total) return;
-    const uint32_t n_queries = total - first_query < KVI_CPU_QUERY_BLOCK ? total - first_query : KVI_CPU_QUERY_BLOCK;
+    const uint32_t n_kv = t->group->shape.n_kv_heads, d = t->group->shape.head_dim, kv_head = task % n_kv;
+    const kvi_cpu_company *company = &device->companies[task / n_kv];
+    const kvi_cpu_part *parts = device->parts + company->first;
+    const uint32_t n_parts = company->n, end = (company->split + 1) * KVI_CPU_SPLIT_PAGES;
     const stage s = stage_of(device, thread, d);
-    for (uint32_t i = 0; i < n_queries; i++) {
-        const uint32_t query = first_query + i, row = seq->first_row + query / t->per_kv;
-        const float *q = t->qkv + (size_t)row * t->cols + (size_t)(kv_head * t->per_kv + query % t->per_kv) * d;
-        for (uint32_t k = 0; k < d; k++) s.q[i * d + k] = q[k] * t->op->scale;
-        s.m[i] = -INFINITY;
-        s.l[i] = 0;
-    }
-    memset(s.acc, 0, (size_t)n_queries * d * 4);
-
-    const uint32_t low = seq->pos + first_query / t->per_kv,
-                   high = seq->pos + (first_query + n_queries - 1) / t->per_kv;
-    const uint32_t n_pos = t->op->causal ? high + 1 : seq->pos + seq->n_rows; /* positions that may be seen */
-    const uint32_t first_seen = t->group->window && low + 1 > t->group->window ? low + 1 - t->group->window : 0;
-    uint32_t page = first_seen / KVI_KV_PAGE, end = (n_pos + KVI_KV_PAGE - 1) / KVI_KV_PAGE;
-    if (t->n_splits > 1) {
-        if (page < split * KVI_CPU_SPLIT_PAGES) page = split * KVI_CPU_SPLIT_PAGES;
-        if (end > (split + 1) * KVI_CPU_SPLIT_PAGES) end = (split + 1) * KVI_CPU_SPLIT_PAGES;
+    uint32_t n_queries = 0;
+    for (uint32_t i = 0; i < n_parts; n_queries += parts[i++].n_queries) {
+        const stage own = stage_from(&s, n_queries, d);
+        load_queries(t, &parts[i], kv_head, &own);
     }
     if (device->tiles) device->tiles->packed->begin(n_queries);
-    for (; page < end; page++) {
-        const uint32_t n = n_pos - page * KVI_KV_PAGE < KVI_KV_PAGE ? n_pos - page * KVI_KV_PAGE : KVI_KV_PAGE;
-        attend_page(t, seq, page, page + 1 < end ? page + 1 : page, n, kv_head, first_query, n_queries, &s);
-    }
-    if (device->tiles) device->tiles->packed->end();
-    for (uint32_t i = 0; i < n_queries; i++) {
-        if (t->n_splits == 1) {
-            finish(t, seq, kv_head, first_query + i, s.m[i], s.l[i], s.acc + (size_t)i * d);
-            continue;
+    for (uint32_t page = first_in(parts, company->split); page < end; page++)
+        for (uint32_t i = 0, query = 0, next; i < n_parts; i = next) {
+            lookers at = {.parts = &parts[i], .page = page, .next_page = page};
+            for (next = i; next < n_parts && page < parts[next].end_page; next++) {
+                if (next > i && !look_at_same(t, &parts[i], &parts[next], page)) break;
+                at.n_queries += parts[next].n_queries;
+            }
+            at.n_parts = next - i;
+            if (at.n_parts) {
+                const stage own = stage_from(&s, query, d);
+                if (page + 1 < end && page + 1 < parts[i].end_page) at.next_page = page + 1;
+                at.n = positions_in(&parts[i], page);
+                attend_page(t, &at, kv_head, &own);
+                query += at.n_queries;
+            } else query += parts[next++].n_queries; /* has no such page */
         }
-        float *partial = split_at(t, seq, kv_head, first_query + i, split);
-        partial[0] = s.m[i];
-        partial[1] = s.l[i];
-        memcpy(partial + 2, s.acc + (size_t)i * d, (size_t)d * 4);
+    if (device->tiles) device->tiles->packed->end();
+    for (uint32_t i = 0, query = 0; i < n_parts; query += parts[i++].n_queries) {
+        const stage own = stage_from(&s, query, d);
+        store_results(t, &parts[i], kv_head, company->split, &own);
     }
 }
 
-/* acc = sum over splits of exp(m_i - M) acc_i, and the same for l; one task per sequence and KV head. */
+/* acc = sum over a part's splits of exp(m_i - M) acc_i, and the same for l; one task per part and KV head. */
 static void combine(void *arg, uint32_t task, uint32_t thread)
 {
     const attention_task *t = arg;
     const uint32_t n_kv = t->group->shape.n_kv_heads, d = t->group->shape.head_dim, kv_head = task % n_kv;
-    const kvi_seq *seq = &t->device->step.seqs[task / n_kv];
+    const kvi_cpu_part *part = &t->device->parts[task / n_kv];
+    const uint32_t first = first_split(part), end = end_split(part);
     float *acc = stage_of(t->device, thread, d).acc;
-    for (uint32_t query = 0; query < seq->n_rows * t->per_kv; query++) {
+    for (uint32_t query = 0; end - first > 1 && query < part->n_queries; query++) {
         float top = -INFINITY, l = 0;
-        for (uint32_t i = 0; i < t->n_splits; i++) {
-            float m = split_at(t, seq, kv_head, query, i)[0];
+        for (uint32_t i = first; i < end; i++) {
+            float m = split_at(t, part, kv_head, query, i)[0];
             if (!(m <= top)) top = m;
         }
         memset(acc, 0, (size_t)d * 4);
-        for (uint32_t i = 0; i < t->n_splits; i++) {
-            const float *partial = split_at(t, seq, kv_head, query, i);
+        for (uint32_t i = first; i < end; i++) {
+            const float *partial = split_at(t, part, kv_head, query, i);
             if (partial[0] - top < -60.0f)
                 continue; /* weighs nothing (variant_body.h, LEAST_LOG), or saw nothing: -inf */
             float factor = expf(partial[0] - top);
             l += factor * partial[1];
             for (uint32_t k = 0; k < d; k++) acc[k] += factor * partial[2 + k];
         }
-        finish(t, seq, kv_head, query, top, l, acc);
+        finish(t, part, kv_head, query, top, l, acc);
     }
+}
+
+/* ------------------------------------------------------------------------------------------------------- companies --- */
+static kvi_cpu_part part_of(const attention_task *t, uint32_t index, uint32_t first_query)
+{
+    const kvi_seq *seq = &t->device->step.seqs[index];
+    const uint32_t left = seq->n_rows * t->per_kv - first_query,
+                   n = left < KVI_CPU_QUERY_BLOCK ? left : KVI_CPU_QUERY_BLOCK,
+                   low = seq->pos + first_query / t->per_kv, high = seq->pos + (first_query + n - 1) / t->per_kv,
+                   n_pos = t->op->causal ? high + 1 : seq->pos + seq->n_rows;
+    const uint32_t first_seen = t->group->window && low + 1 > t->group->window ? low + 1 - t->group->window : 0;
+    return (kvi_cpu_part){.seq = index,
+                          .first_query = first_query,
+                          .n_queries = n,
+                          .n_pos = n_pos,
+                          .first_page = first_seen / KVI_KV_PAGE,
+                          .end_page = (n_pos + KVI_KV_PAGE - 1) / KVI_KV_PAGE};
+}
+
+/* Any order that has all parts with a common beginning side by side: by where the first page stands in which they differ. */
+static bool comes_before(const attention_task *t, const kvi_cpu_part *a, const kvi_cpu_part *b)
+{
+    const uint32_t end = a->end_page < b->end_page ? a->end_page : b->end_page;
+    if (a->first_page != b->first_page) return a->first_page < b->first_page;
+    for (uint32_t page = a->first_page; page < end; page++) {
+        const uint32_t x = page_of(t, a, page)->unit, y = page_of(t, b, page)->unit;
+        if (x != y) return x < y;
+    }
+    return false;
+}
+
+static void list_parts(attention_task *t)
+{
+    kvi_cpu_part *parts = t->device->parts;
+    for (uint32_t i = 0; i < t->device->step.n_seqs; i++)
+        for (uint32_t q = 0; q < t->device->step.seqs[i].n_rows * t->per_kv; q += KVI_CPU_QUERY_BLOCK) {
+            const kvi_cpu_part part = part_of(t, i, q);
+            uint32_t at = t->n_parts++;
+            for (; at > 0 && comes_before(t, &part, &parts[at - 1]); at--) parts[at] = parts[at - 1];
+            parts[at] = part;
+        }
+}
+
+/* Of each split the parts that keep company, up to `most` queries; returns how many companies there are. */
+static uint32_t list_companies(const attention_task *t, uint32_t most)
+{
+    const kvi_cpu_part *parts = t->device->parts;
+    uint32_t n = 0;
+    for (uint32_t split = 0; split < t->n_splits; split++)
+        for (uint32_t i = 0, next; i < t->n_parts; i = next) {
+            next = i + 1;
+            if (split < first_split(&parts[i]) || split >= end_split(&parts[i])) continue;
+            const uint32_t page = first_in(&parts[i], split);
+            uint32_t n_queries = parts[i].n_queries;
+            for (; next < t->n_parts && page < parts[next].end_page; next++) {
+                const kvi_cpu_part *other = &parts[next];
+                n_queries += other->n_queries;
+                if (n_queries > most || first_in(other, split) != page || !look_at_same(t, &parts[i], other, page))
+                    break;
+            }
+            t->device->companies[n++] = (kvi_cpu_company){.split = split, .first = i, .n = next - i};
+        }
+    return n;
 }
 
 const char *kvi_cpu_attention(kvi_device *device, const kvi_op *op)
@@ -352,16 +500,14 @@ const char *kvi_cpu_attention(kvi_device *device, const kvi_op *op)
                         .qkv = device->buffers[op->in],
                         .cols = device->program->buffers[op->in].cols,
                         .per_kv = op->n_heads / group->shape.n_kv_heads};
-    uint32_t longest = 0, rows = 0;
-    for (uint32_t i = 0; i < device->step.n_seqs; i++) {
-        const kvi_seq *seq = &device->step.seqs[i];
-        if (seq->n_rows > rows) rows = seq->n_rows;
-        if (seq->pos + seq->n_rows > longest) longest = seq->pos + seq->n_rows;
-    }
-    t.blocks = (rows * t.per_kv + KVI_CPU_QUERY_BLOCK - 1) / KVI_CPU_QUERY_BLOCK;
-    t.n_splits = ((longest + KVI_KV_PAGE - 1) / KVI_KV_PAGE + KVI_CPU_SPLIT_PAGES - 1) / KVI_CPU_SPLIT_PAGES;
-    const uint32_t heads = device->step.n_seqs * group->shape.n_kv_heads;
-    if (kvi_cpu_tasks(device, attend, &t, heads * t.blocks * t.n_splits) && t.n_splits > 1)
-        (void)kvi_cpu_tasks(device, combine, &t, heads);
+    list_parts(&t);
+    for (uint32_t i = 0; i < t.n_parts; i++)
+        if (t.n_splits < end_split(&device->parts[i])) t.n_splits = end_split(&device->parts[i]);
+    /* Company is for those who would have to wait otherwise: no thread goes without work for it. */
+    const uint32_t n_kv = group->shape.n_kv_heads, wanted = 2 * device->n_threads;
+    uint32_t n = list_companies(&t, COMPANY_QUERIES);
+    for (uint32_t most = COMPANY_QUERIES / 2; most && n * n_kv < wanted; most /= 2) n = list_companies(&t, most);
+    if (kvi_cpu_tasks(device, attend, &t, n * n_kv) && t.n_splits > 1)
+        (void)kvi_cpu_tasks(device, combine, &t, t.n_parts * n_kv);
     return "attention_decode";
 }

@@ -18,7 +18,7 @@
 #define KVI_CPU_TILES_DIM 256u  /* on tiles: up to this */
 
 /* Floats that a call may use at `scratch`, which is 64-byte aligned: too much for the stack of somebody else's thread. */
-#define KVI_CPU_PACKED_SCRATCH ((16u + 32u + 20u) * KVI_CPU_TILES_DIM)
+#define KVI_CPU_PACKED_SCRATCH (32u * (KVI_CPU_PACKED_DIM + 128u + 32u) + 2048u)
 
 typedef struct kvi_cpu_packed {
     /* scores (n_q, 128) = q (n_q, d) . K^T of one page; side: the K side of a record in `code`. `next` is fetched into the cache meanwhile: the

@@ -200,6 +200,12 @@ static void demand_latent(const kvi_program *program, const kvi_op *op, demand *
     most(&need->absorbed, op->n_heads * (shape->head_dim + shape->rope_dim));
 }
 
+/* Most parts of a narrow step: of each row all query heads of one KV head, by KVI_CPU_QUERY_BLOCK. */
+static uint64_t parts_of(const demand *need, uint64_t rows)
+{
+    return rows * ((need->max_heads + KVI_CPU_QUERY_BLOCK - 1) / KVI_CPU_QUERY_BLOCK);
+}
+
 static demand demand_of(const kvi_program *program, const kvi_limits *limits, uint32_t n_threads)
 {
     demand need = {0};
@@ -238,7 +244,9 @@ static demand demand_of(const kvi_program *program, const kvi_limits *limits, ui
                  round64(n_threads * rows * KVI_CPU_TASK_COLUMNS * 4) +
                  round64(((rows + 31) / 32 * 32) * need.widest_in * 2) + round64(need.codes) +
                  round64((uint64_t)n_threads * need.scratch_floats * 4) +
-                 round64(small * need.max_heads * need.max_splits * (need.max_dim + 2u) * 4) + need.ropes +
+                 round64(small * need.max_heads * need.max_splits * (need.max_dim + 2u) * 4) +
+                 round64(parts_of(&need, small) * sizeof(kvi_cpu_part)) +
+                 round64(parts_of(&need, small) * need.max_splits * sizeof(kvi_cpu_company)) + need.ropes +
                  round64(rows * need.max_heads * 2 * 4) + round64(rows * need.added * 4) + round64(need.ones * 4ull) +
                  round64(rows * 4) * 4 + round64(small * need.absorbed * 4) + round64(rows * need.top_k * 4) * 2 +
                  round64((need.n_experts + 1ull) * 4) + round64(need.n_experts * sizeof(kvi_cpu_run_of)) +
@@ -272,6 +280,8 @@ static void carve_workspace(kvi_device *d, const demand *need)
     d->dots_codes = carve(&at, need->codes);
     d->thread_scratch = carve(&at, (uint64_t)d->n_threads * need->scratch_floats * 4);
     d->split_out = carve(&at, small * need->max_heads * need->max_splits * (need->max_dim + 2u) * 4);
+    d->parts = carve(&at, parts_of(need, small) * sizeof(kvi_cpu_part));
+    d->companies = carve(&at, parts_of(need, small) * need->max_splits * sizeof(kvi_cpu_company));
     d->sums = carve(&at, rows * need->max_heads * 2 * 4);
     for (uint32_t i = 0; i < d->program->n_ropes; i++) {
         d->rope_cos[i] = carve(&at, rows * need->rope_floats[i] * 4);

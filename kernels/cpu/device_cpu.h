@@ -23,6 +23,15 @@ typedef struct kvi_cpu_mixture {
     uint8_t *codes; /* activations of all runs as codes, each run's from a group on */
     uint32_t n_groups;
 } kvi_cpu_mixture;
+/* Narrow attention: up to KVI_CPU_QUERY_BLOCK queries of a sequence, for any KV head, and parts that look at the same pages: attention.c. */
+typedef struct kvi_cpu_part {
+    uint32_t seq, first_query, n_queries; /* queries count (row, head) pairs of the KV head */
+    uint32_t n_pos;                       /* positions that its last query may see */
+    uint32_t first_page, end_page;
+} kvi_cpu_part;
+typedef struct kvi_cpu_company {
+    uint32_t split, first, n; /* parts [first, first + n) look at the same page first in that split */
+} kvi_cpu_company;
 #define KVI_CPU_EXPERT_ROWS 256u  /* most rows of a task of a gemv */
 #define KVI_CPU_TASK_COLUMNS 256u /* most outputs of a task of many rows */
 #define KVI_CPU_MOST_PANEL 64u    /* columns of a packed panel, at least those of every variant */
@@ -64,9 +73,11 @@ struct kvi_device {
     kvi_cpu_mixture mixture;
     float *thread_scratch; /* (n_threads, scratch_floats) */
     size_t scratch_floats;
-    float *split_out; /* (splits, small rows * heads, D + 2) */
-    float *sums;      /* (max_rows, heads, 2) largest score and sum of a query between runs of pages */
-    float *absorbed;  /* (small rows, heads, rank + rope) queries of latent attention */
+    kvi_cpu_part *parts;        /* (max_parts) */
+    kvi_cpu_company *companies; /* (max_splits * max_parts) */
+    float *split_out;           /* (splits, small rows * heads, D + 2) */
+    float *sums;                /* (max_rows, heads, 2) largest score and sum of a query between runs of pages */
+    float *absorbed;            /* (small rows, heads, rank + rope) queries of latent attention */
     uint32_t max_splits, max_heads, max_dim;
     float *rope_cos[KVI_MAX_ROPES], *rope_sin[KVI_MAX_ROPES]; /* (max_rows, n_dims / 2) of the current step */
 

@@ -1,6 +1,8 @@
 /* sampler.c - see sampler.h. Probabilities are taken relative to the best logit in double, so that no temperature
  * overflows. */
 #include "sampler.h"
+#define VB 16
+#include "../base/simd.h"
 
 #include <math.h>
 #include <string.h>
@@ -172,12 +174,41 @@ static kvrt_status find_best(const kvi_sampler *s, const float *logits, int32_t 
     return KVRT_OK;
 }
 
+/* e^x for x <= 0, relative error below 2e-7, at least e^-87: 2^n times a polynomial on [-ln2/2, ln2/2] (Cephes coefficients). */
+static vf exp_below(vf x)
+{
+    const vf low = splat(-87.0f), magic = splat(12582912.0f); /* 1.5 * 2^23: rounds to an integer n in the low bits */
+    const vi dead = x < low;
+    x = (vf)(((vi)x & ~dead) | ((vi)low & dead));
+    vf t = x * 1.44269504088896341f + magic;
+    const vf power = (vf)(((vu)t << 23) + (127u << 23));
+    t -= magic;
+    const vf r = t * 2.12194440e-4f + (t * -0.693359375f + x);
+    vf p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    return (p * r * r + r + 1.0f) * power;
+}
+
 float kvi_log_probability(const float *logits, int32_t n_vocab, int32_t token)
 {
-    float top = logits[0];
-    for (int32_t id = 1; id < n_vocab; id++) top = logits[id] > top ? logits[id] : top;
+    float top = -INFINITY;
     double sum = 0;
-    for (int32_t id = 0; id < n_vocab; id++) sum += exp((double)logits[id] - (double)top);
+    for (int32_t from = 0, n; from < n_vocab; from += n) {
+        bool bad;
+        n = n_vocab - from < RUN ? n_vocab - from : RUN;
+        const float most = most_of(logits + from, n, &bad);
+        top = most > top ? most : top;
+    }
+    int32_t id = 0;
+    for (; id + RUN <= n_vocab; id += RUN) { /* a run in f32, all of them in double */
+        vf part = {0};
+        for (int32_t i = 0; i < RUN; i += (int32_t)VW) part += exp_below(load(logits + id + i) - splat(top));
+        sum += ((double)part[0] + (double)part[1]) + ((double)part[2] + (double)part[3]);
+    }
+    for (; id < n_vocab; id++) sum += exp((double)logits[id] - (double)top);
     return (float)((double)logits[token] - (double)top - log(sum));
 }
 

@@ -240,6 +240,7 @@ static void rings_have_the_same_bits(void **state)
     static const kvi_kv_code codes[] = {KVI_KV_T2, KVI_KV_T3};
     static float q[9 * 512], out[2][9 * 512];
     static uint8_t record[1 << 17];
+    static _Alignas(64) float scratch[KVI_CPU_PACKED_SCRATCH];
     for (uint32_t i = 0; i < sizeof dims / sizeof *dims; i++)
         for (uint32_t c = 0; c < 2; c++)
             for (uint32_t n_q = 1; n_q <= 9; n_q++) {
@@ -250,11 +251,11 @@ static void rings_have_the_same_bits(void **state)
                 }
                 for (uint32_t k = 0; k < 9 * 512; k++) q[k] = normal();
                 const kvi_cpu_packed *const ways[2] = {&kvi_cpu_packed_avx512, &kvi_cpu_packed_avx512vbmi};
-                for (uint32_t w = 0; w < 2; w++) ways[w]->score(record, codes[c], d, q, n_q, out[w], record, NULL);
+                for (uint32_t w = 0; w < 2; w++) ways[w]->score(record, codes[c], d, q, n_q, out[w], record, scratch);
                 assert_memory_equal(out[0], out[1], n_scores * sizeof *q);
                 for (uint32_t w = 0; w < 2; w++) {
                     memcpy(out[w], q, n_acc * sizeof *q);
-                    ways[w]->blend(record, codes[c], d, q, n_q, out[w], record, NULL);
+                    ways[w]->blend(record, codes[c], d, q, n_q, out[w], record, scratch);
                 }
                 assert_memory_equal(out[0], out[1], n_acc * sizeof *q);
             }

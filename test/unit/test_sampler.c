@@ -407,6 +407,31 @@ static void test_from_best(void **state)
     kvi_sampler_free(&s);
 }
 
+/* Against double, vocabularies around and above a run of logits. */
+static void test_log_probability(void **state)
+{
+    enum { M = 5000 };
+    static float logits[M];
+    (void)state;
+    for (int round = 0; round < 400; round++) {
+        const int32_t n = round < 300 ? 1 + round : M - round % 70;
+        const double spread = round % 3 == 0 ? 1 : round % 3 == 1 ? 12 : 200;
+        double top = -INFINITY, sum = 0;
+        for (int32_t i = 0; i < n; i++) {
+            logits[i] = rnd() < 0.1 && i ? -INFINITY : (float)(spread * (rnd() - 0.5) + 1000 * (round % 2));
+            top = fmax(top, (double)logits[i]);
+        }
+        for (int32_t i = 0; i < n; i++) sum += exp((double)logits[i] - top);
+        for (int draw = 0; draw < 20; draw++) {
+            const int32_t token = (int32_t)(rnd() * n);
+            const double want = (double)logits[token] - top - log(sum),
+                         got = (double)kvi_log_probability(logits, n, token);
+            if (logits[token] == -INFINITY ? got != -INFINITY : !(fabs(got - want) <= 2e-7 * (1 + fabs(want))))
+                fail_msg("round %d: log probability %.9g of %d tokens, need %.9g", round, got, (int)n, want);
+        }
+    }
+}
+
 /* Against counting how many are better. */
 static void test_likeliest(void **state)
 {
@@ -433,7 +458,8 @@ static void test_likeliest(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_likeliest),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_log_probability),
+                                       cmocka_unit_test(test_likeliest),
                                        cmocka_unit_test(test_against_reference),
                                        cmocka_unit_test(test_greedy),
                                        cmocka_unit_test(test_seed_repeats),
