@@ -241,7 +241,7 @@ static demand demand_of(const kvi_program *program, const kvi_limits *limits, ui
     for (uint32_t i = 0; i < program->n_buffers; i++) need.buffers += round64(buffer_floats(program, limits, i) * 4);
     const uint64_t rows = limits->max_rows, small = rows < KVI_BATCH_ROWS ? rows : KVI_BATCH_ROWS;
     need.total = need.buffers + round64(rows * need.widest_normed * 4) +
-                 round64(n_threads * rows * KVI_CPU_TASK_COLUMNS * 4) +
+                 round64(n_threads * kvi_cpu_products(limits->max_rows) * 4) +
                  round64(((rows + 31) / 32 * 32) * need.widest_in * 2) + round64(need.codes) +
                  round64((uint64_t)n_threads * need.scratch_floats * 4) +
                  round64(small * need.max_heads * need.max_splits * (need.max_dim + 2u) * 4) +
@@ -275,7 +275,7 @@ static void carve_workspace(kvi_device *d, const demand *need)
     for (uint32_t i = 0; i < d->program->n_buffers; i++)
         d->buffers[i] = carve(&at, buffer_floats(d->program, &d->limits, i) * 4);
     d->normed = carve(&at, rows * need->widest_normed * 4);
-    d->products = carve(&at, d->n_threads * rows * KVI_CPU_TASK_COLUMNS * 4);
+    d->products = carve(&at, d->n_threads * kvi_cpu_products(d->limits.max_rows) * 4);
     d->bf16_packed = carve(&at, ((rows + 31) / 32 * 32) * need->widest_in * 2);
     d->dots_codes = carve(&at, need->codes);
     d->thread_scratch = carve(&at, (uint64_t)d->n_threads * need->scratch_floats * 4);

@@ -33,8 +33,16 @@ typedef struct kvi_cpu_company {
     uint32_t split, first, n; /* parts [first, first + n) look at the same page first in that split */
 } kvi_cpu_company;
 #define KVI_CPU_EXPERT_ROWS 256u  /* most rows of a task of a gemv */
-#define KVI_CPU_TASK_COLUMNS 256u /* most outputs of a task of many rows */
-#define KVI_CPU_MOST_PANEL 64u    /* columns of a packed panel, at least those of every variant */
+#define KVI_CPU_TASK_COLUMNS 256u /* most outputs of a product's task, a row */
+#define KVI_CPU_FEW_PRODUCTS                                                                                           \
+    2048u /* most outputs of a gemv's task, of a weight and over all rows; of a few rows more than those of the columns */
+/* Floats that a thread makes products in: two weights side by side, of which many rows have half the columns at most. */
+static inline size_t kvi_cpu_products(uint32_t max_rows)
+{
+    const size_t many = (size_t)max_rows * KVI_CPU_TASK_COLUMNS;
+    return many < 2u * KVI_CPU_FEW_PRODUCTS ? 2u * KVI_CPU_FEW_PRODUCTS : many;
+}
+#define KVI_CPU_MOST_PANEL 64u /* columns of a packed panel, at least those of every variant */
 
 /* The part of an operation that is to run: rounds of one task per thread, [first, end) of those of all its phases. An operation that may be cut
  * prepares when it begins, hands its tasks to kvi_cpu_tasks phase by phase, and leaves when that says that the piece ends there; whatever one
@@ -65,7 +73,7 @@ struct kvi_device {
     float *buffers[KVI_MAX_BUFFERS];
     void *workspace;     /* everything below */
     float *normed;       /* (max_rows, widest normed input) */
-    float *products;     /* (n_threads, max_rows, KVI_CPU_TASK_COLUMNS) of tasks with many rows */
+    float *products;     /* (n_threads, kvi_cpu_products) */
     float *added;        /* what is more than a sum before it is added: (max_rows * top_k, widest output) */
     float *ones;         /* gains of norms that have none */
     void *bf16_packed;   /* activations of a product with `bf16` */

@@ -53,16 +53,18 @@ static inline kvi_dots_input kvi_dots_input_at(const kvi_tile *t, uint32_t n_row
 typedef struct kvi_cpu_dots {
     const char *name; /* "avx512vnni" */
     uint32_t panels;  /* that gemm is best called with */
+    uint32_t few;     /* rows up to which gemv is the faster; 0: it has none */
     /* Codes of rows [4 group, 4 group + 4) of x (n_rows, ldx). order: column that stands at each place of the weight; NULL: the same one. */
     void (*quantize)(const kvi_tile *t, const float *x, size_t ldx, uint32_t n_rows, const uint32_t *order,
                      uint32_t group, const kvi_dots_input *to);
-    /* y[j * ldy + i] = W[first + i] . x[row + j], i < n_out, j < n_x <= 4; row a multiple of 4; of a row that lies alone n_x = 1.
-     * panels: of the expert. */
+    /* y[j * ldy + i] = W[first + i] . x[row + j], i < n_out, j < n_x; row a multiple of 4. Weights are read once, from memory. panels: of the
+     * expert. */
     void (*gemv)(const kvi_tile *t, const uint8_t *panels, uint32_t first, uint32_t n_out, const kvi_dots_input *x,
                  uint32_t row, uint32_t n_x, float *y, size_t ldy);
-    /* The same for all n_rows rows, y added to where `add`. scratch: kvi_dots_scratch bytes, 64-byte aligned. */
+    /* The same for all n_rows rows, with gemv's bits where there is a gemv: sums are made in its order. No row may lie alone. Pieces of a panel are
+     * expanded once for all rows. scratch: kvi_dots_scratch bytes, 64-byte aligned. */
     void (*gemm)(const kvi_tile *t, const uint8_t *panels, uint32_t first, uint32_t n_out, const kvi_dots_input *x,
-                 uint32_t n_rows, bool add, void *scratch, float *y, size_t ldy);
+                 uint32_t n_rows, void *scratch, float *y, size_t ldy);
 } kvi_cpu_dots;
 
 /* Two panels of KVI_DOTS_DEPTH columns expanded: lines, scales, offsets. */

@@ -136,7 +136,7 @@ static void multiply(const kvi_tile *t, const expanded *e, const kvi_dots_input 
 }
 
 static void gemm(const kvi_tile *t, const uint8_t *panels, uint32_t first, uint32_t n_out, const kvi_dots_input *x,
-                 uint32_t n_rows, bool add, void *scratch, float *y, size_t ldy)
+                 uint32_t n_rows, void *scratch, float *y, size_t ldy)
 {
     const uint32_t depth = depth_of(t);
     configure(t);
@@ -154,7 +154,7 @@ static void gemm(const kvi_tile *t, const uint8_t *panels, uint32_t first, uint3
                     if (t->offset == KVI_TILE_ZEROS) store(offsets + s, -load(offsets + s) * load(scales + s));
                 e.lines[i] = lines, e.scales[i] = scales, e.offsets[i] = offsets;
             }
-            multiply(t, &e, x, n_rows, p, first, n_out, add || k > 0, y, ldy);
+            multiply(t, &e, x, n_rows, p, first, n_out, k > 0, y, ldy);
         }
     kvi_amx_release();
 }

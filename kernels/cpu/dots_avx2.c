@@ -5,6 +5,8 @@
 #include "lanes_avx2.h"
 #define CHAINS 1u
 #define BLOCKS 1u
+#define GEMV_BLOCKS 1u
+#define FEW 12u
 #define BIAS(size) ((size) == 8u ? 128 : 0)
 #define SIZES_DIFFER
 #define OWN_LINES

@@ -4,6 +4,8 @@
 #include "lanes_avx512.h"
 #define CHAINS 4u
 #define BLOCKS 3u
+#define GEMV_BLOCKS 2u
+#define FEW 64u
 #define CHUNK 2u
 #define BIAS(size) ((void)(size), 0)
 #include "dots_body.h"

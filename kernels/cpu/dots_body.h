@@ -1,7 +1,9 @@
 /* dots_body.h - the source of the integer kernels, compiled once per way to multiply bytes by dots_*.c, which define
- *   WAY        suffix of the table's name
- *   CHAINS     integer sums of a step that gemv keeps apart
- *   BLOCKS     groups of four rows that a gemm tile has
+ *   WAY          suffix of the table's name
+ *   CHAINS       integer sums of a step that gemv keeps apart
+ *   BLOCKS       groups of four rows that a gemm tile has
+ *   GEMV_BLOCKS  that a gemv multiplies at once
+ *   FEW          rows up to which gemv is the faster, by measurement: it expands codes again for its rows, and never waits for memory
  *   CHUNK      groups of four k that gemm multiplies at a time; SIZES_DIFFER instead: loops of their own for every size of codes and short steps
  *   OWN_LINES  dot_lines, where sums over lines are more than dot_quads repeated
  * include lanes_*.h and this, and then define
@@ -68,31 +70,35 @@ INLINE vf step_sum(vf sum, vi ints, vf scale, float x_scale, bool centred, vf of
     return centred ? sum : fma_vec(offset, splat(float_of(start)), sum);
 }
 
-/* ints[part][j] += codes of half a run times the words at x. bits and values are constants. */
-INLINE void half_dots(vi (*ints)[KVI_DOTS_ROWS], const uint8_t *run, uint32_t half, uint32_t bits, uint32_t values,
-                      const uint8_t *x)
+/* ints[part][j] += codes of half a run times the words at x of n_groups groups of rows, x_stride bytes apart. bits, values and n_groups are
+ * constants. */
+INLINE void half_dots(vi (*ints)[GEMV_BLOCKS * KVI_DOTS_ROWS], const uint8_t *run, uint32_t half, uint32_t bits,
+                      uint32_t values, const uint8_t *x, size_t x_stride, uint32_t n_groups)
 {
     for (uint32_t part = 0; part < PARTS; part++) {
         vu w[QUADS];
         for (uint32_t i = 0; i < QUADS; i++) w[i] = quad_of(run, half, bits, values, i, part);
-        for (uint32_t j = 0; j < KVI_DOTS_ROWS; j++)
-            dot_quads(&ints[part][j], 1, w, QUADS, SIZE_OF(bits, values), x + 4u * j, GROUP_BYTES);
+        for (uint32_t j = 0; j < n_groups * KVI_DOTS_ROWS; j++)
+            dot_quads(&ints[part][j], 1, w, QUADS, SIZE_OF(bits, values), x + j / 4u * x_stride + j % 4u * 4u,
+                      GROUP_BYTES);
     }
 }
 
-/* A panel times a group of rows, straight from memory: y16[j] (16). Rows that are not there are multiplied in vain. */
+/* A panel times n_groups groups of rows, straight from memory: y16[j] (16). Rows that are not there are multiplied in vain. */
 INLINE void gemv_panel(const kvi_tile *t, uint32_t bits, uint32_t values, const uint8_t *panel,
-                       const kvi_dots_input *in, uint32_t row, float (*y16)[KVI_TILE_ROWS])
+                       const kvi_dots_input *in, uint32_t row, uint32_t n_groups, float (*y16)[KVI_TILE_ROWS])
 {
     const bool centred = t->offset == KVI_TILE_CENTRED;
+    const uint32_t n_rows = n_groups * KVI_DOTS_ROWS;
+    const size_t x_stride = (size_t)in->n_words * GROUP_BYTES, s_stride = (size_t)in->n_steps * KVI_DOTS_ROWS;
     const uint8_t *x = in->codes + (size_t)row * in->n_words * 4u;
     const float *x_scale = in->scales + (size_t)row * in->n_steps;
     const int32_t *start = in->starts + (size_t)row * in->n_steps;
-    vf sums[PARTS][KVI_DOTS_ROWS];
-    vi ints[PARTS][KVI_DOTS_ROWS];
+    vf sums[PARTS][GEMV_BLOCKS * KVI_DOTS_ROWS];
+    vi ints[PARTS][GEMV_BLOCKS * KVI_DOTS_ROWS];
     float scales[SIDE_FLOATS], offsets[SIDE_FLOATS];
     for (uint32_t part = 0; part < PARTS; part++)
-        for (uint32_t j = 0; j < KVI_DOTS_ROWS; j++) sums[part][j] = (vf){0}, ints[part][j] = (vi){0};
+        for (uint32_t j = 0; j < n_rows; j++) sums[part][j] = (vf){0}, ints[part][j] = (vi){0};
     const uint32_t halves = t->step / HALF_RUN, next_group = t->whole_row || t->group > t->step ? 0 : KVI_TILE_ROWS;
     for (uint32_t k = 0; k < t->n_in; k += KVI_TILE_BLOCK) {
         const uint8_t *block = panel + kvi_tile_block_at(t, k), *run = block + kvi_tile_block_side(t, k);
@@ -109,23 +115,26 @@ INLINE void gemv_panel(const kvi_tile *t, uint32_t bits, uint32_t values, const 
                 if (left == 0) {
                     left = halves;
                     for (uint32_t part = 0; part < PARTS; part++)
-                        for (uint32_t j = 0; j < KVI_DOTS_ROWS; j++) ints[part][j] = splat_int(centred ? start[j] : 0);
+                        for (uint32_t j = 0; j < n_rows; j++)
+                            ints[part][j] = splat_int(centred ? start[j / 4u * s_stride + j % 4u] : 0);
                 }
-                half_dots(ints, run, half, bits, values, x);
+                half_dots(ints, run, half, bits, values, x, x_stride, n_groups);
                 if (--left && at + (half + 1u) * HALF_RUN < n) continue;
                 left = 0;
                 for (uint32_t part = 0; part < PARTS; part++) {
                     const vf scale = load(scales + group + part * VW),
                              offset = offset_of(t, SIZE_OF(bits, values), scale, load(offsets + group + part * VW));
-                    for (uint32_t j = 0; j < KVI_DOTS_ROWS; j++)
+                    for (uint32_t j = 0; j < n_rows; j++) {
+                        const size_t s = j / 4u * s_stride + j % 4u;
                         sums[part][j] =
-                            step_sum(sums[part][j], ints[part][j], scale, x_scale[j], centred, offset, start[j]);
+                            step_sum(sums[part][j], ints[part][j], scale, x_scale[s], centred, offset, start[s]);
+                    }
                 }
                 group += next_group, x_scale += KVI_DOTS_ROWS, start += KVI_DOTS_ROWS;
             }
         }
     }
-    for (uint32_t j = 0; j < KVI_DOTS_ROWS; j++)
+    for (uint32_t j = 0; j < n_rows; j++)
         for (uint32_t part = 0; part < PARTS; part++) store(y16[j] + part * VW, sums[part][j]);
 }
 
@@ -211,17 +220,24 @@ INLINE void gemv_one(const kvi_tile *t, uint32_t bits, uint32_t values, const ui
 }
 
 /* Part [first, first + n_out) of the rows of panel p to y, whose first element is row `first`. */
-INLINE void put_row(const float *y16, uint32_t p, uint32_t first, uint32_t n_out, bool add, float *y)
+INLINE void put_row(const float *y16, uint32_t p, uint32_t first, uint32_t n_out, float *y)
 {
     if (p * KVI_TILE_ROWS >= first && (p + 1u) * KVI_TILE_ROWS <= first + n_out) {
         y += p * KVI_TILE_ROWS - first;
-        for (uint32_t i = 0; i < KVI_TILE_ROWS; i += VW)
-            store(y + i, add ? load(y + i) + load(y16 + i) : load(y16 + i));
+        for (uint32_t i = 0; i < KVI_TILE_ROWS; i += VW) store(y + i, load(y16 + i));
         return;
     }
     for (uint32_t i = 0; i < KVI_TILE_ROWS; i++) {
         const uint32_t out = p * KVI_TILE_ROWS + i;
-        if (out >= first && out < first + n_out) y[out - first] = add ? y[out - first] + y16[i] : y16[i];
+        if (out >= first && out < first + n_out) y[out - first] = y16[i];
+    }
+}
+/* And back. */
+INLINE void get_row(float *y16, uint32_t p, uint32_t first, uint32_t n_out, const float *y)
+{
+    for (uint32_t i = 0; i < KVI_TILE_ROWS; i++) {
+        const uint32_t out = p * KVI_TILE_ROWS + i;
+        y16[i] = out >= first && out < first + n_out ? y[out - first] : 0;
     }
 }
 
@@ -229,11 +245,17 @@ INLINE void gemv_kind(const kvi_tile *t, uint32_t bits, uint32_t values, const u
                       uint32_t n_out, const kvi_dots_input *x, uint32_t row, uint32_t n_x, float *y, size_t ldy)
 {
     for (uint32_t p = first / KVI_TILE_ROWS; p * KVI_TILE_ROWS < first + n_out; p++) {
-        float y16[KVI_DOTS_ROWS][KVI_TILE_ROWS];
+        float y16[GEMV_BLOCKS * KVI_DOTS_ROWS][KVI_TILE_ROWS];
         const uint8_t *panel = panels + p * t->panel_bytes;
-        if (row == x->lone) gemv_one(t, bits, values, panel, x, y16[0]);
-        else gemv_panel(t, bits, values, panel, x, row, y16);
-        for (uint32_t j = 0; j < n_x; j++) put_row(y16[j], p, first, n_out, false, y + j * ldy);
+        for (uint32_t r = 0, n; r < n_x; r += n) {
+            const bool lone = row + r == x->lone,
+                       several = GEMV_BLOCKS > 1u && n_x - r > KVI_DOTS_ROWS && row + r + KVI_DOTS_ROWS != x->lone;
+            n = lone ? 1u : several ? GEMV_BLOCKS * KVI_DOTS_ROWS : KVI_DOTS_ROWS;
+            if (lone) gemv_one(t, bits, values, panel, x, y16[0]);
+            else if (several) gemv_panel(t, bits, values, panel, x, row + r, GEMV_BLOCKS, y16);
+            else gemv_panel(t, bits, values, panel, x, row + r, 1, y16);
+            for (uint32_t j = 0; j < n && r + j < n_x; j++) put_row(y16[j], p, first, n_out, y + (r + j) * ldy);
+        }
     }
 }
 
@@ -252,6 +274,8 @@ typedef struct expanded {
     const uint8_t *lines;          /* (n_words, 16, 4) */
     const float *scales, *offsets; /* (steps, 16) */
     uint32_t first_word, n_words, first_step;
+    const uint8_t *next; /* codes that are expanded after these: the first tile fetches them, so many lines a step */
+    uint32_t next_lines;
 } expanded;
 
 /* ints[j][part] += n lines times the words at x of n_groups groups of rows, x_stride bytes apart. n, size and n_groups are constants. */
@@ -271,10 +295,13 @@ INLINE void dot_lines(vi (*ints)[PARTS], const uint8_t *line, uint32_t n, uint32
 }
 #endif
 
-/* n_groups * 4 rows from row on: y16[row] (16). size, chunk, centred and n_groups are constants. */
+/* n_groups * 4 rows from row on: y16[row] (16), which sums over the columns before are in and gemv's order goes on with. size, chunk, centred and
+ * n_groups are constants. */
 INLINE void gemm_tile(const kvi_tile *t, const expanded *e, uint32_t size, uint32_t chunk, bool once, bool centred,
                       const kvi_dots_input *in, uint32_t row, uint32_t n_groups, float (*y16)[KVI_TILE_ROWS])
 {
+    const uint8_t *next = e->next;
+    const uint32_t next_lines = row ? 0 : e->next_lines;
     const size_t x_stride = (size_t)in->n_words * GROUP_BYTES, s_stride = (size_t)in->n_steps * KVI_DOTS_ROWS;
     const uint8_t *x = in->codes + row / KVI_DOTS_ROWS * x_stride + e->first_word * GROUP_BYTES, *line = e->lines;
     const size_t s0 = row / KVI_DOTS_ROWS * s_stride + e->first_step * KVI_DOTS_ROWS;
@@ -283,7 +310,7 @@ INLINE void gemm_tile(const kvi_tile *t, const expanded *e, uint32_t size, uint3
     const uint32_t words = once ? chunk : t->step / 4u;
     vf sums[BLOCKS * KVI_DOTS_ROWS][PARTS];
     for (uint32_t j = 0; j < n_groups * KVI_DOTS_ROWS; j++)
-        for (uint32_t part = 0; part < PARTS; part++) sums[j][part] = (vf){0};
+        for (uint32_t part = 0; part < PARTS; part++) sums[j][part] = load(y16[j] + part * VW);
     for (uint32_t at = 0, step = 0; at < e->n_words; at += words, step++) {
         vi ints[BLOCKS * KVI_DOTS_ROWS][PARTS];
         const uint32_t n = once ? chunk : e->n_words - at < words ? e->n_words - at : words;
@@ -301,34 +328,39 @@ INLINE void gemm_tile(const kvi_tile *t, const expanded *e, uint32_t size, uint3
             }
         }
         x_scale += KVI_DOTS_ROWS, start += KVI_DOTS_ROWS;
+        for (uint32_t i = 0; i < next_lines; i++, next += KVI_TILE_LINE) __builtin_prefetch(next);
     }
     for (uint32_t j = 0; j < n_groups * KVI_DOTS_ROWS; j++)
         for (uint32_t part = 0; part < PARTS; part++) store(y16[j] + part * VW, sums[j][part]);
 }
 
 INLINE void gemm_rows(const kvi_tile *t, const expanded *e, uint32_t size, uint32_t chunk, bool once, bool centred,
-                      const kvi_dots_input *x, uint32_t n_rows, uint32_t p, uint32_t first, uint32_t n_out, bool add,
-                      float *y, size_t ldy)
+                      const kvi_dots_input *x, uint32_t n_rows, uint32_t p, uint32_t first, uint32_t n_out, float *y,
+                      size_t ldy)
 {
     float y16[BLOCKS * KVI_DOTS_ROWS][KVI_TILE_ROWS];
     for (uint32_t row = 0, n; row < n_rows; row += n) {
         const bool full = n_rows - row > (BLOCKS - 1u) * KVI_DOTS_ROWS;
+        n = (full ? BLOCKS : 1u) * KVI_DOTS_ROWS;
+        for (uint32_t j = 0; j < n; j++) {
+            if (e->first_word && row + j < n_rows) get_row(y16[j], p, first, n_out, y + (row + j) * ldy);
+            else memset(y16[j], 0, sizeof y16[j]);
+        }
         if (full || BLOCKS == 1u) gemm_tile(t, e, size, chunk, once, centred, x, row, BLOCKS, y16);
         else gemm_tile(t, e, size, chunk, once, centred, x, row, 1, y16);
-        n = (full ? BLOCKS : 1u) * KVI_DOTS_ROWS;
-        for (uint32_t j = 0; j < n && row + j < n_rows; j++) put_row(y16[j], p, first, n_out, add, y + (row + j) * ldy);
+        for (uint32_t j = 0; j < n && row + j < n_rows; j++) put_row(y16[j], p, first, n_out, y + (row + j) * ldy);
     }
 }
 
 static void gemm_sized(const kvi_tile *t, const expanded *e, const kvi_dots_input *x, uint32_t n_rows, uint32_t p,
-                       uint32_t first, uint32_t n_out, bool add, float *y, size_t ldy)
+                       uint32_t first, uint32_t n_out, float *y, size_t ldy)
 {
     const bool centred = t->offset == KVI_TILE_CENTRED;
     /* Steps of 16 and of 32 are a chunk, which begins with nothing to fetch. */
 #define GEMM(size, chunk, once)                                                                                        \
     do {                                                                                                               \
-        if (centred) gemm_rows(t, e, size, chunk, once, true, x, n_rows, p, first, n_out, add, y, ldy);                \
-        else gemm_rows(t, e, size, chunk, once, false, x, n_rows, p, first, n_out, add, y, ldy);                       \
+        if (centred) gemm_rows(t, e, size, chunk, once, true, x, n_rows, p, first, n_out, y, ldy);                     \
+        else gemm_rows(t, e, size, chunk, once, false, x, n_rows, p, first, n_out, y, ldy);                            \
     } while (0)
 #define GEMM_OF(size)                                                                                                  \
     do {                                                                                                               \
@@ -350,7 +382,7 @@ static void gemm_sized(const kvi_tile *t, const expanded *e, const kvi_dots_inpu
 }
 
 static void gemm(const kvi_tile *t, const uint8_t *panels, uint32_t first, uint32_t n_out, const kvi_dots_input *x,
-                 uint32_t n_rows, bool add, void *scratch, float *y, size_t ldy)
+                 uint32_t n_rows, void *scratch, float *y, size_t ldy)
 {
     uint8_t *lines = scratch;
     float *scales = (float *)(void *)(lines + KVI_DOTS_DEPTH * KVI_TILE_ROWS),
@@ -358,13 +390,24 @@ static void gemm(const kvi_tile *t, const uint8_t *panels, uint32_t first, uint3
     const uint32_t size = SIZE_OF(t->bits, t->values);
     for (uint32_t p = first / KVI_TILE_ROWS; p * KVI_TILE_ROWS < first + n_out; p++)
         for (uint32_t k = 0; k < t->n_in; k += KVI_DOTS_DEPTH) {
-            const uint32_t n_k = t->n_in - k < KVI_DOTS_DEPTH ? t->n_in - k : KVI_DOTS_DEPTH;
-            unpack_panel(t, panels + p * t->panel_bytes, k, n_k, lines, scales, offsets);
-            for (uint32_t i = 0; i < (n_k + t->step - 1u) / t->step * KVI_TILE_ROWS; i += VW)
+            const uint8_t *panel = panels + p * t->panel_bytes;
+            const bool last = t->n_in - k <= KVI_DOTS_DEPTH;
+            const uint32_t n_k = last ? t->n_in - k : KVI_DOTS_DEPTH, n_steps = (n_k + t->step - 1u) / t->step;
+            const size_t end = last ? t->panel_bytes : kvi_tile_block_at(t, k + n_k);
+            unpack_panel(t, panel, k, n_k, lines, scales, offsets);
+            for (uint32_t i = 0; i < n_steps * KVI_TILE_ROWS; i += VW)
                 store(offsets + i, offset_of(t, size, load(scales + i), load(offsets + i)));
-            const uint32_t n_words = t->step < KVI_TILE_RUN ? (n_k + 15u) / 16u * 4u : (n_k + 31u) / 32u * 8u;
-            const expanded e = {lines, scales, offsets, k / 4u, n_words, k / t->step};
-            gemm_sized(t, &e, x, n_rows, p, first, n_out, add || k > 0, y, ldy);
+            const expanded e = {
+                .lines = lines,
+                .scales = scales,
+                .offsets = offsets,
+                .first_word = k / 4u,
+                .n_words = t->step < KVI_TILE_RUN ? (n_k + 15u) / 16u * 4u : (n_k + 31u) / 32u * 8u,
+                .first_step = k / t->step,
+                .next = panel + end,
+                .next_lines = (uint32_t)((end - kvi_tile_block_at(t, k)) / KVI_TILE_LINE / n_steps) + 1u,
+            };
+            gemm_sized(t, &e, x, n_rows, p, first, n_out, y, ldy);
         }
 }
 
@@ -372,5 +415,5 @@ static void gemm(const kvi_tile *t, const uint8_t *panels, uint32_t first, uint3
 #define JOIN(a, b) JOIN_(a, b)
 #define TEXT_(v) #v
 #define TEXT(v) TEXT_(v)
-const kvi_cpu_dots JOIN(kvi_dots_,
-                        WAY) = {.name = TEXT(WAY), .panels = 1, .quantize = quantize, .gemv = gemv, .gemm = gemm};
+const kvi_cpu_dots JOIN(kvi_dots_, WAY) = {
+    .name = TEXT(WAY), .panels = 1, .few = FEW, .quantize = quantize, .gemv = gemv, .gemm = gemm};

@@ -4,6 +4,8 @@
 #include "lanes_portable.h"
 #define CHAINS 1u
 #define BLOCKS 1u
+#define GEMV_BLOCKS 1u
+#define FEW 8u
 #define CHUNK 4u
 #define BIAS(size) ((void)(size), 0)
 #include "dots_body.h"

@@ -3,6 +3,8 @@
 #include "lanes_avx2.h"
 #define CHAINS 2u
 #define BLOCKS 1u
+#define GEMV_BLOCKS 1u
+#define FEW 12u
 #define CHUNK 2u
 #define BIAS(size) ((void)(size), 0)
 #include "dots_body.h"

@@ -173,8 +173,8 @@ static void integer_product(const expert_step *t, uint32_t w, uint32_t e, uint32
 {
     const kvi_weight *weight = t->op->weights[w];
     const uint8_t *panels = kvi_cpu_panels(weight, e);
-    if (t->wide) t->dots->gemm(&weight->tile, panels, first, n, in, n_pairs, false, panel, y, ldy);
-    else t->dots->gemv(&weight->tile, panels, first, n, in, 0, n_pairs, y, ldy);
+    if (n_pairs <= t->dots->few) t->dots->gemv(&weight->tile, panels, first, n, in, 0, n_pairs, y, ldy);
+    else t->dots->gemm(&weight->tile, panels, first, n, in, n_pairs, panel, y, ldy);
     add_bias(t->op->biases[w], (size_t)e * weight->desc.n_out + first, n_pairs, n, y, ldy);
 }
 

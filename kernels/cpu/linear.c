@@ -1,17 +1,17 @@
 /* linear.c - y = x W^T on the CPU: gemv for a few rows, packed panels or tiles for many. Work is divided by output
- * rows into tasks of a fixed size, so results do not depend on the number of threads. */
+ * rows into tasks, each of which makes whole sums, so results do not depend on the number of threads. */
 #include "device_cpu.h"
 #include "../../runtime/model/weight_codec.h"
 
 #include <string.h>
 
-#define GEMV_ROWS 256u                 /* most rows of a gemv task */
 #define BF16_TASK_BYTES (512u * 1024u) /* BF16 weights of a task: stay in L2 while all tokens pass */
 
 typedef struct linear_task {
     kvi_device *device;
     const kvi_linear *job;
     const kvi_cpu_dots *dots;
+    bool few; /* rows: gemv */
     uint32_t rows_per_task;
     uint32_t first_task[4];   /* of each weight; [n_weights]: number of tasks */
     uint32_t first_col[3];    /* of each weight in y */
@@ -78,7 +78,7 @@ static void plan_inputs(linear_task *t)
             continue;
         }
         uint8_t *memory = t->device->dots_codes + t->n_made * kvi_dots_input_bytes(job->n_in, job->n_rows);
-        t->inputs[w] = kvi_dots_input_at(&weight->tile, job->n_rows, !job->wide, memory);
+        t->inputs[w] = kvi_dots_input_at(&weight->tile, job->n_rows, t->few, memory);
         t->made[t->n_made++] = w;
     }
 }
@@ -102,85 +102,61 @@ static void make_inputs(linear_task *t)
         for (uint32_t task = 0; task < tasks; task++) quantize_task(t, task, 0);
 }
 
-/* -------------------------------------------------------------------------------------------------- few rows --- */
-/* Results of rows [first, first + n) of weight w for n_x inputs from `row` on into block (n_x, GEMV_ROWS). */
-static void gemv_block(const linear_task *t, uint32_t w, uint32_t first, uint32_t n, uint32_t row, uint32_t n_x,
-                       float *block)
+/* -------------------------------------------------------------------------------------------------- products --- */
+/* Rows [first, first + n) of weight w against every row of x: y (n_rows, rows_per_task). */
+static void rows_into(const linear_task *t, uint32_t w, uint32_t first, uint32_t n, float *y)
 {
     const kvi_linear *job = t->job;
     const kvi_weight *weight = job->weights[w];
-    for (uint32_t r = 0; r < n_x; r += 4) {
-        const uint32_t here = n_x - r < 4 ? n_x - r : 4;
-        float *to = block + (size_t)r * GEMV_ROWS;
-        if (t->inputs[w].codes)
-            t->dots->gemv(&weight->tile, weight->panels, job->first_out + first, n, &t->inputs[w], row + r, here, to,
-                          GEMV_ROWS);
-        else
-            weight->kernel->gemv(weight, 0, job->first_out + first, n, job->x + (size_t)(row + r) * job->n_in, here,
-                                 job->n_in, to, GEMV_ROWS);
+    const size_t ldy = t->rows_per_task;
+    if (t->inputs[w].codes) {
+        t->dots->gemv(&weight->tile, weight->panels, job->first_out + first, n, &t->inputs[w], 0, job->n_rows, y, ldy);
+        return;
     }
-    if (!job->biases[w]) return;
-    for (uint32_t r = 0; r < n_x; r++)
-        for (uint32_t i = 0; i < n; i++) block[r * GEMV_ROWS + i] += job->biases[w]->f32[first + i];
+    for (uint32_t r = 0; r < job->n_rows; r += 4) /* the second four find the weights in the cache */
+        weight->kernel->gemv(weight, 0, job->first_out + first, n, job->x + (size_t)r * job->n_in,
+                             job->n_rows - r < 4 ? job->n_rows - r : 4, job->n_in, y + r * ldy, ldy);
 }
 
-/* More than KVI_DECODE_ROWS rows pass one after the other over weights that the second finds in the cache: the stack is the host's. */
-static void gemv_task(void *arg, uint32_t task, uint32_t thread)
-{
-    linear_task *t = arg;
-    const kvi_linear *job = t->job;
-    float block[KVI_DECODE_ROWS * GEMV_ROWS], second[KVI_DECODE_ROWS * GEMV_ROWS];
-    uint32_t first, n;
-    (void)thread;
-    bool gated = job->epilogue == KVI_GATE_UP;
-    uint32_t w = locate(t, gated ? 1 : job->n_weights, task, &first, &n);
-    for (uint32_t row = 0; row < job->n_rows; row += KVI_DECODE_ROWS) {
-        const uint32_t n_x = job->n_rows - row < KVI_DECODE_ROWS ? job->n_rows - row : KVI_DECODE_ROWS;
-        gemv_block(t, w, first, n, row, n_x, block);
-        if (gated) gemv_block(t, 1, first, n, row, n_x, second);
-        for (uint32_t r = 0; r < n_x; r++) {
-            float *y = job->y + (row + r) * job->ldy + t->first_col[w] + job->first_out + first,
-                  *b = block + r * GEMV_ROWS;
-            if (gated) kvi_cpu_activate(t->device->v, job->activation, job->limit, b, second + r * GEMV_ROWS, n);
-            if (job->epilogue == KVI_ADD)
-                for (uint32_t i = 0; i < n; i++) y[i] += b[i];
-            else memcpy(y, b, (size_t)n * 4);
-        }
-    }
-}
-
-/* ------------------------------------------------------------------------------------------------- many rows --- */
-/* One panel of weights against every row: y (n_rows, rows_per_task). */
+/* The same through panels that are expanded once for all rows. */
 static void panel_into(const linear_task *t, uint32_t w, uint32_t first, uint32_t n, float *y, uint32_t thread)
 {
     kvi_device *device = t->device;
     const kvi_linear *job = t->job;
-    const kvi_cpu_variant *v = device->v;
     const kvi_weight *weight = job->weights[w];
     const size_t ldy = t->rows_per_task;
     float *panel = device->thread_scratch + thread * device->scratch_floats;
-    if (t->inputs[w].codes)
-        t->dots->gemm(&weight->tile, weight->panels, job->first_out + first, n, &t->inputs[w], job->n_rows, false,
-                      panel, y, ldy);
-    for (uint32_t k = 0; !t->inputs[w].codes && k < job->n_in; k += KVI_CPU_KC) {
+    if (t->inputs[w].codes) {
+        t->dots->gemm(&weight->tile, weight->panels, job->first_out + first, n, &t->inputs[w], job->n_rows, panel, y,
+                      ldy);
+        return;
+    }
+    for (uint32_t k = 0; k < job->n_in; k += KVI_CPU_KC) {
         uint32_t n_k = job->n_in - k < KVI_CPU_KC ? job->n_in - k : KVI_CPU_KC;
         weight->kernel->pack(weight, 0, job->first_out + first, n, k, n_k, panel);
-        v->panel_mac(job->x + k, job->n_in, job->n_rows, n_k, panel, y, ldy, n, k > 0);
+        device->v->panel_mac(job->x + k, job->n_in, job->n_rows, n_k, panel, y, ldy, n, k > 0);
     }
+}
+
+static void products_into(const linear_task *t, uint32_t w, uint32_t first, uint32_t n, float *y, uint32_t thread)
+{
+    const kvi_linear *job = t->job;
+    if (t->few) rows_into(t, w, first, n, y);
+    else panel_into(t, w, first, n, y, thread);
     if (!job->biases[w]) return;
     for (uint32_t r = 0; r < job->n_rows; r++)
-        for (uint32_t i = 0; i < n; i++) y[r * ldy + i] += job->biases[w]->f32[first + i];
+        for (uint32_t i = 0; i < n; i++) y[r * t->rows_per_task + i] += job->biases[w]->f32[first + i];
 }
 
-/* Products of a task, (max_rows, KVI_CPU_TASK_COLUMNS) of this thread. */
+/* Products of a task of this thread: room for one of every row, or two of few. */
 static float *products_of(const linear_task *t, uint32_t thread)
 {
-    return t->device->products + (size_t)thread * t->device->limits.max_rows * KVI_CPU_TASK_COLUMNS;
+    return t->device->products + thread * kvi_cpu_products(t->device->limits.max_rows);
 }
 
-/* A panel is summed where its rows are neighbours and goes to y once: rows of y are a power of two apart in most models, so that a column of them
+/* Sums are made where their rows are neighbours and go to y once: rows of y are a power of two apart in most models, so that a column of them
  * falls into a few sets of the cache, which every pass over the columns of a long weight would wait for. */
-static void panel_task(void *arg, uint32_t task, uint32_t thread)
+static void products_task(void *arg, uint32_t task, uint32_t thread)
 {
     linear_task *t = arg;
     const kvi_linear *job = t->job;
@@ -190,11 +166,13 @@ static void panel_task(void *arg, uint32_t task, uint32_t thread)
     uint32_t w = locate(t, gated ? 1 : job->n_weights, task, &first, &n);
     float *from = products_of(t, thread), *up = from + job->n_rows * ld;
     float *y = job->y + t->first_col[w] + job->first_out + first;
-    panel_into(t, w, first, n, from, thread);
-    if (gated) panel_into(t, 1, first, n, up, thread);
+    products_into(t, w, first, n, from, thread);
+    if (gated) products_into(t, 1, first, n, up, thread);
     for (uint32_t r = 0; r < job->n_rows; r++, from += ld, up += ld, y += job->ldy) {
         if (gated) kvi_cpu_activate(t->device->v, job->activation, job->limit, from, up, n);
-        for (uint32_t i = 0; i < n; i++) y[i] = job->epilogue == KVI_ADD ? y[i] + from[i] : from[i];
+        if (job->epilogue == KVI_ADD)
+            for (uint32_t i = 0; i < n; i++) y[i] += from[i];
+        else memcpy(y, from, n * sizeof *y);
     }
 }
 
@@ -238,24 +216,37 @@ static bool fits_bf16(const kvi_device *device, const kvi_linear *job)
     return true;
 }
 
+/* Whether the rows take the gemv. Integers have the same bits in both ways, numbers in the form of the step. */
+static bool takes_gemv(const kvi_device *device, const kvi_linear *job, const kvi_cpu_dots *dots)
+{
+    for (uint32_t w = 0; w < job->n_weights; w++)
+        if (!kvi_cpu_multiplies_integers(device, job->weights[w])) return !job->wide;
+    return job->n_rows <= dots->few;
+}
+
+/* Outputs of a task. A gemv's make long streams, and leave every thread some of a small matrix; those of many rows are a panel's. */
+static uint32_t rows_of_task(const linear_task *t)
+{
+    const kvi_linear *job = t->job;
+    bool integers = true;
+    for (uint32_t w = 0; w < job->n_weights; w++) integers = integers && t->inputs[w].codes;
+    if (!t->few) return integers ? t->dots->panels * KVI_TILE_ROWS : t->device->v->panel;
+    const uint32_t unit = t->n_made ? KVI_TILE_ROWS : 8u;
+    uint32_t rows = out_rows(job, 0) / 8u;
+    if (rows > KVI_CPU_FEW_PRODUCTS / job->n_rows) rows = KVI_CPU_FEW_PRODUCTS / job->n_rows;
+    if (rows > KVI_CPU_TASK_COLUMNS) rows = KVI_CPU_TASK_COLUMNS;
+    rows = rows / unit * unit;
+    return rows < 16u ? 16u : rows;
+}
+
 const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job)
 {
     linear_task t = {.device = device, .job = job, .dots = job->wide ? device->wide_dots : device->dots};
-    uint32_t n_weights = job->epilogue == KVI_GATE_UP ? 1 : job->n_weights;
+    const uint32_t n_weights = job->epilogue == KVI_GATE_UP ? 1 : job->n_weights;
+    t.few = takes_gemv(device, job, t.dots);
     plan_inputs(&t);
     if (kvi_cpu_begins(device)) make_inputs(&t);
-    if (!job->wide) {
-        /* Large tasks keep the streams long; small matrices still give every thread some. Depends on the shape alone.
-         */
-        const uint32_t unit = t.n_made ? KVI_TILE_ROWS : 8u;
-        t.rows_per_task = out_rows(job, 0) / 8u / unit * unit;
-        if (t.rows_per_task > GEMV_ROWS) t.rows_per_task = GEMV_ROWS;
-        if (t.rows_per_task < 16u) t.rows_per_task = 16u;
-        plan_tasks(&t, n_weights);
-        (void)kvi_cpu_tasks(device, gemv_task, &t, t.first_task[n_weights]);
-        return job->weights[0]->gemv_name;
-    }
-    if (fits_bf16(device, job)) {
+    if (job->wide && fits_bf16(device, job)) {
         t.rows_per_task = BF16_TASK_BYTES / (job->n_in * 2u) / 32u * 32u;
         if (t.rows_per_task < 32u) t.rows_per_task = 32u;
         if (t.rows_per_task > KVI_CPU_TASK_COLUMNS) t.rows_per_task = KVI_CPU_TASK_COLUMNS;
@@ -264,10 +255,8 @@ const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job)
             (void)kvi_cpu_tasks(device, bf16_task, &t, t.first_task[n_weights]);
         return device->bf16->name;
     }
-    t.rows_per_task = t.n_made ? t.dots->panels * KVI_TILE_ROWS : device->v->panel;
-    for (uint32_t w = 0; w < job->n_weights; w++)
-        if (!t.inputs[w].codes) t.rows_per_task = device->v->panel;
+    t.rows_per_task = rows_of_task(&t);
     plan_tasks(&t, n_weights);
-    (void)kvi_cpu_tasks(device, panel_task, &t, t.first_task[n_weights]);
-    return job->weights[0]->gemm_name;
+    (void)kvi_cpu_tasks(device, products_task, &t, t.first_task[n_weights]);
+    return t.few ? job->weights[0]->gemv_name : job->weights[0]->gemm_name;
 }
