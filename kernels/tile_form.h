@@ -73,7 +73,8 @@ typedef struct kvi_tile {
     bool global_divides;
     uint16_t group; /* k of a scale: 16, 32, 64, 128 or 256 */
     uint16_t step;  /* k of an integer sum: min(group, KVI_TILE_STEP) */
-    uint16_t ahead; /* bytes that a gemv asks for in advance: of the CPU, not of the form */
+    uint16_t ahead,
+        ahead_of_several; /* bytes that a gemv of one row, of more asks for in advance: of the CPU, not of the form */
     uint32_t n_out, n_in, n_experts;
     uint64_t panel_bytes;
 } kvi_tile;

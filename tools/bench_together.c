@@ -3,6 +3,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include "bench.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -140,7 +141,10 @@ int bench_together(const command_line *line, uint32_t n, uint32_t depth, uint32_
     for (uint32_t r = 0; code == EXIT_OK && r < n_reps && status >= 0; r++) {
         double before = 0, after = 0;
         status = decode(&t, 1, depth, n_gen, &before, &error);
+        if (status >= 0 && getenv("OPS")) status = kvrt_measure_ops(t.engine, 1, &error);
         if (status >= 0) status = decode(&t, n, depth, n_gen, &all[r], &error);
+        if (getenv("OPS")) for (uint32_t q = 0; q < 12; q++) { kvrt_op_time op = {.size = sizeof op}; if (kvrt_measure_op_at(t.engine, q, &op, NULL) == KVRT_OK) fprintf(stderr, "%s %.3f ms a step\n", op.op, (double)op.total_us / n_gen / 1e3); }
+        if (getenv("OPS")) fprintf(stderr, "step %.3f ms\n", 8e3 / all[r]);
         if (status >= 0) status = decode(&t, 1, depth, n_gen, &after, &error);
         alone[r] = (before + after) / 2;
         ratio[r] = all[r] / alone[r];

@@ -108,7 +108,8 @@ INLINE void gemv_panel(const kvi_tile *t, uint32_t bits, uint32_t values, const 
                         offsets);
         uint32_t left = 0, group = 0; /* halves of runs that the current step still has */
         for (uint32_t at = 0; at < n; at += KVI_TILE_RUN, run += bits * KVI_TILE_LINE) {
-            for (uint32_t line = 0; line < bits; line++) __builtin_prefetch(run + line * KVI_TILE_LINE + t->ahead);
+            for (uint32_t line = 0; line < bits; line++)
+                __builtin_prefetch(run + line * KVI_TILE_LINE + t->ahead_of_several);
 #pragma GCC unroll 2
             for (uint32_t half = 0; half < 2u; half++, x += HALF_RUN / 4u * GROUP_BYTES) {
                 if (at + half * HALF_RUN >= n) break;

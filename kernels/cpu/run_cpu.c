@@ -169,21 +169,28 @@ static uint64_t op_bytes(const kvi_device *device, const kvi_op *op)
     return op->kind == KVI_OP_EXPERTS ? bytes / op->n_experts * device->mixture.n_used : bytes;
 }
 
+/* The operation, or the piece of it that the device is at. */
+static const char *run_timed(kvi_device *device, const kvi_op *op)
+{
+    if (!device->timing) return run_op(device, op);
+    struct cpu_op_time *time = &device->times[op->kind];
+    const uint64_t start = kvi_os_now_us();
+    time->kernel = run_op(device, op);
+    time->us += kvi_os_now_us() - start;
+    if (kvi_cpu_is_over(device)) {
+        time->calls++;
+        time->bytes += op_bytes(device, op);
+    }
+    return time->kernel;
+}
+
 kvrt_status kvi_cpu_run(kvi_device *device, uint32_t first_op, uint32_t n_ops, kvrt_error *error)
 {
     KVI_TRY(kvi_program_range(device->program, first_op, n_ops, error));
     for (uint32_t i = first_op; i < first_op + n_ops; i++) {
         const kvi_op *op = &device->program->ops[i];
-        uint64_t start = device->timing ? kvi_os_now_us() : 0;
         device->piece = (kvi_cpu_piece){.end = UINT32_MAX};
-        const char *kernel = run_op(device, op);
-        if (device->timing) {
-            struct cpu_op_time *time = &device->times[op->kind];
-            time->kernel = kernel;
-            time->calls++;
-            time->us += kvi_os_now_us() - start;
-            time->bytes += op_bytes(device, op);
-        }
+        const char *kernel = run_timed(device, op);
         if (kvi_log_on(KVI_LOG_KERNELS))
             kvi_log(KVI_LOG_KERNELS, "layer %u: %s, %u rows", op->layer, kernel, device->step.n_rows);
     }
@@ -203,7 +210,7 @@ kvrt_status kvi_cpu_run_some(kvi_device *device, uint32_t op, uint32_t first, ui
     KVI_TRY(kvi_program_range(device->program, op, 1, error));
     const bool cut = may_be_cut(&device->program->ops[op]);
     device->piece = (kvi_cpu_piece){.first = first, .end = cut && n < UINT32_MAX - first ? first + n : UINT32_MAX};
-    (void)run_op(device, &device->program->ops[op]);
+    (void)run_timed(device, &device->program->ops[op]);
     *n_run = device->piece.n_run ? device->piece.n_run : 1;
     *over = kvi_cpu_is_over(device);
     return KVRT_OK;

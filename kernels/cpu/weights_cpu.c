@@ -9,10 +9,13 @@
 static uint64_t round16(uint64_t bytes) { return (bytes + 15) & ~(uint64_t)15; }
 /* Bytes that a gemv asks for in advance. Intel's cores (Sapphire Rapids) read 73% of their bandwidth without, 80 to 90% with 1.5 to 4 KiB. AMD's
  * (Zen 4) follow the one stream of a tile by themselves, unless the lines of a run are read out of order: then two lines in advance are enough
- * (Q4_0, Q8_0: 31 and 32 GB/s; 30 and 27 without, 25 and 20 with 1 KiB); of the eight streams of plain rows, which begin a power of two apart
+ * (Q4_0, Q8_0: 31 and 32 GB/s; 30 and 27 without, 25 and 20 with 1 KiB), but not for codes of six bits, whose last two lines are read for each half
+ * of a run (one thread: 20 GB/s with 128 bytes, 23 with 2 KiB), and not for several rows of activations, which leave a stream alone for so long
+ * that it is given up (eight rows: 112 GMAC/s of Q4_0, 140 with 2 KiB; 76 and 98 of Q6_K); of the eight streams of plain rows, which begin a power of two apart
  * and so fall into one set of L1, they read 19 GB/s with 1 to 3 KiB and 28 with 256 to 384 bytes. */
 #define AHEAD 3072u
 #define AHEAD_AMD_TILES 128u
+#define AHEAD_AMD_SEVERAL 2048u
 #define AHEAD_AMD_ROWS 384u
 #define TILE_ALIGN 64u /* of panels within the arena */
 
@@ -136,12 +139,13 @@ static kvrt_status sort_columns(kvi_device *device, kvi_weight *weight, kvrt_err
 static kvrt_status lay_tiles(kvi_device *device, kvi_weight *weight, kvrt_error *error)
 {
     const kvi_weight_desc *desc = &weight->desc;
-    const kvi_tile *tile = &weight->tile;
+    kvi_tile *tile = &weight->tile;
     uint8_t *room = desc->made ? NULL : kvi_arena_alloc(&device->arena, kvi_tile_bytes(tile) + TILE_ALIGN);
     if (!room && !desc->made) return kvi_error_nomem(error, kvi_tile_bytes(tile), desc->name);
     KVI_TRY(sort_columns(device, weight, error));
     if (!tile->bits) return KVRT_OK;
-    weight->tile.ahead = device->cpu.amd ? AHEAD_AMD_TILES : AHEAD;
+    tile->ahead = !device->cpu.amd ? AHEAD : tile->bits == 6 ? AHEAD_AMD_SEVERAL : AHEAD_AMD_TILES;
+    tile->ahead_of_several = device->cpu.amd ? AHEAD_AMD_SEVERAL : AHEAD;
     lay_task t = {weight, room ? room + (TILE_ALIGN - (uintptr_t)room % TILE_ALIGN) % TILE_ALIGN : NULL};
     if (desc->made) {
     } else if (desc->source) KVI_TRY(round_weight(device, weight, t.panels, error));
