@@ -34,15 +34,8 @@ const command bench_command = {"bench",
 #define MAX_LIST 16u /* depths, formats */
 #define MAX_ROWS 64u
 #define MAX_REPS 64u
-#define MAX_OPS 16u
 #define OPS_TOKENS 16u /* of the pass that times operations */
 #define MAX_READS (MAX_ROWS * MAX_REPS)
-
-typedef struct op_table {
-    kvrt_op_time ops[MAX_OPS];
-    char kernels[MAX_OPS][48]; /* their names, which end with the engine */
-    unsigned n_ops, n_timed;   /* tokens of the pass that timed them */
-} op_table;
 
 typedef struct bench_row {
     const char *kv, *want_weights; /* NULL: those of the model */
@@ -52,7 +45,7 @@ typedef struct bench_row {
     double prefill_tps[MAX_REPS], decode_tps[MAX_REPS], gbps[MAX_REPS], share[MAX_REPS], attn_us[MAX_REPS];
     double kv_read_bytes;
     uint64_t kv_bytes;
-    op_table decode_ops, prefill_ops;
+    bench_ops decode_ops, prefill_ops;
 } bench_row;
 
 typedef struct bench_run {
@@ -188,20 +181,6 @@ static int32_t steps(const bench_run *b, kvrt_session session, uint32_t n, float
     return status;
 }
 
-/* What operations took since they are timed, over n tokens; they are not timed any more. */
-static int32_t take_ops(op_table *t, kvrt_engine engine, uint32_t n, kvrt_error *error)
-{
-    t->n_timed = n;
-    for (t->n_ops = 0; t->n_ops < MAX_OPS; t->n_ops++) {
-        kvrt_op_time *op = &t->ops[t->n_ops];
-        op->size = sizeof *op;
-        if (kvrt_measure_op_at(engine, t->n_ops, op, NULL) != KVRT_OK) break;
-        snprintf(t->kernels[t->n_ops], sizeof t->kernels[0], "%s", op->kernel);
-        op->kernel = t->kernels[t->n_ops];
-    }
-    return kvrt_measure_ops(engine, 0, error);
-}
-
 static int32_t decode(bench_run *b, bench_row *row, kvrt_engine engine, kvrt_session session, kvrt_error *error)
 {
     float *logits = malloc(b->info.vocab_size * sizeof *logits);
@@ -219,7 +198,7 @@ static int32_t decode(bench_run *b, bench_row *row, kvrt_engine engine, kvrt_ses
         row->kv_read_bytes = attention_bytes(engine) / n_timed;
         row->gbps[b->round] = ((double)b->info.weight_read_bytes + row->kv_read_bytes) * b->n_gen / seconds / 1e9;
         row->share[b->round] = b->read_now > 0 ? 100 * row->gbps[b->round] / b->read_now : 0;
-        status = take_ops(&row->decode_ops, engine, n_timed, error);
+        status = bench_take_ops(&row->decode_ops, engine, n_timed, error);
     }
     free(logits);
     return status;
@@ -237,7 +216,7 @@ static int32_t prefill(bench_run *b, bench_row *row, kvrt_engine engine, kvrt_se
     int32_t status = by_op ? kvrt_measure_ops(engine, 1, error) : KVRT_OK;
     uint64_t start = now_us();
     if (status >= 0) status = kvrt_session_eval(session, ids, b->n_prompt, NULL, 1, logits, error);
-    if (status >= 0 && by_op) status = take_ops(&row->prefill_ops, engine, b->n_prompt, error);
+    if (status >= 0 && by_op) status = bench_take_ops(&row->prefill_ops, engine, b->n_prompt, error);
     else if (status >= 0) row->prefill_tps[b->round] = b->n_prompt * 1e6 / (double)(now_us() - start + 1);
     free(ids);
     free(logits);
@@ -274,8 +253,8 @@ static void describe_weights(const bench_run *b, bench_row *row)
 {
     snprintf(row->weights, sizeof row->weights, "%s", b->info.weight_dtype);
     row->bits = b->info.n_params ? 8.0 * (double)b->info.weight_bytes / (double)b->info.n_params : 0;
-    const op_table *t = &row->decode_ops;
-    for (unsigned i = 0; i < t->n_ops; i++)
+    const bench_ops *t = &row->decode_ops;
+    for (unsigned i = 0; i < t->n; i++)
         if (strcmp(t->ops[i].op, "norm_gate_up") == 0)
             snprintf(row->kernel, sizeof row->kernel, "%s", t->ops[i].kernel);
 }
@@ -317,19 +296,6 @@ static int bench_format(bench_run *b, bench_row *rows)
 }
 
 /* ----------------------------------------------------------------------------------------------------- output --- */
-static void print_ops(const op_table *t, bool json)
-{
-    for (unsigned i = 0; i < t->n_ops; i++) {
-        const kvrt_op_time *op = &t->ops[i];
-        double us = (double)op->total_us / t->n_timed,
-               gbps = op->total_us ? (double)op->bytes / 1e3 / (double)op->total_us : 0;
-        if (json)
-            printf("%s{\"op\":\"%s\",\"kernel\":\"%s\",\"us_per_token\":%.1f,\"gbps\":%.2f}", i ? "," : "", op->op,
-                   op->kernel, us, gbps);
-        else printf("    %-16s %-26s %9.1f us/token %8.2f GB/s\n", op->op, op->kernel, us, gbps);
-    }
-}
-
 static void print_json(const bench_run *b)
 {
     printf("{\"machine\":{\"read_gbps\":%.2f,\"threads\":", median(b->read_gbps, b->n_reads, NULL, NULL));
@@ -353,9 +319,9 @@ static void print_json(const bench_run *b)
                median(r->attn_us, b->n_reps, NULL, NULL), (unsigned long long)r->kv_bytes);
         if (b->line.extra[X_OPS]) {
             printf(",\"ops\":[");
-            print_ops(&r->decode_ops, true);
+            bench_print_ops(&r->decode_ops, "token", true);
             printf("],\"prefill_ops\":[");
-            print_ops(&r->prefill_ops, true);
+            bench_print_ops(&r->prefill_ops, "token", true);
             printf("]");
         }
         printf("}");
@@ -380,9 +346,9 @@ static void print_table(const bench_run *b)
                median(r->attn_us, b->n_reps, NULL, NULL), r->kernel);
         if (!b->line.extra[X_OPS]) continue;
         printf("  decode\n");
-        print_ops(&r->decode_ops, false);
-        if (r->prefill_ops.n_ops) printf("  prefill\n");
-        print_ops(&r->prefill_ops, false);
+        bench_print_ops(&r->decode_ops, "token", false);
+        if (r->prefill_ops.n) printf("  prefill\n");
+        bench_print_ops(&r->prefill_ops, "token", false);
     }
 }
 
@@ -414,7 +380,7 @@ static int other(const bench_run *b, bool draft)
     if (status < 0) return command_fail(status, &error);
     if (draft) return bench_draft(&b->line, b->n_prompt, b->n_gen, b->n_reps, b->line.extra[X_JSON] != NULL);
     return bench_together(&b->line, b->n_together, b->depths[0], b->n_prompt, b->n_gen, b->n_reps,
-                          b->line.extra[X_JSON] != NULL);
+                          b->line.extra[X_OPS] != NULL, b->line.extra[X_JSON] != NULL);
 }
 
 int bench_main(int argc, char **argv)

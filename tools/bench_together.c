@@ -3,7 +3,6 @@
 #define _POSIX_C_SOURCE 200809L
 #include "bench.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -129,9 +128,10 @@ static int32_t open_all(const command_line *line, together *t, uint32_t n, int *
 }
 
 int bench_together(const command_line *line, uint32_t n, uint32_t depth, uint32_t n_prompt, uint32_t n_gen,
-                   uint32_t n_reps, bool json)
+                   uint32_t n_reps, bool ops, bool json)
 {
     static together t;
+    static bench_ops times;
     double alone[64], all[64], ratio[64], quiet_ms = 0;
     kvrt_error error = command_error();
     int code = EXIT_OK;
@@ -141,13 +141,15 @@ int bench_together(const command_line *line, uint32_t n, uint32_t depth, uint32_
     for (uint32_t r = 0; code == EXIT_OK && r < n_reps && status >= 0; r++) {
         double before = 0, after = 0;
         status = decode(&t, 1, depth, n_gen, &before, &error);
-        if (status >= 0 && getenv("OPS")) status = kvrt_measure_ops(t.engine, 1, &error);
         if (status >= 0) status = decode(&t, n, depth, n_gen, &all[r], &error);
-        if (getenv("OPS")) for (uint32_t q = 0; q < 12; q++) { kvrt_op_time op = {.size = sizeof op}; if (kvrt_measure_op_at(t.engine, q, &op, NULL) == KVRT_OK) fprintf(stderr, "%s %.3f ms a step\n", op.op, (double)op.total_us / n_gen / 1e3); }
-        if (getenv("OPS")) fprintf(stderr, "step %.3f ms\n", 8e3 / all[r]);
         if (status >= 0) status = decode(&t, 1, depth, n_gen, &after, &error);
         alone[r] = (before + after) / 2;
         ratio[r] = all[r] / alone[r];
+    }
+    if (code == EXIT_OK && status >= 0 && ops) {
+        status = kvrt_measure_ops(t.engine, 1, &error);
+        if (status >= 0) status = decode(&t, n, depth, n_gen, &warm, &error);
+        if (status >= 0) status = bench_take_ops(&times, t.engine, n_gen, &error);
     }
     if (code == EXIT_OK && status >= 0 && n_prompt) status = beside_prompts(&t, n, depth, n_prompt, n_gen, &error);
     if (t.engine) (void)kvrt_engine_close(t.engine, NULL);
@@ -157,17 +159,20 @@ int bench_together(const command_line *line, uint32_t n, uint32_t depth, uint32_
     quiet_ms = 1e3 / one;
     const double typical = at_share(t.gaps_ms, t.n_gaps, 0.5), rare = at_share(t.gaps_ms, t.n_gaps, 0.99);
     const double middle = at_share(ratio, n_reps, 0.5);
-    if (json)
+    if (json) {
         printf("{\"sessions\":%u,\"depth\":%u,\"one_tps\":%.2f,\"all_tps\":%.2f,\"ratio\":%.3f,\"ratio_low\":%.3f,"
                "\"ratio_high\":%.3f,"
-               "\"alone_ms\":%.4f,\"beside_prompts_ms\":%.4f,\"beside_prompts_p99_ms\":%.4f}\n",
+               "\"alone_ms\":%.4f,\"beside_prompts_ms\":%.4f,\"beside_prompts_p99_ms\":%.4f,\"ops\":[",
                n, depth, one, together_tps, middle, ratio[0], ratio[n_reps - 1], quiet_ms, typical, rare);
-    else {
+        bench_print_ops(&times, "step", true);
+        printf("]}\n");
+    } else {
         printf("one session      %9.2f tok/s\n%2u together      %9.2f tok/s in all, %.2f times one (%.2f to %.2f)\n",
                one, n, together_tps, middle, ratio[0], ratio[n_reps - 1]);
         if (n_prompt)
             printf("a token of one   %9.2f ms alone, %.2f ms beside %u prompts of %u tokens (99%%: %.2f ms)\n",
                    quiet_ms, typical, n - 1, n_prompt, rare);
+        bench_print_ops(&times, "step", false);
     }
     return EXIT_OK;
 }
