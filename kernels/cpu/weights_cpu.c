@@ -9,10 +9,10 @@
 static uint64_t round16(uint64_t bytes) { return (bytes + 15) & ~(uint64_t)15; }
 /* Bytes that a gemv asks for in advance. Intel's cores (Sapphire Rapids) read 73% of their bandwidth without, 80 to 90% with 1.5 to 4 KiB. AMD's
  * (Zen 4) follow the one stream of a tile by themselves, unless the lines of a run are read out of order: then two lines in advance are enough
- * (Q4_0, Q8_0: 31 and 32 GB/s; 30 and 27 without, 25 and 20 with 1 KiB), but not for codes of six bits, whose last two lines are read for each half
- * of a run (one thread: 20 GB/s with 128 bytes, 23 with 2 KiB), and not for several rows of activations, which leave a stream alone for so long
- * that it is given up (eight rows: 112 GMAC/s of Q4_0, 140 with 2 KiB; 76 and 98 of Q6_K); of the eight streams of plain rows, which begin a power of two apart
- * and so fall into one set of L1, they read 19 GB/s with 1 to 3 KiB and 28 with 256 to 384 bytes. */
+ * (Q4_0, Q8_0: 31 and 32 GB/s; 30 and 27 without, 25 and 20 with 1 KiB). Codes of six bits, whose last two lines are read for each half of a run,
+ * want more (one thread: 20 GB/s with 128 bytes, 23 with 2 KiB), and so do several rows of activations, which leave a stream alone for so long that
+ * it is given up (eight rows: 112 GMAC/s of Q4_0, 140 with 2 KiB; 76 and 98 of Q6_K). Of the eight streams of plain rows, which begin a power of
+ * two apart and so fall into one set of L1, they read 19 GB/s with 1 to 3 KiB and 28 with 256 to 384 bytes. */
 #define AHEAD 3072u
 #define AHEAD_AMD_TILES 128u
 #define AHEAD_AMD_SEVERAL 2048u
