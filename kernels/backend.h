@@ -182,6 +182,8 @@ typedef struct kvi_backend {
     /* Raw bytes of the pool: snapshots, synthetic fill, tests. */
     kvrt_status (*pool_write)(kvi_device *device, uint64_t offset, const void *bytes, uint64_t len, kvrt_error *error);
     kvrt_status (*pool_read)(kvi_device *device, uint64_t offset, void *bytes, uint64_t len, kvrt_error *error);
+    /* Where that byte of the pool stands in the host's memory, until the next call of this table; NULL: elsewhere, and pool_read is the way. */
+    void *(*pool_at)(kvi_device *device, uint64_t offset);
 
     /* Synthetic content: 32-bit words base | (random & mask), the same for the same seed. NULL: the caller makes and writes them. */
     kvrt_status (*pool_fill)(kvi_device *device, uint64_t offset, uint64_t len, uint32_t base, uint32_t mask,

@@ -460,6 +460,8 @@ static kvrt_status cpu_pool_write(kvi_device *device, uint64_t offset, const voi
     memcpy(device->pool + offset, bytes, len);
     return KVRT_OK;
 }
+static void *cpu_pool_at(kvi_device *device, uint64_t offset) { return device->pool + offset; }
+
 static kvrt_status cpu_pool_read(kvi_device *device, uint64_t offset, void *bytes, uint64_t len, kvrt_error *error)
 {
     KVI_TRY(kvi_pool_check(&device->limits, offset, len, error));
@@ -533,6 +535,7 @@ const kvi_backend kvi_backend_cpu = {.name = "cpu",
                                      .pool_resize = cpu_pool_resize,
                                      .pool_write = cpu_pool_write,
                                      .pool_read = cpu_pool_read,
+                                     .pool_at = cpu_pool_at,
                                      .watch = cpu_watch,
                                      .time_ops = cpu_time_ops,
                                      .op_time_at = cpu_op_time_at};

@@ -90,19 +90,20 @@ static void list(const kvi_session *s, kvi_away *away)
 
 static uint64_t bytes_of(const kvi_away_page *page) { return (uint64_t)page->units * KVI_KV_UNIT; }
 
-/* Objects of pages [first, first + n) over one buffer. */
-static void lay_out(const kvi_away *away, uint32_t first, uint32_t n, uint8_t *buffer, kvi_tier_object *objects)
+/* Where the store has the object in the pool. */
+static uint64_t offset_of(const kvi_engine *e, uint32_t id) { return (uint64_t)e->store.pages[id].unit * KVI_KV_UNIT; }
+
+/* Where the bytes of page `id` are on their way: in the pool where the host can see it, so that nothing is copied, else in the buffer. */
+static void *on_its_way(const kvi_engine *e, uint32_t id, uint8_t *buffer, uint64_t used)
 {
-    for (uint32_t i = 0; i < n; i++) {
-        const kvi_away_page *page = &away->pages[first + i];
-        objects[i] = (kvi_tier_object){.name = page->name, .bytes = buffer, .n = bytes_of(page)};
-        buffer += buffer ? bytes_of(page) : 0;
-    }
+    return e->backend->pool_at ? e->backend->pool_at(e->device, offset_of(e, id)) : buffer + used;
 }
 
-static uint64_t largest_batch(const kvi_away *away)
+/* Bytes of a buffer for the largest batch. */
+static uint64_t largest_batch(const kvi_engine *e, const kvi_away *away)
 {
-    uint64_t most = 0;
+    uint64_t most = 1;
+    if (e->backend->pool_at) return most;
     for (uint32_t first = 0; first < away->n; first += BATCH) {
         uint64_t bytes = 0;
         for (uint32_t i = first; i < away->n && i < first + BATCH; i++) bytes += bytes_of(&away->pages[i]);
@@ -129,12 +130,19 @@ static kvrt_status put(kvi_session *s, kvi_away *away, uint8_t *buffer, kvrt_err
     for (uint32_t first = 0; first < away->n; first += BATCH) {
         const uint32_t n = away->n - first < BATCH ? away->n - first : BATCH;
         uint32_t n_missing = 0;
-        lay_out(away, first, n, buffer, objects);
+        uint64_t used = 0;
+        for (uint32_t i = 0; i < n; used += objects[i++].n) {
+            const kvi_away_page *page = &away->pages[first + i];
+            void *bytes = on_its_way(e, id_at(s, page->group, page->index), buffer, used);
+            objects[i] = (kvi_tier_object){.name = page->name, .bytes = bytes, .n = bytes_of(page)};
+        }
         kvrt_status status = tier->kind->exists(tier, objects, n, error);
         for (uint32_t i = 0; i < n && status >= KVRT_OK; i++) {
             kvi_away_page *page = &away->pages[first + i];
-            const uint64_t at = (uint64_t)e->store.pages[id_at(s, page->group, page->index)].unit * KVI_KV_UNIT;
-            status = kvi_engine_noted(e, e->backend->pool_read(e->device, at, objects[i].bytes, objects[i].n, error));
+            const uint64_t from = offset_of(e, id_at(s, page->group, page->index));
+            if (!e->backend->pool_at)
+                status =
+                    kvi_engine_noted(e, e->backend->pool_read(e->device, from, objects[i].bytes, objects[i].n, error));
             page->sum = kvi_checksum(objects[i].bytes, objects[i].n, page->units);
             if (!objects[i].there) missing[n_missing++] = objects[i];
         }
@@ -186,9 +194,9 @@ static kvrt_status go_away(kvi_session *s, kvrt_error *error)
     if (!away.pages) return kvi_error_nomem(error, away.n * sizeof *away.pages, "list of pages that are away");
     list(s, &away);
     for (uint32_t i = 0; i < away.n; i++) away.pages[i].name = name_of(&e->spill, &away.pages[i]);
-    uint8_t *buffer = kvi_mem_alloc(largest_batch(&away));
+    uint8_t *buffer = kvi_mem_alloc(largest_batch(e, &away));
     kvrt_status status =
-        buffer ? put(s, &away, buffer, error) : kvi_error_nomem(error, largest_batch(&away), "pages on their way");
+        buffer ? put(s, &away, buffer, error) : kvi_error_nomem(error, largest_batch(e, &away), "pages on their way");
     kvi_mem_free(buffer);
     if (status < KVRT_OK) {
         kvi_mem_free(away.pages);
@@ -287,12 +295,13 @@ static kvrt_status fill(kvi_session *s, const bool *known, const uint32_t *ids, 
     *missing = UINT32_MAX;
     for (uint32_t next = 0; next < s->away.n;) {
         uint32_t n = 0;
-        uint8_t *at = buffer;
+        uint64_t used = 0;
         for (; next < s->away.n && n < BATCH; next++) {
             const kvi_away_page *page = &s->away.pages[next];
             if (known[next]) continue;
-            objects[n] = (kvi_tier_object){.name = page->name, .bytes = at, .n = bytes_of(page)};
-            at += bytes_of(page);
+            void *bytes = on_its_way(e, ids[next], buffer, used);
+            objects[n] = (kvi_tier_object){.name = page->name, .bytes = bytes, .n = bytes_of(page)};
+            used += objects[n].n;
             which[n++] = next;
         }
         expect(s, known, next);
@@ -305,8 +314,10 @@ static kvrt_status fill(kvi_session *s, const bool *known, const uint32_t *ids, 
                 if (from < *missing) *missing = from;
                 continue;
             }
-            const uint64_t to = (uint64_t)e->store.pages[ids[which[i]]].unit * KVI_KV_UNIT;
-            KVI_TRY(kvi_engine_noted(e, e->backend->pool_write(e->device, to, objects[i].bytes, objects[i].n, error)));
+            const uint64_t to = offset_of(e, ids[which[i]]);
+            if (!e->backend->pool_at)
+                KVI_TRY(
+                    kvi_engine_noted(e, e->backend->pool_write(e->device, to, objects[i].bytes, objects[i].n, error)));
             if (kvi_key_is_set(page->key)) (void)kvi_store_publish(&e->store, ids[which[i]], page->key);
             tell_others(s, page, ids[which[i]]);
         }
@@ -348,12 +359,12 @@ kvrt_status kvi_session_come_back(kvi_session *s, kvrt_error *error)
     if (!s->away.pages) return KVRT_OK;
     kvi_account *before = kvi_account_use(s->engine->account);
     kvi_drive_finish(s->engine); /* pages may move */
-    uint8_t *buffer = kvi_mem_alloc(largest_batch(&s->away));
+    uint8_t *buffer = kvi_mem_alloc(largest_batch(s->engine, &s->away));
     bool *known = kvi_mem_zalloc(s->away.n, sizeof *known);
     uint32_t *ids = kvi_mem_zalloc(s->away.n, sizeof *ids);
     const kvrt_status status = buffer && known && ids
                                    ? come_back(s, buffer, known, ids, error)
-                                   : kvi_error_nomem(error, largest_batch(&s->away), "pages on their way");
+                                   : kvi_error_nomem(error, largest_batch(s->engine, &s->away), "pages on their way");
     kvi_mem_free(buffer);
     kvi_mem_free(known);
     kvi_mem_free(ids);
