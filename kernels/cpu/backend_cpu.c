@@ -235,6 +235,7 @@ static demand demand_of(const kvi_program *program, const kvi_limits *limits, ui
         need.ropes += 2 * round64((uint64_t)limits->max_rows * need.rope_floats[i] * 4);
     }
     if (need.scratch_floats < KVI_CPU_KC * 64u) need.scratch_floats = KVI_CPU_KC * 64u;
+    if (need.scratch_floats < KVI_CPU_BF16_SCRATCH / 4u) need.scratch_floats = KVI_CPU_BF16_SCRATCH / 4u;
     if (need.scratch_floats < kvi_dots_scratch() / 4u) need.scratch_floats = kvi_dots_scratch() / 4u;
     need.scratch_floats = (need.scratch_floats + 15) & ~(size_t)15;
     need.max_splits = (limits->max_ctx / KVI_KV_PAGE + KVI_CPU_SPLIT_PAGES) / KVI_CPU_SPLIT_PAGES + 1;

@@ -1,14 +1,15 @@
 /* gemm_avx512bf16.c - prefill GEMM with vdpbf16ps: BF16 weights from the map, activations rounded to BF16, f32 sums. As on AMX, results differ
  * from the f32 path by that rounding, 2^-9 of each activation; the instruction takes denormal numbers for zero.
- * A panel of 32 outputs x 256 k is turned into the thread's scratch, so that a word, two k, of 16 outputs is a vector, and all rows pass it. It stays
- * in L1 with the rows of a tile: 12 rows x 32 outputs, whose words come four rows side by side, because rows at their natural distance of some
- * KiB fall into the same few sets of L1. */
+ * A panel of 32 outputs x 2048 k is turned into the thread's scratch, so that a word, two k, of 16 outputs is a vector, and all rows pass it. It
+ * stays in L2 and streams from there, 128 bytes for every 24 products, because sums that leave the registers more often cost more (256 k, a panel in
+ * L1: 96 GMAC/s of the instruction's 116, this 106). A tile is 12 rows x 32 outputs; words of rows come four rows side by side, because rows at their
+ * natural distance of some KiB fall into the same few sets of L1, and those of the next tile are asked for meanwhile. */
 #include "variants.h"
 
 #if defined(__x86_64__)
 #include "words_avx512.h"
 
-#define DEPTH 256u      /* k of a panel */
+#define DEPTH KVI_CPU_BF16_DEPTH
 #define GROUP 4u        /* rows side by side: word p of rows 0, 1, 2, 3, then the next word */
 #define GROUP_BYTES 16u /* of a word of a group */
 #define TILE_GROUPS 3u
@@ -65,7 +66,10 @@ static inline __attribute__((always_inline)) void tile(const uint8_t *x, size_t 
 {
     __m512 sums[TILE_GROUPS * GROUP][2];
     for (uint32_t r = 0; r < n_groups * GROUP; r++) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
+#pragma GCC unroll 4
     for (uint32_t p = 0; p < n_k / 2u; p++, x += GROUP_BYTES, panel += 128u) {
+        for (uint32_t g = 0; p % 4u == 0 && g < n_groups; g++)
+            _mm_prefetch((const char *)((uintptr_t)x + (g + n_groups) * stride), _MM_HINT_T0);
         const __m512bh a = (__m512bh)_mm512_load_si512(panel), b = (__m512bh)_mm512_load_si512(panel + 64);
         for (uint32_t r = 0; r < n_groups * GROUP; r++) {
             const __m512bh word = word_at(x + r / GROUP * stride + r % GROUP * 4u);

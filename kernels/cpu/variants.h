@@ -63,7 +63,8 @@ typedef struct kvi_cpu_bf16 {
     void (*gemm)(const void *w, uint32_t n_out, uint32_t n_in, const void *packed, uint32_t n_rows, const float *bias,
                  bool add, void *scratch, float *y, size_t ldy);
 } kvi_cpu_bf16;
-#define KVI_CPU_BF16_SCRATCH (16u * 1024u)
+#define KVI_CPU_BF16_DEPTH 2048u /* most k of 32 outputs in the scratch */
+#define KVI_CPU_BF16_SCRATCH (32u * 2u * KVI_CPU_BF16_DEPTH)
 
 /* What the CPU does on matrix tiles (AMX). */
 typedef struct kvi_cpu_tiles {

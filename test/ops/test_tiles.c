@@ -657,7 +657,7 @@ static void wrong_activations_show(void **state)
 /* Products of BF16 weights that round activations to BF16, n_rows of them, more k than a panel has. */
 static void bf16_of(const kvi_cpu_bf16 *way, uint32_t n_rows)
 {
-    enum { IN = 544, OUT = 64, ROWS = 37 };
+    enum { IN = KVI_CPU_BF16_DEPTH + 32, OUT = 64, ROWS = 37 };
     static uint16_t w[OUT][IN];
     static float x[ROWS][IN], bias[OUT], y[ROWS][OUT];
     void *packed = kvi_mem_alloc_aligned((size_t)64 * IN * 2), *scratch = kvi_mem_alloc_aligned(KVI_CPU_BF16_SCRATCH);
