@@ -221,7 +221,7 @@ INLINE void gemv_one(const kvi_tile *t, uint32_t bits, uint32_t values, const ui
 }
 
 /* Part [first, first + n_out) of the rows of panel p to y, whose first element is row `first`. */
-INLINE void put_row(const float *y16, uint32_t p, uint32_t first, uint32_t n_out, float *y)
+static __attribute__((noinline)) void put_row(const float *y16, uint32_t p, uint32_t first, uint32_t n_out, float *y)
 {
     if (p * KVI_TILE_ROWS >= first && (p + 1u) * KVI_TILE_ROWS <= first + n_out) {
         y += p * KVI_TILE_ROWS - first;
@@ -234,7 +234,7 @@ INLINE void put_row(const float *y16, uint32_t p, uint32_t first, uint32_t n_out
     }
 }
 /* And back. */
-INLINE void get_row(float *y16, uint32_t p, uint32_t first, uint32_t n_out, const float *y)
+static __attribute__((noinline)) void get_row(float *y16, uint32_t p, uint32_t first, uint32_t n_out, const float *y)
 {
     for (uint32_t i = 0; i < KVI_TILE_ROWS; i++) {
         const uint32_t out = p * KVI_TILE_ROWS + i;
