@@ -485,6 +485,26 @@ def the_shape_of_responses():
             assert part in error["message"], (change, error)
 
 
+@test
+def a_conversation_is_compacted():
+    with Server() as s:
+        told = [*STORY_MESSAGES, {"role": "assistant", "content": "A fox ran."}]
+        answer = s.post("/v1/responses/compact", {"model": "any", "input": told, "instructions": "Be brief.", "seed": 3, "max_output_tokens": 25})
+        item, = answer["output"]
+        assert answer["object"] == "response.compaction" and item["type"] == "compaction" and answer["usage"]["output_tokens"] == 25, answer
+        source = (ROOT / "tools" / "serve" / "serve_responses.c").read_text()
+        asked = "".join(re.findall(r'"([^"]*)"', source[source.index("summarize[] ="):].split(";")[0]))
+        asked = {"role": "user", "content": asked}
+        expected = run_chat([{"role": "system", "content": "Be brief."}, *told, asked], 3, 25)["text"]
+        assert item["encrypted_content"] == expected, (item, expected)
+        # The item stands for all that was before it.
+        on = {"role": "user", "content": "Go on."}
+        more = s.post("/v1/responses", {"input": [item, on], "seed": 4, "max_output_tokens": 20})["output"][0]["content"][0]["text"]
+        assert more == run_chat([asked, {"role": "assistant", "content": expected}, on], 4, 20)["text"]
+        for change, part in (({"stream": True}, "stream"), ({"input": None}, "input"), ({"previous_response_id": "x"}, "previous_response_id")):
+            assert part in s.post("/v1/responses/compact", {"input": "x", **change}, expect=400)["error"]["message"], change
+
+
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 8}, "age": {"type": "integer", "minimum": 0, "maximum": 99}},
           "required": ["name", "age"], "additionalProperties": False}
 

@@ -205,7 +205,7 @@ typedef struct serve_shape {
                   const char *code);
 } serve_shape;
 extern const serve_shape serve_chat_shape, serve_completions_shape, serve_anthropic_shape, serve_responses_shape,
-    serve_embeddings_shape;
+    serve_compact_shape, serve_embeddings_shape;
 
 struct serve_call {
     serve_server *server;

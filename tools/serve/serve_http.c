@@ -123,6 +123,7 @@ static const serve_route routes[] = {
     {"POST", "/v1/completions", &serve_completions_shape, NULL, false},
     {"POST", "/v1/embeddings", &serve_embeddings_shape, NULL, false},
     {"POST", "/v1/responses", &serve_responses_shape, NULL, false},
+    {"POST", "/v1/responses/compact", &serve_compact_shape, NULL, false},
     {"POST", "/v1/messages", &serve_anthropic_shape, NULL, false},
     {"POST", "/v1/messages/count_tokens", &serve_anthropic_shape, serve_count_tokens, false},
 };

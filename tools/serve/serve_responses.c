@@ -1,6 +1,7 @@
 /* serve_responses.c - the shape of /v1/responses, without a memory of its own: what a client wants to go on with it sends again, and
  * previous_response_id is refused. Members that nobody here knows are ignored, as are tools that are not functions, which clients send
- * unasked. */
+ * unasked. /v1/responses/compact asks the model for a summary, which comes as an item of type compaction and is sent again instead of what was
+ * before: the question and its answer. `encrypted_content` is the summary as it is, since nobody but its owner sees it. */
 #include "serve.h"
 
 #include <stdlib.h>
@@ -13,6 +14,17 @@ static void begin_message(serve_text *out, const char *role)
     if (out->len) serve_puts(out, ",");
     serve_puts(out, "{\"role\":");
     serve_put_json_str(out, role);
+}
+
+static const char summarize[] =
+    "Summarize the conversation so far, so that it can be gone on with from the summary alone: what was asked, "
+    "what was found and decided, what is still to be done.";
+static void ask_summary(serve_text *out)
+{
+    begin_message(out, "user");
+    serve_puts(out, ",\"content\":");
+    serve_put_json_str(out, summarize);
+    serve_puts(out, "}");
 }
 
 /* A string, or parts of text. */
@@ -76,6 +88,10 @@ static bool add_item(serve_call *call, const serve_node *item, serve_text *out)
         serve_puts(out, ",\"tool_call_id\":");
         put_member(j, item, "call_id", out);
         if (!put_content(call, serve_json_get(j, item, "output"), out)) return false;
+    } else if (serve_json_is(j, type, "compaction")) {
+        ask_summary(out);
+        begin_message(out, "assistant");
+        if (!put_content(call, serve_json_get(j, item, "encrypted_content"), out)) return false;
     } else if (serve_json_is(j, type, "reasoning")) return true; /* templates leave out what was thought before */
     else return serve_fail(call, 400, "input", "input: an item of a type that is not supported");
     serve_puts(out, "}");
@@ -104,6 +120,7 @@ static bool put_messages(serve_call *call, serve_text *out)
     else
         for (const serve_node *i = ok ? serve_json_child(j, input) : NULL; i && ok; i = serve_json_next(j, i))
             ok = add_item(call, i, &items);
+    if (ok && call->shape == &serve_compact_shape) ask_summary(&items);
     serve_puts(out, "[");
     if (items.len) serve_put(out, items.data, items.len);
     serve_puts(out, "]");
@@ -170,9 +187,20 @@ static void note_echo(serve_call *call)
     }
 }
 
+static const char *const refused[] = {"previous_response_id", "conversation", "prompt", "background", NULL};
+
+static bool parse_compact(serve_call *call)
+{
+    if (!serve_params(call, NULL) || !serve_refuse(call, refused)) return false;
+    if (call->stream) return serve_fail(call, 400, "stream", "stream: a compacted conversation comes whole");
+    call->prompts = calloc(1, sizeof *call->prompts);
+    if (!call->prompts) return serve_fail(call, 500, NULL, "out of memory");
+    call->n_prompts = 1;
+    return put_messages(call, &call->prompts->messages) && serve_chat_prompt(call, call->prompts);
+}
+
 static bool parse(serve_call *call)
 {
-    static const char *const refused[] = {"previous_response_id", "conversation", "prompt", "background", NULL};
     const serve_json *j = &call->json;
     const serve_node *format = serve_json_get(j, serve_json_get(j, call->body, "text"), "format");
     const serve_node *effort = serve_json_get(j, serve_json_get(j, call->body, "reasoning"), "effort");
@@ -237,11 +265,19 @@ static void put_item(serve_call *call, const serve_answer *a, size_t i, bool ove
     serve_puts(out, "]}");
 }
 
+static void put_usage(serve_text *out, const serve_answer *a)
+{
+    const kvrt_result *r = &a->result;
+    serve_putf(out,
+               ",\"usage\":{\"input_tokens\":%u,\"input_tokens_details\":{\"cached_tokens\":%u},\"output_tokens\":%u,"
+               "\"output_tokens_details\":{\"reasoning_tokens\":%zu},\"total_tokens\":%u}}",
+               r->n_prompt, r->n_reused, r->n_generated, a->n_reasoned, r->n_prompt + r->n_generated);
+}
+
 static void put_response(serve_call *call, const char *status)
 {
     serve_text *out = &call->out;
     const serve_answer *a = call->answers;
-    const kvrt_result *r = &a->result;
     serve_putf(out, "{\"id\":\"resp_%s\",\"object\":\"response\",\"created_at\":%lld,\"completed_at\":", call->id,
                (long long)call->created);
     if (strcmp(status, "completed") == 0) serve_putf(out, "%lld", (long long)time(NULL));
@@ -264,16 +300,25 @@ static void put_response(serve_call *call, const char *status)
                         : ",\"incomplete_details\":null");
     serve_puts(out, ",\"previous_response_id\":null,\"store\":false,\"background\":false,\"truncation\":\"disabled\"");
     serve_put(out, call->echo.data, call->echo.len);
-    if (a->ended && !call->status)
-        serve_putf(
-            out,
-            ",\"usage\":{\"input_tokens\":%u,\"input_tokens_details\":{\"cached_tokens\":%u},\"output_tokens\":%u,"
-            "\"output_tokens_details\":{\"reasoning_tokens\":%zu},\"total_tokens\":%u}}",
-            r->n_prompt, r->n_reused, r->n_generated, a->n_reasoned, r->n_prompt + r->n_generated);
+    if (a->ended && !call->status) put_usage(out, a);
     else serve_puts(out, ",\"usage\":null}");
 }
 
 static const char *status_of(const serve_answer *a) { return is_cut(a) ? "incomplete" : "completed"; }
+
+static void whole_compact(serve_call *call)
+{
+    serve_text *out = &call->out;
+    const serve_answer *a = call->answers;
+    serve_putf(
+        out,
+        "{\"id\":\"resp_%s\",\"object\":\"response.compaction\",\"created_at\":%lld,\"output\":[{\"id\":\"cmp_%s\","
+        "\"type\":\"compaction\",\"encrypted_content\":",
+        call->id, (long long)call->created, call->id);
+    serve_put_json(out, a->text.data ? a->text.data : "", a->text.len);
+    serve_puts(out, "}]");
+    put_usage(out, a);
+}
 
 static void whole(serve_call *call) { put_response(call, status_of(call->answers)); }
 
@@ -377,3 +422,5 @@ const serve_shape serve_responses_shape = {.name = "responses",
                                            .end = end,
                                            .failed = failed,
                                            .whole = whole};
+
+const serve_shape serve_compact_shape = {.name = "compact", .parse = parse_compact, .whole = whole_compact};
