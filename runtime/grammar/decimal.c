@@ -132,8 +132,8 @@ static kvi_expr fraction_beyond(kvi_exprs *p, const kvi_decimal *b, bool greater
     return none_fits ? kvi_expr_or2(p, e, KVI_EXPR_VOID) : e;
 }
 
-/* Non-negative numbers that are at least (at most) |bound|. */
-static kvi_expr beyond_bound(kvi_exprs *p, const kvi_decimal *b, bool greater, bool open, bool integer)
+/* Non-negative numbers without exponent that are at least (at most) |bound|. */
+static kvi_expr plain_beyond(kvi_exprs *p, const kvi_decimal *b, bool greater, bool open, bool integer)
 {
     const kvi_expr tail = any_fraction(p, integer), first = kvi_expr_bytes(p, '1', '9');
     const uint32_t n = b->n_whole;
@@ -158,17 +158,68 @@ static kvi_expr beyond_bound(kvi_exprs *p, const kvi_decimal *b, bool greater, b
     return kvi_expr_or2(p, e, other);
 }
 
+/* [eE] and an exponent that is at least (at most) k. */
+static kvi_expr letter(kvi_exprs *p)
+{
+    const kvi_byte_set letters = {{0, 1ull << ('e' - 64) | 1ull << ('E' - 64), 0, 0}};
+    return kvi_expr_byte_set(p, &letters);
+}
+static kvi_expr power_beyond(kvi_exprs *p, int32_t k, bool greater)
+{
+    const kvi_expr plus = kvi_expr_repeat(p, kvi_expr_bytes(p, '+', '+'), 0, 1), minus = kvi_expr_bytes(p, '-', '-');
+    const kvi_expr zeros = kvi_expr_repeat(p, kvi_expr_bytes(p, '0', '0'), 0, KVI_EXPR_MANY);
+    const kvi_expr outward = greater ? plus : minus, inward = greater ? minus : plus;
+    const bool far = greater ? k > 0 : k < 0; /* from zero: all are on one side of it */
+    kvi_decimal d = {0};
+    char digits[12];
+    for (uint32_t m = (uint32_t)(k < 0 ? -k : k); m; m /= 10) digits[d.n_whole++] = (char)('0' + m % 10);
+    for (uint32_t i = 0; i < d.n_whole; i++) d.whole[i] = digits[d.n_whole - 1 - i];
+    const kvi_expr size = kvi_expr_then(p, zeros, plain_beyond(p, &d, far, false, true));
+    kvi_expr e = kvi_expr_then(p, far ? outward : inward, size);
+    if (!far) e = kvi_expr_or2(p, e, kvi_expr_then(p, outward, any_digits(p, 1, KVI_EXPR_MANY)));
+    return kvi_expr_then(p, letter(p), e);
+}
+
+/* The same with exponents and one digit that is not zero in front of the point, as printers write them (1e-06). */
+static kvi_expr scientific_beyond(kvi_exprs *p, const kvi_decimal *b, bool greater, bool open)
+{
+    const kvi_expr mantissa = kvi_expr_then(p, kvi_expr_bytes(p, '1', '9'), any_fraction(p, false));
+    kvi_decimal m = {.n_whole = 1};
+    int32_t k = (int32_t)b->n_whole - 1;
+    for (uint32_t i = 0; i < b->n_whole; i++) *(i ? &m.fraction[m.n_fraction++] : m.whole) = b->whole[i];
+    for (uint32_t i = 0; i < b->n_fraction; i++) {
+        const bool first = b->n_whole == 0 && k == -1 - (int32_t)i;
+        if (first && b->fraction[i] == '0') k--;
+        else if (first) m.whole[0] = b->fraction[i];
+        else if (m.n_fraction < KVI_DECIMAL_DIGITS) m.fraction[m.n_fraction++] = b->fraction[i];
+        else return kvi_expr_fail(p, "a bound of a number has more than 400 digits");
+    }
+    while (m.n_fraction && m.fraction[m.n_fraction - 1] == '0') m.n_fraction--;
+    if (!m.whole[0]) /* zero */
+        return greater
+                   ? kvi_expr_then(p, mantissa, kvi_expr_or2(p, power_beyond(p, 0, true), power_beyond(p, 0, false)))
+                   : KVI_EXPR_NONE;
+    const kvi_expr same = kvi_expr_and2(p, power_beyond(p, k, true), power_beyond(p, k, false));
+    return kvi_expr_or2(p, kvi_expr_then(p, mantissa, power_beyond(p, greater ? k + 1 : k - 1, greater)),
+                        kvi_expr_then(p, kvi_expr_and2(p, mantissa, plain_beyond(p, &m, greater, open, false)), same));
+}
+
+/* Non-negative numbers that are at least (at most) |bound|. */
+static kvi_expr beyond_bound(kvi_exprs *p, const kvi_decimal *b, bool greater, bool open, bool integer)
+{
+    const kvi_expr plain = plain_beyond(p, b, greater, open, integer);
+    return integer ? plain : kvi_expr_or2(p, plain, scientific_beyond(p, b, greater, open));
+}
+
 static kvi_expr any_size(kvi_exprs *p, bool integer, bool exponent)
 {
     const kvi_expr whole = kvi_expr_or2(p, kvi_expr_bytes(p, '0', '0'),
                                         kvi_expr_then(p, kvi_expr_bytes(p, '1', '9'), any_digits(p, 0, KVI_EXPR_MANY)));
     kvi_expr e = kvi_expr_then(p, whole, any_fraction(p, integer));
     if (!exponent) return e;
-    const kvi_byte_set letters = {{0, 1ull << ('e' - 64) | 1ull << ('E' - 64), 0, 0}};
     const kvi_byte_set signs = {{1ull << '+' | 1ull << '-', 0, 0, 0}};
     const kvi_expr sign = kvi_expr_repeat(p, kvi_expr_byte_set(p, &signs), 0, 1);
-    const kvi_expr power =
-        kvi_expr_then(p, kvi_expr_byte_set(p, &letters), kvi_expr_then(p, sign, any_digits(p, 1, KVI_EXPR_MANY)));
+    const kvi_expr power = kvi_expr_then(p, letter(p), kvi_expr_then(p, sign, any_digits(p, 1, KVI_EXPR_MANY)));
     return kvi_expr_then(p, e, kvi_expr_or2(p, KVI_EXPR_VOID, power));
 }
 
@@ -178,7 +229,7 @@ static bool is_zero(const kvi_decimal *d) { return d->n_whole == 0 && d->n_fract
 static kvi_expr between(kvi_exprs *p, const kvi_decimal *low, bool low_open, const kvi_decimal *high, bool high_open,
                         bool integer)
 {
-    const kvi_expr from = low ? beyond_bound(p, low, true, low_open, integer) : any_size(p, integer, false);
+    const kvi_expr from = low ? beyond_bound(p, low, true, low_open, integer) : any_size(p, integer, !integer);
     return high ? kvi_expr_and2(p, from, beyond_bound(p, high, false, high_open, integer)) : from;
 }
 

@@ -103,8 +103,8 @@ bool kvi_exprs_init(kvi_exprs *p, size_t max_nodes, uint64_t steps)
 
 void kvi_exprs_free(kvi_exprs *p)
 {
-    void *const blocks[] = {p->nodes,   p->children, p->sets, p->table, p->set_table,
-                            p->scratch, p->seen,     p->came, p->memo};
+    void *const blocks[] = {p->nodes, p->children, p->sets, p->table, p->set_table, p->scratch,
+                            p->seen,  p->came,     p->memo, p->spans, p->span_of,   p->graphs};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) kvi_mem_free(blocks[i]);
     *p = (kvi_exprs){0};
 }
@@ -112,7 +112,8 @@ void kvi_exprs_free(kvi_exprs *p)
 uint64_t kvi_exprs_bytes(const kvi_exprs *p)
 {
     return p->cap * sizeof *p->nodes + (p->cap_children + p->n_table + p->n_set_table + p->cap_scratch) * 4u +
-           (p->cap_seen + p->cap_came) * 4u + p->cap_sets * sizeof *p->sets + KVI_EXPR_MEMO * sizeof *p->memo;
+           (p->cap_seen + p->cap_came + p->cap_span_of) * 4u + p->cap_spans * sizeof *p->spans +
+           p->cap_graphs * sizeof *p->graphs + p->cap_sets * sizeof *p->sets + KVI_EXPR_MEMO * sizeof *p->memo;
 }
 
 void kvi_exprs_truncate(kvi_exprs *p, size_t n)
@@ -129,6 +130,8 @@ void kvi_exprs_truncate(kvi_exprs *p, size_t n)
     memset(p->table, 0, p->n_table * sizeof *p->table);
     for (size_t i = 0; i < n; i++) put_in_table(p->table, p->n_table, hash_node(p, &p->nodes[i]), (uint32_t)i + 1);
     memset(p->memo, 0, KVI_EXPR_MEMO * sizeof *p->memo);
+    if (p->cap_span_of) memset(p->span_of, 0, p->cap_span_of * sizeof *p->span_of);
+    p->n_spans = p->n_graphs = 0;
 }
 
 /* Adds the flags of a child. A THEN is walked along, so that a long one is not a deep one. */
@@ -266,10 +269,35 @@ static bool is_anything(const kvi_exprs *p, kvi_expr e)
     return p->nodes[e].kind == KVI_EXPR_IS_NOT && p->nodes[e].a == KVI_EXPR_NONE;
 }
 
+/* Of alternatives that differ in a count alone, as a repetition that may begin at every byte leaves them, one remains: a{0,7}b or a{3,9}b is a{0,9}b.
+ * What stands on the scratch stack from `base` on. */
+static void merge_counts(kvi_exprs *p, size_t base)
+{
+    if (p->n_scratch - base > 32) return;
+    for (size_t i = base + 1; i < p->n_scratch && !p->why; i++) {
+        const kvi_expr_node x = p->nodes[p->scratch[i]], x_head = x.kind == KVI_EXPR_IS_THEN ? p->nodes[x.a] : x;
+        for (size_t k = base; k < i && x_head.kind == KVI_EXPR_IS_REPEAT; k++) {
+            const kvi_expr_node y = p->nodes[p->scratch[k]], y_head = y.kind == KVI_EXPR_IS_THEN ? p->nodes[y.a] : y;
+            if (y_head.kind != KVI_EXPR_IS_REPEAT || x_head.a != y_head.a || x.kind != y.kind) continue;
+            if (x.kind == KVI_EXPR_IS_THEN && x.b != y.b) continue;
+            const uint32_t low = x_head.b < y_head.b ? x_head.b : y_head.b,
+                           high = x_head.c > y_head.c ? x_head.c : y_head.c;
+            const uint32_t later = x_head.b > y_head.b ? x_head.b : y_head.b,
+                           end = x_head.c < y_head.c ? x_head.c : y_head.c;
+            if (end != KVI_EXPR_MANY && later > end + 1) continue; /* a gap between them */
+            const kvi_expr both = kvi_expr_repeat(p, x_head.a, low, high);
+            p->scratch[k] = x.kind == KVI_EXPR_IS_THEN ? kvi_expr_then(p, both, x.b) : both;
+            p->scratch[i--] = p->scratch[--p->n_scratch];
+            break;
+        }
+    }
+}
+
 /* OR and AND: `zero` decides alone (NONE of an AND), `one` changes nothing. What is on the scratch stack from `base` on. */
 static kvi_expr join(kvi_exprs *p, uint8_t kind, size_t base)
 {
     const bool is_or = kind == KVI_EXPR_IS_OR;
+    if (is_or) merge_counts(p, base);
     uint32_t *list = p->scratch + base;
     size_t n = p->n_scratch - base, kept = 0;
     bool nullable = !is_or, other_nullable = false;
@@ -319,6 +347,16 @@ kvi_expr kvi_expr_or(kvi_exprs *p, const kvi_expr *list, size_t n) { return join
 kvi_expr kvi_expr_and(kvi_exprs *p, const kvi_expr *list, size_t n) { return join_list(p, KVI_EXPR_IS_AND, list, n); }
 kvi_expr kvi_expr_or2(kvi_exprs *p, kvi_expr a, kvi_expr b) { return kvi_expr_or(p, (kvi_expr[]){a, b}, 2); }
 kvi_expr kvi_expr_and2(kvi_exprs *p, kvi_expr a, kvi_expr b) { return kvi_expr_and(p, (kvi_expr[]){a, b}, 2); }
+
+void kvi_expr_union_add(kvi_exprs *p, kvi_expr_union *of, kvi_expr e)
+{
+    uint32_t i = 0;
+    for (; i < 31 && of->parts[i] != KVI_EXPR_NONE; of->parts[i++] = KVI_EXPR_NONE)
+        e = kvi_expr_or2(p, of->parts[i], e);
+    of->parts[i] = kvi_expr_or2(p, of->parts[i], e);
+}
+
+kvi_expr kvi_expr_union_all(kvi_exprs *p, const kvi_expr_union *of) { return kvi_expr_or(p, of->parts, 32); }
 
 kvi_expr kvi_expr_not(kvi_exprs *p, kvi_expr a)
 {
@@ -385,6 +423,10 @@ static kvi_expr derive_list(kvi_exprs *p, kvi_expr_node n, uint8_t byte)
     bool has_set = false, ok = true;
     for (uint32_t i = 0; i < n.b && ok; i++) {
         const kvi_expr d = derive(p, p->children[n.a + i], byte);
+        if (d == KVI_EXPR_NONE && n.kind == KVI_EXPR_IS_AND) {
+            p->n_scratch = base;
+            return d;
+        }
         ok = !p->why && push_flat(p, n.kind, d, &set, &has_set);
     }
     if (ok && has_set) ok = push(p, kvi_expr_byte_set(p, &set));
@@ -557,9 +599,8 @@ static void split_classes(kvi_exprs *p, const kvi_byte_set *set)
 void kvi_exprs_classify(kvi_exprs *p)
 {
     if (p->classes_for == p->n_sets + 1) return;
-    memset(p->classes, 0, sizeof p->classes);
-    p->n_classes = 1;
-    for (size_t i = 0; i < p->n_sets && p->n_classes < 256; i++) split_classes(p, &p->sets[i]);
+    if (p->classes_for == 0) p->n_classes = 1, p->classes_for = 1; /* those before stay, and new sets split them */
+    for (size_t i = p->classes_for - 1; i < p->n_sets && p->n_classes < 256; i++) split_classes(p, &p->sets[i]);
     for (unsigned b = '.'; b <= '9' && p->has_digits; b++) {
         kvi_byte_set one = {{0}};
         one.bits[0] = 1ull << b;
@@ -570,7 +611,7 @@ void kvi_exprs_classify(kvi_exprs *p)
 }
 
 /* ------------------------------------------------------------------------------------------------------ is it empty --- */
-static bool room_to_search(kvi_exprs *p)
+bool kvi_expr_room_to_search(kvi_exprs *p)
 {
     void *seen = p->seen, *came = p->came;
     const size_t before = p->cap_seen;
@@ -589,7 +630,7 @@ static bool find_text(kvi_exprs *p, kvi_expr e, bool nearest, size_t most, bool 
 {
     const size_t base = p->n_scratch;
     size_t head = base;
-    if (!room_to_search(p) || !push(p, e)) return false;
+    if (!kvi_expr_room_to_search(p) || !push(p, e)) return false;
     const uint32_t search = ++p->search;
     p->seen[e] = search;
     p->came[e] = e;
@@ -597,7 +638,8 @@ static bool find_text(kvi_exprs *p, kvi_expr e, bool nearest, size_t most, bool 
         const kvi_expr at = nearest ? p->scratch[head++] : p->scratch[--p->n_scratch];
         for (uint32_t c = p->n_classes; c-- > 0 && !p->why;) {
             const kvi_expr d = derive(p, at, p->first_of[c]);
-            if (d == KVI_EXPR_NONE || !room_to_search(p) || p->seen[d] == search || p->nodes[d].known == 2) continue;
+            if (d == KVI_EXPR_NONE || !kvi_expr_room_to_search(p) || p->seen[d] == search || p->nodes[d].known == 2)
+                continue;
             p->seen[d] = search;
             p->came[d] = at;
             if (p->nodes[d].nullable || !p->nodes[d].hard || p->nodes[d].known == 1) {
@@ -621,12 +663,26 @@ static bool find_text(kvi_exprs *p, kvi_expr e, bool nearest, size_t most, bool 
 bool kvi_expr_holds_any(kvi_exprs *p, kvi_expr e)
 {
     enum { NEAR = 256 };
-    bool whole = false;
+    bool whole = false, holds = false;
     if (p->why || e == KVI_EXPR_NONE) return false;
-    if (!p->nodes[e].hard || p->nodes[e].nullable) return true;
-    if (p->nodes[e].known) return p->nodes[e].known == 1;
-    kvi_exprs_classify(p);
-    if (find_text(p, e, true, NEAR, &whole) || (!whole && find_text(p, e, false, SIZE_MAX, &whole))) return true;
-    if (!p->why) p->nodes[e].known = 2;
-    return false;
+    const kvi_expr_node n = p->nodes[e];
+    if (!n.hard || n.nullable) return true;
+    if (n.known) return n.known == 1;
+    if (n.kind == KVI_EXPR_IS_THEN) {
+        kvi_expr on = e;
+        for (holds = true; holds && p->nodes[on].kind == KVI_EXPR_IS_THEN; on = p->nodes[on].b)
+            holds = kvi_expr_holds_any(p, p->nodes[on].a);
+        holds = holds && kvi_expr_holds_any(p, on);
+    } else if (n.kind == KVI_EXPR_IS_OR) {
+        for (uint32_t i = 0; i < n.b && !holds; i++) holds = kvi_expr_holds_any(p, p->children[n.a + i]);
+    } else if (n.kind == KVI_EXPR_IS_REPEAT) holds = kvi_expr_holds_any(p, n.a);
+    else {
+        kvi_exprs_classify(p);
+        const int counted = kvi_expr_counted_holds(p, e);
+        holds = counted >= 0
+                    ? counted
+                    : find_text(p, e, true, NEAR, &whole) || (!whole && find_text(p, e, false, SIZE_MAX, &whole));
+    }
+    if (!p->why) p->nodes[e].known = holds ? 1 : 2;
+    return holds && !p->why;
 }

@@ -68,6 +68,20 @@ typedef struct kvi_exprs {
     uint32_t n_classes;
     size_t classes_for; /* n_sets when they were computed */
     bool has_digits;
+    /* Lengths (expr_count.c). */
+    kvi_expr unit;      /* a character, which lengths count; NONE: there is none */
+    kvi_expr rests[32]; // (n_rests) what may be left of one
+    uint32_t n_rests;
+    struct kvi_expr_span {
+        uint32_t shortest, looped, walked, longest; /* in characters; MANY: none */
+        uint32_t loop, graph;
+    } * spans;         // (n_spans)
+    uint32_t *span_of; // (cap_span_of) of a node: number + 1
+    struct kvi_expr_graph {
+        uint32_t farthest, longest, loop;
+    } * graphs; // (n_graphs)
+    size_t n_spans, cap_spans, cap_span_of, n_graphs, cap_graphs;
+    uint32_t n_too_large;
     size_t max_nodes;
     uint64_t steps;  /* that may still be spent */
     const char *why; /* static; NULL while all is well, "" when memory ran out */
@@ -92,6 +106,12 @@ kvi_expr kvi_expr_or(kvi_exprs *pool, const kvi_expr *list, size_t n);
 kvi_expr kvi_expr_and(kvi_exprs *pool, const kvi_expr *list, size_t n);
 kvi_expr kvi_expr_or2(kvi_exprs *pool, kvi_expr a, kvi_expr b);
 kvi_expr kvi_expr_and2(kvi_exprs *pool, kvi_expr a, kvi_expr b);
+/* An OR of many, of which the parts before the last are expressions too: joined pairwise, they are n log n and not n * n. Begins as zeros. */
+typedef struct kvi_expr_union {
+    kvi_expr parts[32]; /* of 2^i */
+} kvi_expr_union;
+void kvi_expr_union_add(kvi_exprs *pool, kvi_expr_union *of, kvi_expr e);
+kvi_expr kvi_expr_union_all(kvi_exprs *pool, const kvi_expr_union *of);
 kvi_expr kvi_expr_not(kvi_exprs *pool, kvi_expr a);
 kvi_expr kvi_expr_repeat(kvi_exprs *pool, kvi_expr a, uint32_t min, uint32_t max);
 kvi_expr kvi_expr_anything(kvi_exprs *pool); /* any text */
@@ -110,6 +130,14 @@ kvi_expr kvi_expr_derive(kvi_exprs *pool, kvi_expr e, uint8_t byte);
 /* A simpler expression for whoever asks whether texts of up to `far` bytes can be gone on with: where they can in it, they can in `e`. Counts beyond
  * that are as good as none, so that a string with a long way to its limit is one state; so are exceptions from any name. */
 kvi_expr kvi_expr_nearby(kvi_exprs *pool, kvi_expr e, uint32_t far);
+/* An expression of which texts of up to `far` bytes leave something over, or end, just where they do in e; greater counts are left out. */
+kvi_expr kvi_expr_near(kvi_exprs *pool, kvi_expr e, uint32_t far);
+/* What minLength and maxLength count: one character of a text, no beginning of which is one. */
+void kvi_expr_count_unit(kvi_exprs *pool, kvi_expr unit);
+/* Of "a language and so many characters", whether it holds any text: 1 or 0; -1: it is something else, or must be searched. */
+int kvi_expr_counted_holds(kvi_exprs *pool, kvi_expr e);
+/* Room in seen[] and came[] for all nodes. */
+bool kvi_expr_room_to_search(kvi_exprs *pool);
 /* Whether it holds any text. */
 bool kvi_expr_holds_any(kvi_exprs *pool, kvi_expr e);
 bool kvi_expr_matches(kvi_exprs *pool, kvi_expr e, const char *bytes, size_t len);

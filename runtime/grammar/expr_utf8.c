@@ -95,9 +95,31 @@ static kvi_expr resolve(kvi_exprs *p, kvi_expr e, bool end, place at)
     return out;
 }
 
+/* Beside any characters the last (first) of a repetition that must not be there says nothing: a{1,255} is found where a is. */
+static kvi_expr trim(kvi_exprs *p, kvi_expr e, bool end)
+{
+    const kvi_expr_node n = p->nodes[e];
+    if (n.kind == KVI_EXPR_IS_REPEAT && n.c != n.b) return kvi_expr_repeat(p, n.a, n.b, n.b);
+    if (n.kind == KVI_EXPR_IS_OR) {
+        kvi_expr out = KVI_EXPR_NONE;
+        for (uint32_t i = 0; i < n.b; i++) out = kvi_expr_or2(p, out, trim(p, p->children[n.a + i], end));
+        return out;
+    }
+    if (n.kind != KVI_EXPR_IS_THEN) return e;
+    if (!end) {
+        const kvi_expr first = trim(p, n.a, end);
+        return first == KVI_EXPR_VOID ? trim(p, n.b, end) : kvi_expr_then(p, first, n.b);
+    }
+    const kvi_expr rest = trim(p, n.b, end);
+    return rest == KVI_EXPR_VOID ? trim(p, n.a, end) : kvi_expr_then(p, n.a, rest);
+}
+
 kvi_expr kvi_expr_search(kvi_exprs *p, kvi_expr pattern, kvi_expr around)
 {
-    const kvi_expr left =
-        kvi_expr_or2(p, resolve(p, pattern, false, EDGE), kvi_expr_then(p, around, resolve(p, pattern, false, AWAY)));
-    return kvi_expr_or2(p, resolve(p, left, true, EDGE), kvi_expr_then(p, resolve(p, left, true, AWAY), around));
+    kvi_expr away = resolve(p, pattern, false, AWAY);
+    if (around != KVI_EXPR_VOID) away = trim(p, away, false);
+    const kvi_expr left = kvi_expr_or2(p, resolve(p, pattern, false, EDGE), kvi_expr_then(p, around, away));
+    away = resolve(p, left, true, AWAY);
+    if (around != KVI_EXPR_VOID) away = trim(p, away, true);
+    return kvi_expr_or2(p, resolve(p, left, true, EDGE), kvi_expr_then(p, away, around));
 }

@@ -6,6 +6,8 @@
 #define SLICE_CHARACTERS 32u /* of the longest token that a slice may hold */
 #define SLICE_SHORT 8u
 
+#define STEPS_PER_CALL 40000000ull
+
 kvi_grammar_limits kvi_grammar_default_limits(void)
 {
     return (kvi_grammar_limits){.max_exprs = 1u << 20, .max_symbols = 1u << 20, .steps = 100u * 1000 * 1000};
@@ -16,6 +18,7 @@ kvi_grammar *kvi_grammar_new(kvi_grammar_limits limits)
     kvi_grammar *g = kvi_mem_zalloc(1, sizeof *g);
     if (!g) return NULL;
     g->max_symbols = limits.max_symbols;
+    g->call_steps = STEPS_PER_CALL;
     if (kvi_exprs_init(&g->exprs, limits.max_exprs, limits.steps)) return g;
     kvi_grammar_free(g);
     return NULL;
@@ -237,6 +240,7 @@ static void freeze_classes(kvi_grammar *g)
                 g->slice_classes[i][g->n_slice_classes[i]++] = (uint8_t)c;
         }
     g->n_kept = g->exprs.n;
+    g->kept_bytes = kvi_grammar_used(g);
 }
 
 kvrt_status kvi_grammar_finish(kvi_grammar *g, kvi_symbol start, const char *name, kvrt_error *error)

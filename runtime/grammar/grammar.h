@@ -33,7 +33,7 @@ typedef struct kvi_lex_state {
 
 typedef struct kvi_grammar {
     kvi_exprs exprs;
-    size_t n_kept; /* expressions that terminals and slices are made of */
+    size_t n_kept, kept_bytes; /* expressions that terminals and slices are made of */
     /* While it is built: */
     struct kvi_rule {
         uint32_t of, first, n;
@@ -73,7 +73,8 @@ typedef struct kvi_grammar {
     size_t n_ended, cap_ended;
     uint32_t *state_table; // (n_state_table) state
     size_t n_state_table;
-    uint64_t epoch; /* counts how often it was forgotten: numbers of states are good within one */
+    uint64_t call_steps; /* that a call of a matcher may take, in the matcher and in expressions */
+    uint64_t epoch;      /* counts how often it was forgotten: numbers of states are good within one */
     struct {
         kvi_terminal_at *under_way;
         uint32_t *ended;
@@ -113,6 +114,8 @@ static inline uint32_t kvi_lex_step(kvi_grammar *g, uint32_t state, uint32_t cla
     const uint32_t next = g->next[(size_t)state * g->n_classes + class_of_byte];
     return next != KVI_LEX_UNKNOWN ? next : kvi_lex_make_step(g, state, class_of_byte);
 }
+/* A state that goes on as this one does for `far` bytes, with counts that are out of their reach left out. */
+uint32_t kvi_lex_near(kvi_grammar *grammar, uint32_t state, uint32_t far);
 /* Whether every text of the slice keeps a terminal of the state under way or ends one. False when it takes too long to find out. */
 bool kvi_lex_takes_slice(kvi_grammar *grammar, uint32_t state, uint32_t slice);
 /* Forgets all states. */

@@ -133,6 +133,19 @@ uint32_t kvi_lex_make_step(kvi_grammar *g, uint32_t state, uint32_t class_of_byt
     return next;
 }
 
+uint32_t kvi_lex_near(kvi_grammar *g, uint32_t state, uint32_t far)
+{
+    const kvi_lex_state s = g->states[state];
+    bool same = true;
+    g->scratch.under_way = grow(g, g->scratch.under_way, &g->scratch.cap_under_way, s.n + 1, sizeof *g->under_way);
+    for (uint32_t i = 0; i < s.n && !g->exprs.why; i++) {
+        const kvi_terminal_at was = g->under_way[s.first + i];
+        g->scratch.under_way[i] = (kvi_terminal_at){was.terminal, kvi_expr_near(&g->exprs, was.rest, far)};
+        same = same && g->scratch.under_way[i].rest == was.rest;
+    }
+    return g->exprs.why ? KVI_LEX_DEAD : same ? state : intern(g, s.n, 0);
+}
+
 /* ----------------------------------------------------------------------------------------------------------- slices --- */
 /* Walks slice and state together; `pairs` are (what is left of the slice, state). */
 static bool takes_slice(kvi_grammar *g, uint32_t state, uint32_t which)

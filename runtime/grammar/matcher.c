@@ -6,7 +6,6 @@
 
 #include <string.h>
 
-#define STEPS_PER_CALL 40000000ull
 #define GRAMMAR_BYTES ((size_t)96 << 20) /* of the lexer's states and expressions, beyond which it forgets them */
 
 kvrt_status kvi_matcher_failed(const kvi_matcher *m, kvrt_error *error)
@@ -22,9 +21,9 @@ static bool failed(const kvi_matcher *m) { return m->why || m->grammar->exprs.wh
 static void begin_call(kvi_matcher *m)
 {
     m->why = NULL;
-    m->steps = STEPS_PER_CALL;
+    m->steps = m->grammar->call_steps;
     m->grammar->exprs.why = NULL;
-    m->grammar->exprs.steps = STEPS_PER_CALL;
+    m->grammar->exprs.steps = m->grammar->call_steps;
 }
 
 /* Only the bytes are kept: sets and places begin anew, and the tokens are walked again. */
@@ -51,7 +50,7 @@ static kvrt_status read_again(kvi_matcher *m, kvrt_error *error)
 kvrt_status kvi_matcher_prepare(kvi_matcher *m, kvrt_error *error)
 {
     begin_call(m);
-    if (kvi_grammar_used(m->grammar) > GRAMMAR_BYTES) kvi_grammar_forget(m->grammar);
+    if (kvi_grammar_used(m->grammar) > m->grammar->kept_bytes + GRAMMAR_BYTES) kvi_grammar_forget(m->grammar);
     if (m->epoch == m->grammar->epoch && kvi_matcher_bytes(m) <= m->max_bytes) return KVRT_OK;
     KVI_TRY(read_again(m, error));
     begin_call(m);

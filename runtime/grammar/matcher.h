@@ -85,6 +85,10 @@ kvrt_status kvi_matcher_forced(kvi_matcher *matcher, char *bytes, size_t cap, si
 kvrt_status kvi_matcher_prepare(kvi_matcher *matcher, kvrt_error *error);
 kvrt_status kvi_matcher_failed(const kvi_matcher *matcher, kvrt_error *error);
 
+/* A place from which texts of up to `far` bytes go on as from this one: counts that are out of their reach are left out, so that it is the same for
+ * most of a long string. */
+kvi_spot kvi_matcher_near(kvi_matcher *matcher, kvi_spot place, uint32_t far);
+
 /* A step from a place. KVI_SPOT_DEAD also when something went wrong: look at `why` at the end of a walk. */
 kvi_spot kvi_matcher_make_step(kvi_matcher *matcher, kvi_spot place, uint32_t class_of_byte);
 static inline kvi_spot kvi_matcher_step(kvi_matcher *m, kvi_spot place, uint32_t class_of_byte)

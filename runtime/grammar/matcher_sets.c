@@ -278,6 +278,19 @@ static kvi_spot intern(kvi_matcher *m, const struct kvi_lex_thread *threads, siz
     return (kvi_spot)m->n_places++;
 }
 
+kvi_spot kvi_matcher_near(kvi_matcher *m, kvi_spot place, uint32_t far)
+{
+    const struct kvi_text_place from = m->places[place];
+    bool same = true;
+    m->new_threads = grow(m, m->new_threads, &m->cap_new_threads, from.n + 1u, sizeof *m->new_threads);
+    for (uint32_t i = 0; i < from.n && !failed(m); i++) {
+        const struct kvi_lex_thread t = m->threads[from.first + i];
+        m->new_threads[i] = (struct kvi_lex_thread){t.set, kvi_lex_near(m->grammar, t.lex, far)};
+        same = same && m->new_threads[i].lex == t.lex;
+    }
+    return failed(m) ? KVI_SPOT_DEAD : same ? place : intern(m, m->new_threads, from.n, from.accepts);
+}
+
 kvi_spot kvi_matcher_make_step(kvi_matcher *m, kvi_spot place, uint32_t class_of_byte)
 {
     const struct kvi_text_place from = m->places[place];

@@ -48,15 +48,16 @@ static bool is_escaped(uint32_t cp) { return cp < 0x20 || cp == '"' || cp == '\\
 kvi_expr kvi_pattern_characters(kvi_exprs *pool, uint32_t first, uint32_t last, kvi_pattern_text text)
 {
     if (text == KVI_PATTERN_PLAIN) return kvi_expr_code_points(pool, first, last);
-    kvi_expr e = KVI_EXPR_NONE;
+    kvi_expr_union e = {{0}};
     uint32_t from = first;
     for (uint32_t cp = first; cp <= last && cp <= '\\'; cp++) {
         if (!is_escaped(cp)) continue;
-        if (cp > from) e = kvi_expr_or2(pool, e, kvi_expr_code_points(pool, from, cp - 1));
-        e = kvi_expr_or2(pool, e, json_escape(pool, cp));
+        if (cp > from) kvi_expr_union_add(pool, &e, kvi_expr_code_points(pool, from, cp - 1));
+        kvi_expr_union_add(pool, &e, json_escape(pool, cp));
         from = cp + 1;
     }
-    return from <= last ? kvi_expr_or2(pool, e, kvi_expr_code_points(pool, from, last)) : e;
+    if (from <= last) kvi_expr_union_add(pool, &e, kvi_expr_code_points(pool, from, last));
+    return kvi_expr_union_all(pool, &e);
 }
 
 kvi_expr kvi_pattern_anything(kvi_exprs *pool, kvi_pattern_text text)
@@ -79,12 +80,13 @@ static kvi_expr set_to_expr(parser *s, kvi_set *set)
 {
     if (s->fold) kvi_set_close_case(set);
     kvi_set_tidy(set);
-    kvi_expr e = KVI_EXPR_NONE;
-    if (set->failed) e = kvi_expr_fail(s->pool, "");
+    kvi_expr_union e = {{0}};
+    if (set->failed) (void)kvi_expr_fail(s->pool, "");
     for (size_t i = 0; i < set->n && !s->pool->why; i++)
-        e = kvi_expr_or2(s->pool, e, kvi_pattern_characters(s->pool, set->items[i].first, set->items[i].last, s->text));
+        kvi_expr_union_add(s->pool, &e,
+                           kvi_pattern_characters(s->pool, set->items[i].first, set->items[i].last, s->text));
     kvi_set_free(set);
-    return e;
+    return kvi_expr_union_all(s->pool, &e);
 }
 
 static bool read_hex(parser *s, size_t n, uint32_t *cp)

@@ -221,11 +221,25 @@ static bool is_computed(const kvi_json_value *v, bool any_case)
            is_in(v, composed, sizeof composed / sizeof *composed, any_case);
 }
 
+/* Keywords of later drafts are notes of others where the schema says that it is of an earlier one. */
+static bool is_later(const kvi_schema *s, const kvi_json_value *v)
+{
+    static const char *const since_6[] = {"const", "contains", "propertyNames"}, *const since_7[] = {"if"};
+    return (s->draft < 6 && is_in(v, since_6, 3, false)) || (s->draft < 7 && is_in(v, since_7, 1, false));
+}
+
+/* The keyword where this draft has it. */
+static kvi_json_value *get(const kvi_schema *s, const kvi_json_value *schema, const char *keyword)
+{
+    kvi_json_value *v = kvi_json_get(schema, keyword);
+    return v && is_later(s, v) ? NULL : v;
+}
+
 /* Every keyword is computed with, a note, or refused; other names are notes of others, unless they differ from a keyword in letter case alone. */
 static void check_keywords(kvi_schema *s, const kvi_json_value *schema)
 {
     for (const kvi_json_value *v = schema->first; v && !s->failed; v = v->next) {
-        if (is_computed(v, false)) continue;
+        if (is_computed(v, false) || is_later(s, v)) continue;
         if (is_in(v, notes, sizeof notes / sizeof *notes, false)) continue;
         if (is_in(v, refused, sizeof refused / sizeof *refused, false)) (void)fail(s, schema, v->key, "not supported");
         if (is_computed(v, true)) (void)fail(s, schema, v->key, "no keyword, but for letter case it would be one");
@@ -356,7 +370,7 @@ static kvi_property *add_property(kvi_schema *s, kvi_property **list, kvi_proper
 /* What the names of a text may be: of propertyNames, which must speak of strings alone. */
 static void read_names(kvi_schema *s, const kvi_json_value *schema, kvi_shape *shape)
 {
-    kvi_json_value *names = kvi_json_get(schema, "propertyNames");
+    kvi_json_value *names = get(s, schema, "propertyNames");
     if (!names || kvi_schema_failed(s)) return;
     const kvi_shape *of = kvi_shape_get(s, kvi_shape_of(s, names));
     kvi_exprs *p = &s->g->exprs;
@@ -366,11 +380,11 @@ static void read_names(kvi_schema *s, const kvi_json_value *schema, kvi_shape *s
         return;
     }
     shape->has_names = true;
-    shape->names = KVI_EXPR_NONE;
+    kvi_expr_union texts = {{0}};
     for (const kvi_value_list *v = of->values; of->kind == KVI_SHAPE_VALUES && v; v = v->next)
         if (v->value->type == KVI_JSON_STRING)
-            shape->names =
-                kvi_expr_or2(p, shape->names, kvi_pattern_literal(p, v->value->text, v->value->len, KVI_PATTERN_JSON));
+            kvi_expr_union_add(p, &texts, kvi_pattern_literal(p, v->value->text, v->value->len, KVI_PATTERN_JSON));
+    shape->names = kvi_expr_union_all(p, &texts);
     if (of->kind == KVI_SHAPE_TYPED && of->types & KVI_IS_STRING) {
         shape->names = of->has_text ? of->text : kvi_pattern_anything(p, KVI_PATTERN_JSON);
         if (of->min_length || of->max_length != KVI_NO_LIMIT)
@@ -438,7 +452,7 @@ static void read_object(kvi_schema *s, const kvi_json_value *schema, kvi_shape *
         const kvi_shape_id id = kvi_shape_both(s, kvi_shape_of(s, last), by_pattern);
         kvi_property *p = kvi_schema_alloc(s, sizeof *p);
         if (!p) return;
-        *p = (kvi_property){.name = v->key, .len = v->key_len, .shape = id};
+        *p = (kvi_property){.name = v->key, .len = v->key_len, .shape = id, .listed = true};
         *end = p;
         end = &p->next;
     }
@@ -483,7 +497,7 @@ static void add_value(kvi_schema *s, kvi_shape *shape, const kvi_json_value *val
 
 static kvi_shape_id read_values(kvi_schema *s, const kvi_json_value *schema)
 {
-    const kvi_json_value *list = kvi_json_get(schema, "enum"), *value = kvi_json_get(schema, "const");
+    const kvi_json_value *list = kvi_json_get(schema, "enum"), *value = get(s, schema, "const");
     if (!list && !value) return KVI_SHAPE_ANY;
     if (list && list->type != KVI_JSON_ARRAY) return fail(s, schema, "enum", "need an array of values");
     const kvi_shape_id id = kvi_shape_new(s, KVI_SHAPE_VALUES, schema);
@@ -570,14 +584,15 @@ static kvi_shape_id negate(kvi_schema *s, const kvi_json_value *schema, const ch
     kvi_shape *out = s->shapes[id];
     if (shape->kind ==
         KVI_SHAPE_VALUES) { /* strings but these; of null and booleans nothing is left to say more finely */
-        kvi_expr texts = KVI_EXPR_NONE;
+        kvi_expr_union texts = {{0}};
         for (const kvi_value_list *v = shape->values; v; v = v->next) {
             if (v->value->type == KVI_JSON_NULL) out->types &= ~(uint32_t)KVI_IS_NULL;
             else if (v->value->type == KVI_JSON_STRING)
-                texts = kvi_expr_or2(p, texts, kvi_pattern_literal(p, v->value->text, v->value->len, KVI_PATTERN_JSON));
+                kvi_expr_union_add(p, &texts, kvi_pattern_literal(p, v->value->text, v->value->len, KVI_PATTERN_JSON));
             else return fail(s, schema, keyword, "supported of types, strings, null and required alone");
         }
-        out->text = kvi_expr_and2(p, kvi_pattern_anything(p, KVI_PATTERN_JSON), kvi_expr_not(p, texts));
+        out->text =
+            kvi_expr_and2(p, kvi_pattern_anything(p, KVI_PATTERN_JSON), kvi_expr_not(p, kvi_expr_union_all(p, &texts)));
         out->has_text = true;
         return id;
     }
@@ -623,7 +638,7 @@ static kvi_shape_id negate(kvi_schema *s, const kvi_json_value *schema, const ch
 
 static kvi_shape_id read_condition(kvi_schema *s, const kvi_json_value *schema, kvi_shape_id so_far)
 {
-    kvi_json_value *cond = kvi_json_get(schema, "if"), *then = kvi_json_get(schema, "then"),
+    kvi_json_value *cond = get(s, schema, "if"), *then = kvi_json_get(schema, "then"),
                    *other = kvi_json_get(schema, "else");
     if (!cond || (!then && !other)) return so_far;
     const kvi_shape_id holds = kvi_shape_of(s, cond), fails = negate(s, schema, "if", holds);
@@ -633,22 +648,37 @@ static kvi_shape_id read_condition(kvi_schema *s, const kvi_json_value *schema, 
     return kvi_shape_intersect(s, so_far, choose(s, schema, first, second));
 }
 
+/* One keyword that adds to what its neighbours say of a value. */
+static kvi_shape_id read_composed(kvi_schema *s, const kvi_json_value *schema, kvi_json_value *v, kvi_shape_id id)
+{
+    if (kvi_json_get_n(schema, v->key, v->key_len) != v) return id; /* written twice: the last one counts */
+    if (is_in(v, (const char *const[]){"$ref"}, 1, false))
+        return kvi_shape_intersect(s, id, kvi_shape_resolve(s, resolve_reference(s, schema, v)));
+    if (is_in(v, (const char *const[]){"anyOf", "oneOf"}, 2, false))
+        return kvi_shape_intersect(s, id, read_choice(s, schema, v->key));
+    if (!is_in(v, (const char *const[]){"allOf"}, 1, false)) return id;
+    if (v->type != KVI_JSON_ARRAY) return fail(s, schema, "allOf", "need an array of schemas");
+    for (kvi_json_value *c = v->first; c && !kvi_schema_failed(s); c = c->next)
+        id = kvi_shape_intersect(s, id, kvi_shape_resolve(s, kvi_shape_of(s, c)));
+    return id;
+}
+
 static kvi_shape_id read_schema(kvi_schema *s, const kvi_json_value *schema)
 {
+    kvi_json_value *ref = kvi_json_get(schema, "$ref");
+    if (ref && s->draft < 8) /* "All other properties in a $ref object MUST be ignored" (draft 7 and before) */
+        return kvi_shape_resolve(s, resolve_reference(s, schema, ref));
     check_keywords(s, schema);
-    kvi_shape_id id = read_own(s, schema);
-    if (!kvi_schema_failed(s)) id = kvi_shape_intersect(s, id, read_values(s, schema));
-    kvi_json_value *ref = kvi_json_get(schema, "$ref"), *all = kvi_json_get(schema, "allOf"),
-                   *not = kvi_json_get(schema, "not");
-    if (ref && !kvi_schema_failed(s))
-        id = kvi_shape_intersect(s, id, kvi_shape_resolve(s, resolve_reference(s, schema, ref)));
-    if (all && all->type != KVI_JSON_ARRAY) return fail(s, schema, "allOf", "need an array of schemas");
-    for (kvi_json_value *v = all ? all->first : NULL; v && !kvi_schema_failed(s); v = v->next)
-        id = kvi_shape_intersect(s, id, kvi_shape_resolve(s, kvi_shape_of(s, v)));
+    /* What comes first in the schema gives the first properties, as whoever wrote it reads it. */
+    const kvi_json_value *properties = kvi_json_get(schema, "properties");
+    kvi_json_value *not = kvi_json_get(schema, "not"), *v = schema->first;
+    kvi_shape_id id = read_values(s, schema);
+    for (; properties && v && v != properties && !kvi_schema_failed(s); v = v->next)
+        id = read_composed(s, schema, v, id);
+    if (!kvi_schema_failed(s)) id = kvi_shape_intersect(s, id, read_own(s, schema));
+    for (; v && !kvi_schema_failed(s); v = v->next) id = read_composed(s, schema, v, id);
     if (not &&!kvi_schema_failed(s))
         id = kvi_shape_intersect(s, id, kvi_shape_resolve(s, negate(s, schema, "not", kvi_shape_of(s, not ))));
-    if (!kvi_schema_failed(s)) id = kvi_shape_intersect(s, id, read_choice(s, schema, "anyOf"));
-    if (!kvi_schema_failed(s)) id = kvi_shape_intersect(s, id, read_choice(s, schema, "oneOf"));
     if (!kvi_schema_failed(s)) id = read_dependencies(s, schema, "dependentRequired", id);
     if (!kvi_schema_failed(s)) id = read_dependencies(s, schema, "dependentSchemas", id);
     if (!kvi_schema_failed(s)) id = read_dependencies(s, schema, "dependencies", id);
@@ -699,10 +729,19 @@ static kvrt_status tell(kvi_schema *s, kvrt_error *error)
     return status;
 }
 
+static uint32_t draft_of(const kvi_json_value *root)
+{
+    static const char mark[] = "json-schema.org/draft-0";
+    const kvi_json_value *schema = kvi_json_get(root, "$schema");
+    const char *at = schema && schema->type == KVI_JSON_STRING ? strstr(schema->text, mark) : NULL;
+    return at && at[sizeof mark - 1] >= '0' && at[sizeof mark - 1] < '8' ? (uint32_t)(at[sizeof mark - 1] - '0') : 8;
+}
+
 void kvi_schema_begin(kvi_schema *s, kvi_json_value *root)
 {
     if (!s->arena.block_bytes) kvi_arena_init(&s->arena, 1u << 16);
     s->root = root;
+    s->draft = draft_of(root);
     kvi_schema_begin_texts(s);
     (void)kvi_shape_new(s, KVI_SHAPE_TYPED, NULL); /* number 0 is none */
     (void)kvi_shape_new(s, KVI_SHAPE_TYPED, NULL);

@@ -43,6 +43,8 @@ typedef struct kvi_property {
     kvi_expr pattern; /* of patternProperties: JSON text of names */
     kvi_shape_id shape;
     bool required; /* PROPERTY */
+    bool
+        listed; /* PROPERTY: of `properties`, which give the order; others are spoken of only (required, not, dependencies) */
     struct kvi_property *next;
 } kvi_property;
 
@@ -89,6 +91,7 @@ typedef struct kvi_schema {
     const char *stop;
     kvi_arena arena;
     kvi_json_value *root;
+    uint32_t draft;     /* that its $schema names: 3, 4, 6, 7; later ones, and none, are 8 */
     kvi_shape **shapes; // (n_shapes) in the arena
     size_t n_shapes, cap_shapes;
     kvi_shape_id *both_table; // (n_both_table) of BOTH, by left and right

@@ -86,10 +86,10 @@ kvi_symbol kvi_schema_symbol(kvi_schema *s, kvi_shape_id id)
     if (shape->has_symbol) return shape->symbol;
     shape->has_symbol = true;
     if (shape->kind == KVI_SHAPE_VALUES) {
-        kvi_expr e = KVI_EXPR_NONE;
+        kvi_expr_union texts = {{0}};
         for (const kvi_value_list *v = shape->values; v; v = v->next)
-            e = kvi_expr_or2(&s->g->exprs, e, kvi_schema_literal(s, v->value));
-        return shape->symbol = kvi_grammar_terminal(s->g, e);
+            kvi_expr_union_add(&s->g->exprs, &texts, kvi_schema_literal(s, v->value));
+        return shape->symbol = kvi_grammar_terminal(s->g, kvi_expr_union_all(&s->g->exprs, &texts));
     }
     if (shape->kind == KVI_SHAPE_TYPED && !(shape->types & (KVI_IS_ARRAY | KVI_IS_OBJECT)))
         return shape->symbol = kvi_grammar_terminal(s->g, scalars(s, shape));
@@ -187,9 +187,11 @@ static size_t find_extras(kvi_schema *s, const kvi_shape *shape, extra *out)
     const kvi_property *patterns[PATTERNS_MOST];
     uint32_t n_patterns = 0;
     size_t n = 0;
-    kvi_expr free_names = kvi_pattern_anything(p, KVI_PATTERN_JSON), named = KVI_EXPR_NONE;
+    kvi_expr_union names_of = {{0}};
     for (const kvi_property *q = shape->properties; q; q = q->next)
-        named = kvi_expr_or2(p, named, kvi_pattern_literal(p, q->name, q->len, KVI_PATTERN_JSON));
+        kvi_expr_union_add(p, &names_of, kvi_pattern_literal(p, q->name, q->len, KVI_PATTERN_JSON));
+    const kvi_expr named = kvi_expr_union_all(p, &names_of);
+    kvi_expr free_names = kvi_pattern_anything(p, KVI_PATTERN_JSON);
     if (named != KVI_EXPR_NONE) free_names = kvi_expr_and2(p, free_names, kvi_expr_not(p, named));
     if (shape->has_names) free_names = kvi_expr_and2(p, free_names, shape->names);
     for (const kvi_property *q = shape->patterns; q; q = q->next) {

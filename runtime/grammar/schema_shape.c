@@ -129,18 +129,18 @@ static void both_objects(kvi_schema *s, kvi_shape *out, const kvi_shape *a, cons
 {
     kvi_property **end = &out->properties;
     out->properties = out->patterns = NULL;
-    for (const kvi_property *p = a->properties; p; p = p->next) {
-        const kvi_property *other = kvi_property_find(b->properties, p->name, p->len);
-        kvi_property merged = *p;
-        merged.shape = kvi_shape_both(s, p->shape, kvi_shape_property(s, b, p->name, p->len));
-        merged.required |= other && other->required;
-        end = append(s, end, merged);
-    }
-    for (const kvi_property *p = b->properties; p; p = p->next) {
-        if (kvi_property_find(a->properties, p->name, p->len)) continue;
-        kvi_property merged = *p;
-        merged.shape = kvi_shape_both(s, kvi_shape_property(s, a, p->name, p->len), p->shape);
-        end = append(s, end, merged);
+    /* Those that one side lists, the first side's before the other's; then those that are only spoken of. */
+    for (int round = 0; round < 4; round++) {
+        const kvi_shape *one = round & 1 ? b : a, *two = round & 1 ? a : b;
+        for (const kvi_property *p = one->properties; p; p = p->next) {
+            const kvi_property *other = kvi_property_find(two->properties, p->name, p->len);
+            if (p->listed != (round < 2) || (other && (round == 3 || (round > 0 && other->listed)))) continue;
+            kvi_property merged = *p;
+            merged.shape =
+                kvi_shape_both(s, kvi_shape_property(s, a, p->name, p->len), kvi_shape_property(s, b, p->name, p->len));
+            merged.required |= other && other->required;
+            end = append(s, end, merged);
+        }
     }
     kvi_property **patterns = take_patterns(s, &out->patterns, a, b, true);
     (void)take_patterns(s, patterns, b, a, false);

@@ -116,6 +116,7 @@ void kvi_schema_begin_texts(kvi_schema *s)
 {
     s->character = free_character(&s->g->exprs);
     s->plain = kvi_pattern_characters(&s->g->exprs, 0, 0x10ffff, KVI_PATTERN_JSON);
+    kvi_expr_count_unit(&s->g->exprs, s->plain);
 }
 
 /* --------------------------------------------------------------------------------------------------------- strings --- */
@@ -231,10 +232,25 @@ static kvi_expr quoted(kvi_schema *s, const char *text, size_t len)
     return kvi_expr_then(p, quote, kvi_expr_then(p, kvi_pattern_literal(p, text, len, KVI_PATTERN_JSON), quote));
 }
 
+/* As it is written, or with the digits that it needs: 2.0 is 2. */
+static kvi_expr number(kvi_schema *s, const kvi_json_value *v)
+{
+    kvi_exprs *p = &s->g->exprs;
+    const kvi_expr written = kvi_expr_text(p, v->text, v->len);
+    kvi_decimal d;
+    if (!kvi_decimal_read(v->text, v->len, &d) || d.n_whole > 20 || d.n_fraction > 20) return written;
+    kvi_expr e = d.n_fraction
+                     ? kvi_expr_then(p, kvi_expr_bytes(p, '.', '.'), kvi_expr_text(p, d.fraction, d.n_fraction))
+                     : KVI_EXPR_VOID;
+    e = kvi_expr_then(p, d.n_whole ? kvi_expr_text(p, d.whole, d.n_whole) : kvi_expr_text(p, "0", 1), e);
+    return kvi_expr_or2(p, written, d.negative ? kvi_expr_then(p, kvi_expr_bytes(p, '-', '-'), e) : e);
+}
+
 kvi_expr kvi_schema_literal(kvi_schema *s, const kvi_json_value *v)
 {
     kvi_exprs *p = &s->g->exprs;
     if (v->type == KVI_JSON_STRING) return quoted(s, v->text, v->len);
+    if (v->type == KVI_JSON_NUMBER) return number(s, v);
     if (v->type != KVI_JSON_ARRAY && v->type != KVI_JSON_OBJECT) return kvi_expr_text(p, v->text, v->len);
     const bool object = v->type == KVI_JSON_OBJECT;
     const kvi_expr space = kvi_schema_space(s);

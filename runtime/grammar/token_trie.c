@@ -191,9 +191,9 @@ static void walk_tree(kvi_token_trie *trie, const struct kvi_trie_tree *tree, kv
 }
 
 /* Whether some thread takes whatever the slice holds. */
-static bool takes_slice(kvi_matcher *m, uint32_t slice)
+static bool takes_slice(kvi_matcher *m, kvi_spot from, uint32_t slice)
 {
-    const struct kvi_text_place place = m->places[m->at];
+    const struct kvi_text_place place = m->places[from];
     for (uint32_t i = 0; i < place.n; i++)
         if (kvi_lex_takes_slice(m->grammar, m->threads[place.first + i].lex, slice)) return true;
     return false;
@@ -212,10 +212,10 @@ kvrt_status kvi_token_mask(kvi_token_trie *trie, kvi_matcher *m, uint32_t *mask,
 {
     KVI_TRY(kvi_matcher_prepare(m, error));
     memset(mask, 0, trie->n_words * sizeof *mask);
-    trie->walk[0] = m->at;
+    const kvi_spot from = trie->walk[0] = kvi_matcher_near(m, m->at, trie->deepest);
     for (uint32_t t = 0; t < KVI_TRIE_TREES; t++) {
         const struct kvi_trie_tree *tree = &trie->trees[t];
-        if (t == KVI_GRAMMAR_SLICES || tree->n == 0 || !takes_slice(m, t)) walk_tree(trie, tree, m, mask);
+        if (t == KVI_GRAMMAR_SLICES || tree->n == 0 || !takes_slice(m, from, t)) walk_tree(trie, tree, m, mask);
         else
             for (uint32_t w = 0; w < trie->n_words; w++) mask[w] |= tree->mask[w];
         if (m->why || m->grammar->exprs.why) return kvi_matcher_failed(m, error);

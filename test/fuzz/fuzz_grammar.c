@@ -65,6 +65,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     if (status >= KVRT_OK) {
         g->exprs.max_nodes = 40000;
+        g->call_steps = limits.steps; /* in the product it is a hundred times that */
         follow(g);
         kvi_grammar_free(g);
     }

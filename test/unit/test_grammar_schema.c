@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <setjmp.h>
 #include <cmocka.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -130,8 +131,8 @@ static void what_the_suite_leaves_out(void **state)
     static const char *const cases[][14] = {
         {"{\"type\":\"integer\",\"minimum\":-12,\"maximum\":105}", "-12", "-1", "0", "99", "105", NULL, "-13", "106",
          "-0", "007", "1.0", "--1"},
-        {"{\"type\":\"number\",\"exclusiveMinimum\":-0.05,\"maximum\":1e2}", "-0.049", "0", "0.5", "100", "100.0", NULL,
-         "-0.05", "-0.050", "100.01", "101", "1e1", "-1"},
+        {"{\"type\":\"number\",\"exclusiveMinimum\":-0.05,\"maximum\":1e2}", "-0.049", "0", "0.5", "1e1", "1E+02", NULL,
+         "-0.05", "-5e-02", "100.01", "1.01e2", "10e0", "0e1"},
         {"{\"minimum\":0.25,\"exclusiveMaximum\":0.3,\"type\":\"number\"}", "0.25", "0.250", "0.2999", NULL, "0.3",
          "0.2", "0.24", "1", "0"},
         {"{\"type\":\"integer\",\"multipleOf\":25,\"minimum\":30}", "50", "75", "1000", NULL, "25", "51", "0", "-50"},
@@ -180,6 +181,32 @@ static void what_the_suite_leaves_out(void **state)
          "\"0000-08-12\"", "\"0000-02-29\"", "\"0100-02-29\"", "\"001-01-01\""},
         {"{\"type\":\"string\",\"format\":\"date\"}", "\"2024-02-29\"", "\"2000-02-29\"", "\"1999-12-31\"", NULL,
          "\"2023-02-29\"", "\"1900-02-29\"", "\"2023-13-01\"", "\"2023-04-31\""},
+        /* Properties in the order in which the schema's keywords name them; those that are only required are behind them. */
+        {"{\"required\":[\"z\",\"b\"],\"allOf\":[{\"properties\":{\"b\":{},\"a\":{}}}],\"properties\":{\"c\":{},\"a\":{"
+         "}}}",
+         "{\"b\":1,\"a\":2,\"c\":3,\"z\":4}", "{\"b\":1,\"c\":3,\"z\":4,\"y\":5}", NULL, "{\"z\":4,\"b\":1}",
+         "{\"a\":2,\"b\":1,\"z\":4}", "{\"b\":1}"},
+        {"{\"properties\":{\"c\":{},\"a\":{}},\"anyOf\":[{\"properties\":{\"b\":{},\"a\":{}},\"required\":[\"z\"]},"
+         "{\"required\":[\"b\",\"a\"]}]}",
+         "{\"c\":1,\"a\":2,\"b\":3}", "{\"c\":1,\"a\":2,\"b\":3,\"z\":4}", "{\"a\":2,\"b\":3}", NULL,
+         "{\"b\":3,\"a\":2}", "{\"a\":2}"},
+        /* Drafts up to 7 ignore what stands beside $ref; keywords of later drafts are notes. */
+        {"{\"$schema\":\"http://json-schema.org/draft-07/schema#\",\"properties\":{\"a\":{\"$ref\":\"#/definitions/"
+         "n\",\"maximum\":3,"
+         "\"contains\":{}}},\"definitions\":{\"n\":{\"type\":\"integer\"}}}",
+         "{\"a\":5}", NULL, "{\"a\":\"5\"}"},
+        {"{\"properties\":{\"a\":{\"$ref\":\"#/definitions/"
+         "n\",\"maximum\":3}},\"definitions\":{\"n\":{\"type\":\"integer\"}}}",
+         "{\"a\":3}", NULL, "{\"a\":5}"},
+        {"{\"$schema\":\"http://json-schema.org/draft-04/"
+         "schema\",\"type\":\"object\",\"if\":{\"minimum\":3},\"then\":false,"
+         "\"propertyNames\":false,\"contains\":{},\"properties\":{\"a\":{\"const\":1}}}",
+         "{\"a\":2}", "{}", NULL, "1"},
+        {"{\"$schema\":\"http://json-schema.org/draft-06/"
+         "schema\",\"if\":true,\"then\":false,\"properties\":{\"a\":{\"const\":1}}}",
+         "{\"a\":1}", NULL, "{\"a\":2}"},
+        {"{\"enum\":[2.0,-0.50,1e2,[3.0]]}", "2", "2.0", "-0.5", "-0.50", "100", "1e2", "[3]", NULL, "2.00", "-2", "5",
+         "0.5"},
         {"{}", "null", "[]", "{}", "[1, {\"a\": [true]}]", "-1.5e+10", NULL, "[1,]", "{a:1}", "nul", "01", "[1  ]", ""},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -234,6 +261,54 @@ static void words_within_a_length(void **state)
     }
 }
 
+/* Numbers between bounds, without and with an exponent: against doubles, which hold all of these exactly enough to be compared. */
+static void numbers_with_exponents(void **state)
+{
+    (void)state;
+    static const char *const bounds[] = {"-1e3", "-12.5",  "-1",   "-0.02", "-1e-7", "0",    "1e-7", "0.00123",
+                                         "0.02", "0.0999", "0.25", "1",     "9.99",  "12.5", "100",  "1e3"};
+    static const char *const mantissas[] = {"0",    "1",     "2",    "9",    "10",    "1.0",   "1.2",
+                                            "1.23", "1.230", "1.24", "9.99", "9.990", "9.991", "0.5"};
+    static const char *const powers[] = {"",     "e0",  "e-0", "E+2",  "e2",  "e02", "e3", "e-1", "e-2",
+                                         "e-02", "e-3", "e-7", "E-07", "e-8", "e1",  "e4", "e12"};
+    const size_t n = sizeof bounds / sizeof *bounds, n_powers = sizeof powers / sizeof *powers;
+    unsigned n_in = 0, n_out = 0;
+    for (size_t k = 0; k < n * (n + 1) * 4; k++) {
+        const char *low = k % n < n - 1 ? bounds[k % n] : NULL,
+                   *high = k / n % (n + 1) < n ? bounds[k / n % (n + 1)] : NULL;
+        const bool low_open = k / n / (n + 1) & 1, high_open = k / n / (n + 1) & 2;
+        char schema[200];
+        int len = snprintf(schema, sizeof schema, "{\"type\":\"number\"");
+        if (low)
+            len += snprintf(schema + len, sizeof schema - (size_t)len, ",\"%s\":%s",
+                            low_open ? "exclusiveMinimum" : "minimum", low);
+        if (high)
+            len += snprintf(schema + len, sizeof schema - (size_t)len, ",\"%s\":%s",
+                            high_open ? "exclusiveMaximum" : "maximum", high);
+        len += snprintf(schema + len, sizeof schema - (size_t)len, "}");
+        kvi_grammar *g = NULL;
+        kvrt_error error;
+        const kvrt_status status = compile(schema, (size_t)len, &g, &error);
+        const double from = low ? strtod(low, NULL) : -HUGE_VAL, to = high ? strtod(high, NULL) : HUGE_VAL;
+        const bool empty = from > to || (from == to && (low_open || high_open));
+        if ((status == KVRT_GRAMMAR) != empty) fail_msg("%s: %d %s", schema, status, error.message);
+        for (size_t t = 0; t < sizeof mantissas / sizeof *mantissas * n_powers * 2 && !empty; t++) {
+            const char *m = mantissas[t / 2 / n_powers], *power = powers[t / 2 % n_powers];
+            char text[40];
+            const int text_len = snprintf(text, sizeof text, "%s%s%s", t & 1 ? "-" : "", m, power);
+            const double x = strtod(text, NULL);
+            const bool fits = x >= from && x <= to && !(low_open && x == from) && !(high_open && x == to);
+            /* What may be left out: zero below zero, exponents behind other digits than d or d.ddd. */
+            const bool other = (x == 0 && t & 1) || (*power && (*m == '0' || strcmp(m, "10") == 0));
+            if (accepts(g, text, (size_t)text_len) != fits && !(fits && other))
+                fail_msg("%s: %s should be %d", schema, text, fits);
+            *(fits ? &n_in : &n_out) += 1;
+        }
+        kvi_grammar_free(g);
+    }
+    assert_true(n_in > 10000 && n_out > 10000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -241,6 +316,7 @@ int main(void)
         cmocka_unit_test(what_is_refused_is_named),
         cmocka_unit_test(what_the_suite_leaves_out),
         cmocka_unit_test(words_within_a_length),
+        cmocka_unit_test(numbers_with_exponents),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
