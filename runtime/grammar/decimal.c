@@ -167,7 +167,7 @@ static kvi_expr letter(kvi_exprs *p)
 static kvi_expr power_beyond(kvi_exprs *p, int32_t k, bool greater)
 {
     const kvi_expr plus = kvi_expr_repeat(p, kvi_expr_bytes(p, '+', '+'), 0, 1), minus = kvi_expr_bytes(p, '-', '-');
-    const kvi_expr zeros = kvi_expr_repeat(p, kvi_expr_bytes(p, '0', '0'), 0, KVI_EXPR_MANY);
+    const kvi_expr zeros = kvi_expr_repeat(p, kvi_expr_bytes(p, '0', '0'), 0, 1);
     const kvi_expr outward = greater ? plus : minus, inward = greater ? minus : plus;
     const bool far = greater ? k > 0 : k < 0; /* from zero: all are on one side of it */
     kvi_decimal d = {0};
@@ -204,13 +204,6 @@ static kvi_expr scientific_beyond(kvi_exprs *p, const kvi_decimal *b, bool great
                         kvi_expr_then(p, kvi_expr_and2(p, mantissa, plain_beyond(p, &m, greater, open, false)), same));
 }
 
-/* Non-negative numbers that are at least (at most) |bound|. */
-static kvi_expr beyond_bound(kvi_exprs *p, const kvi_decimal *b, bool greater, bool open, bool integer)
-{
-    const kvi_expr plain = plain_beyond(p, b, greater, open, integer);
-    return integer ? plain : kvi_expr_or2(p, plain, scientific_beyond(p, b, greater, open));
-}
-
 static kvi_expr any_size(kvi_exprs *p, bool integer, bool exponent)
 {
     const kvi_expr whole = kvi_expr_or2(p, kvi_expr_bytes(p, '0', '0'),
@@ -225,12 +218,20 @@ static kvi_expr any_size(kvi_exprs *p, bool integer, bool exponent)
 
 static bool is_zero(const kvi_decimal *d) { return d->n_whole == 0 && d->n_fraction == 0; }
 
-/* |x| of one sign between two bounds; NULL: none there. */
+/* |x| of one sign between two bounds; NULL: none there. What stands in front of an exponent satisfies them as well: a model that has begun a number
+ * may end it, and has not to find the exponent that makes 8.25 less than 5. */
 static kvi_expr between(kvi_exprs *p, const kvi_decimal *low, bool low_open, const kvi_decimal *high, bool high_open,
                         bool integer)
 {
-    const kvi_expr from = low ? beyond_bound(p, low, true, low_open, integer) : any_size(p, integer, !integer);
-    return high ? kvi_expr_and2(p, from, beyond_bound(p, high, false, high_open, integer)) : from;
+    kvi_expr plain = low ? plain_beyond(p, low, true, low_open, integer) : any_size(p, integer, false);
+    if (high) plain = kvi_expr_and2(p, plain, plain_beyond(p, high, false, high_open, integer));
+    if (integer) return plain;
+    const kvi_expr sign =
+        kvi_expr_or(p, (kvi_expr[]){KVI_EXPR_VOID, kvi_expr_bytes(p, '+', '+'), kvi_expr_bytes(p, '-', '-')}, 3);
+    kvi_expr e = kvi_expr_then(p, plain, kvi_expr_then(p, letter(p), kvi_expr_then(p, sign, any_digits(p, 1, 3))));
+    if (low) e = kvi_expr_and2(p, e, scientific_beyond(p, low, true, low_open));
+    if (high) e = kvi_expr_and2(p, e, scientific_beyond(p, high, false, high_open));
+    return kvi_expr_or2(p, plain, e);
 }
 
 kvi_expr kvi_decimal_expr(kvi_exprs *p, const kvi_decimal_range *r)

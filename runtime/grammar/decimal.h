@@ -20,7 +20,7 @@ bool kvi_decimal_is_integer(const char *text, size_t len);
 /* Whether x is a multiple of y (> 0); false too when it cannot be told. */
 bool kvi_decimal_is_multiple(const char *x, size_t x_len, const char *y, size_t y_len);
 
-/* Numbers >= bound (> with `open`), or <= (<). With bounds an exponent stands behind d or d.ddd, d != 0 in front. */
+/* Numbers >= bound (> with `open`), or <= (<). With bounds an exponent stands behind d or d.ddd, d != 0, in front, which satisfies them too. */
 typedef struct kvi_decimal_range {
     const char *low, *high; /* NULL: none */
     size_t low_len, high_len;
