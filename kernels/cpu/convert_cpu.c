@@ -17,7 +17,7 @@ typedef struct convert_task {
     uint32_t n_jobs;
 } convert_task;
 
-/* queries: of K, or NULL */
+/* queries: NULL: rounded plainly */
 static void encode_side(kvi_kv_code kind, bool is_v, const float *rows, uint32_t d, const kvi_encode_params *params,
                         float fixed, const kvi_kv_queries *queries, float *scratch, const kvi_cpu_variant *v,
                         uint8_t *side)
@@ -25,7 +25,7 @@ static void encode_side(kvi_kv_code kind, bool is_v, const float *rows, uint32_t
     if (kvi_kv_code_is_plain(kind)) v->narrow(rows, kvi_kv_plain_dtype(kind), d * KVI_KV_PAGE, side);
     else if (fixed > 0 && (kind == KVI_KV_F8 || kind == KVI_KV_I8))
         kvi_kv_encode_fixed(kind, is_v, rows, d, fixed, side);
-    else if (is_v) v->encoder->v(kind, rows, d, params, scratch, side);
+    else if (is_v) v->encoder->v(kind, rows, d, params, queries, scratch, side);
     else v->encoder->k(kind, rows, d, params, queries, scratch, side);
 }
 
@@ -78,12 +78,15 @@ static void convert_record(const convert_task *t, const kvi_page_job *job, uint3
     if (from_v != to_v) decode_side(from + kvi_kv_k_side(from_k, d).bytes, from_v, true, d_v, device->v, v);
     else memcpy(v, from + kvi_kv_k_side(from_k, d).bytes, kvi_kv_v_side(from_v, d_v).bytes);
     const float k_scale = fixed_scale(device, job, index, 0), v_scale = fixed_scale(device, job, index, 1);
+    const bool of_v = known && shape->rope_dim == 0 && from_v != to_v && queries.n_rows[1];
+    if (from_k != to_k || of_v) decode_side(from, from_k, false, d, device->v, k);
+    queries.keys = of_v ? k : NULL;
     if (from_k != to_k) {
-        decode_side(from, from_k, false, d, device->v, k);
         encode_side(to_k, false, k, d, t->params, k_scale, known ? &queries : NULL, scratch, device->v, to);
     } else memmove(to, from, kvi_kv_k_side(from_k, d).bytes);
     to += kvi_kv_k_side(to_k, d).bytes;
-    if (from_v != to_v) encode_side(to_v, true, v, d_v, t->params, v_scale, NULL, scratch, device->v, to);
+    if (from_v != to_v)
+        encode_side(to_v, true, v, d_v, t->params, v_scale, of_v ? &queries : NULL, scratch, device->v, to);
     else memcpy(to, v, kvi_kv_v_side(to_v, d_v).bytes);
 }
 

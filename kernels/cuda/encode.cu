@@ -6,7 +6,6 @@
  * staging, then copied to the page's front, which by then has all been read. */
 #include "encode_feedback.cuh"
 #include "encode_trellis.cuh"
-#include "../../runtime/kv/ranges.h"
 
 enum { VARNORM_OFF, VARNORM_PAPER, VARNORM_KVRT };   /* kvi_varnorm */
 enum { RANGE_MINMAX, RANGE_SEARCH, RANGE_UNBIASED }; /* kvi_range */
@@ -253,8 +252,8 @@ KVI_DEV void choose_ranges(const tile &t, const vectors &v, uint32_t bits, uint3
 }
 
 /* The whole of quantize() in encode_body.h. Everything of the source has been read when the first byte is written. */
-KVI_DEV void quantize(const tile &t, const vectors &v, const kvi_cuda_convert_params &p, const queries &q,
-                      uint32_t bits, uint8_t *codes, uint8_t *a_out, uint8_t *z_out, uint8_t *o_out)
+KVI_DEV void quantize(const tile &t, const vectors &v, const kvi_cuda_convert_params &p, bool feedback, uint32_t bits,
+                      uint8_t *codes, uint8_t *a_out, uint8_t *z_out, uint8_t *o_out)
 {
     const uint32_t me = threadIdx.x;
     const float top = (float)((1u << bits) - 1u);
@@ -277,8 +276,12 @@ KVI_DEV void quantize(const tile &t, const vectors &v, const kvi_cuda_convert_pa
         t.xt[j * t.n_rows + i] = balanced;
     }
     kvi_sync_block();
-    choose_ranges(t, v, bits, p.range);
     if (me < t.n_cols) kvi_kv_store16(o_out + 2u * me, o);
+    if (feedback) {
+        round_with_feedback(t, v, bits, codes, a_out, z_out);
+        return;
+    }
+    choose_ranges(t, v, bits, p.range);
     if (me < t.n_rows) {
         a = side_f16(v.mean[me] * v.r[me]), z = side_f16(v.col[me] * v.r[me]);
         kvi_kv_store16(a_out + 2u * me, a);
@@ -290,10 +293,6 @@ KVI_DEV void quantize(const tile &t, const vectors &v, const kvi_cuda_convert_pa
         }
     }
     kvi_sync_block();
-    if (q.n && !paper && factor_metric(t, v, q)) { /* the published procedure knows no feedback */
-        round_with_feedback(t, v, v.mean, v.col, bits, codes);
-        return;
-    }
     for (uint32_t k = me; k < t.n_rows * t.n_cols / 8u; k += THREADS) { /* eight codes are `bits` bytes */
         const uint32_t i = k / (t.n_cols / 8u);
         const float inv = v.best_r[i], low = inv > 0.0f ? v.best_c[i] : v.col[i], step = v.mean[i],
@@ -366,10 +365,14 @@ KVI_DEV void convert_side(const kvi_cuda_convert_params &p, const vectors &v, ui
     t.is_v = is_v;
     t.d = d;
     const kvi_kv_side at = is_v ? kvi_kv_v_side(to_code, d) : kvi_kv_k_side(to_code, d);
+    /* The published procedure knows no feedback. Before the tile holds anything, as V's metric is made in it. */
+    const bool feedback = to_code >= KVI_KV_Q4 && (kvi_kv_code_is_trellis(to_code) || p.varnorm != VARNORM_PAPER) &&
+                          factor_metric(t, v, q);
     if (to_code >= KVI_KV_Q4 && !kvi_kv_code_is_trellis(to_code)) {
         t.n_rows = is_v ? KVI_KV_PAGE : d;
         t.n_cols = is_v ? d : KVI_KV_PAGE;
-        quantize(t, v, p, q, kvi_kv_code_bits(to_code), to + at.codes_off, to + at.a_off, to + at.z_off, to + at.o_off);
+        quantize(t, v, p, feedback, kvi_kv_code_bits(to_code), to + at.codes_off, to + at.a_off, to + at.z_off,
+                 to + at.o_off);
     } else {
         const bool plain = kvi_kv_code_is_plain(to_code), trellis = kvi_kv_code_is_trellis(to_code);
         t.n_rows = d; /* of the trellis: both sides alike; per_token has rows of its own */
@@ -382,7 +385,7 @@ KVI_DEV void convert_side(const kvi_cuda_convert_params &p, const vectors &v, ui
             (trellis ? t.x : t.xt)[c * KVI_KV_PAGE + token] = value;
         }
         kvi_sync_block();
-        if (trellis) encode_trellis(t, v, q, kvi_kv_code_bits(to_code), to, at);
+        if (trellis) encode_trellis(t, v, feedback, kvi_kv_code_bits(to_code), to, at);
         else per_token(t, v, to_code, is_v, to);
     }
     kvi_sync_block();
@@ -405,10 +408,13 @@ KVI_DEV void convert_record(const kvi_cuda_convert_params &p, const vectors &v, 
     const kvi_kv_code to_k = KVI_KV_K_CODE(to_format), to_v = KVI_KV_V_CODE(to_format);
     const uint8_t *values = from + kvi_kv_k_side(from_k, d).bytes;
     uint8_t *to_values = to + kvi_kv_k_side(to_k, d).bytes;
-    const queries none = {{nullptr, nullptr}, 0};
+    queries of_v = q;
+    of_v.keys = from;
+    of_v.keys_code = from_k;
+    if (shape.rope_dim) of_v.n = 0;
     if (from_k != to_k) convert_side(p, v, scratch, q, from, from_k, to, to_k, false, d);
     else copy(to, from, kvi_kv_k_side(from_k, d).bytes);
-    if (from_v != to_v) convert_side(p, v, scratch, none, values, from_v, to_values, to_v, true, d_v);
+    if (from_v != to_v) convert_side(p, v, scratch, of_v, values, from_v, to_values, to_v, true, d_v);
     else copy(to_values, values, kvi_kv_v_side(from_v, d_v).bytes);
 }
 
@@ -437,7 +443,7 @@ KVI_KERNEL(kv_convert, kvi_cuda_convert_params, KVI_CONVERT_THREADS, 1)
                  (uint64_t)(task - first) * kvi_kv_shape_record_bytes(p.to[job].format, &shape);
         }
         const uint32_t n_queries = p.n_queries[p.groups[job]];
-        queries q = {{nullptr, nullptr}, 0};
+        queries q = {{nullptr, nullptr}, 0, nullptr, KVI_KV_F16};
         if (n_queries && p.from[job].format == p.plain[p.groups[job]]) {
             const uint64_t at = p.queries_off[p.groups[job]] + (uint64_t)i * n_queries * d;
             q.n = n_queries;

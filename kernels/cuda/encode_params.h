@@ -18,7 +18,8 @@
 /* Bytes of scratch per block for head dimension d, in f32: a tile by rows, the same by columns; the metric of the queries, where pages keep some. */
 static inline uint64_t kvi_cuda_convert_scratch(uint32_t d, bool queries)
 {
-    return (uint64_t)d * KVI_KV_PAGE * (4u + 4u) + (queries ? (uint64_t)d * d * 4u : 0u);
+    const uint32_t metric = d < KVI_KV_PAGE ? KVI_KV_PAGE : d;
+    return (uint64_t)d * KVI_KV_PAGE * (4u + 4u) + (queries ? (uint64_t)metric * metric * 4u : 0u);
 }
 
 /* A task is a record. Tasks [first, first + n_tasks) of all jobs are converted by one launch. */

@@ -13,7 +13,7 @@
 /* A tile of n_rows rows of codes: K transposed (channels x tokens), V as it is. */
 struct tile {
     float *x, *xt; /* (n_rows, n_cols), (n_cols, n_rows) */
-    float *metric; /* (d, d): of encode_feedback.cuh; where pages keep queries */
+    float *metric; /* (d, d) or, where that is more, (128, 128): of encode_feedback.cuh; where pages keep queries */
     uint32_t n_rows, n_cols;
     const uint8_t *side; /* where its values come from */
     kvi_kv_code from;
@@ -25,10 +25,12 @@ struct vectors {
     float *col, *row, *mean, *log_c, *log_r, *best_c, *best_r, *c, *r, *words, *errors, *levels;
 };
 
-/* Queries of a page and of its successor, in whose metric K is rounded; NULL: none. */
+/* Queries of a page and of its successor, in whose metric K and V are rounded; NULL: none. */
 struct queries {
     const int8_t *rows[2];
-    uint32_t n; /* rows in each */
+    uint32_t n;          /* rows in each */
+    const uint8_t *keys; /* of V: the page's K side */
+    kvi_kv_code keys_code;
 };
 
 KVI_DEV float tame(float x) { return x != x ? 0.0f : x < -60000.0f ? -60000.0f : x > 60000.0f ? 60000.0f : x; }

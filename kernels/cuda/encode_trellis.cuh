@@ -216,14 +216,59 @@ KVI_DEV void encode_k_fed(const tile &t, const vectors &v, uint32_t bits, uint8_
     if (me < n) store_token_scale(length, dot, v.c[me], side + at.o_off + 2u * me);
 }
 
-/* Both sides; K with q.n = 0, or where no query says anything, is rounded plainly. */
-KVI_DEV void encode_trellis(const tile &t, const vectors &v, const queries &q, uint32_t bits, uint8_t *side,
+/* V with feedback: token after token. t.x becomes what each lost, by token. */
+KVI_DEV void encode_v_fed(const tile &t, const vectors &v, uint32_t bits, uint8_t *side, const kvi_kv_side &at)
+{
+    const uint32_t d = t.d, me = threadIdx.x;
+    float *row = v.errors, *want = v.errors + MOST;
+    for (uint32_t i = 0; i < KVI_KV_PAGE; i++) {
+        const float *u = t.metric + i * KVI_KV_PAGE;
+        if (me < d) {
+            float sum = t.xt[i * d + me];
+            for (uint32_t k = 0; k < i; k++) sum += u[k] * t.x[k * d + me];
+            want[me] = sum;
+        }
+        kvi_sync_block();
+        if (me == 0) {
+            float squares = 0.0f;
+            for (uint32_t c = 0; c < d; c++) {
+                const float x = want[c] * levels_per_unit(v.r[c]) * KVI_KV_LEVEL_UNIT;
+                squares += x * x;
+            }
+            const float deviation = kvi_sqrt_rn(squares / (float)d);
+            v.words[0] = deviation > 1e-3f ? deviation : 1e-3f;
+        }
+        kvi_sync_block();
+        const float deviation = v.words[0];
+        if (me < d) row[me] = within(want[me] * levels_per_unit(v.r[me]) * (1.0f / deviation));
+        kvi_sync_block();
+        if (me < 32u) code_row(bits, row, d, side + at.codes_off + i * (d / 8u * bits), v.levels, me);
+        kvi_sync_block();
+        if (me == 0) {
+            float length = 0.0f, dot = 0.0f;
+            for (uint32_t c = 0; c < d; c++) {
+                const float x = want[c] / deviation;
+                length += x * x;
+                dot += x * (row[c] * (v.r[c] * KVI_KV_LEVEL_UNIT));
+            }
+            store_token_scale(length, dot, deviation, side + at.a_off + 2u * i);
+            v.words[1] = kvi_kv_side_value(side, at.a_off, i);
+        }
+        kvi_sync_block();
+        if (me < d) t.x[i * d + me] = t.xt[i * d + me] - row[me] * v.words[1] * v.r[me];
+        kvi_sync_block();
+    }
+}
+
+/* Both sides. */
+KVI_DEV void encode_trellis(const tile &t, const vectors &v, bool feedback, uint32_t bits, uint8_t *side,
                             const kvi_kv_side &at)
 {
     const uint32_t d = t.d, n = KVI_KV_PAGE, me = threadIdx.x, lane = me % 32u, warp = me / 32u;
     normal_form(t, v, side + (t.is_v ? at.o_off : at.a_off), side + at.z_off);
-    if (q.n && factor_metric(t, v, q)) {
-        encode_k_fed(t, v, bits, side, at);
+    if (feedback) {
+        if (t.is_v) encode_v_fed(t, v, bits, side, at);
+        else encode_k_fed(t, v, bits, side, at);
         return;
     }
     const uint32_t n_rows = t.is_v ? n : d, n_cols = t.is_v ? d : n, room = n_cols > 256u ? 512u : 256u,

@@ -75,7 +75,7 @@ OPTION("kv.range", NULL, CHOICE, ENGINE, "unbiased", 0, 0, "minmax|search|unbias
 OPTION("kv.scales", NULL, CHOICE, ENGINE, "checkpoint", 0, 0, "checkpoint|rows",
        "scales of f8 and i8 pages: those that the model brings for the type, or each row its own")
 OPTION("kv.round", NULL, CHOICE, ENGINE, "auto", 0, 0, "auto|plain|queries",
-       "codes of 2 to 4 bits of K: the nearest, or least error for the queries; auto: queries where the device can")
+       "codes of 2 to 4 bits: the nearest, or least error for the queries; auto: queries where the device can")
 OPTION("mem.limit", "mem-limit", BYTES, ENGINE, "0", 0, 0, "",
        "most bytes kvrt may use, of the card's memory where it runs on one; 0: what is free")
 OPTION(

@@ -65,4 +65,22 @@ KVI_HD static inline float kvi_kv_exp(float x)
     return (float)(p * kvi_f64_from_bits((uint64_t)((int64_t)n + 1023) << 52));
 }
 
+/* e^x for |x| <= 80 to 3e-6 of it, in f32 alone, so that vectors have it, too (feedback.h). */
+#define KVI_KV_EXP2_1 0.693147182f
+#define KVI_KV_EXP2_2 0.240226500f
+#define KVI_KV_EXP2_3 0.0555041f
+#define KVI_KV_EXP2_4 0.00961813f
+#define KVI_KV_EXP2_5 0.00133336f
+KVI_HD static inline float kvi_kv_exp_near(float x)
+{
+    const float y = x * 1.44269504f, n = (y + 12582912.0f) - 12582912.0f, r = y - n;
+    float p = KVI_KV_EXP2_5;
+    p = p * r + KVI_KV_EXP2_4;
+    p = p * r + KVI_KV_EXP2_3;
+    p = p * r + KVI_KV_EXP2_2;
+    p = p * r + KVI_KV_EXP2_1;
+    p = p * r + 1.0f;
+    return p * kvi_f32_from_bits((uint32_t)((int32_t)n + 127) << 23);
+}
+
 #endif

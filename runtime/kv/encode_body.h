@@ -68,7 +68,8 @@ typedef struct tile {
     float *c, *r;     /* (n_cols), (n_rows) factors of the normalization */
     float *col, *row; /* deviations */
     float *log_c, *log_r;
-    float *metric, *queries; /* (n_rows, n_rows), (QUERY_BLOCK, n_rows) of feedback.h */
+    float *metric,
+        *queries; /* of feedback.h: squares of n_rows, and (QUERY_BLOCK, n_rows), or 128 where that is more */
 } tile;
 
 /* Sample standard deviations, mean removed, of the `width` columns of x (n, width). */
@@ -300,15 +301,17 @@ INLINE void put_codes(const float *x, uint32_t n, uint32_t stride, uint32_t bits
 
 #include "feedback.h"
 
-/* A tile whose origin_t is set, to n_rows rows of codes with A, Z per row and O per column. queries: NULL, or the metric in which rows are
- * rounded; the published procedure knows none. */
+/* A tile whose origin_t is set, to n_rows rows of codes with A, Z per row and O per column. queries: NULL, or of the metric in which rows
+ * are rounded; the published procedure knows none. */
 static void quantize(const tile *t, bool is_v, uint32_t bits, const kvi_encode_params *params,
                      const kvi_kv_queries *queries, uint8_t *codes, uint8_t *a_out, uint8_t *z_out, uint8_t *o_out)
 {
     const uint32_t n_rows = t->n_rows, n_cols = t->n_cols, row_bytes = n_cols / 8u * bits;
     const bool paper = params->varnorm == KVI_VARNORM_PAPER;
     bool feedback = queries && !paper;
-    float step[KVI_KV_MAX_HEAD_DIM], low[KVI_KV_MAX_HEAD_DIM]; /* by row */
+    if (feedback && is_v) feedback = attention_moments(queries, n_cols, t->x, t->queries, t->metric);
+    else if (feedback) second_moments(queries, n_rows, t->queries, t->metric);
+    if (feedback) feedback = factor(t->metric, n_rows, is_v ? KVI_KV_VALUE_DAMPING : KVI_KV_KEY_DAMPING);
     for (uint32_t j = 0; j < n_cols; j++) t->c[j] = 1.0f;
     for (uint32_t i = 0; i < n_rows; i++) t->r[i] = 1.0f;
     if (paper) varnorm_paper(t, NULL, NULL);
@@ -322,8 +325,9 @@ static void quantize(const tile *t, bool is_v, uint32_t bits, const kvi_encode_p
         for (uint32_t i = 0; i < n_rows; i++)
             t->xt[(size_t)j * n_rows + i] = t->origin_t[(size_t)j * n_rows + i] / (t->c[j] * t->r[i]);
     if (feedback) {
-        second_moments(queries, n_rows, t->queries, t->metric);
-        feedback = factor(t->metric, n_rows);
+        transpose(t->xt, n_cols, n_rows, t->x);
+        round_with_feedback(t->x, n_rows, n_cols, t->metric, bits, t->origin_t, codes, a_out, z_out);
+        return;
     }
     for (uint32_t i = 0; i < n_rows; i += VW) {
         ranges range = choose_ranges(t->xt + i, n_cols, n_rows, bits, is_v, params->range);
@@ -333,15 +337,11 @@ static void quantize(const tile *t, bool is_v, uint32_t bits, const kvi_encode_p
             kvi_kv_store16(z_out + 2u * (i + k), z);
             if (paper) continue;
             const float stored = kvi_f16_to_f32(a);
-            range.step[k] = step[i + k] = stored > 0 ? stored : 6e-8f;
-            low[i + k] = kvi_f16_to_f32(z);
-            if (!(range.inv[k] > 0)) range.low[k] = low[i + k];
+            range.step[k] = stored > 0 ? stored : 6e-8f;
+            if (!(range.inv[k] > 0)) range.low[k] = kvi_f16_to_f32(z);
         }
-        if (!feedback) put_codes(t->xt + i, n_cols, n_rows, bits, &range, codes + (size_t)i * row_bytes, row_bytes);
+        put_codes(t->xt + i, n_cols, n_rows, bits, &range, codes + (size_t)i * row_bytes, row_bytes);
     }
-    if (!feedback) return;
-    transpose(t->xt, n_cols, n_rows, t->x);
-    round_with_feedback(t->x, n_rows, n_cols, t->metric, step, low, bits, t->origin_t, codes);
 }
 
 #include "normal_form.h"
@@ -351,6 +351,7 @@ static tile tile_in(float *scratch, uint32_t n_rows, uint32_t n_cols)
 {
     const size_t n = (size_t)n_rows * n_cols;
     float *rest = scratch + 3 * n;
+    const size_t metric = n_rows > KVI_KV_PAGE ? n_rows : KVI_KV_PAGE;
     return (tile){.n_rows = n_rows,
                   .n_cols = n_cols,
                   .origin_t = scratch,
@@ -363,7 +364,7 @@ static tile tile_in(float *scratch, uint32_t n_rows, uint32_t n_cols)
                   .log_c = rest + 2 * (n_cols + n_rows),
                   .log_r = rest + 3 * n_cols + 2 * n_rows,
                   .metric = rest + 6 * (n_cols + n_rows),
-                  .queries = rest + 6 * (n_cols + n_rows) + (size_t)n_rows * n_rows};
+                  .queries = rest + 6 * (n_cols + n_rows) + metric * metric};
 }
 
 /* K of 8 bits: one scale for each token. Rows of codes run along tokens, and so do vectors here. */
@@ -460,22 +461,22 @@ static void encode_v_row(kvi_kv_code kind, const float *row, uint32_t d, float *
         store_bytes(codes + c, to_code((load(line + c) - splat(kvi_f16_to_f32(z))) / splat(step), 255.0f));
 }
 
-static void encode_v(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_encode_params *params, float *scratch,
-                     uint8_t *side)
+static void encode_v(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_encode_params *params,
+                     const kvi_kv_queries *queries, float *scratch, uint8_t *side)
 {
     const kvi_kv_side s = kvi_kv_v_side(kind, d);
     memset(side, 0, s.bytes);
     if (kvi_kv_code_is_trellis(kind)) {
         const tile t = tile_in(scratch, d, KVI_KV_PAGE);
         for (uint32_t i = 0; i < d * KVI_KV_PAGE; i++) t.origin_t[i] = tame(rows[i]);
-        encode_v_trellis(&t, kvi_kv_code_bits(kind), side, s);
+        encode_v_trellis(&t, kvi_kv_code_bits(kind), queries, side, s);
         return;
     }
     if (kind >= KVI_KV_Q4) {
         const tile t = tile_in(scratch, KVI_KV_PAGE, d);
         for (uint32_t i = 0; i < d * KVI_KV_PAGE; i++) t.x[i] = tame(rows[i]);
         transpose(t.x, KVI_KV_PAGE, d, t.origin_t);
-        quantize(&t, true, kvi_kv_code_bits(kind), params, NULL, side + s.codes_off, side + s.a_off, side + s.z_off,
+        quantize(&t, true, kvi_kv_code_bits(kind), params, queries, side + s.codes_off, side + s.a_off, side + s.z_off,
                  side + s.o_off);
         return;
     }

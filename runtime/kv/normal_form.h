@@ -4,7 +4,8 @@
  *
  * K: a row of codes is a channel, and channels are rounded with feedback in the metric of the queries (feedback.h), the search being the
  * rounding. At last O is set anew so that a token keeps its length along itself in that metric, <k, H k'> = <k, H k> for k less the mean: errors
- * that shrink or stretch would not average out. V: a row is a token, and O keeps its length along itself. What each step is worth: README.md. */
+ * that shrink or stretch would not average out. V: a row is a token, O keeps its length along itself, and tokens are rounded with feedback in the
+ * metric of attention. What each step is worth: README.md. */
 #ifndef KVI_KV_NORMAL_FORM_H
 #define KVI_KV_NORMAL_FORM_H
 #include "trellis.h"
@@ -184,13 +185,11 @@ static void normal_form(const tile *t, uint8_t *a_out, uint8_t *m_out)
 static float levels_per_unit(float a) { return a > 0 ? 1.0f / (a * KVI_KV_LEVEL_UNIT) : 0.0f; }
 INLINE vf within(vf x) { return least(most(x, splat(-LOUDEST)), splat(LOUDEST)); }
 
-/* The scales of tokens: what keeps <k, k'> at <k, k>, `length` over `dot`; where codes say nothing of the token, its deviation. */
-static void store_token_scales(const float *length, const float *dot, const float *deviation, uint32_t n, uint8_t *out)
+/* The scale of a token: what keeps <k, k'> at <k, k>, `length` over `dot`; where codes say nothing of the token, its deviation. */
+static uint16_t token_scale(float length, float dot, float deviation)
 {
-    for (uint32_t i = 0; i < n; i++) {
-        const float ratio = dot[i] > 0 ? clamp(length[i] / dot[i], 0.25f, 4.0f) : 1.0f;
-        kvi_kv_store16(out + 2 * i, side_f16(deviation[i] * ratio * KVI_KV_LEVEL_UNIT));
-    }
+    const float ratio = dot > 0 ? clamp(length / dot, 0.25f, 4.0f) : 1.0f;
+    return side_f16(deviation * ratio * KVI_KV_LEVEL_UNIT);
 }
 
 /* K. queries: NULL, or those of the metric. With y a key less the mean over its deviation, y' what is read back, and U, D of feedback.h, the
@@ -205,7 +204,7 @@ static void encode_k_trellis(const tile *t, uint32_t bits, const kvi_kv_queries 
     bool feedback = queries != NULL;
     if (feedback) {
         second_moments(queries, d, t->queries, t->metric);
-        feedback = factor(t->metric, d);
+        feedback = factor(t->metric, d, KVI_KV_KEY_DAMPING);
     }
     for (uint32_t i = 0; i < N; i++) inverse[i] = 1.0f / t->c[i], length[i] = dot[i] = 0.0f;
     for (uint32_t j = 0; j < d; j++) {
@@ -233,35 +232,47 @@ static void encode_k_trellis(const tile *t, uint32_t bits, const kvi_kv_queries 
             store(dot + i, load(dot + i) + p * (got + load(rest + i)));
         }
     }
-    store_token_scales(length, dot, t->c, N, side + at.o_off);
+    for (uint32_t i = 0; i < N; i++) kvi_kv_store16(side + at.o_off + 2 * i, token_scale(length[i], dot[i], t->c[i]));
 }
 
-static void encode_v_trellis(const tile *t, uint32_t bits, uint8_t *side, kvi_kv_side at)
+/* V. queries: NULL, or of the metric. A token's scale is known when its row is, and later tokens make good what it lost. */
+static void encode_v_trellis(const tile *t, uint32_t bits, const kvi_kv_queries *queries, uint8_t *side, kvi_kv_side at)
 {
     enum { N = KVI_KV_PAGE };
     const uint32_t d = t->n_rows;
-    float row[KVI_KV_MAX_HEAD_DIM], levels[KVI_KV_MAX_HEAD_DIM];
+    float want[KVI_KV_MAX_HEAD_DIM], row[KVI_KV_MAX_HEAD_DIM], levels[KVI_KV_MAX_HEAD_DIM];
+    float *lost = t->xt;
+    const bool feedback =
+        attention_moments(queries, d, t->x, t->queries, t->metric) && factor(t->metric, N, KVI_KV_VALUE_DAMPING);
     normal_form(t, side + at.o_off, side + at.z_off);
-    for (uint32_t c = 0; c < d; c++) t->log_r[c] = levels_per_unit(t->r[c]);
+    for (uint32_t c = 0; c < d; c++) t->log_c[c] = levels_per_unit(t->r[c]);
     for (uint32_t i = 0; i < N; i++) {
         const float *y = t->origin_t + (size_t)i * d;
+        float deviation = t->c[i], length = 0, dot = 0;
+        if (feedback) {
+            float squares = 0;
+            add_owed(y, t->metric + (size_t)i * N, i, lost, d, want);
+            for (uint32_t c = 0; c < d; c++) {
+                const float x = want[c] * t->log_c[c] * KVI_KV_LEVEL_UNIT;
+                squares += x * x;
+            }
+            deviation = sqrtf(squares / (float)d);
+            deviation = deviation > 1e-3f ? deviation : 1e-3f;
+        } else memcpy(want, y, d * sizeof *want);
         for (uint32_t c = 0; c < d; c += VW)
-            store(row + c, within(load(y + c) * load(t->log_r + c) * splat(1.0f / t->c[i])));
+            store(row + c, within(load(want + c) * load(t->log_c + c) * splat(1.0f / deviation)));
         code_ring(row, d, bits, side + at.codes_off + (size_t)i * (d / 8 * bits), levels);
-        for (uint32_t c = 0; c < d; c++) t->xt[(size_t)c * N + i] = levels[c];
-    }
-    for (uint32_t i = 0; i < N; i += VW) {
-        const vf deviation = load(t->c + i);
-        vf length = splat(0.0f), dot = length;
         for (uint32_t c = 0; c < d; c++) {
-            const vf y = load(t->x + (size_t)c * N + i) / deviation;
-            length += y * y;
-            dot += y * (load(t->xt + (size_t)c * N + i) * splat(t->r[c] * KVI_KV_LEVEL_UNIT));
+            const float x = want[c] / deviation;
+            length += x * x;
+            dot += x * (levels[c] * (t->r[c] * KVI_KV_LEVEL_UNIT));
         }
-        store(t->col + i, length);
-        store(t->log_c + i, dot);
+        const uint16_t stored = token_scale(length, dot, deviation);
+        kvi_kv_store16(side + at.a_off + 2 * i, stored);
+        const vf scale = splat(kvi_f16_to_f32(stored));
+        for (uint32_t c = 0; feedback && c < d; c += VW)
+            store(lost + (size_t)i * d + c, load(y + c) - load(levels + c) * scale * load(t->r + c));
     }
-    store_token_scales(t->col, t->log_c, t->c, N, side + at.a_off);
 }
 
 #endif

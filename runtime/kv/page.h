@@ -67,8 +67,8 @@ static inline uint32_t kvi_group_units(const kvi_cache_group *group, kvi_kv_form
 }
 
 /* One page to convert from a format to another: reads `from` (plain or packed), writes `to`. The two may overlap only when both start at the
- * same unit and `to` is not longer: in place. K is rounded in the metric of the queries that `from` and `next` keep, `next` being the successor
- * of the page, plain and complete; unit KVI_KV_NO_EXTENT: it is rounded plainly. */
+ * same unit and `to` is not longer: in place. K is rounded in the metric of the queries that `from` and `next` keep, V in that of the attention of
+ * `next`'s, `next` being the successor of the page, plain and complete; unit KVI_KV_NO_EXTENT: K by the page's own, V plainly. */
 typedef struct kvi_page_job {
     uint32_t group;
     kvi_page_ref from, to, next;

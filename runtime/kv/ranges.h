@@ -1,4 +1,5 @@
-/* ranges.h - the ranges that the encoder tries for a row of codes, shared by C and device code: the row's extremes, shrunken about their middle. */
+/* ranges.h - the ranges that the encoder tries for a row of codes, and the constants of rounding with feedback, shared by C and device code: the
+ * row's extremes, shrunken about their middle. */
 #ifndef KVI_KV_RANGES_H
 #define KVI_KV_RANGES_H
 #include "half.h"
@@ -20,5 +21,34 @@ KVI_HD static inline float kvi_kv_range_factor(uint32_t f)
 /* How many of them range "unbiased" tries. Shrinking lowers the mean error of a row and cuts off its extremes. Of values, which attention averages,
  * the mean error is what counts; keys are looked up by the rare large products that their extremes make: measured in README.md. */
 KVI_HD static inline uint32_t kvi_kv_range_tries(bool is_v) { return is_v ? KVI_KV_RANGES : 1u; }
+
+/* Rounding with feedback tries more, four widths in four places each: where a grid of few levels falls among the numbers of a row is worth as much
+ * as its width. */
+#define KVI_KV_FITS 16u
+
+/* Lowest level, relative to the row's middle, and step of grid k for a row of half width `half`. */
+KVI_HD static inline void kvi_kv_fit(uint32_t k, uint32_t bits, float half, float *low, float *step)
+{
+    const float narrower = bits == 4u   ? 0.06f
+                           : bits == 3u ? 0.09f
+                                        : 0.14f,
+                width = half * (1.0f - (float)(k >> 2) * narrower);
+    *step = 2.0f * width / (float)((1u << bits) - 1u);
+    *low = ((float)(k & 3u) * 0.25f - 0.375f) * *step - width;
+}
+
+/* Damping: what is added to the diagonal of a metric, of its mean. There are only about twice as many queries as channels, so that the small
+ * directions of H are chance: with 1% the rounding trusts them, and attention differs by a fifth more (README.md). */
+#define KVI_KV_KEY_DAMPING 0.25f
+#define KVI_KV_VALUE_DAMPING 1.0f
+
+/* Of V's metric: a query's logits over a page have this deviation, and so many queries are enough: every stride-th of n. */
+#define KVI_KV_LOGITS 2.0f
+#define KVI_KV_MOST_LOGIT 1e15f /* of its dot products, before that */
+#define KVI_KV_VALUE_QUERIES 64u
+KVI_HD static inline uint32_t kvi_kv_value_stride(uint32_t n)
+{
+    return n <= KVI_KV_VALUE_QUERIES ? 1u : n / KVI_KV_VALUE_QUERIES;
+}
 
 #endif

@@ -266,7 +266,7 @@ static void encode_side(kvi_kv_code code, bool is_v, const float *rows, uint32_t
                         const kvi_kv_queries *queries, float *scratch, uint8_t *side)
 {
     if (kvi_kv_code_is_plain(code)) store_plain(rows, code, d * KVI_KV_PAGE, side);
-    else if (is_v) kvi_kv_encode_v(code, rows, d, params, scratch, side);
+    else if (is_v) kvi_kv_encoder_portable.v(code, rows, d, params, queries, scratch, side);
     else kvi_kv_encoder_portable.k(code, rows, d, params, queries, scratch, side);
 }
 
@@ -275,8 +275,11 @@ static void convert_record(const uint8_t *from, uint32_t from_format, uint8_t *t
                            const kvi_kv_shape *shape, const kvi_encode_params *params, const kvi_kv_queries *queries)
 {
     const uint32_t d_k = shape->head_dim;
-    float *rows = malloc(d_k * 512), *scratch = malloc(kvi_kv_encode_scratch(d_k) * 4);
-    assert_true(rows && scratch);
+    float *rows = malloc(d_k * 512), *keys = malloc(d_k * 512), *scratch = malloc(kvi_kv_encode_scratch(d_k) * 4);
+    assert_true(rows && keys && scratch);
+    kvi_kv_queries known = queries ? *queries : (kvi_kv_queries){{NULL, NULL}, {0, 0}, NULL};
+    known.keys = shape->rope_dim ? NULL : keys;
+    kvi_kv_decode_rows(from, KVI_KV_K_CODE(from_format), false, d_k, keys);
     for (int is_v = 0; is_v < 2; is_v++) {
         const kvi_kv_code a = is_v ? KVI_KV_V_CODE(from_format) : KVI_KV_K_CODE(from_format);
         const uint32_t d = is_v ? kvi_kv_v_dim(shape) : d_k;
@@ -285,12 +288,12 @@ static void convert_record(const uint8_t *from, uint32_t from_format, uint8_t *t
         if (a == b) memcpy(to, from, bytes);
         else {
             kvi_kv_decode_rows(from, a, is_v, d, rows);
-            encode_side(b, is_v, rows, d, params, queries, scratch, to);
+            encode_side(b, is_v, rows, d, params, queries ? &known : NULL, scratch, to);
         }
         from += bytes;
         to += is_v ? 0 : kvi_kv_k_side(b, d_k).bytes;
     }
-    free(rows), free(scratch);
+    free(rows), free(keys), free(scratch);
 }
 
 typedef struct convert_case {
@@ -351,8 +354,8 @@ static void check_shape(const op_target *target, const convert_case *c, uint32_t
             /* Behind all records of a page, in their order. */
             const uint64_t at = (uint64_t)n_records * from_bytes + (uint64_t)i * n_queries * c->d;
             int8_t *own = (int8_t *)bytes + (uint64_t)p * units * KVI_KV_UNIT + at;
-            const kvi_kv_queries queries = {{own, own + (uint64_t)units * KVI_KV_UNIT},
-                                            {n_queries, followed ? n_queries : 0}};
+            const kvi_kv_queries queries = {
+                {own, own + (uint64_t)units * KVI_KV_UNIT}, {n_queries, followed ? n_queries : 0}, NULL};
             convert_record(record, from, want + (uint64_t)jobs[p].to.unit * KVI_KV_UNIT + (uint64_t)i * to_bytes, to,
                            &rig->group.shape, &c->params, n_queries ? &queries : NULL);
         }

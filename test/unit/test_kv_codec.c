@@ -336,7 +336,7 @@ static void unbiased_rows_keep_mean_and_length(void **state)
 static void encode_with(const kvi_kv_encoder *encoder, bool is_v, kvi_kv_code code, const float *rows, uint32_t d,
                         const kvi_encode_params *params, float *scratch, uint8_t *side)
 {
-    if (is_v) encoder->v(code, rows, d, params, scratch, side);
+    if (is_v) encoder->v(code, rows, d, params, NULL, scratch, side);
     else encoder->k(code, rows, d, params, NULL, scratch, side);
 }
 

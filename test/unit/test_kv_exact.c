@@ -253,7 +253,7 @@ static void codes_survive_encoding(void **state)
                     kvi_kv_store16(side + s.o_off + 2 * i, kvi_f32_to_f16(1));
                 kvi_kv_decode_rows(side, code, is_v, d, rows);
                 for (unsigned k = 0; k < n_sets; k++) {
-                    if (is_v) sets[k].encoder->v(code, rows, d, &params, scratch, again);
+                    if (is_v) sets[k].encoder->v(code, rows, d, &params, NULL, scratch, again);
                     else sets[k].encoder->k(code, rows, d, &params, NULL, scratch, again);
                     for (uint32_t i = 0; i < s.bytes; i++)
                         if (side[i] != again[i])

@@ -56,7 +56,8 @@ static bench bench_open(uint32_t d)
         for (uint32_t c = 0; c < d; c++) q[c] = (float)(gaussian() + common * sin(1 + c));
         kvi_kv_encoder_portable.query(q, d, b.queries + (size_t)r * d);
     }
-    b.of = (kvi_kv_queries){{b.queries, b.queries + (size_t)64 * d}, {64, 64}};
+    b.of = (kvi_kv_queries){
+        {b.queries, b.queries + (size_t)64 * d}, {64, 64}, b.rows}; /* of V: keys that are the values */
     return b;
 }
 static void bench_close(bench *b)
@@ -67,7 +68,7 @@ static void bench_close(bench *b)
 static void encode(const kvi_kv_encoder *encoder, const bench *b, kvi_kv_code code, bool is_v,
                    const kvi_kv_queries *queries, uint8_t *side)
 {
-    if (is_v) encoder->v(code, b->rows, b->d, &params, b->scratch, side);
+    if (is_v) encoder->v(code, b->rows, b->d, &params, queries, b->scratch, side);
     else encoder->k(code, b->rows, b->d, &params, queries, b->scratch, side);
 }
 static kvi_kv_side side_of(kvi_kv_code code, bool is_v, uint32_t d)
@@ -285,6 +286,49 @@ static void keys_are_rounded_in_the_metric_of_queries(void **state)
         }
 }
 
+/* Sum over channels of e^T H e, H of the attention of the queries (test_kv_feedback.c's oracle has its numbers one by one). */
+static double error_in_attention(const bench *b, const uint8_t *side, kvi_kv_code code)
+{
+    const uint32_t d = b->d;
+    double error = 0;
+    kvi_kv_decode_rows(side, code, true, d, b->back);
+    for (uint32_t r = 0; r < 64; r++) {
+        double p[N], mean = 0, squares = 0, sum = 0;
+        for (uint32_t t = 0; t < N; t++) {
+            p[t] = 0;
+            for (uint32_t c = 0; c < d; c++) p[t] += (double)b->rows[t * d + c] * (double)b->of.rows[1][r * d + c];
+            mean += p[t] / N;
+        }
+        for (uint32_t t = 0; t < N; t++) squares += (p[t] - mean) * (p[t] - mean) / N;
+        for (uint32_t t = 0; t < N; t++) sum += p[t] = exp(2 * (p[t] - mean) / sqrt(squares));
+        for (uint32_t c = 0; c < d; c++) {
+            double e = 0;
+            for (uint32_t t = 0; t < N; t++) e += p[t] / sum * (double)(b->rows[t * d + c] - b->back[t * d + c]);
+            error += e * e;
+        }
+    }
+    return error;
+}
+
+static void values_are_rounded_in_the_metric_of_attention(void **state)
+{
+    (void)state;
+    double of_plain = 0;
+    for (uint32_t h = 0; h < N_DIMS; h++)
+        for (uint32_t c = 0; c < 2; c++) {
+            bench b = bench_open(head_dims[h]);
+            encode(&kvi_kv_encoder_portable, &b, codes[c], true, NULL, b.other);
+            encode(&kvi_kv_encoder_portable, &b, codes[c], true, &b.of, b.side);
+            const double plain = error_in_attention(&b, b.other, codes[c]),
+                         with = error_in_attention(&b, b.side, codes[c]);
+            if (!(with < plain))
+                fail_msg("T%u, D %u: error of what attention sums %g, without feedback %g", c + 2, b.d, with, plain);
+            of_plain += with / plain / (2 * N_DIMS);
+            bench_close(&b);
+        }
+    if (!(of_plain < 0.88)) fail_msg("feedback leaves %g of the error of what attention sums", of_plain);
+}
+
 /* ------------------------------------------------------------------------------------------------------ everywhere --- */
 static uint64_t digest_bytes(uint64_t digest, const void *bytes, size_t n)
 {
@@ -303,22 +347,22 @@ static void bytes_are_the_same_everywhere(void **state)
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
         encoders[n++] = &kvi_kv_encoder_avx512;
 #endif
-    static const uint64_t want = 0x771bad020e212e11u, want_decoded = 0xf1a560176b38938fu;
+    static const uint64_t want = 0xabce2d03cb191390u, want_decoded = 0x1110945978c24beau;
     uint64_t digest[3], decoded = 14695981039346656037u;
     for (unsigned e = 0; e < n; e++) {
         digest[e] = 14695981039346656037u;
         random_state = 5; /* integers only from here: the same rows everywhere */
         for (uint32_t h = 0; h < N_DIMS; h++)
             for (uint32_t c = 0; c < 2; c++)
-                for (uint32_t k = 0; k < 3; k++) {
+                for (uint32_t k = 0; k < 4; k++) {
                     bench b = bench_open(head_dims[h]);
                     for (uint32_t i = 0; i < b.d * N; i++)
                         b.rows[i] = (float)((int32_t)(uniform() * 65536) - 32768) / 16384.0f + (float)(i % b.d % 5);
                     for (uint32_t i = 0; i < 128 * b.d; i++) b.queries[i] = (int8_t)((int)(uniform() * 255) - 127);
-                    encode(encoders[e], &b, codes[c], k == 2, k == 1 ? &b.of : NULL, b.side);
-                    digest[e] = digest_bytes(digest[e], b.side, side_of(codes[c], k == 2, b.d).bytes);
+                    encode(encoders[e], &b, codes[c], k >= 2, k % 2 ? &b.of : NULL, b.side);
+                    digest[e] = digest_bytes(digest[e], b.side, side_of(codes[c], k >= 2, b.d).bytes);
                     if (e == 0) {
-                        kvi_kv_decode_rows(b.side, codes[c], k == 2, b.d, b.back);
+                        kvi_kv_decode_rows(b.side, codes[c], k >= 2, b.d, b.back);
                         decoded = digest_bytes(decoded, b.back, b.d * N * sizeof(float));
                     }
                     bench_close(&b);
@@ -370,6 +414,7 @@ int main(void)
                                        cmocka_unit_test(the_search_finds_the_best_path),
                                        cmocka_unit_test(means_and_lengths_stay),
                                        cmocka_unit_test(keys_are_rounded_in_the_metric_of_queries),
+                                       cmocka_unit_test(values_are_rounded_in_the_metric_of_attention),
                                        cmocka_unit_test(bytes_are_the_same_everywhere),
                                        cmocka_unit_test(bad_values_never_spread)};
     return cmocka_run_group_tests(tests, NULL, NULL);

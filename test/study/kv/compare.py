@@ -19,7 +19,7 @@ from simulate import apply_rope, evaluate
 def kvrt(d, n_rows):
     """name -> as peers.methods. Bits of the normal form: three F16 vectors a side, of which the mean is one."""
     def row(k, v, queries, bits):
-        return lambda: (Cache(Side(k, False, queries), Side(v, True)), bits, 16 + (8 * n_rows / (2 * PAGE) if queries else 0))
+        return lambda: (Cache(Side(k, False, queries), Side(v, True, queries if v != "8" else 0)), bits, 16 + (8 * n_rows / (2 * PAGE) if queries else 0))
     normal = 8 * (2 * d + PAGE) * 2 / (d * PAGE)
     return {
         "kvrt i8": row("8", "8", 0, 8 + (16 + 32) / 2 / d),

@@ -31,7 +31,7 @@ def sealed_in_batches(tail, longest):
 
 
 class Cache:
-    """key, value: functions (x, q=, raw=, layer=) of whole pages (KV heads, n, D) to what is read back; None: exact. near: as key and value, of what
+    """key, value: functions (x, q=, raw=, layer=, key=) of whole pages (KV heads, n, D) to what is read back; None: exact. near: as key and value, of what
     stands in the tail."""
 
     def __init__(self, key, value, sealed=sealed_behind, near=None):
@@ -40,7 +40,7 @@ class Cache:
     def __call__(self, layer, q, k, v, raw):
         n = k.shape[1] // PAGE * PAGE
         def coded(side, x, raw=None):
-            return x[:, :n] if side is None else side(x[:, :n], q=q[:, :n], raw=raw, layer=layer)
+            return x[:, :n] if side is None else side(x[:, :n], q=q[:, :n], raw=raw, layer=layer, key=kn[:, :n])
         kn, vn = (self.near(k), self.near(v)) if self.near else (k, v)
         kq, vq = coded(self.key, kn, raw[:, :n]), coded(self.value, vn)
         def view(page, end):

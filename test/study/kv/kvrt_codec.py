@@ -60,24 +60,26 @@ def kept_queries(lib, q, n_kv, n_rows):
 
 
 class Side:
-    """K or V in one of CODES as kvrt stores it. queries: rows that a plain page keeps of each KV head, 0: K is rounded plainly."""
+    """K or V in one of CODES as kvrt stores it. queries: rows that a plain page keeps of each KV head, 0: rounded plainly. key: of V."""
 
     def __init__(self, code, is_v, queries=0, lib=None):
         self.code, self.is_v, self.queries, self.lib = CODES[code], is_v, queries, lib
 
-    def __call__(self, x, q, **_):
+    def __call__(self, x, q, key=None, **_):
         lib = self.lib or library()
         heads, n, d = x.shape
         pages, turn = n // PAGE, hadamard(d)
         tiles = (x @ turn).reshape(heads * pages, PAGE, d).contiguous()
-        out, rows, has_next = torch.empty_like(tiles), None, None
+        out, rows, has_next, keys = torch.empty_like(tiles), None, None, None
+        if self.is_v and self.queries:
+            keys = (key @ turn).reshape(heads * pages, PAGE, d).contiguous()
         if self.queries:
             kept = kept_queries(lib, q @ turn, heads, self.queries)
             rows = torch.stack([kept, torch.cat([kept[:, 1:], kept[:, -1:]], 1)], 2).contiguous()
             has_next = torch.ones(heads, pages, dtype=torch.uint8)
             has_next[:, -1] = 0
         done = lib.study_encode(self.code, int(self.is_v), pointer(tiles), heads * pages, d, pointer(rows, ctypes.c_int8) if self.queries else None,
-                                rows.shape[3] if self.queries else 0, pointer(has_next, ctypes.c_uint8) if self.queries else None, pointer(out))
+                                rows.shape[3] if self.queries else 0, pointer(has_next, ctypes.c_uint8) if self.queries else None, None if keys is None else pointer(keys), pointer(out))
         if not done:
             raise MemoryError("codec")
         return (out.reshape(heads, n, d)) @ turn.T

@@ -16,9 +16,9 @@ static const kvi_kv_encoder *encoder(void)
 }
 
 /* n_tiles tiles (128, d) of rotated rows to what is read back; code: kvi_kv_code. queries: NULL, or (n_tiles, 2, n_rows, d) of the page and its
- * successor, which is missing where has_next is 0. False: no memory. */
+ * successor, which is missing where has_next is 0; keys: of V, its tiles' keys, or NULL. False: no memory. */
 int study_encode(int code, int is_v, const float *rows, int n_tiles, int d, const int8_t *queries, int n_rows,
-                 const uint8_t *has_next, float *out)
+                 const uint8_t *has_next, const float *keys, float *out)
 {
     const kvi_kv_code kind = (kvi_kv_code)code;
     const kvi_encode_params params = {.varnorm = KVI_VARNORM_KVRT, .range = KVI_RANGE_UNBIASED};
@@ -29,8 +29,9 @@ int study_encode(int code, int is_v, const float *rows, int n_tiles, int d, cons
         const float *tile = rows + (size_t)i * KVI_KV_PAGE * (size_t)d;
         const int8_t *q = queries ? queries + (size_t)i * 2 * (size_t)(n_rows * d) : NULL;
         const kvi_kv_queries metric = {{q, q + n_rows * d},
-                                       {(uint32_t)n_rows, q && has_next[i] ? (uint32_t)n_rows : 0}};
-        if (is_v) encoder()->v(kind, tile, (uint32_t)d, &params, scratch, bytes);
+                                       {(uint32_t)n_rows, q && has_next[i] ? (uint32_t)n_rows : 0},
+                                       keys ? keys + (size_t)i * KVI_KV_PAGE * (size_t)d : NULL};
+        if (is_v) encoder()->v(kind, tile, (uint32_t)d, &params, q ? &metric : NULL, scratch, bytes);
         else encoder()->k(kind, tile, (uint32_t)d, &params, q ? &metric : NULL, scratch, bytes);
         kvi_kv_decode_rows(bytes, kind, is_v, (uint32_t)d, out + (size_t)i * KVI_KV_PAGE * (size_t)d);
     }
