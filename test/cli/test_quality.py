@@ -40,7 +40,7 @@ def quality_and_bytes_of_the_formats():
         assert kvrt_rows[kv]["kld_mean"] <= share * paper[kv]["kld_mean"], (kv, shown, paper[kv])
         assert kvrt_rows[kv]["bytes_per_token"] == paper[kv]["bytes_per_token"]
     assert kvrt_rows["t2"]["kld_mean"] <= 0.75 * kvrt_rows["k2v2"]["kld_mean"], shown
-    assert kvrt_rows["t2"]["kld_p50"] <= 0.4 * kvrt_rows["k2v2"]["kld_p50"], shown
+    assert kvrt_rows["t2"]["kld_p50"] <= 0.55 * kvrt_rows["k2v2"]["kld_p50"], shown  # both by queries
     assert kvrt_rows["t2"]["bytes_per_token"] == 16 * (128 * 64 * 4 // 8 + 2 * 2 * (2 * 64 + 128)) / 128  # two vectors by channel, one by token
     # 8 layers, 2 KV heads of 64; a page of 128 positions: codes, two fp16 per row and one per column of both sides.
     record = lambda k, v: (128 * 64 * (k + v)) // 8 + 2 * (2 * 64 + 128) + 2 * (2 * 128 + 64)
