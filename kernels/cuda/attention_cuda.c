@@ -376,7 +376,7 @@ static kvrt_status run_split(kvi_device *device, kvi_cuda_attention_params p, co
         } else {
             id = decode_kernels[i][size];
             p.format = kinds[i].format;
-            p.col_groups = groups_of(p.n_rows, n_seqs, per_kv, KVI_DECODE_COLS);
+            p.col_groups = groups_of(p.n_rows, n_seqs, per_kv, KVI_DECODE_COLS * kvi_cuda_decode_groups(d));
             KVI_TRY(kvi_cuda_launch(device, id, p.n_splits * p.col_groups, p.kv.n_kv_heads, 1, DECODE_THREADS,
                                     kvi_cuda_decode_shared(d), &p, error));
         }

@@ -1,14 +1,15 @@
 /* attention_decode.cuh - split-K decode attention over pages of one format; attention_decode.cu has the instantiations.
  *
- * Work. A warp takes whole pages: page p of a sequence belongs to block p mod splits, in it to warp (p / splits) mod 4, so that few pages spread
- * over all multiprocessors, the grid depends on the card alone, and a recorded launch stays right while the context grows. Whose a page is
- * depends on nothing but its number, so a row has the same bits whatever rows are with it. Pages of another format are another
- * launch's; a block without pages says so and ends. The four warps of a block merge their sums in shared memory; attn_combine merges
+ * Work. Page p of a sequence belongs to block p mod splits, in it to slot (p / splits) mod 4, so that few pages spread over all multiprocessors,
+ * the grid depends on the card alone, and a recorded launch stays right while the context grows. A slot's pages are one warp's, one after the
+ * other, and what the four slots say is joined in one order. Where a page is depends on nothing but its number, so a row has the same bits
+ * whatever rows are with it. Pages of another format are another launch's; a block without pages says so and ends. attn_combine joins
  * blocks and formats. Nothing waits for anybody.
  *
- * Columns. A block serves 8 columns of the tensor cores: column = query row * heads per KV head + head. Blocks of the same pages and other columns
- * are neighbours in the grid, so that they run at the same time and the second finds in L2 what the first brought: a step of four
- * rows, which has two of them at 4 heads per KV head, reads the cache once. Tokens (then channels) are the
+ * Columns. A warp has 8 columns of the tensor cores at a time: column = query row * heads per KV head + head. A step of more than eight has its
+ * groups of eight side by side in a block: with one group each warp has a slot; with two, two warps have the same pages and a group each,
+ * and two slots after another; with three or four every warp has its own group and goes through all slots. Warps of a block meet in L1 what the first
+ * of them brought, so four to eight rows read the cache once. Tokens (then channels) are the
  * 16 rows: with 4 heads per KV head that wastes half, the other way round would waste three quarters, and a 3090's tensor cores
  * (one m16n8k16 per 8 cycles and SM with f32 sums) could then barely keep up with its memory.
  *
@@ -49,19 +50,19 @@ template <> struct run<2> {
 };
 template <> struct run<4> {
     uint32_t v;
-    KVI_DEV void load(const uint8_t *at) { v = kvi_load32(at); }
+    KVI_DEV void load(const uint8_t *at) { v = kvi_load32_l1(at); }
 };
 template <> struct run<8> {
     uint2 v;
-    KVI_DEV void load(const uint8_t *at) { v = kvi_load64(at); }
+    KVI_DEV void load(const uint8_t *at) { v = kvi_load64_l1(at); }
 };
 template <> struct run<16> {
     uint4 v;
-    KVI_DEV void load(const uint8_t *at) { v = kvi_load128(at); }
+    KVI_DEV void load(const uint8_t *at) { v = kvi_load128_l1(at); }
 };
 template <> struct run<32> {
     uint4 v, w;
-    KVI_DEV void load(const uint8_t *at) { v = kvi_load128(at), w = kvi_load128(at + 128); }
+    KVI_DEV void load(const uint8_t *at) { v = kvi_load128_l1(at), w = kvi_load128_l1(at + 128); }
 };
 template <int bytes> KVI_DEV uint32_t word_of(const run<bytes> &r, int i) { return word_of(r.v, i); }
 template <> KVI_DEV uint32_t word_of<32>(const run<32> &r, int i)
@@ -161,7 +162,7 @@ template <int D, int bits> struct key_codes {
         const uint8_t *a_at = side + a_off + 16u * t, *z_at = side + z_off + 16u * t;
         const uint2 *q_at = q + 4u * g + t;
         load(side, 0, g, t, even);
-        if (bits != 8) a = kvi_load128(a_at), z = kvi_load128(z_at);
+        if (bits != 8) a = kvi_load128_l1(a_at), z = kvi_load128_l1(z_at);
         load(side, 1, g, t, odd);
 #pragma unroll 1
         for (uint32_t i = 0; i < D / 32; i++) {
@@ -169,12 +170,12 @@ template <int D, int bits> struct key_codes {
             step(even, q_at[64u * i], make_uint2(a.x, a.y), make_uint2(z.x, z.y), s, zero);
             if (more) load(side, 2u * i + 2u, g, t, even);
             if (bits != 8 && more)
-                next_a = kvi_load128(a_at + 64u * (i + 1u)), next_z = kvi_load128(z_at + 64u * (i + 1u));
+                next_a = kvi_load128_l1(a_at + 64u * (i + 1u)), next_z = kvi_load128_l1(z_at + 64u * (i + 1u));
             step(odd, q_at[64u * i + 32u], make_uint2(a.z, a.w), make_uint2(z.z, z.w), s, zero);
             if (more) load(side, 2u * i + 3u, g, t, odd);
             a = next_a, z = next_z;
         }
-        const uint4 o0 = kvi_load128(side + o_off + 32u * g), o1 = kvi_load128(side + o_off + 32u * g + 16u);
+        const uint4 o0 = kvi_load128_l1(side + o_off + 32u * g), o1 = kvi_load128_l1(side + o_off + 32u * g + 16u);
 #pragma unroll
         for (int j = 0; j < 8; j++) {
 #pragma unroll
@@ -193,7 +194,7 @@ template <int D> struct key_f16 {
     /* Behind the last token stands what nobody wrote, perhaps NaN, which a probability of 0 would not silence: the last token again instead. */
     KVI_DEV static uint4 row(const uint8_t *side, uint32_t token, uint32_t n_tokens, uint32_t at)
     {
-        return kvi_load128(side + (token < n_tokens ? token : n_tokens - 1u) * (2u * D) + at);
+        return kvi_load128_l1(side + (token < n_tokens ? token : n_tokens - 1u) * (2u * D) + at);
     }
     KVI_DEV static void scores(const uint8_t *side, const uint2 *q, uint32_t n_tokens, uint32_t g, uint32_t t,
                                float (&s)[8][4], float (&o)[16])
@@ -320,8 +321,8 @@ template <int D, int bits> struct value_codes {
         stage r[2];
         load(side, 0, g, t, r[0]);
         load(side, 1, g, t, r[1]);
-        const uint4 a0 = kvi_load128(side + a_off + 32u * g), a1 = kvi_load128(side + a_off + 32u * g + 16u);
-        const uint4 z0 = kvi_load128(side + z_off + 32u * g), z1 = kvi_load128(side + z_off + 32u * g + 16u);
+        const uint4 a0 = kvi_load128_l1(side + a_off + 32u * g), a1 = kvi_load128_l1(side + a_off + 32u * g + 16u);
+        const uint4 z0 = kvi_load128_l1(side + z_off + 32u * g), z1 = kvi_load128_l1(side + z_off + 32u * g + 16u);
         float top = 0.0f, zero[2] = {0.0f, 0.0f};
 #pragma unroll
         for (int j = 0; j < 8; j++) {
@@ -366,7 +367,7 @@ template <int D, int bits> struct value_codes {
 #pragma unroll
         for (int k = 0; k < D / 64; k++) { /* a lane's factors lie side by side */
             uint4 c = make_uint4(0x3c003c00u, 0x3c003c00u, 0x3c003c00u, 0x3c003c00u);
-            if (bits != 8) c = kvi_load128(side + o_off + D / 4u * g + 16u * k);
+            if (bits != 8) c = kvi_load128_l1(side + o_off + D / 4u * g + 16u * k);
 #pragma unroll
             for (int n_th = 0; n_th < 4; n_th++) {
                 const int i = 4 * k + n_th;
@@ -436,14 +437,15 @@ template <int D> struct value_f16 {
 };
 
 /* ---------------------------------------------------------------------------------------------------------- kernel --- */
-/* Queries of the block's columns as fragments in shared memory, F16. */
+/* Queries of the block's columns as fragments in shared memory, F16: (groups, D / 16 steps, 32 lanes). */
 template <int D>
 KVI_DEV void stage_queries(const kvi_cuda_attention_params &p, uint2 *q, const kvi_cuda_seq &seq, uint32_t kv_head,
-                           uint32_t first_col, uint32_t n_cols)
+                           uint32_t first_col, uint32_t n_cols, uint32_t groups)
 {
     const uint32_t per_kv = p.n_heads / p.kv.n_kv_heads;
-    for (uint32_t i = threadIdx.x; i < D / 16 * 32u; i += blockDim.x) {
-        const uint32_t step = i / 32u, g = i % 32u / 4u, t = i % 4u, col = first_col + g;
+    for (uint32_t i = threadIdx.x; i < groups * (D / 16 * 32u); i += blockDim.x) {
+        const uint32_t step = i / 32u % (D / 16), g = i % 32u / 4u, t = i % 4u,
+                       col = first_col + i / (D / 16 * 32u) * DECODE_COLS + g;
         uint2 v = make_uint2(0, 0);
         if (col < n_cols) {
             const uint64_t row = seq.first_row + col / per_kv, head = kv_head * per_kv + col % per_kv;
@@ -499,65 +501,155 @@ KVI_DEV void softmax(float (&s)[8][4], float (&m)[2], float (&l)[2], float (&alp
     }
 }
 
-/* Which columns a block serves, and which split of the context. */
-KVI_DEV bool columns_of(const kvi_cuda_attention_params &p, kvi_columns &out)
+/* The columns of a block, and how many groups of eight they are for the block's warps: 1, 2 or 4. */
+struct decode_place {
+    kvi_columns cols;
+    uint32_t groups;
+};
+template <int D> KVI_DEV bool place_of(const kvi_cuda_attention_params &p, decode_place &out)
 {
-    return kvi_columns_of(p, DECODE_COLS, blockIdx.x % p.col_groups, out);
+    const bool found = kvi_columns_of(p, DECODE_COLS * kvi_cuda_decode_groups(D), blockIdx.x % p.col_groups, out.cols);
+    const uint32_t n = (out.cols.end - out.cols.first + DECODE_COLS - 1u) / DECODE_COLS;
+    out.groups = kvi_cuda_decode_groups(D) == 1u ? 1u : n < 3u ? n : 4u;
+    return found;
 }
 KVI_DEV uint32_t split_of(const kvi_cuda_attention_params &p) { return blockIdx.x / p.col_groups; }
 
-/* The sums of the block's warps become one partial result per column. The place in the batch is read again: registers are short in the loop. */
+/* The slot that is joined as the `turn`th: 0, 2, 1, 3. With two groups a warp has 0 and 2, or 1 and 3, so that two pages are two warps'. */
+KVI_DEV uint32_t slot_place(uint32_t turn) { return turn >> 1 | (turn & 1u) << 1; }
+
+/* What pages before have said, and what (m, l) says, as one: the factors of the sums of either. */
+KVI_DEV void join(float &m, float &l, float now_m, float now_l, float &before, float &now)
+{
+    before = 1.0f, now = 0.0f;
+    if (now_m == NEGATIVE_INFINITY) return; /* it has seen nothing */
+    const float top = kvi_max(m, now_m);
+    before = m == NEGATIVE_INFINITY ? 0.0f : kvi_exp2(m - top);
+    now = kvi_exp2(now_m - top);
+    l = kvi_fma(now_l, now, kvi_mul_rn(l, before));
+    m = top;
+}
+KVI_DEV float joined(float sum, float before, float more, float now)
+{
+    return kvi_fma(more, now, kvi_mul_rn(sum, before));
+}
+
+/* Results of a block in shared memory: per warp m and l of its eight columns, then its sums (pairs of columns, KVI_DECODE_PAIR). */
+template <int D> struct results {
+    float *ml, *sums;
+    KVI_DEV explicit results(unsigned char *shared)
+        : ml((float *)(shared + kvi_cuda_decode_results(D))), sums(ml + 2 * DECODE_WARPS * DECODE_COLS)
+    {
+    }
+    KVI_DEV float *ml_of(uint32_t warp, uint32_t col) const { return ml + 2u * (warp * DECODE_COLS + col); }
+    KVI_DEV float *sums_of(uint32_t warp, uint32_t col) const
+    {
+        return sums + (warp * (DECODE_COLS / 2u) + col / 2u) * KVI_DECODE_PAIR(D) + col % 2u * D;
+    }
+};
+
+/* The sums of a warp's slot join what the warp holds already; `fresh`: nothing yet. */
 template <int D, class Value>
-KVI_DEV void merge(const kvi_cuda_attention_params &p, float *ml, const float (&acc)[D / 16][4], const float (&m)[2],
-                   const float (&l)[2])
+KVI_DEV void put(const results<D> &r, bool fresh, const float (&acc)[D / 16][4], const float (&m)[2],
+                 const float (&l)[2])
 {
     const uint32_t lane = threadIdx.x % 32u, warp = threadIdx.x / 32u, g = lane / 4u, t = lane % 4u;
-    kvi_columns cols;
-    (void)columns_of(p, cols);
-    const kvi_cuda_seq seq = ((const kvi_cuda_seq *)p.step.seqs)[cols.seq];
-    float *sums = ml + 2 * DECODE_WARPS * DECODE_COLS;
 #pragma unroll
     for (uint32_t e = 0; e < 2; e++) {
-        const float total = sum_over_rows(l[e]);
-        if (g == 0) {
-            ml[2u * (warp * DECODE_COLS + 2u * t + e)] = m[e];
-            ml[2u * (warp * DECODE_COLS + 2u * t + e) + 1u] = total;
+        float *ml = r.ml_of(warp, 2u * t + e), *sums = r.sums_of(warp, 2u * t + e);
+        float top = m[e], total = sum_over_rows(l[e]), before = 0.0f, now = 1.0f;
+        if (!fresh) {
+            top = ml[0];
+            const float mine = total;
+            total = ml[1];
+            join(top, total, m[e], mine, before, now);
         }
-        float *to = sums + (warp * (DECODE_COLS / 2u) + t) * KVI_DECODE_PAIR(D) + e * D;
+        kvi_sync_warp(); /* all lanes have read what one of them writes */
+        if (g == 0) ml[0] = top, ml[1] = total;
 #pragma unroll
-        for (int i = 0; i < D / 16; i += 2)
-            *(float4 *)(to + 4u * Value::place(Value::channel(i, g) / 4u)) =
-                make_float4(acc[i][e], acc[i][e + 2], acc[i + 1][e], acc[i + 1][e + 2]);
+        for (int i = 0; i < D / 16; i += 2) {
+            float4 *at = (float4 *)(sums + 4u * Value::place(Value::channel(i, g) / 4u)),
+                   x = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+            if (!fresh) x = *at;
+            *at = make_float4(joined(x.x, before, acc[i][e], now), joined(x.y, before, acc[i][e + 2], now),
+                              joined(x.z, before, acc[i + 1][e], now), joined(x.w, before, acc[i + 1][e + 2], now));
+        }
     }
-    kvi_sync_block();
-    for (uint32_t i = threadIdx.x; i < DECODE_COLS * D; i += blockDim.x) {
-        const uint32_t col = i / D, d = i % D, at = 4u * Value::place(d / 4u) + d % 4u;
-        if (cols.first + col >= cols.end) break;
-        float top = NEGATIVE_INFINITY, total = 0.0f, sum = 0.0f;
+    kvi_sync_warp();
+}
+
+/* What the warp holds joins what warp `from` does. */
+template <int D> KVI_DEV void put_behind(const results<D> &r, uint32_t from)
+{
+    const uint32_t lane = threadIdx.x % 32u, warp = threadIdx.x / 32u;
+#pragma unroll 1
+    for (uint32_t col = 0; col < DECODE_COLS; col++) {
+        float *ml = r.ml_of(warp, col), *into = r.sums_of(warp, col);
+        const float *held = r.sums_of(from, col);
+        float top = r.ml_of(from, col)[0], total = r.ml_of(from, col)[1], before, now;
+        join(top, total, ml[0], ml[1], before, now);
+        kvi_sync_warp();
+        if (lane == 0) ml[0] = top, ml[1] = total;
 #pragma unroll
-        for (uint32_t w = 0; w < DECODE_WARPS; w++) top = kvi_max(top, ml[2u * (w * DECODE_COLS + col)]);
+        for (uint32_t d = lane; d < D; d += 32u) into[d] = joined(held[d], before, into[d], now);
+    }
+    kvi_sync_warp();
+}
+
+/* One partial result per column of the block, from the warps that hold it: all four slots of one group, or a warp for each group. The place in the
+ * batch is read again: registers are short in the loop. */
+template <int D, class Value> KVI_DEV void leave(const kvi_cuda_attention_params &p, const results<D> &r)
+{
+    decode_place at;
+    (void)place_of<D>(p, at);
+    const kvi_cuda_seq seq = ((const kvi_cuda_seq *)p.step.seqs)[at.cols.seq];
+    const uint32_t n_cols = at.cols.end - at.cols.first;
+    const bool one = at.groups == 1u;
+    if (threadIdx.x < n_cols) { /* factors of the slots take the place of m and l */
+        const uint32_t col = threadIdx.x, warp = one ? 0u : DECODE_WARPS - at.groups + col / DECODE_COLS;
+        float *ml = r.ml_of(warp, col % DECODE_COLS), top = ml[0], total = ml[1], before, now;
 #pragma unroll
-        for (uint32_t w = 0; w < DECODE_WARPS; w++) {
-            const float *mine = ml + 2u * (w * DECODE_COLS + col);
-            const float factor = mine[0] == NEGATIVE_INFINITY ? 0.0f : kvi_exp2(mine[0] - top);
-            total += factor * mine[1];
-            sum += factor * sums[(w * (DECODE_COLS / 2u) + col / 2u) * KVI_DECODE_PAIR(D) + col % 2u * D + at];
+        for (uint32_t w = 1; w < DECODE_WARPS; w++) {
+            if (!one) break;
+            float *of = r.ml_of(slot_place(w), col);
+            join(top, total, of[0], of[1], before, now);
+            of[0] = before, of[1] = now;
         }
-        const uint64_t slot = kvi_slot_of(p, seq, blockIdx.y, cols.first + col, split_of(p));
-        if (total != 0.0f) ((float *)p.acc)[slot * D + d] = sum;
-        if (d == 0) {
-            ((float *)p.ml)[2u * slot] = top;
-            ((float *)p.ml)[2u * slot + 1u] = total;
-        }
+        float *to = (float *)p.ml + 2u * kvi_slot_of(p, seq, blockIdx.y, at.cols.first + col, split_of(p));
+        to[0] = top, to[1] = total;
+    }
+    if (one) kvi_sync_block();
+    for (uint32_t i = threadIdx.x; i < n_cols * D; i += blockDim.x) {
+        const uint32_t col = i / D, d = i % D, place = 4u * Value::place(d / 4u) + d % 4u;
+        float sum;
+        if (one) {
+            sum = r.sums_of(0, col)[place];
+#pragma unroll
+            for (uint32_t w = 1; w < DECODE_WARPS; w++) {
+                const float *factors = r.ml_of(slot_place(w), col);
+                sum = joined(sum, factors[0], r.sums_of(slot_place(w), col)[place], factors[1]);
+            }
+        } else sum = r.sums_of(DECODE_WARPS - at.groups + col / DECODE_COLS, col % DECODE_COLS)[place];
+        const uint64_t slot = kvi_slot_of(p, seq, blockIdx.y, at.cols.first + col, split_of(p));
+        ((float *)p.acc)[slot * D + d] = sum;
     }
 }
 
-/* Whether one of the warp's pages is of the launch's format; all lanes get the answer. */
-KVI_DEV uint32_t has_pages(const kvi_cuda_attention_params &p, const kvi_page_ref *pages, uint32_t first, uint32_t end)
+/* The first page at or behind `least` of those that are `stride` apart. */
+KVI_DEV uint32_t not_before(uint32_t page, uint32_t least, uint32_t stride)
 {
+    return page < least ? page + (least - page + stride - 1u) / stride * stride : page;
+}
+
+/* Whether one of the warp's pages is of the launch's format; all lanes get the answer. With more groups than one all pages of the block are looked
+ * at. */
+KVI_DEV uint32_t has_pages(const kvi_cuda_attention_params &p, const kvi_page_ref *pages, uint32_t slot,
+                           uint32_t first_seen, uint32_t end, uint32_t groups)
+{
+    const uint32_t stride = groups == 1u ? p.n_splits * DECODE_WARPS : p.n_splits;
+    const uint32_t first = not_before(split_of(p) + (groups == 1u ? slot * p.n_splits : 0u), first_seen, stride);
     uint32_t found = 0;
-    for (uint32_t page = first + threadIdx.x % 32u * (p.n_splits * DECODE_WARPS); page < end;
-         page += 32u * (p.n_splits * DECODE_WARPS)) {
+    for (uint32_t page = first + threadIdx.x % 32u * stride; page < end; page += 32u * stride) {
         const kvi_page_ref ref = pages[page];
         found |= ref.format == p.format && ref.unit != KVI_KV_NO_EXTENT;
     }
@@ -566,83 +658,100 @@ KVI_DEV uint32_t has_pages(const kvi_cuda_attention_params &p, const kvi_page_re
     return found;
 }
 
-/* Shared memory: queries (D / 16, 32, 2), with D = 256 the warps' sums; after the pages m and l (warps, cols, 2), then sums (warps, pairs of cols,
- * KVI_DECODE_PAIR). Behind both a word per warp. */
+/* Shared memory: queries (groups, D / 16, 32, 2), with D = 256 the warps' sums; results, see kvi_cuda_decode_results. Behind all a word per warp. */
 template <int D, class Key, class Value> KVI_DEV void attn_decode(const kvi_cuda_attention_params &p)
 {
     KVI_SHARED(unsigned char, shared);
     const uint32_t lane = threadIdx.x % 32u, warp = threadIdx.x / 32u, g = lane / 4u, t = lane % 4u;
     const uint32_t n_kv = p.kv.n_kv_heads, per_kv = p.n_heads / n_kv, kv_head = blockIdx.y;
-    kvi_columns cols;
-    if (!columns_of(p, cols)) return;
-    const kvi_cuda_seq seq = ((const kvi_cuda_seq *)p.step.seqs)[cols.seq];
+    decode_place at;
+    if (!place_of<D>(p, at)) return;
+    const kvi_cuda_seq seq = ((const kvi_cuda_seq *)p.step.seqs)[at.cols.seq];
     const kvi_page_ref *pages =
-        (const kvi_page_ref *)p.step.pages + ((uint64_t)cols.seq * p.step.n_groups + p.kv.group) * p.step.max_pages;
+        (const kvi_page_ref *)p.step.pages + ((uint64_t)at.cols.seq * p.step.n_groups + p.kv.group) * p.step.max_pages;
 
-    const uint32_t first_col = cols.first, last_col = cols.end - 1u;
+    /* The warp's group, and the first of as many turns at slots as there are groups. Behind the last group a warp has no pages. */
+    const uint32_t groups = at.groups, group = warp % groups,
+                   first_turn = groups == 1u ? slot_place(warp) : warp - group;
+    const uint32_t first_col = at.cols.first + group * DECODE_COLS,
+                   last_col = first_col + DECODE_COLS < at.cols.end ? first_col + DECODE_COLS - 1u : at.cols.end - 1u;
     const uint32_t low = seq.pos + first_col / per_kv,
-                   high = seq.pos + last_col / per_kv; /* positions of the block's queries */
+                   high = seq.pos + last_col / per_kv; /* positions of the warp's queries */
     const uint32_t n_pos = p.causal ? high + 1u : seq.pos + seq.n_rows;
     const uint32_t first_seen = (p.kv.window && low + 1u > p.kv.window ? low + 1u - p.kv.window : 0u) / KVI_KV_PAGE;
-    const uint32_t end = (n_pos + KVI_KV_PAGE - 1u) / KVI_KV_PAGE, stride = p.n_splits * DECODE_WARPS;
-    uint32_t page = split_of(p) + warp * p.n_splits;
-    if (page < first_seen) page += (first_seen - page + stride - 1u) / stride * stride;
+    const uint32_t end = first_col < at.cols.end ? (n_pos + KVI_KV_PAGE - 1u) / KVI_KV_PAGE : 0u;
+    const uint32_t stride = p.n_splits * DECODE_WARPS;
     uint2 *q = (uint2 *)shared;
     uint32_t *flags = (uint32_t *)(shared + kvi_cuda_decode_flags(D));
-    stage_queries<D>(p, q, seq, kv_head, first_col, cols.end);
-    const uint32_t found = has_pages(p, pages, page, end);
+    stage_queries<D>(p, q, seq, kv_head, at.cols.first, at.cols.end, groups);
+    const uint32_t found = has_pages(p, pages, warp, first_seen, end, groups);
     if (lane == 0) flags[warp] = found;
     kvi_sync_block();
     if ((flags[0] | flags[1] | flags[2] | flags[3]) == 0) {
-        if (first_col + threadIdx.x <= last_col) {
-            float *ml = (float *)p.ml + 2u * kvi_slot_of(p, seq, kv_head, first_col + threadIdx.x, split_of(p));
+        if (at.cols.first + threadIdx.x < at.cols.end) {
+            float *ml = (float *)p.ml + 2u * kvi_slot_of(p, seq, kv_head, at.cols.first + threadIdx.x, split_of(p));
             ml[0] = NEGATIVE_INFINITY;
             ml[1] = 0.0f;
         }
         return;
     }
-    float m[2] = {NEGATIVE_INFINITY, NEGATIVE_INFINITY}, l[2] = {0.0f, 0.0f};
+    const results<D> result(shared);
     typename sums_of<D>::type acc;
     if constexpr (D == 256) acc.a = (float *)(q + D / 16 * 32) + warp * (D / 4 * 32) + lane;
-#pragma unroll
-    for (int i = 0; i < D / 16; i++)
-#pragma unroll
-        for (int e = 0; e < 4; e++) acc.set(i, e, 0.0f);
+    q += group * (D / 16 * 32);
     const uint32_t record_bytes = kvi_kv_record_bytes(p.format, D);
-    for (; page < end; page += stride) {
-        const kvi_page_ref ref = pages[page];
-        if (ref.format != p.format || ref.unit == KVI_KV_NO_EXTENT) continue;
-        const uint8_t *side = (const uint8_t *)(p.kv.pool + (uint64_t)ref.unit * KVI_KV_UNIT +
-                                                (uint64_t)(p.kv.layer * n_kv + kv_head) * record_bytes);
-        const uint32_t first_pos = page * KVI_KV_PAGE,
-                       n_tokens = n_pos - first_pos < KVI_KV_PAGE ? n_pos - first_pos : KVI_KV_PAGE;
-        const bool all = first_pos + KVI_KV_PAGE <= (p.causal ? low + 1u : n_pos) &&
-                         (!p.kv.window || first_pos + p.kv.window > high);
-        float s[8][4], o[16], alpha[2];
+#pragma unroll 1
+    for (uint32_t turn = 0; turn < groups; turn++) {
+        float m[2] = {NEGATIVE_INFINITY, NEGATIVE_INFINITY}, l[2] = {0.0f, 0.0f};
 #pragma unroll
-        for (int j = 0; j < 8; j++) s[j][0] = s[j][1] = s[j][2] = s[j][3] = 0.0f;
-        Key::scores(side, q, n_tokens, g, t, s, o);
+        for (int i = 0; i < D / 16; i++)
 #pragma unroll
-        for (int j = 0; j < 8; j++)
+            for (int e = 0; e < 4; e++) acc.set(i, e, 0.0f);
+        const uint32_t first = split_of(p) + slot_place(first_turn + turn) * p.n_splits;
+        for (uint32_t page = not_before(first, first_seen, stride); page < end; page += stride) {
+            const kvi_page_ref ref = pages[page];
+            if (ref.format != p.format || ref.unit == KVI_KV_NO_EXTENT) continue;
+            const uint8_t *side = (const uint8_t *)(p.kv.pool + (uint64_t)ref.unit * KVI_KV_UNIT +
+                                                    (uint64_t)(p.kv.layer * n_kv + kv_head) * record_bytes);
+            const uint32_t first_pos = page * KVI_KV_PAGE,
+                           n_tokens = n_pos - first_pos < KVI_KV_PAGE ? n_pos - first_pos : KVI_KV_PAGE;
+            const bool all = first_pos + KVI_KV_PAGE <= (p.causal ? low + 1u : n_pos) &&
+                             (!p.kv.window || first_pos + p.kv.window > high);
+            float s[8][4], o[16], alpha[2];
 #pragma unroll
-            for (int e = 0; e < 4; e++) s[j][e] *= o[2 * j + e / 2] * p.scale_log2;
-        if (p.cap > 0.0f)
+            for (int j = 0; j < 8; j++) s[j][0] = s[j][1] = s[j][2] = s[j][3] = 0.0f;
+            Key::scores(side, q, n_tokens, g, t, s, o);
 #pragma unroll
             for (int j = 0; j < 8; j++)
 #pragma unroll
-                for (int e = 0; e < 4; e++) s[j][e] = kvi_capped_score(s[j][e], p.cap, p.cap_inv);
-        if (!all) hide(p, seq, per_kv, first_col + 2u * t, last_col, n_pos, first_pos + 16u * g, s);
-        softmax(s, m, l, alpha);
-        Value::blend(side + Key::bytes, n_tokens, g, t, s, alpha, acc);
+                for (int e = 0; e < 4; e++) s[j][e] *= o[2 * j + e / 2] * p.scale_log2;
+            if (p.cap > 0.0f)
+#pragma unroll
+                for (int j = 0; j < 8; j++)
+#pragma unroll
+                    for (int e = 0; e < 4; e++) s[j][e] = kvi_capped_score(s[j][e], p.cap, p.cap_inv);
+            if (!all) hide(p, seq, per_kv, first_col + 2u * t, last_col, n_pos, first_pos + 16u * g, s);
+            softmax(s, m, l, alpha);
+            Value::blend(side + Key::bytes, n_tokens, g, t, s, alpha, acc);
+        }
+        float sums[D / 16][4];
+#pragma unroll
+        for (int i = 0; i < D / 16; i++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) sums[i][e] = acc.get(i, e);
+        if (D == 256) kvi_sync_block(); /* results begin where queries and sums stand */
+        /* Of two groups the warps with the later slots wait for what the others say of the same group. */
+        const bool last = turn + 1u == groups, late = last && groups == 2u && first_turn != 0u;
+#pragma unroll 1
+        for (uint32_t phase = 0; phase < 2u; phase++) {
+            if (phase == (late ? 1u : 0u)) {
+                if (late) put_behind<D>(result, group);
+                put<D, Value>(result, turn == 0u, sums, m, l);
+            }
+            if (last) kvi_sync_block();
+        }
     }
-
-    float last[D / 16][4];
-#pragma unroll
-    for (int i = 0; i < D / 16; i++)
-#pragma unroll
-        for (int e = 0; e < 4; e++) last[i][e] = acc.get(i, e);
-    kvi_sync_block(); /* queries and sums have been read */
-    merge<D, Value>(p, (float *)shared, last, m, l);
+    leave<D, Value>(p, result);
 }
 
 #endif

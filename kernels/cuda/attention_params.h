@@ -60,13 +60,21 @@ typedef struct kvi_cuda_norm_heads_params {
 /* Floats from the sums of one pair of columns to the next: four beyond the pair, so that the four pairs of a warp lie in different banks. */
 #define KVI_DECODE_PAIR(head_dim) (2u * (head_dim) + 4u)
 
-/* Bytes of shared memory: queries, and sums where registers have no room for them; at the end m and l, and the sums of four warps for eight columns.
- * A word per warp behind both says whether the warp has pages. */
+/* Groups of eight columns that a block serves at most. Heads of 256 have one: their sums fill the shared memory. */
+KVI_HD static inline uint32_t kvi_cuda_decode_groups(uint32_t head_dim) { return head_dim == 256u ? 1u : 4u; }
+
+/* Bytes of shared memory: queries of all groups; behind them m and l, and the sums of four warps for eight columns each. At head dimension 256 sums
+ * rest in shared memory between pages, and what is behind begins where the queries were. A word per warp behind all says whether the warp has pages. */
+KVI_HD static inline uint32_t kvi_cuda_decode_results(uint32_t head_dim)
+{
+    return head_dim == 256u ? 0u : kvi_cuda_decode_groups(head_dim) * head_dim * 16u;
+}
 KVI_HD static inline uint32_t kvi_cuda_decode_flags(uint32_t head_dim)
 {
     const uint32_t pages =
         head_dim * 16u + (head_dim == 256u ? KVI_DECODE_WARPS * KVI_DECODE_COLS * head_dim * 4u : 0u);
     const uint32_t end =
+        kvi_cuda_decode_results(head_dim) +
         4u * KVI_DECODE_WARPS * (2u * KVI_DECODE_COLS + KVI_DECODE_COLS / 2u * KVI_DECODE_PAIR(head_dim));
     return pages > end ? pages : end;
 }
@@ -121,7 +129,7 @@ typedef struct kvi_cuda_attention_params {
     uint32_t n_splits, n_parts; /* of this launch's format, of all */
     uint32_t first_part;        /* of this launch's format */
     uint32_t
-        col_groups; /* of columns: gridDim.x = n_splits * col_groups, groups of one split side by side; behind the last they are empty */
+        col_groups; /* blocks of columns: gridDim.x = n_splits * col_groups, those of one split side by side; behind the last they are empty */
     uint32_t first_row, n_rows; /* rows of the batch that the launch serves; partial results are theirs alone */
     uint32_t format;   /* pages with another format belong to another launch; attn_any_*: KVI_CUDA_*_FORMAT(S) */
     kvi_dptr levels;   /* f32 (2, 64): of trellis.h, of two bits and of three */

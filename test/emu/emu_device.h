@@ -204,6 +204,9 @@ KVI_DEV uint32_t kvi_load32(const void *at, KVI_EMU_SITE)
     memcpy(&v, at, sizeof v);
     return v;
 }
+KVI_DEV uint4 kvi_load128_l1(const void *at, KVI_EMU_SITE) { return kvi_load128(at, file, line); }
+KVI_DEV uint2 kvi_load64_l1(const void *at, KVI_EMU_SITE) { return kvi_load64(at, file, line); }
+KVI_DEV uint32_t kvi_load32_l1(const void *at, KVI_EMU_SITE) { return kvi_load32(at, file, line); }
 /* The source is read here once (for AddressSanitizer) and at the wait (for its value); both are legal times for the device. */
 KVI_DEV void kvi_cp_async16_zfill(void *shared, const void *global, uint32_t bytes, KVI_EMU_SITE)
 {

@@ -47,10 +47,10 @@ def functions(text):
 
 
 def streamed(opcode):
-    """Bytes a lane brings from global memory past L1: streaming loads, copies to shared memory."""
+    """Bytes a lane brings from global memory that nobody writes: streaming loads, copies to shared memory."""
     if opcode.startswith("LDGSTS"):
         return 16 if ".128" in opcode else 8 if ".64" in opcode else 4
-    if opcode.startswith("LDG") and ".NA" in opcode:
+    if opcode.startswith("LDG") and (".NA" in opcode or ".CONSTANT" in opcode):
         return 16 if ".128" in opcode else 8 if ".64" in opcode else 4
     return 0
 

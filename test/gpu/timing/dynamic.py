@@ -58,7 +58,7 @@ def predict(card, code, blocks, threads, registers, shared, rows, way):
         pipe, cost = i.pipe(card)
         pipes["issue"] += times
         pipes[pipe] = pipes.get(pipe, 0.0) + times * cost
-        if i.base == "LDGSTS" or (i.base == "LDG" and "NA" in i.mods):
+        if i.base == "LDGSTS" or (i.base == "LDG" and ("NA" in i.mods or "CONSTANT" in i.mods)):
             streamed += sectors * 32
     warps = -(-threads // 32)
     each = {pipe: PIPE * n / blocks / warps for pipe, n in pipes.items()}  # of a mean warp

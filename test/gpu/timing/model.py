@@ -162,23 +162,26 @@ def split(code, inner):
 
 
 def decode_attention(kernels, card, form, depth, n_kv=8, dim=128, rows=1, per_kv=4):
-    """rows > 1: a verification, whose columns beyond eight are further blocks that find the pages in L2."""
+    """rows > 1: a verification. A block has up to four groups of eight columns: its warps share out groups and the four slots of pages (attention_decode.cuh)."""
     code = kernels[f"attn_decode_{form}_d{dim}"]
     found = loops(code, ["HMMA"])
     keys = found[0]
-    page = next(a for a in found if a != keys and a[0] <= keys[0] and keys[1] <= a[1])
-    in_page, once = split(code, page)
+    page, slots = [a for a in found if a != keys and a[0] <= keys[0] and keys[1] <= a[1]][:2]
+    in_slots, once = split(code, slots)
+    in_page, slot = split(in_slots, page)
     in_keys, rest = split(in_page, keys)
     per_sm = 2 if form in ("f16", "i8") else 3
     splits = max(1, min(per_sm * card["sms"] // n_kv, -(-depth // 128)))
     groups = -(-rows * per_kv // 8)
+    share, blocks = (1, 2, 4, 4)[min(groups, 4) - 1], -(-groups // 4)
     pages = -(-depth // 128)
-    most = -(-pages // (splits * 4))  # pages of the busiest warp
-    mean = pages / (splits * 4)
-    warp, _ = weighted([(once, 1), (rest, most), (in_keys, most * dim // 32)], card)
-    _, pipes = weighted([(once, 1), (rest, mean), (in_keys, mean * dim / 32)], card)
+    of_block = -(-pages // splits)
+    most = {1: -(-of_block // 4), 2: of_block // 4 * 2 + min(of_block % 4, 2), 4: of_block}[share]  # pages of the busiest warp
+    mean = pages * groups / (splits * blocks * 4)
+    warp, _ = weighted([(once, 1), (slot, share), (rest, most), (in_keys, most * dim // 32)], card)
+    _, pipes = weighted([(once, 1), (slot, share), (rest, mean), (in_keys, mean * dim / 32)], card)
     record = {"f16": 4 * dim * 128, "i8": 2 * dim * 128 + 6 * 128, "k4v4": dim * 128 + 12 * 128, "k4v2": dim * 96 + 12 * 128}[form]
-    return estimate(card, warp, pipes, splits * n_kv * groups, 4, per_sm, pages * n_kv * record)
+    return estimate(card, warp, pipes, splits * n_kv * blocks, 4, per_sm, pages * n_kv * record)
 
 
 def gemv(kernels, card, name, n_out, n_in):
@@ -280,7 +283,7 @@ def main():
                 token = 32 * (layer + attention + 2.0) + head + card["launch"] * (32 * 7 + 5)  # 2: rope and combine
                 bound = bytes_of / card["gbps"] / 1e3 + 32 * terms["memory"]
                 print(f"{'':24} {'a token':>18} {token:8.0f} {100 * bound / token:8.0f}%  {1e6 / token:.1f} tokens per second")
-        print("\nverification, attention of 2, 4 and 8 rows against one (GQA 4), L2 serving the blocks of further columns")
+        print("\nverification, attention of 2, 4 and 8 rows against one (GQA 4), warps of a block meeting in L1")
         for depth in (4096, 32768):
             for form in ("f16", "i8", "k4v4", "k4v2"):
                 one = decode_attention(kernels, card, form, depth)[0]
