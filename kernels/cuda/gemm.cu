@@ -98,33 +98,47 @@ template <class weight, int tile_m, int tile_n, int warps_m, int warps_n, int st
         }
     }
 
-    /* first: row of the block that is the warp's first. */
-    static KVI_DEV void finish(const kvi_cuda_linear_params &p, const kvi_block_rows &block, uint32_t first,
-                               uint32_t first_out, uint32_t lane, const float (&sum)[m_tiles][n_tiles][4])
+    /* Sums leave through shared memory, 16 rows of every warp at a time (tile_gemm.cuh says why): (warps_m * 16, tile_n + 8). */
+    static constexpr uint32_t sum_pitch = tile_n + 8;
+    static_assert(warps_m * 16 * sum_pitch * 4 <= stages * (int)stage_bytes, "sums of a pass lie where stages were");
+    static KVI_DEV void finish(const kvi_cuda_linear_params &p, const kvi_block_rows &block, uint32_t warp_m,
+                               uint32_t warp_n, uint32_t first_out, uint32_t lane,
+                               const float (&sum)[m_tiles][n_tiles][4], float *sums)
     {
         const bool pair = p.action == KVI_CUDA_GATED;
-        const uint32_t n_out = pair ? p.end[0] : p.end[2];
+        const uint32_t n_out = pair ? p.end[0] : p.end[2], e = block.expert;
+#pragma unroll 1
+        for (uint32_t pass = 0; pass < m_tiles; pass++) {
+            kvi_sync_block(); /* stages, or sums of the pass before, have been read */
 #pragma unroll
-        for (int i = 0; i < m_tiles; i++)
+            for (uint32_t i = 0; i < m_tiles; i++)
+                if (i == pass)
 #pragma unroll
-            for (int j = 0; j < n_tiles; j++)
+                    for (int j = 0; j < n_tiles; j++)
 #pragma unroll
-                for (uint32_t half = 0; half < 2; half++) { /* rows g and g + 8 of the fragment */
-                    if (pair && j % 2) continue;
-                    const uint32_t row = first + i * 16u + half * 8u + lane / 4u, e = block.expert;
-                    const uint32_t o = (pair ? first_out / 2u + j / 2 * 8u : first_out + j * 8u) + lane % 4u * 2u;
-                    float v = sum[i][j][2u * half], w = sum[i][j][2u * half + 1u];
-                    if (row >= block.n || o >= n_out) continue;
-                    v += kvi_bias_of(p, o, e);
-                    if (o + 1u < n_out) w += kvi_bias_of(p, o + 1u, e);
-                    if (pair) {
-                        float up_v = sum[i][(j + 1) % n_tiles][2u * half] + kvi_bias_of(p, n_out + o, e),
-                              up_w = sum[i][(j + 1) % n_tiles][2u * half + 1u];
-                        if (o + 1u < n_out) up_w += kvi_bias_of(p, n_out + o + 1u, e);
-                        v = kvi_gated(p, v, up_v), w = kvi_gated(p, w, up_w);
-                    }
-                    kvi_put_pair(p, block.of_y(row), o, n_out, v, w);
+                        for (uint32_t half = 0; half < 2; half++) /* rows g and g + 8 of the fragment */
+                            *(float2 *)(sums + (warp_m * 16u + half * 8u + lane / 4u) * sum_pitch +
+                                        (warp_n * n_tiles + j) * 8u + lane % 4u * 2u) =
+                                make_float2(sum[i][j][2u * half], sum[i][j][2u * half + 1u]);
+            kvi_sync_block();
+#pragma unroll 1
+            for (uint32_t at = threadIdx.x; at < warps_m * 16u * (tile_n / 2u); at += threads) {
+                const uint32_t r = at / (tile_n / 2u), n = at % (tile_n / 2u) * 2u,
+                               row = r / 16u * (m_tiles * 16u) + pass * 16u + r % 16u;
+                if (pair && n / 8u % 2u) continue; /* up's eight, behind those of gate */
+                const uint32_t o = pair ? first_out / 2u + n / 16u * 8u + n % 8u : first_out + n;
+                if (row >= block.n || o >= n_out) continue;
+                const float *mine = sums + r * sum_pitch + n;
+                float v = mine[0] + kvi_bias_of(p, o, e), w = mine[1];
+                if (o + 1u < n_out) w += kvi_bias_of(p, o + 1u, e);
+                if (pair) {
+                    float up_v = mine[8] + kvi_bias_of(p, n_out + o, e), up_w = mine[9];
+                    if (o + 1u < n_out) up_w += kvi_bias_of(p, n_out + o + 1u, e);
+                    v = kvi_gated(p, v, up_v), w = kvi_gated(p, w, up_w);
                 }
+                kvi_put_pair(p, block.of_y(row), o, n_out, v, w);
+            }
+        }
     }
 
     static KVI_DEV void run(const kvi_cuda_linear_params &p)
@@ -157,7 +171,7 @@ template <class weight, int tile_m, int tile_n, int warps_m, int warps_n, int st
             kvi_cp_commit();
             multiply(shared + s % stages * stage_bytes, warp_m, warp_n, lane, sum);
         }
-        finish(p, block, warp_m * (m_tiles * 16u), first_out + warp_n * (n_tiles * 8u), lane, sum);
+        finish(p, block, warp_m, warp_n, first_out, lane, sum, (float *)shared);
     }
 };
 

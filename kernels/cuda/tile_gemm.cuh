@@ -173,46 +173,58 @@ template <class codes, int tile_m, int tile_n, int warps_m, int warps_n, int sta
         return at < p.panel_end[2];
     }
 
-    /* first: row of the block that is the warp's first. */
-    static KVI_DEV void finish(const kvi_cuda_tile_params &p, const kvi_block_rows &block, uint32_t first,
-                               uint32_t warp_n, uint32_t lane, const tile_sums &sum)
+    /* Sums leave through shared memory, 16 rows of every warp at a time, so that what is done with an output stands once in the code: unrolled with
+     * the registers that hold sums it took ptxas minutes. (warps_m * 16, tile_n + 8): a warp's stores of pairs meet in no bank. */
+    static constexpr uint32_t sum_pitch = tile_n + 8;
+    static_assert(warps_m * 16 * sum_pitch * 4 <= stages * (int)stage_bytes, "sums of a pass lie where stages were");
+    static KVI_DEV void finish(const kvi_cuda_tile_params &p, const kvi_block_rows &block, uint32_t warp_m,
+                               uint32_t warp_n, uint32_t lane, const tile_sums &sum, float *sums)
     {
         const bool pair = p.l.action == KVI_CUDA_GATED;
+#pragma unroll 1
+        for (uint32_t pass = 0; pass < m_tiles; pass++) {
+            kvi_sync_block(); /* stages, or sums of the pass before, have been read */
 #pragma unroll
-        for (int j = 0; j < n_tiles; j++) {
-            uint32_t w_row, weight;
-            if (!outputs_of(p, warp_n * n_tiles + j, w_row, weight)) continue;
-            w_row += lane % 4u * 2u;
-            const uint32_t first_out = weight == 0u ? p.l.first_out : 0u,
-                           begin = weight == 0u   ? 0u
-                                   : weight == 1u ? p.l.end[0]
-                                                  : p.l.end[1],
-                           end = weight == 0u   ? p.l.end[0]
-                                 : weight == 1u ? p.l.end[1]
-                                                : p.l.end[2];
+            for (uint32_t i = 0; i < m_tiles; i++)
+                if (i == pass)
 #pragma unroll
-            for (int i = 0; i < m_tiles; i++)
+                    for (int j = 0; j < n_tiles; j++)
 #pragma unroll
-                for (uint32_t half = 0; half < 2u; half++) { /* rows g and g + 8 of the fragment */
-                    const uint32_t row = first + i * 16u + half * 8u + lane / 4u;
-                    if (row >= block.n) continue;
-                    float v[2] = {sum[i][j][2u * half], sum[i][j][2u * half + 1u]};
-                    bool there[2];
+                        for (uint32_t half = 0; half < 2u; half++) /* rows g and g + 8 of the fragment */
+                            *(float2 *)(sums + (warp_m * 16u + half * 8u + lane / 4u) * sum_pitch +
+                                        (warp_n * n_tiles + j) * 8u + lane % 4u * 2u) =
+                                make_float2(sum[i][j][2u * half], sum[i][j][2u * half + 1u]);
+            kvi_sync_block();
+#pragma unroll 1
+            for (uint32_t at = threadIdx.x; at < warps_m * 16u * (tile_n / 2u); at += threads) {
+                const uint32_t r = at / (tile_n / 2u), u = at % (tile_n / 2u) / 4u,
+                               row = r / 16u * (m_tiles * 16u) + pass * 16u + r % 16u;
+                uint32_t w_row, weight;
+                if (row >= block.n || !outputs_of(p, u, w_row, weight)) continue;
+                const float *mine = sums + r * sum_pitch + at % (tile_n / 2u) * 2u;
+                w_row += at % 4u * 2u;
+                const uint32_t first_out = weight == 0u ? p.l.first_out : 0u,
+                               begin = weight == 0u   ? 0u
+                                       : weight == 1u ? p.l.end[0]
+                                                      : p.l.end[1],
+                               end = weight == 0u   ? p.l.end[0]
+                                     : weight == 1u ? p.l.end[1]
+                                                    : p.l.end[2];
+                float v[2] = {mine[0], mine[1]};
+                bool there[2];
 #pragma unroll
-                    for (uint32_t e = 0; e < 2u; e++) {
-                        there[e] = w_row + e >= first_out && begin + w_row + e - first_out < end;
-                        if (!there[e]) continue;
-                        const uint32_t o = begin + w_row + e - first_out;
-                        v[e] += kvi_bias_of(p.l, o, block.expert);
-                        if (pair)
-                            v[e] = kvi_gated(p.l, v[e],
-                                             sum[i][(j + 1) % n_tiles][2u * half + e] +
-                                                 kvi_bias_of(p.l, p.l.end[0] + o, block.expert));
-                    }
-                    const uint32_t o = begin + w_row - first_out, y_row = block.of_y(row);
-                    if (there[0]) kvi_put_pair(p.l, y_row, o, there[1] ? o + 2u : o + 1u, v[0], v[1]);
-                    else if (there[1]) kvi_put(p.l, y_row, o + 1u, v[1]);
+                for (uint32_t e = 0; e < 2u; e++) {
+                    there[e] = w_row + e >= first_out && begin + w_row + e - first_out < end;
+                    if (!there[e]) continue;
+                    const uint32_t o = begin + w_row + e - first_out;
+                    v[e] += kvi_bias_of(p.l, o, block.expert);
+                    if (pair) /* the next place holds what belongs to gate */
+                        v[e] = kvi_gated(p.l, v[e], mine[8u + e] + kvi_bias_of(p.l, p.l.end[0] + o, block.expert));
                 }
+                const uint32_t o = begin + w_row - first_out, y_row = block.of_y(row);
+                if (there[0]) kvi_put_pair(p.l, y_row, o, there[1] ? o + 2u : o + 1u, v[0], v[1]);
+                else if (there[1]) kvi_put(p.l, y_row, o + 1u, v[1]);
+            }
         }
     }
 
@@ -265,7 +277,7 @@ template <class codes, int tile_m, int tile_n, int warps_m, int warps_n, int sta
             multiply(p.tile, shared + s % stages * stage_bytes, warp_m, warp_n, lane, sum);
             if (next < n_steps) keep_side(to, coming);
         }
-        finish(p, block, warp_m * (m_tiles * 16u), warp_n, lane, sum);
+        finish(p, block, warp_m, warp_n, lane, sum, (float *)shared);
     }
 };
 

@@ -3,10 +3,13 @@
  * A block owns a panel of 16 outputs (gate and up of them: two panels) for eight rows of x; its warps share the blocks of 256 columns among them, so
  * that a matrix of few outputs fills a card too. A warp brings its blocks, side and codes as they lie, into stages of its own in shared memory by
  * cp.async: no register waits for memory, and no warp for another before the end. Per k16 step the codes are the A operand (16 outputs), x is B
- * (8 rows; rows that are not there are zeros), sums of a group are exact products in f32; scale and offset meet that sum:
+ * (8 rows), sums of a group are exact products in f32; scale and offset meet that sum:
  *
  *     centred, zeros:  y += s (sum (code - z) x)          the zero is taken from the code
  *     mins:            y += s (sum code x) + m (sum x)    the sum of x is one more product, of ones
+ *
+ * What a card's issue slots have to do per weight decides at small groups, so a run of 32 columns is two steps of one load (tiles.cuh), and the usual
+ * scales, F16 and those of K quants, come to a lane as they lie, two rows of a group by one load. All others are made f32 first, a block at a time.
  *
  * A row's bits do not depend on its neighbours: the eight columns of the product never meet, and warps are added in one order.
  * Unproven: no card has timed this kernel. Bytes and instructions of a weight stand in README.md. */
@@ -42,84 +45,191 @@ template <class codes> struct tile_gemv {
         for (uint32_t at = lane * 16u; at < bytes; at += 512u) kvi_cp_async16(stage + at, from + at);
     }
 
-    /* Scales and offsets of a block as f32: (groups, 16) each. */
+    /* Scales and offsets of a block as f32: (groups, 16) each; of every kind that lanes do not read as they lie. */
     static KVI_DEV void open_side(const kvi_cuda_tile &t, const unsigned char *panel, const unsigned char *stage,
                                   uint32_t groups, float *side, uint32_t lane)
     {
+#pragma unroll 1
         for (uint32_t i = lane; i < groups * KVI_TILE_ROWS; i += 32u) {
             float scale, offset;
             kvi_tile_scale_of(t.form, panel, stage, groups, i / KVI_TILE_ROWS, i % KVI_TILE_ROWS, scale, offset);
-            side[i] = scale * codes::unit;
+            side[i] = scale;
             side[groups * KVI_TILE_ROWS + i] = offset;
         }
     }
 
-    static KVI_DEV void multiply(const kvi_cuda_tile &t, const unsigned char *run, uint32_t half, uint32_t lane,
-                                 const uint2 &x, uint32_t bias0, uint32_t bias1, sums &s)
+    /* How scales of rows 2g and 2g + 1, and what belongs to them, come to a lane. */
+    enum side_kind {
+        OPENED, /* as open_side left them */
+        HALVES, /* F16 scales, and mins */
+        SUBS    /* a factor of the block times a byte; mins likewise */
+    };
+    struct scales {
+        float2 scale, offset; /* offset: the zero as a number, or the min */
+    };
+    static KVI_DEV float2 halves_at(const unsigned char *at)
     {
-        const uint32_t q = 4u * half + lane % 4u;
-        const uint32_t first = kvi_tile_quad<codes::bits>(run, q, lane / 4u),
-                       second = kvi_tile_quad<codes::bits>(run, q, lane / 4u + 8u);
-        const uint32_t b[2] = {x.x, x.y};
-        uint32_t w0[2], w1[2];
-        codes::expand(t, first, bias0, w0);
-        codes::expand(t, second, bias1, w1);
-        const uint32_t a[4] = {w0[0], w1[0], w0[1], w1[1]};
+        const uint32_t pair = *(const uint32_t *)at;
+        return make_float2(kvi_f16_lo(pair), kvi_f16_hi(pair));
+    }
+    /* What belongs to the scales, known when the kernel is compiled or not. */
+    enum side_mode { CENTRED, MINS, EITHER };
+    template <side_kind kind, side_mode mode> struct side_of {
+        const unsigned char *scale, *offset; /* of the group at hand */
+        float2 factor, min_factor;
+        KVI_DEV side_of(const kvi_tile &t, const unsigned char *stage, const float *opened, uint32_t groups, uint32_t g)
+            : factor(make_float2(0.0f, 0.0f)), min_factor(make_float2(0.0f, 0.0f))
+        {
+            if (kind == OPENED) {
+                scale = (const unsigned char *)(opened + 2u * g);
+                offset = scale + groups * KVI_TILE_ROWS * 4u;
+            } else {
+                const unsigned char *offsets = stage + kvi_tile_offsets_at(&t, groups);
+                const uint32_t each = kind == HALVES ? 2u : 1u;
+                scale = offsets - groups * KVI_TILE_ROWS * each + 2u * each * g;
+                offset = offsets + 2u * each * g;
+                if (kind == SUBS) {
+                    factor = halves_at(stage + 4u * g);
+                    if (mode == MINS) min_factor = halves_at(stage + 32u + 4u * g);
+                }
+            }
+        }
+        /* Of the next group. */
+        KVI_DEV void next(const kvi_tile &t, scales &out)
+        {
+            const bool stored = mode == EITHER ? t.offset != KVI_TILE_CENTRED : mode == MINS;
+            if (kind == OPENED) {
+                out.scale = *(const float2 *)scale;
+                if (stored) out.offset = *(const float2 *)offset;
+                scale += KVI_TILE_ROWS * 4u, offset += KVI_TILE_ROWS * 4u;
+            } else if (kind == HALVES) {
+                out.scale = halves_at(scale);
+                if (stored) out.offset = halves_at(offset); /* zeros are opened */
+                scale += KVI_TILE_ROWS * 2u, offset += KVI_TILE_ROWS * 2u;
+            } else {
+                const uint32_t bytes = *(const uint16_t *)scale;
+                out.scale.x = kvi_mul_rn(factor.x, (float)(int32_t)(int8_t)(bytes & 255u));
+                out.scale.y = kvi_mul_rn(factor.y, (float)(int32_t)(int8_t)(bytes >> 8));
+                if (stored) {
+                    const uint32_t mins = *(const uint16_t *)offset;
+                    out.offset.x = -kvi_mul_rn(min_factor.x, (float)(mins & 255u));
+                    out.offset.y = -kvi_mul_rn(min_factor.y, (float)(mins >> 8));
+                }
+                scale += KVI_TILE_ROWS, offset += KVI_TILE_ROWS;
+            }
+        }
+    };
+
+    static KVI_DEV void flush(bool mins, const scales &of, sums &s)
+    {
+        const float scale0 = codes::unit == 1.0f ? of.scale.x : of.scale.x * codes::unit,
+                    scale1 = codes::unit == 1.0f ? of.scale.y : of.scale.y * codes::unit;
+        s.y[0] = kvi_fma(scale0, s.c[0], s.y[0]);
+        s.y[1] = kvi_fma(scale0, s.c[1], s.y[1]);
+        s.y[2] = kvi_fma(scale1, s.c[2], s.y[2]);
+        s.y[3] = kvi_fma(scale1, s.c[3], s.y[3]);
+        s.c[0] = s.c[1] = s.c[2] = s.c[3] = 0.0f;
+        if (!mins) return;
+        s.y[0] = kvi_fma(of.offset.x, s.ones[0], s.y[0]);
+        s.y[1] = kvi_fma(of.offset.x, s.ones[1], s.y[1]);
+        s.y[2] = kvi_fma(of.offset.y, s.ones[2], s.y[2]);
+        s.y[3] = kvi_fma(of.offset.y, s.ones[3], s.y[3]);
+        s.ones[0] = s.ones[1] = s.ones[2] = s.ones[3] = 0.0f;
+    }
+
+    template <bool sixteen> static KVI_DEV void biases_of(float first, float second, uint32_t (&bias)[2])
+    {
+        bias[0] = kvi_pack_f16(codes::base + first, codes::base + first);
+        bias[1] = kvi_pack_f16(codes::high_base(sixteen) + second, codes::high_base(sixteen) + second);
+    }
+
+    template <bool sixteen>
+    static KVI_DEV void multiply(const kvi_cuda_tile &t, const kvi_tile_words<codes::bits, sixteen> &words, int h,
+                                 const uint32_t (&w0)[2][2], const uint32_t (&w1)[2][2], const uint4 &x, bool mins,
+                                 sums &s)
+    {
+        const uint32_t b[2] = {h ? x.z : x.x, h ? x.w : x.y}, a[4] = {w0[h][0], w1[h][0], w0[h][1], w1[h][1]};
         kvi_mma_f16(s.c, a, b);
         if (codes::twice) {
-            codes::rest(t, first, w0);
-            codes::rest(t, second, w1);
-            const uint32_t rest[4] = {w0[0], w1[0], w0[1], w1[1]};
+            uint32_t r0[2], r1[2];
+            codes::rest(t, words.quad(0, h), r0);
+            codes::rest(t, words.quad(1, h), r1);
+            const uint32_t rest[4] = {r0[0], r1[0], r0[1], r1[1]};
             kvi_mma_f16(s.c, rest, b);
         }
-        if (t.form.offset == KVI_TILE_MINS) {
+        if (mins) {
             const uint32_t ones[4] = {ONES, ONES, ONES, ONES};
             kvi_mma_f16(s.ones, ones, b);
         }
     }
 
-    static KVI_DEV void flush(bool mins, float scale0, float scale1, float offset0, float offset1, sums &s)
+    /* Columns of the lane's two quads of a run, from x on; zeros where fewer than `n` are left. */
+    template <bool halves> static KVI_DEV uint4 x_of(const uint16_t *x, uint32_t at, uint32_t n)
     {
-        s.y[0] = kvi_fma(scale0, s.c[0], s.y[0]);
-        s.y[1] = kvi_fma(scale0, s.c[1], s.y[1]);
-        s.y[2] = kvi_fma(scale1, s.c[2], s.y[2]);
-        s.y[3] = kvi_fma(scale1, s.c[3], s.y[3]);
-        if (mins) {
-            s.y[0] = kvi_fma(offset0, s.ones[0], s.y[0]);
-            s.y[1] = kvi_fma(offset0, s.ones[1], s.y[1]);
-            s.y[2] = kvi_fma(offset1, s.ones[2], s.y[2]);
-            s.y[3] = kvi_fma(offset1, s.ones[3], s.y[3]);
+        uint4 v = make_uint4(0u, 0u, 0u, 0u);
+        if (!halves) {
+            if (at < n) v = *(const uint4 *)x;
+            return v;
         }
-        s.c[0] = s.c[1] = s.c[2] = s.c[3] = s.ones[0] = s.ones[1] = s.ones[2] = s.ones[3] = 0.0f;
+        uint2 low = make_uint2(0u, 0u), high = low;
+        if (at < n) low = *(const uint2 *)x;
+        if (at + 16u < n) high = *(const uint2 *)(x + 16u);
+        return make_uint4(low.x, low.y, high.x, high.y);
     }
 
-    /* One block of 256 columns from its stage. x: row g of the eight, from column 4t on; null: zeros. */
-    static KVI_DEV void block(const kvi_cuda_tile &t, const unsigned char *panel, const unsigned char *stage,
-                              float *side, const uint16_t *x, uint32_t k, uint32_t lane, sums &s)
+    /* One block of 256 columns from its stage, run by run; sixteen: of groups of 16 columns. */
+    template <side_kind kind, side_mode mode, bool sixteen>
+    static KVI_DEV void block(const kvi_cuda_tile &t, const unsigned char *stage, const float *opened, uint32_t groups,
+                              const uint16_t *x, uint32_t k, uint32_t lane, sums &s)
     {
-        const uint32_t g = lane / 4u, columns = kvi_tile_block_columns(&t.form, k);
-        const uint32_t groups = t.form.whole_row ? 1u : kvi_tile_groups_of(t, k), x_end = (columns + 7u) / 8u * 8u;
+        constexpr bool halves = kvi_tile_words<codes::bits, sixteen>::halves;
+        const uint32_t g = lane / 4u, q = lane % 4u, columns = kvi_tile_block_columns(&t.form, k);
+        const uint32_t runs = (columns + KVI_TILE_RUN - 1u) / KVI_TILE_RUN, x_end = (columns + 7u) / 8u * 8u,
+                       x_first = (halves ? 4u : 8u) * q;
         const unsigned char *run = stage + kvi_tile_side_of(t, k);
-        const bool mins = t.form.offset == KVI_TILE_MINS;
-        if (!t.form.whole_row) {
-            open_side(t, panel, stage, groups, side, lane);
-            kvi_sync_warp();
-        }
-        const uint32_t halves = (columns + 15u) / 16u;
-        uint32_t group = 0;
-        for (uint32_t first = 0; first < halves; first += t.flush, group++) {
-            const uint32_t end = first + t.flush < halves ? first + t.flush : halves;
-            const float *scale = side + group * KVI_TILE_ROWS + g, *offset = scale + groups * KVI_TILE_ROWS;
-            const float offset0 = offset[0], offset1 = offset[8];
-            const uint32_t bias0 = kvi_tile_bias(mins ? 0.0f : offset0), bias1 = kvi_tile_bias(mins ? 0.0f : offset1);
+        const bool mins = mode == EITHER ? t.form.offset == KVI_TILE_MINS : mode == MINS,
+                   zeros = mode == EITHER && t.form.offset == KVI_TILE_ZEROS;
+        side_of<kind, mode> side(t.form, stage, opened, groups, g);
+        scales of = {}, second = {};
+        uint32_t bias0[2], bias1[2], left = 0; /* of rows 2g and 2g + 1; runs that the group still has */
+        const float centre = mins ? 0.0f : (float)t.form.zero;
+        biases_of<sixteen>(centre, centre, bias0);
+        bias1[0] = bias0[0], bias1[1] = bias0[1];
 #pragma unroll 2
-            for (uint32_t i = first; i < end; i++) {
-                const bool there = x && i * 16u + lane % 4u * 4u < x_end;
-                const uint2 v = there ? *(const uint2 *)(x + i * 16u) : make_uint2(0u, 0u);
-                multiply(t, run + i / 2u * (codes::bits * KVI_TILE_LINE), i % 2u, lane, v, bias0, bias1, s);
+        for (uint32_t i = 0; i < runs; i++, run += codes::bits * KVI_TILE_LINE, x += KVI_TILE_RUN) {
+            const bool whole = !sixteen || 2u * i + 1u < groups; /* the second half has a group too */
+            if (left == 0u) {
+                side.next(t.form, of);
+                if (sixteen && whole) side.next(t.form, second);
+                if (zeros) {
+                    biases_of<sixteen>(of.offset.x, sixteen ? second.offset.x : of.offset.x, bias0);
+                    biases_of<sixteen>(of.offset.y, sixteen ? second.offset.y : of.offset.y, bias1);
+                }
+                left = sixteen ? 1u : t.flush / 2u;
             }
-            flush(mins, scale[0], scale[8], offset0, offset1, s);
+            kvi_tile_words<codes::bits, sixteen> words;
+            const uint4 v = x_of<halves>(x + x_first, i * KVI_TILE_RUN + x_first, x_end);
+            words.load(run, q, 2u * g);
+            uint32_t w0[2][2], w1[2][2];
+            codes::expand_words(t, words, 0, bias0[0], bias0[1], w0);
+            codes::expand_words(t, words, 1, bias1[0], bias1[1], w1);
+            multiply(t, words, 0, w0, w1, v, mins, s);
+            if (sixteen) flush(mins, of, s);
+            if (whole) multiply(t, words, 1, w0, w1, v, mins, s);
+            if (--left == 0u) flush(mins, sixteen ? second : of, s);
         }
+        if (left) flush(mins, of, s);
+    }
+    /* Of the K quants each width has one kind of groups: Q2_K, Q3_K, Q6_K those of 16; Q2_K, Q4_K, Q5_K mins. */
+    static constexpr bool has_subs = codes::bits != 8 && !codes::twice,
+                          subs_of_16 = codes::bits < 4 || codes::bits == 6,
+                          subs_have_mins = !codes::table && (codes::bits == 2 || codes::bits == 4 || codes::bits == 5);
+    static KVI_DEV side_kind kind_of(const kvi_cuda_tile &t)
+    {
+        const bool sixteen = t.flush == 1u, mins = t.form.offset == KVI_TILE_MINS;
+        if (t.form.whole_row || t.form.global || t.form.offset == KVI_TILE_ZEROS) return OPENED;
+        if (has_subs && t.form.scale == KVI_TILE_SUB && sixteen == subs_of_16 && mins == subs_have_mins) return SUBS;
+        return t.form.scale == KVI_TILE_F16 && !sixteen ? HALVES : OPENED;
     }
 
     /* The sums of a panel over this warp's blocks, to `out` (16, 8). */
@@ -134,8 +244,9 @@ template <class codes> struct tile_gemv {
             open_side(t, panel, panel, 1, side, lane);
             kvi_sync_warp();
         }
+        const side_kind kind = kind_of(t);
         uint32_t next = warp * KVI_TILE_BLOCK;
-#pragma unroll
+#pragma unroll 1
         for (uint32_t i = 0; i < KVI_TILE_STAGES; i++, next += stride) {
             if (next < p.l.n_in) fetch(t, panel, next, stages + i * t.stage_bytes, lane);
             kvi_cp_commit(); /* empty groups too: the wait counts groups */
@@ -145,13 +256,25 @@ template <class codes> struct tile_gemv {
             unsigned char *at = stages + stage * t.stage_bytes;
             kvi_cp_wait<KVI_TILE_STAGES - 1>();
             kvi_sync_warp(); /* what other lanes brought */
-            block(t, panel, at, side, x ? x + k : x, k, lane, s);
+            const uint32_t groups = t.form.whole_row ? 1u : kvi_tile_groups_of(t, k);
+            const uint16_t *from = x + k;
+            if (kind == OPENED && !t.form.whole_row) {
+                open_side(t, panel, at, groups, side, lane);
+                kvi_sync_warp();
+            }
+            if (kind == HALVES) {
+                if (t.form.offset == KVI_TILE_MINS) block<HALVES, MINS, false>(t, at, side, groups, from, k, lane, s);
+                else block<HALVES, CENTRED, false>(t, at, side, groups, from, k, lane, s);
+            } else if (has_subs && kind == SUBS)
+                block<SUBS, subs_have_mins ? MINS : CENTRED, subs_of_16>(t, at, side, groups, from, k, lane, s);
+            else if (t.flush == 1u) block<OPENED, EITHER, true>(t, at, side, groups, from, k, lane, s);
+            else block<OPENED, EITHER, false>(t, at, side, groups, from, k, lane, s);
             kvi_sync_warp(); /* all are done with stage and side */
             if (next < p.l.n_in) fetch(t, panel, next, at, lane);
             kvi_cp_commit();
         }
-        float *mine = out + lane / 4u * 8u + lane % 4u * 2u;
-        mine[0] = s.y[0], mine[1] = s.y[1], mine[64] = s.y[2], mine[65] = s.y[3];
+        float *mine = out + lane / 4u * 16u + lane % 4u * 2u; /* rows 2g and 2g + 1 */
+        mine[0] = s.y[0], mine[1] = s.y[1], mine[8] = s.y[2], mine[9] = s.y[3];
     }
 
     static KVI_DEV void run(const kvi_cuda_tile_params &p)
@@ -167,14 +290,14 @@ template <class codes> struct tile_gemv {
         const tile_place first = place_of(p, j, own + (j == 0u ? p.first_panel : 0u), rows.expert);
         const uint32_t warp_bytes = kvi_cuda_tile_warp_bytes(&p.tile);
         float *all = (float *)(shared + warps * warp_bytes);
-        const uint16_t *x = nullptr;
-        if (lane / 4u < rows.n)
-            x = (const uint16_t *)p.l.x + (uint64_t)rows.of_x(p.l, lane / 4u) * p.l.x_pitch + lane % 4u * 4u;
+        /* A row that is not there repeats the first: no column of a product meets another, and nobody reads it. */
+        const uint32_t row = lane / 4u < rows.n ? lane / 4u : 0u;
+        const uint16_t *x = (const uint16_t *)p.l.x + (uint64_t)rows.of_x(p.l, row) * p.l.x_pitch;
         unsigned char *stages = shared + warp * warp_bytes;
-        panel(p, first.panel, x, stages, warp, warps, lane, all + warp * 128u);
-        if (pair)
-            panel(p, place_of(p, 1u, own, rows.expert).panel, x, stages, warp, warps, lane,
-                  all + (warps + warp) * 128u);
+#pragma unroll 1
+        for (uint32_t i = 0; i <= (pair ? 1u : 0u); i++)
+            panel(p, i ? place_of(p, 1u, own, rows.expert).panel : first.panel, x, stages, warp, warps, lane,
+                  all + (i * warps + warp) * 128u);
         kvi_sync_block();
         for (uint32_t i = threadIdx.x; i < 128u; i += blockDim.x) { /* neighbours write neighbouring outputs */
             const uint32_t output = first.first_row + i % 16u;

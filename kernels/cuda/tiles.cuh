@@ -1,9 +1,11 @@
 /* tiles.cuh - how kernels read quantized weights: the tile form (kernels/tile_form.h), which is the CPU's too, from global or shared memory.
  *
- * THE ORDER OF K. A tensor core does not care which columns its sixteen k are, as long as both operands agree. In kvrt a k16 step of a run is half
- * of the run, and lane 4g + t holds its columns 4t .. 4t + 3: a *quad*, four neighbours of a row in one word of a line. So codes need no other
- * order for a tensor core than for the byte products of a CPU, x is read as eight neighbouring bytes, and a panel of 16 rows is one A operand
- * (rows g and g + 8) or two B operands (columns g).
+ * THE ORDER OF K. A tensor core does not care which columns its sixteen k are, nor which rows its sixteen, as long as both operands and the result
+ * agree. In kvrt two k16 steps are a run, and lane 4g + t holds two *quads* of it, four neighbours of a row each: in a gemv quads 2t and 2t + 1
+ * (with 8 bits t and 4 + t), of rows 2g and 2g + 1, so that the words of both rows are one load and a word of nibbles serves both steps; in a gemm quads t and
+ * 4 + t of rows g and g + 8. So codes need no other
+ * order for a tensor core than for the byte products of a CPU, x is read as neighbouring bytes, and a panel of 16 rows is one A operand or two B
+ * operands.
  *
  * CODES. Each way to store codes is a struct: `expand` makes f16 of a quad, exactly (codes up to 255 are integers of f16, floats of 8 bits have few
  * enough bits; a table that f16 cannot hold is split in two numbers, `twice`). The factor `unit` belongs to the scale.
@@ -36,6 +38,45 @@ KVI_DEV uint32_t kvi_tile_any_quad(uint32_t bits, const unsigned char *run, uint
                         : kvi_tile_quad<3>(run, q, row);
 }
 
+/* The codes of a lane's two quads of a run (gemv), of rows `row` and row + 1, an even one: quads 2t and 2t + 1, or where a step must be half of a
+ * run ("halves": groups of 16, and bytes, whose lines are one quad each) t and 4 + t. quad(r, h): quad h of row + r. */
+template <int bits, bool halves_> struct kvi_tile_words {
+    static constexpr bool halves = halves_ || bits == 8;
+    static constexpr bool more_bits = bits == 3 || bits == 5 || bits == 6; /* in lines of their own */
+    uint2 low[halves ? 2 : 1], high[halves && bits == 6 ? 2 : 1];
+    static KVI_DEV uint2 pair_at(const unsigned char *run, uint32_t word) { return *(const uint2 *)(run + 4u * word); }
+    static KVI_DEV uint2 moved(uint2 v, uint32_t by) { return make_uint2(v.x >> by, v.y >> by); }
+    KVI_DEV void load(const unsigned char *run, uint32_t t, uint32_t row)
+    {
+        /* Bits whose place hangs on t come to where those of t = 0 are. */
+#pragma unroll
+        for (uint32_t h = 0; h < (halves ? 2u : 1u); h++) {
+            if (bits == 8) low[h] = pair_at(run, 64u * h + 16u * t + row);
+            else if (bits >= 4 && halves) low[h] = moved(pair_at(run, 32u * h + 16u * (t / 2u) + row), t % 2u * 4u);
+            else if (bits >= 4) low[h] = pair_at(run, 16u * t + row);
+            else if (halves) low[h] = moved(pair_at(run, 16u * h + row), 2u * t);
+            else low[h] = moved(pair_at(run, 16u * (t / 2u) + row), t % 2u * 4u);
+            if (bits == 6 && halves) high[h] = moved(pair_at(run, 64u + 16u * h + row), 2u * t);
+            else if (bits == 6) high[h] = moved(pair_at(run, 64u + 16u * (t / 2u) + row), t % 2u * 4u);
+        }
+        if (bits == 5) high[0] = moved(pair_at(run, 64u + row), halves ? t : 2u * t);
+        if (bits == 3) high[0] = moved(pair_at(run, 32u + row), halves ? t : 2u * t);
+    }
+    static KVI_DEV uint32_t moved(uint32_t v, int left) { return left >= 0 ? v << left : v >> -left; }
+    KVI_DEV uint32_t quad(int r, int h) const
+    {
+        const uint2 words = low[halves ? h : 0], above = high[halves && bits == 6 ? h : 0];
+        const uint32_t w = r ? words.y : words.x, more = r ? above.y : above.x;
+        if (bits == 8) return w;
+        const int at = halves ? 0 : h; /* how many quads of the word are in front */
+        uint32_t codes = bits >= 4 ? moved(w, -4 * at) & 0x0f0f0f0fu : moved(w, -2 * at) & 0x03030303u;
+        if (bits == 6) codes = kvi_lop3<0xea>(moved(more, 4 - 2 * at), 0x30303030u, codes); /* (a & b) | c */
+        if (bits == 5) codes = kvi_lop3<0xea>(moved(more, 4 - (halves ? 4 * h : h)), 0x10101010u, codes);
+        if (bits == 3) codes = kvi_lop3<0xea>(moved(more, 2 - (halves ? 4 * h : h)), 0x04040404u, codes);
+        return codes;
+    }
+};
+
 /* table[code] of four codes below 16, a byte each. A selector of prmt chooses among eight bytes, so both halves are asked. */
 KVI_DEV uint32_t kvi_tile_select(uint32_t codes) { return kvi_prmt(codes | codes >> 4, 0u, 0x4420u); }
 KVI_DEV uint32_t kvi_tile_look_up(uint32_t selector, const uint32_t *table)
@@ -58,17 +99,60 @@ KVI_DEV uint32_t kvi_tile_bias(float zero)
 
 template <int bits_> struct kvi_codes_integer {
     static constexpr int bits = bits_;
-    static constexpr bool twice = false;
+    static constexpr bool twice = false, table = false;
     static constexpr float unit = 1.0f;
     static KVI_DEV void expand(const kvi_cuda_tile &, uint32_t quad, uint32_t bias, uint32_t (&pair)[2])
     {
         kvi_tile_integers(quad, bias, pair);
     }
     static KVI_DEV void rest(const kvi_cuda_tile &, uint32_t, uint32_t (&)[2]) {}
+    /* Both quads of a row of a lane's words, as f16. A whole byte under 0x64 is 1024 + both nibbles; the lower one stays when the upper is masked,
+     * and the upper one under 0x54 is 64 + itself. The biases: base + zero of the first, high_base + zero of the second, twice. */
+    static constexpr float base = 1024.0f;
+    static KVI_DEV constexpr float high_base(bool halves) { return bits == 4 && !halves ? 64.0f : 1024.0f; }
+    template <bool halves>
+    static KVI_DEV void expand_words(const kvi_cuda_tile &t, const kvi_tile_words<bits, halves> &w, int row,
+                                     uint32_t bias, uint32_t high_bias, uint32_t (&pair)[2][2])
+    {
+        if (bits == 4 && !halves) {
+            const uint32_t word = row ? w.low[0].y : w.low[0].x;
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                const uint32_t both = kvi_prmt(word, 0x64646464u, i ? 0x4342u : 0x4140u);
+                pair[0][i] = kvi_sub_f16x2(both & 0xff0fff0fu, bias);
+                pair[1][i] = kvi_sub_f16x2(kvi_lop3<0xea>(both, 0x00f000f0u, 0x54005400u), high_bias);
+            }
+        } else {
+            expand(t, w.quad(row, 0), bias, pair[0]);
+            expand(t, w.quad(row, 1), high_bias, pair[1]);
+        }
+    }
 };
 
 /* Four bits that stand for integers: IQ4, E2M1. */
 struct kvi_codes_table : kvi_codes_integer<4> {
+    static constexpr bool table = true;
+    /* A selector of prmt is four nibbles, so half a word is one as it lies: lower nibbles are the first quad, upper ones the second. */
+    static KVI_DEV constexpr float high_base(bool) { return 1024.0f; }
+    template <bool halves>
+    static KVI_DEV void expand_words(const kvi_cuda_tile &t, const kvi_tile_words<4, halves> &w, int row, uint32_t bias,
+                                     uint32_t high_bias, uint32_t (&pair)[2][2])
+    {
+        if (halves) {
+            expand(t, w.quad(row, 0), bias, pair[0]);
+            expand(t, w.quad(row, 1), high_bias, pair[1]);
+            return;
+        }
+        const uint32_t word = row ? w.low[0].y : w.low[0].x, low = word & 0x77777777u,
+                       half = kvi_lop3<0xea>(word >> 1, 0x44444444u, 0x32103210u);
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const uint32_t at = 16u * i, of = kvi_prmt(kvi_prmt(t.tables[0], t.tables[1], low >> at),
+                                                       kvi_prmt(t.tables[2], t.tables[3], low >> at), half >> at);
+            pair[0][i] = kvi_sub_f16x2(kvi_prmt(of, 0x64646464u, 0x4240u), bias);
+            pair[1][i] = kvi_sub_f16x2(kvi_prmt(of, 0x64646464u, 0x4341u), high_bias);
+        }
+    }
     static KVI_DEV void expand(const kvi_cuda_tile &t, uint32_t quad, uint32_t bias, uint32_t (&pair)[2])
     {
         kvi_tile_integers(kvi_tile_look_up(kvi_tile_select(quad), t.tables), bias, pair);
@@ -96,6 +180,13 @@ struct kvi_codes_numbers : kvi_codes_integer<4> {
     {
         pairs_of(quad, t.tables + 8, t.tables + 12, pair);
     }
+    template <bool halves>
+    static KVI_DEV void expand_words(const kvi_cuda_tile &t, const kvi_tile_words<4, halves> &w, int row, uint32_t,
+                                     uint32_t, uint32_t (&pair)[2][2])
+    {
+        expand(t, w.quad(row, 0), 0u, pair[0]);
+        expand(t, w.quad(row, 1), 0u, pair[1]);
+    }
 };
 
 /* E5M2 is the upper half of an f16. */
@@ -104,6 +195,13 @@ struct kvi_codes_e5m2 : kvi_codes_integer<8> {
     {
         pair[0] = kvi_prmt(quad, 0u, 0x1404u);
         pair[1] = kvi_prmt(quad, 0u, 0x3424u);
+    }
+    template <bool halves>
+    static KVI_DEV void expand_words(const kvi_cuda_tile &t, const kvi_tile_words<8, halves> &w, int row, uint32_t,
+                                     uint32_t, uint32_t (&pair)[2][2])
+    {
+        expand(t, w.quad(row, 0), 0u, pair[0]);
+        expand(t, w.quad(row, 1), 0u, pair[1]);
     }
 };
 /* E4M3 with its exponent where that of an f16 stands is 2^-8 of itself, small numbers too. Its NaN is refused at import. */
@@ -114,6 +212,13 @@ struct kvi_codes_e4m3 : kvi_codes_integer<8> {
     {
         pair[0] = moved(kvi_prmt(quad, 0u, 0x1404u));
         pair[1] = moved(kvi_prmt(quad, 0u, 0x3424u));
+    }
+    template <bool halves>
+    static KVI_DEV void expand_words(const kvi_cuda_tile &t, const kvi_tile_words<8, halves> &w, int row, uint32_t,
+                                     uint32_t, uint32_t (&pair)[2][2])
+    {
+        expand(t, w.quad(row, 0), 0u, pair[0]);
+        expand(t, w.quad(row, 1), 0u, pair[1]);
     }
 };
 

@@ -291,7 +291,7 @@ static kvi_cuda_attention_params attention(uint32_t rows, uint32_t pos, uint32_t
     p.ml = put(NULL, (size_t)rows * n_heads * p.n_parts * 8);
     p.acc = put(NULL, (size_t)rows * n_heads * p.n_parts * d * 4);
     p.n_heads = n_heads, p.format = format, p.causal = 1, p.scale_log2 = 0.1f;
-    p.n_rows = rows, p.col_groups = (rows * 4 + 7) / 8, p.levels = put(NULL, KVI_ANY_LEVELS), p.n_ranges = 1,
+    p.n_rows = rows, p.col_groups = (rows * 4 + 31) / 32, p.levels = put(NULL, KVI_ANY_LEVELS), p.n_ranges = 1,
     p.ranges[0].end = p.n_parts;
     return p;
 }
@@ -317,9 +317,9 @@ static void decode()
             snprintf(name, sizeof name, "attn_combine_d%u", d);
             hold(name, launch(name, dim3(1, 32), 256, 8 * (d + 1) * 4, &p), usual, 0, 0);
         }
-    /* Four rows: two eights of columns, which read the pages one after the other. */
+    /* Four rows: two eights of columns, two warps of a block that read the same pages. */
     kvi_cuda_attention_params p = attention(4, 1020, KVI_KV_FMT_K4V4, 128);
-    hold("attn_decode_k4v4_d128", launch("attn_decode_k4v4_d128", dim3(6, 8), 128, kvi_cuda_decode_shared(128), &p),
+    hold("attn_decode_k4v4_d128", launch("attn_decode_k4v4_d128", dim3(3, 8), 128, kvi_cuda_decode_shared(128), &p),
          factors, 8ull * 8 * kvi_kv_record_bytes(KVI_KV_FMT_K4V4, 128), 2);
 }
 
