@@ -2,8 +2,8 @@
  * SPLIT_ROWS rows the context is split over the card (decode); more rows fill it by themselves (prefill, one launch). Decode: one launch per kind
  * of page (a warp skips pages of others), side by side in a graph, then one that merges their partial results. Which kinds are launched a step
  * says, or its graph; where the parts of a kind stand does not depend on it, so neither do the bits. A kind is a format that has kernels of its
- * own for heads of 64, 128 and 256; attn_any_* takes all other formats, and every format of all other heads. Where it may have to, prompts are
- * read by the kernels of decode too, SPLIT_ROWS rows at a time. Grids depend on the number of rows, the limits and the card, never on how long a
+ * own for heads of 64, 128 and 256; attn_any_* takes all other formats, and every format of all other heads, whose prompts it reads too, SPLIT_ROWS
+ * rows at a time. Grids depend on the number of rows, the limits and the card, never on how long a
  * context is. The number of splits is the same for every step of up to KVI_DECODE_ROWS rows, so that a sequence has the same bits alone and in a
  * batch. */
 #include "device_cuda.h"
@@ -41,6 +41,9 @@ static const kvi_cuda_kernel_id combine_kernels[4] = {KVI_CUDA_K_attn_combine_d6
                                                       KVI_CUDA_K_attn_combine_d256, KVI_CUDA_K_attn_combine_any};
 static const kvi_cuda_kernel_id prefill_kernels[3] = {KVI_CUDA_K_attn_prefill_d64, KVI_CUDA_K_attn_prefill_d128,
                                                       KVI_CUDA_K_attn_prefill_d256};
+/* Where pages of other formats may occur. */
+static const kvi_cuda_kernel_id prefill_any_kernels[3] = {
+    KVI_CUDA_K_attn_prefill_any_d64, KVI_CUDA_K_attn_prefill_any_d128, KVI_CUDA_K_attn_prefill_any_d256};
 static const kvi_cuda_kernel_id rope_kernels[4] = {KVI_CUDA_K_rope_append_d64, KVI_CUDA_K_rope_append_d128,
                                                    KVI_CUDA_K_rope_append_d256, KVI_CUDA_K_rope_append_any};
 
@@ -417,12 +420,14 @@ kvrt_status kvi_cuda_attention_run(kvi_device *device, const kvi_op *op, uint32_
     const kvi_cache_group *group = &device->program->groups[op->group];
     const uint32_t n_seqs = rows < device->limits.max_seqs ? rows : device->limits.max_seqs,
                    possible = possible_of(group, &device->limits);
-    if (rows > SPLIT_ROWS && !(possible >> ANY & 1)) {
-        const kvi_cuda_kernel_id id = prefill_kernels[dim_index(p.kv.head_dim)];
+    if (rows > SPLIT_ROWS && own_kernels(group)) {
+        const bool any = possible >> ANY & 1;
+        const uint32_t size = dim_index(p.kv.head_dim);
+        const kvi_cuda_kernel_id id = any ? prefill_any_kernels[size] : prefill_kernels[size];
         *kernel = kvi_cuda_kernel_name(id);
         return kvi_cuda_launch(device, id, (rows * (p.n_heads / p.kv.n_kv_heads) + PREFILL_COLS - 1) / PREFILL_COLS,
-                               p.kv.n_kv_heads, n_seqs, PREFILL_THREADS, kvi_cuda_prefill_shared(p.kv.head_dim), &p,
-                               error);
+                               p.kv.n_kv_heads, n_seqs, PREFILL_THREADS,
+                               kvi_cuda_prefill_shared(p.kv.head_dim) + (any ? KVI_ANY_LEVELS : 0), &p, error);
     }
     p.n_rows = rows < SPLIT_ROWS ? rows : SPLIT_ROWS;
     for (; p.first_row < rows; p.first_row += p.n_rows)

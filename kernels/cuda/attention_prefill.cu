@@ -4,9 +4,11 @@
  * Packed pages become F16 on their way into shared memory: a thread expands 16 codes of K and 16 of V per stage, whose loads were issued before
  * the products of the stage in front. For 128 columns that is about 160 instructions of a thread against 2,000 to 4,000 cycles of its
  * tensor core, so no dequantized copy of the context, or of a window of it, is kept.
+ * attn_prefill_any_* read every format, either side on its own (expand.cuh): codes are carried over the products, their scales are read behind them.
  * K of packed pages stands as (channel, token), as its codes do, K of F16 pages as (token, channel): two ways of ldmatrix.
  * The output leaves divided and rotated back: channel 8 i + 2 t + e of a query is register (i, e) of lane t, so that most butterflies are local. */
 #include "attention_params.h"
+#include "expand.cuh"
 #include "ptx.cuh"
 #include "rotation.cuh"
 #include "warp.cuh"
@@ -51,10 +53,53 @@ template <int bits> KVI_DEV void expand(const uint4 &codes, float a, float z, co
     }
 }
 
-template <int D> struct stager {
+KVI_DEV bool is_plain(kvi_kv_code code) { return code == KVI_KV_F16 || code == KVI_KV_BF16; }
+
+/* Sixteen codes of a row of any packed side, as they lie. */
+template <int D, bool is_v> KVI_DEV uint4 any_codes(const uint8_t *side, kvi_kv_code code, uint32_t row, uint32_t chunk)
+{
+    constexpr uint32_t columns = is_v ? D : KVI_KV_PAGE;
+#define CODES(of) kvi_codes16<of>(side + row * (columns / 8u * kvi_bits(of)), columns / 8u * kvi_bits(of), chunk)
+    switch (code) {
+    case KVI_KV_F8:
+    case KVI_KV_I8: return CODES(KVI_KV_I8);
+    case KVI_KV_Q4: return CODES(KVI_KV_Q4);
+    case KVI_KV_Q3: return CODES(KVI_KV_Q3);
+    case KVI_KV_Q2: return CODES(KVI_KV_Q2);
+    case KVI_KV_T3: return CODES(KVI_KV_T3);
+    default: return CODES(KVI_KV_T2);
+    }
+#undef CODES
+}
+template <int D, kvi_kv_code code, bool is_v>
+KVI_DEV void expand_codes(const uint8_t *side, uint32_t row, uint32_t chunk, const uint4 &w, const float *levels,
+                          uint32_t (&pairs)[8])
+{
+    const kvi_kv_side s = is_v ? kvi_kv_v_side(code, D) : kvi_kv_k_side(code, D);
+    kvi_expand<code>(w, kvi_scales_of_row<code, is_v>(side, s, row),
+                     kvi_scales_of_columns<code, is_v>(side, s, 16u * chunk), levels, pairs);
+}
+template <int D, bool is_v>
+KVI_DEV void any_expand(const uint8_t *side, kvi_kv_code code, uint32_t row, uint32_t chunk, const uint4 &w,
+                        const float *levels, uint32_t (&pairs)[8])
+{
+    switch (code) {
+    case KVI_KV_F8: expand_codes<D, KVI_KV_F8, is_v>(side, row, chunk, w, levels, pairs); break;
+    case KVI_KV_I8: expand_codes<D, KVI_KV_I8, is_v>(side, row, chunk, w, levels, pairs); break;
+    case KVI_KV_Q4: expand_codes<D, KVI_KV_Q4, is_v>(side, row, chunk, w, levels, pairs); break;
+    case KVI_KV_Q3: expand_codes<D, KVI_KV_Q3, is_v>(side, row, chunk, w, levels, pairs); break;
+    case KVI_KV_Q2: expand_codes<D, KVI_KV_Q2, is_v>(side, row, chunk, w, levels, pairs); break;
+    case KVI_KV_T3: expand_codes<D, KVI_KV_T3, is_v>(side, row, chunk, w, levels, pairs); break;
+    default: expand_codes<D, KVI_KV_T2, is_v>(side, row, chunk, w, levels, pairs); break;
+    }
+}
+
+/* any: pages of every format; else of F16, i8, k4v4 and k4v2. */
+template <int D, bool any> struct stager {
     const kvi_cuda_attention_params &p;
     const kvi_page_ref *pages;
     uint32_t kv_head, n_pos;
+    const float *levels; /* of the trellis, in shared memory */
 
     /* Starts the loads of the stage whose first token is `token`: F16 pages go to shared memory by themselves. */
     KVI_DEV void begin(uint32_t token, uint16_t *to, cargo &c) const
@@ -81,8 +126,45 @@ template <int D> struct stager {
         if (D < 256) load(first, c); /* with sums of 128 registers there is no room to carry anything */
     }
 
+    /* A side of any format: a thread's sixteen codes; plain ones are read behind the products. */
+    template <bool is_v> KVI_DEV static uint4 load_any(const uint8_t *side, kvi_kv_code code, uint32_t first)
+    {
+        const uint32_t me = threadIdx.x;
+        if (is_plain(code)) return make_uint4(0, 0, 0, 0);
+        return is_v ? any_codes<D, true>(side, code, first + me / (D / 16u), me % (D / 16u))
+                    : any_codes<D, false>(side, code, me % D, first / 16u + me / D);
+    }
+    template <bool is_v>
+    KVI_DEV void end_any(const uint8_t *side, kvi_kv_code code, uint32_t token, uint16_t *to, const uint4 &w) const
+    {
+        const uint32_t me = threadIdx.x, first = token % KVI_KV_PAGE;
+        if (is_plain(code)) {
+            for (uint32_t i = me; i < shape<D>::tokens * D / 8u; i += THREADS) {
+                const uint32_t row = i / (D / 8u), at = i % (D / 8u) * 8u;
+                uint4 v = make_uint4(0, 0, 0, 0); /* behind the last position stands what nobody wrote */
+                if (token + row < n_pos) v = kvi_plain8(kvi_load128(side + ((first + row) * D + at) * 2u), code);
+                *(uint4 *)(to + row * shape<D>::pitch + at) = v;
+            }
+            return;
+        }
+        const uint32_t row = is_v ? first + me / (D / 16u) : me % D,
+                       chunk = is_v ? me % (D / 16u) : first / 16u + me / D;
+        uint32_t pairs[8];
+        any_expand<D, is_v>(side, code, row, chunk, w, levels, pairs);
+        uint4 *at = (uint4 *)(is_v ? to + me / (D / 16u) * shape<D>::pitch + chunk * 16u
+                                   : to + row * shape<D>::turned + me / D * 16u);
+        at[0] = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+        at[1] = make_uint4(pairs[4], pairs[5], pairs[6], pairs[7]);
+    }
+
     KVI_DEV void load(uint32_t first, cargo &c) const
     {
+        if (any) {
+            const kvi_kv_code k_code = KVI_KV_K_CODE(c.format);
+            c.k = load_any<false>(c.record, k_code, first);
+            c.v = load_any<true>(c.record + kvi_kv_k_side(k_code, D).bytes, KVI_KV_V_CODE(c.format), first);
+            return;
+        }
         const uint32_t me = threadIdx.x, channel = me % D, k_token = first + me / D * 16u,
                        v_token = first + me / (D / 16u), v_channel = me % (D / 16u) * 16u;
         const uint32_t v_code = v_token * D + v_channel;
@@ -121,6 +203,13 @@ template <int D> struct stager {
         }
         const uint32_t me = threadIdx.x;
         if (D == 256) load(token % KVI_KV_PAGE, c);
+        if (any) {
+            const kvi_kv_code k_code = KVI_KV_K_CODE(c.format);
+            end_any<false>(c.record, k_code, token, to, c.k);
+            end_any<true>(c.record + kvi_kv_k_side(k_code, D).bytes, KVI_KV_V_CODE(c.format), token,
+                          to + shape<D>::k_halves, c.v);
+            return;
+        }
         uint32_t pairs[8];
         if (KVI_KV_K_CODE(c.format) == KVI_KV_I8) expand<8>(c.k, c.k_a, c.k_z, c.k_o, pairs);
         else expand<4>(c.k, c.k_a, c.k_z, c.k_o, pairs);
@@ -228,7 +317,7 @@ template <int D> KVI_DEV void rotate_back(float (&acc)[D / 8][4], uint32_t t)
                 }
 }
 
-template <int D> KVI_DEV void attn_prefill(const kvi_cuda_attention_params &p)
+template <int D, bool any> KVI_DEV void attn_prefill(const kvi_cuda_attention_params &p)
 {
     KVI_SHARED(uint16_t, shared);
     constexpr uint32_t n = shape<D>::tokens;
@@ -260,18 +349,24 @@ template <int D> KVI_DEV void attn_prefill(const kvi_cuda_attention_params &p)
             }
     }
     const uint64_t table = ((uint64_t)blockIdx.z * p.step.n_groups + p.kv.group) * p.step.max_pages;
-    const stager<D> stage = {p, (const kvi_page_ref *)p.step.pages + table, kv_head, n_pos};
+    float *levels = (float *)(shared + 2u * shape<D>::halves);
+    if (any) {
+        if (threadIdx.x < KVI_ANY_LEVELS / 4u) levels[threadIdx.x] = ((const float *)p.levels)[threadIdx.x];
+        kvi_sync_block();
+    }
+    const stager<D, any> stage = {p, (const kvi_page_ref *)p.step.pages + table, kv_head, n_pos, levels};
     float acc[D / 8][4], m[2] = {NEGATIVE_INFINITY, NEGATIVE_INFINITY}, l[2] = {0.0f, 0.0f};
 #pragma unroll
     for (int i = 0; i < D / 8; i++) acc[i][0] = acc[i][1] = acc[i][2] = acc[i][3] = 0.0f;
 
-    cargo c;
+    cargo c = {};
     uint32_t token = first_seen / n * n, now = 0;
     stage.begin(token, shared, c);
     stage.end(token, shared, c);
     kvi_sync_block();
     for (; token < n_pos; token += n, now ^= 1u) {
-        const bool turned = c.format != KVI_KV_FMT_F16, more = token + n < n_pos;
+        const bool turned = any ? !is_plain(KVI_KV_K_CODE(c.format)) : c.format != KVI_KV_FMT_F16,
+                   more = token + n < n_pos;
         const uint16_t *k = shared + now * shape<D>::halves;
         uint16_t *next = shared + (now ^ 1u) * shape<D>::halves;
         if (more) stage.begin(token + n, next, c);
@@ -358,6 +453,9 @@ template <int D> KVI_DEV void attn_prefill(const kvi_cuda_attention_params &p)
     }
 }
 
-KVI_KERNEL(attn_prefill_d64, kvi_cuda_attention_params, 256, 1) { attn_prefill<64>(p); }
-KVI_KERNEL(attn_prefill_d128, kvi_cuda_attention_params, 256, 1) { attn_prefill<128>(p); }
-KVI_KERNEL(attn_prefill_d256, kvi_cuda_attention_params, 256, 1) { attn_prefill<256>(p); }
+KVI_KERNEL(attn_prefill_d64, kvi_cuda_attention_params, 256, 1) { attn_prefill<64, false>(p); }
+KVI_KERNEL(attn_prefill_d128, kvi_cuda_attention_params, 256, 1) { attn_prefill<128, false>(p); }
+KVI_KERNEL(attn_prefill_d256, kvi_cuda_attention_params, 256, 1) { attn_prefill<256, false>(p); }
+KVI_KERNEL(attn_prefill_any_d64, kvi_cuda_attention_params, 256, 1) { attn_prefill<64, true>(p); }
+KVI_KERNEL(attn_prefill_any_d128, kvi_cuda_attention_params, 256, 1) { attn_prefill<128, true>(p); }
+KVI_KERNEL(attn_prefill_any_d256, kvi_cuda_attention_params, 256, 1) { attn_prefill<256, true>(p); }

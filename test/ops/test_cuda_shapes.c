@@ -52,14 +52,19 @@ static const shape_case attention_cases[] = {
 };
 /* A prompt's rows: on a card a chunk behind a long context. */
 static const shape_case prompts[] = {
-    {128, 33000, 512, {"k4v4"}}, {64, 33000, 512, {"k4v4", "i8"}}, {256, 33000, 512, {"f16", "k4v2"}}};
+    {128, 33000, 512, {"k4v4"}},
+    {64, 33000, 512, {"k4v4", "i8"}},
+    {256, 33000, 512, {"f16", "k4v2"}},
+    {128, 33000, 512, {"k3v3", "f8", "k16v4", "kt3vt2"}}, /* any format: attn_prefill_any_* */
+    {64, 33001, 512, {"kt2vt3", "k4v4", "k2v16", "i8"}},
+    {256, 32897, 512, {"k2v2", "k8v3", "f16", "kt3vt3"}}};
 
 typedef struct shape_rig {
     op_rig rig;
     uint32_t n_kv, per_kv, n_heads, n_pages;
     op_matrix in;
     kvi_page_ref pages[MAX_PAGES];
-    kvi_kv_format known[5]; /* formats that occur */
+    kvi_kv_format known[5]; /* formats that occur, F16 among them */
     uint32_t n_known;
     double *patterns[5][2]; /* [format][K, V]: (PATTERNS, 128, d) dequantized */
 } shape_rig;

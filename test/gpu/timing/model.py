@@ -176,7 +176,7 @@ def decode_attention(kernels, card, form, depth, n_kv=8, dim=128, rows=1, per_kv
     share, blocks = (1, 2, 4, 4)[min(groups, 4) - 1], -(-groups // 4)
     pages = -(-depth // 128)
     of_block = -(-pages // splits)
-    most = {1: -(-of_block // 4), 2: of_block // 4 * 2 + min(of_block % 4, 2), 4: of_block}[share]  # pages of the busiest warp
+    most = -(-of_block * share // 4)  # pages of the busiest warp
     mean = pages * groups / (splits * blocks * 4)
     warp, _ = weighted([(once, 1), (slot, share), (rest, most), (in_keys, most * dim // 32)], card)
     _, pipes = weighted([(once, 1), (slot, share), (rest, mean), (in_keys, mean * dim / 32)], card)
@@ -192,22 +192,27 @@ def gemv(kernels, card, name, n_out, n_in):
     return estimate(card, warp, pipes, -(-n_out // 8), 4, 5, n_out * n_in * 2)
 
 
-def tile_gemv(kernels, card, name, bits, n_out, n_in, group, warps=4, pair=False):
-    """Quantized weights: a block is 16 outputs, its warps take blocks of 256 columns in turn, each group by group."""
+def tile_gemv(kernels, card, name, bits, n_out, n_in, group, subs=False, warps=4):
+    """Quantized weights: a block is 16 outputs, its warps take blocks of 256 columns in turn, run by run. The kernel has a loop over runs, two a turn, for
+    each way that scales come to a lane; the shortest of the wanted way is taken: of F16 scales and no mins, or subs: of K quants (I2F or loads of 16 bits)."""
     code = kernels[name]
-    around = loops(code, ["HMMA"])
-    inner = around[0]
-    groups = next(a for a in around if a[0] <= inner[0] and inner[1] < a[1])
-    outer = next(a for a in loops(code, ["LDGSTS"]) if a[0] <= groups[0] and groups[1] < a[1])
+    found = loops(code, ["HMMA"])
+    inner = [a for a in found if not any(a[0] <= b[0] and b[1] <= a[1] and a != b for b in found)]
+    outer = next(a for a in loops(code, ["LDGSTS"]) if a[0] <= inner[0][0] and inner[0][1] < a[1])
+
+    def has(loop, what):
+        return any(loop[0] <= i.at <= loop[1] and i.opcode.startswith(what) for i in code)
+
+    run = next(a for a in inner if has(a, "LDS.U16") == subs)
     in_outer, once = split(code, outer)
-    in_groups, in_block = split(in_outer, groups)
-    in_inner, flush = split(in_groups, inner)
-    steps = sum(i.base == "HMMA" for i in in_inner) // (2 if name.endswith("numbers4") else 1) or 1
+    in_block = [i for i in in_outer if i.at < min(inner)[0] or i.at > max(inner)[1]]
+    in_run, _ = split(code, run)
     blocks = n_in / 256 / warps
-    parts = [(once, 0.5), (in_block, blocks), (flush, blocks * 256 / group), (in_inner, blocks * 16 / steps)]
-    warp, pipes = weighted(parts, card)
+    warp, pipes = weighted([(once, 0.5), (in_block, blocks), (in_run, blocks * 4)], card)
     size = n_out * n_in * bits / 8 + n_out * n_in / group * 2
-    return estimate(card, warp, pipes, -(-n_out // 16), warps, 5, size)
+    stage = 16 * (256 * bits // 8 + 256 // group * 2)
+    shared = warps * (2 * stage + 2 * 64 * max(1, 256 // group) + 1024)
+    return estimate(card, warp, pipes, -(-n_out // 16), warps, min(4, 102400 // (shared + 1024)), size)
 
 
 TABLE = Path(__file__).with_name("predicted.tsv")
@@ -273,7 +278,7 @@ def main():
         for kernel, bits, group in (("gemv_u4", 4, 128), ("gemv_u4", 4, 32), ("gemv_u8", 8, 32), ("gemv_u6", 6, 16), ("gemv_table4", 4, 32),
                                     ("gemv_e4m3", 8, 128)):
             for o, i in ((6144, 4096), (28672, 4096), (4096, 14336)):
-                say(kernel, f"{o} x {i} g{group}", tile_gemv(kernels, card, kernel, bits, o, i, group))
+                say(kernel, f"{o} x {i} g{group}", tile_gemv(kernels, card, kernel, bits, o, i, group, kernel == "gemv_u6"))
         bytes_of = 2 * (32 * (6144 * 4096 + 4096 * 4096 + 28672 * 4096 + 4096 * 14336) + 128256 * 4096)
         print()
         for depth in (512, 4096, 32768, 131072):
