@@ -557,20 +557,22 @@ KVI_DEV void put(const results<D> &r, bool fresh, const float (&acc)[D / 16][4],
 #pragma unroll
     for (uint32_t e = 0; e < 2; e++) {
         float *ml = r.ml_of(warp, 2u * t + e), *sums = r.sums_of(warp, 2u * t + e);
-        float top = m[e], total = sum_over_rows(l[e]), before = 0.0f, now = 1.0f;
-        if (!fresh) {
-            top = ml[0];
-            const float mine = total;
-            total = ml[1];
-            join(top, total, m[e], mine, before, now);
+        const float mine = sum_over_rows(l[e]);
+        if (fresh) {
+            if (g == 0) ml[0] = m[e], ml[1] = mine;
+#pragma unroll
+            for (int i = 0; i < D / 16; i += 2)
+                *(float4 *)(sums + 4u * Value::place(Value::channel(i, g) / 4u)) =
+                    make_float4(acc[i][e], acc[i][e + 2], acc[i + 1][e], acc[i + 1][e + 2]);
+            continue;
         }
+        float top = ml[0], total = ml[1], before, now;
+        join(top, total, m[e], mine, before, now);
         kvi_sync_warp(); /* all lanes have read what one of them writes */
         if (g == 0) ml[0] = top, ml[1] = total;
 #pragma unroll
         for (int i = 0; i < D / 16; i += 2) {
-            float4 *at = (float4 *)(sums + 4u * Value::place(Value::channel(i, g) / 4u)),
-                   x = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-            if (!fresh) x = *at;
+            float4 *at = (float4 *)(sums + 4u * Value::place(Value::channel(i, g) / 4u)), x = *at;
             *at = make_float4(joined(x.x, before, acc[i][e], now), joined(x.y, before, acc[i][e + 2], now),
                               joined(x.z, before, acc[i + 1][e], now), joined(x.w, before, acc[i + 1][e + 2], now));
         }
@@ -602,35 +604,36 @@ template <int D, class Value> KVI_DEV void leave(const kvi_cuda_attention_params
 {
     decode_place at;
     (void)place_of<D>(p, at);
-    const kvi_cuda_seq seq = ((const kvi_cuda_seq *)p.step.seqs)[at.cols.seq];
-    const uint32_t n_cols = at.cols.end - at.cols.first;
+    const uint32_t n_cols = at.cols.end - at.cols.first, first_warp = at.groups == 1u ? 0u : DECODE_WARPS - at.groups;
     const bool one = at.groups == 1u;
-    if (threadIdx.x < n_cols) { /* factors of the slots take the place of m and l */
-        const uint32_t col = threadIdx.x, warp = one ? 0u : DECODE_WARPS - at.groups + col / DECODE_COLS;
-        float *ml = r.ml_of(warp, col % DECODE_COLS), top = ml[0], total = ml[1], before, now;
+    if (threadIdx.x < n_cols) { /* the column's place takes that of m and l, factors of further slots theirs */
+        const uint32_t col = threadIdx.x;
+        float *ml = r.ml_of(first_warp + col / DECODE_COLS, col % DECODE_COLS), top = ml[0], total = ml[1];
 #pragma unroll
-        for (uint32_t w = 1; w < DECODE_WARPS; w++) {
+        for (uint32_t turn = 1; turn < DECODE_WARPS; turn++) {
             if (!one) break;
-            float *of = r.ml_of(slot_place(w), col);
+            float *of = r.ml_of(slot_place(turn), col), before, now;
             join(top, total, of[0], of[1], before, now);
             of[0] = before, of[1] = now;
         }
-        float *to = (float *)p.ml + 2u * kvi_slot_of(p, seq, blockIdx.y, at.cols.first + col, split_of(p));
-        to[0] = top, to[1] = total;
-    }
-    if (one) kvi_sync_block();
-    for (uint32_t i = threadIdx.x; i < n_cols * D; i += blockDim.x) {
-        const uint32_t col = i / D, d = i % D, place = 4u * Value::place(d / 4u) + d % 4u;
-        float sum;
-        if (one) {
-            sum = r.sums_of(0, col)[place];
-#pragma unroll
-            for (uint32_t w = 1; w < DECODE_WARPS; w++) {
-                const float *factors = r.ml_of(slot_place(w), col);
-                sum = joined(sum, factors[0], r.sums_of(slot_place(w), col)[place], factors[1]);
-            }
-        } else sum = r.sums_of(DECODE_WARPS - at.groups + col / DECODE_COLS, col % DECODE_COLS)[place];
+        const kvi_cuda_seq seq = ((const kvi_cuda_seq *)p.step.seqs)[at.cols.seq];
         const uint64_t slot = kvi_slot_of(p, seq, blockIdx.y, at.cols.first + col, split_of(p));
+        *(uint32_t *)ml = (uint32_t)slot; /* slots are fewer than bytes of memory that they take */
+        *(float2 *)(p.ml + 8u * slot) = make_float2(top, total);
+    }
+    kvi_sync_block();
+#pragma unroll 4
+    for (uint32_t i = threadIdx.x; i < n_cols * D; i += 32u * DECODE_WARPS) {
+        const uint32_t col = i / D, d = i % D, place = 4u * Value::place(d / 4u) + d % 4u,
+                       warp = first_warp + col / DECODE_COLS;
+        float sum = r.sums_of(warp, col % DECODE_COLS)[place];
+        if (one)
+#pragma unroll
+            for (uint32_t turn = 1; turn < DECODE_WARPS; turn++) {
+                const float2 factors = *(const float2 *)r.ml_of(slot_place(turn), col);
+                sum = joined(sum, factors.x, r.sums_of(slot_place(turn), col)[place], factors.y);
+            }
+        const uint64_t slot = *(const uint32_t *)r.ml_of(warp, col % DECODE_COLS);
         ((float *)p.acc)[slot * D + d] = sum;
     }
 }

@@ -47,7 +47,7 @@ def table(names, forms):
     known |= taken
     own, sizes = list(dict.fromkeys(g[0] for g in decode)), sorted({int(g[1]) for g in decode})
     problems += [f"attn_decode_{f}_d{d}: missing" for f in own for d in sizes if (f, str(d)) not in decode]
-    for pattern in (r"attn_prefill_d(\d+)", r"attn_any_d(\d+)", r"attn_combine_(?:d(\d+)|any)"):
+    for pattern in (r"attn_prefill_(?:any_)?d(\d+)", r"attn_any_d(\d+)", r"attn_combine_(?:d(\d+)|any)"):
         known |= grouped(names, pattern)[1]
     keys, taken = grouped(names, r"delta_k(\d+)")
     known |= taken

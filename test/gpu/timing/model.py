@@ -205,7 +205,8 @@ def tile_gemv(kernels, card, name, bits, n_out, n_in, group, subs=False, warps=4
 
     run = next(a for a in inner if has(a, "LDS.U16") == subs)
     in_outer, once = split(code, outer)
-    in_block = [i for i in in_outer if i.at < min(inner)[0] or i.at > max(inner)[1]]
+    opened = [a for a in loops(code, ["STS"]) if outer[0] < a[0] and a[1] < min(inner)[0]]  # scales of other kinds, made f32 first
+    in_block = [i for i in in_outer if (i.at < min(inner)[0] and not any(a[0] <= i.at <= a[1] for a in opened)) or i.at > max(inner)[1]]
     in_run, _ = split(code, run)
     blocks = n_in / 256 / warps
     warp, pipes = weighted([(once, 0.5), (in_block, blocks), (in_run, blocks * 4)], card)
