@@ -109,6 +109,8 @@ static const limits conversion = {15, 4, 1.1};
 static const limits words = {1.05, 1.4, 1.1};
 /* Side vectors of 4-bit pages: a lane's 16 factors are two loads of 16 bytes, each with half of the sectors' bytes; the codes are at the least. */
 static const limits factors = {1.1, 1.3, 1.1};
+/* Four rows: m and l of sixteen columns, 8 bytes in a sector each, are a larger part of little else. */
+static const limits four_rows = {1.1, 1.4, 1.1};
 /* Values of 2 bits at D = 64: rows of 16 bytes, so that a load has half of a sector; the next row's comes out of L1, where these loads go. */
 static const limits short_rows = {1.45, 1.3, 1.1};
 /* Prefill reads its queries as fragments, half sectors, once for a whole pass over the context; and takes 32 tokens of each channel at a time, 16 bytes
@@ -320,7 +322,7 @@ static void decode()
     /* Four rows: two eights of columns, two warps of a block that read the same pages. */
     kvi_cuda_attention_params p = attention(4, 1020, KVI_KV_FMT_K4V4, 128);
     hold("attn_decode_k4v4_d128", launch("attn_decode_k4v4_d128", dim3(3, 8), 128, kvi_cuda_decode_shared(128), &p),
-         factors, 8ull * 8 * kvi_kv_record_bytes(KVI_KV_FMT_K4V4, 128), 2);
+         four_rows, 8ull * 8 * kvi_kv_record_bytes(KVI_KV_FMT_K4V4, 128), 2);
 }
 
 /* DeepSeek-V2-Lite: one token of 16 heads over 512 positions, which are read once for all heads; then 16 rows, sixteen times. */
