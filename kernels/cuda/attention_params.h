@@ -64,7 +64,7 @@ typedef struct kvi_cuda_norm_heads_params {
 KVI_HD static inline uint32_t kvi_cuda_decode_groups(uint32_t head_dim) { return head_dim == 256u ? 1u : 4u; }
 
 /* Bytes of shared memory: queries of all groups; behind them m and l, and the sums of four warps for eight columns each. At head dimension 256 sums
- * rest in shared memory between pages, and what is behind begins where the queries were. A word per warp behind all says whether the warp has pages. */
+ * rest in shared memory between pages, and what is behind begins where the queries were. A word per warp behind all says whether it has pages. */
 KVI_HD static inline uint32_t kvi_cuda_decode_results(uint32_t head_dim)
 {
     return head_dim == 256u ? 0u : kvi_cuda_decode_groups(head_dim) * head_dim * 16u;

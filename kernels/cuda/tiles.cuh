@@ -2,10 +2,9 @@
  *
  * THE ORDER OF K. A tensor core does not care which columns its sixteen k are, nor which rows its sixteen, as long as both operands and the result
  * agree. In kvrt two k16 steps are a run, and lane 4g + t holds two *quads* of it, four neighbours of a row each: in a gemv quads 2t and 2t + 1
- * (with 8 bits t and 4 + t), of rows 2g and 2g + 1, so that the words of both rows are one load and a word of nibbles serves both steps; in a gemm quads t and
- * 4 + t of rows g and g + 8. So codes need no other
- * order for a tensor core than for the byte products of a CPU, x is read as neighbouring bytes, and a panel of 16 rows is one A operand or two B
- * operands.
+ * (with 8 bits t and 4 + t), of rows 2g and 2g + 1, so that the words of both rows are one load and a word of nibbles serves both steps; in a gemm
+ * quads t and 4 + t of rows g and g + 8. So codes need no other order for a tensor core than for the byte products of a CPU, x is read as
+ * neighbouring bytes, and a panel of 16 rows is one A operand or two B operands.
  *
  * CODES. Each way to store codes is a struct: `expand` makes f16 of a quad, exactly (codes up to 255 are integers of f16, floats of 8 bits have few
  * enough bits; a table that f16 cannot hold is split in two numbers, `twice`). The factor `unit` belongs to the scale.
