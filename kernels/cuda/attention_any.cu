@@ -80,17 +80,9 @@ KVI_DEV bool stage_side(const uint8_t *side, kvi_kv_code code, uint32_t d, uint3
 {
     d = kvi_anew(d), lane = kvi_anew(lane),
     token = kvi_anew(token); /* or the offsets of all codes would be kept in registers */
-    switch (code) {
-    case KVI_KV_F16:
-    case KVI_KV_BF16: stage_plain(side, code, d, token, n_tokens, c0, n, lane, to); return false;
-    case KVI_KV_F8: stage_codes<KVI_KV_F8, is_v>(side, d, token, c0, n, lane, levels, to); break;
-    case KVI_KV_I8: stage_codes<KVI_KV_I8, is_v>(side, d, token, c0, n, lane, levels, to); break;
-    case KVI_KV_Q4: stage_codes<KVI_KV_Q4, is_v>(side, d, token, c0, n, lane, levels, to); break;
-    case KVI_KV_Q3: stage_codes<KVI_KV_Q3, is_v>(side, d, token, c0, n, lane, levels, to); break;
-    case KVI_KV_Q2: stage_codes<KVI_KV_Q2, is_v>(side, d, token, c0, n, lane, levels, to); break;
-    case KVI_KV_T3: stage_codes<KVI_KV_T3, is_v>(side, d, token, c0, n, lane, levels, to); break;
-    default: stage_codes<KVI_KV_T2, is_v>(side, d, token, c0, n, lane, levels, to); break;
-    }
+#define STAGE(of) stage_codes<of, is_v>(side, d, token, c0, n, lane, levels, to)
+    KVI_BY_CODE(code, return (stage_plain(side, code, d, token, n_tokens, c0, n, lane, to), false), STAGE)
+#undef STAGE
     return true;
 }
 

@@ -83,15 +83,11 @@ template <int D, bool is_v>
 KVI_DEV void any_expand(const uint8_t *side, kvi_kv_code code, uint32_t row, uint32_t chunk, const uint4 &w,
                         const float *levels, uint32_t (&pairs)[8])
 {
+#define EXPAND(of) expand_codes<D, of, is_v>(side, row, chunk, w, levels, pairs)
     switch (code) {
-    case KVI_KV_F8: expand_codes<D, KVI_KV_F8, is_v>(side, row, chunk, w, levels, pairs); break;
-    case KVI_KV_I8: expand_codes<D, KVI_KV_I8, is_v>(side, row, chunk, w, levels, pairs); break;
-    case KVI_KV_Q4: expand_codes<D, KVI_KV_Q4, is_v>(side, row, chunk, w, levels, pairs); break;
-    case KVI_KV_Q3: expand_codes<D, KVI_KV_Q3, is_v>(side, row, chunk, w, levels, pairs); break;
-    case KVI_KV_Q2: expand_codes<D, KVI_KV_Q2, is_v>(side, row, chunk, w, levels, pairs); break;
-    case KVI_KV_T3: expand_codes<D, KVI_KV_T3, is_v>(side, row, chunk, w, levels, pairs); break;
-    default: expand_codes<D, KVI_KV_T2, is_v>(side, row, chunk, w, levels, pairs); break;
+        KVI_PACKED_CASES(EXPAND)
     }
+#undef EXPAND
 }
 
 /* any: pages of every format; else of F16, i8, k4v4 and k4v2. */

@@ -18,6 +18,26 @@ KVI_DEV constexpr uint32_t kvi_bits(kvi_kv_code code)
                                                     : 2u;
 }
 
+/* The branches of a switch over codes of packed sides: DO(code), a constant. And those of all codes. */
+#define KVI_PACKED_CASES(DO)                                                                                           \
+    case KVI_KV_F8: DO(KVI_KV_F8); break;                                                                              \
+    case KVI_KV_I8: DO(KVI_KV_I8); break;                                                                              \
+    case KVI_KV_Q4: DO(KVI_KV_Q4); break;                                                                              \
+    case KVI_KV_Q3: DO(KVI_KV_Q3); break;                                                                              \
+    case KVI_KV_Q2: DO(KVI_KV_Q2); break;                                                                              \
+    case KVI_KV_T3: DO(KVI_KV_T3); break;                                                                              \
+    default:                                                                                                           \
+        DO(KVI_KV_T2);                                                                                                 \
+        break;
+#define KVI_BY_CODE(code, PLAIN, DO)                                                                                   \
+    switch (code) {                                                                                                    \
+    case KVI_KV_F16:                                                                                                   \
+    case KVI_KV_BF16:                                                                                                  \
+        PLAIN;                                                                                                         \
+        break;                                                                                                         \
+        KVI_PACKED_CASES(DO)                                                                                           \
+    }
+
 /* The codes of `chunk` of a row, in 2 to 16 bytes as they lie; of the trellis the byte behind as well, the row being a ring. Sixteen codes of
  * three bits begin at even addresses, all others at multiples of their length. */
 template <kvi_kv_code code> KVI_DEV uint4 kvi_codes16(const uint8_t *row, uint32_t row_bytes, uint32_t chunk)

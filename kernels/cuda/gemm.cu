@@ -98,7 +98,6 @@ template <class weight, int tile_m, int tile_n, int warps_m, int warps_n, int st
         }
     }
 
-    /* Sums leave through shared memory, 16 rows of every warp at a time (tile_gemm.cuh says why): (warps_m * 16, tile_n + 8). */
     static constexpr uint32_t sum_pitch = tile_n + 8;
     static_assert(warps_m * 16 * sum_pitch * 4 <= stages * (int)stage_bytes, "sums of a pass lie where stages were");
     static KVI_DEV void finish(const kvi_cuda_linear_params &p, const kvi_block_rows &block, uint32_t warp_m,
@@ -109,18 +108,7 @@ template <class weight, int tile_m, int tile_n, int warps_m, int warps_n, int st
         const uint32_t n_out = pair ? p.end[0] : p.end[2], e = block.expert;
 #pragma unroll 1
         for (uint32_t pass = 0; pass < m_tiles; pass++) {
-            kvi_sync_block(); /* stages, or sums of the pass before, have been read */
-#pragma unroll
-            for (uint32_t i = 0; i < m_tiles; i++)
-                if (i == pass)
-#pragma unroll
-                    for (int j = 0; j < n_tiles; j++)
-#pragma unroll
-                        for (uint32_t half = 0; half < 2; half++) /* rows g and g + 8 of the fragment */
-                            *(float2 *)(sums + (warp_m * 16u + half * 8u + lane / 4u) * sum_pitch +
-                                        (warp_n * n_tiles + j) * 8u + lane % 4u * 2u) =
-                                make_float2(sum[i][j][2u * half], sum[i][j][2u * half + 1u]);
-            kvi_sync_block();
+            kvi_leave_sums(sum, pass, warp_m, warp_n, lane, sum_pitch, sums);
 #pragma unroll 1
             for (uint32_t at = threadIdx.x; at < warps_m * 16u * (tile_n / 2u); at += threads) {
                 const uint32_t r = at / (tile_n / 2u), n = at % (tile_n / 2u) * 2u,

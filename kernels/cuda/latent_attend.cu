@@ -133,17 +133,9 @@ template <bool any> struct latent_attend_block {
                               unsigned char *stage) const
     {
         token = kvi_anew(token); /* or the offsets of all codes would be kept in registers */
-        switch (code) {
-        case KVI_KV_F16:
-        case KVI_KV_BF16: turn_plain(code, side, token, left, false, stage); break;
-        case KVI_KV_F8: turn_channels<KVI_KV_F8>(side, token, stage); break;
-        case KVI_KV_I8: turn_channels<KVI_KV_I8>(side, token, stage); break;
-        case KVI_KV_Q4: turn_channels<KVI_KV_Q4>(side, token, stage); break;
-        case KVI_KV_Q3: turn_channels<KVI_KV_Q3>(side, token, stage); break;
-        case KVI_KV_Q2: turn_channels<KVI_KV_Q2>(side, token, stage); break;
-        case KVI_KV_T3: turn_channels<KVI_KV_T3>(side, token, stage); break;
-        default: turn_channels<KVI_KV_T2>(side, token, stage); break;
-        }
+#define TURN(of) turn_channels<of>(side, token, stage)
+        KVI_BY_CODE(code, turn_plain(code, side, token, left, false, stage), TURN)
+#undef TURN
     }
 
     /* Half of the lanes have a token each, the 16 columns of this warp. */
@@ -166,17 +158,9 @@ template <bool any> struct latent_attend_block {
                            unsigned char *stage) const
     {
         token = kvi_anew(token);
-        switch (code) {
-        case KVI_KV_F16:
-        case KVI_KV_BF16: turn_plain(code, side, token, left, true, stage); break;
-        case KVI_KV_F8: turn_tokens<KVI_KV_F8>(side, token, stage); break;
-        case KVI_KV_I8: turn_tokens<KVI_KV_I8>(side, token, stage); break;
-        case KVI_KV_Q4: turn_tokens<KVI_KV_Q4>(side, token, stage); break;
-        case KVI_KV_Q3: turn_tokens<KVI_KV_Q3>(side, token, stage); break;
-        case KVI_KV_Q2: turn_tokens<KVI_KV_Q2>(side, token, stage); break;
-        case KVI_KV_T3: turn_tokens<KVI_KV_T3>(side, token, stage); break;
-        default: turn_tokens<KVI_KV_T2>(side, token, stage); break;
-        }
+#define TURN(of) turn_tokens<of>(side, token, stage)
+        KVI_BY_CODE(code, turn_plain(code, side, token, left, true, stage), TURN)
+#undef TURN
     }
 
     KVI_DEV latent_walk behind(latent_walk at) const

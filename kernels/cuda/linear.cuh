@@ -54,6 +54,26 @@ KVI_DEV kvi_block_rows kvi_block_rows_of(const kvi_cuda_linear_params &p, uint32
     return kvi_block_rows{first < n_rows ? n_rows - first : 0u, 0u, first, nullptr};
 }
 
+/* Sums of a gemm leave through shared memory, 16 rows of every warp at a time, so that what is done with an output stands once in the code: unrolled
+ * with the registers that hold sums it took ptxas minutes. sums: (warps_m * 16, pitch), where a pitch of the outputs and 8 keeps a warp's stores of
+ * pairs out of each other's banks. */
+template <int m_tiles, int n_tiles>
+KVI_DEV void kvi_leave_sums(const float (&sum)[m_tiles][n_tiles][4], uint32_t pass, uint32_t warp_m, uint32_t warp_n,
+                            uint32_t lane, uint32_t pitch, float *sums)
+{
+    kvi_sync_block(); /* stages, or sums of the pass before, have been read */
+#pragma unroll
+    for (uint32_t i = 0; i < m_tiles; i++)
+        if (i == pass)
+#pragma unroll
+            for (int j = 0; j < n_tiles; j++)
+#pragma unroll
+                for (uint32_t half = 0; half < 2; half++) /* rows g and g + 8 of the fragment */
+                    *(float2 *)(sums + (warp_m * 16u + half * 8u + lane / 4u) * pitch + (warp_n * n_tiles + j) * 8u +
+                                lane % 4u * 2u) = make_float2(sum[i][j][2u * half], sum[i][j][2u * half + 1u]);
+    kvi_sync_block();
+}
+
 #define LOG2_E 1.4426950408889634f
 KVI_DEV float kvi_exp(float v) { return kvi_exp2(v * LOG2_E); }
 KVI_DEV float kvi_sigmoid(float v) { return kvi_div_rn(1.0f, 1.0f + kvi_exp(-v)); }

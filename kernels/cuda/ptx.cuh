@@ -37,46 +37,31 @@ KVI_DEV uint32_t kvi_ballot(bool yes) { return __ballot_sync(0xffffffffu, yes); 
 KVI_DEV uint32_t kvi_atomic_inc(uint32_t *at) { return atomicAdd(at, 1u); }
 
 /* ------------------------------------------------------------------------------------------------------------ loads --- */
-/* Read-only data that is used once: past L1. Addresses aligned to the size of the load. */
-KVI_DEV uint4 kvi_load128(const void *at)
-{
-    uint4 v;
-    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-                 : "l"(at));
-    return v;
-}
-KVI_DEV uint2 kvi_load64(const void *at)
-{
-    uint2 v;
-    asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(at));
-    return v;
-}
-KVI_DEV uint32_t kvi_load32(const void *at)
-{
-    uint32_t v;
-    asm volatile("ld.global.nc.L1::no_allocate.u32 %0, [%1];" : "=r"(v) : "l"(at));
-    return v;
-}
-/* The same through L1, for what other warps of the block are about to read too. */
-KVI_DEV uint4 kvi_load128_l1(const void *at)
-{
-    uint4 v;
-    asm volatile("ld.global.nc.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(at));
-    return v;
-}
-KVI_DEV uint2 kvi_load64_l1(const void *at)
-{
-    uint2 v;
-    asm volatile("ld.global.nc.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(at));
-    return v;
-}
-KVI_DEV uint32_t kvi_load32_l1(const void *at)
-{
-    uint32_t v;
-    asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(v) : "l"(at));
-    return v;
-}
+/* Read-only data, addresses aligned to the size of the load: used once, past L1; and through L1, what other warps of the block are about to read. */
+#define KVI_LOADS(of, how)                                                                                             \
+    KVI_DEV uint4 kvi_load128##of(const void *at)                                                                      \
+    {                                                                                                                  \
+        uint4 v;                                                                                                       \
+        asm volatile("ld.global.nc" how ".v4.u32 {%0,%1,%2,%3}, [%4];"                                                 \
+                     : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)                                                      \
+                     : "l"(at));                                                                                       \
+        return v;                                                                                                      \
+    }                                                                                                                  \
+    KVI_DEV uint2 kvi_load64##of(const void *at)                                                                       \
+    {                                                                                                                  \
+        uint2 v;                                                                                                       \
+        asm volatile("ld.global.nc" how ".v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(at));                    \
+        return v;                                                                                                      \
+    }                                                                                                                  \
+    KVI_DEV uint32_t kvi_load32##of(const void *at)                                                                    \
+    {                                                                                                                  \
+        uint32_t v;                                                                                                    \
+        asm volatile("ld.global.nc" how ".u32 %0, [%1];" : "=r"(v) : "l"(at));                                         \
+        return v;                                                                                                      \
+    }
+KVI_LOADS(, ".L1::no_allocate")
+KVI_LOADS(_l1, "")
+#undef KVI_LOADS
 /* 16 bytes from global to shared memory in the background; both aligned to 16. `bytes` < 16 fills the rest with zeros (0: all zeros,
  * the source is not read). */
 KVI_DEV uint32_t kvi_shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }

@@ -173,8 +173,6 @@ template <class codes, int tile_m, int tile_n, int warps_m, int warps_n, int sta
         return at < p.panel_end[2];
     }
 
-    /* Sums leave through shared memory, 16 rows of every warp at a time, so that what is done with an output stands once in the code: unrolled with
-     * the registers that hold sums it took ptxas minutes. (warps_m * 16, tile_n + 8): a warp's stores of pairs meet in no bank. */
     static constexpr uint32_t sum_pitch = tile_n + 8;
     static_assert(warps_m * 16 * sum_pitch * 4 <= stages * (int)stage_bytes, "sums of a pass lie where stages were");
     static KVI_DEV void finish(const kvi_cuda_tile_params &p, const kvi_block_rows &block, uint32_t warp_m,
@@ -183,18 +181,7 @@ template <class codes, int tile_m, int tile_n, int warps_m, int warps_n, int sta
         const bool pair = p.l.action == KVI_CUDA_GATED;
 #pragma unroll 1
         for (uint32_t pass = 0; pass < m_tiles; pass++) {
-            kvi_sync_block(); /* stages, or sums of the pass before, have been read */
-#pragma unroll
-            for (uint32_t i = 0; i < m_tiles; i++)
-                if (i == pass)
-#pragma unroll
-                    for (int j = 0; j < n_tiles; j++)
-#pragma unroll
-                        for (uint32_t half = 0; half < 2u; half++) /* rows g and g + 8 of the fragment */
-                            *(float2 *)(sums + (warp_m * 16u + half * 8u + lane / 4u) * sum_pitch +
-                                        (warp_n * n_tiles + j) * 8u + lane % 4u * 2u) =
-                                make_float2(sum[i][j][2u * half], sum[i][j][2u * half + 1u]);
-            kvi_sync_block();
+            kvi_leave_sums(sum, pass, warp_m, warp_n, lane, sum_pitch, sums);
 #pragma unroll 1
             for (uint32_t at = threadIdx.x; at < warps_m * 16u * (tile_n / 2u); at += threads) {
                 const uint32_t r = at / (tile_n / 2u), u = at % (tile_n / 2u) / 4u,
