@@ -32,10 +32,9 @@ typedef struct kvi_cpu_part {
 typedef struct kvi_cpu_company {
     uint32_t split, first, n; /* parts [first, first + n) look at the same page first in that split */
 } kvi_cpu_company;
-#define KVI_CPU_EXPERT_ROWS 256u  /* most rows of a task of a gemv */
-#define KVI_CPU_TASK_COLUMNS 256u /* most outputs of a product's task, a row */
-#define KVI_CPU_FEW_PRODUCTS                                                                                           \
-    2048u /* most outputs of a gemv's task, of a weight and over all rows; of a few rows more than those of the columns */
+#define KVI_CPU_EXPERT_ROWS 256u   /* most rows of a task of a gemv */
+#define KVI_CPU_TASK_COLUMNS 256u  /* most outputs of a product's task, a row */
+#define KVI_CPU_FEW_PRODUCTS 2048u /* most outputs of a gemv's task, of a weight and over all rows */
 /* Floats that a thread makes products in: two weights side by side, of which many rows have half the columns at most. */
 static inline size_t kvi_cpu_products(uint32_t max_rows)
 {

@@ -11,7 +11,8 @@ typedef struct linear_task {
     kvi_device *device;
     const kvi_linear *job;
     const kvi_cpu_dots *dots;
-    bool few; /* rows: gemv */
+    bool integers; /* every weight takes codes */
+    bool few;      /* rows: gemv. Integers have the same bits in both ways, numbers in the form of the step */
     uint32_t rows_per_task;
     uint32_t first_task[4];   /* of each weight; [n_weights]: number of tasks */
     uint32_t first_col[3];    /* of each weight in y */
@@ -216,21 +217,11 @@ static bool fits_bf16(const kvi_device *device, const kvi_linear *job)
     return true;
 }
 
-/* Whether the rows take the gemv. Integers have the same bits in both ways, numbers in the form of the step. */
-static bool takes_gemv(const kvi_device *device, const kvi_linear *job, const kvi_cpu_dots *dots)
-{
-    for (uint32_t w = 0; w < job->n_weights; w++)
-        if (!kvi_cpu_multiplies_integers(device, job->weights[w])) return !job->wide;
-    return job->n_rows <= dots->few;
-}
-
 /* Outputs of a task. A gemv's make long streams, and leave every thread some of a small matrix; those of many rows are a panel's. */
 static uint32_t rows_of_task(const linear_task *t)
 {
     const kvi_linear *job = t->job;
-    bool integers = true;
-    for (uint32_t w = 0; w < job->n_weights; w++) integers = integers && t->inputs[w].codes;
-    if (!t->few) return integers ? t->dots->panels * KVI_TILE_ROWS : t->device->v->panel;
+    if (!t->few) return t->integers ? t->dots->panels * KVI_TILE_ROWS : t->device->v->panel;
     const uint32_t unit = t->n_made ? KVI_TILE_ROWS : 8u;
     uint32_t rows = out_rows(job, 0) / 8u;
     if (rows > KVI_CPU_FEW_PRODUCTS / job->n_rows) rows = KVI_CPU_FEW_PRODUCTS / job->n_rows;
@@ -243,7 +234,10 @@ const char *kvi_cpu_linear(kvi_device *device, const kvi_linear *job)
 {
     linear_task t = {.device = device, .job = job, .dots = job->wide ? device->wide_dots : device->dots};
     const uint32_t n_weights = job->epilogue == KVI_GATE_UP ? 1 : job->n_weights;
-    t.few = takes_gemv(device, job, t.dots);
+    t.integers = true;
+    for (uint32_t w = 0; w < job->n_weights; w++)
+        t.integers = t.integers && kvi_cpu_multiplies_integers(device, job->weights[w]);
+    t.few = t.integers ? job->n_rows <= t.dots->few : !job->wide;
     plan_inputs(&t);
     if (kvi_cpu_begins(device)) make_inputs(&t);
     if (job->wide && fits_bf16(device, job)) {

@@ -219,13 +219,21 @@ static bool find_loops(graph *g)
     return ok;
 }
 
+/* Takes the steps of a pass over the graph. */
+static bool may_pass(kvi_exprs *p, const graph *g)
+{
+    const size_t steps = g->n_edges + g->n;
+    if (steps > p->steps) return false;
+    p->steps -= steps;
+    return true;
+}
+
 /* Lengths, carried from node to node against the edges until nothing changes. False: it does not end soon. */
 static bool find_lengths(kvi_exprs *p, graph *g)
 {
     for (bool changed = true; changed;) {
         changed = false;
-        if (g->n_edges + g->n > p->steps) return false;
-        p->steps -= g->n_edges + g->n;
+        if (!may_pass(p, g)) return false;
         for (size_t i = g->n; i-- > 0;) {
             span *s = &g->spans[i];
             const span was = *s;
@@ -243,8 +251,7 @@ static bool find_lengths(kvi_exprs *p, graph *g)
     }
     for (bool changed = true; changed;) {
         changed = false;
-        if (g->n_edges + g->n > p->steps) return false;
-        p->steps -= g->n_edges + g->n;
+        if (!may_pass(p, g)) return false;
         for (size_t i = g->n; i-- > 0;) {
             span *s = &g->spans[i];
             if (s->shortest == MANY) continue;
@@ -288,23 +295,24 @@ static bool keep(kvi_exprs *p, const graph *g)
     return true;
 }
 
+/* Room in span_of[] for all nodes. */
+static bool room_for_spans(kvi_exprs *p)
+{
+    const size_t before = p->cap_span_of;
+    if (!grow(&p->span_of, &p->cap_span_of, p->n, sizeof *p->span_of)) return false;
+    if (p->cap_span_of > before) memset(p->span_of + before, 0, (p->cap_span_of - before) * sizeof *p->span_of);
+    return true;
+}
+
 /* What is known of "X and C*"; NULL: nothing. */
 static const span *find_span(kvi_exprs *p, kvi_expr x)
 {
-    const size_t before = p->cap_span_of;
-    if (p->why || !grow(&p->span_of, &p->cap_span_of, p->n, sizeof *p->span_of)) return NULL;
-    if (p->cap_span_of > before) memset(p->span_of + before, 0, (p->cap_span_of - before) * sizeof *p->span_of);
+    if (p->why || !room_for_spans(p)) return NULL;
     if (p->span_of[x]) return &p->spans[p->span_of[x] - 1];
     if (p->n_too_large >= FAILURES_MOST) return NULL;
     kvi_exprs_classify(p);
     graph g = {0};
-    bool ok = explore(p, &g, x) && find_loops(&g) && find_lengths(p, &g);
-    if (ok) {
-        const size_t had = p->cap_span_of;
-        ok = grow(&p->span_of, &p->cap_span_of, p->n, sizeof *p->span_of);
-        if (ok && p->cap_span_of > had) memset(p->span_of + had, 0, (p->cap_span_of - had) * sizeof *p->span_of);
-        ok = ok && keep(p, &g);
-    }
+    const bool ok = explore(p, &g, x) && find_loops(&g) && find_lengths(p, &g) && room_for_spans(p) && keep(p, &g);
     free_graph(&g);
     if (!ok) p->n_too_large++;
     return ok ? &p->spans[p->span_of[x] - 1] : NULL;

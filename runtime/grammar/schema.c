@@ -221,11 +221,13 @@ static bool is_computed(const kvi_json_value *v, bool any_case)
            is_in(v, composed, sizeof composed / sizeof *composed, any_case);
 }
 
+static bool is(const kvi_json_value *v, const char *keyword) { return is_in(v, &keyword, 1, false); }
+
 /* Keywords of later drafts are notes of others where the schema says that it is of an earlier one. */
 static bool is_later(const kvi_schema *s, const kvi_json_value *v)
 {
-    static const char *const since_6[] = {"const", "contains", "propertyNames"}, *const since_7[] = {"if"};
-    return (s->draft < 6 && is_in(v, since_6, 3, false)) || (s->draft < 7 && is_in(v, since_7, 1, false));
+    static const char *const since_6[] = {"const", "contains", "propertyNames"};
+    return (s->draft < 6 && is_in(v, since_6, 3, false)) || (s->draft < 7 && is(v, "if"));
 }
 
 /* The keyword where this draft has it. */
@@ -652,11 +654,9 @@ static kvi_shape_id read_condition(kvi_schema *s, const kvi_json_value *schema, 
 static kvi_shape_id read_composed(kvi_schema *s, const kvi_json_value *schema, kvi_json_value *v, kvi_shape_id id)
 {
     if (kvi_json_get_n(schema, v->key, v->key_len) != v) return id; /* written twice: the last one counts */
-    if (is_in(v, (const char *const[]){"$ref"}, 1, false))
-        return kvi_shape_intersect(s, id, kvi_shape_resolve(s, resolve_reference(s, schema, v)));
-    if (is_in(v, (const char *const[]){"anyOf", "oneOf"}, 2, false))
-        return kvi_shape_intersect(s, id, read_choice(s, schema, v->key));
-    if (!is_in(v, (const char *const[]){"allOf"}, 1, false)) return id;
+    if (is(v, "$ref")) return kvi_shape_intersect(s, id, kvi_shape_resolve(s, resolve_reference(s, schema, v)));
+    if (is(v, "anyOf") || is(v, "oneOf")) return kvi_shape_intersect(s, id, read_choice(s, schema, v->key));
+    if (!is(v, "allOf")) return id;
     if (v->type != KVI_JSON_ARRAY) return fail(s, schema, "allOf", "need an array of schemas");
     for (kvi_json_value *c = v->first; c && !kvi_schema_failed(s); c = c->next)
         id = kvi_shape_intersect(s, id, kvi_shape_resolve(s, kvi_shape_of(s, c)));

@@ -43,8 +43,7 @@ typedef struct kvi_property {
     kvi_expr pattern; /* of patternProperties: JSON text of names */
     kvi_shape_id shape;
     bool required; /* PROPERTY */
-    bool
-        listed; /* PROPERTY: of `properties`, which give the order; others are spoken of only (required, not, dependencies) */
+    bool listed;   /* PROPERTY: of `properties`, which give the order; others are only spoken of (required, not) */
     struct kvi_property *next;
 } kvi_property;
 

@@ -68,8 +68,7 @@ typedef struct tile {
     float *c, *r;     /* (n_cols), (n_rows) factors of the normalization */
     float *col, *row; /* deviations */
     float *log_c, *log_r;
-    float *metric,
-        *queries; /* of feedback.h: squares of n_rows, and (QUERY_BLOCK, n_rows), or 128 where that is more */
+    float *metric, *queries; /* of feedback.h: (n, n) and (QUERY_BLOCK, n), n being n_rows, or 128 where that is more */
 } tile;
 
 /* Sample standard deviations, mean removed, of the `width` columns of x (n, width). */
