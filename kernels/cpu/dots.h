@@ -67,7 +67,7 @@ typedef struct kvi_cpu_dots {
                  uint32_t n_rows, void *scratch, float *y, size_t ldy);
 } kvi_cpu_dots;
 
-/* Two panels of KVI_DOTS_DEPTH columns expanded: lines, scales, offsets. */
+/* Two panels of KVI_DOTS_DEPTH columns expanded, or one to 16 bits: lines, scales, offsets. */
 static inline size_t kvi_dots_scratch(void)
 {
     return 2u * (KVI_DOTS_DEPTH * KVI_TILE_ROWS + 2u * (KVI_DOTS_DEPTH / 16u) * KVI_TILE_ROWS * sizeof(float));

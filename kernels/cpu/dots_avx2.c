@@ -1,5 +1,6 @@
 /* dots_avx2.c - integer kernels on AVX2: vpmaddubsw multiplies bytes and adds pairs in 16 bits. Small codes are summed there as long as nothing
- * can overflow; codes of 8 bits become signed and give their sign to the activation, since 255 * 127 * 2 does not fit. */
+ * can overflow. 255 * 127 * 2 does not fit: codes of 8 bits become signed; then a gemv gives their sign to the activation, and a gemm expands them to
+ * 16 bits (lines_avx2.h). */
 #if defined(__x86_64__)
 #define WAY avx2
 #include "lanes_avx2.h"
@@ -10,6 +11,7 @@
 #define BIAS(size) ((size) == 8u ? 128 : 0)
 #define SIZES_DIFFER
 #define OWN_LINES
+#define WIDE(size) ((size) == 8u)
 #include "dots_body.h"
 
 INLINE __m256i word_at(const uint8_t *x)
@@ -50,14 +52,17 @@ INLINE void dot_lines(vi (*ints)[PARTS], const uint8_t *line, uint32_t n, uint32
                       size_t x_stride, uint32_t n_groups)
 {
     (void)x_stride, (void)n_groups; /* one group */
+    if (WIDE(size)) {
+        for (uint32_t i = 0; i < n; i++) add_wide_line(ints, line + i * WIDE_LINE, x + i * GROUP_BYTES);
+        return;
+    }
     const uint32_t fit = FIT(size) < n ? FIT(size) : n;
-    for (uint32_t i = 0; size == 8u && i < n; i++) add_line(ints, line + i * KVI_TILE_LINE, x + i * GROUP_BYTES);
 #pragma GCC unroll 4
-    for (uint32_t i = 0; size < 8u && i < n; i += fit) {
+    for (uint32_t i = 0; i < n; i += fit) {
         __m256i pairs[KVI_DOTS_ROWS][PARTS];
-        for (uint32_t j = 0; j < KVI_DOTS_ROWS; j++) pairs[j][0] = pairs[j][1] = _mm256_setzero_si256();
 #pragma GCC unroll 8
-        for (uint32_t k = i; k < i + fit; k++) add_small_line(pairs, line + k * KVI_TILE_LINE, x + k * GROUP_BYTES);
+        for (uint32_t k = i; k < i + fit; k++)
+            add_small_line(pairs, k == i, line + k * KVI_TILE_LINE, x + k * GROUP_BYTES);
         for (uint32_t j = 0; j < KVI_DOTS_ROWS; j++)
             for (uint32_t part = 0; part < PARTS; part++)
                 ints[j][part] = (vi)_mm256_add_epi32((__m256i)ints[j][part],

@@ -6,6 +6,8 @@
  *   FEW          rows up to which gemv is the faster, by measurement: it expands codes again for its rows, and never waits for memory
  *   CHUNK      groups of four k that gemm multiplies at a time; SIZES_DIFFER instead: loops of their own for every size of codes and short steps
  *   OWN_LINES  dot_lines, where sums over lines are more than dot_quads repeated
+ *   WIDE(size) whether gemm expands codes of that size to 16 bits, WIDE_LINE bytes a line (widen_lines). Sums of products are 256 times what they
+ *              mean then, and begin with nothing: the zero of such codes, where all have one, is BIAS(size)
  * include lanes_*.h and this, and then define
  *   dot_quads  adds to sums, to any of the n_sums, the sum over i < n of the four unsigned bytes in each lane of w[i] times the four signed bytes
  *              at x + stride i. `size`, a constant: codes are below 2^size. BIAS(size): what it subtracts from a code first, 0 unless it cannot
@@ -22,6 +24,14 @@ INLINE void dot_quads(vi *sums, uint32_t n_sums, const vu *w, uint32_t n, uint32
 #include "tile_unpack.h"
 
 #define GROUP_BYTES 16u /* of a word of four rows */
+#ifndef WIDE
+#define WIDE(size) ((void)(size), false)
+#define widen_lines(lines, n, wide) ((void)(lines), (void)(n), (void)(wide))
+#else
+INLINE void widen_lines(const uint8_t *lines, uint32_t n, uint8_t *wide);
+#endif
+#define WIDE_LINE (2u * KVI_TILE_LINE)
+#define LINE_BYTES(size) (WIDE(size) ? WIDE_LINE : KVI_TILE_LINE)
 #define HALF_RUN (KVI_TILE_RUN / 2u)
 
 /* Bits that the largest code takes. */
@@ -272,8 +282,8 @@ static void gemv(const kvi_tile *t, const uint8_t *panels, uint32_t first, uint3
 
 /* A panel, expanded for many rows. */
 typedef struct expanded {
-    const uint8_t *lines;          /* (n_words, 16, 4) */
-    const float *scales, *offsets; /* (steps, 16) */
+    const uint8_t *lines;          /* (n_words, 16, 4), or wide ones */
+    const float *scales, *offsets; /* (steps, 16); scales of wide lines / 256 */
     uint32_t first_word, n_words, first_step;
     const uint8_t *next; /* codes that are expanded after these: the first tile fetches them, so many lines a step */
     uint32_t next_lines;
@@ -317,8 +327,8 @@ INLINE void gemm_tile(const kvi_tile *t, const expanded *e, uint32_t size, uint3
         const uint32_t n = once ? chunk : e->n_words - at < words ? e->n_words - at : words;
         for (uint32_t j = 0; j < n_groups * KVI_DOTS_ROWS; j++)
             for (uint32_t part = 0; part < PARTS; part++)
-                ints[j][part] = splat_int(centred ? start[j / 4u * s_stride + j % 4u] : 0);
-        for (uint32_t i = 0; i < n; i += chunk, line += chunk * KVI_TILE_LINE, x += chunk * GROUP_BYTES)
+                ints[j][part] = splat_int(centred && !WIDE(size) ? start[j / 4u * s_stride + j % 4u] : 0);
+        for (uint32_t i = 0; i < n; i += chunk, line += chunk * LINE_BYTES(size), x += chunk * GROUP_BYTES)
             dot_lines(ints, line, chunk, size, x, x_stride, n_groups);
         for (uint32_t part = 0; part < PARTS; part++) {
             const vf scale = load(e->scales + step * KVI_TILE_ROWS + part * VW),
@@ -385,19 +395,23 @@ static void gemm_sized(const kvi_tile *t, const expanded *e, const kvi_dots_inpu
 static void gemm(const kvi_tile *t, const uint8_t *panels, uint32_t first, uint32_t n_out, const kvi_dots_input *x,
                  uint32_t n_rows, void *scratch, float *y, size_t ldy)
 {
-    uint8_t *lines = scratch;
-    float *scales = (float *)(void *)(lines + KVI_DOTS_DEPTH * KVI_TILE_ROWS),
-          *offsets = scales + KVI_DOTS_DEPTH / 16u * KVI_TILE_ROWS;
     const uint32_t size = SIZE_OF(t->bits, t->values);
+    const size_t n_lines = KVI_DOTS_DEPTH / 4u, bytes = n_lines * LINE_BYTES(size);
+    uint8_t *lines = scratch, *narrow = lines + bytes - n_lines * KVI_TILE_LINE; /* what is widened lies behind */
+    float *scales = (float *)(void *)(lines + bytes), *offsets = scales + KVI_DOTS_DEPTH / 16u * KVI_TILE_ROWS;
     for (uint32_t p = first / KVI_TILE_ROWS; p * KVI_TILE_ROWS < first + n_out; p++)
         for (uint32_t k = 0; k < t->n_in; k += KVI_DOTS_DEPTH) {
             const uint8_t *panel = panels + p * t->panel_bytes;
             const bool last = t->n_in - k <= KVI_DOTS_DEPTH;
             const uint32_t n_k = last ? t->n_in - k : KVI_DOTS_DEPTH, n_steps = (n_k + t->step - 1u) / t->step;
             const size_t end = last ? t->panel_bytes : kvi_tile_block_at(t, k + n_k);
-            unpack_panel(t, panel, k, n_k, lines, scales, offsets);
-            for (uint32_t i = 0; i < n_steps * KVI_TILE_ROWS; i += VW)
-                store(offsets + i, offset_of(t, size, load(scales + i), load(offsets + i)));
+            unpack_panel(t, panel, k, n_k, narrow, scales, offsets);
+            for (uint32_t i = 0; i < n_steps * KVI_TILE_ROWS; i += VW) {
+                const vf scale = load(scales + i);
+                store(offsets + i, offset_of(t, size, scale, load(offsets + i)));
+                if (WIDE(size)) store(scales + i, scale / 256.0f);
+            }
+            if (WIDE(size)) widen_lines(narrow, (n_k + KVI_TILE_RUN - 1u) / KVI_TILE_RUN * 2u * QUADS, lines);
             const expanded e = {
                 .lines = lines,
                 .scales = scales,
