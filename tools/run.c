@@ -316,7 +316,13 @@ static void report(const run_state *r, const kvrt_result *result)
     const bool watched = command_is_terminal(stderr) && command_is_terminal(stdout);
     if (r->line.extra[X_QUIET]) return;
     if (r->line.extra[X_STATS] || watched) print_stats(result, r->session);
-    if (!r->json && !r->ndjson) command_say_early_end(result, "-n -1", "--ctx sets its size");
+    if (r->json || r->ndjson) return;
+    command_say_early_end(result, "-n -1", "--ctx sets its size");
+    /* An assistant that is shown a bare question ends the text, because nobody asked it: silence would look like a fault. */
+    const bool message = r->line.extra[X_MESSAGES] || r->line.extra[X_SYSTEM];
+    if (!message && result->finish == KVRT_FINISH_EOS && result->n_generated <= 1)
+        fprintf(stderr,
+                "kvrt: the model ended the text at once; a prompt is continued as it is, -s '' makes it a message\n");
 }
 
 static int generate(run_state *r)

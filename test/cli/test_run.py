@@ -104,6 +104,10 @@ def an_answer_ends_with_the_text_or_says_why_it_does_not():
         m.config(eos_token_id=eos)
         ended = kvrt("run", m, "-p", "hello", "--temp", 0).expect(0)
         assert ended.err == "" and len(ended.out) < 30, ended.err
+    with Folder() as m:  # unless there is no text
+        m.config(eos_token_id=whole["ids"][0])
+        kvrt("run", m, "-p", "hello", "--temp", 0).expect(0, ["ended the text at once", "-s ''"], b"")
+        assert kvrt("run", m, "-p", "hello", "--temp", 0, "-q").expect(0).err == ""
     both = subprocess.run([KVRT, "run", MODEL, "-p", "hello", "-n", "7", *GREEDY], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, env=ENVIRONMENT)
     assert b"\nkvrt: ended after 7" in both.stdout, "a log of both streams keeps lines apart"
