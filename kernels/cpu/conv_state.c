@@ -66,6 +66,6 @@ static void convolve(void *arg, uint32_t task, uint32_t thread)
 const char *kvi_cpu_conv_state(kvi_device *device, const kvi_op *op)
 {
     conv t = {device, op, (device->program->buffers[op->in].cols + CHANNELS - 1) / CHANNELS};
-    kvi_workers_run(device->workers, convolve, &t, device->step.n_seqs * t.per_seq);
+    (void)kvi_cpu_tasks(device, convolve, &t, device->step.n_seqs * t.per_seq);
     return "conv_state";
 }

@@ -13,6 +13,7 @@
 
 #define TOKENS 64u           /* of a block of the wide form */
 #define TASKS_OF_A_THREAD 4u /* in the narrow form: fewer wait for the last one, more lose what was fetched ahead */
+#define HEADS_OF_A_PIECE 8u  /* most of such a task where the operation is cut: half a megabyte of states */
 
 typedef struct delta {
     kvi_device *device;
@@ -144,11 +145,12 @@ const char *kvi_cpu_delta(kvi_device *device, const kvi_op *op)
                .keys = op->n_kv_heads * op->key_dim,
                .n_heads = device->step.n_seqs * op->n_heads};
     if (kvi_step_is_wide(&device->step)) {
-        kvi_workers_run(device->workers, wide_task, &t, t.n_heads);
+        (void)kvi_cpu_tasks(device, wide_task, &t, t.n_heads);
         return "delta_prefill";
     }
     const uint32_t n_tasks = device->n_threads * TASKS_OF_A_THREAD;
     t.run = device->n_threads == 1 ? t.n_heads : (t.n_heads + n_tasks - 1) / n_tasks;
-    kvi_workers_run(device->workers, narrow_task, &t, (t.n_heads + t.run - 1) / t.run);
+    if (kvi_cpu_is_cut(device) && t.run > HEADS_OF_A_PIECE) t.run = HEADS_OF_A_PIECE;
+    (void)kvi_cpu_tasks(device, narrow_task, &t, (t.n_heads + t.run - 1) / t.run);
     return "delta_decode";
 }

@@ -4,7 +4,7 @@
  *   pairs sorted by expert   | e0 e0 e0 | e3 | e7 e7 |         `first` says where each run begins
  *   phase 1, gate and up     a task is a run and a block of the expert's rows:  act (pairs, width) = act(x G^T, x U^T)
  *   phase 2, down            a task is a run and a block of output rows:        y (pairs, hidden) = act D^T
- *   phase 3, sum             a task is a row: its pairs in ROUTE's order
+ *   phase 3, sum             a task is a row or two: its pairs in ROUTE's order
  *
  * Blocks have the same number of rows whatever the step is, tasks are handed out as threads come, and a pair's numbers do not depend on its
  * neighbours in the run: neither threads nor the other rows of a step show in the result. Experts that nobody chose are not read.
@@ -14,13 +14,17 @@
 
 #include <string.h>
 
-#define INTEGER_ROWS 64u /* of a wide task on integers */
+#define INTEGER_ROWS 64u    /* of a wide task on integers */
+#define CUT_WEIGHTS 131072u /* of a wide task on integers, where the operation is cut */
+#define GATHERED 16u        /* pairs of a task that only copies */
+#define SUMMED 2u        /* rows of a task that only adds: what one thread does at once is not worth waking another */
 #define PAIRS_BLOCK 256u /* pairs that a packed panel is used for at once; more than that pack it again */
 
 typedef struct expert_step {
     kvi_device *device;
     const kvi_op *op;
-    const float *x; /* (rows, hidden) normed; wide: (pairs, hidden) sorted by expert */
+    const float *rows; /* (rows, hidden) normed */
+    const float *x;    /* these; wide: (pairs, hidden) sorted by expert */
     bool wide;
     const kvi_cpu_dots *dots;
     uint32_t hidden, top_k, n_pairs;
@@ -79,12 +83,14 @@ static void sort_pairs(const expert_step *t)
 }
 
 /* The rows of phase 1 in the order of the pairs: panels want them side by side. */
-static void gather_pair(void *arg, uint32_t place, uint32_t thread)
+static void gather_pairs(void *arg, uint32_t task, uint32_t thread)
 {
     const expert_step *t = arg;
-    const float *x = t->x + (size_t)(t->device->mixture.pair[place] / t->top_k) * t->hidden;
+    const uint32_t first = task * GATHERED, end = t->n_pairs - first < GATHERED ? t->n_pairs : first + GATHERED;
     (void)thread;
-    memcpy(t->device->added + (size_t)place * t->hidden, x, t->hidden * sizeof *x);
+    for (uint32_t place = first; place < end; place++)
+        memcpy(t->device->added + (size_t)place * t->hidden,
+               t->rows + (size_t)(t->device->mixture.pair[place] / t->top_k) * t->hidden, t->hidden * sizeof *t->rows);
 }
 
 /* ------------------------------------------------------------------------------------------------------ products --- */
@@ -147,12 +153,12 @@ static void make_codes(void *arg, uint32_t task, uint32_t thread)
                              c->weight->order ? c->weight->order + (size_t)run->expert * n_in : NULL, group, &in);
 }
 
-/* Before a phase of a wide step whose first weight takes codes. */
-static void make_all_codes(const expert_step *t, uint32_t w, const float *x)
+/* Before a phase of a wide step whose first weight takes codes. False: the piece ends there. */
+static bool make_all_codes(const expert_step *t, uint32_t w, const float *x)
 {
     codes_task c = {t, t->op->weights[w], x};
-    if (t->wide && kvi_cpu_multiplies_integers(t->device, c.weight))
-        kvi_workers_run(t->device->workers, make_codes, &c, t->device->mixture.n_used);
+    return !t->wide || !kvi_cpu_multiplies_integers(t->device, c.weight) ||
+           kvi_cpu_tasks(t->device, make_codes, &c, t->device->mixture.n_used);
 }
 
 /* The codes of a run's pairs for a weight, in the thread's scratch. */
@@ -262,12 +268,10 @@ static void down(void *arg, uint32_t task, uint32_t thread)
     }
 }
 
-static void sum_row(void *arg, uint32_t row, uint32_t thread)
+static void sum_row(const expert_step *t, uint32_t row, float *sum)
 {
-    const expert_step *t = arg;
     kvi_device *device = t->device;
     const float *weights = device->buffers[t->op->side] + (size_t)row * 2 * t->top_k + t->top_k;
-    float *sum = device->thread_scratch + thread * device->scratch_floats;
     for (uint32_t j = 0; j < t->top_k; j++) {
         const float *y = device->added + (size_t)device->mixture.place[row * t->top_k + j] * t->hidden;
         for (uint32_t i = 0; i < t->hidden; i++) sum[i] = (j ? sum[i] : 0) + weights[j] * y[i];
@@ -275,13 +279,31 @@ static void sum_row(void *arg, uint32_t row, uint32_t thread)
     kvi_cpu_add_row(device, t->op, row, sum);
 }
 
-/* Rows of a task: of a gemv as many as keep the streams long (linear.c), of panels one panel. Depends on shape and form alone. */
-static uint32_t rows_of_task(const kvi_device *device, bool wide, const kvi_weight *weight, uint32_t n_out)
+static void sum_rows(void *arg, uint32_t task, uint32_t thread)
 {
-    const bool integers = kvi_cpu_multiplies_integers(device, weight);
-    if (wide) return integers ? INTEGER_ROWS : device->v->panel;
-    const uint32_t unit = integers ? KVI_TILE_ROWS : 8u, rows = n_out / 8u / unit * unit;
-    return rows < 16u ? 16u : rows > KVI_CPU_EXPERT_ROWS ? KVI_CPU_EXPERT_ROWS : rows;
+    const expert_step *t = arg;
+    kvi_device *device = t->device;
+    for (uint32_t row = task * SUMMED; row < (task + 1) * SUMMED && row < device->step.n_rows; row++)
+        sum_row(t, row, device->thread_scratch + thread * device->scratch_floats);
+}
+
+static uint32_t clamp(uint32_t n, uint32_t unit, uint32_t low, uint32_t high)
+{
+    n = n / unit * unit;
+    return n < low ? low : n > high ? high : n;
+}
+
+/* Rows of a task: of a gemv as many as keep the streams long (linear.c), of panels one panel. Where the operation is cut tasks of both phases are of
+ * about one length, as costs are learned of the operation. Depends on shape and form alone. */
+static uint32_t rows_of_task(const expert_step *t, const kvi_weight *weight, uint32_t n_out, uint32_t n_weights,
+                             uint32_t most)
+{
+    const bool integers = kvi_cpu_multiplies_integers(t->device, weight);
+    const uint32_t unit = t->dots->panels * KVI_TILE_ROWS;
+    if (t->wide && !integers) return t->device->v->panel;
+    if (t->wide && !kvi_cpu_is_cut(t->device)) return INTEGER_ROWS;
+    if (t->wide) return clamp(CUT_WEIGHTS / n_weights / weight->desc.n_in, unit, unit, most);
+    return clamp(n_out / 8u, integers ? KVI_TILE_ROWS : 8u, 16u, KVI_CPU_EXPERT_ROWS);
 }
 
 const char *kvi_cpu_experts(kvi_device *device, const kvi_op *op)
@@ -289,27 +311,24 @@ const char *kvi_cpu_experts(kvi_device *device, const kvi_op *op)
     const uint32_t hidden = device->program->buffers[op->out].cols, n_rows = device->step.n_rows;
     expert_step t = {.device = device,
                      .op = op,
-                     .x = kvi_cpu_norm_rows(device, op, NULL, n_rows),
+                     .rows = kvi_cpu_norm_rows(device, op, NULL, n_rows),
                      .wide = kvi_step_is_wide(&device->step),
                      .hidden = hidden,
                      .top_k = op->route.top_k,
                      .n_pairs = n_rows * op->route.top_k};
     t.dots = t.wide ? device->wide_dots : device->dots;
-    t.gate_rows = rows_of_task(device, t.wide, op->weights[0], op->expert_width);
-    t.down_rows = rows_of_task(device, t.wide, op->weights[2], hidden);
+    t.gate_rows = rows_of_task(&t, op->weights[0], op->expert_width, 2, INTEGER_ROWS);
+    t.down_rows = rows_of_task(&t, op->weights[2], hidden, 1, KVI_CPU_EXPERT_ROWS);
     t.gate_blocks = (op->expert_width + t.gate_rows - 1) / t.gate_rows;
     t.down_blocks = (hidden + t.down_rows - 1) / t.down_rows;
-    sort_pairs(&t);
-    if (t.wide) {
-        kvi_workers_run(device->workers, gather_pair, &t, t.n_pairs);
-        t.x = device->added; /* phase 1 reads it, phase 2 writes its results there */
-    }
-    make_all_codes(&t, 0, t.x);
-    kvi_workers_run(device->workers, gate_up, &t, device->mixture.n_used * t.gate_blocks);
-    make_all_codes(&t, 2, device->mixture.act);
-    kvi_workers_run(device->workers, down, &t, device->mixture.n_used * t.down_blocks);
-    if (n_rows > 2) kvi_workers_run(device->workers, sum_row, &t, n_rows);
-    else
-        for (uint32_t row = 0; row < n_rows; row++) sum_row(&t, row, 0);
+    t.x = t.wide ? device->added : t.rows; /* phase 1 reads it, phase 2 writes its results there */
+    if (kvi_cpu_begins(device)) sort_pairs(&t);
+    const bool is_over = (!t.wide || kvi_cpu_tasks(device, gather_pairs, &t, (t.n_pairs + GATHERED - 1) / GATHERED)) &&
+                         make_all_codes(&t, 0, t.x) &&
+                         kvi_cpu_tasks(device, gate_up, &t, device->mixture.n_used * t.gate_blocks) &&
+                         make_all_codes(&t, 2, device->mixture.act) &&
+                         kvi_cpu_tasks(device, down, &t, device->mixture.n_used * t.down_blocks) &&
+                         kvi_cpu_tasks(device, sum_rows, &t, (n_rows + SUMMED - 1) / SUMMED);
+    (void)is_over;
     return t.wide ? op->weights[0]->gemm_name : op->weights[0]->gemv_name;
 }

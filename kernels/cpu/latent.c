@@ -23,7 +23,11 @@ typedef struct latent {
     const kvi_op *op;
     const kvi_cache_group *group;
     uint32_t rank, rope, width, n_heads; /* width = rank + rope: of an absorbed query */
-    uint32_t block, blocks, n_splits;    /* narrow: heads of a task and tasks of a sequence; wide: blocks of rows */
+    bool wide;
+    uint32_t block, blocks, n_splits; /* narrow: heads of a task and tasks of a sequence; wide: blocks of rows */
+    /* Where the operation is cut: the first of the blocks that go on, and the piece of each. The first one loads, the last one stores; wide ones
+     * have products to do for that, and are pieces of their own (`apart` 1). */
+    uint32_t first_task, piece, n_pieces, apart;
 } latent;
 
 /* One thread's scratch, and the queries it works on. */
@@ -314,42 +318,124 @@ static void attend_page(const latent *t, const area *s, const kvi_seq *seq, uint
                      t->rank - c < v->panel ? t->rank - c : v->panel, true);
 }
 
-static void start_queries(const latent *t, const area *s)
+/* --------------------------------------------------------------------------------------------------------- blocks --- */
+/* The queries of a task: a row is that of `n_heads` heads, from `head` on. */
+typedef struct block {
+    const kvi_seq *seq;
+    uint32_t head, n_heads, first; /* first: row of the sequence */
+    uint32_t page, end;            /* pages it looks at */
+    uint32_t split;                /* narrow */
+} block;
+
+/* False: the task has none. */
+static bool block_of(const latent *t, uint32_t task, area *s, block *b)
 {
+    const uint32_t part = task / (t->wide ? 1u : t->n_splits), i = part % t->blocks, rest = part / t->blocks;
+    *b = (block){.n_heads = 1, .end = UINT32_MAX};
+    if (t->wide) {
+        b->seq = &t->device->step.seqs[rest / t->n_heads];
+        b->head = rest % t->n_heads;
+        b->first = i * WIDE_QUERIES;
+        if (b->first >= b->seq->n_rows) return false;
+        s->n = b->seq->n_rows - b->first < WIDE_QUERIES ? b->seq->n_rows - b->first : WIDE_QUERIES;
+    } else {
+        b->seq = &t->device->step.seqs[rest];
+        b->split = task % t->n_splits;
+        b->head = i * t->block;
+        b->n_heads = t->n_heads - b->head < t->block ? t->n_heads - b->head : t->block;
+        b->page = b->split * KVI_CPU_SPLIT_PAGES;
+        b->end = b->page + KVI_CPU_SPLIT_PAGES;
+        s->n = b->seq->n_rows * b->n_heads;
+    }
+    for (uint32_t q = 0; q < s->n; q++) s->pos[q] = b->seq->pos + b->first + q / b->n_heads;
+    return true;
+}
+
+/* Where the partial result (m, l, acc) of a query in a run of pages stands. */
+static float *split_at(const latent *t, uint32_t row, uint32_t head, uint32_t split)
+{
+    return t->device->split_out + (((size_t)row * t->n_heads + head) * t->n_splits + split) * (t->rank + 2u);
+}
+
+static void load_block(const latent *t, const area *s, const block *b)
+{
+    if (t->wide) absorb(t, s, b->head, b->seq->first_row + b->first, s->n, true, s->q, t->width);
+    for (uint32_t i = 0; !t->wide && i < s->n; i++) {
+        const size_t row = b->seq->first_row + i / b->n_heads;
+        memcpy(s->q + (size_t)i * t->width,
+               t->device->absorbed + (row * t->n_heads + b->head + i % b->n_heads) * t->width, t->width * sizeof *s->q);
+    }
     for (uint32_t i = 0; i < s->n; i++) s->m[i] = -INFINITY, s->l[i] = 0;
     memset(s->acc, 0, (size_t)s->n * t->rank * sizeof *s->acc);
 }
 
-/* Positions that queries up to `last` may see. */
-static uint32_t positions(const latent *t, const kvi_seq *seq, uint32_t last)
+/* Pages [page, end) of those that it looks at. */
+static void attend_pages(const latent *t, const area *s, const block *b, uint32_t page, uint32_t end)
 {
-    return t->op->causal ? last + 1 : seq->pos + seq->n_rows;
-}
-
-static void attend_pages(const latent *t, const area *s, const kvi_seq *seq, uint32_t page, uint32_t end,
-                         uint32_t n_pos)
-{
-    for (; page < end && page * KVI_KV_PAGE < n_pos; page++) {
+    const uint32_t n_pos = t->op->causal ? s->pos[s->n - 1] + 1 : b->seq->pos + b->seq->n_rows;
+    for (; page < end && page < b->end && page * KVI_KV_PAGE < n_pos; page++) {
         const uint32_t left = n_pos - page * KVI_KV_PAGE;
-        attend_page(t, s, seq, page, left < KVI_KV_PAGE ? left : KVI_KV_PAGE);
+        attend_page(t, s, b->seq, page, left < KVI_KV_PAGE ? left : KVI_KV_PAGE);
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------------- wide --- */
-static void wide_task(void *arg, uint32_t task, uint32_t thread)
+static void store_block(const latent *t, const area *s, const block *b)
+{
+    for (uint32_t i = 0; i < s->n; i++) {
+        float *acc = s->acc + (size_t)i * t->rank;
+        if (t->wide) {
+            t->device->v->scale(acc, 1.0f / s->l[i], t->rank);
+            continue;
+        }
+        float *partial = split_at(t, b->seq->first_row + i / b->n_heads, b->head + i % b->n_heads, b->split);
+        partial[0] = s->m[i];
+        partial[1] = s->l[i];
+        memcpy(partial + 2, acc, t->rank * sizeof *partial);
+    }
+    if (t->wide) leave_latent(t, s, b->head, b->seq->first_row + b->first, s->n, true, s->acc);
+}
+
+static void whole_block(void *arg, uint32_t task, uint32_t thread)
 {
     const latent *t = arg;
-    const kvi_seq *seq = &t->device->step.seqs[task / t->blocks / t->n_heads];
-    const uint32_t head = task / t->blocks % t->n_heads, first = task % t->blocks * WIDE_QUERIES;
     area s = area_of(t, thread);
-    if (first >= seq->n_rows) return;
-    s.n = seq->n_rows - first < WIDE_QUERIES ? seq->n_rows - first : WIDE_QUERIES;
-    absorb(t, &s, head, seq->first_row + first, s.n, true, s.q, t->width);
-    for (uint32_t i = 0; i < s.n; i++) s.pos[i] = seq->pos + first + i;
-    start_queries(t, &s);
-    attend_pages(t, &s, seq, 0, UINT32_MAX, positions(t, seq, s.pos[s.n - 1]));
-    for (uint32_t i = 0; i < s.n; i++) t->device->v->scale(s.acc + (size_t)i * t->rank, 1.0f / s.l[i], t->rank);
-    leave_latent(t, &s, head, seq->first_row + first, s.n, true, s.acc);
+    block b;
+    if (!block_of(t, task, &s, &b)) return;
+    load_block(t, &s, &b);
+    attend_pages(t, &s, &b, b.page, b.end);
+    store_block(t, &s, &b);
+}
+
+/* A part of a block's way. What it has so far stands in the area of its place in the round, whichever thread is there. */
+static void piece_of_block(void *arg, uint32_t place, uint32_t thread)
+{
+    const latent *t = arg;
+    area s = area_of(t, place);
+    block b;
+    (void)thread;
+    if (!block_of(t, t->first_task + place, &s, &b)) return;
+    const uint32_t page = b.page + (t->piece - t->apart) * KVI_CPU_PIECE_PAGES;
+    if (t->piece == 0) load_block(t, &s, &b);
+    if (t->piece >= t->apart && t->piece < t->n_pieces - t->apart)
+        attend_pages(t, &s, &b, page, page + KVI_CPU_PIECE_PAGES);
+    if (t->piece == t->n_pieces - 1) store_block(t, &s, &b);
+}
+
+/* All blocks, or the piece's part of them. A block is long where much is cached. Its sums have as many numbers as the latent for each head, too many
+ * to keep of all rows, so that where the operation is cut as many blocks as there are threads go their way to the end, then the next ones. */
+static bool attend_blocks(latent *t, uint32_t n_tasks, uint32_t n_pages)
+{
+    kvi_device *device = t->device;
+    if (!kvi_cpu_is_cut(device)) return kvi_cpu_tasks(device, whole_block, t, n_tasks);
+    t->apart = t->wide ? 1 : 0;
+    t->n_pieces = (n_pages + KVI_CPU_PIECE_PAGES - 1) / KVI_CPU_PIECE_PAGES + 2 * t->apart;
+    for (t->first_task = 0; t->first_task < n_tasks; t->first_task += device->n_threads) {
+        const uint32_t left = n_tasks - t->first_task;
+        for (t->piece = 0; t->piece < t->n_pieces; t->piece++)
+            if (!kvi_cpu_tasks(device, piece_of_block, t, left < device->n_threads ? left : device->n_threads))
+                return false;
+    }
+    return true;
 }
 
 /* -------------------------------------------------------------------------------------------------------- narrow --- */
@@ -359,38 +445,6 @@ static void absorb_task(void *arg, uint32_t head, uint32_t thread)
     const area s = area_of(t, thread);
     absorb(t, &s, head, 0, t->device->step.n_rows, false, t->device->absorbed + (size_t)head * t->width,
            (size_t)t->n_heads * t->width);
-}
-
-/* Where the partial result (m, l, acc) of a query in a run of pages stands. */
-static float *split_at(const latent *t, uint32_t row, uint32_t head, uint32_t split)
-{
-    return t->device->split_out + (((size_t)row * t->n_heads + head) * t->n_splits + split) * (t->rank + 2u);
-}
-
-static void narrow_task(void *arg, uint32_t task, uint32_t thread)
-{
-    const latent *t = arg;
-    kvi_device *device = t->device;
-    const uint32_t split = task % t->n_splits, first = task / t->n_splits % t->blocks * t->block;
-    const kvi_seq *seq = &device->step.seqs[task / t->n_splits / t->blocks];
-    const uint32_t heads = t->n_heads - first < t->block ? t->n_heads - first : t->block;
-    area s = area_of(t, thread);
-    s.n = seq->n_rows * heads;
-    for (uint32_t i = 0; i < s.n; i++) {
-        const size_t row = seq->first_row + i / heads;
-        s.pos[i] = seq->pos + i / heads;
-        memcpy(s.q + (size_t)i * t->width, device->absorbed + (row * t->n_heads + first + i % heads) * t->width,
-               t->width * sizeof *s.q);
-    }
-    start_queries(t, &s);
-    attend_pages(t, &s, seq, split * KVI_CPU_SPLIT_PAGES, (split + 1) * KVI_CPU_SPLIT_PAGES,
-                 positions(t, seq, s.pos[s.n - 1]));
-    for (uint32_t i = 0; i < s.n; i++) {
-        float *partial = split_at(t, seq->first_row + i / heads, first + i % heads, split);
-        partial[0] = s.m[i];
-        partial[1] = s.l[i];
-        memcpy(partial + 2, s.acc + (size_t)i * t->rank, t->rank * sizeof *partial);
-    }
 }
 
 static void merge_task(void *arg, uint32_t head, uint32_t thread)
@@ -424,17 +478,19 @@ const char *kvi_cpu_latent_attention(kvi_device *device, const kvi_op *op)
         if (seq->n_rows > rows) rows = seq->n_rows;
         if (seq->pos + seq->n_rows > longest) longest = seq->pos + seq->n_rows;
     }
-    if (kvi_step_is_wide(&device->step)) {
+    const uint32_t pages = (longest + KVI_KV_PAGE - 1) / KVI_KV_PAGE;
+    t.wide = kvi_step_is_wide(&device->step);
+    if (t.wide) {
         t.blocks = (rows + WIDE_QUERIES - 1) / WIDE_QUERIES;
-        kvi_workers_run(device->workers, wide_task, &t, device->step.n_seqs * t.n_heads * t.blocks);
+        (void)attend_blocks(&t, device->step.n_seqs * t.n_heads * t.blocks, pages);
         return "attention_latent_prefill";
     }
-    const uint32_t pages = (longest + KVI_KV_PAGE - 1) / KVI_KV_PAGE;
     t.block = heads_together(t.n_heads);
     t.blocks = (t.n_heads + t.block - 1) / t.block;
     t.n_splits = (pages + KVI_CPU_SPLIT_PAGES - 1) / KVI_CPU_SPLIT_PAGES;
-    kvi_workers_run(device->workers, absorb_task, &t, t.n_heads);
-    kvi_workers_run(device->workers, narrow_task, &t, device->step.n_seqs * t.blocks * t.n_splits);
-    kvi_workers_run(device->workers, merge_task, &t, t.n_heads);
+    if (kvi_cpu_tasks(device, absorb_task, &t, t.n_heads) &&
+        attend_blocks(&t, device->step.n_seqs * t.blocks * t.n_splits,
+                      pages < KVI_CPU_SPLIT_PAGES ? pages : KVI_CPU_SPLIT_PAGES))
+        (void)kvi_cpu_tasks(device, merge_task, &t, t.n_heads);
     return "attention_latent_decode";
 }

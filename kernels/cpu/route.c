@@ -94,6 +94,6 @@ const char *kvi_cpu_route(kvi_device *device, const kvi_op *op)
                             .wide = kvi_step_is_wide(&device->step),
                             .ldy = op->n_experts};
     (void)kvi_cpu_linear(device, &job);
-    kvi_workers_run(device->workers, route_row, &t, device->step.n_rows);
+    if (kvi_cpu_is_over(device)) (void)kvi_cpu_tasks(device, route_row, &t, device->step.n_rows);
     return "route";
 }

@@ -197,11 +197,11 @@ kvrt_status kvi_cpu_run(kvi_device *device, uint32_t first_op, uint32_t n_ops, k
     return KVRT_OK;
 }
 
-/* Products and attention are what takes long. The others are one round. */
+/* What only looks up, turns or copies rows is one round. */
 static bool may_be_cut(const kvi_op *op)
 {
-    return op->kind == KVI_OP_NORM_LINEAR || op->kind == KVI_OP_LINEAR_ADD || op->kind == KVI_OP_NORM_GATE_UP ||
-           op->kind == KVI_OP_HEAD || op->kind == KVI_OP_ATTENTION;
+    return op->kind != KVI_OP_EMBED && op->kind != KVI_OP_ROPE_APPEND && op->kind != KVI_OP_LATENT_APPEND &&
+           op->kind != KVI_OP_JOIN && op->kind != KVI_OP_LAST;
 }
 
 kvrt_status kvi_cpu_run_some(kvi_device *device, uint32_t op, uint32_t first, uint32_t n, uint32_t *n_run, bool *over,

@@ -67,9 +67,9 @@ static bool narrow_is_next(choice *c, const kvi_engine *e, bool *any_wide)
 }
 
 /* A chunk may be computed in parts, where the bits do not depend on it: kvi_want.part. */
-static void cut(const choice *c, const kvi_session *s, kvi_want *want)
+static void cut(const choice *c, kvi_want *want)
 {
-    if (!want->wide || !c->part_rows || s->states.units || want->n <= c->part_rows) return;
+    if (!want->wide || !c->part_rows || want->n <= c->part_rows) return;
     const uint32_t n_parts = (want->n + c->part_rows - 1) / c->part_rows; /* of one length, so that costs are alike */
     want->n = (want->n + n_parts - 1) / n_parts;
     want->part = true;
@@ -92,7 +92,7 @@ static bool choose(kvi_engine *e, choice *c, kvi_batch *b)
             c->gagged = true;
             break;
         }
-        cut(c, s, &want);
+        cut(c, &want);
         if (!kvi_batch_add(b, s, &want, &s->gen.error)) break;
         s->last_turn = e->turn;
         s->served = ++e->n_served;

@@ -15,7 +15,8 @@
 #include <time.h>
 #include <cmocka.h>
 
-static golden_model model;
+static golden_model llama, mixture, hybrid, latent;
+static const golden_model *model = &llama;
 static uint32_t random_state = 1;
 static uint32_t below(uint32_t n)
 {
@@ -95,7 +96,7 @@ static kvrt_engine open_engine(const char *format, const char *sessions, bool is
 {
     const char *pairs[] = {"cpu.threads",  "1",      "kv.format", format, "kv.tail",        "64",   "ctx.chunk", "200",
                            "ctx.sessions", sessions, "ctx.size",  "500",  "gen.ignore_eos", "true", NULL};
-    kvrt_engine engine = golden_open(&model, pairs);
+    kvrt_engine engine = golden_open(model, pairs);
     if (!is_slow) return engine;
     kvi_engine *e = inside(engine);
     slow = kvi_backend_cpu;
@@ -235,6 +236,35 @@ static void any_budget_gives_the_same(void **state)
             kvrt_engine_close(engine, NULL);
         }
     }
+}
+
+static void a_budget_is_kept(void **state);
+/* Layers of experts, with a state, with latents. */
+static void other_layers(void **state)
+{
+    enum { N = 6 };
+    static const golden_model *const models[] = {&mixture, &hybrid, &latent};
+    static const uint64_t budgets[] = {1, 300, 3000};
+    for (unsigned k = 0; k < 3; k++) {
+        uint64_t want[N];
+        uint32_t n_tokens[N];
+        model = models[k];
+        for (uint32_t i = 0; i < N; i++) want[i] = alone("k4v4", i, &n_tokens[i]);
+        for (unsigned b = 0; b < 4; b++) {
+            member m[N];
+            kvrt_engine engine = open_engine("k4v4", "6", true);
+            for (uint32_t i = 0; i < N; i++) m[i] = make(i), join(engine, &m[i]), submit(&m[i]);
+            while (kvrt_step(engine, b < 3 ? budgets[b] : below(6000), NULL) != KVRT_DONE) poll_all(engine, m, N);
+            poll_all(engine, m, N);
+            for (uint32_t i = 0; i < N; i++)
+                if (m[i].digest != want[i] || m[i].n_ends != 1 || m[i].n_tokens != n_tokens[i])
+                    fail_msg("model %u, budget %u: session %u is not what it is alone", k, b, i);
+            if (b < 2) assert_true(work.n_cut > 200);
+            kvrt_engine_close(engine, NULL);
+        }
+        a_budget_is_kept(state);
+    }
+    model = &llama;
 }
 
 /* Once the costs are known, a step of the budget never takes longer, unless a single operation does; and it uses most of it. */
@@ -575,16 +605,23 @@ static void the_worker(void **state)
     }
 }
 
-static int set_up(void **state) { return golden_load("llama_gqa2", &model) ? 0 : -1; }
+static int set_up(void **state)
+{
+    return golden_load("llama_gqa2", &llama) && golden_load("qwen3_moe", &mixture) &&
+                   golden_load("qwen3_5_moe", &hybrid) && golden_load("glm4_moe_lite", &latent)
+               ? 0
+               : -1;
+}
 static int tear_down(void **state)
 {
-    golden_free(&model);
+    golden_free(&llama), golden_free(&mixture), golden_free(&hybrid), golden_free(&latent);
     return 0;
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(any_budget_gives_the_same),
+                                       cmocka_unit_test(other_layers),
                                        cmocka_unit_test(a_budget_is_kept),
                                        cmocka_unit_test(rounds_are_short),
                                        cmocka_unit_test(a_prompt_delays_by_a_chunk),
