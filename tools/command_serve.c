@@ -82,7 +82,9 @@ static int read_key(serve_server *s, const char *path)
     size_t len;
     s->key_text = command_read_file(path, &len);
     if (!s->key_text) return EXIT_RUN;
-    s->key_text[strcspn(s->key_text, "\r\n")] = 0;
+    const size_t n = strcspn(s->key_text, "\r\n");
+    if (n < len && !s->key_text[n]) return usage_error("--api-key-file: need a line of text", path);
+    s->key_text[n] = 0;
     s->api_key = s->key_text;
     return EXIT_OK;
 }
@@ -103,7 +105,9 @@ static int settings(serve_server *s, command_line *line)
     s->host = x[X_HOST] && *x[X_HOST] ? x[X_HOST] : "127.0.0.1";
     s->port = (int)port;
     s->api_key = x[X_KEY];
-    if (x[X_KEY_FILE] && read_key(s, x[X_KEY_FILE]) != EXIT_OK) return EXIT_RUN;
+    if (x[X_KEY] && x[X_KEY_FILE]) return usage_error("--api-key and --api-key-file: need one", x[X_KEY_FILE]);
+    const int key = x[X_KEY_FILE] ? read_key(s, x[X_KEY_FILE]) : EXIT_OK;
+    if (key != EXIT_OK) return key;
     if (s->api_key && !*s->api_key) return usage_error("--api-key: need a key", "");
     s->cors = x[X_CORS];
     s->keep = x[X_KEEP];

@@ -18,9 +18,9 @@ def has_http():
 
 
 class Server:
-    def __init__(self, *args, model=STORY):
+    def __init__(self, *args, model=STORY, **popen):
         self.process = subprocess.Popen([KVRT, "serve", model, "--port", "0", *map(str, args)], stderr=subprocess.PIPE,
-                                        env=ENVIRONMENT, text=True)
+                                        env=ENVIRONMENT, text=True, **popen)
         self.said = ""
         while "listening on" not in self.said:
             line = self.process.stderr.readline()

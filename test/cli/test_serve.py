@@ -2,10 +2,14 @@
 """`kvrt serve` over real connections: answers equal to `kvrt run`, streams, conversations found again, many clients at once, what is refused, clients
 that leave, and the end."""
 import base64
+import copy
+import gzip
 import http.client
 import json
 import math
 import re
+import resource
+import shutil
 import signal
 import socket
 import struct
@@ -99,6 +103,8 @@ def what_can_be_asked_without_an_answer():
         models = s.get("/v1/models")
         assert models["data"][0]["id"] == "fable" and models["data"][0]["object"] == "model", models
         assert s.get("/models") == models and s.get("/v1/models/") == models
+        assert s.get("/v1/models/fable") == s.get("/models/fable") == models["data"][0]
+        assert s.get("/v1/models/other", expect=404)["error"]["code"] == "model_not_found"
         props = s.get("/props")
         assert props["ctx_size"] == 2048 and props["architecture"] == "llama" and props["sessions"] == 4, props
         tokens = s.post("/tokenize", {"content": "Once upon a time<|im_end|>"})
@@ -117,7 +123,15 @@ def what_can_be_asked_without_an_answer():
         assert headers["Allow"] == "GET", headers
         headers, _ = s.ask("GET", "/v1/chat/completions", expect=405)
         assert headers["Allow"] == "POST", headers
-        assert s.metric("requests_refused_total") == 5
+        s.ask("POST", "/v1/models/fable", "{}", expect=405)
+        s.ask("GET", "/slots/0", expect=405)
+        s.post("/slots/+0?action=erase", {}, expect=404)
+        # Clients that try a WebSocket first go on with POST when they read 426.
+        s.ask("GET", "/v1/responses", headers={"Connection": "Upgrade", "Upgrade": "websocket"}, expect=426)
+        s.post("/tokenize", {"content": "x", "add_special": 1}, expect=400)
+        packed = s.post("/v1/chat/completions", gzip.compress(b"{}"), headers={"Content-Encoding": "gzip"}, expect=415)
+        assert "Content-Encoding" in packed["error"]["message"], packed
+        assert s.metric("requests_refused_total") == 12
         families(s.get("/metrics"))
 
 
@@ -715,6 +729,124 @@ def wrong_requests_are_answered_by_name():
         assert s.metric("sessions") <= 4 and s.metric("requests_running") == 0 and s.metric("requests_failed_total") == 0
 
 
+LOOK = {"type": "object", "properties": {"where": {"enum": ["den", "hill"]}}, "required": ["where"]}
+SHAPES = [  # bodies with the members that clients send
+    ("/v1/chat/completions", {
+        "messages": [{"role": "system", "content": "Be brief.", "name": "s"}, {"role": "user", "content": [{"type": "text", "text": "Look."}]},
+                     {"role": "assistant", "content": None, "reasoning_content": "Hm.", "tool_calls": [
+                         {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"where":"den"}'}}]},
+                     {"role": "tool", "tool_call_id": "c1", "content": "a fox"}],
+        "max_tokens": 1, "temperature": 1, "top_p": 0.9, "top_k": 5, "min_p": 0.1, "repetition_penalty": 1.1, "seed": 3, "n": 1, "stop": ["zzz"],
+        "logprobs": True, "top_logprobs": 2, "logit_bias": {"5": 1}, "stream": True, "stream_options": {"include_usage": True}, "modalities": ["text"],
+        "tools": [{"type": "function", "function": {"name": "look", "description": "d", "parameters": LOOK, "strict": True}}], "tool_choice": "auto",
+        "parallel_tool_calls": True, "reasoning_effort": "low", "chat_template_kwargs": {"a": 1}}),
+    ("/v1/chat/completions", {"messages": STORY_MESSAGES, "max_tokens": 1, "response_format": {"type": "json_schema", "json_schema": {"schema": LOOK}}}),
+    ("/v1/completions", {"prompt": "Once", "max_tokens": 1, "logprobs": 2, "best_of": 1, "stop": "zzz", "stream": False, "grammar": 'root ::= "a"', "ignore_eos": True}),
+    ("/v1/responses", {
+        "instructions": "Be brief.", "input": [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Look."}]},
+                                               {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "{}"},
+                                               {"type": "function_call_output", "call_id": "c1", "output": "a fox"}],
+        "max_output_tokens": 1, "tools": [{"type": "function", "name": "look", "parameters": LOOK}], "tool_choice": "auto", "parallel_tool_calls": False,
+        "reasoning": {"effort": "low"}, "text": {"format": {"type": "text"}}, "metadata": {"a": "b"}, "service_tier": "auto", "user": "u", "stream": True}),
+    ("/v1/messages", {
+        "max_tokens": 1, "system": [{"type": "text", "text": "Be brief."}], "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "Look."}]},
+            {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm."}, {"type": "tool_use", "id": "t1", "name": "look", "input": {"where": "den"}}]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "a fox"}]}]}],
+        "tools": [{"name": "look", "description": "d", "input_schema": LOOK}], "tool_choice": {"type": "auto", "disable_parallel_tool_use": True},
+        "thinking": {"type": "enabled"}, "stop_sequences": ["zzz"], "output_config": {"effort": "low"}, "stream": True}),
+    ("/v1/embeddings", {"input": ["a", "b"], "encoding_format": "float", "pooling": "mean", "normalize": True}),
+    ("/tokenize", {"content": "a", "with_pieces": True}), ("/detokenize", {"tokens": [5]})]
+
+
+def places(value, path=()):
+    if path:
+        yield path
+    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield from places(value[key], path + (key,))
+
+
+def changed(body, path, value):
+    body = copy.deepcopy(body)
+    at = body
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = value
+    return body
+
+
+@test
+def every_member_may_be_of_any_type():
+    free = ("chat_template_kwargs.a", "metadata.a", ".properties", ".required", ".enum", "schema.type", "parameters.type", "output_config.effort", ".input.")
+    with Server() as s:
+        connection = s.connect()
+        for path, base in SHAPES:
+            for place in [(), *places(base)]:
+                name = ".".join(map(str, place))
+                for value in (5, "x", [], {}, [5], True, -1e30, "\0") if place else (None,):
+                    connection.request("POST", path, json.dumps(changed(base, place, value) if place else base))
+                    answer = connection.getresponse()
+                    text = answer.read().decode()
+                    assert answer.status == 200 or (place and answer.status == 400 and json.loads(text)["error"]["message"]), (path, name, value, answer.status, text)
+                    assert not (answer.status == 200 and ('"error":{' in text or "response.failed" in text)), (path, name, value, text)
+                    at = base
+                    for key in place:
+                        at = at[key]
+                    if value == 5 and isinstance(at, (str, list, dict, bool)) and not any(f in name for f in free):
+                        assert answer.status == 400, (path, name, text)
+        assert s.metric("requests_failed_total") == 0 and s.metric("requests_running") == 0
+
+
+@test
+def names_and_numbers_at_their_edges():
+    with Server() as s:
+        path = "/v1/chat/completions"
+        for seed in (-(1 << 63), -2, (1 << 63) - 1, 1 << 62):
+            assert text_of(s.chat(STORY_MESSAGES, max_tokens=8, seed=seed)) == text_of(s.chat(STORY_MESSAGES, max_tokens=8, seed=seed)), seed
+        s.post(path, {"messages": STORY_MESSAGES, "seed": 1 << 63}, expect=400)
+        plain = s.chat(STORY_MESSAGES, max_tokens=8, seed=1)
+        body = json.dumps({"messages": STORY_MESSAGES, "max_tokens": 8, "seed": 1}).replace('"messages"', '"m\\u0065ssages"').replace('"content"', '"\\u0063ontent"')
+        assert text_of(s.post(path, body)) == text_of(plain) and "\\u" in body
+        for name in ("", "a\nb", "a\0b"):
+            error = s.post(path, {"messages": STORY_MESSAGES, "tools": [{"type": "function", "function": {"name": name}}]}, expect=400)["error"]
+            assert "tools: name" in error["message"], error
+        for name in ("look at", 'a"b', "a\\b", "\u00fcn\u00ef", "</tool_call>", "{", "a.b/c", "x" * 300):
+            tool = {"type": "function", "function": {"name": name, "parameters": {**LOOK, "additionalProperties": False}}}
+            call, = s.chat(STORY_MESSAGES, tools=[tool], tool_choice="required", parallel_tool_calls=False, max_tokens=900)["choices"][0]["message"]["tool_calls"]
+            assert call["function"]["name"] == name and json.loads(call["function"]["arguments"])["where"] in ("den", "hill"), call
+
+
+@test
+def calls_of_earlier_turns_reach_the_template():
+    template = ("{% for m in messages %}{{ m.role }}:{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function.name }}{% for k, v in c.function.arguments.items() %}"
+                "({{ k }}={{ v }}){% endfor %}{% endfor %};{% endfor %}")
+    with tempfile.TemporaryDirectory() as folder:
+        for file in Path(STORY).iterdir():
+            (Path(folder) / file.name).write_bytes(file.read_bytes())
+        config = json.loads((Path(folder) / "tokenizer_config.json").read_text())
+        (Path(folder) / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": template}))
+
+        def chat(arguments):
+            call = {"id": "c", "type": "function", "function": {"name": "look", "arguments": arguments}}
+            return {"messages": [*STORY_MESSAGES, {"role": "assistant", "content": "", "tool_calls": [call]}], "max_tokens": 1}
+
+        def anthropic(given):
+            return {"messages": [*STORY_MESSAGES, {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name": "look", "input": given}]}], "max_tokens": 1}
+
+        def responses(arguments):
+            return {"input": [*STORY_MESSAGES, {"type": "function_call", "call_id": "c", "name": "look", "arguments": arguments}], "max_output_tokens": 1}
+
+        with Server(model=folder) as s:
+            def tokens(text):
+                return s.post("/tokenize", {"content": "user:" + STORY_MESSAGES[0]["content"] + ";assistant:look" + text + ";"})["count"]
+
+            for given, text in (({"where": "den", "n": 3}, "(where=den)(n=3)"), ({}, "")):
+                for arguments in (json.dumps(given), given) if given else (json.dumps(given), given, ""):
+                    assert s.post("/v1/chat/completions", chat(arguments))["usage"]["prompt_tokens"] == tokens(text), arguments
+                assert s.post("/v1/messages/count_tokens", anthropic(given))["input_tokens"] == tokens(text)
+                assert s.post("/v1/responses", responses(json.dumps(given)))["usage"]["input_tokens"] == tokens(text)
+
+
 @test
 def raw_bytes_do_no_harm():
     with Server("--timeout", 1) as s:
@@ -743,14 +875,19 @@ def keys_and_origins():
         s.get("/v1/models", headers={"Authorization": "Bearer secret"})
         s.get("/v1/models", headers={"x-api-key": "secret", "Host": "model.example"})
     with Server() as s:
-        s.get("/v1/models", headers={"Host": "evil.example"}, expect=403)
+        for host in ("evil.example", "127.evil.example", "127.0.0.1.evil.example", "127", "localhost.evil.example", "[::1].evil.example", "127.0.0.1 x"):
+            if "[" not in host:
+                s.get("/v1/models", headers={"Host": host}, expect=403)
+        s.get("/v1/models", headers={"Host": f"127.0.0.9:{s.port}"})
         s.get("/v1/models", headers={"Origin": "http://evil.example"}, expect=403)
         s.get("/v1/models", headers={"Origin": f"http://127.0.0.1:{s.port}"})
         headers, _ = s.ask("GET", "/v1/models", headers={"Host": "localhost"})
         assert headers["Access-Control-Allow-Origin"] is None
         s.ask("OPTIONS", "/v1/models", expect=405)
     with Server("--cors", "http://page.example") as s:
-        headers, _ = s.ask("OPTIONS", "/v1/chat/completions", headers={"Origin": "http://page.example"}, expect=204)
+        asked = {"Origin": "http://page.example", "Access-Control-Request-Headers": "authorization, x-stainless-os"}
+        headers, _ = s.ask("OPTIONS", "/v1/chat/completions", headers=asked, expect=204)
+        assert headers["Access-Control-Allow-Headers"] == "authorization, x-stainless-os", headers
         assert headers["Access-Control-Allow-Origin"] == "http://page.example" and "POST" in headers["Access-Control-Allow-Methods"]
         s.get("/v1/models", headers={"Origin": "http://page.example"})
         s.get("/v1/models", headers={"Origin": "http://other.example"}, expect=403)
@@ -811,6 +948,63 @@ def the_end_lets_answers_finish():
 
 
 @test
+def the_end_waits_for_who_reads_slowly():
+    for stream in (False, True):
+        with Server("--sessions", 1) as s:
+            client = socket.socket()
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", s.port))
+            body = json.dumps({"prompt": "Once ", "max_tokens": 1000, "ignore_eos": True, "logprobs": 5, "stream": stream}).encode()
+            client.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            s.until("requests_total", 1)
+            s.until("requests_running", 1 if stream else 0)  # a whole answer is computed, and most of it still to be sent
+            s.process.send_signal(signal.SIGTERM)
+            said = b""
+            while part := client.recv(16384):
+                said += part
+                time.sleep(0.005)
+            assert said.rstrip().endswith(b"data: [DONE]\n\n\r\n0" if stream else b"}}}"), said[-200:]
+            assert said.count(b'"text_offset"') > 0 and s.process.wait(30) == 0
+
+
+@test
+def a_terminal_that_is_closed():
+    with tempfile.TemporaryDirectory() as top:
+        with Server("--keep", top) as s:
+            s.chat(STORY_MESSAGES, max_tokens=3)
+            shutil.rmtree(top)  # and somebody tidied up
+            s.process.send_signal(signal.SIGHUP)
+            assert s.process.wait(30) == 0
+        assert "kept 1 conversations" in s.said, s.said
+        with Server(preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as s:  # nohup
+            s.process.send_signal(signal.SIGHUP)
+            time.sleep(0.2)
+            assert s.get("/health") == {"status": "ok"}
+
+
+@test
+def few_files_are_no_reason_to_spin():
+    with Server(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))) as s:
+        def cpu():
+            return sum(map(int, Path(f"/proc/{s.process.pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]))
+
+        clients = [socket.create_connection(("127.0.0.1", s.port)) for _ in range(80)]
+        time.sleep(0.2)
+        before = cpu()
+        time.sleep(1)
+        assert cpu() - before < 20, "of a hundred"
+        for client in clients:
+            client.close()
+        for _ in range(100):
+            try:
+                assert s.get("/health") == {"status": "ok"}
+                break
+            except (ConnectionError, http.client.HTTPException):
+                time.sleep(0.05)
+        s.get("/health")
+
+
+@test
 def a_second_signal_cancels():
     with Server(*ENDLESS, model=MODEL) as s:
         whole, stream = s.begin(endless()), s.begin(endless(stream=True))
@@ -838,6 +1032,12 @@ def what_cannot_begin():
     kvrt("serve", STORY, "--port", "70000").expect(2, err="--port")
     kvrt("serve", STORY, "--host", "256.1.1.1").expect(1, err="--host 256.1.1.1")
     kvrt("serve").expect(2, err="need a model folder")
+    with tempfile.TemporaryDirectory() as folder:
+        key = Path(folder) / "key"
+        for text, part in ((b"", "need a key"), (b"a\0b\n", "line of text")):
+            key.write_bytes(text)
+            kvrt("serve", STORY, "--api-key-file", key).expect(2, err=part)
+        kvrt("serve", STORY, "--api-key", "a", "--api-key-file", key).expect(2, err="need one")
 
 
 if __name__ == "__main__":

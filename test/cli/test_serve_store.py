@@ -106,6 +106,19 @@ def damage_is_noticed():
 
 
 @test
+def a_directory_may_be_tidied_away():
+    with tempfile.TemporaryDirectory() as top:
+        folder = Path(top) / "store"
+        with Server("--store", folder) as s:
+            turns(s)
+            written(s)
+            shutil.rmtree(folder)
+            s.chat([{"role": "user", "content": "Tell me about a whale."}], max_tokens=5)
+            written(s, 2)
+            assert files(folder) and s.metric("store_errors_total") == 0
+
+
+@test
 def a_directory_has_a_limit():
     with tempfile.TemporaryDirectory() as folder:
         with Server("--store", folder) as s:

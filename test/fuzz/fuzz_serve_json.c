@@ -1,4 +1,4 @@
-/* fuzz_serve_json.c - any bytes as the body of a request: every value is looked at in all ways; strings, written again and read again,
+/* fuzz_serve_json.c - any bytes as the body of a request: every value is looked at in all ways; names and strings, written again and read again,
  * are the same. */
 #include "../../tools/serve/serve_json.c"
 #include "../../tools/serve/serve_text.c"
@@ -28,6 +28,15 @@ static uint32_t walk(const serve_json *json, const serve_node *node, unsigned de
     int64_t whole;
     if (depth > SERVE_JSON_DEPTH || (size_t)node->start + node->len > json->len || !node->len) abort();
     (void)serve_json_get(json, node, "messages");
+    if (node->key_start) { /* a name is itself, and not what is shorter or longer */
+        const serve_node key = {.start = node->key_start - 1, .len = node->key_len + 2, .type = SERVE_STRING};
+        serve_text name = {0};
+        serve_json_string(json, &key, &name);
+        if (strlen(name.data) == name.len && !serve_json_key_is(json, node, name.data)) abort();
+        serve_put(&name, "x", 1);
+        if (serve_json_key_is(json, node, name.data)) abort();
+        serve_text_free(&name);
+    }
     (void)serve_json_type_name(node);
     if (node->type == SERVE_STRING) check_string(json, node);
     if (serve_json_i64(json, node, &whole) && !serve_json_f64(json, node, &number)) abort();

@@ -257,11 +257,17 @@ typedef enum serve_tools_of { SERVE_TOOLS_CHAT, SERVE_TOOLS_ANTHROPIC, SERVE_TOO
 bool serve_tools(serve_call *call, serve_prompt *prompt, serve_tools_of form);
 bool serve_format(serve_call *call, const serve_node *format, const char *param); /* format NULL: none */
 bool serve_grammar(serve_call *call); /* members of llama-server: grammar (GBNF), json_schema */
-void serve_put_calls(const serve_json *json, const serve_node *calls, serve_text *out);
-void serve_put_arguments(const serve_json *json, const serve_node *arguments, serve_text *out);
+/* An item of a list: an object whose `type` is a string, if it has one. False: the call has an error. */
+bool serve_is_item(serve_call *call, const serve_node *item, const char *param);
+bool serve_put_calls(serve_call *call, const serve_node *calls, serve_text *out);
+/* The members `name` and `arguments` of a call, as templates want them: {"name":...,"arguments":{...}}. */
+bool serve_put_function(serve_call *call, const serve_node *of, const char *arguments, const char *param,
+                        serve_text *out);
 
 /* ---- serve_params.c: members of a request that several shapes have */
 bool serve_params(serve_call *call, const char *const *known); /* NULL at the end; known NULL: others are ignored */
+/* A member of an object, where it is there, is of this type (SERVE_TRUE: a boolean); `param`: what the object belongs to. */
+bool serve_param_is(serve_call *call, const serve_node *of, const char *name, serve_json_type type, const char *param);
 bool serve_param_bool(serve_call *call, const char *name, bool *out);
 bool serve_param_i64(serve_call *call, const char *name, int64_t min, int64_t max, int64_t *out);
 bool serve_param_stops(serve_call *call, const char *name);
@@ -286,6 +292,8 @@ static inline uint64_t serve_now_ms(void) { return serve_now_us() / 1000; }
 typedef int (*serve_info_fn)(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len);
 int serve_health(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len);
 int serve_models(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len);
+int serve_model(serve_server *s, struct MHD_Connection *connection,
+                const char *name); /* the one of that name, or 404 */
 int serve_props(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len);
 int serve_tokenize_text(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len);
 int serve_detokenize_ids(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len);
@@ -355,6 +363,7 @@ struct serve_server {
     serve_job *jobs;
     serve_seat *seats; /* (n_seats) */
     unsigned n_free, n_running, n_waiting;
+    unsigned n_open; /* requests that have come, whose answers are not sent yet */
     serve_waiter *waiters;
     bool draining, aborting; /* no new requests; those under way end too */
     serve_counts counts;

@@ -7,9 +7,13 @@
 #include <string.h>
 
 /* ------------------------------------------------------------------------------------------------------ requests --- */
-static void put_text_of(const serve_json *j, const serve_node *block, const char *member, serve_text *out)
+static bool put_text_of(serve_call *call, const serve_node *block, const char *member, const char *where,
+                        serve_text *out)
 {
-    serve_json_string(j, serve_json_get(j, block, member), out);
+    const serve_node *text = serve_json_get(&call->json, block, member);
+    if (!text) return serve_fail(call, 400, where, "%s: a block without %s", where, member);
+    serve_json_string(&call->json, text, out);
+    return serve_param_is(call, block, member, SERVE_STRING, where);
 }
 
 /* A string, or blocks of text: their text, appended. False: something else is in it. */
@@ -24,7 +28,7 @@ static bool put_content_text(serve_call *call, const serve_node *content, const 
     for (const serve_node *b = serve_json_child(j, content); b; b = serve_json_next(j, b)) {
         if (!serve_json_is(j, serve_json_get(j, b, "type"), "text"))
             return serve_fail(call, 400, where, "%s: a block that is not text", where);
-        put_text_of(j, b, "text", out);
+        if (!put_text_of(call, b, "text", where, out)) return false;
     }
     return true;
 }
@@ -44,20 +48,20 @@ typedef struct gathered {
     serve_text results;               /* messages of role "tool", with commas */
 } gathered;
 
-static void put_call(const serve_json *j, const serve_node *block, serve_text *out)
+static bool put_call(serve_call *call, const serve_node *block, serve_text *out)
 {
-    const serve_node *input = serve_json_get(j, block, "input"), *id = serve_json_get(j, block, "id"),
-                     *name = serve_json_get(j, block, "name");
+    const serve_json *j = &call->json;
+    const serve_node *id = serve_json_get(j, block, "id");
+    if (!serve_param_is(call, block, "id", SERVE_STRING, "messages: tool_use") ||
+        !serve_param_is(call, block, "input", SERVE_OBJECT, "messages: tool_use"))
+        return false;
     serve_puts(out, out->len ? ",{\"type\":\"function\",\"id\":" : "{\"type\":\"function\",\"id\":");
     if (id) serve_put(out, j->text + id->start, id->len);
     else serve_puts(out, "\"\"");
-    serve_puts(out, ",\"function\":{\"name\":");
-    if (name) serve_put(out, j->text + name->start, name->len);
-    else serve_puts(out, "\"\"");
-    serve_puts(out, ",\"arguments\":");
-    if (input) serve_put(out, j->text + input->start, input->len);
-    else serve_puts(out, "{}");
-    serve_puts(out, "}}");
+    serve_puts(out, ",\"function\":");
+    const bool ok = serve_put_function(call, block, "input", "messages: tool_use", out);
+    serve_puts(out, "}");
+    return ok;
 }
 
 static bool put_result(serve_call *call, const serve_node *block, serve_text *out)
@@ -65,7 +69,8 @@ static bool put_result(serve_call *call, const serve_node *block, serve_text *ou
     const serve_json *j = &call->json;
     const serve_node *id = serve_json_get(j, block, "tool_use_id");
     serve_text text = {0};
-    const bool ok = put_content_text(call, serve_json_get(j, block, "content"), "tool_result", &text);
+    const bool ok = serve_param_is(call, block, "tool_use_id", SERVE_STRING, "tool_result") &&
+                    put_content_text(call, serve_json_get(j, block, "content"), "tool_result", &text);
     put_message(out, "tool", &text);
     if (id) {
         serve_puts(out, ",\"tool_call_id\":");
@@ -87,13 +92,13 @@ static bool gather(serve_call *call, const serve_node *content, gathered *g)
                           serve_json_type_name(content));
     for (const serve_node *b = serve_json_child(j, content); b; b = serve_json_next(j, b)) {
         const serve_node *type = serve_json_get(j, b, "type");
-        if (serve_json_is(j, type, "text")) put_text_of(j, b, "text", &g->text);
-        else if (serve_json_is(j, type, "thinking")) put_text_of(j, b, "thinking", &g->thinking);
+        bool ok = true;
+        if (serve_json_is(j, type, "text")) ok = put_text_of(call, b, "text", "messages", &g->text);
+        else if (serve_json_is(j, type, "thinking")) ok = put_text_of(call, b, "thinking", "messages", &g->thinking);
         else if (serve_json_is(j, type, "redacted_thinking")) continue;
-        else if (serve_json_is(j, type, "tool_use")) put_call(j, b, &g->calls);
-        else if (serve_json_is(j, type, "tool_result")) {
-            if (!put_result(call, b, &g->results)) return false;
-        } else {
+        else if (serve_json_is(j, type, "tool_use")) ok = put_call(call, b, &g->calls);
+        else if (serve_json_is(j, type, "tool_result")) ok = put_result(call, b, &g->results);
+        else {
             serve_text name = {0};
             serve_json_string(j, type, &name);
             (void)serve_fail(call, 400, "messages", "messages: blocks of type '%.40s' are not supported",
@@ -101,6 +106,7 @@ static bool gather(serve_call *call, const serve_node *content, gathered *g)
             serve_text_free(&name);
             return false;
         }
+        if (!ok) return false;
     }
     return true;
 }
@@ -172,6 +178,10 @@ static bool parse(serve_call *call)
         return false;
     if (!call->counts && !kvrt_options_is_set(call->options, "gen.max_tokens"))
         return serve_fail(call, 400, "max_tokens", "max_tokens: need a number");
+    if (!serve_param_is(call, call->body, "thinking", SERVE_OBJECT, "thinking") ||
+        !serve_param_is(call, thinking, "type", SERVE_STRING, "thinking") ||
+        !serve_param_is(call, call->body, "output_config", SERVE_OBJECT, "output_config"))
+        return false;
     call->prompts = calloc(1, sizeof *call->prompts);
     if (!call->prompts) return serve_fail(call, 500, NULL, "out of memory");
     call->n_prompts = 1;

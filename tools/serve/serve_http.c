@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include "serve.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <microhttpd.h>
 #include <netdb.h>
@@ -14,11 +15,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
 #define MAX_CONNECTIONS 256u
+#define OTHER_FILES 40u          /* that may be open beside connections: the model's, the store's, sessions' */
 #define HEADER_BYTES (64u << 10) /* of a connection: request line, headers, and what is on its way */
 #define SEND_BYTES (128 << 10)   /* that the system holds for a client; without a limit these grow to megabytes */
 #define BODY_MS 60000u           /* to send a body in */
@@ -179,8 +182,9 @@ static bool is_local_name(const serve_server *s, const char *host)
     if (n >= sizeof name) return false;
     memcpy(name, host, n);
     name[n] = 0;
-    return strcasecmp(name, "localhost") == 0 || strncmp(name, "127.", 4) == 0 || strcmp(name, "[::1]") == 0 ||
-           strcasecmp(name, s->host) == 0;
+    struct in_addr v4; /* an address: "127.example.org" is a name that anyone may have */
+    const bool loops = inet_pton(AF_INET, name, &v4) == 1 && ntohl(v4.s_addr) >> 24 == 127;
+    return loops || strcasecmp(name, "localhost") == 0 || strcmp(name, "[::1]") == 0 || strcasecmp(name, s->host) == 0;
 }
 
 /* NULL, or why not. */
@@ -204,8 +208,8 @@ static int preflight(serve_server *s, struct MHD_Connection *connection)
     if (!response) return MHD_NO;
     (void)MHD_add_response_header(response, "Access-Control-Allow-Origin", s->cors);
     (void)MHD_add_response_header(response, "Access-Control-Allow-Methods", "GET, POST, OPTIONS");
-    (void)MHD_add_response_header(response, "Access-Control-Allow-Headers",
-                                  "authorization, content-type, x-api-key, anthropic-version, anthropic-beta");
+    const char *wanted = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Access-Control-Request-Headers");
+    if (wanted) (void)MHD_add_response_header(response, "Access-Control-Allow-Headers", wanted);
     (void)MHD_add_response_header(response, "Access-Control-Max-Age", "600");
     serve_count_reply(s, route_now, MHD_HTTP_NO_CONTENT);
     const enum MHD_Result result = MHD_queue_response(connection, MHD_HTTP_NO_CONTENT, response);
@@ -219,7 +223,7 @@ typedef struct request {
     serve_text body;
     uint64_t since_ms;
     uint64_t received;
-    bool too_large;
+    bool too_large, open;
 } request;
 
 static uint64_t content_length(struct MHD_Connection *connection)
@@ -249,6 +253,30 @@ static enum MHD_Result take_body(serve_server *s, request *r, const char *data, 
     return endless ? MHD_NO : MHD_YES;
 }
 
+/* No body is unpacked here, and none is understood packed. */
+static bool is_packed(struct MHD_Connection *connection)
+{
+    const char *how = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Content-Encoding");
+    return how && *how && strcasecmp(how, "identity") != 0;
+}
+
+static int refuse_method(serve_server *s, struct MHD_Connection *connection, const char *method, const char *path,
+                         const char *need)
+{
+    serve_text body = {0};
+    char message[200];
+    snprintf(message, sizeof message, "%.16s %.100s: need %s", method, path, need);
+    openai_error(&body, 405, "invalid_request_error", message, "", "");
+    return reply(s, connection, 405, "application/json", &body, "Allow", need);
+}
+
+/* /v1/responses over a WebSocket: clients that try it go on with POST when they read this status. */
+static bool wants_socket(struct MHD_Connection *connection)
+{
+    const char *upgrade = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Upgrade");
+    return upgrade && strcasecmp(upgrade, "websocket") == 0;
+}
+
 static int run(serve_server *s, struct MHD_Connection *connection, const char *path, const char *method, request *r)
 {
     const char *other, *why = foreign(s, connection);
@@ -260,21 +288,28 @@ static int run(serve_server *s, struct MHD_Connection *connection, const char *p
     if (!(route && route->open) && !has_key(s, connection))
         return serve_reply_error(s, connection, route ? route->shape : NULL, 401, NULL, "invalid_api_key",
                                  "the API key is missing or wrong");
-    if (strncmp(path, "/slots/", 7) == 0 && strcmp(method, "POST") == 0 && !r->too_large && !r->body.failed)
-        return serve_slot(s, connection, path + 7, r->body.data ? r->body.data : "", r->body.len);
-    if (!route && other) {
-        serve_text body = {0};
-        snprintf(message, sizeof message, "%.16s %.100s: need %s", method, path, other);
-        openai_error(&body, 405, "invalid_request_error", message, "", "");
-        return reply(s, connection, 405, "application/json", &body, "Allow", other);
-    }
-    if (!route) {
+    const char *model = strncmp(path, "/v1/models/", 11) == 0 ? path + 11
+                        : strncmp(path, "/models/", 8) == 0   ? path + 8
+                                                              : "";
+    const bool is_slot = strncmp(path, "/slots/", 7) == 0,
+               reads = strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0;
+    if (!route && *model)
+        return reads ? serve_model(s, connection, model) : refuse_method(s, connection, method, path, "GET");
+    if (is_slot && strcmp(method, "POST") != 0) other = "POST";
+    if (!route && other && wants_socket(connection))
+        return serve_reply_error(s, connection, NULL, 426, NULL, NULL, "there are no WebSockets here, need a POST");
+    if (!route && other) return refuse_method(s, connection, method, path, other);
+    if (!route && !is_slot) {
         snprintf(message, sizeof message, "%.16s %.100s: there is nothing here", method, path);
         return serve_reply_error(s, connection, NULL, 404, NULL, NULL, message);
     }
     if (r->too_large) return refuse_large(s, connection);
-    if (r->body.failed) return serve_reply_error(s, connection, route->shape, 500, NULL, NULL, "out of memory");
+    const serve_shape *shape = route ? route->shape : NULL;
+    if (r->body.failed) return serve_reply_error(s, connection, shape, 500, NULL, NULL, "out of memory");
+    if (is_packed(connection))
+        return serve_reply_error(s, connection, shape, 415, NULL, NULL, "Content-Encoding: need a body as it is");
     const char *body = r->body.data ? r->body.data : "";
+    if (!route) return serve_slot(s, connection, path + 7, body, r->body.len);
     if (route->info) return route->info(s, connection, body, r->body.len);
     pthread_mutex_lock(&s->lock);
     const bool draining = s->draining;
@@ -300,14 +335,24 @@ static enum MHD_Result on_request(void *server, struct MHD_Connection *connectio
         return MHD_YES;
     }
     if (*n) return take_body(s, r, data, n);
+    pthread_mutex_lock(&s->lock);
+    s->n_open += !r->open;
+    r->open = true;
+    pthread_mutex_unlock(&s->lock);
     return (enum MHD_Result)run(s, connection, path, method, r);
 }
 
 static void on_completed(void *server, struct MHD_Connection *connection, void **state,
                          enum MHD_RequestTerminationCode why)
 {
+    serve_server *s = server;
     request *r = *state;
-    (void)server, (void)connection, (void)why;
+    (void)connection, (void)why;
+    if (r && r->open) {
+        pthread_mutex_lock(&s->lock);
+        s->n_open--;
+        pthread_mutex_unlock(&s->lock);
+    }
     if (r) serve_text_free(&r->body);
     free(r);
     *state = NULL;
@@ -322,6 +367,35 @@ static bool is_loopback(const struct sockaddr *address)
            IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)(const void *)address)->sin6_addr);
 }
 
+/* A listening socket, or -1 with errno. */
+static int listen_at(const struct addrinfo *address)
+{
+    const int on = 1, unsent = SEND_BYTES, fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) return -1;
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &unsent, sizeof unsent) == 0 &&
+        bind(fd, address->ai_addr, address->ai_addrlen) == 0 && listen(fd, 128) == 0)
+        return fd;
+    const int why = errno;
+    (void)close(fd);
+    errno = why;
+    return -1;
+}
+
+/* As many as there are files for: beyond them the library would wait for one without rest. */
+static unsigned most_connections(void)
+{
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0) return MAX_CONNECTIONS;
+    if (files.rlim_cur < MAX_CONNECTIONS + OTHER_FILES) {
+        const rlim_t want = MAX_CONNECTIONS + OTHER_FILES;
+        const struct rlimit more = {files.rlim_max < want ? files.rlim_max : want, files.rlim_max};
+        if (setrlimit(RLIMIT_NOFILE, &more) == 0) files = more;
+    }
+    const rlim_t n = files.rlim_cur > OTHER_FILES ? files.rlim_cur - OTHER_FILES : 1;
+    return n < MAX_CONNECTIONS ? (unsigned)n : MAX_CONNECTIONS;
+}
+
 /* A listening socket, or -1 with a message. */
 static int listen_on(serve_server *s)
 {
@@ -330,13 +404,12 @@ static int listen_on(serve_server *s)
     snprintf(service, sizeof service, "%d", s->port);
     const int problem = getaddrinfo(s->host, service, &hints, &found);
     if (problem) return fprintf(stderr, "kvrt serve: --host %s: %s\n", s->host, gai_strerror(problem)), -1;
-    const int on = 1, unsent = SEND_BYTES, fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     struct sockaddr_storage bound;
     socklen_t size = sizeof bound;
-    bool ok = fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
-              setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &unsent, sizeof unsent) == 0 &&
-              bind(fd, found->ai_addr, found->ai_addrlen) == 0 && listen(fd, 128) == 0 &&
-              getsockname(fd, (struct sockaddr *)&bound, &size) == 0;
+    int fd = -1;
+    for (const struct addrinfo *at = found; at && fd < 0; at = at->ai_next)
+        fd = listen_at(at); /* a name may have several */
+    const bool ok = fd >= 0 && getsockname(fd, (struct sockaddr *)&bound, &size) == 0;
     if (!ok) fprintf(stderr, "kvrt serve: %s port %d: %s\n", s->host, s->port, strerror(errno));
     freeaddrinfo(found);
     if (!ok) return fd >= 0 ? close(fd), -1 : -1;
@@ -352,7 +425,7 @@ int serve_http_start(serve_server *s)
     if (s->listen_fd < 0) return -1;
     s->daemon = MHD_start_daemon(
         MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL | MHD_USE_ITC, 0, NULL, NULL,
-        on_request, s, MHD_OPTION_LISTEN_SOCKET, s->listen_fd, MHD_OPTION_CONNECTION_LIMIT, MAX_CONNECTIONS,
+        on_request, s, MHD_OPTION_LISTEN_SOCKET, s->listen_fd, MHD_OPTION_CONNECTION_LIMIT, most_connections(),
         MHD_OPTION_CONNECTION_TIMEOUT, s->timeout_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HEADER_BYTES,
         MHD_OPTION_THREAD_STACK_SIZE, (size_t)(1u << 20), MHD_OPTION_NOTIFY_COMPLETED, on_completed, s, MHD_OPTION_END);
     if (s->daemon) return 0;

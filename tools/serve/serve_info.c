@@ -1,9 +1,12 @@
 /* serve_info.c - what can be asked beside answers: whether the server lives, its model, tokens. Figures are in serve_metrics.c. */
+#define _POSIX_C_SOURCE 200809L
 #include "serve.h"
 
 #include <microhttpd.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define JSON "application/json"
 
@@ -18,14 +21,44 @@ int serve_health(serve_server *s, struct MHD_Connection *connection, const char 
     return serve_reply(s, connection, draining ? 503 : 200, JSON, &out);
 }
 
+/* With the members that OpenAI's API has, and those of Anthropic's. */
+static void put_model(const serve_server *s, serve_text *out)
+{
+    const time_t started = (time_t)s->started;
+    struct tm tm;
+    char when[32];
+    (void)strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&started, &tm));
+    serve_puts(out, "{\"id\":");
+    serve_put_json_str(out, s->model);
+    serve_puts(out, ",\"object\":\"model\",\"type\":\"model\",\"display_name\":");
+    serve_put_json_str(out, s->model);
+    serve_putf(out, ",\"created\":%lld,\"created_at\":\"%s\",\"owned_by\":\"kvrt\",\"max_model_len\":%u}",
+               (long long)s->started, when, s->info.ctx_size);
+}
+
 int serve_models(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len)
 {
     serve_text out = {0};
     (void)body, (void)len;
-    serve_puts(&out, "{\"object\":\"list\",\"data\":[{\"id\":");
+    serve_puts(&out, "{\"object\":\"list\",\"data\":[");
+    put_model(s, &out);
+    serve_puts(&out, "],\"has_more\":false,\"first_id\":");
     serve_put_json_str(&out, s->model);
-    serve_putf(&out, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"kvrt\",\"max_model_len\":%u}]}",
-               (long long)s->started, s->info.ctx_size);
+    serve_puts(&out, ",\"last_id\":");
+    serve_put_json_str(&out, s->model);
+    serve_puts(&out, "}");
+    return serve_reply(s, connection, 200, JSON, &out);
+}
+
+int serve_model(serve_server *s, struct MHD_Connection *connection, const char *name)
+{
+    serve_text out = {0};
+    char message[200];
+    if (strcmp(name, s->model) != 0) {
+        snprintf(message, sizeof message, "there is no model '%.100s' here", name);
+        return serve_reply_error(s, connection, NULL, 404, "model", "model_not_found", message);
+    }
+    put_model(s, &out);
     return serve_reply(s, connection, 200, JSON, &out);
 }
 
@@ -75,6 +108,8 @@ static void put_piece(serve_server *s, serve_text *out, int32_t id)
     serve_puts(out, at < len ? "]}" : "}");
 }
 
+static bool is_flag(const serve_node *node) { return !node || node->type == SERVE_TRUE || node->type == SERVE_FALSE; }
+
 int serve_tokenize_text(serve_server *s, struct MHD_Connection *connection, const char *body, size_t len)
 {
     serve_json json;
@@ -84,6 +119,9 @@ int serve_tokenize_text(serve_server *s, struct MHD_Connection *connection, cons
                      *add = serve_json_get(&json, json.nodes, "add_special"),
                      *with = serve_json_get(&json, json.nodes, "with_pieces");
     if (!content) content = serve_json_get(&json, json.nodes, "prompt"); /* its name in other servers */
+    if (!is_flag(add) || !is_flag(with))
+        return bad(s, connection, &json, is_flag(add) ? "with_pieces" : "add_special",
+                   "add_special, with_pieces: need booleans");
     if (!content || content->type != SERVE_STRING)
         return bad(s, connection, &json, "content", "content: need a string");
     serve_text text = {0}, out = {0};

@@ -226,9 +226,19 @@ const serve_node *serve_json_next(const serve_json *j, const serve_node *of)
     return of->next ? &j->nodes[of->next] : NULL;
 }
 
+static size_t next_char(const serve_json *j, size_t *at, size_t end, char bytes[4]);
+
 bool serve_json_key_is(const serve_json *j, const serve_node *node, const char *name)
 {
-    return node->key_len == strlen(name) && memcmp(j->text + node->key_start, name, node->key_len) == 0;
+    const size_t end = node->key_start + (size_t)node->key_len, n = strlen(name);
+    size_t same = 0;
+    char bytes[4];
+    for (size_t at = node->key_start; at < end;) {
+        const size_t k = next_char(j, &at, end, bytes);
+        if (k > n - same || memcmp(name + same, bytes, k) != 0) return false;
+        same += k;
+    }
+    return same == n;
 }
 
 const serve_node *serve_json_get(const serve_json *j, const serve_node *of, const char *name)
@@ -240,9 +250,8 @@ const serve_node *serve_json_get(const serve_json *j, const serve_node *of, cons
     return found && found->type != SERVE_NULL ? found : NULL;
 }
 
-static void put_utf8(serve_text *out, unsigned c)
+static size_t spell_utf8(unsigned c, char bytes[4])
 {
-    char bytes[4];
     size_t n = 0;
     if (c < 0x80) bytes[n++] = (char)c;
     else if (c < 0x800) {
@@ -258,12 +267,32 @@ static void put_utf8(serve_text *out, unsigned c)
         bytes[n++] = (char)(0x80 | ((c >> 6) & 63));
         bytes[n++] = (char)(0x80 | (c & 63));
     }
-    serve_put(out, bytes, n);
+    return n;
+}
+
+/* What the next byte or escape of a string stands for: its bytes; reading has seen that it is right. */
+static size_t next_char(const serve_json *j, size_t *at, size_t end, char bytes[4])
+{
+    static const char escapes[] = "bfnrt", meant[] = "\b\f\n\r\t";
+    char c = j->text[(*at)++];
+    if (c != '\\') return *bytes = c, 1;
+    c = j->text[(*at)++];
+    if (c != 'u') {
+        const char *known = strchr(escapes, c);
+        return *bytes = known ? meant[known - escapes] : c, 1;
+    }
+    unsigned unit = (unsigned)hex4(j->text, end, *at);
+    *at += 4;
+    if (unit >= 0xd800 && unit < 0xdc00) { /* its other half follows */
+        unit = 0x10000 + ((unit - 0xd800) << 10) + ((unsigned)hex4(j->text, end, *at + 2) - 0xdc00);
+        *at += 6;
+    }
+    return spell_utf8(unit, bytes);
 }
 
 void serve_json_string(const serve_json *j, const serve_node *node, serve_text *out)
 {
-    static const char escapes[] = "bfnrt", meant[] = "\b\f\n\r\t";
+    char bytes[4];
     if (!node || node->type != SERVE_STRING) return;
     const size_t end = node->start + node->len - 1u;
     serve_put(out, "", 0);
@@ -273,20 +302,8 @@ void serve_json_string(const serve_json *j, const serve_node *node, serve_text *
         serve_put(out, text, plain);
         at += plain;
         if (!slash) break;
-        const char c = j->text[at + 1];
-        at += 2;
-        if (c != 'u') {
-            const char *known = strchr(escapes, c);
-            serve_put(out, known ? &meant[known - escapes] : &c, 1);
-            continue;
-        }
-        unsigned unit = (unsigned)hex4(j->text, end, at);
-        at += 4;
-        if (unit >= 0xd800 && unit < 0xdc00) { /* its other half follows, reading has seen it */
-            unit = 0x10000 + ((unit - 0xd800) << 10) + ((unsigned)hex4(j->text, end, at + 2) - 0xdc00);
-            at += 6;
-        }
-        put_utf8(out, unit);
+        const size_t n = next_char(j, &at, end, bytes);
+        serve_put(out, bytes, n);
     }
 }
 

@@ -45,6 +45,7 @@ const serve_node *serve_json_get(const serve_json *json, const serve_node *of, c
 /* The first member or item, and the next one; NULL: none. */
 const serve_node *serve_json_child(const serve_json *json, const serve_node *of);
 const serve_node *serve_json_next(const serve_json *json, const serve_node *of);
+/* However it is spelled: a client may write "m\u006fdel". */
 bool serve_json_key_is(const serve_json *json, const serve_node *node, const char *name);
 /* A string's text without escapes, appended. */
 void serve_json_string(const serve_json *json, const serve_node *node, serve_text *out);

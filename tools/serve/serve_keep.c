@@ -70,6 +70,7 @@ void serve_keep_save(serve_server *s)
 {
     char session[4096], text[4096];
     unsigned n = 0;
+    if (s->keep) (void)mkdir(s->keep, 0700); /* somebody may have tidied up */
     for (unsigned i = 0; s->keep && i < s->n_seats; i++) {
         const serve_seat *seat = &s->seats[i];
         kvrt_error error = {.size = sizeof error};

@@ -22,9 +22,9 @@ static bool common(serve_call *call, const char *const *known)
     call->n = (unsigned)n;
     const serve_node *options = serve_json_get(j, call->body, "stream_options"),
                      *usage = serve_json_get(j, options, "include_usage");
-    if (options && options->type != SERVE_OBJECT)
-        return serve_fail(call, 400, "stream_options", "stream_options: need an object, found %s",
-                          serve_json_type_name(options));
+    if (!serve_param_is(call, call->body, "stream_options", SERVE_OBJECT, "stream_options") ||
+        !serve_param_is(call, options, "include_usage", SERVE_TRUE, "stream_options"))
+        return false;
     if (options && !call->stream) return serve_fail(call, 400, "stream_options", "stream_options: only with stream");
     call->include_usage = usage && usage->type == SERVE_TRUE;
     return true;
@@ -36,12 +36,9 @@ static bool put_variables(serve_call *call, serve_text *out)
     const serve_json *j = &call->json;
     const serve_node *given = serve_json_get(j, call->body, "chat_template_kwargs");
     const serve_node *effort = serve_json_get(j, call->body, "reasoning_effort");
-    if (given && given->type != SERVE_OBJECT)
-        return serve_fail(call, 400, "chat_template_kwargs", "chat_template_kwargs: need an object, found %s",
-                          serve_json_type_name(given));
-    if (effort && effort->type != SERVE_STRING)
-        return serve_fail(call, 400, "reasoning_effort", "reasoning_effort: need a string, found %s",
-                          serve_json_type_name(effort));
+    if (!serve_param_is(call, call->body, "chat_template_kwargs", SERVE_OBJECT, "chat_template_kwargs") ||
+        !serve_param_is(call, call->body, "reasoning_effort", SERVE_STRING, "reasoning_effort"))
+        return false;
     serve_puts(out, "{");
     if (effort) {
         serve_puts(out, "\"reasoning_effort\":");
@@ -54,6 +51,18 @@ static bool put_variables(serve_call *call, serve_text *out)
     }
     serve_puts(out, "}");
     return true;
+}
+
+/* ["text"]: what else there is nobody here can say. */
+static bool is_text_alone(serve_call *call)
+{
+    const serve_json *j = &call->json;
+    const serve_node *list = serve_json_get(j, call->body, "modalities");
+    bool ok = serve_param_is(call, call->body, "modalities", SERVE_ARRAY, "modalities");
+    for (const serve_node *m = serve_json_child(j, list); m && ok; m = serve_json_next(j, m))
+        ok = serve_json_is(j, m, "text") ||
+             serve_fail(call, 400, "modalities", "modalities: this server has text alone");
+    return ok;
 }
 
 static bool parse_chat(serve_call *call)
@@ -77,7 +86,7 @@ static bool parse_chat(serve_call *call)
                                         NULL};
     static const char *const refused[] = {"functions", "audio", "prediction", "web_search_options", "verbosity", NULL};
     int64_t top = 0;
-    if (!common(call, known) || !serve_refuse(call, refused) ||
+    if (!common(call, known) || !serve_refuse(call, refused) || !is_text_alone(call) ||
         !serve_format(call, serve_json_get(&call->json, call->body, "response_format"), "response_format"))
         return false;
     if (!serve_param_bool(call, "logprobs", &call->logprobs) || !serve_param_i64(call, "top_logprobs", 0, 20, &top))

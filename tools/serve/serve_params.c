@@ -27,6 +27,15 @@ static bool wrong_type(serve_call *call, const char *name, const char *need, con
     return serve_fail(call, 400, name, "%s: need %s, found %s", name, need, serve_json_type_name(found));
 }
 
+bool serve_param_is(serve_call *call, const serve_node *of, const char *name, serve_json_type type, const char *param)
+{
+    const serve_node *node = serve_json_get(&call->json, of, name), example = {.type = type};
+    if (!node || node->type == type || (type == SERVE_TRUE && node->type == SERVE_FALSE)) return true;
+    return serve_fail(call, 400, param, "%s%s%s: need %s, found %s", strcmp(param, name) == 0 ? "" : param,
+                      strcmp(param, name) == 0 ? "" : ": ", name, serve_json_type_name(&example),
+                      serve_json_type_name(node));
+}
+
 bool serve_param_bool(serve_call *call, const char *name, bool *out)
 {
     const serve_node *node = serve_json_get(&call->json, call->body, name);
@@ -145,7 +154,6 @@ bool serve_refuse(serve_call *call, const char *const *names)
 bool serve_params(serve_call *call, const char *const *known)
 {
     const serve_json *j = &call->json;
-    bool seeded = false;
     for (const serve_node *at = serve_json_child(j, call->body); at && known; at = serve_json_next(j, at))
         if (!is_known(j, at, known))
             return serve_fail(call, 400, NULL, "unknown parameter: %.*s", at->key_len < 60 ? (int)at->key_len : 60,
@@ -155,8 +163,8 @@ bool serve_params(serve_call *call, const char *const *known)
         if (node && !set_row(call, i, node)) return false;
     }
     int64_t seed = -1;
-    if (!serve_param_i64(call, "seed", -1, INT64_MAX / 2, &seed)) return false;
-    seeded = seed >= 0;
-    call->seed = seeded ? seed : call->server->seed;
+    if (!serve_param_i64(call, "seed", INT64_MIN, INT64_MAX, &seed)) return false;
+    /* Of other servers -1: a random one. Answers of one request count on from its seed. */
+    call->seed = seed == -1 ? call->server->seed : (int64_t)((uint64_t)seed & INT64_MAX / 2);
     return serve_param_bool(call, "stream", &call->stream) && set_bias(call);
 }

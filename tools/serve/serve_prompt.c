@@ -138,15 +138,18 @@ static void put_key(const serve_json *j, const serve_node *node, serve_text *out
     serve_put(out, "\":", 2);
 }
 
-/* The name without its escapes: a client could spell it "allow\u005fspecial". */
-static bool key_means(const serve_json *j, const serve_node *node, const char *name)
+/* Parts of text: {"type": "text", "text": "..."}; the library refuses other types by name. */
+static bool are_parts(serve_call *call, const serve_node *content)
 {
-    serve_text key = {0};
-    const serve_node spelled = {.start = node->key_start - 1, .len = node->key_len + 2, .type = SERVE_STRING};
-    serve_json_string(j, &spelled, &key);
-    const bool same = key.failed || (key.len == strlen(name) && memcmp(key.data, name, key.len) == 0);
-    serve_text_free(&key);
-    return same;
+    const serve_json *j = &call->json;
+    for (const serve_node *p = serve_json_child(j, content); p; p = serve_json_next(j, p)) {
+        if (!serve_is_item(call, p, "messages: content") ||
+            !serve_param_is(call, p, "text", SERVE_STRING, "messages: content"))
+            return false;
+        if (!serve_json_get(j, p, "type"))
+            return serve_fail(call, 400, "messages", "messages: content: a part without a type");
+    }
+    return true;
 }
 
 static bool put_message(serve_call *call, const serve_node *message, serve_text *out)
@@ -157,19 +160,27 @@ static bool put_message(serve_call *call, const serve_node *message, serve_text 
     const serve_node *role = serve_json_get(j, message, "role");
     if (!role || role->type != SERVE_STRING)
         return serve_fail(call, 400, "messages", "messages: a message without a role");
+    static const char *const strings[] = {"name", "tool_call_id", "reasoning_content"};
+    for (size_t i = 0; i < sizeof strings / sizeof strings[0]; i++)
+        if (!serve_param_is(call, message, strings[i], SERVE_STRING, "messages")) return false;
+    const serve_node *content = serve_json_get(j, message, "content");
+    if (!serve_param_is(call, message, "tool_calls", SERVE_ARRAY, "messages") ||
+        (content && content->type == SERVE_ARRAY && !are_parts(call, content)))
+        return false;
     serve_put(out, "{", 1);
     const char *between = "";
     for (const serve_node *m = serve_json_child(j, message); m; m = serve_json_next(j, m)) {
-        if (key_means(j, m, "allow_special")) continue;
+        if (serve_json_key_is(j, m, "allow_special")) continue;
         if (serve_json_key_is(j, m, "content") && m->type == SERVE_NULL) continue; /* an assistant that called tools */
         serve_puts(out, between);
         between = ",";
         put_key(j, m, out);
         if (serve_json_key_is(j, m, "role") && serve_json_is(j, m, "developer")) serve_puts(out, "\"system\"");
-        else if (serve_json_key_is(j, m, "tool_calls") && m->type == SERVE_ARRAY) serve_put_calls(j, m, out);
-        else put_raw(j, m, out);
+        else if (serve_json_key_is(j, m, "tool_calls") && m->type == SERVE_ARRAY) {
+            if (!serve_put_calls(call, m, out)) return false;
+        } else put_raw(j, m, out);
     }
-    if (!serve_json_get(j, message, "content")) { /* templates add it to other text */
+    if (!content) { /* templates add it to other text */
         serve_puts(out, between);
         serve_puts(out, "\"content\":\"\"");
     }

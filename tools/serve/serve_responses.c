@@ -39,6 +39,11 @@ static bool put_content(serve_call *call, const serve_node *content, serve_text 
     else
         for (const serve_node *p = serve_json_child(j, content); p; p = serve_json_next(j, p)) {
             const serve_node *type = serve_json_get(j, p, "type");
+            if (!serve_param_is(call, p, "text", SERVE_STRING, "input") ||
+                !serve_param_is(call, p, "refusal", SERVE_STRING, "input")) {
+                serve_text_free(&text);
+                return false;
+            }
             if (serve_json_is(j, type, "input_text") || serve_json_is(j, type, "output_text") ||
                 serve_json_is(j, type, "text"))
                 serve_json_string(j, serve_json_get(j, p, "text"), &text);
@@ -66,6 +71,8 @@ static bool add_item(serve_call *call, const serve_node *item, serve_text *out)
 {
     const serve_json *j = &call->json;
     const serve_node *type = serve_json_get(j, item, "type"), *role = serve_json_get(j, item, "role");
+    if (!serve_is_item(call, item, "input") || !serve_param_is(call, item, "call_id", SERVE_STRING, "input"))
+        return false;
     if (!type || serve_json_is(j, type, "message")) {
         serve_text name = {0};
         serve_json_string(j, role, &name);
@@ -78,11 +85,9 @@ static bool add_item(serve_call *call, const serve_node *item, serve_text *out)
         begin_message(out, "assistant");
         serve_puts(out, ",\"content\":\"\",\"tool_calls\":[{\"type\":\"function\",\"id\":");
         put_member(j, item, "call_id", out);
-        serve_puts(out, ",\"function\":{\"name\":");
-        put_member(j, item, "name", out);
-        serve_puts(out, ",\"arguments\":");
-        serve_put_arguments(j, serve_json_get(j, item, "arguments"), out); /* templates want the object, not its text */
-        serve_puts(out, "}}]");
+        serve_puts(out, ",\"function\":");
+        if (!serve_put_function(call, item, "arguments", "input", out)) return false;
+        serve_puts(out, "}]");
     } else if (serve_json_is(j, type, "function_call_output")) {
         begin_message(out, "tool");
         serve_puts(out, ",\"tool_call_id\":");
@@ -154,30 +159,36 @@ static void note_tools(serve_call *call, const serve_node *tools)
     serve_puts(out, "]");
 }
 
-/* What every response repeats of its request, or what holds without. */
-static void note_echo(serve_call *call)
+/* What every response repeats of its request, or what holds without. False: the call has an error. */
+static bool note_echo(serve_call *call)
 {
-    static const char *const members[][2] = {{"instructions", "null"},
-                                             {"metadata", "{}"},
-                                             {"tools", "[]"},
-                                             {"tool_choice", "\"auto\""},
-                                             {"parallel_tool_calls", "true"},
-                                             {"max_output_tokens", "null"},
-                                             {"max_tool_calls", "null"},
-                                             {"user", "null"},
-                                             {"service_tier", "\"default\""},
-                                             {"safety_identifier", "null"},
-                                             {"prompt_cache_key", "null"},
-                                             {"top_logprobs", "0"},
-                                             {"text", "{\"format\":{\"type\":\"text\"}}"},
-                                             {"reasoning", "{\"effort\":null,\"summary\":null}"}};
+    static const struct {
+        const char *name, *without;
+        serve_json_type type; /* SERVE_NULL: looked at elsewhere */
+    } members[] = {{"instructions", "null", SERVE_NULL},
+                   {"metadata", "{}", SERVE_OBJECT},
+                   {"tools", "[]", SERVE_ARRAY},
+                   {"tool_choice", "\"auto\"", SERVE_NULL},
+                   {"parallel_tool_calls", "true", SERVE_TRUE},
+                   {"max_output_tokens", "null", SERVE_NUMBER},
+                   {"max_tool_calls", "null", SERVE_NUMBER},
+                   {"user", "null", SERVE_STRING},
+                   {"service_tier", "\"default\"", SERVE_STRING},
+                   {"safety_identifier", "null", SERVE_STRING},
+                   {"prompt_cache_key", "null", SERVE_STRING},
+                   {"top_logprobs", "0", SERVE_NUMBER},
+                   {"text", "{\"format\":{\"type\":\"text\"}}", SERVE_OBJECT},
+                   {"reasoning", "{\"effort\":null,\"summary\":null}", SERVE_OBJECT}};
     const serve_json *j = &call->json;
     for (size_t i = 0; i < sizeof members / sizeof members[0]; i++) {
-        const serve_node *node = serve_json_get(j, call->body, members[i][0]);
-        serve_putf(&call->echo, ",\"%s\":", members[i][0]);
-        if (node && node->type == SERVE_ARRAY && strcmp(members[i][0], "tools") == 0) note_tools(call, node);
+        const char *name = members[i].name;
+        const serve_node *node = serve_json_get(j, call->body, name);
+        if (members[i].type != SERVE_NULL && !serve_param_is(call, call->body, name, members[i].type, name))
+            return false;
+        serve_putf(&call->echo, ",\"%s\":", name);
+        if (node && strcmp(name, "tools") == 0) note_tools(call, node);
         else if (node) serve_put(&call->echo, j->text + node->start, node->len);
-        else serve_puts(&call->echo, members[i][1]);
+        else serve_puts(&call->echo, members[i].without);
     }
     for (size_t i = 0; i < SERVE_SAMPLING; i++) {
         const serve_node *node = serve_json_get(j, call->body, serve_sampling[i][0]);
@@ -185,6 +196,7 @@ static void note_echo(serve_call *call)
         if (node) (void)serve_json_f64(j, node, &value);
         serve_putf(&call->echo, ",\"%s\":%.6g", serve_sampling[i][0], value);
     }
+    return !call->echo.failed || serve_fail(call, 500, NULL, "out of memory");
 }
 
 static const char *const refused[] = {"previous_response_id", "conversation", "prompt", "background", NULL};
@@ -202,10 +214,12 @@ static bool parse_compact(serve_call *call)
 static bool parse(serve_call *call)
 {
     const serve_json *j = &call->json;
-    const serve_node *format = serve_json_get(j, serve_json_get(j, call->body, "text"), "format");
-    const serve_node *effort = serve_json_get(j, serve_json_get(j, call->body, "reasoning"), "effort");
-    note_echo(call);
-    if (call->echo.failed) return serve_fail(call, 500, NULL, "out of memory");
+    const serve_node *text = serve_json_get(j, call->body, "text"), *format = serve_json_get(j, text, "format");
+    const serve_node *reasoning = serve_json_get(j, call->body, "reasoning"),
+                     *effort = serve_json_get(j, reasoning, "effort");
+    if (!note_echo(call) || !serve_param_is(call, text, "format", SERVE_OBJECT, "text") ||
+        !serve_param_is(call, reasoning, "effort", SERVE_STRING, "reasoning"))
+        return false;
     if (!serve_params(call, NULL) || !serve_refuse(call, refused)) return false;
     call->prompts = calloc(1, sizeof *call->prompts);
     if (!call->prompts) return serve_fail(call, 500, NULL, "out of memory");
@@ -213,7 +227,7 @@ static bool parse(serve_call *call)
     if (!serve_grammar(call) || !serve_format(call, format, "text.format") ||
         !serve_tools(call, call->prompts, SERVE_TOOLS_RESPONSES))
         return false;
-    if (effort && effort->type == SERVE_STRING) {
+    if (effort) {
         serve_puts(&call->prompts->variables, "{\"reasoning_effort\":");
         serve_put(&call->prompts->variables, j->text + effort->start, effort->len);
         serve_puts(&call->prompts->variables, serve_json_is(j, effort, "none") ? ",\"enable_thinking\":false}" : "}");

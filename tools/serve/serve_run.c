@@ -1,5 +1,5 @@
 /* serve_run.c - the life of the server: worker, pump and connections begin, a signal is waited for, and all end in the other order.
- * The first SIGINT or SIGTERM lets requests under way finish, the second cancels them. */
+ * The first SIGINT, SIGTERM or SIGHUP lets requests under way finish, the second cancels them. */
 #define _GNU_SOURCE
 #include "serve.h"
 
@@ -21,7 +21,8 @@ static void say_address(const serve_server *s)
 static bool is_idle(serve_server *s)
 {
     pthread_mutex_lock(&s->lock);
-    const bool idle = !s->n_running && !s->n_waiting;
+    /* What was computed has still to be sent; who reads nothing is given up by the connection's timeout, or by a second signal. */
+    const bool idle = !s->n_running && !s->n_waiting && (!s->n_open || s->aborting);
     pthread_mutex_unlock(&s->lock);
     return idle;
 }
@@ -42,7 +43,7 @@ static void wait_for_end(serve_server *s, const sigset_t *signals)
     }
     pthread_mutex_lock(&s->lock);
     s->draining = true;
-    const unsigned n = s->n_running + s->n_waiting;
+    const unsigned n = s->n_open;
     pthread_mutex_unlock(&s->lock);
     serve_http_refuse(s);
     if (n) fprintf(stderr, "kvrt serve: shutting down; %u requests finish, a second signal cancels them\n", n);
@@ -59,6 +60,8 @@ int serve_run(serve_server *s)
     sigemptyset(&signals);
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGTERM);
+    struct sigaction hangup; /* of the terminal, unless nohup says to go on */
+    if (sigaction(SIGHUP, NULL, &hangup) == 0 && hangup.sa_handler != SIG_IGN) sigaddset(&signals, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &signals, &before); /* all threads to come have it */
     pthread_mutex_init(&s->lock, NULL);
     pthread_mutex_init(&s->engine_lock, NULL);

@@ -108,7 +108,7 @@ int serve_slot(serve_server *s, struct MHD_Connection *connection, const char *n
     slot_work *w = calloc(1, sizeof *w);
     const char *action = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "action");
     char *end;
-    const unsigned long id = strtoul(number, &end, 10);
+    const unsigned long id = strtoul(number, &end, 10); /* which takes blanks and signs, too */
     const bool saves = action && strcmp(action, "save") == 0, restores = action && strcmp(action, "restore") == 0,
                erases = action && strcmp(action, "erase") == 0;
     serve_text out = {0};
@@ -118,7 +118,8 @@ int serve_slot(serve_server *s, struct MHD_Connection *connection, const char *n
     w->id = (unsigned)id;
     char *why = w->error.message;
     const size_t cap = sizeof w->error.message;
-    if (end == number || *end || id >= s->n_seats) snprintf(why, cap, "slot: need 0..%u", s->n_seats - 1), code = 404;
+    if (*number < '0' || *number > '9' || *end || id >= s->n_seats)
+        snprintf(why, cap, "slot: need 0..%u", s->n_seats - 1), code = 404;
     else if (!saves && !restores && !erases) snprintf(why, cap, "action: need save, restore or erase");
     else if (!erases && !s->slots_folder) snprintf(why, cap, "slots are not saved here (--slot-save-path)"), code = 501;
     else if (!erases && !read_name(s, w, body, len))

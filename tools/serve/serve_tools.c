@@ -30,7 +30,17 @@ static bool put_tool(serve_call *call, const serve_node *of, const char *schema,
 {
     const serve_json *j = &call->json;
     const serve_node *name = serve_json_get(j, of, "name");
+    serve_text text = {0};
     if (!name || name->type != SERVE_STRING) return serve_fail(call, 400, "tools", "tools: a tool without a name");
+    if (!serve_param_is(call, of, "description", SERVE_STRING, "tools") ||
+        !serve_param_is(call, of, schema, SERVE_OBJECT, "tools") ||
+        !serve_param_is(call, of, "strict", SERVE_TRUE, "tools"))
+        return false;
+    serve_json_string(j, name, &text);
+    bool is_name = text.len > 0;
+    for (size_t i = 0; i < text.len; i++) is_name = is_name && (unsigned char)text.data[i] >= ' ';
+    serve_text_free(&text);
+    if (!is_name) return serve_fail(call, 400, "tools", "tools: name: need text without control characters");
     serve_puts(out, out->len > 1 ? ",{\"type\":\"function\",\"function\":{\"name\":"
                                  : "{\"type\":\"function\",\"function\":{\"name\":");
     put_raw(j, name, out);
@@ -91,27 +101,28 @@ bool serve_tools(serve_call *call, serve_prompt *prompt, serve_tools_of form)
     const serve_json *j = &call->json;
     const serve_node *tools = serve_json_get(j, call->body, "tools"),
                      *choice = serve_json_get(j, call->body, "tool_choice");
-    if (tools && tools->type != SERVE_ARRAY)
-        return serve_fail(call, 400, "tools", "tools: need an array, found %s", serve_json_type_name(tools));
+    if (!serve_param_is(call, call->body, "tools", SERVE_ARRAY, "tools")) return false;
     bool several = true, single = false;
     if (!serve_param_bool(call, "parallel_tool_calls", &several)) return false;
     if (form == SERVE_TOOLS_ANTHROPIC) {
         const serve_node *node = serve_json_get(j, choice, "disable_parallel_tool_use");
+        if (!serve_param_is(call, choice, "disable_parallel_tool_use", SERVE_TRUE, "tool_choice")) return false;
         single = node && node->type == SERVE_TRUE;
     }
     const serve_node *word = choice && choice->type == SERVE_OBJECT ? serve_json_get(j, choice, "type") : choice;
     if (!tools || !tools->child) {
-        if (!word || serve_json_is(j, word, "none") || serve_json_is(j, word, "auto")) return true;
+        if (!choice || serve_json_is(j, word, "none") || serve_json_is(j, word, "auto")) return true;
         return serve_fail(call, 400, "tool_choice", "tool_choice: there are no tools");
     }
     call->one_call = single || !several;
     if (serve_json_is(j, word, "none")) return true;
     const serve_node *allowed = form == SERVE_TOOLS_ANTHROPIC ? NULL : allowed_tools(j, choice, word);
     if (allowed) word = serve_json_get(j, allowed, "mode");
-    if (word && !serve_json_is(j, word, "auto") && !choose_tool(call, choice, word, form)) return false;
+    if (choice && !serve_json_is(j, word, "auto") && !choose_tool(call, choice, word, form)) return false;
     serve_text *out = &prompt->tools;
     serve_puts(out, "[");
     for (const serve_node *t = serve_json_child(j, tools); t; t = serve_json_next(j, t)) {
+        if (!serve_is_item(call, t, "tools")) return false;
         const serve_node *type = serve_json_get(j, t, "type");
         const bool is_function = serve_json_is(j, type, "function");
         if (form == SERVE_TOOLS_RESPONSES && !is_function) continue; /* of the service, sent unasked */
@@ -169,32 +180,54 @@ bool serve_grammar(serve_call *call)
     return ok;
 }
 
-/* Calls in a conversation: templates want the object of the arguments, this API has its text. */
-void serve_put_calls(const serve_json *j, const serve_node *calls, serve_text *out)
+bool serve_is_item(serve_call *call, const serve_node *item, const char *param)
 {
-    serve_puts(out, "[");
-    for (const serve_node *c = serve_json_child(j, calls); c; c = serve_json_next(j, c)) {
-        const serve_node *function = serve_json_get(j, c, "function"), *name = serve_json_get(j, function, "name");
-        serve_puts(out, c == serve_json_child(j, calls) ? "{\"type\":\"function\"" : ",{\"type\":\"function\"");
-        put_member(j, c, "id", "id", out);
-        serve_puts(out, ",\"function\":{\"name\":");
-        if (name) put_raw(j, name, out);
-        else serve_puts(out, "\"\"");
-        serve_puts(out, ",\"arguments\":");
-        serve_put_arguments(j, serve_json_get(j, function, "arguments"), out);
-        serve_puts(out, "}}");
-    }
-    serve_puts(out, "]");
+    if (item->type != SERVE_OBJECT)
+        return serve_fail(call, 400, param, "%s: need objects, found %s", param, serve_json_type_name(item));
+    return serve_param_is(call, item, "type", SERVE_STRING, param);
 }
 
-void serve_put_arguments(const serve_json *j, const serve_node *arguments, serve_text *out)
+/* Templates want the object of the arguments, two of the APIs have its text. Text that is none stays text: a model wrote it. */
+bool serve_put_function(serve_call *call, const serve_node *of, const char *arguments, const char *param,
+                        serve_text *out)
 {
+    const serve_json *j = &call->json;
+    const serve_node *name = serve_json_get(j, of, "name"), *node = serve_json_get(j, of, arguments);
     serve_text text = {0};
     serve_json inner = {0};
-    serve_json_string(j, arguments, &text);
+    if (!name || name->type != SERVE_STRING) return serve_fail(call, 400, param, "%s: a call without a name", param);
+    if (node && node->type != SERVE_STRING && node->type != SERVE_OBJECT)
+        return serve_fail(call, 400, param, "%s: %s: need an object, found %s", param, arguments,
+                          serve_json_type_name(node));
+    serve_puts(out, "{\"name\":");
+    put_raw(j, name, out);
+    serve_puts(out, ",\"arguments\":");
+    serve_json_string(j, node, &text);
+    if (text.failed) out->failed = true;
     if (text.len && serve_json_read(&inner, text.data, text.len)) serve_put(out, text.data, text.len);
-    else if (arguments) put_raw(j, arguments, out);
+    else if (node && (text.len || node->type == SERVE_OBJECT)) put_raw(j, node, out);
     else serve_puts(out, "{}");
+    serve_puts(out, "}");
     serve_json_free(&inner);
     serve_text_free(&text);
+    return true;
+}
+
+bool serve_put_calls(serve_call *call, const serve_node *calls, serve_text *out)
+{
+    const serve_json *j = &call->json;
+    serve_puts(out, "[");
+    for (const serve_node *c = serve_json_child(j, calls); c; c = serve_json_next(j, c)) {
+        if (!serve_is_item(call, c, "messages: tool_calls") ||
+            !serve_param_is(call, c, "id", SERVE_STRING, "messages: tool_calls"))
+            return false;
+        serve_puts(out, c == serve_json_child(j, calls) ? "{\"type\":\"function\"" : ",{\"type\":\"function\"");
+        put_member(j, c, "id", "id", out);
+        serve_puts(out, ",\"function\":");
+        if (!serve_put_function(call, serve_json_get(j, c, "function"), "arguments", "messages: tool_calls", out))
+            return false;
+        serve_puts(out, "}");
+    }
+    serve_puts(out, "]");
+    return true;
 }

@@ -86,6 +86,15 @@ static void tidy(directory *d)
 
 static bool make_folder(const char *path) { return mkdir(path, 0700) == 0 || errno == EEXIST; }
 
+/* Both levels; somebody may tidy them away while the server runs. */
+static bool make_folders(const directory *d)
+{
+    char top[PATH];
+    snprintf(top, sizeof top, "%s", d->path);
+    *strrchr(top, '/') = 0;
+    return make_folder(top) && make_folder(d->path);
+}
+
 static void *open_it(const store_settings *settings, char *why, size_t cap)
 {
     directory *d = calloc(1, sizeof *d);
@@ -95,7 +104,7 @@ static void *open_it(const store_settings *settings, char *why, size_t cap)
     const int n = snprintf(d->path, sizeof d->path, "%s/%016llx%016llx", settings->where,
                            (unsigned long long)settings->name_space.a, (unsigned long long)settings->name_space.b);
     if (n < 0 || (size_t)n >= sizeof d->path) snprintf(why, cap, "the path is too long");
-    else if (!make_folder(settings->where) || !make_folder(d->path)) snprintf(why, cap, "%s", strerror(errno));
+    else if (!make_folders(d)) snprintf(why, cap, "%s", strerror(errno));
     else {
         tidy(d);
         return d;
@@ -151,7 +160,8 @@ static bool write_file(directory *d, const store_object *o)
     char path[PATH + 48], part[PATH + 48];
     path_of(d, o->name, path);
     snprintf(part, sizeof part, "%s/.%ld-%u", d->path, (long)getpid(), d->serial++);
-    const int fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    int fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0 && errno == ENOENT && make_folders(d)) fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     bool ok = fd >= 0;
     for (size_t at = 0; ok && at < o->len;) {
         const ssize_t n = write(fd, o->bytes + at, o->len - at);
