@@ -467,9 +467,11 @@ def the_shape_of_responses():
         assert answer["completed_at"] is None and (answer["temperature"], answer["top_p"], answer["presence_penalty"], answer["frequency_penalty"]) == SAMPLING
         assert answer["service_tier"] == "default" and answer["top_logprobs"] == 0 and all(
             answer[k] is None for k in ("max_tool_calls", "safety_identifier", "prompt_cache_key", "previous_response_id", "instructions")), answer
+        filled = s.post(path, {"input": "x", "max_output_tokens": 1, "text": {"verbosity": "low"}, "reasoning": {"effort": "low"}})
+        assert filled["text"] == {"verbosity": "low", "format": {"type": "text"}} and filled["reasoning"] == {"effort": "low", "summary": None}, filled
         again = s.post(path, {"input": "x", "max_output_tokens": 4, "temperature": 0.25, "tools": [{"type": "function", "name": "f"}, {"type": "web_search"}]})
         assert again["temperature"] == 0.25 and again["tools"] == [
-            {"type": "function", "name": "f", "description": None, "parameters": None, "strict": None}, {"type": "web_search"}], again["tools"]
+            {"type": "function", "name": "f", "description": None, "parameters": None, "strict": None}], "those that the model has"
         assert [c["text"] for item in answer["output"] for c in item["content"]] == [expected], answer
         events = s.stream(path, body)
         assert [d["sequence_number"] for _, d in events] == list(range(len(events))) and all(n == d["type"] for n, d in events)
@@ -840,6 +842,8 @@ def calls_of_earlier_turns_reach_the_template():
             def tokens(text):
                 return s.post("/tokenize", {"content": "user:" + STORY_MESSAGES[0]["content"] + ";assistant:look" + text + ";"})["count"]
 
+            custom = [*STORY_MESSAGES, {"type": "custom_tool_call", "call_id": "c", "name": "look", "input": "den"}]
+            assert s.post("/v1/responses", {"input": custom, "max_output_tokens": 1})["usage"]["input_tokens"] == tokens("(input=den)")
             for given, text in (({"where": "den", "n": 3}, "(where=den)(n=3)"), ({}, "")):
                 for arguments in (json.dumps(given), given) if given else (json.dumps(given), given, ""):
                     assert s.post("/v1/chat/completions", chat(arguments))["usage"]["prompt_tokens"] == tokens(text), arguments

@@ -140,13 +140,20 @@ static bool is_known(const serve_json *j, const serve_node *node, const char *co
     return false;
 }
 
+/* In the words and with the code that clients know from OpenAI's API. */
+static bool fail_by_code(serve_call *call, const char *param, const char *how, const char *name, size_t len)
+{
+    if (!call->status) snprintf(call->code, sizeof call->code, "%s_parameter", how);
+    return serve_fail(call, 400, param, "%s parameter: %.*s", how, len < 60 ? (int)len : 60, name);
+}
+
 bool serve_refuse(serve_call *call, const char *const *names)
 {
     for (; *names; names++) {
         const serve_node *node = serve_json_get(&call->json, call->body, *names);
         const bool empty = node && (node->type == SERVE_ARRAY || node->type == SERVE_OBJECT) && !node->child;
         if (node && !empty && node->type != SERVE_FALSE)
-            return serve_fail(call, 400, *names, "%s: this server does not support it", *names);
+            return fail_by_code(call, *names, "unsupported", *names, strlen(*names));
     }
     return true;
 }
@@ -155,9 +162,7 @@ bool serve_params(serve_call *call, const char *const *known)
 {
     const serve_json *j = &call->json;
     for (const serve_node *at = serve_json_child(j, call->body); at && known; at = serve_json_next(j, at))
-        if (!is_known(j, at, known))
-            return serve_fail(call, 400, NULL, "unknown parameter: %.*s", at->key_len < 60 ? (int)at->key_len : 60,
-                              j->text + at->key_start);
+        if (!is_known(j, at, known)) return fail_by_code(call, NULL, "unknown", j->text + at->key_start, at->key_len);
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
         const serve_node *node = serve_json_get(j, call->body, table[i].name);
         if (node && !set_row(call, i, node)) return false;

@@ -27,6 +27,16 @@ static void ask_summary(serve_text *out)
     serve_puts(out, "}");
 }
 
+static bool fail_type(serve_call *call, const char *what, const serve_node *type)
+{
+    serve_text name = {0};
+    serve_json_string(&call->json, type, &name);
+    (void)serve_fail(call, 400, "input", "input: %s of type '%.40s' are not supported", what,
+                     name.data ? name.data : "");
+    serve_text_free(&name);
+    return false;
+}
+
 /* A string, or parts of text. */
 static bool put_content(serve_call *call, const serve_node *content, serve_text *out)
 {
@@ -50,7 +60,7 @@ static bool put_content(serve_call *call, const serve_node *content, serve_text 
             else if (serve_json_is(j, type, "refusal")) serve_json_string(j, serve_json_get(j, p, "refusal"), &text);
             else {
                 serve_text_free(&text);
-                return serve_fail(call, 400, "input", "input: a part of content that is not text");
+                return fail_type(call, "parts", type);
             }
         }
     serve_puts(out, ",\"content\":");
@@ -88,7 +98,19 @@ static bool add_item(serve_call *call, const serve_node *item, serve_text *out)
         serve_puts(out, ",\"function\":");
         if (!serve_put_function(call, item, "arguments", "input", out)) return false;
         serve_puts(out, "}]");
-    } else if (serve_json_is(j, type, "function_call_output")) {
+    } else if (serve_json_is(j, type, "custom_tool_call")) { /* of another server: its text is an argument here */
+        const serve_node *name = serve_json_get(j, item, "name"), *said = serve_json_get(j, item, "input");
+        if (!name || name->type != SERVE_STRING || !said || said->type != SERVE_STRING)
+            return serve_fail(call, 400, "input", "input: a custom_tool_call without a name and an input");
+        begin_message(out, "assistant");
+        serve_puts(out, ",\"content\":\"\",\"tool_calls\":[{\"type\":\"function\",\"id\":");
+        put_member(j, item, "call_id", out);
+        serve_puts(out, ",\"function\":{\"name\":");
+        put_member(j, item, "name", out);
+        serve_puts(out, ",\"arguments\":{\"input\":");
+        put_member(j, item, "input", out);
+        serve_puts(out, "}}}]");
+    } else if (serve_json_is(j, type, "function_call_output") || serve_json_is(j, type, "custom_tool_call_output")) {
         begin_message(out, "tool");
         serve_puts(out, ",\"tool_call_id\":");
         put_member(j, item, "call_id", out);
@@ -98,7 +120,7 @@ static bool add_item(serve_call *call, const serve_node *item, serve_text *out)
         begin_message(out, "assistant");
         if (!put_content(call, serve_json_get(j, item, "encrypted_content"), out)) return false;
     } else if (serve_json_is(j, type, "reasoning")) return true; /* templates leave out what was thought before */
-    else return serve_fail(call, 400, "input", "input: an item of a type that is not supported");
+    else return fail_type(call, "items", type);
     serve_puts(out, "}");
     return true;
 }
@@ -134,29 +156,38 @@ static bool put_messages(serve_call *call, serve_text *out)
     return ok;
 }
 
-static bool has(const serve_json *j, const serve_node *object, const char *name)
+typedef struct filler {
+    const char *name, *value;
+} filler;
+
+/* An object as it came, with what it lacks of the members that the API's own schema wants. */
+static void put_filled(serve_call *call, const serve_node *object, const filler *wanted, size_t n)
 {
-    for (const serve_node *m = serve_json_child(j, object); m; m = serve_json_next(j, m))
-        if (serve_json_key_is(j, m, name)) return true;
-    return false;
+    const serve_json *j = &call->json;
+    const char *between = object->child ? "," : "";
+    serve_put(&call->echo, j->text + object->start, object->len - 1u);
+    for (size_t i = 0; i < n; i++) {
+        if (serve_json_get(j, object, wanted[i].name)) continue;
+        serve_putf(&call->echo, "%s\"%s\":%s", between, wanted[i].name, wanted[i].value);
+        between = ",";
+    }
+    serve_puts(&call->echo, "}");
 }
 
-/* Tools as they came, functions with all members that the API's own schema wants. */
-static void note_tools(serve_call *call, const serve_node *tools)
+/* Those that the model has: functions. */
+static void put_tools(serve_call *call, const serve_node *tools)
 {
-    static const char *const members[] = {"description", "parameters", "strict"};
+    static const filler wanted[] = {{"description", "null"}, {"parameters", "null"}, {"strict", "null"}};
     const serve_json *j = &call->json;
-    serve_text *out = &call->echo;
-    serve_puts(out, "[");
+    const char *between = "";
+    serve_puts(&call->echo, "[");
     for (const serve_node *t = serve_json_child(j, tools); t; t = serve_json_next(j, t)) {
-        const bool function = serve_json_is(j, serve_json_get(j, t, "type"), "function");
-        if (t != serve_json_child(j, tools)) serve_puts(out, ",");
-        serve_put(out, j->text + t->start, t->len - function);
-        for (size_t i = 0; i < sizeof members / sizeof members[0] && function; i++)
-            if (!has(j, t, members[i])) serve_putf(out, ",\"%s\":null", members[i]);
-        if (function) serve_puts(out, "}");
+        if (!serve_json_is(j, serve_json_get(j, t, "type"), "function")) continue;
+        serve_puts(&call->echo, between);
+        put_filled(call, t, wanted, sizeof wanted / sizeof wanted[0]);
+        between = ",";
     }
-    serve_puts(out, "]");
+    serve_puts(&call->echo, "]");
 }
 
 /* What every response repeats of its request, or what holds without. False: the call has an error. */
@@ -179,6 +210,8 @@ static bool note_echo(serve_call *call)
                    {"top_logprobs", "0", SERVE_NUMBER},
                    {"text", "{\"format\":{\"type\":\"text\"}}", SERVE_OBJECT},
                    {"reasoning", "{\"effort\":null,\"summary\":null}", SERVE_OBJECT}};
+    static const filler format[] = {{"format", "{\"type\":\"text\"}"}},
+                        reasoning[] = {{"effort", "null"}, {"summary", "null"}};
     const serve_json *j = &call->json;
     for (size_t i = 0; i < sizeof members / sizeof members[0]; i++) {
         const char *name = members[i].name;
@@ -186,7 +219,9 @@ static bool note_echo(serve_call *call)
         if (members[i].type != SERVE_NULL && !serve_param_is(call, call->body, name, members[i].type, name))
             return false;
         serve_putf(&call->echo, ",\"%s\":", name);
-        if (node && strcmp(name, "tools") == 0) note_tools(call, node);
+        if (node && strcmp(name, "tools") == 0) put_tools(call, node);
+        else if (node && strcmp(name, "text") == 0) put_filled(call, node, format, 1);
+        else if (node && strcmp(name, "reasoning") == 0) put_filled(call, node, reasoning, 2);
         else if (node) serve_put(&call->echo, j->text + node->start, node->len);
         else serve_puts(&call->echo, members[i].without);
     }
