@@ -54,16 +54,19 @@ void kvi_os_replace_hurry(kvi_os_writer *writer);
 /* For tests: what writes, instead of the system's write. */
 extern int64_t (*kvi_os_write_hook)(int32_t file, const void *bytes, uint64_t n);
 
-/* Objects as files, which may be lost and need not survive the machine (kv/tier.h). */
-bool kvi_os_file_is(const char *path, uint64_t n);               /* a file of n bytes */
-void kvi_os_file_expect(const char *path);                       /* it is read soon */
-bool kvi_os_file_get(const char *path, void *bytes, uint64_t n); /* all n bytes that it has, or false */
-/* Whole or not at all: written beside, renamed. `old`: a file of n bytes that nobody needs, which becomes it, since removing a file and making
- * another costs a disk more than writing over one; NULL: none. IO. */
-kvrt_status kvi_os_file_put(const char *path, const void *bytes, uint64_t n, const char *old, kvrt_error *error);
-void kvi_os_file_remove(const char *path);
-kvrt_status kvi_os_folder_make(const char *path, kvrt_error *error); /* OK too when it is there. IO */
-void kvi_os_folder_remove(const char *path);                         /* if nothing is in it */
+/* A file that may be lost and need not survive the machine (kv/tier.h). */
+typedef struct kvi_os_file {
+    int32_t file; /* descriptor + 1; 0: none */
+} kvi_os_file;
+/* To write to it, made if it is not there, for this user alone; or to read it, mostly from its beginning to its end. IO. */
+kvrt_status kvi_os_file_open(kvi_os_file *file, const char *path, bool writes, kvrt_error *error);
+void kvi_os_file_close(kvi_os_file *file);
+kvrt_status kvi_os_file_write(kvi_os_file file, const char *path, uint64_t at, const void *bytes, uint64_t n,
+                              kvrt_error *error);                              /* IO */
+bool kvi_os_file_read(kvi_os_file file, uint64_t at, void *bytes, uint64_t n); /* all n, or false */
+void kvi_os_file_cut(const char *path, uint64_t n);                            /* to its first n bytes; 0: it is gone */
+kvrt_status kvi_os_folder_make(const char *path, kvrt_error *error);           /* OK too when it is there. IO */
+void kvi_os_folder_remove(const char *path);                                   /* if nothing is in it */
 
 /* Anonymous zeroed pages with a huge-page hint, for pools and workspaces; NULL when memory is out. */
 void *kvi_os_pages_alloc(uint64_t bytes);

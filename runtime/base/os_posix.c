@@ -187,8 +187,7 @@ static void name_beside(kvi_os_writer *w)
     memcpy(w->beside + len + 17, ".part", 6);
 }
 
-/* `old`: a file that is written over; NULL: a new one. */
-static kvrt_status begin_writing(kvi_os_writer *w, const char *path, const char *old, kvrt_error *error)
+kvrt_status kvi_os_replace_begin(kvi_os_writer *w, const char *path, kvrt_error *error)
 {
     const size_t len = strlen(path);
     w->file = 0;
@@ -196,31 +195,30 @@ static kvrt_status begin_writing(kvi_os_writer *w, const char *path, const char 
         return kvi_error_set(error, KVRT_ARG, "path: %zu bytes, need 1 to %zu", len, sizeof w->path - 1);
     memcpy(w->path, path, len + 1);
     name_beside(w);
-    const int how = old && rename(old, w->beside) == 0 ? 0 : O_CREAT | O_EXCL, /* it may be gone: then a new one */
-        fd = open(w->beside, O_WRONLY | O_CLOEXEC | how, 0666);
+    const int fd = open(w->beside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (fd < 0) return kvi_error_errno(error, KVRT_IO, errno, "%s: cannot create", w->beside);
     w->file = fd + 1;
     return KVRT_OK;
 }
 
-kvrt_status kvi_os_replace_begin(kvi_os_writer *w, const char *path, kvrt_error *error)
-{
-    return begin_writing(w, path, NULL, error);
-}
-
-kvrt_status kvi_os_replace_write(kvi_os_writer *w, const void *bytes, uint64_t n, kvrt_error *error)
+static kvrt_status write_part(int fd, const char *path, const void *bytes, uint64_t n, kvrt_error *error)
 {
     for (uint64_t done = 0; done < n;) {
         const uint8_t *from = (const uint8_t *)bytes + done;
-        const int64_t got = kvi_os_write_hook ? kvi_os_write_hook(w->file - 1, from, n - done)
-                                              : (int64_t)write(w->file - 1, from, n - done);
+        const int64_t got =
+            kvi_os_write_hook ? kvi_os_write_hook(fd, from, n - done) : (int64_t)write(fd, from, n - done);
         if (got < 0 && errno == EINTR) continue;
         if (got <= 0)
-            return kvi_error_errno(error, KVRT_IO, got < 0 ? errno : EIO, "%s: wrote %llu of %llu bytes", w->path,
+            return kvi_error_errno(error, KVRT_IO, got < 0 ? errno : EIO, "%s: wrote %llu of %llu bytes", path,
                                    (unsigned long long)done, (unsigned long long)n);
         done += (uint64_t)got;
     }
     return KVRT_OK;
+}
+
+kvrt_status kvi_os_replace_write(kvi_os_writer *w, const void *bytes, uint64_t n, kvrt_error *error)
+{
+    return write_part(w->file - 1, w->path, bytes, n, error);
 }
 
 /* The name is on the disk when its folder is. Not every file system lets a folder be opened for that: then it comes with time. */
@@ -234,11 +232,11 @@ static void sync_folder(kvi_os_writer *w)
     (void)close(fd);
 }
 
-static kvrt_status end_writing(kvi_os_writer *w, bool keep, bool durable, kvrt_error *error)
+kvrt_status kvi_os_replace_end(kvi_os_writer *w, bool keep, kvrt_error *error)
 {
     if (!w->file) return KVRT_OK;
     kvrt_status status = KVRT_OK;
-    if (keep && durable && fsync(w->file - 1) != 0)
+    if (keep && fsync(w->file - 1) != 0)
         status = kvi_error_errno(error, KVRT_IO, errno, "%s: cannot be brought to the disk", w->path);
     if (close(w->file - 1) != 0 && keep && status >= KVRT_OK)
         status = kvi_error_errno(error, KVRT_IO, errno, "%s: cannot be closed", w->path);
@@ -246,13 +244,8 @@ static kvrt_status end_writing(kvi_os_writer *w, bool keep, bool durable, kvrt_e
     if (keep && status >= KVRT_OK && rename(w->beside, w->path) != 0)
         status = kvi_error_errno(error, KVRT_IO, errno, "%s: cannot be replaced", w->path);
     if (!keep || status < KVRT_OK) (void)unlink(w->beside);
-    else if (durable) sync_folder(w);
+    else sync_folder(w);
     return status;
-}
-
-kvrt_status kvi_os_replace_end(kvi_os_writer *w, bool keep, kvrt_error *error)
-{
-    return end_writing(w, keep, true, error);
 }
 
 void kvi_os_replace_hurry(kvi_os_writer *w)
@@ -264,48 +257,40 @@ void kvi_os_replace_hurry(kvi_os_writer *w)
 #endif
 }
 
-/* ------------------------------------------------------------------------------------------------- objects as files --- */
-bool kvi_os_file_is(const char *path, uint64_t n)
+/* ------------------------------------------------------------------------------------------- files that may be lost --- */
+kvrt_status kvi_os_file_open(kvi_os_file *file, const char *path, bool writes, kvrt_error *error)
 {
-    struct stat st;
-    return stat(path, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size == n;
+    const int fd = open(path, (writes ? O_WRONLY | O_CREAT : O_RDONLY) | O_CLOEXEC, 0600);
+    file->file = fd + 1;
+    if (fd < 0) return kvi_error_errno(error, KVRT_IO, errno, "%s: cannot open", path);
+    if (!writes) (void)posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL); /* so that as much as possible is read ahead */
+    return KVRT_OK;
 }
 
-void kvi_os_file_expect(const char *path)
+void kvi_os_file_close(kvi_os_file *file)
 {
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return;
-    (void)posix_fadvise(fd, 0, 0, POSIX_FADV_WILLNEED);
-    (void)close(fd);
+    if (file->file) (void)close(file->file - 1);
+    file->file = 0;
 }
 
-bool kvi_os_file_get(const char *path, void *bytes, uint64_t n)
+kvrt_status kvi_os_file_write(kvi_os_file file, const char *path, uint64_t at, const void *bytes, uint64_t n,
+                              kvrt_error *error)
 {
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    struct stat st;
-    uint64_t done = 0;
-    if (fd < 0) return false;
-    bool all = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size == n;
-    while (all && done < n) {
-        const ssize_t got = read(fd, (uint8_t *)bytes + done, n - done);
-        if (got < 0 && errno == EINTR) continue;
-        all = got > 0;
-        if (all) done += (uint64_t)got;
-    }
-    (void)close(fd);
-    return all;
+    if (lseek(file.file - 1, (off_t)at, SEEK_SET) < 0)
+        return kvi_error_errno(error, KVRT_IO, errno, "%s: has no byte %llu", path, (unsigned long long)at);
+    return write_part(file.file - 1, path, bytes, n, error);
 }
 
-kvrt_status kvi_os_file_put(const char *path, const void *bytes, uint64_t n, const char *old, kvrt_error *error)
+bool kvi_os_file_read(kvi_os_file file, uint64_t at, void *bytes, uint64_t n)
 {
-    kvi_os_writer w;
-    KVI_TRY(begin_writing(&w, path, old, error));
-    const kvrt_status status = kvi_os_replace_write(&w, bytes, n, error),
-                      ended = end_writing(&w, status >= KVRT_OK, false, error);
-    return status < KVRT_OK ? status : ended;
+    return lseek(file.file - 1, (off_t)at, SEEK_SET) >= 0 && read_part(file.file - 1, "", bytes, n, NULL) >= KVRT_OK;
 }
 
-void kvi_os_file_remove(const char *path) { (void)unlink(path); }
+void kvi_os_file_cut(const char *path, uint64_t n)
+{
+    if (n == 0) (void)unlink(path);
+    else (void)!truncate(path, (off_t)n);
+}
 
 kvrt_status kvi_os_folder_make(const char *path, kvrt_error *error)
 {

@@ -32,8 +32,6 @@ typedef struct kvi_tier_kind {
     kvrt_status (*set)(kvi_tier *tier, const kvi_tier_object *objects, uint32_t count, kvrt_error *error);
     /* They are not needed any more, and may be gone from now on; exists tells, and they are needed again. */
     void (*drop)(kvi_tier *tier, const kvi_tier_object *objects, uint32_t count);
-    /* They are asked for soon: may begin to come while the caller is busy with others. NULL: it has no use for that. */
-    void (*expect)(kvi_tier *tier, const kvi_tier_object *objects, uint32_t count);
     void (*close)(kvi_tier *tier); /* NULL is fine; what was not dropped stays where it can */
 } kvi_tier_kind;
 struct kvi_tier {
@@ -41,7 +39,7 @@ struct kvi_tier {
 };
 
 kvrt_status kvi_tier_memory(kvi_tier **out, kvrt_error *error);
-/* Files DIRECTORY/NAMESPACE/NAME, written beside and renamed, so that another process never sees a part of one. Makes the two folders. */
+/* One file in DIRECTORY/NAMESPACE, of a name that nobody else has. Makes the two folders. */
 kvrt_status kvi_tier_directory(const char *directory, uint64_t name_space, kvi_tier **out, kvrt_error *error);
 
 #endif

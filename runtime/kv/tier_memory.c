@@ -1,13 +1,21 @@
-/* tier_memory.c - objects in the host's memory: see tier.h. A table by name, which grows; every object is a block of its own. */
+/* tier_memory.c - objects in the host's memory: see tier.h. A table by name, which grows. What is set by one call stands in one block, since memory that
+ * is new costs more than the copy, and large blocks have large pages; a block goes with its last object, and the pages of one that goes earlier go
+ * back to the system meanwhile. */
 #include "tier.h"
 #include "../base/mem.h"
 
 #include <string.h>
 
+enum { ALIGN = 64 };
+typedef struct block {
+    uint32_t n_objects; /* that are there; their bytes follow, each at a multiple of ALIGN */
+} block;
+
 typedef struct entry {
     kvi_tier_name name;
     uint8_t *bytes; /* NULL: free */
     uint64_t n;
+    block *block;
 } entry;
 
 typedef struct memory {
@@ -62,9 +70,11 @@ static kvrt_status get(kvi_tier *tier, kvi_tier_object *objects, uint32_t count,
 /* Those behind it in the same run of places move up, so that none is behind a gap. */
 static void remove_at(memory *m, uint32_t i)
 {
-    kvi_mem_free(m->entries[i].bytes);
+    const entry gone = m->entries[i];
     m->entries[i].bytes = NULL;
     m->used--;
+    if (--gone.block->n_objects == 0) kvi_mem_free_aligned(gone.block);
+    else kvi_os_pages_discard(gone.bytes, gone.n);
     for (uint32_t k = (i + 1) & (m->cap - 1); m->entries[k].bytes; k = (k + 1) & (m->cap - 1)) {
         const entry moved = m->entries[k];
         m->entries[k].bytes = NULL;
@@ -81,21 +91,26 @@ static void drop(kvi_tier *tier, const kvi_tier_object *objects, uint32_t count)
     }
 }
 
+static uint64_t room_of(uint64_t n) { return (n + ALIGN - 1) / ALIGN * ALIGN; }
+
 static kvrt_status set(kvi_tier *tier, const kvi_tier_object *objects, uint32_t count, kvrt_error *error)
 {
     memory *m = (memory *)tier;
+    uint64_t n = ALIGN;
     if (!reserve(m, count)) return kvi_error_nomem(error, count * sizeof(entry), "table of pages in memory");
+    for (uint32_t i = 0; i < count; i++)
+        if (!m->entries[slot_of(m, objects[i].name)].bytes) n += room_of(objects[i].n);
+    if (n == ALIGN) return KVRT_OK;
+    block *b = kvi_mem_alloc_aligned(n);
+    if (!b) return kvi_error_nomem(error, n, "pages in memory");
+    uint8_t *next = (uint8_t *)b + ALIGN;
     for (uint32_t i = 0; i < count; i++) {
-        const uint32_t at = slot_of(m, objects[i].name);
-        if (m->entries[at].bytes) continue;
-        uint8_t *bytes = kvi_mem_alloc(objects[i].n);
-        if (!bytes) {
-            drop(tier, objects, i);
-            return kvi_error_nomem(error, objects[i].n, "a page in memory");
-        }
-        memcpy(bytes, objects[i].bytes, objects[i].n);
-        m->entries[at] = (entry){objects[i].name, bytes, objects[i].n};
-        m->used++;
+        entry *e = &m->entries[slot_of(m, objects[i].name)];
+        if (e->bytes) continue;
+        *e = (entry){objects[i].name, next, objects[i].n, b};
+        memcpy(next, objects[i].bytes, objects[i].n);
+        next += room_of(objects[i].n);
+        b->n_objects++, m->used++;
     }
     return KVRT_OK;
 }
@@ -103,12 +118,13 @@ static kvrt_status set(kvi_tier *tier, const kvi_tier_object *objects, uint32_t 
 static void close_it(kvi_tier *tier)
 {
     memory *m = (memory *)tier;
-    for (uint32_t i = 0; m && i < m->cap; i++) kvi_mem_free(m->entries[i].bytes);
+    for (uint32_t i = 0; m && i < m->cap; i++)
+        if (m->entries[i].bytes && --m->entries[i].block->n_objects == 0) kvi_mem_free_aligned(m->entries[i].block);
     if (m) kvi_mem_free(m->entries);
     kvi_mem_free(m);
 }
 
-static const kvi_tier_kind kind = {"memory", exists, get, set, drop, NULL, close_it};
+static const kvi_tier_kind kind = {"memory", exists, get, set, drop, close_it};
 
 kvrt_status kvi_tier_memory(kvi_tier **out, kvrt_error *error)
 {

@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """How fast pages of an idle session leave the pool and come back (kv.spill), beside what the medium does sequentially with as many bytes, in rounds that
-take turns. For a directory every file is brought to the disk and dropped from the system's cache before it is read again, on both sides; what
-is left in the cache tells the cost of everything but the disk.
+take turns, each beginning with the other one. For a directory: one file of as many bytes in the same folder, written over as the tier's is, in blocks of
+4 MiB. "Written" ends when all is on the disk (fsync), "read, cold" begins when nothing is in the system's cache; what is left in the cache tells the
+cost of everything but the disk. For memory: a copy of as many bytes, out into memory that is
+new (large pages), in to memory that was used before.
 
   KVRT_LIBRARY=libkvrt.so spill_speed.py [DIRECTORY=/tmp] [TOKENS=16384] [ROUNDS=3] [SHAPE=llama-3.2-1b:4] [KV=f16]
 
 The goal is 80% of the sequential speed."""
 import ctypes as c
+import mmap
 import os
 import statistics
 import sys
@@ -31,11 +34,17 @@ def seconds(work):
     return time.perf_counter() - start
 
 
-def drop(paths):
-    """To the disk, and out of the system's cache."""
+def to_disk(paths):
     for path in paths:
         fd = os.open(path, os.O_RDONLY)
         os.fsync(fd)
+        os.close(fd)
+
+
+def drop(paths):
+    """Out of the system's cache; to_disk first."""
+    for path in paths:
+        fd = os.open(path, os.O_RDONLY)
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(fd)
 
@@ -51,9 +60,10 @@ class Sequential:
         self.path, self.n, self.block = os.path.join(folder, "sequential"), n, os.urandom(BLOCK)
 
     def write(self):
-        with open(self.path, "wb", buffering=0) as f:
-            for at in range(0, self.n, BLOCK):
-                f.write(self.block[:min(BLOCK, self.n - at)])
+        fd = os.open(self.path, os.O_WRONLY | os.O_CREAT)
+        for at in range(0, self.n, BLOCK):
+            os.write(fd, self.block[:min(BLOCK, self.n - at)])
+        os.close(fd)
 
     def read(self):
         block = bytearray(BLOCK)
@@ -96,40 +106,58 @@ def directory():
     with tempfile.TemporaryDirectory(dir=WHERE) as folder:
         pages = Pages(folder)
         pages.leave()
-        sequential, n_files = Sequential(WHERE, pages.n), len(files_in(folder))
+        sequential = Sequential(WHERE, pages.n)
+        sequential.write()
+        ours, theirs = files_in(folder), [sequential.path]
         times = {k: ([], []) for k in ("written", "read, cold", "read, in the system's cache")}
+        print(f"{pages.n / 1e6:.0f} MB of {SHAPE}, {KV}; {WHERE}, {ROUNDS} rounds")
         pages.return_()
-        print(f"{pages.n / 1e6:.0f} MB in {n_files} files of {SHAPE}, {KV}")
+
+        def written(put, paths):
+            return seconds(lambda: (put(), to_disk(paths)))
+
+        sides = [(0, pages.leave, pages.return_, ours), (1, sequential.write, sequential.read, theirs)]
         try:
-            for _ in range(ROUNDS):
-                def out(put, paths):
-                    return seconds(lambda: (put(), drop(paths())))
-                times["written"][0].append(out(pages.leave, lambda: files_in(folder)))
-                times["written"][1].append(out(sequential.write, lambda: [sequential.path]))
-                times["read, cold"][0].append(seconds(pages.return_))
-                times["read, cold"][1].append(seconds(sequential.read))
+            for i in range(ROUNDS):
+                turn = sides if i % 2 else sides[::-1]
+                for side, write, _, paths in turn:
+                    times["written"][side].append(written(write, paths))
+                    drop(paths)
+                for side, _, read, _ in turn:
+                    times["read, cold"][side].append(seconds(read))
                 pages.leave()
-                times["read, in the system's cache"][0].append(seconds(pages.return_))
-                times["read, in the system's cache"][1].append(seconds(sequential.read))
+                sequential.read()
+                for side, _, read, _ in turn:
+                    times["read, in the system's cache"][side].append(seconds(read))
         finally:
-            if os.path.exists(sequential.path):
-                os.remove(sequential.path)
-        for name, (ours, theirs) in times.items():
-            tell("directory, " + name, ours, theirs, pages.n)
+            os.remove(sequential.path)
+        for name, (mine, medium) in times.items():
+            tell("directory, " + name, mine, medium, pages.n)
         pages.close()
 
 
 def memory():
     pages = Pages("memory")
     pages.leave()
-    away, back, copies = [], [], []
-    source = bytes(pages.n)
-    for _ in range(ROUNDS):
-        back.append(seconds(pages.return_))
-        away.append(seconds(pages.leave))
-        copies.append(seconds(lambda: bytearray(source)))
-    tell("memory, out", away, copies, pages.n)
-    tell("memory, in", back, copies, pages.n)
+    n = pages.n
+    source, known = (mmap.mmap(-1, n) for _ in range(2))
+    for m in (source, known):
+        m.madvise(mmap.MADV_HUGEPAGE)
+        m.write(os.urandom(n))
+    at = [c.addressof(c.c_char.from_buffer(m)) for m in (source, known)]
+
+    def copy_to_new():
+        new = mmap.mmap(-1, n)
+        new.madvise(mmap.MADV_HUGEPAGE)
+        c.memmove(c.addressof(c.c_char.from_buffer(new)), at[0], n)
+
+    times = {k: ([], []) for k in ("out", "in")}
+    for i in range(ROUNDS):
+        steps = [("in", 0, pages.return_), ("in", 1, lambda: c.memmove(at[1], at[0], n)), ("out", 0, pages.leave), ("out", 1, copy_to_new)]
+        for name, side, work in (steps if i % 2 else [steps[k] for k in (1, 0, 3, 2)]):
+            times[name][side].append(seconds(work))
+    for name, (mine, medium) in times.items():
+        tell("memory, " + name, mine, medium, n)
     pages.close()
 
 
