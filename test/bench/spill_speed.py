@@ -3,7 +3,7 @@
 take turns, each beginning with the other one. For a directory: one file of as many bytes in the same folder, written over as the tier's is, in blocks of
 4 MiB. "Written" ends when all is on the disk (fsync), "read, cold" begins when nothing is in the system's cache; what is left in the cache tells the
 cost of everything but the disk. For memory: a copy of as many bytes, out into memory that is
-new (large pages), in to memory that was used before.
+new (as malloc has it), in to memory that was used before.
 
   KVRT_LIBRARY=libkvrt.so spill_speed.py [DIRECTORY=/tmp] [TOKENS=16384] [ROUNDS=3] [SHAPE=llama-3.2-1b:4] [KV=f16]
 
@@ -146,14 +146,11 @@ def memory():
         m.write(os.urandom(n))
     at = [c.addressof(c.c_char.from_buffer(m)) for m in (source, known)]
 
-    def copy_to_new():
-        new = mmap.mmap(-1, n)
-        new.madvise(mmap.MADV_HUGEPAGE)
-        c.memmove(c.addressof(c.c_char.from_buffer(new)), at[0], n)
+    everything = source[:]  # bytes, for a copy into memory that the C library takes anew
 
     times = {k: ([], []) for k in ("out", "in")}
     for i in range(ROUNDS):
-        steps = [("in", 0, pages.return_), ("in", 1, lambda: c.memmove(at[1], at[0], n)), ("out", 0, pages.leave), ("out", 1, copy_to_new)]
+        steps = [("in", 0, pages.return_), ("in", 1, lambda: c.memmove(at[1], at[0], n)), ("out", 0, pages.leave), ("out", 1, lambda: bytearray(everything))]
         for name, side, work in (steps if i % 2 else [steps[k] for k in (1, 0, 3, 2)]):
             times[name][side].append(seconds(work))
     for name, (mine, medium) in times.items():
