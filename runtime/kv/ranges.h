@@ -23,15 +23,16 @@ KVI_HD static inline float kvi_kv_range_factor(uint32_t f)
 KVI_HD static inline uint32_t kvi_kv_range_tries(bool is_v) { return is_v ? KVI_KV_RANGES : 1u; }
 
 /* Rounding with feedback tries more, four widths in four places each: where a grid of few levels falls among the numbers of a row is worth as much
- * as its width. */
+ * as its width. None is much narrower than the row: the least angle is that of a grid that cuts extremes off, and with it keys are not found
+ * (README.md). */
 #define KVI_KV_FITS 16u
 
 /* Lowest level, relative to the row's middle, and step of grid k for a row of half width `half`. */
 KVI_HD static inline void kvi_kv_fit(uint32_t k, uint32_t bits, float half, float *low, float *step)
 {
     const float narrower = bits == 4u   ? 0.06f
-                           : bits == 3u ? 0.09f
-                                        : 0.14f,
+                           : bits == 3u ? 0.04f
+                                        : 0.08f,
                 width = half * (1.0f - (float)(k >> 2) * narrower);
     *step = 2.0f * width / (float)((1u << bits) - 1u);
     *low = ((float)(k & 3u) * 0.25f - 0.375f) * *step - width;
