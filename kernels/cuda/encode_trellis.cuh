@@ -220,21 +220,19 @@ KVI_DEV void encode_k_fed(const tile &t, const vectors &v, uint32_t bits, uint8_
 KVI_DEV void encode_v_fed(const tile &t, const vectors &v, uint32_t bits, uint8_t *side, const kvi_kv_side &at)
 {
     const uint32_t d = t.d, me = threadIdx.x;
-    float *row = v.errors, *want = v.errors + MOST;
+    float *row = v.errors, *want = v.errors + MOST, *got = v.mean;
     for (uint32_t i = 0; i < KVI_KV_PAGE; i++) {
         const float *u = t.metric + i * KVI_KV_PAGE;
         if (me < d) {
             float sum = t.xt[i * d + me];
             for (uint32_t k = 0; k < i; k++) sum += u[k] * t.x[k * d + me];
             want[me] = sum;
+            row[me] = sum * levels_per_unit(v.r[me]) * KVI_KV_LEVEL_UNIT;
         }
         kvi_sync_block();
         if (me == 0) {
             float squares = 0.0f;
-            for (uint32_t c = 0; c < d; c++) {
-                const float x = want[c] * levels_per_unit(v.r[c]) * KVI_KV_LEVEL_UNIT;
-                squares += x * x;
-            }
+            for (uint32_t c = 0; c < d; c++) squares += row[c] * row[c];
             const float deviation = kvi_sqrt_rn(squares / (float)d);
             v.words[0] = deviation > 1e-3f ? deviation : 1e-3f;
         }
@@ -244,12 +242,16 @@ KVI_DEV void encode_v_fed(const tile &t, const vectors &v, uint32_t bits, uint8_
         kvi_sync_block();
         if (me < 32u) code_row(bits, row, d, side + at.codes_off + i * (d / 8u * bits), v.levels, me);
         kvi_sync_block();
+        if (me < d) {
+            want[me] /= deviation;
+            got[me] = row[me] * (v.r[me] * KVI_KV_LEVEL_UNIT);
+        }
+        kvi_sync_block();
         if (me == 0) {
             float length = 0.0f, dot = 0.0f;
             for (uint32_t c = 0; c < d; c++) {
-                const float x = want[c] / deviation;
-                length += x * x;
-                dot += x * (row[c] * (v.r[c] * KVI_KV_LEVEL_UNIT));
+                length += want[c] * want[c];
+                dot += want[c] * got[c];
             }
             store_token_scale(length, dot, deviation, side + at.a_off + 2u * i);
             v.words[1] = kvi_kv_side_value(side, at.a_off, i);

@@ -8,28 +8,17 @@
 #include "encode.h"
 #include "elementary.h"
 #include "ranges.h"
-#include "../base/simd.h"
+#include "../../kernels/cpu/lanes.h"
 
 #include <math.h>
 
 #define PAPER_ITERATIONS 8
 #define BLOCK 16u /* every side of a tile is a multiple of it */
-INLINE vf choose(vi mask, vf yes, vf no)
-{
-    vi a, b;
-    memcpy(&a, &yes, sizeof a);
-    memcpy(&b, &no, sizeof b);
-    a = (a & mask) | (b & ~mask);
-    memcpy(&yes, &a, sizeof a);
-    return yes;
-}
-INLINE vf least(vf a, vf b) { return choose(a < b, a, b); }
-INLINE vf most(vf a, vf b) { return choose(a > b, a, b); }
 static float clamp(float x, float low, float high) { return x < low ? low : x > high ? high : x; }
 
 /* To the nearest whole number, ties to even, for |x| < 2^22: adding 1.5 * 2^23 rounds so. */
 INLINE vf nearest(vf x) { return (x + splat(12582912.0f)) - splat(12582912.0f); }
-INLINE vf to_code(vf x, float top) { return nearest(least(most(x, splat(0.0f)), splat(top))); }
+INLINE vf to_code(vf x, float top) { return nearest_code(least(most(x, splat(0.0f)), splat(top))); }
 
 typedef uint8_t vb __attribute__((vector_size(VB / 4)));
 /* Codes of 0..255, or -128..127, as bytes. */
@@ -45,19 +34,26 @@ INLINE vf tame_all(vf x)
 }
 INLINE vf magnitude(vf x) { return most(x, -x); }
 
-/* Values that survive fp16 side vectors; NaN becomes 0. */
-static float tame(float x) { return x != x ? 0.0f : clamp(x, -60000.0f, 60000.0f); }
 /* A side value saturates: an infinity would spread over its whole row. */
 static uint16_t side_f16(float x) { return kvi_f32_to_f16(clamp(x, -65504.0f, 65504.0f)); }
 
-/* to (n_cols, n_rows) = transpose of from (n_rows, n_cols), both multiples of 16 */
+typedef float quad __attribute__((vector_size(16)));
+#define PICK __builtin_shufflevector
+
+/* to (n_cols, n_rows) = transpose of from (n_rows, n_cols), both multiples of 16: by blocks of 16 rows for the cache, of 4 x 4 within them */
 static void transpose(const float *from, uint32_t n_rows, uint32_t n_cols, float *to)
 {
     for (uint32_t i = 0; i < n_rows; i += BLOCK)
-        for (uint32_t j = 0; j < n_cols; j += BLOCK)
-            for (uint32_t b = 0; b < BLOCK; b++)
-                for (uint32_t a = 0; a < BLOCK; a++)
-                    to[(size_t)(j + b) * n_rows + i + a] = from[(size_t)(i + a) * n_cols + j + b];
+        for (uint32_t j = 0; j < n_cols; j += 4)
+            for (uint32_t a = i; a < i + BLOCK; a += 4) {
+                quad row[4], out[4];
+                for (uint32_t k = 0; k < 4; k++) memcpy(&row[k], from + (size_t)(a + k) * n_cols + j, sizeof row[k]);
+                const quad low = PICK(row[0], row[1], 0, 4, 1, 5), high = PICK(row[0], row[1], 2, 6, 3, 7),
+                           low_2 = PICK(row[2], row[3], 0, 4, 1, 5), high_2 = PICK(row[2], row[3], 2, 6, 3, 7);
+                out[0] = PICK(low, low_2, 0, 1, 4, 5), out[1] = PICK(low, low_2, 2, 3, 6, 7);
+                out[2] = PICK(high, high_2, 0, 1, 4, 5), out[3] = PICK(high, high_2, 2, 3, 6, 7);
+                for (uint32_t k = 0; k < 4; k++) memcpy(to + (size_t)(j + k) * n_rows + a, &out[k], sizeof out[k]);
+            }
 }
 
 /* ------------------------------------------------------------------------------------------------ normalization --- */
@@ -325,7 +321,7 @@ static void quantize(const tile *t, bool is_v, uint32_t bits, const kvi_encode_p
             t->xt[(size_t)j * n_rows + i] = t->origin_t[(size_t)j * n_rows + i] / (t->c[j] * t->r[i]);
     if (feedback) {
         transpose(t->xt, n_cols, n_rows, t->x);
-        round_with_feedback(t->x, n_rows, n_cols, t->metric, bits, t->origin_t, codes, a_out, z_out);
+        round_with_feedback(t->x, n_rows, n_cols, t->metric, bits, t->origin_t, t->queries, codes, a_out, z_out);
         return;
     }
     for (uint32_t i = 0; i < n_rows; i += VW) {
@@ -401,7 +397,7 @@ static void encode_k(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_
     memset(side, 0, s.bytes);
     if (kind >= KVI_KV_Q4) {
         const tile t = tile_in(scratch, d, KVI_KV_PAGE);
-        for (uint32_t i = 0; i < d * KVI_KV_PAGE; i++) t.origin_t[i] = tame(rows[i]);
+        for (uint32_t i = 0; i < d * KVI_KV_PAGE; i += VW) store(t.origin_t + i, tame_all(load(rows + i)));
         if (kvi_kv_code_is_trellis(kind)) encode_k_trellis(&t, kvi_kv_code_bits(kind), queries, side, s);
         else
             quantize(&t, false, kvi_kv_code_bits(kind), params, queries, side + s.codes_off, side + s.a_off,
@@ -467,13 +463,13 @@ static void encode_v(kvi_kv_code kind, const float *rows, uint32_t d, const kvi_
     memset(side, 0, s.bytes);
     if (kvi_kv_code_is_trellis(kind)) {
         const tile t = tile_in(scratch, d, KVI_KV_PAGE);
-        for (uint32_t i = 0; i < d * KVI_KV_PAGE; i++) t.origin_t[i] = tame(rows[i]);
+        for (uint32_t i = 0; i < d * KVI_KV_PAGE; i += VW) store(t.origin_t + i, tame_all(load(rows + i)));
         encode_v_trellis(&t, kvi_kv_code_bits(kind), queries, side, s);
         return;
     }
     if (kind >= KVI_KV_Q4) {
         const tile t = tile_in(scratch, KVI_KV_PAGE, d);
-        for (uint32_t i = 0; i < d * KVI_KV_PAGE; i++) t.x[i] = tame(rows[i]);
+        for (uint32_t i = 0; i < d * KVI_KV_PAGE; i += VW) store(t.x + i, tame_all(load(rows + i)));
         transpose(t.x, KVI_KV_PAGE, d, t.origin_t);
         quantize(&t, true, kvi_kv_code_bits(kind), params, queries, side + s.codes_off, side + s.a_off, side + s.z_off,
                  side + s.o_off);

@@ -19,6 +19,20 @@
 
 #define QUERY_BLOCK 32u /* query rows that are widened at once */
 
+/* Whole numbers that stand where floats do. */
+INLINE vi load_whole(const float *p)
+{
+    vi v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+INLINE vi splat_whole(const float *p)
+{
+    int32_t x;
+    memcpy(&x, p, sizeof x);
+    return x - (vi){0};
+}
+
 /* h (width, width), lower triangle, what stands right of it is of no meaning: plus the sum of z z^T over n rows z. */
 static void add_moments(const float *rows, uint32_t n, uint32_t width, float *h)
 {
@@ -35,17 +49,36 @@ static void add_moments(const float *rows, uint32_t n, uint32_t width, float *h)
         }
 }
 
-/* h (d, d) = sum of z z^T over all query rows z, as add_moments leaves it; block: (QUERY_BLOCK, d) scratch. */
+/* h (d, d) = sum of z z^T over all query rows z, as add_moments leaves it, by whole numbers: two rows at a time, one in the lower and one in the
+ * upper half of 32 bits. block: (QUERY_BLOCK, d) scratch. */
 static void second_moments(const kvi_kv_queries *queries, uint32_t d, float *block, float *h)
 {
     memset(h, 0, (size_t)d * d * sizeof *h);
     for (uint32_t page = 0; page < 2; page++)
-        for (uint32_t first = 0; first < queries->n_rows[page]; first += QUERY_BLOCK) {
+        for (uint32_t first = 0; first < queries->n_rows[page]; first += 2 * QUERY_BLOCK) {
             const int8_t *rows = queries->rows[page] + (size_t)first * d;
-            const uint32_t left = queries->n_rows[page] - first, n = left < QUERY_BLOCK ? left : QUERY_BLOCK;
-            for (uint32_t i = 0; i < n * d; i++) block[i] = (float)rows[i];
-            add_moments(block, n, d, h);
+            const uint32_t left = queries->n_rows[page] - first, n = left < 2 * QUERY_BLOCK ? left : 2 * QUERY_BLOCK;
+            for (uint32_t t = 0; t < n; t += 2) {
+                const int8_t *low = rows + (size_t)t * d, *high = low + (t + 1 < n ? d : 0);
+                const int32_t two = t + 1 < n ? 65536 : 0;
+                for (uint32_t i = 0; i < d; i++) {
+                    const int32_t pair = (low[i] & 0xffff) + high[i] * two;
+                    memcpy(block + (size_t)(t / 2) * d + i, &pair, sizeof pair);
+                }
+            }
+            for (uint32_t i = 0; i < d; i += 4)
+                for (uint32_t j = 0; j < i + 4; j += VW) {
+                    vi sum[4];
+                    for (uint32_t a = 0; a < 4; a++) sum[a] = load_whole(h + (size_t)(i + a) * d + j);
+                    for (uint32_t t = 0; t < (n + 1) / 2; t++) {
+                        const float *z = block + (size_t)t * d;
+                        const vi row = load_whole(z + j);
+                        for (uint32_t a = 0; a < 4; a++) sum[a] += pair_products(splat_whole(z + i + a), row);
+                    }
+                    for (uint32_t a = 0; a < 4; a++) memcpy(h + (size_t)(i + a) * d + j, &sum[a], sizeof sum[a]);
+                }
         }
+    for (uint32_t i = 0; i < d * d; i += VW) store(h + i, __builtin_convertvector(load_whole(h + i), vf));
 }
 
 /* Keys may be anything: what is no number is 0, and squares are finite. */
@@ -132,7 +165,7 @@ static bool attention_moments(const kvi_kv_queries *queries, uint32_t d, float *
 }
 
 /* Damps H, in the lower triangle of h (d, d), by `share` of the mean of its diagonal, and puts U there: row j, left of the diagonal, is column j of
- * U, the diagonal D. False: there is no query. */
+ * U, the diagonal D. False: there is no query. Four columns are eliminated in one pass, each number by one after the other. */
 static bool factor(float *h, uint32_t d, float share)
 {
     float trace = 0;
@@ -140,15 +173,35 @@ static bool factor(float *h, uint32_t d, float share)
     if (!(trace > 0)) return false;
     const float damping = trace / (float)d * share;
     for (uint32_t i = 0; i < d; i++) h[(size_t)i * d + i] += damping;
-    for (uint32_t j = d - 1; j > 0; j--) {
-        float *row = h + (size_t)j * d;
-        const float pivot = row[j], inverse = pivot > 0 ? 1.0f / pivot : 0.0f;
-        for (uint32_t i = 0; i < j; i++) {
-            float *to = h + (size_t)i * d;
-            const vf u = splat(row[i] * inverse);
-            for (uint32_t k = 0; k <= i; k += VW) store(to + k, load(to + k) - u * load(row + k));
+    for (uint32_t first = d; first > 0;) {
+        float *row[4], inverse[4];
+        first -= 4;
+        for (uint32_t a = 0; a < 4; a++) row[a] = h + (size_t)(first + a) * d;
+        for (uint32_t a = 4; a-- > 0;) {
+            const float pivot = row[a][first + a];
+            inverse[a] = pivot > 0 ? 1.0f / pivot : 0.0f;
+            for (uint32_t b = 0; b < a; b++) {
+                const vf u = splat(row[a][first + b] * inverse[a]);
+                for (uint32_t k = 0; k <= first + b; k += VW)
+                    store(row[b] + k, load(row[b] + k) - u * load(row[a] + k));
+            }
         }
-        for (uint32_t i = 0; i < j; i++) row[i] *= inverse;
+        for (uint32_t i = 0; i < first; i += 2) {
+            float *to[2] = {h + (size_t)i * d, h + (size_t)(i + 1) * d};
+            vf u[2][4];
+            for (uint32_t b = 0; b < 2; b++)
+                for (uint32_t a = 0; a < 4; a++) u[b][a] = splat(row[a][i + b] * inverse[a]);
+            for (uint32_t k = 0; k <= i + 1; k += VW) {
+                vf sum[2] = {load(to[0] + k), load(to[1] + k)};
+                for (uint32_t a = 4; a-- > 0;) {
+                    const vf pivots = load(row[a] + k);
+                    for (uint32_t b = 0; b < 2; b++) sum[b] -= u[b][a] * pivots;
+                }
+                for (uint32_t b = 0; b < 2; b++) store(to[b] + k, sum[b]);
+            }
+        }
+        for (uint32_t a = 0; a < 4; a++)
+            for (uint32_t i = 0; i < first + a; i++) row[a][i] *= inverse[a];
     }
     return true;
 }
@@ -156,94 +209,148 @@ static bool factor(float *h, uint32_t d, float share)
 /* Eight codes of a row, LSB first. */
 static void put_eight(const uint8_t *codes, uint32_t bits, uint8_t *out)
 {
-    uint32_t packed = 0;
-    for (uint32_t k = 0; k < 8; k++) packed |= (uint32_t)codes[k] << (k * bits);
-    for (uint32_t b = 0; b < bits; b++) out[b] = (uint8_t)(packed >> (8 * b));
+    uint64_t x;
+    memcpy(&x, codes, sizeof x);
+    x = (x | x >> (8 - bits)) & 0x00ff00ff00ff00ffu;
+    x = (x | x >> (16 - 2 * bits)) & 0x0000ffff0000ffffu;
+    x |= x >> (32 - 4 * bits);
+    for (uint32_t b = 0; b < bits; b++) out[b] = (uint8_t)(x >> (8 * b));
 }
 
-/* want (n_cols) = x of row j + the sum over i < j of u[i] times what row i lost; lost (j, n_cols). */
-static void add_owed(const float *x, const float *u, uint32_t j, const float *lost, uint32_t n_cols, float *want)
+/* want (n, n_cols), n rows: x + the sum over `from` <= i < `to` of u[i] times what row i lost; u: (n, n_rows), lost: (n_rows, n_cols). */
+INLINE void owed_of(uint32_t n, const float *x, const float *u, uint32_t n_rows, uint32_t from, uint32_t to,
+                    const float *lost, uint32_t n_cols, float *want)
 {
     for (uint32_t c = 0; c < n_cols;) {
-        const bool wide = n_cols - c >= 4 * VW;
-        vf sum[4];
-        for (uint32_t b = 0; b < 4; b++) sum[b] = load(x + (wide ? c + b * VW : c));
-        for (uint32_t i = 0; i < j; i++) {
-            const vf weight = splat(u[i]);
+        const bool wide = n_cols - c >= 2 * VW;
+        vf sum[4][2];
+        for (uint32_t a = 0; a < n; a++)
+            for (uint32_t b = 0; b < 2; b++) sum[a][b] = load(x + (size_t)a * n_cols + (wide ? c + b * VW : c));
+        for (uint32_t i = from; i < to; i++) {
             const float *row = lost + (size_t)i * n_cols + c;
-            if (wide)
-                for (uint32_t b = 0; b < 4; b++) sum[b] += weight * load(row + b * VW);
-            else sum[0] += weight * load(row);
+            const vf first = load(row), second = wide ? load(row + VW) : first;
+            for (uint32_t a = 0; a < n; a++) {
+                const vf weight = splat(u[(size_t)a * n_rows + i]);
+                sum[a][0] += weight * first;
+                sum[a][1] += weight * second;
+            }
         }
-        for (uint32_t b = 0; b < (wide ? 4u : 1u); b++) store(want + c + b * VW, sum[b]);
-        c += wide ? 4 * VW : VW;
+        for (uint32_t a = 0; a < n; a++)
+            for (uint32_t b = 0; b < (wide ? 2u : 1u); b++) store(want + (size_t)a * n_cols + c + b * VW, sum[a][b]);
+        c += wide ? 2 * VW : VW;
     }
 }
 
-/* Step and offset of a row of n numbers: of the grids the one whose codes make the least angle with the row, a grid to a lane. */
-static void fit_range(const float *x, uint32_t n, uint32_t bits, float *step, float *low)
+/* For rows in turn: want (n_cols) = x of row j + the sum over i < j of U[i][j] times what row i lost. Every fourth row begins the sums of four. */
+typedef struct debts {
+    const float *x, *u, *lost;
+    float *sums; /* (4, n_cols) scratch */
+    uint32_t n_rows, n_cols;
+} debts;
+static const float *add_owed(const debts *of, uint32_t j)
 {
-    enum { GROUPS = KVI_KV_FITS / VW };
+    const uint32_t first = j & ~3u, n = of->n_cols;
+    const float *u = of->u + (size_t)j * of->n_rows;
+    float *want = of->sums + (size_t)(j - first) * n;
+    if (j == first) owed_of(4, of->x + (size_t)j * n, u, of->n_rows, 0, j, of->lost, n, of->sums);
+    else owed_of(1, want, u, of->n_rows, first, j, of->lost, n, want);
+    return want;
+}
+
+/* Extremes over the lanes of both; of what is equal one of the first, in both. */
+INLINE void extremes(vf low, vf high, float *bottom, float *top)
+{
+    float a[4], b[4], lows[VW], highs[VW];
+    store(lows, low), store(highs, high);
+    for (uint32_t k = 0; k < 4; k++) a[k] = lows[k], b[k] = highs[k];
+    for (uint32_t part = 4; part < VW; part += 4)
+        for (uint32_t k = 0; k < 4; k++) {
+            a[k] = lows[part + k] < a[k] ? lows[part + k] : a[k];
+            b[k] = highs[part + k] > b[k] ? highs[part + k] : b[k];
+        }
+    for (uint32_t k = 0; k < 2; k++) a[k] = a[k + 2] < a[k] ? a[k + 2] : a[k], b[k] = b[k + 2] > b[k] ? b[k + 2] : b[k];
+    *bottom = a[1] < a[0] ? a[1] : a[0], *top = b[1] > b[0] ? b[1] : b[0];
+}
+
+enum { FIT_GROUPS = KVI_KV_FITS / VW };
+/* The grids of ranges.h, one to a lane. */
+typedef struct grids {
+    vf width[FIT_GROUPS], place[FIT_GROUPS];
+} grids;
+static grids grids_of(uint32_t bits)
+{
+    grids g;
+    for (uint32_t k = 0; k < KVI_KV_FITS; k++)
+        g.width[k / VW][k % VW] = kvi_kv_fit_width(k, bits), g.place[k / VW][k % VW] = kvi_kv_fit_place(k);
+    return g;
+}
+
+/* Step and offset of a row of n numbers: of the grids the one whose codes make the least angle with the row. */
+static void fit_range(const float *x, uint32_t n, uint32_t bits, const grids *grid, float *step, float *low)
+{
     const float top = (float)((1u << bits) - 1u), count = (float)n;
+    float line[KVI_KV_MAX_HEAD_DIM];
     vf least_of = load(x), most_of = least_of;
     for (uint32_t c = VW; c < n; c += VW) least_of = least(load(x + c), least_of), most_of = most(load(x + c), most_of);
-    float bottom = least_of[0], high = most_of[0];
-    for (uint32_t k = 1; k < VW; k++) {
-        bottom = least_of[k] < bottom ? least_of[k] : bottom;
-        high = most_of[k] > high ? most_of[k] : high;
-    }
+    float bottom, high, smallest, largest;
+    extremes(least_of, most_of, &bottom, &high);
     const float middle = 0.5f * (bottom + high), half = 0.5f * (high - bottom);
-    vf from[GROUPS], inverse[GROUPS], sum[GROUPS], squares[GROUPS], dot[GROUPS];
-    for (uint32_t g = 0; g < GROUPS; g++) {
-        for (uint32_t k = 0; k < VW; k++) {
-            float l, s;
-            kvi_kv_fit(g * VW + k, bits, half, &l, &s);
-            from[g][k] = l, inverse[g][k] = s;
-        }
-        inverse[g] = splat(1.0f) / inverse[g];
-        sum[g] = squares[g] = dot[g] = splat(0.0f);
+    for (uint32_t c = 0; c < n; c += VW) store(line + c, load(x + c) - splat(middle));
+    vf from[FIT_GROUPS], inverse[FIT_GROUPS], sum[2][FIT_GROUPS], squares[2][FIT_GROUPS], dot[FIT_GROUPS];
+    for (uint32_t g = 0; g < FIT_GROUPS; g++) {
+        const vf width = splat(half) * grid->width[g], steps = splat(2.0f) * width / splat(top);
+        from[g] = grid->place[g] * steps - width;
+        inverse[g] = splat(1.0f) / steps;
+        sum[0][g] = squares[0][g] = sum[1][g] = squares[1][g] = dot[g] = splat(0.0f);
     }
     float total = 0, length = 0;
-    for (uint32_t c = 0; c < n; c++) {
-        const float v = x[c] - middle;
-        total += v;
-        length += v * v;
-        for (uint32_t g = 0; g < GROUPS; g++) {
-            const vf q = to_code((splat(v) - from[g]) * inverse[g], top);
-            sum[g] += q;
-            squares[g] += q * q;
-            dot[g] += q * splat(v);
+    for (uint32_t c = 0; c < n; c += 2)
+        for (uint32_t b = 0; b < 2; b++) { /* codes are whole numbers: their sums have no order */
+            const float y = line[c + b];
+            total += y;
+            length += y * y;
+            for (uint32_t g = 0; g < FIT_GROUPS; g++) {
+                const vf v = splat(y), q = to_code((v - from[g]) * inverse[g], top);
+                sum[b][g] += q;
+                squares[b][g] = madd_whole(q, q, squares[b][g]);
+                dot[g] += q * v;
+            }
         }
-    }
+    for (uint32_t g = 0; g < FIT_GROUPS; g++) sum[0][g] += sum[1][g], squares[0][g] += squares[1][g];
     length -= total * total / count;
-    float along[KVI_KV_FITS], angle[KVI_KV_FITS], smallest = INFINITY;
-    for (uint32_t g = 0; g < GROUPS; g++) {
-        const vf of = dot[g] - sum[g] * splat(total) / splat(count);
+    float along[KVI_KV_FITS], angle[KVI_KV_FITS];
+    vf smallest_of = splat(INFINITY);
+    for (uint32_t g = 0; g < FIT_GROUPS; g++) {
+        const vf of = dot[g] - sum[0][g] * splat(total) / splat(count),
+                 sine = (squares[0][g] - sum[0][g] * sum[0][g] / splat(count)) / (of * of);
+        const vf known = choose((of > splat(0.0f)) & (sine < splat(INFINITY)), sine, splat(INFINITY));
         store(along + g * VW, of);
-        store(angle + g * VW,
-              choose(of > splat(0.0f), (squares[g] - sum[g] * sum[g] / splat(count)) / (of * of), splat(INFINITY)));
+        store(angle + g * VW, known);
+        smallest_of = least(known, smallest_of);
     }
-    uint32_t best = KVI_KV_FITS;
-    for (uint32_t k = 0; k < KVI_KV_FITS; k++)
-        if (angle[k] < smallest) smallest = angle[k], best = k;
+    extremes(smallest_of, smallest_of, &smallest, &largest);
     *step = 2.0f * half / top, *low = bottom + 0.0f; /* one sign of zero */
-    if (best == KVI_KV_FITS) return;
+    if (!(smallest < INFINITY)) return;
+    uint32_t best = 0;
+    for (uint32_t k = KVI_KV_FITS; k-- > 0;) best = angle[k] == smallest ? k : best;
     *step = length / along[best];
-    *low = middle + (total / count - *step * (sum[best / VW][best % VW] / count));
+    *low = middle + (total / count - *step * (sum[0][best / VW][best % VW] / count));
 }
 
-/* x (n_rows, n_cols) to codes, a step and an offset of each row; u as `factor` leaves it; lost: (n_rows, n_cols) scratch. */
-static void round_with_feedback(const float *x, uint32_t n_rows, uint32_t n_cols, const float *u, uint32_t bits,
-                                float *lost, uint8_t *codes, uint8_t *a_out, uint8_t *z_out)
+/* x (n_rows, n_cols) to codes, a step and an offset of each row; u as `factor` leaves it; lost: (n_rows, n_cols), sums: (4, n_cols)
+ * scratch. By itself: inlined, it makes plain rounding a quarter slower. */
+static __attribute__((noinline)) void round_with_feedback(const float *x, uint32_t n_rows, uint32_t n_cols,
+                                                          const float *u, uint32_t bits, float *lost, float *sums,
+                                                          uint8_t *codes, uint8_t *a_out, uint8_t *z_out)
 {
     const float top = (float)((1u << bits) - 1u);
-    float want[KVI_KV_MAX_HEAD_DIM];
+    const grids grid = grids_of(bits);
+    const debts owed = {.x = x, .u = u, .lost = lost, .sums = sums, .n_rows = n_rows, .n_cols = n_cols};
     uint8_t line[KVI_KV_MAX_HEAD_DIM];
     for (uint32_t j = 0; j < n_rows; j++) {
-        const float *row = x + (size_t)j * n_cols;
+        const float *row = x + (size_t)j * n_cols, *want = add_owed(&owed, j);
         float step, low;
-        add_owed(row, u + (size_t)j * n_rows, j, lost, n_cols, want);
-        fit_range(want, n_cols, bits, &step, &low);
+        fit_range(want, n_cols, bits, &grid, &step, &low);
         const uint16_t a16 = side_f16(step), z16 = side_f16(low);
         kvi_kv_store16(a_out + 2 * j, a16);
         kvi_kv_store16(z_out + 2 * j, z16);

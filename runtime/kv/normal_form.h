@@ -198,7 +198,7 @@ static void encode_k_trellis(const tile *t, uint32_t bits, const kvi_kv_queries 
 {
     enum { N = KVI_KV_PAGE };
     const uint32_t d = t->n_rows;
-    float want[N], along[N], rest[N], levels[N], inverse[N];
+    float want[N], rest[N], levels[N], inverse[N];
     float *lost = t->origin_t, *length = t->col, *dot = t->log_c;
     normal_form(t, side + at.a_off, side + at.z_off);
     bool feedback = queries != NULL;
@@ -207,22 +207,22 @@ static void encode_k_trellis(const tile *t, uint32_t bits, const kvi_kv_queries 
         feedback = factor(t->metric, d, KVI_KV_KEY_DAMPING);
     }
     for (uint32_t i = 0; i < N; i++) inverse[i] = 1.0f / t->c[i], length[i] = dot[i] = 0.0f;
-    for (uint32_t j = 0; j < d; j++) {
-        float *x = t->x + (size_t)j * N;
-        const float *u = t->metric + (size_t)j * d;
-        const vf weight = splat(feedback ? u[j] : 1.0f), to_levels = splat(levels_per_unit(t->r[j])),
-                 unit = splat(t->r[j] * KVI_KV_LEVEL_UNIT);
+    for (uint32_t j = 0; j < d; j++)
         for (uint32_t i = 0; i < N; i += VW) {
-            const vf y = load(x + i) * load(inverse + i);
-            vf owed = y, p = y;
-            store(x + i, y);
-            for (uint32_t k = 0; feedback && k < j; k++) {
-                owed += splat(u[k]) * load(lost + (size_t)k * N + i);
-                p += splat(u[k]) * load(t->x + (size_t)k * N + i);
-            }
-            store(along + i, p);
-            store(rest + i, p - owed);
-            store(want + i, within(owed * to_levels));
+            float *y = t->x + (size_t)j * N + i;
+            store(y, load(y) * load(inverse + i));
+        }
+    const debts owed = {.x = t->x, .u = t->metric, .lost = lost, .sums = t->queries, .n_rows = d, .n_cols = N};
+    debts turned = owed; /* p */
+    turned.lost = t->x, turned.sums += 4 * N;
+    for (uint32_t j = 0; j < d; j++) {
+        const float *x = t->x + (size_t)j * N, *due = feedback ? add_owed(&owed, j) : x,
+                    *along = feedback ? add_owed(&turned, j) : x;
+        const vf weight = splat(feedback ? t->metric[(size_t)j * d + j] : 1.0f),
+                 to_levels = splat(levels_per_unit(t->r[j])), unit = splat(t->r[j] * KVI_KV_LEVEL_UNIT);
+        for (uint32_t i = 0; i < N; i += VW) {
+            store(rest + i, load(along + i) - load(due + i));
+            store(want + i, within(load(due + i) * to_levels));
         }
         code_ring(want, N, bits, side + at.codes_off + (size_t)j * (N / 8 * bits), levels);
         for (uint32_t i = 0; i < N; i += VW) {
@@ -240,25 +240,24 @@ static void encode_v_trellis(const tile *t, uint32_t bits, const kvi_kv_queries 
 {
     enum { N = KVI_KV_PAGE };
     const uint32_t d = t->n_rows;
-    float want[KVI_KV_MAX_HEAD_DIM], row[KVI_KV_MAX_HEAD_DIM], levels[KVI_KV_MAX_HEAD_DIM];
-    float *lost = t->xt;
+    float row[KVI_KV_MAX_HEAD_DIM], levels[KVI_KV_MAX_HEAD_DIM], *lost = t->xt;
     const bool feedback =
         attention_moments(queries, d, t->x, t->queries, t->metric) && factor(t->metric, N, KVI_KV_VALUE_DAMPING);
     normal_form(t, side + at.o_off, side + at.z_off);
     for (uint32_t c = 0; c < d; c++) t->log_c[c] = levels_per_unit(t->r[c]);
+    const debts owed = {.x = t->origin_t, .u = t->metric, .lost = lost, .sums = t->queries, .n_rows = N, .n_cols = d};
     for (uint32_t i = 0; i < N; i++) {
-        const float *y = t->origin_t + (size_t)i * d;
+        const float *y = t->origin_t + (size_t)i * d, *want = feedback ? add_owed(&owed, i) : y;
         float deviation = t->c[i], length = 0, dot = 0;
         if (feedback) {
             float squares = 0;
-            add_owed(y, t->metric + (size_t)i * N, i, lost, d, want);
             for (uint32_t c = 0; c < d; c++) {
                 const float x = want[c] * t->log_c[c] * KVI_KV_LEVEL_UNIT;
                 squares += x * x;
             }
             deviation = sqrtf(squares / (float)d);
             deviation = deviation > 1e-3f ? deviation : 1e-3f;
-        } else memcpy(want, y, d * sizeof *want);
+        }
         for (uint32_t c = 0; c < d; c += VW)
             store(row + c, within(load(want + c) * load(t->log_c + c) * splat(1.0f / deviation)));
         code_ring(row, d, bits, side + at.codes_off + (size_t)i * (d / 8 * bits), levels);

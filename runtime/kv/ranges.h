@@ -27,15 +27,20 @@ KVI_HD static inline uint32_t kvi_kv_range_tries(bool is_v) { return is_v ? KVI_
  * (README.md). */
 #define KVI_KV_FITS 16u
 
+/* Grid k's width, of the row's own, and its place, in steps. */
+KVI_HD static inline float kvi_kv_fit_width(uint32_t k, uint32_t bits)
+{
+    const float narrower = bits == 4u ? 0.06f : bits == 3u ? 0.04f : 0.08f;
+    return 1.0f - (float)(k >> 2) * narrower;
+}
+KVI_HD static inline float kvi_kv_fit_place(uint32_t k) { return (float)(k & 3u) * 0.25f - 0.375f; }
+
 /* Lowest level, relative to the row's middle, and step of grid k for a row of half width `half`. */
 KVI_HD static inline void kvi_kv_fit(uint32_t k, uint32_t bits, float half, float *low, float *step)
 {
-    const float narrower = bits == 4u   ? 0.06f
-                           : bits == 3u ? 0.04f
-                                        : 0.08f,
-                width = half * (1.0f - (float)(k >> 2) * narrower);
+    const float width = half * kvi_kv_fit_width(k, bits);
     *step = 2.0f * width / (float)((1u << bits) - 1u);
-    *low = ((float)(k & 3u) * 0.25f - 0.375f) * *step - width;
+    *low = kvi_kv_fit_place(k) * *step - width;
 }
 
 /* Damping: what is added to the diagonal of a metric, of its mean. There are only about twice as many queries as channels, so that the small
