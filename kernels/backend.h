@@ -33,6 +33,7 @@ typedef struct kvi_limits {
     uint64_t pool_bytes; /* KV pool, multiple of KVI_KV_UNIT */
     uint64_t
         pool_most_bytes; /* it may grow to that (pool_resize); where a backend cannot change it, what it is opened with */
+    uint64_t pool_grain; /* of a pool that may change: its size is a multiple; 0: of KVI_KV_UNIT */
     uint32_t
         page_formats;   /* bit set over kvi_kv_code: codes that pages may have, so that a backend can refuse at load */
     kvi_kv_format body; /* of encoded pages, refused at load likewise; plain: no page is encoded */
@@ -179,6 +180,8 @@ typedef struct kvi_backend {
     void (*pool_discard)(kvi_device *device, uint64_t offset, uint64_t len);
     /* The pool has so many bytes from now on, at most pool_most_bytes; what stands in those that it keeps stays. NULL: its size is fixed. */
     kvrt_status (*pool_resize)(kvi_device *device, uint64_t bytes, kvrt_error *error);
+    /* A pool changes in steps of so many bytes, and only if it was loaded with limits.pool_grain, which is this; 0: any does. */
+    uint64_t pool_grain;
     /* Raw bytes of the pool: snapshots, synthetic fill, tests. */
     kvrt_status (*pool_write)(kvi_device *device, uint64_t offset, const void *bytes, uint64_t len, kvrt_error *error);
     kvrt_status (*pool_read)(kvi_device *device, uint64_t offset, void *bytes, uint64_t len, kvrt_error *error);

@@ -129,7 +129,7 @@ static void cuda_close(kvi_device *d)
         kvi_cuda_graphs_free(d);
         for (uint32_t i = 0; i < d->n_blocks; i++) (void)cu->mem_free(d->blocks[i].data);
         if (d->workspace) (void)cu->mem_free(d->workspace);
-        if (d->pool) (void)cu->mem_free(d->pool);
+        kvi_cuda_pool_close(d);
         kvi_cuda_staging_close(d);
         for (uint32_t i = 0; i < 2; i++) {
             if (d->step_host[i]) (void)cu->host_free(d->step_host[i]);
@@ -299,7 +299,7 @@ static kvrt_status take_memory(kvi_device *d, kvi_cuda_layout *layout, kvrt_erro
 {
     const kvi_cu_driver *cu = &d->driver.cu;
     const uint64_t bytes = kvi_cuda_workspace_layout(d->program, &d->limits, 0, layout);
-    KVI_TRY(take(d, d->limits.pool_bytes, "KV pool", &d->pool, error));
+    KVI_TRY(kvi_cuda_pool_open(d, error));
     KVI_TRY(take(d, bytes, "workspace", &d->workspace, error));
     (void)kvi_cuda_workspace_layout(d->program, &d->limits, d->workspace, layout);
     /* Zeros: the tails of padded rows stay so for ever, and counters of the kernels start there. */
@@ -519,6 +519,14 @@ static kvrt_status cuda_convert_pages(kvi_device *d, const kvi_page_job *jobs, u
     return status;
 }
 
+static kvrt_status cuda_pool_resize(kvi_device *d, uint64_t bytes, kvrt_error *error)
+{
+    KVI_TRY(kvi_cuda_enter(d, error));
+    kvrt_status status = kvi_cuda_pool_resize(d, bytes, error);
+    kvi_cuda_leave(d);
+    return status;
+}
+
 static kvrt_status cuda_pool_write(kvi_device *d, uint64_t offset, const void *bytes, uint64_t len, kvrt_error *error)
 {
     KVI_TRY(kvi_pool_check(&d->limits, offset, len, error));
@@ -635,6 +643,8 @@ const kvi_backend kvi_backend_cuda = {.name = "cuda",
                                       .read_row = cuda_read_row,
                                       .read_best = cuda_read_best,
                                       .convert_pages = cuda_convert_pages,
+                                      .pool_grain = KVI_CUDA_POOL_GRAIN,
+                                      .pool_resize = cuda_pool_resize,
                                       .pool_move = cuda_pool_move,
                                       .pool_write = cuda_pool_write,
                                       .pool_read = cuda_pool_read,

@@ -32,6 +32,23 @@ typedef struct kvi_cu_kernel_node {
     kvi_cu_context context; /* NULL: the current one */
 } kvi_cu_kernel_node;
 
+/* Memory without addresses of its own: CUmemGenericAllocationHandle, CUmemLocation, CUmemAllocationProp, CUmemAccessDesc */
+typedef unsigned long long kvi_cu_memory;
+typedef struct kvi_cu_location {
+    int type, id;
+} kvi_cu_location;
+typedef struct kvi_cu_memory_kind {
+    int type, handles;
+    kvi_cu_location location;
+    void *windows;
+    unsigned char flags[8];
+} kvi_cu_memory_kind;
+typedef struct kvi_cu_memory_access {
+    kvi_cu_location location;
+    int flags;
+} kvi_cu_memory_access;
+enum { KVI_CU_MEMORY_PINNED = 1, KVI_CU_LOCATION_DEVICE = 1, KVI_CU_ACCESS_READ_WRITE = 3, KVI_CU_GRAIN_LEAST = 0 };
+
 enum {
     KVI_CU_SUCCESS = 0,
     KVI_CU_INVALID_VALUE = 1,
@@ -70,7 +87,8 @@ enum {
     KVI_CU_ATTR_MEMORY_BUS_BITS = 37,
     KVI_CU_ATTR_L2_BYTES = 38,
     KVI_CU_ATTR_CAPABILITY_MAJOR = 75,
-    KVI_CU_ATTR_CAPABILITY_MINOR = 76
+    KVI_CU_ATTR_CAPABILITY_MINOR = 76,
+    KVI_CU_ATTR_VIRTUAL_MEMORY = 102
 };
 /* CUfunction_attribute */
 enum {
@@ -100,6 +118,17 @@ enum { KVI_CU_EVENT_DEFAULT = 0, KVI_CU_EVENT_DISABLE_TIMING = 2 };
     X(mem_info, cuMemGetInfo_v2, (size_t * free_bytes, size_t * total_bytes))                                          \
     X(mem_alloc, cuMemAlloc_v2, (kvi_cu_dptr * at, size_t bytes))                                                      \
     X(mem_free, cuMemFree_v2, (kvi_cu_dptr at))                                                                        \
+    X(memory_grain, cuMemGetAllocationGranularity, (size_t * bytes, const kvi_cu_memory_kind *kind, int which))        \
+    X(memory_create, cuMemCreate,                                                                                      \
+      (kvi_cu_memory * memory, size_t bytes, const kvi_cu_memory_kind *kind, unsigned long long flags))                \
+    X(memory_release, cuMemRelease, (kvi_cu_memory memory))                                                            \
+    X(memory_map, cuMemMap,                                                                                            \
+      (kvi_cu_dptr at, size_t bytes, size_t offset, kvi_cu_memory memory, unsigned long long flags))                   \
+    X(memory_unmap, cuMemUnmap, (kvi_cu_dptr at, size_t bytes))                                                        \
+    X(memory_access, cuMemSetAccess, (kvi_cu_dptr at, size_t bytes, const kvi_cu_memory_access *access, size_t count)) \
+    X(address_reserve, cuMemAddressReserve,                                                                            \
+      (kvi_cu_dptr * at, size_t bytes, size_t alignment, kvi_cu_dptr wish, unsigned long long flags))                  \
+    X(address_free, cuMemAddressFree, (kvi_cu_dptr at, size_t bytes))                                                  \
     X(host_alloc, cuMemAllocHost_v2, (void **at, size_t bytes))                                                        \
     X(host_free, cuMemFreeHost, (void *at))                                                                            \
     X(copy_to_device, cuMemcpyHtoDAsync_v2, (kvi_cu_dptr to, const void *from, size_t bytes, kvi_cu_stream stream))    \

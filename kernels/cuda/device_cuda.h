@@ -103,6 +103,7 @@ struct kvi_device {
     kvi_limits limits;
     kvi_dtype operand; /* F16, or BF16 when the program has BF16 matrices */
     kvi_dptr pool, workspace;
+    uint64_t pool_bytes, pool_reserved; /* behind which there is memory; addresses, 0: the pool is an allocation */
     kvi_cuda_buffer buffers[KVI_CUDA_MAX_BUFFERS];
     kvi_dptr best;          /* scratch of best_cuda.c */
     kvi_cuda_buffer normed; /* (max_rows, widest normed input) operands of the matrix kernels */

@@ -3,6 +3,9 @@
 #define KVI_MEMORY_CUDA_H
 #include "device_cuda.h"
 
+/* Memory of a pool that changes comes in pieces of that: what every card takes. */
+#define KVI_CUDA_POOL_GRAIN (2u << 20)
+
 kvrt_status kvi_cuda_staging_open(kvi_device *device, kvrt_error *error);
 void kvi_cuda_staging_close(kvi_device *device);
 
@@ -12,6 +15,12 @@ kvrt_status kvi_cuda_weight_bytes(const kvi_weight_desc *desc, uint64_t *bytes, 
 kvrt_status kvi_cuda_weights_reserve(kvi_device *device, uint64_t bytes, kvrt_error *error);
 kvrt_status kvi_cuda_weight_import(kvi_device *device, const kvi_weight_desc *desc, kvi_weight **out,
                                    kvrt_error *error);
+
+/* The pool of device->limits, at device->pool (pool_cuda.c). NOMEM_DEVICE; UNSUPPORTED: it has a grain, and the driver cannot. */
+kvrt_status kvi_cuda_pool_open(kvi_device *device, kvrt_error *error);
+kvrt_status kvi_cuda_pool_resize(kvi_device *device, uint64_t bytes,
+                                 kvrt_error *error); /* on an error it is as before */
+void kvi_cuda_pool_close(kvi_device *device);
 
 /* Where everything of the workspace stands; addresses from `base` on. OPERAND buffers are given as F16. */
 typedef struct kvi_cuda_layout {

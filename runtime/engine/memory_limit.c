@@ -10,7 +10,8 @@ static uint64_t kib_up(uint64_t bytes) { return (bytes + 1023) >> 10; }
 /* What the limit leaves this engine: all of it, or what others have not taken; without one, what is free and what it has itself. */
 static uint64_t budget_of(const kvi_engine *e)
 {
-    const uint64_t free_bytes = kvi_os_memory_available(),
+    const uint64_t free_bytes =
+                       e->backend->own_memory ? e->backend->memory_available(e->device) : kvi_os_memory_available(),
                    reserve = (uint64_t)kvi_options_i64(e->options, "mem.reserve");
     if (!e->mem_limit) return e->plan.total_bytes + (free_bytes > reserve ? free_bytes - reserve : 0);
     const uint64_t own = kvi_plan_less_reserve(e->options, e->mem_limit);
@@ -56,7 +57,8 @@ static kvrt_status shrink(kvi_engine *e, uint64_t pool, uint64_t rest, uint64_t 
     }
     set_shares(e, before);
     if (status < KVRT_OK) return status;
-    const uint64_t held = (uint64_t)held_units(&e->store) * KVI_KV_UNIT;
+    const uint64_t grain = e->plan.limits.pool_grain ? e->plan.limits.pool_grain : KVI_KV_UNIT,
+                   held = ((uint64_t)held_units(&e->store) * KVI_KV_UNIT + grain - 1) / grain * grain;
     return kvi_error_memory(
         error, KVRT_OVER_BUDGET, rest + held, budget,
         "mem.limit: sessions hold %llu KiB of the KV pool, %llu KiB are left for it: close or spill "
@@ -96,6 +98,11 @@ static kvrt_status set_limit(kvi_engine *e, kvrt_error *error)
     if (!e->backend->pool_resize)
         return kvi_error_set(error, KVRT_UNSUPPORTED,
                              "mem.limit: the backend %s cannot change its KV pool while it is open", e->backend->name);
+    if (e->backend->pool_grain && !e->plan.limits.pool_grain)
+        return kvi_error_set(
+            error, KVRT_UNSUPPORTED,
+            "mem.limit: the KV pool of the backend %s changes only if the engine was opened with mem.most",
+            e->backend->name);
     const kvi_memory_plan *plan = &e->plan;
     const uint64_t budget = budget_of(e), away = kvi_spill_counts(e) ? e->spill.bytes : 0,
                    rest = plan->total_bytes - plan->limits.pool_bytes,

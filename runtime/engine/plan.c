@@ -244,7 +244,8 @@ uint64_t kvi_plan_pool_under(const kvi_memory_plan *plan, uint64_t limit)
         pool = planned + (each ? more / each * kv + (part < kv ? part : kv) : 0);
     }
     if (pool > plan->limits.pool_most_bytes) pool = plan->limits.pool_most_bytes;
-    return pool / KVI_KV_UNIT * KVI_KV_UNIT;
+    const uint64_t grain = plan->limits.pool_grain ? plan->limits.pool_grain : KVI_KV_UNIT;
+    return pool / grain * grain;
 }
 
 uint64_t kvi_plan_most_pool(const kvi_memory_plan *plan, uint64_t most)
@@ -257,6 +258,8 @@ uint64_t kvi_plan_most_pool(const kvi_memory_plan *plan, uint64_t most)
  * kept ready than is ever used. */
 static void add_up(const kvi_plan_input *input, kvi_memory_plan *out)
 {
+    const uint64_t grain = out->limits.pool_grain = input->most_bytes ? input->backend->pool_grain : 0;
+    if (grain) out->limits.pool_bytes = (out->limits.pool_bytes + grain - 1) / grain * grain;
     out->limits.pool_most_bytes = out->limits.pool_bytes;
     add_all(input, out);
     if (input->most_bytes <= out->total_bytes) return;
@@ -288,7 +291,8 @@ bool kvi_plan_fits(const kvi_plan_input *input, const kvi_memory_plan *plan)
 static void grow_elastic_pool(const kvi_plan_input *input, kvi_memory_plan *plan)
 {
     if (!input->format.elastic) return;
-    const uint64_t least = plan->limits.pool_bytes, step = (uint64_t)KVI_KV_UNIT * input->n_sessions;
+    const uint64_t least = plan->limits.pool_bytes, grain = plan->limits.pool_grain,
+                   step = grain ? grain : (uint64_t)KVI_KV_UNIT * input->n_sessions;
     const uint64_t most = session_bytes(input, kvi_elastic_format(0), plan->ctx_size) * input->n_sessions;
     uint64_t pool = input->pool_most_bytes && input->pool_most_bytes < most ? input->pool_most_bytes : most;
     /* Its bookkeeping grows with it: what is too much is taken off until both fit. */

@@ -12,7 +12,7 @@ extern "C" {
 void kvrt_emu_seed(uint32_t seed);
 
 /* Makes the nth from now fail once, 1 the next, 0 none:
- *   "alloc"   cuMemAlloc and cuMemAllocHost: CUDA_ERROR_OUT_OF_MEMORY
+ *   "alloc"   cuMemAlloc, cuMemAllocHost, cuMemAddressReserve, cuMemCreate, cuMemMap, cuMemSetAccess: CUDA_ERROR_OUT_OF_MEMORY
  *   "launch"  cuLaunchKernel and cuGraphLaunch: CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES, nothing is lost
  *   "lost"    a copy, memset, launch or graph that the device executes: CUDA_ERROR_LAUNCH_FAILED from then on, for every call, until
  *             the last release of the primary context

@@ -101,6 +101,7 @@ void control_read_environment()
     d.set.capability = (uint32_t)number_of("KVRT_EMU_CAPABILITY", 86);
     d.set.threads = (uint32_t)number_of("KVRT_EMU_THREADS", 1);
     d.set.memory_bytes = number_of("KVRT_EMU_MEMORY_MIB", 2048) << 20;
+    d.set.has_virtual = number_of("KVRT_EMU_VIRTUAL", 1) != 0;
     d.set.trace = number_of("KVRT_EMU_TRACE", 0) != 0;
     if (!d.set.threads) d.set.threads = 1;
     if (!d.set.sms) d.set.sms = 1;
@@ -116,6 +117,7 @@ static void objects_left()
 {
     state &d = driver();
     memory_leaks();
+    virtual_leaks();
     static const struct {
         const char *what;
         std::set<void *> state::*live;
@@ -173,7 +175,7 @@ KVRT_EMU_API uint64_t kvrt_emu_count(const char *what)
     else if (name == "reports") count = d.n_reports;
     else if (name == "objects")
         count = d.device.size() + d.pinned.size() + d.streams.size() + d.events.size() + d.libraries.size() +
-                d.graphs.size() + d.executables.size();
+                d.graphs.size() + d.executables.size() + virtual_objects();
     else report("kvrt-emu: kvrt_emu_count(\"%s\"): no such count\n", what);
     pthread_mutex_unlock(&lock);
     return count;
@@ -282,6 +284,9 @@ KVRT_EMU_API kvi_cu_result cuDeviceGetAttribute(int *value, int attribute, kvi_c
     case KVI_CU_ATTR_MEMORY_CLOCK_KHZ: *value = 9751000; break;
     case KVI_CU_ATTR_MEMORY_BUS_BITS: *value = 384; break;
     case KVI_CU_ATTR_L2_BYTES: *value = 6 << 20; break;
+    case KVI_CU_ATTR_VIRTUAL_MEMORY:
+        *value = number_of("KVRT_EMU_VIRTUAL", driver().set.has_virtual) != 0; /* asked anew, as a test may change it */
+        break;
     case KVI_CU_ATTR_CAPABILITY_MAJOR: *value = static_cast<int>(driver().set.capability / 10); break;
     case KVI_CU_ATTR_CAPABILITY_MINOR: *value = static_cast<int>(driver().set.capability % 10); break;
     default: return misuse(KVI_CU_INVALID_VALUE, "cuDeviceGetAttribute: attribute %d is not emulated", attribute);

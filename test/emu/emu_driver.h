@@ -25,6 +25,7 @@ struct settings {
     uint32_t seed, sms, threads;
     uint32_t capability; /* 86 is 8.6 */
     uint64_t memory_bytes;
+    bool has_virtual; /* cuMemCreate and what belongs to it */
     bool trace;
 };
 /* Failures asked for: the nth of a kind from now on, 0 none. `seen` counts all of them. */
@@ -91,6 +92,11 @@ kvi_cu_result image_take(const void *image);
 bool memory_contains(const std::map<uintptr_t, allocation> &table, uintptr_t at, size_t bytes);
 kvi_cu_result memory_check(const char *call, kvi_cu_dptr at, size_t bytes);
 void memory_leaks();
+
+/* emu_virtual.cpp */
+bool virtual_contains(uintptr_t at, size_t bytes);
+size_t virtual_objects();
+void virtual_leaks();
 
 /* emu_stream.cpp */
 void stream_flush_all();

@@ -28,6 +28,7 @@ kvi_cu_result memory_check(const char *call, kvi_cu_dptr at, size_t bytes)
 {
     const auto &table = driver().device;
     if (memory_contains(table, (uintptr_t)at, bytes)) return KVI_CU_SUCCESS;
+    if (virtual_contains((uintptr_t)at, bytes)) return KVI_CU_SUCCESS;
     auto after = table.upper_bound((uintptr_t)at);
     if (after == table.begin() || (uintptr_t)at - std::prev(after)->first >= std::prev(after)->second.bytes)
         return misuse(KVI_CU_INVALID_VALUE, "%s: %zu bytes at 0x%llx, which is no device memory", call, bytes,

@@ -350,15 +350,6 @@ static void refusals_have_names(void **state)
     const char *no_symbols[] = {"device.backend", "cuda", "debug.cuda_driver", "libm.so.6", NULL};
     const char *no_card[] = {"device.backend", "cuda", "device.index", "63", NULL};
     const char *f32_pages[] = {"device.backend", "cuda", "kv.format", "f32", NULL};
-    const char *f16[] = {"device.backend", "cuda", "kv.format", "f16", NULL};
-    const char *growing[] = {"device.backend", "cuda", "mem.most", "1GiB", NULL};
-    kvrt_engine engine;
-    kvrt_error error = {.size = sizeof error};
-    refused(cuda_bundled_model(), growing, KVRT_UNSUPPORTED, "mem.most: the backend cuda cannot change its KV pool");
-    assert_int_equal(cuda_open(cuda_bundled_model(), f16, &engine, NULL), KVRT_OK);
-    assert_int_equal(kvrt_mem_limit(engine, 1 << 30, NULL, &error), KVRT_UNSUPPORTED);
-    assert_non_null(strstr(error.message, "mem.limit: the backend cuda"));
-    assert_int_equal(kvrt_engine_close(engine, NULL), KVRT_OK);
     refused(cuda_bundled_model(), no_driver, KVRT_NO_DEVICE, "no driver");
     refused(cuda_bundled_model(), no_symbols, KVRT_DRIVER_TOO_OLD, "has no cuInit; need a driver for CUDA 1");
     refused(cuda_bundled_model(), no_card, KVRT_NO_DEVICE, "device.index");
