@@ -321,8 +321,8 @@ KVRT_API kvrt_status kvrt_trim(kvrt_engine engine, uint64_t *freed, kvrt_error *
  * elastic sessions give up precision; the memory goes back to the system. Where it becomes larger, memory is taken as it is used, for more
  * sessions, kept prefixes, or the precision of elastic ones, up to what mem.most has planned for. A step under way is ended first; requests that
  * run go on, with the same tokens. With mem.shared the pool is what the others leave of the limit, which each engine is told. Errors: OVER_BUDGET
- * (what sessions hold does not fit; needed_bytes is the least limit that would do; nothing else has changed), UNSUPPORTED (the backend's pool is
- * fixed: cuda), NOMEM_HOST. */
+ * (what sessions hold does not fit; needed_bytes is the least limit that would do; nothing else has changed), UNSUPPORTED (on CUDA the pool of an
+ * engine that was opened without mem.most is fixed; with it, it changes by 2 MiB), NOMEM_HOST, NOMEM_DEVICE. */
 KVRT_API kvrt_status kvrt_mem_limit(kvrt_engine engine, uint64_t bytes, uint64_t *pool, kvrt_error *error);
 /* Gives back weights, workspace and pool; what sessions hold waits in the host's memory. Until kvrt_resume, whatever computes or changes a session
  * answers STATE; tokenizing, polling, facts and closing work. Sessions go on as if nothing had happened, with the same bits. Errors: NOMEM_HOST,

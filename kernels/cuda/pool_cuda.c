@@ -1,6 +1,7 @@
-/* pool_cuda.c - the memory of the KV pool. Usually one allocation. Where its size may change (kvi_limits.pool_grain) it is a range of addresses for the
- * largest size, behind whose beginning memory stands in pieces of one grain, each a block of its own to the driver, so that any number of them can go
- * from the end. Addresses never change: graphs and kernels have them. A piece's handle is given back as soon as it is mapped; the mapping keeps it. */
+/* pool_cuda.c - the memory of the KV pool. Usually one allocation. Where its size may change (kvi_limits.pool_grain) it is a range of addresses for
+ * the largest size, behind whose beginning memory stands in pieces of one grain, each a block of its own to the driver, so that any number of them
+ * can go from the end. Addresses never change: graphs and kernels have them. A piece's handle is given back as soon as it is mapped; the mapping
+ * keeps it. */
 #include "memory_cuda.h"
 
 static kvi_cu_memory_kind kind_of(const kvi_device *d)

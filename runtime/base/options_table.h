@@ -81,7 +81,7 @@ OPTION("mem.limit", "mem-limit", BYTES, ENGINE, "0", 0, 0, "",
 OPTION(
     "mem.most", "mem-most", BYTES, ENGINE, "0", 0, 0, "",
     "to how much mem.limit may be raised while the engine is open; 0: its cache never grows beyond what it was opened "
-    "with")
+    "with, and on CUDA keeps its size")
 OPTION("mem.shared", NULL, BOOL, ENGINE, "false", 0, 0, "",
        "mem.limit is for all engines of the process that are opened so, together")
 OPTION("mem.reserve", "reserve", BYTES, ENGINE, "1GiB", 0, 0, "", "bytes to leave free for others")

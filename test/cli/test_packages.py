@@ -92,6 +92,21 @@ def test_node():
         run("node", script, f"{folder}/kvrt.node", "/nonexistent", "x", code=1)
 
 
+def test_godot():
+    """Against the header of Godot, where KVRT_GODOT_HEADER names its folder: no package of Debian or PyPI has it."""
+    need("cc")
+    include = os.environ.get("KVRT_GODOT_HEADER", "/usr/include/godot")
+    if not os.path.exists(f"{include}/gdextension_interface.h"):
+        raise Skip(f"no gdextension_interface.h in {include} (KVRT_GODOT_HEADER)")
+    flags = ["-std=c11", "-Wall", "-Wextra", "-Wno-cast-function-type", "-Werror", f"-I{include}"]
+    with tempfile.TemporaryDirectory() as folder:
+        run("cc", *flags, "-shared", "-fPIC", f"-I{ROOT}/runtime", ROOT / "examples/bindings/godot/kvrt_godot.c", "-o", f"{folder}/libkvrt_godot.so",
+            LIBRARY, f"-Wl,-rpath,{BUILD}")
+        run("cc", *flags, ROOT / "test/cli/play_godot.c", "-o", f"{folder}/play_godot", "-ldl")
+        out = run(f"{folder}/play_godot", f"{folder}/libkvrt_godot.so", MODEL).splitlines()
+        assert out[0] and out[-3].endswith("frames of 2 ms") and out[-2:] == ["cancelled", "nothing is left"], out
+
+
 if __name__ == "__main__":
     sanitized = subprocess.run(["sh", "-c", f"ldd '{LIBRARY}' | grep -q san"], capture_output=True).returncode == 0
     if sanitized:

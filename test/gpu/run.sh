@@ -72,7 +72,7 @@ nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,cl
     --format=csv,noheader >"$out/card.csv"
 # shellcheck disable=SC2016
 part build 600 bash -c 'cmake -S . -B "$1" -DKVRT_CUDA_ARCH="$2" ${KVRT_NVRTC:+"-DKVRT_NVRTC=$KVRT_NVRTC"} -DKVRT_TESTS=ON -DKVRT_EXAMPLES=OFF &&
-    cmake --build "$1" -j "$3" --target kvrt_command test_cuda_shapes test_ops_cuda test_cuda_models test_cuda_guest' \
+    cmake --build "$1" -j "$3" --target kvrt_command test_cuda_shapes test_ops_cuda test_cuda_models test_cuda_guest test_cuda_pool' \
     build "$KVRT_BUILD_DIR" "${KVRT_CUDA_ARCH-$card_arch}" "$jobs"
 if [ ! -e "$out/build.rc" ]; then echo "not built yet; run it again"; exit 75; fi
 [ "$(cat "$out/build.rc")" = 0 ] || { tail -20 "$out/build.log"; exit 1; }
@@ -89,6 +89,7 @@ part predicted 60 python3 test/gpu/timing/model.py "$KVRT_BUILD_DIR" # for 3090 
 part ops 180 "$KVRT_BUILD_DIR/test/ops/test_ops_cuda"
 part models 180 "$KVRT_BUILD_DIR/test/unit/test_cuda_models"
 part guest 180 "$KVRT_BUILD_DIR/test/unit/test_cuda_guest"
+part pool 120 "$KVRT_BUILD_DIR/test/unit/test_cuda_pool"
 if [ -n "${PEER:-}" ] && [ -n "${PEER_MODEL:-}" ]; then
     part peer 240 "$PEER" -m "$PEER_MODEL" -p 512 -n 32 -d 0,4096,32768 -ngl 99 -fa 1
     part peer_kvrt 240 "$KVRT_BUILD_DIR/kvrt" bench "$PEER_MODEL" --backend cuda --kv k4v4,f16 --depth 0,4096,32768 --prompt 512 --gen 32 --reps 3
