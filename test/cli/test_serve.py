@@ -446,7 +446,8 @@ def the_shape_of_messages():
         for change, part in (({"max_tokens": None}, "max_tokens"), ({"messages": []}, "messages"), ({"tools": [{"type": "web_search_20250305", "name": "x"}]}, "tools"),
                              ({"tools": [{"description": "x"}]}, "name"), ({"tools": [{"name": "x"}], "tool_choice": {"type": "tool"}}, "tool_choice"),
                              ({"tools": [{"name": "x"}], "tool_choice": {"type": "tool", "name": "y"}}, "no tool is named y"), ({"tool_choice": {"type": "any"}}, "no tools"),
-                             ({"messages": [{"role": "robot", "content": "x"}]}, "role"), ({"system": 5}, "system"),
+                             ({"messages": [{"role": "robot", "content": "x"}]}, "role"),
+                             ({"messages": [*STORY_MESSAGES, {"role": "assistant", "content": "{"}]}, "begun for the model"), ({"system": 5}, "system"),
                              ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "image"), ({"top_p": 7}, "top_p")):
             error = s.post(path, {**body, **change}, expect=400)
             assert error["type"] == "error" and error["error"]["type"] == "invalid_request_error" and part in error["error"]["message"], error
@@ -496,9 +497,11 @@ def the_shape_of_responses():
         assert usage["input_tokens_details"]["cached_tokens"] >= last["usage"]["input_tokens"], usage
         for change, part in (({"previous_response_id": "x"}, "previous_response_id"), ({"input": []}, "input"), ({"input": None}, "input"),
                              ({"tools": [{"type": "function"}]}, "name"), ({"text": {"format": {"type": "xml"}}}, "text.format"),
-                             ({"input": [{"type": "item_reference"}]}, "type"), ({"background": True}, "background")):
+                             ({"input": [{"type": "item_reference"}]}, "item_reference"), ({"background": True}, "background"), ({"top_logprobs": 3}, "top_logprobs"),
+                             ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input_image")):
             error = s.post(path, {**body, **change}, expect=400)["error"]
             assert part in error["message"], (change, error)
+        assert s.post(path, {**body, "background": True}, expect=400)["error"]["code"] == "unsupported_parameter"
 
 
 @test
@@ -799,6 +802,60 @@ def every_member_may_be_of_any_type():
         assert s.metric("requests_failed_total") == 0 and s.metric("requests_running") == 0
 
 
+CODEX = {  # what Codex sends at the second step of a turn
+    "model": "any", "instructions": "You are a coding agent.", "stream": True, "store": False, "tool_choice": "auto", "parallel_tool_calls": False,
+    "include": ["reasoning.encrypted_content"], "prompt_cache_key": "0199", "client_metadata": {"x-codex-installation-id": "0"}, "service_tier": "priority",
+    "reasoning": {"effort": "medium", "summary": "auto"}, "text": {"verbosity": "medium"},
+    "input": [{"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "Rules."}]},
+              {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "List the files."}]},
+              {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "Hm."}], "content": None, "encrypted_content": None},
+              {"type": "function_call", "name": "shell", "arguments": '{"command":["ls"]}', "call_id": "call_1"},
+              {"type": "function_call_output", "call_id": "call_1", "output": [{"type": "input_text", "text": "a.c"}]},
+              {"type": "custom_tool_call", "status": "completed", "call_id": "call_2", "name": "apply_patch", "input": "*** Begin Patch"},
+              {"type": "custom_tool_call_output", "call_id": "call_2", "output": "Done."}],
+    "tools": [{"type": "function", "name": "shell", "description": "Runs a command.", "strict": False, "parameters": {
+                  "type": "object", "properties": {"command": {"type": "array", "items": {"type": "string", "maxLength": 20}, "maxItems": 2},
+                                                     "timeout_ms": {"type": "number", "maximum": 9}}, "required": ["command"], "additionalProperties": False}},
+              {"type": "custom", "name": "apply_patch", "format": {"type": "grammar", "syntax": "lark", "definition": 'start: "x"'}},
+              {"type": "web_search", "external_web_access": False}, {"type": "namespace", "name": "mcp", "tools": [{"type": "function", "name": "f"}]}]}
+CLAUDE_CODE = {  # and Claude Code
+    "model": "any", "max_tokens": 20, "stream": True, "temperature": 1, "metadata": {"user_id": "user_0"}, "thinking": {"type": "adaptive"},
+    "output_config": {"effort": "high"}, "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+    "system": [{"type": "text", "text": "You are a coding agent."}, {"type": "text", "text": "Rules.", "cache_control": {"type": "ephemeral", "ttl": "1h"}}],
+    "messages": [{"role": "user", "content": [{"type": "text", "text": "<system-reminder>"}, {"type": "text", "text": "List the files.", "cache_control": {"type": "ephemeral"}}]},
+                 {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm.", "signature": "x"}, {"type": "redacted_thinking", "data": "x"},
+                                                   {"type": "text", "text": "Yes."}, {"type": "tool_use", "id": "toolu_1", "name": "Bash", "input": {"command": "ls"}}]},
+                 {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "is_error": False, "content": "a.c"}]},
+                 {"role": "system", "content": "A file has changed."}],
+    "tools": [{"name": "Bash", "description": "Runs a command.", "eager_input_streaming": True, "cache_control": {"type": "ephemeral"}, "input_schema": {
+                  "$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object", "required": ["command"], "additionalProperties": False,
+                  "properties": {"command": {"type": "string", "maxLength": 40}, "timeout": {"type": "number", "maximum": 600000}}}},
+              {"name": "mcp__x__y", "input_schema": {"type": "object", "properties": {"a": {"type": "object", "propertyNames": {"type": "string"}, "additionalProperties": {}}}}}]}
+
+
+@test
+def requests_of_coding_agents():
+    with Server() as s:
+        names = [n.removeprefix("response.") for n, _ in s.stream("/v1/responses", {**CODEX, "max_output_tokens": 20})]
+        assert names[:2] == ["created", "in_progress"] and names[-2:] == ["output_item.done", "incomplete"], names
+        call = s.stream("/v1/responses", {**CODEX, "tool_choice": "required"})
+        done = [d["item"] for n, d in call if n == "response.output_item.done"]
+        assert [i["type"] for i in done] == ["function_call"] and isinstance(json.loads(done[0]["arguments"])["command"], list), done
+        assert call[-1][0] == "response.completed" and call[-1][1]["response"]["output"] == done, call[-1]
+        path = "/v1/messages?beta=true"
+        events = s.stream(path, CLAUDE_CODE)
+        assert events[0][0] == "message_start" and events[-2][1]["delta"]["stop_reason"] == "max_tokens" and events[-1][0] == "message_stop", events
+        events = s.stream(path, {**CLAUDE_CODE, "max_tokens": 900, "tool_choice": {"type": "tool", "name": "Bash"}})
+        told = "".join(d["delta"]["partial_json"] for n, d in events if n == "content_block_delta")
+        assert isinstance(json.loads(told)["command"], str) and events[-2][1]["delta"]["stop_reason"] == "tool_use", events
+        count = {k: CLAUDE_CODE[k] for k in ("model", "system", "messages", "tools", "thinking")}
+        assert s.post("/v1/messages/count_tokens?beta=true", count)["input_tokens"] > 20
+        s.ask("HEAD", "/")
+        picture = {"type": "tool_result", "tool_use_id": "toolu_1", "content": [{"type": "image", "source": {}}]}
+        error = s.post(path, {**CLAUDE_CODE, "messages": [{"role": "user", "content": [picture]}]}, expect=400)["error"]
+        assert "image" in error["message"], error
+
+
 @test
 def names_and_numbers_at_their_edges():
     with Server() as s:
@@ -880,8 +937,8 @@ def keys_and_origins():
         s.get("/v1/models", headers={"x-api-key": "secret", "Host": "model.example"})
     with Server() as s:
         for host in ("evil.example", "127.evil.example", "127.0.0.1.evil.example", "127", "localhost.evil.example", "[::1].evil.example", "127.0.0.1 x"):
-            if "[" not in host:
-                s.get("/v1/models", headers={"Host": host}, expect=403)
+            s.get("/v1/models", headers={"Host": host}, expect=403)
+        s.get("/v1/models", headers={"Host": "[::1]:80"})
         s.get("/v1/models", headers={"Host": f"127.0.0.9:{s.port}"})
         s.get("/v1/models", headers={"Origin": "http://evil.example"}, expect=403)
         s.get("/v1/models", headers={"Origin": f"http://127.0.0.1:{s.port}"})

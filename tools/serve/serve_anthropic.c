@@ -7,6 +7,16 @@
 #include <string.h>
 
 /* ------------------------------------------------------------------------------------------------------ requests --- */
+static bool fail_type(serve_call *call, const char *where, const serve_node *block)
+{
+    serve_text name = {0};
+    serve_json_string(&call->json, serve_json_get(&call->json, block, "type"), &name);
+    (void)serve_fail(call, 400, where, "%s: blocks of type '%.40s' are not supported", where,
+                     name.data ? name.data : "");
+    serve_text_free(&name);
+    return false;
+}
+
 static bool put_text_of(serve_call *call, const serve_node *block, const char *member, const char *where,
                         serve_text *out)
 {
@@ -26,8 +36,7 @@ static bool put_content_text(serve_call *call, const serve_node *content, const 
         return serve_fail(call, 400, where, "%s: need a string or an array, found %s", where,
                           serve_json_type_name(content));
     for (const serve_node *b = serve_json_child(j, content); b; b = serve_json_next(j, b)) {
-        if (!serve_json_is(j, serve_json_get(j, b, "type"), "text"))
-            return serve_fail(call, 400, where, "%s: a block that is not text", where);
+        if (!serve_json_is(j, serve_json_get(j, b, "type"), "text")) return fail_type(call, where, b);
         if (!put_text_of(call, b, "text", where, out)) return false;
     }
     return true;
@@ -98,14 +107,7 @@ static bool gather(serve_call *call, const serve_node *content, gathered *g)
         else if (serve_json_is(j, type, "redacted_thinking")) continue;
         else if (serve_json_is(j, type, "tool_use")) ok = put_call(call, b, &g->calls);
         else if (serve_json_is(j, type, "tool_result")) ok = put_result(call, b, &g->results);
-        else {
-            serve_text name = {0};
-            serve_json_string(j, type, &name);
-            (void)serve_fail(call, 400, "messages", "messages: blocks of type '%.40s' are not supported",
-                             name.data ? name.data : "");
-            serve_text_free(&name);
-            return false;
-        }
+        else return fail_type(call, "messages", b);
         if (!ok) return false;
     }
     return true;
@@ -158,8 +160,11 @@ static bool put_messages(serve_call *call, serve_text *out)
     }
     if (ok && (!messages || messages->type != SERVE_ARRAY || !messages->child))
         ok = serve_fail(call, 400, "messages", "messages: need an array of at least one message");
-    for (const serve_node *m = ok ? serve_json_child(j, messages) : NULL; m && ok; m = serve_json_next(j, m))
+    for (const serve_node *m = ok ? serve_json_child(j, messages) : NULL; m && ok; m = serve_json_next(j, m)) {
         ok = add_message(call, m, &items);
+        if (ok && !m->next && !call->counts && serve_json_is(j, serve_json_get(j, m, "role"), "assistant"))
+            ok = serve_fail(call, 400, "messages", "messages: an answer that is begun for the model is not supported");
+    }
     serve_puts(out, "[");
     if (items.len) serve_put(out, items.data, items.len);
     serve_puts(out, "]");

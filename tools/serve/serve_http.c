@@ -179,7 +179,7 @@ static bool is_local_name(const serve_server *s, const char *host)
     char name[256];
     const char *end = *host == '[' ? strchr(host, ']') : strchr(host, ':');
     const size_t n = end ? (size_t)(end - host) + (*end == ']') : strlen(host);
-    if (n >= sizeof name) return false;
+    if (n >= sizeof name || (*host == '[' && host[n] && host[n] != ':')) return false;
     memcpy(name, host, n);
     name[n] = 0;
     struct in_addr v4; /* an address: "127.example.org" is a name that anyone may have */

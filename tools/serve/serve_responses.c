@@ -249,11 +249,13 @@ static bool parse_compact(serve_call *call)
 static bool parse(serve_call *call)
 {
     const serve_json *j = &call->json;
+    int64_t top = 0;
     const serve_node *text = serve_json_get(j, call->body, "text"), *format = serve_json_get(j, text, "format");
     const serve_node *reasoning = serve_json_get(j, call->body, "reasoning"),
                      *effort = serve_json_get(j, reasoning, "effort");
     if (!note_echo(call) || !serve_param_is(call, text, "format", SERVE_OBJECT, "text") ||
-        !serve_param_is(call, reasoning, "effort", SERVE_STRING, "reasoning"))
+        !serve_param_is(call, reasoning, "effort", SERVE_STRING, "reasoning") ||
+        !serve_param_i64(call, "top_logprobs", 0, 0, &top)) /* logprobs are told by the two other shapes */
         return false;
     if (!serve_params(call, NULL) || !serve_refuse(call, refused)) return false;
     call->prompts = calloc(1, sizeof *call->prompts);
