@@ -172,6 +172,7 @@ def names_and_numbers_at_their_edges():
         plain = s.chat(STORY_MESSAGES, max_tokens=8, seed=1)
         body = json.dumps({"messages": STORY_MESSAGES, "max_tokens": 8, "seed": 1}).replace('"messages"', '"m\\u0065ssages"').replace('"content"', '"\\u0063ontent"')
         assert text_of(s.post(path, body)) == text_of(plain) and "\\u" in body
+        assert s.post("/tokenize", '{"content":"\\ud83e\\udd17"}') == s.post("/tokenize", '{"content":"\U0001f917"}'.encode())
         for name in ("", "a\nb", "a\0b"):
             error = s.post(path, {"messages": STORY_MESSAGES, "tools": [{"type": "function", "function": {"name": name}}]}, expect=400)["error"]
             assert "tools: name" in error["message"], error
