@@ -65,6 +65,9 @@ typedef struct kvi_step {
     uint32_t n_logit_rows;
     bool wide;   /* the wide form, however few rows there are */
     bool narrow; /* the narrow form, for up to narrow_rows rows of several sequences */
+    /* A wide step of both forms (kvi_backend.mixes): only so many rows, those of its first sequence, are wide; up to narrow_rows behind them are
+     * narrow, and may be of the same text, going on behind the wide ones. There may be one sequence more than max_seqs. 0: one form. */
+    uint32_t n_wide;
 } kvi_step;
 static inline bool kvi_step_is_wide(const kvi_step *step)
 {
@@ -149,6 +152,9 @@ typedef struct kvi_backend {
 
     /* A step of a few rows is best run as one range, program start to end (or to the first HEAD): it was recorded as such at load. */
     bool decodes_at_once;
+
+    /* Whether a step may have rows of both forms and gains by it: of products that have the same bits in both. NULL: never. */
+    bool (*mixes)(const kvi_device *device);
 
     /* Makes `step` current (copied), then runs ranges of the program on it, in order. Neither allocates. */
     kvrt_status (*step_begin)(kvi_device *device, const kvi_step *step, kvrt_error *error);

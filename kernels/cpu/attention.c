@@ -315,7 +315,7 @@ static uint32_t end_split(const kvi_cpu_part *part) { return (part->end_page - 1
 static float *split_at(const attention_task *t, const kvi_cpu_part *part, uint32_t kv_head, uint32_t i, uint32_t split)
 {
     const uint32_t d = t->group->shape.head_dim, query = part->first_query + i,
-                   row = seq_of(t, part)->first_row + query / t->per_kv;
+                   row = seq_of(t, part)->first_row - t->device->step.seqs->first_row + query / t->per_kv;
     size_t slot = ((size_t)row * t->op->n_heads + kv_head * t->per_kv + query % t->per_kv) * t->n_splits + split;
     return t->device->split_out + slot * (d + 2u);
 }

@@ -252,7 +252,7 @@ static demand demand_of(const kvi_program *program, const kvi_limits *limits, ui
                  round64(rows * 4) * 4 + round64(small * need.absorbed * 4) + round64(rows * need.top_k * 4) * 2 +
                  round64((need.n_experts + 1ull) * 4) + round64(need.n_experts * sizeof(kvi_cpu_run_of)) +
                  round64(rows * need.act * 4) + round64(need.pair_codes) +
-                 round64((uint64_t)limits->max_seqs * sizeof(kvi_seq)) + 64;
+                 round64((limits->max_seqs + 1ull) * sizeof(kvi_seq)) + 64;
     return need;
 }
 
@@ -302,7 +302,7 @@ static void carve_workspace(kvi_device *d, const demand *need)
     d->logit_rows = carve(&at, rows * 4);
     d->row_seq = carve(&at, rows * 4);
     d->row_pos = carve(&at, rows * 4);
-    d->seqs = carve(&at, (uint64_t)d->limits.max_seqs * sizeof(kvi_seq));
+    d->seqs = carve(&at, (d->limits.max_seqs + 1ull) * sizeof(kvi_seq));
     d->scratch_floats = need->scratch_floats;
 }
 
@@ -402,8 +402,8 @@ static void fill_angles(kvi_device *device)
 static kvrt_status cpu_step_begin(kvi_device *device, const kvi_step *step, kvrt_error *error)
 {
     const kvi_limits *limits = &device->limits;
-    if (step->n_rows == 0 || step->n_rows > limits->max_rows || step->n_seqs > limits->max_seqs ||
-        step->n_logit_rows > limits->max_logit_rows)
+    if (step->n_rows == 0 || step->n_rows > limits->max_rows ||
+        step->n_seqs > limits->max_seqs + (step->n_wide ? 1u : 0u) || step->n_logit_rows > limits->max_logit_rows)
         return kvi_error_set(error, KVRT_INTERNAL, "step: %u rows, %u sequences, %u logit rows; planned %u, %u, %u",
                              step->n_rows, step->n_seqs, step->n_logit_rows, limits->max_rows, limits->max_seqs,
                              limits->max_logit_rows);
@@ -421,6 +421,22 @@ static kvrt_status cpu_step_begin(kvi_device *device, const kvi_step *step, kvrt
         }
     fill_angles(device);
     return KVRT_OK;
+}
+
+/* Integers have the same bits in both forms (dots.h), and attention and routers look which rows are which. Numbers would be multiplied in two ways,
+ * one after the other, and states of two forms of one text at a time: nothing would be gained. */
+static bool cpu_mixes(const kvi_device *device)
+{
+    const kvi_program *program = device->program;
+    if (program->state_bytes || device->dots != device->wide_dots) return false;
+    for (uint32_t i = 0; i < program->n_step; i++) {
+        const kvi_op *op = &program->ops[i];
+        for (uint32_t w = 0; w < op->n_weights; w++)
+            if (op->kind != KVI_OP_EMBED && op->kind != KVI_OP_ROUTE && op->kind != KVI_OP_ATTENTION_LATENT &&
+                !kvi_cpu_multiplies_integers(device, op->weights[w]))
+                return false;
+    }
+    return true;
 }
 
 static kvrt_status cpu_read_logits(kvi_device *device, uint32_t logit_row, float *out, kvrt_error *error)
@@ -524,6 +540,7 @@ const kvi_backend kvi_backend_cpu = {.name = "cpu",
                                      .weight_import = kvi_cpu_weight_import,
                                      .workspace_bytes = cpu_workspace_bytes,
                                      .load = cpu_load,
+                                     .mixes = cpu_mixes,
                                      .step_begin = cpu_step_begin,
                                      .run = kvi_cpu_run,
                                      .run_some = kvi_cpu_run_some,

@@ -23,6 +23,7 @@ typedef struct latent {
     const kvi_op *op;
     const kvi_cache_group *group;
     uint32_t rank, rope, width, n_heads; /* width = rank + rope: of an absorbed query */
+    uint32_t first_row;                  /* of the step's sequences: not 0 behind wide rows */
     bool wide;
     uint32_t block, blocks, n_splits; /* narrow: heads of a task and tasks of a sequence; wide: blocks of rows */
     /* Where the operation is cut: the first of the blocks that go on, and the piece of each. The first one loads, the last one stores; wide ones
@@ -89,7 +90,8 @@ static latent latent_of(kvi_device *device, const kvi_op *op)
                     .rank = group->shape.head_dim,
                     .rope = group->shape.rope_dim,
                     .width = group->shape.head_dim + group->shape.rope_dim,
-                    .n_heads = op->n_heads};
+                    .n_heads = op->n_heads,
+                    .first_row = device->step.seqs->first_row};
 }
 
 /* -------------------------------------------------------------------------------------------------------- append --- */
@@ -351,7 +353,7 @@ static bool block_of(const latent *t, uint32_t task, area *s, block *b)
     return true;
 }
 
-/* Where the partial result (m, l, acc) of a query in a run of pages stands. */
+/* Where the partial result (m, l, acc) of a query in a run of pages stands; row: of the narrow ones. */
 static float *split_at(const latent *t, uint32_t row, uint32_t head, uint32_t split)
 {
     return t->device->split_out + (((size_t)row * t->n_heads + head) * t->n_splits + split) * (t->rank + 2u);
@@ -361,7 +363,7 @@ static void load_block(const latent *t, const area *s, const block *b)
 {
     if (t->wide) absorb(t, s, b->head, b->seq->first_row + b->first, s->n, true, s->q, t->width);
     for (uint32_t i = 0; !t->wide && i < s->n; i++) {
-        const size_t row = b->seq->first_row + i / b->n_heads;
+        const size_t row = b->seq->first_row - t->first_row + i / b->n_heads;
         memcpy(s->q + (size_t)i * t->width,
                t->device->absorbed + (row * t->n_heads + b->head + i % b->n_heads) * t->width, t->width * sizeof *s->q);
     }
@@ -387,7 +389,8 @@ static void store_block(const latent *t, const area *s, const block *b)
             t->device->v->scale(acc, 1.0f / s->l[i], t->rank);
             continue;
         }
-        float *partial = split_at(t, b->seq->first_row + i / b->n_heads, b->head + i % b->n_heads, b->split);
+        float *partial =
+            split_at(t, b->seq->first_row - t->first_row + i / b->n_heads, b->head + i % b->n_heads, b->split);
         partial[0] = s->m[i];
         partial[1] = s->l[i];
         memcpy(partial + 2, acc, t->rank * sizeof *partial);
@@ -443,7 +446,7 @@ static void absorb_task(void *arg, uint32_t head, uint32_t thread)
 {
     const latent *t = arg;
     const area s = area_of(t, thread);
-    absorb(t, &s, head, 0, t->device->step.n_rows, false, t->device->absorbed + (size_t)head * t->width,
+    absorb(t, &s, head, t->first_row, t->device->step.n_rows, false, t->device->absorbed + (size_t)head * t->width,
            (size_t)t->n_heads * t->width);
 }
 
@@ -466,7 +469,7 @@ static void merge_task(void *arg, uint32_t head, uint32_t thread)
         }
         t->device->v->scale(acc, 1.0f / l, t->rank);
     }
-    leave_latent(t, &s, head, 0, step->n_rows, false, s.acc);
+    leave_latent(t, &s, head, t->first_row, step->n_rows, false, s.acc);
 }
 
 const char *kvi_cpu_latent_attention(kvi_device *device, const kvi_op *op)

@@ -84,16 +84,25 @@ static void route_row(void *arg, uint32_t row, uint32_t thread)
 const char *kvi_cpu_route(kvi_device *device, const kvi_op *op)
 {
     route_task t = {device, op, device->added};
-    const kvi_linear job = {.x = kvi_cpu_norm_rows(device, op, NULL, device->step.n_rows),
-                            .n_rows = device->step.n_rows,
-                            .n_in = device->program->buffers[op->in].cols,
-                            .n_weights = 1,
-                            .weights = {op->weights[0]},
-                            .biases = {op->scale != 1.0f ? NULL : op->biases[0]}, /* behind the scale */
-                            .y = device->added,
-                            .wide = kvi_step_is_wide(&device->step),
-                            .ldy = op->n_experts};
+    kvi_linear job = {.x = kvi_cpu_norm_rows(device, op, NULL, device->step.n_rows),
+                      .n_rows = device->step.n_rows,
+                      .n_in = device->program->buffers[op->in].cols,
+                      .n_weights = 1,
+                      .weights = {op->weights[0]},
+                      .biases = {op->scale != 1.0f ? NULL : op->biases[0]}, /* behind the scale */
+                      .y = device->added,
+                      .wide = kvi_step_is_wide(&device->step),
+                      .ldy = op->n_experts};
+    const kvi_linear whole = job;
+    if (device->step.n_wide) job.n_rows = device->step.n_wide;
     (void)kvi_cpu_linear(device, &job);
+    if (device->step.n_wide && kvi_cpu_is_over(device)) {
+        job.x += (size_t)job.n_rows * job.n_in;
+        job.y += (size_t)job.n_rows * job.ldy;
+        job.n_rows = whole.n_rows - job.n_rows;
+        job.wide = false;
+        (void)kvi_cpu_linear(device, &job);
+    }
     if (kvi_cpu_is_over(device)) (void)kvi_cpu_tasks(device, route_row, &t, device->step.n_rows);
     return "route";
 }

@@ -114,11 +114,30 @@ static const char *linear_op(kvi_device *device, const kvi_op *op)
     return kernel;
 }
 
+static const char *attend_rows(kvi_device *device, const kvi_op *op)
+{
+    if (op->kind == KVI_OP_ATTENTION_LATENT) return kvi_cpu_latent_attention(device, op);
+    return kvi_step_is_wide(&device->step) ? kvi_cpu_prefill_attention(device, op) : kvi_cpu_attention(device, op);
+}
+
+/* Where a step has rows of both forms it is one of each to attention, one after the other. */
 static const char *attend(kvi_device *device, const kvi_op *op)
 {
-    const char *kernel =
-        kvi_step_is_wide(&device->step) ? kvi_cpu_prefill_attention(device, op) : kvi_cpu_attention(device, op);
-    if (kvi_cpu_is_over(device)) kvi_cpu_observe(device, op);
+    const kvi_step step = device->step;
+    if (step.n_wide) {
+        device->step.n_rows = step.n_wide;
+        device->step.n_seqs = 1;
+    }
+    const char *kernel = attend_rows(device, op);
+    if (step.n_wide && kvi_cpu_is_over(device)) {
+        device->step.n_rows = step.n_rows - step.n_wide;
+        device->step.seqs++;
+        device->step.n_seqs = step.n_seqs - 1;
+        device->step.wide = false, device->step.narrow = true;
+        (void)attend_rows(device, op);
+    }
+    device->step = step;
+    if (op->kind == KVI_OP_ATTENTION && kvi_cpu_is_over(device)) kvi_cpu_observe(device, op);
     return kernel;
 }
 
@@ -128,13 +147,13 @@ static const char *run_op(kvi_device *device, const kvi_op *op)
     switch (op->kind) {
     case KVI_OP_EMBED: kvi_workers_run(device->workers, embed_row, &t, device->step.n_rows); return "embed";
     case KVI_OP_ROPE_APPEND: kvi_cpu_rope_append(device, op); return "rope_append";
-    case KVI_OP_ATTENTION: return attend(device, op);
+    case KVI_OP_ATTENTION:
+    case KVI_OP_ATTENTION_LATENT: return attend(device, op);
     case KVI_OP_ROUTE: return kvi_cpu_route(device, op);
     case KVI_OP_EXPERTS: return kvi_cpu_experts(device, op);
     case KVI_OP_CONV_STATE: return kvi_cpu_conv_state(device, op);
     case KVI_OP_DELTA: return kvi_cpu_delta(device, op);
     case KVI_OP_LATENT_APPEND: return kvi_cpu_latent_append(device, op);
-    case KVI_OP_ATTENTION_LATENT: return kvi_cpu_latent_attention(device, op);
     case KVI_OP_JOIN: kvi_workers_run(device->workers, join_row, &t, device->step.n_rows); return "join";
     case KVI_OP_LAST: last_row(device, op); return "last";
     default: return linear_op(device, op);

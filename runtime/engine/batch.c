@@ -5,13 +5,18 @@
 #include "look_ahead.h"
 #include "seat.h"
 
+#include <string.h>
+
 bool kvi_batch_add(kvi_batch *b, kvi_session *s, const kvi_want *want, kvrt_error *error)
 {
     const kvi_limits *limits = &s->engine->plan.limits;
     if (b->n_parts > 0) {
-        const bool one_form = !want->wide && !b->parts[0].want.wide;
-        if (!one_form || b->n_parts == limits->max_seqs || b->n_rows + want->n > s->engine->backend->narrow_rows ||
-            b->n_rows + want->n > limits->max_rows || b->n_logit_rows + want->n_logit_rows > limits->max_logit_rows)
+        const kvi_part *first = &b->parts[0];
+        const uint32_t n_wide = first->want.wide ? first->want.n - first->want.n_narrow : 0;
+        const bool mixes = kvi_step_has_company(first->session, &first->want) && kvi_step_has_company(s, want);
+        if (want->wide || (n_wide && !mixes) || b->n_parts == limits->max_seqs || b->n_parts == KVI_BATCH_ROWS ||
+            b->n_rows + want->n - n_wide > s->engine->backend->narrow_rows || b->n_rows + want->n > limits->max_rows ||
+            b->n_logit_rows + want->n_logit_rows > limits->max_logit_rows)
             return false;
     }
     b->parts[b->n_parts++] = (kvi_part){.session = s, .want = *want, .status = KVRT_MORE, .error = error};
@@ -63,39 +68,46 @@ static uint32_t state_unit(const kvi_part *part)
     return part->want.sink || part->want.n_draft ? kvi_states_borrowed_unit(states) : kvi_states_unit(states);
 }
 
-/* The parts one behind the other. Tokens and logit rows of several are few, and gathered here; those of one stand where they are. */
-static void gather(kvi_batch *b)
+/* Rows [from, from + n) of what a part wants, as a sequence behind those that are there. */
+static void add_rows(kvi_batch *b, const kvi_part *part, const kvi_page_ref *const *tables, uint32_t from, uint32_t n)
+{
+    kvi_seq *seq = &b->seqs[b->step.n_seqs++];
+    *seq = (kvi_seq){.first_row = b->step.n_rows,
+                     .n_rows = n,
+                     .pos = part->want.first + from,
+                     .ahead = part->session->shift.ahead,
+                     .state_unit = state_unit(part),
+                     .pages = tables};
+    seq->mass = kvi_session_mass(part->session, &part->want, &seq->mass_from);
+    b->step.n_rows += n;
+}
+
+/* The parts one behind the other. Tokens and logit rows of several are gathered here; those of one stand where they are. */
+static void gather(kvi_engine *e, kvi_batch *b)
 {
     kvi_step *step = &b->step;
-    *step = (kvi_step){.seqs = b->seqs, .ids = b->ids, .logit_rows = b->rows};
+    uint32_t n_wide = 0;
+    *step = (kvi_step){.seqs = b->seqs, .ids = e->step_ids, .logit_rows = b->rows, .narrow = true};
     for (uint32_t p = 0; p < b->n_parts; p++) {
         kvi_part *part = &b->parts[p];
         const kvi_want *want = &part->want;
         const int32_t *tokens = part->session->tokens + want->first;
         if (!is_in(part)) continue;
-        kvi_pages_refs(&part->session->pages, b->tables[step->n_seqs]);
+        kvi_pages_refs(&part->session->pages, b->tables[p]);
         part->logit_row = step->n_logit_rows;
-        b->seqs[step->n_seqs] = (kvi_seq){.first_row = step->n_rows,
-                                          .n_rows = want->n,
-                                          .pos = want->first,
-                                          .ahead = part->session->shift.ahead,
-                                          .state_unit = state_unit(part),
-                                          .pages = b->tables[step->n_seqs]};
         if (b->n_parts == 1) {
             step->ids = tokens, step->logit_rows = want->logit_rows;
         } else {
-            for (uint32_t i = 0; i < want->n; i++) b->ids[step->n_rows + i] = tokens[i];
+            memcpy(e->step_ids + step->n_rows, tokens, want->n * sizeof *tokens);
             for (uint32_t i = 0; i < want->n_logit_rows; i++)
                 b->rows[step->n_logit_rows + i] = step->n_rows + want->logit_rows[i];
         }
-        kvi_seq *seq = &b->seqs[step->n_seqs];
-        seq->mass = kvi_session_mass(part->session, want, &seq->mass_from);
-        step->wide = want->wide;
-        step->narrow = !want->wide;
-        step->n_seqs++;
-        step->n_rows += want->n;
         step->n_logit_rows += want->n_logit_rows;
+        if (want->wide) step->wide = true, step->narrow = false, n_wide = want->n - want->n_narrow;
+        add_rows(b, part, b->tables[p], 0, want->n - want->n_narrow);
+        if (want->n_narrow) add_rows(b, part, b->tables[p], want->n - want->n_narrow, want->n_narrow);
     }
+    if (n_wide < step->n_rows) step->n_wide = n_wide;
 }
 
 void kvi_batch_begin(kvi_engine *e, kvi_batch *b)
@@ -103,7 +115,7 @@ void kvi_batch_begin(kvi_engine *e, kvi_batch *b)
     const kvi_program *program = &e->program.program;
     b->why = (kvrt_error){.size = sizeof b->why};
     reserve(b);
-    gather(b);
+    gather(e, b);
     kvi_ahead_before_step(e, b);
     /* Without logits to compute the program ends before its head. */
     b->is_accepted = false;
@@ -140,13 +152,20 @@ static kvrt_status run_slice(kvi_engine *e, kvi_batch *b)
     return status;
 }
 
+bool kvi_batch_is_by_row(const kvi_engine *e, const kvi_batch *b, uint32_t op)
+{
+    const kvi_program *program = &e->program.program;
+    const bool of_logits = op == program->n_step || program->ops[op].kind == KVI_OP_HEAD;
+    return kvi_step_is_wide(&b->step) && !(b->step.n_logit_rows && of_logits);
+}
+
 /* With a budget it is a single operation, or so many rounds of it as take half of what is left: what is expected may be wrong, and the clock is
  * looked at again before time is over. */
 static kvrt_status run_rounds(kvi_engine *e, kvi_batch *b, uint64_t start, uint64_t until)
 {
     const kvi_backend *backend = e->backend;
     kvi_pace *pace = &e->pace;
-    const bool wide = kvi_step_is_wide(&b->step);
+    const bool wide = kvi_batch_is_by_row(e, b, b->op);
     const uint32_t op = b->op, next = slice_end(e, b, true), n_rows = b->step.n_rows;
     uint32_t n_run = 1;
     bool over = true;
@@ -172,7 +191,9 @@ static void accept(kvi_engine *e, kvi_batch *b)
         if (!is_in(part) || part->want.sink || (part->want.n_draft && part->session->states.units)) continue;
         part->session->n_cached += n;
         if (!part->want.n_draft && !part->want.hidden) kvi_ahead_after_step(e, b);
-        kvi_session_publish(part->session, part->want.first, n, part->want.wide);
+        const uint32_t n_last = part->want.n_narrow;
+        kvi_session_publish(part->session, part->want.first, n - n_last, part->want.wide);
+        if (n_last) kvi_session_publish(part->session, part->want.first + n - n_last, n_last, false);
     }
 }
 
@@ -236,7 +257,7 @@ static bool encode_due(kvi_engine *e, kvi_batch *b, uint64_t until)
 bool kvi_batch_go(kvi_engine *e, kvi_batch *b, uint64_t until)
 {
     kvi_pace *pace = &e->pace;
-    const bool wide = kvi_step_is_wide(&b->step), in_time = until != KVI_FOREVER;
+    const bool in_time = until != KVI_FOREVER;
     while (b->status == KVRT_MORE) {
         const uint64_t start = in_time ? pace->now_us() : 0;
         if (b->op < b->end && cancelled(b)) {
@@ -245,7 +266,8 @@ bool kvi_batch_go(kvi_engine *e, kvi_batch *b, uint64_t until)
         }
         /* Ending is the last slice: sampling, encoding of pages. */
         const uint32_t slice = b->op < b->end ? b->op : pace->n_ops;
-        const bool is_late = start + kvi_pace_expect(pace, wide, slice, b->step.n_rows) > until;
+        const bool wide = kvi_batch_is_by_row(e, b, slice),
+                   is_late = start + kvi_pace_expect(pace, wide, slice, b->step.n_rows) > until;
         if (b->op == b->end && in_time && !b->is_accepted) accept(e, b);
         if (b->op == b->end && b->is_accepted && !encode_due(e, b, until)) return false;
         if (in_time && pace->moved && (is_late || kvi_seat_is_wanted(&e->seat))) return false;

@@ -3,7 +3,8 @@
 #include "seat.h"
 #include "transfer.h"
 
-#define USUAL_TOKEN 64u /* bytes of an alternative that are reckoned with; the queue grows for more */
+#define MOST_IN_COMPANY 128u /* rows of a part of a prompt beside others who decode */
+#define USUAL_TOKEN 64u      /* bytes of an alternative that are reckoned with; the queue grows for more */
 
 /* ------------------------------------------------------------------------------------------------------- choosing --- */
 /* Lower is earlier. */
@@ -34,6 +35,7 @@ typedef struct choice {
     bool gagged;        /* somebody waits for it */
     bool rests;         /* no narrow step now */
     uint32_t n_narrow;  /* that want narrow rows */
+    bool apart;         /* some of them only in steps of their own */
 } choice;
 
 /* The next of those who want this form and are not in the step yet; NULL: nobody. */
@@ -54,6 +56,7 @@ static bool narrow_is_next(choice *c, const kvi_engine *e, bool *any_wide)
 {
     bool waits = false;
     c->n_narrow = 0;
+    c->apart = false;
     *any_wide = false;
     for (uint32_t i = 0; i < c->n; i++) {
         const kvi_want want = kvi_generation_next(c->sessions[i]);
@@ -61,18 +64,65 @@ static bool narrow_is_next(choice *c, const kvi_engine *e, bool *any_wide)
         *any_wide = *any_wide || want.wide;
         if (want.wide || c->rests) continue;
         c->n_narrow++;
+        c->apart = c->apart || !kvi_step_has_company(c->sessions[i], &want);
         waits = waits || c->sessions[i]->last_turn <= e->last_wide_turn;
     }
     return c->n_narrow && (waits || !*any_wide);
 }
 
-/* A chunk may be computed in parts, where the bits do not depend on it: kvi_want.part. */
+/* A chunk may be computed in parts, where the bits do not depend on it: kvi_want.part. The last token waits for the last part, and until tokens may
+ * be generated. */
 static void cut(const choice *c, kvi_want *want)
 {
-    if (!want->wide || !c->part_rows || want->n <= c->part_rows) return;
-    const uint32_t n_parts = (want->n + c->part_rows - 1) / c->part_rows; /* of one length, so that costs are alike */
-    want->n = (want->n + n_parts - 1) / n_parts;
-    want->part = true;
+    uint32_t n = want->n - want->n_narrow, n_parts = 1;
+    if (!want->wide) return;
+    if (c->part_rows && n > c->part_rows) n_parts = (n + c->part_rows - 1) / c->part_rows;
+    if (n_parts == 1 && !c->rests) return;
+    want->n = (n + n_parts - 1) / n_parts; /* of one length, so that costs are alike */
+    want->n_narrow = want->n_logit_rows = 0;
+    want->part = n_parts > 1;
+}
+
+/* The session has a place in the step, if there is one; false: the step is full, or has to wait. */
+static bool add(kvi_engine *e, choice *c, kvi_batch *b, kvi_session *s)
+{
+    kvi_want want = kvi_generation_next(s);
+    if (!want.n) return true; /* a cancel came between the two questions, and it is over */
+    kvi_draft_add(s, &want, c->n_narrow);
+    if (want.n_draft && !may_speak(s, 1 + want.n_draft, &c->room)) kvi_draft_drop(s, &want);
+    if (!want.n_draft && !may_speak(s, 1, &c->room)) {
+        c->gagged = true;
+        return false;
+    }
+    cut(c, &want);
+    if (!kvi_batch_add(b, s, &want, &s->gen.error)) return false;
+    s->last_turn = e->turn;
+    s->served = ++e->n_served;
+    return true;
+}
+
+/* Rows of a part of some `wanted` rows beside n narrow ones. Weights are read once for every eight rows of a few (dots.h), so all of them are about a
+ * multiple of that: one more would cost as much as eight. */
+static uint32_t rows_beside(uint32_t wanted, uint32_t n, uint32_t most)
+{
+    const uint32_t others = n < most ? n : most, low = (wanted + others) / KVI_DECODE_ROWS * KVI_DECODE_ROWS - others;
+    return low >= wanted * 3 / 4 ? low : low + KVI_DECODE_ROWS;
+}
+
+/* A part of a prompt beside those who decode, if all may be there. They have a token with every part then, so that parts are short, and shorter than
+ * the chunk by the narrow rows. */
+static bool add_prompt(kvi_engine *e, choice *c, kvi_batch *b)
+{
+    const uint32_t most_rows = e->plan.limits.max_rows, n_narrow = e->backend->narrow_rows;
+    kvi_session *s = next_of(c, true, e);
+    if (!s || !c->n_narrow || c->apart || most_rows < 4 * n_narrow) return false;
+    const kvi_want want = kvi_generation_next(s);
+    if (!want.n || !kvi_step_has_company(s, &want)) return false;
+    const uint32_t most = most_rows - n_narrow < MOST_IN_COMPANY ? most_rows - n_narrow : MOST_IN_COMPANY;
+    if (!c->part_rows || c->part_rows > most) c->part_rows = most;
+    else c->part_rows = rows_beside(c->part_rows, c->n_narrow, n_narrow);
+    (void)add(e, c, b, s);
+    return b->n_parts > 0 || c->gagged;
 }
 
 /* False: nobody wants anything, or may not now. */
@@ -83,21 +133,10 @@ static bool choose(kvi_engine *e, choice *c, kvi_batch *b)
     const bool narrow = narrow_is_next(c, e, &any_wide);
     if (!c->n_narrow && !any_wide) return false;
     e->turn++;
-    for (kvi_session *s; (s = next_of(c, !narrow, e));) {
-        kvi_want want = kvi_generation_next(s);
-        if (!want.n) continue; /* a cancel came between the two questions, and it is over */
-        kvi_draft_add(s, &want, c->n_narrow);
-        if (want.n_draft && !may_speak(s, 1 + want.n_draft, &c->room)) kvi_draft_drop(s, &want);
-        if (!want.n_draft && !may_speak(s, 1, &c->room)) {
-            c->gagged = true;
-            break;
-        }
-        cut(c, &want);
-        if (!kvi_batch_add(b, s, &want, &s->gen.error)) break;
-        s->last_turn = e->turn;
-        s->served = ++e->n_served;
+    const bool mixed = e->mixes && any_wide && add_prompt(e, c, b);
+    for (kvi_session *s; !c->gagged && (s = next_of(c, !mixed && !narrow, e)) && add(e, c, b, s);) {
     }
-    if (!narrow && b->n_parts) e->last_wide_turn = e->turn;
+    if (b->n_parts && b->parts[0].want.wide) e->last_wide_turn = e->turn;
     return b->n_parts > 0;
 }
 
@@ -185,7 +224,7 @@ static uint32_t end_flight(kvi_engine *e)
     const uint64_t start = pace->now_us();
     kvi_batch_end(e, e->flight);
     const uint32_t n_tokens = take(e->flight);
-    kvi_pace_learn(pace, kvi_step_is_wide(&e->flight->step), pace->n_ops, e->flight->step.n_rows, 1,
+    kvi_pace_learn(pace, kvi_batch_is_by_row(e, e->flight, pace->n_ops), pace->n_ops, e->flight->step.n_rows, 1,
                    pace->now_us() - start);
     e->in_flight = false;
     clear_out(e);

@@ -2,8 +2,9 @@
  * choice: the blocking call goes on until its session wants nothing more; kvrt_step until its time is over; the worker until it is stopped.
  *
  * WHOSE TURN. Who was served longest ago is next; a priority counts as steps waited for, so that it is served earlier and nobody is starved. Narrow
- * and wide steps: after one chunk of a prompt every session that decodes has its step, in as many steps as their rows make
- * (kvi_backend.narrow_rows), before the next chunk. So with up to 16 that decode, nobody waits for more than a chunk and one narrow step. */
+ * and wide rows: where a step may have both, a part of a prompt takes with it as many rows of others as there is room for. Else after one chunk
+ * of a prompt every session that decodes has its step, in as many steps as their rows make (kvi_backend.narrow_rows), before the next chunk. So with
+ * up to 16 that decode, nobody waits for more than a chunk and one narrow step. */
 #ifndef KVI_DRIVE_H
 #define KVI_DRIVE_H
 #include "step.h"

@@ -357,7 +357,12 @@ static kvrt_status fill_device(open_context *c, kvrt_error *error)
     if (!e->flight) return kvi_error_nomem(error, sizeof *e->flight, "step");
     e->logits = kvi_mem_zalloc(kvi_plan_row_floats(&e->program.program), sizeof *e->logits);
     e->logit_rows = kvi_mem_zalloc(e->plan.limits.max_logit_rows, sizeof *e->logit_rows);
-    return e->logits && e->logit_rows ? KVRT_OK : kvi_error_nomem(error, (uint64_t)e->config.vocab_size * 4, "logits");
+    e->step_ids = kvi_mem_zalloc(e->plan.limits.max_rows, sizeof *e->step_ids);
+    /* What looks ahead goes through the rows of one sequence. */
+    e->mixes = e->backend->mixes && e->backend->mixes(e->device) && !e->config.n_ahead;
+    return e->logits && e->logit_rows && e->step_ids
+               ? KVRT_OK
+               : kvi_error_nomem(error, (uint64_t)e->config.vocab_size * 4, "logits");
 }
 
 static void leave_device(kvi_engine *e)
@@ -424,6 +429,7 @@ void kvi_engine_free(kvi_engine *e)
     kvi_mem_free(e->logits);
     kvi_grammars_free(&e->grammars);
     kvi_mem_free(e->logit_rows);
+    kvi_mem_free(e->step_ids);
     kvrt_options_destroy(e->options);
     kvi_mem_free(e);
     kvi_account_close(account);

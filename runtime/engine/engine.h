@@ -65,6 +65,8 @@ typedef struct kvi_engine {
     kvi_kv_scales kv_scales; /* of the checkpoint; empty: none that the format honours */
     float *logits;           /* (kvi_plan_row_floats) host copy of one row */
     uint32_t *logit_rows;    /* (max_logit_rows) of the step that an evaluation asks for */
+    int32_t *step_ids;       /* (max_rows) tokens of a step of several sessions, when it begins */
+    bool mixes;              /* steps may have rows of both forms */
     struct kvi_session *sessions;
     uint32_t n_sessions;
     kvi_seat seat;

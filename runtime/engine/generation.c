@@ -132,10 +132,15 @@ kvi_want kvi_generation_next(kvi_session *s)
     }
     if (gen->embed.out) return kvi_embed_want(s);
     if (s->n_cached == last) return (kvi_want){.first = last, .n = 1, .logit_rows = row, .n_logit_rows = 1};
-    if (s->n_cached < gen->n_settled)
-        return (kvi_want){.first = s->n_cached,
-                          .n = kvi_step_length(s, gen->n_settled < last ? gen->n_settled : last, true),
-                          .wide = true};
+    if (s->n_cached < gen->n_settled) {
+        const uint32_t end = gen->n_settled < last ? gen->n_settled : last;
+        kvi_want want = {.first = s->n_cached, .n = kvi_step_length(s, end, true), .wide = true};
+        if (!kvi_step_takes_last(s, &want)) return want;
+        gen->last_row = want.n++;
+        want.n_narrow = want.n_logit_rows = 1;
+        want.logit_rows = &gen->last_row;
+        return want;
+    }
     /* Tokens that a grammar forced: generated ones, several at once. */
     const uint32_t n = kvi_step_length(s, s->n_tokens, false);
     return (kvi_want){

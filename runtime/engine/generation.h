@@ -66,6 +66,7 @@ typedef struct kvi_generation {
     kvi_constraint constraint; /* the grammar of the text, if it has one */
     uint32_t
         n_settled; /* tokens before those that were generated and are to be computed: narrow ones (kvrt.h, rule 8) */
+    uint32_t last_row; /* of the step with the prompt's last token, which that one is */
     kvi_draft draft;
     kvi_embed embed; /* of a request for hidden states, which has nothing to do with the text */
     /* For the session's life. */

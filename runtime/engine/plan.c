@@ -218,8 +218,8 @@ static void add_all(const kvi_plan_input *input, kvi_memory_plan *out)
     const uint64_t tables = input->read_bytes +
                             backend->host_bytes(input->program, &out->limits, &input->device_options) +
                             kvi_store_host_bytes(most_pages) + kvi_plan_row_floats(input->program) * sizeof(float) +
-                            out->limits.max_logit_rows * sizeof(uint32_t) + kvi_events_host_bytes() +
-                            kvi_pace_host_bytes(input->program->n_step) + sizeof(kvi_batch);
+                            out->limits.max_logit_rows * sizeof(uint32_t) + out->limits.max_rows * sizeof(int32_t) +
+                            kvi_events_host_bytes() + kvi_pace_host_bytes(input->program->n_step) + sizeof(kvi_batch);
     const uint64_t session = kvi_plan_session_host_bytes(input->program, out->ctx_size),
                    sessions = input->n_sessions * session;
     out->planned_pool_bytes = out->limits.pool_bytes;

@@ -15,6 +15,21 @@ uint32_t kvi_step_length(const kvi_session *s, uint32_t end, bool wide)
     return (end < cut ? end : cut) - from;
 }
 
+/* Whose rows are observed, and what looks at the rows of a whole step, keeps its steps to itself. */
+bool kvi_step_has_company(const kvi_session *s, const kvi_want *want)
+{
+    return s->engine->mixes && !want->sink && !want->hidden && !s->mass;
+}
+
+/* Pages would be encoded in front of it, or demoted for a page that begins with it; guesses are rows of a narrow step. */
+bool kvi_step_takes_last(const kvi_session *s, const kvi_want *want)
+{
+    const uint32_t last = s->n_tokens - 1;
+    return kvi_step_has_company(s, want) && want->wide && want->first + want->n == last &&
+           want->n < s->engine->plan.limits.max_rows && s->gen.n_settled == s->n_tokens && !s->pages.elastic &&
+           s->gen.draft.type == KVI_DRAFT_OFF && kvi_pages_none_due(&s->pages, last);
+}
+
 kvrt_status kvi_session_encode(kvi_session *s, kvrt_error *error)
 {
     kvi_engine *e = s->engine;

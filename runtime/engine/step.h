@@ -1,6 +1,6 @@
 /* step.h - what sessions want computed, and the steps that compute it. A step is one pass of the recorded program over the rows of several
- * sessions. Its rows have one form (backend.h): either narrow rows, as many as the backend takes at once, KVI_BATCH_ROWS at most, or wide rows of one
- * session. */
+ * sessions: narrow rows (backend.h), as many as the backend takes at once, KVI_BATCH_ROWS at most, or wide rows of one session; or both, where the
+ * backend mixes them. Then the last token of a prompt, which is narrow, needs no step of its own either. */
 #ifndef KVI_STEP_H
 #define KVI_STEP_H
 #include "session.h"
@@ -14,6 +14,7 @@ typedef struct kvi_want {
     bool part;   /* of a chunk: the next one sees the pages as this one does, so that nothing is encoded between them */
     const uint32_t *logit_rows; /* (n_logit_rows) relative to first, increasing */
     uint32_t n_logit_rows;
+    uint32_t n_narrow; /* of n, wide otherwise: 1, the prompt's last token, or 0 */
     uint32_t
         n_draft; /* of n, the last ones: guesses (draft.h). The session moves on over those that come true when its request takes the step */
 } kvi_want;
@@ -45,8 +46,7 @@ typedef struct kvi_batch {
     kvrt_status status; /* MORE: it goes on */
     kvrt_error why;
     const kvi_page_ref *tables[KVI_BATCH_ROWS][KVI_MAX_GROUPS];
-    kvi_seq seqs[KVI_BATCH_ROWS];
-    int32_t ids[KVI_BATCH_ROWS];
+    kvi_seq seqs[KVI_BATCH_ROWS + 1]; /* wide rows and the narrow one behind them are two */
     uint32_t rows[KVI_BATCH_ROWS];
 } kvi_batch;
 
@@ -58,6 +58,12 @@ uint32_t kvi_step_length(const kvi_session *session, uint32_t end, bool wide);
 /* No end of time: whole slices, and nothing is learned of what they cost. */
 #define KVI_FOREVER UINT64_MAX
 
+/* Whether the last token of the prompt may be computed in the step that ends with the token before it: nothing happens to the session's pages
+ * between the two that the last one would see. */
+bool kvi_step_takes_last(const kvi_session *session, const kvi_want *want);
+/* Whether rows of the prompt may be computed beside narrow ones of others. */
+bool kvi_step_has_company(const kvi_session *session, const kvi_want *want);
+
 /* Adds what a session wants, n >= 1, to an empty batch or one of the same engine. False: no room beside what is there, nothing changed. */
 bool kvi_batch_add(kvi_batch *batch, kvi_session *session, const kvi_want *want, kvrt_error *error);
 /* Makes room in the pool for each part, which may fail for one and leaves the others; computes the rest as one step, looking at every cancel
@@ -68,6 +74,9 @@ void kvi_batch_run(kvi_engine *engine, kvi_batch *batch);
 void kvi_batch_begin(kvi_engine *engine, kvi_batch *batch);
 bool kvi_batch_go(kvi_engine *engine, kvi_batch *batch, uint64_t until);
 void kvi_batch_end(kvi_engine *engine, kvi_batch *batch);
+/* Whether what operation `op` of the step takes (n_step: its end) is in proportion to its rows. Of a step that is wide; but rows of logits, and what
+ * is sampled from them, are narrow. */
+bool kvi_batch_is_by_row(const kvi_engine *engine, const kvi_batch *batch, uint32_t op);
 /* A step of this session alone. */
 kvrt_status kvi_step_alone(kvi_session *session, const kvi_want *want, kvrt_error *error);
 

@@ -203,6 +203,13 @@ uint32_t kvi_pages_due_units(const kvi_pages *pages, uint32_t n_accepted)
     return most;
 }
 
+bool kvi_pages_none_due(const kvi_pages *pages, uint32_t n_accepted)
+{
+    for (uint32_t g = 0; g < pages->n_groups && !kvi_kv_format_is_plain(pages->body); g++)
+        if (due_at(pages, pages->n_encoded[g] > 1 ? pages->n_encoded[g] : 1) <= n_accepted) return false;
+    return true;
+}
+
 bool kvi_pages_are_as_at(const kvi_pages *pages, uint32_t n)
 {
     for (uint32_t g = 0; g < pages->n_groups; g++)

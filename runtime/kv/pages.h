@@ -62,6 +62,8 @@ bool kvi_pages_are_as_at(const kvi_pages *pages, uint32_t n);
 
 /* Pool units that encoding the next page beside it takes, once n_accepted positions are there; 0: none is due. */
 uint32_t kvi_pages_due_units(const kvi_pages *pages, uint32_t n_accepted);
+/* Whether no page will be due at n_accepted positions that is not encoded now. */
+bool kvi_pages_none_due(const kvi_pages *pages, uint32_t n_accepted);
 /* Writes up to cap jobs that encode pages complete and old enough at n_accepted positions; targets are taken from the pool. Returns the
  * number of jobs. Call kvi_pages_converted with the same jobs after they ran. */
 uint32_t kvi_pages_due(kvi_pages *pages, uint32_t n_accepted, kvi_page_job *jobs, uint32_t *page_of, uint32_t cap);

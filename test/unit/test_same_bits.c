@@ -17,6 +17,7 @@
 
 enum { MOST = 5000, VOCAB = 4096, TAIL = 128 };
 static golden_model model;
+static const char *weights = "auto"; /* i8: prompts and their last token in one step */
 
 typedef struct setting {
     const char *kv, *isa, *amx, *chunk;
@@ -26,9 +27,29 @@ static int32_t token(uint32_t pos) { return (int32_t)(2 + (pos * 31 + pos / 90 *
 
 static kvrt_engine open_with(const setting *set, const char *ctx)
 {
-    const char *const pairs[] = {"cpu.threads", "1",       "kv.format",    set->kv,     "cpu.isa",
-                                 set->isa,      "cpu.amx", set->amx,       "ctx.chunk", set->chunk,
-                                 "ctx.size",    ctx,       "ctx.sessions", "2",         NULL};
+    const char *const pairs[] = {"cpu.exact",
+                                 *weights == 'i' ? "false" : "true",
+                                 "weights.type",
+                                 weights,
+                                 "weights.head",
+                                 weights,
+                                 "weights.embed",
+                                 weights,
+                                 "cpu.threads",
+                                 "1",
+                                 "kv.format",
+                                 set->kv,
+                                 "cpu.isa",
+                                 set->isa,
+                                 "cpu.amx",
+                                 set->amx,
+                                 "ctx.chunk",
+                                 set->chunk,
+                                 "ctx.size",
+                                 ctx,
+                                 "ctx.sessions",
+                                 "2",
+                                 NULL};
     return golden_open(&model, pairs);
 }
 
@@ -98,6 +119,10 @@ static unsigned settings(const char *kv, const char *chunk, setting out[4])
     out[n++] = (setting){kv, "portable", "false", chunk};
     if (cpu.avx2 && cpu.fma) out[n++] = (setting){kv, "avx2", "false", chunk};
     if (cpu.avx512) out[n++] = (setting){kv, "avx512", "false", chunk};
+    if (*weights == 'i') { /* in integers: the best one that mixes forms */
+        out[0] = out[n - 1];
+        return 1;
+    }
     if (cpu.amx_bf16) out[n++] = (setting){kv, "auto", "true", chunk};
     return n;
 }
@@ -365,6 +390,11 @@ static void mode_of_the_host(void **unused) { skip(); }
 #endif
 
 static int setup(void **unused) { return golden_load("llama_gqa8_d64", &model) && model.vocab <= VOCAB ? 0 : -1; }
+static int setup_integers(void **unused)
+{
+    weights = "i8";
+    return 0;
+}
 static int teardown(void **unused)
 {
     golden_free(&model);
@@ -378,5 +408,9 @@ int main(void)
         cmocka_unit_test(narrow_rows_together), cmocka_unit_test(wide_rows_in_any_steps),
         cmocka_unit_test(rewound_is_fresh),     cmocka_unit_test(rewound_into_the_answer),
         cmocka_unit_test(mode_of_the_host)};
-    return cmocka_run_group_tests(tests, setup, teardown);
+    const struct CMUnitTest integers[] = {cmocka_unit_test(regenerate), cmocka_unit_test(evaluate_then_generate),
+                                          cmocka_unit_test(rewound_is_fresh),
+                                          cmocka_unit_test(rewound_into_the_answer)};
+    const int n_failed = cmocka_run_group_tests_name("numbers", tests, setup, NULL);
+    return n_failed + cmocka_run_group_tests_name("integers", integers, setup_integers, teardown);
 }

@@ -266,13 +266,37 @@ static void check_store(kvi_engine *e)
     free(refs);
 }
 
-static void live(const char *format, const char *where, const char *when_full, uint32_t seed)
+static void live(const char *weights, const char *format, const char *where, const char *when_full, uint32_t seed)
 {
     static guest guests[THREADS];
     pthread_t listener;
-    const char *pairs[] = {"cpu.threads",  "1",       "kv.format", format, "kv.tail",        "64",   "ctx.chunk", "128",
-                           "ctx.sessions", "9",       "ctx.size",  "400",  "gen.ignore_eos", "true", "kv.spill",  where,
-                           "ctx.full",     when_full, NULL};
+    const char *pairs[] = {"cpu.exact",
+                           *weights == 'i' ? "false" : "true",
+                           "weights.type",
+                           weights,
+                           "weights.head",
+                           weights,
+                           "weights.embed",
+                           weights,
+                           "cpu.threads",
+                           "1",
+                           "kv.format",
+                           format,
+                           "kv.tail",
+                           "64",
+                           "ctx.chunk",
+                           "128",
+                           "ctx.sessions",
+                           "9",
+                           "ctx.size",
+                           "400",
+                           "gen.ignore_eos",
+                           "true",
+                           "kv.spill",
+                           where,
+                           "ctx.full",
+                           when_full,
+                           NULL};
     uint64_t before, after;
     kvrt_debug_mem(&before, NULL, NULL);
     memset(&soak, 0, sizeof soak);
@@ -323,9 +347,9 @@ static void nothing_is_lost(void **state)
     char dir[] = "/tmp/kvrt-soak-XXXXXX";
     assert_non_null(mkdtemp(dir));
     assert_non_null(mkdtemp(transfers));
-    live("f16", "memory", "shift", 1);
-    live("k4v4", dir, "shift", 2);
-    live("elastic", "memory", "demote", 3);
+    live("auto", "f16", "memory", "shift", 1);
+    live("i8", "k4v4", dir, "shift", 2);
+    live("i8", "elastic", "memory", "demote", 3);
     assert_true(n_spilled > 0 && n_suspended > 0 && n_limited > 0);
     assert_int_equal(rmdir(dir), 0); /* nothing was left in it */
     for (uint32_t i = 0; i < 2; i++) {

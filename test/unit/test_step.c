@@ -15,8 +15,9 @@
 #include <time.h>
 #include <cmocka.h>
 
-static golden_model llama, mixture, hybrid, latent;
+static golden_model llama, mixture, hybrid, latent, integers, many;
 static const golden_model *model = &llama;
+static const char *weights = "auto"; /* in integers steps have rows of both forms */
 static uint32_t random_state = 1;
 static uint32_t below(uint32_t n)
 {
@@ -34,10 +35,12 @@ static struct {
     uint32_t n_runs, n_rows, most_seqs; /* of the step */
     uint32_t fail_at;
     uint64_t begins;
+    uint32_t n_company, n_last; /* steps of a prompt and others' tokens; with the prompt's own last token */
     const kvi_program *program;
 } work;
 static kvi_backend slow;
-static bool wide;
+static bool wide; /* but for the head, whose rows are narrow in a step of both forms */
+static bool by_row(uint32_t op) { return wide && work.program->ops[op].kind != KVI_OP_HEAD; }
 
 static kvrt_status slow_begin(kvi_device *device, const kvi_step *step, kvrt_error *error)
 {
@@ -45,6 +48,13 @@ static kvrt_status slow_begin(kvi_device *device, const kvi_step *step, kvrt_err
     wide = kvi_step_is_wide(step);
     if (step->n_seqs > work.most_seqs) work.most_seqs = step->n_seqs;
     work.begins++;
+    if (step->n_wide) {
+        const bool own = step->seqs[1].pages == step->seqs[0].pages;
+        assert_true(wide && step->seqs[0].n_rows == step->n_wide && step->n_rows <= step->n_wide + 16);
+        assert_true(!own || step->seqs[1].pos == step->seqs[0].pos + step->n_wide);
+        work.n_last += own;
+        work.n_company += step->n_seqs > (own ? 2u : 1u);
+    }
     return kvi_backend_cpu.step_begin(device, step, error);
 }
 
@@ -52,7 +62,7 @@ static kvrt_status slow_begin(kvi_device *device, const kvi_step *step, kvrt_err
 static kvrt_status slow_run(kvi_device *device, uint32_t first, uint32_t n, kvrt_error *error)
 {
     uint64_t us = 0;
-    for (uint32_t op = first; op < first + n; op++) us += wide ? (2 + op % 5) * work.n_rows : 20 + op * 7 % 40;
+    for (uint32_t op = first; op < first + n; op++) us += by_row(op) ? (2 + op % 5) * work.n_rows : 20 + op * 7 % 40;
     now += us;
     if (us > work.longest_run) work.longest_run = us;
     if (++work.n_runs == work.fail_at) return kvi_error_set(error, KVRT_DEVICE_LOST, "lost on purpose");
@@ -63,7 +73,7 @@ static kvrt_status slow_run(kvi_device *device, uint32_t first, uint32_t n, kvrt
 static kvrt_status slow_run_some(kvi_device *device, uint32_t op, uint32_t first, uint32_t n, uint32_t *n_run,
                                  bool *over, kvrt_error *error)
 {
-    const uint64_t us = wide ? (1 + op % 4) * work.n_rows / 4 : 4 + op * 5 % 8;
+    const uint64_t us = by_row(op) ? (1 + op % 4) * work.n_rows / 4 : 4 + op * 5 % 8;
     const kvrt_status status = kvi_backend_cpu.run_some(device, op, first, n, n_run, over, error);
     now += us * *n_run;
     if (us > work.longest_run) work.longest_run = us;
@@ -94,17 +104,40 @@ static kvi_engine *inside(kvrt_engine handle)
 
 static kvrt_engine open_engine(const char *format, const char *sessions, bool is_slow)
 {
-    const char *pairs[] = {"cpu.threads",  "1",      "kv.format", format, "kv.tail",        "64",   "ctx.chunk", "200",
-                           "ctx.sessions", sessions, "ctx.size",  "500",  "gen.ignore_eos", "true", NULL};
+    const char *pairs[] = {"cpu.exact",
+                           *weights == 'i' ? "false" : "true",
+                           "weights.type",
+                           weights,
+                           "weights.head",
+                           weights,
+                           "weights.embed",
+                           weights,
+                           "cpu.threads",
+                           "1",
+                           "kv.format",
+                           format,
+                           "kv.tail",
+                           "64",
+                           "ctx.chunk",
+                           "200",
+                           "ctx.sessions",
+                           sessions,
+                           "ctx.size",
+                           "500",
+                           "gen.ignore_eos",
+                           "true",
+                           NULL};
     kvrt_engine engine = golden_open(model, pairs);
-    if (!is_slow) return engine;
     kvi_engine *e = inside(engine);
+    assert_true(e->mixes == (*weights == 'i'));
+    if (!is_slow) return engine;
     slow = kvi_backend_cpu;
     slow.step_begin = slow_begin, slow.run = slow_run, slow.run_some = slow_run_some;
     slow.convert_some = slow_convert_some;
     e->backend = &slow;
     e->pace.now_us = fake_now;
     memset(&work, 0, sizeof work);
+    work.program = &e->program.program;
     return engine;
 }
 
@@ -182,6 +215,7 @@ static uint64_t alone(const char *format, uint32_t i, uint32_t *n_tokens)
 {
     kvrt_engine engine = open_engine(format, "1", false);
     member m = make(i);
+    inside(engine)->mixes = false; /* every step has one form */
     join(engine, &m);
     kvrt_options *o = options_of(&m);
     (void)kvrt_generate(m.session, o, hear, &m, NULL, NULL);
@@ -232,7 +266,12 @@ static void any_budget_gives_the_same(void **state)
                     fail_msg("%s, budget %u: session %u is not what it is alone", formats[f], b, i);
             }
             if (b == 1) assert_true(work.most_seqs >= 6);
-            if (b < 2) assert_true(work.n_cut > 200 && (f == 0 || work.n_encodings_cut > 0));
+            if (b < 2 && !(work.n_cut > 200 && (f == 0 || *weights == 'i' || work.n_encodings_cut > 0)))
+                fail_msg("%s, budget %u: %u operations cut, %u encodings", formats[f], b, (unsigned)work.n_cut,
+                         (unsigned)work.n_encodings_cut);
+            if (*weights == 'i' && !(work.n_company > (b == 4 ? 1 : 10) && work.n_last > 2))
+                fail_msg("%s, budget %u: %u steps of a prompt beside others, %u with its own last token", formats[f], b,
+                         work.n_company, work.n_last);
             kvrt_engine_close(engine, NULL);
         }
     }
@@ -243,12 +282,13 @@ static void a_budget_is_kept(void **state);
 static void other_layers(void **state)
 {
     enum { N = 6 };
-    static const golden_model *const models[] = {&mixture, &hybrid, &latent};
+    static const golden_model *const models[] = {&mixture, &hybrid, &latent, &many, &latent};
     static const uint64_t budgets[] = {1, 300, 3000};
-    for (unsigned k = 0; k < 3; k++) {
+    for (unsigned k = 0; k < 5; k++) {
         uint64_t want[N];
         uint32_t n_tokens[N];
         model = models[k];
+        weights = k < 3 ? "auto" : "i8";
         for (uint32_t i = 0; i < N; i++) want[i] = alone("k4v4", i, &n_tokens[i]);
         for (unsigned b = 0; b < 4; b++) {
             member m[N];
@@ -260,11 +300,14 @@ static void other_layers(void **state)
                 if (m[i].digest != want[i] || m[i].n_ends != 1 || m[i].n_tokens != n_tokens[i])
                     fail_msg("model %u, budget %u: session %u is not what it is alone", k, b, i);
             if (b < 2) assert_true(work.n_cut > 200);
+            if (k > 2 && !(work.n_company > 0 && work.n_last > 0))
+                fail_msg("model %u, budget %u: %u steps of a prompt beside others, %u with its own last token", k, b,
+                         work.n_company, work.n_last);
             kvrt_engine_close(engine, NULL);
         }
         a_budget_is_kept(state);
     }
-    model = &llama;
+    model = &llama, weights = "auto";
 }
 
 /* Once the costs are known, a step of the budget never takes longer, unless a single operation does; and it uses most of it. */
@@ -375,6 +418,27 @@ static void a_prompt_delays_by_a_chunk(void **state)
     kvrt_engine_close(engine, NULL);
 }
 
+/* Whose rows are observed has steps of its own: between the parts of a prompt too. */
+static void an_observed_session_waits_for_a_part(void **state)
+{
+    member m[2] = {make(0), make(5)};
+    kvrt_engine engine = open_engine("f16", "2", true);
+    kvrt_options *o = golden_options((const char *const[]){"ctx.full", "h2o", NULL});
+    kvrt_error error = {.size = sizeof error};
+    if (kvrt_session_create(engine, o, &m[0].session, &error) < KVRT_OK) fail_msg("%s", error.message);
+    kvrt_options_destroy(o);
+    m[0].n_prompt = 1, m[0].n_answer = 400, m[0].seed = 0;
+    rejoin(&m[0]), join(engine, &m[1]);
+    submit(&m[0]);
+    for (uint32_t i = 0; i < 4; i++) kvrt_step(engine, 4000, NULL), poll_all(engine, m, 2);
+    const uint32_t had = m[0].n_tokens;
+    work.n_company = 0;
+    submit(&m[1]);
+    while (m[1].n_tokens == 0) kvrt_step(engine, 1000, NULL), poll_all(engine, m, 2);
+    assert_true(m[1].n_prompt == 420 && m[0].n_tokens >= had + 2 && work.n_company == 0);
+    kvrt_engine_close(engine, NULL);
+}
+
 /* A session of a higher priority gets more of the steps, and the others are not starved. */
 static void priorities(void **state)
 {
@@ -466,7 +530,7 @@ static void limits_hold(void **state)
     member m[3];
     kvrt_engine engine = open_engine("f16", "3", true);
     for (uint32_t i = 0; i < 3; i++)
-        m[i] = make(i), m[i].n_answer = 400, m[i].n_prompt = 3, join(engine, &m[i]), submit(&m[i]);
+        m[i] = make(i), m[i].n_answer = 495, m[i].n_prompt = 3, join(engine, &m[i]), submit(&m[i]);
     for (int i = 0; i < 30; i++) kvrt_step(engine, 2000, NULL), poll_all(engine, m, 3);
     /* 50 tokens a second, in frames of 16 ms. */
     limit(engine, 50, 0, 0);
@@ -608,13 +672,20 @@ static void the_worker(void **state)
 static int set_up(void **state)
 {
     return golden_load("llama_gqa2", &llama) && golden_load("qwen3_moe", &mixture) &&
-                   golden_load("qwen3_5_moe", &hybrid) && golden_load("glm4_moe_lite", &latent)
+                   golden_load("qwen3_5_moe", &hybrid) && golden_load("glm4_moe_lite", &latent) &&
+                   golden_load("llama_gqa8_d64", &integers) && golden_load("qwen3_moe_d64", &many)
                ? 0
                : -1;
 }
+static int set_up_integers(void **state)
+{
+    model = &integers, weights = "i8";
+    return 0;
+}
 static int tear_down(void **state)
 {
-    golden_free(&llama), golden_free(&mixture), golden_free(&hybrid), golden_free(&latent);
+    golden_free(&llama), golden_free(&mixture), golden_free(&hybrid), golden_free(&latent), golden_free(&integers),
+        golden_free(&many);
     return 0;
 }
 
@@ -632,5 +703,17 @@ int main(void)
                                        cmocka_unit_test(around_a_step),
                                        cmocka_unit_test(a_lost_device),
                                        cmocka_unit_test(the_worker)};
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    const struct CMUnitTest both[] = {cmocka_unit_test(an_observed_session_waits_for_a_part),
+                                      cmocka_unit_test(any_budget_gives_the_same),
+                                      cmocka_unit_test(a_budget_is_kept),
+                                      cmocka_unit_test(a_prompt_delays_by_a_chunk),
+                                      cmocka_unit_test(priorities),
+                                      cmocka_unit_test(a_cancel_by_number),
+                                      cmocka_unit_test(back_pressure),
+                                      cmocka_unit_test(limits_hold),
+                                      cmocka_unit_test(around_a_step),
+                                      cmocka_unit_test(a_lost_device),
+                                      cmocka_unit_test(the_worker)};
+    const int n_failed = cmocka_run_group_tests_name("one form", tests, set_up, NULL);
+    return n_failed + cmocka_run_group_tests_name("both forms", both, set_up_integers, tear_down);
 }
