@@ -59,6 +59,10 @@ f = c.embeddings.create(model="any", input="a hill", encoding_format="float")
 say([len(e.data), e.usage.prompt_tokens > 2, max(abs(x - y) for x, y in zip(e.data[1].embedding, f.data[0].embedding)) < 1e-6])
 try: c.chat.completions.create(model="any", messages=MESSAGES, temperature=-1)
 except BadRequestError as e: say(e.param)
+try: say([c.models.retrieve(c.models.list().data[0].id).object, c.models.retrieve("other")])
+except NotFoundError as e: say(e.code)
+r = c.responses.create(model="any", input="Hi.", max_output_tokens=2, text={"verbosity": "low"}, reasoning={"effort": "low"})
+say([r.text.format.type, r.reasoning.effort])
 """
 
 ANTHROPIC = """
@@ -81,6 +85,8 @@ m = c.messages.create(model="any", max_tokens=20, tools=tools, messages=[*MESSAG
 say(m.usage.input_tokens + (m.usage.cache_read_input_tokens or 0) > 0)
 try: c.messages.create(model="any", max_tokens=20, messages=[])
 except anthropic.BadRequestError as e: say("messages" in str(e))
+name = c.models.list().data[0].id
+say(c.models.retrieve(name).id == name)
 """
 
 LITELLM = """
@@ -109,6 +115,7 @@ def the_sdk_of_openai():
         assert said[4] and said[5] == said[6] == greedy, said
         assert said[7][0] == "look" and right(said[7][1]) and said[7][2] == "tool_calls" and said[8] is True and right(said[9]), said
         assert said[10][0] and expected.startswith(said[10][1]) and said[11] == [2, True, True] and said[12] == "temperature", said
+        assert said[13] == "model_not_found" and said[14] == ["text", "low"], said
 
 
 @test
@@ -120,7 +127,7 @@ def the_sdk_of_anthropic():
         said = client(s, ANTHROPIC)
         assert said[0] == [greedy, "max_tokens", 20] and said[1] == greedy and said[2] == "max_tokens", said
         assert said[3] == s.post("/v1/messages/count_tokens", {"messages": STORY_MESSAGES})["input_tokens"]
-        assert said[4][:2] == ["tool_use", "look"] and right(said[4][2]) and said[5] is True and said[6] is True, said
+        assert said[4][:2] == ["tool_use", "look"] and right(said[4][2]) and said[5:] == [True, True, True], said
 
 
 @test
