@@ -61,16 +61,27 @@ kvrt_status kvi_cuda_upload(kvi_device *d, kvi_dptr to, const void *from, uint64
     return KVRT_OK;
 }
 
+/* While one block is copied to where it belongs the next one is on its way. Behind the last one all are there, without an event. */
 kvrt_status kvi_cuda_download(kvi_device *d, void *to, kvi_dptr from, uint64_t bytes, kvrt_error *error)
 {
     const kvi_cu_driver *cu = &d->driver.cu;
-    for (uint64_t done = 0; done < bytes;) {
+    uint32_t oldest = d->next_staging;
+    for (uint64_t asked = 0, done = 0; done < bytes; oldest = 1 - oldest) {
+        while (asked < bytes && asked - done <= KVI_CUDA_STAGING) {
+            const uint64_t n = bytes - asked < KVI_CUDA_STAGING ? bytes - asked : KVI_CUDA_STAGING;
+            const uint32_t i = d->next_staging;
+            uint8_t *block;
+            KVI_TRY(kvi_cuda_staging_take(d, &block, error));
+            KVI_TRY(
+                kvi_cuda_check(cu, cu->copy_to_host(block, from + asked, n, d->stream), "copy from the device", error));
+            asked += n;
+            if (asked < bytes) KVI_TRY(kvi_cuda_check(cu, cu->event_record(d->staged[i], d->stream), "event", error));
+            d->next_staging = 1 - i;
+        }
         const uint64_t n = bytes - done < KVI_CUDA_STAGING ? bytes - done : KVI_CUDA_STAGING;
-        uint8_t *block;
-        KVI_TRY(kvi_cuda_staging_take(d, &block, error));
-        KVI_TRY(kvi_cuda_check(cu, cu->copy_to_host(block, from + done, n, d->stream), "copy from the device", error));
-        KVI_TRY(kvi_cuda_check(cu, cu->stream_wait(d->stream), "device", error));
-        memcpy((uint8_t *)to + done, block, n);
+        KVI_TRY(kvi_cuda_check(cu, asked < bytes ? cu->event_wait(d->staged[oldest]) : cu->stream_wait(d->stream),
+                               "device", error));
+        memcpy((uint8_t *)to + done, d->staging[oldest], n);
         done += n;
     }
     return KVRT_OK;

@@ -5,7 +5,9 @@
 #define _DEFAULT_SOURCE         /* mkdtemp */
 #include "cuda_engine.h"
 #include "golden_model.h"
-#include "../../kernels/cuda/cuda_api.h"
+#include "../../kernels/cuda/device_cuda.h"
+#include "../../runtime/engine/seat.h"
+#include "../../runtime/engine/session.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -218,6 +220,39 @@ static void sessions_make_room(void **state)
     kvrt_engine_close(engine, NULL);
 }
 
+/* Raw bytes there and back, by blocks of pinned memory: of one, a byte around each edge, of several, one behind the other and mixed. */
+static void bytes_there_and_back(void **state)
+{
+    (void)state;
+    kvrt_engine engine = open_with(changes);
+    kvrt_session session = golden_session(engine);
+    kvi_session *s;
+    set(engine, 640u * MIB);
+    assert_int_equal(kvi_session_enter(session, KVI_LOOK, &s, NULL), KVRT_OK);
+    const kvi_backend *b = s->engine->backend;
+    kvi_device *device = s->engine->device;
+    const uint64_t block = KVI_CUDA_STAGING, most = 5 * block + 77,
+                   sizes[] = {1,         255,           block - 1,     block, block + 1, 2 * block - 1,
+                              2 * block, 2 * block + 1, 3 * block + 5, most};
+    assert_true(golden_memory(engine).kv_pool_bytes > most + 300);
+    uint8_t *bytes = malloc(most), *back = malloc(most);
+    uint32_t random = 1;
+    for (unsigned i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        for (uint64_t k = 0; k < sizes[i]; k++) bytes[k] = (uint8_t)((random = random * 1664525u + 1013904223u) >> 24);
+        assert_int_equal(b->pool_write(device, 256 * (i % 2), bytes, sizes[i], NULL), KVRT_OK);
+        for (unsigned again = 0; again < 2; again++) {
+            memset(back, 0, most);
+            assert_int_equal(b->pool_read(device, 256 * (i % 2), back, sizes[i], NULL), KVRT_OK);
+            if (memcmp(bytes, back, sizes[i]) != 0)
+                fail_msg("%llu bytes, other ones came back", (unsigned long long)sizes[i]);
+            assert_true(sizes[i] == most || back[sizes[i]] == 0);
+        }
+    }
+    free(bytes), free(back);
+    kvi_session_leave(s, KVI_LOOK);
+    kvrt_engine_close(engine, NULL);
+}
+
 /* ----------------------------------------------------------------------------------------------------------- failures --- */
 static void whatever_fails_changes_nothing(void **state)
 {
@@ -317,6 +352,7 @@ int main(void)
                                        cmocka_unit_test(sessions_go_on),
                                        cmocka_unit_test(requests_go_on),
                                        cmocka_unit_test(sessions_make_room),
+                                       cmocka_unit_test(bytes_there_and_back),
                                        cmocka_unit_test(whatever_fails_changes_nothing),
                                        cmocka_unit_test(a_lost_device_is_said),
                                        cmocka_unit_test(refusals_have_names)};
