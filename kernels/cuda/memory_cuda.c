@@ -1,7 +1,7 @@
 /* memory_cuda.c - device memory: weights from the map through pinned staging, plain uploads and downloads, the planned workspace.
  * Owns what is allocated and when: weights at import, workspace and pool at load, nothing afterwards.
  * The one thing to know: staging is two pinned blocks that take turns, so that the copy from the map (which may wait for the disk)
- * overlaps the transfer of the block before. */
+ * overlaps the transfer of the block before; and the other way round. */
 #include "memory_cuda.h"
 #include "../../runtime/model/weight_codec.h"
 

@@ -1,6 +1,6 @@
 /* tier_memory.c - objects in the host's memory: see tier.h. A table by name, which grows. What is set by one call stands in one block, since new
  * memory costs more than the copy, and large blocks have large pages; a block goes with its last object, and the pages of one that goes earlier go
- * back to the system meanwhile. */
+ * back to the system meanwhile (the account has the block whole until then). */
 #include "tier.h"
 #include "../base/mem.h"
 
