@@ -1,6 +1,7 @@
 /* variant_gemv.h - products of few rows: one gemv per kernel form. Part of variant_body.h. */
 #define STREAMS 8u
-/* n_w rows `stride` bytes apart times n_x inputs; n_w, n_x and dtype are constants at every call. */
+/* n_w rows `stride` bytes apart times n_x inputs; n_w, n_x and dtype are constants at every call. ahead: bytes
+ * to ask for in advance; 0: none. */
 INLINE void dot_block(const unsigned char *w, size_t stride, kvi_dtype dtype, uint32_t n_in, uint32_t n_w,
                       const float *x, uint32_t n_x, size_t ldx, uint32_t ahead, float *y, size_t y_stride, size_t ldy)
 {
@@ -8,7 +9,7 @@ INLINE void dot_block(const unsigned char *w, size_t stride, kvi_dtype dtype, ui
     vf acc[STREAMS * 2u];
     for (uint32_t i = 0; i < n_w * n_x; i++) acc[i] = (vf){0};
     uint32_t k = 0;
-    if (n_w == STREAMS && n_x == 1)
+    if (ahead)
         for (const uint32_t line = 64u / size; k + line <= n_in;) {
             /* The rows of a stream are contiguous, so a fixed distance ahead is right across row ends too. */
             for (uint32_t i = 0; i < n_w; i++) __builtin_prefetch(w + i * stride + (size_t)k * size + ahead);
@@ -36,16 +37,27 @@ INLINE void dot_block(const unsigned char *w, size_t stride, kvi_dtype dtype, ui
         }
 }
 
-/* Rows are split into STREAMS equal runs, walked side by side. */
+/* The one input: rows are split into n_streams equal runs, walked side by side. */
+INLINE void gemv_runs(const unsigned char *w, kvi_dtype dtype, uint32_t n_rows, uint32_t n_in, const float *x,
+                      uint32_t n_streams, uint32_t ahead, float *y)
+{
+    const size_t row = (size_t)n_in * (dtype == KVI_F32 ? 4u : 2u);
+    const uint32_t run = n_rows / n_streams;
+    for (uint32_t r = 0; r < run; r++)
+        dot_block(w + r * row, run * row, dtype, n_in, n_streams, x, 1, 0, ahead, y + r, run, 0);
+    for (uint32_t r = run * n_streams; r < n_rows; r++)
+        dot_block(w + r * row, row, dtype, n_in, 1, x, 1, 0, 0, y + r, 1, 0);
+}
+
+/* Two to four inputs: all runs for two of them, half of the runs at a time for more. */
 INLINE void gemv_typed(const unsigned char *w, kvi_dtype dtype, uint32_t n_rows, uint32_t n_in, const float *x,
-                       uint32_t n_x, size_t ldx, uint32_t ahead, float *y, size_t ldy)
+                       uint32_t n_x, size_t ldx, float *y, size_t ldy)
 {
     const size_t row = (size_t)n_in * (dtype == KVI_F32 ? 4u : 2u);
     const uint32_t run = n_rows / STREAMS;
     for (uint32_t r = 0; r < run; r++) {
         const unsigned char *at = w + r * row;
-        if (n_x == 1) dot_block(at, run * row, dtype, n_in, 8, x, 1, ldx, ahead, y + r, run, ldy);
-        else if (n_x == 2) dot_block(at, run * row, dtype, n_in, 8, x, 2, ldx, 0, y + r, run, ldy);
+        if (n_x == 2) dot_block(at, run * row, dtype, n_in, 8, x, 2, ldx, 0, y + r, run, ldy);
         else
             for (uint32_t half = 0; half < 2; half++) {
                 const unsigned char *from = at + half * 4u * run * row;
@@ -67,8 +79,10 @@ INLINE void gemv_typed(const unsigned char *w, kvi_dtype dtype, uint32_t n_rows,
         for (uint32_t done = 0, n; done < n_rows; done += n) { /* a run of neighbours after the other */               \
             n = kvi_weight_neighbours(w, first + done);                                                                \
             if (n > n_rows - done) n = n_rows - done;                                                                  \
-            gemv_typed(kvi_cpu_plain_row(w, expert, first + done), dtype, n, w->n_in, x, n_x, ldx, weight->ahead,      \
-                       y + done, ldy);                                                                                 \
+            const unsigned char *rows = kvi_cpu_plain_row(w, expert, first + done);                                    \
+            if (n_x > 1) gemv_typed(rows, dtype, n, w->n_in, x, n_x, ldx, y + done, ldy);                              \
+            else if (weight->streams == 4) gemv_runs(rows, dtype, n, w->n_in, x, 4, weight->ahead, y + done);          \
+            else gemv_runs(rows, dtype, n, w->n_in, x, STREAMS, weight->ahead, y + done);                              \
         }                                                                                                              \
     }
 GEMV_OF(f32, KVI_F32)

@@ -19,9 +19,10 @@ struct kvi_weight {
     kvi_weight_desc desc;
     const struct kvi_cpu_kernel *kernel; /* with f32 activations */
     const float *f32;                    /* vectors; NULL for matrices */
-    uint32_t ahead;          /* bytes that a gemv of plain rows asks for in advance, in each of its streams */
-    kvi_tile tile;           /* bits 0: none */
-    const uint8_t *panels;   /* of all experts, 64-byte aligned */
+    uint32_t streams;                    /* runs of rows that a gemv of plain ones walks side by side: 4 or 8 */
+    uint32_t ahead;                      /* bytes that it asks for in advance, in each of them */
+    kvi_tile tile;                       /* bits 0: none */
+    const uint8_t *panels;               /* of all experts, 64-byte aligned */
     const uint8_t *own_rows; /* codes, then scales, of a weight that was rounded and has no tiles; else NULL */
     const uint32_t *order;   /* (n_experts, n_in) column at each place; NULL: as they are */
     char gemv_name[40], gemm_name[40]; /* what runs for it, "gemv_q4_k_avx512vnni": for operation times */

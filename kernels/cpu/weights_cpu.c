@@ -210,7 +210,7 @@ kvrt_status kvi_cpu_weight_import(kvi_device *device, const kvi_weight_desc *des
     kvi_weight *weight = kvi_arena_alloc(&device->arena, sizeof *weight);
     if (!weight) return kvi_error_nomem(error, sizeof *weight, desc->name);
     weight->desc = *desc;
-    weight->ahead = device->cpu.amd ? AHEAD_AMD_ROWS : AHEAD;
+    weight->streams = device->cpu.amd ? 4 : 8, weight->ahead = device->cpu.amd ? AHEAD_AMD_ROWS : AHEAD;
     weight->kernel = walks_rows(desc) ? &device->v->plain[kvi_form_dtype(desc->form)] : &device->v->decoded;
     if (desc->n_out == 1) {
         float *f32 = kvi_arena_alloc(&device->arena, (size_t)desc->n_in * 4);

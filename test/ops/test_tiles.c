@@ -701,13 +701,65 @@ static void bf16_products_are_right(void **state)
     }
 }
 
+/* Plain rows: how many are walked side by side, and what is asked for in advance, changes no bit. Which numbers a CPU is given depends on its
+ * maker, so that no machine would run both. */
+static void streams_change_nothing(void **state)
+{
+    static const char *const sets[] = {"portable", "avx2", "avx512"};
+    static const kvi_weight_form forms[] = {KVI_FORM_F32, KVI_FORM_F16, KVI_FORM_BF16};
+    enum { OUT = 19, IN = 333 };
+    static uint8_t rows[OUT * IN * 4];
+    float x[IN], y[3][OUT];
+    kvrt_error error = {.size = sizeof error};
+    (void)state;
+    for (uint32_t i = 0; i < IN; i++) x[i] = normal();
+    for (uint32_t i = 0; i < COUNT(sets) * COUNT(forms); i++) {
+        kvi_device *device;
+        kvi_weight *w;
+        kvi_weight_desc desc = {
+            .name = "rows", .form = forms[i % 3], .n_out = OUT, .n_in = IN, .n_experts = 1, .parts = {rows}};
+        if (!there(sets[i / 3])) continue;
+        for (uint32_t k = 0; k < OUT * IN; k++) {
+            const float f = normal();
+            const uint16_t half = forms[i % 3] == KVI_FORM_F16 ? kvi_f32_to_f16(f) : kvi_f32_to_bf16(f);
+            if (forms[i % 3] == KVI_FORM_F32) memcpy(rows + 4 * k, &f, 4);
+            else memcpy(rows + 2 * k, &half, 2);
+        }
+        assert_int_equal(
+            kvi_backend_cpu.open(&(kvi_device_options){.n_threads = 1, .isa = sets[i / 3]}, &device, &error), KVRT_OK);
+        uint64_t bytes;
+        assert_int_equal(kvi_backend_cpu.weight_bytes(&desc, &bytes, &error), KVRT_OK);
+        assert_int_equal(kvi_backend_cpu.weights_reserve(device, bytes, &error), KVRT_OK);
+        assert_int_equal(kvi_backend_cpu.weight_import(device, &desc, &w, &error), KVRT_OK);
+        for (uint32_t n = 1; n <= OUT; n++) {
+            for (uint32_t way = 0; way < 3; way++) {
+                memset(y[way], 0xff, sizeof y[way]);
+                w->streams = way ? 8 : 4, w->ahead = way < 2 ? 384 : 0;
+                w->kernel->gemv(w, 0, 0, n, x, 1, IN, y[way], OUT);
+                assert_memory_equal(y[way], y[0], sizeof y[0]);
+            }
+            double want = 0;
+            for (uint32_t k = 0; k < IN; k++) {
+                float row[IN];
+                (void)kvi_weight_decode(&desc, 0, n - 1, 0, IN, row);
+                want += (double)row[k] * (double)x[k];
+            }
+            assert_true(fabs((double)y[0][n - 1] - want) < 1e-3);
+        }
+        kvi_backend_cpu.close(device);
+    }
+}
+
 int main(void)
 {
     find_ways();
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(numbers_are_the_codecs), cmocka_unit_test(odd_groups),
-        cmocka_unit_test(rounded_on_import),      cmocka_unit_test(products_are_right),
-        cmocka_unit_test(extremes_fit),           cmocka_unit_test(wrong_activations_show),
-        cmocka_unit_test(bf16_products_are_right)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(numbers_are_the_codecs),
+                                       cmocka_unit_test(odd_groups),
+                                       cmocka_unit_test(rounded_on_import),
+                                       cmocka_unit_test(products_are_right),
+                                       cmocka_unit_test(extremes_fit),
+                                       cmocka_unit_test(wrong_activations_show),
+                                       cmocka_unit_test(bf16_products_are_right),
+                                       cmocka_unit_test(streams_change_nothing)};
     return cmocka_run_group_tests_name("tile form", tests, NULL, NULL);
 }
