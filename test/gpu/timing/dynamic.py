@@ -6,18 +6,16 @@ launch, how often every instruction ran, the sectors of memory it touched, and t
         --cuda-driver build/test/sass/libkvrt-emu-cuda.so --kv k4v4 --depth 4096 --prompt 0 --gen 1 --reps 1
     test/gpu/timing/dynamic.py t.tsv [CARD [FOLDER]]   FOLDER: of disassemblies, default build/test/sass/cache (the interpreter keeps them)
 
-What it is worth. Held against one published kernel that is limited by its arithmetic: llama.cpp's product with 1.125-bit weights on a 3090, whose PTX
-and times github arabel1a/gpu-micro-bench has. As the tables stand the model says 24 to 30% too little for all of its five shapes. With the pipes'
-cycles times PIPE, which its largest shape gave (151669 x 4096, 255 us), the other four, to which nothing was fitted, come out at 0% (4096 x 4096,
-8.6 us), -2% (12288 x 4096, 22.9), +4% (4096 x 12288, 19.7) and -17% (1024 x 4096, 4.3). Why it is 1.5 is not known: the clock, or what the tables say
-of the integer pipe. Kernels limited by memory have no published counterpart here; their bandwidth is that of llama.cpp's decode (model.py)."""
+What it is worth stands in calibration.tsv: of published kernels, executed and weighed likewise. As the tables stand they are 24 to 30% short for
+llama.cpp's product of 1.125 bits on a 3090, so cycles of all pipes but the tensor cores' count PIPE times (card.py); why is not known: the clock, or
+what the tables say of the integer pipe. Tensor cores do not: Marlin on an A10 is within 1% where they are the larger half of the time, with PIPE 37% off."""
 import os
 import sys
 from pathlib import Path
 
+import card
 import model
 
-PIPE = 1.5  # measured cycles of the busiest pipe over those of the tables, see above
 BUILD = Path(os.environ.get("KVRT_BUILD_DIR", model.ROOT / "build"))
 
 
@@ -30,10 +28,10 @@ def disassemblies(folder):
             if "Function : " in line:
                 name = line.split("Function : ")[1].strip()
                 kernels[name] = {}
-            elif match := model.LINE.match(line):
-                last = model.Instruction(int(match[1], 16), match[2], match[3])
+            elif match := card.LINE.match(line):
+                last = card.Instruction(int(match[1], 16), match[2], match[3])
                 kernels[name][last.at] = last
-            elif (match := model.SECOND.match(line)) and name and kernels[name]:
+            elif (match := card.SECOND.match(line)) and name and kernels[name]:
                 last.control(int(match[1], 16))
     return kernels
 
@@ -46,31 +44,26 @@ def launches(path):
         yield name, grid, int(blocks), int(threads), int(registers), int(shared), rows, [at for a, b in runs for at in range(a, b + 16, 16)]
 
 
-def resident(threads, registers, shared):
-    """Blocks of a multiprocessor of sm_86 and sm_89."""
-    return max(1, min(1536 // threads, 65536 // (threads * max(8, -(-registers // 8) * 8)), 100 * 1024 // (shared + 1024), 16))
-
-
-def predict(card, code, blocks, threads, registers, shared, rows, way):
+def predict(on, code, blocks, threads, registers, shared, rows, way):
     pipes, streamed = {"issue": 0.0}, 0
     for at, times, sectors in rows:
         i = code[at]
-        pipe, cost = i.pipe(card)
+        pipe, cost = i.pipe(on)
         pipes["issue"] += times
         pipes[pipe] = pipes.get(pipe, 0.0) + times * cost
         if i.base == "LDGSTS" or (i.base == "LDG" and ("NA" in i.mods or "CONSTANT" in i.mods)):
             streamed += sectors * 32
     warps = -(-threads // 32)
-    each = {pipe: PIPE * n / blocks / warps for pipe, n in pipes.items()}  # of a mean warp
-    alone, _ = model.walk([code[at] for at in way], card)
-    return model.estimate(card, alone, each, blocks, warps, resident(threads, registers, shared), streamed)
+    each = card.executed({pipe: n / blocks / warps for pipe, n in pipes.items()})  # of a mean warp
+    alone, _ = card.walk([code[at] for at in way], on)
+    return card.estimate(on, alone, each, blocks, warps, card.resident(threads, registers, shared), streamed)
 
 
 def main():
     trace, name = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "rtx3090"
-    kernels, card, seen = disassemblies(sys.argv[3] if len(sys.argv) > 3 else BUILD / "test/sass/cache"), model.CARDS[name], {}
+    kernels, on, seen = disassemblies(sys.argv[3] if len(sys.argv) > 3 else BUILD / "test/sass/cache"), card.CARDS[name], {}
     for kernel, grid, *rest in launches(trace):
-        us, terms = predict(card, kernels[kernel], *rest)
+        us, terms = predict(on, kernels[kernel], *rest)
         row = seen.setdefault((kernel, grid), [0, 0.0, {}])
         row[0] += 1
         row[1] = max(row[1], us)
