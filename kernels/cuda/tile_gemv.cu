@@ -62,7 +62,8 @@ template <class codes> struct tile_gemv {
     enum side_kind {
         OPENED, /* as open_side left them */
         HALVES, /* F16 scales, and mins */
-        SUBS    /* a factor of the block times a byte; mins likewise */
+        SUBS,   /* a factor of the block times a byte; mins likewise */
+        POWERS  /* a byte e for 2^(e - 128), none of them below 2 or 255 */
     };
     struct scales {
         float2 scale, offset; /* offset: the zero as a number, or the min */
@@ -102,6 +103,11 @@ template <class codes> struct tile_gemv {
                 out.scale = *(const float2 *)scale;
                 if (stored) out.offset = *(const float2 *)offset;
                 scale += KVI_TILE_ROWS * 4u, offset += KVI_TILE_ROWS * 4u;
+            } else if (kind == POWERS) {
+                const uint32_t pair = *(const uint16_t *)scale;
+                out.scale.x = kvi_bits_f32((pair << 23 & 0x7f800000u) - 0x00800000u);
+                out.scale.y = kvi_bits_f32((pair << 15 & 0x7f800000u) - 0x00800000u);
+                scale += KVI_TILE_ROWS;
             } else if (kind == HALVES) {
                 out.scale = halves_at(scale);
                 if (stored) out.offset = halves_at(offset); /* zeros are opened */
@@ -122,12 +128,10 @@ template <class codes> struct tile_gemv {
 
     static KVI_DEV void flush(bool mins, const scales &of, sums &s)
     {
-        const float scale0 = codes::unit == 1.0f ? of.scale.x : of.scale.x * codes::unit,
-                    scale1 = codes::unit == 1.0f ? of.scale.y : of.scale.y * codes::unit;
-        s.y[0] = kvi_fma(scale0, s.c[0], s.y[0]);
-        s.y[1] = kvi_fma(scale0, s.c[1], s.y[1]);
-        s.y[2] = kvi_fma(scale1, s.c[2], s.y[2]);
-        s.y[3] = kvi_fma(scale1, s.c[3], s.y[3]);
+        s.y[0] = kvi_fma(of.scale.x, s.c[0], s.y[0]);
+        s.y[1] = kvi_fma(of.scale.x, s.c[1], s.y[1]);
+        s.y[2] = kvi_fma(of.scale.y, s.c[2], s.y[2]);
+        s.y[3] = kvi_fma(of.scale.y, s.c[3], s.y[3]);
         s.c[0] = s.c[1] = s.c[2] = s.c[3] = 0.0f;
         if (!mins) return;
         s.y[0] = kvi_fma(of.offset.x, s.ones[0], s.y[0]);
@@ -208,7 +212,10 @@ template <class codes> struct tile_gemv {
                 left = sixteen ? 1u : t.flush / 2u;
             }
             kvi_tile_words<codes::bits, sixteen> words;
-            const uint4 v = x_of<halves>(x + x_first, i * KVI_TILE_RUN + x_first, x_end);
+            uint4 v = x_of<halves>(x + x_first, i * KVI_TILE_RUN + x_first, x_end);
+            if (codes::apart)
+                v = make_uint4(kvi_prmt(v.x, v.y, 0x5410u), kvi_prmt(v.x, v.y, 0x7632u), kvi_prmt(v.z, v.w, 0x5410u),
+                               kvi_prmt(v.z, v.w, 0x7632u));
             words.load(run, q, 2u * g);
             uint32_t w0[2][2], w1[2][2];
             codes::expand_words(t, words, 0, bias0[0], bias0[1], w0);
@@ -220,13 +227,25 @@ template <class codes> struct tile_gemv {
         }
         if (left) flush(mins, of, s);
     }
+    /* Whether a scale of a block is one that POWERS does not have (or 2): all lanes get the answer. */
+    static KVI_DEV bool has_other_powers(const unsigned char *stage, uint32_t groups, uint32_t lane)
+    {
+        uint32_t found = 0;
+        for (uint32_t i = lane; i < groups * (KVI_TILE_ROWS / 4u); i += 32u) {
+            const uint32_t e = ((const uint32_t *)stage)[i],
+                           most = (((e & 0x7f7f7f7fu) + 0x01010101u) ^ (e & 0x80808080u)) & 0xfcfcfcfcu;
+            found |= (most - 0x01010101u) & ~most & 0x80808080u; /* a byte of e + 1 that is below 4 */
+        }
+        return kvi_ballot(found != 0u) != 0u;
+    }
     /* Of the K quants each width has one kind of groups: Q2_K, Q3_K, Q6_K those of 16; Q2_K, Q4_K, Q5_K mins. */
-    static constexpr bool has_subs = codes::bits != 8 && !codes::twice,
+    static constexpr bool has_subs = codes::bits != 8 && !codes::twice && !codes::powers,
                           subs_of_16 = codes::bits < 4 || codes::bits == 6,
                           subs_have_mins = !codes::table && (codes::bits == 2 || codes::bits == 4 || codes::bits == 5);
     static KVI_DEV side_kind kind_of(const kvi_cuda_tile &t)
     {
         const bool sixteen = t.flush == 1u, mins = t.form.offset == KVI_TILE_MINS;
+        if (codes::powers && !sixteen && (t.form.scale == KVI_TILE_E8M0 || t.form.scale == KVI_TILE_MX)) return POWERS;
         if (t.form.whole_row || t.form.global || t.form.offset == KVI_TILE_ZEROS) return OPENED;
         if (has_subs && t.form.scale == KVI_TILE_SUB && sixteen == subs_of_16 && mins == subs_have_mins) return SUBS;
         return t.form.scale == KVI_TILE_F16 && !sixteen ? HALVES : OPENED;
@@ -258,7 +277,8 @@ template <class codes> struct tile_gemv {
             kvi_sync_warp(); /* what other lanes brought */
             const uint32_t groups = t.form.whole_row ? 1u : kvi_tile_groups_of(t, k);
             const uint16_t *from = x + k;
-            if (kind == OPENED && !t.form.whole_row) {
+            const bool powers = codes::powers && kind == POWERS && !has_other_powers(at, groups, lane);
+            if ((kind == OPENED || kind == POWERS) && !powers && !t.form.whole_row) {
                 open_side(t, panel, at, groups, side, lane);
                 kvi_sync_warp();
             }
@@ -267,6 +287,7 @@ template <class codes> struct tile_gemv {
                 else block<HALVES, CENTRED, false>(t, at, side, groups, from, k, lane, s);
             } else if (has_subs && kind == SUBS)
                 block<SUBS, subs_have_mins ? MINS : CENTRED, subs_of_16>(t, at, side, groups, from, k, lane, s);
+            else if (powers) block<POWERS, CENTRED, false>(t, at, side, groups, from, k, lane, s);
             else if (t.flush == 1u) block<OPENED, EITHER, true>(t, at, side, groups, from, k, lane, s);
             else block<OPENED, EITHER, false>(t, at, side, groups, from, k, lane, s);
             kvi_sync_warp(); /* all are done with stage and side */
@@ -274,7 +295,8 @@ template <class codes> struct tile_gemv {
             kvi_cp_commit();
         }
         float *mine = out + lane / 4u * 16u + lane % 4u * 2u; /* rows 2g and 2g + 1 */
-        mine[0] = s.y[0], mine[1] = s.y[1], mine[8] = s.y[2], mine[9] = s.y[3];
+#pragma unroll
+        for (int i = 0; i < 4; i++) mine[8 * (i / 2) + i % 2] = codes::unit == 1.0f ? s.y[i] : s.y[i] * codes::unit;
     }
 
     static KVI_DEV void run(const kvi_cuda_tile_params &p)
@@ -323,6 +345,7 @@ KVI_KERNEL(gemv_u5, kvi_cuda_tile_params, 128, 4) { tile_gemv<kvi_codes_integer<
 KVI_KERNEL(gemv_u6, kvi_cuda_tile_params, 128, 4) { tile_gemv<kvi_codes_integer<6>>::run(p); }
 KVI_KERNEL(gemv_u8, kvi_cuda_tile_params, 128, 4) { tile_gemv<kvi_codes_integer<8>>::run(p); }
 KVI_KERNEL(gemv_table4, kvi_cuda_tile_params, 128, 4) { tile_gemv<kvi_codes_table>::run(p); }
+KVI_KERNEL(gemv_e2m1, kvi_cuda_tile_params, 128, 4) { tile_gemv<kvi_codes_e2m1>::run(p); }
 KVI_KERNEL(gemv_numbers4, kvi_cuda_tile_params, 128, 4) { tile_gemv<kvi_codes_numbers>::run(p); }
 KVI_KERNEL(gemv_e4m3, kvi_cuda_tile_params, 128, 4) { tile_gemv<kvi_codes_e4m3>::run(p); }
 KVI_KERNEL(gemv_e5m2, kvi_cuda_tile_params, 128, 4) { tile_gemv<kvi_codes_e5m2>::run(p); }

@@ -99,6 +99,8 @@ KVI_DEV uint32_t kvi_tile_bias(float zero)
 template <int bits_> struct kvi_codes_integer {
     static constexpr int bits = bits_;
     static constexpr bool twice = false, table = false;
+    static constexpr bool powers = false; /* a form of theirs has powers of two as scales, a byte each */
+    static constexpr bool apart = false;  /* columns of a pair are two apart, and so must x be */
     static constexpr float unit = 1.0f;
     static KVI_DEV void expand(const kvi_cuda_tile &, uint32_t quad, uint32_t bias, uint32_t (&pair)[2])
     {
@@ -155,6 +157,41 @@ struct kvi_codes_table : kvi_codes_integer<4> {
     static KVI_DEV void expand(const kvi_cuda_tile &t, uint32_t quad, uint32_t bias, uint32_t (&pair)[2])
     {
         kvi_tile_integers(kvi_tile_look_up(kvi_tile_select(quad), t.tables), bias, pair);
+    }
+};
+
+/* E2M1: sign, exponent and mantissa moved to where an f16 has them are 2^-14 of the number, small ones too, and 2^-15 of what the scale is for (twice the
+ * number). A nibble of either half of a word is a pair as it lies, so the columns of a pair are two apart: k 0 and 2, 1 and 3. */
+struct kvi_codes_e2m1 : kvi_codes_integer<4> {
+    static constexpr bool powers = true, apart = true;
+    static constexpr float unit = 32768.0f;
+    /* The numbers of nibble n of both halves. */
+    static KVI_DEV uint32_t pair_at(uint32_t word, int n)
+    {
+        const uint32_t sign = n == 3 ? word : word << (12 - 4 * n);
+        const uint32_t rest = n == 3 ? word >> 3 : word << (9 - 4 * n);
+        return kvi_lop3<0xea>(sign, 0x80008000u, rest & 0x0e000e00u);
+    }
+    static KVI_DEV void expand(const kvi_cuda_tile &, uint32_t quad, uint32_t, uint32_t (&pair)[2])
+    {
+        pair[0] = pair_at(quad, 0);
+        pair[1] = pair_at(quad, 2);
+    }
+    template <bool halves>
+    static KVI_DEV void expand_words(const kvi_cuda_tile &t, const kvi_tile_words<4, halves> &w, int row, uint32_t,
+                                     uint32_t, uint32_t (&pair)[2][2])
+    {
+        if (halves) {
+            expand(t, w.quad(row, 0), 0u, pair[0]);
+            expand(t, w.quad(row, 1), 0u, pair[1]);
+            return;
+        }
+        const uint32_t word = row ? w.low[0].y : w.low[0].x;
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            pair[0][i] = pair_at(word, 2 * i);
+            pair[1][i] = pair_at(word, 2 * i + 1);
+        }
     }
 };
 

@@ -15,17 +15,26 @@ static const struct tile_kernels {
     {                                                                                                                  \
         KVI_CUDA_K_gemv_##name, KVI_CUDA_K_gemm_##name##_m32, KVI_CUDA_K_gemm_##name##_m64                             \
     }
-    CODES(u2), CODES(u3),     CODES(u4),       CODES(u5),   CODES(u6),
-    CODES(u8), CODES(table4), CODES(numbers4), CODES(e4m3), CODES(e5m2),
+    CODES(u2),
+    CODES(u3),
+    CODES(u4),
+    CODES(u5),
+    CODES(u6),
+    CODES(u8),
+    CODES(table4),
+    CODES(numbers4),
+    CODES(e4m3),
+    CODES(e5m2),
 #undef CODES
+    {KVI_CUDA_K_gemv_e2m1, KVI_CUDA_K_gemm_table4_m32, KVI_CUDA_K_gemm_table4_m64},
 };
 
 /* Which of them. */
 static uint32_t kernels_of(const kvi_tile *t)
 {
     switch (t->values) {
-    case KVI_TILE_IQ4:
-    case KVI_TILE_E2M1: return 6;
+    case KVI_TILE_IQ4: return 6;
+    case KVI_TILE_E2M1: return 10;
     case KVI_TILE_NF4:
     case KVI_TILE_BNB_FP4: return 7;
     case KVI_TILE_OF_E4M3: return 8;
