@@ -63,7 +63,8 @@ template <class codes> struct tile_gemv {
         OPENED, /* as open_side left them */
         HALVES, /* F16 scales, and mins */
         SUBS,   /* a factor of the block times a byte; mins likewise */
-        POWERS  /* a byte e for 2^(e - 128), none of them below 2 or 255 */
+        POWERS, /* a byte e for 2^(e - 128), none of them below 2 or 255 */
+        ANY_POWERS
     };
     struct scales {
         float2 scale, offset; /* offset: the zero as a number, or the min */
@@ -107,6 +108,9 @@ template <class codes> struct tile_gemv {
                 const uint32_t pair = *(const uint16_t *)scale;
                 out.scale.x = kvi_bits_f32((pair << 23 & 0x7f800000u) - 0x00800000u);
                 out.scale.y = kvi_bits_f32((pair << 15 & 0x7f800000u) - 0x00800000u);
+                scale += KVI_TILE_ROWS;
+            } else if (kind == ANY_POWERS) {
+                out.scale = make_float2(kvi_tile_power(t, scale[0]), kvi_tile_power(t, scale[1]));
                 scale += KVI_TILE_ROWS;
             } else if (kind == HALVES) {
                 out.scale = halves_at(scale);
@@ -244,11 +248,9 @@ template <class codes> struct tile_gemv {
                           subs_have_mins = !codes::table && (codes::bits == 2 || codes::bits == 4 || codes::bits == 5);
     static KVI_DEV side_kind kind_of(const kvi_cuda_tile &t)
     {
-        const bool sixteen = t.flush == 1u, mins = t.form.offset == KVI_TILE_MINS;
-        if (codes::powers && !sixteen && (t.form.scale == KVI_TILE_E8M0 || t.form.scale == KVI_TILE_MX)) return POWERS;
-        if (t.form.whole_row || t.form.global || t.form.offset == KVI_TILE_ZEROS) return OPENED;
-        if (has_subs && t.form.scale == KVI_TILE_SUB && sixteen == subs_of_16 && mins == subs_have_mins) return SUBS;
-        return t.form.scale == KVI_TILE_F16 && !sixteen ? HALVES : OPENED;
+        if (t.opens) return OPENED;
+        if (codes::powers) return POWERS;
+        return has_subs && t.form.scale == KVI_TILE_SUB ? SUBS : HALVES;
     }
 
     /* The sums of a panel over this warp's blocks, to `out` (16, 8). */
@@ -277,8 +279,7 @@ template <class codes> struct tile_gemv {
             kvi_sync_warp(); /* what other lanes brought */
             const uint32_t groups = t.form.whole_row ? 1u : kvi_tile_groups_of(t, k);
             const uint16_t *from = x + k;
-            const bool powers = codes::powers && kind == POWERS && !has_other_powers(at, groups, lane);
-            if ((kind == OPENED || kind == POWERS) && !powers && !t.form.whole_row) {
+            if (kind == OPENED && !t.form.whole_row) {
                 open_side(t, panel, at, groups, side, lane);
                 kvi_sync_warp();
             }
@@ -287,8 +288,11 @@ template <class codes> struct tile_gemv {
                 else block<HALVES, CENTRED, false>(t, at, side, groups, from, k, lane, s);
             } else if (has_subs && kind == SUBS)
                 block<SUBS, subs_have_mins ? MINS : CENTRED, subs_of_16>(t, at, side, groups, from, k, lane, s);
-            else if (powers) block<POWERS, CENTRED, false>(t, at, side, groups, from, k, lane, s);
-            else if (t.flush == 1u) block<OPENED, EITHER, true>(t, at, side, groups, from, k, lane, s);
+            else if (codes::powers && kind == POWERS) {
+                if (has_other_powers(at, groups, lane))
+                    block<ANY_POWERS, CENTRED, false>(t, at, side, groups, from, k, lane, s);
+                else block<POWERS, CENTRED, false>(t, at, side, groups, from, k, lane, s);
+            } else if (t.flush == 1u) block<OPENED, EITHER, true>(t, at, side, groups, from, k, lane, s);
             else block<OPENED, EITHER, false>(t, at, side, groups, from, k, lane, s);
             kvi_sync_warp(); /* all are done with stage and side */
             if (next < p.l.n_in) fetch(t, panel, next, at, lane);

@@ -12,6 +12,7 @@ typedef struct kvi_cuda_tile {
     uint32_t last_block, last_side, last_groups; /* column where the last block begins, and its own */
     uint32_t flush;                              /* k16 steps that share scales: of a group, or of a block */
     uint32_t stage_bytes;                        /* of the longest block */
+    uint32_t opens; /* whether a gemv makes scales f32 first: lanes do not read those of this form as they lie */
     /* What codes mean: 16 bytes (IQ4, E2M1), or four times 16 (NF4): low and high bytes of an f16, and of the f16 that is added to
      * it, of 1,024 times the number. */
     uint32_t tables[16];
@@ -36,13 +37,13 @@ typedef struct kvi_cuda_embed_tile_params {
     float scale;
 } kvi_cuda_embed_tile_params;
 
-/* Shared memory of gemv: per warp two stages of a block and the scales and offsets of its groups as f32; then the sums of all warps, two panels of
+/* Shared memory of gemv: per warp two stages of a block and, where it opens them, the scales and offsets of its groups as f32; then the sums of all warps, two panels of
  * (16, 8). */
 #define KVI_TILE_STAGES 2u
 KVI_HD static inline uint32_t kvi_cuda_tile_warp_bytes(const kvi_cuda_tile *t)
 {
     const uint32_t some = t->groups > t->last_groups ? t->groups : t->last_groups, groups = some ? some : 1u;
-    return KVI_TILE_STAGES * t->stage_bytes + 2u * 4u * groups * KVI_TILE_ROWS;
+    return KVI_TILE_STAGES * t->stage_bytes + (t->opens ? 2u * 4u * groups * KVI_TILE_ROWS : 0u);
 }
 #define KVI_TILE_SUM_BYTES (2u * 16u * 8u * 4u) /* of a warp */
 

@@ -285,6 +285,12 @@ KVI_DEV float kvi_tile_plain(const unsigned char *at, uint32_t scale)
     return scale == KVI_TILE_F16 ? kvi_f16_lo(half) : kvi_bf16_lo(half);
 }
 
+/* 2^(e - 128); of KVI_TILE_MX 255 is NaN. */
+KVI_DEV float kvi_tile_power(const kvi_tile &t, uint32_t e)
+{
+    return kvi_bits_f32(t.scale == KVI_TILE_MX && e == 255u ? 0x7fc00000u : e < 2u ? 0x00200000u << e : (e - 1u) << 23);
+}
+
 /* Scale of group g of a side of n groups for one row, and what belongs to it: the zero as a number, or the min. One IEEE operation at a time,
  * as weight_codec.h has it. */
 KVI_DEV void kvi_tile_scale_of(const kvi_tile &t, const unsigned char *panel, const unsigned char *side, uint32_t n,
@@ -300,12 +306,7 @@ KVI_DEV void kvi_tile_scale_of(const kvi_tile &t, const unsigned char *panel, co
         const uint32_t code = *stored;
         scale = code == 255u ? kvi_bits_f32(0x7fc00000u)
                              : kvi_mul_rn(kvi_f16_lo((code & 127u) << 7 | (code & 128u) << 8), 128.0f);
-    } else {
-        const uint32_t e = *stored;
-        scale = kvi_bits_f32(t.scale == KVI_TILE_MX && e == 255u ? 0x7fc00000u
-                             : e < 2u                            ? 0x00200000u << e
-                                                                 : (e - 1u) << 23);
-    }
+    } else scale = kvi_tile_power(t, *stored);
     if (t.global) {
         const float global = *(const float *)panel;
         scale = t.global_divides ? kvi_div_rn(scale, global) : kvi_mul_rn(scale, global);

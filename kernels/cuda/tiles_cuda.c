@@ -61,6 +61,20 @@ static void fill_tables(kvi_cuda_tile *t)
     memcpy(t->tables, bytes, sizeof t->tables);
 }
 
+/* What tile_gemv.cu has no way to read as it lies. Of the K quants each width has one kind of groups and mins. */
+static bool opens(const kvi_tile *t)
+{
+    const bool sixteen = t->group == 16u, mins = t->offset == KVI_TILE_MINS;
+    if (t->whole_row || t->global || t->offset == KVI_TILE_ZEROS) return true;
+    if (t->values == KVI_TILE_E2M1) return sixteen || (t->scale != KVI_TILE_E8M0 && t->scale != KVI_TILE_MX);
+    if (t->scale == KVI_TILE_SUB) {
+        const bool integers = t->values == KVI_TILE_INTEGER, subs_of_16 = t->bits < 4u || t->bits == 6u,
+                   subs_have_mins = integers && (t->bits == 2u || t->bits == 4u || t->bits == 5u);
+        return t->bits == 8u || t->values >= KVI_TILE_FLOATS || sixteen != subs_of_16 || mins != subs_have_mins;
+    }
+    return t->scale != KVI_TILE_F16 || sixteen;
+}
+
 bool kvi_cuda_tile_of(const kvi_weight_desc *desc, kvi_cuda_tile *out)
 {
     kvi_weight_desc whole = *desc;
@@ -78,6 +92,7 @@ bool kvi_cuda_tile_of(const kvi_weight_desc *desc, kvi_cuda_tile *out)
     out->last_groups = kvi_tile_block_groups(t, last);
     out->flush = t->whole_row ? KVI_TILE_BLOCK / 16u : t->group / 16u;
     out->stage_bytes = out->block_bytes; /* the last block is the first one or shorter */
+    out->opens = opens(t);
     fill_tables(out);
     return true;
 }

@@ -99,9 +99,10 @@ def gemv(kernels, card, name, n_out, n_in):
     return estimate(card, warp, pipes, -(-n_out // 8), 4, 5, n_out * n_in * 2)
 
 
-def tile_gemv(kernels, card, name, bits, n_out, n_in, group, subs=False, warps=4):
+def tile_gemv(kernels, card, name, bits, n_out, n_in, group, subs=False, opens=False, warps=4):
     """Quantized weights: a block is 16 outputs, its warps take blocks of 256 columns in turn, run by run. The kernel has a loop over runs, two a turn, for
-    each way that scales come to a lane; the shortest of the wanted way is taken: of F16 scales and no mins, or subs: of bytes, K quants' and powers of two (loads of 16 bits)."""
+    each way that scales come to a lane; the shortest of the wanted way is taken: of F16 scales and no mins, or subs: of bytes, K quants' and powers of two (loads of 16 bits). opens: scales are made f32
+    first, for which a block has room."""
     code = kernels[name]
     found = loops(code, ["HMMA"])
     inner = [a for a in found if not any(a[0] <= b[0] and b[1] <= a[1] and a != b for b in found)]
@@ -119,7 +120,7 @@ def tile_gemv(kernels, card, name, bits, n_out, n_in, group, subs=False, warps=4
     warp, pipes = weighted([(once, 0.5), (in_block, blocks), (in_run, blocks * 4)], card)
     size = n_out * n_in * bits / 8 + n_out * n_in / group * 2
     stage = 16 * (256 * bits // 8 + 256 // group * 2)
-    shared = warps * (2 * stage + 2 * 64 * max(1, 256 // group) + 1024)
+    shared = warps * (2 * stage + (2 * 64 * max(1, 256 // group) if opens else 0) + 1024)
     return estimate(card, warp, pipes, -(-n_out // 16), warps, min(4, 102400 // (shared + 1024)), size)
 
 
@@ -196,7 +197,7 @@ def main():
         for kernel, bits, group in (("gemv_u4", 4, 128), ("gemv_u4", 4, 32), ("gemv_u8", 8, 32), ("gemv_u6", 6, 16), ("gemv_table4", 4, 32), ("gemv_e2m1", 4, 32),
                                     ("gemv_e4m3", 8, 128)):
             for o, i in ((6144, 4096), (28672, 4096), (4096, 14336)):
-                say(kernel, f"{o} x {i} g{group}", tile_gemv(kernels, card, kernel, bits, o, i, group, kernel in ("gemv_u6", "gemv_e2m1")))
+                say(kernel, f"{o} x {i} g{group}", tile_gemv(kernels, card, kernel, bits, o, i, group, kernel in ("gemv_u6", "gemv_e2m1"), kernel == "gemv_e4m3"))
         bytes_of = 2 * (32 * (6144 * 4096 + 4096 * 4096 + 28672 * 4096 + 4096 * 14336) + 128256 * 4096)
         print()
         for depth in (512, 4096, 32768, 131072):
