@@ -101,7 +101,7 @@ def gemv(kernels, card, name, n_out, n_in):
 
 def tile_gemv(kernels, card, name, bits, n_out, n_in, group, subs=False, opens=False, warps=4):
     """Quantized weights: a block is 16 outputs, its warps take blocks of 256 columns in turn, run by run. The kernel has a loop over runs, two a turn, for
-    each way that scales come to a lane; the shortest of the wanted way is taken: of F16 scales and no mins, or subs: of bytes, K quants' and powers of two (loads of 16 bits). opens: scales are made f32
+    each way that scales come to a lane; the shortest of the wanted way is taken: of F16 scales and no mins, or subs: of K quants (I2F or loads of 16 bits). opens: scales are made f32
     first, for which a block has room."""
     code = kernels[name]
     found = loops(code, ["HMMA"])
@@ -194,10 +194,10 @@ def main():
         layer = sum(say("gemv_bf16_n1", f"{o} x {i}", gemv(kernels, card, "gemv_bf16_n1", o, i))
                     for o, i in ((6144, 4096), (4096, 4096), (28672, 4096), (4096, 14336)))
         head = say("gemv_bf16_n1", "128256 x 4096", gemv(kernels, card, "gemv_bf16_n1", 128256, 4096))
-        for kernel, bits, group in (("gemv_u4", 4, 128), ("gemv_u4", 4, 32), ("gemv_u8", 8, 32), ("gemv_u6", 6, 16), ("gemv_table4", 4, 32), ("gemv_e2m1", 4, 32),
+        for kernel, bits, group in (("gemv_u4", 4, 128), ("gemv_u4", 4, 32), ("gemv_u8", 8, 32), ("gemv_u6", 6, 16), ("gemv_table4", 4, 32),
                                     ("gemv_e4m3", 8, 128)):
             for o, i in ((6144, 4096), (28672, 4096), (4096, 14336)):
-                say(kernel, f"{o} x {i} g{group}", tile_gemv(kernels, card, kernel, bits, o, i, group, kernel in ("gemv_u6", "gemv_e2m1"), kernel == "gemv_e4m3"))
+                say(kernel, f"{o} x {i} g{group}", tile_gemv(kernels, card, kernel, bits, o, i, group, kernel == "gemv_u6", kernel == "gemv_e4m3"))
         bytes_of = 2 * (32 * (6144 * 4096 + 4096 * 4096 + 28672 * 4096 + 4096 * 14336) + 128256 * 4096)
         print()
         for depth in (512, 4096, 32768, 131072):
