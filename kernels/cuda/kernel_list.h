@@ -2,7 +2,8 @@
  * sm_86 and sm_89; the build's budget check fails above it, and on any spill. Included with KERNEL defined. All of them are
  * looked up when a device is opened, so that nothing is loaded later.
  * gemv_<weights>_n<rows>: rows of activations that share one pass over the weights. gemm_<type>_m<rows>: rows of a tile. Of quantized weights:
- * gemv_<codes>, of up to eight rows, and gemm_<codes>_m<rows>; u4 are integers of four bits, table4 IQ4 (gemm: E2M1 too), e2m1 E2M1, numbers4 NF4 and its like. */
+ * gemv_<codes>, of up to eight rows, and gemm_<codes>_m<rows>; u4 are integers of four bits, table4 IQ4 (gemm:
+ * E2M1 too), e2m1 E2M1, numbers4 NF4 and its like. */
 KERNEL(embed, 32)
 KERNEL(embed_tile, 64)
 KERNEL(norm_rows, 48)

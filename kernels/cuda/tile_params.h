@@ -37,7 +37,8 @@ typedef struct kvi_cuda_embed_tile_params {
     float scale;
 } kvi_cuda_embed_tile_params;
 
-/* Shared memory of gemv: per warp two stages of a block and, where it opens them, the scales and offsets of its groups as f32; then the sums of all warps, two panels of
+/* Shared memory of gemv: per warp two stages of a block and, where it opens them, scales and offsets of its groups as f32;
+ * then the sums of all warps, two panels of
  * (16, 8). */
 #define KVI_TILE_STAGES 2u
 KVI_HD static inline uint32_t kvi_cuda_tile_warp_bytes(const kvi_cuda_tile *t)

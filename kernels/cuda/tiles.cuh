@@ -160,8 +160,8 @@ struct kvi_codes_table : kvi_codes_integer<4> {
     }
 };
 
-/* E2M1: sign, exponent and mantissa moved to where an f16 has them are 2^-14 of the number, small ones too, and 2^-15 of what the scale is for (twice the
- * number). A nibble of either half of a word is a pair as it lies, so the columns of a pair are two apart: k 0 and 2, 1 and 3. */
+/* E2M1: sign, exponent and mantissa moved to where an f16 has them are 2^-14 of the number, small ones too, and 2^-15 of what the scale is
+ * for (twice the number). A nibble of either half of a word is a pair as it lies, so the columns of a pair are two apart: k 0 and 2, 1 and 3. */
 struct kvi_codes_e2m1 : kvi_codes_integer<4> {
     static constexpr bool powers = true, apart = true;
     static constexpr float unit = 32768.0f;

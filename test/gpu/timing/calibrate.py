@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
-"""What card.py says of kernels that others published times of, and how far off it is: calibration.tsv. Of kvrt's kernels nothing has been measured.
+"""What card.py says of kernels that others published times of, and how far off it is: calibration.tsv. Of kvrt's kernels nothing has
+been measured.
 
-    test/gpu/timing/calibrate.py [--freeze]                      every prediction beside what was published; --freeze: writes predictions and card.py's digest
-    test/gpu/timing/calibrate.py --weigh TRACE FOLDER CARD       the line of each launch of a trace, for a new row; FOLDER: of disassemblies
+    test/gpu/timing/calibrate.py [--freeze]                  every prediction beside what was published; --freeze: writes them and card.py's digest
+    test/gpu/timing/calibrate.py --weigh TRACE FOLDER CARD   the line of each launch of a trace, for a new row; FOLDER: of disassemblies
 
-Their sources were compiled outside of this repository by nvcc 13.0 to sm_86 and executed by test/sass (a driver of a few lines loads the cubin into
-libkvrt-emu-cuda.so and launches it with the published shape, KVRT_SASS_TRACE=FILE). Blocks that do the same are executed once and counted as often as the
-shape has them; of a matrix too large for that two depths are executed, and what grows with depth is drawn out to the whole. Bytes are those of weights
-or pages, once.
+Their sources were compiled outside of this repository by nvcc 13.0 to sm_86 and executed by test/sass (a driver of a few lines loads the
+cubin into libkvrt-emu-cuda.so and launches it with the published shape, KVRT_SASS_TRACE=FILE). Blocks that do the same are executed once
+and counted as often as the shape has them; of a matrix too large for that two depths are executed, and what grows with depth is drawn out
+to the whole. Bytes are those of weights or pages, once.
 
   published  ID  CARD  us  fit|held  small  what, and its source
-             fit: a number of card.py is from it; held: nothing is. small: launches beside the kernels, each a launch and one memory latency; -1 takes
-             one off where the published time is a difference of two tokens.
+             fit: a number of card.py is from it; held: nothing is. small: launches beside the kernels, each a launch and one memory
+             latency; -1 takes one off where the published time is a difference of two tokens.
   kernel     ID  times  blocks  warps  blocks per SM  bytes  cycles of the longest warp  pipe:cycles of a mean warp, by the tables
   predicted  ID  us  error (%)
 
@@ -78,7 +79,8 @@ def check(shows=True):
             problems.append(f"{name}: {now:.1f} us predicted, {us:.1f} published, {error:+.0f}%")
         if not abs(now - predicted.get(name, -1)) <= 0.006 * now:
             problems.append(f"{name}: {now:.1f} us predicted, {TABLE.name} says {predicted.get(name)}")
-    held = [abs(100 * (predict(card.CARDS[on], small, kernels.get(n, [])) / us - 1)) for n, (on, us, kind, small, _) in published.items() if kind == "held"]
+    held = [abs(100 * (predict(card.CARDS[on], small, kernels.get(n, [])) / us - 1))
+            for n, (on, us, kind, small, _) in published.items() if kind == "held"]
     if shows and held:
         print(f"{len(held)} that nothing was fitted to: mean error {sum(held) / len(held):.0f}%, largest {max(held):.0f}%")
     return problems

@@ -1,9 +1,10 @@
-"""The card: what an instruction costs, how long one warp is on its way, and what a launch takes by the largest of its terms. Nothing here knows a kernel
-of kvrt; model.py and dynamic.py do.
+"""The card: what an instruction costs, how long one warp is on its way, and what a launch takes by the largest of its terms.
+Nothing here knows a kernel of kvrt; model.py and dynamic.py do.
 
-FROZEN. calibration.tsv says what this file, byte for byte (digest()), says of published kernels and how far off it is. A change makes all predictions
-those of another model: it needs the calibration anew (calibrate.py) and predicted.tsv's record of what was first predicted loses its meaning, so change
-it for a measurement, never for a kernel. rules.cuda_timing holds both tables to the digest."""
+FROZEN. calibration.tsv says what this file, byte for byte (digest()), says of published kernels and how far off it is. A change
+makes all predictions those of another model: it needs the calibration anew (calibrate.py) and predicted.tsv's record of what was
+first predicted loses its meaning, so change it for a measurement, never for a kernel. rules.cuda_timing holds both tables to the
+digest."""
 import hashlib
 import re
 from pathlib import Path
@@ -11,9 +12,10 @@ from pathlib import Path
 LINE = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)([^;]*);\s+/\* (0x[0-9a-f]+) \*/")
 SECOND = re.compile(r"^\s+/\* (0x[0-9a-f]{16}) \*/")
 
-# SMs, GHz, DRAM GB/s, DRAM latency (clocks), cycles of HMMA.16816.F32 per sub-core, launch inside a graph (us), architecture. GB/s: what the published
-# decode of a BF16 8B by llama.cpp takes, 58.3 and 65.2 tokens of 15 GB a second; of the A10, which is here for its published kernels alone, the same share of
-# what its memory can as of a 3090's. GeForce cards take f32-accumulating tensor products at half of an A10's rate.
+# SMs, GHz, DRAM GB/s, DRAM latency (clocks), cycles of HMMA.16816.F32 per sub-core, launch inside a graph (us), architecture. GB/s: what
+# the published decode of a BF16 8B by llama.cpp takes, 58.3 and 65.2 tokens of 15 GB a second; of the A10, which is here for its
+# published kernels alone, the same share of what its memory can as of a 3090's. GeForce cards take f32-accumulating tensor products
+# at half of an A10's rate.
 CARDS = {
     "rtx3090": dict(sms=82, ghz=1.75, gbps=875.0, dram=470, hmma=32.0, launch=1.5, arch=86),
     "rtx4090": dict(sms=128, ghz=2.6, gbps=980.0, dram=625, hmma=32.0, launch=1.3, arch=89),
@@ -24,9 +26,8 @@ UNIFORM = set("UMOV UIADD3 ULDC UISETP USHF UIMAD ULOP3 USEL ULEA S2UR R2UR UPLO
 CONTROL = set("BRA EXIT BSSY BSYNC CALL RET BREAK BRX BRXU WARPSYNC BAR DEPBAR LDGDEPBAR YIELD MEMBAR ERRBAR".split())
 MEMORY = set("LDG LD STG ST LDS STS LDSM SHFL LDGSTS ATOM ATOMG RED S2R LDC".split())
 DOUBLE = set("DADD DMUL DFMA DSETP".split())
-
-
-# Measured cycles of every pipe but the tensor cores' over those of the tables: the largest launch of llama.cpp's product of 1.125 bits, see calibration.tsv.
+# Measured cycles of every pipe but the tensor cores' over those of the tables: the largest launch of llama.cpp's product of 1.125
+# bits, see calibration.tsv.
 PIPE = 1.5
 
 

@@ -7,8 +7,9 @@ launch, how often every instruction ran, the sectors of memory it touched, and t
     test/gpu/timing/dynamic.py t.tsv [CARD [FOLDER]]   FOLDER: of disassemblies, default build/test/sass/cache (the interpreter keeps them)
 
 What it is worth stands in calibration.tsv: of published kernels, executed and weighed likewise. As the tables stand they are 24 to 30% short for
-llama.cpp's product of 1.125 bits on a 3090, so cycles of all pipes but the tensor cores' count PIPE times (card.py); why is not known: the clock, or
-what the tables say of the integer pipe. Tensor cores do not: Marlin on an A10 is within 1% where they are the larger half of the time, with PIPE 37% off."""
+llama.cpp's product of 1.125 bits on a 3090, so cycles of all pipes but the tensor cores' count PIPE times (card.py); why is not known: the
+clock, or what the tables say of the integer pipe. Tensor cores do not: Marlin on an A10 is within 1% where they are the larger half of the
+time, with PIPE 37% off."""
 import os
 import sys
 from pathlib import Path

@@ -13,9 +13,9 @@ the share of the time that its bytes alone would take. Terms of a launch:
   warp     one warp alone, by the control words of its instructions (stalls, barriers, latencies), times the waves of blocks
 The estimate is the 4-norm of the three plus the memory's latency; launches follow each other in a graph at a fixed cost.
 
-What it is worth: card.py has the card, frozen, and calibrate.py says how far off it is for published kernels; of kvrt's no card has confirmed anything.
-Here both sides of a branch are counted, so warp is an upper bound, of attention as of the gemv; pipes have the tables' cycles, without the factor PIPE of
-what was executed. Costs and latencies are published measurements (CUDA's guide, RRZE-HPC/gpu-benches on A40 and L40, microbenchmarks of a 3090 and a
+What it is worth: card.py has the card, frozen, and calibrate.py says how far off it is for published kernels; of kvrt's no card has
+confirmed anything. Here both sides of a branch are counted, so warp is an upper bound, of attention as of the gemv; pipes have the tables'
+cycles, without the factor PIPE of what was executed. Costs and latencies are published measurements (CUDA's guide, RRZE-HPC/gpu-benches on A40 and L40, microbenchmarks of a 3090 and a
 4090); f32-accumulating tensor products run at half rate on GeForce cards. An unknown opcode is an error."""
 import importlib.util
 import os
