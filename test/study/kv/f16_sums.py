@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """What f16 sums inside a page would do to decode attention (DESIGN.md, CUDA): one page of 128 tokens and channels, 4-bit codes as
 attention_decode.cuh multiplies them, in double precision but for the sums, which are rounded once per product of 16 (the least that a tensor
-core may round). Errors of the page's result, relative, and of a score in natural units, beside that of rounding to four bits itself.   test/study/kv/f16_sums.py"""
+core may round). Errors of the page's result, relative, and of a score in natural units, beside that of rounding to four bits itself.
+
+    test/study/kv/f16_sums.py"""
 import numpy as np
 rng = np.random.default_rng(15)
 WAYS = (("f32, biased", 1024, False), ("f16, biased by 1024", 1024, True), ("f16, biased by 64", 64, True), ("f16, centred", -7.5, True))
