@@ -313,7 +313,7 @@ void op_case_head(const op_target *target)
             int32_t ids[21];
             const kvi_seq seq = {.n_rows = rows};
             for (uint32_t r = 0; r < rows; r++) ids[r] = (int32_t)r;
-            op_rig_step(&rig, &(kvi_step){ids, rows, &seq, 1, chosen, n_chosen, false, false}, i % 2, out);
+            op_rig_step(&rig, &(kvi_step){ids, rows, &seq, 1, chosen, n_chosen, false, false, 0}, i % 2, out);
             for (uint32_t l = 0; l < n_chosen; l++) {
                 oracle_rmsnorm(in.values + (size_t)chosen[l] * n_in, gain.values, 1e-5, n_in, normed);
                 for (uint32_t o = 0; o < vocab; o++) {
