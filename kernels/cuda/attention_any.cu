@@ -64,7 +64,7 @@ KVI_DEV void stage_plain(const uint8_t *side, kvi_kv_code code, uint32_t d, uint
 {
     const uint32_t at = lane % 16u * 8u;
     if (at >= n) return;
-#pragma unroll
+#pragma unroll 4
     for (uint32_t k = 0; k < TOKENS / 2u; k++) {
         const uint32_t row = lane / 16u + 2u * k;
         uint4 v = make_uint4(0, 0, 0, 0);
@@ -107,8 +107,9 @@ KVI_DEV void stage_queries(const kvi_cuda_attention_params &p, const kvi_cuda_se
 KVI_DEV void multiply_keys(const uint16_t *q, uint32_t q_pitch, const uint16_t *k, bool turned, uint32_t n,
                            uint32_t lane, float (&s)[2][4])
 {
+    lane = kvi_anew(lane);
     const uint32_t row = lane % 8u, low = lane / 8u % 2u * 8u, high = lane / 16u * 8u;
-#pragma unroll
+#pragma unroll 1
     for (uint32_t i = 0; i < PIECE / 16u; i++) {
         if (16u * i >= n) break;
         uint32_t a[4], b[4];
@@ -124,6 +125,7 @@ KVI_DEV void multiply_keys(const uint16_t *q, uint32_t q_pitch, const uint16_t *
 /* acc (16 columns, n channels) += p V */
 KVI_DEV void multiply_values(const uint16_t *v, const uint32_t (&p)[4], uint32_t n, uint32_t lane, float (*acc)[4])
 {
+    lane = kvi_anew(lane);
     const uint32_t row = lane % 8u, low = lane / 8u % 2u * 8u, high = lane / 16u * 8u;
 #pragma unroll
     for (uint32_t i = 0; i < PIECE / 16u; i++) {
