@@ -35,6 +35,9 @@ void golden_free(golden_model *model);
 #define GOLDEN_HIDDEN_TOKENS 17u
 float *golden_hidden(const golden_model *model, uint32_t *width);
 const golden_prompt *golden_prompt_of(const golden_model *model, uint32_t n);
+/* Key/value pairs: all weights as `form` ("i8", "auto"), multiplied exactly where they are no integers. */
+#define GOLDEN_WEIGHTS(form)                                                                                           \
+    "cpu.exact", *(form) == 'i' ? "false" : "true", "weights.type", form, "weights.head", form, "weights.embed", form
 /* Opens with key/value pairs, NULL-terminated. Fails the test on an error. */
 kvrt_engine golden_open(const golden_model *model, const char *const *pairs);
 /* The same with storyteller-tiny of examples/models, a model that speaks. */

@@ -35,14 +35,7 @@ static kvrt_engine open_engine(const char *format, const char *chunk, const char
 {
     char pool[16];
     snprintf(pool, sizeof pool, "%dKiB", atoi(sessions) * 242);
-    const char *pairs[] = {"cpu.exact",
-                           *weights == 'i' ? "false" : "true",
-                           "weights.type",
-                           weights,
-                           "weights.head",
-                           weights,
-                           "weights.embed",
-                           weights,
+    const char *pairs[] = {GOLDEN_WEIGHTS(weights),
                            "cpu.threads",
                            "1",
                            "kv.format",

@@ -27,14 +27,7 @@ static int32_t token(uint32_t pos) { return (int32_t)(2 + (pos * 31 + pos / 90 *
 
 static kvrt_engine open_with(const setting *set, const char *ctx)
 {
-    const char *const pairs[] = {"cpu.exact",
-                                 *weights == 'i' ? "false" : "true",
-                                 "weights.type",
-                                 weights,
-                                 "weights.head",
-                                 weights,
-                                 "weights.embed",
-                                 weights,
+    const char *const pairs[] = {GOLDEN_WEIGHTS(weights),
                                  "cpu.threads",
                                  "1",
                                  "kv.format",

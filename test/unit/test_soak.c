@@ -270,14 +270,7 @@ static void live(const char *weights, const char *format, const char *where, con
 {
     static guest guests[THREADS];
     pthread_t listener;
-    const char *pairs[] = {"cpu.exact",
-                           *weights == 'i' ? "false" : "true",
-                           "weights.type",
-                           weights,
-                           "weights.head",
-                           weights,
-                           "weights.embed",
-                           weights,
+    const char *pairs[] = {GOLDEN_WEIGHTS(weights),
                            "cpu.threads",
                            "1",
                            "kv.format",

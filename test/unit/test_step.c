@@ -104,14 +104,7 @@ static kvi_engine *inside(kvrt_engine handle)
 
 static kvrt_engine open_engine(const char *format, const char *sessions, bool is_slow)
 {
-    const char *pairs[] = {"cpu.exact",
-                           *weights == 'i' ? "false" : "true",
-                           "weights.type",
-                           weights,
-                           "weights.head",
-                           weights,
-                           "weights.embed",
-                           weights,
+    const char *pairs[] = {GOLDEN_WEIGHTS(weights),
                            "cpu.threads",
                            "1",
                            "kv.format",
