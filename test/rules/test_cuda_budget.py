@@ -10,10 +10,9 @@ ROOT = Path(os.environ.get("KVRT_SOURCE_DIR", Path(__file__).resolve().parents[2
 BUILD = Path(os.environ.get("KVRT_BUILD_DIR", ROOT / "build"))
 ENTRY = re.compile(r"Compiling entry function '(\w+)' for '(sm_\d+)'")
 FRAME = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
-# ptxas wants more registers for consumer Blackwell. Until such a card has shown what that costs, this much is let pass, in registers and bytes.
-LENIENT = {"sm_120": (8, 192), "sm_121": (8, 192)}
-# NVRTC 12 keeps eight numbers that a page needs once, outside its products, in local memory on the one architecture that is no target.
-LENIENT_KERNELS = {("attn_decode_f16_d128", "sm_90"): (0, 48)}
+# Architectures that are no target: ptxas wants more registers for consumer Blackwell, and NVRTC's for sm_90, than the shapes of these kernels leave. Until
+# such a card has shown what that costs, this much is let pass, in registers and bytes.
+LENIENT = {"sm_90": (0, 64), "sm_120": (8, 224), "sm_121": (8, 224)}
 USED = re.compile(r"Used (\d+) registers")
 
 
@@ -44,7 +43,7 @@ def main():
         if kernel not in listed:
             problems.append(f"{kernel}: compiled, but not in kernel_list.h")
             continue
-        more, spilled = LENIENT_KERNELS.get((kernel, arch), LENIENT.get(arch, (0, 0)))
+        more, spilled = LENIENT.get(arch, (0, 0))
         if registers > int(listed[kernel]) + more:
             problems.append(f"{kernel} for {arch}: {registers} registers, its budget is {listed[kernel]}")
         if frame > spilled or spills > 2 * spilled:
