@@ -122,6 +122,23 @@ static void write_file(const char *path, const char *suffix, const char *bytes, 
     if (!file || fwrite(bytes, 1, n, file) != n || fclose(file) != 0) die("%s cannot be written", name);
 }
 
+/* PTX without comments and indentation, a tenth of it: nobody but a driver reads it. Returns its length with the zero at its end. */
+static size_t without_margins(char *text)
+{
+    char *to = text;
+    for (const char *at = text; *at;) {
+        const char *line = at + strspn(at, " \t\n"), *comment, *end;
+        end = line + strcspn(line, "\n");
+        comment = strstr(line, "//");
+        const size_t n = (size_t)((comment && comment < end ? comment : end) - line);
+        memmove(to, line, n);
+        if (n) to += n, *to++ = '\n';
+        at = end;
+    }
+    *to = 0;
+    return (size_t)(to - text) + 1;
+}
+
 /* Files that a source includes by "name", its own folder first, as the compiler looks for them. Branches of #if are not told apart: a file too
  * many costs a compilation, a file too few would leave old machine code in the library. */
 static char *seen[MAX_FILES];
@@ -205,6 +222,7 @@ static int compile(const char *source, const char *out, const char *arch, int n_
     char *image = calloc(1, bytes + 1);
     if (!image) die("out of memory");
     check((ptx ? rtc.ptx : rtc.cubin)(p, image), source);
+    if (ptx) bytes = without_margins(image);
     write_dependencies(out, source);
     write_file(out, "", image, bytes);
     return 0;
