@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Size is a promise: the stripped libkvrt.so stays below 2.75 MB without CUDA kernels, and below 40 MB with those of every architecture. Prints
+"""Size is a promise: the stripped libkvrt.so stays below 2.75 MB without CUDA kernels, and below 44 MB with those of every architecture. Prints
 the lines of C of each folder as well, so that growth is seen in the output of every run."""
 import os
 import re
@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(os.environ.get("KVRT_SOURCE_DIR", Path(__file__).resolve().parents[2]))
 BUILD = Path(os.environ.get("KVRT_BUILD_DIR", ROOT / "build"))
-LIMIT_HOST, LIMIT_ALL = 2_750_000, 40_000_000  # bytes
+LIMIT_HOST, LIMIT_ALL = 2_750_000, 44_000_000  # bytes
 TOPS = ("runtime", "kernels", "tools", "examples", "test")
 
 
