@@ -38,6 +38,10 @@ typedef struct kvi_limits {
         page_formats;   /* bit set over kvi_kv_code: codes that pages may have, so that a backend can refuse at load */
     kvi_kv_format body; /* of encoded pages, refused at load likewise; plain: no page is encoded */
 } kvi_limits;
+static inline uint64_t kvi_limits_grain(const kvi_limits *limits)
+{
+    return limits->pool_grain ? limits->pool_grain : KVI_KV_UNIT;
+}
 
 /* --------------------------------------------------------------------------------------------------- step state --- */
 typedef struct kvi_seq {

@@ -37,27 +37,16 @@ INLINE void dot_block(const unsigned char *w, size_t stride, kvi_dtype dtype, ui
         }
 }
 
-/* The one input: rows are split into n_streams equal runs, walked side by side. */
-INLINE void gemv_runs(const unsigned char *w, kvi_dtype dtype, uint32_t n_rows, uint32_t n_in, const float *x,
-                      uint32_t n_streams, uint32_t ahead, float *y)
+/* Rows are split into n_streams equal runs, walked side by side: 8, or 4 of one input. Constants at a call: dtype, n_streams, n_x where it is 1. */
+INLINE void gemv_typed(const unsigned char *w, kvi_dtype dtype, uint32_t n_rows, uint32_t n_in, const float *x,
+                       uint32_t n_x, size_t ldx, uint32_t n_streams, uint32_t ahead, float *y, size_t ldy)
 {
     const size_t row = (size_t)n_in * (dtype == KVI_F32 ? 4u : 2u);
     const uint32_t run = n_rows / n_streams;
-    for (uint32_t r = 0; r < run; r++)
-        dot_block(w + r * row, run * row, dtype, n_in, n_streams, x, 1, 0, ahead, y + r, run, 0);
-    for (uint32_t r = run * n_streams; r < n_rows; r++)
-        dot_block(w + r * row, row, dtype, n_in, 1, x, 1, 0, 0, y + r, 1, 0);
-}
-
-/* Two to four inputs: all runs for two of them, half of the runs at a time for more. */
-INLINE void gemv_typed(const unsigned char *w, kvi_dtype dtype, uint32_t n_rows, uint32_t n_in, const float *x,
-                       uint32_t n_x, size_t ldx, float *y, size_t ldy)
-{
-    const size_t row = (size_t)n_in * (dtype == KVI_F32 ? 4u : 2u);
-    const uint32_t run = n_rows / STREAMS;
     for (uint32_t r = 0; r < run; r++) {
         const unsigned char *at = w + r * row;
-        if (n_x == 2) dot_block(at, run * row, dtype, n_in, 8, x, 2, ldx, 0, y + r, run, ldy);
+        if (n_x == 1) dot_block(at, run * row, dtype, n_in, n_streams, x, 1, ldx, ahead, y + r, run, ldy);
+        else if (n_x == 2) dot_block(at, run * row, dtype, n_in, 8, x, 2, ldx, 0, y + r, run, ldy);
         else
             for (uint32_t half = 0; half < 2; half++) {
                 const unsigned char *from = at + half * 4u * run * row;
@@ -66,7 +55,7 @@ INLINE void gemv_typed(const unsigned char *w, kvi_dtype dtype, uint32_t n_rows,
                 else dot_block(from, run * row, dtype, n_in, 4, x, 4, ldx, 0, to, run, ldy);
             }
     }
-    for (uint32_t r = run * STREAMS; r < n_rows; r++)
+    for (uint32_t r = run * n_streams; r < n_rows; r++)
         for (uint32_t j = 0; j < n_x; j++)
             dot_block(w + r * row, row, dtype, n_in, 1, x + j * ldx, 1, ldx, 0, y + r + j * ldy, 1, ldy);
 }
@@ -80,9 +69,9 @@ INLINE void gemv_typed(const unsigned char *w, kvi_dtype dtype, uint32_t n_rows,
             n = kvi_weight_neighbours(w, first + done);                                                                \
             if (n > n_rows - done) n = n_rows - done;                                                                  \
             const unsigned char *rows = kvi_cpu_plain_row(w, expert, first + done);                                    \
-            if (n_x > 1) gemv_typed(rows, dtype, n, w->n_in, x, n_x, ldx, y + done, ldy);                              \
-            else if (weight->streams == 4) gemv_runs(rows, dtype, n, w->n_in, x, 4, weight->ahead, y + done);          \
-            else gemv_runs(rows, dtype, n, w->n_in, x, STREAMS, weight->ahead, y + done);                              \
+            if (n_x == 1 && weight->streams == 4)                                                                      \
+                gemv_typed(rows, dtype, n, w->n_in, x, 1, ldx, 4, weight->ahead, y + done, ldy);                       \
+            else gemv_typed(rows, dtype, n, w->n_in, x, n_x, ldx, STREAMS, weight->ahead, y + done, ldy);              \
         }                                                                                                              \
     }
 GEMV_OF(f32, KVI_F32)

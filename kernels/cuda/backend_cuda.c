@@ -280,27 +280,12 @@ static kvi_dtype operand_of(const kvi_program *program)
     return KVI_F16;
 }
 
-static kvrt_status take(kvi_device *d, uint64_t bytes, const char *what, kvi_dptr *out, kvrt_error *error)
-{
-    const kvi_cu_driver *cu = &d->driver.cu;
-    if (!bytes) return KVRT_OK;
-    if (cu->mem_alloc(out, bytes) != KVI_CU_SUCCESS) {
-        size_t available = 0, total = 0;
-        *out = 0;
-        (void)cu->mem_info(&available, &total);
-        return kvi_error_memory(error, KVRT_NOMEM_DEVICE, bytes, available,
-                                "%s: need %llu MiB on the device, %llu MiB are free", what,
-                                (unsigned long long)(bytes >> 20), (unsigned long long)(available >> 20));
-    }
-    return KVRT_OK;
-}
-
 static kvrt_status take_memory(kvi_device *d, kvi_cuda_layout *layout, kvrt_error *error)
 {
     const kvi_cu_driver *cu = &d->driver.cu;
     const uint64_t bytes = kvi_cuda_workspace_layout(d->program, &d->limits, 0, layout);
     KVI_TRY(kvi_cuda_pool_open(d, error));
-    KVI_TRY(take(d, bytes, "workspace", &d->workspace, error));
+    KVI_TRY(kvi_cuda_allocate(d, bytes, "workspace", &d->workspace, error));
     (void)kvi_cuda_workspace_layout(d->program, &d->limits, d->workspace, layout);
     /* Zeros: the tails of padded rows stay so for ever, and counters of the kernels start there. */
     KVI_TRY(kvi_cuda_check(cu, cu->mem_set(d->workspace, 0, bytes, d->stream), "workspace", error));

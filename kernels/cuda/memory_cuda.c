@@ -133,19 +133,29 @@ bool kvi_cuda_kernel_of(const kvi_weight_desc *desc, const kvi_device_options *o
     return has;
 }
 
+kvrt_status kvi_cuda_no_memory(const kvi_device *d, const char *what, uint64_t bytes, kvrt_error *error)
+{
+    size_t available = 0, total = 0;
+    (void)d->driver.cu.mem_info(&available, &total);
+    return kvi_error_memory(error, KVRT_NOMEM_DEVICE, bytes, available,
+                            "%s: need %llu MiB on the device, %llu MiB are free", what,
+                            (unsigned long long)(bytes >> 20), (unsigned long long)(available >> 20));
+}
+
+kvrt_status kvi_cuda_allocate(const kvi_device *d, uint64_t bytes, const char *what, kvi_dptr *out, kvrt_error *error)
+{
+    if (!bytes || d->driver.cu.mem_alloc(out, bytes) == KVI_CU_SUCCESS) return KVRT_OK;
+    *out = 0;
+    return kvi_cuda_no_memory(d, what, bytes, error);
+}
+
 kvrt_status kvi_cuda_weights_reserve(kvi_device *d, uint64_t bytes, kvrt_error *error)
 {
     if (!bytes) return KVRT_OK;
     if (d->n_blocks == KVI_CUDA_MAX_BLOCKS)
         return kvi_error_set(error, KVRT_UNSUPPORTED, "cuda: more than %u blocks of weights", KVI_CUDA_MAX_BLOCKS);
     kvi_cuda_block *block = &d->blocks[d->n_blocks];
-    if (d->driver.cu.mem_alloc(&block->data, bytes) != KVI_CU_SUCCESS) {
-        size_t available = 0, total = 0;
-        (void)d->driver.cu.mem_info(&available, &total);
-        return kvi_error_memory(error, KVRT_NOMEM_DEVICE, bytes, available,
-                                "weights: need %llu MiB on the device, %llu MiB are free",
-                                (unsigned long long)(bytes >> 20), (unsigned long long)(available >> 20));
-    }
+    KVI_TRY(kvi_cuda_allocate(d, bytes, "weights", &block->data, error));
     block->bytes = bytes;
     block->used = 0;
     d->n_blocks++;

@@ -6,6 +6,11 @@
 /* Memory of a pool that changes comes in pieces of that: what every card takes. */
 #define KVI_CUDA_POOL_GRAIN (2u << 20)
 
+/* `what` of so many bytes is NOMEM_DEVICE. */
+kvrt_status kvi_cuda_no_memory(const kvi_device *device, const char *what, uint64_t bytes, kvrt_error *error);
+/* Device memory, which the caller frees; of 0 bytes none, *out as it was. NOMEM_DEVICE, *out 0. */
+kvrt_status kvi_cuda_allocate(const kvi_device *device, uint64_t bytes, const char *what, kvi_dptr *out,
+                              kvrt_error *error);
 kvrt_status kvi_cuda_staging_open(kvi_device *device, kvrt_error *error);
 void kvi_cuda_staging_close(kvi_device *device);
 

@@ -9,21 +9,6 @@ static kvi_cu_memory_kind kind_of(const kvi_device *d)
     return (kvi_cu_memory_kind){.type = KVI_CU_MEMORY_PINNED, .location = {KVI_CU_LOCATION_DEVICE, d->ordinal}};
 }
 
-static uint64_t available(const kvi_device *d)
-{
-    size_t free_bytes = 0, total = 0;
-    (void)d->driver.cu.mem_info(&free_bytes, &total);
-    return free_bytes;
-}
-
-static kvrt_status no_memory(const kvi_device *d, uint64_t bytes, kvrt_error *error)
-{
-    const uint64_t left = available(d);
-    return kvi_error_memory(error, KVRT_NOMEM_DEVICE, bytes, left,
-                            "KV pool: need %llu MiB on the device, %llu MiB are free",
-                            (unsigned long long)(bytes >> 20), (unsigned long long)(left >> 20));
-}
-
 /* Memory behind [from, to) of the pool, or nothing. */
 static kvrt_status map(kvi_device *d, uint64_t from, uint64_t to, kvrt_error *error)
 {
@@ -44,7 +29,7 @@ static kvrt_status map(kvi_device *d, uint64_t from, uint64_t to, kvrt_error *er
     if (result == KVI_CU_SUCCESS && to > from) result = cu->memory_access(d->pool + from, to - from, &access, 1);
     if (result == KVI_CU_SUCCESS) return KVRT_OK;
     if (end > from) (void)cu->memory_unmap(d->pool + from, end - from);
-    return result == KVI_CU_OUT_OF_MEMORY ? no_memory(d, to - from, error)
+    return result == KVI_CU_OUT_OF_MEMORY ? kvi_cuda_no_memory(d, "KV pool", to - from, error)
                                           : kvi_cuda_check(cu, result, "memory of the KV pool", error);
 }
 
@@ -69,7 +54,7 @@ static kvrt_status reserve(kvi_device *d, kvrt_error *error)
     const kvi_cu_result result = cu->address_reserve(&d->pool, most, grain, 0, 0);
     if (result != KVI_CU_SUCCESS) d->pool = 0;
     else d->pool_reserved = most;
-    return result == KVI_CU_OUT_OF_MEMORY ? no_memory(d, most, error)
+    return result == KVI_CU_OUT_OF_MEMORY ? kvi_cuda_no_memory(d, "KV pool", most, error)
                                           : kvi_cuda_check(cu, result, "addresses of the KV pool", error);
 }
 
@@ -80,10 +65,7 @@ kvrt_status kvi_cuda_pool_open(kvi_device *d, kvrt_error *error)
     if (d->limits.pool_grain) {
         KVI_TRY(reserve(d, error));
         KVI_TRY(map(d, 0, bytes, error));
-    } else if (d->driver.cu.mem_alloc(&d->pool, bytes) != KVI_CU_SUCCESS) {
-        d->pool = 0;
-        return no_memory(d, bytes, error);
-    }
+    } else KVI_TRY(kvi_cuda_allocate(d, bytes, "KV pool", &d->pool, error));
     d->pool_bytes = bytes;
     return KVRT_OK;
 }

@@ -242,10 +242,9 @@ template <class codes> struct tile_gemv {
         }
         return kvi_ballot(found != 0u) != 0u;
     }
-    /* Of the K quants each width has one kind of groups: Q2_K, Q3_K, Q6_K those of 16; Q2_K, Q4_K, Q5_K mins. */
     static constexpr bool has_subs = codes::bits != 8 && !codes::twice && !codes::powers,
-                          subs_of_16 = codes::bits < 4 || codes::bits == 6,
-                          subs_have_mins = !codes::table && (codes::bits == 2 || codes::bits == 4 || codes::bits == 5);
+                          subs_of_16 = KVI_CUDA_SUBS_OF_16((uint32_t)codes::bits),
+                          subs_have_mins = !codes::table && KVI_CUDA_SUBS_HAVE_MINS((uint32_t)codes::bits);
     static KVI_DEV side_kind kind_of(const kvi_cuda_tile &t)
     {
         if (t.opens) return OPENED;

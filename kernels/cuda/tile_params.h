@@ -4,6 +4,11 @@
 #include "linear_params.h"
 #include "../tile_form.h"
 
+/* Of the K quants each width has one kind of groups and mins: Q2_K, Q3_K, Q6_K groups of 16; Q2_K, Q4_K, Q5_K mins. A gemv knows these alone as they
+ * lie. */
+#define KVI_CUDA_SUBS_OF_16(bits) ((bits) < 4u || (bits) == 6u)
+#define KVI_CUDA_SUBS_HAVE_MINS(bits) ((bits) == 2u || (bits) == 4u || (bits) == 5u)
+
 /* The tile form of a weight with what follows from it once for all, so that no kernel divides. */
 typedef struct kvi_cuda_tile {
     kvi_tile form;

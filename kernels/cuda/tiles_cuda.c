@@ -61,16 +61,16 @@ static void fill_tables(kvi_cuda_tile *t)
     memcpy(t->tables, bytes, sizeof t->tables);
 }
 
-/* What tile_gemv.cu has no way to read as it lies. Of the K quants each width has one kind of groups and mins. */
+/* What tile_gemv.cu has no way to read as it lies. */
 static bool opens(const kvi_tile *t)
 {
     const bool sixteen = t->group == 16u, mins = t->offset == KVI_TILE_MINS;
     if (t->whole_row || t->global || t->offset == KVI_TILE_ZEROS) return true;
     if (t->values == KVI_TILE_E2M1) return sixteen || (t->scale != KVI_TILE_E8M0 && t->scale != KVI_TILE_MX);
     if (t->scale == KVI_TILE_SUB) {
-        const bool integers = t->values == KVI_TILE_INTEGER, subs_of_16 = t->bits < 4u || t->bits == 6u,
-                   subs_have_mins = integers && (t->bits == 2u || t->bits == 4u || t->bits == 5u);
-        return t->bits == 8u || t->values >= KVI_TILE_FLOATS || sixteen != subs_of_16 || mins != subs_have_mins;
+        const bool have_mins = t->values == KVI_TILE_INTEGER && KVI_CUDA_SUBS_HAVE_MINS(t->bits);
+        return t->bits == 8u || t->values >= KVI_TILE_FLOATS || sixteen != KVI_CUDA_SUBS_OF_16(t->bits) ||
+               mins != have_mins;
     }
     return t->scale != KVI_TILE_F16 || sixteen;
 }

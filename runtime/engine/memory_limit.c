@@ -57,7 +57,7 @@ static kvrt_status shrink(kvi_engine *e, uint64_t pool, uint64_t rest, uint64_t 
     }
     set_shares(e, before);
     if (status < KVRT_OK) return status;
-    const uint64_t grain = e->plan.limits.pool_grain ? e->plan.limits.pool_grain : KVI_KV_UNIT,
+    const uint64_t grain = kvi_limits_grain(&e->plan.limits),
                    held = ((uint64_t)held_units(&e->store) * KVI_KV_UNIT + grain - 1) / grain * grain;
     return kvi_error_memory(
         error, KVRT_OVER_BUDGET, rest + held, budget,

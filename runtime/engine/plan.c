@@ -244,7 +244,7 @@ uint64_t kvi_plan_pool_under(const kvi_memory_plan *plan, uint64_t limit)
         pool = planned + (each ? more / each * kv + (part < kv ? part : kv) : 0);
     }
     if (pool > plan->limits.pool_most_bytes) pool = plan->limits.pool_most_bytes;
-    const uint64_t grain = plan->limits.pool_grain ? plan->limits.pool_grain : KVI_KV_UNIT;
+    const uint64_t grain = kvi_limits_grain(&plan->limits);
     return pool / grain * grain;
 }
 

@@ -41,9 +41,9 @@ static uint64_t file_bytes(const directory *d)
     return kvi_os_file_stamp(d->file, &bytes, &changed) ? bytes : 0;
 }
 
-static bool is_there(const directory *d, const kvi_tier_object *object, uint64_t n_file)
+/* Whether place i has the object, whole. */
+static bool has(const directory *d, size_t i, const kvi_tier_object *object, uint64_t n_file)
 {
-    const size_t i = find(d, object->name);
     return i < d->n_places && d->places[i].n == object->n && end_of(d, i + 1) <= n_file;
 }
 
@@ -52,7 +52,7 @@ static kvrt_status exists(kvi_tier *tier, kvi_tier_object *objects, uint32_t cou
     const directory *d = (const directory *)tier;
     const uint64_t n_file = file_bytes(d);
     (void)error;
-    for (uint32_t i = 0; i < count; i++) objects[i].there = is_there(d, &objects[i], n_file);
+    for (uint32_t i = 0; i < count; i++) objects[i].there = has(d, find(d, objects[i].name), &objects[i], n_file);
     return KVRT_OK;
 }
 
@@ -104,8 +104,8 @@ static kvrt_status write_all(directory *d, kvi_os_file file, const kvi_tier_obje
     const uint64_t n_file = file_bytes(d);
     size_t at = d->n_places;
     for (uint32_t i = 0; i < count; i++) {
-        if (is_there(d, &objects[i], n_file)) continue;
         const size_t old = find(d, objects[i].name);
+        if (has(d, old, &objects[i], n_file)) continue;
         if (old < d->n_places) remove_at(d, old);
         at = take(d, &objects[i], at);
         KVI_TRY(kvi_os_file_write(file, d->file, d->places[at].at, objects[i].bytes, objects[i].n, error));

@@ -183,6 +183,27 @@ void golden_note(const kvrt_event *event, uint64_t *digest)
     if (event->type == KVRT_EVENT_TOKEN) *digest = (*digest ^ (uint32_t)event->token ^ bits) * 1099511628211u;
 }
 
+static int32_t note(const kvrt_event *event, void *user)
+{
+    golden_note(event, user);
+    return KVRT_CONTINUE;
+}
+
+uint64_t golden_generate(kvrt_session session, kvrt_options *options)
+{
+    uint64_t digest = 1;
+    kvrt_error error = {.size = sizeof error};
+    if (kvrt_generate(session, options, note, &digest, NULL, &error) < KVRT_OK) fail_msg("%s", error.message);
+    kvrt_options_destroy(options);
+    return digest;
+}
+
+uint64_t golden_limit_for(kvrt_engine engine, uint64_t pool)
+{
+    const kvrt_memory m = golden_memory(engine);
+    return m.planned_bytes - m.kv_pool_bytes + pool;
+}
+
 static int larger_first(const void *a, const void *b)
 {
     const double x = *(const double *)a, y = *(const double *)b;

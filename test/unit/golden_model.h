@@ -54,6 +54,10 @@ kvrt_memory golden_memory(kvrt_engine engine);
 kvrt_session golden_session_with(kvrt_engine engine, uint32_t story, uint32_t n);
 /* Into the digest goes every token, with every bit of its probability. */
 void golden_note(const kvrt_event *event, uint64_t *digest);
+/* Generates with these options, which it destroys; a digest of what came. Fails the test on an error. */
+uint64_t golden_generate(kvrt_session session, kvrt_options *options);
+/* The limit under which the pool has just so many bytes, of an engine whose pool is not above what it was opened with. */
+uint64_t golden_limit_for(kvrt_engine engine, uint64_t pool);
 /* Largest error of the logits of all rows over all prompts, infinity when one is NaN. `digest` (may be NULL) collects every bit. */
 double golden_logit_error(kvrt_engine engine, const golden_model *model, uint64_t *digest);
 /* The same but for the worst `part` of the rows. */

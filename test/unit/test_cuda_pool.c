@@ -42,29 +42,12 @@ static void set(kvrt_engine engine, uint64_t limit)
     assert_int_equal(pool % GRAIN, 0);
 }
 
-/* The limit under which the pool has just so many bytes, of those that it was opened with. */
-static uint64_t limit_for(kvrt_engine engine, uint64_t pool)
-{
-    const kvrt_memory m = golden_memory(engine);
-    return m.planned_bytes - m.kv_pool_bytes + pool;
-}
-
-static int32_t listen(const kvrt_event *event, void *user)
-{
-    golden_note(event, user);
-    return KVRT_CONTINUE;
-}
-
 static uint64_t generate(kvrt_session s, uint32_t n)
 {
-    uint64_t digest = 1;
     char text[16];
     snprintf(text, sizeof text, "%u", n);
     kvrt_options *o = golden_options((const char *const[]){"gen.max_tokens", text, NULL});
-    kvrt_error error = {.size = sizeof error};
-    if (kvrt_generate(s, o, listen, &digest, NULL, &error) < KVRT_OK) fail_msg("%s", error.message);
-    kvrt_options_destroy(o);
-    return digest;
+    return golden_generate(s, o);
 }
 
 /* Memory of the device that is in use, of an emulated one. */
@@ -96,7 +79,7 @@ static void memory_goes_and_comes_to_the_byte(void **state)
         if (!cuda_on_card()) assert_int_equal(device_bytes() - before, taken);
         const uint64_t wished[] = {GRAIN, 3 * GRAIN + 1, 9 * GRAIN - 1, m.kv_pool_most_bytes, GRAIN, 20 * GRAIN};
         for (unsigned k = 0; k < 6; k++) {
-            set(engine, limit_for(engine, wished[k]));
+            set(engine, golden_limit_for(engine, wished[k]));
             const kvrt_memory now = golden_memory(engine);
             if (wished[k] <= m.kv_pool_bytes) assert_int_equal(now.kv_pool_bytes, wished[k] / GRAIN * GRAIN);
             else assert_true(now.kv_pool_bytes <= wished[k]);
@@ -128,7 +111,7 @@ static void sessions_go_on(void **state)
     }
     const uint64_t whole = golden_memory(engine).planned_bytes;
     /* What is held does not fit, which is said; what would do is said, and does. */
-    assert_int_equal(kvrt_mem_limit(engine, limit_for(engine, GRAIN), NULL, &error), KVRT_OVER_BUDGET);
+    assert_int_equal(kvrt_mem_limit(engine, golden_limit_for(engine, GRAIN), NULL, &error), KVRT_OVER_BUDGET);
     assert_non_null(strstr(error.message, "mem.limit: sessions hold"));
     const uint64_t least = error.needed_bytes, pool = golden_memory(engine).kv_pool_bytes;
     assert_int_equal(kvrt_mem_limit(engine, least - 1, NULL, NULL), KVRT_OVER_BUDGET);
@@ -137,7 +120,7 @@ static void sessions_go_on(void **state)
     assert_true(golden_memory(engine).kv_pool_bytes < pool);
     assert_int_equal(kvrt_session_close(gone, NULL), KVRT_OK);
     for (uint32_t round = 0; round < 3; round++) {
-        (void)kvrt_mem_limit(engine, limit_for(engine, 0) + 256, NULL, &error);
+        (void)kvrt_mem_limit(engine, golden_limit_for(engine, 0) + 256, NULL, &error);
         set(engine, error.needed_bytes); /* one piece holds both */
         assert_int_equal(golden_memory(engine).kv_pool_bytes, GRAIN);
         if (round == 1) {
@@ -178,7 +161,7 @@ static void requests_go_on(void **state)
         status = kvrt_step(engine, 200, NULL);
         assert_true(status >= KVRT_OK);
         while (kvrt_poll(engine, &event, NULL) == KVRT_OK) golden_note(&event, &digest);
-        set(engine, limit_for(engine, (1 + n % 5) * GRAIN));
+        set(engine, golden_limit_for(engine, (1 + n % 5) * GRAIN));
     }
     assert_true(n > 5);
     assert_true(generate(b, 20) == digest);
@@ -202,7 +185,7 @@ static void sessions_make_room(void **state)
     }
     kvrt_session s = golden_session_with(engine, 1, 200);
     assert_true(generate(s, 3) == generate(b, 3));
-    set(engine, limit_for(engine, GRAIN));
+    set(engine, golden_limit_for(engine, GRAIN));
     assert_true(golden_memory(engine).kv_away_bytes > GRAIN);
     assert_true(generate(s, 3) == generate(b, 3));
     kvrt_engine_close(engine, NULL);
@@ -213,7 +196,7 @@ static void sessions_make_room(void **state)
     s = golden_session(engine);
     assert_int_equal(kvrt_measure_fill(s, 3000, 1, NULL), KVRT_OK);
     const kvrt_session_info before = golden_session_info(s);
-    set(engine, limit_for(engine, GRAIN));
+    set(engine, golden_limit_for(engine, GRAIN));
     const kvrt_session_info after = golden_session_info(s);
     assert_true(after.kv_bytes < before.kv_bytes && after.kv_bytes <= GRAIN && before.kv_bytes > GRAIN);
     assert_true(after.n_tokens == before.n_tokens && after.n_packed_pages > before.n_packed_pages);
@@ -280,7 +263,7 @@ static void whatever_fails_changes_nothing(void **state)
     kvrt_session a = golden_session_with(engine, 1, 200), b = golden_session_with(other, 1, 200);
     const kvrt_memory m = golden_memory(engine);
     const uint64_t held = device_bytes(), alive = cuda_emu.count("objects"),
-                   larger = limit_for(engine, m.kv_pool_bytes + 10 * GRAIN);
+                   larger = golden_limit_for(engine, m.kv_pool_bytes + 10 * GRAIN);
     for (nth = 1;; nth++) {
         cuda_emu.break_nth("alloc", nth);
         status = kvrt_mem_limit(engine, larger, NULL, &error);

@@ -18,23 +18,13 @@ static kvrt_engine open_engine(const char *format, const char *ctx)
     return golden_open(&model, pairs);
 }
 
-static int32_t listen(const kvrt_event *event, void *user)
-{
-    golden_note(event, user);
-    return KVRT_CONTINUE;
-}
-
 static uint64_t generate(kvrt_session s, uint32_t n)
 {
-    uint64_t digest = 1;
     kvrt_options *o;
-    kvrt_error error = {.size = sizeof error};
     kvrt_options_create(&o, NULL);
     kvrt_options_set_i64(o, "gen.max_tokens", n, NULL);
     kvrt_options_set_i64(o, "sample.seed", 4, NULL);
-    if (kvrt_generate(s, o, listen, &digest, NULL, &error) < KVRT_OK) fail_msg("%s", error.message);
-    kvrt_options_destroy(o);
-    return digest;
+    return golden_generate(s, o);
 }
 
 /* An engine under mem.limit, alone or together with others. */

@@ -63,19 +63,6 @@ static void set(kvrt_engine engine, uint64_t limit)
     if (kvrt_mem_limit(engine, limit, NULL, &error) < KVRT_OK) fail_msg("%s", error.message);
 }
 
-/* The limit under which the pool has just so many bytes, for an engine whose pool is not above what it was opened with. */
-static uint64_t limit_for(kvrt_engine engine, uint64_t pool)
-{
-    const kvrt_memory m = golden_memory(engine);
-    return m.planned_bytes - m.kv_pool_bytes + pool;
-}
-
-static int32_t listen(const kvrt_event *event, void *user)
-{
-    golden_note(event, user);
-    return KVRT_CONTINUE;
-}
-
 static kvrt_options *for_tokens(uint32_t n)
 {
     kvrt_options *o;
@@ -87,12 +74,8 @@ static kvrt_options *for_tokens(uint32_t n)
 
 static uint64_t generate(kvrt_session s, uint32_t n)
 {
-    uint64_t digest = 1;
     kvrt_options *o = for_tokens(n);
-    kvrt_error error = {.size = sizeof error};
-    if (kvrt_generate(s, o, listen, &digest, NULL, &error) < KVRT_OK) fail_msg("%s", error.message);
-    kvrt_options_destroy(o);
-    return digest;
+    return golden_generate(s, o);
 }
 
 /* ---------------------------------------------------------------------------------------------------------- plan --- */
@@ -188,16 +171,17 @@ static void memory_goes_and_comes(void **state)
     const uint64_t full = resident();
     /* Held pages are not given back. */
     kvrt_error error = {.size = sizeof error};
-    assert_int_equal(kvrt_mem_limit(engine, limit_for(engine, m.kv_pool_bytes / 4), NULL, &error), KVRT_OVER_BUDGET);
+    assert_int_equal(kvrt_mem_limit(engine, golden_limit_for(engine, m.kv_pool_bytes / 4), NULL, &error),
+                     KVRT_OVER_BUDGET);
     assert_non_null(strstr(error.message, "mem.limit: sessions hold"));
     assert_int_equal(golden_memory(engine).kv_pool_bytes, m.kv_pool_bytes);
     assert_int_equal(kvrt_session_close(a, NULL), KVRT_OK);
     const uint64_t target = m.kv_pool_bytes / 16;
-    set(engine, limit_for(engine, target));
+    set(engine, golden_limit_for(engine, target));
     const uint64_t less = resident();
     if (full && less + m.kv_used_bytes + m.kv_pool_bytes / 4 > full)
         fail_msg("%llu KiB before, %llu KiB after", (unsigned long long)full >> 10, (unsigned long long)less >> 10);
-    set(engine, limit_for(engine, m.kv_pool_bytes));
+    set(engine, golden_limit_for(engine, m.kv_pool_bytes));
     if (full) assert_true(resident() < less + (1u << 20)); /* memory comes as it is used */
     assert_int_equal(kvrt_session_rewind(b, 300, NULL), KVRT_OK);
     assert_true(generate(b, 5) == first);
@@ -211,7 +195,7 @@ static void memory_goes_and_comes(void **state)
 static uint64_t least_limit(kvrt_engine engine)
 {
     kvrt_error error = {.size = sizeof error};
-    assert_int_equal(kvrt_mem_limit(engine, limit_for(engine, 0) + 256, NULL, &error), KVRT_OVER_BUDGET);
+    assert_int_equal(kvrt_mem_limit(engine, golden_limit_for(engine, 0) + 256, NULL, &error), KVRT_OVER_BUDGET);
     return error.needed_bytes;
 }
 
@@ -319,7 +303,7 @@ static void idle_sessions_leave(void **state)
         }
         const kvrt_memory m = golden_memory(engine);
         kvrt_error error = {.size = sizeof error};
-        const kvrt_status status = kvrt_mem_limit(engine, limit_for(engine, m.kv_used_bytes / 3), NULL, &error);
+        const kvrt_status status = kvrt_mem_limit(engine, golden_limit_for(engine, m.kv_used_bytes / 3), NULL, &error);
         if (in_memory) { /* of which they would take as much */
             assert_int_equal(status, KVRT_OVER_BUDGET);
             assert_int_equal(golden_memory(engine).kv_away_bytes, 0);
@@ -346,7 +330,7 @@ static void elastic_sessions_give_up_bits(void **state)
     (void)generate(s, 1), (void)generate(t, 1);
     kvrt_session_info before = golden_session_info(s);
     const kvrt_memory m = golden_memory(engine);
-    set(engine, limit_for(engine, m.kv_pool_bytes * 9 / 10));
+    set(engine, golden_limit_for(engine, m.kv_pool_bytes * 9 / 10));
     kvrt_session_info after = golden_session_info(s);
     assert_true(after.kv_bytes < before.kv_bytes && after.kv_bytes <= m.kv_pool_bytes * 9 / 20);
     assert_true(after.n_packed_pages > before.n_packed_pages);

@@ -682,31 +682,18 @@ static int tear_down(void **state)
     return 0;
 }
 
+#define OF_BOTH_FORMS                                                                                                  \
+    cmocka_unit_test(a_prompt_delays_by_a_chunk), cmocka_unit_test(priorities), cmocka_unit_test(a_cancel_by_number),  \
+        cmocka_unit_test(back_pressure), cmocka_unit_test(limits_hold), cmocka_unit_test(around_a_step),               \
+        cmocka_unit_test(a_lost_device), cmocka_unit_test(the_worker)
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(any_budget_gives_the_same),
-                                       cmocka_unit_test(other_layers),
-                                       cmocka_unit_test(a_budget_is_kept),
-                                       cmocka_unit_test(rounds_are_short),
-                                       cmocka_unit_test(a_prompt_delays_by_a_chunk),
-                                       cmocka_unit_test(priorities),
-                                       cmocka_unit_test(a_cancel_by_number),
-                                       cmocka_unit_test(back_pressure),
-                                       cmocka_unit_test(limits_hold),
-                                       cmocka_unit_test(around_a_step),
-                                       cmocka_unit_test(a_lost_device),
-                                       cmocka_unit_test(the_worker)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(any_budget_gives_the_same), cmocka_unit_test(other_layers),
+                                       cmocka_unit_test(a_budget_is_kept), cmocka_unit_test(rounds_are_short),
+                                       OF_BOTH_FORMS};
     const struct CMUnitTest both[] = {cmocka_unit_test(an_observed_session_waits_for_a_part),
-                                      cmocka_unit_test(any_budget_gives_the_same),
-                                      cmocka_unit_test(a_budget_is_kept),
-                                      cmocka_unit_test(a_prompt_delays_by_a_chunk),
-                                      cmocka_unit_test(priorities),
-                                      cmocka_unit_test(a_cancel_by_number),
-                                      cmocka_unit_test(back_pressure),
-                                      cmocka_unit_test(limits_hold),
-                                      cmocka_unit_test(around_a_step),
-                                      cmocka_unit_test(a_lost_device),
-                                      cmocka_unit_test(the_worker)};
+                                      cmocka_unit_test(any_budget_gives_the_same), cmocka_unit_test(a_budget_is_kept),
+                                      OF_BOTH_FORMS};
     const int n_failed = cmocka_run_group_tests_name("one form", tests, set_up, NULL);
     return n_failed + cmocka_run_group_tests_name("both forms", both, set_up_integers, tear_down);
 }

@@ -259,6 +259,8 @@ bool serve_format(serve_call *call, const serve_node *format, const char *param)
 bool serve_grammar(serve_call *call); /* members of llama-server: grammar (GBNF), json_schema */
 /* An item of a list: an object whose `type` is a string, if it has one. False: the call has an error. */
 bool serve_is_item(serve_call *call, const serve_node *item, const char *param);
+/* "messages: blocks of type 'image' are not supported". Always false. */
+bool serve_fail_type(serve_call *call, const char *param, const char *items, const serve_node *item);
 bool serve_put_calls(serve_call *call, const serve_node *calls, serve_text *out);
 /* The members `name` and `arguments` of a call, as templates want them: {"name":...,"arguments":{...}}. */
 bool serve_put_function(serve_call *call, const serve_node *of, const char *arguments, const char *param,

@@ -7,16 +7,6 @@
 #include <string.h>
 
 /* ------------------------------------------------------------------------------------------------------ requests --- */
-static bool fail_type(serve_call *call, const char *where, const serve_node *block)
-{
-    serve_text name = {0};
-    serve_json_string(&call->json, serve_json_get(&call->json, block, "type"), &name);
-    (void)serve_fail(call, 400, where, "%s: blocks of type '%.40s' are not supported", where,
-                     name.data ? name.data : "");
-    serve_text_free(&name);
-    return false;
-}
-
 static bool put_text_of(serve_call *call, const serve_node *block, const char *member, const char *where,
                         serve_text *out)
 {
@@ -36,7 +26,7 @@ static bool put_content_text(serve_call *call, const serve_node *content, const 
         return serve_fail(call, 400, where, "%s: need a string or an array, found %s", where,
                           serve_json_type_name(content));
     for (const serve_node *b = serve_json_child(j, content); b; b = serve_json_next(j, b)) {
-        if (!serve_json_is(j, serve_json_get(j, b, "type"), "text")) return fail_type(call, where, b);
+        if (!serve_json_is(j, serve_json_get(j, b, "type"), "text")) return serve_fail_type(call, where, "blocks", b);
         if (!put_text_of(call, b, "text", where, out)) return false;
     }
     return true;
@@ -107,7 +97,7 @@ static bool gather(serve_call *call, const serve_node *content, gathered *g)
         else if (serve_json_is(j, type, "redacted_thinking")) continue;
         else if (serve_json_is(j, type, "tool_use")) ok = put_call(call, b, &g->calls);
         else if (serve_json_is(j, type, "tool_result")) ok = put_result(call, b, &g->results);
-        else return fail_type(call, "messages", b);
+        else return serve_fail_type(call, "messages", "blocks", b);
         if (!ok) return false;
     }
     return true;

@@ -27,16 +27,6 @@ static void ask_summary(serve_text *out)
     serve_puts(out, "}");
 }
 
-static bool fail_type(serve_call *call, const char *what, const serve_node *type)
-{
-    serve_text name = {0};
-    serve_json_string(&call->json, type, &name);
-    (void)serve_fail(call, 400, "input", "input: %s of type '%.40s' are not supported", what,
-                     name.data ? name.data : "");
-    serve_text_free(&name);
-    return false;
-}
-
 /* A string, or parts of text. */
 static bool put_content(serve_call *call, const serve_node *content, serve_text *out)
 {
@@ -60,7 +50,7 @@ static bool put_content(serve_call *call, const serve_node *content, serve_text 
             else if (serve_json_is(j, type, "refusal")) serve_json_string(j, serve_json_get(j, p, "refusal"), &text);
             else {
                 serve_text_free(&text);
-                return fail_type(call, "parts", type);
+                return serve_fail_type(call, "input", "parts", p);
             }
         }
     serve_puts(out, ",\"content\":");
@@ -120,7 +110,7 @@ static bool add_item(serve_call *call, const serve_node *item, serve_text *out)
         begin_message(out, "assistant");
         if (!put_content(call, serve_json_get(j, item, "encrypted_content"), out)) return false;
     } else if (serve_json_is(j, type, "reasoning")) return true; /* templates leave out what was thought before */
-    else return fail_type(call, "items", type);
+    else return serve_fail_type(call, "input", "items", item);
     serve_puts(out, "}");
     return true;
 }

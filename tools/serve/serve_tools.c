@@ -187,6 +187,16 @@ bool serve_is_item(serve_call *call, const serve_node *item, const char *param)
     return serve_param_is(call, item, "type", SERVE_STRING, param);
 }
 
+bool serve_fail_type(serve_call *call, const char *param, const char *items, const serve_node *item)
+{
+    serve_text name = {0};
+    serve_json_string(&call->json, serve_json_get(&call->json, item, "type"), &name);
+    (void)serve_fail(call, 400, param, "%s: %s of type '%.40s' are not supported", param, items,
+                     name.data ? name.data : "");
+    serve_text_free(&name);
+    return false;
+}
+
 /* Templates want the object of the arguments, two of the APIs have its text. Text that is none stays text: a model wrote it. */
 bool serve_put_function(serve_call *call, const serve_node *of, const char *arguments, const char *param,
                         serve_text *out)
