@@ -1,4 +1,6 @@
-"""`kvrt chat` on a pseudo-terminal, for the tests that drive it."""
+"""`kvrt chat` on a pseudo-terminal, for the tests that drive it. What must happen during an answer is made so: the answer is endless, or the
+command stands still meanwhile (`stopped`). Limits of time only end what hangs."""
+import contextlib
 import fcntl
 import os
 import pathlib
@@ -16,6 +18,9 @@ KVRT = os.environ.get("KVRT", "build/kvrt")
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODEL = str(ROOT / "examples/models/storyteller-tiny")
 FAST = ["--temp", "0", "-n", "24"]
+ENDLESS = ["--temp", "0", "-n", "1000000", "--ctx", "2000000", "--ignore-eos", "--reserve", "0", "--no-stats"]
+HANGS = 120  # seconds
+EDITS = b"kvrt-paste" in pathlib.Path(KVRT).read_bytes()  # built with libedit
 
 
 class Chat:
@@ -24,6 +29,7 @@ class Chat:
     def __init__(self, *args, model=MODEL, env=None, size=(24, 100), shell=None, bare=False):
         self.seen = b""
         self.mark = 0
+        self.capable = (env or {}).get("TERM") != "dumb"
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.environ.update({"TERM": "xterm", **(env or {})})
@@ -49,7 +55,7 @@ class Chat:
             return bool(data)
         return True
 
-    def expect(self, pattern, seconds=30):
+    def expect(self, pattern, seconds=HANGS):
         """Waits for a pattern behind the last match."""
         end = time.monotonic() + seconds
         alive = True
@@ -77,12 +83,25 @@ class Chat:
     def prompt(self):
         """Waits for the prompt, and until keys go to the editor: the terminal would echo them itself before. (A dumb terminal stays as it is.)"""
         self.expect(r"> ")
-        end = time.monotonic() + 0.5
-        while termios.tcgetattr(self.fd)[3] & termios.ICANON and time.monotonic() < end:
+        end = time.monotonic() + HANGS
+        while self.capable and EDITS and termios.tcgetattr(self.fd)[3] & termios.ICANON and time.monotonic() < end:
             self.pump(0.01)
 
-    def leave(self, seconds=10):
-        """Exit code."""
+    @contextlib.contextmanager
+    def stopped(self):
+        """What is done inside is done during whatever the command was at; all that it had printed is in `seen`."""
+        os.kill(self.pid, signal.SIGSTOP)
+        while pathlib.Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "TZ":
+            self.pump(0.001)
+        while select.select([self.fd], [], [], 0.02)[0] and self.pump(0):
+            pass
+        try:
+            yield
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
+
+    def gone(self, seconds):
+        """Exit code, None if it is still there."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             self.pump(0.02)
@@ -90,6 +109,13 @@ class Chat:
             if pid:
                 os.close(self.fd)
                 return os.waitstatus_to_exitcode(status)
+        return None
+
+    def leave(self):
+        """Exit code."""
+        code = self.gone(HANGS)
+        if code is not None:
+            return code
         os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
         raise AssertionError(f"still running: {self.seen[-800:]!r}")

@@ -45,7 +45,7 @@ class Result:
         return json.loads(self.out)
 
 
-def kvrt(*args, stdin=b"", env=None, timeout=120, **more):
+def kvrt(*args, stdin=b"", env=None, timeout=300, **more):
     args = [str(a) for a in args]
     process = subprocess.run([KVRT, *args], input=stdin, stdout=more.get("stdout", subprocess.PIPE), stderr=subprocess.PIPE,
                              env={**ENVIRONMENT, **(env or {})}, timeout=timeout, cwd=more.get("cwd"))

@@ -10,6 +10,7 @@ from harness import ENVIRONMENT, KVRT, MODEL, ROOT, kvrt
 
 STORY = str(ROOT / "examples/models/storyteller-tiny")
 ENDLESS = ["--ctx", "2000000", "--reserve", "0"]  # with `endless` bodies: enough to be met in the middle, on any machine
+HANGS = 120  # seconds: limits only end what hangs
 STORY_MESSAGES = [{"role": "user", "content": "Tell me a story about a fox."}]
 
 
@@ -35,7 +36,7 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL if failed[0] else signal.SIGTERM)
         try:
-            code = self.process.wait(60)
+            code = self.process.wait(HANGS)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
@@ -43,7 +44,7 @@ class Server:
         self.process.stderr.close()
         assert failed[0] or code == 0, f"exit {code}: {self.said}"
 
-    def connect(self, timeout=120):
+    def connect(self, timeout=HANGS):
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
 
     def ask(self, method, path, body=None, headers=None, expect=200):
@@ -82,14 +83,14 @@ class Server:
         return events
 
     def metric(self, name):
-        return int(re.search(rf"^kvrt_{name} (\d+)$", self.get("/metrics"), re.M)[1])
+        return int(re.search(rf"^kvrt_{re.escape(name)} (\d+)$", self.get("/metrics"), re.M)[1])
 
     def until(self, name, value):
-        for _ in range(600):
-            if self.metric(name) == value:
-                return
-            time.sleep(0.05)
-        raise AssertionError(f"{name} is {self.metric(name)}, expected {value}")
+        """Looks from time to time, so what is waited for must stay: a counter, or what an endless request makes so."""
+        end = time.monotonic() + HANGS
+        while (found := self.metric(name)) != value:
+            assert time.monotonic() < end, f"{name} is {found}, expected {value}"
+            time.sleep(0.02)
 
     def begin(self, body, path="/v1/completions"):
         """A request whose answer nobody has read yet."""

@@ -133,7 +133,7 @@ def files_of_the_wrong_kind():
         with Folder() as m:
             (m.path / name).unlink()
             os.mkfifo(m.path / name)
-            run(m, timeout=20).expect(3, name)
+            run(m).expect(3, name)
         if os.geteuid() != 0:
             with Folder() as m:
                 (m.path / name).chmod(0)
@@ -263,7 +263,7 @@ def optional_files_that_cannot_be_read():
             with Folder() as m:
                 (m.path / name).unlink(missing_ok=True)
                 make(m.path / name)
-                run(m, timeout=20).expect(3, [name, kind])
+                run(m).expect(3, [name, kind])
 
 
 @test

@@ -13,7 +13,7 @@ import tempfile
 import time
 import unicodedata
 
-from chat_terminal import Chat, FAST, KVRT, MODEL, ROOT, main, stats
+from chat_terminal import Chat, ENDLESS, FAST, HANGS, KVRT, MODEL, ROOT, main, stats
 
 
 TURNS = ["Tell me about a fox.", "And a bear?", "Where is it now?", "Who is its friend?", "What do they eat?", "Was it cold?", "Did they sing?",
@@ -55,7 +55,7 @@ def test_turn_ten_equals_a_fresh_session_given_everything():
     figures, messages = converse(*exact)
     for turn in (1, 3, len(TURNS)):
         given, answer = messages[:2 * turn - 1], messages[2 * turn - 1]["content"]
-        run = subprocess.run([KVRT, "run", MODEL, *exact, *FAST, "--messages", "-", "--json"], capture_output=True, timeout=60,
+        run = subprocess.run([KVRT, "run", MODEL, *exact, *FAST, "--messages", "-", "--json"], capture_output=True, timeout=HANGS,
                              input=json.dumps(given).encode())
         fresh = json.loads(run.stdout)
         assert fresh["text"] == answer, f"turn {turn}: {fresh['text']!r}, in the chat {answer!r}"
@@ -117,7 +117,6 @@ def test_commands():
     chat.ask("/system")
     chat.expect("Grüße, 世界")
     chat.prompt()
-    time.sleep(0.3)  # the editor takes the terminal over when it begins to read
     chat.send("\x04")
     assert chat.leave() == 0
 
@@ -199,11 +198,7 @@ def test_completion_of_files():
                            ("/read ~/a f\ti\t", "a folder/inner.txt"), (f"/read {folder}/ein\tö\t", "ein Bör.txt"),
                            (f"/read '{folder}/two words.txt'", "two words.txt")):
             chat.prompt()
-            for key in keys:  # as fast as a person at best
-                chat.send(key)
-                if key == "\t":
-                    time.sleep(0.05)
-            chat.send("\r")
+            chat.send(keys + "\r")
         chat.prompt()
         chat.send("/export json ~/out put.json\r")
         chat.expect("wrote")
@@ -217,7 +212,7 @@ def test_completion_of_files():
 
 
 def test_interrupts():
-    chat = Chat("--temp", "0", "-n", "100000", "--ignore-eos", "--no-stats")
+    chat = Chat(*ENDLESS)
     chat.prompt()
     chat.send("\x03")
     chat.expect("Ctrl-D or /quit")
@@ -229,22 +224,27 @@ def test_interrupts():
     time.sleep(1.1)
     chat.ask("/export md /dev/null")
     chat.expect("wrote")
-    chat.ask("Go on.")
-    chat.answer_to("on.")
-    chat.send("\x03")
-    time.sleep(0.2)
-    chat.send("\x03")
-    assert chat.leave() == 130
+    for _ in range(5):  # a machine that stands still for a moment makes one of the two, or a second between them
+        chat.ask("Go on.")
+        chat.answer_to("on.")
+        chat.send("\x03")
+        time.sleep(0.2)
+        chat.send("\x03")
+        code = chat.gone(10)
+        if code is not None:
+            break
+    assert code == 130, chat.seen[-500:]
 
 
 def test_leaving_twice_when_idle_restores_the_terminal():
     chat = Chat(*FAST, shell="trap : INT; {} ; echo code $?; stty -a")
     chat.prompt()
-    time.sleep(0.2)
-    chat.send("\x03")
-    chat.expect("Ctrl-D or /quit")
-    chat.send("\x03")
-    chat.expect("code 130")
+    for hints in range(5):  # more than one where the machine stood still for a second
+        chat.send("\x03")
+        if chat.expect("code 130|Ctrl-D or /quit").group(0) == b"code 130":
+            break
+    assert hints, "once is not enough"
+    assert chat.seen.count(b"code 130") == 1, chat.seen
     chat.expect(r"[ ;]icanon.*[ ;]echo ")
     chat.leave()
 
@@ -322,30 +322,32 @@ def test_reasoning_is_dimmed_or_hidden():
 STORY = ROOT / "examples/models/storyteller-8m"
 
 
+def during_an_answer(chat, message, do):
+    """Asks, and does something while the answer comes."""
+    for _ in range(10):
+        chat.ask(message)
+        chat.answer_to(message)
+        with chat.stopped():
+            if b"kvrt: ended" not in chat.seen[chat.mark:]:
+                return do()
+    raise AssertionError("no answer was met in the middle")
+
+
 def test_typing_during_an_answer_waits_for_the_prompt():
     for env in ({}, {"TERM": "dumb"}):
-        chat = Chat("--temp", "0", "-n", "150", "--ignore-eos", model=STORY, env=env)
-        chat.ask("Tell me a story.")
-        chat.answer_to("story.")
-        chat.send("/ctx\r/he")  # a whole line, and the beginning of one
+        chat = Chat("--temp", "0", "-n", "150", "--ignore-eos", "--ctx", "4000", model=STORY, env=env)
+        during_an_answer(chat, "Tell me a story.", lambda: chat.send("/ctx\r/he"))  # a whole line, and the beginning of one
         answer = chat.expect(r"(.*?)kvrt: ended after 150").group(1)
-        assert b"/ctx" not in answer and b"/he" not in answer and len(answer) > 300, (env, answer)
+        assert b"/ctx" not in answer and b"/he" not in answer and len(answer) > 100, (env, answer)
         stats(chat)
         chat.expect(r"> .*/ctx.*context \d+ of \d+ tokens")
         chat.expect(r"> .*/he")
-        time.sleep(0.2)
         chat.send("lp\r")
         chat.expect("/regen")
-        chat.prompt()
-        chat.send("Tell me more.\r")
-        chat.answer_to("more.")  # before it, the prompt would be cancelled
-        chat.send("x\x03")  # Ctrl-C is a signal still, and takes back what was typed before it
+        during_an_answer(chat, "Tell me more.", lambda: chat.send("x\x03"))  # Ctrl-C is a signal still, and takes back what was typed before it
         chat.expect(r"\(stopped\)")
-        chat.prompt()
         time.sleep(1.1)
-        chat.send("Again.\r")
-        chat.answer_to("Again.")
-        chat.send("\x04")  # Ctrl-D leaves, as soon as there is a prompt
+        during_an_answer(chat, "Again.", lambda: chat.send("\x04"))  # Ctrl-D leaves, as soon as there is a prompt
         assert chat.leave() == 0
 
 
@@ -355,7 +357,6 @@ def test_the_terminal_is_as_it_was():
         chat = Chat("--temp", "0", "-n", "100000", "--ctx", "100000", "--ignore-eos", "--reserve", "0", model=STORY,
                     shell="trap : HUP; {} ; echo code $?; stty -a")
         chat.prompt()
-        time.sleep(0.2)
         if during:
             chat.send("Tell me a story.\r")
             chat.answer_to("story.")
@@ -403,7 +404,7 @@ def test_words_are_not_broken_at_the_edge():
         json_file.write_text(json.dumps(wide), encoding="utf-8")
         for model in (MODEL, folder):
             args = ["--temp", "0.9", "--seed", "11", "-n", "300", "--ignore-eos"]
-            piped = subprocess.run([KVRT, "chat", model, "Tell me a story.", *args], capture_output=True, timeout=60, stdin=subprocess.DEVNULL)
+            piped = subprocess.run([KVRT, "chat", model, "Tell me a story.", *args], capture_output=True, timeout=HANGS, stdin=subprocess.DEVNULL)
             text = piped.stdout.decode()
             assert text.count(" ") > 50 and max(map(len, text.split("\n"))) > 100, text  # a pipe gets no rows
             assert model == MODEL or ("世界" in text and "e\u0301" in text and "。" in text), text
@@ -422,12 +423,14 @@ def test_words_are_not_broken_at_the_edge():
 
 
 def test_rows_follow_a_new_window_size():
-    chat = Chat("--temp", "0", "-n", "400", "--ignore-eos", model=STORY, size=(24, 100))
-    chat.ask("Tell me a story.")
-    chat.answer_to("story.")
-    chat.resize((24, 30))
-    shown = chat.expect(r"(.*?)kvrt: ended").group(1).decode()
-    rows = shown.split("\r\n")[:-1]
+    chat = Chat("--temp", "0", "-n", "400", "--ignore-eos", "--ctx", "4000", model=STORY, size=(24, 100))
+    for _ in range(10):
+        chat.resize((24, 100))
+        during_an_answer(chat, "Tell me a story.", lambda: (setattr(chat, "mark", len(chat.seen)), chat.resize((24, 30))))
+        shown = chat.expect(r"(.*?)kvrt: ended").group(1).decode()
+        rows = shown.split("\r\n")[:-1]
+        if len(rows) > 10:  # it was early enough
+            break
     narrow = [len(r) <= 30 for r in rows]
     assert len(rows) > 10 and all(narrow[3:]), rows
     chat.ask("/quit")
@@ -435,17 +438,17 @@ def test_rows_follow_a_new_window_size():
 
 
 def test_pipes():
-    run = subprocess.run([KVRT, "chat", MODEL, *FAST], input=b"Hello", capture_output=True, timeout=60)
+    run = subprocess.run([KVRT, "chat", MODEL, *FAST], input=b"Hello", capture_output=True, timeout=HANGS)
     assert run.returncode == 0, run.stderr
     assert run.stdout and b"\x1b" not in run.stdout and b">" not in run.stdout[:2]
-    again = subprocess.run([KVRT, "run", MODEL, "--messages", "-", *FAST], capture_output=True, timeout=60,
+    again = subprocess.run([KVRT, "run", MODEL, "--messages", "-", *FAST], capture_output=True, timeout=HANGS,
                            input=json.dumps([{"role": "user", "content": "Hello"}]).encode())
     assert again.returncode == 0, again.stderr
     assert again.stdout == run.stdout, (again.stdout, run.stdout)
     closed = subprocess.run(f"printf Hello | {KVRT} chat {MODEL} --temp 0 -n 2000 --ignore-eos | head -c 1 > /dev/null; echo ${{PIPESTATUS[1]}}",
-                            shell=True, executable="/bin/bash", capture_output=True, timeout=60)
+                            shell=True, executable="/bin/bash", capture_output=True, timeout=HANGS)
     assert closed.stdout.strip() == b"1", closed
-    bare = subprocess.run([KVRT, "chat", str(ROOT / "test/golden/models/llama_gqa2")], input=b"x", capture_output=True, timeout=60)
+    bare = subprocess.run([KVRT, "chat", str(ROOT / "test/golden/models/llama_gqa2")], input=b"x", capture_output=True, timeout=HANGS)
     assert bare.returncode == 6 and b"chat template" in bare.stderr, bare
 
 

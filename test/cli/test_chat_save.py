@@ -7,7 +7,7 @@ import re
 import subprocess
 import tempfile
 
-from chat_terminal import Chat, FAST, KVRT, MODEL, main
+from chat_terminal import Chat, FAST, HANGS, KVRT, MODEL, main
 
 
 def answer(chat, text):
@@ -54,7 +54,7 @@ def test_save_and_load():
 
 def once(folder, *args):
     run = subprocess.run([KVRT, "chat", MODEL, *FAST, "--session", folder + "/s", *args],
-                         capture_output=True, timeout=60, stdin=subprocess.DEVNULL)
+                         capture_output=True, timeout=HANGS, stdin=subprocess.DEVNULL)
     assert run.returncode == 0, run.stderr
     return run.stdout
 
@@ -66,7 +66,7 @@ def test_session_file():
         apart = [once(folder, text).decode() for text in turns]
         assert os.listdir(folder) == ["s"]
         (pathlib.Path(folder) / "s").write_bytes(b"nothing of the kind")
-        run = subprocess.run([KVRT, "chat", MODEL, "--session", folder + "/s", "x"], capture_output=True, timeout=60, stdin=subprocess.DEVNULL)
+        run = subprocess.run([KVRT, "chat", MODEL, "--session", folder + "/s", "x"], capture_output=True, timeout=HANGS, stdin=subprocess.DEVNULL)
         assert run.returncode != 0 and b"not a saved conversation" in run.stderr, run
         assert (pathlib.Path(folder) / "s").read_bytes() == b"nothing of the kind"
     chat = Chat(*FAST)

@@ -84,11 +84,17 @@ class Screen:
                                        part(b"IDAT", zlib.compress(rows, 9)) + part(b"IEND", b""))
 
 
-def until(what, condition, seconds=60):
+def comes(condition, seconds):
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "waited in vain for " + what
-        time.sleep(0.05)
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def until(what, condition):
+    assert comes(condition, 120), "waited in vain for " + what
 
 
 def main():
@@ -108,7 +114,14 @@ def main():
         program = subprocess.Popen([PROGRAM, MODEL, os.environ.get("KVRT_DESKTOP_PROMPT", "One day, a girl named Lily")], env=env)
         screen = Screen(name)
         until("the window", screen.window)
-        until("an answer that runs", lambda: screen.button() == RUNS)
+        until("an answer", lambda: screen.button() == RUNS or screen.ink() > 1500)
+        for _ in range(20):  # one that was over before anybody looked is asked for again
+            if comes(lambda: screen.button() == RUNS, 3):
+                break
+            for key in ("x", "Return"):
+                screen.press(key)
+        else:
+            raise AssertionError("no answer is seen to run")
         until("text", lambda: screen.ink() > 1500)
         if os.environ.get("KVRT_SCREENSHOT"):
             until("more text", lambda: screen.ink() > 9000 or screen.button() == IDLE)
@@ -121,11 +134,11 @@ def main():
         assert screen.ink() == before, "text comes after a cancel"
         for key in ("o", "n", "c", "e", "space", "x", "BackSpace", "Return"):
             screen.press(key)
-        until("another answer", lambda: screen.button() == RUNS or screen.ink() > before + 1000)
+        until("another answer", lambda: screen.button() == RUNS or screen.ink() != before)
         screen.press("Escape")
         until("its end", lambda: screen.button() == IDLE)
         screen.close_window()
-        assert program.wait(timeout=60) == 0
+        assert program.wait(timeout=120) == 0
     finally:
         for process in (program, server):
             if process and process.poll() is None:

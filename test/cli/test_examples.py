@@ -14,7 +14,7 @@ LIBRARY = str(BUILD / "libkvrt.so")
 
 
 def run(*command, text="", code=0, **more):
-    done = subprocess.run([str(c) for c in command], input=text.encode(), capture_output=True, timeout=120, **more)
+    done = subprocess.run([str(c) for c in command], input=text.encode(), capture_output=True, timeout=300, **more)
     assert done.returncode == code, (command, done.returncode, done.stdout[-500:], done.stderr[-2000:])
     return done.stdout.decode(errors="replace")
 

@@ -19,7 +19,7 @@ problems = []
 def run(folder, path, **env):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("KVRT")}
     environment.update(PATH=f"{path}:{environment['PATH']}", KVRT_CUDA_DRIVER=str(EMULATED), KVRT_CHUNK="64", **env)
-    return subprocess.run(["bash", str(folder / "owner.sh"), str(folder / "report")], capture_output=True, text=True, env=environment, check=False, timeout=280)
+    return subprocess.run(["bash", str(folder / "owner.sh"), str(folder / "report")], capture_output=True, text=True, env=environment, check=False, timeout=900)
 
 
 def expect(what, condition, done):

@@ -25,7 +25,7 @@ def need(*tools):
 
 
 def run(*command, code=0, **more):
-    done = subprocess.run([str(c) for c in command], capture_output=True, timeout=300, **more)
+    done = subprocess.run([str(c) for c in command], capture_output=True, timeout=600, **more)
     assert done.returncode == code, (command, done.returncode, done.stdout[-800:], done.stderr[-2000:])
     return done.stdout.decode(errors="replace")
 

@@ -3,11 +3,13 @@
 import json
 import os
 import pty
+import resource
 import select
 import signal
 import subprocess
 import tempfile
 import time
+from pathlib import Path
 
 from harness import ENVIRONMENT, Folder, KVRT, MODEL, ROOT, kvrt, main, test
 
@@ -211,7 +213,7 @@ def a_reader_that_leaves():
         process.stdout.read(1)
         process.stdout.close()
         err = process.stderr.read().decode()
-        assert process.wait(30) == 1 and "stdout" in err, (extra, process.returncode, err)
+        assert process.wait(120) == 1 and "stdout" in err, (extra, process.returncode, err)
     ours, theirs = os.pipe()
     os.close(ours)  # --json writes once, at the end: nobody must be left to read it
     kvrt("run", MODEL, "-p", "hello", *GREEDY, "-n", 5, "--json", stdout=theirs).expect(1, "stdout")
@@ -246,8 +248,14 @@ def a_closed_stdin():
         assert result.returncode == 1 and result.stderr == b"kvrt: stdin: Bad file descriptor\n", result
 
 
-def interrupted(args, stdin=b"", after=None, prepare=None):
-    """Starts kvrt, waits for the first output (or `after` seconds), sends Ctrl-C; returns (code, out, err, seconds it took to end)."""
+def spent(pid):
+    """CPU seconds: how far a command is that says nothing, on a machine that others use as well."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
+def interrupted(args, stdin=b"", after=None):
+    """Starts kvrt, waits for the first output (or `after` CPU seconds), sends Ctrl-C; returns (code, out, err, CPU seconds it took to end)."""
     process = subprocess.Popen([KVRT, *args], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
     process.stdin.write(stdin)
     process.stdin.close()
@@ -255,19 +263,21 @@ def interrupted(args, stdin=b"", after=None, prepare=None):
     if after is None:
         first = process.stdout.read(8)
     else:
-        time.sleep(after)
-    start = time.monotonic()
+        while process.poll() is None and spent(process.pid) < after:
+            time.sleep(0.01)
+    start, before = spent(process.pid), resource.getrusage(resource.RUSAGE_CHILDREN)
     process.send_signal(signal.SIGINT)
     out = first + process.stdout.read()
     err = process.stderr.read().decode()
-    code = process.wait(60)
-    return code, out, err, time.monotonic() - start
+    code = process.wait(120)
+    now = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return code, out, err, now.ru_utime + now.ru_stime - before.ru_utime - before.ru_stime - start
 
 
 @test
 def interrupt_keeps_the_partial_text():
     code, out, err, seconds = interrupted(["run", MODEL, "-p", "hello", *GREEDY, *ENDLESS])
-    assert code == 130 and "interrupted" in err and seconds < 2, (code, err, seconds)
+    assert code == 130 and "interrupted" in err and seconds < 4, (code, err, seconds)
     # As much as was written by then, which a busy machine may make a lot: compared as far as the model's own context goes.
     assert out[:300].startswith(text_of("hello", "-n", 300)[:len(out[:300])]) and len(out) >= 8, out[:80]
 
@@ -281,8 +291,8 @@ def interrupt_in_json_still_prints_the_envelope():
 
 @test
 def interrupt_in_prefill():
-    code, out, err, seconds = interrupted(["run", MODEL, *GREEDY, *ENDLESS], stdin=b"x" * 1500000, after=3.0)
-    assert code == 130 and out == b"" and seconds < 3, (code, out[:80], err, seconds)
+    code, out, err, seconds = interrupted(["run", MODEL, *GREEDY, *ENDLESS], stdin=b"x" * 1500000, after=5.0)
+    assert code == 130 and out == b"" and seconds < 5, (code, out[:80], err, seconds)
 
 
 # ---- on a terminal -----------------------------------------------------------------------------------------------------------------------
@@ -291,7 +301,7 @@ def on_terminal(args, **env):
     pid, fd = pty.fork()
     if pid == 0:
         os.execve(KVRT, [KVRT, *args], {**ENVIRONMENT, "TERM": "xterm", **env})
-    shown, deadline = b"", time.monotonic() + 60
+    shown, deadline = b"", time.monotonic() + 120
     while time.monotonic() < deadline:
         if not select.select([fd], [], [], 1)[0]:
             continue

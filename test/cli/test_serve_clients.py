@@ -156,7 +156,7 @@ def curl():
         assert stream.count("data: ") >= 3 and stream.endswith("data: [DONE]\n\n"), stream
         body.write_text("x" * 100000)  # curl asks first (Expect: 100-continue)
         done = subprocess.run(["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Authorization: Bearer sesame", "-H", "Expect: 100-continue",
-                               f"http://127.0.0.1:{s.port}/v1/chat/completions", "-d", f"@{body}"], capture_output=True, text=True, timeout=60)
+                               f"http://127.0.0.1:{s.port}/v1/chat/completions", "-d", f"@{body}"], capture_output=True, text=True, timeout=120)
         assert done.stdout == "400", done
         assert "kvrt_requests_total" in ask("/metrics") and "<title>kvrt</title>" in ask("/")
 

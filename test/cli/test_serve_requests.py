@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from harness import main, test
-from server import STORY, STORY_MESSAGES, Server, has_http, text_of
+from server import HANGS, STORY, STORY_MESSAGES, Server, has_http, text_of
 
 
 @test
@@ -224,7 +224,7 @@ def raw_bytes_do_no_harm():
             with socket.create_connection(("127.0.0.1", s.port)) as raw:
                 try:
                     raw.sendall(data)
-                    raw.settimeout(20)
+                    raw.settimeout(HANGS)
                     while raw.recv(4096):
                         pass
                 except ConnectionError:

@@ -19,7 +19,7 @@ problems = []
 
 
 def kvrt(*args, **env):
-    return subprocess.run([KVRT, *map(str, args)], capture_output=True, text=True, env={**ENVIRONMENT, **env}, timeout=120, check=False)
+    return subprocess.run([KVRT, *map(str, args)], capture_output=True, text=True, env={**ENVIRONMENT, **env}, timeout=600, check=False)
 
 
 def expect(what, condition, run=None):

@@ -244,46 +244,55 @@ static void sessions_go_on(void **state)
     }
 }
 
-/* Submitted requests, the middle of a step included, by the host's steps and by the worker. */
+/* Submitted requests, the middle of a step included, by the host's steps or by the worker. Returns how often the limit was changed meanwhile. */
+static uint32_t go_on(bool by_worker)
+{
+    settings with = {.format = "k4v4", .limit = 64u << 20};
+    kvrt_engine engine = open_with(with), other = open_with(with);
+    kvrt_session a[3], b;
+    kvrt_options *o = for_tokens(120);
+    uint64_t digest[3] = {1, 1, 1}, request[3];
+    uint32_t n_done = 0, n_changes = 0;
+    const uint64_t whole = golden_memory(engine).planned_bytes;
+    for (uint32_t i = 0; i < 3; i++) {
+        a[i] = golden_session_with(engine, i, 200);
+        assert_int_equal(kvrt_submit(a[i], o, &request[i], NULL), KVRT_OK);
+    }
+    if (by_worker) assert_int_equal(kvrt_worker_start(engine, NULL, NULL, NULL), KVRT_OK);
+    while (n_done < 3) {
+        kvrt_event event = {.size = sizeof event};
+        if (!by_worker) assert_true(kvrt_step(engine, 50, NULL) >= KVRT_OK);
+        while (kvrt_poll(engine, &event, NULL) == KVRT_OK) {
+            for (uint32_t i = 0; i < 3; i++)
+                if (event.request == request[i]) golden_note(&event, &digest[i]);
+            if (event.type == KVRT_EVENT_ERROR) fail_msg("%.*s", (int)event.text_len, event.text);
+            n_done += event.type == KVRT_EVENT_DONE;
+        }
+        if (n_done == 3) break;
+        /* What they will need stays, where it stands does not. */
+        const uint64_t pool = golden_memory(engine).kv_pool_bytes,
+                       limit = ++n_changes % 2 ? whole - whole % 1000 : whole - pool / 4;
+        (void)kvrt_mem_limit(engine, limit, NULL, NULL);
+    }
+    if (by_worker) assert_int_equal(kvrt_worker_stop(engine, NULL), KVRT_OK);
+    for (uint32_t i = 0; i < 3; i++) {
+        b = golden_session_with(other, i, 200);
+        assert_true(generate(b, 120) == digest[i]);
+    }
+    kvrt_options_destroy(o);
+    kvrt_engine_close(engine, NULL);
+    kvrt_engine_close(other, NULL);
+    return n_changes;
+}
+
 static void requests_go_on(void **state)
 {
     (void)state;
     for (int by_worker = 0; by_worker < 2; by_worker++) {
-        settings with = {.format = "k4v4", .limit = 64u << 20};
-        kvrt_engine engine = open_with(with), other = open_with(with);
-        kvrt_session a[3], b;
-        kvrt_options *o = for_tokens(120);
-        uint64_t digest[3] = {1, 1, 1}, request[3];
-        uint32_t n_done = 0, n_changes = 0;
-        const uint64_t whole = golden_memory(engine).planned_bytes;
-        for (uint32_t i = 0; i < 3; i++) {
-            a[i] = golden_session_with(engine, i, 200);
-            assert_int_equal(kvrt_submit(a[i], o, &request[i], NULL), KVRT_OK);
-        }
-        if (by_worker) assert_int_equal(kvrt_worker_start(engine, NULL, NULL, NULL), KVRT_OK);
-        while (n_done < 3) {
-            kvrt_event event = {.size = sizeof event};
-            if (!by_worker) assert_true(kvrt_step(engine, 50, NULL) >= KVRT_OK);
-            while (kvrt_poll(engine, &event, NULL) == KVRT_OK) {
-                for (uint32_t i = 0; i < 3; i++)
-                    if (event.request == request[i]) golden_note(&event, &digest[i]);
-                if (event.type == KVRT_EVENT_ERROR) fail_msg("%.*s", (int)event.text_len, event.text);
-                n_done += event.type == KVRT_EVENT_DONE;
-            }
-            /* What they will need stays, where it stands does not. */
-            const uint64_t pool = golden_memory(engine).kv_pool_bytes,
-                           limit = ++n_changes % 2 ? whole - whole % 1000 : whole - pool / 4;
-            (void)kvrt_mem_limit(engine, limit, NULL, NULL);
-        }
-        if (by_worker) assert_int_equal(kvrt_worker_stop(engine, NULL), KVRT_OK);
+        uint32_t n_changes = 0;
+        /* A worker that has the machine for itself may be done before this thread's turn comes: once more then. */
+        for (int i = 0; i < 100 && n_changes <= 3; i++) n_changes = go_on(by_worker);
         assert_true(n_changes > 3);
-        for (uint32_t i = 0; i < 3; i++) {
-            b = golden_session_with(other, i, 200);
-            assert_true(generate(b, 120) == digest[i]);
-        }
-        kvrt_options_destroy(o);
-        kvrt_engine_close(engine, NULL);
-        kvrt_engine_close(other, NULL);
     }
 }
 

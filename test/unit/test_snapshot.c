@@ -380,7 +380,8 @@ static void killed_while_saving(void **state)
     prompt(s, 1, 600), (void)generate(s, 1, 1);
     unlink(path);
     assert_int_equal(kvrt_session_save(s, path, 0, NULL), KVRT_OK);
-    for (uint32_t i = 0; i < rounds; i++) {
+    /* On a busy machine the child may have no turn before it is killed: more rounds then, until one was in the middle. */
+    for (uint32_t i = 0; i < rounds || (n_left == 0 && i < rounds + 400); i++) {
         int ready[2];
         char byte;
         assert_int_equal(pipe(ready), 0);
@@ -416,7 +417,7 @@ static void killed_while_saving(void **state)
             if (strstr(e->d_name, ".part")) unlinkat(dirfd(d), e->d_name, 0);
         closedir(d);
     }
-    if (rounds >= 25) assert_true(n_left > 0); /* some were in the middle */
+    assert_true(n_left > 0);
     kvrt_engine_close(engine, NULL);
 }
 
