@@ -382,6 +382,12 @@ template <int D, int bits> struct value_codes {
 };
 
 template <int D> struct value_f16 {
+    /* Of the page's eight products how many start their loads together. ptxas starts all that it can; for sm_90 it makes room for eight by spills. */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
+    static constexpr uint32_t at_once = 4;
+#else
+    static constexpr uint32_t at_once = 8;
+#endif
     KVI_DEV static uint32_t channel(int i, uint32_t g) { return 64u * (i / 4) + 8u * g + 2u * (i % 4); }
     KVI_DEV static uint32_t place(uint32_t c)
     {
@@ -399,17 +405,22 @@ template <int D> struct value_f16 {
 #pragma unroll
                 for (int e = 0; e < 4; e++) acc.a[i][e] *= alpha[e & 1];
             }
+#pragma unroll 1
+            for (uint32_t first = 0; first < 8u; first += at_once) {
 #pragma unroll
-            for (int j = 0; j < 8; j++)
+                for (uint32_t j = 0; j < at_once; j++)
 #pragma unroll
-                for (int block = 0; block < D / 64; block++)
-                    product(side, n_tokens, g, t, j, block, b[j], &acc.a[4 * block]);
+                    for (uint32_t block = 0; block < D / 64; block++)
+                        product(side, n_tokens, g, t, first + j, block, b[j], &acc.a[4 * block]);
+#pragma unroll
+                for (uint32_t j = 0; j < 8u - at_once; j++) b[j][0] = b[j + at_once][0], b[j][1] = b[j + at_once][1];
+            }
         } else {
 #pragma unroll 1 /* 64 channels at a time, or ptxas starts more loads than there are registers for */
             for (int block = 0; block < D / 64; block++) {
                 float part[4][4] = {};
 #pragma unroll
-                for (int j = 0; j < 8; j++) product(side, n_tokens, g, t, j, block, b[j], part);
+                for (uint32_t j = 0; j < 8; j++) product(side, n_tokens, g, t, j, block, b[j], part);
 #pragma unroll
                 for (int i = 0; i < 4; i++)
 #pragma unroll
@@ -418,8 +429,8 @@ template <int D> struct value_f16 {
             }
         }
     }
-    KVI_DEV static void product(const uint8_t *side, uint32_t n_tokens, uint32_t g, uint32_t t, int j, int block,
-                                const uint32_t (&b)[2], float (*acc)[4])
+    KVI_DEV static void product(const uint8_t *side, uint32_t n_tokens, uint32_t g, uint32_t t, uint32_t j,
+                                uint32_t block, const uint32_t (&b)[2], float (*acc)[4])
     {
         uint4 r[4];
 #pragma unroll

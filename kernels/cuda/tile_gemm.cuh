@@ -113,7 +113,7 @@ template <class codes, int tile_m, int tile_n, int warps_m, int warps_n, int sta
     {
         const uint32_t g = lane / 4u, q = lane % 4u;
         const bool mins = t.form.offset == KVI_TILE_MINS;
-#pragma unroll
+#pragma unroll(codes::twice ? 1 : 2) /* products of two tables leave no registers for two halves side by side */
         for (uint32_t half = 0; half < 2u; half++) {
             const float *side = (const float *)(stage + side_at) + half * (2u * tile_n);
             uint32_t a[m_tiles][4];
