@@ -3,8 +3,8 @@
 
     test/sass/run_sass.py PROGRAM [ARGUMENT ...]      exit code 77: no disassembler, or no cubins; else the program's
 
-Environment: KVRT_BUILD_DIR; KVRT_SASS_CUBINS, a folder of *.sm_86.cubin for a build without kernels of its own (default: cuda of the build
-folder)."""
+Environment: KVRT_BUILD_DIR; KVRT_SASS_ARCH, whose machine code (default 86); KVRT_SASS_CUBINS, a folder of *.sm_86.cubin for a build without kernels
+of its own (default: cuda of the build folder)."""
 import importlib.util
 import os
 import sys
@@ -21,15 +21,21 @@ def disassembler():
     return module.disassembler()
 
 
+def cache(arch):
+    folder = BUILD / "test/sass/cache" / f"sm_{arch}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def environment():
     """What the interpreter needs, or a word that says what lacks."""
-    tool, cubins = disassembler(), Path(os.environ.get("KVRT_SASS_CUBINS") or BUILD / "cuda")
+    tool, cubins, arch = disassembler(), Path(os.environ.get("KVRT_SASS_CUBINS") or BUILD / "cuda"), os.environ.get("KVRT_SASS_ARCH") or "86"
     if not tool:
         return "no cuobjdump (CUDA toolkit, or PyPI's triton)"
-    if not any(cubins.glob("*.sm_86.cubin")):
-        return f"no machine code for sm_86 in {cubins}"
-    own = {"KVRT_SASS_CUOBJDUMP": tool, "KVRT_SASS_CACHE": str(BUILD / "test/sass/cache"), "KVRT_SASS_CUBINS": str(cubins),
-           "KVRT_BUILD_DIR": str(BUILD / "test/sass")}
+    if not any(cubins.glob(f"*.sm_{arch}.cubin")):
+        return f"no machine code for sm_{arch} in {cubins}"
+    own = {"KVRT_SASS_CUOBJDUMP": tool, "KVRT_SASS_CACHE": str(cache(arch)), "KVRT_SASS_CUBINS": str(cubins),
+           "KVRT_BUILD_DIR": str(BUILD / "test/sass"), "KVRT_EMU_CAPABILITY": arch}
     return {**os.environ, **own}
 
 

@@ -26,7 +26,7 @@ typedef enum sass_kind {
     SASS_PREDS,     /* PR: all predicates as one value */
     SASS_IMM,       /* 0x10; of what is printed as a decimal number, the bits of the instruction word */
     SASS_CONST,     /* c[0x0][0x160], c[0x0][R4+0x160] */
-    SASS_MEM,       /* [R4.64+UR6+0x10], [R4.X8+0x10], [UR4] */
+    SASS_MEM,       /* [R4.64+UR6+0x10], [R4.X8+0x10], [UR4]; behind desc[UR4], which says how to cache */
     SASS_SPECIAL,   /* SR_TID.X */
     SASS_BARRIER,   /* B0: of divergence */
     SASS_SCOREBOARD /* SB0 */
@@ -44,6 +44,7 @@ typedef struct sass_operand {
     uint16_t reg;        /* row, or number of predicate, barrier, special register; SASS_RZ where there is none */
     uint16_t ureg;       /* uniform register of a memory operand; SASS_URZ where there is none */
     uint32_t value;      /* immediate, or offset */
+    uint32_t high; /* upper word of an immediate, which .64 takes: that of 0x3ff0000000000000, all ones of -0x10 */
 } sass_operand;
 
 struct sass_warp;

@@ -79,6 +79,7 @@ static void special(const sass_warp *w, uint32_t which, uint32_t out[32])
         case 10: out[l] = bit | (bit - 1); break;
         case 11: out[l] = ~(bit | (bit - 1)); break;
         case 12: out[l] = ~(bit - 1); break;
+        case 14: out[l] = 0x7f00u; break; /* upper word of a generic address of shared memory */
         default: out[l] = 0;
         }
     }
@@ -139,7 +140,8 @@ static uint32_t carries_of(const sass_ins *i)
 void sass_umov(sass_warp *w, const sass_ins *i, uint32_t mask)
 {
     (void)mask;
-    put_uniform(w, &i->arg[0], value_of(w, &i->arg[1]));
+    if (sass_has(i, SASS_M_64)) put_uniform_pair(w, &i->arg[0], pair_of(w, &i->arg[1]));
+    else put_uniform(w, &i->arg[0], value_of(w, &i->arg[1]));
 }
 void sass_uldc(sass_warp *w, const sass_ins *i, uint32_t mask)
 {
@@ -147,17 +149,23 @@ void sass_uldc(sass_warp *w, const sass_ins *i, uint32_t mask)
     const uint32_t at = o->value + (o->ureg == SASS_URZ ? 0 : w->u[o->ureg]),
                    word = sass_constant(w, o->bank, at & ~3u) >> 8 * (at & 3u);
     (void)mask;
-    if (sass_has(i, SASS_M_64))
-        put_uniform_pair(w, &i->arg[0], (uint64_t)sass_constant(w, o->bank, at + 4) << 32 | word);
-    else if (sass_has(i, SASS_M_U8)) put_uniform(w, &i->arg[0], word & 0xffu);
+    const uint32_t n = sass_has(i, SASS_M_128) ? 4 : sass_has(i, SASS_M_64) ? 2 : 1;
+    if (sass_has(i, SASS_M_U8)) put_uniform(w, &i->arg[0], word & 0xffu);
     else if (sass_has(i, SASS_M_U16)) put_uniform(w, &i->arg[0], word & 0xffffu);
-    else put_uniform(w, &i->arg[0], word);
+    else
+        for (uint32_t k = 0; k < n && i->arg[0].reg != SASS_URZ; k++)
+            w->u[(i->arg[0].reg + k) & 63u] = sass_constant(w, o->bank, at + 4 * k);
 }
 void sass_uiadd3(sass_warp *w, const sass_ins *i, uint32_t mask)
 {
     const uint32_t n = carries_of(i);
     uint64_t sum = 0;
     (void)mask;
+    if (sass_has(i, SASS_M_64)) {
+        for (uint32_t k = n + 1; k < i->n; k++) sum += pair_of(w, &i->arg[k]);
+        put_uniform_pair(w, &i->arg[0], sum);
+        return;
+    }
     for (uint32_t k = n + 1; k < i->n; k++) sum += k < n + 4 ? term(w, &i->arg[k]) : upred(w, &i->arg[k]);
     put_uniform(w, &i->arg[0], (uint32_t)sum);
     for (uint32_t k = 0; k < n; k++) put_upred(w, &i->arg[1 + k], sum >> 32 > k);
@@ -220,8 +228,11 @@ void sass_ulop3(sass_warp *w, const sass_ins *i, uint32_t mask)
 }
 void sass_uisetp(sass_warp *w, const sass_ins *i, uint32_t mask)
 {
-    const uint32_t flip = sass_has(i, SASS_M_U32) ? 0 : 0x80000000u, a = value_of(w, &i->arg[2]) ^ flip,
-                   b = value_of(w, &i->arg[3]) ^ flip;
+    const bool pairs = sass_has(i, SASS_M_S64) || sass_has(i, SASS_M_U64),
+               is_signed = !sass_has(i, SASS_M_U32) && !sass_has(i, SASS_M_U64);
+    const uint64_t flip = !is_signed ? 0 : pairs ? 1ull << 63 : 1ull << 31;
+    const uint64_t a = (pairs ? pair_of(w, &i->arg[2]) : value_of(w, &i->arg[2])) ^ flip,
+                   b = (pairs ? pair_of(w, &i->arg[3]) : value_of(w, &i->arg[3])) ^ flip;
     const uint32_t less = a < b ? SASS_ALL : 0, equal = a == b ? SASS_ALL : 0,
                    with = upred(w, &i->arg[4]) ? SASS_ALL : 0;
     uint32_t value = sass_compared(i, less, equal, 0);
@@ -238,8 +249,10 @@ void sass_uisetp(sass_warp *w, const sass_ins *i, uint32_t mask)
 }
 void sass_usel(sass_warp *w, const sass_ins *i, uint32_t mask)
 {
+    const sass_operand *o = &i->arg[upred(w, &i->arg[3]) ? 1 : 2];
     (void)mask;
-    put_uniform(w, &i->arg[0], value_of(w, &i->arg[upred(w, &i->arg[3]) ? 1 : 2]));
+    if (sass_has(i, SASS_M_64)) put_uniform_pair(w, &i->arg[0], pair_of(w, o));
+    else put_uniform(w, &i->arg[0], value_of(w, o));
 }
 void sass_uplop3(sass_warp *w, const sass_ins *i, uint32_t mask)
 {
@@ -259,5 +272,39 @@ void sass_uprmt(sass_warp *w, const sass_ins *i, uint32_t mask)
         out |= (by & 8u ? (byte & 0x80u ? 0xffu : 0) : byte) << 8 * k;
     }
     put_uniform(w, &i->arg[0], out);
+}
+/* What lanes have an instruction for: all of them compute it into a register that comes back as it was. */
+static void by_lanes(sass_warp *w, const sass_ins *i, sass_handler *run)
+{
+    enum { OWN = 0 };
+    uint32_t kept[32];
+    sass_ins lanes = *i;
+    memcpy(kept, w->r[OWN], sizeof kept);
+    lanes.arg[0] = (sass_operand){.kind = SASS_REG, .reg = OWN};
+    run(w, &lanes, SASS_ALL);
+    put_uniform(w, &i->arg[0], w->r[OWN][0]);
+    memcpy(w->r[OWN], kept, sizeof kept);
+}
+void sass_uvimnmx(sass_warp *w, const sass_ins *i, uint32_t mask) { (void)mask, by_lanes(w, i, sass_imnmx); }
+void sass_ui2f(sass_warp *w, const sass_ins *i, uint32_t mask) { (void)mask, by_lanes(w, i, sass_i2f); }
+void sass_uf2i(sass_warp *w, const sass_ins *i, uint32_t mask) { (void)mask, by_lanes(w, i, sass_f2i); }
+void sass_ufadd(sass_warp *w, const sass_ins *i, uint32_t mask) { (void)mask, by_lanes(w, i, sass_fadd); }
+void sass_ufsetp(sass_warp *w, const sass_ins *i, uint32_t mask)
+{
+    const uint32_t kept[2] = {w->p[0], w->p[1]};
+    sass_ins lanes = *i;
+    (void)mask;
+    lanes.arg[0] = (sass_operand){.kind = SASS_PRED, .reg = 0},
+    lanes.arg[1] = (sass_operand){.kind = SASS_PRED, .reg = 1};
+    sass_fsetp(w, &lanes, SASS_ALL);
+    const bool p = w->p[0] & 1, q = w->p[1] & 1;
+    w->p[0] = kept[0], w->p[1] = kept[1];
+    put_upred(w, &i->arg[0], p), put_upred(w, &i->arg[1], q);
+}
+void sass_up2ur(sass_warp *w, const sass_ins *i, uint32_t mask)
+{
+    const uint32_t picks = i->arg[3].value & 0x7fu;
+    (void)mask;
+    put_uniform(w, &i->arg[0], (value_of(w, &i->arg[2]) & ~picks) | (w->up & picks));
 }
 void sass_nop(sass_warp *w, const sass_ins *i, uint32_t mask) { (void)w, (void)i, (void)mask; }

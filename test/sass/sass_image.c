@@ -124,19 +124,20 @@ static bool place_variables(sass_image *image, const Elf64_Ehdr *h)
 static bool relocate(sass_image *image, const Elf64_Ehdr *h, const Elf64_Shdr *s)
 {
     enum { R_CUDA_64 = 2 };
-    if (s->sh_type != SHT_REL || s->sh_info >= h->e_shnum || s->sh_link >= h->e_shnum) return false;
+    const size_t each = s->sh_type == SHT_RELA ? sizeof(Elf64_Rela) : sizeof(Elf64_Rel);
+    if (s->sh_info >= h->e_shnum || s->sh_link >= h->e_shnum) return false;
     const Elf64_Shdr target = section_at(image->bytes, h, s->sh_info),
                      symbols = section_at(image->bytes, h, s->sh_link);
     if (!fits(s, image->n_bytes) || !fits(&target, image->n_bytes) || !fits(&symbols, image->n_bytes)) return false;
-    for (uint64_t k = 0; k < s->sh_size / sizeof(Elf64_Rel); k++) {
-        Elf64_Rel one;
+    for (uint64_t k = 0; k < s->sh_size / each; k++) {
+        Elf64_Rela one = {0}; /* Elf64_Rel and an addend */
         Elf64_Sym symbol;
-        memcpy(&one, image->bytes + s->sh_offset + k * sizeof one, sizeof one);
+        memcpy(&one, image->bytes + s->sh_offset + k * each, each);
         if (ELF64_R_TYPE(one.r_info) != R_CUDA_64 || (ELF64_R_SYM(one.r_info) + 1) * sizeof symbol > symbols.sh_size)
             return false;
         memcpy(&symbol, image->bytes + symbols.sh_offset + ELF64_R_SYM(one.r_info) * sizeof symbol, sizeof symbol);
         const bool zero = symbol.st_shndx == image->sections[1];
-        if ((!zero && symbol.st_shndx != image->sections[0]) || one.r_offset + 8 > target.sh_size ||
+        if ((!zero && symbol.st_shndx != image->sections[0]) || one.r_offset + 8 > target.sh_size || one.r_addend ||
             symbol.st_value > section_at(image->bytes, h, symbol.st_shndx).sh_size)
             return false;
         const uint64_t address =
@@ -185,7 +186,9 @@ static bool read_sections(sass_image *out, char *error, size_t cap)
         for (uint32_t k = 0; k < h.e_shnum && !*what; k++) {
             const Elf64_Shdr s = section_at(out->bytes, &h, k);
             const char *name = names + s.sh_name;
-            const bool relocates = (s.sh_type == SHT_REL || s.sh_type == SHT_RELA) && !strstr(name, "debug");
+            const bool relocates = (s.sh_type == SHT_REL || s.sh_type == SHT_RELA) && s.sh_size &&
+                                   !strstr(name, "debug") &&
+                                   !begins(name, ".nv.merc", &rest); /* another form of the code, which nothing runs */
             if (pass == 0 && begins(name, ".text.", &rest) && !find_kernel(out, &s, rest))
                 what = "the disassembly does not have this function";
             if (pass == 1) read_section(out, &s, k, name);

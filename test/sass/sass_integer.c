@@ -44,6 +44,24 @@ void sass_iadd3(sass_warp *w, const sass_ins *i, uint32_t mask)
         else add_pred(w, &i->arg[k], sum); /* .X */
     put_sum(w, i->arg[0].reg, &i->arg[1], n, sum, mask);
 }
+void sass_iadd64(sass_warp *w, const sass_ins *i, uint32_t mask)
+{
+    uint64_t a[32], b[32];
+    if (!sass_has(i, SASS_M_64)) {
+        sass_fault(w, "IADD of pairs alone is interpreted");
+        return;
+    }
+    sass_int64(w, &i->arg[1], a), sass_int64(w, &i->arg[2], b);
+    SASS_LANES(l) a[l] += b[l];
+    sass_put_pair(w, i->arg[0].reg, a, mask);
+}
+void sass_viadd(sass_warp *w, const sass_ins *i, uint32_t mask)
+{
+    uint32_t ra[32], rb[32], out[32];
+    const uint32_t *a = sass_int(w, &i->arg[1], ra), *b = sass_int(w, &i->arg[2], rb);
+    SASS_LANES(l) out[l] = a[l] + b[l];
+    sass_put(w, i->arg[0].reg, out, mask);
+}
 void sass_lea(sass_warp *w, const sass_ins *i, uint32_t mask)
 {
     const uint32_t n = carries_of(i);
@@ -262,13 +280,39 @@ void sass_idp(sass_warp *w, const sass_ins *i, uint32_t mask)
 void sass_mov(sass_warp *w, const sass_ins *i, uint32_t mask)
 {
     uint32_t room[32];
+    if (sass_has(i, SASS_M_64)) {
+        uint64_t wide[32];
+        sass_int64(w, &i->arg[1], wide);
+        sass_put_pair(w, i->arg[0].reg, wide, mask);
+        return;
+    }
     sass_put(w, i->arg[0].reg, sass_int(w, &i->arg[1], room), mask);
 }
 void sass_sel(sass_warp *w, const sass_ins *i, uint32_t mask)
 {
     uint32_t ra[32], rb[32], out[32];
-    const uint32_t *a = sass_int(w, &i->arg[1], ra), *b = sass_int(w, &i->arg[2], rb), p = sass_pred(w, &i->arg[3]);
+    const uint32_t p = sass_pred(w, &i->arg[3]);
+    if (sass_has(i, SASS_M_64)) {
+        uint64_t x[32], y[32];
+        sass_int64(w, &i->arg[1], x), sass_int64(w, &i->arg[2], y);
+        SASS_LANES(l) x[l] = p >> l & 1 ? x[l] : y[l];
+        sass_put_pair(w, i->arg[0].reg, x, mask);
+        return;
+    }
+    const uint32_t *a = sass_int(w, &i->arg[1], ra), *b = sass_int(w, &i->arg[2], rb);
     SASS_LANES(l) out[l] = p >> l & 1 ? a[l] : b[l];
+    sass_put(w, i->arg[0].reg, out, mask);
+}
+static uint32_t chosen(uint32_t a, uint32_t b, uint32_t flip, uint32_t least)
+{
+    return ((a ^ flip) < (b ^ flip)) == least ? a : b;
+}
+void sass_viaddmnmx(sass_warp *w, const sass_ins *i, uint32_t mask)
+{
+    const uint32_t flip = sass_has(i, SASS_M_U32) ? 0 : 0x80000000u, p = sass_pred(w, &i->arg[4]);
+    uint32_t ra[32], rb[32], rc[32], out[32];
+    const uint32_t *a = sass_int(w, &i->arg[1], ra), *b = sass_int(w, &i->arg[2], rb), *c = sass_int(w, &i->arg[3], rc);
+    SASS_LANES(l) out[l] = chosen(a[l] + b[l], c[l], flip, p >> l & 1);
     sass_put(w, i->arg[0].reg, out, mask);
 }
 void sass_imnmx(sass_warp *w, const sass_ins *i, uint32_t mask)
@@ -276,7 +320,7 @@ void sass_imnmx(sass_warp *w, const sass_ins *i, uint32_t mask)
     const uint32_t flip = sass_has(i, SASS_M_U32) ? 0 : 0x80000000u; /* signed order is that of the flipped words */
     uint32_t ra[32], rb[32], out[32];
     const uint32_t *a = sass_int(w, &i->arg[1], ra), *b = sass_int(w, &i->arg[2], rb), p = sass_pred(w, &i->arg[3]);
-    SASS_LANES(l) out[l] = ((a[l] ^ flip) < (b[l] ^ flip)) == (p >> l & 1) ? a[l] : b[l];
+    SASS_LANES(l) out[l] = chosen(a[l], b[l], flip, p >> l & 1);
     sass_put(w, i->arg[0].reg, out, mask);
 }
 uint32_t sass_compared(const sass_ins *i, uint32_t less, uint32_t equal, uint32_t unordered)
@@ -305,11 +349,22 @@ void sass_isetp(sass_warp *w, const sass_ins *i, uint32_t mask)
 {
     const uint32_t flip = sass_has(i, SASS_M_U32) ? 0 : 0x80000000u;
     uint32_t ra[32], rb[32], one[32];
-    const uint32_t *a = sass_int(w, &i->arg[2], ra), *b = sass_int(w, &i->arg[3], rb), with = sass_pred(w, &i->arg[4]);
-    SASS_LANES(l) one[l] = (a[l] ^ flip) < (b[l] ^ flip);
-    uint32_t less = sass_pack(one);
-    SASS_LANES(l) one[l] = a[l] == b[l];
-    uint32_t equal = sass_pack(one), value;
+    const uint32_t with = sass_pred(w, &i->arg[4]);
+    uint32_t less, equal, value;
+    if (sass_has(i, SASS_M_S64) || sass_has(i, SASS_M_U64)) {
+        const uint64_t flip64 = sass_has(i, SASS_M_U64) ? 0 : 1ull << 63;
+        uint64_t a[32], b[32];
+        sass_int64(w, &i->arg[2], a), sass_int64(w, &i->arg[3], b);
+        SASS_LANES(l) one[l] = (a[l] ^ flip64) < (b[l] ^ flip64);
+        less = sass_pack(one);
+        SASS_LANES(l) one[l] = a[l] == b[l];
+    } else {
+        const uint32_t *a = sass_int(w, &i->arg[2], ra), *b = sass_int(w, &i->arg[3], rb);
+        SASS_LANES(l) one[l] = (a[l] ^ flip) < (b[l] ^ flip);
+        less = sass_pack(one);
+        SASS_LANES(l) one[l] = a[l] == b[l];
+    }
+    equal = sass_pack(one);
     if (sass_has(i, SASS_M_EX)) { /* these are the upper words; the last operand says how the lower ones compared */
         const uint32_t lower = sass_pred(w, &i->arg[5]), more = ~(less | equal);
         const bool up = sass_has(i, SASS_M_GT) || sass_has(i, SASS_M_GE);

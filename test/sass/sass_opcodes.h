@@ -17,14 +17,18 @@ OPCODE(
     "d [, carry] = (a << s) + b; .HI: the upper word of the pair (c, a) shifted, + b; .SX32: of a sign-extended [M, O]")
 OPCODE(IMAD, "MOV SHL IADD U32 X WIDE HI", STRAIGHT, imad,
        "d = a * b + c; .WIDE: Rd64 = a * b + Rc64; .HI: its upper word; .X: + p [P mad]")
+OPCODE(IADD, "64", STRAIGHT, iadd64, ".64: Rd64 = Ra64 + Rb64 [P add.s64]")
+OPCODE(VIADD, "", STRAIGHT, viadd, "d = a + b, on another pipe [P add]")
+OPCODE(VIADDMNMX, "U32", STRAIGHT, viaddmnmx, "d = p ? min(a + b, c) : max(a + b, c) [C __viaddmin_s32]")
 OPCODE(IABS, "", STRAIGHT, iabs, "d = |a| [P abs]")
 OPCODE(IMNMX, "U32", STRAIGHT, imnmx, "d = p ? min(a, b) : max(a, b) [P min]")
+OPCODE(VIMNMX, "U32 S32", STRAIGHT, imnmx, "the same, on another pipe [P min]")
 OPCODE(IDP, "4A S8 U8", STRAIGHT, idp, "d = c + sum of the four products of bytes of a and b [P dp4a]")
-OPCODE(ISETP, "LT LE EQ NE GE GT U32 AND OR XOR EX", STRAIGHT, isetp,
-       "p, q = (a ? b) with r, not (a ? b) with r; .EX: upper words, the last operand says how the lower compared [P "
-       "setp]")
-OPCODE(MOV, "", STRAIGHT, mov, "d = a [P mov]")
-OPCODE(SEL, "", STRAIGHT, sel, "d = p ? a : b [P selp]")
+OPCODE(ISETP, "LT LE EQ NE GE GT U32 S64 U64 AND OR XOR EX", STRAIGHT, isetp,
+       "p, q = (a ? b) with r, not (a ? b) with r; .EX: upper words, the last operand says how the lower compared; "
+       ".S64: of pairs [P setp]")
+OPCODE(MOV, "64", STRAIGHT, mov, "d = a; .64: Rd64 = Ra64 [P mov]")
+OPCODE(SEL, "64", STRAIGHT, sel, "d = p ? a : b; .64: of pairs [P selp]")
 /* ---- bits ---- */
 OPCODE(LOP3, "LUT PAND", STRAIGHT, lop3,
        "d = table of (a, b, c), bit by bit; a predicate before d: d is not 0, or the last predicate [P lop3]")
@@ -67,7 +71,7 @@ OPCODE(F2I, "FTZ U32 S64 TRUNC FLOOR CEIL NTZ F64", STRAIGHT, f2i,
        "d = a as an integer, nearest even unless said; too large: the nearest that fits; NaN: 0 [P cvt]")
 OPCODE(FRND, "FTZ TRUNC FLOOR CEIL", STRAIGHT, frnd, "d = a rounded to an integer, as a float [P cvt.rni.f32.f32]")
 OPCODE(F2F, "F32 F64", STRAIGHT, f2f, "F2F.TO.FROM: d = a in the other type [P cvt]")
-OPCODE(F2FP, "BF16 PACK_AB RELU", STRAIGHT, f2fp,
+OPCODE(F2FP, "BF16 F16 F32 PACK_AB RELU", STRAIGHT, f2fp,
        "d = a and b as 16-bit floats, a in the upper half [P cvt.rn.f16x2.f32]")
 /* ---- pairs of 16-bit floats ---- */
 OPCODE(HADD2, "F32 BF16 BF16_V2 SAT RELU", STRAIGHT, hadd2,
@@ -95,10 +99,10 @@ OPCODE(STG, "E U8 U16 64 128 STRONG GPU SM SYS EF", STRAIGHT, stg, "global memor
 OPCODE(ST, "E U8 U16 64 128 STRONG GPU SM SYS", STRAIGHT, stg, "memory by a generic address = b [P st]")
 OPCODE(LDS, "U8 S8 U16 S16 64 128", STRAIGHT, lds, "d = shared memory [P ld.shared]")
 OPCODE(STS, "U8 U16 64 128", STRAIGHT, sts, "shared memory = b [P st.shared]")
-OPCODE(LDL, "U8 S8 U16 S16 64 128", STRAIGHT, ldl, "d = the thread's own memory [P ld.local]")
+OPCODE(LDL, "U8 S8 U16 S16 64 128 LU", STRAIGHT, ldl, "d = the thread's own memory [P ld.local]")
 OPCODE(STL, "U8 U16 64 128", STRAIGHT, stl, "the thread's own memory = b [P st.local]")
 OPCODE(LDC, "U8 S8 U16 S16 64", STRAIGHT, ldc, "d = a constant bank, by an index of the lane's own [P ld.const]")
-OPCODE(LDGSTS, "E BYPASS LTC128B 64 128", STRAIGHT, ldgsts,
+OPCODE(LDGSTS, "E BYPASS LTC128B ZFILL 64 128", STRAIGHT, ldgsts,
        "shared memory = global memory, in the background; zeros in lanes without p [P cp.async with src-size 0]")
 OPCODE(LDGDEPBAR, "", STRAIGHT, ldgdepbar, "ends a group of such copies [P cp.async.commit_group]")
 OPCODE(DEPBAR, "LE", STRAIGHT, depbar, "waits until at most so many groups are under way [P cp.async.wait_group]")
@@ -120,29 +124,40 @@ OPCODE(CS2R, "32", STRAIGHT, cs2r, "Rd64 = a special register; SRZ is 0 [O]")
 OPCODE(S2UR, "", STRAIGHT, s2ur, "a uniform register = a special register [P mov]")
 OPCODE(R2UR, "", STRAIGHT, r2ur, "a uniform register = a of the first lane that takes part [O]")
 /* ---- uniform: as the instructions without U, once per warp ---- */
-OPCODE(UMOV, "", STRAIGHT, umov, "d = a")
+OPCODE(UMOV, "64", STRAIGHT, umov, "d = a; .64: a pair")
 OPCODE(ULDC, "64 U8 U16", STRAIGHT, uldc, "d = a constant bank")
-OPCODE(UIADD3, "X", STRAIGHT, uiadd3, "as IADD3")
+OPCODE(LDCU, "64 128 U8 U16", STRAIGHT, uldc, "d = a constant bank")
+OPCODE(UIADD3, "X 64", STRAIGHT, uiadd3, "as IADD3; .64: of pairs")
 OPCODE(UIMAD, "WIDE U32 HI X MOV SHL IADD", STRAIGHT, uimad, "as IMAD")
 OPCODE(ULEA, "HI X SX32", STRAIGHT, ulea, "as LEA")
 OPCODE(USHF, "L R W U32 S32 U64 S64 HI", STRAIGHT, ushf, "as SHF")
 OPCODE(ULOP3, "LUT", STRAIGHT, ulop3, "as LOP3")
-OPCODE(UISETP, "LT LE EQ NE GE GT U32 AND OR XOR EX", STRAIGHT, uisetp, "as ISETP")
-OPCODE(USEL, "", STRAIGHT, usel, "as SEL")
+OPCODE(UISETP, "LT LE EQ NE GE GT U32 S64 U64 AND OR XOR EX", STRAIGHT, uisetp, "as ISETP")
+OPCODE(USEL, "64", STRAIGHT, usel, "as SEL")
+OPCODE(UVIMNMX, "U32", STRAIGHT, uvimnmx, "as VIMNMX")
+OPCODE(UI2F, "U32 U16 S16 U8 S8 RZ RM RP", STRAIGHT, ui2f, "as I2F, to f32")
+OPCODE(UF2I, "FTZ U32 TRUNC FLOOR CEIL NTZ", STRAIGHT, uf2i, "as F2I, of f32")
+OPCODE(UFADD, "FTZ RZ RM RP SAT", STRAIGHT, ufadd, "as FADD")
+OPCODE(UFSETP, "LT LE EQ NE GE GT LTU LEU EQU NEU GEU GTU NUM NAN FTZ AND OR XOR", STRAIGHT, ufsetp, "as FSETP")
+OPCODE(UP2UR, "", STRAIGHT, up2ur, "d = b with the uniform predicates that c names put into its first byte [O]")
 OPCODE(UPRMT, "", STRAIGHT, uprmt, "as PRMT")
 OPCODE(UPLOP3, "LUT", STRAIGHT, uplop3, "as PLOP3")
 /* ---- control ---- */
 OPCODE(NOP, "", STRAIGHT, nop, "nothing")
 OPCODE(YIELD, "", STRAIGHT, nop, "a hint to the scheduler [J]")
-OPCODE(BRA, "DIV CONV", BRA, nop,
+OPCODE(BRA, "DIV CONV U", BRA, nop,
        "lanes with the predicates go to the target; .DIV: if not all that are named are here, .CONV: if all are [J, O]")
 OPCODE(BRX, "", BRX, nop, "goes to the next address + a + displacement, a table's word [P brx.idx]")
 OPCODE(BRXU, "", BRX, nop, "the same by a uniform register")
 OPCODE(CALL, "REL NOINC", CALL, nop, "goes to the target; the address to return to is in registers already [J, O]")
 OPCODE(RET, "REL NODEC", RET, nop, "goes to the address in a [J, O]")
 OPCODE(EXIT, "", EXIT, nop, "lanes end [P exit]")
-OPCODE(BSSY, "", BSSY, nop, "B = these lanes, which BSYNC brings together [J]")
-OPCODE(BSYNC, "", BSYNC, nop, "waits for all lanes of B [J]")
-OPCODE(BREAK, "", BREAK, nop, "takes lanes out of B [J]")
-OPCODE(WARPSYNC, "", WARPSYNC, nop, "waits for the lanes that are named [P bar.warp.sync]")
+OPCODE(BSSY, "RECONVERGENT RELIABLE", BSSY, nop, "B = these lanes, which BSYNC brings together [J]")
+OPCODE(BSYNC, "RECONVERGENT RELIABLE", BSYNC, nop, "waits for all lanes of B [J]")
+OPCODE(BREAK, "RELIABLE", BREAK, nop, "takes lanes out of B [J]")
+OPCODE(
+    WARPSYNC, "ALL COLLECTIVE", WARPSYNC, nop,
+    "waits for the lanes that are named; .COLLECTIVE: for what they do together up to ENDCOLLECTIVE [P bar.warp.sync, "
+    "O]")
+OPCODE(ENDCOLLECTIVE, "", STRAIGHT, nop, "its end [O]")
 OPCODE(BAR, "SYNC DEFER_BLOCKING", BAR, nop, "waits for all warps of the block [P bar.sync]")

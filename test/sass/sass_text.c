@@ -55,7 +55,7 @@ static bool take_number(reader *r, char zero, uint32_t is_zero, uint32_t most, u
     *out = (uint16_t)n;
     return true;
 }
-static bool take_hex(reader *r, uint32_t *out)
+static bool take_hex64(reader *r, uint64_t *out)
 {
     const char *from = r->at;
     const bool minus = take(r, "-");
@@ -67,7 +67,14 @@ static bool take_hex(reader *r, uint32_t *out)
     char *end;
     const unsigned long long n = strtoull(r->at, &end, 16);
     r->at = end;
-    *out = (uint32_t)(minus ? 0ull - n : n);
+    *out = minus ? 0ull - n : n;
+    return true;
+}
+static bool take_hex(reader *r, uint32_t *out)
+{
+    uint64_t n;
+    if (!take_hex64(r, &n)) return false;
+    *out = (uint32_t)n;
     return true;
 }
 static void take_register_suffixes(reader *r, sass_operand *o)
@@ -113,15 +120,20 @@ static void take_terms(reader *r, sass_operand *o)
 }
 static void take_operand(reader *r, sass_operand *o)
 {
-    static const char *const specials[] = {"SR_TID.X",   "SR_TID.Y",  "SR_TID.Z", "SR_CTAID.X", "SR_CTAID.Y",
-                                           "SR_CTAID.Z", "SR_LANEID", "SRZ",      "SR_EQMASK",  "SR_LTMASK",
-                                           "SR_LEMASK",  "SR_GTMASK", "SR_GEMASK"};
+    static const char *const specials[] = {"SR_TID.X",   "SR_TID.Y",  "SR_TID.Z",  "SR_CTAID.X",  "SR_CTAID.Y",
+                                           "SR_CTAID.Z", "SR_LANEID", "SRZ",       "SR_EQMASK",   "SR_LTMASK",
+                                           "SR_LEMASK",  "SR_GTMASK", "SR_GEMASK", "SR_CgaCtaId", "SR_SWINHI"};
     *o = (sass_operand){.reg = SASS_RZ, .ureg = SASS_URZ, .scale = 1};
     if (take(r, "!")) o->inv = true;
     if (take(r, "~")) o->inv = true;
     if (*r->at == '-' && strchr("RU|c", r->at[1]) && r->at[1]) r->at++, o->neg = true;
     if (take(r, "|")) o->abs = true;
     uint32_t bank;
+    uint64_t number;
+    if (take(r, "desc[UR")) { /* how to cache what the address behind it names */
+        uint16_t descriptor;
+        if (!take_number(r, 'Z', SASS_URZ, SASS_URZ, &descriptor) || !take(r, "]")) r->problem = "a descriptor";
+    }
     if (take(r, "c[")) {
         o->kind = SASS_CONST;
         if (!take_hex(r, &bank) || bank > 4 || !take(r, "][")) r->problem = "a constant bank";
@@ -160,8 +172,9 @@ static void take_operand(reader *r, sass_operand *o)
         r->at++;
         o->kind = SASS_BARRIER;
         if (!take_number(r, ' ', 0, 16, &o->reg)) r->problem = "a barrier";
-    } else if (take_hex(r, &o->value)) {
+    } else if (take_hex64(r, &number)) {
         o->kind = SASS_IMM;
+        o->value = (uint32_t)number, o->high = (uint32_t)(number >> 32);
     } else if (*r->at && strchr("+-.0123456789IQN", *r->at)) { /* a number with a point, infinity, NaN */
         o->kind = SASS_IMM;
         o->value = (uint32_t)(r->raw0 >> 32);

@@ -44,7 +44,7 @@ uint32_t sass_constant(sass_warp *w, uint32_t bank, uint32_t offset);
 static inline uint32_t sass_uniform(sass_warp *w, const sass_operand *o, uint32_t k)
 {
     switch (o->kind) {
-    case SASS_IMM: return k ? 0 : o->value;
+    case SASS_IMM: return k ? o->high : o->value;
     case SASS_UREG: return w->u[o->reg == SASS_URZ ? SASS_URZ : (o->reg + k) & 63u];
     case SASS_CONST: return sass_constant(w, o->bank, o->value + (o->ureg == SASS_URZ ? 0 : w->u[o->ureg]) + 4 * k);
     default: return w->r[sass_row(o->reg, k)][0];
@@ -78,12 +78,19 @@ static inline const uint32_t *sass_float(sass_warp *w, const sass_operand *o, ui
     SASS_LANES(l) room[l] = (v[l] & keep) ^ turn;
     return room;
 }
-/* 64 bits of a lane, without signs. Of an f64 immediate the word is the upper half, of an integer the lower. */
+/* 64 bits of a lane, without signs. Of an f64 immediate that is printed with a point the word is the upper half. */
 static inline void sass_pair(sass_warp *w, const sass_operand *o, uint64_t out[32])
 {
     uint32_t low[32], high[32];
     const uint32_t *a = sass_plain(w, o, 0, low), *b = sass_plain(w, o, 1, high);
     SASS_LANES(l) out[l] = (uint64_t)b[l] << 32 | a[l];
+}
+/* With the sign of an integer. */
+static inline void sass_int64(sass_warp *w, const sass_operand *o, uint64_t out[32])
+{
+    sass_pair(w, o, out);
+    if (o->neg) SASS_LANES(l) out[l] = 0 - out[l];
+    if (o->inv) SASS_LANES(l) out[l] = ~out[l];
 }
 /* A bit per lane. */
 static inline uint32_t sass_pred(const sass_warp *w, const sass_operand *o)

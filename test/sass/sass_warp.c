@@ -265,8 +265,10 @@ bool sass_block_prepare(sass_block *b, const sass_kernel *kernel, const uint32_t
     }
     memset(b->warps, 0, b->n_warps * sizeof *b->warps);
     /* What the driver leaves in c[0x0]: the shape of the launch, the top of the stack, the parameters. */
-    memcpy(b->bank[0], threads, 12), memcpy(b->bank[0] + 12, grid, 12);
-    memcpy(b->bank[0] + 0x28, &b->stack_bytes, 4);
+    const bool since_blackwell = kernel->param_offset >= 0x380;
+    memcpy(b->bank[0] + (since_blackwell ? 0x360 : 0), threads, 12);
+    memcpy(b->bank[0] + (since_blackwell ? 0x370 : 12), grid, 12);
+    memcpy(b->bank[0] + (since_blackwell ? 0x37c : 0x28), &b->stack_bytes, 4);
     memcpy(b->bank[0] + kernel->param_offset, params, kernel->param_bytes);
     return true;
 }

@@ -153,6 +153,21 @@ INT(unpack_high, kvi_f16_to_f32((uint16_t)(x.a >> 16)) == kvi_f16_to_f32((uint16
                      : 0)
 INT(predicates, (x.b & ~0x18u) | (uint32_t)x.p << 3 | (uint32_t)x.q << 4)
 PRED(from_bits, x.a >> 1 & 1)
+/* Pairs: R1 and R0 are one, R3 and R2 with R3 = 0 the other. */
+static uint64_t pair(in x) { return u(x.b) << 32 | x.a; }
+LONG(pair_add, pair(x) + x.c)
+LONG(pair_less, pair(x) - 16)
+LONG(pair_negative, 16 - pair(x))
+LONG(pair_copy, pair(x))
+LONG(pair_number, 0x3ff0000000000123ull)
+LONG(pair_choose, x.p ? pair(x) : (uint64_t)-0x40)
+PRED(pair_less_s, (int64_t)pair(x) < (int64_t)x.c && x.p)
+PRED(pair_ge_u, pair(x) >= x.c || x.p)
+INT(difference, x.a - x.b)
+INT(least_of_sum_s, s((uint32_t)(x.a + x.b)) < s(x.c) ? x.a + x.b : x.c)
+INT(most_of_sum_u, x.a + x.b > x.c ? x.a + x.b : x.c)
+INT(byte_to_float, bits((float)(x.a & 0xff)))
+LONG(two_words, 0x1122334455667788ull)
 
 enum { FLOATS = 1, HALVES = 2, SMALL_B = 4 };
 static const struct row {
@@ -219,6 +234,49 @@ static const struct row {
     {"HADD2.F32 R4, -RZ, R0.H1_H1", unpack_high, HALVES},
     {"P2R R4, PR, R1, 0x18", predicates, 0},
     {"R2P PR, R0, 0x2", from_bits, 0},
+    /* what came behind sm_86 */
+    {"F2FP.F16.F32.PACK_AB R4, R0, R1", pack_f16, FLOATS},
+    {"F2FP.BF16.F32.PACK_AB R4, R0, R1", pack_bf16, FLOATS},
+    {"VIADD R4, R0, -R1", difference, 0},
+    {"VIADDMNMX R4, R0, R1, R2, PT", least_of_sum_s, 0},
+    {"VIADDMNMX.U32 R4, R0, R1, R2, !PT", most_of_sum_u, 0},
+    {"VIMNMX.S32 R4, R0, R1, PT", least_s, 0},
+    {"VIMNMX.U32 R4, R0, R1, !PT", most_u, 0},
+    {"IADD.64 R4, R0, R2", pair_add, 0},
+    {"IADD.64 R4, R0, -0x10", pair_less, 0},
+    {"IADD.64 R4, -R0, 0x10", pair_negative, 0},
+    {"MOV.64 R4, R0", pair_copy, 0},
+    {"MOV.64 R4, 0x3ff0000000000123", pair_number, 0},
+    {"SEL.64 R4, R0, -0x40, P3", pair_choose, 0},
+    {"ISETP.LT.S64.AND P1, PT, R0, R2, P3", pair_less_s, 0},
+    {"ISETP.GE.U64.OR P1, PT, R0, R2, P3", pair_ge_u, 0},
+};
+/* The same of uniform registers: UR0, UR1, UR2 and UP3, UP4, of which UR4 (UR5) and UP1 become. */
+static const struct row uniform_rows[] = {
+    {"UIADD3 UR4, UP1, UR0, UR1, UR2", add_carry, 0},
+    {"UIADD3.64 UR4, UPT, UPT, UR0, UR2, URZ", pair_add, 0},
+    {"UIADD3.64 UR4, UPT, UPT, UR0, -0x10, URZ", pair_less, 0},
+    {"UIMAD UR4, UR0, UR1, UR2", mad, 0},
+    {"UIMAD.WIDE.U32 UR4, UR0, UR1, UR2", mad_wide_u, 0},
+    {"ULEA UR4, UP1, UR0, UR1, 0x3", shift_add, 0},
+    {"ULOP3.LUT UR4, UR0, UR1, UR2, 0xca, !UPT", lop_mux, 0},
+    {"USHF.R.U64 UR4, UR0, 0x7, UR2", right_funnel, 0},
+    {"UPRMT UR4, UR0, UR1, UR2", permute, 0},
+    {"UISETP.GE.U32.OR UP1, UPT, UR0, UR1, UP3", ge_u_or, 0},
+    {"UISETP.LT.S64.AND UP1, UPT, UR0, UR2, UP3", pair_less_s, 0},
+    {"UISETP.GE.U64.OR UP1, UPT, UR0, UR2, UP3", pair_ge_u, 0},
+    {"USEL UR4, UR0, UR1, UP3", choose, 0},
+    {"USEL.64 UR4, UR0, -0x40, UP3", pair_choose, 0},
+    {"UMOV.64 UR4, UR0", pair_copy, 0},
+    {"UMOV.64 UR4, 0x3ff0000000000123", pair_number, 0},
+    {"LDCU.64 UR4, c[0x0][0x160]", two_words, 0},
+    {"UVIMNMX.U32 UR4, UR0, UR1, !UPT", most_u, 0},
+    {"UI2F.U32.RP UR4, UR0", uint_up, 0},
+    {"UI2F.U8 UR4, UR0", byte_to_float, 0},
+    {"UF2I.U32.TRUNC.NTZ UR4, UR0", float_to_uint, FLOATS},
+    {"UFADD UR4, UR0, UR1", fadd_, FLOATS},
+    {"UFSETP.GEU.AND UP1, UPT, UR0, UR1, UPT", fgeu, FLOATS},
+    {"UP2UR UR4, UPR, UR1, 0x18", predicates, 0},
 };
 
 /* ------------------------------------------------------------------------------------------------------------ rig --- */
@@ -289,6 +347,7 @@ static uint32_t input(int inputs, bool is_b)
     }
     return draw() % 3 ? draw() : edges[draw() % (sizeof edges / sizeof *edges)];
 }
+static bool has_pair(const struct row *row) { return strstr(row->text, "WIDE.") || strstr(row->text, ".64 "); }
 static void check_row(const struct row *row)
 {
     static rig r;
@@ -323,8 +382,7 @@ static void check_row(const struct row *row)
             out want = row->want(x[l]);
             if (!on) want = (out){.d = garbage, .p = x[l].p};
             if (w->r[4][l] != (uint32_t)want.d || (w->p[1] >> l & 1) != want.p ||
-                (on && strstr(row->text, "WIDE.") && w->r[5][l] != (uint32_t)(want.d >> 32)) ||
-                (!on && w->r[5][l] != garbage))
+                (on && has_pair(row) && w->r[5][l] != (uint32_t)(want.d >> 32)) || (!on && w->r[5][l] != garbage))
                 fail_msg("%s, lane %d, %s: a %08x b %08x c %08x p %d q %d: got %08x %08x %d, want %016llx %d",
                          row->text, l, on ? "on" : "off", x[l].a, x[l].b, x[l].c, x[l].p, x[l].q, w->r[4][l],
                          w->r[5][l], (int)(w->p[1] >> l & 1), (unsigned long long)want.d, want.p);
@@ -332,10 +390,40 @@ static void check_row(const struct row *row)
         sass_block_free(&r.block);
     }
 }
+static void check_uniform_row(const struct row *row)
+{
+    static rig r;
+    for (uint32_t round = 0; round < 500; round++) {
+        const uint64_t parameter = 0x1122334455667788ull;
+        memset(&r, 0, sizeof r);
+        assemble(&r, row->text);
+        open_block(&r, 32);
+        memcpy(r.block.bank[0] + 0x160, &parameter, sizeof parameter);
+        sass_warp *w = &r.block.warps[0];
+        w->block = &r.block;
+        in x = {input(row->inputs, false), input(row->inputs, true), input(row->inputs, false), draw() & 1, draw() & 1};
+        if (draw() % 4 == 0) x.b = x.a;
+        w->u[0] = x.a, w->u[1] = x.b, w->u[2] = x.c, w->u[3] = 0, w->u[4] = w->u[5] = garbage;
+        w->up = 1u << SASS_PT | (uint32_t)x.p << 1 | (uint32_t)x.p << 3 | (uint32_t)x.q << 4;
+        memset(w->r, 0x5a, sizeof w->r);
+        memset(w->p, 0x5a, sizeof w->p);
+        r.code[0].run(w, &r.code[0], 1u << 7);
+        if (r.block.faulted) fail_msg("%s", r.block.fault);
+        const out want = row->want(x);
+        if (w->u[4] != (uint32_t)want.d || (w->up >> 1 & 1) != want.p ||
+            (has_pair(row) && w->u[5] != (uint32_t)(want.d >> 32)))
+            fail_msg("%s: a %08x b %08x c %08x p %d: got %08x %08x %d, want %016llx %d", row->text, x.a, x.b, x.c, x.p,
+                     w->u[4], w->u[5], (int)(w->up >> 1 & 1), (unsigned long long)want.d, want.p);
+        for (size_t k = 0; k < sizeof w->r / 4; k++) assert_int_equal(w->r[k / 32][k % 32], 0x5a5a5a5au);
+        for (size_t k = 0; k < 8; k++) assert_int_equal(w->p[k], 0x5a5a5a5au);
+        sass_block_free(&r.block);
+    }
+}
 static void test_rows(void **state)
 {
     (void)state;
     for (size_t k = 0; k < sizeof rows / sizeof *rows; k++) check_row(&rows[k]);
+    for (size_t k = 0; k < sizeof uniform_rows / sizeof *uniform_rows; k++) check_uniform_row(&uniform_rows[k]);
 }
 
 /* -------------------------------------------------------------------------------------------------------- programs --- */
@@ -364,6 +452,7 @@ static uint32_t want_turns(uint32_t t) { return t * (t + 1) / 2; }
 static uint32_t want_early(uint32_t t) { return t < 8 ? 0 : 24; }
 static uint32_t want_turned(uint32_t t) { return 63 - t; }
 static uint32_t want_xor(uint32_t t) { return t ^ 5; }
+static uint32_t want_neighbour(uint32_t t) { return t ^ 1; }
 static void test_divergence(void **state)
 {
     (void)state;
@@ -397,6 +486,14 @@ static void test_divergence(void **state)
                  "[R10.64], R2\nEXIT\n",
            64, want_turned, "a barrier");
     expect(STORE "SHFL.BFLY PT, R1, R0, 0x5, 0x1f\nSTG.E [R10.64], R1\nEXIT\n", 32, want_xor, "a shuffle");
+    /* Even lanes come first and wait for the odd ones, which come back to them. */
+    expect(STORE "LOP3.LUT P0, RZ, R0, 0x1, RZ, 0xc0, !PT\nMOV R5, 0xffffffff\n"   /* 4, 5 */
+                 "@P0 BRA 0xb0\n"                                                  /* 6 */
+                 "WARPSYNC.COLLECTIVE R5, 0x90\nSHFL.BFLY PT, R1, R0, 0x1, 0x1f\n" /* 7, 8 */
+                 "ENDCOLLECTIVE\nBRA 0xd0\n"                                       /* 9, a */
+                 "NOP\nBRA 0x70\n"                                                 /* b, c */
+                 "STG.E desc[UR4][R10.64], R1\nEXIT\n",
+           32, want_neighbour, "a shuffle of lanes that have parted");
 }
 /* Without the barrier some order of the warps reads what is not written yet; so does a copy that nobody waits for. */
 static void test_missing_waits(void **state)

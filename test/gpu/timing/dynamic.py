@@ -4,7 +4,7 @@ launch, how often every instruction ran, the sectors of memory it touched, and t
 
     KVRT_SASS_TRACE=t.tsv KVRT_EMU_SMS=82 KVRT_EMU_MEMORY_MIB=9000 test/sass/run_sass.py build/kvrt bench --shape llama-3.1-8b:1 --backend cuda \\
         --cuda-driver build/test/sass/libkvrt-emu-cuda.so --kv k4v4 --depth 4096 --prompt 0 --gen 1 --reps 1
-    test/gpu/timing/dynamic.py t.tsv [CARD [FOLDER]]   FOLDER: of disassemblies, default build/test/sass/cache (the interpreter keeps them)
+    test/gpu/timing/dynamic.py t.tsv [CARD [FOLDER]]   FOLDER: of disassemblies, default build/test/sass/cache/sm_86 (the interpreter keeps them)
 
 What it is worth stands in calibration.tsv: of published kernels, executed and weighed likewise. As the tables stand they are 24 to 30% short for
 llama.cpp's product of 1.125 bits on a 3090, so cycles of all pipes but the tensor cores' count PIPE times (card.py); why is not known: the
@@ -62,7 +62,7 @@ def predict(on, code, blocks, threads, registers, shared, rows, way):
 
 def main():
     trace, name = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "rtx3090"
-    kernels, on, seen = disassemblies(sys.argv[3] if len(sys.argv) > 3 else BUILD / "test/sass/cache"), card.CARDS[name], {}
+    kernels, on, seen = disassemblies(sys.argv[3] if len(sys.argv) > 3 else BUILD / "test/sass/cache/sm_86"), card.CARDS[name], {}
     for kernel, grid, *rest in launches(trace):
         us, terms = predict(on, kernels[kernel], *rest)
         row = seen.setdefault((kernel, grid), [0, 0.0, {}])
