@@ -14,8 +14,9 @@ usage: ./build.sh [COMMAND]
   install PREFIX  build and install under PREFIX
   asan [NAME]     the tests under AddressSanitizer and UBSan, in build-asan/
   tsan [NAME]     the tests under ThreadSanitizer, in build-tsan/
-  soak            a million tokens over random sessions, twice; 20,000 random calls for each of three seeds under both sanitizers, and 200
-                  kills of a process that saves
+  soak [PART]     everything at length, a line for each part. engine: a million tokens over random sessions, twice; 20,000 random calls for
+                  each of three seeds under both sanitizers, and 200 kills of a process that saves. cuda: the emulated device in four
+                  orders and under the sanitizers, models of every family, and machine code of every architecture of this build, executed
   clean           remove the build folders
   --help          this text
 
@@ -250,18 +251,67 @@ demo() {
     printf '     build/kvrt plan --shape llama-3.1-8b --card rtx4090\n'
 }
 
+# ---- soak ----------------------------------------------------------------------------------------------------------------------------
+# Runs a part in a shell of its own and says in a line how it went; its output stays in build/soak/, and the end of it is shown if it failed.
+part() { # name, command...
+    local name=$1 log rc=0 from=$SECONDS word=passed
+    log=build/soak/${name//[^a-z0-9]/_}.log
+    shift
+    mkdir -p build/soak
+    (set -e; "$@") >"$log" 2>&1 & # in the background: as a condition it would not end at the first failure
+    wait $! || rc=$?
+    [ $rc = 0 ] || word=FAILED soak_failed=1
+    if grep -q '\*\*\*Skipped' "$log"; then word="$word, $(grep -c '\*\*\*Skipped' "$log") skipped"; fi
+    printf '%-58s %s, %d s\n' "$name" "$word" $((SECONDS - from))
+    [ $rc = 0 ] || tail -n 30 "$log" | sed 's/^/    /' >&2
+}
+pick() { ctest --test-dir build --output-on-failure -j "$jobs" --no-tests=error -R "$1"; }
+
+soak_engine() {
+    local -x KVRT_TEST_OPS=20000 KVRT_TEST_KILLS=200
+    KVRT_TEST_TOKENS=1000000 part "engine: a million tokens" tests build '^unit.soak$'
+    part "engine: calls, kills (address, undefined)" tests build-asan '^unit.(soak|snapshot|transfer)$' -DKVRT_SANITIZE=address,undefined
+    part "engine: calls (thread)" tests build-tsan '^unit.soak$' -DKVRT_SANITIZE=thread
+}
+prepare_soak() {
+    ensure_packages "${build_packages[@]}" "${test_packages[@]}"
+    configure build -DKVRT_TESTS=ON -DKVRT_WERROR=ON
+    compile build
+}
+soak_cuda() {
+    local seed arch
+    part "cuda: build" prepare_soak
+    [ -z "$soak_failed" ] || return 0
+    for seed in 0 1 2 3; do
+        KVRT_EMU_SEED=$seed part "cuda: emulated operations, order $seed" pick '^ops.(.*_cuda|cuda_.*)$'
+    done
+    part "cuda: models of every family" pick '^unit.cuda_'
+    part "cuda: self-test and memory profile of the emulator" pick '^emu.(selftest_|profile)'
+    part "cuda: emulated (address, undefined)" pick '^emu.*_asan$'
+    part "cuda: emulated (thread)" pick '^emu.*_tsan$'
+    part "cuda: registers, spills, interface, times" pick '^rules.cuda_'
+    part "cuda: opcodes, damaged machine code" pick '^sass.(opcodes|mutants)$'
+    for arch in $(ls build/cuda 2>/dev/null | sed -n 's/.*\.sm_\([0-9]*\)\.cubin$/\1/p' | sort -nu); do
+        KVRT_SASS_ARCH=$arch part "cuda: machine code of sm_$arch, executed" pick '^sass.(kernels|timing)$'
+    done
+}
+soak() { # part
+    soak_failed=""
+    case $1 in
+        "") soak_engine; soak_cuda ;;
+        engine | cuda) "soak_$1" ;;
+        *) usage >&2; exit 2 ;;
+    esac
+    [ -z "$soak_failed" ]
+}
+
 case ${1:-} in
     "") build ;;
     demo) demo ;;
     test) tests build "${2:-}" ;;
     asan) tests build-asan "${2:-}" -DKVRT_SANITIZE=address,undefined ;;
     tsan) tests build-tsan "${2:-unit|ops}" -DKVRT_SANITIZE=thread ;;
-    soak)
-        export KVRT_TEST_OPS=20000 KVRT_TEST_KILLS=200
-        KVRT_TEST_TOKENS=1000000 tests build '^unit.soak$'
-        tests build-asan '^unit.(soak|snapshot|transfer)$' -DKVRT_SANITIZE=address,undefined
-        tests build-tsan '^unit.soak$' -DKVRT_SANITIZE=thread
-        ;;
+    soak) soak "${2:-}" ;;
     install)
         [ -n "${2:-}" ] || { usage >&2; exit 2; }
         build
