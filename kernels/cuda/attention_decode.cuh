@@ -20,7 +20,7 @@
  *                               score fragments gives;  rows g, g+8 of product i = channels D/8 g + 2i, D/8 g + 2i + 1
  * Two rows of codes are interleaved by PRMT, and one LOP3 makes the pair of F16 numbers (bias + code, bias + code'), where the bias is the power of
  * two whose mantissa starts at those bits: 1024 for the lowest four (two, eight) bits, 256, 64, 16 for those at 2, 4, 6.
- * The biases leave by a product with a row of minus biases (K), or by the start value of the sum (V).
+ * The biases leave with Z (K), or by the start value of the sum (V), times the sum of what the codes meet, as it was rounded.
  *
  * Scales leave the sums: score = O[t] * (sum (q A) code + sum q Z), out = C[d] * (sum (p A) code + sum p Z). q A and p A are rounded to F16;
  * p A is taken times the power of two that brings the page's largest A to 1024 .. 2048, so that small values do not leave F16's range. */
@@ -121,6 +121,12 @@ KVI_DEV void multiply_codes(const Run (&row)[4], const uint32_t (&b)[2], float (
 }
 
 /* ------------------------------------------------------------------------------------------------------------ keys --- */
+/* What every token of a page has of a column: zero, in the rows of its fragments; for codes with scales made of sums q Z and q A of the lane's
+ * channels. Those are no products of matrices, whose 16 rows would all be alike: of 152 for a page and warp they were 24. */
+struct key_sums {
+    float zero[4], q_z, q_a;
+};
+
 /* Each gives s[j][0..3]: scores of tokens 16g + 2j (0, 1) and 16g + 2j + 1 (2, 3) for columns 2t, 2t + 1, and the factors `o` of the lane's 16
  * tokens. q: shared memory, fragments (D/16 steps, 32 lanes) of 8 bytes. Rows from n_tokens on hold no data. */
 template <int D, int bits> struct key_codes {
@@ -136,26 +142,39 @@ template <int D, int bits> struct key_codes {
 #pragma unroll
         for (int i = 0; i < 4; i++) r.row[i].load(at + i * row_bytes);
     }
-    KVI_DEV static void step(const stage &r, uint2 q, uint2 a, uint2 z, float (&s)[8][4], float (&zero)[4])
+    KVI_DEV static void step(const stage &r, uint2 q, uint2 a, uint2 z, float (&s)[8][4], key_sums &sums)
     {
         uint32_t b[2] = {q.x, q.y};
         if (bits == 8) { /* A = 1, Z = -128: with the bias of 1024, -1152 */
             const uint32_t f[4] = {0xe480e480u, 0xe480e480u, 0xe480e480u, 0xe480e480u};
-            kvi_mma_f16(zero, f, b);
+            kvi_mma_f16(sums.zero, f, b);
         } else {
-            const uint32_t f[4] = {z.x, z.x, z.y, z.y},
-                           biases[4] = {0xe400e400u, 0xd400d400u, 0xe400e400u, 0xd400d400u}; /* -1024, -64 */
-            kvi_mma_f16(zero, f, b);
+            sums.q_z = kvi_fma(kvi_f16_lo(z.x), kvi_f16_lo(q.x), kvi_fma(kvi_f16_hi(z.x), kvi_f16_hi(q.x), sums.q_z));
+            sums.q_z = kvi_fma(kvi_f16_lo(z.y), kvi_f16_lo(q.y), kvi_fma(kvi_f16_hi(z.y), kvi_f16_hi(q.y), sums.q_z));
             b[0] = kvi_mul_f16x2(b[0], a.x);
             b[1] = kvi_mul_f16x2(b[1], a.y);
-            kvi_mma_f16(zero, biases, b);
+            sums.q_a += (kvi_f16_lo(b[0]) + kvi_f16_hi(b[0])) + (kvi_f16_lo(b[1]) + kvi_f16_hi(b[1]));
         }
         multiply_codes<bits>(r.row, b, s);
+    }
+    /* From the lane's column, g, to those of its scores, 2t and 2t + 1. */
+    KVI_DEV static void gather(key_sums &sums, uint32_t t)
+    {
+        if (bits == 8) return;
+#pragma unroll
+        for (uint32_t lanes = 1; lanes < 4; lanes *= 2) {
+            sums.q_z += kvi_shfl_xor(sums.q_z, lanes);
+            sums.q_a += kvi_shfl_xor(sums.q_a, lanes);
+        }
+#pragma unroll
+        for (uint32_t e = 0; e < 4; e++)
+            sums.zero[e] = kvi_fma(-codes<bits>::bias(0, e / 2), kvi_shfl(sums.q_a, 8u * t + 4u * (e % 2)),
+                                   kvi_shfl(sums.q_z, 8u * t + 4u * (e % 2)));
     }
     KVI_DEV static void scores(const uint8_t *side, const uint2 *q, uint32_t, uint32_t g, uint32_t t, float (&s)[8][4],
                                float (&o)[16])
     {
-        float zero[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+        key_sums sums = {{0.0f, 0.0f, 0.0f, 0.0f}, 0.0f, 0.0f};
         stage even, odd;
         uint4 a, z, next_a, next_z;
         a = z = next_a = next_z = make_uint4(0, 0, 0, 0);
@@ -167,19 +186,20 @@ template <int D, int bits> struct key_codes {
 #pragma unroll 1
         for (uint32_t i = 0; i < D / 32; i++) {
             const bool more = i + 1 < D / 32;
-            step(even, q_at[64u * i], make_uint2(a.x, a.y), make_uint2(z.x, z.y), s, zero);
+            step(even, q_at[64u * i], make_uint2(a.x, a.y), make_uint2(z.x, z.y), s, sums);
             if (more) load(side, 2u * i + 2u, g, t, even);
             if (bits != 8 && more)
                 next_a = kvi_load128_l1(a_at + 64u * (i + 1u)), next_z = kvi_load128_l1(z_at + 64u * (i + 1u));
-            step(odd, q_at[64u * i + 32u], make_uint2(a.z, a.w), make_uint2(z.z, z.w), s, zero);
+            step(odd, q_at[64u * i + 32u], make_uint2(a.z, a.w), make_uint2(z.z, z.w), s, sums);
             if (more) load(side, 2u * i + 3u, g, t, odd);
             a = next_a, z = next_z;
         }
+        gather(sums, t);
         const uint4 o0 = kvi_load128_l1(side + o_off + 32u * g), o1 = kvi_load128_l1(side + o_off + 32u * g + 16u);
 #pragma unroll
         for (int j = 0; j < 8; j++) {
 #pragma unroll
-            for (int e = 0; e < 4; e++) s[j][e] += zero[e];
+            for (int e = 0; e < 4; e++) s[j][e] += sums.zero[e];
             const uint32_t pair = j < 4 ? word_of(o0, j) : word_of(o1, j - 4);
             o[2 * j] = kvi_f16_lo(pair);
             o[2 * j + 1] = kvi_f16_hi(pair);
@@ -346,13 +366,25 @@ template <int D, int bits> struct value_codes {
             }
         }
         uint32_t b[8][2];
-        transpose(p, b);
         float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f}, part[D / 16][4];
-        const uint32_t ones[4] = {0x3c003c00u, 0x3c003c00u, 0x3c003c00u, 0x3c003c00u};
 #pragma unroll
-        for (int j = 0; j < 8; j++) kvi_mma_f16(sum, ones, b[j]);
+        for (int j = 0; j < 8; j++)
 #pragma unroll
-        for (int e = 0; e < 2; e++) zero[e] = sum_over_rows(zero[e]) * up;
+            for (int half = 0; half < 2; half++) {
+                const uint32_t pair = kvi_pack_f16(p[j][2 * half], p[j][2 * half + 1]);
+                if (bits != 8) sum[0] += kvi_f16_lo(pair), sum[1] += kvi_f16_hi(pair);
+                b[j][half] = kvi_transpose8x8(pair);
+            }
+        if (bits == 8) { /* one row of them; of four bits tensor cores have enough to do */
+            const uint32_t ones[4] = {0x3c003c00u, 0x3c003c00u, 0x3c003c00u, 0x3c003c00u};
+#pragma unroll
+            for (int j = 0; j < 8; j++) kvi_mma_f16(sum, ones, b[j]);
+        }
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            zero[e] = sum_over_rows(zero[e]) * up;
+            if (bits != 8) sum[e] = sum_over_rows(sum[e]);
+        }
         constexpr int n = codes<bits>::products;
 #pragma unroll
         for (int i = 0; i < D / 16; i++)

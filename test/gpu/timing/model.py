@@ -207,6 +207,18 @@ def main():
                 token = 32 * (layer + attention + 2.0) + head + card["launch"] * (32 * 7 + 5)  # 2: rope and combine
                 bound = bytes_of / card["gbps"] / 1e3 + 32 * terms["memory"]
                 print(f"{'':24} {'a token':>18} {token:8.0f} {100 * bound / token:8.0f}%  {1e6 / token:.1f} tokens per second")
+        print("\nthe same model in Q4_0, its head in Q6_K: a token, and the share of the time that its bytes alone would take")
+        matrices = [(32, "gemv_u4", 4, o, i, 32) for o, i in ((6144, 4096), (4096, 4096), (28672, 4096), (4096, 14336))]
+        matrices.append((1, "gemv_u6", 6, 128256, 4096, 16))
+        products = [(n, tile_gemv(kernels, card, kernel, bits, o, i, group, bits == 6)) for n, kernel, bits, o, i, group in matrices]
+        for depth in (2048, 4096, 32768, 131072):
+            tokens = []
+            for form in ("f16", "k4v4"):
+                us, terms = decode_attention(kernels, card, form, depth)
+                token = sum(n * t for n, (t, _) in products) + 32 * (us + 2.0) + card["launch"] * (32 * 7 + 5)
+                bound = sum(n * t["memory"] for n, (_, t) in products) + 32 * terms["memory"]
+                tokens.append(f"{form} {token:6.0f} us {100 * bound / token:3.0f}%, attention {100 * 32 * us / token:2.0f}%")
+            print(f"{depth:24} positions  " + ";  ".join(tokens))
         print("\nverification, attention of 2, 4 and 8 rows against one (GQA 4), warps of a block meeting in L1")
         for depth in (4096, 32768):
             for form in ("f16", "i8", "k4v4", "k4v2"):
