@@ -235,6 +235,13 @@ static stage stage_from(const stage *s, uint32_t first, uint32_t d)
     return from;
 }
 
+static const kvi_cpu_packed *kernel_of(const attention_task *t, kvi_kv_code code)
+{
+    const kvi_device *device = t->device;
+    return kvi_cpu_packed_for(device->v, device->tiles, device->rings, device->fixed, code, t->group->shape.head_dim,
+                              t->per_kv);
+}
+
 /* One page for all that look at it; the stage of their first query. */
 static void attend_page(const attention_task *t, const lookers *at, uint32_t kv_head, const stage *s)
 {
@@ -246,8 +253,7 @@ static void attend_page(const attention_task *t, const lookers *at, uint32_t kv_
     const uint8_t *record = record_of(t, ref, kv_head);
     const bool k_packed = !kvi_kv_code_is_plain(k_code), v_packed = !kvi_kv_code_is_plain(v_code);
     const bool direct = t->per_kv <= DIRECT_HEADS && d % (v->panel / 2u) == 0;
-    const kvi_cpu_packed *k_kernel = kvi_cpu_packed_for(v, t->device->tiles, t->device->rings, k_code, d, t->per_kv);
-    const kvi_cpu_packed *v_kernel = kvi_cpu_packed_for(v, t->device->tiles, t->device->rings, v_code, d, t->per_kv);
+    const kvi_cpu_packed *k_kernel = kernel_of(t, k_code), *v_kernel = kernel_of(t, v_code);
     if (k_kernel) k_kernel->score(record, k_code, d, s->q, n_queries, s->scores, next, s->packed);
     else if (direct && !k_packed)
         v->score(record, kvi_kv_plain_dtype(k_code), n, d, s->q, n_queries, s->scores, KVI_KV_PAGE);

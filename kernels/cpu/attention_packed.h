@@ -16,6 +16,7 @@
     16u /* more query heads of a KV head than this pay for staging a page, unless there are tiles */
 #define KVI_CPU_PACKED_DIM 512u /* head dimensions: multiples of 16 up to this */
 #define KVI_CPU_TILES_DIM 256u  /* on tiles: up to this */
+#define KVI_CPU_FIXED_DIM 256u  /* in fixed point alike */
 
 /* Floats that a call may use at `scratch`, which is 64-byte aligned: too much for the stack of somebody else's thread. */
 #define KVI_CPU_PACKED_SCRATCH (32u * (KVI_CPU_PACKED_DIM + 128u + 32u) + 2048u)
@@ -35,19 +36,21 @@ typedef struct kvi_cpu_packed {
 
 extern const kvi_cpu_packed kvi_cpu_packed_portable;
 #if defined(__x86_64__)
-extern const kvi_cpu_packed kvi_cpu_packed_avx2, kvi_cpu_packed_avx512, kvi_cpu_packed_avx512vbmi, kvi_cpu_packed_amx;
+extern const kvi_cpu_packed kvi_cpu_packed_avx2, kvi_cpu_packed_avx512, kvi_cpu_packed_avx512vbmi,
+    kvi_cpu_packed_avx512vnni, kvi_cpu_packed_amx;
 #endif
 
 /* The kernels for a side of that code; NULL: the page is staged as numbers instead, which pays with many query heads. `tiles` may be NULL; rings:
- * those of trellis codes. */
+ * those of trellis codes; fixed: those of 4 and 2 bits in fixed point, or NULL. */
 static inline const kvi_cpu_packed *kvi_cpu_packed_for(const kvi_cpu_variant *v, const kvi_cpu_tiles *tiles,
-                                                       const kvi_cpu_packed *rings, kvi_kv_code code, uint32_t d,
-                                                       uint32_t n_heads)
+                                                       const kvi_cpu_packed *rings, const kvi_cpu_packed *fixed,
+                                                       kvi_kv_code code, uint32_t d, uint32_t n_heads)
 {
     if (kvi_kv_code_is_plain(code) || d % 16u != 0 || d > KVI_CPU_PACKED_DIM) return NULL;
     if (kvi_kv_code_is_trellis(code)) return rings;
     if (tiles && d <= KVI_CPU_TILES_DIM && (code == KVI_KV_I8 || code == KVI_KV_Q4 || code == KVI_KV_Q2))
         return tiles->packed;
+    if (fixed && d <= KVI_CPU_FIXED_DIM && (code == KVI_KV_Q4 || code == KVI_KV_Q2)) return fixed;
     return n_heads > KVI_CPU_PACKED_HEADS ? NULL : v->packed;
 }
 

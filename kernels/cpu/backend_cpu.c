@@ -56,6 +56,15 @@ static const kvi_cpu_packed *rings_for(const kvi_cpu_variant *v, const kvi_cpu *
     return v->packed;
 }
 
+static const kvi_cpu_packed *fixed_for(const kvi_cpu_variant *v, const kvi_cpu *cpu, bool exact)
+{
+#if defined(__x86_64__)
+    if ((v->needs & KVI_CPU_HAS_AVX512) && cpu->avx512_vnni && !exact) return &kvi_cpu_packed_avx512vnni;
+#endif
+    (void)v, (void)cpu, (void)exact;
+    return NULL;
+}
+
 static bool cpu_probe(const kvi_device_options *options, char *text, uint64_t cap)
 {
     kvi_cpu cpu;
@@ -104,6 +113,7 @@ static kvrt_status cpu_open(const kvi_device_options *options, kvi_device **out,
     device->dots = device->wide_dots = kvi_cpu_dots_for(device->v, &device->cpu);
     device->bf16 = kvi_cpu_bf16_for(device->v, &device->cpu, options->exact);
     device->rings = rings_for(device->v, &device->cpu);
+    device->fixed = fixed_for(device->v, &device->cpu, options->exact);
     if (options->amx && device->v->tiles && device->cpu.amx_bf16 && device->cpu.amx_int8 && kvi_os_amx_enable()) {
         device->tiles = device->v->tiles, device->wide_dots = device->tiles->dots;
         device->bf16 = device->tiles->bf16;

@@ -59,6 +59,7 @@ struct kvi_device {
     uint32_t n_threads;
     const kvi_cpu_tiles *tiles;           /* NULL: not there, or not wanted */
     const struct kvi_cpu_packed *rings;   /* attention from trellis codes */
+    const struct kvi_cpu_packed *fixed;   /* from codes of 4 and 2 bits in fixed point; NULL: not there, or `exact` */
     const kvi_cpu_bf16 *bf16;             /* alike */
     const kvi_cpu_dots *dots, *wide_dots; /* products of integers: of few rows, of many */
     bool exact;                           /* no integer products */

@@ -58,8 +58,8 @@ INLINE vf as_float(vu bits)
 }
 INLINE vf signed_bytes_at(const uint8_t *p)
 {
-    const vu u = bytes_at(p);
-    return __builtin_convertvector((vi)((u ^ 0x80u) - 0x80u), vf);
+    const vf u = widen_u8(p);
+    return u - as_float((vu)(u > 127.0f) & 0x43800000u); /* 256 less where the top bit is set */
 }
 INLINE vf plain_at(const uint8_t *p, uint32_t scale)
 {
@@ -98,11 +98,11 @@ INLINE vf scale_of(uint32_t kind, const uint8_t *side, const uint8_t *scales, ui
 }
 
 /* What belongs to it: zeros as numbers, or mins. */
-INLINE vf offset_of_group(uint32_t kind, uint32_t offset, uint32_t zero, const uint8_t *side, const uint8_t *offsets,
+INLINE vf offset_of_group(uint32_t kind, uint32_t offset, vf zero, const uint8_t *side, const uint8_t *offsets,
                           uint32_t bytes, uint32_t g, uint32_t part)
 {
     const uint32_t at = g * KVI_TILE_ROWS + part * VW;
-    if (offset == KVI_TILE_CENTRED) return splat((float)zero);
+    if (offset == KVI_TILE_CENTRED) return zero;
     if (offset == KVI_TILE_ZEROS) return widen_u8(offsets + at);
     if (kind == KVI_TILE_SUB) return -(halves_at(side + 32u + 2u * part * VW) * widen_u8(offsets + at));
     return plain_at(offsets + at * bytes, kind);
@@ -117,6 +117,7 @@ INLINE void unpack_side_of(const kvi_tile *t, uint32_t kind, uint32_t offset, bo
     const uint32_t bytes = kvi_tile_scale_bytes(t);
     const uint8_t *stored_offsets = side + kvi_tile_offsets_at(t, n),
                   *stored = stored_offsets - n * KVI_TILE_ROWS * bytes;
+    const vf zero = splat((float)t->zero); /* read once: what is stored below might be *t for all that a compiler knows */
     for (uint32_t g = 0; g < n; g++)
         for (uint32_t part = 0; part < PARTS; part++) {
             const vf scale = scale_of(kind, side, stored, bytes, g, part);
@@ -124,7 +125,7 @@ INLINE void unpack_side_of(const kvi_tile *t, uint32_t kind, uint32_t offset, bo
                                                           : t->global_divides ? scale / factor
                                                                               : scale * factor);
             store(offsets + g * KVI_TILE_ROWS + part * VW,
-                  offset_of_group(kind, offset, t->zero, side, stored_offsets, bytes, g, part));
+                  offset_of_group(kind, offset, zero, side, stored_offsets, bytes, g, part));
         }
 }
 /* The kinds that files mostly have in loops of their own: a gemv spends a third of its time here otherwise. */

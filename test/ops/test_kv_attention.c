@@ -3,6 +3,7 @@
  * sequences of different length in one step. Against double precision on the dequantized values, for every instruction set; what no
  * query may see is NaN or no page at all. */
 #include "kernels/cpu/device_cpu.h"
+#include "tolerance.h"
 #include "runtime/kv/encode.h"
 #include "runtime/kv/format.h"
 
@@ -42,13 +43,23 @@ typedef struct shelf {
     double *k[PAGES][MOST_FORMATS], *v[PAGES][MOST_FORMATS]; /* (n_kv, 128, d) what the page stands for */
 } shelf;
 
-static const char *const sets[] = {"portable", "avx2", "avx512", "amx"};
+static const char *const sets[] = {"portable", "avx2", "avx512", "exact", "amx"};
+/* "exact" is AVX-512 without fixed point. */
+static kvi_device_options options_of(const char *isa)
+{
+    const bool amx = strcmp(isa, "amx") == 0, exact = strcmp(isa, "exact") == 0;
+    return (kvi_device_options){.n_threads = 2,
+                                .isa = amx     ? "auto"
+                                       : exact ? "avx512"
+                                               : isa,
+                                .amx = amx,
+                                .exact = exact};
+}
 static bool has(const char *isa)
 {
     kvi_device *device = NULL;
-    const bool amx = strcmp(isa, "amx") == 0;
-    const kvi_device_options options = {.isa = amx ? "auto" : isa, .amx = amx, .n_threads = 1};
-    const bool there = kvi_backend_cpu.open(&options, &device, NULL) >= KVRT_OK && (!amx || device->tiles);
+    const kvi_device_options options = options_of(isa);
+    const bool there = kvi_backend_cpu.open(&options, &device, NULL) >= KVRT_OK && (!options.amx || device->tiles);
     if (device) kvi_backend_cpu.close(device);
     if (!there) print_message("skipped: this CPU has no %s\n", isa);
     return there;
@@ -83,8 +94,7 @@ static void make_page(shelf *s, uint32_t p, uint32_t f, float *rows, float *scra
 static void open_shelf(shelf *s, const char *isa, uint32_t d, uint32_t n_kv, uint32_t per_kv, uint32_t window,
                        uint32_t n_formats)
 {
-    const bool amx = strcmp(isa, "amx") == 0;
-    const kvi_device_options options = {.n_threads = 2, .isa = amx ? "auto" : isa, .amx = amx};
+    const kvi_device_options options = options_of(isa);
     memset(s, 0, sizeof *s);
     s->isa = isa;
     s->per_kv = per_kv;
@@ -231,7 +241,10 @@ static void check_step(shelf *s, sequence *seqs, uint32_t n_seqs)
     float *in = s->device->buffers[0];
     for (uint32_t i = 0; i < n_rows * cols; i++) in[i] = normal();
     assert_int_equal(kvi_backend_cpu.run(s->device, 0, 1, NULL), KVRT_OK);
-    const double limit = s->device->tiles && n_rows > KVI_DECODE_ROWS ? TOL_AMX_L2 : TOL_F32_L2;
+    const bool narrow = n_rows <= KVI_DECODE_ROWS, amx = s->device->tiles;
+    const double limit = amx                          ? narrow ? TOL_F32_L2 : TOL_AMX_L2
+                         : narrow && s->device->fixed ? OPS_ATTENTION_FIXED
+                                                      : TOL_F32_L2;
     for (uint32_t i = 0; i < n_seqs; i++) {
         double want_mass[PAGES] = {0}, unseen[PAGES] = {0};
         for (uint32_t r = 0; r < seqs[i].n_rows; r++)
@@ -254,7 +267,7 @@ static void check_step(shelf *s, sequence *seqs, uint32_t n_seqs)
 }
 
 #define FOR_SETS                                                                                                       \
-    for (unsigned set = 0; set < 4; set++)                                                                             \
+    for (unsigned set = 0; set < 5; set++)                                                                             \
         if (has(sets[set]))
 
 static void every_head_dimension(void **state)

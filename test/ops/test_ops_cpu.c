@@ -23,7 +23,7 @@ static bool rounds(void)
     return cpu.avx512_bf16;
 }
 
-/* rounded: wide products of BF16 weights round activations, as AMX does. */
+/* rounded: wide products of BF16 weights round activations, as AMX does, and narrow attention reads small codes in fixed point. */
 static void add(const char *name, const char *isa, bool amx, bool rounded)
 {
     for (uint32_t threads = 1; threads <= 2; threads++) {
@@ -33,7 +33,9 @@ static void add(const char *name, const char *isa, bool amx, bool rounded)
                        .options = {.n_threads = threads, .isa = isa, .amx = amx, .exact = !rounded},
                        .integers = rounded,
                        .linear = amx || rounded ? OPS_LINEAR_AMX : OPS_LINEAR_F32,
-                       .attention = amx ? OPS_ATTENTION_AMX : OPS_ATTENTION_F32,
+                       .attention = amx       ? OPS_ATTENTION_AMX
+                                    : rounded ? OPS_ATTENTION_FIXED
+                                              : OPS_ATTENTION_F32,
                        .rotary = OPS_ROTARY_F32,
                        .copy = OPS_COPY_F32};
         bool there = kvi_backend_cpu.open(&t.options, &device, NULL) >= KVRT_OK;

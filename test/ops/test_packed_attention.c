@@ -4,6 +4,7 @@
 #include "kernels/cpu/attention_packed.h"
 #include "kernels/cpu/device_cpu.h"
 #include "oracle.h"
+#include "tolerance.h"
 #include "runtime/kv/encode.h"
 #include "runtime/kv/format.h"
 
@@ -108,10 +109,16 @@ static void fill_pages(bench *b, const packed_case *c, uint32_t n_pages)
     free(rows), free(scratch);
 }
 
+/* "amx" and "exact" (which is without fixed point) are AVX-512 as well. */
+static kvi_device_options options_of(const char *isa)
+{
+    const bool amx = strcmp(isa, "amx") == 0, exact = strcmp(isa, "exact") == 0;
+    return (kvi_device_options){.n_threads = 2, .isa = amx || exact ? "avx512" : isa, .amx = amx, .exact = exact};
+}
+
 static void open_bench(bench *b, const packed_case *c, const char *isa, uint32_t n_pages)
 {
-    const bool amx = strcmp(isa, "amx") == 0;
-    const kvi_device_options options = {.n_threads = 2, .isa = amx ? "avx512" : isa, .amx = amx};
+    const kvi_device_options options = options_of(isa);
     const uint32_t n_heads = c->n_kv * c->per_kv;
     memset(b, 0, sizeof *b);
     b->group = (kvi_cache_group){.shape = {1, c->n_kv, c->d, 0}, .window = c->window, .plain = KVI_KV_F16};
@@ -171,6 +178,10 @@ static void run_case(const packed_case *c, unsigned index, const char *isa)
     float *qkv = b.device->buffers[0];
     for (uint32_t i = 0; i < c->n_rows * b.buffers[0].cols; i++) qkv[i] = normal();
     assert_int_equal(kvi_backend_cpu.run(b.device, 0, 1, NULL), KVRT_OK);
+    const bool narrow = c->n_rows <= KVI_DECODE_ROWS, amx = b.device->tiles;
+    const double limit = amx                         ? narrow ? TOL_PACKED_L2 : TOL_BF16_L2
+                         : narrow && b.device->fixed ? OPS_ATTENTION_FIXED
+                                                     : TOL_PACKED_L2;
     double *want = malloc(d * sizeof *want);
     for (uint32_t r = 0; r < c->n_rows; r++)
         for (uint32_t head = 0; head < n_heads; head++) {
@@ -179,7 +190,6 @@ static void run_case(const packed_case *c, unsigned index, const char *isa)
             expected(&b, c, n_pages, head / c->per_kv, seq.pos + r,
                      qkv + (size_t)r * b.buffers[0].cols + (size_t)head * d, want);
             for (uint32_t e = 0; e < d; e++) error += pow((double)got[e] - want[e], 2), norm += want[e] * want[e];
-            const double limit = strcmp(isa, "amx") == 0 && c->n_rows > KVI_DECODE_ROWS ? TOL_BF16_L2 : TOL_PACKED_L2;
             if (!(sqrt(error / norm) <= limit))
                 fail_msg("case %u, %s, row %u, head %u: relative L2 %g, need at most %g", index, isa, r, head,
                          sqrt(error / norm), limit);
@@ -201,11 +211,11 @@ static bool has_amx(void)
 static void packed_pages_match_double(void **state)
 {
     (void)state;
-    static const char *const sets[] = {"portable", "avx2", "avx512", "amx"};
-    for (unsigned k = 0; k < 4; k++) {
+    static const char *const sets[] = {"portable", "avx2", "avx512", "exact", "amx"};
+    for (unsigned k = 0; k < 5; k++) {
         char text[256];
-        const kvi_device_options options = {.isa = k < 3 ? sets[k] : "avx512", .amx = k == 3};
-        if (k == 3 && !has_amx()) {
+        const kvi_device_options options = options_of(sets[k]);
+        if (options.amx && !has_amx()) {
             print_message("skipped: this CPU has no AMX\n");
             continue;
         }
@@ -262,9 +272,47 @@ static void rings_have_the_same_bits(void **state)
 #endif
 }
 
+/* A query that is no number makes its own row none and leaves the others as they are alone; one of zeros has a product of exactly zero. */
+static void fixed_point_keeps_to_its_query(void **state)
+{
+    (void)state;
+    kvi_cpu cpu;
+    kvi_os_cpu(&cpu);
+    if (!cpu.avx512_vnni) skip();
+#if defined(__x86_64__)
+    enum { D = 80, N = 37, BAD = 5, ENDLESS = 6, ZERO = 33 };
+    static const kvi_kv_code codes[] = {KVI_KV_Q4, KVI_KV_Q2};
+    static float q[N * KVI_KV_PAGE], out[N * KVI_KV_PAGE], alone[KVI_KV_PAGE];
+    static uint8_t record[1 << 14];
+    static _Alignas(64) float scratch[KVI_CPU_PACKED_SCRATCH];
+    const kvi_cpu_packed *kernel = &kvi_cpu_packed_avx512vnni;
+    for (uint32_t k = 0; k < sizeof record; k += 2) record[k] = (uint8_t)(uniform() * 256), record[k + 1] = 0x33;
+    for (uint32_t c = 0; c < 2; c++)
+        for (uint32_t is_v = 0; is_v < 2; is_v++) {
+            const uint32_t rows = is_v ? KVI_KV_PAGE : D, cols = is_v ? D : KVI_KV_PAGE;
+            for (uint32_t i = 0; i < N * rows; i++) q[i] = i / rows == ZERO ? 0 : normal();
+            q[BAD * rows + 7] = NAN, q[ENDLESS * rows + 9] = INFINITY;
+            memset(out, 0, sizeof out);
+            if (is_v) kernel->blend(record, codes[c], D, q, N, out, record, scratch);
+            else kernel->score(record, codes[c], D, q, N, out, record, scratch);
+            for (uint32_t i = 0; i < N; i++) {
+                memset(alone, 0, sizeof alone);
+                if (is_v) kernel->blend(record, codes[c], D, q + i * rows, 1, alone, record, scratch);
+                else kernel->score(record, codes[c], D, q + i * rows, 1, alone, record, scratch);
+                for (uint32_t e = 0; e < cols; e++) {
+                    const float got = out[i * cols + e];
+                    if (i == BAD || i == ENDLESS) assert_true(!isfinite(got) && !isfinite(alone[e]));
+                    else assert_true(got == alone[e] && (i == ZERO ? got == 0 : isfinite(got)));
+                }
+            }
+        }
+#endif
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(packed_pages_match_double), cmocka_unit_test(every_tail_offset),
-                                       cmocka_unit_test(rings_have_the_same_bits)};
+                                       cmocka_unit_test(rings_have_the_same_bits),
+                                       cmocka_unit_test(fixed_point_keeps_to_its_query)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

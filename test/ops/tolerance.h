@@ -11,6 +11,8 @@
     4e-3 /* activations rounded to BF16: at most 2^-9 of each product, 2^-8 once a norm's own rounding is added */
 #define OPS_GATED 4.0          /* silu(a) * b passes on the errors of both products: times this */
 #define OPS_ATTENTION_F32 1e-5 /* scores carry about 1e-6 absolute, the softmax passes it on */
+#define OPS_ATTENTION_FIXED                                                                                            \
+    5e-4 /* codes of 4 and 2 bits: 128 of p A, D of q A rounded by up to 2^-16 of the largest, which may be most of a sum: 1e-4 each */
 #define OPS_ATTENTION_AMX                                                                                              \
     1e-2 /* more than eight rows: q, K, V and p rounded to BF16, 2^-9 each; scores carry some 5e-3 */
 #define OPS_ROTARY_F32                                                                                                 \
