@@ -1,5 +1,6 @@
 /* attention_packed.h - decode attention straight from packed records: no dequantized copy, the codes of a page go through registers once for
- * up to four queries (five on AMX). One table per instruction set, in f32 or as exact.
+ * up to four queries (five on AMX). One table per instruction set, in f32 or as exact;
+ * attention_packed_avx512vnni.c says what it rounds.
  *
  *   score[t] = O[t] * ( sum_d (q[d] A[d]) code[d][t]  +  sum_d q[d] Z[d] )
  *   out[d]   = O[d] * ( sum_t (p[t] A[t]) code[t][d]  +  sum_t p[t] Z[t] )                               (design: codec.h)

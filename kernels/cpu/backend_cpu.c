@@ -262,6 +262,7 @@ static demand demand_of(const kvi_program *program, const kvi_limits *limits, ui
                  round64(rows * 4) * 4 + round64(small * need.absorbed * 4) + round64(rows * need.top_k * 4) * 2 +
                  round64((need.n_experts + 1ull) * 4) + round64(need.n_experts * sizeof(kvi_cpu_run_of)) +
                  round64(rows * need.act * 4) + round64(need.pair_codes) +
+                 round64(kvi_cpu_best_bytes(program->vocab_size)) +
                  round64((limits->max_seqs + 1ull) * sizeof(kvi_seq)) + 64;
     return need;
 }
@@ -308,6 +309,7 @@ static void carve_workspace(kvi_device *d, const demand *need)
     d->mixture.used = carve(&at, need->n_experts * sizeof(kvi_cpu_run_of));
     d->mixture.act = carve(&at, rows * need->act * 4);
     d->mixture.codes = carve(&at, need->pair_codes);
+    d->bests = carve(&at, kvi_cpu_best_bytes(d->program->vocab_size));
     d->ids = carve(&at, rows * 4);
     d->logit_rows = carve(&at, rows * 4);
     d->row_seq = carve(&at, rows * 4);
@@ -556,6 +558,7 @@ const kvi_backend kvi_backend_cpu = {.name = "cpu",
                                      .run_some = kvi_cpu_run_some,
                                      .read_logits = cpu_read_logits,
                                      .read_row = cpu_read_row,
+                                     .read_best = kvi_cpu_read_best,
                                      .convert_pages = kvi_cpu_convert_pages,
                                      .convert_some = kvi_cpu_convert_some,
                                      .pool_move = cpu_pool_move,

@@ -78,6 +78,7 @@ struct kvi_device {
     float *ones;         /* gains of norms that have none */
     void *bf16_packed;   /* activations of a product with `bf16` */
     uint8_t *dots_codes; /* those of products of integers, of up to three weights */
+    float *bests;        /* of a row of logits: best_cpu.c */
     kvi_cpu_mixture mixture;
     float *thread_scratch; /* (n_threads, scratch_floats) */
     size_t scratch_floats;
@@ -193,6 +194,8 @@ void kvi_cpu_rope(const kvi_device *device, const kvi_rope *rope, uint32_t row, 
 void kvi_cpu_rope_append(kvi_device *device, const kvi_op *op);
 const char *kvi_cpu_attention(kvi_device *device, const kvi_op *op);
 size_t kvi_cpu_attention_scratch(uint32_t head_dim); /* floats per thread */
+uint64_t kvi_cpu_best_bytes(uint32_t vocab);         /* of kvi_device.bests */
+kvrt_status kvi_cpu_read_best(kvi_device *device, uint32_t logit_row, kvi_best *out, kvrt_error *error);
 /* From the accumulator of a query to its result: the sink's part, the division, the rotation back, the gate. m: largest score, natural. */
 void kvi_cpu_attention_finish(const kvi_device *device, const kvi_op *op, uint32_t row, uint32_t head, float m, float l,
                               float *acc);

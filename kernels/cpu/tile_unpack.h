@@ -117,7 +117,8 @@ INLINE void unpack_side_of(const kvi_tile *t, uint32_t kind, uint32_t offset, bo
     const uint32_t bytes = kvi_tile_scale_bytes(t);
     const uint8_t *stored_offsets = side + kvi_tile_offsets_at(t, n),
                   *stored = stored_offsets - n * KVI_TILE_ROWS * bytes;
-    const vf zero = splat((float)t->zero); /* read once: what is stored below might be *t for all that a compiler knows */
+    const vf zero =
+        splat((float)t->zero); /* read once: what is stored below might be *t for all that a compiler knows */
     for (uint32_t g = 0; g < n; g++)
         for (uint32_t part = 0; part < PARTS; part++) {
             const vf scale = scale_of(kind, side, stored, bytes, g, part);

@@ -42,7 +42,8 @@ OPTION("cpu.threads", "threads", I64, ENGINE, "auto", 1, 1024, "auto|1..1024", "
 OPTION("cpu.amx", "amx", BOOL, ENGINE, "false", 0, 0, "",
        "use AMX tiles (asks the kernel for a process-wide permission)")
 OPTION("cpu.exact", "exact", BOOL, ENGINE, "false", 0, 0, "",
-       "multiply by 32-bit activations, not by 8-bit ones (quantized weights) or 16-bit ones (BF16): slower, exact")
+       "multiply by 32-bit activations, not by 8-bit ones (quantized weights) or 16-bit ones (BF16, pages of 4 and 2 "
+       "bits): slower, exact")
 OPTION("cpu.isa", "isa", CHOICE, ENGINE, "auto", 0, 0, "auto|portable|avx2|avx512",
        "CPU instruction set; auto: the best present")
 OPTION("ctx.size", "ctx", I64, SESSION, "auto", 1, 16777216, "auto|1..16777216",
