@@ -4,10 +4,10 @@
  *   x = in * A = unit * whole, unit = largest |x| / 32767         (of a query's rows of one page: D of K, 128 of V)
  *   sum of x code = unit * (sum of whole (code - middle)) + middle * (sum of x)
  *
- * What is lost is the rounding of `whole`, half a unit at most: 3e-5 of a row of attention (relative L2; up to 2.5e-4 where one weight is most of a
- * page's sum; f32 2e-6), where rounding keys and values to such codes has cost some 5e-2. Codes become numbers once for up to 32 queries, two rows to a
- * lane, as the instruction wants them. A page of k4v4 and 64 dimensions, K and V, Zen 4: 32 queries 6.8 us (f32 12.5), 4 queries 1.26 (1.53), one
- * 0.69 (0.70). */
+ * What is lost is the rounding of `whole`, half a unit at most: 3e-5 of a row of attention (relative L2; up to 2.5e-4 where one weight is most of
+ * a page's sum; f32 2e-6), where rounding keys and values to such codes has cost some 5e-2. Codes become numbers once for up to 32 queries, two
+ * rows to a lane, as the instruction wants them. A page of k4v4 and 64 dimensions, K and V, Zen 4: 32 queries 6.8 us (f32 12.5), 4 queries 1.26
+ * (1.53), one 0.69 (0.70). */
 #if defined(__x86_64__)
 #include "attention_packed.h"
 
