@@ -225,7 +225,7 @@ def plan_of_one_format():
     with tempfile.TemporaryDirectory() as folder:
         drawn = {}
         for kv in ("f16", "k4v4"):  # of one context, so that only the bytes differ
-            kvrt("plan", ROOT / "examples/models/storyteller-8m", "--mem-limit", "1GiB", "--kv", kv, "--plot", f"{folder}/a.svg").expect(0)
+            kvrt("plan", ROOT / "examples/models/storyteller-8m", "--mem-limit", "1GiB", "--threads", 2, "--kv", kv, "--plot", f"{folder}/a.svg").expect(0)
             drawn[kv] = Path(folder, "a.svg").read_text()
         assert "k4v4" in drawn["k4v4"] and "f16" not in drawn["k4v4"]
         ticks = {kv: re.findall(r"<text[^>]*>([0-9.]+)<", svg) for kv, svg in drawn.items()}

@@ -5,6 +5,7 @@
 # Nothing is installed but what build.sh asks for. The bare system and apt's packages stay in a folder of their own under TMPDIR, so that only
 # the first run fetches them. All mounts live in a namespace that ends with this script, however it ends. Skipped (77) where it cannot work.
 set -euo pipefail
+umask 022 # another user reads what is made here
 source_dir=${KVRT_SOURCE_DIR:-$(cd "$(dirname "$0")/../.." && pwd)}
 suite=bookworm
 cache=${TMPDIR:-/tmp}/kvrt-fresh-root-$suite-1 # the number changes with what is kept in it

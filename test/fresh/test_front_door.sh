@@ -2,6 +2,7 @@
 # build.sh by itself, on a copy of the tree under an awkward name: CMake is real and configures, only `cmake --build` is played, so this is quick.
 # What a machine without packages sees is test_debian12.sh's part.
 set -uo pipefail
+umask 022 # another user reads what is made here
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 tree="$work/kv (1) 'q', ü"
