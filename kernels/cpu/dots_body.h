@@ -129,6 +129,8 @@ INLINE void gemv_panel(const kvi_tile *t, uint32_t bits, uint32_t values, bool p
     for (uint32_t k = 0; k < t->n_in; k += KVI_TILE_BLOCK) {
         const uint8_t *block = panel + kvi_tile_block_at(t, k), *run = block + kvi_tile_block_side(t, k);
         const uint32_t n = kvi_tile_block_columns(t, k);
+        for (const uint8_t *line = block; line < run; line += KVI_TILE_LINE)
+            __builtin_prefetch(line + t->ahead_of_several);
         if (!plain && (!t->whole_row || k == 0))
             unpack_side(t, panel, t->whole_row ? panel : block, t->whole_row ? 1u : kvi_tile_block_groups(t, k), scales,
                         offsets);

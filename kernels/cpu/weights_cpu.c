@@ -11,11 +11,11 @@ static uint64_t round16(uint64_t bytes) { return (bytes + 15) & ~(uint64_t)15; }
  * (Zen 4) follow the one stream of a tile by themselves, unless the lines of a run are read out of order: then two lines in advance are enough
  * (Q4_0, Q8_0: 31 and 32 GB/s; 30 and 27 without, 25 and 20 with 1 KiB). Codes of six bits, whose last two lines are read for each half of a run,
  * want more (one thread: 20 GB/s with 128 bytes, 23 with 2 KiB), and so do several rows of activations, which leave a stream alone for so long that
- * it is given up (eight rows: 112 GMAC/s of Q4_0, 140 with 2 KiB; 76 and 98 of Q6_K). Of the eight streams of plain rows, which begin a power of
- * two apart and so fall into one set of L1, they read 19 GB/s with 1 to 3 KiB and 28 with 256 to 384 bytes. */
+ * it is given up, scales as well (eight rows: 120 GMAC/s of Q4_0 without, 164 with 2 to 3 KiB; of Q6_K 93, 120, 123). Of the eight streams of plain
+ * rows, which begin a power of two apart and so fall into one set of L1, they read 19 GB/s with 1 to 3 KiB and 28 with 256 to 384 bytes. */
 #define AHEAD 3072u
 #define AHEAD_AMD_TILES 128u
-#define AHEAD_AMD_SEVERAL 2048u
+#define AHEAD_AMD_SIX 2048u /* bits */
 #define AHEAD_AMD_ROWS 384u
 #define TILE_ALIGN 64u /* of panels within the arena */
 
@@ -144,8 +144,8 @@ static kvrt_status lay_tiles(kvi_device *device, kvi_weight *weight, kvrt_error 
     if (!room && !desc->made) return kvi_error_nomem(error, kvi_tile_bytes(tile), desc->name);
     KVI_TRY(sort_columns(device, weight, error));
     if (!tile->bits) return KVRT_OK;
-    tile->ahead = !device->cpu.amd ? AHEAD : tile->bits == 6 ? AHEAD_AMD_SEVERAL : AHEAD_AMD_TILES;
-    tile->ahead_of_several = device->cpu.amd ? AHEAD_AMD_SEVERAL : AHEAD;
+    tile->ahead = !device->cpu.amd ? AHEAD : tile->bits == 6 ? AHEAD_AMD_SIX : AHEAD_AMD_TILES;
+    tile->ahead_of_several = AHEAD;
     lay_task t = {weight, room ? room + (TILE_ALIGN - (uintptr_t)room % TILE_ALIGN) % TILE_ALIGN : NULL};
     if (desc->made) {
     } else if (desc->source) KVI_TRY(round_weight(device, weight, t.panels, error));
