@@ -124,6 +124,13 @@ KVI_DEV void kvi_mma_bf16(float c[4], const uint32_t a[4], const uint32_t b[2])
 
 /* ------------------------------------------------------------------------------------------------- bits and numbers --- */
 KVI_DEV uint32_t kvi_prmt(uint32_t a, uint32_t b, uint32_t selector) { return __byte_perm(a, b, selector); }
+/* The same where no nibble of the selector is above 7, of which __byte_perm makes sure by an instruction when it does not know it. */
+KVI_DEV uint32_t kvi_prmt_below_8(uint32_t a, uint32_t b, uint32_t selector)
+{
+    uint32_t r;
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(selector));
+    return r;
+}
 template <int table> KVI_DEV uint32_t kvi_lop3(uint32_t a, uint32_t b, uint32_t c)
 {
     uint32_t r;

@@ -185,8 +185,9 @@ template <class codes> struct tile_gemv {
         return make_uint4(low.x, low.y, high.x, high.y);
     }
 
-    /* One block of 256 columns from its stage, run by run; sixteen: of groups of 16 columns. */
-    template <side_kind kind, side_mode mode, bool sixteen>
+    /* One block of 256 columns from its stage, run by run; sixteen: of groups of 16 columns; single: rows are whole runs
+     * and a group is one, so that nothing is counted. */
+    template <side_kind kind, side_mode mode, bool sixteen, bool single = false>
     static KVI_DEV void block(const kvi_cuda_tile &t, const unsigned char *stage, const float *opened, uint32_t groups,
                               const uint16_t *x, uint32_t k, uint32_t lane, sums &s)
     {
@@ -206,7 +207,7 @@ template <class codes> struct tile_gemv {
 #pragma unroll 2
         for (uint32_t i = 0; i < runs; i++, run += codes::bits * KVI_TILE_LINE, x += KVI_TILE_RUN) {
             const bool whole = !sixteen || 2u * i + 1u < groups; /* the second half has a group too */
-            if (left == 0u) {
+            if (single || left == 0u) {
                 side.next(t.form, of);
                 if (sixteen && whole) side.next(t.form, second);
                 if (zeros) {
@@ -216,7 +217,8 @@ template <class codes> struct tile_gemv {
                 left = sixteen ? 1u : t.flush / 2u;
             }
             kvi_tile_words<codes::bits, sixteen> words;
-            uint4 v = x_of<halves>(x + x_first, i * KVI_TILE_RUN + x_first, x_end);
+            uint4 v =
+                x_of<halves>(x + x_first, single ? 0u : i * KVI_TILE_RUN + x_first, single ? KVI_TILE_RUN : x_end);
             if (codes::apart)
                 v = make_uint4(kvi_prmt(v.x, v.y, 0x5410u), kvi_prmt(v.x, v.y, 0x7632u), kvi_prmt(v.z, v.w, 0x5410u),
                                kvi_prmt(v.z, v.w, 0x7632u));
@@ -227,9 +229,9 @@ template <class codes> struct tile_gemv {
             multiply(t, words, 0, w0, w1, v, mins, s);
             if (sixteen) flush(mins, of, s);
             if (whole) multiply(t, words, 1, w0, w1, v, mins, s);
-            if (--left == 0u) flush(mins, sixteen ? second : of, s);
+            if (single || --left == 0u) flush(mins, sixteen ? second : of, s);
         }
-        if (left) flush(mins, of, s);
+        if (!single && left) flush(mins, of, s);
     }
     /* Whether a scale of a block is one that POWERS does not have (or 2): all lanes get the answer. */
     static KVI_DEV bool has_other_powers(const unsigned char *stage, uint32_t groups, uint32_t lane)
@@ -265,6 +267,7 @@ template <class codes> struct tile_gemv {
             kvi_sync_warp();
         }
         const side_kind kind = kind_of(t);
+        const bool single = t.flush == 2u && p.l.n_in % KVI_TILE_RUN == 0u;
         uint32_t next = warp * KVI_TILE_BLOCK;
 #pragma unroll 1
         for (uint32_t i = 0; i < KVI_TILE_STAGES; i++, next += stride) {
@@ -283,13 +286,18 @@ template <class codes> struct tile_gemv {
                 kvi_sync_warp();
             }
             if (kind == HALVES) {
-                if (t.form.offset == KVI_TILE_MINS) block<HALVES, MINS, false>(t, at, side, groups, from, k, lane, s);
+                const bool mins = t.form.offset == KVI_TILE_MINS;
+                if (single && !mins) block<HALVES, CENTRED, false, true>(t, at, side, groups, from, k, lane, s);
+                else if (single) block<HALVES, MINS, false, true>(t, at, side, groups, from, k, lane, s);
+                else if (mins) block<HALVES, MINS, false>(t, at, side, groups, from, k, lane, s);
                 else block<HALVES, CENTRED, false>(t, at, side, groups, from, k, lane, s);
-            } else if (has_subs && kind == SUBS)
-                block<SUBS, subs_have_mins ? MINS : CENTRED, subs_of_16>(t, at, side, groups, from, k, lane, s);
+            } else if (has_subs && kind == SUBS) /* of 16 or 32, and rows of 256: as K quants are */
+                block<SUBS, subs_have_mins ? MINS : CENTRED, subs_of_16, !subs_of_16>(t, at, side, groups, from, k,
+                                                                                      lane, s);
             else if (codes::powers && kind == POWERS) {
                 if (has_other_powers(at, groups, lane))
                     block<ANY_POWERS, CENTRED, false>(t, at, side, groups, from, k, lane, s);
+                else if (single) block<POWERS, CENTRED, false, true>(t, at, side, groups, from, k, lane, s);
                 else block<POWERS, CENTRED, false>(t, at, side, groups, from, k, lane, s);
             } else if (t.flush == 1u) block<OPENED, EITHER, true>(t, at, side, groups, from, k, lane, s);
             else block<OPENED, EITHER, false>(t, at, side, groups, from, k, lane, s);

@@ -81,7 +81,7 @@ KVI_DEV uint32_t kvi_tile_select(uint32_t codes) { return kvi_prmt(codes | codes
 KVI_DEV uint32_t kvi_tile_look_up(uint32_t selector, const uint32_t *table)
 {
     const uint32_t low = selector & 0x7777u, half = 0x3210u | (selector & 0x8888u) >> 1;
-    return kvi_prmt(kvi_prmt(table[0], table[1], low), kvi_prmt(table[2], table[3], low), half);
+    return kvi_prmt_below_8(kvi_prmt_below_8(table[0], table[1], low), kvi_prmt_below_8(table[2], table[3], low), half);
 }
 
 /* A quad as f16: pair[0] columns 0 and 1, pair[1] columns 2 and 3. `bias` is 1024 + zero, twice. */
@@ -148,8 +148,9 @@ struct kvi_codes_table : kvi_codes_integer<4> {
                        half = kvi_lop3<0xea>(word >> 1, 0x44444444u, 0x32103210u);
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            const uint32_t at = 16u * i, of = kvi_prmt(kvi_prmt(t.tables[0], t.tables[1], low >> at),
-                                                       kvi_prmt(t.tables[2], t.tables[3], low >> at), half >> at);
+            const uint32_t at = 16u * i, first = kvi_prmt_below_8(t.tables[0], t.tables[1], low >> at),
+                           second = kvi_prmt_below_8(t.tables[2], t.tables[3], low >> at),
+                           of = kvi_prmt_below_8(first, second, half >> at);
             pair[0][i] = kvi_sub_f16x2(kvi_prmt(of, 0x64646464u, 0x4240u), bias);
             pair[1][i] = kvi_sub_f16x2(kvi_prmt(of, 0x64646464u, 0x4341u), high_bias);
         }

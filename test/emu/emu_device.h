@@ -281,6 +281,7 @@ KVI_DEV uint32_t kvi_prmt(uint32_t a, uint32_t b, uint32_t selector)
     }
     return r;
 }
+KVI_DEV uint32_t kvi_prmt_below_8(uint32_t a, uint32_t b, uint32_t selector) { return kvi_prmt(a, b, selector); }
 template <int table> KVI_DEV uint32_t kvi_lop3(uint32_t a, uint32_t b, uint32_t c)
 {
     uint32_t r = 0;

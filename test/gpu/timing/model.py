@@ -101,8 +101,8 @@ def gemv(kernels, card, name, n_out, n_in):
 
 def tile_gemv(kernels, card, name, bits, n_out, n_in, group, subs=False, opens=False, warps=4):
     """Quantized weights: a block is 16 outputs, its warps take blocks of 256 columns in turn, run by run. The kernel has a loop over runs, two a turn, for
-    each way that scales come to a lane; the shortest of the wanted way is taken: of F16 scales and no mins, or subs: of K quants (I2F or loads of 16 bits). opens: scales are made f32
-    first, for which a block has room."""
+    each way that scales come to a lane; the shortest of the wanted way is taken: of F16 scales and no mins, or subs: of K quants (I2F or loads of 16 bits). Of two of a way
+    the shorter one is for groups of 32. opens: scales are made f32 first, for which a block has room."""
     code = kernels[name]
     found = loops(code, ["HMMA"])
     inner = [a for a in found if not any(a[0] <= b[0] and b[1] <= a[1] and a != b for b in found)]
@@ -111,7 +111,12 @@ def tile_gemv(kernels, card, name, bits, n_out, n_in, group, subs=False, opens=F
     def has(loop, what):
         return any(loop[0] <= i.at <= loop[1] and i.opcode.startswith(what) for i in code)
 
-    run = next(a for a in inner if has(a, "LDS.U16") == subs)
+    def products(loop):
+        return sum(loop[0] <= i.at <= loop[1] and i.base == "HMMA" for i in code)
+
+    ways = [a for a in inner if has(a, "LDS.U16") == subs]
+    ways = [a for a in ways if products(a) == min(products(b) for b in ways)]
+    run = ways[0 if group == 32 else min(1, len(ways) - 1)]
     in_outer, once = split(code, outer)
     opened = [a for a in loops(code, ["STS"]) if outer[0] < a[0] and a[1] < min(inner)[0]]  # scales of other kinds, made f32 first
     in_block = [i for i in in_outer if (i.at < min(inner)[0] and not any(a[0] <= i.at <= a[1] for a in opened)) or i.at > max(inner)[1]]
