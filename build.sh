@@ -279,7 +279,7 @@ prepare_soak() {
     compile build
 }
 soak_cuda() {
-    local seed arch
+    local seed arch archs
     part "cuda: build" prepare_soak
     [ -z "$soak_failed" ] || return 0
     for seed in 0 1 2 3; do
@@ -291,7 +291,9 @@ soak_cuda() {
     part "cuda: emulated (thread)" pick '^emu.*_tsan$'
     part "cuda: registers, spills, interface, times" pick '^rules.cuda_'
     part "cuda: opcodes, damaged machine code" pick '^sass.(opcodes|mutants)$'
-    for arch in $(ls build/cuda 2>/dev/null | sed -n 's/.*\.sm_\([0-9]*\)\.cubin$/\1/p' | sort -nu); do
+    archs=$(ls build/cuda 2>/dev/null | sed -n 's/.*\.sm_\([0-9]*\)\.cubin$/\1/p' | sort -nu)
+    [ -n "$archs" ] || echo "cuda: this build has no machine code: neither nvcc nor NVRTC"
+    for arch in $archs; do
         KVRT_SASS_ARCH=$arch part "cuda: machine code of sm_$arch, executed" pick '^sass.(kernels|timing)$'
     done
 }

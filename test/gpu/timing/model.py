@@ -156,6 +156,13 @@ def compare(build, said):
         print(f"\nnot compared: {TABLE.name} is of {lines[0][2:]}, the kernels of this build are by {by}")
         return []
     known = {key: float(us) for key, us, _ in (line.rsplit("\t", 2) for line in lines[1:])}
+    # A card's own machine code where the build has it and the table has not, or the other way round: nothing to hold it against.
+    pairs = {key.rsplit("\t", 2)[0] for key in known} & {key.rsplit("\t", 2)[0] for key in said}
+    others = sorted({key.rsplit("\t", 2)[0] for key in said} - pairs)
+    known = {key: us for key, us in known.items() if key.rsplit("\t", 2)[0] in pairs}
+    said = {key: us for key, us in said.items() if key.rsplit("\t", 2)[0] in pairs}
+    if others:
+        print(f"\nnot compared, the table has other machine code: {', '.join(others).replace(chr(9), ' ')}")
     problems = [f"{key}: not in {TABLE.name} (--write)" for key in said if key not in known]
     problems += [f"{key}: no such kernel or shape any more (--write)" for key in known if key not in said]
     problems += [f"{key}: {us:.2f} us predicted, {known[key]:.2f} in {TABLE.name}: {100 * (us / known[key] - 1):.0f}% worse"
