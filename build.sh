@@ -291,7 +291,7 @@ soak_cuda() {
     part "cuda: emulated (thread)" pick '^emu.*_tsan$'
     part "cuda: registers, spills, interface, times" pick '^rules.cuda_'
     part "cuda: opcodes, damaged machine code" pick '^sass.(opcodes|mutants)$'
-    archs=$(ls build/cuda 2>/dev/null | sed -n 's/.*\.sm_\([0-9]*\)\.cubin$/\1/p' | sort -nu)
+    archs=$({ ls build/cuda 2>/dev/null || true; } | sed -n 's/.*\.sm_\([0-9]*\)\.cubin$/\1/p' | sort -nu)
     [ -n "$archs" ] || echo "cuda: this build has no machine code: neither nvcc nor NVRTC"
     for arch in $archs; do
         KVRT_SASS_ARCH=$arch part "cuda: machine code of sm_$arch, executed" pick '^sass.(kernels|timing)$'
