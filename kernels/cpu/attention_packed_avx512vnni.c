@@ -159,20 +159,23 @@ static void run(product *p, const float *in, uint32_t n_q, void *scratch)
     }
 }
 
+static product product_of(const uint8_t *side, const kvi_kv_side *s, kvi_kv_code code, const uint8_t *next)
+{
+    return (product){.codes = side + s->codes_off,
+                     .next = next,
+                     .a = side + s->a_off,
+                     .z = side + s->z_off,
+                     .o = side + s->o_off,
+                     .bits = kvi_kv_code_bits(code)};
+}
+
 static void score(const uint8_t *side, kvi_kv_code code, uint32_t d, const float *q, uint32_t n_q, float *scores,
                   const uint8_t *next, float *scratch)
 {
     const kvi_kv_side s = kvi_kv_k_side(code, d);
-    product p = {.codes = side + s.codes_off,
-                 .next = next,
-                 .a = side + s.a_off,
-                 .z = side + s.z_off,
-                 .o = side + s.o_off,
-                 .bits = kvi_kv_code_bits(code),
-                 .row_bytes = s.codes_bytes / d,
-                 .n_rows = d,
-                 .n_cols = KVI_KV_PAGE,
-                 .out = scores};
+    product p = product_of(side, &s, code, next);
+    p.n_rows = d, p.n_cols = KVI_KV_PAGE, p.row_bytes = s.codes_bytes / d;
+    p.out = scores;
     run(&p, q, n_q, scratch);
 }
 
@@ -180,17 +183,9 @@ static void blend(const uint8_t *side, kvi_kv_code code, uint32_t d, const float
                   const uint8_t *next, float *scratch)
 {
     const kvi_kv_side s = kvi_kv_v_side(code, d);
-    product p = {.codes = side + s.codes_off,
-                 .next = next,
-                 .a = side + s.a_off,
-                 .z = side + s.z_off,
-                 .o = side + s.o_off,
-                 .bits = kvi_kv_code_bits(code),
-                 .row_bytes = s.codes_bytes / KVI_KV_PAGE,
-                 .n_rows = KVI_KV_PAGE,
-                 .n_cols = d,
-                 .out = acc,
-                 .adds = true};
+    product p = product_of(side, &s, code, next);
+    p.n_rows = KVI_KV_PAGE, p.n_cols = d, p.row_bytes = s.codes_bytes / KVI_KV_PAGE;
+    p.out = acc, p.adds = true;
     run(&p, weights, n_q, scratch);
 }
 
