@@ -654,6 +654,7 @@ static void wrong_activations_show(void **state)
     free(b);
 }
 
+#if defined(__x86_64__)
 /* Products of BF16 weights that round activations to BF16, n_rows of them, more k than a panel has. */
 static void bf16_of(const kvi_cpu_bf16 *way, uint32_t n_rows)
 {
@@ -700,6 +701,7 @@ static void bf16_products_are_right(void **state)
         if (cpu.avx512_bf16) bf16_of(&kvi_cpu_bf16_avx512, rows[i]);
     }
 }
+#endif
 
 /* Plain rows: how many are walked side by side, and what is asked for in advance, changes no bit. Which numbers a CPU is given depends on its
  * maker, so that no machine would run both. */
@@ -759,7 +761,9 @@ int main(void)
                                        cmocka_unit_test(products_are_right),
                                        cmocka_unit_test(extremes_fit),
                                        cmocka_unit_test(wrong_activations_show),
+#if defined(__x86_64__)
                                        cmocka_unit_test(bf16_products_are_right),
+#endif
                                        cmocka_unit_test(streams_change_nothing)};
     return cmocka_run_group_tests_name("tile form", tests, NULL, NULL);
 }

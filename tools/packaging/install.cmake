@@ -18,17 +18,21 @@ if(TARGET kvrt_command)
     install(TARGETS kvrt_command RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT command)
 endif()
 
-# The manual page and the completions come out of the installed command, so they match it.
-if(TARGET kvrt_command)
+# The manual page and the completions come out of the installed command, so they match it; for another processor by an emulator.
+if(TARGET kvrt_command AND CMAKE_CROSSCOMPILING AND NOT CMAKE_CROSSCOMPILING_EMULATOR)
+    message(STATUS "kvrt: without CMAKE_CROSSCOMPILING_EMULATOR there is no manual page and there are no completions")
+elseif(TARGET kvrt_command)
     set(page ${PROJECT_BINARY_DIR}/kvrt.1)
     set(scripts ${PROJECT_BINARY_DIR}/completions)
+    set(kvrt_says sh -c "to=$1 && shift && exec \"$@\" >\"$to\"" sh)
+    set(the_command ${CMAKE_CROSSCOMPILING_EMULATOR} $<TARGET_FILE:kvrt_command>)
     # Paths reach the shell as arguments, never as text of its command: a checkout may lie under any name.
     add_custom_command(TARGET kvrt_command POST_BUILD
         COMMAND ${CMAKE_COMMAND} -E make_directory ${scripts}
-        COMMAND sh -c "\"$1\" --man >\"$2\"" sh $<TARGET_FILE:kvrt_command> ${page}
-        COMMAND sh -c "\"$1\" --completions bash >\"$2\"" sh $<TARGET_FILE:kvrt_command> ${scripts}/kvrt
-        COMMAND sh -c "\"$1\" --completions zsh >\"$2\"" sh $<TARGET_FILE:kvrt_command> ${scripts}/_kvrt
-        COMMAND sh -c "\"$1\" --completions fish >\"$2\"" sh $<TARGET_FILE:kvrt_command> ${scripts}/kvrt.fish
+        COMMAND ${kvrt_says} ${page} ${the_command} --man
+        COMMAND ${kvrt_says} ${scripts}/kvrt ${the_command} --completions bash
+        COMMAND ${kvrt_says} ${scripts}/_kvrt ${the_command} --completions zsh
+        COMMAND ${kvrt_says} ${scripts}/kvrt.fish ${the_command} --completions fish
         VERBATIM)
     install(FILES ${page} DESTINATION ${CMAKE_INSTALL_MANDIR}/man1 COMPONENT command)
     install(FILES ${scripts}/kvrt DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions COMPONENT command)
