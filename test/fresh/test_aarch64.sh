@@ -26,8 +26,8 @@ said "$(grep -c Passed "$log") tests"
 for kv in f16 k4v4 t2; do
     say="run examples/models/storyteller-tiny 'Once upon a time' -n 200 --temp 0 --kv $kv"
     as root /root/kvrt "qemu-aarch64-static build/kvrt $say" || fail "kvrt $say"
-    cp "$log" "$work/arm"
+    cp "$log" "$work/there"
     (cd "$source_dir" && eval "'${KVRT:-$source_dir/build/kvrt}' $say --isa portable") >"$log" 2>&1 </dev/null || fail "kvrt $say --isa portable here"
-    [ "$(wc -c <"$log")" -gt 300 ] && cmp "$log" "$work/arm" || fail "$kv: other text than here: $(cat "$work/arm")"
+    [ "$(wc -c <"$log")" -gt 300 ] && cmp "$log" "$work/there" || fail "$kv: other text than here: $(cat "$work/there")"
 done
 said "the same text for three caches"
