@@ -755,15 +755,17 @@ static void streams_change_nothing(void **state)
 int main(void)
 {
     find_ways();
-    const struct CMUnitTest tests[] = {cmocka_unit_test(numbers_are_the_codecs),
-                                       cmocka_unit_test(odd_groups),
-                                       cmocka_unit_test(rounded_on_import),
-                                       cmocka_unit_test(products_are_right),
-                                       cmocka_unit_test(extremes_fit),
-                                       cmocka_unit_test(wrong_activations_show),
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(numbers_are_the_codecs),
+        cmocka_unit_test(odd_groups),
+        cmocka_unit_test(rounded_on_import),
+        cmocka_unit_test(products_are_right),
+        cmocka_unit_test(extremes_fit),
+        cmocka_unit_test(wrong_activations_show),
 #if defined(__x86_64__)
-                                       cmocka_unit_test(bf16_products_are_right),
+        cmocka_unit_test(bf16_products_are_right),
 #endif
-                                       cmocka_unit_test(streams_change_nothing)};
+        cmocka_unit_test(streams_change_nothing)
+    };
     return cmocka_run_group_tests_name("tile form", tests, NULL, NULL);
 }

@@ -63,6 +63,7 @@ typedef enum sass_flow {
     SASS_BSSY,
     SASS_BSYNC,
     SASS_BREAK,
+    SASS_BMOV,
     SASS_WARPSYNC,
     SASS_BAR,
     SASS_KILL

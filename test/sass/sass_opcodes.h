@@ -155,6 +155,7 @@ OPCODE(EXIT, "", EXIT, nop, "lanes end [P exit]")
 OPCODE(BSSY, "RECONVERGENT RELIABLE", BSSY, nop, "B = these lanes, which BSYNC brings together [J]")
 OPCODE(BSYNC, "RECONVERGENT RELIABLE", BSYNC, nop, "waits for all lanes of B [J]")
 OPCODE(BREAK, "RELIABLE", BREAK, nop, "takes lanes out of B [J]")
+OPCODE(BMOV, "32 CLEAR", BMOV, nop, "B = a number, or another B, which .CLEAR empties: how kernels of sm_87 begin [O]")
 OPCODE(
     WARPSYNC, "ALL COLLECTIVE", WARPSYNC, nop,
     "waits for the lanes that are named; .COLLECTIVE: for what they do together up to ENDCOLLECTIVE [P bar.warp.sync, "

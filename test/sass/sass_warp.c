@@ -151,6 +151,12 @@ static bool flow(sass_warp *w, const sass_ins *i, uint32_t mask)
         place(w, w->group, ++w->pc);
         meet(w, number, w->barrier[number]);
         return !w->split;
+    case SASS_BMOV:
+        number = i->arg[1].reg;
+        w->barrier[i->arg[0].reg] = i->arg[1].kind == SASS_BARRIER ? w->barrier[number] : i->arg[1].value;
+        if (sass_has(i, SASS_M_CLEAR)) w->barrier[number] = 0;
+        w->pc++;
+        return true;
     case SASS_BSYNC:
         number = i->arg[0].reg;
         w->pc++;
