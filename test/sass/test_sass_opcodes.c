@@ -475,21 +475,15 @@ static void test_divergence(void **state)
                  "BRA 0x70\n"                                    /* b */
                  "BSYNC B0\nSTG.E [R10.64], R1\nEXIT\n",
            32, want_turns, "a loop");
-    /* The same lanes meet at a B that has been moved there, and at one that is named by number. */
-    for (uint32_t way = 0; way < 2; way++)
-        expect(way ? STORE "LOP3.LUT P0, RZ, R0, 0x1, RZ, 0xc0, !PT\n" /* 4 */
-                           "BSSY B0, 0xb0\nBMOV.32.CLEAR B3, B0\n"     /* 5, 6 */
-                           "@P0 BRA 0xa0\n"                            /* 7 */
-                           "MOV R1, 0x5\nBRA 0xb0\nMOV R1, 0x7\n"      /* 8, 9, a */
-                           "BSYNC B3\n"                                /* b */
-                           "VOTE.ANY R2, PT, PT\nPOPC R3, R2\nIADD3 R1, R1, R3, RZ\nSTG.E [R10.64], R1\nEXIT\n"
-                   : STORE "LOP3.LUT P0, RZ, R0, 0x1, RZ, 0xc0, !PT\n"
-                           "BMOV.32 B3, 0xffffffff\nNOP\n"
-                           "@P0 BRA 0xa0\n"
-                           "MOV R1, 0x5\nBRA 0xb0\nMOV R1, 0x7\n"
-                           "BSYNC B3\n"
-                           "VOTE.ANY R2, PT, PT\nPOPC R3, R2\nIADD3 R1, R1, R3, RZ\nSTG.E [R10.64], R1\nEXIT\n",
-               32, want_odd, way ? "a B that is moved" : "a B by number");
+    /* Even lanes wait for the odd ones, which come back, at a B that is moved there, and at one that is a number. */
+#define MEET_AT_B3                                                                                                     \
+    "@P0 BRA 0xf0\nMOV R1, 0x5\nBSYNC B3\n"                                              /* 7, 8, 9 */                 \
+    "VOTE.ANY R2, PT, PT\nPOPC R3, R2\nIADD3 R1, R1, R3, RZ\nSTG.E [R10.64], R1\nEXIT\n" /* a to e */                  \
+    "MOV R1, 0x7\nBRA 0x90\n"
+    expect(STORE "LOP3.LUT P0, RZ, R0, 0x1, RZ, 0xc0, !PT\nBSSY B0, 0x90\nBMOV.32.CLEAR B3, B0\n" MEET_AT_B3, 32,
+           want_odd, "a B that is moved");
+    expect(STORE "LOP3.LUT P0, RZ, R0, 0x1, RZ, 0xc0, !PT\nBMOV.32 B3, 0xffffffff\nNOP\n" MEET_AT_B3, 32, want_odd,
+           "a B by number");
     /* Eight lanes end; the others do not wait for them. */
     expect(STORE "BSSY B0, 0x80\n"                        /* 4 */
                  "ISETP.LT.U32.AND P0, PT, R0, 0x8, PT\n" /* 5 */
