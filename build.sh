@@ -227,11 +227,15 @@ run_tests() { # folder, filter
     [ -n "$total" ] && [ "$rc" = 0 ]
 }
 
+configure_tests() { # folder, cmake arguments...
+    ensure_packages "${build_packages[@]}" "${test_packages[@]}"
+    configure "$1" -DKVRT_TESTS=ON -DKVRT_WERROR=ON "${@:2}"
+}
+
 tests() { # folder, filter, cmake arguments...
     local dir=$1 filter=$2
     shift 2
-    ensure_packages "${build_packages[@]}" "${test_packages[@]}"
-    configure "$dir" -DKVRT_TESTS=ON -DKVRT_WERROR=ON "$@"
+    configure_tests "$dir" "$@"
     [ "$dir" != build ] || say_build
     run_tests "$dir" "$filter"
 }
@@ -274,8 +278,7 @@ soak_engine() {
     part "engine: calls (thread)" tests build-tsan '^unit.soak$' -DKVRT_SANITIZE=thread
 }
 prepare_soak() {
-    ensure_packages "${build_packages[@]}" "${test_packages[@]}"
-    configure build -DKVRT_TESTS=ON -DKVRT_WERROR=ON
+    configure_tests build
     compile build
 }
 soak_cuda() {

@@ -173,7 +173,7 @@ typedef struct kvi_backend {
     kvrt_status (*read_logits)(kvi_device *device, uint32_t logit_row, float *out, kvrt_error *error);
     /* Row `row` of the current step in a buffer of KVI_ROWS_TOKEN that is a residual, (cols) f32; waits. */
     kvrt_status (*read_row)(kvi_device *device, kvi_buffer buffer, uint32_t row, float *out, kvrt_error *error);
-    /* The best of them; waits. NULL: look at the logits. */
+    /* The best of row logit_row; waits. */
     kvrt_status (*read_best)(kvi_device *device, uint32_t logit_row, kvi_best *out, kvrt_error *error);
 
     /* Converts pages from one format to another; the first conversion of a page, from 16 bits, encodes it. */

@@ -148,7 +148,7 @@ kvi_want kvi_generation_next(kvi_session *s)
 }
 
 /* -------------------------------------------------------------------------------------------------------- taking --- */
-/* Samples from a row of logits: from the best of them where a device finds those and they decide. *logprob (may be NULL) costs a pass over
+/* Samples from a row of logits: from the best of them, which the device finds, where they decide. *logprob (may be NULL) costs a pass over
  * the vocabulary. */
 static kvrt_status choose(kvi_session *s, uint32_t row, int32_t *id, float *logprob)
 {
@@ -156,7 +156,7 @@ static kvrt_status choose(kvi_session *s, uint32_t row, int32_t *id, float *logp
     kvi_sampler *sampler = &s->gen.sampler;
     kvrt_error *error = &s->gen.error;
     const bool constrained = s->gen.constraint.of != NULL, whole = constrained || s->gen.top_wanted > 0;
-    if (e->backend->read_best && kvi_sampler_takes_best(sampler) && !whole) {
+    if (kvi_sampler_takes_best(sampler) && !whole) {
         kvi_best best;
         KVI_TRY(e->backend->read_best(e->device, row, &best, error));
         if (!best.bad && kvi_sampler_from_best(sampler, best.logits, best.ids, best.n, best.sum, id, logprob))

@@ -355,7 +355,6 @@ static void check_best(op_rig *rig, uint32_t l, uint32_t vocab, float *logits)
 void op_case_best(const op_target *target)
 {
     static const uint32_t vocabs[] = {2, 3, 63, 64, 65, 300, 2047, 2048, 2049, 4096, 65536, 65537, 70001};
-    if (!target->backend->read_best) return;
     for (uint32_t i = 0; i < 2 * COUNT(vocabs); i++) {
         const uint32_t vocab = vocabs[i / 2], rows = vocab > 5000 ? 1 : 3;
         const bool bad = i % 2;
